@@ -1,0 +1,8 @@
+"""From a signature and values to messages, and from a reply back to typed values."""
+
+from dspynb.adapters.base import Adapter, resolve_adapter
+from dspynb.adapters.chat import ChatAdapter
+from dspynb.adapters.json import JSONAdapter
+from dspynb.adapters.prefill import PrefillAdapter
+
+__all__ = ["Adapter", "ChatAdapter", "JSONAdapter", "PrefillAdapter", "resolve_adapter"]

@@ -1,0 +1,97 @@
+"""What an adapter is, and the steps all adapters share.
+
+A request is: a system message (``format_system``), demos as pairs of turns, and the inputs as the last user message
+(``format_input``). The instruction comes per call, so that a hint or a candidate never has to be written anywhere.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dspynb.adapters.values import to_text
+from dspynb.errors import ConfigurationError, nearest
+from dspynb.signatures import Field, Signature
+
+__all__ = ["Adapter", "resolve_adapter"]
+
+Messages = tuple[dict[str, Any], ...]
+
+
+class Adapter(ABC):
+    """Writes requests and reads replies. Subclasses say how: four building blocks, each public."""
+
+    name: str
+
+    @abstractmethod
+    def format_system(self, signature: type[Signature], instruction: str) -> str:
+        """The system message: fields, form of the reply, instruction."""
+
+    @abstractmethod
+    def format_input(self, signature: type[Signature], inputs: Mapping[str, Any], hint: str | None = None) -> str:
+        """A user message: the inputs, and at its end a hint given as a field."""
+
+    @abstractmethod
+    def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
+        """A reply with these outputs, as ``parse`` reads it: used for demos."""
+
+    @abstractmethod
+    def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
+        """Typed outputs from a reply. Raises ParseError."""
+
+    def format(
+        self,
+        signature: type[Signature],
+        inputs: Mapping[str, Any],
+        *,
+        instruction: str | None = None,
+        demos: Sequence[Mapping[str, Any]] = (),
+        hint: str | None = None,
+    ) -> Messages:
+        """All messages of a request. ``instruction`` overrides the signature's for this call."""
+        system = self.format_system(signature, signature.instruction if instruction is None else instruction)
+        turns: list[dict[str, Any]] = [{"role": "system", "content": system}]
+        for demo in demos:
+            turns += [
+                {"role": "user", "content": self.format_input(signature, demo)},
+                {"role": "assistant", "content": self.format_output(signature, demo)},
+            ]
+        turns.append({"role": "user", "content": self.format_input(signature, inputs, hint)})
+        return (*turns, *self.opening(signature))
+
+    def opening(self, signature: type[Signature]) -> Messages:  # noqa: ARG002
+        """Messages after the user's: the beginning of the assistant's turn, where the adapter writes it."""
+        return ()
+
+    def response_format(self, signature: type[Signature]) -> Mapping[str, Any] | None:  # noqa: ARG002
+        """The JSON schema that a model which can be constrained should be held to, or None."""
+        return None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def shown(fields: Mapping[str, Field], values: Mapping[str, Any]) -> list[tuple[Field, str]]:
+    """The fields that have a value, with its text."""
+    return [(field, to_text(field, values[name])) for name, field in fields.items() if values.get(name) is not None]
+
+
+def resolve_adapter(choice: Any) -> Adapter:
+    """An adapter from its name (chat, json, prefill) or an adapter itself; ``chat`` for None."""
+    from dspynb.adapters import ChatAdapter, JSONAdapter, PrefillAdapter
+
+    if isinstance(choice, Adapter):
+        return choice
+    if choice is not None and not isinstance(choice, str):
+        return choice  # type: ignore[no-any-return]  # a user's own, with the same methods
+    if not _named:
+        _named.update({a.name: a for a in (ChatAdapter(), JSONAdapter(), PrefillAdapter())})
+    if (choice or "chat") not in _named:
+        raise ConfigurationError(
+            f"there is no adapter {choice!r}.{nearest(str(choice), _named)} Adapters: {', '.join(_named)}"
+        )
+    return _named[choice or "chat"]
+
+
+_named: dict[str, Adapter] = {}

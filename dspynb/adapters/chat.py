@@ -1,0 +1,69 @@
+"""ChatAdapter: fields between ``[[ ## name ## ]]`` markers, for models that follow a format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from dspynb.adapters.base import Adapter, shown
+from dspynb.adapters.values import parse_value
+from dspynb.errors import ParseError
+from dspynb.signatures import Field, Signature
+
+__all__ = ["ChatAdapter"]
+
+_MARKER = re.compile(r"^[ \t]*\[\[ ## (\w+) ## \]\][ \t]*", re.MULTILINE)
+
+
+class ChatAdapter(Adapter):
+    """The default adapter (the format is DSPy's): every field under its marker, a ``completed`` marker at the end."""
+
+    name = "chat"
+
+    def format_system(self, signature: type[Signature], instruction: str) -> str:
+        parts = ["Your input fields are:", *_listed(signature.inputs)] if signature.inputs else []
+        parts += ["Your output fields are:", *_listed(signature.outputs), ""]
+        parts += ["All interactions are structured in the following way, with the values filled in.", ""]
+        parts += [_section(n, "{" + n + "}") for n in signature.inputs]
+        parts += [_section(n, _placeholder(f)) for n, f in signature.outputs.items()]
+        parts += ["[[ ## completed ## ]]", "", "Your objective is:", instruction]
+        return "\n".join(parts)
+
+    def format_input(self, signature: type[Signature], inputs: Mapping[str, Any], hint: str | None = None) -> str:
+        sections = [_section(field.name, text) for field, text in shown(signature.inputs, inputs)]
+        if hint:
+            sections.append(_section("hint", hint))
+        order = ", then ".join(f"`[[ ## {n} ## ]]`" for n in signature.outputs)
+        return "\n".join([*sections, f"Respond with {order}, and then the marker `[[ ## completed ## ]]`."])
+
+    def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
+        sections = [_section(field.name, text) for field, text in shown(signature.outputs, outputs)]
+        return "\n".join([*sections, "[[ ## completed ## ]]"])
+
+    def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
+        found: dict[str, str] = {}
+        marks = [m for m in _MARKER.finditer(reply) if m[1] in signature.outputs or m[1] == "completed"]
+        for mark, following in zip(marks, [*marks[1:], None], strict=True):
+            end = following.start() if following else len(reply)
+            found.setdefault(mark[1], reply[mark.end() : end].strip("\n"))
+        values = {}
+        for name, field in signature.outputs.items():
+            if name not in found:
+                raise ParseError(f"the reply has no `[[ ## {name} ## ]]`", raw=reply, stage="locate", field=name)
+            values[name] = parse_value(field, found[name], reply)
+        return values
+
+
+def _section(name: str, text: str) -> str:
+    return f"[[ ## {name} ## ]]\n{text}\n"
+
+
+def _listed(fields: Mapping[str, Field]) -> list[str]:
+    return [
+        f"{i}. `{f.name}` ({f.type_text})" + (f": {f.desc}" if f.desc else "") for i, f in enumerate(fields.values(), 1)
+    ]
+
+
+def _placeholder(field: Field) -> str:
+    return "{" + field.name + "}" + ("" if field.is_text else f"        # a value of type {field.type_text}")

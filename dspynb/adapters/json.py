@@ -1,0 +1,72 @@
+"""JSONAdapter: the reply is one JSON object, held to a schema where the model can be constrained."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from pydantic import ConfigDict, create_model
+
+from dspynb.adapters.base import Adapter, shown
+from dspynb.adapters.values import jsonable, parse_value
+from dspynb.errors import ParseError
+from dspynb.signatures import Signature
+
+__all__ = ["JSONAdapter"]
+
+
+class JSONAdapter(Adapter):
+    """One JSON object with the output fields; its schema comes from their pydantic types."""
+
+    name = "json"
+
+    def format_system(self, signature: type[Signature], instruction: str) -> str:
+        keys = ", ".join(f'"{n}": {f.type_text}' for n, f in signature.outputs.items())
+        notes = [f"- {n}: {f.desc}" for n, f in {**signature.inputs, **signature.outputs}.items() if f.desc]
+        return "\n".join([instruction, *notes, f"Reply with one JSON object: {{{keys}}}"])
+
+    def format_input(self, signature: type[Signature], inputs: Mapping[str, Any], hint: str | None = None) -> str:
+        lines = [f"{field.name}: {text}" for field, text in shown(signature.inputs, inputs)]
+        return "\n".join([*lines, *([f"hint: {hint}"] if hint else [])])
+
+    def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
+        known = {n: outputs[n] for n in signature.outputs if n in outputs}
+        return json.dumps(jsonable(known), ensure_ascii=False)
+
+    def response_format(self, signature: type[Signature]) -> Mapping[str, Any] | None:
+        return _schema(signature)
+
+    def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
+        body = _object(reply)
+        values = {}
+        for name, field in signature.outputs.items():
+            if name not in body:
+                raise ParseError(f"the JSON object has no key {name!r}", raw=reply, stage="locate", field=name)
+            given = body[name]
+            text = given if isinstance(given, str) else json.dumps(given)
+            values[name] = parse_value(field, text, reply)
+        return values
+
+
+def _object(reply: str) -> dict[str, Any]:
+    decoder = json.JSONDecoder(strict=False)
+    for match in re.finditer(r"\{", reply):
+        try:
+            value, _ = decoder.raw_decode(reply, match.start())
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            return value
+    raise ParseError("the reply holds no JSON object", raw=reply, stage="decode")
+
+
+@lru_cache(maxsize=512)
+def _schema(signature: type[Signature]) -> Mapping[str, Any]:
+    definitions: dict[str, Any] = {n: (f.info.rebuild_annotation(), ...) for n, f in signature.outputs.items()}
+    model = create_model(
+        "Reply", __config__=ConfigDict(extra="forbid", protected_namespaces=()), **definitions
+    )
+    return model.model_json_schema()

@@ -1,0 +1,69 @@
+"""PrefillAdapter: the assistant's turn is begun with the output's label; for models too small for a format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from dspynb.adapters.base import Adapter, Messages, shown
+from dspynb.adapters.values import parse_value
+from dspynb.errors import ParseError
+from dspynb.signatures import Field, Signature
+
+__all__ = ["PrefillAdapter"]
+
+
+class PrefillAdapter(Adapter):
+    """``Label: value`` lines; the model goes on after the first output's label.
+
+    With one output, all that comes back is its value. With several, each starts a line with its label.
+    """
+
+    name = "prefill"
+
+    def format_system(self, signature: type[Signature], instruction: str) -> str:
+        fields = list(signature.outputs.values())
+        if len(fields) == 1:
+            return instruction
+        return "\n".join([instruction, "Answer with these lines:", *(f"{f.label}: {_what(f)}" for f in fields)])
+
+    def format_input(self, signature: type[Signature], inputs: Mapping[str, Any], hint: str | None = None) -> str:
+        lines = [f"{field.label}: {text}" for field, text in shown(signature.inputs, inputs)]
+        return "\n".join([*lines, *([hint] if hint else [])])
+
+    def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
+        return "\n".join(f"{field.label}: {text}" for field, text in shown(signature.outputs, outputs))
+
+    def opening(self, signature: type[Signature]) -> Messages:
+        return ({"role": "assistant", "content": f"{_first(signature).label}:"},)
+
+    def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
+        found = _split(list(signature.outputs.values()), reply)
+        values = {}
+        for name, field in signature.outputs.items():
+            if name not in found:
+                raise ParseError(f"the reply has no line `{field.label}:`", raw=reply, stage="locate", field=name)
+            values[name] = parse_value(field, found[name], reply)
+        return values
+
+
+def _first(signature: type[Signature]) -> Field:
+    return next(iter(signature.outputs.values()))
+
+
+def _what(field: Field) -> str:
+    return field.desc or field.type_text
+
+
+def _split(fields: list[Field], reply: str) -> dict[str, str]:
+    """The text of each field. What stands before the first label belongs to the first field: its label was sent."""
+    labels = "|".join(re.escape(f.label) for f in fields)
+    parts = re.split(rf"^[ \t]*({labels})[ \t]*:", reply, flags=re.MULTILINE | re.IGNORECASE)
+    names = {f.label.casefold(): f.name for f in fields}
+    pairs = [(fields[0].name, parts[0])] if parts[0].strip() or len(parts) == 1 else []
+    pairs += [(names[label.casefold()], text) for label, text in zip(parts[1::2], parts[2::2], strict=True)]
+    found: dict[str, str] = {}
+    for name, text in pairs:
+        found.setdefault(name, text.strip())
+    return found

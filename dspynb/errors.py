@@ -1,0 +1,201 @@
+"""Every error dspynb raises, in one tree.
+
+::
+
+    DspynbError
+    ├── ConfigurationError          a setting, a model or a file is missing or unusable
+    │   ├── NoModelError            no language model is configured
+    │   └── DownloadError           the embedded model could not be fetched or did not match its checksum
+    ├── SignatureError              a signature is malformed
+    ├── InputError                  a call got missing, extra or mistyped inputs
+    ├── ParseError                  a reply could not be read into the output fields
+    ├── RewardError                 a reward or metric raised, or returned something that is not a score
+    ├── HintError                   a hint has the wrong type or names a predictor the program lacks
+    ├── ScopeError                  a scope was carried, entered or left in a way that cannot work
+    ├── ModelError                  a model call failed
+    │   ├── ScriptExhausted         a ScriptedLM was asked for more replies than it has
+    │   └── RecordingMiss           a strict recording has no reply for a request
+    ├── AttemptsFailed              (also an ExceptionGroup) attempts of one call failed
+    │   ├── AllAttemptsFailed       … all of them
+    │   └── TooManyFailures         … more than ``max_failures`` of them
+    ├── JournalError                a run file cannot be read
+    └── RunStopped                  the run was stopped before it had a result
+
+    RunInterrupted                  a CancelledError: the kernel's stop button or Ctrl-C ended the cell
+    ScopeClosedWarning              code outlived the attempt (or ``with`` block) whose scope it still holds
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+__all__ = [
+    "AllAttemptsFailed",
+    "AttemptsFailed",
+    "ConfigurationError",
+    "DownloadError",
+    "DspynbError",
+    "HintError",
+    "InputError",
+    "JournalError",
+    "ModelError",
+    "NoModelError",
+    "ParseError",
+    "RecordingMiss",
+    "RewardError",
+    "RunInterrupted",
+    "RunStopped",
+    "ScopeClosedWarning",
+    "ScopeError",
+    "ScriptExhausted",
+    "SignatureError",
+    "TooManyFailures",
+    "nearest",
+    "shorten",
+]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``" Did you mean 'lm'?"`` when a known name is close to ``name``, else an empty string."""
+    close = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def shorten(value: object, limit: int = 300) -> str:
+    """``str(value)`` on one line, cut in the middle to at most about ``limit`` characters."""
+    text = " ".join(str(value).split())
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]} … [{len(text) - 2 * half} characters] … {text[-half:]}"
+
+
+class DspynbError(Exception):
+    """Base of all errors raised by dspynb."""
+
+
+class ConfigurationError(DspynbError, ValueError):
+    """A setting, model or file is missing or unusable."""
+
+
+class NoModelError(ConfigurationError):
+    """No language model is configured."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no language model is configured. Use dn.configure(lm=dn.LocalLM()) for the embedded model "
+            '(no key, pip install "dspynb[local]"), or dn.configure(lm="provider/model") for a provider.'
+        )
+
+
+class DownloadError(ConfigurationError):
+    """The embedded model could not be fetched, or what came does not match its checksum."""
+
+
+class SignatureError(DspynbError, TypeError):
+    """A signature is malformed: no output field, an unknown type, a bad string form."""
+
+
+class InputError(DspynbError, ValueError):
+    """A call got missing, extra or mistyped inputs; or an argument is out of range."""
+
+
+class ParseError(DspynbError):
+    """A model's reply could not be read into the output fields.
+
+    Attributes: ``predictor`` (path or name), ``field`` (name or None), ``stage`` (``"locate"``, ``"decode"`` or
+    ``"validate"``), ``raw`` (the whole reply), ``problem`` (what was wrong, one line).
+    """
+
+    def __init__(self, problem: str, *, raw: str, stage: str, field: str | None = None, predictor: str = "") -> None:
+        self.problem, self.raw, self.stage, self.field, self.predictor = problem, raw, stage, field, predictor
+        where = f"{predictor}: " if predictor else ""
+        at = f" (field {field!r}, {stage})" if field else f" ({stage})"
+        super().__init__(f"{where}{problem}{at}. The reply was: {shorten(raw)!r}")
+
+    def by(self, predictor: str) -> ParseError:
+        """The same error, naming the predictor whose reply it was."""
+        return ParseError(self.problem, raw=self.raw, stage=self.stage, field=self.field, predictor=predictor)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _parse_error, (self.problem, self.raw, self.stage, self.field, self.predictor)
+
+
+def _parse_error(problem: str, raw: str, stage: str, field: str | None, predictor: str) -> ParseError:
+    return ParseError(problem, raw=raw, stage=stage, field=field, predictor=predictor)
+
+
+class RewardError(DspynbError):
+    """A reward or metric raised, or returned something that is not a float, bool or Score."""
+
+
+class HintError(DspynbError, TypeError):
+    """A hint has the wrong type, or is addressed to a predictor that the program does not have."""
+
+
+class ScopeError(DspynbError, RuntimeError):
+    """A scope was carried, entered or left in a way that cannot work."""
+
+
+class ModelError(DspynbError):
+    """A call to a language model failed."""
+
+
+class ScriptExhausted(ModelError):
+    """A ScriptedLM was asked for more replies than it was given."""
+
+
+class RecordingMiss(ModelError):
+    """A recording in strict mode holds no reply for a request."""
+
+
+class AttemptsFailed(DspynbError, ExceptionGroup[Exception]):
+    """Attempts of one Refine or BestOfN call failed; ``exceptions`` holds each attempt's error, in order."""
+
+    def __new__(cls, message: str, errors: Sequence[Exception]) -> AttemptsFailed:
+        return super().__new__(cls, message, errors)
+
+    def __init__(self, message: str, errors: Sequence[Exception]) -> None:
+        super().__init__(message, errors)
+
+    def derive(self, errors: Sequence[Exception]) -> AttemptsFailed:
+        return type(self)(self.message, errors)
+
+
+class AllAttemptsFailed(AttemptsFailed):
+    """No attempt gave a scored prediction."""
+
+
+class TooManyFailures(AttemptsFailed):
+    """More attempts failed than ``max_failures`` allows, although some succeeded."""
+
+
+class JournalError(DspynbError):
+    """A run file cannot be read: not a journal, or of a newer format."""
+
+
+class RunStopped(DspynbError):
+    """The run was stopped before it had a result. ``run`` is its handle, with what was done."""
+
+    def __init__(self, message: str = "the run was stopped before it had a result", run: Any = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class RunInterrupted(asyncio.CancelledError):
+    """The kernel's stop button or Ctrl-C ended the cell. ``run`` is the handle, with what was done.
+
+    Not a DspynbError: like every CancelledError it must pass through ``except Exception``, so that a loop of runs
+    ends too.
+    """
+
+    def __init__(self, run: Any = None) -> None:
+        super().__init__("interrupted; dn.last_run() has what was done")
+        self.run = run
+
+
+class ScopeClosedWarning(UserWarning):
+    """Code that outlived an attempt or a ``with`` block made a call: that scope's hints no longer apply to it."""

@@ -1,0 +1,193 @@
+"""Event records: all that a run tells about itself. Tables, views and journals are folds over them.
+
+Every event carries ``at`` (unix seconds), ``span`` (a number, unique in the process) and ``parent`` (the span it
+happened in, 0 for none). Nested work is one tree of spans.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+from dspynb.data import Usage
+
+__all__ = [
+    "EVENT_TYPES",
+    "AttemptChosen",
+    "AttemptEnded",
+    "AttemptStarted",
+    "Event",
+    "HintFailed",
+    "PredictorCalled",
+    "RunEnded",
+    "RunStarted",
+    "Sink",
+    "SpanEnded",
+    "SpanStarted",
+    "from_json",
+    "new_span",
+    "to_json",
+]
+
+Hint = str | Mapping[str, str] | None
+"""A hint as shown: one text for all predictors, or path → text, or none."""
+
+_spans = itertools.count(1)
+
+
+def new_span() -> int:
+    """A span number that no other span of this process has."""
+    return next(_spans)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events."""
+
+    span: int
+    parent: int = 0
+    at: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """A run began. ``settings`` hold no secrets; ``paths`` lists the program's predictors."""
+
+    kind: str
+    name: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded(Event):
+    """A run ended: ``status`` is finished, stopped, interrupted, cancelled or failed."""
+
+    status: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanStarted(Event):
+    """A module call or one row of a batch began. ``kind`` is module, search or row; ``name`` its path or type."""
+
+    kind: str
+    name: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    row: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanEnded(Event):
+    """A module call or row ended, with outputs or an error."""
+
+    outputs: Mapping[str, Any] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStarted(Event):
+    """An attempt of a search (Refine, BestOfN) began; ``parent`` is the search's span."""
+
+    attempt: int
+    wave: int
+    hint: Hint = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnded(Event):
+    """An attempt ended: ``state`` is passed, scored, failed or cancelled. A later one for the same span replaces it."""
+
+    state: str
+    outputs: Mapping[str, Any] | None = None
+    score: float | None = None
+    feedback: str | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+    seconds: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptChosen(Event):
+    """The search in ``span`` took this attempt (its number) as its result."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HintFailed(Event):
+    """The advisor could not write a hint for this wave; the wave went on without one."""
+
+    wave: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictorCalled(Event):
+    """A predictor called its model: what was sent, what came back, under which hint."""
+
+    predictor: str
+    uid: str
+    inputs: Mapping[str, Any]
+    messages: tuple[Mapping[str, Any], ...]
+    hint: str | None = None
+    reply: str | None = None
+    outputs: Mapping[str, Any] | None = None
+    error: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    cached: bool = False
+    seconds: float = 0.0
+    rollout: int = 0
+    model: str = ""
+
+
+class Sink(Protocol):
+    """Whatever takes events: a run, a collector, a view."""
+
+    def emit(self, event: Event) -> None: ...
+
+
+EVENT_TYPES: dict[str, type[Event]] = {
+    cls.__name__: cls
+    for cls in (
+        RunStarted,
+        RunEnded,
+        SpanStarted,
+        SpanEnded,
+        AttemptStarted,
+        AttemptEnded,
+        AttemptChosen,
+        HintFailed,
+        PredictorCalled,
+    )
+}
+_FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in EVENT_TYPES.values()}
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """The event as JSON-able values; a value JSON does not know becomes its ``repr``."""
+    from pydantic_core import to_jsonable_python
+
+    body = {name: getattr(event, name) for name in _FIELDS[type(event)]}
+    plain = to_jsonable_python(body, fallback=repr, inf_nan_mode="constants", bytes_mode="base64")
+    return {"type": type(event).__name__, **plain}
+
+
+def from_json(body: Mapping[str, Any]) -> Event | None:
+    """The event that ``to_json`` wrote; None for a type this version does not know. Raises KeyError, TypeError."""
+    cls = EVENT_TYPES.get(body["type"])
+    if cls is None:
+        return None
+    known = {name: body[name] for name in _FIELDS[cls] if name in body}
+    if "usage" in known:
+        known["usage"] = Usage(**known["usage"])
+    for name in ("messages", "paths"):
+        if name in known:
+            known[name] = tuple(known[name])
+    return cls(**known)

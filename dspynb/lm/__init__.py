@@ -1,0 +1,22 @@
+"""Language models: the protocol, providers, the embedded model, recordings, doubles."""
+
+from dspynb.lm.base import LMProtocol, LMReply, LMRequest, request_key
+from dspynb.lm.client import LM
+from dspynb.lm.doubles import FunctionLM, ScriptedLM
+from dspynb.lm.local import LocalLM
+from dspynb.lm.recorded import RecordedLM, recorded
+from dspynb.lm.resolve import resolve_lm
+
+__all__ = [
+    "LM",
+    "FunctionLM",
+    "LMProtocol",
+    "LMReply",
+    "LMRequest",
+    "LocalLM",
+    "RecordedLM",
+    "ScriptedLM",
+    "recorded",
+    "request_key",
+    "resolve_lm",
+]

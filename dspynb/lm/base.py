@@ -1,0 +1,64 @@
+"""What every language model is: anything with ``async complete(request) -> reply``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from dspynb.data import Usage
+
+__all__ = ["LMProtocol", "LMReply", "LMRequest", "Message", "request_key"]
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LMRequest:
+    """One request to a model.
+
+    ``messages``: tuple of ``{"role": ..., "content": ...}``. ``settings``: temperature, max_tokens and the like.
+    ``response_format``: a JSON schema the reply must satisfy, where the model can be constrained. ``rollout``: a number
+    that makes a new sample of an otherwise equal request; part of the cache key, never sent to a provider.
+    """
+
+    messages: tuple[Message, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    response_format: Mapping[str, Any] | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    rollout: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LMReply:
+    """A model's reply. ``cached`` tells that it was not paid for now; ``raw`` is the provider's own answer, if any."""
+
+    text: str
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    usage: Usage = field(default_factory=lambda: Usage(calls=1))
+    raw: Any = None
+    cached: bool = False
+    finish: str | None = None
+
+
+@runtime_checkable
+class LMProtocol(Protocol):
+    """Anything that completes requests. Optional attributes: ``name`` (text), ``adapter`` (the adapter it prefers),
+    ``constrains`` (bool: honours ``response_format``)."""
+
+    async def complete(self, request: LMRequest) -> LMReply: ...
+
+
+def request_key(request: LMRequest) -> str:
+    """A stable hash of everything that can change a reply, rollout included: 32 hex digits."""
+    body = {
+        "messages": [dict(m) for m in request.messages],
+        "settings": dict(request.settings),
+        "response_format": request.response_format,
+        "tools": [dict(t) for t in request.tools],
+        "rollout": request.rollout,
+    }
+    text = json.dumps(body, sort_keys=True, ensure_ascii=True, default=str, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,97 @@
+"""Recorded replies: a file that answers again what a model once answered, so that tutorials repeat anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dspynb.data import Usage
+from dspynb.errors import ConfigurationError, RecordingMiss, shorten
+from dspynb.lm.base import LMProtocol, LMReply, LMRequest, request_key
+
+__all__ = ["RecordedLM", "recorded"]
+
+LIVE = "DSPYNB_LIVE"
+"""Set to 1, recordings are passed by and the model behind them is asked."""
+
+
+def recorded(path: str | Path, lm: LMProtocol | None = None, *, strict: bool | None = None) -> RecordedLM:
+    """A model that serves the replies in ``path`` and asks ``lm`` for what is missing, which it adds to the file.
+
+    ``strict=True``: a miss raises RecordingMiss instead; the default without an ``lm``. The environment variable
+    DSPYNB_LIVE=1 passes the recordings by and asks ``lm`` every time, writing nothing.
+    """
+    return RecordedLM(Path(path), lm, strict=lm is None if strict is None else strict)
+
+
+class RecordedLM:
+    """See ``recorded``."""
+
+    constrains = True
+
+    def __init__(self, path: Path, lm: LMProtocol | None, *, strict: bool) -> None:
+        if lm is None and not strict:
+            raise ConfigurationError("recorded(strict=False) needs lm=, the model to ask for what is missing")
+        self.path, self.lm, self.strict = path, lm, strict
+        self.name = str(getattr(lm, "name", None) or f"recorded/{path.stem}")
+        self.adapter = getattr(lm, "adapter", None)
+        self._lock = threading.Lock()
+        self._replies: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            self._load()
+        elif strict and not self._live:
+            raise ConfigurationError(f"there is no recording {path}; make it with recorded(path, lm=...)")
+
+    @property
+    def _live(self) -> bool:
+        return os.environ.get(LIVE) == "1" and self.lm is not None
+
+    def _load(self) -> None:
+        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                body = json.loads(line)
+                self._replies[body["key"]] = body
+                if self.lm is None:
+                    self.name, self.adapter = body.get("model", self.name), body.get("adapter", self.adapter)
+            except (ValueError, KeyError, TypeError):
+                raise ConfigurationError(f"{self.path}, line {number}: not a recorded reply") from None
+
+    async def complete(self, request: LMRequest) -> LMReply:
+        """The recorded reply, marked as cached; else the model's, recorded. Raises RecordingMiss in strict mode."""
+        if self._live and self.lm is not None:
+            return await self.lm.complete(request)
+        key = request_key(request)
+        if body := self._replies.get(key):
+            return LMReply(body["text"], usage=Usage(**body["usage"]), cached=True, finish=body.get("finish"))
+        if self.strict or self.lm is None:
+            last = request.messages[-1].get("content") if request.messages else ""
+            raise RecordingMiss(
+                f"{self.path} has no reply for a request that ends in {shorten(last, 120)!r} (rollout "
+                f"{request.rollout}); record it with recorded({str(self.path)!r}, lm=...)"
+            )
+        reply = await self.lm.complete(request)
+        self._keep(key, request, reply)
+        return reply
+
+    def _keep(self, key: str, request: LMRequest, reply: LMReply) -> None:
+        body = {
+            "key": key,
+            "model": self.name,
+            "adapter": self.adapter if isinstance(self.adapter, str) else None,
+            "messages": [dict(m) for m in request.messages],
+            "settings": dict(request.settings),
+            "rollout": request.rollout,
+            "text": reply.text,
+            "finish": reply.finish,
+            "usage": asdict(reply.usage),
+        }
+        with self._lock:
+            if key not in self._replies:
+                self._replies[key] = body
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(body, ensure_ascii=False) + "\n")

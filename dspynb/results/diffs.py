@@ -1,0 +1,130 @@
+"""What changed between two prompts, word by word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from html import escape
+from typing import Any, Literal
+
+__all__ = ["MessageDiff", "Piece", "PromptDiff", "diff_messages", "diff_words"]
+
+Kind = Literal["same", "gone", "new"]
+_WORD = re.compile(r"\s+|\w+|[^\w\s]")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of text that is in both prompts, only in the first (gone) or only in the second (new)."""
+
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDiff:
+    """The pieces of one message, under a heading such as ``answer · system``."""
+
+    heading: str
+    pieces: tuple[Piece, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether the two messages differ."""
+        return any(piece.kind != "same" for piece in self.pieces)
+
+
+def diff_words(before: str, after: str) -> tuple[Piece, ...]:
+    """Word-level difference: pieces whose same and gone texts join to ``before``, same and new to ``after``."""
+    a, b = _WORD.findall(before), _WORD.findall(after)
+    return tuple(_pieces(a, b))
+
+
+def _pieces(a: Sequence[str], b: Sequence[str]) -> Iterator[Piece]:
+    for tag, i, j, k, m in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        if tag == "equal":
+            yield Piece("same", "".join(a[i:j]))
+            continue
+        if j > i:
+            yield Piece("gone", "".join(a[i:j]))
+        if m > k:
+            yield Piece("new", "".join(b[k:m]))
+
+
+@dataclass(frozen=True, slots=True)
+class PromptDiff:
+    """The word-level difference of two prompts; shows itself as text and, in a notebook, in colour."""
+
+    title: str
+    messages: tuple[MessageDiff, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything differs."""
+        return any(message.changed for message in self.messages)
+
+    def __repr__(self) -> str:
+        mark = {"same": "{}", "gone": "[-{}-]", "new": "{{+{}+}}"}
+        lines = [self.title]
+        for message in self.messages:
+            if message.changed:
+                lines += [f"── {message.heading}", "".join(mark[p.kind].format(p.text) for p in message.pieces)]
+            else:
+                lines.append(f"── {message.heading}: unchanged")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        blocks = "".join(map(_message_html, self.messages))
+        return f"<div class='dspynb-diff'><div style='font-weight:600'>{escape(self.title)}</div>{blocks}</div>"
+
+
+_STYLE = {
+    "same": "",
+    "gone": "background:rgba(215,58,73,.18);text-decoration:line-through",
+    "new": "background:rgba(40,167,69,.22);text-decoration:none;font-weight:600",
+}
+_TAG = {"same": "span", "gone": "del", "new": "ins"}
+
+
+def _message_html(message: MessageDiff) -> str:
+    heading = escape(message.heading)
+    body = "".join(
+        f"<{_TAG[p.kind]} style='{_STYLE[p.kind]}'>{escape(p.text)}</{_TAG[p.kind]}>" for p in message.pieces
+    )
+    if not message.changed:
+        return (
+            f"<details><summary>{heading}: unchanged</summary>"
+            f"<pre style='white-space:pre-wrap'>{body}</pre></details>"
+        )
+    return f"<div style='opacity:.7;margin-top:4px'>{heading}</div><pre style='white-space:pre-wrap'>{body}</pre>"
+
+
+def diff_messages(
+    before: Sequence[tuple[str, Sequence[Mapping[str, Any]]]],
+    after: Sequence[tuple[str, Sequence[Mapping[str, Any]]]],
+    title: str = "prompt diff",
+) -> PromptDiff:
+    """The difference of two lists of calls, each (predictor, messages); calls and messages are paired in order."""
+    left, right = list(_flat(before)), list(_flat(after))
+    headings = list(dict.fromkeys([*(h for h, _ in left), *(h for h, _ in right)]))
+    old, new = dict(left), dict(right)
+    return PromptDiff(title, tuple(MessageDiff(h, diff_words(old.get(h, ""), new.get(h, ""))) for h in headings))
+
+
+def _flat(calls: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Iterator[tuple[str, str]]:
+    seen: dict[str, int] = {}
+    for name, messages in calls:
+        seen[name] = turn = seen.get(name, 0) + 1
+        for i, message in enumerate(messages):
+            again = f" (call {turn})" if turn > 1 else ""
+            yield f"{name}{again} · {message.get('role', '?')} {i + 1}", _content(message.get("content"))
+
+
+def _content(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        return "\n".join(str(part.get("text", part)) if isinstance(part, Mapping) else str(part) for part in content)
+    return "" if content is None else str(content)

@@ -1,0 +1,146 @@
+"""One pass over events: the state of a run as tables and views show it, live or reopened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dspynb.data import Usage
+from dspynb.events import (
+    AttemptChosen,
+    AttemptEnded,
+    AttemptStarted,
+    Event,
+    Hint,
+    HintFailed,
+    PredictorCalled,
+    RunEnded,
+    RunStarted,
+    SpanEnded,
+    SpanStarted,
+)
+
+__all__ = ["AttemptRow", "Fold", "SpanRow"]
+
+
+@dataclass(slots=True)
+class AttemptRow:
+    """One attempt as seen so far. ``state``: running, passed, scored, failed or cancelled."""
+
+    span: int
+    parent: int
+    attempt: int
+    wave: int
+    hint: Hint
+    state: str = "running"
+    outputs: Mapping[str, Any] | None = None
+    score: float | None = None
+    feedback: str | None = None
+    error: str | None = None
+    seconds: float | None = None
+    usage: Usage = field(default_factory=Usage)
+    best: bool = False
+    calls: list[PredictorCalled] = field(default_factory=list)
+
+    @property
+    def cached(self) -> bool:
+        """Whether no call of the attempt was paid for."""
+        return bool(self.calls) and all(call.cached for call in self.calls)
+
+
+@dataclass(slots=True)
+class SpanRow:
+    """A module call, search or row of a batch as seen so far."""
+
+    span: int
+    parent: int
+    kind: str
+    name: str
+    inputs: Mapping[str, Any]
+    row: int | None = None
+    outputs: Mapping[str, Any] | None = None
+    error: str | None = None
+    done: bool = False
+
+
+class Fold:
+    """The state of a run: header, status, spans, attempts, calls and usage; ``add`` takes the next event."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.started: RunStarted | None = None
+        self.ended: RunEnded | None = None
+        self.attempts: dict[int, AttemptRow] = {}
+        self.spans: dict[int, SpanRow] = {}
+        self.calls: list[PredictorCalled] = []
+        self.notes: list[HintFailed] = []
+        self.usage = Usage()
+        self._parents: dict[int, int] = {}
+        for event in events:
+            self.add(event)
+
+    @property
+    def status(self) -> str:
+        """pending, running, or how the run ended."""
+        if self.ended is not None:
+            return self.ended.status
+        return "running" if self.started is not None else "pending"
+
+    def add(self, event: Event) -> None:
+        """Take one event; an event of an unknown type changes nothing."""
+        match event:
+            case PredictorCalled():
+                self._called(event)
+            case AttemptStarted():
+                self._parents[event.span] = event.parent
+                self.attempts[event.span] = AttemptRow(
+                    event.span, event.parent, event.attempt, event.wave, event.hint
+                )
+            case AttemptEnded():
+                self._attempt_ended(event)
+            case AttemptChosen():
+                for row in self.children(event.span):
+                    row.best = row.attempt == event.attempt
+            case SpanStarted():
+                self._parents[event.span] = event.parent
+                self.spans[event.span] = SpanRow(
+                    event.span, event.parent, event.kind, event.name, event.inputs, event.row
+                )
+            case SpanEnded():
+                if span := self.spans.get(event.span):
+                    span.outputs, span.error, span.done = event.outputs, event.error, True
+            case HintFailed():
+                self.notes.append(event)
+            case RunStarted():
+                self.started = event
+            case RunEnded():
+                self.ended = event
+
+    def children(self, search: int) -> list[AttemptRow]:
+        """The attempts of one search, in order of their numbers."""
+        return sorted((a for a in self.attempts.values() if a.parent == search), key=lambda a: a.attempt)
+
+    def searches(self) -> list[int]:
+        """The spans that have attempts, outermost and earliest first."""
+        return list(dict.fromkeys(a.parent for a in self.attempts.values()))
+
+    def ancestors(self, span: int) -> Iterator[int]:
+        """The span and those it happened in, innermost first."""
+        while span:
+            yield span
+            span = self._parents.get(span, 0)
+
+    def _called(self, event: PredictorCalled) -> None:
+        self.calls.append(event)
+        self.usage += event.usage
+        for span in self.ancestors(event.parent):
+            if row := self.attempts.get(span):
+                row.calls.append(event)
+                row.usage += event.usage
+
+    def _attempt_ended(self, event: AttemptEnded) -> None:
+        row = self.attempts.get(event.span)
+        if row is None:
+            return
+        row.state, row.outputs, row.score = event.state, event.outputs, event.score
+        row.feedback, row.error, row.seconds = event.feedback, event.error, event.seconds

@@ -1,0 +1,9 @@
+"""Runs: driving work, stopping it, keeping and reopening its record."""
+
+from dspynb.running.files import open_run, runs
+from dspynb.running.journal import read_journal
+from dspynb.running.reader import RunReader
+from dspynb.running.run import Run, Work, last_run
+from dspynb.running.sync import run_sync
+
+__all__ = ["Run", "RunReader", "Work", "last_run", "open_run", "read_journal", "run_sync", "runs"]

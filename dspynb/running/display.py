@@ -1,0 +1,48 @@
+"""The one upward link: a run that is shown loads the views, then and not before."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from dspynb.scope import setting
+
+if TYPE_CHECKING:
+    from dspynb.running.reader import RunReader
+    from dspynb.running.run import Run
+
+__all__ = ["attach_view", "show", "static_html"]
+
+_QUIET_KINDS = frozenset({"call"})
+
+
+def _views() -> Any:
+    from dspynb import views
+
+    return views
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this process; does not import IPython to find out."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def attach_view(run: Run) -> None:
+    """Open the live view of a run that a cell awaits, where there is a notebook to show it in."""
+    wanted = setting("view")
+    if wanted == "off" or run.kind in _QUIET_KINDS or (wanted == "auto" and not in_notebook()):
+        return
+    _views().attach(run, "widget" if wanted == "auto" else wanted)
+
+
+def show(run: Run) -> None:
+    """Display a run's handle: live while it runs, static afterwards."""
+    wanted = setting("view")
+    _views().attach(run, "widget" if wanted in ("auto", "off") and in_notebook() else wanted)
+
+
+def static_html(run: RunReader) -> str:
+    """The run as self-contained HTML."""
+    return str(_views().static_html(run.fold(), search=run._search, path=run.path))

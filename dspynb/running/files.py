@@ -1,0 +1,63 @@
+"""Run files on disk: listing and reopening them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dspynb.errors import JournalError
+from dspynb.events import RunStarted
+from dspynb.running.journal import flush_journals, read_journal
+from dspynb.running.reader import RunReader
+from dspynb.scope import setting
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["open_run", "runs"]
+
+
+def _folder() -> Path:
+    return Path(setting("runs_dir") or ".dspynb/runs")
+
+
+def open_run(which: str | Path) -> RunReader:
+    """A run from its file: an id of ``runs()`` or a path. Raises JournalError when it cannot be read."""
+    path = Path(which)
+    if not path.is_file():
+        path = _folder() / f"{which}.jsonl"
+    flush_journals()
+    if not path.is_file():
+        raise JournalError(f"there is no run {str(which)!r}: no such file, and none of that id in {_folder()}")
+    header, events = read_journal(path)
+    return RunReader(str(header.get("id", path.stem)), events, path=str(path))
+
+
+def runs() -> pd.DataFrame:
+    """The runs in the runs folder, newest last: id, kind, name, status, started, path.
+
+    A file that cannot be read keeps its row, with status ``unreadable``.
+    """
+    import pandas as pd
+
+    flush_journals()
+    rows = [_summary(path) for path in sorted(_folder().glob("*.jsonl"))]
+    frame = pd.DataFrame(rows, columns=["id", "kind", "name", "status", "started", "path"])
+    frame["started"] = pd.to_datetime(frame["started"], unit="s", utc=True)
+    return frame.sort_values("started", kind="stable", na_position="first", ignore_index=True)
+
+
+def _summary(path: Path) -> dict[str, object]:
+    try:
+        run = open_run(path)
+    except JournalError:
+        return {"id": path.stem, "status": "unreadable", "path": str(path)}
+    first = next((e for e in run._events if isinstance(e, RunStarted)), None)
+    return {
+        "id": run.id,
+        "kind": first.kind if first else None,
+        "name": first.name if first else None,
+        "status": run.status,
+        "started": first.at if first else None,
+        "path": str(path),
+    }

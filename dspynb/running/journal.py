@@ -1,0 +1,162 @@
+"""The journal: a run as a file of JSON lines, a header and then its events in order.
+
+Lines are written by one thread, so that a slow disk never delays the event loop. A torn last line (the process died
+while writing) is dropped on reading.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import logging
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dspynb.errors import JournalError
+from dspynb.events import Event, from_json, to_json
+
+__all__ = ["FORMAT", "JournalFile", "flush_journals", "read_journal"]
+
+FORMAT = 1
+_log = logging.getLogger("dspynb")
+
+
+class JournalFile:
+    """The file of one run: takes events, writes them soon after, in order. ``failed`` holds the first write error."""
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        self.path = path
+        self.failed: OSError | None = None
+        _writer.put(self, {"dspynb": FORMAT, **header})
+
+    def emit(self, event: Event) -> None:
+        """Queue one event."""
+        _writer.put(self, event)
+
+    def write(self, lines: list[dict[str, Any] | Event]) -> None:
+        """Append lines now; called by the writer thread. A disk that fails is logged once and costs the file only."""
+        if self.failed is not None:
+            return
+        text = "".join(f"{_line(line)}\n" for line in lines)
+        try:
+            with _open_private(self.path) as stream:
+                stream.write(text.encode("utf-8", "surrogatepass"))
+        except OSError as error:
+            self.failed = error
+            _log.warning("the run file %s could not be written (%s); the run goes on without it", self.path, error)
+
+
+def _line(item: dict[str, Any] | Event) -> str:
+    body = to_json(item) if isinstance(item, Event) else item
+    return json.dumps(body, ensure_ascii=True, separators=(",", ":"), default=repr)
+
+
+def _open_private(path: Path) -> Any:
+    if not path.parent.is_dir():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
+
+
+class _Writer:
+    """One daemon thread that drains a queue and writes each file's lines together."""
+
+    def __init__(self) -> None:
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)
+        atexit.register(self.flush)
+
+    def _reset(self) -> None:
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def put(self, file: JournalFile, item: dict[str, Any] | Event) -> None:
+        self._queue.put((file, item))
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._work, name="dspynb-journal", daemon=True)
+                    self._thread.start()
+
+    def flush(self, timeout: float = 10.0) -> None:
+        """Wait until all that was queued before is on its way to the disk."""
+        if self._thread is not None:
+            done = threading.Event()
+            self._queue.put((None, done))
+            done.wait(timeout)
+
+    def _work(self) -> None:
+        while True:
+            batch = [self._queue.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < 4096:
+                    batch.append(self._queue.get_nowait())
+            files: dict[JournalFile, list[dict[str, Any] | Event]] = {}
+            for file, item in batch:
+                if file is not None:
+                    files.setdefault(file, []).append(item)
+            for file, lines in files.items():
+                self._write(file, lines)
+            for file, item in batch:
+                if file is None:
+                    item.set()
+
+    def _write(self, file: JournalFile, lines: list[dict[str, Any] | Event]) -> None:
+        try:
+            file.write(lines)
+        except Exception:
+            _log.exception("a run file could not be written")
+
+
+_writer = _Writer()
+
+
+def flush_journals() -> None:
+    """Wait until every event so far is in its file."""
+    _writer.flush()
+
+
+def read_journal(path: str | Path) -> tuple[dict[str, Any], list[Event]]:
+    """Header and events of a run file.
+
+    A torn last line is dropped. Raises JournalError for a file that is no journal, is of a newer format, or is damaged
+    before its last line.
+    """
+    flush_journals()
+    path = Path(path)
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise JournalError(f"cannot read the run file {path}: {error.strerror}") from error
+    header = _header(path, lines[0])
+    return header, list(_events(path, lines[1:]))
+
+
+def _header(path: Path, line: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(line)
+        version = header["dspynb"]
+    except (ValueError, KeyError, TypeError):
+        raise JournalError(f"{path} is not a dspynb run file: its first line is no header") from None
+    if not isinstance(version, int) or version > FORMAT:
+        raise JournalError(f"{path} has format {version}, this version reads up to {FORMAT}; upgrade dspynb")
+    return dict(header)
+
+
+def _events(path: Path, lines: list[bytes]) -> Iterator[Event]:
+    for number, line in enumerate(lines, start=2):
+        if not line:
+            continue
+        try:
+            event = from_json(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines) + 1:  # no newline after it: the write was cut
+                return
+            raise JournalError(f"{path}, line {number}: damaged ({type(error).__name__}: {error})") from None
+        if event is not None:
+            yield event

@@ -1,0 +1,90 @@
+"""What can be read from a run, live or reopened: tables, diffs, and a view of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dspynb.data import Usage
+from dspynb.errors import InputError
+from dspynb.events import Event
+from dspynb.results import AttemptRow, Fold, PromptDiff, attempts_frame, calls_frame, diff_messages
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["RunReader"]
+
+
+class RunReader:
+    """A run as it can be read: ``attempts``, ``calls``, ``diff``, ``usage``, ``status``; shows itself in a notebook.
+
+    ``search``: the span whose attempts are meant, where a run holds several searches (a Refine inside a module).
+    """
+
+    def __init__(self, run_id: str, events: Iterable[Event] = (), *, path: str | None = None, search: int = 0) -> None:
+        self.id = run_id
+        self.path = path
+        self._events: list[Event] = list(events)
+        self._search = search
+
+    def part(self, search: int) -> RunReader:
+        """The same run, with the attempts of one of its searches."""
+        part = RunReader(self.id, path=self.path, search=search)
+        part._events = self._events  # shared: goes on growing with the run
+        return part
+
+    def fold(self) -> Fold:
+        """The state that tables and views are made of."""
+        return Fold(self._events)
+
+    @property
+    def status(self) -> str:
+        """pending, running, finished, stopped, interrupted, cancelled, failed, or unfinished (the process died)."""
+        status = self.fold().status
+        return "unfinished" if status == "running" and type(self) is RunReader and not self._search else status
+
+    @property
+    def attempts(self) -> pd.DataFrame:
+        """One row an attempt, in order. Empty for a run without attempts."""
+        fold = self.fold()
+        return attempts_frame(self._attempts(fold))
+
+    @property
+    def calls(self) -> pd.DataFrame:
+        """One row a model call, in the order in which they ended."""
+        return calls_frame(self.fold())
+
+    @property
+    def usage(self) -> Usage:
+        """What the run's calls cost so far."""
+        return self.fold().usage
+
+    def diff(self, first: int, second: int) -> PromptDiff:
+        """Word-level difference of the prompts that two attempts sent. Raises InputError for an unknown number."""
+        rows = {row.attempt: row for row in self._attempts(self.fold())}
+        for number in (first, second):
+            if number not in rows:
+                raise InputError(f"the run has no attempt {number}; there are {_listed(rows)}")
+        before, after = ([(c.predictor, c.messages) for c in rows[n].calls] for n in (first, second))
+        return diff_messages(before, after, f"prompt of attempt {first} → {second}")
+
+    def _attempts(self, fold: Fold) -> Sequence[AttemptRow]:
+        searches = fold.searches()
+        if not searches:
+            return []
+        return fold.children(self._search if self._search in searches else searches[0])
+
+    def __repr__(self) -> str:
+        fold = self.fold()
+        name = fold.started.name if fold.started else "?"
+        return f"<Run {self.id} {name}: {fold.status}, {len(self._attempts(fold))} attempts, {fold.usage.calls} calls>"
+
+    def _repr_html_(self) -> str:
+        from dspynb.running.display import static_html
+
+        return static_html(self)
+
+
+def _listed(rows: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(rows))) or "none"

@@ -1,0 +1,280 @@
+"""Run: the handle of a piece of work. It takes the events, can be stopped, awaited, shown and read.
+
+The outermost module call drives itself through ``Run.drive``; whatever is called inside becomes part of the same run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Generator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from dspynb.errors import RunInterrupted, RunStopped, ScopeError
+from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, new_span
+from dspynb.running.display import attach_view, show
+from dspynb.running.journal import JournalFile
+from dspynb.running.reader import RunReader
+from dspynb.running.signals import foreground
+from dspynb.scope import Layer, setting
+
+__all__ = ["Run", "Work", "last_run"]
+
+_log = logging.getLogger("dspynb")
+_last: deque[Run] = deque(maxlen=1)
+
+
+def last_run() -> Run | None:
+    """The run that was started last in this process, or None."""
+    return _last[-1] if _last else None
+
+
+class Work(Protocol):
+    """What a run does: awaited once; ``partial`` gives the best so far when it is stopped, or None."""
+
+    def __call__(self) -> Awaitable[Any]: ...
+
+    def partial(self) -> Any: ...
+
+
+class Run(RunReader):
+    """A run in this process. ``await run`` gives its result; ``run.stop()`` ends it and keeps the best so far.
+
+    Made by ``module.start(...)`` and by every outermost ``await module(...)``.
+    """
+
+    def __init__(self, kind: str, name: str, inputs: Mapping[str, Any], paths: Mapping[str, str]) -> None:
+        super().__init__(f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}")
+        self.kind, self.name, self.span = kind, name, new_span()
+        self.paths = paths  # predictor uid -> dotted path
+        self._inputs = inputs
+        self._listeners: list[Sink] = []
+        self._stop_asked = self._interrupted = False
+        self._outcome: tuple[bool, Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._driver: asyncio.Task[Any] | None = None  # the task that runs the work; may be the caller's own
+        self._task: asyncio.Task[Any] | None = None  # the task that start() made
+        self._before = 0  # cancellations of that task that others had asked for
+        self._lock = threading.Lock()
+        self._journal: JournalFile | None = None
+
+    # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
+    def emit(self, event: Event) -> None:
+        """Take an event and pass it on. A listener that fails is logged and dropped; the run goes on."""
+        if self._journal is None and isinstance(event, AttemptStarted):
+            self._open_journal()
+        self._events.append(event)
+        for listener in tuple(self._listeners):
+            try:
+                listener.emit(event)
+            except Exception:
+                _log.exception("a listener of run %s failed and was dropped", self.id)
+                self._listeners.remove(listener)
+
+    def listen(self, listener: Sink, *, replay: bool = False) -> None:
+        """Send events from now on to ``listener``; with ``replay`` those so far first."""
+        for event in tuple(self._events) if replay else ():
+            listener.emit(event)
+        self._listeners.append(listener)
+
+    def unlisten(self, listener: Sink) -> None:
+        """Send ``listener`` no more events."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """All events, from the first, until the run ends: ``async for event in run.events()``."""
+        sent = 0
+        while True:
+            while sent < len(self._events):
+                yield self._events[sent]
+                sent += 1
+            if self.done:
+                return
+            await asyncio.sleep(0.05)
+
+    def _open_journal(self) -> None:
+        folder = setting("runs_dir")
+        if folder is None:
+            return
+        self.path = str(Path(folder) / f"{self.id}.jsonl")
+        self._journal = JournalFile(Path(self.path), {"id": self.id, "kind": self.kind, "name": self.name})
+        self.listen(self._journal, replay=True)
+
+    # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended, however it ended."""
+        return self._outcome is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop or an interrupt was asked for."""
+        return self._stop_asked or self._interrupted
+
+    @property
+    def best(self) -> Any:
+        """The best result so far, or None."""
+        if self._outcome is not None:
+            return self._outcome[1] if self._outcome[0] else self._partial()
+        return self._partial()
+
+    def _partial(self) -> Any:
+        return None
+
+    # ── driving ───────────────────────────────────────────────────────────────────────────────────────────────────
+    async def drive(self, work: Work) -> Any:
+        """Do the work in the current task and tell how it ended. Used once."""
+        task = asyncio.current_task()
+        if task is None:
+            raise ScopeError("a run needs an asyncio task; await it from a coroutine or use run_sync")
+        self._before = task.cancelling()
+        self._partial = work.partial  # type: ignore[method-assign]
+        with self._lock:
+            self._loop, self._driver = asyncio.get_running_loop(), task
+        try:
+            with foreground(self), Layer(f"run {self.id}", port=self, span=self.span):
+                self._begin()
+                result = await work()
+        except asyncio.CancelledError as error:
+            self._release()
+            return self._cancelled(task, error)
+        except RunStopped as error:
+            self._release()
+            return self._settle("stopped", error)
+        except BaseException as error:
+            self._release()
+            self._end("failed", (False, error), f"{type(error).__name__}: {error}")
+            raise
+        self._release()
+        self._end("finished", (True, result))
+        return result
+
+    def _begin(self) -> None:
+        _last.append(self)
+        if self.kind != "call":
+            self._open_journal()
+        started = RunStarted(
+            span=self.span, kind=self.kind, name=self.name, inputs=self._inputs, paths=tuple(self.paths.values())
+        )
+        self.emit(started)
+        self.admit()  # stopped before it began
+
+    def _release(self) -> None:
+        with self._lock:
+            self._driver = None
+
+    def _cancelled(self, task: asyncio.Task[Any], error: asyncio.CancelledError) -> Any:
+        """Translate a cancellation of our own; pass on one that came from outside."""
+        if self._interrupted:
+            interrupted = RunInterrupted(self)
+            self._end("interrupted", (False, interrupted))
+            raise interrupted from None
+        if self._stop_asked and task.uncancel() <= self._before:
+            return self._settle("stopped", RunStopped(run=self))
+        self._end("cancelled", (False, error))
+        raise error
+
+    def _settle(self, status: str, error: RunStopped) -> Any:
+        best = self._partial()
+        error.run = error.run or self
+        self._end(status, (best is not None, best if best is not None else error))
+        if best is None:
+            raise error
+        return best
+
+    def _end(self, status: str, outcome: tuple[bool, Any], error: str | None = None) -> None:
+        self.emit(RunEnded(span=self.span, status=status, error=error))
+        self._outcome = outcome
+        self._listeners.clear()
+
+    def start(self, work: Work) -> Run:
+        """Drive the work in a task of its own and return at once. Raises ScopeError where no event loop runs."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise ScopeError("start() needs a running event loop (a notebook has one); in a script use run_sync") from None
+        _last.append(self)
+        self._loop = loop
+        self._task = loop.create_task(self.drive(work), name=f"dspynb run {self.id}")
+        self._task.add_done_callback(_retrieve)
+        return self
+
+    async def watched(self, work: Work) -> Any:
+        """Drive the work for the cell that awaits it, with its live view."""
+        attach_view(self)
+        return await self.drive(work)
+
+    # ── stopping ──────────────────────────────────────────────────────────────────────────────────────────────────
+    def stop(self) -> None:
+        """End the run and keep the best so far: calls in flight are cancelled, none starts. From any thread."""
+        self._ask(interrupt=False)
+
+    def interrupt(self) -> None:
+        """What the kernel's stop button and Ctrl-C do to a run that a cell awaits; safe in a signal handler."""
+        self._ask(interrupt=True)
+
+    def _ask(self, *, interrupt: bool) -> None:
+        if self.done:
+            return
+        if interrupt:
+            self._interrupted = True
+        else:
+            self._stop_asked = True
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._cancel_driver)
+
+    def _cancel_driver(self) -> None:
+        # The kernel's own handler may have cancelled this task already; a second cancel would break into its clean-up.
+        driver = self._driver
+        if driver is not None and driver.cancelling() <= self._before:
+            driver.cancel()
+
+    def admit(self) -> None:
+        """Called before each model call. Raises RunStopped once a stop or an interrupt was asked for."""
+        if self.stopped:
+            raise RunStopped("the run was stopped; no further calls are made", self)
+
+    # ── awaiting and showing ──────────────────────────────────────────────────────────────────────────────────────
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._join().__await__()
+
+    async def _join(self) -> Any:
+        if self._task is None and self._outcome is None:
+            raise ScopeError("this run was not started as a handle; it is awaited where it was called")
+        if self._outcome is None and self._task is not None:
+            with foreground(self):
+                try:
+                    await asyncio.wait({self._task})
+                except asyncio.CancelledError:
+                    self._task.cancel()
+                    await asyncio.wait({self._task}, timeout=0.4)
+                    if self._interrupted:
+                        raise RunInterrupted(self) from None
+                    raise
+        return self._result()
+
+    def _result(self) -> Any:
+        if self._outcome is None:  # its task was cancelled before it began
+            raise asyncio.CancelledError
+        succeeded, value = self._outcome
+        if not succeeded:
+            raise value
+        return value
+
+    def _ipython_display_(self) -> None:
+        show(self)
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Mark the exception as seen: the handle keeps it, and nobody may ever await the handle."""
+    if not task.cancelled():
+        task.exception()
+
+

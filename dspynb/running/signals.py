@@ -1,0 +1,106 @@
+"""Ctrl-C and the kernel's stop button: one SIGINT handler for all runs that something awaits in the foreground.
+
+A kernel interrupt reaches Python only when the event loop next wakes, and arrives as a CancelledError in whatever task
+the front end chose to cancel. So while runs are awaited, one handler marks them all interrupted, calls the handler
+that was there before (it cancels the cell's or main task), and wakes the loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, Protocol
+
+__all__ = ["Interruptible", "foreground"]
+
+
+class Interruptible(Protocol):
+    """A run, as far as signals care."""
+
+    def interrupt(self) -> None: ...
+
+
+_waiting: Counter[Interruptible] = Counter()
+_loops: Counter[asyncio.AbstractEventLoop] = Counter()
+_previous: Any = None
+_presses = 0
+
+
+@contextlib.contextmanager
+def foreground(run: Interruptible) -> Iterator[None]:
+    """While inside, an interrupt reaches ``run``. Does nothing off the main thread, where signals never arrive."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = _running_loop()
+    _enter(run, loop)
+    try:
+        yield
+    finally:
+        _leave(run, loop)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _enter(run: Interruptible, loop: asyncio.AbstractEventLoop | None) -> None:
+    global _previous, _presses  # noqa: PLW0603  # one process has one SIGINT handler
+    _waiting[run] += 1
+    if loop is not None:
+        _loops[loop] += 1
+    current = signal.getsignal(signal.SIGINT)
+    if current is not _on_sigint and current is not None:
+        # None: a handler set outside Python, which could not be called or put back
+        _previous, _presses = current, 0
+        signal.signal(signal.SIGINT, _on_sigint)
+
+
+def _leave(run: Interruptible, loop: asyncio.AbstractEventLoop | None) -> None:
+    for counter, key in ((_waiting, run), (_loops, loop)):
+        if key is not None:
+            counter[key] -= 1  # type: ignore[index]
+            if counter[key] <= 0:  # type: ignore[index]
+                del counter[key]  # type: ignore[arg-type]
+    if not _waiting and signal.getsignal(signal.SIGINT) is _on_sigint:
+        signal.signal(signal.SIGINT, _previous)  # only if it is still ours: ipykernel swaps handlers around a cell
+
+
+def _on_sigint(signum: int, frame: FrameType | None) -> None:
+    global _presses  # noqa: PLW0603
+    _presses += 1
+    for run in list(_waiting):
+        run.interrupt()
+    if _presses == 1 or not callable(_previous):
+        _call(_previous, signum, frame)
+    elif _in_task():
+        # A second press means that a reward or tool is computing and never lets the loop run. A KeyboardInterrupt
+        # would tear the kernel's loop down; a CancelledError inside the current task ends just that task.
+        raise asyncio.CancelledError("interrupted twice")
+    for loop in list(_loops):
+        with contextlib.suppress(RuntimeError):  # a loop that closed meanwhile
+            loop.call_soon_threadsafe(_nothing)
+
+
+def _call(handler: Callable[[int, FrameType | None], Any] | int | None, signum: int, frame: FrameType | None) -> None:
+    if callable(handler):
+        handler(signum, frame)
+
+
+def _in_task() -> bool:
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
+
+
+def _nothing() -> None:
+    """Waking the loop is the point."""

@@ -1,0 +1,34 @@
+"""What differs from attempt to attempt: settings, hints, candidates, spans. Scoped, never stored."""
+
+from dspynb.scope.carry import carry
+from dspynb.scope.core import (
+    Attempt,
+    HintAs,
+    HintLayer,
+    Layer,
+    RunPort,
+    Scope,
+    current_attempt,
+    current_scope,
+)
+from dspynb.scope.hints import address, current_hint, hints, mask
+from dspynb.scope.settings import configure, context, setting
+
+__all__ = [
+    "Attempt",
+    "HintAs",
+    "HintLayer",
+    "Layer",
+    "RunPort",
+    "Scope",
+    "address",
+    "carry",
+    "configure",
+    "context",
+    "current_attempt",
+    "current_hint",
+    "current_scope",
+    "hints",
+    "mask",
+    "setting",
+]

@@ -1,0 +1,38 @@
+"""Taking a scope where Python does not: into plain threads and executors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextvars import copy_context
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from dspynb.errors import ScopeError
+
+__all__ = ["carry"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def carry(fn: Callable[P, T]) -> Callable[P, T]:
+    """``fn`` bound to the context in force here, for ``Thread``, ``executor.submit`` or ``run_in_executor``.
+
+    Each call runs in its own copy, so that calls do not see each other's changes. An async function is bound likewise:
+    the coroutine runs its body under this context. Raises ScopeError when ``fn`` is not callable.
+
+    >>> import threading
+    >>> threading.Thread(target=carry(lambda: None)).start()
+    """
+    if not callable(fn):
+        raise ScopeError(f"carry takes a function, got {type(fn).__name__}; pass the function itself, not its result")
+    if inspect.iscoroutinefunction(fn):
+        raise ScopeError("carry takes a sync function; for a coroutine function use `await current_scope().arun(fn)`")
+    context = copy_context()
+
+    @wraps(fn)
+    def carried(*args: P.args, **kwargs: P.kwargs) -> T:
+        return context.copy().run(fn, *args, **kwargs)
+
+    return carried

@@ -1,0 +1,88 @@
+"""Hints: text that is composed onto predictors' instructions for the length of a block, and nowhere kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, runtime_checkable
+
+from dspynb.errors import HintError, nearest
+from dspynb.scope.core import HintAs, HintLayer, Layer, Scope, current_scope
+
+__all__ = ["Addressable", "address", "current_hint", "hints", "mask"]
+
+
+@runtime_checkable
+class Addressable(Protocol):
+    """A predictor, as far as hints care: something with a ``uid``."""
+
+    @property
+    def uid(self) -> str: ...
+
+
+def address(hint: Any, of: Any = None) -> dict[str, str]:
+    """Predictor uid → text, from a mapping of predictors or of dotted paths of the program ``of``.
+
+    Raises HintError for a wrong type, and for a path that the program does not have.
+    """
+    if not isinstance(hint, Mapping):
+        raise HintError(f"a hint must be text, or a mapping of predictors or paths to text, got {type(hint).__name__}")
+    paths: dict[str, Any] = dict(of.named_predictors()) if of is not None else {}
+    return {_uid(key, paths, of): _text(key, text) for key, text in hint.items()}
+
+
+def _uid(key: Any, paths: Mapping[str, Any], of: Any) -> str:
+    if isinstance(key, str):
+        if of is None:
+            raise HintError(f"a hint for the path {key!r} needs its program: hints({{...}}, of=program)")
+        if key not in paths:
+            raise HintError(f"the program has no predictor {key!r}.{nearest(key, paths)} It has: {', '.join(paths)}")
+        return str(paths[key].uid)
+    if isinstance(key, Addressable) and isinstance(key.uid, str):
+        return key.uid
+    raise HintError(f"hints are addressed to predictors or their paths, not to {type(key).__name__}")
+
+
+def _text(key: Any, text: Any) -> str:
+    if isinstance(text, str):
+        return text
+    raise HintError(f"the hint for {key if isinstance(key, str) else type(key).__name__!r} must be text, got {text!r}")
+
+
+class hints:  # noqa: N801  # used as a verb: with dn.hints(...)
+    """``with hints(x)``: hints for the predictors called inside the block.
+
+    ``x``: a text for every predictor, or a mapping whose keys are predictors, or dotted paths with ``of=program``.
+    ``hint_as``: ``"instruction"`` appends it to the instruction, ``"field"`` puts it at the end of the last user
+    message. Nested blocks compose, outermost first. Raises HintError when it is made.
+    """
+
+    __slots__ = ("_hints", "_layer")
+
+    def __init__(self, hint: Any, *, of: Any = None, hint_as: HintAs = "instruction") -> None:
+        if hint_as not in ("instruction", "field"):
+            raise HintError(f"hint_as must be 'instruction' or 'field', got {hint_as!r}")
+        text = hint if isinstance(hint, str) else None
+        self._hints = HintLayer(text, {} if text is not None else address(hint, of), hint_as)
+
+    def __enter__(self) -> Scope:
+        self._layer = Layer("a hints(...) block", hints=self._hints)
+        return self._layer.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._layer.__exit__(kind, error, tb)
+
+
+def mask() -> Layer:
+    """``with mask()``: hides hints, candidates and traces; settings, budget and spans stay. For rewards and advisors."""
+    return Layer("a masked block", masks=True)
+
+
+def current_hint(predictor: Addressable | None = None) -> str | None:
+    """The composed hint in force here for a predictor (outermost first), or None.
+
+    Without a predictor: the untargeted text only.
+    """
+    if predictor is not None and not isinstance(predictor, Addressable):
+        raise HintError(f"current_hint takes a predictor, got {type(predictor).__name__}")
+    return current_scope().composed_hint(None if predictor is None else predictor.uid)

@@ -1,0 +1,127 @@
+"""Settings: a process-wide default that ``configure`` writes, and ``context`` blocks on top of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dspynb.errors import ConfigurationError, nearest
+from dspynb.scope.core import Layer, Scope, current_scope
+
+__all__ = ["configure", "context", "setting"]
+
+VIEWS = ("auto", "widget", "html", "text", "off")
+
+
+def _lm(value: Any) -> Any:
+    if value is None or isinstance(value, str) or callable(getattr(value, "complete", None)):
+        return value
+    raise ConfigurationError(
+        f"lm must be 'provider/model', dn.LocalLM() or an object with `async complete(request)`, "
+        f"got {type(value).__name__}"
+    )
+
+
+def _adapter(value: Any) -> Any:
+    if value is None or isinstance(value, str) or callable(getattr(value, "format", None)):
+        return value
+    raise ConfigurationError(f"adapter must be 'chat', 'json', 'prefill' or an adapter, got {type(value).__name__}")
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ConfigurationError(f"cache must be True or False, got {value!r}")
+
+
+def _whole(name: str, least: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+            return value
+        raise ConfigurationError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+    return check
+
+
+def _view(value: Any) -> str:
+    if value in VIEWS:
+        return str(value)
+    raise ConfigurationError(f"view must be one of {', '.join(VIEWS)}, got {value!r}.{nearest(str(value), VIEWS)}")
+
+
+def _folder(value: Any) -> str | None:
+    if value is None or isinstance(value, str | Path):
+        return None if value is None else str(value)
+    raise ConfigurationError(f"runs_dir must be a path, or None to keep no files, got {type(value).__name__}")
+
+
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "lm": _lm,
+    "adapter": _adapter,
+    "cache": _flag,
+    "concurrency": _whole("concurrency", 1),
+    "view": _view,
+    "runs_dir": _folder,
+    "history": _whole("history", 0),
+}
+_DEFAULTS: Mapping[str, Any] = {
+    "lm": None,
+    "adapter": None,
+    "cache": True,
+    "concurrency": 32,
+    "view": "auto",
+    "runs_dir": ".dspynb/runs",
+    "history": 1000,
+}
+_process: dict[str, Any] = dict(_DEFAULTS)
+_lock = threading.Lock()
+
+
+def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    for name in settings:
+        if name not in _CHECKS:
+            raise ConfigurationError(
+                f"there is no setting {name!r}.{nearest(name, _CHECKS)} Settings: {', '.join(_CHECKS)}"
+            )
+    return {name: _CHECKS[name](value) for name, value in settings.items()}
+
+
+def configure(**settings: Any) -> None:
+    """Set process-wide defaults: ``lm``, ``adapter``, ``cache``, ``concurrency``, ``view``, ``runs_dir``, ``history``.
+
+    May be called from any thread, task or cell, any number of times; settings not named stay as they are. All or
+    nothing: raises ConfigurationError, naming the nearest setting, before anything is changed.
+
+    >>> configure(concurrency=16)
+    """
+    checked = _checked(settings)
+    with _lock:
+        _process.update(checked)
+
+
+class context:  # noqa: N801  # used as a verb: with dn.context(lm=...)
+    """``with context(lm=..., ...)``: settings for the block and what is awaited or spawned in it.
+
+    Takes the settings of ``configure``. Raises ConfigurationError when it is made.
+    """
+
+    __slots__ = ("_layer", "_settings")
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = _checked(settings)
+
+    def __enter__(self) -> Scope:
+        self._layer = Layer(None, settings=self._settings)
+        return self._layer.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._layer.__exit__(kind, error, tb)
+
+
+def setting(name: str, scope: Scope | None = None) -> Any:
+    """The value of a setting in force: the innermost ``context`` block's, else the process-wide one."""
+    own = (scope or current_scope()).settings
+    return own[name] if name in own else _process.get(name)

@@ -1,0 +1,136 @@
+"""Signature: a typed class whose docstring is the instruction; and the same from a string."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from dspynb.errors import InputError, SignatureError, nearest, shorten
+from dspynb.signatures.fields import Field, Input, Output, kind_of
+from dspynb.signatures.text import parse_signature
+
+__all__ = ["Signature", "as_signature"]
+
+_RESERVED = frozenset({"meta", "items", "keys", "values", "get", "to_dict", "with_meta"})
+
+
+class Signature(BaseModel):
+    """What a predictor takes and gives. The docstring is the instruction.
+
+    >>> class Caption(Signature):
+    ...     '''Write one sentence about the subject.'''
+    ...     subject: str = Input()
+    ...     sentence: str = Output(desc="one sentence")
+    >>> list(Caption.inputs), list(Caption.outputs), Caption.instruction
+    (['subject'], ['sentence'], 'Write one sentence about the subject.')
+
+    Class attributes: ``inputs`` and ``outputs`` (name → Field, in order), ``instruction`` (str). Raises SignatureError
+    when the class is made with a field that is neither Input nor Output, or without an output.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, ignored_types=(property,))
+
+    inputs: ClassVar[Mapping[str, Field]] = {}
+    outputs: ClassVar[Mapping[str, Field]] = {}
+    instruction: ClassVar[str] = ""
+    inputs_model: ClassVar[type[BaseModel]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        made = {name: Field(name, kind_of(name, info), info) for name, info in cls.model_fields.items()}
+        cls.inputs = {name: field for name, field in made.items() if field.kind == "input"}
+        cls.outputs = {name: field for name, field in made.items() if field.kind == "output"}
+        _check(cls)
+        cls.instruction = _instruction(cls)
+        definitions: dict[str, Any] = {n: (f.info.rebuild_annotation(), f.info) for n, f in cls.inputs.items()}
+        cls.inputs_model = create_model(
+            f"{cls.__name__}Inputs",
+            __config__=ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=()),
+            **definitions,
+        )
+
+    @classmethod
+    def check_inputs(cls, values: Mapping[str, Any], who: str) -> dict[str, Any]:
+        """Validated inputs, defaults filled in. Raises InputError naming what is missing, extra or mistyped."""
+        try:
+            model = cls.inputs_model.model_validate(values)
+        except ValidationError as error:
+            raise InputError(f"{who}: {_input_problems(cls, error)}") from None
+        return {name: getattr(model, name) for name in cls.inputs}
+
+    @classmethod
+    def with_instruction(cls, instruction: str) -> type[Signature]:
+        """The same signature with another instruction."""
+        definitions: dict[str, Any] = {n: (i.rebuild_annotation(), i) for n, i in cls.model_fields.items()}
+        return create_model(cls.__name__, __base__=Signature, __doc__=instruction, **definitions)
+
+    @classmethod
+    def describe(cls) -> str:
+        """One line: ``subject: str -> sentence: str``."""
+        sides = (", ".join(f"{n}: {f.type_text}" for n, f in side.items()) for side in (cls.inputs, cls.outputs))
+        return " -> ".join(sides)
+
+    @classmethod
+    def fingerprint(cls) -> str:
+        """16 hex digits that change when a field, a type, a description or the instruction does. Holds no hint."""
+        fields = [[n, f.kind, f.type_text, f.desc] for n, f in {**cls.inputs, **cls.outputs}.items()]
+        return hashlib.sha256(json.dumps([cls.instruction, fields]).encode()).hexdigest()[:16]
+
+
+def _check(cls: type[Signature]) -> None:
+    if not cls.outputs:
+        raise SignatureError(f"{cls.__name__} has no output field; declare one with dn.Output()")
+    for name in (*cls.inputs, *cls.outputs):
+        if name in _RESERVED:
+            raise SignatureError(f"{cls.__name__}: a field cannot be named {name!r}; it is a member of Prediction")
+
+
+def _instruction(cls: type[Signature]) -> str:
+    if cls.__doc__:
+        return inspect.cleandoc(cls.__doc__)
+    inherited = next((b.instruction for b in cls.__mro__[1:] if getattr(b, "instruction", "")), "")
+    if inherited:
+        return str(inherited)
+    given = ", ".join(f"`{n}`" for n in cls.inputs)
+    wanted = ", ".join(f"`{n}`" for n in cls.outputs)
+    return f"Given the fields {given}, produce the fields {wanted}." if given else f"Produce the fields {wanted}."
+
+
+def _input_problems(cls: type[Signature], error: ValidationError) -> str:
+    problems = []
+    for item in error.errors(include_url=False):
+        name = ".".join(map(str, item["loc"]))
+        if item["type"] == "missing":
+            problems.append(f"input {name!r} is missing")
+        elif item["type"] == "extra_forbidden":
+            problems.append(f"there is no input {name!r}{nearest(name, cls.inputs)}")
+        else:
+            problems.append(f"input {name!r}: {item['msg']}, got {shorten(repr(item['input']), 80)}")
+    return f"{'; '.join(problems)}. The signature is {cls.describe()}"
+
+
+@lru_cache(maxsize=512)
+def _from_string(text: str, instruction: str | None) -> type[Signature]:
+    inputs, outputs = parse_signature(text)
+    definitions: dict[str, Any] = {n: (t, Input()) for n, t in inputs.items()}
+    definitions |= {n: (t, Output()) for n, t in outputs.items()}
+    return create_model("Signature", __base__=Signature, __doc__=instruction, **definitions)
+
+
+def as_signature(spec: Any, instruction: str | None = None) -> type[Signature]:
+    """A signature from a class or from a string such as ``"question, context: list[str] -> answer: float"``.
+
+    Raises SignatureError.
+    """
+    if isinstance(spec, str):
+        return _from_string(spec, instruction)
+    if isinstance(spec, type) and issubclass(spec, Signature):
+        return spec.with_instruction(instruction) if instruction is not None else spec
+    raise SignatureError(f"a signature is a dn.Signature class or a string 'input -> output', got {spec!r}")
