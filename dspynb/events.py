@@ -109,8 +109,6 @@ class AttemptEnded(Event):
     parts: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     seconds: float = 0.0
-    usage: Usage = field(default_factory=Usage)
-    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

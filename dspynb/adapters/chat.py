@@ -22,33 +22,33 @@ class ChatAdapter(Adapter):
     name = "chat"
 
     def format_system(self, signature: type[Signature], instruction: str) -> str:
-        parts = ["Your input fields are:", *_listed(signature.inputs)] if signature.inputs else []
-        parts += ["Your output fields are:", *_listed(signature.outputs), ""]
+        parts = ["Your input fields are:", *_listed(signature.input_fields)] if signature.input_fields else []
+        parts += ["Your output fields are:", *_listed(signature.output_fields), ""]
         parts += ["All interactions are structured in the following way, with the values filled in.", ""]
-        parts += [_section(n, "{" + n + "}") for n in signature.inputs]
-        parts += [_section(n, _placeholder(f)) for n, f in signature.outputs.items()]
+        parts += [_section(n, "{" + n + "}") for n in signature.input_fields]
+        parts += [_section(n, _placeholder(f)) for n, f in signature.output_fields.items()]
         parts += ["[[ ## completed ## ]]", "", "Your objective is:", instruction]
         return "\n".join(parts)
 
     def format_input(self, signature: type[Signature], inputs: Mapping[str, Any], hint: str | None = None) -> str:
-        sections = [_section(field.name, text) for field, text in shown(signature.inputs, inputs)]
+        sections = [_section(field.name, text) for field, text in shown(signature.input_fields, inputs)]
         if hint:
             sections.append(_section("hint", hint))
-        order = ", then ".join(f"`[[ ## {n} ## ]]`" for n in signature.outputs)
+        order = ", then ".join(f"`[[ ## {n} ## ]]`" for n in signature.output_fields)
         return "\n".join([*sections, f"Respond with {order}, and then the marker `[[ ## completed ## ]]`."])
 
     def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
-        sections = [_section(field.name, text) for field, text in shown(signature.outputs, outputs)]
+        sections = [_section(field.name, text) for field, text in shown(signature.output_fields, outputs)]
         return "\n".join([*sections, "[[ ## completed ## ]]"])
 
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         found: dict[str, str] = {}
-        marks = [m for m in _MARKER.finditer(reply) if m[1] in signature.outputs or m[1] == "completed"]
+        marks = [m for m in _MARKER.finditer(reply) if m[1] in signature.output_fields or m[1] == "completed"]
         for mark, following in zip(marks, [*marks[1:], None], strict=True):
             end = following.start() if following else len(reply)
             found.setdefault(mark[1], reply[mark.end() : end].strip("\n"))
         values = {}
-        for name, field in signature.outputs.items():
+        for name, field in signature.output_fields.items():
             if name not in found:
                 raise ParseError(f"the reply has no `[[ ## {name} ## ]]`", raw=reply, stage="locate", field=name)
             values[name] = parse_value(field, found[name], reply)

@@ -24,16 +24,16 @@ class JSONAdapter(Adapter):
     name = "json"
 
     def format_system(self, signature: type[Signature], instruction: str) -> str:
-        keys = ", ".join(f'"{n}": {f.type_text}' for n, f in signature.outputs.items())
-        notes = [f"- {n}: {f.desc}" for n, f in {**signature.inputs, **signature.outputs}.items() if f.desc]
+        keys = ", ".join(f'"{n}": {f.type_text}' for n, f in signature.output_fields.items())
+        notes = [f"- {n}: {f.desc}" for n, f in {**signature.input_fields, **signature.output_fields}.items() if f.desc]
         return "\n".join([instruction, *notes, f"Reply with one JSON object: {{{keys}}}"])
 
     def format_input(self, signature: type[Signature], inputs: Mapping[str, Any], hint: str | None = None) -> str:
-        lines = [f"{field.name}: {text}" for field, text in shown(signature.inputs, inputs)]
+        lines = [f"{field.name}: {text}" for field, text in shown(signature.input_fields, inputs)]
         return "\n".join([*lines, *([f"hint: {hint}"] if hint else [])])
 
     def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
-        known = {n: outputs[n] for n in signature.outputs if n in outputs}
+        known = {n: outputs[n] for n in signature.output_fields if n in outputs}
         return json.dumps(jsonable(known), ensure_ascii=False)
 
     def response_format(self, signature: type[Signature]) -> Mapping[str, Any] | None:
@@ -42,7 +42,7 @@ class JSONAdapter(Adapter):
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         body = _object(reply)
         values = {}
-        for name, field in signature.outputs.items():
+        for name, field in signature.output_fields.items():
             if name not in body:
                 raise ParseError(f"the JSON object has no key {name!r}", raw=reply, stage="locate", field=name)
             given = body[name]
@@ -65,7 +65,7 @@ def _object(reply: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=512)
 def _schema(signature: type[Signature]) -> Mapping[str, Any]:
-    definitions: dict[str, Any] = {n: (f.info.rebuild_annotation(), ...) for n, f in signature.outputs.items()}
+    definitions: dict[str, Any] = {n: (f.info.rebuild_annotation(), ...) for n, f in signature.output_fields.items()}
     model = create_model(
         "Reply", __config__=ConfigDict(extra="forbid", protected_namespaces=()), **definitions
     )

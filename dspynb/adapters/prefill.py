@@ -23,25 +23,25 @@ class PrefillAdapter(Adapter):
     name = "prefill"
 
     def format_system(self, signature: type[Signature], instruction: str) -> str:
-        fields = list(signature.outputs.values())
+        fields = list(signature.output_fields.values())
         if len(fields) == 1:
             return instruction
         return "\n".join([instruction, "Answer with these lines:", *(f"{f.label}: {_what(f)}" for f in fields)])
 
     def format_input(self, signature: type[Signature], inputs: Mapping[str, Any], hint: str | None = None) -> str:
-        lines = [f"{field.label}: {text}" for field, text in shown(signature.inputs, inputs)]
+        lines = [f"{field.label}: {text}" for field, text in shown(signature.input_fields, inputs)]
         return "\n".join([*lines, *([hint] if hint else [])])
 
     def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
-        return "\n".join(f"{field.label}: {text}" for field, text in shown(signature.outputs, outputs))
+        return "\n".join(f"{field.label}: {text}" for field, text in shown(signature.output_fields, outputs))
 
     def opening(self, signature: type[Signature]) -> Messages:
         return ({"role": "assistant", "content": f"{_first(signature).label}:"},)
 
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
-        found = _split(list(signature.outputs.values()), reply)
+        found = _split(list(signature.output_fields.values()), reply)
         values = {}
-        for name, field in signature.outputs.items():
+        for name, field in signature.output_fields.items():
             if name not in found:
                 raise ParseError(f"the reply has no line `{field.label}:`", raw=reply, stage="locate", field=name)
             values[name] = parse_value(field, found[name], reply)
@@ -49,7 +49,7 @@ class PrefillAdapter(Adapter):
 
 
 def _first(signature: type[Signature]) -> Field:
-    return next(iter(signature.outputs.values()))
+    return next(iter(signature.output_fields.values()))
 
 
 def _what(field: Field) -> str:

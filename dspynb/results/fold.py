@@ -115,6 +115,7 @@ class Fold:
                 self.started = event
             case RunEnded():
                 self.ended = event
+                self._choose_where_unfinished()
 
     def children(self, search: int) -> list[AttemptRow]:
         """The attempts of one search, in order of their numbers."""
@@ -129,6 +130,16 @@ class Fold:
         while span:
             yield span
             span = self._parents.get(span, 0)
+
+    def _choose_where_unfinished(self) -> None:
+        """A search that was stopped chose nothing: its best is the first that passed, else the first highest score."""
+        for search in self.searches():
+            rows = self.children(search)
+            scored = [row for row in rows if row.score is not None and row.state != "cancelled"]
+            if scored and not any(row.best for row in rows):
+                passed = [row for row in scored if row.state == "passed"]
+                best = passed[0] if passed else max(scored, key=lambda row: float(row.score or 0.0))
+                best.best = True
 
     def _called(self, event: PredictorCalled) -> None:
         self.calls.append(event)

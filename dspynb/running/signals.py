@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import threading
+from _signal import SIGINT, getsignal, signal  # `signal.signal` spends 100 µs on making enums of what are functions
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -57,11 +57,11 @@ def _enter(run: Interruptible, loop: asyncio.AbstractEventLoop | None) -> None:
     _waiting[run] += 1
     if loop is not None:
         _loops[loop] += 1
-    current = signal.getsignal(signal.SIGINT)
+    current = getsignal(SIGINT)
     if current is not _on_sigint and current is not None:
         # None: a handler set outside Python, which could not be called or put back
         _previous, _presses = current, 0
-        signal.signal(signal.SIGINT, _on_sigint)
+        signal(SIGINT, _on_sigint)
 
 
 def _leave(run: Interruptible, loop: asyncio.AbstractEventLoop | None) -> None:
@@ -70,8 +70,8 @@ def _leave(run: Interruptible, loop: asyncio.AbstractEventLoop | None) -> None:
             counter[key] -= 1  # type: ignore[index]
             if counter[key] <= 0:  # type: ignore[index]
                 del counter[key]  # type: ignore[arg-type]
-    if not _waiting and signal.getsignal(signal.SIGINT) is _on_sigint:
-        signal.signal(signal.SIGINT, _previous)  # only if it is still ours: ipykernel swaps handlers around a cell
+    if not _waiting and getsignal(SIGINT) is _on_sigint:
+        signal(SIGINT, _previous)  # only if it is still ours: ipykernel swaps handlers around a cell
 
 
 def _on_sigint(signum: int, frame: FrameType | None) -> None:

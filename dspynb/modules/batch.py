@@ -1,0 +1,74 @@
+"""A program over rows: bounded concurrency, order kept, every row its result or its error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dspynb.data import Example, Prediction
+from dspynb.errors import ConfigurationError, RunStopped
+from dspynb.events import SpanEnded, SpanStarted, new_span
+from dspynb.scope import Layer, current_scope, setting
+
+if TYPE_CHECKING:
+    from dspynb.modules.module import Module
+
+__all__ = ["run_batch"]
+
+Row = Prediction | Exception
+
+
+class BatchWork:
+    """A batch as the work of a run. When stopped, rows that had not finished hold RunStopped."""
+
+    def __init__(self, module: Module, rows: Sequence[Example], concurrency: int) -> None:
+        self.module, self.rows, self.concurrency = module, rows, concurrency
+        self.results: list[Row | None] = [None] * len(rows)
+
+    async def __call__(self) -> list[Row]:
+        """All rows' results."""
+        todo = iter(range(len(self.rows)))
+        workers = [asyncio.create_task(self._worker(todo)) for _ in range(min(self.concurrency, len(self.rows)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+        return self.partial()
+
+    def partial(self) -> list[Row]:
+        """The results so far; RunStopped where there is none."""
+        return [RunStopped("the run ended before this row had a result") if r is None else r for r in self.results]
+
+    async def _worker(self, todo: Any) -> None:
+        for index in todo:
+            self.results[index] = await self._row(index, self.rows[index])
+
+    async def _row(self, index: int, row: Example) -> Row:
+        scope, span = current_scope(), new_span()
+        parent, inputs = scope.open_span, row.inputs()
+        scope.emit(SpanStarted(span=span, parent=parent, kind="row", name=f"row {index}", inputs=inputs, row=index))
+        try:
+            with Layer(f"row {index}", span=span):
+                prediction = await self.module(**inputs)
+        except RunStopped:
+            raise
+        except Exception as error:
+            scope.emit(SpanEnded(span=span, parent=parent, error=f"{type(error).__name__}: {error}"))
+            return error
+        scope.emit(SpanEnded(span=span, parent=parent, outputs=prediction.to_dict()))
+        return prediction
+
+
+async def run_batch(module: Module, rows: Sequence[Example], concurrency: int | None) -> list[Row]:
+    """See ``Module.batch``."""
+    limit = setting("concurrency") if concurrency is None else concurrency
+    if not isinstance(limit, int) or limit < 1:
+        raise ConfigurationError(f"concurrency must be a whole number of at least 1, got {limit!r}")
+    work = BatchWork(module, rows, limit)
+    if current_scope().open_run is not None:
+        return await work()
+    run = module._new_run({"rows": len(rows)}, kind="batch")
+    return await run.watched(work)  # type: ignore[no-any-return]

@@ -1,0 +1,181 @@
+"""Predict: one call of a model under a signature."""
+
+from __future__ import annotations
+
+import copy
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from dspynb.adapters import Adapter, resolve_adapter
+from dspynb.data import Prediction, Usage
+from dspynb.errors import DspynbError, InputError, ParseError, shorten
+from dspynb.events import PredictorCalled, new_span
+from dspynb.lm import LMProtocol, LMReply, LMRequest, resolve_lm
+from dspynb.modules.module import Module
+from dspynb.scope import Scope, current_scope, setting
+from dspynb.signatures import Signature, as_signature
+
+__all__ = ["Predict", "with_hint"]
+
+
+def with_hint(instruction: str, hint: str | None) -> str:
+    """The effective instruction: a hint is composed onto it here and nowhere else."""
+    return instruction if not hint else f"{instruction}\n\nHint: {hint}"
+
+
+class Predict(Module):
+    """Calls a model for a signature: ``await Predict("question -> answer")(question="…")``.
+
+    ``instruction`` and ``demos`` (rows with inputs and outputs) are the predictor's own; ``lm`` and ``adapter``
+    override the settings; further keywords (temperature, max_tokens, …) go with every request.
+    """
+
+    is_predictor = True
+
+    def __init__(
+        self,
+        signature: type[Signature] | str,
+        *,
+        instruction: str | None = None,
+        demos: Sequence[Mapping[str, Any]] = (),
+        lm: Any = None,
+        adapter: Any = None,
+        **settings: Any,
+    ) -> None:
+        self.signature = as_signature(signature)
+        self.instruction, self.demos = instruction, list(demos)
+        self.lm, self.adapter, self.settings = lm, adapter, settings
+        self.uid = uuid.uuid4().hex
+
+    def submodules(self) -> Iterator[tuple[str, Any]]:
+        """None: a predictor is where the search for predictors ends."""
+        return iter(())
+
+    def __copy__(self) -> Self:
+        return self._copied(dict(vars(self)))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        shared = {"signature": self.signature, "lm": self.lm, "adapter": self.adapter}
+        own = {k: copy.deepcopy(v, memo) for k, v in vars(self).items() if k not in shared}
+        return self._copied({**own, **shared})
+
+    def _copied(self, state: dict[str, Any]) -> Self:
+        # Hints are addressed by uid, so a copy must not answer to its original's.
+        new = type(self).__new__(type(self))
+        vars(new).update(state, uid=uuid.uuid4().hex)
+        return new
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.signature.describe()})"
+
+    def _title(self) -> str:
+        return f"{type(self).__name__}({self.signature.describe()})"
+
+    async def forward(self, **inputs: Any) -> Prediction:
+        """The call itself."""
+        return await self._inside(inputs)
+
+    async def _inside(self, inputs: Mapping[str, Any]) -> Prediction:
+        call = self._prepare(current_scope(), inputs)
+        call.scope.admit()
+        try:
+            call.reply = await call.lm.complete(call.request)
+            outputs = call.adapter.parse(self.signature, call.reply.text)
+        except ParseError as error:
+            named = error.by(call.path)
+            call.report(error=named)
+            raise named from error.__cause__
+        except Exception as error:
+            call.report(error=error)
+            raise
+        event = call.report(outputs=outputs)
+        prediction = Prediction(outputs)
+        prediction.meta.usage, prediction.meta.calls = event.usage, (event,)
+        return prediction
+
+    def effective(self, scope: Scope) -> tuple[str, Sequence[Mapping[str, Any]]]:
+        """Instruction and demos in force: the signature's, replaced by the predictor's own, then by the scoped
+        candidate's; then the scoped hints composed onto it, outermost first."""
+        instruction = self.signature.instruction if self.instruction is None else self.instruction
+        demos: Sequence[Mapping[str, Any]] = self.demos
+        if (candidate := scope.candidate_for(self.uid)) is not None:
+            instruction = instruction if candidate[0] is None else candidate[0]
+            demos = demos if candidate[1] is None else candidate[1]
+        return with_hint(instruction, scope.composed_hint(self.uid, "instruction")), demos
+
+    def _prepare(self, scope: Scope, inputs: Mapping[str, Any]) -> _Call:
+        """All that depends on the scope, read before anything is awaited."""
+        scope.warn_if_orphan()
+        path = _path(scope, self)
+        values = self.signature.check_inputs(inputs, path)
+        lm = resolve_lm(self.lm if self.lm is not None else setting("lm", scope))
+        adapter = resolve_adapter(self.adapter or setting("adapter", scope) or getattr(lm, "adapter", None))
+        instruction, demos = self.effective(scope)
+        try:
+            messages = adapter.format(
+                self.signature,
+                values,
+                instruction=instruction,
+                demos=demos,
+                hint=scope.composed_hint(self.uid, "field"),
+            )
+        except DspynbError:
+            raise
+        except Exception as error:
+            raise InputError(f"{path}: the inputs could not be written ({type(error).__name__}: {error})") from error
+        constrained = getattr(lm, "constrains", False)
+        request = LMRequest(
+            messages=messages,
+            settings={**self.settings, **scope.settings.get("sampling", {})},
+            response_format=adapter.response_format(self.signature) if constrained else None,
+            rollout=scope.settings.get("rollout", 0),
+        )
+        return _Call(scope, self.uid, path, values, lm, adapter, request)
+
+
+def _path(scope: Scope, predictor: Predict) -> str:
+    paths = getattr(scope.open_run, "paths", {})
+    return str(paths.get(predictor.uid) or predictor._title())
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call under way, and how it is reported."""
+
+    scope: Scope
+    uid: str
+    path: str
+    inputs: Mapping[str, Any]
+    lm: LMProtocol
+    adapter: Adapter
+    request: LMRequest
+    reply: LMReply | None = None
+    began: float = field(default_factory=time.perf_counter)
+
+    def report(
+        self, outputs: Mapping[str, Any] | None = None, error: Exception | None = None
+    ) -> PredictorCalled:
+        """Emit what was sent and what came back."""
+        reply = self.reply
+        event = PredictorCalled(
+            span=new_span(),
+            parent=self.scope.open_span,
+            predictor=self.path,
+            uid=self.uid,
+            inputs=self.inputs,
+            messages=self.request.messages,
+            hint=self.scope.composed_hint(self.uid),
+            reply=None if reply is None else reply.text,
+            outputs=outputs,
+            error=None if error is None else shorten(f"{type(error).__name__}: {error}", 1000),
+            usage=Usage() if reply is None else reply.usage,
+            cached=False if reply is None else reply.cached,
+            seconds=time.perf_counter() - self.began,
+            rollout=self.request.rollout,
+            model=str(getattr(self.lm, "name", type(self.lm).__name__)),
+        )
+        self.scope.emit(event)
+        return event

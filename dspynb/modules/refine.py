@@ -1,0 +1,83 @@
+"""Refine: try again with a hint about what went wrong, scoped to one attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from dspynb.errors import ConfigurationError
+from dspynb.modules.advice import Advise, Advisor, as_layer, ask_callable, feedback_of
+from dspynb.modules.attempts import AttemptResult
+from dspynb.modules.module import Module
+from dspynb.modules.predict import Predict
+from dspynb.modules.search import Hinted, Search, SearchModule, checked_plan, checked_program
+from dspynb.scope import HintAs
+
+__all__ = ["Refine"]
+
+_SOURCES = ("auto", "feedback", "advisor")
+
+
+class Refine(SearchModule):
+    """Up to ``n`` attempts, in waves of ``width``; after a wave below ``threshold`` the next one gets a hint.
+
+    ``reward(row, prediction) -> float | bool | Score``.
+    ``hints``: ``"feedback"`` (the reward's own words, to every predictor), ``"advisor"`` (a predictor that sees every
+    earlier attempt and advises each predictor), ``"auto"`` (feedback where there is some, else the advisor), or a
+    function of (attempts so far, program, inputs) that returns text or a mapping of paths or predictors to text.
+    ``hint_as``: ``"instruction"`` composes the hint onto the instruction; ``"field"`` puts it at the end of the last
+    user message, so that a provider's prefix cache still hits.
+    ``temperature``: of every attempt (None leaves the model's own). ``max_failures``: attempts that may fail before the
+    call does. ``advisor_lm``: the advisor's model, if it is to be another.
+
+    Attempt i samples with rollout i - 1. The hint is in force only inside its attempt, and nothing is written to the
+    program. Raises ConfigurationError when made; AllAttemptsFailed, TooManyFailures or HintError when called.
+    """
+
+    kind: ClassVar[str] = "refine"
+
+    def __init__(
+        self,
+        module: Module,
+        reward: Callable[..., Any],
+        n: int = 3,
+        threshold: float | None = 1.0,
+        *,
+        width: int = 1,
+        hints: str | Callable[..., Any] = "auto",
+        hint_as: HintAs = "instruction",
+        temperature: float | None = 1.0,
+        max_failures: int | None = None,
+        advisor_lm: Any = None,
+    ) -> None:
+        if not callable(hints) and hints not in _SOURCES:
+            raise ConfigurationError(f"hints must be one of {', '.join(_SOURCES)}, or a function; got {hints!r}")
+        if hint_as not in ("instruction", "field"):
+            raise ConfigurationError(f"hint_as must be 'instruction' or 'field', got {hint_as!r}")
+        self.module = checked_program(module)
+        self.plan = checked_plan(reward, n, threshold, width, temperature, max_failures)
+        self.hints, self.hint_as = hints, hint_as
+        self.advisor = Predict(Advise, lm=advisor_lm)
+
+    def submodules(self) -> Iterator[tuple[str, Any]]:
+        """The program's own predictors under their own paths, and the advisor where one may be asked."""
+        yield "", self.module
+        if self.hints in ("auto", "advisor"):
+            yield "advisor", self.advisor
+
+    def search(self, inputs: Mapping[str, Any]) -> Search:
+        """One call's search, with hints."""
+
+        async def advise(attempts: Sequence[AttemptResult], wave: int) -> Hinted:
+            hint = await self._hint(attempts, inputs, wave)
+            return as_layer(hint, self.module, self.hint_as)
+
+        return Search(self.module, inputs, self.plan, advise)
+
+    async def _hint(self, attempts: Sequence[AttemptResult], inputs: Mapping[str, Any], wave: int) -> Any:
+        if callable(self.hints):
+            return await ask_callable(self.hints, attempts, self.module, inputs)
+        feedback = feedback_of(attempts) if self.hints in ("auto", "feedback") else None
+        if feedback is not None or self.hints == "feedback":
+            return feedback
+        return await Advisor(self.advisor, self.plan.reward).or_nothing(attempts, self.module, inputs, wave)

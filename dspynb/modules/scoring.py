@@ -1,0 +1,70 @@
+"""Rewards and metrics: calling what users write, and reading what it returns."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dspynb.data import Example, Prediction, Score, as_score
+from dspynb.errors import ConfigurationError, RewardError, RunStopped
+from dspynb.scope import mask
+
+__all__ = ["Scorer", "source_of"]
+
+
+class Scorer:
+    """A user's reward or metric: ``fn(row, prediction) -> float | bool | Score``, sync or async.
+
+    It gets ``trace=`` (the calls that made the prediction) and ``predictor=`` if it has parameters of those names.
+    """
+
+    def __init__(self, fn: Callable[..., Any], what: str = "reward") -> None:
+        if not callable(fn):
+            raise ConfigurationError(f"{what} must be a function of (row, prediction), got {type(fn).__name__}")
+        self.fn, self.what = fn, what
+        self.extras = _named_extras(fn)
+
+    async def __call__(
+        self, row: Example, prediction: Prediction, *, trace: Sequence[Any] = (), predictor: str | None = None
+    ) -> Score:
+        """The score, computed with hints and candidates masked. Raises RewardError for what is not a score."""
+        offered = {"trace": trace, "predictor": predictor}
+        extras = {name: offered[name] for name in self.extras}
+        with mask():
+            try:
+                value = self.fn(row, prediction, **extras)
+                if inspect.isawaitable(value):
+                    value = await value
+            except RunStopped:
+                raise
+            except Exception as error:
+                raise RewardError(f"the {self.what} {self.name} raised {type(error).__name__}: {error}") from error
+        return as_score(value)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return str(getattr(self.fn, "__name__", type(self.fn).__name__))
+
+    def describe(self) -> str:
+        """What is known of it: its source where that can be had, else its docstring or name."""
+        return source_of(self.fn) or inspect.getdoc(self.fn) or self.name
+
+
+def _named_extras(fn: Callable[..., Any]) -> frozenset[str]:
+    """Which of trace and predictor the function names; by name, never by counting, so a lambda's ``e=e`` is no trace."""
+    try:
+        names = inspect.signature(fn).parameters
+    except (TypeError, ValueError):  # some builtins have no signature
+        return frozenset()
+    return frozenset({"trace", "predictor"} & set(names))
+
+
+def source_of(thing: Any, limit: int = 4000) -> str | None:
+    """Source code where it can be had (not for builtins or exec-made functions), else None."""
+    try:
+        source = inspect.getsource(thing)
+    except (OSError, TypeError):
+        return None
+    return inspect.cleandoc(source)[:limit]

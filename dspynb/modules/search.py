@@ -1,0 +1,258 @@
+"""Searches: attempts in waves, the lowest-numbered one that is good enough, else the best.
+
+Timing decides nothing. An attempt that meets the threshold cancels higher-numbered ones, which count for nothing even
+if they had finished; lower-numbered ones are waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dspynb.data import Prediction
+from dspynb.errors import AllAttemptsFailed, ConfigurationError, InputError, TooManyFailures
+from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
+from dspynb.modules.attempts import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
+from dspynb.modules.module import Module, ModuleWork
+from dspynb.modules.scoring import Scorer
+from dspynb.scope import Layer, current_scope
+
+__all__ = ["BestOfN", "Search", "SearchPlan"]
+
+Hinted = tuple[Any, Any]
+"""A hint layer and the hint as tables show it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """The settings of a search, checked."""
+
+    reward: Scorer
+    n: int
+    threshold: float | None
+    width: int
+    temperature: float | None
+    max_failures: int | None
+
+
+def checked_plan(
+    reward: Callable[..., Any], n: int, threshold: float | None, width: int, temperature: float | None,
+    max_failures: int | None,
+) -> SearchPlan:
+    """A SearchPlan. Raises ConfigurationError for what is out of range."""
+    if not _whole(n) or n < 1:
+        raise ConfigurationError(f"n, the number of attempts, must be a whole number of at least 1, got {n!r}")
+    if not _whole(width) or not 1 <= width <= n:
+        raise ConfigurationError(f"width, the attempts made at a time, must be from 1 to n ({n}), got {width!r}")
+    if max_failures is not None and (not _whole(max_failures) or max_failures < 0):
+        raise ConfigurationError(f"max_failures must be a whole number of at least 0, or None, got {max_failures!r}")
+    for name, value in (("threshold", threshold), ("temperature", temperature)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value != value):
+            raise ConfigurationError(f"{name} must be a number or None, got {value!r}")
+    return SearchPlan(Scorer(reward), n, threshold, width, temperature, max_failures)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+class Search:
+    """One call of a BestOfN or Refine: makes the attempts, keeps them, and chooses."""
+
+    def __init__(
+        self,
+        program: Module,
+        inputs: Mapping[str, Any],
+        plan: SearchPlan,
+        advise: Callable[[Sequence[AttemptResult], int], Awaitable[Hinted]] | None = None,
+    ) -> None:
+        self.program, self.inputs, self.plan, self.advise = program, inputs, plan, advise
+        self.finished: dict[int, AttemptResult] = {}
+        self.span = new_span()
+
+    async def __call__(self) -> Prediction:
+        """The winner's prediction. Raises AllAttemptsFailed or TooManyFailures."""
+        committed: list[AttemptResult] = []
+        for wave, numbers in enumerate(self._waves(), start=1):
+            layer, shown = await self.advise(committed, wave) if self.advise and wave > 1 else (None, None)
+            plans = [AttemptPlan(i, wave, layer, shown, self.plan.temperature) for i in numbers]
+            committed += await self._wave(plans)
+            winner = next((a for a in committed if a.meets(self.plan.threshold)), None)
+            self._count_failures(committed, winner)
+            if winner is not None:
+                return self._chosen(winner)
+        return self._chosen(self._best(committed))
+
+    def _waves(self) -> Iterator[range]:
+        for first in range(1, self.plan.n + 1, self.plan.width):
+            yield range(first, min(first + self.plan.width, self.plan.n + 1))
+
+    async def _wave(self, plans: Sequence[AttemptPlan]) -> list[AttemptResult]:
+        """The results of one wave, in order of number, up to the first that meets the threshold."""
+        if len(plans) == 1:
+            return [await self._attempt(plans[0])]
+        tasks = {asyncio.create_task(self._attempt(plan)): plan.number for plan in plans}
+        cut = plans[-1].number
+        try:
+            pending = set(tasks)
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                passed = [tasks[t] for t in done if tasks[t] <= cut and t.result().meets(self.plan.threshold)]
+                cut = min([cut, *passed])
+                for task in [t for t in pending if tasks[t] > cut]:
+                    task.cancel()
+                    pending.discard(task)
+        finally:
+            await _end_tasks(tasks)
+        self._drop_after(cut)
+        return [self.finished[number] for number in tasks.values() if number <= cut]
+
+    def _drop_after(self, cut: int) -> None:
+        """Record attempts that had finished, but come after the winner, as cancelled."""
+        for number in [number for number in self.finished if number > cut]:
+            late = self.finished.pop(number)
+            current_scope().emit(cancelled_attempt(late.span, self.span, late.seconds))
+
+    async def _attempt(self, plan: AttemptPlan) -> AttemptResult:
+        result = await make_attempt(self.program, self.inputs, self.plan.reward, plan, self.plan.threshold)
+        self.finished[plan.number] = result
+        return result
+
+    def _count_failures(self, committed: Sequence[AttemptResult], winner: AttemptResult | None) -> None:
+        """Raise once more attempts before the winner failed than may."""
+        allowed = self.plan.max_failures
+        counted = [a for a in committed if winner is None or a.number < winner.number]
+        failures = [a.error for a in counted if a.error is not None]
+        if allowed is not None and len(failures) > allowed:
+            if len(failures) == len(committed):
+                raise AllAttemptsFailed(_all_failed(failures), failures)
+            message = f"{len(failures)} attempts failed, max_failures={allowed}; the first: {failures[0]}"
+            raise TooManyFailures(message, failures)
+
+    def _best(self, attempts: Sequence[AttemptResult]) -> AttemptResult:
+        scored = [a for a in attempts if a.score is not None]
+        if not scored:
+            failures = [a.error for a in attempts if a.error is not None]
+            raise AllAttemptsFailed(_all_failed(failures), failures)
+        return max(scored, key=lambda a: (a.score.value if a.score else 0.0, -a.number))
+
+    def _chosen(self, winner: AttemptResult) -> Prediction:
+        scope = current_scope()
+        scope.emit(AttemptChosen(span=self.span, parent=scope.open_span, attempt=winner.number))
+        return self._prediction(winner)
+
+    def _prediction(self, winner: AttemptResult) -> Prediction:
+        assert winner.prediction is not None  # noqa: S101  # a scored attempt has one
+        run = current_scope().open_run
+        part = run.part(self.span) if run is not None and hasattr(run, "part") else None
+        return winner.prediction.with_meta(score=winner.score, usage=winner.usage, calls=winner.calls, run=part)
+
+    def partial(self) -> Prediction | None:
+        """The best of the attempts that have finished, or None."""
+        done = [self.finished[number] for number in sorted(self.finished)]
+        winner = next((a for a in done if a.meets(self.plan.threshold)), None)
+        if winner is None and not any(a.score for a in done):
+            return None
+        return self._prediction(winner or self._best(done))
+
+
+def _all_failed(errors: Sequence[Exception]) -> str:
+    return f"all {len(errors)} attempts failed; the last: {errors[-1]}"
+
+
+async def _end_tasks(tasks: Mapping[asyncio.Task[Any], int]) -> None:
+    """Cancel what is still running and wait until it has ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class SearchWork(ModuleWork):
+    """A search as the work of a run: when stopped, the best attempt so far is its result."""
+
+    def __init__(self, module: SearchModule, inputs: Mapping[str, Any]) -> None:
+        super().__init__(module, inputs)
+        self.search = module.search(inputs)
+
+    async def _call(self) -> Prediction:
+        return await under_span(self.search, self.module._title())
+
+    def partial(self) -> Prediction | None:
+        return self.search.partial()
+
+
+async def under_span(search: Search, title: str) -> Prediction:
+    """Run a search as a span of the run it is in."""
+    scope = current_scope()
+    parent = scope.open_span
+    scope.emit(SpanStarted(span=search.span, parent=parent, kind="search", name=title, inputs=search.inputs))
+    try:
+        with Layer(f"the call of {title}", span=search.span):
+            prediction = await search()
+    except Exception as error:
+        scope.emit(SpanEnded(span=search.span, parent=parent, error=f"{type(error).__name__}: {error}"))
+        raise
+    scope.emit(SpanEnded(span=search.span, parent=parent, outputs=prediction.to_dict()))
+    return prediction
+
+
+class SearchModule(Module):
+    """Base of BestOfN and Refine: a program, wrapped. Its predictors keep the paths they have in the program."""
+
+    module: Module
+    plan: SearchPlan
+
+    def search(self, inputs: Mapping[str, Any]) -> Search:
+        """One call's search."""
+        return Search(self.module, inputs, self.plan)
+
+    async def forward(self, **inputs: Any) -> Prediction:
+        """Make attempts and return the best."""
+        return await self._inside(inputs)
+
+    async def _inside(self, inputs: Mapping[str, Any]) -> Prediction:
+        return await under_span(self.search(inputs), self._title())
+
+    def _work(self, inputs: Mapping[str, Any]) -> ModuleWork:
+        return SearchWork(self, inputs)
+
+    def _title(self) -> str:
+        return f"{type(self).__name__}({self.module._title()})"
+
+    def submodules(self) -> Iterator[tuple[str, Any]]:
+        yield "", self.module
+
+
+class BestOfN(SearchModule):
+    """Up to ``n`` samples of a program, without hints: the first that meets the threshold, else the best.
+
+    ``reward(row, prediction) -> float | bool | Score``; ``width``: attempts made at a time; ``temperature``: of every
+    attempt (None leaves the model's own); ``max_failures``: attempts that may fail before the call does (default: all
+    but the last). Raises ConfigurationError for what is out of range, when made.
+    """
+
+    kind: ClassVar[str] = "best_of_n"
+
+    def __init__(
+        self,
+        module: Module,
+        reward: Callable[..., Any],
+        n: int = 3,
+        threshold: float | None = 1.0,
+        *,
+        width: int = 1,
+        temperature: float | None = 1.0,
+        max_failures: int | None = None,
+    ) -> None:
+        self.module = checked_program(module)
+        self.plan = checked_plan(reward, n, threshold, width, temperature, max_failures)
+
+
+def checked_program(module: Any) -> Module:
+    """The program, if it is one. Raises InputError."""
+    if not isinstance(module, Module):
+        raise InputError(f"the program must be a dn.Module such as dn.Predict(...), got {type(module).__name__}")
+    return module
+
