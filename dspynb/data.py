@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import ItemsView, Iterator, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from dspynb.errors import InputError, RewardError, shorten
@@ -216,8 +217,6 @@ class Prediction(_Record):
         return Prediction, (self._values,)
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         rows = "".join(
             f"<tr><th style='text-align:left'>{escape(k)}</th><td style='text-align:left;white-space:pre-wrap'>"
             f"{escape(shorten(v, 2000) if not isinstance(v, str) else v[:2000])}</td></tr>"

@@ -60,7 +60,7 @@ __all__ = [
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """``" Did you mean 'lm'?"`` when a known name is close to ``name``, else an empty string."""
-    close = get_close_matches(name, list(known), n=1)
+    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
@@ -161,7 +161,7 @@ class AttemptsFailed(DspynbError, ExceptionGroup[Exception]):
     def __init__(self, message: str, errors: Sequence[Exception]) -> None:
         super().__init__(message, errors)
 
-    def derive(self, errors: Sequence[Exception]) -> AttemptsFailed:
+    def derive(self, errors: Sequence[Any], /) -> AttemptsFailed:  # type: ignore[override]  # stays an AttemptsFailed
         return type(self)(self.message, errors)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 from dspynb.adapters.base import Adapter, shown
@@ -44,7 +45,7 @@ class ChatAdapter(Adapter):
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         found: dict[str, str] = {}
         marks = [m for m in _MARKER.finditer(reply) if m[1] in signature.output_fields or m[1] == "completed"]
-        for mark, following in zip(marks, [*marks[1:], None], strict=True):
+        for mark, following in zip_longest(marks, marks[1:]):
             end = following.start() if following else len(reply)
             found.setdefault(mark[1], reply[mark.end() : end].strip("\n"))
         values = {}

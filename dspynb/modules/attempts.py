@@ -86,9 +86,7 @@ async def make_attempt(
     An error of the program or the reward is part of the result. Stops and cancellations pass through.
     """
     scope, span, began = current_scope(), new_span(), time.perf_counter()
-    started = AttemptStarted(
-        span=span, parent=scope.open_span, attempt=plan.number, wave=plan.wave, hint=plan.shown
-    )
+    started = AttemptStarted(span=span, parent=scope.open_span, attempt=plan.number, wave=plan.wave, hint=plan.shown)
     scope.emit(started)
     trace = CallTrace()
     prediction, score, error = None, None, None

@@ -131,5 +131,3 @@ def _as_prediction(module: Module, value: Any) -> Prediction:
     raise InputError(
         f"{type(module).__name__}.forward returned {type(value).__name__}; return a Prediction or a dict of outputs"
     )
-
-

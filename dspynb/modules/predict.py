@@ -155,9 +155,7 @@ class _Call:
     reply: LMReply | None = None
     began: float = field(default_factory=time.perf_counter)
 
-    def report(
-        self, outputs: Mapping[str, Any] | None = None, error: Exception | None = None
-    ) -> PredictorCalled:
+    def report(self, outputs: Mapping[str, Any] | None = None, error: Exception | None = None) -> PredictorCalled:
         """Emit what was sent and what came back."""
         reply = self.reply
         event = PredictorCalled(

@@ -55,7 +55,9 @@ class Refine(SearchModule):
         if hint_as not in ("instruction", "field"):
             raise ConfigurationError(f"hint_as must be 'instruction' or 'field', got {hint_as!r}")
         self.module = checked_program(module)
-        self.plan = checked_plan(reward, n, threshold, width, temperature, max_failures)
+        self.plan = checked_plan(
+            reward, n=n, threshold=threshold, width=width, temperature=temperature, max_failures=max_failures
+        )
         self.hints, self.hint_as = hints, hint_as
         self.advisor = Predict(Advise, lm=advisor_lm)
 

@@ -53,7 +53,7 @@ class Scorer:
 
 
 def _named_extras(fn: Callable[..., Any]) -> frozenset[str]:
-    """Which of trace and predictor the function names; by name, never by counting, so a lambda's ``e=e`` is no trace."""
+    """Which of trace and predictor the function names; by name, never by counting, a lambda's ``e=e`` is no trace."""
     try:
         names = inspect.signature(fn).parameters
     except (TypeError, ValueError):  # some builtins have no signature

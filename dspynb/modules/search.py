@@ -7,6 +7,7 @@ if they had finished; lower-numbered ones are waited for.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -38,7 +39,12 @@ class SearchPlan:
 
 
 def checked_plan(
-    reward: Callable[..., Any], n: int, threshold: float | None, width: int, temperature: float | None,
+    reward: Callable[..., Any],
+    *,
+    n: int,
+    threshold: float | None,
+    width: int,
+    temperature: float | None,
     max_failures: int | None,
 ) -> SearchPlan:
     """A SearchPlan. Raises ConfigurationError for what is out of range."""
@@ -49,7 +55,7 @@ def checked_plan(
     if max_failures is not None and (not _whole(max_failures) or max_failures < 0):
         raise ConfigurationError(f"max_failures must be a whole number of at least 0, or None, got {max_failures!r}")
     for name, value in (("threshold", threshold), ("temperature", temperature)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value != value):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value)):
             raise ConfigurationError(f"{name} must be a number or None, got {value!r}")
     return SearchPlan(Scorer(reward), n, threshold, width, temperature, max_failures)
 
@@ -247,7 +253,9 @@ class BestOfN(SearchModule):
         max_failures: int | None = None,
     ) -> None:
         self.module = checked_program(module)
-        self.plan = checked_plan(reward, n, threshold, width, temperature, max_failures)
+        self.plan = checked_plan(
+            reward, n=n, threshold=threshold, width=width, temperature=temperature, max_failures=max_failures
+        )
 
 
 def checked_program(module: Any) -> Module:
@@ -255,4 +263,3 @@ def checked_program(module: Any) -> Module:
     if not isinstance(module, Module):
         raise InputError(f"the program must be a dn.Module such as dn.Predict(...), got {type(module).__name__}")
     return module
-

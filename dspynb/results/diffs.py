@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from html import escape
+from itertools import groupby
 from typing import Any, Literal
 
 __all__ = ["MessageDiff", "Piece", "PromptDiff", "diff_messages", "diff_words"]
 
 Kind = Literal["same", "gone", "new"]
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
+_MOST_WORD_PAIRS = 250_000
+"""Above this, telling which words moved takes longer than reading them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +40,48 @@ class MessageDiff:
 
 
 def diff_words(before: str, after: str) -> tuple[Piece, ...]:
-    """Word-level difference: pieces whose same and gone texts join to ``before``, same and new to ``after``."""
+    """Word-level difference: pieces whose same and gone texts join to ``before``, same and new to ``after``.
+
+    Lines are compared first and words only inside lines that changed, since comparing all words of a long prompt takes
+    seconds. Where thousands of words changed at once, they are one gone and one new piece.
+    """
+    a, b = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    return tuple(_merged(_pieces(a, b, _changed_words)))
+
+
+def _changed_words(before: str, after: str) -> Iterator[Piece]:
     a, b = _WORD.findall(before), _WORD.findall(after)
-    return tuple(_pieces(a, b))
+    head = _common(a, b)
+    tail = _common(a[head:][::-1], b[head:][::-1])
+    middle_a, middle_b = a[head : len(a) - tail], b[head : len(b) - tail]
+    yield Piece("same", "".join(a[:head]))
+    if len(middle_a) * len(middle_b) > _MOST_WORD_PAIRS:
+        yield from _replaced("".join(middle_a), "".join(middle_b))
+    else:
+        yield from _pieces(middle_a, middle_b, _replaced)
+    yield Piece("same", "".join(a[len(a) - tail :]))
 
 
-def _pieces(a: Sequence[str], b: Sequence[str]) -> Iterator[Piece]:
+def _common(a: Sequence[str], b: Sequence[str]) -> int:
+    """How many items the two have in common at their start."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _replaced(before: str, after: str) -> Iterator[Piece]:
+    yield Piece("gone", before)
+    yield Piece("new", after)
+
+
+def _pieces(a: Sequence[str], b: Sequence[str], changed: Callable[[str, str], Iterator[Piece]]) -> Iterator[Piece]:
     for tag, i, j, k, m in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-        if tag == "equal":
-            yield Piece("same", "".join(a[i:j]))
-            continue
-        if j > i:
-            yield Piece("gone", "".join(a[i:j]))
-        if m > k:
-            yield Piece("new", "".join(b[k:m]))
+        before, after = "".join(a[i:j]), "".join(b[k:m])
+        yield from (Piece("same", before),) if tag == "equal" else changed(before, after)
+
+
+def _merged(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Neighbours of one kind joined, empty ones left out."""
+    for kind, group in groupby((piece for piece in pieces if piece.text), key=lambda piece: piece.kind):
+        yield Piece(kind, "".join(piece.text for piece in group))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +126,7 @@ def _message_html(message: MessageDiff) -> str:
     )
     if not message.changed:
         return (
-            f"<details><summary>{heading}: unchanged</summary>"
-            f"<pre style='white-space:pre-wrap'>{body}</pre></details>"
+            f"<details><summary>{heading}: unchanged</summary><pre style='white-space:pre-wrap'>{body}</pre></details>"
         )
     return f"<div style='opacity:.7;margin-top:4px'>{heading}</div><pre style='white-space:pre-wrap'>{body}</pre>"
 

@@ -93,9 +93,7 @@ class Fold:
                 self._called(event)
             case AttemptStarted():
                 self._parents[event.span] = event.parent
-                self.attempts[event.span] = AttemptRow(
-                    event.span, event.parent, event.attempt, event.wave, event.hint
-                )
+                self.attempts[event.span] = AttemptRow(event.span, event.parent, event.attempt, event.wave, event.hint)
             case AttemptEnded():
                 self._attempt_ended(event)
             case AttemptChosen():

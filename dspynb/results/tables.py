@@ -70,6 +70,18 @@ def calls_frame(fold: Fold) -> pd.DataFrame:
             }
             for call in fold.calls
         ],
-        columns=["predictor", "attempt", "hint", "messages", "reply", "error", "seconds", "tokens", "usd", "cached",
-                 "rollout", "model"],
+        columns=[
+            "predictor",
+            "attempt",
+            "hint",
+            "messages",
+            "reply",
+            "error",
+            "seconds",
+            "tokens",
+            "usd",
+            "cached",
+            "rollout",
+            "model",
+        ],
     )

@@ -198,7 +198,9 @@ class Run(RunReader):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            raise ScopeError("start() needs a running event loop (a notebook has one); in a script use run_sync") from None
+            raise ScopeError(
+                "start() needs a running event loop (a notebook has one); in a script use run_sync"
+            ) from None
         _last.append(self)
         self._loop = loop
         self._task = loop.create_task(self.drive(work), name=f"dspynb run {self.id}")
@@ -276,5 +278,3 @@ def _retrieve(task: asyncio.Task[Any]) -> None:
     """Mark the exception as seen: the handle keeps it, and nobody may ever await the handle."""
     if not task.cancelled():
         task.exception()
-
-

@@ -14,9 +14,11 @@ from _signal import SIGINT, getsignal, signal  # `signal.signal` spends 100 µs 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 __all__ = ["Interruptible", "foreground"]
+
+T = TypeVar("T")
 
 
 class Interruptible(Protocol):
@@ -53,7 +55,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _enter(run: Interruptible, loop: asyncio.AbstractEventLoop | None) -> None:
-    global _previous, _presses  # noqa: PLW0603  # one process has one SIGINT handler
+    global _previous, _presses  # one process has one SIGINT handler
     _waiting[run] += 1
     if loop is not None:
         _loops[loop] += 1
@@ -65,13 +67,17 @@ def _enter(run: Interruptible, loop: asyncio.AbstractEventLoop | None) -> None:
 
 
 def _leave(run: Interruptible, loop: asyncio.AbstractEventLoop | None) -> None:
-    for counter, key in ((_waiting, run), (_loops, loop)):
-        if key is not None:
-            counter[key] -= 1  # type: ignore[index]
-            if counter[key] <= 0:  # type: ignore[index]
-                del counter[key]  # type: ignore[arg-type]
+    _drop(_waiting, run)
+    if loop is not None:
+        _drop(_loops, loop)
     if not _waiting and getsignal(SIGINT) is _on_sigint:
         signal(SIGINT, _previous)  # only if it is still ours: ipykernel swaps handlers around a cell
+
+
+def _drop(counter: Counter[T], key: T) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]
 
 
 def _on_sigint(signum: int, frame: FrameType | None) -> None:

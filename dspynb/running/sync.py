@@ -19,7 +19,7 @@ _loop: asyncio.AbstractEventLoop | None = None
 
 
 def _forget() -> None:
-    global _loop, _lock  # noqa: PLW0603  # a forked child has the loop but not its thread
+    global _loop, _lock  # a forked child has the loop but not its thread
     _loop, _lock = None, threading.Lock()
 
 
@@ -52,5 +52,3 @@ def run_sync(make: Callable[[], Awaitable[T]]) -> T:
 
 async def _under(make: Callable[[], Awaitable[T]]) -> T:
     return await make()
-
-

@@ -32,7 +32,6 @@ def _nothing() -> Mapping[str, Any]:
     return _EMPTY
 
 
-
 class RunPort(Protocol):
     """What a scope needs to know of a run."""
 
@@ -235,5 +234,3 @@ def leave(token: Token[Scope] | None) -> None:
         _current.reset(token)
     except ValueError:
         return
-
-

@@ -74,7 +74,7 @@ class hints:  # noqa: N801  # used as a verb: with dn.hints(...)
 
 
 def mask() -> Layer:
-    """``with mask()``: hides hints, candidates and traces; settings, budget and spans stay. For rewards and advisors."""
+    """``with mask()``: hides hints, candidates and traces, for rewards and advisors; the rest stays."""
     return Layer("a masked block", masks=True)
 
 

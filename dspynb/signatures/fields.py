@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter
 from pydantic import Field as PydanticField
@@ -75,9 +75,9 @@ class Field:
     def adapter(self) -> TypeAdapter[Any]:
         """Validates and serialises values of the field, constraints included. Raises SignatureError for a type that
         pydantic cannot handle."""
-        from typing import Annotated
-
-        annotation = Annotated[(self.annotation, *self.info.metadata)] if self.info.metadata else self.annotation
+        annotation: Any = self.annotation
+        if self.info.metadata:
+            annotation = Annotated[(annotation, *self.info.metadata)]
         try:
             return TypeAdapter(annotation)
         except Exception:
@@ -96,8 +96,6 @@ class Field:
 
 def type_text(annotation: Any) -> str:
     """A type as a reader would write it."""
-    from typing import Literal, get_args, get_origin
-
     if get_origin(annotation) is Literal:
         return "one of: " + ", ".join(repr(a) for a in get_args(annotation))
     if isinstance(annotation, type) and hasattr(annotation, "__members__"):

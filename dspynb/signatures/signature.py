@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copyreg
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -15,12 +17,21 @@ from dspynb.errors import InputError, SignatureError, nearest, shorten
 from dspynb.signatures.fields import Field, Input, Output, kind_of
 from dspynb.signatures.text import parse_signature
 
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
 __all__ = ["Signature", "as_signature"]
 
 _RESERVED = frozenset({"meta", "items", "keys", "values", "get", "to_dict", "with_meta"})
 
 
-class Signature(BaseModel):
+class _SignatureType(ModelMetaclass):
+    """A type of its own, so that pickling of derived classes can be told how."""
+
+
+class Signature(BaseModel, metaclass=_SignatureType):
     """What a predictor takes and gives. The docstring is the instruction.
 
     >>> class Caption(Signature):
@@ -30,8 +41,8 @@ class Signature(BaseModel):
     >>> list(Caption.input_fields), list(Caption.output_fields), Caption.instruction
     (['subject'], ['sentence'], 'Write one sentence about the subject.')
 
-    Class attributes: ``input_fields`` and ``output_fields`` (name → Field, in order), ``instruction`` (str). Raises SignatureError
-    when the class is made with a field that is neither Input nor Output, or without an output.
+    Class attributes: ``input_fields`` and ``output_fields`` (name → Field, in order), ``instruction`` (str). Raises
+    SignatureError when the class is made with a field that is neither Input nor Output, or without an output.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, ignored_types=(property,))
@@ -68,14 +79,13 @@ class Signature(BaseModel):
     @classmethod
     def with_instruction(cls, instruction: str) -> type[Signature]:
         """The same signature with another instruction."""
-        definitions: dict[str, Any] = {n: (i.rebuild_annotation(), i) for n, i in cls.model_fields.items()}
-        return create_model(cls.__name__, __base__=Signature, __doc__=instruction, **definitions)
+        return _build(cls.__name__, instruction, _definitions(cls))
 
     @classmethod
     def describe(cls) -> str:
         """One line: ``subject: str -> sentence: str``."""
-        sides = (", ".join(f"{n}: {f.type_text}" for n, f in side.items()) for side in (cls.input_fields, cls.output_fields))
-        return " -> ".join(sides)
+        sides = (cls.input_fields, cls.output_fields)
+        return " -> ".join(", ".join(f"{n}: {f.type_text}" for n, f in side.items()) for side in sides)
 
     @classmethod
     def fingerprint(cls) -> str:
@@ -95,7 +105,7 @@ def _check(cls: type[Signature]) -> None:
 def _instruction(cls: type[Signature]) -> str:
     if cls.__doc__:
         return inspect.cleandoc(cls.__doc__)
-    inherited = next((b.instruction for b in cls.__mro__[1:] if getattr(b, "instruction", "")), "")
+    inherited = next((text for base in cls.__mro__[1:] if (text := getattr(base, "instruction", ""))), "")
     if inherited:
         return str(inherited)
     given = ", ".join(f"`{n}`" for n in cls.input_fields)
@@ -116,12 +126,31 @@ def _input_problems(cls: type[Signature], error: ValidationError) -> str:
     return f"{'; '.join(problems)}. The signature is {cls.describe()}"
 
 
+def _definitions(cls: type[Signature]) -> dict[str, Any]:
+    return {n: (i.rebuild_annotation(), i) for n, i in cls.model_fields.items()}
+
+
+def _build(name: str, instruction: str | None, definitions: dict[str, Any]) -> type[Signature]:
+    return create_model(name, __base__=Signature, __doc__=instruction, __module__=__name__, **definitions)
+
+
+def _reduce(cls: type[Signature]) -> str | tuple[Any, ...]:
+    """Pickle a class by name where it can be found under its name, else by its parts."""
+    found: Any = sys.modules.get(cls.__module__)
+    for step in cls.__qualname__.split("."):
+        found = getattr(found, step, None)
+    return cls.__qualname__ if found is cls else (_build, (cls.__name__, cls.instruction, _definitions(cls)))
+
+
+copyreg.pickle(_SignatureType, _reduce)  # type: ignore[arg-type]  # typeshed forgets that a name may be returned
+
+
 @lru_cache(maxsize=512)
 def _from_string(text: str, instruction: str | None) -> type[Signature]:
     inputs, outputs = parse_signature(text)
     definitions: dict[str, Any] = {n: (t, Input()) for n, t in inputs.items()}
     definitions |= {n: (t, Output()) for n, t in outputs.items()}
-    return create_model("Signature", __base__=Signature, __doc__=instruction, **definitions)
+    return _build("Signature", instruction, definitions)
 
 
 def as_signature(spec: Any, instruction: str | None = None) -> type[Signature]:

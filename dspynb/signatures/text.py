@@ -91,5 +91,3 @@ def _subscript(base: Any, index: ast.expr) -> Any:
 
 def _dots(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is ...
-
-

@@ -1,0 +1,80 @@
+"""The command line: ``dspynb demo``, ``dspynb lab``, ``dspynb tutorials``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dspynb.errors import ConfigurationError, DspynbError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status. Errors of ours are told in one line."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except DspynbError as error:
+        sys.stderr.write(f"dspynb: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("dspynb: interrupted\n")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dspynb", description="Programs of language models, in notebooks.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    demo = commands.add_parser("demo", help="run Refine on the embedded model and show what hints gain")
+    demo.set_defaults(run=_demo)
+    lab = commands.add_parser("lab", help="open the tutorials in JupyterLab")
+    lab.add_argument("folder", nargs="?", default="dspynb-tutorials", type=Path, help="where to copy the tutorials")
+    lab.set_defaults(run=_lab)
+    copy = commands.add_parser("tutorials", help="copy the tutorials and their recordings into a folder")
+    copy.add_argument("folder", type=Path)
+    copy.set_defaults(run=_tutorials)
+    return parser
+
+
+def _demo(_: argparse.Namespace) -> int:
+    from dspynb.demo import run_demo
+
+    return run_demo()
+
+
+def _lab(options: argparse.Namespace) -> int:
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise ConfigurationError('JupyterLab is not installed; pip install "dspynb[lab]"')
+    _tutorials(options)
+    return subprocess.call([sys.executable, "-m", "jupyter", "lab", str(options.folder)])
+
+
+def _tutorials(options: argparse.Namespace) -> int:
+    source = _notebooks()
+    for path in sorted(source.rglob("*")):
+        if path.suffix in (".ipynb", ".jsonl") and ".ipynb_checkpoints" not in path.parts:
+            target = options.folder / path.relative_to(source)
+            if not target.exists():  # what the user changed is the user's
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+    sys.stdout.write(f"tutorials are in {options.folder}\n")
+    return 0
+
+
+def _notebooks() -> Path:
+    """The tutorials in the wheel, or beside the package in a checkout."""
+    here = Path(__file__).parent
+    for folder in (here / "_notebooks", here.parent / "notebooks"):
+        if folder.is_dir():
+            return folder
+    raise ConfigurationError("the tutorials are not part of this installation")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Every test starts with fresh settings, its own runs folder, no view, and no way to a real provider."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+
+import pytest
+
+from dspynb.scope import settings
+
+
+@pytest.fixture(autouse=True)
+def _fresh_settings(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "_process", {**settings._DEFAULTS, "view": "off", "runs_dir": str(tmp_path / "runs")})
+
+
+@pytest.fixture(autouse=True)
+def _no_providers(monkeypatch):
+    for name in list(os.environ):
+        if name.endswith("_API_KEY"):
+            monkeypatch.delenv(name)
+    connect = socket.socket.connect
+
+    def loopback_only(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not ipaddress.ip_address(address[0]).is_loopback:
+            raise OSError(f"tests reach loopback only, not {address[0]}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", loopback_only)

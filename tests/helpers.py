@@ -1,0 +1,48 @@
+"""Small programs and models that many tests use."""
+
+from __future__ import annotations
+
+import dspynb as dn
+
+
+class Caption(dn.Signature):
+    """Write one sentence about the subject."""
+
+    subject: str = dn.Input()
+    sentence: str = dn.Output(desc="one sentence")
+
+
+def chat(**fields):
+    """A ChatAdapter reply with these output fields."""
+    return "".join(f"[[ ## {name} ## ]]\n{value}\n" for name, value in fields.items()) + "[[ ## completed ## ]]"
+
+
+def prompt(request):
+    """All text of a request."""
+    return "\n".join(str(m["content"]) for m in request.messages)
+
+
+def field(request, name):
+    """The value of an input field in the last user message of a chat request."""
+    return request.messages[-1]["content"].split(f"[[ ## {name} ## ]]\n")[1].split("\n")[0]
+
+
+def echo_hint(**fields):
+    """A model whose ``sentence`` is the hint it was given, or ``none``."""
+
+    def answer(request):
+        text = prompt(request)
+        hint = text.split("Hint: ")[1].split("\n[[")[0].strip() if "Hint: " in text else "none"
+        return chat(sentence=hint, **fields)
+
+    return dn.FunctionLM(answer)
+
+
+def scores(*values, feedback=None):
+    """A reward that gives these values, one a call, in order."""
+    left = list(values)
+
+    def reward(row, prediction):
+        return dn.Score(left.pop(0), feedback=feedback)
+
+    return reward

@@ -1,0 +1,339 @@
+"""Refine and BestOfN: what the spike asked for, and what timing must not decide."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+import dspynb as dn
+from dspynb.errors import AllAttemptsFailed, ConfigurationError, HintError, InputError, NoModelError, TooManyFailures
+from tests.helpers import Caption, chat, echo_hint, field, prompt, scores
+
+
+def blue(row, prediction):
+    return dn.Score(float("blue" in prediction.sentence), feedback="say blue")
+
+
+def run(coro):
+    return asyncio.run(coro)
+
+
+def test_the_next_attempt_gets_the_feedback_as_its_hint_and_the_first_gets_none():
+    refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), blue, n=3)
+    prediction = run(refine(subject="the sea"))
+    assert prediction.sentence == "say blue"
+    table = prediction.run.attempts
+    assert table.hint.tolist() == [None, "say blue"]
+    assert table.score.tolist() == [0.0, 1.0]
+    assert table.best.tolist() == [False, True]
+    names = "attempt wave hint sentence score feedback error seconds tokens usd cached best"
+    assert list(table.columns) == names.split()
+
+
+def test_a_nested_module_sees_the_hint_only_inside_the_attempt():
+    class Outer(dn.Module):
+        def __init__(self):
+            self.inner = dn.Predict(Caption, lm=echo_hint())
+
+        async def forward(self, subject):
+            return await self.inner(subject=subject)
+
+    program = Outer()
+    refine = dn.Refine(program, blue, n=2)
+
+    async def main():
+        assert (await refine(subject="x")).sentence == "say blue"
+        return (await program(subject="x")).sentence
+
+    assert run(main()) == "none"
+
+
+def test_concurrent_refines_on_one_instance_do_not_leak_into_each_other():
+    async def answer(request):
+        await asyncio.sleep(0.001 * (len(prompt(request)) % 7))
+        subject = field(request, "subject")
+        hints = [line for line in prompt(request).splitlines() if line.startswith("Hint: ")]
+        assert hints in ([], [f"Hint: for {subject}"])
+        return chat(sentence=hints[0] if hints else "none")
+
+    def reward(row, prediction):
+        return dn.Score(float(row.subject in prediction.sentence), feedback=f"for {row.subject}")
+
+    refine = dn.Refine(dn.Predict(Caption, lm=dn.FunctionLM(answer)), reward, n=3)
+
+    async def main():
+        return await asyncio.gather(*(refine(subject=f"s{i}-") for i in range(50)))
+
+    assert [p.sentence for p in run(main())] == [f"Hint: for s{i}-" for i in range(50)]
+
+
+def test_reward_and_hints_function_run_with_hints_masked():
+    predict = dn.Predict(Caption, lm=echo_hint())
+    judge = dn.Predict(Caption, lm=echo_hint())
+    seen = []
+
+    async def reward(row, prediction):
+        seen.append((dn.current_hint(predict), (await judge(subject="j")).sentence))
+        return dn.Score(0.0, feedback="f")
+
+    with dn.hints("outer"):
+        run(dn.Refine(predict, reward, n=2)(subject="x"))
+    assert seen == [(None, "none")] * 2
+
+
+def test_two_predictors_of_one_signature_class_get_different_hints():
+    class Two(dn.Module):
+        def __init__(self):
+            self.first = dn.Predict(Caption, lm=echo_hint())
+            self.second = dn.Predict(Caption, lm=echo_hint())
+
+        async def forward(self, subject):
+            a, b = await asyncio.gather(self.first(subject=subject), self.second(subject=subject))
+            return {"a": a.sentence, "b": b.sentence}
+
+    def hints(attempts, program, inputs):
+        return {"first": f"one of {inputs.subject}", program.second: "two"}
+
+    prediction = run(dn.Refine(Two(), scores(0, 1), n=2, hints=hints)(subject="x"))
+    assert prediction.to_dict() == {"a": "one of x", "b": "two"}
+    assert prediction.run.attempts.hint[1] == {"first": "one of x", "second": "two"}
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_the_advisor_sees_every_earlier_attempt(width):
+    class Two(dn.Module):
+        def __init__(self):
+            self.first = dn.Predict(Caption, lm=echo_hint())
+            self.second = dn.Predict(Caption, lm=echo_hint())
+
+        async def forward(self, subject):
+            return {
+                "a": (await self.first(subject=subject)).sentence,
+                "b": (await self.second(subject=subject)).sentence,
+            }
+
+    asked = []
+
+    def advise(request):
+        asked.append(prompt(request))
+        return chat(advice=f'{{"first": "A{len(asked)}", "second": "B{len(asked)}", "nobody": "C"}}')
+
+    def reward(row, prediction):
+        return 0.25
+
+    refine = dn.Refine(Two(), reward, n=6, width=width, hints="advisor", advisor_lm=dn.FunctionLM(advise))
+    prediction = run(refine(subject="x"))
+    assert len(asked) == 6 / width - 1
+    for wave, text in enumerate(asked, start=1):
+        attempts = wave * width
+        assert all(f"Attempt {i}\n" in text for i in range(1, attempts + 1))
+        assert f"Attempt {attempts + 1}\n" not in text
+        assert all(f"first = A{i}; second = B{i}" in text for i in range(1, wave))
+        assert "score: 0.25" in text
+        assert "first got subject = x" in text
+        assert "second gave sentence = " in text
+        assert "subject: str -> sentence: str" in text
+    assert prediction.run.attempts.hint[width] == {"first": "A1", "second": "B1"}
+
+
+def test_an_advisor_that_fails_costs_the_hint_and_nothing_else():
+    advisor = dn.ScriptedLM(["nonsense"])
+    refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(0.1, 0.2), n=2, hints="advisor", advisor_lm=advisor)
+    prediction = run(refine(subject="x"))
+    assert prediction.run.attempts.hint.tolist() == [None, None]
+    assert "ParseError" in prediction.run.fold().notes[0].error
+
+
+def test_auto_asks_the_advisor_only_where_there_is_no_feedback():
+    advisor = dn.ScriptedLM([chat(advice='{"self": "from the advisor"}')])
+    refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(0, 1), n=2, advisor_lm=advisor)
+    assert run(refine(subject="x")).sentence == "from the advisor"
+    refine = dn.Refine(
+        dn.Predict(Caption, lm=echo_hint()), scores(0, 1, feedback="from the reward"), n=2, advisor_lm=advisor
+    )
+    assert run(refine(subject="x")).sentence == "from the reward"
+
+
+def test_hint_as_field_leaves_the_system_message_as_it_was():
+    lm = dn.ScriptedLM([chat(sentence="red"), chat(sentence="blue")])
+    run(dn.Refine(dn.Predict(Caption, lm=lm), blue, n=2, hint_as="field")(subject="x"))
+    first, second = (r.messages for r in lm.requests)
+    assert first[:-1] == second[:-1]
+    assert "say blue" in second[-1]["content"]
+    assert "say blue" not in first[-1]["content"]
+
+
+def test_attempt_i_samples_with_rollout_i_minus_1_and_nested_ones_never_share_a_rollout():
+    requests = []
+
+    def answer(request):
+        requests.append(request)
+        return chat(sentence="red")
+
+    inner = dn.BestOfN(dn.Predict(Caption, lm=dn.FunctionLM(answer)), blue, n=3, temperature=0.5)
+    run(inner(subject="x"))
+    assert [r.rollout for r in requests] == [0, 1, 2]
+    assert {r.settings["temperature"] for r in requests} == {0.5}
+    requests.clear()
+    run(dn.Refine(inner, blue, n=2, temperature=None)(subject="x"))
+    assert len({r.rollout for r in requests}) == 6
+
+
+def test_best_of_n_gives_no_hints():
+    prediction = run(dn.BestOfN(dn.Predict(Caption, lm=echo_hint()), blue, n=3)(subject="x"))
+    assert prediction.sentence == "none"
+    assert prediction.run.attempts.hint.tolist() == [None] * 3
+
+
+def test_without_a_pass_the_best_wins_and_the_first_of_equals():
+    prediction = run(dn.BestOfN(dn.Predict(Caption, lm=echo_hint()), scores(0.1, 0.7, 0.7, 0.2), n=4)(subject="x"))
+    assert prediction.run.attempts.best.tolist() == [False, True, False, False]
+    assert prediction.score.value == 0.7
+
+
+@pytest.mark.parametrize("delays", [(30, 5, 1), (1, 5, 30), (5, 1, 30), (30, 1, 5)])
+def test_the_lowest_attempt_that_passes_wins_whatever_the_timing(delays):
+    async def answer(request):
+        await asyncio.sleep(delays[request.rollout] / 1000)
+        return chat(sentence=f"{'red' if request.rollout == 0 else 'blue'} {request.rollout}")
+
+    prediction = run(dn.BestOfN(dn.Predict(Caption, lm=dn.FunctionLM(answer)), blue, n=3, width=3)(subject="x"))
+    table = prediction.run.attempts
+    assert prediction.sentence == "blue 1"
+    assert table.sentence.tolist() == ["red 0", "blue 1", None]
+    assert table.error.tolist() == [None, None, "cancelled"]
+    assert table.score.isna().tolist() == [False, False, True]
+
+
+def test_an_attempt_that_raises_is_an_attempt_with_an_error():
+    lm = dn.ScriptedLM([RuntimeError("boom"), chat(sentence="blue")])
+    prediction = run(dn.Refine(dn.Predict(Caption, lm=lm), blue, n=2)(subject="x"))
+    assert prediction.sentence == "blue"
+    assert prediction.run.attempts.error.tolist() == ["RuntimeError: boom", None]
+
+
+def test_a_reply_that_cannot_be_read_becomes_the_hint():
+    lm = dn.ScriptedLM(["no markers", chat(sentence="blue")])
+    prediction = run(dn.Refine(dn.Predict(Caption, lm=lm), blue, n=2)(subject="x"))
+    assert "no `[[ ## sentence ## ]]`" in prediction.run.attempts.hint[1]
+
+
+def test_failures_are_counted_for_one_call_only():
+    lm = dn.FunctionLM(lambda r: (_ for _ in ()).throw(RuntimeError("x")) if r.rollout == 0 else chat(sentence="blue"))
+    refine = dn.Refine(dn.Predict(Caption, lm=lm), blue, n=2, max_failures=1)
+
+    async def main():
+        return await asyncio.gather(*(refine(subject=str(i)) for i in range(20)))
+
+    assert {p.sentence for p in run(main())} == {"blue"}
+
+
+def test_max_failures_zero_means_that_the_first_failure_ends_the_call():
+    lm = dn.ScriptedLM([chat(sentence="red"), RuntimeError("boom"), chat(sentence="blue")])
+    with pytest.raises(TooManyFailures, match="max_failures=0.*boom") as caught:
+        run(dn.Refine(dn.Predict(Caption, lm=lm), blue, n=3, max_failures=0)(subject="x"))
+    assert len(caught.value.exceptions) == 1
+    assert dn.last_run().attempts.sentence.tolist() == ["red", None]
+
+
+def test_when_all_attempts_fail_each_error_is_kept():
+    lm = dn.ScriptedLM([RuntimeError("a"), ValueError("b")])
+    with pytest.raises(AllAttemptsFailed, match="all 2 attempts failed; the last: b") as caught:
+        run(dn.Refine(dn.Predict(Caption, lm=lm), blue, n=2)(subject="x"))
+    assert [type(e) for e in caught.value.exceptions] == [RuntimeError, ValueError]
+    assert isinstance(caught.value, dn.DspynbError)
+
+
+@pytest.mark.parametrize(
+    ("returned", "says"),
+    [(None, "returned None"), (math.nan, "nan"), ("good", "text 'good'"), (object(), "object"), ([1], "list")],
+)
+def test_a_reward_that_returns_no_score_is_a_recorded_failed_attempt(returned, says):
+    refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), lambda row, p: returned, n=1)
+    with pytest.raises(AllAttemptsFailed, match=says):
+        run(refine(subject="x"))
+    table = dn.last_run().attempts
+    assert table.sentence.tolist() == ["none"]
+    assert table.error[0].startswith("RewardError")
+
+
+def test_a_reward_that_raises_on_one_attempt_loses_nothing_else():
+    calls = []
+
+    def reward(row, prediction):
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyError("oops")
+        return True
+
+    prediction = run(dn.Refine(dn.Predict(Caption, lm=echo_hint()), reward, n=2)(subject="x"))
+    assert prediction.score.value == 1.0
+    assert "the reward reward raised KeyError" in prediction.run.attempts.error[0]
+
+
+def test_a_reward_may_ask_for_the_trace_by_name():
+    def reward(row, prediction, trace):
+        return len(trace)
+
+    assert run(dn.BestOfN(dn.Predict(Caption, lm=echo_hint()), reward, n=1)(subject="x")).score.value == 1.0
+    default = lambda row, p, e=5: e  # noqa: E731
+    assert run(dn.BestOfN(dn.Predict(Caption, lm=echo_hint()), default, n=1)(subject="x")).score.value == 5.0
+
+
+def test_an_inner_refine_adds_its_hint_after_the_outer_one():
+    inner = dn.Refine(dn.Predict(Caption, lm=echo_hint()), lambda r, p: dn.Score(0, "inner"), n=2)
+    outer = dn.Refine(inner, lambda r, p: dn.Score(0, "outer"), n=2)
+    run(outer(subject="x"))
+    hints = [c.hint for c in dn.last_run().fold().calls]
+    assert hints == [None, "inner", "outer", "outer\ninner"]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        ({"n": 0}, "n, the number of attempts"),
+        ({"n": 2, "width": 3}, r"from 1 to n \(2\), got 3"),
+        ({"n": 2, "width": 0}, "width"),
+        ({"n": 1.5}, "whole number"),
+        ({"max_failures": -1}, "max_failures"),
+        ({"threshold": "high"}, "threshold must be a number"),
+        ({"hints": "feedbak"}, "hints must be one of"),
+        ({"hint_as": "system"}, "hint_as"),
+        ({"reward": 5}, "reward must be a function"),
+    ],
+)
+def test_a_wrong_setting_is_told_when_the_refine_is_made(kwargs, says):
+    with pytest.raises(ConfigurationError, match=says):
+        dn.Refine(dn.Predict(Caption), kwargs.pop("reward", blue), **kwargs)
+
+
+def test_a_program_that_is_no_module_is_told():
+    with pytest.raises(InputError, match=r"must be a dn\.Module"):
+        dn.Refine("question -> answer", blue)
+
+
+@pytest.mark.parametrize("hint", [5, {"nobody": "x"}, {"self": 3}])
+def test_a_wrong_hint_of_a_function_is_told_and_the_attempts_are_kept(hint):
+    refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(0, 0), n=2, hints=lambda a, p, i: hint)
+    with pytest.raises(HintError):
+        run(refine(subject="x"))
+    assert len(dn.last_run().attempts) == 1
+
+
+def test_wrong_inputs_and_a_missing_model_are_told_at_once_not_once_an_attempt():
+    refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), blue, n=5)
+    with pytest.raises(InputError, match="'subject' is missing"):
+        run(refine())
+    assert len(dn.last_run().attempts) == 1
+    with pytest.raises(NoModelError, match=r"dn\.LocalLM"):
+        run(dn.Refine(dn.Predict(Caption), blue, n=5)(subject="x"))
+
+
+def test_an_empty_subject_is_an_input_like_any_other():
+    assert run(dn.Refine(dn.Predict(Caption, lm=echo_hint()), blue, n=2)(subject="")).sentence == "say blue"
+
+
+def test_sync_use_works_without_a_loop():
+    assert dn.Refine(dn.Predict(Caption, lm=echo_hint()), blue, n=2).run_sync(subject="x").sentence == "say blue"
