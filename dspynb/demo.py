@@ -93,7 +93,7 @@ def run_demo(lm: Any = None, subjects: tuple[str, ...] = SUBJECTS) -> int:
         _say(_attempts_text(prediction) + "\n\n")
         _say(f"The same over {len(subjects)} subjects, with and without hints, at temperature {TEMPERATURE}:\n\n")
         table, _ = run_sync(lambda: hints_or_not(subjects, progress=_progress))
-        _say(f"\r{' ' * 40}\r{table.T.to_string(header=True)}\n")
+        _say(f"\r{' ' * 40}\r{table.to_string()}\n")
     _say("\nMeasured in this run. Next: `dspynb lab` opens the tutorials.\n")
     return 0
 

@@ -24,7 +24,9 @@ LAYERS = [
     ["executors", "evaluation"],
     ["optimizers"],
     ["views"],
-    ["cli", "demo"],
+    ["demo"],
+    ["cli"],
+    ["__main__"],
 ]
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names}
 UPWARD = {("running/display.py", "views")}  # a run that is shown loads the views then
@@ -32,7 +34,7 @@ HOMES = {
     "litellm": {"lm"},
     "aiohttp": {"lm"},
     "xllamacpp": {"lm"},
-    "pandas": {"data", "results", "running", "evaluation"},
+    "pandas": {"data", "results", "running", "evaluation", "demo"},
     "optuna": {"optimizers"},
     "ipywidgets": {"views"},
     "anywidget": {"views"},

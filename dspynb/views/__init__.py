@@ -1,1 +1,11 @@
-"""How a run is seen."""
+"""How a run is seen: a live widget while it works, static HTML afterwards, lines of text in a terminal.
+
+All views show the same rows (``state.py``), made from a fold over the run's events.
+"""
+
+from __future__ import annotations
+
+from dspynb.views.opening import attach
+from dspynb.views.static import static_html
+
+__all__ = ["attach", "static_html"]

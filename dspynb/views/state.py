@@ -1,0 +1,257 @@
+"""A folded run as plain JSON-able rows and a header: what the live widget, static HTML and text all show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, TypedDict
+
+from dspynb.events import PredictorCalled
+from dspynb.results import AttemptRow, Fold
+from dspynb.results.fold import SpanRow
+from dspynb.views.details import Block, attempts_detail, call_detail, prompt_detail
+from dspynb.views.texts import Named, clip, named, number
+
+__all__ = ["MOST_FAILED", "MOST_ROWS", "Header", "Row", "RunState"]
+
+MOST_ROWS = 200
+"""Rows shown from the start of a run; after them only failed ones, up to ``MOST_FAILED``."""
+MOST_FAILED = 50
+
+Mode = Literal["attempts", "rows", "calls"]
+
+
+class Row(TypedDict):
+    """An attempt, a row of a batch, or a call. ``about``: its hint, inputs or predictor; ``order``: where it goes."""
+
+    key: str
+    order: list[int]
+    label: str
+    state: str
+    best: bool
+    about: Named
+    score: float | None
+    change: float | None
+    outputs: Named
+    feedback: str
+    error: str
+    seconds: float | None
+    tokens: int
+    detail: list[Block]
+
+
+class Header(TypedDict):
+    """What is said above the rows. ``facts`` are ready to show; ``low`` and ``high`` are the ends of the score bars."""
+
+    mode: str
+    state: str
+    name: str
+    kind: str
+    progress: str
+    facts: list[str]
+    elapsed: float | None
+    columns: list[str]
+    low: float
+    high: float
+    notes: list[str]
+
+
+class RunState:
+    """Reads a fold, which may go on growing. ``search``: show only the attempts of this span.
+
+    Details are kept, so that a live view does not compare the same two prompts again and again.
+    """
+
+    def __init__(self, fold: Fold, search: int = 0) -> None:
+        self.fold, self.search = fold, search
+        self._details: dict[tuple[int, ...], list[Block]] = {}
+
+    def mode(self) -> Mode:
+        """Whether the run is seen as attempts, rows of a batch, or single calls."""
+        kind = self.fold.started.kind if self.fold.started else ""
+        if not self.search and (kind == "batch" or next(self._row_spans(), None)):
+            return "rows"
+        return "attempts" if self.fold.attempts or kind in ("refine", "best_of_n") else "calls"
+
+    def snapshot(self) -> tuple[Header, list[Row]]:
+        """The header and the rows."""
+        mode = self.mode()
+        rows, counts = getattr(self, f"_{mode}")()
+        return self._header(mode, rows, counts), rows
+
+    # ── the three kinds of rows ───────────────────────────────────────────────────────────────────────────────────
+    def _attempts(self) -> tuple[list[Row], dict[str, Any]]:
+        searches = [self.search] if self.search in self.fold.searches() else self._outer_searches()
+        found = [(s, row) for s, search in enumerate(searches) for row in self.fold.children(search)]
+        rows, before = [], None
+        for s, row in found[:MOST_ROWS]:
+            previous = before if before is not None and before.parent == row.parent else None
+            rows.append(self._attempt(row, previous, s, several=len(searches) > 1))
+            before = row
+        scores = [row.score for _, row in found if row.score is not None and row.state != "cancelled"]
+        return rows, {"all": len(found), "searches": len(searches), "best": max(scores, default=None)}
+
+    def _outer_searches(self) -> list[int]:
+        attempts = self.fold.attempts
+        return [s for s in self.fold.searches() if not any(a in attempts for a in self.fold.ancestors(s))]
+
+    def _attempt(self, row: AttemptRow, previous: AttemptRow | None, search: int, *, several: bool) -> Row:
+        key = (row.span, len(row.calls), previous.span if previous else 0, len(previous.calls) if previous else 0)
+        if key not in self._details:
+            self._details[key] = prompt_detail(row, previous)
+        return {
+            "key": str(row.span),
+            "order": [search, row.attempt],
+            "label": f"{search + 1}.{row.attempt}" if several else str(row.attempt),
+            "state": row.state,
+            "best": row.best,
+            "about": named(row.hint) if isinstance(row.hint, Mapping) else [["", clip(row.hint)]] if row.hint else [],
+            "score": row.score,
+            "change": _change(row, previous),
+            "outputs": named(row.outputs),
+            "feedback": clip(row.feedback or ""),
+            "error": clip(row.error or ""),
+            "seconds": row.seconds,
+            "tokens": row.usage.tokens,
+            "detail": self._details[key],
+        }
+
+    def _rows(self) -> tuple[list[Row], dict[str, Any]]:
+        spans = list(self._row_spans())
+        attempts = self._attempts_by_row(spans)
+        failed = [span for span in spans if span.error]
+        late = {span.span for span in spans[:MOST_ROWS]}
+        shown = spans[:MOST_ROWS] + [span for span in failed if span.span not in late][:MOST_FAILED]
+        chosen = {key: next((a for a in tried if a.best), None) for key, tried in attempts.items()}
+        scores = [a.score for a in chosen.values() if a and a.score is not None]
+        return [_batch_row(i, span, attempts.get(span.span, []), chosen.get(span.span)) for i, span in enumerate(shown)], {
+            "all": len(spans),
+            "done": sum(span.done for span in spans),
+            "failed": len(failed),
+            "mean": sum(scores) / len(scores) if scores else None,
+        }
+
+    def _row_spans(self) -> Iterator[SpanRow]:
+        """The outermost rows of batches, in the order in which they began."""
+        fold = self.fold
+        inner = fold.attempts
+        for span in tuple(fold.spans.values()):
+            if span.kind == "row" and not any(
+                above in inner or (above in fold.spans and fold.spans[above].kind == "row")
+                for above in fold.ancestors(span.parent)
+            ):
+                yield span
+
+    def _attempts_by_row(self, spans: list[SpanRow]) -> dict[int, list[AttemptRow]]:
+        wanted = {span.span for span in spans}
+        found: dict[int, list[AttemptRow]] = {}
+        for attempt in self.fold.attempts.values():
+            above = list(self.fold.ancestors(attempt.parent))
+            row = next((span for span in above if span in wanted), None)
+            if row is not None and not any(span in self.fold.attempts for span in above):
+                found.setdefault(row, []).append(attempt)
+        return found
+
+    def _calls(self) -> tuple[list[Row], dict[str, Any]]:
+        return [_call(i, call) for i, call in enumerate(self.fold.calls[:MOST_ROWS])], {"all": len(self.fold.calls)}
+
+    # ── the header ────────────────────────────────────────────────────────────────────────────────────────────────
+    def _header(self, mode: Mode, rows: list[Row], counts: dict[str, Any]) -> Header:
+        fold, started = self.fold, self.fold.started
+        scores = [row["score"] for row in rows if row["score"] is not None]
+        notes = [clip(f"wave {note.wave} went on without a new hint: {note.error}", 500) for note in fold.notes[:20]]
+        if fold.ended and fold.ended.error:
+            notes.append(clip(fold.ended.error))
+        if counts["all"] > len(rows):
+            notes.append(f"{len(rows):,} of {counts['all']:,} {mode} are shown; the run's tables have all of them")
+        return {
+            "mode": mode,
+            "state": fold.status,
+            "name": clip(started.name if started else "", 200),
+            "kind": started.kind if started else "",
+            "progress": _progress(mode, counts, started.settings.get("n") if started else None, fold),
+            "facts": self._facts(counts),
+            "elapsed": _elapsed(fold),
+            "columns": [_ABOUT[mode], _unname_single(rows)],
+            "low": min([0.0, *scores]),
+            "high": max([1.0, *scores]),
+            "notes": notes,
+        }
+
+    def _facts(self, counts: dict[str, Any]) -> list[str]:
+        usage = self.fold.usage
+        facts = [f"{name} {number(counts[name])}" for name in ("best", "mean") if counts.get(name) is not None]
+        facts += [_count(len(self.fold.calls), "call"), _count(usage.tokens, "token")]
+        return [*facts, f"{usage.usd:.4f} USD"] if usage.usd else facts
+
+
+_ABOUT = {"attempts": "hint", "rows": "inputs", "calls": "predictor"}
+
+
+def _change(row: AttemptRow, previous: AttemptRow | None) -> float | None:
+    if previous is None or row.score is None or previous.score is None:
+        return None
+    return row.score - previous.score
+
+
+def _batch_row(order: int, span: SpanRow, attempts: list[AttemptRow], chosen: AttemptRow | None) -> Row:
+    row = _blank(str(span.span), order, str(span.row if span.row is not None else order))
+    row["state"] = "failed" if span.error else "done" if span.done else "running"
+    row["about"], row["outputs"], row["error"] = named(span.inputs), named(span.outputs), clip(span.error or "")
+    row["score"] = chosen.score if chosen else None
+    row["tokens"] = sum(attempt.usage.tokens for attempt in attempts)
+    row["detail"] = attempts_detail(attempts)
+    return row
+
+
+def _call(order: int, call: PredictorCalled) -> Row:
+    row = _blank(f"call {order}", order, str(order + 1))
+    row["state"] = "failed" if call.error else "done"
+    row["about"] = [["", clip(call.predictor)], *([["hint", clip(call.hint)]] if call.hint else [])]
+    row["outputs"], row["error"] = named(call.outputs), clip(call.error or "")
+    row["seconds"], row["tokens"], row["detail"] = call.seconds, call.usage.tokens, call_detail(call)
+    return row
+
+
+def _blank(key: str, order: int, label: str) -> Row:
+    return {
+        "key": key, "order": [0, order], "label": label, "state": "running", "best": False, "about": [], "score": None,
+        "change": None, "outputs": [], "feedback": "", "error": "", "seconds": None, "tokens": 0, "detail": [],
+    }  # fmt: skip
+
+
+def _progress(mode: Mode, counts: dict[str, Any], limit: Any, fold: Fold) -> str:
+    if mode == "rows":
+        total = (fold.started.inputs.get("rows") if fold.started else None) or counts["all"]
+        failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
+        return f"{counts['done']:,} of {clip(total, 20)} rows{failed}"
+    if mode == "calls":
+        return "" if fold.ended else "calling"
+    if counts["searches"] > 1:
+        return f"{_count(counts['all'], 'attempt')} in {counts['searches']:,} searches"
+    of = f" of {limit}" if isinstance(limit, int) else ""
+    return f"attempt {counts['all']}{of}" if fold.ended is None else f"{counts['all']}{of} attempt{_s(counts['all'])}"
+
+
+def _count(n: int, unit: str) -> str:
+    return f"{n:,} {unit}{_s(n)}"
+
+
+def _s(n: int) -> str:
+    return "" if n == 1 else "s"
+
+
+def _elapsed(fold: Fold) -> float | None:
+    if fold.started is None:
+        return None
+    return max(0.0, (fold.ended.at if fold.ended else time.time()) - fold.started.at)
+
+
+def _unname_single(rows: list[Row]) -> str:
+    """The heading of the outputs: the field's name where all rows have that one field, which then needs no naming."""
+    names = {name for row in rows for name, _ in row["outputs"]}
+    if len(names) != 1:
+        return "outputs"
+    for row in rows:
+        row["outputs"] = [["", text] for _, text in row["outputs"]]
+    return names.pop()

@@ -1,0 +1,264 @@
+"""Runs: stopping, files, reopening, and who is told of what."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+import dspynb as dn
+from dspynb.errors import InputError, JournalError, RunStopped, ScopeError
+from dspynb.events import AttemptEnded, RunEnded
+from dspynb.running import read_journal
+from tests.helpers import Caption, chat, echo_hint, scores
+
+
+def slow(seconds=0.05, sentence="red"):
+    calls = []
+
+    async def answer(request):
+        calls.append(request)
+        await asyncio.sleep(seconds)
+        return chat(sentence=sentence)
+
+    lm = dn.FunctionLM(answer)
+    lm.calls = calls
+    return lm
+
+
+def refine(lm, n=50, **kwargs):
+    return dn.Refine(dn.Predict(Caption, lm=lm), lambda r, p: 0.5, n=n, hints=lambda a, p, i: "try again", **kwargs)
+
+
+def test_start_returns_at_once_and_the_handle_is_awaited():
+    async def main():
+        run = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(0, 1, feedback="f"), n=2).start(subject="x")
+        assert run.status == "pending"
+        assert (await run).sentence == "f"
+        assert (await run).sentence == "f"
+        return run
+
+    run = asyncio.run(main())
+    assert (run.status, run.done, run.best.sentence) == ("finished", True, "f")
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_stop_gives_the_best_so_far_and_no_call_starts_afterwards(width):
+    async def main():
+        lm = slow()
+        run = refine(lm, width=width).start(subject="x")
+        await asyncio.sleep(0.13)
+        run.stop()
+        prediction = await run
+        made = len(lm.calls)
+        await asyncio.sleep(0.1)
+        assert len(lm.calls) == made
+        return run, prediction
+
+    run, prediction = asyncio.run(main())
+    assert prediction.sentence == "red"
+    assert run.status == "stopped"
+    assert run.attempts.best.sum() == 1
+    assert "cancelled" in run.attempts.error.tolist()
+
+
+def test_stop_before_anything_finished_raises_run_stopped_with_the_run():
+    async def main():
+        run = refine(slow(5)).start(subject="x")
+        await asyncio.sleep(0.02)
+        run.stop()
+        with pytest.raises(RunStopped) as caught:
+            await run
+        assert caught.value.run is run
+
+    asyncio.run(main())
+
+
+def test_stop_reaches_a_run_that_a_caller_awaits_and_the_caller_goes_on():
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.12, lambda: dn.last_run().stop())
+        prediction = await refine(slow())(subject="x")
+        await asyncio.sleep(0)
+        return prediction
+
+    assert asyncio.run(main()).sentence == "red"
+
+
+def test_stop_at_once_makes_no_call():
+    async def main():
+        lm = slow()
+        run = refine(lm).start(subject="x")
+        run.stop()
+        with pytest.raises(RunStopped):
+            await run
+        assert lm.calls == []
+
+    asyncio.run(main())
+
+
+def test_cancellation_from_outside_stays_what_it_is_and_the_handle_keeps_the_attempts():
+    async def main():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.12):
+                await refine(slow())(subject="x")
+        assert dn.last_run().status == "cancelled"
+        assert len(dn.last_run().attempts) >= 2
+        task = asyncio.create_task(refine(slow())(subject="x"))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert not isinstance(caught.value, dn.RunInterrupted)
+
+    asyncio.run(main())
+
+
+def test_start_without_a_loop_says_what_to_do():
+    with pytest.raises(ScopeError, match="run_sync"):
+        refine(slow()).start(subject="x")
+
+
+def test_a_run_is_a_file_that_reopens_with_the_same_tables(tmp_path):
+    prediction = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(0, 1, feedback="f"), n=2).run_sync(subject="x")
+    run = dn.last_run()
+    again = dn.open_run(run.id)
+    assert again.status == "finished"
+    assert again.attempts.to_dict() == prediction.run.attempts.to_dict()
+    assert repr(again.diff(1, 2)) == repr(run.diff(1, 2))
+    assert again.calls.messages.tolist() == [[dict(m) for m in ms] for ms in run.calls.messages]
+    listed = dn.runs()
+    assert listed.id.tolist() == [run.id]
+    assert listed.status.tolist() == ["finished"]
+
+
+def test_run_files_are_for_their_owner_only():
+    dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(1), n=1).run_sync(subject="x")
+    path = dn.runs().path[0]
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_no_files_are_kept_when_none_are_wanted(tmp_path):
+    dn.configure(runs_dir=None)
+    dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(1), n=1).run_sync(subject="x")
+    assert dn.last_run().path is None
+    assert len(dn.last_run().attempts) == 1
+
+
+def test_a_run_folder_that_cannot_be_written_costs_the_file_and_not_the_run(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    dn.configure(runs_dir=str(tmp_path / "file" / "runs"))
+    assert dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(1), n=1).run_sync(subject="x")
+    with pytest.raises(JournalError):
+        dn.open_run(dn.last_run().id)
+    assert "could not be written" in caplog.text
+
+
+def test_a_torn_last_line_is_dropped_and_the_rest_is_there():
+    dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(0, 1), n=2, hints="feedback").run_sync(subject="x")
+    path = Path(dn.runs().path[0])
+    whole = path.read_bytes()
+    starts = [i + 1 for i, byte in enumerate(whole[:-1]) if byte == 10]
+    for cut in range(starts[0], len(whole), 7):
+        path.write_bytes(whole[:cut])
+        run = dn.open_run(path)
+        assert len(run.attempts) <= 2
+        assert run.status in ("unfinished", "pending", "finished")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "no header"),
+        ("not json\n", "no header"),
+        ('{"dspynb": 999}\n', "format 999.*upgrade"),
+        ('{"dspynb": 1}\nnonsense\n{"type": "RunEnded", "span": 1, "status": "finished"}\n', "line 2: damaged"),
+    ],
+)
+def test_a_file_that_is_no_run_is_told(tmp_path, content, says):
+    path = tmp_path / "x.jsonl"
+    path.write_text(content)
+    with pytest.raises(JournalError, match=says):
+        dn.open_run(path)
+
+
+def test_an_event_of_a_newer_version_is_passed_over(tmp_path):
+    path = tmp_path / "x.jsonl"
+    lines = [
+        {"dspynb": 1, "id": "x"},
+        {"type": "Teleported", "span": 3},
+        {"type": "RunEnded", "span": 1, "status": "stopped"},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    header, events = read_journal(path)
+    assert header["id"] == "x"
+    assert [type(e) for e in events] == [RunEnded]
+
+
+def test_a_listener_that_fails_is_dropped_and_the_run_goes_on(caplog):
+    class Broken:
+        def emit(self, event):
+            raise RuntimeError("broken view")
+
+    async def main():
+        run = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(1), n=1).start(subject="x")
+        run.listen(Broken())
+        return await run
+
+    assert asyncio.run(main()).score.value == 1.0
+    assert "was dropped" in caplog.text
+
+
+def test_events_can_be_followed_while_the_run_goes_on():
+    async def main():
+        run = dn.Refine(dn.Predict(Caption, lm=slow(0.01)), scores(0, 0, 1, feedback="f"), n=3).start(subject="x")
+        return [event async for event in run.events()]
+
+    events = asyncio.run(main())
+    assert sum(isinstance(e, AttemptEnded) for e in events) == 3
+    assert isinstance(events[-1], RunEnded)
+
+
+def test_a_diff_of_an_attempt_that_is_not_there_says_which_are():
+    dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(1), n=1).run_sync(subject="x")
+    with pytest.raises(InputError, match="no attempt 7; there are 1"):
+        dn.last_run().diff(1, 7)
+
+
+def test_a_diff_shows_the_words_that_changed_and_escapes_the_rest():
+    reward = lambda r, p: dn.Score(0, "<script>x</script>")  # noqa: E731
+    dn.Refine(dn.Predict(Caption, lm=echo_hint()), reward, n=2).run_sync(subject="x")
+    diff = dn.last_run().diff(1, 2)
+    assert "{+\n\nHint: <script>x</script>+}" in repr(diff)
+    assert "<script>" not in diff._repr_html_()
+    assert "&lt;script&gt;" in diff._repr_html_()
+
+
+def test_batch_keeps_order_and_gives_each_row_its_result_or_its_error():
+    def answer(request):
+        if "bad" in str(request.messages):
+            raise RuntimeError("no")
+        return chat(sentence="ok")
+
+    predict = dn.Predict(Caption, lm=dn.FunctionLM(answer))
+    rows = [{"subject": "a"}, {"subject": "bad"}, {"wrong": 1}, {"subject": "b"}]
+    results = asyncio.run(predict.batch(rows, concurrency=2))
+    assert [type(r).__name__ for r in results] == ["Prediction", "RuntimeError", "InputError", "Prediction"]
+    assert dn.last_run().status == "finished"
+
+
+def test_a_stopped_batch_keeps_the_rows_that_finished():
+    async def main():
+        predict = dn.Predict(Caption, lm=slow(0.03))
+        asyncio.get_running_loop().call_later(0.08, lambda: dn.last_run().stop())
+        return await predict.batch([{"subject": str(i)} for i in range(20)], concurrency=2)
+
+    results = asyncio.run(main())
+    assert len(results) == 20
+    kinds = [type(r).__name__ for r in results]
+    assert kinds[:2] == ["Prediction"] * 2
+    assert set(kinds[10:]) == {"RunStopped"}
