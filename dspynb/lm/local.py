@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib
 import json
 import os
 import secrets
@@ -264,9 +263,10 @@ class _Engine:
 
 def _xllamacpp() -> Any:
     try:
-        return importlib.import_module("xllamacpp")
+        import xllamacpp
     except ImportError as error:
         raise ConfigurationError(f'LocalLM needs xllamacpp: pip install "dspynb[local]" ({error})') from error
+    return xllamacpp
 
 
 # By process too: a forked child must not touch locks that were held when it was made.

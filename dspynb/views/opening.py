@@ -1,0 +1,94 @@
+"""Opening a view of a run: which one, and that it never hurts the run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from dspynb.events import Event, RunEnded
+from dspynb.views.notebook import Cell, in_ipython, pages
+from dspynb.views.text import TextView, summary
+
+if TYPE_CHECKING:
+    from dspynb.running import Run
+
+__all__ = ["attach"]
+
+_log = logging.getLogger("dspynb")
+
+_OLD_KERNEL = "on this kernel Stop works for start(); use the kernel's stop button here"
+
+
+def attach(run: Run, mode: str) -> None:
+    """Show the run: ``widget`` live, ``html`` at its end, both with static HTML as what remains; else lines of text.
+
+    Where there is no notebook, lines of text. A view that cannot be opened is logged; the run goes on.
+    """
+    try:
+        _open(run, mode if in_ipython() else "text")
+    except Exception:
+        _log.exception("the view of run %s could not be opened; the run goes on without it", run.id)
+
+
+def _open(run: Run, mode: str) -> None:
+    if mode not in ("widget", "html"):
+        _open_text(run)
+    elif run.done:
+        Cell(pages(run.fold(), run.path))
+    elif mode == "widget" and (loop := _loop(run)) is not None:
+        _open_widget(run, loop)
+    else:
+        run.listen(_AtTheEnd(run), replay=True)
+
+
+def _open_text(run: Run) -> None:
+    if run.done:
+        sys.stderr.write(summary(run.fold()) + "\n")
+    else:
+        run.listen(TextView(), replay=True)
+
+
+def _open_widget(run: Run, loop: asyncio.AbstractEventLoop) -> None:
+    from dspynb.views.live import LiveView
+    from dspynb.views.widget import LiveWidget, WidgetTransport
+
+    view = LiveView(run, loop, _note(run))
+    run.listen(view, replay=True)
+    try:
+        widget = LiveWidget(view.snapshot, view.message)
+        view.open(WidgetTransport(widget, Cell(widget), run))
+    except BaseException:
+        run.unlisten(view)
+        raise
+
+
+def _loop(run: Run) -> asyncio.AbstractEventLoop | None:
+    """The run's event loop; before it began, the one it is about to begin in."""
+    if run._loop is not None:
+        return run._loop
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _note(run: Run) -> str:
+    """What to say about Stop where a click waits for the cell: an awaited run on an old kernel."""
+    kernel = sys.modules.get("ipykernel")
+    old = kernel is not None and tuple(kernel.version_info[:2]) < (7, 4)
+    return _OLD_KERNEL if old and run._task is None else ""
+
+
+class _AtTheEnd:
+    """Holds a place in the output and fills it when the run ends."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._cell = Cell({"text/plain": f"{run.name}: running"})
+
+    def emit(self, event: Event) -> None:
+        """Wait for the end."""
+        if isinstance(event, RunEnded):
+            self._cell.replace(pages(self._run.fold(), self._run.path))

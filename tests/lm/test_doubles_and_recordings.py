@@ -1,0 +1,88 @@
+"""The public doubles and recordings: what they answer, and what they refuse."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import dspynb as dn
+from dspynb.errors import ConfigurationError, ModelError, RecordingMiss, ScriptExhausted
+from dspynb.lm import LMProtocol, request_key
+
+
+def ask(lm, text="hi", **kwargs):
+    return asyncio.run(lm.complete(dn.LMRequest(({"role": "user", "content": text},), **kwargs)))
+
+
+def test_every_model_keeps_the_protocol(tmp_path):
+    models = [dn.ScriptedLM([]), dn.FunctionLM(str), dn.LM("openai/x"), dn.LocalLM()]
+    models.append(dn.recorded(tmp_path / "r.jsonl", lm=models[0]))
+    assert all(isinstance(model, LMProtocol) for model in models)
+
+
+def test_a_script_answers_in_order_keeps_what_it_was_asked_and_runs_out():
+    lm = dn.ScriptedLM(["a", dn.LMReply("b"), ValueError("c")])
+    assert [ask(lm).text, ask(lm).text] == ["a", "b"]
+    with pytest.raises(ValueError, match="c"):
+        ask(lm)
+    with pytest.raises(ScriptExhausted, match="has 3 replies"):
+        ask(lm)
+    assert len(lm.requests) == 4
+
+
+def test_a_function_may_be_async_and_must_answer_text():
+    async def answer(request):
+        return request.messages[0]["content"].upper()
+
+    assert ask(dn.FunctionLM(answer)).text == "HI"
+    with pytest.raises(ModelError, match="answered with int"):
+        ask(dn.FunctionLM(lambda r: 5))
+    with pytest.raises(ConfigurationError, match="takes a function"):
+        dn.FunctionLM("text")
+
+
+def test_a_recording_serves_what_it_has_and_records_what_is_missing(tmp_path):
+    path = tmp_path / "deep" / "r.jsonl"
+    inner = dn.ScriptedLM(["first", "second"], adapter="prefill")
+    lm = dn.recorded(path, lm=inner)
+    assert (ask(lm, "a").text, ask(lm, "a").text, ask(lm, "a", rollout=1).text) == ("first", "first", "second")
+    again = dn.recorded(path)
+    reply = ask(again, "a", rollout=1)
+    assert (reply.text, reply.cached) == ("second", True)
+    assert (again.name, again.adapter) == ("scripted", "prefill")
+    with pytest.raises(RecordingMiss, match="'never asked' \\(rollout 0\\); record it"):
+        ask(again, "never asked")
+
+
+def test_live_mode_passes_recordings_by_and_writes_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "r.jsonl"
+    ask(dn.recorded(path, lm=dn.ScriptedLM(["old"])))
+    before = path.read_bytes()
+    monkeypatch.setenv("DSPYNB_LIVE", "1")
+    assert ask(dn.recorded(path, lm=dn.ScriptedLM(["new"]))).text == "new"
+    assert path.read_bytes() == before
+
+
+def test_a_recording_that_is_missing_or_damaged_is_told(tmp_path):
+    with pytest.raises(ConfigurationError, match="no recording"):
+        dn.recorded(tmp_path / "none.jsonl")
+    with pytest.raises(ConfigurationError, match="needs lm="):
+        dn.recorded(tmp_path / "none.jsonl", strict=False)
+    (tmp_path / "bad.jsonl").write_text('{"key": 1}\nnonsense\n')
+    with pytest.raises(ConfigurationError, match="line 2: not a recorded reply"):
+        dn.recorded(tmp_path / "bad.jsonl")
+
+
+def test_the_key_of_a_request_changes_with_all_that_changes_a_reply():
+    base = dict(messages=({"role": "user", "content": "x"},), settings={"temperature": 0.5, "seed": 1})
+    keys = {
+        request_key(dn.LMRequest(**base)),
+        request_key(dn.LMRequest(**base, rollout=1)),
+        request_key(dn.LMRequest(**{**base, "settings": {"temperature": 0.6, "seed": 1}})),
+        request_key(dn.LMRequest(**base, response_format={"type": "object"})),
+        request_key(dn.LMRequest(**{**base, "messages": ({"role": "user", "content": "y"},)})),
+    }
+    assert len(keys) == 5
+    reordered = {**base, "settings": {"seed": 1, "temperature": 0.5}}
+    assert request_key(dn.LMRequest(**reordered)) == request_key(dn.LMRequest(**base))
