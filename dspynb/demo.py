@@ -50,9 +50,14 @@ async def hints_or_not(
     import pandas as pd
 
     caption = dn.Predict(Caption)
-    settings = {"reward": short_and_blue, "n": n, "threshold": THRESHOLD, "temperature": TEMPERATURE}
-    programs = {"BestOfN, no hints": dn.BestOfN(caption, **settings), "Refine, with hints": dn.Refine(caption, **settings)}
-    rows, results, done = [], [], 0
+    settings: dict[str, Any] = {"reward": short_and_blue, "n": n, "threshold": THRESHOLD, "temperature": TEMPERATURE}
+    programs = {
+        "BestOfN, no hints": dn.BestOfN(caption, **settings),
+        "Refine, with hints": dn.Refine(caption, **settings),
+    }
+    rows: list[dict[str, Any]] = []
+    results: list[Any] = []
+    done = 0
     for name, program in programs.items():
         began, results = time.perf_counter(), []
         for subject in subjects:

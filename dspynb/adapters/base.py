@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from dspynb.adapters.values import to_text
@@ -50,7 +51,7 @@ class Adapter(ABC):
         hint: str | None = None,
     ) -> Messages:
         """All messages of a request. ``instruction`` overrides the signature's for this call."""
-        system = self.format_system(signature, signature.instruction if instruction is None else instruction)
+        system = _system(self, signature, signature.instruction if instruction is None else instruction)
         turns: list[dict[str, Any]] = [{"role": "system", "content": system}]
         for demo in demos:
             turns += [
@@ -70,6 +71,12 @@ class Adapter(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+@lru_cache(maxsize=1024)
+def _system(adapter: Adapter, signature: type[Signature], instruction: str) -> str:
+    """Written once, not once a call: a program's system messages change only with its instructions."""
+    return adapter.format_system(signature, instruction)
 
 
 def shown(fields: Mapping[str, Field], values: Mapping[str, Any]) -> list[tuple[Field, str]]:

@@ -15,7 +15,7 @@ from dspynb.errors import DspynbError, InputError, ParseError, shorten
 from dspynb.events import PredictorCalled, new_span
 from dspynb.lm import LMProtocol, LMReply, LMRequest, resolve_lm
 from dspynb.modules.module import Module
-from dspynb.scope import Scope, current_scope, setting
+from dspynb.scope import Reading, Scope, current_scope, setting
 from dspynb.signatures import Signature, as_signature
 
 __all__ = ["Predict", "with_hint"]
@@ -96,31 +96,31 @@ class Predict(Module):
         prediction.meta.usage, prediction.meta.calls = event.usage, (event,)
         return prediction
 
-    def effective(self, scope: Scope) -> tuple[str, Sequence[Mapping[str, Any]]]:
+    def effective(self, reading: Reading) -> tuple[str, Sequence[Mapping[str, Any]]]:
         """Instruction and demos in force: the signature's, replaced by the predictor's own, then by the scoped
         candidate's; then the scoped hints composed onto it, outermost first."""
         instruction = self.signature.instruction if self.instruction is None else self.instruction
         demos: Sequence[Mapping[str, Any]] = self.demos
-        if (candidate := scope.candidate_for(self.uid)) is not None:
-            instruction = instruction if candidate[0] is None else candidate[0]
-            demos = demos if candidate[1] is None else candidate[1]
-        return with_hint(instruction, scope.composed_hint(self.uid, "instruction")), demos
+        if reading.candidate is not None:
+            instruction = instruction if reading.candidate[0] is None else reading.candidate[0]
+            demos = demos if reading.candidate[1] is None else reading.candidate[1]
+        return with_hint(instruction, reading.hint("instruction")), demos
 
     def _prepare(self, scope: Scope, inputs: Mapping[str, Any]) -> _Call:
         """All that depends on the scope, read before anything is awaited."""
-        scope.warn_if_orphan()
+        reading = scope.read(self.uid)
         path = _path(scope, self)
         values = self.signature.check_inputs(inputs, path)
         lm = resolve_lm(self.lm if self.lm is not None else setting("lm", scope))
         adapter = resolve_adapter(self.adapter or setting("adapter", scope) or getattr(lm, "adapter", None))
-        instruction, demos = self.effective(scope)
+        instruction, demos = self.effective(reading)
         try:
             messages = adapter.format(
                 self.signature,
                 values,
                 instruction=instruction,
                 demos=demos,
-                hint=scope.composed_hint(self.uid, "field"),
+                hint=reading.hint("field"),
             )
         except DspynbError:
             raise
@@ -133,7 +133,7 @@ class Predict(Module):
             response_format=adapter.response_format(self.signature) if constrained else None,
             rollout=scope.settings.get("rollout", 0),
         )
-        return _Call(scope, self.uid, path, values, lm, adapter, request)
+        return _Call(scope, self.uid, path, values, reading.hint(), lm, adapter, request)
 
 
 def _path(scope: Scope, predictor: Predict) -> str:
@@ -149,6 +149,7 @@ class _Call:
     uid: str
     path: str
     inputs: Mapping[str, Any]
+    hint: str | None
     lm: LMProtocol
     adapter: Adapter
     request: LMRequest
@@ -165,7 +166,7 @@ class _Call:
             uid=self.uid,
             inputs=self.inputs,
             messages=self.request.messages,
-            hint=self.scope.composed_hint(self.uid),
+            hint=self.hint,
             reply=None if reply is None else reply.text,
             outputs=outputs,
             error=None if error is None else shorten(f"{type(error).__name__}: {error}", 1000),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from types import CodeType, MappingProxyType, TracebackType
@@ -20,7 +20,7 @@ from dspynb.errors import ScopeClosedWarning
 if TYPE_CHECKING:
     from dspynb.events import Event, Sink
 
-__all__ = ["Attempt", "HintLayer", "Layer", "Lease", "RunPort", "Scope", "current_attempt", "current_scope"]
+__all__ = ["Attempt", "HintLayer", "Layer", "Lease", "Reading", "RunPort", "Scope", "current_attempt", "current_scope"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -73,9 +73,21 @@ class HintLayer:
     by_uid: Mapping[str, str] = field(default_factory=_nothing)
     hint_as: HintAs = "instruction"
 
-    def get(self, uid: str | None) -> str | None:
-        """The hint for a predictor, or the untargeted text alone when ``uid`` is None."""
-        return self.text if uid is None else self.by_uid.get(uid, self.text)
+    def get(self, uid: str) -> str | None:
+        """The hint for a predictor; for a uid that no predictor has, the untargeted text alone."""
+        return self.by_uid.get(uid, self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a scope says about one predictor: its hints, outermost first, and the candidate's (instruction, demos)."""
+
+    hints: tuple[tuple[HintAs, str], ...]
+    candidate: Any
+
+    def hint(self, hint_as: HintAs | None = None) -> str | None:
+        """The composed hint, a line each; of one kind, or all. None when there is none."""
+        return "\n".join(text for kind, text in self.hints if hint_as in (None, kind)) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,73 +113,80 @@ class Scope:
     span: int = 0
     attempt: Attempt | None = None
 
-    def chain(self) -> Iterator[Scope]:
-        """The layers, innermost first."""
+    # The readers below are plain loops: they run several times a model call.
+
+    def read(self, uid: str) -> Reading:
+        """All that the layers say about a predictor. Layers whose block has ended lend nothing, and warn once."""
+        hints: list[tuple[HintAs, str]] = []
+        candidate, masked = None, False
         layer: Scope | None = self
         while layer is not None:
-            yield layer
-            layer = layer.parent
-
-    def open_layers(self) -> Iterator[Scope]:
-        """The layers whose block is still running."""
-        return (layer for layer in self.chain() if layer.lease is None or not layer.lease.closed)
-
-    def visible(self) -> Iterator[Scope]:
-        """The open layers down to the first mask."""
-        for layer in self.chain():
-            if layer.lease is None or not layer.lease.closed:
-                yield layer
-            if layer.masks:
-                return
-
-    def composed_hint(self, uid: str | None, hint_as: HintAs | None = None) -> str | None:
-        """The hints in force for a predictor, outermost first, a line each; None when there are none."""
-        texts = [
-            text
-            for layer in self.visible()
-            if layer.hints and hint_as in (None, layer.hints.hint_as) and (text := layer.hints.get(uid))
-        ]
-        return "\n".join(reversed(texts)) if texts else None
-
-    def candidate_for(self, uid: str) -> Any:
-        """The innermost scoped candidate's entry for a predictor, or None."""
-        for layer in self.visible():
-            if layer.candidate is not None and uid in layer.candidate:
-                return layer.candidate[uid]
-        return None
-
-    def warn_if_orphan(self) -> None:
-        """Issue each closed layer's ScopeClosedWarning, once a layer."""
-        for layer in self.chain():
             if layer.lease is not None and layer.lease.closed:
                 layer.lease.warn()
+            elif not masked:
+                if layer.hints is not None and (text := layer.hints.get(uid)):
+                    hints.append((layer.hints.hint_as, text))
+                if candidate is None and layer.candidate is not None:
+                    candidate = layer.candidate.get(uid)
+            masked = masked or layer.masks
+            layer = layer.parent
+        hints.reverse()
+        return Reading(tuple(hints), candidate)
+
+    def untargeted_hint(self) -> str | None:
+        """The hints in force here that are addressed to no one in particular, outermost first."""
+        return self.read("").hint()
 
     def emit(self, event: Event) -> None:
         """Hand an event to every open run and trace of the chain; a mask keeps it from the traces below."""
         masked = False
-        for layer in self.chain():
+        layer: Scope | None = self
+        while layer is not None:
             if layer.lease is None or not layer.lease.closed:
                 if layer.port is not None:
                     layer.port.emit(event)
                 if layer.trace is not None and not masked:
                     layer.trace.emit(event)
             masked = masked or layer.masks
+            layer = layer.parent
 
     def admit(self) -> None:
         """Ask every run of the chain, open or ended, whether one more model call may start."""
-        for layer in self.chain():
+        layer: Scope | None = self
+        while layer is not None:
             if layer.port is not None:
                 layer.port.admit()
+            layer = layer.parent
 
     @property
     def open_run(self) -> RunPort | None:
         """The nearest run that has not ended."""
-        return next((layer.port for layer in self.open_layers() if layer.port is not None), None)
+        layer: Scope | None = self
+        while layer is not None:
+            if layer.port is not None and not (layer.lease and layer.lease.closed):
+                return layer.port
+            layer = layer.parent
+        return None
 
     @property
     def open_span(self) -> int:
         """The nearest span that has not ended, 0 for none."""
-        return next((layer.span for layer in self.open_layers() if layer.span), 0)
+        layer: Scope | None = self
+        while layer is not None:
+            if layer.span and not (layer.lease and layer.lease.closed):
+                return layer.span
+            layer = layer.parent
+        return 0
+
+    @property
+    def open_attempt(self) -> Attempt | None:
+        """The nearest attempt that has not ended."""
+        layer: Scope | None = self
+        while layer is not None:
+            if layer.attempt is not None and not (layer.lease and layer.lease.closed):
+                return layer.attempt
+            layer = layer.parent
+        return None
 
     def run(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call ``fn`` under this scope (see also ``carry``)."""
@@ -197,7 +216,7 @@ def current_scope() -> Scope:
 
 def current_attempt() -> Attempt | None:
     """The number and wave of the attempt this code runs in, or None outside of one."""
-    return next((layer.attempt for layer in current_scope().open_layers() if layer.attempt), None)
+    return current_scope().open_attempt
 
 
 class Layer:

@@ -85,4 +85,4 @@ def current_hint(predictor: Addressable | None = None) -> str | None:
     """
     if predictor is not None and not isinstance(predictor, Addressable):
         raise HintError(f"current_hint takes a predictor, got {type(predictor).__name__}")
-    return current_scope().composed_hint(None if predictor is None else predictor.uid)
+    return current_scope().untargeted_hint() if predictor is None else current_scope().read(predictor.uid).hint()

@@ -1,7 +1,7 @@
 """The live view's timing: events come in at any rate and from any thread, changed rows go out in batches.
 
-Nothing here knows of widgets; what goes out is handed to a ``Transport``. Each batch has a number, and each row in it is
-whole, so a front end that sees a gap asks for a snapshot and has lost nothing.
+Nothing here knows of widgets; what goes out is handed to a ``Transport``. Each batch has a number, and each row in it
+is whole, so a front end that sees a gap asks for a snapshot and has lost nothing.
 """
 
 from __future__ import annotations

@@ -41,13 +41,15 @@ class Row(TypedDict):
 
 
 class Header(TypedDict):
-    """What is said above the rows. ``facts`` are ready to show; ``low`` and ``high`` are the ends of the score bars."""
+    """What is said above the rows. ``result`` (best or mean score) and ``facts`` (what it cost) are ready to show;
+    ``low`` and ``high`` are the ends of the score bars; ``columns`` head the second column and the outputs."""
 
     mode: str
     state: str
     name: str
     kind: str
     progress: str
+    result: str
     facts: list[str]
     elapsed: float | None
     columns: list[str]
@@ -83,7 +85,8 @@ class RunState:
     def _attempts(self) -> tuple[list[Row], dict[str, Any]]:
         searches = [self.search] if self.search in self.fold.searches() else self._outer_searches()
         found = [(s, row) for s, search in enumerate(searches) for row in self.fold.children(search)]
-        rows, before = [], None
+        rows: list[Row] = []
+        before: AttemptRow | None = None
         for s, row in found[:MOST_ROWS]:
             previous = before if before is not None and before.parent == row.parent else None
             rows.append(self._attempt(row, previous, s, several=len(searches) > 1))
@@ -124,12 +127,10 @@ class RunState:
         shown = spans[:MOST_ROWS] + [span for span in failed if span.span not in late][:MOST_FAILED]
         chosen = {key: next((a for a in tried if a.best), None) for key, tried in attempts.items()}
         scores = [a.score for a in chosen.values() if a and a.score is not None]
-        return [_batch_row(i, span, attempts.get(span.span, []), chosen.get(span.span)) for i, span in enumerate(shown)], {
-            "all": len(spans),
-            "done": sum(span.done for span in spans),
-            "failed": len(failed),
-            "mean": sum(scores) / len(scores) if scores else None,
-        }
+        rows = [_batch_row(i, span, attempts.get(span.span, []), chosen.get(span.span)) for i, span in enumerate(shown)]
+        mean = sum(scores) / len(scores) if scores else None
+        done = sum(span.done for span in spans)
+        return rows, {"all": len(spans), "done": done, "failed": len(failed), "mean": mean}
 
     def _row_spans(self) -> Iterator[SpanRow]:
         """The outermost rows of batches, in the order in which they began."""
@@ -170,7 +171,8 @@ class RunState:
             "name": clip(started.name if started else "", 200),
             "kind": started.kind if started else "",
             "progress": _progress(mode, counts, started.settings.get("n") if started else None, fold),
-            "facts": self._facts(counts),
+            "result": _result(counts),
+            "facts": self._costs(),
             "elapsed": _elapsed(fold),
             "columns": [_ABOUT[mode], _unname_single(rows)],
             "low": min([0.0, *scores]),
@@ -178,10 +180,9 @@ class RunState:
             "notes": notes,
         }
 
-    def _facts(self, counts: dict[str, Any]) -> list[str]:
+    def _costs(self) -> list[str]:
         usage = self.fold.usage
-        facts = [f"{name} {number(counts[name])}" for name in ("best", "mean") if counts.get(name) is not None]
-        facts += [_count(len(self.fold.calls), "call"), _count(usage.tokens, "token")]
+        facts = [_count(len(self.fold.calls), "call"), *([_count(usage.tokens, "token")] if usage.tokens else [])]
         return [*facts, f"{usage.usd:.4f} USD"] if usage.usd else facts
 
 
@@ -231,6 +232,11 @@ def _progress(mode: Mode, counts: dict[str, Any], limit: Any, fold: Fold) -> str
         return f"{_count(counts['all'], 'attempt')} in {counts['searches']:,} searches"
     of = f" of {limit}" if isinstance(limit, int) else ""
     return f"attempt {counts['all']}{of}" if fold.ended is None else f"{counts['all']}{of} attempt{_s(counts['all'])}"
+
+
+def _result(counts: dict[str, Any]) -> str:
+    known = (f"{name} {number(counts[name])}" for name in ("best", "mean") if counts.get(name) is not None)
+    return next(known, "")
 
 
 def _count(n: int, unit: str) -> str:

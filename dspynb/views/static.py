@@ -38,7 +38,9 @@ def _css() -> str:
 
 def _header(header: Header, fold: Fold) -> str:
     seconds = [f"{header['elapsed']:.1f} s"] if fold.ended and header["elapsed"] is not None else []
-    facts = " · ".join(escape(fact) for fact in [header["progress"], *header["facts"], *seconds] if fact)
+    facts = " · ".join(
+        escape(fact) for fact in [header["progress"], header["result"], *header["facts"], *seconds] if fact
+    )
     state = header["state"]
     return (
         f"<div class='dspynb-head'><b class='dspynb-state dspynb-{escape(state)}'>{GLYPHS.get(state, '')} "

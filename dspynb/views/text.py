@@ -18,8 +18,7 @@ _MOST_LINES = 30
 def summary(fold: Fold, search: int = 0) -> str:
     """The run in a few lines, without times, ids or counts of tokens."""
     header, rows = RunState(fold, search).snapshot()
-    facts = [fact for fact in [header["progress"], *header["facts"][:1]] if fact and not fact.endswith(("call", "calls"))]
-    lines = [f"{header['name']}: {', '.join([header['state'], *facts])}"]
+    lines = [f"{header['name']}: {', '.join(filter(None, [header['state'], header['progress'], header['result']]))}"]
     cells = [["#", "state", "score", *header["columns"], "error"], *map(_cells, rows[:_MOST_LINES])]
     if rows:
         lines += _aligned(_without_empty(cells))

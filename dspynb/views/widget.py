@@ -25,7 +25,9 @@ class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc]  # untyped base
     _css = (_HERE / "live.css").read_text(encoding="utf-8")
     snapshot = traitlets.Dict().tag(sync=True, to_json=lambda _, widget: widget.read_snapshot())
 
-    def __init__(self, read_snapshot: Callable[[], dict[str, Any]], on_message: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(
+        self, read_snapshot: Callable[[], dict[str, Any]], on_message: Callable[[Mapping[str, Any]], None]
+    ) -> None:
         self.read_snapshot = read_snapshot
         super().__init__()
         self.on_msg(lambda _, content, __: on_message(content))

@@ -1,0 +1,196 @@
+"""A real JupyterLab in headless Chromium, for what no test without a browser can see.
+
+``Lab`` serves a folder of its own on loopback; ``Lab.page`` opens a notebook in it. Nothing of the user's Jupyter
+configuration, workspaces or browser profile is read or written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import nbformat
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+ROOT = Path(__file__).parents[2]
+
+
+def chromium() -> str | None:
+    """The path of a Chromium that is installed, or None."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Lab:
+    """A JupyterLab server over ``folder``; a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.token, self.port = folder, secrets.token_hex(8), _free_port()
+        self.work = folder / "work"
+        self.work.mkdir(parents=True)
+        self.base = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Lab:
+        own = {name: str(self.folder / name) for name in ("config", "data", "runtime", "settings", "workspaces")}
+        env = {
+            **os.environ,
+            "JUPYTER_CONFIG_DIR": own["config"],
+            "JUPYTER_DATA_DIR": own["data"],
+            "JUPYTER_RUNTIME_DIR": own["runtime"],
+            "JUPYTERLAB_SETTINGS_DIR": own["settings"],
+            "JUPYTERLAB_WORKSPACES_DIR": own["workspaces"],
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        }
+        options = [
+            "--no-browser",
+            "--allow-root",
+            "--ServerApp.ip=127.0.0.1",
+            f"--ServerApp.port={self.port}",
+            f"--IdentityProvider.token={self.token}",
+            f"--ServerApp.root_dir={self.work}",
+            "--LabApp.news_url=",
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        ]
+        self._log = (self.folder / "server.log").open("w")
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options], env=env, stdout=self._log, stderr=subprocess.STDOUT
+        )
+        try:
+            self._wait_until_up()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.terminate()
+        try:
+            self._server.wait(15)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+        self._log.close()
+
+    def _wait_until_up(self) -> None:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            try:
+                self.rest("GET", "status")
+            except OSError:
+                assert self._server.poll() is None, (self.folder / "server.log").read_text()
+                time.sleep(0.1)
+            else:
+                return
+        raise TimeoutError((self.folder / "server.log").read_text())
+
+    def rest(self, method: str, path: str) -> object:
+        """An answer of the server's REST interface."""
+        request = urllib.request.Request(  # noqa: S310  # our own loopback server
+            f"{self.base}/api/{path}", method=method, headers={"Authorization": f"token {self.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return json.loads(answer.read() or "null")
+
+    def shut_down_kernels(self) -> None:
+        """End all kernels, as if the server had been restarted."""
+        for session in self.rest("GET", "sessions"):
+            self.rest("DELETE", f"sessions/{session['id']}")
+
+    def theme(self, name: str) -> None:
+        """Use this theme in pages opened from now on: ``JupyterLab Light`` or ``JupyterLab Dark``."""
+        file = self.folder / "settings" / "@jupyterlab" / "apputils-extension" / "themes.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"theme": name}))
+
+    def write(self, name: str, *cells: str) -> Path:
+        """A notebook with these code cells."""
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        path = self.work / name
+        nbformat.write(notebook, path)
+        return path
+
+    @contextlib.contextmanager
+    def browser(self):
+        """A browser with an empty profile."""
+        from playwright.sync_api import sync_playwright
+
+        with sync_playwright() as playwright:
+            context = playwright.chromium.launch_persistent_context(
+                str(self.folder / f"profile-{secrets.token_hex(4)}"),
+                executable_path=chromium(),
+                headless=True,
+                viewport={"width": 1280, "height": 1000},
+                args=FLAGS,
+            )
+            try:
+                yield context
+            finally:
+                context.close()
+
+    def open(self, context, name: str) -> NotebookPage:
+        """A notebook in a page of its own, its kernel ready."""
+        return NotebookPage(self, context.new_page(), name)
+
+
+class NotebookPage:
+    """A notebook in the browser. ``page`` is Playwright's; ``errors`` are uncaught errors of the page."""
+
+    def __init__(self, lab: Lab, page, name: str) -> None:
+        self.lab, self.page, self.name = lab, page, name
+        self.errors: list[str] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.set_default_timeout(30_000)
+        self.reload()
+
+    def reload(self) -> None:
+        """Open the notebook from its file."""
+        self.page.goto(f"{self.lab.base}/lab/tree/{self.name}?reset&token={self.lab.token}")
+        self.page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+        self.page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
+
+    def run_all(self) -> None:
+        """Run all cells; does not wait for them."""
+        self.page.click('.lm-MenuBar-itemLabel:text-is("Run")')
+        self.page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
+
+    def wait_for_output(self, text: str) -> str:
+        """The text of the first output that has this in it."""
+        output = self.page.locator(f'.jp-OutputArea-output:has-text("{text}")').first
+        output.wait_for()
+        return output.inner_text()
+
+    def save(self) -> dict:
+        """Save, and the notebook's JSON as it is in the file then."""
+        path = self.lab.work / self.name
+        before = path.stat().st_mtime_ns
+        self.page.keyboard.press("Control+s")
+        until = time.monotonic() + 15
+        while path.stat().st_mtime_ns == before and time.monotonic() < until:
+            self.page.wait_for_timeout(100)
+        self.page.wait_for_timeout(300)
+        return json.loads(path.read_text())
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
