@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from dspynb.running import open_run as open_run
     from dspynb.running import run_sync as run_sync
     from dspynb.running import runs as runs
+    from dspynb.running import trace as trace
+    from dspynb.scope import candidate as candidate
     from dspynb.scope import carry as carry
     from dspynb.scope import configure as configure
     from dspynb.scope import context as context
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from dspynb.scope import current_hint as current_hint
     from dspynb.scope import current_scope as current_scope
     from dspynb.scope import hints as hints
+    from dspynb.scope import snapshot as snapshot
     from dspynb.signatures import Input as Input
     from dspynb.signatures import Output as Output
     from dspynb.signatures import Signature as Signature
@@ -53,8 +56,9 @@ _HOMES = {
     "dspynb.errors": ("AllAttemptsFailed", "DspynbError", "RunInterrupted", "RunStopped", "ScopeClosedWarning"),
     "dspynb.lm": ("LM", "FunctionLM", "LMReply", "LMRequest", "LocalLM", "ScriptedLM", "recorded"),
     "dspynb.modules": ("BestOfN", "Module", "Predict", "Refine"),
-    "dspynb.running": ("Run", "last_run", "open_run", "run_sync", "runs"),
+    "dspynb.running": ("Run", "last_run", "open_run", "run_sync", "runs", "trace"),
     "dspynb.scope": (
+        "candidate",
         "carry",
         "configure",
         "context",
@@ -62,6 +66,7 @@ _HOMES = {
         "current_hint",
         "current_scope",
         "hints",
+        "snapshot",
     ),
     "dspynb.signatures": ("Input", "Output", "Signature"),
 }

@@ -79,6 +79,12 @@ class LM:
                 text = text.replace(secret, "***")
         return text
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "_api_key": None,
+        }  # a key does not travel; the other side takes its own from the environment
+
     def __repr__(self) -> str:
         return f"LM({self.name!r})"
 

@@ -36,7 +36,8 @@ class LocalLM:
     ``temperature`` (0: greedy) and ``max_tokens`` are defaults that a request's settings override; above 0, each
     ``rollout`` of a request is another sample, the same one every time. ``n_ctx``: tokens of context a call.
     ``threads``: CPU threads. ``parallel``: calls at a time; above 1, neighbours may change a text. Nothing is loaded
-    before the first call; equal path, n_ctx, threads and parallel share one loaded model (about 300 MB).
+    before the first call, which holds the interpreter for about half a second; equal path, n_ctx, threads and
+    parallel share one loaded model (about 300 MB).
 
     Raises ConfigurationError for a missing file, a value below 1, an unknown setting, or without xllamacpp;
     DownloadError if the model cannot be fetched; ModelError if a call fails, or after a fork.
@@ -101,7 +102,7 @@ class LocalLM:
         }
 
     def _run(self, engine: _Engine, body: dict[str, Any], stopped: Callable[[], bool]) -> LMReply:
-        # On the worker thread: the first call downloads and loads, and the event loop stays free meanwhile.
+        # On the worker thread: the event loop stays free, except that xllamacpp keeps the GIL while it loads.
         path = self.path
         server = engine.loaded(smollm2_path if path is None else lambda: _existing(path))
         started = time.perf_counter()
@@ -252,6 +253,7 @@ class _Engine:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self._threads
         params.n_batch = params.n_ubatch = 64  # a stop takes effect between batches: about 0.6 s on one slow core
         params.prefill_assistant, params.warmup, params.verbosity = True, False, -1
+        params.fit_params = False  # it loads everything twice, and may change n_ctx where memory is short
         # Greedy text can differ between a cached and an uncached prefix; and the caches may grow to 8 GB.
         params.cache_prompt, params.cache_idle_slots = False, False
         params.cache_ram_mib, params.n_ctx_checkpoints = 0, 0

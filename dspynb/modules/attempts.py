@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction, Score, Usage
 from dspynb.errors import ConfigurationError, InputError, RunStopped, shorten
-from dspynb.events import AttemptEnded, AttemptStarted, Event, Hint, PredictorCalled, new_span
+from dspynb.events import AttemptEnded, AttemptStarted, Hint, PredictorCalled, new_span
+from dspynb.running import Trace
 from dspynb.scope import Attempt, HintLayer, Layer, Scope, current_scope
 
 if TYPE_CHECKING:
     from dspynb.modules.module import Module
     from dspynb.modules.scoring import Scorer
 
-__all__ = ["AttemptPlan", "AttemptResult", "CallTrace", "cancelled_attempt", "make_attempt"]
+__all__ = ["AttemptPlan", "AttemptResult", "cancelled_attempt", "make_attempt"]
 
 _ROLLOUTS = 1 << 20
 """Rollout ids of nested searches are digits in this base, so that no two attempts share one."""
@@ -64,20 +65,6 @@ class AttemptResult:
         return threshold is not None and self.score is not None and self.score.value >= threshold
 
 
-class CallTrace:
-    """Collects the program's calls as they are emitted."""
-
-    __slots__ = ("calls",)
-
-    def __init__(self) -> None:
-        self.calls: list[PredictorCalled] = []
-
-    def emit(self, event: Event) -> None:
-        """Keep the event if it is a call."""
-        if isinstance(event, PredictorCalled):
-            self.calls.append(event)
-
-
 async def make_attempt(
     program: Module, inputs: Mapping[str, Any], reward: Scorer, plan: AttemptPlan, threshold: float | None
 ) -> AttemptResult:
@@ -88,7 +75,7 @@ async def make_attempt(
     scope, span, began = current_scope(), new_span(), time.perf_counter()
     started = AttemptStarted(span=span, parent=scope.open_span, attempt=plan.number, wave=plan.wave, hint=plan.shown)
     scope.emit(started)
-    trace = CallTrace()
+    trace = Trace()
     prediction, score, error = None, None, None
     with _attempt_layer(scope, plan, span, trace):
         try:
@@ -117,12 +104,12 @@ async def make_attempt(
     return result
 
 
-def _callers_mistake(error: Exception, trace: CallTrace) -> bool:
+def _callers_mistake(error: Exception, trace: Trace) -> bool:
     """Whether another attempt could not help: no model was ever asked, or the settings are wrong."""
     return isinstance(error, ConfigurationError) or (isinstance(error, InputError) and not trace.calls)
 
 
-def _attempt_layer(scope: Scope, plan: AttemptPlan, span: int, trace: CallTrace) -> Layer:
+def _attempt_layer(scope: Scope, plan: AttemptPlan, span: int, trace: Trace) -> Layer:
     settings: dict[str, Any] = {"rollout": scope.settings.get("rollout", 0) * _ROLLOUTS + plan.number - 1}
     if plan.temperature is not None:
         settings["sampling"] = {**scope.settings.get("sampling", {}), "temperature": plan.temperature}

@@ -102,8 +102,9 @@ class Predict(Module):
         instruction = self.signature.instruction if self.instruction is None else self.instruction
         demos: Sequence[Mapping[str, Any]] = self.demos
         if reading.candidate is not None:
-            instruction = instruction if reading.candidate[0] is None else reading.candidate[0]
-            demos = demos if reading.candidate[1] is None else reading.candidate[1]
+            part = reading.candidate
+            instruction = instruction if part.instruction is None else part.instruction
+            demos = demos if part.demos is None else part.demos
         return with_hint(instruction, reading.hint("instruction")), demos
 
     def _prepare(self, scope: Scope, inputs: Mapping[str, Any]) -> _Call:

@@ -1,5 +1,6 @@
 """What differs from attempt to attempt: settings, hints, candidates, spans. Scoped, never stored."""
 
+from dspynb.scope.candidates import candidate
 from dspynb.scope.carry import carry
 from dspynb.scope.core import (
     Attempt,
@@ -14,6 +15,7 @@ from dspynb.scope.core import (
 )
 from dspynb.scope.hints import address, current_hint, hints, mask
 from dspynb.scope.settings import configure, context, setting
+from dspynb.scope.snapshot import Snapshot, snapshot
 
 __all__ = [
     "Attempt",
@@ -23,7 +25,9 @@ __all__ = [
     "Reading",
     "RunPort",
     "Scope",
+    "Snapshot",
     "address",
+    "candidate",
     "carry",
     "configure",
     "context",
@@ -33,4 +37,5 @@ __all__ = [
     "hints",
     "mask",
     "setting",
+    "snapshot",
 ]

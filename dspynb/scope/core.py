@@ -7,9 +7,13 @@ trace or span. Settings are not leased: an orphan keeps its model.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 import sys
+import threading
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from types import CodeType, MappingProxyType, TracebackType
@@ -44,7 +48,7 @@ class RunPort(Protocol):
 class Lease:
     """Whether the block that opened a layer is still running, and where it was opened."""
 
-    __slots__ = ("closed", "code", "line", "name", "warned")
+    __slots__ = ("closed", "code", "line", "marker", "name", "warned")
 
     def __init__(self, name: str, depth: int = 2) -> None:
         frame = sys._getframe(depth)
@@ -52,17 +56,38 @@ class Lease:
         self.code: CodeType = frame.f_code
         self.line = frame.f_lineno
         self.closed = self.warned = False
+        self.marker: str | None = None  # a file that a snapshot made, removed when the block ends
+
+    def close(self) -> None:
+        """The block has ended."""
+        self.closed = True
+        if self.marker is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self.marker)  # noqa: PTH108  # no Path on the way of every attempt
 
     def warn(self) -> None:
         """Issue one ScopeClosedWarning, however often an orphan comes back."""
         if not self.warned:
             self.warned = True
             warnings.warn(
-                f"code that outlived {self.name} (opened at {self.code.co_filename}:{self.line}) made a call; "
+                f"{_who()} outlived {self.name} (opened at {self.code.co_filename}:{self.line}) and made a call; "
                 "its hints, candidate and trace no longer apply. Await it inside the block, or cancel it.",
                 ScopeClosedWarning,
                 stacklevel=3,
             )
+
+
+def _who() -> str:
+    """The orphan: its task and where its coroutine is written, or its thread."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    if task is None:
+        return f"code in the thread {threading.current_thread().name}"
+    code: CodeType | None = getattr(task.get_coro(), "cr_code", None)
+    where = f" (`{code.co_qualname}` at {code.co_filename}:{code.co_firstlineno})" if code else ""
+    return f"the task {task.get_name()}{where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +105,7 @@ class HintLayer:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a scope says about one predictor: its hints, outermost first, and the candidate's (instruction, demos)."""
+    """What a scope says about one predictor: its hints, outermost first, and the candidate's Part."""
 
     hints: tuple[tuple[HintAs, str], ...]
     candidate: Any
@@ -106,7 +131,7 @@ class Scope:
     lease: Lease | None = None
     settings: Mapping[str, Any] = field(default_factory=_nothing)  # merged with the parents'
     hints: HintLayer | None = None
-    candidate: Mapping[str, Any] | None = None  # predictor uid -> (instruction, demos)
+    candidate: Mapping[str, Any] | None = None  # predictor uid -> candidates.Part
     masks: bool = False  # hides the hints, candidates and traces of the layers below
     trace: Sink | None = None  # hears the program's events; those under a mask are not the program's
     port: RunPort | None = None  # the run this layer belongs to; hears everything
@@ -132,6 +157,14 @@ class Scope:
             layer = layer.parent
         hints.reverse()
         return Reading(tuple(hints), candidate)
+
+    def visible(self) -> Iterator[Scope]:
+        """The layers whose block is still running, innermost first, down to the first mask."""
+        layer: Scope | None = self
+        while layer is not None:
+            if layer.lease is None or not layer.lease.closed:
+                yield layer
+            layer = None if layer.masks else layer.parent
 
     def untargeted_hint(self) -> str | None:
         """The hints in force here that are addressed to no one in particular, outermost first."""
@@ -240,7 +273,7 @@ class Layer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._lease is not None:
-            self._lease.closed = True  # before the reset: no moment in which an ended block still lends
+            self._lease.close()  # before the reset: no moment in which an ended block still lends
         leave(self._token)
 
 

@@ -6,7 +6,7 @@
 
 const GLYPHS = {
   passed: "✓", done: "✓", finished: "✓", scored: "○", failed: "✕", cancelled: "⊘",
-  stopped: "■", interrupted: "■", running: "…", pending: "…", "stopping…": "■",
+  stopped: "■", interrupted: "■", running: "●", pending: "●", "stopping…": "■",
 };
 
 function h(tag, className = "", ...children) {
@@ -149,7 +149,7 @@ function labelCell(row) {
 }
 
 function textCell(className, nodes) {
-  return h("td", className, h("div", "dspynb-text", ...(nodes.length ? nodes : ["–"])));
+  return nodes.length ? h("td", className, h("div", "dspynb-text", ...nodes)) : h("td", "dspynb-none", "–");
 }
 
 function createTable(store, select) {

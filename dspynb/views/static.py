@@ -16,7 +16,7 @@ __all__ = ["GLYPHS", "static_html"]
 
 GLYPHS = {
     "passed": "✓", "done": "✓", "finished": "✓", "scored": "○", "failed": "✕", "cancelled": "⊘", "stopped": "■",
-    "interrupted": "■", "running": "…", "pending": "…",
+    "interrupted": "■", "running": "●", "pending": "●",
 }  # fmt: skip
 """A sign beside each state, so that colour is never the only one. ``live.js`` has the same."""
 
@@ -57,13 +57,15 @@ def _shown(rows: Iterable[Row]) -> dict[str, bool]:
         "feedback": any(row["feedback"] for row in rows),
         "error": any(row["error"] for row in rows),
         "seconds": any(row["seconds"] is not None for row in rows),
+        "tokens": any(row["tokens"] for row in rows),
     }
 
 
 def _head(header: Header, shown: dict[str, bool]) -> str:
     about, outputs = header["columns"]
     names = ["#", about, *_if(shown["score"], "score"), outputs, *_if(shown["feedback"], "feedback")]
-    names += [*_if(shown["error"], "error"), *_if(shown["seconds"], "seconds"), "tokens"]
+    names += [*_if(shown["error"], "error"), *_if(shown["seconds"], "seconds")]
+    names += _if(shown["tokens"], "tokens")
     return "<thead><tr>" + "".join(f"<th scope='col'>{escape(name)}</th>" for name in names) + "</tr></thead>"
 
 
@@ -81,7 +83,7 @@ def _row(header: Header, row: Row, shown: dict[str, bool]) -> str:
         *_if(shown["feedback"], _cell(escape(row["feedback"]), "feedback")),
         *_if(shown["error"], _cell(escape(row["error"]), "error")),
         *_if(shown["seconds"], _cell("" if row["seconds"] is None else f"{row['seconds']:.2f}", "number")),
-        _cell(f"{row['tokens']:,}" if row["tokens"] else "", "number"),
+        *_if(shown["tokens"], _cell(f"{row['tokens']:,}" if row["tokens"] else "", "number")),
     ]
     return f"<tr class='dspynb-row{best}'>{''.join(cells)}</tr>{_detail(row, len(cells))}"
 
@@ -96,7 +98,7 @@ def _label(row: Row) -> str:
 
 
 def _cell(inner: str, kind: str) -> str:
-    return f"<td class='dspynb-{kind}'><div class='dspynb-text'>{inner or '–'}</div></td>"
+    return f"<td class='dspynb-{kind}'><div class='dspynb-text'>{inner}</div></td>" if inner else "<td class='dspynb-none'>–</td>"
 
 
 def _named(parts: Named) -> str:

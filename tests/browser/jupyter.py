@@ -47,6 +47,7 @@ class Lab:
         self.work = folder / "work"
         self.work.mkdir(parents=True)
         self.base = f"http://127.0.0.1:{self.port}"
+        self._setting("notification", {"fetchNews": "false", "checkForUpdates": False})
 
     def __enter__(self) -> Lab:
         own = {name: str(self.folder / name) for name in ("config", "data", "runtime", "settings", "workspaces")}
@@ -116,9 +117,12 @@ class Lab:
 
     def theme(self, name: str) -> None:
         """Use this theme in pages opened from now on: ``JupyterLab Light`` or ``JupyterLab Dark``."""
-        file = self.folder / "settings" / "@jupyterlab" / "apputils-extension" / "themes.jupyterlab-settings"
+        self._setting("themes", {"theme": name})
+
+    def _setting(self, name: str, value: dict) -> None:
+        file = self.folder / "settings" / "@jupyterlab" / "apputils-extension" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"theme": name}))
+        file.write_text(json.dumps(value))
 
     def write(self, name: str, *cells: str) -> Path:
         """A notebook with these code cells."""
@@ -165,7 +169,18 @@ class NotebookPage:
         """Open the notebook from its file."""
         self.page.goto(f"{self.lab.base}/lab/tree/{self.name}?reset&token={self.lab.token}")
         self.page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+        self._wait_for_kernel()
         self.page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
+        self.page.wait_for_timeout(500)  # the page asks for a kernel by a dialog if cells are run before it has noticed
+
+    def _wait_for_kernel(self) -> None:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            states = [s["kernel"]["execution_state"] for s in self.lab.rest("GET", "sessions") if s["path"] == self.name]
+            if states == ["idle"]:
+                return
+            self.page.wait_for_timeout(100)
+        raise TimeoutError(f"the kernel of {self.name} did not get ready")
 
     def run_all(self) -> None:
         """Run all cells; does not wait for them."""

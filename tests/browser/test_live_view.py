@@ -21,7 +21,7 @@ pytestmark = [
 SHOTS = os.environ.get("DSPYNB_SHOTS")
 """A folder for screenshots, if they are wanted."""
 
-SETUP = '''
+STORY = '''
 import asyncio
 import dspynb as dn
 
@@ -38,25 +38,23 @@ SENTENCES = [
     "The blue ocean never rests.",
 ]
 
-async def model(request):
-    await asyncio.sleep(PACE)
-    if FAIL == request.rollout:
-        return "I would rather not."
-    sentence = SENTENCES[min(request.rollout, 4)]
-    return f"[[ ## sentence ## ]]\\n{sentence}\\n\\n[[ ## completed ## ]]"
+def writer(pace, fail):
+    async def model(request):
+        await asyncio.sleep(pace)
+        if fail == request.rollout:
+            return "I would rather not."
+        sentence = SENTENCES[min(request.rollout, 4)]
+        return f"[[ ## sentence ## ]]\\n{sentence}\\n\\n[[ ## completed ## ]]"
+    return dn.FunctionLM(model)
 
 def reward(row, prediction):
     words = len(prediction.sentence.split())
     missing = [] if words < 10 else [f"Use fewer than 10 words; you used {words}."]
     missing += [] if "blue" in prediction.sentence else ["Use the word 'blue'."]
     return dn.Score(1 - 0.5 * len(missing), feedback=" ".join(missing) or "Good.")
-
-refine = dn.Refine(dn.Predict(Caption, lm=dn.FunctionLM(model)), reward, n=N)
 '''
-AWAITED = """
-prediction = await refine(subject="the ocean")
-print("RESULT", prediction.score.value, prediction.run.status)
-"""
+AWAITED = """prediction = await refine(subject="the ocean")
+print("RESULT", prediction.score.value, prediction.run.status)"""
 ROWS = ".dspynb-live tr[data-key]"
 
 
@@ -72,7 +70,9 @@ def notebook(lab, request):
 
         def open_with(*cells, pace=0.5, n=5, fail=-1):
             name = f"{request.node.name}.ipynb"
-            lab.write(name, f"PACE, N, FAIL = {pace}, {n}, {fail}", SETUP, *cells)
+            setup = f"refine = dn.Refine(dn.Predict(Caption, lm=writer({pace}, fail={fail})), reward, n={n})"
+            (lab.work / "story.py").write_text(STORY)
+            lab.write(name, "import dspynb as dn\nfrom story import Caption, reward, writer", setup, *cells)
             return lab.open(context, name)
 
         yield open_with

@@ -1,0 +1,72 @@
+"""Candidates: instructions and demos that replace predictors' own for the length of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from dspynb.errors import InputError, nearest
+from dspynb.scope.core import Layer, Scope
+
+__all__ = ["Part", "candidate", "parts_of", "resolve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a candidate says of one predictor; None leaves the predictor's own."""
+
+    instruction: str | None = None
+    demos: tuple[Mapping[str, Any], ...] | None = None
+
+
+def parts_of(parts: Mapping[str, Any]) -> dict[str, Part]:
+    """Path → Part, from an instruction, a mapping with ``instruction`` and ``demos``, or a Part. Raises InputError."""
+    if not isinstance(parts, Mapping):
+        raise InputError(f"a candidate maps predictor paths to instructions, got {type(parts).__name__}")
+    return {path: _part(path, value) for path, value in parts.items()}
+
+
+def _part(path: Any, value: Any) -> Part:
+    if not isinstance(path, str):
+        raise InputError(f"a candidate is keyed by dotted paths, not by {type(path).__name__}")
+    if isinstance(value, Part):
+        return value
+    if isinstance(value, str):
+        return Part(value)
+    if isinstance(value, Mapping) and set(value) <= {"instruction", "demos"}:
+        instruction, demos = value.get("instruction"), value.get("demos")
+        if isinstance(instruction, str | None) and isinstance(demos, Sequence | None) and not isinstance(demos, str):
+            return Part(instruction, None if demos is None else tuple(demos))
+    raise InputError(f"the candidate for {path!r} must be an instruction or {{'instruction': …, 'demos': […]}}")
+
+
+def resolve(parts: Mapping[str, Part], program: Any) -> dict[str, Part]:
+    """Predictor uid → Part. Raises InputError for a path that the program does not have."""
+    paths = dict(program.named_predictors())
+    for path in parts:
+        if path not in paths:
+            known = ", ".join(paths) or "none"
+            raise InputError(f"the program has no predictor {path!r}.{nearest(path, paths)} It has: {known}")
+    return {paths[path].uid: part for path, part in parts.items()}
+
+
+class candidate:  # noqa: N801  # used as a verb: with dn.candidate(...)
+    """``with candidate({"answer": "Be brief."}, of=program)``: try other instructions and demos, without writing them.
+
+    Keys are dotted paths of the program; values an instruction, or a mapping with ``instruction`` and ``demos``. The
+    innermost candidate that names a predictor holds; hints are composed onto it. Raises InputError when it is made.
+    """
+
+    __slots__ = ("_layer", "_parts")
+
+    def __init__(self, parts: Mapping[str, Any], *, of: Any) -> None:
+        self._parts = resolve(parts_of(parts), of)
+
+    def __enter__(self) -> Scope:
+        self._layer = Layer("a candidate(...) block", candidate=self._parts)
+        return self._layer.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._layer.__exit__(kind, error, tb)

@@ -1,0 +1,114 @@
+"""Snapshots: a scope as a value that can be pickled, for another process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dspynb.errors import ScopeError, shorten
+from dspynb.scope.candidates import Part
+from dspynb.scope.core import Attempt, HintLayer, Layer, Lease, Scope, current_scope
+from dspynb.scope.settings import setting
+
+__all__ = ["Snapshot", "snapshot"]
+
+VERSION = 1
+_TRAVELS = ("lm", "adapter", "cache", "concurrency", "rollout", "sampling")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A scope that travels: settings, hints by predictor uid, candidate, run and span ids. Holds no key: models take
+    theirs from the environment of the process they arrive in. Enter it with ``with snapshot.enter():``."""
+
+    settings: Mapping[str, Any]
+    hints: tuple[HintLayer, ...] = ()
+    candidate: Mapping[str, Part] = field(default_factory=dict)
+    attempt: Attempt | None = None
+    run: str | None = None
+    span: int = 0
+    marker: str | None = None  # a file that is there as long as the attempt or block is open
+    pid: int = field(default_factory=os.getpid)
+    version: int = VERSION
+
+    @contextlib.contextmanager
+    def enter(self) -> Iterator[Scope]:
+        """The snapshot's settings, hints and candidate for the block.
+
+        Raises ScopeError when the attempt or block it was taken in has ended (where that can be known: on the same
+        machine), or when it was made by another version.
+        """
+        self._check()
+        with ExitStack() as stack:
+            stack.enter_context(Layer("a snapshot", settings=dict(self.settings), masks=True))
+            for hints in self.hints:
+                stack.enter_context(Layer("a snapshot", hints=hints))
+            yield stack.enter_context(Layer("a snapshot", candidate=self.candidate or None, attempt=self.attempt))
+
+    def _check(self) -> None:
+        if self.version != VERSION:
+            raise ScopeError(f"this snapshot has version {self.version}, this dspynb reads {VERSION}; use one version")
+        if self.marker is not None and (not Path(self.marker).exists() or not _alive(self.pid)):
+            raise ScopeError(
+                "the attempt or block in which this snapshot was taken has ended, and with it its hints; "
+                "take the snapshot where the work is still awaited"
+            )
+
+
+def snapshot() -> Snapshot:
+    """The scope in force here as a picklable value. Raises ScopeError naming a setting that cannot be pickled."""
+    scope = current_scope()
+    layers = list(scope.visible())
+    candidate: dict[str, Part] = {}
+    for layer in reversed(layers):
+        candidate |= layer.candidate or {}
+    leases = [layer.lease for layer in layers if layer.lease is not None]
+    return Snapshot(
+        settings=_settings(scope),
+        hints=tuple(layer.hints for layer in reversed(layers) if layer.hints is not None),
+        candidate=candidate,
+        attempt=scope.open_attempt,
+        run=getattr(scope.open_run, "id", None),
+        span=scope.open_span,
+        marker=_marker(leases[0]) if leases else None,
+    )
+
+
+def _settings(scope: Scope) -> dict[str, Any]:
+    values = {name: scope.settings[name] if name in scope.settings else setting(name, scope) for name in _TRAVELS}
+    values = {name: value for name, value in values.items() if value is not None}
+    for name, value in values.items():
+        try:
+            pickle.dumps(value)
+        except Exception as error:
+            raise ScopeError(
+                f"the setting {name} ({type(value).__name__}) cannot travel to another process: {shorten(error, 200)}. "
+                "Define its functions at the top level of a module."
+            ) from None
+    return values
+
+
+def _marker(lease: Lease) -> str:
+    """A file that the lease removes when it closes: what another process can look at."""
+    if lease.marker is None:
+        handle, path = tempfile.mkstemp(prefix="dspynb-lease-")
+        os.close(handle)
+        lease.marker = path
+    return lease.marker
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
