@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dspynb.data import Example, Prediction
 from dspynb.errors import ConfigurationError, RunStopped
 from dspynb.events import SpanEnded, SpanStarted, new_span
+from dspynb.running import end_tasks
 from dspynb.scope import Layer, current_scope, setting
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ class BatchWork:
         try:
             await asyncio.gather(*workers)
         finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            await end_tasks(workers)
         return self.partial()
 
     def partial(self) -> list[Row]:

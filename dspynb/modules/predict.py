@@ -110,6 +110,8 @@ class Predict(Module):
     def _prepare(self, scope: Scope, inputs: Mapping[str, Any]) -> _Call:
         """All that depends on the scope, read before anything is awaited."""
         reading = scope.read(self.uid)
+        for lease in reading.ended:
+            lease.warn()
         path = _path(scope, self)
         values = self.signature.check_inputs(inputs, path)
         lm = resolve_lm(self.lm if self.lm is not None else setting("lm", scope))

@@ -18,6 +18,7 @@ from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
 from dspynb.modules.attempts import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
 from dspynb.modules.module import Module, ModuleWork
 from dspynb.modules.scoring import Scorer
+from dspynb.running import end_tasks
 from dspynb.scope import Layer, current_scope
 
 __all__ = ["BestOfN", "Search", "SearchPlan"]
@@ -111,7 +112,7 @@ class Search:
                     task.cancel()
                     pending.discard(task)
         finally:
-            await _end_tasks(tasks)
+            await end_tasks(tasks)
         self._drop_after(cut)
         return [self.finished[number] for number in tasks.values() if number <= cut]
 
@@ -166,13 +167,6 @@ class Search:
 
 def _all_failed(errors: Sequence[Exception]) -> str:
     return f"all {len(errors)} attempts failed; the last: {errors[-1]}"
-
-
-async def _end_tasks(tasks: Mapping[asyncio.Task[Any], int]) -> None:
-    """Cancel what is still running and wait until it has ended."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class SearchWork(ModuleWork):

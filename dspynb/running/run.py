@@ -21,6 +21,7 @@ from dspynb.running.display import attach_view, show
 from dspynb.running.journal import JournalFile
 from dspynb.running.reader import RunReader
 from dspynb.running.signals import foreground
+from dspynb.running.tasks import GRACE
 from dspynb.scope import Layer, setting
 
 __all__ = ["Run", "Work", "last_run"]
@@ -256,7 +257,7 @@ class Run(RunReader):
                     await asyncio.wait({self._task})
                 except asyncio.CancelledError:
                     self._task.cancel()
-                    await asyncio.wait({self._task}, timeout=0.4)
+                    await asyncio.wait({self._task}, timeout=GRACE)
                     if self._interrupted:
                         raise RunInterrupted(self) from None
                     raise

@@ -29,36 +29,63 @@ class Interruptible(Protocol):
 
 _waiting: Counter[Interruptible] = Counter()
 _loops: Counter[asyncio.AbstractEventLoop] = Counter()
+_joined: Counter[asyncio.AbstractEventLoop] = Counter()  # loops of other threads that the main thread waits for
 _previous: Any = None
 _presses = 0
 
 
 @contextlib.contextmanager
 def foreground(run: Interruptible) -> Iterator[None]:
-    """While inside, an interrupt reaches ``run``. Does nothing off the main thread, where signals never arrive."""
-    if threading.current_thread() is not threading.main_thread():
+    """While inside, an interrupt reaches ``run``: on the main thread, or on a loop that the main thread waits for."""
+    on_main = _on_main_thread()
+    loop = running_loop()
+    if not on_main and loop not in _joined:
         yield
         return
-    loop = _running_loop()
-    _enter(run, loop)
+    _waiting[run] += 1
+    if loop is not None:
+        _loops[loop] += 1
+    if on_main:
+        _install()
     try:
         yield
     finally:
-        _leave(run, loop)
+        _drop(_waiting, run)
+        if loop is not None:
+            _drop(_loops, loop)
+        if on_main:
+            _restore()
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+@contextlib.contextmanager
+def joined(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """While inside, this thread waits for work on another thread's loop; if it is the main one, for its signals too."""
+    if not _on_main_thread():
+        yield
+        return
+    _joined[loop] += 1
+    _install()
+    try:
+        yield
+    finally:
+        _drop(_joined, loop)
+        _restore()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread, or None."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
 
 
-def _enter(run: Interruptible, loop: asyncio.AbstractEventLoop | None) -> None:
-    global _previous, _presses  # one process has one SIGINT handler
-    _waiting[run] += 1
-    if loop is not None:
-        _loops[loop] += 1
+def _on_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _install() -> None:
+    global _previous, _presses  # noqa: PLW0603  # one process has one SIGINT handler
     current = getsignal(SIGINT)
     if current is not _on_sigint and current is not None:
         # None: a handler set outside Python, which could not be called or put back
@@ -66,11 +93,8 @@ def _enter(run: Interruptible, loop: asyncio.AbstractEventLoop | None) -> None:
         signal(SIGINT, _on_sigint)
 
 
-def _leave(run: Interruptible, loop: asyncio.AbstractEventLoop | None) -> None:
-    _drop(_waiting, run)
-    if loop is not None:
-        _drop(_loops, loop)
-    if not _waiting and getsignal(SIGINT) is _on_sigint:
+def _restore() -> None:
+    if not _waiting and not _joined and getsignal(SIGINT) is _on_sigint:
         signal(SIGINT, _previous)  # only if it is still ours: ipykernel swaps handlers around a cell
 
 
@@ -85,15 +109,15 @@ def _on_sigint(signum: int, frame: FrameType | None) -> None:
     _presses += 1
     for run in list(_waiting):
         run.interrupt()
-    if _presses == 1 or not callable(_previous):
+    for loop in list(_loops):
+        with contextlib.suppress(RuntimeError):  # a loop that closed meanwhile
+            loop.call_soon_threadsafe(_nothing)
+    if _presses == 1:
         _call(_previous, signum, frame)
     elif _in_task():
         # A second press means that a reward or tool is computing and never lets the loop run. A KeyboardInterrupt
         # would tear the kernel's loop down; a CancelledError inside the current task ends just that task.
         raise asyncio.CancelledError("interrupted twice")
-    for loop in list(_loops):
-        with contextlib.suppress(RuntimeError):  # a loop that closed meanwhile
-            loop.call_soon_threadsafe(_nothing)
 
 
 def _call(handler: Callable[[int, FrameType | None], Any] | int | None, signum: int, frame: FrameType | None) -> None:

@@ -9,7 +9,9 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from dspynb.errors import RunInterrupted
+from dspynb.errors import ScopeError
+from dspynb.running.signals import joined, running_loop
+from dspynb.running.tasks import GRACE
 
 __all__ = ["run_sync"]
 
@@ -38,17 +40,27 @@ def _loop_thread() -> asyncio.AbstractEventLoop:
 def run_sync(make: Callable[[], Awaitable[T]]) -> T:
     """Await ``make()`` on the loop thread, under the caller's scope, and return its result.
 
-    Ctrl-C cancels it and raises KeyboardInterrupt, as in any sync code.
+    Ctrl-C cancels it and raises KeyboardInterrupt, as in any sync code; ``last_run()`` has what was done. Raises
+    ScopeError when called on the loop thread itself, which would wait for itself.
     """
-    future: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(_under(make), _loop_thread())
+    loop = _loop_thread()
+    if running_loop() is loop:
+        raise ScopeError("run_sync was called by code that run_sync runs; use `await` there")
+    ended = threading.Event()
+    with joined(loop):
+        future: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(_until(make, ended), loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            ended.wait(GRACE)  # for the run to keep what it has
+            raise
+        except concurrent.futures.CancelledError:
+            raise KeyboardInterrupt from None  # an interrupt that the kernel's handler noted but did not raise
+
+
+async def _until(make: Callable[[], Awaitable[T]], ended: threading.Event) -> T:
     try:
-        return future.result()
-    except KeyboardInterrupt:
-        future.cancel()
-        raise
-    except RunInterrupted as error:
-        raise KeyboardInterrupt from error
-
-
-async def _under(make: Callable[[], Awaitable[T]]) -> T:
-    return await make()
+        return await make()
+    finally:
+        ended.set()

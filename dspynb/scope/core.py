@@ -109,6 +109,7 @@ class Reading:
 
     hints: tuple[tuple[HintAs, str], ...]
     candidate: Any
+    ended: tuple[Lease, ...] = ()  # of blocks that the code has outlived
 
     def hint(self, hint_as: HintAs | None = None) -> str | None:
         """The composed hint, a line each; of one kind, or all. None when there is none."""
@@ -141,13 +142,14 @@ class Scope:
     # The readers below are plain loops: they run several times a model call.
 
     def read(self, uid: str) -> Reading:
-        """All that the layers say about a predictor. Layers whose block has ended lend nothing, and warn once."""
+        """All that the layers say about a predictor. Layers whose block has ended lend nothing."""
         hints: list[tuple[HintAs, str]] = []
+        ended: list[Lease] = []
         candidate, masked = None, False
         layer: Scope | None = self
         while layer is not None:
             if layer.lease is not None and layer.lease.closed:
-                layer.lease.warn()
+                ended.append(layer.lease)
             elif not masked:
                 if layer.hints is not None and (text := layer.hints.get(uid)):
                     hints.append((layer.hints.hint_as, text))
@@ -156,7 +158,7 @@ class Scope:
             masked = masked or layer.masks
             layer = layer.parent
         hints.reverse()
-        return Reading(tuple(hints), candidate)
+        return Reading(tuple(hints), candidate, tuple(ended))
 
     def visible(self) -> Iterator[Scope]:
         """The layers whose block is still running, innermost first, down to the first mask."""
