@@ -72,16 +72,30 @@ def _replaced(before: str, after: str) -> Iterator[Piece]:
     yield Piece("new", after)
 
 
-def _pieces(a: Sequence[str], b: Sequence[str], changed: Callable[[str, str], Iterator[Piece]]) -> Iterator[Piece]:
-    for tag, i, j, k, m in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-        before, after = "".join(a[i:j]), "".join(b[k:m])
-        yield from (Piece("same", before),) if tag == "equal" else changed(before, after)
+def _pieces(a: Sequence[str], b: Sequence[str]) -> Iterator[Piece]:
+    codes = SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
+    gone, new = "", ""
+    for n, (tag, i, j, k, m) in enumerate(codes):
+        between = 0 < n < len(codes) - 1
+        if tag != "equal" or (between and _slight(a[i:j])):
+            gone, new = gone + "".join(a[i:j]), new + "".join(b[k:m])
+            continue
+        yield from _change(gone, new)
+        gone, new = "", ""
+        yield Piece("same", "".join(a[i:j]))
+    yield from _change(gone, new)
 
 
-def _merged(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """Neighbours of one kind joined, empty ones left out."""
-    for kind, group in groupby((piece for piece in pieces if piece.text), key=lambda piece: piece.kind):
-        yield Piece(kind, "".join(piece.text for piece in group))
+def _slight(tokens: Sequence[str]) -> bool:
+    """Whether what two changes have between them is less than two words: reading goes easier without it."""
+    return sum(token[0].isalnum() for token in tokens) < 2 and "\n" not in "".join(tokens)
+
+
+def _change(gone: str, new: str) -> Iterator[Piece]:
+    if gone:
+        yield Piece("gone", gone)
+    if new:
+        yield Piece("new", new)
 
 
 @dataclass(frozen=True, slots=True)
