@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from html import escape
-from itertools import groupby
 from typing import Any, Literal
 
 __all__ = ["MessageDiff", "Piece", "PromptDiff", "diff_messages", "diff_words"]
@@ -72,23 +71,37 @@ def _replaced(before: str, after: str) -> Iterator[Piece]:
     yield Piece("new", after)
 
 
-def _pieces(a: Sequence[str], b: Sequence[str]) -> Iterator[Piece]:
-    codes = SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
-    gone, new = "", ""
-    for n, (tag, i, j, k, m) in enumerate(codes):
-        between = 0 < n < len(codes) - 1
-        if tag != "equal" or (between and _slight(a[i:j])):
-            gone, new = gone + "".join(a[i:j]), new + "".join(b[k:m])
+def _pieces(a: Sequence[str], b: Sequence[str], inside: Callable[[str, str], Iterator[Piece]]) -> Iterator[Piece]:
+    for tag, i, j, k, m in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        if tag == "equal":
+            yield Piece("same", "".join(a[i:j]))
+        else:
+            yield from inside("".join(a[i:j]), "".join(b[k:m]))
+
+
+def _merged(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Each stretch of changes as one gone and one new piece, without empty pieces."""
+    same, gone, new = "", "", ""
+    for piece in (p for p in pieces if p.text):
+        if piece.kind == "same":
+            same += piece.text
             continue
-        yield from _change(gone, new)
-        gone, new = "", ""
-        yield Piece("same", "".join(a[i:j]))
+        if same and (not (gone or new) or not _slight(same)):
+            yield from _change(gone, new)
+            yield Piece("same", same)
+            gone, new = "", ""
+        elif same:
+            gone, new = gone + same, new + same
+        same = ""
+        gone, new = gone + piece.text * (piece.kind == "gone"), new + piece.text * (piece.kind == "new")
     yield from _change(gone, new)
+    if same:
+        yield Piece("same", same)
 
 
-def _slight(tokens: Sequence[str]) -> bool:
-    """Whether what two changes have between them is less than two words: reading goes easier without it."""
-    return sum(token[0].isalnum() for token in tokens) < 2 and "\n" not in "".join(tokens)
+def _slight(text: str) -> bool:
+    """Whether what stands unchanged between two changes is less than two words: reading goes easier without it."""
+    return "\n" not in text and len(text.split()) < 2
 
 
 def _change(gone: str, new: str) -> Iterator[Piece]:
