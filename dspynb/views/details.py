@@ -12,8 +12,8 @@ from dspynb.views.texts import clip, named, number, text_of
 
 __all__ = ["Block", "attempts_detail", "call_detail", "prompt_detail"]
 
-_SAME_ENDS = 200
-"""Of an unchanged stretch of a changed prompt, this much is shown at each end."""
+_NEAR_LINES, _NEAR_CHARACTERS = 3, 400
+"""Of the unchanged text of a changed prompt, this much is shown on each side of a change."""
 
 
 class Block(TypedDict):
@@ -36,7 +36,7 @@ def call_detail(call: PredictorCalled) -> list[Block]:
     """The messages that one call sent, and the reply."""
     blocks = [_whole(message) for message in diff_messages([], _sent([call])).messages]
     if call.reply is not None:
-        blocks.append(_block("reply", [["same", clip(call.reply)]]))
+        blocks.append(_block("reply", [["same", call.reply]]))
     return blocks
 
 
@@ -55,7 +55,7 @@ def _attempt_lines(row: AttemptRow) -> Iterator[list[str]]:
         yield ["same", f"hint: {clip(text_of(row.hint), 500)}\n"]
     yield from (["same", f"{name}: {value}\n"] for name, value in named(row.outputs))
     if row.error:
-        yield ["same", clip(row.error)]
+        yield ["same", row.error]
 
 
 def _sent(calls: Sequence[PredictorCalled]) -> list[tuple[str, Sequence[dict[str, object]]]]:
@@ -63,11 +63,11 @@ def _sent(calls: Sequence[PredictorCalled]) -> list[tuple[str, Sequence[dict[str
 
 
 def _block(heading: str, pieces: list[list[str]], note: str = "") -> Block:
-    return {"heading": clip(heading, 200), "note": note, "pieces": pieces}
+    return {"heading": clip(heading, 200), "note": note, "pieces": [[kind, clip(text)] for kind, text in pieces]}
 
 
 def _whole(message: MessageDiff) -> Block:
-    return _block(message.heading, [["same", clip("".join(piece.text for piece in message.pieces))]])
+    return _block(message.heading, [["same", "".join(piece.text for piece in message.pieces)]])
 
 
 def _changes(message: MessageDiff) -> Block:
@@ -80,13 +80,31 @@ def _changes(message: MessageDiff) -> Block:
 
 
 def _shortened(piece: Piece, first: bool, last: bool) -> Iterator[list[str]]:
-    """A piece with the middle of a long unchanged stretch, or its end away from any change, left out."""
-    text = piece.text
-    if piece.kind != "same" or len(text) <= 3 * _SAME_ENDS:
-        yield [piece.kind, clip(text)]
+    """The piece as shown: of unchanged text only what is next to a change; ``first`` and ``last`` have one side of it.
+
+    Line breaks before changed words are told apart, so that the sign of the change stands where the words do.
+    """
+    if piece.kind == "same":
+        yield from _near_changes(piece.text, first, last)
         return
-    head, tail = (0 if first else _SAME_ENDS), (0 if last else _SAME_ENDS)
-    cut = len(text) - head - tail
-    yield ["same", clip(text[:head])]
-    yield ["cut", f"… {cut:,} characters unchanged …\n" if first else f"\n… {cut:,} characters unchanged …"]
-    yield ["same", clip(text[len(text) - tail :])]
+    words = piece.text.lstrip()
+    before = piece.text[: len(piece.text) - len(words)]
+    if words and "\n" in before:
+        yield ["same", before]
+        yield [piece.kind, words]
+    else:
+        yield [piece.kind, piece.text]
+
+
+def _near_changes(text: str, first: bool, last: bool) -> Iterator[list[str]]:
+    head = "" if first else "".join(text.splitlines(keepends=True)[:_NEAR_LINES])[:_NEAR_CHARACTERS]
+    tail = "" if last else "".join(text.splitlines(keepends=True)[-_NEAR_LINES:])[-_NEAR_CHARACTERS:]
+    cut = text[len(head) : len(text) - len(tail)]
+    if cut.count("\n") < _NEAR_LINES and len(cut) < _NEAR_CHARACTERS:
+        yield ["same", text]
+        return
+    lines = cut.count("\n")
+    size = f"{lines} lines" if lines > 1 else f"{len(cut):,} characters"
+    yield ["same", head]
+    yield ["cut", f"… {size} unchanged …" + ("\n" if tail else "")]
+    yield ["same", tail]

@@ -10,7 +10,7 @@ from pathlib import Path
 from dspynb.results import Fold
 from dspynb.views.details import Block
 from dspynb.views.state import Header, Row, RunState
-from dspynb.views.texts import Named, number, signed
+from dspynb.views.texts import Named, clip, number, signed
 
 __all__ = ["GLYPHS", "static_html"]
 
@@ -27,7 +27,7 @@ def static_html(fold: Fold, search: int = 0, path: str | None = None) -> str:
     body = "".join(_row(header, row, _shown(rows)) for row in rows)
     table = f"<table class='dspynb-rows'>{_head(header, _shown(rows))}<tbody>{body}</tbody></table>" if rows else ""
     notes = "".join(f"<div class='dspynb-note'>{escape(note)}</div>" for note in header["notes"])
-    file = f"<div class='dspynb-file'>{escape(path)}</div>" if path else ""
+    file = f"<div class='dspynb-file'>{escape(clip(path))}</div>" if path else ""
     return f"<div class='dspynb-run'><style>{_css()}</style>{_header(header, fold)}{notes}{table}{file}</div>"
 
 
@@ -98,7 +98,9 @@ def _label(row: Row) -> str:
 
 
 def _cell(inner: str, kind: str) -> str:
-    return f"<td class='dspynb-{kind}'><div class='dspynb-text'>{inner}</div></td>" if inner else "<td class='dspynb-none'>–</td>"
+    if not inner:
+        return "<td class='dspynb-none'>–</td>"
+    return f"<td class='dspynb-{kind}'><div class='dspynb-text'>{inner}</div></td>"
 
 
 def _named(parts: Named) -> str:
@@ -131,7 +133,7 @@ def _summary(row: Row) -> str:
         return f"prompt: {', '.join(changes)}"
     if any(block["note"] for block in row["detail"]):
         return "prompt: unchanged"
-    return "attempts" if row["detail"][0]["heading"].startswith("attempt ") else "prompt"
+    return "attempts" if row["detail"][0]["heading"].startswith("attempt ") else "prompt sent"
 
 
 _TAGS = {"gone": "del", "new": "ins", "cut": "i"}

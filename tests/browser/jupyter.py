@@ -176,7 +176,9 @@ class NotebookPage:
     def _wait_for_kernel(self) -> None:
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            states = [s["kernel"]["execution_state"] for s in self.lab.rest("GET", "sessions") if s["path"] == self.name]
+            states = [
+                s["kernel"]["execution_state"] for s in self.lab.rest("GET", "sessions") if s["path"] == self.name
+            ]
             if states == ["idle"]:
                 return
             self.page.wait_for_timeout(100)

@@ -1,0 +1,103 @@
+"""Runs made of events, and front ends that only remember, for tests of views."""
+
+from __future__ import annotations
+
+import itertools
+
+from dspynb.data import Usage
+from dspynb.events import (
+    AttemptChosen,
+    AttemptEnded,
+    AttemptStarted,
+    PredictorCalled,
+    RunEnded,
+    RunStarted,
+    SpanEnded,
+    SpanStarted,
+)
+
+_numbers = itertools.count(1_000_000)
+HOSTILE = "<img src=x onerror=alert(1)></pre></details><script>alert(2)</script>'\"&\ud800"
+
+
+def a_refine(n=3, text="a sentence", end="finished", hint="be brief"):
+    """The events of a Refine of ``n`` attempts with rising scores."""
+    run, search = next(_numbers), next(_numbers)
+    yield RunStarted(span=run, kind="refine", name=f"Refine({text})", at=100.0)
+    yield SpanStarted(span=search, parent=run, kind="search", name="Refine")
+    for number in range(1, n + 1):
+        yield from an_attempt(search, number, text, hint if number > 1 else None, number / n)
+    yield AttemptChosen(span=search, parent=run, attempt=n)
+    yield RunEnded(span=run, status=end, at=103.0)
+
+
+def an_attempt(search, number, text="a sentence", hint=None, score=0.5):
+    """The events of one scored attempt of a search."""
+    span = next(_numbers)
+    yield AttemptStarted(span=span, parent=search, attempt=number, wave=number, hint=hint)
+    yield PredictorCalled(
+        span=next(_numbers),
+        parent=span,
+        predictor="self",
+        uid="u",
+        inputs={},
+        messages=({"role": "system", "content": f"Write.{f' Hint: {hint}' if hint else ''}"}, {"content": text}),
+        hint=hint,
+        usage=Usage(calls=1, prompt_tokens=7),
+    )
+    yield AttemptEnded(
+        span=span, parent=search, state="scored", outputs={"sentence": text}, score=score, feedback=text, seconds=1.0
+    )
+
+
+def a_batch(rows=3, failing=(), text="a sentence"):
+    """The events of a batch, one row after another."""
+    run = next(_numbers)
+    yield RunStarted(span=run, kind="batch", name="Predict", inputs={"rows": rows})
+    for row in range(rows):
+        span, error = next(_numbers), f"ParseError: {text}" if row in failing else None
+        yield SpanStarted(span=span, parent=run, kind="row", name=f"row {row}", inputs={"subject": text}, row=row)
+        yield SpanEnded(span=span, parent=run, outputs=None if error else {"sentence": text}, error=error)
+    yield RunEnded(span=run, status="finished")
+
+
+class FakeRun:
+    """A run as views see it."""
+
+    id = "a-run"
+    stopped = False
+
+    def stop(self):
+        self.stopped = True
+
+
+class FrontEnd:
+    """A transport and the view at its other end: applies deltas as live.js does, and asks when it sees a gap."""
+
+    def __init__(self, view, clock=lambda: 0.0):
+        self.view, self.clock = view, clock
+        self.times, self.messages, self.finished = [], [], []
+        self.rows, self.seq, self.deaf, self.asked = {}, -1, False, 0
+        self.snapshot()
+
+    def delta(self, message):
+        self.times.append(self.clock())
+        self.messages.append(message)
+        if self.deaf or message["seq"] <= self.seq:
+            return
+        if message["seq"] != self.seq + 1:
+            self.asked += 1
+            self.view.message({"type": "snapshot"})
+            return
+        self.seq = message["seq"]
+        for key in message["gone"]:
+            del self.rows[key]
+        self.rows |= {row["key"]: row for row in message["rows"]}
+
+    def snapshot(self):
+        if not self.deaf:
+            state = self.view.snapshot()
+            self.seq, self.rows = state["seq"], {row["key"]: row for row in state["rows"]}
+
+    def finish(self, fold):
+        self.finished.append(fold)

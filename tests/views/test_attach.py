@@ -1,0 +1,169 @@
+"""Which view is opened, that it is replaced at the end, and that it never hurts the run."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import types
+import weakref
+
+import pytest
+
+import dspynb as dn
+from dspynb.scope import settings
+from dspynb.views import attach, opening
+from tests.helpers import Caption, echo_hint, scores
+
+
+def a_refine_module(*values, **more):
+    return dn.Refine(dn.Predict(Caption, lm=echo_hint()), reward=scores(*values, feedback="be brief"), n=3, **more)
+
+
+@pytest.fixture
+def outputs(monkeypatch):
+    """A notebook's outputs, in order: what each shows last, as a dict of mime types or an object."""
+    shown = []
+
+    class Cell:
+        def __init__(self, first):
+            shown.append([first])
+            self.history = shown[-1]
+
+        def replace(self, data):
+            self.history.append(data)
+
+    from dspynb.views import widget
+
+    monkeypatch.setattr(opening, "Cell", Cell)
+    monkeypatch.setattr(opening, "in_ipython", lambda: True)
+    monkeypatch.setattr(widget.LiveWidget, "comm", FakeComm(), raising=False)
+    return shown
+
+
+class FakeComm:
+    """Takes the place of a front end: remembers what was sent."""
+
+    comm_id = "a-comm"
+    kernel = "a kernel"
+
+    def __init__(self):
+        self.sent = []
+        self.closed = False
+
+    def open(self, *_, **__):
+        pass
+
+    def on_msg(self, _):
+        pass
+
+    def send(self, data=None, **_):
+        assert not self.closed, "nothing may be sent after the end"
+        self.sent.append(data)
+
+    def close(self, *_, **__):
+        self.closed = True
+
+
+def test_the_text_view_writes_a_line_an_attempt_and_a_last_line(capsys):
+    settings._process["view"] = "text"
+    asyncio.run(a_refine_module(0.0, 0.5, 1.0)(subject="the sea"))
+    assert capsys.readouterr().err.splitlines() == [
+        "attempt 1  scored  0  feedback: be brief",
+        "attempt 2  scored  0.5  hint: be brief  feedback: be brief",
+        "attempt 3  passed  1  hint: be brief  feedback: be brief",
+        f"{a_refine_module()._title()}: finished, 3 attempts, best 1",
+    ]
+
+
+def test_a_batch_as_text_ends_with_its_counts(capsys):
+    settings._process["view"] = "text"
+    asyncio.run(dn.Predict(Caption, lm=echo_hint()).batch([{"subject": "a"}, {"no": 1}]))
+    assert capsys.readouterr().err.strip().endswith("finished, 2 of 2 rows, 1 failed")
+
+
+def test_a_run_that_has_ended_is_told_at_once(capsys):
+    run = asyncio.run(a_refine_module(1.0)(subject="the sea")) and dn.last_run()
+    attach(run, "text")
+    assert "finished, 1 attempt, best 1" in capsys.readouterr().err
+
+
+def test_a_view_that_fails_does_not_hurt_the_run(monkeypatch, caplog, capsys):
+    settings._process["view"] = "text"
+
+    def fail(*_):
+        raise RuntimeError("no screen")
+
+    monkeypatch.setattr(opening, "TextView", fail)
+    assert asyncio.run(a_refine_module(1.0)(subject="the sea")).score.value == 1
+    assert "could not be opened" in caplog.text
+    monkeypatch.setattr(opening, "TextView", lambda: types.SimpleNamespace(emit=fail))
+    assert asyncio.run(a_refine_module(1.0)(subject="the sea")).score.value == 1
+
+
+def test_html_holds_its_place_and_fills_it_at_the_end(outputs):
+    async def main():
+        run = a_refine_module(0.0, 1.0).start(subject="the sea")
+        attach(run, "html")
+        await run
+        attach(run, "html")
+
+    asyncio.run(main())
+    first, ended = outputs
+    assert first[0]["text/plain"].endswith(": running")
+    assert first[1] == ended[0]
+    assert "<table" in first[1]["text/html"]
+    assert "finished, 2 attempts, best 1" in first[1]["text/plain"]
+
+
+def test_the_widget_is_replaced_by_html_closed_and_freed(outputs):
+    freed = []
+
+    async def main():
+        run = a_refine_module(0.0, 1.0).start(subject="the sea")
+        attach(run, "widget")
+        widget = outputs[0][0]
+        freed.append(weakref.ref(widget))
+        comm = widget.comm
+        assert widget.get_state("snapshot")["snapshot"]["header"]["kind"] in ("", "refine")
+        await run
+        assert [m["method"] for m in comm.sent if m["method"] == "custom"]
+        assert comm.closed
+        assert sorted(outputs[0][1]) == ["text/html", "text/plain"]
+
+    asyncio.run(main())
+    outputs[0].clear()
+    gc.collect()
+    assert freed[0]() is None
+
+
+def test_stop_from_the_front_end_ends_the_run(outputs):
+    async def slow(request):
+        await asyncio.sleep(60)
+
+    async def main():
+        run = dn.Predict(Caption, lm=dn.FunctionLM(slow)).start(subject="the sea")
+        attach(run, "widget")
+        await asyncio.sleep(0.05)
+        outputs[0][0]._handle_custom_msg({"type": "stop"}, [])
+        with pytest.raises(dn.RunStopped):
+            await run
+        assert run.status == "stopped"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("version", "started", "said"), [((6, 31), False, True), ((6, 31), True, False), ((7, 4), False, False)]
+)
+def test_on_an_old_kernel_an_awaited_run_says_where_stop_works(monkeypatch, version, started, said):
+    monkeypatch.setitem(sys.modules, "ipykernel", types.SimpleNamespace(version_info=(*version, 0)))
+    run = types.SimpleNamespace(_task=object() if started else None)
+    assert bool(opening._note(run)) is said
+
+
+def test_without_a_notebook_every_mode_is_text(capsys, monkeypatch):
+    monkeypatch.setattr(opening, "in_ipython", lambda: False)
+    settings._process["view"] = "widget"
+    asyncio.run(a_refine_module(1.0)(subject="the sea"))
+    assert "attempt 1  passed  1" in capsys.readouterr().err

@@ -1,0 +1,195 @@
+"""The live view sends little, loses nothing, and never hurts the run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+
+import pytest
+
+from dspynb.events import RunEnded
+from dspynb.results import Fold
+from dspynb.views import live
+from dspynb.views.live import LiveView
+from dspynb.views.state import RunState
+from tests.views.fakes import FakeRun, FrontEnd, a_batch, a_refine, an_attempt
+
+
+def expected(events):
+    """What a view must show after these events."""
+    return {row["key"]: row for row in RunState(Fold(events)).snapshot()[1]}
+
+
+def play(events, *, pause=0.0, while_open=lambda view, front: None):
+    """Send events through a live view on a loop; its front end."""
+
+    async def main():
+        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        front = FrontEnd(view, time.monotonic)
+        view.open(front)
+        for event in events:
+            view.emit(event)
+            if pause:
+                await asyncio.sleep(pause)
+                while_open(view, front)
+        await asyncio.sleep(0.15)
+        return front
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("events", [list(a_refine(40)), list(a_batch(300, failing={3, 250, 299}))])
+def test_the_deltas_add_up_to_the_present_state(events):
+    front = play(events, pause=0.002)
+    assert front.rows == expected(events)
+    assert len(front.messages) > 2
+    assert [m["seq"] for m in front.messages] == list(range(1, len(front.messages) + 1))
+
+
+def test_at_most_ten_batches_a_second_are_sent():
+    front = play(list(a_refine(60))[:-1], pause=0.004)
+    gaps = [b - a for a, b in zip(front.times, front.times[1:], strict=False)]
+    assert len(gaps) > 3
+    assert min(gaps) >= live.INTERVAL * 0.98
+
+
+def test_a_front_end_that_missed_batches_asks_once_and_has_lost_nothing():
+    def miss_some(view, front):
+        front.deaf = 2 <= len(front.messages) <= 4
+
+    events = list(a_refine(60))
+    front = play(events, pause=0.005, while_open=miss_some)
+    assert front.asked == 1
+    assert front.rows == expected(events)
+
+
+def test_a_front_end_that_is_never_heard_gets_the_snapshot_anyway(monkeypatch):
+    monkeypatch.setattr(live, "_FIRST_PUSH", 0.0)
+
+    def muted(view, front):
+        front.asked = 0
+        front.deaf = len(front.messages) <= 2
+        view.message = lambda _: None
+
+    events = list(a_refine(60))
+    front = play(events, pause=0.005, while_open=muted)
+    assert len(front.rows) > 40
+
+
+def test_a_page_opened_between_two_batches_misses_no_row():
+    async def main():
+        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        first, events = FrontEnd(view), list(a_refine(4))
+        view.open(first)
+        for event in events[:7]:
+            view.emit(event)
+        late = FrontEnd(view)  # takes a snapshot now, between two batches
+        await asyncio.sleep(0.15)
+        late.delta(first.messages[-1])
+        for event in events[7:]:
+            view.emit(event)
+        late.delta(first.messages[-1])
+        assert late.rows == first.rows == expected(events)
+        assert late.asked == 0
+
+    asyncio.run(main())
+
+
+def test_events_may_come_from_other_threads():
+    async def main():
+        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        front, events = FrontEnd(view), list(a_refine(6))
+        view.open(front)
+        searches = [e.parent for e in events if type(e).__name__ == "AttemptStarted"]
+        await asyncio.to_thread(lambda: [view.emit(e) for e in events[:2]])
+
+        def work(number):
+            for event in an_attempt(searches[0], number):
+                view.emit(event)
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(1, 21)]
+        for thread in threads:
+            thread.start()
+        await asyncio.to_thread(lambda: [thread.join() for thread in threads])
+        view.emit(events[-1])
+        assert len(front.rows) == 20
+        assert {row["state"] for row in front.rows.values()} == {"scored"}
+
+    asyncio.run(main())
+
+
+def test_everything_is_sent_before_the_run_has_ended_and_nothing_after():
+    async def main():
+        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        front, events = FrontEnd(view), list(a_refine(3))
+        view.open(front)
+        for event in events:
+            view.emit(event)
+        assert len(front.messages) == 1
+        assert front.messages[0]["header"]["ended"]
+        assert len(front.finished) == 1
+        view.emit(events[-1])
+        view.message({"type": "snapshot"})
+        view.message({"type": "stop"})
+        await asyncio.sleep(0.15)
+        assert len(front.messages) == len(front.finished) == 1
+
+    asyncio.run(main())
+
+
+def test_a_view_opened_as_the_run_ends_shows_the_end():
+    async def main():
+        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        for event in a_refine(2):
+            view.emit(event)
+        front = FrontEnd(view)
+        view.open(front)
+        assert len(front.finished) == 1
+
+    asyncio.run(main())
+
+
+def test_stop_reaches_the_run_and_the_view_says_that_it_is_stopping():
+    async def main():
+        run = FakeRun()
+        view = LiveView(run, asyncio.get_running_loop())
+        front, events = FrontEnd(view), list(a_refine(3))
+        view.open(front)
+        view.emit(events[0])
+        await asyncio.sleep(0.15)
+        assert not front.messages[-1]["header"]["stopping"]
+        view.message({"type": "stop"})
+        assert run.stopped
+        await asyncio.sleep(0.25)
+        assert front.messages[-1]["header"]["stopping"]
+        view.emit(RunEnded(span=1, status="stopped"))
+        assert not front.messages[-1]["header"]["stopping"]
+
+    asyncio.run(main())
+
+
+def test_a_front_end_that_fails_is_left_alone_until_the_end(caplog):
+    class Broken(FrontEnd):
+        def delta(self, message):
+            super().delta(message)
+            raise OSError("the comm is gone")
+
+    async def main():
+        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        front, events = Broken(view), list(a_refine(3))
+        view.open(front)
+        for event in events:
+            view.emit(event)
+            await asyncio.sleep(0.02)
+        assert len(front.messages) == 1
+        assert len(front.finished) == 1
+
+    asyncio.run(main())
+    assert "the comm is gone" in caplog.text
+
+
+def test_messages_are_plain_json():
+    front = play(list(a_refine(3, text="lone \ud800 surrogate")))
+    json.dumps(front.messages, allow_nan=False).encode()
