@@ -32,7 +32,7 @@ class Caption(dn.Signature):
     sentence: str = dn.Output()
 
 
-def short_and_blue(row: Example, prediction: Prediction) -> Score:
+def short_and_blue(_: Example, prediction: Prediction) -> Score:
     """Half a point for fewer than 10 words, half for the word 'blue'."""
     text = prediction.sentence
     score = 0.5 * (len(text.split()) < 10) + 0.5 * ("blue" in text.lower())

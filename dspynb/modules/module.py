@@ -70,7 +70,11 @@ class Module:
 
     def _new_run(self, inputs: Mapping[str, Any], kind: str | None = None) -> Run:
         paths = {predictor.uid: path for path, predictor in self.named_predictors()}
-        return Run(kind or self.kind, self._title(), inputs, paths)
+        return Run(kind or self.kind, self._title(), inputs, paths, self._run_settings())
+
+    def _run_settings(self) -> dict[str, Any]:
+        """What a run of this module is to remember of its settings."""
+        return {}
 
     def _work(self, inputs: Mapping[str, Any]) -> ModuleWork:
         return ModuleWork(self, inputs)

@@ -61,6 +61,10 @@ class Refine(SearchModule):
         self.hints, self.hint_as = hints, hint_as
         self.advisor = Predict(Advise, lm=advisor_lm)
 
+    def _run_settings(self) -> dict[str, Any]:
+        hints = self.hints if isinstance(self.hints, str) else getattr(self.hints, "__name__", "a function")
+        return {**super()._run_settings(), "hints": hints, "hint_as": self.hint_as}
+
     def submodules(self) -> Iterator[tuple[str, Any]]:
         """The program's own predictors under their own paths, and the advisor where one may be asked."""
         yield "", self.module

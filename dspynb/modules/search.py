@@ -18,8 +18,8 @@ from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
 from dspynb.modules.attempts import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
 from dspynb.modules.module import Module, ModuleWork
 from dspynb.modules.scoring import Scorer
-from dspynb.running import end_tasks
-from dspynb.scope import Layer, current_scope
+from dspynb.running import RunReader, end_tasks
+from dspynb.scope import Layer, RunPort, current_scope
 
 __all__ = ["BestOfN", "Search", "SearchPlan"]
 
@@ -78,9 +78,11 @@ class Search:
         self.program, self.inputs, self.plan, self.advise = program, inputs, plan, advise
         self.finished: dict[int, AttemptResult] = {}
         self.span = new_span()
+        self.run: RunPort | None = None
 
     async def __call__(self) -> Prediction:
         """The winner's prediction. Raises AllAttemptsFailed or TooManyFailures."""
+        self.run = current_scope().open_run
         committed: list[AttemptResult] = []
         for wave, numbers in enumerate(self._waves(), start=1):
             layer, shown = await self.advise(committed, wave) if self.advise and wave > 1 else (None, None)
@@ -152,8 +154,7 @@ class Search:
 
     def _prediction(self, winner: AttemptResult) -> Prediction:
         assert winner.prediction is not None  # noqa: S101  # a scored attempt has one
-        run = current_scope().open_run
-        part = run.part(self.span) if run is not None and hasattr(run, "part") else None
+        part = self.run.part(self.span) if isinstance(self.run, RunReader) else None
         return winner.prediction.with_meta(score=winner.score, usage=winner.usage, calls=winner.calls, run=part)
 
     def partial(self) -> Prediction | None:
@@ -220,6 +221,11 @@ class SearchModule(Module):
 
     def _title(self) -> str:
         return f"{type(self).__name__}({self.module._title()})"
+
+    def _run_settings(self) -> dict[str, Any]:
+        plan = self.plan
+        names = ("n", "threshold", "width", "temperature", "max_failures")
+        return {"reward": plan.reward.name, **{name: getattr(plan, name) for name in names}}
 
     def submodules(self) -> Iterator[tuple[str, Any]]:
         yield "", self.module

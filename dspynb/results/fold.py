@@ -76,6 +76,7 @@ class Fold:
         self.notes: list[HintFailed] = []
         self.usage = Usage()
         self._parents: dict[int, int] = {}
+        self._searches: dict[int, list[AttemptRow]] = {}
         for event in events:
             self.add(event)
 
@@ -93,7 +94,9 @@ class Fold:
                 self._called(event)
             case AttemptStarted():
                 self._parents[event.span] = event.parent
-                self.attempts[event.span] = AttemptRow(event.span, event.parent, event.attempt, event.wave, event.hint)
+                row = AttemptRow(event.span, event.parent, event.attempt, event.wave, event.hint)
+                self.attempts[event.span] = row
+                self._searches.setdefault(event.parent, []).append(row)
             case AttemptEnded():
                 self._attempt_ended(event)
             case AttemptChosen():
@@ -117,11 +120,11 @@ class Fold:
 
     def children(self, search: int) -> list[AttemptRow]:
         """The attempts of one search, in order of their numbers."""
-        return sorted((a for a in self.attempts.values() if a.parent == search), key=lambda a: a.attempt)
+        return sorted(self._searches.get(search, ()), key=lambda a: a.attempt)
 
     def searches(self) -> list[int]:
         """The spans that have attempts, outermost and earliest first."""
-        return list(dict.fromkeys(a.parent for a in self.attempts.values()))
+        return list(self._searches)
 
     def ancestors(self, span: int) -> Iterator[int]:
         """The span and those it happened in, innermost first."""

@@ -8,4 +8,16 @@ from dspynb.running.sync import run_sync
 from dspynb.running.tasks import end_tasks
 from dspynb.running.tracing import Trace, trace
 
-__all__ = ["Run", "RunReader", "Trace", "Work", "end_tasks", "last_run", "open_run", "read_journal", "run_sync", "runs", "trace"]
+__all__ = [
+    "Run",
+    "RunReader",
+    "Trace",
+    "Work",
+    "end_tasks",
+    "last_run",
+    "open_run",
+    "read_journal",
+    "run_sync",
+    "runs",
+    "trace",
+]

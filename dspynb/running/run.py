@@ -6,6 +6,7 @@ The outermost module call drives itself through ``Run.drive``; whatever is calle
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import threading
@@ -49,19 +50,26 @@ class Run(RunReader):
     Made by ``module.start(...)`` and by every outermost ``await module(...)``.
     """
 
-    def __init__(self, kind: str, name: str, inputs: Mapping[str, Any], paths: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        inputs: Mapping[str, Any],
+        paths: Mapping[str, str],
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}")
         self.kind, self.name, self.span = kind, name, new_span()
         self.paths = paths  # predictor uid -> dotted path
-        self._inputs = inputs
+        self._inputs, self._settings = inputs, settings or {}
         self._listeners: list[Sink] = []
         self._stop_asked = self._interrupted = False
         self._outcome: tuple[bool, Any] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._driver: asyncio.Task[Any] | None = None  # the task that runs the work; may be the caller's own
         self._task: asyncio.Task[Any] | None = None  # the task that start() made
         self._before = 0  # cancellations of that task that others had asked for
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._journal: JournalFile | None = None
 
     # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -69,23 +77,28 @@ class Run(RunReader):
         """Take an event and pass it on. A listener that fails is logged and dropped; the run goes on."""
         if self._journal is None and isinstance(event, AttemptStarted):
             self._open_journal()
-        self._events.append(event)
-        for listener in tuple(self._listeners):
-            try:
-                listener.emit(event)
-            except Exception:
-                _log.exception("a listener of run %s failed and was dropped", self.id)
-                self._listeners.remove(listener)
+        with self._lock:  # threads may emit too, and every listener must see one order
+            self._events.append(event)
+            for listener in tuple(self._listeners):
+                self._tell(listener, event)
+
+    def _tell(self, listener: Sink, event: Event) -> None:
+        try:
+            listener.emit(event)
+        except Exception:
+            _log.exception("a listener of run %s failed and was dropped", self.id)
+            self.unlisten(listener)
 
     def listen(self, listener: Sink, *, replay: bool = False) -> None:
         """Send events from now on to ``listener``; with ``replay`` those so far first."""
-        for event in tuple(self._events) if replay else ():
-            listener.emit(event)
-        self._listeners.append(listener)
+        with self._lock:
+            self._listeners.append(listener)
+            for event in tuple(self._events) if replay else ():
+                self._tell(listener, event)
 
     def unlisten(self, listener: Sink) -> None:
         """Send ``listener`` no more events."""
-        if listener in self._listeners:
+        with self._lock, contextlib.suppress(ValueError):
             self._listeners.remove(listener)
 
     async def events(self) -> AsyncIterator[Event]:
@@ -114,6 +127,11 @@ class Run(RunReader):
         return self._outcome is not None
 
     @property
+    def is_handle(self) -> bool:
+        """Whether ``start()`` made it, so that no cell has to wait for it."""
+        return self._task is not None
+
+    @property
     def stopped(self) -> bool:
         """Whether a stop or an interrupt was asked for."""
         return self._stop_asked or self._interrupted
@@ -137,7 +155,7 @@ class Run(RunReader):
         self._before = task.cancelling()
         self._partial = work.partial  # type: ignore[method-assign]
         with self._lock:
-            self._loop, self._driver = asyncio.get_running_loop(), task
+            self.loop, self._driver = asyncio.get_running_loop(), task
         try:
             with foreground(self), Layer(f"run {self.id}", port=self, span=self.span):
                 self._begin()
@@ -161,7 +179,12 @@ class Run(RunReader):
         if self.kind != "call":
             self._open_journal()
         started = RunStarted(
-            span=self.span, kind=self.kind, name=self.name, inputs=self._inputs, paths=tuple(self.paths.values())
+            span=self.span,
+            kind=self.kind,
+            name=self.name,
+            inputs=self._inputs,
+            settings=self._settings,
+            paths=tuple(self.paths.values()),
         )
         self.emit(started)
         self.admit()  # stopped before it began
@@ -203,7 +226,7 @@ class Run(RunReader):
                 "start() needs a running event loop (a notebook has one); in a script use run_sync"
             ) from None
         _last.append(self)
-        self._loop = loop
+        self.loop = loop
         self._task = loop.create_task(self.drive(work), name=f"dspynb run {self.id}")
         self._task.add_done_callback(_retrieve)
         return self
@@ -229,7 +252,7 @@ class Run(RunReader):
             self._interrupted = True
         else:
             self._stop_asked = True
-        loop = self._loop
+        loop = self.loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._cancel_driver)
 

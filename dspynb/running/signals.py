@@ -85,7 +85,7 @@ def _on_main_thread() -> bool:
 
 
 def _install() -> None:
-    global _previous, _presses  # noqa: PLW0603  # one process has one SIGINT handler
+    global _previous, _presses  # one process has one SIGINT handler
     current = getsignal(SIGINT)
     if current is not _on_sigint and current is not None:
         # None: a handler set outside Python, which could not be called or put back

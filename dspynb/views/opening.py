@@ -66,8 +66,8 @@ def _open_widget(run: Run, loop: asyncio.AbstractEventLoop) -> None:
 
 def _loop(run: Run) -> asyncio.AbstractEventLoop | None:
     """The run's event loop; before it began, the one it is about to begin in."""
-    if run._loop is not None:
-        return run._loop
+    if run.loop is not None:
+        return run.loop
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -78,7 +78,7 @@ def _note(run: Run) -> str:
     """What to say about Stop where a click waits for the cell: an awaited run on an old kernel."""
     kernel = sys.modules.get("ipykernel")
     old = kernel is not None and tuple(kernel.version_info[:2]) < (7, 4)
-    return _OLD_KERNEL if old and run._task is None else ""
+    return _OLD_KERNEL if old and not run.is_handle else ""
 
 
 class _AtTheEnd:

@@ -231,7 +231,9 @@ def _progress(mode: Mode, counts: dict[str, Any], limit: Any, fold: Fold) -> str
     if counts["searches"] > 1:
         return f"{_count(counts['all'], 'attempt')} in {counts['searches']:,} searches"
     of = f" of {limit}" if isinstance(limit, int) else ""
-    return f"attempt {counts['all']}{of}" if fold.ended is None else f"{counts['all']}{of} attempt{_s(counts['all'])}"
+    if fold.ended is None:
+        return f"attempt {counts['all']}{of}"
+    return f"{counts['all']}{of} attempt{_s(limit if of else counts['all'])}"
 
 
 def _result(counts: dict[str, Any]) -> str:

@@ -75,7 +75,7 @@ def test_a_recording_that_is_missing_or_damaged_is_told(tmp_path):
 
 
 def test_the_key_of_a_request_changes_with_all_that_changes_a_reply():
-    base = dict(messages=({"role": "user", "content": "x"},), settings={"temperature": 0.5, "seed": 1})
+    base = {"messages": ({"role": "user", "content": "x"},), "settings": {"temperature": 0.5, "seed": 1}}
     keys = {
         request_key(dn.LMRequest(**base)),
         request_key(dn.LMRequest(**base, rollout=1)),

@@ -93,7 +93,8 @@ def test_it_is_the_kernel_it_should_be(kernel):
         "run = refine().start(subject='x')\nawait run",
         "await asyncio.gather(*(refine()(subject=str(i)) for i in range(5)))",
         "for i in range(100):\n    await refine(n=2)(subject=str(i))",
-        "for i in range(100):\n    try:\n        await refine(n=2)(subject=str(i))\n    except Exception:\n        pass",
+        "for i in range(100):\n    try:\n        await refine(n=2)(subject=str(i))\n"
+        "    except Exception:\n        pass",
         "while True:\n    await asyncio.gather(*(refine(n=2)(subject=str(i)) for i in range(5)))",
         "while True:\n    async with asyncio.TaskGroup() as group:\n"
         "        for i in range(5):\n            group.create_task(refine(n=2)(subject=str(i)))",
@@ -168,7 +169,10 @@ def test_a_block_held_open_across_async_cells_reaches_no_other_cell(kernel):
 
 def test_a_foreign_cancellation_is_no_interrupt(kernel):
     kernel.run("seconds[0] = 10")
-    code = "try:\n    async with asyncio.timeout(0.2):\n        await refine()(subject='x')\nexcept TimeoutError:\n    print('timeout')"
+    code = (
+        "try:\n    async with asyncio.timeout(0.2):\n        await refine()(subject='x')\n"
+        "except TimeoutError:\n    print('timeout')"
+    )
     assert kernel.run(code)[:2] == ("timeout\n", None)
     assert kernel.run("dn.last_run().status")[0] == "'cancelled'"
 

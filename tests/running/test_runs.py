@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import stat
 from pathlib import Path
 
@@ -63,6 +62,7 @@ def test_stop_gives_the_best_so_far_and_no_call_starts_afterwards(width):
     assert prediction.sentence == "red"
     assert run.status == "stopped"
     assert run.attempts.best.sum() == 1
+    assert prediction.run.attempts.equals(run.attempts)
     assert "cancelled" in run.attempts.error.tolist()
 
 
@@ -139,7 +139,7 @@ def test_a_run_is_a_file_that_reopens_with_the_same_tables(tmp_path):
 def test_run_files_are_for_their_owner_only():
     dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(1), n=1).run_sync(subject="x")
     path = dn.runs().path[0]
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
 
 
 def test_no_files_are_kept_when_none_are_wanted(tmp_path):

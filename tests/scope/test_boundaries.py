@@ -1,4 +1,4 @@
-"""The boundary table, a row a test: what a predictor sees of hint, candidate, settings and trace, and how to carry it."""
+"""The boundary table, a row a test: what is seen of hint, candidate, settings and trace, and how to carry it."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_the_text_view_writes_a_line_an_attempt_and_a_last_line(capsys):
         "attempt 1  scored  0  feedback: be brief",
         "attempt 2  scored  0.5  hint: be brief  feedback: be brief",
         "attempt 3  passed  1  hint: be brief  feedback: be brief",
-        f"{a_refine_module()._title()}: finished, 3 attempts, best 1",
+        f"{a_refine_module()._title()}: finished, 3 of 3 attempts, best 1",
     ]
 
 
@@ -85,7 +85,7 @@ def test_a_batch_as_text_ends_with_its_counts(capsys):
 def test_a_run_that_has_ended_is_told_at_once(capsys):
     run = asyncio.run(a_refine_module(1.0)(subject="the sea")) and dn.last_run()
     attach(run, "text")
-    assert "finished, 1 attempt, best 1" in capsys.readouterr().err
+    assert "finished, 1 of 3 attempts, best 1" in capsys.readouterr().err
 
 
 def test_a_view_that_fails_does_not_hurt_the_run(monkeypatch, caplog, capsys):
@@ -113,7 +113,7 @@ def test_html_holds_its_place_and_fills_it_at_the_end(outputs):
     assert first[0]["text/plain"].endswith(": running")
     assert first[1] == ended[0]
     assert "<table" in first[1]["text/html"]
-    assert "finished, 2 attempts, best 1" in first[1]["text/plain"]
+    assert "finished, 2 of 3 attempts, best 1" in first[1]["text/plain"]
 
 
 def test_the_widget_is_replaced_by_html_closed_and_freed(outputs):
@@ -158,7 +158,7 @@ def test_stop_from_the_front_end_ends_the_run(outputs):
 )
 def test_on_an_old_kernel_an_awaited_run_says_where_stop_works(monkeypatch, version, started, said):
     monkeypatch.setitem(sys.modules, "ipykernel", types.SimpleNamespace(version_info=(*version, 0)))
-    run = types.SimpleNamespace(_task=object() if started else None)
+    run = types.SimpleNamespace(is_handle=started)
     assert bool(opening._note(run)) is said
 
 
