@@ -30,8 +30,11 @@ class Adapter(ABC):
         """The system message: fields, form of the reply, instruction."""
 
     @abstractmethod
-    def format_input(self, signature: type[Signature], inputs: Mapping[str, Any], hint: str | None = None) -> str:
-        """A user message: the inputs, and at its end a hint given as a field."""
+    def format_input(
+        self, signature: type[Signature], inputs: Mapping[str, Any], *, instruction: str, hint: str | None = None
+    ) -> str:
+        """A user message: the inputs, and at its end a hint given as a field. ``instruction`` is the effective one, for
+        adapters that repeat it here."""
 
     @abstractmethod
     def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
@@ -51,14 +54,15 @@ class Adapter(ABC):
         hint: str | None = None,
     ) -> Messages:
         """All messages of a request. ``instruction`` overrides the signature's for this call."""
-        system = _system(self, signature, signature.instruction if instruction is None else instruction)
-        turns: list[dict[str, Any]] = [{"role": "system", "content": system}]
+        told = signature.instruction if instruction is None else instruction
+        turns: list[dict[str, Any]] = [{"role": "system", "content": _system(self, signature, told)}]
         for demo in demos:
             turns += [
-                {"role": "user", "content": self.format_input(signature, demo)},
+                {"role": "user", "content": self.format_input(signature, demo, instruction=told)},
                 {"role": "assistant", "content": self.format_output(signature, demo)},
             ]
-        turns.append({"role": "user", "content": self.format_input(signature, inputs, hint)})
+        asked = self.format_input(signature, inputs, instruction=told, hint=hint)
+        turns.append({"role": "user", "content": asked})
         return (*turns, *self.opening(signature))
 
     def opening(self, signature: type[Signature]) -> Messages:  # noqa: ARG002

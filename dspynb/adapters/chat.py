@@ -31,7 +31,14 @@ class ChatAdapter(Adapter):
         parts += ["[[ ## completed ## ]]", "", "Your objective is:", instruction]
         return "\n".join(parts)
 
-    def format_input(self, signature: type[Signature], inputs: Mapping[str, Any], hint: str | None = None) -> str:
+    def format_input(
+        self,
+        signature: type[Signature],
+        inputs: Mapping[str, Any],
+        *,
+        instruction: str,  # noqa: ARG002  # it stands in the system message
+        hint: str | None = None,
+    ) -> str:
         sections = [_section(field.name, text) for field, text in shown(signature.input_fields, inputs)]
         if hint:
             sections.append(_section("hint", hint))

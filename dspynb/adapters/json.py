@@ -28,7 +28,14 @@ class JSONAdapter(Adapter):
         notes = [f"- {n}: {f.desc}" for n, f in {**signature.input_fields, **signature.output_fields}.items() if f.desc]
         return "\n".join([instruction, *notes, f"Reply with one JSON object: {{{keys}}}"])
 
-    def format_input(self, signature: type[Signature], inputs: Mapping[str, Any], hint: str | None = None) -> str:
+    def format_input(
+        self,
+        signature: type[Signature],
+        inputs: Mapping[str, Any],
+        *,
+        instruction: str,  # noqa: ARG002  # it stands in the system message
+        hint: str | None = None,
+    ) -> str:
         lines = [f"{field.name}: {text}" for field, text in shown(signature.input_fields, inputs)]
         return "\n".join([*lines, *([f"hint: {hint}"] if hint else [])])
 

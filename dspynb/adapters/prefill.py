@@ -15,22 +15,25 @@ __all__ = ["PrefillAdapter"]
 
 
 class PrefillAdapter(Adapter):
-    """``Label: value`` lines; the model goes on after the first output's label.
+    """``Label: value`` lines, then the instruction; the model goes on after the first output's label.
 
-    With one output, all that comes back is its value. With several, each starts a line with its label.
+    The instruction stands at the end of the user's message: a small model follows it there, and hardly in the system
+    message. With one output, all that comes back is its value. With several, each starts a line with its label.
     """
 
     name = "prefill"
 
-    def format_system(self, signature: type[Signature], instruction: str) -> str:
-        fields = list(signature.output_fields.values())
-        if len(fields) == 1:
-            return instruction
-        return "\n".join([instruction, "Answer with these lines:", *(f"{f.label}: {_what(f)}" for f in fields)])
+    def format_system(self, signature: type[Signature], instruction: str) -> str:  # noqa: ARG002
+        return "You are a helpful assistant."  # without one, a chat template may put in something worse
 
-    def format_input(self, signature: type[Signature], inputs: Mapping[str, Any], hint: str | None = None) -> str:
-        lines = [f"{field.label}: {text}" for field, text in shown(signature.input_fields, inputs)]
-        return "\n".join([*lines, *([hint] if hint else [])])
+    def format_input(
+        self, signature: type[Signature], inputs: Mapping[str, Any], *, instruction: str, hint: str | None = None
+    ) -> str:
+        given = "\n".join(f"{field.label}: {text}" for field, text in shown(signature.input_fields, inputs))
+        wanted = signature.output_fields.values()
+        lines = [f"{field.label}: {field.desc or field.type_text}" for field in wanted] if len(wanted) > 1 else []
+        form = "\n".join(["Answer with these lines:", *lines]) if lines else ""
+        return "\n\n".join(filter(None, [given, instruction, form, f"Hint: {hint}" if hint else ""]))
 
     def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
         return "\n".join(f"{field.label}: {text}" for field, text in shown(signature.output_fields, outputs))
@@ -50,10 +53,6 @@ class PrefillAdapter(Adapter):
 
 def _first(signature: type[Signature]) -> Field:
     return next(iter(signature.output_fields.values()))
-
-
-def _what(field: Field) -> str:
-    return field.desc or field.type_text
 
 
 def _split(fields: list[Field], reply: str) -> dict[str, str]:
