@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dspynb as dn
@@ -79,19 +81,20 @@ async def _outcome(call: Awaitable[Prediction]) -> Prediction | dn.AllAttemptsFa
 def _summary(results: list[Any]) -> dict[str, Any]:
     scores = [r.score.value if isinstance(r, Prediction) else 0.0 for r in results]
     met = sum(score >= THRESHOLD for score in scores)
-    calls = sum(len(r.meta.run.fold().calls) if isinstance(r, Prediction) else 0 for r in results)
+    calls = [call for r in results if isinstance(r, Prediction) for call in r.meta.run.fold().calls]
     return {
         "subjects": len(results),
-        "met the threshold": met,
+        "met threshold": met,
         "rate": f"{met / len(results):.0%}",
         "mean score": round(sum(scores) / len(results), 2),
-        "model calls": calls,
+        "attempts": len(calls),
+        "sampled anew": sum(not call.cached for call in calls),
     }
 
 
 def run_demo(lm: Any = None, subjects: tuple[str, ...] = SUBJECTS) -> int:
     """What ``dspynb demo`` does; returns the process's exit status."""
-    with dn.context(lm=lm or dn.LocalLM(), view="off"):
+    with tempfile.TemporaryDirectory() as folder, dn.context(lm=_sampled_once(lm or dn.LocalLM(), folder), view="off"):
         _say("One Refine: three attempts, each with a hint from the reward's feedback on the one before.\n\n")
         refine = dn.Refine(dn.Predict(Caption), short_and_blue, n=3, threshold=THRESHOLD, temperature=TEMPERATURE)
         prediction = refine.run_sync(subject=subjects[0])
@@ -101,6 +104,11 @@ def run_demo(lm: Any = None, subjects: tuple[str, ...] = SUBJECTS) -> int:
         _say(f"\r{' ' * 40}\r{table.to_string()}\n")
     _say("\nMeasured in this run. Next: `dspynb lab` opens the tutorials.\n")
     return 0
+
+
+def _sampled_once(lm: Any, folder: str) -> Any:
+    """The model, with equal requests answered once: both programs begin with the same first attempt."""
+    return dn.recorded(Path(folder) / "replies.jsonl", lm=lm)
 
 
 def _attempts_text(prediction: Prediction) -> str:
