@@ -89,10 +89,15 @@ class LM:
         return f"LM({self.name!r})"
 
 
+_MISSING = 'providers are reached through litellm: pip install "dspynb[providers]"'
+
+
 def _litellm() -> Any:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no look-up on the network at import
-    import litellm
-
+    try:
+        import litellm
+    except ImportError as error:
+        raise ConfigurationError(f"{_MISSING} ({error})") from error
     litellm.suppress_debug_info = True
     return litellm
 

@@ -1,0 +1,60 @@
+"""The command line, as a user runs it."""
+
+from __future__ import annotations
+
+import pytest
+
+import dspynb as dn
+from dspynb.cli import main
+from dspynb.demo import run_demo
+
+
+def obedient(request):
+    return (
+        " A small blue thing."
+        if "blue" in str(request.messages)
+        else " A thing that is red and rather too long to pass."
+    )
+
+
+def test_the_demo_prints_attempts_and_the_table_it_measured(capsys):
+    assert run_demo(dn.FunctionLM(obedient, adapter="prefill"), subjects=("a", "b", "c")) == 0
+    out = capsys.readouterr().out
+    assert "attempt 2   score 1.0 <- best" in out
+    assert "hint:     Use fewer than 10 words and the word 'blue'." in out
+    rows = {
+        line.split(",")[0]: line.split()[-6:] for line in out.splitlines() if line.startswith(("BestOfN", "Refine,"))
+    }
+    assert rows["BestOfN"][0] == "0%"
+    assert rows["Refine"][0] == "100%"
+
+
+def test_the_demo_survives_a_model_that_always_fails(capsys):
+    def broken(request):
+        raise RuntimeError("down")
+
+    with pytest.raises(dn.AllAttemptsFailed):
+        run_demo(dn.FunctionLM(broken, adapter="prefill"), subjects=("a",))
+
+
+def test_tutorials_are_copied_with_their_recordings_and_never_over_the_users_own(tmp_path, capsys):
+    assert main(["tutorials", str(tmp_path)]) == 0
+    copied = tmp_path / "01_refine.ipynb"
+    assert copied.exists()
+    assert (tmp_path / "recordings" / "01_refine.jsonl").exists()
+    copied.write_text("mine")
+    main(["tutorials", str(tmp_path)])
+    assert copied.read_text() == "mine"
+
+
+def test_an_error_of_ours_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("dspynb.cli._demo", None)
+    monkeypatch.setattr("dspynb.cli._notebooks", lambda: (_ for _ in ()).throw(dn.DspynbError("no tutorials here")))
+    assert main(["tutorials", "x"]) == 1
+    assert capsys.readouterr().err == "dspynb: no tutorials here\n"
+
+
+def test_no_command_or_a_wrong_one_shows_the_usage(capsys):
+    with pytest.raises(SystemExit):
+        main([])
+    assert "demo" in capsys.readouterr().err
