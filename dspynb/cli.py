@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dspynb", description="Programs of language models, in notebooks.")
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = parser.add_subparsers(required=True, dest="command")
     demo = commands.add_parser("demo", help="run Refine on the embedded model and show what hints gain")
     demo.set_defaults(run=_demo)
     lab = commands.add_parser("lab", help="open the tutorials in JupyterLab")

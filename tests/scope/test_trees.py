@@ -127,7 +127,9 @@ class World:
                 for step in steps:
                     tasks.create_task(step())
         elif how == "orphan":
-            self.orphans += [asyncio.create_task(self.orphan(child)) for child in children]
+            # An orphan of an orphan could still run inside an open attempt; it is the first one that is of interest.
+            first = [child for child in children if "orphan" not in repr(child)]
+            self.orphans += [asyncio.create_task(self.orphan(child)) for child in first]
         else:
             await self.thread(children, live if how == "carried" else [], dn.carry if how == "carried" else None)
 
