@@ -337,3 +337,41 @@ def test_an_empty_subject_is_an_input_like_any_other():
 
 def test_sync_use_works_without_a_loop():
     assert dn.Refine(dn.Predict(Caption, lm=echo_hint()), blue, n=2).run_sync(subject="x").sentence == "say blue"
+
+
+def test_an_inner_refines_hint_never_reaches_the_outer_attempts_other_calls():
+    shared = dn.Predict(Caption, lm=echo_hint())
+
+    class Program(dn.Module):
+        def __init__(self):
+            self.inner = dn.Refine(shared, lambda r, p: dn.Score(0, "inner"), n=2)
+            self.shared = shared
+
+        async def forward(self, subject):
+            inner = await self.inner(subject=subject)
+            after = await self.shared(subject=subject)
+            return {"inner": inner.sentence, "after": after.sentence}
+
+    assert run(Program()(subject="x"))["after"] == "none"
+    outer = dn.Refine(Program(), lambda r, p: dn.Score(0, "outer"), n=2)
+    last = [c.hint for c in run(outer(subject="x")).run.fold().calls]
+    assert last == [None, "inner", None, "outer", "outer\ninner", "outer"]
+
+
+def test_refine_in_a_batch_keeps_each_rows_hints_to_the_row():
+    reward = lambda row, p: dn.Score(0.0, feedback=f"for {row.subject}")  # noqa: E731
+    refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), reward, n=2)
+    results = run(refine.batch([{"subject": f"s{i}"} for i in range(20)], concurrency=7))
+    assert [r.run.attempts.sentence[1] for r in results] == [f"for s{i}" for i in range(20)]
+    assert dn.last_run().kind == "batch"
+
+
+def test_attempts_wide_at_once_take_the_time_of_their_waves():
+    async def answer(request):
+        await asyncio.sleep(0.1)
+        return chat(sentence="red")
+
+    refine = dn.Refine(dn.Predict(Caption, lm=dn.FunctionLM(answer)), blue, n=8, width=4)
+    prediction = run(refine(subject="x"))
+    assert prediction.run.attempts.wave.tolist() == [1] * 4 + [2] * 4
+    assert prediction.run.attempts.hint.tolist() == [None] * 4 + ["say blue"] * 4

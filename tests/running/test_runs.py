@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -262,3 +264,13 @@ def test_a_stopped_batch_keeps_the_rows_that_finished():
     kinds = [type(r).__name__ for r in results]
     assert kinds[:2] == ["Prediction"] * 2
     assert set(kinds[10:]) == {"RunStopped"}
+
+
+def test_stop_reaches_a_run_on_another_threads_loop():
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(lambda: asyncio.run(refine(slow())(subject="x")))
+        while dn.last_run() is None or len(dn.last_run().fold().calls) < 2 or dn.last_run().done:
+            time.sleep(0.01)
+        dn.last_run().stop()
+        assert future.result(5).sentence == "red"
+    assert dn.last_run().status == "stopped"
