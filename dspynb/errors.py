@@ -13,6 +13,15 @@
     ├── HintError                   a hint has the wrong type or names a predictor the program lacks
     ├── ScopeError                  a scope was carried, entered or left in a way that cannot work
     ├── ModelError                  a model call failed
+    │   ├── AuthenticationError     the key is missing or wrong
+    │   ├── BadRequestError         the provider refused the request as it is
+    │   │   └── ContextTooLong      it is longer than the model's context
+    │   ├── ContentFiltered         the provider's content filter stopped it
+    │   ├── RateLimited             too many requests or tokens (retryable)
+    │   ├── ServerError             the provider failed (retryable)
+    │   ├── ModelTimeout            no reply within the time allowed (retryable)
+    │   ├── ConnectionFailed        not reached, or broken within the reply (retryable)
+    │   ├── MalformedReply          what came is no reply (retryable)
     │   ├── ScriptExhausted         a ScriptedLM was asked for more replies than it has
     │   └── RecordingMiss           a strict recording has no reply for a request
     ├── AttemptsFailed              (also an ExceptionGroup) attempts of one call failed
@@ -35,15 +44,23 @@ from typing import Any
 __all__ = [
     "AllAttemptsFailed",
     "AttemptsFailed",
+    "AuthenticationError",
+    "BadRequestError",
     "ConfigurationError",
+    "ConnectionFailed",
+    "ContentFiltered",
+    "ContextTooLong",
     "DownloadError",
     "DspynbError",
     "HintError",
     "InputError",
     "JournalError",
+    "MalformedReply",
     "ModelError",
+    "ModelTimeout",
     "NoModelError",
     "ParseError",
+    "RateLimited",
     "RecordingMiss",
     "RewardError",
     "RunInterrupted",
@@ -51,6 +68,7 @@ __all__ = [
     "ScopeClosedWarning",
     "ScopeError",
     "ScriptExhausted",
+    "ServerError",
     "SignatureError",
     "TooManyFailures",
     "nearest",
@@ -141,7 +159,83 @@ class ScopeError(DspynbError, RuntimeError):
 
 
 class ModelError(DspynbError):
-    """A call to a language model failed."""
+    """A call to a language model failed.
+
+    Attributes: ``model`` (``provider/model``, or empty), ``status`` (HTTP status or None), ``request_id`` (the
+    provider's, or None), ``retry_after`` (seconds the provider asked to wait, or None), ``retryable`` (whether the same
+    request may succeed later). Never holds a key.
+    """
+
+    retryable = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str = "",
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        self.problem, self.model, self.status = message, model, status
+        self.request_id, self.retry_after = request_id, retry_after
+        facts = [f"status {status}" if status else "", f"request {request_id}" if request_id else ""]
+        known = ", ".join(filter(None, facts))
+        super().__init__(f"{model}: " * bool(model) + message + (f" ({known})" if known else ""))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = {n: getattr(self, n) for n in ("model", "status", "request_id", "retry_after")}
+        return _model_error, (type(self), self.problem, facts)
+
+
+def _model_error(kind: type[ModelError], problem: str, facts: dict[str, Any]) -> ModelError:
+    return kind(problem, **facts)
+
+
+class AuthenticationError(ModelError):
+    """The key is missing, wrong, or not allowed to use the model."""
+
+
+class BadRequestError(ModelError):
+    """The provider refused the request as it is: an unknown model, a wrong setting."""
+
+
+class ContextTooLong(BadRequestError):
+    """The request is longer than the model's context."""
+
+
+class ContentFiltered(ModelError):
+    """The provider's content filter stopped the request or the reply."""
+
+
+class RateLimited(ModelError):
+    """Too many requests or tokens at once; ``retry_after`` says when to come back, if the provider did."""
+
+    retryable = True
+
+
+class ServerError(ModelError):
+    """The provider failed (5xx)."""
+
+    retryable = True
+
+
+class ModelTimeout(ModelError):
+    """No reply within the time allowed."""
+
+    retryable = True
+
+
+class ConnectionFailed(ModelError):
+    """The provider could not be reached, or the connection broke within the reply."""
+
+    retryable = True
+
+
+class MalformedReply(ModelError):
+    """The provider answered with something that is no reply: no JSON, no choices, nothing in it."""
+
+    retryable = True
 
 
 class ScriptExhausted(ModelError):

@@ -33,7 +33,8 @@ class LMRequest:
 
 @dataclass(frozen=True, slots=True)
 class LMReply:
-    """A model's reply. ``cached`` tells that it was not paid for now; ``raw`` is the provider's own answer, if any."""
+    """A model's reply. ``cached`` tells that it was not paid for now; ``raw`` is the provider's own answer, if any;
+    ``reasoning`` the text of its thinking, where it is given; ``completions`` all texts of a request with ``n`` > 1."""
 
     text: str
     tool_calls: tuple[Mapping[str, Any], ...] = ()
@@ -41,6 +42,8 @@ class LMReply:
     raw: Any = None
     cached: bool = False
     finish: str | None = None
+    reasoning: str | None = None
+    completions: tuple[str, ...] = ()
 
 
 @runtime_checkable

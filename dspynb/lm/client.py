@@ -1,24 +1,34 @@
-"""LM: a provider's model by name, through litellm, which is imported on the first call and not before."""
+"""LM: a provider's model by name, with limits and retries, over one of two engines."""
 
 from __future__ import annotations
 
-import asyncio
-import os
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from dspynb.data import Usage
-from dspynb.errors import ConfigurationError, ModelError
+from dspynb.errors import ConfigurationError
 from dspynb.lm.base import LMReply, LMRequest
+from dspynb.lm.direct import DirectEngine
+from dspynb.lm.limits import Limits, with_retries
+from dspynb.lm.litellm_engine import LiteLLMEngine
 
 __all__ = ["LM"]
 
+_ENGINES = ("auto", "direct", "litellm")
+
 
 class LM:
-    """A model of a provider: ``LM("openai/gpt-5-mini")``. Keys come from ``api_key`` or the provider's environment
-    variable. ``timeout`` is in seconds, ``retries`` counts tries after the first. Other settings (``temperature``,
-    ``max_tokens``, …) are sent with every request, unless a call overrides them.
+    """A model of a provider: ``LM("openai/gpt-5-mini")``.
+
+    ``openai/…`` models, and every server given by ``api_base``, are asked directly over HTTP; all other providers
+    through litellm (the extra ``providers``); ``engine="litellm"`` or ``"direct"`` chooses. The key comes from
+    ``api_key`` or the provider's environment variable.
+    ``timeout``: seconds a try may take. ``retries``: tries after the first, for errors that may pass. ``deadline``:
+    seconds in all, or None. ``concurrency``: calls at a time; halved when the provider says that it is too much, and
+    growing back. ``rpm``, ``tpm``: requests and tokens a minute. Other settings (``temperature``, ``max_tokens``, …) go
+    with every request, unless a call overrides them.
+
+    Raises ConfigurationError for a name without provider or a limit below 1; a call raises ModelError.
     """
 
     adapter: str | None = None
@@ -30,96 +40,66 @@ class LM:
         *,
         api_base: str | None = None,
         api_key: str | None = None,
+        engine: str = "auto",
         timeout: float = 120.0,
-        retries: int = 2,
+        retries: int = 4,
+        deadline: float | None = None,
+        concurrency: int = 256,
+        rpm: float | None = None,
+        tpm: float | None = None,
         **settings: Any,
     ) -> None:
         if not isinstance(model, str) or "/" not in model or not all(model.split("/", 1)):
             raise ConfigurationError(f"a model is named 'provider/model', as in 'openai/gpt-5-mini'; got {model!r}")
-        self.name = model
-        self.api_base, self._api_key = api_base, api_key
-        self.timeout, self.retries, self.settings = timeout, retries, dict(settings)
+        if engine not in _ENGINES:
+            raise ConfigurationError(f"engine must be one of {', '.join(_ENGINES)}, got {engine!r}")
+        if concurrency < 1 or retries < 0:
+            raise ConfigurationError(
+                f"concurrency must be at least 1 and retries at least 0, got {concurrency}, {retries}"
+            )
+        self.name, self.settings = model, dict(settings)
+        self._given = {"api_base": api_base, "api_key": api_key, "timeout": timeout}
+        self._engine_name = engine
+        self._retries, self._deadline, self._limit = retries, deadline, (concurrency, rpm, tpm)
+        self._make()
+
+    def _make(self) -> None:
+        chosen = self._engine_name
+        if chosen == "auto":
+            chosen = "direct" if self.name.startswith("openai/") or self._given["api_base"] else "litellm"
+        engine = DirectEngine if chosen == "direct" else LiteLLMEngine
+        self._engine = engine(self.name, **self._given)  # type: ignore[arg-type]
+        self.limits = Limits(*self._limit)
 
     async def complete(self, request: LMRequest) -> LMReply:
         """The provider's reply. Raises ModelError naming the model; never shows the key."""
         started = time.perf_counter()
-        litellm = await asyncio.to_thread(_litellm)
-        try:
-            response = await litellm.acompletion(**self._arguments(request))
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            raise ModelError(f"{self.name}: {type(error).__name__}: {self._redact(str(error))}") from None
-        return _reply(litellm, response, time.perf_counter() - started)
+        settings = {**self.settings, **request.settings}
 
-    def _arguments(self, request: LMRequest) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
-            "model": self.name,
-            "messages": [dict(m) for m in request.messages],
-            "timeout": self.timeout,
-            "num_retries": self.retries,
-            **self.settings,
-            **request.settings,
-        }
-        if self.api_base is not None:
-            arguments["api_base"] = self.api_base
-        if self._api_key is not None:
-            arguments["api_key"] = self._api_key
-        if request.tools:
-            arguments["tools"] = [dict(t) for t in request.tools]
-        if request.response_format is not None:
-            schema = {"name": "reply", "schema": dict(request.response_format)}
-            arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return arguments
+        async def attempt() -> LMReply:
+            await self.limits.pace(_tokens(request, settings))
+            async with self.limits.slots:
+                return await self._engine.complete(request, settings)
 
-    def _redact(self, text: str) -> str:
-        secrets = [self._api_key, *(v for k, v in os.environ.items() if k.endswith(("_API_KEY", "_TOKEN", "_SECRET")))]
-        for secret in secrets:
-            if secret and len(secret) >= 6:
-                text = text.replace(secret, "***")
-        return text
+        reply, failures = await with_retries(attempt, self._retries, self._deadline)
+        usage = replace(reply.usage, retries=failures, seconds=time.perf_counter() - started)
+        return replace(reply, usage=usage)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **vars(self),
-            "_api_key": None,
-        }  # a key does not travel; the other side takes its own from the environment
+        # A key does not travel, nor does what belongs to a loop; the other side takes its own from the environment.
+        hidden = {"_engine", "limits"}
+        state = {name: value for name, value in vars(self).items() if name not in hidden}
+        return {**state, "_given": {**self._given, "api_key": None}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._make()
 
     def __repr__(self) -> str:
         return f"LM({self.name!r})"
 
 
-_MISSING = 'providers are reached through litellm: pip install "dspynb[providers]"'
-
-
-def _litellm() -> Any:
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no look-up on the network at import
-    try:
-        import litellm
-    except ImportError as error:
-        raise ConfigurationError(f"{_MISSING} ({error})") from error
-    litellm.suppress_debug_info = True
-    return litellm
-
-
-def _reply(litellm: Any, response: Any, seconds: float) -> LMReply:
-    choice = response.choices[0]
-    used = getattr(response, "usage", None)
-    details = getattr(used, "prompt_tokens_details", None)
-    usage = Usage(
-        calls=1,
-        prompt_tokens=getattr(used, "prompt_tokens", 0) or 0,
-        completion_tokens=getattr(used, "completion_tokens", 0) or 0,
-        cached_tokens=getattr(details, "cached_tokens", 0) or 0,
-        usd=_cost(litellm, response),
-        seconds=seconds,
-    )
-    calls: list[Mapping[str, Any]] = [c.model_dump() for c in choice.message.tool_calls or ()]
-    return LMReply(choice.message.content or "", tuple(calls), usage, response, finish=choice.finish_reason)
-
-
-def _cost(litellm: Any, response: Any) -> float | None:
-    try:
-        return float(litellm.completion_cost(completion_response=response))
-    except Exception:
-        return None  # a model without a price: unknown, not zero
+def _tokens(request: LMRequest, settings: dict[str, Any]) -> float:
+    """About how many tokens a request and its reply take: four characters a token, and all that may be written."""
+    letters = sum(len(str(m.get("content", ""))) for m in request.messages)
+    return letters / 4 + float(settings.get("max_tokens") or 0)

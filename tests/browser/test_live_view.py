@@ -103,7 +103,7 @@ def test_rows_appear_while_the_cell_awaits_and_static_html_remains(lab, notebook
     saved = opened.save()
     data = saved["cells"][-1]["outputs"][0]["data"]
     assert sorted(data) == ["text/html", "text/plain"]
-    assert "finished, 5 attempts, best 1" in "".join(data["text/plain"])
+    assert "finished, 5 of 5 attempts, best 1" in "".join(data["text/plain"])
     lab.shut_down_kernels()
     opened.reload()
     opened.page.wait_for_selector(".dspynb-run table")

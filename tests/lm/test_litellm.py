@@ -11,7 +11,7 @@ import pytest
 import dspynb as dn
 from dspynb.errors import ConfigurationError, ModelError
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pydantic.PydanticDeprecatedSince20")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of litellm itself
 
 
 @pytest.fixture
@@ -58,7 +58,9 @@ def _reply(body):
 @pytest.mark.slow
 def test_a_provider_answers_and_an_error_names_the_model_and_never_the_key(server):
     base, seen = server
-    lm = dn.LM("openai/some-model", api_base=base, api_key="sk-very-secret-key", max_tokens=50, retries=0)
+    lm = dn.LM(
+        "openai/some-model", engine="litellm", api_base=base, api_key="sk-very-secret-key", max_tokens=50, retries=0
+    )
     predict = dn.Predict("question -> answer: int", lm=lm, temperature=0.3)
     prediction = predict.run_sync(question="2+2?")
     assert (prediction.answer, prediction.usage.tokens, prediction.usage.usd) == (4, 10, None)

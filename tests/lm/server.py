@@ -1,0 +1,97 @@
+"""An OpenAI-style server on loopback for tests, with faults on demand. Runs in a thread, ends with its block."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import threading
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+
+def reply(text, **extra):
+    """The body of a chat completion."""
+    return {
+        "id": "x",
+        "object": "chat.completion",
+        "model": "m",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text, **extra}, "finish_reason": "stop"}],
+        "usage": {
+            "prompt_tokens": 7,
+            "completion_tokens": 3,
+            "prompt_tokens_details": {"cached_tokens": 2},
+            "completion_tokens_details": {"reasoning_tokens": 1},
+        },
+    }
+
+
+@dataclass
+class Server:
+    """``with Server(answer) as server``: ``answer(body, number) -> web.Response | dict | str``, sync or async."""
+
+    answer: object = None
+    bodies: list = field(default_factory=list)
+    headers: list = field(default_factory=list)
+    running: int = 0
+    peak: int = 0
+
+    def __enter__(self):
+        self._ready, self._loop = threading.Event(), asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_):
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+        self._loop.close()
+
+    @property
+    def base(self):
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def _run(self):
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+
+    async def _serve(self):
+        self._stop = asyncio.Event()
+        app = web.Application(client_max_size=2**26)
+        app.router.add_post("/v1/chat/completions", self._handle)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = site._server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+    async def _handle(self, request):
+        body = await request.json()
+        self.bodies.append(body)
+        self.headers.append(dict(request.headers))
+        self.running += 1
+        self.peak = max(self.peak, self.running)
+        try:
+            answer = self.answer(body, len(self.bodies))
+            if asyncio.iscoroutine(answer):
+                answer = await answer
+        finally:
+            self.running -= 1
+        if isinstance(answer, str):
+            answer = reply(answer)
+        return web.json_response(answer) if isinstance(answer, dict) else answer
+
+
+def error(status, message="no", code=None, **headers):
+    """An error answer."""
+    return web.json_response({"error": {"message": message, "code": code}}, status=status, headers=headers)
+
+
+def chance(*parts):
+    """A number in [0, 1) that depends on the parts only."""
+    return int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()[:6], "big") / 2**48
