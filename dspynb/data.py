@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import ItemsView, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,10 @@ class Usage:
     def tokens(self) -> int:
         """Prompt and completion tokens together."""
         return self.prompt_tokens + self.completion_tokens
+
+    def as_cached(self) -> Usage:
+        """The same tokens, served again: no call, no cost."""
+        return replace(self, calls=0, usd=0.0, seconds=0.0, retries=0)
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(

@@ -13,7 +13,9 @@ from dspynb.scope import settings
 
 @pytest.fixture(autouse=True)
 def _fresh_settings(tmp_path, monkeypatch):
-    monkeypatch.setattr(settings, "_process", {**settings._DEFAULTS, "view": "off", "runs_dir": str(tmp_path / "runs")})
+    monkeypatch.setattr(
+        settings, "_process", {**settings._DEFAULTS, "view": "off", "runs_dir": str(tmp_path / "runs"), "cache": False}
+    )
 
 
 @pytest.fixture(autouse=True)

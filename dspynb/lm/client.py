@@ -7,10 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from dspynb.errors import ConfigurationError
-from dspynb.lm.base import LMReply, LMRequest
+from dspynb.lm.base import LMReply, LMRequest, request_key
+from dspynb.lm.cache import default_cache
 from dspynb.lm.direct import DirectEngine
+from dspynb.lm.flights import Flights
 from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.litellm_engine import LiteLLMEngine
+from dspynb.scope import setting
 
 __all__ = ["LM"]
 
@@ -23,10 +26,12 @@ class LM:
     ``openai/…`` models, and every server given by ``api_base``, are asked directly over HTTP; all other providers
     through litellm (the extra ``providers``); ``engine="litellm"`` or ``"direct"`` chooses. The key comes from
     ``api_key`` or the provider's environment variable.
+
     ``timeout``: seconds a try may take. ``retries``: tries after the first, for errors that may pass. ``deadline``:
     seconds in all, or None. ``concurrency``: calls at a time; halved when the provider says that it is too much, and
-    growing back. ``rpm``, ``tpm``: requests and tokens a minute. Other settings (``temperature``, ``max_tokens``, …) go
-    with every request, unless a call overrides them.
+    growing back. ``rpm``, ``tpm``: requests and tokens a minute. ``cache``: whether replies are kept and served again
+    (see also the setting of that name); equal requests under way at the same time are sent once. Other settings
+    (``temperature``, ``max_tokens``, …) go with every request, unless a call overrides them.
 
     Raises ConfigurationError for a name without provider or a limit below 1; a call raises ModelError.
     """
@@ -47,6 +52,7 @@ class LM:
         concurrency: int = 256,
         rpm: float | None = None,
         tpm: float | None = None,
+        cache: bool = True,
         **settings: Any,
     ) -> None:
         if not isinstance(model, str) or "/" not in model or not all(model.split("/", 1)):
@@ -61,6 +67,7 @@ class LM:
         self._given = {"api_base": api_base, "api_key": api_key, "timeout": timeout}
         self._engine_name = engine
         self._retries, self._deadline, self._limit = retries, deadline, (concurrency, rpm, tpm)
+        self._cache = cache
         self._make()
 
     def _make(self) -> None:
@@ -70,11 +77,33 @@ class LM:
         engine = DirectEngine if chosen == "direct" else LiteLLMEngine
         self._engine = engine(self.name, **self._given)  # type: ignore[arg-type]
         self.limits = Limits(*self._limit)
+        self._flights = Flights()
 
     async def complete(self, request: LMRequest) -> LMReply:
         """The provider's reply. Raises ModelError naming the model; never shows the key."""
-        started = time.perf_counter()
         settings = {**self.settings, **request.settings}
+        if not (self._cache and setting("cache")):
+            return await self._send(request, settings)
+        cache = default_cache()
+        key = self._key(request, settings)
+        if (kept := await cache.get(key)) is not None:
+            return kept
+
+        async def send() -> LMReply:
+            reply = await self._send(request, settings)
+            cache.put(key, reply)
+            return reply
+
+        reply, sent = await self._flights.join(key, send)
+        return reply if sent else replace(reply, cached=True, usage=reply.usage.as_cached())
+
+    def _key(self, request: LMRequest, settings: dict[str, Any]) -> str:
+        """Everything that can change a reply; not the engine, nor the key, limits or retries."""
+        full = replace(request, settings={**settings, "model": self.name, "api_base": self._given["api_base"]})
+        return request_key(full)
+
+    async def _send(self, request: LMRequest, settings: dict[str, Any]) -> LMReply:
+        started = time.perf_counter()
 
         async def attempt() -> LMReply:
             await self.limits.pace(_tokens(request, settings))
@@ -87,7 +116,7 @@ class LM:
 
     def __getstate__(self) -> dict[str, Any]:
         # A key does not travel, nor does what belongs to a loop; the other side takes its own from the environment.
-        hidden = {"_engine", "limits"}
+        hidden = {"_engine", "_flights", "limits"}
         state = {name: value for name, value in vars(self).items() if name not in hidden}
         return {**state, "_given": {**self._given, "api_key": None}}
 

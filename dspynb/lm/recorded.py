@@ -66,7 +66,8 @@ class RecordedLM:
             return await self.lm.complete(request)
         key = request_key(request)
         if body := self._replies.get(key):
-            return LMReply(body["text"], usage=Usage(**body["usage"]), cached=True, finish=body.get("finish"))
+            used = Usage(**body["usage"]).as_cached()
+            return LMReply(body["text"], usage=used, cached=True, finish=body.get("finish"))
         if self.strict or self.lm is None:
             last = request.messages[-1].get("content") if request.messages else ""
             raise RecordingMiss(

@@ -1,0 +1,221 @@
+"""The reply cache: one SQLite file for all processes, used off the event loop.
+
+Look-ups and writes are queued to one thread, which handles all that has come together in one transaction: a call waits
+for a reply that is there, and never for a lock that another process holds. Values are JSON; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import json
+import logging
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from dspynb.data import Usage
+from dspynb.lm.base import LMReply
+
+__all__ = ["ReplyCache", "default_cache"]
+
+_log = logging.getLogger("dspynb")
+_SCHEMA = "create table if not exists replies (key text primary key, body text not null, used real not null)"
+_PATIENCE = 0.25
+"""Seconds a look-up waits for the file before it counts as a miss: a locked cache must not delay a call or a stop."""
+
+
+class ReplyCache:
+    """Replies by key in the file ``path``, at most ``most_bytes`` of it; the least recently used go first.
+
+    A damaged entry or file is a miss, and logged once; a call never fails for it.
+    """
+
+    def __init__(self, path: Path, most_bytes: int = 2**30) -> None:
+        self.path, self.most_bytes = path, most_bytes
+        self._jobs: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._warned = False
+        self._writes = 0
+
+    async def get(self, key: str) -> LMReply | None:
+        """The reply of a key, marked as cached and costing nothing; None for a miss."""
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[str | None] = loop.create_future()
+
+        def deliver(body: str | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+                loop.call_soon_threadsafe(lambda: None if found.done() else found.set_result(body))
+
+        self._put("get", key, deliver)
+        try:
+            body = await asyncio.wait_for(found, _PATIENCE * 4)
+        except TimeoutError:
+            return None
+        return None if body is None else _reply(body)
+
+    def put(self, key: str, reply: LMReply) -> None:
+        """Keep a reply, soon."""
+        self._put("put", key, _body(reply))
+
+    def flush(self, timeout: float = 5.0) -> None:
+        """Wait until all that was put is in the file."""
+        if self._thread is not None and self._pid == os.getpid():
+            done = threading.Event()
+            self._jobs.put(("flush", "", done))
+            done.wait(timeout)
+
+    def _put(self, kind: str, key: str, value: Any) -> None:
+        if self._thread is None or self._pid != os.getpid():
+            self._start()
+        self._jobs.put((kind, key, value))
+
+    def _start(self) -> None:
+        if self._pid != os.getpid():  # a forked child has the object but not the thread
+            self._lock, self._jobs, self._thread = threading.Lock(), queue.SimpleQueue(), None
+            self._pid = os.getpid()
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="dspynb-cache", daemon=True)
+                self._thread.start()
+                atexit.register(self.flush)
+
+    # ── on the thread ─────────────────────────────────────────────────────────────────────────────────────────────
+    def _work(self) -> None:
+        connection: sqlite3.Connection | None = None
+        while True:
+            jobs = [self._jobs.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(jobs) < 512:
+                    jobs.append(self._jobs.get_nowait())
+            try:
+                connection = connection or _open(self.path)
+                self._handle(connection, jobs)
+            except (sqlite3.Error, OSError) as error:
+                self._told(error)
+                _close(connection)
+                connection = None
+                _answer_misses(jobs)
+            for kind, _, value in jobs:
+                if kind == "flush":
+                    value.set()
+
+    def _handle(self, connection: sqlite3.Connection, jobs: list[tuple[str, Any, Any]]) -> None:
+        now = time.time()
+        asked = [(key, deliver) for kind, key, deliver in jobs if kind == "get"]
+        kept = {key: body for kind, key, body in jobs if kind == "put"}
+        found = _rows(connection, [key for key, _ in asked])
+        for key, deliver in asked:
+            deliver(kept.get(key, found.get(key)))
+        if kept:
+            connection.executemany(
+                "insert or replace into replies values (?, ?, ?)", [(k, b, now) for k, b in kept.items()]
+            )
+        if found:
+            connection.executemany("update replies set used = ? where key = ?", [(now, key) for key in found])
+        connection.commit()
+        self._writes += len(kept)
+        if self._writes >= 1000:
+            self._writes = 0
+            _evict(connection, self.most_bytes)
+
+    def _told(self, error: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            _log.warning("the reply cache %s is not usable now (%s); calls go on without it", self.path, error)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    try:
+        return _connect(path)
+    except sqlite3.DatabaseError as error:
+        if "not a database" not in str(error) and "malformed" not in str(error):
+            raise
+        path.replace(path.with_suffix(".damaged"))  # kept for whoever wants to look; a new file serves
+        return _connect(path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_PATIENCE)
+    with contextlib.suppress(sqlite3.OperationalError):  # network file systems have no WAL; the default mode serves
+        connection.execute("pragma journal_mode=wal")
+    connection.execute("pragma synchronous=normal")
+    connection.execute(_SCHEMA)
+    connection.commit()
+    return connection
+
+
+def _close(connection: sqlite3.Connection | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(sqlite3.Error):
+            connection.close()
+
+
+def _rows(connection: sqlite3.Connection, keys: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for start in range(0, len(keys), 500):
+        some = keys[start : start + 500]
+        marks = ",".join("?" * len(some))
+        found.update(connection.execute(f"select key, body from replies where key in ({marks})", some))  # noqa: S608
+    return found
+
+
+def _evict(connection: sqlite3.Connection, most_bytes: int) -> None:
+    (size,) = connection.execute("select coalesce(sum(length(body)), 0) from replies").fetchone()
+    if size > most_bytes:
+        (count,) = connection.execute("select count(*) from replies").fetchone()
+        drop = max(1, int(count * (1 - 0.8 * most_bytes / size)))
+        connection.execute("delete from replies where key in (select key from replies order by used limit ?)", (drop,))
+        connection.commit()
+
+
+def _answer_misses(jobs: list[tuple[str, Any, Any]]) -> None:
+    for kind, _, deliver in jobs:
+        if kind == "get":
+            deliver(None)
+
+
+def _body(reply: LMReply) -> str:
+    plain = replace(reply, raw=None)
+    return json.dumps({**asdict(plain), "usage": asdict(reply.usage)}, ensure_ascii=True, default=str)
+
+
+def _reply(body: str) -> LMReply | None:
+    """The reply in a body, costing nothing now; None for a damaged one."""
+    try:
+        values: Mapping[str, Any] = json.loads(body)
+        used = Usage(**values["usage"])
+        return LMReply(
+            values["text"],
+            tuple(values["tool_calls"]),
+            used.as_cached(),
+            None,
+            cached=True,
+            finish=values["finish"],
+            reasoning=values["reasoning"],
+            completions=tuple(values["completions"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+_default: dict[str, ReplyCache] = {}
+
+
+def default_cache() -> ReplyCache:
+    """The user's cache: ``replies.sqlite`` in the user's cache folder (DSPYNB_CACHE_DIR overrides the folder)."""
+    import platformdirs
+
+    folder = os.environ.get("DSPYNB_CACHE_DIR") or platformdirs.user_cache_dir("dspynb")
+    return _default.setdefault(folder, ReplyCache(Path(folder) / "replies.sqlite"))

@@ -1,0 +1,247 @@
+"""The reply cache: hits cost nothing, damage is a miss, and many processes share one file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+import dspynb as dn
+from dspynb.data import Usage
+from dspynb.lm.cache import ReplyCache, default_cache
+from tests.lm.server import Server
+
+
+@pytest.fixture
+def cached(monkeypatch, tmp_path):
+    monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path / "cache"))
+    dn.configure(cache=True)
+    yield default_cache()
+    default_cache().flush()
+
+
+@pytest.fixture
+def server():
+    async def answer(body, n):
+        await asyncio.sleep(0.02)
+        return f"answer {n}"
+
+    with Server(answer) as running:
+        yield running
+
+
+def model(server, **kwargs):
+    return dn.LM("openai/m", api_base=server.base, **kwargs)
+
+
+def request(text="x", **kwargs):
+    return dn.LMRequest(({"role": "user", "content": text},), **kwargs)
+
+
+def ask(lm, *requests):
+    async def main():
+        return await asyncio.gather(*(lm.complete(r) for r in requests))
+
+    return asyncio.run(main())
+
+
+def test_a_second_call_is_served_marked_and_free(cached, server):
+    (first,) = ask(model(server), request())
+    cached.flush()
+    (again,) = ask(model(server), request())
+    assert (first.cached, again.cached) == (False, True)
+    assert again.text == first.text
+    assert (again.usage.calls, again.usage.usd, again.usage.tokens) == (0, 0.0, first.usage.tokens)
+    assert len(server.bodies) == 1
+
+
+def test_all_that_changes_a_reply_is_in_the_key_and_the_api_key_is_not(cached, server):
+    lm = model(server)
+    ask(lm, request(), request(rollout=1), request(settings={"temperature": 1}), request("y"))
+    ask(model(server, max_tokens=5), request())
+    assert len(server.bodies) == 5
+    ask(model(server, api_key="sk-another-key-entirely"), request())
+    assert len(server.bodies) == 5
+
+
+def test_the_cache_can_be_left_out(cached, server):
+    with dn.context(cache=False):
+        ask(model(server), request())
+        ask(model(server), request())
+    ask(model(server, cache=False), request())
+    assert len(server.bodies) == 3
+
+
+def test_equal_requests_under_way_are_sent_once(cached, server):
+    replies = ask(model(server), *[request()] * 20)
+    assert len(server.bodies) == 1
+    assert {r.text for r in replies} == {"answer 1"}
+    assert sum(not r.cached for r in replies) == 1
+
+
+def test_a_first_asker_who_is_cancelled_does_not_cancel_the_others(cached, server):
+    async def main():
+        lm = model(server)
+        first = asyncio.create_task(lm.complete(request()))
+        await asyncio.sleep(0.01)
+        second = asyncio.create_task(lm.complete(request()))
+        await asyncio.sleep(0.002)
+        first.cancel()
+        reply = await second
+        assert first.cancelled()
+        return reply.text
+
+    assert asyncio.run(main()) == "answer 1"
+    assert len(server.bodies) == 1
+
+
+def test_when_all_askers_have_gone_the_request_is_cancelled(cached, server):
+    async def main():
+        lm = model(server)
+        tasks = [asyncio.create_task(lm.complete(request())) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)
+        assert lm.limits.slots.running == 0
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(main()) == 1
+
+
+def test_a_damaged_entry_is_a_miss_and_is_replaced(cached, server):
+    ask(model(server), request())
+    cached.flush()
+    with sqlite3.connect(cached.path) as connection:
+        connection.execute("update replies set body = 'nonsense'")
+    connection.close()
+    assert not ask(model(server), request())[0].cached
+    cached.flush()
+    assert ask(model(server), request())[0].cached
+
+
+def test_a_file_that_is_no_database_is_put_aside(cached, server, tmp_path):
+    cached.path.parent.mkdir(parents=True)
+    cached.path.write_bytes(b"this is not a database" * 100)
+    ask(model(server), request())
+    cached.flush()
+    assert ask(model(server), request())[0].cached
+    assert cached.path.with_suffix(".damaged").exists()
+
+
+def test_a_cache_that_is_locked_delays_no_call(cached, server, caplog):
+    ask(model(server), request())
+    cached.flush()
+    holder = sqlite3.connect(cached.path)
+    holder.execute("begin exclusive")
+    began = time.perf_counter()
+    (reply,) = ask(model(server), request("new"))
+    elapsed = time.perf_counter() - began
+    holder.rollback()
+    holder.close()
+    assert reply.text == "answer 2"
+    assert elapsed < 10  # it would be for ever
+
+
+def test_a_folder_that_cannot_be_written_costs_the_cache_only(monkeypatch, tmp_path, server, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    dn.configure(cache=True)
+    assert ask(model(server), request())[0].text == "answer 1"
+    assert "not usable" in caplog.text
+
+
+def test_the_file_is_its_owners_only(cached, server):
+    ask(model(server), request())
+    cached.flush()
+    assert stat.S_IMODE(cached.path.stat().st_mode) == 0o600
+
+
+def test_the_least_recently_used_go_first(tmp_path):
+    async def main():
+        cache = ReplyCache(tmp_path / "c.sqlite", most_bytes=300_000)
+        for i in range(1500):
+            cache.put(f"k{i}", dn.LMReply("x" * 500, usage=Usage()))
+            if i % 100 == 0:
+                cache.flush()
+        cache.flush()
+        return await cache.get("k0"), await cache.get("k1499")
+
+    old, new = asyncio.run(main())
+    assert old is None
+    assert new is not None
+
+
+WORKER = """
+import asyncio, sys
+from pathlib import Path
+import dspynb as dn
+from dspynb.lm.cache import ReplyCache
+
+async def main(path, worker, count):
+    cache = ReplyCache(Path(path))
+    wrong = 0
+    for i in range(count):
+        key = f"shared-{i % 500}" if i % 2 else f"own-{worker}-{i}"
+        got = await cache.get(key)
+        wrong += got is not None and got.text != f"text of {key}"
+        cache.put(key, dn.LMReply(f"text of {key}"))
+        if i % 50 == 0:
+            print(i, flush=True)
+    cache.flush()
+    print("wrong", wrong, "trouble", cache._warned, flush=True)
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+"""
+
+
+def _workers(path, count, how_many=4):
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(path), str(i), str(count)], stdout=subprocess.PIPE, text=True
+        )
+        for i in range(how_many)
+    ]
+
+
+def _texts(path):
+    connection = sqlite3.connect(path)
+    try:
+        assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+        return dict(connection.execute("select key, body from replies"))
+    finally:
+        connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_four_processes_share_one_file_without_a_lock_error_or_a_lost_entry(tmp_path):
+    path = tmp_path / "c.sqlite"
+    outs = [worker.communicate(timeout=300)[0] for worker in _workers(path, 2000)]
+    assert all(out.endswith("wrong 0 trouble False\n") for out in outs)
+    texts = _texts(path)
+    assert len(texts) == 4 * 1000 + 250
+    assert all(f'"text of {key}"' in body for key, body in texts.items())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_process_killed_while_writing_leaves_the_file_readable(tmp_path):
+    path = tmp_path / "c.sqlite"
+    workers = _workers(path, 100_000, 2)
+    for worker in workers:
+        while "200" not in worker.stdout.readline():
+            pass
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.communicate()
+    texts = _texts(path)
+    assert len(texts) > 50
+    assert all(f'"text of {key}"' in body for key, body in texts.items())
