@@ -28,8 +28,9 @@ __all__ = ["ReplyCache", "default_cache"]
 
 _log = logging.getLogger("dspynb")
 _SCHEMA = "create table if not exists replies (key text primary key, body text not null, used real not null)"
+Found = asyncio.Future[str | None]
 _PATIENCE = 0.25
-"""Seconds a look-up waits for the file before it counts as a miss: a locked cache must not delay a call or a stop."""
+"""Seconds that the thread waits for a file that another process has locked, before a look-up counts as a miss."""
 
 
 class ReplyCache:
@@ -49,18 +50,9 @@ class ReplyCache:
 
     async def get(self, key: str) -> LMReply | None:
         """The reply of a key, marked as cached and costing nothing; None for a miss."""
-        loop = asyncio.get_running_loop()
-        found: asyncio.Future[str | None] = loop.create_future()
-
-        def deliver(body: str | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
-                loop.call_soon_threadsafe(lambda: None if found.done() else found.set_result(body))
-
-        self._put("get", key, deliver)
-        try:
-            body = await asyncio.wait_for(found, _PATIENCE * 4)
-        except TimeoutError:
-            return None
+        found: Found = asyncio.get_running_loop().create_future()
+        self._put("get", key, found)
+        body = await found
         return None if body is None else _reply(body)
 
     def put(self, key: str, reply: LMReply) -> None:
@@ -104,18 +96,17 @@ class ReplyCache:
                 self._told(error)
                 _close(connection)
                 connection = None
-                _answer_misses(jobs)
+                _deliver([(future, None) for kind, _, future in jobs if kind == "get"])
             for kind, _, value in jobs:
                 if kind == "flush":
                     value.set()
 
     def _handle(self, connection: sqlite3.Connection, jobs: list[tuple[str, Any, Any]]) -> None:
         now = time.time()
-        asked = [(key, deliver) for kind, key, deliver in jobs if kind == "get"]
+        asked = [(key, future) for kind, key, future in jobs if kind == "get"]
         kept = {key: body for kind, key, body in jobs if kind == "put"}
         found = _rows(connection, [key for key, _ in asked])
-        for key, deliver in asked:
-            deliver(kept.get(key, found.get(key)))
+        _deliver([(future, kept.get(key, found.get(key))) for key, future in asked])
         if kept:
             connection.executemany(
                 "insert or replace into replies values (?, ?, ?)", [(k, b, now) for k, b in kept.items()]
@@ -180,10 +171,20 @@ def _evict(connection: sqlite3.Connection, most_bytes: int) -> None:
         connection.commit()
 
 
-def _answer_misses(jobs: list[tuple[str, Any, Any]]) -> None:
-    for kind, _, deliver in jobs:
-        if kind == "get":
-            deliver(None)
+def _deliver(answers: list[tuple[Found, str | None]]) -> None:
+    """Give the askers their answers, each loop all of its own in one step."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[Found, str | None]]] = {}
+    for future, body in answers:
+        loops.setdefault(future.get_loop(), []).append((future, body))
+    for loop, some in loops.items():
+        with contextlib.suppress(RuntimeError):  # a loop that has closed meanwhile
+            loop.call_soon_threadsafe(_resolve, some)
+
+
+def _resolve(answers: list[tuple[Found, str | None]]) -> None:
+    for future, body in answers:
+        if not future.done():
+            future.set_result(body)
 
 
 def _body(reply: LMReply) -> str:
