@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dspynb.modules import Predict as Predict
     from dspynb.modules import Refine as Refine
     from dspynb.running import Run as Run
+    from dspynb.running import history as history
     from dspynb.running import last_run as last_run
     from dspynb.running import open_run as open_run
     from dspynb.running import run_sync as run_sync
@@ -56,7 +57,7 @@ _HOMES = {
     "dspynb.errors": ("AllAttemptsFailed", "DspynbError", "RunInterrupted", "RunStopped", "ScopeClosedWarning"),
     "dspynb.lm": ("LM", "FunctionLM", "LMReply", "LMRequest", "LocalLM", "ScriptedLM", "recorded"),
     "dspynb.modules": ("BestOfN", "Module", "Predict", "Refine"),
-    "dspynb.running": ("Run", "last_run", "open_run", "run_sync", "runs", "trace"),
+    "dspynb.running": ("Run", "history", "last_run", "open_run", "run_sync", "runs", "trace"),
     "dspynb.scope": (
         "candidate",
         "carry",

@@ -9,7 +9,7 @@ from dspynb.data import Prediction, rows_of
 from dspynb.errors import InputError
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.discovery import named_predictors
-from dspynb.running import Run, run_sync
+from dspynb.running import Calls, Run, run_sync
 from dspynb.scope import Layer, current_scope
 
 __all__ = ["Module", "ModuleWork"]
@@ -111,7 +111,7 @@ class ModuleWork:
             prediction.meta.run = run
             if not prediction.meta.calls and isinstance(run, Run):
                 fold = run.fold()
-                prediction.meta.calls, prediction.meta.usage = tuple(fold.calls), fold.usage
+                prediction.meta.calls, prediction.meta.usage = Calls(fold.calls), fold.usage
         return prediction
 
     async def _call(self) -> Prediction:

@@ -15,6 +15,7 @@ from dspynb.errors import DspynbError, InputError, ParseError, shorten
 from dspynb.events import PredictorCalled, new_span
 from dspynb.lm import LMProtocol, LMReply, LMRequest, resolve_lm
 from dspynb.modules.module import Module
+from dspynb.running import Calls, remember
 from dspynb.scope import Reading, Scope, current_scope, setting
 from dspynb.signatures import Signature, as_signature
 
@@ -93,7 +94,7 @@ class Predict(Module):
             raise
         event = call.report(outputs=outputs)
         prediction = Prediction(outputs)
-        prediction.meta.usage, prediction.meta.calls = event.usage, (event,)
+        prediction.meta.usage, prediction.meta.calls = event.usage, Calls((event,))
         return prediction
 
     def effective(self, reading: Reading) -> tuple[str, Sequence[Mapping[str, Any]]]:
@@ -180,4 +181,5 @@ class _Call:
             model=str(getattr(self.lm, "name", type(self.lm).__name__)),
         )
         self.scope.emit(event)
+        remember(event)
         return event

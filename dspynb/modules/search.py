@@ -18,7 +18,7 @@ from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
 from dspynb.modules.attempts import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
 from dspynb.modules.module import Module, ModuleWork
 from dspynb.modules.scoring import Scorer
-from dspynb.running import RunReader, end_tasks
+from dspynb.running import Calls, RunReader, end_tasks
 from dspynb.scope import Layer, RunPort, current_scope
 
 __all__ = ["BestOfN", "Search", "SearchPlan"]
@@ -155,7 +155,7 @@ class Search:
     def _prediction(self, winner: AttemptResult) -> Prediction:
         assert winner.prediction is not None  # noqa: S101  # a scored attempt has one
         part = self.run.part(self.span) if isinstance(self.run, RunReader) else None
-        return winner.prediction.with_meta(score=winner.score, usage=winner.usage, calls=winner.calls, run=part)
+        return winner.prediction.with_meta(score=winner.score, usage=winner.usage, calls=Calls(winner.calls), run=part)
 
     def partial(self) -> Prediction | None:
         """The best of the attempts that have finished, or None."""

@@ -2,6 +2,7 @@
 
 from dspynb.running.files import open_run, runs
 from dspynb.running.journal import read_journal
+from dspynb.running.looking_back import Calls, history, remember
 from dspynb.running.reader import RunReader
 from dspynb.running.run import Run, Work, last_run
 from dspynb.running.sync import run_sync
@@ -9,14 +10,17 @@ from dspynb.running.tasks import end_tasks
 from dspynb.running.tracing import Trace, trace
 
 __all__ = [
+    "Calls",
     "Run",
     "RunReader",
     "Trace",
     "Work",
     "end_tasks",
+    "history",
     "last_run",
     "open_run",
     "read_journal",
+    "remember",
     "run_sync",
     "runs",
     "trace",
