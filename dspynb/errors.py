@@ -108,6 +108,9 @@ class NoModelError(ConfigurationError):
             '(no key, pip install "dspynb[local]"), or dn.configure(lm="provider/model") for a provider.'
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NoModelError, ()
+
 
 class DownloadError(ConfigurationError):
     """The embedded model could not be fetched, or what came does not match its checksum."""

@@ -170,11 +170,36 @@ _FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in EVENT_TYPES.values
 
 def to_json(event: Event) -> dict[str, Any]:
     """The event as JSON-able values; a value JSON does not know becomes its ``repr``."""
+    body = {name: _plain(getattr(event, name)) for name in _FIELDS[type(event)]}
+    return {"type": type(event).__name__, **body}
+
+
+def _plain(value: Any) -> Any:
     from pydantic_core import to_jsonable_python
 
-    body = {name: getattr(event, name) for name in _FIELDS[type(event)]}
-    plain = to_jsonable_python(body, fallback=repr, inf_nan_mode="constants", bytes_mode="base64")
-    return {"type": type(event).__name__, **plain}
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    try:
+        still = _without_iterators(value)
+        return to_jsonable_python(still, fallback=_told, inf_nan_mode="constants", bytes_mode="base64")
+    except Exception:  # circular, too deep, or of a type that fails to show itself: the other values are kept
+        return {str(k): _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else _told(value)
+
+
+def _without_iterators(value: Any) -> Any:
+    """The value with iterators replaced by their text: to write them out would use them up."""
+    if isinstance(value, Mapping):
+        return {key: _without_iterators(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_iterators(item) for item in value]
+    return _told(value) if hasattr(value, "__next__") else value
+
+
+def _told(value: Any) -> str:
+    try:
+        return repr(value)[:10_000]
+    except Exception:
+        return f"<{type(value).__name__} that cannot be shown>"
 
 
 def from_json(body: Mapping[str, Any]) -> Event | None:

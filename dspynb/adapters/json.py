@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -47,7 +47,7 @@ class JSONAdapter(Adapter):
         return _schema(signature)
 
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
-        body = _object(reply)
+        body = _object(reply, signature.output_fields)
         values = {}
         for name, field in signature.output_fields.items():
             if name not in body:
@@ -58,16 +58,25 @@ class JSONAdapter(Adapter):
         return values
 
 
-def _object(reply: str) -> dict[str, Any]:
-    decoder = json.JSONDecoder(strict=False)
+def _object(reply: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The first object in the reply that has the wanted keys, else the first one. Raises ParseError."""
+    found = list(_objects(reply))
+    if not found:
+        raise ParseError("the reply holds no JSON object", raw=reply, stage="decode")
+    return next((body for body in found if set(wanted) <= set(body)), found[0])
+
+
+def _objects(reply: str) -> Iterator[dict[str, Any]]:
+    decoder, end = json.JSONDecoder(strict=False), 0
     for match in re.finditer(r"\{", reply):
+        if match.start() < end:  # inside an object that was read
+            continue
         try:
-            value, _ = decoder.raw_decode(reply, match.start())
+            value, end = decoder.raw_decode(reply, match.start())
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
-            return value
-    raise ParseError("the reply holds no JSON object", raw=reply, stage="decode")
+            yield value
 
 
 @lru_cache(maxsize=512)

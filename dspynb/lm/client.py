@@ -13,6 +13,7 @@ from dspynb.lm.direct import DirectEngine
 from dspynb.lm.flights import Flights
 from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.litellm_engine import LiteLLMEngine
+from dspynb.lm.redact import is_secret_name
 from dspynb.scope import setting
 
 __all__ = ["LM"]
@@ -75,7 +76,8 @@ class LM:
         if chosen == "auto":
             chosen = "direct" if self.name.startswith("openai/") or self._given["api_base"] else "litellm"
         engine = DirectEngine if chosen == "direct" else LiteLLMEngine
-        self._engine = engine(self.name, **self._given)  # type: ignore[arg-type]
+        hidden = [str(part) for name, value in self.settings.items() if is_secret_name(name) for part in _parts(value)]
+        self._engine = engine(self.name, **self._given, secrets=hidden)  # type: ignore[arg-type]
         self.limits = Limits(*self._limit)
         self._flights = Flights()
 
@@ -118,7 +120,8 @@ class LM:
         # A key does not travel, nor does what belongs to a loop; the other side takes its own from the environment.
         hidden = {"_engine", "_flights", "limits"}
         state = {name: value for name, value in vars(self).items() if name not in hidden}
-        return {**state, "_given": {**self._given, "api_key": None}}
+        settings = {name: value for name, value in self.settings.items() if not is_secret_name(name)}
+        return {**state, "settings": settings, "_given": {**self._given, "api_key": None}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -126,6 +129,10 @@ class LM:
 
     def __repr__(self) -> str:
         return f"LM({self.name!r})"
+
+
+def _parts(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else [value]
 
 
 def _tokens(request: LMRequest, settings: dict[str, Any]) -> float:

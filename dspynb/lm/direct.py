@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -58,7 +58,15 @@ async def _session() -> aiohttp.ClientSession:
 class DirectEngine:
     """One request to one server, with the errors of our tree. Retries and limits are the LM's."""
 
-    def __init__(self, model: str, api_base: str | None, api_key: str | None, timeout: float) -> None:
+    def __init__(
+        self,
+        model: str,
+        api_base: str | None,
+        api_key: str | None,
+        timeout: float,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        self._secrets = tuple(secrets)
         self.model, self.timeout = model, timeout
         self.provider, self.remote = model.split("/", 1)
         self._api_base, self._api_key = api_base, api_key
@@ -90,7 +98,7 @@ class DirectEngine:
         except TimeoutError:
             raise ModelTimeout(f"no reply within {self.timeout:g} s", model=self.model) from None
         except (aiohttp.ClientError, OSError) as error:
-            said = redact(f"{type(error).__name__}: {error}", self.key)
+            said = redact(f"{type(error).__name__}: {error}", self.key, *self._secrets)
             raise ConnectionFailed(shorten(said), model=self.model) from None
 
     def _reply(self, status: int, headers: Mapping[str, str], raw: bytes) -> LMReply:
@@ -102,7 +110,7 @@ class DirectEngine:
             choice = body["choices"][0]
             message = choice["message"]
         except (KeyError, IndexError, TypeError):
-            said = redact(shorten(raw.decode("utf-8", "replace"), 200), self.key)
+            said = redact(shorten(raw.decode("utf-8", "replace"), 200), self.key, *self._secrets)
             raise MalformedReply(f"the reply has no choices: {said!r}", **facts) from None
         text = message.get("content") or ""
         calls = tuple(message.get("tool_calls") or ())
@@ -128,7 +136,7 @@ class DirectEngine:
         detail = body.get("error", body) if isinstance(body, Mapping) else raw.decode("utf-8", "replace")
         code = str(detail.get("code") or detail.get("type") or "") if isinstance(detail, Mapping) else ""
         said = detail.get("message", detail) if isinstance(detail, Mapping) else detail
-        message = redact(shorten(said, 400), self.key) or "no message"
+        message = redact(shorten(said, 400), self.key, *self._secrets) or "no message"
         kind = _kind(status, code, message.lower())
         return kind(message, **facts, retry_after=_retry_after(headers))
 

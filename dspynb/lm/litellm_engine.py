@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dspynb.data import Usage
@@ -49,7 +49,15 @@ _KINDS: Mapping[str, type[ModelError]] = {
 class LiteLLMEngine:
     """One request through litellm, with the errors of our tree."""
 
-    def __init__(self, model: str, api_base: str | None, api_key: str | None, timeout: float) -> None:
+    def __init__(
+        self,
+        model: str,
+        api_base: str | None,
+        api_key: str | None,
+        timeout: float,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        self._secrets = tuple(secrets)
         self.model, self.timeout = model, timeout
         self._api_base, self._api_key = api_base, api_key
 
@@ -72,7 +80,7 @@ class LiteLLMEngine:
     def _told(self, error: Exception) -> ModelError:
         names = [cls.__name__ for cls in type(error).__mro__]
         kind = next((_KINDS[name] for name in names if name in _KINDS), ModelError)
-        message = redact(shorten(f"{type(error).__name__}: {error}", 400), self._api_key)
+        message = redact(shorten(f"{type(error).__name__}: {error}", 400), self._api_key, *self._secrets)
         return kind(message, model=self.model, status=getattr(error, "status_code", None))
 
     def _reply(self, response: Any) -> LMReply:

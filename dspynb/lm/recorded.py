@@ -60,6 +60,12 @@ class RecordedLM:
             except (ValueError, KeyError, TypeError):
                 raise ConfigurationError(f"{self.path}, line {number}: not a recorded reply") from None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
     async def complete(self, request: LMRequest) -> LMReply:
         """The recorded reply, marked as cached; else the model's, recorded. Raises RecordingMiss in strict mode."""
         if self._live and self.lm is not None:

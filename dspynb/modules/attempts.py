@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction, Score, Usage
@@ -33,6 +33,7 @@ class AttemptPlan:
     hint: HintLayer | None = None
     shown: Hint = None
     temperature: float | None = None
+    span: int = field(default_factory=new_span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class AttemptResult:
     calls: tuple[PredictorCalled, ...]
     seconds: float
     span: int
+    mistake: bool = False  # the caller's: another attempt could not help
 
     @property
     def usage(self) -> Usage:
@@ -72,11 +74,11 @@ async def make_attempt(
 
     An error of the program or the reward is part of the result. Stops and cancellations pass through.
     """
-    scope, span, began = current_scope(), new_span(), time.perf_counter()
+    scope, span, began = current_scope(), plan.span, time.perf_counter()
     started = AttemptStarted(span=span, parent=scope.open_span, attempt=plan.number, wave=plan.wave, hint=plan.shown)
     scope.emit(started)
     trace = Trace()
-    prediction, score, error = None, None, None
+    prediction, score, error, mistake = None, None, None, False
     with _attempt_layer(scope, plan, span, trace):
         try:
             prediction = await program(**inputs)
@@ -85,10 +87,7 @@ async def make_attempt(
             scope.emit(cancelled_attempt(span, started.parent, time.perf_counter() - began))
             raise
         except Exception as caught:
-            error = caught
-            if _callers_mistake(caught, trace):
-                scope.emit(_failed(span, started.parent, caught, time.perf_counter() - began))
-                raise
+            error, mistake = caught, _callers_mistake(caught, trace)
     result = AttemptResult(
         plan.number,
         plan.wave,
@@ -99,6 +98,7 @@ async def make_attempt(
         tuple(trace.calls),
         time.perf_counter() - began,
         span,
+        mistake,
     )
     scope.emit(_ended(result, started.parent, threshold))
     return result
@@ -110,7 +110,8 @@ def _callers_mistake(error: Exception, trace: Trace) -> bool:
 
 
 def _attempt_layer(scope: Scope, plan: AttemptPlan, span: int, trace: Trace) -> Layer:
-    settings: dict[str, Any] = {"rollout": scope.settings.get("rollout", 0) * _ROLLOUTS + plan.number - 1}
+    outside = {"rollout": scope.settings.get("rollout", 0), "sampling": scope.settings.get("sampling", {})}
+    settings: dict[str, Any] = {"rollout": _rollout(scope, plan), "outside_attempt": outside}
     if plan.temperature is not None:
         settings["sampling"] = {**scope.settings.get("sampling", {}), "temperature": plan.temperature}
     return Layer(
@@ -121,6 +122,13 @@ def _attempt_layer(scope: Scope, plan: AttemptPlan, span: int, trace: Trace) -> 
         attempt=Attempt(plan.number, plan.wave),
         settings=settings,
     )
+
+
+def _rollout(scope: Scope, plan: AttemptPlan) -> int:
+    """i - 1; inside another attempt a number that neither its own calls nor those of other attempts have."""
+    if scope.open_attempt is None:
+        return plan.number - 1
+    return (int(scope.settings.get("rollout", 0)) + 1) * _ROLLOUTS + plan.number - 1
 
 
 def _ended(result: AttemptResult, parent: int, threshold: float | None) -> AttemptEnded:
@@ -137,11 +145,6 @@ def _ended(result: AttemptResult, parent: int, threshold: float | None) -> Attem
         error=None if result.error is None else shorten(f"{type(result.error).__name__}: {result.error}", 1000),
         seconds=result.seconds,
     )
-
-
-def _failed(span: int, parent: int, error: Exception, seconds: float) -> AttemptEnded:
-    text = shorten(f"{type(error).__name__}: {error}", 1000)
-    return AttemptEnded(span=span, parent=parent, state="failed", error=text, seconds=seconds)
 
 
 def cancelled_attempt(span: int, parent: int, seconds: float) -> AttemptEnded:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction
-from dspynb.errors import ConfigurationError, RunStopped
+from dspynb.errors import ConfigurationError, DspynbError, RunStopped
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.running import end_tasks
 from dspynb.scope import Layer, current_scope, setting
@@ -54,11 +54,23 @@ class BatchWork:
                 prediction = await self.module(**inputs)
         except RunStopped:
             raise
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            scope.emit(SpanEnded(span=span, parent=parent, error="cancelled inside the program"))
+            return _inner_cancellation(error)
         except Exception as error:
             scope.emit(SpanEnded(span=span, parent=parent, error=f"{type(error).__name__}: {error}"))
             return error
         scope.emit(SpanEnded(span=span, parent=parent, outputs=prediction.to_dict()))
         return prediction
+
+
+def _inner_cancellation(error: asyncio.CancelledError) -> DspynbError:
+    """What a row holds whose program awaited something that had been cancelled: the other rows are not concerned."""
+    told = DspynbError("the program was cancelled from inside: it awaited a task that had been cancelled")
+    told.__cause__ = error
+    return told
 
 
 async def run_batch(module: Module, rows: Sequence[Example], concurrency: int | None) -> list[Row]:

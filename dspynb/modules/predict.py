@@ -11,12 +11,12 @@ from typing import Any, Self
 
 from dspynb.adapters import Adapter, resolve_adapter
 from dspynb.data import Prediction, Usage
-from dspynb.errors import DspynbError, InputError, ParseError, shorten
+from dspynb.errors import DspynbError, InputError, ModelError, ParseError, shorten
 from dspynb.events import PredictorCalled, new_span
 from dspynb.lm import LMProtocol, LMReply, LMRequest, resolve_lm
 from dspynb.modules.module import Module
 from dspynb.running import Calls, remember
-from dspynb.scope import Reading, Scope, current_scope, setting
+from dspynb.scope import Reading, Scope, current_scope, setting, warn_of
 from dspynb.signatures import Signature, as_signature
 
 __all__ = ["Predict", "with_hint"]
@@ -83,7 +83,7 @@ class Predict(Module):
         call = self._prepare(current_scope(), inputs)
         call.scope.admit()
         try:
-            call.reply = await call.lm.complete(call.request)
+            call.reply = await call.complete()
             outputs = call.adapter.parse(self.signature, call.reply.text)
         except ParseError as error:
             named = error.by(call.path)
@@ -111,8 +111,8 @@ class Predict(Module):
     def _prepare(self, scope: Scope, inputs: Mapping[str, Any]) -> _Call:
         """All that depends on the scope, read before anything is awaited."""
         reading = scope.read(self.uid)
-        for lease in reading.ended:
-            lease.warn()
+        if reading.ended:
+            warn_of(reading.ended)
         path = _path(scope, self)
         values = self.signature.check_inputs(inputs, path)
         lm = resolve_lm(self.lm if self.lm is not None else setting("lm", scope))
@@ -160,6 +160,20 @@ class _Call:
     reply: LMReply | None = None
     began: float = field(default_factory=time.perf_counter)
 
+    async def complete(self) -> LMReply:
+        """The model's reply. While it is awaited, every run it belongs to can cancel it."""
+        with self.scope.in_flight():
+            reply = await self.lm.complete(self.request)
+        if not isinstance(reply, LMReply):
+            said = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
+            raise ModelError(said, model=self.model)
+        return reply
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return str(getattr(self.lm, "name", type(self.lm).__name__))
+
     def report(self, outputs: Mapping[str, Any] | None = None, error: Exception | None = None) -> PredictorCalled:
         """Emit what was sent and what came back."""
         reply = self.reply
@@ -178,7 +192,7 @@ class _Call:
             cached=False if reply is None else reply.cached,
             seconds=time.perf_counter() - self.began,
             rollout=self.request.rollout,
-            model=str(getattr(self.lm, "name", type(self.lm).__name__)),
+            model=self.model,
         )
         self.scope.emit(event)
         remember(event)

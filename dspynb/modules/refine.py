@@ -69,7 +69,8 @@ class Refine(SearchModule):
         """The program's own predictors under their own paths, and the advisor where one may be asked."""
         yield "", self.module
         if self.hints in ("auto", "advisor"):
-            yield "advisor", self.advisor
+            taken = any(path.split(".")[0].split("[")[0] == "advisor" for path, _ in self.module.named_predictors())
+            yield "refine_advisor" if taken else "advisor", self.advisor
 
     def search(self, inputs: Mapping[str, Any]) -> Search:
         """One call's search, with hints."""

@@ -88,7 +88,9 @@ class Search:
             layer, shown = await self.advise(committed, wave) if self.advise and wave > 1 else (None, None)
             plans = [AttemptPlan(i, wave, layer, shown, self.plan.temperature) for i in numbers]
             committed += await self._wave(plans)
-            winner = next((a for a in committed if a.meets(self.plan.threshold)), None)
+            winner = next((a for a in committed if a.mistake or a.meets(self.plan.threshold)), None)
+            if winner is not None and winner.mistake and winner.error is not None:
+                raise winner.error
             self._count_failures(committed, winner)
             if winner is not None:
                 return self._chosen(winner)
@@ -108,21 +110,26 @@ class Search:
             pending = set(tasks)
             while pending:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                passed = [tasks[t] for t in done if tasks[t] <= cut and t.result().meets(self.plan.threshold)]
-                cut = min([cut, *passed])
+                ends = [tasks[t] for t in done if tasks[t] <= cut and self._ends(t.result())]
+                cut = min([cut, *ends])
                 for task in [t for t in pending if tasks[t] > cut]:
                     task.cancel()
                     pending.discard(task)
         finally:
             await end_tasks(tasks)
-        self._drop_after(cut)
+        self._drop_after(cut, plans)
         return [self.finished[number] for number in tasks.values() if number <= cut]
 
-    def _drop_after(self, cut: int) -> None:
-        """Record attempts that had finished, but come after the winner, as cancelled."""
-        for number in [number for number in self.finished if number > cut]:
-            late = self.finished.pop(number)
-            current_scope().emit(cancelled_attempt(late.span, self.span, late.seconds))
+    def _ends(self, result: AttemptResult) -> bool:
+        """Whether no attempt after this one counts."""
+        return result.mistake or result.meets(self.plan.threshold)
+
+    def _drop_after(self, cut: int, plans: Sequence[AttemptPlan]) -> None:
+        """Record the attempts after the winner as cancelled, whether they had finished or refuse to end."""
+        for plan in plans:
+            if plan.number > cut:
+                late = self.finished.pop(plan.number, None)
+                current_scope().emit(cancelled_attempt(plan.span, self.span, late.seconds if late else 0.0))
 
     async def _attempt(self, plan: AttemptPlan) -> AttemptResult:
         result = await make_attempt(self.program, self.inputs, self.plan.reward, plan, self.plan.threshold)

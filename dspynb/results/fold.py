@@ -152,7 +152,7 @@ class Fold:
 
     def _attempt_ended(self, event: AttemptEnded) -> None:
         row = self.attempts.get(event.span)
-        if row is None:
+        if row is None or row.state == "cancelled":  # one that refused to end may still come in
             return
         row.state, row.outputs, row.score = event.state, event.outputs, event.score
         row.feedback, row.error, row.seconds = event.feedback, event.error, event.seconds

@@ -23,10 +23,10 @@ def _folder() -> Path:
 
 def open_run(which: str | Path) -> RunReader:
     """A run from its file: an id of ``runs()`` or a path. Raises JournalError when it cannot be read."""
+    flush_journals()
     path = Path(which)
     if not path.is_file():
         path = _folder() / f"{which}.jsonl"
-    flush_journals()
     if not path.is_file():
         raise JournalError(f"there is no run {str(which)!r}: no such file, and none of that id in {_folder()}")
     header, events = read_journal(path)

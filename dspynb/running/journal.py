@@ -36,9 +36,9 @@ class JournalFile:
 
     def emit(self, event: Event) -> None:
         """Queue one event."""
-        _writer.put(self, event)
+        _writer.put(self, to_json(event))  # now: values may change before the thread comes to them
 
-    def write(self, lines: list[dict[str, Any] | Event]) -> None:
+    def write(self, lines: list[dict[str, Any]]) -> None:
         """Append lines now; called by the writer thread. A disk that fails is logged once and costs the file only."""
         if self.failed is not None:
             return
@@ -51,9 +51,8 @@ class JournalFile:
             _log.warning("the run file %s could not be written (%s); the run goes on without it", self.path, error)
 
 
-def _line(item: dict[str, Any] | Event) -> str:
-    body = to_json(item) if isinstance(item, Event) else item
-    return json.dumps(body, ensure_ascii=True, separators=(",", ":"), default=repr)
+def _line(item: dict[str, Any]) -> str:
+    return json.dumps(item, ensure_ascii=True, separators=(",", ":"), default=repr)
 
 
 def _open_private(path: Path) -> Any:
@@ -75,7 +74,7 @@ class _Writer:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def put(self, file: JournalFile, item: dict[str, Any] | Event) -> None:
+    def put(self, file: JournalFile, item: dict[str, Any]) -> None:
         self._queue.put((file, item))
         if self._thread is None:
             with self._lock:
@@ -96,7 +95,7 @@ class _Writer:
             with contextlib.suppress(queue.Empty):
                 while len(batch) < 4096:
                     batch.append(self._queue.get_nowait())
-            files: dict[JournalFile, list[dict[str, Any] | Event]] = {}
+            files: dict[JournalFile, list[dict[str, Any]]] = {}
             for file, item in batch:
                 if file is not None:
                     files.setdefault(file, []).append(item)
@@ -106,7 +105,7 @@ class _Writer:
                 if file is None:
                     item.set()
 
-    def _write(self, file: JournalFile, lines: list[dict[str, Any] | Event]) -> None:
+    def _write(self, file: JournalFile, lines: list[dict[str, Any]]) -> None:
         try:
             file.write(lines)
         except Exception:

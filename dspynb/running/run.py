@@ -58,7 +58,7 @@ class Run(RunReader):
         paths: Mapping[str, str],
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}")
+        super().__init__(f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
         self.kind, self.name, self.span = kind, name, new_span()
         self.paths = paths  # predictor uid -> dotted path
         self._inputs, self._settings = inputs, settings or {}
@@ -71,6 +71,7 @@ class Run(RunReader):
         self._before = 0  # cancellations of that task that others had asked for
         self._lock = threading.RLock()
         self._journal: JournalFile | None = None
+        self._in_flight: set[asyncio.Task[Any]] = set()
 
     # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
     def emit(self, event: Event) -> None:
@@ -116,7 +117,7 @@ class Run(RunReader):
         folder = setting("runs_dir")
         if folder is None:
             return
-        self.path = str(Path(folder) / f"{self.id}.jsonl")
+        self.path = str((Path(folder) / f"{self.id}.jsonl").absolute())
         self._journal = JournalFile(Path(self.path), {"id": self.id, "kind": self.kind, "name": self.name})
         self.listen(self._journal, replay=True)
 
@@ -165,12 +166,15 @@ class Run(RunReader):
             return self._cancelled(task, error)
         except RunStopped as error:
             self._release()
+            self._raise_if_interrupted()
             return self._settle("stopped", error)
         except BaseException as error:
             self._release()
+            self._raise_if_interrupted()
             self._end("failed", (False, error), f"{type(error).__name__}: {error}")
             raise
         self._release()
+        self._raise_if_interrupted(result)
         self._end("finished", (True, result))
         return result
 
@@ -195,14 +199,20 @@ class Run(RunReader):
 
     def _cancelled(self, task: asyncio.Task[Any], error: asyncio.CancelledError) -> Any:
         """Translate a cancellation of our own; pass on one that came from outside."""
-        if self._interrupted:
-            interrupted = RunInterrupted(self)
-            self._end("interrupted", (False, interrupted))
-            raise interrupted from None
+        self._raise_if_interrupted()
         if self._stop_asked and task.uncancel() <= self._before:
             return self._settle("stopped", RunStopped(run=self))
         self._end("cancelled", (False, error))
         raise error
+
+    def _raise_if_interrupted(self, result: Any = None) -> None:
+        """End as interrupted if that was asked for, also when the work came to its end before it noticed."""
+        if self._interrupted:
+            interrupted = RunInterrupted(self)
+            if result is not None:
+                self._partial = lambda: result  # type: ignore[method-assign]
+            self._end("interrupted", (False, interrupted))
+            raise interrupted from None
 
     def _settle(self, status: str, error: RunStopped) -> Any:
         best = self._partial()
@@ -261,6 +271,22 @@ class Run(RunReader):
         driver = self._driver
         if driver is not None and driver.cancelling() <= self._before:
             driver.cancel()
+        with self._lock:
+            waiting = [task for task in self._in_flight if task is not driver]
+        for task in waiting:  # also in tasks and threads that the program made
+            with contextlib.suppress(RuntimeError):
+                task.get_loop().call_soon_threadsafe(_cancel_once, task)
+
+    def call_began(self, task: asyncio.Task[Any] | None) -> None:
+        """A task waits for a model: a stop may cancel it."""
+        if task is not None:
+            with self._lock:
+                self._in_flight.add(task)
+
+    def call_ended(self, task: asyncio.Task[Any] | None) -> None:
+        """It waits no longer."""
+        with self._lock:
+            self._in_flight.discard(task)
 
     def admit(self) -> None:
         """Called before each model call. Raises RunStopped once a stop or an interrupt was asked for."""
@@ -296,6 +322,11 @@ class Run(RunReader):
 
     def _ipython_display_(self) -> None:
         show(self)
+
+
+def _cancel_once(task: asyncio.Task[Any]) -> None:
+    if not task.done() and not task.cancelling():
+        task.cancel()
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:

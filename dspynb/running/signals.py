@@ -72,6 +72,11 @@ def joined(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         _restore()
 
 
+def interrupted() -> bool:
+    """Whether SIGINT came since the handler was set."""
+    return _presses > 0
+
+
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """The event loop that runs in this thread, or None."""
     try:

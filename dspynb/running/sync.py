@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from dspynb.errors import ScopeError
-from dspynb.running.signals import joined, running_loop
+from dspynb.running.signals import interrupted, joined, running_loop
 from dspynb.running.tasks import GRACE
+from dspynb.scope import current_scope
 
 __all__ = ["run_sync"]
 
@@ -56,7 +57,10 @@ def run_sync(make: Callable[[], Awaitable[T]]) -> T:
             ended.wait(GRACE)  # for the run to keep what it has
             raise
         except concurrent.futures.CancelledError:
-            raise KeyboardInterrupt from None  # an interrupt that the kernel's handler noted but did not raise
+            current_scope().admit()  # RunStopped, if it was cancelled by a stop
+            if interrupted():  # the kernel's handler noted it, but did not raise
+                raise KeyboardInterrupt from None
+            raise asyncio.CancelledError from None
 
 
 async def _until(make: Callable[[], Awaitable[T]], ended: threading.Event) -> T:

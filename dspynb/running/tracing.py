@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dspynb.events import Event, PredictorCalled
 from dspynb.results import Fold, calls_frame
-from dspynb.scope import Layer
+from dspynb.scope import Block, Layer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,19 +33,15 @@ class Trace:
         return len(self.calls)
 
 
-class trace:  # noqa: N801  # used as a verb: with dn.trace() as t
+class trace(Block):  # noqa: N801  # used as a verb: with dn.trace() as t
     """``with trace() as t``: collects the calls of the block, of what it awaits and of the tasks it spawns.
 
     Calls of rewards, metrics and advisors are not the program's and are not in it.
     """
 
-    __slots__ = ("_layer",)
+    def _layer(self) -> Layer:
+        return Layer("a trace() block", trace=Trace())
 
     def __enter__(self) -> Trace:
-        collected = Trace()
-        self._layer = Layer("a trace() block", trace=collected)
-        self._layer.__enter__()
-        return collected
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._layer.__exit__(kind, error, tb)
+        trace: Trace = super().__enter__().trace
+        return trace

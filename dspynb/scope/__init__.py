@@ -4,6 +4,7 @@ from dspynb.scope.candidates import candidate
 from dspynb.scope.carry import carry
 from dspynb.scope.core import (
     Attempt,
+    Block,
     HintAs,
     HintLayer,
     Layer,
@@ -12,6 +13,7 @@ from dspynb.scope.core import (
     Scope,
     current_attempt,
     current_scope,
+    warn_of,
 )
 from dspynb.scope.hints import address, current_hint, hints, mask
 from dspynb.scope.settings import configure, context, setting
@@ -19,6 +21,7 @@ from dspynb.scope.snapshot import Snapshot, snapshot
 
 __all__ = [
     "Attempt",
+    "Block",
     "HintAs",
     "HintLayer",
     "Layer",
@@ -38,4 +41,5 @@ __all__ = [
     "mask",
     "setting",
     "snapshot",
+    "warn_of",
 ]

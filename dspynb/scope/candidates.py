@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from dspynb.errors import InputError, nearest
-from dspynb.scope.core import Layer, Scope
+from dspynb.scope.core import Block, Layer
 
 __all__ = ["Part", "candidate", "parts_of", "resolve"]
 
@@ -52,21 +51,18 @@ def resolve(parts: Mapping[str, Part], program: Any) -> dict[str, Part]:
     return {paths[path].uid: part for path, part in parts.items()}
 
 
-class candidate:  # noqa: N801  # used as a verb: with dn.candidate(...)
+class candidate(Block):  # noqa: N801  # used as a verb: with dn.candidate(...)
     """``with candidate({"answer": "Be brief."}, of=program)``: try other instructions and demos, without writing them.
 
     Keys are dotted paths of the program; values an instruction, or a mapping with ``instruction`` and ``demos``. The
     innermost candidate that names a predictor holds; hints are composed onto it. Raises InputError when it is made.
     """
 
-    __slots__ = ("_layer", "_parts")
+    __slots__ = ("_parts",)
 
     def __init__(self, parts: Mapping[str, Any], *, of: Any) -> None:
+        super().__init__()
         self._parts = resolve(parts_of(parts), of)
 
-    def __enter__(self) -> Scope:
-        self._layer = Layer("a candidate(...) block", candidate=self._parts)
-        return self._layer.__enter__()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._layer.__exit__(kind, error, tb)
+    def _layer(self) -> Layer:
+        return Layer("a candidate(...) block", candidate=self._parts)

@@ -19,8 +19,8 @@ T = TypeVar("T")
 def carry(fn: Callable[P, T]) -> Callable[P, T]:
     """``fn`` bound to the context in force here, for ``Thread``, ``executor.submit`` or ``run_in_executor``.
 
-    Each call runs in its own copy, so that calls do not see each other's changes. An async function is bound likewise:
-    the coroutine runs its body under this context. Raises ScopeError when ``fn`` is not callable.
+    Each call runs in its own copy, so that calls do not see each other's changes. Raises ScopeError when ``fn`` is not
+    callable, and for a coroutine function, which ``current_scope().arun(fn)`` takes.
 
     >>> import threading
     >>> threading.Thread(target=carry(lambda: None)).start()

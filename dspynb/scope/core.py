@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from types import CodeType, MappingProxyType, TracebackType
+from types import CodeType, FrameType, MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 
 from dspynb.errors import ScopeClosedWarning
@@ -29,6 +29,8 @@ __all__ = ["Attempt", "HintLayer", "Layer", "Lease", "Reading", "RunPort", "Scop
 P = ParamSpec("P")
 T = TypeVar("T")
 HintAs = Literal["instruction", "field"]
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120  # compared with co_filename
+_ASYNCIO = os.path.dirname(asyncio.__file__)  # noqa: PTH120
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -44,14 +46,20 @@ class RunPort(Protocol):
     def admit(self) -> None:
         """Called before each model call; raises when the run takes no more (stopped, budget spent)."""
 
+    def call_began(self, task: asyncio.Task[Any] | None) -> None:
+        """A task waits for a model: a stop may cancel it."""
+
+    def call_ended(self, task: asyncio.Task[Any] | None) -> None:
+        """It waits no longer."""
+
 
 class Lease:
     """Whether the block that opened a layer is still running, and where it was opened."""
 
     __slots__ = ("closed", "code", "line", "marker", "name", "warned")
 
-    def __init__(self, name: str, depth: int = 2) -> None:
-        frame = sys._getframe(depth)
+    def __init__(self, name: str) -> None:
+        frame = _users_frame(sys._getframe(2))
         self.name = name
         self.code: CodeType = frame.f_code
         self.line = frame.f_lineno
@@ -77,6 +85,22 @@ class Lease:
             )
 
 
+def _users_frame(frame: FrameType) -> FrameType:
+    """The nearest frame that is not ours; the first one where a task begins with our own code."""
+    outer: FrameType | None = frame
+    while outer is not None and outer.f_code.co_filename.startswith(_PACKAGE):
+        outer = outer.f_back
+    return frame if outer is None or outer.f_code.co_filename.startswith(_ASYNCIO) else outer
+
+
+def warn_of(ended: tuple[Lease, ...]) -> None:
+    """One warning for code that outlived several blocks at once: for the nearest attempt, else the nearest block."""
+    attempts = [lease for lease in ended if lease.name.startswith("attempt")]
+    (attempts or list(ended))[0].warn()
+    for lease in ended:
+        lease.warned = True
+
+
 def _who() -> str:
     """The orphan: its task and where its coroutine is written, or its thread."""
     try:
@@ -95,7 +119,7 @@ class HintLayer:
     """Hints of one layer: for every predictor (``text``), or by predictor uid (``by_uid``)."""
 
     text: str | None = None
-    by_uid: Mapping[str, str] = field(default_factory=_nothing)
+    by_uid: Mapping[str, str] = field(default_factory=dict)
     hint_as: HintAs = "instruction"
 
     def get(self, uid: str) -> str | None:
@@ -193,6 +217,27 @@ class Scope:
                 layer.port.admit()
             layer = layer.parent
 
+    @contextlib.contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """While inside, the running task is one that every open run of the chain may cancel."""
+        task = asyncio.current_task()
+        ports = [layer.port for layer in self.open_layers() if layer.port is not None]
+        for port in ports:
+            port.call_began(task)
+        try:
+            yield
+        finally:
+            for port in ports:
+                port.call_ended(task)
+
+    def open_layers(self) -> Iterator[Scope]:
+        """The layers whose block is still running, innermost first."""
+        layer: Scope | None = self
+        while layer is not None:
+            if layer.lease is None or not layer.lease.closed:
+                yield layer
+            layer = layer.parent
+
     @property
     def open_run(self) -> RunPort | None:
         """The nearest run that has not ended."""
@@ -261,8 +306,8 @@ class Layer:
     _token: Token[Scope] | None
     scope: Scope
 
-    def __init__(self, name: str | None, *, depth: int = 3, **changes: Any) -> None:
-        self._lease = None if name is None else Lease(name, depth)
+    def __init__(self, name: str | None, **changes: Any) -> None:
+        self._lease = None if name is None else Lease(name)
         self._changes = changes
 
     def __enter__(self) -> Scope:
@@ -277,6 +322,39 @@ class Layer:
         if self._lease is not None:
             self._lease.close()  # before the reset: no moment in which an ended block still lends
         leave(self._token)
+
+
+class Block:
+    """Base of the ``with`` blocks that users write. One object may be entered many times, nested or concurrently."""
+
+    __slots__ = ("_open",)
+
+    def __init__(self) -> None:
+        self._open: list[Layer] = []
+
+    def _layer(self) -> Layer:
+        raise NotImplementedError
+
+    def __enter__(self) -> Any:
+        layer = self._layer()
+        scope = layer.__enter__()
+        self._open.append(layer)
+        return scope
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        layer = self._innermost_here()
+        self._open.remove(layer)
+        layer.__exit__(kind, error, tb)
+
+    def _innermost_here(self) -> Layer:
+        """The layer of ours that is in force here; where none is (left in another context), the last one opened."""
+        mine = {id(layer.scope): layer for layer in self._open}
+        scope: Scope | None = _current.get()
+        while scope is not None:
+            if id(scope) in mine:
+                return mine[id(scope)]
+            scope = scope.parent
+        return self._open[-1]
 
 
 def leave(token: Token[Scope] | None) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
 from dspynb.errors import HintError, nearest
-from dspynb.scope.core import HintAs, HintLayer, Layer, Scope, current_scope
+from dspynb.scope.core import Block, HintAs, HintLayer, Layer, current_scope
 
 __all__ = ["Addressable", "address", "current_hint", "hints", "mask"]
 
@@ -49,7 +48,7 @@ def _text(key: Any, text: Any) -> str:
     raise HintError(f"the hint for {key if isinstance(key, str) else type(key).__name__!r} must be text, got {text!r}")
 
 
-class hints:  # noqa: N801  # used as a verb: with dn.hints(...)
+class hints(Block):  # noqa: N801  # used as a verb: with dn.hints(...)
     """``with hints(x)``: hints for the predictors called inside the block.
 
     ``x``: a text for every predictor, or a mapping whose keys are predictors, or dotted paths with ``of=program``.
@@ -57,25 +56,25 @@ class hints:  # noqa: N801  # used as a verb: with dn.hints(...)
     message. Nested blocks compose, outermost first. Raises HintError when it is made.
     """
 
-    __slots__ = ("_hints", "_layer")
+    __slots__ = ("_hints",)
 
     def __init__(self, hint: Any, *, of: Any = None, hint_as: HintAs = "instruction") -> None:
+        super().__init__()
         if hint_as not in ("instruction", "field"):
             raise HintError(f"hint_as must be 'instruction' or 'field', got {hint_as!r}")
         text = hint if isinstance(hint, str) else None
         self._hints = HintLayer(text, {} if text is not None else address(hint, of), hint_as)
 
-    def __enter__(self) -> Scope:
-        self._layer = Layer("a hints(...) block", hints=self._hints)
-        return self._layer.__enter__()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._layer.__exit__(kind, error, tb)
+    def _layer(self) -> Layer:
+        return Layer("a hints(...) block", hints=self._hints)
 
 
 def mask() -> Layer:
-    """``with mask()``: hides hints, candidates and traces, for rewards and advisors; the rest stays."""
-    return Layer("a masked block", masks=True)
+    """``with mask()``: hides hints, candidates and traces, for rewards and advisors; the rest stays.
+
+    Sampling is what it was outside the attempt: a judge is not sampled as the program is.
+    """
+    return Layer("a masked block", masks=True, settings=current_scope().settings.get("outside_attempt"))
 
 
 def current_hint(predictor: Addressable | None = None) -> str | None:

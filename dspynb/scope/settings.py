@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from dspynb.errors import ConfigurationError, nearest
-from dspynb.scope.core import Layer, Scope, current_scope
+from dspynb.scope.core import Block, Layer, Scope, current_scope
 
 __all__ = ["configure", "context", "setting"]
 
@@ -102,23 +101,20 @@ def configure(**settings: Any) -> None:
         _process.update(checked)
 
 
-class context:  # noqa: N801  # used as a verb: with dn.context(lm=...)
+class context(Block):  # noqa: N801  # used as a verb: with dn.context(lm=...)
     """``with context(lm=..., ...)``: settings for the block and what is awaited or spawned in it.
 
     Takes the settings of ``configure``. Raises ConfigurationError when it is made.
     """
 
-    __slots__ = ("_layer", "_settings")
+    __slots__ = ("_settings",)
 
     def __init__(self, **settings: Any) -> None:
+        super().__init__()
         self._settings = _checked(settings)
 
-    def __enter__(self) -> Scope:
-        self._layer = Layer(None, settings=self._settings)
-        return self._layer.__enter__()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._layer.__exit__(kind, error, tb)
+    def _layer(self) -> Layer:
+        return Layer(None, settings=self._settings)
 
 
 def setting(name: str, scope: Scope | None = None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import platform
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -20,7 +21,14 @@ from dspynb.scope.settings import setting
 __all__ = ["Snapshot", "snapshot"]
 
 VERSION = 1
-_TRAVELS = ("lm", "adapter", "cache", "concurrency", "rollout", "sampling")
+_TRAVELS = ("lm", "adapter", "cache", "concurrency", "view", "runs_dir", "history", "rollout", "sampling")
+_UNSET = ("lm", "adapter", "rollout", "sampling")  # of these, None says nothing
+
+
+def _host() -> str:
+    """This machine and its present boot: elsewhere a missing marker or process says nothing."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{platform.node()}/{boot.read_text().strip() if boot.exists() else ''}"
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Snapshot:
     span: int = 0
     marker: str | None = None  # a file that is there as long as the attempt or block is open
     pid: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=_host)
     version: int = VERSION
 
     @contextlib.contextmanager
@@ -55,7 +64,11 @@ class Snapshot:
     def _check(self) -> None:
         if self.version != VERSION:
             raise ScopeError(f"this snapshot has version {self.version}, this dspynb reads {VERSION}; use one version")
-        if self.marker is not None and (not Path(self.marker).exists() or not _alive(self.pid)):
+        if (
+            self.marker is not None
+            and self.host == _host()
+            and (not Path(self.marker).exists() or not _alive(self.pid))
+        ):
             raise ScopeError(
                 "the attempt or block in which this snapshot was taken has ended, and with it its hints; "
                 "take the snapshot where the work is still awaited"
@@ -83,7 +96,7 @@ def snapshot() -> Snapshot:
 
 def _settings(scope: Scope) -> dict[str, Any]:
     values = {name: scope.settings[name] if name in scope.settings else setting(name, scope) for name in _TRAVELS}
-    values = {name: value for name, value in values.items() if value is not None}
+    values = {name: value for name, value in values.items() if value is not None or name not in _UNSET}
     for name, value in values.items():
         try:
             pickle.dumps(value)

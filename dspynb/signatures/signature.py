@@ -24,7 +24,7 @@ else:
 
 __all__ = ["Signature", "as_signature"]
 
-_RESERVED = frozenset({"meta", "items", "keys", "values", "get", "to_dict", "with_meta"})
+_RESERVED = frozenset({"meta", "items", "keys", "values", "get", "to_dict", "with_meta", "self"})
 
 
 class _SignatureType(ModelMetaclass):
@@ -99,7 +99,9 @@ def _check(cls: type[Signature]) -> None:
         raise SignatureError(f"{cls.__name__} has no output field; declare one with dn.Output()")
     for name in (*cls.input_fields, *cls.output_fields):
         if name in _RESERVED:
-            raise SignatureError(f"{cls.__name__}: a field cannot be named {name!r}; it is a member of Prediction")
+            raise SignatureError(
+                f"{cls.__name__}: a field cannot be named {name!r}; it is a member of Prediction or Example"
+            )
 
 
 def _instruction(cls: type[Signature]) -> str:

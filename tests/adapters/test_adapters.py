@@ -173,7 +173,7 @@ def test_what_an_adapter_writes_it_reads_back(adapter, answer, score, tags, colo
     ("kind", "reply", "value"),
     [
         ("int", "The answer is 42.", 42),
-        ("int", "1,024", 1024),
+        ("int", "about 1,024 of them", 1024),
         ("float", "about -3.5 degrees", -3.5),
         ("bool", "Yes.", True),
         ("bool", "false", False),
@@ -199,6 +199,7 @@ def test_values_are_read_as_their_type(kind, reply, value):
         (dn.JSONAdapter(), '{"a": "many"}', "validate", "not a valid int"),
         (dn.PrefillAdapter(), "", "validate", "not a valid int"),
         (dn.PrefillAdapter(), "between 3 and 5", "validate", "not a valid int"),
+        (dn.PrefillAdapter(), "1,2", "validate", "not a valid int"),
     ],
 )
 def test_a_reply_that_cannot_be_read_says_where_and_what(adapter, reply, stage, says):
@@ -252,3 +253,8 @@ def test_a_parse_failure_names_the_predictor():
         asyncio.run(predict(q="x"))
     assert (caught.value.predictor, caught.value.field, caught.value.stage) == ("self", "a", "validate")
     assert "many" in caught.value.raw
+
+
+def test_the_json_object_with_the_wanted_keys_is_taken():
+    reply = 'Given {"q": {"answer": "no"}}, I say {"answer": "yes"}'
+    assert dn.JSONAdapter().parse(as_signature("q -> answer"), reply) == {"answer": "yes"}

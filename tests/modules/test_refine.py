@@ -8,7 +8,15 @@ import math
 import pytest
 
 import dspynb as dn
-from dspynb.errors import AllAttemptsFailed, ConfigurationError, HintError, InputError, NoModelError, TooManyFailures
+from dspynb.errors import (
+    AllAttemptsFailed,
+    ConfigurationError,
+    HintError,
+    InputError,
+    ModelError,
+    NoModelError,
+    TooManyFailures,
+)
 from tests.helpers import Caption, chat, echo_hint, field, prompt, scores
 
 
@@ -375,3 +383,98 @@ def test_attempts_wide_at_once_take_the_time_of_their_waves():
     prediction = run(refine(subject="x"))
     assert prediction.run.attempts.wave.tolist() == [1] * 4 + [2] * 4
     assert prediction.run.attempts.hint.tolist() == [None] * 4 + ["say blue"] * 4
+
+
+def test_a_judge_in_the_reward_is_sampled_as_it_was_made_not_as_the_attempt_is():
+    requests = []
+
+    def answer(request):
+        requests.append(request)
+        return chat(sentence="s")
+
+    judge = dn.Predict(Caption, lm=dn.FunctionLM(answer), temperature=0.0)
+
+    async def reward(row, prediction):
+        await judge(subject="judge this")
+        return 0.0
+
+    run(dn.Refine(dn.Predict(Caption, lm=echo_hint()), reward, n=2, hints=lambda a, p, i: "h")(subject="x"))
+    assert [(r.rollout, r.settings["temperature"]) for r in requests] == [(0, 0.0)] * 2
+
+
+def test_no_two_calls_of_nested_attempts_share_a_rollout():
+    requests = []
+
+    def answer(request):
+        requests.append(request.rollout)
+        return chat(sentence="s")
+
+    predict = dn.Predict(Caption, lm=dn.FunctionLM(answer))
+
+    class Program(dn.Module):
+        def __init__(self):
+            self.inner, self.predict = dn.BestOfN(predict, lambda r, p: 0.0, n=2), predict
+
+        async def forward(self, subject):
+            await self.inner(subject=subject)
+            return await self.predict(subject=subject)
+
+    run(dn.BestOfN(Program(), lambda r, p: 0.0, n=2)(subject="x"))
+    assert len(requests) == len(set(requests)) == 6
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05])
+def test_a_callers_mistake_counts_in_the_order_of_attempts_not_of_time(delay):
+    class Program(dn.Module):
+        async def forward(self, subject):
+            if dn.current_attempt().number == 2:
+                raise InputError("the caller's mistake")
+            await asyncio.sleep(delay)
+            return {"sentence": "blue"}
+
+    assert run(dn.BestOfN(Program(), blue, n=2, width=2)(subject="x")).sentence == "blue"
+
+
+def test_an_attempt_that_refuses_to_be_cancelled_is_recorded_as_cancelled_and_stays_so():
+    async def stubborn():
+        ends = asyncio.get_running_loop().time() + 0.7
+        while asyncio.get_running_loop().time() < ends:
+            try:
+                await asyncio.sleep(0.1)
+            except asyncio.CancelledError:
+                continue
+
+    class Program(dn.Module):
+        async def forward(self, subject):
+            if dn.current_attempt().number == 2:
+                await stubborn()
+            return {"sentence": "blue"}
+
+    class Twice(dn.Module):
+        def __init__(self):
+            self.search = dn.BestOfN(Program(), blue, n=2, width=2)
+
+        async def forward(self, subject):
+            prediction = await self.search(subject=subject)
+            await asyncio.sleep(0.5)
+            return prediction
+
+    prediction = run(Twice()(subject="x"))
+    assert prediction.run.attempts.error.tolist() == [None, "cancelled"]
+
+
+def test_a_model_that_returns_no_reply_is_told():
+    class Wrong:
+        async def complete(self, request):
+            return "text"
+
+    with pytest.raises(ModelError, match="returned str; a model returns an LMReply"):
+        run(dn.Predict(Caption, lm=Wrong())(subject="x"))
+
+
+def test_a_program_may_have_a_predictor_named_advisor():
+    class Program(dn.Module):
+        def __init__(self):
+            self.advisor = dn.Predict(Caption)
+
+    assert [path for path, _ in dn.Refine(Program(), blue).named_predictors()] == ["advisor", "refine_advisor"]

@@ -184,3 +184,16 @@ def test_stop_from_another_thread_gives_the_best_so_far(kernel):
         "(await refine()(subject='x')).sentence, dn.last_run().status"
     )
     assert kernel.run(code)[0] == "('red', 'stopped')"
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_an_interrupt_during_a_reward_that_blocks_ends_the_cell_and_a_loop(kernel, n):
+    kernel.run("def blocking(row, p):\n    time.sleep(0.6)\n    return 0.1\nwent_on = []")
+    code = (
+        f"hard = dn.Refine(predict, blocking, n={n}, hints='feedback')\n"
+        "for i in range(5):\n    await hard(subject='x')\n    went_on.append(i)"
+    )
+    _, error, _ = kernel.run(code, 0.3)
+    assert error == "RunInterrupted"
+    assert kernel.run("went_on")[0] == "[]"
+    assert kernel.run("dn.last_run().status")[0] == "'interrupted'"

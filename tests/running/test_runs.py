@@ -274,3 +274,87 @@ def test_stop_reaches_a_run_on_another_threads_loop():
         dn.last_run().stop()
         assert future.result(5).sentence == "red"
     assert dn.last_run().status == "stopped"
+
+
+def test_keeping_a_run_file_uses_up_no_iterator_and_records_values_as_they_were():
+    class Program(dn.Module):
+        async def forward(self, items, box):
+            box.append(9)
+            return {"answer": list(items)}
+
+    box = [1]
+    search = dn.BestOfN(Program(), lambda r, p: 1.0, n=1)
+    prediction = asyncio.run(search(items=(i for i in range(3)), box=box))
+    assert prediction.answer == [0, 1, 2]
+    search_span = next(s for s in dn.open_run(dn.last_run().id).fold().spans.values() if s.kind == "search")
+    assert search_span.inputs["box"] == [1]
+
+
+def test_a_value_that_cannot_be_written_costs_that_value_only():
+    class Unshowable:
+        def __repr__(self):
+            raise RuntimeError("no")
+
+    circular = []
+    circular.append(circular)
+    deep = []
+    for _ in range(2000):
+        deep = [deep]
+
+    class Program(dn.Module):
+        async def forward(self, subject):
+            return {"odd": circular, "deep": deep, "bad": Unshowable(), "good": "kept"}
+
+    asyncio.run(dn.BestOfN(Program(), lambda r, p: 1.0, n=1)(subject="x"))
+    assert dn.open_run(dn.last_run().id).attempts.good.tolist() == ["kept"]
+
+
+def test_stop_reaches_calls_in_tasks_and_threads_that_the_program_made():
+    lm = slow(5)
+
+    class Program(dn.Module):
+        def __init__(self):
+            self.predict = dn.Predict(Caption, lm=lm)
+            self.ended = []
+
+        async def call(self):
+            try:
+                await self.predict(subject="x")
+            finally:
+                self.ended.append(time.perf_counter())
+
+        async def forward(self, subject):
+            await asyncio.wait([asyncio.create_task(self.call()) for _ in range(2)])
+
+    async def main():
+        program = Program()
+        run = program.start(subject="x")
+        await asyncio.sleep(0.05)
+        run.stop()
+        with pytest.raises(RunStopped):
+            await run
+        await asyncio.sleep(0.05)
+        assert len(program.ended) == 2
+
+    asyncio.run(main())
+
+
+def test_a_row_whose_program_was_cancelled_from_inside_does_not_stop_the_others():
+    class Program(dn.Module):
+        async def forward(self, subject):
+            if subject == "bad":
+                task = asyncio.create_task(asyncio.sleep(5))
+                task.cancel()
+                await task
+            return {"sentence": subject}
+
+    results = asyncio.run(Program().batch([{"subject": s} for s in ("a", "bad", "b")]))
+    assert [type(r).__name__ for r in results] == ["Prediction", "DspynbError", "Prediction"]
+
+
+def test_a_run_file_is_found_again_after_the_working_folder_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dn.configure(runs_dir="runs")
+    dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(1), n=1).run_sync(subject="x")
+    monkeypatch.chdir("/")
+    assert dn.open_run(dn.last_run().path).status == "finished"

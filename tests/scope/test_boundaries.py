@@ -341,3 +341,23 @@ def test_entering_a_snapshot_hides_the_scope_it_is_entered_in():
         shot = dn.snapshot()
         with dn.hints("here"), shot.enter():
             assert dn.current_hint(predict) == "theirs"
+
+
+def test_a_snapshot_leaves_out_every_setting_that_may_be_secret_and_takes_runs_dir():
+    lm = dn.LM(
+        "bedrock/x", **{"aws_secret_access_key": "S-E-C-R-E-T"}, extra_headers={"Authorization": "Bearer T-O-K-E-N"}
+    )
+    with dn.context(lm=lm, runs_dir=None):
+        data = pickle.dumps(dn.snapshot())
+    assert b"S-E-C-R-E-T" not in data
+    assert b"T-O-K-E-N" not in data
+    with pickle.loads(data).enter():
+        assert setting("runs_dir") is None
+
+
+def test_a_snapshot_from_another_machine_is_not_refused_for_what_cannot_be_known_here():
+    predict = dn.Predict(Caption)
+    with dn.hints("h"):
+        shot = replace(dn.snapshot(), host="elsewhere", marker="/nowhere/at/all")
+    with shot.enter():
+        assert dn.current_hint(predict) == "h"

@@ -183,3 +183,40 @@ def test_configure_changes_nothing_when_one_setting_is_wrong():
     with pytest.raises(ConfigurationError):
         dn.configure(concurrency=3, view="nope")
     assert setting("concurrency") == 32
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_one_block_object_may_be_entered_many_times(nested):
+    predict = dn.Predict(Caption, lm=echo_hint())
+    block = dn.hints("h")
+
+    async def task(before, inside):
+        await asyncio.sleep(before)
+        with block:
+            await asyncio.sleep(inside)
+            seen_inside = await seen(predict)
+        return seen_inside, await seen(predict)
+
+    async def main():
+        if nested:
+            with block, block:
+                assert dn.current_hint() == "h\nh"
+            return [("h", "none" if dn.current_hint() is None else "leak")]
+        return await asyncio.gather(task(0, 0.02), task(0.005, 0.04))
+
+    assert set(asyncio.run(main())) == {("h", "none")}
+
+
+def test_one_context_object_shared_by_tasks_ends_for_each_with_its_block():
+    block = dn.context(concurrency=7)
+
+    async def task(before, inside):
+        await asyncio.sleep(before)
+        with block:
+            await asyncio.sleep(inside)
+        return setting("concurrency")
+
+    async def main():
+        return await asyncio.gather(task(0, 0.02), task(0.005, 0.04))
+
+    assert asyncio.run(main()) == [32, 32]
