@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import hashlib
 import json
 import os
@@ -104,9 +105,9 @@ class LocalLM:
     def _run(self, engine: _Engine, body: dict[str, Any], stopped: Callable[[], bool]) -> LMReply:
         # On the worker thread: the event loop stays free, except that xllamacpp keeps the GIL while it loads.
         path = self.path
-        server = engine.loaded(smollm2_path if path is None else lambda: _existing(path))
+        engine.loaded(smollm2_path if path is None else lambda: _existing(path))
         started = time.perf_counter()
-        chunks = _generate(server, _constrained(body), stopped)
+        chunks = _generate(engine, _constrained(body), stopped)
         return _reply(chunks, time.perf_counter() - started)
 
     def __repr__(self) -> str:
@@ -140,7 +141,7 @@ def _constrained(body: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "grammar": _xllamacpp().json_schema_to_grammar(json.dumps(dict(schema)))}
 
 
-def _generate(server: Any, body: Mapping[str, Any], stopped: Callable[[], bool]) -> list[dict[str, Any]]:
+def _generate(engine: _Engine, body: Mapping[str, Any], stopped: Callable[[], bool]) -> list[dict[str, Any]]:
     chunks: list[dict[str, Any]] = []
 
     def on_chunk(chunk: dict[str, Any]) -> bool:
@@ -150,7 +151,8 @@ def _generate(server: Any, body: Mapping[str, Any], stopped: Callable[[], bool])
     # Streamed, to be stoppable (with progress: within a long prompt too), and since only then a prefill is not echoed.
     stream = {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True, "cache_prompt": False}
     try:
-        server.handle_chat_completions({**body, **stream}, on_chunk)
+        # Kept in no local variable: an error's traceback would hold the server beyond its release at exit.
+        engine.server.handle_chat_completions({**body, **stream}, on_chunk)
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"the embedded model refused the request: {error}") from error
     return chunks
@@ -233,8 +235,8 @@ class _Engine:
             self._workers -= 1
             return None
 
-    def loaded(self, find: Callable[[], Path]) -> Any:
-        """The server, made on first use from the file that ``find`` returns."""
+    def loaded(self, find: Callable[[], Path]) -> None:
+        """See that there is a server, made on first use from the file that ``find`` returns."""
         xllamacpp = _xllamacpp()
         with self._loading:
             if self.server is None:
@@ -244,7 +246,12 @@ class _Engine:
                     self.server = xllamacpp.Server(self._params(file))
                 except RuntimeError as error:
                     raise ConfigurationError(f"LocalLM: cannot load {file!r} as a GGUF file ({error})") from error
-            return self.server
+                # While the interpreter still stands: ended later, together with its threads, it can crash the process.
+                atexit.register(self._release)
+
+    def _release(self) -> None:
+        if self.pid == os.getpid():
+            self.server = None
 
     def _params(self, file: str) -> Any:
         params = _xllamacpp().CommonParams()
