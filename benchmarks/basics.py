@@ -1,0 +1,143 @@
+"""Import, overhead of one call and Refine in waves, beside DSPy in the same run.
+
+    python benchmarks/basics.py --peer /path/to/an/environment/with/dspy/bin/python
+
+Writes benchmarks/basics.csv: what, ours, peer, ratio, date; medians of several runs, taken in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROUNDS = 5
+
+IMPORT = """
+import time; began = time.perf_counter()
+{what}
+took = time.perf_counter() - began
+import json
+peak = next(int(l.split()[1]) / 1024 for l in open('/proc/self/status') if l.startswith('VmHWM'))
+print(json.dumps({{"s": took, "MB": peak}}))
+"""
+OURS = """
+import asyncio, json, time, dspynb as dn
+dn.configure(view="off", runs_dir=None)
+predict = dn.Predict("subject -> sentence", lm=dn.FunctionLM(lambda r: "[[ ## sentence ## ]]\\nhi"))
+class Loop(dn.Module):
+    def __init__(self):
+        self.predict = predict
+    async def forward(self, n):
+        for _ in range(n):
+            await self.predict(subject="x")
+        return {}
+async def slow(request):
+    await asyncio.sleep(0.1)
+    return "[[ ## sentence ## ]]\\nhi"
+async def main():
+    for _ in range(100):
+        await predict(subject="x")
+    began = time.perf_counter()
+    for _ in range(500):
+        await predict(subject="x")
+    alone = (time.perf_counter() - began) / 500
+    began = time.perf_counter()
+    await Loop()(n=500)
+    inside = (time.perf_counter() - began) / 500
+    refine = dn.Refine(dn.Predict("subject -> sentence", lm=dn.FunctionLM(slow)), lambda r, p: 0.0, n=8, width=4,
+                       hints=lambda a, p, i: "again")
+    began = time.perf_counter()
+    await refine(subject="x")
+    print(json.dumps({"call": alone, "inside": inside, "refine": time.perf_counter() - began}))
+asyncio.run(main())
+"""
+PEER = """
+import asyncio, json, time, warnings
+warnings.simplefilter("ignore")
+import dspy
+from types import SimpleNamespace as N
+def reply(text):
+    return N(choices=[N(message=N(content=text, tool_calls=None), finish_reason="stop")], usage={}, model="x")
+class Stub(dspy.LM):
+    async def aforward(self, prompt=None, messages=None, **kw):
+        return reply("[[ ## sentence ## ]]\\nhi\\n\\n[[ ## completed ## ]]")
+    def forward(self, prompt=None, messages=None, **kw):
+        time.sleep(0.1)
+        advice = "[[ ## discussion ## ]]\\nx\\n\\n[[ ## advice ## ]]\\n{}\\n\\n[[ ## completed ## ]]"
+        fast = "advice" in str(messages)
+        return reply(advice if fast else "[[ ## sentence ## ]]\\nhi\\n\\n[[ ## completed ## ]]")
+dspy.configure(lm=Stub("openai/x", cache=False))
+predict = dspy.Predict("subject -> sentence")
+async def main():
+    for _ in range(50):
+        await predict.acall(subject="x")
+    began = time.perf_counter()
+    for _ in range(200):
+        await predict.acall(subject="x")
+    return (time.perf_counter() - began) / 200
+call = asyncio.run(main())
+class Program(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = dspy.Predict("subject -> sentence")
+    def forward(self, subject):
+        return self.predict(subject=subject)
+refine = dspy.BestOfN(Program(), N=8, reward_fn=lambda a, p: 0.0, threshold=1.0)
+began = time.perf_counter()
+refine(subject="x")
+print(json.dumps({"call": call, "refine": time.perf_counter() - began}))
+"""
+
+
+def run(python: str, code: str) -> dict[str, float]:
+    """What a fresh process measured."""
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Measure in turn, write the medians."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer", required=True, help="the Python of an environment with dspy")
+    peer = parser.parse_args().peer
+    used = "import dspynb as dn; dn.Predict, dn.Refine, dn.LM"
+    kinds = {
+        "import": (sys.executable, IMPORT.format(what="import dspynb")),
+        "import and first names": (sys.executable, IMPORT.format(what=used)),
+        "import dspy": (peer, IMPORT.format(what="import dspy")),
+        "ours": (sys.executable, OURS),
+        "peer": (peer, PEER),
+    }
+    seen: dict[str, list[dict[str, float]]] = {name: [] for name in kinds}
+    for _ in range(ROUNDS):
+        for name, (python, code) in kinds.items():
+            seen[name].append(run(python, code))
+
+    def median(kind: str, figure: str) -> float:
+        return statistics.median(r[figure] for r in seen[kind])
+
+    rows = [
+        ("import, s", median("import", "s"), median("import dspy", "s")),
+        ("import and first use of names, s", median("import and first names", "s"), median("import dspy", "s")),
+        ("import and first use of names, MB", median("import and first names", "MB"), median("import dspy", "MB")),
+        ("one Predict with an instant stub, ms", 1e3 * median("ours", "call"), 1e3 * median("peer", "call")),
+        ("the same inside a program, ms", 1e3 * median("ours", "inside"), 1e3 * median("peer", "call")),
+        ("8 attempts of 100 ms, below the threshold, s", median("ours", "refine"), median("peer", "refine")),
+    ]
+    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    with (HERE / "basics.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["what", "dspynb", "dspy 3.4.1", "ratio", "date"])
+        writer.writerows([what, f"{a:.4g}", f"{b:.4g}", f"{a / b:.3f}", today] for what, a, b in rows)
+    print((HERE / "basics.csv").read_text())
+
+
+if __name__ == "__main__":
+    main()
