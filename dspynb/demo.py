@@ -101,7 +101,7 @@ def run_demo(lm: Any = None, subjects: tuple[str, ...] = SUBJECTS) -> int:
         _say(_attempts_text(prediction) + "\n\n")
         _say(f"The same over {len(subjects)} subjects, with and without hints, at temperature {TEMPERATURE}:\n\n")
         table, _ = run_sync(lambda: hints_or_not(subjects, progress=_progress))
-        _say(f"\r{' ' * 40}\r{table.to_string()}\n")
+        _say(f"{table.reset_index().to_string(index=False)}\n")
     _say("\nMeasured in this run. Next: `dspynb lab` opens the tutorials.\n")
     return 0
 
@@ -125,7 +125,7 @@ def _attempts_text(prediction: Prediction) -> str:
 
 def _progress(done: int, total: int) -> None:
     if sys.stdout.isatty():
-        _say(f"\r{done} of {total} calls of a program")
+        _say(f"\r{done} of {total} calls of a program" if done < total else f"\r{' ' * 40}\r")
 
 
 def _say(text: str) -> None:

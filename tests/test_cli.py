@@ -22,7 +22,11 @@ def test_the_demo_prints_attempts_and_the_table_it_measured(capsys):
     out = capsys.readouterr().out
     assert "attempt 2   score 1.0 <- best" in out
     assert "hint:     Use fewer than 10 words and the word 'blue'." in out
-    rows = {line.split(",")[0]: line.split() for line in out.splitlines() if line.startswith(("BestOfN", "Refine,"))}
+    rows = {
+        line.split(",")[0]: line.split()
+        for line in map(str.strip, out.splitlines())
+        if line.startswith(("BestOfN", "Refine,"))
+    }
     assert "0%" in rows["BestOfN"]
     assert "100%" in rows["Refine"]
 
