@@ -10,6 +10,7 @@ from dspynb.errors import ConfigurationError
 from dspynb.lm.base import LMReply, LMRequest, request_key
 from dspynb.lm.cache import default_cache
 from dspynb.lm.direct import DirectEngine
+from dspynb.lm.endpoint import Endpoint
 from dspynb.lm.flights import Flights
 from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.litellm_engine import LiteLLMEngine
@@ -77,7 +78,7 @@ class LM:
             chosen = "direct" if self.name.startswith("openai/") or self._given["api_base"] else "litellm"
         engine = DirectEngine if chosen == "direct" else LiteLLMEngine
         hidden = [str(part) for name, value in self.settings.items() if is_secret_name(name) for part in _parts(value)]
-        self._engine = engine(self.name, **self._given, secrets=hidden)  # type: ignore[arg-type]
+        self._engine = engine(Endpoint(self.name, **self._given, secrets=tuple(hidden)))  # type: ignore[arg-type]
         self.limits = Limits(*self._limit)
         self._flights = Flights()
 

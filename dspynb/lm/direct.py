@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -24,8 +24,8 @@ from dspynb.errors import (
     shorten,
 )
 from dspynb.lm.base import LMReply, LMRequest
+from dspynb.lm.endpoint import Endpoint
 from dspynb.lm.prices import cost
-from dspynb.lm.redact import redact
 
 if TYPE_CHECKING:
     import aiohttp
@@ -58,29 +58,20 @@ async def _session() -> aiohttp.ClientSession:
 class DirectEngine:
     """One request to one server, with the errors of our tree. Retries and limits are the LM's."""
 
-    def __init__(
-        self,
-        model: str,
-        api_base: str | None,
-        api_key: str | None,
-        timeout: float,
-        secrets: Sequence[str] = (),
-    ) -> None:
-        self._secrets = tuple(secrets)
-        self.model, self.timeout = model, timeout
-        self.provider, self.remote = model.split("/", 1)
-        self._api_base, self._api_key = api_base, api_key
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint, self.model = endpoint, endpoint.model
+        self.provider, self.remote = endpoint.model.split("/", 1)
 
     @property
     def url(self) -> str:
         """Where chat completions are asked for."""
-        base = self._api_base or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+        base = self.endpoint.api_base or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
         return f"{base.rstrip('/')}/chat/completions"
 
     @property
     def key(self) -> str | None:
         """The key in use now: given, or the provider's in the environment."""
-        return self._api_key or os.environ.get(f"{self.provider.upper()}_API_KEY")
+        return self.endpoint.api_key or os.environ.get(f"{self.provider.upper()}_API_KEY")
 
     async def complete(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
         """One reply. Raises a ModelError; a cancellation passes through and closes the connection."""
@@ -88,7 +79,7 @@ class DirectEngine:
 
         session = await _session()
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        timeout = aiohttp.ClientTimeout(total=self.timeout)
+        timeout = aiohttp.ClientTimeout(total=self.endpoint.timeout)
         body = json.dumps(request_body(self.remote, request, settings)).encode()
         headers["Content-Type"] = "application/json"
         try:
@@ -96,9 +87,9 @@ class DirectEngine:
                 raw = await response.read()
                 return self._reply(response.status, response.headers, raw)
         except TimeoutError:
-            raise ModelTimeout(f"no reply within {self.timeout:g} s", model=self.model) from None
+            raise ModelTimeout(f"no reply within {self.endpoint.timeout:g} s", model=self.model) from None
         except (aiohttp.ClientError, OSError) as error:
-            said = redact(f"{type(error).__name__}: {error}", self.key, *self._secrets)
+            said = self.endpoint.redact(f"{type(error).__name__}: {error}")
             raise ConnectionFailed(shorten(said), model=self.model) from None
 
     def _reply(self, status: int, headers: Mapping[str, str], raw: bytes) -> LMReply:
@@ -110,7 +101,7 @@ class DirectEngine:
             choice = body["choices"][0]
             message = choice["message"]
         except (KeyError, IndexError, TypeError):
-            said = redact(shorten(raw.decode("utf-8", "replace"), 200), self.key, *self._secrets)
+            said = shorten(self.endpoint.redact(raw.decode("utf-8", "replace")), 200)
             raise MalformedReply(f"the reply has no choices: {said!r}", **facts) from None
         text = message.get("content") or ""
         calls = tuple(message.get("tool_calls") or ())
@@ -136,7 +127,8 @@ class DirectEngine:
         detail = body.get("error", body) if isinstance(body, Mapping) else raw.decode("utf-8", "replace")
         code = str(detail.get("code") or detail.get("type") or "") if isinstance(detail, Mapping) else ""
         said = detail.get("message", detail) if isinstance(detail, Mapping) else detail
-        message = redact(shorten(said, 400), self.key, *self._secrets) or "no message"
+        # Redacted first: cut in its middle, a key would no longer be known as one.
+        message = shorten(self.endpoint.redact(str(said)), 400) or "no message"
         kind = _kind(status, code, message.lower())
         return kind(message, **facts, retry_after=_retry_after(headers))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from dspynb.data import Usage
@@ -23,8 +23,8 @@ from dspynb.errors import (
 )
 from dspynb.lm.base import LMReply, LMRequest
 from dspynb.lm.direct import request_body
+from dspynb.lm.endpoint import Endpoint
 from dspynb.lm.prices import cost
-from dspynb.lm.redact import redact
 
 __all__ = ["LiteLLMEngine"]
 
@@ -49,26 +49,17 @@ _KINDS: Mapping[str, type[ModelError]] = {
 class LiteLLMEngine:
     """One request through litellm, with the errors of our tree."""
 
-    def __init__(
-        self,
-        model: str,
-        api_base: str | None,
-        api_key: str | None,
-        timeout: float,
-        secrets: Sequence[str] = (),
-    ) -> None:
-        self._secrets = tuple(secrets)
-        self.model, self.timeout = model, timeout
-        self._api_base, self._api_key = api_base, api_key
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint, self.model = endpoint, endpoint.model
 
     async def complete(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
         """One reply. Raises a ModelError; ConfigurationError where litellm is not installed."""
         litellm = await asyncio.to_thread(_litellm)
-        given = {"api_base": self._api_base, "api_key": self._api_key}
+        given = {"api_base": self.endpoint.api_base, "api_key": self.endpoint.api_key}
         arguments = {
             **request_body(self.model, request, settings),
             **{name: value for name, value in given.items() if value is not None},
-            "timeout": self.timeout,
+            "timeout": self.endpoint.timeout,
             "num_retries": 0,  # the LM retries, and counts
         }
         try:
@@ -80,7 +71,7 @@ class LiteLLMEngine:
     def _told(self, error: Exception) -> ModelError:
         names = [cls.__name__ for cls in type(error).__mro__]
         kind = next((_KINDS[name] for name in names if name in _KINDS), ModelError)
-        message = redact(shorten(f"{type(error).__name__}: {error}", 400), self._api_key, *self._secrets)
+        message = shorten(self.endpoint.redact(f"{type(error).__name__}: {error}"), 400)
         return kind(message, model=self.model, status=getattr(error, "status_code", None))
 
     def _reply(self, response: Any) -> LMReply:

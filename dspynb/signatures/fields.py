@@ -60,11 +60,6 @@ class Field:
         """The Python type, without constraints."""
         return self.info.annotation
 
-    @property
-    def required(self) -> bool:
-        """Whether a value must be given."""
-        return self.info.is_required()
-
     @cached_property
     def label(self) -> str:
         """The name in words, capitalised: ``final_answer`` → ``Final answer``."""

@@ -258,3 +258,15 @@ def test_under_faults_every_row_is_answered_or_carries_its_error_and_no_slot_is_
     assert answered > 4950
     assert running == 0
     assert tasks == []
+
+
+def test_a_key_in_a_long_error_is_hidden_wherever_the_text_is_cut():
+    for before in range(165, 205, 4):
+        text = "x" * before + KEY + "y" * 600
+        with (
+            Server(lambda body, n, text=text: error(400, text)) as server,
+            pytest.raises(errors.BadRequestError) as caught,
+        ):
+            ask(lm(server, retries=0))
+        assert KEY[:12] not in str(caught.value)
+        assert KEY[-12:] not in str(caught.value)
