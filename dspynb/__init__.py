@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dspynb.data import Score as Score
     from dspynb.data import Usage as Usage
     from dspynb.errors import AllAttemptsFailed as AllAttemptsFailed
+    from dspynb.errors import BudgetExhausted as BudgetExhausted
     from dspynb.errors import DspynbError as DspynbError
     from dspynb.errors import RunInterrupted as RunInterrupted
     from dspynb.errors import RunStopped as RunStopped
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from dspynb.running import run_sync as run_sync
     from dspynb.running import runs as runs
     from dspynb.running import trace as trace
+    from dspynb.scope import Budget as Budget
     from dspynb.scope import candidate as candidate
     from dspynb.scope import carry as carry
     from dspynb.scope import configure as configure
@@ -54,11 +56,19 @@ __version__ = "0.1.0"
 _HOMES = {
     "dspynb.adapters": ("ChatAdapter", "JSONAdapter", "PrefillAdapter"),
     "dspynb.data": ("Example", "Prediction", "Score", "Usage"),
-    "dspynb.errors": ("AllAttemptsFailed", "DspynbError", "RunInterrupted", "RunStopped", "ScopeClosedWarning"),
+    "dspynb.errors": (
+        "AllAttemptsFailed",
+        "BudgetExhausted",
+        "DspynbError",
+        "RunInterrupted",
+        "RunStopped",
+        "ScopeClosedWarning",
+    ),
     "dspynb.lm": ("LM", "FunctionLM", "LMReply", "LMRequest", "LocalLM", "ScriptedLM", "recorded"),
     "dspynb.modules": ("BestOfN", "Module", "Predict", "Refine"),
     "dspynb.running": ("Run", "history", "last_run", "open_run", "run_sync", "runs", "trace"),
     "dspynb.scope": (
+        "Budget",
         "candidate",
         "carry",
         "configure",

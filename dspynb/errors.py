@@ -28,7 +28,9 @@
     │   ├── AllAttemptsFailed       … all of them
     │   └── TooManyFailures         … more than ``max_failures`` of them
     ├── JournalError                a run file cannot be read
-    └── RunStopped                  the run was stopped before it had a result
+    └── Halted                      control flow: no further call may start; never a failed row or attempt
+        ├── RunStopped              the run was stopped before it had a result
+        └── BudgetExhausted         the budget is spent
 
     RunInterrupted                  a CancelledError: the kernel's stop button or Ctrl-C ended the cell
     ScopeClosedWarning              code outlived the attempt (or ``with`` block) whose scope it still holds
@@ -46,12 +48,14 @@ __all__ = [
     "AttemptsFailed",
     "AuthenticationError",
     "BadRequestError",
+    "BudgetExhausted",
     "ConfigurationError",
     "ConnectionFailed",
     "ContentFiltered",
     "ContextTooLong",
     "DownloadError",
     "DspynbError",
+    "Halted",
     "HintError",
     "InputError",
     "JournalError",
@@ -166,10 +170,11 @@ class ModelError(DspynbError):
 
     Attributes: ``model`` (``provider/model``, or empty), ``status`` (HTTP status or None), ``request_id`` (the
     provider's, or None), ``retry_after`` (seconds the provider asked to wait, or None), ``retryable`` (whether the same
-    request may succeed later). Never holds a key.
+    request may succeed later), ``retries`` (how often it was tried again). Never holds a key.
     """
 
     retryable = False
+    retries = 0
 
     def __init__(
         self,
@@ -274,12 +279,31 @@ class JournalError(DspynbError):
     """A run file cannot be read: not a journal, or of a newer format."""
 
 
-class RunStopped(DspynbError):
-    """The run was stopped before it had a result. ``run`` is its handle, with what was done."""
+class Halted(DspynbError):
+    """No further call may start. Control flow: it passes through rows and attempts, and the outermost run ends with
+    the best so far. ``run`` is its handle, with what was done."""
 
-    def __init__(self, message: str = "the run was stopped before it had a result", run: Any = None) -> None:
+    status = "stopped"
+
+    def __init__(self, message: str, run: Any = None) -> None:
         super().__init__(message)
         self.run = run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args
+
+
+class RunStopped(Halted):
+    """The run was stopped before it had a result."""
+
+    def __init__(self, message: str = "the run was stopped before it had a result", run: Any = None) -> None:
+        super().__init__(message, run)
+
+
+class BudgetExhausted(Halted):
+    """A budget is spent; the message says which. ``run`` has what was done for it."""
+
+    status = "exhausted"
 
 
 class RunInterrupted(asyncio.CancelledError):

@@ -65,7 +65,7 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded(Event):
-    """A run ended: ``status`` is finished, stopped, interrupted, cancelled or failed."""
+    """A run ended: ``status`` is finished, stopped, exhausted, interrupted, cancelled or failed."""
 
     status: str
     error: str | None = None
@@ -143,6 +143,7 @@ class PredictorCalled(Event):
     seconds: float = 0.0
     rollout: int = 0
     model: str = ""
+    repair: bool = False  # asked because the reply before could not be read
 
 
 class Sink(Protocol):

@@ -12,18 +12,26 @@ from functools import lru_cache
 from typing import Any
 
 from dspynb.adapters.values import to_text
-from dspynb.errors import ConfigurationError, nearest
+from dspynb.errors import ConfigurationError, ParseError, nearest
 from dspynb.signatures import Field, Signature
 
 __all__ = ["Adapter", "resolve_adapter"]
 
-Messages = tuple[dict[str, Any], ...]
+Messages = tuple[Mapping[str, Any], ...]
+_LONGEST_SHOWN = 8000
+"""Characters of an unreadable reply that are sent back with it."""
 
 
 class Adapter(ABC):
-    """Writes requests and reads replies. Subclasses say how: four building blocks, each public."""
+    """Writes requests and reads replies. Subclasses say how: four building blocks, each public.
+
+    ``repair``: whether a model whose reply could not be read is shown it, with what was wrong, and asked once more.
+    """
 
     name: str
+
+    def __init__(self, *, repair: bool = True) -> None:
+        self.repair = repair
 
     @abstractmethod
     def format_system(self, signature: type[Signature], instruction: str) -> str:
@@ -64,6 +72,18 @@ class Adapter(ABC):
         asked = self.format_input(signature, inputs, instruction=told, hint=hint)
         turns.append({"role": "user", "content": asked})
         return (*turns, *self.opening(signature))
+
+    def format_repair(self, signature: type[Signature], messages: Messages, error: ParseError) -> Messages:
+        """The request once more, followed by the reply that could not be read and what was wrong with it."""
+        opening = self.opening(signature)
+        asked = messages[: len(messages) - len(opening)]
+        said = "".join(message["content"] for message in opening) + error.raw
+        if len(said) > _LONGEST_SHOWN:
+            said = f"{said[: _LONGEST_SHOWN // 2]} … {said[-_LONGEST_SHOWN // 2 :]}"
+        at = f" (field `{error.field}`)" if error.field else ""
+        told = f"Your reply could not be read: {error.problem}{at}. Reply again, with all of it, in the form asked for."
+        reply = {"role": "assistant", "content": said or "(nothing)"}
+        return (*asked, reply, {"role": "user", "content": told}, *opening)
 
     def opening(self, signature: type[Signature]) -> Messages:  # noqa: ARG002
         """Messages after the user's: the beginning of the assistant's turn, where the adapter writes it."""

@@ -23,6 +23,9 @@ class PrefillAdapter(Adapter):
 
     name = "prefill"
 
+    def __init__(self, *, repair: bool = False) -> None:  # a small model does not learn from being told
+        super().__init__(repair=repair)
+
     def format_system(self, signature: type[Signature], instruction: str) -> str:  # noqa: ARG002
         return "You are a helpful assistant."  # without one, a chat template may put in something worse
 

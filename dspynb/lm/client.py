@@ -15,7 +15,7 @@ from dspynb.lm.flights import Flights
 from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.litellm_engine import LiteLLMEngine
 from dspynb.lm.redact import is_secret_name
-from dspynb.scope import setting
+from dspynb.scope import current_scope, setting
 
 __all__ = ["LM"]
 
@@ -113,7 +113,7 @@ class LM:
             async with self.limits.slots:
                 return await self._engine.complete(request, settings)
 
-        reply, failures = await with_retries(attempt, self._retries, self._deadline)
+        reply, failures = await with_retries(attempt, self._retries, self._deadline, current_scope().admit)
         usage = replace(reply.usage, retries=failures, seconds=time.perf_counter() - started)
         return replace(reply, usage=usage)
 

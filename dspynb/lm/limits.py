@@ -117,10 +117,16 @@ def backoff(failures: int, retry_after: float | None) -> float:
     return random.uniform(0.0, min(_LONGEST_WAIT, _FIRST_WAIT * 2**failures))  # noqa: S311
 
 
-async def with_retries(attempt: Callable[[], Awaitable[T]], retries: int, deadline: float | None) -> tuple[T, int]:
-    """The result of the first try that succeeds, and how many failed before it.
+async def with_retries(
+    attempt: Callable[[], Awaitable[T]],
+    retries: int,
+    deadline: float | None,
+    may_retry: Callable[[], object] = lambda: None,
+) -> tuple[T, int]:
+    """The result of the first try that succeeds, and how many failed before it (an error has that as ``retries``).
 
-    Only retryable errors are tried again, at most ``retries`` times, and not beyond ``deadline`` (seconds from now).
+    ``may_retry`` is called before each further try, and raises where there may be none. Only retryable errors are tried
+    again, at most ``retries`` times, and not beyond ``deadline`` (seconds from now).
     """
     ends = None if deadline is None else time.monotonic() + deadline
     for failures in range(retries + 1):
@@ -129,7 +135,9 @@ async def with_retries(attempt: Callable[[], Awaitable[T]], retries: int, deadli
         except ModelError as error:
             wait = backoff(failures, error.retry_after)
             too_late = ends is not None and time.monotonic() + wait > ends
+            error.retries = failures
             if not error.retryable or failures == retries or too_late:
                 raise
             await asyncio.sleep(wait)
+            may_retry()
     raise AssertionError("unreachable")

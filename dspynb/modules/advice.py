@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example
-from dspynb.errors import DspynbError, HintError, ParseError, RunStopped, shorten
+from dspynb.errors import DspynbError, Halted, HintError, ParseError, shorten
 from dspynb.events import Hint, HintFailed
 from dspynb.modules.attempts import AttemptResult
 from dspynb.modules.predict import Predict
@@ -77,7 +77,7 @@ class Advisor:
         """The same, but an advisor that fails is recorded and costs no more than the hint."""
         try:
             return await self(attempts, program, inputs)
-        except RunStopped:
+        except Halted:
             raise
         except Exception as error:
             scope = current_scope()

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction, Score, Usage
-from dspynb.errors import ConfigurationError, InputError, RunStopped, shorten
+from dspynb.errors import ConfigurationError, Halted, InputError, shorten
 from dspynb.events import AttemptEnded, AttemptStarted, Hint, PredictorCalled, new_span
 from dspynb.running import Trace
-from dspynb.scope import Attempt, HintLayer, Layer, Scope, current_scope
+from dspynb.scope import Allowance, Attempt, HintLayer, Layer, Scope, current_scope
 
 if TYPE_CHECKING:
     from dspynb.modules.module import Module
@@ -33,6 +33,7 @@ class AttemptPlan:
     hint: HintLayer | None = None
     shown: Hint = None
     temperature: float | None = None
+    funds: Allowance | None = None
     span: int = field(default_factory=new_span)
 
 
@@ -83,7 +84,7 @@ async def make_attempt(
         try:
             prediction = await program(**inputs)
             score = await reward(Example(inputs), prediction, trace=trace.calls)
-        except (asyncio.CancelledError, RunStopped):
+        except (asyncio.CancelledError, Halted):
             scope.emit(cancelled_attempt(span, started.parent, time.perf_counter() - began))
             raise
         except Exception as caught:
@@ -119,6 +120,7 @@ def _attempt_layer(scope: Scope, plan: AttemptPlan, span: int, trace: Trace) -> 
         span=span,
         trace=trace,
         hints=plan.hint,
+        funds=plan.funds,
         attempt=Attempt(plan.number, plan.wave),
         settings=settings,
     )

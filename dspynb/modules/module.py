@@ -37,7 +37,7 @@ class Module:
         scope = current_scope()
         if scope.open_run is not None:
             return await self._inside(inputs)
-        scope.admit()  # an orphan of a stopped run starts nothing
+        scope.admit(0)  # an orphan of a stopped run starts nothing
         return await self._new_run(inputs).watched(self._work(inputs))  # type: ignore[no-any-return]
 
     def start(self, *args: Any, **inputs: Any) -> Run:
@@ -59,6 +59,11 @@ class Module:
         from dspynb.modules.batch import run_batch
 
         return await run_batch(self, rows_of(rows), concurrency)
+
+    def most_calls(self) -> int:
+        """About how many model calls one call of the program makes at most: so many a budget sets aside for a row or
+        an attempt before it starts. Here a call and a repair of each predictor; override it where that is too few."""
+        return max(1, sum(int(predictor.most_calls()) for _, predictor in self.named_predictors()))
 
     def named_predictors(self) -> list[tuple[str, Any]]:
         """(dotted path, predictor) of every predictor in the program."""

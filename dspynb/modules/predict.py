@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Self
 
-from dspynb.adapters import Adapter, resolve_adapter
-from dspynb.data import Prediction, Usage
-from dspynb.errors import DspynbError, InputError, ModelError, ParseError, shorten
-from dspynb.events import PredictorCalled, new_span
-from dspynb.lm import LMProtocol, LMReply, LMRequest, resolve_lm
+from dspynb.adapters import resolve_adapter
+from dspynb.data import Prediction
+from dspynb.errors import DspynbError, InputError, ModelError, ParseError
+from dspynb.lm import LMRequest, resolve_lm
+from dspynb.modules.call import Call
 from dspynb.modules.module import Module
-from dspynb.running import Calls, remember
 from dspynb.scope import Reading, Scope, current_scope, setting, warn_of
 from dspynb.signatures import Signature, as_signature
 
@@ -75,27 +72,30 @@ class Predict(Module):
     def _title(self) -> str:
         return f"{type(self).__name__}({self.signature.describe()})"
 
+    def most_calls(self) -> int:
+        """The call, and one to repair its reply."""
+        return 2
+
     async def forward(self, **inputs: Any) -> Prediction:
         """The call itself."""
         return await self._inside(inputs)
 
     async def _inside(self, inputs: Mapping[str, Any]) -> Prediction:
         call = self._prepare(current_scope(), inputs)
-        call.scope.admit()
         try:
-            call.reply = await call.complete()
-            outputs = call.adapter.parse(self.signature, call.reply.text)
+            return await call.answer()
         except ParseError as error:
-            named = error.by(call.path)
-            call.report(error=named)
-            raise named from error.__cause__
-        except Exception as error:
-            call.report(error=error)
-            raise
-        event = call.report(outputs=outputs)
-        prediction = Prediction(outputs)
-        prediction.meta.usage, prediction.meta.calls = event.usage, Calls((event,))
-        return prediction
+            if not getattr(call.adapter, "repair", False):
+                raise
+            return await self._repaired(call, error)
+
+    async def _repaired(self, call: Call, error: ParseError) -> Prediction:
+        """Ask once more, with the reply that could not be read. Raises the first error where asking fails."""
+        again = call.again(call.adapter.format_repair(self.signature, call.request.messages, error))
+        try:
+            return await again.answer()
+        except ModelError as failed:
+            raise error from failed
 
     def effective(self, reading: Reading) -> tuple[str, Sequence[Mapping[str, Any]]]:
         """Instruction and demos in force: the signature's, replaced by the predictor's own, then by the scoped
@@ -108,7 +108,7 @@ class Predict(Module):
             demos = demos if part.demos is None else part.demos
         return with_hint(instruction, reading.hint("instruction")), demos
 
-    def _prepare(self, scope: Scope, inputs: Mapping[str, Any]) -> _Call:
+    def _prepare(self, scope: Scope, inputs: Mapping[str, Any]) -> Call:
         """All that depends on the scope, read before anything is awaited."""
         reading = scope.read(self.uid)
         if reading.ended:
@@ -137,63 +137,9 @@ class Predict(Module):
             response_format=adapter.response_format(self.signature) if constrained else None,
             rollout=scope.settings.get("rollout", 0),
         )
-        return _Call(scope, self.uid, path, values, reading.hint(), lm, adapter, request)
+        return Call(scope, self.signature, self.uid, path, values, reading.hint(), lm, adapter, request)
 
 
 def _path(scope: Scope, predictor: Predict) -> str:
     paths = getattr(scope.open_run, "paths", {})
     return str(paths.get(predictor.uid) or predictor._title())
-
-
-@dataclass(slots=True)
-class _Call:
-    """One call under way, and how it is reported."""
-
-    scope: Scope
-    uid: str
-    path: str
-    inputs: Mapping[str, Any]
-    hint: str | None
-    lm: LMProtocol
-    adapter: Adapter
-    request: LMRequest
-    reply: LMReply | None = None
-    began: float = field(default_factory=time.perf_counter)
-
-    async def complete(self) -> LMReply:
-        """The model's reply. While it is awaited, every run it belongs to can cancel it."""
-        with self.scope.in_flight():
-            reply = await self.lm.complete(self.request)
-        if not isinstance(reply, LMReply):
-            said = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
-            raise ModelError(said, model=self.model)
-        return reply
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        return str(getattr(self.lm, "name", type(self.lm).__name__))
-
-    def report(self, outputs: Mapping[str, Any] | None = None, error: Exception | None = None) -> PredictorCalled:
-        """Emit what was sent and what came back."""
-        reply = self.reply
-        event = PredictorCalled(
-            span=new_span(),
-            parent=self.scope.open_span,
-            predictor=self.path,
-            uid=self.uid,
-            inputs=self.inputs,
-            messages=self.request.messages,
-            hint=self.hint,
-            reply=None if reply is None else reply.text,
-            outputs=outputs,
-            error=None if error is None else shorten(f"{type(error).__name__}: {error}", 1000),
-            usage=Usage() if reply is None else reply.usage,
-            cached=False if reply is None else reply.cached,
-            seconds=time.perf_counter() - self.began,
-            rollout=self.request.rollout,
-            model=self.model,
-        )
-        self.scope.emit(event)
-        remember(event)
-        return event

@@ -72,6 +72,10 @@ class Refine(SearchModule):
             taken = any(path.split(".")[0].split("[")[0] == "advisor" for path, _ in self.module.named_predictors())
             yield "refine_advisor" if taken else "advisor", self.advisor
 
+    def most_calls(self) -> int:
+        """Those of the program in every attempt, and of the advisor between them."""
+        return super().most_calls() + (self.plan.n - 1) * self.advisor.most_calls()
+
     def search(self, inputs: Mapping[str, Any]) -> Search:
         """One call's search, with hints."""
 

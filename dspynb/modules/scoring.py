@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dspynb.data import Example, Prediction, Score, as_score
-from dspynb.errors import ConfigurationError, RewardError, RunStopped
+from dspynb.errors import ConfigurationError, Halted, RewardError
 from dspynb.scope import mask
 
 __all__ = ["Scorer", "source_of"]
@@ -36,7 +36,7 @@ class Scorer:
                 value = self.fn(row, prediction, **extras)
                 if inspect.isawaitable(value):
                     value = await value
-            except RunStopped:
+            except Halted:
                 raise
             except Exception as error:
                 raise RewardError(f"the {self.what} {self.name} raised {type(error).__name__}: {error}") from error

@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from dspynb.data import Prediction
-from dspynb.errors import AllAttemptsFailed, ConfigurationError, InputError, TooManyFailures
+from dspynb.errors import AllAttemptsFailed, BudgetExhausted, ConfigurationError, InputError, TooManyFailures
 from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
 from dspynb.modules.attempts import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
 from dspynb.modules.module import Module, ModuleWork
 from dspynb.modules.scoring import Scorer
 from dspynb.running import Calls, RunReader, end_tasks
-from dspynb.scope import Layer, RunPort, current_scope
+from dspynb.scope import Layer, Reserve, RunPort, current_scope
 
 __all__ = ["BestOfN", "Search", "SearchPlan"]
 
@@ -79,6 +79,7 @@ class Search:
         self.finished: dict[int, AttemptResult] = {}
         self.span = new_span()
         self.run: RunPort | None = None
+        self.spent: BudgetExhausted | None = None
 
     async def __call__(self) -> Prediction:
         """The winner's prediction. Raises AllAttemptsFailed or TooManyFailures."""
@@ -104,21 +105,35 @@ class Search:
         """The results of one wave, in order of number, up to the first that meets the threshold."""
         if len(plans) == 1:
             return [await self._attempt(plans[0])]
-        tasks = {asyncio.create_task(self._attempt(plan)): plan.number for plan in plans}
+        reserve = Reserve(self.program.most_calls())
+        tasks = {asyncio.create_task(self._in_turn(plan, reserve)): plan.number for plan in plans}
         cut = plans[-1].number
         try:
             pending = set(tasks)
             while pending:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                ends = [tasks[t] for t in done if tasks[t] <= cut and self._ends(t.result())]
-                cut = min([cut, *ends])
+                cut = min([cut, *(self._last(t, tasks[t]) for t in done if tasks[t] <= cut)])
                 for task in [t for t in pending if tasks[t] > cut]:
                     task.cancel()
                     pending.discard(task)
         finally:
             await end_tasks(tasks)
         self._drop_after(cut, plans)
-        return [self.finished[number] for number in tasks.values() if number <= cut]
+        results = [self.finished[number] for number in tasks.values() if number <= cut]
+        if self.spent is not None and not any(map(self._ends, results)):
+            raise self.spent
+        return results
+
+    async def _in_turn(self, plan: AttemptPlan, reserve: Reserve) -> AttemptResult:
+        async with reserve.step() as funds:
+            return await self._attempt(replace(plan, funds=funds))
+
+    def _last(self, task: asyncio.Task[AttemptResult], number: int) -> int:
+        """The last attempt that counts, as far as this one tells: the one before it, where the budget refused it."""
+        if isinstance(spent := task.exception(), BudgetExhausted):
+            self.spent = self.spent or spent
+            return number - 1
+        return number if self._ends(task.result()) else self.plan.n
 
     def _ends(self, result: AttemptResult) -> bool:
         """Whether no attempt after this one counts."""
@@ -236,6 +251,10 @@ class SearchModule(Module):
 
     def submodules(self) -> Iterator[tuple[str, Any]]:
         yield "", self.module
+
+    def most_calls(self) -> int:
+        """Those of the program in every attempt."""
+        return self.plan.n * self.module.most_calls()
 
 
 class BestOfN(SearchModule):

@@ -40,7 +40,8 @@ class RunReader:
 
     @property
     def status(self) -> str:
-        """pending, running, finished, stopped, interrupted, cancelled, failed, or unfinished (the process died)."""
+        """pending, running, finished, stopped, exhausted (the budget is spent), interrupted, cancelled, failed, or
+        unfinished (the process died)."""
         status = self.fold().status
         return "unfinished" if status == "running" and type(self) is RunReader and not self._search else status
 

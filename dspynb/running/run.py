@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from dspynb.errors import RunInterrupted, RunStopped, ScopeError
+from dspynb.errors import Halted, RunInterrupted, RunStopped, ScopeError
 from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, new_span
 from dspynb.running.display import attach_view, show
 from dspynb.running.journal import JournalFile
@@ -164,10 +164,10 @@ class Run(RunReader):
         except asyncio.CancelledError as error:
             self._release()
             return self._cancelled(task, error)
-        except RunStopped as error:
+        except Halted as error:
             self._release()
             self._raise_if_interrupted()
-            return self._settle("stopped", error)
+            return self._settle(error)
         except BaseException as error:
             self._release()
             self._raise_if_interrupted()
@@ -201,7 +201,7 @@ class Run(RunReader):
         """Translate a cancellation of our own; pass on one that came from outside."""
         self._raise_if_interrupted()
         if self._stop_asked and task.uncancel() <= self._before:
-            return self._settle("stopped", RunStopped(run=self))
+            return self._settle(RunStopped(run=self))
         self._end("cancelled", (False, error))
         raise error
 
@@ -214,10 +214,10 @@ class Run(RunReader):
             self._end("interrupted", (False, interrupted))
             raise interrupted from None
 
-    def _settle(self, status: str, error: RunStopped) -> Any:
+    def _settle(self, error: Halted) -> Any:
         best = self._partial()
         error.run = error.run or self
-        self._end(status, (best is not None, best if best is not None else error))
+        self._end(error.status, (best is not None, best if best is not None else error))
         if best is None:
             raise error
         return best

@@ -57,7 +57,7 @@ def run_sync(make: Callable[[], Awaitable[T]]) -> T:
             ended.wait(GRACE)  # for the run to keep what it has
             raise
         except concurrent.futures.CancelledError:
-            current_scope().admit()  # RunStopped, if it was cancelled by a stop
+            current_scope().admit(0)  # RunStopped, if it was cancelled by a stop
             if interrupted():  # the kernel's handler noted it, but did not raise
                 raise KeyboardInterrupt from None
             raise asyncio.CancelledError from None

@@ -1,5 +1,6 @@
 """What differs from attempt to attempt: settings, hints, candidates, spans. Scoped, never stored."""
 
+from dspynb.scope.budget import Allowance, Budget, Meter, Reserve
 from dspynb.scope.candidates import candidate
 from dspynb.scope.carry import carry
 from dspynb.scope.core import (
@@ -20,12 +21,16 @@ from dspynb.scope.settings import configure, context, setting
 from dspynb.scope.snapshot import Snapshot, snapshot
 
 __all__ = [
+    "Allowance",
     "Attempt",
     "Block",
+    "Budget",
     "HintAs",
     "HintLayer",
     "Layer",
+    "Meter",
     "Reading",
+    "Reserve",
     "RunPort",
     "Scope",
     "Snapshot",

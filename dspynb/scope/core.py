@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -19,12 +20,24 @@ from dataclasses import dataclass, field
 from types import CodeType, FrameType, MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 
-from dspynb.errors import ScopeClosedWarning
+from dspynb.errors import BudgetExhausted, ScopeClosedWarning
 
 if TYPE_CHECKING:
+    from dspynb.data import Usage
     from dspynb.events import Event, Sink
 
-__all__ = ["Attempt", "HintLayer", "Layer", "Lease", "Reading", "RunPort", "Scope", "current_attempt", "current_scope"]
+__all__ = [
+    "Attempt",
+    "Funds",
+    "HintLayer",
+    "Layer",
+    "Lease",
+    "Reading",
+    "RunPort",
+    "Scope",
+    "current_attempt",
+    "current_scope",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,6 +64,20 @@ class RunPort(Protocol):
 
     def call_ended(self, task: asyncio.Task[Any] | None) -> None:
         """It waits no longer."""
+
+
+class Funds(Protocol):
+    """What a scope needs to know of a budget (see ``budget.py``)."""
+
+    covers: bool  # the funds of the layers below were charged when these were made
+
+    def take(self, calls: int = 0, metric_calls: int = 0) -> None: ...
+
+    def give_back(self, calls: int, metric_calls: int = 0) -> None: ...
+
+    def add(self, usage: Usage) -> None: ...
+
+    def available(self) -> float: ...
 
 
 class Lease:
@@ -160,6 +187,8 @@ class Scope:
     masks: bool = False  # hides the hints, candidates and traces of the layers below
     trace: Sink | None = None  # hears the program's events; those under a mask are not the program's
     port: RunPort | None = None  # the run this layer belongs to; hears everything
+    funds: Funds | None = None  # what calls are charged to
+    funded: bool = False  # whether this layer or one below it has funds
     span: int = 0
     attempt: Attempt | None = None
 
@@ -209,13 +238,61 @@ class Scope:
             masked = masked or layer.masks
             layer = layer.parent
 
-    def admit(self) -> None:
-        """Ask every run of the chain, open or ended, whether one more model call may start."""
+    def admit(self, calls: int = 1) -> None:
+        """Ask every run of the chain, open or ended, whether model calls may start, and take them from the budgets."""
         layer: Scope | None = self
         while layer is not None:
             if layer.port is not None:
                 layer.port.admit()
             layer = layer.parent
+        if self.funded:
+            self.take(calls)
+
+    def _funds(self) -> Iterator[Funds]:
+        """What a call is charged to: the open layers' funds, innermost first, down to those that cover the rest."""
+        layer: Scope | None = self
+        while layer is not None:
+            funds = layer.funds
+            if funds is not None:
+                if layer.lease is not None and layer.lease.closed:
+                    funds.take()  # of a block that has ended: charged no more, but refused once it was spent
+                else:
+                    yield funds
+                    if funds.covers:
+                        return
+            layer = layer.parent
+
+    def take(self, calls: int = 0, metric_calls: int = 0) -> None:
+        """Take calls from every budget in force, or from none. Raises BudgetExhausted."""
+        taken: list[Funds] = []
+        try:
+            for funds in self._funds():
+                funds.take(calls, metric_calls)
+                taken.append(funds)
+        except BudgetExhausted:
+            for funds in taken:
+                funds.give_back(calls, metric_calls)
+            raise
+
+    def give_back(self, calls: int, metric_calls: int = 0) -> None:
+        """What was taken and not used."""
+        for funds in self._funds():
+            funds.give_back(calls, metric_calls)
+
+    def settle(self, usage: Usage, *, cached: bool) -> None:
+        """A call that was taken has ended: count what it cost, or give it back where a cache answered."""
+        if not self.funded:
+            return
+        if cached:
+            self.give_back(1)
+            return
+        for layer in self.open_layers():
+            if layer.funds is not None:
+                layer.funds.add(usage)
+
+    def available(self) -> float:
+        """How many calls the budgets in force have left; infinite without a limit."""
+        return min((funds.available() for funds in self._funds()), default=math.inf)
 
     @contextlib.contextmanager
     def in_flight(self) -> Iterator[None]:
@@ -314,7 +391,8 @@ class Layer:
         below = _current.get()
         settings = self._changes.pop("settings", None)
         merged = below.settings if not settings else {**below.settings, **settings}
-        self.scope = Scope(parent=below, lease=self._lease, settings=merged, **self._changes)
+        funded = below.funded or self._changes.get("funds") is not None
+        self.scope = Scope(parent=below, lease=self._lease, settings=merged, funded=funded, **self._changes)
         self._token = _current.set(self.scope)
         return self.scope
 

@@ -6,7 +6,7 @@
 
 const GLYPHS = {
   passed: "✓", done: "✓", finished: "✓", scored: "○", failed: "✕", cancelled: "⊘",
-  stopped: "■", interrupted: "■", running: "●", pending: "●", "stopping…": "■",
+  stopped: "■", exhausted: "■", interrupted: "■", running: "●", pending: "●", "stopping…": "■",
 };
 
 function h(tag, className = "", ...children) {

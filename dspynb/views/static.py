@@ -16,7 +16,7 @@ __all__ = ["GLYPHS", "static_html"]
 
 GLYPHS = {
     "passed": "✓", "done": "✓", "finished": "✓", "scored": "○", "failed": "✕", "cancelled": "⊘", "stopped": "■",
-    "interrupted": "■", "running": "●", "pending": "●",
+    "exhausted": "■",    "interrupted": "■", "running": "●", "pending": "●",
 }  # fmt: skip
 """A sign beside each state, so that colour is never the only one. ``live.js`` has the same."""
 

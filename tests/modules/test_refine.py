@@ -223,7 +223,7 @@ def test_an_attempt_that_raises_is_an_attempt_with_an_error():
 
 
 def test_a_reply_that_cannot_be_read_becomes_the_hint():
-    lm = dn.ScriptedLM(["no markers", chat(sentence="blue")])
+    lm = dn.ScriptedLM(["no markers", "nor here", chat(sentence="blue")])  # the second was asked for as a repair
     prediction = run(dn.Refine(dn.Predict(Caption, lm=lm), blue, n=2)(subject="x"))
     assert "no `[[ ## sentence ## ]]`" in prediction.run.attempts.hint[1]
 

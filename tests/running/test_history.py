@@ -23,7 +23,7 @@ def test_the_last_calls_show_what_was_sent_and_what_came_back():
 
 
 def test_a_call_that_failed_is_there_with_its_error():
-    predict = dn.Predict(Caption, lm=dn.ScriptedLM(["no markers"]))
+    predict = dn.Predict(Caption, lm=dn.ScriptedLM(["no markers"]), adapter=dn.ChatAdapter(repair=False))
     with pytest.raises(dn.DspynbError):
         predict.run_sync(subject="x")
     assert "── error\nParseError" in repr(dn.history(1))

@@ -1,0 +1,107 @@
+"""One call of a predictor under way: sent, read, reported, and asked again where its reply could not be read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from dspynb.adapters import Adapter
+from dspynb.data import Prediction, Usage
+from dspynb.errors import ModelError, ParseError, shorten
+from dspynb.events import PredictorCalled, new_span
+from dspynb.lm import LMProtocol, LMReply, LMRequest
+from dspynb.running import Calls, remember
+from dspynb.scope import Scope
+from dspynb.signatures import Signature
+
+__all__ = ["Call"]
+
+
+@dataclass(slots=True)
+class Call:
+    """What was read from the scope when the call began, and what came of it."""
+
+    scope: Scope
+    signature: type[Signature]
+    uid: str
+    path: str
+    inputs: Mapping[str, Any]
+    hint: str | None
+    lm: LMProtocol
+    adapter: Adapter
+    request: LMRequest
+    before: tuple[PredictorCalled, ...] = ()  # calls whose reply could not be read
+    reported: tuple[PredictorCalled, ...] = ()
+    reply: LMReply | None = None
+    began: float = field(default_factory=time.perf_counter)
+
+    async def answer(self) -> Prediction:
+        """The prediction. Raises ParseError with the predictor's path, ModelError, Halted."""
+        self.scope.admit()
+        try:
+            self.reply = await self._complete()
+            outputs = self.adapter.parse(self.signature, self.reply.text)
+        except ParseError as error:
+            named = error.by(self.path)
+            self._report(error=named)
+            raise named from error.__cause__
+        except Exception as error:
+            self._report(error=error)
+            raise
+        calls = (*self.before, self._report(outputs=outputs))
+        prediction = Prediction(outputs)
+        prediction.meta.usage = calls[0].usage if len(calls) == 1 else sum((c.usage for c in calls), Usage())
+        prediction.meta.calls = Calls(calls)
+        return prediction
+
+    def again(self, messages: tuple[Mapping[str, Any], ...]) -> Self:
+        """A call of its own with other messages, to repair this one."""
+        request = replace(self.request, messages=messages)
+        return replace(self, request=request, before=self.reported, reply=None, began=time.perf_counter())
+
+    async def _complete(self) -> LMReply:
+        """The model's reply. While it is awaited, every run it belongs to can cancel it."""
+        with self.scope.in_flight():
+            reply = await self.lm.complete(self.request)
+        if not isinstance(reply, LMReply):
+            said = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
+            raise ModelError(said, model=self._model)
+        self.scope.settle(reply.usage, cached=reply.cached)
+        return reply
+
+    @property
+    def _model(self) -> str:
+        return str(getattr(self.lm, "name", type(self.lm).__name__))
+
+    def _report(self, outputs: Mapping[str, Any] | None = None, error: Exception | None = None) -> PredictorCalled:
+        """Emit what was sent and what came back."""
+        reply = self.reply
+        event = PredictorCalled(
+            span=new_span(),
+            parent=self.scope.open_span,
+            predictor=self.path,
+            uid=self.uid,
+            inputs=self.inputs,
+            messages=self.request.messages,
+            hint=self.hint,
+            reply=None if reply is None else reply.text,
+            outputs=outputs,
+            error=None if error is None else shorten(f"{type(error).__name__}: {error}", 1000),
+            usage=_spent(error) if reply is None else reply.usage,
+            cached=False if reply is None else reply.cached,
+            seconds=time.perf_counter() - self.began,
+            rollout=self.request.rollout,
+            model=self._model,
+            repair=bool(self.before),
+        )
+        self.reported = (*self.before, event)
+        self.scope.emit(event)
+        remember(event)
+        return event
+
+
+def _spent(error: Exception | None) -> Usage:
+    """What is known of the cost of a call without a reply."""
+    return Usage(calls=1, retries=error.retries) if isinstance(error, ModelError) else Usage()

@@ -1,0 +1,224 @@
+"""Budgets: what may be spent, taken before a call is made and counted down all nested runs.
+
+A ``Budget`` is a value; a ``Meter`` counts what is spent of it and sits in a layer of the scope. Steps that run side by
+side (rows, attempts) get an ``Allowance`` each, in their order, so that timing does not move the cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from dspynb.data import Usage
+from dspynb.errors import BudgetExhausted, ConfigurationError
+from dspynb.scope.core import Block, Layer, Scope, current_scope
+
+__all__ = ["Allowance", "Budget", "Meter", "Reserve"]
+
+
+@dataclass(frozen=True)
+class Budget(Block):
+    """What may be spent; None is no limit. ``with Budget(calls=100) as meter: …`` holds it over a block.
+
+    ``calls``: calls of providers, retries and repairs too, cache hits not. ``metric_calls``: rollouts scored. Both are
+    taken before anything is sent and never exceeded. ``tokens``, ``usd`` and ``seconds`` are known only afterwards:
+    once they are reached, no further call starts. ``meter.spent`` and ``meter.left`` tell how it stands.
+
+    A call that is refused raises BudgetExhausted, which is no failure of a row or an attempt: the run ends with the
+    best so far. Raises ConfigurationError for a limit that is no number above 0, or when no limit is given.
+    """
+
+    calls: int | None = None
+    metric_calls: int | None = None
+    tokens: int | None = None
+    usd: float | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_open", [])
+        for name, limit in self.limits().items():
+            whole = name not in ("usd", "seconds")
+            if isinstance(limit, bool) or not isinstance(limit, int if whole else int | float) or not limit > 0:
+                kind = "a whole number of at least 1" if whole else "a number above 0"
+                raise ConfigurationError(f"Budget({name}=…) takes {kind}, got {limit!r}")
+        if not self.limits():
+            names = ", ".join(f"{f.name}=" for f in fields(self))
+            raise ConfigurationError(f"a Budget needs at least one limit: {names}")
+
+    def limits(self) -> dict[str, int | float]:
+        """The limits that are set, by name."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+    def _layer(self) -> Layer:
+        return Layer(None, funds=Meter(self))  # not leased: a run started inside goes on counting
+
+    def __enter__(self) -> Meter:
+        meter: Meter = super().__enter__().funds
+        return meter
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Budget, tuple(getattr(self, f.name) for f in fields(self))
+
+
+class Meter:
+    """Counts what is spent of a budget. From any thread."""
+
+    covers = False
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self._lock = threading.Lock()
+        self._calls = self._metric_calls = self._tokens = 0
+        self._usd: float | None = 0.0
+        self._began = time.monotonic()
+
+    @property
+    def spent(self) -> dict[str, float | None]:
+        """By name: calls, metric_calls, tokens, usd (None once a price was not known), seconds."""
+        return {
+            "calls": self._calls,
+            "metric_calls": self._metric_calls,
+            "tokens": self._tokens,
+            "usd": self._usd,
+            "seconds": time.monotonic() - self._began,
+        }
+
+    @property
+    def left(self) -> dict[str, float]:
+        """What is left under each limit that is set; 0 where a cost is not known."""
+        spent = self.spent
+        return {
+            name: 0.0 if (used := spent[name]) is None else max(0, limit - used)
+            for name, limit in self.budget.limits().items()
+        }
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no further call can start."""
+        return any(name != "metric_calls" and not left for name, left in self.left.items())
+
+    def take(self, calls: int = 0, metric_calls: int = 0) -> None:
+        """Take calls before they are made: all of them or none. Raises BudgetExhausted."""
+        with self._lock:
+            self._check_afterwards()
+            for name, wanted in (("calls", calls), ("metric_calls", metric_calls)):
+                limit = getattr(self.budget, name)
+                if limit is not None and getattr(self, f"_{name}") + wanted > limit:
+                    raise BudgetExhausted(f"the budget of {limit} {name.replace('_', ' ')} is spent")
+            self._calls += calls
+            self._metric_calls += metric_calls
+
+    def _check_afterwards(self) -> None:
+        """Raise once a limit that is only known afterwards was reached."""
+        budget = self.budget
+        if budget.tokens is not None and self._tokens >= budget.tokens:
+            raise BudgetExhausted(f"the budget of {budget.tokens} tokens is spent ({self._tokens})")
+        if budget.usd is not None and self._usd is None:
+            raise BudgetExhausted(
+                "the price of a call is not known, so the budget in USD cannot be kept; give calls= or tokens= instead"
+            )
+        if budget.usd is not None and self._usd is not None and self._usd >= budget.usd:
+            raise BudgetExhausted(f"the budget of {budget.usd:g} USD is spent ({self._usd:.4g})")
+        if budget.seconds is not None and time.monotonic() - self._began >= budget.seconds:
+            raise BudgetExhausted(f"the budget of {budget.seconds:g} seconds is over")
+
+    def give_back(self, calls: int, metric_calls: int = 0) -> None:
+        """What was taken and not used, such as a call that a cache answered."""
+        with self._lock:
+            self._calls -= calls
+            self._metric_calls -= metric_calls
+
+    def add(self, usage: Usage) -> None:
+        """Count what a call turned out to cost."""
+        with self._lock:
+            self._tokens += usage.tokens
+            self._usd = None if self._usd is None or usage.usd is None else self._usd + usage.usd
+
+    def available(self) -> float:
+        """How many calls could be taken now."""
+        limit = self.budget.calls
+        return math.inf if limit is None else limit - self._calls
+
+
+class Allowance:
+    """Calls that were taken for one step ahead of time. What it does not use goes back when it is closed."""
+
+    covers = True  # the meters above it were charged when it was made
+
+    def __init__(self, scope: Scope, calls: int) -> None:
+        self._scope, self._lock = scope, threading.Lock()
+        self.left = calls
+
+    def take(self, calls: int = 0, metric_calls: int = 0) -> None:
+        """Take calls from it; more than it has come from where it was taken."""
+        with self._lock:
+            own = min(calls, self.left)
+            self.left -= own
+        try:
+            self._scope.take(calls - own, metric_calls)  # with nothing to take, still asks whether time is left
+        except BudgetExhausted:
+            self.give_back(own)
+            raise
+
+    def give_back(self, calls: int, metric_calls: int = 0) -> None:
+        """What was not used. Calls stay with the step, which may use them again."""
+        with self._lock:
+            self.left += calls
+        if metric_calls:
+            self._scope.give_back(0, metric_calls)
+
+    def add(self, usage: Usage) -> None:
+        """Nothing: the meters above count it."""
+
+    def available(self) -> float:
+        """How many calls the step could take now."""
+        return self.left + self._scope.available()
+
+    def close(self) -> None:
+        """Give back what the step did not use."""
+        with self._lock:
+            rest, self.left = self.left, 0
+        self._scope.give_back(rest)
+
+
+class Reserve:
+    """Gives the steps of one piece of work their allowances, in the order in which they ask.
+
+    ``calls``: about how many calls a step makes at most. While less than that is left, a step waits until those before
+    it have ended, and then has what is left: what a step gets depends on the steps before it and not on timing.
+    """
+
+    def __init__(self, calls: int) -> None:
+        self.scope, self.calls = current_scope(), calls
+        self._limited = self.scope.available() < math.inf
+        self._turn, self._open, self._ended = asyncio.Lock(), 0, asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def step(self) -> AsyncIterator[Allowance | None]:
+        """One step's allowance, for a layer of its own; None where calls are not limited. Raises BudgetExhausted."""
+        if not self._limited:
+            yield None
+            return
+        allowance = await self._next()
+        try:
+            yield allowance
+        finally:
+            allowance.close()
+            self._open -= 1
+            self._ended.set()
+
+    async def _next(self) -> Allowance:
+        async with self._turn:
+            while self._open and self.scope.available() < self.calls:
+                self._ended.clear()
+                await self._ended.wait()
+            calls = int(max(1, min(self.calls, self.scope.available())))
+            self.scope.take(calls)
+            self._open += 1
+            return Allowance(self.scope, calls)
