@@ -63,8 +63,7 @@ class Call:
 
     async def _complete(self) -> LMReply:
         """The model's reply. While it is awaited, every run it belongs to can cancel it."""
-        with self.scope.in_flight():
-            reply = await self.lm.complete(self.request)
+        reply = await self.scope.in_flight(self.lm.complete(self.request))
         if not isinstance(reply, LMReply):
             said = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
             raise ModelError(said, model=self._model)

@@ -72,6 +72,10 @@ class Predict(Module):
     def _title(self) -> str:
         return f"{type(self).__name__}({self.signature.describe()})"
 
+    def named_predictors(self) -> list[tuple[str, Any]]:
+        """Itself."""
+        return [("self", self)]
+
     def most_calls(self) -> int:
         """The call, and one to repair its reply."""
         return 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,11 +24,20 @@ class RunReader:
     ``search``: the span whose attempts are meant, where a run holds several searches (a Refine inside a module).
     """
 
-    def __init__(self, run_id: str, events: Iterable[Event] = (), *, path: str | None = None, search: int = 0) -> None:
-        self.id = run_id
+    def __init__(
+        self, run_id: str | None, events: Iterable[Event] = (), *, path: str | None = None, search: int = 0
+    ) -> None:
+        self._id = run_id
         self.path = path
         self._events: list[Event] = list(events)
         self._search = search
+
+    @property
+    def id(self) -> str:
+        """Its name: when it was made, and a random part."""
+        if self._id is None:  # made when first asked for: most plain calls never are
+            self._id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}"
+        return self._id
 
     def part(self, search: int) -> RunReader:
         """The same run, with the attempts of one of its searches."""

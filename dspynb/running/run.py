@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import threading
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Generator, Mapping
 from pathlib import Path
@@ -58,7 +56,7 @@ class Run(RunReader):
         paths: Mapping[str, str],
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
+        super().__init__(None)
         self.kind, self.name, self.span = kind, name, new_span()
         self.paths = paths  # predictor uid -> dotted path
         self._inputs, self._settings = inputs, settings or {}
@@ -158,7 +156,7 @@ class Run(RunReader):
         with self._lock:
             self.loop, self._driver = asyncio.get_running_loop(), task
         try:
-            with foreground(self), Layer(f"run {self.id}", port=self, span=self.span):
+            with foreground(self), Layer(f"the run of {self.name}", port=self, span=self.span):
                 self._begin()
                 result = await work()
         except asyncio.CancelledError as error:

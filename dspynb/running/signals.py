@@ -34,26 +34,30 @@ _previous: Any = None
 _presses = 0
 
 
-@contextlib.contextmanager
-def foreground(run: Interruptible) -> Iterator[None]:
+class foreground:  # noqa: N801  # a class and no generator: every outermost call goes through it
     """While inside, an interrupt reaches ``run``: on the main thread, or on a loop that the main thread waits for."""
-    on_main = _on_main_thread()
-    loop = running_loop()
-    if not on_main and loop not in _joined:
-        yield
-        return
-    _waiting[run] += 1
-    if loop is not None:
-        _loops[loop] += 1
-    if on_main:
-        _install()
-    try:
-        yield
-    finally:
-        _drop(_waiting, run)
-        if loop is not None:
-            _drop(_loops, loop)
-        if on_main:
+
+    __slots__ = ("_counted", "_loop", "_on_main", "_run")
+
+    def __init__(self, run: Interruptible) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        self._on_main, self._loop = _on_main_thread(), running_loop()
+        self._counted = self._on_main or self._loop in _joined
+        if self._counted:
+            _waiting[self._run] += 1
+            if self._loop is not None:
+                _loops[self._loop] += 1
+        if self._on_main:
+            _install()
+
+    def __exit__(self, *_: object) -> None:
+        if self._counted:
+            _drop(_waiting, self._run)
+            if self._loop is not None:
+                _drop(_loops, self._loop)
+        if self._on_main:
             _restore()
 
 
@@ -86,7 +90,7 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _on_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
+    return threading.get_ident() == threading.main_thread().ident
 
 
 def _install() -> None:

@@ -294,15 +294,14 @@ class Scope:
         """How many calls the budgets in force have left; infinite without a limit."""
         return min((funds.available() for funds in self._funds()), default=math.inf)
 
-    @contextlib.contextmanager
-    def in_flight(self) -> Iterator[None]:
-        """While inside, the running task is one that every open run of the chain may cancel."""
+    async def in_flight(self, call: Awaitable[T]) -> T:
+        """Await a model; while it lasts, the running task is one that every open run of the chain may cancel."""
         task = asyncio.current_task()
         ports = [layer.port for layer in self.open_layers() if layer.port is not None]
         for port in ports:
             port.call_began(task)
         try:
-            yield
+            return await call
         finally:
             for port in ports:
                 port.call_ended(task)
