@@ -15,6 +15,7 @@ import dspynb as dn
 PACKAGE = Path(dn.__file__).parent
 LAYERS = [
     ["errors"],
+    ["redact"],
     ["data"],
     ["events"],
     ["scope", "signatures", "results"],

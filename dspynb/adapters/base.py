@@ -52,6 +52,11 @@ class Adapter(ABC):
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         """Typed outputs from a reply. Raises ParseError."""
 
+    def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
+        """The text of each output field, as far as it stands in the beginning of a reply: what a stream shows."""
+        names = list(signature.output_fields)
+        return {names[0]: text} if len(names) == 1 else {}
+
     def format(
         self,
         signature: type[Signature],

@@ -49,18 +49,33 @@ class ChatAdapter(Adapter):
         sections = [_section(field.name, text) for field, text in shown(signature.output_fields, outputs)]
         return "\n".join([*sections, "[[ ## completed ## ]]"])
 
-    def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
+    def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
+        found = self._located(signature, _without_marker(text))
+        return {name: found[name] for name in signature.output_fields if name in found}
+
+    def _located(self, signature: type[Signature], reply: str) -> dict[str, str]:
+        """The text under each field's marker."""
         found: dict[str, str] = {}
         marks = [m for m in _MARKER.finditer(reply) if m[1] in signature.output_fields or m[1] == "completed"]
         for mark, following in zip_longest(marks, marks[1:]):
             end = following.start() if following else len(reply)
             found.setdefault(mark[1], reply[mark.end() : end].strip("\n"))
-        values = {}
+        return found
+
+    def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
+        found, values = self._located(signature, reply), {}
         for name, field in signature.output_fields.items():
             if name not in found:
                 raise ParseError(f"the reply has no `[[ ## {name} ## ]]`", raw=reply, stage="locate", field=name)
             values[name] = parse_value(field, found[name], reply)
         return values
+
+
+def _without_marker(text: str) -> str:
+    """The text before what may be the beginning of a marker."""
+    before, _, line = text.rpartition("\n")
+    begun = line.lstrip()
+    return before if begun == "[" or (begun.startswith("[[") and "]]" not in begun) else text
 
 
 def _section(name: str, text: str) -> str:

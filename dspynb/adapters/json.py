@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from pydantic import ConfigDict, create_model
+from pydantic_core import from_json
 
 from dspynb.adapters.base import Adapter, shown
 from dspynb.adapters.values import jsonable, parse_value
@@ -45,6 +46,15 @@ class JSONAdapter(Adapter):
 
     def response_format(self, signature: type[Signature]) -> Mapping[str, Any] | None:
         return _schema(signature)
+
+    def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
+        begins = text.find("{")
+        try:
+            body = from_json(text[begins:], allow_partial="trailing-strings") if begins >= 0 else {}
+        except ValueError:  # more than one object, or none
+            return {}
+        known = {n: body[n] for n in signature.output_fields if n in body} if isinstance(body, dict) else {}
+        return {n: value if isinstance(value, str) else json.dumps(value) for n, value in known.items()}
 
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         body = _object(reply, signature.output_fields)

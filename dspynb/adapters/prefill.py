@@ -44,6 +44,13 @@ class PrefillAdapter(Adapter):
     def opening(self, signature: type[Signature]) -> Messages:
         return ({"role": "assistant", "content": f"{_first(signature).label}:"},)
 
+    def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
+        fields = list(signature.output_fields.values())
+        whole, _, begun = text.rpartition("\n")  # a line that has only begun may turn out to be a label
+        if len(fields) > 1 and ":" not in begun:
+            text = whole
+        return {name: value.strip() for name, value in _split(fields, text).items()}
+
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         found = _split(list(signature.output_fields.values()), reply)
         values = {}

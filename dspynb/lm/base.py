@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from dspynb.data import Usage
 
-__all__ = ["LMProtocol", "LMReply", "LMRequest", "Message", "request_key"]
+__all__ = ["Heard", "LMProtocol", "LMReply", "LMRequest", "Message", "request_key"]
 
 Message = Mapping[str, Any]
+Heard = Callable[[str], None]
+"""What is told each new piece of a reply's text while it arrives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +36,25 @@ class LMRequest:
 @dataclass(frozen=True, slots=True)
 class LMReply:
     """A model's reply. ``cached`` tells that it was not paid for now; ``raw`` is the provider's own answer, if any;
-    ``reasoning`` the text of its thinking, where it is given; ``completions`` all texts of a request with ``n`` > 1."""
+    ``reasoning`` the text of its thinking, where it is given; ``completions`` all texts of a request with ``n`` > 1;
+    ``logprobs`` the log probabilities of its tokens, as the provider gives them, where they were asked for."""
 
     text: str
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     usage: Usage = field(default_factory=lambda: Usage(calls=1))
-    raw: Any = None
+    raw: Any = field(default=None, repr=False)
     cached: bool = False
     finish: str | None = None
     reasoning: str | None = None
     completions: tuple[str, ...] = ()
+    logprobs: Any = None
 
 
 @runtime_checkable
 class LMProtocol(Protocol):
     """Anything that completes requests. Optional attributes: ``name`` (text), ``adapter`` (the adapter it prefers),
-    ``constrains`` (bool: honours ``response_format``)."""
+    ``constrains`` (bool: honours ``response_format``). A model that can tell its reply while it writes it also has
+    ``async stream(request, heard) -> reply``, which calls ``heard(text)`` with each new piece."""
 
     async def complete(self, request: LMRequest) -> LMReply: ...
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from dspynb.data import Usage
 from dspynb.lm.base import LMReply
+from dspynb.redact import redact_known
 
 __all__ = ["ReplyCache", "default_cache"]
 
@@ -189,7 +190,7 @@ def _resolve(answers: list[tuple[Found, str | None]]) -> None:
 
 def _body(reply: LMReply) -> str:
     plain = replace(reply, raw=None)
-    return json.dumps({**asdict(plain), "usage": asdict(reply.usage)}, ensure_ascii=True, default=str)
+    return redact_known(json.dumps({**asdict(plain), "usage": asdict(reply.usage)}, ensure_ascii=True, default=str))
 
 
 def _reply(body: str) -> LMReply | None:

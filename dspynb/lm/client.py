@@ -6,15 +6,15 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from dspynb.errors import ConfigurationError
-from dspynb.lm.base import LMReply, LMRequest, request_key
+from dspynb.errors import ConfigurationError, ModelError
+from dspynb.lm.base import Heard, LMReply, LMRequest, request_key
 from dspynb.lm.cache import default_cache
 from dspynb.lm.direct import DirectEngine
 from dspynb.lm.endpoint import Endpoint
 from dspynb.lm.flights import Flights
 from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.litellm_engine import LiteLLMEngine
-from dspynb.lm.redact import is_secret_name
+from dspynb.redact import is_secret_name, redact_values
 from dspynb.scope import current_scope, setting
 
 __all__ = ["LM"]
@@ -100,22 +100,50 @@ class LM:
         reply, sent = await self._flights.join(key, send)
         return reply if sent else replace(reply, cached=True, usage=reply.usage.as_cached())
 
+    async def stream(self, request: LMRequest, heard: Heard) -> LMReply:
+        """The same, with each new piece of the text told to ``heard``. It is tried again only while nothing was heard;
+        equal requests under way are not joined."""
+        settings = {**self.settings, **request.settings}
+        caching = self._cache and setting("cache")
+        key = self._key(request, settings) if caching else ""
+        if caching and (kept := await default_cache().get(key)) is not None:
+            heard(kept.text)
+            return kept
+        reply = await self._send(request, settings, heard)
+        if caching:
+            default_cache().put(key, reply)
+        return reply
+
     def _key(self, request: LMRequest, settings: dict[str, Any]) -> str:
         """Everything that can change a reply; not the engine, nor the key, limits or retries."""
         full = replace(request, settings={**settings, "model": self.name, "api_base": self._given["api_base"]})
         return request_key(full)
 
-    async def _send(self, request: LMRequest, settings: dict[str, Any]) -> LMReply:
+    async def _send(self, request: LMRequest, settings: dict[str, Any], heard: Heard | None = None) -> LMReply:
         started = time.perf_counter()
+        pieces: list[str] = []
+
+        def listen(text: str) -> None:
+            pieces.append(text)
+            if heard is not None:
+                heard(text)
 
         async def attempt() -> LMReply:
             await self.limits.pace(_tokens(request, settings))
             async with self.limits.slots:
-                return await self._engine.complete(request, settings)
+                return await self._engine.complete(request, settings, listen if heard else None)
 
-        reply, failures = await with_retries(attempt, self._retries, self._deadline, current_scope().admit)
+        def may_retry(error: ModelError) -> None:
+            if pieces:  # what was heard cannot be taken back
+                raise error
+            current_scope().admit()
+
+        reply, failures = await with_retries(attempt, self._retries, self._deadline, may_retry)
         usage = replace(reply.usage, retries=failures, seconds=time.perf_counter() - started)
-        return replace(reply, usage=usage)
+        # A server that repeats what it was sent could bring a key into tables, files and caches.
+        written = ("text", "tool_calls", "reasoning", "completions")
+        said: dict[str, Any] = {name: redact_values(getattr(reply, name)) for name in written}
+        return replace(reply, **said, usage=usage)
 
     def __getstate__(self) -> dict[str, Any]:
         # A key does not travel, nor does what belongs to a loop; the other side takes its own from the environment.

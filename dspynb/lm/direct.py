@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from dspynb.data import Usage
 from dspynb.errors import (
     AuthenticationError,
     BadRequestError,
@@ -23,14 +22,15 @@ from dspynb.errors import (
     ServerError,
     shorten,
 )
-from dspynb.lm.base import LMReply, LMRequest
+from dspynb.lm.base import Heard, LMReply, LMRequest
 from dspynb.lm.endpoint import Endpoint
-from dspynb.lm.prices import cost
+from dspynb.lm.openai_format import Pieces, read_reply, request_body, retry_after
+from dspynb.redact import redact, told
 
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["DirectEngine", "request_body"]
+__all__ = ["DirectEngine"]
 
 _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, aiohttp.ClientSession]] = WeakKeyDictionary()
 
@@ -73,53 +73,42 @@ class DirectEngine:
         """The key in use now: given, or the provider's in the environment."""
         return self.endpoint.api_key or os.environ.get(f"{self.provider.upper()}_API_KEY")
 
-    async def complete(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
-        """One reply. Raises a ModelError; a cancellation passes through and closes the connection."""
+    async def complete(self, request: LMRequest, settings: Mapping[str, Any], heard: Heard | None = None) -> LMReply:
+        """One reply; with ``heard``, its text also piece by piece. Raises a ModelError; a cancellation passes through
+        and closes the connection."""
         import aiohttp
 
         session = await _session()
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        settings = dict(settings)
+        headers = {"Content-Type": "application/json", **(settings.pop("extra_headers", None) or {})}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        body = request_body(self.remote, request, settings)
+        if heard is not None:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
         timeout = aiohttp.ClientTimeout(total=self.endpoint.timeout)
-        body = json.dumps(request_body(self.remote, request, settings)).encode()
-        headers["Content-Type"] = "application/json"
         try:
-            async with session.post(self.url, data=body, headers=headers, timeout=timeout) as response:
-                raw = await response.read()
-                return self._reply(response.status, response.headers, raw)
+            sent = json.dumps(body).encode()
+            async with session.post(self.url, data=sent, headers=headers, timeout=timeout) as response:
+                return await self._read(response, heard)
         except TimeoutError:
             raise ModelTimeout(f"no reply within {self.endpoint.timeout:g} s", model=self.model) from None
         except (aiohttp.ClientError, OSError) as error:
-            said = self.endpoint.redact(f"{type(error).__name__}: {error}")
-            raise ConnectionFailed(shorten(said), model=self.model) from None
+            raise ConnectionFailed(told(error, 300), model=self.model) from None
 
-    def _reply(self, status: int, headers: Mapping[str, str], raw: bytes) -> LMReply:
-        body = _decoded(raw)
+    async def _read(self, response: aiohttp.ClientResponse, heard: Heard | None) -> LMReply:
+        status, headers = response.status, response.headers
         facts: dict[str, Any] = {"model": self.model, "status": status, "request_id": headers.get("x-request-id")}
+        if status < 400 and heard is not None and response.content_type == "text/event-stream":
+            return read_reply(await _streamed(response, heard, facts), self.model, facts)
+        raw = await response.read()
+        body = _decoded(raw)
         if status >= 400:
             raise self._refusal(status, headers, body, raw, facts)
-        try:
-            choice = body["choices"][0]
-            message = choice["message"]
-        except (KeyError, IndexError, TypeError):
-            said = shorten(self.endpoint.redact(raw.decode("utf-8", "replace")), 200)
-            raise MalformedReply(f"the reply has no choices: {said!r}", **facts) from None
-        text = message.get("content") or ""
-        calls = tuple(message.get("tool_calls") or ())
-        if choice.get("finish_reason") == "content_filter" and not text:
-            raise ContentFiltered("the content filter stopped the reply", **facts)
-        if not text and not calls:
-            raise MalformedReply("the reply is empty", **facts)
-        usage = _usage(body.get("usage") or {})
-        priced = Usage(**{**_fields(usage), "usd": cost(self.model, usage)})
-        return LMReply(
-            text,
-            calls,
-            priced,
-            body,
-            finish=choice.get("finish_reason"),
-            reasoning=message.get("reasoning_content") or message.get("reasoning"),
-            completions=tuple((c.get("message") or {}).get("content") or "" for c in body["choices"]),
-        )
+        reply = read_reply(body if body is not None else raw.decode("utf-8", "replace"), self.model, facts)
+        if heard is not None:
+            heard(reply.text)
+        return reply
 
     def _refusal(
         self, status: int, headers: Mapping[str, str], body: Any, raw: bytes, facts: dict[str, Any]
@@ -128,9 +117,9 @@ class DirectEngine:
         code = str(detail.get("code") or detail.get("type") or "") if isinstance(detail, Mapping) else ""
         said = detail.get("message", detail) if isinstance(detail, Mapping) else detail
         # Redacted first: cut in its middle, a key would no longer be known as one.
-        message = shorten(self.endpoint.redact(str(said)), 400) or "no message"
+        message = shorten(redact(str(said)), 400) or "no message"
         kind = _kind(status, code, message.lower())
-        return kind(message, **facts, retry_after=_retry_after(headers))
+        return kind(message, **facts, retry_after=retry_after(headers))
 
 
 def _kind(status: int, code: str, message: str) -> type[ModelError]:
@@ -148,13 +137,20 @@ def _kind(status: int, code: str, message: str) -> type[ModelError]:
     return ServerError if status >= 500 else BadRequestError
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(headers[name]) * unit)
-        except (KeyError, ValueError):
-            continue
-    return None
+async def _streamed(response: aiohttp.ClientResponse, heard: Heard, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a reply that comes as server-sent events, its text told to ``heard`` as it comes."""
+    pieces = Pieces()
+    try:
+        async for line in response.content:
+            data = line.removeprefix(b"data:").strip()
+            if data == b"[DONE]":
+                break
+            piece = _decoded(data) if line.startswith(b"data:") else None
+            if isinstance(piece, Mapping) and (text := pieces.add(piece, facts)):
+                heard(text)
+    except ValueError:  # aiohttp's, of a line without end
+        raise MalformedReply("a line of the stream is too long", **facts) from None
+    return pieces.body(facts)
 
 
 def _decoded(raw: bytes) -> Any:
@@ -162,29 +158,3 @@ def _decoded(raw: bytes) -> Any:
         return json.loads(raw)
     except (ValueError, RecursionError):
         return None
-
-
-def _fields(usage: Usage) -> dict[str, Any]:
-    return {name: getattr(usage, name) for name in usage.__slots__}
-
-
-def _usage(used: Mapping[str, Any]) -> Usage:
-    prompt, completion = used.get("prompt_tokens_details") or {}, used.get("completion_tokens_details") or {}
-    return Usage(
-        calls=1,
-        prompt_tokens=used.get("prompt_tokens") or 0,
-        completion_tokens=used.get("completion_tokens") or 0,
-        cached_tokens=prompt.get("cached_tokens") or 0,
-        reasoning_tokens=completion.get("reasoning_tokens") or 0,
-    )
-
-
-def request_body(remote: str, request: LMRequest, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON body of a chat completion; the rollout is not in it."""
-    body: dict[str, Any] = {"model": remote, "messages": [dict(m) for m in request.messages], **settings}
-    if request.tools:
-        body["tools"] = [dict(t) for t in request.tools]
-    if request.response_format is not None:
-        schema = {"name": "reply", "schema": dict(request.response_format)}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return body

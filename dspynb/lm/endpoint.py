@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dspynb.lm.redact import redact
+from dspynb.redact import keep_secret
 
 __all__ = ["Endpoint"]
 
@@ -19,9 +19,8 @@ class Endpoint:
     timeout: float = 120.0
     secrets: tuple[str, ...] = ()
 
-    def redact(self, text: str) -> str:
-        """The text without this endpoint's secrets, or any in the environment."""
-        return redact(text, self.api_key, *self.secrets)
+    def __post_init__(self) -> None:
+        keep_secret(self.api_key, *self.secrets)
 
     def __repr__(self) -> str:
         return f"Endpoint({self.model!r})"

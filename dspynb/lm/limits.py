@@ -121,12 +121,12 @@ async def with_retries(
     attempt: Callable[[], Awaitable[T]],
     retries: int,
     deadline: float | None,
-    may_retry: Callable[[], object] = lambda: None,
+    may_retry: Callable[[ModelError], object] = lambda _: None,
 ) -> tuple[T, int]:
     """The result of the first try that succeeds, and how many failed before it (an error has that as ``retries``).
 
-    ``may_retry`` is called before each further try, and raises where there may be none. Only retryable errors are tried
-    again, at most ``retries`` times, and not beyond ``deadline`` (seconds from now).
+    ``may_retry`` is called with the error before each further try, and raises where there may be none. Only retryable
+    errors are tried again, at most ``retries`` times, and not beyond ``deadline`` (seconds from now).
     """
     ends = None if deadline is None else time.monotonic() + deadline
     for failures in range(retries + 1):
@@ -138,6 +138,6 @@ async def with_retries(
             error.retries = failures
             if not error.retryable or failures == retries or too_late:
                 raise
+            may_retry(error)
             await asyncio.sleep(wait)
-            may_retry()
     raise AssertionError("unreachable")

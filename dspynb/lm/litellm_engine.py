@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from dspynb.data import Usage
 from dspynb.errors import (
     AuthenticationError,
     BadRequestError,
@@ -19,12 +18,11 @@ from dspynb.errors import (
     ModelTimeout,
     RateLimited,
     ServerError,
-    shorten,
 )
-from dspynb.lm.base import LMReply, LMRequest
-from dspynb.lm.direct import request_body
+from dspynb.lm.base import Heard, LMReply, LMRequest
 from dspynb.lm.endpoint import Endpoint
-from dspynb.lm.prices import cost
+from dspynb.lm.openai_format import Pieces, read_reply, request_body, retry_after
+from dspynb.redact import told
 
 __all__ = ["LiteLLMEngine"]
 
@@ -52,8 +50,9 @@ class LiteLLMEngine:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint, self.model = endpoint, endpoint.model
 
-    async def complete(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
-        """One reply. Raises a ModelError; ConfigurationError where litellm is not installed."""
+    async def complete(self, request: LMRequest, settings: Mapping[str, Any], heard: Heard | None = None) -> LMReply:
+        """One reply; with ``heard``, its text also piece by piece. Raises a ModelError; ConfigurationError where
+        litellm is not installed."""
         litellm = await asyncio.to_thread(_litellm)
         given = {"api_base": self.endpoint.api_base, "api_key": self.endpoint.api_key}
         arguments = {
@@ -61,37 +60,39 @@ class LiteLLMEngine:
             **{name: value for name, value in given.items() if value is not None},
             "timeout": self.endpoint.timeout,
             "num_retries": 0,  # the LM retries, and counts
+            "max_retries": 0,
         }
+        if heard is not None:
+            arguments |= {"stream": True, "stream_options": {"include_usage": True}}
+        facts = {"model": self.model}
         try:
             response = await litellm.acompletion(**arguments)
+            body = response.model_dump() if heard is None else await _streamed(response, heard, facts)
+        except ModelError:
+            raise
         except Exception as error:
             raise self._told(error) from None
-        return self._reply(response)
+        return read_reply(body, self.model, facts)
 
     def _told(self, error: Exception) -> ModelError:
         names = [cls.__name__ for cls in type(error).__mro__]
         kind = next((_KINDS[name] for name in names if name in _KINDS), ModelError)
-        message = shorten(self.endpoint.redact(f"{type(error).__name__}: {error}"), 400)
-        return kind(message, model=self.model, status=getattr(error, "status_code", None))
+        headers = getattr(getattr(error, "response", None), "headers", None) or {}
+        return kind(
+            told(error, 400),
+            model=self.model,
+            status=getattr(error, "status_code", None),
+            request_id=headers.get("x-request-id"),
+            retry_after=retry_after(headers),
+        )
 
-    def _reply(self, response: Any) -> LMReply:
-        choice = response.choices[0]
-        used = getattr(response, "usage", None)
-        details = getattr(used, "prompt_tokens_details", None)
-        usage = Usage(
-            calls=1,
-            prompt_tokens=getattr(used, "prompt_tokens", 0) or 0,
-            completion_tokens=getattr(used, "completion_tokens", 0) or 0,
-            cached_tokens=getattr(details, "cached_tokens", 0) or 0,
-        )
-        calls = tuple(c.model_dump() for c in choice.message.tool_calls or ())
-        priced = Usage(
-            1, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usd=cost(self.model, usage)
-        )
-        reasoning = getattr(choice.message, "reasoning_content", None)
-        return LMReply(
-            choice.message.content or "", calls, priced, response, finish=choice.finish_reason, reasoning=reasoning
-        )
+
+async def _streamed(response: Any, heard: Heard, facts: Mapping[str, Any]) -> dict[str, Any]:
+    pieces = Pieces()
+    async for piece in response:
+        if text := pieces.add(piece.model_dump(), facts):
+            heard(text)
+    return pieces.body(facts)
 
 
 def _litellm() -> Any:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from dspynb.data import Usage
 from dspynb.errors import ConfigurationError, ModelError, nearest
-from dspynb.lm.base import LMReply, LMRequest
+from dspynb.lm.base import Heard, LMReply, LMRequest
 from dspynb.lm.download import cached_path, smollm2_path
 
 __all__ = ["LocalLM"]
@@ -73,10 +73,22 @@ class LocalLM:
 
         ``response_format`` then holds for the continuation. Cancelling the awaiting task stops the generation.
         """
+        return await self._complete(request, lambda _: None)
+
+    async def stream(self, request: LMRequest, heard: Heard) -> LMReply:
+        """The same, with each new piece of the text told to ``heard``."""
+        loop = asyncio.get_running_loop()
+
+        def told(text: str) -> None:
+            loop.call_soon_threadsafe(heard, text)
+
+        return await self._complete(request, told)
+
+    async def _complete(self, request: LMRequest, heard: Heard) -> LMReply:
         body = self._body(request)
         _refuse_after_fork()
         engine = self._engine()
-        job = engine.submit(lambda stopped: self._run(engine, body, stopped))
+        job = engine.submit(lambda stopped: self._run(engine, body, stopped, heard))
         try:
             return await asyncio.wrap_future(job.reply)
         finally:
@@ -102,12 +114,12 @@ class LocalLM:
             "response_format": request.response_format,
         }
 
-    def _run(self, engine: _Engine, body: dict[str, Any], stopped: Callable[[], bool]) -> LMReply:
+    def _run(self, engine: _Engine, body: dict[str, Any], stopped: Callable[[], bool], heard: Heard) -> LMReply:
         # On the worker thread: the event loop stays free, except that xllamacpp keeps the GIL while it loads.
         path = self.path
         engine.loaded(smollm2_path if path is None else lambda: _existing(path))
         started = time.perf_counter()
-        chunks = _generate(engine, _constrained(body), stopped)
+        chunks = _generate(engine, _constrained(body), stopped, heard)
         return _reply(chunks, time.perf_counter() - started)
 
     def __repr__(self) -> str:
@@ -141,11 +153,15 @@ def _constrained(body: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "grammar": _xllamacpp().json_schema_to_grammar(json.dumps(dict(schema)))}
 
 
-def _generate(engine: _Engine, body: Mapping[str, Any], stopped: Callable[[], bool]) -> list[dict[str, Any]]:
+def _generate(
+    engine: _Engine, body: Mapping[str, Any], stopped: Callable[[], bool], heard: Heard
+) -> list[dict[str, Any]]:
     chunks: list[dict[str, Any]] = []
 
     def on_chunk(chunk: dict[str, Any]) -> bool:
         chunks.append(chunk)
+        if text := "".join(choice["delta"].get("content") or "" for choice in chunk.get("choices", ())):
+            heard(text)
         return stopped()  # True ends the generation
 
     # Streamed, to be stoppable (with progress: within a long prompt too), and since only then a prefill is not echoed.

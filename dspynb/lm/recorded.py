@@ -12,6 +12,7 @@ from typing import Any
 from dspynb.data import Usage
 from dspynb.errors import ConfigurationError, RecordingMiss, shorten
 from dspynb.lm.base import LMProtocol, LMReply, LMRequest, request_key
+from dspynb.redact import redact_known
 
 __all__ = ["RecordedLM", "recorded"]
 
@@ -101,4 +102,4 @@ class RecordedLM:
                 self._replies[key] = body
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self.path.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(body, ensure_ascii=False) + "\n")
+                    stream.write(redact_known(json.dumps(body, ensure_ascii=False)) + "\n")

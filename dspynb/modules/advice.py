@@ -12,6 +12,7 @@ from dspynb.events import Hint, HintFailed
 from dspynb.modules.attempts import AttemptResult
 from dspynb.modules.predict import Predict
 from dspynb.modules.scoring import Scorer, source_of
+from dspynb.redact import told
 from dspynb.scope import HintAs, HintLayer, address, current_scope, mask
 from dspynb.signatures import Input, Output, Signature
 
@@ -81,7 +82,7 @@ class Advisor:
             raise
         except Exception as error:
             scope = current_scope()
-            text = shorten(f"{type(error).__name__}: {error}", 500)
+            text = told(error, 500)
             scope.emit(HintFailed(span=scope.open_span, wave=wave, error=text))
             return None
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction, Score, Usage
-from dspynb.errors import ConfigurationError, Halted, InputError, shorten
+from dspynb.errors import ConfigurationError, Halted, InputError
 from dspynb.events import AttemptEnded, AttemptStarted, Hint, PredictorCalled, new_span
+from dspynb.redact import told
 from dspynb.running import Trace
 from dspynb.scope import Allowance, Attempt, HintLayer, Layer, Scope, current_scope
 
@@ -144,7 +145,7 @@ def _ended(result: AttemptResult, parent: int, threshold: float | None) -> Attem
         score=None if score is None else score.value,
         feedback=None if score is None else score.feedback,
         parts={} if score is None else score.parts,
-        error=None if result.error is None else shorten(f"{type(result.error).__name__}: {result.error}", 1000),
+        error=None if result.error is None else told(result.error),
         seconds=result.seconds,
     )
 

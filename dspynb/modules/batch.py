@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dspynb.data import Example, Prediction
 from dspynb.errors import BudgetExhausted, ConfigurationError, DspynbError, Halted, RunStopped
 from dspynb.events import SpanEnded, SpanStarted, new_span
+from dspynb.redact import told
 from dspynb.running import end_tasks
 from dspynb.scope import Allowance, Layer, Reserve, current_scope, setting
 
@@ -74,7 +75,7 @@ class BatchWork:
             scope.emit(SpanEnded(span=span, parent=parent, error="cancelled inside the program"))
             return _inner_cancellation(error)
         except Exception as error:
-            scope.emit(SpanEnded(span=span, parent=parent, error=f"{type(error).__name__}: {error}"))
+            scope.emit(SpanEnded(span=span, parent=parent, error=told(error)))
             return error
         scope.emit(SpanEnded(span=span, parent=parent, outputs=prediction.to_dict()))
         return prediction

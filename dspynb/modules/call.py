@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from dspynb.adapters import Adapter
 from dspynb.data import Prediction, Usage
-from dspynb.errors import ModelError, ParseError, shorten
+from dspynb.errors import ModelError, ParseError
 from dspynb.events import PredictorCalled, new_span
 from dspynb.lm import LMProtocol, LMReply, LMRequest
+from dspynb.redact import redact_values, told
 from dspynb.running import Calls, remember
 from dspynb.scope import Scope
 from dspynb.signatures import Signature
 
-__all__ = ["Call"]
+__all__ = ["Call", "Listener"]
+
+Listener = Callable[[Adapter, str], None]
+"""Told each new piece of a reply, with the adapter that reads it; an empty piece at the end."""
 
 
 @dataclass(slots=True)
@@ -37,11 +41,12 @@ class Call:
     reply: LMReply | None = None
     began: float = field(default_factory=time.perf_counter)
 
-    async def answer(self) -> Prediction:
-        """The prediction. Raises ParseError with the predictor's path, ModelError, Halted."""
+    async def answer(self, heard: Listener | None = None) -> Prediction:
+        """The prediction; ``heard`` is told the reply's text as it comes. Raises ParseError with the predictor's path,
+        ModelError, Halted."""
         self.scope.admit()
         try:
-            self.reply = await self._complete()
+            self.reply = await self._complete(heard)
             outputs = self.adapter.parse(self.signature, self.reply.text)
         except ParseError as error:
             named = error.by(self.path)
@@ -61,9 +66,14 @@ class Call:
         request = replace(self.request, messages=messages)
         return replace(self, request=request, before=self.reported, reply=None, began=time.perf_counter())
 
-    async def _complete(self) -> LMReply:
+    async def _complete(self, heard: Listener | None) -> LMReply:
         """The model's reply. While it is awaited, every run it belongs to can cancel it."""
-        reply = await self.scope.in_flight(self.lm.complete(self.request))
+        streaming = getattr(self.lm, "stream", None) if heard is not None else None
+        if heard is None or streaming is None:
+            reply = await self.scope.in_flight(self.lm.complete(self.request))
+        else:
+            reply = await self.scope.in_flight(streaming(self.request, lambda text: heard(self.adapter, text)))
+            heard(self.adapter, "")
         if not isinstance(reply, LMReply):
             said = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
             raise ModelError(said, model=self._model)
@@ -82,12 +92,12 @@ class Call:
             parent=self.scope.open_span,
             predictor=self.path,
             uid=self.uid,
-            inputs=self.inputs,
-            messages=self.request.messages,
+            inputs=redact_values(self.inputs),
+            messages=redact_values(self.request.messages),
             hint=self.hint,
             reply=None if reply is None else reply.text,
             outputs=outputs,
-            error=None if error is None else shorten(f"{type(error).__name__}: {error}", 1000),
+            error=None if error is None else told(error),
             usage=_spent(error) if reply is None else reply.usage,
             cached=False if reply is None else reply.cached,
             seconds=time.perf_counter() - self.began,

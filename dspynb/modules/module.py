@@ -9,6 +9,7 @@ from dspynb.data import Prediction, rows_of
 from dspynb.errors import InputError
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.discovery import named_predictors
+from dspynb.redact import told
 from dspynb.running import Calls, Run, run_sync
 from dspynb.scope import Layer, current_scope
 
@@ -96,7 +97,7 @@ class Module:
             with Layer(f"the call of {self._title()}", span=span):
                 prediction = _as_prediction(self, await self.forward(**inputs))
         except Exception as error:
-            scope.emit(SpanEnded(span=span, parent=started.parent, error=f"{type(error).__name__}: {error}"))
+            scope.emit(SpanEnded(span=span, parent=started.parent, error=told(error)))
             raise
         scope.emit(SpanEnded(span=span, parent=started.parent, outputs=prediction.to_dict()))
         return prediction

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from dspynb.adapters import resolve_adapter
 from dspynb.data import Prediction
 from dspynb.errors import DspynbError, InputError, ModelError, ParseError
 from dspynb.lm import LMRequest, resolve_lm
-from dspynb.modules.call import Call
+from dspynb.modules.call import Call, Listener
 from dspynb.modules.module import Module
+from dspynb.modules.streaming import FieldText, stream
 from dspynb.scope import Reading, Scope, current_scope, setting, warn_of
 from dspynb.signatures import Signature, as_signature
 
@@ -84,10 +85,21 @@ class Predict(Module):
         """The call itself."""
         return await self._inside(inputs)
 
+    def stream(self, **inputs: Any) -> AsyncIterator[FieldText | Prediction]:
+        """The call, told while the model writes: ``async for part in predictor.stream(question=…)``.
+
+        Each part is a FieldText (``field``, ``text`` so far, ``delta``); the last one is the Prediction. A model that
+        cannot stream gives each field at once. Leaving the loop early ends the call. Raises what the call raises.
+        """
+        return stream(self, inputs)
+
     async def _inside(self, inputs: Mapping[str, Any]) -> Prediction:
+        return await self._answer(inputs)
+
+    async def _answer(self, inputs: Mapping[str, Any], heard: Listener | None = None) -> Prediction:
         call = self._prepare(current_scope(), inputs)
         try:
-            return await call.answer()
+            return await call.answer(heard)
         except ParseError as error:
             if not getattr(call.adapter, "repair", False):
                 raise

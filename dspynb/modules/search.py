@@ -18,6 +18,7 @@ from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
 from dspynb.modules.attempts import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
 from dspynb.modules.module import Module, ModuleWork
 from dspynb.modules.scoring import Scorer
+from dspynb.redact import told
 from dspynb.running import Calls, RunReader, end_tasks
 from dspynb.scope import Layer, Reserve, RunPort, current_scope
 
@@ -215,7 +216,7 @@ async def under_span(search: Search, title: str) -> Prediction:
         with Layer(f"the call of {title}", span=search.span):
             prediction = await search()
     except Exception as error:
-        scope.emit(SpanEnded(span=search.span, parent=parent, error=f"{type(error).__name__}: {error}"))
+        scope.emit(SpanEnded(span=search.span, parent=parent, error=told(error)))
         raise
     scope.emit(SpanEnded(span=search.span, parent=parent, outputs=prediction.to_dict()))
     return prediction

@@ -5,6 +5,7 @@ from dspynb.running.journal import read_journal
 from dspynb.running.looking_back import Calls, history, remember
 from dspynb.running.reader import RunReader
 from dspynb.running.run import Run, Work, last_run
+from dspynb.running.signals import foreground
 from dspynb.running.sync import run_sync
 from dspynb.running.tasks import end_tasks
 from dspynb.running.tracing import Trace, trace
@@ -16,6 +17,7 @@ __all__ = [
     "Trace",
     "Work",
     "end_tasks",
+    "foreground",
     "history",
     "last_run",
     "open_run",

@@ -19,6 +19,7 @@ from typing import Any
 
 from dspynb.errors import JournalError
 from dspynb.events import Event, from_json, to_json
+from dspynb.redact import redact_known
 
 __all__ = ["FORMAT", "JournalFile", "flush_journals", "read_journal"]
 
@@ -42,7 +43,7 @@ class JournalFile:
         """Append lines now; called by the writer thread. A disk that fails is logged once and costs the file only."""
         if self.failed is not None:
             return
-        text = "".join(f"{_line(line)}\n" for line in lines)
+        text = redact_known("".join(f"{_line(line)}\n" for line in lines))
         try:
             with _open_private(self.path) as stream:
                 stream.write(text.encode("utf-8", "surrogatepass"))

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from dspynb.errors import Halted, RunInterrupted, RunStopped, ScopeError
 from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, new_span
+from dspynb.redact import told
 from dspynb.running.display import attach_view, show
 from dspynb.running.journal import JournalFile
 from dspynb.running.reader import RunReader
@@ -136,6 +137,18 @@ class Run(RunReader):
         return self._stop_asked or self._interrupted
 
     @property
+    def interrupted(self) -> bool:
+        """Whether the kernel's stop button or Ctrl-C was what ended it."""
+        return self._interrupted
+
+    @property
+    def task(self) -> asyncio.Task[Any]:
+        """The task that ``start()`` made. Raises ScopeError for a run that is awaited where it was called."""
+        if self._task is None:
+            raise ScopeError("this run was not started as a handle; it is awaited where it was called")
+        return self._task
+
+    @property
     def best(self) -> Any:
         """The best result so far, or None."""
         if self._outcome is not None:
@@ -169,7 +182,7 @@ class Run(RunReader):
         except BaseException as error:
             self._release()
             self._raise_if_interrupted()
-            self._end("failed", (False, error), f"{type(error).__name__}: {error}")
+            self._end("failed", (False, error), told(error))
             raise
         self._release()
         self._raise_if_interrupted(result)
@@ -296,15 +309,14 @@ class Run(RunReader):
         return self._join().__await__()
 
     async def _join(self) -> Any:
-        if self._task is None and self._outcome is None:
-            raise ScopeError("this run was not started as a handle; it is awaited where it was called")
-        if self._outcome is None and self._task is not None:
+        if self._outcome is None:
+            task = self.task
             with foreground(self):
                 try:
-                    await asyncio.wait({self._task})
+                    await asyncio.wait({task})
                 except asyncio.CancelledError:
-                    self._task.cancel()
-                    await asyncio.wait({self._task}, timeout=GRACE)
+                    task.cancel()
+                    await asyncio.wait({task}, timeout=GRACE)
                     if self._interrupted:
                         raise RunInterrupted(self) from None
                     raise

@@ -43,7 +43,8 @@ class Transport(Protocol):
 class Viewed(Protocol):
     """What the view needs of a run."""
 
-    id: str
+    @property
+    def id(self) -> str: ...
 
     @property
     def stopped(self) -> bool: ...

@@ -36,6 +36,7 @@ class Server:
     headers: list = field(default_factory=list)
     running: int = 0
     peak: int = 0
+    streamed: list = field(default_factory=list)  # answers to requests that stream, in order: f(request) or a response
 
     def __enter__(self):
         self._ready, self._loop = threading.Event(), asyncio.new_event_loop()
@@ -77,7 +78,9 @@ class Server:
         self.running += 1
         self.peak = max(self.peak, self.running)
         try:
-            answer = self.answer(body, len(self.bodies))
+            answer = self.streamed.pop(0) if body.get("stream") else self.answer(body, len(self.bodies))
+            if callable(answer):
+                answer = answer(request)
             if asyncio.iscoroutine(answer):
                 answer = await answer
         finally:

@@ -1,0 +1,82 @@
+"""Keeping keys out of what people read and what is written to disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from dspynb.errors import shorten
+
+__all__ = ["is_secret_name", "keep_secret", "redact", "redact_known", "redact_values", "told"]
+
+_NAMES = ("_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
+_SHAPES = re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_\-]{16,}|\bBearer\s+[A-Za-z0-9._\-]{16,}|://[^/\s:@]+:[^/\s:@]+@")
+_SECRET = re.compile(r"key|secret|password|credential|header|auth|access_token|session_token|bearer", re.IGNORECASE)
+_SHORTEST = 8  # a shorter value would be found in the middle of words
+_LOOK_AGAIN = 1.0  # seconds between two looks at the environment
+
+_kept: set[str] = set()
+_seen: tuple[float, frozenset[str]] = (-_LOOK_AGAIN, frozenset())
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a setting of this name may hold a secret."""
+    return _SECRET.search(name) is not None
+
+
+def keep_secret(*secrets: str | None) -> None:
+    """Replace these, from now on, in everything this process writes or shows."""
+    _kept.update(secret for secret in secrets if secret and len(secret) >= _SHORTEST)
+
+
+def _known() -> frozenset[str]:
+    """The secrets that were named, and the keys in the environment."""
+    global _seen  # noqa: PLW0603
+    now = time.monotonic()
+    if now - _seen[0] >= _LOOK_AGAIN or not _kept <= _seen[1]:
+        keys = {v for name, v in os.environ.items() if name.endswith(_NAMES) and len(v) >= _SHORTEST}
+        _seen = now, frozenset(keys | _kept)
+    return _seen[1]
+
+
+@lru_cache(maxsize=8)
+def _written(secrets: frozenset[str]) -> list[str]:
+    """The secrets as they may stand in text or in JSON, the longest first."""
+    return sorted({*secrets, *(json.dumps(secret)[1:-1] for secret in secrets)}, key=len, reverse=True)
+
+
+def redact_known(text: str) -> str:
+    """``text`` without the secrets this process knows, also where they stand in JSON."""
+    for secret in _written(_known()):
+        if secret in text:
+            text = text.replace(secret, "***")
+    return text
+
+
+def redact(text: str) -> str:
+    """The same, and without what has the shape of a key."""
+    return _SHAPES.sub("***", redact_known(text))
+
+
+def told(error: BaseException, limit: int = 1000) -> str:
+    """An error as a record keeps it: its type and message on one line, cut to about ``limit``, without secrets."""
+    return shorten(redact(f"{type(error).__name__}: {error}"), limit)
+
+
+def redact_values(value: Any) -> Any:
+    """A value with ``redact_known`` applied to the texts in its dicts, lists and tuples; itself where there are none
+    to replace."""
+    if isinstance(value, str):
+        return redact_known(value)
+    if not _known():
+        return value
+    if isinstance(value, Mapping):
+        return {name: redact_values(item) for name, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(redact_values(item) for item in value)
+    return value
