@@ -17,7 +17,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ _SCHEMA = "create table if not exists replies (key text primary key, body text n
 Found = asyncio.Future[str | None]
 _PATIENCE = 0.25
 """Seconds that the thread waits for a file that another process has locked, before a look-up counts as a miss."""
+_KEPT = ("text", "tool_calls", "finish", "reasoning", "completions", "logprobs")
 
 
 class ReplyCache:
@@ -189,8 +189,9 @@ def _resolve(answers: list[tuple[Found, str | None]]) -> None:
 
 
 def _body(reply: LMReply) -> str:
-    plain = replace(reply, raw=None)
-    return redact_known(json.dumps({**asdict(plain), "usage": asdict(reply.usage)}, ensure_ascii=True, default=str))
+    kept = {name: getattr(reply, name) for name in _KEPT}
+    usage = {name: getattr(reply.usage, name) for name in Usage.__slots__}
+    return redact_known(json.dumps({**kept, "usage": usage}, default=str))
 
 
 def _reply(body: str) -> LMReply | None:
@@ -207,6 +208,7 @@ def _reply(body: str) -> LMReply | None:
             finish=values["finish"],
             reasoning=values["reasoning"],
             completions=tuple(values["completions"]),
+            logprobs=values.get("logprobs"),
         )
     except (ValueError, KeyError, TypeError):
         return None
@@ -217,7 +219,13 @@ _default: dict[str, ReplyCache] = {}
 
 def default_cache() -> ReplyCache:
     """The user's cache: ``replies.sqlite`` in the user's cache folder (DSPYNB_CACHE_DIR overrides the folder)."""
+    folder = os.environ.get("DSPYNB_CACHE_DIR", "")
+    if folder not in _default:
+        _default[folder] = ReplyCache(_file(folder))
+    return _default[folder]
+
+
+def _file(folder: str) -> Path:
     import platformdirs
 
-    folder = os.environ.get("DSPYNB_CACHE_DIR") or platformdirs.user_cache_dir("dspynb")
-    return _default.setdefault(folder, ReplyCache(Path(folder) / "replies.sqlite"))
+    return Path(folder or platformdirs.user_cache_dir("dspynb")) / "replies.sqlite"

@@ -129,7 +129,8 @@ class LM:
                 heard(text)
 
         async def attempt() -> LMReply:
-            await self.limits.pace(_tokens(request, settings))
+            if self.limits.paced:
+                await self.limits.pace(_tokens(request, settings))
             async with self.limits.slots:
                 return await self._engine.complete(request, settings, listen if heard else None)
 
@@ -141,9 +142,11 @@ class LM:
         reply, failures = await with_retries(attempt, self._retries, self._deadline, may_retry)
         usage = replace(reply.usage, retries=failures, seconds=time.perf_counter() - started)
         # A server that repeats what it was sent could bring a key into tables, files and caches.
-        written = ("text", "tool_calls", "reasoning", "completions")
-        said: dict[str, Any] = {name: redact_values(getattr(reply, name)) for name in written}
-        return replace(reply, **said, usage=usage)
+        clean: dict[str, Any] = {}
+        for name in ("text", "tool_calls", "reasoning", "completions"):
+            if (said := getattr(reply, name)) and (without := redact_values(said)) != said:
+                clean[name] = without
+        return replace(reply, usage=usage, **clean)
 
     def __getstate__(self) -> dict[str, Any]:
         # A key does not travel, nor does what belongs to a loop; the other side takes its own from the environment.

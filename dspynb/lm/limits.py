@@ -103,6 +103,11 @@ class Limits:
             self._slots[loop] = AdaptiveLimit(self.concurrency)
         return self._slots[loop]
 
+    @property
+    def paced(self) -> bool:
+        """Whether requests or tokens a minute are limited."""
+        return self._requests is not None or self._tokens is not None
+
     async def pace(self, tokens: float) -> None:
         """Wait until a request of about so many tokens may start."""
         waits = [self._requests.take(1) if self._requests else 0.0, self._tokens.take(tokens) if self._tokens else 0.0]
