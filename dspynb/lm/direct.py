@@ -10,21 +10,15 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from dspynb.errors import (
-    AuthenticationError,
-    BadRequestError,
     ConnectionFailed,
-    ContentFiltered,
-    ContextTooLong,
     MalformedReply,
     ModelError,
     ModelTimeout,
-    RateLimited,
-    ServerError,
     shorten,
 )
 from dspynb.lm.base import Heard, LMReply, LMRequest
 from dspynb.lm.endpoint import Endpoint
-from dspynb.lm.openai_format import Pieces, read_reply, request_body, retry_after
+from dspynb.lm.openai_format import Pieces, kind_of, read_reply, request_body, retry_after
 from dspynb.redact import redact, told
 
 if TYPE_CHECKING:
@@ -118,23 +112,8 @@ class DirectEngine:
         said = detail.get("message", detail) if isinstance(detail, Mapping) else detail
         # Redacted first: cut in its middle, a key would no longer be known as one.
         message = shorten(redact(str(said)), 400) or "no message"
-        kind = _kind(status, code, message.lower())
+        kind = kind_of(status, code, message.lower())
         return kind(message, **facts, retry_after=retry_after(headers))
-
-
-def _kind(status: int, code: str, message: str) -> type[ModelError]:
-    if status in (401, 403):
-        return AuthenticationError
-    if status == 413 or code == "context_length_exceeded" or "context length" in message or "context size" in message:
-        return ContextTooLong
-    if "content_filter" in code or "content_policy" in code:
-        return ContentFiltered
-    if status == 429:
-        # A quota that is used up does not come back by waiting.
-        return AuthenticationError if code == "insufficient_quota" else RateLimited
-    if status in (408, 504):
-        return ModelTimeout
-    return ServerError if status >= 500 else BadRequestError
 
 
 async def _streamed(response: aiohttp.ClientResponse, heard: Heard, facts: Mapping[str, Any]) -> dict[str, Any]:

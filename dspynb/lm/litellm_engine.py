@@ -21,7 +21,7 @@ from dspynb.errors import (
 )
 from dspynb.lm.base import Heard, LMReply, LMRequest
 from dspynb.lm.endpoint import Endpoint
-from dspynb.lm.openai_format import Pieces, read_reply, request_body, retry_after
+from dspynb.lm.openai_format import Pieces, kind_of, read_reply, request_body, retry_after
 from dspynb.redact import told
 
 __all__ = ["LiteLLMEngine"]
@@ -77,7 +77,9 @@ class LiteLLMEngine:
     def _told(self, error: Exception) -> ModelError:
         names = [cls.__name__ for cls in type(error).__mro__]
         kind = next((_KINDS[name] for name in names if name in _KINDS), ModelError)
-        headers = getattr(getattr(error, "response", None), "headers", None) or {}
+        if kind is BadRequestError:  # litellm does not know every way to say that a request is too long
+            kind = kind_of(400, str(getattr(error, "code", "")), str(error).lower())
+        headers = getattr(error, "litellm_response_headers", None) or {}
         return kind(
             told(error, 400),
             model=self.model,

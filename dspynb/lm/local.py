@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dspynb.data import Usage
-from dspynb.errors import ConfigurationError, ModelError, nearest
+from dspynb.errors import BadRequestError, ConfigurationError, ContextTooLong, ModelError, nearest
 from dspynb.lm.base import Heard, LMReply, LMRequest
 from dspynb.lm.download import cached_path, smollm2_path
 
@@ -170,7 +170,7 @@ def _generate(
         # Kept in no local variable: an error's traceback would hold the server beyond its release at exit.
         engine.server.handle_chat_completions({**body, **stream}, on_chunk)
     except (ValueError, RuntimeError) as error:
-        raise ModelError(f"the embedded model refused the request: {error}") from error
+        raise BadRequestError(f"the embedded model refused the request: {error}") from error
     return chunks
 
 
@@ -179,7 +179,7 @@ def _reply(chunks: list[dict[str, Any]], seconds: float) -> LMReply:
     finish, tokens = None, dict[str, int]()
     for chunk in chunks:
         if "error" in chunk:
-            raise ModelError(f"the embedded model refused the request: {_problem(chunk['error'])}")
+            raise _refused(chunk["error"])
         for choice in chunk["choices"]:
             texts.append(choice["delta"].get("content") or "")
             finish = choice["finish_reason"] or finish
@@ -190,9 +190,11 @@ def _reply(chunks: list[dict[str, Any]], seconds: float) -> LMReply:
     return LMReply("".join(texts), usage=usage, finish=finish)
 
 
-def _problem(error: Mapping[str, Any]) -> str:
-    too_long = error.get("type") == "exceed_context_size_error"
-    return f"{error.get('message', error)}" + ("; shorten the prompt or set LocalLM(n_ctx=...)" if too_long else "")
+def _refused(error: Mapping[str, Any]) -> ModelError:
+    told = f"the embedded model refused the request: {error.get('message', error)}"
+    if error.get("type") == "exceed_context_size_error":
+        return ContextTooLong(f"{told}; shorten the prompt or set LocalLM(n_ctx=...)")
+    return BadRequestError(told)
 
 
 class _Job:

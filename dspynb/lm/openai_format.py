@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from dspynb.data import Usage
-from dspynb.errors import ContentFiltered, MalformedReply, ServerError, shorten
+from dspynb.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ContentFiltered,
+    ContextTooLong,
+    MalformedReply,
+    ModelError,
+    ModelTimeout,
+    RateLimited,
+    ServerError,
+    shorten,
+)
 from dspynb.lm.base import LMReply, LMRequest
 from dspynb.lm.prices import cost
 from dspynb.redact import redact
 
-__all__ = ["Pieces", "read_reply", "request_body", "retry_after"]
+__all__ = ["Pieces", "kind_of", "read_reply", "request_body", "retry_after"]
 
 
 def request_body(remote: str, request: LMRequest, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,6 +71,22 @@ def _usage(used: Mapping[str, Any], model: str) -> Usage:
         "reasoning_tokens": completion.get("reasoning_tokens") or 0,
     }
     return Usage(**counts, usd=cost(model, Usage(**counts)))
+
+
+def kind_of(status: int, code: str, message: str) -> type[ModelError]:
+    """The error that a refusal is: from its HTTP status, the provider's code and its message in lower case."""
+    if status in (401, 403):
+        return AuthenticationError
+    if status == 413 or code == "context_length_exceeded" or "context length" in message or "context size" in message:
+        return ContextTooLong
+    if "content_filter" in code or "content_policy" in code:
+        return ContentFiltered
+    if status == 429:
+        # A quota that is used up does not come back by waiting.
+        return AuthenticationError if code == "insufficient_quota" else RateLimited
+    if status in (408, 504):
+        return ModelTimeout
+    return ServerError if status >= 500 else BadRequestError
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

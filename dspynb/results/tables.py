@@ -66,6 +66,7 @@ def calls_frame(fold: Fold) -> pd.DataFrame:
                 "usd": call.usage.usd,
                 "cached": call.cached,
                 "rollout": call.rollout,
+                "repair": call.repair,
                 "model": call.model,
             }
             for call in fold.calls
@@ -82,6 +83,7 @@ def calls_frame(fold: Fold) -> pd.DataFrame:
             "usd",
             "cached",
             "rollout",
+            "repair",
             "model",
         ],
     )

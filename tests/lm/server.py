@@ -95,6 +95,28 @@ def error(status, message="no", code=None, **headers):
     return web.json_response({"error": {"message": message, "code": code}}, status=status, headers=headers)
 
 
+def sse(pieces, *, finish="stop", usage=None, done=True, cut=False):
+    """An answer in server-sent events."""
+
+    async def answer(request):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        bodies = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
+        if finish:
+            bodies.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+        if usage:
+            bodies.append({"choices": [], "usage": usage})
+        for body in bodies:
+            await response.write(b": keep-alive\n\ndata: " + json.dumps(body).encode() + b"\n\n")
+        if cut:
+            request.transport.close()
+        elif done:
+            await response.write(b"data: [DONE]\n\n")
+        return response
+
+    return answer
+
+
 def chance(*parts):
     """A number in [0, 1) that depends on the parts only."""
     return int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()[:6], "big") / 2**48

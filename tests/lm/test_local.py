@@ -18,6 +18,7 @@ import zipfile
 
 import pytest
 
+from dspynb import Predict
 from dspynb.errors import ConfigurationError, DownloadError, ModelError
 from dspynb.lm import LMProtocol, LMRequest, LocalLM, download, local
 
@@ -444,6 +445,18 @@ def test_the_stop_and_max_tokens_settings_end_a_reply():
     text = run(LocalLM(max_tokens=40), ask(STORY)).text
     word = text.split()[4]
     assert word not in run(LocalLM(max_tokens=40), ask(STORY, settings={"stop": [word]})).text
+
+
+@pytest.mark.slow
+def test_a_stream_tells_the_reply_while_it_is_written():
+    predict = Predict("subject -> sentence", lm=LocalLM(max_tokens=20))
+
+    async def main():
+        return [part async for part in predict.stream(subject="the sea")]
+
+    *parts, prediction = asyncio.run(main())
+    assert len(parts) > 3
+    assert "".join(part.delta for part in parts).strip() == prediction.sentence
 
 
 @pytest.mark.slow

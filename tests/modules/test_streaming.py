@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 
 import pytest
 from aiohttp import web
@@ -15,7 +14,7 @@ import dspynb as dn
 from dspynb.errors import ConnectionFailed, MalformedReply, ParseError, ServerError
 from dspynb.modules.streaming import FieldText
 from tests.helpers import Caption, chat
-from tests.lm.server import Server, error
+from tests.lm.server import Server, error, sse
 
 run = asyncio.run
 TWO = "subject -> title, sentence"
@@ -157,28 +156,6 @@ def test_a_stream_inside_a_program_belongs_to_its_run():
 
 
 # ── over HTTP ───────────────────────────────────────────────────────────────────────────────────────────────────────
-def sse(pieces, *, finish="stop", usage=None, done=True, cut=False):
-    """An answer in server-sent events."""
-
-    async def answer(request):
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        bodies = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
-        if finish:
-            bodies.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
-        if usage:
-            bodies.append({"choices": [], "usage": usage})
-        for body in bodies:
-            await response.write(b": keep-alive\n\ndata: " + json.dumps(body).encode() + b"\n\n")
-        if cut:
-            request.transport.close()
-        elif done:
-            await response.write(b"data: [DONE]\n\n")
-        return response
-
-    return answer
-
-
 def over_http(streamed, **settings):
     """The parts that come from a server which answers so."""
     with Server(lambda body, number: error(500), streamed=streamed) as server:
