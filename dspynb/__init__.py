@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dspynb.modules import BestOfN as BestOfN
     from dspynb.modules import Module as Module
     from dspynb.modules import Predict as Predict
+    from dspynb.modules import ProgramOfThought as ProgramOfThought
     from dspynb.modules import Refine as Refine
     from dspynb.running import Run as Run
     from dspynb.running import history as history
@@ -65,7 +66,7 @@ _HOMES = {
         "ScopeClosedWarning",
     ),
     "dspynb.lm": ("LM", "FunctionLM", "LMReply", "LMRequest", "LocalLM", "ScriptedLM", "recorded"),
-    "dspynb.modules": ("BestOfN", "Module", "Predict", "Refine"),
+    "dspynb.modules": ("BestOfN", "Module", "Predict", "ProgramOfThought", "Refine"),
     "dspynb.running": ("Run", "history", "last_run", "open_run", "run_sync", "runs", "trace"),
     "dspynb.scope": (
         "Budget",

@@ -9,6 +9,7 @@
     ├── SignatureError              a signature is malformed
     ├── InputError                  a call got missing, extra or mistyped inputs
     ├── ParseError                  a reply could not be read into the output fields
+    ├── CodeError                   the code that a model wrote failed each time
     ├── RewardError                 a reward or metric raised, or returned something that is not a score
     ├── HintError                   a hint has the wrong type or names a predictor the program lacks
     ├── ScopeError                  a scope was carried, entered or left in a way that cannot work
@@ -49,6 +50,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BudgetExhausted",
+    "CodeError",
     "ConfigurationError",
     "ConnectionFailed",
     "ContentFiltered",
@@ -151,6 +153,28 @@ class ParseError(DspynbError):
 
 def _parse_error(problem: str, raw: str, stage: str, field: str | None, predictor: str) -> ParseError:
     return ParseError(problem, raw=raw, stage=stage, field=field, predictor=predictor)
+
+
+class CodeError(DspynbError):
+    """The code that a model wrote failed each time it was run.
+
+    Attributes: ``code`` (the last source), ``problem`` (its error, as the model was told), ``iterations`` (how many
+    were run), ``module`` (whose).
+    """
+
+    def __init__(self, module: str, *, code: str, problem: str, iterations: int) -> None:
+        self.module, self.code, self.problem, self.iterations = module, code, problem, iterations
+        super().__init__(
+            f"{module}: the generated code failed in {iterations} of {iterations} iterations. The last error: "
+            f"{shorten(problem, 600)}. The last code: {shorten(code, 600)!r}"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _code_error, (self.module, self.code, self.problem, self.iterations)
+
+
+def _code_error(module: str, code: str, problem: str, iterations: int) -> CodeError:
+    return CodeError(module, code=code, problem=problem, iterations=iterations)
 
 
 class RewardError(DspynbError):
