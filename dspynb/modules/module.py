@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -60,6 +61,13 @@ class Module:
         from dspynb.modules.batch import run_batch
 
         return await run_batch(self, rows_of(rows), concurrency)
+
+    def input_names(self) -> tuple[str, ...] | None:
+        """The inputs it takes: the parameters of ``forward``. None where they cannot be known (``**inputs``)."""
+        parameters = inspect.signature(self.forward).parameters.values()
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return None
+        return tuple(p.name for p in parameters if p.kind is not p.VAR_POSITIONAL)
 
     def most_calls(self) -> int:
         """About how many model calls one call of the program makes at most: so many a budget sets aside for a row or

@@ -88,6 +88,10 @@ class ProgramOfThought(Module):
             written = await self.regenerate(**inputs, previous_code=code, error=problem)
         raise AssertionError("the last iteration returns or raises")
 
+    def input_names(self) -> tuple[str, ...]:
+        """The signature's inputs."""
+        return tuple(self.signature.input_fields)
+
     def most_calls(self) -> int:
         """Those of every code that may be written, and of reading the result."""
         return self.max_iterations * self.generate.most_calls() + self.answer.most_calls()

@@ -1,0 +1,85 @@
+"""Many steps side by side: bounded, started in order, each with its share of the budget."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, TypeVar
+
+from dspynb.errors import BudgetExhausted, ConfigurationError, DspynbError, Halted
+from dspynb.running import end_tasks
+from dspynb.scope import Allowance, Reserve, setting
+
+__all__ = ["caught", "checked_width", "run_pool"]
+
+T = TypeVar("T")
+Step = Callable[[int, Allowance | None], Awaitable[None]]
+
+
+def checked_width(concurrency: int | None) -> int:
+    """How many at a time; the setting for None. Raises ConfigurationError."""
+    limit = setting("concurrency") if concurrency is None else concurrency
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ConfigurationError(f"concurrency must be a whole number of at least 1, got {limit!r}")
+    return int(limit)
+
+
+class run_pool:  # noqa: N801  # awaited like a function; an object, so that it can be told to start no more
+    """``await run_pool(count, width, calls, step)``: ``step(number, allowance)`` for each number, started in order.
+
+    ``calls``: about how many model calls a step makes at most. When the budget refuses a step, those under way are
+    finished and BudgetExhausted is raised; ``stop()`` ends in the same way without an error. Other errors of a step are
+    raised at once.
+    """
+
+    def __init__(self, count: int, width: int, calls: int, step: Step) -> None:
+        self._todo, self._step = iter(range(count)), step
+        self._width, self._calls = min(width, count), calls
+        self._stopped = False
+        self.spent: BudgetExhausted | None = None
+
+    def stop(self) -> None:
+        """Start no further step."""
+        self._stopped = True
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._run().__await__()
+
+    async def _run(self) -> None:
+        reserve = Reserve(self._calls)
+        workers = [asyncio.create_task(self._work(reserve)) for _ in range(self._width)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            await end_tasks(workers)
+        if self.spent is not None:
+            raise self.spent
+
+    async def _work(self, reserve: Reserve) -> None:
+        try:
+            for number in self._todo:
+                async with reserve.step() as funds:
+                    if self._stopped:
+                        return
+                    await self._step(number, funds)
+                if self._stopped:
+                    return
+        except BudgetExhausted as error:
+            self.spent = self.spent or error
+            self._stopped = True
+
+
+async def caught(call: Awaitable[T]) -> T | Exception:
+    """What a step comes to: its result or its error. Halted, and a cancellation of this task, pass through."""
+    try:
+        return await call
+    except Halted:
+        raise
+    except asyncio.CancelledError as error:
+        if (task := asyncio.current_task()) is None or task.cancelling():
+            raise
+        told = DspynbError("the program was cancelled from inside: it awaited a task that had been cancelled")
+        told.__cause__ = error  # the other steps are not concerned
+        return told
+    except Exception as error:
+        return error
