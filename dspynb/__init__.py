@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from dspynb.errors import AllAttemptsFailed as AllAttemptsFailed
     from dspynb.errors import BudgetExhausted as BudgetExhausted
     from dspynb.errors import DspynbError as DspynbError
+    from dspynb.errors import HiddenPredictorWarning as HiddenPredictorWarning
     from dspynb.errors import RunInterrupted as RunInterrupted
     from dspynb.errors import RunStopped as RunStopped
     from dspynb.errors import ScopeClosedWarning as ScopeClosedWarning
+    from dspynb.errors import StateError as StateError
     from dspynb.lm import LM as LM
     from dspynb.lm import FunctionLM as FunctionLM
     from dspynb.lm import LMReply as LMReply
@@ -27,10 +29,13 @@ if TYPE_CHECKING:
     from dspynb.lm import ScriptedLM as ScriptedLM
     from dspynb.lm import recorded as recorded
     from dspynb.modules import BestOfN as BestOfN
+    from dspynb.modules import ChainOfThought as ChainOfThought
     from dspynb.modules import Module as Module
+    from dspynb.modules import MultiChainComparison as MultiChainComparison
     from dspynb.modules import Predict as Predict
     from dspynb.modules import ProgramOfThought as ProgramOfThought
     from dspynb.modules import Refine as Refine
+    from dspynb.modules import majority as majority
     from dspynb.running import Run as Run
     from dspynb.running import history as history
     from dspynb.running import last_run as last_run
@@ -48,9 +53,13 @@ if TYPE_CHECKING:
     from dspynb.scope import current_scope as current_scope
     from dspynb.scope import hints as hints
     from dspynb.scope import snapshot as snapshot
+    from dspynb.signatures import Augmentation as Augmentation
+    from dspynb.signatures import Confidence as Confidence
     from dspynb.signatures import Input as Input
     from dspynb.signatures import Output as Output
+    from dspynb.signatures import Reasoning as Reasoning
     from dspynb.signatures import Signature as Signature
+    from dspynb.signatures import augment as augment
 
 __version__ = "0.1.0"
 
@@ -61,12 +70,23 @@ _HOMES = {
         "AllAttemptsFailed",
         "BudgetExhausted",
         "DspynbError",
+        "HiddenPredictorWarning",
         "RunInterrupted",
         "RunStopped",
         "ScopeClosedWarning",
+        "StateError",
     ),
     "dspynb.lm": ("LM", "FunctionLM", "LMReply", "LMRequest", "LocalLM", "ScriptedLM", "recorded"),
-    "dspynb.modules": ("BestOfN", "Module", "Predict", "ProgramOfThought", "Refine"),
+    "dspynb.modules": (
+        "BestOfN",
+        "ChainOfThought",
+        "Module",
+        "MultiChainComparison",
+        "Predict",
+        "ProgramOfThought",
+        "Refine",
+        "majority",
+    ),
     "dspynb.running": ("Run", "history", "last_run", "open_run", "run_sync", "runs", "trace"),
     "dspynb.scope": (
         "Budget",
@@ -80,7 +100,7 @@ _HOMES = {
         "hints",
         "snapshot",
     ),
-    "dspynb.signatures": ("Input", "Output", "Signature"),
+    "dspynb.signatures": ("Augmentation", "Confidence", "Input", "Output", "Reasoning", "Signature", "augment"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [*sorted(_HOME_OF), "__version__"]  # noqa: PLE0604

@@ -29,11 +29,13 @@
     │   ├── AllAttemptsFailed       … all of them
     │   └── TooManyFailures         … more than ``max_failures`` of them
     ├── JournalError                a run file cannot be read
+    ├── StateError                  a saved program cannot be read, or is of another program
     └── Halted                      control flow: no further call may start; never a failed row or attempt
         ├── RunStopped              the run was stopped before it had a result
         └── BudgetExhausted         the budget is spent
 
     RunInterrupted                  a CancelledError: the kernel's stop button or Ctrl-C ended the cell
+    HiddenPredictorWarning          a program called a predictor that is not among its attributes
     ScopeClosedWarning              code outlived the attempt (or ``with`` block) whose scope it still holds
 """
 
@@ -58,6 +60,7 @@ __all__ = [
     "DownloadError",
     "DspynbError",
     "Halted",
+    "HiddenPredictorWarning",
     "HintError",
     "InputError",
     "JournalError",
@@ -76,6 +79,7 @@ __all__ = [
     "ScriptExhausted",
     "ServerError",
     "SignatureError",
+    "StateError",
     "TooManyFailures",
     "nearest",
     "shorten",
@@ -303,6 +307,20 @@ class JournalError(DspynbError):
     """A run file cannot be read: not a journal, or of a newer format."""
 
 
+class StateError(DspynbError, ValueError):
+    """A saved program cannot be read, is of another version, or differs from the program it is to be loaded into.
+
+    ``differences``: one line for each thing that differs, beginning with its path; empty for an unreadable file.
+    """
+
+    def __init__(self, message: str, differences: Sequence[str] = ()) -> None:
+        self.message, self.differences = message, tuple(differences)
+        super().__init__("\n- ".join([message, *self.differences]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StateError, (self.message, self.differences)
+
+
 class Halted(DspynbError):
     """No further call may start. Control flow: it passes through rows and attempts, and the outermost run ends with
     the best so far. ``run`` is its handle, with what was done."""
@@ -344,3 +362,7 @@ class RunInterrupted(asyncio.CancelledError):
 
 class ScopeClosedWarning(UserWarning):
     """Code that outlived an attempt or a ``with`` block made a call: that scope's hints no longer apply to it."""
+
+
+class HiddenPredictorWarning(UserWarning):
+    """A program called a predictor that it does not hold in an attribute, so that nothing can be addressed to it."""

@@ -1,10 +1,23 @@
-"""Programs: Module, Predict, modules made of it, and the searches over attempts, BestOfN and Refine."""
+"""Programs: Module and Predict, what is made of them, and the searches over attempts, BestOfN and Refine."""
 
 from dspynb.modules.attempts import AttemptResult
+from dspynb.modules.chain_of_thought import ChainOfThought
+from dspynb.modules.comparison import MultiChainComparison
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.modules.program_of_thought import ProgramOfThought
 from dspynb.modules.refine import Refine
 from dspynb.modules.search import BestOfN
+from dspynb.modules.voting import majority
 
-__all__ = ["AttemptResult", "BestOfN", "Module", "Predict", "ProgramOfThought", "Refine"]
+__all__ = [
+    "AttemptResult",
+    "BestOfN",
+    "ChainOfThought",
+    "Module",
+    "MultiChainComparison",
+    "Predict",
+    "ProgramOfThought",
+    "Refine",
+    "majority",
+]

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from dspynb.modules.module import Module
     from dspynb.modules.scoring import Scorer
 
-__all__ = ["AttemptPlan", "AttemptResult", "cancelled_attempt", "make_attempt"]
+__all__ = ["ROLLOUTS", "AttemptPlan", "AttemptResult", "cancelled_attempt", "make_attempt"]
 
-_ROLLOUTS = 1 << 20
+ROLLOUTS = 1 << 20
 """Rollout ids of nested searches are digits in this base, so that no two attempts share one."""
 
 
@@ -128,10 +128,10 @@ def _attempt_layer(scope: Scope, plan: AttemptPlan, span: int, trace: Trace) -> 
 
 
 def _rollout(scope: Scope, plan: AttemptPlan) -> int:
-    """i - 1; inside another attempt a number that neither its own calls nor those of other attempts have."""
-    if scope.open_attempt is None:
+    """i - 1; inside another attempt or sample a number that neither its own calls nor those of other attempts have."""
+    if scope.open_attempt is None and not scope.settings.get("rollout"):
         return plan.number - 1
-    return (int(scope.settings.get("rollout", 0)) + 1) * _ROLLOUTS + plan.number - 1
+    return (int(scope.settings.get("rollout", 0)) + 1) * ROLLOUTS + plan.number - 1
 
 
 def _ended(result: AttemptResult, parent: int, threshold: float | None) -> AttemptEnded:

@@ -9,27 +9,53 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dspynb.modules.predict import Predict
 
-__all__ = ["named_predictors"]
+__all__ = ["named_predictors", "resolve_path"]
+
+_LEAVES = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 def named_predictors(root: Any) -> list[tuple[str, Predict]]:
     """(path, predictor) in the order of attributes; one that is shared stands once, under its first path.
 
-    Paths: ``retrieve``, ``answer.predict``, ``steps[0]``, ``by['x']``; ``self`` for a bare predictor.
+    Paths: ``retrieve``, ``answer.predict``, ``steps[0]``, ``by['x']``; ``self`` for a bare predictor. Looked into:
+    attributes of modules, lists, tuples, mappings and dataclasses.
     """
-    return [(path or "self", found) for path, found in _walk(root, "", set())]
+    found: list[tuple[str, Predict]] = []
+    seen: dict[int, Any] = {}  # the values too: an id may be given again once its value is gone
+    left: list[tuple[str, Any]] = [("", root)]
+    while left:
+        path, value = left.pop()
+        parts = _parts(value)
+        if parts is None or id(value) in seen:
+            continue
+        seen[id(value)] = value
+        if _is_predictor(value):
+            found.append((path or "self", value))
+            continue
+        left.extend((_join(path, step), part) for step, part in reversed(parts) if type(part) not in _LEAVES)
+    return found
 
 
-def _walk(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Predict]]:
-    parts = _parts(value)
-    if parts is None or id(value) in seen:
+def resolve_path(root: Any, path: str) -> str | None:
+    """The one path of the predictor at ``path``, which may be any way to it; None if there is none."""
+    known = named_predictors(root)
+    if path.endswith("."):
+        return None
+    at = next(_at(root, "" if path == "self" else path, frozenset()), None)
+    return next((name for name, predictor in known if predictor is at), None)
+
+
+def _at(value: Any, rest: str, above: frozenset[tuple[int, str]]) -> Iterator[Any]:
+    """The predictors that ``rest`` leads to from ``value``."""
+    if (id(value), rest) in above:
         return
-    seen.add(id(value))
-    if getattr(value, "is_predictor", False):
-        yield path, value
+    if _is_predictor(value):
+        if not rest:
+            yield value
         return
-    for step, part in parts:
-        yield from _walk(part, _join(path, step), seen)
+    for step, part in _parts(value) or ():
+        if rest == step or not step or rest.startswith((f"{step}.", f"{step}[")):
+            yield from _at(part, rest[len(step) :].removeprefix("."), above | {(id(value), rest)})
 
 
 def _join(path: str, step: str) -> str:
@@ -38,14 +64,22 @@ def _join(path: str, step: str) -> str:
     return path + step if step.startswith("[") else f"{path}.{step}"
 
 
+def _is_module(value: Any) -> bool:
+    return hasattr(type(value), "named_predictors")
+
+
+def _is_predictor(value: Any) -> bool:
+    return _is_module(value) and getattr(value, "is_predictor", False)
+
+
 def _parts(value: Any) -> list[tuple[str, Any]] | None:
     """The places inside a value where predictors may be; None for a value that cannot hold any."""
-    if hasattr(value, "submodules"):
+    if _is_module(value):
         return list(value.submodules())
     if isinstance(value, Mapping):
-        return [(f"[{key!r}]", part) for key, part in value.items()]
+        return [(f"[{key!r}]", part) for key, part in value.items() if type(part) not in _LEAVES]
     if isinstance(value, list | tuple):
-        return [(f"[{i}]", part) for i, part in enumerate(value)]
+        return [(f"[{i}]", part) for i, part in enumerate(value) if type(part) not in _LEAVES]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(f.name, getattr(value, f.name, None)) for f in dataclasses.fields(value)]
     return None

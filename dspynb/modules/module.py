@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from dspynb.data import Prediction, rows_of
-from dspynb.errors import InputError
+from dspynb.errors import ConfigurationError, InputError
 from dspynb.events import SpanEnded, SpanStarted, new_span
-from dspynb.modules.discovery import named_predictors
+from dspynb.modules.discovery import named_predictors, resolve_path
 from dspynb.redact import told
 from dspynb.running import Calls, Run, run_sync
 from dspynb.scope import Layer, current_scope
+from dspynb.signatures import Field
 
-__all__ = ["Module", "ModuleWork"]
+__all__ = ["Module", "ModuleWork", "as_prediction"]
 
 
 class Module:
@@ -28,6 +30,10 @@ class Module:
     """
 
     kind: ClassVar[str] = "call"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _check_forward(cls)
 
     async def forward(self, **inputs: Any) -> Any:
         """What the program does; written by its author."""
@@ -74,17 +80,77 @@ class Module:
         an attempt before it starts. Here a call and a repair of each predictor; override it where that is too few."""
         return max(1, sum(int(predictor.most_calls()) for _, predictor in self.named_predictors()))
 
+    def then(self, step: Module | Callable[[Prediction], Any]) -> Module:
+        """This program, then another that takes its outputs as inputs, or a function (sync or async) of its prediction
+        that returns a dict or Prediction. Raises SignatureError for programs that do not fit."""
+        from dspynb.modules.combine import Chain
+
+        return Chain(self, step)
+
+    def map(self, fn: Callable[[Prediction], Any]) -> Module:
+        """This program with its prediction passed through a function (sync or async) that returns a dict or
+        Prediction. The predictors keep their paths."""
+        from dspynb.modules.combine import Mapped
+
+        return Mapped(self, fn)
+
     def named_predictors(self) -> list[tuple[str, Any]]:
         """(dotted path, predictor) of every predictor in the program."""
         return named_predictors(self)
 
+    def resolve_path(self, path: str) -> str | None:
+        """The path under which ``named_predictors`` lists a predictor, from any path that leads to it (one that is
+        shared has several); None if there is none."""
+        return resolve_path(self, path)
+
+    def dump_state(self) -> dict[str, Any]:
+        """What the program has learned, JSON-able: per predictor path the instruction, the demos and the signature.
+        Holds no hints, models, settings or code; secrets are redacted. Raises StateError for what JSON cannot hold."""
+        from dspynb.modules.state import dump_state
+
+        return dump_state(self)
+
+    def load_state(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
+        """Take on a state, whole or (with a StateError that lists what differs) not at all; DSPy's JSON too.
+
+        ``strict=False`` leaves out paths that the program lacks and accepts other wording in signatures.
+        """
+        from dspynb.modules.state import load_state
+
+        load_state(self, state, strict=strict)
+
+    def with_state(self, state: Mapping[str, Any], *, strict: bool = True) -> Self:
+        """A copy of the program with a state; the program itself stays as it is. Raises StateError."""
+        from dspynb.modules.state import with_state
+
+        return with_state(self, state, strict=strict)
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to a JSON file, whole or not at all. Raises StateError."""
+        from dspynb.modules.state_files import write_state
+
+        write_state(path, self.dump_state())
+
+    def load(self, path: str | Path, *, strict: bool = True) -> None:
+        """``load_state`` from a file that ``save`` or DSPy's ``save("….json")`` wrote. Raises StateError."""
+        from dspynb.modules.state_files import read_state
+
+        self.load_state(read_state(path), strict=strict)
+
     def submodules(self) -> Iterator[tuple[str, Any]]:
         """Where to look for predictors: the attributes, in the order they were set."""
         yield from vars(self).items()
+        for cls in type(self).__mro__:
+            slots = cls.__dict__.get("__slots__", ())
+            for name in (slots,) if isinstance(slots, str) else slots:
+                if not name.startswith("__") and hasattr(self, name):
+                    yield name, getattr(self, name)
 
     def _new_run(self, inputs: Mapping[str, Any], kind: str | None = None) -> Run:
         paths = {predictor.uid: path for path, predictor in self.named_predictors()}
-        return Run(kind or self.kind, self._title(), inputs, paths, self._run_settings())
+        run = Run(kind or self.kind, self._title(), inputs, paths, self._run_settings())
+        run.program_type = type(self)
+        return run
 
     def _run_settings(self) -> dict[str, Any]:
         """What a run of this module is to remember of its settings."""
@@ -96,6 +162,14 @@ class Module:
     def _title(self) -> str:
         return type(self).__name__
 
+    def _fields(self, kind: str) -> Mapping[str, Field] | None:
+        """The input or output fields, where a signature tells them."""
+        signature: Any = getattr(self, "signature", None) if getattr(self, "is_predictor", False) else None
+        if signature is None:
+            return None
+        fields: Mapping[str, Field] = signature.input_fields if kind == "input" else signature.output_fields
+        return fields
+
     async def _inside(self, inputs: Mapping[str, Any]) -> Prediction:
         """The call as one span of the run it is in."""
         scope, span = current_scope(), new_span()
@@ -103,7 +177,7 @@ class Module:
         scope.emit(started)
         try:
             with Layer(f"the call of {self._title()}", span=span):
-                prediction = _as_prediction(self, await self.forward(**inputs))
+                prediction = as_prediction(self, await _awaitable(self, self.forward(**inputs)))
         except Exception as error:
             scope.emit(SpanEnded(span=span, parent=started.parent, error=told(error)))
             raise
@@ -123,7 +197,7 @@ class ModuleWork:
         prediction = await self._call()
         if prediction.meta.run is None:
             prediction.meta.run = run
-            if not prediction.meta.calls and isinstance(run, Run):
+            if isinstance(run, Run) and not (prediction.meta.calls and getattr(self.module, "is_predictor", False)):
                 fold = run.fold()
                 prediction.meta.calls, prediction.meta.usage = Calls(fold.calls), fold.usage
         return prediction
@@ -141,11 +215,32 @@ def _no_positional(module: Module, args: tuple[Any, ...]) -> None:
         raise InputError(f"{type(module).__name__} takes its inputs by name, as in program(question='…')")
 
 
-def _as_prediction(module: Module, value: Any) -> Prediction:
+def _check_forward(cls: type[Module]) -> None:
+    """Raise ConfigurationError for a ``forward`` that is written without async. A decorated one may still be good."""
+    forward = cls.__dict__.get("forward")
+    if not inspect.isfunction(forward) or forward.__code__.co_name != "forward" or hasattr(forward, "__wrapped__"):
+        return
+    if inspect.isasyncgenfunction(forward):
+        raise ConfigurationError(f"{cls.__name__}.forward has a `yield`; return the Prediction or a dict instead")
+    if not inspect.iscoroutinefunction(forward):
+        raise ConfigurationError(
+            f"{cls.__name__}.forward is a plain function; write `async def forward` and await the predictors it calls"
+        )
+
+
+def _awaitable(module: Module, value: Any) -> Any:
+    if inspect.isawaitable(value):
+        return value
+    raise ConfigurationError(
+        f"{type(module).__name__}.forward gave {type(value).__name__} and nothing to await; write `async def forward`"
+    )
+
+
+def as_prediction(module: Module, value: Any, what: str = "") -> Prediction:
+    """What ``forward`` (or the function ``what``) returned, as a Prediction. Raises InputError."""
     if isinstance(value, Prediction):
         return value
     if isinstance(value, Mapping):
         return Prediction(value)
-    raise InputError(
-        f"{type(module).__name__}.forward returned {type(value).__name__}; return a Prediction or a dict of outputs"
-    )
+    who = what or f"{type(module).__name__}.forward"
+    raise InputError(f"{who} returned {type(value).__name__}; return a Prediction or a dict of outputs")

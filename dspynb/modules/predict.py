@@ -12,6 +12,7 @@ from dspynb.data import Prediction
 from dspynb.errors import DspynbError, InputError, ModelError, ParseError
 from dspynb.lm import LMRequest, resolve_lm
 from dspynb.modules.call import Call, Listener
+from dspynb.modules.hidden import warn_of_hidden
 from dspynb.modules.module import Module
 from dspynb.modules.streaming import FieldText, stream
 from dspynb.scope import Reading, Scope, current_scope, setting, warn_of
@@ -45,7 +46,7 @@ class Predict(Module):
         **settings: Any,
     ) -> None:
         self.signature = as_signature(signature)
-        self.instruction, self.demos = instruction, list(demos)
+        self.instruction, self.demos = instruction, [self.signature.by_name(demo) for demo in demos]
         self.lm, self.adapter, self.settings = lm, adapter, settings
         self.uid = uuid.uuid4().hex
 
@@ -161,5 +162,8 @@ class Predict(Module):
 
 
 def _path(scope: Scope, predictor: Predict) -> str:
-    paths = getattr(scope.open_run, "paths", {})
-    return str(paths.get(predictor.uid) or predictor._title())
+    run = scope.open_run
+    path = getattr(run, "paths", {}).get(predictor.uid)
+    if path is None:
+        warn_of_hidden(scope, run, predictor)
+    return str(path or predictor._title())

@@ -21,6 +21,7 @@ from dspynb.modules.scoring import Scorer
 from dspynb.redact import told
 from dspynb.running import Calls, RunReader, end_tasks
 from dspynb.scope import Layer, Reserve, RunPort, current_scope
+from dspynb.signatures import Field
 
 __all__ = ["BestOfN", "Search", "SearchPlan"]
 
@@ -244,6 +245,9 @@ class SearchModule(Module):
 
     def _title(self) -> str:
         return f"{type(self).__name__}({self.module._title()})"
+
+    def _fields(self, kind: str) -> Mapping[str, Field] | None:
+        return self.module._fields(kind)
 
     def _run_settings(self) -> dict[str, Any]:
         plan = self.plan

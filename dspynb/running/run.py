@@ -60,6 +60,7 @@ class Run(RunReader):
         super().__init__(None)
         self.kind, self.name, self.span = kind, name, new_span()
         self.paths = paths  # predictor uid -> dotted path
+        self.program_type: type | None = None  # of the module whose call this is; None for other work
         self._inputs, self._settings = inputs, settings or {}
         self._listeners: list[Sink] = []
         self._stop_asked = self._interrupted = False

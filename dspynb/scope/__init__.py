@@ -14,6 +14,7 @@ from dspynb.scope.core import (
     Scope,
     current_attempt,
     current_scope,
+    users_line,
     warn_of,
 )
 from dspynb.scope.hints import address, current_hint, hints, mask
@@ -46,5 +47,6 @@ __all__ = [
     "mask",
     "setting",
     "snapshot",
+    "users_line",
     "warn_of",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 from dspynb.errors import InputError, nearest
 from dspynb.scope.core import Block, Layer
 
-__all__ = ["Part", "candidate", "parts_of", "resolve"]
+__all__ = ["Part", "candidate", "canonical", "parts_of", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,26 @@ def _part(path: Any, value: Any) -> Part:
 
 
 def resolve(parts: Mapping[str, Part], program: Any) -> dict[str, Part]:
-    """Predictor uid → Part. Raises InputError for a path that the program does not have."""
+    """Predictor uid → Part. Raises InputError for a path that the program lacks, or one predictor named twice."""
     paths = dict(program.named_predictors())
-    for path in parts:
-        if path not in paths:
+    found: dict[str, Part] = {}
+    for given, part in parts.items():
+        path = canonical(given, paths, program)
+        if path is None:
             known = ", ".join(paths) or "none"
-            raise InputError(f"the program has no predictor {path!r}.{nearest(path, paths)} It has: {known}")
-    return {paths[path].uid: part for path, part in parts.items()}
+            raise InputError(f"the program has no predictor {given!r}.{nearest(given, paths)} It has: {known}")
+        if paths[path].uid in found:
+            raise InputError(f"the candidate names the predictor {path!r} twice, by two of its paths")
+        found[paths[path].uid] = part
+    return found
+
+
+def canonical(path: str, paths: Mapping[str, Any], program: Any) -> str | None:
+    """The path under which the program lists a predictor, from any path that leads to it; None if there is none."""
+    if path in paths or not hasattr(program, "resolve_path"):
+        return path if path in paths else None
+    found: str | None = program.resolve_path(path)
+    return found
 
 
 class candidate(Block):  # noqa: N801  # used as a verb: with dn.candidate(...)

@@ -120,6 +120,12 @@ def _users_frame(frame: FrameType) -> FrameType:
     return frame if outer is None or outer.f_code.co_filename.startswith(_ASYNCIO) else outer
 
 
+def users_line() -> tuple[str, int]:
+    """File and line of the user's code that is running."""
+    frame = _users_frame(sys._getframe(1))
+    return frame.f_code.co_filename, frame.f_lineno
+
+
 def warn_of(ended: tuple[Lease, ...]) -> None:
     """One warning for code that outlived several blocks at once: for the nearest attempt, else the nearest block."""
     attempts = [lease for lease in ended if lease.name.startswith("attempt")]

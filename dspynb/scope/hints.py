@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from dspynb.errors import HintError, nearest
+from dspynb.scope.candidates import canonical
 from dspynb.scope.core import Block, HintAs, HintLayer, Layer, current_scope
 
 __all__ = ["Addressable", "address", "current_hint", "hints", "mask"]
@@ -22,21 +23,26 @@ class Addressable(Protocol):
 def address(hint: Any, of: Any = None) -> dict[str, str]:
     """Predictor uid → text, from a mapping of predictors or of dotted paths of the program ``of``.
 
-    Raises HintError for a wrong type, and for a path that the program does not have.
+    Raises HintError for a wrong type, a path that the program does not have, and two hints for one predictor.
     """
     if not isinstance(hint, Mapping):
         raise HintError(f"a hint must be text, or a mapping of predictors or paths to text, got {type(hint).__name__}")
     paths: dict[str, Any] = dict(of.named_predictors()) if of is not None else {}
-    return {_uid(key, paths, of): _text(key, text) for key, text in hint.items()}
+    found = [(_uid(key, paths, of), _text(key, text)) for key, text in hint.items()]
+    by_uid = dict(found)
+    if len(by_uid) < len(found):
+        raise HintError(f"two of the hints for {', '.join(map(str, hint))} are for one predictor; give it one text")
+    return by_uid
 
 
 def _uid(key: Any, paths: Mapping[str, Any], of: Any) -> str:
     if isinstance(key, str):
         if of is None:
             raise HintError(f"a hint for the path {key!r} needs its program: hints({{...}}, of=program)")
-        if key not in paths:
+        path = canonical(key, paths, of)
+        if path is None:
             raise HintError(f"the program has no predictor {key!r}.{nearest(key, paths)} It has: {', '.join(paths)}")
-        return str(paths[key].uid)
+        return str(paths[path].uid)
     if isinstance(key, Addressable) and isinstance(key.uid, str):
         return key.uid
     raise HintError(f"hints are addressed to predictors or their paths, not to {type(key).__name__}")

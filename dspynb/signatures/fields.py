@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -10,27 +12,46 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import ConfigDict, TypeAdapter
 from pydantic import Field as PydanticField
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
-from dspynb.errors import SignatureError
+from dspynb.errors import SignatureError, nearest
+from dspynb.signatures.shapes import constraint_texts, shape, still
 
-__all__ = ["Field", "Input", "Output", "kind_of"]
+__all__ = ["Field", "Input", "Output", "changed", "definition_of", "field_of", "kind_of"]
 
 _KIND = "dspynb"
+_PLACE = "dspynb_place"
+_KEPT = ("default_factory", "title", "examples", "discriminator", "deprecated", "validate_default")
+_KEYWORDS = frozenset(inspect.signature(PydanticField).parameters) - {"extra"} | {"desc"}
 
 
 def Input(*, desc: str | None = None, **constraints: Any) -> Any:  # noqa: N802  # reads as a declaration, like pydantic's Field
-    """Declare an input field. ``desc`` tells the model what it is; other arguments are pydantic's ``Field`` ones."""
+    """Declare an input field. ``desc`` tells the model what it is; other arguments are pydantic's ``Field`` ones.
+
+    ``alias``: another name under which the value may be given (a column of a table, say), and the label in prompts that
+    have labels. Code, and prompts that name fields, keep the field's own name.
+    """
     return _declare("input", desc, constraints)
 
 
 def Output(*, desc: str | None = None, **constraints: Any) -> Any:  # noqa: N802
-    """Declare an output field. ``desc`` tells the model what it is; other arguments are pydantic's ``Field`` ones."""
+    """Declare an output field. ``desc`` tells the model what it is; other arguments are pydantic's ``Field`` ones.
+
+    ``alias`` is the label in prompts that have labels, and may stand for the name in demos.
+    """
     return _declare("output", desc, constraints)
 
 
 def _declare(kind: str, desc: str | None, constraints: dict[str, Any]) -> Any:
+    _check_keywords(constraints)
     extra = {**(constraints.pop("json_schema_extra", None) or {}), _KIND: kind}
     return PydanticField(description=desc, json_schema_extra=extra, **constraints)
+
+
+def _check_keywords(given: Iterable[str]) -> None:
+    for name in given:
+        if name not in _KEYWORDS:
+            raise SignatureError(f"a field has no setting {name!r}.{nearest(name, _KEYWORDS)}")
 
 
 def kind_of(name: str, info: FieldInfo) -> str:
@@ -44,11 +65,18 @@ def kind_of(name: str, info: FieldInfo) -> str:
 
 @dataclass(frozen=True)
 class Field:
-    """One field of a signature: name, kind (input or output), type with constraints, description."""
+    """One field of a signature: name, kind (input or output), type with constraints and validators, description."""
 
     name: str
     kind: str
     info: FieldInfo
+    alias: str | None = None
+
+    @property
+    def place(self) -> str | None:
+        """Where an augmentation put the field: before or after the signature's own outputs; None for those."""
+        extra = self.info.json_schema_extra
+        return str(extra[_PLACE]) if isinstance(extra, dict) and _PLACE in extra else None
 
     @property
     def desc(self) -> str | None:
@@ -62,7 +90,9 @@ class Field:
 
     @cached_property
     def label(self) -> str:
-        """The name in words, capitalised: ``final_answer`` → ``Final answer``."""
+        """The alias, or the name in words, capitalised: ``final_answer`` → ``Final answer``."""
+        if self.alias is not None:
+            return self.alias.strip().rstrip(":")
         words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", self.name).replace("_", " ").strip()
         return words[:1].upper() + words[1:]
 
@@ -79,6 +109,15 @@ class Field:
             return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
 
     @cached_property
+    def shape(self) -> str:
+        """The type with all that is inside it, constraints and default: equal in every process for equal fields."""
+        parts = [shape(self.annotation), *constraint_texts(self.info.metadata)]
+        if not self.info.is_required():
+            made = self.info.default_factory
+            parts.append(f"default={still(self.info.default) if made is None else still(made)}")
+        return ", ".join(parts)
+
+    @cached_property
     def is_text(self) -> bool:
         """Whether values are plain text."""
         return self.annotation is str
@@ -87,6 +126,54 @@ class Field:
     def type_text(self) -> str:
         """The type as a reader would write it: ``str``, ``list[int]``, ``one of: 'a', 'b'``."""
         return type_text(self.annotation)
+
+
+def field_of(name: str, info: FieldInfo, rules: Iterable[Any] = ()) -> Field:
+    """The field that a declaration makes. Raises SignatureError for what a signature cannot have."""
+    kind = kind_of(name, info)
+    alias = info.alias
+    if (info.validation_alias, info.serialization_alias) != (alias, alias):
+        raise SignatureError(f"field {name!r}: give the alias as alias='…'; other kinds of alias are not read")
+    annotation = _annotated(info.annotation, [*info.metadata, *rules])
+    return Field(name, kind, FieldInfo.from_annotated_attribute(annotation, _declaration(info)), alias)
+
+
+def definition_of(field: Field, *, place: str | None = None) -> tuple[Any, Any]:
+    """(annotation, declaration) of a field, from which pydantic makes it again, alias included."""
+    extra = field.info.json_schema_extra if isinstance(field.info.json_schema_extra, dict) else {}
+    marked = {**extra, _PLACE: place} if place else extra
+    declared = _declaration(field.info, alias=field.alias, json_schema_extra=marked)
+    return _annotated(field.annotation, field.info.metadata), declared
+
+
+def changed(field: Field, annotation: Any, desc: Any, constraints: dict[str, Any]) -> tuple[Any, Any]:
+    """The definition of a field with another type, description or constraints; those not named are kept.
+
+    ``annotation`` and ``desc`` are ``...`` where they stay. A new type drops the old constraints and validators.
+    """
+    _check_keywords(constraints)
+    given = PydanticField(**constraints)
+    kinds = {type(item) for item in given.metadata}
+    old = [m for m in field.info.metadata if type(m) not in kinds] if annotation is ... else []
+    changes = {n: constraints[n] for n in (*_KEPT, "default", "alias", "json_schema_extra") if n in constraints}
+    if desc is not ...:
+        changes["description"] = desc
+    whole = _annotated(field.annotation if annotation is ... else annotation, [*old, *given.metadata])
+    return whole, _declaration(field.info, **{"alias": field.alias, **changes})
+
+
+def _annotated(annotation: Any, metadata: Iterable[Any]) -> Any:
+    items = tuple(metadata)
+    return Annotated[(annotation, *items)] if items else annotation
+
+
+def _declaration(info: FieldInfo, **changes: Any) -> Any:
+    """A new declaration with what ``info`` declares, but for type, constraints and alias."""
+    kept: dict[str, Any] = {name: value for name in _KEPT if (value := getattr(info, name, None)) is not None}
+    if info.default is not PydanticUndefined:
+        kept["default"] = info.default
+    kept |= {"description": info.description, "json_schema_extra": info.json_schema_extra}
+    return PydanticField(**{**kept, **changes})
 
 
 def type_text(annotation: Any) -> str:

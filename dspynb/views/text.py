@@ -77,7 +77,9 @@ class TextView:
     def _tell_rows(self) -> None:
         if time.monotonic() - self._told >= 1:
             self._told = time.monotonic()
-            _write(f"{self._rows} rows done, {self._failed} failed")
+            started = self._fold.started
+            total = started.inputs.get("rows", "?") if started else "?"
+            _write(f"{self._rows} of {total} rows done, {self._failed} failed")
 
 
 def _attempt_line(row: AttemptRow) -> str:

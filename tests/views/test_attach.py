@@ -12,7 +12,7 @@ import pytest
 
 import dspynb as dn
 from dspynb.scope import settings
-from dspynb.views import attach, opening
+from dspynb.views import attach, opening, text
 from tests.helpers import Caption, echo_hint, scores
 
 
@@ -80,6 +80,20 @@ def test_a_batch_as_text_ends_with_its_counts(capsys):
     settings._process["view"] = "text"
     asyncio.run(dn.Predict(Caption, lm=echo_hint()).batch([{"subject": "a"}, {"no": 1}]))
     assert capsys.readouterr().err.strip().endswith("finished, 2 of 2 rows, 1 failed")
+
+
+def test_a_batch_as_text_tells_how_many_of_its_rows_are_done(capsys, monkeypatch):
+    settings._process["view"] = "text"
+    seconds = iter(range(1000))
+    monkeypatch.setattr(text.time, "monotonic", lambda: next(seconds))
+    asyncio.run(
+        dn.Predict(Caption, lm=echo_hint()).batch([{"subject": "a"}, {"no": 1}, {"subject": "b"}], concurrency=1)
+    )
+    assert capsys.readouterr().err.splitlines()[:3] == [
+        "1 of 3 rows done, 0 failed",
+        "2 of 3 rows done, 1 failed",
+        "3 of 3 rows done, 1 failed",
+    ]
 
 
 def test_a_run_that_has_ended_is_told_at_once(capsys):

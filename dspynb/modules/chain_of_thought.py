@@ -1,0 +1,46 @@
+"""ChainOfThought: reasoning in words before the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dspynb.data import Prediction
+from dspynb.modules.module import Module
+from dspynb.modules.predict import Predict
+from dspynb.signatures import Augmentation, Field, Reasoning, Signature, augment
+
+__all__ = ["ChainOfThought"]
+
+
+class ChainOfThought(Module):
+    """A signature with ``reasoning`` before its outputs (Wei et al., 2022, arXiv:2201.11903; the shape is DSPy's).
+
+    ``await ChainOfThought("question -> answer")(question="…")`` gives a Prediction with ``reasoning`` and ``answer``.
+    Its predictor has the path ``predict``. ``reasoning``: another augmentation, for a description or type of its own;
+    further keywords are Predict's. Raises SignatureError for a signature that has such an output already.
+    """
+
+    def __init__(
+        self,
+        signature: type[Signature] | str,
+        *,
+        reasoning: type[Augmentation] = Reasoning,
+        instruction: str | None = None,
+        demos: Sequence[Mapping[str, Any]] = (),
+        lm: Any = None,
+        adapter: Any = None,
+        **settings: Any,
+    ) -> None:
+        augmented = augment(signature, reasoning)
+        self.predict = Predict(augmented, instruction=instruction, demos=demos, lm=lm, adapter=adapter, **settings)
+
+    async def forward(self, **inputs: Any) -> Prediction:
+        """Reasoning and outputs."""
+        return await self.predict(**inputs)
+
+    def _title(self) -> str:
+        return f"ChainOfThought({self.predict.signature.describe()})"
+
+    def _fields(self, kind: str) -> Mapping[str, Field] | None:
+        return self.predict._fields(kind)

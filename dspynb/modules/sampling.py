@@ -1,0 +1,35 @@
+"""Several samples of one program on the same inputs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dspynb.data import Prediction
+from dspynb.modules.attempts import ROLLOUTS
+from dspynb.running import end_tasks
+from dspynb.scope import Layer, current_scope
+
+if TYPE_CHECKING:
+    from dspynb.modules.module import Module
+
+__all__ = ["sample"]
+
+
+async def sample(program: Module, inputs: Mapping[str, Any], n: int, temperature: float | None) -> list[Prediction]:
+    """``n`` predictions, made at the same time, each with a rollout of its own; the first error ends them all."""
+    tasks = [asyncio.create_task(_one(program, inputs, i, temperature)) for i in range(n)]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        await end_tasks(tasks)
+
+
+async def _one(program: Module, inputs: Mapping[str, Any], number: int, temperature: float | None) -> Prediction:
+    outer = current_scope().settings
+    settings: dict[str, Any] = {"rollout": (int(outer.get("rollout", 0)) + 1) * ROLLOUTS + number}
+    if temperature is not None:
+        settings["sampling"] = {**outer.get("sampling", {}), "temperature": temperature}
+    with Layer(None, settings=settings):
+        return await program(**inputs)

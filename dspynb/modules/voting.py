@@ -1,0 +1,69 @@
+"""Voting: the answer that most predictions give (self-consistency, Wang et al., 2022, arXiv:2203.11171)."""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from dspynb.data import Prediction
+from dspynb.errors import InputError, nearest
+
+__all__ = ["majority"]
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def majority(
+    predictions: Iterable[Any], field: str | None = None, normalize: Callable[[Any], Any] | None = None
+) -> Prediction:
+    """The first prediction whose ``field`` (default: its last) has the most frequent value; a tie goes to the value
+    seen first.
+
+    ``predictions``: predictions or dicts; exceptions and None, as ``batch`` gives them, do not vote. ``normalize``:
+    values that it maps to the same are the same, and None does not vote, unless all are None. Default: text without
+    case, punctuation, articles and extra spaces. Raises InputError when nobody votes.
+    """
+    if isinstance(predictions, Mapping | str) or not isinstance(predictions, Iterable):
+        raise InputError(f"majority takes a list of predictions, got {type(predictions).__name__}")
+    voters = [p for p in predictions if p is not None and not isinstance(p, BaseException)]
+    if not voters:
+        raise InputError("majority got no predictions; all rows failed or there were none")
+    for i, voter in enumerate(voters):
+        if not isinstance(voter, Mapping) or not voter:
+            raise InputError(
+                f"prediction {i} is {type(voter).__name__}; majority takes predictions or dicts with outputs"
+            )
+    name = next(reversed(list(voters[0]))) if field is None else field
+    votes = [_vote(voter, name, normalize or _plain) for voter in voters]
+    counted = Counter(vote for vote in votes if vote is not None) or Counter(votes)
+    best = max(counted, key=lambda vote: counted[vote])  # a Counter keeps the order of first sight
+    winner = voters[votes.index(best)]
+    return winner if isinstance(winner, Prediction) else Prediction(winner)
+
+
+def _vote(voter: Mapping[str, Any], name: str, normalize: Callable[[Any], Any]) -> Hashable:
+    if name not in voter:
+        raise InputError(f"a prediction has no field {name!r}.{nearest(name, voter)} It has: {', '.join(voter)}")
+    value = normalize(voter[name])
+    if isinstance(value, Hashable):
+        try:
+            hash(value)
+        except TypeError:  # a tuple of lists
+            pass
+        else:
+            return value
+    return json.dumps(to_jsonable_python(value, fallback=repr), sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = unicodedata.normalize("NFD", value).casefold().translate(_PUNCTUATION)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split()) or None

@@ -1,0 +1,84 @@
+"""Augmentations: outputs that are put around a signature's own, such as reasoning before the answer."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from dspynb.errors import SignatureError
+from dspynb.signatures.fields import Output, definition_of
+from dspynb.signatures.signature import Signature, as_signature, build
+
+__all__ = ["Augmentation", "Confidence", "Reasoning", "augment"]
+
+
+class Augmentation(Signature):
+    """Base of augmentations: a class of output fields that ``augment`` puts before a signature's own outputs.
+
+    >>> class Plan(Augmentation):
+    ...     plan: list[str] = Output(desc="the steps, in order")
+    >>> augment("question -> answer", Plan).describe()
+    'question: str -> plan: list[str], answer: str'
+
+    ``class Checked(Augmentation, place="after")`` goes after them. The docstring is for readers; the instruction stays
+    the signature's.
+    """
+
+    _is_base: ClassVar[bool] = True
+    place: ClassVar[str] = "before"
+
+    def __init_subclass__(cls, place: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, place: str | None = None, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if place not in (None, "before", "after"):
+            raise SignatureError(f"{cls.__name__}: place is 'before' or 'after' (the outputs), got {place!r}")
+        if cls.input_fields:
+            raise SignatureError(
+                f"{cls.__name__}: an augmentation has outputs only, not {next(iter(cls.input_fields))!r}"
+            )
+        cls.place = place or cls.place
+
+
+class Reasoning(Augmentation):
+    """Reasoning in words, before the answer."""
+
+    reasoning: str = Output(desc="think step by step towards the answer")
+
+
+class Confidence(Augmentation, place="after"):
+    """How sure the model says it is, from 0 to 1, after the answer."""
+
+    confidence: float = Output(desc="how likely the answer is right, from 0 to 1", ge=0, le=1)
+
+
+def augment(signature: type[Signature] | str, *augmentations: type[Augmentation]) -> type[Signature]:
+    """The signature with the outputs of the augmentations around its own, which stay readable under their names.
+
+    Those placed before stand in the order in which they were added, directly before the signature's own outputs; those
+    placed after, likewise, at the end: ``augment(s, A, B)`` equals ``augment(augment(s, A), B)``. Raises
+    SignatureError where two fields have one name.
+    """
+    result = as_signature(signature)
+    for augmentation in augmentations:
+        if not (isinstance(augmentation, type) and issubclass(augmentation, Augmentation)):
+            raise SignatureError(f"augment takes dn.Augmentation classes such as dn.Reasoning, got {augmentation!r}")
+        result = _with(result, augmentation)
+    return result
+
+
+def _with(signature: type[Signature], augmentation: type[Augmentation]) -> type[Signature]:
+    old = {**signature.input_fields, **signature.output_fields}
+    for name in augmentation.output_fields:
+        if name in old:
+            raise SignatureError(
+                f"{augmentation.__name__} cannot add the output {name!r}: {signature.__name__} has a field of that name"
+            )
+    added = {n: definition_of(f, place=augmentation.place) for n, f in augmentation.output_fields.items()}
+    first = [name for name, field in old.items() if field.kind == "input" or field.place == "before"]
+    parts = {name: definition_of(field) for name, field in old.items()}
+    before = {name: parts[name] for name in first}
+    own = {name: part for name, part in parts.items() if name not in before}
+    fields = {**before, **added, **own} if augmentation.place == "before" else {**before, **own, **added}
+    return build(signature.__name__, signature.instruction, fields)

@@ -1,0 +1,70 @@
+"""Field validators of a signature: read once from the class, then carried by its fields as constraints are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, WrapValidator
+from pydantic_core import PydanticOmit, PydanticUseDefault
+
+from dspynb.errors import SignatureError
+
+__all__ = ["Rule", "rules_of"]
+
+_MODES = {"before": BeforeValidator, "after": AfterValidator, "plain": PlainValidator, "wrap": WrapValidator}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A user's validator. Whatever it raises becomes a ValueError, so that it is told like any other wrong value."""
+
+    function: Callable[..., Any]
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:  # pydantic counts the parameters of the function itself
+        return self.function
+
+    def __call__(self, *args: Any) -> Any:
+        try:
+            return self.function(*args)
+        except (ValueError, AssertionError, PydanticOmit, PydanticUseDefault):
+            raise
+        except Exception as error:
+            name = getattr(self.function, "__name__", "a validator")
+            raise ValueError(f"{name} raised {type(error).__name__}: {error}") from error
+
+
+def rules_of(cls: Any, kinds: dict[str, str]) -> dict[str, list[Any]]:
+    """Field name → validators, in the order of their definition. ``kinds``: field name → input or output.
+
+    Raises SignatureError for validators that look at more than one field: outputs are validated one by one.
+    """
+    decorators = cls.__pydantic_decorators__
+    for found in (decorators.model_validators, decorators.root_validators, decorators.validators):
+        for name in found:
+            raise SignatureError(f"{cls.__name__}.{name}: a signature takes @field_validator only; check each field")
+    rules: dict[str, list[Any]] = {name: [] for name in kinds}
+    for decorator in decorators.field_validators.values():
+        names = kinds if "*" in decorator.info.fields else decorator.info.fields
+        for name in names:
+            if name in rules:
+                _check_parameters(cls, decorator, name, kinds[name])
+                rules[name].append(_MODES[decorator.info.mode](Rule(decorator.func)))
+    return rules
+
+
+def _check_parameters(cls: Any, decorator: Any, field: str, kind: str) -> None:
+    most = 2 if decorator.info.mode == "wrap" else 1
+    if kind == "output" and _positional(inspect.signature(decorator.func).parameters.values()) > most:
+        raise SignatureError(
+            f"{cls.__name__}.{decorator.cls_var_name}: {field!r} is an output, which is validated by itself; write the "
+            "validator as (cls, value), without ValidationInfo"
+        )
+
+
+def _positional(parameters: Iterable[inspect.Parameter]) -> int:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in kinds and p.default is p.empty for p in parameters)
