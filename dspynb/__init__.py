@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dspynb.errors import BudgetExhausted as BudgetExhausted
     from dspynb.errors import DspynbError as DspynbError
     from dspynb.errors import HiddenPredictorWarning as HiddenPredictorWarning
+    from dspynb.errors import ReplayDiverged as ReplayDiverged
     from dspynb.errors import RunInterrupted as RunInterrupted
     from dspynb.errors import RunStopped as RunStopped
     from dspynb.errors import ScopeClosedWarning as ScopeClosedWarning
@@ -35,8 +36,12 @@ if TYPE_CHECKING:
     from dspynb.modules import Predict as Predict
     from dspynb.modules import ProgramOfThought as ProgramOfThought
     from dspynb.modules import Refine as Refine
+    from dspynb.modules import Replay as Replay
     from dspynb.modules import majority as majority
+    from dspynb.modules import replay as replay
     from dspynb.running import Run as Run
+    from dspynb.running import Trace as Trace
+    from dspynb.running import export_otel as export_otel
     from dspynb.running import history as history
     from dspynb.running import last_run as last_run
     from dspynb.running import open_run as open_run
@@ -64,19 +69,37 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "dspynb.adapters": ("ChatAdapter", "JSONAdapter", "PrefillAdapter"),
-    "dspynb.data": ("Example", "Prediction", "Score", "Usage"),
+    "dspynb.adapters": (
+        "ChatAdapter",
+        "JSONAdapter",
+        "PrefillAdapter",
+    ),
+    "dspynb.data": (
+        "Example",
+        "Prediction",
+        "Score",
+        "Usage",
+    ),
     "dspynb.errors": (
         "AllAttemptsFailed",
         "BudgetExhausted",
         "DspynbError",
         "HiddenPredictorWarning",
+        "ReplayDiverged",
         "RunInterrupted",
         "RunStopped",
         "ScopeClosedWarning",
         "StateError",
     ),
-    "dspynb.lm": ("LM", "FunctionLM", "LMReply", "LMRequest", "LocalLM", "ScriptedLM", "recorded"),
+    "dspynb.lm": (
+        "LM",
+        "FunctionLM",
+        "LMReply",
+        "LMRequest",
+        "LocalLM",
+        "ScriptedLM",
+        "recorded",
+    ),
     "dspynb.modules": (
         "BestOfN",
         "ChainOfThought",
@@ -85,9 +108,11 @@ _HOMES = {
         "Predict",
         "ProgramOfThought",
         "Refine",
+        "Replay",
         "majority",
+        "replay",
     ),
-    "dspynb.running": ("Run", "history", "last_run", "open_run", "run_sync", "runs", "trace"),
+    "dspynb.running": ("Run", "Trace", "export_otel", "history", "last_run", "open_run", "run_sync", "runs", "trace"),
     "dspynb.scope": (
         "Budget",
         "candidate",
@@ -100,7 +125,15 @@ _HOMES = {
         "hints",
         "snapshot",
     ),
-    "dspynb.signatures": ("Augmentation", "Confidence", "Input", "Output", "Reasoning", "Signature", "augment"),
+    "dspynb.signatures": (
+        "Augmentation",
+        "Confidence",
+        "Input",
+        "Output",
+        "Reasoning",
+        "Signature",
+        "augment",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [*sorted(_HOME_OF), "__version__"]  # noqa: PLE0604

@@ -32,6 +32,7 @@
     ├── StateError                  a saved program cannot be read, or is of another program
     └── Halted                      control flow: no further call may start; never a failed row or attempt
         ├── RunStopped              the run was stopped before it had a result
+        │   └── ReplayDiverged      … because a replay asked for what was not recorded
         └── BudgetExhausted         the budget is spent
 
     RunInterrupted                  a CancelledError: the kernel's stop button or Ctrl-C ended the cell
@@ -71,6 +72,7 @@ __all__ = [
     "ParseError",
     "RateLimited",
     "RecordingMiss",
+    "ReplayDiverged",
     "RewardError",
     "RunInterrupted",
     "RunStopped",
@@ -346,6 +348,17 @@ class BudgetExhausted(Halted):
     """A budget is spent; the message says which. ``run`` has what was done for it."""
 
     status = "exhausted"
+
+
+class ReplayDiverged(RunStopped):
+    """A replay came to a call that was not recorded, or not with this prompt. ``divergence`` shows the difference.
+
+    A RunStopped, so that it passes through attempts and rows and ends them all.
+    """
+
+    def __init__(self, message: str, divergence: Any = None, run: Any = None) -> None:
+        super().__init__(message, run)
+        self.divergence = divergence
 
 
 class RunInterrupted(asyncio.CancelledError):

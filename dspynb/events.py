@@ -29,6 +29,7 @@ __all__ = [
     "SpanStarted",
     "from_json",
     "new_span",
+    "plain",
     "to_json",
 ]
 
@@ -128,13 +129,14 @@ class HintFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictorCalled(Event):
-    """A predictor called its model: what was sent, what came back, under which hint."""
+    """A predictor called its model: what was sent, what came back, under which hint and candidate (its id)."""
 
     predictor: str
     uid: str
     inputs: Mapping[str, Any]
     messages: tuple[Mapping[str, Any], ...]
     hint: str | None = None
+    candidate: str | None = None
     reply: str | None = None
     outputs: Mapping[str, Any] | None = None
     error: str | None = None
@@ -167,24 +169,52 @@ EVENT_TYPES: dict[str, type[Event]] = {
     )
 }
 _FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in EVENT_TYPES.values()}
+_USAGE = tuple(f.name for f in fields(Usage))
+_STRING = frozenset({str})
+_SCALARS = frozenset({type(None), str, bool, int, float})
 
 
 def to_json(event: Event) -> dict[str, Any]:
     """The event as JSON-able values; a value JSON does not know becomes its ``repr``."""
-    body = {name: _plain(getattr(event, name)) for name in _FIELDS[type(event)]}
-    return {"type": type(event).__name__, **body}
+    body: dict[str, Any] = {"type": type(event).__name__}
+    for name in _FIELDS[type(event)]:
+        value = getattr(event, name)
+        body[name] = value if type(value) in _SCALARS else plain(value)
+    return body
 
 
-def _plain(value: Any) -> Any:
-    from pydantic_core import to_jsonable_python
-
+def plain(value: Any) -> Any:
+    """The value as a run file holds it: what JSON knows, numbers that are none (NaN) included."""
     if value is None or isinstance(value, str | bool | int):
         return value
+    try:
+        return _quickly(value)
+    except Exception:  # of another type, or too deep
+        return _thoroughly(value)
+
+
+def _quickly(value: Any) -> Any:
+    """What most values are, in a third of the time. Raises TypeError for any other type."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if kind is dict and _STRING.issuperset(map(type, value)):
+        return {key: item if type(item) in _SCALARS else _quickly(item) for key, item in value.items()}
+    if kind is tuple or kind is list:
+        return [_quickly(item) for item in value]
+    if kind is Usage:
+        return {name: getattr(value, name) for name in _USAGE}
+    raise TypeError
+
+
+def _thoroughly(value: Any) -> Any:
+    from pydantic_core import to_jsonable_python
+
     try:
         still = _without_iterators(value)
         return to_jsonable_python(still, fallback=_told, inf_nan_mode="constants", bytes_mode="base64")
     except Exception:  # circular, too deep, or of a type that fails to show itself: the other values are kept
-        return {str(k): _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else _told(value)
+        return {str(k): plain(v) for k, v in value.items()} if isinstance(value, Mapping) else _told(value)
 
 
 def _without_iterators(value: Any) -> Any:
@@ -209,6 +239,9 @@ def from_json(body: Mapping[str, Any]) -> Event | None:
     if cls is None:
         return None
     known = {name: body[name] for name in _FIELDS[cls] if name in body}
+    for name in ("span", "parent", "at", "seconds"):
+        if not isinstance(known.get(name, 0), int | float):
+            raise TypeError(f"{name} is no number")
     if "usage" in known:
         known["usage"] = Usage(**known["usage"])
     for name in ("messages", "paths"):

@@ -36,6 +36,7 @@ HOMES = {
     "aiohttp": {"lm"},
     "xllamacpp": {"lm"},
     "pandas": {"data", "results", "running", "evaluation", "demo"},
+    "opentelemetry": {"running"},
     "optuna": {"optimizers"},
     "ipywidgets": {"views"},
     "anywidget": {"views"},
@@ -43,7 +44,18 @@ HOMES = {
     "dask": {"executors"},
     "distributed": {"executors"},
 }
-HEAVY = ["litellm", "pandas", "matplotlib", "ipywidgets", "optuna", "xllamacpp", "aiohttp", "anywidget", "IPython"]
+HEAVY = [
+    "litellm",
+    "pandas",
+    "matplotlib",
+    "ipywidgets",
+    "optuna",
+    "xllamacpp",
+    "aiohttp",
+    "anywidget",
+    "IPython",
+    "opentelemetry",
+]
 
 
 def _room(path: Path) -> str:

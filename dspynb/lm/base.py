@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from dspynb.data import Usage
+from dspynb.errors import ScopeError
+from dspynb.scope import current_scope
 
-__all__ = ["Heard", "LMProtocol", "LMReply", "LMRequest", "Message", "request_key"]
+__all__ = ["Heard", "LMProtocol", "LMReply", "LMRequest", "Message", "refuse_in_a_replay", "request_key"]
 
 Message = Mapping[str, Any]
 Heard = Callable[[str], None]
@@ -57,6 +59,15 @@ class LMProtocol(Protocol):
     ``async stream(request, heard) -> reply``, which calls ``heard(text)`` with each new piece."""
 
     async def complete(self, request: LMRequest) -> LMReply: ...
+
+
+def refuse_in_a_replay(model: str) -> None:
+    """Raises ScopeError where a program that is replayed asks a model itself and not through a predictor."""
+    if "replaying" in current_scope().settings:
+        raise ScopeError(
+            f"a replay asks no model, and this call of {model} was not recorded: it is made directly, not by a "
+            "predictor. Call the model through dn.Predict"
+        )
 
 
 def request_key(request: LMRequest) -> str:

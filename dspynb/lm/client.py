@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dspynb.errors import ConfigurationError, ModelError
-from dspynb.lm.base import Heard, LMReply, LMRequest, request_key
+from dspynb.lm.base import Heard, LMReply, LMRequest, refuse_in_a_replay, request_key
 from dspynb.lm.cache import default_cache
 from dspynb.lm.direct import DirectEngine
 from dspynb.lm.endpoint import Endpoint
@@ -84,6 +84,7 @@ class LM:
 
     async def complete(self, request: LMRequest) -> LMReply:
         """The provider's reply. Raises ModelError naming the model; never shows the key."""
+        refuse_in_a_replay(self.name)
         settings = {**self.settings, **request.settings}
         if not (self._cache and setting("cache")):
             return await self._send(request, settings)
@@ -103,6 +104,7 @@ class LM:
     async def stream(self, request: LMRequest, heard: Heard) -> LMReply:
         """The same, with each new piece of the text told to ``heard``. It is tried again only while nothing was heard;
         equal requests under way are not joined."""
+        refuse_in_a_replay(self.name)
         settings = {**self.settings, **request.settings}
         caching = self._cache and setting("cache")
         key = self._key(request, settings) if caching else ""

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from dspynb.data import Usage
 from dspynb.errors import BadRequestError, ConfigurationError, ContextTooLong, ModelError, nearest
-from dspynb.lm.base import Heard, LMReply, LMRequest
+from dspynb.lm.base import Heard, LMReply, LMRequest, refuse_in_a_replay
 from dspynb.lm.download import cached_path, smollm2_path
 
 __all__ = ["LocalLM"]
@@ -85,6 +85,7 @@ class LocalLM:
         return await self._complete(request, told)
 
     async def _complete(self, request: LMRequest, heard: Heard) -> LMReply:
+        refuse_in_a_replay(self.name)
         body = self._body(request)
         _refuse_after_fork()
         engine = self._engine()

@@ -7,6 +7,7 @@ from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.modules.program_of_thought import ProgramOfThought
 from dspynb.modules.refine import Refine
+from dspynb.modules.replaying import Replay, replay
 from dspynb.modules.search import BestOfN
 from dspynb.modules.voting import majority
 
@@ -19,5 +20,7 @@ __all__ = [
     "Predict",
     "ProgramOfThought",
     "Refine",
+    "Replay",
     "majority",
+    "replay",
 ]

@@ -9,7 +9,7 @@ from dspynb.data import Example, Prediction
 from dspynb.errors import BudgetExhausted, Halted, RunStopped
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.pool import caught, checked_width, run_pool
-from dspynb.redact import told
+from dspynb.redact import redact_values, told
 from dspynb.scope import Allowance, Layer, current_scope
 
 if TYPE_CHECKING:
@@ -41,7 +41,11 @@ class BatchWork:
     async def _row(self, index: int, funds: Allowance | None) -> None:
         scope, span = current_scope(), new_span()
         parent, inputs = scope.open_span, inputs_of(self.module, self.rows[index])
-        scope.emit(SpanStarted(span=span, parent=parent, kind="row", name=f"row {index}", inputs=inputs, row=index))
+        scope.emit(
+            SpanStarted(
+                span=span, parent=parent, kind="row", name=f"row {index}", inputs=redact_values(inputs), row=index
+            )
+        )
         try:
             with Layer(f"row {index}", span=span, funds=funds):
                 result = await caught(self.module(**inputs))

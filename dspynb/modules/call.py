@@ -14,7 +14,7 @@ from dspynb.events import PredictorCalled, new_span
 from dspynb.lm import LMProtocol, LMReply, LMRequest
 from dspynb.redact import redact_values, told
 from dspynb.running import Calls, remember
-from dspynb.scope import Scope
+from dspynb.scope import Reading, Scope
 from dspynb.signatures import Signature
 
 __all__ = ["Call", "Listener"]
@@ -32,7 +32,7 @@ class Call:
     uid: str
     path: str
     inputs: Mapping[str, Any]
-    hint: str | None
+    reading: Reading
     lm: LMProtocol
     adapter: Adapter
     request: LMRequest
@@ -89,12 +89,13 @@ class Call:
         reply = self.reply
         event = PredictorCalled(
             span=new_span(),
-            parent=self.scope.open_span,
+            parent=self.before[0].span if self.before else self.scope.open_span,
             predictor=self.path,
             uid=self.uid,
             inputs=redact_values(self.inputs),
             messages=redact_values(self.request.messages),
-            hint=self.hint,
+            hint=self.reading.hint(),
+            candidate=self.reading.candidate and self.reading.candidate.id,
             reply=None if reply is None else reply.text,
             outputs=outputs,
             error=None if error is None else told(error),

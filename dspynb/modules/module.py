@@ -11,7 +11,7 @@ from dspynb.data import Prediction, rows_of
 from dspynb.errors import ConfigurationError, InputError
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.discovery import named_predictors, resolve_path
-from dspynb.redact import told
+from dspynb.redact import redact_values, told
 from dspynb.running import Calls, Run, run_sync
 from dspynb.scope import Layer, current_scope
 from dspynb.signatures import Field
@@ -173,7 +173,9 @@ class Module:
     async def _inside(self, inputs: Mapping[str, Any]) -> Prediction:
         """The call as one span of the run it is in."""
         scope, span = current_scope(), new_span()
-        started = SpanStarted(span=span, parent=scope.open_span, kind="module", name=self._title(), inputs=inputs)
+        started = SpanStarted(
+            span=span, parent=scope.open_span, kind="module", name=self._title(), inputs=redact_values(inputs)
+        )
         scope.emit(started)
         try:
             with Layer(f"the call of {self._title()}", span=span):

@@ -136,7 +136,9 @@ class Predict(Module):
             warn_of(reading.ended)
         path = _path(scope, self)
         values = self.signature.check_inputs(inputs, path)
-        lm = resolve_lm(self.lm if self.lm is not None else setting("lm", scope))
+        lm = self.lm if self.lm is not None else setting("lm", scope)
+        replaying = scope.settings.get("replaying")
+        lm = resolve_lm(lm) if replaying is None else replaying.model(path, values, lm)
         adapter = resolve_adapter(self.adapter or setting("adapter", scope) or getattr(lm, "adapter", None))
         instruction, demos = self.effective(reading)
         try:
@@ -158,7 +160,7 @@ class Predict(Module):
             response_format=adapter.response_format(self.signature) if constrained else None,
             rollout=scope.settings.get("rollout", 0),
         )
-        return Call(scope, self.signature, self.uid, path, values, reading.hint(), lm, adapter, request)
+        return Call(scope, self.signature, self.uid, path, values, reading, lm, adapter, request)
 
 
 def _path(scope: Scope, predictor: Predict) -> str:

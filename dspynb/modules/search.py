@@ -18,7 +18,7 @@ from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
 from dspynb.modules.attempts import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
 from dspynb.modules.module import Module, ModuleWork
 from dspynb.modules.scoring import Scorer
-from dspynb.redact import told
+from dspynb.redact import redact_values, told
 from dspynb.running import Calls, RunReader, end_tasks
 from dspynb.scope import Layer, Reserve, RunPort, current_scope
 from dspynb.signatures import Field
@@ -212,7 +212,9 @@ async def under_span(search: Search, title: str) -> Prediction:
     """Run a search as a span of the run it is in."""
     scope = current_scope()
     parent = scope.open_span
-    scope.emit(SpanStarted(span=search.span, parent=parent, kind="search", name=title, inputs=search.inputs))
+    scope.emit(
+        SpanStarted(span=search.span, parent=parent, kind="search", name=title, inputs=redact_values(search.inputs))
+    )
     try:
         with Layer(f"the call of {title}", span=search.span):
             prediction = await search()

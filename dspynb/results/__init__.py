@@ -1,7 +1,21 @@
-"""Events folded into what people read: attempts, tables, prompt diffs."""
+"""Events folded into what people read: attempts, spans, tables, prompt diffs."""
 
 from dspynb.results.diffs import PromptDiff, diff_messages
 from dspynb.results.fold import AttemptRow, Fold
+from dspynb.results.spans import Span, spans_frame, spans_of
 from dspynb.results.tables import attempts_frame, calls_frame
+from dspynb.results.trees import tree_html, tree_text
 
-__all__ = ["AttemptRow", "Fold", "PromptDiff", "attempts_frame", "calls_frame", "diff_messages"]
+__all__ = [
+    "AttemptRow",
+    "Fold",
+    "PromptDiff",
+    "Span",
+    "attempts_frame",
+    "calls_frame",
+    "diff_messages",
+    "spans_frame",
+    "spans_of",
+    "tree_html",
+    "tree_text",
+]

@@ -144,6 +144,7 @@ class Fold:
 
     def _called(self, event: PredictorCalled) -> None:
         self.calls.append(event)
+        self._parents[event.span] = event.parent  # a repair is made in the call that it repairs
         self.usage += event.usage
         for span in self.ancestors(event.parent):
             if row := self.attempts.get(span):

@@ -3,12 +3,13 @@
 from dspynb.running.files import open_run, runs
 from dspynb.running.journal import read_journal
 from dspynb.running.looking_back import Calls, history, remember
+from dspynb.running.otel import export_otel
 from dspynb.running.reader import RunReader
 from dspynb.running.run import Run, Work, last_run
 from dspynb.running.signals import foreground
 from dspynb.running.sync import run_sync
 from dspynb.running.tasks import end_tasks
-from dspynb.running.tracing import Trace, trace
+from dspynb.running.tracing import Trace, recorded_events, trace
 
 __all__ = [
     "Calls",
@@ -17,11 +18,13 @@ __all__ = [
     "Trace",
     "Work",
     "end_tasks",
+    "export_otel",
     "foreground",
     "history",
     "last_run",
     "open_run",
     "read_journal",
+    "recorded_events",
     "remember",
     "run_sync",
     "runs",

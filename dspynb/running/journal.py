@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import json
 import logging
 import os
 import queue
+import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from dspynb.errors import JournalError
 from dspynb.events import Event, from_json, to_json
 from dspynb.redact import redact_known
 
-__all__ = ["FORMAT", "JournalFile", "flush_journals", "read_journal"]
+__all__ = ["FORMAT", "JournalFile", "flush_journals", "read_journal", "write_journal"]
 
 FORMAT = 1
 _log = logging.getLogger("dspynb")
@@ -53,7 +55,21 @@ class JournalFile:
 
 
 def _line(item: dict[str, Any]) -> str:
-    return json.dumps(item, ensure_ascii=True, separators=(",", ":"), default=repr)
+    import pydantic_core
+
+    try:
+        return pydantic_core.to_json(item, inf_nan_mode="constants").decode()
+    except Exception:  # a lone surrogate, or too deep
+        return json.dumps(item, ensure_ascii=True, separators=(",", ":"), default=repr)
+
+
+def _parsed(line: bytes) -> Any:
+    import pydantic_core
+
+    try:
+        return pydantic_core.from_json(line)
+    except ValueError:
+        return json.loads(line)
 
 
 def _open_private(path: Path) -> Any:
@@ -121,6 +137,24 @@ def flush_journals() -> None:
     _writer.flush()
 
 
+def write_journal(path: Path, header: dict[str, Any], events: Iterable[Event]) -> None:
+    """A whole file at once, for its owner only; what was there is replaced when all is written, or not at all.
+
+    Raises JournalError when it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with _open_private(part) as stream:
+            for item in itertools.chain([{"dspynb": FORMAT, **header}], map(to_json, events)):
+                stream.write(f"{_line(item)}\n".encode("utf-8", "surrogatepass"))
+        part.replace(path)
+    except OSError as error:
+        raise JournalError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
 def read_journal(path: str | Path) -> tuple[dict[str, Any], list[Event]]:
     """Header and events of a run file.
 
@@ -132,14 +166,14 @@ def read_journal(path: str | Path) -> tuple[dict[str, Any], list[Event]]:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise JournalError(f"cannot read the run file {path}: {error.strerror}") from error
+        raise JournalError(f"cannot read {path}: {error.strerror}") from error
     header = _header(path, lines[0])
     return header, list(_events(path, lines[1:]))
 
 
 def _header(path: Path, line: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(line)
+        header = _parsed(line)
         version = header["dspynb"]
     except (ValueError, KeyError, TypeError):
         raise JournalError(f"{path} is not a dspynb run file: its first line is no header") from None
@@ -153,7 +187,7 @@ def _events(path: Path, lines: list[bytes]) -> Iterator[Event]:
         if not line:
             continue
         try:
-            event = from_json(json.loads(line))
+            event = from_json(_parsed(line))
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines) + 1:  # no newline after it: the write was cut
                 return

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from dspynb.errors import Halted, RunInterrupted, RunStopped, ScopeError
 from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, new_span
-from dspynb.redact import told
+from dspynb.redact import redact_values, told
 from dspynb.running.display import attach_view, show
 from dspynb.running.journal import JournalFile
 from dspynb.running.reader import RunReader
@@ -198,7 +198,7 @@ class Run(RunReader):
             span=self.span,
             kind=self.kind,
             name=self.name,
-            inputs=self._inputs,
+            inputs=redact_values(self._inputs),
             settings=self._settings,
             paths=tuple(self.paths.values()),
         )

@@ -1,42 +1,92 @@
-"""``with trace() as t``: the calls that were made inside a block."""
+"""``with trace() as t``: what a program did inside a block, as spans; saved, loaded and read later."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dspynb.errors import InputError
 from dspynb.events import Event, PredictorCalled
-from dspynb.results import Fold, calls_frame
+from dspynb.results import Span, spans_frame, spans_of, tree_html, tree_text
+from dspynb.running.files import open_run
+from dspynb.running.journal import read_journal, write_journal
+from dspynb.running.reader import RunReader
 from dspynb.scope import Block, Layer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Trace", "trace"]
+__all__ = ["Trace", "recorded_events", "trace"]
+
+_MOST_LINES = 100
 
 
 class Trace:
-    """The calls made while a trace was open: ``calls`` (events, in the order in which they ended), ``table()``."""
+    """What was done while a trace was open.
 
-    def __init__(self) -> None:
+    ``spans``: predictor calls, modules, attempts, rows and tools as a tree of records. ``calls``: the events of the
+    predictor calls alone, in the order in which they ended. Shows itself as a tree, in text and in a notebook.
+    """
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.events: list[Event] = []
         self.calls: list[PredictorCalled] = []
+        for event in events:
+            self.emit(event)
 
     def emit(self, event: Event) -> None:
-        """Keep the event if it is a call."""
+        """Keep an event."""
+        self.events.append(event)
         if isinstance(event, PredictorCalled):
             self.calls.append(event)
 
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """One record a span: parents before what happened in them, otherwise by the time they started."""
+        return spans_of(list(self.events))
+
     def table(self) -> pd.DataFrame:
-        """One row a call."""
-        return calls_frame(Fold(self.calls))
+        """One row a span: span, parent, depth, kind, path, inputs, outputs, hint, candidate, score, messages, reply,
+        error, tokens, usd, cached, seconds, started, model, rollout."""
+        return spans_frame(self.spans)
+
+    def tree(self) -> str:
+        """All spans as text, a line each, indented."""
+        return tree_text(self.spans)
+
+    def save(self, path: str | Path) -> None:
+        """Write a file of JSON lines, a header and then the events, for its owner only. What was there is replaced.
+
+        Values that JSON does not know are written as text. Raises JournalError when it cannot be written.
+        """
+        write_journal(Path(path), {"kind": "trace"}, list(self.events))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """A trace from the file that ``save`` wrote, or from a run's file; its spans equal those saved.
+
+        A last line that was cut is dropped. Raises JournalError for a file that is none, is damaged, or is of a newer
+        version.
+        """
+        return cls(read_journal(path)[1])
 
     def __len__(self) -> int:
         return len(self.calls)
 
+    def __repr__(self) -> str:
+        spans = self.spans
+        return f"<Trace: {len(spans)} spans, {len(self.calls)} calls>\n{tree_text(spans, _MOST_LINES)}"
+
+    def _repr_html_(self) -> str:
+        return tree_html(self.spans)
+
 
 class trace(Block):  # noqa: N801  # used as a verb: with dn.trace() as t
-    """``with trace() as t``: collects the calls of the block, of what it awaits and of the tasks it spawns.
+    """``with trace() as t``: collects what is done in the block, in what it awaits and in the tasks it spawns.
 
-    Calls of rewards, metrics and advisors are not the program's and are not in it.
+    Calls of rewards, metrics and advisors are not the program's and are not in it. What outlives the block adds
+    nothing.
     """
 
     def _layer(self) -> Layer:
@@ -45,3 +95,17 @@ class trace(Block):  # noqa: N801  # used as a verb: with dn.trace() as t
     def __enter__(self) -> Trace:
         trace: Trace = super().__enter__().trace
         return trace
+
+
+def recorded_events(recorded: Trace | RunReader | str | Path) -> list[Event]:
+    """The events of a trace, a run, or the file or id of one.
+
+    Raises InputError for anything else, JournalError for a file that cannot be read.
+    """
+    if isinstance(recorded, str | Path):
+        recorded = open_run(recorded)
+    if isinstance(recorded, RunReader):
+        return list(recorded._events)
+    if isinstance(recorded, Trace):
+        return list(recorded.events)
+    raise InputError(f"give a Trace, a Run, or the path of a file of one; got {type(recorded).__name__}")

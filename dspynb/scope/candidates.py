@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from dspynb.errors import InputError, nearest
@@ -12,12 +15,20 @@ from dspynb.scope.core import Block, Layer
 __all__ = ["Part", "candidate", "canonical", "parts_of", "resolve"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Part:
-    """What a candidate says of one predictor; None leaves the predictor's own."""
+    """What a candidate says of one predictor; None leaves the predictor's own. ``id``: a hash of the content, 12 hex
+    digits, the same in every process."""
 
     instruction: str | None = None
     demos: tuple[Mapping[str, Any], ...] | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """Made when it is first asked for, once a Part: demos may be long."""
+        demos = None if self.demos is None else [dict(demo) for demo in self.demos]
+        text = json.dumps([self.instruction, demos], default=repr)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def parts_of(parts: Mapping[str, Any]) -> dict[str, Part]:

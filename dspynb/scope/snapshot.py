@@ -76,8 +76,11 @@ class Snapshot:
 
 
 def snapshot() -> Snapshot:
-    """The scope in force here as a picklable value. Raises ScopeError naming a setting that cannot be pickled."""
+    """The scope in force here as a picklable value. Raises ScopeError naming a setting that cannot be pickled, and in
+    a replay, whose recording stays in its process."""
     scope = current_scope()
+    if "replaying" in scope.settings:
+        raise ScopeError("a replay stays in its process: in another one, models would be asked")
     layers = list(scope.visible())
     candidate: dict[str, Part] = {}
     for layer in reversed(layers):
