@@ -35,9 +35,12 @@ if TYPE_CHECKING:
     from dspynb.modules import MultiChainComparison as MultiChainComparison
     from dspynb.modules import Predict as Predict
     from dspynb.modules import ProgramOfThought as ProgramOfThought
+    from dspynb.modules import ReAct as ReAct
     from dspynb.modules import Refine as Refine
     from dspynb.modules import Replay as Replay
+    from dspynb.modules import Tool as Tool
     from dspynb.modules import majority as majority
+    from dspynb.modules import mcp_tools as mcp_tools
     from dspynb.modules import replay as replay
     from dspynb.running import Run as Run
     from dspynb.running import Trace as Trace
@@ -107,12 +110,25 @@ _HOMES = {
         "MultiChainComparison",
         "Predict",
         "ProgramOfThought",
+        "ReAct",
         "Refine",
         "Replay",
+        "Tool",
         "majority",
+        "mcp_tools",
         "replay",
     ),
-    "dspynb.running": ("Run", "Trace", "export_otel", "history", "last_run", "open_run", "run_sync", "runs", "trace"),
+    "dspynb.running": (
+        "Run",
+        "Trace",
+        "export_otel",
+        "history",
+        "last_run",
+        "open_run",
+        "run_sync",
+        "runs",
+        "trace",
+    ),
     "dspynb.scope": (
         "Budget",
         "candidate",

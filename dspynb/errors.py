@@ -83,6 +83,7 @@ __all__ = [
     "SignatureError",
     "StateError",
     "TooManyFailures",
+    "is_control_flow",
     "nearest",
     "shorten",
 ]
@@ -359,6 +360,13 @@ class ReplayDiverged(RunStopped):
     def __init__(self, message: str, divergence: Any = None, run: Any = None) -> None:
         super().__init__(message, run)
         self.divergence = divergence
+
+
+def is_control_flow(error: BaseException) -> bool:
+    """Whether an error, or one in a group, is to end the work and must not be taken for a failure."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(is_control_flow, error.exceptions))
+    return isinstance(error, asyncio.CancelledError | Halted)
 
 
 class RunInterrupted(asyncio.CancelledError):

@@ -74,7 +74,8 @@ class RunEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanStarted(Event):
-    """A module call or one row of a batch began. ``kind`` is module, search or row; ``name`` its path or type."""
+    """A module call, a tool call or one row of a batch began. ``kind`` is module, search, tool or row; ``name`` its
+    path or type."""
 
     kind: str
     name: str
@@ -84,7 +85,7 @@ class SpanStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanEnded(Event):
-    """A module call or row ended, with outputs or an error."""
+    """A module call, tool call or row ended, with outputs or an error."""
 
     outputs: Mapping[str, Any] | None = None
     error: str | None = None
@@ -138,6 +139,7 @@ class PredictorCalled(Event):
     hint: str | None = None
     candidate: str | None = None
     reply: str | None = None
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
     outputs: Mapping[str, Any] | None = None
     error: str | None = None
     usage: Usage = field(default_factory=Usage)
@@ -244,7 +246,7 @@ def from_json(body: Mapping[str, Any]) -> Event | None:
             raise TypeError(f"{name} is no number")
     if "usage" in known:
         known["usage"] = Usage(**known["usage"])
-    for name in ("messages", "paths"):
+    for name in ("messages", "paths", "tool_calls"):
         if name in known:
             known[name] = tuple(known[name])
     return cls(**known)

@@ -35,6 +35,7 @@ HOMES = {
     "litellm": {"lm"},
     "aiohttp": {"lm"},
     "xllamacpp": {"lm"},
+    "mcp": {"modules"},
     "pandas": {"data", "results", "running", "evaluation", "demo"},
     "opentelemetry": {"running"},
     "optuna": {"optimizers"},
@@ -55,6 +56,7 @@ HEAVY = [
     "anywidget",
     "IPython",
     "opentelemetry",
+    "mcp",
 ]
 
 

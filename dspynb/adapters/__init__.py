@@ -3,6 +3,7 @@
 from dspynb.adapters.base import Adapter, resolve_adapter
 from dspynb.adapters.chat import ChatAdapter
 from dspynb.adapters.json import JSONAdapter
+from dspynb.adapters.native import NativeTools
 from dspynb.adapters.prefill import PrefillAdapter
 
-__all__ = ["Adapter", "ChatAdapter", "JSONAdapter", "PrefillAdapter", "resolve_adapter"]
+__all__ = ["Adapter", "ChatAdapter", "JSONAdapter", "NativeTools", "PrefillAdapter", "resolve_adapter"]

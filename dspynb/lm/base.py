@@ -26,6 +26,7 @@ class LMRequest:
     ``messages``: tuple of ``{"role": ..., "content": ...}``. ``settings``: temperature, max_tokens and the like.
     ``response_format``: a JSON schema the reply must satisfy, where the model can be constrained. ``rollout``: a number
     that makes a new sample of an otherwise equal request; part of the cache key, never sent to a provider.
+    ``tools``: tools that the model may call, in OpenAI's form.
     """
 
     messages: tuple[Message, ...]
@@ -38,8 +39,9 @@ class LMRequest:
 @dataclass(frozen=True, slots=True)
 class LMReply:
     """A model's reply. ``cached`` tells that it was not paid for now; ``raw`` is the provider's own answer, if any;
-    ``reasoning`` the text of its thinking, where it is given; ``completions`` all texts of a request with ``n`` > 1;
-    ``logprobs`` the log probabilities of its tokens, as the provider gives them, where they were asked for."""
+    ``tool_calls`` what it calls, in OpenAI's form; ``reasoning`` the text of its thinking, where it is given;
+    ``completions`` all texts of a request with ``n`` > 1; ``logprobs`` the log probabilities of its tokens, as the
+    provider gives them, where they were asked for."""
 
     text: str
     tool_calls: tuple[Mapping[str, Any], ...] = ()
@@ -55,8 +57,9 @@ class LMReply:
 @runtime_checkable
 class LMProtocol(Protocol):
     """Anything that completes requests. Optional attributes: ``name`` (text), ``adapter`` (the adapter it prefers),
-    ``constrains`` (bool: honours ``response_format``). A model that can tell its reply while it writes it also has
-    ``async stream(request, heard) -> reply``, which calls ``heard(text)`` with each new piece."""
+    ``constrains`` (bool: honours ``response_format``), ``native_tools`` (bool: honours ``tools``). A model that can
+    tell its reply while it writes it also has ``async stream(request, heard) -> reply``, which calls ``heard(text)``
+    with each new piece."""
 
     async def complete(self, request: LMRequest) -> LMReply: ...
 

@@ -14,6 +14,7 @@ from dspynb.lm.endpoint import Endpoint
 from dspynb.lm.flights import Flights
 from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.litellm_engine import LiteLLMEngine
+from dspynb.lm.prices import supports
 from dspynb.redact import is_secret_name, redact_values
 from dspynb.scope import current_scope, setting
 
@@ -32,7 +33,9 @@ class LM:
     ``timeout``: seconds a try may take. ``retries``: tries after the first, for errors that may pass. ``deadline``:
     seconds in all, or None. ``concurrency``: calls at a time; halved when the provider says that it is too much, and
     growing back. ``rpm``, ``tpm``: requests and tokens a minute. ``cache``: whether replies are kept and served again
-    (see also the setting of that name); equal requests under way at the same time are sent once. Other settings
+    (see also the setting of that name); equal requests under way at the same time are sent once. ``native_tools``:
+    whether the model takes descriptions of tools and answers with calls of them; by default yes where it is asked
+    directly, and otherwise where litellm's map of models says so. Other settings
     (``temperature``, ``max_tokens``, …) go with every request, unless a call overrides them.
 
     Raises ConfigurationError for a name without provider or a limit below 1; a call raises ModelError.
@@ -55,6 +58,7 @@ class LM:
         rpm: float | None = None,
         tpm: float | None = None,
         cache: bool = True,
+        native_tools: bool | None = None,
         **settings: Any,
     ) -> None:
         if not isinstance(model, str) or "/" not in model or not all(model.split("/", 1)):
@@ -69,8 +73,15 @@ class LM:
         self._given = {"api_base": api_base, "api_key": api_key, "timeout": timeout}
         self._engine_name = engine
         self._retries, self._deadline, self._limit = retries, deadline, (concurrency, rpm, tpm)
-        self._cache = cache
+        self._cache, self._native_tools = cache, native_tools
         self._make()
+
+    @property
+    def native_tools(self) -> bool:
+        """Whether the model calls tools by itself."""
+        if self._native_tools is not None:
+            return self._native_tools
+        return isinstance(self._engine, DirectEngine) or supports(self.name, "function_calling")
 
     def _make(self) -> None:
         chosen = self._engine_name

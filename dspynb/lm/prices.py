@@ -11,7 +11,7 @@ from typing import Any
 
 from dspynb.data import Usage
 
-__all__ = ["cost"]
+__all__ = ["cost", "supports"]
 
 _FILE = "model_prices_and_context_window_backup.json"
 
@@ -33,6 +33,11 @@ def _prices() -> Mapping[str, Any]:
 def _entry(model: str) -> Mapping[str, Any] | None:
     prices = _prices()
     return prices.get(model) or prices.get(model.split("/", 1)[-1])
+
+
+def supports(model: str, what: str) -> bool:
+    """Whether litellm's map says that a model supports something, such as ``function_calling``."""
+    return bool((_entry(model) or {}).get(f"supports_{what}"))
 
 
 def cost(model: str, usage: Usage) -> float | None:

@@ -40,6 +40,7 @@ class RecordedLM:
         self.path, self.lm, self.strict = path, lm, strict
         self.name = str(getattr(lm, "name", None) or f"recorded/{path.stem}")
         self.adapter = getattr(lm, "adapter", None)
+        self.native_tools = bool(getattr(lm, "native_tools", False))
         self._lock = threading.Lock()
         self._replies: dict[str, dict[str, Any]] = {}
         if path.exists():
@@ -57,6 +58,7 @@ class RecordedLM:
                 body = json.loads(line)
                 self._replies[body["key"]] = body
                 if self.lm is None:
+                    self.native_tools = self.native_tools or "tool_calls" in body
                     self.name, self.adapter = body.get("model", self.name), body.get("adapter", self.adapter)
             except (ValueError, KeyError, TypeError):
                 raise ConfigurationError(f"{self.path}, line {number}: not a recorded reply") from None
@@ -74,7 +76,8 @@ class RecordedLM:
         key = request_key(request)
         if body := self._replies.get(key):
             used = Usage(**body["usage"]).as_cached()
-            return LMReply(body["text"], usage=used, cached=True, finish=body.get("finish"))
+            calls = tuple(body.get("tool_calls", ()))
+            return LMReply(body["text"], calls, used, cached=True, finish=body.get("finish"))
         if self.strict or self.lm is None:
             last = request.messages[-1].get("content") if request.messages else ""
             raise RecordingMiss(
@@ -97,6 +100,8 @@ class RecordedLM:
             "finish": reply.finish,
             "usage": asdict(reply.usage),
         }
+        if request.tools:
+            body["tool_calls"] = [dict(call) for call in reply.tool_calls]
         with self._lock:
             if key not in self._replies:
                 self._replies[key] = body

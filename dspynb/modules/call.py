@@ -15,7 +15,6 @@ from dspynb.lm import LMProtocol, LMReply, LMRequest
 from dspynb.redact import redact_values, told
 from dspynb.running import Calls, remember
 from dspynb.scope import Reading, Scope
-from dspynb.signatures import Signature
 
 __all__ = ["Call", "Listener"]
 
@@ -28,7 +27,7 @@ class Call:
     """What was read from the scope when the call began, and what came of it."""
 
     scope: Scope
-    signature: type[Signature]
+    read: Callable[[Adapter, LMReply], Mapping[str, Any]]  # the outputs in a reply
     uid: str
     path: str
     inputs: Mapping[str, Any]
@@ -47,7 +46,7 @@ class Call:
         self.scope.admit()
         try:
             self.reply = await self._complete(heard)
-            outputs = self.adapter.parse(self.signature, self.reply.text)
+            outputs = self.read(self.adapter, self.reply)
         except ParseError as error:
             named = error.by(self.path)
             self._report(error=named)
@@ -97,6 +96,7 @@ class Call:
             hint=self.reading.hint(),
             candidate=self.reading.candidate and self.reading.candidate.id,
             reply=None if reply is None else reply.text,
+            tool_calls=() if reply is None else reply.tool_calls,
             outputs=outputs,
             error=None if error is None else told(error),
             usage=_spent(error) if reply is None else reply.usage,

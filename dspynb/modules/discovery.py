@@ -74,7 +74,7 @@ def _is_predictor(value: Any) -> bool:
 
 def _parts(value: Any) -> list[tuple[str, Any]] | None:
     """The places inside a value where predictors may be; None for a value that cannot hold any."""
-    if _is_module(value):
+    if callable(getattr(type(value), "submodules", None)):  # a module, or a tool that holds one
         return list(value.submodules())
     if isinstance(value, Mapping):
         return [(f"[{key!r}]", part) for key, part in value.items() if type(part) not in _LEAVES]

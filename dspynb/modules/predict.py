@@ -7,10 +7,10 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Self
 
-from dspynb.adapters import resolve_adapter
+from dspynb.adapters import Adapter, resolve_adapter
 from dspynb.data import Prediction
 from dspynb.errors import DspynbError, InputError, ModelError, ParseError
-from dspynb.lm import LMRequest, resolve_lm
+from dspynb.lm import LMProtocol, LMReply, LMRequest, resolve_lm
 from dspynb.modules.call import Call, Listener
 from dspynb.modules.hidden import warn_of_hidden
 from dspynb.modules.module import Module
@@ -34,6 +34,7 @@ class Predict(Module):
     """
 
     is_predictor = True
+    repairs = True  # whether a reply that cannot be read may be repaired, where the adapter does
 
     def __init__(
         self,
@@ -106,7 +107,7 @@ class Predict(Module):
         try:
             return await call.answer(heard)
         except ParseError as error:
-            if not getattr(call.adapter, "repair", False):
+            if not (self.repairs and getattr(call.adapter, "repair", False)):
                 raise
             return await self._repaired(call, error)
 
@@ -117,6 +118,14 @@ class Predict(Module):
             return await again.answer()
         except ModelError as failed:
             raise error from failed
+
+    def _read(self, adapter: Adapter, reply: LMReply) -> dict[str, Any]:
+        """The outputs in a reply. Raises ParseError."""
+        return adapter.parse(self.signature, reply.text)
+
+    def _fitted(self, adapter: Adapter, lm: LMProtocol) -> Adapter:  # noqa: ARG002
+        """The adapter as this predictor speaks through it to this model."""
+        return adapter
 
     def effective(self, reading: Reading) -> tuple[str, Sequence[Mapping[str, Any]]]:
         """Instruction and demos in force: the signature's, replaced by the predictor's own, then by the scoped
@@ -140,6 +149,7 @@ class Predict(Module):
         replaying = scope.settings.get("replaying")
         lm = resolve_lm(lm) if replaying is None else replaying.model(path, values, lm)
         adapter = resolve_adapter(self.adapter or setting("adapter", scope) or getattr(lm, "adapter", None))
+        adapter = self._fitted(adapter, lm)
         instruction, demos = self.effective(reading)
         try:
             messages = adapter.format(
@@ -158,9 +168,10 @@ class Predict(Module):
             messages=messages,
             settings={**self.settings, **scope.settings.get("sampling", {})},
             response_format=adapter.response_format(self.signature) if constrained else None,
+            tools=getattr(adapter, "tools", ()),
             rollout=scope.settings.get("rollout", 0),
         )
-        return Call(scope, self.signature, self.uid, path, values, reading, lm, adapter, request)
+        return Call(scope, self._read, self.uid, path, values, reading, lm, adapter, request)
 
 
 def _path(scope: Scope, predictor: Predict) -> str:

@@ -79,6 +79,7 @@ class Recording:
         self.root = root
         self.calls = sorted(filter(_has_answer, calls), key=lambda call: call.at - call.seconds)
         self.paths = {call.predictor for call in self.calls}
+        self.native = {call.predictor for call in self.calls if call.tool_calls}  # their model called tools itself
         self._dropped = dropped  # spans of calls in attempts that count for nothing
         self._used: set[int] = set()
         self._lock = threading.Lock()
@@ -130,7 +131,7 @@ def answer(call: PredictorCalled) -> LMReply:
     """The reply as recorded, paid for by no one. Raises the recorded error where there was no reply."""
     if call.reply is None:
         raise _error(call.error or "")
-    return LMReply(call.reply, usage=call.usage.as_cached(), cached=True)
+    return LMReply(call.reply, call.tool_calls, usage=call.usage.as_cached(), cached=True)
 
 
 def _error(told: str) -> Exception:

@@ -116,7 +116,10 @@ class Replaying:
             asked = None if choice is None else resolve_lm(choice)
         except DspynbError:  # of a model that is not to be had here
             asked = None
-        return _Recorded(self, path, inputs, getattr(asked, "name", "recorded"), getattr(asked, "adapter", None))
+        native = getattr(asked, "native_tools", False) or path in self.recording.native
+        return _Recorded(
+            self, path, inputs, getattr(asked, "name", "recorded"), getattr(asked, "adapter", None), native
+        )
 
     async def answer(self, path: str, inputs: Mapping[str, Any], request: LMRequest) -> LMReply:
         """The recorded reply. Raises the recorded error, or ReplayDiverged."""
@@ -177,6 +180,7 @@ class _Recorded:
     inputs: Mapping[str, Any]
     name: str
     adapter: Any
+    native_tools: bool
 
     async def complete(self, request: LMRequest) -> LMReply:
         """The recorded reply."""

@@ -9,6 +9,7 @@ from dspynb.running.run import Run, Work, last_run
 from dspynb.running.signals import foreground
 from dspynb.running.sync import run_sync
 from dspynb.running.tasks import end_tasks
+from dspynb.running.threads import in_thread
 from dspynb.running.tracing import Trace, recorded_events, trace
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "export_otel",
     "foreground",
     "history",
+    "in_thread",
     "last_run",
     "open_run",
     "read_journal",

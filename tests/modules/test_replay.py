@@ -534,3 +534,21 @@ def test_a_stopped_call_has_no_reply_to_give():
     assert not replayed.complete
     assert len(replayed.calls) == 2
     assert [c.error is None for c in replayed.calls] == [True, False]
+
+
+def test_native_tool_calls_are_replayed():
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'}}
+    replies = [dn.LMReply("", (call,)), dn.LMReply("done"), chat(answer="5")]
+    agent = dn.ReAct("question -> answer", [add], native=True)
+
+    async def main():
+        with dn.trace() as t, dn.context(lm=dn.ScriptedLM(replies)):
+            await agent(question="2 + 3")
+        return t
+
+    replayed = replay(asyncio.run(main()), dn.ReAct("question -> answer", [add]))
+    assert replayed.exact
+    assert replayed.prediction.trajectory[0]["observation"] == "5"
