@@ -91,24 +91,13 @@ async def _applied(owner: Module, fn: Callable[[Prediction], Any], prediction: P
 
 def _taken(step: Module, prediction: Prediction) -> dict[str, Any]:
     """Those of the values that the step takes; all of them where that is not known."""
-    names = _input_names(step)
+    names = step.input_names()
     return {n: v for n, v in prediction.items() if names is None or n in names}
-
-
-def _input_names(step: Module) -> Mapping[str, bool] | None:
-    """Input name → whether it must be given; None for a program that takes any."""
-    fields = step._fields("input")
-    if fields is not None:
-        return {name: field.info.is_required() for name, field in fields.items()}
-    parameters = list(inspect.signature(step.forward).parameters.values())
-    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
-        return None
-    return {p.name: p.default is p.empty for p in parameters}
 
 
 def _check_fit(before: Step, after: Step) -> None:
     given = before._fields("output") if isinstance(before, Module) else None
-    wanted = _input_names(after) if isinstance(after, Module) else None
+    wanted = after.input_names() if isinstance(after, Module) else None
     if given is None or wanted is None or not isinstance(after, Module):
         return
     missing = [name for name, required in wanted.items() if required and name not in given]

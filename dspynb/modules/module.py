@@ -68,12 +68,16 @@ class Module:
 
         return await run_batch(self, rows_of(rows), concurrency)
 
-    def input_names(self) -> tuple[str, ...] | None:
-        """The inputs it takes: the parameters of ``forward``. None where they cannot be known (``**inputs``)."""
-        parameters = inspect.signature(self.forward).parameters.values()
-        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    def input_names(self) -> Mapping[str, bool] | None:
+        """The inputs it takes, and whether each must be given: from its signature, else the parameters of ``forward``.
+        None where they cannot be known (``**inputs``)."""
+        fields = self._fields("input")
+        if fields is not None:
+            return {name: field.info.is_required() for name, field in fields.items()}
+        parameters = list(inspect.signature(self.forward).parameters.values())
+        if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
             return None
-        return tuple(p.name for p in parameters if p.kind is not p.VAR_POSITIONAL)
+        return {p.name: p.default is p.empty for p in parameters}
 
     def most_calls(self) -> int:
         """About how many model calls one call of the program makes at most: so many a budget sets aside for a row or

@@ -79,10 +79,6 @@ class Predict(Module):
         """Itself."""
         return [("self", self)]
 
-    def input_names(self) -> tuple[str, ...]:
-        """The signature's inputs."""
-        return tuple(self.signature.input_fields)
-
     def most_calls(self) -> int:
         """The call, and one to repair its reply."""
         return 2

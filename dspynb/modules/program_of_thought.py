@@ -15,7 +15,7 @@ from dspynb.errors import CodeError, ConfigurationError, InputError, SignatureEr
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.modules.sandbox import CodeResult, Limits, check_isolation, run_code
-from dspynb.signatures import Input, Output, Signature, as_signature
+from dspynb.signatures import Field, Input, Output, Signature, as_signature
 
 __all__ = ["ProgramOfThought"]
 
@@ -88,9 +88,8 @@ class ProgramOfThought(Module):
             written = await self.regenerate(**inputs, previous_code=code, error=problem)
         raise AssertionError("the last iteration returns or raises")
 
-    def input_names(self) -> tuple[str, ...]:
-        """The signature's inputs."""
-        return tuple(self.signature.input_fields)
+    def _fields(self, kind: str) -> Mapping[str, Field]:
+        return self.signature.input_fields if kind == "input" else self.signature.output_fields
 
     def most_calls(self) -> int:
         """Those of every code that may be written, and of reading the result."""

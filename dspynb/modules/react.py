@@ -16,7 +16,7 @@ from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.modules.tools import Observation, Tool, named_tools, unknown_tool
 from dspynb.running import end_tasks
-from dspynb.signatures import Signature, as_signature
+from dspynb.signatures import Field, Signature, as_signature
 
 __all__ = ["ReAct"]
 
@@ -63,6 +63,13 @@ class ReAct(Module):
         self.tools = named
         self.max_iterations, self.timeout, self.tool_timeout = max_iterations, timeout, tool_timeout
         self.parallel = parallel
+
+    def most_calls(self) -> int:
+        """A call a turn, and reading the result; those that tools make come on top."""
+        return self.max_iterations + self.extract.most_calls()
+
+    def _fields(self, kind: str) -> Mapping[str, Field]:
+        return self.signature.input_fields if kind == "input" else self.signature.output_fields
 
     def _title(self) -> str:
         return f"{type(self).__name__}({self.signature.describe()})"

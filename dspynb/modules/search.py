@@ -259,10 +259,6 @@ class SearchModule(Module):
     def submodules(self) -> Iterator[tuple[str, Any]]:
         yield "", self.module
 
-    def input_names(self) -> tuple[str, ...] | None:
-        """Those of the program."""
-        return self.module.input_names()
-
     def most_calls(self) -> int:
         """Those of the program in every attempt."""
         return self.plan.n * self.module.most_calls()
