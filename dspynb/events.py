@@ -22,6 +22,7 @@ __all__ = [
     "Event",
     "HintFailed",
     "PredictorCalled",
+    "RolloutEnded",
     "RunEnded",
     "RunStarted",
     "Sink",
@@ -37,6 +38,12 @@ Hint = str | Mapping[str, str] | None
 """A hint as shown: one text for all predictors, or path → text, or none."""
 
 _spans = itertools.count(1)
+
+
+def spans_after(number: int) -> None:
+    """Give out only numbers above this one from now on: a run that is resumed brings its own."""
+    global _spans  # noqa: PLW0603
+    _spans = itertools.count(max(number + 1, next(_spans)))
 
 
 def new_span() -> int:
@@ -121,6 +128,25 @@ class AttemptChosen(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutEnded(Event):
+    """A program was run on a row and scored, or failed. ``repeat`` counts from 0; ``score`` is the first metric's,
+    ``metrics`` holds all by name; ``attempts``: those of searches inside; ``usage``: of the program's calls."""
+
+    row: int
+    repeat: int = 0
+    outputs: Mapping[str, Any] | None = None
+    score: float | None = None
+    feedback: str | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+    seconds: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+    cached: bool = False
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HintFailed(Event):
     """The advisor could not write a hint for this wave; the wave went on without one."""
 
@@ -166,6 +192,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
         AttemptStarted,
         AttemptEnded,
         AttemptChosen,
+        RolloutEnded,
         HintFailed,
         PredictorCalled,
     )

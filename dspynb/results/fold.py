@@ -15,6 +15,7 @@ from dspynb.events import (
     Hint,
     HintFailed,
     PredictorCalled,
+    RolloutEnded,
     RunEnded,
     RunStarted,
     SpanEnded,
@@ -62,6 +63,8 @@ class SpanRow:
     outputs: Mapping[str, Any] | None = None
     error: str | None = None
     done: bool = False
+    score: float | None = None
+    feedback: str | None = None
 
 
 class Fold:
@@ -73,6 +76,7 @@ class Fold:
         self.attempts: dict[int, AttemptRow] = {}
         self.spans: dict[int, SpanRow] = {}
         self.calls: list[PredictorCalled] = []
+        self.rollouts: list[RolloutEnded] = []
         self.notes: list[HintFailed] = []
         self.usage = Usage()
         self._parents: dict[int, int] = {}
@@ -110,10 +114,15 @@ class Fold:
             case SpanEnded():
                 if span := self.spans.get(event.span):
                     span.outputs, span.error, span.done = event.outputs, event.error, True
+            case RolloutEnded():
+                if span := self.spans.get(event.span):
+                    span.outputs, span.error, span.done = event.outputs, event.error, True
+                    span.score, span.feedback = event.score, event.feedback
+                self.rollouts.append(event)
             case HintFailed():
                 self.notes.append(event)
             case RunStarted():
-                self.started = event
+                self.started, self.ended = event, None  # one that was resumed has ended before
             case RunEnded():
                 self.ended = event
                 self._choose_where_unfinished()

@@ -15,6 +15,7 @@ from dspynb.events import (
     Hint,
     PredictorCalled,
     RunEnded,
+    RolloutEnded,
     RunStarted,
     SpanEnded,
     SpanStarted,
@@ -84,7 +85,10 @@ def spans_of(events: Iterable[Event]) -> tuple[Span, ...]:
     for draft in reversed(tree):  # from the leaves up
         leaves = draft.pop("leaves")
         draft["cached"] = bool(leaves) and all(leaves)
-        if leaves and (parent := drafts.get(draft["parent"])):
+        parent = drafts.get(draft["parent"])
+        while parent is not None and parent["kind"] == "call":  # of a repair: a call's usage is its own
+            parent = drafts.get(parent["parent"])
+        if leaves and parent is not None:
             parent["usage"] += draft["usage"]
             parent["leaves"].append(draft["cached"])
     return tuple(Span(**draft) for draft in tree)
@@ -99,7 +103,7 @@ def _take(drafts: dict[int, dict[str, Any]], event: Event) -> None:
             drafts[event.span] = _draft(event, kind, event.name, inputs=event.inputs)
         case AttemptStarted():
             drafts[event.span] = _draft(event, "attempt", f"attempt {event.attempt}", hint=event.hint)
-        case SpanEnded() | AttemptEnded() | RunEnded():
+        case SpanEnded() | AttemptEnded() | RunEnded() | RolloutEnded():
             if draft := drafts.get(event.span):
                 _end(draft, event)
 
@@ -115,15 +119,15 @@ def _call(event: PredictorCalled) -> dict[str, Any]:
     return {**same, "kind": "call", "path": event.predictor, "started": began, "leaves": [event.cached]}
 
 
-def _end(draft: dict[str, Any], event: SpanEnded | AttemptEnded | RunEnded) -> None:
+def _end(draft: dict[str, Any], event: SpanEnded | AttemptEnded | RunEnded | RolloutEnded) -> None:
     draft["seconds"], draft["error"] = event.at - draft["started"], event.error
     if isinstance(event, RunEnded):
         draft["error"] = event.error or (None if event.status == "finished" else event.status)
         return
     draft["outputs"] = event.outputs
-    if isinstance(event, AttemptEnded):
+    if isinstance(event, AttemptEnded | RolloutEnded):
         draft["seconds"], draft["score"] = event.seconds, event.score
-        if event.state == "cancelled":
+        if isinstance(event, AttemptEnded) and event.state == "cancelled":
             draft["error"] = "cancelled"
 
 

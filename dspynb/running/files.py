@@ -14,21 +14,27 @@ from dspynb.scope import setting
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["open_run", "runs"]
+__all__ = ["open_run", "run_file", "runs"]
 
 
 def _folder() -> Path:
     return Path(setting("runs_dir") or ".dspynb/runs")
 
 
-def open_run(which: str | Path) -> RunReader:
-    """A run from its file: an id of ``runs()`` or a path. Raises JournalError when it cannot be read."""
+def run_file(which: str | Path) -> Path:
+    """The file of a run: an id of ``runs()`` or a path. Raises JournalError when there is none."""
     flush_journals()
     path = Path(which)
     if not path.is_file():
         path = _folder() / f"{which}.jsonl"
     if not path.is_file():
         raise JournalError(f"there is no run {str(which)!r}: no such file, and none of that id in {_folder()}")
+    return path
+
+
+def open_run(which: str | Path) -> RunReader:
+    """A run from its file: an id of ``runs()`` or a path. Raises JournalError when it cannot be read."""
+    path = run_file(which)
     header, events = read_journal(path)
     return RunReader(str(header.get("id", path.stem)), events, path=str(path))
 

@@ -23,7 +23,7 @@ from dspynb.errors import JournalError
 from dspynb.events import Event, from_json, to_json
 from dspynb.redact import redact_known
 
-__all__ = ["FORMAT", "JournalFile", "flush_journals", "read_journal", "write_journal"]
+__all__ = ["FORMAT", "JournalFile", "cut_torn_line", "flush_journals", "read_journal", "write_journal"]
 
 FORMAT = 1
 _log = logging.getLogger("dspynb")
@@ -32,10 +32,12 @@ _log = logging.getLogger("dspynb")
 class JournalFile:
     """The file of one run: takes events, writes them soon after, in order. ``failed`` holds the first write error."""
 
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+    def __init__(self, path: Path, header: dict[str, Any] | None) -> None:
+        """``header``: None to go on with a file that is there."""
         self.path = path
         self.failed: OSError | None = None
-        _writer.put(self, {"dspynb": FORMAT, **header})
+        if header is not None:
+            _writer.put(self, {"dspynb": FORMAT, **header})
 
     def emit(self, event: Event) -> None:
         """Queue one event."""
@@ -45,7 +47,7 @@ class JournalFile:
         """Append lines now; called by the writer thread. A disk that fails is logged once and costs the file only."""
         if self.failed is not None:
             return
-        text = redact_known("".join(f"{_line(line)}\n" for line in lines))
+        text = "".join(f"{redact_known(_line(line))}\n" for line in lines)
         try:
             with _open_private(self.path) as stream:
                 stream.write(text.encode("utf-8", "surrogatepass"))
@@ -146,13 +148,22 @@ def write_journal(path: Path, header: dict[str, Any], events: Iterable[Event]) -
     try:
         with _open_private(part) as stream:
             for item in itertools.chain([{"dspynb": FORMAT, **header}], map(to_json, events)):
-                stream.write(f"{_line(item)}\n".encode("utf-8", "surrogatepass"))
+                stream.write(f"{redact_known(_line(item))}\n".encode("utf-8", "surrogatepass"))
         part.replace(path)
     except OSError as error:
         raise JournalError(f"cannot write {path}: {error.strerror}") from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def cut_torn_line(path: Path) -> None:
+    """Take away a last line that was not written to its end, so that the file can be gone on with."""
+    with path.open("rb+") as stream:
+        text = stream.read()
+        whole = text.rfind(b"\n") + 1
+        if whole < len(text):
+            stream.truncate(whole)
 
 
 def read_journal(path: str | Path) -> tuple[dict[str, Any], list[Event]]:

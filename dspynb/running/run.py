@@ -14,11 +14,11 @@ from collections.abc import AsyncIterator, Awaitable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from dspynb.errors import Halted, RunInterrupted, RunStopped, ScopeError
-from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, new_span
+from dspynb.errors import Halted, JournalError, RunInterrupted, RunStopped, ScopeError
+from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, new_span, spans_after
 from dspynb.redact import redact_values, told
 from dspynb.running.display import attach_view, show
-from dspynb.running.journal import JournalFile
+from dspynb.running.journal import JournalFile, cut_torn_line, flush_journals, read_journal
 from dspynb.running.reader import RunReader
 from dspynb.running.signals import foreground
 from dspynb.running.tasks import GRACE
@@ -113,6 +113,26 @@ class Run(RunReader):
                 return
             await asyncio.sleep(0.05)
 
+    @classmethod
+    def resumed(cls, path: Path, kind: str, name: str, inputs: Mapping[str, Any], paths: Mapping[str, str]) -> Run:
+        """A run that goes on with the file of one that ended or was lost: its id, its events, and further ones appended.
+
+        Raises JournalError when the file cannot be read or is of another kind of run.
+        """
+        flush_journals()
+        cut_torn_line(path)
+        header, events = read_journal(path)
+        if header.get("kind") != kind:
+            raise JournalError(f"{path} is the run of {header.get('kind')!r}; only {kind!r} can go on with it")
+        started = next((e for e in events if isinstance(e, RunStarted)), None)
+        run = cls(kind, name, inputs, paths, started.settings if started else {})
+        run._id, run._events, run.path = str(header.get("id", path.stem)), events, str(path)
+        spans_after(max((e.span for e in events), default=0))
+        run.span = started.span if started else new_span()
+        run._journal = JournalFile(path, None)
+        run.listen(run._journal)
+        return run
+
     def _open_journal(self) -> None:
         folder = setting("runs_dir")
         if folder is None:
@@ -192,7 +212,7 @@ class Run(RunReader):
 
     def _begin(self) -> None:
         _last.append(self)
-        if self.kind != "call":
+        if self.kind != "call" and self._journal is None:
             self._open_journal()
         started = RunStarted(
             span=self.span,

@@ -126,7 +126,7 @@ class RunState:
         late = {span.span for span in spans[:MOST_ROWS]}
         shown = spans[:MOST_ROWS] + [span for span in failed if span.span not in late][:MOST_FAILED]
         chosen = {key: next((a for a in tried if a.best), None) for key, tried in attempts.items()}
-        scores = [a.score for a in chosen.values() if a and a.score is not None]
+        scores = [score for span in spans if (score := _score(span, chosen.get(span.span))) is not None]
         rows = [_batch_row(i, span, attempts.get(span.span, []), chosen.get(span.span)) for i, span in enumerate(shown)]
         mean = sum(scores) / len(scores) if scores else None
         done = sum(span.done for span in spans)
@@ -199,10 +199,15 @@ def _batch_row(order: int, span: SpanRow, attempts: list[AttemptRow], chosen: At
     row = _blank(str(span.span), order, str(span.row if span.row is not None else order))
     row["state"] = "failed" if span.error else "done" if span.done else "running"
     row["about"], row["outputs"], row["error"] = named(span.inputs), named(span.outputs), clip(span.error or "")
-    row["score"] = chosen.score if chosen else None
+    row["score"], row["feedback"] = _score(span, chosen), clip(span.feedback or "")
     row["tokens"] = sum(attempt.usage.tokens for attempt in attempts)
     row["detail"] = attempts_detail(attempts)
     return row
+
+
+def _score(span: SpanRow, chosen: AttemptRow | None) -> float | None:
+    """A row's score: the metric's, else that of the attempt that was chosen in it."""
+    return span.score if span.score is not None else chosen.score if chosen else None
 
 
 def _call(order: int, call: PredictorCalled) -> Row:

@@ -1,0 +1,235 @@
+"""Evaluate: a program over rows, scored by a metric."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dspynb.data import Example, rows_of
+from dspynb.errors import ConfigurationError, Halted, InputError, nearest
+from dspynb.evaluation.evaluation import Evaluation
+from dspynb.evaluation.rollouts import Rollout, run_rollout
+from dspynb.evaluation.splitting import fingerprint
+from dspynb.events import RolloutEnded
+from dspynb.modules import Module
+from dspynb.modules.batch import inputs_of
+from dspynb.modules.pool import checked_width, run_pool
+from dspynb.modules.scoring import Scorer
+from dspynb.running import Run, run_sync
+from dspynb.running.files import run_file
+from dspynb.scope import Allowance, Budget, Layer, Meter, current_scope
+
+__all__ = ["Evaluate", "EvaluateWork", "Table", "evaluate", "table_of"]
+
+Metric = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows to evaluate on, and the index their frame had."""
+
+    rows: Sequence[Example]
+    index: Sequence[Any]
+    fingerprint: str
+
+
+def table_of(rows: Any) -> Table:
+    """Rows from a DataFrame, or a list of dicts or Examples. Raises InputError."""
+    listed = rows_of(rows)
+    if not listed:
+        raise InputError("there are no rows to evaluate on")
+    index = list(rows.index) if hasattr(rows, "index") and hasattr(rows, "columns") else list(range(len(listed)))
+    return Table(listed, index, fingerprint(listed))
+
+
+class Evaluate:
+    """Runs a program on rows and scores each: ``await Evaluate(metric)(program, rows)`` gives an Evaluation.
+
+    ``metric(row, prediction) -> float | bool | Score``, sync or async; it gets ``trace=`` if it has that parameter. A
+    dict or list of metrics is scored together; the first is the score. ``inputs``: names of the columns that the
+    program gets (default: those it takes; the others are labels). ``concurrency``: rows at a time (default: the
+    setting, 32). ``repeats``: rollouts of every row. ``failure_score``: what a row counts that failed, in the mean.
+    ``max_errors``: rows that may fail before no further row starts. ``budget``: of this evaluation.
+
+    Raises ConfigurationError for settings out of range, InputError for rows that do not fit the program.
+    """
+
+    def __init__(
+        self,
+        metric: Metric | Mapping[str, Metric] | Sequence[Metric],
+        *,
+        inputs: Sequence[str] | None = None,
+        concurrency: int | None = None,
+        repeats: int = 1,
+        failure_score: float = 0.0,
+        max_errors: int | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        self.metrics = _scorers(metric)
+        for name, value, least in (("repeats", repeats, 1), ("max_errors", max_errors, 0)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise ConfigurationError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if isinstance(failure_score, bool) or not isinstance(failure_score, int | float) or math.isnan(failure_score):
+            raise ConfigurationError(f"failure_score must be a number, got {failure_score!r}")
+        if budget is not None and not isinstance(budget, Budget):
+            raise ConfigurationError(f"budget must be a dn.Budget, got {type(budget).__name__}")
+        self.inputs = None if inputs is None else tuple(inputs)
+        self.concurrency, self.repeats, self.failure_score = concurrency, repeats, float(failure_score)
+        self.max_errors, self.budget = max_errors, budget
+
+    async def __call__(self, program: Module, rows: Any) -> Evaluation:
+        """Evaluate, with a live view in a notebook; inside another run, as part of it."""
+        work = EvaluateWork(self, program, table_of(rows))
+        if current_scope().open_run is not None:
+            return await work()
+        return await self._run(work).watched(work)  # type: ignore[no-any-return]
+
+    def start(self, program: Module, rows: Any) -> Run:
+        """The same work as a handle: returns at once; display it, stop it, await it."""
+        work = EvaluateWork(self, program, table_of(rows))
+        return self._run(work).start(work)
+
+    def run_sync(self, program: Module, rows: Any) -> Evaluation:
+        """The same, waited for: for scripts."""
+        return run_sync(lambda: self(program, rows))
+
+    def resume(self, run: str | Path, program: Module, rows: Any, *, retry_failed: bool = False) -> Run:
+        """Go on with a run that was stopped or lost, by its id or path: only rows that its file lacks are run.
+
+        ``retry_failed``: also those that failed. Raises ConfigurationError, naming what differs, when program, rows or
+        settings are not those of the run; JournalError when its file cannot be read.
+        """
+        work = EvaluateWork(self, program, table_of(rows))
+        resumed = Run.resumed(run_file(run), "evaluate", program._title(), work.described(), _paths(program))
+        _check_same(resumed._settings, work.settings())
+        for event in resumed._events:
+            if isinstance(event, RolloutEnded) and not (retry_failed and event.error):
+                work.done[event.row, event.repeat] = Rollout(event)
+        return resumed.start(work)
+
+    def _run(self, work: EvaluateWork) -> Run:
+        program = work.program
+        return Run("evaluate", program._title(), work.described(), _paths(program), work.settings())
+
+
+class EvaluateWork:
+    """An evaluation as the work of a run. When it is halted, the rows so far are its result."""
+
+    def __init__(self, plan: Evaluate, program: Module, table: Table) -> None:
+        if not isinstance(program, Module):
+            raise InputError(f"the program must be a dn.Module such as dn.Predict(...), got {type(program).__name__}")
+        self.plan, self.program, self.table = plan, program, table
+        self.names = _check_columns(program, table, plan.inputs)
+        self.done: dict[tuple[int, int], Rollout] = {}
+        self._errors = 0
+        width = checked_width(plan.concurrency)
+        self.pool = run_pool(len(table.rows) * plan.repeats, width, program.most_calls(), self._step)
+
+    async def __call__(self) -> Evaluation:
+        """The evaluation of all rows."""
+        meter = contextlib.nullcontext() if self.plan.budget is None else Layer(None, funds=Meter(self.plan.budget))
+        try:
+            with meter:
+                await self.pool
+        except Halted:
+            if not self.done:
+                raise
+            if current_scope().open_run is not None and self.plan.budget is None:
+                raise  # the budget is not ours: whoever holds it decides
+        return self.partial()
+
+    def partial(self) -> Evaluation:
+        """The rows so far."""
+        return Evaluation(self.table, self.done, self.plan, self.names, run=current_scope().open_run)
+
+    async def _step(self, number: int, funds: Allowance | None) -> None:
+        repeat, row = divmod(number, len(self.table.rows))
+        if (row, repeat) in self.done:
+            return
+        example = self.table.rows[row]
+        inputs = inputs_of(self.program, example, self.names)
+        rollout = await run_rollout(
+            self.program, example, inputs, self.plan.metrics, number=row, repeat=repeat, funds=funds
+        )
+        self.done[row, repeat] = rollout
+        self._errors += rollout.ended.error is not None
+        if self.plan.max_errors is not None and self._errors > self.plan.max_errors:
+            self.pool.stop()
+
+    def described(self) -> dict[str, Any]:
+        """What the run's record says of its inputs."""
+        return {"rows": len(self.table.rows) * self.plan.repeats}
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for a run to be gone on with."""
+        plan = self.plan
+        return {
+            "metric": ", ".join(plan.metrics),
+            "repeats": plan.repeats,
+            "failure_score": plan.failure_score,
+            "inputs": list(self.names) if self.names is not None else None,
+            "data": self.table.fingerprint,
+            "program": program_fingerprint(self.program),
+        }
+
+
+async def evaluate(program: Module, rows: Any, metric: Any, **settings: Any) -> Evaluation:
+    """``await evaluate(program, rows, metric)``: see Evaluate for the settings and the errors."""
+    return await Evaluate(metric, **settings)(program, rows)
+
+
+def program_fingerprint(program: Module) -> str:
+    """16 hex digits of the program's predictors: paths, signatures, instructions and demos."""
+    state = json.dumps(program.dump_state()["predictors"], sort_keys=True, default=repr)
+    return hashlib.sha256(f"{program._title()} {state}".encode()).hexdigest()[:16]
+
+
+def _scorers(metric: Any) -> dict[str, Scorer]:
+    if isinstance(metric, Mapping):
+        found = {str(name): Scorer(fn, "metric") for name, fn in metric.items()}
+    elif isinstance(metric, list | tuple):
+        listed = [Scorer(fn, "metric") for fn in metric]
+        found = {scorer.name: scorer for scorer in listed}
+        if len(found) < len(listed):
+            raise ConfigurationError("two metrics have the same name; give a dict of name to metric")
+    else:
+        scorer = Scorer(metric, "metric")
+        found = {scorer.name: scorer}
+    if not found:
+        raise ConfigurationError("give at least one metric: a function of (row, prediction)")
+    return found
+
+
+def _check_columns(program: Module, table: Table, names: Sequence[str] | None) -> Sequence[str] | None:
+    """The names of the inputs, where they are known. Raises InputError for one that no row has."""
+    wanted = program.input_names() if names is None else dict.fromkeys(names, True)
+    if wanted is None or (names is None and table.rows[0].input_names is not None):
+        return None if names is None else names
+    there = {name for row in table.rows for name in row}
+    for name, required in wanted.items():
+        if required and name not in there:
+            raise InputError(
+                f"the rows have no {name!r}, which {program._title()} takes.{nearest(name, there)} "
+                f"They have: {', '.join(sorted(there))}"
+            )
+    return [name for name in wanted if name in there]
+
+
+def _paths(program: Module) -> dict[str, str]:
+    return {predictor.uid: path for path, predictor in program.named_predictors()}
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    differs = [f"{name} ({before.get(name)!r} then, {now[name]!r} now)" for name in now if before.get(name) != now[name]]
+    if differs:
+        raise ConfigurationError(
+            f"the run cannot be gone on with, since these differ: {', '.join(differs)}. Start a new one instead"
+        )
+
+

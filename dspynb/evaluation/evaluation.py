@@ -1,0 +1,206 @@
+"""Evaluation: what came of a program on rows, as a table, a score with its interval, and the rows to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dspynb.data import Prediction, Usage
+from dspynb.errors import InputError, shorten
+from dspynb.evaluation.statistics import Interval, mean_interval
+from dspynb.events import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from dspynb.evaluation.evaluate import Evaluate, Table
+    from dspynb.evaluation.rollouts import Rollout
+
+__all__ = ["Evaluation"]
+
+_FIRST = ("repeat",)
+_LAST = ("score", "feedback", "error", "attempts", "tokens", "usd", "seconds", "cached")
+_SHOWN = 10
+
+
+class Evaluation:
+    """A program's results on rows. ``table``: one row a rollout; ``score``: the mean with its 95 % interval.
+
+    ``float(evaluation)`` and ``float(evaluation.score)`` are the mean. ``predictions`` and ``exceptions`` go by row,
+    None where there is none. Rows that failed count as ``failure_score`` in the mean, and are in ``errors``.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        done: Mapping[tuple[int, int], Rollout],
+        plan: Evaluate,
+        inputs: Sequence[str] | None,
+        run: Any = None,
+    ) -> None:
+        self.rows, self.run, self.metrics = table.rows, run, list(plan.metrics)
+        self.failure_score, self.repeats, self.total = plan.failure_score, plan.repeats, len(table.rows) * plan.repeats
+        self._index, self._inputs = table.index, inputs
+        self._done = dict(sorted(done.items(), key=lambda item: (item[0][1], item[0][0])))
+
+    # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a rollout that has ended, with the index of the rows that were given: inputs and labels, outputs,
+        the parts of the score, other metrics, then score, feedback, error, attempts, tokens, usd, seconds, cached.
+
+        A label and an output of one name are ``expected_…`` and ``predicted_…``; so are names of the columns above.
+        Cells hold what a run file holds: a pydantic output is a dict, a date its text. ``repeat`` only with repeats.
+        """
+        import pandas as pd
+
+        records = [rollout.ended for rollout in self._done.values()]
+        own = set(_LAST + _FIRST)
+        given = list(dict.fromkeys(name for row in self.rows for name in row))
+        outputs = list(dict.fromkeys(name for record in records for name in record.outputs or ()))
+        parts = list(dict.fromkeys(name for record in records for name in record.parts))
+        labels = {name: f"expected_{name}" if name in own or name in outputs else name for name in given}
+        shown = {name: f"predicted_{name}" if name in own or name in given else name for name in outputs}
+        used = {*labels.values(), *shown.values(), *own}
+        part_of = {name: f"part_{name}" if name in used else name for name in parts}
+        others = {name: f"metric_{name}" if name in used | set(part_of.values()) else name for name in self.metrics[1:]}
+        cells: dict[str, list[Any]] = {"repeat": [r.repeat for r in records]} if self.repeats > 1 else {}
+        cells |= {label: [plain(self.rows[r.row].get(name)) for r in records] for name, label in labels.items()}
+        cells |= {label: [plain((r.outputs or {}).get(name)) for r in records] for name, label in shown.items()}
+        cells |= {label: [r.parts.get(name) for r in records] for name, label in part_of.items()}
+        cells |= {label: [r.metrics.get(name) for r in records] for name, label in others.items()}
+        cells |= {"score": [self._counted(r) for r in records]}
+        cells |= {name: [getattr(r, name) for r in records] for name in ("feedback", "error", "attempts")}
+        cells |= {"tokens": [r.usage.tokens for r in records], "usd": [r.usage.usd for r in records]}
+        cells |= {"seconds": [r.seconds for r in records], "cached": [r.cached for r in records]}
+        frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in cells.items()})
+        frame.index = pd.Index([self._index[r.row] for r in records])
+        numbers = {"score": float, "attempts": int, "tokens": int, "usd": float, "seconds": float, "cached": bool}
+        return frame.astype(numbers)
+
+    def _counted(self, record: Any) -> float:
+        return float(self.failure_score if record.error is not None else record.score)
+
+    def _by_row(self, attribute: str) -> list[Any]:
+        found = [getattr(self._done.get((i, 0)), attribute, None) for i in range(len(self.rows))]
+        return found
+
+    @property
+    def predictions(self) -> list[Prediction | None]:
+        """The prediction of each row (of its first repeat); None where it failed or was not run here."""
+        return self._by_row("prediction")
+
+    @property
+    def exceptions(self) -> list[Exception | None]:
+        """The error of each row (of its first repeat); None where there is none."""
+        return self._by_row("error")
+
+    @property
+    def errors(self) -> pd.DataFrame:
+        """The rows of the table that failed."""
+        return self.table[self.table.error.notna()]
+
+    def worst(self, n: int = 5) -> pd.DataFrame:
+        """The ``n`` rows that scored lowest, the lowest first. Raises InputError for ``n`` below 1."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise InputError(f"worst(n) takes a whole number of at least 1, got {n!r}")
+        return self.table.sort_values("score", kind="stable").head(n)
+
+    @property
+    def by_row(self) -> pd.DataFrame:
+        """One row for each row given: the mean of its repeats, their variance (sample; None for one) and number."""
+        import pandas as pd
+
+        scores = self._scores_by_row()
+        variance = [_variance(values) for values in scores.values()]
+        cells = {
+            "mean": [sum(values) / len(values) for values in scores.values()],
+            "variance": pd.Series(variance, dtype=float).tolist(),
+            "n": [len(values) for values in scores.values()],
+        }
+        return pd.DataFrame(cells, index=pd.Index([self._index[row] for row in scores]))
+
+    def _scores_by_row(self, metric: str | None = None) -> dict[int, list[float]]:
+        found: dict[int, list[float]] = {}
+        for (row, _), rollout in sorted(self._done.items()):
+            record = rollout.ended
+            value = self._counted(record) if metric is None or record.error else record.metrics[metric]
+            found.setdefault(row, []).append(value if record.error is None else self.failure_score)
+        return found
+
+    # ── scores ────────────────────────────────────────────────────────────────────────────────────────────────────
+    @cached_property
+    def score(self) -> Interval:
+        """The mean score with its 95 % interval: over rows, each with the mean of its repeats. Raises InputError when
+        no row has ended."""
+        return self._interval(None)
+
+    @property
+    def scores(self) -> dict[str, Interval]:
+        """The mean of every metric, by its name."""
+        return {name: self.score if name == self.metrics[0] else self._interval(name) for name in self.metrics}
+
+    def _interval(self, metric: str | None) -> Interval:
+        means = [sum(values) / len(values) for values in self._scores_by_row(metric).values()]
+        if not means:
+            raise InputError("no row has ended yet, so there is no score")
+        return mean_interval(means)
+
+    def __float__(self) -> float:
+        return float(self.score)
+
+    @property
+    def usage(self) -> Usage:
+        """What the program's calls cost."""
+        return sum((rollout.ended.usage for rollout in self._done.values()), Usage())
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    # ── showing and keeping ───────────────────────────────────────────────────────────────────────────────────────
+    def summary(self) -> str:
+        """In one line: the score, how many rows, how many failed, what it cost."""
+        if not self._done:
+            return f"no row of {self.total:,} has ended"
+        failed = sum(rollout.ended.error is not None for rollout in self._done.values())
+        rows = f"{len(self):,} rows" if len(self) == self.total else f"{len(self):,} of {self.total:,} rows"
+        told = [f"{self.metrics[0]} {self.score}", rows]
+        if failed:
+            told.append(f"{failed:,} failed, counted as {self.failure_score:g}")
+        usage = self.usage
+        told += [f"{usage.calls:,} calls"] + ([f"{usage.tokens:,} tokens"] if usage.tokens else [])
+        told += [f"${usage.usd:.4f}"] if usage.usd else []
+        return ", ".join(told)
+
+    def __repr__(self) -> str:
+        return f"<Evaluation: {self.summary()}>"
+
+    def _repr_html_(self) -> str:
+        if not self._done:
+            return f"<p>{escape(self.summary())}</p>"
+        more = f"<p>… {len(self) - _SHOWN:,} more rows in <code>.table</code></p>" if len(self) > _SHOWN else ""
+        shown = self.table.head(_SHOWN).map(lambda value: shorten(value, 200) if isinstance(value, str) else value)
+        return f"<p>{escape(self.summary())}</p>{shown.to_html(escape=True, na_rep='')}{more}"
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """A histogram of the rows' scores, with the mean. Draws into ``ax``, or a new figure; returns the Axes."""
+        from dspynb.evaluation.plots import histogram
+
+        return histogram(self, ax)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table: ``.csv``, ``.jsonl``, ``.json`` or ``.parquet``. Raises InputError for another ending."""
+        from dspynb.evaluation.saving import save_table
+
+        return save_table(self.table, Path(path))
+
+
+def _variance(values: Sequence[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    mean = sum(values) / len(values)
+    return sum((value - mean) ** 2 for value in values) / (len(values) - 1)

@@ -1,0 +1,119 @@
+"""One rollout: a program on a row, scored, as one record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dspynb.data import Example, Prediction, Score, Usage
+from dspynb.errors import Halted
+from dspynb.events import AttemptEnded, Event, PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
+from dspynb.modules import Module
+from dspynb.modules.pool import caught
+from dspynb.modules.scoring import Scorer
+from dspynb.redact import redact_values, told
+from dspynb.scope import Allowance, Layer, Scope, current_scope
+
+__all__ = ["Rollout", "run_rollout"]
+
+
+@dataclass(slots=True)
+class Rollout:
+    """What came of one: the record that is kept, and the prediction or error itself (none where it was read back)."""
+
+    ended: RolloutEnded
+    prediction: Prediction | None = None
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class _Heard:
+    """The calls of the program, and how many attempts were made in it."""
+
+    calls: list[PredictorCalled] = field(default_factory=list)
+    attempts: int = 0
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, PredictorCalled):
+            self.calls.append(event)
+        elif isinstance(event, AttemptEnded) and event.state != "cancelled":
+            self.attempts += 1
+
+    @property
+    def usage(self) -> Usage:
+        return sum((call.usage for call in self.calls), Usage())
+
+
+async def run_rollout(
+    program: Module,
+    row: Example,
+    inputs: Mapping[str, Any],
+    metrics: Mapping[str, Scorer],
+    *,
+    number: int,
+    repeat: int = 0,
+    funds: Allowance | None = None,
+) -> Rollout:
+    """Run the program on a row and score it with each metric; the first is the score. What fails is part of the result;
+    Halted and cancellations pass. The program runs with rollout ``repeat``."""
+    scope, span, began = current_scope(), new_span(), time.perf_counter()
+    scope.take(0, metric_calls=1)
+    parent, name = scope.open_span, f"row {number}" + (f", repeat {repeat}" if repeat else "")
+    given = redact_values(row.to_dict())
+    scope.emit(SpanStarted(span=span, parent=parent, kind="row", name=name, inputs=given, row=number))
+    heard, scores = _Heard(), dict[str, Score]()
+    prediction, error = None, None
+    try:
+        with _layer(scope, name, span, heard, funds, repeat):
+            result = await caught(program(**inputs))
+            if isinstance(result, Exception):
+                error = result
+            else:
+                prediction = result
+                error = await _score(row, prediction, metrics, heard.calls, scores)
+    except Halted:
+        scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
+        raise
+    first = next(iter(scores.values()), None) if error is None else None
+    ended = RolloutEnded(
+        span=span,
+        parent=parent,
+        row=number,
+        repeat=repeat,
+        outputs=None if prediction is None else prediction.to_dict(),
+        score=None if first is None else first.value,
+        feedback=None if first is None else first.feedback,
+        parts={} if first is None else first.parts,
+        metrics={name: score.value for name, score in scores.items()} if len(metrics) > 1 else {},
+        error=None if error is None else told(error),
+        seconds=time.perf_counter() - began,
+        usage=heard.usage,
+        cached=bool(heard.calls) and all(call.cached for call in heard.calls),
+        attempts=heard.attempts,
+    )
+    scope.emit(ended)
+    return Rollout(ended, prediction, error)
+
+
+def _layer(scope: Scope, name: str, span: int, heard: _Heard, funds: Allowance | None, repeat: int) -> Layer:
+    # Repeats are samples of their own; so are those of an evaluation inside an attempt, which has a rollout already.
+    rollout = int(scope.settings.get("rollout", 0)) + repeat
+    return Layer(name, span=span, trace=heard, funds=funds, settings={"rollout": rollout} if repeat else None)
+
+
+async def _score(
+    row: Example,
+    prediction: Prediction,
+    metrics: Mapping[str, Scorer],
+    calls: Sequence[PredictorCalled],
+    scores: dict[str, Score],
+) -> Exception | None:
+    """Fill in the scores; the first metric that fails ends it with its error."""
+    for name, metric in metrics.items():
+        result = await caught(metric(row, prediction, trace=calls))
+        if isinstance(result, Exception):
+            return result
+        scores[name] = result
+    return None
