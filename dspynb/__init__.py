@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from dspynb.lm import LocalLM as LocalLM
     from dspynb.lm import ScriptedLM as ScriptedLM
     from dspynb.lm import recorded as recorded
+    from dspynb.media import File as File
+    from dspynb.media import Image as Image
     from dspynb.modules import BestOfN as BestOfN
     from dspynb.modules import ChainOfThought as ChainOfThought
     from dspynb.modules import Module as Module
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from dspynb.signatures import Reasoning as Reasoning
     from dspynb.signatures import Signature as Signature
     from dspynb.signatures import augment as augment
+    from dspynb.turns import History as History
 
 __version__ = "0.1.0"
 
@@ -102,6 +105,10 @@ _HOMES = {
         "LocalLM",
         "ScriptedLM",
         "recorded",
+    ),
+    "dspynb.media": (
+        "File",
+        "Image",
     ),
     "dspynb.modules": (
         "BestOfN",
@@ -150,6 +157,7 @@ _HOMES = {
         "Signature",
         "augment",
     ),
+    "dspynb.turns": ("History",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [*sorted(_HOME_OF), "__version__"]  # noqa: PLE0604

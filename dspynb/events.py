@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 from dspynb.data import Usage
+from dspynb.media import told_url
+from dspynb.turns import History
 
 __all__ = [
     "EVENT_TYPES",
@@ -240,18 +242,22 @@ def _thoroughly(value: Any) -> Any:
     from pydantic_core import to_jsonable_python
 
     try:
-        still = _without_iterators(value)
+        still = _writable(value)
         return to_jsonable_python(still, fallback=_told, inf_nan_mode="constants", bytes_mode="base64")
     except Exception:  # circular, too deep, or of a type that fails to show itself: the other values are kept
         return {str(k): plain(v) for k, v in value.items()} if isinstance(value, Mapping) else _told(value)
 
 
-def _without_iterators(value: Any) -> Any:
-    """The value with iterators replaced by their text: to write them out would use them up."""
+def _writable(value: Any) -> Any:
+    """The value with iterators replaced by their text (to write them out would use them up), and data URLs too."""
+    if isinstance(value, str):
+        return told_url(value) if value.startswith("data:") and ";base64," in value[:200] else value
     if isinstance(value, Mapping):
-        return {key: _without_iterators(item) for key, item in value.items()}
+        return {key: _writable(item) for key, item in value.items()}
+    if isinstance(value, History):
+        return [_writable(turn) for turn in value.to_list()]
     if isinstance(value, list | tuple):
-        return [_without_iterators(item) for item in value]
+        return [_writable(item) for item in value]
     return _told(value) if hasattr(value, "__next__") else value
 
 

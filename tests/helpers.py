@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dspynb as dn
+from dspynb.running.journal import flush_journals
 
 
 class Caption(dn.Signature):
@@ -46,3 +49,9 @@ def scores(*values, feedback=None):
         return dn.Score(left.pop(0), feedback=feedback)
 
     return reward
+
+
+def journal(run):
+    """The text of a run's file."""
+    flush_journals()
+    return Path(run.path).read_text()

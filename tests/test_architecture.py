@@ -17,6 +17,7 @@ LAYERS = [
     ["errors"],
     ["redact"],
     ["data"],
+    ["media", "turns"],
     ["events"],
     ["scope", "signatures", "results"],
     ["running"],

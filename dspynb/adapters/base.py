@@ -1,25 +1,31 @@
 """What an adapter is, and the steps all adapters share.
 
-A request is: a system message (``format_system``), demos as pairs of turns, and the inputs as the last user message
-(``format_input``). The instruction comes per call, so that a hint or a candidate never has to be written anywhere.
+A request is: a system message (``format_system``), demos as pairs of turns, past turns of a conversation likewise, and
+the inputs as the last user message (``format_input``): what changes most stands last, so that providers' prefix caches
+hit. The instruction comes per call, so that a hint or a candidate never has to be written anywhere.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from dspynb.adapters.values import to_text
-from dspynb.errors import ConfigurationError, ParseError, nearest
+from dspynb.adapters.keys import Frozen
+from dspynb.adapters.values import output_text, to_text
+from dspynb.errors import ConfigurationError, InputError, ParseError, nearest
+from dspynb.media import Medium
 from dspynb.signatures import Field, Signature
+from dspynb.turns import History
 
-__all__ = ["Adapter", "resolve_adapter"]
+__all__ = ["Adapter", "Content", "content", "inputs_of", "resolve_adapter", "shown", "shown_outputs"]
 
 Messages = tuple[Mapping[str, Any], ...]
 _LONGEST_SHOWN = 8000
 """Characters of an unreadable reply that are sent back with it."""
+Content = str | list[dict[str, Any]]
+"""Of a message: text; or text and media as parts, in OpenAI's form."""
 
 
 class Adapter(ABC):
@@ -40,13 +46,13 @@ class Adapter(ABC):
     @abstractmethod
     def format_input(
         self, signature: type[Signature], inputs: Mapping[str, Any], *, instruction: str, hint: str | None = None
-    ) -> str:
+    ) -> Content:
         """A user message: the inputs, and at its end a hint given as a field. ``instruction`` is the effective one, for
-        adapters that repeat it here."""
+        adapters that repeat it here. A list of parts where an input is an image or file, else text."""
 
     @abstractmethod
     def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
-        """A reply with these outputs, as ``parse`` reads it: used for demos."""
+        """A reply with these outputs, as ``parse`` reads it: used for demos and past turns."""
 
     @abstractmethod
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
@@ -66,23 +72,22 @@ class Adapter(ABC):
         demos: Sequence[Mapping[str, Any]] = (),
         hint: str | None = None,
     ) -> Messages:
-        """All messages of a request. ``instruction`` overrides the signature's for this call."""
+        """All messages of a request. ``instruction`` overrides the signature's for this call.
+
+        Raises InputError naming the past turn that is not one of the signature.
+        """
         told = signature.instruction if instruction is None else instruction
-        turns: list[dict[str, Any]] = [{"role": "system", "content": _system(self, signature, told)}]
-        for demo in demos:
-            turns += [
-                {"role": "user", "content": self.format_input(signature, demo, instruction=told)},
-                {"role": "assistant", "content": self.format_output(signature, demo)},
-            ]
+        system = {"role": "system", "content": _system(self, signature, told)}
+        past = _past(self, signature, inputs, told)
         asked = self.format_input(signature, inputs, instruction=told, hint=hint)
-        turns.append({"role": "user", "content": asked})
-        return (*turns, *self.opening(signature))
+        last = {"role": "user", "content": asked}
+        return (system, *_demos(self, signature, told, demos), *past, last, *self.opening(signature))
 
     def format_repair(self, signature: type[Signature], messages: Messages, error: ParseError) -> Messages:
         """The request once more, followed by the reply that could not be read and what was wrong with it."""
         opening = self.opening(signature)
         asked = messages[: len(messages) - len(opening)]
-        said = "".join(message["content"] for message in opening) + error.raw
+        said = "".join(str(message["content"]) for message in opening) + error.raw
         if len(said) > _LONGEST_SHOWN:
             said = f"{said[: _LONGEST_SHOWN // 2]} … {said[-_LONGEST_SHOWN // 2 :]}"
         at = f" (field `{error.field}`)" if error.field else ""
@@ -108,9 +113,98 @@ def _system(adapter: Adapter, signature: type[Signature], instruction: str) -> s
     return adapter.format_system(signature, instruction)
 
 
-def shown(fields: Mapping[str, Field], values: Mapping[str, Any]) -> list[tuple[Field, str]]:
-    """The fields that have a value, with its text."""
-    return [(field, to_text(field, values[name])) for name, field in fields.items() if values.get(name) is not None]
+def _turns(
+    adapter: Adapter, signature: type[Signature], instruction: str, rows: Iterable[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Two messages a row: what was asked, and the reply."""
+    for row in rows:
+        yield {"role": "user", "content": adapter.format_input(signature, row, instruction=instruction)}
+        yield {"role": "assistant", "content": adapter.format_output(signature, row)}
+
+
+def _demos(
+    adapter: Adapter, signature: type[Signature], instruction: str, demos: Sequence[Mapping[str, Any]]
+) -> Iterable[dict[str, Any]]:
+    """Written once for equal demos, as long as all their values are plain ones, whose equality is known to be safe."""
+    if not demos:
+        return ()
+    frozen = Frozen.of(demos)
+    if frozen is None:
+        return _turns(adapter, signature, instruction, demos)
+    return [dict(turn) for turn in _frozen_demos(adapter, signature, instruction, frozen)]
+
+
+@lru_cache(maxsize=256)
+def _frozen_demos(adapter: Adapter, signature: type[Signature], instruction: str, demos: Frozen) -> Messages:
+    return tuple(_turns(adapter, signature, instruction, demos.rows))
+
+
+def _past(
+    adapter: Adapter, signature: type[Signature], inputs: Mapping[str, Any], instruction: str
+) -> Iterable[dict[str, Any]]:
+    for name, field in signature.input_fields.items():
+        if field.is_history and (history := inputs.get(name)) is not None:
+            turns = history if isinstance(history, History) else History(history)
+            checked = [_checked(signature, f"{name}, turn {i}", turn) for i, turn in enumerate(turns)]
+            yield from _turns(adapter, signature, instruction, checked)
+
+
+def _checked(signature: type[Signature], where: str, turn: Mapping[str, Any]) -> dict[str, Any]:
+    """The turn's values, validated. Raises InputError."""
+    fields = {**inputs_of(signature), **signature.output_fields}
+    if unknown := [name for name in turn if name not in fields]:
+        raise InputError(f"{where}: there is no field {unknown[0]!r}.{nearest(unknown[0], fields)}")
+    if not any(name in turn for name in signature.output_fields):
+        raise InputError(f"{where}: it has no output; one of: {', '.join(signature.output_fields)}")
+    return {name: fields[name].checked(value, where) for name, value in turn.items()}
+
+
+def inputs_of(signature: type[Signature]) -> dict[str, Field]:
+    """The input fields that stand in a message: all but histories, which are messages of their own."""
+    return {name: field for name, field in signature.input_fields.items() if not field.is_history}
+
+
+def shown(signature: type[Signature], values: Mapping[str, Any]) -> list[tuple[Field, list[Any]]]:
+    """The input fields that have a value, with its pieces: texts, and images or files."""
+    return [
+        (field, _pieces(field, values[name]))
+        for name, field in signature.input_fields.items()
+        if values.get(name) is not None and not field.is_history
+    ]
+
+
+def _pieces(field: Field, value: Any) -> list[Any]:
+    if isinstance(value, Medium):
+        return [value]
+    if isinstance(value, list | tuple) and value and all(isinstance(item, Medium) for item in value):
+        return list(value)
+    return [to_text(field, value)]
+
+
+def shown_outputs(signature: type[Signature], values: Mapping[str, Any]) -> list[tuple[Field, str]]:
+    """The output fields that have a value, or None where that is one, with its text."""
+    return [
+        (field, output_text(field, values[name]))
+        for name, field in signature.output_fields.items()
+        if name in values and (values[name] is not None or field.takes_none)
+    ]
+
+
+def content(pieces: Iterable[Any]) -> Content:
+    """The content of a message from texts and media: text alone where there are no media."""
+    parts: list[dict[str, Any]] = []
+    texts: list[str] = []
+    for piece in pieces:
+        if not isinstance(piece, Medium):
+            texts.append(piece)
+            continue
+        if texts:
+            parts.append({"type": "text", "text": "".join(texts)})
+            texts = []
+        parts.append(piece.part())
+    if not parts:
+        return "".join(texts)
+    return [*parts, {"type": "text", "text": "".join(texts)}] if texts else parts
 
 
 def resolve_adapter(choice: Any) -> Adapter:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
-from dspynb.adapters.base import Adapter, Messages, shown
+from dspynb.adapters.base import Adapter, Content, Messages, content, shown, shown_outputs
+from dspynb.adapters.labels import labels_of
+from dspynb.adapters.replies import bare_reply
+from dspynb.adapters.schema import constraints_of, type_notes
 from dspynb.adapters.values import parse_value
 from dspynb.errors import ParseError
-from dspynb.signatures import Field, Signature
+from dspynb.signatures import Signature
 
 __all__ = ["PrefillAdapter"]
 
@@ -18,7 +21,9 @@ class PrefillAdapter(Adapter):
     """``Label: value`` lines, then the instruction; the model goes on after the first output's label.
 
     The instruction stands at the end of the user's message: a small model follows it there, and hardly in the system
-    message. With one output, all that comes back is its value. With several, each starts a line with its label.
+    message. With one output, all that comes back is its value. With several, each starts a line with its label. A line
+    of an output that looks like a label is written with a backslash before it, and read without. White space around a
+    text is not kept.
     """
 
     name = "prefill"
@@ -31,48 +36,59 @@ class PrefillAdapter(Adapter):
 
     def format_input(
         self, signature: type[Signature], inputs: Mapping[str, Any], *, instruction: str, hint: str | None = None
-    ) -> str:
-        given = "\n".join(f"{field.label}: {text}" for field, text in shown(signature.input_fields, inputs))
-        wanted = signature.output_fields.values()
-        lines = [f"{field.label}: {field.desc or field.type_text}" for field in wanted] if len(wanted) > 1 else []
-        form = "\n".join(["Answer with these lines:", *lines]) if lines else ""
-        return "\n\n".join(filter(None, [given, instruction, form, f"Hint: {hint}" if hint else ""]))
+    ) -> Content:
+        lines = [[f"{field.label}: ", *told] for field, told in shown(signature, inputs)]
+        given = [piece for i, line in enumerate(lines) for piece in (["\n"] if i else []) + line]
+        asked = "\n\n".join(filter(None, [instruction, _form(signature), f"Hint: {hint}" if hint else ""]))
+        return content([*given, "\n\n" if given and asked else "", asked])
 
     def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
-        return "\n".join(f"{field.label}: {text}" for field, text in shown(signature.output_fields, outputs))
+        labels = labels_of(signature)
+        told = shown_outputs(signature, outputs)
+        return "\n".join(f"{labels.written[field.name]}: {labels.escape(text)}" for field, text in told)
 
     def opening(self, signature: type[Signature]) -> Messages:
-        return ({"role": "assistant", "content": f"{_first(signature).label}:"},)
+        return ({"role": "assistant", "content": f"{_first_label(signature)}:"},)
 
     def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
-        fields = list(signature.output_fields.values())
         whole, _, begun = text.rpartition("\n")  # a line that has only begun may turn out to be a label
-        if len(fields) > 1 and ":" not in begun:
+        if len(signature.output_fields) > 1 and ":" not in begun:
             text = whole
-        return {name: value.strip() for name, value in _split(fields, text).items()}
+        return {name: value.strip() for name, value in _located(signature, text).items()}
 
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
-        found = _split(list(signature.output_fields.values()), reply)
+        labels, found = labels_of(signature), _located(signature, bare_reply(reply))
         values = {}
         for name, field in signature.output_fields.items():
             if name not in found:
-                raise ParseError(f"the reply has no line `{field.label}:`", raw=reply, stage="locate", field=name)
-            values[name] = parse_value(field, found[name], reply)
+                label = labels.written[name]
+                raise ParseError(f"the reply has no line `{label}:`", raw=reply, stage="locate", field=name)
+            values[name] = parse_value(field, labels.unescape(found[name].strip()), reply)
         return values
 
 
-def _first(signature: type[Signature]) -> Field:
-    return next(iter(signature.output_fields.values()))
-
-
-def _split(fields: list[Field], reply: str) -> dict[str, str]:
+def _located(signature: type[Signature], text: str) -> dict[str, str]:
     """The text of each field. What stands before the first label belongs to the first field: its label was sent."""
-    labels = "|".join(re.escape(f.label) for f in fields)
-    parts = re.split(rf"^[ \t]*({labels})[ \t]*:", reply, flags=re.MULTILINE | re.IGNORECASE)
-    names = {f.label.casefold(): f.name for f in fields}
-    pairs = [(fields[0].name, parts[0])] if parts[0].strip() or len(parts) == 1 else []
-    pairs += [(names[label.casefold()], text) for label, text in zip(parts[1::2], parts[2::2], strict=True)]
-    found: dict[str, str] = {}
-    for name, text in pairs:
-        found.setdefault(name, text.strip())
+    before, found = labels_of(signature).split(text)
+    if before.strip() or not found:
+        found[next(iter(signature.output_fields))] = before
     return found
+
+
+def _first_label(signature: type[Signature]) -> str:
+    return next(iter(labels_of(signature).written.values()))
+
+
+@lru_cache(maxsize=512)
+def _form(signature: type[Signature]) -> str:
+    """The lines of the answer, where there is more to be said of them than one label, which is sent already."""
+    fields, notes = signature.output_fields, type_notes(signature)
+    limits = {name: constraints_of(field) for name, field in fields.items()}
+    if len(fields) == 1 and not notes and not any(limits.values()):
+        return ""
+    written = labels_of(signature).written
+    lines = [
+        f"{written[name]}: " + ", ".join(filter(None, [field.desc or field.type_text, limits[name]]))
+        for name, field in fields.items()
+    ]
+    return "\n".join([f"Answer with th{'ese lines' if len(lines) > 1 else 'is line'}:", *lines, *notes])

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dspynb.data import Usage
+from dspynb.evaluation.statistics import PairedDifference, paired_difference
+
 from dspynb.errors import ConfigurationError, Halted, InputError, nearest
 from dspynb.evaluation.evaluate import Evaluate, EvaluateWork, Table, table_of
 from dspynb.evaluation.evaluation import Evaluation
-from dspynb.evaluation.statistics import PairedDifference, paired_difference
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules import Module
 from dspynb.running import Run
-from dspynb.scope import Budget, Layer, Meter, current_scope
+from dspynb.scope import Layer, Meter, current_scope
 
 if TYPE_CHECKING:
     import pandas as pd

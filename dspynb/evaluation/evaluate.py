@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dspynb.evaluation.splitting import fingerprint
+
 from dspynb.data import Example, rows_of
 from dspynb.errors import ConfigurationError, Halted, InputError, nearest
 from dspynb.evaluation.evaluation import Evaluation
 from dspynb.evaluation.rollouts import Rollout, run_rollout
-from dspynb.evaluation.splitting import fingerprint
 from dspynb.events import RolloutEnded
 from dspynb.modules import Module
 from dspynb.modules.batch import inputs_of
@@ -226,10 +227,10 @@ def _paths(program: Module) -> dict[str, str]:
 
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    differs = [f"{name} ({before.get(name)!r} then, {now[name]!r} now)" for name in now if before.get(name) != now[name]]
+    differs = [
+        f"{name} ({before.get(name)!r} then, {now[name]!r} now)" for name in now if before.get(name) != now[name]
+    ]
     if differs:
         raise ConfigurationError(
             f"the run cannot be gone on with, since these differ: {', '.join(differs)}. Start a new one instead"
         )
-
-

@@ -8,9 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dspynb.evaluation.statistics import Interval, mean_interval
+
 from dspynb.data import Prediction, Usage
 from dspynb.errors import InputError, shorten
-from dspynb.evaluation.statistics import Interval, mean_interval
 from dspynb.events import plain
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Language models: the protocol, providers, the embedded model, recordings, doubles."""
 
-from dspynb.lm.base import LMProtocol, LMReply, LMRequest, request_key
+from dspynb.lm.base import LMProtocol, LMReply, LMRequest, refuse_media, request_key
 from dspynb.lm.client import LM
 from dspynb.lm.doubles import FunctionLM, ScriptedLM
 from dspynb.lm.local import LocalLM
@@ -17,6 +17,7 @@ __all__ = [
     "RecordedLM",
     "ScriptedLM",
     "recorded",
+    "refuse_media",
     "request_key",
     "resolve_lm",
 ]

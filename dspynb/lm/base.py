@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from dspynb.data import Usage
-from dspynb.errors import ScopeError
+from dspynb.errors import ConfigurationError, ScopeError
+from dspynb.media import has_media
 from dspynb.scope import current_scope
 
-__all__ = ["Heard", "LMProtocol", "LMReply", "LMRequest", "Message", "refuse_in_a_replay", "request_key"]
+__all__ = [
+    "Heard",
+    "LMProtocol",
+    "LMReply",
+    "LMRequest",
+    "Message",
+    "refuse_in_a_replay",
+    "refuse_media",
+    "request_key",
+]
 
 Message = Mapping[str, Any]
 Heard = Callable[[str], None]
@@ -57,7 +67,8 @@ class LMReply:
 @runtime_checkable
 class LMProtocol(Protocol):
     """Anything that completes requests. Optional attributes: ``name`` (text), ``adapter`` (the adapter it prefers),
-    ``constrains`` (bool: honours ``response_format``), ``native_tools`` (bool: honours ``tools``). A model that can
+    ``constrains`` (bool: honours ``response_format``), ``native_tools`` (bool: honours ``tools``),
+    ``takes_media`` (bool, True where it is not said: takes images and files). A model that can
     tell its reply while it writes it also has ``async stream(request, heard) -> reply``, which calls ``heard(text)``
     with each new piece."""
 
@@ -71,6 +82,13 @@ def refuse_in_a_replay(model: str) -> None:
             f"a replay asks no model, and this call of {model} was not recorded: it is made directly, not by a "
             "predictor. Call the model through dn.Predict"
         )
+
+
+def refuse_media(lm: object, messages: Iterable[Message]) -> None:
+    """Raise ConfigurationError if there is an image or file and the model says that it takes none."""
+    if not getattr(lm, "takes_media", True) and has_media(messages):
+        name = getattr(lm, "name", type(lm).__name__)
+        raise ConfigurationError(f"{name} takes text only, and an input is an image or file: use a model that takes it")
 
 
 def request_key(request: LMRequest) -> str:

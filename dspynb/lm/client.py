@@ -15,6 +15,7 @@ from dspynb.lm.flights import Flights
 from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.litellm_engine import LiteLLMEngine
 from dspynb.lm.prices import supports
+from dspynb.media import content_text
 from dspynb.redact import is_secret_name, redact_values
 from dspynb.scope import current_scope, setting
 
@@ -181,6 +182,9 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _tokens(request: LMRequest, settings: dict[str, Any]) -> float:
-    """About how many tokens a request and its reply take: four characters a token, and all that may be written."""
-    letters = sum(len(str(m.get("content", ""))) for m in request.messages)
+    """About how many tokens a request and its reply take: four characters a token, and all that may be written.
+
+    Of an image or file counts what is told of it, since its tokens have little to do with its bytes.
+    """
+    letters = sum(len(content_text(m.get("content", ""))) for m in request.messages)
     return letters / 4 + float(settings.get("max_tokens") or 0)

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from dspynb.data import Usage
 from dspynb.errors import BadRequestError, ConfigurationError, ContextTooLong, ModelError, nearest
-from dspynb.lm.base import Heard, LMReply, LMRequest, refuse_in_a_replay
+from dspynb.lm.base import Heard, LMReply, LMRequest, refuse_in_a_replay, refuse_media
 from dspynb.lm.download import cached_path, smollm2_path
 
 __all__ = ["LocalLM"]
@@ -55,6 +55,7 @@ class LocalLM:
 
     adapter: ClassVar[str] = "prefill"
     constrains: ClassVar[bool] = True
+    takes_media: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.path is not None:
@@ -103,6 +104,7 @@ class LocalLM:
     def _body(self, request: LMRequest) -> dict[str, Any]:
         if request.tools:
             raise ConfigurationError(f"{self.name} does not call tools: describe them in the prompt instead")
+        refuse_media(self, request.messages)
         settings = {k: v for k, v in request.settings.items() if v is not None}
         if unknown := sorted(settings.keys() - _SETTINGS):
             raise ConfigurationError(f"{self.name} has no setting {unknown[0]!r}.{nearest(unknown[0], _SETTINGS)}")

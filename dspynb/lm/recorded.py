@@ -12,6 +12,7 @@ from typing import Any
 from dspynb.data import Usage
 from dspynb.errors import ConfigurationError, RecordingMiss, shorten
 from dspynb.lm.base import LMProtocol, LMReply, LMRequest, request_key
+from dspynb.media import content_text, without_data
 from dspynb.redact import redact_known
 
 __all__ = ["RecordedLM", "recorded"]
@@ -41,6 +42,7 @@ class RecordedLM:
         self.name = str(getattr(lm, "name", None) or f"recorded/{path.stem}")
         self.adapter = getattr(lm, "adapter", None)
         self.native_tools = bool(getattr(lm, "native_tools", False))
+        self.takes_media = getattr(lm, "takes_media", True)
         self._lock = threading.Lock()
         self._replies: dict[str, dict[str, Any]] = {}
         if path.exists():
@@ -81,7 +83,7 @@ class RecordedLM:
         if self.strict or self.lm is None:
             last = request.messages[-1].get("content") if request.messages else ""
             raise RecordingMiss(
-                f"{self.path} has no reply for a request that ends in {shorten(last, 120)!r} (rollout "
+                f"{self.path} has no reply for a request that ends in {shorten(content_text(last), 120)!r} (rollout "
                 f"{request.rollout}); record it with recorded({str(self.path)!r}, lm=...)"
             )
         reply = await self.lm.complete(request)
@@ -93,7 +95,7 @@ class RecordedLM:
             "key": key,
             "model": self.name,
             "adapter": self.adapter if isinstance(self.adapter, str) else None,
-            "messages": [dict(m) for m in request.messages],
+            "messages": [dict(m) for m in without_data(request.messages)],
             "settings": dict(request.settings),
             "rollout": request.rollout,
             "text": reply.text,

@@ -12,6 +12,7 @@ from dspynb.data import Prediction, Usage
 from dspynb.errors import ModelError, ParseError
 from dspynb.events import PredictorCalled, new_span
 from dspynb.lm import LMProtocol, LMReply, LMRequest
+from dspynb.media import without_data
 from dspynb.redact import redact_values, told
 from dspynb.running import Calls, remember
 from dspynb.scope import Reading, Scope
@@ -92,7 +93,7 @@ class Call:
             predictor=self.path,
             uid=self.uid,
             inputs=redact_values(self.inputs),
-            messages=redact_values(self.request.messages),
+            messages=redact_values(without_data(self.request.messages)),
             hint=self.reading.hint(),
             candidate=self.reading.candidate and self.reading.candidate.id,
             reply=None if reply is None else reply.text,

@@ -10,7 +10,7 @@ from typing import Any, Self
 from dspynb.adapters import Adapter, resolve_adapter
 from dspynb.data import Prediction
 from dspynb.errors import DspynbError, InputError, ModelError, ParseError
-from dspynb.lm import LMProtocol, LMReply, LMRequest, resolve_lm
+from dspynb.lm import LMProtocol, LMReply, LMRequest, refuse_media, resolve_lm
 from dspynb.modules.call import Call, Listener
 from dspynb.modules.hidden import warn_of_hidden
 from dspynb.modules.module import Module
@@ -159,6 +159,7 @@ class Predict(Module):
             raise
         except Exception as error:
             raise InputError(f"{path}: the inputs could not be written ({type(error).__name__}: {error})") from error
+        refuse_media(lm, messages)
         constrained = getattr(lm, "constrains", False)
         request = LMRequest(
             messages=messages,

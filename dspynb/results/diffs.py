@@ -9,6 +9,8 @@ from difflib import SequenceMatcher
 from html import escape
 from typing import Any, Literal
 
+from dspynb.media import content_text
+
 __all__ = ["MessageDiff", "Piece", "PromptDiff", "diff_messages", "diff_words"]
 
 Kind = Literal["same", "gone", "new"]
@@ -176,12 +178,4 @@ def _flat(calls: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Iterator[
         seen[name] = turn = seen.get(name, 0) + 1
         for i, message in enumerate(messages):
             again = f" (call {turn})" if turn > 1 else ""
-            yield f"{name}{again} · {message.get('role', '?')} {i + 1}", _content(message.get("content"))
-
-
-def _content(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content, Sequence):
-        return "\n".join(str(part.get("text", part)) if isinstance(part, Mapping) else str(part) for part in content)
-    return "" if content is None else str(content)
+            yield f"{name}{again} · {message.get('role', '?')} {i + 1}", content_text(message.get("content"))

@@ -8,6 +8,7 @@ from html import escape
 
 from dspynb.errors import InputError, shorten
 from dspynb.events import PredictorCalled
+from dspynb.media import content_text
 from dspynb.scope import setting
 
 __all__ = ["Calls", "history", "remember"]
@@ -49,7 +50,7 @@ def _summary(call: PredictorCalled) -> str:
 
 def _parts(call: PredictorCalled) -> Iterable[tuple[str, str]]:
     for message in call.messages:
-        yield str(message.get("role")), str(message.get("content"))
+        yield str(message.get("role")), content_text(message.get("content"))
     if call.error is not None:
         yield "error", call.error
     if call.reply is not None:

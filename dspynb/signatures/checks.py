@@ -6,6 +6,10 @@ import inspect
 from typing import Annotated, Any, ForwardRef, Literal, get_args, get_origin
 
 from dspynb.errors import SignatureError
+from dspynb.media import Medium
+from dspynb.signatures.fields import Field
+from dspynb.signatures.kinds import holds, is_history, is_media
+from dspynb.turns import History
 
 __all__ = ["check_fields", "check_types", "instruction_of"]
 
@@ -43,10 +47,26 @@ def check_fields(cls: Any) -> None:
             raise SignatureError(
                 f"{cls.__name__}: a field cannot be named {field.name!r}; it is a member of Prediction or Example"
             )
+    for field in fields:
+        _check_place(cls.__name__, field)
     named = [name for f in fields for name in {f.name, f.alias} - {None}]
     for name in named:
         if named.count(name) > 1:
             raise SignatureError(f"{cls.__name__}: {name!r} names two fields; aliases differ from other fields' names")
+
+
+def _check_place(who: str, field: Field) -> None:
+    """Images, files and histories are inputs, and stand where a message has a place for them."""
+    media, turns = holds(field.annotation, Medium), holds(field.annotation, History)
+    if field.kind == "output" and (media or turns):
+        what = "an Image or File" if media else "a History"
+        raise SignatureError(f"{who}: {field.name!r} cannot be an output: {what} is given to a model, never by it")
+    if media and not is_media(field.annotation):
+        raise SignatureError(
+            f"{who}: {field.name!r} is {field.type_text}; an Image or File stands alone, in a list or with None"
+        )
+    if turns and not is_history(field.annotation):
+        raise SignatureError(f"{who}: {field.name!r} is {field.type_text}; a History stands alone or with None")
 
 
 def instruction_of(cls: Any) -> tuple[str, bool]:
@@ -60,6 +80,6 @@ def instruction_of(cls: Any) -> tuple[str, bool]:
 
 
 def _generated(cls: Any) -> str:
-    given = ", ".join(f"`{n}`" for n in cls.input_fields)
+    given = ", ".join(f"`{n}`" for n, f in cls.input_fields.items() if not f.is_history)
     wanted = ", ".join(f"`{n}`" for n in cls.output_fields)
     return f"Given the fields {given}, produce the fields {wanted}." if given else f"Produce the fields {wanted}."

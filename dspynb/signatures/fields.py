@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic import Field as PydanticField
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 from pydantic_core import PydanticUndefined
 
-from dspynb.errors import SignatureError, nearest
+from dspynb.errors import InputError, SignatureError, nearest, shorten
+from dspynb.signatures.kinds import choices_of, core_of, is_history, type_text
 from dspynb.signatures.shapes import constraint_texts, shape, still
 
 __all__ = ["Field", "Input", "Output", "changed", "definition_of", "field_of", "kind_of"]
@@ -23,6 +25,12 @@ _KIND = "dspynb"
 _PLACE = "dspynb_place"
 _KEPT = ("default_factory", "title", "examples", "discriminator", "deprecated", "validate_default")
 _KEYWORDS = frozenset(inspect.signature(PydanticField).parameters) - {"extra"} | {"desc"}
+
+
+class _QuietSchema(GenerateJsonSchema):
+    """Defaults that JSON does not know are left out without a word."""
+
+    ignored_warning_kinds: set[JsonSchemaWarningKind] = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
 
 
 def Input(*, desc: str | None = None, **constraints: Any) -> Any:  # noqa: N802  # reads as a declaration, like pydantic's Field
@@ -127,6 +135,52 @@ class Field:
         """The type as a reader would write it: ``str``, ``list[int]``, ``one of: 'a', 'b'``."""
         return type_text(self.annotation)
 
+    @cached_property
+    def schema(self) -> Mapping[str, Any]:
+        """The JSON schema, constraints included; empty for a type that has none."""
+        try:
+            return self.adapter.json_schema(schema_generator=_QuietSchema)
+        except Exception:
+            return {}
+
+    @cached_property
+    def core(self) -> Any:
+        """The type without ``None`` and constraints: ``int`` of ``int | None``; the whole where several are left."""
+        return core_of(self.annotation)
+
+    @cached_property
+    def choices(self) -> tuple[tuple[Any, Any], ...]:
+        """The choices of a Literal or Enum, each as it is written and as pydantic takes it; none for other types."""
+        return choices_of(self.core)
+
+    @cached_property
+    def is_optional_text(self) -> bool:
+        """Whether it is ``str | None``."""
+        return self.core is str and self.takes_none
+
+    @cached_property
+    def takes_none(self) -> bool:
+        """Whether None is a value of the field."""
+        try:
+            self.adapter.validate_python(None)
+        except ValidationError:
+            return False
+        return True
+
+    def checked(self, value: Any, where: str) -> Any:
+        """The value, validated. Raises InputError that begins with ``where``."""
+        try:
+            return self.adapter.validate_python(value)
+        except ValidationError as error:
+            item = error.errors(include_url=False, include_context=False)[0]
+            got = shorten(repr(item["input"])[:2000], 80)
+            raise InputError(f"{where}: {self.name!r}: {item['msg']}, got {got}") from None
+
+    @cached_property
+    def is_history(self) -> bool:
+        """Whether values are turns of a conversation, which are no part of a message."""
+        return is_history(self.annotation)
+
 
 def field_of(name: str, info: FieldInfo, rules: Iterable[Any] = ()) -> Field:
     """The field that a declaration makes. Raises SignatureError for what a signature cannot have."""
@@ -174,14 +228,3 @@ def _declaration(info: FieldInfo, **changes: Any) -> Any:
         kept["default"] = info.default
     kept |= {"description": info.description, "json_schema_extra": info.json_schema_extra}
     return PydanticField(**{**kept, **changes})
-
-
-def type_text(annotation: Any) -> str:
-    """A type as a reader would write it."""
-    if get_origin(annotation) is Literal:
-        return "one of: " + ", ".join(repr(a) for a in get_args(annotation))
-    if isinstance(annotation, type) and hasattr(annotation, "__members__"):
-        return "one of: " + ", ".join(repr(m.value) for m in annotation)  # type: ignore[attr-defined]
-    if isinstance(annotation, type) and not get_args(annotation):
-        return annotation.__name__
-    return str(annotation).replace("typing.", "")

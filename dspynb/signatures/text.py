@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import datetime
 import typing
+from decimal import Decimal
 from typing import Any
 
 from dspynb.errors import SignatureError, nearest
+from dspynb.media import File, Image
+from dspynb.turns import History
 
 __all__ = ["parse_signature"]
 
@@ -24,6 +27,7 @@ _TYPES: dict[str, Any] = {
     "List": list,
     "Dict": dict,
     "None": None,
+    **{t.__name__: t for t in (Decimal, Image, File, History)},
 }
 
 

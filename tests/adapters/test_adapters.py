@@ -197,7 +197,7 @@ def test_values_are_read_as_their_type(kind, reply, value):
         (dn.JSONAdapter(), "no object", "decode", "no JSON object"),
         (dn.JSONAdapter(), '{"b": 1}', "locate", "no key 'a'"),
         (dn.JSONAdapter(), '{"a": "many"}', "validate", "not a valid int"),
-        (dn.PrefillAdapter(), "", "validate", "not a valid int"),
+        (dn.PrefillAdapter(), "", "locate", "the reply is empty"),
         (dn.PrefillAdapter(), "between 3 and 5", "validate", "not a valid int"),
         (dn.PrefillAdapter(), "1,2", "validate", "not a valid int"),
     ],

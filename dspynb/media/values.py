@@ -1,0 +1,166 @@
+"""Image and File: immutable values that become parts of a message."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import mimetypes
+import re
+from html import escape
+from typing import Any, ClassVar, Self
+
+from dspynb.errors import InputError, shorten
+from dspynb.media.sources import read_source, sniffed
+from dspynb.media.telling import facts, plain_url
+
+__all__ = ["File", "Image", "Medium"]
+
+_MIME = re.compile(r"[a-z0-9][\w.+-]*/[a-z0-9][\w.+-]*", re.IGNORECASE | re.ASCII)
+_SHOWN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})  # nothing that can hold a script
+_SHOWN_BYTES = 1_000_000
+
+
+class Medium:
+    """What Image and File share: immutable; equal when type, content and name are."""
+
+    __slots__ = ("data", "mime", "name", "url")
+    kind: ClassVar[str]
+    data: bytes | None
+    url: str | None
+    mime: str | None
+    name: str | None
+
+    def __init__(self, source: Any, *, mime: str | None = None, name: str | None = None) -> None:
+        data, url, known_mime, known_name = read_source(source, type(self).__name__)
+        name = name if name is not None else known_name
+        mime = mime or sniffed(data) or known_mime or mimetypes.guess_type(name or "")[0]
+        if mime is not None and not _MIME.fullmatch(mime):
+            raise InputError(f"{type(self).__name__}: mime is written as in 'image/png', got {shorten(repr(mime), 80)}")
+        for slot, value in {"data": data, "url": url, "mime": self._checked(mime), "name": name}.items():
+            object.__setattr__(self, slot, value)
+
+    def _checked(self, mime: str | None) -> str | None:
+        raise NotImplementedError
+
+    def part(self) -> dict[str, Any]:
+        """The content part of a message, in the form of OpenAI's chat completions."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of content; None for a URL, which only the provider opens."""
+        return None if self.data is None else len(self.data)
+
+    @property
+    def sha256(self) -> str | None:
+        """Hex digest of the content; None for a URL."""
+        return None if self.data is None else hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def description(self) -> str:
+        """One short line without the content: ``<image/png, 12.3 kB, sha256 ab12cd34>``."""
+        if self.data is None:
+            return f"<{self.mime or self.kind}, {plain_url(self.url or '')}>"
+        return facts(self.mime or self.kind, self.data, self.name)
+
+    def _data_url(self) -> str:
+        return f"data:{self.mime};base64,{base64.b64encode(self.data or b'').decode()}"
+
+    def __setattr__(self, name: str, _: Any) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable; {name!r} cannot be set")
+
+    __delattr__ = __setattr__  # type: ignore[assignment]  # the same refusal
+
+    def _key(self) -> tuple[Any, ...]:
+        return (type(self), self.data, self.url, self.mime, self.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Medium) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.data, self.url, self.mime, self.name)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.description})"
+
+    def _repr_html_(self) -> str:
+        if self.data is None or self.mime not in _SHOWN or len(self.data) > _SHOWN_BYTES:
+            return f"<code>{escape(repr(self))}</code>"
+        return f"<img src='{self._data_url()}' alt='{escape(self.description)}' style='max-width:100%'>"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        told = core_schema.plain_serializer_function_ser_schema(lambda medium: medium.description)
+        return core_schema.no_info_plain_validator_function(cls._validated, serialization=told)
+
+    @classmethod
+    def _validated(cls, value: Any) -> Self:
+        if isinstance(value, cls):
+            return value
+        # A plain text may come from a model: it must not choose which file of this machine is read.
+        if isinstance(value, str) and not value.startswith(("data:", "http://", "https://")):
+            raise ValueError(f"a text is no {cls.kind}; for a file on disk, write dn.{cls.__name__}(path)")
+        return cls(value)
+
+
+class Image(Medium):
+    """An image for a model that takes images: ``Image("photo.png")``.
+
+    ``source``: a path, an ``https`` or ``data:`` URL, bytes, or a PIL image. A file is read at once; a URL is opened by
+    the provider. Attributes: ``data`` (bytes or None), ``url`` (text or None), ``mime`` (as ``image/png``), ``size``
+    (bytes), ``sha256``. Raises InputError for what is not there or no image.
+    """
+
+    __slots__ = ()
+    kind = "image"
+
+    def _checked(self, mime: str | None) -> str | None:
+        if mime is None:
+            return None
+        if not mime.startswith("image/"):
+            raise InputError(f"Image: the content is {mime}, not an image; use dn.File for other files")
+        return mime
+
+    def __init__(self, source: Any, *, mime: str | None = None, name: str | None = None) -> None:
+        super().__init__(source, mime=mime, name=name)
+        if self.mime is None and self.data is not None:
+            raise InputError("Image: cannot tell what image these bytes are; say mime='image/…'")
+
+    def part(self) -> dict[str, Any]:
+        """``{"type": "image_url", "image_url": {"url": …}}``."""
+        return {"type": "image_url", "image_url": {"url": self.url or self._data_url()}}
+
+
+class File(Medium):
+    """A file for a model that takes files: ``File("paper.pdf")``.
+
+    ``source``: a path, an ``https`` or ``data:`` URL, or bytes (then give ``name`` too). A URL is sent as the file's
+    id, which not every provider takes. Attributes as for Image, and ``name``. Raises InputError.
+    """
+
+    __slots__ = ()
+    kind = "file"
+
+    def _checked(self, mime: str | None) -> str | None:
+        return mime or "application/octet-stream"
+
+    def part(self) -> dict[str, Any]:
+        """``{"type": "file", "file": {"filename": …, "file_data": …}}``, or with ``file_id`` for a URL."""
+        if self.url:
+            return {"type": "file", "file": {"file_id": self.url}}
+        return {"type": "file", "file": {"filename": self.name or "file", "file_data": self._data_url()}}
+
+
+def _restored(cls: type[Medium], *facts: Any) -> Medium:
+    medium = object.__new__(cls)
+    for slot, value in zip(("data", "url", "mime", "name"), facts, strict=True):
+        object.__setattr__(medium, slot, value)
+    return medium

@@ -1,0 +1,90 @@
+"""History: the turns of a conversation so far, as an input of the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self, overload
+
+from dspynb.data import Example
+from dspynb.errors import InputError
+
+__all__ = ["History"]
+
+
+class History(Sequence[Example]):
+    """Past turns, each a mapping of input and output values. Immutable; equality is by content.
+
+    An input field of this type becomes turns between the demos and the inputs of the call:
+
+    >>> history = History().append(question="2+2?", answer="4")
+    >>> len(history), history[0].answer
+    (1, '4')
+
+    Raises InputError naming the turn that is no mapping, is empty, or has a name that is no text.
+    """
+
+    __slots__ = ("_turns",)
+    _turns: tuple[Example, ...]
+
+    def __init__(self, turns: Iterable[Mapping[str, Any]] = ()) -> None:
+        if isinstance(turns, str | bytes | Mapping) or not isinstance(turns, Iterable):
+            raise InputError(f"History takes a list of turns, each a mapping of values, got {type(turns).__name__}")
+        object.__setattr__(self, "_turns", tuple(_turn(i, turn) for i, turn in enumerate(turns)))
+
+    def append(self, *parts: Mapping[str, Any], **values: Any) -> Self:
+        """A new History with one more turn, merged from ``parts`` (inputs, a Prediction) and ``values``."""
+        number = len(self._turns)
+        turn = {name: value for part in parts for name, value in _turn(number, part).items()}
+        return type(self)([*self._turns, {**turn, **values}])
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Example | Self:
+        return type(self)(self._turns[index]) if isinstance(index, slice) else self._turns[index]
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self._turns)
+
+    def __setattr__(self, name: str, _: Any) -> None:
+        raise AttributeError(f"History is immutable; {name!r} cannot be set: append() returns a new one")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, History) and self._turns == other._turns
+
+    __hash__ = None  # type: ignore[assignment]  # turns may hold lists
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (list(self._turns),)
+
+    def __repr__(self) -> str:
+        return f"History({len(self)} turn{'' if len(self) == 1 else 's'})"
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """The turns as new dicts."""
+        return [turn.to_dict() for turn in self._turns]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        listed = core_schema.plain_serializer_function_ser_schema(cls.to_list)
+        return core_schema.no_info_plain_validator_function(cls._validated, serialization=listed)
+
+    @classmethod
+    def _validated(cls, value: Any) -> History:
+        return value if isinstance(value, History) else cls(value)
+
+
+def _turn(number: int, turn: Any) -> Example:
+    if not isinstance(turn, Mapping):
+        raise InputError(f"History, turn {number}: a turn is a mapping of values, got {type(turn).__name__}")
+    if not turn:
+        raise InputError(f"History, turn {number}: the turn is empty")
+    if wrong := [name for name in turn if not isinstance(name, str)]:
+        raise InputError(f"History, turn {number}: a field's name is a text, got {wrong[0]!r}")
+    return Example(turn)
