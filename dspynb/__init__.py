@@ -22,6 +22,20 @@ if TYPE_CHECKING:
     from dspynb.errors import RunStopped as RunStopped
     from dspynb.errors import ScopeClosedWarning as ScopeClosedWarning
     from dspynb.errors import StateError as StateError
+    from dspynb.evaluation import Comparison as Comparison
+    from dspynb.evaluation import Evaluate as Evaluate
+    from dspynb.evaluation import Evaluation as Evaluation
+    from dspynb.evaluation import Grid as Grid
+    from dspynb.evaluation import compare as compare
+    from dspynb.evaluation import evaluate as evaluate
+    from dspynb.evaluation import feedback as feedback
+    from dspynb.evaluation import fingerprint as fingerprint
+    from dspynb.evaluation import grid as grid
+    from dspynb.evaluation import load_dataset as load_dataset
+    from dspynb.evaluation import metrics as metrics
+    from dspynb.evaluation import read_examples as read_examples
+    from dspynb.evaluation import score_table as score_table
+    from dspynb.evaluation import split as split
     from dspynb.lm import LM as LM
     from dspynb.lm import FunctionLM as FunctionLM
     from dspynb.lm import LMReply as LMReply
@@ -96,6 +110,22 @@ _HOMES = {
         "RunStopped",
         "ScopeClosedWarning",
         "StateError",
+    ),
+    "dspynb.evaluation": (
+        "Comparison",
+        "Evaluate",
+        "Evaluation",
+        "Grid",
+        "compare",
+        "evaluate",
+        "feedback",
+        "fingerprint",
+        "grid",
+        "load_dataset",
+        "metrics",
+        "read_examples",
+        "score_table",
+        "split",
     ),
     "dspynb.lm": (
         "LM",

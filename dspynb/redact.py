@@ -47,7 +47,7 @@ def _known() -> frozenset[str]:
 @lru_cache(maxsize=8)
 def _written(secrets: frozenset[str]) -> list[str]:
     """The secrets as they may stand in text or in JSON, the longest first."""
-    escaped = {json.dumps(secret, ensure_ascii=ascii)[1:-1] for secret in secrets for ascii in (True, False)}
+    escaped = {json.dumps(secret, ensure_ascii=plain)[1:-1] for secret in secrets for plain in (True, False)}
     return sorted({*secrets, *escaped}, key=len, reverse=True)
 
 

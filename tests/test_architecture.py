@@ -39,6 +39,7 @@ HOMES = {
     "mcp": {"modules"},
     "pandas": {"data", "results", "running", "evaluation", "demo"},
     "opentelemetry": {"running"},
+    "pyarrow": {"evaluation"},
     "optuna": {"optimizers"},
     "ipywidgets": {"views"},
     "anywidget": {"views"},
@@ -58,6 +59,7 @@ HEAVY = [
     "IPython",
     "opentelemetry",
     "mcp",
+    "pyarrow",
 ]
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dspynb.adapters.base import Adapter, Messages
+from dspynb.adapters.base import Adapter, Content, Messages
 from dspynb.errors import ParseError
 from dspynb.signatures import Signature
 
@@ -37,7 +37,7 @@ class NativeTools(Adapter):
         *,
         instruction: str,
         hint: str | None = None,
-    ) -> str:
+    ) -> Content:
         return self.inner.format_input(self.signature, inputs, instruction=instruction, hint=hint)
 
     def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:  # noqa: ARG002

@@ -8,17 +8,17 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dspynb.evaluation.statistics import Interval, mean_interval
-
 from dspynb.data import Prediction, Usage
 from dspynb.errors import InputError, shorten
+from dspynb.evaluation.statistics import Interval, mean_interval
 from dspynb.events import plain
+from dspynb.running.display import plots
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from dspynb.evaluation.evaluate import Evaluate, Table
+    from dspynb.evaluation.evaluator import Evaluate, Table
     from dspynb.evaluation.rollouts import Rollout
 
 __all__ = ["Evaluation"]
@@ -87,8 +87,7 @@ class Evaluation:
         return float(self.failure_score if record.error is not None else record.score)
 
     def _by_row(self, attribute: str) -> list[Any]:
-        found = [getattr(self._done.get((i, 0)), attribute, None) for i in range(len(self.rows))]
-        return found
+        return [getattr(self._done.get((i, 0)), attribute, None) for i in range(len(self.rows))]
 
     @property
     def predictions(self) -> list[Prediction | None]:
@@ -189,9 +188,10 @@ class Evaluation:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """A histogram of the rows' scores, with the mean. Draws into ``ax``, or a new figure; returns the Axes."""
-        from dspynb.evaluation.plots import histogram
-
-        return histogram(self, ax)
+        scores = [value for values in self._scores_by_row().values() for value in values]
+        mean = self.score
+        drawn: Axes = plots().histogram(scores, (mean.mean, mean.low, mean.high), self.metrics[0], ax)
+        return drawn
 
     def save(self, path: str | Path) -> Path:
         """Write the table: ``.csv``, ``.jsonl``, ``.json`` or ``.parquet``. Raises InputError for another ending."""

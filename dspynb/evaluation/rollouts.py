@@ -66,7 +66,7 @@ async def run_rollout(
     heard, scores = _Heard(), dict[str, Score]()
     prediction, error = None, None
     try:
-        with _layer(scope, name, span, heard, funds, repeat):
+        with _layer(scope, name, span=span, trace=heard, funds=funds, repeat=repeat):
             result = await caught(program(**inputs))
             if isinstance(result, Exception):
                 error = result
@@ -97,10 +97,10 @@ async def run_rollout(
     return Rollout(ended, prediction, error)
 
 
-def _layer(scope: Scope, name: str, span: int, heard: _Heard, funds: Allowance | None, repeat: int) -> Layer:
+def _layer(scope: Scope, name: str, *, repeat: int, **changes: Any) -> Layer:
     # Repeats are samples of their own; so are those of an evaluation inside an attempt, which has a rollout already.
     rollout = int(scope.settings.get("rollout", 0)) + repeat
-    return Layer(name, span=span, trace=heard, funds=funds, settings={"rollout": rollout} if repeat else None)
+    return Layer(name, settings={"rollout": rollout} if repeat else None, **changes)
 
 
 async def _score(

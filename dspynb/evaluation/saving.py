@@ -20,10 +20,10 @@ def save_table(table: pd.DataFrame, path: Path) -> Path:
     that is not known, ConfigurationError where parquet needs a package."""
     clean = table.map(redact_values)
     how: dict[str, Callable[[Path], object]] = {
-        ".csv": lambda file: clean.to_csv(file),
+        ".csv": clean.to_csv,
         ".json": lambda file: clean.reset_index(names="row").to_json(file, orient="records", force_ascii=False),
         ".jsonl": lambda file: clean.reset_index(names="row").to_json(file, orient="records", lines=True),
-        ".parquet": lambda file: clean.to_parquet(file),
+        ".parquet": clean.to_parquet,
     }
     if path.suffix not in how:
         raise InputError(f"save(path) writes {', '.join(how)}; got {path.name!r}")

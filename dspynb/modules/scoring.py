@@ -28,7 +28,11 @@ class Scorer:
     async def __call__(
         self, row: Example, prediction: Prediction, *, trace: Sequence[Any] = (), predictor: str | None = None
     ) -> Score:
-        """The score, computed with hints and candidates masked. Raises RewardError for what is not a score."""
+        """The score, computed with hints and candidates masked.
+
+        Raises RewardError for what is not a score, and for what the function raised; but a ConfigurationError, a
+        mistake that another attempt would meet too, as it is.
+        """
         offered = {"trace": trace, "predictor": predictor}
         extras = {name: offered[name] for name in self.extras}
         with mask():
@@ -36,7 +40,7 @@ class Scorer:
                 value = self.fn(row, prediction, **extras)
                 if inspect.isawaitable(value):
                     value = await value
-            except Halted:
+            except (Halted, ConfigurationError, RewardError):
                 raise
             except Exception as error:
                 raise RewardError(f"the {self.what} {self.name} raised {type(error).__name__}: {error}") from error

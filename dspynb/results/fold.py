@@ -111,14 +111,8 @@ class Fold:
                 self.spans[event.span] = SpanRow(
                     event.span, event.parent, event.kind, event.name, event.inputs, event.row
                 )
-            case SpanEnded():
-                if span := self.spans.get(event.span):
-                    span.outputs, span.error, span.done = event.outputs, event.error, True
-            case RolloutEnded():
-                if span := self.spans.get(event.span):
-                    span.outputs, span.error, span.done = event.outputs, event.error, True
-                    span.score, span.feedback = event.score, event.feedback
-                self.rollouts.append(event)
+            case SpanEnded() | RolloutEnded():
+                self._span_ended(event)
             case HintFailed():
                 self.notes.append(event)
             case RunStarted():
@@ -159,6 +153,15 @@ class Fold:
             if row := self.attempts.get(span):
                 row.calls.append(event)
                 row.usage += event.usage
+
+    def _span_ended(self, event: SpanEnded | RolloutEnded) -> None:
+        span = self.spans.get(event.span)
+        if span is not None:
+            span.outputs, span.error, span.done = event.outputs, event.error, True
+        if isinstance(event, RolloutEnded):
+            self.rollouts.append(event)
+            if span is not None:
+                span.score, span.feedback = event.score, event.feedback
 
     def _attempt_ended(self, event: AttemptEnded) -> None:
         row = self.attempts.get(event.span)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dspynb.running.reader import RunReader
     from dspynb.running.run import Run
 
-__all__ = ["attach_view", "show", "static_html"]
+__all__ = ["attach_view", "plots", "show", "static_html"]
 
 _QUIET_KINDS = frozenset({"call"})
 
@@ -41,6 +41,13 @@ def show(run: Run) -> None:
     """Display a run's handle: live while it runs, static afterwards."""
     wanted = setting("view")
     _views().attach(run, "widget" if wanted in ("auto", "off") and in_notebook() else wanted)
+
+
+def plots() -> Any:
+    """The functions that draw."""
+    from dspynb.views import plots
+
+    return plots
 
 
 def static_html(run: RunReader) -> str:

@@ -115,7 +115,7 @@ class Run(RunReader):
 
     @classmethod
     def resumed(cls, path: Path, kind: str, name: str, inputs: Mapping[str, Any], paths: Mapping[str, str]) -> Run:
-        """A run that goes on with the file of one that ended or was lost: its id, its events, and further ones appended.
+        """A run that goes on with the file of one that ended or was lost: its id, its events, and more of them.
 
         Raises JournalError when the file cannot be read or is of another kind of run.
         """

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dspynb.evaluation.splitting import fingerprint
-
 from dspynb.data import Example, rows_of
 from dspynb.errors import ConfigurationError, Halted, InputError, nearest
 from dspynb.evaluation.evaluation import Evaluation
 from dspynb.evaluation.rollouts import Rollout, run_rollout
+from dspynb.evaluation.splitting import fingerprint
 from dspynb.events import RolloutEnded
 from dspynb.modules import Module
 from dspynb.modules.batch import inputs_of

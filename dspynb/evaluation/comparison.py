@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dspynb.evaluation.statistics import PairedDifference, paired_difference
-
 from dspynb.errors import ConfigurationError, Halted, InputError, nearest
-from dspynb.evaluation.evaluate import Evaluate, EvaluateWork, Table, table_of
 from dspynb.evaluation.evaluation import Evaluation
+from dspynb.evaluation.evaluator import Evaluate, EvaluateWork, Table, table_of
+from dspynb.evaluation.statistics import PairedDifference, paired_difference
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules import Module
 from dspynb.running import Run
+from dspynb.running.display import plots
 from dspynb.scope import Layer, Meter, current_scope
 
 if TYPE_CHECKING:
@@ -99,9 +99,9 @@ class Comparison:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The programs' scores with their intervals. Draws into ``ax``, or a new figure; returns the Axes."""
-        from dspynb.evaluation.plots import intervals
-
-        return intervals({name: evaluation.score for name, evaluation in self.evaluations.items()}, ax)
+        scores = {name: evaluation.score for name, evaluation in self.evaluations.items()}
+        drawn: Axes = plots().intervals({name: (s.mean, s.low, s.high) for name, s in scores.items()}, ax)
+        return drawn
 
 
 _PAIRED = {

@@ -1,0 +1,28 @@
+"""Evaluation: programs over rows, compared; metrics and feedback, statistics, and the data they are for."""
+
+from dspynb.evaluation import feedback, metrics
+from dspynb.evaluation.comparison import Comparison, Grid, compare, grid
+from dspynb.evaluation.datasets import load_dataset
+from dspynb.evaluation.evaluation import Evaluation
+from dspynb.evaluation.evaluator import Evaluate, evaluate
+from dspynb.evaluation.reading import read_examples
+from dspynb.evaluation.splitting import Splits, fingerprint, split
+from dspynb.evaluation.tables import score_table
+
+__all__ = [
+    "Comparison",
+    "Evaluate",
+    "Evaluation",
+    "Grid",
+    "Splits",
+    "compare",
+    "evaluate",
+    "feedback",
+    "fingerprint",
+    "grid",
+    "load_dataset",
+    "metrics",
+    "read_examples",
+    "score_table",
+    "split",
+]
