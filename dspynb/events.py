@@ -202,7 +202,12 @@ EVENT_TYPES: dict[str, type[Event]] = {
 _FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in EVENT_TYPES.values()}
 _USAGE = tuple(f.name for f in fields(Usage))
 _STRING = frozenset({str})
-_SCALARS = frozenset({type(None), str, bool, int, float})
+_SCALARS = frozenset({type(None), bool, int, float})
+
+
+def _text(text: str) -> str:
+    """The text; of a data URL, what it is."""
+    return told_url(text) if text[:5] == "data:" and ";base64," in text[:200] else text
 
 
 def to_json(event: Event) -> dict[str, Any]:
@@ -216,7 +221,7 @@ def to_json(event: Event) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """The value as a run file holds it: what JSON knows, numbers that are none (NaN) included."""
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, bool | int):
         return value
     try:
         return _quickly(value)
@@ -227,6 +232,8 @@ def plain(value: Any) -> Any:
 def _quickly(value: Any) -> Any:
     """What most values are, in a third of the time. Raises TypeError for any other type."""
     kind = type(value)
+    if kind is str:
+        return _text(value)
     if kind in _SCALARS:
         return value
     if kind is dict and _STRING.issuperset(map(type, value)):
@@ -251,7 +258,7 @@ def _thoroughly(value: Any) -> Any:
 def _writable(value: Any) -> Any:
     """The value with iterators replaced by their text (to write them out would use them up), and data URLs too."""
     if isinstance(value, str):
-        return told_url(value) if value.startswith("data:") and ";base64," in value[:200] else value
+        return _text(value)
     if isinstance(value, Mapping):
         return {key: _writable(item) for key, item in value.items()}
     if isinstance(value, History):

@@ -19,7 +19,6 @@ from dspynb.scope import Layer, Meter, current_scope
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
 __all__ = ["Comparison", "Grid", "compare", "grid"]
 
@@ -97,11 +96,10 @@ class Comparison:
     def _repr_html_(self) -> str:
         return self.table.to_html(escape=True, na_rep="")
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: Any = None) -> Any:
         """The programs' scores with their intervals. Draws into ``ax``, or a new figure; returns the Axes."""
         scores = {name: evaluation.score for name, evaluation in self.evaluations.items()}
-        drawn: Axes = plots().intervals({name: (s.mean, s.low, s.high) for name, s in scores.items()}, ax)
-        return drawn
+        return plots().intervals({name: (s.mean, s.low, s.high) for name, s in scores.items()}, ax)
 
 
 _PAIRED = {

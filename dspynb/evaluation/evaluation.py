@@ -16,7 +16,6 @@ from dspynb.running.display import plots
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
     from dspynb.evaluation.evaluator import Evaluate, Table
     from dspynb.evaluation.rollouts import Rollout
@@ -186,12 +185,11 @@ class Evaluation:
         shown = self.table.head(_SHOWN).map(lambda value: shorten(value, 200) if isinstance(value, str) else value)
         return f"<p>{escape(self.summary())}</p>{shown.to_html(escape=True, na_rep='')}{more}"
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: Any = None) -> Any:
         """A histogram of the rows' scores, with the mean. Draws into ``ax``, or a new figure; returns the Axes."""
         scores = [value for values in self._scores_by_row().values() for value in values]
         mean = self.score
-        drawn: Axes = plots().histogram(scores, (mean.mean, mean.low, mean.high), self.metrics[0], ax)
-        return drawn
+        return plots().histogram(scores, (mean.mean, mean.low, mean.high), self.metrics[0], ax)
 
     def save(self, path: str | Path) -> Path:
         """Write the table: ``.csv``, ``.jsonl``, ``.json`` or ``.parquet``. Raises InputError for another ending."""

@@ -150,7 +150,7 @@ def test_replies_that_make_no_sense_become_observations():
     assert len(told) == 5
     assert "could not be read" in told[0]
     assert "'search', 'add', 'finish'" in told[1]
-    assert "dict" in told[2]
+    assert "the JSON cannot be read" in told[2]
     assert "'a': Input should be a valid integer" in told[3]
     assert prediction.answer == "42"
 
