@@ -108,7 +108,7 @@ def number_of(value: Any) -> float | None:
         try:
             return float(value)
         except OverflowError:
-            return math.copysign(math.inf, value)
+            return math.inf if value > 0 else -math.inf
     numbers = _NUMBER.findall(value) if isinstance(value, str) else []
     return float(numbers[-1].replace(",", "")) if numbers else None
 

@@ -77,8 +77,9 @@ def code_pipeline(stages: Mapping[str, Any]) -> Score:
     if failed is None:
         return Score(value, f"All {len(parts)} stages passed: {', '.join(parts)}.", parts)
     before = list(parts)[: list(parts).index(failed)]
-    after = "not reached" if stages[failed] is None else "failed"
-    message = f": {read[failed][1]}" if read[failed][1] else "."
+    after = "was not reached" if stages[failed] is None else "failed"
+    said = read[failed][1]
+    message = (f": {said}" if said else "") + ("" if said.endswith((".", "!", "?")) else ".")
     told = f"Stage {failed!r} {after}{message}"
     return Score(value, told + (f" Passed before it: {', '.join(before)}." if before else ""), parts)
 

@@ -189,8 +189,9 @@ def _interval(data: Values, level: float, seed: int) -> Interval:
     if n == 1:
         return Interval(mean, None, None, n, level, "none")
     method = "t" if n < _FEW else "bca" if n <= _MANY else "normal"
-    if float(data.min()) == float(data.max()):
-        return Interval(mean, mean, mean, n, level, method)
+    if data.min() == data.max():
+        same = float(data[0])  # the mean of many may differ from it by rounding
+        return Interval(same, same, same, n, level, method)
     if method == "bca":
         low, high = _bca(data, level, seed)
         return Interval(mean, low, high, n, level, method)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def score_table(
     else:
         extras: dict[str, Any] = {name: () if name == "trace" else None for name in scorer.extras}
         calls = [(pair, extras) for pair in _pairs(rows, names, outputs, inputs)]
-    return _frame(_outcomes(scorer, calls, concurrency), getattr(table, "index", None))
+    return _frame(_outcomes(scorer, calls, concurrency), table.index if hasattr(table, "columns") else None)
 
 
 def _rows(table: Any) -> tuple[list[Example], list[str]]:
@@ -172,13 +173,15 @@ def _frame(outcomes: list[Score | Exception], index: Any) -> pd.DataFrame:
     import pandas as pd
 
     scores = [one if isinstance(one, Score) else None for one in outcomes]
-    table: dict[str, list[Any]] = {
-        "score": [float("nan") if s is None else s.value for s in scores],
+    texts = {
         "feedback": [None if s is None else s.feedback for s in scores],
         "error": [told(one) if isinstance(one, Exception) else None for one in outcomes],
     }
+    table: dict[str, Any] = {"score": pd.Series([math.nan if s is None else s.value for s in scores], dtype=float)}
+    # as objects: in a column of texts, None would become NaN
+    table |= {name: pd.Series(values, dtype=object) for name, values in texts.items()}
     for part in dict.fromkeys(part for s in scores if s is not None for part in s.parts):
         name = f"part_{part}" if part in _OWN else part
-        table[name] = [float("nan") if s is None else s.parts.get(part, float("nan")) for s in scores]
-    frame = pd.DataFrame(table, index=index)
-    return frame.astype({"score": float, "feedback": object, "error": object})
+        table[name] = [math.nan if s is None else s.parts.get(part, math.nan) for s in scores]
+    frame = pd.DataFrame(table)
+    return frame if index is None else frame.set_axis(index)
