@@ -177,7 +177,13 @@ async def _evaluations(plan: Evaluate, programs: Mapping[str, Module], rows: Any
         return await work(), work.run
     paths = {p.uid: f"{name}.{path}" for name, m in programs.items() for path, p in m.named_predictors()}
     steps = len(work.table.rows) * plan.repeats * len(programs)
-    run = Run(kind, ", ".join(programs), {"rows": steps}, paths, {"data": work.table.fingerprint})
+    run = Run(
+        kind,
+        ", ".join(programs),
+        {"rows": steps},
+        paths,
+        {"data": work.table.fingerprint, "failure_score": plan.failure_score},
+    )
     return await run.watched(work), run
 
 

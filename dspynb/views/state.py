@@ -126,11 +126,20 @@ class RunState:
         late = {span.span for span in spans[:MOST_ROWS]}
         shown = spans[:MOST_ROWS] + [span for span in failed if span.span not in late][:MOST_FAILED]
         chosen = {key: next((a for a in tried if a.best), None) for key, tried in attempts.items()}
-        scores = [score for span in spans if (score := _score(span, chosen.get(span.span))) is not None]
+        counted = {span.span: self._counted(span, chosen.get(span.span)) for span in spans}
+        scores = [score for score in counted.values() if score is not None]
         rows = [_batch_row(i, span, attempts.get(span.span, []), chosen.get(span.span)) for i, span in enumerate(shown)]
         mean = sum(scores) / len(scores) if scores else None
         done = sum(span.done for span in spans)
         return rows, {"all": len(spans), "done": done, "failed": len(failed), "mean": mean}
+
+    def _counted(self, span: SpanRow, chosen: AttemptRow | None) -> float | None:
+        """What a row counts in the mean: its score; in an evaluation a failed one counts too."""
+        score = _score(span, chosen)
+        if score is None and span.error and self.fold.started:
+            failure = self.fold.started.settings.get("failure_score")
+            return float(failure) if isinstance(failure, int | float) else None
+        return score
 
     def _row_spans(self) -> Iterator[SpanRow]:
         """The outermost rows of batches, in the order in which they began."""
