@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from dspynb.errors import InputError, RewardError, shorten
+from dspynb.redact import redact_known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,8 @@ class _Record(Mapping[str, Any]):
         return dict(self._values)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={shorten(repr(v), 200)}' for k, v in self._values.items())})"
+        values = (f"{name}={shorten(redact_known(repr(value)), 200)}" for name, value in self._values.items())
+        return f"{type(self).__name__}({', '.join(values)})"
 
 
 class Example(_Record):
@@ -223,10 +225,15 @@ class Prediction(_Record):
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><th style='text-align:left'>{escape(k)}</th><td style='text-align:left;white-space:pre-wrap'>"
-            f"{escape(shorten(v, 2000) if not isinstance(v, str) else v[:2000])}</td></tr>"
+            f"{escape(_shown(v))}</td></tr>"
             for k, v in self.items()
         )
         return f"<table>{rows}</table>"
+
+
+def _shown(value: Any) -> str:
+    text = redact_known(str(value))
+    return text[:2000] if isinstance(value, str) else shorten(text, 2000)
 
 
 _META_NAMES = ("score", "usage", "calls", "run")

@@ -12,12 +12,13 @@ from typing import Any
 
 from dspynb.errors import shorten
 
-__all__ = ["is_secret_name", "keep_secret", "redact", "redact_known", "redact_values", "told"]
+__all__ = ["is_secret_name", "keep_secret", "redact", "redact_growing", "redact_known", "redact_values", "told"]
 
 _NAMES = ("_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 _SHAPES = re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_\-]{16,}|\bBearer\s+[A-Za-z0-9._\-]{16,}|://[^/\s:@]+:[^/\s:@]+@")
 _SECRET = re.compile(r"key|secret|password|credential|header|auth|access_token|session_token|bearer", re.IGNORECASE)
 _SHORTEST = 8  # a shorter value would be found in the middle of words
+_FEWEST = 4  # characters at a text's end that are taken for the beginning of a secret
 _LOOK_AGAIN = 1.0  # seconds between two looks at the environment
 
 _kept: set[str] = set()
@@ -59,6 +60,16 @@ def redact_known(text: str) -> str:
     return text
 
 
+def redact_growing(text: str) -> str:
+    """``redact_known`` for a text that grows: without its end, where that may be the beginning of a secret."""
+    text = redact_known(text)
+    for secret in _written(_known()):
+        for size in range(min(len(secret) - 1, len(text)), _FEWEST - 1, -1):
+            if text.endswith(secret[:size]):
+                return text[:-size]
+    return text
+
+
 def redact(text: str) -> str:
     """The same, and without what has the shape of a key."""
     return _SHAPES.sub("***", redact_known(text))
@@ -71,13 +82,25 @@ def told(error: BaseException, limit: int = 1000) -> str:
 
 def redact_values(value: Any) -> Any:
     """A value with ``redact_known`` applied to the texts in its dicts, lists and tuples; itself where there are none
-    to replace."""
+    to replace. A value of another type that holds a secret becomes what a file would hold of it."""
     if isinstance(value, str):
         return redact_known(value)
-    if not _known():
+    if value is None or isinstance(value, int | float) or not _known():
+        return value
+    if hasattr(value, "__next__"):  # to look into an iterator would use it up
         return value
     if isinstance(value, Mapping):
         return {name: redact_values(item) for name, item in value.items()}
     if type(value) in (list, tuple):
         return type(value)(redact_values(item) for item in value)
-    return value
+    return _redacted_object(value)
+
+
+def _redacted_object(value: Any) -> Any:
+    from pydantic_core import to_jsonable_python
+
+    try:
+        plain = to_jsonable_python(value, fallback=repr)
+    except Exception:  # circular, too deep, or it cannot be shown
+        return value
+    return value if (clean := redact_values(plain)) == plain else clean

@@ -17,7 +17,7 @@ from dspynb.redact import redact, redact_known
 from dspynb.running.journal import flush_journals
 from dspynb.views import static_html
 from tests.helpers import Caption, chat
-from tests.lm.server import Server, error
+from tests.lm.server import Server, error, sse
 
 ENVIRONMENT, GIVEN, HEADER = "env-0123456789-abc", 'giv"en\\0123456789é', "head-0123456789-xyz"
 PLANTED = (ENVIRONMENT, GIVEN, HEADER)
@@ -125,3 +125,45 @@ def test_two_models_of_one_name_send_each_its_own_key():
     sent = [headers["Authorization"] for headers in server.headers]
     assert sorted(set(sent)) == ["Bearer key-number-0-long", "Bearer key-number-1-long"]
     assert sent.count("Bearer key-number-0-long") == 5
+
+
+def test_what_any_model_or_program_says_is_shown_without_a_planted_key(world):
+    class Leaks(dn.Module):
+        def __init__(self):
+            self.predict = dn.Predict("history: History, question -> answer", lm=dn.FunctionLM(lambda r: said))
+
+        async def forward(self, question):
+            past = dn.History([{"question": GIVEN, "answer": ENVIRONMENT}])
+            await self.predict(history=past, question=question)
+            return {"answer": f"the key is {ENVIRONMENT}"}
+
+    said = chat(answer=f"my key is {GIVEN}")
+    refine = dn.Refine(Leaks(), lambda row, p: dn.Score(0.0, feedback=f"avoid {ENVIRONMENT}"), n=2)
+    with dn.trace() as trace:
+        prediction = refine.run_sync(question="q")
+    rows = asyncio.run(dn.evaluate(Leaks(), [{"question": "q"}], lambda row, p: dn.Score(1.0, feedback=GIVEN)))
+    run = prediction.run
+    tables = [run.attempts, run.calls, trace.table(), rows.table]
+    shown = [repr(prediction), prediction._repr_html_(), repr(trace), trace._repr_html_(), static_html(run.fold())]
+    shown += [*(str(table.to_dict()) for table in tables), repr(prediction.calls), repr(dn.history(9))]
+    assert [found_in(text) for text in shown] == [[]] * len(shown)
+    assert prediction.answer == f"the key is {ENVIRONMENT}"  # the program's own value is not touched
+
+
+def test_a_planted_key_that_comes_in_pieces_is_not_streamed(world):
+    server, lm, _ = world
+    pieces = [
+        "[[ ## sentence ## ]]\nit is ",
+        ENVIRONMENT[:9],
+        ENVIRONMENT[9:],
+        f" or {GIVEN[:6]}",
+        "\n[[ ## completed ## ]]",
+    ]
+    server.streamed = [sse(pieces)]
+
+    async def main():
+        return [part async for part in dn.Predict(Caption, lm=lm).stream(subject="x")]
+
+    *parts, prediction = asyncio.run(main())
+    assert [ENVIRONMENT[:5] in part.text for part in parts] == [False] * len(parts)
+    assert "".join(part.delta for part in parts).strip() == prediction.sentence == f"it is *** or {GIVEN[:6]}"

@@ -18,7 +18,7 @@ from dspynb.evaluation.rollouts import Rollout, run_rollout
 from dspynb.evaluation.splitting import fingerprint
 from dspynb.events import RolloutEnded
 from dspynb.modules import Module
-from dspynb.modules.batch import inputs_of
+from dspynb.modules.batch import column_of, inputs_of
 from dspynb.modules.pool import checked_width, run_pool
 from dspynb.modules.scoring import Scorer
 from dspynb.running import Run, run_sync
@@ -213,12 +213,12 @@ def _check_columns(program: Module, table: Table, names: Sequence[str] | None) -
         return None if names is None else names
     there = {name for row in table.rows for name in row}
     for name, required in wanted.items():
-        if required and name not in there:
+        if required and column_of(program, name, there) is None:
             raise InputError(
                 f"the rows have no {name!r}, which {program._title()} takes.{nearest(name, there)} "
                 f"They have: {', '.join(sorted(there))}"
             )
-    return [name for name in wanted if name in there]
+    return [name for name in wanted if column_of(program, name, there) is not None]
 
 
 def _paths(program: Module) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Language models: the protocol, providers, the embedded model, recordings, doubles."""
 
-from dspynb.lm.base import LMProtocol, LMReply, LMRequest, refuse_media, request_key
+from dspynb.lm.base import LMProtocol, LMReply, LMRequest, refuse_media, request_key, without_secrets
 from dspynb.lm.client import LM
 from dspynb.lm.doubles import FunctionLM, ScriptedLM
 from dspynb.lm.local import LocalLM
@@ -20,4 +20,5 @@ __all__ = [
     "refuse_media",
     "request_key",
     "resolve_lm",
+    "without_secrets",
 ]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from dspynb.data import Usage
 from dspynb.errors import ConfigurationError, ScopeError
 from dspynb.media import has_media
+from dspynb.redact import redact_values
 from dspynb.scope import current_scope
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "refuse_in_a_replay",
     "refuse_media",
     "request_key",
+    "without_secrets",
 ]
 
 Message = Mapping[str, Any]
@@ -62,6 +64,16 @@ class LMReply:
     reasoning: str | None = None
     completions: tuple[str, ...] = ()
     logprobs: Any = None
+
+
+def without_secrets(reply: LMReply) -> LMReply:
+    """The reply without secrets that this process knows: what repeats a prompt could bring a key into tables, files
+    and caches."""
+    clean: dict[str, Any] = {}
+    for name in ("text", "tool_calls", "reasoning", "completions"):
+        if (said := getattr(reply, name)) and (without := redact_values(said)) != said:
+            clean[name] = without
+    return replace(reply, **clean) if clean else reply
 
 
 @runtime_checkable

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import Any
 
-from dspynb.errors import ConfigurationError, ModelError
-from dspynb.lm.base import Heard, LMReply, LMRequest, refuse_in_a_replay, request_key
+from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
+from dspynb.lm.base import Heard, LMReply, LMRequest, refuse_in_a_replay, request_key, without_secrets
 from dspynb.lm.cache import default_cache
 from dspynb.lm.direct import DirectEngine
 from dspynb.lm.endpoint import Endpoint
@@ -16,7 +17,7 @@ from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.litellm_engine import LiteLLMEngine
 from dspynb.lm.prices import supports
 from dspynb.media import content_text
-from dspynb.redact import is_secret_name, redact_values
+from dspynb.redact import is_secret_name
 from dspynb.scope import current_scope, setting
 
 __all__ = ["LM"]
@@ -32,7 +33,8 @@ class LM:
     ``api_key`` or the provider's environment variable.
 
     ``timeout``: seconds a try may take. ``retries``: tries after the first, for errors that may pass. ``deadline``:
-    seconds in all, or None. ``concurrency``: calls at a time; halved when the provider says that it is too much, and
+    seconds in all, waiting for a slot and further tries included, or None. ``concurrency``: calls at a time; halved
+    when the provider says that it is too much, and
     growing back. ``rpm``, ``tpm``: requests and tokens a minute. ``cache``: whether replies are kept and served again
     (see also the setting of that name); equal requests under way at the same time are sent once. ``native_tools``:
     whether the model takes descriptions of tools and answers with calls of them; by default yes where it is asked
@@ -153,14 +155,16 @@ class LM:
                 raise error
             current_scope().admit()
 
-        reply, failures = await with_retries(attempt, self._retries, self._deadline, may_retry)
+        try:
+            async with asyncio.timeout(self._deadline) as clock:
+                reply, failures = await with_retries(attempt, self._retries, self._deadline, may_retry)
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            said = f"no reply within its deadline of {self._deadline:g} s, waiting and further tries included"
+            raise ModelTimeout(said, model=self.name) from None
         usage = replace(reply.usage, retries=failures, seconds=time.perf_counter() - started)
-        # A server that repeats what it was sent could bring a key into tables, files and caches.
-        clean: dict[str, Any] = {}
-        for name in ("text", "tool_calls", "reasoning", "completions"):
-            if (said := getattr(reply, name)) and (without := redact_values(said)) != said:
-                clean[name] = without
-        return replace(reply, usage=usage, **clean)
+        return without_secrets(replace(reply, usage=usage))
 
     def __getstate__(self) -> dict[str, Any]:
         # A key does not travel, nor does what belongs to a loop; the other side takes its own from the environment.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import AsyncGenerator, Mapping
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DirectEngine"]
 
+_LONGEST_LINE = 2**24
 _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, aiohttp.ClientSession]] = WeakKeyDictionary()
 
 
@@ -119,17 +121,27 @@ class DirectEngine:
 async def _streamed(response: aiohttp.ClientResponse, heard: Heard, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The body of a reply that comes as server-sent events, its text told to ``heard`` as it comes."""
     pieces = Pieces()
-    try:
-        async for line in response.content:
+    async with contextlib.aclosing(_lines(response.content, facts)) as lines:
+        async for line in lines:
             data = line.removeprefix(b"data:").strip()
             if data == b"[DONE]":
                 break
             piece = _decoded(data) if line.startswith(b"data:") else None
             if isinstance(piece, Mapping) and (text := pieces.add(piece, facts)):
                 heard(text)
-    except ValueError:  # aiohttp's, of a line without end
-        raise MalformedReply("a line of the stream is too long", **facts) from None
     return pieces.body(facts)
+
+
+async def _lines(content: aiohttp.StreamReader, facts: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+    """The lines of a body: some servers send all of a long reply in one, more than aiohttp reads as a line."""
+    rest = b""
+    async for chunk in content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+        if len(rest) > _LONGEST_LINE:
+            raise MalformedReply("a line of the stream is too long", **facts)
+    yield rest
 
 
 def _decoded(raw: bytes) -> Any:

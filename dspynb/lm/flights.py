@@ -7,9 +7,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
+from dspynb.errors import Halted
 from dspynb.lm.base import LMReply
 
 __all__ = ["Flights"]
+
+
+class _Deserted(Exception):
+    """The work that had sent the request was halted; that of this asker goes on."""
 
 
 @dataclass(slots=True)
@@ -31,7 +36,18 @@ class Flights:
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Flight]] = WeakKeyDictionary()
 
     async def join(self, key: str, send: Callable[[], Awaitable[LMReply]]) -> tuple[LMReply, bool]:
-        """The reply, and whether this asker is the one whose request was sent."""
+        """The reply, and whether this asker is the one whose request was sent.
+
+        The one who asked first pays for a further try: where its run was stopped or its budget is spent, another asker
+        sends the request anew.
+        """
+        while True:
+            try:
+                return await self._join(key, send)
+            except _Deserted:
+                continue
+
+    async def _join(self, key: str, send: Callable[[], Awaitable[LMReply]]) -> tuple[LMReply, bool]:
         flights = self._loops.setdefault(asyncio.get_running_loop(), {})
         flight, first = flights.get(key), False
         if flight is None:
@@ -41,6 +57,10 @@ class Flights:
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task), first
+        except Halted as error:
+            if first:
+                raise
+            raise _Deserted from error
         finally:
             flight.waiting -= 1
             if not flight.waiting and not flight.task.done():

@@ -8,7 +8,7 @@ import io
 import mimetypes
 from pathlib import Path, PurePath
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from dspynb.errors import InputError, shorten
 
@@ -66,7 +66,8 @@ def from_data_url(url: str, who: str) -> Source:
         raise InputError(f"{who}: the data URL is not valid base64") from None
     if not comma:
         raise InputError(f"{who}: a data URL reads 'data:image/png;base64,…', got {shorten(repr(url), 80)}")
-    return _content(data, who), None, mime or None, None
+    name = next((unquote(option[5:]) for option in options if option.startswith("name=")), None)
+    return _content(data, who), None, mime or None, name
 
 
 def _drawn(picture: Any, who: str) -> bytes:

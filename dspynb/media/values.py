@@ -8,6 +8,7 @@ import mimetypes
 import re
 from html import escape
 from typing import Any, ClassVar, Self
+from urllib.parse import quote
 
 from dspynb.errors import InputError, shorten
 from dspynb.media.sources import read_source, sniffed
@@ -63,6 +64,11 @@ class Medium:
             return f"<{self.mime or self.kind}, {plain_url(self.url or '')}>"
         return facts(self.mime or self.kind, self.data, self.name)
 
+    def whole(self) -> str:
+        """All of it as one text, from which it can be made again: its URL, or a data URL with its name."""
+        named = f";name={quote(self.name, safe='')}" if self.name else ""
+        return self.url or self._data_url().replace(";base64,", f"{named};base64,", 1)
+
     def _data_url(self) -> str:
         return f"data:{self.mime};base64,{base64.b64encode(self.data or b'').decode()}"
 
@@ -98,7 +104,7 @@ class Medium:
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        told = core_schema.plain_serializer_function_ser_schema(lambda medium: medium.description)
+        told = core_schema.plain_serializer_function_ser_schema(_written, info_arg=True)
         return core_schema.no_info_plain_validator_function(cls._validated, serialization=told)
 
     @classmethod
@@ -157,6 +163,11 @@ class File(Medium):
         if self.url:
             return {"type": "file", "file": {"file_id": self.url}}
         return {"type": "file", "file": {"filename": self.name or "file", "file_data": self._data_url()}}
+
+
+def _written(medium: Medium, info: Any) -> str:
+    """For records by its description; whole where it is to be read again (a saved program)."""
+    return medium.whole() if (info.context or {}).get("whole") else medium.description
 
 
 def _restored(cls: type[Medium], *facts: Any) -> Medium:

@@ -46,6 +46,10 @@ class Act(Predict):
         self._native, self._native_signature = native, _native_signature(signature)
         self._specs = [tool.spec() for tool in tools.values()]
 
+    def most_calls(self) -> int:
+        """The call: its reply is not repaired."""
+        return 1
+
     def _fitted(self, adapter: Adapter, lm: LMProtocol) -> Adapter:
         native = getattr(lm, "native_tools", False) if self._native == "auto" else self._native
         return NativeTools(adapter, self._native_signature, self._specs) if native else adapter

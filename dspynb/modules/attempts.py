@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dspynb.data import Example, Prediction, Score, Usage
 from dspynb.errors import ConfigurationError, Halted, InputError
 from dspynb.events import AttemptEnded, AttemptStarted, Hint, PredictorCalled, new_span
-from dspynb.redact import told
+from dspynb.redact import redact_values, told
 from dspynb.running import Trace
 from dspynb.scope import Allowance, Attempt, HintLayer, Layer, Scope, current_scope
 
@@ -77,7 +77,9 @@ async def make_attempt(
     An error of the program or the reward is part of the result. Stops and cancellations pass through.
     """
     scope, span, began = current_scope(), plan.span, time.perf_counter()
-    started = AttemptStarted(span=span, parent=scope.open_span, attempt=plan.number, wave=plan.wave, hint=plan.shown)
+    started = AttemptStarted(
+        span=span, parent=scope.open_span, attempt=plan.number, wave=plan.wave, hint=redact_values(plan.shown)
+    )
     scope.emit(started)
     trace = Trace()
     prediction, score, error, mistake = None, None, None, False
@@ -141,9 +143,9 @@ def _ended(result: AttemptResult, parent: int, threshold: float | None) -> Attem
         span=result.span,
         parent=parent,
         state=state,
-        outputs=None if result.prediction is None else result.prediction.to_dict(),
+        outputs=None if result.prediction is None else redact_values(result.prediction.to_dict()),
         score=None if score is None else score.value,
-        feedback=None if score is None else score.feedback,
+        feedback=None if score is None else redact_values(score.feedback),
         parts={} if score is None else score.parts,
         error=None if result.error is None else told(result.error),
         seconds=result.seconds,

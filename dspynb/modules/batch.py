@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction
@@ -15,7 +15,7 @@ from dspynb.scope import Allowance, Layer, current_scope
 if TYPE_CHECKING:
     from dspynb.modules.module import Module
 
-__all__ = ["inputs_of", "run_batch"]
+__all__ = ["column_of", "inputs_of", "run_batch"]
 
 Row = Prediction | Exception
 
@@ -53,7 +53,9 @@ class BatchWork:
             scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
             raise
         self.results[index] = result
-        ended = {"error": told(result)} if isinstance(result, Exception) else {"outputs": result.to_dict()}
+        ended = (
+            {"error": told(result)} if isinstance(result, Exception) else {"outputs": redact_values(result.to_dict())}
+        )
         scope.emit(SpanEnded(span=span, parent=parent, **ended))
 
 
@@ -63,7 +65,16 @@ def inputs_of(module: Module, row: Example, names: Sequence[str] | None = None) 
     if names is None and row.input_names is not None:
         return row.inputs()
     wanted = module.input_names() if names is None else names
-    return row.to_dict() if wanted is None else {name: row[name] for name in wanted if name in row}
+    if wanted is None:
+        return row.to_dict()
+    return {name: row[key] for name in wanted if (key := column_of(module, name, row)) is not None}
+
+
+def column_of(module: Module, name: str, columns: Container[str]) -> str | None:
+    """Under which name the columns have an input: its own, else its alias; None where they lack it."""
+    field = (module._fields("input") or {}).get(name)
+    known = (name, field.alias if field else None)
+    return next((key for key in known if key is not None and key in columns), None)
 
 
 async def run_batch(module: Module, rows: Sequence[Example], concurrency: int | None) -> list[Row]:

@@ -11,13 +11,13 @@ from dspynb.adapters import Adapter
 from dspynb.data import Prediction, Usage
 from dspynb.errors import ModelError, ParseError
 from dspynb.events import PredictorCalled, new_span
-from dspynb.lm import LMProtocol, LMReply, LMRequest
+from dspynb.lm import LMProtocol, LMReply, LMRequest, without_secrets
 from dspynb.media import without_data
 from dspynb.redact import redact_values, told
 from dspynb.running import Calls, remember
 from dspynb.scope import Reading, Scope
 
-__all__ = ["Call", "Listener"]
+__all__ = ["Call", "Listener", "as_recorded"]
 
 Listener = Callable[[Adapter, str], None]
 """Told each new piece of a reply, with the adapter that reads it; an empty piece at the end."""
@@ -78,7 +78,7 @@ class Call:
             said = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
             raise ModelError(said, model=self._model)
         self.scope.settle(reply.usage, cached=reply.cached)
-        return reply
+        return without_secrets(reply)
 
     @property
     def _model(self) -> str:
@@ -93,8 +93,8 @@ class Call:
             predictor=self.path,
             uid=self.uid,
             inputs=redact_values(self.inputs),
-            messages=redact_values(without_data(self.request.messages)),
-            hint=self.reading.hint(),
+            messages=as_recorded(self.request.messages),
+            hint=redact_values(self.reading.hint()),
             candidate=self.reading.candidate and self.reading.candidate.id,
             reply=None if reply is None else reply.text,
             tool_calls=() if reply is None else reply.tool_calls,
@@ -111,6 +111,12 @@ class Call:
         self.scope.emit(event)
         remember(event)
         return event
+
+
+def as_recorded(messages: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
+    """Messages as records keep them: without the data of images and files, and without known secrets."""
+    kept: tuple[Mapping[str, Any], ...] = redact_values(without_data(messages))
+    return kept
 
 
 def _spent(error: Exception | None) -> Usage:

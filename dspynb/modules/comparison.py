@@ -81,6 +81,10 @@ class MultiChainComparison(Module):
         answer = _first_line(completion[self._last])
         return f"«I'm trying to {_first_line(reasoning)} I'm not sure but my prediction is {answer}»"
 
+    def most_calls(self) -> int:
+        """Those of every sample, and of comparing them."""
+        return self.predict.most_calls() + (self.m * self.sampler.most_calls() if self.sampler else 0)
+
     def _title(self) -> str:
         return f"MultiChainComparison({self.signature.describe()})"
 

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from dspynb.adapters.values import parse_value
 from dspynb.errors import ParseError, StateError, nearest, shorten
+from dspynb.media import Medium
 from dspynb.signatures import Field, Signature
 
 __all__ = ["dump_demos", "load_demo"]
@@ -48,13 +49,20 @@ def dump_demos(signature: type[Signature], demos: Sequence[Mapping[str, Any]]) -
     for i, demo in enumerate(demos):
         known = {n: v for n, v in signature.by_name(demo).items() if n in fields and _is_given(fields[n], v)}
         try:
-            body = adapter.dump_json(adapter.validate_python([known]))
+            body = adapter.dump_json(adapter.validate_python([known]), context={"whole": True}, fallback=_whole)
         except ValidationError as error:
             raise StateError(f"demo {i} {_told(error)}") from None
         except Exception as error:
             raise StateError(f"demo {i} cannot be written as JSON: {shorten(error, 200)}") from None
         dumped += json.loads(body)
     return dumped
+
+
+def _whole(value: Any) -> str:
+    """An image or file inside a value whose type does not tell of it, such as a past turn."""
+    if isinstance(value, Medium):
+        return value.whole()
+    raise TypeError(f"{type(value).__name__} is not known to JSON")
 
 
 def load_demo(signature: type[Signature], demo: Mapping[str, Any], *, foreign: bool = False) -> dict[str, Any]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dspynb.modules.predict import Predict
 
-__all__ = ["named_predictors", "resolve_path"]
+__all__ = ["calls_inside", "named_predictors", "resolve_path"]
 
+_counting = threading.local()  # modules whose calls are being added up
 _LEAVES = frozenset({str, int, float, bool, bytes, type(None)})
 
 
@@ -34,6 +36,35 @@ def named_predictors(root: Any) -> list[tuple[str, Predict]]:
             continue
         left.extend((_join(path, step), part) for step, part in reversed(parts) if type(part) not in _LEAVES)
     return found
+
+
+def calls_inside(root: Any) -> int:
+    """The sum of what the modules and predictors in a module say of their ``most_calls``, each counted once. One that
+    is met again inside itself adds nothing."""
+    counting: set[int] = _counting.__dict__.setdefault("modules", set())
+    if id(root) in counting:
+        return 0
+    counting.add(id(root))
+    try:
+        return sum(int(module.most_calls()) for module in _inner_modules(root))
+    finally:
+        counting.remove(id(root))
+
+
+def _inner_modules(root: Any) -> Iterator[Any]:
+    """The modules that a module holds itself; those inside of them are theirs."""
+    seen: dict[int, Any] = {id(root): root}
+    left = [part for _, part in _parts(root) or ()]
+    while left:
+        value = left.pop()
+        parts = _parts(value)
+        if parts is None or id(value) in seen:
+            continue
+        seen[id(value)] = value
+        if _is_module(value):
+            yield value
+        else:
+            left.extend(part for _, part in parts)
 
 
 def resolve_path(root: Any, path: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from dspynb.data import Prediction, rows_of
 from dspynb.errors import ConfigurationError, InputError
 from dspynb.events import SpanEnded, SpanStarted, new_span
-from dspynb.modules.discovery import named_predictors, resolve_path
+from dspynb.modules.discovery import calls_inside, named_predictors, resolve_path
 from dspynb.redact import redact_values, told
 from dspynb.running import Calls, Run, run_sync
 from dspynb.scope import Layer, current_scope
@@ -81,8 +81,8 @@ class Module:
 
     def most_calls(self) -> int:
         """About how many model calls one call of the program makes at most: so many a budget sets aside for a row or
-        an attempt before it starts. Here a call and a repair of each predictor; override it where that is too few."""
-        return max(1, sum(int(predictor.most_calls()) for _, predictor in self.named_predictors()))
+        an attempt before it starts. Here those of each module in it, once; override it where that is too few."""
+        return max(1, calls_inside(self))
 
     def then(self, step: Module | Callable[[Prediction], Any]) -> Module:
         """This program, then another that takes its outputs as inputs, or a function (sync or async) of its prediction
@@ -187,7 +187,7 @@ class Module:
         except Exception as error:
             scope.emit(SpanEnded(span=span, parent=started.parent, error=told(error)))
             raise
-        scope.emit(SpanEnded(span=span, parent=started.parent, outputs=prediction.to_dict()))
+        scope.emit(SpanEnded(span=span, parent=started.parent, outputs=redact_values(prediction.to_dict())))
         return prediction
 
 

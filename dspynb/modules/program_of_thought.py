@@ -73,6 +73,7 @@ class ProgramOfThought(Module):
 
     async def forward(self, **inputs: Any) -> Prediction:
         """Write, run and correct code; then read the outputs off its result."""
+        inputs = self.signature.check_inputs(inputs, self._title())
         data = self._data(inputs)
         await check_isolation()
         written = await self.generate(**inputs)
@@ -96,9 +97,8 @@ class ProgramOfThought(Module):
         return self.max_iterations * self.generate.most_calls() + self.answer.most_calls()
 
     def _data(self, inputs: Mapping[str, Any]) -> Any:
-        values = self.signature.check_inputs(inputs, self._title())
         try:
-            return to_jsonable_python(values, fallback=str)
+            return to_jsonable_python(inputs, fallback=str)
         except ValueError as error:
             raise InputError(f"{self._title()}: the inputs cannot be given to code as JSON: {error}") from None
 

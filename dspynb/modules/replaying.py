@@ -14,8 +14,10 @@ from dspynb.data import Prediction
 from dspynb.errors import DspynbError, InputError, ReplayDiverged, RunStopped
 from dspynb.events import AttemptEnded, AttemptStarted, Event
 from dspynb.lm import LMProtocol, LMReply, LMRequest, resolve_lm
+from dspynb.modules.call import as_recorded
 from dspynb.modules.module import Module
 from dspynb.modules.recording import Divergence, Recording, answer, recording_of
+from dspynb.redact import redact_values
 from dspynb.running import Calls, Run, RunReader, Trace, recorded_events
 from dspynb.scope import Layer, current_scope
 
@@ -125,9 +127,10 @@ class Replaying:
         """The recorded reply. Raises the recorded error, or ReplayDiverged."""
         if self.ended is not None:
             raise self._diverged(self.ended)
-        call, same = self.recording.take(path, request.rollout, request.messages, inputs)
+        sent = as_recorded(request.messages)
+        call, same = self.recording.take(path, request.rollout, sent, redact_values(inputs))
         known = path in self.recording.paths
-        divergence = None if same else Divergence(path, request.rollout, request.messages, call, known)
+        divergence = None if same else Divergence(path, request.rollout, sent, call, known)
         if call is None:
             await self._waiting.until_nothing_else_goes_on()
         if divergence is not None:

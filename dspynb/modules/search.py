@@ -221,7 +221,7 @@ async def under_span(search: Search, title: str) -> Prediction:
     except Exception as error:
         scope.emit(SpanEnded(span=search.span, parent=parent, error=told(error)))
         raise
-    scope.emit(SpanEnded(span=search.span, parent=parent, outputs=prediction.to_dict()))
+    scope.emit(SpanEnded(span=search.span, parent=parent, outputs=redact_values(prediction.to_dict())))
     return prediction
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Prediction
 from dspynb.errors import RunInterrupted
 from dspynb.modules.module import ModuleWork
+from dspynb.redact import redact_growing, redact_known
 from dspynb.running import Run, end_tasks, foreground
 from dspynb.scope import current_scope
 
@@ -40,11 +41,12 @@ class _Growing:
         self._reply += piece
         # Read again once it has grown by a fiftieth: to read a long reply after every piece would take long itself.
         if not piece or len(self._reply) >= self._read * 1.02:
-            self._tell(adapter)
+            self._tell(adapter, redact_growing if piece else redact_known)
 
-    def _tell(self, adapter: Any) -> None:
+    def _tell(self, adapter: Any, clean: Callable[[str], str]) -> None:
         self._read = len(self._reply)
-        for name, text in adapter.partial(self._predictor.signature, self._reply).items():
+        for name, said in adapter.partial(self._predictor.signature, self._reply).items():
+            text = clean(said)
             before = self._fields.get(name, "")
             if text != before and text.startswith(before):
                 self._fields[name] = text

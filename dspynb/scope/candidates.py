@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -63,8 +63,18 @@ def resolve(parts: Mapping[str, Part], program: Any) -> dict[str, Part]:
             raise InputError(f"the program has no predictor {given!r}.{nearest(given, paths)} It has: {known}")
         if paths[path].uid in found:
             raise InputError(f"the candidate names the predictor {path!r} twice, by two of its paths")
-        found[paths[path].uid] = part
+        found[paths[path].uid] = _by_name(part, paths[path])
     return found
+
+
+def _by_name(part: Part, predictor: Any) -> Part:
+    """The part with its demos' aliases replaced by the names of the predictor's fields."""
+    by_name = getattr(getattr(predictor, "signature", None), "by_name", None)
+    if by_name is None or not part.demos:
+        return part
+    demos = tuple(by_name(demo) for demo in part.demos)
+    same = all(a is b for a, b in zip(demos, part.demos, strict=True))
+    return part if same else replace(part, demos=demos)
 
 
 def canonical(path: str, paths: Mapping[str, Any], program: Any) -> str | None:

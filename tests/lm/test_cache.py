@@ -15,8 +15,10 @@ import pytest
 
 import dspynb as dn
 from dspynb.data import Usage
+from dspynb.errors import Halted
 from dspynb.lm.cache import ReplyCache, default_cache
-from tests.lm.server import Server
+from tests.helpers import chat
+from tests.lm.server import Server, error
 
 
 @pytest.fixture
@@ -245,3 +247,32 @@ def test_a_process_killed_while_writing_leaves_the_file_readable(tmp_path):
     texts = _texts(path)
     assert len(texts) > 50
     assert all(f'"text of {key}"' in body for key, body in texts.items())
+
+
+@pytest.mark.parametrize("halt", ["stop", "budget"])
+def test_a_first_asker_whose_work_is_halted_does_not_halt_the_others(cached, halt):
+    async def main():
+        first_asked, both_wait = asyncio.Event(), asyncio.Event()
+
+        async def answer(body, n):
+            loop.call_soon_threadsafe(first_asked.set)
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(both_wait.wait(), loop))
+            return error(500) if n == 1 else chat(answer="it came")
+
+        loop = asyncio.get_running_loop()
+        with Server(answer) as server:
+            predict = dn.Predict("question -> answer", lm=model(server))
+            with dn.Budget(calls=1 if halt == "budget" else 9):
+                first = predict.start(question="same")
+            await first_asked.wait()
+            second = predict.start(question="same")
+            while predict.lm._flights._loops[loop].copy().popitem()[1].waiting < 2:  # noqa: ASYNC110  # nothing tells that another one waits
+                await asyncio.sleep(0)
+            if halt == "stop":
+                first.stop()
+            both_wait.set()
+            with pytest.raises(Halted):
+                await first
+            return await second
+
+    assert asyncio.run(main()).answer == "it came"

@@ -7,6 +7,7 @@ import gc
 import importlib.util
 import pickle
 import threading
+import time
 import warnings
 
 import pytest
@@ -270,3 +271,21 @@ def test_a_key_in_a_long_error_is_hidden_wherever_the_text_is_cut():
             ask(lm(server, retries=0))
         assert KEY[:12] not in str(caught.value)
         assert KEY[-12:] not in str(caught.value)
+
+
+def test_a_deadline_ends_a_try_and_the_wait_for_a_slot():
+    async def main():
+        async def hang(body, n):
+            await asyncio.sleep(20)
+
+        with Server(hang) as server:
+            model, began = lm(server, deadline=0.2, concurrency=1), time.monotonic()
+            request = dn.LMRequest(({"role": "user", "content": "hi"},))
+            with dn.context(cache=False):
+                results = await asyncio.gather(*(model.complete(request) for _ in range(3)), return_exceptions=True)
+            assert time.monotonic() - began < 5
+            assert [type(result) for result in results] == [errors.ModelTimeout] * 3
+            assert "deadline of 0.2 s" in str(results[0])
+            assert model.limits.slots.running == 0
+
+    asyncio.run(main())

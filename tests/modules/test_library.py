@@ -198,3 +198,30 @@ def test_how_values_are_compared_can_be_said():
 def test_a_vote_that_cannot_be_held_is_told(predictions, field, says):
     with pytest.raises(InputError, match=says):
         dn.majority(predictions, field)
+
+
+class Asked(dn.Signature):
+    """Answer."""
+
+    question: str = dn.Input(alias="The question")
+    answer: str = dn.Output(alias="The answer")
+
+
+def test_rows_may_name_inputs_by_their_aliases():
+    answer = dn.FunctionLM(lambda request: chat(reasoning="r", answer=field(request, "question"), rationale="r"))
+    rows = [{"The question": "one", "answer": "one"}, {"question": "two", "The question": "no", "answer": "two"}]
+    with dn.context(lm=answer):
+        for program in (dn.Predict(Asked), dn.ChainOfThought(Asked), dn.MultiChainComparison(Asked, m=2)):
+            assert [p.answer for p in asyncio.run(program.batch(rows))] == ["one", "two"]
+            done = asyncio.run(dn.evaluate(program, rows, lambda row, p: row.answer == p.answer))
+            assert float(done) == 1.0
+
+
+def test_a_candidates_demos_may_name_fields_by_their_aliases():
+    prompts = []
+    lm = dn.FunctionLM(lambda request: prompts.append(prompt(request)) or chat(answer="x"))
+    predict = dn.Predict(Asked, lm=lm)
+    with dn.candidate({"self": {"demos": [{"The question": "shown q", "The answer": "shown a"}]}}, of=predict):
+        asyncio.run(predict(question="q"))
+    assert "shown q" in prompts[0]
+    assert "shown a" in prompts[0]

@@ -270,3 +270,15 @@ def test_stopping_the_run_kills_the_process(monkeypatch):
 
     run(main())
     assert made[0].returncode is not None
+
+
+@linux
+def test_an_input_may_be_given_by_its_alias():
+    class Aliased(dn.Signature):
+        """Add up the numbers."""
+
+        numbers: list[int] = dn.Input(alias="Some numbers")
+        total: int = dn.Output()
+
+    pot, _ = program(written("final_answer(sum(numbers))"), chat(total="6"), signature=Aliased)
+    assert run(pot(**{"Some numbers": [1, 2, 3]})).total == 6

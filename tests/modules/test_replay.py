@@ -552,3 +552,43 @@ def test_native_tool_calls_are_replayed():
     replayed = replay(asyncio.run(main()), dn.ReAct("question -> answer", [add]))
     assert replayed.exact
     assert replayed.prediction.trajectory[0]["observation"] == "5"
+
+
+PIXEL = b"\x89PNG\r\n\x1a\n" + b"a pixel" * 9
+
+
+def test_a_prompt_with_an_image_is_the_recorded_one(tmp_path):
+    class Look(dn.Signature):
+        """Look."""
+
+        image: dn.Image = dn.Input()
+        answer: str = dn.Output()
+
+    async def main():
+        with dn.trace() as recorded:
+            await dn.Predict(Look, lm=dn.FunctionLM(lambda r: chat(answer="red")))(image=dn.Image(PIXEL))
+        recorded.save(tmp_path / "t.jsonl")
+        program = dn.Predict(Look, lm=NO_MODEL)
+        assert (await dn.replay(recorded, program)).exact
+        given = {"image": dn.Image(PIXEL)}  # a file holds no data of images
+        assert (await dn.replay(tmp_path / "t.jsonl", program, inputs=given)).exact
+        with pytest.raises(dn.errors.ReplayDiverged):
+            await dn.replay(recorded, program, inputs={"image": dn.Image(PIXEL + b"!")})
+
+    asyncio.run(main())
+
+
+def test_a_prompt_with_a_secret_is_the_recorded_one(monkeypatch):
+    dn.redact.keep_secret("planted-0123456789")
+
+    async def main():
+        with dn.trace() as recorded:
+            await dn.Predict(Caption, lm=counting_lm())(subject="planted-0123456789")
+        assert "planted" not in str(recorded.calls[0].messages)
+        again = await dn.replay(recorded, dn.Predict(Caption, lm=NO_MODEL), inputs={"subject": "planted-0123456789"})
+        assert again.exact
+
+    def counting_lm():
+        return dn.FunctionLM(lambda request: chat(sentence="blue"))
+
+    asyncio.run(main())

@@ -471,3 +471,25 @@ def test_a_damaged_dspy_state_is_told(damage):
     state = json.loads((DATA / "dspy_predict.json").read_text())
     with pytest.raises(StateError, match="self: the DSPy state is damaged"):
         dn.Predict("question -> answer").load_state({**copy.deepcopy(state), damage[0]: damage[1]})
+
+
+def test_images_and_files_in_demos_are_saved_whole(tmp_path):
+    class Look(dn.Signature):
+        """Look."""
+
+        image: dn.Image = dn.Input()
+        papers: list[dn.File] = dn.Input()
+        history: dn.History = dn.Input()
+        answer: str = dn.Output()
+
+    image, paper = dn.Image(b"\x89PNG\r\n\x1a\n12345"), dn.File(b"%PDF-1;2,3", name="a; paper,1.pdf")
+    far = dn.Image("https://example.org/a.png")
+    demo = {"image": image, "papers": [paper], "history": dn.History([{"image": far, "answer": "x"}]), "answer": "y"}
+    program, other = dn.Predict(Look, demos=[demo]), dn.Predict(Look)
+    program.save(tmp_path / "p.json")
+    other.load(tmp_path / "p.json")
+    (loaded,) = other.demos
+    assert (loaded["image"], loaded["papers"], loaded["answer"]) == (image, [paper], "y")
+    other.lm = dn.ScriptedLM(["[[ ## answer ## ]]\nz"])
+    other.run_sync(image=image, papers=[paper], history=loaded["history"])
+    assert far.part() in other.lm.requests[0].messages[3]["content"]

@@ -198,7 +198,7 @@ def test_an_error_in_the_stream_is_told():
         return response
 
     with pytest.raises(ServerError, match="overloaded"):
-        over_http([answer] * 3, deadline=0.01)
+        over_http([answer] * 3)
 
 
 def test_the_cache_answers_a_stream(tmp_path, monkeypatch):
@@ -209,3 +209,23 @@ def test_the_cache_answers_a_stream(tmp_path, monkeypatch):
     assert len(server.bodies) == 1
     assert grown(second, "sentence") == grown(first, "sentence") == "s"
     assert second[-1].calls[0].cached
+
+
+def test_a_long_reply_that_comes_in_one_piece_is_streamed():
+    with Server() as server:
+        server.streamed = [sse([chat(sentence="a" * 1_000_000)])]
+        lm = dn.LM("openai/m", api_base=server.base, retries=0)
+        assert len(run(streamed(lm))[-1].sentence) == 1_000_000
+
+
+def test_a_line_without_end_is_a_malformed_reply(monkeypatch):
+    monkeypatch.setattr("dspynb.lm.direct._LONGEST_LINE", 1000)
+    with Server() as server:
+        server.streamed = [sse(["a" * 2_000_000])]
+        lm = dn.LM("openai/m", api_base=server.base, retries=0)
+        with pytest.raises(MalformedReply, match="too long"):
+            run(streamed(lm))
+
+
+async def streamed(lm):
+    return [part async for part in dn.Predict(Caption, lm=lm).stream(subject="x")]

@@ -286,3 +286,54 @@ def test_a_budget_is_a_value():
     budget = dn.Budget(calls=3, usd=1.5)
     assert pickle.loads(pickle.dumps(budget)) == budget
     assert budget != dn.Budget(calls=3)
+
+
+def search(n=5):
+    return dn.BestOfN(dn.Predict(Caption), lambda row, prediction: 0.0, n=n)
+
+
+def test_a_program_sets_aside_what_the_modules_in_it_make_at_most():
+    def look(subject: str) -> str:
+        return subject
+
+    class Holds(dn.Module):
+        def __init__(self, *inner):
+            self.inner = {"all": list(inner)}
+
+    react = dn.ReAct(Caption, [look], max_iterations=7)
+    assert react.most_calls() == 9
+    assert Holds(react).most_calls() == react.map(lambda p: p).most_calls() == 9
+    assert Holds(react, search(), dn.Predict(Caption)).most_calls() == 9 + 10 + 2
+    assert Holds(react, Holds(react)).most_calls() == 18
+    assert dn.MultiChainComparison(Caption, m=4).most_calls() == 2 + 4 * 2
+    assert dn.MultiChainComparison(Caption, m=4, sampler=None).most_calls() == 2
+
+
+def test_a_program_that_holds_itself_can_be_counted():
+    class Child(dn.Module):
+        def __init__(self, parent):
+            self.parent, self.predict = parent, dn.Predict(Caption)
+
+    class Parent(dn.Module):
+        def __init__(self):
+            self.child = Child(self)
+            self.search = dn.BestOfN(self.child, lambda row, prediction: 0.0, n=3)
+
+    assert Parent().most_calls() >= 6
+
+
+def test_the_cut_of_a_wrapped_search_is_the_same_whatever_the_timing():
+    class Wrapped(dn.Module):
+        def __init__(self):
+            self.search = search(n=4)
+
+        async def forward(self, subject):
+            return await self.search(subject=subject)
+
+    def answered(seed):
+        lm = Counting(seed)
+        with dn.context(lm=lm), dn.Budget(calls=9):
+            rows = run(Wrapped().batch([{"subject": str(i)} for i in range(4)], concurrency=4))
+        return [isinstance(row, dn.Prediction) for row in rows], lm.calls
+
+    assert {str(answered(seed)) for seed in range(8)} == {str(([True, True, False, False], 9))}
