@@ -242,7 +242,10 @@ _META_NAMES = ("score", "usage", "calls", "run")
 def rows_of(rows: pd.DataFrame | list[Any] | tuple[Any, ...]) -> list[Example]:
     """Rows as Examples: from a DataFrame, or from dicts and Examples. Raises InputError naming the row."""
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
-        return [Example({str(k): v for k, v in row.items()}) for row in rows.to_dict("records")]
+        names = [str(name) for name in rows.columns]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"the DataFrame has two columns {twice!r}; rename one")
+        return [Example(dict(zip(names, row.values(), strict=True))) for row in rows.to_dict("records")]
     if isinstance(rows, str | bytes | Mapping) or not hasattr(rows, "__iter__"):
         raise InputError(f"rows must be a DataFrame or a list of dicts or Examples, got {type(rows).__name__}")
     return [_row(i, row) for i, row in enumerate(rows)]

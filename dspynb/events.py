@@ -250,7 +250,7 @@ def _thoroughly(value: Any) -> Any:
 
     try:
         still = _writable(value)
-        return to_jsonable_python(still, fallback=_told, inf_nan_mode="constants", bytes_mode="base64")
+        return to_jsonable_python(still, fallback=_number_or_told, inf_nan_mode="constants", bytes_mode="base64")
     except Exception:  # circular, too deep, or of a type that fails to show itself: the other values are kept
         return {str(k): plain(v) for k, v in value.items()} if isinstance(value, Mapping) else _told(value)
 
@@ -266,6 +266,12 @@ def _writable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_writable(item) for item in value]
     return _told(value) if hasattr(value, "__next__") else value
+
+
+def _number_or_told(value: Any) -> Any:
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
+        return value.item()
+    return _told(value)
 
 
 def _told(value: Any) -> str:

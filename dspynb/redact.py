@@ -80,19 +80,20 @@ def told(error: BaseException, limit: int = 1000) -> str:
     return shorten(redact(f"{type(error).__name__}: {error}"), limit)
 
 
-def redact_values(value: Any) -> Any:
+def redact_values(value: Any, depth: int = 30) -> Any:
     """A value with ``redact_known`` applied to the texts in its dicts, lists and tuples; itself where there are none
-    to replace. A value of another type that holds a secret becomes what a file would hold of it."""
+    to replace. A value of another type that holds a secret becomes what a file would hold of it. Looks ``depth`` levels
+    deep: a list may hold itself."""
     if isinstance(value, str):
         return redact_known(value)
-    if value is None or isinstance(value, int | float) or not _known():
+    if value is None or isinstance(value, int | float) or not depth or not _known():
         return value
     if hasattr(value, "__next__"):  # to look into an iterator would use it up
         return value
     if isinstance(value, Mapping):
-        return {name: redact_values(item) for name, item in value.items()}
+        return {name: redact_values(item, depth - 1) for name, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(redact_values(item) for item in value)
+        return type(value)(redact_values(item, depth - 1) for item in value)
     return _redacted_object(value)
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dspynb.errors import ConfigurationError, Halted, InputError, nearest
+from dspynb.errors import ConfigurationError, InputError, nearest
 from dspynb.evaluation.evaluation import Evaluation
-from dspynb.evaluation.evaluator import Evaluate, EvaluateWork, Table, table_of
+from dspynb.evaluation.evaluator import Evaluate, EvaluateWork, Table, inside, table_of
 from dspynb.evaluation.statistics import PairedDifference, paired_difference
-from dspynb.events import SpanEnded, SpanStarted, new_span
+from dspynb.events import SpanEnded, SpanStarted, new_span, plain
 from dspynb.modules import Module
+from dspynb.redact import redact_values
 from dspynb.running import Run
 from dspynb.running.display import plots
 from dspynb.scope import Layer, Meter, current_scope
@@ -44,7 +45,7 @@ class Comparison:
         evaluation, usage = self.evaluations[name], self.evaluations[name].usage
         score = evaluation.score
         record: dict[str, Any] = {"score": score.mean, "low": score.low, "high": score.high}
-        paired = None if name == self.base else self.difference(name)
+        paired = None if name == self.base or not self._pairs(name) else self.difference(name)
         for column, attribute in _PAIRED.items():
             record[column] = None if paired is None else getattr(paired, attribute)
         seconds = float(evaluation.table.seconds.sum())
@@ -58,10 +59,15 @@ class Comparison:
         }
 
     def difference(self, name: str, base: str | None = None) -> PairedDifference:
-        """How much higher a program scored than another (the base), on the rows that both have. Raises InputError."""
+        """How much higher a program scored than another (the base), on the rows that both have. Raises InputError for
+        an unknown name, or where there is no such row."""
+        pairs = self._pairs(name, base)
+        return paired_difference([before for before, _ in pairs.values()], [after for _, after in pairs.values()])
+
+    def _pairs(self, name: str, base: str | None = None) -> dict[int, tuple[float, float]]:
+        """Of each row that both have, the base's mean and the other's."""
         first, second = self._means(self.base if base is None else base), self._means(name)
-        both = [row for row in first if row in second]
-        return paired_difference([first[row] for row in both], [second[row] for row in both])
+        return {row: (first[row], second[row]) for row in first if row in second}
 
     def _means(self, name: str) -> dict[int, float]:
         if name not in self.evaluations:
@@ -75,20 +81,21 @@ class Comparison:
         import pandas as pd
 
         base = self.base if base is None else base
-        first, second = self._means(base), self._means(name)
-        rows = [row for row in first if row in second and first[row] != second[row]]
-        rows.sort(key=lambda row: -abs(second[row] - first[row]))
+        pairs = self._pairs(name, base)
+        change = {row: second - first for row, (first, second) in pairs.items()}
+        rows = sorted((row for row in change if abs(change[row]) > _NOISE), key=lambda row: -abs(change[row]))
         before, after = self.evaluations[base], self.evaluations[name]
         records = [
             {
                 **before.rows[row].to_dict(),
-                **_of(before, row, base, first[row]),
-                **_of(after, row, name, second[row]),
-                "change": second[row] - first[row],
+                **_of(before, row, base, pairs[row][0]),
+                **_of(after, row, name, pairs[row][1]),
+                "change": change[row],
             }
             for row in rows
         ]
-        return pd.DataFrame(records, index=pd.Index([before._index[row] for row in rows]))
+        clean = [redact_values(plain(record)) for record in records]
+        return pd.DataFrame(clean, index=before._labels(rows), dtype=object)
 
     def __repr__(self) -> str:
         return f"<Comparison of {', '.join(self.evaluations)}>\n{self.table.to_string()}"
@@ -102,6 +109,7 @@ class Comparison:
         return plots().intervals({name: (s.mean, s.low, s.high) for name, s in scores.items()}, ax)
 
 
+_NOISE = 1e-12  # of rounding: what the paired statistics take for a tie
 _PAIRED = {
     "difference": "difference",
     "diff_low": "low",
@@ -114,9 +122,20 @@ _PAIRED = {
 
 
 def _of(evaluation: Evaluation, row: int, name: str, score: float) -> dict[str, Any]:
-    record = evaluation._done[row, 0].ended
+    record = next(rollout.ended for (number, _), rollout in evaluation._done.items() if number == row)
     outputs = {f"{name}: {field}": value for field, value in (record.outputs or {}).items()}
     return {**outputs, f"{name}: score": score, f"{name}: feedback": record.error or record.feedback}
+
+
+def _combinations(parameters: Any) -> list[dict[str, Any]]:
+    listed = dict(parameters) if isinstance(parameters, Mapping) else {}
+    if not listed or not all(_is_list(values) for values in listed.values()):
+        raise ConfigurationError('grid takes a dict of lists, as in {"n": [1, 3, 5]}; each needs at least one value')
+    return [dict(zip(listed, values, strict=True)) for values in itertools.product(*listed.values())]
+
+
+def _is_list(values: Any) -> bool:
+    return not isinstance(values, str) and hasattr(values, "__len__") and len(values) > 0
 
 
 class Grid(Comparison):
@@ -148,42 +167,41 @@ class _CompareWork:
     async def __call__(self) -> dict[str, Evaluation]:
         """The evaluations by name; those that the end of the budget left without a row are not among them."""
         self.run = current_scope().open_run
+        for work in self.works.values():
+            work.run = self.run
         budget = self.plan.budget
-        try:
-            with Layer(None, funds=None if budget is None else Meter(budget)):
-                for name, work in self.works.items():
-                    await _as_span(name, work)
-        except Halted:
-            if not self.partial():
-                raise
-        return self.partial()
+        with Layer(None, funds=None if budget is None else Meter(budget)):
+            for name, work in self.works.items():
+                await _as_span(name, work)
+        return self._evaluations()
 
-    def partial(self) -> dict[str, Evaluation]:
-        """What there is so far."""
-        return {name: work.partial() for name, work in self.works.items() if work.done}
+    def partial(self) -> dict[str, Evaluation] | None:
+        """What there is so far; None where there is nothing."""
+        return self._evaluations() or None
+
+    def _evaluations(self) -> dict[str, Evaluation]:
+        parts = {name: work.partial() for name, work in self.works.items()}
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 async def _as_span(name: str, work: EvaluateWork) -> None:
     scope, span = current_scope(), new_span()
     scope.emit(SpanStarted(span=span, parent=scope.open_span, kind="evaluation", name=name))
-    with Layer(f"the evaluation of {name}", span=span):
-        await work.pool
-    scope.emit(SpanEnded(span=span, parent=scope.open_span))
+    try:
+        with Layer(f"the evaluation of {name}", span=span):
+            await work.pool
+    finally:
+        scope.emit(SpanEnded(span=span, parent=scope.open_span))
 
 
 async def _evaluations(plan: Evaluate, programs: Mapping[str, Module], rows: Any, kind: str) -> tuple[Any, Any]:
     work = _CompareWork(plan, programs, table_of(rows))
     if current_scope().open_run is not None:
-        return await work(), work.run
+        return await inside(work, plan.budget), work.run
     paths = {p.uid: f"{name}.{path}" for name, m in programs.items() for path, p in m.named_predictors()}
     steps = len(work.table.rows) * plan.repeats * len(programs)
-    run = Run(
-        kind,
-        ", ".join(programs),
-        {"rows": steps},
-        paths,
-        {"data": work.table.fingerprint, "failure_score": plan.failure_score},
-    )
+    settings = {"data": work.table.fingerprint, "failure_score": plan.failure_score}
+    run = Run(kind, ", ".join(programs), {"rows": steps}, paths, settings)
     return await run.watched(work), run
 
 
@@ -197,6 +215,8 @@ async def compare(programs: Mapping[str, Module], rows: Any, metric: Any, **sett
     if not isinstance(programs, Mapping) or not programs:
         raise ConfigurationError('compare takes a dict of programs, as in {"base": a, "refined": b}')
     named = {str(name): program for name, program in programs.items()}
+    if len(named) < len(programs):
+        raise ConfigurationError("compare: two programs have the same name as text")
     found, run = await _evaluations(Evaluate(metric, **settings), named, rows, "compare")
     return Comparison(found, len(named), run)
 
@@ -209,9 +229,9 @@ async def grid(
     The first combination is the base. ``settings``: those of Evaluate; one budget and one Stop for all. Raises
     ConfigurationError for a parameter without values.
     """
-    if not isinstance(parameters, Mapping) or not parameters or not all(parameters.values()):
-        raise ConfigurationError('grid takes a dict of lists, as in {"n": [1, 3, 5]}; each needs at least one value')
-    combinations = [dict(zip(parameters, values, strict=True)) for values in itertools.product(*parameters.values())]
+    combinations = _combinations(parameters)
     programs = {", ".join(f"{n}={v!r}" for n, v in c.items()): make(**c) for c in combinations}
+    if len(programs) < len(combinations):
+        raise ConfigurationError("grid: two values of a parameter look the same; give each once")
     found, run = await _evaluations(Evaluate(metric, **settings), programs, rows, "grid")
     return Grid(combinations, found, len(programs), run)

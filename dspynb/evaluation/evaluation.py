@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dspynb.data import Prediction, Usage
 from dspynb.errors import InputError, shorten
 from dspynb.evaluation.statistics import Interval, mean_interval
-from dspynb.events import plain
+from dspynb.results import mapped, rollouts_frame
 from dspynb.running.display import plots
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation"]
 
-_FIRST = ("repeat",)
-_LAST = ("score", "feedback", "error", "attempts", "tokens", "usd", "seconds", "cached")
 _SHOWN = 10
 
 
@@ -39,12 +37,11 @@ class Evaluation:
         table: Table,
         done: Mapping[tuple[int, int], Rollout],
         plan: Evaluate,
-        inputs: Sequence[str] | None,
         run: Any = None,
     ) -> None:
         self.rows, self.run, self.metrics = table.rows, run, list(plan.metrics)
         self.failure_score, self.repeats, self.total = plan.failure_score, plan.repeats, len(table.rows) * plan.repeats
-        self._index, self._inputs = table.index, inputs
+        self._index = table.index
         self._done = dict(sorted(done.items(), key=lambda item: (item[0][1], item[0][0])))
 
     # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -56,31 +53,18 @@ class Evaluation:
         A label and an output of one name are ``expected_…`` and ``predicted_…``; so are names of the columns above.
         Cells hold what a run file holds: a pydantic output is a dict, a date its text. ``repeat`` only with repeats.
         """
+        records = [rollout.ended for rollout in self._done.values()]
+        frame = rollouts_frame(records, [self.rows[record.row] for record in records], others=self.metrics[1:])
+        frame["score"] = [self._counted(record) for record in records]
+        frame.index = self._labels([record.row for record in records])
+        return frame.drop(columns=["row"] if self.repeats > 1 else ["row", "repeat"])
+
+    def _labels(self, rows: list[int]) -> pd.Index:
+        """What the given index calls these rows."""
         import pandas as pd
 
-        records = [rollout.ended for rollout in self._done.values()]
-        own = set(_LAST + _FIRST)
-        given = list(dict.fromkeys(name for row in self.rows for name in row))
-        outputs = list(dict.fromkeys(name for record in records for name in record.outputs or ()))
-        parts = list(dict.fromkeys(name for record in records for name in record.parts))
-        labels = {name: f"expected_{name}" if name in own or name in outputs else name for name in given}
-        shown = {name: f"predicted_{name}" if name in own or name in given else name for name in outputs}
-        used = {*labels.values(), *shown.values(), *own}
-        part_of = {name: f"part_{name}" if name in used else name for name in parts}
-        others = {name: f"metric_{name}" if name in used | set(part_of.values()) else name for name in self.metrics[1:]}
-        cells: dict[str, list[Any]] = {"repeat": [r.repeat for r in records]} if self.repeats > 1 else {}
-        cells |= {label: [plain(self.rows[r.row].get(name)) for r in records] for name, label in labels.items()}
-        cells |= {label: [plain((r.outputs or {}).get(name)) for r in records] for name, label in shown.items()}
-        cells |= {label: [r.parts.get(name) for r in records] for name, label in part_of.items()}
-        cells |= {label: [r.metrics.get(name) for r in records] for name, label in others.items()}
-        cells |= {"score": [self._counted(r) for r in records]}
-        cells |= {name: [getattr(r, name) for r in records] for name in ("feedback", "error", "attempts")}
-        cells |= {"tokens": [r.usage.tokens for r in records], "usd": [r.usage.usd for r in records]}
-        cells |= {"seconds": [r.seconds for r in records], "cached": [r.cached for r in records]}
-        frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in cells.items()})
-        frame.index = pd.Index([self._index[r.row] for r in records])
-        numbers = {"score": float, "attempts": int, "tokens": int, "usd": float, "seconds": float, "cached": bool}
-        return frame.astype(numbers)
+        index = pd.RangeIndex(len(self.rows)) if self._index is None else self._index
+        return index.take(rows)
 
     def _counted(self, record: Any) -> float:
         return float(self.failure_score if record.error is not None else record.score)
@@ -121,7 +105,7 @@ class Evaluation:
             "variance": pd.Series(variance, dtype=float).tolist(),
             "n": [len(values) for values in scores.values()],
         }
-        return pd.DataFrame(cells, index=pd.Index([self._index[row] for row in scores]))
+        return pd.DataFrame(cells, index=self._labels(list(scores)))
 
     def _scores_by_row(self, metric: str | None = None) -> dict[int, list[float]]:
         found: dict[int, list[float]] = {}
@@ -134,8 +118,7 @@ class Evaluation:
     # ── scores ────────────────────────────────────────────────────────────────────────────────────────────────────
     @cached_property
     def score(self) -> Interval:
-        """The mean score with its 95 % interval: over rows, each with the mean of its repeats. Raises InputError when
-        no row has ended."""
+        """The mean score with its 95 % interval: over rows, each with the mean of its repeats."""
         return self._interval(None)
 
     @property
@@ -144,10 +127,7 @@ class Evaluation:
         return {name: self.score if name == self.metrics[0] else self._interval(name) for name in self.metrics}
 
     def _interval(self, metric: str | None) -> Interval:
-        means = [sum(values) / len(values) for values in self._scores_by_row(metric).values()]
-        if not means:
-            raise InputError("no row has ended yet, so there is no score")
-        return mean_interval(means)
+        return mean_interval([sum(values) / len(values) for values in self._scores_by_row(metric).values()])
 
     def __float__(self) -> float:
         return float(self.score)
@@ -163,8 +143,6 @@ class Evaluation:
     # ── showing and keeping ───────────────────────────────────────────────────────────────────────────────────────
     def summary(self) -> str:
         """In one line: the score, how many rows, how many failed, what it cost."""
-        if not self._done:
-            return f"no row of {self.total:,} has ended"
         failed = sum(rollout.ended.error is not None for rollout in self._done.values())
         rows = f"{len(self):,} rows" if len(self) == self.total else f"{len(self):,} of {self.total:,} rows"
         told = [f"{self.metrics[0]} {self.score}", rows]
@@ -179,10 +157,8 @@ class Evaluation:
         return f"<Evaluation: {self.summary()}>"
 
     def _repr_html_(self) -> str:
-        if not self._done:
-            return f"<p>{escape(self.summary())}</p>"
         more = f"<p>… {len(self) - _SHOWN:,} more rows in <code>.table</code></p>" if len(self) > _SHOWN else ""
-        shown = self.table.head(_SHOWN).map(lambda value: shorten(value, 200) if isinstance(value, str) else value)
+        shown = mapped(self.table.head(_SHOWN), lambda value: shorten(value, 200) if isinstance(value, str) else value)
         return f"<p>{escape(self.summary())}</p>{shown.to_html(escape=True, na_rep='')}{more}"
 
     def plot(self, ax: Any = None) -> Any:

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from dspynb.data import Example, rows_of
-from dspynb.errors import ConfigurationError, Halted, InputError, nearest
+from dspynb.errors import BudgetExhausted, ConfigurationError, InputError, StateError, nearest
 from dspynb.evaluation.evaluation import Evaluation
 from dspynb.evaluation.rollouts import Rollout, run_rollout
 from dspynb.evaluation.splitting import fingerprint
-from dspynb.events import RolloutEnded
+from dspynb.events import RolloutEnded, plain
 from dspynb.modules import Module
 from dspynb.modules.batch import column_of, inputs_of
 from dspynb.modules.pool import checked_width, run_pool
 from dspynb.modules.scoring import Scorer
 from dspynb.running import Run, run_sync
 from dspynb.running.files import run_file
-from dspynb.scope import Allowance, Budget, Layer, Meter, current_scope
+from dspynb.scope import Allowance, Budget, Layer, Meter, current_scope, setting
 
-__all__ = ["Evaluate", "EvaluateWork", "Table", "evaluate", "table_of"]
+__all__ = ["Evaluate", "EvaluateWork", "Table", "evaluate", "inside", "table_of"]
 
 Metric = Callable[..., Any]
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows to evaluate on, and the index their frame had."""
+    """Rows to evaluate on, and the index that their frame had (None where they were in no frame)."""
 
     rows: Sequence[Example]
-    index: Sequence[Any]
+    index: Any
     fingerprint: str
 
 
@@ -44,8 +45,7 @@ def table_of(rows: Any) -> Table:
     listed = rows_of(rows)
     if not listed:
         raise InputError("there are no rows to evaluate on")
-    index = list(rows.index) if hasattr(rows, "index") and hasattr(rows, "columns") else list(range(len(listed)))
-    return Table(listed, index, fingerprint(listed))
+    return Table(listed, rows.index if hasattr(rows, "columns") else None, fingerprint(listed))
 
 
 class Evaluate:
@@ -75,10 +75,16 @@ class Evaluate:
         for name, value, least in (("repeats", repeats, 1), ("max_errors", max_errors, 0)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ConfigurationError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if isinstance(failure_score, bool) or not isinstance(failure_score, int | float) or math.isnan(failure_score):
-            raise ConfigurationError(f"failure_score must be a number, got {failure_score!r}")
+        if (
+            isinstance(failure_score, bool)
+            or not isinstance(failure_score, int | float)
+            or not math.isfinite(failure_score)
+        ):
+            raise ConfigurationError(f"failure_score must be a finite number, got {failure_score!r}")
         if budget is not None and not isinstance(budget, Budget):
             raise ConfigurationError(f"budget must be a dn.Budget, got {type(budget).__name__}")
+        if isinstance(inputs, str):
+            raise ConfigurationError(f"inputs must be a list of column names, as in [{inputs!r}]; got text")
         self.inputs = None if inputs is None else tuple(inputs)
         self.concurrency, self.repeats, self.failure_score = concurrency, repeats, float(failure_score)
         self.max_errors, self.budget = max_errors, budget
@@ -87,7 +93,7 @@ class Evaluate:
         """Evaluate, with a live view in a notebook; inside another run, as part of it."""
         work = EvaluateWork(self, program, table_of(rows))
         if current_scope().open_run is not None:
-            return await work()
+            return await inside(work, self.budget)
         return await self._run(work).watched(work)  # type: ignore[no-any-return]
 
     def start(self, program: Module, rows: Any) -> Run:
@@ -102,12 +108,15 @@ class Evaluate:
     def resume(self, run: str | Path, program: Module, rows: Any, *, retry_failed: bool = False) -> Run:
         """Go on with a run that was stopped or lost, by its id or path: only rows that its file lacks are run.
 
-        ``retry_failed``: also those that failed. Raises ConfigurationError, naming what differs, when program, rows or
-        settings are not those of the run; JournalError when its file cannot be read.
+        ``retry_failed``: also those that failed. ``budget`` and ``max_errors`` count anew. Raises ConfigurationError,
+        naming what differs, when program, rows or settings are not those of the run; JournalError when its file cannot
+        be read.
         """
         work = EvaluateWork(self, program, table_of(rows))
         resumed = Run.resumed(run_file(run), "evaluate", program._title(), work.described(), _paths(program))
-        _check_same(resumed._settings, work.settings())
+        if resumed._settings:
+            _check_same(resumed._settings, work.settings())
+        resumed._settings = work.settings()  # of one that was lost before it had told anything
         for event in resumed._events:
             if isinstance(event, RolloutEnded) and not (retry_failed and event.error):
                 work.done[event.row, event.repeat] = Rollout(event)
@@ -127,26 +136,24 @@ class EvaluateWork:
         self.plan, self.program, self.table = plan, program, table
         self.names = _check_columns(program, table, plan.inputs)
         self.done: dict[tuple[int, int], Rollout] = {}
+        self.run: Any = None
         self._errors = 0
         width = checked_width(plan.concurrency)
         self.pool = run_pool(len(table.rows) * plan.repeats, width, program.most_calls(), self._step)
 
     async def __call__(self) -> Evaluation:
-        """The evaluation of all rows."""
-        meter = contextlib.nullcontext() if self.plan.budget is None else Layer(None, funds=Meter(self.plan.budget))
-        try:
-            with meter:
-                await self.pool
-        except Halted:
-            if not self.done:
-                raise
-            if current_scope().open_run is not None and self.plan.budget is None:
-                raise  # the budget is not ours: whoever holds it decides
-        return self.partial()
+        """The evaluation of all rows, or of those before ``max_errors``."""
+        self.run = current_scope().open_run
+        with Layer(None, funds=None if self.plan.budget is None else Meter(self.plan.budget)):
+            await self.pool
+        return self._evaluation()
 
-    def partial(self) -> Evaluation:
-        """The rows so far."""
-        return Evaluation(self.table, self.done, self.plan, self.names, run=current_scope().open_run)
+    def partial(self) -> Evaluation | None:
+        """The rows so far; None where there is none."""
+        return self._evaluation() if self.done else None
+
+    def _evaluation(self) -> Evaluation:
+        return Evaluation(self.table, self.done, self.plan, run=self.run)
 
     async def _step(self, number: int, funds: Allowance | None) -> None:
         repeat, row = divmod(number, len(self.table.rows))
@@ -176,7 +183,29 @@ class EvaluateWork:
             "inputs": list(self.names) if self.names is not None else None,
             "data": self.table.fingerprint,
             "program": program_fingerprint(self.program),
+            "models": _models(self.program),
         }
+
+
+class _Work(Protocol[T_co]):
+    def __call__(self) -> Awaitable[T_co]: ...
+
+    def partial(self) -> T_co | None: ...
+
+
+async def inside(work: _Work[T], budget: Budget | None) -> T:
+    """The work as part of the run that is open. Where its own budget is spent it comes to what there is; where the one
+    around it is, the run ends."""
+    try:
+        return await work()
+    except BudgetExhausted:
+        so_far = work.partial()
+        if budget is None or so_far is None:
+            raise
+        scope = current_scope()
+        scope.take(1, metric_calls=1)  # raises where nothing is left around it
+        scope.give_back(1, metric_calls=1)
+        return so_far
 
 
 async def evaluate(program: Module, rows: Any, metric: Any, **settings: Any) -> Evaluation:
@@ -185,9 +214,18 @@ async def evaluate(program: Module, rows: Any, metric: Any, **settings: Any) -> 
 
 
 def program_fingerprint(program: Module) -> str:
-    """16 hex digits of the program's predictors: paths, signatures, instructions and demos."""
-    state = json.dumps(program.dump_state()["predictors"], sort_keys=True, default=repr)
-    return hashlib.sha256(f"{program._title()} {state}".encode()).hexdigest()[:16]
+    """16 hex digits of the program's settings and predictors: paths, signatures, instructions and demos."""
+    try:
+        predictors: Any = program.dump_state()["predictors"]
+    except StateError:  # demos that cannot be saved
+        predictors = {path: [repr(p), p.instruction, plain(p.demos)] for path, p in program.named_predictors()}
+    state = [program._title(), plain(program._run_settings()), predictors]
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _models(program: Module) -> list[str]:
+    models = [getattr(predictor, "lm", None) or setting("lm") for _, predictor in program.named_predictors()]
+    return sorted({lm if isinstance(lm, str) else getattr(lm, "name", type(lm).__name__) for lm in models if lm})
 
 
 def _scorers(metric: Any) -> dict[str, Scorer]:
@@ -208,9 +246,13 @@ def _scorers(metric: Any) -> dict[str, Scorer]:
 
 def _check_columns(program: Module, table: Table, names: Sequence[str] | None) -> Sequence[str] | None:
     """The names of the inputs, where they are known. Raises InputError for one that no row has."""
-    wanted = program.input_names() if names is None else dict.fromkeys(names, True)
-    if wanted is None or (names is None and table.rows[0].input_names is not None):
-        return None if names is None else names
+    takes, marked = program.input_names(), table.rows[0].input_names
+    chosen = names if names is not None else marked
+    if chosen is not None and takes is not None:
+        _check_chosen(program, chosen, takes)
+    wanted = takes if chosen is None else dict.fromkeys(chosen, True)
+    if wanted is None:
+        return None
     there = {name for row in table.rows for name in row}
     for name, required in wanted.items():
         if required and column_of(program, name, there) is None:
@@ -218,7 +260,18 @@ def _check_columns(program: Module, table: Table, names: Sequence[str] | None) -
                 f"the rows have no {name!r}, which {program._title()} takes.{nearest(name, there)} "
                 f"They have: {', '.join(sorted(there))}"
             )
-    return [name for name in wanted if column_of(program, name, there) is not None]
+    known = [name for name in wanted if column_of(program, name, there) is not None]
+    return None if names is None and marked is not None else known
+
+
+def _check_chosen(program: Module, chosen: Collection[str], takes: Mapping[str, bool]) -> None:
+    """Raise InputError where the inputs that were named are not those that the program takes."""
+    for name in chosen:
+        if name not in takes:
+            raise InputError(f"{program._title()} takes no input {name!r}.{nearest(name, takes)}")
+    for name, required in takes.items():
+        if required and name not in chosen:
+            raise InputError(f"{program._title()} takes {name!r}, which is not among the inputs: {', '.join(chosen)}")
 
 
 def _paths(program: Module) -> dict[str, str]:

@@ -65,6 +65,8 @@ class SpanRow:
     done: bool = False
     score: float | None = None
     feedback: str | None = None
+    seconds: float | None = None
+    tokens: int = 0
 
 
 class Fold:
@@ -162,6 +164,7 @@ class Fold:
             self.rollouts.append(event)
             if span is not None:
                 span.score, span.feedback = event.score, event.feedback
+                span.seconds, span.tokens = event.seconds, event.usage.tokens
 
     def _attempt_ended(self, event: AttemptEnded) -> None:
         row = self.attempts.get(event.span)

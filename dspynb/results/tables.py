@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
+from dspynb.events import RolloutEnded, plain
+from dspynb.redact import redact_values
 from dspynb.results.fold import AttemptRow, Fold
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["attempts_frame", "calls_frame"]
+__all__ = ["attempts_frame", "calls_frame", "mapped", "rollouts_frame", "rollouts_of"]
 
 _BEFORE = ("attempt", "wave", "hint")
 _AFTER = ("score", "feedback", "error", "seconds", "tokens", "usd", "cached", "best")
@@ -87,3 +89,82 @@ def calls_frame(fold: Fold) -> pd.DataFrame:
             "model",
         ],
     )
+
+
+_ROLLOUT = ("row", "repeat", "score", "feedback", "error", "attempts", "tokens", "usd", "seconds", "cached")
+
+
+def rollouts_of(fold: Fold) -> pd.DataFrame:
+    """The rollouts of a run's evaluations, by row: see ``rollouts_frame``. Of one that was run again, the last counts.
+    Where programs were compared, ``program`` names them."""
+    latest = {(record.parent, record.repeat, record.row): record for record in fold.rollouts}
+    records = [latest[key] for key in sorted(latest)]
+    spans = [fold.spans.get(record.span) for record in records]
+    above = [fold.spans.get(record.parent) for record in records]
+    names = [span.name if span is not None and span.kind == "evaluation" else None for span in above]
+    before = {"program": names} if any(names) else {}
+    return rollouts_frame(records, [span.inputs if span else {} for span in spans], before=before)
+
+
+def rollouts_frame(
+    records: Sequence[RolloutEnded],
+    given: Sequence[Mapping[str, Any]],
+    *,
+    others: Iterable[str] | None = None,
+    before: Mapping[str, list[Any]] | None = None,
+) -> pd.DataFrame:
+    """One row a rollout: ``before``, row, repeat, what was ``given``, outputs, parts of the score, ``others`` (the
+    metrics after the first), score (NaN where it failed), feedback, error, attempts, tokens, usd, seconds, cached.
+
+    A label and an output of one name are ``expected_…`` and ``predicted_…``; so are names of the columns above. Parts
+    and metrics that clash are ``part_…`` and ``metric_…``. Cells hold what a run file holds, without secrets.
+    """
+    import pandas as pd
+
+    metrics = _keys(list(r.metrics)[1:] for r in records) if others is None else list(others)
+    inputs, outputs = _keys(given), _keys(r.outputs or {} for r in records)
+    cells: dict[str, list[Any]] = {name: [getattr(r, name) for r in records] for name in _ROLLOUT[:2]}
+    cells = {**(before or {}), **cells}
+    own = {*cells, *_ROLLOUT}
+    taken = set(own)
+    for prefix, names, clashing, values in (
+        ("expected_", inputs, {*own, *outputs}, given),
+        ("predicted_", outputs, {*own, *inputs}, [r.outputs or {} for r in records]),
+        ("part_", _keys(r.parts for r in records), set[str](), [r.parts for r in records]),
+        ("metric_", metrics, set[str](), [r.metrics for r in records]),
+    ):
+        for name, column in _columns(names, prefix, clashing, taken).items():
+            cells[column] = [redact_values(plain(row.get(name))) for row in values]
+    cells |= {"score": [None if r.error is not None else r.score for r in records]}
+    cells |= {"feedback": [redact_values(r.feedback) for r in records]}
+    cells |= {name: [getattr(r, name) for r in records] for name in ("error", "attempts")}
+    cells |= {"tokens": [r.usage.tokens for r in records], "usd": [r.usage.usd for r in records]}
+    cells |= {"seconds": [r.seconds for r in records], "cached": [r.cached for r in records]}
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in cells.items()})
+    numbers = {"row": int, "repeat": int, "score": float, "attempts": int, "tokens": int, "usd": float}
+    return frame.astype({**numbers, "seconds": float, "cached": bool})
+
+
+def mapped(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    """The frame with every cell changed, as objects: pandas' ``map`` makes texts a type that not every text fits."""
+    import pandas as pd
+
+    cells = {name: pd.Series([change(v) for v in frame[name]], frame.index, dtype=object) for name in frame.columns}
+    return pd.DataFrame(cells, index=frame.index)
+
+
+def _keys(rows: Iterable[Iterable[str]]) -> list[str]:
+    """All names in the rows, in the order in which they first come."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _columns(names: Sequence[str], prefix: str, clashing: Set[str], taken: set[str]) -> dict[str, str]:
+    """A column for each name, added to those ``taken``: itself, with the prefix where it clashes or is taken."""
+    found: dict[str, str] = {}
+    for name in sorted(names, key=clashing.__contains__):
+        column = f"{prefix}{name}" if name in clashing else name
+        while column in taken:
+            column = f"{prefix}{column}"
+        taken.add(column)
+        found[name] = column
+    return {name: found[name] for name in names}

@@ -158,12 +158,25 @@ def write_journal(path: Path, header: dict[str, Any], events: Iterable[Event]) -
 
 
 def cut_torn_line(path: Path) -> None:
-    """Take away a last line that was not written to its end, so that the file can be gone on with."""
-    with path.open("rb+") as stream:
-        text = stream.read()
-        whole = text.rfind(b"\n") + 1
-        if whole < len(text):
-            stream.truncate(whole)
+    """Take away a last line that was not written to its end (or end it, where only that is lacking), so that the file
+    can be gone on with. Raises JournalError where it cannot be written."""
+    try:
+        with path.open("rb+") as stream:
+            text = stream.read()
+            tail = text[text.rfind(b"\n") + 1 :]
+            if _is_whole(tail):
+                stream.write(b"\n")
+            else:
+                stream.truncate(len(text) - len(tail))
+    except OSError as error:
+        raise JournalError(f"cannot go on with {path}: {error.strerror}") from error
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return isinstance(_parsed(line), dict)
+    except ValueError:
+        return False
 
 
 def read_journal(path: str | Path) -> tuple[dict[str, Any], list[Event]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dspynb.data import Usage
 from dspynb.errors import InputError
 from dspynb.events import Event
-from dspynb.results import AttemptRow, Fold, PromptDiff, attempts_frame, calls_frame, diff_messages
+from dspynb.results import AttemptRow, Fold, PromptDiff, attempts_frame, calls_frame, diff_messages, rollouts_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,8 @@ __all__ = ["RunReader"]
 
 
 class RunReader:
-    """A run as it can be read: ``attempts``, ``calls``, ``diff``, ``usage``, ``status``; shows itself in a notebook.
+    """A run as it can be read: ``attempts``, ``rollouts``, ``calls``, ``diff``, ``usage``, ``status``; shows itself in
+    a notebook.
 
     ``search``: the span whose attempts are meant, where a run holds several searches (a Refine inside a module).
     """
@@ -61,6 +62,13 @@ class RunReader:
         """One row an attempt, in order. Empty for a run without attempts."""
         fold = self.fold()
         return attempts_frame(self._attempts(fold))
+
+    @property
+    def rollouts(self) -> pd.DataFrame:
+        """One row a rollout of an evaluation: row, repeat, inputs and labels, outputs, score, feedback, error,
+        attempts, tokens, usd, seconds, cached; ``program`` where several were compared. A rollout that failed has no
+        score."""
+        return rollouts_of(self.fold())
 
     @property
     def calls(self) -> pd.DataFrame:

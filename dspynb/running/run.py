@@ -18,7 +18,7 @@ from dspynb.errors import Halted, JournalError, RunInterrupted, RunStopped, Scop
 from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, new_span, spans_after
 from dspynb.redact import redact_values, told
 from dspynb.running.display import attach_view, show
-from dspynb.running.journal import JournalFile, cut_torn_line, flush_journals, read_journal
+from dspynb.running.journal import JournalFile, cut_torn_line, read_journal
 from dspynb.running.reader import RunReader
 from dspynb.running.signals import foreground
 from dspynb.running.tasks import GRACE
@@ -119,11 +119,10 @@ class Run(RunReader):
 
         Raises JournalError when the file cannot be read or is of another kind of run.
         """
-        flush_journals()
-        cut_torn_line(path)
         header, events = read_journal(path)
         if header.get("kind") != kind:
             raise JournalError(f"{path} is the run of {header.get('kind')!r}; only {kind!r} can go on with it")
+        cut_torn_line(path)
         started = next((e for e in events if isinstance(e, RunStarted)), None)
         run = cls(kind, name, inputs, paths, started.settings if started else {})
         run._id, run._events, run.path = str(header.get("id", path.stem)), events, str(path)

@@ -18,6 +18,9 @@ MOST_ROWS = 200
 """Rows shown from the start of a run; after them only failed ones, up to ``MOST_FAILED``."""
 MOST_FAILED = 50
 
+HALTED = "halted"
+"""The error of a row that a stop or the end of a budget broke off."""
+
 Mode = Literal["attempts", "rows", "calls"]
 
 
@@ -122,30 +125,29 @@ class RunState:
     def _rows(self) -> tuple[list[Row], dict[str, Any]]:
         spans = list(self._row_spans())
         attempts = self._attempts_by_row(spans)
-        failed = [span for span in spans if span.error]
+        failed = [span for span in spans if span.error and span.error != HALTED]
         late = {span.span for span in spans[:MOST_ROWS]}
         shown = spans[:MOST_ROWS] + [span for span in failed if span.span not in late][:MOST_FAILED]
         chosen = {key: next((a for a in tried if a.best), None) for key, tried in attempts.items()}
-        counted = {span.span: self._counted(span, chosen.get(span.span)) for span in spans}
-        scores = [score for score in counted.values() if score is not None]
-        rows = [_batch_row(i, span, attempts.get(span.span, []), chosen.get(span.span)) for i, span in enumerate(shown)]
+        scores = [score for span in spans if (score := _score(span, chosen.get(span.span))) is not None]
+        rows = [self._row(i, span, attempts.get(span.span, []), chosen.get(span.span)) for i, span in enumerate(shown)]
+        counted = self.fold.started.settings.get("failure_score") if self.fold.started else None
+        if isinstance(counted, int | float):  # an evaluation: its mean is that of all rows
+            scores += [float(counted)] * len(failed)
         mean = sum(scores) / len(scores) if scores else None
-        done = sum(span.done for span in spans)
+        done = sum(span.done and span.error != HALTED for span in spans)
         return rows, {"all": len(spans), "done": done, "failed": len(failed), "mean": mean}
 
-    def _counted(self, span: SpanRow, chosen: AttemptRow | None) -> float | None:
-        """What a row counts in the mean: its score; in an evaluation a failed one counts too."""
-        score = _score(span, chosen)
-        if score is None and span.error and self.fold.started:
-            failure = self.fold.started.settings.get("failure_score")
-            return float(failure) if isinstance(failure, int | float) else None
-        return score
-
     def _row_spans(self) -> Iterator[SpanRow]:
-        """The outermost rows of batches, in the order in which they began."""
+        """The outermost rows of batches, in the order in which they began. Of a row that a resumed run did again, the
+        last."""
         fold = self.fold
-        inner = fold.attempts
-        for span in tuple(fold.spans.values()):
+        inner, run = fold.attempts, fold.started.span if fold.started else 0
+        spans = tuple(fold.spans.values())
+        again = {span.name: span for span in spans if span.kind == "row" and span.parent == run}
+        for span in spans:
+            if span.parent == run and again.get(span.name, span) is not span:
+                continue
             if span.kind == "row" and not any(
                 above in inner or (above in fold.spans and fold.spans[above].kind == "row")
                 for above in fold.ancestors(span.parent)
@@ -161,6 +163,19 @@ class RunState:
             if row is not None and not any(span in self.fold.attempts for span in above):
                 found.setdefault(row, []).append(attempt)
         return found
+
+    def _row(self, order: int, span: SpanRow, attempts: list[AttemptRow], chosen: AttemptRow | None) -> Row:
+        above = self.fold.spans.get(span.parent)
+        program = f"{above.name}: " if above is not None and above.kind == "evaluation" else ""
+        row = _blank(str(span.span), order, clip(program + span.name.removeprefix("row "), 200))
+        halted = span.error == HALTED or (self.fold.ended is not None and not span.done)
+        row["state"] = "cancelled" if halted else "failed" if span.error else "done" if span.done else "running"
+        row["about"], row["outputs"], row["error"] = named(span.inputs), named(span.outputs), clip(span.error or "")
+        row["score"], row["feedback"] = _score(span, chosen), clip(span.feedback or "")
+        row["seconds"] = span.seconds
+        row["tokens"] = span.tokens or sum(attempt.usage.tokens for attempt in attempts)
+        row["detail"] = attempts_detail(attempts)
+        return row
 
     def _calls(self) -> tuple[list[Row], dict[str, Any]]:
         return [_call(i, call) for i, call in enumerate(self.fold.calls[:MOST_ROWS])], {"all": len(self.fold.calls)}
@@ -202,16 +217,6 @@ def _change(row: AttemptRow, previous: AttemptRow | None) -> float | None:
     if previous is None or row.score is None or previous.score is None:
         return None
     return row.score - previous.score
-
-
-def _batch_row(order: int, span: SpanRow, attempts: list[AttemptRow], chosen: AttemptRow | None) -> Row:
-    row = _blank(str(span.span), order, str(span.row if span.row is not None else order))
-    row["state"] = "failed" if span.error else "done" if span.done else "running"
-    row["about"], row["outputs"], row["error"] = named(span.inputs), named(span.outputs), clip(span.error or "")
-    row["score"], row["feedback"] = _score(span, chosen), clip(span.feedback or "")
-    row["tokens"] = sum(attempt.usage.tokens for attempt in attempts)
-    row["detail"] = attempts_detail(attempts)
-    return row
 
 
 def _score(span: SpanRow, chosen: AttemptRow | None) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from dspynb.events import AttemptEnded, Event, RunEnded, SpanEnded
+from dspynb.events import AttemptEnded, Event, RolloutEnded, RunEnded, SpanEnded
 from dspynb.results import AttemptRow, Fold
 from dspynb.views.state import Row, RunState
 from dspynb.views.texts import number, one_line, text_of
@@ -13,6 +13,7 @@ from dspynb.views.texts import number, one_line, text_of
 __all__ = ["TextView", "summary"]
 
 _MOST_LINES = 30
+_OF_ROWS = ("batch", "evaluate", "compare", "grid")
 
 
 def summary(fold: Fold, search: int = 0) -> str:
@@ -60,7 +61,7 @@ class TextView:
             case AttemptEnded() if not self._is_batch:
                 if row := self._fold.attempts.get(event.span):
                     _write(_attempt_line(row))
-            case SpanEnded() if self._is_batch and self._is_row(event.span):
+            case SpanEnded() | RolloutEnded() if self._is_batch and self._is_row(event.span):
                 self._rows, self._failed = self._rows + 1, self._failed + (event.error is not None)
                 self._tell_rows()
             case RunEnded():
@@ -68,7 +69,7 @@ class TextView:
 
     @property
     def _is_batch(self) -> bool:
-        return self._fold.started is not None and self._fold.started.kind == "batch"
+        return self._fold.started is not None and self._fold.started.kind in _OF_ROWS
 
     def _is_row(self, span: int) -> bool:
         found = self._fold.spans.get(span)

@@ -1,0 +1,104 @@
+"""Views of evaluations: each row with its score, feedback and error; of a row that was run again, the last."""
+
+from __future__ import annotations
+
+import pytest
+
+import dspynb as dn
+from dspynb.data import Usage
+from dspynb.events import RolloutEnded, RunEnded, RunStarted, SpanEnded, SpanStarted
+from dspynb.results import Fold
+from dspynb.views import static_html
+from dspynb.views.state import RunState
+from dspynb.views.text import TextView, summary
+from tests.evaluation.programs import frame, program, right
+from tests.views.fakes import HOSTILE
+
+
+def an_evaluation(end="finished", text="said"):
+    """Four rows: one scored, one failed, one broken off, one that never ended; then the third is run again."""
+    yield RunStarted(
+        span=1, kind="evaluate", name="Predict", inputs={"rows": 4}, settings={"failure_score": -1.0}, at=1.0
+    )
+    for row in range(4):
+        yield SpanStarted(span=10 + row, parent=1, kind="row", name=f"row {row}", inputs={"subject": text}, row=row)
+    yield RolloutEnded(
+        span=10, parent=1, row=0, outputs={"a": text}, score=1.0, feedback=text, seconds=0.5, usage=Usage(1, 7)
+    )
+    yield RolloutEnded(span=11, parent=1, row=1, error=f"ParseError: {text}", seconds=0.25)
+    yield SpanEnded(span=12, parent=1, error="halted")
+    yield RunEnded(span=1, status=end, at=2.0)
+
+
+def resumed():
+    yield from an_evaluation("stopped")
+    yield RunStarted(
+        span=1, kind="evaluate", name="Predict", inputs={"rows": 4}, settings={"failure_score": -1.0}, at=3.0
+    )
+    for row in (1, 2, 3):
+        yield SpanStarted(span=20 + row, parent=1, kind="row", name=f"row {row}", row=row)
+        yield RolloutEnded(span=20 + row, parent=1, row=row, outputs={"a": "b"}, score=0.0)
+    yield RunEnded(span=1, status="finished", at=4.0)
+
+
+def test_a_row_shows_its_score_feedback_error_and_costs():
+    header, rows = RunState(Fold(an_evaluation())).snapshot()
+    assert [row["state"] for row in rows] == ["done", "failed", "cancelled", "cancelled"]
+    assert [row["score"] for row in rows] == [1.0, None, None, None]
+    assert (rows[0]["feedback"], rows[0]["tokens"], rows[0]["seconds"]) == ("said", 7, 0.5)
+    assert rows[1]["error"] == "ParseError: said"
+    assert header["progress"] == "2 of 4 rows, 1 failed"
+    assert header["result"] == "mean 0"  # the failed row counts as -1
+
+
+def test_a_row_that_was_run_again_is_shown_once():
+    header, rows = RunState(Fold(resumed())).snapshot()
+    assert [row["label"] for row in rows] == ["0", "1", "2", "3"]
+    assert {row["state"] for row in rows} == {"done"}
+    assert (header["progress"], header["result"]) == ("4 of 4 rows", "mean 0.25")
+
+
+def test_while_it_runs_a_row_that_has_not_ended_is_running():
+    events = [event for event in an_evaluation() if not isinstance(event, RunEnded)]
+    assert RunState(Fold(events)).snapshot()[1][3]["state"] == "running"
+
+
+def test_hostile_text_of_an_evaluation_stays_text():
+    page = static_html(Fold(an_evaluation(text=HOSTILE)))
+    assert "<script>" not in page
+    assert "<img" not in page
+    page.encode()
+
+
+@pytest.mark.parametrize("failure_score", [0.0, -1.0])
+def test_the_mean_shown_is_that_of_the_evaluation(failure_score):
+    rows = frame(8, wrong={1}).assign(question=["bad", *"1234567"])
+    found = dn.Evaluate(right, failure_score=failure_score).run_sync(program(), rows)
+    for run in (found.run, dn.open_run(found.run.id)):
+        assert RunState(run.fold()).snapshot()[0]["result"] == f"mean {float(found):.4g}"
+    assert "8 of 8 rows, 1 failed" in found.run._repr_html_()
+
+
+def test_repeats_and_programs_are_told_apart():
+    repeated = dn.Evaluate(right, repeats=2, concurrency=1).run_sync(program(), frame(2)).run
+    labels = [row["label"] for row in RunState(repeated.fold()).snapshot()[1]]
+    assert labels == ["0", "1", "0, repeat 1", "1, repeat 1"]
+
+
+def test_compared_programs_are_told_apart():
+    import asyncio
+
+    run = asyncio.run(dn.compare({"a": program(), "b": program()}, frame(1), right)).run
+    assert [row["label"] for row in RunState(run.fold()).snapshot()[1]] == ["a: 0", "b: 0"]
+    assert summary(run.fold()).startswith("a, b: finished, 2 of 2 rows, mean 1")
+
+
+def test_text_tells_how_many_rows_are_done(capsys, monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr("dspynb.views.text.time.monotonic", lambda: next(clock))
+    view = TextView()
+    for event in an_evaluation():
+        view.emit(event)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "1 of 4 rows done, 0 failed"
+    assert said[-1] == "Predict: finished, 2 of 4 rows, 1 failed, mean 0"
