@@ -11,9 +11,11 @@ from dspynb.data import Example, Prediction, Score, Usage
 from dspynb.errors import Halted
 from dspynb.events import AttemptEnded, Event, PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
 from dspynb.modules import Module
+from dspynb.modules.attempts import ROLLOUTS
 from dspynb.modules.pool import caught
 from dspynb.modules.scoring import Scorer
 from dspynb.redact import redact_values, told
+from dspynb.running import Trace
 from dspynb.scope import Allowance, Layer, Scope, current_scope
 
 __all__ = ["Rollout", "run_rollout"]
@@ -29,21 +31,20 @@ class Rollout:
 
 
 @dataclass(slots=True)
-class _Heard:
-    """The calls of the program, and how many attempts were made in it."""
+class _Spent:
+    """What the program spent, its advisors' calls included, and how many attempts were made in it."""
 
-    calls: list[PredictorCalled] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
     attempts: int = 0
+    fresh: bool = False  # whether any call was not cached
+    called: bool = False
 
     def emit(self, event: Event) -> None:
         if isinstance(event, PredictorCalled):
-            self.calls.append(event)
+            self.usage += event.usage
+            self.called, self.fresh = True, self.fresh or not event.cached
         elif isinstance(event, AttemptEnded) and event.state != "cancelled":
             self.attempts += 1
-
-    @property
-    def usage(self) -> Usage:
-        return sum((call.usage for call in self.calls), Usage())
 
 
 async def run_rollout(
@@ -63,16 +64,17 @@ async def run_rollout(
     parent, name = scope.open_span, f"row {number}" + (f", repeat {repeat}" if repeat else "")
     given = redact_values(row.to_dict())
     scope.emit(SpanStarted(span=span, parent=parent, kind="row", name=name, inputs=given, row=number))
-    heard, scores = _Heard(), dict[str, Score]()
+    trace, spent, scores = Trace(), _Spent(), dict[str, Score]()
     prediction, error = None, None
     try:
-        with _layer(scope, name, span=span, trace=heard, funds=funds, repeat=repeat):
-            result = await caught(program(**inputs))
+        with _layer(scope, name, span=span, trace=trace, funds=funds, repeat=repeat):
+            with Layer(name, tally=spent):  # a metric's own calls are not the program's
+                result = await caught(program(**inputs))
             if isinstance(result, Exception):
                 error = result
             else:
                 prediction = result
-                error = await _score(row, prediction, metrics, heard.calls, scores)
+                error = await _score(row, prediction, metrics, trace.calls, scores)
     except Halted:
         scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
         raise
@@ -89,17 +91,18 @@ async def run_rollout(
         metrics={name: score.value for name, score in scores.items()} if len(metrics) > 1 else {},
         error=None if error is None else told(error),
         seconds=time.perf_counter() - began,
-        usage=heard.usage,
-        cached=bool(heard.calls) and all(call.cached for call in heard.calls),
-        attempts=heard.attempts,
+        usage=spent.usage,
+        cached=spent.called and not spent.fresh,
+        attempts=spent.attempts,
     )
     scope.emit(ended)
     return Rollout(ended, prediction, error)
 
 
 def _layer(scope: Scope, name: str, *, repeat: int, **changes: Any) -> Layer:
-    # Repeats are samples of their own; so are those of an evaluation inside an attempt, which has a rollout already.
-    rollout = int(scope.settings.get("rollout", 0)) + repeat
+    # Repeats are samples of their own; inside an attempt they have numbers that no other attempt's calls have.
+    outside = int(scope.settings.get("rollout", 0))
+    rollout = repeat if scope.open_attempt is None else (outside + 1) * ROLLOUTS + repeat
     return Layer(name, settings={"rollout": rollout} if repeat else None, **changes)
 
 

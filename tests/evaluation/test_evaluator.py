@@ -28,7 +28,7 @@ from dspynb.errors import (
 from dspynb.evaluation.statistics import mean_interval
 from dspynb.redact import keep_secret
 from tests.evaluation.programs import doubling, frame, late, program, right, rows_ended
-from tests.helpers import chat, field, journal
+from tests.helpers import Caption, chat, field, journal, prompt
 
 COLUMNS = ["question", "expected_answer", "predicted_answer", "score", "feedback", "error", "attempts", "tokens"]
 COLUMNS += ["usd", "seconds", "cached"]
@@ -602,3 +602,24 @@ def test_twenty_thousand_instant_rows_take_seconds_and_little_memory():
     found._repr_html_()
     assert tracemalloc.get_traced_memory()[1] < 100e6
     tracemalloc.stop()
+
+
+def test_a_rows_usage_holds_its_advisors_calls_and_not_those_of_a_judge():
+    def answer(request):
+        text = prompt(request)
+        reply = chat(advice='{"self": "Be blue."}') if "`advice`" in text else chat(sentence="s", grade="0.5")
+        return dn.LMReply(reply, usage=dn.Usage(1, 10))
+
+    judge = dn.Predict("sentence -> grade: float")
+
+    async def judged(row, prediction):
+        return (await judge(sentence=prediction.sentence)).grade
+
+    async def main():
+        with dn.context(lm=dn.FunctionLM(answer)):
+            program = dn.Refine(dn.Predict(Caption), lambda row, p: 0.0, n=3, hints="advisor")
+            return await dn.evaluate(program, [{"subject": "sea"}], judged)
+
+    evaluation = asyncio.run(main())
+    assert evaluation.table.tokens.tolist() == [50]
+    assert evaluation.run.usage.tokens == 60
