@@ -96,12 +96,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def shorten(value: object, limit: int = 300) -> str:
-    """``str(value)`` on one line, cut in the middle to at most about ``limit`` characters."""
+    """``str(value)`` on one line; of more than about ``limit`` characters the middle is left out, if that saves any."""
     text = " ".join(str(value).split())
     if len(text) <= limit:
         return text
-    half = limit // 2
-    return f"{text[:half]} … [{len(text) - 2 * half} characters] … {text[-half:]}"
+    head, tail = text[: limit // 2].rstrip(), text[-(limit // 2) :].lstrip()
+    cut = f"{head} … [{len(text) - len(head) - len(tail)} characters] … {tail}"
+    return cut if len(cut) < len(text) else text
 
 
 class DspynbError(Exception):

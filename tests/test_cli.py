@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import dspynb as dn
 from dspynb.cli import main
 from dspynb.demo import run_demo
+
+ROOT = Path(__file__).parent.parent
 
 
 def obedient(request):
@@ -42,8 +46,10 @@ def test_the_demo_survives_a_model_that_always_fails(capsys):
 def test_tutorials_are_copied_with_their_recordings_and_never_over_the_users_own(tmp_path, capsys):
     assert main(["tutorials", str(tmp_path)]) == 0
     copied = tmp_path / "01_refine.ipynb"
-    assert copied.exists()
-    assert (tmp_path / "recordings" / "01_refine.jsonl").exists()
+    for part in ("*.ipynb", "recordings/*.jsonl"):
+        ours = {path.name for path in (ROOT / "notebooks").glob(part)}
+        assert ours
+        assert {path.name for path in tmp_path.glob(part)} == ours
     copied.write_text("mine")
     main(["tutorials", str(tmp_path)])
     assert copied.read_text() == "mine"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -54,3 +56,12 @@ def test_the_version_is_told_once():
 
     assert dspynb.__version__ == PYPROJECT["project"]["version"]
     assert f"## {dspynb.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_tutorial_was_run_top_to_bottom_and_its_outputs_hold_no_errors_and_nothing_of_the_machine(path):
+    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert [c["execution_count"] for c in cells] == list(range(1, len(cells) + 1))
+    assert [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"] == []
+    assert re.findall(r"(?:/root|/home|/tmp|/Users)/[^\s\"']*|0x[0-9a-f]{6,}", json.dumps(outputs)) == []

@@ -19,7 +19,7 @@ from dspynb.modules.module import Module
 from dspynb.modules.recording import Divergence, Recording, answer, recording_of
 from dspynb.redact import redact_values
 from dspynb.running import Calls, Run, RunReader, Trace, recorded_events
-from dspynb.scope import Layer, current_scope
+from dspynb.scope import Free, Layer, current_scope
 
 __all__ = ["Replay", "replay"]
 
@@ -80,7 +80,8 @@ async def replay(
     same and noted, and an error of the program is in ``.error``; only a call that was not recorded ends it.
 
     Settings, adapter, hints and candidate are those in force here; tools and rewards run again; recorded errors are
-    raised again. Nothing is written to the runs folder. Raises InputError where the recorded call is not clear.
+    raised again. Nothing is written to the runs folder, and no budget in force is asked or charged. Raises InputError
+    where the recorded call is not clear.
     """
     if not isinstance(program, Module):
         raise InputError(f"replay takes the program to run again, a dn.Module; got {type(program).__name__}")
@@ -89,7 +90,7 @@ async def replay(
     run = replaying.run = program._new_run(given, kind="replay")
     run.listen(replaying)
     prediction, error = None, None
-    with Layer(None, settings={"replaying": replaying, "runs_dir": None}):
+    with Layer(None, settings={"replaying": replaying, "runs_dir": None}, funds=Free()):
         try:
             prediction = await run.drive(program._work(given))
         except RunStopped:

@@ -1,6 +1,6 @@
 """What differs from attempt to attempt: settings, hints, candidates, spans. Scoped, never stored."""
 
-from dspynb.scope.budget import Allowance, Budget, Meter, Reserve
+from dspynb.scope.budget import Allowance, Budget, Free, Meter, Reserve
 from dspynb.scope.candidates import candidate
 from dspynb.scope.carry import carry
 from dspynb.scope.core import (
@@ -26,6 +26,7 @@ __all__ = [
     "Attempt",
     "Block",
     "Budget",
+    "Free",
     "HintAs",
     "HintLayer",
     "Layer",

@@ -19,7 +19,7 @@ from dspynb.data import Usage
 from dspynb.errors import BudgetExhausted, ConfigurationError
 from dspynb.scope.core import Block, Layer, Scope, current_scope
 
-__all__ = ["Allowance", "Budget", "Meter", "Reserve"]
+__all__ = ["Allowance", "Budget", "Free", "Meter", "Reserve"]
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,25 @@ class Allowance:
         with self._lock:
             rest, self.left = self.left, 0
         self._scope.give_back(rest)
+
+
+class Free:
+    """Funds of work that costs nothing: the budgets above it are neither asked nor charged."""
+
+    covers = True
+
+    def take(self, calls: int = 0, metric_calls: int = 0) -> None:
+        """Nothing is taken."""
+
+    def give_back(self, calls: int, metric_calls: int = 0) -> None:
+        """Nothing was taken."""
+
+    def add(self, usage: Usage) -> None:
+        """Nothing was spent."""
+
+    def available(self) -> float:
+        """Any number of calls."""
+        return math.inf
 
 
 class Reserve:

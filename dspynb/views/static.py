@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -27,8 +28,15 @@ def static_html(fold: Fold, search: int = 0, path: str | None = None) -> str:
     body = "".join(_row(header, row, _shown(rows)) for row in rows)
     table = f"<table class='dspynb-rows'>{_head(header, _shown(rows))}<tbody>{body}</tbody></table>" if rows else ""
     notes = "".join(f"<div class='dspynb-note'>{escape(note)}</div>" for note in header["notes"])
-    file = f"<div class='dspynb-file'>{escape(clip(path))}</div>" if path else ""
+    file = f"<div class='dspynb-file'>{escape(clip(_from_here(path)))}</div>" if path else ""
     return f"<div class='dspynb-run'><style>{_css()}</style>{_header(header, fold)}{notes}{table}{file}</div>"
+
+
+def _from_here(path: str) -> str:
+    """The path from the working folder, if it lies in it: a shared notebook need not tell whose folder it was."""
+    with suppress(OSError, ValueError):
+        return str(Path(path).relative_to(Path.cwd()))
+    return path
 
 
 @cache

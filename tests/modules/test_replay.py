@@ -427,6 +427,20 @@ def test_a_replay_writes_nothing_to_the_runs_folder_and_nothing_to_the_program(t
     assert len(dn.runs()) == files
 
 
+@pytest.mark.parametrize("limits", [{"calls": 1}, {"tokens": 1}])
+def test_a_replay_takes_nothing_from_a_budget_even_where_it_calls_several_predictors_at_once(limits):
+    program = dn.BestOfN(Four(), reward=lambda row, p: 0.5, n=2, threshold=None)
+    reply = dn.LMReply(chat(sentence="s"), usage=dn.Usage(calls=1, prompt_tokens=50))
+    with dn.trace() as t, dn.context(lm=dn.ScriptedLM([reply] * 8)):
+        asyncio.run(program(subject="the sea"))
+    with dn.Budget(**limits) as meter, dn.context(lm=dn.ScriptedLM([reply])):
+        if "tokens" in limits:
+            asyncio.run(dn.Predict(Caption)(subject="x"))  # spends them all
+        before = meter.left
+        assert asyncio.run(dn.replay(t, program)).exact
+    assert meter.left == before
+
+
 def test_cancellation_from_outside_stays_what_it_is():
     class Sleepy(Inner):
         async def forward(self, subject):

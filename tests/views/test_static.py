@@ -54,6 +54,13 @@ def test_hostile_text_stays_text(events):
     page.encode()
 
 
+def test_the_runs_file_is_told_from_the_working_folder_where_it_lies_in_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inside, outside = tmp_path / ".dspynb" / "a.jsonl", tmp_path.parent / "b.jsonl"
+    assert ">.dspynb/a.jsonl<" in static_html(Fold(a_refine(1)), path=str(inside))
+    assert f">{outside}<" in static_html(Fold(a_refine(1)), path=str(outside))
+
+
 def test_each_attempt_has_its_hint_score_outputs_feedback_and_cost():
     page = static_html(Fold(a_refine(2, text="The sea.", hint="Name the colour.")))
     for part in ("✓ finished", "2 attempts", "best 1", "2 calls", "14 tokens", "3.0 s", "Name the colour.", "The sea.",
