@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
@@ -14,6 +16,9 @@ __all__ = ["caught", "checked_width", "run_pool"]
 
 T = TypeVar("T")
 Step = Callable[[int, Allowance | None], Awaitable[None]]
+
+_SLICE = 0.02
+"""Seconds after which steps that never wait leave the event loop to others: views, timers, the kernel."""
 
 
 def checked_width(concurrency: int | None) -> int:
@@ -36,6 +41,7 @@ class run_pool:  # noqa: N801  # awaited like a function; an object, so that it 
         self._todo, self._step = iter(range(count)), step
         self._width, self._calls = min(width, count), calls
         self._stopped = False
+        self._slices = _Slices()
         self.spent: BudgetExhausted | None = None
 
     def stop(self) -> None:
@@ -57,16 +63,38 @@ class run_pool:  # noqa: N801  # awaited like a function; an object, so that it 
 
     async def _work(self, reserve: Reserve) -> None:
         try:
+            await self._slices.between()
             for number in self._todo:
                 async with reserve.step() as funds:
                     if self._stopped:
                         return
                     await self._step(number, funds)
+                await self._slices.between()
                 if self._stopped:
                     return
         except BudgetExhausted as error:
             self.spent = self.spent or error
             self._stopped = True
+
+
+class _Slices:
+    """Shares the event loop between the workers of a pool together and everybody else."""
+
+    def __init__(self) -> None:
+        self._until, self._due = math.inf, False
+
+    async def between(self) -> None:
+        """Called between two steps: when the slice is over, the loop goes round before the next step begins."""
+        while (now := time.perf_counter()) > self._until:
+            if not self._due:
+                self._due = True
+                asyncio.get_running_loop().call_soon(self._renew)
+            await asyncio.sleep(0)
+        if self._until == math.inf:  # from the first step in it, so that each slice has one, however busy the loop is
+            self._until = now + _SLICE
+
+    def _renew(self) -> None:
+        self._until, self._due = math.inf, False
 
 
 async def caught(call: Awaitable[T]) -> T | Exception:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
 from dspynb.events import PredictorCalled
@@ -70,11 +71,16 @@ class RunState:
     def __init__(self, fold: Fold, search: int = 0) -> None:
         self.fold, self.search = fold, search
         self._details: dict[tuple[int, ...], list[Block]] = {}
+        self._spans_read = self._attempts_read = 0
+        self._outer_rows: dict[int, SpanRow] = {}
+        self._row_named: dict[str, int] = {}
+        self._inner: dict[int, bool] = {}
+        self._tried: dict[int, list[AttemptRow]] = {}
 
     def mode(self) -> Mode:
         """Whether the run is seen as attempts, rows of a batch, or single calls."""
         kind = self.fold.started.kind if self.fold.started else ""
-        if not self.search and (kind == "batch" or next(self._row_spans(), None)):
+        if not self.search and (kind == "batch" or self._row_spans()):
             return "rows"
         return "attempts" if self.fold.attempts or kind in ("refine", "best_of_n") else "calls"
 
@@ -123,8 +129,7 @@ class RunState:
         }
 
     def _rows(self) -> tuple[list[Row], dict[str, Any]]:
-        spans = list(self._row_spans())
-        attempts = self._attempts_by_row(spans)
+        spans, attempts = list(self._row_spans().values()), self._attempts_by_row()
         failed = [span for span in spans if span.error and span.error != HALTED]
         late = {span.span for span in spans[:MOST_ROWS]}
         shown = spans[:MOST_ROWS] + [span for span in failed if span.span not in late][:MOST_FAILED]
@@ -138,31 +143,37 @@ class RunState:
         done = sum(span.done and span.error != HALTED for span in spans)
         return rows, {"all": len(spans), "done": done, "failed": len(failed), "mean": mean}
 
-    def _row_spans(self) -> Iterator[SpanRow]:
-        """The outermost rows of batches, in the order in which they began. Of a row that a resumed run did again, the
-        last."""
-        fold = self.fold
-        inner, run = fold.attempts, fold.started.span if fold.started else 0
-        spans = tuple(fold.spans.values())
-        again = {span.name: span for span in spans if span.kind == "row" and span.parent == run}
-        for span in spans:
-            if span.parent == run and again.get(span.name, span) is not span:
-                continue
-            if span.kind == "row" and not any(
-                above in inner or (above in fold.spans and fold.spans[above].kind == "row")
-                for above in fold.ancestors(span.parent)
-            ):
-                yield span
+    def _row_spans(self) -> dict[int, SpanRow]:
+        """The outermost rows of batches, in the order in which they began; of a row that a resumed run did again, the
+        last. Reads only spans that are new."""
+        new = list(itertools.islice(self.fold.spans.values(), self._spans_read, None))
+        self._spans_read += len(new)
+        run = self.fold.started.span if self.fold.started else 0
+        for span in new:
+            if span.kind == "row" and not self._is_inner(span.parent):
+                if span.parent == run and (before := self._row_named.get(span.name)) is not None:
+                    del self._outer_rows[before]
+                self._row_named[span.name] = span.span
+                self._outer_rows[span.span] = span
+        return self._outer_rows
 
-    def _attempts_by_row(self, spans: list[SpanRow]) -> dict[int, list[AttemptRow]]:
-        wanted = {span.span for span in spans}
-        found: dict[int, list[AttemptRow]] = {}
-        for attempt in self.fold.attempts.values():
+    def _is_inner(self, parent: int) -> bool:
+        """Whether this span is in an attempt or a row; both were known before what happens in them."""
+        if parent not in self._inner:
+            above = list(self.fold.ancestors(parent))
+            self._inner[parent] = any(span in self.fold.attempts or span in self._outer_rows for span in above)
+        return self._inner[parent]
+
+    def _attempts_by_row(self) -> dict[int, list[AttemptRow]]:
+        """The outermost attempts in each of those rows. Reads only attempts that are new."""
+        new = list(itertools.islice(self.fold.attempts.values(), self._attempts_read, None))
+        self._attempts_read += len(new)
+        for attempt in new:
             above = list(self.fold.ancestors(attempt.parent))
-            row = next((span for span in above if span in wanted), None)
+            row = next((span for span in above if span in self._outer_rows), None)
             if row is not None and not any(span in self.fold.attempts for span in above):
-                found.setdefault(row, []).append(attempt)
-        return found
+                self._tried.setdefault(row, []).append(attempt)
+        return self._tried
 
     def _row(self, order: int, span: SpanRow, attempts: list[AttemptRow], chosen: AttemptRow | None) -> Row:
         above = self.fold.spans.get(span.parent)

@@ -25,8 +25,9 @@ GLYPHS = {
 def static_html(fold: Fold, search: int = 0, path: str | None = None) -> str:
     """The folded run as HTML. ``search``: only the attempts of this span; ``path``: the run's file, told below."""
     header, rows = RunState(fold, search).snapshot()
-    body = "".join(_row(header, row, _shown(rows)) for row in rows)
-    table = f"<table class='dspynb-rows'>{_head(header, _shown(rows))}<tbody>{body}</tbody></table>" if rows else ""
+    shown = _shown(rows)
+    body = "".join(_row(header, row, shown) for row in rows)
+    table = f"<table class='dspynb-rows'>{_head(header, shown)}<tbody>{body}</tbody></table>" if rows else ""
     notes = "".join(f"<div class='dspynb-note'>{escape(note)}</div>" for note in header["notes"])
     file = f"<div class='dspynb-file'>{escape(clip(_from_here(path)))}</div>" if path else ""
     return f"<div class='dspynb-run'><style>{_css()}</style>{_header(header, fold)}{notes}{table}{file}</div>"

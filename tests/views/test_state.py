@@ -1,0 +1,45 @@
+"""A run's rows, read while it goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from dspynb.events import RunStarted, SpanEnded, SpanStarted
+from dspynb.results import Fold
+from dspynb.views.state import RunState
+from tests.views.fakes import a_batch, a_refine, an_attempt
+
+
+def a_nested_evaluation():
+    """Rows with searches in them, and in the first search's attempt a batch of its own."""
+    yield RunStarted(span=1, kind="evaluate", name="Refine", inputs={"rows": 3})
+    for row in range(3):
+        yield SpanStarted(span=10 + row, parent=1, kind="row", name=f"row {row}", row=row)
+        yield SpanStarted(span=20 + row, parent=10 + row, kind="search", name="Refine")
+        for number in (1, 2):
+            started, *rest = an_attempt(20 + row, number)
+            yield started
+            yield SpanStarted(span=100 * number + row, parent=started.span, kind="row", name="row 0", row=0)
+            yield SpanEnded(span=100 * number + row, parent=started.span)
+            yield from rest
+    for row in range(3):
+        yield SpanEnded(span=10 + row, parent=1, outputs={"sentence": "a"})
+
+
+@pytest.mark.parametrize("make", [a_nested_evaluation, a_batch, a_refine])
+def test_a_run_read_after_every_event_shows_what_one_that_is_read_at_its_end_shows(make):
+    events = list(make())
+    fold = Fold()
+    watched = RunState(fold)
+    for event in events:
+        fold.add(event)
+        watched.snapshot()
+    rows = watched.snapshot()[1]
+    assert rows == RunState(Fold(events)).snapshot()[1]
+    assert len(rows) == 3
+
+
+def test_a_batch_inside_an_attempt_has_no_rows_of_its_own():
+    rows = RunState(Fold(a_nested_evaluation())).snapshot()[1]
+    assert [row["key"] for row in rows] == ["10", "11", "12"]
+    assert all(row["tokens"] == 14 for row in rows)  # both attempts of each
