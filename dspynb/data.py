@@ -181,12 +181,15 @@ def as_score(value: Any) -> Score:
     return value if isinstance(value, Score) else Score(value)
 
 
+_NO_USAGE = Usage()
+
+
 @dataclass(slots=True)
 class Meta:
     """What is known about a prediction besides its outputs."""
 
     score: Score | None = None
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = _NO_USAGE
     calls: tuple[Any, ...] = ()
     run: Any = None
 

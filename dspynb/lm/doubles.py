@@ -35,7 +35,7 @@ class FunctionLM:
     async def complete(self, request: LMRequest) -> LMReply:
         """The function's answer. Raises ModelError when it is neither text nor an LMReply."""
         answer = self.fn(request)
-        if inspect.isawaitable(answer):
+        if not isinstance(answer, str) and inspect.isawaitable(answer):
             answer = await answer
         if isinstance(answer, LMReply):
             return answer

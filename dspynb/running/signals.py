@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import threading
 from _signal import SIGINT, getsignal, signal  # `signal.signal` spends 100 µs on making enums of what are functions
-from collections import Counter
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Protocol, TypeVar
@@ -27,9 +26,9 @@ class Interruptible(Protocol):
     def interrupt(self) -> None: ...
 
 
-_waiting: Counter[Interruptible] = Counter()
-_loops: Counter[asyncio.AbstractEventLoop] = Counter()
-_joined: Counter[asyncio.AbstractEventLoop] = Counter()  # loops of other threads that the main thread waits for
+_waiting: dict[Interruptible, int] = {}  # how often each is waited for; a Counter's methods are in Python
+_loops: dict[asyncio.AbstractEventLoop, int] = {}
+_joined: dict[asyncio.AbstractEventLoop, int] = {}  # loops of other threads that the main thread waits for
 _previous: Any = None
 _presses = 0
 
@@ -46,9 +45,9 @@ class foreground:  # noqa: N801  # a class and no generator: every outermost cal
         self._on_main, self._loop = _on_main_thread(), running_loop()
         self._counted = self._on_main or self._loop in _joined
         if self._counted:
-            _waiting[self._run] += 1
+            _add(_waiting, self._run)
             if self._loop is not None:
-                _loops[self._loop] += 1
+                _add(_loops, self._loop)
         if self._on_main:
             _install()
 
@@ -67,7 +66,7 @@ def joined(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     if not _on_main_thread():
         yield
         return
-    _joined[loop] += 1
+    _add(_joined, loop)
     _install()
     try:
         yield
@@ -107,10 +106,14 @@ def _restore() -> None:
         signal(SIGINT, _previous)  # only if it is still ours: ipykernel swaps handlers around a cell
 
 
-def _drop(counter: Counter[T], key: T) -> None:
-    counter[key] -= 1
-    if counter[key] <= 0:
-        del counter[key]
+def _add(counts: dict[T, int], key: T) -> None:
+    counts[key] = counts.get(key, 0) + 1
+
+
+def _drop(counts: dict[T, int], key: T) -> None:
+    left = counts.pop(key) - 1
+    if left > 0:
+        counts[key] = left
 
 
 def _on_sigint(signum: int, frame: FrameType | None) -> None:

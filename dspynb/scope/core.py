@@ -170,6 +170,8 @@ class Reading:
 
     def hint(self, hint_as: HintAs | None = None) -> str | None:
         """The composed hint, a line each; of one kind, or all. None when there is none."""
+        if not self.hints:
+            return None
         return "\n".join(text for kind, text in self.hints if hint_as in (None, kind)) or None
 
 
@@ -306,7 +308,12 @@ class Scope:
     async def in_flight(self, call: Awaitable[T]) -> T:
         """Await a model; while it lasts, the running task is one that every open run of the chain may cancel."""
         task = asyncio.current_task()
-        ports = [layer.port for layer in self.open_layers() if layer.port is not None]
+        ports: list[RunPort] = []
+        layer: Scope | None = self
+        while layer is not None:
+            if layer.port is not None and not (layer.lease and layer.lease.closed):
+                ports.append(layer.port)
+            layer = layer.parent
         for port in ports:
             port.call_began(task)
         try:

@@ -142,6 +142,7 @@ class Signature(BaseModel, metaclass=_SignatureType):
 
     # ── what it is ────────────────────────────────────────────────────────────────────────────────────────────────
     @classmethod
+    @lru_cache(maxsize=1024)
     def describe(cls) -> str:
         """One line: ``subject: str -> sentence: str``."""
         sides = (cls.input_fields, cls.output_fields)
