@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dspynb.errors import StateError
@@ -20,6 +20,12 @@ class DSPyPredictor:
     instruction: str
     demos: list[dict[str, Any]]
     prefixes: list[str]
+
+    def without_reasoning(self) -> DSPyPredictor:
+        """The same without the reasoning that DSPy's ChainOfThought adds, where the program has a plain predictor."""
+        demos = [{name: value for name, value in demo.items() if name != "reasoning"} for demo in self.demos]
+        kept = [prefix for prefix in self.prefixes if not _letters(prefix).startswith("reasoning")]
+        return replace(self, demos=demos, prefixes=kept)
 
     def differences(self, signature: type[Signature], strict: bool) -> list[str]:
         """How the signature differs, as far as DSPy tells: it saves how many fields there are, and their prefixes."""

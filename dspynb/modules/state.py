@@ -128,8 +128,11 @@ def load_state(program: Module, state: Mapping[str, Any], *, strict: bool = True
     changes: dict[str, _Change] = {}
     taken: dict[str, tuple[str, Any]] = {}
     predictors = dict(program.named_predictors())
-    for given, entry in entries.items():
+    for given, saved in entries.items():
+        entry = saved
         path = program.resolve_path(given)
+        if path is None and foreign is not None and given.endswith(".predict"):  # a ChainOfThought there, not here
+            path, entry = program.resolve_path(given.removesuffix(".predict")), foreign[given].without_reasoning()
         if path is None:
             differences += [f"{given}: not in the program.{nearest(given, predictors)}"] if strict else []
         elif path in taken and taken[path][1] != entry:

@@ -1,4 +1,4 @@
-"""Made dspy_program.json and dspy_predict.json, with dspy 3.4.1: ``python make_dspy_states.py``."""
+"""Made dspy_program.json, dspy_predict.json and dspy_react.json, with dspy 3.4.1: ``python make_dspy_states.py``."""
 
 import datetime
 from pathlib import Path
@@ -47,3 +47,16 @@ program.save(folder / "dspy_program.json")
 predict = dspy.Predict("question -> answer")
 predict.demos = [{"question": "a", "answer": "b"}]
 predict.save(folder / "dspy_predict.json")
+
+
+def weather(city: str) -> str:
+    """The weather in a city."""
+    return "rain"
+
+
+agent = dspy.ReAct("question -> answer", tools=[weather])
+agent.react.signature = agent.react.signature.with_instructions("Call the tools. " + agent.react.signature.instructions)
+extract = agent.extract.predict
+extract.signature = extract.signature.with_instructions("Answer in one word.")
+extract.demos = [{"question": "Rain?", "trajectory": "it rains", "reasoning": "It rains.", "answer": "yes"}]
+agent.save(folder / "dspy_react.json")
