@@ -82,7 +82,7 @@ class LMProtocol(Protocol):
     ``constrains`` (bool: honours ``response_format``), ``native_tools`` (bool: honours ``tools``),
     ``takes_media`` (bool, True where it is not said: takes images and files). A model that can
     tell its reply while it writes it also has ``async stream(request, heard) -> reply``, which calls ``heard(text)``
-    with each new piece."""
+    with each new piece; one that keeps replies has ``async kept(request) -> reply | None``."""
 
     async def complete(self, request: LMRequest) -> LMReply: ...
 

@@ -115,6 +115,12 @@ class LM:
         reply, sent = await self._flights.join(key, send)
         return reply if sent else replace(reply, cached=True, usage=reply.usage.as_cached())
 
+    async def kept(self, request: LMRequest) -> LMReply | None:
+        """The reply to an equal request, if the cache has one."""
+        if not (self._cache and setting("cache")):
+            return None
+        return await default_cache().get(self._key(request, {**self.settings, **request.settings}))
+
     async def stream(self, request: LMRequest, heard: Heard) -> LMReply:
         """The same, with each new piece of the text told to ``heard``. It is tried again only while nothing was heard;
         equal requests under way are not joined."""

@@ -75,11 +75,8 @@ class RecordedLM:
         """The recorded reply, marked as cached; else the model's, recorded. Raises RecordingMiss in strict mode."""
         if self._live and self.lm is not None:
             return await self.lm.complete(request)
-        key = request_key(request)
-        if body := self._replies.get(key):
-            used = Usage(**body["usage"]).as_cached()
-            calls = tuple(body.get("tool_calls", ()))
-            return LMReply(body["text"], calls, used, cached=True, finish=body.get("finish"))
+        if (kept := await self.kept(request)) is not None:
+            return kept
         if self.strict or self.lm is None:
             last = request.messages[-1].get("content") if request.messages else ""
             raise RecordingMiss(
@@ -87,8 +84,16 @@ class RecordedLM:
                 f"{request.rollout}); record it with recorded({str(self.path)!r}, lm=...)"
             )
         reply = await self.lm.complete(request)
-        self._keep(key, request, reply)
+        self._keep(request_key(request), request, reply)
         return reply
+
+    async def kept(self, request: LMRequest) -> LMReply | None:
+        """The recorded reply, if there is one."""
+        body = None if self._live else self._replies.get(request_key(request))
+        if body is None:
+            return None
+        used, calls = Usage(**body["usage"]).as_cached(), tuple(body.get("tool_calls", ()))
+        return LMReply(body["text"], calls, used, cached=True, finish=body.get("finish"))
 
     def _keep(self, key: str, request: LMRequest, reply: LMReply) -> None:
         body = {

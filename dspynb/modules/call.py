@@ -44,9 +44,10 @@ class Call:
     async def answer(self, heard: Listener | None = None) -> Prediction:
         """The prediction; ``heard`` is told the reply's text as it comes. Raises ParseError with the predictor's path,
         ModelError, Halted."""
-        self.scope.admit()
+        kept = await self._kept() if heard is None else None
+        self.scope.admit(0 if kept else 1)
         try:
-            self.reply = await self._complete(heard)
+            self.reply = kept or await self._complete(heard)
             outputs = self.read(self.adapter, self.reply)
         except ParseError as error:
             named = error.by(self.path)
@@ -65,6 +66,11 @@ class Call:
         """A call of its own with other messages, to repair this one."""
         request = replace(self.request, messages=messages)
         return replace(self, request=request, before=self.reported, reply=None, began=time.perf_counter())
+
+    async def _kept(self) -> LMReply | None:
+        """Under a budget, the reply that the model has kept from before: it costs nothing, so it takes no call."""
+        look_up = getattr(self.lm, "kept", None) if self.scope.funded else None
+        return None if look_up is None else await self.scope.in_flight(look_up(self.request))
 
     async def _complete(self, heard: Listener | None) -> LMReply:
         """The model's reply. While it is awaited, every run it belongs to can cancel it."""

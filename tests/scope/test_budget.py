@@ -162,6 +162,20 @@ def test_calls_that_the_cache_answers_cost_nothing(tmp_path, monkeypatch):
     assert run(main()).spent["calls"] == 0
 
 
+def test_replies_that_are_kept_need_no_call_though_asked_for_at_once(tmp_path):
+    lm = dn.recorded(tmp_path / "r.jsonl", lm=Counting())
+    predict = dn.Predict(Caption, lm=lm)
+
+    async def main():
+        await predict(subject="x")
+        with dn.Budget(calls=1) as meter:
+            await asyncio.gather(*(predict(subject="x") for _ in range(5)))
+            await predict(subject="y")
+        return meter
+
+    assert run(main()).spent["calls"] == 1
+
+
 def test_repairs_are_calls():
     lm = dn.ScriptedLM(["no markers", chat(sentence="s")])
 
