@@ -5,10 +5,10 @@
 The shapes are those that DSRs (DSPy in Rust) publishes. Both sides get the same signature, demos, inputs and replies
 from a model that answers at once, so only the toolkits' own work is measured; with a key in the environment, as most
 have, since dspynb looks for keys in what it records. A plain call is not journaled, so the row with the journal is the
-chain in `batch`. A process gives the least of its samples, since other work on the machine only adds to them.
+chain in `batch`.
 
-Writes benchmarks/shapes.csv: what, milliseconds a call of both, ratio, date; medians over fresh processes, taken in
-turn, and of the ratios of each turn.
+Writes benchmarks/shapes.csv: what, milliseconds a call of both, ratio, date; medians of two seconds in each of several
+fresh processes, taken in turn, and of the ratios of each turn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-ROUNDS, SAMPLES = 5, 20
+ROUNDS, SECONDS = 5, 2.0
 
 OURS = """
 import asyncio, dspynb as dn
@@ -79,16 +79,17 @@ async def repeat(times):
         await program.acall(**shape["inputs"])
 """
 MEASURE = """
-import json, sys, time
+import json, statistics, sys, time
 shape = json.loads(sys.stdin.read())
 {side}
 async def main():
     times, took = max(1, 20 // shape["calls"]), []
-    for _ in range({samples}):
+    end = time.perf_counter() + {seconds}
+    while time.perf_counter() < end:
         began = time.perf_counter()
         await repeat(times)
         took.append((time.perf_counter() - began) / (times * shape["calls"]))
-    print(json.dumps(min(took)))
+    print(json.dumps(statistics.median(took)))
 asyncio.run(main())
 """
 
@@ -127,7 +128,7 @@ SHAPES = {
 
 def measured(python: str, side: str, given: dict[str, Any]) -> float:
     """Milliseconds a call in a fresh process."""
-    code = MEASURE.format(side=side, samples=SAMPLES)
+    code = MEASURE.format(side=side, seconds=SECONDS)
     environment = {**os.environ, "OPENAI_API_KEY": "none-is-needed-here"}
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +21,7 @@ _SHORTEST = 8  # a shorter value would be found in the middle of words
 _FEWEST = 4  # characters at a text's end that are taken for the beginning of a secret
 _LOOK_AGAIN = 1.0  # seconds between two looks at the environment
 
+_PLAIN = frozenset({type(None), bool, int, float})
 _kept: set[str] = set()
 _seen: tuple[float, frozenset[str]] = (-_LOOK_AGAIN, frozenset())
 
@@ -86,7 +87,7 @@ def redact_values(value: Any, depth: int = 30) -> Any:
     deep: a list may hold itself."""
     if isinstance(value, str):
         return redact_known(value)
-    if value is None or isinstance(value, int | float) or not depth or not _known():
+    if value is None or isinstance(value, int | float) or not depth or _is_clean(value):
         return value
     if hasattr(value, "__next__"):  # to look into an iterator would use it up
         return value
@@ -95,6 +96,36 @@ def redact_values(value: Any, depth: int = 30) -> Any:
     if type(value) in (list, tuple):
         return type(value)(redact_values(item, depth - 1) for item in value)
     return _redacted_object(value)
+
+
+def _is_clean(value: Any) -> bool:
+    """Whether no secret stands in a value made of texts, numbers, dicts, lists and tuples; False where it cannot tell.
+    One search through all its texts: nearly every value is clean."""
+    secrets = _written(_known())
+    if not secrets:
+        return True
+    texts: list[str] = []
+    if not _gather((value,), texts, 30):
+        return False
+    whole = "\n".join(texts)
+    return not any(secret in whole for secret in secrets)
+
+
+def _gather(values: Iterable[Any], texts: list[str], depth: int) -> bool:
+    """Add the texts in values; False for a value of another type, or one that is too deep."""
+    for value in values:
+        kind = type(value)
+        if kind is str:
+            texts.append(value)
+        elif kind is dict:
+            if not depth or not _gather(value.values(), texts, depth - 1):
+                return False
+        elif kind is tuple or kind is list:
+            if not depth or not _gather(value, texts, depth - 1):
+                return False
+        elif kind not in _PLAIN:
+            return False
+    return True
 
 
 def _redacted_object(value: Any) -> Any:
