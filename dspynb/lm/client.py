@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
-from dspynb.lm.base import Heard, LMReply, LMRequest, refuse_in_a_replay, request_key, without_secrets
+from dspynb.lm.base import Heard, LMReply, LMRequest, refuse_in_a_replay, request_key
 from dspynb.lm.cache import default_cache
 from dspynb.lm.direct import DirectEngine
 from dspynb.lm.endpoint import Endpoint
@@ -170,7 +170,7 @@ class LM:
             said = f"no reply within its deadline of {self._deadline:g} s, waiting and further tries included"
             raise ModelTimeout(said, model=self.name) from None
         usage = replace(reply.usage, retries=failures, seconds=time.perf_counter() - started)
-        return without_secrets(replace(reply, usage=usage))
+        return replace(reply, usage=usage)
 
     def __getstate__(self) -> dict[str, Any]:
         # A key does not travel, nor does what belongs to a loop; the other side takes its own from the environment.

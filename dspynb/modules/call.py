@@ -47,7 +47,7 @@ class Call:
         kept = await self._kept() if heard is None else None
         self.scope.admit(0 if kept else 1)
         try:
-            self.reply = kept or await self._complete(heard)
+            self.reply = without_secrets(kept or await self._complete(heard))
             outputs = self.read(self.adapter, self.reply)
         except ParseError as error:
             named = error.by(self.path)
@@ -84,7 +84,7 @@ class Call:
             said = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
             raise ModelError(said, model=self._model)
         self.scope.settle(reply.usage, cached=reply.cached)
-        return without_secrets(reply)
+        return reply
 
     @property
     def _model(self) -> str:
