@@ -129,6 +129,19 @@ class Usage:
         """The same tokens, served again: no call, no cost."""
         return replace(self, calls=0, usd=0.0, seconds=0.0, retries=0)
 
+    def timed(self, seconds: float, retries: int) -> Usage:
+        """The same, with how long it took and how many tries failed before it."""
+        return Usage(
+            self.calls,
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.cached_tokens,
+            self.reasoning_tokens,
+            self.usd,
+            seconds,
+            retries,
+        )
+
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.calls + other.calls,

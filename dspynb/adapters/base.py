@@ -209,13 +209,13 @@ def content(pieces: Iterable[Any]) -> Content:
 
 def resolve_adapter(choice: Any) -> Adapter:
     """An adapter from its name (chat, json, prefill) or an adapter itself; ``chat`` for None."""
-    from dspynb.adapters import ChatAdapter, JSONAdapter, PrefillAdapter
-
     if isinstance(choice, Adapter):
         return choice
     if choice is not None and not isinstance(choice, str):
         return choice  # type: ignore[no-any-return]  # a user's own, with the same methods
     if not _named:
+        from dspynb.adapters import ChatAdapter, JSONAdapter, PrefillAdapter
+
         _named.update({a.name: a for a in (ChatAdapter(), JSONAdapter(), PrefillAdapter())})
     if (choice or "chat") not in _named:
         raise ConfigurationError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -19,6 +20,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import pydantic_core
 
 from dspynb.data import Usage
 from dspynb.lm.base import LMReply
@@ -58,7 +61,7 @@ class ReplyCache:
 
     def put(self, key: str, reply: LMReply) -> None:
         """Keep a reply, soon."""
-        self._put("put", key, _body(reply))
+        self._put("put", key, reply)
 
     def flush(self, timeout: float = 5.0) -> None:
         """Wait until all that was put is in the file."""
@@ -105,15 +108,11 @@ class ReplyCache:
     def _handle(self, connection: sqlite3.Connection, jobs: list[tuple[str, Any, Any]]) -> None:
         now = time.time()
         asked = [(key, future) for kind, key, future in jobs if kind == "get"]
-        kept = {key: body for kind, key, body in jobs if kind == "put"}
+        kept = {key: reply for kind, key, reply in jobs if kind == "put"}
         found = _rows(connection, [key for key, _ in asked])
-        _deliver([(future, kept.get(key, found.get(key))) for key, future in asked])
-        if kept:
-            connection.executemany(
-                "insert or replace into replies values (?, ?, ?)", [(k, b, now) for k, b in kept.items()]
-            )
-        if found:
-            connection.executemany("update replies set used = ? where key = ?", [(now, key) for key in found])
+        _deliver([(future, _body(kept[key]) if key in kept else found.get(key)) for key, future in asked])
+        _touch(connection, list(found), now)
+        _write(connection, [(key, _body(reply), now) for key, reply in kept.items()])
         connection.commit()
         self._writes += len(kept)
         if self._writes >= 1000:
@@ -154,13 +153,27 @@ def _close(connection: sqlite3.Connection | None) -> None:
             connection.close()
 
 
+# Few statements for many rows: SQLite lets go of Python's lock for each step, and waits for it again while the event
+# loop is busy. At most 512 jobs come together, so 1,536 values, which every SQLite takes.
+
+
 def _rows(connection: sqlite3.Connection, keys: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for start in range(0, len(keys), 500):
-        some = keys[start : start + 500]
-        marks = ",".join("?" * len(some))
-        found.update(connection.execute(f"select key, body from replies where key in ({marks})", some))  # noqa: S608
-    return found
+    return dict(connection.execute(f"select key, body from replies where {_among(keys)}", keys)) if keys else {}  # noqa: S608
+
+
+def _touch(connection: sqlite3.Connection, keys: list[str], now: float) -> None:
+    if keys:
+        connection.execute(f"update replies set used = ? where {_among(keys)}", [now, *keys])  # noqa: S608
+
+
+def _write(connection: sqlite3.Connection, rows: list[tuple[str, str, float]]) -> None:
+    if rows:
+        marks = ",".join(["(?,?,?)"] * len(rows))
+        connection.execute(f"insert or replace into replies values {marks}", list(itertools.chain(*rows)))  # noqa: S608
+
+
+def _among(keys: list[str]) -> str:
+    return f"key in ({','.join('?' * len(keys))})"
 
 
 def _evict(connection: sqlite3.Connection, most_bytes: int) -> None:
@@ -191,7 +204,11 @@ def _resolve(answers: list[tuple[Found, str | None]]) -> None:
 def _body(reply: LMReply) -> str:
     kept = {name: getattr(reply, name) for name in _KEPT}
     usage = {name: getattr(reply.usage, name) for name in Usage.__slots__}
-    return redact_known(json.dumps({**kept, "usage": usage}, default=str))
+    whole = {**kept, "usage": usage}
+    try:
+        return redact_known(pydantic_core.to_json(whole, fallback=str).decode())
+    except ValueError:  # halves of surrogate pairs, which JSON can escape
+        return redact_known(json.dumps(whole, default=str))
 
 
 def _reply(body: str) -> LMReply | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
 from dspynb.lm.base import Heard, LMReply, LMRequest, refuse_in_a_replay, request_key
@@ -22,6 +23,7 @@ from dspynb.scope import current_scope, setting
 
 __all__ = ["LM"]
 
+T = TypeVar("T")
 _ENGINES = ("auto", "direct", "litellm")
 
 
@@ -138,39 +140,27 @@ class LM:
 
     def _key(self, request: LMRequest, settings: dict[str, Any]) -> str:
         """Everything that can change a reply; not the engine, nor the key, limits or retries."""
-        full = replace(request, settings={**settings, "model": self.name, "api_base": self._given["api_base"]})
-        return request_key(full)
+        return request_key(request, {**settings, "model": self.name, "api_base": self._given["api_base"]})
 
     async def _send(self, request: LMRequest, settings: dict[str, Any], heard: Heard | None = None) -> LMReply:
         started = time.perf_counter()
-        pieces: list[str] = []
+        sending = _Sending(self.limits, self._engine, request, settings, heard)
+        tries = with_retries(sending.attempt, self._retries, self._deadline, sending.may_retry)
+        if self._deadline is None:
+            reply, failures = await tries
+        else:
+            reply, failures = await self._in_time(tries, self._deadline)
+        return reply.with_usage(reply.usage.timed(time.perf_counter() - started, failures))
 
-        def listen(text: str) -> None:
-            pieces.append(text)
-            if heard is not None:
-                heard(text)
-
-        async def attempt() -> LMReply:
-            if self.limits.paced:
-                await self.limits.pace(_tokens(request, settings))
-            async with self.limits.slots:
-                return await self._engine.complete(request, settings, listen if heard else None)
-
-        def may_retry(error: ModelError) -> None:
-            if pieces:  # what was heard cannot be taken back
-                raise error
-            current_scope().admit()
-
+    async def _in_time(self, tries: Awaitable[T], deadline: float) -> T:
         try:
-            async with asyncio.timeout(self._deadline) as clock:
-                reply, failures = await with_retries(attempt, self._retries, self._deadline, may_retry)
+            async with asyncio.timeout(deadline) as clock:
+                return await tries
         except TimeoutError:
             if not clock.expired():
                 raise
-            said = f"no reply within its deadline of {self._deadline:g} s, waiting and further tries included"
+            said = f"no reply within its deadline of {deadline:g} s, waiting and further tries included"
             raise ModelTimeout(said, model=self.name) from None
-        usage = replace(reply.usage, retries=failures, seconds=time.perf_counter() - started)
-        return replace(reply, usage=usage)
 
     def __getstate__(self) -> dict[str, Any]:
         # A key does not travel, nor does what belongs to a loop; the other side takes its own from the environment.
@@ -185,6 +175,41 @@ class LM:
 
     def __repr__(self) -> str:
         return f"LM({self.name!r})"
+
+
+class _Sending:
+    """One request on its way: each try waits for its turn; what was heard of a reply cannot be taken back."""
+
+    __slots__ = ("engine", "heard", "limits", "request", "settings", "told")
+
+    def __init__(
+        self,
+        limits: Limits,
+        engine: DirectEngine | LiteLLMEngine,
+        request: LMRequest,
+        settings: dict[str, Any],
+        heard: Heard | None,
+    ) -> None:
+        self.limits, self.engine, self.request, self.settings = limits, engine, request, settings
+        self.heard, self.told = heard, False
+
+    async def attempt(self) -> LMReply:
+        """One try."""
+        if self.limits.paced:
+            await self.limits.pace(_tokens(self.request, self.settings))
+        async with self.limits.slots:
+            return await self.engine.complete(self.request, self.settings, self._listen if self.heard else None)
+
+    def may_retry(self, error: ModelError) -> None:
+        """Called before a further try. Raises the error where a piece was heard, or what a budget or run says."""
+        if self.told:
+            raise error
+        current_scope().admit()
+
+    def _listen(self, text: str) -> None:
+        self.told = True
+        if self.heard is not None:
+            self.heard(text)
 
 
 def _parts(value: Any) -> list[Any]:

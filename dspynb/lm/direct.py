@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import pydantic_core
+
 from dspynb.errors import (
     ConnectionFailed,
     MalformedReply,
@@ -41,14 +43,14 @@ async def _owner() -> AsyncGenerator[aiohttp.ClientSession, None]:
 
 async def _session() -> aiohttp.ClientSession:
     loop = asyncio.get_running_loop()
-    if loop not in _sessions:
+    known = _sessions.get(loop)
+    if known is None:
         owner = _owner()
         session = await anext(owner)
         if loop in _sessions:  # another call came first
             await owner.aclose()
-        else:
-            _sessions[loop] = owner, session
-    return _sessions[loop][1]
+        known = _sessions.setdefault(loop, (owner, session))
+    return known[1]
 
 
 class DirectEngine:
@@ -77,14 +79,14 @@ class DirectEngine:
         session = await _session()
         settings = dict(settings)
         headers = {"Content-Type": "application/json", **(settings.pop("extra_headers", None) or {})}
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
+        if key := self.key:
+            headers["Authorization"] = f"Bearer {key}"
         body = request_body(self.remote, request, settings)
         if heard is not None:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         timeout = aiohttp.ClientTimeout(total=self.endpoint.timeout)
         try:
-            sent = json.dumps(body).encode()
+            sent = _encoded(body)
             async with session.post(self.url, data=sent, headers=headers, timeout=timeout) as response:
                 return await self._read(response, heard)
         except TimeoutError:
@@ -144,7 +146,18 @@ async def _lines(content: aiohttp.StreamReader, facts: Mapping[str, Any]) -> Asy
     yield rest
 
 
+def _encoded(body: Any) -> bytes:
+    try:
+        return pydantic_core.to_json(body)
+    except ValueError:  # halves of surrogate pairs, which JSON can escape; or a value that JSON does not know
+        return json.dumps(body).encode()
+
+
 def _decoded(raw: bytes) -> Any:
+    try:
+        return pydantic_core.from_json(raw)
+    except ValueError:  # not JSON, or what only Python reads
+        pass
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from dspynb.errors import Halted
@@ -17,12 +17,31 @@ class _Deserted(Exception):
     """The work that had sent the request was halted; that of this asker goes on."""
 
 
-@dataclass(slots=True)
 class _Flight:
-    """One request under way, and how many wait for it."""
+    """One request under way, and those who wait for it."""
 
-    task: asyncio.Task[LMReply]
-    waiting: int = 0
+    __slots__ = ("askers", "task")
+
+    def __init__(self, send: Callable[[], Coroutine[Any, Any, LMReply]]) -> None:
+        self.askers: list[asyncio.Future[LMReply]] = []
+        self.task = asyncio.get_running_loop().create_task(self._fly(send))
+
+    async def _fly(self, send: Callable[[], Coroutine[Any, Any, LMReply]]) -> None:
+        """Ask, and give every asker the reply or the error; from the task itself, which saves a turn of the loop."""
+        try:
+            reply = await send()
+        except asyncio.CancelledError:
+            for asker in self.askers:
+                asker.cancel()
+            raise
+        except BaseException as error:  # noqa: BLE001  # it is the askers' to handle
+            for asker in self.askers:
+                if not asker.done():
+                    asker.set_exception(error)
+        else:
+            for asker in self.askers:
+                if not asker.done():
+                    asker.set_result(reply)
 
 
 class Flights:
@@ -35,7 +54,7 @@ class Flights:
     def __init__(self) -> None:
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Flight]] = WeakKeyDictionary()
 
-    async def join(self, key: str, send: Callable[[], Awaitable[LMReply]]) -> tuple[LMReply, bool]:
+    async def join(self, key: str, send: Callable[[], Coroutine[Any, Any, LMReply]]) -> tuple[LMReply, bool]:
         """The reply, and whether this asker is the one whose request was sent.
 
         The one who asked first pays for a further try: where its run was stopped or its budget is spent, another asker
@@ -47,26 +66,23 @@ class Flights:
             except _Deserted:
                 continue
 
-    async def _join(self, key: str, send: Callable[[], Awaitable[LMReply]]) -> tuple[LMReply, bool]:
-        flights = self._loops.setdefault(asyncio.get_running_loop(), {})
+    async def _join(self, key: str, send: Callable[[], Coroutine[Any, Any, LMReply]]) -> tuple[LMReply, bool]:
+        loop = asyncio.get_running_loop()
+        flights = self._loops.setdefault(loop, {})
         flight, first = flights.get(key), False
-        if flight is None:
-            flight, first = _Flight(asyncio.ensure_future(_as_coroutine(send))), True
+        if flight is None or flight.task.done():
+            flight, first = _Flight(send), True
             flights[key] = flight
-            flight.task.add_done_callback(lambda _: flights.pop(key, None))
-        flight.waiting += 1
+        reply: asyncio.Future[LMReply] = loop.create_future()
+        flight.askers.append(reply)
         try:
-            return await asyncio.shield(flight.task), first
+            return await reply, first
         except Halted as error:
             if first:
                 raise
             raise _Deserted from error
         finally:
-            flight.waiting -= 1
-            if not flight.waiting and not flight.task.done():
-                flights.pop(key, None)
+            flight.askers.remove(reply)
+            if flights.get(key) is flight and (flight.task.done() or not flight.askers):
+                del flights[key]
                 flight.task.cancel()
-
-
-async def _as_coroutine(send: Callable[[], Awaitable[LMReply]]) -> LMReply:
-    return await send()

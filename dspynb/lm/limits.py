@@ -99,9 +99,10 @@ class Limits:
     def slots(self) -> AdaptiveLimit:
         """The slots of the running loop."""
         loop = asyncio.get_running_loop()
-        if loop not in self._slots:
-            self._slots[loop] = AdaptiveLimit(self.concurrency)
-        return self._slots[loop]
+        slots = self._slots.get(loop)
+        if slots is None:
+            slots = self._slots[loop] = AdaptiveLimit(self.concurrency)
+        return slots
 
     @property
     def paced(self) -> bool:

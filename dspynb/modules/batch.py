@@ -72,9 +72,10 @@ def inputs_of(module: Module, row: Example, names: Sequence[str] | None = None) 
 
 def column_of(module: Module, name: str, columns: Container[str]) -> str | None:
     """Under which name the columns have an input: its own, else its alias; None where they lack it."""
+    if name in columns:
+        return name
     field = (module._fields("input") or {}).get(name)
-    known = (name, field.alias if field else None)
-    return next((key for key in known if key is not None and key in columns), None)
+    return field.alias if field is not None and field.alias is not None and field.alias in columns else None
 
 
 async def run_batch(module: Module, rows: Sequence[Example], concurrency: int | None) -> list[Row]:

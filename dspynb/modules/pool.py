@@ -65,10 +65,13 @@ class run_pool:  # noqa: N801  # awaited like a function; an object, so that it 
         try:
             await self._slices.between()
             for number in self._todo:
-                async with reserve.step() as funds:
-                    if self._stopped:
-                        return
-                    await self._step(number, funds)
+                if reserve.limited:
+                    async with reserve.step() as funds:
+                        if self._stopped:
+                            return
+                        await self._step(number, funds)
+                else:
+                    await self._step(number, None)
                 await self._slices.between()
                 if self._stopped:
                     return

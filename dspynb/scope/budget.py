@@ -215,13 +215,13 @@ class Reserve:
 
     def __init__(self, calls: int) -> None:
         self.scope, self.calls = current_scope(), calls
-        self._limited = self.scope.available() < math.inf
+        self.limited = self.scope.available() < math.inf
         self._turn, self._open, self._ended = asyncio.Lock(), 0, asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def step(self) -> AsyncIterator[Allowance | None]:
         """One step's allowance, for a layer of its own; None where calls are not limited. Raises BudgetExhausted."""
-        if not self._limited:
+        if not self.limited:
             yield None
             return
         allowance = await self._next()
