@@ -18,6 +18,7 @@ from dspynb.turns import History
 
 __all__ = [
     "EVENT_TYPES",
+    "FIELDS",
     "AttemptChosen",
     "AttemptEnded",
     "AttemptStarted",
@@ -199,7 +200,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
         PredictorCalled,
     )
 }
-_FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in EVENT_TYPES.values()}
+FIELDS: dict[type[Event], tuple[str, ...]] = {cls: tuple(f.name for f in fields(cls)) for cls in EVENT_TYPES.values()}
 _USAGE = tuple(f.name for f in fields(Usage))
 _STRING = frozenset({str})
 _SCALARS = frozenset({type(None), bool, int, float})
@@ -213,7 +214,7 @@ def _text(text: str) -> str:
 def to_json(event: Event) -> dict[str, Any]:
     """The event as JSON-able values; a value JSON does not know becomes its ``repr``."""
     body: dict[str, Any] = {"type": type(event).__name__}
-    for name in _FIELDS[type(event)]:
+    for name in FIELDS[type(event)]:
         value = getattr(event, name)
         body[name] = value if type(value) in _SCALARS else plain(value)
     return body
@@ -286,7 +287,7 @@ def from_json(body: Mapping[str, Any]) -> Event | None:
     cls = EVENT_TYPES.get(body["type"])
     if cls is None:
         return None
-    known = {name: body[name] for name in _FIELDS[cls] if name in body}
+    known = {name: body[name] for name in FIELDS[cls] if name in body}
     for name in ("span", "parent", "at", "seconds"):
         if not isinstance(known.get(name, 0), int | float):
             raise TypeError(f"{name} is no number")

@@ -38,8 +38,11 @@ class _Spent:
     attempts: int = 0
     fresh: bool = False  # whether any call was not cached
     called: bool = False
+    closed: bool = False  # what comes now is the metric's
 
     def emit(self, event: Event) -> None:
+        if self.closed:
+            return
         if isinstance(event, PredictorCalled):
             self.usage += event.usage
             self.called, self.fresh = True, self.fresh or not event.cached
@@ -67,9 +70,9 @@ async def run_rollout(
     trace, spent, scores = Trace(), _Spent(), dict[str, Score]()
     prediction, error = None, None
     try:
-        with _layer(scope, name, span=span, trace=trace, funds=funds, repeat=repeat):
-            with Layer(name, tally=spent):  # a metric's own calls are not the program's
-                result = await caught(program(**inputs))
+        with _layer(scope, name, span=span, trace=trace, tally=spent, funds=funds, repeat=repeat):
+            result = await caught(program(**inputs))
+            spent.closed = True
             if isinstance(result, Exception):
                 error = result
             else:

@@ -17,7 +17,7 @@ __all__ = ["caught", "checked_width", "run_pool"]
 T = TypeVar("T")
 Step = Callable[[int, Allowance | None], Awaitable[None]]
 
-_SLICE = 0.02
+_SLICE = 0.01
 """Seconds after which steps that never wait leave the event loop to others: views, timers, the kernel."""
 
 
@@ -65,16 +65,16 @@ class run_pool:  # noqa: N801  # awaited like a function; an object, so that it 
         try:
             await self._slices.between()
             for number in self._todo:
+                if self._stopped:
+                    return
                 if reserve.limited:
                     async with reserve.step() as funds:
-                        if self._stopped:
+                        if self._stopped:  # while it waited for its share
                             return
                         await self._step(number, funds)
                 else:
                     await self._step(number, None)
                 await self._slices.between()
-                if self._stopped:
-                    return
         except BudgetExhausted as error:
             self.spent = self.spent or error
             self._stopped = True

@@ -19,14 +19,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pydantic_core
+
 from dspynb.errors import JournalError
-from dspynb.events import Event, from_json, to_json
+from dspynb.events import FIELDS, Event, from_json, plain, to_json
 from dspynb.redact import redact_known
 
 __all__ = ["FORMAT", "JournalFile", "cut_torn_line", "flush_journals", "read_journal", "write_journal"]
 
 FORMAT = 1
 _log = logging.getLogger("dspynb")
+_OF_ANY_TYPE = frozenset({"inputs", "outputs", "settings", "parts", "metrics"})
+_PAUSE = 0.01
+"""Seconds that the writer waits for more, so that it does not take turns with the event loop for every line."""
 
 
 class JournalFile:
@@ -37,37 +42,50 @@ class JournalFile:
         self.path = path
         self.failed: OSError | None = None
         if header is not None:
-            _writer.put(self, {"dspynb": FORMAT, **header})
+            _writer.put(self, _line({"dspynb": FORMAT, **header}))
 
     def emit(self, event: Event) -> None:
         """Queue one event."""
-        _writer.put(self, to_json(event))  # now: values may change before the thread comes to them
+        _writer.put(self, _line_of(event))  # now: values may change before the thread comes to them
 
-    def write(self, lines: list[dict[str, Any]]) -> None:
+    def write(self, lines: list[bytes]) -> None:
         """Append lines now; called by the writer thread. A disk that fails is logged once and costs the file only."""
         if self.failed is not None:
             return
-        text = "".join(f"{redact_known(_line(line))}\n" for line in lines)
         try:
             with _open_private(self.path) as stream:
-                stream.write(text.encode("utf-8", "surrogatepass"))
+                stream.write(_without_secrets(b"".join(lines)))
         except OSError as error:
             self.failed = error
             _log.warning("the run file %s could not be written (%s); the run goes on without it", self.path, error)
 
 
-def _line(item: dict[str, Any]) -> str:
-    import pydantic_core
-
+def _line_of(event: Event) -> bytes:
+    """The event as a line. Only what users give may be of any type, and has to be looked through; of the rest, a data
+    URL shows in the line."""
+    body: dict[str, Any] = {"type": type(event).__name__}
+    for name in FIELDS[type(event)]:
+        value = getattr(event, name)
+        body[name] = plain(value) if name in _OF_ANY_TYPE else value
     try:
-        return pydantic_core.to_json(item, inf_nan_mode="constants").decode()
+        line = pydantic_core.to_json(body, inf_nan_mode="constants")
+    except Exception:  # a lone surrogate, or a message of an adapter's own making
+        return _line(to_json(event))
+    return _line(to_json(event)) if b";base64," in line else line + b"\n"
+
+
+def _line(item: dict[str, Any]) -> bytes:
+    try:
+        return pydantic_core.to_json(item, inf_nan_mode="constants") + b"\n"
     except Exception:  # a lone surrogate, or too deep
-        return json.dumps(item, ensure_ascii=True, separators=(",", ":"), default=repr)
+        return json.dumps(item, ensure_ascii=True, separators=(",", ":"), default=repr).encode() + b"\n"
+
+
+def _without_secrets(lines: bytes) -> bytes:
+    return redact_known(lines.decode("utf-8", "surrogatepass")).encode("utf-8", "surrogatepass")
 
 
 def _parsed(line: bytes) -> Any:
-    import pydantic_core
-
     try:
         return pydantic_core.from_json(line)
     except ValueError:
@@ -92,8 +110,9 @@ class _Writer:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._hurry = threading.Event()
 
-    def put(self, file: JournalFile, item: dict[str, Any]) -> None:
+    def put(self, file: JournalFile, item: bytes) -> None:
         self._queue.put((file, item))
         if self._thread is None:
             with self._lock:
@@ -106,15 +125,18 @@ class _Writer:
         if self._thread is not None:
             done = threading.Event()
             self._queue.put((None, done))
+            self._hurry.set()
             done.wait(timeout)
 
     def _work(self) -> None:
         while True:
             batch = [self._queue.get()]
+            self._hurry.wait(_PAUSE)
+            self._hurry.clear()
             with contextlib.suppress(queue.Empty):
                 while len(batch) < 4096:
                     batch.append(self._queue.get_nowait())
-            files: dict[JournalFile, list[dict[str, Any]]] = {}
+            files: dict[JournalFile, list[bytes]] = {}
             for file, item in batch:
                 if file is not None:
                     files.setdefault(file, []).append(item)
@@ -124,7 +146,7 @@ class _Writer:
                 if file is None:
                     item.set()
 
-    def _write(self, file: JournalFile, lines: list[dict[str, Any]]) -> None:
+    def _write(self, file: JournalFile, lines: list[bytes]) -> None:
         try:
             file.write(lines)
         except Exception:
@@ -147,8 +169,8 @@ def write_journal(path: Path, header: dict[str, Any], events: Iterable[Event]) -
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with _open_private(part) as stream:
-            for item in itertools.chain([{"dspynb": FORMAT, **header}], map(to_json, events)):
-                stream.write(f"{redact_known(_line(item))}\n".encode("utf-8", "surrogatepass"))
+            for line in itertools.chain([_line({"dspynb": FORMAT, **header})], map(_line_of, events)):
+                stream.write(_without_secrets(line))
         part.replace(path)
     except OSError as error:
         raise JournalError(f"cannot write {path}: {error.strerror}") from error
