@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from dspynb.data import Usage as Usage
     from dspynb.errors import AllAttemptsFailed as AllAttemptsFailed
     from dspynb.errors import BudgetExhausted as BudgetExhausted
+    from dspynb.errors import DataOverlapWarning as DataOverlapWarning
     from dspynb.errors import DspynbError as DspynbError
     from dspynb.errors import HiddenPredictorWarning as HiddenPredictorWarning
+    from dspynb.errors import OptimizerError as OptimizerError
     from dspynb.errors import ReplayDiverged as ReplayDiverged
     from dspynb.errors import RunInterrupted as RunInterrupted
     from dspynb.errors import RunStopped as RunStopped
@@ -58,6 +60,11 @@ if TYPE_CHECKING:
     from dspynb.modules import majority as majority
     from dspynb.modules import mcp_tools as mcp_tools
     from dspynb.modules import replay as replay
+    from dspynb.optimizers import COPRO as COPRO
+    from dspynb.optimizers import BootstrapFewShot as BootstrapFewShot
+    from dspynb.optimizers import BootstrapRandomSearch as BootstrapRandomSearch
+    from dspynb.optimizers import MIPROv2 as MIPROv2
+    from dspynb.optimizers import Optimizer as Optimizer
     from dspynb.running import Run as Run
     from dspynb.running import Trace as Trace
     from dspynb.running import export_otel as export_otel
@@ -103,8 +110,10 @@ _HOMES = {
     "dspynb.errors": (
         "AllAttemptsFailed",
         "BudgetExhausted",
+        "DataOverlapWarning",
         "DspynbError",
         "HiddenPredictorWarning",
+        "OptimizerError",
         "ReplayDiverged",
         "RunInterrupted",
         "RunStopped",
@@ -154,6 +163,13 @@ _HOMES = {
         "majority",
         "mcp_tools",
         "replay",
+    ),
+    "dspynb.optimizers": (
+        "COPRO",
+        "BootstrapFewShot",
+        "BootstrapRandomSearch",
+        "MIPROv2",
+        "Optimizer",
     ),
     "dspynb.running": (
         "Run",

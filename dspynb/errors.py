@@ -28,6 +28,7 @@
     ├── AttemptsFailed              (also an ExceptionGroup) attempts of one call failed
     │   ├── AllAttemptsFailed       … all of them
     │   └── TooManyFailures         … more than ``max_failures`` of them
+    ├── OptimizerError              an optimizer cannot go on: no proposal can be read, or every row fails
     ├── JournalError                a run file cannot be read
     ├── StateError                  a saved program cannot be read, or is of another program
     └── Halted                      control flow: no further call may start; never a failed row or attempt
@@ -36,6 +37,7 @@
         └── BudgetExhausted         the budget is spent
 
     RunInterrupted                  a CancelledError: the kernel's stop button or Ctrl-C ended the cell
+    DataOverlapWarning              rows that are to judge a program are among those it learns from
     HiddenPredictorWarning          a program called a predictor that is not among its attributes
     ScopeClosedWarning              code outlived the attempt (or ``with`` block) whose scope it still holds
 """
@@ -58,6 +60,7 @@ __all__ = [
     "ConnectionFailed",
     "ContentFiltered",
     "ContextTooLong",
+    "DataOverlapWarning",
     "DownloadError",
     "DspynbError",
     "Halted",
@@ -69,6 +72,7 @@ __all__ = [
     "ModelError",
     "ModelTimeout",
     "NoModelError",
+    "OptimizerError",
     "ParseError",
     "RateLimited",
     "RecordingMiss",
@@ -307,6 +311,10 @@ class TooManyFailures(AttemptsFailed):
     """More attempts failed than ``max_failures`` allows, although some succeeded."""
 
 
+class OptimizerError(DspynbError):
+    """An optimizer cannot go on: no proposal of its model can be read, or every row fails with the same program."""
+
+
 class JournalError(DspynbError):
     """A run file cannot be read: not a journal, or of a newer format."""
 
@@ -388,3 +396,7 @@ class ScopeClosedWarning(UserWarning):
 
 class HiddenPredictorWarning(UserWarning):
     """A program called a predictor that it does not hold in an attribute, so that nothing can be addressed to it."""
+
+
+class DataOverlapWarning(UserWarning):
+    """Rows that are to judge a program are among those that it learns from, so that its score may be too high."""

@@ -22,9 +22,12 @@ __all__ = [
     "AttemptChosen",
     "AttemptEnded",
     "AttemptStarted",
+    "CandidateProposed",
+    "CandidateScored",
     "Event",
     "HintFailed",
     "PredictorCalled",
+    "ProposalEnded",
     "RolloutEnded",
     "RunEnded",
     "RunStarted",
@@ -133,7 +136,8 @@ class AttemptChosen(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutEnded(Event):
     """A program was run on a row and scored, or failed. ``repeat`` counts from 0; ``score`` is the first metric's,
-    ``metrics`` holds all by name; ``attempts``: those of searches inside; ``usage``: of the program's calls."""
+    ``metrics`` holds all by name; ``attempts``: those of searches inside; ``usage``: of the program's calls. In an
+    optimizer's run, ``candidate`` (its id) was in force and the row is of ``split``: train, val or test."""
 
     row: int
     repeat: int = 0
@@ -147,6 +151,44 @@ class RolloutEnded(Event):
     usage: Usage = field(default_factory=Usage)
     cached: bool = False
     attempts: int = 0
+    candidate: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateProposed(Event):
+    """An optimizer made a candidate: ``parts`` has what it says of each predictor (path → instruction, demos, prefix),
+    ``origin`` how it was made, ``step`` the optimizer's step, ``parents`` the ids of those it was made from."""
+
+    id: str
+    origin: str
+    step: int = 0
+    parents: tuple[str, ...] = ()
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateScored(Event):
+    """An optimizer took note of a candidate's mean score on ``rows`` rows of ``split``; ``full``: on all of them.
+    ``best``: the best candidate so far, by its id."""
+
+    candidate: str
+    split: str
+    rows: int
+    score: float
+    full: bool
+    step: int = 0
+    best: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProposalEnded(Event):
+    """A model was asked for a proposal: ``key`` says for what, ``outputs`` what it said, or ``error`` why nothing."""
+
+    key: str
+    outputs: Mapping[str, Any] | None = None
+    error: str | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +238,9 @@ EVENT_TYPES: dict[str, type[Event]] = {
         AttemptEnded,
         AttemptChosen,
         RolloutEnded,
+        CandidateProposed,
+        CandidateScored,
+        ProposalEnded,
         HintFailed,
         PredictorCalled,
     )
@@ -293,7 +338,7 @@ def from_json(body: Mapping[str, Any]) -> Event | None:
             raise TypeError(f"{name} is no number")
     if "usage" in known:
         known["usage"] = Usage(**known["usage"])
-    for name in ("messages", "paths", "tool_calls"):
+    for name in ("messages", "paths", "tool_calls", "parents"):
         if name in known:
             known[name] = tuple(known[name])
     return cls(**known)

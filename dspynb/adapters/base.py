@@ -71,8 +71,10 @@ class Adapter(ABC):
         instruction: str | None = None,
         demos: Sequence[Mapping[str, Any]] = (),
         hint: str | None = None,
+        prefix: str | None = None,
     ) -> Messages:
-        """All messages of a request. ``instruction`` overrides the signature's for this call.
+        """All messages of a request. ``instruction`` overrides the signature's for this call; ``prefix`` is how the
+        assistant's turn begins, where the adapter begins it.
 
         Raises InputError naming the past turn that is not one of the signature.
         """
@@ -81,7 +83,10 @@ class Adapter(ABC):
         past = _past(self, signature, inputs, told)
         asked = self.format_input(signature, inputs, instruction=told, hint=hint)
         last = {"role": "user", "content": asked}
-        return (system, *_demos(self, signature, told, demos), *past, last, *self.opening(signature))
+        opening = self.opening(signature)
+        if prefix is not None and opening:
+            opening = ({**opening[0], "content": prefix},)
+        return (system, *_demos(self, signature, told, demos), *past, last, *opening)
 
     def format_repair(self, signature: type[Signature], messages: Messages, error: ParseError) -> Messages:
         """The request once more, followed by the reply that could not be read and what was wrong with it."""

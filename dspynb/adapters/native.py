@@ -51,6 +51,7 @@ class NativeTools(Adapter):
         instruction: str | None = None,
         demos: Sequence[Mapping[str, Any]] = (),
         hint: str | None = None,
+        prefix: str | None = None,  # noqa: ARG002  # the model's turn is not begun for it
     ) -> Messages:
         plain = self.inner.format(self.signature, inputs, instruction=instruction, demos=demos, hint=hint)
         made = iter(demos)

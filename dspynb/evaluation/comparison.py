@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from dspynb.errors import ConfigurationError, InputError, nearest
 from dspynb.evaluation.evaluation import Evaluation
 from dspynb.evaluation.evaluator import Evaluate, EvaluateWork, Table, inside, table_of
-from dspynb.evaluation.statistics import PairedDifference, paired_difference
 from dspynb.events import SpanEnded, SpanStarted, new_span, plain
 from dspynb.modules import Module
 from dspynb.redact import redact_values
+from dspynb.results.statistics import PairedDifference, paired_difference
 from dspynb.running import Run
 from dspynb.running.display import plots
 from dspynb.scope import Layer, Meter, current_scope

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Prediction, Usage
 from dspynb.errors import InputError, shorten
-from dspynb.evaluation.statistics import Interval, mean_interval
 from dspynb.results import mapped, rollouts_frame
+from dspynb.results.statistics import Interval, mean_interval
 from dspynb.running.display import plots
 
 if TYPE_CHECKING:

@@ -24,7 +24,19 @@ from dspynb.running import Run, run_sync
 from dspynb.running.files import run_file
 from dspynb.scope import Allowance, Budget, Layer, Meter, current_scope, setting
 
-__all__ = ["Evaluate", "EvaluateWork", "Table", "evaluate", "inside", "table_of"]
+__all__ = [
+    "Evaluate",
+    "EvaluateWork",
+    "Table",
+    "check_columns",
+    "check_same",
+    "evaluate",
+    "inside",
+    "models_of",
+    "paths_of",
+    "program_fingerprint",
+    "table_of",
+]
 
 Metric = Callable[..., Any]
 T = TypeVar("T")
@@ -113,9 +125,9 @@ class Evaluate:
         be read.
         """
         work = EvaluateWork(self, program, table_of(rows))
-        resumed = Run.resumed(run_file(run), "evaluate", program._title(), work.described(), _paths(program))
+        resumed = Run.resumed(run_file(run), "evaluate", program._title(), work.described(), paths_of(program))
         if resumed._settings:
-            _check_same(resumed._settings, work.settings())
+            check_same(resumed._settings, work.settings())
         resumed._settings = work.settings()  # of one that was lost before it had told anything
         for event in resumed._events:
             if isinstance(event, RolloutEnded) and not (retry_failed and event.error):
@@ -124,7 +136,7 @@ class Evaluate:
 
     def _run(self, work: EvaluateWork) -> Run:
         program = work.program
-        return Run("evaluate", program._title(), work.described(), _paths(program), work.settings())
+        return Run("evaluate", program._title(), work.described(), paths_of(program), work.settings())
 
 
 class EvaluateWork:
@@ -134,7 +146,7 @@ class EvaluateWork:
         if not isinstance(program, Module):
             raise InputError(f"the program must be a dn.Module such as dn.Predict(...), got {type(program).__name__}")
         self.plan, self.program, self.table = plan, program, table
-        self.names = _check_columns(program, table, plan.inputs)
+        self.names = check_columns(program, table, plan.inputs)
         self.done: dict[tuple[int, int], Rollout] = {}
         self.run: Any = None
         self._errors = 0
@@ -161,6 +173,7 @@ class EvaluateWork:
             return
         example = self.table.rows[row]
         inputs = inputs_of(self.program, example, self.names)
+        current_scope().take(metric_calls=1)
         rollout = await run_rollout(
             self.program, example, inputs, self.plan.metrics, number=row, repeat=repeat, funds=funds
         )
@@ -183,7 +196,7 @@ class EvaluateWork:
             "inputs": list(self.names) if self.names is not None else None,
             "data": self.table.fingerprint,
             "program": program_fingerprint(self.program),
-            "models": _models(self.program),
+            "models": models_of(self.program),
         }
 
 
@@ -223,7 +236,8 @@ def program_fingerprint(program: Module) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _models(program: Module) -> list[str]:
+def models_of(program: Module) -> list[str]:
+    """The names of the models that the program's predictors ask."""
     models = [getattr(predictor, "lm", None) or setting("lm") for _, predictor in program.named_predictors()]
     return sorted({lm if isinstance(lm, str) else getattr(lm, "name", type(lm).__name__) for lm in models if lm})
 
@@ -244,7 +258,7 @@ def _scorers(metric: Any) -> dict[str, Scorer]:
     return found
 
 
-def _check_columns(program: Module, table: Table, names: Sequence[str] | None) -> Sequence[str] | None:
+def check_columns(program: Module, table: Table, names: Sequence[str] | None) -> Sequence[str] | None:
     """The names of the inputs, where they are known. Raises InputError for one that no row has."""
     takes, marked = program.input_names(), table.rows[0].input_names
     chosen = names if names is not None else marked
@@ -274,11 +288,13 @@ def _check_chosen(program: Module, chosen: Collection[str], takes: Mapping[str, 
             raise InputError(f"{program._title()} takes {name!r}, which is not among the inputs: {', '.join(chosen)}")
 
 
-def _paths(program: Module) -> dict[str, str]:
+def paths_of(program: Module) -> dict[str, str]:
+    """Predictor uid → path."""
     return {predictor.uid: path for path, predictor in program.named_predictors()}
 
 
-def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError, naming what differs, where a run's settings are not those of now."""
     differs = [
         f"{name} ({before.get(name)!r} then, {now[name]!r} now)" for name in now if before.get(name) != now[name]
     ]

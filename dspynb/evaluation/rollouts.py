@@ -28,6 +28,7 @@ class Rollout:
     ended: RolloutEnded
     prediction: Prediction | None = None
     error: Exception | None = None
+    calls: Sequence[PredictorCalled] = ()  # those of the program
 
 
 @dataclass(slots=True)
@@ -59,11 +60,12 @@ async def run_rollout(
     number: int,
     repeat: int = 0,
     funds: Allowance | None = None,
+    candidate: str | None = None,
+    split: str | None = None,
 ) -> Rollout:
     """Run the program on a row and score it with each metric; the first is the score. What fails is part of the result;
-    Halted and cancellations pass. The program runs with rollout ``repeat``."""
+    Halted and cancellations pass. The program runs with rollout ``repeat``. The caller has taken the metric call."""
     scope, span, began = current_scope(), new_span(), time.perf_counter()
-    scope.take(0, metric_calls=1)
     parent, name = scope.open_span, f"row {number}" + (f", repeat {repeat}" if repeat else "")
     given = redact_values(row.to_dict())
     scope.emit(SpanStarted(span=span, parent=parent, kind="row", name=name, inputs=given, row=number))
@@ -97,9 +99,11 @@ async def run_rollout(
         usage=spent.usage,
         cached=spent.called and not spent.fresh,
         attempts=spent.attempts,
+        candidate=candidate,
+        split=split,
     )
     scope.emit(ended)
-    return Rollout(ended, prediction, error)
+    return Rollout(ended, prediction, error, trace.calls)
 
 
 def _layer(scope: Scope, name: str, *, repeat: int, **changes: Any) -> Layer:

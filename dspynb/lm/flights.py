@@ -34,7 +34,7 @@ class _Flight:
             for asker in self.askers:
                 asker.cancel()
             raise
-        except BaseException as error:  # noqa: BLE001  # it is the askers' to handle
+        except BaseException as error:  # it is the askers' to handle
             for asker in self.askers:
                 if not asker.done():
                     asker.set_exception(error)

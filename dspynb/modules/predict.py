@@ -29,8 +29,9 @@ def with_hint(instruction: str, hint: str | None) -> str:
 class Predict(Module):
     """Calls a model for a signature: ``await Predict("question -> answer")(question="…")``.
 
-    ``instruction`` and ``demos`` (rows with inputs and outputs) are the predictor's own; ``lm`` and ``adapter``
-    override the settings; further keywords (temperature, max_tokens, …) go with every request.
+    ``instruction`` and ``demos`` (rows with inputs and outputs) are the predictor's own, and ``prefix``, how the
+    model's turn begins with an adapter that begins it (``prefill``); ``lm`` and ``adapter`` override the settings;
+    further keywords (temperature, max_tokens, …) go with every request.
     """
 
     is_predictor = True
@@ -42,11 +43,12 @@ class Predict(Module):
         *,
         instruction: str | None = None,
         demos: Sequence[Mapping[str, Any]] = (),
+        prefix: str | None = None,
         lm: Any = None,
         adapter: Any = None,
         **settings: Any,
     ) -> None:
-        self.signature = as_signature(signature)
+        self.signature, self.prefix = as_signature(signature), prefix
         self.instruction, self.demos = instruction, [self.signature.by_name(demo) for demo in demos]
         self.lm, self.adapter, self.settings = lm, adapter, settings
         self.uid = uuid.uuid4().hex
@@ -142,11 +144,14 @@ class Predict(Module):
         path = _path(scope, self)
         values = self.signature.check_inputs(inputs, path)
         lm = self.lm if self.lm is not None else setting("lm", scope)
-        replaying = scope.settings.get("replaying")
+        replaying, resuming = scope.settings.get("replaying"), scope.settings.get("resuming")
         lm = resolve_lm(lm) if replaying is None else replaying.model(path, values, lm)
+        lm = lm if resuming is None else resuming.model(path, lm)
         adapter = resolve_adapter(self.adapter or setting("adapter", scope) or getattr(lm, "adapter", None))
         adapter = self._fitted(adapter, lm)
         instruction, demos = self.effective(reading)
+        prefix = getattr(reading.candidate, "prefix", None) or self.prefix
+        more = {} if prefix is None else {"prefix": prefix}  # an adapter of the user's may know of none
         try:
             messages = adapter.format(
                 self.signature,
@@ -154,6 +159,7 @@ class Predict(Module):
                 instruction=instruction,
                 demos=demos,
                 hint=reading.hint("field"),
+                **more,
             )
         except DspynbError:
             raise

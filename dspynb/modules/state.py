@@ -57,6 +57,7 @@ class SavedPredictor(_Part):
     instruction: str | None
     demos: list[dict[str, Any]]
     signature: SavedSignature
+    prefix: str | None = None
 
 
 class SavedProgram(_Part):
@@ -84,11 +85,12 @@ def _dumped(path: str, predictor: Predict) -> dict[str, Any]:
     except StateError as error:
         raise StateError(f"{path}: {error}") from None
     signature = _described(predictor.signature).model_dump()
-    return {
+    saved = {
         "instruction": _without_secrets(predictor.instruction),
         "demos": _without_secrets(demos),
         "signature": _without_secrets(signature),
     }
+    return saved if predictor.prefix is None else {**saved, "prefix": _without_secrets(predictor.prefix)}
 
 
 def _described(signature: type[Signature]) -> SavedSignature:
@@ -114,6 +116,7 @@ class _Change:
     predictor: Predict
     instruction: str | None
     demos: list[dict[str, Any]]
+    prefix: str | None
 
 
 def load_state(program: Module, state: Mapping[str, Any], *, strict: bool = True) -> None:
@@ -146,6 +149,7 @@ def load_state(program: Module, state: Mapping[str, Any], *, strict: bool = True
         raise StateError(_refusal(program), differences)
     for change in changes.values():
         change.predictor.instruction, change.predictor.demos = change.instruction, change.demos  # type: ignore[assignment]
+        change.predictor.prefix = change.prefix
 
 
 def _refusal(program: Module) -> str:
@@ -166,7 +170,7 @@ def _planned(predictor: Predict, entry: Any, *, strict: bool) -> tuple[_Change, 
         except StateError as error:
             differences.append(f"demo {i} {error}")
     own = None if foreign and entry.instruction == signature.instruction else entry.instruction
-    return _Change(predictor, own, demos), differences
+    return _Change(predictor, own, demos, getattr(entry, "prefix", None)), differences
 
 
 def _differences(saved: SavedSignature, signature: type[Signature], strict: bool) -> list[str]:

@@ -1,7 +1,7 @@
 """What differs from attempt to attempt: settings, hints, candidates, spans. Scoped, never stored."""
 
 from dspynb.scope.budget import Allowance, Budget, Free, Meter, Reserve
-from dspynb.scope.candidates import candidate
+from dspynb.scope.candidates import Part, candidate, resolve
 from dspynb.scope.carry import carry
 from dspynb.scope.core import (
     Attempt,
@@ -31,6 +31,7 @@ __all__ = [
     "HintLayer",
     "Layer",
     "Meter",
+    "Part",
     "Reading",
     "Reserve",
     "RunPort",
@@ -46,6 +47,7 @@ __all__ = [
     "current_scope",
     "hints",
     "mask",
+    "resolve",
     "setting",
     "snapshot",
     "users_line",

@@ -145,6 +145,11 @@ class Meter:
         limit = self.budget.calls
         return math.inf if limit is None else limit - self._calls
 
+    def metric_calls_left(self) -> float:
+        """How many metric calls could be taken now."""
+        limit = self.budget.metric_calls
+        return math.inf if limit is None else limit - self._metric_calls
+
 
 class Allowance:
     """Calls that were taken for one step ahead of time. What it does not use goes back when it is closed."""
@@ -180,6 +185,10 @@ class Allowance:
         """How many calls the step could take now."""
         return self.left + self._scope.available()
 
+    def metric_calls_left(self) -> float:
+        """How many metric calls it could take now."""
+        return self._scope.metric_calls_left()
+
     def close(self) -> None:
         """Give back what the step did not use."""
         with self._lock:
@@ -205,6 +214,10 @@ class Free:
         """Any number of calls."""
         return math.inf
 
+    def metric_calls_left(self) -> float:
+        """Any number of metric calls."""
+        return math.inf
+
 
 class Reserve:
     """Gives the steps of one piece of work their allowances, in the order in which they ask.
@@ -219,12 +232,13 @@ class Reserve:
         self._turn, self._open, self._ended = asyncio.Lock(), 0, asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def step(self) -> AsyncIterator[Allowance | None]:
-        """One step's allowance, for a layer of its own; None where calls are not limited. Raises BudgetExhausted."""
+    async def step(self, calls: int | None = None) -> AsyncIterator[Allowance | None]:
+        """One step's allowance, for a layer of its own; None where calls are not limited. ``calls``: where this step
+        makes others than most do. Raises BudgetExhausted."""
         if not self.limited:
             yield None
             return
-        allowance = await self._next()
+        allowance = await self._next(self.calls if calls is None else calls)
         try:
             yield allowance
         finally:
@@ -232,12 +246,12 @@ class Reserve:
             self._open -= 1
             self._ended.set()
 
-    async def _next(self) -> Allowance:
+    async def _next(self, calls: int) -> Allowance:
         async with self._turn:
-            while self._open and self.scope.available() < self.calls:
+            while self._open and self.scope.available() < calls:
                 self._ended.clear()
                 await self._ended.wait()
-            calls = int(max(1, min(self.calls, self.scope.available())))
+            calls = int(max(1, min(calls, self.scope.available())))
             self.scope.take(calls)
             self._open += 1
             return Allowance(self.scope, calls)

@@ -17,17 +17,19 @@ __all__ = ["Part", "candidate", "canonical", "parts_of", "resolve"]
 
 @dataclass(frozen=True)
 class Part:
-    """What a candidate says of one predictor; None leaves the predictor's own. ``id``: a hash of the content, 12 hex
-    digits, the same in every process."""
+    """What a candidate says of one predictor; None leaves the predictor's own. ``prefix``: how the model's turn begins,
+    for adapters that begin it. ``id``: a hash of the content, 12 hex digits, the same in every process."""
 
     instruction: str | None = None
     demos: tuple[Mapping[str, Any], ...] | None = None
+    prefix: str | None = None
 
     @cached_property
     def id(self) -> str:
         """Made when it is first asked for, once a Part: demos may be long."""
         demos = None if self.demos is None else [dict(demo) for demo in self.demos]
-        text = json.dumps([self.instruction, demos], default=repr)
+        said = [self.instruction, demos] if self.prefix is None else [self.instruction, demos, self.prefix]
+        text = json.dumps(said, default=repr)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -45,10 +47,11 @@ def _part(path: Any, value: Any) -> Part:
         return value
     if isinstance(value, str):
         return Part(value)
-    if isinstance(value, Mapping) and set(value) <= {"instruction", "demos"}:
-        instruction, demos = value.get("instruction"), value.get("demos")
-        if isinstance(instruction, str | None) and isinstance(demos, Sequence | None) and not isinstance(demos, str):
-            return Part(instruction, None if demos is None else tuple(demos))
+    if isinstance(value, Mapping) and set(value) <= {"instruction", "demos", "prefix"}:
+        instruction, demos, prefix = value.get("instruction"), value.get("demos"), value.get("prefix")
+        texts = isinstance(instruction, str | None) and isinstance(prefix, str | None)
+        if texts and isinstance(demos, Sequence | None) and not isinstance(demos, str):
+            return Part(instruction, None if demos is None else tuple(demos), prefix)
     raise InputError(f"the candidate for {path!r} must be an instruction or {{'instruction': …, 'demos': […]}}")
 
 

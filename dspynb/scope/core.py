@@ -79,6 +79,8 @@ class Funds(Protocol):
 
     def available(self) -> float: ...
 
+    def metric_calls_left(self) -> float: ...
+
 
 class Lease:
     """Whether the block that opened a layer is still running, and where it was opened."""
@@ -304,6 +306,10 @@ class Scope:
     def available(self) -> float:
         """How many calls the budgets in force have left; infinite without a limit."""
         return min((funds.available() for funds in self._funds()), default=math.inf)
+
+    def metric_calls_left(self) -> float:
+        """How many metric calls they have left; infinite without a limit."""
+        return min((funds.metric_calls_left() for funds in self._funds()), default=math.inf)
 
     async def in_flight(self, call: Awaitable[T]) -> T:
         """Await a model; while it lasts, the running task is one that every open run of the chain may cancel."""

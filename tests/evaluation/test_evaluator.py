@@ -25,7 +25,7 @@ from dspynb.errors import (
     RunInterrupted,
     RunStopped,
 )
-from dspynb.evaluation.statistics import mean_interval
+from dspynb.results.statistics import mean_interval
 from dspynb.redact import keep_secret
 from tests.evaluation.programs import doubling, frame, late, program, right, rows_ended
 from tests.helpers import Caption, chat, field, journal, prompt

@@ -14,7 +14,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from dspynb.errors import InputError
-from dspynb.evaluation.statistics import (
+from dspynb.results.statistics import (
     _bonett_price,
     _t,
     mcnemar_exact,

@@ -14,12 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from dspynb.errors import InputError, shorten
-from dspynb.evaluation.fields import plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,11 +156,17 @@ def _numbers(values: Any, what: str) -> Values:
     if not listed:
         raise InputError(f"{what}: there are no scores" if listed is not None else f"{what} must be a list of scores")
     for i, value in enumerate(listed):
-        number = plain(value)
+        number = _bare(value)
         if not isinstance(number, int | float) or not math.isfinite(number):
             told = shorten(repr(value), 60)
             raise InputError(f"{what}: score {i} is {told}, not a finite number; decide first what a failed row counts")
-    return np.array([float(plain(value)) for value in listed])
+    return np.array([float(_bare(value)) for value in listed])
+
+
+def _bare(value: Any) -> Any:
+    """A score as Python's own number: numpy's, or one behind an Enum."""
+    value = value.value if isinstance(value, Enum) else value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _level(level: float) -> float:

@@ -1,0 +1,10 @@
+"""Optimizers: one engine (candidates as data, a rollout cache, a score matrix, the budget), one file a strategy."""
+
+from dspynb.optimizers.bootstrap import BootstrapFewShot, BootstrapRandomSearch
+from dspynb.optimizers.candidate import Candidate
+from dspynb.optimizers.copro import COPRO
+from dspynb.optimizers.engine import Engine
+from dspynb.optimizers.mipro import MIPROv2
+from dspynb.optimizers.optimizer import Optimizer
+
+__all__ = ["COPRO", "BootstrapFewShot", "BootstrapRandomSearch", "Candidate", "Engine", "MIPROv2", "Optimizer"]

@@ -1,0 +1,199 @@
+"""BootstrapFewShot and BootstrapRandomSearch.
+
+Source: Khattab et al. 2023, "DSPy: Compiling Declarative Language Model Calls into Self-Improving Pipelines", section
+4: a teacher runs on training rows; traces that the metric accepts become demos of each predictor. Random search makes
+many such sets from shuffled rows and keeps the one that scores best on validation rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Unpack
+
+from dspynb.data import Example
+from dspynb.errors import ConfigurationError, InputError
+from dspynb.modules import Module
+from dspynb.optimizers.candidate import Candidate
+from dspynb.optimizers.demos import Bootstrapping, DemoSet, bootstrapped, labeled
+from dspynb.optimizers.engine import Engine, Task, Teacher
+from dspynb.optimizers.optimizer import Common, Optimizer, checked_whole
+from dspynb.optimizers.racing import race
+from dspynb.scope import Part
+
+__all__ = ["BootstrapFewShot", "BootstrapRandomSearch"]
+
+
+class _Bootstrap(Optimizer):
+    """What both share: how demos are made."""
+
+    def __init__(
+        self,
+        metric: Any,
+        *,
+        metric_threshold: float | None,
+        max_bootstrapped_demos: int,
+        max_labeled_demos: int,
+        max_rounds: int,
+        teacher: Module | None,
+        teacher_lm: Any,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(metric, **common)
+        checked_whole("max_bootstrapped_demos", max_bootstrapped_demos)
+        checked_whole("max_labeled_demos", max_labeled_demos, least=0)
+        checked_whole("max_rounds", max_rounds)
+        if teacher is not None and not isinstance(teacher, Module):
+            raise ConfigurationError(f"teacher must be a program, got {type(teacher).__name__}")
+        self.traces = max_bootstrapped_demos
+        self.teacher, self.teacher_lm = teacher, teacher_lm
+        self._how = Bootstrapping(metric_threshold, max_rounds, max_labeled_demos)
+
+    def described(self) -> dict[str, Any]:
+        how = self._how
+        return {
+            "metric_threshold": how.threshold,
+            "max_bootstrapped_demos": self.traces,
+            "max_labeled_demos": how.labeled,
+            "max_rounds": how.rounds,
+        }
+
+    def how(self, engine: Engine) -> Bootstrapping:
+        """How demos are made, with the teacher. Raises InputError for one of another structure."""
+        how = self._how
+        if self.teacher is None and self.teacher_lm is None:
+            return how
+        teacher = engine.program if self.teacher is None else self.teacher
+        paths = [path for path, _ in teacher.named_predictors()]
+        if paths != engine.paths:
+            raise InputError(
+                f"the teacher has the predictors {', '.join(paths)}; the program {', '.join(engine.paths)}"
+            )
+        return Bootstrapping(how.threshold, how.rounds, how.labeled, Teacher(teacher, self.teacher_lm))
+
+
+class BootstrapFewShot(_Bootstrap):
+    """Demos from the program's own successes: at most ``max_bootstrapped_demos`` traces that the metric accepts
+    (``metric_threshold``; None: a score above 0), then labels up to ``max_labeled_demos`` demos.
+
+    ``teacher``: another program of the same structure, or ``teacher_lm``: the program with another model, makes the
+    traces. ``max_rounds``: tries a row. With validation rows, the result is the better of the start and the program
+    with demos; without, nothing is evaluated and it is the program with demos.
+    """
+
+    kind: ClassVar[str] = "bootstrap_few_shot"
+
+    def __init__(
+        self,
+        metric: Any,
+        *,
+        metric_threshold: float | None = None,
+        max_bootstrapped_demos: int = 4,
+        max_labeled_demos: int = 16,
+        max_rounds: int = 1,
+        teacher: Module | None = None,
+        teacher_lm: Any = None,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(
+            metric,
+            metric_threshold=metric_threshold,
+            max_bootstrapped_demos=max_bootstrapped_demos,
+            max_labeled_demos=max_labeled_demos,
+            max_rounds=max_rounds,
+            teacher=teacher,
+            teacher_lm=teacher_lm,
+            **common,
+        )
+
+    def parted(self, train: Sequence[Example], val: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
+        return train, val
+
+    def first_step(self, task: Task) -> int:
+        return len(task.rows["val"]) + 1
+
+    async def search(self, engine: Engine) -> None:
+        base = engine.evaluate(engine.start) if engine.val else None
+        wanted = DemoSet("demos", range(len(engine.train)), self.traces)
+        (demos,) = await bootstrapped(engine, self.how(engine), [wanted])
+        made = with_demos(engine, demos, "bootstrapped", 1)
+        if base is None:
+            engine.choose(made)
+            return
+        await base
+        await engine.evaluate(made, step=1)
+
+
+class BootstrapRandomSearch(_Bootstrap):
+    """Many demo sets, the best of them by the validation rows: no demos, labels alone, traces in the rows' order, and
+    ``num_candidates`` sets of shuffled rows with 1 to ``max_bootstrapped_demos`` traces each.
+
+    Without validation rows, the training rows judge. All candidates are evaluated at the same time. Where a budget of
+    metric calls is too small for all of them on all rows, they race: all on a few rows, the better half on twice as
+    many, and so on. All sets share one teacher, whose rollouts are made once.
+    """
+
+    kind: ClassVar[str] = "bootstrap_random_search"
+
+    def __init__(
+        self,
+        metric: Any,
+        *,
+        num_candidates: int = 16,
+        metric_threshold: float | None = None,
+        max_bootstrapped_demos: int = 4,
+        max_labeled_demos: int = 16,
+        max_rounds: int = 1,
+        teacher: Module | None = None,
+        teacher_lm: Any = None,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(
+            metric,
+            metric_threshold=metric_threshold,
+            max_bootstrapped_demos=max_bootstrapped_demos,
+            max_labeled_demos=max_labeled_demos,
+            max_rounds=max_rounds,
+            teacher=teacher,
+            teacher_lm=teacher_lm,
+            **common,
+        )
+        checked_whole("num_candidates", num_candidates)
+        self.num_candidates = num_candidates
+
+    def described(self) -> dict[str, Any]:
+        return {**super().described(), "num_candidates": self.num_candidates}
+
+    async def search(self, engine: Engine) -> None:
+        base = engine.evaluate(engine.start)
+        sets = [DemoSet("unshuffled", range(len(engine.train)), self.traces)]
+        sets += [shuffled(engine, i, self.traces) for i in range(self.num_candidates)]
+        made = await bootstrapped(engine, self.how(engine), sets)
+        await base
+        candidates = [
+            with_demos(engine, {path: [] for path in engine.paths}, "zero-shot", 1),
+            with_demos(engine, labels(engine, self._how.labeled), "labels", 1),
+            *(with_demos(engine, demos, given.name, 1) for given, demos in zip(sets, made, strict=True)),
+        ]
+        await race(engine, candidates, step=1)
+
+
+def shuffled(engine: Engine, number: int, most: int) -> DemoSet:
+    """Set ``number``: the training rows shuffled, and 1 to ``most`` traces."""
+    chance = engine.random("set", number)
+    order = list(range(len(engine.train)))
+    chance.shuffle(order)
+    return DemoSet(f"set {number}", order, chance.randint(1, most))
+
+
+def labels(engine: Engine, most: int) -> dict[str, list[Mapping[str, Any]]]:
+    """Path → demos from labels alone."""
+    return {
+        path: labeled(predictor, engine.train, most, engine.random("labels alone", path))
+        for path, predictor in engine.program.named_predictors()
+    }
+
+
+def with_demos(engine: Engine, demos: Mapping[str, Sequence[Mapping[str, Any]]], origin: str, step: int) -> Candidate:
+    """The start with these demos in place of its own."""
+    parts = {path: Part(demos=tuple(some)) for path, some in demos.items()}
+    return engine.candidate(parts, origin=origin, step=step, parents=[engine.start])

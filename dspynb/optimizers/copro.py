@@ -1,0 +1,171 @@
+"""COPRO: coordinate ascent on instructions, each round proposed from the best of those before.
+
+Source: the optimizer of that name in DSPy (2023), which carries over Yang et al. 2023, "Large Language Models as
+Optimizers" (OPRO, section 2: earlier instructions with their scores, the best last), to programs of several predictors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Unpack
+
+from dspynb.data import Prediction
+from dspynb.errors import ConfigurationError
+from dspynb.modules import Predict
+from dspynb.optimizers.candidate import Candidate
+from dspynb.optimizers.engine import Engine
+from dspynb.optimizers.optimizer import Common, Optimizer, checked_whole
+from dspynb.optimizers.racing import race
+from dspynb.optimizers.texts import begins_turn, cleaned, instruction_of
+from dspynb.signatures import Input, Output, Signature
+
+__all__ = ["COPRO"]
+
+
+class GenerateInstruction(Signature):
+    """You are an instruction optimizer for large language models. I will give you the instruction of a task, with the
+    names of its fields. Propose an instruction that will lead a good language model to perform the task well. Don't be
+    afraid to be creative."""
+
+    fields: str = Input(desc="inputs -> outputs of the task")
+    basic_instruction: str = Input(desc="The initial instruction before optimization")
+    proposed_instruction: str = Output(desc="The improved instruction for the language model")
+
+
+class GenerateInstructionGivenAttempts(Signature):
+    """You are an instruction optimizer for large language models. I will give some task instructions I've tried, along
+    with their corresponding validation scores. The instructions are arranged in increasing order based on their scores,
+    where higher scores indicate better quality.
+
+    Propose a new instruction that will lead a good language model to perform the task even better. Don't be afraid to
+    be creative."""
+
+    fields: str = Input(desc="inputs -> outputs of the task")
+    attempted_instructions: list[str] = Input()
+    proposed_instruction: str = Output(desc="The improved instruction for the language model")
+
+
+_PREFIX = Output(desc="The string at the end of the prompt, which will help the model start solving the task")
+
+
+@dataclass
+class _Tried:
+    """What was tried for one predictor: instruction and prefix → score."""
+
+    scores: dict[tuple[str, str | None], float] = field(default_factory=dict)
+
+    def best(self, most: int) -> list[tuple[tuple[str, str | None], float]]:
+        """The best few, the best last."""
+        ranked = sorted(self.scores.items(), key=lambda item: item[1])
+        return ranked[-most:]
+
+
+class COPRO(Optimizer):
+    """Instructions (and, where the adapter begins the model's turn, the prefix of the output) by coordinate ascent.
+
+    In each of ``depth`` rounds ``breadth`` instructions are tried for every predictor in turn, with the best so far for
+    the others: first ``breadth - 1`` made from the predictor's own, then from the best that were tried, with scores,
+    the best last, at ``init_temperature``. The candidates of a round are evaluated at the same time, equal texts once.
+    Where a budget of metric calls is too small for a round on all rows, its candidates race (see
+    BootstrapRandomSearch).
+
+    Without validation rows, the training rows judge (as in DSPy).
+    """
+
+    kind: ClassVar[str] = "copro"
+
+    def __init__(
+        self,
+        metric: Any,
+        *,
+        breadth: int = 10,
+        depth: int = 3,
+        init_temperature: float = 1.4,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(metric, **common)
+        checked_whole("breadth", breadth, least=2)
+        checked_whole("depth", depth)
+        if isinstance(init_temperature, bool) or not isinstance(init_temperature, int | float) or init_temperature < 0:
+            raise ConfigurationError(f"init_temperature must be a number from 0 up, got {init_temperature!r}")
+        self.breadth, self.depth, self.init_temperature = breadth, depth, float(init_temperature)
+        self._first = {False: Predict(GenerateInstruction, lm=self.prompt_lm)}
+        self._next = {False: Predict(GenerateInstructionGivenAttempts, lm=self.prompt_lm)}
+        for kinds in (self._first, self._next):
+            with_prefix = kinds[False].signature.append("proposed_prefix_for_output_field", _PREFIX)
+            kinds[True] = Predict(with_prefix, lm=self.prompt_lm)
+
+    def described(self) -> dict[str, Any]:
+        return {"breadth": self.breadth, "depth": self.depth, "init_temperature": self.init_temperature}
+
+    def proposers(self) -> Mapping[str, Predict]:
+        return {
+            "copro.first": self._first[False],
+            "copro.first_with_prefix": self._first[True],
+            "copro.next": self._next[False],
+            "copro.next_with_prefix": self._next[True],
+        }
+
+    async def search(self, engine: Engine) -> None:
+        best = (await engine.evaluate(engine.start)).candidate
+        tried = {path: _Tried() for path in engine.paths}
+        for path in engine.paths:
+            tried[path].scores[instruction_of(engine, best, path), None] = engine.mean(best) or 0.0
+        rounds = self.depth * len(engine.paths)
+        for depth in range(self.depth):
+            proposed = await self._propose(engine, tried, depth)
+            for path in engine.paths:
+                made = [self._candidate(engine, best, path, texts, depth) for texts in proposed[path]]
+                share = engine.metric_calls_left() / rounds
+                ranked = await race(engine, [best, *made], step=depth + 1, metric_calls=share)
+                rounds -= 1
+                for candidate, score in ranked:
+                    part = candidate.part(path)
+                    tried[path].scores[instruction_of(engine, candidate, path), part.prefix] = score
+                best = engine.best
+
+    async def _propose(
+        self, engine: Engine, tried: Mapping[str, _Tried], depth: int
+    ) -> dict[str, list[tuple[str, str | None]]]:
+        """New texts for each predictor; all are asked for at the same time."""
+        count = self.breadth - 1 if depth == 0 else self.breadth
+        asked = {path: [self._ask(engine, tried[path], path, depth, i) for i in range(count)] for path in engine.paths}
+        return {path: [texts for task in tasks if (texts := _texts(await task))] for path, tasks in asked.items()}
+
+    def _ask(self, engine: Engine, tried: _Tried, path: str, depth: int, number: int) -> Any:
+        predictor = dict(engine.program.named_predictors())[path]
+        given: dict[str, Any] = {"fields": predictor.signature.describe()}
+        if depth == 0:
+            given["basic_instruction"] = instruction_of(engine, engine.start, path)
+        else:
+            given["attempted_instructions"] = _attempts(tried.best(self.breadth))
+        predict = (self._first if depth == 0 else self._next)[begins_turn(predictor)]
+        key = f"round {depth + 1}, {path}, {number + 1}"
+        return engine.propose(key, predict, given, number=number, temperature=self.init_temperature)
+
+    def _candidate(
+        self, engine: Engine, best: Candidate, path: str, texts: tuple[str, str | None], depth: int
+    ) -> Candidate:
+        instruction, prefix = texts
+        changes: dict[str, Any] = {"instruction": instruction, **({"prefix": prefix} if prefix else {})}
+        return engine.candidate(
+            best.changed(path, **changes), origin=f"round {depth + 1}", step=depth + 1, parents=[best]
+        )
+
+
+def _attempts(best: Sequence[tuple[tuple[str, str | None], float]]) -> list[str]:
+    lines = []
+    for number, ((instruction, prefix), score) in enumerate(best, start=1):
+        lines.append(f"Instruction #{number}: {instruction}")
+        lines += [f"Prefix #{number}: {prefix}"] if prefix else []
+        lines.append(f"Resulting Score #{number}: {score:.4g}")
+    return lines
+
+
+def _texts(made: Prediction | None) -> tuple[str, str | None] | None:
+    """Instruction and prefix; None for an empty one."""
+    if made is None or not (instruction := cleaned(made["proposed_instruction"])):
+        return None
+    prefix = cleaned(str(made.get("proposed_prefix_for_output_field") or ""))
+    return instruction, prefix or None

@@ -1,0 +1,140 @@
+"""Demo sets: labels from the training rows, and traces of a teacher that a metric has accepted.
+
+Source: Khattab et al. 2023, "DSPy: Compiling Declarative Language Model Calls", section 4 (BootstrapFewShot). Examples
+are tried concurrently and accepted in order: at a time as many as are still wanted, so that no more are tried than one
+after the other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dspynb.data import Example
+from dspynb.evaluation.rollouts import Rollout
+from dspynb.events import PredictorCalled, plain
+from dspynb.modules import Module, Predict
+from dspynb.optimizers.candidate import Candidate, demo_of
+from dspynb.optimizers.engine import Engine, Teacher
+from dspynb.scope import Part
+
+__all__ = ["Bootstrapping", "DemoSet", "bootstrapped", "labeled"]
+
+Demo = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Bootstrapping:
+    """How demos are made. ``threshold``: the score that a trace needs (None: above 0). ``rounds``: tries an example,
+    those after the first sampled anew. ``labeled``: demos from labels at most, traces included."""
+
+    threshold: float | None = None
+    rounds: int = 1
+    labeled: int = 16
+    teacher: Teacher | None = None
+
+    def accepts(self, engine: Engine, rollout: Rollout) -> bool:
+        """Whether the trace of a rollout may serve."""
+        score = engine.score(rollout)
+        return rollout.ended.error is None and (score > 0 if self.threshold is None else score >= self.threshold)
+
+
+@dataclass
+class DemoSet:
+    """A set that is being made: ``order`` of the training rows, at most ``traces`` traces."""
+
+    name: str
+    order: Sequence[int]
+    traces: int
+    taken: dict[int, Rollout] = field(default_factory=dict)
+    _next: int = 0
+
+    def wave(self) -> list[int]:
+        """The next rows to try: as many as are wanted still."""
+        rows = list(self.order[self._next : self._next + self.traces - len(self.taken)])
+        self._next += len(rows)
+        return rows
+
+
+async def bootstrapped(engine: Engine, how: Bootstrapping, sets: Sequence[DemoSet]) -> list[dict[str, list[Demo]]]:
+    """Path → demos of each set: accepted traces, then labels of rows that gave none."""
+    teacher = _Teaching(engine, how)
+    while waves := [(made, row) for made in sets for row in made.wave()]:
+        for repeat in range(how.rounds):
+            asked = [(made, row, teacher.rollout(row, repeat)) for made, row in waves if row not in made.taken]
+            for made, row, future in asked:
+                rollout = await future
+                if how.accepts(engine, rollout):
+                    made.taken[row] = rollout
+    return [_complete(engine, how, made) for made in sets]
+
+
+def _complete(engine: Engine, how: Bootstrapping, made: DemoSet) -> dict[str, list[Demo]]:
+    accepted = [row for row in made.order if row in made.taken]
+    rest = [engine.train[row] for row in made.order if row not in made.taken]
+    demos: dict[str, list[Demo]] = {}
+    for path, predictor in engine.program.named_predictors():
+        chosen = [demo for row in accepted if (demo := _traced(engine, path, row, made.taken[row])) is not None]
+        chosen = chosen[: made.traces]
+        more = labeled(predictor, rest, how.labeled - len(chosen), engine.random("labels", made.name, path))
+        demos[path] = [*chosen, *more]
+    return demos
+
+
+def _traced(engine: Engine, path: str, row: int, rollout: Rollout) -> Demo | None:
+    """What a predictor got and gave in a rollout; of several calls the last, or as often an earlier one."""
+    calls = [call for call in rollout.calls if isinstance(call, PredictorCalled) and call.predictor == path]
+    demos = [demo_of(call.inputs, call.outputs) for call in calls if call.outputs is not None]
+    if len(demos) > 1:
+        chance = engine.random("trace", path, row)
+        return chance.choice(demos[:-1]) if chance.random() < 0.5 else demos[-1]
+    return demos[0] if demos else None
+
+
+def labeled(predictor: Predict, rows: Sequence[Example], most: int, chance: Any) -> list[Demo]:
+    """At most so many demos from rows that have all outputs of the predictor and an input, drawn at random."""
+    signature = predictor.signature
+    inputs, outputs = signature.input_fields, signature.output_fields
+    usable = []
+    for row in rows:
+        values = signature.by_name(row)
+        given = {n: values[n] for n in (*inputs, *outputs) if values.get(n) is not None}
+        if given.keys() >= outputs.keys() and given.keys() & inputs.keys():
+            usable.append(demo_of(given, {}))
+    return chance.sample(usable, max(0, min(most, len(usable))))  # type: ignore[no-any-return]
+
+
+class _Teaching:
+    """The teacher: the program as it is, with labeled demos; of which the row that is tried is hidden."""
+
+    def __init__(self, engine: Engine, how: Bootstrapping) -> None:
+        self._engine, self._teacher = engine, how.teacher
+        program: Module = engine.program if how.teacher is None else how.teacher.program
+        self._parts: dict[str, Part] = {}
+        for path, predictor in program.named_predictors():
+            if how.labeled and not predictor.demos:
+                demos = labeled(predictor, engine.train, how.labeled, engine.random("teacher", path))
+                self._parts[path] = Part(demos=tuple(demos)) if demos else Part()
+
+    def rollout(self, row: int, repeat: int) -> Any:
+        """Ask for the teacher's rollout of a training row."""
+        shown = {path: _without(part, self._engine.train[row]) for path, part in self._parts.items()}
+        candidate = Candidate({path: part for path, part in shown.items() if part != Part()}, origin="teacher")
+        return self._engine.rollout(candidate, row, repeat=repeat, teacher=self._teacher)
+
+
+def _without(part: Part, row: Example) -> Part:
+    """The part without the demos that are this row."""
+    if not part.demos:
+        return part
+    given = plain(row.to_dict())
+    kept = tuple(demo for demo in part.demos if not _is_of(demo, given))
+    return replace(part, demos=kept)
+
+
+def _is_of(demo: Demo, row: Mapping[str, Any]) -> bool:
+    return all(
+        json.dumps(row.get(name), default=repr) == json.dumps(value, default=repr) for name, value in demo.items()
+    )

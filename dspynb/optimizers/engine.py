@@ -1,0 +1,422 @@
+"""The engine: what every optimizer works with. It runs candidates over one program object, keeps what came of them, and
+counts what they cost; a strategy proposes, asks for evaluations, and decides.
+
+Nothing that is decided may depend on timing: a strategy asks in the order of its logical steps, and gets what it asked
+for in that order. So a run that is resumed goes through the same steps, with what the journal holds as answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from dspynb.data import Example, Prediction
+from dspynb.errors import BudgetExhausted, Halted, OptimizerError, ParseError, shorten
+from dspynb.evaluation.rollouts import Rollout, run_rollout
+from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, SpanStarted, new_span
+from dspynb.modules import Module, Predict
+from dspynb.modules.batch import inputs_of
+from dspynb.modules.scoring import Scorer
+from dspynb.optimizers.candidate import Candidate
+from dspynb.optimizers.dispatch import Dispatcher
+from dspynb.optimizers.memory import Memory, RolloutKey, scored_key
+from dspynb.redact import redact, redact_values, told
+from dspynb.running import end_tasks
+from dspynb.scope import Allowance, Layer, Part, current_scope, mask
+
+__all__ = ["Engine", "Evaluated", "Task", "Teacher"]
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is optimized: the program, the rows by split (train, val, test), the metric, and what failed rows count."""
+
+    program: Module
+    rows: Mapping[str, Sequence[Example]]
+    names: Sequence[str] | None
+    metrics: Mapping[str, Scorer]
+    failure_score: float = 0.0
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A candidate on rows (their numbers) of a split: ``scores`` and ``rollouts`` in their order, and the ``mean``."""
+
+    candidate: Candidate
+    rows: Sequence[int]
+    rollouts: Sequence[Rollout]
+    scores: Sequence[float]
+
+    @property
+    def mean(self) -> float:
+        """The mean score."""
+        return sum(self.scores) / len(self.scores)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A program that shows how it is done, with a model of its own or the program's. Its rounds after the first are
+    sampled at temperature 1."""
+
+    program: Module
+    lm: Any = None
+    name: str = "teacher"
+
+    def settings(self, repeat: int) -> dict[str, Any]:
+        """Those of a rollout."""
+        lm = {} if self.lm is None else {"lm": self.lm}
+        return {**lm, "sampling": {"temperature": 1.0}} if repeat else lm
+
+
+class Engine:
+    """``start``: the program as it is, as a candidate. ``best``: the best candidate so far; of equal ones the first.
+
+    ``width``: rollouts and proposals at a time. ``patience``: failed proposals in a row that end the run.
+    """
+
+    def __init__(self, task: Task, *, seed: int, width: int, patience: int, memory: Memory) -> None:
+        self.task, self.seed, self.width, self.patience, self.memory = task, seed, width, patience, memory
+        self.program, self.train, self.val = task.program, task.rows["train"], task.rows["val"]
+        self.paths = [path for path, _ in self.program.named_predictors()]
+        self.start = Candidate()
+        self.candidates: dict[str, Candidate] = {}
+        self._dispatch = Dispatcher(width)
+        self._rollouts: dict[RolloutKey, asyncio.Future[Rollout]] = {}
+        self._spans: dict[str, int] = {}
+        self._resolved: dict[tuple[str, int], Mapping[str, Part]] = {}
+        self._told: asyncio.Future[None] | None = None  # the last thing that was asked for has been told of
+        self._failed = 0
+        self._chosen: Candidate | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.register(self.start)
+
+    # ── randomness and candidates ─────────────────────────────────────────────────────────────────────────────────
+    def random(self, *purpose: Any) -> random.Random:
+        """A random generator of its own for a purpose, such as ``("minibatch", step)``."""
+        text = repr((self.seed, *purpose)).encode()
+        return random.Random(int.from_bytes(hashlib.sha256(text).digest()[:8]))  # noqa: S311  # keeps no secret
+
+    def register(self, candidate: Candidate) -> Candidate:
+        """Take note of a candidate; the one that is known by the same content, where there is one."""
+        known = self.candidates.setdefault(candidate.id, candidate)
+        if known is candidate and candidate.id not in self.memory.proposed:
+            self.memory.proposed.add(candidate.id)
+            scope = current_scope()
+            scope.emit(
+                CandidateProposed(
+                    span=new_span(),
+                    parent=scope.open_span,
+                    id=candidate.id,
+                    origin=candidate.origin,
+                    step=candidate.step,
+                    parents=candidate.parents,
+                    parts=candidate.to_json(),
+                )
+            )
+        return known
+
+    def candidate(
+        self, parts: Mapping[str, Part], *, origin: str, step: int = 0, parents: Iterable[Candidate] = ()
+    ) -> Candidate:
+        """A candidate of these parts, registered."""
+        made = Candidate.of(parts, self.program, origin=origin, step=step, parents=tuple(p.id for p in parents))
+        return self.register(made)
+
+    def choose(self, candidate: Candidate) -> None:
+        """Make a candidate the result, where there is nothing to judge by."""
+        self._chosen = candidate
+
+    def metric_calls_left(self) -> float:
+        """How many more rollouts the budgets in force allow; infinite without a limit."""
+        return current_scope().metric_calls_left()
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate with the highest mean on all validation rows; of equal ones the one made first. The start,
+        before any has been."""
+        if self._chosen is not None:
+            return self._chosen
+        means = {c: mean for c in self.candidates.values() if (mean := self.mean(c)) is not None}
+        return max(means, key=lambda c: means[c], default=self.start)
+
+    def mean(self, candidate: Candidate, split: str = "val") -> float | None:
+        """The mean score on all rows of the split; None where a row is missing."""
+        scores = self.scores(candidate, split)
+        rows = len(self.task.rows[split])
+        return sum(scores.values()) / rows if rows and len(scores) == rows else None
+
+    def scores(self, candidate: Candidate, split: str = "val") -> dict[int, float]:
+        """Row → score, of the rows whose (first) rollout has ended: a row of the matrix candidates × examples."""
+        found = {}
+        for row in range(len(self.task.rows[split])):
+            done = self._rollouts.get((candidate.id, split, row, 0))
+            if done is not None and done.done() and not done.cancelled() and done.exception() is None:
+                found[row] = self.score(done.result())
+        return found
+
+    def front(self, split: str = "val") -> dict[int, list[Candidate]]:
+        """Row → the candidates that score highest on it: the Pareto front over rows."""
+        matrix = {c: self.scores(c, split) for c in self.candidates.values()}
+        best: dict[int, float] = {}
+        for scores in matrix.values():
+            for row, score in scores.items():
+                best[row] = max(score, best.get(row, score))
+        return {row: [c for c, scores in matrix.items() if scores.get(row) == top] for row, top in best.items()}
+
+    def score(self, rollout: Rollout) -> float:
+        """What a rollout counts."""
+        ended = rollout.ended
+        return self.task.failure_score if ended.error is not None or ended.score is None else float(ended.score)
+
+    # ── evaluating ────────────────────────────────────────────────────────────────────────────────────────────────
+    def evaluate(
+        self,
+        candidate: Candidate,
+        rows: Sequence[int] | None = None,
+        *,
+        split: str = "val",
+        step: int = 0,
+        repeat: int = 0,
+    ) -> asyncio.Task[Evaluated]:
+        """Ask for a candidate's scores on rows (all, for None); await the task for them.
+
+        Rollouts that were made before are not made again. The metric calls of those that are new are taken at once: a
+        batch that does not fit into the budget is refused whole. Evaluations are told in the order of asking.
+        """
+        numbers = range(len(self.task.rows[split])) if rows is None else rows
+        keys = [(candidate.id, split, row, repeat) for row in numbers]
+        self._take([key for key in keys if key not in self._rollouts])
+        futures = [self._rollout(candidate, key) for key in keys]
+
+        async def evaluated() -> Evaluated:
+            rollouts = [await future for future in futures]
+            return Evaluated(candidate, list(numbers), rollouts, [self.score(r) for r in rollouts])
+
+        def tell(done: Evaluated) -> Evaluated:
+            self._check_alive(done)
+            self._tell(done, split, step)
+            return done
+
+        return self._in_order(evaluated(), tell)
+
+    def _tell(self, done: Evaluated, split: str, step: int) -> None:
+        scope = current_scope()
+        event = CandidateScored(
+            span=new_span(),
+            parent=scope.open_span,
+            candidate=done.candidate.id,
+            split=split,
+            rows=len(done.rows),
+            score=done.mean,
+            full=len(done.rows) == len(self.task.rows[split]),
+            step=step,
+            best=self.best.id,
+        )
+        if scored_key(event) not in self.memory.scored:
+            scope.emit(event)
+
+    def _check_alive(self, done: Evaluated) -> None:
+        """Raise OptimizerError where the program as it is fails on every row: no proposal can help that."""
+        errors = [r.ended.error for r in done.rollouts if r.ended.error is not None]
+        if done.candidate.id == self.start.id and len(errors) == len(done.rollouts):
+            raise OptimizerError(
+                f"the program fails on all {len(errors)} rows as it is, so there is nothing to start from. The first "
+                f"error: {shorten(errors[0], 500)}"
+            )
+
+    def rollout(
+        self,
+        candidate: Candidate,
+        row: int,
+        *,
+        split: str = "train",
+        repeat: int = 0,
+        teacher: Teacher | None = None,
+    ) -> asyncio.Future[Rollout]:
+        """Ask for a single rollout, with its trace in ``calls``; by a ``teacher`` in place of the program."""
+        key = (candidate.id if teacher is None else f"{teacher.name} {candidate.id}", split, row, repeat)
+        if key not in self._rollouts:
+            self._take([key])
+        return self._rollout(candidate, key, teacher)
+
+    def _take(self, new: Sequence[RolloutKey]) -> None:
+        """Take the metric calls of rollouts, all or none; where they do not fit, nothing more is done."""
+        if not new or self._dispatch.spent is not None:
+            return
+        try:
+            current_scope().take(metric_calls=len(new))
+        except BudgetExhausted as error:
+            self._dispatch.cut(error)
+
+    def _rollout(
+        self, candidate: Candidate, key: RolloutKey, teacher: Teacher | None = None
+    ) -> asyncio.Future[Rollout]:
+        if key not in self._rollouts:
+            runner = self.program if teacher is None else teacher.program
+            settings = {} if teacher is None else teacher.settings(key[3])
+
+            async def job(funds: Allowance | None) -> Rollout:
+                kept = self.memory.rollouts.get(key)
+                if kept is not None:
+                    with Layer(None, funds=funds):
+                        kept.charge()
+                    known = {path for path, _ in runner.named_predictors()}
+                    return Rollout(kept.ended, calls=[c for c in kept.calls if c.predictor in known])
+                with Layer(None, settings=settings):
+                    return await self._run(candidate, key, runner, funds)
+
+            self._rollouts[key] = self._dispatch.submit(job, runner.most_calls())
+        return self._rollouts[key]
+
+    async def _run(self, candidate: Candidate, key: RolloutKey, program: Module, funds: Allowance | None) -> Rollout:
+        name, split, row, repeat = key
+        example = self.task.rows[split][row]
+        with Layer(f"candidate {name}", span=self._span(name), candidate=self._in_force(candidate, program)):
+            return await run_rollout(
+                program,
+                example,
+                inputs_of(program, example, self.task.names),
+                self.task.metrics,
+                number=row,
+                repeat=repeat,
+                funds=funds,
+                candidate=name,
+                split=split,
+            )
+
+    def _in_force(self, candidate: Candidate, program: Module) -> Mapping[str, Part]:
+        key = candidate.id, id(program)
+        if key not in self._resolved:
+            self._resolved[key] = candidate.resolved(program)
+        return self._resolved[key]
+
+    def _span(self, name: str) -> int:
+        """The span of a candidate's rollouts, begun with the first of them."""
+        if name not in self._spans:
+            scope = current_scope()
+            self._spans[name] = new_span()
+            scope.emit(SpanStarted(span=self._spans[name], parent=scope.open_span, kind="candidate", name=name))
+        return self._spans[name]
+
+    # ── proposing ─────────────────────────────────────────────────────────────────────────────────────────────────
+    def propose(
+        self,
+        key: str,
+        predict: Predict,
+        inputs: Mapping[str, Any],
+        *,
+        number: int = 0,
+        temperature: float | None = None,
+    ) -> asyncio.Task[Prediction | None]:
+        """Ask a model for a proposal; await the task for its outputs, or None where it failed.
+
+        ``key``: what it is for, in this run only asked once. ``number``: of the sample, where several are drawn with
+        equal inputs. After ``patience`` failures in a row, in the order of asking, it raises OptimizerError with the
+        last reply.
+        """
+        sampling = {} if temperature is None else {"temperature": temperature}
+        settings = {"rollout": number, "sampling": sampling}
+
+        async def job(funds: Allowance | None) -> ProposalEnded:
+            kept = self.memory.proposals.get(key)
+            if kept is not None:
+                with Layer(None, funds=funds):
+                    kept.charge()
+                return kept.ended  # type: ignore[no-any-return]
+            return await self._ask(key, predict, inputs, settings=settings, funds=funds)
+
+        future = self._dispatch.submit(job, predict.most_calls())
+
+        async def proposed() -> ProposalEnded:
+            ended: ProposalEnded = await future
+            return ended
+
+        return self._in_order(proposed(), self._counted)
+
+    def _counted(self, ended: ProposalEnded) -> Prediction | None:
+        """Count failures in a row. Raises OptimizerError once there are too many."""
+        self._failed = self._failed + 1 if ended.outputs is None else 0
+        if self._failed >= self.patience:
+            raise OptimizerError(
+                f"{self._failed} proposals in a row failed, so the run ends before it spends more. The last: "
+                f"{ended.error}"
+            )
+        return None if ended.outputs is None else Prediction(ended.outputs)
+
+    async def _ask(
+        self, key: str, predict: Predict, inputs: Mapping[str, Any], *, settings: dict[str, Any], funds: Any
+    ) -> ProposalEnded:
+        scope, span = current_scope(), new_span()
+        parent = scope.open_span
+        scope.emit(SpanStarted(span=span, parent=parent, kind="proposal", name=key, inputs=redact_values(inputs)))
+        outputs, error, began = None, None, asyncio.get_running_loop().time()
+        try:
+            with mask(), Layer(f"the proposal {key}", span=span, funds=funds, settings=settings):
+                outputs = (await predict(**inputs)).to_dict()
+        except Halted:
+            raise
+        except Exception as failed:
+            error = _failure(failed)
+        seconds = asyncio.get_running_loop().time() - began
+        ended = ProposalEnded(
+            span=span, parent=parent, key=key, outputs=redact_values(outputs), error=error, seconds=seconds
+        )
+        scope.emit(ended)
+        return ended
+
+    def _in_order(self, work: Coroutine[Any, Any, T], tell: Callable[[T], U]) -> asyncio.Task[U]:
+        """The work as a task; what it comes to is told after all that was asked for before it."""
+        loop = asyncio.get_running_loop()
+        before, mine = self._told, loop.create_future()
+        self._told = mine
+
+        async def in_order() -> U:
+            try:
+                done = await work
+                if before is not None:
+                    await asyncio.wait([before])
+                return tell(done)
+            finally:
+                if not mine.done():
+                    mine.set_result(None)
+
+        task = loop.create_task(in_order())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_seen)
+        return task
+
+    def again(self, width: int) -> Engine:
+        """An engine that goes on from what this one knows, with a budget that may have more."""
+        new = Engine(self.task, seed=self.seed, width=width, patience=self.patience, memory=self.memory)
+        new.candidates, new._rollouts, new._spans, new._chosen = (
+            self.candidates,
+            self._rollouts,
+            self._spans,
+            self._chosen,
+        )
+        return new
+
+    async def close(self) -> None:
+        """End what still runs."""
+        await end_tasks(list(self._tasks))
+        await self._dispatch.close()
+
+
+def _failure(error: Exception) -> str:
+    """A failed proposal as the run tells it, with the reply where there was one."""
+    if isinstance(error, ParseError):
+        return redact(f"{error.problem}. The reply was: {shorten(error.raw, 600)!r}")
+    return told(error)
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()

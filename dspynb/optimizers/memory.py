@@ -1,0 +1,147 @@
+"""What the journal of a run that is resumed holds: rollouts, proposals, and calls of those that had not ended."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dspynb.events import (
+    CandidateProposed,
+    CandidateScored,
+    Event,
+    PredictorCalled,
+    ProposalEnded,
+    RolloutEnded,
+    plain,
+)
+from dspynb.lm import LMProtocol, LMReply, LMRequest
+from dspynb.modules.call import as_recorded
+from dspynb.scope import current_scope
+
+__all__ = ["Kept", "Memory", "RolloutKey"]
+
+RolloutKey = tuple[str, str, int, int]
+"""Candidate id, split, row, repeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A rollout or proposal that had ended: its record, its calls, and what they took from a budget."""
+
+    ended: Any
+    calls: Sequence[PredictorCalled] = ()
+
+    def charge(self) -> None:
+        """Take from the budgets in force what it took then, so that they end where they would have."""
+        scope = current_scope()
+        for call in self.calls:
+            if not call.cached:
+                scope.admit(call.usage.calls + call.usage.retries)
+                scope.settle(call.usage, cached=False)
+
+
+@dataclass
+class Memory:
+    """What was done before, by key; empty for a run that begins."""
+
+    rollouts: dict[RolloutKey, Kept] = field(default_factory=dict)
+    proposals: dict[str, Kept] = field(default_factory=dict)
+    proposed: set[str] = field(default_factory=set)
+    scored: set[tuple[Any, ...]] = field(default_factory=set)
+    _loose: dict[str, deque[PredictorCalled]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> Memory:
+        """Read it from the events of a run."""
+        memory, events = cls(), list(events)
+        parents = {event.span: event.parent for event in events}
+        ended = {e.span: e for e in events if isinstance(e, ProposalEnded) or _is_ours(e)}
+        calls: dict[int, list[PredictorCalled]] = {span: [] for span in ended}
+        for event in events:
+            if isinstance(event, PredictorCalled):
+                owner = _owner(event.span, parents, ended)
+                (memory._loose_at(_key(event)) if owner is None else calls[owner]).append(event)
+            elif isinstance(event, CandidateProposed):
+                memory.proposed.add(event.id)
+            elif isinstance(event, CandidateScored):
+                memory.scored.add(scored_key(event))
+        for span, event in ended.items():
+            kept = Kept(event, tuple(calls[span]))
+            if isinstance(event, RolloutEnded):
+                memory.rollouts[event.candidate or "", event.split or "", event.row, event.repeat] = kept
+            elif isinstance(event, ProposalEnded):
+                memory.proposals[event.key] = kept
+        return memory
+
+    def _loose_at(self, key: str) -> deque[PredictorCalled]:
+        return self._loose.setdefault(key, deque())
+
+    def model(self, path: str, lm: LMProtocol) -> LMProtocol:
+        """The model, or one that first looks among calls whose rollout or proposal had not ended."""
+        return _Resumed(self, path, lm) if self._loose else lm
+
+    def take(self, path: str, model: str, request: LMRequest) -> PredictorCalled | None:
+        """A call that was made for this request and not used yet."""
+        calls = self._loose.get(_text(path, model, request.rollout, as_recorded(request.messages)))
+        return calls.popleft() if calls else None
+
+
+class _Resumed:
+    """A model that answers first what the run that is resumed had been answered already."""
+
+    def __init__(self, memory: Memory, path: str, lm: LMProtocol) -> None:
+        self._memory, self._path, self._lm = memory, path, lm
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lm, name)
+
+    async def complete(self, request: LMRequest) -> LMReply:
+        """The reply that the journal has, else the model's."""
+        call = self._taken(request)
+        return await self._lm.complete(request) if call is None else _reply(call)
+
+    async def kept(self, request: LMRequest) -> LMReply | None:
+        """Asked under a budget: the reply that the journal has, charged again as it was then."""
+        call = self._taken(request)
+        if call is None:
+            look_up = getattr(self._lm, "kept", None)
+            return None if look_up is None else await look_up(request)
+        Kept(None, (call,)).charge()
+        return _reply(call)
+
+    def _taken(self, request: LMRequest) -> PredictorCalled | None:
+        return self._memory.take(self._path, str(getattr(self._lm, "name", type(self._lm).__name__)), request)
+
+
+def _reply(call: PredictorCalled) -> LMReply:
+    return LMReply(call.reply or "", call.tool_calls, usage=call.usage.as_cached(), cached=True)
+
+
+def scored_key(event: CandidateScored) -> tuple[Any, ...]:
+    """What is told once only."""
+    return event.candidate, event.split, event.rows, event.step
+
+
+def _is_ours(event: Event) -> bool:
+    return isinstance(event, RolloutEnded) and event.candidate is not None
+
+
+def _owner(span: int, parents: Mapping[int, int], ended: Mapping[int, Event]) -> int | None:
+    """The rollout or proposal that a call was made in, where it has ended."""
+    while span:
+        if span in ended:
+            return span
+        span = parents.get(span, 0)
+    return None
+
+
+def _key(call: PredictorCalled) -> str:
+    """Of a call with a reply; others are made again."""
+    return _text(call.predictor, call.model, call.rollout, call.messages) if call.reply is not None else ""
+
+
+def _text(*parts: Any) -> str:
+    return json.dumps(plain(list(parts)), sort_keys=True, default=repr)

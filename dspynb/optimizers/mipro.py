@@ -1,0 +1,265 @@
+"""MIPROv2: instructions and demo sets together, by Bayesian search over their combinations.
+
+Source: Opsahl-Ong et al. 2024, "Optimizing Instructions and Demonstrations for Multi-Stage Language Model Programs",
+section 4 (grounding, bootstrapped demos, the surrogate model) and DSPy's MIPROv2 for its settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import warnings
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Unpack
+
+from dspynb.data import Example
+from dspynb.errors import ConfigurationError, InputError
+from dspynb.modules import Predict
+from dspynb.optimizers.bootstrap import labels, shuffled
+from dspynb.optimizers.candidate import Candidate
+from dspynb.optimizers.demos import Bootstrapping, DemoSet, bootstrapped
+from dspynb.optimizers.engine import Engine, Evaluated, Task
+from dspynb.optimizers.grounded import GroundedProposer
+from dspynb.optimizers.optimizer import Common, Optimizer, checked_whole
+from dspynb.scope import Part
+
+__all__ = ["MIPROv2"]
+
+_AUTO = {"light": (6, 100), "medium": (12, 300), "heavy": (18, 1000)}
+_LEAST_FOR_MINIBATCHES = 50
+_SHOWN_ONLY = 3  # traces that a zero-shot run makes for its proposals
+Demos = dict[str, list[list[dict[str, Any]]]]
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """How much is done: instructions and demo sets a predictor, trials, and whether on minibatches."""
+
+    instructions: int
+    sets: int
+    trials: int
+    minibatch: bool
+
+
+@dataclass
+class _Space:
+    """What trials choose from: path → instructions, path → demo sets (empty where demos are not searched)."""
+
+    instructions: dict[str, list[str]]
+    demos: Demos
+
+    def distributions(self) -> dict[str, Any]:
+        """As optuna takes them."""
+        import optuna
+
+        kinds: dict[str, Mapping[str, Sequence[Any]]] = {"instruction": self.instructions, "demos": self.demos}
+        return {
+            f"{path}: {what}": optuna.distributions.CategoricalDistribution(list(range(len(listed))))
+            for what, by_path in kinds.items()
+            for path, listed in by_path.items()
+        }
+
+    def parts(self, chosen: Mapping[str, int]) -> dict[str, Part]:
+        """Path → Part of a choice."""
+        found: dict[str, Part] = {}
+        for path, texts in self.instructions.items():
+            part = Part(instruction=texts[chosen[f"{path}: instruction"]])
+            if path in self.demos:
+                part = replace(part, demos=tuple(self.demos[path][chosen[f"{path}: demos"]]))
+            found[path] = part
+        return found
+
+
+@dataclass
+class _Block:
+    """The trials between two full evaluations: one minibatch, so that they are compared on the same rows."""
+
+    rows: Sequence[int] | None
+    means: dict[Candidate, list[float]] = field(default_factory=dict)
+
+
+class MIPROv2(Optimizer):
+    """Bootstrapped demo sets × grounded instructions, searched with TPE.
+
+    ``auto``: ``light``, ``medium`` or ``heavy`` (6, 12, 18 candidates; at most 100, 300, 1,000 validation rows), or
+    None with ``num_candidates`` and ``num_trials``. With both ``max_bootstrapped_demos`` and ``max_labeled_demos`` 0
+    only instructions are searched. Trials run on minibatches of ``minibatch_size`` rows (above 50 validation rows), the
+    same for all trials between two full evaluations, which come every ``full_eval_steps`` trials. ``in_flight``: trials
+    at a time (default: enough to keep ``concurrency`` busy); the sampler knows the results of those before, in order.
+
+    The original program is trial 0 and wins ties. Without validation rows, the last 80 % of the training rows (at most
+    1,000) judge, and the others are learned from. Raises InputError for a single row without validation rows.
+    """
+
+    kind: ClassVar[str] = "mipro_v2"
+
+    def __init__(
+        self,
+        metric: Any,
+        *,
+        auto: str | None = "light",
+        num_candidates: int | None = None,
+        num_trials: int | None = None,
+        max_bootstrapped_demos: int = 4,
+        max_labeled_demos: int = 4,
+        metric_threshold: float | None = None,
+        init_temperature: float = 1.0,
+        minibatch: bool = True,
+        minibatch_size: int = 35,
+        full_eval_steps: int = 5,
+        in_flight: int | None = None,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(metric, **common)
+        if auto is not None and auto not in _AUTO:
+            raise ConfigurationError(f"auto must be one of {', '.join(_AUTO)}, or None; got {auto!r}")
+        if (auto is None) != (num_candidates is not None) or (auto is None) != (num_trials is not None):
+            raise ConfigurationError("give either auto, or with auto=None both num_candidates and num_trials")
+        whole = {"minibatch_size": minibatch_size, "full_eval_steps": full_eval_steps}
+        whole |= {n: v for n, v in (("num_trials", num_trials), ("in_flight", in_flight)) if v is not None}
+        for name, value in whole.items():
+            checked_whole(name, value)
+        if num_candidates is not None:
+            checked_whole("num_candidates", num_candidates, least=2)
+        for name, value in (("bootstrapped", max_bootstrapped_demos), ("labeled", max_labeled_demos)):
+            checked_whole(f"max_{name}_demos", value, least=0)
+        self.auto, self.num_candidates, self.num_trials = auto, num_candidates, num_trials
+        self.traces, self.labeled, self.metric_threshold = max_bootstrapped_demos, max_labeled_demos, metric_threshold
+        self.minibatch, self.minibatch_size, self.full_eval_steps = minibatch, minibatch_size, full_eval_steps
+        self.in_flight = in_flight
+        self._proposer = GroundedProposer(self.prompt_lm, init_temperature)
+
+    @property
+    def zero_shot(self) -> bool:
+        """Whether only instructions are searched."""
+        return not self.traces and not self.labeled
+
+    def described(self) -> dict[str, Any]:
+        names = ["auto", "num_candidates", "num_trials", "traces", "labeled", "metric_threshold", "minibatch"]
+        names += ["minibatch_size", "full_eval_steps", "in_flight"]
+        return {**{name: getattr(self, name) for name in names}, "init_temperature": self._proposer.temperature}
+
+    def proposers(self) -> Mapping[str, Predict]:
+        return self._proposer.predictors()
+
+    def parted(self, train: Sequence[Example], val: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
+        if not val:
+            if len(train) < 2:
+                raise InputError("MIPROv2 needs at least 2 training rows where no validation rows are given")
+            cut = len(train) - min(1000, max(1, int(len(train) * 0.8)))
+            train, val = train[:cut], train[cut:]
+        most = len(val) if self.auto is None else _AUTO[self.auto][1]
+        return train, val[:most]
+
+    def first_step(self, task: Task) -> int:
+        return len(task.rows["val"]) + 1
+
+    def _sizes(self, engine: Engine) -> _Sizes:
+        if self.auto is None:
+            assert self.num_candidates is not None  # noqa: S101  # checked when made
+            assert self.num_trials is not None  # noqa: S101
+            small = self.minibatch and self.minibatch_size < len(engine.val)
+            return _Sizes(self.num_candidates, self.num_candidates, self.num_trials, small)
+        n = _AUTO[self.auto][0]
+        variables = len(engine.paths) * (1 if self.zero_shot else 2)
+        trials = int(max(2 * variables * math.log2(n), 1.5 * n))
+        small = self.minibatch and len(engine.val) > _LEAST_FOR_MINIBATCHES
+        return _Sizes(n if self.zero_shot else n // 2, n, trials, small and self.minibatch_size < len(engine.val))
+
+    # ── the three steps ───────────────────────────────────────────────────────────────────────────────────────────
+    async def search(self, engine: Engine) -> None:
+        sizes = self._sizes(engine)
+        base = engine.evaluate(engine.start)
+        demos = await self._demo_sets(engine, sizes.sets)
+        start = await base
+        instructions = await self._proposer(engine, demos, sizes.instructions)
+        space = _Space(instructions, {} if self.zero_shot else demos)
+        await _Trials(self, engine, space, sizes)(start)
+
+    async def _demo_sets(self, engine: Engine, count: int) -> Demos:
+        """Path → demo sets: the program's own demos first, then labels, traces in order, traces of shuffled rows."""
+        how = Bootstrapping(self.metric_threshold, 1, 0 if self.zero_shot else self.labeled)
+        traces = self.traces or (_SHOWN_ONLY if self.zero_shot else 0)
+        sets = [DemoSet("unshuffled", range(len(engine.train)), traces)]
+        sets += [shuffled(engine, i, max(1, traces)) for i in range(max(0, count - 3))]
+        made = await bootstrapped(engine, how, sets if traces else [])
+        found: Demos = {}
+        only = [labels(engine, self.labeled)] if self.labeled else []
+        for path, predictor in engine.program.named_predictors():
+            listed = [[dict(demo) for demo in predictor.demos], *([dict(d) for d in s[path]] for s in [*only, *made])]
+            found[path] = listed[:count]
+        return found
+
+
+class _Trials:
+    """The Bayesian search: trials asked for in order, several under way, their results told in that order."""
+
+    def __init__(self, plan: MIPROv2, engine: Engine, space: _Space, sizes: _Sizes) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._plan, self._engine, self._space, self._sizes = plan, engine, space, sizes
+        self._distributions = space.distributions()
+        with warnings.catch_warnings():  # both settings are experimental in optuna
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            seed = engine.random("tpe").randrange(2**32)
+            sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        self._chosen: dict[Candidate, Mapping[str, int]] = {}
+        self._under_way: deque[tuple[Any, _Block, asyncio.Task[Evaluated]]] = deque()
+        rows = plan.minibatch_size if sizes.minibatch else len(engine.val)
+        self._in_flight = plan.in_flight or 1 + math.ceil(engine.width / rows)
+
+    async def __call__(self, start: Evaluated) -> None:
+        """Run all trials; the engine knows the best."""
+        self._add(dict.fromkeys(self._distributions, 0), start.mean)
+        block = self._block(0)
+        for number in range(self._sizes.trials):
+            while len(self._under_way) >= self._in_flight:
+                await self._commit()
+            if number and number % self._plan.full_eval_steps == 0:
+                await self._finish(block)
+                block = self._block(number)
+            self._ask(number, block)
+        await self._finish(block)
+
+    def _block(self, number: int) -> _Block:
+        if not self._sizes.minibatch:
+            return _Block(None)
+        chance = self._engine.random("minibatch", number)
+        return _Block(sorted(chance.sample(range(len(self._engine.val)), self._plan.minibatch_size)))
+
+    def _ask(self, number: int, block: _Block) -> None:
+        trial = self._study.ask(self._distributions)
+        engine = self._engine
+        candidate = engine.candidate(
+            self._space.parts(trial.params), origin=f"trial {number + 1}", step=number + 1, parents=[engine.start]
+        )
+        self._chosen.setdefault(candidate, dict(trial.params))
+        self._under_way.append((trial, block, engine.evaluate(candidate, block.rows, step=number + 1)))
+
+    async def _commit(self) -> None:
+        trial, block, task = self._under_way.popleft()
+        done = await task
+        self._study.tell(trial, done.mean)
+        block.means.setdefault(done.candidate, []).append(done.mean)
+
+    async def _finish(self, block: _Block) -> None:
+        """The block's trials come to their end, and the best of them that was not yet is evaluated on all rows."""
+        while self._under_way:
+            await self._commit()
+        if block.rows is None:
+            return
+        fresh = [c for c in block.means if self._engine.mean(c) is None]
+        if fresh:
+            best = max(fresh, key=lambda c: sum(block.means[c]) / len(block.means[c]))
+            full = await self._engine.evaluate(best, step=self._study.trials[-1].number)
+            self._add(self._chosen[best], full.mean)
+
+    def _add(self, params: Mapping[str, int], score: float) -> None:
+        import optuna
+
+        made = optuna.trial.create_trial(params=dict(params), distributions=self._distributions, value=score)
+        self._study.add_trial(made)

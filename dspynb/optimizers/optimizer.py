@@ -1,0 +1,288 @@
+"""Optimizer: what all optimizers share. A strategy is a subclass with ``async def search(engine)``."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypedDict, Unpack
+
+from dspynb.data import Example, rows_of
+from dspynb.errors import BudgetExhausted, ConfigurationError, DataOverlapWarning, InputError
+from dspynb.evaluation import fingerprint
+from dspynb.evaluation.evaluator import (
+    Table,
+    check_columns,
+    check_same,
+    inside,
+    models_of,
+    paths_of,
+    program_fingerprint,
+)
+from dspynb.events import plain
+from dspynb.modules import Module, Predict
+from dspynb.modules.pool import checked_width
+from dspynb.modules.scoring import Scorer
+from dspynb.optimizers.engine import Engine, Task
+from dspynb.optimizers.memory import Memory
+from dspynb.running import Run, run_sync
+from dspynb.running.files import run_file
+from dspynb.scope import Budget, Layer, Meter, current_scope
+
+__all__ = ["Common", "Optimizer"]
+
+
+class Common(TypedDict, total=False):
+    """The settings that every optimizer takes; see Optimizer."""
+
+    budget: Budget | None
+    seed: int
+    concurrency: int | None
+    failure_score: float
+    prompt_lm: Any
+    patience: int
+
+
+class Optimizer(ABC):
+    """Makes a better program: ``better = await COPRO(metric).compile(program, train, val=rows)``.
+
+    ``metric(row, prediction) -> float | bool | Score``. ``budget``: of the whole run, never exceeded; when it is spent,
+    the best so far is the result. ``seed``: the same seed, data and replies give the same result, whatever the timing.
+    ``concurrency``: rollouts and proposals at a time (default: the setting, 32). ``failure_score``: what a row counts
+    that failed. ``prompt_lm``: the model that writes proposals (default: the program's). ``patience``: proposals that
+    may fail in a row before the run ends with an error.
+
+    The program itself stays as it is. Raises ConfigurationError for settings out of range, and OptimizerError where
+    the program fails on every row or no proposal can be read.
+    """
+
+    kind: ClassVar[str] = "optimizer"
+
+    def __init__(self, metric: Any, **common: Unpack[Common]) -> None:
+        self.metric = Scorer(metric, "metric")
+        self.budget, self.seed = common.get("budget"), common.get("seed", 0)
+        self.concurrency, self.prompt_lm = common.get("concurrency"), common.get("prompt_lm")
+        self.failure_score, self.patience = common.get("failure_score", 0.0), common.get("patience", 5)
+        unknown = set(common) - set(Common.__annotations__)
+        if unknown:
+            raise ConfigurationError(f"{type(self).__name__} has no setting {sorted(unknown)[0]!r}")
+        if self.budget is not None and not isinstance(self.budget, Budget):
+            raise ConfigurationError(f"budget must be a dn.Budget, got {type(self.budget).__name__}")
+        checked_whole("seed", self.seed, least=None)
+        checked_whole("patience", self.patience)
+        score = self.failure_score
+        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+            raise ConfigurationError(f"failure_score must be a finite number, got {score!r}")
+
+    # ── what a strategy writes ────────────────────────────────────────────────────────────────────────────────────
+    @abstractmethod
+    async def search(self, engine: Engine) -> None:
+        """Propose candidates and have them evaluated; what is the best of them the engine knows."""
+
+    def proposers(self) -> Mapping[str, Predict]:
+        """The predictors that write proposals, by the name that tables show."""
+        return {}
+
+    def described(self) -> dict[str, Any]:
+        """The strategy's own settings: a run can be gone on with only if they are the same."""
+        return {}
+
+    def parted(self, train: Sequence[Example], val: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
+        """The rows to learn from and those to judge by. Without validation rows, the training rows serve as both."""
+        return train, val or train
+
+    def first_step(self, task: Task) -> int:
+        """How many metric calls the first step takes, below which nothing can be said."""
+        return len(task.rows["val"])
+
+    # ── what users call ───────────────────────────────────────────────────────────────────────────────────────────
+    async def compile(self, program: Module, train: Any, val: Any = None, *, test: Any = None) -> Any:
+        """A new program, the best that was found; the original wins ties.
+
+        ``train``, ``val``, ``test``: a DataFrame, or a list of dicts or Examples. Without ``val`` (None or empty),
+        the optimizer's own rule holds (see its docstring). On ``test`` the start and the winner are evaluated at the
+        end, within the budget. Raises InputError for rows that do not fit the program.
+        """
+        work = OptimizeWork(self, program, self._task(program, train, val, test))
+        if current_scope().open_run is not None:
+            return await inside(work, self.budget)
+        return await self._run(work).watched(work)
+
+    def compile_sync(self, program: Module, train: Any, val: Any = None, *, test: Any = None) -> Any:
+        """The same, waited for: for scripts."""
+        return run_sync(lambda: self.compile(program, train, val, test=test))
+
+    def start(self, program: Module, train: Any, val: Any = None, *, test: Any = None) -> Run:
+        """The same work as a handle: returns at once; display it, stop it, await it."""
+        work = OptimizeWork(self, program, self._task(program, train, val, test))
+        return self._run(work).start(work)
+
+    def resume(self, run: str | Path, program: Module, train: Any, val: Any = None, *, test: Any = None) -> Run:
+        """Go on with a run that was stopped or lost, by its id or path, to where it would have come.
+
+        No call or rollout that its file holds is made again; the budget counts them, so a larger one goes on further.
+        Raises ConfigurationError, naming what differs, when program, rows or settings are not those of the run;
+        JournalError when its file cannot be read.
+        """
+        task = self._task(program, train, val, test)
+        work = OptimizeWork(self, program, task)
+        resumed = Run.resumed(run_file(run), self.kind, program._title(), work.inputs(), work.paths())
+        if resumed._settings:
+            check_same(resumed._settings, work.settings())
+        resumed._settings = work.settings()
+        work.memory = Memory.of(resumed._events)
+        return resumed.start(work)
+
+    def _run(self, work: OptimizeWork) -> Run:
+        return Run(self.kind, work.program._title(), work.inputs(), work.paths(), work.settings())
+
+    def _task(self, program: Module, train: Any, val: Any, test: Any) -> Task:
+        if not isinstance(program, Module):
+            raise InputError(f"the program must be a dn.Module such as dn.Predict(...), got {type(program).__name__}")
+        if not program.named_predictors():
+            raise InputError(f"{program._title()} has no predictors, so there is nothing to optimize")
+        given = {
+            name: [] if rows is None else rows_of(rows) for name, rows in zip(_SPLITS, (train, val, test), strict=True)
+        }
+        if not given["train"]:
+            raise InputError("there are no training rows")
+        _warn_of_overlap(given)
+        learned, judged = self.parted(given["train"], given["val"])
+        rows = {"train": list(learned), "val": list(judged), "test": given["test"]}
+        names = [check_columns(program, Table(listed, None, ""), None) for listed in rows.values() if listed]
+        return Task(program, rows, names[0], {self.metric.name: self.metric}, float(self.failure_score))
+
+
+class OptimizeWork:
+    """An optimizer's search as the work of a run: when it is halted, the best program so far is its result."""
+
+    def __init__(self, optimizer: Optimizer, program: Module, task: Task) -> None:
+        self.optimizer, self.program, self.task, self.memory = optimizer, program, task, Memory()
+        self.engine: Engine | None = None
+        self._width = checked_width(optimizer.concurrency)
+        _check_budget(optimizer, task)
+
+    async def __call__(self) -> Module:
+        """The best program."""
+        budget = self.optimizer.budget
+        funds = None if budget is None else Meter(budget)
+        with Layer(None, funds=funds, settings={"resuming": self.memory}):
+            await self._search()
+        return self.partial() or self.program
+
+    def partial(self) -> Module | None:
+        """The best program so far; None before anything is known."""
+        return None if self.engine is None else self.engine.best.applied(self.program)
+
+    async def _search(self) -> None:
+        held = _HeldBack(self.task, self.program)
+        self.engine = engine = Engine(
+            self.task,
+            seed=self.optimizer.seed,
+            width=self._width,
+            patience=self.optimizer.patience,
+            memory=self.memory,
+        )
+        spent: BudgetExhausted | None = None
+        try:
+            await self.optimizer.search(engine)
+        except BudgetExhausted as error:
+            spent = error
+        finally:
+            await engine.close()
+        if self.task.rows["test"]:
+            held.release()
+            await self._test(engine)
+        if spent is not None:
+            raise spent
+
+    async def _test(self, engine: Engine) -> None:
+        """The start and the winner on the test rows."""
+        judge = engine.again(self._width)
+        try:
+            asked = [judge.evaluate(c, split="test") for c in dict.fromkeys([engine.start, engine.best])]
+            for task in asked:
+                await task
+        finally:
+            await judge.close()
+
+    def inputs(self) -> dict[str, Any]:
+        """What the run's record says of its inputs."""
+        return {name: len(rows) for name, rows in self.task.rows.items()}
+
+    def paths(self) -> dict[str, str]:
+        """Predictor uid → path, of the program and of those that write proposals."""
+        named = {predict.uid: name for name, predict in self.optimizer.proposers().items()}
+        return {**paths_of(self.program), **named}
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for a run to be gone on with."""
+        optimizer = self.optimizer
+        return {
+            "optimizer": type(optimizer).__name__,
+            "metric": optimizer.metric.name,
+            "seed": optimizer.seed,
+            "failure_score": self.task.failure_score,
+            **{name: fingerprint(rows) if rows else None for name, rows in self.task.rows.items()},
+            "program": program_fingerprint(self.program),
+            "models": models_of(self.program),
+            **plain(optimizer.described()),
+        }
+
+
+_SPLITS = ("train", "val", "test")
+
+
+class _HeldBack:
+    """What the test rows will take, kept from the search."""
+
+    def __init__(self, task: Task, program: Module) -> None:
+        rollouts = 2 * len(task.rows["test"])
+        self._scope = current_scope()
+        limited = math.isfinite(self._scope.available())
+        self._calls, self._metric_calls = rollouts * program.most_calls() if limited else 0, rollouts
+        self._scope.take(self._calls, self._metric_calls)
+
+    def release(self) -> None:
+        """Give it back, to be taken by the test rows."""
+        self._scope.give_back(self._calls, self._metric_calls)
+
+
+def checked_whole(name: str, value: Any, least: int | None = 1) -> None:
+    """Raise ConfigurationError for what is no whole number, or below ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+        at = "" if least is None else f" of at least {least}"
+        raise ConfigurationError(f"{name} must be a whole number{at}, got {value!r}")
+
+
+def _check_budget(optimizer: Optimizer, task: Task) -> None:
+    """Raise ConfigurationError for a budget that is below the first step and the test rows."""
+    if optimizer.budget is None:
+        return
+    tested = 2 * len(task.rows["test"])
+    for name, a_rollout in (("metric_calls", 1), ("calls", 1)):
+        limit, first = getattr(optimizer.budget, name), optimizer.first_step(task) * a_rollout
+        if limit is not None and limit < first + tested:
+            also = f" and {tested} for the test rows" if tested else ""
+            raise ConfigurationError(
+                f"a budget of {limit} {name.replace('_', ' ')} is too small for {type(optimizer).__name__}: its first "
+                f"step takes {first}{also}. Give more, or fewer rows"
+            )
+
+
+def _warn_of_overlap(given: Mapping[str, Sequence[Example]]) -> None:
+    keys = {name: {_row_key(row) for row in rows} for name, rows in given.items()}
+    for judged, learned in (("val", "train"), ("test", "train"), ("test", "val")):
+        if common := len(keys[judged] & keys[learned]):
+            warnings.warn(
+                f"{common} of the {judged} rows are among the {learned} rows: scores on them may be too high",
+                DataOverlapWarning,
+                stacklevel=4,
+            )
+
+
+def _row_key(row: Example) -> str:
+    return json.dumps(plain(row.to_dict()), sort_keys=True, default=repr)
