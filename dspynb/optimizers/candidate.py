@@ -15,7 +15,7 @@ from dspynb.modules import Module, Predict
 from dspynb.modules.demos import dump_demos, load_demo
 from dspynb.scope import Part, resolve
 
-__all__ = ["Candidate", "demo_of"]
+__all__ = ["Candidate", "demo_of", "told_of"]
 
 M = TypeVar("M", bound=Module)
 
@@ -102,6 +102,15 @@ def told(part: Part) -> dict[str, Any]:
         "prefix": part.prefix,
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def told_of(program: Module) -> dict[str, Any]:
+    """What the program itself says, as run files hold it."""
+    parts = {}
+    for path, predictor in program.named_predictors():
+        own = predictor.signature.instruction if predictor.instruction is None else predictor.instruction
+        parts[path] = told(Part(own, tuple(_dumped(predictor)) or None, predictor.prefix))
+    return parts
 
 
 def _without_own(part: Part, predictor: Predict) -> Part:

@@ -21,7 +21,7 @@ from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, Spa
 from dspynb.modules import Module, Predict
 from dspynb.modules.batch import inputs_of
 from dspynb.modules.scoring import Scorer
-from dspynb.optimizers.candidate import Candidate
+from dspynb.optimizers.candidate import Candidate, told_of
 from dspynb.optimizers.dispatch import Dispatcher
 from dspynb.optimizers.memory import Memory, RolloutKey, scored_key
 from dspynb.redact import redact, redact_values, told
@@ -117,7 +117,7 @@ class Engine:
                     origin=candidate.origin,
                     step=candidate.step,
                     parents=candidate.parents,
-                    parts=candidate.to_json(),
+                    parts=candidate.to_json() if candidate.parts else told_of(self.program),
                 )
             )
         return known

@@ -1,5 +1,13 @@
 """Events folded into what people read: attempts, spans, tables, prompt diffs."""
 
+from dspynb.results.candidates import (
+    candidates_frame,
+    history_frame,
+    matrix_frame,
+    proposals_frame,
+    summary_of,
+    winner_of,
+)
 from dspynb.results.diffs import PromptDiff, diff_messages
 from dspynb.results.fold import AttemptRow, Fold
 from dspynb.results.spans import Span, spans_frame, spans_of
@@ -13,12 +21,18 @@ __all__ = [
     "Span",
     "attempts_frame",
     "calls_frame",
+    "candidates_frame",
     "diff_messages",
+    "history_frame",
     "mapped",
+    "matrix_frame",
+    "proposals_frame",
     "rollouts_frame",
     "rollouts_of",
     "spans_frame",
     "spans_of",
+    "summary_of",
     "tree_html",
     "tree_text",
+    "winner_of",
 ]

@@ -11,10 +11,13 @@ from dspynb.events import (
     AttemptChosen,
     AttemptEnded,
     AttemptStarted,
+    CandidateProposed,
+    CandidateScored,
     Event,
     Hint,
     HintFailed,
     PredictorCalled,
+    ProposalEnded,
     RolloutEnded,
     RunEnded,
     RunStarted,
@@ -22,7 +25,7 @@ from dspynb.events import (
     SpanStarted,
 )
 
-__all__ = ["AttemptRow", "Fold", "SpanRow"]
+__all__ = ["AttemptRow", "Fold", "Milestone", "SpanRow"]
 
 
 @dataclass(slots=True)
@@ -69,6 +72,15 @@ class SpanRow:
     tokens: int = 0
 
 
+@dataclass(slots=True)
+class Milestone:
+    """A candidate was scored: what the run had spent by then. ``metric_calls``: rollouts that had ended."""
+
+    scored: CandidateScored
+    usage: Usage
+    metric_calls: int
+
+
 class Fold:
     """The state of a run: header, status, spans, attempts, calls and usage; ``add`` takes the next event."""
 
@@ -80,6 +92,9 @@ class Fold:
         self.calls: list[PredictorCalled] = []
         self.rollouts: list[RolloutEnded] = []
         self.notes: list[HintFailed] = []
+        self.candidates: dict[str, CandidateProposed] = {}
+        self.milestones: list[Milestone] = []
+        self.proposals: list[ProposalEnded] = []
         self.usage = Usage()
         self._parents: dict[int, int] = {}
         self._searches: dict[int, list[AttemptRow]] = {}
@@ -115,6 +130,8 @@ class Fold:
                 )
             case SpanEnded() | RolloutEnded():
                 self._span_ended(event)
+            case CandidateProposed() | CandidateScored() | ProposalEnded():
+                self._optimizing(event)
             case HintFailed():
                 self.notes.append(event)
             case RunStarted():
@@ -146,6 +163,15 @@ class Fold:
                 passed = [row for row in scored if row.state == "passed"]
                 best = passed[0] if passed else max(scored, key=lambda row: float(row.score or 0.0))
                 best.best = True
+
+    def _optimizing(self, event: CandidateProposed | CandidateScored | ProposalEnded) -> None:
+        match event:
+            case CandidateProposed():
+                self.candidates.setdefault(event.id, event)
+            case CandidateScored():
+                self.milestones.append(Milestone(event, self.usage, len(self.rollouts)))
+            case ProposalEnded():
+                self.proposals.append(event)
 
     def _called(self, event: PredictorCalled) -> None:
         self.calls.append(event)

@@ -96,13 +96,15 @@ _ROLLOUT = ("row", "repeat", "score", "feedback", "error", "attempts", "tokens",
 
 def rollouts_of(fold: Fold) -> pd.DataFrame:
     """The rollouts of a run's evaluations, by row: see ``rollouts_frame``. Of one that was run again, the last counts.
-    Where programs were compared, ``program`` names them."""
-    latest = {(record.parent, record.repeat, record.row): record for record in fold.rollouts}
+    Where programs were compared, ``program`` names them; of an optimizer, ``candidate`` and ``split``."""
+    latest = {(r.parent, r.split or "", r.repeat, r.row): r for r in fold.rollouts}
     records = [latest[key] for key in sorted(latest)]
     spans = [fold.spans.get(record.span) for record in records]
     above = [fold.spans.get(record.parent) for record in records]
     names = [span.name if span is not None and span.kind == "evaluation" else None for span in above]
-    before = {"program": names} if any(names) else {}
+    before: dict[str, list[Any]] = {"program": names} if any(names) else {}
+    if any(r.candidate is not None for r in records):
+        before |= {"candidate": [r.candidate for r in records], "split": [r.split for r in records]}
     return rollouts_frame(records, [span.inputs if span else {} for span in spans], before=before)
 
 

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING
 from dspynb.data import Usage
 from dspynb.errors import InputError
 from dspynb.events import Event
-from dspynb.results import AttemptRow, Fold, PromptDiff, attempts_frame, calls_frame, diff_messages, rollouts_of
+from dspynb.results import (
+    AttemptRow,
+    Fold,
+    PromptDiff,
+    attempts_frame,
+    calls_frame,
+    candidates_frame,
+    diff_messages,
+    history_frame,
+    matrix_frame,
+    proposals_frame,
+    rollouts_of,
+    summary_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +89,33 @@ class RunReader:
         return calls_frame(self.fold())
 
     @property
+    def candidates(self) -> pd.DataFrame:
+        """Of an optimizer: one row a candidate: id, parents, origin, step, score with low and high (95 %), n
+        (validation rows), full, best, instructions, diff to the parent's, demos, calls, tokens, usd."""
+        return candidates_frame(self.fold())
+
+    @property
+    def matrix(self) -> pd.DataFrame:
+        """Of an optimizer: candidates × validation rows, the scores."""
+        return matrix_frame(self.fold())
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """Of an optimizer: one row each time a candidate was scored, with the best so far and what was spent by then:
+        calls, metric_calls, tokens, usd, seconds."""
+        return history_frame(self.fold())
+
+    @property
+    def proposals(self) -> pd.DataFrame:
+        """Of an optimizer: one row a proposal: key, outputs, error, seconds."""
+        return proposals_frame(self.fold())
+
+    @property
+    def summary(self) -> str:
+        """Of an optimizer: the winner beside the start, and whether the difference can be told from none."""
+        return summary_of(self.fold())
+
+    @property
     def usage(self) -> Usage:
         """What the run's calls cost so far."""
         return self.fold().usage
@@ -98,6 +138,9 @@ class RunReader:
     def __repr__(self) -> str:
         fold = self.fold()
         name = fold.started.name if fold.started else "?"
+        if fold.candidates:
+            told = f"{len(fold.candidates)} candidates, {len(fold.rollouts)} rollouts, {fold.usage.calls} calls"
+            return f"<Run {self.id} {name}: {fold.status}, {told}>"
         return f"<Run {self.id} {name}: {fold.status}, {len(self._attempts(fold))} attempts, {fold.usage.calls} calls>"
 
     def _repr_html_(self) -> str:

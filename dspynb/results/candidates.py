@@ -1,0 +1,198 @@
+"""An optimizer's run as pandas tables: its candidates, the matrix of scores, how the best came about, the proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dspynb.data import Usage
+from dspynb.events import CandidateProposed, RolloutEnded
+from dspynb.results.diffs import diff_words
+from dspynb.results.fold import Fold
+from dspynb.results.statistics import Interval, PairedDifference, mean_interval, paired_difference
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["candidates_frame", "history_frame", "matrix_frame", "proposals_frame", "summary_of", "winner_of"]
+
+_COLUMNS = (
+    "id", "parents", "origin", "step", "score", "low", "high", "n", "full", "best", "instructions", "diff", "demos",
+    "calls", "tokens", "usd",
+)  # fmt: skip
+_HISTORY = (
+    "step", "candidate", "split", "score", "full", "best", "best_score", "calls", "metric_calls", "tokens", "usd",
+    "seconds",
+)  # fmt: skip
+
+
+def candidates_frame(fold: Fold) -> pd.DataFrame:
+    """One row a candidate, in the order in which they were made: id, parents, origin, step, score (mean over the
+    validation rows it was run on) with its 95 % interval, n (those rows), full (all of them), best, instructions and
+    diff (path → text; the diff to its parent, words in [-…-] and {+…+}), demos (path → how many), and what its rollouts
+    cost: calls, tokens, usd."""
+    import pandas as pd
+
+    scores, costs, best = scores_of(fold), _costs(fold), winner_of(fold)
+    rows = [_row(c, fold, scores.get(c.id, {}), costs.get(c.id, Usage()), best) for c in fold.candidates.values()]
+    frame = pd.DataFrame(rows, columns=list(_COLUMNS), dtype=object)
+    numbers = {"step": int, "score": float, "low": float, "high": float, "n": int, "full": bool, "best": bool}
+    return frame.astype({**numbers, "calls": int, "tokens": int, "usd": float})
+
+
+def _row(
+    candidate: CandidateProposed, fold: Fold, scores: Mapping[int, float], cost: Usage, best: str | None
+) -> dict[str, Any]:
+    interval = mean_interval(list(scores.values())) if scores else None
+    instructions = _instructions(candidate, fold)
+    parent = next((fold.candidates[p] for p in candidate.parents if p in fold.candidates), None)
+    before = instructions if parent is None else _instructions(parent, fold)
+    return {
+        "id": candidate.id,
+        "parents": list(candidate.parents),
+        "origin": candidate.origin,
+        "step": candidate.step,
+        "score": None if interval is None else interval.mean,
+        "low": None if interval is None else interval.low,
+        "high": None if interval is None else interval.high,
+        "n": len(scores),
+        "full": bool(scores) and len(scores) == _rows(fold),
+        "best": candidate.id == best,
+        "instructions": instructions,
+        "diff": {path: text for path in instructions if (text := _diff(before.get(path, ""), instructions[path]))},
+        "demos": {path: len(part["demos"]) for path, part in candidate.parts.items() if "demos" in part},
+        "calls": cost.calls,
+        "tokens": cost.tokens,
+        "usd": cost.usd,
+    }
+
+
+def _instructions(candidate: CandidateProposed, fold: Fold) -> dict[str, str]:
+    """Path → instruction: its own, else that of the start, which says all."""
+    start = next(iter(fold.candidates.values()))
+    parts = [*start.parts.items(), *candidate.parts.items()]
+    return {path: part["instruction"] for path, part in parts if "instruction" in part}
+
+
+def _diff(before: str, after: str) -> str:
+    if before == after:
+        return ""
+    marks = {"same": "{}", "gone": "[-{}-]", "new": "{{+{}+}}"}
+    return "".join(marks[piece.kind].format(piece.text) for piece in diff_words(before, after) if piece.text)
+
+
+def matrix_frame(fold: Fold, split: str = "val") -> pd.DataFrame:
+    """Candidates × rows of a split: the score of the first rollout; NaN where there is none."""
+    import pandas as pd
+
+    scores = scores_of(fold, split)
+    known = [candidate for candidate in fold.candidates if candidate in scores]
+    columns = range(_rows(fold, split))
+    cells = [[scores[candidate].get(row) for row in columns] for candidate in known]
+    return pd.DataFrame(cells, index=pd.Index(known, name="candidate"), columns=list(columns), dtype=float)
+
+
+def history_frame(fold: Fold) -> pd.DataFrame:
+    """How the best came about: one row each time a candidate was scored, with the best so far and what had been spent
+    by then (calls, metric_calls, tokens, usd, seconds since the run began)."""
+    import pandas as pd
+
+    began = fold.started.at if fold.started else 0.0
+    best_scores: dict[str | None, float] = {}
+    rows = []
+    for milestone in fold.milestones:
+        scored, usage = milestone.scored, milestone.usage
+        if scored.full and scored.split == "val":
+            best_scores[scored.candidate] = scored.score
+        rows.append(
+            {
+                "step": scored.step,
+                "candidate": scored.candidate,
+                "split": scored.split,
+                "score": scored.score,
+                "full": scored.full,
+                "best": scored.best,
+                "best_score": best_scores.get(scored.best),
+                "calls": usage.calls,
+                "metric_calls": milestone.metric_calls,
+                "tokens": usage.tokens,
+                "usd": usage.usd,
+                "seconds": scored.at - began,
+            }
+        )
+    frame = pd.DataFrame(rows, columns=list(_HISTORY), dtype=object)
+    numbers = {"step": int, "score": float, "full": bool, "best_score": float, "calls": int, "metric_calls": int}
+    return frame.astype({**numbers, "tokens": int, "usd": float, "seconds": float})
+
+
+def proposals_frame(fold: Fold) -> pd.DataFrame:
+    """One row a proposal that was asked for: key (what for), outputs, error, seconds."""
+    import pandas as pd
+
+    rows = [{name: getattr(p, name) for name in ("key", "outputs", "error", "seconds")} for p in fold.proposals]
+    return pd.DataFrame(rows, columns=["key", "outputs", "error", "seconds"], dtype=object).astype({"seconds": float})
+
+
+def winner_of(fold: Fold) -> str | None:
+    """The id of the best candidate so far; None where none was scored on all validation rows."""
+    told = [m.scored.best for m in fold.milestones if m.scored.best is not None]
+    return told[-1] if told else None
+
+
+def summary_of(fold: Fold) -> str:
+    """In a few plain sentences: what the winner scored beside the start, and whether the difference can be told from
+    none; on the test rows, where there are."""
+    best, start = winner_of(fold), next(iter(fold.candidates), None)
+    if best is None or start is None:
+        return "No candidate was evaluated on all validation rows."
+    cost = f"{len(fold.rollouts):,} rollouts, {fold.usage.calls:,} calls, {len(fold.candidates):,} candidates"
+    failed = sum(proposal.error is not None for proposal in fold.proposals)
+    notes = [f"{failed} of {len(fold.proposals)} proposals failed."] if failed else []
+    if best == start:
+        return " ".join([f"No candidate was better than the program as it is ({cost}).", *notes])
+    lines = [f"The best of {cost} is {best} ({fold.candidates[best].origin})."]
+    lines += [text for split in ("val", "test") if (text := _compared(fold, start, best, split))]
+    return " ".join([*lines, *notes])
+
+
+def _compared(fold: Fold, start: str, best: str, split: str) -> str:
+    before, after = (scores_of(fold, split).get(candidate, {}) for candidate in (start, best))
+    rows = [row for row in before if row in after]
+    if not rows:
+        return ""
+    paired: PairedDifference = paired_difference([before[r] for r in rows], [after[r] for r in rows])
+    told: list[Interval] = [mean_interval([scores[r] for r in rows]) for scores in (before, after)]
+    name = {"val": "validation", "test": "test"}[split]
+    text = f"On {len(rows)} {name} rows it scores {told[1]}, the start {told[0]}: a difference of {paired}."
+    if paired.low is None or paired.low <= 0:
+        text += " That cannot be told from no difference."
+    elif split == "val":
+        text += " It was chosen on these rows, so expect less on others."
+    return text
+
+
+def scores_of(fold: Fold, split: str = "val") -> dict[str, dict[int, float]]:
+    """Candidate → row → score of the first rollout; of one that was run again, the last counts."""
+    failed = fold.started.settings.get("failure_score", 0.0) if fold.started else 0.0
+    found: dict[str, dict[int, float]] = {}
+    for record in _records(fold):
+        if record.split == split and record.repeat == 0 and record.candidate is not None:
+            score = failed if record.error is not None or record.score is None else record.score
+            found.setdefault(record.candidate, {})[record.row] = float(score)
+    return {candidate: dict(sorted(rows.items())) for candidate, rows in found.items()}
+
+
+def _records(fold: Fold) -> Iterable[RolloutEnded]:
+    return (record for record in fold.rollouts if record.candidate is not None)
+
+
+def _costs(fold: Fold) -> dict[str, Usage]:
+    found: dict[str, Usage] = {}
+    for record in _records(fold):
+        found[record.candidate or ""] = found.get(record.candidate or "", Usage()) + record.usage
+    return found
+
+
+def _rows(fold: Fold, split: str = "val") -> int:
+    told = fold.started.inputs.get(split) if fold.started else None
+    return int(told) if isinstance(told, int) else 0
