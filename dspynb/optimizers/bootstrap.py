@@ -12,11 +12,12 @@ from typing import Any, ClassVar, Unpack
 
 from dspynb.data import Example
 from dspynb.errors import ConfigurationError, InputError
+from dspynb.evaluation.evaluator import paths_of, program_fingerprint
 from dspynb.modules import Module
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.demos import Bootstrapping, DemoSet, bootstrapped, labeled
 from dspynb.optimizers.engine import Engine, Task, Teacher
-from dspynb.optimizers.optimizer import Common, Optimizer, checked_whole
+from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, checked_whole, name_of
 from dspynb.optimizers.racing import race
 from dspynb.scope import Part
 
@@ -42,6 +43,8 @@ class _Bootstrap(Optimizer):
         checked_whole("max_bootstrapped_demos", max_bootstrapped_demos)
         checked_whole("max_labeled_demos", max_labeled_demos, least=0)
         checked_whole("max_rounds", max_rounds)
+        if metric_threshold is not None:
+            checked_number("metric_threshold", metric_threshold)
         if teacher is not None and not isinstance(teacher, Module):
             raise ConfigurationError(f"teacher must be a program, got {type(teacher).__name__}")
         self.traces = max_bootstrapped_demos
@@ -55,7 +58,12 @@ class _Bootstrap(Optimizer):
             "max_bootstrapped_demos": self.traces,
             "max_labeled_demos": how.labeled,
             "max_rounds": how.rounds,
+            "teacher": None if self.teacher is None else program_fingerprint(self.teacher),
+            "teacher_lm": name_of(self.teacher_lm),
         }
+
+    def paths(self) -> Mapping[str, str]:
+        return {} if self.teacher is None else paths_of(self.teacher)
 
     def how(self, engine: Engine) -> Bootstrapping:
         """How demos are made, with the teacher. Raises InputError for one of another structure."""

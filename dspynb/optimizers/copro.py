@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Unpack
 
 from dspynb.data import Prediction
-from dspynb.errors import ConfigurationError
 from dspynb.modules import Predict
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
-from dspynb.optimizers.optimizer import Common, Optimizer, checked_whole
+from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, checked_whole
 from dspynb.optimizers.racing import race
 from dspynb.optimizers.texts import begins_turn, cleaned, instruction_of
 from dspynb.signatures import Input, Output, Signature
@@ -87,8 +86,7 @@ class COPRO(Optimizer):
         super().__init__(metric, **common)
         checked_whole("breadth", breadth, least=2)
         checked_whole("depth", depth)
-        if isinstance(init_temperature, bool) or not isinstance(init_temperature, int | float) or init_temperature < 0:
-            raise ConfigurationError(f"init_temperature must be a number from 0 up, got {init_temperature!r}")
+        checked_number("init_temperature", init_temperature, least=0)
         self.breadth, self.depth, self.init_temperature = breadth, depth, float(init_temperature)
         self._first = {False: Predict(GenerateInstruction, lm=self.prompt_lm)}
         self._next = {False: Predict(GenerateInstructionGivenAttempts, lm=self.prompt_lm)}

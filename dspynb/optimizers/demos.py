@@ -14,8 +14,8 @@ from typing import Any
 
 from dspynb.data import Example
 from dspynb.evaluation.rollouts import Rollout
-from dspynb.events import PredictorCalled, plain
-from dspynb.modules import Module, Predict
+from dspynb.events import plain
+from dspynb.modules import Predict
 from dspynb.optimizers.candidate import Candidate, demo_of
 from dspynb.optimizers.engine import Engine, Teacher
 from dspynb.scope import Part
@@ -84,13 +84,11 @@ def _complete(engine: Engine, how: Bootstrapping, made: DemoSet) -> dict[str, li
 
 
 def _traced(engine: Engine, path: str, row: int, rollout: Rollout) -> Demo | None:
-    """What a predictor got and gave in a rollout; of several calls the last, or as often an earlier one."""
-    calls = [call for call in rollout.calls if isinstance(call, PredictorCalled) and call.predictor == path]
-    demos = [demo_of(call.inputs, call.outputs) for call in calls if call.outputs is not None]
-    if len(demos) > 1:
-        chance = engine.random("trace", path, row)
-        return chance.choice(demos[:-1]) if chance.random() < 0.5 else demos[-1]
-    return demos[0] if demos else None
+    """What a predictor got and gave in a rollout; of several calls one by chance, since the order in which calls that
+    ran side by side have ended must decide nothing."""
+    calls = [call for call in rollout.calls if call.predictor == path and call.outputs is not None]
+    demos = sorted((demo_of(call.inputs, call.outputs or {}) for call in calls), key=_text)
+    return engine.random("trace", path, row).choice(demos) if demos else None
 
 
 def labeled(predictor: Predict, rows: Sequence[Example], most: int, chance: Any) -> list[Demo]:
@@ -107,11 +105,11 @@ def labeled(predictor: Predict, rows: Sequence[Example], most: int, chance: Any)
 
 
 class _Teaching:
-    """The teacher: the program as it is, with labeled demos; of which the row that is tried is hidden."""
+    """The teacher: by default the program as it is; with labeled demos, of which the row that is tried is hidden."""
 
     def __init__(self, engine: Engine, how: Bootstrapping) -> None:
-        self._engine, self._teacher = engine, how.teacher
-        program: Module = engine.program if how.teacher is None else how.teacher.program
+        self._engine, self._teacher = engine, how.teacher or Teacher(engine.program)
+        program = self._teacher.program
         self._parts: dict[str, Part] = {}
         for path, predictor in program.named_predictors():
             if how.labeled and not predictor.demos:
@@ -135,6 +133,8 @@ def _without(part: Part, row: Example) -> Part:
 
 
 def _is_of(demo: Demo, row: Mapping[str, Any]) -> bool:
-    return all(
-        json.dumps(row.get(name), default=repr) == json.dumps(value, default=repr) for name, value in demo.items()
-    )
+    return all(_text(row.get(name)) == _text(value) for name, value in demo.items())
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=repr)

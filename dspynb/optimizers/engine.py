@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 from dspynb.data import Example, Prediction
 from dspynb.errors import BudgetExhausted, Halted, OptimizerError, ParseError, shorten
 from dspynb.evaluation.rollouts import Rollout, run_rollout
-from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, SpanStarted, new_span
+from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, SpanEnded, SpanStarted, new_span
 from dspynb.modules import Module, Predict
 from dspynb.modules.batch import inputs_of
+from dspynb.modules.pool import caught
 from dspynb.modules.scoring import Scorer
 from dspynb.optimizers.candidate import Candidate, told_of
 from dspynb.optimizers.dispatch import Dispatcher
@@ -92,9 +93,14 @@ class Engine:
         self._spans: dict[str, int] = {}
         self._resolved: dict[tuple[str, int], Mapping[str, Part]] = {}
         self._told: asyncio.Future[None] | None = None  # the last thing that was asked for has been told of
+        self._heard: dict[tuple[str, str], set[int]] = {}  # candidate id, split → rows that were told of
         self._failed = 0
         self._chosen: Candidate | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        own = [
+            lm for _, predictor in self.program.named_predictors() if (lm := getattr(predictor, "lm", None)) is not None
+        ]
+        self._model = {"lm": own[0]} if own else {}  # the program's, for proposals without a model of their own
         self.register(self.start)
 
     # ── randomness and candidates ─────────────────────────────────────────────────────────────────────────────────
@@ -143,7 +149,7 @@ class Engine:
         before any has been."""
         if self._chosen is not None:
             return self._chosen
-        means = {c: mean for c in self.candidates.values() if (mean := self.mean(c)) is not None}
+        means = {c: mean for c in list(self.candidates.values()) if (mean := self.mean(c)) is not None}
         return max(means, key=lambda c: means[c], default=self.start)
 
     def mean(self, candidate: Candidate, split: str = "val") -> float | None:
@@ -153,13 +159,10 @@ class Engine:
         return sum(scores.values()) / rows if rows and len(scores) == rows else None
 
     def scores(self, candidate: Candidate, split: str = "val") -> dict[int, float]:
-        """Row → score, of the rows whose (first) rollout has ended: a row of the matrix candidates × examples."""
-        found = {}
-        for row in range(len(self.task.rows[split])):
-            done = self._rollouts.get((candidate.id, split, row, 0))
-            if done is not None and done.done() and not done.cancelled() and done.exception() is None:
-                found[row] = self.score(done.result())
-        return found
+        """Row → score, of the rows whose evaluation has been told: a row of the matrix candidates × examples. One that
+        has ended before others that were asked for earlier is not in it yet, so that timing changes nothing."""
+        rows = sorted(self._heard.get((candidate.id, split), ()))
+        return {row: self.score(self._rollouts[candidate.id, split, row, 0].result()) for row in rows}
 
     def front(self, split: str = "val") -> dict[int, list[Candidate]]:
         """Row → the candidates that score highest on it: the Pareto front over rows."""
@@ -192,7 +195,7 @@ class Engine:
         """
         numbers = range(len(self.task.rows[split])) if rows is None else rows
         keys = [(candidate.id, split, row, repeat) for row in numbers]
-        self._take([key for key in keys if key not in self._rollouts])
+        self._take([key for key in dict.fromkeys(keys) if key not in self._rollouts])
         futures = [self._rollout(candidate, key) for key in keys]
 
         async def evaluated() -> Evaluated:
@@ -200,7 +203,9 @@ class Engine:
             return Evaluated(candidate, list(numbers), rollouts, [self.score(r) for r in rollouts])
 
         def tell(done: Evaluated) -> Evaluated:
-            self._check_alive(done)
+            if not repeat:
+                self._heard.setdefault((candidate.id, split), set()).update(numbers)
+            self._check_alive(done, split)
             self._tell(done, split, step)
             return done
 
@@ -220,12 +225,14 @@ class Engine:
             best=self.best.id,
         )
         if scored_key(event) not in self.memory.scored:
+            self.memory.scored.add(scored_key(event))
             scope.emit(event)
 
-    def _check_alive(self, done: Evaluated) -> None:
+    def _check_alive(self, done: Evaluated, split: str) -> None:
         """Raise OptimizerError where the program as it is fails on every row: no proposal can help that."""
         errors = [r.ended.error for r in done.rollouts if r.ended.error is not None]
-        if done.candidate.id == self.start.id and len(errors) == len(done.rollouts):
+        judged = split == "val" and len(done.rows) == len(self.val)
+        if judged and done.candidate.id == self.start.id and len(errors) == len(done.rollouts):
             raise OptimizerError(
                 f"the program fails on all {len(errors)} rows as it is, so there is nothing to start from. The first "
                 f"error: {shorten(errors[0], 500)}"
@@ -322,7 +329,7 @@ class Engine:
         last reply.
         """
         sampling = {} if temperature is None else {"temperature": temperature}
-        settings = {"rollout": number, "sampling": sampling}
+        settings = {"rollout": number, "sampling": sampling, **self._model}
 
         async def job(funds: Allowance | None) -> ProposalEnded:
             kept = self.memory.proposals.get(key)
@@ -359,11 +366,14 @@ class Engine:
         outputs, error, began = None, None, asyncio.get_running_loop().time()
         try:
             with mask(), Layer(f"the proposal {key}", span=span, funds=funds, settings=settings):
-                outputs = (await predict(**inputs)).to_dict()
+                made = await caught(predict(**inputs))
         except Halted:
+            scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
             raise
-        except Exception as failed:
-            error = _failure(failed)
+        if isinstance(made, Exception):
+            error = _failure(made)
+        else:
+            outputs = made.to_dict()
         seconds = asyncio.get_running_loop().time() - began
         ended = ProposalEnded(
             span=span, parent=parent, key=key, outputs=redact_values(outputs), error=error, seconds=seconds
@@ -396,13 +406,14 @@ class Engine:
     def again(self, width: int) -> Engine:
         """An engine that goes on from what this one knows, with a budget that may have more."""
         new = Engine(self.task, seed=self.seed, width=width, patience=self.patience, memory=self.memory)
-        new.candidates, new._rollouts, new._spans, new._chosen = (
-            self.candidates,
-            self._rollouts,
-            self._spans,
-            self._chosen,
-        )
+        new.candidates, new._rollouts, new._heard = self.candidates, self._rollouts, self._heard
+        new._spans, new._chosen = self._spans, self._chosen
         return new
+
+    async def settle(self) -> None:
+        """Once the budget is spent: wait until all that was asked for before the cut has been told."""
+        while self._dispatch.spent is not None and self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def close(self) -> None:
         """End what still runs."""

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dspynb.data import Example
+from dspynb.data import Example, Prediction
 from dspynb.errors import shorten
 from dspynb.events import plain
 from dspynb.modules import Predict
@@ -31,6 +31,7 @@ TIPS = {
     "persona": 'Include a persona that is relevant to the task in the instruction (ie. "You are a ...")',
 }
 Demo = Mapping[str, Any]
+Asked = asyncio.Task[Prediction | None]
 _A_BATCH, _MOST_BATCHES, _ENOUGH = 10, 10, 5
 _SHOWN_DEMOS = 3
 
@@ -118,23 +119,24 @@ class GroundedProposer:
         )
         dataset = await self._dataset_summary(engine)
         about = {"program_code": code}
-        about["program_description"] = (await program).get("program_description", "Not available")
+        about["program_description"] = await _said(program, "program_description", "Not available")
         modules = {path: self._describe(engine, path, about) for path in engine.paths}
         shared = {**about, "dataset_description": dataset}
-        described = {path: (await task).get("module_description", "Not provided") for path, task in modules.items()}
+        described = {path: await _said(task, "module_description", "Not provided") for path, task in modules.items()}
         asked = {}
         for path in engine.paths:
             told = {**shared, "module": _module_of(engine, path)}
             told["module_description"] = described[path]
             asked[path] = [self._propose(engine, path, told, demos[path], i) for i in range(1, count)]
         return {
-            path: [instruction_of(engine, engine.start, path), *[t for task in tasks if (t := await task)]]
+            path: [
+                instruction_of(engine, engine.start, path),
+                *[text for task in tasks if (text := cleaned(await _said(task, "proposed_instruction")))],
+            ]
             for path, tasks in asked.items()
         }
 
-    def _propose(
-        self, engine: Engine, path: str, told: Mapping[str, Any], sets: Sequence[Any], number: int
-    ) -> asyncio.Task[str]:
+    def _propose(self, engine: Engine, path: str, told: Mapping[str, Any], sets: Sequence[Any], number: int) -> Asked:
         chance = engine.random("tip", path, number)
         inputs = {
             **told,
@@ -143,27 +145,13 @@ class GroundedProposer:
             "tip": TIPS[chance.choice(list(TIPS))] or "None.",
         }
         key = f"instruction, {path}, {number}"
-        made = engine.propose(key, self._instruction, inputs, number=number, temperature=self.temperature)
+        return engine.propose(key, self._instruction, inputs, number=number, temperature=self.temperature)
 
-        async def text() -> str:
-            found = await made
-            return "" if found is None else cleaned(found["proposed_instruction"])
-
-        return asyncio.create_task(text())
-
-    def _describe(self, engine: Engine, path: str, about: Mapping[str, Any]) -> asyncio.Task[dict[str, Any]]:
+    def _describe(self, engine: Engine, path: str, about: Mapping[str, Any]) -> Asked:
         return self._ask(engine, f"module, {path}", self._module, {**about, "module": _module_of(engine, path)})
 
-    def _ask(
-        self, engine: Engine, key: str, predict: Predict, inputs: Mapping[str, Any]
-    ) -> asyncio.Task[dict[str, Any]]:
-        made = engine.propose(key, predict, inputs, temperature=self.temperature)
-
-        async def outputs() -> dict[str, Any]:
-            found = await made
-            return {} if found is None else found.to_dict()
-
-        return asyncio.create_task(outputs())
+    def _ask(self, engine: Engine, key: str, predict: Predict, inputs: Mapping[str, Any]) -> Asked:
+        return engine.propose(key, predict, inputs, temperature=self.temperature)
 
     async def _dataset_summary(self, engine: Engine) -> str:
         """Observations batch by batch, each seeing those before, then a summary of them."""
@@ -172,7 +160,7 @@ class GroundedProposer:
         for number, first in enumerate(batches):
             rows = engine.train[first : first + _A_BATCH]
             given = {"examples": _rows_text(rows), "prior_observations": observations or "None yet."}
-            said = (await self._ask(engine, f"dataset, {number + 1}", self._dataset, given)).get("observations", "")
+            said = await _said(self._ask(engine, f"dataset, {number + 1}", self._dataset, given), "observations")
             if said[: len("COMPLETE")].upper() == "COMPLETE":
                 complete += 1
                 if complete >= _ENOUGH:
@@ -180,7 +168,13 @@ class GroundedProposer:
                 continue
             observations = f"{observations} {said}".strip()
         given = {"observations": observations or "None."}
-        return str((await self._ask(engine, "dataset summary", self._summary, given)).get("summary", observations))
+        return await _said(self._ask(engine, "dataset summary", self._summary, given), "summary", observations)
+
+
+async def _said(asked: Asked, name: str, default: str = "") -> str:
+    """An output of a proposal; the default where it failed."""
+    found = await asked
+    return default if found is None else str(found[name])
 
 
 def _code_of(engine: Engine) -> str:

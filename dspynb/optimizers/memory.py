@@ -39,7 +39,7 @@ class Kept:
         scope = current_scope()
         for call in self.calls:
             if not call.cached:
-                scope.admit(call.usage.calls + call.usage.retries)
+                scope.admit(1 + call.usage.retries)  # a call is one, whatever a model of the user's says of it
                 scope.settle(call.usage, cached=False)
 
 
@@ -63,7 +63,11 @@ class Memory:
         for event in events:
             if isinstance(event, PredictorCalled):
                 owner = _owner(event.span, parents, ended)
-                (memory._loose_at(_key(event)) if owner is None else calls[owner]).append(event)
+                before = memory._loose.get(_key(event)) if event.cached else None  # it is the answer that was kept
+                if owner is not None:
+                    calls[owner].append(before.popleft() if before else event)
+                elif event.reply is not None and not before:
+                    memory._loose.setdefault(_key(event), deque()).append(event)
             elif isinstance(event, CandidateProposed):
                 memory.proposed.add(event.id)
             elif isinstance(event, CandidateScored):
@@ -75,9 +79,6 @@ class Memory:
             elif isinstance(event, ProposalEnded):
                 memory.proposals[event.key] = kept
         return memory
-
-    def _loose_at(self, key: str) -> deque[PredictorCalled]:
-        return self._loose.setdefault(key, deque())
 
     def model(self, path: str, lm: LMProtocol) -> LMProtocol:
         """The model, or one that first looks among calls whose rollout or proposal had not ended."""
@@ -139,8 +140,7 @@ def _owner(span: int, parents: Mapping[int, int], ended: Mapping[int, Event]) ->
 
 
 def _key(call: PredictorCalled) -> str:
-    """Of a call with a reply; others are made again."""
-    return _text(call.predictor, call.model, call.rollout, call.messages) if call.reply is not None else ""
+    return _text(call.predictor, call.model, call.rollout, call.messages)
 
 
 def _text(*parts: Any) -> str:

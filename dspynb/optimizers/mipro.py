@@ -10,19 +10,20 @@ import asyncio
 import math
 import warnings
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Unpack
 
 from dspynb.data import Example
 from dspynb.errors import ConfigurationError, InputError
 from dspynb.modules import Predict
+from dspynb.modules.pool import checked_width
 from dspynb.optimizers.bootstrap import labels, shuffled
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.demos import Bootstrapping, DemoSet, bootstrapped
 from dspynb.optimizers.engine import Engine, Evaluated, Task
 from dspynb.optimizers.grounded import GroundedProposer
-from dspynb.optimizers.optimizer import Common, Optimizer, checked_whole
+from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, checked_whole
 from dspynb.scope import Part
 
 __all__ = ["MIPROv2"]
@@ -77,7 +78,13 @@ class _Block:
     """The trials between two full evaluations: one minibatch, so that they are compared on the same rows."""
 
     rows: Sequence[int] | None
+    trials: int
     means: dict[Candidate, list[float]] = field(default_factory=dict)
+
+    def take(self, done: Evaluated) -> bool:
+        """Note a trial; whether it was the last."""
+        self.means.setdefault(done.candidate, []).append(done.mean)
+        return sum(map(len, self.means.values())) == self.trials
 
 
 class MIPROv2(Optimizer):
@@ -87,7 +94,8 @@ class MIPROv2(Optimizer):
     None with ``num_candidates`` and ``num_trials``. With both ``max_bootstrapped_demos`` and ``max_labeled_demos`` 0
     only instructions are searched. Trials run on minibatches of ``minibatch_size`` rows (above 50 validation rows), the
     same for all trials between two full evaluations, which come every ``full_eval_steps`` trials. ``in_flight``: trials
-    at a time (default: enough to keep ``concurrency`` busy); the sampler knows the results of those before, in order.
+    at a time (default: enough to keep ``concurrency`` busy, so that results depend on it); the sampler knows the
+    results of those before, in order.
 
     The original program is trial 0 and wins ties. Without validation rows, the last 80 % of the training rows (at most
     1,000) judge, and the others are learned from. Raises InputError for a single row without validation rows.
@@ -125,6 +133,9 @@ class MIPROv2(Optimizer):
             checked_whole("num_candidates", num_candidates, least=2)
         for name, value in (("bootstrapped", max_bootstrapped_demos), ("labeled", max_labeled_demos)):
             checked_whole(f"max_{name}_demos", value, least=0)
+        checked_number("init_temperature", init_temperature, least=0)
+        if metric_threshold is not None:
+            checked_number("metric_threshold", metric_threshold)
         self.auto, self.num_candidates, self.num_trials = auto, num_candidates, num_trials
         self.traces, self.labeled, self.metric_threshold = max_bootstrapped_demos, max_labeled_demos, metric_threshold
         self.minibatch, self.minibatch_size, self.full_eval_steps = minibatch, minibatch_size, full_eval_steps
@@ -139,7 +150,9 @@ class MIPROv2(Optimizer):
     def described(self) -> dict[str, Any]:
         names = ["auto", "num_candidates", "num_trials", "traces", "labeled", "metric_threshold", "minibatch"]
         names += ["minibatch_size", "full_eval_steps", "in_flight"]
-        return {**{name: getattr(self, name) for name in names}, "init_temperature": self._proposer.temperature}
+        width = checked_width(self.concurrency) if self.in_flight is None else None  # it says what the sampler knows
+        told = {"init_temperature": self._proposer.temperature, "concurrency": width}
+        return {**{name: getattr(self, name) for name in names}, **told}
 
     def proposers(self) -> Mapping[str, Predict]:
         return self._proposer.predictors()
@@ -208,55 +221,58 @@ class _Trials:
             sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
         self._chosen: dict[Candidate, Mapping[str, int]] = {}
-        self._under_way: deque[tuple[Any, _Block, asyncio.Task[Evaluated]]] = deque()
+        self._under_way: deque[tuple[asyncio.Task[Evaluated], Callable[[Evaluated], None]]] = deque()
         rows = plan.minibatch_size if sizes.minibatch else len(engine.val)
-        self._in_flight = plan.in_flight or 1 + math.ceil(engine.width / rows)
+        self._in_flight = plan.in_flight or 1 + math.ceil(2 * engine.width / rows)
 
     async def __call__(self, start: Evaluated) -> None:
-        """Run all trials; the engine knows the best."""
+        """Run all trials; the engine knows the best. What was asked for is told in that order, and a full evaluation is
+        asked for as soon as the last trial of its block has been told, while the next block is under way."""
         self._add(dict.fromkeys(self._distributions, 0), start.mean)
-        block = self._block(0)
-        for number in range(self._sizes.trials):
+        steps, trials = self._plan.full_eval_steps, self._sizes.trials
+        block = None
+        for number in range(trials):
+            if number % steps == 0 or block is None:
+                block = self._block(number, min(steps, trials - number))
             while len(self._under_way) >= self._in_flight:
                 await self._commit()
-            if number and number % self._plan.full_eval_steps == 0:
-                await self._finish(block)
-                block = self._block(number)
             self._ask(number, block)
-        await self._finish(block)
-
-    def _block(self, number: int) -> _Block:
-        if not self._sizes.minibatch:
-            return _Block(None)
-        chance = self._engine.random("minibatch", number)
-        return _Block(sorted(chance.sample(range(len(self._engine.val)), self._plan.minibatch_size)))
-
-    def _ask(self, number: int, block: _Block) -> None:
-        trial = self._study.ask(self._distributions)
-        engine = self._engine
-        candidate = engine.candidate(
-            self._space.parts(trial.params), origin=f"trial {number + 1}", step=number + 1, parents=[engine.start]
-        )
-        self._chosen.setdefault(candidate, dict(trial.params))
-        self._under_way.append((trial, block, engine.evaluate(candidate, block.rows, step=number + 1)))
-
-    async def _commit(self) -> None:
-        trial, block, task = self._under_way.popleft()
-        done = await task
-        self._study.tell(trial, done.mean)
-        block.means.setdefault(done.candidate, []).append(done.mean)
-
-    async def _finish(self, block: _Block) -> None:
-        """The block's trials come to their end, and the best of them that was not yet is evaluated on all rows."""
         while self._under_way:
             await self._commit()
-        if block.rows is None:
-            return
+
+    def _block(self, number: int, trials: int) -> _Block:
+        if not self._sizes.minibatch:
+            return _Block(None, trials)
+        chance = self._engine.random("minibatch", number)
+        rows = chance.sample(range(len(self._engine.val)), self._plan.minibatch_size)
+        return _Block(sorted(rows), trials)
+
+    def _ask(self, number: int, block: _Block) -> None:
+        trial, step = self._study.ask(self._distributions), number + 1
+        parts = self._space.parts(trial.params)
+        candidate = self._engine.candidate(parts, origin=f"trial {step}", step=step, parents=[self._engine.start])
+        self._chosen.setdefault(candidate, dict(trial.params))
+
+        def tell(done: Evaluated) -> None:
+            self._study.tell(trial, done.mean)
+            if block.take(done) and block.rows is not None:
+                self._ask_full(block, step)
+
+        self._under_way.append((self._engine.evaluate(candidate, block.rows, step=step), tell))
+
+    def _ask_full(self, block: _Block, step: int) -> None:
+        """The block's best on its minibatch, of those that were not yet, on all rows."""
         fresh = [c for c in block.means if self._engine.mean(c) is None]
-        if fresh:
-            best = max(fresh, key=lambda c: sum(block.means[c]) / len(block.means[c]))
-            full = await self._engine.evaluate(best, step=self._study.trials[-1].number)
-            self._add(self._chosen[best], full.mean)
+        if not fresh:
+            return
+        best = max(fresh, key=lambda c: sum(block.means[c]) / len(block.means[c]))
+        params = self._chosen[best]
+        self._under_way.append((self._engine.evaluate(best, step=step), lambda full: self._add(params, full.mean)))
+
+    async def _commit(self) -> None:
+        """Wait for what was asked for first, and tell the sampler."""
+        task, tell = self._under_way.popleft()
+        tell(await task)
 
     def _add(self, params: Mapping[str, int], score: float) -> None:
         import optuna

@@ -26,13 +26,14 @@ from dspynb.events import plain
 from dspynb.modules import Module, Predict
 from dspynb.modules.pool import checked_width
 from dspynb.modules.scoring import Scorer
+from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine, Task
 from dspynb.optimizers.memory import Memory
 from dspynb.running import Run, run_sync
 from dspynb.running.files import run_file
 from dspynb.scope import Budget, Layer, Meter, current_scope
 
-__all__ = ["Common", "Optimizer"]
+__all__ = ["Common", "Optimizer", "checked_number", "checked_whole", "name_of"]
 
 
 class Common(TypedDict, total=False):
@@ -73,9 +74,7 @@ class Optimizer(ABC):
             raise ConfigurationError(f"budget must be a dn.Budget, got {type(self.budget).__name__}")
         checked_whole("seed", self.seed, least=None)
         checked_whole("patience", self.patience)
-        score = self.failure_score
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-            raise ConfigurationError(f"failure_score must be a finite number, got {score!r}")
+        checked_number("failure_score", self.failure_score)
 
     # ── what a strategy writes ────────────────────────────────────────────────────────────────────────────────────
     @abstractmethod
@@ -88,6 +87,10 @@ class Optimizer(ABC):
 
     def described(self) -> dict[str, Any]:
         """The strategy's own settings: a run can be gone on with only if they are the same."""
+        return {}
+
+    def paths(self) -> Mapping[str, str]:
+        """Predictor uid → path, of other programs that are run."""
         return {}
 
     def parted(self, train: Sequence[Example], val: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
@@ -163,6 +166,7 @@ class OptimizeWork:
         self.optimizer, self.program, self.task, self.memory = optimizer, program, task, Memory()
         self.engine: Engine | None = None
         self._width = checked_width(optimizer.concurrency)
+        Candidate().applied(program)  # now: at the end, one that cannot be copied would have cost much
         _check_budget(optimizer, task)
 
     async def __call__(self) -> Module:
@@ -171,14 +175,15 @@ class OptimizeWork:
         funds = None if budget is None else Meter(budget)
         with Layer(None, funds=funds, settings={"resuming": self.memory}):
             await self._search()
-        return self.partial() or self.program
+        best = self.partial()
+        return self.program if best is None else best
 
     def partial(self) -> Module | None:
         """The best program so far; None before anything is known."""
         return None if self.engine is None else self.engine.best.applied(self.program)
 
     async def _search(self) -> None:
-        held = _HeldBack(self.task, self.program)
+        held = _HeldBack(self.task)
         self.engine = engine = Engine(
             self.task,
             seed=self.optimizer.seed,
@@ -191,10 +196,11 @@ class OptimizeWork:
             await self.optimizer.search(engine)
         except BudgetExhausted as error:
             spent = error
+            await engine.settle()
         finally:
             await engine.close()
-        if self.task.rows["test"]:
             held.release()
+        if self.task.rows["test"]:
             await self._test(engine)
         if spent is not None:
             raise spent
@@ -216,7 +222,7 @@ class OptimizeWork:
     def paths(self) -> dict[str, str]:
         """Predictor uid → path, of the program and of those that write proposals."""
         named = {predict.uid: name for name, predict in self.optimizer.proposers().items()}
-        return {**paths_of(self.program), **named}
+        return {**self.optimizer.paths(), **paths_of(self.program), **named}
 
     def settings(self) -> dict[str, Any]:
         """What must be the same for a run to be gone on with."""
@@ -226,6 +232,7 @@ class OptimizeWork:
             "metric": optimizer.metric.name,
             "seed": optimizer.seed,
             "failure_score": self.task.failure_score,
+            "prompt_lm": name_of(optimizer.prompt_lm),
             **{name: fingerprint(rows) if rows else None for name, rows in self.task.rows.items()},
             "program": program_fingerprint(self.program),
             "models": models_of(self.program),
@@ -239,16 +246,26 @@ _SPLITS = ("train", "val", "test")
 class _HeldBack:
     """What the test rows will take, kept from the search."""
 
-    def __init__(self, task: Task, program: Module) -> None:
-        rollouts = 2 * len(task.rows["test"])
-        self._scope = current_scope()
+    def __init__(self, task: Task) -> None:
+        self._scope, costs = current_scope(), _tested(task)
         limited = math.isfinite(self._scope.available())
-        self._calls, self._metric_calls = rollouts * program.most_calls() if limited else 0, rollouts
+        self._calls, self._metric_calls = costs["calls"] if limited else 0, costs["metric_calls"]
         self._scope.take(self._calls, self._metric_calls)
 
     def release(self) -> None:
         """Give it back, to be taken by the test rows."""
         self._scope.give_back(self._calls, self._metric_calls)
+
+
+def _tested(task: Task) -> dict[str, int]:
+    """What the test rows take at most: the start and the winner on each."""
+    rollouts = 2 * len(task.rows["test"])
+    return {"metric_calls": rollouts, "calls": rollouts * task.program.most_calls()}
+
+
+def name_of(lm: Any) -> str | None:
+    """A model's name, as settings hold it."""
+    return lm if lm is None or isinstance(lm, str) else str(getattr(lm, "name", type(lm).__name__))
 
 
 def checked_whole(name: str, value: Any, least: int | None = 1) -> None:
@@ -258,13 +275,20 @@ def checked_whole(name: str, value: Any, least: int | None = 1) -> None:
         raise ConfigurationError(f"{name} must be a whole number{at}, got {value!r}")
 
 
+def checked_number(name: str, value: Any, least: float = -math.inf) -> None:
+    """Raise ConfigurationError for what is no finite number, or below ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
+        at = "" if least == -math.inf else f" of at least {least:g}"
+        raise ConfigurationError(f"{name} must be a finite number{at}, got {value!r}")
+
+
 def _check_budget(optimizer: Optimizer, task: Task) -> None:
     """Raise ConfigurationError for a budget that is below the first step and the test rows."""
     if optimizer.budget is None:
         return
-    tested = 2 * len(task.rows["test"])
-    for name, a_rollout in (("metric_calls", 1), ("calls", 1)):
-        limit, first = getattr(optimizer.budget, name), optimizer.first_step(task) * a_rollout
+    first = optimizer.first_step(task)
+    for name, tested in _tested(task).items():
+        limit = getattr(optimizer.budget, name)
         if limit is not None and limit < first + tested:
             also = f" and {tested} for the test rows" if tested else ""
             raise ConfigurationError(

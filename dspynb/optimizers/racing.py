@@ -42,10 +42,18 @@ async def race(
 
 def stages(candidates: int, rows: int, metric_calls: float) -> list[tuple[int, int]]:
     """(how many candidates, on how many rows) for each stage: one stage where all fit on all rows; else the better half
-    goes on to twice as many rows, from as many as the budget lets them begin with."""
-    if candidates * rows <= metric_calls or candidates <= 1:
+    goes on to twice as many rows, from as many as the budget lets them begin with. Where it is too small for a race of
+    all, the first of them race; where not even two can, they are evaluated one after the other until it is spent."""
+    for first_few in range(candidates, 1, -1):
+        if plan := _affordable(first_few, rows, metric_calls):
+            return plan
+    return [(candidates, rows)]
+
+
+def _affordable(candidates: int, rows: int, metric_calls: float) -> list[tuple[int, int]]:
+    if candidates * rows <= metric_calls:
         return [(candidates, rows)]
-    best = [(candidates, min(_FEWEST, rows))]
+    best: list[tuple[int, int]] = []
     for first in range(_FEWEST, rows + 1):
         plan = _halving(candidates, rows, first)
         if _cost(plan) > metric_calls:
