@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Usage
@@ -14,7 +14,16 @@ from dspynb.results.statistics import Interval, PairedDifference, mean_interval,
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["candidates_frame", "history_frame", "matrix_frame", "proposals_frame", "summary_of", "winner_of"]
+__all__ = [
+    "candidates_frame",
+    "history_frame",
+    "instructions_of",
+    "matrix_frame",
+    "proposals_frame",
+    "scores_of",
+    "summary_of",
+    "winner_of",
+]
 
 _COLUMNS = (
     "id", "parents", "origin", "step", "score", "low", "high", "n", "full", "best", "instructions", "diff", "demos",
@@ -44,9 +53,9 @@ def _row(
     candidate: CandidateProposed, fold: Fold, scores: Mapping[int, float], cost: Usage, best: str | None
 ) -> dict[str, Any]:
     interval = mean_interval(list(scores.values())) if scores else None
-    instructions = _instructions(candidate, fold)
+    instructions = instructions_of(candidate, fold)
     parent = next((fold.candidates[p] for p in candidate.parents if p in fold.candidates), None)
-    before = instructions if parent is None else _instructions(parent, fold)
+    before = instructions if parent is None else instructions_of(parent, fold)
     return {
         "id": candidate.id,
         "parents": list(candidate.parents),
@@ -67,7 +76,7 @@ def _row(
     }
 
 
-def _instructions(candidate: CandidateProposed, fold: Fold) -> dict[str, str]:
+def instructions_of(candidate: CandidateProposed, fold: Fold) -> dict[str, str]:
     """Path → instruction: its own, else that of the start, which says all."""
     start = next(iter(fold.candidates.values()))
     parts = [*start.parts.items(), *candidate.parts.items()]
@@ -145,12 +154,12 @@ def summary_of(fold: Fold) -> str:
     best, start = winner_of(fold), next(iter(fold.candidates), None)
     if best is None or start is None:
         return "No candidate was evaluated on all validation rows."
-    cost = f"{len(fold.rollouts):,} rollouts, {fold.usage.calls:,} calls, {len(fold.candidates):,} candidates"
+    made, cost = f"{len(fold.candidates):,}", f"{len(fold.rollouts):,} rollouts, {fold.usage.calls:,} calls"
     failed = sum(proposal.error is not None for proposal in fold.proposals)
     notes = [f"{failed} of {len(fold.proposals)} proposals failed."] if failed else []
     if best == start:
-        return " ".join([f"No candidate was better than the program as it is ({cost}).", *notes])
-    lines = [f"The best of {cost} is {best} ({fold.candidates[best].origin})."]
+        return " ".join([f"None of {made} candidates ({cost}) was better than the program as it is.", *notes])
+    lines = [f"The best of {made} candidates ({cost}) is {best} ({fold.candidates[best].origin})."]
     lines += [text for split in ("val", "test") if (text := _compared(fold, start, best, split))]
     return " ".join([*lines, *notes])
 
@@ -173,22 +182,21 @@ def _compared(fold: Fold, start: str, best: str, split: str) -> str:
 
 def scores_of(fold: Fold, split: str = "val") -> dict[str, dict[int, float]]:
     """Candidate → row → score of the first rollout; of one that was run again, the last counts."""
-    failed = fold.started.settings.get("failure_score", 0.0) if fold.started else 0.0
-    found: dict[str, dict[int, float]] = {}
-    for record in _records(fold):
-        if record.split == split and record.repeat == 0 and record.candidate is not None:
-            score = failed if record.error is not None or record.score is None else record.score
-            found.setdefault(record.candidate, {})[record.row] = float(score)
-    return {candidate: dict(sorted(rows.items())) for candidate, rows in found.items()}
+    failed = float(fold.started.settings.get("failure_score", 0.0)) if fold.started else 0.0
+    return {
+        candidate: {row: _score(records[row], failed) for row in sorted(records)}
+        for (candidate, of), records in fold.tried.items()
+        if of == split
+    }
 
 
-def _records(fold: Fold) -> Iterable[RolloutEnded]:
-    return (record for record in fold.rollouts if record.candidate is not None)
+def _score(record: RolloutEnded, failed: float) -> float:
+    return failed if record.error is not None or record.score is None else float(record.score)
 
 
 def _costs(fold: Fold) -> dict[str, Usage]:
     found: dict[str, Usage] = {}
-    for record in _records(fold):
+    for record in fold.rollouts:
         found[record.candidate or ""] = found.get(record.candidate or "", Usage()) + record.usage
     return found
 

@@ -93,6 +93,7 @@ class Fold:
         self.rollouts: list[RolloutEnded] = []
         self.notes: list[HintFailed] = []
         self.candidates: dict[str, CandidateProposed] = {}
+        self.tried: dict[tuple[str, str], dict[int, RolloutEnded]] = {}  # candidate, split → row → its first rollout
         self.milestones: list[Milestone] = []
         self.proposals: list[ProposalEnded] = []
         self.usage = Usage()
@@ -188,6 +189,8 @@ class Fold:
             span.outputs, span.error, span.done = event.outputs, event.error, True
         if isinstance(event, RolloutEnded):
             self.rollouts.append(event)
+            if event.candidate is not None and event.split is not None and event.repeat == 0:
+                self.tried.setdefault((event.candidate, event.split), {})[event.row] = event
             if span is not None:
                 span.score, span.feedback = event.score, event.feedback
                 span.seconds, span.tokens = event.seconds, event.usage.tokens

@@ -10,7 +10,7 @@ from dspynb.results import AttemptRow, diff_messages
 from dspynb.results.diffs import MessageDiff, Piece
 from dspynb.views.texts import clip, named, number, text_of
 
-__all__ = ["Block", "attempts_detail", "call_detail", "prompt_detail"]
+__all__ = ["Block", "attempts_detail", "call_detail", "changes", "prompt_detail", "text_block"]
 
 _NEAR_LINES, _NEAR_CHARACTERS = 3, 400
 """Of the unchanged text of a changed prompt, this much is shown on each side of a change."""
@@ -29,7 +29,7 @@ def prompt_detail(row: AttemptRow, previous: AttemptRow | None) -> list[Block]:
     after = _sent(row.calls)
     if previous is None or not previous.calls:
         return [_whole(message) for message in diff_messages([], after).messages]
-    return [_changes(message) for message in diff_messages(_sent(previous.calls), after).messages]
+    return [changes(message) for message in diff_messages(_sent(previous.calls), after).messages]
 
 
 def call_detail(call: PredictorCalled) -> list[Block]:
@@ -66,11 +66,17 @@ def _block(heading: str, pieces: list[list[str]], note: str = "") -> Block:
     return {"heading": clip(heading, 200), "note": note, "pieces": [[kind, clip(text)] for kind, text in pieces]}
 
 
+def text_block(heading: str, text: str) -> Block:
+    """A text as it is."""
+    return _block(heading, [["same", text]])
+
+
 def _whole(message: MessageDiff) -> Block:
     return _block(message.heading, [["same", "".join(piece.text for piece in message.pieces)]])
 
 
-def _changes(message: MessageDiff) -> Block:
+def changes(message: MessageDiff) -> Block:
+    """The words that changed in a text, with what stands near them."""
     if not message.changed:
         return _block(message.heading, [], "unchanged")
     gone, new = (sum(len(p.text.split()) for p in message.pieces if p.kind == kind) for kind in ("gone", "new"))
@@ -85,7 +91,7 @@ def _shortened(piece: Piece, first: bool, last: bool) -> Iterator[list[str]]:
     Line breaks before changed words are told apart, so that the sign of the change stands where the words do.
     """
     if piece.kind == "same":
-        yield from _near_changes(piece.text, first, last)
+        yield from _near(piece.text, first, last)
         return
     words = piece.text.lstrip()
     before = piece.text[: len(piece.text) - len(words)]
@@ -96,7 +102,7 @@ def _shortened(piece: Piece, first: bool, last: bool) -> Iterator[list[str]]:
         yield [piece.kind, piece.text]
 
 
-def _near_changes(text: str, first: bool, last: bool) -> Iterator[list[str]]:
+def _near(text: str, first: bool, last: bool) -> Iterator[list[str]]:
     head = "" if first else "".join(text.splitlines(keepends=True)[:_NEAR_LINES])[:_NEAR_CHARACTERS]
     tail = "" if last else "".join(text.splitlines(keepends=True)[-_NEAR_LINES:])[-_NEAR_CHARACTERS:]
     cut = text[len(head) : len(text) - len(tail)]

@@ -281,7 +281,7 @@ function createDetail(store) {
     if (now === seen) return; // keeps the reader's scroll position and selection
     seen = now;
     const [about, outputs] = store.header.columns;
-    const what = { attempts: "attempt", rows: "row", calls: "call" }[store.header.mode];
+    const what = { attempts: "attempt", rows: "row", candidates: "candidate", calls: "call" }[store.header.mode];
     const changes = row.detail.some((one) => one.note);
     node.replaceChildren(
       h("div", "dspynb-title", `${what} ${row.label}`),

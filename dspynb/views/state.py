@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
 from dspynb.events import PredictorCalled
-from dspynb.results import AttemptRow, Fold
+from dspynb.results import AttemptRow, Fold, summary_of
+from dspynb.results.candidates import scores_of
 from dspynb.results.fold import SpanRow
+from dspynb.views.candidates import candidate_cells, shown_candidates
 from dspynb.views.details import Block, attempts_detail, call_detail, prompt_detail
 from dspynb.views.texts import Named, clip, named, number
 
@@ -22,7 +24,7 @@ MOST_FAILED = 50
 HALTED = "halted"
 """The error of a row that a stop or the end of a budget broke off."""
 
-Mode = Literal["attempts", "rows", "calls"]
+Mode = Literal["attempts", "rows", "candidates", "calls"]
 
 
 class Row(TypedDict):
@@ -78,8 +80,10 @@ class RunState:
         self._tried: dict[int, list[AttemptRow]] = {}
 
     def mode(self) -> Mode:
-        """Whether the run is seen as attempts, rows of a batch, or single calls."""
+        """Whether the run is seen as attempts, rows of a batch, an optimizer's candidates, or single calls."""
         kind = self.fold.started.kind if self.fold.started else ""
+        if not self.search and self.fold.candidates:
+            return "candidates"
         if not self.search and (kind == "batch" or self._row_spans()):
             return "rows"
         return "attempts" if self.fold.attempts or kind in ("refine", "best_of_n") else "calls"
@@ -188,6 +192,17 @@ class RunState:
         row["detail"] = attempts_detail(attempts)
         return row
 
+    def _candidates(self) -> tuple[list[Row], dict[str, Any]]:
+        scores, shown = scores_of(self.fold), shown_candidates(self.fold, MOST_ROWS)
+        number = {candidate: i for i, candidate in enumerate(self.fold.candidates)}
+        rows: list[Row] = []
+        for candidate in shown:
+            row = _blank(candidate.id, number[candidate.id], str(number[candidate.id]))
+            row.update(candidate_cells(candidate, self.fold, scores))  # type: ignore[typeddict-item]
+            rows.append(row)
+        best = next((row["score"] for row in rows if row["best"]), None)
+        return rows, {"all": len(number), "best": best, "rollouts": len(self.fold.rollouts)}
+
     def _calls(self) -> tuple[list[Row], dict[str, Any]]:
         return [_call(i, call) for i, call in enumerate(self.fold.calls[:MOST_ROWS])], {"all": len(self.fold.calls)}
 
@@ -196,6 +211,8 @@ class RunState:
         fold, started = self.fold, self.fold.started
         scores = [row["score"] for row in rows if row["score"] is not None]
         notes = [clip(f"wave {note.wave} went on without a new hint: {note.error}", 500) for note in fold.notes[:20]]
+        if mode == "candidates" and fold.ended:
+            notes.append(clip(summary_of(fold), 1000))
         if fold.ended and fold.ended.error:
             notes.append(clip(fold.ended.error))
         if counts["all"] > len(rows):
@@ -209,7 +226,7 @@ class RunState:
             "result": _result(counts),
             "facts": self._costs(),
             "elapsed": _elapsed(fold),
-            "columns": [_ABOUT[mode], _unname_single(rows)],
+            "columns": [_ABOUT[mode], "instruction" if mode == "candidates" else _unname_single(rows)],
             "low": min([0.0, *scores]),
             "high": max([1.0, *scores]),
             "notes": notes,
@@ -221,7 +238,7 @@ class RunState:
         return [*facts, f"{usage.usd:.4f} USD"] if usage.usd else facts
 
 
-_ABOUT = {"attempts": "hint", "rows": "inputs", "calls": "predictor"}
+_ABOUT = {"attempts": "hint", "rows": "inputs", "candidates": "made in", "calls": "predictor"}
 
 
 def _change(row: AttemptRow, previous: AttemptRow | None) -> float | None:
@@ -258,6 +275,10 @@ def _progress(mode: Mode, counts: dict[str, Any], limit: Any, fold: Fold) -> str
         return f"{counts['done']:,} of {clip(total, 20)} rows{failed}"
     if mode == "calls":
         return "" if fold.ended else "calling"
+    if mode == "candidates":
+        told = f"{_count(counts['all'], 'candidate')}, {_count(counts['rollouts'], 'rollout')}"
+        bad = sum(proposal.error is not None for proposal in fold.proposals)
+        return f"{told}, {_count(bad, 'failed proposal')}" if bad else told
     if counts["searches"] > 1:
         return f"{_count(counts['all'], 'attempt')} in {counts['searches']:,} searches"
     of = f" of {limit}" if isinstance(limit, int) else ""

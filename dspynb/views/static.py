@@ -138,11 +138,13 @@ def _detail(row: Row, columns: int) -> str:
 def _summary(row: Row) -> str:
     """What unfolding shows: how the prompt changed, or what was sent."""
     changes = [block["note"] for block in row["detail"] if block["note"] not in ("", "unchanged")]
+    first = row["detail"][0]["heading"]
+    what = "instruction" if first.endswith(" · instruction") else "prompt"
     if changes:
-        return f"prompt: {', '.join(changes)}"
+        return f"{what}: {', '.join(changes)}"
     if any(block["note"] for block in row["detail"]):
-        return "prompt: unchanged"
-    return "attempts" if row["detail"][0]["heading"].startswith("attempt ") else "prompt sent"
+        return f"{what}: unchanged"
+    return "attempts" if first.startswith("attempt ") else what if what != "prompt" else "prompt sent"
 
 
 _TAGS = {"gone": "del", "new": "ins", "cut": "i"}

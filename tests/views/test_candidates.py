@@ -1,0 +1,68 @@
+"""An optimizer's run as a view shows it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import dspynb as dn
+from dspynb.views.state import RunState
+from dspynb.views.text import summary
+from tests.evaluation.programs import frame, program, right
+
+
+def optimized(**settings):
+    """A run of COPRO whose proposals are two texts in turn; the program is right on even rows."""
+    texts = iter(["Double it.", "Double <b>it</b>.", *["Double it."] * 50])
+    proposer = dn.FunctionLM(lambda request: f"[[ ## proposed_instruction ## ]]\n{next(texts)}\n[[ ## completed ## ]]")
+    copro = dn.COPRO(right, breadth=3, depth=1, prompt_lm=proposer, **settings)
+
+    async def main():
+        run = copro.start(program(), frame(4, wrong=[1, 3]))
+        await run
+        return run
+
+    return asyncio.run(main())
+
+
+def test_candidates_are_rows_with_score_change_and_instruction():
+    header, rows = RunState(optimized().fold()).snapshot()
+    assert header["mode"] == "candidates"
+    assert header["progress"] == "3 candidates, 12 rollouts"
+    assert [row["label"] for row in rows] == ["0", "1", "2"]
+    assert [row["state"] for row in rows] == ["done"] * 3
+    assert [row["score"] for row in rows] == [0.5, 0.5, 0.5]
+    assert [row["best"] for row in rows] == [True, False, False]  # the start wins ties
+    assert rows[1]["change"] == 0
+    assert rows[1]["outputs"] == [["", "Double it."]]
+    assert rows[1]["detail"][0]["note"].startswith("+")
+
+
+def test_the_end_tells_whether_anything_was_better():
+    header, _ = RunState(optimized().fold()).snapshot()
+    assert header["notes"] == ["None of 3 candidates (12 rollouts, 14 calls) was better than the program as it is."]
+
+
+def test_failed_rows_and_proposals_are_counted():
+    def answer(request):
+        raise dn.errors.ServerError("down")
+
+    copro = dn.COPRO(right, breadth=3, depth=1, prompt_lm=dn.FunctionLM(answer))
+
+    async def main():
+        run = copro.start(program(), frame(3).assign(question=["bad", "1", "2"]))
+        await run
+        return run
+
+    header, rows = RunState(asyncio.run(main()).fold()).snapshot()
+    assert "2 failed proposals" in header["progress"]
+    assert rows[0]["error"].startswith("1 of 3 rows failed: ServerError")
+
+
+def test_an_instruction_is_text_and_never_markup():
+    run = optimized()
+    assert "<b>it</b>" not in run._repr_html_()
+    assert "&lt;b&gt;it&lt;/b&gt;" in run._repr_html_()
+
+
+def test_the_text_view_lists_the_candidates():
+    assert "round 1" in summary(optimized().fold())
