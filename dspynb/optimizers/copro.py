@@ -115,7 +115,7 @@ class COPRO(Optimizer):
             proposed = await self._propose(engine, tried, depth)
             for path in engine.paths:
                 made = [self._candidate(engine, best, path, texts, depth) for texts in proposed[path]]
-                share = engine.metric_calls_left() / rounds
+                share = max(engine.metric_calls_left() / rounds, 2 * len(engine.val))  # at least one that is new
                 ranked = await race(engine, [best, *made], step=depth + 1, metric_calls=share)
                 rounds -= 1
                 for candidate, score in ranked:

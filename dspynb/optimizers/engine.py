@@ -11,13 +11,22 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from dspynb.data import Example, Prediction
 from dspynb.errors import BudgetExhausted, Halted, OptimizerError, ParseError, shorten
 from dspynb.evaluation.rollouts import Rollout, run_rollout
-from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, SpanEnded, SpanStarted, new_span
+from dspynb.events import (
+    CandidateProposed,
+    CandidateScored,
+    Event,
+    PredictorCalled,
+    ProposalEnded,
+    SpanEnded,
+    SpanStarted,
+    new_span,
+)
 from dspynb.modules import Module, Predict
 from dspynb.modules.batch import inputs_of
 from dspynb.modules.pool import caught
@@ -76,6 +85,19 @@ class Teacher:
         return {**lm, "sampling": {"temperature": 1.0}} if repeat else lm
 
 
+class _Heard:
+    """The calls of a program's predictors by their paths, in whatever run; its advisors' too, as run files have them."""
+
+    def __init__(self, program: Module) -> None:
+        self.calls: list[PredictorCalled] = []
+        self._paths = {predictor.uid: path for path, predictor in program.named_predictors()}
+
+    def emit(self, event: Event) -> None:
+        """Keep a call."""
+        if isinstance(event, PredictorCalled) and event.uid in self._paths:
+            self.calls.append(replace(event, predictor=self._paths[event.uid]))
+
+
 class Engine:
     """``start``: the program as it is, as a candidate. ``best``: the best candidate so far; of equal ones the first.
 
@@ -97,10 +119,9 @@ class Engine:
         self._failed = 0
         self._chosen: Candidate | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        own = [
-            lm for _, predictor in self.program.named_predictors() if (lm := getattr(predictor, "lm", None)) is not None
-        ]
-        self._model = {"lm": own[0]} if own else {}  # the program's, for proposals without a model of their own
+        models = [getattr(predictor, "lm", None) for _, predictor in self.program.named_predictors()]
+        own = next((lm for lm in models if lm is not None), None)
+        self._model = {} if own is None else {"lm": own}  # the program's, for proposals without a model of their own
         self.register(self.start)
 
     # ── randomness and candidates ─────────────────────────────────────────────────────────────────────────────────
@@ -284,9 +305,10 @@ class Engine:
 
     async def _run(self, candidate: Candidate, key: RolloutKey, program: Module, funds: Allowance | None) -> Rollout:
         name, split, row, repeat = key
-        example = self.task.rows[split][row]
-        with Layer(f"candidate {name}", span=self._span(name), candidate=self._in_force(candidate, program)):
-            return await run_rollout(
+        example, heard = self.task.rows[split][row], _Heard(program)
+        layer = {"span": self._span(name), "candidate": self._in_force(candidate, program), "tally": heard}
+        with Layer(f"candidate {name}", **layer):
+            rollout = await run_rollout(
                 program,
                 example,
                 inputs_of(program, example, self.task.names),
@@ -297,6 +319,8 @@ class Engine:
                 candidate=name,
                 split=split,
             )
+        rollout.calls = heard.calls
+        return rollout
 
     def _in_force(self, candidate: Candidate, program: Module) -> Mapping[str, Part]:
         key = candidate.id, id(program)

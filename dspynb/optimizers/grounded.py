@@ -93,8 +93,8 @@ class GenerateModuleInstruction(Signature):
 class GroundedProposer:
     """Writes instructions for each predictor. A description that fails is left out; a proposal that fails counts."""
 
-    def __init__(self, lm: Any, temperature: float) -> None:
-        self.temperature = temperature
+    def __init__(self, lm: Any, temperature: float, shown_rows: int) -> None:
+        self.temperature, self.shown_rows = temperature, shown_rows
         self._dataset, self._summary = Predict(DescribeDataset, lm=lm), Predict(SummarizeObservations, lm=lm)
         self._program, self._module = Predict(DescribeProgram, lm=lm), Predict(DescribeModule, lm=lm)
         self._instruction = Predict(GenerateModuleInstruction, lm=lm)
@@ -138,6 +138,9 @@ class GroundedProposer:
 
     def _propose(self, engine: Engine, path: str, told: Mapping[str, Any], sets: Sequence[Any], number: int) -> Asked:
         chance = engine.random("tip", path, number)
+        if self.shown_rows:
+            rows = engine.random("rows", path, number).sample(engine.train, min(self.shown_rows, len(engine.train)))
+            told = {**told, "dataset_description": f"{told['dataset_description']}\n\nExamples:\n{_rows_text(rows)}"}
         inputs = {
             **told,
             "task_demos": _demos_text([*sets[number % len(sets) :], *sets[: number % len(sets)]] if sets else []),

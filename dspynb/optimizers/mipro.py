@@ -30,6 +30,7 @@ __all__ = ["MIPROv2"]
 
 _AUTO = {"light": (6, 100), "medium": (12, 300), "heavy": (18, 1000)}
 _LEAST_FOR_MINIBATCHES = 50
+_ASKS_A_TRIAL = 3  # a combination that was tried before costs nothing and does not count, up to this
 _SHOWN_ONLY = 3  # traces that a zero-shot run makes for its proposals
 Demos = dict[str, list[list[dict[str, Any]]]]
 
@@ -78,13 +79,18 @@ class _Block:
     """The trials between two full evaluations: one minibatch, so that they are compared on the same rows."""
 
     rows: Sequence[int] | None
-    trials: int
+    asked: int = 0
+    closed: bool = False  # no more trials are asked for in it
     means: dict[Candidate, list[float]] = field(default_factory=dict)
 
-    def take(self, done: Evaluated) -> bool:
-        """Note a trial; whether it was the last."""
+    def take(self, done: Evaluated) -> None:
+        """Note a trial's result."""
         self.means.setdefault(done.candidate, []).append(done.mean)
-        return sum(map(len, self.means.values())) == self.trials
+
+    @property
+    def over(self) -> bool:
+        """Whether all results are there."""
+        return self.closed and sum(map(len, self.means.values())) == self.asked
 
 
 class MIPROv2(Optimizer):
@@ -118,6 +124,7 @@ class MIPROv2(Optimizer):
         minibatch_size: int = 35,
         full_eval_steps: int = 5,
         in_flight: int | None = None,
+        shown_rows: int = 0,
         **common: Unpack[Common],
     ) -> None:
         super().__init__(metric, **common)
@@ -140,7 +147,8 @@ class MIPROv2(Optimizer):
         self.traces, self.labeled, self.metric_threshold = max_bootstrapped_demos, max_labeled_demos, metric_threshold
         self.minibatch, self.minibatch_size, self.full_eval_steps = minibatch, minibatch_size, full_eval_steps
         self.in_flight = in_flight
-        self._proposer = GroundedProposer(self.prompt_lm, init_temperature)
+        checked_whole("shown_rows", shown_rows, least=0)
+        self._proposer = GroundedProposer(self.prompt_lm, init_temperature, shown_rows)
 
     @property
     def zero_shot(self) -> bool:
@@ -229,41 +237,50 @@ class _Trials:
         """Run all trials; the engine knows the best. What was asked for is told in that order, and a full evaluation is
         asked for as soon as the last trial of its block has been told, while the next block is under way."""
         self._add(dict.fromkeys(self._distributions, 0), start.mean)
-        steps, trials = self._plan.full_eval_steps, self._sizes.trials
-        block = None
-        for number in range(trials):
-            if number % steps == 0 or block is None:
-                block = self._block(number, min(steps, trials - number))
+        steps, fresh, number, block = self._plan.full_eval_steps, 0, 0, self._block(0)
+        while fresh < self._sizes.trials and number < _ASKS_A_TRIAL * self._sizes.trials:
             while len(self._under_way) >= self._in_flight:
                 await self._commit()
-            self._ask(number, block)
+            if block.asked == steps:
+                self._close(block, number)
+                block = self._block(number)
+            number += 1
+            fresh += self._ask(number, block)
+        self._close(block, number)
         while self._under_way:
             await self._commit()
 
-    def _block(self, number: int, trials: int) -> _Block:
+    def _block(self, number: int) -> _Block:
         if not self._sizes.minibatch:
-            return _Block(None, trials)
+            return _Block(None)
         chance = self._engine.random("minibatch", number)
-        rows = chance.sample(range(len(self._engine.val)), self._plan.minibatch_size)
-        return _Block(sorted(rows), trials)
+        return _Block(sorted(chance.sample(range(len(self._engine.val)), self._plan.minibatch_size)))
 
-    def _ask(self, number: int, block: _Block) -> None:
-        trial, step = self._study.ask(self._distributions), number + 1
-        parts = self._space.parts(trial.params)
-        candidate = self._engine.candidate(parts, origin=f"trial {step}", step=step, parents=[self._engine.start])
+    def _ask(self, number: int, block: _Block) -> bool:
+        """Ask for a trial; whether its combination is a new one (another that was tried costs no rollout)."""
+        trial = self._study.ask(self._distributions)
+        parts, start = self._space.parts(trial.params), self._engine.start
+        candidate = self._engine.candidate(parts, origin=f"trial {number}", step=number, parents=[start])
+        fresh = candidate not in self._chosen and candidate != start
         self._chosen.setdefault(candidate, dict(trial.params))
+        block.asked += 1
 
         def tell(done: Evaluated) -> None:
             self._study.tell(trial, done.mean)
-            if block.take(done) and block.rows is not None:
-                self._ask_full(block, step)
+            block.take(done)
+            self._ask_full(block, number)
 
-        self._under_way.append((self._engine.evaluate(candidate, block.rows, step=step), tell))
+        self._under_way.append((self._engine.evaluate(candidate, block.rows, step=number), tell))
+        return fresh
+
+    def _close(self, block: _Block, number: int) -> None:
+        block.closed = True
+        self._ask_full(block, number)
 
     def _ask_full(self, block: _Block, step: int) -> None:
-        """The block's best on its minibatch, of those that were not yet, on all rows."""
+        """Once a block is over: its best on the minibatch, of those that were not yet, on all rows."""
         fresh = [c for c in block.means if self._engine.mean(c) is None]
-        if not fresh:
+        if block.rows is None or not block.over or not fresh:
             return
         best = max(fresh, key=lambda c: sum(block.means[c]) / len(block.means[c]))
         params = self._chosen[best]
