@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from dspynb.events import AttemptEnded, Event, RolloutEnded, RunEnded, SpanEnded
+from dspynb.events import AttemptEnded, CandidateScored, Event, RolloutEnded, RunEnded, SpanEnded
 from dspynb.results import AttemptRow, Fold
 from dspynb.views.state import Row, RunState
 from dspynb.views.texts import number, one_line, text_of
@@ -47,7 +47,8 @@ def _aligned(cells: list[list[str]]) -> list[str]:
 
 
 class TextView:
-    """Writes a line to stderr for each attempt that ends, or once a second for the rows of a batch, and a last line."""
+    """Writes a line to stderr for each attempt that ends, once a second for the rows of a batch, for each candidate that
+    was evaluated on all rows, and a last line."""
 
     def __init__(self) -> None:
         self._fold = Fold()
@@ -58,12 +59,14 @@ class TextView:
         """Take an event; written at once."""
         self._fold.add(event)
         match event:
-            case AttemptEnded() if not self._is_batch:
+            case AttemptEnded() if not self._is_batch and not self._fold.candidates:
                 if row := self._fold.attempts.get(event.span):
                     _write(_attempt_line(row))
             case SpanEnded() | RolloutEnded() if self._is_batch and self._is_row(event.span):
                 self._rows, self._failed = self._rows + 1, self._failed + (event.error is not None)
                 self._tell_rows()
+            case CandidateScored() if event.full:
+                _write(_candidate_line(self._fold, event))
             case RunEnded():
                 _write(summary(self._fold).splitlines()[0])
 
@@ -88,6 +91,12 @@ def _attempt_line(row: AttemptRow) -> str:
     said = [("hint", row.hint), ("feedback", row.feedback), ("error", row.error)]
     told = "  ".join(f"{name}: {one_line(text_of(value), 80)}" for name, value in said if value)
     return f"attempt {row.attempt}  {row.state}  {score}  {told}".rstrip()
+
+
+def _candidate_line(fold: Fold, scored: CandidateScored) -> str:
+    made = fold.candidates.get(scored.candidate)
+    best = "  best so far" if scored.best == scored.candidate else ""
+    return f"candidate {scored.candidate}  {made.origin if made else ''}  {scored.split} {number(scored.score)}{best}"
 
 
 def _write(line: str) -> None:
