@@ -47,8 +47,8 @@ def _aligned(cells: list[list[str]]) -> list[str]:
 
 
 class TextView:
-    """Writes a line to stderr for each attempt that ends, once a second for the rows of a batch, for each candidate that
-    was evaluated on all rows, and a last line."""
+    """Writes a line to stderr for each attempt that ends, once a second for the rows of a batch, for each candidate
+    that was evaluated on all rows, and a last line."""
 
     def __init__(self) -> None:
         self._fold = Fold()
