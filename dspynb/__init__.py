@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from dspynb.modules import mcp_tools as mcp_tools
     from dspynb.modules import replay as replay
     from dspynb.optimizers import COPRO as COPRO
+    from dspynb.optimizers import GEPA as GEPA
     from dspynb.optimizers import BootstrapFewShot as BootstrapFewShot
     from dspynb.optimizers import BootstrapRandomSearch as BootstrapRandomSearch
     from dspynb.optimizers import MIPROv2 as MIPROv2
@@ -166,6 +167,7 @@ _HOMES = {
     ),
     "dspynb.optimizers": (
         "COPRO",
+        "GEPA",
         "BootstrapFewShot",
         "BootstrapRandomSearch",
         "MIPROv2",

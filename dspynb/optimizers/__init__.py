@@ -4,7 +4,8 @@ from dspynb.optimizers.bootstrap import BootstrapFewShot, BootstrapRandomSearch
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.copro import COPRO
 from dspynb.optimizers.engine import Engine
+from dspynb.optimizers.gepa import GEPA
 from dspynb.optimizers.mipro import MIPROv2
 from dspynb.optimizers.optimizer import Optimizer
 
-__all__ = ["COPRO", "BootstrapFewShot", "BootstrapRandomSearch", "Candidate", "Engine", "MIPROv2", "Optimizer"]
+__all__ = ["COPRO", "GEPA", "BootstrapFewShot", "BootstrapRandomSearch", "Candidate", "Engine", "MIPROv2", "Optimizer"]

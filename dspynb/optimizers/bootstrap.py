@@ -16,9 +16,10 @@ from dspynb.evaluation.evaluator import paths_of, program_fingerprint
 from dspynb.modules import Module
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.demos import Bootstrapping, DemoSet, bootstrapped, labeled
-from dspynb.optimizers.engine import Engine, Task, Teacher
+from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, checked_whole, name_of
 from dspynb.optimizers.racing import race
+from dspynb.optimizers.task import Task, Teacher
 from dspynb.scope import Part
 
 __all__ = ["BootstrapFewShot", "BootstrapRandomSearch"]

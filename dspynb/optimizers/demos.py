@@ -13,11 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dspynb.data import Example
+from dspynb.errors import StateError
 from dspynb.evaluation.rollouts import Rollout
 from dspynb.events import plain
 from dspynb.modules import Predict
+from dspynb.modules.demos import dump_demos
 from dspynb.optimizers.candidate import Candidate, demo_of
-from dspynb.optimizers.engine import Engine, Teacher
+from dspynb.optimizers.engine import Engine
+from dspynb.optimizers.task import Teacher
 from dspynb.scope import Part
 
 __all__ = ["Bootstrapping", "DemoSet", "bootstrapped", "labeled"]
@@ -76,32 +79,45 @@ def _complete(engine: Engine, how: Bootstrapping, made: DemoSet) -> dict[str, li
     rest = [engine.train[row] for row in made.order if row not in made.taken]
     demos: dict[str, list[Demo]] = {}
     for path, predictor in engine.program.named_predictors():
-        chosen = [demo for row in accepted if (demo := _traced(engine, path, row, made.taken[row])) is not None]
+        chosen = [d for row in accepted if (d := _traced(engine, path, predictor, row, made.taken[row])) is not None]
         chosen = chosen[: made.traces]
         more = labeled(predictor, rest, how.labeled - len(chosen), engine.random("labels", made.name, path))
         demos[path] = [*chosen, *more]
     return demos
 
 
-def _traced(engine: Engine, path: str, row: int, rollout: Rollout) -> Demo | None:
+def _traced(engine: Engine, path: str, predictor: Predict, row: int, rollout: Rollout) -> Demo | None:
     """What a predictor got and gave in a rollout; of several calls one by chance, since the order in which calls that
-    ran side by side have ended must decide nothing."""
+    ran side by side have ended must decide nothing. A record only tells of an image or file: it is the row's."""
     calls = [call for call in rollout.calls if call.predictor == path and call.outputs is not None]
     demos = sorted((demo_of(call.inputs, call.outputs or {}) for call in calls), key=_text)
-    return engine.random("trace", path, row).choice(demos) if demos else None
+    if not demos:
+        return None
+    demo, given = engine.random("trace", path, row).choice(demos), predictor.signature.by_name(engine.train[row])
+    same = {name: given[name] for name, value in demo.items() if name in given and plain(given[name]) == value}
+    return _dumped(predictor, {**demo, **same})
 
 
 def labeled(predictor: Predict, rows: Sequence[Example], most: int, chance: Any) -> list[Demo]:
     """At most so many demos from rows that have all outputs of the predictor and an input, drawn at random."""
-    signature = predictor.signature
-    inputs, outputs = signature.input_fields, signature.output_fields
-    usable = []
-    for row in rows:
-        values = signature.by_name(row)
-        given = {n: values[n] for n in (*inputs, *outputs) if values.get(n) is not None}
-        if given.keys() >= outputs.keys() and given.keys() & inputs.keys():
-            usable.append(demo_of(given, {}))
+    usable = [demo for row in rows if (demo := _label(predictor, row)) is not None]
     return chance.sample(usable, max(0, min(most, len(usable))))  # type: ignore[no-any-return]
+
+
+def _label(predictor: Predict, row: Example) -> Demo | None:
+    inputs, outputs = predictor.signature.input_fields, predictor.signature.output_fields
+    values = predictor.signature.by_name(row)
+    given = {n: values[n] for n in (*inputs, *outputs) if values.get(n) is not None}
+    whole = given.keys() >= outputs.keys() and given.keys() & inputs.keys()
+    return _dumped(predictor, given) if whole else None
+
+
+def _dumped(predictor: Predict, demo: Demo) -> Demo | None:
+    """The demo as saved programs hold it; None for one that they cannot hold."""
+    try:
+        return dict(dump_demos(predictor.signature, [demo])[0])
+    except StateError:
+        return None
 
 
 class _Teaching:
@@ -111,29 +127,25 @@ class _Teaching:
         self._engine, self._teacher = engine, how.teacher or Teacher(engine.program)
         program = self._teacher.program
         self._parts: dict[str, Part] = {}
-        for path, predictor in program.named_predictors():
+        self._predictors = dict(program.named_predictors())
+        for path, predictor in self._predictors.items():
             if how.labeled and not predictor.demos:
                 demos = labeled(predictor, engine.train, how.labeled, engine.random("teacher", path))
                 self._parts[path] = Part(demos=tuple(demos)) if demos else Part()
 
     def rollout(self, row: int, repeat: int) -> Any:
         """Ask for the teacher's rollout of a training row."""
-        shown = {path: _without(part, self._engine.train[row]) for path, part in self._parts.items()}
+        tried = self._engine.train[row]
+        shown = {path: _without(part, _label(self._predictors[path], tried)) for path, part in self._parts.items()}
         candidate = Candidate({path: part for path, part in shown.items() if part != Part()}, origin="teacher")
         return self._engine.rollout(candidate, row, repeat=repeat, teacher=self._teacher)
 
 
-def _without(part: Part, row: Example) -> Part:
-    """The part without the demos that are this row."""
-    if not part.demos:
+def _without(part: Part, demo: Demo | None) -> Part:
+    """The part without a demo."""
+    if not part.demos or demo is None:
         return part
-    given = plain(row.to_dict())
-    kept = tuple(demo for demo in part.demos if not _is_of(demo, given))
-    return replace(part, demos=kept)
-
-
-def _is_of(demo: Demo, row: Mapping[str, Any]) -> bool:
-    return all(_text(row.get(name)) == _text(value) for name, value in demo.items())
+    return replace(part, demos=tuple(shown for shown in part.demos if shown != demo))
 
 
 def _text(value: Any) -> str:

@@ -79,6 +79,7 @@ class Dispatcher:
                 self._running -= 1
                 self._open.discard(number)
                 self._tell_refused()
+            await asyncio.sleep(0)  # jobs that never wait leave the loop to others: who asked, a view, a stop
 
     async def _one(self, number: int, job: Job, calls: int, future: asyncio.Future[Any]) -> None:
         if number >= self._cut:

@@ -10,92 +10,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from dspynb.data import Example, Prediction
-from dspynb.errors import BudgetExhausted, Halted, OptimizerError, ParseError, shorten
+from dspynb.data import Prediction
+from dspynb.errors import BudgetExhausted, OptimizerError, shorten
 from dspynb.evaluation.rollouts import Rollout, run_rollout
-from dspynb.events import (
-    CandidateProposed,
-    CandidateScored,
-    Event,
-    PredictorCalled,
-    ProposalEnded,
-    SpanEnded,
-    SpanStarted,
-    new_span,
-)
+from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, SpanStarted, new_span
 from dspynb.modules import Module, Predict
 from dspynb.modules.batch import inputs_of
-from dspynb.modules.pool import caught
-from dspynb.modules.scoring import Scorer
+from dspynb.optimizers.asking import ask
 from dspynb.optimizers.candidate import Candidate, told_of
 from dspynb.optimizers.dispatch import Dispatcher
 from dspynb.optimizers.memory import Memory, RolloutKey, scored_key
-from dspynb.redact import redact, redact_values, told
+from dspynb.optimizers.task import Evaluated, Heard, Task, Teacher
 from dspynb.running import end_tasks
-from dspynb.scope import Allowance, Layer, Part, current_scope, mask
+from dspynb.scope import Allowance, Layer, Part, current_scope
 
-__all__ = ["Engine", "Evaluated", "Task", "Teacher"]
+__all__ = ["Engine"]
 
 T = TypeVar("T")
 U = TypeVar("U")
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is optimized: the program, the rows by split (train, val, test), the metric, and what failed rows count."""
-
-    program: Module
-    rows: Mapping[str, Sequence[Example]]
-    names: Sequence[str] | None
-    metrics: Mapping[str, Scorer]
-    failure_score: float = 0.0
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A candidate on rows (their numbers) of a split: ``scores`` and ``rollouts`` in their order, and the ``mean``."""
-
-    candidate: Candidate
-    rows: Sequence[int]
-    rollouts: Sequence[Rollout]
-    scores: Sequence[float]
-
-    @property
-    def mean(self) -> float:
-        """The mean score."""
-        return sum(self.scores) / len(self.scores)
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A program that shows how it is done, with a model of its own or the program's. Its rounds after the first are
-    sampled at temperature 1."""
-
-    program: Module
-    lm: Any = None
-    name: str = "teacher"
-
-    def settings(self, repeat: int) -> dict[str, Any]:
-        """Those of a rollout."""
-        lm = {} if self.lm is None else {"lm": self.lm}
-        return {**lm, "sampling": {"temperature": 1.0}} if repeat else lm
-
-
-class _Heard:
-    """The calls of a program's predictors by their paths, in whatever run; its advisors' too, as run files have them."""
-
-    def __init__(self, program: Module) -> None:
-        self.calls: list[PredictorCalled] = []
-        self._paths = {predictor.uid: path for path, predictor in program.named_predictors()}
-
-    def emit(self, event: Event) -> None:
-        """Keep a call."""
-        if isinstance(event, PredictorCalled) and event.uid in self._paths:
-            self.calls.append(replace(event, predictor=self._paths[event.uid]))
 
 
 class Engine:
@@ -165,6 +100,11 @@ class Engine:
         return current_scope().metric_calls_left()
 
     @property
+    def asked(self) -> int:
+        """How many rollouts have been asked for."""
+        return len(self._rollouts)
+
+    @property
     def best(self) -> Candidate:
         """The candidate with the highest mean on all validation rows; of equal ones the one made first. The start,
         before any has been."""
@@ -230,7 +170,7 @@ class Engine:
             self._tell(done, split, step)
             return done
 
-        return self._in_order(evaluated(), tell)
+        return self._in_order(evaluated, tell)
 
     def _tell(self, done: Evaluated, split: str, step: int) -> None:
         scope = current_scope()
@@ -305,7 +245,7 @@ class Engine:
 
     async def _run(self, candidate: Candidate, key: RolloutKey, program: Module, funds: Allowance | None) -> Rollout:
         name, split, row, repeat = key
-        example, heard = self.task.rows[split][row], _Heard(program)
+        example, heard = self.task.rows[split][row], Heard(program)
         layer = {"span": self._span(name), "candidate": self._in_force(candidate, program), "tally": heard}
         with Layer(f"candidate {name}", **layer):
             rollout = await run_rollout(
@@ -361,7 +301,7 @@ class Engine:
                 with Layer(None, funds=funds):
                     kept.charge()
                 return kept.ended  # type: ignore[no-any-return]
-            return await self._ask(key, predict, inputs, settings=settings, funds=funds)
+            return await ask(key, predict, inputs, settings=settings, funds=funds)
 
         future = self._dispatch.submit(job, predict.most_calls())
 
@@ -369,7 +309,7 @@ class Engine:
             ended: ProposalEnded = await future
             return ended
 
-        return self._in_order(proposed(), self._counted)
+        return self._in_order(proposed, self._counted)
 
     def _counted(self, ended: ProposalEnded) -> Prediction | None:
         """Count failures in a row. Raises OptimizerError once there are too many."""
@@ -381,31 +321,7 @@ class Engine:
             )
         return None if ended.outputs is None else Prediction(ended.outputs)
 
-    async def _ask(
-        self, key: str, predict: Predict, inputs: Mapping[str, Any], *, settings: dict[str, Any], funds: Any
-    ) -> ProposalEnded:
-        scope, span = current_scope(), new_span()
-        parent = scope.open_span
-        scope.emit(SpanStarted(span=span, parent=parent, kind="proposal", name=key, inputs=redact_values(inputs)))
-        outputs, error, began = None, None, asyncio.get_running_loop().time()
-        try:
-            with mask(), Layer(f"the proposal {key}", span=span, funds=funds, settings=settings):
-                made = await caught(predict(**inputs))
-        except Halted:
-            scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
-            raise
-        if isinstance(made, Exception):
-            error = _failure(made)
-        else:
-            outputs = made.to_dict()
-        seconds = asyncio.get_running_loop().time() - began
-        ended = ProposalEnded(
-            span=span, parent=parent, key=key, outputs=redact_values(outputs), error=error, seconds=seconds
-        )
-        scope.emit(ended)
-        return ended
-
-    def _in_order(self, work: Coroutine[Any, Any, T], tell: Callable[[T], U]) -> asyncio.Task[U]:
+    def _in_order(self, work: Callable[[], Awaitable[T]], tell: Callable[[T], U]) -> asyncio.Task[U]:
         """The work as a task; what it comes to is told after all that was asked for before it."""
         loop = asyncio.get_running_loop()
         before, mine = self._told, loop.create_future()
@@ -413,7 +329,7 @@ class Engine:
 
         async def in_order() -> U:
             try:
-                done = await work
+                done = await work()
                 if before is not None:
                     await asyncio.wait([before])
                 return tell(done)
@@ -443,13 +359,6 @@ class Engine:
         """End what still runs."""
         await end_tasks(list(self._tasks))
         await self._dispatch.close()
-
-
-def _failure(error: Exception) -> str:
-    """A failed proposal as the run tells it, with the reply where there was one."""
-    if isinstance(error, ParseError):
-        return redact(f"{error.problem}. The reply was: {shorten(error.raw, 600)!r}")
-    return told(error)
 
 
 def _seen(task: asyncio.Task[Any]) -> None:

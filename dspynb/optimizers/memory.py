@@ -57,7 +57,9 @@ class Memory:
     def of(cls, events: Iterable[Event]) -> Memory:
         """Read it from the events of a run."""
         memory, events = cls(), list(events)
-        parents = {event.span: event.parent for event in events}
+        parents: dict[int, int] = {}
+        for event in events:  # the first of a span tells where it began; one at its end may name the span itself
+            parents.setdefault(event.span, event.parent if event.parent != event.span else 0)
         ended = {e.span: e for e in events if isinstance(e, ProposalEnded) or _is_ours(e)}
         calls: dict[int, list[PredictorCalled]] = {span: [] for span in ended}
         for event in events:

@@ -21,9 +21,10 @@ from dspynb.modules.pool import checked_width
 from dspynb.optimizers.bootstrap import labels, shuffled
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.demos import Bootstrapping, DemoSet, bootstrapped
-from dspynb.optimizers.engine import Engine, Evaluated, Task
+from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.grounded import GroundedProposer
 from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, checked_whole
+from dspynb.optimizers.task import Evaluated, Task
 from dspynb.scope import Part
 
 __all__ = ["MIPROv2"]

@@ -27,8 +27,9 @@ from dspynb.modules import Module, Predict
 from dspynb.modules.pool import checked_width
 from dspynb.modules.scoring import Scorer
 from dspynb.optimizers.candidate import Candidate
-from dspynb.optimizers.engine import Engine, Task
+from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.memory import Memory
+from dspynb.optimizers.task import Task
 from dspynb.running import Run, run_sync
 from dspynb.running.files import run_file
 from dspynb.scope import Budget, Layer, Meter, current_scope
@@ -183,7 +184,6 @@ class OptimizeWork:
         return None if self.engine is None else self.engine.best.applied(self.program)
 
     async def _search(self) -> None:
-        held = _HeldBack(self.task)
         self.engine = engine = Engine(
             self.task,
             seed=self.optimizer.seed,
@@ -191,6 +191,7 @@ class OptimizeWork:
             patience=self.optimizer.patience,
             memory=self.memory,
         )
+        held = _HeldBack(self.task)
         spent: BudgetExhausted | None = None
         try:
             await self.optimizer.search(engine)

@@ -25,8 +25,8 @@ from dspynb.errors import (
     RunInterrupted,
     RunStopped,
 )
-from dspynb.results.statistics import mean_interval
 from dspynb.redact import keep_secret
+from dspynb.results.statistics import mean_interval
 from tests.evaluation.programs import doubling, frame, late, program, right, rows_ended
 from tests.helpers import Caption, chat, field, journal, prompt
 

@@ -1,0 +1,50 @@
+"""One proposal: a predictor is asked, and what it said, or why it said nothing, is one record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from dspynb.errors import Halted, ParseError, shorten
+from dspynb.events import ProposalEnded, SpanEnded, SpanStarted, new_span
+from dspynb.modules import Predict
+from dspynb.modules.pool import caught
+from dspynb.redact import redact, redact_values, told
+from dspynb.scope import Allowance, Layer, current_scope, mask
+
+__all__ = ["ask"]
+
+
+async def ask(
+    key: str, predict: Predict, inputs: Mapping[str, Any], *, settings: Mapping[str, Any], funds: Allowance | None
+) -> ProposalEnded:
+    """Ask for what ``key`` names, under these settings, with hints and candidates masked. A failure is part of the
+    record; Halted and cancellations pass."""
+    scope, span = current_scope(), new_span()
+    parent = scope.open_span
+    scope.emit(SpanStarted(span=span, parent=parent, kind="proposal", name=key, inputs=redact_values(inputs)))
+    outputs, error, began = None, None, asyncio.get_running_loop().time()
+    try:
+        with mask(), Layer(f"the proposal {key}", span=span, funds=funds, settings=settings):
+            made = await caught(predict(**inputs))
+    except Halted:
+        scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
+        raise
+    if isinstance(made, Exception):
+        error = _failure(made)
+    else:
+        outputs = made.to_dict()
+    seconds = asyncio.get_running_loop().time() - began
+    ended = ProposalEnded(
+        span=span, parent=parent, key=key, outputs=redact_values(outputs), error=error, seconds=seconds
+    )
+    scope.emit(ended)
+    return ended
+
+
+def _failure(error: Exception) -> str:
+    """A failed proposal as the run tells it, with the reply where there was one."""
+    if isinstance(error, ParseError):
+        return redact(f"{error.problem}. The reply was: {shorten(error.raw, 600)!r}")
+    return told(error)

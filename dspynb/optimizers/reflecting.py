@@ -1,0 +1,94 @@
+"""Reflection: a new instruction for a predictor from what it got, gave, and what was said of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dspynb.data import Prediction
+from dspynb.errors import shorten
+from dspynb.evaluation.rollouts import Rollout
+from dspynb.events import PredictorCalled
+from dspynb.modules import Predict
+from dspynb.optimizers.engine import Engine
+from dspynb.optimizers.task import Evaluated
+from dspynb.optimizers.texts import cleaned, instruction_of
+from dspynb.signatures import Input, Output, Signature
+
+__all__ = ["Reflect", "Reflection"]
+
+_MOST_CHARACTERS = 2000
+
+
+class Reflect(Signature):
+    """An assistant was given the current instruction to perform a task. You see inputs that it got, what it answered,
+    and feedback on how good that was. Write a new instruction for the assistant.
+
+    Read the inputs and infer the task and its format in detail. Read all answers and the feedback on them. Put into the
+    instruction whatever facts about the task the feedback tells, since the assistant may not have them later, and
+    strategies that generalize. Keep what is right in the current instruction."""
+
+    current_instruction: str = Input()
+    examples: str = Input(desc="inputs, answers and feedback")
+    new_instruction: str = Output(desc="the whole new instruction, ready to use")
+
+
+class Reflection:
+    """Asks a model for a new instruction."""
+
+    def __init__(self, lm: Any, temperature: float | None) -> None:
+        self.predict, self.temperature = Predict(Reflect, lm=lm), temperature
+
+    async def examples(self, engine: Engine, done: Evaluated, path: str) -> str:
+        """What the predictor did on the rows, and the feedback: the metric's for this predictor, where it takes one."""
+        lines = []
+        for number, (row, rollout) in enumerate(zip(done.rows, done.rollouts, strict=True), start=1):
+            feedback = await _feedback(engine, row, rollout, path)
+            calls = [call for call in rollout.calls if call.predictor == path]
+            told = "\n".join(map(_call_text, calls)) or "The predictor was not called."
+            lines.append(f"# Example {number}\n{told}\nFeedback: {feedback}")
+        return "\n\n".join(lines)
+
+    async def ask(
+        self, engine: Engine, parent: Evaluated, path: str, *, key: str, number: int
+    ) -> asyncio.Task[Prediction | None]:
+        """Ask for a new instruction; the task that is returned has it."""
+        given = {
+            "current_instruction": instruction_of(engine, parent.candidate, path),
+            "examples": await self.examples(engine, parent, path),
+        }
+        return engine.propose(key, self.predict, given, number=number, temperature=self.temperature)
+
+    def read(self, made: Prediction | None) -> str:
+        """The new instruction; empty where none came."""
+        return "" if made is None else cleaned(made["new_instruction"])
+
+
+async def _feedback(engine: Engine, row: int, rollout: Rollout, path: str) -> str:
+    ended = rollout.ended
+    if ended.error is not None:
+        return f"It failed: {shorten(ended.error, _MOST_CHARACTERS)}"
+    scorer = next(iter(engine.task.metrics.values()))
+    said, score = ended.feedback, ended.score
+    if "predictor" in scorer.extras:
+        prediction = rollout.prediction or Prediction(ended.outputs or {})
+        told = await scorer(engine.train[row], prediction, trace=rollout.calls, predictor=path)
+        said = told.feedback or said
+    return said or f"This got a score of {score:.4g}."
+
+
+def _call_text(call: PredictorCalled) -> str:
+    given = _fields(call.inputs)
+    if call.outputs is None:
+        return f"{given}\nIt could not be read: {shorten(call.error or '', _MOST_CHARACTERS)}"
+    return f"{given}\nAnswered: {_fields(call.outputs)}"
+
+
+def _fields(values: Mapping[str, Any]) -> str:
+    return "\n".join(f"{name}: {shorten(value, _MOST_CHARACTERS)}" for name, value in values.items())
+
+
+def perfect(scores: Sequence[float], top: float) -> bool:
+    """Whether there is nothing to learn from these."""
+    return all(score >= top for score in scores)

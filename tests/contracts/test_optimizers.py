@@ -1,0 +1,726 @@
+"""What every optimizer keeps to: seeds, budgets, events, stop, resume, and clear errors. Timing never decides."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import dspynb as dn
+from dspynb.errors import (
+    ConfigurationError,
+    DataOverlapWarning,
+    InputError,
+    JournalError,
+    OptimizerError,
+)
+from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, RolloutEnded
+from dspynb.running.journal import flush_journals
+from tests.optimizers.worlds import (
+    PROPOSING,
+    SMALL,
+    TEST,
+    TRAIN,
+    VAL,
+    World,
+    events,
+    journaled,
+    later,
+    lines,
+    one,
+    optimized,
+    outcome,
+    right,
+    small,
+    three,
+)
+
+run = asyncio.run
+LEAST = {dn.GEPA: 11}  # metric calls of its first step
+every = pytest.mark.parametrize("kind", SMALL, ids=lambda kind: kind.__name__)
+proposing = pytest.mark.parametrize("kind", PROPOSING, ids=lambda kind: kind.__name__)
+programs = pytest.mark.parametrize("program", [one, three], ids=["one predictor", "three predictors"])
+
+
+# ── seeds ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+@every
+@programs
+def test_the_same_seed_gives_the_same_run_whatever_the_latencies(kind, program):
+    async def main():
+        straight = outcome(await optimized(kind, World(), program=program))
+        for latency in (1, 2):
+            assert outcome(await optimized(kind, World(latency), program=program)) == straight
+        return straight
+
+    assert run(main())["status"] == "finished"
+
+
+@every
+def test_concurrency_decides_nothing(kind):
+    async def main():
+        more = {"in_flight": 2} if kind is dn.MIPROv2 else {}
+        straight = outcome(await optimized(kind, World(), **more))
+        for concurrency in (1, 32):
+            assert outcome(await optimized(kind, World(3), **more, concurrency=concurrency)) == straight
+
+    run(main())
+
+
+@every
+def test_another_seed_may_give_another_run(kind):
+    found = [outcome(run(optimized(kind, World(), seed=seed)))["candidates"] for seed in range(5)]
+    assert kind is dn.COPRO or any(candidates != found[0] for candidates in found)
+
+
+@every
+def test_metrics_may_be_async(kind):
+    async def main():
+        plain, waiting = [outcome(await optimized(kind, World(1), metric=metric)) for metric in (right, later)]
+        assert plain == waiting
+
+    run(main())
+
+
+# ── budgets ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+def spent(limits, kind, world, **more):
+    """A run under a budget; the outcome, or the error where it came to nothing."""
+
+    async def main():
+        return await optimized(kind, world, budget=dn.Budget(**limits), **more)
+
+    return run(main())
+
+
+@every
+@programs
+def test_metric_calls_are_never_exceeded_and_the_cut_is_not_timings(kind, program):
+    whole = len(events(run(optimized(kind, World(), program=program)), RolloutEnded))
+    for limit in sorted({9, 11, 16, 27, whole - 1, whole, whole + 40} if program is three else range(8, whole + 2, 2)):
+        if limit < LEAST.get(kind, 0):
+            continue
+        found = []
+        for latency in (None, limit):
+            world = World(latency)
+            done = spent({"metric_calls": limit}, kind, world, program=program)
+            made = events(done, RolloutEnded)
+            assert len(made) <= limit
+            assert all(e.error is None for e in made)
+            found.append((outcome(done), len(world.asked)))
+        assert found[0] == found[1], limit
+        if limit >= whole + 40:
+            assert found[0][0]["status"] == "finished"
+
+
+@every
+@programs
+def test_calls_are_never_exceeded_and_the_cut_is_not_timings(kind, program):
+    world = World()
+    run(optimized(kind, world, program=program))
+    whole = len(world.asked)
+    for limit in sorted({9, 11, 25, 47, whole - 1, whole + 100} if program is three else range(8, whole, 4)):
+        if limit < LEAST.get(kind, 0):
+            continue
+        found = []
+        for latency in (None, limit):
+            world = World(latency)
+            done = spent({"calls": limit}, kind, world, program=program)
+            assert len(world.asked) <= limit
+            assert all(e.error is None for e in events(done, RolloutEnded))
+            assert all(e.error is None for e in events(done, ProposalEnded))
+            found.append((outcome(done), sorted(world.asked)))
+        assert found[0] == found[1], limit
+        assert found[0][0]["status"] == ("exhausted" if limit < whole else "finished")
+
+
+@every
+def test_the_result_of_a_spent_budget_is_the_best_so_far(kind):
+    done = spent({"metric_calls": 25}, kind, World(1), program=three)
+    scored = [e for e in events(done, CandidateScored) if e.full and e.split == "val"]
+    made = {e.id: e for e in events(done, CandidateProposed)}
+    best = max(scored, key=lambda e: e.score)
+    assert scored[-1].best == best.candidate
+    parts = made[best.candidate].parts
+    for path, predictor in done.best.named_predictors():
+        part = parts.get(path, {})
+        own = predictor.signature.instruction
+        assert (predictor.instruction or own) == part.get("instruction", own)
+        assert [dict(demo) for demo in predictor.demos] == part.get("demos", [])
+
+
+@every
+def test_a_budget_around_the_run_is_kept_too(kind):
+    async def main():
+        world = World(2)
+        with dn.Budget(metric_calls=14, calls=30) as meter:
+            better = await small(kind).compile(one(world), TRAIN, VAL)
+        assert len(world.asked) <= meter.spent["calls"] <= 30
+        assert meter.spent["metric_calls"] <= 14
+        assert isinstance(better, dn.Predict)
+
+    run(main())
+    # GEPA begins no step for which there is no room
+    assert dn.last_run().status == ("finished" if kind is dn.GEPA else "exhausted")
+
+
+@every
+def test_a_budget_of_less_than_the_first_step_is_refused_with_what_is_needed(kind):
+    first = LEAST.get(kind, 7 + (kind in (dn.BootstrapFewShot, dn.MIPROv2)))
+    for limits in ({"metric_calls": first - 1}, {"calls": first - 1}):
+        with pytest.raises(ConfigurationError, match=rf"too small for {kind.__name__}: its first step takes {first}\."):
+            spent(limits, kind, World())
+    with pytest.raises(ConfigurationError, match="and 6 for the test rows"):
+        spent({"metric_calls": first + 5}, kind, World(), test=TEST)
+    with pytest.raises(ConfigurationError, match="and 12 for the test rows"):
+        spent({"calls": first + 11}, kind, World(), test=TEST)
+
+
+@every
+@pytest.mark.parametrize(
+    "limits", [{"tokens": 1}, {"seconds": 1e-9}, {"usd": 1e-9}], ids=lambda limits: next(iter(limits))
+)
+def test_a_limit_that_is_known_afterwards_ends_the_run_with_a_program(kind, limits):
+    world = World()
+    answer = world.lm.fn
+
+    async def priced(request):
+        return dn.LMReply(await answer(request), usage=dn.Usage(1, 5, 5, usd=0.1))
+
+    world.lm.fn = priced
+    done = spent(limits, kind, world, concurrency=1)
+    assert done.status == "exhausted"
+    assert len(world.asked) <= 1
+    assert isinstance(done.best, dn.Predict)
+
+
+# ── test rows ────────────────────────────────────────────────────────────────────────────────────────────────────────
+@every
+def test_the_start_and_the_winner_are_tested_also_when_the_budget_is_spent(kind):
+    for limits in (None, {"metric_calls": 22}, {"calls": 60}):
+        world = World(1)
+
+        async def main(limits=limits, world=world):
+            budget = None if limits is None else dn.Budget(**limits)
+            return await optimized(kind, world, test=TEST, budget=budget)
+
+        done = run(main())
+        tested = [e for e in events(done, CandidateScored) if e.split == "test"]
+        assert all(e.full and e.rows == 3 for e in tested)
+        start = events(done, CandidateProposed)[0].id
+        best = [e for e in events(done, CandidateScored) if e.split == "val"][-1].best
+        assert [e.candidate for e in tested] == list(dict.fromkeys([start, best]))
+        if limits:
+            assert len(events(done, RolloutEnded)) <= limits.get("metric_calls", 1000)
+            assert len(world.asked) <= limits.get("calls", 1000)
+
+
+@every
+def test_test_rows_that_all_fail_cost_no_result(kind):
+    done = run(optimized(kind, World(), test=[{"question": "bad", "answer": "1"}]))
+    assert done.status == "finished"
+    assert {e.score for e in events(done, CandidateScored) if e.split == "test"} == {0}
+
+
+# ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+@every
+def test_a_candidate_is_told_of_before_its_rollouts_and_those_before_its_score(kind):
+    done = run(optimized(kind, World(1), program=three, test=TEST))
+    proposed, seen = set(), {}
+    for event in done._events:
+        match event:
+            case CandidateProposed():
+                assert event.id not in proposed
+                proposed.add(event.id)
+            case RolloutEnded():
+                assert event.split in ("train", "val", "test")
+                assert event.candidate in proposed or event.candidate.startswith("teacher ")
+                seen.setdefault((event.candidate, event.split), {})[event.row] = event.score
+            case CandidateScored():
+                rows_seen = seen[event.candidate, event.split]
+                assert event.rows <= len(rows_seen)
+                assert event.best in proposed
+                if event.full:
+                    assert event.score == pytest.approx(sum(rows_seen.values()) / len(rows_seen))
+    made = events(done, CandidateProposed)
+    assert made[0].origin == "start"
+    assert all(set(e.parents) <= proposed for e in made)
+    told = [(e.candidate, e.split, e.rows, e.step) for e in events(done, CandidateScored)]
+    assert len(told) == len(set(told))
+
+
+@every
+def test_rollouts_are_a_table_also_of_a_reopened_file(kind):
+    done = run(optimized(kind, World()))
+    table = done.rollouts
+    assert len(table) == len(events(done, RolloutEnded))
+    assert set(table.split) <= {"train", "val"}
+    assert {"candidate", "split", "row", "question", "score"} <= set(table.columns)
+    flush_journals()
+    again = dn.open_run(done.path).rollouts
+    assert again.drop(columns="seconds").equals(table.drop(columns="seconds"))
+
+
+@every
+def test_candidates_scores_history_and_proposals_are_tables(kind):
+    done = run(optimized(kind, World(1), program=three))
+    flush_journals()
+    for told in (done, dn.open_run(done.path)):
+        made, matrix, history = told.candidates, told.matrix, told.history
+        assert made.id.tolist() == [e.id for e in events(done, CandidateProposed)]
+        assert made.best.sum() == 1
+        winner = made[made.best].iloc[0]
+        assert winner.id == [e for e in events(done, CandidateScored) if e.split == "val"][-1].best
+        assert winner.score == pytest.approx(matrix.loc[winner.id].mean())
+        assert winner.low <= winner.score <= winner.high
+        assert list(matrix.columns) == list(range(len(VAL)))
+        assert set(matrix.index) <= set(made.id)
+        for number, row in enumerate(history.itertuples()):
+            event = events(done, CandidateScored)[number]
+            assert (row.candidate, row.split, row.score, row.full) == (
+                event.candidate,
+                event.split,
+                event.score,
+                event.full,
+            )
+        for spent_so_far in ("calls", "metric_calls", "tokens"):
+            assert history[spent_so_far].is_monotonic_increasing
+        assert history.metric_calls.iloc[-1] <= len(told.rollouts)
+        assert told.proposals.key.tolist() == [e.key for e in events(done, ProposalEnded)]
+
+
+@every
+def test_no_candidate_is_evaluated_twice_on_a_row(kind):
+    done = run(optimized(kind, World(), program=three))
+    made = [(e.candidate, e.split, e.row, e.repeat) for e in events(done, RolloutEnded)]
+    assert len(made) == len(set(made))
+
+
+# ── the program, stop, errors of rows ────────────────────────────────────────────────────────────────────────────────
+@every
+@programs
+def test_the_program_stays_as_it_is_and_the_result_is_another(kind, program):
+    async def main():
+        world = World(1)
+        original = program(world)
+        for _, predictor in original.named_predictors():
+            predictor.demos = (
+                [{"question": "7", "answer": "14"}] if "answer" in predictor.signature.output_fields else []
+            )
+        before = original.dump_state()
+        uids = [predictor.uid for _, predictor in original.named_predictors()]
+        better = await small(kind).compile(original, TRAIN, VAL)
+        assert original.dump_state() == before
+        assert [predictor.uid for _, predictor in original.named_predictors()] == uids
+        assert better is not original
+        assert [path for path, _ in better.named_predictors()] == [path for path, _ in original.named_predictors()]
+        assert not {predictor.uid for _, predictor in better.named_predictors()} & set(uids)
+        assert (await better(question="3")).answer
+
+    run(main())
+
+
+@every
+def test_stop_gives_the_best_so_far_and_no_call_starts_afterwards(kind):
+    async def main():
+        for after in (1, 9, 14):
+            world = World(after)
+            original = one(world)
+            before = original.dump_state()
+            handle = small(kind).start(original, TRAIN, VAL)
+            await world.was_asked(after)
+            handle.stop()
+            better = await handle
+            asked = len(world.asked)
+            await asyncio.sleep(0.02)
+            assert len(world.asked) == asked
+            assert handle.status in ("stopped", "finished")
+            assert original.dump_state() == before
+            assert isinstance(better, dn.Predict)
+            assert better is not original
+
+    run(main())
+
+
+@every
+def test_cancellation_from_outside_stays_one_and_leaves_no_task_behind(kind):
+    async def main():
+        world = World(1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await small(kind).compile(three(world), TRAIN, VAL)
+        asked = len(world.asked)
+        await asyncio.sleep(0.02)
+        assert len(world.asked) == asked
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+    assert dn.last_run().status == "cancelled"
+
+
+@every
+def test_rows_that_fail_count_the_failure_score_and_keep_their_error(kind):
+    val = [*VAL[:3], {"question": "bad", "answer": "0"}, *VAL[3:]]
+    train = [{"question": "bad", "answer": "1"}, *TRAIN]
+    done = run(optimized(kind, World(1), train=train, val=val, failure_score=-1.0))
+    failed = [e for e in events(done, RolloutEnded) if e.error is not None]
+    assert failed
+    assert all("fell over" in e.error and e.score is None for e in failed)
+    start = next(e for e in events(done, CandidateScored) if e.full)
+    scores = [e.score for e in events(done, RolloutEnded) if (e.candidate, e.split) == (start.candidate, "val")]
+    assert start.score == pytest.approx(sum(-1.0 if s is None else s for s in scores) / 8)
+
+
+@every
+def test_a_constant_metric_leaves_the_original(kind):
+    async def main():
+        world = World()
+        original = three(world)
+        return original, await small(kind, lambda row, prediction: 0.5).compile(original, TRAIN, VAL)
+
+    original, better = run(main())
+    assert better.dump_state()["predictors"] == original.dump_state()["predictors"]
+
+
+@every
+def test_equal_rows_are_rows_of_their_own(kind):
+    done = run(optimized(kind, World(1), train=[TRAIN[0]] * 4, val=[VAL[0]] * 4))
+    assert {e.rows for e in events(done, CandidateScored) if e.full} == {4}
+    assert done.status == "finished"
+
+
+@every
+def test_a_search_inside_the_program_is_optimized_with_it(kind):
+    async def main():
+        found = []
+        for latency in (1, 2):
+            world = World(latency)
+            refine = dn.Refine(one(world), lambda row, p: float(len(p.answer)), n=2, threshold=9, hints="feedback")
+            handle = small(kind).start(refine, TRAIN, VAL)
+            better = await handle
+            assert isinstance(better, dn.Refine)
+            assert [path for path, _ in better.named_predictors()] == ["self"]
+            found.append(outcome(handle))
+        assert found[0] == found[1]
+
+    run(main())
+
+
+@every
+def test_it_can_be_part_of_another_run(kind):
+    class Learns(dn.Module):
+        def __init__(self, world):
+            self.world, self.inner = world, three(world)
+
+        async def forward(self, question):
+            better = await small(kind).compile(self.inner, TRAIN, VAL)
+            return await better(question=question)
+
+    async def main():
+        inside = World(1)
+        alone = await optimized(kind, World(), program=three)
+        with pytest.warns(dn.HiddenPredictorWarning):  # the new program is no part of the one that made it
+            await Learns(inside)(question="3")
+        told = dn.last_run()
+        wanted, found = outcome(alone), [e.id for e in events(told, CandidateProposed)]
+        assert found == [c[0] for c in wanted["candidates"]]
+
+    run(main())
+
+
+# ── bad input ────────────────────────────────────────────────────────────────────────────────────────────────────────
+@every
+def test_rows_that_do_not_fit_are_refused_before_any_call(kind):
+    world = World()
+    for train, val, says in (
+        ([], VAL, "no training rows"),
+        (None, VAL, "no training rows"),
+        ([{"text": "1", "answer": "2"}], VAL, "no 'question'"),
+        (TRAIN, [{"text": "1", "answer": "2"}], "no 'question'"),
+        ("rows.csv", VAL, "rows must be"),
+        ([1, 2], VAL, "row 0 is int"),
+    ):
+        with pytest.raises(InputError, match=says):
+            run(optimized(kind, world, train=train, val=val))
+    assert world.asked == []
+
+
+@every
+def test_what_is_no_program_with_predictors_is_refused(kind):
+    class Nothing(dn.Module):
+        async def forward(self, question):
+            return {"answer": question}
+
+    with pytest.raises(InputError, match="Nothing has no predictors"):
+        run(optimized(kind, World(), program=lambda world: Nothing()))
+    with pytest.raises(InputError, match=r"must be a dn\.Module .*, got function"):
+        run(optimized(kind, World(), program=lambda world: right))
+
+
+@every
+def test_a_program_that_cannot_be_copied_is_refused_before_any_call(kind):
+    class Locked(dn.Module):
+        def __init__(self, world):
+            self.predict, self.file = one(world), sys.stdout
+
+        async def forward(self, question):
+            return await self.predict(question=question)
+
+    world = World()
+    with pytest.raises(InputError, match="Locked cannot be copied"):
+        run(optimized(kind, world, program=Locked))
+    assert world.asked == []
+
+
+@every
+def test_one_row_is_enough_to_learn_from(kind):
+    assert run(optimized(kind, World(), train=TRAIN[:1], val=VAL[:1])).status == "finished"
+
+
+@every
+@pytest.mark.parametrize("val", [None, []], ids=["None", "empty"])
+def test_without_validation_rows_its_own_rule_holds(kind, val):
+    if kind is dn.MIPROv2:
+        with pytest.raises(InputError, match="at least 2 training rows where no validation rows"):
+            run(optimized(kind, World(), train=TRAIN[:1], val=val))
+    done = run(optimized(kind, World(), val=val))
+    judged = {e.row for e in events(done, RolloutEnded) if e.split == "val"}
+    assert len(judged) == {dn.BootstrapFewShot: 0, dn.MIPROv2: 4}.get(kind, 6)
+    assert done.status == "finished"
+
+
+@every
+@pytest.mark.parametrize("value", [float("nan"), "high", None], ids=str)
+def test_a_metric_without_a_score_ends_the_run_with_what_it_gave(kind, value):
+    with pytest.raises(OptimizerError, match=rf"fails on all 7 rows as it is.*{value or 'None'}"):
+        run(optimized(kind, World(1), metric=lambda row, prediction: value))
+    assert dn.last_run().status == "failed"
+
+
+@every
+def test_rows_that_are_in_two_splits_are_warned_of(kind):
+    for train, val, test, says in (
+        (TRAIN, [*VAL, TRAIN[0]], None, "1 of the val rows are among the train rows"),
+        (TRAIN, VAL, TRAIN[:2], "2 of the test rows are among the train rows"),
+        (TRAIN, VAL, VAL[:1], "1 of the test rows are among the val rows"),
+    ):
+        with pytest.warns(DataOverlapWarning, match=says):
+            run(optimized(kind, World(), train=train, val=val, test=test))
+
+
+@every
+def test_settings_without_sense_are_refused_when_made(kind):
+    for settings, says in (
+        ({"budgets": 3}, f"{kind.__name__} has no setting 'budgets'"),
+        ({"budget": 3}, "budget must be a dn.Budget, got int"),
+        ({"seed": "x"}, "seed must be a whole number, got 'x'"),
+        ({"patience": 0}, "patience must be a whole number of at least 1, got 0"),
+        ({"failure_score": float("nan")}, "failure_score must be a finite number"),
+    ):
+        with pytest.raises(ConfigurationError, match=says):
+            kind(right, **settings)
+    with pytest.raises(ConfigurationError, match="metric must be a function"):
+        kind("accuracy")
+    with pytest.raises(ConfigurationError, match="concurrency must be a whole number"):
+        run(optimized(kind, World(), concurrency=0))
+
+
+# ── proposals ────────────────────────────────────────────────────────────────────────────────────────────────────────
+@proposing
+def test_proposals_that_cannot_be_read_end_the_run_early_with_the_last_reply(kind):
+    world = World(1, nonsense=True)
+    with pytest.raises(OptimizerError, match=r"(?s)5 proposals in a row failed.*mumble \d+ mumble"):
+        run(optimized(kind, world, program=three))
+    assert world.proposals <= 2 * (5 + 4)  # each is repaired once; four may be under way
+    assert dn.last_run().status == "failed"
+
+
+@proposing
+def test_a_model_for_proposals_that_is_down_ends_the_run_early(kind):
+    world = World(down=True)
+    with pytest.raises(OptimizerError, match="5 proposals in a row failed.*nobody is there"):
+        run(optimized(kind, world, program=three))
+    assert world.proposals <= 5 + 4
+
+
+@proposing
+def test_patience_is_how_many_proposals_may_fail(kind):
+    world = World(1, nonsense=True)
+    many = {"breadth": 12} if kind is dn.COPRO else {}
+    with pytest.raises(OptimizerError, match="2 proposals in a row failed"):
+        run(optimized(kind, world, program=three, patience=2, concurrency=1, **many))
+    assert world.proposals < 2 * 12  # each is repaired once; COPRO asks for 33
+
+
+@proposing
+def test_proposals_are_the_prompt_models_and_rollouts_the_programs(kind):
+    program, prompts = World(), World(1)
+    done = run(optimized(kind, program, prompt_lm=prompts.lm))
+    assert (program.proposals, prompts.programs) == (0, 0)
+    assert prompts.proposals == len(events(done, ProposalEnded))
+    assert program.programs == len(events(done, RolloutEnded))
+
+
+# ── going on with a run ──────────────────────────────────────────────────────────────────────────────────────────────
+async def gone_on(kind, path, world, *, program=one, train=TRAIN, val=VAL, test=None, metric=right, **settings):
+    handle = small(kind, metric, **settings).resume(path, program(world), train, val, test=test)
+    await handle
+    flush_journals()  # before a test cuts the file
+    return handle
+
+
+def cut_points(kind, program, chance, budget=None, count=20):
+    """A straight run, and what comes of going on with its file cut after k lines, or in the middle of the next."""
+    world = World(5)
+    straight = run(optimized(kind, world, program=program, test=TEST, budget=budget))
+    text = lines(straight)
+    wanted, path = outcome(straight), Path(straight.path)
+    for i in range(count):
+        k = 1 + (len(text) - 1) * i // (count - 1)
+        torn = text[k][: chance.randrange(1, len(text[k]))] if k < len(text) and i % 2 else b""
+        path.write_bytes(b"".join(text[:k]) + torn)
+        kept = journaled(path)
+        again = World(i)
+        found = run(gone_on(kind, path, again, program=program, test=TEST, budget=budget))
+        yield k, wanted, outcome(found), sorted([*again.asked, *kept]), sorted(world.asked)
+
+
+@every
+@programs
+def test_a_resumed_run_ends_as_the_straight_one_and_asks_only_what_is_missing(kind, program):
+    points = 20 if program is one else 8
+    for k, wanted, found, asked, straight in cut_points(kind, program, random.Random(1), count=points):
+        assert found == wanted, k
+        assert asked == straight, k
+
+
+@every
+@pytest.mark.parametrize("limits", [{"metric_calls": 28}, {"calls": 90}], ids=["metric calls", "calls"])
+def test_a_resumed_run_ends_where_the_budget_of_the_straight_one_did(kind, limits):
+    budget = dn.Budget(**limits)
+    for k, wanted, found, asked, straight in cut_points(kind, three, random.Random(2), budget, count=8):
+        assert found == wanted, k
+        assert asked == straight, k
+
+
+@every
+def test_a_run_that_is_resumed_twice_ends_as_the_straight_one(kind):
+    budget = dn.Budget(calls=60)
+    world = World(5)
+    straight = run(optimized(kind, world, program=three, budget=budget))
+    text, path, wanted, chance = lines(straight), Path(straight.path), outcome(straight), random.Random(3)
+    for k in range(2, len(text), max(1, len(text) // 8)):
+        path.write_bytes(b"".join(text[:k]))
+        first = run(gone_on(kind, path, World(1), program=three, budget=budget))
+        later_text = lines(first)
+        path.write_bytes(b"".join(later_text[: chance.randint(k, len(later_text))]))
+        kept, again = journaled(path), World(2)
+        second = run(gone_on(kind, path, again, program=three, budget=budget))
+        assert outcome(second) == wanted, k
+        assert sorted([*again.asked, *kept]) == sorted(world.asked), k
+
+
+@every
+def test_a_larger_budget_lets_a_spent_run_go_on_to_its_end(kind):
+    straight = run(optimized(kind, World(), program=three))
+    spent_run = run(optimized(kind, World(1), program=three, budget=dn.Budget(calls=40)))
+    world = World(2)
+    found = run(gone_on(kind, spent_run.path, world, program=three))
+    assert outcome(found) == outcome(straight)
+    assert found.id == spent_run.id
+
+
+@every
+def test_a_finished_run_is_read_back_without_a_call(kind):
+    straight = run(optimized(kind, World()))
+    world = World()
+    found = run(gone_on(kind, straight.id, world))
+    assert world.asked == []
+    assert outcome(found) == outcome(straight)
+
+
+@every
+def test_a_search_inside_the_program_is_gone_on_with(kind):
+    def refine(world):
+        inner = dn.Predict("question -> answer", lm=world.lm)
+        return dn.Refine(inner, lambda row, p: float(p.answer != "wrong"), n=2, advisor_lm=Advises().lm)
+
+    class Advises:
+        def __init__(self):
+            self.lm = dn.FunctionLM(lambda request: "[[ ## hint ## ]]\nTry more steps.\n[[ ## completed ## ]]")
+
+    straight = run(optimized(kind, World(1), program=refine))
+    text, path, wanted = lines(straight), Path(straight.path), outcome(straight)
+    for k in range(2, len(text), max(1, len(text) // 6)):
+        path.write_bytes(b"".join(text[:k]))
+        assert outcome(run(gone_on(kind, path, World(k), program=refine))) == wanted, k
+
+
+@every
+def test_what_differs_is_named_when_a_run_cannot_be_gone_on_with(kind):
+    done = run(optimized(kind, World(), test=TEST))
+    before = lines(done)
+
+    def changed(world):
+        return dn.Predict("question -> answer", lm=world.lm, instruction="Answer otherwise.")
+
+    def named(world):
+        world.lm.name = "another"
+        return one(world)
+
+    settings = {dn.COPRO: {"depth": 3}, dn.MIPROv2: {"num_trials": 6}, dn.GEPA: {"max_steps": 7}}
+    own = settings.get(kind, {"max_rounds": 3})
+    (name,) = own
+    for more, says in (
+        ({"program": changed}, "program"),
+        ({"program": named}, "models"),
+        ({"train": TRAIN[:5]}, "train"),
+        ({"val": VAL[:5]}, "val"),
+        ({"val": [*VAL[:-1], {"question": "16", "answer": "?"}]}, "val"),
+        ({"test": None}, "test"),
+        ({"metric": later}, r"metric \('right' then, 'later' now\)"),
+        ({"seed": 1}, r"seed \(0 then, 1 now\)"),
+        ({"failure_score": 0.5}, "failure_score"),
+        ({"prompt_lm": dn.FunctionLM(str, name="writer")}, r"prompt_lm \(None then, 'writer' now\)"),
+        (own, name),
+    ):
+        with pytest.raises(ConfigurationError, match=f"cannot be gone on with, since these differ: {says}"):
+            run(gone_on(kind, done.path, World(), **{"test": TEST, **more}))
+    other = dn.COPRO if kind is not dn.COPRO else dn.MIPROv2
+    with pytest.raises(JournalError, match=f"only '{other.kind}' can go on with it"):
+        run(gone_on(other, done.path, World(), test=TEST))
+    assert lines(done) == before
+
+
+KILLED = """
+import asyncio, sys
+import dspynb as dn
+from tests.optimizers.worlds import SMALL, World, optimized, three
+dn.configure(runs_dir=sys.argv[1], cache=False, view="off")
+kind = next(kind for kind in SMALL if kind.__name__ == sys.argv[2])
+asyncio.run(optimized(kind, World(int(sys.argv[3])), program=three))
+"""
+
+
+@pytest.mark.slow
+@every
+def test_a_run_that_is_killed_ends_as_the_straight_one(kind, tmp_path):
+    world = World()
+    straight = run(optimized(kind, world, program=three))
+    wanted, size = outcome(straight), sum(map(len, lines(straight)))
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    for i in range(3):
+        folder = tmp_path / str(i)
+        with subprocess.Popen([sys.executable, "-c", KILLED, str(folder), kind.__name__, str(i)], env=env) as process:
+            while process.poll() is None and sum(p.stat().st_size for p in folder.glob("*.jsonl")) < size * (i + 1) / 5:
+                time.sleep(0.001)
+            process.send_signal(signal.SIGKILL)
+        (path,) = folder.glob("*.jsonl")
+        kept, again = journaled(path), World(i)
+        assert outcome(run(gone_on(kind, path, again, program=three))) == wanted
+        assert sorted([*again.asked, *kept]) == sorted(world.asked)

@@ -1,0 +1,268 @@
+"""Demos: which traces and labels become demos, from whom, and in which order."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import pytest
+
+import dspynb as dn
+from dspynb.errors import ConfigurationError, InputError
+from dspynb.events import CandidateProposed, CandidateScored, RolloutEnded
+from dspynb.optimizers.demos import labeled
+from tests.helpers import chat, field
+from tests.optimizers.worlds import TRAIN, VAL, World, events, one, right, rows, small, three
+
+run = asyncio.run
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def doubling(but=(), asked=None):
+    """A model that doubles, but not these; ``asked`` gets question and number of demos."""
+
+    def answer(request):
+        question = field(request, "question")
+        if asked is not None:
+            asked.append((question, (len(request.messages) - 2) // 2))
+        return chat(answer="wrong" if question in but else str(2 * int(question)))
+
+    return dn.FunctionLM(answer)
+
+
+def learned(program, train=TRAIN, val=None, kind=dn.BootstrapFewShot, metric=right, **settings):
+    return run(small(kind, metric, **settings).compile(program, train, val))
+
+
+def questions(predictor):
+    return [demo["question"] for demo in predictor.demos]
+
+
+def test_traces_that_the_metric_accepts_come_first_in_the_rows_order_then_labels():
+    program = dn.Predict("question -> answer", lm=doubling(but={"0", "2"}))
+    better = learned(program, max_bootstrapped_demos=2, max_labeled_demos=4, max_rounds=1)
+    assert questions(better)[:2] == ["1", "3"]
+    assert len(better.demos) == 4
+    assert len(set(questions(better))) == 4
+    assert all(demo["answer"] == str(2 * int(demo["question"])) for demo in better.demos)
+
+
+def test_no_more_rows_are_tried_than_one_after_the_other():
+    asked = []
+    program = dn.Predict("question -> answer", lm=doubling(but={"1"}, asked=asked))
+    learned(program, max_bootstrapped_demos=2, max_labeled_demos=0, max_rounds=1, concurrency=32)
+    assert [question for question, _ in asked] == ["0", "1", "2"]
+
+
+def test_a_row_is_tried_again_only_where_it_was_not_accepted():
+    asked = []
+    program = dn.Predict("question -> answer", lm=doubling(but={"0"}, asked=asked))
+    learned(program, TRAIN[:2], max_bootstrapped_demos=2, max_labeled_demos=0, max_rounds=3)
+    assert sorted(question for question, _ in asked) == ["0", "0", "0", "1"]
+
+
+def test_a_threshold_decides_what_is_accepted():
+    def half(row, prediction):
+        return 0.5
+
+    program = dn.Predict("question -> answer", lm=doubling())
+    for threshold, traces in ((None, 2), (0.5, 2), (0.6, 0)):
+        done = small(dn.BootstrapFewShot, half, max_labeled_demos=0, metric_threshold=threshold)
+        assert len(run(done.compile(program, TRAIN)).demos) == traces
+    assert learned(program, max_labeled_demos=0, metric=lambda row, prediction: 0.0).demos == []
+
+
+def test_the_row_that_is_tried_is_not_among_the_demos_it_is_shown():
+    seen = []
+
+    def answer(request):
+        shown = [m["content"] for m in request.messages[1:-1] if m["role"] == "user"]
+        question = field(request, "question")
+        seen.append(any(f"]]\n{question}\n" in text for text in shown))
+        return chat(answer=str(2 * int(question)))
+
+    learned(dn.Predict("question -> answer", lm=dn.FunctionLM(answer)), max_labeled_demos=16)
+    assert seen == [False, False]
+
+
+def test_a_teacher_with_a_model_of_its_own_makes_the_traces_and_the_program_is_judged():
+    asked = []
+    program = dn.Predict("question -> answer", lm=doubling(but=set("0123456789")))
+    teacher = dn.Predict("question -> answer", lm=doubling(asked=asked))
+    handle = {}
+
+    async def main():
+        handle["run"] = small(dn.BootstrapFewShot, max_labeled_demos=0, teacher=teacher).start(program, TRAIN, VAL)
+        return await handle["run"]
+
+    run(main())
+    assert [question for question, _ in asked] == ["0", "1"]
+    made = events(handle["run"], CandidateProposed)[-1]
+    assert [demo["answer"] for demo in made.parts["self"]["demos"]] == ["0", "2"]
+    assert {e.split for e in events(handle["run"], RolloutEnded) if e.candidate.startswith("teacher ")} == {"train"}
+
+
+def test_a_run_with_a_teacher_is_gone_on_with_and_refused_with_another():
+    def start(teacher):
+        return small(dn.BootstrapFewShot, max_labeled_demos=0, teacher=teacher)
+
+    def program(instruction=None):
+        return dn.Predict("question -> answer", lm=doubling(), instruction=instruction)
+
+    async def main():
+        handle = start(program("Teach.")).start(program(), TRAIN)
+        first = await handle
+        asked = []
+        taught = dn.Predict("question -> answer", lm=doubling(asked=asked), instruction="Teach.")
+        second = await start(taught).resume(handle.id, program(), TRAIN)
+        assert second.demos == first.demos
+        assert len(second.demos) == 2
+        assert asked == []
+        with pytest.raises(ConfigurationError, match="these differ: teacher"):
+            start(program("Teach otherwise.")).resume(handle.id, program(), TRAIN)
+
+    run(main())
+
+
+def test_a_model_for_the_teacher_alone_leaves_the_program_its_own():
+    strong, weak = [], []
+    program = dn.Predict("question -> answer")
+    with dn.context(lm=doubling(but=set("0123456789"), asked=weak)):
+        better = learned(program, max_labeled_demos=0, teacher_lm=doubling(asked=strong))
+    assert questions(better) == ["0", "1"]
+    assert weak == []
+    assert better.lm is None
+
+
+def test_a_teacher_of_another_structure_is_refused():
+    with pytest.raises(InputError, match=r"teacher has the predictors plan, steps\[0\], answer; the program self"):
+        learned(one(World()), teacher=three(World()))
+    with pytest.raises(ConfigurationError, match="teacher must be a program, got str"):
+        dn.BootstrapFewShot(right, teacher="gpt")
+
+
+def test_every_predictor_gets_the_demos_of_its_own_calls():
+    better = learned(three(World()), max_rounds=4)
+    for path, predictor in better.named_predictors():
+        names = {*predictor.signature.input_fields, *predictor.signature.output_fields}
+        assert all(set(demo) <= names for demo in predictor.demos), path
+    assert better.plan.demos
+
+
+def test_of_calls_side_by_side_the_demo_does_not_depend_on_which_ended_first():
+    class Many(dn.Module):
+        def __init__(self, lm):
+            self.ask = dn.Predict("question -> answer", lm=lm)
+
+        async def forward(self, question):
+            asked = [self.ask(question=str(int(question) + i)) for i in (0, 100, 200)]
+            return (await asyncio.gather(*asked))[0]
+
+    class Late:
+        def __init__(self, order):
+            self.order = order
+
+        async def __call__(self, request):
+            question = field(request, "question")
+            await asyncio.sleep(0.004 * (int(question) // 100 * self.order % 3))
+            return chat(answer=str(2 * int(question)))
+
+    found = [learned(Many(dn.FunctionLM(Late(order))), max_labeled_demos=0).ask.demos for order in (1, 2)]
+    assert found[0] == found[1]
+    assert len(found[0]) == 2
+
+
+class Look(dn.Signature):
+    """Say what is in the image."""
+
+    image: dn.Image = dn.Input()
+    answer: str = dn.Output()
+
+
+def test_demos_with_images_have_them_whole_also_in_a_run_that_is_gone_on_with():
+    pixel = dn.Image(base64.b64decode(PIXEL))
+    train = [{"image": pixel, "answer": str(i)} for i in (4, 4, 7)]
+    program = dn.Predict(Look, lm=dn.FunctionLM(lambda request: chat(answer="4")))
+
+    async def main():
+        handle = small(dn.BootstrapFewShot).start(program, train)
+        first = await handle
+        second = await small(dn.BootstrapFewShot).resume(handle.id, program, train)
+        return first, second
+
+    first, second = run(main())
+    assert [demo["answer"] for demo in first.demos] == ["4", "4", "7"]
+    assert all(isinstance(demo["image"], dn.Image) for demo in first.demos)
+    assert first.dump_state() == second.dump_state()
+
+
+def test_labels_of_another_type_than_the_field_are_left_out():
+    predictor = dn.Predict("question -> answer: int", lm=dn.FunctionLM(lambda request: chat(answer="1")))
+    train = [{"question": "a", "answer": "none"}, {"question": "b", "answer": 2}]
+    better = learned(predictor, train, metric=lambda row, prediction: 0.0)
+    assert better.demos == [{"question": "b", "answer": 2}]
+
+
+def test_labels_are_rows_with_all_outputs_and_an_input():
+    predictor = dn.Predict("question, context -> answer")
+    given = [{"question": "1", "answer": "2"}, {"question": "1"}, {"answer": "2"}, {"question": "1", "answer": None}]
+
+    class First:
+        def sample(self, rows, most):
+            return rows[:most]
+
+    found = labeled(predictor, [dn.Example(row) for row in given], 9, First())
+    assert found == [{"question": "1", "answer": "2"}]
+
+
+def test_without_validation_rows_nothing_is_evaluated_and_the_demos_are_the_result():
+    handle = {}
+
+    async def main():
+        handle["run"] = small(dn.BootstrapFewShot).start(dn.Predict("question -> answer", lm=doubling()), TRAIN)
+        return await handle["run"]
+
+    assert run(main()).demos
+    assert events(handle["run"], CandidateScored) == []
+
+
+def test_random_search_tries_no_demos_labels_and_sets_of_several_sizes():
+    handle = {}
+
+    async def main():
+        search = small(dn.BootstrapRandomSearch, num_candidates=4, max_bootstrapped_demos=3)
+        handle["run"] = search.start(dn.Predict("question -> answer", lm=doubling()), TRAIN, VAL)
+        return await handle["run"]
+
+    run(main())
+    origins = [e.origin for e in events(handle["run"], CandidateProposed)]
+    assert origins[:3] == ["start", "labels", "unshuffled"]
+    assert origins[3:] == [f"set {i}" for i in range(4)]
+
+
+def test_sets_share_the_teachers_rollouts():
+    asked = []
+    learned(
+        dn.Predict("question -> answer", lm=doubling(asked=asked)),
+        kind=dn.BootstrapRandomSearch,
+        num_candidates=6,
+        val=rows(50, 52),
+        max_labeled_demos=0,
+    )
+    tried = [question for question, _ in asked if int(question) < 10]
+    assert len(tried) == len(set(tried)) <= 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"max_bootstrapped_demos": 0}, "max_bootstrapped_demos must be a whole number of at least 1"),
+        ({"max_labeled_demos": -1}, "max_labeled_demos must be a whole number of at least 0"),
+        ({"max_rounds": 1.5}, "max_rounds must be a whole number"),
+        ({"metric_threshold": "high"}, "metric_threshold must be a finite number, got 'high'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, says):
+    for kind in (dn.BootstrapFewShot, dn.BootstrapRandomSearch):
+        with pytest.raises(ConfigurationError, match=says):
+            kind(right, **settings)

@@ -1,0 +1,272 @@
+"""The engine: candidates, the score matrix, evaluations and proposals, told in the order of asking."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+
+import dspynb as dn
+from dspynb.errors import BudgetExhausted, OptimizerError
+from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, RolloutEnded
+from dspynb.optimizers import Candidate
+from dspynb.scope import Part
+from tests.helpers import chat
+from tests.optimizers.worlds import TRAIN, VAL, World, events, one, right, rows, three
+
+
+class Plan(dn.Optimizer):
+    """An optimizer whose search is a function."""
+
+    kind = "plan"
+
+    def __init__(self, search, metric=right, **common):
+        super().__init__(metric, **common)
+        self._search = search
+
+    async def search(self, engine):
+        await self._search(engine)
+
+
+def planned(search, world=None, *, program=one, val=VAL, test=None, metric=right, **common):
+    """The run of such an optimizer."""
+    world = world or World(1)
+
+    async def main():
+        handle = Plan(search, metric, **{"concurrency": 4, **common}).start(program(world), TRAIN, val, test=test)
+        await handle
+        return handle
+
+    return asyncio.run(main())
+
+
+def instructed(engine, text, **told):
+    """A candidate with an instruction."""
+    return engine.candidate({engine.paths[0]: Part(instruction=text)}, origin="test", **told)
+
+
+def test_candidates_of_equal_content_are_one():
+    async def search(engine):
+        first, second = instructed(engine, "Do."), instructed(engine, "Do.", step=3)
+        assert first is second
+        assert first.step == 0
+        own = engine.program.signature.instruction
+        assert instructed(engine, own) is engine.start
+        assert engine.candidate({"self": Part(demos=())}, origin="test") is engine.start
+
+    run = planned(search)
+    assert len(events(run, CandidateProposed)) == 2
+
+
+def test_ids_are_of_the_content_and_the_same_everywhere():
+    program = dn.Predict("question -> answer")
+    one_way = Candidate.of({"self": Part(demos=({"question": "1", "answer": "2"},))}, program)
+    other = Candidate.of({"self": Part(demos=({"answer": "2", "question": "1"},))}, program)
+    assert one_way.id == other.id
+    assert Candidate().id == "e3b0c44298fc"
+    assert one_way.id != Candidate.of({"self": Part(instruction="x")}, program).id
+
+
+def test_rollouts_are_made_once_and_in_the_order_of_asking():
+    async def search(engine):
+        made = instructed(engine, "steps")
+        few = engine.evaluate(made, [2, 0])
+        all_of_them = engine.evaluate(made)
+        assert list((await few).rows) == [2, 0]
+        assert list((await all_of_them).rows) == list(range(7))
+        assert (await engine.evaluate(made, [2, 2])).mean == engine.scores(made)[2]
+
+    run = planned(search, budget=dn.Budget(metric_calls=7))
+    assert run.status == "finished"
+    assert [e.row for e in events(planned(search, World(), concurrency=1), RolloutEnded)][:2] == [2, 0]
+    assert len(events(run, RolloutEnded)) == 7
+
+
+def test_a_batch_that_does_not_fit_is_refused_whole_and_what_was_asked_for_before_is_told():
+    async def search(engine):
+        first = engine.evaluate(instructed(engine, "steps"))
+        second = engine.evaluate(instructed(engine, "careful"))
+        with pytest.raises(BudgetExhausted, match="13 metric calls is spent"):
+            await second
+        assert not first.cancelled()
+        third = engine.evaluate(instructed(engine, "short"), [0])
+        with pytest.raises(BudgetExhausted):
+            await third
+        await second
+
+    run = planned(search, budget=dn.Budget(metric_calls=13))
+    assert run.status == "exhausted"
+    assert [(e.rows, e.full) for e in events(run, CandidateScored)] == [(7, True)]
+    assert len(events(run, RolloutEnded)) == 7
+
+
+def test_the_best_is_of_those_that_were_told_and_the_first_of_equals():
+    async def search(engine):
+        made = [instructed(engine, f"{'x' * i}") for i in range(4)]
+        tasks = [engine.evaluate(c) for c in made]
+        assert engine.best is engine.start
+        for candidate, task in zip(made, tasks, strict=True):
+            await task
+            assert engine.mean(candidate) == 1.0
+            assert engine.best is made[0]
+
+    run = planned(search, metric=lambda row, prediction: 1.0)
+    assert {e.best for e in events(run, CandidateScored)} == {events(run, CandidateScored)[0].candidate}
+
+
+def test_evaluations_are_told_in_the_order_of_asking_whatever_the_latencies():
+    told = []
+    for latency in (None, 1, 2, 3):
+
+        async def search(engine):
+            made = [instructed(engine, text) for text in ("steps", "short", "check", "units")]
+            tasks = [engine.evaluate(c, step=i) for i, c in enumerate(made)]
+            await tasks[-1]
+            assert all(task.done() for task in tasks)
+
+        run = planned(search, World(latency))
+        told.append([(e.step, e.score, e.best) for e in events(run, CandidateScored)])
+    assert all(one_run == told[0] for one_run in told)
+    assert [step for step, *_ in told[0]] == [0, 1, 2, 3]
+
+
+def test_the_front_has_every_candidate_that_is_best_on_a_row():
+    def fits(row, prediction):
+        return float(row.question == "10") if "wrong" in prediction.answer else float(row.question != "10")
+
+    async def search(engine):
+        start = engine.start
+        await engine.evaluate(start)
+        always = instructed(engine, "steps careful short check units and more")
+        assert engine.front() == {row: [start] for row in range(7)}
+        await engine.evaluate(always, [0, 1])
+        front = engine.front()
+        for row in (0, 1):
+            scores = {c: engine.scores(c)[row] for c in (start, always)}
+            assert front[row] == [c for c in (start, always) if scores[c] == max(scores.values())]
+        assert front[2] == [start]
+        assert engine.front("train") == {}
+
+    planned(search, metric=fits)
+
+
+def test_a_program_that_fails_on_all_rows_is_told_of_but_a_few_rows_or_test_rows_are_no_reason():
+    bad = [{"question": "bad", "answer": str(i)} for i in range(3)]
+
+    async def search(engine):
+        assert (await engine.evaluate(engine.start, [0, 1, 2])).mean == 0
+        await engine.evaluate(engine.start)
+
+    assert planned(search, val=[*bad, *VAL]).status == "finished"
+    assert planned(search, val=[*bad, *VAL], test=[{"question": "bad", "answer": "9"}]).status == "finished"
+    with pytest.raises(OptimizerError, match=r"fails on all 3 rows as it is.*the provider fell over"):
+        planned(search, val=bad)
+
+
+def test_a_proposal_that_fails_is_none_and_success_begins_the_count_anew():
+    found = []
+
+    class Numbers:
+        def __init__(self):
+            self.at = 0
+
+        def __call__(self, request):
+            self.at += 1
+            return chat(said="7") if self.at in (5, 12) else "nothing"
+
+    predict = dn.Predict("ask -> said: int", lm=dn.FunctionLM(Numbers()))
+
+    async def some_fail(engine):
+        for i in range(30):
+            proposed = await engine.propose(f"p{i}", predict, {"ask": str(i)})
+            found.append(None if proposed is None else proposed["said"])
+
+    with pytest.raises(OptimizerError, match=r"3 proposals in a row failed.*'nothing'"):
+        planned(some_fail, patience=3)
+    run = dn.last_run()
+    ended = events(run, ProposalEnded)
+    assert [e.outputs is not None for e in ended] == [False, False, True, False, False, False]
+    assert found == [None, None, 7, None, None]
+
+
+def test_proposals_see_neither_the_candidate_nor_hints():
+    asked = []
+
+    def answer(request):
+        asked.append(str(request.messages))
+        return chat(said="fine")
+
+    async def search(engine):
+        with dn.hints("A hint that must not be seen."):
+            await engine.propose("p", dn.Predict("ask -> said", lm=dn.FunctionLM(answer)), {"ask": "1"})
+
+    planned(search)
+    assert len(asked) == 1
+    assert "must not be seen" not in asked[0]
+
+
+def test_a_proposal_that_was_cancelled_from_inside_is_a_failed_one():
+    async def gone(request):
+        raise asyncio.CancelledError
+
+    async def search(engine):
+        assert await engine.propose("p", dn.Predict("ask -> said", lm=dn.FunctionLM(gone)), {"ask": "1"}) is None
+        await engine.evaluate(engine.start)
+
+    assert planned(search).status == "finished"
+
+
+def test_nothing_that_fails_is_left_unheard():
+    heard = []
+
+    async def search(engine):
+        engine.evaluate(instructed(engine, "steps"))
+        engine.propose("p", dn.Predict("ask -> said: int", lm=dn.FunctionLM(lambda r: "no")), {"ask": "1"})
+        engine.rollout(engine.start, 0)
+        raise ValueError("the search is broken")
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: heard.append(context["message"]))
+        with pytest.raises(ValueError, match="broken"):
+            await Plan(search, budget=dn.Budget(metric_calls=7), patience=1).compile(one(World(1)), TRAIN, VAL)
+        gc.collect()
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+    assert heard == []
+
+
+def test_what_was_held_back_for_test_rows_is_given_back_when_the_search_fails():
+    async def search(engine):
+        raise ValueError("the search is broken")
+
+    async def main():
+        with dn.Budget(metric_calls=100, calls=100) as meter, pytest.raises(ValueError, match="broken"):
+            await Plan(search).compile(one(World()), TRAIN, VAL, test=rows(30, 33))
+        assert meter.left == {"calls": 100, "metric_calls": 100}
+
+    asyncio.run(main())
+
+
+def test_random_generators_are_of_the_seed_and_the_purpose_alone():
+    found = {}
+
+    async def search(engine):
+        found[engine.seed] = [engine.random("a", 1).random(), engine.random("a", 2).random()]
+        assert engine.random("a", 1).random() == found[engine.seed][0]
+
+    for seed in (0, 0, 1):
+        planned(search, seed=seed)
+    assert len({*found[0], *found[1]}) == 4
+
+
+def test_a_candidate_is_applied_to_a_copy_and_only_where_it_says_something():
+    program = three(World())
+    parts = {"steps[0]": Part(instruction="Think.", demos=({"question": "1", "plan": "p", "draft": "d"},))}
+    new = Candidate.of(parts, program).applied(program)
+    assert new.steps[0].instruction == "Think."
+    assert new.steps[0].demos == [{"question": "1", "plan": "p", "draft": "d"}]
+    assert (new.plan.instruction, new.plan.demos) == (None, [])
+    assert (program.steps[0].instruction, program.steps[0].demos) == (None, [])

@@ -1,0 +1,222 @@
+"""GEPA: the published loop step by step, and what is added to it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+
+import pytest
+
+import dspynb as dn
+from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded
+from dspynb.optimizers import GEPA
+from dspynb.optimizers.candidate import Candidate
+from dspynb.optimizers.pareto import front, pareto_choice
+from dspynb.scope import Part
+from tests.helpers import chat, field, prompt
+
+RULES = 4
+
+
+def answer(request):
+    """Right where the instruction states the rule that a question needs: its number modulo 4."""
+    number = int(field(request, "question"))
+    stated = re.findall(r"rule (\d)", request.messages[0]["content"])
+    return chat(answer="right" if str(number % RULES) in stated else "wrong")
+
+
+def metric(row, prediction):
+    right = prediction.answer == "right"
+    return dn.Score(float(right), "Good." if right else f"Follow rule {int(row.question) % RULES}.")
+
+
+def reflecting(request):
+    """Adds the first rule that feedback names to what the instruction states."""
+    given = prompt(request)
+    current = re.findall(r"rule (\d)", given.split("[[ ## examples ## ]]")[-2].split("current_instruction")[-1])
+    named = re.findall(r"Follow rule (\d)", given)
+    rules = dict.fromkeys([*current, *named[:1]])
+    return chat(new_instruction=" ".join(["Answer.", *(f"rule {rule}" for rule in rules)]))
+
+
+def rows(first, last):
+    return [{"question": str(i), "answer": ""} for i in range(first, last)]
+
+
+def program():
+    return dn.Predict("question -> answer", lm=dn.FunctionLM(answer))
+
+
+def run_of(optimizer, train=None, val=None):
+    async def main():
+        run = optimizer.start(program(), train or rows(0, 12), val or rows(20, 28))
+        await run
+        return run
+
+    return asyncio.run(main())
+
+
+def plain(**settings):
+    """The algorithm of the paper, without what is added."""
+    return GEPA(
+        metric,
+        in_flight=1,
+        confirm=0,
+        racing=False,
+        prompt_lm=dn.FunctionLM(reflecting),
+        budget=dn.Budget(metric_calls=100),
+        **settings,
+    )
+
+
+def told(run):
+    """The run in the words of algorithm 1."""
+    lines, names = [], {}
+    for event in run._events:
+        match event:
+            case CandidateProposed():
+                names[event.id] = f"c{len(names)}"
+                lines.append(f"{names[event.id]} from {','.join(names[p] for p in event.parents) or 'nothing'}")
+            case CandidateScored():
+                on = "D_pareto" if event.split == "val" else f"minibatch of {event.rows}"
+                lines.append(f"{names[event.candidate]} on {on}: {event.score * event.rows:g} of {event.rows}")
+            case ProposalEnded():
+                lines.append("reflect")
+    return lines
+
+
+def test_without_what_is_added_it_follows_the_published_algorithm_step_by_step():
+    run = run_of(plain())
+    lines = told(run)
+    assert lines[:2] == ["c0 from nothing", "c0 on D_pareto: 0 of 8"]  # evaluate the start on all of D_pareto
+    # then, while there is budget: a parent runs on a minibatch, reflection, the child runs on the same minibatch, and
+    # only one that is better there runs on D_pareto
+    steps, left = [], lines[2:]
+    while left:
+        parent, after = left[0].split(" on ")[0], left[1:]
+        assert "minibatch of 3" in left[0]
+        if not after or after[0] != "reflect":  # nothing to learn: all rows are right
+            assert left[0].endswith("3 of 3")
+            left = after
+            continue
+        child = after[1].split(" from ")[0]
+        if " from " not in after[1]:  # a text that is known
+            left = after[1:]
+            continue
+        assert after[1] == f"{child} from {parent}"
+        assert after[2].startswith(f"{child} on minibatch of 3")
+        before, now = (float(text.split(": ")[1].split(" ")[0]) for text in (left[0], after[2]))
+        accepted = len(after) > 3 and after[3].startswith(f"{child} on D_pareto")
+        assert accepted == (now > before)
+        steps.append(child)
+        left = after[4:] if accepted else after[3:]
+    assert len(steps) >= 3
+    assert run.candidates.score.max() >= 0.75
+
+
+def test_reflection_sees_inputs_answers_and_feedback_of_the_minibatch():
+    seen = []
+
+    def spying(request):
+        seen.append(prompt(request))
+        return reflecting(request)
+
+    optimizer = plain()
+    optimizer._reflection.predict.lm = dn.FunctionLM(spying)
+    run_of(optimizer)
+    assert "question: " in seen[0]
+    assert "Answered: answer: wrong" in seen[0]
+    assert seen[0].count("Feedback: Follow rule") == 3
+
+
+def test_a_metric_that_names_the_predictor_is_asked_for_its_feedback():
+    asked = []
+
+    def for_predictor(row, prediction, predictor=None):
+        asked.append(predictor)
+        return dn.Score(metric(row, prediction).value, f"Follow rule {int(row.question) % RULES}, {predictor}.")
+
+    seen = []
+
+    def spying(request):
+        seen.append(prompt(request))
+        return reflecting(request)
+
+    run_of(GEPA(for_predictor, prompt_lm=dn.FunctionLM(spying), budget=dn.Budget(metric_calls=60)))
+    assert "self" in asked
+    assert re.search(r"Follow rule \d, self\.", seen[0])
+
+
+def test_a_metric_without_feedback_works():
+    def bare(row, prediction):
+        return prediction.answer == "right"
+
+    seen = []
+
+    def spying(request):
+        seen.append(prompt(request))
+        return chat(new_instruction=f"Answer. rule {len(seen) % RULES}")
+
+    run = run_of(GEPA(bare, prompt_lm=dn.FunctionLM(spying), budget=dn.Budget(metric_calls=80)))
+    assert "This got a score of 0." in seen[0]
+    assert run.candidates.score.max() > 0
+
+
+def test_it_never_makes_a_rollout_above_the_budget_and_ends_by_itself():
+    for limit in range(14, 60, 5):
+        run = run_of(GEPA(metric, prompt_lm=dn.FunctionLM(reflecting), budget=dn.Budget(metric_calls=limit)))
+        assert len(run.rollouts) <= limit
+        assert run.status in ("finished", "exhausted")
+
+
+def test_a_reflection_that_repeats_the_parent_is_no_child():
+    def same(request):
+        return chat(new_instruction="Given the fields `question`, produce the fields `answer`.")
+
+    run = run_of(GEPA(metric, prompt_lm=dn.FunctionLM(same), budget=dn.Budget(metric_calls=60)))
+    assert len(run.candidates) == 1
+    assert "was better than the program as it is" in run.summary
+
+
+def test_reflections_that_cannot_be_read_end_the_run():
+    with pytest.raises(dn.OptimizerError, match="5 proposals in a row failed"):
+        run_of(GEPA(metric, prompt_lm=dn.FunctionLM(lambda request: "nonsense"), budget=dn.Budget(metric_calls=200)))
+
+
+def test_the_winner_is_the_same_with_several_steps_in_flight_whatever_the_latencies():
+    found = set()
+    for seed in range(3):
+        chance = random.Random(seed)
+
+        async def slowly(request, chance=chance):
+            await asyncio.sleep(chance.random() * 0.004)
+            return answer(request)
+
+        async def main(slowly=slowly):
+            task = dn.Predict("question -> answer", lm=dn.FunctionLM(slowly))
+            optimizer = GEPA(metric, prompt_lm=dn.FunctionLM(reflecting), budget=dn.Budget(metric_calls=90))
+            run = optimizer.start(task, rows(0, 12), rows(20, 28))
+            await run
+            return run
+
+        table = asyncio.run(main()).candidates
+        found.add(tuple(zip(table.id, table.score, table.n, strict=True)))
+    assert len(found) == 1
+
+
+def candidates(n):
+    return [Candidate({"self": Part(str(i))}) for i in range(n)]
+
+
+def test_the_front_leaves_out_what_another_is_as_good_as_wherever_it_is_best():
+    a, b, c = candidates(3)
+    scores = {a: {0: 1.0, 1: 0.0, 2: 1.0}, b: {0: 1.0, 1: 0.0, 2: 0.0}, c: {0: 0.0, 1: 1.0, 2: 0.0}}
+    assert front(scores) == {a: 2, c: 1}
+
+
+def test_a_parent_is_as_likely_as_the_rows_on_which_it_is_best():
+    a, b = candidates(2)
+    scores = {a: dict.fromkeys(range(3), 1.0) | {3: 0.0}, b: dict.fromkeys(range(3), 0.0) | {3: 1.0}}
+    drawn = [pareto_choice(scores, random.Random(seed)) for seed in range(400)]
+    assert 0.65 < drawn.count(a) / 400 < 0.85

@@ -1,0 +1,116 @@
+"""MIPROv2: demo sets, grounded instructions, and a search over both."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import dspynb as dn
+from dspynb.errors import ConfigurationError
+from dspynb.events import CandidateProposed, CandidateScored, PredictorCalled, ProposalEnded, RolloutEnded
+from tests.optimizers.worlds import TRAIN, VAL, World, events, one, optimized, outcome, right, rows, small, three
+
+run = asyncio.run
+
+
+def test_trials_are_on_one_minibatch_between_two_full_evaluations():
+    done = run(optimized(dn.MIPROv2, World(1), num_trials=6))
+    scored = [e for e in events(done, CandidateScored) if e.split == "val"]
+    assert scored[0].full
+    assert scored[0].candidate == events(done, CandidateProposed)[0].id
+    assert {e.rows for e in scored if not e.full} <= {3}
+    assert len([e for e in scored if e.full]) >= 2
+
+
+def test_the_result_was_evaluated_on_all_rows():
+    done = run(optimized(dn.MIPROv2, World(1), program=three))
+    full = {e.candidate: e.score for e in events(done, CandidateScored) if e.full and e.split == "val"}
+    last = [e for e in events(done, CandidateScored) if e.split == "val"][-1]
+    assert full[last.best] == max(full.values())
+
+
+def test_without_demos_only_instructions_are_searched():
+    done = run(optimized(dn.MIPROv2, World(1), max_bootstrapped_demos=0, max_labeled_demos=0))
+    made = events(done, CandidateProposed)[1:]
+    assert made
+    assert all(not part.get("demos") for e in made for part in e.parts.values())
+
+
+def test_the_programs_own_instruction_and_demos_are_among_the_choices():
+    own = {"question": "90", "answer": "180"}
+
+    def program(world):
+        return dn.Predict("question -> answer", lm=world.lm, demos=[own], instruction="Mine.")
+
+    done = run(optimized(dn.MIPROv2, World(1), program=program, num_trials=12))
+    parts = [e.parts.get("self", {}) for e in events(done, CandidateProposed)[1:]]
+    assert any(part.get("instruction", "Mine.") == "Mine." for part in parts)
+    assert any(part.get("demos", [own]) == [own] for part in parts)
+
+
+def test_instructions_are_grounded_in_data_program_and_a_tip():
+    done = run(optimized(dn.MIPROv2, World(1), program=three))
+    asked = [c for c in events(done, PredictorCalled) if c.predictor == "proposer.instruction"]
+    assert len(asked) == 2 * 3
+    for call in asked:
+        assert call.inputs["dataset_description"].startswith("summary of ")
+        assert call.inputs["program_description"].startswith("program_description of ")
+        assert call.inputs["module_description"].startswith("module_description of ")
+        assert "steps[0]: Predict(" in call.inputs["program_code"]
+    keys = [e.key for e in events(done, ProposalEnded)]
+    assert len(keys) == len(set(keys))
+    assert keys.count("program") == 1
+
+
+def test_how_many_trials_are_in_flight_changes_what_the_sampler_knows_but_not_the_order():
+    found = [
+        outcome(run(optimized(dn.MIPROv2, World(latency), in_flight=3, num_trials=8, minibatch=False)))
+        for latency in (1, 2, None)
+    ]
+    assert found[0] == found[1] == found[2]
+
+
+def test_the_concurrency_that_the_sampler_depends_on_is_part_of_what_must_be_the_same():
+    done = run(optimized(dn.MIPROv2, World()))
+
+    async def again(**settings):
+        await small(dn.MIPROv2, **settings).resume(done.path, one(World()), TRAIN, VAL)
+
+    with pytest.raises(ConfigurationError, match="these differ: concurrency"):
+        run(again(concurrency=32))
+    run(again())
+
+
+def test_without_validation_rows_the_last_four_fifths_judge():
+    done = run(optimized(dn.MIPROv2, World(), train=rows(0, 10), val=None))
+    judged = {e.row for e in events(done, RolloutEnded) if e.split == "val"}
+    learned = {e.row for e in events(done, RolloutEnded) if e.split == "train"}
+    assert judged == set(range(8))
+    assert learned <= {0, 1}
+
+
+def test_auto_sets_the_sizes():
+    for auto, most in (("light", 100), ("medium", 300), ("heavy", 1000)):
+        optimizer = dn.MIPROv2(right, auto=auto)
+        train, val = optimizer.parted([], [dn.Example(row) for row in rows(0, 1200)])
+        assert (len(train), len(val)) == (0, most)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"auto": "tiny"}, "auto must be one of light, medium, heavy, or None; got 'tiny'"),
+        ({"num_trials": 3}, "give either auto, or with auto=None both"),
+        ({"auto": None, "num_candidates": 3}, "give either auto, or with auto=None both"),
+        ({"auto": None, "num_candidates": 1, "num_trials": 3}, "num_candidates must be a whole number of at least 2"),
+        ({"minibatch_size": 0}, "minibatch_size must be a whole number of at least 1"),
+        ({"in_flight": 0}, "in_flight must be a whole number"),
+        ({"max_labeled_demos": -1}, "max_labeled_demos must be a whole number of at least 0"),
+        ({"metric_threshold": "high"}, "metric_threshold must be a finite number"),
+        ({"init_temperature": "hot"}, "init_temperature must be a finite number of at least 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, says):
+    with pytest.raises(ConfigurationError, match=says):
+        dn.MIPROv2(right, **settings)
