@@ -17,6 +17,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ _SCHEMA = "create table if not exists replies (key text primary key, body text n
 Found = asyncio.Future[str | None]
 _PATIENCE = 0.25
 """Seconds that the thread waits for a file that another process has locked, before a look-up counts as a miss."""
+_SOON = 0.05
+"""Seconds after which a reply is handed to the thread without a look-up."""
 _KEPT = ("text", "tool_calls", "finish", "reasoning", "completions", "logprobs")
 
 
@@ -51,20 +54,30 @@ class ReplyCache:
         self._pid = os.getpid()
         self._warned = False
         self._writes = 0
+        self._unwritten: deque[tuple[str, LMReply]] = deque()  # for the thread, with the next look-up or soon
 
     async def get(self, key: str) -> LMReply | None:
         """The reply of a key, marked as cached and costing nothing; None for a miss."""
         found: Found = asyncio.get_running_loop().create_future()
+        self._hand_over()
         self._put("get", key, found)
         body = await found
         return None if body is None else _reply(body)
 
     def put(self, key: str, reply: LMReply) -> None:
-        """Keep a reply, soon."""
-        self._put("put", key, reply)
+        """Keep a reply, soon: it goes to the thread with the next look-up, which wakes it anyway."""
+        self._unwritten.append((key, reply))
+        if len(self._unwritten) == 1:
+            asyncio.get_running_loop().call_later(_SOON, self._hand_over)
+
+    def _hand_over(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._put("put", *self._unwritten.popleft())
 
     def flush(self, timeout: float = 5.0) -> None:
         """Wait until all that was put is in the file."""
+        self._hand_over()
         if self._thread is not None and self._pid == os.getpid():
             done = threading.Event()
             self._jobs.put(("flush", "", done))
@@ -78,6 +91,7 @@ class ReplyCache:
     def _start(self) -> None:
         if self._pid != os.getpid():  # a forked child has the object but not the thread
             self._lock, self._jobs, self._thread = threading.Lock(), queue.SimpleQueue(), None
+            self._unwritten = deque()
             self._pid = os.getpid()
         with self._lock:
             if self._thread is None:

@@ -37,7 +37,8 @@ async def _owner() -> AsyncGenerator[aiohttp.ClientSession, None]:
     """Owns a loop's session: asyncio ends its generators, and so closes the session, before the loop closes."""
     import aiohttp
 
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    jar = aiohttp.DummyCookieJar()  # cookies of a provider are of no use, and handling them takes time
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookie_jar=jar) as session:
         yield session
 
 

@@ -32,12 +32,12 @@ class _Bootstrap(Optimizer):
         self,
         metric: Any,
         *,
-        metric_threshold: float | None,
-        max_bootstrapped_demos: int,
-        max_labeled_demos: int,
-        max_rounds: int,
-        teacher: Module | None,
-        teacher_lm: Any,
+        metric_threshold: float | None = None,
+        max_bootstrapped_demos: int = 4,
+        max_labeled_demos: int = 16,
+        max_rounds: int = 1,
+        teacher: Module | None = None,
+        teacher_lm: Any = None,
         **common: Unpack[Common],
     ) -> None:
         super().__init__(metric, **common)
@@ -90,29 +90,6 @@ class BootstrapFewShot(_Bootstrap):
     """
 
     kind: ClassVar[str] = "bootstrap_few_shot"
-
-    def __init__(
-        self,
-        metric: Any,
-        *,
-        metric_threshold: float | None = None,
-        max_bootstrapped_demos: int = 4,
-        max_labeled_demos: int = 16,
-        max_rounds: int = 1,
-        teacher: Module | None = None,
-        teacher_lm: Any = None,
-        **common: Unpack[Common],
-    ) -> None:
-        super().__init__(
-            metric,
-            metric_threshold=metric_threshold,
-            max_bootstrapped_demos=max_bootstrapped_demos,
-            max_labeled_demos=max_labeled_demos,
-            max_rounds=max_rounds,
-            teacher=teacher,
-            teacher_lm=teacher_lm,
-            **common,
-        )
 
     def parted(self, train: Sequence[Example], val: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
         return train, val

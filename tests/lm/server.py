@@ -70,6 +70,7 @@ class Server:
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
+        await asyncio.sleep(0.02)  # closed transports let go of their sockets in the next turns of the loop
 
     async def _handle(self, request):
         body = await request.json()
