@@ -70,7 +70,14 @@ class Server:
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
-        await asyncio.sleep(0.02)  # closed transports let go of their sockets in the next turns of the loop
+        await self._close_late_connections()
+
+    async def _close_late_connections(self):
+        """Those that were accepted while the server was ending, which its clean-up does not know."""
+        for _ in range(3):  # a transport that was closed lets go of its socket in the next turn of the loop
+            for transport in list(self._loop._transports.values()):
+                transport.abort()
+            await asyncio.sleep(0.01)
 
     async def _handle(self, request):
         body = await request.json()
