@@ -143,7 +143,7 @@ class Predict(Module):
             warn_of(reading.ended)
         path = _path(scope, self)
         values = self.signature.check_inputs(inputs, path)
-        lm = self.lm if self.lm is not None else setting("lm", scope)
+        lm = scope.settings.get("every_lm") or (self.lm if self.lm is not None else setting("lm", scope))
         replaying, resuming = scope.settings.get("replaying"), scope.settings.get("resuming")
         lm = resolve_lm(lm) if replaying is None else replaying.model(path, values, lm)
         lm = lm if resuming is None else resuming.model(path, lm)

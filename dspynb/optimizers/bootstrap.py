@@ -101,8 +101,9 @@ class BootstrapFewShot(_Bootstrap):
         base = engine.evaluate(engine.start) if engine.val else None
         wanted = DemoSet("demos", range(len(engine.train)), self.traces)
         (demos,) = await bootstrapped(engine, self.how(engine), [wanted])
-        made = with_demos(engine, demos, "bootstrapped", 1)
+        made = with_demos(engine, {path: some for path, some in demos.items() if some}, "bootstrapped", 1)
         if base is None:
+            wanted.check_alive()
             engine.choose(made)
             return
         await base

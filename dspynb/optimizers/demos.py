@@ -8,16 +8,17 @@ after the other.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dspynb.data import Example
-from dspynb.errors import StateError
+from dspynb.errors import OptimizerError, StateError, shorten
 from dspynb.evaluation.rollouts import Rollout
 from dspynb.events import plain
 from dspynb.modules import Predict
-from dspynb.modules.demos import dump_demos
+from dspynb.modules.demos import dump_demos, load_demo
 from dspynb.optimizers.candidate import Candidate, demo_of
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.task import Teacher
@@ -52,6 +53,7 @@ class DemoSet:
     order: Sequence[int]
     traces: int
     taken: dict[int, Rollout] = field(default_factory=dict)
+    tried: list[Rollout] = field(default_factory=list)
     _next: int = 0
 
     def wave(self) -> list[int]:
@@ -59,6 +61,15 @@ class DemoSet:
         rows = list(self.order[self._next : self._next + self.traces - len(self.taken)])
         self._next += len(rows)
         return rows
+
+    def check_alive(self) -> None:
+        """Raise OptimizerError where the teacher has failed on every row."""
+        errors = [rollout.ended.error for rollout in self.tried if rollout.ended.error is not None]
+        if errors and len(errors) == len(self.tried):
+            raise OptimizerError(
+                f"the teacher failed on all {len(errors)} rows, so no demo was made. The first error: "
+                f"{shorten(errors[0], 500)}"
+            )
 
 
 async def bootstrapped(engine: Engine, how: Bootstrapping, sets: Sequence[DemoSet]) -> list[dict[str, list[Demo]]]:
@@ -69,6 +80,7 @@ async def bootstrapped(engine: Engine, how: Bootstrapping, sets: Sequence[DemoSe
             asked = [(made, row, teacher.rollout(row, repeat)) for made, row in waves if row not in made.taken]
             for made, row, future in asked:
                 rollout = await future
+                made.tried.append(rollout)
                 if how.accepts(engine, rollout):
                     made.taken[row] = rollout
     return [_complete(engine, how, made) for made in sets]
@@ -99,7 +111,7 @@ def _traced(engine: Engine, path: str, predictor: Predict, row: int, rollout: Ro
 
 
 def labeled(predictor: Predict, rows: Sequence[Example], most: int, chance: Any) -> list[Demo]:
-    """At most so many demos from rows that have all outputs of the predictor and an input, drawn at random."""
+    """At most so many demos from rows that have an output of the predictor and an input, drawn at random."""
     usable = [demo for row in rows if (demo := _label(predictor, row)) is not None]
     return chance.sample(usable, max(0, min(most, len(usable))))  # type: ignore[no-any-return]
 
@@ -107,15 +119,23 @@ def labeled(predictor: Predict, rows: Sequence[Example], most: int, chance: Any)
 def _label(predictor: Predict, row: Example) -> Demo | None:
     inputs, outputs = predictor.signature.input_fields, predictor.signature.output_fields
     values = predictor.signature.by_name(row)
-    given = {n: values[n] for n in (*inputs, *outputs) if values.get(n) is not None}
-    whole = given.keys() >= outputs.keys() and given.keys() & inputs.keys()
-    return _dumped(predictor, given) if whole else None
+    given = {n: values[n] for n in (*inputs, *outputs) if not _is_missing(values.get(n))}
+    return _dumped(predictor, given) if given.keys() & outputs.keys() and given.keys() & inputs.keys() else None
+
+
+def _is_missing(value: Any) -> bool:
+    """None, or what a table has in an empty cell."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _dumped(predictor: Predict, demo: Demo) -> Demo | None:
-    """The demo as saved programs hold it; None for one that they cannot hold."""
+    """The demo as saved programs hold it; None for one that they cannot hold, or not read back."""
     try:
-        return dict(dump_demos(predictor.signature, [demo])[0])
+        dumped = dict(dump_demos(predictor.signature, [demo])[0])
+        load_demo(predictor.signature, dumped)
+        return dumped
     except StateError:
         return None
 

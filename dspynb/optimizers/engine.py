@@ -236,7 +236,7 @@ class Engine:
                     with Layer(None, funds=funds):
                         kept.charge()
                     known = {path for path, _ in runner.named_predictors()}
-                    return Rollout(kept.ended, calls=[c for c in kept.calls if c.predictor in known])
+                    return Rollout(kept.ended, calls=[c for c in kept.counting if c.predictor in known])
                 with Layer(None, settings=settings):
                     return await self._run(candidate, key, runner, funds)
 
@@ -245,7 +245,7 @@ class Engine:
 
     async def _run(self, candidate: Candidate, key: RolloutKey, program: Module, funds: Allowance | None) -> Rollout:
         name, split, row, repeat = key
-        example, heard = self.task.rows[split][row], Heard(program)
+        example, heard = self.task.rows[split][row], Heard({p.uid: path for path, p in program.named_predictors()})
         layer = {"span": self._span(name), "candidate": self._in_force(candidate, program), "tally": heard}
         with Layer(f"candidate {name}", **layer):
             rollout = await run_rollout(

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dspynb import errors
+from dspynb.errors import ModelError
 from dspynb.events import (
     CandidateProposed,
     CandidateScored,
@@ -19,6 +21,7 @@ from dspynb.events import (
 )
 from dspynb.lm import LMProtocol, LMReply, LMRequest
 from dspynb.modules.call import as_recorded
+from dspynb.optimizers.task import Heard
 from dspynb.scope import current_scope
 
 __all__ = ["Kept", "Memory", "RolloutKey"]
@@ -33,6 +36,7 @@ class Kept:
 
     ended: Any
     calls: Sequence[PredictorCalled] = ()
+    counting: Sequence[PredictorCalled] = ()  # those that are not in attempts that were not chosen
 
     def charge(self) -> None:
         """Take from the budgets in force what it took then, so that they end where they would have."""
@@ -74,8 +78,14 @@ class Memory:
                 memory.proposed.add(event.id)
             elif isinstance(event, CandidateScored):
                 memory.scored.add(scored_key(event))
+        heard = Heard({e.uid: e.predictor for e in events if isinstance(e, PredictorCalled)})
+        for event in events:
+            heard.emit(event)
+        counting = {call.span for call in heard.calls}
         for span, event in ended.items():
-            kept = Kept(event, tuple(calls[span]))
+            kept = Kept(event, tuple(calls[span]), tuple(call for call in calls[span] if call.span in counting))
+            if isinstance(event, ProposalEnded) and _may_pass(event.error):
+                continue  # of a provider that was down: asked again
             if isinstance(event, RolloutEnded):
                 memory.rollouts[event.candidate or "", event.split or "", event.row, event.repeat] = kept
             elif isinstance(event, ProposalEnded):
@@ -126,6 +136,11 @@ def _reply(call: PredictorCalled) -> LMReply:
 def scored_key(event: CandidateScored) -> tuple[Any, ...]:
     """What is told once only."""
     return event.candidate, event.split, event.rows, event.step
+
+
+def _may_pass(error: str | None) -> bool:
+    kind = getattr(errors, (error or "").partition(":")[0], None)
+    return isinstance(kind, type) and issubclass(kind, ModelError) and kind.retryable
 
 
 def _is_ours(event: Event) -> bool:

@@ -7,7 +7,9 @@ section 4 (grounding, bootstrapped demos, the surrogate model) and DSPy's MIPROv
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import math
+import random
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -104,8 +106,9 @@ class MIPROv2(Optimizer):
     at a time (default: enough to keep ``concurrency`` busy, so that results depend on it); the sampler knows the
     results of those before, in order.
 
-    The original program is trial 0 and wins ties. Without validation rows, the last 80 % of the training rows (at most
-    1,000) judge, and the others are learned from. Raises InputError for a single row without validation rows.
+    The original program is trial 0 and wins ties. Of more validation rows than ``auto`` takes, a seeded sample judges.
+    Without validation rows, the last 80 % of the training rows (at most 1,000) judge, and the others are learned from.
+    Raises InputError for a single row without validation rows, ConfigurationError where optuna is not installed.
     """
 
     kind: ClassVar[str] = "mipro_v2"
@@ -129,6 +132,8 @@ class MIPROv2(Optimizer):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(metric, **common)
+        if importlib.util.find_spec("optuna") is None:
+            raise ConfigurationError('MIPROv2 needs optuna: pip install "dspynb[optimizers]"')
         if auto is not None and auto not in _AUTO:
             raise ConfigurationError(f"auto must be one of {', '.join(_AUTO)}, or None; got {auto!r}")
         if (auto is None) != (num_candidates is not None) or (auto is None) != (num_trials is not None):
@@ -161,6 +166,7 @@ class MIPROv2(Optimizer):
         names += ["minibatch_size", "full_eval_steps", "in_flight"]
         width = checked_width(self.concurrency) if self.in_flight is None else None  # it says what the sampler knows
         told = {"init_temperature": self._proposer.temperature, "concurrency": width}
+        told["shown_rows"] = self._proposer.shown_rows
         return {**{name: getattr(self, name) for name in names}, **told}
 
     def proposers(self) -> Mapping[str, Predict]:
@@ -173,7 +179,10 @@ class MIPROv2(Optimizer):
             cut = len(train) - min(1000, max(1, int(len(train) * 0.8)))
             train, val = train[:cut], train[cut:]
         most = len(val) if self.auto is None else _AUTO[self.auto][1]
-        return train, val[:most]
+        if len(val) > most:
+            chance = random.Random(f"{self.seed} validation rows")  # noqa: S311  # keeps no secret
+            val = [val[i] for i in sorted(chance.sample(range(len(val)), most))]
+        return train, val
 
     def first_step(self, task: Task) -> int:
         return len(task.rows["val"]) + 1

@@ -25,7 +25,7 @@ from dspynb.evaluation.evaluator import (
 from dspynb.events import plain
 from dspynb.modules import Module, Predict
 from dspynb.modules.pool import checked_width
-from dspynb.modules.scoring import Scorer
+from dspynb.modules.scoring import Scorer, source_of
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.memory import Memory
@@ -231,6 +231,7 @@ class OptimizeWork:
         return {
             "optimizer": type(optimizer).__name__,
             "metric": optimizer.metric.name,
+            "metric's code": source_of(optimizer.metric.fn),
             "seed": optimizer.seed,
             "failure_score": self.task.failure_score,
             "prompt_lm": name_of(optimizer.prompt_lm),

@@ -8,7 +8,7 @@ from typing import Any
 
 from dspynb.data import Example
 from dspynb.evaluation.rollouts import Rollout
-from dspynb.events import Event, PredictorCalled
+from dspynb.events import AttemptChosen, AttemptStarted, Event, PredictorCalled
 from dspynb.modules import Module
 from dspynb.modules.scoring import Scorer
 from dspynb.optimizers.candidate import Candidate
@@ -44,8 +44,8 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A program that shows how it is done, with a model of its own or the program's. Its rounds after the first are
-    sampled at temperature 1."""
+    """A program that shows how it is done, with its own models or ``lm`` in place of them. Its rounds after the first
+    are sampled at temperature 1."""
 
     program: Module
     lm: Any = None
@@ -53,18 +53,45 @@ class Teacher:
 
     def settings(self, repeat: int) -> dict[str, Any]:
         """Those of a rollout."""
-        lm = {} if self.lm is None else {"lm": self.lm}
+        lm = {} if self.lm is None else {"every_lm": self.lm}
         return {**lm, "sampling": {"temperature": 1.0}} if repeat else lm
 
 
 class Heard:
-    """The calls of a program's predictors by their paths, in whatever run; advisors' too, as run files have them."""
+    """The calls of a program's predictors by their paths, in whatever run; advisors' too, as run files have them.
+    Calls in attempts that were not chosen do not count."""
 
-    def __init__(self, program: Module) -> None:
-        self.calls: list[PredictorCalled] = []
-        self._paths = {predictor.uid: path for path, predictor in program.named_predictors()}
+    def __init__(self, paths: Mapping[str, str]) -> None:
+        """``paths``: predictor uid → path."""
+        self._paths, self._calls = paths, list[PredictorCalled]()
+        self._parents: dict[int, int] = {}
+        self._attempts: dict[int, int] = {}  # span → number
+        self._chosen: dict[int, int] = {}  # search → number of the attempt that was taken
 
     def emit(self, event: Event) -> None:
-        """Keep a call."""
-        if isinstance(event, PredictorCalled) and event.uid in self._paths:
-            self.calls.append(replace(event, predictor=self._paths[event.uid]))
+        """Take note of a call, and of the attempts it may be in."""
+        match event:
+            case AttemptChosen():
+                self._chosen[event.span] = event.attempt
+                return
+            case AttemptStarted():
+                self._attempts[event.span] = event.attempt
+            case PredictorCalled() if event.uid in self._paths:
+                self._calls.append(replace(event, predictor=self._paths[event.uid]))
+        self._parents.setdefault(event.span, event.parent)
+
+    @property
+    def calls(self) -> list[PredictorCalled]:
+        """Those that count, in the order in which they ended."""
+        return [call for call in self._calls if self._counts(call.span)]
+
+    def _counts(self, span: int) -> bool:
+        seen = set[int]()
+        while span and span not in seen:
+            seen.add(span)
+            above = self._parents.get(span, 0)
+            number = self._attempts.get(span)
+            if number is not None and self._chosen.get(above, number) != number:
+                return False
+            span = above
+        return True

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "candidates_frame",
+    "demos_of",
     "history_frame",
     "instructions_of",
     "matrix_frame",
@@ -69,7 +70,7 @@ def _row(
         "best": candidate.id == best,
         "instructions": instructions,
         "diff": {path: text for path in instructions if (text := _diff(before.get(path, ""), instructions[path]))},
-        "demos": {path: len(part["demos"]) for path, part in candidate.parts.items() if "demos" in part},
+        "demos": demos_of(candidate, fold),
         "calls": cost.calls,
         "tokens": cost.tokens,
         "usd": cost.usd,
@@ -81,6 +82,14 @@ def instructions_of(candidate: CandidateProposed, fold: Fold) -> dict[str, str]:
     start = next(iter(fold.candidates.values()))
     parts = [*start.parts.items(), *candidate.parts.items()]
     return {path: part["instruction"] for path, part in parts if "instruction" in part}
+
+
+def demos_of(candidate: CandidateProposed, fold: Fold) -> dict[str, int]:
+    """Path → how many demos: its own, else those of the start."""
+    start = next(iter(fold.candidates.values()))
+    parts = [*start.parts.items(), *candidate.parts.items()]
+    found = {path: len(part["demos"]) for path, part in parts if "demos" in part}
+    return {path: count for path, count in found.items() if count}
 
 
 def _diff(before: str, after: str) -> str:
@@ -106,7 +115,6 @@ def history_frame(fold: Fold) -> pd.DataFrame:
     by then (calls, metric_calls, tokens, usd, seconds since the run began)."""
     import pandas as pd
 
-    began = fold.started.at if fold.started else 0.0
     best_scores: dict[str | None, float] = {}
     rows = []
     for milestone in fold.milestones:
@@ -126,7 +134,7 @@ def history_frame(fold: Fold) -> pd.DataFrame:
                 "metric_calls": milestone.metric_calls,
                 "tokens": usage.tokens,
                 "usd": usage.usd,
-                "seconds": scored.at - began,
+                "seconds": scored.at - fold.began,
             }
         )
     frame = pd.DataFrame(rows, columns=list(_HISTORY), dtype=object)
@@ -154,14 +162,23 @@ def summary_of(fold: Fold) -> str:
     best, start = winner_of(fold), next(iter(fold.candidates), None)
     if best is None or start is None:
         return "No candidate was evaluated on all validation rows."
+    so_far = "" if fold.ended is not None else "So far: "
     made, cost = f"{len(fold.candidates):,}", f"{len(fold.rollouts):,} rollouts, {fold.usage.calls:,} calls"
     failed = sum(proposal.error is not None for proposal in fold.proposals)
     notes = [f"{failed} of {len(fold.proposals)} proposals failed."] if failed else []
     if best == start:
-        return " ".join([f"None of {made} candidates ({cost}) was better than the program as it is.", *notes])
-    lines = [f"The best of {made} candidates ({cost}) is {best} ({fold.candidates[best].origin})."]
+        told = [_alone(fold, start, split) for split in ("val", "test")]
+        lines = [f"{so_far}None of {made} candidates ({cost}) was better than the program as it is."]
+        return " ".join([*lines, *filter(None, told), *notes])
+    lines = [f"{so_far}The best of {made} candidates ({cost}) is {best} ({fold.candidates[best].origin})."]
     lines += [text for split in ("val", "test") if (text := _compared(fold, start, best, split))]
     return " ".join([*lines, *notes])
+
+
+def _alone(fold: Fold, start: str, split: str) -> str:
+    scores = list(scores_of(fold, split).get(start, {}).values())
+    name = {"val": "validation", "test": "test"}[split]
+    return f"It scores {mean_interval(scores)} on {len(scores)} {name} rows." if scores else ""
 
 
 def _compared(fold: Fold, start: str, best: str, split: str) -> str:

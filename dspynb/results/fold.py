@@ -87,6 +87,7 @@ class Fold:
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.started: RunStarted | None = None
         self.ended: RunEnded | None = None
+        self.began = 0.0  # when the run, or the run that it goes on with, began
         self.attempts: dict[int, AttemptRow] = {}
         self.spans: dict[int, SpanRow] = {}
         self.calls: list[PredictorCalled] = []
@@ -136,6 +137,7 @@ class Fold:
             case HintFailed():
                 self.notes.append(event)
             case RunStarted():
+                self.began = event.at if self.started is None else self.began
                 self.started, self.ended = event, None  # one that was resumed has ended before
             case RunEnded():
                 self.ended = event

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Usage
 from dspynb.errors import InputError
@@ -23,6 +23,7 @@ from dspynb.results import (
     proposals_frame,
     rollouts_of,
     summary_of,
+    winner_of,
 )
 
 if TYPE_CHECKING:
@@ -109,6 +110,14 @@ class RunReader:
     def proposals(self) -> pd.DataFrame:
         """Of an optimizer: one row a proposal: key, outputs, error, seconds."""
         return proposals_frame(self.fold())
+
+    @property
+    def best(self) -> Any:
+        """Of an optimizer's run that was reopened: what the best candidate says, path → instruction, demos, as
+        ``dn.candidate(run.best, of=program)`` takes it; None where there is none. Of a live run, its best result."""
+        fold = self.fold()
+        winner = fold.candidates.get(winner_of(fold) or "")
+        return None if winner is None else {path: dict(part) for path, part in winner.parts.items()}
 
     @property
     def summary(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dspynb.events import CandidateProposed, RolloutEnded
 from dspynb.results import Fold
-from dspynb.results.candidates import instructions_of, winner_of
+from dspynb.results.candidates import demos_of, instructions_of, winner_of
 from dspynb.results.diffs import MessageDiff, diff_words
 from dspynb.views.details import Block, changes, text_block
 from dspynb.views.texts import Named, clip, named
@@ -36,7 +36,7 @@ def candidate_cells(
     return {
         "state": _state(fold, len(own), total),
         "best": candidate.id == winner_of(fold),
-        "about": _about(candidate, len(own), total),
+        "about": _about(candidate, fold, len(own), total),
         "score": mean,
         "change": None if mean is None or before is None else mean - before,
         "outputs": _changed(candidate, parent, fold),
@@ -54,8 +54,8 @@ def _state(fold: Fold, done: int, total: int) -> str:
     return "running"
 
 
-def _about(candidate: CandidateProposed, done: int, total: int) -> Named:
-    demos = {path: len(part["demos"]) for path, part in candidate.parts.items() if part.get("demos")}
+def _about(candidate: CandidateProposed, fold: Fold, done: int, total: int) -> Named:
+    demos = demos_of(candidate, fold)
     told = [["", clip(candidate.origin, 200)]]
     if demos:
         told.append(["demos", ", ".join(map(str, demos.values()))])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 
+import pandas as pd
 import pytest
 
 import dspynb as dn
@@ -266,3 +267,49 @@ def test_settings_out_of_range_are_refused(settings, says):
     for kind in (dn.BootstrapFewShot, dn.BootstrapRandomSearch):
         with pytest.raises(ConfigurationError, match=says):
             kind(right, **settings)
+
+
+def test_of_a_refine_only_the_chosen_attempt_is_a_trace():
+    replies = iter(["BAD", "BAD", "good"] * 20)
+    refine = dn.Refine(
+        dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: chat(answer=next(replies)))),
+        reward=lambda row, prediction: prediction.answer == "good",
+        hints="feedback",
+    )
+    optimizer = dn.BootstrapFewShot(
+        lambda row, prediction: prediction.answer == "good", max_labeled_demos=0, concurrency=1
+    )
+    better = asyncio.run(optimizer.compile(refine, [{"question": str(i)} for i in range(3)]))
+    assert [demo["answer"] for demo in better.module.demos] == ["good"] * 3
+
+
+def test_an_empty_cell_of_a_table_is_no_label():
+    table = pd.DataFrame({"question": ["1", "2", "3"], "answer": ["2", None, float("nan")]})
+    optimizer = dn.BootstrapFewShot(lambda row, prediction: 0.0, max_labeled_demos=3)
+    program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: chat(answer="x")))
+    better = asyncio.run(optimizer.compile(program, table))
+    assert better.demos == [{"question": "1", "answer": "2"}]
+
+
+def test_the_teachers_model_is_asked_in_place_of_a_predictors_own():
+    asked = []
+
+    def big(request):
+        asked.append(request)
+        return chat(answer="2")
+
+    own = dn.FunctionLM(lambda request: chat(answer="small"))
+    optimizer = dn.BootstrapFewShot(lambda row, prediction: prediction.answer == "2", teacher_lm=dn.FunctionLM(big))
+    better = asyncio.run(optimizer.compile(dn.Predict("question -> answer", lm=own), [{"question": "1"}]))
+    assert len(asked) == 1
+    assert better.demos == [{"question": "1", "answer": "2"}]
+    assert better.lm is own
+
+
+def test_a_teacher_that_fails_on_every_row_ends_the_run():
+    def down(request):
+        raise dn.errors.ServerError("down")
+
+    program = dn.Predict("question -> answer", lm=dn.FunctionLM(down))
+    with pytest.raises(dn.OptimizerError, match="failed on all 1 rows.*ServerError"):
+        asyncio.run(dn.BootstrapFewShot(lambda row, prediction: 1.0).compile(program, [{"question": "1"}]))

@@ -13,7 +13,7 @@ from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, Rol
 from dspynb.optimizers import Candidate
 from dspynb.scope import Part
 from tests.helpers import chat
-from tests.optimizers.worlds import TRAIN, VAL, World, events, one, right, rows, three
+from tests.optimizers.worlds import TRAIN, VAL, World, events, one, optimized, right, rows, three
 
 
 class Plan(dn.Optimizer):
@@ -270,3 +270,12 @@ def test_a_candidate_is_applied_to_a_copy_and_only_where_it_says_something():
     assert new.steps[0].demos == [{"question": "1", "plan": "p", "draft": "d"}]
     assert (new.plan.instruction, new.plan.demos) == (None, [])
     assert (program.steps[0].instruction, program.steps[0].demos) == (None, [])
+
+
+def test_a_reopened_run_tells_what_the_best_candidate_says():
+    done = asyncio.run(optimized(dn.COPRO, World()))
+    reopened = dn.open_run(done.id)
+    best = reopened.candidates[reopened.candidates.best].iloc[0]
+    assert {path: part["instruction"] for path, part in reopened.best.items()} == best.instructions
+    with dn.candidate(reopened.best, of=one(World())):
+        pass

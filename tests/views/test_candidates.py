@@ -39,7 +39,10 @@ def test_candidates_are_rows_with_score_change_and_instruction():
 
 def test_the_end_tells_whether_anything_was_better():
     header, _ = RunState(optimized().fold()).snapshot()
-    assert header["notes"] == ["None of 3 candidates (12 rollouts, 14 calls) was better than the program as it is."]
+    assert header["notes"] == [
+        "None of 3 candidates (12 rollouts, 14 calls) was better than the program as it is. It scores 0.5 [0.15, 0.85] "
+        "on 4 validation rows."
+    ]
 
 
 def test_failed_rows_and_proposals_are_counted():

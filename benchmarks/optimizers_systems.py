@@ -1,0 +1,146 @@
+"""The systems that `optimizers.py` compares, each with its variants sized to the cap of 400 runs.
+
+A variant is a set of options for the runner of its system. Rivals have several, from their defaults to sizes that fit
+the cap; the report takes the best of them in each world. ``train`` and ``val`` are numbers of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+CAP = 400
+Variants = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """``called`` is its name for the runner; ``rival`` the name of what it is compared with (for ours)."""
+
+    name: str
+    called: str
+    runner: str
+    variants: Callable[[int], Variants]
+    rivals: tuple[str, ...] = ()
+
+    @property
+    def peer(self) -> bool:
+        return self.runner != "worlds_dspynb.py"
+
+
+def _copro(predictors: int) -> Variants:
+    """With several predictors DSPy scores all candidates of a predictor again at each depth: fewer rows."""
+    rows = {1: (13, 40, 60), 3: (4, 11, 25)}[predictors]
+    return {
+        "b10d3, the default": {"breadth": 10, "depth": 3, "train": rows[0]},
+        "b5d2": {"breadth": 5, "depth": 2, "train": rows[1]},
+        "b6d1": {"breadth": 6, "depth": 1, "train": rows[2]},
+    }
+
+
+def _mipro(predictors: int) -> Variants:
+    """Its cache serves a trial that it chose before, which with one predictor happens often: more trials."""
+    trials = {1: (14, 18), 3: (9, 11)}[predictors]
+    return {
+        "auto light": {"auto": "light", "demos": 4},
+        "auto light, zero-shot": {"auto": "light", "demos": 0},
+        "matched": {"demos": 4, "candidates": 6, "trials": 8, "minibatch": 20, "steps": 4},
+        "matched, zero-shot": {"demos": 0, "candidates": 10, "trials": trials[0], "minibatch": 20, "steps": 5},
+        "matched, 30 rows": {"demos": 4, "candidates": 6, "trials": 8, "val": 30},
+        "matched, 30 rows, zero-shot": {"demos": 0, "candidates": 12, "trials": trials[1], "val": 30},
+    }
+
+
+def _random_search(_predictors: int) -> Variants:
+    """Three programs come before the candidates: nothing, labels only, unshuffled."""
+    return {
+        "2 candidates": {"bootstrapped": 4, "labeled": 16, "candidates": 2},
+        "8 candidates, 25 rows": {"bootstrapped": 4, "labeled": 16, "candidates": 8, "val": 25},
+        "8 candidates, 25 rows, 8 demos": {"bootstrapped": 4, "labeled": 8, "candidates": 8, "val": 25},
+        "16 candidates, 12 rows": {"bootstrapped": 4, "labeled": 16, "candidates": 16, "val": 12},
+    }
+
+
+def _simba(_predictors: int) -> Variants:
+    """A step costs bsize x (2 candidates + 1) runs, the end (candidates + 1) x the training rows at most."""
+    return {
+        "6 candidates": {"bsize": 12, "candidates": 6, "steps": 2, "demos": 4, "train": 30},
+        "3 candidates": {"bsize": 8, "candidates": 3, "steps": 5, "demos": 4, "train": 30},
+        "3 candidates, no demos": {"bsize": 8, "candidates": 3, "steps": 5, "demos": 0, "train": 30},
+    }
+
+
+def _gepa(_predictors: int) -> Variants:
+    return {"default": {"minibatch": 3}, "30 rows, minibatch 6": {"minibatch": 6, "val": 30}}
+
+
+def _gepa_own(_predictors: int) -> Variants:
+    ways = {"single": (1, 1), "2x4": (2, 4), "8x1": (8, 1)}
+    plain = {name: {"parents": p, "each": n, "minibatch": 3} for name, (p, n) in ways.items()}
+    return plain | {f"{name}, 30 rows, minibatch 6": {**o, "minibatch": 6, "val": 30} for name, o in plain.items()}
+
+
+def _ours_copro(_predictors: int) -> Variants:
+    return {
+        "b10d3, the default": {"breadth": 10, "depth": 3},
+        "b10d3, 30 rows": {"breadth": 10, "depth": 3, "val": 30},
+        "b10d3, 20 rows": {"breadth": 10, "depth": 3, "val": 20},
+        "b10d3, 13 rows": {"breadth": 10, "depth": 3, "val": 13},
+    }
+
+
+def _ours_mipro(_predictors: int) -> Variants:
+    return {
+        "auto light": {"auto": "light", "demos": 4},
+        "auto light, zero-shot": {"auto": "light", "demos": 0},
+        "matched": {"demos": 4, "candidates": 6, "trials": 8, "minibatch": 20, "steps": 4},
+        "matched, zero-shot": {"demos": 0, "candidates": 10, "trials": 14, "minibatch": 20, "steps": 5},
+        "matched, 30 rows, zero-shot": {"demos": 0, "candidates": 12, "trials": 11, "val": 30, "shown_rows": 10},
+        "small batches, zero-shot": {
+            "demos": 0,
+            "candidates": 20,
+            "trials": 19,
+            "minibatch": 10,
+            "steps": 7,
+            "shown_rows": 10,
+        },
+        "small batches, 30 rows": {
+            "demos": 0,
+            "candidates": 20,
+            "trials": 19,
+            "minibatch": 10,
+            "steps": 6,
+            "val": 30,
+            "shown_rows": 10,
+        },
+    }
+
+
+def _ours_random(_predictors: int) -> Variants:
+    return {
+        "16 candidates": {"candidates": 16},
+        "16 candidates, 8 demos": {"bootstrapped": 4, "labeled": 8, "candidates": 16},
+    }
+
+
+def _ours_gepa(_predictors: int) -> Variants:
+    return {
+        "default": {},
+        "30 rows, minibatch 6": {"minibatch": 6, "val": 30},
+        "20 rows, minibatch 6": {"minibatch": 6, "val": 20},
+    }
+
+
+SYSTEMS = (
+    System("dspynb COPRO", "COPRO", "worlds_dspynb.py", _ours_copro, ("dspy COPRO",)),
+    System("dspynb MIPROv2", "MIPROv2", "worlds_dspynb.py", _ours_mipro, ("dspy MIPROv2",)),
+    System("dspynb random search", "random search", "worlds_dspynb.py", _ours_random, ("dspy random search",)),
+    System("dspynb GEPA", "GEPA", "worlds_dspynb.py", _ours_gepa, ("dspy GEPA", "gepa GEPA")),
+    System("dspy COPRO", "COPRO", "worlds_dspy.py", _copro),
+    System("dspy MIPROv2", "MIPROv2", "worlds_dspy.py", _mipro),
+    System("dspy random search", "random search", "worlds_dspy.py", _random_search),
+    System("dspy GEPA", "GEPA", "worlds_dspy.py", _gepa),
+    System("dspy SIMBA", "SIMBA", "worlds_dspy.py", _simba),
+    System("gepa GEPA", "GEPA", "worlds_gepa.py", _gepa_own),
+)
