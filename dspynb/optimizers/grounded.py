@@ -91,7 +91,7 @@ class GenerateModuleInstruction(Signature):
 
 
 class GroundedProposer:
-    """Writes instructions for each predictor. A description that fails is left out; a proposal that fails counts."""
+    """Writes instructions for each predictor. What fails is left out, and counts (``patience`` of the optimizer)."""
 
     def __init__(self, lm: Any, temperature: float, shown_rows: int) -> None:
         self.temperature, self.shown_rows = temperature, shown_rows
