@@ -2,8 +2,9 @@
 
     python benchmarks/throughput.py --peer /path/to/an/environment/with/dspy/bin/python
 
-1,500 rows, 128 in flight, retries and cache on (the cache is empty, so that every row is asked and written). Each
-round measures all in turn against one server process. Writes benchmarks/throughput.csv: medians and ratios.
+1,500 rows, 128 in flight, retries and cache on (the cache is empty, so that every row is asked and written); DSPy is
+measured with its cache off and on. Each round measures all in turn against one server process. Writes
+benchmarks/throughput.csv: medians and ratios.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ROUNDS, ROWS, IN_FLIGHT, SERVED_FOR = 3, 1500, 128, 900
+ROUNDS, ROWS, IN_FLIGHT, SERVED_FOR = 5, 1500, 128, 900
 
 OURS = """
 import asyncio, json, sys, time, dspynb as dn
@@ -41,7 +42,8 @@ asyncio.run(main())
 PEER = """
 import json, sys, time, dspy
 port, rows, in_flight = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-dspy.configure(lm=dspy.LM("openai/m", api_base=f"http://127.0.0.1:{port}/v1", api_key="x", cache=False))
+cache = len(sys.argv) > 4
+dspy.configure(lm=dspy.LM("openai/m", api_base=f"http://127.0.0.1:{port}/v1", api_key="x", cache=cache))
 predict = dspy.Predict("question -> answer")
 def evaluate(tag, n):
     data = [dspy.Example(question=f"{tag} {i}", answer="fine").with_inputs("question") for i in range(n)]
@@ -99,7 +101,7 @@ def serve(port: multiprocessing.Queue[int]) -> None:
 def measured(python: str, code: str, port: int, *more: str) -> float:
     """Rows a second in a fresh process with an empty cache."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "DSPYNB_CACHE_DIR": folder}
+        environment = {**os.environ, "DSPYNB_CACHE_DIR": folder, "DSPY_CACHEDIR": folder}
         given = [python, "-c", code, str(port), str(ROWS), str(IN_FLIGHT), *(part.format(folder) for part in more)]
         done = subprocess.run(given, capture_output=True, text=True, check=True, env=environment, cwd=folder)
     return float(json.loads(done.stdout.splitlines()[-1]))
@@ -119,6 +121,7 @@ def main() -> None:
         "dspynb, journal off": (sys.executable, OURS, ""),
         "dspynb, journal on": (sys.executable, OURS, "{}/runs"),
         "dspy 3.4.1 Evaluate": (peer, PEER),
+        "dspy 3.4.1 Evaluate, cache on": (peer, PEER, "cache"),
         "bare aiohttp": (sys.executable, FLOOR),
     }
     seen: dict[str, list[float]] = {name: [] for name in kinds}
@@ -134,7 +137,7 @@ def main() -> None:
         for name, figures in seen.items():
             median = statistics.median(figures)
             writer.writerow([name, f"{median:.0f}", f"{median / base:.1f}", today])
-    print((HERE / "throughput.csv").read_text())
+    print((HERE / "throughput.csv").read_text(), {name: [round(f) for f in figures] for name, figures in seen.items()})
 
 
 if __name__ == "__main__":

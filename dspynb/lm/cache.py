@@ -1,7 +1,9 @@
-"""The reply cache: one SQLite file for all processes, used off the event loop.
+"""The reply cache: one SQLite file for all processes.
 
-Look-ups and writes are queued to one thread, which handles all that has come together in one transaction: a call waits
-for a reply that is there, and never for a lock that another process holds. Values are JSON; nothing is unpickled.
+A look-up is made where it is asked while the file answers at once: with a write-ahead log a reader waits for nobody.
+All else is done by one thread: writes, some milliseconds' worth in one transaction, and look-ups where the file is
+locked, slow or has no such log. So a call never waits for a lock that another process holds. Values are JSON; nothing
+is unpickled.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import queue
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,16 @@ __all__ = ["ReplyCache", "default_cache"]
 _log = logging.getLogger("dspynb")
 _SCHEMA = "create table if not exists replies (key text primary key, body text not null, used real not null)"
 Found = asyncio.Future[str | None]
+_ASK = "\0"  # in place of a body
+_inherited: list[sqlite3.Connection | None] = []  # of the process that forked: not to be closed here
 _PATIENCE = 0.25
 """Seconds that the thread waits for a file that another process has locked, before a look-up counts as a miss."""
 _SOON = 0.05
-"""Seconds after which a reply is handed to the thread without a look-up."""
+"""Seconds for which the thread gathers what it writes."""
+_SLOW, _REST = 0.02, 1.0
+"""A look-up that took as many seconds is the last one made on the event loop for so many."""
+_AT_ONCE = 512
+"""Entries a statement: 1,536 values, which every SQLite takes."""
 _KEPT = ("text", "tool_calls", "finish", "reasoning", "completions", "logprobs")
 
 
@@ -48,90 +55,149 @@ class ReplyCache:
 
     def __init__(self, path: Path, most_bytes: int = 2**30) -> None:
         self.path, self.most_bytes = path, most_bytes
-        self._jobs: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
         self._warned = False
         self._writes = 0
-        self._unwritten: deque[tuple[str, LMReply]] = deque()  # for the thread, with the next look-up or soon
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._jobs: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()  # get, write, flush
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._fresh: dict[str, LMReply] = {}  # put, and not in the file yet
+        self._used: set[str] = set()  # found, and not marked as used yet
+        self._reader: sqlite3.Connection | None = None  # for look-ups on the loop, once the thread has opened the file
+        self._reading = threading.Lock()
+        self._resting = 0.0  # until when look-ups go to the thread
 
     async def get(self, key: str) -> LMReply | None:
         """The reply of a key, marked as cached and costing nothing; None for a miss."""
-        found: Found = asyncio.get_running_loop().create_future()
-        self._hand_over()
-        self._put("get", key, found)
-        body = await found
+        self._ready()
+        fresh = self._fresh.get(key)
+        body = _body(fresh) if fresh is not None else self._look(key)
+        if body is _ASK:
+            found: Found = asyncio.get_running_loop().create_future()
+            self._jobs.put(("get", key, found))
+            body = await found
         return None if body is None else _reply(body)
 
     def put(self, key: str, reply: LMReply) -> None:
-        """Keep a reply, soon: it goes to the thread with the next look-up, which wakes it anyway."""
-        self._unwritten.append((key, reply))
-        if len(self._unwritten) == 1:
-            asyncio.get_running_loop().call_later(_SOON, self._hand_over)
-
-    def _hand_over(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                self._put("put", *self._unwritten.popleft())
+        """Keep a reply; it is in the file soon, and found from now on."""
+        self._ready()
+        with self._lock:
+            idle = not (self._fresh or self._used)
+            self._fresh[key] = reply
+        if idle:
+            self._jobs.put(("write", "", None))
 
     def flush(self, timeout: float = 5.0) -> None:
         """Wait until all that was put is in the file."""
-        self._hand_over()
         if self._thread is not None and self._pid == os.getpid():
             done = threading.Event()
             self._jobs.put(("flush", "", done))
             done.wait(timeout)
 
-    def _put(self, kind: str, key: str, value: Any) -> None:
-        if self._thread is None or self._pid != os.getpid():
-            self._start()
-        self._jobs.put((kind, key, value))
+    def _ready(self) -> None:
+        """Start the thread, if it is not there."""
+        if self._pid != os.getpid():  # a forked child has the object, but no thread, and no use of the connection
+            _inherited.append(self._reader)
+            self._begin()
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._work, name="dspynb-cache", daemon=True)
+                    self._thread.start()
+                    atexit.register(self._end)
 
-    def _start(self) -> None:
-        if self._pid != os.getpid():  # a forked child has the object but not the thread
-            self._lock, self._jobs, self._thread = threading.Lock(), queue.SimpleQueue(), None
-            self._unwritten = deque()
-            self._pid = os.getpid()
+    def _end(self) -> None:
+        self.flush()
+        self._stop_reading()
+
+    def _look(self, key: str) -> str | None:
+        """The body of a key, read here and now; ``_ASK`` where the thread is to be asked."""
+        reader, began = self._reader, time.monotonic()
+        if reader is None or began < self._resting or not self._reading.acquire(blocking=False):
+            return _ASK
+        try:
+            row = reader.execute("select body from replies where key = ?", (key,)).fetchone()
+        except sqlite3.Error:  # locked, damaged: the thread sees to it
+            return _ASK
+        finally:
+            self._reading.release()
+        if time.monotonic() - began > _SLOW:
+            self._resting = began + _REST
+        if row is None:
+            return None
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="dspynb-cache", daemon=True)
-                self._thread.start()
-                atexit.register(self.flush)
+            idle = not (self._fresh or self._used)
+            self._used.add(key)
+        if idle:
+            self._jobs.put(("write", "", None))
+        return str(row[0])
 
     # ── on the thread ─────────────────────────────────────────────────────────────────────────────────────────────
     def _work(self) -> None:
         connection: sqlite3.Connection | None = None
         while True:
-            jobs = [self._jobs.get()]
-            with contextlib.suppress(queue.Empty):
-                while len(jobs) < 512:
-                    jobs.append(self._jobs.get_nowait())
+            jobs = self._next_jobs()
             try:
-                connection = connection or _open(self.path)
+                connection = connection or self._opened()
                 self._handle(connection, jobs)
             except (sqlite3.Error, OSError) as error:
                 self._told(error)
+                self._stop_reading()
                 _close(connection)
                 connection = None
+                with self._lock:
+                    self._fresh, self._used = {}, set()
                 _deliver([(future, None) for kind, _, future in jobs if kind == "get"])
             for kind, _, value in jobs:
                 if kind == "flush":
                     value.set()
 
-    def _handle(self, connection: sqlite3.Connection, jobs: list[tuple[str, Any, Any]]) -> None:
-        now = time.time()
+    def _next_jobs(self) -> list[tuple[str, str, Any]]:
+        """What has come together; where that is only writing, wait for more of it, but not for a look-up."""
+        jobs = [self._jobs.get()]
+        with contextlib.suppress(queue.Empty):
+            if jobs[0][0] == "write":
+                jobs.append(self._jobs.get(timeout=_SOON))
+            while len(jobs) < _AT_ONCE:
+                jobs.append(self._jobs.get_nowait())
+        return jobs
+
+    def _handle(self, connection: sqlite3.Connection, jobs: list[tuple[str, str, Any]]) -> None:
         asked = [(key, future) for kind, key, future in jobs if kind == "get"]
-        kept = {key: reply for kind, key, reply in jobs if kind == "put"}
         found = _rows(connection, [key for key, _ in asked])
-        _deliver([(future, _body(kept[key]) if key in kept else found.get(key)) for key, future in asked])
-        _touch(connection, list(found), now)
-        _write(connection, [(key, _body(reply), now) for key, reply in kept.items()])
+        _deliver([(future, found.get(key)) for key, future in asked])
+        with self._lock:
+            fresh, used, self._used = dict(self._fresh), [*self._used, *found], set()
+        now = time.time()
+        for some in _chunks(used):
+            _touch(connection, some, now)
+        for some in _chunks(list(fresh)):
+            _write(connection, [(key, _body(fresh[key]), now) for key in some])
         connection.commit()
-        self._writes += len(kept)
+        with self._lock:
+            for key, reply in fresh.items():
+                if self._fresh.get(key) is reply:
+                    del self._fresh[key]
+            if self._fresh or self._used:  # what came meanwhile found work under way, and woke nobody
+                self._jobs.put(("write", "", None))
+        self._writes += len(fresh)
         if self._writes >= 1000:
             self._writes = 0
             _evict(connection, self.most_bytes)
+
+    def _opened(self) -> sqlite3.Connection:
+        connection = _open(self.path)
+        if connection.execute("pragma journal_mode").fetchone() == ("wal",):
+            self._reader = sqlite3.connect(self.path, timeout=0, check_same_thread=False)
+        return connection
+
+    def _stop_reading(self) -> None:
+        with self._reading:
+            reader, self._reader = self._reader, None
+            _close(reader)
 
     def _told(self, error: Exception) -> None:
         if not self._warned:
@@ -168,7 +234,11 @@ def _close(connection: sqlite3.Connection | None) -> None:
 
 
 # Few statements for many rows: SQLite lets go of Python's lock for each step, and waits for it again while the event
-# loop is busy. At most 512 jobs come together, so 1,536 values, which every SQLite takes.
+# loop is busy.
+
+
+def _chunks(keys: list[str]) -> list[list[str]]:
+    return [keys[i : i + _AT_ONCE] for i in range(0, len(keys), _AT_ONCE)]
 
 
 def _rows(connection: sqlite3.Connection, keys: list[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -223,6 +224,79 @@ def _texts(path):
         connection.close()
 
 
+def test_a_reply_is_found_before_it_is_in_the_file(tmp_path):
+    async def main():
+        cache = ReplyCache(tmp_path / "c.sqlite")
+        cache.put("k", dn.LMReply("fresh", usage=Usage(calls=1, usd=0.5)))
+        return await cache.get("k")
+
+    found = asyncio.run(main())
+    assert (found.text, found.cached, found.usage.usd) == ("fresh", True, 0.0)
+
+
+def test_a_reply_put_at_the_end_of_a_loop_reaches_the_file_without_a_flush(tmp_path):
+    cache = ReplyCache(tmp_path / "c.sqlite")
+
+    async def main():
+        cache.put("k", dn.LMReply("last"))
+
+    asyncio.run(main())
+    deadline = time.monotonic() + 20
+    while not (cache.path.exists() and _texts(cache.path)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert list(_texts(cache.path)) == ["k"]
+
+
+def test_what_another_process_has_written_is_found(tmp_path):
+    async def main():
+        mine = ReplyCache(tmp_path / "c.sqlite")
+        assert await mine.get("k") is None  # the file is open
+        theirs = f"""
+import dspynb as dn
+from pathlib import Path
+from dspynb.lm.cache import ReplyCache
+cache = ReplyCache(Path({str(mine.path)!r}))
+cache.put("k", dn.LMReply("theirs"))
+cache.flush()
+"""
+        subprocess.run([sys.executable, "-c", theirs], check=True)  # noqa: ASYNC221  # nothing else is under way
+        return await mine.get("k")
+
+    assert asyncio.run(main()).text == "theirs"
+
+
+def test_look_ups_of_a_file_that_was_slow_leave_the_loop_to_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("dspynb.lm.cache._SLOW", -1.0)  # any look-up is too slow
+
+    async def main():
+        cache = ReplyCache(tmp_path / "c.sqlite")
+        cache.put("k", dn.LMReply("x"))
+        cache.flush()
+        first = asyncio.ensure_future(cache.get("k"))
+        await asyncio.sleep(0)
+        at_once = first.done()
+        second = asyncio.ensure_future(cache.get("k"))
+        await asyncio.sleep(0)
+        return at_once, second.done(), (await first).text, (await second).text
+
+    assert asyncio.run(main()) == (True, False, "x", "x")
+
+
+def test_threads_that_look_up_at_the_same_time_all_find(tmp_path):
+    cache = ReplyCache(tmp_path / "c.sqlite")
+    for i in range(50):
+        cache.put(f"k{i}", dn.LMReply(f"text {i}"))
+    cache.flush()
+
+    async def all_of_them():
+        return [(await cache.get(f"k{i}")).text for i in range(50)]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: asyncio.run(all_of_them()), range(16)))
+    assert found == [[f"text {i}" for i in range(50)]] * 16
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_four_processes_share_one_file_without_a_lock_error_or_a_lost_entry(tmp_path):
@@ -240,7 +314,7 @@ def test_a_process_killed_while_writing_leaves_the_file_readable(tmp_path):
     path = tmp_path / "c.sqlite"
     workers = _workers(path, 100_000, 2)
     for worker in workers:
-        while "200" not in worker.stdout.readline():
+        while worker.stdout.readline().strip() != "20000":
             pass
         os.kill(worker.pid, signal.SIGKILL)
         worker.communicate()
