@@ -60,6 +60,7 @@ class DirectEngine:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint, self.model = endpoint, endpoint.model
         self.provider, self.remote = endpoint.model.split("/", 1)
+        self._timeout: aiohttp.ClientTimeout | None = None
 
     @property
     def url(self) -> str:
@@ -79,16 +80,17 @@ class DirectEngine:
 
         session = await _session()
         settings = dict(settings)
-        headers = {"Content-Type": "application/json", **(settings.pop("extra_headers", None) or {})}
+        headers = dict(settings.pop("extra_headers", None) or {})
         if key := self.key:
             headers["Authorization"] = f"Bearer {key}"
         body = request_body(self.remote, request, settings)
         if heard is not None:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        timeout = aiohttp.ClientTimeout(total=self.endpoint.timeout)
+        if self._timeout is None:
+            self._timeout = aiohttp.ClientTimeout(total=self.endpoint.timeout)
         try:
-            sent = _encoded(body)
-            async with session.post(self.url, data=sent, headers=headers, timeout=timeout) as response:
+            sent = aiohttp.BytesPayload(_encoded(body), content_type="application/json")
+            async with session.post(self.url, data=sent, headers=headers, timeout=self._timeout) as response:
                 return await self._read(response, heard)
         except TimeoutError:
             raise ModelTimeout(f"no reply within {self.endpoint.timeout:g} s", model=self.model) from None

@@ -62,15 +62,11 @@ def read_reply(body: Any, model: str, facts: Mapping[str, Any]) -> LMReply:
 
 
 def _usage(used: Mapping[str, Any], model: str) -> Usage:
-    prompt, completion = used.get("prompt_tokens_details") or {}, used.get("completion_tokens_details") or {}
-    counts = {
-        "calls": 1,
-        "prompt_tokens": used.get("prompt_tokens") or 0,
-        "completion_tokens": used.get("completion_tokens") or 0,
-        "cached_tokens": prompt.get("cached_tokens") or 0,
-        "reasoning_tokens": completion.get("reasoning_tokens") or 0,
-    }
-    return Usage(**counts, usd=cost(model, Usage(**counts)))
+    details, written = used.get("prompt_tokens_details") or {}, used.get("completion_tokens_details") or {}
+    prompt, completion = used.get("prompt_tokens") or 0, used.get("completion_tokens") or 0
+    cached = details.get("cached_tokens") or 0
+    usd = cost(model, prompt, completion, cached)
+    return Usage(1, prompt, completion, cached, written.get("reasoning_tokens") or 0, usd)
 
 
 def kind_of(status: int, code: str, message: str) -> type[ModelError]:

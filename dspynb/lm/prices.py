@@ -9,8 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dspynb.data import Usage
-
 __all__ = ["cost", "supports"]
 
 _FILE = "model_prices_and_context_window_backup.json"
@@ -40,13 +38,13 @@ def supports(model: str, what: str) -> bool:
     return bool((_entry(model) or {}).get(f"supports_{what}"))
 
 
-def cost(model: str, usage: Usage) -> float | None:
-    """USD of one call of ``provider/model``; None where the price is not known (unknown is not zero)."""
+def cost(model: str, prompt: int, completion: int, cached: int) -> float | None:
+    """USD of one call of ``provider/model`` with so many tokens, ``cached`` of the prompt's from the provider's cache;
+    None where the price is not known (unknown is not zero)."""
     entry = _entry(model)
     if entry is None or "input_cost_per_token" not in entry:
         return None
     full = float(entry["input_cost_per_token"])
-    cached = float(entry.get("cache_read_input_token_cost") or full)
+    read = float(entry.get("cache_read_input_token_cost") or full)
     output = float(entry.get("output_cost_per_token") or 0.0)
-    fresh = usage.prompt_tokens - usage.cached_tokens
-    return fresh * full + usage.cached_tokens * cached + usage.completion_tokens * output
+    return (prompt - cached) * full + cached * read + completion * output

@@ -15,7 +15,6 @@ from aiohttp import web
 
 import dspynb as dn
 from dspynb import errors
-from dspynb.data import Usage
 from dspynb.errors import ConfigurationError
 from dspynb.lm.limits import AdaptiveLimit, Pace, backoff
 from dspynb.lm.prices import cost
@@ -217,9 +216,9 @@ def test_a_model_travels_without_its_key():
 def test_the_price_of_a_known_model_is_counted_and_an_unknown_one_stays_unknown():
     if importlib.util.find_spec("litellm") is None:
         pytest.skip("the price map comes with litellm")
-    used = Usage(calls=1, prompt_tokens=1_000_000, completion_tokens=1_000_000, cached_tokens=500_000)
-    assert cost("openai/gpt-4o-mini", used) == pytest.approx(0.5 * 0.15 + 0.5 * 0.075 + 0.6)
-    assert cost("openai/nobody-knows", used) is None
+    used = {"prompt": 1_000_000, "completion": 1_000_000, "cached": 500_000}
+    assert cost("openai/gpt-4o-mini", **used) == pytest.approx(0.5 * 0.15 + 0.5 * 0.075 + 0.6)
+    assert cost("openai/nobody-knows", **used) is None
 
 
 @pytest.mark.slow
