@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dspynb.errors import DataOverlapWarning as DataOverlapWarning
     from dspynb.errors import DspynbError as DspynbError
     from dspynb.errors import HiddenPredictorWarning as HiddenPredictorWarning
+    from dspynb.errors import NoFeedbackWarning as NoFeedbackWarning
     from dspynb.errors import OptimizerError as OptimizerError
     from dspynb.errors import ReplayDiverged as ReplayDiverged
     from dspynb.errors import RunInterrupted as RunInterrupted
@@ -112,6 +113,7 @@ _HOMES = {
         "AllAttemptsFailed",
         "BudgetExhausted",
         "DataOverlapWarning",
+        "NoFeedbackWarning",
         "DspynbError",
         "HiddenPredictorWarning",
         "OptimizerError",

@@ -38,6 +38,7 @@
 
     RunInterrupted                  a CancelledError: the kernel's stop button or Ctrl-C ended the cell
     DataOverlapWarning              rows that are to judge a program are among those it learns from
+    NoFeedbackWarning               a metric gives scores only, where feedback in words would help
     HiddenPredictorWarning          a program called a predictor that is not among its attributes
     ScopeClosedWarning              code outlived the attempt (or ``with`` block) whose scope it still holds
 """
@@ -71,6 +72,7 @@ __all__ = [
     "MalformedReply",
     "ModelError",
     "ModelTimeout",
+    "NoFeedbackWarning",
     "NoModelError",
     "OptimizerError",
     "ParseError",
@@ -400,3 +402,7 @@ class HiddenPredictorWarning(UserWarning):
 
 class DataOverlapWarning(UserWarning):
     """Rows that are to judge a program are among those that it learns from, so that its score may be too high."""
+
+
+class NoFeedbackWarning(UserWarning):
+    """A metric gives scores only, and what uses it could learn from feedback in words."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from dspynb.data import Prediction
 from dspynb.errors import Halted, ParseError, shorten
 from dspynb.events import ProposalEnded, SpanEnded, SpanStarted, new_span
 from dspynb.modules import Predict
@@ -13,21 +14,25 @@ from dspynb.modules.pool import caught
 from dspynb.redact import redact, redact_values, told
 from dspynb.scope import Allowance, Layer, current_scope, mask
 
-__all__ = ["ask"]
+__all__ = ["Given", "ask"]
+
+Given = Mapping[str, Any] | Callable[[], Awaitable[Mapping[str, Any]]]
+"""A proposal's inputs, or what makes them: its calls are the proposal's own."""
 
 
 async def ask(
-    key: str, predict: Predict, inputs: Mapping[str, Any], *, settings: Mapping[str, Any], funds: Allowance | None
+    key: str, predict: Predict, inputs: Given, *, settings: Mapping[str, Any], funds: Allowance | None
 ) -> ProposalEnded:
     """Ask for what ``key`` names, under these settings, with hints and candidates masked. A failure is part of the
     record; Halted and cancellations pass."""
     scope, span = current_scope(), new_span()
     parent = scope.open_span
-    scope.emit(SpanStarted(span=span, parent=parent, kind="proposal", name=key, inputs=redact_values(inputs)))
+    known = {} if callable(inputs) else redact_values(inputs)
+    scope.emit(SpanStarted(span=span, parent=parent, kind="proposal", name=key, inputs=known))
     outputs, error, began = None, None, asyncio.get_running_loop().time()
     try:
         with mask(), Layer(f"the proposal {key}", span=span, funds=funds, settings=settings):
-            made = await caught(predict(**inputs))
+            made = await caught(_asked(predict, inputs))
     except Halted:
         scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
         raise
@@ -41,6 +46,11 @@ async def ask(
     )
     scope.emit(ended)
     return ended
+
+
+async def _asked(predict: Predict, inputs: Given) -> Prediction:
+    given = await inputs() if callable(inputs) else inputs
+    return await predict(**given)
 
 
 def _failure(error: Exception) -> str:

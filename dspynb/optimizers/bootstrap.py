@@ -115,8 +115,8 @@ class BootstrapRandomSearch(_Bootstrap):
     ``num_candidates`` sets of shuffled rows with 1 to ``max_bootstrapped_demos`` traces each.
 
     Without validation rows, the training rows judge. All candidates are evaluated at the same time. Where a budget of
-    metric calls is too small for all of them on all rows, they race: all on a few rows, the better half on twice as
-    many, and so on. All sets share one teacher, whose rollouts are made once.
+    metric calls is too small for all of them on all rows, they race: all on a few rows, the best quarter at most on
+    all. All sets share one teacher, whose rollouts are made once.
     """
 
     kind: ClassVar[str] = "bootstrap_random_search"

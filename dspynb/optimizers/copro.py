@@ -15,7 +15,7 @@ from dspynb.modules import Predict
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, checked_whole
-from dspynb.optimizers.racing import race
+from dspynb.optimizers.racing import stages
 from dspynb.optimizers.texts import begins_turn, cleaned, instruction_of
 from dspynb.signatures import Input, Output, Signature
 
@@ -60,14 +60,30 @@ class _Tried:
         return ranked[-most:]
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """``rows`` (all for None) that every candidate is tried on, how many a round, and how many of all go on to the
+    other rows."""
+
+    rows: list[int] | None
+    breadth: int
+    finalists: int
+
+    def score(self, engine: Engine, candidate: Candidate) -> float:
+        """The mean on these rows."""
+        scores = engine.scores(candidate)
+        rows = range(len(engine.val)) if self.rows is None else self.rows
+        return sum(scores[row] for row in rows) / len(rows)
+
+
 class COPRO(Optimizer):
     """Instructions (and, where the adapter begins the model's turn, the prefix of the output) by coordinate ascent.
 
     In each of ``depth`` rounds ``breadth`` instructions are tried for every predictor in turn, with the best so far for
     the others: first ``breadth - 1`` made from the predictor's own, then from the best that were tried, with scores,
     the best last, at ``init_temperature``. The candidates of a round are evaluated at the same time, equal texts once.
-    Where a budget of metric calls is too small for a round on all rows, its candidates race (see
-    BootstrapRandomSearch).
+    Where a budget of metric calls is too small for all rounds on all rows, they are tried on a few rows, the same for
+    all, and the best of all rounds are evaluated on all rows at the end.
 
     Without validation rows, the training rows judge (as in DSPy).
     """
@@ -106,28 +122,45 @@ class COPRO(Optimizer):
         }
 
     async def search(self, engine: Engine) -> None:
-        best = (await engine.evaluate(engine.start)).candidate
-        tried = {path: _Tried() for path in engine.paths}
+        start = (await engine.evaluate(engine.start)).candidate
+        plan = self._plan(engine)
+        best, tried = {start: plan.score(engine, start)}, {path: _Tried() for path in engine.paths}
         for path in engine.paths:
-            tried[path].scores[instruction_of(engine, best, path), None] = engine.mean(best) or 0.0
-        rounds = self.depth * len(engine.paths)
+            tried[path].scores[instruction_of(engine, start, path), None] = best[start]
         for depth in range(self.depth):
-            proposed = await self._propose(engine, tried, depth)
+            proposed = await self._propose(engine, tried, depth, plan.breadth)
             for path in engine.paths:
-                made = [self._candidate(engine, best, path, texts, depth) for texts in proposed[path]]
-                share = max(engine.metric_calls_left() / rounds, 2 * len(engine.val))  # at least one that is new
-                ranked = await race(engine, [best, *made], step=depth + 1, metric_calls=share)
-                rounds -= 1
-                for candidate, score in ranked:
+                top = max(best, key=lambda c: best[c])
+                made = [self._candidate(engine, top, path, texts, depth) for texts in proposed[path]]
+                asked = [(c, engine.evaluate(c, plan.rows, step=depth + 1)) for c in dict.fromkeys(made)]
+                for candidate, task in asked:
+                    await task
+                    best[candidate] = plan.score(engine, candidate)
                     part = candidate.part(path)
-                    tried[path].scores[instruction_of(engine, candidate, path), part.prefix] = score
-                best = engine.best
+                    tried[path].scores[instruction_of(engine, candidate, path), part.prefix] = best[candidate]
+        latest = [c for c in reversed(best) if c != start]  # of equal ones the latest: it was made knowing more
+        latest.sort(key=lambda c: -best[c])
+        for task in [engine.evaluate(c, step=self.depth + 1) for c in latest[: plan.finalists]]:
+            await task
+
+    def _plan(self, engine: Engine) -> _Plan:
+        """How the rows are used, so that all rounds fit into the budget."""
+        a_round = len(engine.paths) * self.breadth
+        most, rows = a_round * self.depth - len(engine.paths), len(engine.val)
+        plan = stages(most, rows, engine.metric_calls_left())
+        if len(plan) == 1 and plan[0][0] == most:
+            return _Plan(None, self.breadth, 0)
+        few, first = plan[0]
+        order = list(range(rows))
+        engine.random("rows").shuffle(order)
+        breadth = max(1, self.breadth * few // most)
+        return _Plan(order[:first], breadth, plan[-1][0] if len(plan) > 1 else 0)
 
     async def _propose(
-        self, engine: Engine, tried: Mapping[str, _Tried], depth: int
+        self, engine: Engine, tried: Mapping[str, _Tried], depth: int, breadth: int
     ) -> dict[str, list[tuple[str, str | None]]]:
         """New texts for each predictor; all are asked for at the same time."""
-        count = self.breadth - 1 if depth == 0 else self.breadth
+        count = max(1, breadth - 1) if depth == 0 else breadth
         asked = {path: [self._ask(engine, tried[path], path, depth, i) for i in range(count)] for path in engine.paths}
         return {path: [texts for task in tasks if (texts := _texts(await task))] for path, tasks in asked.items()}
 

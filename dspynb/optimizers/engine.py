@@ -19,7 +19,7 @@ from dspynb.evaluation.rollouts import Rollout, run_rollout
 from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, SpanStarted, new_span
 from dspynb.modules import Module, Predict
 from dspynb.modules.batch import inputs_of
-from dspynb.optimizers.asking import ask
+from dspynb.optimizers.asking import Given, ask
 from dspynb.optimizers.candidate import Candidate, told_of
 from dspynb.optimizers.dispatch import Dispatcher
 from dspynb.optimizers.memory import Memory, RolloutKey, scored_key
@@ -124,15 +124,6 @@ class Engine:
         has ended before others that were asked for earlier is not in it yet, so that timing changes nothing."""
         rows = sorted(self._heard.get((candidate.id, split), ()))
         return {row: self.score(self._rollouts[candidate.id, split, row, 0].result()) for row in rows}
-
-    def front(self, split: str = "val") -> dict[int, list[Candidate]]:
-        """Row → the candidates that score highest on it: the Pareto front over rows."""
-        matrix = {c: self.scores(c, split) for c in self.candidates.values()}
-        best: dict[int, float] = {}
-        for scores in matrix.values():
-            for row, score in scores.items():
-                best[row] = max(score, best.get(row, score))
-        return {row: [c for c, scores in matrix.items() if scores.get(row) == top] for row, top in best.items()}
 
     def score(self, rollout: Rollout) -> float:
         """What a rollout counts."""
@@ -281,15 +272,17 @@ class Engine:
         self,
         key: str,
         predict: Predict,
-        inputs: Mapping[str, Any],
+        inputs: Given,
         *,
         number: int = 0,
         temperature: float | None = None,
+        more_calls: int = 0,
     ) -> asyncio.Task[Prediction | None]:
         """Ask a model for a proposal; await the task for its outputs, or None where it failed.
 
-        ``key``: what it is for, in this run only asked once. ``number``: of the sample, where several are drawn with
-        equal inputs. After ``patience`` failures in a row, in the order of asking, it raises OptimizerError with the
+        ``key``: what it is for, in this run only asked once. ``inputs``: a mapping, or an async function that makes
+        it, with about ``more_calls`` model calls at most. ``number``: of the sample, where several are drawn with equal
+        inputs. After ``patience`` failures in a row, in the order of asking, it raises OptimizerError with the
         last reply.
         """
         sampling = {} if temperature is None else {"temperature": temperature}
@@ -303,7 +296,7 @@ class Engine:
                 return kept.ended  # type: ignore[no-any-return]
             return await ask(key, predict, inputs, settings=settings, funds=funds)
 
-        future = self._dispatch.submit(job, predict.most_calls())
+        future = self._dispatch.submit(job, predict.most_calls() + more_calls)
 
         async def proposed() -> ProposalEnded:
             ended: ProposalEnded = await future

@@ -20,7 +20,7 @@ from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.merging import merged
 from dspynb.optimizers.optimizer import Common, Optimizer, checked_whole
 from dspynb.optimizers.pareto import pareto_choice
-from dspynb.optimizers.reflecting import Reflection, perfect
+from dspynb.optimizers.reflecting import Reflection, perfect, warn_without_feedback
 from dspynb.optimizers.task import Evaluated, Task
 from dspynb.optimizers.validating import Validation
 
@@ -128,6 +128,7 @@ class GEPA(Optimizer):
     # ── the loop ──────────────────────────────────────────────────────────────────────────────────────────────────
     async def search(self, engine: Engine) -> None:
         start = await engine.evaluate(engine.start)
+        warn_without_feedback(engine, start)
         state, limit = _State([start.candidate]), self._limit(engine)
         while state.idle < _EPOCHS * len(engine.train) and (wave := self._wave(engine, state, limit)):
             before = engine.asked
@@ -194,7 +195,7 @@ class GEPA(Optimizer):
                 continue
             for path in engine.paths if self.components == "all" else [step.path]:
                 key = f"step {step.number}, {path}"
-                task = await self._reflection.ask(engine, step.before, path, key=key, number=step.number)
+                task = self._reflection.ask(engine, step.before, path, key=key, number=step.number)
                 asked.append((step, path, task))
         texts: dict[int, dict[str, str]] = {}
         for step, path, task in asked:

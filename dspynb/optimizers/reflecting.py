@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dspynb.data import Prediction
-from dspynb.errors import shorten
+from dspynb.errors import NoFeedbackWarning, shorten
 from dspynb.evaluation.rollouts import Rollout
 from dspynb.events import PredictorCalled
 from dspynb.modules import Predict
+from dspynb.modules.scoring import Scorer
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.task import Evaluated
 from dspynb.optimizers.texts import cleaned, instruction_of
 from dspynb.signatures import Input, Output, Signature
 
-__all__ = ["Reflect", "Reflection"]
+__all__ = ["Reflect", "Reflection", "perfect", "warn_without_feedback"]
 
 _MOST_CHARACTERS = 2000
+_CALLS_A_ROW = 2
+"""Model calls that a metric with feedback on predictors makes at most, about: a judge, and a repair."""
 
 
 class Reflect(Signature):
@@ -50,15 +54,18 @@ class Reflection:
             lines.append(f"# Example {number}\n{told}\nFeedback: {feedback}")
         return "\n\n".join(lines)
 
-    async def ask(
+    def ask(
         self, engine: Engine, parent: Evaluated, path: str, *, key: str, number: int
     ) -> asyncio.Task[Prediction | None]:
-        """Ask for a new instruction; the task that is returned has it."""
-        given = {
-            "current_instruction": instruction_of(engine, parent.candidate, path),
-            "examples": await self.examples(engine, parent, path),
-        }
-        return engine.propose(key, self.predict, given, number=number, temperature=self.temperature)
+        """Ask for a new instruction; the task that is returned has it. Feedback that the metric is asked for belongs to
+        the proposal: its calls too."""
+
+        async def given() -> Mapping[str, Any]:
+            told = await self.examples(engine, parent, path)
+            return {"current_instruction": instruction_of(engine, parent.candidate, path), "examples": told}
+
+        more = _CALLS_A_ROW * len(parent.rows) if _by_predictor(engine) else 0
+        return engine.propose(key, self.predict, given, number=number, temperature=self.temperature, more_calls=more)
 
     def read(self, made: Prediction | None) -> str:
         """The new instruction; empty where none came."""
@@ -69,13 +76,30 @@ async def _feedback(engine: Engine, row: int, rollout: Rollout, path: str) -> st
     ended = rollout.ended
     if ended.error is not None:
         return f"It failed: {shorten(ended.error, _MOST_CHARACTERS)}"
-    scorer = next(iter(engine.task.metrics.values()))
     said, score = ended.feedback, ended.score
-    if "predictor" in scorer.extras:
+    if scorer := _by_predictor(engine):
         prediction = rollout.prediction or Prediction(ended.outputs or {})
         told = await scorer(engine.train[row], prediction, trace=rollout.calls, predictor=path)
         said = told.feedback or said
     return said or f"This got a score of {score:.4g}."
+
+
+def _by_predictor(engine: Engine) -> Scorer | None:
+    """The metric, where it has feedback on each predictor."""
+    scorer = next(iter(engine.task.metrics.values()))
+    return scorer if "predictor" in scorer.extras else None
+
+
+def warn_without_feedback(engine: Engine, done: Evaluated) -> None:
+    """Warn where no row has feedback and the metric has none for predictors."""
+    if _by_predictor(engine) is None and not any(rollout.ended.feedback for rollout in done.rollouts):
+        name = next(iter(engine.task.metrics))
+        warnings.warn(
+            f"the metric {name} gives scores without feedback, so that a model has to guess what was wrong. Let it "
+            "return dn.Score(value, feedback='what was wrong, in words')",
+            NoFeedbackWarning,
+            stacklevel=2,
+        )
 
 
 def _call_text(call: PredictorCalled) -> str:

@@ -10,7 +10,7 @@ import dspynb as dn
 from dspynb.errors import ConfigurationError
 from dspynb.events import CandidateProposed, CandidateScored, PredictorCalled, ProposalEnded, RolloutEnded
 from tests.helpers import chat
-from tests.optimizers.worlds import TRAIN, VAL, World, events, optimized, right, three
+from tests.optimizers.worlds import TRAIN, VAL, World, events, optimized, right, rows, three
 
 run = asyncio.run
 
@@ -72,6 +72,21 @@ def test_the_best_of_the_predictors_before_is_what_later_ones_build_on():
 def test_a_small_budget_still_tries_something_new():
     done = run(optimized(dn.COPRO, World(), budget=dn.Budget(metric_calls=2 * len(VAL)), breadth=3, depth=2))
     assert len({e.candidate for e in events(done, CandidateScored) if e.full}) == 2
+
+
+def test_where_the_budget_is_too_small_for_all_rows_the_best_of_all_rounds_are_evaluated_on_them_at_the_end():
+    val = rows(10, 30)
+    done = run(optimized(dn.COPRO, World(), val=val, budget=dn.Budget(metric_calls=150), breadth=6, depth=3))
+    scored = events(done, CandidateScored)
+    full = [i for i, e in enumerate(scored) if e.full]
+    few = [i for i, e in enumerate(scored) if not e.full]
+    assert len({scored[i].rows for i in few}) == 1  # the same rows for all, so that they are compared in pairs
+    assert full[1:]
+    assert min(full[1:]) > max(few)
+    finalists = {scored[i].candidate for i in full[1:]}
+    tried = {e.candidate: e.score for e in scored if not e.full}
+    assert min(tried[c] for c in finalists) >= max(score for c, score in tried.items() if c not in finalists)
+    assert len(events(done, RolloutEnded)) <= 150
 
 
 def test_prefixes_are_proposed_where_the_adapter_begins_the_turn():

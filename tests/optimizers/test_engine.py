@@ -131,26 +131,6 @@ def test_evaluations_are_told_in_the_order_of_asking_whatever_the_latencies():
     assert [step for step, *_ in told[0]] == [0, 1, 2, 3]
 
 
-def test_the_front_has_every_candidate_that_is_best_on_a_row():
-    def fits(row, prediction):
-        return float(row.question == "10") if "wrong" in prediction.answer else float(row.question != "10")
-
-    async def search(engine):
-        start = engine.start
-        await engine.evaluate(start)
-        always = instructed(engine, "steps careful short check units and more")
-        assert engine.front() == {row: [start] for row in range(7)}
-        await engine.evaluate(always, [0, 1])
-        front = engine.front()
-        for row in (0, 1):
-            scores = {c: engine.scores(c)[row] for c in (start, always)}
-            assert front[row] == [c for c in (start, always) if scores[c] == max(scores.values())]
-        assert front[2] == [start]
-        assert engine.front("train") == {}
-
-    planned(search, metric=fits)
-
-
 def test_a_program_that_fails_on_all_rows_is_told_of_but_a_few_rows_or_test_rows_are_no_reason():
     bad = [{"question": "bad", "answer": str(i)} for i in range(3)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.pareto import front, pareto_choice
 from dspynb.scope import Part
 from tests.helpers import chat, field, prompt
+from tests.optimizers.worlds import lines
 
 RULES = 4
 
@@ -148,6 +150,63 @@ def test_a_metric_that_names_the_predictor_is_asked_for_its_feedback():
     assert re.search(r"Follow rule \d, self\.", seen[0])
 
 
+def judged(judge):
+    """A metric whose feedback on a predictor a model writes."""
+
+    async def metric_of(row, prediction, predictor=None):
+        if predictor is None:
+            return metric(row, prediction).value
+        return dn.Score(metric(row, prediction).value, (await judge(question=row.question)).feedback)
+
+    return metric_of
+
+
+def test_feedback_that_calls_a_model_is_part_of_the_proposal_and_not_asked_for_again(tmp_path):
+    asked = []
+
+    def judging(request):
+        asked.append(field(request, "question"))
+        return chat(feedback=f"Follow rule {int(asked[-1]) % RULES}.")
+
+    judge = dn.Predict("question -> feedback", lm=dn.FunctionLM(judging))
+
+    def optimizer(calls):
+        budget = dn.Budget(metric_calls=60, calls=calls)
+        return GEPA(judged(judge), prompt_lm=dn.FunctionLM(reflecting), budget=budget)
+
+    dn.configure(runs_dir=str(tmp_path))
+    straight = run_of(optimizer(200))
+    assert straight.candidates.score.max() > 0
+    steps = sum(isinstance(event, ProposalEnded) for event in straight._events)
+    assert len(asked) == 3 * steps > 0
+
+    text, path = lines(straight), Path(straight.path)
+    for cut in (len(text) * 2 // 3, len(text) * 5 // 6, len(text)):
+        path.write_bytes(b"".join(text[:cut]))
+        asked.clear()
+
+        async def main():
+            run = optimizer(200).resume(path, program(), rows(0, 12), rows(20, 28))
+            await run
+            return run
+
+        again = asyncio.run(main())
+        assert again.candidates.score.tolist() == straight.candidates.score.tolist()
+        assert len(asked) < 3 * steps
+    assert asked == []
+
+
+def test_feedback_that_fails_is_a_failed_proposal():
+    def failing(row, prediction, predictor=None):
+        if predictor is not None:
+            raise ValueError("no words today")
+        return metric(row, prediction)
+
+    optimizer = GEPA(failing, prompt_lm=dn.FunctionLM(reflecting), budget=dn.Budget(metric_calls=200))
+    with pytest.raises(dn.errors.OptimizerError, match="no words today"):
+        run_of(optimizer)
+
+
 def test_a_metric_without_feedback_works():
     def bare(row, prediction):
         return prediction.answer == "right"
@@ -158,7 +217,8 @@ def test_a_metric_without_feedback_works():
         seen.append(prompt(request))
         return chat(new_instruction=f"Answer. rule {len(seen) % RULES}")
 
-    run = run_of(GEPA(bare, prompt_lm=dn.FunctionLM(spying), budget=dn.Budget(metric_calls=80)))
+    with pytest.warns(dn.NoFeedbackWarning, match="bare gives scores without feedback"):
+        run = run_of(GEPA(bare, prompt_lm=dn.FunctionLM(spying), budget=dn.Budget(metric_calls=80)))
     assert "This got a score of 0." in seen[0]
     assert run.candidates.score.max() > 0
 

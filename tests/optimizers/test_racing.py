@@ -42,13 +42,19 @@ def test_a_plan_costs_no_more_than_it_may_and_ends_on_all_rows(candidates, many,
 
 @given(st.integers(0, 40), st.integers(1, 100))
 def test_without_a_limit_all_are_evaluated_on_all_rows(candidates, many):
-    assert stages(candidates, many, math.inf) == [(candidates, many)]
+    assert stages(candidates, many, math.inf) == ([(candidates, many)] if candidates else [])
 
 
 @given(st.integers(2, 30), st.integers(4, 60), st.integers(20, 900))
 def test_more_to_spend_never_means_fewer_in_the_race(candidates, many, metric_calls):
     assert stages(candidates, many, metric_calls + 50)[0][0] >= 2
     assert max(stages(candidates, many, 10_000_000)[0]) >= candidates
+
+
+def test_the_best_go_on_for_at_most_half_of_what_is_spent():
+    assert stages(16, 60, 340) == [(16, 12), (3, 60)]
+    assert stages(10, 60, 113) == [(10, 5), (1, 60)]
+    assert stages(18, 300, 2000) == [(18, 57), (4, 300)]
 
 
 def test_a_race_spends_no_more_than_the_budget_and_has_a_winner_on_all_rows():
