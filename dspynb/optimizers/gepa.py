@@ -7,6 +7,7 @@ loop), algorithm 2 (Pareto-based selection) and appendix on merging. With ``in_f
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from dspynb.errors import ConfigurationError
 from dspynb.modules import Predict
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
-from dspynb.optimizers.merging import merged
+from dspynb.optimizers.merging import Merge, merge_of
 from dspynb.optimizers.optimizer import Common, Optimizer, checked_whole
 from dspynb.optimizers.pareto import pareto_choice
 from dspynb.optimizers.reflecting import Reflection, perfect, warn_without_feedback
@@ -36,25 +37,28 @@ more rows."""
 
 @dataclass
 class _Step:
-    """One mutation under way."""
+    """One mutation under way. ``texts``: what is asked of the reflecting model, by predictor path."""
 
     number: int
     parent: Candidate
     path: str
     rows: list[int]
     before: Evaluated | None = None
+    texts: dict[str, asyncio.Task[Any]] | None = None
     child: Candidate | None = None
+    after: Evaluated | None = None
     more: list[int] | None = None  # rows that the child may still be tried on, once some were asked for
 
 
 @dataclass
 class _State:
-    """What steps have left so far. ``pool``: the accepted candidates, the start first."""
+    """What steps have left so far. ``pool``: the accepted candidates, the start first. ``begun``: candidate → a step
+    from it on the rows that it has run on, whose reflection has been asked for."""
 
     pool: list[Candidate]
     steps: int = 0
     turn: dict[Candidate, int] = field(default_factory=dict)
-    validating: list[Validation] = field(default_factory=list)
+    begun: dict[Candidate, _Step] = field(default_factory=dict)
     merges: int = 0
     merged: set[tuple[str, str]] = field(default_factory=set)
     idle: int = 0  # rows gone through since something was learned
@@ -70,9 +74,10 @@ class GEPA(Optimizer):
     ``components``: ``round_robin`` (one predictor a step) or ``all``. ``max_merges``: how often two lineages with a
     common ancestor are merged. ``perfect_score``: rows that have it teach nothing.
 
-    Beyond the paper: ``in_flight`` mutations are made at the same time, each from what was known before them, while
-    earlier children are validated; ``confirm``: further rows, at most, that a child is tried on while it is not clear
-    that it is better; ``racing``: validation of a child ends early once it is clear that it is worse than its parent.
+    Beyond the paper: ``in_flight`` mutations are made at the same time, each from what was known before them, and while
+    a child is validated, reflection on what it did on its minibatch begins, so that a next step from it costs no new
+    rollouts; ``confirm``: further rows, at most, that a child is tried on while it is not clear that it is better;
+    ``racing``: validation of a child ends early once it is clear that it is worse than its parent.
 
     Without validation rows, the training rows serve as both.
     """
@@ -132,24 +137,19 @@ class GEPA(Optimizer):
         state, limit = _State([start.candidate]), self._limit(engine)
         while state.idle < _EPOCHS * len(engine.train) and (wave := self._wave(engine, state, limit)):
             before = engine.asked
-            befores = [engine.evaluate(s.parent, s.rows, split="train", step=s.number) for s in wave]
-            for step, task in zip(wave, befores, strict=True):
-                step.before = await task
-            await self._advance(state)
-            await self._reflect(engine, wave)
-            await self._advance(state)
+            await self._begin(engine, wave)
+            merge = self._merge(engine, state)
+            await self._mutate(engine, wave)
             accepted = await self._accepted(engine, wave)
-            await self._advance(state)
-            state.validating += [
-                Validation(engine, step.child, step.parent, step.number, racing=self.racing)
-                for step in accepted
-                if step.child is not None
-            ]
-            await self._merge(engine, state)
+            new = [(step.child, step.parent, step.number) for step in accepted if step.child is not None]
+            if merge is not None and sum((await merge[1]).scores) >= merge[0].wanted:
+                new.append((merge[0].child, merge[0].better, state.steps))
+            await self._validate(engine, state, new, accepted, limit)
             learned = engine.asked > before or any(step.child for step in wave)
             state.idle = 0 if learned else state.idle + sum(len(step.rows) for step in wave)
-        while state.validating:
-            await self._advance(state)
+        asked = [task for step in state.begun.values() for task in (step.texts or {}).values()]
+        if asked:  # of no use any more, but part of the run
+            await asyncio.wait(asked)
 
     def _limit(self, engine: Engine) -> float:
         """Rollouts in all: as many as the budget allows, else as ``auto`` says (DSPy's formula)."""
@@ -160,21 +160,29 @@ class GEPA(Optimizer):
         return rows + n * 5 + trials * 35 + (trials // 5 + 1) * rows
 
     def _wave(self, engine: Engine, state: _State, limit: float) -> list[_Step]:
-        """The next mutations, as many as there is room for: two minibatches each, and the validation of one."""
+        """The next mutations, as many as there is room for: each with two minibatches and the validation."""
         size = min(self.minibatch_size, len(engine.train))
-        left = min(limit - engine.asked, engine.metric_calls_left()) - sum(v.outstanding for v in state.validating)
-        count = min(self.in_flight, int((left - len(engine.val)) // (2 * size)))
-        count = count if self.max_steps is None else min(count, self.max_steps - state.steps)
-        return [self._step(engine, state, size) for _ in range(max(0, count))]
+        return [self._step(engine, state, size) for _ in range(self._room(engine, state, limit))]
+
+    def _room(self, engine: Engine, state: _State, limit: float) -> int:
+        size, left = min(self.minibatch_size, len(engine.train)), min(limit - engine.asked, engine.metric_calls_left())
+        count = min(self.in_flight, int(left // (2 * size + len(engine.val))))
+        return max(0, count if self.max_steps is None else min(count, self.max_steps - state.steps))
 
     def _step(self, engine: Engine, state: _State, size: int) -> _Step:
         state.steps += 1
         number = state.steps
         scores = {c: engine.scores(c) for c in state.pool if engine.mean(c) is not None}
         parent = pareto_choice(scores, engine.random("parent", number))
+        if begun := state.begun.pop(parent, None):
+            return replace(begun, number=number)
+        return _Step(number, parent, self._turn(engine, state, parent), self._rows(engine, number, size))
+
+    def _turn(self, engine: Engine, state: _State, parent: Candidate) -> str:
+        """The predictor that a step from this parent is for."""
         turn = state.turn.get(parent, 0)
         state.turn[parent] = turn + 1
-        return _Step(number, parent, engine.paths[turn % len(engine.paths)], self._rows(engine, number, size))
+        return engine.paths[turn % len(engine.paths)]
 
     def _rows(self, engine: Engine, number: int, size: int) -> list[int]:
         """The step's minibatch: the training rows in an order that is shuffled anew each time all have been seen."""
@@ -186,23 +194,28 @@ class GEPA(Optimizer):
             found.append(order[at])
         return list(dict.fromkeys(found))
 
-    async def _reflect(self, engine: Engine, wave: Sequence[_Step]) -> None:
+    async def _begin(self, engine: Engine, wave: Sequence[_Step]) -> None:
+        """Run the parents on their minibatches, and ask for reflections on what they did there."""
+        new = [step for step in wave if step.before is None]
+        befores = [engine.evaluate(s.parent, s.rows, split="train", step=s.number) for s in new]
+        for step, task in zip(new, befores, strict=True):
+            step.before = await task
+        for step in new:
+            self._reflect(engine, step, f"step {step.number}")
+
+    def _reflect(self, engine: Engine, step: _Step, key: str) -> None:
+        """Ask for new texts; for none where there is nothing to learn."""
+        done = step.before
+        if done is not None and not perfect(done.scores, self.perfect_score):
+            paths = engine.paths if self.components == "all" else [step.path]
+            number = step.number
+            step.texts = {p: self._reflection.ask(engine, done, p, key=f"{key}, {p}", number=number) for p in paths}
+
+    async def _mutate(self, engine: Engine, wave: Sequence[_Step]) -> None:
         """Children of the steps; none where there is nothing to learn, or nothing came of it."""
-        asked = []
         for step in wave:
-            assert step.before is not None  # noqa: S101  # evaluated before
-            if perfect(step.before.scores, self.perfect_score):
-                continue
-            for path in engine.paths if self.components == "all" else [step.path]:
-                key = f"step {step.number}, {path}"
-                task = self._reflection.ask(engine, step.before, path, key=key, number=step.number)
-                asked.append((step, path, task))
-        texts: dict[int, dict[str, str]] = {}
-        for step, path, task in asked:
-            if instruction := self._reflection.read(await task):
-                texts.setdefault(step.number, {})[path] = instruction
-        for step in wave:
-            step.child = self._child(engine, step, texts.get(step.number, {}))
+            texts = {path: self._reflection.read(await task) for path, task in (step.texts or {}).items()}
+            step.child = self._child(engine, step, {path: text for path, text in texts.items() if text})
 
     def _child(self, engine: Engine, step: _Step, texts: Mapping[str, str]) -> Candidate | None:
         parts = dict(step.parent.parts)
@@ -216,7 +229,9 @@ class GEPA(Optimizer):
         """The steps whose child is better than its parent on the minibatch; with ``confirm``, clearly so: while it is
         ahead by less than ``_WANTED_LEAD`` rows, both run on more of them."""
         asked = [(s, engine.evaluate(s.child, s.rows, split="train", step=s.number)) for s in wave if s.child]
-        better = [s for s, task in asked if s.before and sum((await task).scores) > sum(s.before.scores)]
+        for step, task in asked:
+            step.after = await task
+        better = [s for s, _ in asked if s.before and s.after and sum(s.after.scores) > sum(s.before.scores)]
         open_ = [s for s in better if self.confirm and 0 < _lead(engine, s) < _WANTED_LEAD]
         while open_:
             tasks = [task for step in open_ for task in self._more(engine, step)]
@@ -237,24 +252,45 @@ class GEPA(Optimizer):
         pair = [c for c in (step.parent, step.child) if c is not None]
         return [engine.evaluate(c, batch, split="train", step=step.number) for c in pair] if batch else []
 
-    async def _advance(self, state: _State) -> None:
-        """One stage of each validation under way; children that have run on all rows join the pool."""
-        for validation in list(state.validating):
-            if await validation.advance():
-                state.validating.remove(validation)
-                if validation.passed and validation.child not in state.pool:
-                    state.pool.append(validation.child)
+    async def _validate(
+        self,
+        engine: Engine,
+        state: _State,
+        new: Sequence[tuple[Candidate, Candidate, int]],
+        accepted: Sequence[_Step],
+        limit: float,
+    ) -> None:
+        """Run new candidates on the validation rows; those that come through join the pool. Meanwhile, reflect on what
+        they did on their minibatches."""
+        under_way = [Validation(engine, child, against, n, racing=self.racing) for child, against, n in new]
+        if self.in_flight > 1 and self._room(engine, state, limit):
+            for step in accepted:
+                self._go_on(engine, state, step)
+        while under_way:
+            for validation in list(under_way):
+                if await validation.advance():
+                    under_way.remove(validation)
+                    if validation.passed and validation.child not in state.pool:
+                        state.pool.append(validation.child)
 
-    async def _merge(self, engine: Engine, state: _State) -> None:
-        """Now and then, two lineages become one."""
-        several = len(engine.paths) > 1 and not state.validating
-        if not several or state.merges >= self.max_merges or engine.metric_calls_left() < len(engine.val):
+    def _go_on(self, engine: Engine, state: _State, step: _Step) -> None:
+        """Begin a step from an accepted child, on the rows that it has run on."""
+        child = step.child
+        if child is None or step.after is None or child in state.begun:
             return
-        made = await merged(engine, state.pool, state.merged, state.steps)
-        if made is not None:
-            child, parent = made
-            state.merges += 1
-            state.validating.append(Validation(engine, child, parent, state.steps, racing=self.racing))
+        begun = _Step(step.number, child, self._turn(engine, state, child), list(step.after.rows), step.after)
+        self._reflect(engine, begun, f"after step {step.number}")
+        state.begun[child] = begun
+
+    def _merge(self, engine: Engine, state: _State) -> tuple[Merge, asyncio.Task[Evaluated]] | None:
+        """Now and then, two lineages become one: asked for on a few rows."""
+        if len(engine.paths) < 2 or state.merges >= self.max_merges or engine.metric_calls_left() < len(engine.val):
+            return None
+        made = merge_of(engine, state.pool, state.merged, state.steps)
+        if made is None:
+            return None
+        state.merges += 1
+        return made, engine.evaluate(made.child, made.rows, step=state.steps)
 
 
 def _lead(engine: Engine, step: _Step) -> int:

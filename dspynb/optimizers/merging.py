@@ -6,6 +6,7 @@ Source: Agrawal et al. 2025, "GEPA", appendix on system-aware merge.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 from dspynb.optimizers.candidate import Candidate
@@ -13,16 +14,25 @@ from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.pareto import front
 from dspynb.scope import Part
 
-__all__ = ["merge_parts", "merged"]
+__all__ = ["Merge", "merge_of", "merge_parts"]
 
 _SUBSAMPLE = 5
 
 
-async def merged(
-    engine: Engine, pool: Sequence[Candidate], done: set[tuple[str, str]], step: int
-) -> tuple[Candidate, Candidate] | None:
-    """A merged candidate that on a few validation rows is no worse than the better of the two, and that one; None where
-    there is no pair with a common ancestor, or it is worse. ``done``: pairs that were tried, to be added to."""
+@dataclass(frozen=True)
+class Merge:
+    """A merged candidate, the better one of those it came from, and the validation rows on which it has to score no
+    less than either of them to be validated: ``wanted`` in all."""
+
+    child: Candidate
+    better: Candidate
+    rows: list[int]
+    wanted: float
+
+
+def merge_of(engine: Engine, pool: Sequence[Candidate], done: set[tuple[str, str]], step: int) -> Merge | None:
+    """A merge of two of the front; None where there is no pair with a common ancestor. ``done``: pairs that were tried,
+    to be added to."""
     pair = _pair(engine, pool, done, step)
     if pair is None:
         return None
@@ -36,9 +46,7 @@ async def merged(
         return None
     chance = engine.random("merge rows", step)
     rows = sorted(chance.sample(range(len(engine.val)), min(_SUBSAMPLE, len(engine.val))))
-    own = await engine.evaluate(child, rows, step=step)
-    before = max(sum(engine.scores(c)[row] for row in rows) for c in (better, other))
-    return (child, better) if sum(own.scores) >= before else None
+    return Merge(child, better, rows, max(sum(engine.scores(c)[row] for row in rows) for c in (better, other)))
 
 
 def merge_parts(engine: Engine, ancestor: Candidate, better: Candidate, other: Candidate) -> dict[str, Part]:

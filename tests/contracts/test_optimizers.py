@@ -381,7 +381,7 @@ def test_a_constant_metric_leaves_the_original(kind):
     async def main():
         world = World()
         original = three(world)
-        return original, await small(kind, lambda row, prediction: 0.5).compile(original, TRAIN, VAL)
+        return original, await small(kind, lambda row, prediction: dn.Score(0.5, "So so.")).compile(original, TRAIN, VAL)
 
     original, better = run(main())
     assert better.dump_state()["predictors"] == original.dump_state()["predictors"]
