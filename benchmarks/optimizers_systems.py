@@ -71,14 +71,30 @@ def _simba(_predictors: int) -> Variants:
     }
 
 
-def _gepa(_predictors: int) -> Variants:
-    return {"default": {"minibatch": 3}, "30 rows, minibatch 6": {"minibatch": 6, "val": 30}}
+_SMALL = {"minibatch": 16, "val": 12}
+_SIZES = {
+    "": {"minibatch": 3},
+    "30 rows, minibatch 6": {"minibatch": 6, "val": 30},
+    "12 rows, minibatch 16": _SMALL,
+    "12 rows, minibatch 16, all components": {**_SMALL, "components": "all"},
+}
 
 
-def _gepa_own(_predictors: int) -> Variants:
+def _sizes(predictors: int) -> Variants:
+    return {name: sizes for name, sizes in _SIZES.items() if predictors > 1 or "components" not in sizes}
+
+
+def _gepa(predictors: int) -> Variants:
+    return {name or "default": sizes for name, sizes in _sizes(predictors).items()}
+
+
+def _gepa_own(predictors: int) -> Variants:
     ways = {"single": (1, 1), "2x4": (2, 4), "8x1": (8, 1)}
-    plain = {name: {"parents": p, "each": n, "minibatch": 3} for name, (p, n) in ways.items()}
-    return plain | {f"{name}, 30 rows, minibatch 6": {**o, "minibatch": 6, "val": 30} for name, o in plain.items()}
+    return {
+        ", ".join(filter(None, [name, sized])): {"parents": p, "each": n, **sizes}
+        for sized, sizes in _sizes(predictors).items()
+        for name, (p, n) in ways.items()
+    }
 
 
 def _ours_copro(_predictors: int) -> Variants:
@@ -124,12 +140,14 @@ def _ours_random(_predictors: int) -> Variants:
     }
 
 
-def _ours_gepa(_predictors: int) -> Variants:
+def _ours_gepa(predictors: int) -> Variants:
+    """``in_flight`` is what we trade seconds with: with more, each step knows less of those before it."""
+    numbers = {"one": 1, "two": 2, "three": 3}
     return {
-        "default": {},
-        "30 rows, minibatch 6": {"minibatch": 6, "val": 30},
-        "20 rows, minibatch 6": {"minibatch": 6, "val": 20},
-    }
+        ", ".join(filter(None, [sized, f"{told} in flight"])): {**sizes, "in_flight": number}
+        for sized, sizes in _sizes(predictors).items()
+        for told, number in numbers.items()
+    } | {"default": {}}
 
 
 SYSTEMS = (

@@ -140,6 +140,7 @@ def gepa(program: Any, train: list[Any], val: list[Any], metric: Any, o: dict[st
         track_stats=True,
         seed=o["seed"],
         warn_on_score_mismatch=False,
+        component_selector=o.get("components", "round_robin"),
     )
     return optimizer.compile(program, trainset=train, valset=val)
 

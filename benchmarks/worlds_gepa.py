@@ -104,6 +104,7 @@ def main() -> None:
         seed=cell["seed"],
         logger=Quiet(),
         use_merge=options.get("merge", False),
+        module_selector=options.get("components", "round_robin"),
     )
     seconds = time.perf_counter() - began
     views = [world.view((c[stage.name], ()) for stage in world.stages) for c in result.candidates]
