@@ -478,3 +478,18 @@ def test_a_program_may_have_a_predictor_named_advisor():
             self.advisor = dn.Predict(Caption)
 
     assert [path for path, _ in dn.Refine(Program(), blue).named_predictors()] == ["advisor", "refine_advisor"]
+
+
+def test_rows_with_labels_fit_a_refine_of_a_module_as_they_fit_the_module():
+    class Outer(dn.Module):
+        def __init__(self):
+            self.inner = dn.Predict(Caption, lm=echo_hint())
+
+        async def forward(self, subject):
+            return await self.inner(subject=subject)
+
+    rows = [{"subject": "x", "label": "blue"}]
+    for program in (Outer(), dn.Refine(Outer(), blue, n=2), dn.BestOfN(Outer(), blue, n=2)):
+        assert program.input_names() == {"subject": True}
+        (prediction,) = run(program.batch(rows))
+        assert isinstance(prediction, dn.Prediction)
