@@ -154,6 +154,21 @@ def test_an_advisor_that_fails_costs_the_hint_and_nothing_else():
     assert "ParseError" in prediction.run.fold().notes[0].error
 
 
+def test_a_candidate_reaches_the_advisor_and_no_hint_does():
+    seen = []
+
+    def advise(request):
+        seen.append(prompt(request))
+        return chat(advice='{"self": "from the advisor"}')
+
+    refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(*[0] * 4), n=2, advisor_lm=dn.FunctionLM(advise))
+    with dn.hints("for all"), dn.candidate({"advisor": "Advise in one word.", "self": "Be short."}, of=refine):
+        run(refine(subject="x"))
+    run(refine(subject="x"))
+    assert ["Advise in one word." in text for text in seen] == [True, False]
+    assert not any("Hint: " in text for text in seen)
+
+
 def test_auto_asks_the_advisor_only_where_there_is_no_feedback():
     advisor = dn.ScriptedLM([chat(advice='{"self": "from the advisor"}')])
     refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(0, 1), n=2, advisor_lm=advisor)
