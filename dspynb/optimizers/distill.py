@@ -50,11 +50,11 @@ class DistillHints(Optimizer):
     """Makes the hints that worked in a Refine a permanent instruction: ``better = await DistillHints().compile(refine,
     train, val)``.
 
-    The program is a Refine, or has some in it; it runs on the training rows, and the hints after which scores were
-    higher are candidates: each of the best ``max_hints`` alone, the best ones of each predictor together, appended to
-    the instruction in the words in which Refine gives them; and with ``rewrite``, an instruction that a model writes
-    from the old one and the hints. ``run``: a run of Refine that has been made (a Run, or a run file's id or path);
-    its hints are taken, and nothing is run on training rows.
+    The program is a Refine, or has some in it; it runs on the training rows, and the hints that raised the reward (see
+    ``run.hints``) make candidates: each of the best ``max_hints`` alone, the best ones of each predictor together,
+    appended to the instruction in the words in which Refine gives them; and with ``rewrite``, an instruction that a
+    model writes from the old one and the hints. ``run``: a run of Refine that has been made (a Run, or a run file's id
+    or path); its hints are taken, and nothing is run on training rows.
 
     Candidates are judged **without retries**: on validation and test rows, every Refine of the program makes its first
     attempt alone. One is taken only where it is better than the start by a paired test on the validation rows: at
