@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from dspynb.optimizers import GEPA as GEPA
     from dspynb.optimizers import BootstrapFewShot as BootstrapFewShot
     from dspynb.optimizers import BootstrapRandomSearch as BootstrapRandomSearch
+    from dspynb.optimizers import DistillHints as DistillHints
     from dspynb.optimizers import MIPROv2 as MIPROv2
     from dspynb.optimizers import Optimizer as Optimizer
     from dspynb.running import Run as Run
@@ -172,6 +173,7 @@ _HOMES = {
         "GEPA",
         "BootstrapFewShot",
         "BootstrapRandomSearch",
+        "DistillHints",
         "MIPROv2",
         "Optimizer",
     ),

@@ -29,6 +29,7 @@ class Rollout:
     prediction: Prediction | None = None
     error: Exception | None = None
     calls: Sequence[PredictorCalled] = ()  # those of the program
+    events: Sequence[Event] = ()  # of an optimizer: what its hints can be read from, where it had any
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from dspynb.modules.attempts import AttemptResult
 from dspynb.modules.predict import Predict
 from dspynb.modules.scoring import Scorer, source_of
 from dspynb.redact import told
-from dspynb.scope import HintAs, HintLayer, address, current_scope, mask
+from dspynb.scope import HintAs, HintLayer, Layer, address, current_scope, mask
 from dspynb.signatures import Input, Output, Signature
 
 if TYPE_CHECKING:
@@ -60,9 +60,15 @@ class Advisor:
         self.predict, self.reward = predict, reward
 
     async def __call__(self, attempts: Sequence[AttemptResult], program: Module, inputs: Mapping[str, Any]) -> Hint:
-        """Path → advice, for paths that the program has; None when there is none. Runs with hints masked."""
+        """Path → advice, for paths that the program has; None when there is none.
+
+        Runs with hints masked; but a candidate's part for the advisor holds, since it is a predictor of the program as
+        others are: what an optimizer tries is what it will have.
+        """
         paths = {path for path, _ in program.named_predictors()}
-        with mask():
+        uid = self.predict.uid
+        own = current_scope().read(uid).candidate
+        with mask(), Layer("the advisor's candidate", candidate=None if own is None else {uid: own}):
             answer = await self.predict(
                 program=_program_text(program),
                 reward=self.reward.describe(),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dspynb.modules.predict import Predict
 
-__all__ = ["calls_inside", "named_predictors", "resolve_path"]
+__all__ = ["calls_inside", "inner_modules", "named_predictors", "resolve_path"]
 
 _counting = threading.local()  # modules whose calls are being added up
 _LEAVES = frozenset({str, int, float, bool, bytes, type(None)})
@@ -46,12 +46,12 @@ def calls_inside(root: Any) -> int:
         return 0
     counting.add(id(root))
     try:
-        return sum(int(module.most_calls()) for module in _inner_modules(root))
+        return sum(int(module.most_calls()) for module in inner_modules(root))
     finally:
         counting.remove(id(root))
 
 
-def _inner_modules(root: Any) -> Iterator[Any]:
+def inner_modules(root: Any) -> Iterator[Any]:
     """The modules that a module holds itself; those inside of them are theirs."""
     seen: dict[int, Any] = {id(root): root}
     left = [part for _, part in _parts(root) or ()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from dspynb.errors import ConfigurationError
@@ -10,8 +11,8 @@ from dspynb.modules.advice import Advise, Advisor, as_layer, ask_callable, feedb
 from dspynb.modules.attempts import AttemptResult
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
-from dspynb.modules.search import Hinted, Search, SearchModule, checked_plan, checked_program
-from dspynb.scope import HintAs
+from dspynb.modules.search import Hinted, Search, SearchModule, SearchPlan, checked_plan, checked_program
+from dspynb.scope import HintAs, current_scope
 
 __all__ = ["Refine"]
 
@@ -74,7 +75,12 @@ class Refine(SearchModule):
 
     def most_calls(self) -> int:
         """Those of the program in every attempt, and of the advisor between them."""
-        return super().most_calls() + (self.plan.n - 1) * self.advisor.most_calls()
+        n = self._plan_in_force().n
+        return n * self.module.most_calls() + (n - 1) * self.advisor.most_calls()
+
+    def _plan_in_force(self) -> SearchPlan:
+        """Where retries are switched off (the setting of that name in the scope), the first attempt alone."""
+        return self.plan if current_scope().settings.get("retries", True) else replace(self.plan, n=1, width=1)
 
     def search(self, inputs: Mapping[str, Any]) -> Search:
         """One call's search, with hints."""
@@ -83,7 +89,7 @@ class Refine(SearchModule):
             hint = await self._hint(attempts, inputs, wave)
             return as_layer(hint, self.module, self.hint_as)
 
-        return Search(self.module, inputs, self.plan, advise)
+        return Search(self.module, inputs, self._plan_in_force(), advise)
 
     async def _hint(self, attempts: Sequence[AttemptResult], inputs: Mapping[str, Any], wave: int) -> Any:
         if callable(self.hints):

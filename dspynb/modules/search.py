@@ -251,6 +251,10 @@ class SearchModule(Module):
     def _fields(self, kind: str) -> Mapping[str, Field] | None:
         return self.module._fields(kind)
 
+    def input_names(self) -> Mapping[str, bool] | None:
+        """Those of the program."""
+        return self.module.input_names()
+
     def _run_settings(self) -> dict[str, Any]:
         plan = self.plan
         names = ("n", "threshold", "width", "temperature", "max_failures")

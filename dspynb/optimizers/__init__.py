@@ -3,9 +3,20 @@
 from dspynb.optimizers.bootstrap import BootstrapFewShot, BootstrapRandomSearch
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.copro import COPRO
+from dspynb.optimizers.distill import DistillHints
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.gepa import GEPA
 from dspynb.optimizers.mipro import MIPROv2
 from dspynb.optimizers.optimizer import Optimizer
 
-__all__ = ["COPRO", "GEPA", "BootstrapFewShot", "BootstrapRandomSearch", "Candidate", "Engine", "MIPROv2", "Optimizer"]
+__all__ = [
+    "COPRO",
+    "GEPA",
+    "BootstrapFewShot",
+    "BootstrapRandomSearch",
+    "Candidate",
+    "DistillHints",
+    "Engine",
+    "MIPROv2",
+    "Optimizer",
+]

@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 from dspynb.data import Prediction
 from dspynb.errors import BudgetExhausted, OptimizerError, shorten
 from dspynb.evaluation.rollouts import Rollout, run_rollout
-from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, SpanStarted, new_span
+from dspynb.events import CandidateProposed, CandidateScored, PredictorCalled, ProposalEnded, SpanStarted, new_span
 from dspynb.modules import Module, Predict
 from dspynb.modules.batch import inputs_of
 from dspynb.optimizers.asking import Given, ask
 from dspynb.optimizers.candidate import Candidate, told_of
 from dspynb.optimizers.dispatch import Dispatcher
-from dspynb.optimizers.memory import Memory, RolloutKey, scored_key
+from dspynb.optimizers.memory import Kept, Memory, RolloutKey, scored_key
 from dspynb.optimizers.task import Evaluated, Heard, Task, Teacher
 from dspynb.running import end_tasks
 from dspynb.scope import Allowance, Layer, Part, current_scope
@@ -35,6 +35,7 @@ U = TypeVar("U")
 
 class Engine:
     """``start``: the program as it is, as a candidate. ``best``: the best candidate so far; of equal ones the first.
+    ``accepts``: whether one that has run on all validation rows may be the best (default: any); the start always may.
 
     ``width``: rollouts and proposals at a time. ``patience``: failed proposals in a row that end the run.
     """
@@ -53,6 +54,7 @@ class Engine:
         self._heard: dict[tuple[str, str], set[int]] = {}  # candidate id, split → rows that were told of
         self._failed = 0
         self._chosen: Candidate | None = None
+        self.accepts: Callable[[Candidate], bool] = lambda _: True
         self._tasks: set[asyncio.Task[Any]] = set()
         models = [getattr(predictor, "lm", None) for _, predictor in self.program.named_predictors()]
         own = next((lm for lm in models if lm is not None), None)
@@ -106,11 +108,12 @@ class Engine:
 
     @property
     def best(self) -> Candidate:
-        """The candidate with the highest mean on all validation rows; of equal ones the one made first. The start,
-        before any has been."""
+        """The candidate with the highest mean on all validation rows, of those that are accepted; of equal ones the one
+        made first. The start, before any has been."""
         if self._chosen is not None:
             return self._chosen
         means = {c: mean for c in list(self.candidates.values()) if (mean := self.mean(c)) is not None}
+        means = {c: mean for c, mean in means.items() if c == self.start or self.accepts(c)}
         return max(means, key=lambda c: means[c], default=self.start)
 
     def mean(self, candidate: Candidate, split: str = "val") -> float | None:
@@ -219,19 +222,20 @@ class Engine:
     ) -> asyncio.Future[Rollout]:
         if key not in self._rollouts:
             runner = self.program if teacher is None else teacher.program
-            settings = {} if teacher is None else teacher.settings(key[3])
+            settings = {**self.task.settings.get(key[1], {}), **({} if teacher is None else teacher.settings(key[3]))}
 
             async def job(funds: Allowance | None) -> Rollout:
                 kept = self.memory.rollouts.get(key)
                 if kept is not None:
                     with Layer(None, funds=funds):
                         kept.charge()
-                    known = {path for path, _ in runner.named_predictors()}
-                    return Rollout(kept.ended, calls=[c for c in kept.counting if c.predictor in known])
+                    return _read_back(kept, runner)
                 with Layer(None, settings=settings):
                     return await self._run(candidate, key, runner, funds)
 
-            self._rollouts[key] = self._dispatch.submit(job, runner.most_calls())
+            with Layer(None, settings=settings):
+                calls = runner.most_calls()
+            self._rollouts[key] = self._dispatch.submit(job, calls)
         return self._rollouts[key]
 
     async def _run(self, candidate: Candidate, key: RolloutKey, program: Module, funds: Allowance | None) -> Rollout:
@@ -250,7 +254,7 @@ class Engine:
                 candidate=name,
                 split=split,
             )
-        rollout.calls = heard.calls
+        rollout.calls, rollout.events = heard.calls, heard.events
         return rollout
 
     def _in_force(self, candidate: Candidate, program: Module) -> Mapping[str, Part]:
@@ -340,7 +344,7 @@ class Engine:
         """An engine that goes on from what this one knows, with a budget that may have more."""
         new = Engine(self.task, seed=self.seed, width=width, patience=self.patience, memory=self.memory)
         new.candidates, new._rollouts, new._heard = self.candidates, self._rollouts, self._heard
-        new._spans, new._chosen = self._spans, self._chosen
+        new._spans, new._chosen, new.accepts = self._spans, self._chosen, self.accepts
         return new
 
     async def settle(self) -> None:
@@ -352,6 +356,13 @@ class Engine:
         """End what still runs."""
         await end_tasks(list(self._tasks))
         await self._dispatch.close()
+
+
+def _read_back(kept: Kept, program: Module) -> Rollout:
+    """A rollout from the journal, with the calls of the program's predictors."""
+    known = {path for path, _ in program.named_predictors()}
+    events = [e for e in kept.events if not isinstance(e, PredictorCalled) or e.predictor in known]
+    return Rollout(kept.ended, calls=[c for c in kept.counting if c.predictor in known], events=events)
 
 
 def _seen(task: asyncio.Task[Any]) -> None:

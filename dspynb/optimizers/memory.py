@@ -21,7 +21,7 @@ from dspynb.events import (
 )
 from dspynb.lm import LMProtocol, LMReply, LMRequest
 from dspynb.modules.call import as_recorded
-from dspynb.optimizers.task import Heard
+from dspynb.optimizers.task import Heard, hinted
 from dspynb.scope import current_scope
 
 __all__ = ["Kept", "Memory", "RolloutKey"]
@@ -37,6 +37,7 @@ class Kept:
     ended: Any
     calls: Sequence[PredictorCalled] = ()
     counting: Sequence[PredictorCalled] = ()  # those that are not in attempts that were not chosen
+    events: Sequence[Event] = ()  # what its hints can be read from
 
     def charge(self) -> None:
         """Take from the budgets in force what it took then, so that they end where they would have."""
@@ -81,9 +82,10 @@ class Memory:
         heard = Heard({e.uid: e.predictor for e in events if isinstance(e, PredictorCalled)})
         for event in events:
             heard.emit(event)
-        counting = {call.span for call in heard.calls}
+        counting, told = {call.span for call in heard.calls}, _told(heard.events, parents, ended)
         for span, event in ended.items():
-            kept = Kept(event, tuple(calls[span]), tuple(call for call in calls[span] if call.span in counting))
+            counted = tuple(call for call in calls[span] if call.span in counting)
+            kept = Kept(event, tuple(calls[span]), counted, hinted(told.get(span, ())))
             if isinstance(event, ProposalEnded) and _may_pass(event.error):
                 continue  # of a provider that was down: asked again
             if isinstance(event, RolloutEnded):
@@ -154,6 +156,15 @@ def _owner(span: int, parents: Mapping[int, int], ended: Mapping[int, Event]) ->
             return span
         span = parents.get(span, 0)
     return None
+
+
+def _told(events: Iterable[Event], parents: Mapping[int, int], ended: Mapping[int, Event]) -> dict[int, list[Event]]:
+    """The events by the rollout or proposal that they happened in."""
+    found: dict[int, list[Event]] = {}
+    for event in events:
+        if (owner := _owner(event.span, parents, ended)) is not None:
+            found.setdefault(owner, []).append(event)
+    return found
 
 
 def _key(call: PredictorCalled) -> str:

@@ -98,6 +98,14 @@ class Optimizer(ABC):
         """The rows to learn from and those to judge by. Without validation rows, the training rows serve as both."""
         return train, val or train
 
+    def scorer(self, program: Module) -> Scorer:  # noqa: ARG002
+        """The metric by which a program is judged."""
+        return self.metric
+
+    def settings_of(self, split: str) -> Mapping[str, Any]:  # noqa: ARG002
+        """Settings in force for the rollouts of a split: train, val or test."""
+        return {}
+
     def first_step(self, task: Task) -> int:
         """How many metric calls the first step takes, below which nothing can be said."""
         return len(task.rows["val"])
@@ -157,7 +165,8 @@ class Optimizer(ABC):
         learned, judged = self.parted(given["train"], given["val"])
         rows = {"train": list(learned), "val": list(judged), "test": given["test"]}
         names = [check_columns(program, Table(listed, None, ""), None) for listed in rows.values() if listed]
-        return Task(program, rows, names[0], {self.metric.name: self.metric}, float(self.failure_score))
+        settings, scorer = {split: self.settings_of(split) for split in _SPLITS}, self.scorer(program)
+        return Task(program, rows, names[0], {scorer.name: scorer}, float(self.failure_score), settings)
 
 
 class OptimizeWork:
@@ -228,10 +237,11 @@ class OptimizeWork:
     def settings(self) -> dict[str, Any]:
         """What must be the same for a run to be gone on with."""
         optimizer = self.optimizer
+        (metric,) = self.task.metrics.values()
         return {
             "optimizer": type(optimizer).__name__,
-            "metric": optimizer.metric.name,
-            "metric's code": source_of(optimizer.metric.fn),
+            "metric": metric.name,
+            "metric's code": source_of(metric.fn),
             "seed": optimizer.seed,
             "failure_score": self.task.failure_score,
             "prompt_lm": name_of(optimizer.prompt_lm),
@@ -262,7 +272,8 @@ class _HeldBack:
 def _tested(task: Task) -> dict[str, int]:
     """What the test rows take at most: the start and the winner on each."""
     rollouts = 2 * len(task.rows["test"])
-    return {"metric_calls": rollouts, "calls": rollouts * task.program.most_calls()}
+    with Layer(None, settings=task.settings.get("test")):
+        return {"metric_calls": rollouts, "calls": rollouts * task.program.most_calls()}
 
 
 def name_of(lm: Any) -> str | None:

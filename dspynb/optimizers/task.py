@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dspynb.data import Example
 from dspynb.evaluation.rollouts import Rollout
-from dspynb.events import AttemptChosen, AttemptStarted, Event, PredictorCalled
+from dspynb.events import AttemptChosen, AttemptEnded, AttemptStarted, Event, PredictorCalled, SpanStarted
 from dspynb.modules import Module
 from dspynb.modules.scoring import Scorer
 from dspynb.optimizers.candidate import Candidate
 
-__all__ = ["Evaluated", "Heard", "Task", "Teacher"]
+__all__ = ["Evaluated", "Heard", "Task", "Teacher", "hinted"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is optimized: the program, the rows by split (train, val, test), the metric, and what failed rows count."""
+    """What is optimized: the program, the rows by split (train, val, test), the metric, what failed rows count, and the
+    settings in force for the rollouts of a split."""
 
     program: Module
     rows: Mapping[str, Sequence[Example]]
     names: Sequence[str] | None
     metrics: Mapping[str, Scorer]
     failure_score: float = 0.0
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Heard:
     def __init__(self, paths: Mapping[str, str]) -> None:
         """``paths``: predictor uid → path."""
         self._paths, self._calls = paths, list[PredictorCalled]()
+        self._told: list[Event] = []
         self._parents: dict[int, int] = {}
         self._attempts: dict[int, int] = {}  # span → number
         self._chosen: dict[int, int] = {}  # search → number of the attempt that was taken
@@ -76,14 +79,24 @@ class Heard:
                 return
             case AttemptStarted():
                 self._attempts[event.span] = event.attempt
+                self._told.append(event)
+            case SpanStarted() | AttemptEnded():
+                self._told.append(event)
             case PredictorCalled() if event.uid in self._paths:
-                self._calls.append(replace(event, predictor=self._paths[event.uid]))
+                call = replace(event, predictor=self._paths[event.uid])
+                self._calls.append(call)
+                self._told.append(call)
         self._parents.setdefault(event.span, event.parent)
 
     @property
     def calls(self) -> list[PredictorCalled]:
         """Those that count, in the order in which they ended."""
         return [call for call in self._calls if self._counts(call.span)]
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """What the hints can be read from, of attempts that were not chosen too; nothing where there were none."""
+        return hinted(self._told)
 
     def _counts(self, span: int) -> bool:
         seen = set[int]()
@@ -95,3 +108,8 @@ class Heard:
                 return False
             span = above
         return True
+
+
+def hinted(events: Sequence[Event]) -> Sequence[Event]:
+    """The events, if any attempt among them had a hint."""
+    return events if any(isinstance(event, AttemptStarted) and event.hint for event in events) else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from dspynb.data import Usage
 from dspynb.events import CandidateProposed, RolloutEnded
 from dspynb.results.diffs import diff_words
 from dspynb.results.fold import Fold
+from dspynb.results.hints import hints_text
 from dspynb.results.statistics import Interval, PairedDifference, mean_interval, paired_difference
 
 if TYPE_CHECKING:
@@ -166,13 +168,25 @@ def summary_of(fold: Fold) -> str:
     made, cost = f"{len(fold.candidates):,}", f"{len(fold.rollouts):,} rollouts, {fold.usage.calls:,} calls"
     failed = sum(proposal.error is not None for proposal in fold.proposals)
     notes = [f"{failed} of {len(fold.proposals)} proposals failed."] if failed else []
+    notes += [hints_text(fold)] if fold.started is not None and fold.started.kind == "distill_hints" else []
     if best == start:
         told = [_alone(fold, start, split) for split in ("val", "test")]
         lines = [f"{so_far}None of {made} candidates ({cost}) was better than the program as it is."]
+        if ahead := _ahead(fold, start):
+            named = f"{ahead} ({fold.candidates[ahead].origin})"
+            lines = [f"{so_far}The program stays as it is. Of {made} candidates ({cost}) {named} scored highest."]
+            told[0] = f"{_difference(fold, start, ahead, 'val')} That is not enough to take it for better."
         return " ".join([*lines, *filter(None, told), *notes])
     lines = [f"{so_far}The best of {made} candidates ({cost}) is {best} ({fold.candidates[best].origin})."]
     lines += [text for split in ("val", "test") if (text := _compared(fold, start, best, split))]
     return " ".join([*lines, *notes])
+
+
+def _ahead(fold: Fold, start: str) -> str | None:
+    """The candidate that scored highest on all validation rows, where that is more than the start did."""
+    full = {c: sum(scores.values()) for c, scores in scores_of(fold).items() if len(scores) == _rows(fold)}
+    best = max(full, key=lambda c: full[c], default=start)
+    return best if full and full[best] > full.get(start, math.inf) else None
 
 
 def _alone(fold: Fold, start: str, split: str) -> str:
@@ -182,19 +196,30 @@ def _alone(fold: Fold, start: str, split: str) -> str:
 
 
 def _compared(fold: Fold, start: str, best: str, split: str) -> str:
-    before, after = (scores_of(fold, split).get(candidate, {}) for candidate in (start, best))
-    rows = [row for row in before if row in after]
-    if not rows:
+    paired, text = _pairs(fold, start, best, split), _difference(fold, start, best, split)
+    if paired is None:
         return ""
-    paired: PairedDifference = paired_difference([before[r] for r in rows], [after[r] for r in rows])
+    if paired.low is None or paired.low <= 0:
+        return f"{text} That cannot be told from no difference."
+    return f"{text} It was chosen on these rows, so expect less on others." if split == "val" else text
+
+
+def _difference(fold: Fold, start: str, best: str, split: str) -> str:
+    paired = _pairs(fold, start, best, split)
+    if paired is None:
+        return ""
+    before, after = (scores_of(fold, split)[candidate] for candidate in (start, best))
+    rows = [row for row in before if row in after]
     told: list[Interval] = [mean_interval([scores[r] for r in rows]) for scores in (before, after)]
     name = {"val": "validation", "test": "test"}[split]
-    text = f"On {len(rows)} {name} rows it scores {told[1]}, the start {told[0]}: a difference of {paired}."
-    if paired.low is None or paired.low <= 0:
-        text += " That cannot be told from no difference."
-    elif split == "val":
-        text += " It was chosen on these rows, so expect less on others."
-    return text
+    return f"On {len(rows)} {name} rows it scores {told[1]}, the start {told[0]}: a difference of {paired}."
+
+
+def _pairs(fold: Fold, start: str, best: str, split: str) -> PairedDifference | None:
+    """The difference on the rows that both have; None where there is none."""
+    before, after = (scores_of(fold, split).get(candidate, {}) for candidate in (start, best))
+    rows = [row for row in before if row in after]
+    return paired_difference([before[r] for r in rows], [after[r] for r in rows]) if rows else None
 
 
 def scores_of(fold: Fold, split: str = "val") -> dict[str, dict[int, float]]:

@@ -98,6 +98,7 @@ class Fold:
         self.milestones: list[Milestone] = []
         self.proposals: list[ProposalEnded] = []
         self.usage = Usage()
+        self.lost: set[int] = set()  # rows and searches that a run had not ended when it was gone on with
         self._parents: dict[int, int] = {}
         self._searches: dict[int, list[AttemptRow]] = {}
         for event in events:
@@ -137,6 +138,7 @@ class Fold:
             case HintFailed():
                 self.notes.append(event)
             case RunStarted():
+                self._lose_unfinished()
                 self.began = event.at if self.started is None else self.began
                 self.started, self.ended = event, None  # one that was resumed has ended before
             case RunEnded():
@@ -156,6 +158,11 @@ class Fold:
         while span:
             yield span
             span = self._parents.get(span, 0)
+
+    def _lose_unfinished(self) -> None:
+        """A run that begins once more makes again what had not ended, and rows that were halted."""
+        again = [s for s in self.spans.values() if s.kind in ("row", "search") and (not s.done or s.error == "halted")]
+        self.lost.update(span.span for span in again)
 
     def _choose_where_unfinished(self) -> None:
         """A search that was stopped chose nothing: its best is the first that passed, else the first highest score."""

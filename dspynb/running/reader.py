@@ -18,6 +18,7 @@ from dspynb.results import (
     calls_frame,
     candidates_frame,
     diff_messages,
+    hints_frame,
     history_frame,
     matrix_frame,
     proposals_frame,
@@ -83,6 +84,13 @@ class RunReader:
         attempts, tokens, usd, seconds, cached; ``program`` where several were compared. A rollout that failed has no
         score."""
         return rollouts_of(self.fold())
+
+    @property
+    def hints(self) -> pd.DataFrame:
+        """What became of Refine's hints, the most useful first: hint, predictor (``*``: all), used (attempts), passed
+        (how often it turned failure into a pass), gain (mean, over the attempts without a hint). Of a prediction's
+        run, those of its own call. Empty for a run without hints."""
+        return hints_frame(self.fold(), self._search)
 
     @property
     def calls(self) -> pd.DataFrame:

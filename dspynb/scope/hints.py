@@ -78,9 +78,14 @@ class hints(Block):  # noqa: N801  # used as a verb: with dn.hints(...)
 def mask() -> Layer:
     """``with mask()``: hides hints, candidates and traces, for rewards and advisors; the rest stays.
 
-    Sampling is what it was outside the attempt: a judge is not sampled as the program is.
+    Sampling is what it was outside the attempt: a judge is not sampled as the program is, and tries again as it always
+    does, where a program must not.
     """
-    return Layer("a masked block", masks=True, settings=current_scope().settings.get("outside_attempt"))
+    own = current_scope().settings
+    settings = own.get("outside_attempt")
+    if not own.get("retries", True):
+        settings = {**(settings or {}), "retries": True}
+    return Layer("a masked block", masks=True, settings=settings)
 
 
 def current_hint(predictor: Addressable | None = None) -> str | None:

@@ -21,8 +21,8 @@ from dspynb.scope.settings import setting
 __all__ = ["Snapshot", "snapshot"]
 
 VERSION = 1
-_TRAVELS = ("lm", "adapter", "cache", "concurrency", "view", "runs_dir", "history", "rollout", "sampling")
-_UNSET = ("lm", "adapter", "rollout", "sampling")  # of these, None says nothing
+_TRAVELS = ("lm", "adapter", "cache", "concurrency", "view", "runs_dir", "history", "rollout", "sampling", "retries")
+_UNSET = ("lm", "adapter", "rollout", "sampling", "retries")  # of these, None says nothing
 
 
 def _host() -> str:

@@ -17,6 +17,7 @@ from dspynb.errors import (
     NoModelError,
     TooManyFailures,
 )
+from dspynb.scope import Layer
 from tests.helpers import Caption, chat, echo_hint, field, prompt, scores
 
 
@@ -152,6 +153,21 @@ def test_an_advisor_that_fails_costs_the_hint_and_nothing_else():
     prediction = run(refine(subject="x"))
     assert prediction.run.attempts.hint.tolist() == [None, None]
     assert "ParseError" in prediction.run.fold().notes[0].error
+
+
+def test_a_candidate_reaches_the_advisor_and_no_hint_does():
+    seen = []
+
+    def advise(request):
+        seen.append(prompt(request))
+        return chat(advice='{"self": "from the advisor"}')
+
+    refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(*[0] * 4), n=2, advisor_lm=dn.FunctionLM(advise))
+    with dn.hints("for all"), dn.candidate({"advisor": "Advise in one word.", "self": "Be short."}, of=refine):
+        run(refine(subject="x"))
+    run(refine(subject="x"))
+    assert ["Advise in one word." in text for text in seen] == [True, False]
+    assert not any("Hint: " in text for text in seen)
 
 
 def test_auto_asks_the_advisor_only_where_there_is_no_feedback():
@@ -478,3 +494,30 @@ def test_a_program_may_have_a_predictor_named_advisor():
             self.advisor = dn.Predict(Caption)
 
     assert [path for path, _ in dn.Refine(Program(), blue).named_predictors()] == ["advisor", "refine_advisor"]
+
+
+def test_rows_with_labels_fit_a_refine_of_a_module_as_they_fit_the_module():
+    class Outer(dn.Module):
+        def __init__(self):
+            self.inner = dn.Predict(Caption, lm=echo_hint())
+
+        async def forward(self, subject):
+            return await self.inner(subject=subject)
+
+    rows = [{"subject": "x", "label": "blue"}]
+    for program in (Outer(), dn.Refine(Outer(), blue, n=2), dn.BestOfN(Outer(), blue, n=2)):
+        assert program.input_names() == {"subject": True}
+        (prediction,) = run(program.batch(rows))
+        assert isinstance(prediction, dn.Prediction)
+
+
+def test_retries_switched_off_leave_the_first_attempt_alone_in_a_snapshot_too():
+    refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), blue, n=3, width=2)
+    calls = refine.most_calls()
+    with Layer(None, settings={"retries": False}):
+        assert refine.most_calls() == refine.module.most_calls() < calls
+        assert len(run(refine(subject="x")).run.attempts) == 1
+        taken = dn.snapshot()
+    assert len(run(refine(subject="x")).run.attempts) == 3
+    with taken.enter():
+        assert len(run(refine(subject="x")).run.attempts) == 1

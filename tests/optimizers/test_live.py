@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 import dspynb as dn
+from dspynb.demo import SUBJECTS, Caption, short_and_blue
 
 ROWS = dn.load_dataset("topics")
 TRAIN, HELD_OUT = ROWS[:40], ROWS[50:]
@@ -38,3 +39,44 @@ def test_demos_of_its_own_successes_lift_accuracy_on_rows_it_has_not_seen():
     assert len(better.demos) == 3
     assert found.difference >= 0.2
     assert found.low > 0
+
+
+VALIDATION = (
+    "summer", "a boat", "the kitchen", "a tree", "a piano", "the station", "a pond", "a sandwich", "the airport",
+    "a rabbit", "a fence", "autumn", "a cup", "the field", "a shirt", "the river bank",
+)  # fmt: skip
+UNSEEN = (
+    "a horse", "a bridge", "snow", "the sun", "a park", "a violin", "the forest", "a ship", "dinner", "a lake",
+    "the office", "a castle", "the wind", "a balloon", "a shop", "a hill", "milk", "a cat", "an island", "a letter",
+    "a flower", "a clock", "the theater", "spring", "a fish", "the village", "a farm", "dancing", "a bus", "the jungle",
+    "lunch", "a waterfall", "the hospital", "a tent", "fog", "a ball", "the museum", "a valley", "juice", "a butterfly",
+    "a harbor", "a newspaper", "a chair", "a lamp", "a hat", "a guitar", "the stars", "a window", "a door", "a road",
+)  # fmt: skip
+
+
+def met(row, prediction):
+    """Fewer than 10 words and "blue", both."""
+    return short_and_blue(row, prediction).value >= 1
+
+
+async def distilled(seed):
+    """A Refine distilled, and how often the program inside meets the reward by one call, before and after."""
+    refine = dn.Refine(dn.Predict(Caption), short_and_blue, n=3, temperature=0.7)
+    train, val, unseen = ([{"subject": subject} for subject in some] for some in (SUBJECTS, VALIDATION, UNSEEN))
+    better = await dn.DistillHints(rewrite=False, seed=seed).compile(refine, train, val)
+    return better, await dn.compare({"start": refine.module, "distilled": better.module}, unseen, met)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_distilled_instruction_alone_does_at_once_what_took_retries_on_subjects_it_has_not_seen():
+    assert len(set(UNSEEN)) == 50
+    assert not set(UNSEEN) & {*SUBJECTS, *VALIDATION}
+    with dn.context(lm=dn.LocalLM(seed=0), view="off"):
+        better, comparison = asyncio.run(distilled(seed=0))
+    assert better.module.instruction.endswith("\n\nHint: Use fewer than 10 words and the word 'blue'.")
+    start, after = (comparison.evaluations[name] for name in ("start", "distilled"))
+    assert (start.usage.calls, after.usage.calls) == (50, 50)
+    assert float(start.score) <= 0.10
+    assert float(after.score) >= 0.40
+    assert comparison.difference("distilled").low > 0
