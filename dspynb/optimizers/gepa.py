@@ -1,8 +1,8 @@
 """GEPA: reflective mutation of instructions, parents drawn from the Pareto front over validation rows.
 
 Source: Agrawal et al. 2025, "GEPA: Reflective Prompt Evolution Can Outperform Reinforcement Learning", algorithm 1 (the
-loop), algorithm 2 (Pareto-based selection) and appendix on merging. With ``in_flight=1``, ``confirm=0`` and
-``racing=False`` it is that algorithm, step by step.
+loop), algorithm 2 (Pareto-based selection) and appendix on merging. With ``in_flight=1``, ``reuse=False``,
+``confirm=0`` and ``racing=False`` it is that algorithm, step by step.
 """
 
 from __future__ import annotations
@@ -74,10 +74,11 @@ class GEPA(Optimizer):
     ``components``: ``round_robin`` (one predictor a step) or ``all``. ``max_merges``: how often two lineages with a
     common ancestor are merged. ``perfect_score``: rows that have it teach nothing.
 
-    Beyond the paper: ``in_flight`` mutations are made at the same time, each from what was known before them, and while
-    a child is validated, reflection on what it did on its minibatch begins, so that a next step from it costs no new
-    rollouts; ``confirm``: further rows, at most, that a child is tried on while it is not clear that it is better;
-    ``racing``: validation of a child ends early once it is clear that it is worse than its parent.
+    Beyond the paper: ``in_flight`` mutations are made at the same time, each from what was known before them: more of
+    them take less time, and learn less from each other. ``reuse``: while a child is validated, reflection on what it
+    did on its minibatch begins, and the first step from it goes on from there, without new rollouts. ``confirm``:
+    further rows, at most, that a child is tried on while it is not clear that it is better. ``racing``: validation of a
+    child ends early once it is clear that it is worse than its parent.
 
     Without validation rows, the training rows serve as both.
     """
@@ -95,7 +96,8 @@ class GEPA(Optimizer):
         max_merges: int = 5,
         perfect_score: float = 1.0,
         temperature: float | None = 1.0,
-        in_flight: int = 4,
+        in_flight: int = 2,
+        reuse: bool = True,
         confirm: int = 9,
         racing: bool = True,
         **common: Unpack[Common],
@@ -114,11 +116,12 @@ class GEPA(Optimizer):
             checked_whole(name, value, least=0)
         self.auto, self.minibatch_size, self.components, self.max_merges = auto, minibatch_size, components, max_merges
         self.perfect_score, self.in_flight, self.confirm, self.racing = perfect_score, in_flight, confirm, racing
+        self.reuse = reuse
         self._reflection = Reflection(self.prompt_lm, temperature)
 
     def described(self) -> dict[str, Any]:
         names = ["auto", "max_steps", "minibatch_size", "components", "max_merges", "perfect_score", "in_flight"]
-        names += ["confirm", "racing"]
+        names += ["reuse", "confirm", "racing"]
         return {**{name: getattr(self, name) for name in names}, "temperature": self._reflection.temperature}
 
     def proposers(self) -> Mapping[str, Predict]:
@@ -263,7 +266,7 @@ class GEPA(Optimizer):
         """Run new candidates on the validation rows; those that come through join the pool. Meanwhile, reflect on what
         they did on their minibatches."""
         under_way = [Validation(engine, child, against, n, racing=self.racing) for child, against, n in new]
-        if self.in_flight > 1 and self._room(engine, state, limit):
+        if self.reuse and self._room(engine, state, limit):
             for step in accepted:
                 self._go_on(engine, state, step)
         while under_way:

@@ -16,7 +16,7 @@ from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.pareto import front, pareto_choice
 from dspynb.scope import Part
 from tests.helpers import chat, field, prompt
-from tests.optimizers.worlds import lines
+from tests.optimizers.worlds import events, lines
 
 RULES = 4
 
@@ -64,6 +64,7 @@ def plain(**settings):
     return GEPA(
         metric,
         in_flight=1,
+        reuse=False,
         confirm=0,
         racing=False,
         prompt_lm=dn.FunctionLM(reflecting),
@@ -130,6 +131,20 @@ def test_reflection_sees_inputs_answers_and_feedback_of_the_minibatch():
     assert "question: " in seen[0]
     assert "Answered: answer: wrong" in seen[0]
     assert seen[0].count("Feedback: Follow rule") == 3
+
+
+def test_the_first_step_from_an_accepted_child_learns_from_the_rows_it_has_run_on():
+    budget, lm = dn.Budget(metric_calls=100), dn.FunctionLM(reflecting)
+    run = run_of(GEPA(metric, in_flight=1, confirm=0, racing=False, prompt_lm=lm, budget=budget))
+    learned = run.rollouts[run.rollouts.split == "train"]
+    rows_of = {candidate: set(rows.row) for candidate, rows in learned.groupby("candidate")}
+    begun = [e for e in events(run, ProposalEnded) if e.key.startswith("after step")]
+    made = {e.id: e for e in events(run, CandidateProposed)}
+    deeper = [e for e in made.values() if e.parents and made[e.parents[0]].parents]  # not from the start
+    assert begun
+    assert deeper
+    assert all(rows_of[e.id] <= rows_of[e.parents[0]] for e in deeper[:1])
+    assert run.candidates.score.max() >= run_of(plain()).candidates.score.max()
 
 
 def test_a_metric_that_names_the_predictor_is_asked_for_its_feedback():
