@@ -1,8 +1,8 @@
 """GEPA: reflective mutation of instructions, parents drawn from the Pareto front over validation rows.
 
 Source: Agrawal et al. 2025, "GEPA: Reflective Prompt Evolution Can Outperform Reinforcement Learning", algorithm 1 (the
-loop), algorithm 2 (Pareto-based selection) and appendix on merging. With ``in_flight=1``, ``reuse=False``,
-``confirm=0`` and ``racing=False`` it is that algorithm, step by step.
+loop), algorithm 2 (Pareto-based selection) and appendix on merging. With ``in_flight=1``, ``confirm=0`` and
+``racing=False`` it is that algorithm, step by step.
 """
 
 from __future__ import annotations
@@ -37,28 +37,24 @@ more rows."""
 
 @dataclass
 class _Step:
-    """One mutation under way. ``texts``: what is asked of the reflecting model, by predictor path."""
+    """One mutation under way."""
 
     number: int
     parent: Candidate
     path: str
     rows: list[int]
     before: Evaluated | None = None
-    texts: dict[str, asyncio.Task[Any]] | None = None
     child: Candidate | None = None
-    after: Evaluated | None = None
     more: list[int] | None = None  # rows that the child may still be tried on, once some were asked for
 
 
 @dataclass
 class _State:
-    """What steps have left so far. ``pool``: the accepted candidates, the start first. ``begun``: candidate → a step
-    from it on the rows that it has run on, whose reflection has been asked for."""
+    """What steps have left so far. ``pool``: the accepted candidates, the start first."""
 
     pool: list[Candidate]
     steps: int = 0
     turn: dict[Candidate, int] = field(default_factory=dict)
-    begun: dict[Candidate, _Step] = field(default_factory=dict)
     merges: int = 0
     merged: set[tuple[str, str]] = field(default_factory=set)
     idle: int = 0  # rows gone through since something was learned
@@ -75,10 +71,9 @@ class GEPA(Optimizer):
     common ancestor are merged. ``perfect_score``: rows that have it teach nothing.
 
     Beyond the paper: ``in_flight`` mutations are made at the same time, each from what was known before them: more of
-    them take less time, and learn less from each other. ``reuse``: while a child is validated, reflection on what it
-    did on its minibatch begins, and the first step from it goes on from there, without new rollouts. ``confirm``:
-    further rows, at most, that a child is tried on while it is not clear that it is better. ``racing``: validation of a
-    child ends early once it is clear that it is worse than its parent.
+    them take less time, and learn less from each other. ``confirm``: further rows, at most, that a child is tried on
+    while it is not clear that it is better. ``racing``: validation of a child ends early once it is clear that it is
+    worse than its parent.
 
     Without validation rows, the training rows serve as both.
     """
@@ -97,7 +92,6 @@ class GEPA(Optimizer):
         perfect_score: float = 1.0,
         temperature: float | None = 1.0,
         in_flight: int = 2,
-        reuse: bool = True,
         confirm: int = 9,
         racing: bool = True,
         **common: Unpack[Common],
@@ -116,12 +110,11 @@ class GEPA(Optimizer):
             checked_whole(name, value, least=0)
         self.auto, self.minibatch_size, self.components, self.max_merges = auto, minibatch_size, components, max_merges
         self.perfect_score, self.in_flight, self.confirm, self.racing = perfect_score, in_flight, confirm, racing
-        self.reuse = reuse
         self._reflection = Reflection(self.prompt_lm, temperature)
 
     def described(self) -> dict[str, Any]:
         names = ["auto", "max_steps", "minibatch_size", "components", "max_merges", "perfect_score", "in_flight"]
-        names += ["reuse", "confirm", "racing"]
+        names += ["confirm", "racing"]
         return {**{name: getattr(self, name) for name in names}, "temperature": self._reflection.temperature}
 
     def proposers(self) -> Mapping[str, Predict]:
@@ -140,19 +133,18 @@ class GEPA(Optimizer):
         state, limit = _State([start.candidate]), self._limit(engine)
         while state.idle < _EPOCHS * len(engine.train) and (wave := self._wave(engine, state, limit)):
             before = engine.asked
-            await self._begin(engine, wave)
+            befores = [engine.evaluate(s.parent, s.rows, split="train", step=s.number) for s in wave]
+            for step, task in zip(wave, befores, strict=True):
+                step.before = await task
             merge = self._merge(engine, state)
             await self._mutate(engine, wave)
             accepted = await self._accepted(engine, wave)
             new = [(step.child, step.parent, step.number) for step in accepted if step.child is not None]
             if merge is not None and sum((await merge[1]).scores) >= merge[0].wanted:
                 new.append((merge[0].child, merge[0].better, state.steps))
-            await self._validate(engine, state, new, accepted, limit)
+            await self._validate(engine, state, new)
             learned = engine.asked > before or any(step.child for step in wave)
             state.idle = 0 if learned else state.idle + sum(len(step.rows) for step in wave)
-        asked = [task for step in state.begun.values() for task in (step.texts or {}).values()]
-        if asked:  # of no use any more, but part of the run
-            await asyncio.wait(asked)
 
     def _limit(self, engine: Engine) -> float:
         """Rollouts in all: as many as the budget allows, else as ``auto`` says (DSPy's formula)."""
@@ -177,15 +169,9 @@ class GEPA(Optimizer):
         number = state.steps
         scores = {c: engine.scores(c) for c in state.pool if engine.mean(c) is not None}
         parent = pareto_choice(scores, engine.random("parent", number))
-        if begun := state.begun.pop(parent, None):
-            return replace(begun, number=number)
-        return _Step(number, parent, self._turn(engine, state, parent), self._rows(engine, number, size))
-
-    def _turn(self, engine: Engine, state: _State, parent: Candidate) -> str:
-        """The predictor that a step from this parent is for."""
         turn = state.turn.get(parent, 0)
         state.turn[parent] = turn + 1
-        return engine.paths[turn % len(engine.paths)]
+        return _Step(number, parent, engine.paths[turn % len(engine.paths)], self._rows(engine, number, size))
 
     def _rows(self, engine: Engine, number: int, size: int) -> list[int]:
         """The step's minibatch: the training rows in an order that is shuffled anew each time all have been seen."""
@@ -197,28 +183,20 @@ class GEPA(Optimizer):
             found.append(order[at])
         return list(dict.fromkeys(found))
 
-    async def _begin(self, engine: Engine, wave: Sequence[_Step]) -> None:
-        """Run the parents on their minibatches, and ask for reflections on what they did there."""
-        new = [step for step in wave if step.before is None]
-        befores = [engine.evaluate(s.parent, s.rows, split="train", step=s.number) for s in new]
-        for step, task in zip(new, befores, strict=True):
-            step.before = await task
-        for step in new:
-            self._reflect(engine, step, f"step {step.number}")
-
-    def _reflect(self, engine: Engine, step: _Step, key: str) -> None:
-        """Ask for new texts; for none where there is nothing to learn."""
-        done = step.before
-        if done is not None and not perfect(done.scores, self.perfect_score):
-            paths = engine.paths if self.components == "all" else [step.path]
-            number = step.number
-            step.texts = {p: self._reflection.ask(engine, done, p, key=f"{key}, {p}", number=number) for p in paths}
-
     async def _mutate(self, engine: Engine, wave: Sequence[_Step]) -> None:
         """Children of the steps; none where there is nothing to learn, or nothing came of it."""
-        for step in wave:
-            texts = {path: self._reflection.read(await task) for path, task in (step.texts or {}).items()}
+        asked = [self._reflect(engine, step) for step in wave]
+        for step, tasks in zip(wave, asked, strict=True):
+            texts = {path: self._reflection.read(await task) for path, task in tasks.items()}
             step.child = self._child(engine, step, {path: text for path, text in texts.items() if text})
+
+    def _reflect(self, engine: Engine, step: _Step) -> dict[str, asyncio.Task[Any]]:
+        """Ask for new texts, by predictor path; for none where there is nothing to learn."""
+        before, n = step.before, step.number
+        if before is None or perfect(before.scores, self.perfect_score):
+            return {}
+        paths = engine.paths if self.components == "all" else [step.path]
+        return {p: self._reflection.ask(engine, before, p, key=f"step {n}, {p}", number=n) for p in paths}
 
     def _child(self, engine: Engine, step: _Step, texts: Mapping[str, str]) -> Candidate | None:
         parts = dict(step.parent.parts)
@@ -232,9 +210,7 @@ class GEPA(Optimizer):
         """The steps whose child is better than its parent on the minibatch; with ``confirm``, clearly so: while it is
         ahead by less than ``_WANTED_LEAD`` rows, both run on more of them."""
         asked = [(s, engine.evaluate(s.child, s.rows, split="train", step=s.number)) for s in wave if s.child]
-        for step, task in asked:
-            step.after = await task
-        better = [s for s, _ in asked if s.before and s.after and sum(s.after.scores) > sum(s.before.scores)]
+        better = [s for s, task in asked if s.before and sum((await task).scores) > sum(s.before.scores)]
         open_ = [s for s in better if self.confirm and 0 < _lead(engine, s) < _WANTED_LEAD]
         while open_:
             tasks = [task for step in open_ for task in self._more(engine, step)]
@@ -255,35 +231,15 @@ class GEPA(Optimizer):
         pair = [c for c in (step.parent, step.child) if c is not None]
         return [engine.evaluate(c, batch, split="train", step=step.number) for c in pair] if batch else []
 
-    async def _validate(
-        self,
-        engine: Engine,
-        state: _State,
-        new: Sequence[tuple[Candidate, Candidate, int]],
-        accepted: Sequence[_Step],
-        limit: float,
-    ) -> None:
-        """Run new candidates on the validation rows; those that come through join the pool. Meanwhile, reflect on what
-        they did on their minibatches."""
+    async def _validate(self, engine: Engine, state: _State, new: Sequence[tuple[Candidate, Candidate, int]]) -> None:
+        """Run new candidates on the validation rows; those that come through join the pool."""
         under_way = [Validation(engine, child, against, n, racing=self.racing) for child, against, n in new]
-        if self.reuse and self._room(engine, state, limit):
-            for step in accepted:
-                self._go_on(engine, state, step)
         while under_way:
             for validation in list(under_way):
                 if await validation.advance():
                     under_way.remove(validation)
                     if validation.passed and validation.child not in state.pool:
                         state.pool.append(validation.child)
-
-    def _go_on(self, engine: Engine, state: _State, step: _Step) -> None:
-        """Begin a step from an accepted child, on the rows that it has run on."""
-        child = step.child
-        if child is None or step.after is None or child in state.begun:
-            return
-        begun = _Step(step.number, child, self._turn(engine, state, child), list(step.after.rows), step.after)
-        self._reflect(engine, begun, f"after step {step.number}")
-        state.begun[child] = begun
 
     def _merge(self, engine: Engine, state: _State) -> tuple[Merge, asyncio.Task[Evaluated]] | None:
         """Now and then, two lineages become one: asked for on a few rows."""

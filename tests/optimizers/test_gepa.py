@@ -64,7 +64,6 @@ def plain(**settings):
     return GEPA(
         metric,
         in_flight=1,
-        reuse=False,
         confirm=0,
         racing=False,
         prompt_lm=dn.FunctionLM(reflecting),
@@ -133,18 +132,13 @@ def test_reflection_sees_inputs_answers_and_feedback_of_the_minibatch():
     assert seen[0].count("Feedback: Follow rule") == 3
 
 
-def test_the_first_step_from_an_accepted_child_learns_from_the_rows_it_has_run_on():
-    budget, lm = dn.Budget(metric_calls=100), dn.FunctionLM(reflecting)
-    run = run_of(GEPA(metric, in_flight=1, confirm=0, racing=False, prompt_lm=lm, budget=budget))
-    learned = run.rollouts[run.rollouts.split == "train"]
-    rows_of = {candidate: set(rows.row) for candidate, rows in learned.groupby("candidate")}
-    begun = [e for e in events(run, ProposalEnded) if e.key.startswith("after step")]
-    made = {e.id: e for e in events(run, CandidateProposed)}
-    deeper = [e for e in made.values() if e.parents and made[e.parents[0]].parents]  # not from the start
-    assert begun
-    assert deeper
-    assert all(rows_of[e.id] <= rows_of[e.parents[0]] for e in deeper[:1])
-    assert run.candidates.score.max() >= run_of(plain()).candidates.score.max()
+def test_with_one_mutation_at_a_time_each_may_start_from_the_child_before_it():
+    run = run_of(plain())
+    made = events(run, CandidateProposed)
+    depths = {}
+    for e in made:  # parents come before their children
+        depths[e.id] = 1 + depths[e.parents[0]] if e.parents else 0
+    assert max(depths.values()) >= 3  # four rules, one learned a step
 
 
 def test_a_metric_that_names_the_predictor_is_asked_for_its_feedback():
