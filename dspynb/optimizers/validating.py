@@ -27,7 +27,8 @@ class Validation:
         self._engine, self._against, self._step, self._racing = engine, against, step, racing
         rows = list(range(len(engine.val)))
         engine.random("validation").shuffle(rows)
-        size = math.ceil(len(rows) / _STAGES) if racing else len(rows)
+        staged = racing and len(rows) >= 2 * _FEWEST  # else a stage would be waited for, and tell nothing
+        size = max(_FEWEST, math.ceil(len(rows) / _STAGES)) if staged else len(rows)
         self._stages = [rows[: i + size] for i in range(0, len(rows), size)]
         self._reached = 0
         self._ask()
