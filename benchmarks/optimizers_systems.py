@@ -132,11 +132,22 @@ def _ours_gepa(_predictors: int) -> Variants:
     }
 
 
+def _ours_simba(_predictors: int) -> Variants:
+    return {
+        "default": {},
+        "30 rows": {"val": 30},
+        "20 rows": {"val": 20},
+        "3 candidates, 30 rows": {"candidates": 3, "val": 30},
+        "4 candidates, 20 rows, 8 demos": {"candidates": 4, "val": 20, "demos": 8},
+    }
+
+
 SYSTEMS = (
     System("dspynb COPRO", "COPRO", "worlds_dspynb.py", _ours_copro, ("dspy COPRO",)),
     System("dspynb MIPROv2", "MIPROv2", "worlds_dspynb.py", _ours_mipro, ("dspy MIPROv2",)),
     System("dspynb random search", "random search", "worlds_dspynb.py", _ours_random, ("dspy random search",)),
     System("dspynb GEPA", "GEPA", "worlds_dspynb.py", _ours_gepa, ("dspy GEPA", "gepa GEPA")),
+    System("dspynb SIMBA", "SIMBA", "worlds_dspynb.py", _ours_simba, ("dspy SIMBA",)),
     System("dspy COPRO", "COPRO", "worlds_dspy.py", _copro),
     System("dspy MIPROv2", "MIPROv2", "worlds_dspy.py", _mipro),
     System("dspy random search", "random search", "worlds_dspy.py", _random_search),

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from dspynb.modules import replay as replay
     from dspynb.optimizers import COPRO as COPRO
     from dspynb.optimizers import GEPA as GEPA
+    from dspynb.optimizers import SIMBA as SIMBA
     from dspynb.optimizers import BootstrapFewShot as BootstrapFewShot
     from dspynb.optimizers import BootstrapRandomSearch as BootstrapRandomSearch
     from dspynb.optimizers import MIPROv2 as MIPROv2
@@ -168,6 +169,7 @@ _HOMES = {
     "dspynb.optimizers": (
         "COPRO",
         "GEPA",
+        "SIMBA",
         "BootstrapFewShot",
         "BootstrapRandomSearch",
         "MIPROv2",

@@ -208,7 +208,8 @@ class Engine:
         repeat: int = 0,
         teacher: Teacher | None = None,
     ) -> asyncio.Future[Rollout]:
-        """Ask for a single rollout, with its trace in ``calls``; by a ``teacher`` in place of the program."""
+        """Ask for a single rollout, with its trace in ``calls``; by a ``teacher`` in place of the program. A ``repeat``
+        after the first is sampled at temperature 1."""
         key = (candidate.id if teacher is None else f"{teacher.name} {candidate.id}", split, row, repeat)
         if key not in self._rollouts:
             self._take([key])
@@ -228,7 +229,7 @@ class Engine:
     ) -> asyncio.Future[Rollout]:
         if key not in self._rollouts:
             runner = self.program if teacher is None else teacher.program
-            settings = {} if teacher is None else teacher.settings(key[3])
+            settings = {**({} if teacher is None else teacher.settings), **_sampled(key[3])}
 
             async def job(funds: Allowance | None) -> Rollout:
                 kept = self.memory.rollouts.get(key)
@@ -359,6 +360,11 @@ class Engine:
         """End what still runs."""
         await end_tasks(list(self._tasks))
         await self._dispatch.close()
+
+
+def _sampled(repeat: int) -> dict[str, Any]:
+    """Settings of a repeat: the first is the plain call."""
+    return {"sampling": {"temperature": 1.0}} if repeat else {}
 
 
 def _seen(task: asyncio.Task[Any]) -> None:

@@ -16,9 +16,10 @@ from dspynb.optimizers.task import Evaluated
 from dspynb.optimizers.texts import cleaned, instruction_of
 from dspynb.signatures import Input, Output, Signature
 
-__all__ = ["Reflect", "Reflection"]
+__all__ = ["MOST_CHARACTERS", "Reflect", "Reflection", "feedback_on", "perfect"]
 
-_MOST_CHARACTERS = 2000
+MOST_CHARACTERS = 2000
+"""Of a value that a model is shown."""
 
 
 class Reflect(Signature):
@@ -44,7 +45,7 @@ class Reflection:
         """What the predictor did on the rows, and the feedback: the metric's for this predictor, where it takes one."""
         lines = []
         for number, (row, rollout) in enumerate(zip(done.rows, done.rollouts, strict=True), start=1):
-            feedback = await _feedback(engine, row, rollout, path)
+            feedback = await feedback_on(engine, row, rollout, path)
             calls = [call for call in rollout.calls if call.predictor == path]
             told = "\n".join(map(_call_text, calls)) or "The predictor was not called."
             lines.append(f"# Example {number}\n{told}\nFeedback: {feedback}")
@@ -65,10 +66,11 @@ class Reflection:
         return "" if made is None else cleaned(made["new_instruction"])
 
 
-async def _feedback(engine: Engine, row: int, rollout: Rollout, path: str) -> str:
+async def feedback_on(engine: Engine, row: int, rollout: Rollout, path: str) -> str:
+    """What the metric says of a rollout on a training row; for the predictor, where it takes one."""
     ended = rollout.ended
     if ended.error is not None:
-        return f"It failed: {shorten(ended.error, _MOST_CHARACTERS)}"
+        return f"It failed: {shorten(ended.error, MOST_CHARACTERS)}"
     scorer = next(iter(engine.task.metrics.values()))
     said, score = ended.feedback, ended.score
     if "predictor" in scorer.extras:
@@ -81,12 +83,12 @@ async def _feedback(engine: Engine, row: int, rollout: Rollout, path: str) -> st
 def _call_text(call: PredictorCalled) -> str:
     given = _fields(call.inputs)
     if call.outputs is None:
-        return f"{given}\nIt could not be read: {shorten(call.error or '', _MOST_CHARACTERS)}"
+        return f"{given}\nIt could not be read: {shorten(call.error or '', MOST_CHARACTERS)}"
     return f"{given}\nAnswered: {_fields(call.outputs)}"
 
 
 def _fields(values: Mapping[str, Any]) -> str:
-    return "\n".join(f"{name}: {shorten(value, _MOST_CHARACTERS)}" for name, value in values.items())
+    return "\n".join(f"{name}: {shorten(value, MOST_CHARACTERS)}" for name, value in values.items())
 
 
 def perfect(scores: Sequence[float], top: float) -> bool:

@@ -1,0 +1,144 @@
+"""Trajectories: minibatches of training rows, programs drawn by their scores to run on them, and what the runs teach.
+
+Source: the sampling of SIMBA in DSPy (see simba.py).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dspynb.evaluation.rollouts import Rollout
+from dspynb.optimizers.candidate import Candidate
+from dspynb.optimizers.engine import Engine
+
+__all__ = ["Bucket", "Minibatches", "Pool", "Spread", "Trajectory", "buckets", "softmax_choice"]
+
+
+class Minibatches:
+    """Training rows in an order that is shuffled anew each time all have been seen; a minibatch goes on where the one
+    before has ended."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._place = engine, 0
+        self._order = list(range(len(engine.train)))
+
+    def take(self, size: int) -> list[int]:
+        """The next rows, no row twice; ``size`` may be all of them at most."""
+        found: list[int] = []
+        while len(found) < size:
+            epoch, at = divmod(self._place, len(self._order))
+            if at == 0:
+                self._engine.random("epoch", epoch).shuffle(self._order)
+            if self._order[at] not in found:
+                found.append(self._order[at])
+            self._place += 1
+        return found
+
+
+class Pool:
+    """The candidates that were tried, each with the scores of all its rollouts on training rows."""
+
+    def __init__(self, start: Candidate) -> None:
+        self._start = start
+        self._scores: dict[Candidate, dict[tuple[int, int], float]] = {start: {}}
+
+    def add(self, candidate: Candidate, row: int, repeat: int, score: float) -> None:
+        """Take note of a rollout; one that is known counts once."""
+        self._scores.setdefault(candidate, {})[row, repeat] = score
+
+    def mean(self, candidate: Candidate) -> float:
+        """The mean score; 0 before there is one."""
+        scores = self._scores[candidate]
+        return sum(scores.values()) / len(scores) if scores else 0.0
+
+    def top(self, most: int) -> list[Candidate]:
+        """The best, of equal ones those made first; the start is always one of them."""
+        ranked = sorted(self._scores, key=lambda c: -self.mean(c))[:most]
+        return ranked if self._start in ranked else [*ranked[:-1], self._start]
+
+    def draw(self, chance: random.Random, most: int, temperature: float) -> Candidate:
+        """One of the best, the likelier the better its mean."""
+        top = self.top(most)
+        return softmax_choice(top, [self.mean(c) for c in top], temperature, chance)
+
+
+def softmax_choice(
+    candidates: Sequence[Candidate], scores: Sequence[float], temperature: float, chance: random.Random
+) -> Candidate:
+    """One of the candidates, with a probability that is proportional to exp(score / temperature)."""
+    highest = max(scores)  # taken off: large scores overflow nothing
+    weights = [math.exp((score - highest) / temperature) for score in scores]
+    return chance.choices(candidates, weights)[0]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One rollout of a candidate on a training row."""
+
+    candidate: Candidate
+    rollout: Rollout
+    score: float
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The trajectories of one row, best first."""
+
+    row: int
+    trajectories: Sequence[Trajectory]
+
+    @property
+    def best(self) -> Trajectory:
+        """Of equal ones the first."""
+        return self.trajectories[0]
+
+    @property
+    def worst(self) -> Trajectory:
+        """Of equal ones the last."""
+        return self.trajectories[-1]
+
+    @property
+    def rank(self) -> tuple[float, float, float]:
+        """What it may teach: the gap from best to worst, the best, and how far that is above the mean."""
+        best, scores = self.best.score, [t.score for t in self.trajectories]
+        return best - self.worst.score, best, best - sum(scores) / len(scores)
+
+
+def buckets(by_row: Iterable[tuple[int, Sequence[Trajectory]]]) -> list[Bucket]:
+    """The trajectories of each row as buckets, those first that teach most."""
+    made = [Bucket(row, sorted(some, key=lambda t: -t.score)) for row, some in by_row]
+    return sorted(made, key=lambda bucket: bucket.rank, reverse=True)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where scores of a minibatch are low and high: its 10th and 90th percentile."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, some: Sequence[Bucket]) -> Spread:
+        """That of all trajectories."""
+        scores = sorted(t.score for bucket in some for t in bucket.trajectories)
+        return cls(_quantile(scores, 0.1), _quantile(scores, 0.9))
+
+    def shows(self, bucket: Bucket) -> bool:
+        """Whether the best trajectory is worth showing as demos: it came to an end and did not score low."""
+        return bucket.best.score > self.low and bucket.best.rollout.ended.error is None
+
+    def tells(self, bucket: Bucket) -> bool:
+        """Whether best and worst are worth comparing: the one did not score low, and the other not high. (Where nearly
+        all scores are low, low is high as well.)"""
+        return bucket.best.score > self.low and (bucket.worst.score < self.high or bucket.worst.score <= self.low)
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """With linear interpolation."""
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
