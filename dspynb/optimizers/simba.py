@@ -1,13 +1,16 @@
 """SIMBA: stochastic introspective mini-batch ascent.
 
 Source: the optimizer of that name in DSPy (Opsahl-Ong and Khattab 2025, "Stochastic Introspective Mini-Batch Ascent").
+With ``combine=False`` its steps are those, but for this: a candidate's score is the mean of all its rollouts on training
+rows (there the start counts 0, and trajectories nothing), what teaches nothing makes room for the next row, and a row
+on which all trajectories were poor may teach a rule. There is no teacher model.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
@@ -22,7 +25,7 @@ from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, check
 from dspynb.optimizers.racing import race
 from dspynb.optimizers.task import Task
 from dspynb.optimizers.trajectories import Bucket, Minibatches, Pool, Spread, Trajectory, buckets
-from dspynb.optimizers.variants import Variant, new_candidate
+from dspynb.optimizers.variants import Addition, Source
 
 __all__ = ["SIMBA"]
 
@@ -40,8 +43,17 @@ class _State:
     pool: Pool
     batches: Minibatches
     winners: list[Candidate]
+    whole: bool  # whether the budget allows everything
     kept: float  # of the budget, for the final evaluation
     steps: int = 0
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A candidate to be: what is added, or the model's answer that will say it."""
+
+    source: Source
+    adds: Addition | asyncio.Task[Prediction | None]
 
 
 class SIMBA(Optimizer):
@@ -49,19 +61,20 @@ class SIMBA(Optimizer):
     that sees the better and the worse run writes rules, which are added to the instructions.
 
     In each of ``max_steps`` steps, ``num_candidates`` trajectories are sampled on every row of a minibatch of
-    ``minibatch_size`` training rows, by the best candidates so far, drawn by the softmax of their scores over
-    ``temperature_for_sampling``. From each of the rows whose trajectories differ most, a candidate is made: of one
-    drawn likewise (``temperature_for_candidates``), some demos are dropped at random, so that no predictor has more
-    than ``max_demos``, and one of two things is added: the calls of the best trajectory as demos, or rules from the
-    best and the worst one (rules only, where ``max_demos`` is 0). The new candidates run on the same minibatch, and the
-    best of them is the step's winner. Winners, picked evenly over the steps, are evaluated on all validation rows.
+    ``minibatch_size`` training rows, by the best candidates so far, drawn by the softmax of their mean scores over
+    ``temperature_for_sampling``. From each of the rows whose trajectories differ most, up to ``num_candidates``, comes
+    a new candidate: of one that is drawn likewise (``temperature_for_candidates``), demos are dropped at random, so
+    that no predictor has more than ``max_demos``, and one of two things is added: the calls of the best trajectory as
+    demos, or rules (only these, where ``max_demos`` is 0). The new candidates run on the same minibatch; the best of
+    them is the step's winner. Winners, picked evenly over the steps, are evaluated on all validation rows.
 
-    A candidate whose content is known is not evaluated again, nor is a rollout made twice. Where a budget of metric
-    calls is too small, minibatches are smaller and steps fewer, and the winners race (see BootstrapRandomSearch).
-    Without such a budget, a winner is evaluated while the next step is under way, so that a run that is stopped early
-    has a result. A minibatch whose trajectories all score the same teaches nothing.
+    Beyond the reference: with ``combine``, one more candidate of a step has what all of them add. A candidate whose
+    content is known is not evaluated. Where a budget of metric calls is too small for all this, minibatches are
+    smaller and steps fewer, and the winners race (see BootstrapRandomSearch); where it is not, a winner is evaluated
+    while the next step is under way, so that a run that is stopped has a result.
 
-    Without validation rows, the training rows serve as both (as in DSPy).
+    A minibatch on which all trajectories score the same teaches nothing. Without validation rows, the training rows
+    serve as both (as in DSPy).
     """
 
     kind: ClassVar[str] = "simba"
@@ -76,6 +89,7 @@ class SIMBA(Optimizer):
         max_demos: int = 4,
         temperature_for_sampling: float = 0.2,
         temperature_for_candidates: float = 0.2,
+        combine: bool = True,
         **common: Unpack[Common],
     ) -> None:
         super().__init__(metric, **common)
@@ -85,16 +99,16 @@ class SIMBA(Optimizer):
         checked_whole("max_demos", max_demos, least=0)
         temperatures = {"sampling": temperature_for_sampling, "candidates": temperature_for_candidates}
         for name, value in temperatures.items():
-            checked_number(f"temperature_for_{name}", value, least=0)
-            if not value:
-                raise ConfigurationError(f"temperature_for_{name} must be above 0; 0.01 takes nearly always the best")
+            checked_number(f"temperature_for_{name}", value)
+            if value <= 0:
+                raise ConfigurationError(f"temperature_for_{name} must be above 0, got {value!r}")
         self.minibatch_size, self.num_candidates = minibatch_size, num_candidates
-        self.max_steps, self.max_demos = max_steps, max_demos
+        self.max_steps, self.max_demos, self.combine = max_steps, max_demos, bool(combine)
         self.temperature_for_sampling, self.temperature_for_candidates = map(float, temperatures.values())
         self._advising = Advising(self.prompt_lm)
 
     def described(self) -> dict[str, Any]:
-        names = ["minibatch_size", "num_candidates", "max_steps", "max_demos"]
+        names = ["minibatch_size", "num_candidates", "max_steps", "max_demos", "combine"]
         names += ["temperature_for_sampling", "temperature_for_candidates"]
         return {name: getattr(self, name) for name in names}
 
@@ -102,63 +116,62 @@ class SIMBA(Optimizer):
         return {"simba.advise": self._advising.predict}
 
     def first_step(self, task: Task) -> int:
-        return len(task.rows["val"]) + self._step_costs(min(_FEWEST, self.minibatch_size, len(task.rows["train"])))
+        fewest = min(_FEWEST, self.minibatch_size, len(task.rows["train"]))
+        return len(task.rows["val"]) + fewest * self._row_costs()
 
-    def _step_costs(self, rows: int) -> int:
-        """Metric calls of a step at most: the trajectories, and the new candidates on the minibatch."""
-        return 2 * self.num_candidates * rows
+    def _row_costs(self) -> int:
+        """Metric calls that a row of a minibatch takes at most: the trajectories, and the new candidates."""
+        return 2 * self.num_candidates + self.combine
 
     # ── the loop ──────────────────────────────────────────────────────────────────────────────────────────────────
     async def search(self, engine: Engine) -> None:
-        start = engine.evaluate(engine.start)
-        state = _State(Pool(engine.start), Minibatches(engine), [engine.start], self._kept(engine))
-        evaluated = [start]
-        while size := self._rows(engine, state):
+        evaluated = [engine.evaluate(engine.start)]
+        state = self._begin(engine)
+        planned = _picked(self.max_steps, self.num_candidates)
+        while size := self._size(engine, state):
             state.steps += 1
             rows = state.batches.take(size)
             asked = self._sample(engine, state, rows)
-            await start  # it says whether the program works at all
+            await evaluated[0]  # it says whether the program works at all
             found = await self._buckets(engine, state, asked)
             children = await self._children(engine, state, found)
             await self._compare(engine, state, rows, children)
-            if math.isinf(state.kept) and children and state.steps in _picked(self.max_steps, self.num_candidates):
+            if state.whole and children and state.steps in planned:
                 evaluated.append(engine.evaluate(state.winners[-1], step=state.steps))
         for task in evaluated:
             await task
-        picked = _picked(len(state.winners) - 1, self.num_candidates)
-        left = [c for i in picked if engine.mean(c := state.winners[i]) is None]
-        await race(engine, left, step=state.steps + 1)
+        picked = [state.winners[i] for i in _picked(len(state.winners) - 1, self.num_candidates)]
+        await race(engine, [c for c in picked if engine.mean(c) is None], step=state.steps + 1)
 
-    def _kept(self, engine: Engine) -> float:
-        """What steps leave of the budget for the final evaluation; infinite where there is no limit."""
-        left, rows, steps = engine.metric_calls_left(), len(engine.val), self.max_steps
-        whole = min(self.num_candidates, steps) * rows
+    def _begin(self, engine: Engine) -> _State:
+        """The state before the first step, with how much of the budget steps may take."""
+        left, judging = engine.metric_calls_left(), min(self.num_candidates, self.max_steps) * len(engine.val)
         size = min(self.minibatch_size, len(engine.train))
-        if math.isinf(left) or left >= steps * self._step_costs(size) + whole:
-            return left if math.isinf(left) else whole
-        return min(whole, max(rows, left * _KEPT))
+        whole = left >= self.max_steps * size * self._row_costs() + judging
+        kept = judging if whole else min(judging, max(len(engine.val), left * _KEPT))
+        return _State(Pool(engine.start), Minibatches(engine), [engine.start], whole, kept)
 
-    def _rows(self, engine: Engine, state: _State) -> int:
-        """How many rows the next minibatch has; 0 where there is no further step."""
-        size, left = min(self.minibatch_size, len(engine.train)), engine.metric_calls_left()
-        steps = self.max_steps - state.steps
-        if math.isinf(left) or not steps:
+    def _size(self, engine: Engine, state: _State) -> int:
+        """Rows of the next minibatch; 0 where there is no further step. What the budget allows is spread over as many
+        steps as can have enough rows."""
+        size, steps = min(self.minibatch_size, len(engine.train)), self.max_steps - state.steps
+        if state.whole or not steps:
             return size if steps else 0
-        affordable = int((left - state.kept) // self._step_costs(1))
-        fewest = min(_FEWEST, size)
-        return min(size, max(fewest, affordable // steps)) if affordable >= fewest else 0
+        affordable = int((engine.metric_calls_left() - state.kept) // self._row_costs())
+        steps = min(steps, affordable // min(_FEWEST, size))
+        return min(size, affordable // steps) if steps > 0 else 0
 
     # ── one step ──────────────────────────────────────────────────────────────────────────────────────────────────
     def _sample(self, engine: Engine, state: _State, rows: Sequence[int]) -> list[Asked]:
         """Ask for the trajectories of each row. What a candidate does on a row for the first time is the plain call;
-        further trajectories of the same are repeats."""
-        chance, most = engine.random("trajectories", state.steps), self.num_candidates
+        what it does again are repeats."""
+        chance = engine.random("trajectories", state.steps)
+        weights = state.pool.weights(self.num_candidates, self.temperature_for_sampling)
         asked = []
         for row in rows:
-            drawn = [state.pool.draw(chance, most, self.temperature_for_sampling) for _ in range(most)]
-            repeats = [drawn[:i].count(candidate) for i, candidate in enumerate(drawn)]
-            told = [(c, i, engine.rollout(c, row, repeat=i)) for c, i in zip(drawn, repeats, strict=True)]
-            asked.append((row, told))
+            drawn = chance.choices(list(weights), list(weights.values()), k=self.num_candidates)
+            numbered = [(candidate, drawn[:i].count(candidate)) for i, candidate in enumerate(drawn)]
+            asked.append((row, [(c, repeat, engine.rollout(c, row, repeat=repeat)) for c, repeat in numbered]))
         return asked
 
     async def _buckets(self, engine: Engine, state: _State, asked: Sequence[Asked]) -> list[Bucket]:
@@ -174,40 +187,63 @@ class SIMBA(Optimizer):
         return buckets(by_row)
 
     async def _children(self, engine: Engine, state: _State, found: Sequence[Bucket]) -> list[Candidate]:
-        """New candidates, one from each of the first buckets that give one; rules are asked for at the same time."""
+        """New candidates: one from each of the first buckets that teach something, and one that has it all."""
         spread, step = Spread.of(found), state.steps
-        made: dict[int, list[Candidate]] = {}
-        rules: list[tuple[int, Variant, asyncio.Task[Prediction | None]]] = []
+        drafts: list[_Draft] = []
         for place, bucket in enumerate(found):
-            chance = engine.random("variant", step, place)
-            ways = [way for way, fits in self._ways(spread) if fits(bucket)]
-            if not ways or len(made) + len(rules) == self.num_candidates:
-                continue
-            source = state.pool.draw(chance, self.num_candidates, self.temperature_for_candidates)
-            variant = Variant.of(engine, source, bucket, self.max_demos, chance)
-            if chance.choice(ways) == "rule":
-                key = f"step {step}, row {bucket.row}"
-                rules.append((place, variant, await self._advising.ask(engine, source, bucket, key=key, number=step)))
-            elif child := new_candidate(engine, variant, variant.showing(engine), origin="demo", step=step):
-                made[place] = child
-        for place, variant, task in rules:
-            advice = self._advising.read(engine, await task)
-            made[place] = new_candidate(engine, variant, variant.told(engine, advice), origin="rule", step=step)
-        return [child for place in sorted(made) for child in made[place]]
+            if len(drafts) < self.num_candidates:
+                drafts += await self._drafted(engine, state, spread, bucket, engine.random("variant", step, place))
+        additions, children = [], []
+        for draft in drafts:
+            adds = draft.adds
+            if not isinstance(adds, Addition):
+                adds = Addition(rules=self._advising.read(engine, await adds))
+            additions.append(adds)
+            children += _new(engine, draft.source, [adds], "demo" if adds.demos else "rule", step)
+        if self.combine and len(additions) > 1:
+            source = self._source(engine, state, engine.random("combined", step))
+            children += _new(engine, source, source.fitting(additions, self.max_demos), "combined", step)
+        return children
 
-    def _ways(self, spread: Spread) -> list[tuple[str, Callable[[Bucket], bool]]]:
-        return [*([("demo", spread.shows)] if self.max_demos else []), ("rule", spread.tells)]
+    async def _drafted(
+        self, engine: Engine, state: _State, spread: Spread, bucket: Bucket, chance: random.Random
+    ) -> list[_Draft]:
+        """What is learned from a bucket; nothing where it teaches nothing. Rules are asked for, and not waited for."""
+        ways = ["demo"] if self.max_demos and spread.shows(bucket) else []
+        ways += ["rule"] if spread.tells(bucket) else []
+        if not ways:
+            return []
+        source, number = self._source(engine, state, chance), state.steps
+        if chance.choice(ways) == "rule":
+            key = f"step {number}, row {bucket.row}"
+            return [_Draft(source, await self._advising.ask(engine, source.candidate, bucket, key=key, number=number))]
+        shown = Addition.of_best(engine, bucket)
+        return [_Draft(source, shown)] if source.with_all(engine, [shown]) else []
+
+    def _source(self, engine: Engine, state: _State, chance: random.Random) -> Source:
+        """A candidate to add to, less some of its demos."""
+        weights = state.pool.weights(self.num_candidates, self.temperature_for_candidates)
+        (drawn,) = chance.choices(list(weights), list(weights.values()))
+        return Source.thinned(engine, drawn, self.max_demos, chance)
 
     async def _compare(self, engine: Engine, state: _State, rows: Sequence[int], children: Sequence[Candidate]) -> None:
         """Run the new candidates on the minibatch; all join the pool, the best is the step's winner."""
+        asked = [engine.evaluate(child, rows, split="train", step=state.steps) for child in children]
         means = {}
-        for child, task in [(c, engine.evaluate(c, rows, split="train", step=state.steps)) for c in children]:
+        for child, task in zip(children, asked, strict=True):
             done = await task
             means[child] = done.mean
             for row, score in zip(rows, done.scores, strict=True):
                 state.pool.add(child, row, 0, score)
         if means:
             state.winners.append(max(means, key=lambda c: means[c]))
+
+
+def _new(engine: Engine, source: Source, additions: Sequence[Addition], origin: str, step: int) -> list[Candidate]:
+    """The source with these additions; nothing where they change nothing, or to one that is known."""
+    known, parts = set(engine.candidates), source.with_all(engine, additions)
+    made = [engine.candidate(parts, origin=origin, step=step, parents=[source.candidate])] if parts else []
+    return [child for child in made if child.id not in known]
 
 
 def _picked(last: int, count: int) -> list[int]:

@@ -6,15 +6,14 @@ Source: the sampling of SIMBA in DSPy (see simba.py).
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dspynb.evaluation.rollouts import Rollout
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
 
-__all__ = ["Bucket", "Minibatches", "Pool", "Spread", "Trajectory", "buckets", "softmax_choice"]
+__all__ = ["Bucket", "Minibatches", "Pool", "Spread", "Trajectory", "buckets", "softmax"]
 
 
 class Minibatches:
@@ -59,19 +58,15 @@ class Pool:
         ranked = sorted(self._scores, key=lambda c: -self.mean(c))[:most]
         return ranked if self._start in ranked else [*ranked[:-1], self._start]
 
-    def draw(self, chance: random.Random, most: int, temperature: float) -> Candidate:
-        """One of the best, the likelier the better its mean."""
-        top = self.top(most)
-        return softmax_choice(top, [self.mean(c) for c in top], temperature, chance)
+    def weights(self, most: int, temperature: float) -> dict[Candidate, float]:
+        """The best, with how likely each is to be drawn: the softmax of their means."""
+        return softmax({candidate: self.mean(candidate) for candidate in self.top(most)}, temperature)
 
 
-def softmax_choice(
-    candidates: Sequence[Candidate], scores: Sequence[float], temperature: float, chance: random.Random
-) -> Candidate:
-    """One of the candidates, with a probability that is proportional to exp(score / temperature)."""
-    highest = max(scores)  # taken off: large scores overflow nothing
-    weights = [math.exp((score - highest) / temperature) for score in scores]
-    return chance.choices(candidates, weights)[0]
+def softmax(scores: Mapping[Candidate, float], temperature: float) -> dict[Candidate, float]:
+    """Weights that are proportional to exp(score / temperature)."""
+    highest = max(scores.values())  # taken off, so that large scores overflow nothing
+    return {candidate: math.exp((score - highest) / temperature) for candidate, score in scores.items()}
 
 
 @dataclass(frozen=True)
@@ -131,9 +126,8 @@ class Spread:
         return bucket.best.score > self.low and bucket.best.rollout.ended.error is None
 
     def tells(self, bucket: Bucket) -> bool:
-        """Whether best and worst are worth comparing: the one did not score low, and the other not high. (Where nearly
-        all scores are low, low is high as well.)"""
-        return bucket.best.score > self.low and (bucket.worst.score < self.high or bucket.worst.score <= self.low)
+        """Whether the worst trajectory has something to learn: others on this row did better, or many on other rows."""
+        return bucket.worst.score < max(self.high, bucket.best.score)
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

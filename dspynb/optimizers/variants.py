@@ -1,4 +1,4 @@
-"""Variants: a candidate with some demos dropped, and demos or rules of one bucket added.
+"""Variants: a candidate less some of its demos, with what was learned from buckets: a demo or a rule a predictor.
 
 Source: the strategies of SIMBA in DSPy (see simba.py).
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.demos import Demo, demos_of, traced
@@ -17,48 +18,69 @@ from dspynb.optimizers.texts import instruction_of
 from dspynb.optimizers.trajectories import Bucket
 from dspynb.scope import Part
 
-__all__ = ["Variant", "dropped", "new_candidate"]
+__all__ = ["Addition", "Source", "dropped"]
+
+T = TypeVar("T")
 
 _DEMOS_OF_RULES_ONLY = 3
 """Where no demos are added, those that the program has are dropped as if so many might stay."""
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A candidate to be: ``demos`` are those that were kept of its source, by path."""
+class Addition:
+    """What is learned from a bucket: path → demo, or path → rule."""
 
-    source: Candidate
-    demos: Mapping[str, list[Demo]]
-    bucket: Bucket
+    demos: Mapping[str, Demo] = field(default_factory=dict)
+    rules: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, engine: Engine, source: Candidate, bucket: Bucket, max_demos: int, chance: random.Random) -> Variant:
-        """Drops demos at random, at the same places for all predictors: a demo of each comes from one trajectory."""
-        demos = {path: demos_of(engine, source, path) for path in engine.paths}
+    def of_best(cls, engine: Engine, bucket: Bucket) -> Addition:
+        """What the best trajectory did, as a demo of each predictor that was called."""
+        predictors, rollout = engine.program.named_predictors(), bucket.best.rollout
+        made = {path: traced(engine, path, predictor, bucket.row, rollout) for path, predictor in predictors}
+        return cls(demos={path: demo for path, demo in made.items() if demo is not None})
+
+
+@dataclass(frozen=True)
+class Source:
+    """A candidate to add to, with the demos that were kept of it, by path."""
+
+    candidate: Candidate
+    demos: Mapping[str, Sequence[Demo]]
+
+    @classmethod
+    def thinned(cls, engine: Engine, candidate: Candidate, max_demos: int, chance: random.Random) -> Source:
+        """Drops demos at random, at the same places for all predictors: those at a place come from one trajectory."""
+        demos = {path: demos_of(engine, candidate, path) for path in engine.paths}
         gone = dropped(max(map(len, demos.values())), max_demos, chance)
-        kept = {path: [demo for i, demo in enumerate(some) if i not in gone] for path, some in demos.items()}
-        return cls(source, kept, bucket)
+        return cls(candidate, {path: [d for i, d in enumerate(some) if i not in gone] for path, some in demos.items()})
 
-    def showing(self, engine: Engine) -> dict[str, Part]:
-        """Its parts, with what the best trajectory did as one more demo of each predictor that was called; no parts
-        where there is none that is new."""
-        predictors, row, rollout = dict(engine.program.named_predictors()), self.bucket.row, self.bucket.best.rollout
-        made = {path: traced(engine, path, predictor, row, rollout) for path, predictor in predictors.items()}
-        new = {path: demo for path, demo in made.items() if demo is not None and demo not in self.demos[path]}
-        if not new:
-            return {}
-        return self._parts({path: [*some, *([new[path]] if path in new else [])] for path, some in self.demos.items()})
+    def with_all(self, engine: Engine, additions: Sequence[Addition]) -> dict[str, Part]:
+        """Its parts with these added; none where that adds nothing."""
+        parts, news = {}, 0
+        for path, shown in self.demos.items():
+            said = instruction_of(engine, self.candidate, path)
+            demos = _new((a.demos.get(path) for a in additions), shown)
+            rules = _new((a.rules.get(path) for a in additions), said)
+            part = replace(self.candidate.part(path), demos=(*shown, *demos))
+            parts[path] = replace(part, instruction="\n\n".join([said, *rules])) if rules else part
+            news += len(demos) + len(rules)
+        return parts if news else {}
 
-    def told(self, engine: Engine, advice: Mapping[str, str]) -> dict[str, Part]:
-        """Its parts, with advice added to the instructions; no parts where there is none."""
-        parts = self._parts(self.demos) if advice else {}
-        for path, text in advice.items():
-            instruction = f"{instruction_of(engine, self.source, path)}\n\n{text}"
-            parts[path] = replace(parts[path], instruction=instruction)
-        return parts
+    def fitting(self, additions: Sequence[Addition], max_demos: int) -> list[Addition]:
+        """All that bring rules, and of those that bring demos as many as there is room for, one at least."""
+        room = max(1, max_demos - max(map(len, self.demos.values())))
+        showing = [a for a in additions if a.demos][:room]
+        return [a for a in additions if a.rules or a in showing]
 
-    def _parts(self, demos: Mapping[str, list[Demo]]) -> dict[str, Part]:
-        return {path: replace(self.source.part(path), demos=tuple(some)) for path, some in demos.items()}
+
+def _new(found: Iterable[T | None], known: Container[T]) -> list[T]:
+    """Those that are there, each once, without the known."""
+    new: list[T] = []
+    for one in found:
+        if one is not None and one not in known and one not in new:
+            new.append(one)
+    return new
 
 
 def dropped(count: int, most: int, chance: random.Random) -> set[int]:
@@ -75,12 +97,3 @@ def _poisson(mean: float, chance: random.Random) -> int:
     while product > math.exp(-mean):
         number, product = number + 1, product * chance.random()
     return number
-
-
-def new_candidate(
-    engine: Engine, variant: Variant, parts: Mapping[str, Part], *, origin: str, step: int
-) -> list[Candidate]:
-    """The candidate of these parts; none where it is one that is known, which is not tried again."""
-    known = set(engine.candidates)
-    made = [engine.candidate(parts, origin=origin, step=step, parents=[variant.source])] if parts else []
-    return [child for child in made if child.id not in known]
