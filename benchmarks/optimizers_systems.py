@@ -63,11 +63,13 @@ def _random_search(_predictors: int) -> Variants:
 
 
 def _simba(_predictors: int) -> Variants:
-    """A step costs bsize x (2 candidates + 1) runs, the end (candidates + 1) x the training rows at most."""
+    """A step costs bsize x (2 candidates + 1) runs, the end (candidates + 1) x the training rows at most. (Ours makes
+    minibatches and steps of the size that the budget allows.)"""
     return {
         "6 candidates": {"bsize": 12, "candidates": 6, "steps": 2, "demos": 4, "train": 30},
         "3 candidates": {"bsize": 8, "candidates": 3, "steps": 5, "demos": 4, "train": 30},
         "3 candidates, no demos": {"bsize": 8, "candidates": 3, "steps": 5, "demos": 0, "train": 30},
+        "4 candidates, 8 demos": {"bsize": 4, "candidates": 4, "steps": 8, "demos": 8, "train": 20},
     }
 
 
@@ -135,9 +137,7 @@ def _ours_gepa(_predictors: int) -> Variants:
 def _ours_simba(_predictors: int) -> Variants:
     return {
         "default": {},
-        "30 rows": {"val": 30},
         "20 rows": {"val": 20},
-        "3 candidates, 30 rows": {"candidates": 3, "val": 30},
         "4 candidates, 20 rows, 8 demos": {"candidates": 4, "val": 20, "demos": 8},
     }
 

@@ -1,9 +1,9 @@
 """SIMBA: stochastic introspective mini-batch ascent.
 
 Source: the optimizer of that name in DSPy (Opsahl-Ong and Khattab 2025, "Stochastic Introspective Mini-Batch Ascent").
-With ``combine=False`` its steps are those, but for this: a candidate's score is the mean of all its rollouts on training
-rows (there the start counts 0, and trajectories nothing), what teaches nothing makes room for the next row, and a row
-on which all trajectories were poor may teach a rule. There is no teacher model.
+With ``combine=False`` its steps are those, but for this: a candidate's score is the mean of all its rollouts on
+training rows (there the start counts 0, and trajectories nothing), a row that teaches nothing makes room for the next,
+and a row on which all trajectories were poor may teach a rule. There is no teacher model.
 """
 
 from __future__ import annotations
@@ -116,8 +116,7 @@ class SIMBA(Optimizer):
         return {"simba.advise": self._advising.predict}
 
     def first_step(self, task: Task) -> int:
-        fewest = min(_FEWEST, self.minibatch_size, len(task.rows["train"]))
-        return len(task.rows["val"]) + fewest * self._row_costs()
+        return len(task.rows["val"]) + self._row_costs()
 
     def _row_costs(self) -> int:
         """Metric calls that a row of a minibatch takes at most: the trajectories, and the new candidates."""
@@ -153,12 +152,12 @@ class SIMBA(Optimizer):
 
     def _size(self, engine: Engine, state: _State) -> int:
         """Rows of the next minibatch; 0 where there is no further step. What the budget allows is spread over as many
-        steps as can have enough rows."""
+        steps as can have enough rows, or is one step."""
         size, steps = min(self.minibatch_size, len(engine.train)), self.max_steps - state.steps
         if state.whole or not steps:
             return size if steps else 0
-        affordable = int((engine.metric_calls_left() - state.kept) // self._row_costs())
-        steps = min(steps, affordable // min(_FEWEST, size))
+        affordable = max(0, int((engine.metric_calls_left() - state.kept) // self._row_costs()))
+        steps = min(steps, max(affordable // min(_FEWEST, size), int(not state.steps)))
         return min(size, affordable // steps) if steps > 0 else 0
 
     # ── one step ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -21,19 +21,20 @@ class Minibatches:
     before has ended."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine, self._place = engine, 0
-        self._order = list(range(len(engine.train)))
+        self._engine, self._epoch = engine, 0
+        self._left: list[int] = []
 
     def take(self, size: int) -> list[int]:
         """The next rows, no row twice; ``size`` may be all of them at most."""
         found: list[int] = []
         while len(found) < size:
-            epoch, at = divmod(self._place, len(self._order))
-            if at == 0:
-                self._engine.random("epoch", epoch).shuffle(self._order)
-            if self._order[at] not in found:
-                found.append(self._order[at])
-            self._place += 1
+            if not self._left:
+                self._left = list(range(len(self._engine.train)))
+                self._engine.random("epoch", self._epoch).shuffle(self._left)
+                self._epoch += 1
+            row = next(row for row in self._left if row not in found)
+            self._left.remove(row)
+            found.append(row)
         return found
 
 
