@@ -138,7 +138,7 @@ def _ours_simba(_predictors: int) -> Variants:
     return {
         "default": {},
         "20 rows": {"val": 20},
-        "4 candidates, 20 rows, 8 demos": {"candidates": 4, "val": 20, "demos": 8},
+        "20 rows, 8 demos": {"val": 20, "demos": 8},
     }
 
 

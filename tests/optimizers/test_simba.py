@@ -13,7 +13,7 @@ import pytest
 
 import dspynb as dn
 from dspynb.errors import ConfigurationError
-from dspynb.events import CandidateProposed, CandidateScored, PredictorCalled, ProposalEnded, RolloutEnded
+from dspynb.events import CandidateProposed, CandidateScored, PredictorCalled, RolloutEnded
 from dspynb.optimizers import SIMBA, Candidate
 from dspynb.optimizers.trajectories import Bucket, Minibatches, Pool, Spread, Trajectory, buckets, softmax
 from dspynb.optimizers.variants import dropped
