@@ -25,7 +25,7 @@ from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, check
 from dspynb.optimizers.racing import race
 from dspynb.optimizers.task import Task
 from dspynb.optimizers.trajectories import Bucket, Minibatches, Pool, Spread, Trajectory, buckets
-from dspynb.optimizers.variants import Addition, Source
+from dspynb.optimizers.variants import Addition, Source, made
 
 __all__ = ["SIMBA"]
 
@@ -33,7 +33,8 @@ _FEWEST = 4
 """Rows of a minibatch, at least, where a budget makes it smaller."""
 _KEPT = 1 / 3
 """Of a budget that is too small for everything, what is kept for the final evaluation."""
-Asked = tuple[int, list[tuple[Candidate, int, asyncio.Future[Rollout]]]]
+_Asked = tuple[int, list[tuple[Candidate, int, asyncio.Future[Rollout]]]]
+_Draft = tuple[Source, Addition | asyncio.Task[Prediction | None]]
 
 
 @dataclass
@@ -48,14 +49,6 @@ class _State:
     steps: int = 0
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """A candidate to be: what is added, or the model's answer that will say it."""
-
-    source: Source
-    adds: Addition | asyncio.Task[Prediction | None]
-
-
 class SIMBA(Optimizer):
     """Learns from rows on which the program does now well and now badly: what it did well becomes demos, or a model
     that sees the better and the worse run writes rules, which are added to the instructions.
@@ -64,7 +57,7 @@ class SIMBA(Optimizer):
     ``minibatch_size`` training rows, by the best candidates so far, drawn by the softmax of their mean scores over
     ``temperature_for_sampling``. From each of the rows whose trajectories differ most, up to ``num_candidates``, comes
     a new candidate: of one that is drawn likewise (``temperature_for_candidates``), demos are dropped at random, so
-    that no predictor has more than ``max_demos``, and one of two things is added: the calls of the best trajectory as
+    that no predictor gets more than ``max_demos``, and one of two things is added: the calls of the best trajectory as
     demos, or rules (only these, where ``max_demos`` is 0). The new candidates run on the same minibatch; the best of
     them is the step's winner. Winners, picked evenly over the steps, are evaluated on all validation rows.
 
@@ -161,7 +154,7 @@ class SIMBA(Optimizer):
         return min(size, affordable // steps) if steps > 0 else 0
 
     # ── one step ──────────────────────────────────────────────────────────────────────────────────────────────────
-    def _sample(self, engine: Engine, state: _State, rows: Sequence[int]) -> list[Asked]:
+    def _sample(self, engine: Engine, state: _State, rows: Sequence[int]) -> list[_Asked]:
         """Ask for the trajectories of each row. What a candidate does on a row for the first time is the plain call;
         what it does again are repeats."""
         chance = engine.random("trajectories", state.steps)
@@ -173,7 +166,7 @@ class SIMBA(Optimizer):
             asked.append((row, [(c, repeat, engine.rollout(c, row, repeat=repeat)) for c, repeat in numbered]))
         return asked
 
-    async def _buckets(self, engine: Engine, state: _State, asked: Sequence[Asked]) -> list[Bucket]:
+    async def _buckets(self, engine: Engine, state: _State, asked: Sequence[_Asked]) -> list[Bucket]:
         """The trajectories that were asked for, by row, those first that teach most."""
         by_row = []
         for row, some in asked:
@@ -193,21 +186,20 @@ class SIMBA(Optimizer):
             if len(drafts) < self.num_candidates:
                 drafts += await self._drafted(engine, state, spread, bucket, engine.random("variant", step, place))
         additions, children = [], []
-        for draft in drafts:
-            adds = draft.adds
+        for source, adds in drafts:
             if not isinstance(adds, Addition):
-                adds = Addition(rules=self._advising.read(engine, await adds))
-            additions.append(adds)
-            children += _new(engine, draft.source, [adds], "demo" if adds.demos else "rule", step)
+                adds = Addition(rules=self._advising.read(engine, await adds))  # noqa: PLW2901  # what it came to
+            additions += [adds] if adds else []
+            children += made(engine, source, [adds], "demo" if adds.demos else "rule", step)
         if self.combine and len(additions) > 1:
             source = self._source(engine, state, engine.random("combined", step))
-            children += _new(engine, source, source.fitting(additions, self.max_demos), "combined", step)
+            children += made(engine, source, source.fitting(additions, self.max_demos), "combined", step)
         return children
 
     async def _drafted(
         self, engine: Engine, state: _State, spread: Spread, bucket: Bucket, chance: random.Random
     ) -> list[_Draft]:
-        """What is learned from a bucket; nothing where it teaches nothing. Rules are asked for, and not waited for."""
+        """A source and what a bucket adds to it; nothing where it teaches nothing. Rules are not waited for."""
         ways = ["demo"] if self.max_demos and spread.shows(bucket) else []
         ways += ["rule"] if spread.tells(bucket) else []
         if not ways:
@@ -215,9 +207,9 @@ class SIMBA(Optimizer):
         source, number = self._source(engine, state, chance), state.steps
         if chance.choice(ways) == "rule":
             key = f"step {number}, row {bucket.row}"
-            return [_Draft(source, await self._advising.ask(engine, source.candidate, bucket, key=key, number=number))]
+            return [(source, await self._advising.ask(engine, source.candidate, bucket, key=key, number=number))]
         shown = Addition.of_best(engine, bucket)
-        return [_Draft(source, shown)] if source.with_all(engine, [shown]) else []
+        return [(source, shown)] if source.with_all(engine, [shown]) else []
 
     def _source(self, engine: Engine, state: _State, chance: random.Random) -> Source:
         """A candidate to add to, less some of its demos."""
@@ -236,13 +228,6 @@ class SIMBA(Optimizer):
                 state.pool.add(child, row, 0, score)
         if means:
             state.winners.append(max(means, key=lambda c: means[c]))
-
-
-def _new(engine: Engine, source: Source, additions: Sequence[Addition], origin: str, step: int) -> list[Candidate]:
-    """The source with these additions; nothing where they change nothing, or to one that is known."""
-    known, parts = set(engine.candidates), source.with_all(engine, additions)
-    made = [engine.candidate(parts, origin=origin, step=step, parents=[source.candidate])] if parts else []
-    return [child for child in made if child.id not in known]
 
 
 def _picked(last: int, count: int) -> list[int]:

@@ -18,7 +18,7 @@ from dspynb.optimizers.texts import instruction_of
 from dspynb.optimizers.trajectories import Bucket
 from dspynb.scope import Part
 
-__all__ = ["Addition", "Source", "dropped"]
+__all__ = ["Addition", "Source", "dropped", "made"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,9 @@ class Addition:
 
     demos: Mapping[str, Demo] = field(default_factory=dict)
     rules: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.demos or self.rules)
 
     @classmethod
     def of_best(cls, engine: Engine, bucket: Bucket) -> Addition:
@@ -50,7 +53,7 @@ class Source:
 
     @classmethod
     def thinned(cls, engine: Engine, candidate: Candidate, max_demos: int, chance: random.Random) -> Source:
-        """Drops demos at random, at the same places for all predictors: those at a place come from one trajectory."""
+        """Drops demos at random, at the same places for all predictors: those at a place are mostly of one trajectory."""
         demos = {path: demos_of(engine, candidate, path) for path in engine.paths}
         gone = dropped(max(map(len, demos.values())), max_demos, chance)
         return cls(candidate, {path: [d for i, d in enumerate(some) if i not in gone] for path, some in demos.items()})
@@ -81,6 +84,13 @@ def _new(found: Iterable[T | None], known: Container[T]) -> list[T]:
         if one is not None and one not in known and one not in new:
             new.append(one)
     return new
+
+
+def made(engine: Engine, source: Source, additions: Sequence[Addition], origin: str, step: int) -> list[Candidate]:
+    """The source with these additions; nothing where they change nothing, or to one that is known."""
+    known, parts = set(engine.candidates), source.with_all(engine, additions)
+    new = [engine.candidate(parts, origin=origin, step=step, parents=[source.candidate])] if parts else []
+    return [candidate for candidate in new if candidate.id not in known]
 
 
 def dropped(count: int, most: int, chance: random.Random) -> set[int]:
