@@ -63,11 +63,13 @@ def _random_search(_predictors: int) -> Variants:
 
 
 def _simba(_predictors: int) -> Variants:
-    """A step costs bsize x (2 candidates + 1) runs, the end (candidates + 1) x the training rows at most."""
+    """A step costs bsize x (2 candidates + 1) runs, the end (candidates + 1) x the training rows at most. (Ours makes
+    minibatches and steps of the size that the budget allows.)"""
     return {
         "6 candidates": {"bsize": 12, "candidates": 6, "steps": 2, "demos": 4, "train": 30},
         "3 candidates": {"bsize": 8, "candidates": 3, "steps": 5, "demos": 4, "train": 30},
         "3 candidates, no demos": {"bsize": 8, "candidates": 3, "steps": 5, "demos": 0, "train": 30},
+        "4 candidates, 8 demos": {"bsize": 4, "candidates": 4, "steps": 8, "demos": 8, "train": 20},
     }
 
 
@@ -150,11 +152,20 @@ def _ours_gepa(predictors: int) -> Variants:
     } | {"default": {}}
 
 
+def _ours_simba(_predictors: int) -> Variants:
+    return {
+        "default": {},
+        "20 rows": {"val": 20},
+        "20 rows, 8 demos": {"val": 20, "demos": 8},
+    }
+
+
 SYSTEMS = (
     System("dspynb COPRO", "COPRO", "worlds_dspynb.py", _ours_copro, ("dspy COPRO",)),
     System("dspynb MIPROv2", "MIPROv2", "worlds_dspynb.py", _ours_mipro, ("dspy MIPROv2",)),
     System("dspynb random search", "random search", "worlds_dspynb.py", _ours_random, ("dspy random search",)),
     System("dspynb GEPA", "GEPA", "worlds_dspynb.py", _ours_gepa, ("dspy GEPA", "gepa GEPA")),
+    System("dspynb SIMBA", "SIMBA", "worlds_dspynb.py", _ours_simba, ("dspy SIMBA",)),
     System("dspy COPRO", "COPRO", "worlds_dspy.py", _copro),
     System("dspy MIPROv2", "MIPROv2", "worlds_dspy.py", _mipro),
     System("dspy random search", "random search", "worlds_dspy.py", _random_search),

@@ -66,13 +66,15 @@ _OPTIONS = {
     "minibatch": "minibatch_size",
     "steps": "full_eval_steps",
 }
+_SIMBA = {**_OPTIONS, "bsize": "minibatch_size", "steps": "max_steps", "demos": "max_demos"}
 _CALLED = {"random search": "BootstrapRandomSearch"}
 
 
 def optimizer_of(name: str, metric: Any, options: Mapping[str, Any], common: Mapping[str, Any]) -> Any:
     """``demos`` is the most that a predictor may get, both kinds together as in DSPy's MIPROv2."""
-    given = {_OPTIONS.get(key, key): value for key, value in options.items() if key not in {"train", "val", "demos"}}
-    if "demos" in options:
+    names, left_out = (_SIMBA, {"train", "val"}) if name == "SIMBA" else (_OPTIONS, {"train", "val", "demos"})
+    given = {names.get(key, key): value for key, value in options.items() if key not in left_out}
+    if "demos" in options and name != "SIMBA":
         given |= {"max_bootstrapped_demos": options["demos"], "max_labeled_demos": options["demos"]}
     if "num_trials" in given:
         given["auto"] = None

@@ -45,6 +45,7 @@ _FENCED = re.compile(r"following instructions.*?```\s*\n(.*?)\n```", re.DOTALL)
 _ASKED = re.compile(
     r"`(?:\[\[ ## )?(\w+)(?: ## \]\])?`(?: \(must be (?:a JSON object|formatted as a valid Python) ?([\w\[\], ]*)\))?"
 )
+_TYPED = re.compile(r"^\d+\. `(\w+)` \(([\w\[\], ]+)\)", re.MULTILINE)
 _LINE = re.compile(r"^(\w+): ", re.MULTILINE)
 
 
@@ -265,7 +266,8 @@ def wanted_in(messages: Sequence[Mapping[str, str]], response_format: Mapping[st
     """The output fields that the last message, the response format or the system message asks for."""
     last = messages[-1]["content"]
     asked = last[last.rfind("Respond with") :] if "Respond with" in last else ""
-    fields = {name: kind or "str" for name, kind in _ASKED.findall(asked) if name != "completed"}
+    typed = dict(_TYPED.findall(next((m["content"] for m in messages if m["role"] == "system"), "")))
+    fields = {name: kind or typed.get(name, "str") for name, kind in _ASKED.findall(asked) if name != "completed"}
     if fields:
         return Wanted(fields, "json" if "JSON object in" in asked else "chat")
     schema = (response_format or {}).get("json_schema", {}).get("schema", {})

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from dspynb.modules import replay as replay
     from dspynb.optimizers import COPRO as COPRO
     from dspynb.optimizers import GEPA as GEPA
+    from dspynb.optimizers import SIMBA as SIMBA
     from dspynb.optimizers import BootstrapFewShot as BootstrapFewShot
     from dspynb.optimizers import BootstrapRandomSearch as BootstrapRandomSearch
     from dspynb.optimizers import DistillHints as DistillHints
@@ -171,6 +172,7 @@ _HOMES = {
     "dspynb.optimizers": (
         "COPRO",
         "GEPA",
+        "SIMBA",
         "BootstrapFewShot",
         "BootstrapRandomSearch",
         "DistillHints",

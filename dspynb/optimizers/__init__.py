@@ -8,10 +8,12 @@ from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.gepa import GEPA
 from dspynb.optimizers.mipro import MIPROv2
 from dspynb.optimizers.optimizer import Optimizer
+from dspynb.optimizers.simba import SIMBA
 
 __all__ = [
     "COPRO",
     "GEPA",
+    "SIMBA",
     "BootstrapFewShot",
     "BootstrapRandomSearch",
     "Candidate",

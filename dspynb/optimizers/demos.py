@@ -24,7 +24,7 @@ from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.task import Teacher
 from dspynb.scope import Part
 
-__all__ = ["Bootstrapping", "DemoSet", "bootstrapped", "labeled"]
+__all__ = ["Bootstrapping", "DemoSet", "bootstrapped", "demos_of", "labeled", "traced"]
 
 Demo = Mapping[str, Any]
 
@@ -91,14 +91,14 @@ def _complete(engine: Engine, how: Bootstrapping, made: DemoSet) -> dict[str, li
     rest = [engine.train[row] for row in made.order if row not in made.taken]
     demos: dict[str, list[Demo]] = {}
     for path, predictor in engine.program.named_predictors():
-        chosen = [d for row in accepted if (d := _traced(engine, path, predictor, row, made.taken[row])) is not None]
+        chosen = [d for row in accepted if (d := traced(engine, path, predictor, row, made.taken[row])) is not None]
         chosen = chosen[: made.traces]
         more = labeled(predictor, rest, how.labeled - len(chosen), engine.random("labels", made.name, path))
         demos[path] = [*chosen, *more]
     return demos
 
 
-def _traced(engine: Engine, path: str, predictor: Predict, row: int, rollout: Rollout) -> Demo | None:
+def traced(engine: Engine, path: str, predictor: Predict, row: int, rollout: Rollout) -> Demo | None:
     """What a predictor got and gave in a rollout; of several calls one by chance, since the order in which calls that
     ran side by side have ended must decide nothing. A record only tells of an image or file: it is the row's."""
     calls = [call for call in rollout.calls if call.predictor == path and call.outputs is not None]
@@ -108,6 +108,13 @@ def _traced(engine: Engine, path: str, predictor: Predict, row: int, rollout: Ro
     demo, given = engine.random("trace", path, row).choice(demos), predictor.signature.by_name(engine.train[row])
     same = {name: given[name] for name, value in demo.items() if name in given and plain(given[name]) == value}
     return _dumped(predictor, {**demo, **same})
+
+
+def demos_of(engine: Engine, candidate: Candidate, path: str) -> list[Demo]:
+    """The demos that a predictor has under a candidate, as JSON-able values."""
+    shown = candidate.part(path).demos
+    predictor = dict(engine.program.named_predictors())[path]
+    return list(dump_demos(predictor.signature, predictor.demos) if shown is None else shown)
 
 
 def labeled(predictor: Predict, rows: Sequence[Example], most: int, chance: Any) -> list[Demo]:

@@ -202,7 +202,8 @@ class Engine:
         repeat: int = 0,
         teacher: Teacher | None = None,
     ) -> asyncio.Future[Rollout]:
-        """Ask for a single rollout, with its trace in ``calls``; by a ``teacher`` in place of the program."""
+        """Ask for a single rollout, with its trace in ``calls``; by a ``teacher`` in place of the program. A ``repeat``
+        after the first is sampled at temperature 1."""
         key = (candidate.id if teacher is None else f"{teacher.name} {candidate.id}", split, row, repeat)
         if key not in self._rollouts:
             self._take([key])
@@ -222,7 +223,8 @@ class Engine:
     ) -> asyncio.Future[Rollout]:
         if key not in self._rollouts:
             runner = self.program if teacher is None else teacher.program
-            settings = {**self.task.settings.get(key[1], {}), **({} if teacher is None else teacher.settings(key[3]))}
+            own = {} if teacher is None else teacher.settings
+            settings = {**self.task.settings.get(key[1], {}), **own, **_sampled(key[3])}
 
             async def job(funds: Allowance | None) -> Rollout:
                 kept = self.memory.rollouts.get(key)
@@ -363,6 +365,11 @@ def _read_back(kept: Kept, program: Module) -> Rollout:
     known = {path for path, _ in program.named_predictors()}
     events = [e for e in kept.events if not isinstance(e, PredictorCalled) or e.predictor in known]
     return Rollout(kept.ended, calls=[c for c in kept.counting if c.predictor in known], events=events)
+
+
+def _sampled(repeat: int) -> dict[str, Any]:
+    """Settings of a repeat: the first is the plain call."""
+    return {"sampling": {"temperature": 1.0}} if repeat else {}
 
 
 def _seen(task: asyncio.Task[Any]) -> None:

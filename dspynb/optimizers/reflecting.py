@@ -18,9 +18,18 @@ from dspynb.optimizers.task import Evaluated
 from dspynb.optimizers.texts import cleaned, instruction_of
 from dspynb.signatures import Input, Output, Signature
 
-__all__ = ["Reflect", "Reflection", "perfect", "warn_without_feedback"]
+__all__ = [
+    "MOST_CHARACTERS",
+    "Reflect",
+    "Reflection",
+    "feedback_calls",
+    "feedback_on",
+    "perfect",
+    "warn_without_feedback",
+]
 
-_MOST_CHARACTERS = 2000
+MOST_CHARACTERS = 2000
+"""Of a value that a model is shown."""
 _CALLS_A_ROW = 2
 """Model calls that a metric with feedback on predictors makes at most, about: a judge, and a repair."""
 
@@ -48,7 +57,7 @@ class Reflection:
         """What the predictor did on the rows, and the feedback: the metric's for this predictor, where it takes one."""
         lines = []
         for number, (row, rollout) in enumerate(zip(done.rows, done.rollouts, strict=True), start=1):
-            feedback = await _feedback(engine, row, rollout, path)
+            feedback = await feedback_on(engine, row, rollout, path)
             calls = [call for call in rollout.calls if call.predictor == path]
             told = "\n".join(map(_call_text, calls)) or "The predictor was not called."
             lines.append(f"# Example {number}\n{told}\nFeedback: {feedback}")
@@ -64,7 +73,7 @@ class Reflection:
             told = await self.examples(engine, parent, path)
             return {"current_instruction": instruction_of(engine, parent.candidate, path), "examples": told}
 
-        more = _CALLS_A_ROW * len(parent.rows) if _by_predictor(engine) else 0
+        more = feedback_calls(engine, len(parent.rows))
         return engine.propose(key, self.predict, given, number=number, temperature=self.temperature, more_calls=more)
 
     def read(self, made: Prediction | None) -> str:
@@ -72,16 +81,22 @@ class Reflection:
         return "" if made is None else cleaned(made["new_instruction"])
 
 
-async def _feedback(engine: Engine, row: int, rollout: Rollout, path: str) -> str:
+async def feedback_on(engine: Engine, row: int, rollout: Rollout, path: str) -> str:
+    """What the metric says of a rollout on a training row; for the predictor, where it takes one."""
     ended = rollout.ended
     if ended.error is not None:
-        return f"It failed: {shorten(ended.error, _MOST_CHARACTERS)}"
+        return f"It failed: {shorten(ended.error, MOST_CHARACTERS)}"
     said, score = ended.feedback, ended.score
     if scorer := _by_predictor(engine):
         prediction = rollout.prediction or Prediction(ended.outputs or {})
         told = await scorer(engine.train[row], prediction, trace=rollout.calls, predictor=path)
         said = told.feedback or said
     return said or f"This got a score of {score:.4g}."
+
+
+def feedback_calls(engine: Engine, rollouts: int) -> int:
+    """How many model calls the feedback on so many rollouts makes at most, about."""
+    return _CALLS_A_ROW * rollouts if _by_predictor(engine) else 0
 
 
 def _by_predictor(engine: Engine) -> Scorer | None:
@@ -105,12 +120,12 @@ def warn_without_feedback(engine: Engine, done: Evaluated) -> None:
 def _call_text(call: PredictorCalled) -> str:
     given = _fields(call.inputs)
     if call.outputs is None:
-        return f"{given}\nIt could not be read: {shorten(call.error or '', _MOST_CHARACTERS)}"
+        return f"{given}\nIt could not be read: {shorten(call.error or '', MOST_CHARACTERS)}"
     return f"{given}\nAnswered: {_fields(call.outputs)}"
 
 
 def _fields(values: Mapping[str, Any]) -> str:
-    return "\n".join(f"{name}: {shorten(value, _MOST_CHARACTERS)}" for name, value in values.items())
+    return "\n".join(f"{name}: {shorten(value, MOST_CHARACTERS)}" for name, value in values.items())
 
 
 def perfect(scores: Sequence[float], top: float) -> bool:

@@ -46,17 +46,16 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A program that shows how it is done, with its own models or ``lm`` in place of them. Its rounds after the first
-    are sampled at temperature 1."""
+    """A program that shows how it is done, with its own models or ``lm`` in place of them."""
 
     program: Module
     lm: Any = None
     name: str = "teacher"
 
-    def settings(self, repeat: int) -> dict[str, Any]:
-        """Those of a rollout."""
-        lm = {} if self.lm is None else {"every_lm": self.lm}
-        return {**lm, "sampling": {"temperature": 1.0}} if repeat else lm
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of its rollouts."""
+        return {} if self.lm is None else {"every_lm": self.lm}
 
 
 class Heard:

@@ -45,7 +45,10 @@ from tests.optimizers.worlds import (
 )
 
 run = asyncio.run
-LEAST = {dn.GEPA: 11}  # metric calls of its first step
+LEAST = {dn.GEPA: 11, dn.SIMBA: 12}  # metric calls of its first step
+MANY = {
+    dn.SIMBA: {"max_demos": 0, "minibatch_size": 6, "num_candidates": 3}
+}  # settings with which it asks for many proposals
 every = pytest.mark.parametrize("kind", SMALL, ids=lambda kind: kind.__name__)
 proposing = pytest.mark.parametrize("kind", PROPOSING, ids=lambda kind: kind.__name__)
 programs = pytest.mark.parametrize("program", [one, three], ids=["one predictor", "three predictors"])
@@ -167,8 +170,8 @@ def test_a_budget_around_the_run_is_kept_too(kind):
         assert isinstance(better, dn.Predict | dn.Refine)
 
     run(main())
-    # GEPA begins no step for which there is no room
-    assert dn.last_run().status == ("finished" if kind is dn.GEPA else "exhausted")
+    # these begin no step for which there is no room
+    assert dn.last_run().status == ("finished" if kind in (dn.GEPA, dn.SIMBA) else "exhausted")
 
 
 @every
@@ -541,7 +544,7 @@ def test_settings_without_sense_are_refused_when_made(kind):
 def test_proposals_that_cannot_be_read_end_the_run_early_with_the_last_reply(kind):
     world = World(1, nonsense=True)
     with pytest.raises(OptimizerError, match=r"(?s)5 proposals in a row failed.*mumble \d+ mumble"):
-        run(optimized(kind, world, program=three))
+        run(optimized(kind, world, program=three, **MANY.get(kind, {})))
     assert world.proposals <= 2 * (5 + 4)  # each is repaired once; four may be under way
     assert dn.last_run().status == "failed"
 
@@ -550,14 +553,14 @@ def test_proposals_that_cannot_be_read_end_the_run_early_with_the_last_reply(kin
 def test_a_model_for_proposals_that_is_down_ends_the_run_early(kind):
     world = World(down=True)
     with pytest.raises(OptimizerError, match="5 proposals in a row failed.*nobody is there"):
-        run(optimized(kind, world, program=three))
+        run(optimized(kind, world, program=three, **MANY.get(kind, {})))
     assert world.proposals <= 5 + 4
 
 
 @proposing
 def test_patience_is_how_many_proposals_may_fail(kind):
     world = World(1, nonsense=True)
-    many = {"breadth": 12} if kind is dn.COPRO else {}
+    many = {"breadth": 12} if kind is dn.COPRO else MANY.get(kind, {})
     with pytest.raises(OptimizerError, match="2 proposals in a row failed"):
         run(optimized(kind, world, program=three, patience=2, concurrency=1, **many))
     assert world.proposals < 2 * 12  # each is repaired once; COPRO asks for 33
@@ -679,8 +682,13 @@ def test_what_differs_is_named_when_a_run_cannot_be_gone_on_with(kind):
         world.lm.name = "another"
         return one(world)
 
-    settings = {dn.COPRO: {"depth": 3}, dn.MIPROv2: {"num_trials": 6}, dn.GEPA: {"max_steps": 7}}
-    settings[dn.DistillHints] = {"max_hints": 3}
+    settings = {
+        dn.COPRO: {"depth": 3},
+        dn.MIPROv2: {"num_trials": 6},
+        dn.GEPA: {"max_steps": 7},
+        dn.SIMBA: {"max_demos": 3},
+        dn.DistillHints: {"max_hints": 3},
+    }
     own = settings.get(kind, {"max_rounds": 3})
     (name,) = own
     for more, says in (

@@ -11,6 +11,7 @@ import dspynb as dn
 from dspynb.errors import BudgetExhausted, OptimizerError
 from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, RolloutEnded
 from dspynb.optimizers import Candidate
+from dspynb.optimizers.task import Teacher
 from dspynb.scope import Part
 from tests.helpers import chat
 from tests.optimizers.worlds import TRAIN, VAL, World, events, one, optimized, right, rows, three
@@ -81,6 +82,23 @@ def test_rollouts_are_made_once_and_in_the_order_of_asking():
     assert run.status == "finished"
     assert [e.row for e in events(planned(search, World(), concurrency=1), RolloutEnded)][:2] == [2, 0]
     assert len(events(run, RolloutEnded)) == 7
+
+
+def test_a_repeat_is_a_sample_at_temperature_1_of_a_candidate_as_of_a_teacher():
+    asked = []
+
+    def answer(request):
+        asked.append((request.rollout, request.settings.get("temperature")))
+        return chat(answer="1")
+
+    async def search(engine):
+        await engine.evaluate(engine.start, [0])
+        await engine.evaluate(engine.start, [0], repeat=1)
+        await engine.rollout(engine.start, 0, repeat=2)
+        await engine.rollout(engine.start, 0, repeat=3, teacher=Teacher(engine.program))
+
+    planned(search, program=lambda world: dn.Predict("question -> answer", lm=dn.FunctionLM(answer)))
+    assert asked == [(0, None), (1, 1.0), (2, 1.0), (3, 1.0)]
 
 
 def test_a_batch_that_does_not_fit_is_refused_whole_and_what_was_asked_for_before_is_told():

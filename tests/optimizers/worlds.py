@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import random
 import re
 from collections import Counter
@@ -26,6 +27,7 @@ PROPOSED = (
     "summary",
     "program_description",
     "module_description",
+    "discussion",
 )
 
 
@@ -75,7 +77,9 @@ class World:
         words = [word for word in WORDS if chance(word, text, request.rollout) < 0.4]
         said = {name: f"{name} of {len(text)}" for name in PROPOSED[2:]}
         written = f"Answer with {' and '.join(words) or 'nothing'}."
-        return chat(proposed_instruction=written, new_instruction=written, **said)
+        modules = json.loads(field(request, "module_names")) if "[[ ## module_names ## ]]" in text else []
+        advice = {name: f"Mind {' and '.join(words) or 'nothing'}." for name in modules[: 1 + len(words)]}
+        return chat(proposed_instruction=written, new_instruction=written, **said, advice=json.dumps(advice))
 
     def _output(self, request, text):
         system = text.split("Respond with")[0]
@@ -176,11 +180,12 @@ SMALL = {
         "max_labeled_demos": 2,
     },
     dn.GEPA: {"minibatch_size": 2, "in_flight": 2, "confirm": 2, "max_steps": 6},
+    dn.SIMBA: {"minibatch_size": 2, "num_candidates": 2, "max_steps": 6, "max_demos": 2},
     dn.DistillHints: {"max_hints": 2, "level": 0.05},
 }
 """Every optimizer, with settings that keep its runs small."""
 
-PROPOSING = (dn.COPRO, dn.MIPROv2, dn.GEPA)
+PROPOSING = (dn.COPRO, dn.MIPROv2, dn.GEPA, dn.SIMBA)
 """Those that ask a model for proposals."""
 
 
