@@ -111,7 +111,8 @@ def told(
     return world.view((said[path].get("instruction", ""), said[path].get("demos", ())) for path in paths)
 
 
-async def found(cell: Mapping[str, Any]) -> dict[str, Any]:
+async def compiled(cell: Mapping[str, Any]) -> tuple[World, Any, Any, float]:
+    """World, program, the run that has ended, and the seconds it took."""
     world, options = World(cell["world"], cell["predictors"], cell["seed"]), cell["options"]
     lm = dn.LM("openai/m", api_base=f"http://127.0.0.1:{cell['port']}/v1", cache=True)
     dn.configure(lm=lm, view="off", runs_dir=None)
@@ -121,10 +122,14 @@ async def found(cell: Mapping[str, Any]) -> dict[str, Any]:
     optimizer = optimizer_of(cell["system"], metric_of(world), options, common)
     began = time.perf_counter()
     run = optimizer.start(program, train, val=val)
-    best = await run
-    seconds = time.perf_counter() - began
+    await run
+    return world, program, run, time.perf_counter() - began
+
+
+async def found(cell: Mapping[str, Any]) -> dict[str, Any]:
+    world, program, run, seconds = await compiled(cell)
     paths = [path for path, _ in program.named_predictors()]
-    return {"seconds": seconds, "final": view_of(world, best), "curve": curve_of(world, run, paths)}
+    return {"seconds": seconds, "final": view_of(world, run.best), "curve": curve_of(world, run, paths)}
 
 
 def main() -> None:

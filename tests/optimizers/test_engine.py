@@ -14,32 +14,7 @@ from dspynb.optimizers import Candidate
 from dspynb.optimizers.task import Teacher
 from dspynb.scope import Part
 from tests.helpers import chat
-from tests.optimizers.worlds import TRAIN, VAL, World, events, one, optimized, right, rows, three
-
-
-class Plan(dn.Optimizer):
-    """An optimizer whose search is a function."""
-
-    kind = "plan"
-
-    def __init__(self, search, metric=right, **common):
-        super().__init__(metric, **common)
-        self._search = search
-
-    async def search(self, engine):
-        await self._search(engine)
-
-
-def planned(search, world=None, *, program=one, val=VAL, test=None, metric=right, **common):
-    """The run of such an optimizer."""
-    world = world or World(1)
-
-    async def main():
-        handle = Plan(search, metric, **{"concurrency": 4, **common}).start(program(world), TRAIN, val, test=test)
-        await handle
-        return handle
-
-    return asyncio.run(main())
+from tests.optimizers.worlds import TRAIN, VAL, Plan, World, events, one, optimized, planned, rows, three
 
 
 def instructed(engine, text, **told):

@@ -201,6 +201,31 @@ async def optimized(kind, world, *, program=one, train=TRAIN, val=VAL, test=None
     return run
 
 
+class Plan(dn.Optimizer):
+    """An optimizer whose search is a function."""
+
+    kind = "plan"
+
+    def __init__(self, search, metric=right, **common):
+        super().__init__(metric, **common)
+        self._search = search
+
+    async def search(self, engine):
+        await self._search(engine)
+
+
+def planned(search, world=None, *, program=one, val=VAL, test=None, metric=right, **common):
+    """The run of such an optimizer."""
+    world = world or World(1)
+
+    async def main():
+        handle = Plan(search, metric, **{"concurrency": 4, **common}).start(program(world), TRAIN, val, test=test)
+        await handle
+        return handle
+
+    return asyncio.run(main())
+
+
 def events(run, kind):
     """The run's events of a type."""
     return [event for event in run._events if isinstance(event, kind)]

@@ -1,0 +1,112 @@
+"""Merging two lineages: what each changed, over a common ancestor."""
+
+from __future__ import annotations
+
+import asyncio
+
+import dspynb as dn
+from dspynb.optimizers.merging import merge_of, merge_parts
+from dspynb.scope import Part
+from tests.helpers import chat
+from tests.optimizers.worlds import VAL, World, planned, three
+
+
+def halves(row, prediction):
+    """The first half of the rows is right where the plan was changed, the second where the answer was."""
+    said = prediction.answer
+    return dn.Score(float(("P" in said) if int(row.question) < 14 else ("A" in said)), "Change plan and answer.")
+
+
+def model():
+    """Tells in every output which instructions it was given."""
+
+    def answer(request):
+        system, user = request.messages[0]["content"], request.messages[-1]["content"]
+        told = "P" if "plan better" in system or "P" in user.split("plan")[-1].split("Respond")[0] else ""
+        told += "A" if "answer better" in system else ""
+        name = next(n for n in ("plan", "draft", "answer") if f"Respond with `[[ ## {n}" in user)
+        return chat(**{name: told or "-"})
+
+    return dn.FunctionLM(answer)
+
+
+def grown(engine, parent, path, text, step):
+    parts = {**parent.parts, path: Part(instruction=text)}
+    return engine.candidate(parts, origin="reflection", step=step, parents=[parent])
+
+
+async def pool_of(engine, *made):
+    for candidate in (engine.start, *made):
+        await engine.evaluate(candidate)
+    return [engine.start, *made]
+
+
+def searched(search):
+    world = World()
+    world.lm = model()
+    return planned(search, world, program=three, metric=halves)
+
+
+def test_a_merge_has_what_each_of_two_lineages_changed():
+    async def search(engine):
+        plan = grown(engine, engine.start, "plan", "plan better", 1)
+        answer = grown(engine, engine.start, "answer", "answer better", 2)
+        pool, done = await pool_of(engine, plan, answer), set()
+        made = merge_of(engine, pool, done, 3)
+        assert {path: part.instruction for path, part in made.child.parts.items()} == {
+            "plan": "plan better",
+            "answer": "answer better",
+        }
+        assert set(made.child.parents) == {plan.id, answer.id}
+        assert len(made.rows) == 5
+        assert made.wanted == max(sum(engine.scores(c)[row] for row in made.rows) for c in (plan, answer))
+        assert merge_of(engine, pool, done, 4) is None  # tried before
+
+    searched(search)
+
+
+def test_without_a_common_ancestor_that_both_left_there_is_no_merge():
+    async def search(engine):
+        plan = grown(engine, engine.start, "plan", "plan better", 1)
+        both = grown(engine, plan, "answer", "answer better", 2)  # of the same lineage
+        assert merge_of(engine, await pool_of(engine, plan, both), set(), 3) is None
+        orphan = engine.candidate({"answer": Part(instruction="answer better, too")}, origin="reflection", step=1)
+        assert merge_of(engine, await pool_of(engine, plan, orphan), set(), 3) is None
+
+    searched(search)
+
+
+def test_where_both_changed_a_predictor_the_better_ones_text_is_kept():
+    async def search(engine):
+        first = grown(engine, engine.start, "plan", "plan better", 1)
+        second = grown(engine, engine.start, "plan", "plan otherwise", 2)
+        parts = merge_parts(engine, engine.start, first, second)
+        assert parts["plan"].instruction == "plan better"
+
+    searched(search)
+
+
+def test_gepa_merges_lineages_of_a_program_of_several_predictors():
+    asked = iter(["plan better", "draft it", "answer better", *(f"no better {i}" for i in range(50))])
+
+    def reflecting(request):
+        return chat(new_instruction=next(asked))
+
+    async def main():
+        optimizer = dn.GEPA(
+            halves, minibatch_size=6, in_flight=3, confirm=0, budget=dn.Budget(metric_calls=120),
+            prompt_lm=dn.FunctionLM(reflecting),
+        )  # fmt: skip
+        world = World()
+        world.lm = model()
+        rows = [{"question": str(i), "answer": ""} for i in (10, 11, 12, 14, 15, 16)]
+        run = optimizer.start(three(world), rows, VAL)
+        await run
+        return run
+
+    run = asyncio.run(main())
+    table = run.candidates.set_index("origin")
+    assert {"plan better", "answer better"} <= set(table.loc["merge"].instructions.values())
+    assert len(table.loc["merge"].parents) == 2
+    assert table.loc["merge"].score == 1.0
+    assert table.loc["merge"].best
