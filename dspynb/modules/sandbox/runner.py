@@ -65,7 +65,8 @@ def _whole(value: Any) -> bool:
 
 class CodeFailure(BaseModel):
     """What went wrong. ``kind``: the exception's class, or ``TimeLimit``, ``OutputLimit``, ``Crash``; ``line`` of the
-    source; ``where``: the last lines of the traceback that are the source's."""
+    source, None where it is not known (with a full memory Python may fail to note it); ``where``: the last lines of the
+    traceback that are the source's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

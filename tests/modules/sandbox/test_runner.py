@@ -143,7 +143,7 @@ def test_code_that_never_ends_is_ended_at_the_time_limit(code, started):
 def test_code_that_fills_memory_gets_a_memory_error(code):
     failure = run(code, timeout=60.0, memory_mb=200).failure
     assert failure.kind == "MemoryError"
-    assert failure.line is not None
+    assert failure.line in {None, *range(1, 5)}  # None: nothing was left to note it in
 
 
 def test_a_fork_bomb_starts_nothing():
