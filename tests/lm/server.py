@@ -69,15 +69,22 @@ class Server:
         self.port = site._server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
+        for listener in site._server.sockets:  # first no new connections: asyncio loses one that it takes as it closes
+            self._loop.remove_reader(listener.fileno())
+        await asyncio.sleep(0.01)
         await runner.cleanup()
-        await self._close_late_connections()
+        await self._end_what_is_left()
 
-    async def _close_late_connections(self):
-        """Those that were accepted while the server was ending, which its clean-up does not know."""
+    async def _end_what_is_left(self):
+        """Late connections, and answers that still wait though their client has gone: the clean-up knows neither."""
         for _ in range(3):  # a transport that was closed lets go of its socket in the next turn of the loop
             for transport in list(self._loop._transports.values()):
                 transport.abort()
             await asyncio.sleep(0.01)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _handle(self, request):
         body = await request.json()
