@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "candidate_scores",
     "candidates_frame",
     "demos_of",
     "history_frame",
@@ -154,8 +155,7 @@ def proposals_frame(fold: Fold) -> pd.DataFrame:
 
 def winner_of(fold: Fold) -> str | None:
     """The id of the best candidate so far; None where none was scored on all validation rows."""
-    told = [m.scored.best for m in fold.milestones if m.scored.best is not None]
-    return told[-1] if told else None
+    return next((m.scored.best for m in reversed(fold.milestones) if m.scored.best is not None), None)
 
 
 def summary_of(fold: Fold) -> str:
@@ -224,12 +224,14 @@ def _pairs(fold: Fold, start: str, best: str, split: str) -> PairedDifference | 
 
 def scores_of(fold: Fold, split: str = "val") -> dict[str, dict[int, float]]:
     """Candidate → row → score of the first rollout; of one that was run again, the last counts."""
+    return {candidate: candidate_scores(fold, candidate, split) for candidate, of in fold.tried if of == split}
+
+
+def candidate_scores(fold: Fold, candidate: str, split: str = "val") -> dict[int, float]:
+    """Row → score of one candidate's first rollouts, in order of the rows."""
     failed = float(fold.started.settings.get("failure_score", 0.0)) if fold.started else 0.0
-    return {
-        candidate: {row: _score(records[row], failed) for row in sorted(records)}
-        for (candidate, of), records in fold.tried.items()
-        if of == split
-    }
+    records = fold.tried.get((candidate, split), {})
+    return {row: _score(records[row], failed) for row in sorted(records)}
 
 
 def _score(record: RolloutEnded, failed: float) -> float:

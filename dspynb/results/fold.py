@@ -37,6 +37,7 @@ class AttemptRow:
     attempt: int
     wave: int
     hint: Hint
+    hint_by: str = ""  # "person", where one wrote it
     state: str = "running"
     outputs: Mapping[str, Any] | None = None
     score: float | None = None
@@ -98,6 +99,8 @@ class Fold:
         self.milestones: list[Milestone] = []
         self.proposals: list[ProposalEnded] = []
         self.usage = Usage()
+        self.cached = 0  # calls that were answered without asking a provider
+        self.models: list[str] = []  # their names, in the order in which they were first asked
         self.lost: set[int] = set()  # rows and searches that a run had not ended when it was gone on with
         self._parents: dict[int, int] = {}
         self._searches: dict[int, list[AttemptRow]] = {}
@@ -153,6 +156,10 @@ class Fold:
         """The spans that have attempts, outermost and earliest first."""
         return list(self._searches)
 
+    def parent_of(self, span: int) -> int:
+        """The span that this one happened in; 0 for none, or one that is not known."""
+        return self._parents.get(span, 0)
+
     def ancestors(self, span: int) -> Iterator[int]:
         """The span and those it happened in, innermost first."""
         while span:
@@ -187,6 +194,9 @@ class Fold:
         self.calls.append(event)
         self._parents[event.span] = event.parent  # a repair is made in the call that it repairs
         self.usage += event.usage
+        self.cached += event.cached
+        if event.model and event.model not in self.models:
+            self.models.append(event.model)
         for span in self.ancestors(event.parent):
             if row := self.attempts.get(span):
                 row.calls.append(event)

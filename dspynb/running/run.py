@@ -161,6 +161,9 @@ class Run(RunReader):
         """Whether the kernel's stop button or Ctrl-C was what ended it."""
         return self._interrupted
 
+    paused = False
+    steerable: frozenset[str] = frozenset()
+
     @property
     def task(self) -> asyncio.Task[Any]:
         """The task that ``start()`` made. Raises ScopeError for a run that is awaited where it was called."""
