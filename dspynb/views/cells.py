@@ -9,7 +9,7 @@ from dspynb.events import CandidateProposed, PredictorCalled, RolloutEnded
 from dspynb.results import AttemptRow, Fold, winner_of
 from dspynb.results.candidates import candidate_scores, demos_of, instructions_of
 from dspynb.results.fold import SpanRow
-from dspynb.views.texts import Named, clip, named
+from dspynb.views.texts import Named, clip, named, number
 from dspynb.views.tree import Node, Tree
 
 __all__ = ["HALTED", "Row", "cells"]
@@ -90,8 +90,8 @@ def _batch_row(row: Row, span: SpanRow, node: Node, fold: Fold) -> None:
     row["tokens"] = span.tokens or tokens
 
 
-def _call(row: Row, call: PredictorCalled, number: int) -> None:
-    row["label"], row["state"] = str(number + 1), "failed" if call.error else "done"
+def _call(row: Row, call: PredictorCalled, place: int) -> None:
+    row["label"], row["state"] = str(place + 1), "failed" if call.error else "done"
     row["about"] = [["", clip(call.predictor)], *([["hint", clip(call.hint)]] if call.hint else [])]
     row["outputs"], row["error"] = named(call.outputs), clip(call.error or "")
     row["seconds"], row["tokens"] = call.seconds, call.usage.tokens
@@ -101,11 +101,13 @@ def _candidate(row: Row, candidate: CandidateProposed, fold: Fold) -> None:
     own, total = candidate_scores(fold, candidate.id), _total(fold)
     parent = next((fold.candidates[p] for p in candidate.parents if p in fold.candidates), None)
     before = _mean(candidate_scores(fold, parent.id)) if parent else None
-    records = fold.tried.get((candidate.id, "val"), {})
-    row["state"] = _state(fold, len(own), total)
+    records, tried = fold.tried.get((candidate.id, "val"), {}), candidate_scores(fold, candidate.id, "train")
+    row["state"] = _state(fold, len(own), total, bool(tried))
     row["best"] = candidate.id == winner_of(fold)
     row["by"] = "person" if candidate.origin == "person" else ""
     row["about"] = _about(candidate, fold, len(own), total)
+    if tried and not own:
+        row["about"].append(["", f"{number(sum(tried.values()) / len(tried))} on {len(tried):,} training rows"])
     row["score"] = _mean(own)
     row["change"] = None if row["score"] is None or before is None else row["score"] - before
     row["outputs"] = _changed(candidate, parent, fold)
@@ -113,11 +115,11 @@ def _candidate(row: Row, candidate: CandidateProposed, fold: Fold) -> None:
     row["tokens"] = sum(record.usage.tokens for record in records.values())
 
 
-def _state(fold: Fold, done: int, total: int) -> str:
+def _state(fold: Fold, done: int, total: int, tried: bool) -> str:
     if done == total:
         return "done"
     if fold.ended is not None:
-        return "scored" if done else "cancelled"
+        return "scored" if done or tried else "cancelled"
     return "running"
 
 
@@ -126,7 +128,7 @@ def _about(candidate: CandidateProposed, fold: Fold, done: int, total: int) -> N
     told = [["", clip(candidate.origin, 200)]]
     if demos:
         told.append(["demos", ", ".join(map(str, demos.values()))])
-    return [*told, *([["rows", f"{done:,} of {total:,}"]] if done != total else [])]
+    return [*told, *([["rows", f"{done:,} of {total:,}"]] if 0 < done < total else [])]
 
 
 def _changed(candidate: CandidateProposed, parent: CandidateProposed | None, fold: Fold) -> Named:

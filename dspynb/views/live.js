@@ -361,17 +361,17 @@ function createCharts(store, select) {
     const known = new Map(rows.map((row) => [row.key, row]));
     const depth = new Map();
     for (const row of rows) depth.set(row.key, Math.max(-1, ...(row.parents ?? []).map((p) => depth.get(p) ?? -1)) + 1);
-    const lanes = [];
+    const room = (row) => (row.score === undefined ? 11 : 26); // those that were never validated are small
+    const filled = []; // by depth: how high the nodes there are together
     const at = new Map();
     for (const row of rows) {
       const d = depth.get(row.key);
-      lanes[d] = (lanes[d] ?? 0) + 1;
-      at.set(row.key, [d, lanes[d] - 1]);
+      filled[d] = (filled[d] ?? 0) + room(row);
+      at.set(row.key, [d, filled[d] - room(row) / 2]);
     }
-    const most = Math.max(...lanes);
-    const high = Math.max(70, most * 26 + 20);
-    const x = (row) => 24 + at.get(row.key)[0] * Math.max(40, Math.min(110, (WIDE - 60) / Math.max(1, lanes.length - 1)));
-    const y = (row) => 16 + (at.get(row.key)[1] + 0.5) * ((high - 20) / lanes[at.get(row.key)[0]]);
+    const high = Math.max(60, ...filled) + 20;
+    const x = (row) => 24 + at.get(row.key)[0] * Math.max(40, Math.min(110, (WIDE - 60) / Math.max(1, filled.length - 1)));
+    const y = (row) => at.get(row.key)[1] + (high - filled[at.get(row.key)[0]]) / 2;
     const wide = Math.max(WIDE, ...rows.map((row) => x(row) + 30));
     const edges = rows.flatMap((row) => (row.parents ?? []).filter((p) => known.has(p)).map((p) => {
       const from = known.get(p), middle = (x(from) + x(row)) / 2;
@@ -381,12 +381,15 @@ function createCharts(store, select) {
     const nodes = rows.map((row) => {
       const { low, high: top } = store.header;
       const shade = row.score === undefined ? 0.08 : 0.15 + 0.75 * ((row.score - low) / (top - low));
-      const circle = mark(s("circle", { cx: x(row), cy: y(row), r: 10, "fill-opacity": shade.toFixed(2) }), row, described(row));
-      return s("g", {}, circle, s("text", { x: x(row), y: y(row) + 4, "text-anchor": "middle", class: "dspynb-number" }, row.label));
+      const small = row.score === undefined;
+      const circle = mark(s("circle", { cx: x(row), cy: y(row), r: small ? 4 : 10, "fill-opacity": shade.toFixed(2) }), row, described(row));
+      const number = s("text", { x: x(row), y: y(row) + 4, "text-anchor": "middle", class: "dspynb-number" }, row.label);
+      const back = s("circle", { cx: x(row), cy: y(row), r: small ? 4 : 10, class: "dspynb-back" });
+      return s("g", {}, back, circle, ...(small ? [] : [number]));
     });
     const label = `lineage of ${rows.length} candidates: which was made from which`;
     const svg = s("svg", { viewBox: `0 0 ${wide} ${high}`, class: "dspynb-chart dspynb-lineage", role: "img", "aria-label": label }, ...edges, ...nodes);
-    svg.style.maxHeight = `${high}px`;
+    svg.style.height = `${high}px`;
     return svg;
   }
   return { node, update, choose: (key) => ((selected = key), update()) };
@@ -421,7 +424,8 @@ function createTable(store, chosen) {
   const states = h("select", "dspynb-input");
   const follow = input("checkbox");
   const count = h("span", "dspynb-count");
-  const tools = h("div", "dspynb-tools", search, states, h("label", "dspynb-follow", follow, " follow the latest"), count);
+  const following = h("label", "dspynb-follow", follow, " follow the latest");
+  const tools = h("div", "dspynb-tools", search, states, ...(store.still ? [] : [following]), count);
   heading.setAttribute("role", "row");
   heading.parentNode.setAttribute("role", "rowgroup");
   body.setAttribute("role", "rowgroup");
@@ -753,8 +757,11 @@ function folded(text, first, last) {
   const cut = text.slice(head.length, text.length - tail.length);
   if (head.length + tail.length >= text.length || (cut.split("\n").length <= NEAR_LINES && cut.length < NEAR)) return [text];
   const lines = cut.split("\n").length - 1;
-  const fold = button(`… ${lines > 1 ? `${lines} lines` : `${cut.length.toLocaleString("en")} characters`} unchanged …`, "dspynb-fold", () => fold.replaceWith(cut));
-  return [head, fold, tail];
+  const fold = button(`… ${lines > 1 ? `${lines} lines` : `${cut.length.toLocaleString("en")} characters`} unchanged …`, "dspynb-fold", () => {
+    if (cut.endsWith("\n")) fold.nextSibling.remove();
+    fold.replaceWith(cut);
+  });
+  return [head, fold, ...(cut.endsWith("\n") ? ["\n"] : []), tail];
 }
 
 const TAGS = { gone: "del", new: "ins" };
@@ -814,7 +821,7 @@ function createDetail(store) {
     const pairs = detail.values.flatMap(([title, parts]) => {
       const [about, outputs] = store.header.columns;
       const heading = title === "outputs" && row.up === undefined ? outputs : title;
-      const told = parts.map(([name, text]) => h("div", "", ...(name ? [h("i", "", `${name}: `), text] : [text])));
+      const told = parts.map(([name, text]) => h("div", "", ...(name && name !== heading ? [h("i", "", `${name}: `), text] : [text])));
       return [h("dt", "", heading), h("dd", title === "error" ? "dspynb-error" : "", ...told)];
     });
     return pairs.length ? [h("dl", "", ...pairs)] : [];
@@ -873,8 +880,9 @@ function createDetail(store) {
     const some = choices(row, usual);
     against.value = chosen;
     side.setAttribute("aria-pressed", String(sides));
-    const what = row.up === undefined ? WHAT[store.header.mode] : WHAT[row.key.startsWith("call") ? "calls" : "attempts"];
-    const title = h("div", "dspynb-title", `${what} ${row.label}`);
+    const what = row.up === undefined ? WHAT[store.header.mode] : WHAT[store.header.mode === "candidates" && store.rows.get(row.up)?.up === undefined ? "rows" : "attempts"];
+    const above = row.up !== undefined && store.rows.has(row.up) ? `${WHAT[store.header.mode]} ${store.rows.get(row.up).label} › ` : "";
+    const title = h("div", "dspynb-title", `${above}${what} ${row.label}`);
     if (!detail) {
       const file = store.file ? ` (${store.file})` : "";
       const waits = store.still ? `its texts are only in the run's file${file}` : store.header.note ? "its texts come when the cell has ended" : "…";
