@@ -154,8 +154,7 @@ def proposals_frame(fold: Fold) -> pd.DataFrame:
 
 def winner_of(fold: Fold) -> str | None:
     """The id of the best candidate so far; None where none was scored on all validation rows."""
-    told = [m.scored.best for m in fold.milestones if m.scored.best is not None]
-    return told[-1] if told else None
+    return fold.winner
 
 
 def summary_of(fold: Fold) -> str:
