@@ -155,7 +155,7 @@ def proposals_frame(fold: Fold) -> pd.DataFrame:
 
 def winner_of(fold: Fold) -> str | None:
     """The id of the best candidate so far; None where none was scored on all validation rows."""
-    return next((m.scored.best for m in reversed(fold.milestones) if m.scored.best is not None), None)
+    return fold.winner
 
 
 def summary_of(fold: Fold) -> str:
