@@ -20,7 +20,7 @@ HALTED = "halted"
 
 class Row(TypedDict):
     """``about``: its hint, inputs, origin or predictor; ``order``: where it goes among its like; ``by``: who made it,
-    where it was a person."""
+    where it was a person; ``mark``: pinned or dropped, where a person did that."""
 
     key: str
     order: list[int]
@@ -28,6 +28,7 @@ class Row(TypedDict):
     state: str
     best: bool
     by: str
+    mark: str
     about: Named
     score: float | None
     change: float | None
@@ -42,7 +43,7 @@ def cells(node: Node, tree: Tree) -> Row:
     """The row that a node is shown as."""
     row: Row = {
         "key": node.key, "order": [0, node.number], "label": str(node.number), "state": "running", "best": False,
-        "by": "", "about": [], "score": None, "change": None, "outputs": [], "feedback": "", "error": "",
+        "by": "", "mark": "", "about": [], "score": None, "change": None, "outputs": [], "feedback": "", "error": "",
         "seconds": None, "tokens": 0,
     }  # fmt: skip
     match node.of:
@@ -51,7 +52,7 @@ def cells(node: Node, tree: Tree) -> Row:
         case SpanRow():
             _batch_row(row, node.of, node, tree.fold)
         case CandidateProposed():
-            _candidate(row, node.of, tree.fold)
+            _candidate(row, node.of, tree)
         case PredictorCalled():
             _call(row, node.of, node.number)
     return row
@@ -97,14 +98,15 @@ def _call(row: Row, call: PredictorCalled, place: int) -> None:
     row["seconds"], row["tokens"] = call.seconds, call.usage.tokens
 
 
-def _candidate(row: Row, candidate: CandidateProposed, fold: Fold) -> None:
+def _candidate(row: Row, candidate: CandidateProposed, tree: Tree) -> None:
+    fold = tree.fold
     own, total = candidate_scores(fold, candidate.id), _total(fold)
     parent = next((fold.candidates[p] for p in candidate.parents if p in fold.candidates), None)
     before = _mean(candidate_scores(fold, parent.id)) if parent else None
     records, tried = fold.tried.get((candidate.id, "val"), {}), candidate_scores(fold, candidate.id, "train")
     row["state"] = _state(fold, len(own), total, bool(tried))
     row["best"] = candidate.id == winner_of(fold)
-    row["by"] = "person" if candidate.origin == "person" else ""
+    row["by"], row["mark"] = "person" if candidate.origin == "person" else "", tree.fates.get(candidate.id, "")
     row["about"] = _about(candidate, fold, len(own), total)
     if tried and not own:
         row["about"].append(["", f"{number(sum(tried.values()) / len(tried))} on {len(tried):,} training rows"])
@@ -118,9 +120,9 @@ def _candidate(row: Row, candidate: CandidateProposed, fold: Fold) -> None:
 def _state(fold: Fold, done: int, total: int, tried: bool) -> str:
     if done == total:
         return "done"
-    if fold.ended is not None:
-        return "scored" if done or tried else "cancelled"
-    return "running"
+    if fold.ended is not None and not done and not tried:
+        return "cancelled"
+    return "scored" if tried and not done or fold.ended is not None else "running"
 
 
 def _about(candidate: CandidateProposed, fold: Fold, done: int, total: int) -> Named:

@@ -34,6 +34,18 @@ function button(text, className, action, label = "") {
   return node;
 }
 
+function titled(title, node) {
+  node.title = title;
+  return node;
+}
+
+/* A text that may be higher than its place: it can be scrolled with the keyboard. */
+function scrolled(tag, className, ...children) {
+  const node = h(tag, className, ...children);
+  node.tabIndex = 0;
+  return node;
+}
+
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -279,7 +291,7 @@ function createHintForm(store) {
 const WIDE = 900, HIGH = 110, MOST_POINTS = 1200, MOST_NODES = 300;
 
 function createCharts(store, select) {
-  const box = h("div", "dspynb-charts");
+  const box = scrolled("div", "dspynb-charts");
   const tabs = h("div", "dspynb-tabs");
   const node = h("div", "dspynb-chart-box", tabs, box);
   const buttons = ["scores", "lineage"].map((name) => button(name, "dspynb-tab", () => {
@@ -295,15 +307,15 @@ function createCharts(store, select) {
     const rows = [...store.rows.values()].filter((row) => row.up === undefined).sort(inOrder);
     const scored = rows.filter((row) => row.score !== undefined);
     const lineage = store.header.mode === "candidates" && rows.some((row) => row.parents);
-    node.hidden = scored.length < 2;
+    node.hidden = scored.length < 2 && !lineage;
     tabs.hidden = !lineage;
     if (node.hidden) return;
-    if (!lineage) chosen = "scores";
-    buttons.forEach((one) => one.setAttribute("aria-pressed", String(one.textContent === chosen)));
-    const key = JSON.stringify([chosen, selected, rows.length, scored.map((row) => [row.score, row.best, row.state]), store.leads]);
+    const shown = !lineage ? "scores" : scored.length < 2 ? "lineage" : chosen;
+    buttons.forEach((one) => one.setAttribute("aria-pressed", String(one.textContent === shown)));
+    const key = JSON.stringify([shown, selected, rows.length, scored.map((row) => [row.score, row.best, row.state]), store.leads]);
     if (key === drawn && !force) return;
     drawn = key;
-    box.replaceChildren(chosen === "lineage" ? drawLineage(rows) : drawScores(rows, scored));
+    box.replaceChildren(shown === "lineage" ? drawLineage(rows) : drawScores(rows, scored));
   }
   function mark(shape, row, title) {
     shape.classList.add("dspynb-point");
@@ -318,7 +330,7 @@ function createCharts(store, select) {
     const leads = store.leads[row.key.replace("candidate ", "")];
     return [
       `${WHAT[store.header.mode]} ${row.label}`, row.score === undefined ? row.state : `score ${digits(row.score)}`,
-      row.best ? "best" : "", leads ? `best on ${leads} validation rows` : "", row.by ? `by a ${row.by}` : "",
+      row.best ? "best" : "", leads ? `best on ${leads} validation rows` : "", row.by ? `by a ${row.by}` : "", row.mark ?? "",
     ].filter(Boolean).join(", ");
   }
   function drawScores(rows, scored) {
@@ -459,7 +471,7 @@ function createTable(store, chosen) {
   function matches(row, words) {
     if (states.value && row.state !== states.value) return false;
     if (!words) return true;
-    return [row.label, row.about, row.outputs, row.error, row.by].some((text) => text?.toLowerCase().includes(words));
+    return [row.label, row.about, row.outputs, row.error, row.by, row.mark].some((text) => text?.toLowerCase().includes(words));
   }
   function build() {
     const inside = childrenOf(store), words = search.value.trim().toLowerCase();
@@ -468,7 +480,7 @@ function createTable(store, chosen) {
     list = [];
     const put = (row, level) => {
       list.push([row, level]);
-      if (open.has(row.key)) for (const child of sorted(inside.get(row.key) ?? [])) put(child, level + 1);
+      if (open.has(row.key)) for (const child of inside.get(row.key) ?? []) put(child, level + 1);
     };
     for (const row of sorted(tops.filter((one) => matches(one, words)))) put(row, 1);
     places = new Map(list.map(([row], i) => [row.key, i]));
@@ -515,11 +527,12 @@ function createTable(store, chosen) {
   }
   function update() {
     const tops = build(), names = columns(tops);
-    const now = JSON.stringify([names, sort, store.header.columns, store.header.low, store.header.high]);
+    const marked = tops.some((row) => row.by || row.mark);
+    const now = JSON.stringify([names, marked, sort, store.header.columns, store.header.low, store.header.high]);
     if (now !== shape) {
       shape = now;
       headings(names);
-      grid.style.setProperty("--dspynb-columns", names.map((name) => COLUMNS[name]).join(" "));
+      grid.style.setProperty("--dspynb-columns", names.map((name) => (name === "label" && marked ? "132px" : COLUMNS[name])).join(" "));
       lines.forEach((line) => line.remove());
       lines.clear();
     }
@@ -593,7 +606,7 @@ function createTable(store, chosen) {
   const content = {
     label: (row, level) => {
       const twist = row.kids ? [h("span", "dspynb-twist", open.has(row.key) ? "▾ " : "▸ ")] : [];
-      const marks = [...(row.best ? [" ", h("span", "dspynb-star", "★")] : []), ...(row.by ? [" ", h("span", "dspynb-by", row.by)] : [])];
+      const marks = [...(row.best ? [" ", h("span", "dspynb-star", "★")] : []), ...[row.by, row.mark].filter(Boolean).flatMap((told) => [" ", h("span", "dspynb-by", told)])];
       const top = h("div", "dspynb-name-of", ...twist, h("b", "", row.label), ...marks);
       const node = h("div", "", top, h("div", `dspynb-state dspynb-${kindOf(row.state)}`, shownState(row.state)));
       node.style.paddingLeft = `${(level - 1) * 14}px`;
@@ -768,7 +781,11 @@ const TAGS = { gone: "del", new: "ins" };
 
 function shownPieces(pieces, kinds) {
   const kept = pieces.filter(([kind]) => kinds.includes(kind));
-  return kept.flatMap(([kind, text], i) => (kind === "same" ? folded(text, i === 0, i === kept.length - 1) : [h(TAGS[kind], "", text)]));
+  return kept.flatMap(([kind, text], i) => {
+    if (kind === "same") return folded(text, i === 0, i === kept.length - 1);
+    const breaks = /^\s*\n/.exec(text)?.[0] ?? ""; // so that the sign of the change stands where its words do
+    return [breaks, ...(text.length > breaks.length ? [h(TAGS[kind], "", text.slice(breaks.length))] : [])];
+  });
 }
 
 function diffBlock(block, before, sideBySide) {
@@ -776,8 +793,8 @@ function diffBlock(block, before, sideBySide) {
   const pieces = diffWords(before, block.text);
   const words = (kind) => pieces.filter(([one]) => one === kind).map(([, text]) => text.trim().split(/\s+/).filter(Boolean).length).reduce((a, b) => a + b, 0);
   const head = blockHead(`${block.heading} · +${words("new")} −${words("gone")} words`, block.text);
-  if (!sideBySide) return [head, h("pre", "", ...shownPieces(pieces, ["same", "gone", "new"]))];
-  return [head, h("div", "dspynb-sides", h("pre", "", ...shownPieces(pieces, ["same", "gone"])), h("pre", "", ...shownPieces(pieces, ["same", "new"])))];
+  if (!sideBySide) return [head, scrolled("pre", "", ...shownPieces(pieces, ["same", "gone", "new"]))];
+  return [head, h("div", "dspynb-sides", scrolled("pre", "", ...shownPieces(pieces, ["same", "gone"])), scrolled("pre", "", ...shownPieces(pieces, ["same", "new"])))];
 }
 
 function blockHead(heading, text) {
@@ -822,7 +839,7 @@ function createDetail(store) {
       const [about, outputs] = store.header.columns;
       const heading = title === "outputs" && row.up === undefined ? outputs : title;
       const told = parts.map(([name, text]) => h("div", "", ...(name && name !== heading ? [h("i", "", `${name}: `), text] : [text])));
-      return [h("dt", "", heading), h("dd", title === "error" ? "dspynb-error" : "", ...told)];
+      return [h("dt", "", heading), scrolled("dd", title === "error" ? "dspynb-error" : "", ...told)];
     });
     return pairs.length ? [h("dl", "", ...pairs)] : [];
   }
@@ -833,7 +850,7 @@ function createDetail(store) {
     }
     return detail.blocks.flatMap((block) => {
       if (before && block.kind === "sent") return diffBlock(block, had.get(block.heading)?.shift() ?? "", sides);
-      return [blockHead(block.heading, block.text), ...(block.text ? [h("pre", block.kind === "error" ? "dspynb-error" : "", block.text)] : [])];
+      return [blockHead(block.heading, block.text), ...(block.text ? [scrolled("pre", block.kind === "error" ? "dspynb-error" : "", block.text)] : [])];
     });
   }
   function steering(row, detail) {
@@ -842,8 +859,8 @@ function createDetail(store) {
     const id = row.key.replace("candidate ", "");
     const act = (action, value) => () => store.send({ type: "steer", action, value });
     const buttons = [
-      ...(can("drop") ? [button("Drop", "dspynb-drop", act("drop", id))] : []),
-      ...(can("pin") ? [button("Pin", "dspynb-pin", act("pin", id))] : []),
+      ...(can("drop") && row.mark !== "dropped" && row.label !== "0" ? [titled("neither parent nor winner from now on", button("Drop", "dspynb-drop", act("drop", id)))] : []),
+      ...(can("pin") ? [row.mark === "pinned" ? button("Unpin", "dspynb-pin", act("unpin", id)) : titled("what the run returns, whatever the scores", button("Pin", "dspynb-pin", act("pin", id)))] : []),
       ...(can("propose") ? [button("Edit…", "dspynb-edit", () => edit(id, detail))] : []),
     ];
     return [h("div", "dspynb-form", ...buttons)];
@@ -874,7 +891,7 @@ function createDetail(store) {
     if (!row || editing) return;
     const usual = previous(row), chosen = other ?? usual;
     const detail = store.detail(key), before = chosen ? store.detail(chosen) : null;
-    const now = JSON.stringify([key, row.state, row.score, usual, chosen, detail, before, sides, store.header.steerable, store.header.ended]);
+    const now = JSON.stringify([key, row.state, row.score, row.mark, usual, chosen, detail, before, sides, store.header.steerable, store.header.ended]);
     if (now === seen) return; // keeps the reader's scroll position and selection
     seen = now;
     const some = choices(row, usual);

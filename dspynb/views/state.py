@@ -109,11 +109,11 @@ class RunState:
             if node.number < MOST_SENT or row["best"]:
                 rows.append(_sparse(row, node))
         for key in changed:
-            node = self.tree.nodes.get(key)
-            if node is None or (node.up is None and node.mode != mode):
+            found = self.tree.nodes.get(key)
+            if found is None or (found.up is None and found.mode != mode):
                 gone.append(key)
-            elif node.up is not None and node.up.key in opened:
-                rows.append(self.sent(node))
+            elif found.up is not None and found.up.key in opened:
+                rows.append(self.sent(found))
         return rows, gone
 
     def everything(self, opened: Iterable[str] = ()) -> list[Sparse]:

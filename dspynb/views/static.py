@@ -81,10 +81,12 @@ def _json(data: Any) -> str:
 
 # ── what the script shows ─────────────────────────────────────────────────────────────────────────────────────────────
 def _data(state: RunState) -> dict[str, Any]:
-    """The rows, and the details of as many as there is room for: the best, those that failed, then in order."""
+    """The rows, the outermost first, and the details of as many as there is room for: the best, those that failed, then
+    in order."""
     room, rows, shown = _MOST_BYTES * _OF_ROWS, list[Sparse](), list[Node]()
     tops = state.tree.tops()
-    for node in state.tree.inside(tops):
+    every = list(dict.fromkeys([*tops, *state.tree.inside(tops)]))
+    for node in every:
         row = state.sent(node)
         room -= len(json.dumps(row))
         if room < 0:
@@ -194,7 +196,7 @@ def _row(row: Row, shown: dict[str, bool]) -> str:
 
 def _label(row: Row) -> str:
     star = " <span title='best'>★</span>" if row["best"] else ""
-    person = f" <span class='dspynb-by'>{escape(row['by'])}</span>" if row["by"] else ""
+    person = "".join(f" <span class='dspynb-by'>{escape(told)}</span>" for told in (row["by"], row["mark"]) if told)
     state = row["state"]
     return (
         f"<td class='dspynb-label'><b>{escape(row['label'])}{star}</b>{person}<br>"

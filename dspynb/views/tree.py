@@ -18,6 +18,7 @@ from dspynb.events import (
     RolloutEnded,
     RunEnded,
     RunStarted,
+    Steered,
 )
 from dspynb.results import AttemptRow, Fold
 from dspynb.results.fold import SpanRow
@@ -64,7 +65,8 @@ class Tree:
         self._searches: dict[int, int] = {}  # outermost searches, numbered
         self._numbered: dict[tuple[int, int], AttemptRow] = {}  # search, attempt → attempt
         self._best_on: dict[int, tuple[float, set[str]]] = {}  # validation row → best score, and who has it
-        self._winner = ""
+        self.fates: dict[str, str] = {}  # candidate id → pinned or dropped, by a person
+        self._winner: str | None = None
         self._read_all()
 
     # ── growing ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -78,8 +80,9 @@ class Tree:
             self._call(call)
         for rollout in self.fold.rollouts:
             self._weigh(rollout)
-        if self.fold.milestones:
-            self._winner = self.fold.milestones[-1].scored.best or ""
+        for steered in self.fold.steered:
+            self._steer(steered)
+        self._winner = self.fold.winner
 
     def add(self, event: Event) -> None:
         """Take note of an event that the fold has taken."""
@@ -89,7 +92,9 @@ class Tree:
             case CandidateProposed():
                 self._touch(self._propose(event))
             case CandidateScored():
-                self._score(event)
+                self._touch(self.nodes.get(f"candidate {event.candidate}"))
+            case Steered():
+                self._steer(event)
             case AttemptChosen():
                 for attempt in self.fold.children(event.span):
                     self._touch(self._node(attempt.span))
@@ -99,6 +104,10 @@ class Tree:
                 if isinstance(event, RolloutEnded):
                     self._weigh(event)
                 self._touch(self._node(event.span))
+        if self.fold.winner != self._winner:
+            for candidate in (self.fold.winner, self._winner):
+                self._touch(self.nodes.get(f"candidate {candidate}"))
+            self._winner = self.fold.winner
 
     def _touch(self, node: Node | None) -> None:
         while node is not None:
@@ -167,11 +176,16 @@ class Tree:
             node.calls.append(call)
             self._touch(node)
 
-    def _score(self, event: CandidateScored) -> None:
-        best = event.best or ""
-        for candidate in {event.candidate, *((best, self._winner) if best != self._winner else ())}:
+    def _steer(self, event: Steered) -> None:
+        """Keep what a person made of candidates."""
+        candidate = str(event.values.get("candidate", ""))
+        if event.action in ("pin", "unpin"):
+            for pinned in [one for one, fate in self.fates.items() if fate == "pinned"]:
+                del self.fates[pinned]
+                self._touch(self.nodes.get(f"candidate {pinned}"))
+        if event.action in ("pin", "drop"):
+            self.fates[candidate] = {"pin": "pinned", "drop": "dropped"}[event.action]
             self._touch(self.nodes.get(f"candidate {candidate}"))
-        self._winner = best
 
     def _weigh(self, rollout: RolloutEnded) -> None:
         """Keep who is best on each validation row: the Pareto front over rows."""

@@ -98,7 +98,10 @@ def test_a_page_stays_below_a_megabyte_and_says_what_it_left_out(events):
     page = static_html(Fold(events), path="runs/a.jsonl")
     assert len(page) < 1_500_000
     assert len(page.split("<script")[1]) < 500_000
-    assert any("rows are in this page" in note for note in shown(page)["header"]["notes"]) or len(shown(page)["details"]) < 2000
+    assert (
+        any("rows are in this page" in note for note in shown(page)["header"]["notes"])
+        or len(shown(page)["details"]) < 2000
+    )
 
 
 def test_a_batch_shows_rows_in_order_with_errors_and_late_failures():
