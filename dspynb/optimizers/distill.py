@@ -143,6 +143,7 @@ class DistillHints(Optimizer):
 
     async def search(self, engine: Engine) -> None:
         base = engine.evaluate(engine.start)
+        await engine.step(0)
         asked = None if self.given is not None else engine.evaluate(engine.start, _training_rows(engine), split="train")
         await base
         gathered = _gathered(engine, await asked) if asked is not None else self.given or []
