@@ -99,6 +99,7 @@ class BootstrapFewShot(_Bootstrap):
 
     async def search(self, engine: Engine) -> None:
         base = engine.evaluate(engine.start) if engine.val else None
+        await engine.step(0)
         wanted = DemoSet("demos", range(len(engine.train)), self.traces)
         (demos,) = await bootstrapped(engine, self.how(engine), [wanted])
         await engine.step(1)
@@ -153,6 +154,7 @@ class BootstrapRandomSearch(_Bootstrap):
 
     async def search(self, engine: Engine) -> None:
         base = engine.evaluate(engine.start)
+        await engine.step(0)
         sets = [DemoSet("unshuffled", range(len(engine.train)), self.traces)]
         sets += [shuffled(engine, i, self.traces) for i in range(self.num_candidates)]
         made = await bootstrapped(engine, self.how(engine), sets)

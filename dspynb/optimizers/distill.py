@@ -143,15 +143,16 @@ class DistillHints(Optimizer):
 
     async def search(self, engine: Engine) -> None:
         base = engine.evaluate(engine.start)
+        given = await engine.step(0)
         asked = None if self.given is not None else engine.evaluate(engine.start, _training_rows(engine), split="train")
         await base
         gathered = _gathered(engine, await asked) if asked is not None else self.given or []
         hints = worth(gathered, taught(engine.program))
         made = [*self._appended(engine, hints), *await self._written(engine, hints)]
-        await engine.step(1)
+        given += await engine.step(1)
         tried = [candidate for candidate in dict.fromkeys(made) if candidate != engine.start]
-        if tried:
-            engine.accepts = _Better(engine, 1 - (1 - self.level) / len(tried))
+        if judged := {*tried, *given} - {engine.start}:
+            engine.accepts = _Better(engine, 1 - (1 - self.level) / len(judged))
             await race(engine, tried, step=1)
 
     def _appended(self, engine: Engine, hints: Sequence[HintRow]) -> list[Candidate]:

@@ -22,6 +22,7 @@ __all__ = ["ACTIONS", "Guide"]
 ACTIONS = frozenset({"propose", "drop", "pin", "budget"})
 """What can be asked of a search."""
 _EFFECTS = ACTIONS | {"unpin"}
+_OF_RESULT = _EFFECTS - {"propose", "budget"}
 
 
 class Guide:
@@ -34,7 +35,7 @@ class Guide:
         self.pinned: Candidate | None = None
         self.step = 0  # the number of the last step that began
         self.run, self._refund = run, refund
-        self._known = max(map(_step, run._events), default=0) if run is not None else 0  # the last step in the file
+        self._known = max(map(_step, run._events), default=-1) if run is not None else -1  # the last step in the file
 
     async def begin(self, engine: Engine, step: int, *, last: bool = False) -> list[Candidate]:
         """Let what was asked for take effect; the candidates that a person proposed or pinned, evaluated.
@@ -54,7 +55,9 @@ class Guide:
         """The search has ended, however: nothing more is proposed, but what was dropped or pinned counts."""
         if self.run is None:
             return
-        for ask in self.run.steering.take(lambda ask: ask.action in ("drop", "pin", "unpin")):
+        for event in self.run.steering.replay(lambda event: event.action in _OF_RESULT):
+            self._follow(engine, Ask(event.action, event.values), True, event.step)
+        for ask in self.run.steering.take(lambda ask: ask.action in _OF_RESULT):
             self._follow(engine, ask, False, self.step + 1)
         self.run.steering.closed = True
 
@@ -121,4 +124,4 @@ def _proposed(engine: Engine, parent: Candidate, texts: Mapping[str, str], step:
 
 
 def _step(event: Event) -> int:
-    return event.step if isinstance(event, CandidateProposed | CandidateScored | Steered) else 0
+    return event.step if isinstance(event, CandidateProposed | CandidateScored | Steered) else -1

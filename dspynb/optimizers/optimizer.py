@@ -59,6 +59,9 @@ class Optimizer(ABC):
     that failed. ``prompt_lm``: the model that writes proposals (default: the program's). ``patience``: proposals that
     may fail in a row before the run ends with an error.
 
+    While it runs, ``opt.start(…)``'s run takes candidates of yours (``run.propose``), drops or pins some, and another
+    budget: at its next step, and again at that step when it is resumed (see ``run.steerable``).
+
     The program itself stays as it is. Raises ConfigurationError for settings out of range, and OptimizerError where
     the program fails on every row or no proposal can be read.
     """

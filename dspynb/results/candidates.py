@@ -169,10 +169,13 @@ def summary_of(fold: Fold) -> str:
     failed = sum(proposal.error is not None for proposal in fold.proposals)
     notes = [f"{failed} of {len(fold.proposals)} proposals failed."] if failed else []
     notes += [hints_text(fold)] if fold.started is not None and fold.started.kind == "distill_hints" else []
+    notes += ["A person pinned it."] if _pinned(fold) == best else []
     if best == start:
         told = [_alone(fold, start, split) for split in ("val", "test")]
         lines = [f"{so_far}None of {made} candidates ({cost}) was better than the program as it is."]
-        if ahead := _ahead(fold, start):
+        if _pinned(fold) == start:
+            lines = [f"{so_far}The program stays as it is. There were {made} candidates ({cost})."]
+        elif ahead := _ahead(fold, start):
             named = f"{ahead} ({fold.candidates[ahead].origin})"
             lines = [f"{so_far}The program stays as it is. Of {made} candidates ({cost}) {named} scored highest."]
             told[0] = f"{_difference(fold, start, ahead, 'val')} That is not enough to take it for better."
@@ -180,6 +183,17 @@ def summary_of(fold: Fold) -> str:
     lines = [f"{so_far}The best of {made} candidates ({cost}) is {best} ({fold.candidates[best].origin})."]
     lines += [text for split in ("val", "test") if (text := _compared(fold, start, best, split))]
     return " ".join([*lines, *notes])
+
+
+def _pinned(fold: Fold) -> str | None:
+    """The candidate that a person made the result, by its id."""
+    pinned: str | None = None
+    for event in fold.steered:
+        if event.action == "pin":
+            pinned = event.values["candidate"]
+        elif event.action == "unpin" or (event.action == "drop" and event.values["candidate"] == pinned):
+            pinned = None
+    return pinned
 
 
 def _ahead(fold: Fold, start: str) -> str | None:
