@@ -122,7 +122,7 @@ def _state(fold: Fold, done: int, total: int, tried: bool) -> str:
         return "done"
     if fold.ended is not None and not done and not tried:
         return "cancelled"
-    return "scored" if tried and not done or fold.ended is not None else "running"
+    return "scored" if (tried and not done) or fold.ended is not None else "running"
 
 
 def _about(candidate: CandidateProposed, fold: Fold, done: int, total: int) -> Named:

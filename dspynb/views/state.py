@@ -248,6 +248,7 @@ def _sparse(row: Row, node: Node) -> Sparse:
     for name, flag in (
         ("best", row["best"]),
         ("by", row["by"]),
+        ("mark", row["mark"]),
         ("tokens", row["tokens"]),
         ("kids", len(node.children)),
     ):
