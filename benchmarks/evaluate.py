@@ -39,7 +39,7 @@ def data(n):
 class Comm:  # a front end that takes what is sent as the widget does: as JSON
     def __init__(self, view):
         self.view = view
-    def delta(self, message):
+    def send(self, message):
         json.dumps(message)
     def snapshot(self):
         json.dumps(self.view.snapshot())

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dspynb.running.reader import RunReader
     from dspynb.running.run import Run
 
-__all__ = ["attach_view", "plots", "show", "static_html"]
+__all__ = ["attach_view", "page_html", "plots", "show", "static_html"]
 
 _QUIET_KINDS = frozenset({"call"})
 
@@ -53,3 +53,8 @@ def plots() -> Any:
 def static_html(run: RunReader) -> str:
     """The run as self-contained HTML."""
     return str(_views().static_html(run.fold(), search=run._search, path=run.path))
+
+
+def page_html(run: RunReader) -> str:
+    """The run as a page of its own."""
+    return str(_views().page_html(run.fold(), search=run._search, path=run.path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Usage
@@ -151,6 +152,18 @@ class RunReader:
         if not searches:
             return []
         return fold.children(self._search if self._search in searches else searches[0])
+
+    def save_html(self, path: str | Path) -> Path:
+        """Write the run's view as one page that needs no kernel and no network, and give its path. What models wrote is
+        text in it; its content policy lets nothing else run or load. Raises OSError where it cannot be written.
+
+        >>> run.save_html("run.html")
+        """
+        from dspynb.running.display import page_html
+
+        target = Path(path)
+        target.write_text(page_html(self), encoding="utf-8")
+        return target
 
     def __repr__(self) -> str:
         fold = self.fold()

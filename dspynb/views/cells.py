@@ -12,7 +12,7 @@ from dspynb.results.fold import SpanRow
 from dspynb.views.texts import Named, clip, named, number
 from dspynb.views.tree import Node, Tree
 
-__all__ = ["HALTED", "Row", "cells"]
+__all__ = ["HALTED", "Row", "cells", "standing"]
 
 HALTED = "halted"
 """The error of a row that a stop or the end of a budget broke off."""
@@ -58,6 +58,33 @@ def cells(node: Node, tree: Tree) -> Row:
     return row
 
 
+def standing(node: Node, tree: Tree) -> tuple[str, float | None]:
+    """State and score of a row: what is counted of it, which is much quicker than all of it."""
+    match node.of:
+        case AttemptRow():
+            return node.of.state, node.of.score
+        case SpanRow():
+            return _state_of_row(node.of, tree.fold), _score_of_row(node.of, node)
+        case CandidateProposed():
+            row = cells(node, tree)
+            return row["state"], row["score"]
+        case PredictorCalled():
+            return "failed" if node.of.error else "done", None
+
+
+def _state_of_row(span: SpanRow, fold: Fold) -> str:
+    if span.error == HALTED or (fold.ended is not None and not span.done):
+        return "cancelled"
+    return "failed" if span.error else "done" if span.done else "running"
+
+
+def _score_of_row(span: SpanRow, node: Node) -> float | None:
+    """The metric's, else that of the attempt that was chosen in it."""
+    if span.score is not None or not node.children:
+        return span.score
+    return next((attempt.score for attempt in node.attempts() if attempt.best), None)
+
+
 def _attempt(row: Row, attempt: AttemptRow, node: Node, tree: Tree) -> None:
     previous = tree.previous(node)
     if node.up is None:
@@ -77,17 +104,13 @@ def _attempt(row: Row, attempt: AttemptRow, node: Node, tree: Tree) -> None:
 
 
 def _batch_row(row: Row, span: SpanRow, node: Node, fold: Fold) -> None:
-    attempts = node.attempts()
-    chosen = next((attempt for attempt in attempts if attempt.best), None)
     above = fold.spans.get(span.parent)
     program = f"{above.name}: " if above is not None and above.kind == "evaluation" else ""
     row["label"] = clip(program + span.name.removeprefix("row "), 200)
-    halted = span.error == HALTED or (fold.ended is not None and not span.done)
-    row["state"] = "cancelled" if halted else "failed" if span.error else "done" if span.done else "running"
+    row["state"], row["score"] = _state_of_row(span, fold), _score_of_row(span, node)
     row["about"], row["outputs"], row["error"] = named(span.inputs), named(span.outputs), clip(span.error or "")
-    row["score"] = span.score if span.score is not None else chosen.score if chosen else None
     row["feedback"], row["seconds"] = clip(span.feedback or ""), span.seconds
-    tokens = sum(call.usage.tokens for call in node.calls) + sum(attempt.usage.tokens for attempt in attempts)
+    tokens = sum(call.usage.tokens for call in node.calls) + sum(attempt.usage.tokens for attempt in node.attempts())
     row["tokens"] = span.tokens or tokens
 
 

@@ -49,7 +49,7 @@ class Transport(Protocol):
 
     def snapshot(self) -> None: ...
 
-    def finish(self, fold: Fold) -> None: ...
+    def finish(self, state: RunState) -> None: ...
 
 
 class Viewed(Protocol):
@@ -190,6 +190,8 @@ class LiveView:
             self._send(self._transport)
             ended = time.monotonic()
             self._not_before = ended + max(INTERVAL, _SHARE * (ended - began))
+            if self._state.waiting:
+                self._arm()
 
     def _send(self, transport: Transport) -> None:
         """Send what changed. A front end that fails is left alone until the end; the run goes on."""
@@ -224,7 +226,7 @@ class LiveView:
             return
         if not self._broken and not self._silent():
             self._send(transport)
-        transport.finish(self._state.fold)
+        transport.finish(self._state)
 
 
 def _patch(before: Sparse | None, after: Sparse, keep: str | None = None) -> Sparse:

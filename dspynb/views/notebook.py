@@ -6,7 +6,8 @@ import sys
 from typing import Any
 
 from dspynb.results import Fold
-from dspynb.views.static import static_html
+from dspynb.views.state import RunState
+from dspynb.views.static import state_html
 from dspynb.views.text import summary
 
 __all__ = ["Cell", "in_ipython", "pages"]
@@ -18,9 +19,10 @@ def in_ipython() -> bool:
     return ipython is not None and ipython.get_ipython() is not None
 
 
-def pages(fold: Fold, path: str | None = None) -> dict[str, str]:
+def pages(seen: Fold | RunState, path: str | None = None) -> dict[str, str]:
     """The run as a notebook keeps it: static HTML, and text that is the same at every execution."""
-    return {"text/html": static_html(fold, path=path), "text/plain": summary(fold)}
+    state = seen if isinstance(seen, RunState) else RunState(seen)
+    return {"text/html": state_html(state, path), "text/plain": summary(state)}
 
 
 class Cell:

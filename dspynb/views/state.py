@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, TypedDict
 
 from dspynb.events import CandidateProposed, Event
-from dspynb.results import Fold, summary_of, winner_of
-from dspynb.views.cells import Row, cells
+from dspynb.results import AttemptRow, Fold, summary_of, winner_of
+from dspynb.results.fold import SpanRow
+from dspynb.views.cells import Row, cells, standing
 from dspynb.views.details import Detail, detail_of
 from dspynb.views.texts import clip, number, one_line
 from dspynb.views.tree import Mode, Node, Tree
@@ -26,6 +26,8 @@ MOST_ROWS = 200
 MOST_FAILED = 50
 MOST_SENT = 20_000
 """Rows that a front end is sent; a longer run says so, and its tables have all."""
+MOST_AT_ONCE = 1000
+"""Rows that ``changes`` gives at a time: to make more would hold the event loop too long."""
 _LONG, _SHORT, _FEW = 240, 80, 50
 """Characters of a cell of the first ``_FEW`` rows, and of those after them, as a front end is sent them."""
 
@@ -62,6 +64,7 @@ class RunState:
         self.fold, self.tree = fold, Tree(fold, search)
         self._counts = _Counts()
         self._counted: Mode | None = None
+        self._unsent: dict[str, None] = {}
         self._fields: dict[str, set[str]] = {"about": set(), "outputs": set()}  # names that rows have there
 
     # ── whole ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -72,8 +75,12 @@ class RunState:
     def snapshot(self, most: int = MOST_ROWS) -> tuple[Header, list[Row]]:
         """The header and the outermost rows: the first ``most``, then those that failed, and the best."""
         tops = self.tree.tops()
-        late = [row for node in tops[most:] if (row := cells(node, self.tree))["state"] == "failed" or row["best"]]
-        rows = [cells(node, self.tree) for node in tops[:most]] + late[:MOST_FAILED]
+        failed = [node for node in tops[most:] if standing(node, self.tree)[0] == "failed"][:MOST_FAILED]
+        best = [
+            node for node in tops[most:] if isinstance(node.of, AttemptRow | CandidateProposed) and self._is_best(node)
+        ]
+        shown = dict.fromkeys([*tops[:most], *failed, *best])
+        rows = [cells(node, self.tree) for node in shown]
         header = self.header()
         if len(tops) > len(rows):
             told = f"{len(rows):,} of {len(tops):,} {header['mode']} are shown; the run's tables have all of them"
@@ -84,6 +91,9 @@ class RunState:
                 for pairs in (row["about"], row["outputs"])
             )
         return header, rows
+
+    def _is_best(self, node: Node) -> bool:
+        return node.of.best if isinstance(node.of, AttemptRow) else node.key == f"candidate {winner_of(self.fold)}"
 
     def detail(self, key: str) -> Detail | None:
         """Everything about a row; None where there is no such row."""
@@ -96,25 +106,34 @@ class RunState:
         self.fold.add(event)
         self.tree.add(event)
 
-    def changes(self, opened: Iterable[str] = ()) -> tuple[list[Sparse], list[str]]:
+    def changes(self, opened: Iterable[str] = (), most: int = MOST_AT_ONCE) -> tuple[list[Sparse], list[str]]:
         """Rows that changed since this was asked last, and the keys of those that are gone. Outermost rows, and those
-        right inside the ``opened`` ones."""
-        mode, changed = self.mode(), self.tree.changed
-        if mode != self._counted:
-            changed = changed | set(self.tree.nodes)
+        right inside the ``opened`` ones; above ``most`` at a time, the others come when it is asked next."""
+        mode = self.mode()
+        changed = self.tree.changed if mode == self._counted else self.tree.changed | set(self.tree.nodes)
         self.tree.changed = set()
-        opened, rows, gone = set(opened), [], []
-        for row in self._count(mode, changed):
-            node = self.tree.nodes[row["key"]]
-            if node.number < MOST_SENT or row["best"]:
-                rows.append(_sparse(row, node))
-        for key in changed:
-            found = self.tree.nodes.get(key)
-            if found is None or (found.up is None and found.mode != mode):
+        self._count(mode, changed)
+        self._unsent |= dict.fromkeys(changed)
+        opened, rows, gone = set(opened), list[Sparse](), list[str]()
+        while self._unsent and len(rows) < most:
+            key = next(iter(self._unsent))
+            del self._unsent[key]
+            node = self.tree.nodes.get(key)
+            if node is None or (node.up is None and node.mode != mode):
                 gone.append(key)
-            elif found.up is not None and found.up.key in opened:
-                rows.append(self.sent(found))
+            elif self._is_sent(node, mode, opened):
+                rows.append(self.sent(node))
         return rows, gone
+
+    @property
+    def waiting(self) -> bool:
+        """Whether rows that changed have not been given yet."""
+        return bool(self._unsent)
+
+    def _is_sent(self, node: Node, mode: Mode, opened: set[str]) -> bool:
+        if self.tree.is_top(node, mode):
+            return node.number < MOST_SENT
+        return node.up is not None and node.up.key in opened
 
     def everything(self, opened: Iterable[str] = ()) -> list[Sparse]:
         """All rows that a front end is sent."""
@@ -133,8 +152,8 @@ class RunState:
         return _sparse(cells(node, self.tree), node)
 
     # ── the header ────────────────────────────────────────────────────────────────────────────────────────────────
-    def _count(self, mode: Mode, changed: Iterable[str]) -> Iterator[Row]:
-        """Count the outermost rows among those that changed, and give them."""
+    def _count(self, mode: Mode, changed: Iterable[str]) -> None:
+        """Count the outermost rows among those that changed."""
         if mode != self._counted:
             self._counted, self._counts = mode, _Counts()
         for key in changed:
@@ -142,12 +161,11 @@ class RunState:
             if node is None or not self.tree.is_top(node, mode):
                 self._counts.drop(key)
             else:
-                row = cells(node, self.tree)
-                self._counts.put(key, row["state"], row["score"])
-                self._fields["outputs"].update(name for name, _ in row["outputs"])
-                if mode == "rows":
-                    self._fields["about"].update(name for name, _ in row["about"])
-                yield row
+                self._counts.put(key, *standing(node, self.tree))
+                if not isinstance(node.of, CandidateProposed):
+                    self._fields["outputs"].update(node.of.outputs or ())
+                if isinstance(node.of, SpanRow):
+                    self._fields["about"].update(node.of.inputs)
 
     def _columns(self, mode: Mode) -> list[str]:
         """The headings of the second column and the outputs: a field's name, where all rows have that one field."""
@@ -159,7 +177,7 @@ class RunState:
         """The header, as of now."""
         fold, started, mode = self.fold, self.fold.started, self.mode()
         if self.tree.changed or mode != self._counted:  # nobody asks for changes
-            deque(self._count(mode, self.tree.nodes), maxlen=0)
+            self._count(mode, self.tree.nodes)
         counts = self._counts
         notes = [clip(f"wave {note.wave} went on without a new hint: {note.error}", 500) for note in fold.notes[:20]]
         if fold.ended and fold.ended.error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from base64 import b64encode
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
@@ -16,6 +17,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from dspynb.redact import redact_known
 from dspynb.results import Fold
 from dspynb.views.cells import Row
 from dspynb.views.details import Detail
@@ -23,7 +25,7 @@ from dspynb.views.state import Header, RunState, Sparse
 from dspynb.views.texts import Named, clip, number, signed
 from dspynb.views.tree import Node
 
-__all__ = ["GLYPHS", "static_html"]
+__all__ = ["GLYPHS", "page_html", "state_html", "static_html"]
 
 GLYPHS = {
     "passed": "✓", "done": "✓", "finished": "✓", "scored": "○", "failed": "✕", "cancelled": "⊘", "stopped": "■",
@@ -39,10 +41,14 @@ _OF_ROWS = 0.5
 
 def static_html(fold: Fold, search: int = 0, path: str | None = None) -> str:
     """The folded run as HTML. ``search``: only the attempts of this span; ``path``: the run's file, told below."""
-    state = RunState(fold, search)
+    return state_html(RunState(fold, search), path)
+
+
+def state_html(state: RunState, path: str | None = None) -> str:
+    """The same, of a run that was read already."""
     header, rows = state.snapshot()
     file = escape(clip(_from_here(path))) if path else ""
-    body = _plain(header, rows, fold) + (f"<div class='dspynb-file'>{file}</div>" if file else "")
+    body = _plain(header, rows, state.fold) + (f"<div class='dspynb-file'>{file}</div>" if file else "")
     if not rows:
         return f"<div class='dspynb'><style>{_css()}</style>{body}</div>"
     data = _json({**_data(state), "file": _from_here(path) if path else ""})
@@ -51,6 +57,27 @@ def static_html(fold: Fold, search: int = 0, path: str | None = None) -> str:
         f"<div class='dspynb' data-run='{name}'><style>{_css()}</style>{body}</div>"
         f"<script type='module'>{_script()}\nstill('{name}', {data});</script>"
     )
+
+
+def page_html(fold: Fold, search: int = 0, path: str | None = None) -> str:
+    """The same as a page of its own, whose content policy lets nothing run or load but what it was made with."""
+    inner = redact_known(static_html(fold, search, path))
+    allowed = {tag: _digest(inner, tag) for tag in ("script", "style")}
+    policy = f"default-src 'none'; base-uri 'none'; form-action 'none'; script-src {allowed['script']}; "
+    title = escape(clip(fold.started.name if fold.started else "a run", 200))
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}style-src {allowed["style"]}">'
+        f"<meta name='viewport' content='width=device-width'><title>{title}</title></head><body>{inner}</body></html>"
+    )
+
+
+def _digest(page: str, tag: str) -> str:
+    """The source expression that allows this page's only element of a kind; nothing, where it has none."""
+    found = re.search(rf"<{tag}[^>]*>(.*?)</{tag}>", page, flags=re.DOTALL)
+    if found is None:
+        return "'none'"
+    return f"'sha256-{b64encode(hashlib.sha256(found[1].encode()).digest()).decode()}'"
 
 
 def _from_here(path: str) -> str:

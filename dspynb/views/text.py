@@ -16,9 +16,9 @@ _MOST_LINES = 30
 _OF_ROWS = ("batch", "evaluate", "compare", "grid")
 
 
-def summary(fold: Fold, search: int = 0) -> str:
+def summary(seen: Fold | RunState, search: int = 0) -> str:
     """The run in a few lines, without times, ids or counts of tokens."""
-    header, rows = RunState(fold, search).snapshot()
+    header, rows = (seen if isinstance(seen, RunState) else RunState(seen, search)).snapshot()
     lines = [f"{header['name']}: {', '.join(filter(None, [header['state'], header['progress'], header['result']]))}"]
     cells = [["#", "state", "score", *header["columns"], "error"], *map(_cells, rows[:_MOST_LINES])]
     if rows:

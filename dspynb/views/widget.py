@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import anywidget
 import traitlets
 
-from dspynb.results import Fold
 from dspynb.views.notebook import Cell, pages
+from dspynb.views.state import RunState
 
 __all__ = ["LiveWidget", "WidgetTransport"]
 
@@ -56,9 +56,9 @@ class WidgetTransport:
         """Send the present state to all views of the widget."""
         self._widget.send_state("snapshot")
 
-    def finish(self, fold: Fold) -> None:
+    def finish(self, state: RunState) -> None:
         """Replace the output and close the widget: a saved notebook must not need it."""
         try:
-            self._cell.replace(pages(fold, self._run.path))
+            self._cell.replace(pages(state, self._run.path))
         finally:
             self._widget.close()

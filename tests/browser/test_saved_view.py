@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import nbformat
 import pytest
 
+from tests.browser import story
 from tests.browser.test_live_view import ROWS, STILL
 
 HOSTILE = [
@@ -162,6 +164,32 @@ def test_the_page_that_nbconvert_makes_shows_the_view(lab, notebook, tmp_path):
     tab.locator(ROWS).nth(2).click()
     tab.locator(".dspynb-detail ins").first.wait_for()
     assert errors == []
+
+
+def test_a_saved_page_runs_nothing_but_its_own_script(lab, tmp_path):
+    runs = [asyncio.run(ended(text)) for text in (" | ".join(HOSTILE[:40]), HOSTILE[-3])]
+    with lab.browser() as context:
+        page = context.new_page()
+        said = []
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda message: said.append(message.text))
+        for i, run in enumerate(runs):
+            page.goto(f"file://{run.save_html(tmp_path / f'{i}.html')}")
+            page.wait_for_selector(STILL)
+            page.locator(ROWS).last.click()
+            settled(page)
+            page.evaluate(
+                "() => { const s = document.createElement('script'); s.text = 'pwned = 1'; document.body.append(s); }"
+            )
+            assert page.evaluate("window.pwned") is None
+            assert [text for text in said if "Content Security Policy" not in text] == []
+            assert len([text for text in said if "Content Security Policy" in text]) == i + 1  # the one that we tried
+
+
+async def ended(text):
+    run = story.hostile(text).start(subject=text)
+    await asyncio.wait([run.task])
+    return run
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark", "JupyterLab Light High Contrast"])

@@ -208,12 +208,12 @@ def test_the_texts_of_a_row_come_when_it_is_opened_and_not_before():
             view.message({"type": "detail", "key": key})
         view.message({"type": "detail", "key": "unknown"})
 
-    secret = "only in the prompt"
-    events = list(a_refine(2, hint="Be brief. " * 40 + secret))
+    words = "only in the prompt"
+    events = list(a_refine(2, hint="Be brief. " * 40 + words))
     front = play(events[:-1], pause=0.12)
-    assert secret not in json.dumps(front.messages)
+    assert words not in json.dumps(front.messages)
     front = play(events[:-1], pause=0.12, while_open=ask)
-    assert secret in json.dumps(front.details)
+    assert words in json.dumps(front.details)
     assert set(front.details) == set(front.rows)
 
 
