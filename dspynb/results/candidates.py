@@ -11,6 +11,7 @@ from dspynb.events import CandidateProposed, RolloutEnded
 from dspynb.results.diffs import diff_words
 from dspynb.results.fold import Fold
 from dspynb.results.hints import hints_text
+from dspynb.results.scores import failure_score
 from dspynb.results.statistics import Interval, PairedDifference, mean_interval, paired_difference
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "candidates_frame",
     "demos_of",
+    "full_scores",
     "history_frame",
     "instructions_of",
     "matrix_frame",
@@ -184,9 +186,15 @@ def summary_of(fold: Fold) -> str:
 
 def _ahead(fold: Fold, start: str) -> str | None:
     """The candidate that scored highest on all validation rows, where that is more than the start did."""
-    full = {c: sum(scores.values()) for c, scores in scores_of(fold).items() if len(scores) == _rows(fold)}
+    full = full_scores(fold)
     best = max(full, key=lambda c: full[c], default=start)
     return best if full and full[best] > full.get(start, math.inf) else None
+
+
+def full_scores(fold: Fold) -> dict[str, float]:
+    """Candidate → mean score, of those that were run on all validation rows."""
+    found = {c: scores for c, scores in scores_of(fold).items() if scores and len(scores) == _rows(fold)}
+    return {candidate: sum(scores.values()) / len(scores) for candidate, scores in found.items()}
 
 
 def _alone(fold: Fold, start: str, split: str) -> str:
@@ -224,7 +232,7 @@ def _pairs(fold: Fold, start: str, best: str, split: str) -> PairedDifference | 
 
 def scores_of(fold: Fold, split: str = "val") -> dict[str, dict[int, float]]:
     """Candidate → row → score of the first rollout; of one that was run again, the last counts."""
-    failed = float(fold.started.settings.get("failure_score", 0.0)) if fold.started else 0.0
+    failed = failure_score(fold)
     return {
         candidate: {row: _score(records[row], failed) for row in sorted(records)}
         for (candidate, of), records in fold.tried.items()

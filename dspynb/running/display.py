@@ -10,8 +10,9 @@ from dspynb.scope import setting
 if TYPE_CHECKING:
     from dspynb.running.reader import RunReader
     from dspynb.running.run import Run
+    from dspynb.views.plots import Axes as Axes  # noqa: PLC0414  # passed on: its home is the views
 
-__all__ = ["attach_view", "plots", "show", "static_html"]
+__all__ = ["attach_view", "plot", "plots", "show", "static_html"]
 
 _QUIET_KINDS = frozenset({"call"})
 
@@ -48,6 +49,13 @@ def plots() -> Any:
     from dspynb.views import plots
 
     return plots
+
+
+def plot(run: RunReader, kind: str | None, x: str | None, ax: Axes | None) -> Axes:
+    """Draw a run, as it is now."""
+    from dspynb.views.figures import plot_run
+
+    return plot_run(run.fold(), kind, x, ax, run._search)
 
 
 def static_html(run: RunReader) -> str:
