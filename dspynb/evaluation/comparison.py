@@ -13,6 +13,7 @@ from dspynb.evaluation.evaluator import Evaluate, EvaluateWork, Table, inside, t
 from dspynb.events import SpanEnded, SpanStarted, new_span, plain
 from dspynb.modules import Module
 from dspynb.redact import redact_values
+from dspynb.results.pages import frame_html
 from dspynb.results.statistics import PairedDifference, paired_difference
 from dspynb.running import Run
 from dspynb.running.display import plots
@@ -103,7 +104,7 @@ class Comparison:
         return f"<Comparison of {', '.join(self.evaluations)}>\n{self.table.to_string()}"
 
     def _repr_html_(self) -> str:
-        return self.table.to_html(escape=True, na_rep="")
+        return frame_html(self.table)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The programs' mean scores with their 95 % intervals. Draws into ``ax``, or a new figure; returns the Axes.

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Prediction, Usage
-from dspynb.errors import InputError, shorten
-from dspynb.results import mapped, rollouts_frame
+from dspynb.errors import InputError
+from dspynb.results import rollouts_frame
+from dspynb.results.pages import frame_html
 from dspynb.results.statistics import Interval, mean_interval
 from dspynb.running.display import plots
 
@@ -159,8 +160,7 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         more = f"<p>… {len(self) - _SHOWN:,} more rows in <code>.table</code></p>" if len(self) > _SHOWN else ""
-        shown = mapped(self.table.head(_SHOWN), lambda value: shorten(value, 200) if isinstance(value, str) else value)
-        return f"<p>{escape(self.summary())}</p>{shown.to_html(escape=True, na_rep='')}{more}"
+        return f"<p>{escape(self.summary())}</p>{frame_html(self.table.head(_SHOWN))}{more}"
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """A histogram of the rows' scores, with the mean and its interval. Draws into ``ax``, or a new figure; returns
