@@ -71,7 +71,7 @@ def _open_terminal(run: Run) -> None:
         show_ended(run)
         return
     view = TerminalView(run, _loop(run))
-    run.listen(view, replay=True)
+    run.listen(view)
     view.open()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -63,15 +64,14 @@ class TerminalView:
         self._open = False
 
     def open(self) -> None:
-        """Begin to show: the run's events so far were taken."""
+        """Begin to show."""
         self._open = True
         _screen.open(self)
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._tick)
 
     def emit(self, event: Event) -> None:
-        """Take an event; from any thread. A run that is gone on with has ended before, which is not its end."""
-        self.progress.add(event)
+        """Note that the run has one more event; from any thread."""
         if not self._open:
             return
         try:
@@ -91,28 +91,28 @@ class TerminalView:
             self._loop.call_later(_TICK, self._tick)
 
     # ── the line ──────────────────────────────────────────────────────────────────────────────────────────────────
-    def line(self, width: int, *, plain: bool, more: int) -> Text:
-        """What is shown in ``width`` cells; ``plain``: in ASCII; ``more``: how many other runs there are."""
+    def line(self, width: int, more: int) -> Text:
+        """What is shown in ``width`` cells; ``more``: how many other runs there are."""
         from rich.cells import cell_len
         from rich.text import Text
 
+        self.progress.catch_up(self._run._events)
         state = "stopping" if self._run.stopped else "running"
-        facts = [*self._facts(plain=plain), *([Fact(f"+{more} more", 8)] if more else [])]
-        dot = " | " if plain else " · "
-        head = f"{'*' if plain else GLYPHS['running']} {state if state == 'stopping' else ''}".strip()
+        facts = [*self._facts(), *([Fact(f"+{more} more", 8)] if more else [])]
+        head = f"{GLYPHS['running']} {state if state == 'stopping' else ''}".strip()
         while True:
             text = Text(head, style=STYLES.get(state, "cyan"), end="", no_wrap=True, overflow="crop")
-            text.append(" " + dot.join(fact.text for fact in facts), style="default")
+            text.append(" " + " · ".join(fact.text for fact in facts), style="default")
             if cell_len(text.plain) <= width or len(facts) <= 1:
                 return text
             facts.remove(min(facts, key=lambda fact: fact.matters))
 
-    def _facts(self, *, plain: bool) -> Iterator[Fact]:
+    def _facts(self) -> Iterator[Fact]:
         progress = self.progress
         yield Fact(one_line(self._run.name, 30), 3)
         if progress.share is not None:
             full = int(_BAR * progress.share)
-            yield Fact(("#" if plain else "━") * full + ("-" if plain else "─") * (_BAR - full), 4)
+            yield Fact("━" * full + "─" * (_BAR - full), 4)
         for text, matters in ((progress.counted(), 10), (progress.score(), 9)):
             if text:
                 yield Fact(text, matters)
@@ -146,9 +146,10 @@ class _Screen:
             self.draw()
 
     def _take_over(self) -> None:
-        self._stream, self._console, self._partial, self._next = sys.stderr, _console(sys.stderr), False, 0.0
+        self._stream = _own(sys.stderr)
+        self._console, self._partial, self._next = _console(self._stream), False, 0.0
         for name in ("stdout", "stderr"):
-            stream = getattr(sys, name)
+            stream = _own(getattr(sys, name))
             if stream is not None and stream.isatty():
                 self._wrapped.append((name, above := _Above(stream, self)))
                 setattr(sys, name, above)
@@ -164,12 +165,13 @@ class _Screen:
         """Show the end of a run: with a table, or in a line where others ran beside it."""
         with self._lock:
             try:
+                view.progress.catch_up(run._events)
                 self._erase()
                 if self._partial:
                     self._stream.write("\n")
                     self._partial = False
-                for part in closing(run, view.progress, table=not self._together):
-                    self._console.print(part, crop=False)
+                self._stream.write(_ending(self._console, run, view.progress, table=not self._together))
+                self._stream.flush()
             finally:
                 self.drop(view)
 
@@ -199,10 +201,10 @@ class _Screen:
             if not self._views:
                 return
             width = max(10, self._console.width - _ROOM)
-            line = self._views[0].line(width, plain=not _has_signs(self._console), more=len(self._views) - 1)
+            line = self._views[0].line(width, more=len(self._views) - 1)
             with self._console.capture() as captured:
                 self._console.print(line, width=width, crop=True, no_wrap=True, overflow="crop", end="")
-            first, self._line = not self._line, captured.get()
+            first, self._line = not self._line, _written(self._console, captured.get())
             self._put()
             ended = time.monotonic()  # what the first drawing takes is the import of a library
             self._next = ended + max(INTERVAL, 0.0 if first else _SHARE * (ended - began))
@@ -232,13 +234,32 @@ class _Screen:
             return written
 
 
-def _has_signs(console: Console) -> bool:
-    """Whether the terminal's encoding has the signs that are used."""
+_SIGNS = "✓○✕⊘■●★·…━─–"
+_ASCII = str.maketrans(_SIGNS, "+oxo#**|~#--")
+
+
+def _written(console: Console, text: str) -> str:
+    """The text in what the terminal's encoding has."""
     try:
-        (GLYPHS["running"] + "━─·").encode(console.encoding)
+        _SIGNS.encode(console.encoding)
     except (UnicodeError, LookupError):
-        return False
-    return True
+        text = text.translate(_ASCII)
+    return text.encode(console.encoding, "replace").decode(console.encoding)
+
+
+def _ending(console: Console, run: Run, progress: Progress, *, table: bool) -> str:
+    """What is shown of a run that has ended."""
+    with console.capture() as captured:
+        for part in closing(run, progress, table=table):
+            console.print(part, crop=False)
+    return _written(console, captured.get())
+
+
+def _own(stream: Any) -> Any:
+    """The stream itself, where what stood in its place was kept by someone."""
+    while isinstance(stream, _Above):
+        stream = stream.stream
+    return stream
 
 
 class _Above:
@@ -275,14 +296,13 @@ os.register_at_fork(after_in_child=_forget)
 @atexit.register
 def _leave() -> None:
     """Of a run that the process does not wait for, leave no line."""
-    _screen.leave()
+    with contextlib.suppress(OSError, ValueError):  # the terminal is gone
+        _screen.leave()
 
 
 def show_ended(run: Run) -> None:
     """Show a run that has ended."""
-    progress = Progress()
-    for event in tuple(run._events):
-        progress.add(event)
-    console = _console(sys.stderr)
-    for part in closing(run, progress, table=True):
-        console.print(part, crop=False)
+    progress, stream = Progress(), _own(sys.stderr)
+    progress.catch_up(run._events)
+    sys.stderr.write(_ending(_console(stream), run, progress, table=True))
+    sys.stderr.flush()

@@ -80,15 +80,12 @@ class TextView:
 
     def emit(self, event: Event) -> None:
         """Take an event; written at once."""
-        self._progress.add(event)
         match event:
             case AttemptStarted():
                 self._attempts[event.span] = event
             case AttemptEnded():
-                began = self._attempts.pop(event.span, None)
-                if began is not None and not self._progress.of_rows and not self._progress.candidates:
-                    self._write(_attempt_line(began, event))
-            case SpanEnded() | RolloutEnded() if self._progress.of_rows:
+                self._tell_attempt(self._attempts.pop(event.span, None), event)
+            case SpanEnded() | RolloutEnded():
                 self._tell_rows()
             case CandidateProposed():
                 self._origins[event.id] = event.origin
@@ -97,9 +94,17 @@ class TextView:
             case RunEnded():
                 self._write(summary(self._run.fold()).splitlines()[0])
 
+    def _tell_attempt(self, began: AttemptStarted | None, ended: AttemptEnded) -> None:
+        self._progress.catch_up(self._run._events)
+        if began is not None and not self._progress.of_rows and not self._progress.candidates:
+            self._write(_attempt_line(began, ended))
+
     def _tell_rows(self) -> None:
         now = time.monotonic()
-        if now - self._told >= max(1.0, _SHARE * (now - self._began)):
+        if now - self._told < max(1.0, _SHARE * (now - self._began)):
+            return
+        self._progress.catch_up(self._run._events)
+        if self._progress.of_rows:
             self._told = now
             done, total, failed = self._progress.rows
             score = self._progress.score()

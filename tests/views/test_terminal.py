@@ -162,7 +162,8 @@ def test_a_terminal_without_unicode_gets_ascii():
     with terminal("asyncio.run(dn.evaluate(program, rows(10), right))", **settings) as screen:
         assert screen.end() == 0
         assert screen.sent.isascii()
-        assert "finished" in "".join(screen.lines)
+        assert screen.lines[0].startswith("+ finished Predict(question: str -> answer: str) 10/10 rows | mean 1")
+        assert "\\" not in "".join(screen.lines)
 
 
 def test_hostile_texts_reach_the_terminal_as_harmless_ones():
@@ -203,6 +204,20 @@ asyncio.run(main())
     assert all("3/3 attempts · best 0.5" in text for text in lines)
 
 
+def test_quick_rows_are_drawn_ten_times_a_second_at_most():
+    code = """
+import time
+began = time.monotonic()
+asyncio.run(dn.evaluate(program, rows(2000), right))
+print("SECONDS", time.monotonic() - began)
+"""
+    with terminal(code, pace=0) as screen:
+        screen.end()
+        (seconds,) = [float(text.split()[1]) for text in screen.lines if text.startswith("SECONDS")]
+        assert "2,000/2,000 rows" in screen.lines[0]
+        assert 2 <= len(drawn(screen.sent)) <= 10 * seconds + 2
+
+
 def test_the_clock_goes_on_while_a_call_takes_long():
     with terminal("asyncio.run(dn.evaluate(program, rows(1), right))", pace=2.5) as screen:
         screen.end()
@@ -212,6 +227,25 @@ def test_the_clock_goes_on_while_a_call_takes_long():
         "0:01",
         "0:02",
     ]
+
+
+def test_a_stream_that_someone_kept_goes_on_as_the_one_it_stood_for():
+    code = """
+kept = []
+def keeping(row, prediction):
+    kept.append((sys.stdout, sys.stderr))
+    return 1.0
+asyncio.run(dn.evaluate(program, rows(1), keeping))
+sys.stdout, sys.stderr = kept[0]
+asyncio.run(dn.evaluate(program, rows(1), right))
+print("AFTER", file=sys.stdout)
+print("ALL", file=sys.stderr)
+"""
+    with terminal(code) as screen:
+        assert screen.end() == 0
+        lines = [text for text in screen.lines if text]
+    assert len([text for text in lines if "1/1 row" in text]) == 2
+    assert lines[-2:] == ["AFTER", "ALL"]
 
 
 def test_a_forked_child_writes_to_plain_streams():
