@@ -13,6 +13,7 @@
     ├── RewardError                 a reward or metric raised, or returned something that is not a score
     ├── HintError                   a hint has the wrong type or names a predictor the program lacks
     ├── ScopeError                  a scope was carried, entered or left in a way that cannot work
+    ├── SteeringError               a run takes no such intervention, or takes none any more
     ├── ModelError                  a model call failed
     │   ├── AuthenticationError     the key is missing or wrong
     │   ├── BadRequestError         the provider refused the request as it is
@@ -88,6 +89,7 @@ __all__ = [
     "ServerError",
     "SignatureError",
     "StateError",
+    "SteeringError",
     "TooManyFailures",
     "is_control_flow",
     "nearest",
@@ -201,6 +203,10 @@ class HintError(DspynbError, TypeError):
 
 class ScopeError(DspynbError, RuntimeError):
     """A scope was carried, entered or left in a way that cannot work."""
+
+
+class SteeringError(DspynbError, RuntimeError):
+    """A run takes no such intervention, or takes none any more."""
 
 
 class ModelError(DspynbError):

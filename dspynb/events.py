@@ -34,6 +34,7 @@ __all__ = [
     "Sink",
     "SpanEnded",
     "SpanStarted",
+    "Steered",
     "from_json",
     "new_span",
     "plain",
@@ -106,11 +107,13 @@ class SpanEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted(Event):
-    """An attempt of a search (Refine, BestOfN) began; ``parent`` is the search's span."""
+    """An attempt of a search (Refine, BestOfN) began; ``parent`` is the search's span. ``hint_by``: ``person`` where
+    the hint was suggested while the run ran, else empty."""
 
     attempt: int
     wave: int
     hint: Hint = None
+    hint_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +203,22 @@ class HintFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Steered(Event):
+    """What somebody asked of the run while it ran took effect. ``action``: hint, propose, drop, pin, unpin, pause,
+    unpause or budget; ``step``: of the optimizer, wave of the Refine, or row of the pool, from which on it holds.
+
+    ``values``, by action: hint: ``hint``, and in a batch or evaluation its ``row`` (and ``repeat``); propose:
+    ``candidate`` and ``parent`` (ids) and ``instructions`` (path → text); drop, pin: ``candidate``; budget: the limits.
+    Those of drop, pin and unpin also have ``best``, the best candidate from then on.
+    """
+
+    action: str
+    step: int = 0
+    values: Mapping[str, Any] = field(default_factory=dict)
+    by: str = "person"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PredictorCalled(Event):
     """A predictor called its model: what was sent, what came back, under which hint and candidate (its id)."""
 
@@ -242,6 +261,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
         CandidateScored,
         ProposalEnded,
         HintFailed,
+        Steered,
         PredictorCalled,
     )
 }

@@ -17,10 +17,10 @@ from dspynb.evaluation.rollouts import Rollout, run_rollout
 from dspynb.evaluation.splitting import fingerprint
 from dspynb.events import RolloutEnded, plain
 from dspynb.modules import Module
-from dspynb.modules.batch import column_of, inputs_of
+from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
 from dspynb.modules.pool import checked_width, run_pool
 from dspynb.modules.scoring import Scorer
-from dspynb.running import Run, run_sync
+from dspynb.running import Run, Takes, run_sync
 from dspynb.running.files import run_file
 from dspynb.scope import Allowance, Budget, Layer, Meter, current_scope, setting
 
@@ -155,10 +155,22 @@ class EvaluateWork:
 
     async def __call__(self) -> Evaluation:
         """The evaluation of all rows, or of those before ``max_errors``."""
-        self.run = current_scope().open_run
-        with Layer(None, funds=None if self.plan.budget is None else Meter(self.plan.budget)):
+        self.run, own = current_scope().open_run, own_run(self)
+        self.pool.run = own
+        funds = None if self.plan.budget is None else Meter(self.plan.budget)
+        if own is not None and funds is not None:
+            own.fund(funds)
+        with Layer(None, funds=funds):
             await self.pool
         return self._evaluation()
+
+    def takes(self) -> Takes:
+        """A budget, and hints for the Refines in the program."""
+        return takes_of_rows(self.program, self._open)
+
+    def _open(self, row: int) -> bool:
+        repeats = range(self.plan.repeats)
+        return 0 <= row < len(self.table.rows) and any((row, repeat) not in self.done for repeat in repeats)
 
     def partial(self) -> Evaluation | None:
         """The rows so far; None where there is none."""

@@ -73,7 +73,7 @@ async def run_rollout(
     trace, spent, scores = Trace(), _Spent(), dict[str, Score]()
     prediction, error = None, None
     try:
-        with _layer(scope, name, span=span, trace=trace, tally=spent, funds=funds, repeat=repeat):
+        with _layer(scope, name, span=span, trace=trace, tally=spent, funds=funds, row=(number, repeat), repeat=repeat):
             result = await caught(program(**inputs))
             spent.closed = True
             if isinstance(result, Exception):

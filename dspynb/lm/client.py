@@ -19,7 +19,7 @@ from dspynb.lm.litellm_engine import LiteLLMEngine
 from dspynb.lm.prices import supports
 from dspynb.media import content_text
 from dspynb.redact import is_secret_name
-from dspynb.scope import current_scope, setting
+from dspynb.scope import GATE, current_scope, setting
 
 __all__ = ["LM"]
 
@@ -194,11 +194,15 @@ class _Sending:
         self.heard, self.told = heard, False
 
     async def attempt(self) -> LMReply:
-        """One try."""
+        """One try. A run that is paused holds no slot."""
         if self.limits.paced:
             await self.limits.pace(_tokens(self.request, self.settings))
-        async with self.limits.slots:
-            return await self.engine.complete(self.request, self.settings, self._listen if self.heard else None)
+        while True:
+            if GATE.shut:
+                await GATE.passed(current_scope())
+            async with self.limits.slots:
+                if not (GATE.shut and GATE.holding(current_scope())):
+                    return await self.engine.complete(self.request, self.settings, self._listen if self.heard else None)
 
     def may_retry(self, error: ModelError) -> None:
         """Called before a further try. Raises the error where a piece was heard, or what a budget or run says."""

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example
 from dspynb.errors import DspynbError, Halted, HintError, ParseError, shorten
-from dspynb.events import Hint, HintFailed
+from dspynb.events import Hint, HintFailed, Steered
 from dspynb.modules.attempts import AttemptResult
 from dspynb.modules.predict import Predict
 from dspynb.modules.scoring import Scorer, source_of
 from dspynb.redact import told
+from dspynb.running import Ask, Run
 from dspynb.scope import HintAs, HintLayer, Layer, address, current_scope, mask
 from dspynb.signatures import Input, Output, Signature
 
 if TYPE_CHECKING:
     from dspynb.modules.module import Module
 
-__all__ = ["Advise", "Advisor", "as_layer", "ask_callable", "feedback_of"]
+__all__ = ["Advise", "Advisor", "as_layer", "ask_callable", "feedback_of", "suggested"]
 
 
 class Advise(Signature):
@@ -91,6 +92,39 @@ class Advisor:
             text = told(error, 500)
             scope.emit(HintFailed(span=scope.open_span, wave=wave, error=text))
             return None
+
+
+def suggested(program: Module, wave: int) -> Any:
+    """The hint that a person suggested for the next wave of a Refine of this program: text, or predictor → text. None
+    where there is none. It is told of as an event, unless the run is gone on with and has told of it."""
+    scope = current_scope()
+    run, at = scope.open_run, scope.open_row
+    if not isinstance(run, Run) or not (run.steering.asked or run.steering.kept):
+        return None
+    inside = {predictor.uid: predictor for _, predictor in program.named_predictors()}
+    known = {path: inside[uid] for uid, path in run.paths.items() if uid in inside}
+    if inside and not known:
+        return None  # it is a metric's
+    where = {} if at is None else {"row": at[0]} if not at[1] else {"row": at[0], "repeat": at[1]}
+
+    def fits(hint: Any) -> bool:
+        return isinstance(hint, str) or all(path in known for path in hint)
+
+    def then(event: Steered) -> bool:
+        same = event.action == "hint" and event.step == wave
+        return same and {**event.values, "hint": ""} == {"hint": "", **where} and fits(event.values["hint"])
+
+    def now(ask: Ask) -> bool:
+        return ask.action == "hint" and ask.values.get("row") in (None, where.get("row")) and fits(ask.values["hint"])
+
+    if found := run.steering.replay(then):
+        hint = found[0].values["hint"]
+    elif asked := run.steering.take(now):
+        hint = asked[-1].values["hint"]
+        run.tell("hint", step=wave, values={"hint": hint, **where})
+    else:
+        return None
+    return hint if isinstance(hint, str) else {known[path]: text for path, text in hint.items()}
 
 
 async def ask_callable(

@@ -27,7 +27,7 @@ ROLLOUTS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class AttemptPlan:
-    """Which attempt to make, under which hint. ``shown``: the hint as tables show it."""
+    """Which attempt to make, under which hint. ``shown``: the hint as tables show it; ``hint_by``: who gave it."""
 
     number: int
     wave: int
@@ -35,6 +35,7 @@ class AttemptPlan:
     shown: Hint = None
     temperature: float | None = None
     funds: Allowance | None = None
+    hint_by: str = ""
     span: int = field(default_factory=new_span)
 
 
@@ -78,7 +79,12 @@ async def make_attempt(
     """
     scope, span, began = current_scope(), plan.span, time.perf_counter()
     started = AttemptStarted(
-        span=span, parent=scope.open_span, attempt=plan.number, wave=plan.wave, hint=redact_values(plan.shown)
+        span=span,
+        parent=scope.open_span,
+        attempt=plan.number,
+        wave=plan.wave,
+        hint=redact_values(plan.shown),
+        hint_by=plan.hint_by,
     )
     scope.emit(started)
     trace = Trace()

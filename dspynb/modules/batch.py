@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction
@@ -10,12 +10,13 @@ from dspynb.errors import BudgetExhausted, Halted, RunStopped
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.pool import caught, checked_width, run_pool
 from dspynb.redact import redact_values, told
+from dspynb.running import Run, Takes
 from dspynb.scope import Allowance, Layer, current_scope
 
 if TYPE_CHECKING:
     from dspynb.modules.module import Module
 
-__all__ = ["column_of", "inputs_of", "run_batch"]
+__all__ = ["column_of", "inputs_of", "own_run", "run_batch", "takes_of_rows"]
 
 Row = Prediction | Exception
 
@@ -30,6 +31,7 @@ class BatchWork:
 
     async def __call__(self) -> list[Row]:
         """All rows' results."""
+        self.pool.run = own_run(self)
         await self.pool
         return self.partial()
 
@@ -37,6 +39,10 @@ class BatchWork:
         """The results so far; RunStopped or BudgetExhausted where there is none."""
         kind = BudgetExhausted if self.pool.spent else RunStopped
         return [kind("the run ended before this row had a result") if r is None else r for r in self.results]
+
+    def takes(self) -> Takes:
+        """A budget, and hints for the Refines in the program."""
+        return takes_of_rows(self.module, lambda row: 0 <= row < len(self.rows) and self.results[row] is None)
 
     async def _row(self, index: int, funds: Allowance | None) -> None:
         scope, span = current_scope(), new_span()
@@ -47,7 +53,7 @@ class BatchWork:
             )
         )
         try:
-            with Layer(f"row {index}", span=span, funds=funds):
+            with Layer(f"row {index}", span=span, funds=funds, row=(index, 0)):
                 result = await caught(self.module(**inputs))
         except Halted:
             scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
@@ -57,6 +63,20 @@ class BatchWork:
             {"error": told(result)} if isinstance(result, Exception) else {"outputs": redact_values(result.to_dict())}
         )
         scope.emit(SpanEnded(span=span, parent=parent, **ended))
+
+
+def own_run(work: Any) -> Run | None:
+    """The run that does this work; None where the work is part of another."""
+    run = current_scope().open_run
+    return run if isinstance(run, Run) and run.work is work else None
+
+
+def takes_of_rows(module: Module, open_row: Callable[[int], bool]) -> Takes:
+    """What a person may ask of a program over rows. ``open_row``: whether a row has not ended."""
+    from dspynb.modules.refine import hinted_paths
+
+    paths = hinted_paths(module)
+    return Takes(frozenset({"budget"} if paths is None else {"budget", "hint"}), paths or (), open_row)
 
 
 def inputs_of(module: Module, row: Example, names: Sequence[str] | None = None) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from dspynb.lm import LMProtocol, LMReply, LMRequest, without_secrets
 from dspynb.media import without_data
 from dspynb.redact import redact_values, told
 from dspynb.running import Calls, remember
-from dspynb.scope import Reading, Scope
+from dspynb.scope import GATE, Reading, Scope
 
 __all__ = ["Call", "Listener", "as_recorded"]
 
@@ -44,6 +44,8 @@ class Call:
     async def answer(self, heard: Listener | None = None) -> Prediction:
         """The prediction; ``heard`` is told the reply's text as it comes. Raises ParseError with the predictor's path,
         ModelError, Halted."""
+        if GATE.shut:
+            await GATE.passed(self.scope)
         kept = await self._kept() if heard is None else None
         self.scope.admit(0 if kept else 1)
         try:

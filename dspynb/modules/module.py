@@ -12,7 +12,7 @@ from dspynb.errors import ConfigurationError, InputError
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.discovery import calls_inside, named_predictors, resolve_path
 from dspynb.redact import redact_values, told
-from dspynb.running import Calls, Run, run_sync
+from dspynb.running import Calls, Run, Takes, run_sync
 from dspynb.scope import Layer, current_scope
 from dspynb.signatures import Field
 
@@ -214,6 +214,13 @@ class ModuleWork:
     def partial(self) -> Prediction | None:
         """The best so far; only a search has one."""
         return None
+
+    def takes(self) -> Takes:
+        """A hint, where there is a Refine in the program."""
+        from dspynb.modules.refine import hinted_paths
+
+        paths = hinted_paths(self.module)
+        return Takes() if paths is None else Takes(frozenset({"hint"}), paths)
 
 
 def _no_positional(module: Module, args: tuple[Any, ...]) -> None:

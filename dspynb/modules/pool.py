@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
 from dspynb.errors import BudgetExhausted, ConfigurationError, DspynbError, Halted
-from dspynb.running import end_tasks
-from dspynb.scope import Allowance, Reserve, setting
+from dspynb.running import Run, end_tasks
+from dspynb.scope import Allowance, Layer, Meter, Reserve, current_scope, setting
 
 __all__ = ["caught", "checked_width", "run_pool"]
 
@@ -34,7 +34,8 @@ class run_pool:  # noqa: N801  # awaited like a function; an object, so that it 
 
     ``calls``: about how many model calls a step makes at most. When the budget refuses a step, those under way are
     finished and BudgetExhausted is raised; ``stop()`` ends in the same way without an error. Other errors of a step are
-    raised at once.
+    raised at once. ``run``, where it is set: the run whose work this is; the budget that a person sets for it holds
+    from the next step on, once those under way have ended.
     """
 
     def __init__(self, count: int, width: int, calls: int, step: Step) -> None:
@@ -43,6 +44,9 @@ class run_pool:  # noqa: N801  # awaited like a function; an object, so that it 
         self._stopped = False
         self._slices = _Slices()
         self.spent: BudgetExhausted | None = None
+        self.run: Run | None = None
+        self._funds: Meter | None = None  # of a run that got a budget while it ran
+        self._running, self._turn, self._ended = 0, asyncio.Lock(), asyncio.Event()
 
     def stop(self) -> None:
         """Start no further step."""
@@ -52,8 +56,8 @@ class run_pool:  # noqa: N801  # awaited like a function; an object, so that it 
         return self._run().__await__()
 
     async def _run(self) -> None:
-        reserve = Reserve(self._calls)
-        workers = [asyncio.create_task(self._work(reserve)) for _ in range(self._width)]
+        self._reserve = Reserve(self._calls)
+        workers = [asyncio.create_task(self._work()) for _ in range(self._width)]
         try:
             await asyncio.gather(*workers)
         finally:
@@ -61,23 +65,58 @@ class run_pool:  # noqa: N801  # awaited like a function; an object, so that it 
         if self.spent is not None:
             raise self.spent
 
-    async def _work(self, reserve: Reserve) -> None:
+    async def _work(self) -> None:
         try:
             await self._slices.between()
             for number in self._todo:
+                if self.run is not None and self.run.steering.asked:
+                    await self._steered(self.run, number)
                 if self._stopped:
                     return
-                if reserve.limited:
-                    async with reserve.step() as funds:
-                        if self._stopped:  # while it waited for its share
-                            return
-                        await self._step(number, funds)
-                else:
-                    await self._step(number, None)
+                self._running += 1
+                try:
+                    if self._funds is None:
+                        await self._one(number)
+                    else:
+                        with Layer(None, funds=self._funds):
+                            await self._one(number)
+                finally:
+                    self._running -= 1
+                    self._ended.set()
                 await self._slices.between()
         except BudgetExhausted as error:
             self.spent = self.spent or error
             self._stopped = True
+
+    async def _one(self, number: int) -> None:
+        if not self._reserve.limited:
+            await self._step(number, None)
+            return
+        async with self._reserve.step() as funds:
+            if not self._stopped:  # while it waited for its share
+                await self._step(number, funds)
+
+    async def _steered(self, run: Run, number: int) -> None:
+        """Before a step: the budget that was asked for, if one was. Raises BudgetExhausted where more is spent."""
+        async with self._turn:
+            if not any(ask.action == "budget" for ask in run.steering.asked):
+                return
+            while self._running:
+                self._ended.clear()
+                await self._ended.wait()
+            limits: dict[str, float] = {}
+            for ask in run.steering.take(lambda ask: ask.action == "budget"):
+                run.tell("budget", step=number, values=ask.values)
+                limits.update(ask.values)
+            if run.meter is not None:
+                run.meter.limit(limits)
+            else:
+                self._funds = run.new_meter(limits)
+                spent, rollouts = run.spent()
+                self._funds.count(spent, calls=spent.calls + spent.retries, metric_calls=rollouts)
+            with Layer(None, funds=self._funds):
+                current_scope().take()
+                self._reserve = Reserve(self._calls)
 
 
 class _Slices:

@@ -7,14 +7,15 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from dspynb.errors import ConfigurationError
-from dspynb.modules.advice import Advise, Advisor, as_layer, ask_callable, feedback_of
+from dspynb.modules.advice import Advise, Advisor, as_layer, ask_callable, feedback_of, suggested
 from dspynb.modules.attempts import AttemptResult
+from dspynb.modules.discovery import inner_modules
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.modules.search import Hinted, Search, SearchModule, SearchPlan, checked_plan, checked_program
 from dspynb.scope import HintAs, current_scope
 
-__all__ = ["Refine"]
+__all__ = ["Refine", "hinted_paths", "refines"]
 
 _SOURCES = ("auto", "feedback", "advisor")
 
@@ -30,6 +31,8 @@ class Refine(SearchModule):
     user message, so that a provider's prefix cache still hits.
     ``temperature``: of every attempt (None leaves the model's own). ``max_failures``: attempts that may fail before the
     call does. ``advisor_lm``: the advisor's model, if it is to be another.
+
+    While it runs, ``run.suggest_hint(…)`` of its run gives the next attempt a hint of yours in place of its own.
 
     Attempt i samples with rollout i - 1. The hint is in force only inside its attempt, and nothing is written to the
     program. Raises ConfigurationError when made; AllAttemptsFailed, TooManyFailures or HintError when called.
@@ -86,8 +89,11 @@ class Refine(SearchModule):
         """One call's search, with hints."""
 
         async def advise(attempts: Sequence[AttemptResult], wave: int) -> Hinted:
-            hint = await self._hint(attempts, inputs, wave)
-            return as_layer(hint, self.module, self.hint_as)
+            hint = suggested(self.module, wave)
+            own = await self._hint(attempts, inputs, wave) if hint is None else None
+            hint = hint or suggested(self.module, wave)  # it may have come while the advisor wrote
+            layer, shown = as_layer(own if hint is None else hint, self.module, self.hint_as)
+            return layer, shown, "" if hint is None else "person"
 
         return Search(self.module, inputs, self._plan_in_force(), advise)
 
@@ -98,3 +104,23 @@ class Refine(SearchModule):
         if feedback is not None or self.hints == "feedback":
             return feedback
         return await Advisor(self.advisor, self.plan.reward).or_nothing(attempts, self.module, inputs, wave)
+
+
+def refines(program: Module) -> list[Refine]:
+    """Every Refine in a program, itself included."""
+    found, left, seen = list[Refine](), [program], dict[int, Any]()
+    while left:
+        module = left.pop()
+        if id(module) in seen:
+            continue
+        seen[id(module)] = module
+        found += [module] if isinstance(module, Refine) else []
+        left += inner_modules(module)
+    return found
+
+
+def hinted_paths(program: Module) -> list[str] | None:
+    """The predictors that hints of its Refines may be for; None where no Refine in it ever comes to a second wave."""
+    inner = [refine.module for refine in refines(program) if refine.plan.n > refine.plan.width]
+    uids = {predictor.uid for module in inner for _, predictor in module.named_predictors()}
+    return [path for path, predictor in program.named_predictors() if predictor.uid in uids] if inner else None

@@ -19,14 +19,14 @@ from dspynb.modules.attempts import AttemptPlan, AttemptResult, cancelled_attemp
 from dspynb.modules.module import Module, ModuleWork
 from dspynb.modules.scoring import Scorer
 from dspynb.redact import redact_values, told
-from dspynb.running import Calls, RunReader, end_tasks
+from dspynb.running import Calls, RunReader, Takes, end_tasks
 from dspynb.scope import Layer, Reserve, RunPort, current_scope
 from dspynb.signatures import Field
 
 __all__ = ["BestOfN", "Search", "SearchPlan"]
 
-Hinted = tuple[Any, Any]
-"""A hint layer and the hint as tables show it."""
+Hinted = tuple[Any, Any, str]
+"""A hint layer, the hint as tables show it, and who gave it: ``person``, or empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +82,16 @@ class Search:
         self.span = new_span()
         self.run: RunPort | None = None
         self.spent: BudgetExhausted | None = None
+        self.last_wave = False  # whether the last attempts have begun
 
     async def __call__(self) -> Prediction:
         """The winner's prediction. Raises AllAttemptsFailed or TooManyFailures."""
         self.run = current_scope().open_run
         committed: list[AttemptResult] = []
         for wave, numbers in enumerate(self._waves(), start=1):
-            layer, shown = await self.advise(committed, wave) if self.advise and wave > 1 else (None, None)
-            plans = [AttemptPlan(i, wave, layer, shown, self.plan.temperature) for i in numbers]
+            layer, shown, by = await self.advise(committed, wave) if self.advise and wave > 1 else (None, None, "")
+            self.last_wave = numbers[-1] == self.plan.n
+            plans = [AttemptPlan(i, wave, layer, shown, self.plan.temperature, hint_by=by) for i in numbers]
             committed += await self._wave(plans)
             winner = next((a for a in committed if a.mistake or a.meets(self.plan.threshold)), None)
             if winner is not None and winner.mistake and winner.error is not None:
@@ -206,6 +208,10 @@ class SearchWork(ModuleWork):
 
     def partial(self) -> Prediction | None:
         return self.search.partial()
+
+    def takes(self) -> Takes:
+        """A hint, while a further wave may come."""
+        return Takes() if self.search.last_wave else super().takes()
 
 
 async def under_span(search: Search, title: str) -> Prediction:

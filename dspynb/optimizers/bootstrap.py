@@ -99,8 +99,10 @@ class BootstrapFewShot(_Bootstrap):
 
     async def search(self, engine: Engine) -> None:
         base = engine.evaluate(engine.start) if engine.val else None
+        await engine.step(0)
         wanted = DemoSet("demos", range(len(engine.train)), self.traces)
         (demos,) = await bootstrapped(engine, self.how(engine), [wanted])
+        await engine.step(1)
         made = with_demos(engine, {path: some for path, some in demos.items() if some}, "bootstrapped", 1)
         if base is None:
             wanted.check_alive()
@@ -152,10 +154,12 @@ class BootstrapRandomSearch(_Bootstrap):
 
     async def search(self, engine: Engine) -> None:
         base = engine.evaluate(engine.start)
+        await engine.step(0)
         sets = [DemoSet("unshuffled", range(len(engine.train)), self.traces)]
         sets += [shuffled(engine, i, self.traces) for i in range(self.num_candidates)]
         made = await bootstrapped(engine, self.how(engine), sets)
         await base
+        await engine.step(1)
         candidates = [
             with_demos(engine, {path: [] for path in engine.paths}, "zero-shot", 1),
             with_demos(engine, labels(engine, self._how.labeled), "labels", 1),

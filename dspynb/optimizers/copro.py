@@ -128,6 +128,7 @@ class COPRO(Optimizer):
         for path in engine.paths:
             tried[path].scores[instruction_of(engine, start, path), None] = best[start]
         for depth in range(self.depth):
+            self._steer(engine, plan, best, tried, await engine.step(depth + 1))
             proposed = await self._propose(engine, tried, depth, plan.breadth)
             for path in engine.paths:
                 top = max(best, key=lambda c: best[c])
@@ -138,10 +139,32 @@ class COPRO(Optimizer):
                     best[candidate] = plan.score(engine, candidate)
                     part = candidate.part(path)
                     tried[path].scores[instruction_of(engine, candidate, path), part.prefix] = best[candidate]
+        self._steer(engine, plan, best, tried, await engine.step(self.depth + 1))
         latest = [c for c in reversed(best) if c != start]  # of equal ones the latest: it was made knowing more
         latest.sort(key=lambda c: -best[c])
         for task in [engine.evaluate(c, step=self.depth + 1) for c in latest[: plan.finalists]]:
             await task
+
+    def _steer(
+        self,
+        engine: Engine,
+        plan: _Plan,
+        best: dict[Candidate, float],
+        tried: Mapping[str, _Tried],
+        given: Sequence[Candidate],
+    ) -> None:
+        """Take a person's candidates for tried ones, and forget what was dropped."""
+        for candidate in given:
+            best[candidate] = plan.score(engine, candidate)
+            for path in candidate.parts:
+                texts = instruction_of(engine, candidate, path), candidate.part(path).prefix
+                tried[path].scores[texts] = best[candidate]
+        for candidate in [c for c in best if c not in engine.kept(best)]:
+            del best[candidate]
+            for path in candidate.parts:
+                texts = instruction_of(engine, candidate, path), candidate.part(path).prefix
+                if not any(texts == (instruction_of(engine, c, path), c.part(path).prefix) for c in best):
+                    tried[path].scores.pop(texts, None)
 
     def _plan(self, engine: Engine) -> _Plan:
         """How the rows are used, so that all rounds fit into the budget."""

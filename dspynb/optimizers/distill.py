@@ -15,10 +15,11 @@ from dspynb.data import Example, Prediction
 from dspynb.errors import ConfigurationError, InputError, OptimizerError
 from dspynb.modules import Module, Predict, Refine
 from dspynb.modules.predict import with_hint
+from dspynb.modules.refine import hinted_paths
 from dspynb.modules.scoring import Scorer
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
-from dspynb.optimizers.hinting import by_path, hints_of, refines, taught, worth
+from dspynb.optimizers.hinting import by_path, hints_of, taught, worth
 from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, checked_whole
 from dspynb.optimizers.racing import race
 from dspynb.optimizers.task import Evaluated, Task
@@ -133,7 +134,7 @@ class DistillHints(Optimizer):
                 raise InputError(
                     f"the run's hints are for other predictors ({named}); here there are {', '.join(paths)}"
                 )
-        elif not any(refine.plan.n > refine.plan.width for refine in refines(program)):
+        elif hinted_paths(program) is None:
             raise InputError(
                 f"{program._title()} has no Refine that tries again after a hint, so there is nothing to distil: give "
                 "dn.Refine(program, reward), or a run of one: DistillHints(metric, run=…)"
@@ -142,14 +143,16 @@ class DistillHints(Optimizer):
 
     async def search(self, engine: Engine) -> None:
         base = engine.evaluate(engine.start)
+        given = await engine.step(0)
         asked = None if self.given is not None else engine.evaluate(engine.start, _training_rows(engine), split="train")
         await base
         gathered = _gathered(engine, await asked) if asked is not None else self.given or []
         hints = worth(gathered, taught(engine.program))
         made = [*self._appended(engine, hints), *await self._written(engine, hints)]
+        given += await engine.step(1)
         tried = [candidate for candidate in dict.fromkeys(made) if candidate != engine.start]
-        if tried:
-            engine.accepts = _Better(engine, 1 - (1 - self.level) / len(tried))
+        if judged := {*tried, *given} - {engine.start}:
+            engine.accepts = _Better(engine, 1 - (1 - self.level) / len(judged))
             await race(engine, tried, step=1)
 
     def _appended(self, engine: Engine, hints: Sequence[HintRow]) -> list[Candidate]:

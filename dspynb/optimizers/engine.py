@@ -13,19 +13,28 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from dspynb.data import Prediction
+from dspynb.data import Prediction, Usage
 from dspynb.errors import BudgetExhausted, OptimizerError, shorten
 from dspynb.evaluation.rollouts import Rollout, run_rollout
-from dspynb.events import CandidateProposed, CandidateScored, PredictorCalled, ProposalEnded, SpanStarted, new_span
+from dspynb.events import (
+    CandidateProposed,
+    CandidateScored,
+    Event,
+    PredictorCalled,
+    ProposalEnded,
+    SpanStarted,
+    new_span,
+)
 from dspynb.modules import Module, Predict
 from dspynb.modules.batch import inputs_of
 from dspynb.optimizers.asking import Given, ask
 from dspynb.optimizers.candidate import Candidate, told_of
 from dspynb.optimizers.dispatch import Dispatcher
+from dspynb.optimizers.guiding import Guide
 from dspynb.optimizers.memory import Kept, Memory, RolloutKey, scored_key
 from dspynb.optimizers.task import Evaluated, Heard, Task, Teacher
 from dspynb.running import end_tasks
-from dspynb.scope import Allowance, Layer, Part, current_scope
+from dspynb.scope import Allowance, Layer, Meter, Part, current_scope
 
 __all__ = ["Engine"]
 
@@ -40,18 +49,22 @@ class Engine:
     ``width``: rollouts and proposals at a time. ``patience``: failed proposals in a row that end the run.
     """
 
-    def __init__(self, task: Task, *, seed: int, width: int, patience: int, memory: Memory) -> None:
+    def __init__(
+        self, task: Task, *, seed: int, width: int, patience: int, memory: Memory, guide: Guide | None = None
+    ) -> None:
         self.task, self.seed, self.width, self.patience, self.memory = task, seed, width, patience, memory
         self.program, self.train, self.val = task.program, task.rows["train"], task.rows["val"]
         self.paths = [path for path, _ in self.program.named_predictors()]
         self.start = Candidate()
         self.candidates: dict[str, Candidate] = {}
+        self.guide = Guide() if guide is None else guide
         self._dispatch = Dispatcher(width)
         self._rollouts: dict[RolloutKey, asyncio.Future[Rollout]] = {}
         self._spans: dict[str, int] = {}
         self._resolved: dict[tuple[str, int], Mapping[str, Part]] = {}
         self._told: asyncio.Future[None] | None = None  # the last thing that was asked for has been told of
         self._heard: dict[tuple[str, str], set[int]] = {}  # candidate id, split → rows that were told of
+        self._proposals: set[str] = set()  # the keys of those that were asked for
         self._failed = 0
         self._chosen: Candidate | None = None
         self.accepts: Callable[[Candidate], bool] = lambda _: True
@@ -108,11 +121,13 @@ class Engine:
 
     @property
     def best(self) -> Candidate:
-        """The candidate with the highest mean on all validation rows, of those that are accepted; of equal ones the one
-        made first. The start, before any has been."""
-        if self._chosen is not None:
+        """The candidate that a person pinned, else the one with the highest mean on all validation rows, of those that
+        are accepted and not dropped; of equal ones the one made first. The start, before any has been."""
+        if self.guide.pinned is not None:
+            return self.guide.pinned
+        if self._chosen is not None and self._chosen not in self.guide.dropped:
             return self._chosen
-        means = {c: mean for c in list(self.candidates.values()) if (mean := self.mean(c)) is not None}
+        means = {c: mean for c in self.kept(self.candidates.values()) if (mean := self.mean(c)) is not None}
         means = {c: mean for c, mean in means.items() if c == self.start or self.accepts(c)}
         return max(means, key=lambda c: means[c], default=self.start)
 
@@ -132,6 +147,39 @@ class Engine:
         """What a rollout counts."""
         ended = rollout.ended
         return self.task.failure_score if ended.error is not None or ended.score is None else float(ended.score)
+
+    # ── what a person asks for ────────────────────────────────────────────────────────────────────────────────────
+    async def step(self, number: int) -> list[Candidate]:
+        """Begin a logical step: what a person asked for takes effect now. Each step has a higher number than those
+        before. The candidates to be taken into the strategy's pool, evaluated on all validation rows: none, mostly.
+        Raises BudgetExhausted."""
+        return await self.guide.begin(self, number)
+
+    def kept(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Those that a person has not dropped, each once."""
+        return [c for c in dict.fromkeys(candidates) if c not in self.guide.dropped]
+
+    async def finish(self) -> None:
+        """The search has come to its end: let what was asked for meanwhile take effect, until nothing is."""
+        while self.guide.run is not None and not self.guide.run.steering.closed:
+            await self.guide.begin(self, self.guide.step + 1, last=True)
+
+    async def idle(self) -> None:
+        """Wait until all that was asked for has ended."""
+        while waiting := [*self._tasks, *(f for f in self._rollouts.values() if not f.done())]:
+            await asyncio.wait(waiting)
+
+    async def renew(self) -> None:
+        """What is asked for from now on runs in the scope in force here. To be called when idle."""
+        await self._dispatch.renew()
+
+    def charge(self, meter: Meter, events: Iterable[Event]) -> None:
+        """Count in a new meter what was asked for before there was one, as the run's events tell it: when idle."""
+        known = Memory.of(events)
+        asked = [*map(known.rollouts.get, self._rollouts), *map(known.proposals.get, self._proposals)]
+        for call in (call for kept in asked if kept is not None for call in kept.calls if not call.cached):
+            meter.count(call.usage, calls=1 + call.usage.retries)
+        meter.count(Usage(), metric_calls=len(self._rollouts))
 
     # ── evaluating ────────────────────────────────────────────────────────────────────────────────────────────────
     def evaluate(
@@ -291,6 +339,7 @@ class Engine:
         inputs. After ``patience`` failures in a row, in the order of asking, it raises OptimizerError with the
         last reply.
         """
+        self._proposals.add(key)
         sampling = {} if temperature is None else {"temperature": temperature}
         settings = {"rollout": number, "sampling": sampling, **self._model}
 
@@ -344,7 +393,9 @@ class Engine:
 
     def again(self, width: int) -> Engine:
         """An engine that goes on from what this one knows, with a budget that may have more."""
-        new = Engine(self.task, seed=self.seed, width=width, patience=self.patience, memory=self.memory)
+        new = Engine(
+            self.task, seed=self.seed, width=width, patience=self.patience, memory=self.memory, guide=self.guide
+        )
         new.candidates, new._rollouts, new._heard = self.candidates, self._rollouts, self._heard
         new._spans, new._chosen, new.accepts = self._spans, self._chosen, self.accepts
         return new

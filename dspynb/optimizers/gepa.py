@@ -131,7 +131,10 @@ class GEPA(Optimizer):
         start = await engine.evaluate(engine.start)
         warn_without_feedback(engine, start)
         state, limit = _State([start.candidate]), self._limit(engine)
-        while state.idle < _EPOCHS * len(engine.train) and (wave := self._wave(engine, state, limit)):
+        while state.idle < _EPOCHS * len(engine.train):
+            state.pool = engine.kept([*state.pool, *await engine.step(state.steps + 1)])
+            if not (wave := self._wave(engine, state, limit)):
+                break
             before = engine.asked
             befores = [engine.evaluate(s.parent, s.rows, split="train", step=s.number) for s in wave]
             for step, task in zip(wave, befores, strict=True):

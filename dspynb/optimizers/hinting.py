@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from dspynb.errors import InputError
-from dspynb.modules import Module, Refine
-from dspynb.modules.discovery import inner_modules
+from dspynb.modules import Module
+from dspynb.modules.refine import refines
 from dspynb.results import Fold, HintRow, hint_rows, hint_uses
 from dspynb.running import RunReader, Trace, recorded_events
 
-__all__ = ["by_path", "hints_of", "refines", "taught", "worth"]
+__all__ = ["by_path", "hints_of", "taught", "worth"]
 
 
 def hints_of(run: RunReader | Trace | str | Path) -> list[HintRow]:
@@ -30,19 +29,6 @@ def hints_of(run: RunReader | Trace | str | Path) -> list[HintRow]:
             f"no hint of the run raised a score (it had {len(rows)}, see run.hints): none is worth keeping"
         )
     return helped
-
-
-def refines(program: Module) -> list[Refine]:
-    """Every Refine in a program, itself included."""
-    found, left, seen = list[Refine](), [program], dict[int, Any]()
-    while left:
-        module = left.pop()
-        if id(module) in seen:
-            continue
-        seen[id(module)] = module
-        found += [module] if isinstance(module, Refine) else []
-        left += inner_modules(module)
-    return found
 
 
 def taught(program: Module) -> list[str]:

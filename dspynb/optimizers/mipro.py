@@ -27,6 +27,7 @@ from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.grounded import GroundedProposer
 from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, checked_whole
 from dspynb.optimizers.task import Evaluated, Task
+from dspynb.optimizers.texts import instruction_of
 from dspynb.scope import Part
 
 __all__ = ["MIPROv2"]
@@ -203,11 +204,12 @@ class MIPROv2(Optimizer):
     async def search(self, engine: Engine) -> None:
         sizes = self._sizes(engine)
         base = engine.evaluate(engine.start)
+        given = await engine.step(0)
         demos = await self._demo_sets(engine, sizes.sets)
         start = await base
         instructions = await self._proposer(engine, demos, sizes.instructions)
         space = _Space(instructions, {} if self.zero_shot else demos)
-        await _Trials(self, engine, space, sizes)(start)
+        await _Trials(self, engine, space, sizes)(start, given)
 
     async def _demo_sets(self, engine: Engine, count: int) -> Demos:
         """Path → demo sets: the program's own demos first, then labels, traces in order, traces of shuffled rows."""
@@ -233,22 +235,29 @@ class _Trials:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._plan, self._engine, self._space, self._sizes = plan, engine, space, sizes
         self._distributions = space.distributions()
-        with warnings.catch_warnings():  # both settings are experimental in optuna
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            seed = engine.random("tpe").randrange(2**32)
-            sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
-        self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        self._study = self._new_study("tpe")
         self._chosen: dict[Candidate, Mapping[str, int]] = {}
         self._under_way: deque[tuple[asyncio.Task[Evaluated], Callable[[Evaluated], None]]] = deque()
         rows = plan.minibatch_size if sizes.minibatch else len(engine.val)
         self._in_flight = plan.in_flight or 1 + math.ceil(2 * engine.width / rows)
 
-    async def __call__(self, start: Evaluated) -> None:
+    def _new_study(self, *purpose: Any) -> Any:
+        import optuna
+
+        with warnings.catch_warnings():  # both settings are experimental in optuna
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            seed = self._engine.random(*purpose).randrange(2**32)
+            sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        return optuna.create_study(direction="maximize", sampler=sampler)
+
+    async def __call__(self, start: Evaluated, given: Sequence[Candidate]) -> None:
         """Run all trials; the engine knows the best. What was asked for is told in that order, and a full evaluation is
         asked for as soon as the last trial of its block has been told, while the next block is under way."""
         self._add(dict.fromkeys(self._distributions, 0), start.mean)
+        await self._join(given, 0)
         steps, fresh, number, block = self._plan.full_eval_steps, 0, 0, self._block(0)
         while fresh < self._sizes.trials and number < _ASKS_A_TRIAL * self._sizes.trials:
+            await self._join(await self._engine.step(number + 1), number + 1)
             while len(self._under_way) >= self._in_flight:
                 await self._commit()
             if block.asked == steps:
@@ -259,6 +268,30 @@ class _Trials:
         self._close(block, number)
         while self._under_way:
             await self._commit()
+
+    async def _join(self, given: Sequence[Candidate], number: int) -> None:
+        """Search from here on among a person's instructions too: in a study of the larger space, which knows the trials
+        so far and theirs."""
+        new = [candidate for candidate in given if candidate not in self._chosen and candidate != self._engine.start]
+        if not new:
+            return
+        while self._under_way:
+            await self._commit()
+        for candidate in new:
+            parent = self._engine.candidates[candidate.parents[0]]
+            params = {**dict.fromkeys(self._distributions, 0), **self._chosen.get(parent, {})}
+            for path, texts in self._space.instructions.items():
+                text = instruction_of(self._engine, candidate, path)
+                if text not in texts:
+                    texts.append(text)
+                params[f"{path}: instruction"] = texts.index(text)
+            self._chosen[candidate] = params
+        before, self._study = self._study.trials, self._new_study("tpe", number)
+        self._distributions = self._space.distributions()
+        for trial in before:
+            self._add(trial.params, trial.value)
+        for candidate in new:
+            self._add(self._chosen[candidate], self._engine.mean(candidate) or 0.0)
 
     def _block(self, number: int) -> _Block:
         if not self._sizes.minibatch:
@@ -289,7 +322,7 @@ class _Trials:
 
     def _ask_full(self, block: _Block, step: int) -> None:
         """Once a block is over: its best on the minibatch, of those that were not yet, on all rows."""
-        fresh = [c for c in block.means if self._engine.mean(c) is None]
+        fresh = [c for c in self._engine.kept(block.means) if self._engine.mean(c) is None]
         if block.rows is None or not block.over or not fresh:
             return
         best = max(fresh, key=lambda c: sum(block.means[c]) / len(block.means[c]))

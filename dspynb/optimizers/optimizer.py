@@ -24,13 +24,15 @@ from dspynb.evaluation.evaluator import (
 )
 from dspynb.events import plain
 from dspynb.modules import Module, Predict
+from dspynb.modules.batch import own_run
 from dspynb.modules.pool import checked_width
 from dspynb.modules.scoring import Scorer, source_of
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
+from dspynb.optimizers.guiding import ACTIONS, Guide
 from dspynb.optimizers.memory import Memory
 from dspynb.optimizers.task import Task
-from dspynb.running import Run, run_sync
+from dspynb.running import Run, Takes, run_sync
 from dspynb.running.files import run_file
 from dspynb.scope import Budget, Layer, Meter, current_scope
 
@@ -56,6 +58,9 @@ class Optimizer(ABC):
     ``concurrency``: rollouts and proposals at a time (default: the setting, 32). ``failure_score``: what a row counts
     that failed. ``prompt_lm``: the model that writes proposals (default: the program's). ``patience``: proposals that
     may fail in a row before the run ends with an error.
+
+    While it runs, ``opt.start(…)``'s run takes candidates of yours (``run.propose``), drops or pins some, and another
+    budget: at its next step, and again at that step when it is resumed (see ``run.steerable``).
 
     The program itself stays as it is. Raises ConfigurationError for settings out of range, and OptimizerError where
     the program fails on every row or no proposal can be read.
@@ -175,45 +180,73 @@ class OptimizeWork:
     def __init__(self, optimizer: Optimizer, program: Module, task: Task) -> None:
         self.optimizer, self.program, self.task, self.memory = optimizer, program, task, Memory()
         self.engine: Engine | None = None
+        self._held = _HeldBack(task)
         self._width = checked_width(optimizer.concurrency)
         Candidate().applied(program)  # now: at the end, one that cannot be copied would have cost much
         _check_budget(optimizer, task)
 
     async def __call__(self) -> Module:
         """The best program."""
-        budget = self.optimizer.budget
+        budget, own = self.optimizer.budget, own_run(self)
         funds = None if budget is None else Meter(budget)
+        if own is not None and funds is not None:
+            own.fund(funds)
         with Layer(None, funds=funds, settings={"resuming": self.memory}):
-            await self._search()
+            await self._search(Guide(own, self._refund))
         best = self.partial()
         return self.program if best is None else best
+
+    def takes(self) -> Takes:
+        """What a person may ask of the search."""
+        return Takes(ACTIONS, [path for path, _ in self.program.named_predictors()])
 
     def partial(self) -> Module | None:
         """The best program so far; None before anything is known."""
         return None if self.engine is None else self.engine.best.applied(self.program)
 
-    async def _search(self) -> None:
+    async def _search(self, guide: Guide) -> None:
         self.engine = engine = Engine(
             self.task,
             seed=self.optimizer.seed,
             width=self._width,
             patience=self.optimizer.patience,
             memory=self.memory,
+            guide=guide,
         )
-        held = _HeldBack(self.task)
+        self._held.take()
         spent: BudgetExhausted | None = None
         try:
             await self.optimizer.search(engine)
+            await engine.finish()
         except BudgetExhausted as error:
             spent = error
             await engine.settle()
         finally:
+            guide.finish(engine)
             await engine.close()
-            held.release()
+            self._held.release()
         if self.task.rows["test"]:
             await self._test(engine)
         if spent is not None:
             raise spent
+
+    async def _refund(self, limits: Mapping[str, float]) -> None:
+        """Set new limits, where nothing is under way, so that the cut is a logical one. Where there was no budget, one
+        is in force from here to the end. Raises BudgetExhausted for limits below what is spent."""
+        engine, run = self.engine, current_scope().open_run
+        assert engine is not None  # noqa: S101  # it asks
+        assert isinstance(run, Run)  # noqa: S101
+        await engine.idle()
+        self._held.release()
+        if run.meter is not None:
+            run.meter.limit(limits)
+        else:
+            meter = run.new_meter(limits)
+            engine.charge(meter, run._events)
+            Layer(None, funds=meter).__enter__()  # ends with the layer around the search
+        self._held.take()
+        current_scope().take()
+        await engine.renew()
 
     async def _test(self, engine: Engine) -> None:
         """The start and the winner on the test rows."""
@@ -259,14 +292,20 @@ class _HeldBack:
     """What the test rows will take, kept from the search."""
 
     def __init__(self, task: Task) -> None:
-        self._scope, costs = current_scope(), _tested(task)
-        limited = math.isfinite(self._scope.available())
-        self._calls, self._metric_calls = costs["calls"] if limited else 0, costs["metric_calls"]
-        self._scope.take(self._calls, self._metric_calls)
+        self._task, self._scope = task, current_scope()
+        self._calls = self._metric_calls = 0
+
+    def take(self) -> None:
+        """Keep it, from the budgets in force. Raises BudgetExhausted."""
+        self._scope, costs = current_scope(), _tested(self._task)
+        calls = costs["calls"] if math.isfinite(self._scope.available()) else 0
+        self._scope.take(calls, costs["metric_calls"])
+        self._calls, self._metric_calls = calls, costs["metric_calls"]
 
     def release(self) -> None:
         """Give it back, to be taken by the test rows."""
         self._scope.give_back(self._calls, self._metric_calls)
+        self._calls = self._metric_calls = 0
 
 
 def _tested(task: Task) -> dict[str, int]:

@@ -26,7 +26,7 @@ async def race(
     """Each candidate with its mean score, best first (of equal ones the first given): on all validation rows, or as far
     as it came. Those that have run on all rows before take part in no stage. ``metric_calls``: what may be spent, at
     most; what is left of the budget for None."""
-    given = list(dict.fromkeys(candidates))
+    given = engine.kept(candidates)
     means = {c: mean for c in given if (mean := engine.mean(c)) is not None}
     left = [c for c in given if c not in means]
     most = engine.metric_calls_left() if metric_calls is None else min(metric_calls, engine.metric_calls_left())

@@ -120,7 +120,10 @@ class SIMBA(Optimizer):
         evaluated = [engine.evaluate(engine.start)]
         state = self._begin(engine)
         planned = _picked(self.max_steps, self.num_candidates)
-        while size := self._size(engine, state):
+        while True:
+            self._steer(engine, state, await engine.step(state.steps + 1))
+            if not (size := self._size(engine, state)):
+                break
             state.steps += 1
             rows = state.batches.take(size)
             asked = self._sample(engine, state, rows)
@@ -134,6 +137,13 @@ class SIMBA(Optimizer):
             await task
         picked = [state.winners[i] for i in _picked(len(state.winners) - 1, self.num_candidates)]
         await race(engine, [c for c in picked if engine.mean(c) is None], step=state.steps + 1)
+
+    def _steer(self, engine: Engine, state: _State, given: Sequence[Candidate]) -> None:
+        """Take a person's candidates into the pool, with their scores on validation rows; forget what was dropped."""
+        for candidate in given:
+            state.pool.take(candidate, engine.scores(candidate))
+        state.pool.keep(engine.kept)
+        state.winners = engine.kept(state.winners)
 
     def _begin(self, engine: Engine) -> _State:
         """The state before the first step, with how much of the budget steps may take."""

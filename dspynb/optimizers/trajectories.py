@@ -6,7 +6,7 @@ Source: the sampling of SIMBA in DSPy (see simba.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dspynb.evaluation.rollouts import Rollout
@@ -48,6 +48,14 @@ class Pool:
     def add(self, candidate: Candidate, row: int, repeat: int, score: float) -> None:
         """Take note of a rollout; one that is known counts once."""
         self._scores.setdefault(candidate, {})[row, repeat] = score
+
+    def take(self, candidate: Candidate, scores: Mapping[int, float]) -> None:
+        """Take note of one that comes from outside, with its scores on validation rows; not of one that is known."""
+        self._scores.setdefault(candidate, {(-1 - row, 0): score for row, score in scores.items()})
+
+    def keep(self, kept: Callable[[Iterable[Candidate]], Iterable[Candidate]]) -> None:
+        """Only those that are kept."""
+        self._scores = {candidate: self._scores[candidate] for candidate in kept(self._scores)}
 
     def mean(self, candidate: Candidate) -> float:
         """The mean score; 0 before there is one."""

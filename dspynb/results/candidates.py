@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "candidate_scores",
     "candidates_frame",
     "demos_of",
     "full_scores",
@@ -156,8 +157,7 @@ def proposals_frame(fold: Fold) -> pd.DataFrame:
 
 def winner_of(fold: Fold) -> str | None:
     """The id of the best candidate so far; None where none was scored on all validation rows."""
-    told = [m.scored.best for m in fold.milestones if m.scored.best is not None]
-    return told[-1] if told else None
+    return fold.winner
 
 
 def summary_of(fold: Fold) -> str:
@@ -171,10 +171,13 @@ def summary_of(fold: Fold) -> str:
     failed = sum(proposal.error is not None for proposal in fold.proposals)
     notes = [f"{failed} of {len(fold.proposals)} proposals failed."] if failed else []
     notes += [hints_text(fold)] if fold.started is not None and fold.started.kind == "distill_hints" else []
+    notes += ["A person pinned it."] if _pinned(fold) == best else []
     if best == start:
         told = [_alone(fold, start, split) for split in ("val", "test")]
         lines = [f"{so_far}None of {made} candidates ({cost}) was better than the program as it is."]
-        if ahead := _ahead(fold, start):
+        if _pinned(fold) == start:
+            lines = [f"{so_far}The program stays as it is. There were {made} candidates ({cost})."]
+        elif ahead := _ahead(fold, start):
             named = f"{ahead} ({fold.candidates[ahead].origin})"
             lines = [f"{so_far}The program stays as it is. Of {made} candidates ({cost}) {named} scored highest."]
             told[0] = f"{_difference(fold, start, ahead, 'val')} That is not enough to take it for better."
@@ -182,6 +185,17 @@ def summary_of(fold: Fold) -> str:
     lines = [f"{so_far}The best of {made} candidates ({cost}) is {best} ({fold.candidates[best].origin})."]
     lines += [text for split in ("val", "test") if (text := _compared(fold, start, best, split))]
     return " ".join([*lines, *notes])
+
+
+def _pinned(fold: Fold) -> str | None:
+    """The candidate that a person made the result, by its id."""
+    pinned: str | None = None
+    for event in fold.steered:
+        if event.action == "pin":
+            pinned = event.values["candidate"]
+        elif event.action == "unpin" or (event.action == "drop" and event.values["candidate"] == pinned):
+            pinned = None
+    return pinned
 
 
 def _ahead(fold: Fold, start: str) -> str | None:
@@ -232,12 +246,14 @@ def _pairs(fold: Fold, start: str, best: str, split: str) -> PairedDifference | 
 
 def scores_of(fold: Fold, split: str = "val") -> dict[str, dict[int, float]]:
     """Candidate → row → score of the first rollout; of one that was run again, the last counts."""
+    return {candidate: candidate_scores(fold, candidate, split) for candidate, of in fold.tried if of == split}
+
+
+def candidate_scores(fold: Fold, candidate: str, split: str = "val") -> dict[int, float]:
+    """Row → score of one candidate's first rollouts, in order of the rows."""
     failed = failure_score(fold)
-    return {
-        candidate: {row: _score(records[row], failed) for row in sorted(records)}
-        for (candidate, of), records in fold.tried.items()
-        if of == split
-    }
+    records = fold.tried.get((candidate, split), {})
+    return {row: _score(records[row], failed) for row in sorted(records)}
 
 
 def _score(record: RolloutEnded, failed: float) -> float:

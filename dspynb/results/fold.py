@@ -23,6 +23,7 @@ from dspynb.events import (
     RunStarted,
     SpanEnded,
     SpanStarted,
+    Steered,
 )
 
 __all__ = ["AttemptRow", "Fold", "Milestone", "SpanRow"]
@@ -30,7 +31,8 @@ __all__ = ["AttemptRow", "Fold", "Milestone", "SpanRow"]
 
 @dataclass(slots=True)
 class AttemptRow:
-    """One attempt as seen so far. ``state``: running, passed, scored, failed or cancelled."""
+    """One attempt as seen so far. ``state``: running, passed, scored, failed or cancelled. ``hint_by``: ``person``
+    where somebody suggested its hint while the run ran."""
 
     span: int
     parent: int
@@ -46,6 +48,7 @@ class AttemptRow:
     usage: Usage = field(default_factory=Usage)
     best: bool = False
     calls: list[PredictorCalled] = field(default_factory=list)
+    hint_by: str = ""
 
     @property
     def cached(self) -> bool:
@@ -93,11 +96,15 @@ class Fold:
         self.calls: list[PredictorCalled] = []
         self.rollouts: list[RolloutEnded] = []
         self.notes: list[HintFailed] = []
+        self.steered: list[Steered] = []  # what somebody asked of the run, in the order in which it took effect
         self.candidates: dict[str, CandidateProposed] = {}
         self.tried: dict[tuple[str, str], dict[int, RolloutEnded]] = {}  # candidate, split → row → its first rollout
         self.milestones: list[Milestone] = []
         self.proposals: list[ProposalEnded] = []
+        self.winner: str | None = None  # the best candidate so far, by its id
         self.usage = Usage()
+        self.cached = 0  # calls that were answered without asking a provider
+        self.models: list[str] = []  # their names, in the order in which they were first asked
         self.lost: set[int] = set()  # rows and searches that a run had not ended when it was gone on with
         self._parents: dict[int, int] = {}
         self._searches: dict[int, list[AttemptRow]] = {}
@@ -118,7 +125,7 @@ class Fold:
                 self._called(event)
             case AttemptStarted():
                 self._parents[event.span] = event.parent
-                row = AttemptRow(event.span, event.parent, event.attempt, event.wave, event.hint)
+                row = AttemptRow(event.span, event.parent, event.attempt, event.wave, event.hint, hint_by=event.hint_by)
                 self.attempts[event.span] = row
                 self._searches.setdefault(event.parent, []).append(row)
             case AttemptEnded():
@@ -137,6 +144,9 @@ class Fold:
                 self._optimizing(event)
             case HintFailed():
                 self.notes.append(event)
+            case Steered():
+                self.steered.append(event)
+                self.winner = event.values.get("best", self.winner)
             case RunStarted():
                 self._lose_unfinished()
                 self.began = event.at if self.started is None else self.began
@@ -152,6 +162,10 @@ class Fold:
     def searches(self) -> list[int]:
         """The spans that have attempts, outermost and earliest first."""
         return list(self._searches)
+
+    def parent_of(self, span: int) -> int:
+        """The span that this one happened in; 0 for none, or one that is not known."""
+        return self._parents.get(span, 0)
 
     def ancestors(self, span: int) -> Iterator[int]:
         """The span and those it happened in, innermost first."""
@@ -180,6 +194,7 @@ class Fold:
                 self.candidates.setdefault(event.id, event)
             case CandidateScored():
                 self.milestones.append(Milestone(event, self.usage, len(self.rollouts)))
+                self.winner = self.winner if event.best is None else event.best
             case ProposalEnded():
                 self.proposals.append(event)
 
@@ -187,6 +202,9 @@ class Fold:
         self.calls.append(event)
         self._parents[event.span] = event.parent  # a repair is made in the call that it repairs
         self.usage += event.usage
+        self.cached += event.cached
+        if event.model and event.model not in self.models:
+            self.models.append(event.model)
         for span in self.ancestors(event.parent):
             if row := self.attempts.get(span):
                 row.calls.append(event)

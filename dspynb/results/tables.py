@@ -20,14 +20,16 @@ _AFTER = ("score", "feedback", "error", "seconds", "tokens", "usd", "cached", "b
 
 def attempts_frame(attempts: Iterable[AttemptRow], outputs: Iterable[str] = ()) -> pd.DataFrame:
     """One row an attempt: attempt, wave, hint, one column per output, score, feedback, error, seconds, tokens, usd,
-    cached, best. An output named like one of these columns gets the prefix ``predicted_``."""
+    cached, best. An output named like one of these columns gets the prefix ``predicted_``. Where a hint was suggested
+    while the run ran, ``hint_by`` after it says so: ``person``, else empty."""
     import pandas as pd
 
     rows = list(attempts)
+    by = ["hint_by"] if any(row.hint_by for row in rows) else []
     names = list(dict.fromkeys([*outputs, *(name for row in rows for name in row.outputs or ())]))
-    columns = {name: f"predicted_{name}" if name in _BEFORE + _AFTER else name for name in names}
+    columns = {name: f"predicted_{name}" if name in (*_BEFORE, "hint_by", *_AFTER) else name for name in names}
     return pd.DataFrame(
-        [_cells(row, columns) for row in rows], columns=[*_BEFORE, *columns.values(), *_AFTER], dtype=object
+        [_cells(row, columns) for row in rows], columns=[*_BEFORE, *by, *columns.values(), *_AFTER], dtype=object
     ).astype({"attempt": int, "wave": int, "cached": bool, "best": bool, "score": float, "seconds": float})
 
 
@@ -37,6 +39,7 @@ def _cells(row: AttemptRow, columns: dict[str, str]) -> dict[str, Any]:
         "attempt": row.attempt,
         "wave": row.wave,
         "hint": row.hint,
+        "hint_by": row.hint_by,
         **{column: values.get(name) for name, column in columns.items()},
         "score": row.score,
         "feedback": row.feedback,

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dspynb.errors import Halted, JournalError, RunInterrupted, RunStopped, ScopeError
-from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, new_span, spans_after
+from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, Steered, new_span, spans_after
 from dspynb.redact import redact_values, told
 from dspynb.running.display import attach_view, show
 from dspynb.running.journal import JournalFile, cut_torn_line, read_journal
-from dspynb.running.reader import RunReader
 from dspynb.running.signals import foreground
+from dspynb.running.steering import Steerable
 from dspynb.running.tasks import GRACE
 from dspynb.scope import Layer, setting
 
@@ -43,8 +43,9 @@ class Work(Protocol):
     def partial(self) -> Any: ...
 
 
-class Run(RunReader):
+class Run(Steerable):
     """A run in this process. ``await run`` gives its result; ``run.stop()`` ends it and keeps the best so far.
+    While it runs it can be steered: see ``run.steerable``.
 
     Made by ``module.start(...)`` and by every outermost ``await module(...)``.
     """
@@ -128,6 +129,7 @@ class Run(RunReader):
         run._id, run._events, run.path = str(header.get("id", path.stem)), events, str(path)
         spans_after(max((e.span for e in events), default=0))
         run.span = started.span if started else new_span()
+        run.steering.kept = [event for event in events if isinstance(event, Steered)]
         run._journal = JournalFile(path, None)
         run.listen(run._journal)
         return run
@@ -184,7 +186,7 @@ class Run(RunReader):
         task = asyncio.current_task()
         if task is None:
             raise ScopeError("a run needs an asyncio task; await it from a coroutine or use run_sync")
-        self._before = task.cancelling()
+        self._before, self.work = task.cancelling(), work
         self._partial = work.partial  # type: ignore[method-assign]
         with self._lock:
             self.loop, self._driver = asyncio.get_running_loop(), task
@@ -256,6 +258,7 @@ class Run(RunReader):
     def _end(self, status: str, outcome: tuple[bool, Any], error: str | None = None) -> None:
         self.emit(RunEnded(span=self.span, status=status, error=error))
         self._outcome = outcome
+        self._let_pass()
         self._listeners.clear()
 
     def start(self, work: Work) -> Run:
@@ -267,7 +270,7 @@ class Run(RunReader):
                 "start() needs a running event loop (a notebook has one); in a script use run_sync"
             ) from None
         _last.append(self)
-        self.loop = loop
+        self.loop, self.work = loop, work
         self._task = loop.create_task(self.drive(work), name=f"dspynb run {self.id}")
         self._task.add_done_callback(_retrieve)
         return self

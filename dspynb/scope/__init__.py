@@ -17,11 +17,13 @@ from dspynb.scope.core import (
     users_line,
     warn_of,
 )
+from dspynb.scope.gate import GATE
 from dspynb.scope.hints import address, current_hint, hints, mask
 from dspynb.scope.settings import configure, context, setting
 from dspynb.scope.snapshot import Snapshot, snapshot
 
 __all__ = [
+    "GATE",
     "Allowance",
     "Attempt",
     "Block",

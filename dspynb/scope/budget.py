@@ -11,7 +11,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -77,6 +77,7 @@ class Meter:
         self._calls = self._metric_calls = self._tokens = 0
         self._usd: float | None = 0.0
         self._began = time.monotonic()
+        self._held: float | None = None  # since when time does not count
 
     @property
     def spent(self) -> dict[str, float | None]:
@@ -86,8 +87,36 @@ class Meter:
             "metric_calls": self._metric_calls,
             "tokens": self._tokens,
             "usd": self._usd,
-            "seconds": time.monotonic() - self._began,
+            "seconds": self._seconds,
         }
+
+    @property
+    def _seconds(self) -> float:
+        return (time.monotonic() if self._held is None else self._held) - self._began
+
+    def limit(self, limits: Mapping[str, float]) -> None:
+        """Set new limits, by name; those that are not named stay."""
+        self.budget = Budget(**{**self.budget.limits(), **limits})  # type: ignore[arg-type]
+
+    def count(self, usage: Usage, *, calls: int = 0, metric_calls: int = 0, seconds: float = 0.0) -> None:
+        """Add what was spent before there was a budget."""
+        self.add(usage)
+        with self._lock:
+            self._calls += calls
+            self._metric_calls += metric_calls
+            self._began -= seconds
+
+    def hold(self) -> None:
+        """Let time not count, until ``go_on``."""
+        with self._lock:
+            self._held = time.monotonic() if self._held is None else self._held
+
+    def go_on(self) -> None:
+        """Let time count again."""
+        with self._lock:
+            if self._held is not None:
+                self._began += time.monotonic() - self._held
+                self._held = None
 
     @property
     def left(self) -> dict[str, float]:
@@ -125,7 +154,7 @@ class Meter:
             )
         if budget.usd is not None and self._usd is not None and self._usd >= budget.usd:
             raise BudgetExhausted(f"the budget of {budget.usd:g} USD is spent ({self._usd:.4g})")
-        if budget.seconds is not None and time.monotonic() - self._began >= budget.seconds:
+        if budget.seconds is not None and self._seconds >= budget.seconds:
             raise BudgetExhausted(f"the budget of {budget.seconds:g} seconds is over")
 
     def give_back(self, calls: int, metric_calls: int = 0) -> None:

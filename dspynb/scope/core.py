@@ -202,6 +202,7 @@ class Scope:
     funded: bool = False  # whether this layer or one below it has funds
     span: int = 0
     attempt: Attempt | None = None
+    row: tuple[int, int] | None = None  # of a batch or evaluation: its number, and which repeat
 
     # The readers below are plain loops: they run several times a model call.
 
@@ -355,6 +356,11 @@ class Scope:
                 return layer.span
             layer = layer.parent
         return 0
+
+    @property
+    def open_row(self) -> tuple[int, int] | None:
+        """The outermost row that has not ended: its number, and which repeat."""
+        return next((layer.row for layer in reversed([*self.open_layers()]) if layer.row is not None), None)
 
     @property
     def open_attempt(self) -> Attempt | None:

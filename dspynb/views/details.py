@@ -1,116 +1,122 @@
-"""What can be unfolded below a row: the prompt against the previous attempt's, or the texts themselves."""
+"""What is shown of one row when it is opened: its values, the prompts that were sent, and the replies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypedDict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypedDict
 
-from dspynb.events import PredictorCalled
-from dspynb.results import AttemptRow, diff_messages
-from dspynb.results.diffs import MessageDiff, Piece
-from dspynb.views.texts import clip, named, number, text_of
+from dspynb.events import CandidateProposed, PredictorCalled
+from dspynb.media import content_text
+from dspynb.results import AttemptRow, Fold
+from dspynb.results.candidates import instructions_of
+from dspynb.results.fold import SpanRow
+from dspynb.views.texts import Named, clip, named, number
+from dspynb.views.tree import Node
 
-__all__ = ["Block", "attempts_detail", "call_detail", "changes", "prompt_detail", "text_block"]
+__all__ = ["Block", "Detail", "detail_of"]
 
-_NEAR_LINES, _NEAR_CHARACTERS = 3, 400
-"""Of the unchanged text of a changed prompt, this much is shown on each side of a change."""
+MOST = 20_000
+"""Characters of one text; what is cut is counted in it."""
+_MOST_CALLS = 100
+"""Calls of one row."""
 
 
 class Block(TypedDict):
-    """A text under a heading. ``pieces``: pairs of kind (same, gone, new, cut) and text."""
+    """A text under a heading. ``kind``: sent (compared with other rows'), reply, or error; ``of``: the predictor."""
 
+    kind: str
+    of: str
     heading: str
-    note: str
-    pieces: list[list[str]]
+    text: str
 
 
-def prompt_detail(row: AttemptRow, previous: AttemptRow | None) -> list[Block]:
-    """The words that differ from the previous attempt's prompt; without a previous one, the messages sent."""
-    after = _sent(row.calls)
-    if previous is None or not previous.calls:
-        return [_whole(message) for message in diff_messages([], after).messages]
-    return [changes(message) for message in diff_messages(_sent(previous.calls), after).messages]
+class Detail(TypedDict):
+    """``values``: pairs of a name and named texts; ``edit``: path → instruction, of a candidate."""
+
+    values: list[tuple[str, Named]]
+    blocks: list[Block]
+    edit: dict[str, str]
 
 
-def call_detail(call: PredictorCalled) -> list[Block]:
-    """The messages that one call sent, and the reply."""
-    blocks = [_whole(message) for message in diff_messages([], _sent([call])).messages]
-    if call.reply is not None:
-        blocks.append(_block("reply", [["same", call.reply]]))
-    return blocks
+def detail_of(node: Node, fold: Fold) -> Detail:
+    """Everything about a row that its line has no room for."""
+    match node.of:
+        case AttemptRow():
+            attempt = node.of
+            hint = named_at_length(attempt.hint) if isinstance(attempt.hint, Mapping) else _text(attempt.hint)
+            values = [
+                ("hint", hint),
+                ("outputs", named_at_length(attempt.outputs)),
+                ("feedback", _text(attempt.feedback)),
+            ]
+            return _detail([*values, ("error", _text(attempt.error))], _calls(attempt.calls))
+        case SpanRow():
+            span = node.of
+            attempts = [attempt for attempt in node.attempts() if attempt.best] or node.attempts()[-1:]
+            calls = [*node.calls, *(call for attempt in attempts for call in attempt.calls)]
+            values = [("inputs", named_at_length(span.inputs)), ("outputs", named_at_length(span.outputs))]
+            values += [("score", _text(None if span.score is None else number(span.score)))]
+            return _detail([*values, ("feedback", _text(span.feedback)), ("error", _text(span.error))], _calls(calls))
+        case CandidateProposed():
+            return _candidate(node.of, fold)
+        case PredictorCalled():
+            call = node.of
+            values = [("inputs", named_at_length(call.inputs)), ("outputs", named_at_length(call.outputs))]
+            return _detail([*values, ("hint", _text(call.hint)), ("error", _text(call.error))], _calls([call]))
 
 
-def attempts_detail(attempts: Iterable[AttemptRow]) -> list[Block]:
-    """The attempts that were made for one row of a batch."""
-    return [_block(_attempt_heading(row), list(_attempt_lines(row))) for row in attempts]
+def _detail(values: Iterable[tuple[str, Named]], blocks: Iterable[Block], edit: dict[str, str] | None = None) -> Detail:
+    return {"values": [pair for pair in values if pair[1]], "blocks": list(blocks), "edit": edit or {}}
 
 
-def _attempt_heading(row: AttemptRow) -> str:
-    score = "" if row.score is None else f" · {number(row.score)}"
-    return f"attempt {row.attempt} · {row.state}{score}{' ★' if row.best else ''}"
+def _text(value: Any) -> Named:
+    return [["", clip(value, MOST)]] if value else []
 
 
-def _attempt_lines(row: AttemptRow) -> Iterator[list[str]]:
-    if row.hint:
-        yield ["same", f"hint: {clip(text_of(row.hint), 500)}\n"]
-    yield from (["same", f"{name}: {value}\n"] for name, value in named(row.outputs))
-    if row.error:
-        yield ["same", row.error]
+def named_at_length(values: Mapping[str, Any] | None) -> Named:
+    """Name and text of each value, cut only where it is very long."""
+    return named(values, MOST)
 
 
-def _sent(calls: Sequence[PredictorCalled]) -> list[tuple[str, Sequence[dict[str, object]]]]:
-    return [(call.predictor, [dict(message) for message in call.messages]) for call in calls]
+def _calls(calls: list[PredictorCalled]) -> Iterator[Block]:
+    """The messages that were sent, and what came back."""
+    for call in calls[:_MOST_CALLS]:
+        name = clip(call.predictor, 200)
+        for message in call.messages:
+            role = str(message.get("role", "message"))
+            yield _block("sent", name, f"{name} · {role}", content_text(message.get("content")))
+        if call.reply is not None:
+            yield _block("reply", name, f"{name} · reply{_facts(call)}", call.reply)
+        if call.tool_calls:
+            told = "\n".join(map(str, call.tool_calls))
+            yield _block("reply", name, f"{name} · tool calls", told)
+        if call.error is not None:
+            yield _block("error", name, f"{name} · error{'' if call.reply else _facts(call)}", call.error)
+    if len(calls) > _MOST_CALLS:
+        yield _block("reply", "", f"{len(calls) - _MOST_CALLS:,} more calls are in run.calls", "")
 
 
-def _block(heading: str, pieces: list[list[str]], note: str = "") -> Block:
-    return {"heading": clip(heading, 200), "note": note, "pieces": [[kind, clip(text)] for kind, text in pieces]}
+def _facts(call: PredictorCalled) -> str:
+    usage = call.usage
+    told = [call.model, f"{usage.tokens:,} tokens" if usage.tokens else "", f"{call.seconds:.2f} s"]
+    told += ["cached" if call.cached else "", "repair" if call.repair else ""]
+    return "".join(f" · {part}" for part in told if part)
 
 
-def text_block(heading: str, text: str) -> Block:
-    """A text as it is."""
-    return _block(heading, [["same", text]])
+def _block(kind: str, of: str, heading: str, text: str) -> Block:
+    return {"kind": kind, "of": of, "heading": clip(heading, 300), "text": clip(text, MOST)}
 
 
-def _whole(message: MessageDiff) -> Block:
-    return _block(message.heading, [["same", "".join(piece.text for piece in message.pieces)]])
-
-
-def changes(message: MessageDiff) -> Block:
-    """The words that changed in a text, with what stands near them."""
-    if not message.changed:
-        return _block(message.heading, [], "unchanged")
-    gone, new = (sum(len(p.text.split()) for p in message.pieces if p.kind == kind) for kind in ("gone", "new"))
-    last = len(message.pieces) - 1
-    pieces = [part for i, piece in enumerate(message.pieces) for part in _shortened(piece, i == 0, i == last)]
-    return _block(message.heading, pieces, f"+{new} −{gone} words")
-
-
-def _shortened(piece: Piece, first: bool, last: bool) -> Iterator[list[str]]:
-    """The piece as shown: of unchanged text only what is next to a change; ``first`` and ``last`` have one side of it.
-
-    Line breaks before changed words are told apart, so that the sign of the change stands where the words do.
-    """
-    if piece.kind == "same":
-        yield from _near(piece.text, first, last)
-        return
-    words = piece.text.lstrip()
-    before = piece.text[: len(piece.text) - len(words)]
-    if words and "\n" in before:
-        yield ["same", before]
-        yield [piece.kind, words]
-    else:
-        yield [piece.kind, piece.text]
-
-
-def _near(text: str, first: bool, last: bool) -> Iterator[list[str]]:
-    head = "" if first else "".join(text.splitlines(keepends=True)[:_NEAR_LINES])[:_NEAR_CHARACTERS]
-    tail = "" if last else "".join(text.splitlines(keepends=True)[-_NEAR_LINES:])[-_NEAR_CHARACTERS:]
-    cut = text[len(head) : len(text) - len(tail)]
-    if cut.count("\n") < _NEAR_LINES and len(cut) < _NEAR_CHARACTERS:
-        yield ["same", text]
-        return
-    lines = cut.count("\n")
-    size = f"{lines} lines" if lines > 1 else f"{len(cut):,} characters"
-    yield ["same", head]
-    yield ["cut", f"… {size} unchanged …" + ("\n" if tail else "")]
-    yield ["same", tail]
+def _candidate(candidate: CandidateProposed, fold: Fold) -> Detail:
+    """Its instructions and demos; the parent's are compared with them."""
+    own = instructions_of(candidate, fold)
+    parents = [str(list(fold.candidates).index(p)) for p in candidate.parents if p in fold.candidates]
+    values = [("made in", _text(candidate.origin)), ("parents", _text(", ".join(parents)))]
+    blocks = [_block("sent", path, f"{path} · instruction", text) for path, text in own.items()]
+    for path, part in candidate.parts.items():
+        if part.get("prefix"):
+            blocks.append(_block("sent", path, f"{path} · prefix", part["prefix"]))
+        for i, demo in enumerate(part.get("demos") or (), start=1):
+            told = "\n".join(f"{name}: {value}" for name, value in named_at_length(demo))
+            blocks.append(_block("sent", path, f"{path} · demo {i}", told))
+    return _detail(values, blocks, {path: clip(text, MOST) for path, text in own.items()})

@@ -1,36 +1,56 @@
-"""A run as self-contained HTML: no script, nothing from outside, everything escaped; readable where styles are cut."""
+"""A run as a page of HTML that needs nothing else: a plain table, and a script that puts the full view in its place.
+
+The script is the live view's own (``live.js``); what it shows is in the page as JSON. Where scripts and styles are cut,
+as on GitHub, the table remains.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from dspynb.results import Fold
-from dspynb.views.details import Block
-from dspynb.views.state import Header, Row, RunState
+from dspynb.views.cells import Row
+from dspynb.views.details import Detail
+from dspynb.views.state import Header, RunState, Sparse
 from dspynb.views.texts import Named, clip, number, signed
+from dspynb.views.tree import Node
 
 __all__ = ["GLYPHS", "static_html"]
 
 GLYPHS = {
     "passed": "✓", "done": "✓", "finished": "✓", "scored": "○", "failed": "✕", "cancelled": "⊘", "stopped": "■",
-    "exhausted": "■",    "interrupted": "■", "running": "●", "pending": "●",
+    "exhausted": "■", "interrupted": "■", "running": "●", "pending": "●",
 }  # fmt: skip
 """A sign beside each state, so that colour is never the only one. ``live.js`` has the same."""
+
+_MOST_BYTES = 400_000
+"""Of the rows and texts in a page, about; the run's file has all."""
+_OF_ROWS = 0.5
+"""The share of it that rows may take; details have the rest."""
 
 
 def static_html(fold: Fold, search: int = 0, path: str | None = None) -> str:
     """The folded run as HTML. ``search``: only the attempts of this span; ``path``: the run's file, told below."""
-    header, rows = RunState(fold, search).snapshot()
-    shown = _shown(rows)
-    body = "".join(_row(header, row, shown) for row in rows)
-    table = f"<table class='dspynb-rows'>{_head(header, shown)}<tbody>{body}</tbody></table>" if rows else ""
-    notes = "".join(f"<div class='dspynb-note'>{escape(note)}</div>" for note in header["notes"])
-    file = f"<div class='dspynb-file'>{escape(clip(_from_here(path)))}</div>" if path else ""
-    return f"<div class='dspynb-run'><style>{_css()}</style>{_header(header, fold)}{notes}{table}{file}</div>"
+    state = RunState(fold, search)
+    header, rows = state.snapshot()
+    file = escape(clip(_from_here(path))) if path else ""
+    body = _plain(header, rows, fold) + (f"<div class='dspynb-file'>{file}</div>" if file else "")
+    if not rows:
+        return f"<div class='dspynb'><style>{_css()}</style>{body}</div>"
+    data = _json({**_data(state), "file": _from_here(path) if path else ""})
+    name = hashlib.sha256(data.encode()).hexdigest()[:12]
+    return (
+        f"<div class='dspynb' data-run='{name}'><style>{_css()}</style>{body}</div>"
+        f"<script type='module'>{_script()}\nstill('{name}', {data});</script>"
+    )
 
 
 def _from_here(path: str) -> str:
@@ -42,14 +62,92 @@ def _from_here(path: str) -> str:
 
 @cache
 def _css() -> str:
-    return Path(__file__).with_name("static.css").read_text(encoding="utf-8")
+    return Path(__file__).with_name("live.css").read_text(encoding="utf-8")
+
+
+@cache
+def _script() -> str:
+    """``live.js`` for a page: without what anywidget calls, and without comments and indentation."""
+    source = Path(__file__).with_name("live.js").read_text(encoding="utf-8").split("/* ── what anywidget calls")[0]
+    lines = (line.strip() for line in re.sub(r"^/\*.*?\*/$", "", source, flags=re.MULTILINE | re.DOTALL).splitlines())
+    return "\n".join(filter(None, lines))
+
+
+def _json(data: Any) -> str:
+    """JSON that can stand in a script: no text in it can end the script or begin a comment."""
+    told = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return told.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+# ── what the script shows ─────────────────────────────────────────────────────────────────────────────────────────────
+def _data(state: RunState) -> dict[str, Any]:
+    """The rows, the outermost first, and the details of as many as there is room for: the best, those that failed, then
+    in order."""
+    room, rows, shown = _MOST_BYTES * _OF_ROWS, list[Sparse](), list[Node]()
+    tops = state.tree.tops()
+    every = list(dict.fromkeys([*tops, *state.tree.inside(tops)]))
+    for node in every:
+        row = state.sent(node)
+        room -= len(json.dumps(row))
+        if room < 0:
+            break
+        rows.append(row)
+        shown.append(node)
+    header: dict[str, Any] = {**state.header(), "ended": True, "stopping": False, "paused": False, "steerable": []}
+    if len(shown) < (count := sum(1 for _ in state.tree.inside(tops))):
+        header["notes"] = [
+            *header["notes"],
+            f"{len(shown):,} of {count:,} rows are in this page; the run's file has all",
+        ]
+    texts = _Texts(_MOST_BYTES * (1 - _OF_ROWS) + max(0.0, room))
+    order = sorted(shown, key=lambda node: _rank(node, state))
+    details = {node.key: kept for node in order if (kept := texts.keep(state.detail(node.key))) is not None}
+    return {"header": header, "rows": rows, "leads": state.tree.leads(), "details": details, "texts": texts.all}
+
+
+def _rank(node: Node, state: RunState) -> int:
+    row = state.sent(node)
+    return 0 if row.get("best") else 1 if row["state"] == "failed" else 2
+
+
+class _Texts:
+    """Texts, each once: prompts of a run are mostly the same. A detail names them by their numbers."""
+
+    def __init__(self, room: float) -> None:
+        self.all: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._room = room
+
+    def keep(self, detail: Detail | None) -> dict[str, Any] | None:
+        """The detail with numbers in place of its blocks' texts; None where there is no room for it."""
+        if detail is None:
+            return None
+        new = {block["text"] for block in detail["blocks"]} - self._numbers.keys()
+        size = sum(map(len, new)) + len(json.dumps({**detail, "blocks": len(detail["blocks"]) * 80}))
+        if size > self._room:
+            return None
+        self._room -= size
+        for text in (block["text"] for block in detail["blocks"]):
+            if text not in self._numbers:
+                self._numbers[text] = len(self.all)
+                self.all.append(text)
+        return {**detail, "blocks": [{**block, "text": self._numbers[block["text"]]} for block in detail["blocks"]]}
+
+
+# ── the plain table ───────────────────────────────────────────────────────────────────────────────────────────────────
+def _plain(header: Header, rows: list[Row], fold: Fold) -> str:
+    shown = _shown(rows)
+    body = "".join(_row(row, shown) for row in rows)
+    table = f"<table class='dspynb-plain'>{_head(header, shown)}<tbody>{body}</tbody></table>" if rows else ""
+    notes = "".join(f"<div class='dspynb-note'>{escape(note)}</div>" for note in header["notes"])
+    summary = f"<div class='dspynb-summary'>{escape(header['summary'])}</div>" if header["summary"] else ""
+    return f"{_header(header, fold)}{summary}{notes}{table}"
 
 
 def _header(header: Header, fold: Fold) -> str:
     seconds = [f"{header['elapsed']:.1f} s"] if fold.ended and header["elapsed"] is not None else []
-    facts = " · ".join(
-        escape(fact) for fact in [header["progress"], header["result"], *header["facts"], *seconds] if fact
-    )
+    parts = [header["progress"], header["result"], *header["facts"], *seconds]
+    facts = " · ".join(escape(fact) for fact in parts if fact)
     state = header["state"]
     return (
         f"<div class='dspynb-head'><b class='dspynb-state dspynb-{escape(state)}'>{GLYPHS.get(state, '')} "
@@ -72,9 +170,8 @@ def _shown(rows: Iterable[Row]) -> dict[str, bool]:
 
 def _head(header: Header, shown: dict[str, bool]) -> str:
     about, outputs = header["columns"]
-    names = ["#", about, *_if(shown["score"], "score"), outputs, *_if(shown["feedback"], "feedback")]
-    names += [*_if(shown["error"], "error"), *_if(shown["seconds"], "seconds")]
-    names += _if(shown["tokens"], "tokens")
+    names = ["#", about, *_if(shown["score"], "score"), outputs]
+    names += [name for name in ("feedback", "error", "seconds", "tokens") if shown[name]]
     return "<thead><tr>" + "".join(f"<th scope='col'>{escape(name)}</th>" for name in names) + "</tr></thead>"
 
 
@@ -82,82 +179,41 @@ def _if(wanted: bool, cell: str) -> list[str]:
     return [cell] if wanted else []
 
 
-def _row(header: Header, row: Row, shown: dict[str, bool]) -> str:
-    best = " dspynb-best" if row["best"] else ""
+def _row(row: Row, shown: dict[str, bool]) -> str:
     cells = [
         _label(row),
         _cell(_named(row["about"]), "about"),
-        *_if(shown["score"], _score(header, row)),
+        *_if(shown["score"], _score(row)),
         _cell(_named(row["outputs"]), "outputs"),
         *_if(shown["feedback"], _cell(escape(row["feedback"]), "feedback")),
         *_if(shown["error"], _cell(escape(row["error"]), "error")),
         *_if(shown["seconds"], _cell("" if row["seconds"] is None else f"{row['seconds']:.2f}", "number")),
         *_if(shown["tokens"], _cell(f"{row['tokens']:,}" if row["tokens"] else "", "number")),
     ]
-    return f"<tr class='dspynb-row{best}'>{''.join(cells)}</tr>{_detail(row, len(cells))}"
+    best = " dspynb-best" if row["best"] else ""
+    return f"<tr class='dspynb-row{best}'>{''.join(cells)}</tr>"
 
 
 def _label(row: Row) -> str:
     star = " <span title='best'>★</span>" if row["best"] else ""
+    person = "".join(f" <span class='dspynb-by'>{escape(told)}</span>" for told in (row["by"], row["mark"]) if told)
     state = row["state"]
     return (
-        f"<td class='dspynb-label'><b>{escape(row['label'])}{star}</b><br>"
+        f"<td class='dspynb-label'><b>{escape(row['label'])}{star}</b>{person}<br>"
         f"<span class='dspynb-state dspynb-{escape(state)}'>{GLYPHS.get(state, '')} {escape(state)}</span></td>"
     )
 
 
 def _cell(inner: str, kind: str) -> str:
-    if not inner:
-        return "<td class='dspynb-none'>–</td>"
-    return f"<td class='dspynb-{kind}'><div class='dspynb-text'>{inner}</div></td>"
+    return f"<td class='dspynb-{kind}'>{inner}</td>" if inner else "<td class='dspynb-none'>–</td>"
 
 
 def _named(parts: Named) -> str:
     return "<br>".join(f"<i>{escape(name)}:</i> {escape(text)}" if name else escape(text) for name, text in parts)
 
 
-def _score(header: Header, row: Row) -> str:
-    score = row["score"]
-    if score is None:
-        return "<td class='dspynb-score'>–</td>"
-    width = 100 * (score - header["low"]) / (header["high"] - header["low"])
+def _score(row: Row) -> str:
+    if row["score"] is None:
+        return "<td class='dspynb-none'>–</td>"
     change = "" if row["change"] is None else f" <span class='dspynb-change'>{signed(row['change'])}</span>"
-    bar = f"<div class='dspynb-bar'><div style='width:{width:.0f}%'></div></div>"
-    return f"<td class='dspynb-score'><b>{number(score)}</b>{change}{bar}</td>"
-
-
-def _detail(row: Row, columns: int) -> str:
-    if not row["detail"]:
-        return ""
-    blocks = "".join(map(_block, row["detail"]))
-    summary = escape(_summary(row))
-    inner = f"<details><summary>{summary}</summary>{blocks}</details>"
-    return f"<tr class='dspynb-detail'><td colspan='{columns}'>{inner}</td></tr>"
-
-
-def _summary(row: Row) -> str:
-    """What unfolding shows: how the prompt changed, or what was sent."""
-    changes = [block["note"] for block in row["detail"] if block["note"] not in ("", "unchanged")]
-    first = row["detail"][0]["heading"]
-    what = "instruction" if first.endswith(" · instruction") else "prompt"
-    if changes:
-        return f"{what}: {', '.join(changes)}"
-    if any(block["note"] for block in row["detail"]):
-        return f"{what}: unchanged"
-    return "attempts" if first.startswith("attempt ") else what if what != "prompt" else "prompt sent"
-
-
-_TAGS = {"gone": "del", "new": "ins", "cut": "i"}
-
-
-def _block(block: Block) -> str:
-    heading = " · ".join(part for part in (block["heading"], block["note"]) if part)
-    if not block["pieces"]:
-        return f"<div class='dspynb-heading'>{escape(heading)}</div>"
-    return f"<div class='dspynb-heading'>{escape(heading)}</div><pre>{''.join(map(_piece, block['pieces']))}</pre>"
-
-
-def _piece(piece: list[str]) -> str:
-    kind, text = piece
-    tag = _TAGS.get(kind, "span")
-    return f"<{tag}>{escape(text)}</{tag}>"
+    return f"<td class='dspynb-score'><b>{number(row['score'])}</b>{change}</td>"

@@ -32,9 +32,9 @@ def clip(value: Any, most: int = MOST_CHARACTERS) -> str:
     return kept if len(text) <= most else f"{kept} … [{len(text) - most:,} more characters]"
 
 
-def named(values: Mapping[str, Any] | None) -> Named:
+def named(values: Mapping[str, Any] | None, most: int = MOST_CHARACTERS) -> Named:
     """Name and clipped text of each value."""
-    return [[clip(name, 200), clip(value)] for name, value in (values or {}).items()]
+    return [[clip(name, 200), clip(value, most)] for name, value in (values or {}).items()]
 
 
 def number(value: float) -> str:

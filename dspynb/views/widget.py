@@ -48,8 +48,8 @@ class WidgetTransport:
     def __init__(self, widget: LiveWidget, cell: Cell, run: HasPath) -> None:
         self._widget, self._cell, self._run = widget, cell, run
 
-    def delta(self, message: dict[str, Any]) -> None:
-        """Send what changed."""
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message."""
         self._widget.send(message)
 
     def snapshot(self) -> None:

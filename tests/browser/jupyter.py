@@ -1,4 +1,4 @@
-"""A real JupyterLab in headless Chromium, for what no test without a browser can see.
+"""A real JupyterLab or Notebook 7 in headless Chromium, for what no test without a browser can see.
 
 ``Lab`` serves a folder of its own on loopback; ``Lab.page`` opens a notebook in it. Nothing of the user's Jupyter
 configuration, workspaces or browser profile is read or written.
@@ -40,9 +40,10 @@ def chromium() -> str | None:
 
 
 class Lab:
-    """A JupyterLab server over ``folder``; a context manager."""
+    """A JupyterLab server over ``folder``, or with ``app="notebook"`` a Notebook 7; a context manager."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, app: str = "lab") -> None:
+        self.app = app
         self.folder, self.token, self.port = folder, secrets.token_hex(8), _free_port()
         self.work = folder / "work"
         self.work.mkdir(parents=True)
@@ -72,7 +73,10 @@ class Lab:
         ]
         self._log = (self.folder / "server.log").open("w")
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options], env=env, stdout=self._log, stderr=subprocess.STDOUT
+            [sys.executable, "-m", {"lab": "jupyterlab", "notebook": "notebook"}[self.app], *options],
+            env=env,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
         )
         try:
             self._wait_until_up()
@@ -156,18 +160,21 @@ class Lab:
 
 
 class NotebookPage:
-    """A notebook in the browser. ``page`` is Playwright's; ``errors`` are uncaught errors of the page."""
+    """A notebook in the browser. ``page`` is Playwright's; ``errors`` are uncaught errors of the page, and what it
+    wrote to its console as errors."""
 
     def __init__(self, lab: Lab, page, name: str) -> None:
         self.lab, self.page, self.name = lab, page, name
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
         page.set_default_timeout(30_000)
         self.reload()
 
     def reload(self) -> None:
         """Open the notebook from its file."""
-        self.page.goto(f"{self.lab.base}/lab/tree/{self.name}?reset&token={self.lab.token}")
+        place = {"lab": f"lab/tree/{self.name}?reset&", "notebook": f"notebooks/{self.name}?"}[self.lab.app]
+        self.page.goto(f"{self.lab.base}/{place}token={self.lab.token}")
         self.page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
         self._wait_for_kernel()
         self.page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)

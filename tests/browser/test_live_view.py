@@ -1,104 +1,32 @@
-"""The live view in a real JupyterLab: rows while a cell awaits, Stop, and what a saved notebook keeps."""
+"""The live view in a real JupyterLab and Notebook 7: rows while a cell awaits, Stop, and what can be done with rows."""
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.browser.jupyter import Lab, chromium
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(chromium() is None, reason="no chromium is installed"),
-    pytest.mark.timeout(240),
-    # Playwright's and nbformat's own clean-up, not ours
-    pytest.mark.filterwarnings("default::ResourceWarning", "default::DeprecationWarning"),
-]
-SHOTS = os.environ.get("DSPYNB_SHOTS")
-"""A folder for screenshots, if they are wanted."""
-
-STORY = '''
-import asyncio
-import dspynb as dn
-
-class Caption(dn.Signature):
-    """Write one sentence about the subject."""
-    subject: str = dn.Input()
-    sentence: str = dn.Output(desc="one sentence")
-
-SENTENCES = [
-    "The ocean is a very large body of salt water that covers most of the surface of the whole Earth.",
-    "The ocean is a large body of salt water that never rests.",
-    "<img src=x onerror=\\"window.pwned=1\\"> The ocean rests.",
-    "The blue ocean never rests, and nor do the tides that pull at it.",
-    "The blue ocean never rests.",
-]
-
-def writer(pace, fail, endless):
-    async def model(request):
-        await asyncio.sleep(pace)
-        if fail == request.rollout:
-            return "I would rather not."
-        sentence = SENTENCES[request.rollout % 4 if endless else min(request.rollout, 4)]
-        return f"[[ ## sentence ## ]]\\n{sentence}\\n\\n[[ ## completed ## ]]"
-    return dn.FunctionLM(model)
-
-def reward(row, prediction):
-    words = len(prediction.sentence.split())
-    missing = [] if words < 10 else [f"Use fewer than 10 words; you used {words}."]
-    missing += [] if "blue" in prediction.sentence else ["Use the word 'blue'."]
-    return dn.Score(1 - 0.5 * len(missing), feedback=" ".join(missing) or "Good.")
-'''
-AWAITED = """prediction = await refine(subject="the ocean")
+ROWS = ".dspynb-view .dspynb-body .dspynb-line[data-key]"
+SELECTED = f"{ROWS}[aria-selected=true]"
+STILL = ".dspynb[data-on]"
+AWAITED = """prediction = await {}
 print("RESULT", prediction.score.value, dn.last_run().status)"""
-ROWS = ".dspynb-live tr[data-key]"
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    with Lab(tmp_path_factory.mktemp("lab")) as server:
-        yield server
+def labels(opened):
+    return [line.split()[0] for line in opened.page.locator(f"{ROWS} .dspynb-name-of b").all_inner_texts()]
 
 
-@pytest.fixture
-def notebook(lab, request):
-    with lab.browser() as context:
-
-        def open_with(*cells, pace=0.5, n=5, fail=-1):
-            name = f"{request.node.name}.ipynb"
-            model = f"writer({pace}, fail={fail}, endless={n > 5})"
-            setup = f"refine = dn.Refine(dn.Predict(Caption, lm={model}), reward, n={n})"
-            (lab.work / "story.py").write_text(STORY)
-            lab.write(name, "import dspynb as dn\nfrom story import Caption, reward, writer", setup, *cells)
-            return lab.open(context, name)
-
-        yield open_with
-
-
-def shot(opened, name):
-    if SHOTS:
-        Path(SHOTS).mkdir(parents=True, exist_ok=True)
-        opened.page.screenshot(path=f"{SHOTS}/{name}.png")
-
-
-def test_rows_appear_while_the_cell_awaits_and_static_html_remains(lab, notebook):
-    opened = notebook(AWAITED, pace=1.0, fail=2)
+def test_rows_appear_while_the_cell_awaits_and_a_still_view_remains(lab, notebook, shot):
+    opened = notebook(AWAITED.format("refine(pace=1.0, fail=2)(subject='the ocean')"))
     opened.run_all()
-    opened.page.wait_for_selector(ROWS)
     opened.page.locator(ROWS).nth(3).wait_for()
     assert opened.page.locator(".jp-OutputArea-output:has-text('RESULT')").count() == 0
-    second = opened.page.locator(ROWS).nth(1)
-    second.click()
+    opened.page.locator(ROWS).nth(1).click()
     assert "Use the word 'blue'." in opened.page.locator(".dspynb-detail ins").first.inner_text()
     shot(opened, "live-light")
     assert "RESULT 1.0 finished" in opened.wait_for_output("RESULT")
-    opened.page.wait_for_selector(".dspynb-run table")
-    assert opened.page.locator(".dspynb-live").count() == 0
-    shot(opened, "static-light")
+    opened.page.wait_for_selector(STILL)
 
     saved = opened.save()
     data = saved["cells"][-1]["outputs"][0]["data"]
@@ -106,79 +34,149 @@ def test_rows_appear_while_the_cell_awaits_and_static_html_remains(lab, notebook
     assert "finished, 5 of 5 attempts, best 1" in "".join(data["text/plain"])
     lab.shut_down_kernels()
     opened.reload()
-    opened.page.wait_for_selector(".dspynb-run table")
+    opened.page.wait_for_selector(STILL)
     assert opened.page.locator("text=Error displaying widget").count() == 0
-    opened.page.locator(".dspynb-run summary").nth(1).click()
-    assert "Use the word 'blue'." in opened.page.locator(".dspynb-run ins").first.inner_text()
-    opened.page.locator(".dspynb-run summary").nth(1).scroll_into_view_if_needed()
+    opened.page.locator(ROWS).nth(1).click()
+    assert "Use the word 'blue'." in opened.page.locator(".dspynb-detail ins").first.inner_text()
+    opened.page.get_by_role("button", name="side by side").click()
+    assert opened.page.locator(".dspynb-sides").count() == 1
+    opened.page.locator(".dspynb-compare select").select_option(label="attempt 5 ★")
+    assert opened.page.locator(".dspynb-detail del").count() > 0
     shot(opened, "reopened-light")
     assert opened.errors == []
 
 
-def test_stop_ends_the_run_at_once_and_the_cell_returns_the_best_so_far(notebook):
-    opened = notebook(AWAITED, pace=0.3, n=200)
-    opened.page.evaluate("window.pwned = 0")
+@pytest.mark.parametrize("how", ["mouse", "keyboard"])
+def test_stop_ends_the_run_at_once_and_the_cell_returns_the_best_so_far(notebook, how):
+    opened = notebook(AWAITED.format("refine(pace=0.3, n=200)(subject='the ocean')"))
     opened.run_all()
     opened.page.locator(ROWS).nth(3).wait_for()
-    opened.page.evaluate(
-        """() => { window.words = []; new MutationObserver(() => {
-            const state = document.querySelector('.dspynb-live .dspynb-state');
-            if (state) window.words.push(state.textContent + ' ' + document.querySelector('.dspynb-stop').disabled);
-        }).observe(document.querySelector('.dspynb-live'), {subtree: true, childList: true, characterData: true}); }"""
-    )
+    stop = opened.page.get_by_role("button", name="Stop", exact=True)
     began = time.monotonic()
-    opened.page.get_by_role("button", name="Stop", exact=True).click()
+    if how == "mouse":
+        stop.click()
+    else:
+        stop.focus()
+        opened.page.keyboard.press("Enter")
     text = opened.wait_for_output("RESULT")
     assert time.monotonic() - began < 1
     assert text.startswith("RESULT 0.5 stopped")
-    assert any("stopping… true" in word for word in opened.page.evaluate("window.words"))
-    opened.page.wait_for_selector(".dspynb-run table")
+    opened.page.wait_for_selector(STILL)
     assert opened.page.evaluate("window.pwned") == 0
     assert opened.errors == []
 
 
-def test_a_row_is_chosen_with_the_keyboard_and_hostile_text_stays_text(lab, notebook):
+def test_rows_are_chosen_with_the_keyboard_and_the_notebook_keeps_its_own(lab, notebook, shot):
     lab.theme("JupyterLab Dark")
-    opened = notebook("run = refine.start(subject='the ocean')\nrun", pace=0.6, fail=1)
-    opened.page.evaluate("window.pwned = 0")
+    opened = notebook("run = refine(pace=0.6, fail=1).start(subject='the ocean')\nrun")
     opened.run_all()
     opened.page.locator(ROWS).nth(2).wait_for()
     opened.page.locator(ROWS).first.click()
-    cell = opened.page.evaluate(
-        "[...document.querySelectorAll('.jp-Cell')].findIndex(c => c.matches('.jp-mod-active'))"
-    )
+    active = "[...document.querySelectorAll('.jp-Cell')].findIndex(c => c.matches('.jp-mod-active'))"
+    cell = opened.page.evaluate(active)
+    opened.page.locator(".dspynb-grid").focus()
     opened.page.keyboard.press("ArrowDown")
     opened.page.keyboard.press("ArrowDown")
-    assert opened.page.locator(f"{ROWS}[aria-selected=true]").get_attribute("data-key") == (
-        opened.page.locator(ROWS).nth(2).get_attribute("data-key")
-    )
-    assert cell == opened.page.evaluate(
-        "[...document.querySelectorAll('.jp-Cell')].findIndex(c => c.matches('.jp-mod-active'))"
-    )
+    third = opened.page.locator(ROWS).nth(2)
+    assert opened.page.locator(SELECTED).get_attribute("data-key") == third.get_attribute("data-key")
+    grid = opened.page.locator(".dspynb-grid")
+    assert grid.get_attribute("aria-activedescendant") == third.get_attribute("id")
+    assert cell == opened.page.evaluate(active)
     opened.page.locator(ROWS).nth(3).wait_for()
-    assert "<img src=x" in opened.page.locator(ROWS).nth(2).inner_text()
+    assert "<img src=x" in third.inner_text()
     shot(opened, "live-dark")
-    opened.page.wait_for_selector(".dspynb-run table")
-    opened.page.locator(".dspynb-run summary").nth(2).click()
-    assert "<img src=x" in opened.page.locator(".dspynb-run").inner_text()
+    opened.page.wait_for_selector(STILL)
     opened.page.wait_for_timeout(300)
-    shot(opened, "static-dark")
+    shot(opened, "still-dark")
     assert opened.page.evaluate("window.pwned") == 0
     assert opened.errors == []
     lab.theme("JupyterLab Light")
 
 
 def test_a_second_view_and_a_page_opened_later_show_the_same_rows(lab, notebook):
-    opened = notebook("run = refine.start(subject='the ocean')\nrun", "run", pace=0.4, n=60)
+    opened = notebook("run = refine(pace=0.4, n=60).start(subject='the ocean')\nrun", "run")
     opened.run_all()
+    opened.page.locator(".dspynb-view").nth(1).wait_for()
     opened.page.locator(ROWS).nth(2).wait_for()
-    assert opened.page.locator(".dspynb-live").count() == 2
     opened.save()
     later = lab.open(opened.page.context, opened.name)
     later.page.wait_for_selector(ROWS)
-    first = ".dspynb-live:first-child tr[data-key]:nth-child(1)"
-    assert later.page.locator(first).first.inner_text() == opened.page.locator(first).first.inner_text()
+    assert later.page.locator(ROWS).first.inner_text() == opened.page.locator(ROWS).first.inner_text()
+    later.page.locator(ROWS).first.click()
+    later.page.locator(".dspynb-detail pre").first.wait_for()
     later.page.get_by_role("button", name="Stop", exact=True).first.click()
-    opened.page.wait_for_selector(".dspynb-run table")
-    assert opened.page.locator(".dspynb-run table").count() == 2
+    opened.page.wait_for_selector(STILL)
+    assert opened.page.locator(STILL).count() == 2
     assert opened.errors == []
+
+
+def test_rows_of_an_evaluation_are_sorted_filtered_and_opened(notebook, shot):
+    opened = notebook(
+        "result = await dn.evaluate(refine(pace=0.01), SUBJECTS * 20, reward)\nprint('RESULT')\nresult.run"
+    )
+    opened.run_all()
+    opened.wait_for_output("RESULT")
+    page = opened.page
+    page.wait_for_selector(STILL)
+    assert page.locator(".dspynb-grid").first.get_attribute("aria-rowcount") == "241"
+    assert page.locator(ROWS).count() < 60  # only what is in sight is on the page
+    page.locator(".dspynb-sort").filter(has_text="#").first.click()
+    assert labels(opened)[:2] == ["239", "238"]
+    page.locator(".dspynb-sort").filter(has_text="subject").first.click()
+    assert "cloud" in page.locator(ROWS).first.inner_text()
+    assert page.get_by_role("columnheader").filter(has_text="subject").first.get_attribute("aria-sort") == "ascending"
+    page.get_by_label("show only rows with this text").first.fill("whale")
+    assert page.locator(".dspynb-count").first.inner_text() == "20 of 240"
+    page.get_by_label("show only rows in this state").first.select_option("done")
+    assert page.locator(".dspynb-count").first.inner_text() == "20 of 240"
+    page.locator(".dspynb-twist").first.click()
+    inside = page.locator(f"{ROWS}[aria-level='2']")
+    assert inside.count() == 5
+    inside.nth(1).click()
+    assert "attempt 2" in page.locator(".dspynb-detail .dspynb-title").first.inner_text()
+    shot(opened, "evaluation-light")
+    assert opened.errors == []
+
+
+def test_attempts_inside_a_row_appear_while_it_runs(notebook):
+    opened = notebook("run = dn.Evaluate(reward, concurrency=2).start(refine(pace=0.4), SUBJECTS[:4])\nrun")
+    opened.run_all()
+    opened.page.locator(".dspynb-twist").first.click()
+    opened.page.locator(f"{ROWS}[aria-level='2']").nth(2).wait_for()
+    assert opened.page.locator(STILL).count() == 0
+    opened.page.get_by_role("button", name="Stop", exact=True).click()
+    opened.page.wait_for_selector(STILL)
+    assert opened.errors == []
+
+
+def test_an_optimizer_shows_its_candidates_their_lineage_and_who_leads(notebook, shot):
+    opened = notebook(
+        "program = await optimizer(steps=150).compile(dn.Predict(Caption, lm=writer(0.02)), SUBJECTS)\nprint('RESULT')"
+    )
+    opened.run_all()
+    opened.page.locator(ROWS).nth(2).wait_for()
+    opened.wait_for_output("RESULT")
+    opened.page.wait_for_selector(STILL)
+    opened.page.get_by_role("button", name="lineage").click()
+    point = opened.page.locator(".dspynb-lineage .dspynb-point").nth(1)
+    point.click()
+    assert opened.page.locator(".dspynb-detail .dspynb-title").inner_text() == "candidate 1"
+    assert "1 words" in opened.page.locator(".dspynb-detail ins").first.inner_text()
+    shot(opened, "candidates-light")
+    assert opened.errors == []
+
+
+def test_notebook_7_shows_the_same(classic, classic_notebook, shot):
+    opened = classic_notebook(AWAITED.format("refine(pace=0.5)(subject='the ocean')"))
+    its_own = set(opened.errors)
+    opened.run_all()
+    opened.page.locator(ROWS).nth(2).wait_for()
+    opened.page.get_by_role("button", name="Stop", exact=True).click()
+    assert "stopped" in opened.wait_for_output("RESULT")
+    opened.page.wait_for_selector(STILL)
+    shot(opened, "notebook-7")
+    opened.save()
+    classic.shut_down_kernels()
+    opened.reload()
+    opened.page.wait_for_selector(STILL)
+    assert set(opened.errors) <= its_own

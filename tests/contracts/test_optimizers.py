@@ -21,9 +21,9 @@ from dspynb.errors import (
     JournalError,
     OptimizerError,
 )
-from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, RolloutEnded
+from dspynb.events import CandidateProposed, CandidateScored, PredictorCalled, ProposalEnded, RolloutEnded, Steered
 from dspynb.running.journal import flush_journals
-from tests.helpers import chat
+from tests.helpers import chat, field
 from tests.optimizers.worlds import (
     PROPOSING,
     SMALL,
@@ -573,6 +573,244 @@ def test_proposals_are_the_prompt_models_and_rollouts_the_programs(kind):
     assert (program.proposals, prompts.programs) == (0, 0)
     assert prompts.proposals == len(events(done, ProposalEnded))
     assert program.programs == len(events(done, RolloutEnded))
+
+
+# ── steered by a person ──────────────────────────────────────────────────────────────────────────────────────────────
+GOLDEN = "Answer with the golden rule."
+
+
+class Golden(World):
+    """A world in which one instruction is right about everything."""
+
+    def _output(self, request, text):
+        if "golden" in text.split("Respond with")[0] and field(request, "question") != "bad":
+            return chat(answer=str(2 * int(field(request, "question"))))
+        return super()._output(request, text)
+
+
+def whenever(handle, wanted, act):
+    """Do something the first time that an event is ``wanted``."""
+    seen = []
+
+    class Listener:
+        def emit(self, event):
+            if not seen and wanted(event):
+                seen.append(event)
+                act(event)
+
+    handle.listen(Listener(), replay=True)
+
+
+async def steered(kind, world, steer, *, program=one, test=None, **settings):
+    """A run that was steered from its begin on."""
+    handle = small(kind, **settings).start(fitted(kind, program(world)), TRAIN, VAL, test=test)
+    steer(handle)
+    await handle
+    return handle
+
+
+def instruction(handle):
+    """What the winner's last predictor is told."""
+    predictor = handle.best.named_predictors()[0][1]
+    return predictor.instruction
+
+
+def golden(handle):
+    handle.propose(GOLDEN)
+
+
+@every
+def test_a_persons_candidate_that_is_better_wins(kind):
+    found = []
+    for latency in (None, 1, 2):
+        done = run(steered(kind, Golden(latency), golden))
+        found.append(outcome(done))
+        assert instruction(done) == GOLDEN
+        row = done.candidates[done.candidates.best].iloc[0]
+        assert (row.origin, row.score, row.full) == ("person", 1.0, True)
+        assert row.parents == [done.candidates.id[0]]
+    assert found[0] == found[1] == found[2]
+    (told,) = done.fold().steered
+    assert (told.action, told.by, told.step) == ("propose", "person", row.step)
+    assert told.values == {"instructions": {"self": GOLDEN}, "parent": row.parents[0], "candidate": row.id}
+
+
+@every
+def test_a_persons_candidate_that_is_worse_does_not_win(kind):
+    done = run(steered(kind, Golden(1), lambda handle: handle.propose("Guess.", parent=None)))
+    made = done.candidates
+    assert (made.origin == "person").sum() == 1
+    assert made[made.best].origin.item() != "person"
+
+
+@pytest.mark.parametrize("kind", PROPOSING, ids=lambda kind: kind.__name__)
+def test_a_search_goes_on_from_a_persons_candidate(kind):
+    done = run(steered(kind, Golden(1), golden, seed=1))
+    (person,) = [e for e in events(done, CandidateProposed) if e.origin == "person"]
+    if kind in (dn.GEPA, dn.SIMBA):  # it was drawn to run on training rows
+        assert any((e.candidate, e.split) == (person.id, "train") for e in events(done, RolloutEnded))
+    elif kind is dn.MIPROv2:  # its instruction was tried with other demos
+        others = [e for e in events(done, CandidateProposed) if e.origin.startswith("trial")]
+        assert any(e.parts.get("self", {}).get("instruction") == GOLDEN for e in others)
+    else:  # it is among those that the model saw
+        asked = [e for e in events(done, PredictorCalled) if e.predictor == "copro.next"]
+        assert any(GOLDEN in str(e.messages) and "Score" in str(e.messages) for e in asked)
+
+
+def dropping(which):
+    """Drop a candidate as soon as it is there."""
+
+    def steer(handle):
+        whenever(handle, lambda e: isinstance(e, CandidateProposed) and e.id == which, lambda e: handle.drop(e.id))
+
+    return steer
+
+
+@every
+def test_a_candidate_that_was_dropped_is_neither_winner_nor_parent(kind):
+    plain_run = run(optimized(kind, World(), seed=2))
+    start = plain_run.candidates.id[0]
+    winner = plain_run.candidates[plain_run.candidates.best].id.item()
+    if winner == start:  # drop another one
+        winner = plain_run.candidates.id[1]
+    found = []
+    for latency in (None, 3):
+        done = run(steered(kind, World(latency), dropping(winner), seed=2))
+        found.append(outcome(done))
+        assert done.candidates[done.candidates.best].id.item() != winner
+        (told,) = done.fold().steered
+        after = [e for e in done._events[done._events.index(told) :] if isinstance(e, CandidateProposed)]
+        assert all(winner not in e.parents for e in after)
+        assert told.values == {"candidate": winner, "best": told.values["best"]}
+    assert found[0] == found[1]
+
+
+@every
+def test_a_candidate_that_was_pinned_is_what_the_run_returns(kind):
+    def pinning(handle):
+        golden(handle)
+        whenever(handle, lambda e: isinstance(e, CandidateProposed) and e.origin != "start", lambda e: handle.pin(e.id))
+
+    found = []
+    for latency in (None, 2):
+        done = run(steered(kind, Golden(latency), pinning, test=TEST, seed=3))
+        found.append(outcome(done))
+        pinned = next(e for e in done.fold().steered if e.action == "pin").values["candidate"]
+        row = done.candidates[done.candidates.best].iloc[0]
+        assert (row.id, row.full) == (pinned, True)
+        tested = [e.candidate for e in events(done, CandidateScored) if e.split == "test"]
+        assert tested == [done.candidates.id[0], pinned]
+    assert found[0] == found[1]
+
+
+@every
+def test_the_start_can_be_pinned_and_unpinned_again(kind):
+    def steer(handle):
+        golden(handle)
+        whenever(handle, lambda e: isinstance(e, CandidateProposed), lambda e: handle.pin(0))
+
+    def undone(handle):
+        steer(handle)
+        whenever(handle, lambda e: isinstance(e, Steered) and e.action == "pin", lambda e: handle.unpin())
+
+    assert instruction(run(steered(kind, Golden(1), steer))) is None
+    assert instruction(run(steered(kind, Golden(1), undone))) == GOLDEN
+
+
+def eventful(handle):
+    """Many things asked of one run: of its first step, and when the first candidate of its own is there."""
+    handle.propose("Answer in short steps.")
+    handle.set_budget(metric_calls=1000)
+    other = lambda e: isinstance(e, CandidateProposed) and e.origin not in ("start", "person")  # noqa: E731
+    whenever(handle, other, lambda e: (handle.drop(e.id), handle.propose("Be careful and short.", parent=0)))
+    scored = lambda e: isinstance(e, CandidateScored) and e.full and e.step > 0  # noqa: E731
+    whenever(handle, scored, lambda e: handle.pin(e.candidate))
+
+
+@every
+@pytest.mark.parametrize("limit", [None, 45], ids=["whole", "cut"])
+def test_a_resumed_run_lets_the_same_take_effect_and_ends_as_the_straight_one(kind, limit):
+    def steer(handle):
+        eventful(handle)
+        if limit:
+            handle.set_budget(calls=limit)
+
+    world = World(5)
+    straight = run(steered(kind, world, steer, test=TEST))
+    text, wanted, path = lines(straight), outcome(straight), Path(straight.path)
+    told = len(events(straight, Steered))
+    assert told >= (2 if limit else 4)
+    first = 1 + max(i for i, line in enumerate(text) if b'"type":"Steered"' in line)
+    for k in sorted({first, *range(first, len(text), max(1, (len(text) - first) // 6)), len(text)}):
+        path.write_bytes(b"".join(text[:k]))
+        kept, again = journaled(path), World(k)
+        found = run(gone_on(kind, path, again, test=TEST))
+        assert outcome(found) == wanted, k
+        assert sorted([*again.asked, *kept]) == sorted(world.asked), k
+        assert len(events(found, Steered)) == told, k
+
+
+@every
+def test_what_is_asked_of_a_resumed_run_takes_effect_after_the_steps_that_its_file_has(kind):
+    straight = run(optimized(kind, Golden(1)))
+    text, path = lines(straight), Path(straight.path)
+    for k in range(2, len(text), max(1, len(text) // 5)):
+        path.write_bytes(b"".join(text[:k]))
+
+        async def main(path=path):
+            handle = small(kind).resume(path, fitted(kind, one(Golden(2))), TRAIN, VAL)
+            golden(handle)
+            await handle
+            flush_journals()
+            return handle
+
+        done = run(main())
+        before = [e for e in done._events[: k - 1] if isinstance(e, CandidateScored | CandidateProposed)]
+        assert instruction(done) == GOLDEN
+        assert done.fold().steered[0].step > max((e.step for e in before), default=-1)
+
+
+@every
+@pytest.mark.parametrize("limits", [{"metric_calls": 16}, {"calls": 24}], ids=["metric calls", "calls"])
+def test_a_budget_that_is_set_while_it_runs_cuts_at_the_same_place_whatever_the_timing(kind, limits):
+    (name, limit), found = *limits.items(), []
+    for latency in (None, 1, 2):
+        world = Golden(latency)
+        done = run(steered(kind, world, lambda handle: handle.set_budget(**limits)))
+        found.append((outcome(done), sorted(world.asked)))
+        (told,) = done.fold().steered
+        before = done._events[: done._events.index(told)]
+        spent_before = len(
+            [e for e in before if isinstance(e, RolloutEnded if name == "metric_calls" else PredictorCalled)]
+        )
+        made = len(events(done, RolloutEnded)) if name == "metric_calls" else len(world.asked)
+        assert made <= max(limit, spent_before + 4)  # those that were under way end
+        assert isinstance(done.best, dn.Module)
+    assert found[0] == found[1] == found[2]
+
+
+@every
+def test_a_larger_budget_lets_a_run_go_on(kind):
+    whole = outcome(run(optimized(kind, World())))
+    small_budget = dn.Budget(metric_calls=LEAST.get(kind, 8) + 1)
+    less = run(optimized(kind, World(1), budget=small_budget))
+    more = run(steered(kind, World(2), lambda handle: handle.set_budget(metric_calls=5000), budget=small_budget))
+    assert more.fold().steered[0].values == {"metric_calls": 5000}
+    assert len(events(more, RolloutEnded)) > len(events(less, RolloutEnded)) or less.status == "finished"
+    assert whole["status"] == "finished"
+
+
+@every
+def test_a_budget_below_what_is_spent_ends_the_run_with_its_best(kind):
+    def steer(handle):
+        golden(handle)
+        scored = lambda e: isinstance(e, CandidateScored) and e.full and e.score == 1.0  # noqa: E731
+        whenever(handle, scored, lambda e: handle.set_budget(metric_calls=1))
+
+    for latency in (None, 4):
+        done = run(steered(kind, Golden(latency), steer))
+        assert done.status == "exhausted"
+        assert instruction(done) == GOLDEN
 
 
 # ── going on with a run ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from dspynb.data import Usage
+from dspynb.errors import InputError
 from dspynb.events import (
     AttemptChosen,
     AttemptEnded,
@@ -65,39 +66,67 @@ class FakeRun:
     """A run as views see it."""
 
     id = "a-run"
-    stopped = False
+    stopped = paused = False
+    steerable = frozenset({"pause", "hint"})
+
+    def __init__(self):
+        self.asked = []
 
     def stop(self):
         self.stopped = True
 
+    def pause(self):
+        self.paused = True
+
+    def suggest_hint(self, hint, *, row=None):
+        if not hint:
+            raise InputError("a hint needs words")
+        self.asked.append((hint, row))
+
 
 class FrontEnd:
-    """A transport and the view at its other end: applies deltas as live.js does, and asks when it sees a gap."""
+    """A transport and the view at its other end: applies messages as live.js does, and asks when it sees a gap."""
 
     def __init__(self, view, clock=lambda: 0.0):
         self.view, self.clock = view, clock
-        self.times, self.messages, self.finished = [], [], []
-        self.rows, self.seq, self.deaf, self.asked = {}, -1, False, 0
+        self.times, self.messages, self.finished, self.details, self.refused = [], [], [], {}, []
+        self.header, self.rows, self.seq, self.deaf, self.asked = {}, {}, -1, False, 0
         self.snapshot()
 
-    def delta(self, message):
+    @property
+    def deltas(self):
+        return [message for message in self.messages if message["type"] == "delta"]
+
+    def send(self, message):
         self.times.append(self.clock())
         self.messages.append(message)
-        if self.deaf or message["seq"] <= self.seq:
+        if self.deaf:
             return
+        if message["type"] == "detail":
+            self.details[message["key"]] = message["detail"]
+        elif message["type"] == "refused":
+            self.refused.append(message["text"])
+        elif message["seq"] > self.seq:
+            self._delta(message)
+
+    def _delta(self, message):
         if message["seq"] != self.seq + 1:
             self.asked += 1
             self.view.message({"type": "snapshot"})
             return
         self.seq = message["seq"]
+        self.header |= message["header"]
         for key in message["gone"]:
-            del self.rows[key]
-        self.rows |= {row["key"]: row for row in message["rows"]}
+            self.rows.pop(key, None)
+        for row in message["rows"]:
+            merged = {**self.rows.get(row["key"], {}), **row}
+            self.rows[row["key"]] = {name: value for name, value in merged.items() if value is not None}
 
     def snapshot(self):
         if not self.deaf:
             state = self.view.snapshot()
-            self.seq, self.rows = state["seq"], {row["key"]: row for row in state["rows"]}
+            self.seq, self.header = state["seq"], state["header"]
+            self.rows = {row["key"]: row for row in state["rows"]}
 
     def finish(self, fold):
         self.finished.append(fold)

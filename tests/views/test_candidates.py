@@ -34,15 +34,25 @@ def test_candidates_are_rows_with_score_change_and_instruction():
     assert [row["best"] for row in rows] == [True, False, False]  # the start wins ties
     assert rows[1]["change"] == 0
     assert rows[1]["outputs"] == [["", "Double it."]]
-    assert rows[1]["detail"][0]["note"].startswith("+")
 
 
 def test_the_end_tells_whether_anything_was_better():
     header, _ = RunState(optimized().fold()).snapshot()
-    assert header["notes"] == [
+    assert header["notes"] == []
+    assert header["summary"] == (
         "None of 3 candidates (12 rollouts, 14 calls) was better than the program as it is. It scores 0.5 [0.15, 0.85] "
         "on 4 validation rows."
-    ]
+    )
+
+
+def test_a_candidate_has_its_parents_its_texts_and_its_rollouts():
+    state = RunState(optimized().fold())
+    start, child = state.everything()[:2]
+    assert child["parents"] == [start["key"]]
+    blocks = state.detail(child["key"])["blocks"]
+    assert [(block["heading"], block["text"]) for block in blocks] == [("self · instruction", "Double it.")]
+    assert [row["label"] for row in state.children(child["key"])] == ["0", "1", "2", "3"]
+    assert state.tree.leads() == dict.fromkeys(state.fold.candidates, 4)
 
 
 def test_failed_rows_and_proposals_are_counted():
@@ -65,6 +75,7 @@ def test_an_instruction_is_text_and_never_markup():
     run = optimized()
     assert "<b>it</b>" not in run._repr_html_()
     assert "&lt;b&gt;it&lt;/b&gt;" in run._repr_html_()
+    assert "\\u003cb\\u003eit" in run._repr_html_()
 
 
 def test_the_text_view_lists_the_candidates():

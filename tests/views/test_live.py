@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from dspynb.events import RunEnded
+from dspynb.events import RunEnded, RunStarted, SpanStarted
 from dspynb.results import Fold
 from dspynb.views import live
 from dspynb.views.live import LiveView
@@ -19,14 +19,14 @@ from tests.views.fakes import FakeRun, FrontEnd, a_batch, a_refine, an_attempt
 
 def expected(events):
     """What a view must show after these events."""
-    return {row["key"]: row for row in RunState(Fold(events)).snapshot()[1]}
+    return {row["key"]: row for row in RunState(Fold(events)).everything()}
 
 
-def play(events, *, pause=0.0, while_open=lambda view, front: None):
+def play(events, *, pause=0.0, while_open=lambda view, front: None, note=""):
     """Send events through a live view on a loop; its front end."""
 
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        view = LiveView(FakeRun(), asyncio.get_running_loop(), note)
         front = FrontEnd(view, time.monotonic)
         view.open(front)
         for event in events:
@@ -74,7 +74,7 @@ def test_a_front_end_that_is_never_heard_gets_the_snapshot_anyway(monkeypatch):
         view.message = lambda _: None
 
     events = list(a_refine(60))
-    front = play(events, pause=0.005, while_open=muted)
+    front = play(events, pause=0.005, while_open=muted, note="on this kernel messages wait")
     assert len(front.rows) > 40
 
 
@@ -87,10 +87,10 @@ def test_a_page_opened_between_two_batches_misses_no_row():
             view.emit(event)
         late = FrontEnd(view)  # takes a snapshot now, between two batches
         await asyncio.sleep(0.15)
-        late.delta(first.messages[-1])
+        late.send(first.messages[-1])
         for event in events[7:]:
             view.emit(event)
-        late.delta(first.messages[-1])
+        late.send(first.messages[-1])
         assert late.rows == first.rows == expected(events)
         assert late.asked == 0
 
@@ -128,7 +128,7 @@ def test_everything_is_sent_before_the_run_has_ended_and_nothing_after():
         for event in events:
             view.emit(event)
         assert len(front.messages) == 1
-        assert front.messages[0]["header"]["ended"]
+        assert front.header["ended"]
         assert len(front.finished) == 1
         view.emit(events[-1])
         view.message({"type": "snapshot"})
@@ -159,21 +159,21 @@ def test_stop_reaches_the_run_and_the_view_says_that_it_is_stopping():
         view.open(front)
         view.emit(events[0])
         await asyncio.sleep(0.15)
-        assert not front.messages[-1]["header"]["stopping"]
+        assert not front.header["stopping"]
         view.message({"type": "stop"})
         assert run.stopped
         await asyncio.sleep(0.25)
-        assert front.messages[-1]["header"]["stopping"]
+        assert front.header["stopping"]
         view.emit(RunEnded(span=1, status="stopped"))
-        assert not front.messages[-1]["header"]["stopping"]
+        assert not front.header["stopping"]
 
     asyncio.run(main())
 
 
 def test_a_front_end_that_fails_is_left_alone_until_the_end(caplog):
     class Broken(FrontEnd):
-        def delta(self, message):
-            super().delta(message)
+        def send(self, message):
+            super().send(message)
             raise OSError("the comm is gone")
 
     async def main():
@@ -193,3 +193,87 @@ def test_a_front_end_that_fails_is_left_alone_until_the_end(caplog):
 def test_messages_are_plain_json():
     front = play(list(a_refine(3, text="lone \ud800 surrogate")))
     json.dumps(front.messages, allow_nan=False).encode()
+
+
+def test_a_row_that_changes_is_sent_as_what_changed_in_it():
+    front = play(list(a_refine(12, text="words " * 30)), pause=0.06)
+    again = [row for message in front.deltas for row in message["rows"] if "label" not in row]
+    assert again
+    assert all("order" not in row and "about" not in row for row in again)
+
+
+def test_the_texts_of_a_row_come_when_it_is_opened_and_not_before():
+    def ask(view, front):
+        for key in front.rows:
+            view.message({"type": "detail", "key": key})
+        view.message({"type": "detail", "key": "unknown"})
+
+    secret = "only in the prompt"
+    events = list(a_refine(2, hint="Be brief. " * 40 + secret))
+    front = play(events[:-1], pause=0.12)
+    assert secret not in json.dumps(front.messages)
+    front = play(events[:-1], pause=0.12, while_open=ask)
+    assert secret in json.dumps(front.details)
+    assert set(front.details) == set(front.rows)
+
+
+def test_rows_inside_a_row_are_sent_while_it_is_open():
+    run = [RunStarted(span=1, kind="evaluate", name="Refine", inputs={"rows": 2})]
+    for row in range(2):
+        run += [SpanStarted(span=10 + row, parent=1, kind="row", name=f"row {row}", row=row)]
+        run += [SpanStarted(span=20 + row, parent=10 + row, kind="search", name="Refine"), *an_attempt(20 + row, 1)]
+    seen = []
+
+    def look(view, front):
+        seen.append({row.get("up") for row in front.rows.values()})
+        view.message({"type": "open", "key": "10"})
+
+    front = play([*run, *an_attempt(20, 2)], pause=0.12, while_open=look)
+    assert next(filter(None, seen)) == {None}
+    assert [row["label"] for row in front.rows.values() if row.get("up") == "10"] == ["1", "2"]
+    assert front.rows["10"]["kids"] == 2
+    assert not [row for row in front.rows.values() if row.get("up") == "11"]
+
+
+def test_a_person_steers_and_is_told_what_the_run_refuses():
+    async def main():
+        run = FakeRun()
+        view = LiveView(run, asyncio.get_running_loop())
+        front = FrontEnd(view)
+        view.open(front)
+        for event in list(a_refine(2))[:-1]:
+            view.emit(event)
+        view.message({"type": "steer", "action": "hint", "value": "Be brief."})
+        view.message({"type": "steer", "action": "hint", "value": ""})
+        view.message({"type": "steer", "action": "no such thing"})
+        view.message({"type": "steer", "action": "pause"})
+        await asyncio.sleep(0.15)
+        assert run.asked == [("Be brief.", None)]
+        assert front.refused == ["a hint needs words"]
+        assert front.header["paused"]
+        assert front.header["steerable"] == ["hint", "pause"]
+
+    asyncio.run(main())
+
+
+def test_nothing_is_made_for_pages_that_were_closed_and_one_that_comes_back_has_lost_nothing(monkeypatch):
+    monkeypatch.setattr(live, "_SILENCE", 0.2)
+
+    async def main():
+        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        front, events = FrontEnd(view), list(a_refine(40))
+        view.open(front)
+        for event in events[:60]:
+            view.emit(event)
+            await asyncio.sleep(0.01)
+        before = len(front.messages)
+        await asyncio.sleep(0.25)
+        for event in events[60:-1]:
+            view.emit(event)
+            await asyncio.sleep(0.005)
+        assert len(front.messages) <= before + 1
+        view.message({"type": "here", "seq": front.seq})
+        front.snapshot()
+        assert front.rows == expected(events[:-1])
+
+    asyncio.run(main())

@@ -29,14 +29,19 @@ def a_nested_evaluation():
 @pytest.mark.parametrize("make", [a_nested_evaluation, a_batch, a_refine])
 def test_a_run_read_after_every_event_shows_what_one_that_is_read_at_its_end_shows(make):
     events = list(make())
-    fold = Fold()
-    watched = RunState(fold)
+    watched, sent = RunState(Fold()), {}
     for event in events:
-        fold.add(event)
-        watched.snapshot()
-    rows = watched.snapshot()[1]
-    assert rows == RunState(Fold(events)).snapshot()[1]
-    assert len(rows) == 3
+        watched.add(event)
+        rows, gone = watched.changes()
+        sent |= {row["key"]: row for row in rows}
+        for key in gone:
+            sent.pop(key, None)
+        header = watched.header()
+    read = RunState(Fold(events))
+    assert watched.snapshot()[1] == read.snapshot()[1]
+    assert sent == {row["key"]: row for row in read.everything()}
+    assert {**header, "elapsed": 0} == {**read.header(), "elapsed": 0}
+    assert len(sent) == 3
 
 
 def test_a_batch_inside_an_attempt_has_no_rows_of_its_own():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -13,6 +14,11 @@ from dspynb.results import Fold
 from dspynb.views import static_html
 from dspynb.views.text import summary
 from tests.views.fakes import HOSTILE, a_batch, a_refine, an_attempt
+
+
+def shown(page):
+    """What the page's script is given."""
+    return json.loads(page.rpartition("\nstill(")[2].partition(", ")[2].removesuffix(");</script>"))
 
 
 class Tags(HTMLParser):
@@ -37,9 +43,8 @@ class Tags(HTMLParser):
         self.text.append(data)
 
 
-OUR_TAGS = {"div", "style", "b", "span", "table", "thead", "tbody", "tr", "th", "td", "br", "i", "details", "summary"}
-OUR_TAGS |= {"pre", "ins", "del"}
-OUR_ATTRIBUTES = {"class", "style", "colspan", "scope", "title"}
+OUR_TAGS = {"div", "style", "b", "span", "table", "thead", "tbody", "tr", "th", "td", "br", "i", "script"}
+OUR_ATTRIBUTES = {"class", "scope", "title", "data-run", "type"}
 
 
 @pytest.mark.parametrize(
@@ -51,6 +56,8 @@ def test_hostile_text_stays_text(events):
     assert seen.tags <= OUR_TAGS
     assert seen.attributes <= OUR_ATTRIBUTES
     assert HOSTILE[:28] in "".join(seen.text)
+    assert page.count("<script") == page.count("</script") == 1
+    assert HOSTILE[:28] in str(shown(page))
     page.encode()
 
 
@@ -68,16 +75,38 @@ def test_each_attempt_has_its_hint_score_outputs_feedback_and_cost():
         assert part in page, part
 
 
-def test_the_prompt_difference_is_told_word_by_word():
-    page = static_html(Fold(a_refine(2, hint="Name the colour.")))
-    assert "<summary>prompt sent</summary>" in page
-    assert "+4 −0 words</summary>" in page
-    assert "<ins> Hint: Name the colour.</ins>" in page
+def test_the_prompts_that_were_sent_are_in_the_page_each_text_once():
+    data = shown(static_html(Fold(a_refine(30, hint="Name the colour."))))
+    assert data["texts"] == ["Write. Hint: Name the colour.", "a sentence", "Write."]
+    first, last = (data["details"][row["key"]] for row in (data["rows"][0], data["rows"][-1]))
+    assert [data["texts"][block["text"]] for block in first["blocks"]] == ["Write.", "a sentence"]
+    assert [data["texts"][block["text"]] for block in last["blocks"]] == ["Write. Hint: Name the colour.", "a sentence"]
+
+
+def test_rows_inside_rows_are_in_the_page():
+    run = [RunStarted(span=1, kind="evaluate", name="Refine", inputs={"rows": 1})]
+    run += [SpanStarted(span=2, parent=1, kind="row", name="row 0", row=0)]
+    run += [SpanStarted(span=3, parent=2, kind="search", name="Refine"), *an_attempt(3, 1), *an_attempt(3, 2)]
+    rows = shown(static_html(Fold(run)))["rows"]
+    assert [(row["label"], row.get("up"), row.get("kids")) for row in rows] == [
+        ("0", None, 2), ("1", "2", None), ("2", "2", None)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("events", [a_batch(10_000, text="a sentence " * 40), a_refine(2_000, text="x" * 100_000)])
+def test_a_page_stays_below_a_megabyte_and_says_what_it_left_out(events):
+    page = static_html(Fold(events), path="runs/a.jsonl")
+    assert len(page) < 1_500_000
+    assert len(page.split("<script")[1]) < 500_000
+    assert (
+        any("rows are in this page" in note for note in shown(page)["header"]["notes"])
+        or len(shown(page)["details"]) < 2000
+    )
 
 
 def test_a_batch_shows_rows_in_order_with_errors_and_late_failures():
     page = static_html(Fold(a_batch(1000, failing={900})))
-    assert "1,000 of 1000 rows, 1 failed" in page
+    assert "1,000 of 1,000 rows, 1 failed" in page
     assert "201 of 1,000 rows are shown" in page
     assert "ParseError: a sentence" in page
     assert page.count("dspynb-row'") == 201
@@ -100,8 +129,8 @@ def test_a_run_without_anything_in_it_is_shown():
 
 def test_long_text_is_cut_and_says_by_how_much():
     page = static_html(Fold(a_refine(1, text="x" * 50_000)))
-    assert "[48,000 more characters]" in page
-    assert len(page) < 30_000
+    assert "[48,000 more characters]" in page.split("<script")[0]
+    assert "[30,000 more characters]" in page.split("<script")[1]
 
 
 def test_only_the_search_that_is_asked_for_is_shown():
@@ -124,14 +153,12 @@ def test_attempts_inside_attempts_are_left_to_them():
     assert "outer words" in page
 
 
-def test_negative_and_large_scores_fit_their_bars():
+def test_the_ends_of_the_score_bars_hold_all_scores():
     run = [RunStarted(span=1, kind="refine", name="Refine"), SpanStarted(span=2, parent=1, kind="search", name="R")]
     for number, score in enumerate((-20.0, 100.0, 40.0), start=1):
         run += an_attempt(2, number, score=score)
-    page = static_html(Fold(run))
-    assert "width:0%" in page
-    assert "width:100%" in page
-    assert "width:50%" in page
+    header = shown(static_html(Fold(run)))["header"]
+    assert (header["low"], header["high"]) == (-20, 100)
 
 
 def test_an_output_whose_repr_fails_does_not_hide_the_rest():

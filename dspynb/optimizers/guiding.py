@@ -1,0 +1,127 @@
+"""What a person asks of a search: candidates of their own, candidates dropped or pinned, another budget.
+
+It takes effect where a strategy begins a logical step (``Engine.step``), in the order of asking, and is told of with
+that step's number. So a run that is resumed finds in its file what took effect at which step, and does it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dspynb.events import CandidateProposed, CandidateScored, Event, Steered
+from dspynb.optimizers.candidate import Candidate
+from dspynb.running import Ask, Run
+
+if TYPE_CHECKING:
+    from dspynb.optimizers.engine import Engine
+
+__all__ = ["ACTIONS", "Guide"]
+
+ACTIONS = frozenset({"propose", "drop", "pin", "budget"})
+"""What can be asked of a search."""
+_EFFECTS = ACTIONS | {"unpin"}
+_OF_RESULT = _EFFECTS - {"propose", "budget"}
+
+
+class Guide:
+    """``run``: the run that is steered; None where the search is part of another. ``refund``: sets new limits."""
+
+    def __init__(
+        self, run: Run | None = None, refund: Callable[[Mapping[str, float]], Awaitable[None]] | None = None
+    ) -> None:
+        self.dropped: set[Candidate] = set()
+        self.pinned: Candidate | None = None
+        self.step = 0  # the number of the last step that began
+        self.run, self._refund = run, refund
+        self._known = max(map(_step, run._events), default=-1) if run is not None else -1  # the last step in the file
+
+    async def begin(self, engine: Engine, step: int, *, last: bool = False) -> list[Candidate]:
+        """Let what was asked for take effect; the candidates that a person proposed or pinned, evaluated.
+
+        ``last``: where nothing was asked for, nothing can be any more. Raises BudgetExhausted for a budget below what
+        is spent.
+        """
+        self.step = step
+        if self.run is None or not (last or self.run.steering.asked or self.run.steering.kept):
+            return []
+        due = self._due(step, last)
+        wanted = [self._follow(engine, ask, told, step) for ask, told in due if ask.action != "budget"]
+        await self._set_budget([(ask, told) for ask, told in due if ask.action == "budget"], step)
+        return await self._evaluated(engine, [c for c in dict.fromkeys(wanted) if c is not None], step)
+
+    def finish(self, engine: Engine) -> None:
+        """The search has ended, however: nothing more is proposed, but what was dropped or pinned counts."""
+        if self.run is None:
+            return
+        for event in self.run.steering.replay(lambda event: event.action in _OF_RESULT):
+            self._follow(engine, Ask(event.action, event.values), True, event.step)
+        for ask in self.run.steering.take(lambda ask: ask.action in _OF_RESULT):
+            self._follow(engine, ask, False, self.step + 1)
+        self.run.steering.closed = True
+
+    def _due(self, step: int, last: bool) -> list[tuple[Ask, bool]]:
+        """What takes effect now, and whether the run's file tells of it. While a run that is resumed goes through the
+        steps that its file has, only what is told there does; but a budget comes with one that is told, which may have
+        ended the run."""
+        assert self.run is not None  # noqa: S101
+        steering = self.run.steering
+        kept = steering.replay(lambda event: event.action in _EFFECTS and (last or event.step <= step))
+        due = [(Ask(event.action, event.values), True) for event in kept]
+        now = _EFFECTS if last or step > self._known else {e.action for e in kept if e.action == "budget"}
+        return due + [(ask, False) for ask in steering.take(lambda ask: ask.action in now, close=last and not due)]
+
+    def _follow(self, engine: Engine, ask: Ask, told: bool, step: int) -> Candidate | None:
+        """Let one thing take effect; the candidate that is to be evaluated for it, if one is."""
+        values, candidate = dict(ask.values), None
+        if ask.action == "propose":
+            parent = engine.candidates.get(values["parent"] or "", engine.best)
+            candidate = _proposed(engine, parent, values["instructions"], step)
+            values |= {"candidate": candidate.id, "parent": parent.id}
+            self.dropped.discard(candidate)
+        elif ask.action == "unpin":
+            self.pinned = None
+        elif (named := engine.candidates.get(values["candidate"])) is None:
+            return None  # of a run that was gone on with under another budget and came to others
+        elif ask.action == "drop":
+            self.dropped.add(named)
+            self.pinned = None if self.pinned == named else self.pinned
+        else:
+            self.dropped.discard(named)
+            self.pinned = candidate = named
+        if ask.action != "propose":
+            values["best"] = engine.best.id
+        if not told and self.run is not None:
+            self.run.tell(ask.action, step=step, values=values)
+        return candidate
+
+    async def _set_budget(self, asked: Sequence[tuple[Ask, bool]], step: int) -> None:
+        """Set the limits of all of them at once: the later counts."""
+        for ask, told in asked:
+            if not told and self.run is not None:
+                self.run.tell("budget", step=step, values=ask.values)
+        if asked and self._refund is not None:
+            await self._refund({name: limit for ask, _ in asked for name, limit in ask.values.items()})
+
+    async def _evaluated(self, engine: Engine, wanted: list[Candidate], step: int) -> list[Candidate]:
+        """Run them on all validation rows, those for which there is room; the ones that have a score."""
+        tasks = []
+        for candidate in wanted if engine.val else ():
+            missing = len(engine.val) - len(engine.scores(candidate))
+            if missing <= engine.metric_calls_left():
+                tasks.append(engine.evaluate(candidate, step=step))
+        for task in tasks:
+            await task
+        return [c for c in wanted if engine.mean(c) is not None and c not in self.dropped]
+
+
+def _proposed(engine: Engine, parent: Candidate, texts: Mapping[str, str], step: int) -> Candidate:
+    parts = dict(parent.parts)
+    for path, text in texts.items():
+        parts[path] = replace(parent.part(path), instruction=text)
+    return engine.candidate(parts, origin="person", step=step, parents=[parent])
+
+
+def _step(event: Event) -> int:
+    return event.step if isinstance(event, CandidateProposed | CandidateScored | Steered) else -1

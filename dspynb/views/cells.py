@@ -1,0 +1,155 @@
+"""What a row of a view shows: of a candidate, a row of a batch, an attempt or a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from dspynb.events import CandidateProposed, PredictorCalled, RolloutEnded
+from dspynb.results import AttemptRow, Fold, winner_of
+from dspynb.results.candidates import candidate_scores, demos_of, instructions_of
+from dspynb.results.fold import SpanRow
+from dspynb.views.texts import Named, clip, named, number
+from dspynb.views.tree import Node, Tree
+
+__all__ = ["HALTED", "Row", "cells"]
+
+HALTED = "halted"
+"""The error of a row that a stop or the end of a budget broke off."""
+
+
+class Row(TypedDict):
+    """``about``: its hint, inputs, origin or predictor; ``order``: where it goes among its like; ``by``: who made it,
+    where it was a person; ``mark``: pinned or dropped, where a person did that."""
+
+    key: str
+    order: list[int]
+    label: str
+    state: str
+    best: bool
+    by: str
+    mark: str
+    about: Named
+    score: float | None
+    change: float | None
+    outputs: Named
+    feedback: str
+    error: str
+    seconds: float | None
+    tokens: int
+
+
+def cells(node: Node, tree: Tree) -> Row:
+    """The row that a node is shown as."""
+    row: Row = {
+        "key": node.key, "order": [0, node.number], "label": str(node.number), "state": "running", "best": False,
+        "by": "", "mark": "", "about": [], "score": None, "change": None, "outputs": [], "feedback": "", "error": "",
+        "seconds": None, "tokens": 0,
+    }  # fmt: skip
+    match node.of:
+        case AttemptRow():
+            _attempt(row, node.of, node, tree)
+        case SpanRow():
+            _batch_row(row, node.of, node, tree.fold)
+        case CandidateProposed():
+            _candidate(row, node.of, tree)
+        case PredictorCalled():
+            _call(row, node.of, node.number)
+    return row
+
+
+def _attempt(row: Row, attempt: AttemptRow, node: Node, tree: Tree) -> None:
+    previous = tree.previous(node)
+    if node.up is None:
+        row["order"] = [tree.search_of(node), attempt.attempt]
+    several = node.up is None and tree.searches() > 1
+    row["label"] = f"{tree.search_of(node) + 1}.{attempt.attempt}" if several else str(attempt.attempt)
+    row["state"], row["best"], row["by"] = attempt.state, attempt.best, attempt.hint_by
+    if isinstance(attempt.hint, Mapping):
+        row["about"] = named(attempt.hint)
+    elif attempt.hint:
+        row["about"] = [["", clip(attempt.hint)]]
+    row["score"] = attempt.score
+    if previous is not None and previous.score is not None and attempt.score is not None:
+        row["change"] = attempt.score - previous.score
+    row["outputs"], row["error"] = named(attempt.outputs), clip(attempt.error or "")
+    row["feedback"], row["seconds"], row["tokens"] = clip(attempt.feedback or ""), attempt.seconds, attempt.usage.tokens
+
+
+def _batch_row(row: Row, span: SpanRow, node: Node, fold: Fold) -> None:
+    attempts = node.attempts()
+    chosen = next((attempt for attempt in attempts if attempt.best), None)
+    above = fold.spans.get(span.parent)
+    program = f"{above.name}: " if above is not None and above.kind == "evaluation" else ""
+    row["label"] = clip(program + span.name.removeprefix("row "), 200)
+    halted = span.error == HALTED or (fold.ended is not None and not span.done)
+    row["state"] = "cancelled" if halted else "failed" if span.error else "done" if span.done else "running"
+    row["about"], row["outputs"], row["error"] = named(span.inputs), named(span.outputs), clip(span.error or "")
+    row["score"] = span.score if span.score is not None else chosen.score if chosen else None
+    row["feedback"], row["seconds"] = clip(span.feedback or ""), span.seconds
+    tokens = sum(call.usage.tokens for call in node.calls) + sum(attempt.usage.tokens for attempt in attempts)
+    row["tokens"] = span.tokens or tokens
+
+
+def _call(row: Row, call: PredictorCalled, place: int) -> None:
+    row["label"], row["state"] = str(place + 1), "failed" if call.error else "done"
+    row["about"] = [["", clip(call.predictor)], *([["hint", clip(call.hint)]] if call.hint else [])]
+    row["outputs"], row["error"] = named(call.outputs), clip(call.error or "")
+    row["seconds"], row["tokens"] = call.seconds, call.usage.tokens
+
+
+def _candidate(row: Row, candidate: CandidateProposed, tree: Tree) -> None:
+    fold = tree.fold
+    own, total = candidate_scores(fold, candidate.id), _total(fold)
+    parent = next((fold.candidates[p] for p in candidate.parents if p in fold.candidates), None)
+    before = _mean(candidate_scores(fold, parent.id)) if parent else None
+    records, tried = fold.tried.get((candidate.id, "val"), {}), candidate_scores(fold, candidate.id, "train")
+    row["state"] = _state(fold, len(own), total, bool(tried))
+    row["best"] = candidate.id == winner_of(fold)
+    row["by"], row["mark"] = "person" if candidate.origin == "person" else "", tree.fates.get(candidate.id, "")
+    row["about"] = _about(candidate, fold, len(own), total)
+    if tried and not own:
+        row["about"].append(["", f"{number(sum(tried.values()) / len(tried))} on {len(tried):,} training rows"])
+    row["score"] = _mean(own)
+    row["change"] = None if row["score"] is None or before is None else row["score"] - before
+    row["outputs"] = _changed(candidate, parent, fold)
+    row["error"] = _failures(records)
+    row["tokens"] = sum(record.usage.tokens for record in records.values())
+
+
+def _state(fold: Fold, done: int, total: int, tried: bool) -> str:
+    if done == total:
+        return "done"
+    if fold.ended is not None and not done and not tried:
+        return "cancelled"
+    return "scored" if (tried and not done) or fold.ended is not None else "running"
+
+
+def _about(candidate: CandidateProposed, fold: Fold, done: int, total: int) -> Named:
+    demos = demos_of(candidate, fold)
+    told = [["", clip(candidate.origin, 200)]]
+    if demos:
+        told.append(["demos", ", ".join(map(str, demos.values()))])
+    return [*told, *([["rows", f"{done:,} of {total:,}"]] if 0 < done < total else [])]
+
+
+def _changed(candidate: CandidateProposed, parent: CandidateProposed | None, fold: Fold) -> Named:
+    """The instructions; of several predictors, those that are not the parent's."""
+    own = instructions_of(candidate, fold)
+    before = instructions_of(parent, fold) if parent is not None and len(own) > 1 else {}
+    shown = named({path: text for path, text in own.items() if before.get(path) != text})
+    return [["", text] for _, text in shown] if len(own) == 1 else shown
+
+
+def _failures(records: Mapping[int, RolloutEnded]) -> str:
+    errors = [record.error for record in records.values() if record.error is not None]
+    return clip(f"{len(errors):,} of {len(records):,} rows failed: {errors[0]}") if errors else ""
+
+
+def _mean(scores: Mapping[int, float]) -> float | None:
+    return sum(scores.values()) / len(scores) if scores else None
+
+
+def _total(fold: Fold) -> int:
+    told: Any = fold.started.inputs.get("val") if fold.started else None
+    return int(told) if isinstance(told, int) else 0

@@ -1,0 +1,85 @@
+"""A person steers a run from its view."""
+
+from __future__ import annotations
+
+from tests.browser.test_live_view import AWAITED, ROWS, STILL
+
+
+def test_a_typed_hint_is_in_the_next_attempts_prompt(notebook, shot):
+    opened = notebook(AWAITED.format("refine(n=40, lm=echo(0.5))(subject='the ocean')"))
+    opened.run_all()
+    opened.page.locator(ROWS).nth(1).wait_for()
+    opened.page.get_by_role("textbox", name="hint").fill("Speak of <b>whales</b>.")
+    opened.page.keyboard.press("Enter")
+    opened.page.locator(f"{ROWS}:has(.dspynb-by)").wait_for()
+    shot(opened, "hint-light")
+    line = opened.page.locator(f"{ROWS}:has(.dspynb-by)")
+    line.click()
+    assert "person" in line.inner_text()
+    opened.page.locator(".dspynb-detail ins").first.wait_for()
+    assert "Speak of <b>whales</b>." in opened.page.locator(".dspynb-detail pre").first.inner_text()
+    opened.page.get_by_role("button", name="Stop", exact=True).click()
+    opened.wait_for_output("RESULT")
+    opened.page.wait_for_selector(STILL)
+    assert opened.page.locator(f"{ROWS}:has(.dspynb-by)").count() >= 1
+    assert opened.errors == []
+
+
+def test_pause_holds_the_run_and_continue_lets_it_go_on(notebook):
+    opened = notebook(AWAITED.format("refine(pace=0.2, n=300)(subject='the ocean')"))
+    opened.run_all()
+    opened.page.locator(ROWS).nth(2).wait_for()
+    opened.page.get_by_role("button", name="Pause").click()
+    opened.page.locator(".dspynb-paused").wait_for()
+    opened.page.wait_for_timeout(600)
+    progress = opened.page.locator(".dspynb-progress").inner_text()
+    opened.page.wait_for_timeout(800)
+    assert opened.page.locator(".dspynb-progress").inner_text() == progress
+    opened.page.get_by_role("button", name="Continue").click()
+    opened.page.wait_for_timeout(1200)
+    assert opened.page.locator(".dspynb-progress").inner_text() != progress
+    opened.page.get_by_role("button", name="Stop", exact=True).click()
+    opened.wait_for_output("RESULT")
+    assert opened.errors == []
+
+
+def test_an_edited_instruction_becomes_a_candidate_and_can_be_pinned(notebook, shot):
+    opened = notebook(
+        "run = optimizer(pace=0.3, steps=3000).start(dn.Predict(Caption, lm=echo(0.05)), SUBJECTS)\nrun",
+        "program = await run\nprint('RESULT', program.named_predictors()[0][1].instruction)",
+    )
+    opened.run_all()
+    page = opened.page
+    page.locator(ROWS).nth(1).wait_for()
+    page.locator(ROWS).first.click()
+    page.get_by_role("button", name="Edit…").click()
+    page.locator(".dspynb-detail textarea").fill("Say that it is blue.")
+    page.get_by_role("button", name="Propose").click()
+    line = page.locator(f"{ROWS}:has(.dspynb-by)").first
+    page.get_by_label("show only rows with this text").fill("person") if page.locator(
+        ".dspynb-tools"
+    ).is_visible() else None
+    line.wait_for()
+    line.click()
+    assert "Say that it is blue." in line.inner_text()
+    page.get_by_role("button", name="Pin").click()
+    page.locator(f"{ROWS} .dspynb-by:text-is('pinned')").wait_for()
+    shot(opened, "proposed-light")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    assert "RESULT Say that it is blue." in opened.wait_for_output("RESULT")
+    assert opened.errors == []
+
+
+def test_what_the_run_refuses_is_told_in_the_view(notebook):
+    opened = notebook("run = optimizer(pace=0.3, steps=3000).start(dn.Predict(Caption, lm=echo(0.05)), SUBJECTS)\nrun")
+    opened.run_all()
+    opened.page.locator(ROWS).first.wait_for()
+    opened.page.get_by_role("button", name="Budget…").click()
+    opened.page.get_by_label("rollouts").fill("-3")
+    opened.page.get_by_role("button", name="Set").click()
+    opened.page.get_by_role("alert").filter(has_text="above 0").or_(
+        opened.page.get_by_role("alert").filter(has_text="at least 1")
+    ).wait_for()
+    opened.page.get_by_role("button", name="Stop", exact=True).click()
+    opened.page.wait_for_selector(STILL)
+    assert opened.errors == []
