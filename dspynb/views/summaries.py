@@ -26,6 +26,7 @@ Programs = Mapping[str, Mapping[int, Sequence[float]]]
 """Program → row → scores of its repeats."""
 STYLES = {
     "finished": "green", "passed": "green", "done": "green", "failed": "red", "running": "cyan", "stopping": "yellow",
+    "paused": "yellow",
     "stopped": "yellow", "exhausted": "yellow", "interrupted": "yellow", "cancelled": "yellow",
 }  # fmt: skip
 """Colours by name, which every terminal's theme sets to what is readable on its ground."""

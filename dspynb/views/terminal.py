@@ -97,9 +97,9 @@ class TerminalView:
         from rich.text import Text
 
         self.progress.catch_up(self._run._events)
-        state = "stopping" if self._run.stopped else "running"
+        state = "stopping" if self._run.stopped else "paused" if self._run.paused else "running"
         facts = [*self._facts(), *([Fact(f"+{more} more", 8)] if more else [])]
-        head = f"{GLYPHS['running']} {state if state == 'stopping' else ''}".strip()
+        head = f"{GLYPHS['running']} {state if state != 'running' else ''}".strip()
         while True:
             text = Text(head, style=STYLES.get(state, "cyan"), end="", no_wrap=True, overflow="crop")
             text.append(" " + " · ".join(fact.text for fact in facts), style="default")

@@ -204,6 +204,23 @@ asyncio.run(main())
     assert all("3/3 attempts · best 0.5" in text for text in lines)
 
 
+def test_a_paused_run_says_so():
+    code = """
+async def main():
+    task = asyncio.ensure_future(dn.Refine(program, lambda r, p: 0.5, n=9)(question="a"))
+    await asyncio.sleep(0.3)
+    dn.last_run().pause()
+    await asyncio.sleep(1.5)
+    dn.last_run().stop()
+    await task
+asyncio.run(main())
+"""
+    with terminal(code, pace=0.1) as screen:
+        screen.end()
+        assert any(text.startswith("● paused Refine") for text in drawn(screen.sent))
+        assert screen.lines[0].startswith("■ stopped Refine")
+
+
 def test_quick_rows_are_drawn_ten_times_a_second_at_most():
     code = """
 import time
