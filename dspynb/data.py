@@ -244,7 +244,9 @@ class Prediction(_Record):
             f"{escape(_shown(v))}</td></tr>"
             for k, v in self.items()
         )
-        return f"<table>{rows}</table>"
+        score = self.meta.score
+        told = "" if score is None else f"<div style='opacity:.75'>score {score.value:.4g}</div>"
+        return f"<table>{rows}</table>{told}"
 
 
 def _shown(value: Any) -> str:

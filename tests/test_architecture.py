@@ -44,6 +44,7 @@ HOMES = {
     "ipywidgets": {"views"},
     "anywidget": {"views"},
     "matplotlib": {"views"},
+    "rich": {"views"},
     "dask": {"executors"},
     "distributed": {"executors"},
 }
@@ -51,6 +52,7 @@ HEAVY = [
     "litellm",
     "pandas",
     "matplotlib",
+    "rich",
     "ipywidgets",
     "optuna",
     "xllamacpp",

@@ -55,3 +55,9 @@ def test_rows_come_from_frames_dicts_and_examples():
     for bad in ("text", 5, {"a": 1}, [3]):
         with pytest.raises(InputError):
             rows_of(bad)
+
+
+def test_a_prediction_shows_its_score_where_it_has_one():
+    scored = dn.Prediction(a=1).with_meta(score=dn.Score(0.123456))
+    assert "score 0.1235" in scored._repr_html_()
+    assert "score" not in dn.Prediction(a=1)._repr_html_()

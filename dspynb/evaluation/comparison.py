@@ -13,6 +13,7 @@ from dspynb.evaluation.evaluator import Evaluate, EvaluateWork, Table, inside, t
 from dspynb.events import SpanEnded, SpanStarted, new_span, plain
 from dspynb.modules import Module
 from dspynb.redact import redact_values
+from dspynb.results.pages import frame_html
 from dspynb.results.statistics import PairedDifference, paired_difference
 from dspynb.running import Run
 from dspynb.running.display import plots
@@ -20,6 +21,8 @@ from dspynb.scope import Layer, Meter, current_scope
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from dspynb.running.display import Axes
 
 __all__ = ["Comparison", "Grid", "compare", "grid"]
 
@@ -101,12 +104,16 @@ class Comparison:
         return f"<Comparison of {', '.join(self.evaluations)}>\n{self.table.to_string()}"
 
     def _repr_html_(self) -> str:
-        return self.table.to_html(escape=True, na_rep="")
+        return frame_html(self.table)
 
-    def plot(self, ax: Any = None) -> Any:
-        """The programs' scores with their intervals. Draws into ``ax``, or a new figure; returns the Axes."""
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The programs' mean scores with their 95 % intervals. Draws into ``ax``, or a new figure; returns the Axes.
+        Raises ConfigurationError without matplotlib."""
         scores = {name: evaluation.score for name, evaluation in self.evaluations.items()}
-        return plots().intervals({name: (s.mean, s.low, s.high) for name, s in scores.items()}, ax)
+        metric = self.evaluations[self.base].metrics[0]
+        means = {name: (s.mean, s.low, s.high) for name, s in scores.items()}
+        axes: Axes = plots().intervals(means, metric, ax)
+        return axes
 
 
 _NOISE = 1e-12  # of rounding: what the paired statistics take for a tie
@@ -200,7 +207,9 @@ async def _evaluations(plan: Evaluate, programs: Mapping[str, Module], rows: Any
         return await inside(work, plan.budget), work.run
     paths = {p.uid: f"{name}.{path}" for name, m in programs.items() for path, p in m.named_predictors()}
     steps = len(work.table.rows) * plan.repeats * len(programs)
-    settings = {"data": work.table.fingerprint, "failure_score": plan.failure_score}
+    settings = {
+        "metric": ", ".join(plan.metrics), "data": work.table.fingerprint, "failure_score": plan.failure_score,
+    }  # fmt: skip
     run = Run(kind, ", ".join(programs), {"rows": steps}, paths, settings)
     return await run.watched(work), run
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Prediction, Usage
-from dspynb.errors import InputError, shorten
-from dspynb.results import mapped, rollouts_frame
+from dspynb.errors import InputError
+from dspynb.results import rollouts_frame
+from dspynb.results.pages import frame_html
 from dspynb.results.statistics import Interval, mean_interval
 from dspynb.running.display import plots
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from dspynb.evaluation.evaluator import Evaluate, Table
     from dspynb.evaluation.rollouts import Rollout
+    from dspynb.running.display import Axes
 
 __all__ = ["Evaluation"]
 
@@ -158,14 +160,17 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         more = f"<p>… {len(self) - _SHOWN:,} more rows in <code>.table</code></p>" if len(self) > _SHOWN else ""
-        shown = mapped(self.table.head(_SHOWN), lambda value: shorten(value, 200) if isinstance(value, str) else value)
-        return f"<p>{escape(self.summary())}</p>{shown.to_html(escape=True, na_rep='')}{more}"
+        return f"<p>{escape(self.summary())}</p>{frame_html(self.table.head(_SHOWN))}{more}"
 
-    def plot(self, ax: Any = None) -> Any:
-        """A histogram of the rows' scores, with the mean. Draws into ``ax``, or a new figure; returns the Axes."""
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """A histogram of the rows' scores, with the mean and its interval. Draws into ``ax``, or a new figure; returns
+        the Axes. Raises ConfigurationError without matplotlib."""
         scores = [value for values in self._scores_by_row().values() for value in values]
         mean = self.score
-        return plots().histogram(scores, (mean.mean, mean.low, mean.high), self.metrics[0], ax)
+        group = scores, (mean.mean, mean.low, mean.high)
+        unit = "rollouts" if self.repeats > 1 else "rows"
+        axes: Axes = plots().histogram({"": group}, self.metrics[0], unit, ax)
+        return axes
 
     def save(self, path: str | Path) -> Path:
         """Write the table: ``.csv``, ``.jsonl``, ``.json`` or ``.parquet``. Raises InputError for another ending."""

@@ -11,6 +11,7 @@ from dspynb.events import CandidateProposed, RolloutEnded
 from dspynb.results.diffs import diff_words
 from dspynb.results.fold import Fold
 from dspynb.results.hints import hints_text
+from dspynb.results.scores import failure_score
 from dspynb.results.statistics import Interval, PairedDifference, mean_interval, paired_difference
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = [
     "candidate_scores",
     "candidates_frame",
     "demos_of",
+    "full_scores",
     "history_frame",
     "instructions_of",
     "matrix_frame",
@@ -198,9 +200,15 @@ def _pinned(fold: Fold) -> str | None:
 
 def _ahead(fold: Fold, start: str) -> str | None:
     """The candidate that scored highest on all validation rows, where that is more than the start did."""
-    full = {c: sum(scores.values()) for c, scores in scores_of(fold).items() if len(scores) == _rows(fold)}
+    full = full_scores(fold)
     best = max(full, key=lambda c: full[c], default=start)
     return best if full and full[best] > full.get(start, math.inf) else None
+
+
+def full_scores(fold: Fold) -> dict[str, float]:
+    """Candidate → mean score, of those that were run on all validation rows."""
+    found = {c: scores for c, scores in scores_of(fold).items() if scores and len(scores) == _rows(fold)}
+    return {candidate: sum(scores.values()) / len(scores) for candidate, scores in found.items()}
 
 
 def _alone(fold: Fold, start: str, split: str) -> str:
@@ -243,7 +251,7 @@ def scores_of(fold: Fold, split: str = "val") -> dict[str, dict[int, float]]:
 
 def candidate_scores(fold: Fold, candidate: str, split: str = "val") -> dict[int, float]:
     """Row → score of one candidate's first rollouts, in order of the rows."""
-    failed = float(fold.started.settings.get("failure_score", 0.0)) if fold.started else 0.0
+    failed = failure_score(fold)
     records = fold.tried.get((candidate, split), {})
     return {row: _score(records[row], failed) for row in sorted(records)}
 

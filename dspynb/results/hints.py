@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dspynb.results.fold import AttemptRow, Fold
+from dspynb.results.scores import failure_score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,7 @@ def hint_uses(fold: Fold, within: int = 0, failed: float | None = None) -> Itera
     """Each attempt that had a hint and ended by itself; of searches in the span ``within``, where one is given.
     ``failed``: what an attempt counts that failed (default: the run's ``failure_score``, or 0)."""
     if failed is None:
-        failed = float(fold.started.settings.get("failure_score", 0.0)) if fold.started else 0.0
+        failed = failure_score(fold)
     for search in fold.searches():
         above = set(fold.ancestors(search))
         if (within and within not in above) or above & fold.lost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,15 @@ from dspynb.scope import setting
 if TYPE_CHECKING:
     from dspynb.running.reader import RunReader
     from dspynb.running.run import Run
+    from dspynb.views.plots import Axes as Axes  # noqa: PLC0414  # passed on: its home is the views
 
-__all__ = ["attach_view", "page_html", "plots", "show", "static_html"]
+__all__ = ["attach_view", "page_html", "plot", "plots", "show", "static_html"]
 
 _QUIET_KINDS = frozenset({"call"})
+_SHORT_KINDS = frozenset({"refine", "best_of_n"})
+"""Not told in a log unless that is asked for: a service makes many of them."""
+_TESTED = ("CI", "PYTEST_VERSION", "PYTEST_CURRENT_TEST")
+"""Environment variables that say that nobody is watching."""
 
 
 def _views() -> Any:
@@ -30,11 +36,24 @@ def in_notebook() -> bool:
 
 
 def attach_view(run: Run) -> None:
-    """Open the live view of a run that a cell awaits, where there is a notebook to show it in."""
+    """Open the live view of a run that a cell or a script awaits."""
     wanted = setting("view")
-    if wanted == "off" or run.kind in _QUIET_KINDS or (wanted == "auto" and not in_notebook()):
+    if wanted == "off" or run.kind in _QUIET_KINDS:
         return
-    _views().attach(run, "widget" if wanted == "auto" else wanted)
+    if wanted == "auto":
+        wanted = _automatic(run.kind)
+    if wanted != "off":
+        _views().attach(run, wanted)
+
+
+def _automatic(kind: str) -> str:
+    """What suits the place: the widget in a notebook, nothing under tests, text in a terminal, and in a log for what
+    takes long."""
+    if in_notebook():
+        return "widget"
+    if sys.stderr is None or any(os.environ.get(name) for name in _TESTED):
+        return "off"
+    return "text" if kind not in _SHORT_KINDS or sys.stderr.isatty() else "off"
 
 
 def show(run: Run) -> None:
@@ -48,6 +67,13 @@ def plots() -> Any:
     from dspynb.views import plots
 
     return plots
+
+
+def plot(run: RunReader, kind: str | None, x: str | None, ax: Axes | None) -> Axes:
+    """Draw a run, as it is now."""
+    from dspynb.views.figures import plot_run
+
+    return plot_run(run.fold(), kind, x, ax, run._search)
 
 
 def static_html(run: RunReader) -> str:

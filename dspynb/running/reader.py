@@ -31,12 +31,14 @@ from dspynb.results import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dspynb.running.display import Axes
+
 __all__ = ["RunReader"]
 
 
 class RunReader:
-    """A run as it can be read: ``attempts``, ``rollouts``, ``calls``, ``diff``, ``usage``, ``status``; shows itself in
-    a notebook.
+    """A run as it can be read: ``attempts``, ``rollouts``, ``calls``, ``diff``, ``plot``, ``usage``, ``status``; shows
+    itself in a notebook.
 
     ``search``: the span whose attempts are meant, where a run holds several searches (a Refine inside a module).
     """
@@ -146,6 +148,23 @@ class RunReader:
                 raise InputError(f"the run has no attempt {number}; there are {_listed(rows)}")
         before, after = ([(c.predictor, c.messages) for c in rows[n].calls] for n in (first, second))
         return diff_messages(before, after, f"prompt of attempt {first} → {second}")
+
+    def plot(self, kind: str | None = None, ax: Axes | None = None, *, x: str | None = None) -> Axes:
+        """Draw the run with matplotlib, as far as it has come; returns the Axes. Live or reopened, it looks the same.
+
+        ``kind``: ``best`` (best score so far against what was spent, in ``x``), ``pareto`` (score against the cost of a
+        row, in ``x``), ``heatmap`` (candidates × validation rows), ``compare`` (programs with 95 % intervals),
+        ``scores`` (histogram), ``attempts`` (scores by attempt, and the best so far; of many searches their mean),
+        ``hints`` (what each added). Default: what the run has, in this order; attempts where no rows were scored.
+        ``x``: ``calls``, ``metric_calls``, ``tokens``, ``usd`` or ``seconds``; default calls, of ``pareto`` tokens.
+        ``ax``: the Axes to draw into (default: a new figure). Raises InputError for an unknown kind, naming those that
+        the run has something for; ConfigurationError without matplotlib.
+
+        >>> run.plot("best", x="usd").set_title("GEPA")  # doctest: +SKIP
+        """
+        from dspynb.running.display import plot
+
+        return plot(self, kind, x, ax)
 
     def _attempts(self, fold: Fold) -> Sequence[AttemptRow]:
         searches = fold.searches()

@@ -91,6 +91,11 @@ def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
 def configure(**settings: Any) -> None:
     """Set process-wide defaults: ``lm``, ``adapter``, ``cache``, ``concurrency``, ``view``, ``runs_dir``, ``history``.
 
+    ``view``: how runs are watched. ``widget``: live, in a notebook; ``html``: in a notebook, when the run has ended;
+    ``text``: in a terminal a line that is written anew and a table at the end, elsewhere plain lines on stderr;
+    ``off``: not at all. ``auto``: the widget in a notebook, text in a terminal, plain lines where stderr goes to a file
+    (of batches, evaluations and optimizers, not of single calls), nothing under pytest or where ``CI`` is set.
+
     May be called from any thread, task or cell, any number of times; settings not named stay as they are. All or
     nothing: raises ConfigurationError, naming the nearest setting, before anything is changed.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dspynb.events import Event, RunEnded
 from dspynb.views.notebook import Cell, in_ipython, pages
-from dspynb.views.text import TextView, summary
+from dspynb.views.text import TextView, summary, write_line
 
 if TYPE_CHECKING:
     from dspynb.running import Run
@@ -22,9 +22,10 @@ _OLD_KERNEL = "on this kernel Stop works for start(); use the kernel's stop butt
 
 
 def attach(run: Run, mode: str) -> None:
-    """Show the run: ``widget`` live, ``html`` at its end, both with static HTML as what remains; else lines of text.
+    """Show the run: ``widget`` live, ``html`` at its end, both with static HTML as what remains; else as text.
 
-    Where there is no notebook, lines of text. A view that cannot be opened is logged; the run goes on.
+    Where there is no notebook, as text: in a terminal a line that is written anew and a table at the end, elsewhere
+    plain lines. A view that cannot be opened is logged; the run goes on.
     """
     try:
         _open(run, mode if in_ipython() else "text")
@@ -44,10 +45,34 @@ def _open(run: Run, mode: str) -> None:
 
 
 def _open_text(run: Run) -> None:
-    if run.done:
-        sys.stderr.write(summary(run.fold()) + "\n")
+    if _is_terminal():
+        _open_terminal(run)
+    elif run.done:
+        write_line(summary(run.fold()))
     else:
-        run.listen(TextView(), replay=True)
+        view = TextView(run)
+        run.listen(view, replay=True)
+        view.open()
+
+
+def _is_terminal() -> bool:
+    """Whether stderr is a terminal; rich is loaded only then."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return False
+    from dspynb.views.terminal import fits
+
+    return fits(sys.stderr)
+
+
+def _open_terminal(run: Run) -> None:
+    from dspynb.views.terminal import TerminalView, show_ended
+
+    if run.done:
+        show_ended(run)
+        return
+    view = TerminalView(run, _loop(run))
+    run.listen(view)
+    view.open()
 
 
 def _open_widget(run: Run, loop: asyncio.AbstractEventLoop) -> None:

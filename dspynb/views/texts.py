@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["Named", "clip", "named", "number", "one_line", "signed", "text_of"]
+__all__ = ["Named", "clip", "named", "number", "one_line", "signed", "text_of", "visible"]
 
 MOST_CHARACTERS = 2_000
 """Of a cell or a changed stretch of a prompt; what is cut is counted in the text."""
@@ -46,9 +47,29 @@ def signed(value: float) -> str:
     return "±0" if abs(value) < 1e-9 else f"{value:+.3g}".replace("-", "−")
 
 
+def visible(text: str) -> str:
+    """The text without what a terminal or a reader would take for something else than text: control characters
+    (escape sequences begin with one) and broken ones become U+FFFD, other spaces a space, and what turns the direction
+    of writing or shows nothing goes. Line breaks, tabs and joiners stay, which scripts and emoji need."""
+    return text if text.isascii() and text.isprintable() else text.translate(_UNSEEN)
+
+
+class _Unseen(dict[int, "str | int | None"]):
+    """What ``str.translate`` puts for each character; found out when it first comes."""
+
+    def __missing__(self, code: int) -> str | int | None:
+        kind = unicodedata.category(chr(code))
+        kept = chr(code) in "\n\t\u200c\u200d" or kind[0] not in "CZ" or kind == "Cn"
+        self[code] = code if kept else None if kind == "Cf" else " " if kind[0] == "Z" else "\ufffd"
+        return self[code]
+
+
+_UNSEEN = _Unseen()
+
+
 def one_line(parts: Iterable[Iterable[str]] | str, most: int = 60) -> str:
     """Named texts, or a text, on one line of at most ``most`` characters; a dash for nothing."""
     pairs = [["", parts]] if isinstance(parts, str) else [list(pair) for pair in parts]
     text = "; ".join(f"{name}: {value}" if name else value for name, value in pairs)
-    text = " ".join(text.split())
+    text = visible(" ".join(text.split()))
     return (text if len(text) <= most else f"{text[: most - 1]}…") or "–"

@@ -555,7 +555,7 @@ def test_a_table_with_broken_text_is_saved_too(tmp_path):
 def test_the_plot_has_the_scores_the_mean_and_its_interval():
     found = evaluated(frame(10, wrong={0, 1}), {"$right_a$": right})
     axes = found.plot(Figure().subplots())
-    assert sum(bar.get_height() for bar in axes.patches[:5]) == 10
+    assert [bar.get_height() for bar in axes.patches[:-1] if bar.get_height()] == [2, 8]
     assert axes.lines[0].get_xdata()[0] == 0.8
     band = axes.patches[-1]
     assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((found.score.low, found.score.high))
@@ -570,7 +570,7 @@ def test_a_plot_without_axes_makes_a_figure():
     import matplotlib.pyplot as plt
 
     axes = evaluated(frame(1), lambda r, p: 0.5).plot()
-    assert len(axes.patches) == 5  # no interval for one row
+    assert [bar.get_height() for bar in axes.patches] == [1]  # no interval for one row
     plt.close(axes.figure)
 
 

@@ -111,7 +111,7 @@ def test_a_view_that_fails_does_not_hurt_the_run(monkeypatch, caplog, capsys):
     monkeypatch.setattr(opening, "TextView", fail)
     assert asyncio.run(a_refine_module(1.0)(subject="the sea")).score.value == 1
     assert "could not be opened" in caplog.text
-    monkeypatch.setattr(opening, "TextView", lambda: types.SimpleNamespace(emit=fail))
+    monkeypatch.setattr(opening, "TextView", lambda _: types.SimpleNamespace(emit=fail, open=list))
     assert asyncio.run(a_refine_module(1.0)(subject="the sea")).score.value == 1
 
 
@@ -181,3 +181,29 @@ def test_without_a_notebook_every_mode_is_text(capsys, monkeypatch):
     settings._process["view"] = "widget"
     asyncio.run(a_refine_module(1.0)(subject="the sea"))
     assert "attempt 1  passed  1" in capsys.readouterr().err
+
+
+def test_a_run_that_is_gone_on_with_is_told_from_where_it_goes_on(capsys):
+    asked = []
+
+    async def stops(request):
+        asked.append(request)
+        if len(asked) == 3:
+            dn.last_run().stop()
+            await asyncio.sleep(10)
+        return "[[ ## sentence ## ]]\nthe sea\n[[ ## completed ## ]]"
+
+    plan, rows = dn.Evaluate(lambda row, p: 1.0, concurrency=1), [{"subject": str(i)} for i in range(5)]
+
+    async def main():
+        await plan(dn.Predict(Caption, lm=dn.FunctionLM(stops)), rows)
+        stopped = dn.last_run()
+        run = plan.resume(stopped.path, dn.Predict(Caption, lm=dn.FunctionLM(stops)), rows)
+        attach(run, "text")
+        await run
+        return stopped
+
+    assert asyncio.run(main()).status == "stopped"
+    assert capsys.readouterr().err.splitlines() == [
+        "Predict(subject: str -> sentence: str): finished, 5 of 5 rows, mean 1"
+    ]

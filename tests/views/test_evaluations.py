@@ -8,6 +8,7 @@ import dspynb as dn
 from dspynb.data import Usage
 from dspynb.events import RolloutEnded, RunEnded, RunStarted, SpanEnded, SpanStarted
 from dspynb.results import Fold
+from dspynb.running import RunReader
 from dspynb.views import static_html
 from dspynb.views.state import RunState
 from dspynb.views.text import TextView, summary
@@ -96,9 +97,12 @@ def test_compared_programs_are_told_apart():
 def test_text_tells_how_many_rows_are_done(capsys, monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr("dspynb.views.text.time.monotonic", lambda: next(clock))
-    view = TextView()
+    run = RunReader("a-run")
+    view = TextView(run)
+    view.open()
     for event in an_evaluation():
+        run._events.append(event)
         view.emit(event)
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "1 of 4 rows done, 0 failed"
+    assert said[0] == "1 of 4 rows done, 0 failed, mean 1"
     assert said[-1] == "Predict: finished, 2 of 4 rows, 1 failed, mean 0"
