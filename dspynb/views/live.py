@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from dspynb.errors import DspynbError, shorten
-from dspynb.events import Event, RunEnded
+from dspynb.events import Event, RunEnded, RunStarted
 from dspynb.results import Fold
 from dspynb.views.state import RunState, Sparse
 
@@ -104,6 +104,8 @@ class LiveView:
     def emit(self, event: Event) -> None:
         """Take an event of the run; from any thread. At the run's end everything is sent before this returns."""
         with self._lock:
+            if isinstance(event, RunStarted) and self._transport is None:
+                self._ended = False  # a run that is gone on with: what came before ended it only then
             if self._ended:
                 return
             self._state.add(event)

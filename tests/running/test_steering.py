@@ -507,7 +507,7 @@ def test_a_batch_gets_a_budget_of_tokens_that_counts_what_was_spent_before():
 
         async def answer(request):
             calls.append(request)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.03)
             return dn.LMReply(chat(sentence="s"), usage=dn.Usage(1, 5, 5))
 
         program = dn.Predict(Caption, lm=dn.FunctionLM(answer))

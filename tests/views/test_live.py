@@ -277,3 +277,19 @@ def test_nothing_is_made_for_pages_that_were_closed_and_one_that_comes_back_has_
         assert front.rows == expected(events[:-1])
 
     asyncio.run(main())
+
+
+def test_a_run_that_is_gone_on_with_is_watched_to_its_second_end():
+    async def main():
+        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        first, again = list(a_refine(2, end="stopped")), list(a_refine(3))
+        front = FrontEnd(view)
+        for event in [*first, again[0]]:
+            view.emit(event)
+        view.open(front)
+        for event in again[1:]:
+            view.emit(event)
+            assert len(front.finished) == isinstance(event, RunEnded)
+        assert front.header["state"] == "finished"
+
+    asyncio.run(main())
