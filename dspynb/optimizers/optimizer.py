@@ -217,7 +217,7 @@ class OptimizeWork:
         spent: BudgetExhausted | None = None
         try:
             await self.optimizer.search(engine)
-            await engine.finish()
+            await guide.follow_up(engine)
         except BudgetExhausted as error:
             spent = error
             await engine.settle()

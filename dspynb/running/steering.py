@@ -141,8 +141,9 @@ class Steerable(RunReader):
 
     def new_meter(self, limits: Mapping[str, float]) -> Meter:
         """The meter of a budget that a run without one got; it has counted the time, and nothing else."""
-        meter, started = Meter(Budget(**limits)), self.fold().started  # type: ignore[arg-type]
-        meter.count(Usage(), seconds=0.0 if started is None else time.time() - started.at)
+        meter, fold, now = Meter(Budget(**limits)), self.fold(), time.time()  # type: ignore[arg-type]
+        if fold.started is not None:
+            meter.count(Usage(), seconds=now - fold.started.at - _paused(fold.steered, fold.started.at, now))
         self.fund(meter)
         return meter
 
@@ -302,6 +303,17 @@ _WHY_NOT = {
     "budget": "the run's budget cannot be set: only an optimizer, an evaluation and a batch have one of their own, "
     "while they are at work; this is a run of kind {kind!r}. Around others put `with dn.Budget(…)`",
 }
+
+
+def _paused(steered: Sequence[Steered], since: float, until: float) -> float:
+    """Seconds between these times in which a run was paused."""
+    seconds, began = 0.0, None
+    for event in steered:
+        if event.at >= since and event.action == "pause":
+            began = event.at
+        elif event.action == "unpause" and began is not None:
+            seconds, began = seconds + event.at - began, None
+    return seconds if began is None else seconds + until - began
 
 
 def _hint(hint: Any, paths: Sequence[str]) -> str | dict[str, str]:

@@ -452,6 +452,22 @@ def test_time_that_a_run_was_paused_is_not_counted_against_its_own_budget():
     asyncio.run(main())
 
 
+def test_a_budget_of_seconds_that_is_set_later_does_not_count_earlier_pauses():
+    async def main():
+        model = Model(seconds=0.001)
+        run = dn.Evaluate(never, concurrency=1).start(dn.Predict(Caption, lm=model.lm), SUBJECTS)
+        await model.was_asked(1)
+        run.pause()
+        await asyncio.sleep(0.5)
+        run.unpause()
+        run.set_budget(seconds=0.4)
+        await run
+        assert run.status == "finished"
+        assert 0 < run.meter.spent["seconds"] < 0.4
+
+    asyncio.run(main())
+
+
 def test_a_run_that_has_ended_is_not_paused():
     run = refined(Model().lm).run_sync(subject="x").run
     run = dn.last_run()
