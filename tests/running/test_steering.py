@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dspynb as dn
@@ -175,7 +176,7 @@ def test_over_rows_a_hint_is_for_one_row_or_for_the_first_that_comes_to_a_furthe
             work = run
             await model.was_asked(1)
         assert run.steerable == {"hint", "budget", "pause"}
-        run.suggest_hint("for four", row=4)
+        run.suggest_hint("for four", row=np.int64(4))  # as a table gives it
         run.suggest_hint("for the first")
         with pytest.raises(SteeringError, match="row must be the number of a row that has not ended, got 6"):
             run.suggest_hint("x", row=6)
