@@ -296,7 +296,8 @@ _SEARCH = (
 )
 _WHY_NOT = {
     "pause": "the run has ended",
-    "hint": "no hint can be suggested: this run has no Refine of which a further attempt can come",
+    "hint": "no hint can be suggested: this run has no Refine of which a further attempt can come (those in an "
+    "optimizer's rollouts take none)",
     "propose": f"no candidate can be proposed: {_SEARCH}",
     "drop": f"no candidate can be dropped: {_SEARCH}",
     "pin": f"no candidate can be pinned: {_SEARCH}",

@@ -395,6 +395,35 @@ def test_stop_and_interrupt_work_while_paused(kind, how):
     assert not GATE.shut
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_calls_in_tasks_and_threads_that_a_program_made_wait_too(stopped):
+    class Own(dn.Module):
+        def __init__(self, lm):
+            self.caption = dn.Predict(Caption, lm=lm)
+
+        async def forward(self, subject):
+            tasks = [asyncio.create_task(self.caption(subject=f"{subject} {i}")) for i in range(3)]
+            await asyncio.to_thread(self.caption.run_sync, subject="thread")
+            await asyncio.gather(*tasks)
+            return {"sentence": "done"}
+
+    async def main():
+        model = Model()
+        run = Own(model.lm).start(subject="task")
+        run.pause()
+        await asyncio.sleep(0.05)
+        assert model.asked == []
+        if stopped:
+            run.stop()
+        else:
+            run.unpause()
+        await asyncio.wait({run.task})
+        assert (run.status, len(model.asked)) == (("stopped", 0) if stopped else ("finished", 4))
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
 def test_only_the_run_that_is_paused_waits_also_where_both_ask_one_model():
     async def main():
         model = Model()
