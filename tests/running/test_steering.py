@@ -553,15 +553,12 @@ def test_a_batch_gets_a_budget_of_tokens_that_counts_what_was_spent_before():
 
         async def answer(request):
             calls.append(request)
-            await asyncio.sleep(0)
+            if len(calls) == 3:
+                dn.last_run().set_budget(tokens=80)
             return dn.LMReply(chat(sentence="s"), usage=dn.Usage(1, 5, 5))
 
-        program = dn.Predict(Caption, lm=dn.FunctionLM(answer))
-        work = asyncio.create_task(program.batch(SUBJECTS * 5, concurrency=1))
-        await until(lambda: len(calls) >= 3)
+        rows = await dn.Predict(Caption, lm=dn.FunctionLM(answer)).batch(SUBJECTS * 5, concurrency=1)
         run = dn.last_run()
-        run.set_budget(tokens=80)
-        rows = await work
         assert run.status == "exhausted"
         assert len(calls) == 8
         assert [isinstance(row, BudgetExhausted) for row in rows] == [False] * 8 + [True] * 22
