@@ -164,9 +164,9 @@ class Engine:
         while waiting := [*self._tasks, *(f for f in self._rollouts.values() if not f.done())]:
             await asyncio.wait(waiting)
 
-    async def renew(self) -> None:
-        """What is asked for from now on runs in the scope in force here. To be called when idle."""
-        await self._dispatch.renew()
+    def renew(self) -> None:
+        """The budget has changed. To be called when idle."""
+        self._dispatch.renew()
 
     def charge(self, meter: Meter, events: Iterable[Event]) -> None:
         """Count in a new meter what was asked for before there was one, as the run's events tell it: when idle."""
