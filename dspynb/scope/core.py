@@ -425,7 +425,7 @@ class Layer:
 
     def fund(self, funds: Funds) -> None:
         """Charge the calls of all tasks under this layer to funds from now on: of a run that gets a budget while it
-        runs. The one thing that is set in a scope in force; calls under layers that were opened in it before go free."""
+        runs. The one thing that is set in a scope in force; calls under layers opened in it before go uncharged."""
         object.__setattr__(self.scope, "funds", funds)
         object.__setattr__(self.scope, "funded", True)
 
