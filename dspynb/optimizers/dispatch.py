@@ -65,10 +65,9 @@ class Dispatcher:
         """Why jobs are refused, if they are."""
         return self._spent
 
-    async def renew(self) -> None:
-        """Jobs run in the scope in force here from now on, with its budget. To be called while none is under way."""
-        await end_tasks(self._workers)
-        self._workers, self._reserve, self._context = [], Reserve(1), contextvars.copy_context()
+    def renew(self) -> None:
+        """The budget has changed: jobs get their shares of it from now on. To be called while none is under way."""
+        self._reserve = self._context.copy().run(Reserve, 1)
 
     async def close(self) -> None:
         """End what still runs."""

@@ -13,7 +13,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from dspynb.data import Prediction, Usage
+from dspynb.data import Prediction
 from dspynb.errors import BudgetExhausted, OptimizerError, shorten
 from dspynb.evaluation.rollouts import Rollout, run_rollout
 from dspynb.events import (
@@ -159,27 +159,18 @@ class Engine:
         """Those that a person has not dropped, each once."""
         return [c for c in dict.fromkeys(candidates) if c not in self.guide.dropped]
 
-    async def finish(self) -> None:
-        """The search has come to its end: let what was asked for meanwhile take effect, until nothing is."""
-        while self.guide.run is not None and not self.guide.run.steering.closed:
-            await self.guide.begin(self, self.guide.step + 1, last=True)
-
     async def idle(self) -> None:
         """Wait until all that was asked for has ended."""
         while waiting := [*self._tasks, *(f for f in self._rollouts.values() if not f.done())]:
             await asyncio.wait(waiting)
 
-    async def renew(self) -> None:
-        """What is asked for from now on runs in the scope in force here. To be called when idle."""
-        await self._dispatch.renew()
+    def renew(self) -> None:
+        """The budget has changed. To be called when idle."""
+        self._dispatch.renew()
 
     def charge(self, meter: Meter, events: Iterable[Event]) -> None:
         """Count in a new meter what was asked for before there was one, as the run's events tell it: when idle."""
-        known = Memory.of(events)
-        asked = [*map(known.rollouts.get, self._rollouts), *map(known.proposals.get, self._proposals)]
-        for call in (call for kept in asked if kept is not None for call in kept.calls if not call.cached):
-            meter.count(call.usage, calls=1 + call.usage.retries)
-        meter.count(Usage(), metric_calls=len(self._rollouts))
+        Memory.of(events).charge(meter, self._rollouts, self._proposals)
 
     # ── evaluating ────────────────────────────────────────────────────────────────────────────────────────────────
     def evaluate(

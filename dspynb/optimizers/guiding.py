@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dspynb.errors import OptimizerError
 from dspynb.events import CandidateProposed, CandidateScored, Event, Steered
 from dspynb.optimizers.candidate import Candidate
 from dspynb.running import Ask, Run
@@ -33,7 +34,7 @@ class Guide:
     ) -> None:
         self.dropped: set[Candidate] = set()
         self.pinned: Candidate | None = None
-        self.step = 0  # the number of the last step that began
+        self.step = -1  # the number of the last step that began
         self.run, self._refund = run, refund
         self._known = max(map(_step, run._events), default=-1) if run is not None else -1  # the last step in the file
 
@@ -41,8 +42,10 @@ class Guide:
         """Let what was asked for take effect; the candidates that a person proposed or pinned, evaluated.
 
         ``last``: where nothing was asked for, nothing can be any more. Raises BudgetExhausted for a budget below what
-        is spent.
+        is spent, OptimizerError for a step whose number is not above that of the one before.
         """
+        if step <= self.step:
+            raise OptimizerError(f"a strategy's steps have rising numbers: step {step} cannot come after {self.step}")
         self.step = step
         if self.run is None or not (last or self.run.steering.asked or self.run.steering.kept):
             return []
@@ -50,6 +53,11 @@ class Guide:
         wanted = [self._follow(engine, ask, told, step) for ask, told in due if ask.action != "budget"]
         await self._set_budget([(ask, told) for ask, told in due if ask.action == "budget"], step)
         return await self._evaluated(engine, [c for c in dict.fromkeys(wanted) if c is not None], step)
+
+    async def follow_up(self, engine: Engine) -> None:
+        """The search has come to its end: let what was asked for meanwhile take effect, until nothing is."""
+        while self.run is not None and not self.run.steering.closed:
+            await self.begin(engine, self.step + 1, last=True)
 
     def finish(self, engine: Engine) -> None:
         """The search has ended, however: nothing more is proposed, but what was dropped or pinned counts."""
@@ -76,11 +84,8 @@ class Guide:
         """Let one thing take effect; the candidate that is to be evaluated for it, if one is."""
         values, candidate = dict(ask.values), None
         if ask.action == "propose":
-            parent = engine.candidates.get(values["parent"] or "", engine.best)
-            candidate = _proposed(engine, parent, values["instructions"], step)
-            values |= {"candidate": candidate.id, "parent": parent.id}
-            self.dropped.discard(candidate)
-        elif ask.action == "unpin":
+            return self._propose(engine, values, told, step)
+        if ask.action == "unpin":
             self.pinned = None
         elif (named := engine.candidates.get(values["candidate"])) is None:
             return None  # of a run that was gone on with under another budget and came to others
@@ -90,17 +95,28 @@ class Guide:
         else:
             self.dropped.discard(named)
             self.pinned = candidate = named
-        if ask.action != "propose":
-            values["best"] = engine.best.id
-        if not told and self.run is not None:
-            self.run.tell(ask.action, step=step, values=values)
+        self._tell(ask.action, {**values, "best": engine.best.id}, told, step)
         return candidate
+
+    def _propose(self, engine: Engine, values: Mapping[str, Any], told: bool, step: int) -> Candidate:
+        """Register a person's candidate; it is told of first, so that a run that is lost in between has it too."""
+        parent = engine.candidates.get(values["parent"] or "", engine.best)
+        parts = dict(parent.parts)
+        for path, text in values["instructions"].items():
+            parts[path] = replace(parent.part(path), instruction=text)
+        made = Candidate.of(parts, engine.program, origin="person", step=step, parents=(parent.id,))
+        self._tell("propose", {**values, "candidate": made.id, "parent": parent.id}, told, step)
+        self.dropped.discard(made)
+        return engine.register(made)
+
+    def _tell(self, action: str, values: Mapping[str, Any], told: bool, step: int) -> None:
+        if not told and self.run is not None:
+            self.run.tell(action, step=step, values=values)
 
     async def _set_budget(self, asked: Sequence[tuple[Ask, bool]], step: int) -> None:
         """Set the limits of all of them at once: the later counts."""
         for ask, told in asked:
-            if not told and self.run is not None:
-                self.run.tell("budget", step=step, values=ask.values)
+            self._tell("budget", ask.values, told, step)
         if asked and self._refund is not None:
             await self._refund({name: limit for ask, _ in asked for name, limit in ask.values.items()})
 
@@ -114,13 +130,6 @@ class Guide:
         for task in tasks:
             await task
         return [c for c in wanted if engine.mean(c) is not None and c not in self.dropped]
-
-
-def _proposed(engine: Engine, parent: Candidate, texts: Mapping[str, str], step: int) -> Candidate:
-    parts = dict(parent.parts)
-    for path, text in texts.items():
-        parts[path] = replace(parent.part(path), instruction=text)
-    return engine.candidate(parts, origin="person", step=step, parents=[parent])
 
 
 def _step(event: Event) -> int:

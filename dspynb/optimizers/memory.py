@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dspynb import errors
+from dspynb.data import Usage
 from dspynb.errors import ModelError
 from dspynb.events import (
     CandidateProposed,
@@ -22,7 +23,7 @@ from dspynb.events import (
 from dspynb.lm import LMProtocol, LMReply, LMRequest
 from dspynb.modules.call import as_recorded
 from dspynb.optimizers.task import Heard, hinted
-from dspynb.scope import current_scope
+from dspynb.scope import Meter, current_scope
 
 __all__ = ["Kept", "Memory", "RolloutKey"]
 
@@ -93,6 +94,13 @@ class Memory:
             elif isinstance(event, ProposalEnded):
                 memory.proposals[event.key] = kept
         return memory
+
+    def charge(self, meter: Meter, rollouts: Collection[RolloutKey], proposals: Iterable[str]) -> None:
+        """Count in a meter what these took, as their calls would take it from a budget when a run is gone on with."""
+        found = [*map(self.rollouts.get, rollouts), *map(self.proposals.get, proposals)]
+        for call in (call for kept in found if kept is not None for call in kept.calls if not call.cached):
+            meter.count(call.usage, calls=1 + call.usage.retries)
+        meter.count(Usage(), metric_calls=len(rollouts))
 
     def model(self, path: str, lm: LMProtocol) -> LMProtocol:
         """The model, or one that first looks among calls whose rollout or proposal had not ended."""

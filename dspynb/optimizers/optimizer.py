@@ -191,7 +191,8 @@ class OptimizeWork:
         funds = None if budget is None else Meter(budget)
         if own is not None and funds is not None:
             own.fund(funds)
-        with Layer(None, funds=funds, settings={"resuming": self.memory}):
+        self._layer = Layer(None, funds=funds, settings={"resuming": self.memory})
+        with self._layer:
             await self._search(Guide(own, self._refund))
         best = self.partial()
         return self.program if best is None else best
@@ -217,7 +218,7 @@ class OptimizeWork:
         spent: BudgetExhausted | None = None
         try:
             await self.optimizer.search(engine)
-            await engine.finish()
+            await guide.follow_up(engine)
         except BudgetExhausted as error:
             spent = error
             await engine.settle()
@@ -243,10 +244,10 @@ class OptimizeWork:
         else:
             meter = run.new_meter(limits)
             engine.charge(meter, run._events)
-            Layer(None, funds=meter).__enter__()  # ends with the layer around the search
+            self._layer.fund(meter)
         self._held.take()
         current_scope().take()
-        await engine.renew()
+        engine.renew()
 
     async def _test(self, engine: Engine) -> None:
         """The start and the winner on the test rows."""

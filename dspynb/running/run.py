@@ -129,7 +129,7 @@ class Run(Steerable):
         run._id, run._events, run.path = str(header.get("id", path.stem)), events, str(path)
         spans_after(max((e.span for e in events), default=0))
         run.span = started.span if started else new_span()
-        run.steering.kept = [event for event in events if isinstance(event, Steered)]
+        run.steering.kept = [e for e in events if isinstance(e, Steered) and e.action not in ("pause", "unpause")]
         run._journal = JournalFile(path, None)
         run.listen(run._journal)
         return run

@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from numbers import Integral
+from typing import Any, TypeGuard
 
 from dspynb.data import Usage
 from dspynb.errors import HintError, InputError, SteeringError, nearest
@@ -141,8 +142,9 @@ class Steerable(RunReader):
 
     def new_meter(self, limits: Mapping[str, float]) -> Meter:
         """The meter of a budget that a run without one got; it has counted the time, and nothing else."""
-        meter, started = Meter(Budget(**limits)), self.fold().started  # type: ignore[arg-type]
-        meter.count(Usage(), seconds=0.0 if started is None else time.time() - started.at)
+        meter, fold, now = Meter(Budget(**limits)), self.fold(), time.time()  # type: ignore[arg-type]
+        if fold.started is not None:
+            meter.count(Usage(), seconds=now - fold.started.at - _paused(fold.steered, fold.started.at, now))
         self.fund(meter)
         return meter
 
@@ -173,13 +175,13 @@ class Steerable(RunReader):
         told = _hint(hint, takes.paths)
         if row is not None:
             self._check_row(row, takes)
-        values = {"hint": told} if row is None else {"hint": told, "row": row}
+        values = {"hint": told} if row is None else {"hint": told, "row": int(row)}
         self._request("hint", values, lambda ask: ask.action == "hint" and ask.values.get("row") == row)
 
     def _check_row(self, row: Any, takes: Takes) -> None:
         if takes.open_row is None:
             raise SteeringError("row= is for the rows of a batch or an evaluation; this run has none")
-        if isinstance(row, bool) or not isinstance(row, int) or not takes.open_row(row):
+        if not _is_number(row) or not takes.open_row(row):
             raise SteeringError(f"row must be the number of a row that has not ended, got {row!r}")
 
     # ── candidates ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -228,7 +230,7 @@ class Steerable(RunReader):
         known = list(dict.fromkeys(e.id for e in tuple(self._events) if isinstance(e, CandidateProposed)))
         if isinstance(given, str) and given in known:
             return given
-        if isinstance(given, int) and not isinstance(given, bool) and 0 <= given < len(known):
+        if _is_number(given) and 0 <= given < len(known):
             return known[given]
         told = f"numbers 0 to {len(known) - 1}, or their ids" if known else "none yet"
         raise InputError(f"the run has no candidate {given!r}; there are {told} (see run.candidates)")
@@ -294,7 +296,8 @@ _SEARCH = (
 )
 _WHY_NOT = {
     "pause": "the run has ended",
-    "hint": "no hint can be suggested: this run has no Refine of which a further attempt can come",
+    "hint": "no hint can be suggested: this run has no Refine of which a further attempt can come (those in an "
+    "optimizer's rollouts take none)",
     "propose": f"no candidate can be proposed: {_SEARCH}",
     "drop": f"no candidate can be dropped: {_SEARCH}",
     "pin": f"no candidate can be pinned: {_SEARCH}",
@@ -302,6 +305,22 @@ _WHY_NOT = {
     "budget": "the run's budget cannot be set: only an optimizer, an evaluation and a batch have one of their own, "
     "while they are at work; this is a run of kind {kind!r}. Around others put `with dn.Budget(…)`",
 }
+
+
+def _is_number(value: Any) -> TypeGuard[int]:
+    """Whether it is a whole number, of a table's too."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _paused(steered: Sequence[Steered], since: float, until: float) -> float:
+    """Seconds between these times in which a run was paused."""
+    seconds, began = 0.0, None
+    for event in steered:
+        if event.at >= since and event.action == "pause":
+            began = event.at
+        elif event.action == "unpause" and began is not None:
+            seconds, began = seconds + event.at - began, None
+    return seconds if began is None else seconds + until - began
 
 
 def _hint(hint: Any, paths: Sequence[str]) -> str | dict[str, str]:

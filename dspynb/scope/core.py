@@ -423,6 +423,12 @@ class Layer:
         self._token = _current.set(self.scope)
         return self.scope
 
+    def fund(self, funds: Funds) -> None:
+        """Charge the calls of all tasks under this layer to funds from now on: of a run that gets a budget while it
+        runs. The one thing that is set in a scope in force; calls under layers opened in it before go uncharged."""
+        object.__setattr__(self.scope, "funds", funds)
+        object.__setattr__(self.scope, "funded", True)
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._lease is not None:
             self._lease.close()  # before the reset: no moment in which an ended block still lends

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dspynb as dn
@@ -175,7 +176,7 @@ def test_over_rows_a_hint_is_for_one_row_or_for_the_first_that_comes_to_a_furthe
             work = run
             await model.was_asked(1)
         assert run.steerable == {"hint", "budget", "pause"}
-        run.suggest_hint("for four", row=4)
+        run.suggest_hint("for four", row=np.int64(4))  # as a table gives it
         run.suggest_hint("for the first")
         with pytest.raises(SteeringError, match="row must be the number of a row that has not ended, got 6"):
             run.suggest_hint("x", row=6)
@@ -394,6 +395,35 @@ def test_stop_and_interrupt_work_while_paused(kind, how):
     assert not GATE.shut
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_calls_in_tasks_and_threads_that_a_program_made_wait_too(stopped):
+    class Own(dn.Module):
+        def __init__(self, lm):
+            self.caption = dn.Predict(Caption, lm=lm)
+
+        async def forward(self, subject):
+            tasks = [asyncio.create_task(self.caption(subject=f"{subject} {i}")) for i in range(3)]
+            await asyncio.to_thread(self.caption.run_sync, subject="thread")
+            await asyncio.gather(*tasks)
+            return {"sentence": "done"}
+
+    async def main():
+        model = Model()
+        run = Own(model.lm).start(subject="task")
+        run.pause()
+        await asyncio.sleep(0.05)
+        assert model.asked == []
+        if stopped:
+            run.stop()
+        else:
+            run.unpause()
+        await asyncio.wait({run.task})
+        assert (run.status, len(model.asked)) == (("stopped", 0) if stopped else ("finished", 4))
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
 def test_only_the_run_that_is_paused_waits_also_where_both_ask_one_model():
     async def main():
         model = Model()
@@ -448,6 +478,22 @@ def test_time_that_a_run_was_paused_is_not_counted_against_its_own_budget():
         found = await run
         assert run.status == "finished"
         assert len(found.table) == 6
+
+    asyncio.run(main())
+
+
+def test_a_budget_of_seconds_that_is_set_later_does_not_count_earlier_pauses():
+    async def main():
+        model = Model(seconds=0.001)
+        run = dn.Evaluate(never, concurrency=1).start(dn.Predict(Caption, lm=model.lm), SUBJECTS)
+        await model.was_asked(1)
+        run.pause()
+        await asyncio.sleep(0.5)
+        run.unpause()
+        run.set_budget(seconds=0.4)
+        await run
+        assert run.status == "finished"
+        assert 0 < run.meter.spent["seconds"] < 0.4
 
     asyncio.run(main())
 
@@ -507,15 +553,12 @@ def test_a_batch_gets_a_budget_of_tokens_that_counts_what_was_spent_before():
 
         async def answer(request):
             calls.append(request)
-            await asyncio.sleep(0.03)
+            if len(calls) == 3:
+                dn.last_run().set_budget(tokens=80)
             return dn.LMReply(chat(sentence="s"), usage=dn.Usage(1, 5, 5))
 
-        program = dn.Predict(Caption, lm=dn.FunctionLM(answer))
-        work = asyncio.create_task(program.batch(SUBJECTS * 5, concurrency=1))
-        await until(lambda: len(calls) >= 3)
+        rows = await dn.Predict(Caption, lm=dn.FunctionLM(answer)).batch(SUBJECTS * 5, concurrency=1)
         run = dn.last_run()
-        run.set_budget(tokens=80)
-        rows = await work
         assert run.status == "exhausted"
         assert len(calls) == 8
         assert [isinstance(row, BudgetExhausted) for row in rows] == [False] * 8 + [True] * 22
