@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -156,7 +157,8 @@ class EvaluateWork:
     async def __call__(self) -> Evaluation:
         """The evaluation of all rows, or of those before ``max_errors``."""
         self.run = current_scope().open_run
-        with Layer(None, funds=None if self.plan.budget is None else Meter(self.plan.budget)):
+        budget = self.plan.budget
+        with contextlib.nullcontext() if budget is None else Layer(None, funds=Meter(budget)):
             await self.pool
         return self._evaluation()
 

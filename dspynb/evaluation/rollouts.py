@@ -73,7 +73,9 @@ async def run_rollout(
     trace, spent, scores = Trace(), _Spent(), dict[str, Score]()
     prediction, error = None, None
     try:
-        with _layer(scope, name, span=span, trace=trace, tally=spent, funds=funds, repeat=repeat):
+        settings = _sampling(scope, repeat) if repeat else None
+        around = scope.nearest_lease
+        with Layer(name, outer=around, settings=settings, span=span, trace=trace, tally=spent, funds=funds):
             result = await caught(program(**inputs))
             spent.closed = True
             if isinstance(result, Exception):
@@ -107,11 +109,10 @@ async def run_rollout(
     return Rollout(ended, prediction, error, trace.calls)
 
 
-def _layer(scope: Scope, name: str, *, repeat: int, **changes: Any) -> Layer:
-    # Repeats are samples of their own; inside an attempt they have numbers that no other attempt's calls have.
+def _sampling(scope: Scope, repeat: int) -> dict[str, Any]:
+    """Repeats are samples of their own; inside an attempt they have numbers that no other attempt's calls have."""
     outside = int(scope.settings.get("rollout", 0))
-    rollout = repeat if scope.open_attempt is None else (outside + 1) * ROLLOUTS + repeat
-    return Layer(name, settings={"rollout": rollout} if repeat else None, **changes)
+    return {"rollout": repeat if scope.open_attempt is None else (outside + 1) * ROLLOUTS + repeat}
 
 
 async def _score(

@@ -87,11 +87,16 @@ class Lease:
 
     __slots__ = ("closed", "code", "line", "marker", "name", "warned")
 
-    def __init__(self, name: str) -> None:
-        frame = _users_frame(sys._getframe(2))
+    def __init__(self, name: str, outer: Lease | None = None) -> None:
+        """``outer``: of a block around it that the same line of the user's led to. To look for a line takes as long as
+        the rest of a layer."""
         self.name = name
-        self.code: CodeType = frame.f_code
-        self.line = frame.f_lineno
+        self.code: CodeType
+        if outer is not None:
+            self.code, self.line = outer.code, outer.line
+        else:
+            frame = _users_frame(sys._getframe(2))
+            self.code, self.line = frame.f_code, frame.f_lineno
         self.closed = self.warned = False
         self.marker: str | None = None  # a file that a snapshot made, removed when the block ends
 
@@ -328,6 +333,16 @@ class Scope:
             for port in ports:
                 port.call_ended(task)
 
+    @property
+    def nearest_lease(self) -> Lease | None:
+        """That of the innermost layer that has one."""
+        layer: Scope | None = self
+        while layer is not None:
+            if layer.lease is not None:
+                return layer.lease
+            layer = layer.parent
+        return None
+
     def open_layers(self) -> Iterator[Scope]:
         """The layers whose block is still running, innermost first."""
         layer: Scope | None = self
@@ -398,22 +413,37 @@ def current_attempt() -> Attempt | None:
 
 
 class Layer:
-    """``with Layer(name, hints=...) as scope``: one more layer for the block, and a lease that ends with it."""
+    """``with Layer(name, hints=...) as scope``: one more layer for the block, and a lease that ends with it.
 
-    __slots__ = ("_changes", "_lease", "_token", "scope")
+    ``outer``: a lease around it, where the same line of the user's led to both.
+    """
+
+    __slots__ = ("_changes", "_funds", "_lease", "_settings", "_token", "scope")
     _token: Token[Scope] | None
     scope: Scope
 
-    def __init__(self, name: str | None, **changes: Any) -> None:
-        self._lease = None if name is None else Lease(name)
-        self._changes = changes
+    def __init__(
+        self,
+        name: str | None,
+        *,
+        outer: Lease | None = None,
+        settings: Mapping[str, Any] | None = None,
+        funds: Funds | None = None,
+        **changes: Any,
+    ) -> None:
+        self._lease = None if name is None else Lease(name, outer)
+        self._settings, self._funds, self._changes = settings, funds, changes
 
     def __enter__(self) -> Scope:
         below = _current.get()
-        settings = self._changes.pop("settings", None)
-        merged = below.settings if not settings else {**below.settings, **settings}
-        funded = below.funded or self._changes.get("funds") is not None
-        self.scope = Scope(parent=below, lease=self._lease, settings=merged, funded=funded, **self._changes)
+        self.scope = Scope(
+            parent=None if below is ROOT else below,  # which has nothing to lend
+            lease=self._lease,
+            settings={**below.settings, **self._settings} if self._settings else below.settings,
+            funds=self._funds,
+            funded=below.funded or self._funds is not None,
+            **self._changes,
+        )
         self._token = _current.set(self.scope)
         return self.scope
 
