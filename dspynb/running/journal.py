@@ -29,7 +29,10 @@ __all__ = ["FORMAT", "JournalFile", "cut_torn_line", "flush_journals", "read_jou
 
 FORMAT = 1
 _log = logging.getLogger("dspynb")
-_OF_ANY_TYPE = frozenset({"inputs", "outputs", "settings", "parts", "metrics"})
+_OF_ANY_TYPE = {
+    kind: [name for name in names if name in ("inputs", "outputs", "settings", "parts", "metrics")]
+    for kind, names in FIELDS.items()
+}
 _PAUSE = 0.01
 """Seconds that the writer waits for more, so that it does not take turns with the event loop for every line."""
 
@@ -63,10 +66,10 @@ class JournalFile:
 def _line_of(event: Event) -> bytes:
     """The event as a line. Only what users give may be of any type, and has to be looked through; of the rest, a data
     URL shows in the line."""
-    body: dict[str, Any] = {"type": type(event).__name__}
-    for name in FIELDS[type(event)]:
-        value = getattr(event, name)
-        body[name] = plain(value) if name in _OF_ANY_TYPE else value
+    kind = type(event)
+    body = {"type": kind.__name__, **{name: getattr(event, name) for name in FIELDS[kind]}}
+    for name in _OF_ANY_TYPE[kind]:
+        body[name] = plain(body[name])
     try:
         line = pydantic_core.to_json(body, inf_nan_mode="constants")
     except Exception:  # a lone surrogate, or a message of an adapter's own making

@@ -21,6 +21,7 @@ from types import CodeType, FrameType, MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 
 from dspynb.errors import BudgetExhausted, ScopeClosedWarning
+from dspynb.records import quickly_made
 
 if TYPE_CHECKING:
     from dspynb.data import Usage
@@ -92,6 +93,7 @@ class Lease:
         the rest of a layer."""
         self.name = name
         self.code: CodeType
+        self.line: int
         if outer is not None:
             self.code, self.line = outer.code, outer.line
         else:
@@ -182,6 +184,9 @@ class Reading:
         return "\n".join(text for kind, text in self.hints if hint_as in (None, kind)) or None
 
 
+_NOTHING = Reading((), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """Which attempt of a search the code is in; numbers count from 1."""
@@ -190,6 +195,7 @@ class Attempt:
     wave: int
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, eq=False)
 class Scope:
     """One layer on top of its parent. Read through ``current_scope()``; made by ``with`` blocks."""
@@ -226,6 +232,8 @@ class Scope:
                     candidate = layer.candidate.get(uid)
             masked = masked or layer.masks
             layer = layer.parent
+        if not hints and candidate is None and not ended:
+            return _NOTHING
         hints.reverse()
         return Reading(tuple(hints), candidate, tuple(ended))
 
@@ -263,8 +271,7 @@ class Scope:
             if layer.port is not None:
                 layer.port.admit()
             layer = layer.parent
-        if self.funded:
-            self.take(calls)
+        self.take(calls)
 
     def _funds(self) -> Iterator[Funds]:
         """What a call is charged to: the open layers' funds, innermost first, down to those that cover the rest."""
@@ -282,6 +289,8 @@ class Scope:
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None:
         """Take calls from every budget in force, or from none. Raises BudgetExhausted."""
+        if not self.funded:
+            return
         taken: list[Funds] = []
         try:
             for funds in self._funds():
