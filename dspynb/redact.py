@@ -87,7 +87,7 @@ def redact_values(value: Any, depth: int = 30) -> Any:
     deep: a list may hold itself."""
     if isinstance(value, str):
         return redact_known(value)
-    if value is None or isinstance(value, int | float) or not depth or _is_clean(value):
+    if value is None or not depth or _is_clean(value) or isinstance(value, int | float):
         return value
     if hasattr(value, "__next__"):  # to look into an iterator would use it up
         return value

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from dspynb.data import Example, Prediction, Score, Usage
+from dspynb.data import NO_USAGE, Example, Prediction, Score, Usage
 from dspynb.errors import Halted
 from dspynb.events import AttemptEnded, Event, PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
 from dspynb.modules import Module
@@ -36,7 +36,7 @@ class Rollout:
 class _Spent:
     """What the program spent, its advisors' calls included, and how many attempts were made in it."""
 
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     attempts: int = 0
     fresh: bool = False  # whether any call was not cached
     called: bool = False
