@@ -12,7 +12,16 @@ from typing import Any
 
 from dspynb.errors import shorten
 
-__all__ = ["is_secret_name", "keep_secret", "redact", "redact_growing", "redact_known", "redact_values", "told"]
+__all__ = [
+    "holds_known",
+    "is_secret_name",
+    "keep_secret",
+    "redact",
+    "redact_growing",
+    "redact_known",
+    "redact_values",
+    "told",
+]
 
 _NAMES = ("_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 _SHAPES = re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_\-]{16,}|\bBearer\s+[A-Za-z0-9._\-]{16,}|://[^/\s:@]+:[^/\s:@]+@")
@@ -59,6 +68,11 @@ def redact_known(text: str) -> str:
         if secret in text:
             text = text.replace(secret, "***")
     return text
+
+
+def holds_known(text: bytes) -> bool:
+    """Whether ``redact_known`` would change a text that is given in UTF-8."""
+    return any(secret.encode("utf-8", "surrogatepass") in text for secret in _written(_known()))
 
 
 def redact_growing(text: str) -> str:
