@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ROUNDS, IN_FLIGHT, SLOW, INSTANT, MANY = 3, 256, 500, 10_000, 100_000
+ROUNDS, IN_FLIGHT, SLOW, INSTANT, MANY = 5, 256, 500, 10_000, 100_000
 
 OURS = """
 import asyncio, json, sys, time, dspynb as dn

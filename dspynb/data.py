@@ -9,12 +9,13 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from dspynb.errors import InputError, RewardError, shorten
+from dspynb.records import quickly_made
 from dspynb.redact import redact_known
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Example", "Meta", "Prediction", "Score", "Usage", "as_score", "rows_of"]
+__all__ = ["NO_USAGE", "Example", "Meta", "Prediction", "Score", "Usage", "as_score", "rows_of"]
 
 
 class _Record(Mapping[str, Any]):
@@ -23,8 +24,9 @@ class _Record(Mapping[str, Any]):
     __slots__ = ("_values",)
     _values: dict[str, Any]
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        object.__setattr__(self, "_values", dict(values))
+    def __init__(self, values: dict[str, Any]) -> None:
+        """``values``: a dict that nobody else holds."""
+        object.__setattr__(self, "_values", values)
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -92,7 +94,8 @@ class Example(_Record):
 
     def inputs(self) -> dict[str, Any]:
         """The input fields; all fields if ``with_inputs`` was not used."""
-        return {k: v for k, v in self.items() if self.input_names is None or k in self.input_names}
+        names = self.input_names
+        return self.to_dict() if names is None else {k: v for k, v in self._values.items() if k in names}
 
     def labels(self) -> dict[str, Any]:
         """The fields that are not inputs."""
@@ -107,6 +110,7 @@ def _example(values: dict[str, Any], names: frozenset[str] | None) -> Example:
     return example if names is None else example.with_inputs(*names)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What calls cost. ``usd`` is None when a price is unknown, and unknown plus anything is unknown."""
@@ -143,6 +147,8 @@ class Usage:
         )
 
     def __add__(self, other: Usage) -> Usage:
+        if self is NO_USAGE:
+            return other
         return Usage(
             self.calls + other.calls,
             self.prompt_tokens + other.prompt_tokens,
@@ -194,7 +200,8 @@ def as_score(value: Any) -> Score:
     return value if isinstance(value, Score) else Score(value)
 
 
-_NO_USAGE = Usage()
+NO_USAGE = Usage()
+"""Where a sum begins."""
 
 
 @dataclass(slots=True)
@@ -202,7 +209,7 @@ class Meta:
     """What is known about a prediction besides its outputs."""
 
     score: Score | None = None
-    usage: Usage = _NO_USAGE
+    usage: Usage = NO_USAGE
     calls: tuple[Any, ...] = ()
     run: Any = None
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from dspynb.data import Usage
 from dspynb.media import told_url
+from dspynb.records import quickly_made
 from dspynb.turns import History
 
 __all__ = [
@@ -86,6 +87,7 @@ class RunEnded(Event):
     error: str | None = None
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanStarted(Event):
     """A module call, a tool call or one row of a batch began. ``kind`` is module, search, tool or row; ``name`` its
@@ -97,6 +99,7 @@ class SpanStarted(Event):
     row: int | None = None
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanEnded(Event):
     """A module call, tool call or row ended, with outputs or an error."""
@@ -136,6 +139,7 @@ class AttemptChosen(Event):
     attempt: int
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutEnded(Event):
     """A program was run on a row and scored, or failed. ``repeat`` counts from 0; ``score`` is the first metric's,
@@ -202,6 +206,7 @@ class HintFailed(Event):
     error: str
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steered(Event):
     """What somebody asked of the run while it ran took effect. ``action``: hint, propose, drop, pin, unpin, pause,
@@ -287,23 +292,21 @@ def to_json(event: Event) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """The value as a run file holds it: what JSON knows, numbers that are none (NaN) included."""
-    if value is None or isinstance(value, bool | int):
-        return value
     try:
         return _quickly(value)
     except Exception:  # of another type, or too deep
-        return _thoroughly(value)
+        return value if isinstance(value, int) else _thoroughly(value)
 
 
 def _quickly(value: Any) -> Any:
     """What most values are, in a third of the time. Raises TypeError for any other type."""
     kind = type(value)
-    if kind is str:
-        return _text(value)
     if kind in _SCALARS:
         return value
+    if kind is str:
+        return _text(value)
     if kind is dict and _STRING.issuperset(map(type, value)):
-        return {key: item if type(item) in _SCALARS else _quickly(item) for key, item in value.items()}
+        return {key: _quickly(item) for key, item in value.items()}
     if kind is tuple or kind is list:
         return [_quickly(item) for item in value]
     if kind is Usage:

@@ -12,7 +12,16 @@ from typing import Any
 
 from dspynb.errors import shorten
 
-__all__ = ["is_secret_name", "keep_secret", "redact", "redact_growing", "redact_known", "redact_values", "told"]
+__all__ = [
+    "holds_known",
+    "is_secret_name",
+    "keep_secret",
+    "redact",
+    "redact_growing",
+    "redact_known",
+    "redact_values",
+    "told",
+]
 
 _NAMES = ("_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 _SHAPES = re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_\-]{16,}|\bBearer\s+[A-Za-z0-9._\-]{16,}|://[^/\s:@]+:[^/\s:@]+@")
@@ -61,6 +70,11 @@ def redact_known(text: str) -> str:
     return text
 
 
+def holds_known(text: bytes) -> bool:
+    """Whether ``redact_known`` would change a text that is given in UTF-8."""
+    return any(secret.encode("utf-8", "surrogatepass") in text for secret in _written(_known()))
+
+
 def redact_growing(text: str) -> str:
     """``redact_known`` for a text that grows: without its end, where that may be the beginning of a secret."""
     text = redact_known(text)
@@ -87,7 +101,7 @@ def redact_values(value: Any, depth: int = 30) -> Any:
     deep: a list may hold itself."""
     if isinstance(value, str):
         return redact_known(value)
-    if value is None or isinstance(value, int | float) or not depth or _is_clean(value):
+    if value is None or not depth or _is_clean(value) or isinstance(value, int | float):
         return value
     if hasattr(value, "__next__"):  # to look into an iterator would use it up
         return value

@@ -14,7 +14,7 @@ import dspynb as dn
 
 PACKAGE = Path(dn.__file__).parent
 LAYERS = [
-    ["errors"],
+    ["errors", "records"],
     ["redact"],
     ["data"],
     ["media", "turns"],

@@ -195,8 +195,15 @@ def shown_outputs(signature: type[Signature], values: Mapping[str, Any]) -> list
     ]
 
 
-def content(pieces: Iterable[Any]) -> Content:
+def content(pieces: Sequence[Any]) -> Content:
     """The content of a message from texts and media: text alone where there are no media."""
+    try:
+        return "".join(pieces)
+    except TypeError:  # there are media
+        return _parts(pieces)
+
+
+def _parts(pieces: Sequence[Any]) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     texts: list[str] = []
     for piece in pieces:
@@ -207,17 +214,13 @@ def content(pieces: Iterable[Any]) -> Content:
             parts.append({"type": "text", "text": "".join(texts)})
             texts = []
         parts.append(piece.part())
-    if not parts:
-        return "".join(texts)
     return [*parts, {"type": "text", "text": "".join(texts)}] if texts else parts
 
 
 def resolve_adapter(choice: Any) -> Adapter:
     """An adapter from its name (chat, json, prefill) or an adapter itself; ``chat`` for None."""
-    if isinstance(choice, Adapter):
-        return choice
     if choice is not None and not isinstance(choice, str):
-        return choice  # type: ignore[no-any-return]  # a user's own, with the same methods
+        return choice  # type: ignore[no-any-return]  # an Adapter, or a user's own with the same methods
     if not _named:
         from dspynb.adapters import ChatAdapter, JSONAdapter, PrefillAdapter
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from itertools import zip_longest
 from typing import Any
 
 from dspynb.adapters.base import Adapter, Content, content, inputs_of, shown, shown_outputs
@@ -116,26 +115,27 @@ def _marked(names: Names, text: str) -> dict[str, str]:
     if "[[" not in text:
         return {}
     text = _unfenced(text)
-    marks = [(names.find(m["name"]), m) for m in _MARKER.finditer(text)]
+    marks = list(_MARKER.finditer(text))
+    ends = [*[mark.start() for mark in marks[1:]], len(text)]
     found: dict[str, str] = {}
-    for (name, mark), following in zip_longest(marks, marks[1:]):
-        end = following[1].start() if following else len(text)
-        if name is None:
+    for mark, end in zip(marks, ends, strict=False):
+        name = names.find(mark["name"])
+        if name is None or name in found:
             continue
         inside = text[mark.end() : end]
         if "[[" in inside:
-            inside = _ESCAPED.sub(r"\1", inside if following or name == _END else _LAST.sub("", inside))
-        found.setdefault(name, without_blank_ends(inside))
+            inside = _ESCAPED.sub(r"\1", inside if end < len(text) or name == _END else _LAST.sub("", inside))
+        found[name] = without_blank_ends(inside)
     return found
 
 
 def _unfenced(text: str) -> str:
     """What is in the code fence that some models put around a whole reply."""
     bare = text.strip()
-    head, _, body = bare.partition("\n")
-    if head.startswith("```") and bare.endswith("```") and _MARKER.match(body):
-        return body.removesuffix("```")
-    return text
+    if not (bare.startswith("```") and bare.endswith("```")):
+        return text
+    body = bare.partition("\n")[2]
+    return body.removesuffix("```") if _MARKER.match(body) else text
 
 
 def _escaped(text: str) -> str:

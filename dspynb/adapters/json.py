@@ -47,7 +47,7 @@ class JSONAdapter(Adapter):
     ) -> Content:
         lines = [[f"{field.name}: ", *told] for field, told in shown(signature, inputs)]
         lines += [[f"hint: {hint}"]] if hint else []
-        return content(piece for i, line in enumerate(lines) for piece in (["\n"] if i else []) + line)
+        return content([piece for i, line in enumerate(lines) for piece in (["\n"] if i else []) + line])
 
     def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
         known = {n: plain(f, outputs[n]) for n, f in signature.output_fields.items() if n in outputs}

@@ -38,7 +38,7 @@ def bare_reply(reply: str) -> str:
 def without_blank_ends(text: str) -> str:
     """The text without blank lines before and after it."""
     inner = text.strip("\n")
-    if inner and not (inner[0].isspace() or inner[-1].isspace()):
+    if not inner or not (inner[0].isspace() or inner[-1].isspace()):
         return inner
     start, end = len(text) - len(text.lstrip()), len(text.rstrip())
     if start >= end:

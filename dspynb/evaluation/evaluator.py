@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -160,7 +161,7 @@ class EvaluateWork:
         funds = None if self.plan.budget is None else Meter(self.plan.budget)
         if own is not None and funds is not None:
             own.fund(funds)
-        with Layer(None, funds=funds):
+        with contextlib.nullcontext() if funds is None else Layer(None, funds=funds):
             await self.pool
         return self._evaluation()
 

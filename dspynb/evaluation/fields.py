@@ -16,6 +16,7 @@ from dspynb.errors import ConfigurationError, RewardError, nearest, shorten
 __all__ = ["FieldMetric", "is_missing", "output_of", "pair_of", "plain", "plain_text", "quoted", "text_of"]
 
 Row = Mapping[str, Any]
+_PLAIN = frozenset({type(None), bool, int, float, str})
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ def is_missing(value: Any) -> bool:
 
 def plain(value: Any) -> Any:
     """A value without wrapping: numpy's as Python's, an Enum's value, a pydantic model's fields, a tuple as a list."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):

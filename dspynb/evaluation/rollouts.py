@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from dspynb.data import Example, Prediction, Score, Usage
+from dspynb.data import NO_USAGE, Example, Prediction, Score, Usage
 from dspynb.errors import Halted
 from dspynb.events import AttemptEnded, Event, PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
 from dspynb.modules import Module
@@ -36,7 +36,7 @@ class Rollout:
 class _Spent:
     """What the program spent, its advisors' calls included, and how many attempts were made in it."""
 
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     attempts: int = 0
     fresh: bool = False  # whether any call was not cached
     called: bool = False
@@ -73,7 +73,9 @@ async def run_rollout(
     trace, spent, scores = Trace(), _Spent(), dict[str, Score]()
     prediction, error = None, None
     try:
-        with _layer(scope, name, span=span, trace=trace, tally=spent, funds=funds, row=(number, repeat), repeat=repeat):
+        settings = _sampling(scope, repeat) if repeat else None
+        around, place = scope.nearest_lease, (number, repeat)
+        with Layer(name, outer=around, settings=settings, span=span, trace=trace, tally=spent, funds=funds, row=place):
             result = await caught(program(**inputs))
             spent.closed = True
             if isinstance(result, Exception):
@@ -107,11 +109,10 @@ async def run_rollout(
     return Rollout(ended, prediction, error, trace.calls)
 
 
-def _layer(scope: Scope, name: str, *, repeat: int, **changes: Any) -> Layer:
-    # Repeats are samples of their own; inside an attempt they have numbers that no other attempt's calls have.
+def _sampling(scope: Scope, repeat: int) -> dict[str, Any]:
+    """Repeats are samples of their own; inside an attempt they have numbers that no other attempt's calls have."""
     outside = int(scope.settings.get("rollout", 0))
-    rollout = repeat if scope.open_attempt is None else (outside + 1) * ROLLOUTS + repeat
-    return Layer(name, settings={"rollout": rollout} if repeat else None, **changes)
+    return {"rollout": repeat if scope.open_attempt is None else (outside + 1) * ROLLOUTS + repeat}
 
 
 async def _score(

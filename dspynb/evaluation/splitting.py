@@ -18,6 +18,8 @@ from dspynb.evaluation.fields import plain
 
 __all__ = ["Splits", "fingerprint", "split"]
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+_OF_JSON = (type(None), str, int, float)
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -141,12 +143,12 @@ def fingerprint(rows: Any) -> str:
 
 
 def _canonical(value: Any) -> str:
-    return json.dumps(_tagged(plain(value)), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return _CANONICAL.encode(_tagged(plain(value)))
 
 
 def _tagged(value: Any) -> Any:
     """JSON values as they are; all else as its type and content."""
-    if value is None or isinstance(value, str | int | float):
+    if isinstance(value, _OF_JSON):
         return value
     if isinstance(value, Mapping):
         return {str(k): _tagged(v) for k, v in value.items()}

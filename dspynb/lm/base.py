@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from dspynb.data import Usage
 from dspynb.errors import ConfigurationError, ScopeError
 from dspynb.media import has_media
+from dspynb.records import quickly_made
 from dspynb.redact import redact_values
 from dspynb.scope import current_scope
 
@@ -31,6 +32,7 @@ Heard = Callable[[str], None]
 """What is told each new piece of a reply's text while it arrives."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class LMRequest:
     """One request to a model.
@@ -48,6 +50,7 @@ class LMRequest:
     rollout: int = 0
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class LMReply:
     """A model's reply. ``cached`` tells that it was not paid for now; ``raw`` is the provider's own answer, if any;
@@ -83,11 +86,11 @@ class LMReply:
 def without_secrets(reply: LMReply) -> LMReply:
     """The reply without secrets that this process knows: what repeats a prompt could bring a key into tables, files
     and caches."""
-    clean: dict[str, Any] = {}
-    for name in ("text", "tool_calls", "reasoning", "completions"):
-        if (said := getattr(reply, name)) and (without := redact_values(said)) != said:
-            clean[name] = without
-    return replace(reply, **clean) if clean else reply
+    said = reply.text, reply.tool_calls, reply.reasoning, reply.completions
+    text, tool_calls, reasoning, completions = clean = redact_values(said)
+    if clean == said:
+        return reply
+    return replace(reply, text=text, tool_calls=tool_calls, reasoning=reasoning, completions=completions)
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from dspynb.adapters import Adapter
-from dspynb.data import Prediction, Usage
+from dspynb.data import NO_USAGE, Prediction, Usage
 from dspynb.errors import ModelError, ParseError
 from dspynb.events import PredictorCalled, new_span
 from dspynb.lm import LMProtocol, LMReply, LMRequest, without_secrets
@@ -46,7 +46,7 @@ class Call:
         ModelError, Halted."""
         if GATE.shut:
             await GATE.passed(self.scope)
-        kept = await self._kept() if heard is None else None
+        kept = await self._kept() if heard is None and self.scope.funded else None
         self.scope.admit(0 if kept else 1)
         try:
             self.reply = without_secrets(kept or await self._complete(heard))
@@ -60,7 +60,7 @@ class Call:
             raise
         calls = (*self.before, self._report(outputs=outputs))
         prediction = Prediction(outputs)
-        prediction.meta.usage = calls[0].usage if len(calls) == 1 else sum((c.usage for c in calls), Usage())
+        prediction.meta.usage = calls[0].usage if len(calls) == 1 else sum((c.usage for c in calls), NO_USAGE)
         prediction.meta.calls = Calls(calls)
         return prediction
 
@@ -71,7 +71,7 @@ class Call:
 
     async def _kept(self) -> LMReply | None:
         """Under a budget, the reply that the model has kept from before: it costs nothing, so it takes no call."""
-        look_up = getattr(self.lm, "kept", None) if self.scope.funded else None
+        look_up = getattr(self.lm, "kept", None)
         return None if look_up is None else await self.scope.in_flight(look_up(self.request))
 
     async def _complete(self, heard: Listener | None) -> LMReply:
@@ -94,15 +94,16 @@ class Call:
 
     def _report(self, outputs: Mapping[str, Any] | None = None, error: Exception | None = None) -> PredictorCalled:
         """Emit what was sent and what came back."""
-        reply = self.reply
+        reply, sent = self.reply, (self.inputs, without_data(self.request.messages), self.reading.hint())
+        inputs, messages, hint = redact_values(sent)
         event = PredictorCalled(
             span=new_span(),
             parent=self.before[0].span if self.before else self.scope.open_span,
             predictor=self.path,
             uid=self.uid,
-            inputs=redact_values(self.inputs),
-            messages=as_recorded(self.request.messages),
-            hint=redact_values(self.reading.hint()),
+            inputs=inputs,
+            messages=messages,
+            hint=hint,
             candidate=self.reading.candidate and self.reading.candidate.id,
             reply=None if reply is None else reply.text,
             tool_calls=() if reply is None else reply.tool_calls,

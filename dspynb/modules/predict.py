@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from dspynb.adapters import Adapter, resolve_adapter
@@ -97,8 +97,8 @@ class Predict(Module):
         """
         return stream(self, inputs)
 
-    async def _inside(self, inputs: Mapping[str, Any]) -> Prediction:
-        return await self._answer(inputs)
+    def _inside(self, inputs: Mapping[str, Any]) -> Coroutine[Any, Any, Prediction]:
+        return self._answer(inputs)
 
     async def _answer(self, inputs: Mapping[str, Any], heard: Listener | None = None) -> Prediction:
         call = self._prepare(current_scope(), inputs)

@@ -12,6 +12,8 @@ from dspynb.scope import mask
 
 __all__ = ["Scorer", "source_of"]
 
+_SCORES = (int, float, Score)
+
 
 class Scorer:
     """A user's reward or metric: ``fn(row, prediction) -> float | bool | Score``, sync or async.
@@ -33,12 +35,14 @@ class Scorer:
         Raises RewardError for what is not a score, and for what the function raised; but a ConfigurationError, a
         mistake that another attempt would meet too, as it is.
         """
-        offered = {"trace": trace, "predictor": predictor}
-        extras = {name: offered[name] for name in self.extras}
+        extras: dict[str, Any] = {}
+        if self.extras:
+            offered = {"trace": trace, "predictor": predictor}
+            extras = {name: offered[name] for name in self.extras}
         with mask():
             try:
                 value = self.fn(row, prediction, **extras)
-                if inspect.isawaitable(value):
+                if not isinstance(value, _SCORES) and inspect.isawaitable(value):
                     value = await value
             except (Halted, ConfigurationError, RewardError):
                 raise

@@ -282,8 +282,8 @@ class Engine:
     async def _run(self, candidate: Candidate, key: RolloutKey, program: Module, funds: Allowance | None) -> Rollout:
         name, split, row, repeat = key
         example, heard = self.task.rows[split][row], Heard({p.uid: path for path, p in program.named_predictors()})
-        layer = {"span": self._span(name), "candidate": self._in_force(candidate, program), "tally": heard}
-        with Layer(f"candidate {name}", **layer):
+        in_force = self._in_force(candidate, program)
+        with Layer(f"candidate {name}", span=self._span(name), candidate=in_force, tally=heard):
             rollout = await run_rollout(
                 program,
                 example,

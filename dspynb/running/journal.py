@@ -16,6 +16,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,17 @@ import pydantic_core
 
 from dspynb.errors import JournalError
 from dspynb.events import FIELDS, Event, from_json, plain, to_json
-from dspynb.redact import redact_known
+from dspynb.redact import holds_known, redact_known
 
 __all__ = ["FORMAT", "JournalFile", "cut_torn_line", "flush_journals", "read_journal", "write_journal"]
 
 FORMAT = 1
 _log = logging.getLogger("dspynb")
-_OF_ANY_TYPE = frozenset({"inputs", "outputs", "settings", "parts", "metrics"})
+_VALUES = {kind: attrgetter(*names) for kind, names in FIELDS.items()}
+_OF_ANY_TYPE = {
+    kind: [name for name in names if name in ("inputs", "outputs", "settings", "parts", "metrics")]
+    for kind, names in FIELDS.items()
+}
 _PAUSE = 0.01
 """Seconds that the writer waits for more, so that it does not take turns with the event loop for every line."""
 
@@ -63,10 +68,12 @@ class JournalFile:
 def _line_of(event: Event) -> bytes:
     """The event as a line. Only what users give may be of any type, and has to be looked through; of the rest, a data
     URL shows in the line."""
-    body: dict[str, Any] = {"type": type(event).__name__}
-    for name in FIELDS[type(event)]:
-        value = getattr(event, name)
-        body[name] = plain(value) if name in _OF_ANY_TYPE else value
+    kind = type(event)
+    body: dict[str, Any] = {"type": kind.__name__}
+    body.update(zip(FIELDS[kind], _VALUES[kind](event), strict=True))
+    for name in _OF_ANY_TYPE[kind]:
+        if value := body[name]:
+            body[name] = plain(value)
     try:
         line = pydantic_core.to_json(body, inf_nan_mode="constants")
     except Exception:  # a lone surrogate, or a message of an adapter's own making
@@ -82,6 +89,8 @@ def _line(item: dict[str, Any]) -> bytes:
 
 
 def _without_secrets(lines: bytes) -> bytes:
+    if not holds_known(lines):
+        return lines
     return redact_known(lines.decode("utf-8", "surrogatepass")).encode("utf-8", "surrogatepass")
 
 

@@ -72,7 +72,7 @@ class Run(Steerable):
         self._before = 0  # cancellations of that task that others had asked for
         self._lock = threading.RLock()
         self._journal: JournalFile | None = None
-        self._in_flight: set[asyncio.Task[Any]] = set()
+        self._in_flight: set[asyncio.Task[Any] | None] = set()
 
     # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
     def emit(self, event: Event) -> None:
@@ -305,22 +305,19 @@ class Run(Steerable):
         driver = self._driver
         if driver is not None and driver.cancelling() <= self._before:
             driver.cancel()
-        with self._lock:
-            waiting = [task for task in self._in_flight if task is not driver]
-        for task in waiting:  # also in tasks and threads that the program made
+        for task in self._in_flight.copy():  # also in tasks and threads that the program made
+            if task is None or task is driver:
+                continue
             with contextlib.suppress(RuntimeError):
                 task.get_loop().call_soon_threadsafe(_cancel_once, task)
 
     def call_began(self, task: asyncio.Task[Any] | None) -> None:
         """A task waits for a model: a stop may cancel it."""
-        if task is not None:
-            with self._lock:
-                self._in_flight.add(task)
+        self._in_flight.add(task)  # atomic, like the copy that is looked through
 
     def call_ended(self, task: asyncio.Task[Any] | None) -> None:
         """It waits no longer."""
-        with self._lock:
-            self._in_flight.discard(task)
+        self._in_flight.discard(task)
 
     def admit(self) -> None:
         """Called before each model call. Raises RunStopped once a stop or an interrupt was asked for."""

@@ -21,6 +21,7 @@ from types import CodeType, FrameType, MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 
 from dspynb.errors import BudgetExhausted, ScopeClosedWarning
+from dspynb.records import quickly_made
 
 if TYPE_CHECKING:
     from dspynb.data import Usage
@@ -87,11 +88,17 @@ class Lease:
 
     __slots__ = ("closed", "code", "line", "marker", "name", "warned")
 
-    def __init__(self, name: str) -> None:
-        frame = _users_frame(sys._getframe(2))
+    def __init__(self, name: str, outer: Lease | None = None) -> None:
+        """``outer``: of a block around it that the same line of the user's led to. To look for a line takes as long as
+        the rest of a layer."""
         self.name = name
-        self.code: CodeType = frame.f_code
-        self.line = frame.f_lineno
+        self.code: CodeType
+        self.line: int
+        if outer is not None:
+            self.code, self.line = outer.code, outer.line
+        else:
+            frame = _users_frame(sys._getframe(2))
+            self.code, self.line = frame.f_code, frame.f_lineno
         self.closed = self.warned = False
         self.marker: str | None = None  # a file that a snapshot made, removed when the block ends
 
@@ -177,6 +184,9 @@ class Reading:
         return "\n".join(text for kind, text in self.hints if hint_as in (None, kind)) or None
 
 
+_NOTHING = Reading((), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """Which attempt of a search the code is in; numbers count from 1."""
@@ -185,6 +195,7 @@ class Attempt:
     wave: int
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, eq=False)
 class Scope:
     """One layer on top of its parent. Read through ``current_scope()``; made by ``with`` blocks."""
@@ -222,6 +233,8 @@ class Scope:
                     candidate = layer.candidate.get(uid)
             masked = masked or layer.masks
             layer = layer.parent
+        if not hints and candidate is None and not ended:
+            return _NOTHING
         hints.reverse()
         return Reading(tuple(hints), candidate, tuple(ended))
 
@@ -259,8 +272,7 @@ class Scope:
             if layer.port is not None:
                 layer.port.admit()
             layer = layer.parent
-        if self.funded:
-            self.take(calls)
+        self.take(calls)
 
     def _funds(self) -> Iterator[Funds]:
         """What a call is charged to: the open layers' funds, innermost first, down to those that cover the rest."""
@@ -278,6 +290,8 @@ class Scope:
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None:
         """Take calls from every budget in force, or from none. Raises BudgetExhausted."""
+        if not self.funded:
+            return
         taken: list[Funds] = []
         try:
             for funds in self._funds():
@@ -328,6 +342,16 @@ class Scope:
         finally:
             for port in ports:
                 port.call_ended(task)
+
+    @property
+    def nearest_lease(self) -> Lease | None:
+        """That of the innermost layer that has one."""
+        layer: Scope | None = self
+        while layer is not None:
+            if layer.lease is not None:
+                return layer.lease
+            layer = layer.parent
+        return None
 
     def open_layers(self) -> Iterator[Scope]:
         """The layers whose block is still running, innermost first."""
@@ -404,22 +428,37 @@ def current_attempt() -> Attempt | None:
 
 
 class Layer:
-    """``with Layer(name, hints=...) as scope``: one more layer for the block, and a lease that ends with it."""
+    """``with Layer(name, hints=...) as scope``: one more layer for the block, and a lease that ends with it.
 
-    __slots__ = ("_changes", "_lease", "_token", "scope")
+    ``outer``: a lease around it, where the same line of the user's led to both.
+    """
+
+    __slots__ = ("_changes", "_funds", "_lease", "_settings", "_token", "scope")
     _token: Token[Scope] | None
     scope: Scope
 
-    def __init__(self, name: str | None, **changes: Any) -> None:
-        self._lease = None if name is None else Lease(name)
-        self._changes = changes
+    def __init__(
+        self,
+        name: str | None,
+        *,
+        outer: Lease | None = None,
+        settings: Mapping[str, Any] | None = None,
+        funds: Funds | None = None,
+        **changes: Any,
+    ) -> None:
+        self._lease = None if name is None else Lease(name, outer)
+        self._settings, self._funds, self._changes = settings, funds, changes
 
     def __enter__(self) -> Scope:
         below = _current.get()
-        settings = self._changes.pop("settings", None)
-        merged = below.settings if not settings else {**below.settings, **settings}
-        funded = below.funded or self._changes.get("funds") is not None
-        self.scope = Scope(parent=below, lease=self._lease, settings=merged, funded=funded, **self._changes)
+        self.scope = Scope(
+            parent=None if below is ROOT else below,  # which has nothing to lend
+            lease=self._lease,
+            settings={**below.settings, **self._settings} if self._settings else below.settings,
+            funds=self._funds,
+            funded=below.funded or self._funds is not None,
+            **self._changes,
+        )
         self._token = _current.set(self.scope)
         return self.scope
 
@@ -427,6 +466,7 @@ class Layer:
         """Charge the calls of all tasks under this layer to funds from now on: of a run that gets a budget while it
         runs. The one thing that is set in a scope in force; calls under layers opened in it before go uncharged."""
         object.__setattr__(self.scope, "funds", funds)
+        object.__setattr__(self.scope, "funded", True)
         object.__setattr__(self.scope, "funded", True)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

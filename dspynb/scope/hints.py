@@ -81,11 +81,11 @@ def mask() -> Layer:
     Sampling is what it was outside the attempt: a judge is not sampled as the program is, and tries again as it always
     does, where a program must not.
     """
-    own = current_scope().settings
-    settings = own.get("outside_attempt")
-    if not own.get("retries", True):
+    scope = current_scope()
+    settings = scope.settings.get("outside_attempt")
+    if not scope.settings.get("retries", True):
         settings = {**(settings or {}), "retries": True}
-    return Layer("a masked block", masks=True, settings=settings)
+    return Layer("a masked block", outer=scope.nearest_lease, masks=True, settings=settings)
 
 
 def current_hint(predictor: Addressable | None = None) -> str | None:
