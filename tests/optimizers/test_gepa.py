@@ -181,7 +181,7 @@ def test_feedback_that_calls_a_model_is_part_of_the_proposal_and_not_asked_for_a
 
     def optimizer(calls):
         budget = dn.Budget(metric_calls=60, calls=calls)
-        return GEPA(judged(judge), prompt_lm=dn.FunctionLM(reflecting), budget=budget)
+        return GEPA(judged(judge), recall=0, prompt_lm=dn.FunctionLM(reflecting), budget=budget)
 
     dn.configure(runs_dir=str(tmp_path))
     straight = run_of(optimizer(200))
