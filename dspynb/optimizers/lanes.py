@@ -18,18 +18,18 @@ class Lane:
 
     Turns come by the times that were given, of equal ones the lower number first: so the order in which lanes act
     depends on what comes of their tasks, and not on when that comes. An error of a task too is raised in its turn.
+    ``reserved``: what the lane may still need of something that is short.
     """
 
     def __init__(self, number: int, lanes: list[Lane]) -> None:
         self._lanes, self._key = lanes, (0.0, number)
         self._awaited: asyncio.Future[None] | None = None
-        self.busy = False
         self.reserved = 0
 
     @property
-    def others(self) -> list[Lane]:
-        """The other lanes that have not ended."""
-        return [lane for lane in self._lanes if lane is not self]
+    def others_reserved(self) -> int:
+        """What the other lanes have reserved together."""
+        return sum(lane.reserved for lane in self._lanes if lane is not self)
 
     async def turn(self, takes: float, *tasks: asyncio.Task[Any]) -> list[Any]:
         """Wait for the tasks, and for the turn."""

@@ -125,7 +125,7 @@ def test_reflection_sees_inputs_answers_and_feedback_of_the_minibatch():
         return reflecting(request)
 
     optimizer = plain()
-    optimizer._reflection.predict.lm = dn.FunctionLM(spying)
+    optimizer.reflection.predict.lm = dn.FunctionLM(spying)
     run_of(optimizer)
     assert "question: " in seen[0]
     assert "Answered: answer: wrong" in seen[0]
