@@ -32,8 +32,9 @@ _FEWEST = 3
 """Rows of a minibatch, at least, where what is left of the budget makes it smaller."""
 _WANTED_LEAD = 2
 """Rows on which a child has to be better than its parent, less those where it is worse, to be clearly better."""
-_EVALUATING, _HEARING, _REFLECTING = 1.0, 0.1, 2.0
-"""What a step's parts take, about, beside each other: the order in which lanes act."""
+_EVALUATING, _REFLECTING, _STEP = 1.0, 2.0, 5.0
+"""What a step's parts and a step take, about, beside each other: the order in which lanes act. They begin spread over a
+step, so that some run programs while others reflect."""
 
 
 @dataclass
@@ -66,8 +67,9 @@ class Evolution:
 
     async def run(self) -> None:
         """All of it."""
+        count = self.gepa.in_flight
         self.started = asyncio.create_task(self._started(self.engine.evaluate(self.engine.start)))
-        tasks = [asyncio.create_task(self._work(lane)) for lane in lanes_of(self.gepa.in_flight)]
+        tasks = [asyncio.create_task(self._work(lane)) for lane in lanes_of(count, apart=_STEP / count)]
         try:
             for done in asyncio.as_completed(tasks):
                 await done
@@ -112,12 +114,11 @@ class Evolution:
         return _Step(self.steps, parent, self.engine.paths[turn % len(self.engine.paths)], self._rows()[:size])
 
     def _affordable(self, lane: Lane) -> int:
-        """Rows of the next minibatch: as many as can be had twice, with the validation. Less than a whole one, once
-        nothing else is under way; 0 where those are too few."""
+        """Rows of the next minibatch: as many as can be had twice, with the validation. Half a whole one is enough
+        where the budget ends, and any that tells something once nothing else is under way; else 0."""
         room = max(0, self._room(lane) - len(self.engine.val)) // 2
-        if room >= self.size:
-            return self.size
-        return int(room) if room >= min(_FEWEST, self.size) and not lane.others_reserved else 0
+        least = self.size / 2 if lane.others_reserved else 0
+        return int(min(self.size, room)) if room >= max(least, min(_FEWEST, self.size)) else 0
 
     def _parent(self) -> Candidate:
         if len(self.pool) == 1:
@@ -141,7 +142,6 @@ class Evolution:
         lane.reserved -= len(step.rows)
         before, _ = await lane.turn(_EVALUATING, asked, self.started)
         new = self._hear(before)
-        await lane.turn(_HEARING)  # what others ran at the same time is known too
         child = await self._reflected(lane, step, before)
         self.idle = 0 if new or child else self.idle + len(step.rows)
         if child is None:

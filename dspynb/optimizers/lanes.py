@@ -21,8 +21,8 @@ class Lane:
     ``reserved``: what the lane may still need of something that is short.
     """
 
-    def __init__(self, number: int, lanes: list[Lane]) -> None:
-        self._lanes, self._key = lanes, (0.0, number)
+    def __init__(self, begin: float, number: int, lanes: list[Lane]) -> None:
+        self._lanes, self._key = lanes, (begin, number)
         self._awaited: asyncio.Future[None] | None = None
         self.reserved = 0
 
@@ -58,8 +58,8 @@ class Lane:
                 awaited.set_result(None)
 
 
-def lanes_of(count: int) -> list[Lane]:
-    """So many lanes, all at the beginning."""
+def lanes_of(count: int, *, apart: float = 0.0) -> list[Lane]:
+    """So many lanes; each begins so much after the one before."""
     lanes: list[Lane] = []
-    lanes += [Lane(number, lanes) for number in range(count)]
+    lanes += [Lane(number * apart, number, lanes) for number in range(count)]
     return list(lanes)

@@ -47,6 +47,23 @@ def test_the_order_of_turns_is_that_of_the_times_given_whatever_the_delays():
     }
 
 
+def test_lanes_may_begin_one_after_the_other():
+    async def main():
+        told = []
+
+        async def work(lane, number):
+            await lane.turn(0)
+            for _ in range(2):
+                told.append(number)
+                await lane.turn(2)
+            lane.leave()
+
+        await asyncio.gather(*(work(lane, number) for number, lane in enumerate(lanes_of(3, apart=3))))
+        return told
+
+    assert asyncio.run(main()) == [0, 0, 1, 1, 2, 2]
+
+
 def test_an_error_of_a_task_comes_in_the_lanes_turn_after_what_others_do_before():
     async def failing():
         raise ValueError("it failed at once")
