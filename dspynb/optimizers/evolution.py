@@ -73,6 +73,7 @@ class Evolution:
         try:
             for done in asyncio.as_completed(tasks):
                 await done
+            await self.started
         finally:
             await end_tasks([*tasks, self.started])
         await self.engine.all_told()
