@@ -43,8 +43,9 @@ U = TypeVar("U")
 
 
 class Engine:
-    """``start``: the program as it is, as a candidate. ``best``: the best candidate so far; of equal ones the first.
-    ``accepts``: whether one that has run on all validation rows may be the best (default: any); the start always may.
+    """``start``: the program as it is, as a candidate. ``best``: the best candidate so far; of equal ones the one that
+    ``prefers`` rates highest, of these the first. ``accepts``: whether one that has run on all validation rows may be
+    the best (default: any); the start always may.
 
     ``width``: rollouts and proposals at a time. ``patience``: failed proposals in a row that end the run.
     """
@@ -68,6 +69,7 @@ class Engine:
         self._failed = 0
         self._chosen: Candidate | None = None
         self.accepts: Callable[[Candidate], bool] = lambda _: True
+        self.prefers: Callable[[Candidate], float] = lambda _: 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
         models = [getattr(predictor, "lm", None) for _, predictor in self.program.named_predictors()]
         own = next((lm for lm in models if lm is not None), None)
@@ -122,14 +124,15 @@ class Engine:
     @property
     def best(self) -> Candidate:
         """The candidate that a person pinned, else the one with the highest mean on all validation rows, of those that
-        are accepted and not dropped; of equal ones the one made first. The start, before any has been."""
+        are accepted and not dropped; of equal ones the one preferred, then the one made first. The start, before any
+        has been."""
         if self.guide.pinned is not None:
             return self.guide.pinned
         if self._chosen is not None and self._chosen not in self.guide.dropped:
             return self._chosen
         means = {c: mean for c in self.kept(self.candidates.values()) if (mean := self.mean(c)) is not None}
         means = {c: mean for c, mean in means.items() if c == self.start or self.accepts(c)}
-        return max(means, key=lambda c: means[c], default=self.start)
+        return max(means, key=lambda c: (means[c], self.prefers(c)), default=self.start)
 
     def mean(self, candidate: Candidate, split: str = "val") -> float | None:
         """The mean score on all rows of the split; None where a row is missing."""
@@ -181,11 +184,13 @@ class Engine:
         split: str = "val",
         step: int = 0,
         repeat: int = 0,
+        soon: bool = False,
     ) -> asyncio.Task[Evaluated]:
         """Ask for a candidate's scores on rows (all, for None); await the task for them.
 
         Rollouts that were made before are not made again. The metric calls of those that are new are taken at once: a
-        batch that does not fit into the budget is refused whole. Evaluations are told in the order of asking.
+        batch that does not fit into the budget is refused whole. Evaluations are told in the order of asking. The task
+        ends when this one has been told; with ``soon``, once its rollouts have ended: it is told in its order later.
         """
         numbers = range(len(self.task.rows[split])) if rows is None else rows
         keys = [(candidate.id, split, row, repeat) for row in numbers]
@@ -203,7 +208,11 @@ class Engine:
             self._tell(done, split, step)
             return done
 
-        return self._in_order(evaluated, tell)
+        if not soon:
+            return self._in_order(evaluated, tell)
+        done = self._kept(asyncio.get_running_loop().create_task(evaluated()))
+        self._in_order(lambda: done, tell)
+        return done
 
     def _tell(self, done: Evaluated, split: str, step: int) -> None:
         scope = current_scope()
@@ -376,11 +385,19 @@ class Engine:
                 if not mine.done():
                     mine.set_result(None)
 
-        task = loop.create_task(in_order())
+        return self._kept(loop.create_task(in_order()))
+
+    def _kept(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
+        """The task, ended with the engine at the latest."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(_seen)
         return task
+
+    async def all_told(self) -> None:
+        """Wait until all that was asked for so far has been told."""
+        if self._told is not None:
+            await asyncio.wait([self._told])
 
     def again(self, width: int) -> Engine:
         """An engine that goes on from what this one knows, with a budget that may have more."""
@@ -388,7 +405,8 @@ class Engine:
             self.task, seed=self.seed, width=width, patience=self.patience, memory=self.memory, guide=self.guide
         )
         new.candidates, new._rollouts, new._heard = self.candidates, self._rollouts, self._heard
-        new._spans, new._chosen, new.accepts = self._spans, self._chosen, self.accepts
+        new._spans, new._chosen = self._spans, self._chosen
+        new.accepts, new.prefers = self.accepts, self.prefers
         return new
 
     async def settle(self) -> None:

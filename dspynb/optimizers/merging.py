@@ -5,18 +5,18 @@ Source: Agrawal et al. 2025, "GEPA", appendix on system-aware merge.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
-from dspynb.optimizers.pareto import front
+from dspynb.optimizers.pareto import Scores, front
 from dspynb.scope import Part
 
-__all__ = ["Merge", "merge_of", "merge_parts"]
+__all__ = ["MERGE_ROWS", "Merge", "merge_of", "merge_parts"]
 
-_SUBSAMPLE = 5
+MERGE_ROWS = 5
+"""Validation rows that a merged candidate is tried on first, at most."""
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,23 @@ class Merge:
     wanted: float
 
 
-def merge_of(engine: Engine, pool: Sequence[Candidate], done: set[tuple[str, str]], step: int) -> Merge | None:
-    """A merge of two of the front; None where there is no pair with a common ancestor. ``done``: pairs that were tried,
-    to be added to."""
+def merge_of(engine: Engine, pool: Scores, done: set[tuple[str, str]], step: int) -> Merge | None:
+    """A merge of two of the front; None where there is no pair with a common ancestor. ``pool``: candidates with their
+    scores by validation row. ``done``: pairs that were tried, to be added to."""
     pair = _pair(engine, pool, done, step)
     if pair is None:
         return None
     first, second, ancestor = pair
     done.add((first.id, second.id))
-    better, other = sorted(pair[:2], key=lambda c: -(engine.mean(c) or 0.0))
+    better, other = sorted(pair[:2], key=lambda c: -sum(pool[c].values()))
     child = engine.candidate(
         merge_parts(engine, ancestor, better, other), origin="merge", step=step, parents=[better, other]
     )
     if child in pool or child.origin != "merge":
         return None
     chance = engine.random("merge rows", step)
-    rows = sorted(chance.sample(range(len(engine.val)), min(_SUBSAMPLE, len(engine.val))))
-    return Merge(child, better, rows, max(sum(engine.scores(c)[row] for row in rows) for c in (better, other)))
+    rows = sorted(chance.sample(range(len(engine.val)), min(MERGE_ROWS, len(engine.val))))
+    return Merge(child, better, rows, max(sum(pool[c][row] for row in rows) for c in (better, other)))
 
 
 def merge_parts(engine: Engine, ancestor: Candidate, better: Candidate, other: Candidate) -> dict[str, Part]:
@@ -58,12 +58,13 @@ def merge_parts(engine: Engine, ancestor: Candidate, better: Candidate, other: C
 
 
 def _pair(
-    engine: Engine, pool: Sequence[Candidate], done: set[tuple[str, str]], step: int
+    engine: Engine, pool: Scores, done: set[tuple[str, str]], step: int
 ) -> tuple[Candidate, Candidate, Candidate] | None:
     """Two of the front, neither the other's ancestor, each of which changed something that the other did not since an
     ancestor that scores no higher than either."""
-    scores = {c: engine.scores(c) for c in pool}
-    listed = [c for c in pool if c in front(scores)]
+    best = front(pool)
+    listed = [c for c in pool if c in best]
+    total = {c: sum(scores.values()) for c, scores in pool.items()}
     found = []
     for first, second in combinations(listed, 2):
         ancestor = _ancestor(engine, first, second)
@@ -73,7 +74,7 @@ def _pair(
             any(a.part(p) != ancestor.part(p) and b.part(p) == ancestor.part(p) for p in engine.paths)
             for a, b in ((first, second), (second, first))
         )
-        if mine and theirs and (engine.mean(ancestor) or 0.0) <= min(engine.mean(c) or 0.0 for c in (first, second)):
+        if mine and theirs and total[ancestor] <= min(total[first], total[second]):
             found.append((first, second, ancestor))
     return engine.random("merge", step).choice(found) if found else None
 

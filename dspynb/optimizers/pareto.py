@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from dspynb.optimizers.candidate import Candidate
 
-__all__ = ["front", "pareto_choice"]
+__all__ = ["Scores", "front", "pareto_choice"]
 
 Scores = Mapping[Candidate, Mapping[int, float]]
 """Candidate → row → score; all candidates have the same rows."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import Mapping
 
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
+from dspynb.optimizers.task import Evaluated
 
 __all__ = ["Validation"]
 
@@ -17,50 +20,35 @@ _SURE = 1.645
 
 
 class Validation:
-    """``await advance()`` until it is True; ``passed`` tells whether the child has run on all rows.
+    """``ask()`` for a stage, ``hear`` what came of it, until it is over. ``scores``: row → score; of all rows once it
+    has ``passed``. ``against``: the parent's. ``outstanding``: the rows that have not been asked for yet."""
 
-    ``outstanding``: the rows that have not been asked for yet.
-    """
-
-    def __init__(self, engine: Engine, child: Candidate, against: Candidate, step: int, *, racing: bool) -> None:
-        self.child, self.passed = child, False
-        self._engine, self._against, self._step, self._racing = engine, against, step, racing
+    def __init__(self, engine: Engine, child: Candidate, against: Mapping[int, float], *, racing: bool) -> None:
+        self.child, self.scores, self.passed = child, dict[int, float](), False
+        self._engine, self._against = engine, against
         rows = list(range(len(engine.val)))
         engine.random("validation").shuffle(rows)
         staged = racing and len(rows) >= 2 * _FEWEST  # else a stage would be waited for, and tell nothing
         size = max(_FEWEST, math.ceil(len(rows) / _STAGES)) if staged else len(rows)
         self._stages = [rows[: i + size] for i in range(0, len(rows), size)]
-        self._reached = 0
-        self._ask()
+        self.outstanding = len(rows)
 
-    @property
-    def outstanding(self) -> int:
-        """Rows not asked for yet."""
-        return len(self._engine.val) - self._reached
-
-    def _ask(self) -> None:
+    def ask(self) -> asyncio.Task[Evaluated]:
+        """Ask for the next stage."""
         rows = self._stages.pop(0)
-        self._reached = len(rows)
-        self._task = self._engine.evaluate(self.child, rows if self._stages else None, step=self._step)
+        self.outstanding = len(self._engine.val) - len(rows)
+        return self._engine.evaluate(self.child, rows if self._stages else None, step=self.child.step, soon=True)
 
-    async def advance(self) -> bool:
-        """Wait for the stage and ask for the next; whether it is over."""
-        await self._task
-        if not self._stages:
-            self.passed = True
-            return True
-        if self._racing and self._hopeless():
-            return True
-        self._ask()
-        return False
+    def hear(self, done: Evaluated) -> bool:
+        """What came of a stage; whether it was the last."""
+        self.scores = dict(zip(done.rows, done.scores, strict=True))
+        self.passed = not self._stages
+        return self.passed or self._hopeless()
 
     def _hopeless(self) -> bool:
         """Whether the upper bound of the paired difference to the parent is below 0."""
-        own, other = self._engine.scores(self.child), self._engine.scores(self._against)
-        differences = [own[row] - other[row] for row in own if row in other]
+        differences = [score - self._against[row] for row, score in self.scores.items()]
         n = len(differences)
-        if n < _FEWEST:
-            return False
         mean = sum(differences) / n
         spread = math.sqrt(sum((d - mean) ** 2 for d in differences) / (n - 1))
         return mean + _SURE * spread / math.sqrt(n) < 0

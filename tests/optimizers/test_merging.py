@@ -38,7 +38,7 @@ def grown(engine, parent, path, text, step):
 async def pool_of(engine, *made):
     for candidate in (engine.start, *made):
         await engine.evaluate(candidate)
-    return [engine.start, *made]
+    return {c: engine.scores(c) for c in (engine.start, *made)}
 
 
 def searched(search):
