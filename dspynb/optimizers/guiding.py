@@ -75,10 +75,11 @@ class Guide:
         ended the run."""
         assert self.run is not None  # noqa: S101
         steering = self.run.steering
-        kept = steering.replay(lambda event: event.action in _EFFECTS and (last or event.step <= step))
+        kept = steering.replay(lambda event: event.action in _EFFECTS and event.step <= step)
         due = [(Ask(event.action, event.values), True) for event in kept]
-        now = _EFFECTS if last or step > self._known else {e.action for e in kept if e.action == "budget"}
-        return due + [(ask, False) for ask in steering.take(lambda ask: ask.action in now, close=last and not due)]
+        now = _EFFECTS if step > self._known else {e.action for e in kept if e.action == "budget"}
+        close = last and not due and step > self._known  # which no event of the file is beyond
+        return due + [(ask, False) for ask in steering.take(lambda ask: ask.action in now, close=close)]
 
     def _follow(self, engine: Engine, ask: Ask, told: bool, step: int) -> Candidate | None:
         """Let one thing take effect; the candidate that is to be evaluated for it, if one is."""

@@ -751,6 +751,33 @@ def test_a_resumed_run_lets_the_same_take_effect_and_ends_as_the_straight_one(ki
 
 
 @every
+def test_what_was_proposed_one_after_the_other_at_the_end_is_so_again_in_a_resumed_run(kind):
+    def steer(handle):
+        texts = ["Be careful.", "Be short.", "Use units."]
+
+        class Late:
+            def emit(self, event):
+                last = (
+                    isinstance(event, CandidateScored) and handle.fold().candidates[event.candidate].origin == "person"
+                )
+                if last and texts:
+                    handle.propose(texts.pop())
+
+        handle.listen(Late())
+        handle.propose("Answer in short steps.")
+
+    straight = run(steered(kind, World(5), steer))
+    told = events(straight, Steered)
+    assert len(told) == 4
+    assert len({e.step for e in told}) > 1
+    text, wanted, path = lines(straight), outcome(straight), Path(straight.path)
+    first = 1 + max(i for i, line in enumerate(text) if b'"type":"Steered"' in line)
+    for k in (first, len(text)):
+        path.write_bytes(b"".join(text[:k]))
+        assert outcome(run(gone_on(kind, path, World(k)))) == wanted
+
+
+@every
 def test_what_is_asked_of_a_resumed_run_takes_effect_after_the_steps_that_its_file_has(kind):
     straight = run(optimized(kind, Golden(1)))
     text, path = lines(straight), Path(straight.path)
