@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
 
-__all__ = ["race", "race_rows", "stages"]
+__all__ = ["race", "stages"]
 
 _FEWEST = 3
 """Rows of the first stage, at least."""
@@ -20,26 +20,19 @@ _KEPT = 4
 """One in so many comes through the cut, at most."""
 
 
-def race_rows(engine: Engine) -> list[int]:
-    """The validation rows in the order of a race."""
-    rows = list(range(len(engine.val)))
-    engine.random("race").shuffle(rows)
-    return rows
-
-
 async def race(
     engine: Engine, candidates: Sequence[Candidate], *, step: int, metric_calls: float | None = None
 ) -> list[tuple[Candidate, float]]:
     """Each candidate with its mean score, best first (of equal ones the first given): on all validation rows, or as far
-    as it came. Those that have run on all rows before take part in no stage. What others have run of the first rows
-    (see ``race_rows``) is not run again. ``metric_calls``: what may be spent, at most; what is left of the budget for
-    None."""
+    as it came. Those that have run on all rows before take part in no stage. ``metric_calls``: what may be spent, at
+    most; what is left of the budget for None."""
     given = engine.kept(candidates)
     means = {c: mean for c in given if (mean := engine.mean(c)) is not None}
     left = [c for c in given if c not in means]
     most = engine.metric_calls_left() if metric_calls is None else min(metric_calls, engine.metric_calls_left())
-    rows = race_rows(engine)
-    for keep, upto in stages(len(left), len(rows), most + sum(len(engine.scores(c)) for c in left)):
+    rows = list(range(len(engine.val)))
+    engine.random("race").shuffle(rows)
+    for keep, upto in stages(len(left), len(rows), most):
         left = left[:keep]
         asked = [engine.evaluate(c, None if upto == len(rows) else rows[:upto], step=step) for c in left]
         for candidate, task in zip(left, asked, strict=True):

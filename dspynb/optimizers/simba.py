@@ -22,8 +22,8 @@ from dspynb.optimizers.advising import Advising
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, checked_whole
-from dspynb.optimizers.racing import race, race_rows, stages
-from dspynb.optimizers.task import Evaluated, Task
+from dspynb.optimizers.racing import race
+from dspynb.optimizers.task import Task
 from dspynb.optimizers.trajectories import Bucket, Minibatches, Pool, Spread, Trajectory, buckets
 from dspynb.optimizers.variants import Addition, Source, made
 
@@ -45,9 +45,7 @@ class _State:
     batches: Minibatches
     winners: list[Candidate]
     whole: bool  # whether the budget allows everything
-    kept: float  # of the budget, for the evaluation of winners
-    planned: Sequence[int] = ()  # the steps whose winners are evaluated
-    ahead: int | None = None  # validation rows that a winner runs on before the final race; all for None
+    kept: float  # of the budget, for the final evaluation
     steps: int = 0
 
 
@@ -65,8 +63,8 @@ class SIMBA(Optimizer):
 
     Beyond the reference: with ``combine``, one more candidate of a step has what all of them add. A candidate whose
     content is known is not evaluated. Where a budget of metric calls is too small for all this, minibatches are
-    smaller and steps fewer, and the winners race (see BootstrapRandomSearch). A winner is evaluated, or runs the first
-    part of that race, while the next step is under way: models wait less, and a run that is stopped has a result.
+    smaller and steps fewer, and the winners race (see BootstrapRandomSearch); where it is not, a winner is evaluated
+    while the next step is under way, so that a run that is stopped has a result.
 
     A minibatch on which all trajectories score the same teaches nothing. Without validation rows, the training rows
     serve as both (as in DSPy).
@@ -121,7 +119,7 @@ class SIMBA(Optimizer):
     async def search(self, engine: Engine) -> None:
         evaluated = [engine.evaluate(engine.start)]
         state = self._begin(engine)
-        fresh = False  # whether the step before had a winner that is evaluated
+        planned = _picked(self.max_steps, self.num_candidates)
         while True:
             self._steer(engine, state, await engine.step(state.steps + 1))
             if not (size := self._size(engine, state)):
@@ -129,15 +127,12 @@ class SIMBA(Optimizer):
             state.steps += 1
             rows = state.batches.take(size)
             asked = self._sample(engine, state, rows)
-            if fresh:
-                evaluated.append(self._ahead(engine, state))
             await evaluated[0]  # it says whether the program works at all
             found = await self._buckets(engine, state, asked)
             children = await self._children(engine, state, found)
             await self._compare(engine, state, rows, children)
-            fresh = bool(children) and state.steps in state.planned
-        if fresh:
-            evaluated.append(self._ahead(engine, state))
+            if state.whole and children and state.steps in planned:
+                evaluated.append(engine.evaluate(state.winners[-1], step=state.steps))
         for task in evaluated:
             await task
         picked = [state.winners[i] for i in _picked(len(state.winners) - 1, self.num_candidates)]
@@ -156,40 +151,17 @@ class SIMBA(Optimizer):
         size = min(self.minibatch_size, len(engine.train))
         whole = left >= self.max_steps * size * self._row_costs() + judging
         kept = judging if whole else min(judging, max(len(engine.val), left * _KEPT))
-        state = _State(Pool(engine.start), Minibatches(engine), [engine.start], whole, kept)
-        steps = self._steps_left(engine, state)
-        state.planned = _picked(steps, self.num_candidates)
-        if not whole and steps > 0:
-            state.ahead = stages(len(state.planned) - 1, len(engine.val), kept)[0][1]
-        return state
+        return _State(Pool(engine.start), Minibatches(engine), [engine.start], whole, kept)
 
     def _size(self, engine: Engine, state: _State) -> int:
         """Rows of the next minibatch; 0 where there is no further step. What the budget allows is spread over as many
         steps as can have enough rows, or is one step."""
-        size = min(self.minibatch_size, len(engine.train))
-        steps = self._steps_left(engine, state)
-        if state.whole or steps <= 0:
-            return size if steps > 0 else 0
-        return min(size, self._affordable(engine, state) // steps)
-
-    def _steps_left(self, engine: Engine, state: _State) -> int:
-        """Steps still to come, as many as can have enough rows; at least one in all."""
-        steps, size = self.max_steps - state.steps, min(self.minibatch_size, len(engine.train))
-        if state.whole:
-            return steps
-        return min(steps, max(self._affordable(engine, state) // min(_FEWEST, size), int(not state.steps)))
-
-    def _affordable(self, engine: Engine, state: _State) -> int:
-        """Rows of minibatches that the budget allows."""
-        return max(0, int((engine.metric_calls_left() - state.kept) // self._row_costs()))
-
-    def _ahead(self, engine: Engine, state: _State) -> asyncio.Task[Evaluated]:
-        """Ask for the latest winner's first validation rows, all if there is budget: they run while the next step waits
-        for its slowest."""
-        before, winner, rows = engine.asked, state.winners[-1], race_rows(engine)[: state.ahead]
-        asked = engine.evaluate(winner, None if len(rows) == len(engine.val) else rows, step=winner.step)
-        state.kept -= engine.asked - before
-        return asked
+        size, steps = min(self.minibatch_size, len(engine.train)), self.max_steps - state.steps
+        if state.whole or not steps:
+            return size if steps else 0
+        affordable = max(0, int((engine.metric_calls_left() - state.kept) // self._row_costs()))
+        steps = min(steps, max(affordable // min(_FEWEST, size), int(not state.steps)))
+        return min(size, affordable // steps) if steps > 0 else 0
 
     # ── one step ──────────────────────────────────────────────────────────────────────────────────────────────────
     def _sample(self, engine: Engine, state: _State, rows: Sequence[int]) -> list[_Asked]:
