@@ -37,6 +37,7 @@ __all__ = [
     "SpanStarted",
     "Steered",
     "from_json",
+    "is_plain",
     "new_span",
     "plain",
     "to_json",
@@ -296,6 +297,16 @@ def plain(value: Any) -> Any:
         return _quickly(value)
     except Exception:  # of another type, or too deep
         return value if isinstance(value, int) else _thoroughly(value)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is made of what JSON knows and of nothing else."""
+    kind = type(value)
+    if kind is str or kind in _SCALARS:
+        return True
+    if kind is dict:
+        return _STRING.issuperset(map(type, value)) and all(map(is_plain, value.values()))
+    return (kind is list or kind is tuple) and all(map(is_plain, value))
 
 
 def _quickly(value: Any) -> Any:

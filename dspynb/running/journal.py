@@ -23,17 +23,16 @@ from typing import Any
 import pydantic_core
 
 from dspynb.errors import JournalError
-from dspynb.events import FIELDS, Event, from_json, plain, to_json
+from dspynb.events import FIELDS, Event, from_json, is_plain, to_json
 from dspynb.redact import holds_known, redact_known
 
 __all__ = ["FORMAT", "JournalFile", "cut_torn_line", "flush_journals", "read_journal", "write_journal"]
 
 FORMAT = 1
 _log = logging.getLogger("dspynb")
-_VALUES = {kind: attrgetter(*names) for kind, names in FIELDS.items()}
-_OF_ANY_TYPE = {
-    kind: [name for name in names if name in ("inputs", "outputs", "settings", "parts", "metrics")]
-    for kind, names in FIELDS.items()
+_OF_ANY_TYPE = ("inputs", "outputs", "settings", "parts", "metrics")
+_GIVEN = {
+    kind: attrgetter("span", "at", *(name for name in names if name in _OF_ANY_TYPE)) for kind, names in FIELDS.items()
 }
 _PAUSE = 0.01
 """Seconds that the writer waits for more, so that it does not take turns with the event loop for every line."""
@@ -68,17 +67,14 @@ class JournalFile:
 def _line_of(event: Event) -> bytes:
     """The event as a line. Only what users give may be of any type, and has to be looked through; of the rest, a data
     URL shows in the line."""
-    kind = type(event)
-    body: dict[str, Any] = {"type": kind.__name__}
-    body.update(zip(FIELDS[kind], _VALUES[kind](event), strict=True))
-    for name in _OF_ANY_TYPE[kind]:
-        if value := body[name]:
-            body[name] = plain(value)
     try:
-        line = pydantic_core.to_json(body, inf_nan_mode="constants")
-    except Exception:  # a lone surrogate, or a message of an adapter's own making
+        if all(map(is_plain, _GIVEN[type(event)](event))):
+            fields = pydantic_core.to_json(event, inf_nan_mode="constants")
+            if b";base64," not in fields:
+                return b'{"type":"%b",%b\n' % (type(event).__name__.encode(), fields[1:])
+    except Exception:  # too deep, a lone surrogate, or a message of an adapter's own making
         return _line(to_json(event))
-    return _line(to_json(event)) if b";base64," in line else line + b"\n"
+    return _line(to_json(event))
 
 
 def _line(item: dict[str, Any]) -> bytes:

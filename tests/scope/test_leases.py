@@ -51,6 +51,29 @@ def test_an_orphan_of_an_attempt_warns_once_with_the_attempt_and_who_it_is():
     assert "test_leases.py" in about[0]
 
 
+def test_an_orphan_of_a_metric_is_told_the_line_that_awaits_the_evaluation():
+    async def main():
+        judge, orphans, go = dn.Predict(Caption, lm=echo_hint()), [], asyncio.Event()
+
+        async def later():
+            await go.wait()
+            await judge(subject="late")
+
+        async def metric(row, prediction):
+            orphans.append(asyncio.create_task(later()))
+            return 1.0
+
+        await dn.evaluate(judge, [{"subject": "x"}], metric)
+        go.set()
+        with pytest.warns(dn.ScopeClosedWarning) as caught:
+            await asyncio.gather(*orphans)
+        return [str(w.message) for w in caught]
+
+    (message,) = asyncio.run(main())
+    line = main.__code__.co_firstlineno + 11
+    assert f" (opened at {__file__}:{line}) " in message
+
+
 @pytest.mark.filterwarnings("ignore::dspynb.ScopeClosedWarning")
 def test_an_orphan_is_charged_to_the_nearest_open_ancestor():
     async def main():

@@ -1,0 +1,72 @@
+"""A record that is made quickly is the frozen dataclass that it was."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
+
+import pytest
+
+from dspynb.events import EVENT_TYPES, PredictorCalled
+from dspynb.records import quickly_made
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    a: int
+    b: str = "x"
+    c: list = field(default_factory=list)
+    d: int = field(default=3, kw_only=True)
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True)
+class Quick:
+    a: int
+    b: str = "x"
+    c: list = field(default_factory=list)
+    d: int = field(default=3, kw_only=True)
+
+
+def values(one):
+    return [getattr(one, f.name) for f in fields(one)]
+
+
+@pytest.mark.parametrize("given", [((1,), {}), ((1, "y", [2]), {"d": 4}), ((), {"a": 1, "c": None})])
+def test_it_takes_what_the_dataclass_takes(given):
+    args, named = given
+    assert values(Quick(*args, **named)) == values(Plain(*args, **named))
+    assert inspect.signature(Quick) == inspect.signature(Plain)
+
+
+@pytest.mark.parametrize("given", [((), {}), ((1, "y", [], 4), {}), ((1,), {"e": 5})])
+def test_it_refuses_what_the_dataclass_refuses(given):
+    args, named = given
+    for kind in (Plain, Quick):
+        with pytest.raises(TypeError):
+            kind(*args, **named)
+
+
+def test_it_cannot_be_changed():
+    one = Quick(1)
+    with pytest.raises(FrozenInstanceError):
+        one.a = 2
+    with pytest.raises(FrozenInstanceError):
+        del one.a
+    assert Quick(1).c is not one.c
+
+
+def test_it_is_replaced_copied_and_pickled():
+    one = Quick(1, "y")
+    assert replace(one, a=2) == Quick(2, "y")
+    assert copy.deepcopy(one) == pickle.loads(pickle.dumps(one)) == one
+
+
+def test_every_event_is_frozen():
+    for kind in EVENT_TYPES.values():
+        assert kind.__dataclass_params__.frozen
+    call = PredictorCalled(span=1, predictor="self", uid="u", inputs={}, messages=())
+    with pytest.raises(FrozenInstanceError):
+        call.reply = "changed"
