@@ -302,6 +302,7 @@ function createCharts(store, select) {
   let chosen = "scores";
   let drawn = "";
   let selected = null;
+  let shapes = new Map(); // key -> its point
 
   function update(force = false) {
     const rows = [...store.rows.values()].filter((row) => row.up === undefined).sort(inOrder);
@@ -312,13 +313,15 @@ function createCharts(store, select) {
     if (node.hidden) return;
     const shown = !lineage ? "scores" : scored.length < 2 ? "lineage" : chosen;
     buttons.forEach((one) => one.setAttribute("aria-pressed", String(one.textContent === shown)));
-    const key = JSON.stringify([shown, selected, rows.length, scored.map((row) => [row.score, row.best, row.state]), store.leads]);
+    const key = JSON.stringify([shown, rows.length, scored.map((row) => [row.score, row.best, row.state]), store.leads]);
     if (key === drawn && !force) return;
     drawn = key;
+    shapes = new Map();
     box.replaceChildren(shown === "lineage" ? drawLineage(rows) : drawScores(rows, scored));
   }
   function mark(shape, row, title) {
     shape.classList.add("dspynb-point");
+    shapes.set(row.key, shape);
     if (row.best) shape.classList.add("dspynb-point-best");
     if (row.key === selected) shape.classList.add("dspynb-point-selected");
     if (row.by) shape.classList.add("dspynb-point-person");
@@ -404,7 +407,12 @@ function createCharts(store, select) {
     svg.style.height = `${high}px`;
     return svg;
   }
-  return { node, update, choose: (key) => ((selected = key), update()) };
+  function choose(key) {
+    shapes.get(selected)?.classList.remove("dspynb-point-selected");
+    shapes.get(key)?.classList.add("dspynb-point-selected");
+    selected = key;
+  }
+  return { node, update, choose };
 }
 
 /* At most as many as can be told apart: of each stretch its first, last, lowest and highest. */
@@ -803,7 +811,7 @@ function blockHead(heading, text) {
 
 /* ── the selected row ──────────────────────────────────────────────────────────────────────────────────────────── */
 
-const MOST_CHOICES = 500;
+const FEW_CHOICES = 20, MOST_CHOICES = 2000;
 
 function createDetail(store) {
   const node = h("section", "dspynb-detail");
@@ -814,16 +822,34 @@ function createDetail(store) {
   against.setAttribute("aria-label", "compare the prompt with");
   let key = null, seen = "", other = null, sides = false, editing = false;
   const side = button("side by side", "dspynb-tab", () => ((sides = !sides), (seen = ""), update()));
+  const opened = () => {
+    const row = store.rows.get(key), value = against.value;
+    if (!row || against.dataset.of === key) return;
+    choices(row, previous(row), MOST_CHOICES);
+    against.dataset.of = key;
+    against.value = value;
+  };
+  against.addEventListener("pointerdown", opened);
+  against.addEventListener("focus", opened);
   against.addEventListener("change", () => ((other = against.value), (seen = ""), update()));
 
   function previous(row) {
     if (store.header.mode === "candidates" && row.parents) return row.parents.find((one) => store.rows.has(one)) ?? "";
     if (!["attempts", "candidates"].includes(store.header.mode) && row.up === undefined) return "";
-    const same = [...store.rows.values()].filter((one) => one.up === row.up && one.order[0] === row.order[0] && one.order[1] < row.order[1]);
-    return store.header.mode === "candidates" && row.up === undefined ? "" : same.sort(inOrder).at(-1)?.key ?? "";
+    if (store.header.mode === "candidates" && row.up === undefined) return "";
+    let last = null;
+    for (const one of store.rows.values()) {
+      const before = one.up === row.up && one.order[0] === row.order[0] && one.order[1] < row.order[1];
+      if (before && (!last || one.order[1] > last.order[1])) last = one;
+    }
+    return last?.key ?? "";
   }
-  function choices(row, usual) {
-    const rows = [...store.rows.values()].filter((one) => one.up === row.up && one.key !== row.key).sort(inOrder).slice(0, MOST_CHOICES);
+  /* What it can be compared with: those nearest, and the best; more of them once the list is opened. */
+  function choices(row, usual, most = FEW_CHOICES) {
+    const all = (childrenOf(store).get(row.up ?? "") ?? []).filter((one) => one.key !== row.key);
+    const after = all.findIndex((one) => inOrder(one, row) > 0), at = after < 0 ? all.length : after;
+    const first = Math.max(0, Math.min(at - most / 2, all.length - most)), near = all.slice(first, first + most);
+    const rows = [...near, ...all.filter((one) => one.best && !near.includes(one))];
     const usualRow = store.rows.get(usual);
     const named = new Map([["", "nothing"], ...rows.map((one) => [one.key, `${WHAT[store.header.mode]} ${one.label}${one.best ? " ★" : ""}`])]);
     if (usualRow) named.set(usual, `${store.header.mode === "candidates" ? "parent" : "previous"}: ${usualRow.label}`);
@@ -895,6 +921,7 @@ function createDetail(store) {
     if (now === seen) return; // keeps the reader's scroll position and selection
     seen = now;
     const some = choices(row, usual);
+    delete against.dataset.of;
     against.value = chosen;
     side.setAttribute("aria-pressed", String(sides));
     const what = row.up === undefined ? WHAT[store.header.mode] : WHAT[store.header.mode === "candidates" && store.rows.get(row.up)?.up === undefined ? "rows" : "attempts"];
