@@ -190,7 +190,9 @@ class RunReader:
         if fold.candidates:
             told = f"{len(fold.candidates)} candidates, {len(fold.rollouts)} rollouts, {fold.usage.calls} calls"
             return f"<Run {self.id} {name}: {fold.status}, {told}>"
-        return f"<Run {self.id} {name}: {fold.status}, {len(self._attempts(fold))} attempts, {fold.usage.calls} calls>"
+        attempts, rows = len(self._attempts(fold)), len(fold.rollouts)
+        told = f"{rows} rows" if rows and not self._search else f"{attempts} attempts"
+        return f"<Run {self.id} {name}: {fold.status}, {told}, {fold.usage.calls} calls>"
 
     def _repr_html_(self) -> str:
         from dspynb.running.display import static_html

@@ -436,9 +436,9 @@ const COLUMNS = { label: "84px", about: "minmax(0, 3fr)", score: "104px", output
 
 function createTable(store, chosen) {
   const id = `dspynb-${++made}`;
-  const heading = h("div", "dspynb-line dspynb-headings");
-  const body = h("div", "dspynb-body");
-  const grid = h("div", "dspynb-grid", h("div", "", heading), body);
+  const heading = h("tr", "dspynb-line dspynb-headings");
+  const body = h("tbody", "dspynb-body");
+  const grid = h("table", "dspynb-grid", h("thead", "", heading), body);
   const empty = h("div", "dspynb-empty");
   const search = input("search", "filter");
   const states = h("select", "dspynb-input");
@@ -455,7 +455,6 @@ function createTable(store, chosen) {
   quiet(states);
   search.setAttribute("aria-label", "show only rows with this text");
   states.setAttribute("aria-label", "show only rows in this state");
-  count.setAttribute("aria-live", "polite");
   follow.checked = !store.still;
 
   const lines = new Map(); // key -> line that is on the page
@@ -520,7 +519,8 @@ function createTable(store, chosen) {
       const arrow = sort.by === name && (name !== "label" || sort.down) ? (sort.down ? " ▾" : " ▴") : "";
       const one = button((words[name] ?? name) + arrow, "dspynb-sort", () => order(name), `sort by ${words[name] ?? name}`);
       one.tabIndex = -1;
-      const cell = h("div", `dspynb-cell dspynb-${name}`, one);
+      const cell = h("th", `dspynb-cell dspynb-${name}`, one);
+      cell.scope = "col";
       cell.setAttribute("role", "columnheader");
       cell.setAttribute("aria-sort", sort.by !== name ? "none" : sort.down ? "descending" : "ascending");
       return cell;
@@ -592,7 +592,7 @@ function createTable(store, chosen) {
     }
   }
   function add(rowKey) {
-    const line = h("div", "dspynb-line");
+    const line = h("tr", "dspynb-line");
     line.setAttribute("role", "row");
     line.dataset.key = rowKey;
     line.id = `${id}-${rowKey.replace(/\W/g, "-")}`;
@@ -605,7 +605,7 @@ function createTable(store, chosen) {
     line.opened = open.has(row.key);
     line.className = `dspynb-line${row.best ? " dspynb-best" : ""}`;
     line.replaceChildren(...names.map((name) => {
-      const cell = h("div", `dspynb-cell dspynb-${name}`, ...content[name](row, level));
+      const cell = h("td", `dspynb-cell dspynb-${name}`, ...content[name](row, level));
       cell.setAttribute("role", "gridcell");
       return cell;
     }));

@@ -166,6 +166,20 @@ def test_an_optimizer_shows_its_candidates_their_lineage_and_who_leads(notebook,
     assert opened.errors == []
 
 
+def test_an_output_that_is_cleared_does_not_hurt_the_run(notebook):
+    opened = notebook(
+        "run = refine(pace=0.3, n=12).start(subject='the ocean')\nrun",
+        "prediction = await run\nprint('RESULT', prediction.score.value, run.status)",
+    )
+    opened.run_all()
+    opened.page.locator(ROWS).nth(2).wait_for()
+    opened.page.click('.lm-MenuBar-itemLabel:text-is("Edit")')
+    opened.page.click('.lm-Menu-itemLabel:text-is("Clear Outputs of All Cells")')
+    opened.page.locator(ROWS).first.wait_for(state="detached")
+    assert opened.wait_for_output("RESULT").startswith("RESULT 0.5 finished")
+    assert opened.errors == []
+
+
 def test_notebook_7_shows_the_same(classic, classic_notebook, shot):
     opened = classic_notebook(AWAITED.format("refine(pace=0.5)(subject='the ocean')"))
     its_own = set(opened.errors)

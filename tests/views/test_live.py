@@ -293,3 +293,14 @@ def test_a_run_that_is_gone_on_with_is_watched_to_its_second_end():
         assert front.header["state"] == "finished"
 
     asyncio.run(main())
+
+
+def test_a_million_characters_are_sent_in_small_pieces():
+    def ask(view, front):
+        for key in front.rows:
+            view.message({"type": "detail", "key": key})
+
+    front = play(list(a_refine(2, text="x" * 1_000_000))[:-1], pause=0.12, while_open=ask)
+    assert all(len(json.dumps(message)) < 5_000 for message in front.deltas)
+    assert 0 < max(len(json.dumps(detail)) for detail in front.details.values()) < 100_000
+    assert "[980,000 more characters]" in json.dumps(front.details)
