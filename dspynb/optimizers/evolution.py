@@ -200,10 +200,10 @@ class Evolution:
         self.engine.random("confirm", step.number).shuffle(more)
         more, rows = more[: self.gepa.confirm], list(step.rows)
         while 0 < (lead := self._lead(step.parent, child, rows)) < _WANTED_LEAD and more:
-            batch, more = more[: self.size], more[self.size :]
-            if self._room(lane) < lane.reserved + 2 * len(batch):
+            batch = more[: int(min(self.size, (self._room(lane) - lane.reserved) // 2))]
+            if not batch:
                 break
-            rows += batch
+            more, rows = more[len(batch) :], rows + batch
             for done in await lane.turn(_EVALUATING, *(self._train(c, batch, step) for c in (step.parent, child))):
                 self._hear(done)
         return lead >= (_WANTED_LEAD if len(rows) < len(self.engine.train) else 1)

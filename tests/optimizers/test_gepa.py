@@ -132,6 +132,89 @@ def test_reflection_sees_inputs_answers_and_feedback_of_the_minibatch():
     assert seen[0].count("Feedback: Follow rule") == 3
 
 
+def test_reflection_sees_what_else_the_parent_is_known_to_do_wrong():
+    seen = []
+
+    def spying(request):
+        seen.append(prompt(request))
+        return chat(new_instruction=f"No better, {len(seen)}.")
+
+    def shown(**settings):
+        seen.clear()
+        run_of(
+            GEPA(metric, in_flight=1, prompt_lm=dn.FunctionLM(spying), budget=dn.Budget(metric_calls=40), **settings)
+        )
+        return [text.count("Feedback: Follow rule") for text in seen]
+
+    assert shown() == [3, 6, 9, 12]  # the start is the parent of all, and every row of it is wrong
+    assert shown(recall=4) == [3, 6, 7, 7]
+    assert shown(confirm=0) == [3, 3, 3, 3]
+
+
+def single(request):
+    """A reflection after which one more row of every four is right."""
+    return chat(new_instruction="Answer. rule 1")
+
+
+def test_a_child_that_stays_ahead_by_one_row_is_not_kept_and_one_that_is_clearly_better_is():
+    def lucky(request):  # right on row 1 alone, with the rule
+        number, stated = field(request, "question"), "rule 1" in request.messages[0]["content"]
+        return chat(answer="right" if stated and number in lucky.rows else "wrong")
+
+    def kept(*right, **settings):
+        lucky.rows = right
+        train = rows(0, 12)
+
+        async def main():
+            optimizer = GEPA(
+                metric, minibatch_size=6, max_steps=2, in_flight=1, prompt_lm=dn.FunctionLM(single), **settings
+            )
+            run = optimizer.start(dn.Predict("question -> answer", lm=dn.FunctionLM(lucky)), train, rows(20, 28))
+            await run
+            return run
+
+        validated = {e.candidate for e in events(asyncio.run(main()), CandidateScored) if e.split == "val"}
+        return len(validated) == 2
+
+    numbers = [str(i) for i in range(12)]
+    assert kept(*numbers)
+    assert kept(*numbers[:6], *numbers[8:])
+    assert not any(kept(number, confirm=4) for number in numbers)
+    assert any(kept(number, confirm=0) for number in numbers)
+
+
+def test_the_last_minibatch_is_smaller_where_the_budget_has_no_room_for_a_whole_one():
+    def same(request):
+        return chat(new_instruction=f"No better, {request.rollout}.")
+
+    def sizes(limit):
+        budget = dn.Budget(metric_calls=limit)
+        run = run_of(GEPA(metric, minibatch_size=6, in_flight=1, prompt_lm=dn.FunctionLM(same), budget=budget))
+        assert len(run.rollouts) <= limit
+        return [e.rows for e in events(run, CandidateScored) if e.split == "train"]
+
+    step = 6 + 6 + 8  # two minibatches and a validation
+    assert sizes(8 + step) == [6, 6]
+    assert sizes(8 + step + 5) == [6, 6]  # 2 rows would tell nothing
+    assert sizes(8 + step + 6) == [6, 6, 3, 3]
+    assert sizes(8 + step + 9) == [6, 6, 4, 4]
+
+
+def test_of_candidates_that_are_equal_on_validation_rows_the_one_that_did_better_on_training_rows_wins():
+    def hard(request):  # nothing helps on the validation rows
+        return chat(answer="wrong") if int(field(request, "question")) >= 20 else answer(request)
+
+    async def main():
+        task, budget = dn.Predict("question -> answer", lm=dn.FunctionLM(hard)), dn.Budget(metric_calls=60)
+        run = GEPA(metric, prompt_lm=dn.FunctionLM(reflecting), budget=budget).start(task, rows(0, 12), rows(20, 24))
+        await run
+        return run
+
+    table = asyncio.run(main()).candidates
+    assert set(table[table.n == 4].score) == {0.0}
+    assert table[table.best].origin.item() == "reflection"
+
+
 def test_with_one_mutation_at_a_time_each_may_start_from_the_child_before_it():
     run = run_of(plain())
     made = events(run, CandidateProposed)
