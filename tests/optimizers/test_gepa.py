@@ -16,7 +16,7 @@ from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.pareto import front, pareto_choice
 from dspynb.scope import Part
 from tests.helpers import chat, field, prompt
-from tests.optimizers.worlds import events, lines
+from tests.optimizers.worlds import World, events, lines, optimized, outcome, three
 
 RULES = 4
 
@@ -355,6 +355,19 @@ def test_the_winner_is_the_same_with_several_steps_in_flight_whatever_the_latenc
         table = asyncio.run(main()).candidates
         found.add(tuple(zip(table.id, table.score, table.n, strict=True)))
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("limits", [{"metric_calls": 77}, {"calls": 70, "metric_calls": 90}], ids=["rollouts", "calls"])
+def test_many_steps_in_flight_and_a_budget_that_cuts_them_come_to_the_same_end_whatever_the_latencies(limits):
+    def found(latency, concurrency):
+        settings = {"in_flight": 5, "max_steps": None, "budget": dn.Budget(**limits), "concurrency": concurrency}
+        world = World(latency, slowest=0.004)
+        return outcome(asyncio.run(optimized(GEPA, world, program=three, **settings))), sorted(world.asked)
+
+    straight = found(None, 4)
+    assert len(straight[0]["candidates"]) > 3
+    for latency, concurrency in ((1, 4), (2, 16), (3, 1)):
+        assert found(latency, concurrency) == straight
 
 
 def candidates(n):
