@@ -142,16 +142,6 @@ def _ours_random(_predictors: int) -> Variants:
     }
 
 
-def _ours_gepa(predictors: int) -> Variants:
-    """``in_flight`` is what we trade seconds with: with more, each step knows less of those before it."""
-    numbers = {"one": 1, "two": 2, "three": 3}
-    return {
-        ", ".join(filter(None, [sized, f"{told} in flight"])): {**sizes, "in_flight": number}
-        for sized, sizes in _sizes(predictors).items()
-        for told, number in numbers.items()
-    } | {"default": {}}
-
-
 def _ours_simba(_predictors: int) -> Variants:
     return {
         "default": {},
@@ -164,7 +154,7 @@ SYSTEMS = (
     System("dspynb COPRO", "COPRO", "worlds_dspynb.py", _ours_copro, ("dspy COPRO",)),
     System("dspynb MIPROv2", "MIPROv2", "worlds_dspynb.py", _ours_mipro, ("dspy MIPROv2",)),
     System("dspynb random search", "random search", "worlds_dspynb.py", _ours_random, ("dspy random search",)),
-    System("dspynb GEPA", "GEPA", "worlds_dspynb.py", _ours_gepa, ("dspy GEPA", "gepa GEPA")),
+    System("dspynb GEPA", "GEPA", "worlds_dspynb.py", _gepa, ("dspy GEPA", "gepa GEPA")),
     System("dspynb SIMBA", "SIMBA", "worlds_dspynb.py", _ours_simba, ("dspy SIMBA",)),
     System("dspy COPRO", "COPRO", "worlds_dspy.py", _copro),
     System("dspy MIPROv2", "MIPROv2", "worlds_dspy.py", _mipro),

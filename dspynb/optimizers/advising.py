@@ -27,12 +27,14 @@ __all__ = ["Advising", "OfferAdvice"]
 
 
 class OfferAdvice(Signature):
-    """A program of several modules was run more than once on the same inputs, and one run scored better than another.
-    You see both. Write advice that lets the modules earn such scores on similar inputs in the future.
+    """A program of several modules was run more than once on the same inputs. You see the worst run and the best one;
+    where all scored alike, one of them, and nothing in place of the better one. Write advice that lets the modules earn
+    better scores on similar inputs in the future.
 
     A module will not see these runs: all it gets is your advice. So be concrete, and general enough for other inputs.
-    Contrast the worse run with the better one, and use what the feedback tells of the task. Leave out boilerplate: give
-    advice that changes what a module does. What you tell a module must be about its own part of the task."""
+    Contrast the worse run with the better one, if there is one, and use what the feedback tells of the task. Leave out
+    boilerplate: give advice that changes what a module does. What you tell a module must be about its own part of the
+    task."""
 
     program_code: str = Input()
     modules: str = Input(desc="each module: its fields and what it is told now")
