@@ -12,7 +12,16 @@ from typing import Any
 
 from dspynb.errors import shorten
 
-__all__ = ["is_secret_name", "keep_secret", "redact", "redact_growing", "redact_known", "redact_values", "told"]
+__all__ = [
+    "is_secret_name",
+    "keep_secret",
+    "known_secrets",
+    "redact",
+    "redact_growing",
+    "redact_known",
+    "redact_values",
+    "told",
+]
 
 _NAMES = ("_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 _SHAPES = re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_\-]{16,}|\bBearer\s+[A-Za-z0-9._\-]{16,}|://[^/\s:@]+:[^/\s:@]+@")
@@ -36,7 +45,7 @@ def keep_secret(*secrets: str | None) -> None:
     _kept.update(secret for secret in secrets if secret and len(secret) >= _SHORTEST)
 
 
-def _known() -> frozenset[str]:
+def known_secrets() -> frozenset[str]:
     """The secrets that were named, and the keys in the environment."""
     global _seen  # noqa: PLW0603
     now = time.monotonic()
@@ -55,7 +64,7 @@ def _written(secrets: frozenset[str]) -> list[str]:
 
 def redact_known(text: str) -> str:
     """``text`` without the secrets this process knows, also where they stand in JSON."""
-    for secret in _written(_known()):
+    for secret in _written(known_secrets()):
         if secret in text:
             text = text.replace(secret, "***")
     return text
@@ -64,7 +73,7 @@ def redact_known(text: str) -> str:
 def redact_growing(text: str) -> str:
     """``redact_known`` for a text that grows: without its end, where that may be the beginning of a secret."""
     text = redact_known(text)
-    for secret in _written(_known()):
+    for secret in _written(known_secrets()):
         for size in range(min(len(secret) - 1, len(text)), _FEWEST - 1, -1):
             if text.endswith(secret[:size]):
                 return text[:-size]
@@ -101,7 +110,7 @@ def redact_values(value: Any, depth: int = 30) -> Any:
 def _is_clean(value: Any) -> bool:
     """Whether no secret stands in a value made of texts, numbers, dicts, lists and tuples; False where it cannot tell.
     One search through all its texts: nearly every value is clean."""
-    secrets = _written(_known())
+    secrets = _written(known_secrets())
     if not secrets:
         return True
     texts: list[str] = []

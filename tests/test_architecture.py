@@ -21,9 +21,10 @@ LAYERS = [
     ["events"],
     ["scope", "signatures", "results"],
     ["running"],
+    ["executors"],
     ["lm", "adapters"],
     ["modules"],
-    ["executors", "evaluation"],
+    ["evaluation"],
     ["optimizers"],
     ["views"],
     ["demo"],
@@ -46,6 +47,7 @@ HOMES = {
     "matplotlib": {"views"},
     "dask": {"executors"},
     "distributed": {"executors"},
+    "cloudpickle": {"executors"},
 }
 HEAVY = [
     "litellm",
@@ -60,6 +62,9 @@ HEAVY = [
     "opentelemetry",
     "mcp",
     "pyarrow",
+    "distributed",
+    "dask",
+    "cloudpickle",
 ]
 
 

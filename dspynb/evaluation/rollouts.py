@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dspynb.data import Example, Prediction, Score, Usage
-from dspynb.errors import Halted
+from dspynb.errors import Halted, WorkerLost
 from dspynb.events import AttemptEnded, Event, PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
+from dspynb.executors import Executor, elsewhere
 from dspynb.modules import Module
 from dspynb.modules.attempts import ROLLOUTS
 from dspynb.modules.pool import caught
@@ -18,7 +19,7 @@ from dspynb.redact import redact_values, told
 from dspynb.running import Trace
 from dspynb.scope import Allowance, Layer, Scope, current_scope
 
-__all__ = ["Rollout", "run_rollout"]
+__all__ = ["Rollout", "rollouts_on", "run_rollout"]
 
 
 @dataclass(slots=True)
@@ -105,6 +106,31 @@ async def run_rollout(
     )
     scope.emit(ended)
     return Rollout(ended, prediction, error, trace.calls)
+
+
+def rollouts_on(executor: Executor | None) -> Callable[..., Awaitable[Rollout]]:
+    """``run_rollout`` as the executor runs it, itself for None. Who takes the workers down is a row that failed."""
+    run = elsewhere(executor, run_rollout, once=("program", "metrics"))
+    if run is run_rollout:
+        return run
+
+    async def run_or_tell(program: Module, *given: Any, **named: Any) -> Rollout:
+        try:
+            return await run(program, *given, **named)
+        except WorkerLost as error:
+            return await run_rollout(_Lost(error), *given, **named)
+
+    return run_or_tell
+
+
+class _Lost(Module):
+    """In place of a program that could not be run."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def forward(self, **inputs: Any) -> Any:  # noqa: ARG002
+        raise self._error
 
 
 def _layer(scope: Scope, name: str, *, repeat: int, **changes: Any) -> Layer:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dspynb.data import Example, Prediction
 from dspynb.errors import BudgetExhausted, Halted, RunStopped
 from dspynb.events import SpanEnded, SpanStarted, new_span
+from dspynb.executors import Executor, elsewhere
 from dspynb.modules.pool import caught, checked_width, run_pool
 from dspynb.redact import redact_values, told
 from dspynb.scope import Allowance, Layer, current_scope
@@ -23,10 +24,11 @@ Row = Prediction | Exception
 class BatchWork:
     """A batch as the work of a run. When it is halted, rows that had not finished hold the reason."""
 
-    def __init__(self, module: Module, rows: Sequence[Example], width: int) -> None:
+    def __init__(self, module: Module, rows: Sequence[Example], width: int, executor: Executor | None = None) -> None:
         self.module, self.rows = module, rows
         self.results: list[Row | None] = [None] * len(rows)
-        self.pool = run_pool(len(rows), width, module.most_calls(), self._row)
+        self._row = elsewhere(executor, run_row, once=("module",))
+        self.pool = run_pool(len(rows), width, module.most_calls(), self._step)
 
     async def __call__(self) -> list[Row]:
         """All rows' results."""
@@ -38,25 +40,26 @@ class BatchWork:
         kind = BudgetExhausted if self.pool.spent else RunStopped
         return [kind("the run ended before this row had a result") if r is None else r for r in self.results]
 
-    async def _row(self, index: int, funds: Allowance | None) -> None:
-        scope, span = current_scope(), new_span()
-        parent, inputs = scope.open_span, inputs_of(self.module, self.rows[index])
-        scope.emit(
-            SpanStarted(
-                span=span, parent=parent, kind="row", name=f"row {index}", inputs=redact_values(inputs), row=index
-            )
-        )
-        try:
-            with Layer(f"row {index}", span=span, funds=funds):
-                result = await caught(self.module(**inputs))
-        except Halted:
-            scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
-            raise
-        self.results[index] = result
-        ended = (
-            {"error": told(result)} if isinstance(result, Exception) else {"outputs": redact_values(result.to_dict())}
-        )
-        scope.emit(SpanEnded(span=span, parent=parent, **ended))
+    async def _step(self, index: int, funds: Allowance | None) -> None:
+        self.results[index] = await self._row(self.module, self.rows[index], index, funds)
+
+
+async def run_row(module: Module, row: Example, index: int, funds: Allowance | None = None) -> Row:
+    """The result of one row, or its error; Halted and cancellations pass."""
+    scope, span = current_scope(), new_span()
+    parent, inputs = scope.open_span, inputs_of(module, row)
+    scope.emit(
+        SpanStarted(span=span, parent=parent, kind="row", name=f"row {index}", inputs=redact_values(inputs), row=index)
+    )
+    try:
+        with Layer(f"row {index}", span=span, funds=funds):
+            result = await caught(module(**inputs))
+    except Halted:
+        scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
+        raise
+    ended = {"error": told(result)} if isinstance(result, Exception) else {"outputs": redact_values(result.to_dict())}
+    scope.emit(SpanEnded(span=span, parent=parent, **ended))
+    return result
 
 
 def inputs_of(module: Module, row: Example, names: Sequence[str] | None = None) -> Mapping[str, Any]:
@@ -78,9 +81,11 @@ def column_of(module: Module, name: str, columns: Container[str]) -> str | None:
     return field.alias if field is not None and field.alias is not None and field.alias in columns else None
 
 
-async def run_batch(module: Module, rows: Sequence[Example], concurrency: int | None) -> list[Row]:
+async def run_batch(
+    module: Module, rows: Sequence[Example], concurrency: int | None, executor: Executor | None = None
+) -> list[Row]:
     """See ``Module.batch``."""
-    work = BatchWork(module, rows, checked_width(concurrency))
+    work = BatchWork(module, rows, checked_width(concurrency), executor)
     if current_scope().open_run is not None:
         return await work()
     run = module._new_run({"rows": len(rows)}, kind="batch")

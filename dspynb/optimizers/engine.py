@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 from dspynb.data import Prediction
 from dspynb.errors import BudgetExhausted, OptimizerError, shorten
-from dspynb.evaluation.rollouts import Rollout, run_rollout
+from dspynb.evaluation.rollouts import Rollout, rollouts_on
 from dspynb.events import CandidateProposed, CandidateScored, PredictorCalled, ProposalEnded, SpanStarted, new_span
+from dspynb.executors import Executor
 from dspynb.modules import Module, Predict
 from dspynb.modules.batch import inputs_of
 from dspynb.optimizers.asking import Given, ask
@@ -40,13 +41,16 @@ class Engine:
     ``width``: rollouts and proposals at a time. ``patience``: failed proposals in a row that end the run.
     """
 
-    def __init__(self, task: Task, *, seed: int, width: int, patience: int, memory: Memory) -> None:
+    def __init__(
+        self, task: Task, *, seed: int, width: int, patience: int, memory: Memory, executor: Executor | None = None
+    ) -> None:
         self.task, self.seed, self.width, self.patience, self.memory = task, seed, width, patience, memory
         self.program, self.train, self.val = task.program, task.rows["train"], task.rows["val"]
         self.paths = [path for path, _ in self.program.named_predictors()]
         self.start = Candidate()
         self.candidates: dict[str, Candidate] = {}
         self._dispatch = Dispatcher(width)
+        self._executor, self._run_rollout = executor, rollouts_on(executor)
         self._rollouts: dict[RolloutKey, asyncio.Future[Rollout]] = {}
         self._spans: dict[str, int] = {}
         self._resolved: dict[tuple[str, int], Mapping[str, Part]] = {}
@@ -245,7 +249,7 @@ class Engine:
         example, heard = self.task.rows[split][row], Heard({p.uid: path for path, p in program.named_predictors()})
         layer = {"span": self._span(name), "candidate": self._in_force(candidate, program), "tally": heard}
         with Layer(f"candidate {name}", **layer):
-            rollout = await run_rollout(
+            rollout = await self._run_rollout(
                 program,
                 example,
                 inputs_of(program, example, self.task.names),
@@ -344,7 +348,14 @@ class Engine:
 
     def again(self, width: int) -> Engine:
         """An engine that goes on from what this one knows, with a budget that may have more."""
-        new = Engine(self.task, seed=self.seed, width=width, patience=self.patience, memory=self.memory)
+        new = Engine(
+            self.task,
+            seed=self.seed,
+            width=width,
+            patience=self.patience,
+            memory=self.memory,
+            executor=self._executor,
+        )
         new.candidates, new._rollouts, new._heard = self.candidates, self._rollouts, self._heard
         new._spans, new._chosen, new.accepts = self._spans, self._chosen, self.accepts
         return new

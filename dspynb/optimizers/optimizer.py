@@ -23,6 +23,7 @@ from dspynb.evaluation.evaluator import (
     program_fingerprint,
 )
 from dspynb.events import plain
+from dspynb.executors import Executor, elsewhere
 from dspynb.modules import Module, Predict
 from dspynb.modules.pool import checked_width
 from dspynb.modules.scoring import Scorer, source_of
@@ -46,6 +47,7 @@ class Common(TypedDict, total=False):
     failure_score: float
     prompt_lm: Any
     patience: int
+    executor: Executor | None
 
 
 class Optimizer(ABC):
@@ -55,7 +57,8 @@ class Optimizer(ABC):
     the best so far is the result. ``seed``: the same seed, data and replies give the same result, whatever the timing.
     ``concurrency``: rollouts and proposals at a time (default: the setting, 32). ``failure_score``: what a row counts
     that failed. ``prompt_lm``: the model that writes proposals (default: the program's). ``patience``: proposals that
-    may fail in a row before the run ends with an error.
+    may fail in a row before the run ends with an error. ``executor``: where rollouts run, a DaskExecutor; None is this
+    process, where proposals are made in any case.
 
     The program itself stays as it is. Raises ConfigurationError for settings out of range, and OptimizerError where
     the program fails on every row or no proposal can be read.
@@ -68,6 +71,8 @@ class Optimizer(ABC):
         self.budget, self.seed = common.get("budget"), common.get("seed", 0)
         self.concurrency, self.prompt_lm = common.get("concurrency"), common.get("prompt_lm")
         self.failure_score, self.patience = common.get("failure_score", 0.0), common.get("patience", 5)
+        self.executor = common.get("executor")
+        elsewhere(self.executor, self.compile)  # raises for what is no executor
         unknown = set(common) - set(Common.__annotations__)
         if unknown:
             raise ConfigurationError(f"{type(self).__name__} has no setting {sorted(unknown)[0]!r}")
@@ -199,6 +204,7 @@ class OptimizeWork:
             width=self._width,
             patience=self.optimizer.patience,
             memory=self.memory,
+            executor=self.optimizer.executor,
         )
         held = _HeldBack(self.task)
         spent: BudgetExhausted | None = None
