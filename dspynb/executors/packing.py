@@ -89,7 +89,7 @@ def _holds_secret(data: bytes) -> bool:
 # ── which object it was ───────────────────────────────────────────────────────────────────────────────────────────────
 def _culprit(value: Any, where: str, error: Exception | None, depth: int = _DEPTH) -> tuple[str, Any, Exception | None]:
     """The innermost object that fails as ``value`` does, with the way to it; without an error, that holds a secret."""
-    for step, part in _parts_of(value) if depth else ():
+    for step, part in _parts_of(value) if depth and not _stays(value) else ():
         data = _dumped(part)
         if error is not None and isinstance(data, Exception):
             return _culprit(part, where + step, data, depth - 1)
@@ -117,7 +117,7 @@ def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
     elif (owner := getattr(value, "__self__", None)) is not None and callable(value):
         yield ".__self__", owner
     else:
-        state = value.__getstate__() if hasattr(value, "__getstate__") and not _stays(value) else None
+        state = value.__getstate__() if hasattr(value, "__getstate__") else None
         own = state if isinstance(state, dict) else getattr(value, "__dict__", {})
         yield from ((f".{name}", part) for name, part in own.items())
 
