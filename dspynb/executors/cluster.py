@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import platform
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -53,6 +54,43 @@ class Parcel:
     answer: Answer
 
 
+class Quarantine:
+    """Lets many be under way at a time, or one alone."""
+
+    def __init__(self) -> None:
+        self._inside, self._suspects = 0, 0
+        self._alone = asyncio.Lock()
+        self._changed = asyncio.Condition()
+
+    @contextlib.asynccontextmanager
+    async def among_others(self) -> AsyncIterator[None]:
+        """With others, once no suspect is waited for."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._suspects)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            await self._left(inside=1)
+
+    @contextlib.asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Alone, once those inside have left; no other enters before."""
+        self._suspects += 1
+        try:
+            async with self._alone:
+                async with self._changed:
+                    await self._changed.wait_for(lambda: not self._inside)
+                yield
+        finally:
+            await self._left(suspects=1)
+
+    async def _left(self, inside: int = 0, suspects: int = 0) -> None:
+        self._inside, self._suspects = self._inside - inside, self._suspects - suspects
+        async with self._changed:
+            self._changed.notify_all()
+
+
 class Cluster:
     """``await ready()`` connects and checks; ``await run(…)`` has a job done by a worker."""
 
@@ -70,6 +108,7 @@ class Cluster:
         self._seen = 0.0  # when there last was a worker
         self._answers: dict[str, Answer] = {}
         self._asked: set[asyncio.Task[None]] = set()
+        self._quarantine = Quarantine()
         if not isinstance(given, str) and not hasattr(given, "scheduler_address") and not hasattr(given, "submit"):
             raise ConfigurationError(
                 "DaskExecutor takes the address of a scheduler, as in 'tcp://127.0.0.1:8786', or a dask.distributed "
@@ -115,7 +154,7 @@ class Cluster:
                 raise
             finally:
                 self._tries += 1
-            self._client, self._failed = client, None
+            self._client, self._failed, self._quarantine = client, None, Quarantine()
 
     def _opened(self) -> Any:
         try:
@@ -178,7 +217,16 @@ class Cluster:
         return await asyncio.wrap_future(_on(client, self._run(client, parcel)))
 
     async def _run(self, client: Any, parcel: Parcel) -> Reply:
-        """On the client's loop."""
+        """On the client's loop. A job that was in several workers when they ended is tried once more alone: another one
+        may have ended them."""
+        try:
+            async with self._quarantine.among_others():
+                return await self._sent_and_read(client, parcel)
+        except WorkerLost:
+            async with self._quarantine.alone():
+                return await self._sent_and_read(client, parcel)
+
+    async def _sent_and_read(self, client: Any, parcel: Parcel) -> Reply:
         await self._look(client)
         worker = self._least_loaded()
         future = self._sent(client, parcel, worker)
@@ -217,18 +265,22 @@ class Cluster:
         """The result. Raises ExecutorError where the cluster has gone or has no workers left."""
         waiting = asyncio.ensure_future(_result(future))
         try:
-            while not waiting.done():
-                await asyncio.wait([waiting], timeout=_LOOK)
-                if not waiting.done() and not await self._look(client) and self._deserted():
-                    raise ExecutorError(
-                        f"the Dask cluster at {self.address} has had no worker for {self._timeout:g} s. {_KEPT}"
-                    )
+            while not (await asyncio.wait([waiting], timeout=_LOOK))[0]:
+                await self._still_there(client, waiting)
             return waiting.result()
         finally:
             waiting.cancel()
 
-    def _deserted(self) -> bool:
-        return time.monotonic() - self._seen > self._timeout
+    async def _still_there(self, client: Any, waiting: asyncio.Future[Any]) -> None:
+        """Look whether there are workers, while a job is waited for. Raises ExecutorError."""
+        looking: asyncio.Future[Any] = asyncio.ensure_future(self._look(client))
+        await asyncio.wait([waiting, looking], return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            looking.cancel()
+        elif not looking.result() and time.monotonic() - self._seen > self._timeout:
+            raise ExecutorError(
+                f"the Dask cluster at {self.address} has had no worker for {self._timeout:g} s. {_KEPT}"
+            )
 
     async def _look(self, client: Any) -> list[str]:
         """The workers there are, as of a second ago."""

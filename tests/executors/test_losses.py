@@ -82,16 +82,17 @@ def test_a_rollout_that_ends_every_process_it_runs_in_is_a_row_that_failed(fragi
     _, executor = fragile
 
     async def main():
-        return await dn.evaluate(program(), rows(6), fatal_for_three, executor=executor, concurrency=1)
+        return await dn.evaluate(program(), rows(8), fatal_for_three, executor=executor, concurrency=8)
 
     table = run(main()).table
-    assert table.error.notna().tolist() == [False, False, False, True, False, False]
+    assert table.error.notna().tolist() == [row == 3 for row in range(8)]  # and not those that shared its processes
     assert "workers ended while they ran this rollout" in table.error.iloc[3]
 
 
-def fatal_for_three(row, prediction):
+async def fatal_for_three(row, prediction):
     if row.question == "3":
         os._exit(1)
+    await asyncio.sleep(0.5)  # not ended when the process is
     return 1.0
 
 
