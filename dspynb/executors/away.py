@@ -10,7 +10,7 @@ from typing import Any
 from dspynb.data import Usage
 from dspynb.scope import Allowance, Scope, Snapshot
 
-__all__ = ["Grant", "Job", "Ref", "Reply"]
+__all__ = ["Grant", "Header", "Job", "Ref", "Reply"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,21 @@ def _afterwards(scope: Scope) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
+class Header:
+    """What a worker reads before it unpacks a job: the ``version`` that sent it, the ``topic`` to ask on, the ``key``
+    of its task, and the keys of what travels ``once``."""
+
+    version: str
+    topic: str
+    key: str
+    once: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One call of a function on a worker: all of it as data, but for user code and what travels once."""
 
     id: str
-    version: str
     fn: Any
     arguments: Mapping[str, Any]
     snapshot: Snapshot

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dspynb.errors import ConfigurationError, ExecutorError, WorkerLost, shorten
-from dspynb.executors.away import Reply
+from dspynb.executors.away import Header, Reply
 from dspynb.executors.worker import answered, run_job, same
 from dspynb.redact import redact
 from dspynb.running import in_thread
@@ -250,12 +250,13 @@ class Cluster:
         for key, data in parcel.shipped.items():
             if key not in held:
                 held[key] = client.submit(same, data, key=f"dspynb-once-{key}-{self._topic}")
+        header = Header(dspynb.__version__, self._topic, f"dspynb-rollout-{parcel.job}", tuple(parcel.shipped))
         return client.submit(
             run_job,
-            (dspynb.__version__, self._topic, list(parcel.shipped)),
+            header,
             parcel.packed,
             *(held[key] for key in parcel.shipped),
-            key=f"dspynb-rollout-{parcel.job}",
+            key=header.key,
             pure=False,
             workers=[worker] if worker else None,
             allow_other_workers=bool(worker),

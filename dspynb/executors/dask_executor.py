@@ -97,7 +97,6 @@ class _Carried:
             settings["resuming"] = consulted()
         return Job(
             id=uuid.uuid4().hex,
-            version=_version(),
             fn=self._fn,
             arguments=arguments,
             snapshot=replace(taken, settings=settings),
@@ -119,12 +118,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(map(_is_plain, value.values()))
     return isinstance(value, _PLAIN)
-
-
-def _version() -> str:
-    import dspynb
-
-    return dspynb.__version__
 
 
 class _Charged:

@@ -1,7 +1,8 @@
 """On a worker: one event loop for all jobs of the process, whole rollouts on it, and one reply each.
 
-A job is a Dask task of its own, in a thread that leaves Dask's pool and waits, so that a worker holds as many jobs as
-the coordinator sends. When Dask no longer wants the task (a stop, a coordinator that has gone), the job is cancelled.
+A job is a Dask task of its own, which waits on the worker's loop and takes none of its slots, so that a worker holds as
+many jobs as the coordinator sends. When Dask no longer wants the task (a stop, a coordinator that has gone), the job is
+cancelled.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import contextlib
 import math
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +22,7 @@ from typing import Any
 from dspynb.data import Usage
 from dspynb.errors import BudgetExhausted, ExecutorError, RunStopped
 from dspynb.events import Event
-from dspynb.executors.away import Grant, Job, Ref, Reply
+from dspynb.executors.away import Grant, Header, Job, Ref, Reply
 from dspynb.executors.packing import pack_reply, unpack
 from dspynb.redact import told
 from dspynb.running import RunReader
@@ -41,6 +43,8 @@ _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _unpacked: OrderedDict[str, Any] = OrderedDict()
 _questions: dict[str, Future[Any]] = {}
+_running: dict[str, tuple[_Doing, asyncio.Future[Reply]]] = {}  # by the task's key
+_watching: asyncio.Task[None] | None = None
 
 
 def same(data: bytes) -> bytes:
@@ -48,35 +52,74 @@ def same(data: bytes) -> bytes:
     return data
 
 
-def run_job(header: tuple[str, str, Sequence[str]], packed: bytes, *shipped: bytes) -> Reply:
-    """The task: unpack the job, run it on this process's loop, pack what came of it.
+async def run_job(header: Header, packed: bytes, *shipped: bytes) -> Reply:
+    """The task: have the job done on this process's loop for jobs, and give what came of it.
 
-    ``header``: the version that sent it, the topic to ask on, and the keys of what travels once.
+    Raises RunStopped where Dask no longer wanted it.
     """
-    from distributed import get_worker, secede
+    from distributed import get_worker
+    from distributed.worker_state_machine import SecedeEvent
 
     import dspynb
 
     worker = get_worker()
-    version, topic, keys = header
-    if version != dspynb.__version__:
-        said = f"it has dspynb {dspynb.__version__} and the coordinator {version}: install one version on both"
+    if header.version != dspynb.__version__:
+        said = f"it has dspynb {dspynb.__version__} and the coordinator {header.version}: install one version on both"
         return Reply(worker.address, refused=said)
-    secede()
+    # What ``secede()`` tells for a task in a thread: this one does not take one of the worker's few slots.
+    worker.handle_stimulus(SecedeEvent(key=header.key, compute_duration=0.0, stimulus_id=f"secede-{time.time()}"))
+    doing = _Doing()
+    future = asyncio.wrap_future(
+        asyncio.run_coroutine_threadsafe(_do(doing, header, packed, shipped, worker), _jobs_loop())
+    )
+    _running[header.key] = doing, future
+    _watch(worker)
     try:
-        job, away = _opened(packed, dict(zip(keys, shipped, strict=True)), worker, topic)
-    except Exception as error:
-        said = f"it cannot read what was sent to it: {told(error)}. {_ADVICE}"
-        return Reply(worker.address, refused=said)
-    future = asyncio.run_coroutine_threadsafe(_run(job, away), _jobs_loop())
-    key = worker.get_current_task()
-    while True:
-        with contextlib.suppress(TimeoutError):
-            return _reply(worker.address, away, *future.result(timeout=_LOOK))
-        if not _wanted(worker, key):
-            away.stop()
-            future.cancel()
+        await asyncio.wait([future])
+        if future.cancelled():
             raise RunStopped
+        return future.result()
+    finally:
+        del _running[header.key]
+        doing.stop(future)
+
+
+class _Doing:
+    """A job under way: its run, once it is unpacked."""
+
+    def __init__(self) -> None:
+        self.away: AwayRun | None = None
+
+    def stop(self, future: asyncio.Future[Reply]) -> None:
+        """End it, where it has not ended."""
+        if not future.done() and self.away is not None:
+            self.away.stop()
+        future.cancel()
+
+
+def _watch(worker: Any) -> None:
+    """Have one task of the worker look at whether Dask still wants what is done here."""
+    global _watching  # noqa: PLW0603
+
+    async def watch() -> None:
+        while _running:
+            await asyncio.sleep(_LOOK)
+            for key, (doing, future) in list(_running.items()):
+                if not _wanted(worker, key):
+                    doing.stop(future)
+
+    if _watching is None or _watching.done():
+        _watching = asyncio.get_running_loop().create_task(watch())
+
+
+async def _do(doing: _Doing, header: Header, packed: bytes, shipped: Sequence[bytes], worker: Any) -> Reply:
+    """On the loop for jobs: unpack, run, pack."""
+    try:
+        job, away = _opened(packed, dict(zip(header.once, shipped, strict=True)), worker, header.topic)
+    except Exception as error:
+        return Reply(worker.address, refused=f"it cannot read what was sent to it: {told(error)}. {_ADVICE}")
+    doing.away = away
+    return _reply(worker.address, away, *await _run(job, away))
 
 
 _ADVICE = (

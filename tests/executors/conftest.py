@@ -17,7 +17,7 @@ def started(workers):
     """A LocalCluster of processes."""
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it tells of every worker that is lost
     with distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.CRITICAL
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=logging.CRITICAL
     ) as cluster:
         yield cluster
 
