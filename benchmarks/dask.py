@@ -5,8 +5,8 @@
 A model in the process, which answers at once, and a metric of about 30 or 100 ms of Python. One process evaluates all
 rows, then two plain processes half of them each, then a DaskExecutor with two worker processes all of them; processes
 and cluster are started and have evaluated a few rows before the clock runs. Writes benchmarks/dask.csv: medians of
-several runs, taken in turn. The speed-up is over one process; ``of plain`` is the share that Dask reaches of what two
-plain processes reach.
+several rounds, in which each is run in turn. The speed-up is over one process; ``of plain`` is the share that Dask
+reaches of what two plain processes reach, in the same round.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROUNDS, INSTANT = 5, 400
-HEAVY = {0.03: 160, 0.1: 60}
+HEAVY = {0.03: 96, 0.1: 40}
 """Seconds of the metric → rows."""
 
 # Sent as text: a script in this folder would find itself where it imports dask.
@@ -95,8 +95,8 @@ def turns_of(seconds: float) -> int:
     return int(count * seconds / (time.perf_counter() - began))
 
 
-def medians(turns: int, rows: int, rounds: int) -> dict[str, float]:
-    """Seconds of one process, two plain ones, and two workers, taken in turn."""
+def measured(turns: int, rows: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of one process, two plain ones, and two workers, by round, taken in turn."""
     kinds = {
         "one": Measured("plain", 1, rows, turns),
         "plain": Measured("plain", 2, rows // 2, turns),
@@ -105,27 +105,31 @@ def medians(turns: int, rows: int, rounds: int) -> dict[str, float]:
     seen: dict[str, list[float]] = {name: [] for name in kinds}
     try:
         for _ in range(rounds):
-            for name, measured in kinds.items():
-                seen[name].append(measured.seconds())
+            for name, one in kinds.items():
+                seen[name].append(one.seconds())
     finally:
-        for measured in kinds.values():
-            measured.end()
-    return {name: statistics.median(values) for name, values in seen.items()}
+        for one in kinds.values():
+            one.end()
+    return seen
+
+
+def ratio(above: list[float], below: list[float]) -> float:
+    """The median over the rounds of one round's ratio."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def main() -> None:
     """Measure, write, print."""
     rows: list[tuple[str, float, float | str, float | str]] = []
     for seconds, count in HEAVY.items():
-        took = medians(turns_of(seconds), count, ROUNDS)
-        plain, dask = took["one"] / took["plain"], took["one"] / took["dask"]
+        took = measured(turns_of(seconds), count, ROUNDS)
         metric = f"metric of {1e3 * seconds:.0f} ms, {count} rows: "
-        rows.append((metric + "one process, s", took["one"], "", ""))
-        rows.append((metric + "two plain processes, s", took["plain"], plain, 1.0))
-        rows.append((metric + "two Dask workers, s", took["dask"], dask, dask / plain))
-    instant = medians(0, INSTANT, 3)
-    rows.append(("nothing to compute: one process, ms a row", 1e3 * instant["one"] / INSTANT, "", ""))
-    rows.append(("nothing to compute: two Dask workers, ms a row", 1e3 * instant["dask"] / INSTANT, "", ""))
+        for name, what in (("one", "one process"), ("plain", "two plain processes"), ("dask", "two Dask workers")):
+            figures = ("", "") if name == "one" else (ratio(took["one"], took[name]), ratio(took["plain"], took[name]))
+            rows.append((f"{metric}{what}, s", statistics.median(took[name]), *figures))
+    instant = measured(0, INSTANT, 3)
+    for name, what in (("one", "one process"), ("dask", "two Dask workers")):
+        rows.append((f"nothing to compute: {what}, ms a row", 1e3 * statistics.median(instant[name]) / INSTANT, "", ""))
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     with (HERE / "dask.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
