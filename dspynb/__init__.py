@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dspynb.evaluation import read_examples as read_examples
     from dspynb.evaluation import score_table as score_table
     from dspynb.evaluation import split as split
-    from dspynb.executors import DaskExecutor as DaskExecutor
+    from dspynb.executors.dask_executor import DaskExecutor as DaskExecutor
     from dspynb.lm import LM as LM
     from dspynb.lm import FunctionLM as FunctionLM
     from dspynb.lm import LMReply as LMReply
@@ -144,7 +144,7 @@ _HOMES = {
         "score_table",
         "split",
     ),
-    "dspynb.executors": ("DaskExecutor",),
+    "dspynb.executors.dask_executor": ("DaskExecutor",),
     "dspynb.lm": (
         "LM",
         "FunctionLM",

@@ -64,13 +64,13 @@ async def run_rollout(
     funds: Allowance | None = None,
     candidate: str | None = None,
     split: str | None = None,
+    opened: int | None = None,
 ) -> Rollout:
     """Run the program on a row and score it with each metric; the first is the score. What fails is part of the result;
-    Halted and cancellations pass. The program runs with rollout ``repeat``. The caller has taken the metric call."""
-    scope, span, began = current_scope(), new_span(), time.perf_counter()
-    parent, name = scope.open_span, f"row {number}" + (f", repeat {repeat}" if repeat else "")
-    given = redact_values(row.to_dict())
-    scope.emit(SpanStarted(span=span, parent=parent, kind="row", name=name, inputs=given, row=number))
+    Halted and cancellations pass. The program runs with rollout ``repeat``. The caller has taken the metric call.
+    ``opened``: its span, where its beginning has been told."""
+    scope, began, name = current_scope(), time.perf_counter(), _name(number, repeat)
+    parent, span = scope.open_span, _begun(scope, row, number, repeat) if opened is None else opened
     trace, spent, scores = Trace(), _Spent(), dict[str, Score]()
     prediction, error = None, None
     try:
@@ -109,18 +109,20 @@ async def run_rollout(
 
 
 def rollouts_on(executor: Executor | None) -> Callable[..., Awaitable[Rollout]]:
-    """``run_rollout`` as the executor runs it, itself for None. Who takes the workers down is a row that failed."""
+    """``run_rollout`` as the executor runs it, itself for None. Its beginning is told when it is sent, so that rows are
+    shown in their order; one that takes the workers down is a row that failed."""
     run = elsewhere(executor, run_rollout, once=("program", "metrics"))
     if run is run_rollout:
         return run
 
-    async def run_or_tell(program: Module, *given: Any, **named: Any) -> Rollout:
+    async def sent(program: Module, row: Example, *given: Any, number: int, repeat: int = 0, **named: Any) -> Rollout:
+        named |= {"number": number, "repeat": repeat, "opened": _begun(current_scope(), row, number, repeat)}
         try:
-            return await run(program, *given, **named)
+            return await run(program, row, *given, **named)
         except WorkerLost as error:
-            return await run_rollout(_Lost(error), *given, **named)
+            return await run_rollout(_Lost(error), row, *given, **named)
 
-    return run_or_tell
+    return sent
 
 
 class _Lost(Module):
@@ -131,6 +133,18 @@ class _Lost(Module):
 
     async def forward(self, **inputs: Any) -> Any:  # noqa: ARG002
         raise self._error
+
+
+def _name(number: int, repeat: int) -> str:
+    return f"row {number}" + (f", repeat {repeat}" if repeat else "")
+
+
+def _begun(scope: Scope, row: Example, number: int, repeat: int) -> int:
+    """Tell that a rollout begins; its span."""
+    span, given = new_span(), redact_values(row.to_dict())
+    name = _name(number, repeat)
+    scope.emit(SpanStarted(span=span, parent=scope.open_span, kind="row", name=name, inputs=given, row=number))
+    return span
 
 
 def _layer(scope: Scope, name: str, *, repeat: int, **changes: Any) -> Layer:

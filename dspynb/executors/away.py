@@ -90,6 +90,7 @@ class Reply:
     packed: bytes = b""
     raised: bool = False  # the result is an error of the function, to be raised
     refused: str | None = None  # why it was not run
+    opened: int | None = None  # the number that the span had there
     masked: frozenset[int] = frozenset()
     left: tuple[int, int] = (0, 0)
     used: tuple[int, int] = (0, 0)

@@ -21,7 +21,8 @@ class Executor(Protocol):
         result or error, its events in the scope of whoever awaits it, its calls charged there.
 
         ``once``: names of parameters whose values are large and many calls share: they travel once. A parameter
-        ``funds``, an Allowance or None, stays here: its calls are granted and what is not used comes back.
+        ``funds``, an Allowance or None, stays here: its calls are granted and what is not used comes back. A parameter
+        ``opened``, a span whose beginning was told here, is told there by a number of that process.
         """
         ...
 

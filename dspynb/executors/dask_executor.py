@@ -39,6 +39,7 @@ class DaskExecutor:
     Raises ConfigurationError without the extra; a run raises ExecutorError where the cluster cannot be reached or used,
     or has gone: what had finished is in its tables and file, and it can be resumed.
 
+    >>> import dspynb as dn
     >>> dn.DaskExecutor("tcp://127.0.0.1:8786")
     DaskExecutor('tcp://127.0.0.1:8786')
     """
@@ -78,13 +79,14 @@ class _Carried:
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The same as the function, from a worker."""
         given = dict(self._signature.bind(*args, **kwargs).arguments)
-        funds: Allowance | None = given.pop("funds", None)
+        funds: Allowance | None = given.get("funds")
+        given |= {"funds": None} if funds is not None else {}
         scope = current_scope()
         shipped: dict[str, bytes] = {}
         arguments = {n: self._ref(v, n, shipped) if n in self._once else v for n, v in given.items()}
         await self._cluster.ready()
         job = self._job(scope, arguments, shipped, Grant.of(scope, funds))
-        charged = _Charged(scope, funds)
+        charged = _Charged(scope, funds, given.get("opened"))
         packed = pack(job, "the rollout")
         reply = await self._cluster.run(Parcel(job.id, packed, shipped, self._held, charged.answer))
         return charged.take_in(reply)
@@ -117,14 +119,16 @@ class _Carried:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
     return isinstance(value, _PLAIN)
 
 
 class _Charged:
     """The coordinator's side of one job: answers what it asks, and takes in what came of it."""
 
-    def __init__(self, scope: Scope, funds: Allowance | None) -> None:
-        self._scope, self._funds = scope, funds
+    def __init__(self, scope: Scope, funds: Allowance | None, opened: int | None) -> None:
+        self._scope, self._funds, self._opened = scope, funds, opened
 
     def answer(self, question: Mapping[str, Any]) -> Any:
         """Of a question about calls: None where they were taken, else why not. Of one about what a resumed run has
@@ -142,7 +146,7 @@ class _Charged:
         scope = self._scope
         (self._funds or scope).give_back(*reply.left)
         scope.charge(*reply.used, reply.usage)
-        spans = _Spans(scope.open_span)
+        spans = _Spans({0: scope.open_span, reply.opened: self._opened})
         events, result = unpack_reply(reply.packed, scope.open_run, spans.here, spans.moved)
         for place, event in enumerate(events):
             _tell(event, masked=place in reply.masked)
@@ -163,10 +167,10 @@ def _tell(event: Event, *, masked: bool) -> None:
 
 
 class _Spans:
-    """Span numbers of another process, as numbers of this one. ``top``: the span that the job belongs to."""
+    """Span numbers of another process, as numbers of this one. ``known``: those of spans that were begun here."""
 
-    def __init__(self, top: int) -> None:
-        self._here: dict[int, int] = {0: top}
+    def __init__(self, known: Mapping[Any, Any]) -> None:
+        self._here: dict[int, int] = dict(known)
 
     def here(self, span: int) -> int:
         """Its number here."""

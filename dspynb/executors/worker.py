@@ -21,7 +21,7 @@ from typing import Any
 
 from dspynb.data import Usage
 from dspynb.errors import BudgetExhausted, ExecutorError, RunStopped
-from dspynb.events import Event
+from dspynb.events import Event, new_span
 from dspynb.executors.away import Grant, Header, Job, Ref, Reply
 from dspynb.executors.packing import pack_reply, unpack
 from dspynb.redact import told
@@ -119,7 +119,7 @@ async def _do(doing: _Doing, header: Header, packed: bytes, shipped: Sequence[by
     except Exception as error:
         return Reply(worker.address, refused=f"it cannot read what was sent to it: {told(error)}. {_ADVICE}")
     doing.away = away
-    return _reply(worker.address, away, *await _run(job, away))
+    return _reply(worker.address, job, away, *await _run(job, away))
 
 
 _ADVICE = (
@@ -275,6 +275,8 @@ def _opened(packed: bytes, shipped: Mapping[str, bytes], worker: Any, topic: str
         return _once(value.key, shipped[value.key]) if isinstance(value, Ref) else value
 
     arguments = {name: there(value) for name, value in job.arguments.items()}
+    if arguments.get("opened") is not None:
+        arguments["opened"] = new_span()
     settings = {name: there(value) for name, value in job.snapshot.settings.items()}
     ask = _asker(worker, topic, job.id)
     consulted = settings.get("resuming")
@@ -308,7 +310,7 @@ async def _run(job: Job, away: AwayRun) -> tuple[Any, bool]:
         return error, True
 
 
-def _reply(address: str, away: AwayRun, result: Any, raised: bool) -> Reply:
+def _reply(address: str, job: Job, away: AwayRun, result: Any, raised: bool) -> Reply:
     events, granted = list(away.events), away.granted
     try:
         packed = pack_reply(events, result)
@@ -318,6 +320,7 @@ def _reply(address: str, away: AwayRun, result: Any, raised: bool) -> Reply:
         address,
         packed,
         raised,
+        opened=job.arguments.get("opened"),
         masked=frozenset(place for place, event in enumerate(events) if id(event) not in away.program),
         left=(granted.left[0], granted.left[1]),
         used=(granted.used[0], granted.used[1]),

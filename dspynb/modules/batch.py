@@ -41,24 +41,31 @@ class BatchWork:
         return [kind("the run ended before this row had a result") if r is None else r for r in self.results]
 
     async def _step(self, index: int, funds: Allowance | None) -> None:
-        self.results[index] = await self._row(self.module, self.rows[index], index, funds)
+        row = self.rows[index]
+        span = begun(self.module, row, index)
+        self.results[index] = await self._row(self.module, row, index, funds, span)
 
 
-async def run_row(module: Module, row: Example, index: int, funds: Allowance | None = None) -> Row:
-    """The result of one row, or its error; Halted and cancellations pass."""
-    scope, span = current_scope(), new_span()
+def begun(module: Module, row: Example, index: int) -> int:
+    """Tell that a row begins; its span."""
+    scope, span, inputs = current_scope(), new_span(), redact_values(inputs_of(module, row))
+    name = f"row {index}"
+    scope.emit(SpanStarted(span=span, parent=scope.open_span, kind="row", name=name, inputs=inputs, row=index))
+    return span
+
+
+async def run_row(module: Module, row: Example, index: int, funds: Allowance | None, opened: int) -> Row:
+    """The result of one row, or its error; Halted and cancellations pass. ``opened``: its span, which has begun."""
+    scope = current_scope()
     parent, inputs = scope.open_span, inputs_of(module, row)
-    scope.emit(
-        SpanStarted(span=span, parent=parent, kind="row", name=f"row {index}", inputs=redact_values(inputs), row=index)
-    )
     try:
-        with Layer(f"row {index}", span=span, funds=funds):
+        with Layer(f"row {index}", span=opened, funds=funds):
             result = await caught(module(**inputs))
     except Halted:
-        scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
+        scope.emit(SpanEnded(span=opened, parent=parent, error="halted"))
         raise
     ended = {"error": told(result)} if isinstance(result, Exception) else {"outputs": redact_values(result.to_dict())}
-    scope.emit(SpanEnded(span=span, parent=parent, **ended))
+    scope.emit(SpanEnded(span=opened, parent=parent, **ended))
     return result
 
 

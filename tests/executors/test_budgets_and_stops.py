@@ -197,3 +197,20 @@ def test_a_call_of_a_rollout_that_was_cut_is_found_again_by_a_worker(dask):
         assert len(set(fresh)) == len(fresh)  # none was made twice
         found.append(outcome(rest))
     assert found[0] == found[1]
+
+
+def test_stop_of_an_optimizer_reaches_the_workers(dask, tmp_path):
+    async def main():
+        slow = dn.Predict("question -> answer", lm=Slow(tmp_path, 2.0))
+        handle = small(dn.GEPA, executor=dask).start(slow, TRAIN, VAL)
+        await asked_for(4, tmp_path)
+        began = time.monotonic()
+        handle.stop()
+        await handle
+        return handle, time.monotonic() - began
+
+    handle, seconds = run(main())
+    assert seconds < 0.5
+    assert handle.status == "stopped"
+    time.sleep(2.2)
+    assert marks(tmp_path, "answered") == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 
 import pandas as pd
 import pytest
@@ -242,3 +243,17 @@ def test_a_local_run_is_not_wrapped():
     assert rollouts_on(None) is run_rollout
     assert elsewhere(LocalExecutor(), run_rollout) is run_rollout
     assert inspect.iscoroutinefunction(run_rollout)
+
+
+def test_a_view_shows_the_same(dask):
+    from dspynb.running.display import static_html
+
+    async def main(executor):
+        return await dn.evaluate(refined(), [{"subject": str(i)} for i in range(3)], wordy, executor=executor)
+
+    def shown(run):
+        text = re.sub(r"\d+(\.\d+)? s\b|(?<=text'>)\d+\.\d\d(?=</div>)", "SECONDS", static_html(run))
+        return text.replace(run.id, "ID")
+
+    here, there = run(main(None)), run(main(dask))
+    assert shown(here.run) == shown(there.run)
