@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from dspynb.errors import ConfigurationError, ExecutorError, WorkerLost, shorten
 from dspynb.executors.away import Header, Reply
 from dspynb.executors.worker import answered, run_job, same
-from dspynb.redact import redact
+from dspynb.redact import told
 from dspynb.running import in_thread
 
 __all__ = ["Cluster", "Parcel"]
@@ -147,7 +147,7 @@ class Cluster:
                 raise self._failed
             try:
                 client = self._opened()
-                _on(client, self._check(client)).result()
+                self._checked(client)
                 client.subscribe_topic(self._topic, self._asked_by)
             except ExecutorError as error:
                 self._failed = error
@@ -169,11 +169,17 @@ class Cluster:
         try:
             return Client(self._given, timeout=self._timeout, set_as_default=False)
         except (OSError, ValueError) as error:  # TimeoutError is one; ValueError of an address that is none
-            said = shorten(redact(f"{type(error).__name__}: {error}"), 300)
+            said = told(error, 300)
             raise ExecutorError(
                 f"no Dask scheduler answers at {self.address} within {self._timeout:g} s ({said}). Start one with "
                 "`dask scheduler`, or LocalCluster(), and give its address"
             ) from None
+
+    def _checked(self, client: Any) -> None:
+        try:
+            _on(client, self._check(client)).result()
+        except (OSError, RuntimeError) as error:  # a loop that is closed is a RuntimeError
+            raise ExecutorError(f"the Dask cluster at {self.address} does not answer: {told(error, 300)}") from None
 
     async def _check(self, client: Any) -> None:
         """Raise ExecutorError where there are no workers, or some that cannot run what is sent to them."""

@@ -158,6 +158,15 @@ def test_a_cluster_without_workers_is_told():
         executor.close()
 
 
+def test_a_client_that_is_closed_is_told(cluster):
+    from distributed import Client
+
+    client = Client(cluster, set_as_default=False)
+    client.close()
+    with pytest.raises(dn.ExecutorError, match="the Dask client is closed"):
+        dn.Evaluate(right, executor=dn.DaskExecutor(client)).run_sync(program(), rows(2))
+
+
 @pytest.mark.parametrize("given", ["not an address", "127.0.0.1"])
 def test_an_address_that_is_none_is_told(given):
     with pytest.raises(dn.ExecutorError, match="no Dask scheduler answers at"):
