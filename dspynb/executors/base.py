@@ -36,7 +36,13 @@ class LocalExecutor:
 
 
 def elsewhere(executor: Executor | None, fn: F, once: tuple[str, ...] = ()) -> F:
-    """``fn`` as the executor runs it; ``fn`` itself for None. Raises ConfigurationError for what is no executor."""
+    """``fn`` as the executor runs it; ``fn`` itself for None. Raises ConfigurationError for what is no executor.
+
+    >>> async def work(x):
+    ...     return 2 * x
+    >>> elsewhere(None, work) is work, elsewhere(LocalExecutor(), work) is work
+    (True, True)
+    """
     if executor is None:
         return fn
     if isinstance(executor, type) or not callable(getattr(executor, "carry", None)):

@@ -133,13 +133,15 @@ def test_stop_ends_within_half_a_second_keeps_what_is_done_and_cancels_the_calls
 
 def test_a_coordinator_that_is_cancelled_leaves_no_call_running(dask, tmp_path):
     async def main():
-        async with asyncio.timeout(1.0):
-            await dn.evaluate(dn.Predict("question -> answer", lm=Slow(tmp_path, 2.0)), rows(4), right, executor=dask)
+        slow = dn.Predict("question -> answer", lm=Slow(tmp_path, 2.0))
+        task = asyncio.create_task(dn.evaluate(slow, rows(4), right, executor=dask))
+        await asked_for(4, tmp_path)
+        task.cancel()
+        await task
 
-    with pytest.raises(TimeoutError):
+    with pytest.raises(asyncio.CancelledError):
         run(main())
-    time.sleep(2.0)
-    assert len(marks(tmp_path, "asked")) == 4
+    time.sleep(2.2)
     assert marks(tmp_path, "answered") == []
 
 
