@@ -186,20 +186,19 @@ class Cluster:
         await self._some_worker(client)
         made: dict[str, Any] = {"__name__": "__main__"}
         exec(_ABOUT, made)  # noqa: S102  # the text above: a function of no module travels by value
-        told = await client.run(made["about"])
+        there = {"the scheduler": await client.run_on_scheduler(made["about"])}  # it reads the tasks too
+        there |= {f"the worker {address}": about for address, about in (await client.run(made["about"])).items()}
         import dspynb
 
         python = ".".join(platform.python_version_tuple()[:2])
-        for address, about in sorted(told.items()):
+        for who, about in sorted(there.items()):
             if about["dspynb"] is None:
-                raise ExecutorError(
-                    f"the worker {address} does not have dspynb: pip install dspynb=={dspynb.__version__} there"
-                )
+                raise ExecutorError(f"{who} does not have dspynb: pip install dspynb=={dspynb.__version__} there")
             for name, here in (("dspynb", dspynb.__version__), ("python", python)):
                 if about[name] != here:
                     raise ExecutorError(
-                        f"the worker {address} has {name} {about[name]}, and here it is {here}: user code and rows "
-                        "travel between the same versions only"
+                        f"{who} has {name} {about[name]}, and here it is {here}: user code and rows travel between the "
+                        "same versions only"
                     )
 
     async def _some_worker(self, client: Any) -> None:
@@ -333,8 +332,6 @@ async def _result(future: Any) -> Reply:
         ) from None
     except (CancelledError, OSError) as error:
         raise ExecutorError(f"the Dask cluster has gone ({shorten(error, 200)}). {_KEPT}") from None
-    except ImportError as error:
-        raise ExecutorError(f"a worker cannot run rollouts: {error}. Install the same dspynb on all workers") from None
     return reply
 
 

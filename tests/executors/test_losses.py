@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -187,6 +190,62 @@ def test_workers_of_another_kind_are_told_before_anything_is_run(about, said, cl
     with pytest.raises(dn.ExecutorError, match=said):
         dn.Evaluate(right, executor=executor).run_sync(program(), rows(2))
     executor.close()
+
+
+BARE = """
+import asyncio, sys
+sys.modules["dspynb"] = None  # as if it were not installed
+from distributed import Scheduler, Worker
+async def main(kind, address):
+    at = {"host": "127.0.0.1", "dashboard_address": ":0"}
+    made = Scheduler(port=0, **at) if kind == "scheduler" else Worker(address, nthreads=1, **at)
+    async with made as server:
+        print(server.address, flush=True)
+        await server.finished()
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@contextlib.contextmanager
+def bare(kind, address=""):
+    """A scheduler or worker in a process that cannot import dspynb; gives its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", BARE, kind, address], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_worker_without_the_package_is_told():
+    with started(1) as cluster, bare("worker", cluster.scheduler_address) as address:
+        executor = dn.DaskExecutor(cluster)
+        with pytest.raises(dn.ExecutorError, match=f"the worker {address} does not have dspynb: pip install dspynb=="):
+            dn.Evaluate(right, executor=executor).run_sync(program(), rows(2))
+        executor.close()
+
+
+def test_a_worker_without_the_package_that_comes_later_costs_no_row(fragile):
+    cluster, executor = fragile
+
+    async def main():
+        await dn.evaluate(program(), rows(2), right, executor=executor)
+        with bare("worker", cluster.scheduler_address):
+            await asyncio.sleep(1.2)  # until it is known that it is there
+            return await dn.evaluate(program(), rows(20), right, executor=executor)
+
+    evaluation = run(main())  # Dask gives what was sent there to the others
+    assert len(evaluation) == len(evaluation.run.calls) == 20
+    assert evaluation.table.error.isna().all()
+
+
+def test_a_scheduler_without_the_package_is_told():
+    with bare("scheduler") as address, bare("worker", address):
+        executor = dn.DaskExecutor(address)
+        with pytest.raises(dn.ExecutorError, match="the scheduler does not have dspynb"):
+            dn.Evaluate(right, executor=executor).run_sync(program(), rows(2))
 
 
 def test_a_worker_that_came_later_with_another_version_refuses(dask, monkeypatch):
