@@ -92,6 +92,28 @@ def test_a_rollout_that_ends_every_process_it_runs_in_is_a_row_that_failed(fragi
     assert "workers ended while they ran this rollout" in table.error.iloc[3]
 
 
+@pytest.mark.slow
+def test_in_a_batch_it_is_a_row_that_failed_too(fragile):
+    _, executor = fragile
+
+    async def main():
+        return await Fragile().batch(rows(3), concurrency=1, executor=executor)
+
+    first, lost, last = run(main())
+    assert (first.answer, last.answer) == ("0", "4")
+    assert isinstance(lost, dn.errors.WorkerLost)
+
+
+class Fragile(dn.Module):
+    def __init__(self):
+        self.ask = program()
+
+    async def forward(self, question):
+        if question == "1":
+            os._exit(1)
+        return await self.ask(question=question)
+
+
 async def fatal_for_three(row, prediction):
     if row.question == "3":
         os._exit(1)
