@@ -255,13 +255,14 @@ class Cluster:
         for key, data in parcel.shipped.items():
             if key not in held:
                 held[key] = client.submit(same, data, key=f"dspynb-once-{key}-{self._topic}")
-        header = Header(dspynb.__version__, self._topic, f"dspynb-rollout-{parcel.job}", tuple(parcel.shipped))
+        key = f"dspynb-rollout-{parcel.job}"
+        header = Header(dspynb.__version__, self._topic, key, worker, tuple(parcel.shipped))
         return client.submit(
             run_job,
             header,
             parcel.packed,
             *(held[key] for key in parcel.shipped),
-            key=header.key,
+            key=key,
             pure=False,
             workers=[worker] if worker else None,
             allow_other_workers=bool(worker),

@@ -51,6 +51,24 @@ def test_a_worker_killed_during_an_evaluation_loses_no_row_and_counts_none_twice
     assert all(mark.endswith(f" {victim}") for mark in lost)
 
 
+def test_calls_of_a_worker_that_is_lost_count_as_spent_so_that_the_budget_holds(fragile, tmp_path):
+    cluster, executor = fragile
+    slow = dn.Predict("question -> answer", lm=Slow(tmp_path, 0.4))
+
+    async def main():
+        budget = dn.Budget(calls=16)
+        handle = dn.Evaluate(right, executor=executor, concurrency=8, budget=budget).start(slow, rows(30))
+        await asked_for(8, tmp_path)
+        os.kill(next(iter(cluster.workers.values())).process.process.pid, signal.SIGKILL)
+        return await handle
+
+    evaluation = run(main())
+    asked, answered = marks(tmp_path, "asked"), marks(tmp_path, "answered")
+    assert len(answered) < len(asked) <= 16
+    assert evaluation.run.status == "exhausted"
+    assert len(evaluation) == len(evaluation.run.calls) == len(answered)
+
+
 class Fatal(World):
     """Kills the first process that a program of it runs in, in the middle of an optimizer's run."""
 
