@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dspynb.data import Usage
@@ -34,6 +34,10 @@ class Grant:
     usd: float | None = None
     seconds: float | None = None
 
+    def spent(self) -> Grant:
+        """What is left of it where it may have been spent already: what is limited is asked for."""
+        return replace(self, calls=None if self.calls is None else 0)
+
     @classmethod
     def of(cls, scope: Scope, funds: Allowance | None) -> Grant:
         """What is left, of what is limited. The calls of ``funds`` are taken from it."""
@@ -59,11 +63,12 @@ def _afterwards(scope: Scope) -> dict[str, float]:
 @dataclass(frozen=True, slots=True)
 class Header:
     """What a worker reads before it unpacks a job: the ``version`` that sent it, the ``topic`` to ask on, the ``key``
-    of its task, and the keys of what travels ``once``."""
+    of its task, the ``worker`` it was sent to (empty for any), and the keys of what travels ``once``."""
 
     version: str
     topic: str
     key: str
+    worker: str
     once: tuple[str, ...]
 
 

@@ -186,20 +186,19 @@ class Cluster:
         await self._some_worker(client)
         made: dict[str, Any] = {"__name__": "__main__"}
         exec(_ABOUT, made)  # noqa: S102  # the text above: a function of no module travels by value
-        told = await client.run(made["about"])
+        there = {"the scheduler": await client.run_on_scheduler(made["about"])}  # it reads the tasks too
+        there |= {f"the worker {address}": about for address, about in (await client.run(made["about"])).items()}
         import dspynb
 
         python = ".".join(platform.python_version_tuple()[:2])
-        for address, about in sorted(told.items()):
+        for who, about in sorted(there.items()):
             if about["dspynb"] is None:
-                raise ExecutorError(
-                    f"the worker {address} does not have dspynb: pip install dspynb=={dspynb.__version__} there"
-                )
+                raise ExecutorError(f"{who} does not have dspynb: pip install dspynb=={dspynb.__version__} there")
             for name, here in (("dspynb", dspynb.__version__), ("python", python)):
                 if about[name] != here:
                     raise ExecutorError(
-                        f"the worker {address} has {name} {about[name]}, and here it is {here}: user code and rows "
-                        "travel between the same versions only"
+                        f"{who} has {name} {about[name]}, and here it is {here}: user code and rows travel between the "
+                        "same versions only"
                     )
 
     async def _some_worker(self, client: Any) -> None:
@@ -256,13 +255,14 @@ class Cluster:
         for key, data in parcel.shipped.items():
             if key not in held:
                 held[key] = client.submit(same, data, key=f"dspynb-once-{key}-{self._topic}")
-        header = Header(dspynb.__version__, self._topic, f"dspynb-rollout-{parcel.job}", tuple(parcel.shipped))
+        key = f"dspynb-rollout-{parcel.job}"
+        header = Header(dspynb.__version__, self._topic, key, worker, tuple(parcel.shipped))
         return client.submit(
             run_job,
             header,
             parcel.packed,
             *(held[key] for key in parcel.shipped),
-            key=header.key,
+            key=key,
             pure=False,
             workers=[worker] if worker else None,
             allow_other_workers=bool(worker),
@@ -333,8 +333,6 @@ async def _result(future: Any) -> Reply:
         ) from None
     except (CancelledError, OSError) as error:
         raise ExecutorError(f"the Dask cluster has gone ({shorten(error, 200)}). {_KEPT}") from None
-    except ImportError as error:
-        raise ExecutorError(f"a worker cannot run rollouts: {error}. Install the same dspynb on all workers") from None
     return reply
 
 

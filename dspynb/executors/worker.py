@@ -115,7 +115,7 @@ def _watch(worker: Any) -> None:
 async def _do(doing: _Doing, header: Header, packed: bytes, shipped: Sequence[bytes], worker: Any) -> Reply:
     """On the loop for jobs: unpack, run, pack."""
     try:
-        job, away = _opened(packed, dict(zip(header.once, shipped, strict=True)), worker, header.topic)
+        job, away = _opened(packed, dict(zip(header.once, shipped, strict=True)), worker, header)
     except Exception as error:
         return Reply(worker.address, refused=f"it cannot read what was sent to it: {told(error)}. {_ADVICE}")
     doing.away = away
@@ -268,8 +268,10 @@ class Granted:
 
 
 # ── one job ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _opened(packed: bytes, shipped: Mapping[str, bytes], worker: Any, topic: str) -> tuple[Job, AwayRun]:
+def _opened(packed: bytes, shipped: Mapping[str, bytes], worker: Any, header: Header) -> tuple[Job, AwayRun]:
     job: Job = unpack(packed)
+    if header.worker not in ("", worker.address):  # the one that it was sent to is lost, and with it its calls
+        job = replace(job, grant=job.grant.spent())
 
     def there(value: Any) -> Any:
         return _once(value.key, shipped[value.key]) if isinstance(value, Ref) else value
@@ -278,7 +280,7 @@ def _opened(packed: bytes, shipped: Mapping[str, bytes], worker: Any, topic: str
     if arguments.get("opened") is not None:
         arguments["opened"] = new_span()
     settings = {name: there(value) for name, value in job.snapshot.settings.items()}
-    ask = _asker(worker, topic, job.id)
+    ask = _asker(worker, header.topic, job.id)
     consulted = settings.get("resuming")
     if consulted is not None:
         settings["resuming"] = consulted.asking(ask)

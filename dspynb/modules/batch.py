@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction
-from dspynb.errors import BudgetExhausted, Halted, RunStopped
+from dspynb.errors import BudgetExhausted, Halted, RunStopped, WorkerLost
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.executors import Executor, elsewhere
 from dspynb.modules.pool import caught, checked_width, run_pool
@@ -28,7 +28,7 @@ class BatchWork:
     def __init__(self, module: Module, rows: Sequence[Example], width: int, executor: Executor | None = None) -> None:
         self.module, self.rows = module, rows
         self.results: list[Row | None] = [None] * len(rows)
-        self._row = elsewhere(executor, run_row, once=("module",))
+        self._row = rows_on(executor)
         self.pool = run_pool(len(rows), width, module.most_calls(), self._step)
 
     async def __call__(self) -> list[Row]:
@@ -70,6 +70,23 @@ async def run_row(module: Module, inputs: Mapping[str, Any], index: int, funds: 
     ended = {"error": told(result)} if isinstance(result, Exception) else {"outputs": redact_values(result.to_dict())}
     scope.emit(SpanEnded(span=opened, parent=parent, **ended))
     return result
+
+
+def rows_on(executor: Executor | None) -> Callable[..., Awaitable[Row]]:
+    """``run_row`` as the executor runs it, itself for None. One that takes the workers down is a row that failed."""
+    run = elsewhere(executor, run_row, once=("module",))
+    if run is run_row:
+        return run
+
+    async def sent(module: Module, inputs: Mapping[str, Any], index: int, funds: Allowance | None, opened: int) -> Row:
+        try:
+            return await run(module, inputs, index, funds, opened)
+        except WorkerLost as error:
+            scope = current_scope()
+            scope.emit(SpanEnded(span=opened, parent=scope.open_span, error=told(error)))
+            return error
+
+    return sent
 
 
 def own_run(work: Any) -> Run | None:

@@ -22,7 +22,7 @@ def started(workers):
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # ended before other tests: some of them fork
 def cluster():
     with started(4) as cluster:
         yield cluster

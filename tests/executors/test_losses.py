@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -48,6 +51,24 @@ def test_a_worker_killed_during_an_evaluation_loses_no_row_and_counts_none_twice
     assert all(mark.endswith(f" {victim}") for mark in lost)
 
 
+def test_calls_of_a_worker_that_is_lost_count_as_spent_so_that_the_budget_holds(fragile, tmp_path):
+    cluster, executor = fragile
+    slow = dn.Predict("question -> answer", lm=Slow(tmp_path, 0.4))
+
+    async def main():
+        budget = dn.Budget(calls=16)
+        handle = dn.Evaluate(right, executor=executor, concurrency=8, budget=budget).start(slow, rows(30))
+        await asked_for(8, tmp_path)
+        os.kill(next(iter(cluster.workers.values())).process.process.pid, signal.SIGKILL)
+        return await handle
+
+    evaluation = run(main())
+    asked, answered = marks(tmp_path, "asked"), marks(tmp_path, "answered")
+    assert len(answered) < len(asked) <= 16
+    assert evaluation.run.status == "exhausted"
+    assert len(evaluation) == len(evaluation.run.calls) == len(answered)
+
+
 class Fatal(World):
     """Kills the first process that a program of it runs in, in the middle of an optimizer's run."""
 
@@ -87,6 +108,28 @@ def test_a_rollout_that_ends_every_process_it_runs_in_is_a_row_that_failed(fragi
     table = run(main()).table
     assert table.error.notna().tolist() == [row == 3 for row in range(8)]  # and not those that shared its processes
     assert "workers ended while they ran this rollout" in table.error.iloc[3]
+
+
+@pytest.mark.slow
+def test_in_a_batch_it_is_a_row_that_failed_too(fragile):
+    _, executor = fragile
+
+    async def main():
+        return await Fragile().batch(rows(3), concurrency=1, executor=executor)
+
+    first, lost, last = run(main())
+    assert (first.answer, last.answer) == ("0", "4")
+    assert isinstance(lost, dn.errors.WorkerLost)
+
+
+class Fragile(dn.Module):
+    def __init__(self):
+        self.ask = program()
+
+    async def forward(self, question):
+        if question == "1":
+            os._exit(1)
+        return await self.ask(question=question)
 
 
 async def fatal_for_three(row, prediction):
@@ -187,6 +230,62 @@ def test_workers_of_another_kind_are_told_before_anything_is_run(about, said, cl
     with pytest.raises(dn.ExecutorError, match=said):
         dn.Evaluate(right, executor=executor).run_sync(program(), rows(2))
     executor.close()
+
+
+BARE = """
+import asyncio, sys
+sys.modules["dspynb"] = None  # as if it were not installed
+from distributed import Scheduler, Worker
+async def main(kind, address):
+    at = {"host": "127.0.0.1", "dashboard_address": ":0"}
+    made = Scheduler(port=0, **at) if kind == "scheduler" else Worker(address, nthreads=1, **at)
+    async with made as server:
+        print(server.address, flush=True)
+        await server.finished()
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@contextlib.contextmanager
+def bare(kind, address=""):
+    """A scheduler or worker in a process that cannot import dspynb; gives its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", BARE, kind, address], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_worker_without_the_package_is_told():
+    with started(1) as cluster, bare("worker", cluster.scheduler_address) as address:
+        executor = dn.DaskExecutor(cluster)
+        with pytest.raises(dn.ExecutorError, match=f"the worker {address} does not have dspynb: pip install dspynb=="):
+            dn.Evaluate(right, executor=executor).run_sync(program(), rows(2))
+        executor.close()
+
+
+def test_a_worker_without_the_package_that_comes_later_costs_no_row(fragile):
+    cluster, executor = fragile
+
+    async def main():
+        await dn.evaluate(program(), rows(2), right, executor=executor)
+        with bare("worker", cluster.scheduler_address):
+            await asyncio.sleep(1.2)  # until it is known that it is there
+            return await dn.evaluate(program(), rows(20), right, executor=executor)
+
+    evaluation = run(main())  # Dask gives what was sent there to the others
+    assert len(evaluation) == len(evaluation.run.calls) == 20
+    assert evaluation.table.error.isna().all()
+
+
+def test_a_scheduler_without_the_package_is_told():
+    with bare("scheduler") as address, bare("worker", address):
+        executor = dn.DaskExecutor(address)
+        with pytest.raises(dn.ExecutorError, match="the scheduler does not have dspynb"):
+            dn.Evaluate(right, executor=executor).run_sync(program(), rows(2))
 
 
 def test_a_worker_that_came_later_with_another_version_refuses(dask, monkeypatch):
