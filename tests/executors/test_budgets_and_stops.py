@@ -131,6 +131,7 @@ def test_stop_ends_within_half_a_second_keeps_what_is_done_and_cancels_the_calls
     assert marks(tmp_path, "asked") == asked  # and none was made
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_is_cancelled_leaves_no_call_running(dask, tmp_path):
     async def main():
         slow = dn.Predict("question -> answer", lm=Slow(tmp_path, 2.0))
@@ -201,6 +202,7 @@ def test_a_call_of_a_rollout_that_was_cut_is_found_again_by_a_worker(dask):
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_stop_of_an_optimizer_reaches_the_workers(dask, tmp_path):
     async def main():
         slow = dn.Predict("question -> answer", lm=Slow(tmp_path, 2.0))

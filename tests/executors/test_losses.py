@@ -51,6 +51,7 @@ def test_a_worker_killed_during_an_evaluation_loses_no_row_and_counts_none_twice
     assert all(mark.endswith(f" {victim}") for mark in lost)
 
 
+@pytest.mark.slow
 def test_calls_of_a_worker_that_is_lost_count_as_spent_so_that_the_budget_holds(fragile, tmp_path):
     cluster, executor = fragile
     slow = dn.Predict("question -> answer", lm=Slow(tmp_path, 0.4))
@@ -85,6 +86,7 @@ class Fatal(World):
         return super()._output(request, text)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_during_gepa_changes_nothing(fragile, tmp_path):
     _, executor = fragile
 
@@ -139,6 +141,7 @@ async def fatal_for_three(row, prediction):
     return 1.0
 
 
+@pytest.mark.slow
 def test_a_cluster_that_vanishes_ends_the_run_with_a_clear_error_and_keeps_the_rows(tmp_path):
     async def main():
         with started(2) as cluster:
@@ -267,6 +270,7 @@ def test_a_worker_without_the_package_is_told():
         executor.close()
 
 
+@pytest.mark.slow
 def test_a_worker_without_the_package_that_comes_later_costs_no_row(fragile):
     cluster, executor = fragile
 
@@ -281,6 +285,7 @@ def test_a_worker_without_the_package_that_comes_later_costs_no_row(fragile):
     assert evaluation.table.error.isna().all()
 
 
+@pytest.mark.slow
 def test_a_scheduler_without_the_package_is_told():
     with bare("scheduler") as address, bare("worker", address):
         executor = dn.DaskExecutor(address)
