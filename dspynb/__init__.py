@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dspynb.errors import BudgetExhausted as BudgetExhausted
     from dspynb.errors import DataOverlapWarning as DataOverlapWarning
     from dspynb.errors import DspynbError as DspynbError
+    from dspynb.errors import ExecutorError as ExecutorError
     from dspynb.errors import HiddenPredictorWarning as HiddenPredictorWarning
     from dspynb.errors import NoFeedbackWarning as NoFeedbackWarning
     from dspynb.errors import OptimizerError as OptimizerError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from dspynb.evaluation import read_examples as read_examples
     from dspynb.evaluation import score_table as score_table
     from dspynb.evaluation import split as split
+    from dspynb.executors.dask_executor import DaskExecutor as DaskExecutor
     from dspynb.lm import LM as LM
     from dspynb.lm import FunctionLM as FunctionLM
     from dspynb.lm import LMReply as LMReply
@@ -117,6 +119,7 @@ _HOMES = {
         "DataOverlapWarning",
         "NoFeedbackWarning",
         "DspynbError",
+        "ExecutorError",
         "HiddenPredictorWarning",
         "OptimizerError",
         "ReplayDiverged",
@@ -141,6 +144,7 @@ _HOMES = {
         "score_table",
         "split",
     ),
+    "dspynb.executors.dask_executor": ("DaskExecutor",),
     "dspynb.lm": (
         "LM",
         "FunctionLM",

@@ -30,6 +30,8 @@
     │   ├── AllAttemptsFailed       … all of them
     │   └── TooManyFailures         … more than ``max_failures`` of them
     ├── OptimizerError              an optimizer cannot go on: no proposal can be read, or every row fails
+    ├── ExecutorError               rollouts cannot run where they were to run
+    │   └── WorkerLost              a rollout took the workers down that ran it
     ├── JournalError                a run file cannot be read
     ├── StateError                  a saved program cannot be read, or is of another program
     └── Halted                      control flow: no further call may start; never a failed row or attempt
@@ -65,6 +67,7 @@ __all__ = [
     "DataOverlapWarning",
     "DownloadError",
     "DspynbError",
+    "ExecutorError",
     "Halted",
     "HiddenPredictorWarning",
     "HintError",
@@ -91,6 +94,7 @@ __all__ = [
     "StateError",
     "SteeringError",
     "TooManyFailures",
+    "WorkerLost",
     "is_control_flow",
     "nearest",
     "shorten",
@@ -321,6 +325,15 @@ class TooManyFailures(AttemptsFailed):
 
 class OptimizerError(DspynbError):
     """An optimizer cannot go on: no proposal of its model can be read, or every row fails with the same program."""
+
+
+class ExecutorError(DspynbError):
+    """Rollouts cannot run where they were to run: no scheduler or worker, another version, something that does not
+    travel, a cluster that has gone. What had finished is kept."""
+
+
+class WorkerLost(ExecutorError):
+    """A rollout took down each worker that ran it."""
 
 
 class JournalError(DspynbError):

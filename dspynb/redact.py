@@ -16,6 +16,7 @@ __all__ = [
     "holds_known",
     "is_secret_name",
     "keep_secret",
+    "known_secrets",
     "redact",
     "redact_growing",
     "redact_known",
@@ -45,7 +46,7 @@ def keep_secret(*secrets: str | None) -> None:
     _kept.update(secret for secret in secrets if secret and len(secret) >= _SHORTEST)
 
 
-def _known() -> frozenset[str]:
+def known_secrets() -> frozenset[str]:
     """The secrets that were named, and the keys in the environment."""
     global _seen  # noqa: PLW0603
     now = time.monotonic()
@@ -64,7 +65,7 @@ def _written(secrets: frozenset[str]) -> list[str]:
 
 def redact_known(text: str) -> str:
     """``text`` without the secrets this process knows, also where they stand in JSON."""
-    for secret in _written(_known()):
+    for secret in _written(known_secrets()):
         if secret in text:
             text = text.replace(secret, "***")
     return text
@@ -72,13 +73,13 @@ def redact_known(text: str) -> str:
 
 def holds_known(text: bytes) -> bool:
     """Whether ``redact_known`` would change a text that is given in UTF-8."""
-    return any(secret.encode("utf-8", "surrogatepass") in text for secret in _written(_known()))
+    return any(secret.encode("utf-8", "surrogatepass") in text for secret in _written(known_secrets()))
 
 
 def redact_growing(text: str) -> str:
     """``redact_known`` for a text that grows: without its end, where that may be the beginning of a secret."""
     text = redact_known(text)
-    for secret in _written(_known()):
+    for secret in _written(known_secrets()):
         for size in range(min(len(secret) - 1, len(text)), _FEWEST - 1, -1):
             if text.endswith(secret[:size]):
                 return text[:-size]
@@ -115,7 +116,7 @@ def redact_values(value: Any, depth: int = 30) -> Any:
 def _is_clean(value: Any) -> bool:
     """Whether no secret stands in a value made of texts, numbers, dicts, lists and tuples; False where it cannot tell.
     One search through all its texts: nearly every value is clean."""
-    secrets = _written(_known())
+    secrets = _written(known_secrets())
     if not secrets:
         return True
     texts: list[str] = []

@@ -21,9 +21,10 @@ LAYERS = [
     ["events"],
     ["scope", "signatures", "results"],
     ["running"],
+    ["executors"],
     ["lm", "adapters"],
     ["modules"],
-    ["executors", "evaluation"],
+    ["evaluation"],
     ["optimizers"],
     ["views"],
     ["demo"],
@@ -47,6 +48,7 @@ HOMES = {
     "rich": {"views"},
     "dask": {"executors"},
     "distributed": {"executors"},
+    "cloudpickle": {"executors"},
 }
 HEAVY = [
     "litellm",
@@ -62,6 +64,9 @@ HEAVY = [
     "opentelemetry",
     "mcp",
     "pyarrow",
+    "distributed",
+    "dask",
+    "cloudpickle",
 ]
 
 

@@ -14,9 +14,10 @@ from typing import Any, Protocol, TypeVar
 from dspynb.data import Example, rows_of
 from dspynb.errors import BudgetExhausted, ConfigurationError, InputError, StateError, nearest
 from dspynb.evaluation.evaluation import Evaluation
-from dspynb.evaluation.rollouts import Rollout, run_rollout
+from dspynb.evaluation.rollouts import Rollout, rollouts_on, run_rollout
 from dspynb.evaluation.splitting import fingerprint
 from dspynb.events import RolloutEnded, plain
+from dspynb.executors import Executor
 from dspynb.modules import Module
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
 from dspynb.modules.pool import checked_width, run_pool
@@ -68,7 +69,8 @@ class Evaluate:
     dict or list of metrics is scored together; the first is the score. ``inputs``: names of the columns that the
     program gets (default: those it takes; the others are labels). ``concurrency``: rows at a time (default: the
     setting, 32). ``repeats``: rollouts of every row. ``failure_score``: what a row counts that failed, in the mean.
-    ``max_errors``: rows that may fail before no further row starts. ``budget``: of this evaluation.
+    ``max_errors``: rows that may fail before no further row starts. ``budget``: of this evaluation. ``executor``: where
+    rollouts run, a DaskExecutor; None is this process.
 
     Raises ConfigurationError for settings out of range, InputError for rows that do not fit the program.
     """
@@ -83,6 +85,7 @@ class Evaluate:
         failure_score: float = 0.0,
         max_errors: int | None = None,
         budget: Budget | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self.metrics = _scorers(metric)
         for name, value, least in (("repeats", repeats, 1), ("max_errors", max_errors, 0)):
@@ -100,7 +103,8 @@ class Evaluate:
             raise ConfigurationError(f"inputs must be a list of column names, as in [{inputs!r}]; got text")
         self.inputs = None if inputs is None else tuple(inputs)
         self.concurrency, self.repeats, self.failure_score = concurrency, repeats, float(failure_score)
-        self.max_errors, self.budget = max_errors, budget
+        self.max_errors, self.budget, self.executor = max_errors, budget, executor
+        rollouts_on(executor)  # raises for what is no executor
 
     async def __call__(self, program: Module, rows: Any) -> Evaluation:
         """Evaluate, with a live view in a notebook; inside another run, as part of it."""
@@ -151,6 +155,7 @@ class EvaluateWork:
         self.done: dict[tuple[int, int], Rollout] = {}
         self.run: Any = None
         self._errors = 0
+        self._rollout = rollouts_on(plan.executor)
         width = checked_width(plan.concurrency)
         self.pool = run_pool(len(table.rows) * plan.repeats, width, program.most_calls(), self._step)
 
@@ -167,7 +172,7 @@ class EvaluateWork:
 
     def takes(self) -> Takes:
         """A budget, and hints for the Refines in the program."""
-        return takes_of_rows(self.program, self._open)
+        return takes_of_rows(self.program, self._open, here=self._rollout is run_rollout)
 
     def _open(self, row: int) -> bool:
         repeats = range(self.plan.repeats)
@@ -187,7 +192,7 @@ class EvaluateWork:
         example = self.table.rows[row]
         inputs = inputs_of(self.program, example, self.names)
         current_scope().take(metric_calls=1)
-        rollout = await run_rollout(
+        rollout = await self._rollout(
             self.program, example, inputs, self.plan.metrics, number=row, repeat=repeat, funds=funds
         )
         self.done[row, repeat] = rollout

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dspynb.data import NO_USAGE, Example, Prediction, Score, Usage
-from dspynb.errors import Halted
+from dspynb.errors import Halted, WorkerLost
 from dspynb.events import AttemptEnded, Event, PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
+from dspynb.executors import Executor, elsewhere
 from dspynb.modules import Module
 from dspynb.modules.attempts import ROLLOUTS
 from dspynb.modules.pool import caught
@@ -18,7 +19,7 @@ from dspynb.redact import redact_values, told
 from dspynb.running import Trace
 from dspynb.scope import Allowance, Layer, Scope, current_scope
 
-__all__ = ["Rollout", "run_rollout"]
+__all__ = ["Rollout", "rollouts_on", "run_rollout"]
 
 
 @dataclass(slots=True)
@@ -63,13 +64,13 @@ async def run_rollout(
     funds: Allowance | None = None,
     candidate: str | None = None,
     split: str | None = None,
+    opened: int | None = None,
 ) -> Rollout:
     """Run the program on a row and score it with each metric; the first is the score. What fails is part of the result;
-    Halted and cancellations pass. The program runs with rollout ``repeat``. The caller has taken the metric call."""
-    scope, span, began = current_scope(), new_span(), time.perf_counter()
-    parent, name = scope.open_span, f"row {number}" + (f", repeat {repeat}" if repeat else "")
-    given = redact_values(row.to_dict())
-    scope.emit(SpanStarted(span=span, parent=parent, kind="row", name=name, inputs=given, row=number))
+    Halted and cancellations pass. The program runs with rollout ``repeat``. The caller has taken the metric call.
+    ``opened``: its span, where its beginning has been told."""
+    scope, began, name = current_scope(), time.perf_counter(), _name(number, repeat)
+    parent, span = scope.open_span, _begun(scope, row, number, name) if opened is None else opened
     trace, spent, scores = Trace(), _Spent(), dict[str, Score]()
     prediction, error = None, None
     try:
@@ -107,6 +108,45 @@ async def run_rollout(
     )
     scope.emit(ended)
     return Rollout(ended, prediction, error, trace.calls)
+
+
+def rollouts_on(executor: Executor | None) -> Callable[..., Awaitable[Rollout]]:
+    """``run_rollout`` as the executor runs it, itself for None. Its beginning is told when it is sent, so that rows are
+    shown in their order; one that takes the workers down is a row that failed."""
+    run = elsewhere(executor, run_rollout, once=("program", "metrics"))
+    if run is run_rollout:
+        return run
+
+    async def sent(program: Module, row: Example, *given: Any, number: int, repeat: int = 0, **named: Any) -> Rollout:
+        opened = _begun(current_scope(), row, number, _name(number, repeat))
+        named |= {"number": number, "repeat": repeat, "opened": opened}
+        try:
+            return await run(program, row, *given, **named)
+        except WorkerLost as error:
+            return await run_rollout(_Lost(error), row, *given, **named)
+
+    return sent
+
+
+class _Lost(Module):
+    """In place of a program that could not be run."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def forward(self, **inputs: Any) -> Any:  # noqa: ARG002
+        raise self._error
+
+
+def _name(number: int, repeat: int) -> str:
+    return f"row {number}" + (f", repeat {repeat}" if repeat else "")
+
+
+def _begun(scope: Scope, row: Example, number: int, name: str) -> int:
+    """Tell that a rollout begins; its span."""
+    span, given = new_span(), redact_values(row.to_dict())
+    scope.emit(SpanStarted(span=span, parent=scope.open_span, kind="row", name=name, inputs=given, row=number))
+    return span
 
 
 def _sampling(scope: Scope, repeat: int) -> dict[str, Any]:

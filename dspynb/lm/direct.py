@@ -120,6 +120,9 @@ class DirectEngine:
         # Redacted first: cut in its middle, a key would no longer be known as one.
         message = shorten(redact(str(said)), 400) or "no message"
         kind = kind_of(status, code, message.lower())
+        if status == 401 and not self.key:
+            name = f"{self.provider.upper()}_API_KEY"
+            message += f"; no key was sent: set {name} in the environment of the process that makes the call"
         return kind(message, **facts, retry_after=retry_after(headers))
 
 

@@ -50,6 +50,11 @@ class ScriptedLM:
     A reply that is an exception is raised. Raises ScriptExhausted when there are no more.
     """
 
+    stays_here = (
+        "a ScriptedLM gives its replies in one order, which several processes cannot share: use dn.FunctionLM, whose "
+        "reply depends on the request alone"
+    )
+
     def __init__(
         self, replies: Iterable[str | LMReply | Exception], *, name: str = "scripted", adapter: str | None = None
     ) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction
-from dspynb.errors import BudgetExhausted, Halted, RunStopped
+from dspynb.errors import BudgetExhausted, Halted, RunStopped, WorkerLost
 from dspynb.events import SpanEnded, SpanStarted, new_span
+from dspynb.executors import Executor, elsewhere
 from dspynb.modules.pool import caught, checked_width, run_pool
 from dspynb.redact import redact_values, told
 from dspynb.running import Run, Takes
@@ -24,10 +25,11 @@ Row = Prediction | Exception
 class BatchWork:
     """A batch as the work of a run. When it is halted, rows that had not finished hold the reason."""
 
-    def __init__(self, module: Module, rows: Sequence[Example], width: int) -> None:
+    def __init__(self, module: Module, rows: Sequence[Example], width: int, executor: Executor | None = None) -> None:
         self.module, self.rows = module, rows
         self.results: list[Row | None] = [None] * len(rows)
-        self.pool = run_pool(len(rows), width, module.most_calls(), self._row)
+        self._row = rows_on(executor)
+        self.pool = run_pool(len(rows), width, module.most_calls(), self._step)
 
     async def __call__(self) -> list[Row]:
         """All rows' results."""
@@ -42,27 +44,49 @@ class BatchWork:
 
     def takes(self) -> Takes:
         """A budget, and hints for the Refines in the program."""
-        return takes_of_rows(self.module, lambda row: 0 <= row < len(self.rows) and self.results[row] is None)
+        return takes_of_rows(self.module, self._open, here=self._row is run_row)
 
-    async def _row(self, index: int, funds: Allowance | None) -> None:
+    def _open(self, row: int) -> bool:
+        return 0 <= row < len(self.rows) and self.results[row] is None
+
+    async def _step(self, index: int, funds: Allowance | None) -> None:
         scope, span = current_scope(), new_span()
-        parent, inputs = scope.open_span, inputs_of(self.module, self.rows[index])
-        scope.emit(
-            SpanStarted(
-                span=span, parent=parent, kind="row", name=f"row {index}", inputs=redact_values(inputs), row=index
-            )
-        )
+        inputs = inputs_of(self.module, self.rows[index])
+        given, name = redact_values(inputs), f"row {index}"
+        scope.emit(SpanStarted(span=span, parent=scope.open_span, kind="row", name=name, inputs=given, row=index))
+        self.results[index] = await self._row(self.module, inputs, index, funds, span)
+
+
+async def run_row(module: Module, inputs: Mapping[str, Any], index: int, funds: Allowance | None, opened: int) -> Row:
+    """The result of one row, or its error; Halted and cancellations pass. ``opened``: its span, which has begun."""
+    scope = current_scope()
+    parent = scope.open_span
+    try:
+        with Layer(f"row {index}", span=opened, funds=funds, row=(index, 0)):
+            result = await caught(module(**inputs))
+    except Halted:
+        scope.emit(SpanEnded(span=opened, parent=parent, error="halted"))
+        raise
+    ended = {"error": told(result)} if isinstance(result, Exception) else {"outputs": redact_values(result.to_dict())}
+    scope.emit(SpanEnded(span=opened, parent=parent, **ended))
+    return result
+
+
+def rows_on(executor: Executor | None) -> Callable[..., Awaitable[Row]]:
+    """``run_row`` as the executor runs it, itself for None. One that takes the workers down is a row that failed."""
+    run = elsewhere(executor, run_row, once=("module",))
+    if run is run_row:
+        return run
+
+    async def sent(module: Module, inputs: Mapping[str, Any], index: int, funds: Allowance | None, opened: int) -> Row:
         try:
-            with Layer(f"row {index}", span=span, funds=funds, row=(index, 0)):
-                result = await caught(self.module(**inputs))
-        except Halted:
-            scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
-            raise
-        self.results[index] = result
-        ended = (
-            {"error": told(result)} if isinstance(result, Exception) else {"outputs": redact_values(result.to_dict())}
-        )
-        scope.emit(SpanEnded(span=span, parent=parent, **ended))
+            return await run(module, inputs, index, funds, opened)
+        except WorkerLost as error:
+            scope = current_scope()
+            scope.emit(SpanEnded(span=opened, parent=scope.open_span, error=told(error)))
+            return error
+
+    return sent
 
 
 def own_run(work: Any) -> Run | None:
@@ -71,11 +95,12 @@ def own_run(work: Any) -> Run | None:
     return run if isinstance(run, Run) and run.work is work else None
 
 
-def takes_of_rows(module: Module, open_row: Callable[[int], bool]) -> Takes:
-    """What a person may ask of a program over rows. ``open_row``: whether a row has not ended."""
+def takes_of_rows(module: Module, open_row: Callable[[int], bool], *, here: bool) -> Takes:
+    """What a person may ask of a program over rows. ``open_row``: whether a row has not ended. ``here``: whether rows
+    run in this process; on a worker no Refine hears of hints."""
     from dspynb.modules.refine import hinted_paths
 
-    paths = hinted_paths(module)
+    paths = hinted_paths(module) if here else None
     return Takes(frozenset({"budget"} if paths is None else {"budget", "hint"}), paths or (), open_row)
 
 
@@ -98,9 +123,11 @@ def column_of(module: Module, name: str, columns: Container[str]) -> str | None:
     return field.alias if field is not None and field.alias is not None and field.alias in columns else None
 
 
-async def run_batch(module: Module, rows: Sequence[Example], concurrency: int | None) -> list[Row]:
+async def run_batch(
+    module: Module, rows: Sequence[Example], concurrency: int | None, executor: Executor | None = None
+) -> list[Row]:
     """See ``Module.batch``."""
-    work = BatchWork(module, rows, checked_width(concurrency))
+    work = BatchWork(module, rows, checked_width(concurrency), executor)
     if current_scope().open_run is not None:
         return await work()
     run = module._new_run({"rows": len(rows)}, kind="batch")

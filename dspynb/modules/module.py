@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 from dspynb.data import Prediction, rows_of
 from dspynb.errors import ConfigurationError, InputError
 from dspynb.events import SpanEnded, SpanStarted, new_span
+from dspynb.executors import Executor
 from dspynb.modules.discovery import calls_inside, named_predictors, resolve_path
 from dspynb.redact import redact_values, told
 from dspynb.running import Calls, Run, Takes, run_sync
@@ -58,15 +59,18 @@ class Module:
         _no_positional(self, args)
         return run_sync(lambda: self(**inputs))
 
-    async def batch(self, rows: Any, concurrency: int | None = None) -> list[Prediction | Exception]:
-        """Run the program on every row, at most ``concurrency`` at a time (default: the setting, 32).
+    async def batch(
+        self, rows: Any, concurrency: int | None = None, *, executor: Executor | None = None
+    ) -> list[Prediction | Exception]:
+        """Run the program on every row, at most ``concurrency`` at a time (default: the setting, 32); by ``executor``,
+        a DaskExecutor, on other machines.
 
         ``rows``: a DataFrame, or a list of dicts or Examples. Returns a list as long as ``rows``, in their order: the
         Prediction or the exception of each row.
         """
         from dspynb.modules.batch import run_batch
 
-        return await run_batch(self, rows_of(rows), concurrency)
+        return await run_batch(self, rows_of(rows), concurrency, executor)
 
     def input_names(self) -> Mapping[str, bool] | None:
         """The inputs it takes, and whether each must be given: from its signature, else the parameters of ``forward``.

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from dspynb.data import Prediction
 from dspynb.errors import BudgetExhausted, OptimizerError, shorten
-from dspynb.evaluation.rollouts import Rollout, run_rollout
+from dspynb.evaluation.rollouts import Rollout, rollouts_on
 from dspynb.events import (
     CandidateProposed,
     CandidateScored,
@@ -25,6 +25,7 @@ from dspynb.events import (
     SpanStarted,
     new_span,
 )
+from dspynb.executors import Executor
 from dspynb.modules import Module, Predict
 from dspynb.modules.batch import inputs_of
 from dspynb.optimizers.asking import Given, ask
@@ -51,7 +52,15 @@ class Engine:
     """
 
     def __init__(
-        self, task: Task, *, seed: int, width: int, patience: int, memory: Memory, guide: Guide | None = None
+        self,
+        task: Task,
+        *,
+        seed: int,
+        width: int,
+        patience: int,
+        memory: Memory,
+        guide: Guide | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self.task, self.seed, self.width, self.patience, self.memory = task, seed, width, patience, memory
         self.program, self.train, self.val = task.program, task.rows["train"], task.rows["val"]
@@ -60,6 +69,7 @@ class Engine:
         self.candidates: dict[str, Candidate] = {}
         self.guide = Guide() if guide is None else guide
         self._dispatch = Dispatcher(width)
+        self._executor, self._run_rollout = executor, rollouts_on(executor)
         self._rollouts: dict[RolloutKey, asyncio.Future[Rollout]] = {}
         self._spans: dict[str, int] = {}
         self._resolved: dict[tuple[str, int], Mapping[str, Part]] = {}
@@ -293,7 +303,7 @@ class Engine:
         example, heard = self.task.rows[split][row], Heard({p.uid: path for path, p in program.named_predictors()})
         in_force = self._in_force(candidate, program)
         with Layer(f"candidate {name}", span=self._span(name), candidate=in_force, tally=heard):
-            rollout = await run_rollout(
+            rollout = await self._run_rollout(
                 program,
                 example,
                 inputs_of(program, example, self.task.names),
@@ -402,7 +412,13 @@ class Engine:
     def again(self, width: int) -> Engine:
         """An engine that goes on from what this one knows, with a budget that may have more."""
         new = Engine(
-            self.task, seed=self.seed, width=width, patience=self.patience, memory=self.memory, guide=self.guide
+            self.task,
+            seed=self.seed,
+            width=width,
+            patience=self.patience,
+            memory=self.memory,
+            guide=self.guide,
+            executor=self._executor,
         )
         new.candidates, new._rollouts, new._heard = self.candidates, self._rollouts, self._heard
         new._spans, new._chosen = self._spans, self._chosen

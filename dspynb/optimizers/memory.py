@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,9 @@ from dspynb.events import (
     PredictorCalled,
     ProposalEnded,
     RolloutEnded,
+    from_json,
     plain,
+    to_json,
 )
 from dspynb.lm import LMProtocol, LMReply, LMRequest
 from dspynb.modules.call import as_recorded
@@ -111,11 +113,42 @@ class Memory:
         calls = self._loose.get(_text(path, model, request.rollout, as_recorded(request.messages)))
         return calls.popleft() if calls else None
 
+    def consulted(self) -> ConsultedMemory | None:
+        """What stands for it in another process; None where there is nothing to look for."""
+        return ConsultedMemory() if self._loose else None
+
+    def answer(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
+        """A call that was made for the request in ``question``, as JSON."""
+        calls = self._loose.get(str(question["request"]))
+        return to_json(calls.popleft()) if calls else None
+
+
+@dataclass(frozen=True)
+class ConsultedMemory:
+    """The memory seen from a worker, which asks for every request whether it has an answer."""
+
+    ask: Callable[[Mapping[str, Any]], Any] | None = None
+
+    def asking(self, ask: Callable[[Mapping[str, Any]], Any]) -> ConsultedMemory:
+        """The same, with a way to ask."""
+        return ConsultedMemory(ask)
+
+    def model(self, path: str, lm: LMProtocol) -> LMProtocol:
+        """The model, asked after the memory."""
+        return _Resumed(self, path, lm)
+
+    def take(self, path: str, model: str, request: LMRequest) -> PredictorCalled | None:
+        """A call that was made for this request and not used yet."""
+        text = _text(path, model, request.rollout, as_recorded(request.messages))
+        told = None if self.ask is None else self.ask({"request": text})
+        call = None if told is None else from_json(told)
+        return call if isinstance(call, PredictorCalled) else None
+
 
 class _Resumed:
     """A model that answers first what the run that is resumed had been answered already."""
 
-    def __init__(self, memory: Memory, path: str, lm: LMProtocol) -> None:
+    def __init__(self, memory: Memory | ConsultedMemory, path: str, lm: LMProtocol) -> None:
         self._memory, self._path, self._lm = memory, path, lm
 
     def __getattr__(self, name: str) -> Any:

@@ -23,6 +23,7 @@ from dspynb.evaluation.evaluator import (
     program_fingerprint,
 )
 from dspynb.events import plain
+from dspynb.executors import Executor, elsewhere
 from dspynb.modules import Module, Predict
 from dspynb.modules.batch import own_run
 from dspynb.modules.pool import checked_width
@@ -48,6 +49,7 @@ class Common(TypedDict, total=False):
     failure_score: float
     prompt_lm: Any
     patience: int
+    executor: Executor | None
 
 
 class Optimizer(ABC):
@@ -57,7 +59,8 @@ class Optimizer(ABC):
     the best so far is the result. ``seed``: the same seed, data and replies give the same result, whatever the timing.
     ``concurrency``: rollouts and proposals at a time (default: the setting, 32). ``failure_score``: what a row counts
     that failed. ``prompt_lm``: the model that writes proposals (default: the program's). ``patience``: proposals that
-    may fail in a row before the run ends with an error.
+    may fail in a row before the run ends with an error. ``executor``: where rollouts run, a DaskExecutor; None is this
+    process, where proposals are made in any case.
 
     While it runs, ``opt.start(…)``'s run takes candidates of yours (``run.propose``), drops or pins some, and another
     budget: at its next step, and again at that step when it is resumed (see ``run.steerable``).
@@ -73,6 +76,8 @@ class Optimizer(ABC):
         self.budget, self.seed = common.get("budget"), common.get("seed", 0)
         self.concurrency, self.prompt_lm = common.get("concurrency"), common.get("prompt_lm")
         self.failure_score, self.patience = common.get("failure_score", 0.0), common.get("patience", 5)
+        self.executor = common.get("executor")
+        elsewhere(self.executor, self.compile)  # raises for what is no executor
         unknown = set(common) - set(Common.__annotations__)
         if unknown:
             raise ConfigurationError(f"{type(self).__name__} has no setting {sorted(unknown)[0]!r}")
@@ -213,6 +218,7 @@ class OptimizeWork:
             patience=self.optimizer.patience,
             memory=self.memory,
             guide=guide,
+            executor=self.optimizer.executor,
         )
         self._held.take()
         spent: BudgetExhausted | None = None

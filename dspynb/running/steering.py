@@ -164,7 +164,7 @@ class Steerable(RunReader):
         ``hint``: text for every predictor, or predictor path → text. It holds for the next wave of attempts, and for no
         other. ``row``: of a batch or evaluation, the row whose Refine it is for; without it, the first that comes to a
         further wave. Asked again before it took effect, the later one counts. A Refine in an optimizer's rollouts takes
-        none: the scores of candidates would not be theirs.
+        none: the scores of candidates would not be theirs; nor does one on a worker of a DaskExecutor.
 
         >>> run = refine.start(subject="the ocean")
         >>> run.suggest_hint("Name a colour.")
@@ -242,8 +242,9 @@ class Steerable(RunReader):
         return GATE.holds(self)
 
     def pause(self) -> None:
-        """Let no further model call start, until ``unpause``; those under way end. Stop works all the same. The time
-        is not counted against the seconds of the run's own budget. Raises SteeringError once the run has ended."""
+        """Let no further model call start, until ``unpause``; those under way end. Of a run on a cluster, no further
+        rollout is sent; those on its workers end. Stop works all the same. The time is not counted against the seconds
+        of the run's own budget. Raises SteeringError once the run has ended."""
         if self.done:
             self._checked("pause")
         if GATE.close(self):
@@ -297,7 +298,7 @@ _SEARCH = (
 _WHY_NOT = {
     "pause": "the run has ended",
     "hint": "no hint can be suggested: this run has no Refine of which a further attempt can come (those in an "
-    "optimizer's rollouts take none)",
+    "optimizer's rollouts and on workers of a cluster take none)",
     "propose": f"no candidate can be proposed: {_SEARCH}",
     "drop": f"no candidate can be dropped: {_SEARCH}",
     "pin": f"no candidate can be pinned: {_SEARCH}",

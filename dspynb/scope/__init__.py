@@ -6,6 +6,7 @@ from dspynb.scope.carry import carry
 from dspynb.scope.core import (
     Attempt,
     Block,
+    Funds,
     HintAs,
     HintLayer,
     Layer,
@@ -20,7 +21,7 @@ from dspynb.scope.core import (
 from dspynb.scope.gate import GATE
 from dspynb.scope.hints import address, current_hint, hints, mask
 from dspynb.scope.settings import configure, context, setting
-from dspynb.scope.snapshot import Snapshot, snapshot
+from dspynb.scope.snapshot import Snapshot, snapshot, unchecked_snapshot
 
 __all__ = [
     "GATE",
@@ -29,6 +30,7 @@ __all__ = [
     "Block",
     "Budget",
     "Free",
+    "Funds",
     "HintAs",
     "HintLayer",
     "Layer",
@@ -52,6 +54,7 @@ __all__ = [
     "resolve",
     "setting",
     "snapshot",
+    "unchecked_snapshot",
     "users_line",
     "warn_of",
 ]

@@ -318,6 +318,15 @@ class Scope:
             if layer.funds is not None:
                 layer.funds.add(usage)
 
+    def charge(self, calls: int, metric_calls: int, usage: Usage) -> None:
+        """Count what was spent elsewhere under these budgets: it was granted, and is not refused any more."""
+        if not self.funded:
+            return
+        self.give_back(-calls, -metric_calls)
+        for layer in self.open_layers():
+            if layer.funds is not None:
+                layer.funds.add(usage)
+
     def available(self) -> float:
         """How many calls the budgets in force have left; infinite without a limit."""
         return min((funds.available() for funds in self._funds()), default=math.inf)

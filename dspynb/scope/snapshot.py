@@ -9,7 +9,7 @@ import platform
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,19 @@ from dspynb.scope.candidates import Part
 from dspynb.scope.core import Attempt, HintLayer, Layer, Lease, Scope, current_scope
 from dspynb.scope.settings import setting
 
-__all__ = ["Snapshot", "snapshot"]
+__all__ = ["Snapshot", "snapshot", "unchecked_snapshot"]
 
 VERSION = 1
-_TRAVELS = ("lm", "adapter", "cache", "concurrency", "view", "runs_dir", "history", "rollout", "sampling", "retries")
-_UNSET = ("lm", "adapter", "rollout", "sampling", "retries")  # of these, None says nothing
+_CHOSEN = (
+    "lm",
+    "adapter",
+    "rollout",
+    "sampling",
+    "retries",
+    "every_lm",
+    "outside_attempt",
+)  # None of these says nothing
+_TRAVELS = (*_CHOSEN, "cache", "concurrency", "view", "runs_dir", "history")
 
 
 def _host() -> str:
@@ -78,6 +86,18 @@ class Snapshot:
 def snapshot() -> Snapshot:
     """The scope in force here as a picklable value. Raises ScopeError naming a setting that cannot be pickled, and in
     a replay, whose recording stays in its process."""
+    taken, leases = (
+        unchecked_snapshot(),
+        [layer.lease for layer in current_scope().visible() if layer.lease is not None],
+    )
+    for name, value in taken.settings.items():
+        _check_pickles(name, value)
+    return replace(taken, marker=_marker(leases[0]) if leases else None)
+
+
+def unchecked_snapshot() -> Snapshot:
+    """The same for who pickles it in a way of his own and ends with the scope himself: its settings may be of any kind,
+    and it has no marker. Raises ScopeError in a replay."""
     scope = current_scope()
     if "replaying" in scope.settings:
         raise ScopeError("a replay stays in its process: in another one, models would be asked")
@@ -85,7 +105,6 @@ def snapshot() -> Snapshot:
     candidate: dict[str, Part] = {}
     for layer in reversed(layers):
         candidate |= layer.candidate or {}
-    leases = [layer.lease for layer in layers if layer.lease is not None]
     return Snapshot(
         settings=_settings(scope),
         hints=tuple(layer.hints for layer in reversed(layers) if layer.hints is not None),
@@ -93,22 +112,22 @@ def snapshot() -> Snapshot:
         attempt=scope.open_attempt,
         run=getattr(scope.open_run, "id", None),
         span=scope.open_span,
-        marker=_marker(leases[0]) if leases else None,
     )
 
 
 def _settings(scope: Scope) -> dict[str, Any]:
     values = {name: scope.settings[name] if name in scope.settings else setting(name, scope) for name in _TRAVELS}
-    values = {name: value for name, value in values.items() if value is not None or name not in _UNSET}
-    for name, value in values.items():
-        try:
-            pickle.dumps(value)
-        except Exception as error:
-            raise ScopeError(
-                f"the setting {name} ({type(value).__name__}) cannot travel to another process: {shorten(error, 200)}. "
-                "Define its functions at the top level of a module."
-            ) from None
-    return values
+    return {name: value for name, value in values.items() if value is not None or name not in _CHOSEN}
+
+
+def _check_pickles(name: str, value: Any) -> None:
+    try:
+        pickle.dumps(value)
+    except Exception as error:
+        raise ScopeError(
+            f"the setting {name} ({type(value).__name__}) cannot travel to another process: {shorten(error, 200)}. "
+            "Define its functions at the top level of a module."
+        ) from None
 
 
 def _marker(lease: Lease) -> str:

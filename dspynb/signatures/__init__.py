@@ -2,7 +2,7 @@
 
 from dspynb.signatures.augment import Augmentation, Confidence, Reasoning, augment
 from dspynb.signatures.fields import Field, Input, Output
-from dspynb.signatures.signature import Signature, as_signature
+from dspynb.signatures.signature import Signature, as_signature, rebuilt
 
 __all__ = [
     "Augmentation",
@@ -14,4 +14,5 @@ __all__ = [
     "Signature",
     "as_signature",
     "augment",
+    "rebuilt",
 ]

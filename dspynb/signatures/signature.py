@@ -8,10 +8,11 @@ import json
 import operator
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 else:
     ModelMetaclass = type(BaseModel)
 
-__all__ = ["Signature", "as_signature", "build"]
+__all__ = ["Signature", "as_signature", "build", "rebuilt"]
+
+T = TypeVar("T")
+_rebuilding: ContextVar[bool] = ContextVar("dspynb_rebuilding", default=False)
 
 
 class _SignatureType(ModelMetaclass):
@@ -69,7 +73,8 @@ class Signature(BaseModel, metaclass=_SignatureType):
         made = {name: field_of(name, info, rules[name]) for name, info in cls.model_fields.items()}
         cls.input_fields = {name: field for name, field in made.items() if field.kind == "input"}
         cls.output_fields = {name: field for name, field in made.items() if field.kind == "output"}
-        check_fields(cls)
+        if not _rebuilding.get():
+            check_fields(cls)
         cls.instruction, cls.has_own_instruction = instruction_of(cls)
         cls.inputs_model = _inputs_model(cls)
 
@@ -246,6 +251,16 @@ def _reduce(cls: type[Signature]) -> str | tuple[Any, ...]:
         found = getattr(found, step, None)
     told = cls.instruction if cls.has_own_instruction else None
     return cls.__qualname__ if found is cls else (build, (cls.__name__, told, _definitions(cls)))
+
+
+def rebuilt(make: Callable[..., T], args: tuple[Any, ...]) -> T:
+    """``make(*args)``, where what is made is a class that arrives from another process, its fields after itself: not
+    checked before they are there."""
+    token = _rebuilding.set(True)
+    try:
+        return make(*args)
+    finally:
+        _rebuilding.reset(token)
 
 
 copyreg.pickle(_SignatureType, _reduce)  # type: ignore[arg-type]  # typeshed forgets that a name may be returned

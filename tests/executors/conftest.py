@@ -1,0 +1,44 @@
+"""One cluster of four worker processes for all tests that do not harm it, and small ones for those that do."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+import pytest
+
+import dspynb as dn
+
+distributed = pytest.importorskip("distributed")
+
+
+@contextlib.contextmanager
+def started(workers):
+    """A LocalCluster of processes."""
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it tells of every worker that is lost
+    with distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=logging.CRITICAL
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="package")  # ended before other tests: some of them fork
+def cluster():
+    with started(4) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def dask(cluster):
+    executor = dn.DaskExecutor(cluster.scheduler_address)
+    yield executor
+    executor.close()
+
+
+@pytest.fixture
+def fragile():
+    """A cluster of two, for tests that kill its workers or end it; with its executor."""
+    with started(2) as cluster:
+        executor = dn.DaskExecutor(cluster, timeout=20)
+        yield cluster, executor
+        executor.close()

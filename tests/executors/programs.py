@@ -1,0 +1,83 @@
+"""Programs, models and metrics that workers can import, and what a run is known by."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import dspynb as dn
+from dspynb.events import PredictorCalled
+from tests.helpers import Caption, chat, field, prompt
+
+
+def doubled(request):
+    """The double of the question; ``bad`` fails."""
+    question = field(request, "question")
+    if question == "bad":
+        raise dn.errors.ServerError("the provider fell over")
+    return chat(answer=str(2 * int(question)))
+
+
+def hinted(request):
+    """A sentence that is the hint in the prompt."""
+    text = prompt(request)
+    hint = text.split("Hint: ")[1].split("\n[[")[0].strip() if "Hint: " in text else "none"
+    return chat(sentence=f"{hint} {request.rollout}")
+
+
+def program():
+    """Doubles a question."""
+    return dn.Predict("question -> answer", lm=dn.FunctionLM(doubled))
+
+
+def rows(n, bad=()):
+    return [{"question": "bad" if i in bad else str(i), "answer": str(2 * i + (i % 3 == 0))} for i in range(n)]
+
+
+def right(row, prediction):
+    return dn.Score(float(row.answer == prediction.answer), f"expected {row.answer}", {"length": 0.5})
+
+
+def by_pid(row, prediction):
+    """A metric that tells its process."""
+    return dn.Score(1.0, str(os.getpid()))
+
+
+def wordy(row, prediction):
+    """A reward whose hint grows with what was said."""
+    return dn.Score(min(1.0, len(prediction.sentence) / 40), f"more than {len(prediction.sentence)} letters")
+
+
+def refined():
+    return dn.Refine(dn.Predict(Caption, lm=dn.FunctionLM(hinted)), wordy, n=4, threshold=0.9, hints="feedback")
+
+
+class Slow:
+    """A model that takes ``seconds`` and leaves a mark in a folder when it was asked, and when it answered."""
+
+    def __init__(self, folder, seconds):
+        self.folder, self.seconds, self.name = Path(folder), seconds, "slow"
+
+    async def complete(self, request):
+        question = field(request, "question")
+        (self.folder / f"asked {question} {os.getpid()}").touch()
+        await asyncio.sleep(self.seconds)
+        (self.folder / f"answered {question} {os.getpid()}").touch()
+        return dn.LMReply(chat(answer=str(2 * int(question))))
+
+
+def marks(folder, kind):
+    return sorted(path.name for path in Path(folder).iterdir() if path.name.startswith(kind))
+
+
+def known(frame):
+    """A table without what is another time: seconds, spans, ids."""
+    kept = [c for c in frame.columns if c not in ("seconds", "started", "span", "parent")]
+    return frame[kept]
+
+
+def told(run):
+    """The calls of a run, in an order of their own."""
+    calls = [e for e in run._events if isinstance(e, PredictorCalled)]
+    return sorted((c.predictor, str(c.messages), c.rollout, str(c.hint), str(c.outputs), str(c.error)) for c in calls)

@@ -1,0 +1,173 @@
+"""What every executor keeps to: a function that it carries comes to what the function comes to."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import dspynb as dn
+from dspynb.events import PredictorCalled, SpanEnded, SpanStarted, new_span
+from dspynb.executors import Executor, LocalExecutor, elsewhere
+from dspynb.scope import Allowance, Layer, Meter, current_scope, setting
+from tests.executors.programs import doubled
+from tests.helpers import Caption, chat
+
+run = asyncio.run
+
+
+@pytest.fixture(params=["local", "dask"])
+def executor(request):
+    return LocalExecutor() if request.param == "local" else request.getfixturevalue("dask")
+
+
+def test_it_is_an_executor(executor):
+    assert isinstance(executor, Executor)
+
+
+async def added(a, b=1, *, c=0):
+    return a + b + c
+
+
+def test_arguments_and_results_are_the_functions_own(executor):
+    carried = elsewhere(executor, added, once=("a",))
+
+    async def main():
+        return await asyncio.gather(*(carried([i], b=[2], c=[3]) for i in range(20)))
+
+    assert run(main()) == [[i, 2, 3] for i in range(20)]
+    assert carried.__name__ == "added"
+
+
+async def failing():
+    raise ValueError("what was wrong")
+
+
+async def running_out():
+    current_scope().emit(SpanStarted(span=new_span(), kind="tool", name="before"))
+    raise dn.BudgetExhausted("it is spent")
+
+
+class Heard:
+    def __init__(self):
+        self.events = []
+
+    def emit(self, event):
+        self.events.append(event)
+
+
+def test_errors_and_control_flow_are_raised_and_what_was_told_before_is_told(executor):
+    async def main():
+        with pytest.raises(ValueError, match="what was wrong"):
+            await elsewhere(executor, failing)()
+        heard = Heard()
+        with pytest.raises(dn.BudgetExhausted, match="it is spent"), Layer("a run", tally=heard):
+            await elsewhere(executor, running_out)()
+        return [event.name for event in heard.events]
+
+    assert run(main()) == ["before"]
+
+
+async def nested():
+    scope, outer, inner = current_scope(), new_span(), new_span()
+    scope.emit(SpanStarted(span=outer, parent=scope.open_span, kind="module", name="outer"))
+    scope.emit(SpanStarted(span=inner, parent=outer, kind="module", name="inner"))
+    scope.emit(SpanEnded(span=inner, parent=outer, outputs={"x": 1}))
+    return "done"
+
+
+def test_events_come_to_the_scope_that_awaits_with_spans_of_this_process(executor):
+    async def main():
+        heard, mine = Heard(), new_span()
+        with Layer("a run", span=mine, tally=heard):
+            for _ in range(2):
+                await elsewhere(executor, nested)()
+        return mine, heard.events
+
+    mine, events = run(main())
+    spans = [event.span for event in events]
+    assert [event.parent for event in events] == [mine, spans[0], spans[0], mine, spans[3], spans[3]]
+    assert len({mine, *spans}) == 5
+    assert new_span() > max(spans)
+
+
+async def seen(predict):
+    scope = current_scope()
+    return (
+        dn.current_hint(),
+        dn.current_hint(predict),
+        scope.settings.get("rollout"),
+        scope.settings.get("sampling"),
+        setting("concurrency"),
+        dn.current_attempt() and dn.current_attempt().number,
+        (await predict(subject="x")).sentence,
+    )
+
+
+def test_hints_candidate_and_settings_are_in_force(executor):
+    predict = dn.Predict(Caption, lm=dn.FunctionLM(lambda request: chat(sentence=str("Say it" in str(request)))))
+
+    async def main():
+        with (
+            dn.hints("h"),
+            dn.hints({predict: "own"}),
+            dn.candidate({"self": "Say it"}, of=predict),
+            dn.context(concurrency=3),
+            Layer("an attempt", settings={"rollout": 7, "sampling": {"temperature": 0.5}}),
+        ):
+            return await elsewhere(executor, seen, once=("predict",))(predict)
+
+    assert run(main()) == ("h", "h\nown", 7, {"temperature": 0.5}, 3, None, "True")
+
+
+async def asking(times, funds=None):
+    with Layer(None, funds=funds):
+        predict = dn.Predict("question -> answer", lm=dn.FunctionLM(doubled))
+        return [(await predict(question=str(i))).answer for i in range(times)]
+
+
+@pytest.mark.parametrize(("given", "times", "left"), [(2, 1, 9), (2, 2, 8), (2, 5, 5), (0, 3, 7), (10, 10, 0)])
+def test_calls_are_charged_once_and_what_is_not_used_goes_back(executor, given, times, left):
+    async def main():
+        meter = Meter(dn.Budget(calls=10))
+        with Layer(None, funds=meter):
+            funds = None
+            if given:
+                current_scope().take(given)
+                funds = Allowance(current_scope(), given)
+            answers = await elsewhere(executor, asking)(times, funds=funds)
+            if funds is not None:
+                funds.close()
+        return answers, meter.left["calls"]
+
+    assert run(main()) == ([str(2 * i) for i in range(times)], left)
+
+
+def test_no_call_is_made_beyond_the_budget(executor):
+    async def main():
+        heard, meter = Heard(), Meter(dn.Budget(calls=3))
+        with pytest.raises(dn.BudgetExhausted, match="the budget of 3 calls is spent"):
+            with Layer("a run", funds=meter, tally=heard):
+                await elsewhere(executor, asking)(5)
+        return meter.spent["calls"], sum(isinstance(event, PredictorCalled) for event in heard.events)
+
+    assert run(main()) == (3, 3)
+
+
+async def sleeping():
+    await asyncio.sleep(30)
+
+
+def test_who_is_cancelled_waits_for_nothing(executor):
+    async def main():
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(elsewhere(executor, sleeping)())
+        await asyncio.sleep(0.3)
+        began = loop.time()
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled(), loop.time() - began
+
+    cancelled, seconds = run(main())
+    assert cancelled
+    assert seconds < 0.5

@@ -1,0 +1,231 @@
+"""What travels and what does not: user code by value, no keys, and objects that cannot travel are named."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from aiohttp import web
+
+import dspynb as dn
+from dspynb.errors import ConfigurationError
+from dspynb.executors.cluster import Cluster
+from dspynb.executors.packing import pack, unpack
+from tests.executors.programs import doubled, program, right, rows
+from tests.helpers import chat
+from tests.lm.server import Server
+
+run = asyncio.run
+KEY = "sk-planted-0123456789abcdef"
+
+
+@pytest.fixture
+def parcels(monkeypatch):
+    """All bytes that leave for workers."""
+    sent = []
+    real = Cluster._sent
+
+    def spied(self, client, parcel, worker):
+        sent.extend([parcel.packed, *parcel.shipped.values()])
+        return real(self, client, parcel, worker)
+
+    monkeypatch.setattr(Cluster, "_sent", spied)
+    return sent
+
+
+def test_keys_of_models_stay_here(dask, parcels, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY + "-env")
+    lm = dn.LM(
+        "openai/x", api_key=KEY, api_base="http://127.0.0.1:9/v1", retries=0, extra_headers={"X-Key": KEY + "-h"}
+    )
+
+    async def main():
+        with dn.context(lm=dn.LM("openai/y", api_key=KEY + "-set")):
+            return await dn.evaluate(dn.Predict("question -> answer", lm=lm), rows(3), right, executor=dask)
+
+    evaluation = run(main())
+    assert "ConnectionFailed" in evaluation.table.error.iloc[0]
+    assert len(parcels) >= 6
+    assert not any(b"planted" in data for data in parcels)
+    assert any(b"openai/x" in data for data in parcels)
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [("attribute", "program.client['token']"), ("closure", "'s variable 'key'"), ("row", "['question']")],
+)
+def test_a_key_elsewhere_is_refused_with_its_place(where, said, dask, parcels, monkeypatch):
+    monkeypatch.setenv("SERVICE_TOKEN", KEY)
+    asked, judged, given = program(), right, rows(2)
+    if where == "attribute":
+        asked.client = {"token": KEY}
+    elif where == "closure":
+        judged = keyed(KEY)
+    else:
+        given[1]["question"] = f"what is {KEY}?"
+    with pytest.raises(dn.ExecutorError, match="holds a key that this process knows") as caught:
+        dn.Evaluate(judged, executor=dask).run_sync(asked, given)
+    assert said in str(caught.value)
+    assert KEY not in str(caught.value)
+    assert not any(b"planted" in data for data in parcels)
+
+
+def keyed(key):
+    def metric(row, prediction):
+        return float(len(key))
+
+    return metric
+
+
+def test_a_worker_without_a_key_says_that_it_needs_its_own(dask):
+    def refuse(body, number):
+        return web.json_response({"error": {"message": "no"}}, status=401)
+
+    with Server(refuse) as server:
+        lm = dn.LM("openai/x", api_base=server.base, api_key=KEY)
+        evaluation = dn.Evaluate(right, executor=dask).run_sync(dn.Predict("question -> answer", lm=lm), rows(1))
+    (error,) = evaluation.table.error
+    assert "AuthenticationError" in error
+    assert "no key was sent: set OPENAI_API_KEY in the environment of the process that makes the call" in error
+
+
+class Locked(dn.Module):
+    def __init__(self):
+        self.ask = dn.Predict("question -> answer", lm=dn.FunctionLM(doubled))
+        self.tools = [{"lock": threading.Lock()}]
+
+    async def forward(self, question):
+        return await self.ask(question=question)
+
+
+def locking():
+    lock = threading.Lock()
+
+    def metric(row, prediction):
+        with lock:
+            return 1.0
+
+    return metric
+
+
+@pytest.mark.parametrize(
+    ("asked", "metric", "given", "said"),
+    [
+        (Locked, right, rows(1), r"program\.tools\[0\]\['lock'\] \(_thread\.lock\) cannot travel"),
+        (program, locking(), rows(1), r"metrics\['metric'\]\.fn's variable 'lock' \(_thread\.lock\) cannot travel"),
+        (program, right, [{"question": "1", "answer": threading.Lock()}], r"answer'\] \(_thread\.lock\) cannot travel"),
+        (
+            lambda: dn.Predict("question -> answer", lm=dn.ScriptedLM([chat(answer="1")])),
+            right,
+            rows(1),
+            r"program\.lm \(dspynb\.lm\.doubles\.ScriptedLM\) cannot travel .*: a ScriptedLM gives its replies in one",
+        ),
+    ],
+    ids=["program", "metric", "row", "ScriptedLM"],
+)
+def test_what_does_not_pickle_is_named(asked, metric, given, said, dask):
+    with pytest.raises(dn.ExecutorError, match=said):
+        dn.Evaluate(metric, executor=dask).run_sync(asked(), given)
+
+
+def test_a_setting_that_does_not_travel_is_named(dask):
+    lock = threading.Lock()
+
+    async def main():
+        with dn.context(lm=dn.FunctionLM(lambda request: str(lock))):
+            await dn.evaluate(dn.Predict("question -> answer"), rows(1), right, executor=dask)
+
+    with pytest.raises(dn.ExecutorError, match=r"the setting lm\.fn's variable 'lock' \(_thread\.lock\)"):
+        run(main())
+
+
+def test_a_module_that_workers_lack_is_told(dask, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("def metric(row, prediction):\n    return 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_here
+
+    with pytest.raises(dn.ExecutorError, match=r"No module named 'only_here'.* client\.upload_file"):
+        dn.Evaluate(only_here.metric, executor=dask).run_sync(program(), rows(1))
+
+
+def test_a_replay_stays_here(dask):
+    async def main():
+        with dn.trace() as trace:
+            await program()(question="1")
+        return await dn.replay(trace, Evaluating(dask))
+
+    with pytest.raises(dn.errors.ScopeError, match="a replay stays in its process"):
+        run(main())
+
+
+class Evaluating(dn.Module):
+    def __init__(self, executor):
+        self.executor, self.ask = executor, program()
+
+    async def forward(self, question):
+        evaluation = await dn.evaluate(self.ask, rows(1), right, executor=self.executor)
+        return {"score": evaluation.score.mean}
+
+
+def test_what_comes_back_and_cannot_travel_is_told_as_files_hold_it(dask):
+    async def main():
+        return await dn.evaluate(Handing(), rows(2), lambda row, prediction: 1.0, executor=dask)
+
+    evaluation = run(main())
+    assert evaluation.table.error.isna().all()
+    assert evaluation.predictions[0].number == 1
+    assert "lock" in str(evaluation.predictions[0].thing)
+
+
+class Handing(dn.Module):
+    """Gives what stands in its process only."""
+
+    async def forward(self, question):
+        return {"thing": threading.Lock(), "number": 1}
+
+
+def test_an_error_that_cannot_be_made_again_arrives_as_what_it_said(dask):
+    async def main():
+        return await Failing().batch(rows(1), executor=dask)
+
+    (error,) = run(main())
+    assert isinstance(error, dn.DspynbError)
+    assert "Odd: 1 and 2" in str(error)
+
+
+class Odd(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+class Failing(dn.Module):
+    async def forward(self, question):
+        raise Odd(1, 2)
+
+
+def test_signatures_and_their_derivatives_travel_by_value():
+    class Ask(dn.Signature):
+        """Ask."""
+
+        question: str = dn.Input()
+        answer: int = dn.Output(ge=0)
+
+    derived = Ask.append("reason", dn.Output())
+    for signature in (Ask, derived, dn.Predict("a -> b: list[int]").signature):
+        there = unpack(pack(signature, "it"))
+        assert there.describe() == signature.describe()
+        assert there.instruction == signature.instruction
+
+
+@pytest.mark.parametrize("given", [3, None, object(), dn.DaskExecutor])
+def test_what_is_no_executor_or_cluster_is_refused(given):
+    with pytest.raises(ConfigurationError, match="DaskExecutor"):
+        dn.DaskExecutor(given)
+    if given is not None:
+        with pytest.raises(ConfigurationError, match="executor must be a dn.DaskExecutor"):
+            dn.Evaluate(right, executor=given)
+        with pytest.raises(ConfigurationError, match="executor must be a dn.DaskExecutor"):
+            dn.GEPA(right, executor=given)
+        with pytest.raises(ConfigurationError, match="executor must be a dn.DaskExecutor"):
+            run(program().batch(rows(1), executor=given))
