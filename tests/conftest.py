@@ -6,9 +6,13 @@ import ipaddress
 import os
 import socket
 
+import hypothesis
 import pytest
 
 from dspynb.scope import settings
+
+hypothesis.settings.register_profile("no clock", deadline=None)  # time never decides a test
+hypothesis.settings.load_profile("no clock")
 
 
 @pytest.fixture(autouse=True)
