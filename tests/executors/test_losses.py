@@ -28,6 +28,7 @@ async def asked_for(n, folder):
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_during_an_evaluation_loses_no_row_and_counts_none_twice(fragile, tmp_path):
     cluster, executor = fragile
     slow = dn.Predict("question -> answer", lm=Slow(tmp_path, 0.4))
@@ -262,6 +263,7 @@ def bare(kind, address=""):
         process.communicate()
 
 
+@pytest.mark.slow
 def test_a_worker_without_the_package_is_told():
     with started(1) as cluster, bare("worker", cluster.scheduler_address) as address:
         executor = dn.DaskExecutor(cluster)
