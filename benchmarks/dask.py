@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ROUNDS, INSTANT = 5, 400
+ROUNDS, INSTANT = 3, 400
 HEAVY = {0.03: 96, 0.1: 40}
 """Seconds of the metric → rows."""
 
@@ -127,7 +127,7 @@ def main() -> None:
         for name, what in (("one", "one process"), ("plain", "two plain processes"), ("dask", "two Dask workers")):
             figures = ("", "") if name == "one" else (ratio(took["one"], took[name]), ratio(took["plain"], took[name]))
             rows.append((f"{metric}{what}, s", statistics.median(took[name]), *figures))
-    instant = measured(0, INSTANT, 3)
+    instant = measured(0, INSTANT, ROUNDS)
     for name, what in (("one", "one process"), ("dask", "two Dask workers")):
         rows.append((f"nothing to compute: {what}, ms a row", 1e3 * statistics.median(instant[name]) / INSTANT, "", ""))
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()

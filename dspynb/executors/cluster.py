@@ -316,8 +316,12 @@ class Cluster:
     async def _answer(self, message: Mapping[str, Any]) -> None:
         answer, client = self._answers.get(message["job"]), self._client
         if answer is not None and client is not None:
-            told = answer(message["asked"])
-            await client.run(answered, message["question"], told, workers=[message["worker"]])
+            asked = message["asked"]
+            if "stolen from" in asked:  # by Dask, before it began; else the worker is lost
+                reply = asked["stolen from"] in (await client.scheduler.identity())["workers"]
+            else:
+                reply = answer(asked)
+            await client.run(answered, message["question"], reply, workers=[message["worker"]])
 
 
 async def _result(future: Any) -> Reply:

@@ -66,8 +66,10 @@ async def run_job(header: Header, packed: bytes, *shipped: bytes) -> Reply:
     if header.version != dspynb.__version__:
         said = f"it has dspynb {dspynb.__version__} and the coordinator {header.version}: install one version on both"
         return Reply(worker.address, refused=said)
-    # What ``secede()`` tells for a task in a thread: this one does not take one of the worker's few slots.
-    worker.handle_stimulus(SecedeEvent(key=header.key, compute_duration=0.0, stimulus_id=f"secede-{time.time()}"))
+    # What ``secede()`` tells for a task in a thread: this one does not take one of the worker's few slots. It tells no
+    # duration: where tasks of a kind take none, Dask's work stealing fails on one that waits, and loses the worker.
+    seceded: Any = SecedeEvent
+    worker.handle_stimulus(seceded(key=header.key, compute_duration=None, stimulus_id=f"secede-{time.time()}"))
     doing = _Doing()
     future = asyncio.wrap_future(
         asyncio.run_coroutine_threadsafe(_do(doing, header, packed, shipped, worker), _jobs_loop())
@@ -270,8 +272,9 @@ class Granted:
 # ── one job ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _opened(packed: bytes, shipped: Mapping[str, bytes], worker: Any, header: Header) -> tuple[Job, AwayRun]:
     job: Job = unpack(packed)
-    if header.worker not in ("", worker.address):  # the one that it was sent to is lost, and with it its calls
-        job = replace(job, grant=job.grant.spent())
+    ask = _asker(worker, header.topic, job.id)
+    if header.worker not in ("", worker.address) and not ask({"stolen from": header.worker}):
+        job = replace(job, grant=job.grant.spent())  # the worker that had it is lost, and with it what it spent
 
     def there(value: Any) -> Any:
         return _once(value.key, shipped[value.key]) if isinstance(value, Ref) else value
@@ -280,7 +283,6 @@ def _opened(packed: bytes, shipped: Mapping[str, bytes], worker: Any, header: He
     if arguments.get("opened") is not None:
         arguments["opened"] = new_span()
     settings = {name: there(value) for name, value in job.snapshot.settings.items()}
-    ask = _asker(worker, header.topic, job.id)
     consulted = settings.get("resuming")
     if consulted is not None:
         settings["resuming"] = consulted.asking(ask)

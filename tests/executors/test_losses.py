@@ -14,6 +14,7 @@ import pytest
 
 import dspynb as dn
 from dspynb.events import RolloutEnded
+from dspynb.executors.away import Header
 from dspynb.executors.cluster import Cluster
 from tests.executors.conftest import started
 from tests.executors.programs import Slow, known, marks, program, right, rows, told
@@ -28,6 +29,7 @@ async def asked_for(n, folder):
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_during_an_evaluation_loses_no_row_and_counts_none_twice(fragile, tmp_path):
     cluster, executor = fragile
     slow = dn.Predict("question -> answer", lm=Slow(tmp_path, 0.4))
@@ -68,6 +70,25 @@ def test_calls_of_a_worker_that_is_lost_count_as_spent_so_that_the_budget_holds(
     assert len(answered) < len(asked) <= 16
     assert evaluation.run.status == "exhausted"
     assert len(evaluation) == len(evaluation.run.calls) == len(answered)
+
+
+def test_a_job_that_dask_moved_before_it_began_keeps_its_grant(dask, cluster, monkeypatch):
+    from dspynb.executors import cluster as home
+
+    addresses = [nanny.worker_address for nanny in cluster.workers.values()]
+
+    def moved(version, topic, key, worker, once):
+        """A header that tells of another worker than the one that gets the job."""
+        return Header(version, topic, key, next(a for a in addresses if a != worker), once)
+
+    monkeypatch.setattr(home, "Header", moved)
+
+    async def main():
+        with dn.Budget(calls=12) as meter:
+            await dn.evaluate(program(), rows(9), right, executor=dask, concurrency=3)
+        return meter.spent["calls"]
+
+    assert run(main()) == 9
 
 
 class Fatal(World):
@@ -262,6 +283,7 @@ def bare(kind, address=""):
         process.communicate()
 
 
+@pytest.mark.slow
 def test_a_worker_without_the_package_is_told():
     with started(1) as cluster, bare("worker", cluster.scheduler_address) as address:
         executor = dn.DaskExecutor(cluster)
