@@ -476,7 +476,6 @@ class Layer:
         runs. The one thing that is set in a scope in force; calls under layers opened in it before go uncharged."""
         object.__setattr__(self.scope, "funds", funds)
         object.__setattr__(self.scope, "funded", True)
-        object.__setattr__(self.scope, "funded", True)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._lease is not None:
