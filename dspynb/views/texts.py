@@ -28,6 +28,8 @@ def text_of(value: Any) -> str:
 def clip(value: Any, most: int = MOST_CHARACTERS) -> str:
     """At most ``most`` characters of the value's text, and how many were left out. Lone surrogates become ``?``."""
     text = text_of(value)
+    if len(text) <= most and text.isascii():
+        return text
     kept = text[:most].encode("utf-8", "replace").decode()
     return kept if len(text) <= most else f"{kept} … [{len(text) - most:,} more characters]"
 
@@ -69,7 +71,7 @@ _UNSEEN = _Unseen()
 
 def one_line(parts: Iterable[Iterable[str]] | str, most: int = 60) -> str:
     """Named texts, or a text, on one line of at most ``most`` characters; a dash for nothing."""
-    pairs = [["", parts]] if isinstance(parts, str) else [list(pair) for pair in parts]
+    pairs = [["", parts]] if isinstance(parts, str) else parts
     text = "; ".join(f"{name}: {value}" if name else value for name, value in pairs)
     text = visible(" ".join(text.split()))
     return (text if len(text) <= most else f"{text[: most - 1]}…") or "–"

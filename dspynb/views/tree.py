@@ -99,7 +99,7 @@ class Tree:
                 for attempt in self.fold.children(event.span):
                     self._touch(self._node(attempt.span))
             case RunStarted() | RunEnded():
-                self.changed.update(self.nodes)
+                self.changed.update(key for key, node in self.nodes.items() if _ends_with_the_run(node))
             case _:
                 if isinstance(event, RolloutEnded):
                     self._weigh(event)
@@ -254,3 +254,14 @@ class Tree:
         for node in nodes:
             yield node
             yield from self.inside(node.children)
+
+
+def _ends_with_the_run(node: Node) -> bool:
+    """Whether it may be shown differently once the run has ended, or goes on again."""
+    match node.of:
+        case SpanRow():
+            return not node.of.done or node.of.error is not None
+        case AttemptRow():
+            return node.of.best or node.of.state == "running"
+        case _:
+            return True
