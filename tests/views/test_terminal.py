@@ -45,7 +45,7 @@ def test_an_evaluation_is_one_line_that_is_written_anew_and_a_summary():
         (line,) = [text for text in screen.lines if text]
         lines = drawn(screen.sent)
     assert line.startswith(
-        "✓ finished Predict(question: str -> answer: str) 40/40 rows · mean 1 [0.912, 1] · 40 calls · 0."
+        "✓ finished Predict(question: str -> answer: str) 40/40 rows · mean 1 [0.912, 1] · 40 calls · "
     )
     assert len(lines) > 2
     assert any("/40 rows · mean 1" in text and "━" in text for text in lines)
