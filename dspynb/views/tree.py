@@ -65,6 +65,7 @@ class Tree:
         self._searches: dict[int, int] = {}  # outermost searches, numbered
         self._numbered: dict[tuple[int, int], AttemptRow] = {}  # search, attempt → attempt
         self._best_on: dict[int, tuple[float, set[str]]] = {}  # validation row → best score, and who has it
+        self._chosen: dict[int, int] = {}  # search → the number of the attempt that was chosen in it
         self.fates: dict[str, str] = {}  # candidate id → pinned or dropped, by a person
         self._winner: str | None = None
         self._read_all()
@@ -96,8 +97,10 @@ class Tree:
             case Steered():
                 self._steer(event)
             case AttemptChosen():
-                for attempt in self.fold.children(event.span):
-                    self._touch(self._node(attempt.span))
+                for number in {event.attempt, self._chosen.get(event.span)}:
+                    if attempt := self._numbered.get((event.span, number or 0)):
+                        self._touch(self._node(attempt.span))
+                self._chosen[event.span] = event.attempt
             case RunStarted() | RunEnded():
                 self.changed.update(key for key, node in self.nodes.items() if _ends_with_the_run(node))
             case _:
