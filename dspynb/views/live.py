@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from dspynb.errors import DspynbError, shorten
 from dspynb.events import Event, RunEnded, RunStarted
 from dspynb.results import Fold
-from dspynb.views.state import RunState, Sparse
+from dspynb.views.state import MOST_SENT, RunState, Sparse
 
 __all__ = ["LiveView", "Transport", "Viewed"]
 
@@ -162,14 +162,18 @@ class LiveView:
         """The whole state, with the number of the last batch that it includes."""
         with self._lock:
             rows = self._state.everything(self._opened)
-            leads = self._state.tree.leads()
+            leads = dict(self._state.tree.leads)
             return {"seq": self._seq, "header": self._told(), "rows": rows, "leads": leads}
 
     def _told(self) -> Sparse:
         stopping = self._run.stopped and not self._ended
         steerable = [] if self._ended or self._note else sorted(self._run.steerable)
         more = {"stopping": stopping, "note": self._note, "ended": self._ended, "paused": self._run.paused}
-        return {**self._state.header(), **more, "steerable": steerable}
+        header = self._state.header()
+        if (count := self._state.count) > MOST_SENT:
+            told = f"{MOST_SENT:,} of {count:,} {header['mode']} are shown; the run's tables have all of them"
+            header["notes"].append(told)
+        return {**header, **more, "steerable": steerable}
 
     def _silent(self) -> bool:
         """Whether all pages that showed the run seem to be closed."""
@@ -218,8 +222,8 @@ class LiveView:
         header, self._seq = self._told(), self._seq + 1
         told, self._head = _patch(self._head, header), header
         message = {"type": "delta", "seq": self._seq, "header": told, "rows": rows, "gone": gone}
-        if (leads := self._state.tree.leads()) != self._leads:
-            self._leads = message["leads"] = leads
+        if self._state.tree.leads != self._leads:
+            self._leads = message["leads"] = dict(self._state.tree.leads)
         return message
 
     def _finish(self) -> None:

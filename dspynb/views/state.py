@@ -126,6 +126,11 @@ class RunState:
         return rows, gone
 
     @property
+    def count(self) -> int:
+        """How many outermost rows there are, as of the last header."""
+        return self._counts.all
+
+    @property
     def waiting(self) -> bool:
         """Whether rows that changed have not been given yet."""
         return bool(self._unsent)
@@ -141,11 +146,6 @@ class RunState:
         nodes = self.tree.tops()[:MOST_SENT]
         inside = [child for node in self.tree.inside(nodes) if node.key in opened for child in node.children]
         return [self.sent(node) for node in [*nodes, *inside]]
-
-    def children(self, key: str) -> list[Sparse]:
-        """The rows right inside a row."""
-        node = self.tree.nodes.get(key)
-        return [] if node is None else [self.sent(child) for child in node.children]
 
     def sent(self, node: Node) -> Sparse:
         """A row as a front end is sent it."""

@@ -23,7 +23,6 @@ from dspynb.views.cells import Row
 from dspynb.views.details import Detail
 from dspynb.views.state import Header, RunState, Sparse
 from dspynb.views.texts import Named, clip, number, signed
-from dspynb.views.tree import Node
 
 __all__ = ["GLYPHS", "page_html", "state_html", "static_html"]
 
@@ -110,7 +109,7 @@ def _json(data: Any) -> str:
 def _data(state: RunState) -> dict[str, Any]:
     """The rows, the outermost first, and the details of as many as there is room for: the best, those that failed, then
     in order."""
-    room, rows, shown = _MOST_BYTES * _OF_ROWS, list[Sparse](), list[Node]()
+    room, rows = _MOST_BYTES * _OF_ROWS, list[Sparse]()
     tops = state.tree.tops()
     every = list(dict.fromkeys([*tops, *state.tree.inside(tops)]))
     for node in every:
@@ -119,21 +118,16 @@ def _data(state: RunState) -> dict[str, Any]:
         if room < 0:
             break
         rows.append(row)
-        shown.append(node)
     header: dict[str, Any] = {**state.header(), "ended": True, "stopping": False, "paused": False, "steerable": []}
-    if len(shown) < (count := sum(1 for _ in state.tree.inside(tops))):
-        header["notes"] = [
-            *header["notes"],
-            f"{len(shown):,} of {count:,} rows are in this page; the run's file has all",
-        ]
+    if len(rows) < len(every):
+        header["notes"].append(f"{len(rows):,} of {len(every):,} rows are in this page; the run's file has all")
     texts = _Texts(_MOST_BYTES * (1 - _OF_ROWS) + max(0.0, room))
-    order = sorted(shown, key=lambda node: _rank(node, state))
-    details = {node.key: kept for node in order if (kept := texts.keep(state.detail(node.key))) is not None}
-    return {"header": header, "rows": rows, "leads": state.tree.leads(), "details": details, "texts": texts.all}
+    keys = [row["key"] for row in sorted(rows, key=_rank)]
+    details = {key: kept for key in keys if (kept := texts.keep(state.detail(key))) is not None}
+    return {"header": header, "rows": rows, "leads": state.tree.leads, "details": details, "texts": texts.all}
 
 
-def _rank(node: Node, state: RunState) -> int:
-    row = state.sent(node)
+def _rank(row: Sparse) -> int:
     return 0 if row.get("best") else 1 if row["state"] == "failed" else 2
 
 

@@ -65,6 +65,7 @@ class Tree:
         self._searches: dict[int, int] = {}  # outermost searches, numbered
         self._numbered: dict[tuple[int, int], AttemptRow] = {}  # search, attempt → attempt
         self._best_on: dict[int, tuple[float, set[str]]] = {}  # validation row → best score, and who has it
+        self.leads: dict[str, int] = {}  # candidate id → on how many of those rows: the Pareto front
         self._chosen: dict[int, int] = {}  # search → the number of the attempt that was chosen in it
         self.fates: dict[str, str] = {}  # candidate id → pinned or dropped, by a person
         self._winner: str | None = None
@@ -196,10 +197,18 @@ class Tree:
             return
         best, who = self._best_on.get(rollout.row, (rollout.score, set()))
         if rollout.score > best:
+            for candidate in who:
+                self._lead(candidate, -1)
             best, who = rollout.score, set()
-        if rollout.score == best:
+        if rollout.score == best and rollout.candidate not in who:
             who.add(rollout.candidate)
+            self._lead(rollout.candidate, 1)
         self._best_on[rollout.row] = best, who
+
+    def _lead(self, candidate: str, rows: int) -> None:
+        self.leads[candidate] = self.leads.get(candidate, 0) + rows
+        if not self.leads[candidate]:
+            del self.leads[candidate]
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
     def mode(self) -> Mode:
@@ -243,14 +252,6 @@ class Tree:
         """Of an attempt, the one before it in its search."""
         attempt = node.of
         return self._numbered.get((attempt.parent, attempt.attempt - 1)) if isinstance(attempt, AttemptRow) else None
-
-    def leads(self) -> dict[str, int]:
-        """Candidate id → on how many validation rows no other scored more: the Pareto front over rows."""
-        found: dict[str, int] = {}
-        for _, who in self._best_on.values():
-            for candidate in who:
-                found[candidate] = found.get(candidate, 0) + 1
-        return found
 
     def inside(self, nodes: Iterable[Node]) -> Iterator[Node]:
         """These rows and all inside them."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import dspynb as dn
+from dspynb.events import RolloutEnded
+from dspynb.results import Fold
 from dspynb.views.state import RunState
 from dspynb.views.text import summary
 from tests.evaluation.programs import frame, program, right
@@ -51,8 +53,8 @@ def test_a_candidate_has_its_parents_its_texts_and_its_rollouts():
     assert child["parents"] == [start["key"]]
     blocks = state.detail(child["key"])["blocks"]
     assert [(block["heading"], block["text"]) for block in blocks] == [("self · instruction", "Double it.")]
-    assert [row["label"] for row in state.children(child["key"])] == ["0", "1", "2", "3"]
-    assert state.tree.leads() == dict.fromkeys(state.fold.candidates, 4)
+    assert [row["label"] for row in state.everything([child["key"]]) if row.get("up")] == ["0", "1", "2", "3"]
+    assert state.tree.leads == dict.fromkeys(state.fold.candidates, 4)
 
 
 def test_failed_rows_and_proposals_are_counted():
@@ -80,3 +82,11 @@ def test_an_instruction_is_text_and_never_markup():
 
 def test_the_text_view_lists_the_candidates():
     assert "round 1" in summary(optimized().fold())
+
+
+def test_who_leads_is_kept_row_by_row():
+    scores = {("a", 0): 0.5, ("b", 0): 0.5, ("c", 0): 1.0, ("a", 1): 0.2, ("b", 1): 0.1, ("c", 1): 0.2}
+    tree = RunState(Fold()).tree
+    for span, ((candidate, row), score) in enumerate(scores.items(), start=1):
+        tree.add(RolloutEnded(span=span, row=row, candidate=candidate, split="val", score=score))
+    assert tree.leads == {"a": 1, "c": 2}

@@ -304,3 +304,11 @@ def test_a_million_characters_are_sent_in_small_pieces():
     assert all(len(json.dumps(message)) < 5_000 for message in front.deltas)
     assert 0 < max(len(json.dumps(detail)) for detail in front.details.values()) < 100_000
     assert "[980,000 more characters]" in json.dumps(front.details)
+
+
+def test_a_run_with_more_rows_than_are_sent_says_so(monkeypatch):
+    monkeypatch.setattr("dspynb.views.live.MOST_SENT", 20)
+    monkeypatch.setattr("dspynb.views.state.MOST_SENT", 20)
+    front = play(list(a_batch(50))[:-1], pause=0.003)
+    assert len(front.rows) == 20
+    assert front.header["notes"] == ["20 of 50 rows are shown; the run's tables have all of them"]
