@@ -25,7 +25,7 @@ from dspynb.events import Event, new_span
 from dspynb.executors.away import Grant, Header, Job, Ref, Reply
 from dspynb.executors.packing import pack_reply, unpack
 from dspynb.redact import told
-from dspynb.running import RunReader
+from dspynb.running import LoopThread, RunReader
 from dspynb.scope import Budget, Layer, Meter
 
 __all__ = ["AwayRun", "Granted", "answered", "run_job", "same"]
@@ -40,7 +40,7 @@ _KEPT = 64
 """Programs, metrics and models that are kept unpacked."""
 
 _lock = threading.Lock()
-_loop: asyncio.AbstractEventLoop | None = None
+_JOBS = LoopThread("dspynb-jobs")  # not the loop of ``run_sync``, which a metric may use
 _unpacked: OrderedDict[str, Any] = OrderedDict()
 _questions: dict[str, Future[Any]] = {}
 _running: dict[str, tuple[_Doing, asyncio.Future[Reply]]] = {}  # by the task's key
@@ -72,7 +72,7 @@ async def run_job(header: Header, packed: bytes, *shipped: bytes) -> Reply:
     worker.handle_stimulus(seceded(key=header.key, compute_duration=None, stimulus_id=f"secede-{time.time()}"))
     doing = _Doing()
     future = asyncio.wrap_future(
-        asyncio.run_coroutine_threadsafe(_do(doing, header, packed, shipped, worker), _jobs_loop())
+        asyncio.run_coroutine_threadsafe(_do(doing, header, packed, shipped, worker), _JOBS.loop())
     )
     _running[header.key] = doing, future
     _watch(worker)
@@ -128,16 +128,6 @@ _ADVICE = (
     "A module of yours must be importable there: install it on the workers, send it with client.upload_file(path), or "
     "define the function in the notebook"
 )
-
-
-def _jobs_loop() -> asyncio.AbstractEventLoop:
-    """The loop of all jobs: not the one of ``run_sync``, which a metric may use."""
-    global _loop  # noqa: PLW0603  # one loop a process, so that its connections are reused
-    with _lock:
-        if _loop is None:
-            _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="dspynb-jobs", daemon=True).start()
-        return _loop
 
 
 def _wanted(worker: Any, key: Any) -> bool:

@@ -8,7 +8,7 @@ from dspynb.running.reader import RunReader
 from dspynb.running.run import Run, Work, last_run
 from dspynb.running.signals import foreground
 from dspynb.running.steering import Ask, Steerable, Steering, Takes
-from dspynb.running.sync import run_sync
+from dspynb.running.sync import LoopThread, run_sync
 from dspynb.running.tasks import end_tasks
 from dspynb.running.threads import in_thread
 from dspynb.running.tracing import Trace, recorded_events, trace
@@ -16,6 +16,7 @@ from dspynb.running.tracing import Trace, recorded_events, trace
 __all__ = [
     "Ask",
     "Calls",
+    "LoopThread",
     "Run",
     "RunReader",
     "Steerable",

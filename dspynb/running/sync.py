@@ -14,28 +14,34 @@ from dspynb.running.signals import interrupted, joined, running_loop
 from dspynb.running.tasks import GRACE
 from dspynb.scope import current_scope
 
-__all__ = ["run_sync"]
+__all__ = ["LoopThread", "run_sync"]
 
 T = TypeVar("T")
-_lock = threading.Lock()
-_loop: asyncio.AbstractEventLoop | None = None
 
 
-def _forget() -> None:
-    global _loop, _lock  # a forked child has the loop but not its thread
-    _loop, _lock = None, threading.Lock()
+class LoopThread:
+    """An event loop in a thread of its own, one for as long as the process lives, so that its connections are reused:
+    begun when it is first asked for, and anew in a forked child, which has the loop but not its thread."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._forget()
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, running."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True).start()
+            return self._loop
 
 
-os.register_at_fork(after_in_child=_forget)
-
-
-def _loop_thread() -> asyncio.AbstractEventLoop:
-    global _loop  # noqa: PLW0603  # one loop a process, so that its connections are reused
-    with _lock:
-        if _loop is None:
-            _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="dspynb-loop", daemon=True).start()
-        return _loop
+_THREAD = LoopThread("dspynb-loop")
 
 
 def run_sync(make: Callable[[], Awaitable[T]]) -> T:
@@ -44,7 +50,7 @@ def run_sync(make: Callable[[], Awaitable[T]]) -> T:
     Ctrl-C cancels it and raises KeyboardInterrupt, as in any sync code; ``last_run()`` has what was done. Raises
     ScopeError when called on the loop thread itself, which would wait for itself.
     """
-    loop = _loop_thread()
+    loop = _THREAD.loop()
     if running_loop() is loop:
         raise ScopeError("run_sync was called by code that run_sync runs; use `await` there")
     ended = threading.Event()
