@@ -9,20 +9,17 @@ worlds.py). Writes accepted.csv. Seeds 10 to 29, as in optimizers.py.
 from __future__ import annotations
 
 import asyncio
-import csv
-import datetime
 import multiprocessing
 import os
 import tempfile
-from pathlib import Path
 from typing import Any
 
 from optimizers import ask
 from optimizers_systems import CAP
+from report import today, written
 from worlds_dspynb import compiled, told
 from worlds_server import serve
 
-HERE = Path(__file__).parent
 SETTINGS = {
     "minibatch 3 (default)": {},
     "minibatch 3, without confirm": {"confirm": 0},
@@ -61,14 +58,10 @@ def main() -> None:
                     ask(port, "/reset", cell)
                     better += asyncio.run(children({**cell, "port": port, "options": options}))
                 worse = len(better) - sum(better)
-                today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-                rows.append([predictors, name, len(better), worse, f"{worse / len(better):.1%}", today])
+                rows.append([predictors, name, len(better), worse, f"{worse / len(better):.1%}", today()])
                 print(*rows[-1], flush=True)
     server.terminate()
-    with (HERE / "accepted.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["predictors", "settings", "accepted", "no better than the parent", "share", "date"])
-        writer.writerows(rows)
+    written("accepted", ["predictors", "settings", "accepted", "no better than the parent", "share", "date"], rows)
 
 
 if __name__ == "__main__":

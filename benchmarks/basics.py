@@ -1,4 +1,4 @@
-"""Import, overhead of one call and Refine in waves, beside DSPy in the same run.
+"""Import, overhead of one call, and Refine in waves (DSPy makes one attempt at a time), beside DSPy in the same run.
 
     python benchmarks/basics.py --peer /path/to/an/environment/with/dspy/bin/python
 
@@ -8,15 +8,13 @@ Writes benchmarks/basics.csv: what, ours, peer, ratio, date; medians of several 
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
-HERE = Path(__file__).parent
+from report import today, written
+
 ROUNDS = 5
 
 IMPORT = """
@@ -51,11 +49,14 @@ async def main():
     began = time.perf_counter()
     await Loop()(n=500)
     inside = (time.perf_counter() - began) / 500
-    refine = dn.Refine(dn.Predict("subject -> sentence", lm=dn.FunctionLM(slow)), lambda r, p: 0.0, n=8, width=4,
-                       hints=lambda a, p, i: "again")
-    began = time.perf_counter()
-    await refine(subject="x")
-    print(json.dumps({"call": alone, "inside": inside, "refine": time.perf_counter() - began}))
+    took = {}
+    for width in (1, 2, 4, 8):
+        slowly = dn.Predict("subject -> sentence", lm=dn.FunctionLM(slow))
+        refine = dn.Refine(slowly, lambda r, p: 0.0, n=8, width=width, hints=lambda a, p, i: "again")
+        began = time.perf_counter()
+        await refine(subject="x")
+        took[f"width {width}"] = time.perf_counter() - began
+    print(json.dumps({"call": alone, "inside": inside, **took}))
 asyncio.run(main())
 """
 PEER = """
@@ -129,14 +130,13 @@ def main() -> None:
         ("import and first use of names, MB", median("import and first names", "MB"), median("import dspy", "MB")),
         ("one Predict with an instant stub, ms", 1e3 * median("ours", "call"), 1e3 * median("peer", "call")),
         ("the same inside a program, ms", 1e3 * median("ours", "inside"), 1e3 * median("peer", "call")),
-        ("8 attempts of 100 ms, below the threshold, s", median("ours", "refine"), median("peer", "refine")),
     ]
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    with (HERE / "basics.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["what", "dspynb", "dspy 3.4.1", "ratio", "date"])
-        writer.writerows([what, f"{a:.4g}", f"{b:.4g}", f"{a / b:.3f}", today] for what, a, b in rows)
-    print((HERE / "basics.csv").read_text())
+    rows += [
+        (f"8 attempts of 100 ms, width {n}, s", median("ours", f"width {n}"), median("peer", "refine"))
+        for n in (1, 2, 4, 8)
+    ]
+    lines = [(what, f"{a:.4g}", f"{b:.4g}", f"{a / b:.3f}", today()) for what, a, b in rows]
+    written("basics", ["what", "dspynb", "dspy 3.4.1", "ratio", "date"], lines)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ reaches of what two plain processes reach, in the same round.
 
 from __future__ import annotations
 
-import csv
-import datetime
 import os
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from report import today, written
 
 HERE = Path(__file__).parent
 ROUNDS, INSTANT = 3, 400
@@ -130,14 +130,16 @@ def main() -> None:
     instant = measured(0, INSTANT, ROUNDS)
     for name, what in (("one", "one process"), ("dask", "two Dask workers")):
         rows.append((f"nothing to compute: {what}, ms a row", 1e3 * statistics.median(instant[name]) / INSTANT, "", ""))
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    with (HERE / "dask.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["what", "figure", "speed-up", "of plain", "cores", "date"])
-        for what, *figures in rows:
-            told = [f"{figure:.3f}" if isinstance(figure, float) else figure for figure in figures]
-            writer.writerow([what, *told, os.cpu_count(), today])
-    print((HERE / "dask.csv").read_text())
+    lines = [
+        (
+            what,
+            *(f"{figure:.3f}" if isinstance(figure, float) else figure for figure in figures),
+            os.cpu_count(),
+            today(),
+        )
+        for what, *figures in rows
+    ]
+    written("dask", ["what", "figure", "speed-up", "of plain", "cores", "date"], lines)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,14 @@ divided by the figure that it is beside.
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
-HERE = Path(__file__).parent
+from report import today, written
+
 ROUNDS, IN_FLIGHT, SLOW, INSTANT, MANY = 5, 256, 500, 10_000, 100_000
 
 OURS = """
@@ -139,12 +137,8 @@ def main() -> None:
         ("10,000 rows with a view, longest pause, ms", median("view", "pause", 1e3), 100, "the limit"),
         ("10,000 rows with a view, ms a row", median("view", scale=a_row), ours_instant, "view off"),
     ]
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    with (HERE / "evaluate.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["what", "dspynb", "beside", "ratio", "beside what", "date"])
-        writer.writerows([what, f"{a:.4g}", f"{b:.4g}", f"{a / b:.3f}", beside, today] for what, a, b, beside in rows)
-    print((HERE / "evaluate.csv").read_text())
+    lines = [(what, f"{a:.4g}", f"{b:.4g}", f"{a / b:.3f}", beside, today()) for what, a, b, beside in rows]
+    written("evaluate", ["what", "dspynb", "beside", "ratio", "beside what", "date"], lines)
 
 
 if __name__ == "__main__":

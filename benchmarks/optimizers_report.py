@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import json
 import statistics
 from collections.abc import Iterable, Sequence
@@ -11,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from optimizers_systems import CAP, SYSTEMS, System
+from report import today, told
 from worlds import Draws, World
 
 RESAMPLES = 4000
 TABLE = (
     ("held-out", "score"),
-    ("seconds", "seconds"),
-    ("busy slots evaluating", "busy_tasks"),
-    ("busy slots in all", "busy_all"),
     ("runs", "runs"),
     ("task calls", "task_calls"),
 )
+QUIET = (
+    ("seconds", "seconds"),
+    ("busy slots evaluating", "busy_tasks"),
+    ("busy slots in all", "busy_all"),
+)
+"""What is only fair where nothing else ran: read from the cells of optimizers_busy.csv, where both have some."""
 Row = dict[str, Any]
 
 
@@ -33,15 +36,19 @@ def read(cells: Path) -> list[Row]:
 def report(cells: Path, seeds: Iterable[int]) -> None:
     """Write optimizers.csv and optimizers.png beside the cells; print the table."""
     wanted = {str(seed) for seed in seeds}
-    rows = [row for row in read(cells) if not row["error"] and row["seed"] in wanted]
+    rows, quiet = (
+        [r for r in read(path) if not r["error"]] for path in (cells, cells.with_name("optimizers_busy.csv"))
+    )
+    rows = [row for row in rows if row["seed"] in wanted]
     worlds = list(dict.fromkeys((row["world"], row["predictors"]) for row in rows))
-    lines = [line for world in worlds for line in compared(world, rows)]
+    lines = [line for world in worlds for line in compared(world, rows, quiet)]
     table = cells.with_name("optimizers.csv")
     if lines:
         with table.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, list(lines[0]))
             writer.writeheader()
             writer.writerows(lines)
+        told("optimizers")
         print(table.read_text())
     for world in worlds:
         print(medians(world, rows))
@@ -71,7 +78,7 @@ def best(variants: dict[str, dict[str, Row]]) -> tuple[str, dict[str, Row]]:
     return name, whole[name]
 
 
-def compared(world: tuple[str, str], rows: Sequence[Row]) -> list[Row]:
+def compared(world: tuple[str, str], rows: Sequence[Row], quiet: Sequence[Row]) -> list[Row]:
     """A line for each pair of ours and a rival that has seeds in common."""
     lines = []
     for system in SYSTEMS:
@@ -80,7 +87,22 @@ def compared(world: tuple[str, str], rows: Sequence[Row]) -> list[Row]:
             theirs = of(rows, world, rival)
             if theirs:
                 lines.append(line(world, system, rival, best(ours), best(theirs)))
-    return [told for told in lines if told]
+                lines[-1] |= hurried(world, lines[-1], quiet)
+    return [found for found in lines if found]
+
+
+def hurried(world: tuple[str, str], pair: Row, quiet: Sequence[Row]) -> Row:
+    """Seconds and busy slots of a pair, over the seeds that both have among the quiet cells; empty without any."""
+    sides = [
+        of(quiet, world, pair[name]).get(pair[variant], {}) if pair else {}
+        for name, variant in (("ours", "our variant"), ("rival", "best variant of the rival"))
+    ]
+    seeds = sorted(set(sides[0]) & set(sides[1]))
+    found: Row = {"quiet seeds": len(seeds)} if pair else {}
+    for name, column in QUIET if pair else ():
+        for whose, side in zip(("ours", "rival"), sides, strict=True):
+            found[f"{name}, {whose}"] = f"{middle([side[s] for s in seeds], column):.4g}" if seeds else ""
+    return found
 
 
 def line(world: tuple[str, str], system: System, rival: str, ours: Any, theirs: Any) -> Row:
@@ -91,13 +113,13 @@ def line(world: tuple[str, str], system: System, rival: str, ours: Any, theirs: 
     pairs = [(ours[1][seed], theirs[1][seed]) for seed in seeds]
     differences = [float(a["score"]) - float(b["score"]) for a, b in pairs]
     low, high = interval(differences)
-    told: Row = {"simulated world": world[0], "predictors": world[1], "seeds": len(seeds)}
-    told |= {"ours": system.name, "our variant": ours[0], "rival": rival, "best variant of the rival": theirs[0]}
+    found: Row = {"simulated world": world[0], "predictors": world[1], "seeds": len(seeds)}
+    found |= {"ours": system.name, "our variant": ours[0], "rival": rival, "best variant of the rival": theirs[0]}
     for name, column in TABLE:
-        told[f"{name}, ours"] = f"{middle((a for a, _ in pairs), column):.4g}"
-        told[f"{name}, rival"] = f"{middle((b for _, b in pairs), column):.4g}"
-    told |= {"median paired difference": f"{statistics.median(differences):.3f}", "low": f"{low:.3f}"}
-    return told | {"high": f"{high:.3f}", "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat()}
+        found[f"{name}, ours"] = f"{middle((a for a, _ in pairs), column):.4g}"
+        found[f"{name}, rival"] = f"{middle((b for _, b in pairs), column):.4g}"
+    found |= {"median paired difference": f"{statistics.median(differences):.3f}", "low": f"{low:.3f}"}
+    return found | {"high": f"{high:.3f}", "date": today()}
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
@@ -112,8 +134,8 @@ def medians(world: tuple[str, str], rows: Sequence[Row]) -> str:
     lines = [f"{world[0]} world, {world[1]} predictor(s); medians: " + ", ".join(name for name, _ in TABLE)]
     for system in SYSTEMS:
         for variant, by_seed in of(rows, world, system.name).items():
-            told = "  ".join(f"{middle(by_seed.values(), column):8.3f}" for _, column in TABLE)
-            lines.append(f"  {system.name + ', ' + variant:50} {len(by_seed):3} seeds  {told}")
+            figures = "  ".join(f"{middle(by_seed.values(), column):8.3f}" for _, column in TABLE)
+            lines.append(f"  {system.name + ', ' + variant:50} {len(by_seed):3} seeds  {figures}")
     return "\n".join(lines) + "\n"
 
 
@@ -155,8 +177,8 @@ def mean_curve(rows: Sequence[Row], axis: int) -> tuple[list[float], list[float]
 
 def steps(row: Row, axis: int) -> list[tuple[float, float]]:
     """Where a cell's incumbent changed, within the cap, and its end."""
-    told = [
+    points = [
         (point[axis], point[2]) for point in json.loads(row["curve"]) if point[0] <= CAP and point[axis] is not None
     ]
     end = (min(float(row["runs"]), CAP), float(row["seconds"]))[axis]
-    return [*sorted(told), (max([end, *(at for at, _ in told)]), float(row["score"]))]
+    return [*sorted(points), (max([end, *(at for at, _ in points)]), float(row["score"]))]

@@ -14,18 +14,16 @@ fresh processes, taken in turn, and of the ratios of each turn.
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+from report import today, written
+
 ROUNDS, SECONDS = 5, 2.0
 
 OURS = """
@@ -152,15 +150,12 @@ def main() -> None:
     for _ in range(ROUNDS):
         for name, given in SHAPES.items():
             seen[name].append((measured(sys.executable, OURS, given), measured(peer, PEER, given)))
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    with (HERE / "shapes.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["what, ms a call", "dspynb", "dspy 3.4.1", "ratio", "date"])
-        for name, pairs in seen.items():
-            ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-            ratio = statistics.median(a / b for a, b in pairs)
-            writer.writerow([name, f"{ours:.4g}", f"{theirs:.4g}", f"{ratio:.3f}", today])
-    print((HERE / "shapes.csv").read_text())
+    lines = []
+    for name, pairs in seen.items():
+        ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+        ratio = statistics.median(a / b for a, b in pairs)
+        lines.append((name, f"{ours:.4g}", f"{theirs:.4g}", f"{ratio:.3f}", today()))
+    written("shapes", ["what, ms a call", "dspynb", "dspy 3.4.1", "ratio", "date"], lines)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
-import datetime
 import json
 import multiprocessing
 import os
@@ -20,9 +18,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
-HERE = Path(__file__).parent
+from report import today, written
+
 DSPY, DSPY_CACHED = "dspy 3.4.1 Evaluate, cache off", "dspy 3.4.1 Evaluate, cache on"
 ROUNDS, ROWS, IN_FLIGHT, SERVED_FOR = 5, 1500, 128, 900
 
@@ -131,14 +129,12 @@ def main() -> None:
             seen[name].append(measured(python, code, port, *more))
     server.terminate()
     medians = {name: statistics.median(figures) for name, figures in seen.items()}
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    with (HERE / "throughput.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["what", "rows/s", "times dspy", "times dspy with its cache on", "date"])
-        for name, median in medians.items():
-            ratios = [f"{median / medians[base]:.1f}" for base in (DSPY, DSPY_CACHED)]
-            writer.writerow([name, f"{median:.0f}", *ratios, today])
-    print((HERE / "throughput.csv").read_text(), {name: [round(f) for f in figures] for name, figures in seen.items()})
+    lines = []
+    for name, median in medians.items():
+        ratios = [f"{median / medians[base]:.1f}" for base in (DSPY, DSPY_CACHED)]
+        lines.append((name, f"{median:.0f}", *ratios, today()))
+    written("throughput", ["what", "rows/s", "times dspy", "times dspy with its cache on", "date"], lines)
+    print({name: [round(f) for f in figures] for name, figures in seen.items()})
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ to import it. On a machine with other work, look at the processor time.
 
 from __future__ import annotations
 
-import csv
-import datetime
 import json
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from report import today, written
 
 HERE = Path(__file__).parent
 ROUNDS = 5
@@ -90,12 +90,8 @@ def main() -> None:
         "peak of one that loads it, MB": [read["MB"] for _, read in seen],
         "file, MB": [size],
     }
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    with (HERE / "traces.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["what, 10000 spans", "dspynb", "limit", "date"])
-        writer.writerows([what, f"{statistics.median(r):.4g}", LIMITS.get(what, ""), today] for what, r in rows.items())
-    print((HERE / "traces.csv").read_text())
+    lines = [(what, f"{statistics.median(r):.4g}", LIMITS.get(what, ""), today()) for what, r in rows.items()]
+    written("traces", ["what, 10000 spans", "dspynb", "limit", "date"], lines)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ while the run still goes on. Writes benchmarks/view.csv: medians of several runs
 from __future__ import annotations
 
 import asyncio
-import csv
-import datetime
 import json
 import statistics
 import sys
@@ -21,6 +19,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from report import today, written
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -231,13 +231,8 @@ def main() -> None:
             ("10,000 attempts in the browser: the slowest of 30 choices, ms", page["choose most"], 100),
             ("10,000 attempts in the browser: lines on the page", page["lines"], ""),
         ]
-    with (HERE / "view.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["date", "what", "figure", "wanted at most"])
-        today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-        writer.writerows([today, what, f"{figure:.3g}", most] for what, figure, most in rows)
-    for what, figure, most in rows:
-        print(f"{what}: {figure:.3g}" + (f" (wanted: {most})" if most else ""))
+    lines = [(what, f"{figure:.3g}", most, today()) for what, figure, most in rows]
+    written("view", ["what", "figure", "wanted at most", "date"], lines)
 
 
 if __name__ == "__main__":

@@ -5,5 +5,6 @@ from dspynb.adapters.chat import ChatAdapter
 from dspynb.adapters.json import JSONAdapter
 from dspynb.adapters.native import NativeTools
 from dspynb.adapters.prefill import PrefillAdapter
+from dspynb.adapters.values import parse_value
 
-__all__ = ["Adapter", "ChatAdapter", "JSONAdapter", "NativeTools", "PrefillAdapter", "resolve_adapter"]
+__all__ = ["Adapter", "ChatAdapter", "JSONAdapter", "NativeTools", "PrefillAdapter", "parse_value", "resolve_adapter"]

@@ -33,6 +33,7 @@ from dspynb.optimizers.candidate import Candidate, told_of
 from dspynb.optimizers.dispatch import Dispatcher
 from dspynb.optimizers.guiding import Guide
 from dspynb.optimizers.memory import Kept, Memory, RolloutKey, scored_key
+from dspynb.optimizers.standing import Standing
 from dspynb.optimizers.task import Evaluated, Heard, Task, Teacher
 from dspynb.running import end_tasks
 from dspynb.scope import Allowance, Layer, Meter, Part, current_scope
@@ -44,9 +45,7 @@ U = TypeVar("U")
 
 
 class Engine:
-    """``start``: the program as it is, as a candidate. ``best``: the best candidate so far; of equal ones the one that
-    ``prefers`` rates highest, of these the first. ``accepts``: whether one that has run on all validation rows may be
-    the best (default: any); the start always may.
+    """``start``: the program as it is, as a candidate. ``standing``: what candidates scored, and which is the best.
 
     ``width``: rollouts and proposals at a time. ``patience``: failed proposals in a row that end the run.
     """
@@ -66,20 +65,16 @@ class Engine:
         self.program, self.train, self.val = task.program, task.rows["train"], task.rows["val"]
         self.paths = [path for path, _ in self.program.named_predictors()]
         self.start = Candidate()
-        self.candidates: dict[str, Candidate] = {}
         self.guide = Guide() if guide is None else guide
+        self.standing = Standing(self.start, {split: len(rows) for split, rows in task.rows.items()}, self.guide)
         self._dispatch = Dispatcher(width)
         self._executor, self._run_rollout = executor, rollouts_on(executor)
         self._rollouts: dict[RolloutKey, asyncio.Future[Rollout]] = {}
         self._spans: dict[str, int] = {}
         self._resolved: dict[tuple[str, int], Mapping[str, Part]] = {}
         self._told: asyncio.Future[None] | None = None  # the last thing that was asked for has been told of
-        self._heard: dict[tuple[str, str], set[int]] = {}  # candidate id, split → rows that were told of
         self._proposals: set[str] = set()  # the keys of those that were asked for
         self._failed = 0
-        self._chosen: Candidate | None = None
-        self.accepts: Callable[[Candidate], bool] = lambda _: True
-        self.prefers: Callable[[Candidate], float] = lambda _: 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
         models = [getattr(predictor, "lm", None) for _, predictor in self.program.named_predictors()]
         own = next((lm for lm in models if lm is not None), None)
@@ -94,7 +89,7 @@ class Engine:
 
     def register(self, candidate: Candidate) -> Candidate:
         """Take note of a candidate; the one that is known by the same content, where there is one."""
-        known = self.candidates.setdefault(candidate.id, candidate)
+        known = self.standing.add(candidate)
         if known is candidate and candidate.id not in self.memory.proposed:
             self.memory.proposed.add(candidate.id)
             scope = current_scope()
@@ -118,10 +113,6 @@ class Engine:
         made = Candidate.of(parts, self.program, origin=origin, step=step, parents=tuple(p.id for p in parents))
         return self.register(made)
 
-    def choose(self, candidate: Candidate) -> None:
-        """Make a candidate the result, where there is nothing to judge by."""
-        self._chosen = candidate
-
     def metric_calls_left(self) -> float:
         """How many more rollouts the budgets in force allow; infinite without a limit."""
         return current_scope().metric_calls_left()
@@ -132,29 +123,23 @@ class Engine:
         return len(self._rollouts)
 
     @property
+    def candidates(self) -> Mapping[str, Candidate]:
+        """Id → candidate, in the order in which they were made."""
+        return self.standing.candidates
+
+    @property
     def best(self) -> Candidate:
-        """The candidate that a person pinned, else the one with the highest mean on all validation rows, of those that
-        are accepted and not dropped; of equal ones the one preferred, then the one made first. The start, before any
-        has been."""
-        if self.guide.pinned is not None:
-            return self.guide.pinned
-        if self._chosen is not None and self._chosen not in self.guide.dropped:
-            return self._chosen
-        means = {c: mean for c in self.kept(self.candidates.values()) if (mean := self.mean(c)) is not None}
-        means = {c: mean for c, mean in means.items() if c == self.start or self.accepts(c)}
-        return max(means, key=lambda c: (means[c], self.prefers(c)), default=self.start)
+        """The best candidate so far (see Standing); the start, before any has run on all validation rows."""
+        return self.standing.best
 
     def mean(self, candidate: Candidate, split: str = "val") -> float | None:
         """The mean score on all rows of the split; None where a row is missing."""
-        scores = self.scores(candidate, split)
-        rows = len(self.task.rows[split])
-        return sum(scores.values()) / rows if rows and len(scores) == rows else None
+        return self.standing.mean(candidate, split)
 
     def scores(self, candidate: Candidate, split: str = "val") -> dict[int, float]:
         """Row → score, of the rows whose evaluation has been told: a row of the matrix candidates × examples. One that
         has ended before others that were asked for earlier is not in it yet, so that timing changes nothing."""
-        rows = sorted(self._heard.get((candidate.id, split), ()))
-        return {row: self.score(self._rollouts[candidate.id, split, row, 0].result()) for row in rows}
+        return self.standing.scores(candidate, split)
 
     def score(self, rollout: Rollout) -> float:
         """What a rollout counts."""
@@ -213,7 +198,7 @@ class Engine:
 
         def tell(done: Evaluated) -> Evaluated:
             if not repeat:
-                self._heard.setdefault((candidate.id, split), set()).update(numbers)
+                self.standing.hear(candidate, split, dict(zip(numbers, done.scores, strict=True)))
             self._check_alive(done, split)
             self._tell(done, split, step)
             return done
@@ -420,9 +405,7 @@ class Engine:
             guide=self.guide,
             executor=self._executor,
         )
-        new.candidates, new._rollouts, new._heard = self.candidates, self._rollouts, self._heard
-        new._spans, new._chosen = self._spans, self._chosen
-        new.accepts, new.prefers = self.accepts, self.prefers
+        new.standing, new._rollouts, new._spans = self.standing, self._rollouts, self._spans
         return new
 
     async def settle(self) -> None:

@@ -63,7 +63,7 @@ class Evolution:
         self.idle = 0  # rows gone through since something was learned
         self.turns: dict[Candidate, int] = {}  # how often each has been a parent
         self.merged: set[tuple[str, str]] = set()
-        engine.prefers = lambda c: _mean(engine.scores(c, "train").values())
+        engine.standing.prefers = lambda c: _mean(engine.scores(c, "train").values())
 
     async def run(self) -> None:
         """All of it."""

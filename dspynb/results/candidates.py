@@ -106,13 +106,15 @@ def _diff(before: str, after: str) -> str:
 
 def matrix_frame(fold: Fold, split: str = "val") -> pd.DataFrame:
     """Candidates × rows of a split: the score of the first rollout; NaN where there is none."""
+    import numpy as np
     import pandas as pd
 
     scores = scores_of(fold, split)
     known = [candidate for candidate in fold.candidates if candidate in scores]
-    columns = range(_rows(fold, split))
-    cells = [[scores[candidate].get(row) for row in columns] for candidate in known]
-    return pd.DataFrame(cells, index=pd.Index(known, name="candidate"), columns=list(columns), dtype=float)
+    cells = np.full((len(known), _rows(fold, split)), np.nan)
+    for line, candidate in zip(cells, known, strict=True):
+        line[list(scores[candidate])] = list(scores[candidate].values())
+    return pd.DataFrame(cells, index=pd.Index(known, name="candidate"))
 
 
 def history_frame(fold: Fold) -> pd.DataFrame:

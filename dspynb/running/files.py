@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dspynb.errors import JournalError
-from dspynb.events import RunStarted
-from dspynb.running.journal import flush_journals, read_journal
+from dspynb.events import RunEnded
+from dspynb.running.journal import flush_journals, read_ends, read_journal
 from dspynb.running.reader import RunReader
 from dspynb.scope import setting
 
@@ -55,15 +55,14 @@ def runs() -> pd.DataFrame:
 
 def _summary(path: Path) -> dict[str, object]:
     try:
-        run = open_run(path)
+        header, began, last = read_ends(path)
     except JournalError:
         return {"id": path.stem, "status": "unreadable", "path": str(path)}
-    first = next((e for e in run._events if isinstance(e, RunStarted)), None)
     return {
-        "id": run.id,
-        "kind": first.kind if first else None,
-        "name": first.name if first else None,
-        "status": run.status,
-        "started": first.at if first else None,
+        "id": str(header.get("id", path.stem)),
+        "kind": began.kind if began else None,
+        "name": began.name if began else None,
+        "status": last.status if isinstance(last, RunEnded) else "unfinished" if began else "pending",
+        "started": began.at if began else None,
         "path": str(path),
     }

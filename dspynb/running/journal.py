@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import logging
+import mmap
 import os
 import queue
 import secrets
@@ -18,15 +19,15 @@ import threading
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pydantic_core
 
 from dspynb.errors import JournalError
-from dspynb.events import FIELDS, Event, from_json, is_plain, to_json
+from dspynb.events import FIELDS, Event, RunEnded, RunStarted, from_json, is_plain, to_json
 from dspynb.redact import holds_known, redact_known
 
-__all__ = ["FORMAT", "JournalFile", "cut_torn_line", "flush_journals", "read_journal", "write_journal"]
+__all__ = ["FORMAT", "JournalFile", "cut_torn_line", "flush_journals", "read_ends", "read_journal", "write_journal"]
 
 FORMAT = 1
 _log = logging.getLogger("dspynb")
@@ -212,14 +213,56 @@ def read_journal(path: str | Path) -> tuple[dict[str, Any], list[Event]]:
     A torn last line is dropped. Raises JournalError for a file that is no journal, is of a newer format, or is damaged
     before its last line.
     """
-    flush_journals()
-    path = Path(path)
+    with _opened(Path(path)) as stream:
+        return _header(Path(path), stream.readline()), list(_events(Path(path), stream))
+
+
+def read_ends(path: str | Path) -> tuple[dict[str, Any], RunStarted | None, RunStarted | RunEnded | None]:
+    """Header of a run file, how the run began, and the last that was told of how it stands; what is between is not
+    read, however much it is. Raises JournalError as read_journal does, of the header."""
+    with _opened(Path(path)) as stream:
+        header = _header(Path(path), stream.readline())
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            first = _event_at(text, text.find(_mark(RunStarted)))
+            last = _last(text)
+    return header, first, last
+
+
+def _last(text: mmap.mmap) -> RunStarted | RunEnded | None:
+    """The last RunStarted or RunEnded that was written to its end."""
+    end = len(text)
+    while (place := max(text.rfind(_mark(kind), 0, end) for kind in (RunStarted, RunEnded))) >= 0:
+        event: RunStarted | RunEnded | None = _event_at(text, place)
+        if event is not None:
+            return event
+        end = place
+    return None
+
+
+def _mark(kind: type[Event]) -> bytes:
+    """How a line of such an event begins, with the end of the line before."""
+    return b'\n{"type":"%b"' % kind.__name__.encode()
+
+
+def _event_at(text: mmap.mmap, place: int) -> Any:
+    """The event of the line after this place; None for no place, and a line that was cut."""
+    if place < 0:
+        return None
+    text.seek(place + 1)
     try:
-        lines = path.read_bytes().split(b"\n")
+        return from_json(_parsed(text.readline()))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    flush_journals()
+    try:
+        with path.open("rb") as stream:
+            yield stream
     except OSError as error:
         raise JournalError(f"cannot read {path}: {error.strerror}") from error
-    header = _header(path, lines[0])
-    return header, list(_events(path, lines[1:]))
 
 
 def _header(path: Path, line: bytes) -> dict[str, Any]:
@@ -233,14 +276,14 @@ def _header(path: Path, line: bytes) -> dict[str, Any]:
     return dict(header)
 
 
-def _events(path: Path, lines: list[bytes]) -> Iterator[Event]:
+def _events(path: Path, lines: Iterable[bytes]) -> Iterator[Event]:
     for number, line in enumerate(lines, start=2):
-        if not line:
+        if line == b"\n":
             continue
         try:
             event = from_json(_parsed(line))
         except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines) + 1:  # no newline after it: the write was cut
+            if not line.endswith(b"\n"):  # the write was cut
                 return
             raise JournalError(f"{path}, line {number}: damaged ({type(error).__name__}: {error})") from None
         if event is not None:

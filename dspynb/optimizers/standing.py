@@ -1,0 +1,66 @@
+"""How candidates stand: what they scored, as far as it has been told, and which of them is the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from dspynb.optimizers.candidate import Candidate
+from dspynb.optimizers.guiding import Guide
+
+__all__ = ["Standing"]
+
+
+class Standing:
+    """The matrix candidates × examples of a run, as much of it as there is, and the ``best`` candidate.
+
+    ``sizes``: split → its number of rows. ``accepts``: whether one that has run on all validation rows may be the best
+    (default: any); the start always may. ``prefers``: of candidates with equal means, the one that it rates highest.
+    """
+
+    def __init__(self, start: Candidate, sizes: Mapping[str, int], guide: Guide) -> None:
+        self.start, self.guide = start, guide
+        self.candidates: dict[str, Candidate] = {}
+        self.accepts: Callable[[Candidate], bool] = lambda _: True
+        self.prefers: Callable[[Candidate], float] = lambda _: 0.0
+        self._sizes = sizes
+        self._made: dict[str, int] = {}  # candidate id → in which order
+        self._scores: dict[tuple[str, str], dict[int, float]] = {}  # candidate id, split → row → score
+        self._means: dict[tuple[str, str], float] = {}  # of those that have run on all rows
+        self._chosen: Candidate | None = None
+
+    def add(self, candidate: Candidate) -> Candidate:
+        """Take note of a candidate; the one that is known by the same content, where there is one."""
+        self._made.setdefault(candidate.id, len(self._made))
+        return self.candidates.setdefault(candidate.id, candidate)
+
+    def choose(self, candidate: Candidate) -> None:
+        """Make a candidate the best, where there is nothing to judge by."""
+        self._chosen = candidate
+
+    def hear(self, candidate: Candidate, split: str, scores: Mapping[int, float]) -> None:
+        """What a candidate scored on some rows."""
+        known = self._scores.setdefault((candidate.id, split), {})
+        known.update(scores)
+        if known and len(known) == self._sizes[split]:
+            self._means[candidate.id, split] = sum(self.scores(candidate, split).values()) / len(known)
+
+    def scores(self, candidate: Candidate, split: str) -> dict[int, float]:
+        """Row → score, in order of the rows."""
+        return dict(sorted(self._scores.get((candidate.id, split), {}).items()))
+
+    def mean(self, candidate: Candidate, split: str) -> float | None:
+        """The mean score on all rows of the split; None where a row is missing."""
+        return self._means.get((candidate.id, split))
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate that a person pinned, else the one with the highest mean on all validation rows, of those that
+        are accepted and not dropped; of equal ones the one preferred, then the one made first. The start, before any
+        has been."""
+        if self.guide.pinned is not None:
+            return self.guide.pinned
+        if self._chosen is not None and self._chosen not in self.guide.dropped:
+            return self._chosen
+        means = {self.candidates[name]: mean for (name, split), mean in self._means.items() if split == "val"}
+        allowed = [c for c in means if c not in self.guide.dropped and (c == self.start or self.accepts(c))]
+        return max(allowed, key=lambda c: (means[c], self.prefers(c), -self._made[c.id]), default=self.start)
