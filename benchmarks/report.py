@@ -163,7 +163,75 @@ def main() -> None:
     README.write_text(quoted(README.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-QUOTES: dict[str, Callable[[], str]] = {}
+def picked(name: str, what: str) -> Row:
+    """The line of a table that is of this."""
+    return next(row for row in read(name) if what in row.values())
+
+
+def beside_dspy() -> str:
+    """What users wait for, beside DSPy."""
+    lines = [("", "dspynb", "DSPy 3.4.1", "measured")]
+    for what, name, told in (
+        ("`import`, s", "basics", "import, s"),
+        ("one `Predict` call, model answers at once, ms", "basics", "one Predict with an instant stub, ms"),
+        (
+            "Refine, 8 attempts of 0.1 s, `width=4` (DSPy: one at a time), s",
+            "basics",
+            "8 attempts of 100 ms, width 4, s",
+        ),
+        ("a call with 16 demos, ms", "shapes", "16 demos"),
+    ):
+        row = picked(name, told)
+        lines.append((what, row["dspynb"], row["dspy 3.4.1"], measured(name, row)))
+    row = picked("evaluate", "500 rows of 50 ms, s")
+    lines.append(
+        ("evaluate 500 rows of 50 ms, 256 at a time, s", row["dspynb"], row["beside"], measured("evaluate", row))
+    )
+    ours, theirs = picked("throughput", "dspynb, journal on"), picked("throughput", "dspy 3.4.1 Evaluate, cache off")
+    what = "rows a second through a server that takes 50 ms (bare aiohttp: {})"
+    floor = picked("throughput", "bare aiohttp")["rows/s"]
+    lines.append((what.format(floor), ours["rows/s"], theirs["rows/s"], measured("throughput", ours)))
+    return table(lines)
+
+
+def optimizers() -> str:
+    """Held-out accuracy in simulated worlds, beside the optimizers of the same name, each rival's best variant."""
+    lines = [("simulated world", "optimizer", "dspynb", "rival", "paired difference [95 %]", "s", "rival, s")]
+    for row in read("optimizers"):
+        world = f"{row['simulated world']}, {row['predictors']} predictor{'s' if row['predictors'] != '1' else ''}"
+        paired = f"{row['median paired difference']} [{row['low']}, {row['high']}]"
+        rival = f"{row['held-out, rival']} ({row['rival'].split()[0]})"
+        name = row["ours"].removeprefix("dspynb ")
+        seconds = row["seconds, ours"], row["seconds, rival"]
+        lines.append((world, name, row["held-out, ours"], rival, paired, *seconds))
+    when = max(row["date"] for row in read("optimizers"))
+    told = f"Medians of {seeds()} seeds, 400 rollouts each; [measured](benchmarks/optimizers.csv) {when}."
+    return f"{table(lines)}\n{told}\n"
+
+
+def seeds() -> str:
+    """How many there were, from the fewest to the most."""
+    found = sorted({int(row["seeds"]) for row in read("optimizers")})
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
+def growth() -> str:
+    """The largest size of each thing that grows."""
+    lines = [("what grows", "from", "to", "s", "µs each", "MB", "file, MB")]
+    for what, group in itertools.groupby(read("growth"), key=lambda row: row["what grows"]):
+        rows = list(group)
+        first, last = rows[0], rows[-1]
+        sizes = f"{int(first['size']):,}", f"{int(last['size']):,}"
+        lines.append((what, *sizes, last["seconds"], last["µs each"], last["MB"], last["file, MB"]))
+    return table(lines)
+
+
+def measured(name: str, row: Row) -> str:
+    """When, and where it stands."""
+    return f"[{row['date']}](benchmarks/{name}.csv)"
+
+
+QUOTES: dict[str, Callable[[], str]] = {"dspy": beside_dspy, "optimizers": optimizers, "growth": growth}
 
 if __name__ == "__main__":
     main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,8 @@ def feedback_of(attempts: Sequence[AttemptResult]) -> str | None:
     """The feedback of the last wave's attempts, each text once; a reply that could not be read counts as feedback."""
     if not attempts:
         return None
-    wave = [a for a in attempts if a.wave == attempts[-1].wave]
-    texts = [text for a in wave if (text := a.feedback or _reply_problem(a.error))]
+    wave = list(itertools.takewhile(lambda a: a.wave == attempts[-1].wave, reversed(attempts)))
+    texts = [text for a in reversed(wave) if (text := a.feedback or _reply_problem(a.error))]
     return "\n".join(dict.fromkeys(texts)) or None
 
 

@@ -88,15 +88,18 @@ class Search:
         """The winner's prediction. Raises AllAttemptsFailed or TooManyFailures."""
         self.run = current_scope().open_run
         committed: list[AttemptResult] = []
+        failures: list[Exception] = []
         for wave, numbers in enumerate(self._waves(), start=1):
             layer, shown, by = await self.advise(committed, wave) if self.advise and wave > 1 else (None, None, "")
             self.last_wave = numbers[-1] == self.plan.n
             plans = [AttemptPlan(i, wave, layer, shown, self.plan.temperature, hint_by=by) for i in numbers]
-            committed += await self._wave(plans)
-            winner = next((a for a in committed if a.mistake or a.meets(self.plan.threshold)), None)
+            new = await self._wave(plans)
+            committed += new
+            winner = next(filter(self._ends, new), None)  # of the waves before, none has one
             if winner is not None and winner.mistake and winner.error is not None:
                 raise winner.error
-            self._count_failures(committed, winner)
+            failures += [a.error for a in new if a is not winner and a.error is not None]
+            self._check_failures(failures, len(committed))
             if winner is not None:
                 return self._chosen(winner)
         return self._chosen(self._best(committed))
@@ -155,13 +158,11 @@ class Search:
         self.finished[plan.number] = result
         return result
 
-    def _count_failures(self, committed: Sequence[AttemptResult], winner: AttemptResult | None) -> None:
+    def _check_failures(self, failures: Sequence[Exception], attempts: int) -> None:
         """Raise once more attempts before the winner failed than may."""
         allowed = self.plan.max_failures
-        counted = [a for a in committed if winner is None or a.number < winner.number]
-        failures = [a.error for a in counted if a.error is not None]
         if allowed is not None and len(failures) > allowed:
-            if len(failures) == len(committed):
+            if len(failures) == attempts:
                 raise AllAttemptsFailed(_all_failed(failures), failures)
             message = f"{len(failures)} attempts failed, max_failures={allowed}; the first: {failures[0]}"
             raise TooManyFailures(message, failures)

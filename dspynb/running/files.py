@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dspynb.errors import JournalError
-from dspynb.events import RunEnded
 from dspynb.running.journal import flush_journals, read_ends, read_journal
 from dspynb.running.reader import RunReader
 from dspynb.scope import setting
@@ -55,14 +54,14 @@ def runs() -> pd.DataFrame:
 
 def _summary(path: Path) -> dict[str, object]:
     try:
-        header, began, last = read_ends(path)
+        header, began, ended = read_ends(path)
     except JournalError:
         return {"id": path.stem, "status": "unreadable", "path": str(path)}
     return {
         "id": str(header.get("id", path.stem)),
         "kind": began.kind if began else None,
         "name": began.name if began else None,
-        "status": last.status if isinstance(last, RunEnded) else "unfinished" if began else "pending",
+        "status": ended.status if ended else "unfinished" if began else "pending",
         "started": began.at if began else None,
         "path": str(path),
     }

@@ -217,24 +217,22 @@ def read_journal(path: str | Path) -> tuple[dict[str, Any], list[Event]]:
         return _header(Path(path), stream.readline()), list(_events(Path(path), stream))
 
 
-def read_ends(path: str | Path) -> tuple[dict[str, Any], RunStarted | None, RunStarted | RunEnded | None]:
-    """Header of a run file, how the run began, and the last that was told of how it stands; what is between is not
-    read, however much it is. Raises JournalError as read_journal does, of the header."""
+def read_ends(path: str | Path) -> tuple[dict[str, Any], RunStarted | None, RunEnded | None]:
+    """Header of a run file, how the run began, and how it ended, unless it was begun again since; what is between is
+    not read, however much it is. Raises JournalError as read_journal does, of the header."""
     with _opened(Path(path)) as stream:
         header = _header(Path(path), stream.readline())
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            first = _event_at(text, text.find(_mark(RunStarted)))
-            last = _last(text)
-    return header, first, last
+            return header, _event_at(text, text.find(_mark(RunStarted))), _ended(text)
 
 
-def _last(text: mmap.mmap) -> RunStarted | RunEnded | None:
-    """The last RunStarted or RunEnded that was written to its end."""
+def _ended(text: mmap.mmap) -> RunEnded | None:
+    """The last RunEnded that was written to its end, if no RunStarted comes after it."""
     end = len(text)
-    while (place := max(text.rfind(_mark(kind), 0, end) for kind in (RunStarted, RunEnded))) >= 0:
-        event: RunStarted | RunEnded | None = _event_at(text, place)
+    while (place := text.rfind(_mark(RunEnded), 0, end)) >= 0:
+        event: RunEnded | None = _event_at(text, place)
         if event is not None:
-            return event
+            return event if text.find(_mark(RunStarted), place) < 0 else None
         end = place
     return None
 

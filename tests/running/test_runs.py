@@ -170,6 +170,26 @@ def test_a_torn_last_line_is_dropped_and_the_rest_is_there():
         run = dn.open_run(path)
         assert len(run.attempts) <= 2
         assert run.status in ("unfinished", "pending", "finished")
+        assert dn.runs().status.tolist() == [run.status]
+
+
+def test_a_list_of_runs_tells_what_their_files_end_with_and_does_not_read_what_is_between():
+    dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(0, 1), n=2, hints="feedback").run_sync(subject="x")
+    path = Path(dn.runs().path[0])
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[len(lines) // 2] = b"what cannot be read\n"
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(JournalError, match="damaged"):
+        dn.open_run(path)
+    assert dn.runs()[["kind", "status"]].to_dict("records") == [{"kind": "refine", "status": "finished"}]
+    assert dn.runs().started.notna().all()
+
+
+def test_a_file_that_is_no_run_keeps_its_row_in_the_list(tmp_path):
+    dn.configure(runs_dir=str(tmp_path))
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "other.jsonl").write_text("not json\n")
+    assert dn.runs()[["id", "status"]].to_numpy().tolist() == [["empty", "unreadable"], ["other", "unreadable"]]
 
 
 @pytest.mark.parametrize(
