@@ -71,7 +71,7 @@ class _Record(Mapping[str, Any]):
 class Example(_Record):
     """One row of data: inputs and labels, read as attributes or keys.
 
-    >>> row = Example(question="2+2?", answer="4").with_inputs("question")
+    >>> row = dn.Example(question="2+2?", answer="4").with_inputs("question")
     >>> row.answer, row.inputs()
     ('4', {'question': '2+2?'})
     """
@@ -113,7 +113,15 @@ def _example(values: dict[str, Any], names: frozenset[str] | None) -> Example:
 @quickly_made
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What calls cost. ``usd`` is None when a price is unknown, and unknown plus anything is unknown."""
+    """What calls cost: how many, tokens, US dollars, ``seconds`` spent on them in all, and tries that failed.
+
+    ``usd`` is None when a price is unknown, and unknown plus anything is unknown. ``calls`` counts none that a cache
+    answered; ``cached_tokens`` are those of the prompt that a provider had in its own cache.
+
+    >>> total = dn.Usage(calls=1, prompt_tokens=90, completion_tokens=10, usd=0.002) + dn.Usage(calls=1, usd=None)
+    >>> total.calls, total.tokens, total.usd
+    (2, 100, None)
+    """
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -166,6 +174,10 @@ class Score:
     """A reward or metric value, higher is better, with optional textual feedback and named parts.
 
     Raises RewardError when ``value`` is not a finite number.
+
+    >>> score = dn.Score(0.5, feedback="Use the word 'blue'.", parts={"short": 1.0, "blue": 0.0})
+    >>> float(score), score.feedback
+    (0.5, "Use the word 'blue'.")
     """
 
     value: float
@@ -218,6 +230,11 @@ class Prediction(_Record):
     """The outputs of a module, as attributes and keys, in the order of its signature.
 
     ``.meta`` has ``score``, ``usage``, ``calls`` and ``run``; each is also an attribute where no output bears the name.
+
+    >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
+    >>> prediction = ask.run_sync(question="2+2?")
+    >>> prediction.answer, prediction["answer"], prediction.to_dict(), prediction.usage.calls
+    ('4', '4', {'answer': '4'}, 1)
     """
 
     __slots__ = ("meta",)

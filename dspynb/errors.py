@@ -118,7 +118,14 @@ def shorten(value: object, limit: int = 300) -> str:
 
 
 class DspynbError(Exception):
-    """Base of all errors raised by dspynb."""
+    """Base of all errors raised by dspynb.
+
+    >>> try:
+    ...     dn.Predict("question -> answer", lm=dn.ScriptedLM(["nonsense", "nonsense"])).run_sync(question="2+2?")
+    ... except dn.DspynbError as error:  # here a ParseError: it names the predictor and the field, and has the reply
+    ...     print(type(error).__name__, error.field, error.raw)
+    ParseError answer nonsense
+    """
 
 
 class ConfigurationError(DspynbError, ValueError):
@@ -316,7 +323,15 @@ class AttemptsFailed(DspynbError, ExceptionGroup[Exception]):
 
 
 class AllAttemptsFailed(AttemptsFailed):
-    """No attempt gave a scored prediction."""
+    """No attempt gave a scored prediction.
+
+    >>> refine = dn.Refine(dn.Predict("question -> answer", lm=dn.ScriptedLM([])), lambda row, prediction: 1.0, n=2)
+    >>> try:
+    ...     refine.run_sync(question="2+2?")
+    ... except dn.AllAttemptsFailed as error:
+    ...     print([type(one).__name__ for one in error.exceptions])
+    ['ScriptExhausted', 'ScriptExhausted']
+    """
 
 
 class TooManyFailures(AttemptsFailed):
@@ -324,12 +339,27 @@ class TooManyFailures(AttemptsFailed):
 
 
 class OptimizerError(DspynbError):
-    """An optimizer cannot go on: no proposal of its model can be read, or every row fails with the same program."""
+    """An optimizer cannot go on: no proposal of its model can be read, or every row fails with the same program.
+
+    >>> program = dn.Predict("question -> answer", lm=dn.ScriptedLM([]))
+    >>> opt = dn.BootstrapFewShot(dn.metrics.exact_match())
+    >>> opt.compile_sync(program, [{"question": "2+2?", "answer": "4"}])
+    Traceback (most recent call last):
+        ...
+    dspynb.errors.OptimizerError: the teacher failed on all 1 rows, so no demo was made. The first error: ...
+    """
 
 
 class ExecutorError(DspynbError):
     """Rollouts cannot run where they were to run: no scheduler or worker, another version, something that does not
-    travel, a cluster that has gone. What had finished is kept."""
+    travel, a cluster that has gone. What had finished is kept.
+
+    >>> executor = dn.DaskExecutor("tcp://127.0.0.1:1", timeout=0.1)  # where no scheduler is
+    >>> dn.Evaluate(dn.metrics.exact_match(), executor=executor).run_sync(dn.Predict("n -> answer"), [{"n": "1"}])
+    Traceback (most recent call last):
+        ...
+    dspynb.errors.ExecutorError: no Dask scheduler answers at tcp://127.0.0.1:1 within 0.1 s ...
+    """
 
 
 class WorkerLost(ExecutorError):
@@ -344,6 +374,13 @@ class StateError(DspynbError, ValueError):
     """A saved program cannot be read, is of another version, or differs from the program it is to be loaded into.
 
     ``differences``: one line for each thing that differs, beginning with its path; empty for an unreadable file.
+
+    >>> saved = dn.Predict("question -> answer").dump_state()
+    >>> try:
+    ...     dn.Predict("question -> answer: int").load_state(saved)
+    ... except dn.StateError as error:
+    ...     print(error.differences)
+    ("self: type of field 'answer' was str, is int",)
     """
 
     def __init__(self, message: str, differences: Sequence[str] = ()) -> None:
@@ -369,14 +406,35 @@ class Halted(DspynbError):
 
 
 class RunStopped(Halted):
-    """The run was stopped before it had a result."""
+    """The run was stopped before it had a result.
+
+    >>> async def main():
+    ...     run = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4")).start(question="2+2?")
+    ...     run.stop()
+    ...     try:
+    ...         await run
+    ...     except dn.RunStopped as error:
+    ...         return error.run.status
+    >>> dn.run_sync(main)
+    'stopped'
+    """
 
     def __init__(self, message: str = "the run was stopped before it had a result", run: Any = None) -> None:
         super().__init__(message, run)
 
 
 class BudgetExhausted(Halted):
-    """A budget is spent; the message says which. ``run`` has what was done for it."""
+    """A budget is spent; the message says which. ``run`` has what was done for it.
+
+    >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> with dn.Budget(calls=1):
+    ...     first = ask.run_sync(question="2+2?")
+    ...     try:
+    ...         ask.run_sync(question="2+3?")
+    ...     except dn.BudgetExhausted as error:
+    ...         print(error)
+    the budget of 1 calls is spent
+    """
 
     status = "exhausted"
 
@@ -385,6 +443,16 @@ class ReplayDiverged(RunStopped):
     """A replay came to a call that was not recorded, or not with this prompt. ``divergence`` shows the difference.
 
     A RunStopped, so that it passes through attempts and rows and ends them all.
+
+    >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> with dn.trace() as recorded:
+    ...     first = ask.run_sync(question="2+2?")
+    >>> ask.instruction = "Be brief."
+    >>> try:
+    ...     dn.run_sync(lambda: dn.replay(recorded, ask))
+    ... except dn.ReplayDiverged as error:
+    ...     print(error.divergence.describe())
+    self: message 1 of the prompt is not the recorded one
     """
 
     def __init__(self, message: str, divergence: Any = None, run: Any = None) -> None:
@@ -404,6 +472,9 @@ class RunInterrupted(asyncio.CancelledError):
 
     Not a DspynbError: like every CancelledError it must pass through ``except Exception``, so that a loop of runs
     ends too.
+
+    >>> issubclass(dn.RunInterrupted, Exception)  # so that ``except Exception`` lets it pass
+    False
     """
 
     def __init__(self, run: Any = None) -> None:
@@ -412,16 +483,60 @@ class RunInterrupted(asyncio.CancelledError):
 
 
 class ScopeClosedWarning(UserWarning):
-    """Code that outlived an attempt or a ``with`` block made a call: that scope's hints no longer apply to it."""
+    """Code that outlived an attempt or a ``with`` block made a call: that scope's hints no longer apply to it.
+
+    >>> import asyncio, warnings
+    >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> async def main():
+    ...     with dn.hints("Be brief."):
+    ...         late = asyncio.create_task(ask(question="2+2?"))  # await it here, where the hint holds
+    ...     await late
+    >>> with warnings.catch_warnings(action="error", category=dn.ScopeClosedWarning):
+    ...     dn.run_sync(main)
+    Traceback (most recent call last):
+        ...
+    dspynb.errors.ScopeClosedWarning: the task ... outlived a hints(...) block (opened at ...) and made a call; ...
+    """
 
 
 class HiddenPredictorWarning(UserWarning):
-    """A program called a predictor that it does not hold in an attribute, so that nothing can be addressed to it."""
+    """A program called a predictor that it does not hold in an attribute, so that nothing can be addressed to it.
+
+    >>> import warnings
+    >>> dn.configure(lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> class Answer(dn.Module):
+    ...     async def forward(self, question):  # to be made in __init__, as self.predict
+    ...         return await dn.Predict("question -> answer")(question=question)
+    >>> with warnings.catch_warnings(action="error", category=dn.HiddenPredictorWarning):
+    ...     Answer().run_sync(question="2+2?")
+    Traceback (most recent call last):
+        ...
+    dspynb.errors.HiddenPredictorWarning: Answer called Predict(...), which is not among its parts: it is made per ...
+    """
 
 
 class DataOverlapWarning(UserWarning):
-    """Rows that are to judge a program are among those that it learns from, so that its score may be too high."""
+    """Rows that are to judge a program are among those that it learns from, so that its score may be too high.
+
+    >>> import warnings
+    >>> opt, rows = dn.BootstrapFewShot(dn.metrics.exact_match()), [{"question": "2+2?", "answer": "4"}]
+    >>> with warnings.catch_warnings(action="error", category=dn.DataOverlapWarning):
+    ...     opt.compile_sync(dn.Predict("question -> answer"), rows, val=rows)
+    Traceback (most recent call last):
+        ...
+    dspynb.errors.DataOverlapWarning: 1 of the val rows are among the train rows: scores on them may be too high
+    """
 
 
 class NoFeedbackWarning(UserWarning):
-    """A metric gives scores only, and what uses it could learn from feedback in words."""
+    """A metric gives scores only, and what uses it could learn from feedback in words.
+
+    >>> import warnings
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 5"))
+    >>> opt = dn.GEPA(lambda row, prediction: prediction.answer == row.answer, max_steps=1)  # no dn.Score(…, feedback)
+    >>> with warnings.catch_warnings(action="error", category=dn.NoFeedbackWarning):
+    ...     opt.compile_sync(program, [{"question": "2+2?", "answer": "4"}])
+    Traceback (most recent call last):
+        ...
+    dspynb.errors.NoFeedbackWarning: the metric <lambda> gives scores without feedback, so that a model has to guess ...
+    """

@@ -16,11 +16,15 @@ def quickly_made(cls: type[T]) -> type[T]:
     """Let the ``__init__`` of a frozen dataclass set each slot itself: ``object.__setattr__``, which it calls
     otherwise, looks for each by its name. All else stays as ``@dataclass(frozen=True, slots=True)`` made it.
 
+    >>> from dataclasses import dataclass
+    >>> from dspynb.records import quickly_made
     >>> @quickly_made
     ... @dataclass(frozen=True, slots=True)
     ... class Point:
     ...     x: int
     ...     y: int = 0
+    >>> Point(1)
+    Point(x=1, y=0)
     """
     listed = fields(cls)  # type: ignore[arg-type]  # which any frozen dataclass is
     known: dict[str, Any] = {"MISSING": MISSING}

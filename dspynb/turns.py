@@ -16,9 +16,13 @@ class History(Sequence[Example]):
 
     An input field of this type becomes turns between the demos and the inputs of the call:
 
-    >>> history = History().append(question="2+2?", answer="4")
-    >>> len(history), history[0].answer
-    (1, '4')
+    >>> lm = dn.ScriptedLM(["answer: 5"])
+    >>> history = dn.History().append(question="2+2?", answer="4")
+    >>> chat = dn.Predict("history: History, question -> answer", lm=lm)
+    >>> chat.run_sync(history=history, question="And one more?").answer
+    '5'
+    >>> [message["role"] for message in lm.requests[0].messages]
+    ['system', 'user', 'assistant', 'user']
 
     Raises InputError naming the turn that is no mapping, is empty, or has a name that is no text.
     """

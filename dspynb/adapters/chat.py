@@ -33,6 +33,12 @@ class ChatAdapter(Adapter):
     A line of a value that looks like a marker is written with a backslash before it, and read without. Blank lines
     around a text are not kept. A reply without any marker is read from ``Name: value`` lines or one JSON object that
     has all outputs.
+
+    >>> print(dn.ChatAdapter().format_output(dn.Predict("question -> answer").signature, {"answer": "4"}))
+    [[ ## answer ## ]]
+    4
+    <BLANKLINE>
+    [[ ## completed ## ]]
     """
 
     name = "chat"

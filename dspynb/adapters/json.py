@@ -27,6 +27,10 @@ class JSONAdapter(Adapter):
 
     Of several objects in a reply the first that has all outputs is taken. JSON as models write it (single quotes,
     trailing commas, comments, ``True``) is read; JSON that is cut off is not.
+
+    >>> ask = dn.Predict("question -> answer: int", adapter=dn.JSONAdapter(), lm=dn.ScriptedLM(['Sure: {"answer": 4}']))
+    >>> ask.run_sync(question="2+2?")
+    Prediction(answer=4)
     """
 
     name = "json"

@@ -24,6 +24,12 @@ class PrefillAdapter(Adapter):
     message. With one output, all that comes back is its value. With several, each starts a line with its label. A line
     of an output that looks like a label is written with a backslash before it, and read without. White space around a
     text is not kept.
+
+    >>> lm = dn.ScriptedLM([" 4"])
+    >>> dn.Predict("question -> answer", adapter=dn.PrefillAdapter(), lm=lm).run_sync(question="2+2?").answer
+    '4'
+    >>> lm.requests[0].messages[-1]
+    {'role': 'assistant', 'content': 'Answer:'}
     """
 
     name = "prefill"

@@ -68,7 +68,11 @@ def search_texts(field: str, given: Any, wanted: Any, *, ignore_case: bool, whol
 
 
 def squad_text(text: str) -> str:
-    """SQuAD's normalisation: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016)."""
+    """SQuAD's normalisation: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016).
+
+    >>> dn.metrics.squad_text("The Eiffel Tower!")
+    'eiffel tower'
+    """
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 

@@ -28,7 +28,17 @@ __all__ = ["Comparison", "Grid", "compare", "grid"]
 
 
 class Comparison:
-    """Programs on the same rows. ``table``: one row a program; ``evaluations``: by name; the first is the base."""
+    """Programs on the same rows. ``table``: one row a program; ``evaluations``: by name; the first is the base.
+
+    >>> a, b = (dn.Predict("n -> answer", lm=dn.FunctionLM(lambda request, n=n: f"answer: {n}")) for n in (1, 2))
+    >>> rows = [{"n": "one", "answer": 1}, {"n": "two", "answer": 2}, {"n": "deux", "answer": 2}]
+    >>> done = dn.run_sync(lambda: dn.compare({"base": a, "new": b}, rows, dn.metrics.exact_match()))
+    >>> done.changed("new")[["n", "change"]]
+          n change
+    0   one   -1.0
+    1   two    1.0
+    2  deux    1.0
+    """
 
     def __init__(self, evaluations: Mapping[str, Evaluation], programs: int, run: Any = None) -> None:
         self.evaluations, self.programs, self.run = dict(evaluations), programs, run
@@ -63,7 +73,15 @@ class Comparison:
 
     def difference(self, name: str, base: str | None = None) -> PairedDifference:
         """How much higher a program scored than another (the base), on the rows that both have. Raises InputError for
-        an unknown name, or where there is no such row."""
+        an unknown name, or where there is no such row.
+
+        >>> a, b = (dn.Predict("n -> answer", lm=dn.FunctionLM(lambda request, n=n: f"answer: {n}")) for n in (1, 2))
+        >>> rows = [{"n": "one", "answer": 1}, {"n": "two", "answer": 2}, {"n": "deux", "answer": 2}]
+        >>> done = dn.run_sync(lambda: dn.compare({"base": a, "new": b}, rows, dn.metrics.exact_match()))
+        >>> gain = done.difference("new")
+        >>> round(gain.difference, 2), gain.wins, gain.losses, gain.p_value
+        (0.33, 2, 1, 1.0)
+        """
         pairs = self._pairs(name, base)
         return paired_difference([before for before, _ in pairs.values()], [after for _, after in pairs.values()])
 
@@ -146,7 +164,16 @@ def _is_list(values: Any) -> bool:
 
 
 class Grid(Comparison):
-    """An ablation: one program for each combination of settings. ``table`` has a column for each setting."""
+    """An ablation: one program for each combination of settings. ``table`` has a column for each setting.
+
+    >>> def make(temperature):
+    ...     lm = dn.FunctionLM(lambda request: f"answer: {request.settings['temperature']}")
+    ...     return dn.Predict("question -> answer", lm=lm, temperature=temperature)
+    >>> rows, metric = [{"question": "How warm is it?", "answer": 1}], dn.metrics.exact_match()
+    >>> done = dn.run_sync(lambda: dn.grid(make, {"temperature": [0, 1]}, rows, metric))
+    >>> {name: float(evaluation) for name, evaluation in done.evaluations.items()}
+    {'temperature=0': 0.0, 'temperature=1': 1.0}
+    """
 
     def __init__(
         self, settings: Sequence[Mapping[str, Any]], evaluations: Mapping[str, Evaluation], programs: int, run: Any
@@ -220,6 +247,15 @@ async def compare(programs: Mapping[str, Module], rows: Any, metric: Any, **sett
     The first is the base of the differences. ``settings``: those of Evaluate; a budget is for all of them together.
     When it is spent, or the run is stopped, what was done so far is compared. Raises ConfigurationError for less than
     one program.
+
+    >>> a, b = (dn.Predict("n -> answer", lm=dn.FunctionLM(lambda request, n=n: f"answer: {n}")) for n in (1, 2))
+    >>> rows = [{"n": "one", "answer": 1}, {"n": "two", "answer": 2}, {"n": "deux", "answer": 2}]
+    >>> done = dn.run_sync(lambda: dn.compare({"base": a, "new": b}, rows, dn.metrics.exact_match()))
+    >>> done.table[["score", "difference", "wins", "losses"]].round(2)
+             score  difference  wins  losses
+    program
+    base      0.33         NaN   NaN     NaN
+    new       0.67        0.33   2.0     1.0
     """
     if not isinstance(programs, Mapping) or not programs:
         raise ConfigurationError('compare takes a dict of programs, as in {"base": a, "refined": b}')
@@ -237,6 +273,16 @@ async def grid(
 
     The first combination is the base. ``settings``: those of Evaluate; one budget and one Stop for all. Raises
     ConfigurationError for a parameter without values.
+
+    >>> lm = dn.FunctionLM(lambda request: f"answer: {request.rollout}")  # another one in every sample
+    >>> def make(n):
+    ...     ask = dn.Predict("question -> answer", lm=lm)
+    ...     return dn.BestOfN(ask, reward=lambda row, prediction: prediction.answer == "2", n=n)
+    >>> rows = [{"question": "1+1?", "answer": "2"}]
+    >>> dn.run_sync(lambda: dn.grid(make, {"n": [1, 3]}, rows, dn.metrics.exact_match())).table[["n", "score"]]
+       n  score
+    0  1    0.0
+    1  3    1.0
     """
     combinations = _combinations(parameters)
     programs = {", ".join(f"{n}={v!r}" for n, v in c.items()): make(**c) for c in combinations}

@@ -20,6 +20,10 @@ def load_dataset(name: str) -> list[Example]:
     ``captions``: 120 subjects (``subject``), each with a word that a sentence about it must contain (``word``) and the
     most words it may have (``max_words``); no labels: check it with ``metrics.contains`` and ``metrics.word_count``.
     Raises ConfigurationError for another name.
+
+    >>> rows = dn.load_dataset("topics")
+    >>> len(rows), rows[0].topic, list(rows[0].inputs())
+    (150, 'science', ['text'])
     """
     if name not in _INPUTS:
         raise ConfigurationError(

@@ -32,6 +32,11 @@ class Evaluation:
 
     ``float(evaluation)`` and ``float(evaluation.score)`` are the mean. ``predictions`` and ``exceptions`` go by row,
     None where there is none. Rows that failed count as ``failure_score`` in the mean, and are in ``errors``.
+
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> rows = [{"question": "2+2?", "answer": "4"}, {"question": "2+3?", "answer": "5"}]
+    >>> dn.run_sync(lambda: dn.evaluate(program, rows, dn.metrics.exact_match()))
+    <Evaluation: exact_match 0.5 [0.0945, 0.905], 2 rows, 2 calls>
     """
 
     def __init__(
@@ -54,6 +59,12 @@ class Evaluation:
 
         A label and an output of one name are ``expected_…`` and ``predicted_…``; so are names of the columns above.
         Cells hold what a run file holds: a pydantic output is a dict, a date its text. ``repeat`` only with repeats.
+
+        >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> done = dn.Evaluate(dn.metrics.exact_match()).run_sync(program, [{"question": "2+3?", "answer": "5"}])
+        >>> done.table[["question", "expected_answer", "predicted_answer", "feedback"]]
+          question expected_answer predicted_answer                      feedback
+        0     2+3?               5                4  answer is '4'; expected '5'.
         """
         records = [rollout.ended for rollout in self._done.values()]
         frame = rollouts_frame(records, [self.rows[record.row] for record in records], others=self.metrics[1:])
@@ -86,11 +97,25 @@ class Evaluation:
 
     @property
     def errors(self) -> pd.DataFrame:
-        """The rows of the table that failed."""
+        """The rows of the table that failed.
+
+        >>> program = dn.Predict("question -> answer", lm=dn.ScriptedLM([dn.errors.ServerError("it is down")]))
+        >>> done = dn.Evaluate(dn.metrics.exact_match()).run_sync(program, [{"question": "2+2?", "answer": "4"}])
+        >>> done.errors[["question", "error"]]
+          question                    error
+        0     2+2?  ServerError: it is down
+        """
         return self.table[self.table.error.notna()]
 
     def worst(self, n: int = 5) -> pd.DataFrame:
-        """The ``n`` rows that scored lowest, the lowest first. Raises InputError for ``n`` below 1."""
+        """The ``n`` rows that scored lowest, the lowest first. Raises InputError for ``n`` below 1.
+
+        >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> rows = [{"question": "2+2?", "answer": "4"}, {"question": "2+3?", "answer": "5"}]
+        >>> dn.Evaluate(dn.metrics.exact_match()).run_sync(program, rows).worst(1)[["question", "score"]]
+          question  score
+        1     2+3?    0.0
+        """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise InputError(f"worst(n) takes a whole number of at least 1, got {n!r}")
         return self.table.sort_values("score", kind="stable").head(n)
@@ -120,7 +145,14 @@ class Evaluation:
     # ── scores ────────────────────────────────────────────────────────────────────────────────────────────────────
     @cached_property
     def score(self) -> Interval:
-        """The mean score with its 95 % interval: over rows, each with the mean of its repeats."""
+        """The mean score with its 95 % interval: over rows, each with the mean of its repeats.
+
+        >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> rows = [{"question": "2+2?", "answer": "4"}, {"question": "2+3?", "answer": "5"}]
+        >>> score = dn.Evaluate(dn.metrics.exact_match()).run_sync(program, rows).score
+        >>> print(score, score.method)
+        0.5 [0.0945, 0.905] wilson
+        """
         return self._interval(None)
 
     @property

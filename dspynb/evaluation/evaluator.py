@@ -73,6 +73,12 @@ class Evaluate:
     rollouts run, a DaskExecutor; None is this process.
 
     Raises ConfigurationError for settings out of range, InputError for rows that do not fit the program.
+
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> rows = [{"question": "2+2?", "answer": "4"}, {"question": "2+3?", "answer": "5"}]
+    >>> judge = dn.Evaluate({"right": dn.metrics.exact_match(), "brief": dn.metrics.word_count("answer", at_most=3)})
+    >>> {name: float(score) for name, score in judge.run_sync(program, rows).scores.items()}
+    {'right': 0.5, 'brief': 1.0}
     """
 
     def __init__(
@@ -114,7 +120,15 @@ class Evaluate:
         return await self._run(work).watched(work)  # type: ignore[no-any-return]
 
     def start(self, program: Module, rows: Any) -> Run:
-        """The same work as a handle: returns at once; display it, stop it, await it."""
+        """The same work as a handle: returns at once; display it, stop it, await it.
+
+        >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> async def main():
+        ...     run = dn.Evaluate(dn.metrics.exact_match()).start(program, [{"question": "2+2?", "answer": "4"}])
+        ...     return float(await run), run.status
+        >>> dn.run_sync(main)
+        (1.0, 'finished')
+        """
         work = EvaluateWork(self, program, table_of(rows))
         return self._run(work).start(work)
 
@@ -128,6 +142,14 @@ class Evaluate:
         ``retry_failed``: also those that failed. ``budget`` and ``max_errors`` count anew. Raises ConfigurationError,
         naming what differs, when program, rows or settings are not those of the run; JournalError when its file cannot
         be read.
+
+        >>> dn.configure(runs_dir="runs")
+        >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> rows = [{"question": "2+2?", "answer": "4"}, {"question": "2+3?", "answer": "5"}]
+        >>> first = dn.Evaluate(dn.metrics.exact_match(), budget=dn.Budget(metric_calls=1)).run_sync(program, rows)
+        >>> whole = dn.run_sync(lambda: dn.Evaluate(dn.metrics.exact_match()).resume(first.run.id, program, rows))
+        >>> len(first), len(whole)
+        (1, 2)
         """
         work = EvaluateWork(self, program, table_of(rows))
         resumed = Run.resumed(run_file(run), "evaluate", program._title(), work.described(), paths_of(program))
@@ -240,7 +262,16 @@ async def inside(work: _Work[T], budget: Budget | None) -> T:
 
 
 async def evaluate(program: Module, rows: Any, metric: Any, **settings: Any) -> Evaluation:
-    """``await evaluate(program, rows, metric)``: see Evaluate for the settings and the errors."""
+    """``await evaluate(program, rows, metric)``: see Evaluate for the settings and the errors.
+
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> rows = [{"question": "2+2?", "answer": "4"}, {"question": "2+3?", "answer": "5"}]
+    >>> done = dn.run_sync(lambda: dn.evaluate(program, rows, dn.metrics.exact_match()))
+    >>> done.table[["question", "expected_answer", "predicted_answer", "score"]]
+      question expected_answer predicted_answer  score
+    0     2+2?               4                4    1.0
+    1     2+3?               5                4    0.0
+    """
     return await Evaluate(metric, **settings)(program, rows)
 
 

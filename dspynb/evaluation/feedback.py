@@ -4,7 +4,9 @@ These are the feedback helpers of the DSRs spike for GEPA: each returns a Score 
 says what to change, and named parts.
 
 >>> def reward(row, prediction):
-...     return retrieval(prediction.documents, row.relevant)
+...     return dn.feedback.retrieval(prediction.documents, row.relevant)
+>>> reward(dn.Example(relevant=["d1", "d2"]), dn.Prediction(documents=["d1"])).feedback
+"Retrieved 1 of 2 relevant documents (precision 1.00, recall 0.50). Missed: 'd2'."
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ def retrieval(
 
     Documents are ids or texts; one that is retrieved twice counts once. ``documents``: the collection, by id (then the
     feedback quotes what was missed) or as a list. Nothing relevant and nothing retrieved is 1.
+
+    >>> dn.feedback.retrieval(["d1", "d7"], relevant=["d1", "d2"]).feedback
+    "Retrieved 1 of 2 relevant documents (precision 0.50, recall 0.50). Missed: 'd2'. Not relevant: 'd7'."
     """
     got, due = _distinct(retrieved, "retrieved"), _distinct(relevant, "relevant")
     found, wanted = set(got), set(due)
@@ -67,6 +72,10 @@ def code_pipeline(stages: Mapping[str, Any]) -> Score:
     """The share of stages that passed; one part a stage (1 or 0); the feedback tells the first that failed.
 
     A stage, in order: True, False, ``(passed, message)``, an exception (failed with it), or None (not reached).
+
+    >>> score = dn.feedback.code_pipeline({"parse": True, "run": ZeroDivisionError("division by zero"), "test": None})
+    >>> score.feedback
+    "Stage 'run' failed: ZeroDivisionError: division by zero. Passed before it: parse."
     """
     if not isinstance(stages, Mapping) or not stages:
         raise RewardError("code_pipeline: give the stages as a mapping of name to result, at least one")
@@ -102,7 +111,13 @@ def _stage(name: str, result: Any) -> tuple[bool, str]:
 
 def multi_objective(scores: Mapping[str, Score | float | bool], weights: Mapping[str, float] | None = None) -> Score:
     """The weighted mean of named scores (equal weights by default); one part a score, and the parts of each as
-    ``name.part``. The feedback joins that of the scores below 1, the heaviest loss first."""
+    ``name.part``. The feedback joins that of the scores below 1, the heaviest loss first.
+
+    >>> scores = {"right": 1.0, "brief": dn.Score(0.5, "10 words too many.")}
+    >>> score = dn.feedback.multi_objective(scores, {"right": 3, "brief": 1})
+    >>> score.value, score.feedback
+    (0.875, 'brief (0.5): 10 words too many.')
+    """
     if not isinstance(scores, Mapping) or not scores:
         raise RewardError("multi_objective: give the scores as a mapping of name to score, at least one")
     share, read = weights_of(scores, weights), {name: as_score(value) for name, value in scores.items()}
@@ -140,6 +155,9 @@ def string_similarity(predicted: Any, expected: Any, *, ignore_case: bool = Fals
 
     M counts the characters in matching blocks and T those of both texts; above 2,000 characters, words instead. The
     feedback shows the first difference.
+
+    >>> dn.feedback.string_similarity("colour", "color").feedback
+    "Similarity 0.91. Expected 'color', got 'colour'; first at character 5: 'u' is too much."
     """
     if is_missing(predicted) or is_missing(expected):
         raise RewardError(f"string_similarity: {'predicted' if is_missing(predicted) else 'expected'} is missing")
@@ -166,6 +184,10 @@ def classification(predicted: Any, expected: Any, confidence: float | None = Non
     So a right answer is worth 0.5 (no confidence) to 1 (full), a wrong one 0.5 (none) to 0 (full), and a true
     confidence is worth most on average. Parts: ``correct``, and ``brier`` with a confidence. Classes are compared
     without case and outer spaces.
+
+    >>> score = dn.feedback.classification("sports", "science", confidence=0.9)
+    >>> score.feedback
+    "Wrong: 'sports', expected 'science', with confidence 0.90. Less confidence was due: look again at ..."
     """
     if is_missing(expected):
         raise RewardError(f"classification: the expected class is {expected!r}; leave such rows out")

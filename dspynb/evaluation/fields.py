@@ -151,7 +151,11 @@ def text_of(value: Any) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Text in lower case, with single spaces, without quotes around it and a full stop after it."""
+    """Text in lower case, with single spaces, without quotes around it and a full stop after it.
+
+    >>> dn.metrics.plain_text(' "Paris." ')
+    'paris'
+    """
     text = re.sub(r"\s+", " ", text).strip().casefold()
     return text.strip("\"'`“”‘’").rstrip(".").strip("\"'`“”‘’ ") or text
 

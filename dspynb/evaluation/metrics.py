@@ -3,6 +3,10 @@
 Each function makes a metric: a callable ``(row, prediction) -> Score`` with a value from 0 to 1. ``field`` names the
 output and ``label`` the field of the row it is compared with; by default, the only name that both have. Feedback tells
 the label where there is one: it is meant for training rows, not for rows whose label must stay unseen.
+
+>>> metric = dn.metrics.exact_match()
+>>> metric(dn.Example(question="2+2?", answer="4"), dn.Prediction(answer="four"))
+Score(value=0.0, feedback="answer is 'four'; expected '4'.", parts={})
 """
 
 from __future__ import annotations
@@ -46,6 +50,12 @@ def exact_match(
     ``normalize`` is applied to both texts: ``plain_text`` ignores case, spacing, quotes around and a full stop after;
     ``squad_text`` also punctuation and articles (not for numbers or one-letter choices); None compares as it is, types
     included.
+
+    >>> metric = dn.metrics.exact_match()
+    >>> metric({"answer": "Paris"}, {"answer": "paris."}).value
+    1.0
+    >>> metric({"answer": "Paris"}, {"answer": "Rome"}).feedback
+    "answer is 'Rome'; expected 'Paris'."
     """
     if normalize is not None and not callable(normalize):
         raise ConfigurationError(f"exact_match: normalize must be a function of a text or None, got {normalize!r}")
@@ -61,7 +71,12 @@ def contains(
     ignore_case: bool = True,
     whole_words: bool = False,
 ) -> FieldMetric:
-    """1 if the output contains the label, or the fixed ``text``; of several texts, the share that it contains."""
+    """1 if the output contains the label, or the fixed ``text``; of several texts, the share that it contains.
+
+    >>> metric = dn.metrics.contains(text=["ocean", "blue"])
+    >>> metric({}, {"sentence": "The ocean is wide."})
+    Score(value=0.5, feedback="sentence does not contain 'blue'.", parts={})
+    """
     search = partial(comparing.search_texts, ignore_case=ignore_case, whole_words=whole_words)
     if text is None:
         return FieldMetric("contains", "1 if the output contains the label, else 0.", search, field, label)
@@ -78,6 +93,10 @@ def f1(field: str | None = None, *, label: str | None = None) -> FieldMetric:
     """Token F1 as SQuAD defines it (Rajpurkar et al. 2016, section 6.1), the best over a list of references.
 
     Parts: ``precision``, ``recall``.
+
+    >>> metric = dn.metrics.f1()
+    >>> metric({"answer": "Norway, Sweden"}, {"answer": "the Norway"}).parts
+    {'precision': 1.0, 'recall': 0.5}
     """
     says = "F1 of the output's words against the label's, without case, punctuation and articles."
     return FieldMetric("f1", says, comparing.compare_tokens, field, label)
@@ -89,6 +108,10 @@ def numeric(
     """1 if the output is within ``max(abs_tol, rel_tol * |label|)`` of the label, else 0.
 
     A text stands for the last number in it, which is where a worked answer has its result.
+
+    >>> metric = dn.metrics.numeric(abs_tol=0.01)
+    >>> metric({"answer": 12.5}, {"answer": "5 * 2.5 = 12.50"}).value
+    1.0
     """
     for name, value in (("abs_tol", abs_tol), ("rel_tol", rel_tol)):
         if not isinstance(value, int | float) or not value >= 0:
@@ -100,7 +123,12 @@ def numeric(
 
 def json_equal(field: str | None = None, *, label: str | None = None, partial_credit: bool = False) -> FieldMetric:
     """1 if output and label are the same JSON, else 0, or with ``partial_credit`` the share of the label's leaves that
-    are equal. Text is read as JSON. The feedback lists the paths that differ; part: ``equal_leaves``."""
+    are equal. Text is read as JSON. The feedback lists the paths that differ; part: ``equal_leaves``.
+
+    >>> metric = dn.metrics.json_equal(partial_credit=True)
+    >>> metric({"place": {"city": "Oslo", "zip": 150}}, {"place": '{"city": "Oslo", "zip": 151}'})
+    Score(value=0.5, feedback='place differs: $.zip is 151, expected 150.', parts={'equal_leaves': 0.5})
+    """
     compare = partial(comparing.compare_json, partial=partial_credit)
     return FieldMetric("json_equal", "1 if output and label are the same JSON.", compare, field, label, nulls=True)
 
@@ -111,6 +139,10 @@ def regex(
     """1 if ``pattern`` is found in the output (with ``full``: matches all of it), else 0 with ``message`` as feedback.
 
     Raises ConfigurationError for a malformed pattern. Model output is unbounded text: avoid nested quantifiers.
+
+    >>> metric = dn.metrics.regex(r"\\d{4}", full=True, message="Give the year only.")
+    >>> metric({}, {"year": "in 1905"}).feedback
+    'Give the year only.'
     """
     try:
         compiled = re.compile(pattern, flags)
@@ -125,7 +157,12 @@ def word_count(
     field: str | None = None, *, at_most: int | None = None, at_least: int | None = None, label: str | None = None
 ) -> FieldMetric:
     """1 if the number of words (separated by spaces) is within the limits, else 0. ``label`` names the field of the row
-    that holds the largest number, where it differs from row to row."""
+    that holds the largest number, where it differs from row to row.
+
+    >>> metric = dn.metrics.word_count(at_most=5)
+    >>> metric({}, {"sentence": "The ocean is very wide and blue."}).feedback
+    'sentence has 7 words; use at most 5.'
+    """
     limits = [one for one in (at_most, at_least) if one is not None]
     if (label is None and not limits) or (label is not None and at_most is not None):
         raise ConfigurationError("word_count: give at_least=, and at_most= or label=; at least one of them")
@@ -143,6 +180,11 @@ def weighted(metrics: Mapping[str, Callable[..., Any]], weights: Mapping[str, fl
     """Several metrics as one: the weighted mean of their values (equal weights by default), one part a metric.
 
     The feedback joins that of the metrics below 1. Metrics may be async; then so is the whole.
+
+    >>> both = {"short": dn.metrics.word_count(at_most=5), "blue": dn.metrics.contains(text="blue")}
+    >>> metric = dn.metrics.weighted(both, {"short": 1, "blue": 3})
+    >>> metric({}, {"sentence": "The ocean is wide."})
+    Score(value=0.25, feedback="blue (0): sentence does not contain 'blue'.", parts={'short': 1.0, 'blue': 0.0})
     """
     return Weighted(metrics, weights)
 
@@ -164,5 +206,10 @@ def llm_judge(
     judges one output instead of all; ``label`` also shows the judge that field of the row as a reference. ``settings``
     (temperature, …) go with its requests. Its calls are not in the program's trace, and see no hint or candidate; they
     count in the budget. Raises RewardError when its reply cannot be read as a score.
+
+    >>> judge = dn.FunctionLM(lambda request: "reasons: It names no colour.\\nscore: 0.2")
+    >>> metric = dn.metrics.llm_judge("The sentence names a colour.", lm=judge)
+    >>> dn.run_sync(lambda: metric({"subject": "the ocean"}, {"sentence": "It is wide."}))
+    Score(value=0.2, feedback='It names no colour.', parts={})
     """
     return Judge(criteria, lm=lm, field=field, label=label, adapter=adapter, name=name, settings=settings)

@@ -42,6 +42,11 @@ def read_examples(
 
     Raises ConfigurationError for a file that is not there or of an unknown format, and InputError for what is wrong in
     it, with the number of the row (from 1, without the header).
+
+    >>> from pathlib import Path
+    >>> _ = Path("rows.csv").write_text("question,answer,year\\nWho painted it?,Monet,1872\\n")
+    >>> dn.read_examples("rows.csv", inputs=["question"])
+    [Example(question='Who painted it?', answer='Monet', year=1872)]
     """
     file = Path(path).expanduser()
     kind = _format(file, format)

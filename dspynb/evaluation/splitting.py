@@ -49,6 +49,10 @@ def split(
     rest. ``stratify`` names a field whose values are to be as frequent in each part as in the whole. Equal rows (equal
     inputs, where inputs are marked) stay together, so that no part has seen another's; so with duplicates a size may be
     missed by a few. Raises InputError for sizes that do not fit, and for a part that would stay empty.
+
+    >>> parts = dn.split([{"n": n} for n in range(10)], val=0.2, test=0.2, seed=1)
+    >>> len(parts.train), len(parts.val), len(parts.test)
+    (6, 2, 2)
     """
     examples = rows_of(rows)
     sizes = _sizes(len(examples), train, val, test)
@@ -135,6 +139,12 @@ def fingerprint(rows: Any) -> str:
 
     Names may stand in any order. A value that is neither JSON nor a date, array, set or bytes counts by its repr,
     without the address in memory.
+
+    >>> rows = [{"question": "2+2?", "answer": "4"}]
+    >>> dn.fingerprint(rows)
+    'ad9f66094bd76342'
+    >>> dn.fingerprint(rows) == dn.fingerprint([{"question": "2+2?", "answer": 4}])
+    False
     """
     digest = hashlib.sha256()
     for row in rows_of(rows):

@@ -45,6 +45,13 @@ def score_table(
     A row whose metric raises, or gives no score, has NaN and its error. An async metric (a judge) is awaited here, at
     most ``concurrency`` rows at a time (default: the setting). Raises InputError for columns that are not there or are
     double, and ConfigurationError for a metric that does not fit the table.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"expected_answer": ["4", "5"], "predicted_answer": ["4", "6"]})
+    >>> dn.score_table(dn.metrics.exact_match(), table)
+       score                      feedback error
+    0    1.0                      Correct.  None
+    1    0.0  answer is '6'; expected '5'.  None
     """
     scorer = Scorer(metric, "metric")
     rows, names = _rows(table)

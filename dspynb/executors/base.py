@@ -38,6 +38,7 @@ class LocalExecutor:
 def elsewhere(executor: Executor | None, fn: F, once: tuple[str, ...] = ()) -> F:
     """``fn`` as the executor runs it; ``fn`` itself for None. Raises ConfigurationError for what is no executor.
 
+    >>> from dspynb.executors import LocalExecutor, elsewhere
     >>> async def work(x):
     ...     return 2 * x
     >>> elsewhere(None, work) is work, elsewhere(LocalExecutor(), work) is work

@@ -43,9 +43,15 @@ class DaskExecutor:
     Raises ConfigurationError without the extra; a run raises ExecutorError where the cluster cannot be reached or used,
     or has gone: what had finished is in its tables and file, and it can be resumed.
 
-    >>> import dspynb as dn
-    >>> dn.DaskExecutor("tcp://127.0.0.1:8786")
-    DaskExecutor('tcp://127.0.0.1:8786')
+    >>> from distributed import LocalCluster
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> rows = [{"question": "2+2?", "answer": "4"}, {"question": "1+3?", "answer": "4"}]
+    >>> with LocalCluster(processes=False, protocol="tcp", dashboard_address=None) as cluster:
+    ...     executor = dn.DaskExecutor(cluster)  # or of an address: dn.DaskExecutor("tcp://scheduler:8786")
+    ...     done = dn.Evaluate(dn.metrics.exact_match(), executor=executor).run_sync(program, rows)
+    ...     executor.close()
+    >>> done.table.score.tolist()
+    [1.0, 1.0]
     """
 
     def __init__(self, client: Any, *, timeout: float = 30.0) -> None:

@@ -41,6 +41,12 @@ class LMRequest:
     ``response_format``: a JSON schema the reply must satisfy, where the model can be constrained. ``rollout``: a number
     that makes a new sample of an otherwise equal request; part of the cache key, never sent to a provider.
     ``tools``: tools that the model may call, in OpenAI's form.
+
+    >>> lm = dn.ScriptedLM(["answer: 4"])
+    >>> prediction = dn.Predict("question -> answer", lm=lm, temperature=0).run_sync(question="2+2?")
+    >>> request = lm.requests[0]
+    >>> request.settings, request.messages[-1]["role"], request.rollout
+    ({'temperature': 0}, 'user', 0)
     """
 
     messages: tuple[Message, ...]
@@ -56,7 +62,14 @@ class LMReply:
     """A model's reply. ``cached`` tells that it was not paid for now; ``raw`` is the provider's own answer, if any;
     ``tool_calls`` what it calls, in OpenAI's form; ``reasoning`` the text of its thinking, where it is given;
     ``completions`` all texts of a request with ``n`` > 1; ``logprobs`` the log probabilities of its tokens, as the
-    provider gives them, where they were asked for."""
+    provider gives them, where they were asked for.
+
+    >>> class Echo:  # a model is anything with ``async complete(request) -> reply``
+    ...     async def complete(self, request):
+    ...         return dn.LMReply("answer: 4", usage=dn.Usage(calls=1, prompt_tokens=90, completion_tokens=3))
+    >>> dn.Predict("question -> answer", lm=Echo()).run_sync(question="2+2?").usage.tokens
+    93
+    """
 
     text: str
     tool_calls: tuple[Mapping[str, Any], ...] = ()

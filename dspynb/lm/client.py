@@ -44,6 +44,11 @@ class LM:
     (``temperature``, ``max_tokens``, …) go with every request, unless a call overrides them.
 
     Raises ConfigurationError for a name without provider or a limit below 1; a call raises ModelError.
+
+    >>> lm = dn.LM("openai/gpt-5-mini", temperature=0, max_tokens=500, concurrency=16)
+    >>> lm, lm.settings
+    (LM('openai/gpt-5-mini'), {'temperature': 0, 'max_tokens': 500})
+    >>> own = dn.LM("openai/my-model", api_base="http://127.0.0.1:8000/v1")  # a server of your own, such as vLLM
     """
 
     adapter: str | None = None

@@ -16,9 +16,14 @@ _FREE = Usage(calls=1)
 
 
 class FunctionLM:
-    """A model that answers with ``fn(request) -> str | LMReply``, sync or async.
+    """A model that answers with ``fn(request) -> str | LMReply``, sync or async, for tests and tutorials.
 
-    >>> lm = FunctionLM(lambda request: "[[ ## answer ## ]]\\n4")
+    ``request`` is an LMRequest. ``name``: as tables show it; ``adapter``: the one it prefers (``chat``, ``json`` or
+    ``prefill``). What ``fn`` raises is raised by the call. Raises ConfigurationError for what is no function.
+
+    >>> lm = dn.FunctionLM(lambda request: f"[[ ## answer ## ]]\\n{len(request.messages)}")  # or f"answer: …"
+    >>> dn.Predict("question -> answer", lm=lm).run_sync(question="How many messages?").answer
+    '2'
     """
 
     def __init__(
@@ -45,9 +50,17 @@ class FunctionLM:
 
 
 class ScriptedLM:
-    """A model that gives the replies of a list, in order. ``requests`` keeps what it was asked.
+    """A model that gives the replies of a list (texts or LMReply), in order; ``requests`` keeps what it was asked.
 
-    A reply that is an exception is raised. Raises ScriptExhausted when there are no more.
+    A reply that is an exception is raised. ``name`` and ``adapter`` as in FunctionLM. A call raises ScriptExhausted
+    when there are no more.
+
+    >>> lm = dn.ScriptedLM(["answer: 4", dn.errors.RateLimited("come back later")])
+    >>> ask = dn.Predict("question -> answer", lm=lm)
+    >>> ask.run_sync(question="2+2?").answer
+    '4'
+    >>> "2+2?" in lm.requests[0].messages[-1]["content"]
+    True
     """
 
     stays_here = (

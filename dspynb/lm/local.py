@@ -42,6 +42,10 @@ class LocalLM:
 
     Raises ConfigurationError for a missing file, a value below 1, an unknown setting, or without xllamacpp;
     DownloadError if the model cannot be fetched; ModelError if a call fails, or after a fork.
+
+    >>> lm = dn.LocalLM(temperature=0.7, max_tokens=40)
+    >>> lm, lm.name
+    (LocalLM(temperature=0.7, max_tokens=40), 'local/SmolLM2-135M-Instruct')
     """
 
     path: str | Path | None = None

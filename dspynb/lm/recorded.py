@@ -26,6 +26,12 @@ def recorded(path: str | Path, lm: LMProtocol | None = None, *, strict: bool | N
 
     ``strict=True``: a miss raises RecordingMiss instead; the default without an ``lm``. The environment variable
     DSPYNB_LIVE=1 passes the recordings by and asks ``lm`` every time, writing nothing.
+
+    >>> lm = dn.recorded("replies.jsonl", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> first = dn.Predict("question -> answer", lm=lm).run_sync(question="2+2?")
+    >>> again = dn.Predict("question -> answer", lm=dn.recorded("replies.jsonl"))  # the file alone: no model is asked
+    >>> again.run_sync(question="2+2?").answer
+    '4'
     """
     return RecordedLM(Path(path), lm, strict=lm is None if strict is None else strict)
 

@@ -123,6 +123,13 @@ class Image(Medium):
     ``source``: a path, an ``https`` or ``data:`` URL, bytes, or a PIL image. A file is read at once; a URL is opened by
     the provider. Attributes: ``data`` (bytes or None), ``url`` (text or None), ``mime`` (as ``image/png``), ``size``
     (bytes), ``sha256``. Raises InputError for what is not there or no image.
+
+    >>> picture = dn.Image("https://example.org/cat.png")
+    >>> picture
+    Image(<image/png, https://example.org/cat.png>)
+    >>> look = dn.Predict("picture: Image -> animal", lm=dn.ScriptedLM(["animal: a cat"]))
+    >>> look.run_sync(picture=picture).animal
+    'a cat'
     """
 
     __slots__ = ()
@@ -150,6 +157,13 @@ class File(Medium):
 
     ``source``: a path, an ``https`` or ``data:`` URL, or bytes (then give ``name`` too). A URL is sent as the file's
     id, which not every provider takes. Attributes as for Image, and ``name``. Raises InputError.
+
+    >>> paper = dn.File(b"%PDF-1.7", name="paper.pdf")
+    >>> paper.mime, paper.size
+    ('application/pdf', 8)
+    >>> read = dn.Predict("paper: File, question -> answer", lm=dn.ScriptedLM(["answer: 1.7"]))
+    >>> read.run_sync(paper=paper, question="Which version of PDF is it?").answer
+    '1.7'
     """
 
     __slots__ = ()

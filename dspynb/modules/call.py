@@ -81,10 +81,13 @@ class Call:
             reply = await self.scope.in_flight(self.lm.complete(self.request))
         else:
             reply = await self.scope.in_flight(streaming(self.request, lambda text: heard(self.adapter, text)))
-            heard(self.adapter, "")
         if not isinstance(reply, LMReply):
             said = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
             raise ModelError(said, model=self._model)
+        if heard is not None:
+            if streaming is None:
+                heard(self.adapter, reply.text)  # all at once
+            heard(self.adapter, "")
         self.scope.settle(reply.usage, cached=reply.cached)
         return reply
 

@@ -19,6 +19,10 @@ class ChainOfThought(Module):
     ``await ChainOfThought("question -> answer")(question="…")`` gives a Prediction with ``reasoning`` and ``answer``.
     Its predictor has the path ``predict``. ``reasoning``: another augmentation, for a description or type of its own;
     further keywords are Predict's. Raises SignatureError for a signature that has such an output already.
+
+    >>> think = dn.ChainOfThought("question -> answer", lm=dn.ScriptedLM(["reasoning: Two and two.\\nanswer: 4"]))
+    >>> think.run_sync(question="2+2?")
+    Prediction(reasoning='Two and two.', answer='4')
     """
 
     def __init__(

@@ -27,6 +27,12 @@ class MultiChainComparison(Module):
     required. The prediction has ``rationale`` before the outputs. Paths: ``predict``, and the sampler's under
     ``sampler``. ``lm`` and ``adapter`` are for both, further keywords for the comparing predictor. Raises
     ConfigurationError or SignatureError when made, InputError for completions that do not fit.
+
+    >>> lm = dn.ScriptedLM(["rationale: The second is right.\\nanswer: 4"])
+    >>> compare = dn.MultiChainComparison("question -> answer", m=2, lm=lm)
+    >>> tried = [{"reasoning": "Two and three.", "answer": "5"}, {"reasoning": "Two and two.", "answer": "4"}]
+    >>> compare.run_sync(question="2+2?", completions=tried).answer
+    '4'
     """
 
     def __init__(

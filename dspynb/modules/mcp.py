@@ -44,6 +44,18 @@ async def mcp_tools(
 
     A tool that the server says failed, or a server that is gone, is an observation. Characters that providers do not
     take in names become ``_``. Raises ConfigurationError when there is no server or the package is missing.
+
+    >>> from mcp import Client
+    >>> from mcp.server import MCPServer
+    >>> server = MCPServer("sums")  # in this process, in place of command= or url=
+    >>> @server.tool()
+    ... def add(a: int, b: int) -> int:
+    ...     return a + b
+    >>> async def main():
+    ...     async with Client(server) as session, dn.mcp_tools(session=session) as tools:
+    ...         return tools, (await tools[0]({"a": 2, "b": 2})).text
+    >>> dn.run_sync(main)
+    ([Tool(add)], '4')
     """
     if sum(given is not None for given in (command, url, session)) != 1:
         raise ConfigurationError("mcp_tools takes one of command=, url= and session=")

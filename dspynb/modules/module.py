@@ -23,11 +23,13 @@ __all__ = ["Module", "ModuleWork", "as_prediction"]
 class Module:
     """A program: call it with keyword inputs and await a Prediction.
 
-    >>> class Answer(Module):
+    >>> class Answer(dn.Module):
     ...     def __init__(self):
-    ...         self.predict = Predict("question -> answer")
+    ...         self.predict = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
     ...     async def forward(self, question):
     ...         return await self.predict(question=question)
+    >>> Answer().run_sync(question="2+2?").answer  # in a notebook: (await Answer()(question="2+2?")).answer
+    '4'
     """
 
     kind: ClassVar[str] = "call"
@@ -50,12 +52,26 @@ class Module:
         return await self._new_run(inputs).watched(self._work(inputs))  # type: ignore[no-any-return]
 
     def start(self, *args: Any, **inputs: Any) -> Run:
-        """The same work as a handle: returns at once; display it, stop it, await it."""
+        """The same work as a handle: returns at once; display it, stop it, await it.
+
+        >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> async def main():
+        ...     run = ask.start(question="2+2?")
+        ...     return (await run).answer, run.status
+        >>> dn.run_sync(main)
+        ('4', 'finished')
+        """
         _no_positional(self, args)
         return self._new_run(inputs).start(self._work(inputs))
 
     def run_sync(self, *args: Any, **inputs: Any) -> Prediction:
-        """The same, waited for: for scripts and ``df.apply``."""
+        """The same, waited for: for scripts and ``df.apply``.
+
+        >>> import pandas as pd
+        >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> pd.Series(["2+2?", "1+3?"]).apply(lambda question: ask.run_sync(question=question).answer).tolist()
+        ['4', '4']
+        """
         _no_positional(self, args)
         return run_sync(lambda: self(**inputs))
 
@@ -67,6 +83,10 @@ class Module:
 
         ``rows``: a DataFrame, or a list of dicts or Examples. Returns a list as long as ``rows``, in their order: the
         Prediction or the exception of each row.
+
+        >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4", dn.errors.ServerError("it is down")]))
+        >>> dn.run_sync(lambda: ask.batch([{"question": "2+2?"}, {"question": "2+3?"}], concurrency=1))
+        [Prediction(answer='4'), ServerError('it is down')]
         """
         from dspynb.modules.batch import run_batch
 
@@ -90,20 +110,36 @@ class Module:
 
     def then(self, step: Module | Callable[[Prediction], Any]) -> Module:
         """This program, then another that takes its outputs as inputs, or a function (sync or async) of its prediction
-        that returns a dict or Prediction. Raises SignatureError for programs that do not fit."""
+        that returns a dict or Prediction. Raises SignatureError for programs that do not fit.
+
+        >>> plan = dn.Predict("question -> plan", lm=dn.ScriptedLM(["plan: add the numbers"]))
+        >>> answer = dn.Predict("plan -> answer", lm=dn.ScriptedLM(["answer: 4"]))
+        >>> plan.then(answer).run_sync(question="2+2?")
+        Prediction(answer='4')
+        """
         from dspynb.modules.combine import Chain
 
         return Chain(self, step)
 
     def map(self, fn: Callable[[Prediction], Any]) -> Module:
         """This program with its prediction passed through a function (sync or async) that returns a dict or
-        Prediction. The predictors keep their paths."""
+        Prediction. The predictors keep their paths.
+
+        >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
+        >>> ask.map(lambda prediction: {"answer": int(prediction.answer)}).run_sync(question="2+2?")
+        Prediction(answer=4)
+        """
         from dspynb.modules.combine import Mapped
 
         return Mapped(self, fn)
 
     def named_predictors(self) -> list[tuple[str, Any]]:
-        """(dotted path, predictor) of every predictor in the program."""
+        """(dotted path, predictor) of every predictor in the program.
+
+        >>> program = dn.MultiChainComparison("question -> answer", m=3)
+        >>> [path for path, _ in program.named_predictors()]
+        ['predict', 'sampler.predict']
+        """
         return named_predictors(self)
 
     def resolve_path(self, path: str) -> str | None:
@@ -128,19 +164,39 @@ class Module:
         load_state(self, state, strict=strict)
 
     def with_state(self, state: Mapping[str, Any], *, strict: bool = True) -> Self:
-        """A copy of the program with a state; the program itself stays as it is. Raises StateError."""
+        """A copy of the program with a state; the program itself stays as it is. Raises StateError.
+
+        >>> learned = dn.Predict("question -> answer", instruction="Be brief.").dump_state()
+        >>> dn.Predict("question -> answer").with_state(learned).instruction
+        'Be brief.'
+        """
         from dspynb.modules.state import with_state
 
         return with_state(self, state, strict=strict)
 
     def save(self, path: str | Path) -> None:
-        """Write the state to a JSON file, whole or not at all. Raises StateError."""
+        """Write the state to a JSON file, whole or not at all. Raises StateError.
+
+        >>> ask = dn.Predict("question -> answer", instruction="Be brief.")
+        >>> ask.save("ask.json")
+        >>> again = dn.Predict("question -> answer")
+        >>> again.load("ask.json")
+        >>> again.instruction
+        'Be brief.'
+        """
         from dspynb.modules.state_files import write_state
 
         write_state(path, self.dump_state())
 
     def load(self, path: str | Path, *, strict: bool = True) -> None:
-        """``load_state`` from a file that ``save`` or DSPy's ``save("….json")`` wrote. Raises StateError."""
+        """``load_state`` from a file that ``save`` or DSPy's ``save("….json")`` wrote. Raises StateError.
+
+        >>> dn.Predict("question -> answer", instruction="Be brief.").save("ask.json")
+        >>> ask = dn.Predict("question -> answer")
+        >>> ask.load("ask.json")
+        >>> ask.instruction
+        'Be brief.'
+        """
         from dspynb.modules.state_files import read_state
 
         self.load_state(read_state(path), strict=strict)

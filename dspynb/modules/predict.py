@@ -32,6 +32,13 @@ class Predict(Module):
     ``instruction`` and ``demos`` (rows with inputs and outputs) are the predictor's own, and ``prefix``, how the
     model's turn begins with an adapter that begins it (``prefill``); ``lm`` and ``adapter`` override the settings;
     further keywords (temperature, max_tokens, …) go with every request.
+
+    >>> lm = dn.ScriptedLM(["answer: 4"])
+    >>> ask = dn.Predict("question -> answer: int", demos=[{"question": "1+1?", "answer": 2}], lm=lm, temperature=0)
+    >>> ask.run_sync(question="2+2?")
+    Prediction(answer=4)
+    >>> [message["role"] for message in lm.requests[0].messages]  # the demo is a turn of its own
+    ['system', 'user', 'assistant', 'user']
     """
 
     is_predictor = True
@@ -94,6 +101,12 @@ class Predict(Module):
 
         Each part is a FieldText (``field``, ``text`` so far, ``delta``); the last one is the Prediction. A model that
         cannot stream gives each field at once. Leaving the loop early ends the call. Raises what the call raises.
+
+        >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["[[ ## answer ## ]]\\n4"]))
+        >>> async def main():
+        ...     return [part async for part in ask.stream(question="2+2?")]
+        >>> dn.run_sync(main)
+        [FieldText(field='answer', text='4', delta='4'), Prediction(answer='4')]
         """
         return stream(self, inputs)
 

@@ -47,6 +47,11 @@ class ProgramOfThought(Module):
     are kept, each. Predictors: ``generate``, ``regenerate`` (given the code and its error), ``answer`` (given the code
     and its output). Raises CodeError when every code failed, and SignatureError for fields named as those predictors'
     own. Source: Chen et al. 2022, Program of Thoughts Prompting (arXiv:2211.12588), section 2; the loop is DSPy's.
+
+    >>> lm = dn.ScriptedLM(["generated_code: final_answer(sum(numbers))", "total: 6"])
+    >>> program = dn.ProgramOfThought("numbers: list[int] -> total: int", run_code=True, lm=lm)
+    >>> program.run_sync(numbers=[1, 2, 3]).total
+    6
     """
 
     def __init__(

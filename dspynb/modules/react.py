@@ -25,7 +25,8 @@ _TRIES = 4
 
 
 class ReAct(Module):
-    """Calls tools until all is known that the signature's outputs need, then writes them (Yao et al. 2023).
+    """Calls tools until all is known that the signature's outputs need, then writes them (Yao et al. 2023,
+    arXiv:2210.03629).
 
     ``tools``: functions (plain or async), methods, callable objects, Modules, or ``dn.Tool``. Wrong arguments, unknown
     tools, replies that cannot be read, and exceptions become observations that the model sees.
@@ -40,6 +41,19 @@ class ReAct(Module):
 
     Raises ConfigurationError or SignatureError when made: two tools of one name, a limit below its least, a field named
     ``trajectory``.
+
+    >>> def population(city: str) -> int:
+    ...     '''How many people live in a city.'''
+    ...     return {"Oslo": 700_000}[city]
+    >>> lm = dn.ScriptedLM([
+    ...     'next_thought: Look it up.\\nnext_tool_name: population\\nnext_tool_args: {"city": "Oslo"}',
+    ...     'next_thought: Known.\\nnext_tool_name: finish\\nnext_tool_args: {}',
+    ...     "answer: 700,000",
+    ... ])
+    >>> with dn.context(lm=lm):
+    ...     prediction = dn.ReAct("question -> answer", [population]).run_sync(question="How many live in Oslo?")
+    >>> prediction.answer, prediction.trajectory[0]["observation"]
+    ('700,000', '700000')
     """
 
     def __init__(

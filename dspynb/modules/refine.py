@@ -36,6 +36,16 @@ class Refine(SearchModule):
 
     Attempt i samples with rollout i - 1. The hint is in force only inside its attempt, and nothing is written to the
     program. Raises ConfigurationError when made; AllAttemptsFailed, TooManyFailures or HintError when called.
+
+    >>> def blue(row, prediction):
+    ...     return dn.Score("blue" in prediction.sentence, feedback="Use the word 'blue'.")
+    >>> lm = dn.ScriptedLM(["sentence: It is wide.", "sentence: It is blue."])
+    >>> refine = dn.Refine(dn.Predict("subject -> sentence", lm=lm), reward=blue, n=3)
+    >>> prediction = refine.run_sync(subject="the ocean")
+    >>> prediction.run.attempts[["hint", "sentence", "score"]]
+                       hint     sentence  score
+    0                  None  It is wide.    0.0
+    1  Use the word 'blue'.  It is blue.    1.0
     """
 
     kind: ClassVar[str] = "refine"

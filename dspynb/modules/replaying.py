@@ -32,6 +32,14 @@ class Replay:
     ``complete``: whether it came to its end, and not to a call that was never recorded. ``divergences``: the calls
     whose prompt was not the recorded one, in order. ``calls``: those of the replay. ``unused``: recorded ones that it
     did not ask for.
+
+    >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
+    >>> with dn.trace() as recorded:
+    ...     first = ask.run_sync(question="2+2?")
+    >>> ask.instruction = "Be brief."
+    >>> again = dn.run_sync(lambda: dn.replay(recorded, ask, strict=False))
+    >>> again.prediction.answer, again.exact, again.divergences[0].describe()
+    ('4', False, 'self: message 1 of the prompt is not the recorded one')
     """
 
     prediction: Prediction | None
@@ -82,6 +90,12 @@ async def replay(
     Settings, adapter, hints and candidate are those in force here; tools and rewards run again; recorded errors are
     raised again. Nothing is written to the runs folder, and no budget in force is asked or charged. Raises InputError
     where the recorded call is not clear.
+
+    >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
+    >>> with dn.trace() as recorded:
+    ...     first = ask.run_sync(question="2+2?")
+    >>> dn.run_sync(lambda: dn.replay(recorded, ask))  # the script has no second reply: no model is asked
+    <Replay: 1 calls, 0 divergences, 0 replies not used; the program came to its end>
     """
     if not isinstance(program, Module):
         raise InputError(f"replay takes the program to run again, a dn.Module; got {type(program).__name__}")

@@ -281,6 +281,12 @@ class BestOfN(SearchModule):
     ``reward(row, prediction) -> float | bool | Score``; ``width``: attempts made at a time; ``temperature``: of every
     attempt (None leaves the model's own); ``max_failures``: attempts that may fail before the call does (default: all
     but the last). Raises ConfigurationError for what is out of range, when made.
+
+    >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: four", "answer: 4"]))
+    >>> best = dn.BestOfN(ask, reward=lambda row, prediction: prediction.answer.isdigit(), n=3)
+    >>> prediction = best.run_sync(question="2+2?")
+    >>> prediction.answer, prediction.run.attempts.score.tolist()
+    ('4', [0.0, 1.0])
     """
 
     kind: ClassVar[str] = "best_of_n"

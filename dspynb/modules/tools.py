@@ -60,6 +60,15 @@ class Tool:
 
     Attributes: ``name``, ``description``, ``schema`` (JSON schema of the arguments). Raises ConfigurationError for a
     name that providers refuse, SignatureError for parameters that JSON cannot give.
+
+    >>> def population(city: str) -> int:
+    ...     '''How many people live in a city.'''
+    ...     return {"Oslo": 700_000}[city]
+    >>> tool = dn.Tool(population)
+    >>> dn.run_sync(lambda: tool({"city": "Oslo"})).text
+    '700000'
+    >>> dn.run_sync(lambda: tool({"town": "Oslo"})).ok  # what went wrong is in .text, for the model
+    False
     """
 
     def __init__(

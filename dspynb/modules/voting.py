@@ -24,11 +24,14 @@ def majority(
     predictions: Iterable[Any], field: str | None = None, normalize: Callable[[Any], Any] | None = None
 ) -> Prediction:
     """The first prediction whose ``field`` (default: its last) has the most frequent value; a tie goes to the value
-    seen first.
+    seen first. Self-consistency: Wang et al. 2022, arXiv:2203.11171.
 
     ``predictions``: predictions or dicts; exceptions and None, as ``batch`` gives them, do not vote. ``normalize``:
     values that it maps to the same are the same, and None does not vote, unless all are None. Default: text without
     case, punctuation, articles and extra spaces. Raises InputError when nobody votes.
+
+    >>> dn.majority([{"answer": "Paris"}, {"answer": "Rome"}, {"answer": "paris."}], field="answer")
+    Prediction(answer='Paris')
     """
     if isinstance(predictions, Mapping | str) or not isinstance(predictions, Iterable):
         raise InputError(f"majority takes a list of predictions, got {type(predictions).__name__}")

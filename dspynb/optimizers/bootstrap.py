@@ -86,7 +86,14 @@ class BootstrapFewShot(_Bootstrap):
 
     ``teacher``: another program of the same structure, or ``teacher_lm``: the program with another model, makes the
     traces. ``max_rounds``: tries a row. With validation rows, the result is the better of the start and the program
-    with demos; without, nothing is evaluated and it is the program with demos.
+    with demos; without, nothing is evaluated and it is the program with demos. Source: Khattab et al. 2023
+    (arXiv:2310.03714), section 4.
+
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> rows = [{"question": "2+2?", "answer": "4"}, {"question": "2+3?", "answer": "5"}]
+    >>> opt = dn.BootstrapFewShot(dn.metrics.exact_match(), max_labeled_demos=0)
+    >>> opt.compile_sync(program, rows).demos  # the row that it got right
+    [{'question': '2+2?', 'answer': '4'}]
     """
 
     kind: ClassVar[str] = "bootstrap_few_shot"
@@ -118,7 +125,16 @@ class BootstrapRandomSearch(_Bootstrap):
 
     Without validation rows, the training rows judge. All candidates are evaluated at the same time. Where a budget of
     metric calls is too small for all of them on all rows, they race: all on a few rows, the best quarter at most on
-    all. All sets share one teacher, whose rollouts are made once.
+    all. All sets share one teacher, whose rollouts are made once. Source: as of BootstrapFewShot.
+
+    >>> def answer(request):  # right once it has seen a demo
+    ...     return "answer: 4" if len(request.messages) > 2 else "answer: four"
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(answer))
+    >>> rows = [{"question": f"{n}+{4 - n}?", "answer": "4"} for n in range(4)]
+    >>> opt = dn.BootstrapRandomSearch(dn.metrics.exact_match(), num_candidates=2)
+    >>> better = opt.compile_sync(program, rows[:2], val=rows[2:])
+    >>> len(program.demos), len(better.demos)
+    (0, 2)
     """
 
     kind: ClassVar[str] = "bootstrap_random_search"

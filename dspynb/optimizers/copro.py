@@ -85,7 +85,16 @@ class COPRO(Optimizer):
     Where a budget of metric calls is too small for all rounds on all rows, they are tried on a few rows, the same for
     all, and the best of all rounds are evaluated on all rows at the end.
 
-    Without validation rows, the training rows judge (as in DSPy).
+    Without validation rows, the training rows judge (as in DSPy). Source: DSPy's COPRO, after Yang et al. 2023 (OPRO,
+    arXiv:2309.03409), section 2.
+
+    >>> def answer(request):  # right once it is told to use digits
+    ...     return "answer: 4" if "digits" in request.messages[0]["content"] else "answer: four"
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(answer))
+    >>> writer = dn.FunctionLM(lambda request: "proposed_instruction: Answer in digits.")
+    >>> opt = dn.COPRO(dn.metrics.exact_match(), breadth=2, depth=1, prompt_lm=writer)
+    >>> opt.compile_sync(program, [{"question": "2+2?", "answer": "4"}]).instruction
+    'Answer in digits.'
     """
 
     kind: ClassVar[str] = "copro"

@@ -68,6 +68,18 @@ class DistillHints(Optimizer):
 
     Raises InputError where the program has no Refine that tries again and no ``run`` is given, where ``run`` has no
     hint that raised a score, or none for this program's predictors.
+
+    >>> def blue(row, prediction):
+    ...     return dn.Score("blue" in prediction.sentence, feedback="Use the word 'blue'.")
+    >>> def write(request):  # right once it is told the word
+    ...     return f"sentence: It is {'blue' if 'blue' in request.messages[0]['content'] else 'wide'}."
+    >>> refine = dn.Refine(dn.Predict("subject -> sentence", lm=dn.FunctionLM(write)), reward=blue, n=2)
+    >>> rows = [{"subject": f"ocean {n}"} for n in range(12)]
+    >>> better = dn.DistillHints(rewrite=False).compile_sync(refine, rows[:4], val=rows[4:])
+    >>> print(better.module.instruction)
+    Given the fields `subject`, produce the fields `sentence`.
+    <BLANKLINE>
+    Hint: Use the word 'blue'.
     """
 
     kind: ClassVar[str] = "distill_hints"

@@ -45,7 +45,19 @@ class GEPA(Optimizer):
     last minibatch is smaller where the budget has no room for a whole one, and of candidates that are equal on the
     validation rows the one that did better on training rows wins.
 
-    Without validation rows, the training rows serve as both.
+    Without validation rows, the training rows serve as both. Source: Agrawal et al. 2025 (arXiv:2507.19457),
+    algorithms 1 and 2.
+
+    >>> def answer(request):  # right once it is told to use digits
+    ...     return "answer: 4" if "digits" in request.messages[0]["content"] else "answer: four"
+    >>> def metric(row, prediction):
+    ...     return dn.Score(prediction.answer == row.answer, feedback="Answer in digits.")
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(answer))
+    >>> writer = dn.FunctionLM(lambda request: "new_instruction: Answer in digits.")
+    >>> rows = [{"question": f"{n}+{4 - n}?", "answer": "4"} for n in range(4)]
+    >>> opt = dn.GEPA(metric, max_steps=1, prompt_lm=writer)
+    >>> opt.compile_sync(program, rows[:2], val=rows[2:]).instruction
+    'Answer in digits.'
     """
 
     kind: ClassVar[str] = "gepa"

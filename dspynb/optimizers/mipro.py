@@ -110,6 +110,16 @@ class MIPROv2(Optimizer):
     The original program is trial 0 and wins ties. Of more validation rows than ``auto`` takes, a seeded sample judges.
     Without validation rows, the last 80 % of the training rows (at most 1,000) judge, and the others are learned from.
     Raises InputError for a single row without validation rows, ConfigurationError where optuna is not installed.
+    Source: Opsahl-Ong et al. 2024 (arXiv:2406.11695), section 4; settings are those of DSPy's MIPROv2.
+
+    >>> def answer(request):  # right once it is told to use digits
+    ...     return "answer: 4" if "digits" in request.messages[0]["content"] else "answer: four"
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(answer))
+    >>> writer = dn.FunctionLM(lambda request: "proposed_instruction: Answer in digits.")
+    >>> rows = [{"question": f"{n}+{4 - n}?", "answer": "4"} for n in range(4)]
+    >>> opt = dn.MIPROv2(dn.metrics.exact_match(), auto=None, num_candidates=2, num_trials=2, prompt_lm=writer)
+    >>> opt.compile_sync(program, rows[:2], val=rows[2:]).instruction
+    'Answer in digits.'
     """
 
     kind: ClassVar[str] = "mipro_v2"

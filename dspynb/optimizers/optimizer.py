@@ -67,6 +67,18 @@ class Optimizer(ABC):
 
     The program itself stays as it is. Raises ConfigurationError for settings out of range, and OptimizerError where
     the program fails on every row or no proposal can be read.
+
+    >>> from dspynb.scope import Part
+    >>> class TryOne(dn.Optimizer):  # a strategy of your own
+    ...     async def search(self, engine):
+    ...         await engine.evaluate(engine.start)
+    ...         await engine.evaluate(engine.candidate({"self": Part("Be brief.")}, origin="mine"))
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> better = TryOne(dn.metrics.exact_match()).compile_sync(program, [{"question": "2+2?", "answer": "4"}])
+    >>> dn.last_run().candidates[["origin", "score"]]
+      origin  score
+    0  start    1.0
+    1   mine    1.0
     """
 
     kind: ClassVar[str] = "optimizer"
@@ -127,6 +139,11 @@ class Optimizer(ABC):
         ``train``, ``val``, ``test``: a DataFrame, or a list of dicts or Examples. Without ``val`` (None or empty),
         the optimizer's own rule holds (see its docstring). On ``test`` the start and the winner are evaluated at the
         end, within the budget. Raises InputError for rows that do not fit the program.
+
+        >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> rows, opt = [{"question": "2+2?", "answer": "4"}], dn.BootstrapFewShot(dn.metrics.exact_match())
+        >>> dn.run_sync(lambda: opt.compile(program, rows)).demos, program.demos
+        ([{'question': '2+2?', 'answer': '4'}], [])
         """
         work = OptimizeWork(self, program, self._task(program, train, val, test))
         if current_scope().open_run is not None:
@@ -138,7 +155,7 @@ class Optimizer(ABC):
         return run_sync(lambda: self.compile(program, train, val, test=test))
 
     def start(self, program: Module, train: Any, val: Any = None, *, test: Any = None) -> Run:
-        """The same work as a handle: returns at once; display it, stop it, await it."""
+        """The same work as a handle: returns at once; display it, stop it, await it, steer it (see ``Run.propose``)."""
         work = OptimizeWork(self, program, self._task(program, train, val, test))
         return self._run(work).start(work)
 
@@ -148,6 +165,14 @@ class Optimizer(ABC):
         No call or rollout that its file holds is made again; the budget counts them, so a larger one goes on further.
         Raises ConfigurationError, naming what differs, when program, rows or settings are not those of the run;
         JournalError when its file cannot be read.
+
+        >>> dn.configure(runs_dir="runs")
+        >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> rows, opt = [{"question": "2+2?", "answer": "4"}], dn.BootstrapFewShot(dn.metrics.exact_match())
+        >>> better = opt.compile_sync(program, rows)
+        >>> again = dn.run_sync(lambda: opt.resume(dn.last_run().id, program, rows))
+        >>> again.demos == better.demos, dn.last_run().usage.calls
+        (True, 1)
         """
         task = self._task(program, train, val, test)
         work = OptimizeWork(self, program, task)

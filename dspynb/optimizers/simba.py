@@ -67,7 +67,18 @@ class SIMBA(Optimizer):
     while the next step is under way, so that a run that is stopped has a result.
 
     A minibatch on which all trajectories score the same teaches nothing. Without validation rows, the training rows
-    serve as both (as in DSPy).
+    serve as both (as in DSPy). Source: DSPy's SIMBA (Opsahl-Ong and Khattab 2025).
+
+    >>> def answer(request):  # right in every other sample, and once it has a rule
+    ...     return "answer: 4" if request.rollout % 2 or "digits" in request.messages[0]["content"] else "answer: four"
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(answer))
+    >>> writer = dn.FunctionLM(lambda request: 'discussion: Digits are right.\\nadvice: {"self": "Answer in digits."}')
+    >>> rows = [{"question": f"{n}+{4 - n}?", "answer": "4"} for n in range(4)]
+    >>> opt = dn.SIMBA(dn.metrics.exact_match(), minibatch_size=4, max_steps=1, max_demos=0, prompt_lm=writer)
+    >>> print(opt.compile_sync(program, rows).instruction)
+    Given the fields `question`, produce the fields `answer`.
+    <BLANKLINE>
+    Answer in digits.
     """
 
     kind: ClassVar[str] = "simba"

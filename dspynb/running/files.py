@@ -32,7 +32,15 @@ def run_file(which: str | Path) -> Path:
 
 
 def open_run(which: str | Path) -> RunReader:
-    """A run from its file: an id of ``runs()`` or a path. Raises JournalError when it cannot be read."""
+    """A run from its file: an id of ``runs()`` or a path. Raises JournalError when it cannot be read.
+
+    >>> dn.configure(runs_dir="runs")
+    >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
+    >>> done = dn.Evaluate(dn.metrics.exact_match()).run_sync(ask, [{"question": "2+2?", "answer": "4"}])
+    >>> run = dn.open_run(done.run.id)  # or the path of its file; in any later process
+    >>> run.status, run.rollouts.score.tolist()
+    ('finished', [1.0])
+    """
     path = run_file(which)
     header, events = read_journal(path)
     return RunReader(str(header.get("id", path.stem)), events, path=str(path))
@@ -41,7 +49,14 @@ def open_run(which: str | Path) -> RunReader:
 def runs() -> pd.DataFrame:
     """The runs in the runs folder, newest last: id, kind, name, status, started, path.
 
-    A file that cannot be read keeps its row, with status ``unreadable``.
+    Single calls (``await predict(…)``) keep no file. One that cannot be read keeps its row, with status ``unreadable``.
+
+    >>> dn.configure(runs_dir="runs")
+    >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
+    >>> done = dn.Evaluate(dn.metrics.exact_match()).run_sync(ask, [{"question": "2+2?", "answer": "4"}])
+    >>> dn.runs()[["kind", "status"]]
+           kind    status
+    0  evaluate  finished
     """
     import pandas as pd
 

@@ -37,7 +37,15 @@ class Calls(tuple[PredictorCalled, ...]):
 
 
 def history(n: int = 1) -> Calls:
-    """The last ``n`` calls, oldest first: what was sent and what came back. Raises InputError for ``n`` below 1."""
+    """The last ``n`` calls of this process, oldest first: what was sent and what came back, as events
+    (``predictor``, ``messages``, ``reply``, ``usage``, …). Raises InputError for ``n`` below 1.
+
+    >>> first = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"])).run_sync(question="2+2?")
+    >>> print(dn.history(1)[0].reply)
+    answer: 4
+    >>> dn.history(1)
+    self · scripted · 0 tokens, ...
+    """
     if not isinstance(n, int) or n < 1:
         raise InputError(f"history(n) takes a whole number of at least 1, got {n!r}")
     return Calls(list(_calls)[-n:])

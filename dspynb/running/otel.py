@@ -56,6 +56,16 @@ def export_otel(
     ``capture_content``: prompts, replies, inputs, outputs, hints and the texts of errors go along; without it none of
     them leaves the process, only names, times, counts and the class of an error. Raises ConfigurationError without the
     extra ``otel`` or without a tracer provider.
+
+    >>> from opentelemetry.sdk.trace import TracerProvider
+    >>> from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    >>> from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    >>> provider, sent = TracerProvider(), InMemorySpanExporter()
+    >>> provider.add_span_processor(SimpleSpanProcessor(sent))
+    >>> with dn.trace() as t:
+    ...     prediction = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"])).run_sync(question="2+2?")
+    >>> dn.export_otel(t, provider), sent.get_finished_spans()[0].name
+    (1, 'chat scripted')
     """
     tracer = _tracer(tracer_provider)
     spans = spans_of(recorded_events(recorded))

@@ -77,7 +77,15 @@ class RunReader:
 
     @property
     def attempts(self) -> pd.DataFrame:
-        """One row an attempt, in order. Empty for a run without attempts."""
+        """One row an attempt, in order. Empty for a run without attempts.
+
+        >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: four", "answer: 4"]))
+        >>> best = dn.BestOfN(ask, reward=lambda row, prediction: prediction.answer.isdigit())
+        >>> best.run_sync(question="2+2?").run.attempts[["attempt", "answer", "score", "best"]]
+           attempt answer  score   best
+        0        1   four    0.0  False
+        1        2      4    1.0   True
+        """
         fold = self.fold()
         return attempts_frame(self._attempts(fold))
 
@@ -92,18 +100,42 @@ class RunReader:
     def hints(self) -> pd.DataFrame:
         """What became of Refine's hints, the most useful first: hint, predictor (``*``: all), used (attempts), passed
         (how often it turned failure into a pass), gain (mean, over the attempts without a hint). Of a prediction's
-        run, those of its own call. Empty for a run without hints."""
+        run, those of its own call. Empty for a run without hints.
+
+        >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: four", "answer: 4"]))
+        >>> def digits(row, prediction):
+        ...     return dn.Score(prediction.answer.isdigit(), "Answer in digits.")
+        >>> dn.Refine(ask, reward=digits).run_sync(question="2+2?").run.hints[["hint", "used", "passed", "gain"]]
+                        hint  used  passed  gain
+        0  Answer in digits.     1       1   1.0
+        """
         return hints_frame(self.fold(), self._search)
 
     @property
     def calls(self) -> pd.DataFrame:
-        """One row a model call, in the order in which they ended."""
+        """One row a model call, in the order in which they ended.
+
+        >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
+        >>> ask.run_sync(question="2+2?").run.calls[["predictor", "reply", "tokens", "model"]]
+          predictor      reply  tokens     model
+        0      self  answer: 4       0  scripted
+        """
         return calls_frame(self.fold())
 
     @property
     def candidates(self) -> pd.DataFrame:
         """Of an optimizer: one row a candidate: id, parents, origin, step, score with low and high (95 %), n
-        (validation rows), full, best, instructions, diff to the parent's, demos, calls, tokens, usd."""
+        (validation rows), full, best, instructions, diff to the parent's, demos, calls, tokens, usd.
+
+        >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> writer = dn.FunctionLM(lambda request: "proposed_instruction: Be brief.")
+        >>> opt = dn.COPRO(dn.metrics.exact_match(), breadth=2, depth=1, prompt_lm=writer)
+        >>> better = opt.compile_sync(program, [{"question": "2+2?", "answer": "4"}])
+        >>> dn.last_run().candidates[["origin", "score", "best"]]  # the start wins ties
+            origin  score   best
+        0    start    1.0   True
+        1  round 1    1.0  False
+        """
         return candidates_frame(self.fold())
 
     @property
@@ -141,7 +173,20 @@ class RunReader:
         return self.fold().usage
 
     def diff(self, first: int, second: int) -> PromptDiff:
-        """Word-level difference of the prompts that two attempts sent. Raises InputError for an unknown number."""
+        """Word-level difference of the prompts that two attempts sent. Raises InputError for an unknown number.
+
+        >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: four", "answer: 4"]))
+        >>> def digits(row, prediction):
+        ...     return dn.Score(prediction.answer.isdigit(), "Answer with digits.")
+        >>> run = dn.Refine(ask, reward=digits).run_sync(question="2+2?").run
+        >>> run.diff(1, 2)
+        prompt of attempt 1 → 2
+        ...
+        Given the fields `question`, produce the fields `answer`.{+
+        <BLANKLINE>
+        Hint: Answer with digits.+}
+        ...
+        """
         rows = {row.attempt: row for row in self._attempts(self.fold())}
         for number in (first, second):
             if number not in rows:
@@ -160,7 +205,10 @@ class RunReader:
         ``ax``: the Axes to draw into (default: a new figure). Raises InputError for an unknown kind, naming those that
         the run has something for; ConfigurationError without matplotlib.
 
-        >>> run.plot("best", x="usd").set_title("GEPA")  # doctest: +SKIP
+        >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: four", "answer: 4"]))
+        >>> run = dn.BestOfN(ask, lambda row, prediction: prediction.answer.isdigit()).run_sync(question="2+2?").run
+        >>> run.plot("attempts").get_xlabel()
+        'attempt'
         """
         from dspynb.running.display import plot
 
@@ -176,7 +224,9 @@ class RunReader:
         """Write the run's view as one page that needs no kernel and no network, and give its path. What models wrote is
         text in it; its content policy lets nothing else run or load. Raises OSError where it cannot be written.
 
-        >>> run.save_html("run.html")
+        >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
+        >>> ask.run_sync(question="2+2?").run.save_html("run.html").name
+        'run.html'
         """
         from dspynb.running.display import page_html
 

@@ -31,7 +31,12 @@ _last: deque[Run] = deque(maxlen=1)
 
 
 def last_run() -> Run | None:
-    """The run that was started last in this process, or None."""
+    """The run that was started last in this process, or None.
+
+    >>> prediction = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"])).run_sync(question="2+2?")
+    >>> dn.last_run() is prediction.run, dn.last_run().status
+    (True, 'finished')
+    """
     return _last[-1] if _last else None
 
 
@@ -48,6 +53,11 @@ class Run(Steerable):
     While it runs it can be steered: see ``run.steerable``.
 
     Made by ``module.start(...)`` and by every outermost ``await module(...)``.
+
+    >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> run = ask.run_sync(question="2+2?").run
+    >>> run.status, run.usage.calls, run.calls.reply.tolist()
+    ('finished', 1, ['answer: 4'])
     """
 
     def __init__(
@@ -104,7 +114,14 @@ class Run(Steerable):
             self._listeners.remove(listener)
 
     async def events(self) -> AsyncIterator[Event]:
-        """All events, from the first, until the run ends: ``async for event in run.events()``."""
+        """All events, from the first, until the run ends: ``async for event in run.events()``.
+
+        >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> async def main():
+        ...     return [type(event).__name__ async for event in ask.start(question="2+2?").events()]
+        >>> dn.run_sync(main)
+        ['RunStarted', 'PredictorCalled', 'RunEnded']
+        """
         sent = 0
         while True:
             while sent < len(self._events):
@@ -282,7 +299,22 @@ class Run(Steerable):
 
     # ── stopping ──────────────────────────────────────────────────────────────────────────────────────────────────
     def stop(self) -> None:
-        """End the run and keep the best so far: calls in flight are cancelled, none starts. From any thread."""
+        """End the run and keep the best so far: calls in flight are cancelled, none starts. From any thread.
+
+        >>> import asyncio
+        >>> async def answer(request):
+        ...     await asyncio.sleep(60 * request.rollout)  # the second attempt takes a minute
+        ...     return "answer: four"
+        >>> best = dn.BestOfN(dn.Predict("question -> answer", lm=dn.FunctionLM(answer)), lambda row, prediction: 0.5)
+        >>> async def main():
+        ...     run = best.start(question="2+2?")
+        ...     while run.best is None:
+        ...         await asyncio.sleep(0)
+        ...     run.stop()
+        ...     return (await run).answer, run.status
+        >>> dn.run_sync(main)
+        ('four', 'stopped')
+        """
         self._ask(interrupt=False)
 
     def interrupt(self) -> None:

@@ -80,11 +80,15 @@ class Steerable(RunReader):
     """A run that can be steered while it runs, from any thread. What is asked for takes effect at the next step, and is
     an event of the run: a run that is resumed does the same at the same step.
 
-    >>> run = dn.GEPA(metric, budget=dn.Budget(metric_calls=400)).start(program, train, val=val)
-    >>> run.propose("Answer in one word.")       # a candidate of your own, evaluated as the others are
-    >>> run.drop(3)                              # number 3 is neither parent nor winner any more
-    >>> run.set_budget(metric_calls=600)
-    >>> run.pause(); run.unpause()
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> async def main():
+    ...     run = dn.Evaluate(dn.metrics.exact_match()).start(program, 100 * [{"question": "2+2?", "answer": "4"}])
+    ...     run.pause()
+    ...     run.set_budget(metric_calls=10)
+    ...     run.unpause()
+    ...     return len(await run), run.status
+    >>> dn.run_sync(main)
+    (10, 'exhausted')
     """
 
     kind: str
@@ -166,8 +170,18 @@ class Steerable(RunReader):
         further wave. Asked again before it took effect, the later one counts. A Refine in an optimizer's rollouts takes
         none: the scores of candidates would not be theirs; nor does one on a worker of a DaskExecutor.
 
-        >>> run = refine.start(subject="the ocean")
-        >>> run.suggest_hint("Name a colour.")
+        >>> lm = dn.ScriptedLM(["sentence: It is wide.", "sentence: It is blue."])
+        >>> ask = dn.Predict("subject -> sentence", lm=lm)
+        >>> refine = dn.Refine(ask, reward=lambda row, prediction: "blue" in prediction.sentence, hints="feedback")
+        >>> async def main():
+        ...     run = refine.start(subject="the ocean")
+        ...     run.suggest_hint("Name its colour.")
+        ...     await run
+        ...     return run.attempts[["hint", "hint_by", "score"]]
+        >>> dn.run_sync(main)
+                       hint hint_by  score
+        0              None            0.0
+        1  Name its colour.  person    1.0
 
         Raises SteeringError where no further attempt can come, HintError for an empty hint or an unknown path.
         """
@@ -192,7 +206,17 @@ class Steerable(RunReader):
         ``instruction``: text (where the program has one predictor), or predictor path → text. All else is the
         ``parent``'s: a candidate's id or its number in ``run.candidates``; by default the best so far.
 
-        >>> run.propose({"answer": "Give the year only."}, parent=2)
+        >>> def answer(request):  # right once it is told to use digits
+        ...     return "answer: 4" if "digits" in request.messages[0]["content"] else "answer: four"
+        >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(answer))
+        >>> writer = dn.FunctionLM(lambda request: "proposed_instruction: Be brief.")
+        >>> opt = dn.COPRO(dn.metrics.exact_match(), breadth=2, depth=1, prompt_lm=writer)
+        >>> async def main():
+        ...     run = opt.start(program, [{"question": "2+2?", "answer": "4"}])
+        ...     run.propose("Answer in digits.")
+        ...     return (await run).instruction
+        >>> dn.run_sync(main)
+        'Answer in digits.'
 
         Raises SteeringError where the run is no optimizer's or its search is over, InputError for an empty text, an
         unknown path or an unknown parent.

@@ -49,6 +49,10 @@ def run_sync(make: Callable[[], Awaitable[T]]) -> T:
 
     Ctrl-C cancels it and raises KeyboardInterrupt, as in any sync code; ``last_run()`` has what was done. Raises
     ScopeError when called on the loop thread itself, which would wait for itself.
+
+    >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> dn.run_sync(lambda: ask.batch([{"question": "2+2?"}, {"question": "1+3?"}]))
+    [Prediction(answer='4'), Prediction(answer='4')]
     """
     loop = _THREAD.loop()
     if running_loop() is loop:

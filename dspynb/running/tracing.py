@@ -27,6 +27,13 @@ class Trace:
 
     ``spans``: predictor calls, modules, attempts, rows and tools as a tree of records. ``calls``: the events of the
     predictor calls alone, in the order in which they ended. Shows itself as a tree, in text and in a notebook.
+
+    >>> with dn.trace() as t:
+    ...     prediction = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"])).run_sync(question="2+2?")
+    >>> t.save("trace.jsonl")
+    >>> dn.Trace.load("trace.jsonl").table()[["kind", "path", "reply"]]
+       kind  path      reply
+    0  call  self  answer: 4
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
@@ -48,7 +55,16 @@ class Trace:
 
     def table(self) -> pd.DataFrame:
         """One row a span: span, parent, depth, kind, path, inputs, outputs, hint, candidate, score, messages, reply,
-        error, tokens, usd, cached, seconds, started, model, rollout."""
+        error, tokens, usd, cached, seconds, started, model, rollout.
+
+        >>> program = dn.ChainOfThought("question -> answer", lm=dn.ScriptedLM(["reasoning: Two and two.\\nanswer: 4"]))
+        >>> with dn.trace() as t:
+        ...     prediction = program.run_sync(question="2+2?")
+        >>> t.table()[["depth", "kind", "inputs"]]
+           depth    kind                inputs
+        0      0  module  {'question': '2+2?'}
+        1      1    call  {'question': '2+2?'}
+        """
         return spans_frame(self.spans)
 
     def tree(self) -> str:
@@ -87,6 +103,12 @@ class trace(Block):  # noqa: N801  # used as a verb: with dn.trace() as t
 
     Calls of rewards, metrics and advisors are not the program's and are not in it. What outlives the block adds
     nothing.
+
+    >>> with dn.trace() as t:
+    ...     prediction = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"])).run_sync(question="2+2?")
+    >>> t
+    <Trace: 1 spans, 1 calls>
+    self · ... s · → 'answer: 4'
     """
 
     def _layer(self) -> Layer:

@@ -32,6 +32,13 @@ class Budget(Block):
 
     A call that is refused raises BudgetExhausted, which is no failure of a row or an attempt: the run ends with the
     best so far. Raises ConfigurationError for a limit that is no number above 0, or when no limit is given.
+
+    >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> with dn.Budget(calls=2) as meter:
+    ...     ask.run_sync(question="2+2?").answer
+    ...     meter.left
+    '4'
+    {'calls': 1}
     """
 
     calls: int | None = None

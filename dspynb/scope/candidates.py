@@ -93,6 +93,14 @@ class candidate(Block):  # noqa: N801  # used as a verb: with dn.candidate(...)
 
     Keys are dotted paths of the program; values an instruction, or a mapping with ``instruction`` and ``demos``. The
     innermost candidate that names a predictor holds; hints are composed onto it. Raises InputError when it is made.
+
+    >>> lm = dn.ScriptedLM(["answer: 4"])
+    >>> program = dn.Predict("question -> answer", lm=lm)
+    >>> with dn.candidate({"self": "Answer with a number."}, of=program):
+    ...     program.run_sync(question="2+2?").answer
+    '4'
+    >>> "Answer with a number." in lm.requests[0].messages[0]["content"], program.instruction
+    (True, None)
     """
 
     __slots__ = ("_parts",)

@@ -22,8 +22,10 @@ def carry(fn: Callable[P, T]) -> Callable[P, T]:
     Each call runs in its own copy, so that calls do not see each other's changes. Raises ScopeError when ``fn`` is not
     callable, and for a coroutine function, which ``current_scope().arun(fn)`` takes.
 
-    >>> import threading
-    >>> threading.Thread(target=carry(lambda: None)).start()
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> with dn.hints("Be brief."), ThreadPoolExecutor() as pool:
+    ...     pool.submit(dn.current_hint).result(), pool.submit(dn.carry(dn.current_hint)).result()
+    (None, 'Be brief.')
     """
     if not callable(fn):
         raise ScopeError(f"carry takes a function, got {type(fn).__name__}; pass the function itself, not its result")

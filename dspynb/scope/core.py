@@ -427,12 +427,28 @@ _current: ContextVar[Scope] = ContextVar("dspynb_scope", default=ROOT)
 
 
 def current_scope() -> Scope:
-    """The scope in force here."""
+    """The scope in force here, to be passed by hand where Python does not take it: ``scope.run(fn, …)``, or
+    ``await scope.arun(fn, …)``.
+
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> with dn.hints("Be brief."), ThreadPoolExecutor() as pool:
+    ...     scope = dn.current_scope()
+    ...     pool.submit(dn.current_hint).result(), pool.submit(scope.run, dn.current_hint).result()
+    (None, 'Be brief.')
+    """
     return _current.get()
 
 
 def current_attempt() -> Attempt | None:
-    """The number and wave of the attempt this code runs in, or None outside of one."""
+    """The number and wave of the attempt this code runs in, or None outside of one.
+
+    >>> lm = dn.FunctionLM(lambda request: f"answer: {dn.current_attempt().number}")
+    >>> best = dn.BestOfN(dn.Predict("question -> answer", lm=lm), lambda row, prediction: prediction.answer == "2")
+    >>> best.run_sync(question="Which attempt is this?").answer
+    '2'
+    >>> dn.current_attempt() is None
+    True
+    """
     return current_scope().open_attempt
 
 

@@ -60,6 +60,12 @@ class hints(Block):  # noqa: N801  # used as a verb: with dn.hints(...)
     ``x``: a text for every predictor, or a mapping whose keys are predictors, or dotted paths with ``of=program``.
     ``hint_as``: ``"instruction"`` appends it to the instruction, ``"field"`` puts it at the end of the last user
     message. Nested blocks compose, outermost first. Raises HintError when it is made.
+
+    >>> answer = dn.Predict("question -> answer")
+    >>> with dn.hints("Be brief."), dn.hints({answer: "Give the year only."}):
+    ...     print(dn.current_hint(answer))
+    Be brief.
+    Give the year only.
     """
 
     __slots__ = ("_hints",)
@@ -92,6 +98,12 @@ def current_hint(predictor: Addressable | None = None) -> str | None:
     """The composed hint in force here for a predictor (outermost first), or None.
 
     Without a predictor: the untargeted text only.
+
+    >>> with dn.hints("Be brief."):
+    ...     dn.current_hint()
+    'Be brief.'
+    >>> dn.current_hint() is None  # gone with its block
+    True
     """
     if predictor is not None and not isinstance(predictor, Addressable):
         raise HintError(f"current_hint takes a predictor, got {type(predictor).__name__}")

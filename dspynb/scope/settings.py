@@ -99,7 +99,9 @@ def configure(**settings: Any) -> None:
     May be called from any thread, task or cell, any number of times; settings not named stay as they are. All or
     nothing: raises ConfigurationError, naming the nearest setting, before anything is changed.
 
-    >>> configure(concurrency=16)
+    >>> dn.configure(lm=dn.ScriptedLM(["answer: 4"]), concurrency=16)
+    >>> dn.Predict("question -> answer").run_sync(question="2+2?").answer
+    '4'
     """
     checked = _checked(settings)
     with _lock:
@@ -110,6 +112,11 @@ class context(Block):  # noqa: N801  # used as a verb: with dn.context(lm=...)
     """``with context(lm=..., ...)``: settings for the block and what is awaited or spawned in it.
 
     Takes the settings of ``configure``. Raises ConfigurationError when it is made.
+
+    >>> ask = dn.Predict("question -> answer")
+    >>> with dn.context(lm=dn.ScriptedLM(["answer: 4"])):
+    ...     ask.run_sync(question="2+2?").answer
+    '4'
     """
 
     __slots__ = ("_settings",)

@@ -85,7 +85,15 @@ class Snapshot:
 
 def snapshot() -> Snapshot:
     """The scope in force here as a picklable value. Raises ScopeError naming a setting that cannot be pickled, and in
-    a replay, whose recording stays in its process."""
+    a replay, whose recording stays in its process.
+
+    >>> import pickle
+    >>> with dn.hints("Be brief."):
+    ...     sent = pickle.dumps(dn.snapshot())
+    ...     with pickle.loads(sent).enter():  # in the other process, while the block here is open
+    ...         dn.current_hint()
+    'Be brief.'
+    """
     taken, leases = (
         unchecked_snapshot(),
         [layer.lease for layer in current_scope().visible() if layer.lease is not None],

@@ -14,9 +14,9 @@ __all__ = ["Augmentation", "Confidence", "Reasoning", "augment"]
 class Augmentation(Signature):
     """Base of augmentations: a class of output fields that ``augment`` puts before a signature's own outputs.
 
-    >>> class Plan(Augmentation):
-    ...     plan: list[str] = Output(desc="the steps, in order")
-    >>> augment("question -> answer", Plan).describe()
+    >>> class Plan(dn.Augmentation):
+    ...     plan: list[str] = dn.Output(desc="the steps, in order")
+    >>> dn.augment("question -> answer", Plan).describe()
     'question: str -> plan: list[str], answer: str'
 
     ``class Checked(Augmentation, place="after")`` goes after them. The docstring is for readers; the instruction stays
@@ -42,13 +42,22 @@ class Augmentation(Signature):
 
 
 class Reasoning(Augmentation):
-    """Reasoning in words, before the answer."""
+    """Reasoning in words, before the answer.
+
+    >>> dn.augment("question -> answer", dn.Reasoning).describe()
+    'question: str -> reasoning: str, answer: str'
+    """
 
     reasoning: str = Output(desc="think step by step towards the answer")
 
 
 class Confidence(Augmentation, place="after"):
-    """How sure the model says it is, from 0 to 1, after the answer."""
+    """How sure the model says it is, from 0 to 1, after the answer.
+
+    >>> lm = dn.ScriptedLM(["answer: 4\\nconfidence: 0.9"])
+    >>> dn.Predict(dn.augment("question -> answer", dn.Confidence), lm=lm).run_sync(question="2+2?")
+    Prediction(answer='4', confidence=0.9)
+    """
 
     confidence: float = Output(desc="how likely the answer is right, from 0 to 1", ge=0, le=1)
 
@@ -59,6 +68,9 @@ def augment(signature: type[Signature] | str, *augmentations: type[Augmentation]
     Those placed before stand in the order in which they were added, directly before the signature's own outputs; those
     placed after, likewise, at the end: ``augment(s, A, B)`` equals ``augment(augment(s, A), B)``. Raises
     SignatureError where two fields have one name.
+
+    >>> dn.augment("question -> answer", dn.Reasoning, dn.Confidence).describe()
+    'question: str -> reasoning: str, answer: str, confidence: float'
     """
     result = as_signature(signature)
     for augmentation in augmentations:

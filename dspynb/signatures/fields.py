@@ -38,6 +38,13 @@ def Input(*, desc: str | None = None, **constraints: Any) -> Any:  # noqa: N802 
 
     ``alias``: another name under which the value may be given (a column of a table, say), and the label in prompts that
     have labels. Code, and prompts that name fields, keep the field's own name.
+
+    >>> class Topic(dn.Signature):
+    ...     text: str = dn.Input(desc="a sentence of news", alias="headline")
+    ...     topic: str = dn.Output()
+    >>> ask = dn.Predict(Topic, lm=dn.ScriptedLM(["topic: sports"]))
+    >>> ask.run_sync(headline="They won.").topic  # or text="They won."
+    'sports'
     """
     return _declare("input", desc, constraints)
 
@@ -46,6 +53,13 @@ def Output(*, desc: str | None = None, **constraints: Any) -> Any:  # noqa: N802
     """Declare an output field. ``desc`` tells the model what it is; other arguments are pydantic's ``Field`` ones.
 
     ``alias`` is the label in prompts that have labels, and may stand for the name in demos.
+
+    >>> class Rate(dn.Signature):
+    ...     review: str = dn.Input()
+    ...     stars: int = dn.Output(desc="how good it is", ge=1, le=5)
+    >>> rate = dn.Predict(Rate, lm=dn.ScriptedLM(["stars: 9", "stars: 5"]))
+    >>> rate.run_sync(review="Great!").stars  # 9 is refused, and the model asked once more
+    5
     """
     return _declare("output", desc, constraints)
 

@@ -41,10 +41,10 @@ class _SignatureType(ModelMetaclass):
 class Signature(BaseModel, metaclass=_SignatureType):
     """What a predictor takes and gives. The docstring is the instruction.
 
-    >>> class Caption(Signature):
+    >>> class Caption(dn.Signature):
     ...     '''Write one sentence about the subject.'''
-    ...     subject: str = Input()
-    ...     sentence: str = Output(desc="one sentence")
+    ...     subject: str = dn.Input()
+    ...     sentence: str = dn.Output(desc="one sentence")
     >>> list(Caption.input_fields), list(Caption.output_fields), Caption.instruction
     (['subject'], ['sentence'], 'Write one sentence about the subject.')
 
@@ -97,7 +97,15 @@ class Signature(BaseModel, metaclass=_SignatureType):
     # ── derivation: every method gives a new signature ────────────────────────────────────────────────────────────
     @classmethod
     def with_instruction(cls, instruction: str) -> type[Signature]:
-        """The same signature with another instruction."""
+        """The same signature with another instruction.
+
+        >>> class Topic(dn.Signature):
+        ...     '''Name the topic.'''
+        ...     text: str = dn.Input()
+        ...     topic: str = dn.Output()
+        >>> Topic.with_instruction("Name the topic in one word.").instruction, Topic.instruction
+        ('Name the topic in one word.', 'Name the topic.')
+        """
         if not isinstance(instruction, str):
             raise SignatureError(f"an instruction is text, got {type(instruction).__name__}")
         return build(cls.__name__, instruction, _definitions(cls))
@@ -105,17 +113,35 @@ class Signature(BaseModel, metaclass=_SignatureType):
     @classmethod
     def prepend(cls, name: str, field: Any, type: Any = None) -> type[Signature]:  # noqa: A002  # the word of the field
         """With one more field, first among the inputs or outputs. ``field``: ``dn.Input(...)`` or ``dn.Output(...)``;
-        ``type``: str where none is given. Raises SignatureError for a name that is taken."""
+        ``type``: str where none is given. Raises SignatureError for a name that is taken.
+
+        >>> class Topic(dn.Signature):
+        ...     text: str = dn.Input()
+        ...     topic: str = dn.Output()
+        >>> Topic.prepend("reason", dn.Output(desc="in a few words")).describe()
+        'text: str -> reason: str, topic: str'
+        """
         return _derived(cls, {**_new(cls, name, field, type), **_definitions(cls)})
 
     @classmethod
     def append(cls, name: str, field: Any, type: Any = None) -> type[Signature]:  # noqa: A002
-        """With one more field, last among the inputs or outputs. Raises SignatureError for a name that is taken."""
+        """With one more field, last among the inputs or outputs. Raises SignatureError for a name that is taken.
+
+        >>> class Topic(dn.Signature):
+        ...     text: str = dn.Input()
+        ...     topic: str = dn.Output()
+        >>> Topic.append("tags", dn.Output(), list[str]).describe()
+        'text: str -> topic: str, tags: list[str]'
+        """
         return _derived(cls, {**_definitions(cls), **_new(cls, name, field, type)})
 
     @classmethod
     def delete(cls, name: str) -> type[Signature]:
-        """Without a field. Raises SignatureError for an unknown one, and for the last output."""
+        """Without a field. Raises SignatureError for an unknown one, and for the last output.
+
+        >>> dn.Predict("text, date -> topic").signature.delete("date").describe()
+        'text: str -> topic: str'
+        """
         _known(cls, name)
         return _derived(cls, {n: d for n, d in _definitions(cls).items() if n != name})
 
@@ -133,6 +159,12 @@ class Signature(BaseModel, metaclass=_SignatureType):
 
         What is not named stays; a new type drops the old constraints and validators. Raises SignatureError for an
         unknown field.
+
+        >>> class Topic(dn.Signature):
+        ...     text: str = dn.Input()
+        ...     topic: str = dn.Output()
+        >>> Topic.with_field("topic", type=list[str], desc="one or two").describe()
+        'text: str -> topic: list[str]'
         """
         old = _known(cls, name)
         if field is not None:

@@ -77,9 +77,10 @@ def test_other_adapters_stream_too(adapter, reply):
     assert parts[-1].sentence.startswith("It is")
 
 
-def test_a_model_that_cannot_stream_gives_the_prediction_all_the_same():
-    parts = run(parts_of(dn.Predict(Caption, lm=dn.ScriptedLM([chat(sentence="blue")])), subject="x"))
-    assert parts[-1].sentence == "blue"
+def test_a_model_that_cannot_stream_gives_each_field_at_once():
+    parts = run(parts_of(dn.Predict(TWO, lm=dn.ScriptedLM([chat(title="The sea", sentence="blue")])), subject="x"))
+    assert parts[:-1] == [FieldText("title", "The sea", "The sea"), FieldText("sentence", "blue", "blue")]
+    assert parts[-1].to_dict() == {"title": "The sea", "sentence": "blue"}
 
 
 def test_a_stream_is_a_run_with_its_prompt_and_hints():
