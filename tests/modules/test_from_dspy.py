@@ -309,7 +309,7 @@ def test_program_of_thought_asks_for_leave_to_run_code_and_hands_on_no_code_for_
     assert (ours.max_iterations, ours.generate.settings) == (5, {"temperature": 0.4})
     assert ours.signature.same_as(dn.Predict("question -> answer: int").signature)
     theirs.code_generate.predict.demos = [dspy.Example(question="q", generated_code="SUBMIT(1)")]
-    with pytest.raises(InputError, match=r"has learned \(code_generate\) is about code that calls SUBMIT"):
+    with pytest.raises(InputError, match=r"has learned \(code_generate\) is about code for DSPy's interpreter"):
         dn.from_dspy(theirs, run_code=True)
 
 

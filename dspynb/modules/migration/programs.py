@@ -105,17 +105,21 @@ def _changed(theirs: Any, untaught: Any) -> str | None:
     return None if text == untaught.signature.instructions else str(text)
 
 
+_MODES = {"code_generate": "generate", "code_regenerate": "regenerate"}
+
+
 def _program_of_thought(how: Translation, theirs: Any) -> Module:
     ours = ProgramOfThought(signature_of(theirs.signature), run_code=how.run_code, max_iterations=theirs.max_iters)
-    parts = {"generate": "code_generate", "regenerate": "code_regenerate", "answer": "generate_output"}
-    for (name, part), mode in zip(parts.items(), ("generate", "regenerate", "answer"), strict=True):
-        predict = getattr(theirs, part).predict
+    read = "generate_output" if hasattr(theirs, "generate_output") else "generate_answer"  # in DSPy 3.0
+    parts = {"code_generate": ours.generate, "code_regenerate": ours.regenerate, read: ours.answer}
+    for part, predictor in parts.items():
+        predict, mode = getattr(theirs, part).predict, _MODES.get(part, "answer")
         if predict.demos or predict.signature.instructions != theirs._generate_instruction(mode):
             raise InputError(
-                f"what the dspy.ProgramOfThought has learned ({part}) is about code that calls SUBMIT(…), and code is "
-                "written otherwise here: translate one that is not compiled, and compile it with an optimizer of dn"
+                f"what the dspy.ProgramOfThought has learned ({part}) is about code for DSPy's interpreter, and code "
+                "is written otherwise here: translate one that is not compiled, and compile it with an optimizer of dn"
             )
-        how.teach(getattr(ours, name), predict)
+        how.teach(predictor, predict)
     return ours
 
 

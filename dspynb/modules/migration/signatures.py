@@ -61,8 +61,8 @@ def _definition(theirs: Any, name: str, field: Any, declare: Any, label: str | N
 def _labels(fields: dict[str, Any]) -> dict[str, str]:
     """The prefixes that somebody wrote, as aliases: DSPy puts them into no prompt, but compares saved programs by them.
     One that would name two fields is left out."""
-    prefixes = {name: str(field.json_schema_extra.get("prefix") or "") for name, field in fields.items()}
-    own = {n: p.strip().removesuffix(":").strip() for n, p in prefixes.items() if _letters(p) != _letters(n)}
+    prefixes = {n: str(f.json_schema_extra.get("prefix") or "").partition(":")[0].strip() for n, f in fields.items()}
+    own = {name: prefix for name, prefix in prefixes.items() if _letters(prefix) != _letters(name)}
     taken = [*fields, *own.values()]
     return {name: label for name, label in own.items() if label and taken.count(label) == 1}
 
