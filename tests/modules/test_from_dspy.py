@@ -9,10 +9,11 @@ import re
 import subprocess
 import sys
 import warnings
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+import cloudpickle
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 import dspynb as dn
 from dspynb.errors import ConfigurationError, InputError, RewardError, SignatureError, StateError
@@ -90,6 +91,22 @@ def test_a_string_says_here_what_it_said_there(dspy, text):
     assert dn.from_dspy(dspy.Signature(text)).same_as(dn.ChainOfThought(text).predict.signature.delete("reasoning"))
     assert not dn.from_dspy(dspy.Signature(text)).has_own_instruction
     assert dn.from_dspy(dspy.Signature(text, "Sing.")).instruction == "Sing."
+
+
+KINDS = [
+    float | None, list[dict[str, int]], Literal["a", 1], Mood, Source, list[Source] | None, tuple[int, ...], set[str],
+    tuple[int, str], datetime.date, Annotated[int, Field(ge=1)], list[Annotated[str, Field(max_length=3)]], int | str,
+    list[Literal["x"]] | None, bytes, Any, dict[Mood, list[tuple[float, bool]]],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_type_is_kept_with_all_that_is_inside_it(dspy, kind):
+    theirs = dspy.Signature({"q": (kind, dspy.InputField(desc="d")), "a": (kind, dspy.OutputField())})
+    written = (
+        dn.Predict("q -> a").signature.with_field("q", dn.Input(desc="d"), kind).with_field("a", dn.Output(), kind)
+    )
+    assert dn.from_dspy(theirs).same_as(written)
 
 
 def test_images_files_and_histories_become_ours_in_lists_and_beside_none_too(dspy):
@@ -432,6 +449,14 @@ def test_gepa_learns_from_a_metric_that_was_written_for_dspy(dspy):
     assert better.instruction == "Be LOUD."
 
 
+def test_a_translated_metric_travels_to_another_process(dspy):
+    def metric(gold, pred, trace=None, pred_name=None, pred_trace=None):
+        return dspy.Prediction(score=0.5, feedback=str(pred_name))
+
+    there = cloudpickle.loads(cloudpickle.dumps(dn.from_dspy(metric)))
+    assert scored(there, "x", predictor="self") == dn.Score(0.5, feedback="self")
+
+
 def test_async_metrics_callable_objects_and_what_is_none(dspy):
     class Judge:
         async def __call__(self, example, pred, trace=None):
@@ -465,12 +490,14 @@ def program(dspy, check):
         def __init__(self):
             super().__init__()
             self.retrieve = dspy.Predict("question -> query")
-            self.answer = dspy.ChainOfThought(dspy.Signature("question, context: list[str] -> answer", "One 'word'."))
+            self.answer = dspy.ChainOfThought(dspy.Signature("question, context: list[str] -> answer", 'One \\ "word"'))
             self.steps = [dspy.Predict("a -> b"), dspy.Predict("b, image: dspy.Image -> c: float")]
             self.by = {"x": Inner()}
             self.agent = dspy.ReAct("question -> answer", tools=[weather], max_iters=4)
             self.best = dspy.Refine(dspy.ChainOfThought("a -> b"), N=3, reward_fn=reward, threshold=1.0)
             self.compare = old(dspy.MultiChainComparison, "question -> answer", M=2)
+            self.rest = [dspy.Predict("a -> b"), old(dspy.CodeAct, "a -> b", tools=[weather])]
+            self.sound = dspy.Predict("sound: dspy.Audio -> b")
             self.k = 3
             self.key = "sk-hidden-0123456789abcdef"
             self.retriever = lambda query: []
@@ -502,16 +529,19 @@ def test_a_program_with_code_of_its_own_is_refused_with_the_class_to_write_and_t
     space = {"dn": dn, "weather": weather, "reward": reward, "Source": Source, "Mood": Mood}
     exec(compile(source, "the skeleton", "exec", dont_inherit=True), space)  # noqa: S102  # that is what it is for
     new = space["Program"]()
+    assert (new.rest[1], new.sound) == (..., ...)
+    assert "# dspy.CodeAct has no counterpart\n" in text
+    assert "# StringSignature: the field 'sound' has the type Audio of DSPy, which has no counterpart here." in text
     program.answer.predict.signature = program.answer.predict.signature.with_instructions("Learned.")
     program.best.module.predict.demos = [dspy.Example(a="1", b="2", reasoning="r")]
     program.by["x"].check.demos = [dspy.Example(answer="a", sources=[Source(title="t", year=1)], ok=True)]
     program.save(tmp_path / "program.json")
-    new.load(tmp_path / "program.json")
+    new.load(tmp_path / "program.json", strict=False)  # there is no CodeAct, and nothing for sounds
     assert new.answer.predict.instruction == "Learned."
     assert new.best.module.predict.demos == [{"a": "1", "b": "2", "reasoning": "r"}]
     assert new.by["x"].check.demos == [{"answer": "a", "sources": [Source(title="t", year=1)], "ok": True}]
     assert new.by["x"].check.signature.same_as(Check)
-    assert new.answer.predict.signature.instruction == "One 'word'."
+    assert new.answer.predict.signature.instruction == 'One \\ "word"'
     assert new.steps[1].signature.input_fields["image"].annotation is dn.Image
 
 

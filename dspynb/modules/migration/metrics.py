@@ -17,7 +17,7 @@ from dspynb.errors import InputError
 from dspynb.modules.callables import name_of
 from dspynb.modules.migration.names import kind_of
 
-__all__ = ["metric_of", "reward_of"]
+__all__ = ["metric_of", "written_reward"]
 
 _OF_GEPA = 5  # gold, pred, trace, pred_name, pred_trace
 
@@ -46,9 +46,9 @@ def metric_of(fn: Callable[..., Any]) -> Callable[..., Any]:
     return metric
 
 
-def reward_of(fn: Any) -> Callable[..., Any]:
-    """The reward of a dspy.BestOfN or dspy.Refine, which keep the user's function inside one of their own."""
-    return metric_of(inspect.getclosurevars(fn).nonlocals.get("reward_fn", fn))
+def written_reward(fn: Any) -> Any:
+    """The user's reward, which a dspy.BestOfN or dspy.Refine keeps inside a function of its own."""
+    return inspect.getclosurevars(fn).nonlocals.get("reward_fn", fn)
 
 
 def _required(fn: Callable[..., Any]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from dspynb.errors import InputError, SignatureError
 from dspynb.media import Medium
 from dspynb.modules.callables import name_of
+from dspynb.modules.migration.metrics import written_reward
 from dspynb.modules.migration.names import kind_of, overrides
 from dspynb.modules.migration.signatures import signature_of
 from dspynb.signatures import Field, Signature, as_signature
@@ -49,6 +50,7 @@ class _Skeleton:
     def __init__(self, theirs: Any) -> None:
         self._signatures: dict[str, type[Signature]] = {}
         self._modules: dict[str, str] = {}
+        self._lacking: list[str] = []
         self._write(theirs)
 
     def __str__(self) -> str:
@@ -63,15 +65,30 @@ class _Skeleton:
         name = type(theirs).__name__
         if name not in self._modules:
             self._modules[name] = ""  # a module may hold others of its own class
-            attributes = [(n, v, self._made(n, v)) for n, v in vars(theirs).items() if n not in _OWN]
-            fields = [f"        self.{n} = {text}" for n, _, text in attributes if text]
-            others = [n for n, _, text in attributes if not text]
-            fields += [f"        # and what else it holds: {', '.join(others)}"] if others else []
-            head = [f"class {name}(dn.Module):", "    def __init__(self):", *(fields or ["        pass"]), ""]
+            head = [
+                f"class {name}(dn.Module):",
+                "    def __init__(self):",
+                *(list(self._fields(theirs)) or ["        pass"]),
+            ]
             body = [f"    async def forward({_parameters(theirs)}):", "        ...  # as it was, with `await`"]
             del self._modules[name]  # it stands after those inside it
-            self._modules[name] = "\n".join([*head, *body])
+            self._modules[name] = "\n".join([*head, "", *body])
         return f"{name}()"
+
+    def _fields(self, theirs: Any) -> Iterator[str]:
+        """The lines of ``__init__``."""
+        others = []
+        for name, value in vars(theirs).items():
+            if name in _OWN:
+                continue
+            if text := self._made(name, value):
+                yield f"        self.{name} = {text}"
+            else:
+                others.append(name)
+            yield from (f"        # {lacking}" for lacking in self._lacking)
+            self._lacking.clear()
+        if others:
+            yield f"        # and what else it holds: {', '.join(others)}"
 
     def _made(self, path: str, value: Any) -> str:
         """The expression that makes the value; empty for what holds no module."""
@@ -87,9 +104,12 @@ class _Skeleton:
             return self._write(value)
         make = _EXPRESSIONS.get(kind_of(value) or "")
         try:
-            return make(self, path, value) if make else f"...  # dspy.{kind_of(value)} has no counterpart"
+            if make:
+                return make(self, path, value)
+            self._lacking.append(f"dspy.{kind_of(value)} has no counterpart")
         except SignatureError as error:
-            return f"...  # {error}"
+            self._lacking.append(str(error))
+        return "..."
 
     def signature(self, path: str, theirs: Any, without: Collection[str] = ()) -> str:
         """The signature as a string, where that says all of it; else the name of its class, which is written too."""
@@ -109,8 +129,8 @@ class _Skeleton:
 
 
 def _search(made: _Skeleton, path: str, search: Any) -> str:
-    reward = inspect.getclosurevars(search.reward_fn).nonlocals.get("reward_fn", search.reward_fn)
-    name = name_of(reward) if name_of(reward).isidentifier() else "reward"  # of a lambda
+    named = name_of(written_reward(search.reward_fn))
+    name = named if named.isidentifier() else "reward"  # of a lambda
     limits = f"n={search.N}, threshold={search.threshold}"
     return f"dn.{kind_of(search)}({made._made(path, search.module)}, {name}, {limits})"
 
@@ -166,6 +186,7 @@ class _AsWritten(str):
 
 def _class_text(name: str, signature: type[Signature]) -> str:
     task = signature.instruction.replace("\\", "\\\\").replace('"""', '\\"\\"\\"').replace("\n", "\n    ")
+    task = f'{task[:-1]}\\"' if task.endswith('"') else task
     doc = [f'    """{task}"""', ""] if signature.has_own_instruction else []
     fields = [*signature.input_fields.values(), *signature.output_fields.values()]
     return "\n".join([f"class {name}(dn.Signature):", *doc, *(f"    {_field_text(field)}" for field in fields)])
@@ -183,6 +204,6 @@ def _declared(field: Field) -> Iterator[str]:
     for name, value in (("desc", field.desc), ("alias", field.alias)):
         if value is not None:
             yield f"{name}={value!r}"
-    yield from constraint_texts(field.info.metadata)
+    yield from (text for text in constraint_texts(field.info.metadata) if "=" in text)
     if not field.info.is_required():
         yield f"default={field.info.get_default(call_default_factory=True)!r}"
