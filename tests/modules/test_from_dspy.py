@@ -582,6 +582,22 @@ def test_anything_else_is_named_with_what_is_taken(dspy):
             dn.from_dspy(thing)
 
 
+def test_what_is_dspys_is_told_so_where_ours_is_wanted(dspy):
+    row, theirs, lm = dspy.Example(a="x"), dspy.Predict("a -> b"), dspy.LM("openai/m")
+    ours = dn.Predict("a -> b", lm=dn.ScriptedLM([]))
+    mistakes = [
+        (InputError, "row 0 is Example", lambda: asyncio.run(ours.batch([row]))),
+        (InputError, "got Predict", lambda: dn.Refine(theirs, reward)),
+        (InputError, "got Predict", lambda: asyncio.run(dn.evaluate(theirs, [{"a": "x"}], reward))),
+        (SignatureError, "got StringSignature", lambda: dn.Predict(dspy.Signature("a -> b"))),
+        (ConfigurationError, "got LM", lambda: dn.configure(lm=lm)),
+        (ConfigurationError, "got LM", lambda: dn.Predict("a -> b", lm=lm).run_sync(a="x")),
+    ]
+    for error, told, act in mistakes:
+        with pytest.raises(error, match=rf"{told}.*It is DSPy's: dn.from_dspy\(…\) makes it dspynb's\."):
+            act()
+
+
 def test_the_object_stays_as_it_is(dspy, check):
     theirs = dspy.ReAct(check, tools=[weather])
     theirs.react.demos = [dspy.Example(answer="a", sources=[Source(title="t", year=1)])]
