@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from dspynb.modules import Refine as Refine
     from dspynb.modules import Replay as Replay
     from dspynb.modules import Tool as Tool
+    from dspynb.modules import from_dspy as from_dspy
     from dspynb.modules import majority as majority
     from dspynb.modules import mcp_tools as mcp_tools
     from dspynb.modules import replay as replay
@@ -169,6 +170,7 @@ _HOMES = {
         "Refine",
         "Replay",
         "Tool",
+        "from_dspy",
         "majority",
         "mcp_tools",
         "replay",

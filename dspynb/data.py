@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from dspynb.errors import InputError, RewardError, shorten
+from dspynb.errors import InputError, RewardError, of_dspy, shorten
 from dspynb.records import quickly_made
 from dspynb.redact import redact_known
 
@@ -298,4 +298,4 @@ def _row(i: int, row: Any) -> Example:
         return row
     if isinstance(row, Mapping):
         return Example({str(k): v for k, v in row.items()})
-    raise InputError(f"row {i} is {type(row).__name__}; give a dict or an Example")
+    raise InputError(f"row {i} is {type(row).__name__}; give a dict or an Example.{of_dspy(row)}")

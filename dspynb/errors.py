@@ -97,6 +97,7 @@ __all__ = [
     "WorkerLost",
     "is_control_flow",
     "nearest",
+    "of_dspy",
     "shorten",
 ]
 
@@ -105,6 +106,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """``" Did you mean 'lm'?"`` when a known name is close to ``name``, else an empty string."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def of_dspy(value: object) -> str:
+    """``" It is DSPy's: …"`` for an object or class of DSPy's, which often bears the name of what was wanted."""
+    kind = value if isinstance(value, type) else type(value)
+    theirs = any(base.__module__.partition(".")[0] == "dspy" for base in kind.__mro__)
+    return " It is DSPy's: dn.from_dspy(…) makes it dspynb's." if theirs else ""
 
 
 def shorten(value: object, limit: int = 300) -> str:

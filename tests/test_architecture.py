@@ -49,6 +49,7 @@ HOMES = {
     "dask": {"executors"},
     "distributed": {"executors"},
     "cloudpickle": {"executors"},
+    "dspy": set(),  # its objects are known by their shape
 }
 HEAVY = [
     "litellm",
@@ -67,6 +68,7 @@ HEAVY = [
     "distributed",
     "dask",
     "cloudpickle",
+    "dspy",
 ]
 
 

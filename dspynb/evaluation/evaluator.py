@@ -22,6 +22,7 @@ from dspynb.modules import Module
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
 from dspynb.modules.pool import checked_width, run_pool
 from dspynb.modules.scoring import Scorer
+from dspynb.modules.search import checked_program
 from dspynb.running import Run, Takes, run_sync
 from dspynb.running.files import run_file
 from dspynb.scope import Allowance, Budget, Layer, Meter, current_scope, setting
@@ -170,8 +171,7 @@ class EvaluateWork:
     """An evaluation as the work of a run. When it is halted, the rows so far are its result."""
 
     def __init__(self, plan: Evaluate, program: Module, table: Table) -> None:
-        if not isinstance(program, Module):
-            raise InputError(f"the program must be a dn.Module such as dn.Predict(...), got {type(program).__name__}")
+        checked_program(program)
         self.plan, self.program, self.table = plan, program, table
         self.names = check_columns(program, table, plan.inputs)
         self.done: dict[tuple[int, int], Rollout] = {}

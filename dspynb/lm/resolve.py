@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, cast
 
-from dspynb.errors import NoModelError
+from dspynb.errors import ConfigurationError, NoModelError, of_dspy
 from dspynb.lm.base import LMProtocol
 from dspynb.lm.client import LM
 
@@ -18,7 +18,12 @@ def _named(model: str) -> LM:
 
 
 def resolve_lm(choice: Any) -> LMProtocol:
-    """A model from its name or itself. Raises NoModelError for None."""
+    """A model from its name or itself. Raises NoModelError for None, ConfigurationError for what is no model."""
     if choice is None:
         raise NoModelError
-    return _named(choice) if isinstance(choice, str) else cast("LMProtocol", choice)
+    if isinstance(choice, str):
+        return _named(choice)
+    if not hasattr(choice, "complete"):
+        got = f"{type(choice).__name__}.{of_dspy(choice)}"
+        raise ConfigurationError(f"a model is 'provider/model' or has `async complete(request)`, got {got}")
+    return cast("LMProtocol", choice)

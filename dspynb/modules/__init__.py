@@ -4,6 +4,7 @@ from dspynb.modules.attempts import AttemptResult
 from dspynb.modules.chain_of_thought import ChainOfThought
 from dspynb.modules.comparison import MultiChainComparison
 from dspynb.modules.mcp import mcp_tools
+from dspynb.modules.migration import from_dspy
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.modules.program_of_thought import ProgramOfThought
@@ -27,6 +28,7 @@ __all__ = [
     "Refine",
     "Replay",
     "Tool",
+    "from_dspy",
     "majority",
     "mcp_tools",
     "replay",

@@ -44,8 +44,8 @@ class DSPyPredictor:
 
 
 def _may_be(prefix: str, field: Field) -> bool:
-    said = _letters(prefix)
-    return said in (_letters(field.name), _letters(field.label)) or (
+    said, name = _letters(prefix), _letters(prefix.partition(":")[0])  # "Reasoning: Let's think step by step …"
+    return name in (_letters(field.name), _letters(field.label)) or (
         field.alias is not None and said.startswith(_letters(field.alias))
     )
 

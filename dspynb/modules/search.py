@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from dspynb.data import Prediction
-from dspynb.errors import AllAttemptsFailed, BudgetExhausted, ConfigurationError, InputError, TooManyFailures
+from dspynb.errors import AllAttemptsFailed, BudgetExhausted, ConfigurationError, InputError, TooManyFailures, of_dspy
 from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
 from dspynb.modules.attempts import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
 from dspynb.modules.module import Module, ModuleWork
@@ -311,5 +311,6 @@ class BestOfN(SearchModule):
 def checked_program(module: Any) -> Module:
     """The program, if it is one. Raises InputError."""
     if not isinstance(module, Module):
-        raise InputError(f"the program must be a dn.Module such as dn.Predict(...), got {type(module).__name__}")
+        got = f"{type(module).__name__}.{of_dspy(module)}"
+        raise InputError(f"the program must be a dn.Module such as dn.Predict(...), got {got}")
     return module

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 import dspynb
 from dspynb.errors import StateError, nearest, shorten
 from dspynb.modules.demos import dump_demos, load_demo
-from dspynb.modules.dspy_state import dspy_entries
+from dspynb.modules.dspy_state import DSPyPredictor, dspy_entries
+from dspynb.modules.refine import refines
 from dspynb.redact import redact
 from dspynb.signatures import Signature
 
@@ -132,10 +133,9 @@ def load_state(program: Module, state: Mapping[str, Any], *, strict: bool = True
     taken: dict[str, tuple[str, Any]] = {}
     predictors = dict(program.named_predictors())
     for given, saved in entries.items():
-        entry = saved
-        path = program.resolve_path(given)
-        if path is None and foreign is not None and given.endswith(".predict"):  # a ChainOfThought there, not here
-            path, entry = program.resolve_path(given.removesuffix(".predict")), foreign[given].without_reasoning()
+        path, entry = program.resolve_path(given), saved
+        if path is None and foreign is not None:
+            path, entry = _place_here(program, given, foreign[given])
         if path is None:
             differences += [f"{given}: not in the program.{nearest(given, predictors)}"] if strict else []
         elif path in taken and taken[path][1] != entry:
@@ -144,12 +144,30 @@ def load_state(program: Module, state: Mapping[str, Any], *, strict: bool = True
             taken[path] = given, entry
             changes[path], found = _planned(predictors[path], entry, strict=strict)
             differences += [f"{path}: {text}" for text in found]
-    differences += [f"{path}: missing in the state" for path in predictors if path not in taken]
+    needed = predictors if foreign is None else _known_to_dspy(program, predictors)
+    differences += [f"{path}: missing in the state" for path in needed if path not in taken]
     if differences:
         raise StateError(_refusal(program), differences)
     for change in changes.values():
         change.predictor.instruction, change.predictor.demos = change.instruction, change.demos  # type: ignore[assignment]
         change.predictor.prefix = change.prefix
+
+
+def _place_here(program: Module, given: str, entry: DSPyPredictor) -> tuple[str | None, DSPyPredictor]:
+    """The path for an entry of DSPy's whose own path is not one here: there, what a Refine or BestOfN wraps stands
+    under ``module``, and what is a plain predictor here may have been a ChainOfThought."""
+    unwrapped = ".".join(step for step in given.split(".") if step != "module")
+    if unwrapped != given and (path := program.resolve_path(unwrapped)) is not None:
+        return path, entry
+    if unwrapped.endswith(".predict"):
+        return program.resolve_path(unwrapped.removesuffix(".predict")), entry.without_reasoning()
+    return None, entry
+
+
+def _known_to_dspy(program: Module, paths: Mapping[str, Predict]) -> list[str]:
+    """The paths but those of advisors: DSPy's Refine holds none."""
+    advisors = {refine.advisor.uid for refine in refines(program)}
+    return [path for path, predictor in paths.items() if predictor.uid not in advisors]
 
 
 def _refusal(program: Module) -> str:

@@ -28,6 +28,7 @@ from dspynb.modules import Module, Predict
 from dspynb.modules.batch import own_run
 from dspynb.modules.pool import checked_width
 from dspynb.modules.scoring import Scorer, source_of
+from dspynb.modules.search import checked_program
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.guiding import ACTIONS, Guide
@@ -187,8 +188,7 @@ class Optimizer(ABC):
         return Run(self.kind, work.program._title(), work.inputs(), work.paths(), work.settings())
 
     def _task(self, program: Module, train: Any, val: Any, test: Any) -> Task:
-        if not isinstance(program, Module):
-            raise InputError(f"the program must be a dn.Module such as dn.Predict(...), got {type(program).__name__}")
+        checked_program(program)
         if not program.named_predictors():
             raise InputError(f"{program._title()} has no predictors, so there is nothing to optimize")
         given = {

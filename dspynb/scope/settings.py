@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dspynb.errors import ConfigurationError, nearest
+from dspynb.errors import ConfigurationError, nearest, of_dspy
 from dspynb.scope.core import Block, Layer, Scope, current_scope
 
 __all__ = ["configure", "context", "setting"]
@@ -20,7 +20,7 @@ def _lm(value: Any) -> Any:
         return value
     raise ConfigurationError(
         f"lm must be 'provider/model', dn.LocalLM() or an object with `async complete(request)`, "
-        f"got {type(value).__name__}"
+        f"got {type(value).__name__}.{of_dspy(value)}"
     )
 
 

@@ -14,7 +14,17 @@ from pydantic import BaseModel
 from dspynb.media import Medium
 from dspynb.turns import History
 
-__all__ = ["choices_of", "core_of", "holds", "is_history", "is_media", "members_of", "type_text"]
+__all__ = [
+    "choices_of",
+    "classes_in",
+    "core_of",
+    "holds",
+    "is_history",
+    "is_media",
+    "members_of",
+    "source_text",
+    "type_text",
+]
 
 
 def members_of(annotation: Any) -> list[Any]:
@@ -63,22 +73,24 @@ def _is_medium_list(annotation: Any) -> bool:
 
 def holds(annotation: Any, wanted: type) -> bool:
     """Whether values of the type can hold an instance of the class ``wanted``, however deep."""
-    return any(issubclass(found, wanted) for found in _classes(annotation, set()))
+    return any(issubclass(found, wanted) for found in classes_in(annotation))
 
 
-def _classes(annotation: Any, seen: set[Any]) -> Iterator[type]:
+def classes_in(annotation: Any, seen: set[Any] | None = None) -> Iterator[type]:
+    """The classes of which values of the type can hold instances, however deep. ``seen``: those already told."""
+    seen = set() if seen is None else seen
     for arg in get_args(annotation) if get_origin(annotation) is not Literal else ():
-        yield from _classes(arg, seen)
+        yield from classes_in(arg, seen)
     if not isinstance(annotation, type) or get_args(annotation) or annotation in seen:
         return
     seen.add(annotation)
     yield annotation
     if issubclass(annotation, BaseModel):
         for info in annotation.model_fields.values():
-            yield from _classes(info.annotation, seen)
+            yield from classes_in(info.annotation, seen)
     elif is_dataclass(annotation) or hasattr(annotation, "__required_keys__"):
         for hint in vars(annotation).get("__annotations__", {}).values():
-            yield from _classes(hint, seen)
+            yield from classes_in(hint, seen)
 
 
 def type_text(annotation: Any) -> str:
@@ -89,19 +101,19 @@ def type_text(annotation: Any) -> str:
         return "one of: " + ", ".join(repr(m.value) for m in annotation)  # type: ignore[attr-defined]
     if isinstance(annotation, type) and not get_args(annotation):
         return annotation.__name__
-    return _nested(annotation)
+    return source_text(annotation)
 
 
-def _nested(annotation: Any) -> str:
-    """A type within another one: as Python shows it, constraints and the modules of users' classes left out."""
+def source_text(annotation: Any) -> str:
+    """A type as Python shows it, as within another one: constraints and the modules of users' classes left out."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _nested(args[0])
+        return source_text(args[0])
     if origin is None or origin is Literal or not args:
         return _class_text(annotation)
     if origin is Union:
         return _union(args)
-    inner = [_nested(arg) for arg in args]
+    inner = [source_text(arg) for arg in args]
     return " | ".join(inner) if origin is types.UnionType else f"{_outer(annotation)}[{', '.join(inner)}]"
 
 
@@ -116,7 +128,7 @@ def _class_text(annotation: Any) -> str:
 
 
 def _union(args: Sequence[Any]) -> str:
-    some = [_nested(arg) for arg in args if arg is not type(None)]
+    some = [source_text(arg) for arg in args if arg is not type(None)]
     if len(some) == 1:
         return f"Optional[{some[0]}]"
     return f"Union[{', '.join(some)}]" if len(some) == len(args) else f"Optional[Union[{', '.join(some)}]]"

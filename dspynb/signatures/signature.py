@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from dspynb.errors import InputError, SignatureError, nearest, shorten
+from dspynb.errors import InputError, SignatureError, nearest, of_dspy, shorten
 from dspynb.signatures.checks import check_fields, check_types, instruction_of
 from dspynb.signatures.fields import Field, Input, Output, changed, definition_of, field_of, kind_of
 from dspynb.signatures.rules import rules_of
@@ -318,4 +318,5 @@ def as_signature(spec: Any, instruction: str | None = None) -> type[Signature]:
             which = ", ".join(str(p) for p in parameters)
             raise SignatureError(f"{spec.__name__} is generic in {which}; say which type: {spec.__name__}[str]")
         return spec.with_instruction(instruction) if instruction is not None else spec
-    raise SignatureError(f"a signature is a dn.Signature class or a string 'input -> output', got {spec!r}")
+    got = f"{shorten(repr(spec), 200)}.{of_dspy(spec)}"
+    raise SignatureError(f"a signature is a dn.Signature class or a string 'input -> output', got {got}")

@@ -443,6 +443,14 @@ def weather(city: str) -> str:
     return "rain"
 
 
+def test_the_long_prefix_of_reasoning_that_dspy_3_0_wrote_is_known():
+    state = json.loads((DATA / "dspy_program.json").read_text())
+    state["answer.predict"]["signature"]["fields"][2]["prefix"] = "Reasoning: Let's think step by step in order to"
+    program = Program()
+    program.load_state(state)
+    assert program.answer.predict.instruction == "Answer in one word."
+
+
 def test_a_dspy_program_that_differs_is_refused_whole():
     program = Changed()
     before = contents(program)

@@ -1,0 +1,50 @@
+"""A dspy.LM as a dn.LM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dspynb.errors import ConfigurationError
+from dspynb.lm import LM
+from dspynb.modules.migration.names import kind_of, overrides, shown
+
+__all__ = ["model_of", "sampling_of"]
+
+_LEFT_OUT = ("rollout_id", "prompt_cache")  # which sample is meant, which the scope says here; and where a price is
+
+
+def model_of(theirs: Any) -> LM:
+    """The same model at the same place with the same settings. Its key goes from the one to the other and nowhere else.
+
+    Raises ConfigurationError for a model that is no plain dspy.LM of a chat API.
+    """
+    _check(theirs)
+    settings = sampling_of(theirs.kwargs)
+    base = settings.pop("base_url", None)
+    settings.setdefault("api_base", base)
+    engine = getattr(theirs, "engine", "auto")  # DSPy before 3.4 has no choice
+    return LM(
+        theirs.model if "/" in theirs.model else f"openai/{theirs.model}",
+        engine="litellm" if engine == "litellm" else "auto",
+        cache=bool(theirs.cache),
+        retries=theirs.num_retries,
+        **settings,
+    )
+
+
+def sampling_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of requests: those that have a value and are sent."""
+    return {name: value for name, value in settings.items() if value is not None and name not in _LEFT_OUT}
+
+
+def _check(theirs: Any) -> None:
+    methods = ("forward", "aforward", "__call__", "acall")
+    if kind_of(theirs) != "LM" or overrides(theirs, *methods) or not isinstance(getattr(theirs, "engine", ""), str):
+        raise ConfigurationError(
+            f"{shown(theirs)} is a model with code of its own, which cannot be translated: write any object with "
+            "`async def complete(request)` that returns dn.LMReply(text), or, in tests, use dn.FunctionLM"
+        )
+    if theirs.model_type != "chat":
+        raise ConfigurationError(
+            f"{theirs.model}: model_type={theirs.model_type!r} has no counterpart; dn.LM asks chat APIs only"
+        )

@@ -1,0 +1,660 @@
+"""Live objects of the real DSPy become ours, with what they have learned, and stay as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import datetime
+import re
+import subprocess
+import sys
+import warnings
+from typing import Annotated, Any, Literal
+
+import cloudpickle
+import pytest
+from pydantic import BaseModel, Field
+
+import dspynb as dn
+from dspynb.errors import ConfigurationError, InputError, RewardError, SignatureError, StateError
+from dspynb.modules.scoring import Scorer
+from tests.helpers import chat, field, prompt
+from tests.lm.server import Server
+from tests.modules.programs import Mood, Recording, Source
+
+PNG = b"\x89PNG\r\n\x1a\n12345"
+
+
+@pytest.fixture(scope="module")
+def dspy():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the libraries that DSPy imports
+        import dspy
+
+        return dspy
+
+
+def old(make, *args, **kwargs):
+    """What DSPy still makes, though it warns that it will not for long."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return make(*args, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def check(dspy):
+    class Check(dspy.Signature):
+        """Check the answer against the sources.
+
+        Be strict.
+        """
+
+        answer: str = dspy.InputField()
+        sources: list[Source] = dspy.InputField(desc="where it was found")
+        limit: int = dspy.InputField(ge=1, default=3)
+        ok: bool = dspy.OutputField()
+        kind: Literal["a", "b"] | None = dspy.OutputField(desc="what kind")
+        mood: Mood = dspy.OutputField()
+        score: float = dspy.OutputField(ge=0, le=1)
+
+    return Check
+
+
+class Check(dn.Signature):
+    """Check the answer against the sources.
+
+    Be strict.
+    """
+
+    answer: str = dn.Input()
+    sources: list[Source] = dn.Input(desc="where it was found")
+    limit: int = dn.Input(ge=1, default=3)
+    ok: bool = dn.Output()
+    kind: Literal["a", "b"] | None = dn.Output(desc="what kind")
+    mood: Mood = dn.Output()
+    score: float = dn.Output(ge=0, le=1)
+
+
+# ── signatures ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_signature_is_the_one_that_one_would_have_written_here(check):
+    ours = dn.from_dspy(check)
+    assert ours.same_as(Check)
+    assert (ours.__name__, ours.describe()) == ("Check", Check.describe())
+
+
+@pytest.mark.parametrize(
+    "text", ["question, context: list[str] -> answer: float", "a: dict[str, int] -> b: Optional[int], c"]
+)
+def test_a_string_says_here_what_it_said_there(dspy, text):
+    assert dn.from_dspy(dspy.Signature(text)).same_as(dn.ChainOfThought(text).predict.signature.delete("reasoning"))
+    assert not dn.from_dspy(dspy.Signature(text)).has_own_instruction
+    assert dn.from_dspy(dspy.Signature(text, "Sing.")).instruction == "Sing."
+
+
+KINDS = [
+    float | None, list[dict[str, int]], Literal["a", 1], Mood, Source, list[Source] | None, tuple[int, ...], set[str],
+    tuple[int, str], datetime.date, Annotated[int, Field(ge=1)], list[Annotated[str, Field(max_length=3)]], int | str,
+    list[Literal["x"]] | None, bytes, Any, dict[Mood, list[tuple[float, bool]]],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_type_is_kept_with_all_that_is_inside_it(dspy, kind):
+    theirs = dspy.Signature({"q": (kind, dspy.InputField(desc="d")), "a": (kind, dspy.OutputField())})
+    written = (
+        dn.Predict("q -> a").signature.with_field("q", dn.Input(desc="d"), kind).with_field("a", dn.Output(), kind)
+    )
+    assert dn.from_dspy(theirs).same_as(written)
+
+
+def test_images_files_and_histories_become_ours_in_lists_and_beside_none_too(dspy):
+    given = "image: dspy.Image, papers: list[dspy.File], more: list[dspy.Image] | None, history: dspy.History"
+    ours = dn.from_dspy(dspy.Signature(f"{given} -> thoughts: dspy.Reasoning"))
+    fields = {**ours.input_fields, **ours.output_fields}
+    assert [f.annotation for f in fields.values()] == [
+        dn.Image, list[dn.File], list[dn.Image] | None, dn.History, str,
+    ]  # fmt: skip
+
+
+def test_a_prefix_that_somebody_wrote_is_the_alias_by_which_saved_programs_are_compared(dspy, tmp_path):
+    class Ask(dspy.Signature):
+        question: str = old(dspy.InputField, prefix="Frage:")
+        context: str = old(dspy.InputField, prefix="Context:")
+        answer: str = old(dspy.OutputField, prefix="question")  # which would name two fields
+
+    ours = dn.from_dspy(Ask)
+    assert [f.alias for f in (*ours.input_fields.values(), *ours.output_fields.values())] == ["Frage", None, None]
+
+
+def test_a_type_without_counterpart_is_named_however_deep_it_is(dspy):
+    class Inside(BaseModel):
+        picture: dspy.Image
+
+    class Own(dspy.Type):
+        x: int
+
+        def format(self):
+            return "x"
+
+    for kind, told in ((dspy.Audio, "Audio of DSPy,"), (list[dspy.Code], "Code of DSPy"), (Own, "Own of DSPy,")):
+        with pytest.raises(SignatureError, match=f"the field 'q' has the type {told}.*dspy.Image, dspy.File"):
+            dn.from_dspy(dspy.Signature({"q": (kind, dspy.InputField()), "a": (str, dspy.OutputField())}))
+    with pytest.raises(SignatureError, match="the type Image of DSPy inside Inside, which has no counterpart"):
+        dn.from_dspy(dspy.Signature({"q": (dict[str, Inside], dspy.InputField()), "a": (str, dspy.OutputField())}))
+
+
+# ── predictors ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sections(message):
+    """The fields in a message of a chat adapter, without what it says about the form of the reply."""
+    text = re.split(r"\n\s*Respond with", str(message["content"]))[0]
+    parts = re.split(r"\[\[ ## (\w+) ## \]\]\n?", text)
+    return {name: value.strip().replace('", "', '","') for name, value in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def test_the_prompt_has_the_fields_demos_and_instruction_that_it_had_in_dspy(dspy):
+    theirs = dspy.ChainOfThought(dspy.Signature("question, context: list[str] -> answer", "Answer in one word."))
+    theirs.predict.demos = [
+        dspy.Example(augmented=True, question="2+2?", context=["sums"], reasoning="Two and two.", answer="Four"),
+        {"question": "3+3?", "context": [], "reasoning": "Three and three.", "answer": "Six"},
+    ]
+    inputs = {"question": "4+4?", "context": ["more", "sums"]}
+    wanted = dspy.ChatAdapter().format(theirs.predict.signature, theirs.predict.demos, inputs)
+    lm = Recording(lambda request: chat(reasoning="r", answer="Eight"))
+    with dn.context(lm=lm):
+        got = dn.from_dspy(theirs).run_sync(**inputs)
+    assert got.to_dict() == {"reasoning": "r", "answer": "Eight"}
+    (request,) = lm.requests
+    assert [m["role"] for m in request.messages] == [m["role"] for m in wanted]
+    assert [sections(m) for m in request.messages[1:]] == [sections(m) for m in wanted[1:]]
+    assert len(request.messages) == 6
+    assert "Answer in one word." in request.messages[0]["content"]
+
+
+def test_demos_keep_their_types_and_only_what_the_signature_has(dspy):
+    theirs = dspy.Predict("image: dspy.Image, history: dspy.History, sources -> answer")
+    picture = dspy.Image(dn.Image(PNG).whole())
+    past = dspy.History(messages=[{"sources": "s", "answer": "b"}])
+    source = Source(title="t", year=1)
+    theirs.demos = [dspy.Example(image=picture, history=past, sources=source, answer="a", row=7)]
+    (demo,) = dn.from_dspy(theirs).demos
+    assert demo == {
+        "image": dn.Image(PNG),
+        "history": dn.History([{"sources": "s", "answer": "b"}]),
+        "sources": source,
+        "answer": "a",
+    }
+
+
+def test_reasoning_is_there_once_and_is_the_users_where_the_user_wrote_it(dspy):
+    theirs = dspy.ChainOfThought("question -> answer")
+    assert dn.from_dspy(theirs).predict.signature.same_as(dn.ChainOfThought("question -> answer").predict.signature)
+    theirs.predict.signature = theirs.predict.signature.with_instructions("Learned.")
+    ours = dn.from_dspy(theirs).predict.signature
+    assert (ours.instruction, list(ours.output_fields)) == ("Learned.", ["reasoning", "answer"])
+    own = dspy.ChainOfThought("question -> answer", rationale_field=dspy.OutputField(desc="in one line"))
+    ours = dn.from_dspy(own)
+    assert isinstance(ours, dn.ChainOfThought)
+    assert ours.predict.signature.output_fields["reasoning"].desc == "in one line"
+    steps = dspy.ChainOfThought("question -> answer", rationale_field_type=list[str])
+    assert dn.from_dspy(steps).predict.signature.output_fields["reasoning"].annotation == list[str]
+    steps.predict.signature = steps.predict.signature.delete("reasoning")
+    with pytest.raises(InputError, match="has no `reasoning` any more"):
+        dn.from_dspy(steps)
+
+
+def test_settings_and_models_come_along_and_a_shared_model_stays_one(dspy):
+    lm = dspy.LM("gpt-4o-mini", temperature=0.2, num_retries=1, cache=False, api_base="http://127.0.0.1:9/v1")
+    theirs = dspy.ReAct("question -> answer", tools=[weather])
+    theirs.react.lm = theirs.extract.predict.lm = lm
+    theirs.react.update_config(temperature=0.7, max_tokens=None, rollout_id=3)
+    ours = dn.from_dspy(theirs)
+    assert ours.react.settings == {"temperature": 0.7}
+    assert ours.react.lm is ours.extract.lm
+    model = ours.react.lm
+    assert (model.name, model.settings) == ("openai/gpt-4o-mini", {"temperature": 0.2})
+    assert (model._retries, model._cache, model._given["api_base"]) == (1, False, "http://127.0.0.1:9/v1")
+
+
+def test_a_key_reaches_the_server_and_nothing_that_is_shown(dspy, capsys):
+    key = "sk-abcdefghijklmnopqrstuvwxyz123"
+    with Server(lambda body, number: chat(answer=key)) as server:
+        theirs = dspy.Predict("question -> answer")
+        theirs.lm = dspy.LM("openai/m", api_base=server.base, api_key=key, max_tokens=50, cache=False)
+        ours = dn.from_dspy(theirs)
+        got = ours.run_sync(question="q")
+    assert server.headers[0]["Authorization"] == f"Bearer {key}"
+    assert server.bodies[0]["max_tokens"] == 50
+    shown = [
+        repr(ours),
+        repr(ours.lm),
+        repr(got),
+        str(ours.dump_state()),
+        *map(str, got.calls),
+        capsys.readouterr().out,
+    ]
+    assert not [text for text in shown if key in text]
+
+
+def test_a_model_with_code_of_its_own_is_refused(dspy):
+    class Mine(dspy.LM):
+        def forward(self, prompt=None, messages=None, **kwargs):
+            return None
+
+    predict = dspy.Predict("a -> b")
+    predict.lm = dspy.utils.DummyLM([{"b": "x"}])
+    for theirs, name in ((Mine("openai/m", api_key="sk-hidden-0123456789abcdef"), "Mine"), (predict, "DummyLM")):
+        with pytest.raises(
+            ConfigurationError, match=rf"{name}.* is a model with code of its own.*dn.FunctionLM"
+        ) as caught:
+            dn.from_dspy(theirs)
+        assert "hidden" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="openai/m: model_type='text' has no counterpart"):
+        dn.from_dspy(dspy.LM("openai/m", model_type="text"))
+
+
+# ── agents and searches ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def weather(city: str, days: int = 1) -> str:
+    """The weather in a city."""
+    return f"rain in {city} for {days} day(s)"
+
+
+async def later(city: str) -> str:
+    """The weather, later."""
+    return f"sun in {city}"
+
+
+def step(name, **args):
+    return chat(next_thought="t", next_tool_name=name, next_tool_args=str(args).replace("'", '"'))
+
+
+def test_an_agent_calls_its_tools_here(dspy):
+    tools = [weather, dspy.Tool(later, name="tomorrow", desc="Of the next day.")]
+    ours = dn.from_dspy(dspy.ReAct("question -> answer", tools=tools, max_iters=4))
+    lm = dn.ScriptedLM(
+        [step("weather", city="Rome", days=2), step("tomorrow", city="Bonn"), step("finish"), chat(answer="a")]
+    )
+    with dn.context(lm=lm):
+        got = ours.run_sync(question="q")
+    assert [s["observation"] for s in got.trajectory] == ["rain in Rome for 2 day(s)", "sun in Bonn", "Finished."]
+    assert ours.max_iterations == 4
+    assert "tomorrow: Of the next day." in prompt(lm.requests[0])
+    assert "weather: The weather in a city." in prompt(lm.requests[0])
+
+
+def test_a_tool_whose_arguments_were_described_by_hand_is_still_checked_by_dspy(dspy):
+    def call(**arguments):
+        return sorted(arguments.items())
+
+    theirs = dspy.Tool(call, name="far", desc="d", args={"n": {"type": "integer"}}, arg_types={"n": int})
+    ours = dn.from_dspy(theirs)
+    assert ours.schema == {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    assert str(asyncio.run(ours({"n": 3}))) == '[["n",3]]'
+    assert "Arg n is invalid" in str(asyncio.run(ours({"n": "x"})))
+
+
+def test_an_agent_keeps_an_instruction_that_was_learned_and_not_dspys_own(dspy):
+    theirs = dspy.ReAct(dspy.Signature("question -> answer", "Be kind."), tools=[weather])
+    ours = dn.from_dspy(theirs)
+    assert [ours.react.instruction, ours.extract.instruction] == [None, None]
+    assert ours.extract.signature.instruction == "Be kind."
+    theirs.react.signature = theirs.react.signature.with_instructions("Call the tools.")
+    theirs.extract.predict.signature = theirs.extract.predict.signature.with_instructions("One word.")
+    theirs.react.demos = [
+        dspy.Example(question="q", trajectory="", next_thought="t", next_tool_name="finish", next_tool_args={})
+    ]
+    theirs.extract.predict.demos = [dspy.Example(question="q", trajectory="t", reasoning="r", answer="a")]
+    ours = dn.from_dspy(theirs)
+    assert [ours.react.instruction, ours.extract.instruction] == ["Call the tools.", "One word."]
+    assert ours.react.demos[0]["next_tool_name"] == "finish"
+    assert ours.extract.demos == [{"question": "q", "trajectory": "t", "answer": "a"}]
+
+
+def test_program_of_thought_asks_for_leave_to_run_code_and_hands_on_no_code_for_another_sandbox(dspy):
+    if not hasattr(dspy, "ProgramOfThought"):
+        pytest.skip("DSPy 3.5 has none")
+    theirs = old(dspy.ProgramOfThought, "question -> answer: int", max_iters=5)
+    with pytest.raises(ConfigurationError, match="Pass run_code=True"):
+        dn.from_dspy(theirs)
+    theirs.code_generate.predict.update_config(temperature=0.4)
+    ours = dn.from_dspy(theirs, run_code=True)
+    assert (ours.max_iterations, ours.generate.settings) == (5, {"temperature": 0.4})
+    assert ours.signature.same_as(dn.Predict("question -> answer: int").signature)
+    theirs.code_generate.predict.demos = [dspy.Example(question="q", generated_code="SUBMIT(1)")]
+    with pytest.raises(InputError, match=r"has learned \(code_generate\) is about code for DSPy's interpreter"):
+        dn.from_dspy(theirs, run_code=True)
+
+
+def test_multi_chain_comparison_compares_what_it_is_given(dspy):
+    theirs = old(dspy.MultiChainComparison, "question -> answer", M=2, temperature=0.4, max_tokens=9)
+    ours = dn.from_dspy(theirs)
+    lm = dn.ScriptedLM([chat(rationale="r", answer="a")])
+    with dn.context(lm=lm):
+        got = ours.run_sync(question="q", completions=[{"reasoning": f"because {i}", "answer": "x"} for i in range(2)])
+    assert got.to_dict() == {"rationale": "r", "answer": "a"}
+    assert dict(lm.requests[0].settings) == {"temperature": 0.4, "max_tokens": 9}
+    assert "because 1" in field(lm.requests[0], "reasoning_attempt_2")
+    assert [path for path, _ in ours.named_predictors()] == ["predict"]
+
+
+def test_a_refine_gives_the_reward_of_the_user_and_makes_its_feedback_the_hint(dspy):
+    def long_enough(args, pred):
+        assert args["question"] == "q"
+        return dspy.Prediction(score=float(len(pred.answer) > 3), feedback="Use more letters.")
+
+    theirs = dspy.Refine(dspy.ChainOfThought("question -> answer"), N=3, reward_fn=long_enough, threshold=0.5)
+    ours = dn.from_dspy(theirs)
+    assert isinstance(ours, dn.Refine)
+    assert (ours.plan.n, ours.plan.threshold, ours.plan.max_failures, ours.plan.temperature) == (3, 0.5, None, 1.0)
+    assert ours.plan.reward.name == "long_enough"
+    assert "Use more letters" in ours.plan.reward.describe()
+    lm = dn.ScriptedLM([chat(reasoning="r", answer="a"), chat(reasoning="r", answer="longer")])
+    with dn.context(lm=lm):
+        got = ours.run_sync(question="q")
+    assert got.answer == "longer"
+    assert got.run.attempts.feedback[0] == "Use more letters."
+    assert "Hint: Use more letters." in prompt(lm.requests[1])
+
+
+def test_best_of_n_takes_the_first_that_is_good_enough(dspy):
+    theirs = dspy.BestOfN(
+        dspy.Predict("question -> answer"), 3, lambda args, pred: float(pred.answer == "b"), 1.0, fail_count=1
+    )
+    ours = dn.from_dspy(theirs)
+    assert ours.plan.max_failures == 1
+    with dn.context(lm=dn.ScriptedLM([chat(answer="a"), chat(answer="b")])):
+        assert ours.run_sync(question="q").answer == "b"
+
+
+# ── rows and metrics ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rows_keep_which_fields_are_inputs(dspy):
+    theirs = [
+        dspy.Example(question="q", answer="a", dspy_uuid="u").with_inputs("question"),
+        dspy.Example(question="q", answer="a"),
+        dspy.Example(question="q").with_inputs("question", "gone"),
+    ]
+    marked, unmarked, partly = dn.from_dspy(theirs)
+    assert (marked.inputs(), marked.labels()) == ({"question": "q"}, {"answer": "a"})
+    assert (unmarked.to_dict(), unmarked.input_names) == ({"question": "q", "answer": "a"}, None)
+    assert partly.inputs() == {"question": "q"}
+    nested = dspy.Example(rows=[dspy.Example(a=1)], image=dspy.Image("https://example.org/a.png"))
+    assert dn.from_dspy(nested) == dn.Example(rows=[{"a": 1}], image=dn.Image("https://example.org/a.png"))
+    assert dn.from_dspy(dspy.Prediction(answer="a")) == dn.Prediction(answer="a")
+    with pytest.raises(
+        InputError, match=r"dspy.Image: only its content or an http\(s\) URL is taken, got 'gs://b/a.png'"
+    ):
+        dn.from_dspy(dspy.Example(image=dspy.Image("gs://b/a.png")))
+    with pytest.raises(InputError, match="a value is dspy.Audio, which has no counterpart"):
+        dn.from_dspy(dspy.Example(sound=dspy.Audio(data="", audio_format="wav")))
+
+
+def scored(metric, answer, **extras):
+    return asyncio.run(Scorer(metric, "metric")(dn.Example(answer="four"), dn.Prediction(answer=answer), **extras))
+
+
+def test_a_metric_that_is_strict_while_dspy_bootstraps_is_not_so_while_it_is_evaluated_here(dspy):
+    def metric(example, pred, trace=None):
+        overlap = len(set(example.answer) & set(pred.answer)) / len(set(example.answer))
+        return overlap >= 0.9 if trace is not None else overlap
+
+    assert float(scored(metric, "for")) == 0.0  # as it is, it is told the trace
+    ours = dn.from_dspy(metric)
+    assert float(scored(ours, "for")) == 0.75
+    assert (Scorer(ours).name, "overlap >= 0.9" in Scorer(ours).describe()) == ("metric", True)
+    assert float(scored(dn.from_dspy(lambda example, pred, trace: trace is None), "x")) == 1.0
+    assert float(scored(dn.from_dspy(dspy.evaluate.answer_exact_match), "Four.")) == 1.0
+
+
+def test_a_metric_of_gepas_gives_its_feedback_on_the_predictor_it_is_asked_for(dspy):
+    def metric(gold, pred, trace=None, pred_name=None, pred_trace=None):
+        seen = (
+            None
+            if pred_trace is None
+            else [(path, inputs["question"], made.query) for path, inputs, made in pred_trace]
+        )
+        told = f"{pred_name}: {len(trace or [])} steps, {seen}"
+        return dspy.Prediction(score=pred.answer == gold.answer, feedback=told, objective_scores={"short": 0.5})
+
+    plain = scored(dn.from_dspy(metric), "four")
+    assert plain == dn.Score(1.0, "None: 0 steps, None", {"short": 0.5})
+    program = dn.Predict("question -> query").then(dn.Predict("query -> answer"))
+    with dn.context(lm=dn.ScriptedLM([chat(query="q"), chat(answer="a")])), dn.trace() as trace:
+        program.run_sync(question="why?")
+    calls = [event for event in trace.events if hasattr(event, "predictor")]
+    advised = scored(dn.from_dspy(metric), "four", trace=calls, predictor=calls[0].predictor)
+    assert advised.feedback == f"{calls[0].predictor}: 2 steps, {[(calls[0].predictor, 'why?', 'q')]}"
+
+
+def test_gepa_learns_from_a_metric_that_was_written_for_dspy(dspy):
+    def metric(gold, pred, trace, pred_name, pred_trace):
+        return dspy.Prediction(score=float("loud" in pred.answer), feedback=f"{pred_name} must say LOUD.")
+
+    def model(request):
+        text = prompt(request)
+        if "new_instruction" in text:
+            return chat(new_instruction="Be LOUD." if "self must say LOUD." in text else "Be quiet.")
+        return chat(answer="loud" if "Be LOUD." in text else "quiet")
+
+    rows = dn.from_dspy([dspy.Example(question=str(i), answer="").with_inputs("question") for i in range(6)])
+    gepa = dn.GEPA(dn.from_dspy(metric), budget=dn.Budget(metric_calls=40))
+    with dn.context(lm=dn.FunctionLM(model)):
+        better = asyncio.run(gepa.compile(dn.from_dspy(dspy.Predict("question -> answer")), rows[:3], val=rows[3:]))
+    assert better.instruction == "Be LOUD."
+
+
+def test_a_translated_metric_travels_to_another_process(dspy):
+    def metric(gold, pred, trace=None, pred_name=None, pred_trace=None):
+        return dspy.Prediction(score=0.5, feedback=str(pred_name))
+
+    there = cloudpickle.loads(cloudpickle.dumps(dn.from_dspy(metric)))
+    assert scored(there, "x", predictor="self") == dn.Score(0.5, feedback="self")
+
+
+def test_async_metrics_callable_objects_and_what_is_none(dspy):
+    class Judge:
+        async def __call__(self, example, pred, trace=None):
+            return dspy.Prediction(score=0.5)
+
+    judge = dn.from_dspy(Judge())
+    assert (scored(judge, "x"), Scorer(judge).name) == (dn.Score(0.5), "Judge")
+    with pytest.raises(RewardError, match="returned None"):
+        scored(dn.from_dspy(lambda example, pred: None), "x")
+    with pytest.raises(InputError, match=r"one cannot be a metric: it is not called as metric\(example, prediction\)"):
+        dn.from_dspy(one)
+
+
+def one(value):
+    return value
+
+
+# ── what cannot be translated ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def program(dspy, check):
+    class Inner(dspy.Module):
+        def __init__(self):
+            self.check = dspy.Predict(check)
+
+        def forward(self, **inputs):
+            return self.check(**inputs)
+
+    class Program(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.retrieve = dspy.Predict("question -> query")
+            self.answer = dspy.ChainOfThought(dspy.Signature("question, context: list[str] -> answer", 'One \\ "word"'))
+            self.steps = [dspy.Predict("a -> b"), dspy.Predict("b, image: dspy.Image -> c: float")]
+            self.by = {"x": Inner()}
+            self.agent = dspy.ReAct("question -> answer", tools=[weather], max_iters=4)
+            self.best = dspy.Refine(dspy.ChainOfThought("a -> b"), N=3, reward_fn=reward, threshold=1.0)
+            self.compare = old(dspy.MultiChainComparison, "question -> answer", M=2)
+            self.rest = [dspy.Predict("a -> b"), old(dspy.CodeAct, "a -> b", tools=[weather])]
+            self.sound = dspy.Predict("sound: dspy.Audio -> b")
+            self.k = 3
+            self.key = "sk-hidden-0123456789abcdef"
+            self.retriever = lambda query: []
+
+        def forward(self, question: str, k: int = 2):
+            return self.retrieve(question=question)
+
+    return Program()
+
+
+def reward(args, pred):
+    return 1.0
+
+
+def test_a_program_with_code_of_its_own_is_refused_with_the_class_to_write_and_that_class_loads_its_state(
+    program, tmp_path, dspy
+):
+    with pytest.raises(InputError) as caught:
+        dn.from_dspy(program)
+    text = str(caught.value)
+    assert text.startswith(
+        "Program has a forward of its own, which cannot be translated. Its predictors:\n- retrieve: "
+    )
+    assert "- answer.predict: question: str, context: list[str] -> reasoning: str, answer: str (Predict)\n" in text
+    assert "async def forward(self, question: str, k: int = 2):" in text
+    assert "# and what else it holds: k, key, retriever" in text
+    assert "hidden" not in text
+    source = text.split("before every call of a predictor:\n\n")[1].split("\n\nThen load", maxsplit=1)[0]
+    space = {"dn": dn, "weather": weather, "reward": reward, "Source": Source, "Mood": Mood}
+    exec(compile(source, "the skeleton", "exec", dont_inherit=True), space)  # noqa: S102  # that is what it is for
+    new = space["Program"]()
+    assert (new.rest[1], new.sound) == (..., ...)
+    assert "# dspy.CodeAct has no counterpart\n" in text
+    assert "# StringSignature: the field 'sound' has the type Audio of DSPy, which has no counterpart here." in text
+    program.answer.predict.signature = program.answer.predict.signature.with_instructions("Learned.")
+    program.best.module.predict.demos = [dspy.Example(a="1", b="2", reasoning="r")]
+    program.by["x"].check.demos = [dspy.Example(answer="a", sources=[Source(title="t", year=1)], ok=True)]
+    program.save(tmp_path / "program.json")
+    new.load(tmp_path / "program.json", strict=False)  # there is no CodeAct, and nothing for sounds
+    assert new.answer.predict.instruction == "Learned."
+    assert new.best.module.predict.demos == [{"a": "1", "b": "2", "reasoning": "r"}]
+    assert new.by["x"].check.demos == [{"answer": "a", "sources": [Source(title="t", year=1)], "ok": True}]
+    assert new.by["x"].check.signature.same_as(Check)
+    assert new.answer.predict.signature.instruction == 'One \\ "word"'
+    assert new.steps[1].signature.input_fields["image"].annotation is dn.Image
+
+
+def test_a_module_in_a_module_is_refused_by_its_own_name_and_a_forward_makes_the_difference(dspy, program):
+    with pytest.raises(InputError, match="Inner has a forward of its own"):
+        dn.from_dspy(dspy.BestOfN(program.by["x"], 2, reward, 1.0))
+
+    class Named(dspy.ChainOfThought):
+        def __init__(self):
+            super().__init__("question -> answer")
+
+    class Changed(Named):
+        def forward(self, **inputs):
+            return super().forward(**inputs)
+
+    assert isinstance(dn.from_dspy(Named()), dn.ChainOfThought)
+    with pytest.raises(
+        InputError, match=r"(?s)Changed has a forward of its own.*self.predict = dn.Predict\(Predict\)|reasoning"
+    ):
+        dn.from_dspy(Changed())
+
+
+def test_anything_else_is_named_with_what_is_taken(dspy):
+    code = old(dspy.CodeAct, "question -> answer", tools=[weather])
+    with pytest.raises(
+        InputError, match="dspy.CodeAct has no counterpart here. Programs that have: Predict, ChainOfThought"
+    ):
+        dn.from_dspy(code)
+    things = [
+        (5, "int"),
+        ("question -> answer", "str"),
+        (dspy.Evaluate(devset=[1]), "dspy.Evaluate"),
+        (Check, "the class Check"),
+    ]
+    things += [(dspy.Predict, "the class dspy.Predict"), (None, "NoneType"), (dn.Predict("a -> b"), "Predict")]
+    for thing, name in things:
+        with pytest.raises(InputError, match=f"from_dspy takes a dspy.Signature class, .*; got {name}$"):
+            dn.from_dspy(thing)
+
+
+def test_what_is_dspys_is_told_so_where_ours_is_wanted(dspy):
+    row, theirs, lm = dspy.Example(a="x"), dspy.Predict("a -> b"), dspy.LM("openai/m")
+    ours = dn.Predict("a -> b", lm=dn.ScriptedLM([]))
+    mistakes = [
+        (InputError, "row 0 is Example", lambda: asyncio.run(ours.batch([row]))),
+        (InputError, "got Predict", lambda: dn.Refine(theirs, reward)),
+        (InputError, "got Predict", lambda: asyncio.run(dn.evaluate(theirs, [{"a": "x"}], reward))),
+        (SignatureError, "got StringSignature", lambda: dn.Predict(dspy.Signature("a -> b"))),
+        (ConfigurationError, "got LM", lambda: dn.configure(lm=lm)),
+        (ConfigurationError, "got LM", lambda: dn.Predict("a -> b", lm=lm).run_sync(a="x")),
+    ]
+    for error, told, act in mistakes:
+        with pytest.raises(error, match=rf"{told}.*It is DSPy's: dn.from_dspy\(…\) makes it dspynb's\."):
+            act()
+
+
+def test_the_object_stays_as_it_is(dspy, check):
+    theirs = dspy.ReAct(check, tools=[weather])
+    theirs.react.demos = [dspy.Example(answer="a", sources=[Source(title="t", year=1)])]
+    theirs.extract.predict.lm = dspy.LM("openai/m", temperature=0.5)
+    theirs.react.update_config(rollout_id=3)
+    before, kept = copy.deepcopy(theirs.dump_state()), theirs.react.demos[0].copy()
+    ours = dn.from_dspy(theirs)
+    ours.react.demos[0]["sources"].append("more")
+    ours.react.settings["temperature"] = 2
+    ours.extract.lm.settings["temperature"] = 2
+    assert theirs.dump_state() == before
+    assert theirs.react.demos == [kept]
+    assert theirs.react.config == {"rollout_id": 3}
+    assert theirs.extract.predict.lm.kwargs["temperature"] == 0.5
+
+
+def test_dspy_is_not_imported():
+    code = """
+import sys
+sys.modules["dspy"] = None  # an import of it fails
+import dspynb as dn
+
+class Example:
+    def items(self):
+        return [("a", 1), ("b", 2)]
+    def inputs(self):
+        return {"a": 1}
+
+Example.__module__ = "dspy.primitives.example"
+assert dn.from_dspy([Example()])[0].inputs() == {"a": 1}
+assert dn.from_dspy(lambda example, pred, trace=None: 1.0)(None, None) == 1.0
+assert [name for name in sys.modules if name.startswith("dspy.")] == []
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ── saved programs ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_this_dspy_saves_loads_and_what_would_run_code_is_refused(dspy, tmp_path):
+    theirs = dspy.Refine(
+        dspy.ChainOfThought("question, when: datetime.date -> answer: int"), N=2, reward_fn=reward, threshold=1.0
+    )
+    inner = theirs.module.predict
+    inner.signature = inner.signature.with_instructions("Learned.")
+    inner.demos = [dspy.Example(question="q", when=datetime.date(2024, 5, 1), reasoning="r", answer=4, augmented=True)]
+    theirs.save(tmp_path / "p.json")
+    ours = dn.Refine(dn.ChainOfThought("question, when: datetime.date -> answer: int"), reward)
+    ours.load(tmp_path / "p.json")
+    assert (ours.module.predict.instruction, ours.module.predict.demos) == (
+        "Learned.", [{"question": "q", "when": datetime.date(2024, 5, 1), "reasoning": "r", "answer": 4}],
+    )  # fmt: skip
+    theirs.save(tmp_path / "p.pkl")
+    with pytest.raises(StateError, match="reading a pickle runs code; in DSPy, save as .json"):
+        ours.load(tmp_path / "p.pkl")
+    dspy.Predict("a -> b").save(tmp_path / "whole", save_program=True)
+    with pytest.raises(StateError, match="whole is a folder; give a file such as"):
+        ours.load(tmp_path / "whole")
+    with pytest.raises(StateError, match="module.predict: not in the program"):
+        dn.Predict("a -> b").load(tmp_path / "p.json")
