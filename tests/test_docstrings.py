@@ -23,6 +23,7 @@ NEEDS = {
     "DaskExecutor": "distributed",
     "ExecutorError": "distributed",
     "MIPROv2": "optuna",
+    "from_dspy": "dspy",
     "dspynb.running.reader": "matplotlib",
     "export_otel": "opentelemetry.sdk",
     "mcp_tools": "mcp",

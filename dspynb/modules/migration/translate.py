@@ -39,6 +39,13 @@ def from_dspy(thing: Any, *, run_code: bool = False) -> Any:
     Callbacks, ``rollout_id`` and ``prompt_cache`` are left out. Raises InputError for what cannot be translated (for a
     module with a ``forward`` of its own, with the class that is to be written), SignatureError for a type without
     counterpart, ConfigurationError for a model without one.
+
+    >>> import dspy
+    >>> theirs = dspy.ChainOfThought("question -> answer: int")
+    >>> theirs.predict.demos = [dspy.Example(question="2+2?", reasoning="Two and two.", answer=4)]
+    >>> ours = dn.from_dspy(theirs)
+    >>> ours.predict.demos[0]["answer"], ours.predict.signature.describe()
+    (4, 'question: str -> reasoning: str, answer: int')
     """
     if isinstance(thing, list | tuple):
         return [from_dspy(item, run_code=run_code) for item in thing]
