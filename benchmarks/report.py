@@ -171,7 +171,7 @@ def picked(name: str, what: str) -> Row:
 def beside_dspy() -> str:
     """What users wait for, beside DSPy."""
     lines = [("", "dspynb", "DSPy 3.4.1", "measured")]
-    for what, name, told in (
+    for what, name, found in (
         ("`import`, s", "basics", "import, s"),
         ("one `Predict` call, model answers at once, ms", "basics", "one Predict with an instant stub, ms"),
         (
@@ -181,38 +181,34 @@ def beside_dspy() -> str:
         ),
         ("a call with 16 demos, ms", "shapes", "16 demos"),
     ):
-        row = picked(name, told)
-        lines.append((what, row["dspynb"], row["dspy 3.4.1"], measured(name, row)))
+        row = picked(name, found)
+        lines.append((what, short(row["dspynb"]), short(row["dspy 3.4.1"]), measured(name, row)))
     row = picked("evaluate", "500 rows of 50 ms, s")
-    lines.append(
-        ("evaluate 500 rows of 50 ms, 256 at a time, s", row["dspynb"], row["beside"], measured("evaluate", row))
-    )
+    figures = short(row["dspynb"]), short(row["beside"]), measured("evaluate", row)
+    lines.append(("evaluate 500 rows of 50 ms, 256 at a time, s", *figures))
     ours, theirs = picked("throughput", "dspynb, journal on"), picked("throughput", "dspy 3.4.1 Evaluate, cache off")
-    what = "rows a second through a server that takes 50 ms (bare aiohttp: {})"
     floor = picked("throughput", "bare aiohttp")["rows/s"]
-    lines.append((what.format(floor), ours["rows/s"], theirs["rows/s"], measured("throughput", ours)))
+    what = f"rows a second through a server that takes 50 ms (bare aiohttp: {floor})"
+    lines.append((what, ours["rows/s"], theirs["rows/s"], measured("throughput", ours)))
     return table(lines)
 
 
 def optimizers() -> str:
     """Held-out accuracy in simulated worlds, beside the optimizers of the same name, each rival's best variant."""
-    lines = [("simulated world", "optimizer", "dspynb", "rival", "paired difference [95 %]", "s", "rival, s")]
+    lines = [("simulated world", "optimizer", "seeds", "dspynb", "rival", "paired difference [95 %]")]
     for row in read("optimizers"):
         world = f"{row['simulated world']}, {row['predictors']} predictor{'s' if row['predictors'] != '1' else ''}"
         paired = f"{row['median paired difference']} [{row['low']}, {row['high']}]"
-        rival = f"{row['held-out, rival']} ({row['rival'].split()[0]})"
+        rival = f"{short(row['held-out, rival'])} ({row['rival'].split()[0]})"
         name = row["ours"].removeprefix("dspynb ")
-        seconds = row["seconds, ours"], row["seconds, rival"]
-        lines.append((world, name, row["held-out, ours"], rival, paired, *seconds))
+        lines.append((world, name, row["seeds"], short(row["held-out, ours"]), rival, paired))
     when = max(row["date"] for row in read("optimizers"))
-    told = f"Medians of {seeds()} seeds, 400 rollouts each; [measured](benchmarks/optimizers.csv) {when}."
-    return f"{table(lines)}\n{told}\n"
+    return f"{table(lines)}\nMedians; 400 rollouts each; [measured](benchmarks/optimizers.csv) {when}.\n"
 
 
-def seeds() -> str:
-    """How many there were, from the fewest to the most."""
-    found = sorted({int(row["seeds"]) for row in read("optimizers")})
-    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+def short(text: str) -> str:
+    """A figure in three digits."""
+    return f"{float(text):.3g}" if float(text) < 100 else f"{float(text):.0f}"
 
 
 def growth() -> str:
@@ -222,7 +218,7 @@ def growth() -> str:
         rows = list(group)
         first, last = rows[0], rows[-1]
         sizes = f"{int(first['size']):,}", f"{int(last['size']):,}"
-        lines.append((what, *sizes, last["seconds"], last["µs each"], last["MB"], last["file, MB"]))
+        lines.append((what, *sizes, short(last["seconds"]), last["µs each"], short(last["MB"]), last["file, MB"]))
     return table(lines)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
+import re
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +23,21 @@ def test_hints_meet_the_threshold_on_most_subjects_where_samples_alone_hardly_ev
     assert len(SUBJECTS) == 24
     assert met["Refine, with hints"] >= 0.60
     assert met["BestOfN, no hints"] <= 0.15
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_readmes_first_example_runs_as_it_stands():
+    readme = Path(__file__).parent.parent.joinpath("README.md").read_text(encoding="utf-8")
+    code = re.search(r"## What it looks like\n\n```python\n(.*?)```", readme, re.DOTALL)[1]
+    space = {"__name__": "__main__"}
+
+    async def main():
+        made = eval(compile(code, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), space)  # noqa: S307
+        assert inspect.isawaitable(made)
+        await made
+        await space["run"]
+
+    asyncio.run(main())
+    assert len(space["prediction"].run.attempts) > 1
+    assert "Hint: Use fewer than 10 words" in str(space["prediction"].run.diff(1, 2))
