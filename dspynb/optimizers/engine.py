@@ -66,7 +66,7 @@ class Engine:
         self.paths = [path for path, _ in self.program.named_predictors()]
         self.start = Candidate()
         self.guide = Guide() if guide is None else guide
-        self.standing = Standing(self.start, {split: len(rows) for split, rows in task.rows.items()}, self.guide)
+        self.standing = Standing(self.start, {split: len(rows) for split, rows in task.rows.items()})
         self._dispatch = Dispatcher(width)
         self._executor, self._run_rollout = executor, rollouts_on(executor)
         self._rollouts: dict[RolloutKey, asyncio.Future[Rollout]] = {}
@@ -155,7 +155,7 @@ class Engine:
 
     def kept(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Those that a person has not dropped, each once."""
-        return [c for c in dict.fromkeys(candidates) if c not in self.guide.dropped]
+        return [c for c in dict.fromkeys(candidates) if c not in self.standing.dropped]
 
     async def idle(self) -> None:
         """Wait until all that was asked for has ended."""

@@ -32,8 +32,6 @@ class Guide:
     def __init__(
         self, run: Run | None = None, refund: Callable[[Mapping[str, float]], Awaitable[None]] | None = None
     ) -> None:
-        self.dropped: set[Candidate] = set()
-        self.pinned: Candidate | None = None
         self.step = -1  # the number of the last step that began
         self.run, self._refund = run, refund
         self._known = max(map(_step, run._events), default=-1) if run is not None else -1  # the last step in the file
@@ -83,19 +81,19 @@ class Guide:
 
     def _follow(self, engine: Engine, ask: Ask, told: bool, step: int) -> Candidate | None:
         """Let one thing take effect; the candidate that is to be evaluated for it, if one is."""
-        values, candidate = dict(ask.values), None
+        values, candidate, standing = dict(ask.values), None, engine.standing
         if ask.action == "propose":
             return self._propose(engine, values, told, step)
         if ask.action == "unpin":
-            self.pinned = None
+            standing.pinned = None
         elif (named := engine.candidates.get(values["candidate"])) is None:
             return None  # of a run that was gone on with under another budget and came to others
         elif ask.action == "drop":
-            self.dropped.add(named)
-            self.pinned = None if self.pinned == named else self.pinned
+            standing.dropped.add(named)
+            standing.pinned = None if standing.pinned == named else standing.pinned
         else:
-            self.dropped.discard(named)
-            self.pinned = candidate = named
+            standing.dropped.discard(named)
+            standing.pinned = candidate = named
         self._tell(ask.action, {**values, "best": engine.best.id}, told, step)
         return candidate
 
@@ -107,7 +105,7 @@ class Guide:
             parts[path] = replace(parent.part(path), instruction=text)
         made = Candidate.of(parts, engine.program, origin="person", step=step, parents=(parent.id,))
         self._tell("propose", {**values, "candidate": made.id, "parent": parent.id}, told, step)
-        self.dropped.discard(made)
+        engine.standing.dropped.discard(made)
         return engine.register(made)
 
     def _tell(self, action: str, values: Mapping[str, Any], told: bool, step: int) -> None:
@@ -130,7 +128,7 @@ class Guide:
                 tasks.append(engine.evaluate(candidate, step=step))
         for task in tasks:
             await task
-        return [c for c in wanted if engine.mean(c) is not None and c not in self.dropped]
+        return [c for c in wanted if engine.mean(c) is not None and c not in engine.standing.dropped]
 
 
 def _step(event: Event) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from dspynb.optimizers.candidate import Candidate
-from dspynb.optimizers.guiding import Guide
 
 __all__ = ["Standing"]
 
@@ -15,13 +14,16 @@ class Standing:
 
     ``sizes``: split → its number of rows. ``accepts``: whether one that has run on all validation rows may be the best
     (default: any); the start always may. ``prefers``: of candidates with equal means, the one that it rates highest.
+    ``pinned``, ``dropped``: by a person.
     """
 
-    def __init__(self, start: Candidate, sizes: Mapping[str, int], guide: Guide) -> None:
-        self.start, self.guide = start, guide
+    def __init__(self, start: Candidate, sizes: Mapping[str, int]) -> None:
+        self.start = start
         self.candidates: dict[str, Candidate] = {}
         self.accepts: Callable[[Candidate], bool] = lambda _: True
         self.prefers: Callable[[Candidate], float] = lambda _: 0.0
+        self.pinned: Candidate | None = None
+        self.dropped: set[Candidate] = set()
         self._sizes = sizes
         self._made: dict[str, int] = {}  # candidate id → in which order
         self._scores: dict[tuple[str, str], dict[int, float]] = {}  # candidate id, split → row → score
@@ -57,10 +59,10 @@ class Standing:
         """The candidate that a person pinned, else the one with the highest mean on all validation rows, of those that
         are accepted and not dropped; of equal ones the one preferred, then the one made first. The start, before any
         has been."""
-        if self.guide.pinned is not None:
-            return self.guide.pinned
-        if self._chosen is not None and self._chosen not in self.guide.dropped:
+        if self.pinned is not None:
+            return self.pinned
+        if self._chosen is not None and self._chosen not in self.dropped:
             return self._chosen
         means = {self.candidates[name]: mean for (name, split), mean in self._means.items() if split == "val"}
-        allowed = [c for c in means if c not in self.guide.dropped and (c == self.start or self.accepts(c))]
+        allowed = [c for c in means if c not in self.dropped and (c == self.start or self.accepts(c))]
         return max(allowed, key=lambda c: (means[c], self.prefers(c), -self._made[c.id]), default=self.start)

@@ -45,6 +45,7 @@ class JournalFile:
     def __init__(self, path: Path, header: dict[str, Any] | None) -> None:
         """``header``: None to go on with a file that is there."""
         self.path = path
+        self._file = path.absolute()  # now: the working directory may be another when it is written
         self.failed: OSError | None = None
         if header is not None:
             _writer.put(self, _line({"dspynb": FORMAT, **header}))
@@ -58,7 +59,7 @@ class JournalFile:
         if self.failed is not None:
             return
         try:
-            with _open_private(self.path) as stream:
+            with _open_private(self._file) as stream:
                 stream.write(_without_secrets(b"".join(lines)))
         except OSError as error:
             self.failed = error

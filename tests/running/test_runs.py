@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import dspynb as dn
 from dspynb.errors import InputError, JournalError, RunStopped, ScopeError
 from dspynb.events import AttemptEnded, RunEnded
 from dspynb.running import read_journal
+from dspynb.running.journal import flush_journals
 from tests.helpers import Caption, chat, echo_hint, scores
 
 
@@ -142,6 +144,20 @@ def test_run_files_are_for_their_owner_only():
     dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(1), n=1).run_sync(subject="x")
     path = dn.runs().path[0]
     assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
+
+
+def test_a_run_file_is_where_its_run_began_whatever_the_working_directory_is_later(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    dn.configure(runs_dir="runs")
+
+    async def model(request):
+        os.chdir(tmp_path / "elsewhere")
+        return chat(sentence="s")
+
+    dn.Refine(dn.Predict(Caption, lm=dn.FunctionLM(model)), scores(1), n=1).run_sync(subject="x")
+    flush_journals()
+    assert [path.parent for path in tmp_path.rglob("*.jsonl")] == [tmp_path / "runs"]
 
 
 def test_no_files_are_kept_when_none_are_wanted(tmp_path):
