@@ -300,6 +300,7 @@ def test_a_server_that_is_not_there_is_told_with_its_address(tmp_path):
     assert line(out, "lm").startswith("WRONG")
     assert "openai/m: " in line(out, "lm")
     assert f"127.0.0.1:{port}" in line(out, "lm")
+    assert ": look whether the server runs and the network lets you there; look at the address" in line(out, "lm")
     assert "Traceback" not in out
 
 
@@ -308,6 +309,25 @@ def test_a_refusal_for_want_of_a_key_names_the_variable():
         report = examine(lm="openai/m", api_base=server.base)
     assert said(report, "lm").facts["error"] == "AuthenticationError"
     assert "set OPENAI_API_KEY" in said(report, "lm").says
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "advice"),
+    [
+        (401, "AuthenticationError", "look at the key"),
+        (404, "BadRequestError", "look at the model's name"),
+        (429, "RateLimited", "look at the limits of the account"),
+        (500, "ServerError", "try again later"),
+    ],
+)
+def test_a_refusal_is_tried_once_and_told_with_what_to_do(status, kind, advice):
+    with Server(lambda body, number: error(status, "no such thing")) as server:
+        report = examine(lm="openai/m", api_base=server.base)
+    finding = said(report, "lm")
+    assert (finding.state, finding.facts["error"]) == ("wrong", kind)
+    assert "no such thing" in finding.says
+    assert advice in finding.says
+    assert len(server.bodies) == 1
 
 
 def test_an_address_without_a_model_is_one_line(capsys):

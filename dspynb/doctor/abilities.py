@@ -22,6 +22,17 @@ _STOP_IS_HEARD = (7, 4)
 """The ipykernel from which a click reaches Python while a cell awaits."""
 _MOST_TOLD = 5
 """Lines of a kind about a cluster: its workers are mostly alike."""
+_ADDRESS = "look at the address (--api-base, OPENAI_BASE_URL), which mostly ends in /v1"
+_TO_DO = {
+    "AuthenticationError": ": look at the key, and whether its account may use this model",
+    "BadRequestError": f": look at the model's name, as the provider writes it; {_ADDRESS}",
+    "RateLimited": ": the provider is reached; wait, or look at the limits of the account",
+    "ServerError": ": the provider is reached, and fails itself; try again later",
+    "ModelTimeout": f": try again; {_ADDRESS}",
+    "ConnectionFailed": f": look whether the server runs and the network lets you there; {_ADDRESS}",
+    "MalformedReply": f": is it an OpenAI-compatible server? {_ADDRESS}",
+}
+"""What to do about an error of a model, by its class."""
 _LM_PATIENCE, _DASK_PATIENCE = 30.0, 10.0
 """Seconds."""
 
@@ -101,7 +112,8 @@ def provider(name: str, api_base: str | None) -> Iterator[Finding]:
         lm = LM(name, api_base=api_base, retries=0, cache=False, timeout=_LM_PATIENCE)
         reply = asyncio.run(lm.complete(request))
     except DspynbError as error:
-        yield Finding("lm", WRONG, str(error), {"lm": name, "error": type(error).__name__})
+        kind = type(error).__name__
+        yield Finding("lm", WRONG, f"{error}{_TO_DO.get(kind, '')}", {"lm": name, "error": kind})
         return
     seconds = round(time.perf_counter() - began, 2)
     facts = {"lm": name, "seconds": seconds, "tokens": reply.usage.tokens}
