@@ -16,6 +16,7 @@ __all__ = [
     "holds_known",
     "is_secret_name",
     "keep_secret",
+    "key_names",
     "known_secrets",
     "redact",
     "redact_growing",
@@ -39,6 +40,11 @@ _seen: tuple[float, frozenset[str]] = (-_LOOK_AGAIN, frozenset())
 def is_secret_name(name: str) -> bool:
     """Whether a setting of this name may hold a secret."""
     return _SECRET.search(name) is not None
+
+
+def key_names() -> list[str]:
+    """The names of the environment variables that may hold keys and are set."""
+    return sorted(name for name, value in os.environ.items() if name.endswith(_NAMES) and value)
 
 
 def keep_secret(*secrets: str | None) -> None:

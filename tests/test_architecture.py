@@ -27,7 +27,7 @@ LAYERS = [
     ["evaluation"],
     ["optimizers"],
     ["views"],
-    ["demo"],
+    ["demo", "doctor"],
     ["cli"],
     ["__main__"],
 ]

@@ -40,6 +40,14 @@ def test_the_conda_environment_is_in_step_with_pyproject():
     assert pip == ["-e .[dev]"]
 
 
+def test_the_lowest_set_has_each_bound_of_the_package_and_its_extras():
+    command = [sys.executable, str(ROOT / ".ci" / "lowest.py")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    needed = {*PYPROJECT["project"]["dependencies"], *(r for name, rs in extras.items() if name != "dev" for r in rs)}
+    assert {r for r in printed if "==" in r} == {r.replace(">=", "==") for r in needed} | {"pyarrow==17"}
+
+
 def test_the_readme_has_the_two_commands():
     for name, start in (
         ("demo", 'pip install -e ".[local]" && dspynb demo'),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 __all__ = ["json_values", "read_json", "read_loose"]
@@ -19,6 +19,8 @@ _NOTHING: Any = object()
 _OBJECT = r"\{(?=\s*(?:[\"'“}/#]|[^\W\d][\w$-]*+\s*:))"
 _STARTS = {"{": re.compile(_OBJECT), "{[": re.compile(_OBJECT + r"|\[(?=\s*[^,:)}\s])")}
 _DEEPEST = 100
+_DEEPEST_STRICT = 500
+"""Lists and objects inside each other. Python 3.13 reads thousands, which nothing can then print, copy or compare."""
 _SKIP = re.compile(r"(?:[\s\ufeff\u200b]+|//[^\n]*|\#[^\n]*|/\*(?:[^*]|\*(?!/))*+\*/)*+")
 _QUOTED = {
     '"': re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL),
@@ -45,9 +47,11 @@ class _Stopped(ValueError):
 def read_json(text: str) -> Any:
     """The text as one JSON value, control characters in strings allowed. Raises ValueError."""
     try:
-        return _STRICT.decode(text)
+        value = _STRICT.decode(text)
+        _check_depth(value, text.count("[") + text.count("{"))
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
+    return value
 
 
 def read_loose(text: str) -> Any:
@@ -85,11 +89,27 @@ def json_values(text: str, opening: str = "{") -> Iterator[Any]:
 
 def _strict_at(text: str, start: int) -> tuple[Any, int]:
     try:
-        return _STRICT.raw_decode(text, start)
+        value, end = _STRICT.raw_decode(text, start)
+        _check_depth(value, text.count("[", start, end) + text.count("{", start, end))
     except ValueError:
         return _NOTHING, start
     except RecursionError:
         raise _Stopped("the JSON is nested too deeply", len(text)) from None
+    return value, end
+
+
+def _check_depth(value: Any, most: int) -> None:
+    """Raise RecursionError for a value that is nested too deeply. ``most``: its depth is no more than that."""
+    level, depth = [value], 0
+    while level and most > _DEEPEST_STRICT:
+        depth += 1
+        if depth > _DEEPEST_STRICT:
+            raise RecursionError
+        level = [item for part in level if isinstance(part, dict | list) for item in _items(part)]
+
+
+def _items(part: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return part.values() if isinstance(part, dict) else part
 
 
 def _loose_at(text: str, start: int) -> tuple[Any, int]:

@@ -20,11 +20,12 @@ from dspynb.executors.worker import answered, run_job, same
 from dspynb.redact import told
 from dspynb.running import in_thread
 
-__all__ = ["Cluster", "Parcel"]
+__all__ = ["Cluster", "Parcel", "Survey"]
 
 T = TypeVar("T")
 Answer = Callable[[Mapping[str, Any]], Any]
 
+_DASK = ("dask", "distributed", "cloudpickle")
 _LOOK = 1.0
 """Seconds between two looks at which workers there are."""
 _KEPT = "What had finished is kept: see dn.last_run(), and go on with .resume(run id, …)"
@@ -52,6 +53,16 @@ class Parcel:
     shipped: Mapping[str, bytes]
     held: dict[str, Any]
     answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a cluster is. ``refused``: why it takes no work from here, a line each; ``differing``: packages of another
+    release than here, which Dask puts up with, by who has them."""
+
+    workers: tuple[str, ...]
+    refused: tuple[str, ...]
+    differing: Mapping[str, str]
 
 
 class Quarantine:
@@ -181,8 +192,25 @@ class Cluster:
         except (OSError, RuntimeError) as error:  # a loop that is closed is a RuntimeError
             raise ExecutorError(f"the Dask cluster at {self.address} does not answer: {told(error, 300)}") from None
 
+    def survey(self) -> Survey:
+        """Look at the cluster, and leave it. Raises ExecutorError where it does not answer or has no workers."""
+        client = self._opened()
+        try:
+            refused = _on(client, self._differences(client)).result()
+            return Survey(tuple(self._workers), tuple(refused), _differing(client.get_versions()))
+        except (OSError, RuntimeError) as error:
+            raise ExecutorError(f"the Dask cluster at {self.address} does not answer: {told(error, 300)}") from None
+        finally:
+            if self._own:
+                client.close()
+
     async def _check(self, client: Any) -> None:
         """Raise ExecutorError where there are no workers, or some that cannot run what is sent to them."""
+        for difference in await self._differences(client):
+            raise ExecutorError(difference)
+
+    async def _differences(self, client: Any) -> list[str]:
+        """What of the scheduler and the workers cannot run what is sent to them, and why."""
         await self._some_worker(client)
         made: dict[str, Any] = {"__name__": "__main__"}
         exec(_ABOUT, made)  # noqa: S102  # the text above: a function of no module travels by value
@@ -191,15 +219,18 @@ class Cluster:
         import dspynb
 
         python = ".".join(platform.python_version_tuple()[:2])
+        differences = []
         for who, about in sorted(there.items()):
             if about["dspynb"] is None:
-                raise ExecutorError(f"{who} does not have dspynb: pip install dspynb=={dspynb.__version__} there")
-            for name, here in (("dspynb", dspynb.__version__), ("python", python)):
-                if about[name] != here:
-                    raise ExecutorError(
-                        f"{who} has {name} {about[name]}, and here it is {here}: user code and rows travel between the "
-                        "same versions only"
-                    )
+                differences.append(f"{who} does not have dspynb: pip install dspynb=={dspynb.__version__} there")
+                continue
+            differences += [
+                f"{who} has {name} {about[name]}, and here it is {here}: user code and rows travel between the same "
+                "versions only"
+                for name, here in (("dspynb", dspynb.__version__), ("python", python))
+                if about[name] != here
+            ]
+        return differences
 
     async def _some_worker(self, client: Any) -> None:
         """Wait for a worker. A task waits with us, which makes an adaptive cluster start one."""
@@ -322,6 +353,19 @@ class Cluster:
             else:
                 reply = answer(asked)
             await client.run(answered, message["question"], reply, workers=[message["worker"]])
+
+
+def _differing(versions: Mapping[str, Any]) -> dict[str, str]:
+    """Of what ``Client.get_versions`` tells: who has other releases of what Dask itself is made of."""
+    here = versions["client"]["packages"]
+    others = {"the scheduler": versions["scheduler"], **{f"the worker {a}": v for a, v in versions["workers"].items()}}
+    found = {}
+    for who, told_of in others.items():
+        there = told_of["packages"]
+        differing = [f"{name} {there.get(name)}" for name in _DASK if there.get(name) != here.get(name)]
+        if differing:
+            found[who] = ", ".join(differing)
+    return found
 
 
 async def _result(future: Any) -> Reply:

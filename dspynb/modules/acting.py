@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, create_model
 
 from dspynb.adapters import Adapter, NativeTools
+from dspynb.adapters.loose import read_json
 from dspynb.data import Prediction
 from dspynb.errors import SignatureError
 from dspynb.lm import LMProtocol, LMReply
@@ -78,8 +78,8 @@ def _native_call(call: Mapping[str, Any]) -> dict[str, Any]:
     args = function.get("arguments") or {}
     if isinstance(args, str):
         try:
-            read = json.loads(args)
-        except (ValueError, RecursionError):
+            read = read_json(args)
+        except ValueError:
             read = args
         args = read if isinstance(read, dict) else args
     return {"name": str(function.get("name") or ""), "args": args if isinstance(args, Mapping) else str(args)}

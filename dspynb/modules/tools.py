@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dspynb.adapters.loose import read_json
 from dspynb.errors import ConfigurationError, is_control_flow, nearest, shorten
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.arguments import Arguments, ArgumentsError
@@ -246,8 +247,8 @@ def _told(value: Any) -> str:
 def _as_mapping(arguments: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments) if arguments.strip() else {}
-        except (ValueError, RecursionError) as error:
+            arguments = read_json(arguments) if arguments.strip() else {}
+        except ValueError as error:
             raise ArgumentsError(f"the arguments are not JSON ({shorten(error, 120)})") from None
     if arguments is None:
         return {}

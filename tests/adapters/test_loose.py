@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspynb.adapters import loose
-from dspynb.adapters.loose import json_values, read_loose
+from dspynb.adapters.loose import json_values, read_json, read_loose
 
 values = st.recursive(
     st.none()
@@ -65,6 +65,19 @@ def test_what_models_write_is_read(text, value):
 def test_nothing_is_guessed_and_nothing_evaluated(text):
     with pytest.raises(ValueError, match="character"):
         read_loose(text)
+
+
+def test_what_is_nested_deeply_is_refused_alike_by_every_python():
+    deep = "[" * 500 + "]" * 500
+    assert json.dumps(read_json(deep)) == deep
+    assert list(json_values(deep, "{["))
+    for nested in (f"[{deep}]", f'{{"a": {deep}}}'):
+        with pytest.raises(ValueError, match="nested too deeply"):
+            read_json(nested)
+        with pytest.raises(ValueError, match="nested too deeply"):
+            list(json_values(nested, "{["))
+    wide = json.dumps([[]] * 10_000)
+    assert len(read_json(wide)) == 10_000
 
 
 def test_a_value_in_prose_is_found_and_one_inside_a_damaged_one_is_not():

@@ -154,7 +154,7 @@ def test_a_session_of_the_users_is_used_and_left_open():
 
     async def main():
         parameters = mcp.StdioServerParameters(command=COMMAND[0], args=COMMAND[1:])
-        async with mcp.Client(parameters) as client:
+        async with mcp.Client(mcp.stdio_client(parameters)) as client:
             for session in (client, client.session):
                 async with dn.mcp_tools(session=session) as tools:
                     seen = await named(tools)["search"]({"query": "x", "limit": 2})

@@ -287,7 +287,8 @@ def test_wrong_arguments_become_an_observation_that_says_what_is_right_and_the_t
         '"query"',
     ):
         assert part in seen.text
-    for broken in ("{nonsense", "[1]", '"text"', [1], 5):
+    deep = '{"query": ' + "[" * 2000 + "]" * 2000 + "}"
+    for broken in ("{nonsense", "[1]", '"text"', [1], 5, deep):
         assert "search was not called" in call(search, broken).text
     assert called == []
     assert call(search, '{"query": "x"}').ok
