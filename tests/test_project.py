@@ -66,7 +66,29 @@ def test_the_version_is_told_once():
     assert f"## {dspynb.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+TUTORIALS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+OWN_MODEL = (
+    '# To run it on your own model: lm = dn.LM("openai/gpt-4.1-mini"); on the embedded one: lm = dn.LocalLM()\nlm = '
+)
+
+
+def _sources(path, kind):
+    return ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_names_its_model_in_one_line_and_leads_to_the_next(path):
+    code, prose = _sources(path, "code"), _sources(path, "markdown")
+    assert "\n".join(code).count(OWN_MODEL) == code[0].count(OWN_MODEL) == 1
+    assert len(re.findall(r"\bdn\.configure\(lm=", "\n".join(code))) == 1
+    links = set(re.findall(r"\]\((\S+?\.ipynb)\)", "\n".join(prose)))
+    assert links <= {tutorial.name for tutorial in TUTORIALS}
+    at = TUTORIALS.index(path)
+    around = TUTORIALS[max(at - 1, 0) : at] + TUTORIALS[at + 1 : at + 2]
+    assert {tutorial.name for tutorial in around} <= links
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_a_tutorial_was_run_top_to_bottom_and_its_outputs_hold_no_errors_and_nothing_of_the_machine(path):
     cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
     outputs = [output for cell in cells for output in cell["outputs"]]
