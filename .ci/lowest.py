@@ -27,7 +27,7 @@ def lowest(requirement: str) -> str:
 
 
 groups = [project["dependencies"], *(needs for extra, needs in extras.items() if extra != "dev")]
-lines = [lowest(need) for needs in groups for need in needs]
+lines = [lowest(need) for needs in groups for need in needs if name(need) != "dspynb"]
 tools = [need for need in extras["dev"] if name(need) not in NOT_OF_TESTS]
 lines += [lowest(need) if name(need) in OPTIONAL else need for need in tools]
 sys.stdout.write("\n".join(lines) + "\n")
