@@ -64,8 +64,10 @@ def _lab(options: argparse.Namespace) -> int:
 def _tutorials(options: argparse.Namespace) -> int:
     source = _notebooks()
     for path in sorted(source.rglob("*")):
-        if path.suffix in (".ipynb", ".jsonl") and ".ipynb_checkpoints" not in path.parts:
-            target = options.folder / path.relative_to(source)
+        inside = path.relative_to(source)
+        hidden = any(part.startswith(".") for part in inside.parts)  # runs and checkpoints, where they were worked in
+        if path.suffix in (".ipynb", ".jsonl") and not hidden:
+            target = options.folder / inside
             if not target.exists():  # what the user changed is the user's
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)

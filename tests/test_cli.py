@@ -55,6 +55,17 @@ def test_tutorials_are_copied_with_their_recordings_and_never_over_the_users_own
     assert copied.read_text() == "mine"
 
 
+def test_runs_and_checkpoints_beside_the_tutorials_are_not_copied(tmp_path, monkeypatch):
+    source, folder = tmp_path / ".checkout" / "notebooks", tmp_path / "mine"
+    for name in ("a.ipynb", "recordings/a.jsonl", ".dspynb/runs/b.jsonl", ".ipynb_checkpoints/a-checkpoint.ipynb"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("{}")
+    monkeypatch.setattr("dspynb.cli._notebooks", lambda: source)
+    main(["tutorials", str(folder)])
+    copied = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert copied == {"a.ipynb", "recordings/a.jsonl"}
+
+
 def test_an_error_of_ours_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr("dspynb.cli._demo", None)
     monkeypatch.setattr("dspynb.cli._notebooks", lambda: (_ for _ in ()).throw(dn.DspynbError("no tutorials here")))

@@ -32,6 +32,8 @@ FLAGS = [
     "--disable-sync",
 ]
 ROOT = Path(__file__).parents[2]
+SCROLLED = ".jp-NotebookPanel-notebook .jp-WindowedPanel-outer"
+"""What scrolls in a notebook."""
 
 
 def chromium() -> str | None:
@@ -183,18 +185,55 @@ class NotebookPage:
     def _wait_for_kernel(self) -> None:
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            states = [
-                s["kernel"]["execution_state"] for s in self.lab.rest("GET", "sessions") if s["path"] == self.name
-            ]
-            if states == ["idle"]:
+            if self._states() == ["idle"]:
                 return
             self.page.wait_for_timeout(100)
         raise TimeoutError(f"the kernel of {self.name} did not get ready")
 
+    def _states(self) -> list[str]:
+        sessions = self.lab.rest("GET", "sessions")
+        return [s["kernel"]["execution_state"] for s in sessions if s["path"] == self.name]
+
     def run_all(self) -> None:
         """Run all cells; does not wait for them."""
-        self.page.click('.lm-MenuBar-itemLabel:text-is("Run")')
-        self.page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
+        self._choose("Run", "Run All Cells")
+
+    def clear_outputs(self) -> None:
+        """Clear the outputs of all cells, and the numbers that say in which order they were run."""
+        self._choose("Edit", "Clear Outputs of All Cells")
+
+    def _choose(self, menu: str, item: str) -> None:
+        self.page.click(f'.lm-MenuBar-itemLabel:text-is("{menu}")')
+        self.page.click(f'.lm-Menu-itemLabel:text-is("{item}")')
+
+    def wait_for_end(self, seconds: float = 90) -> dict:
+        """Wait until the last code cell has been run and the kernel is idle; the notebook's JSON as saved then."""
+        until, last = time.monotonic() + seconds, None
+        while time.monotonic() < until:
+            ended = last is not None and self._states() == ["idle"]
+            notebook = self.save()
+            if ended:
+                return notebook
+            counts = [cell["execution_count"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+            last = counts[-1]
+            self.page.wait_for_timeout(500)
+        raise TimeoutError(f"{self.name}: cells have been run up to these numbers: {counts}")
+
+    def top(self) -> None:
+        """Scroll to the top."""
+        self._scroll("0")
+
+    def further(self) -> bool:
+        """Scroll on by most of what is in sight; whether there was anything left to scroll."""
+        return self._scroll("at.scrollTop + 0.85 * at.clientHeight")
+
+    def _scroll(self, to: str) -> bool:
+        moved = self.page.evaluate(
+            f"() => {{ const at = document.querySelector('{SCROLLED}'), was = at.scrollTop;"
+            f" at.scrollTop = {to}; return at.scrollTop > was + 1 }}"
+        )
+        self.page.wait_for_timeout(300)  # what comes into sight is put on the page now
+        return moved
 
     def wait_for_output(self, text: str) -> str:
         """The text of the first output that has this in it."""
