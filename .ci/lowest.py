@@ -7,7 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-OPTIONAL = {"pyarrow"}  # of the extra dev, but the package uses it where it is there
+OPTIONAL = {"dspy", "pyarrow"}  # of the extra dev, but the package works with them where they are there
 NOT_OF_TESTS = {"dspynb", "build", "mypy", "pandas-stubs", "playwright", "reasoning-gym", "ruff"}
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]

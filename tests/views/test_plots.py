@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 import dspynb as dn
 from dspynb.data import Usage
@@ -209,15 +210,20 @@ def test_a_thousand_candidates_are_readable_and_quick_to_draw():
 
 
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def bars(axes):
+    """The bars; before 3.9 matplotlib's band of an interval is a patch that has no height."""
+    return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+
+
 def test_an_evaluations_run_is_drawn_like_the_evaluation():
     found = asyncio.run(dn.evaluate(program(), frame(10, wrong={0, 1}), right))
     own, run = found.plot(Figure().subplots()), plotted(found.run)
     for axes in (own, run):
         assert {
-            round(bar.get_x() + bar.get_width() / 2, 6): bar.get_height() for bar in axes.patches if bar.get_height()
+            round(bar.get_x() + bar.get_width() / 2, 6): bar.get_height() for bar in bars(axes) if bar.get_height()
         }[0] == 2
         assert labelled(axes) == ("right", "rows")
-    assert [p.get_height() for p in own.patches] == [p.get_height() for p in run.patches]
+    assert [bar.get_height() for bar in bars(own)] == [bar.get_height() for bar in bars(run)]
     assert own.get_legend().get_texts()[0].get_text() == run.get_legend().get_texts()[0].get_text()
 
 
@@ -226,7 +232,7 @@ def test_repeats_are_rollouts_and_failed_rows_count_as_the_failure_score():
     found = asyncio.run(dn.evaluate(program(), rows, right, repeats=2, failure_score=-1))
     axes = plotted(found.run)
     assert axes.get_ylabel() == "rollouts"
-    heights = {round(bar.get_x() + bar.get_width() / 2, 6): bar.get_height() for bar in axes.patches}
+    heights = {round(bar.get_x() + bar.get_width() / 2, 6): bar.get_height() for bar in bars(axes)}
     assert heights[-1] == 2
     assert found.run.plot(ax=Figure().subplots()).lines[0].get_xdata()[0] == pytest.approx(float(found))
 
@@ -235,14 +241,14 @@ def test_scores_that_are_not_apart_evenly_get_twenty_bars():
     values = random.Random(0)
     found = asyncio.run(dn.evaluate(program(), frame(200), lambda row, p: values.random()))
     axes = found.plot(Figure().subplots())
-    assert sum(bar.get_width() == pytest.approx(0.05) for bar in axes.patches) == 20
+    assert sum(bar.get_width() == pytest.approx(0.05) for bar in bars(axes)) == 20
     assert sum(bar.get_height() for bar in axes.patches[:20]) == 200
 
 
 def test_ten_thousand_rows_are_as_many_in_the_bars():
     rows = (RolloutEnded(span=row + 2, parent=1, row=row, score=row % 7 / 6) for row in range(10_000))
     axes = plotted(reader(RunStarted(span=1, kind="evaluate", name="P"), *rows, RunEnded(span=1, status="finished")))
-    assert sum(bar.get_height() for bar in axes.patches if bar.get_height() > 1) == 10_000
+    assert sum(bar.get_height() for bar in bars(axes) if bar.get_height() > 1) == 10_000
 
 
 def test_a_comparison_is_drawn_from_its_run_with_the_same_means():
@@ -319,7 +325,7 @@ def test_a_reopened_run_is_drawn_the_same():
     for kind in ("attempts", "scores", "hints"):
         a, b = plotted(live, kind), plotted(again, kind)
         assert [drawn.get_xydata().tolist() for drawn in a.lines] == [drawn.get_xydata().tolist() for drawn in b.lines]
-        assert [p.get_bbox().bounds for p in a.patches] == [p.get_bbox().bounds for p in b.patches]
+        assert [p.get_extents().bounds for p in a.patches] == [p.get_extents().bounds for p in b.patches]
         assert [t.get_text() for t in a.get_yticklabels()] == [t.get_text() for t in b.get_yticklabels()]
 
 
