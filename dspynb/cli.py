@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     copy.add_argument("folder", type=Path)
     copy.set_defaults(run=_tutorials)
     doctor = commands.add_parser("doctor", help="tell what is installed, missing and reachable")
-    doctor.add_argument("--lm", metavar="MODEL", help="send this model one short request: openai/gpt-5-mini")
+    doctor.add_argument("--lm", metavar="MODEL", help="send this model one short request: openai/gpt-4.1-mini")
     doctor.add_argument("--api-base", metavar="URL", help="where the model of --lm is asked")
     doctor.add_argument("--dask", metavar="ADDRESS", help="look at the cluster of this scheduler: tcp://host:8786")
     doctor.add_argument("--json", action="store_true", help="as a JSON object")
@@ -79,7 +79,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from dspynb.doctor import run_doctor
 
     if options.api_base and not options.lm:
-        raise ConfigurationError("--api-base goes with --lm: name the model to ask there, as in openai/gpt-5-mini")
+        raise ConfigurationError("--api-base goes with --lm: name the model to ask there, as in openai/gpt-4.1-mini")
     return run_doctor(options.lm, options.api_base, options.dask, as_json=options.json)
 
 

@@ -28,7 +28,7 @@ _ENGINES = ("auto", "direct", "litellm")
 
 
 class LM:
-    """A model of a provider: ``LM("openai/gpt-5-mini")``.
+    """A model of a provider: ``LM("openai/gpt-4.1-mini")``.
 
     ``openai/…`` models, and every server given by ``api_base``, are asked directly over HTTP; all other providers
     through litellm (the extra ``providers``); ``engine="litellm"`` or ``"direct"`` chooses. The key comes from
@@ -45,9 +45,9 @@ class LM:
 
     Raises ConfigurationError for a name without provider or a limit below 1; a call raises ModelError.
 
-    >>> lm = dn.LM("openai/gpt-5-mini", temperature=0, max_tokens=500, concurrency=16)
+    >>> lm = dn.LM("openai/gpt-4.1-mini", temperature=0, max_tokens=500, concurrency=16)
     >>> lm, lm.settings
-    (LM('openai/gpt-5-mini'), {'temperature': 0, 'max_tokens': 500})
+    (LM('openai/gpt-4.1-mini'), {'temperature': 0, 'max_tokens': 500})
     >>> own = dn.LM("openai/my-model", api_base="http://127.0.0.1:8000/v1")  # a server of your own, such as vLLM
     """
 
@@ -72,7 +72,7 @@ class LM:
         **settings: Any,
     ) -> None:
         if not isinstance(model, str) or "/" not in model or not all(model.split("/", 1)):
-            raise ConfigurationError(f"a model is named 'provider/model', as in 'openai/gpt-5-mini'; got {model!r}")
+            raise ConfigurationError(f"a model is named 'provider/model', as in 'openai/gpt-4.1-mini'; got {model!r}")
         if engine not in _ENGINES:
             raise ConfigurationError(f"engine must be one of {', '.join(_ENGINES)}, got {engine!r}")
         if concurrency < 1 or retries < 0:
