@@ -1,10 +1,10 @@
-"""Two Dask workers beside two plain processes, in the same run: an evaluation with a metric that computes.
+"""One and two Dask workers beside one and two plain processes, in the same run: an evaluation, its metric computes.
 
     python benchmarks/dask.py
 
 A model in the process, which answers at once, and a metric of about 30 or 100 ms of Python. One process evaluates all
-rows, then two plain processes half of them each, then a DaskExecutor with two worker processes all of them; processes
-and cluster are started and have evaluated a few rows before the clock runs. Writes benchmarks/dask.csv: medians of
+rows, then two plain processes half of them each, then a DaskExecutor with one and with two worker processes all of
+them; processes and clusters are started and have evaluated a few rows before the clock runs. Writes benchmarks/dask.csv: medians of
 several rounds, in which each is run in turn. The speed-up is over one process; ``of plain`` is the share that Dask
 reaches of what two plain processes reach, in the same round.
 """
@@ -24,11 +24,17 @@ HERE = Path(__file__).parent
 ROUNDS, INSTANT = 3, 400
 HEAVY = {0.03: 96, 0.1: 40}
 """Seconds of the metric → rows."""
+KINDS = {
+    "one": "one process",
+    "plain": "two plain processes",
+    "one worker": "one Dask worker",
+    "dask": "two Dask workers",
+}
 
 # Sent as text: a script in this folder would find itself where it imports dask.
 CODE = """
 import asyncio, sys, dspynb as dn
-kind, rows, turns = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+kind, rows, turns, workers = sys.argv[1], *map(int, sys.argv[2:])
 dn.configure(view="off", runs_dir=None, lm=dn.FunctionLM(lambda request: "[[ ## answer ## ]]\\nfine"))
 predict = dn.Predict("question -> answer")
 def metric(row, prediction):
@@ -48,7 +54,7 @@ async def main(executor):
         print("done", flush=True)
 if kind == "dask":
     from distributed import LocalCluster
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as cluster:
         executor = dn.DaskExecutor(cluster)
         asyncio.run(main(executor))
         executor.close()
@@ -60,8 +66,8 @@ else:
 class Measured:
     """Processes that evaluate ``rows`` each when they are told to."""
 
-    def __init__(self, kind: str, processes: int, rows: int, turns: int) -> None:
-        given = [sys.executable, "-c", CODE, kind, str(rows), str(turns)]
+    def __init__(self, kind: str, processes: int, rows: int, turns: int, workers: int = 0) -> None:
+        given = [sys.executable, "-c", CODE, kind, str(rows), str(turns), str(workers)]
         self._running = [
             subprocess.Popen(given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
             for _ in range(processes)
@@ -96,11 +102,12 @@ def turns_of(seconds: float) -> int:
 
 
 def measured(turns: int, rows: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of one process, two plain ones, and two workers, by round, taken in turn."""
+    """Seconds of one process, two plain ones, one and two workers, by round, taken in turn."""
     kinds = {
         "one": Measured("plain", 1, rows, turns),
         "plain": Measured("plain", 2, rows // 2, turns),
-        "dask": Measured("dask", 1, rows, turns),
+        "one worker": Measured("dask", 1, rows, turns, workers=1),
+        "dask": Measured("dask", 1, rows, turns, workers=2),
     }
     seen: dict[str, list[float]] = {name: [] for name in kinds}
     try:
@@ -124,11 +131,13 @@ def main() -> None:
     for seconds, count in HEAVY.items():
         took = measured(turns_of(seconds), count, ROUNDS)
         metric = f"metric of {1e3 * seconds:.0f} ms, {count} rows: "
-        for name, what in (("one", "one process"), ("plain", "two plain processes"), ("dask", "two Dask workers")):
+        for name, what in KINDS.items():
             figures = ("", "") if name == "one" else (ratio(took["one"], took[name]), ratio(took["plain"], took[name]))
             rows.append((f"{metric}{what}, s", statistics.median(took[name]), *figures))
     instant = measured(0, INSTANT, ROUNDS)
-    for name, what in (("one", "one process"), ("dask", "two Dask workers")):
+    for name, what in KINDS.items():
+        if name == "plain":
+            continue
         rows.append((f"nothing to compute: {what}, ms a row", 1e3 * statistics.median(instant[name]) / INSTANT, "", ""))
     lines = [
         (
