@@ -34,7 +34,6 @@ KEY = "planted-0123456789-key"
 def folders(tmp_path, monkeypatch):
     monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))  # it looks at the environment once a second
 
 
 def said(report, name):
