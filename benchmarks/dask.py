@@ -4,9 +4,9 @@
 
 A model in the process, which answers at once, and a metric of about 30 or 100 ms of Python. One process evaluates all
 rows, then two plain processes half of them each, then a DaskExecutor with one and with two worker processes all of
-them; processes and clusters are started and have evaluated a few rows before the clock runs. Writes benchmarks/dask.csv: medians of
-several rounds, in which each is run in turn. The speed-up is over one process; ``of plain`` is the share that Dask
-reaches of what two plain processes reach, in the same round.
+them; processes and clusters are started and have evaluated a few rows before the clock runs. Writes
+benchmarks/dask.csv: medians of several rounds, in which each is run in turn. The speed-up is over one process; ``of
+plain`` is the share that Dask reaches of what two plain processes reach, in the same round.
 """
 
 from __future__ import annotations
