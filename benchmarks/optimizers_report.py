@@ -92,16 +92,17 @@ def compared(world: tuple[str, str], rows: Sequence[Row], quiet: Sequence[Row]) 
 
 
 def hurried(world: tuple[str, str], pair: Row, quiet: Sequence[Row]) -> Row:
-    """Seconds and busy slots of a pair, over the seeds that both have among the quiet cells; empty without any."""
+    """Seconds and busy slots of a pair in the quiet cells: over the seeds that both have, else over what each has."""
     sides = [
         of(quiet, world, pair[name]).get(pair[variant], {}) if pair else {}
         for name, variant in (("ours", "our variant"), ("rival", "best variant of the rival"))
     ]
-    seeds = sorted(set(sides[0]) & set(sides[1]))
-    found: Row = {"quiet seeds": len(seeds)} if pair else {}
+    both = set(sides[0]) & set(sides[1])
+    found: Row = {"quiet seeds": len(both)} if pair else {}
     for name, column in QUIET if pair else ():
         for whose, side in zip(("ours", "rival"), sides, strict=True):
-            found[f"{name}, {whose}"] = f"{middle([side[s] for s in seeds], column):.4g}" if seeds else ""
+            rows = [row for seed, row in side.items() if seed in both or not both]
+            found[f"{name}, {whose}"] = f"{middle(rows, column):.4g}" if rows else ""
     return found
 
 
