@@ -270,6 +270,16 @@ def test_a_front_end_of_another_release_is_wrong(tmp_path):
     assert "its front end 0.2.1, so a live view stays empty: pip install --force" in line(out, "live view")
 
 
+def test_a_front_end_that_jupyterlab_would_not_load_is_not_looked_at(tmp_path):
+    pytest.importorskip("jupyter_core")
+    folder = tmp_path / "share" / "jupyter" / "labextensions" / "anywidget"
+    folder.mkdir(parents=True)
+    (folder / "package.json").write_text('{"version": "0.2.1"}')
+    status, out = doctor(tmp_path, PYTHONUSERBASE=str(tmp_path), JUPYTER_PREFER_ENV_PATH="1")
+    assert status == 0
+    assert "0.2.1" not in line(out, "live view")
+
+
 def test_where_code_cannot_be_isolated_that_is_told_and_nothing_is_wrong(monkeypatch):
     monkeypatch.setattr("dspynb.modules.sandbox.runner._isolated", False)
     monkeypatch.setattr("platform.machine", lambda: "vax")

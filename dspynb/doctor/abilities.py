@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import site
 import sys
 import time
 from collections.abc import Iterator
@@ -77,17 +76,22 @@ def live_view() -> Iterator[Finding]:
 
 def _extension(name: str) -> str | None:
     """The version of a front end that JupyterLab started here would load, or None."""
-    given = filter(None, os.environ.get("JUPYTER_PATH", "").split(os.pathsep))
-    for folder in [
-        *given,
-        *(f"{root}/share/jupyter" for root in (site.getuserbase(), sys.prefix, "/usr/local", "/usr")),
-    ]:
+    for folder in _front_ends():
         try:
-            told: dict[str, Any] = json.loads((Path(folder) / "labextensions" / name / "package.json").read_bytes())
+            told: dict[str, Any] = json.loads((Path(folder) / name / "package.json").read_bytes())
             return str(told["version"])
         except (OSError, ValueError, KeyError):
             continue
     return None
+
+
+def _front_ends() -> list[str]:
+    """Where JupyterLab looks for front ends, in its order: in a virtual environment that comes before the user's."""
+    try:
+        from jupyter_core.paths import jupyter_path
+    except ImportError:  # JupyterLab is not here
+        return [f"{sys.prefix}/share/jupyter/labextensions"]
+    return list(jupyter_path("labextensions"))
 
 
 def generated_code() -> Iterator[Finding]:

@@ -63,6 +63,7 @@ class Standing:
             return self.pinned
         if self._chosen is not None and self._chosen not in self.dropped:
             return self._chosen
-        means = {self.candidates[name]: mean for (name, split), mean in self._means.items() if split == "val"}
+        full = [(self.candidates.get(name), mean) for (name, split), mean in self._means.items() if split == "val"]
+        means = {c: mean for c, mean in full if c is not None}  # one that was not registered is no candidate
         allowed = [c for c in means if c not in self.dropped and (c == self.start or self.accepts(c))]
         return max(allowed, key=lambda c: (means[c], self.prefers(c), -self._made[c.id]), default=self.start)

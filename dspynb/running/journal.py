@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import json
 import logging
-import mmap
 import os
 import queue
 import secrets
@@ -35,6 +34,8 @@ _OF_ANY_TYPE = ("inputs", "outputs", "settings", "parts", "metrics")
 _GIVEN = {
     kind: attrgetter("span", "at", *(name for name in names if name in _OF_ANY_TYPE)) for kind, names in FIELDS.items()
 }
+_BLOCK = 1 << 16
+"""Bytes that are read at a time from the end of a file."""
 _PAUSE = 0.01
 """Seconds that the writer waits for more, so that it does not take turns with the event loop for every line."""
 
@@ -219,37 +220,45 @@ def read_journal(path: str | Path) -> tuple[dict[str, Any], list[Event]]:
 
 
 def read_ends(path: str | Path) -> tuple[dict[str, Any], RunStarted | None, RunEnded | None]:
-    """Header of a run file, how the run began, and how it ended, unless it was begun again since; what is between is
-    not read, however much it is. Raises JournalError as read_journal does, of the header."""
+    """Header of a run file, how the run began, and how it ended, unless it was begun again since; where it has ended,
+    what is between is not read, however much it is. Raises JournalError as read_journal does, of the header."""
     with _opened(Path(path)) as stream:
         header = _header(Path(path), stream.readline())
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            return header, _event_at(text, text.find(_mark(RunStarted))), _ended(text)
+        began = next((line for line in stream if line.startswith(_mark(RunStarted))), b"")
+        return header, _event_of(began), _ended(stream)
 
 
-def _ended(text: mmap.mmap) -> RunEnded | None:
-    """The last RunEnded that was written to its end, if no RunStarted comes after it."""
-    end = len(text)
-    while (place := text.rfind(_mark(RunEnded), 0, end)) >= 0:
-        event: RunEnded | None = _event_at(text, place)
-        if event is not None:
-            return event if text.find(_mark(RunStarted), place) < 0 else None
-        end = place
+def _ended(stream: BinaryIO) -> RunEnded | None:
+    """The last RunEnded, if no RunStarted comes after it; of those that were written to their end."""
+    for line in _from_the_end(stream):
+        if line.startswith((_mark(RunStarted), _mark(RunEnded))) and (event := _event_of(line)) is not None:
+            return event if isinstance(event, RunEnded) else None
     return None
 
 
+def _from_the_end(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file, the last one first. Read and not mapped into memory: a file that another process cuts
+    meanwhile would end this one."""
+    place, block, rest = stream.seek(0, os.SEEK_END), _BLOCK, b""
+    while place:
+        size = min(block, place)
+        place -= size
+        stream.seek(place)
+        rest, *lines = (stream.read(size) + rest).split(b"\n")
+        block = _BLOCK if lines else 2 * block  # so that a long line is not put together from many
+        yield from reversed(lines)
+    yield rest
+
+
 def _mark(kind: type[Event]) -> bytes:
-    """How a line of such an event begins, with the end of the line before."""
-    return b'\n{"type":"%b"' % kind.__name__.encode()
+    """How a line of such an event begins."""
+    return b'{"type":"%b"' % kind.__name__.encode()
 
 
-def _event_at(text: mmap.mmap, place: int) -> Any:
-    """The event of the line after this place; None for no place, and a line that was cut."""
-    if place < 0:
-        return None
-    text.seek(place + 1)
+def _event_of(line: bytes) -> Any:
+    """The event of a line; None for an empty one, and one that was cut."""
     try:
-        return from_json(_parsed(text.readline()))
+        return from_json(_parsed(line))
     except (ValueError, KeyError, TypeError):
         return None
 

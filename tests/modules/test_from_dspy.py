@@ -239,6 +239,16 @@ def test_a_key_reaches_the_server_and_nothing_that_is_shown(dspy, capsys):
     assert not [text for text in shown if key in text]
 
 
+def test_a_model_that_was_named_without_a_provider_is_openais_or_refused_so_that_its_key_goes_nowhere_else(dspy):
+    for name in ("gpt-4o-mini", "o3", "ft:gpt-4o-mini:me"):
+        assert dn.from_dspy(dspy.LM(name, api_key="sk-hidden-0123456789abcdef")).name == f"openai/{name}"
+    for name in ("claude-haiku-4-5", "anthropic:claude-haiku-4-5", "gpt-oss-20b"):
+        with pytest.raises(ConfigurationError, match=rf"{name}: whose model is it.*dspy.LM\('provider/") as caught:
+            dn.from_dspy(dspy.LM(name, api_key="sk-hidden-0123456789abcdef"))
+        assert "hidden" not in str(caught.value)
+    assert dn.from_dspy(dspy.LM("mine", api_base="http://127.0.0.1:9/v1")).name == "openai/mine"
+
+
 def test_a_model_with_code_of_its_own_is_refused(dspy):
     class Mine(dspy.LM):
         def forward(self, prompt=None, messages=None, **kwargs):

@@ -44,6 +44,17 @@ def test_ids_are_of_the_content_and_the_same_everywhere():
     assert one_way.id != Candidate.of({"self": Part(instruction="x")}, program).id
 
 
+def test_one_that_was_not_registered_is_scored_and_never_the_best():
+    async def search(engine):
+        await engine.evaluate(engine.start)
+        passing = Candidate.of({engine.paths[0]: Part(instruction="steps")}, engine.program)
+        assert (await engine.evaluate(passing)).mean > engine.mean(engine.start)
+        assert engine.best is engine.start
+        assert engine.register(passing) is engine.best
+
+    assert planned(search).status == "finished"
+
+
 def test_rollouts_are_made_once_and_in_the_order_of_asking():
     async def search(engine):
         made = instructed(engine, "steps")

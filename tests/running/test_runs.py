@@ -16,7 +16,7 @@ import dspynb as dn
 from dspynb.errors import InputError, JournalError, RunStopped, ScopeError
 from dspynb.events import AttemptEnded, RunEnded
 from dspynb.running import read_journal
-from dspynb.running.journal import flush_journals
+from dspynb.running.journal import _from_the_end, flush_journals
 from tests.helpers import Caption, chat, echo_hint, scores
 
 
@@ -199,6 +199,37 @@ def test_a_list_of_runs_tells_what_their_files_end_with_and_does_not_read_what_i
         dn.open_run(path)
     assert dn.runs()[["kind", "status"]].to_dict("records") == [{"kind": "refine", "status": "finished"}]
     assert dn.runs().started.notna().all()
+
+
+def test_the_list_says_what_the_whole_file_says_wherever_a_write_was_cut_and_however_long_its_lines_are(tmp_path):
+    dn.configure(runs_dir=str(tmp_path))
+    path = tmp_path / "x.jsonl"
+    long = {
+        "type": "SpanStarted",
+        "span": 2,
+        "kind": "row",
+        "name": '\n{"type":"RunEnded"' + "x" * 300_000,
+        "inputs": {},
+    }
+    began = {"type": "RunStarted", "span": 1, "kind": "evaluate", "name": "e"}
+    ended = {"type": "RunEnded", "span": 1, "status": "stopped"}
+    events = [began, long, ended, began, long, {**ended, "error": "y" * 200_000}, {**long, "span": 3}]
+    lines = [json.dumps(line, separators=(",", ":")) for line in ({"dspynb": 1, "id": "x"}, *events)]
+    for count in range(1, len(lines) + 1):
+        for cut in (0, 1, 2, 100_000):
+            path.write_text(("\n".join(lines[:count]) + "\n")[: -cut or None])
+            if path.stat().st_size > len(lines[0]):
+                assert dn.runs().status.tolist() == [dn.open_run(path).status], (count, cut)
+
+
+def test_a_file_that_is_cut_while_its_end_is_read_ends_no_process(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"dspynb":1}\n' + (b"x" * 999 + b"\n") * 1_000)
+    with path.open("rb") as stream:
+        lines = _from_the_end(stream)
+        assert next(lines) == b""
+        os.truncate(path, 20)
+        assert b"".join(lines).startswith(b"x")
 
 
 def test_a_file_that_is_no_run_keeps_its_row_in_the_list(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from dspynb.errors import ConfigurationError
@@ -10,13 +11,14 @@ from dspynb.modules.migration.names import kind_of, overrides, shown
 
 __all__ = ["model_of", "sampling_of"]
 
+_OF_OPENAI = re.compile(r"(ft:)?(gpt-(?!oss)|chatgpt-|o\d)")
 _LEFT_OUT = ("rollout_id", "prompt_cache")  # which sample is meant, which the scope says here; and where a price is
 
 
 def model_of(theirs: Any) -> LM:
     """The same model at the same place with the same settings. Its key goes from the one to the other and nowhere else.
 
-    Raises ConfigurationError for a model that is no plain dspy.LM of a chat API.
+    Raises ConfigurationError for a model that is no plain dspy.LM of a chat API, or whose provider is not told.
     """
     _check(theirs)
     settings = sampling_of(theirs.kwargs)
@@ -24,12 +26,22 @@ def model_of(theirs: Any) -> LM:
     settings.setdefault("api_base", base)
     engine = getattr(theirs, "engine", "auto")  # DSPy before 3.4 has no choice
     return LM(
-        theirs.model if "/" in theirs.model else f"openai/{theirs.model}",
+        theirs.model if "/" in theirs.model else _with_provider(theirs.model, settings["api_base"]),
         engine="litellm" if engine == "litellm" else "auto",
         cache=bool(theirs.cache),
         retries=theirs.num_retries,
         **settings,
     )
+
+
+def _with_provider(name: str, api_base: str | None) -> str:
+    """The whole name of a model that was named alone. Raises ConfigurationError where it may not be OpenAI's: DSPy
+    knows whose some names are, and a key must not go to another provider."""
+    if api_base is None and not _OF_OPENAI.match(name):
+        raise ConfigurationError(
+            f"{name}: whose model is it? Name its provider in DSPy too: dspy.LM('provider/{name}')"
+        )
+    return f"openai/{name}"
 
 
 def sampling_of(settings: dict[str, Any]) -> dict[str, Any]:
