@@ -325,6 +325,35 @@ def test_an_agent_keeps_an_instruction_that_was_learned_and_not_dspys_own(dspy):
     assert ours.extract.demos == [{"question": "q", "trajectory": "t", "answer": "a"}]
 
 
+def test_the_trajectory_of_an_agents_demo_is_written_as_the_one_that_it_stands_before(dspy):
+    theirs = dspy.ReAct("question -> answer", tools=[weather])
+    past = {
+        "thought_0": "look",
+        "tool_name_0": "weather",
+        "tool_args_0": {"city": "Rome"},
+        "observation_0": "sun\n\nwarm",
+    }
+    turn = {"question": "Rome?", "next_thought": "done", "next_tool_name": "finish", "next_tool_args": {}}
+    theirs.react.demos = [
+        dspy.Example(trajectory=theirs._format_trajectory(past), **turn),
+        dspy.Example(trajectory=theirs._format_trajectory({}), **turn),
+        dspy.Example(trajectory="told in words", **turn),
+    ]
+    ours = dn.from_dspy(theirs)
+    step = 'Step 1\nThought: look\nTool: weather {"city": "Rome"}\nObservation: sun\n\nwarm'
+    assert [demo["trajectory"] for demo in ours.react.demos] == [step, "(nothing yet)", "told in words"]
+    replies = [
+        {"next_thought": "look", "next_tool_name": "weather", "next_tool_args": '{"city": "Rome"}'},
+        {"next_thought": "done", "next_tool_name": "finish", "next_tool_args": "{}"},
+        {"answer": "sun"},
+    ]
+    lm = dn.ScriptedLM([chat(**reply) for reply in replies])
+    with dn.context(lm=lm):
+        ours.run_sync(question="Rome?")
+    demo, now = lm.requests[1].messages[1]["content"], lm.requests[1].messages[-1]["content"]
+    assert all('Step 1\nThought: look\nTool: weather {"city": "Rome"}\nObservation:' in text for text in (demo, now))
+
+
 def test_program_of_thought_asks_for_leave_to_run_code_and_hands_on_no_code_for_another_sandbox(dspy):
     if not hasattr(dspy, "ProgramOfThought"):
         pytest.skip("DSPy 3.5 has none")

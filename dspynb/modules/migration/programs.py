@@ -16,6 +16,7 @@ from dspynb.modules.migration.names import dspy_class, kind_of, overrides, shown
 from dspynb.modules.migration.signatures import signature_of
 from dspynb.modules.migration.skeleton import cannot_be_translated
 from dspynb.modules.migration.tools import tool_of
+from dspynb.modules.migration.trajectories import trajectory_of
 from dspynb.modules.migration.values import value_of
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
@@ -97,6 +98,11 @@ def _react(how: Translation, theirs: Any) -> Module:
     untaught = fresh(theirs.signature, list(tools.values()), theirs.max_iters)
     how.teach(ours.react, theirs.react, _changed(theirs.react, untaught.react))
     how.teach(ours.extract, theirs.extract.predict, _changed(theirs.extract.predict, untaught.extract.predict))
+    for predictor in (ours.react, ours.extract):
+        predictor.demos = [
+            {name: trajectory_of(value) if name == "trajectory" else value for name, value in demo.items()}
+            for demo in predictor.demos
+        ]
     return ours
 
 
