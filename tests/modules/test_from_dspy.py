@@ -584,6 +584,26 @@ def test_a_program_with_code_of_its_own_is_refused_with_the_class_to_write_and_t
     assert new.steps[1].signature.input_fields["image"].annotation is dn.Image
 
 
+def test_the_class_to_write_has_the_settings_that_no_saved_program_has_and_no_key(dspy):
+    class Program(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.ask = dspy.Predict("a -> b", temperature=0.7, api_key="sk-hidden-0123456789abcdef", rollout_id=2)
+            self.think = dspy.ChainOfThought("a -> b", max_tokens=9)
+            self.best = dspy.BestOfN(self.ask, N=5, reward_fn=reward, threshold=float("inf"), fail_count=2)
+
+        def forward(self, a):
+            return self.ask(a=a)
+
+    with pytest.raises(InputError) as caught:
+        dn.from_dspy(Program())
+    text = str(caught.value)
+    assert 'self.ask = dn.Predict("a -> b", temperature=0.7)\n' in text
+    assert 'self.think = dn.ChainOfThought("a -> b", max_tokens=9)\n' in text
+    assert 'reward, n=5, threshold=float("inf"), max_failures=2)\n' in text
+    assert "hidden" not in text
+
+
 def test_a_module_in_a_module_is_refused_by_its_own_name_and_a_forward_makes_the_difference(dspy, program):
     with pytest.raises(InputError, match="Inner has a forward of its own"):
         dn.from_dspy(dspy.BestOfN(program.by["x"], 2, reward, 1.0))
