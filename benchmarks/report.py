@@ -172,7 +172,8 @@ def beside_dspy() -> str:
     """What users wait for, beside DSPy."""
     lines = [("", "dspynb", "DSPy 3.4.1", "measured")]
     for what, name, found in (
-        ("`import`, s", "basics", "import, s"),
+        ("`import`, s (names are loaded when they are first used)", "basics", "import, s"),
+        ("the same, with what a first program uses, s", "basics", "import and first use of names, s"),
         ("one `Predict` call, model answers at once, ms", "basics", "one Predict with an instant stub, ms"),
         (
             "Refine, 8 attempts of 0.1 s, `width=4` (DSPy: one at a time), s",

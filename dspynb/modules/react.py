@@ -18,7 +18,7 @@ from dspynb.modules.tools import Observation, Tool, named_tools, unknown_tool
 from dspynb.running import end_tasks
 from dspynb.signatures import Field, Signature, as_signature
 
-__all__ = ["ReAct"]
+__all__ = ["ReAct", "trajectory_text"]
 
 _TRIES = 4
 """Calls made for one step of which each has one tool call less in its trajectory."""
@@ -195,9 +195,14 @@ class _Episode:
 
     def text(self) -> str:
         """The trajectory as the model reads it."""
-        steps = [_step_text(i, step) for i, step in enumerate(self.trajectory, 1)][self.dropped :]
-        left_out = [f"[The first {self.dropped} steps are left out.]"] if self.dropped else []
-        return "\n\n".join([*left_out, *steps]) or "(nothing yet)"
+        return trajectory_text(self.trajectory, self.dropped)
+
+
+def trajectory_text(trajectory: Sequence[Mapping[str, Any]], dropped: int = 0) -> str:
+    """Steps (``thought``, ``tool``, ``args``, ``observation``) as a model reads them; without the first ``dropped``."""
+    steps = [_step_text(i, step) for i, step in enumerate(trajectory, 1)][dropped:]
+    left_out = [f"[The first {dropped} steps are left out.]"] if dropped else []
+    return "\n\n".join([*left_out, *steps]) or "(nothing yet)"
 
 
 _UNFINISHED = "(not finished when the time was up)"

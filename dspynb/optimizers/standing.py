@@ -66,4 +66,6 @@ class Standing:
         full = [(self.candidates.get(name), mean) for (name, split), mean in self._means.items() if split == "val"]
         means = {c: mean for c, mean in full if c is not None}  # one that was not registered is no candidate
         allowed = [c for c in means if c not in self.dropped and (c == self.start or self.accepts(c))]
-        return max(allowed, key=lambda c: (means[c], self.prefers(c), -self._made[c.id]), default=self.start)
+        highest = max((means[c] for c in allowed), default=0.0)
+        equal = [c for c in allowed if means[c] == highest]  # only these are rated, which may cost more
+        return max(equal, key=lambda c: (self.prefers(c), -self._made[c.id]), default=self.start)

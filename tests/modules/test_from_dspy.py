@@ -325,6 +325,35 @@ def test_an_agent_keeps_an_instruction_that_was_learned_and_not_dspys_own(dspy):
     assert ours.extract.demos == [{"question": "q", "trajectory": "t", "answer": "a"}]
 
 
+def test_the_trajectory_of_an_agents_demo_is_written_as_the_one_that_it_stands_before(dspy):
+    theirs = dspy.ReAct("question -> answer", tools=[weather])
+    past = {
+        "thought_0": "look",
+        "tool_name_0": "weather",
+        "tool_args_0": {"city": "Rome"},
+        "observation_0": "sun\n\nwarm",
+    }
+    turn = {"question": "Rome?", "next_thought": "done", "next_tool_name": "finish", "next_tool_args": {}}
+    theirs.react.demos = [
+        dspy.Example(trajectory=theirs._format_trajectory(past), **turn),
+        dspy.Example(trajectory=theirs._format_trajectory({}), **turn),
+        dspy.Example(trajectory="told in words", **turn),
+    ]
+    ours = dn.from_dspy(theirs)
+    step = 'Step 1\nThought: look\nTool: weather {"city": "Rome"}\nObservation: sun\n\nwarm'
+    assert [demo["trajectory"] for demo in ours.react.demos] == [step, "(nothing yet)", "told in words"]
+    replies = [
+        {"next_thought": "look", "next_tool_name": "weather", "next_tool_args": '{"city": "Rome"}'},
+        {"next_thought": "done", "next_tool_name": "finish", "next_tool_args": "{}"},
+        {"answer": "sun"},
+    ]
+    lm = dn.ScriptedLM([chat(**reply) for reply in replies])
+    with dn.context(lm=lm):
+        ours.run_sync(question="Rome?")
+    demo, now = lm.requests[1].messages[1]["content"], lm.requests[1].messages[-1]["content"]
+    assert all('Step 1\nThought: look\nTool: weather {"city": "Rome"}\nObservation:' in text for text in (demo, now))
+
+
 def test_program_of_thought_asks_for_leave_to_run_code_and_hands_on_no_code_for_another_sandbox(dspy):
     if not hasattr(dspy, "ProgramOfThought"):
         pytest.skip("DSPy 3.5 has none")
@@ -553,6 +582,26 @@ def test_a_program_with_code_of_its_own_is_refused_with_the_class_to_write_and_t
     assert new.by["x"].check.signature.same_as(Check)
     assert new.answer.predict.signature.instruction == 'One \\ "word"'
     assert new.steps[1].signature.input_fields["image"].annotation is dn.Image
+
+
+def test_the_class_to_write_has_the_settings_that_no_saved_program_has_and_no_key(dspy):
+    class Program(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.ask = dspy.Predict("a -> b", temperature=0.7, api_key="sk-hidden-0123456789abcdef", rollout_id=2)
+            self.think = dspy.ChainOfThought("a -> b", max_tokens=9)
+            self.best = dspy.BestOfN(self.ask, N=5, reward_fn=reward, threshold=float("inf"), fail_count=2)
+
+        def forward(self, a):
+            return self.ask(a=a)
+
+    with pytest.raises(InputError) as caught:
+        dn.from_dspy(Program())
+    text = str(caught.value)
+    assert 'self.ask = dn.Predict("a -> b", temperature=0.7)\n' in text
+    assert 'self.think = dn.ChainOfThought("a -> b", max_tokens=9)\n' in text
+    assert 'reward, n=5, threshold=float("inf"), max_failures=2)\n' in text
+    assert "hidden" not in text
 
 
 def test_a_module_in_a_module_is_refused_by_its_own_name_and_a_forward_makes_the_difference(dspy, program):

@@ -55,6 +55,21 @@ def test_one_that_was_not_registered_is_scored_and_never_the_best():
     assert planned(search).status == "finished"
 
 
+def test_only_candidates_of_equal_means_are_rated_for_being_the_best():
+    rated = []
+
+    async def search(engine):
+        engine.standing.prefers = lambda c: rated.append(c.origin) or c.step
+        for step, text in enumerate(["steps", "steps, too", "steps as well", "Do."], start=1):
+            await engine.evaluate(instructed(engine, text, step=step))
+        assert engine.mean(engine.candidates[list(engine.candidates)[4]]) < engine.mean(engine.best)
+        rated.clear()
+        assert engine.best.step == 3
+        assert len(rated) == 3
+
+    assert planned(search).status == "finished"
+
+
 def test_rollouts_are_made_once_and_in_the_order_of_asking():
     async def search(engine):
         made = instructed(engine, "steps")

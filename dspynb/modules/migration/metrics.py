@@ -17,7 +17,7 @@ from dspynb.errors import InputError
 from dspynb.modules.callables import name_of
 from dspynb.modules.migration.names import kind_of
 
-__all__ = ["metric_of", "written_reward"]
+__all__ = ["failures_of", "metric_of", "written_reward"]
 
 _OF_GEPA = 5  # gold, pred, trace, pred_name, pred_trace
 
@@ -49,6 +49,11 @@ def metric_of(fn: Callable[..., Any]) -> Callable[..., Any]:
 def written_reward(fn: Any) -> Any:
     """The user's reward, which a dspy.BestOfN or dspy.Refine keeps inside a function of its own."""
     return inspect.getclosurevars(fn).nonlocals.get("reward_fn", fn)
+
+
+def failures_of(search: Any) -> int | None:
+    """How many attempts of a dspy.BestOfN or dspy.Refine may fail; None where all but one may."""
+    return int(search.fail_count) if search.fail_count < search.N - 1 else None
 
 
 def _required(fn: Callable[..., Any]) -> int:

@@ -10,12 +10,13 @@ from pydantic import create_model
 from dspynb.errors import InputError
 from dspynb.modules.chain_of_thought import ChainOfThought
 from dspynb.modules.comparison import MultiChainComparison
-from dspynb.modules.migration.metrics import metric_of, written_reward
+from dspynb.modules.migration.metrics import failures_of, metric_of, written_reward
 from dspynb.modules.migration.models import model_of, sampling_of
 from dspynb.modules.migration.names import dspy_class, kind_of, overrides, shown
 from dspynb.modules.migration.signatures import signature_of
 from dspynb.modules.migration.skeleton import cannot_be_translated
 from dspynb.modules.migration.tools import tool_of
+from dspynb.modules.migration.trajectories import trajectory_of
 from dspynb.modules.migration.values import value_of
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
@@ -97,6 +98,11 @@ def _react(how: Translation, theirs: Any) -> Module:
     untaught = fresh(theirs.signature, list(tools.values()), theirs.max_iters)
     how.teach(ours.react, theirs.react, _changed(theirs.react, untaught.react))
     how.teach(ours.extract, theirs.extract.predict, _changed(theirs.extract.predict, untaught.extract.predict))
+    for predictor in (ours.react, ours.extract):
+        predictor.demos = [
+            {name: trajectory_of(value) if name == "trajectory" else value for name, value in demo.items()}
+            for demo in predictor.demos
+        ]
     return ours
 
 
@@ -135,13 +141,12 @@ def _comparison(how: Translation, theirs: Any) -> Module:
 
 def _search(kind: type[BestOfN | Refine]) -> Callable[[Translation, Any], Module]:
     def made(how: Translation, theirs: Any) -> Module:
-        failures = theirs.fail_count if theirs.fail_count < theirs.N - 1 else None  # of the others all but one may fail
         return kind(
             how.program(theirs.module),
             metric_of(written_reward(theirs.reward_fn)),
             theirs.N,
             theirs.threshold,
-            max_failures=failures,
+            max_failures=failures_of(theirs),
         )
 
     return made

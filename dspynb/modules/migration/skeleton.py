@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from dspynb.errors import InputError, SignatureError
 from dspynb.media import Medium
 from dspynb.modules.callables import name_of
-from dspynb.modules.migration.metrics import written_reward
+from dspynb.modules.migration.metrics import failures_of, written_reward
+from dspynb.modules.migration.models import sampling_of
 from dspynb.modules.migration.names import kind_of, overrides
 from dspynb.modules.migration.signatures import signature_of
+from dspynb.redact import is_secret_name
 from dspynb.signatures import Field, Signature, as_signature
 from dspynb.signatures.kinds import classes_in, source_text
 from dspynb.signatures.shapes import constraint_texts
@@ -131,8 +134,16 @@ class _Skeleton:
 def _search(made: _Skeleton, path: str, search: Any) -> str:
     named = name_of(written_reward(search.reward_fn))
     name = named if named.isidentifier() else "reward"  # of a lambda
-    limits = f"n={search.N}, threshold={search.threshold}"
+    threshold = search.threshold if math.isfinite(search.threshold) else f'float("{search.threshold}")'
+    allowed = failures_of(search)
+    limits = f"n={search.N}, threshold={threshold}" + ("" if allowed is None else f", max_failures={allowed}")
     return f"dn.{kind_of(search)}({made._made(path, search.module)}, {name}, {limits})"
+
+
+def _settings(predict: Any) -> str:
+    """The settings of a predictor, which no saved program has; a key is not spelled out."""
+    kept = {name: value for name, value in sampling_of(predict.config).items() if not is_secret_name(name)}
+    return "".join(f", {name}={value!r}" for name, value in kept.items())
 
 
 def _react(made: _Skeleton, path: str, agent: Any) -> str:
@@ -147,9 +158,9 @@ def _comparison(made: _Skeleton, path: str, compare: Any) -> str:
 
 
 _EXPRESSIONS: dict[str, Callable[[_Skeleton, str, Any], str]] = {
-    "Predict": lambda made, path, it: f"dn.Predict({made.signature(path, it.signature)})",
+    "Predict": lambda made, path, it: f"dn.Predict({made.signature(path, it.signature)}{_settings(it)})",
     "ChainOfThought": lambda made, path, it: (
-        f"dn.ChainOfThought({made.signature(path, it.predict.signature, ['reasoning'])})"
+        f"dn.ChainOfThought({made.signature(path, it.predict.signature, ['reasoning'])}{_settings(it.predict)})"
     ),
     "ReAct": _react,
     "ProgramOfThought": lambda made, path, it: (
