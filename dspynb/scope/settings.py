@@ -16,6 +16,8 @@ VIEWS = ("auto", "widget", "html", "text", "off")
 
 
 def _lm(value: Any) -> Any:
+    if isinstance(value, str) and not all(value.partition("/")):
+        raise ConfigurationError(f"a model is named 'provider/model', as in 'openai/gpt-4.1-mini'; got {value!r}")
     if value is None or isinstance(value, str) or callable(getattr(value, "complete", None)):
         return value
     raise ConfigurationError(

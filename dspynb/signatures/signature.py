@@ -233,11 +233,15 @@ def _input_problems(cls: type[Signature], error: ValidationError) -> str:
             problems.append(
                 f"input {name!r} is given twice, by its name and by its alias {twice.alias!r}"
                 if twice
-                else f"there is no input {name!r}{nearest(name, cls.input_fields)}"
+                else f"there is no input {name!r}{_bracketed(nearest(name, cls.input_fields))}"
             )
         else:
             problems.append(f"input {name!r}: {item['msg']}, got {shorten(repr(item['input']), 80)}")
     return f"{'; '.join(problems)}. The signature is {cls.describe()}"
+
+
+def _bracketed(text: str) -> str:
+    return f" ({text.strip()})" if text else ""
 
 
 def _definitions(cls: type[Signature]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import pytest
 import dspynb as dn
 from dspynb.events import RolloutEnded
 from dspynb.executors.away import Header
-from dspynb.executors.cluster import Cluster
 from tests.executors.conftest import started
 from tests.executors.programs import Slow, known, marks, program, right, rows, told
 from tests.optimizers.worlds import World, events, optimized, outcome
@@ -323,6 +322,6 @@ def test_a_worker_that_came_later_with_another_version_refuses(dask, monkeypatch
 
 
 def test_without_dask_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(dn.errors.ConfigurationError, match=r'pip install "dspynb\[scale\]"'):
-        Cluster("tcp://127.0.0.1:9", 1.0)._connect()
+        dn.DaskExecutor("tcp://127.0.0.1:9")
