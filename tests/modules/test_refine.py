@@ -41,6 +41,15 @@ def test_the_next_attempt_gets_the_feedback_as_its_hint_and_the_first_gets_none(
     assert list(table.columns) == names.split()
 
 
+def test_the_feedback_of_a_wave_stands_in_the_order_of_its_attempts_and_that_of_earlier_waves_is_gone():
+    lm = dn.FunctionLM(lambda request: chat(sentence=f"s{request.rollout}"))
+    refine = dn.Refine(
+        dn.Predict(Caption, lm=lm), lambda row, p: dn.Score(0.0, feedback=f"not {p.sentence}"), n=6, width=2
+    )
+    hints = run(refine(subject="x")).run.attempts.hint.tolist()
+    assert hints == [None, None, *["not s0\nnot s1"] * 2, *["not s2\nnot s3"] * 2]
+
+
 def test_a_nested_module_sees_the_hint_only_inside_the_attempt():
     class Outer(dn.Module):
         def __init__(self):

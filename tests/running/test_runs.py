@@ -160,6 +160,28 @@ def test_a_run_file_is_where_its_run_began_whatever_the_working_directory_is_lat
     assert [path.parent for path in tmp_path.rglob("*.jsonl")] == [tmp_path / "runs"]
 
 
+def test_a_run_that_is_gone_on_with_is_written_where_its_file_is(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    dn.configure(runs_dir="runs")
+    evaluate, rows = dn.Evaluate(lambda row, p: 1.0), [{"subject": "x"}, {"subject": "y"}]
+    evaluate.run_sync(dn.Predict(Caption, lm=echo_hint()), rows)
+    flush_journals()
+    (path,) = Path("runs").glob("*.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[: next(i for i, line in enumerate(lines) if b"RolloutEnded" in line)]))
+
+    async def model(request):
+        os.chdir(tmp_path / "elsewhere")
+        return chat(sentence="s")
+
+    program = dn.Predict(Caption, lm=dn.FunctionLM(model))
+    dn.run_sync(lambda: evaluate.resume(path, program, rows))
+    flush_journals()
+    assert list(tmp_path.rglob("*.jsonl")) == [tmp_path / path]
+    assert dn.open_run(tmp_path / path).status == "finished"
+
+
 def test_no_files_are_kept_when_none_are_wanted(tmp_path):
     dn.configure(runs_dir=None)
     dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(1), n=1).run_sync(subject="x")
