@@ -220,7 +220,8 @@ def growth() -> str:
         first, last = rows[0], rows[-1]
         sizes = f"{int(first['size']):,}", f"{int(last['size']):,}"
         lines.append((what, *sizes, short(last["seconds"]), last["µs each"], short(last["MB"]), last["file, MB"]))
-    return table(lines)
+    dates = sorted({row["date"] for row in read("growth")})
+    return f"{table(lines)}\n[Measured](benchmarks/growth.csv) {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}.\n"
 
 
 def measured(name: str, row: Row) -> str:

@@ -77,3 +77,9 @@ def test_no_command_or_a_wrong_one_shows_the_usage(capsys):
     with pytest.raises(SystemExit):
         main([])
     assert "demo" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"dspynb {dn.__version__}\n"

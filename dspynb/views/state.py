@@ -179,7 +179,9 @@ class RunState:
         if self.tree.changed or mode != self._counted:  # nobody asks for changes
             self._count(mode, self.tree.nodes)
         counts = self._counts
-        notes = [clip(f"wave {note.wave} had no new hint: the advisor failed: {note.error}", 500) for note in fold.notes[:20]]
+        notes = [
+            clip(f"wave {note.wave} had no new hint: the advisor failed: {note.error}", 500) for note in fold.notes[:20]
+        ]
         notes += ["a reward that returns dn.Score(value, feedback=...) needs no advisor"] if notes else []
         if fold.ended and fold.ended.error:
             notes.append(clip(fold.ended.error))

@@ -172,6 +172,7 @@ def test_a_hint_lives_in_no_state_of_the_predictor():
         (lambda: dn.context(concurrency=0), ConfigurationError, "at least 1"),
         (lambda: dn.configure(view="wdget"), ConfigurationError, "Did you mean 'widget'"),
         (lambda: dn.configure(lm=3), ConfigurationError, "provider/model"),
+        (lambda: dn.configure(lm="nonsense"), ConfigurationError, "named 'provider/model'"),
     ],
 )
 def test_a_mistake_is_told_where_it_is_made(make, error, says):
