@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dspynb import __version__
+import dspynb
 from dspynb.errors import ConfigurationError, DspynbError
 
 __all__ = ["main"]
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dspynb", description="Programs of language models, in notebooks.")
-    parser.add_argument("--version", action="version", version=f"dspynb {__version__}")
+    parser.add_argument("--version", action="version", version=f"dspynb {dspynb.__version__}")
     commands = parser.add_subparsers(required=True, dest="command")
     demo = commands.add_parser("demo", help="run Refine on the embedded model and show what hints gain")
     demo.set_defaults(run=_demo)
