@@ -137,7 +137,7 @@ CHARTS: dict[str, Callable[[Axes, Sequence[Row]], None]] = {
     "accepted": bars("share", "accepted children that are no better than their parent, %", mark=2.0),
     "basics": bars("ratio", "share of DSPy's time or memory (1: the same)", mark=1.0, log=True),
     "dask": bars("speed-up", "times as fast as one process", mark=1.0),
-    "evaluate": bars("ratio", "share of what it is beside (1: the same)", mark=1.0, log=True),
+    "evaluate": bars("ratio", "share of what it is beside (1: the same)", mark=1.0),
     "growth": lines,
     "shapes": bars("ratio", "share of DSPy's time a call (1: the same)", mark=1.0, log=True),
     "throughput": bars("rows/s", "rows a second"),

