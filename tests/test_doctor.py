@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import socket
@@ -359,6 +360,14 @@ def test_a_cluster_is_told_with_its_workers_and_what_differs(monkeypatch):
     wrong = [finding.says for finding in report.findings if finding.state == "wrong"]
     assert len(wrong) == 5  # of six: the scheduler and two workers, with two differences each
     assert wrong[0].startswith(f"the scheduler has dspynb 0.0.1, and here it is {dn.__version__}")
+
+
+def test_a_cluster_that_is_asked_for_without_dask_names_the_extra(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "distributed" else find_spec(name))
+    finding = said(examine(dask="tcp://127.0.0.1:9"), "dask")
+    assert finding.state == "wrong"
+    assert 'pip install "dspynb[scale]"' in finding.says
 
 
 def test_a_scheduler_that_is_not_there_is_told(monkeypatch):

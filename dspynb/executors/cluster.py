@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import importlib.util
 import platform
 import threading
 import time
@@ -106,6 +107,8 @@ class Cluster:
     """``await ready()`` connects and checks; ``await run(…)`` has a job done by a worker."""
 
     def __init__(self, given: Any, timeout: float) -> None:
+        if importlib.util.find_spec("distributed") is None:  # now, before anything is packed for it
+            raise ConfigurationError('DaskExecutor needs Dask: pip install "dspynb[scale]"')
         self._given, self._timeout = given, timeout
         self._client: Any = None
         self._own = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import inspect
 import uuid
 from collections.abc import Mapping
@@ -58,8 +57,6 @@ class DaskExecutor:
     def __init__(self, client: Any, *, timeout: float = 30.0) -> None:
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
             raise ConfigurationError(f"timeout must be a number of seconds above 0, got {timeout!r}")
-        if importlib.util.find_spec("distributed") is None:
-            raise ConfigurationError('DaskExecutor needs Dask: pip install "dspynb[scale]"')
         self.cluster = Cluster(client, float(timeout))
 
     def carry(self, fn: Any, once: tuple[str, ...] = ()) -> Any:
