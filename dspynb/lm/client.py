@@ -19,7 +19,7 @@ from dspynb.lm.litellm_engine import LiteLLMEngine
 from dspynb.lm.prices import supports
 from dspynb.media import content_text
 from dspynb.redact import is_secret_name
-from dspynb.scope import GATE, current_scope, setting
+from dspynb.scope import GATE, current_scope, model_name, setting
 
 __all__ = ["LM"]
 
@@ -71,8 +71,7 @@ class LM:
         native_tools: bool | None = None,
         **settings: Any,
     ) -> None:
-        if not isinstance(model, str) or "/" not in model or not all(model.split("/", 1)):
-            raise ConfigurationError(f"a model is named 'provider/model', as in 'openai/gpt-4.1-mini'; got {model!r}")
+        model_name(model)
         if engine not in _ENGINES:
             raise ConfigurationError(f"engine must be one of {', '.join(_ENGINES)}, got {engine!r}")
         if concurrency < 1 or retries < 0:

@@ -20,7 +20,7 @@ from dspynb.scope.core import (
 )
 from dspynb.scope.gate import GATE
 from dspynb.scope.hints import address, current_hint, hints, mask
-from dspynb.scope.settings import configure, context, setting
+from dspynb.scope.settings import configure, context, model_name, setting
 from dspynb.scope.snapshot import Snapshot, snapshot, unchecked_snapshot
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "current_scope",
     "hints",
     "mask",
+    "model_name",
     "resolve",
     "setting",
     "snapshot",

@@ -10,15 +10,22 @@ from typing import Any
 from dspynb.errors import ConfigurationError, nearest, of_dspy
 from dspynb.scope.core import Block, Layer, Scope, current_scope
 
-__all__ = ["configure", "context", "setting"]
+__all__ = ["configure", "context", "model_name", "setting"]
 
 VIEWS = ("auto", "widget", "html", "text", "off")
 
 
-def _lm(value: Any) -> Any:
-    if isinstance(value, str) and not all(value.partition("/")):
+def model_name(value: Any) -> str:
+    """The name of a provider's model. Raises ConfigurationError for what is none."""
+    if not isinstance(value, str) or not all(value.partition("/")):
         raise ConfigurationError(f"a model is named 'provider/model', as in 'openai/gpt-4.1-mini'; got {value!r}")
-    if value is None or isinstance(value, str) or callable(getattr(value, "complete", None)):
+    return value
+
+
+def _lm(value: Any) -> Any:
+    if isinstance(value, str):
+        return model_name(value)
+    if value is None or callable(getattr(value, "complete", None)):
         return value
     raise ConfigurationError(
         f"lm must be 'provider/model', dn.LocalLM() or an object with `async complete(request)`, "
