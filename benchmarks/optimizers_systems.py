@@ -74,10 +74,12 @@ def _simba(_predictors: int) -> Variants:
 
 
 _SMALL = {"minibatch": 16, "val": 12}
+_SMALLER = {"minibatch": 12, "val": 8}
 _SIZES = {
     "": {"minibatch": 3},
     "30 rows, minibatch 6": {"minibatch": 6, "val": 30},
     "12 rows, minibatch 16": _SMALL,
+    "8 rows, minibatch 12": _SMALLER,
     "12 rows, minibatch 16, all components": {**_SMALL, "components": "all"},
 }
 
@@ -88,6 +90,12 @@ def _sizes(predictors: int) -> Variants:
 
 def _gepa(predictors: int) -> Variants:
     return {name or "default": sizes for name, sizes in _sizes(predictors).items()}
+
+
+def _ours_gepa(predictors: int) -> Variants:
+    """Where a row is one call, two mutations at the same time cannot fill the slots; where it is three they can."""
+    fuller = {f"{name}, 4 in flight": {**_SIZES[name], "in_flight": 4} for name in ("8 rows, minibatch 12",)}
+    return {**_gepa(predictors), **(fuller if predictors == 1 else {})}
 
 
 def _gepa_own(predictors: int) -> Variants:
@@ -154,7 +162,7 @@ SYSTEMS = (
     System("dspynb COPRO", "COPRO", "worlds_dspynb.py", _ours_copro, ("dspy COPRO",)),
     System("dspynb MIPROv2", "MIPROv2", "worlds_dspynb.py", _ours_mipro, ("dspy MIPROv2",)),
     System("dspynb random search", "random search", "worlds_dspynb.py", _ours_random, ("dspy random search",)),
-    System("dspynb GEPA", "GEPA", "worlds_dspynb.py", _gepa, ("dspy GEPA", "gepa GEPA")),
+    System("dspynb GEPA", "GEPA", "worlds_dspynb.py", _ours_gepa, ("dspy GEPA", "gepa GEPA")),
     System("dspynb SIMBA", "SIMBA", "worlds_dspynb.py", _ours_simba, ("dspy SIMBA",)),
     System("dspy COPRO", "COPRO", "worlds_dspy.py", _copro),
     System("dspy MIPROv2", "MIPROv2", "worlds_dspy.py", _mipro),

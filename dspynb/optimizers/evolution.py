@@ -6,7 +6,7 @@ Source: see gepa.py.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.lanes import Lane, lanes_of
 from dspynb.optimizers.merging import MERGE_ROWS, Merge, merge_of
 from dspynb.optimizers.pareto import pareto_choice
-from dspynb.optimizers.reflecting import perfect, warn_without_feedback
+from dspynb.optimizers.reflecting import Shown, perfect, warn_without_feedback
 from dspynb.optimizers.task import Evaluated
 from dspynb.optimizers.validating import Validation
 from dspynb.running import end_tasks
@@ -43,6 +43,7 @@ class _Step:
 
     number: int
     parent: Candidate
+    scores: dict[int, float]  # the parent's, by validation row
     path: str
     rows: list[int]
 
@@ -59,6 +60,7 @@ class Evolution:
         self.size = min(gepa.minibatch_size, len(engine.train))
         self.pool: dict[Candidate, dict[int, float]] = {engine.start: {}}  # those kept, with scores by validation row
         self.ran: dict[Candidate, dict[int, Rollout]] = {}  # what candidates did on training rows
+        self.wrong: dict[int, Rollout] = {}  # by training row, the latest that fell short, whoever's
         self.steps = self.begun = self.merges = 0
         self.idle = 0  # rows gone through since something was learned
         self.turns: dict[Candidate, int] = {}  # how often each has been a parent
@@ -81,7 +83,7 @@ class Evolution:
     async def _started(self, asked: asyncio.Task[Evaluated]) -> None:
         start = await asked  # it says whether the program works at all
         warn_without_feedback(self.engine, start)
-        self.pool[start.candidate] = dict(zip(start.rows, start.scores, strict=True))
+        self.pool[start.candidate].update(zip(start.rows, start.scores, strict=True))
 
     async def _work(self, lane: Lane) -> None:
         """One step after the other, until there is no room for another."""
@@ -122,14 +124,14 @@ class Evolution:
         parent = self._parent()
         turn = self.turns.get(parent, 0)
         self.turns[parent] = turn + 1
-        return _Step(self.steps, parent, self.engine.paths[turn % len(self.engine.paths)], self._rows()[:size])
+        path = self.engine.paths[turn % len(self.engine.paths)]
+        return _Step(self.steps, parent, self.pool[parent], path, self._rows()[:size])
 
     def _affordable(self, lane: Lane) -> int:
         """Rows of the next minibatch: as many as can be had twice, with the validation. Half a whole one is enough
-        where the budget ends, and any that tells something once nothing else is under way; else 0."""
+        where the budget ends; else 0."""
         room = max(0, self._room(lane) - len(self.engine.val)) // 2
-        least = self.size / 2 if lane.others_reserved else 0
-        return int(min(self.size, room)) if room >= max(least, min(_FEWEST, self.size)) else 0
+        return int(min(self.size, room)) if room >= max(self.size / 2, min(_FEWEST, self.size)) else 0
 
     def _parent(self) -> Candidate:
         if len(self.pool) == 1:
@@ -159,10 +161,13 @@ class Evolution:
             return
         asked = self._train(child, step.rows, step)
         lane.reserved -= len(step.rows)
+        validation = self._validation(child, step.scores)
+        if self.gepa.in_flight > 1 and not self._affordable(lane):  # what is left serves nothing else: do not wait
+            self._ask(lane, validation)
         (after,) = await lane.turn(_EVALUATING, asked)
         self._hear(after)
         if sum(after.scores) > sum(before.scores) and await self._clear(lane, step, child):
-            await self._validate(lane, child, step.parent)
+            await self._validate(lane, validation)
 
     def _train(self, candidate: Candidate, rows: Sequence[int], step: _Step) -> asyncio.Task[Evaluated]:
         return self.engine.evaluate(candidate, rows, split="train", step=step.number, soon=True)
@@ -172,15 +177,22 @@ class Evolution:
         known = self.ran.setdefault(done.candidate, {})
         new = any(row not in known for row in done.rows)
         known.update(zip(done.rows, done.rollouts, strict=True))
+        for row, rollout in zip(done.rows, done.rollouts, strict=True):
+            if self.engine.score(rollout) < self.gepa.perfect_score:
+                self.wrong.pop(row, None)
+                self.wrong[row] = rollout
         return new
 
     async def _reflected(self, lane: Lane, step: _Step, before: Evaluated) -> Candidate | None:
         """The child that reflection comes to; None where there is nothing to learn, or nothing new came of it."""
-        seen, reflection = self._seen(before), self.gepa.reflection
-        if perfect(seen.scores, self.gepa.perfect_score):
+        shown, reflection = self._shown(before), self.gepa.reflection
+        own = [self.engine.score(one.rollout) for one in shown if not one.other]
+        if perfect(own, self.gepa.perfect_score):
             return None
         paths, n = self.engine.paths if self.gepa.components == "all" else [step.path], step.number
-        asked = [reflection.ask(self.engine, seen, path, key=f"step {n}, {path}", number=n) for path in paths]
+        asked = [
+            reflection.ask(self.engine, step.parent, shown, path, key=f"step {n}, {path}", number=n) for path in paths
+        ]
         texts = map(reflection.read, await lane.turn(_REFLECTING, *asked))
         told = {path: text for path, text in zip(paths, texts, strict=True) if text}
         new = {path: replace(step.parent.part(path), instruction=text) for path, text in told.items()}
@@ -188,17 +200,15 @@ class Evolution:
         child = self.engine.candidate({**step.parent.parts, **new}, origin="reflection", step=n, parents=[step.parent])
         return None if child.id in known else child  # one that was tried before is not tried again
 
-    def _seen(self, before: Evaluated) -> Evaluated:
-        """What reflection sees: the minibatch, and what else the parent is known to do wrong, the latest first."""
-        ran = self.ran[before.candidate]
-        scores = {row: self.engine.score(rollout) for row, rollout in reversed(ran.items()) if row not in before.rows}
-        more = [row for row, score in scores.items() if score < self.gepa.perfect_score][: self.gepa.recall]
-        return Evaluated(
-            before.candidate,
-            [*before.rows, *more],
-            [*before.rollouts, *(ran[row] for row in more)],
-            [*before.scores, *(scores[row] for row in more)],
-        )
+    def _shown(self, before: Evaluated) -> list[Shown]:
+        """What reflection sees: the minibatch, what else the parent is known to do wrong, the latest first, and what
+        others did wrong on rows that the parent has not run on."""
+        parent, top = before.candidate, self.gepa.perfect_score
+        ran = self.ran[parent]
+        own = [(row, rollout) for row, rollout in reversed(ran.items()) if self.engine.score(rollout) < top]
+        more = [Shown(row, rollout) for row, rollout in own if row not in before.rows]
+        more += [Shown(row, rollout, other=True) for row, rollout in reversed(self.wrong.items()) if row not in ran]
+        return [*map(Shown, before.rows, before.rollouts), *more[: self.gepa.recall]]
 
     # ── whether it is kept ────────────────────────────────────────────────────────────────────────────────────────
     async def _clear(self, lane: Lane, step: _Step, child: Candidate) -> bool:
@@ -224,16 +234,22 @@ class Evolution:
         differences = [self.engine.score(after[row]) - self.engine.score(before[row]) for row in rows]
         return sum(d > 0 for d in differences) - sum(d < 0 for d in differences)
 
-    async def _validate(self, lane: Lane, child: Candidate, against: Candidate) -> None:
+    def _validation(self, child: Candidate, against: Mapping[int, float]) -> Validation:
+        return Validation(self.engine, child, against, racing=self.gepa.racing)
+
+    def _ask(self, lane: Lane, validation: Validation) -> asyncio.Task[Evaluated]:
+        asked = validation.ask()
+        lane.reserved = validation.outstanding
+        return asked
+
+    async def _validate(self, lane: Lane, validation: Validation) -> None:
         """Run a new candidate on the validation rows; one that comes through joins the pool."""
-        validation, over = Validation(self.engine, child, self.pool[against], racing=self.gepa.racing), False
+        over = False
         while not over:
-            asked = validation.ask()
-            lane.reserved = validation.outstanding
-            (done,) = await lane.turn(_EVALUATING, asked)
+            (done,) = await lane.turn(_EVALUATING, self._ask(lane, validation))
             over = validation.hear(done)
         if validation.passed:
-            self.pool.setdefault(child, validation.scores)
+            self.pool.setdefault(validation.child, validation.scores)
 
     # ── merging ───────────────────────────────────────────────────────────────────────────────────────────────────
     def _merge(self, lane: Lane) -> Merge | None:
@@ -249,11 +265,12 @@ class Evolution:
 
     async def _merged(self, lane: Lane, merge: Merge) -> None:
         """Run a merged candidate on a few rows; validation, if it does well enough there."""
+        validation = self._validation(merge.child, self.pool[merge.better])
         (done,) = await lane.turn(
             _EVALUATING, self.engine.evaluate(merge.child, merge.rows, step=self.steps, soon=True)
         )
         if sum(done.scores) >= merge.wanted:
-            await self._validate(lane, merge.child, merge.better)
+            await self._validate(lane, validation)
 
 
 def _mean(scores: Collection[float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dspynb.data import Prediction
@@ -13,6 +14,7 @@ from dspynb.evaluation.rollouts import Rollout
 from dspynb.events import PredictorCalled
 from dspynb.modules import Predict
 from dspynb.modules.scoring import Scorer
+from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.task import Evaluated
 from dspynb.optimizers.texts import cleaned, instruction_of
@@ -22,6 +24,7 @@ __all__ = [
     "MOST_CHARACTERS",
     "Reflect",
     "Reflection",
+    "Shown",
     "feedback_calls",
     "feedback_on",
     "perfect",
@@ -30,6 +33,7 @@ __all__ = [
 
 MOST_CHARACTERS = 2000
 """Of a value that a model is shown."""
+_OTHER = ", answered with another instruction; the current one has not been tried on it"
 _CALLS_A_ROW = 2
 """Model calls that a metric with feedback on predictors makes at most, about: a judge, and a repair."""
 
@@ -47,33 +51,43 @@ class Reflect(Signature):
     new_instruction: str = Output(desc="the whole new instruction, ready to use")
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A rollout on a training row that reflection sees. ``other``: of another candidate, since the one that is to be
+    changed has not run on the row."""
+
+    row: int
+    rollout: Rollout
+    other: bool = False
+
+
 class Reflection:
     """Asks a model for a new instruction."""
 
     def __init__(self, lm: Any, temperature: float | None) -> None:
         self.predict, self.temperature = Predict(Reflect, lm=lm), temperature
 
-    async def examples(self, engine: Engine, done: Evaluated, path: str) -> str:
+    async def examples(self, engine: Engine, shown: Sequence[Shown], path: str) -> str:
         """What the predictor did on the rows, and the feedback: the metric's for this predictor, where it takes one."""
         lines = []
-        for number, (row, rollout) in enumerate(zip(done.rows, done.rollouts, strict=True), start=1):
-            feedback = await feedback_on(engine, row, rollout, path)
-            calls = [call for call in rollout.calls if call.predictor == path]
+        for number, one in enumerate(shown, start=1):
+            feedback = await feedback_on(engine, one.row, one.rollout, path)
+            calls = [call for call in one.rollout.calls if call.predictor == path]
             told = "\n".join(map(_call_text, calls)) or "The predictor was not called."
-            lines.append(f"# Example {number}\n{told}\nFeedback: {feedback}")
+            lines.append(f"# Example {number}{_OTHER if one.other else ''}\n{told}\nFeedback: {feedback}")
         return "\n\n".join(lines)
 
     def ask(
-        self, engine: Engine, parent: Evaluated, path: str, *, key: str, number: int
+        self, engine: Engine, parent: Candidate, shown: Sequence[Shown], path: str, *, key: str, number: int
     ) -> asyncio.Task[Prediction | None]:
         """Ask for a new instruction; the task that is returned has it. Feedback that the metric is asked for belongs to
         the proposal: its calls too."""
 
         async def given() -> Mapping[str, Any]:
-            told = await self.examples(engine, parent, path)
-            return {"current_instruction": instruction_of(engine, parent.candidate, path), "examples": told}
+            told = await self.examples(engine, shown, path)
+            return {"current_instruction": instruction_of(engine, parent, path), "examples": told}
 
-        more = feedback_calls(engine, len(parent.rows))
+        more = feedback_calls(engine, len(shown))
         return engine.propose(key, self.predict, given, number=number, temperature=self.temperature, more_calls=more)
 
     def read(self, made: Prediction | None) -> str:
