@@ -24,6 +24,7 @@ SETTINGS = {
     "minibatch 3 (default)": {},
     "minibatch 3, without confirm": {"confirm": 0},
     "minibatch 16, 12 rows": {"minibatch": 16, "val": 12},
+    "minibatch 14, 8 rows, 4 in flight": {"minibatch": 14, "val": 8, "in_flight": 4, "recall": 60},
 }
 
 

@@ -20,6 +20,7 @@ from typing import Any
 warnings.simplefilter("ignore")
 
 import dspy  # noqa: E402  # its warnings are off
+import litellm  # noqa: E402, F401  what the first call would import; no system's imports are in its seconds
 from worlds import World  # noqa: E402
 
 THREADS = 8

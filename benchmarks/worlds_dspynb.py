@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import aiohttp  # noqa: F401  what the first call would import; no system's imports are in its seconds
 from worlds import World
 
 import dspynb as dn

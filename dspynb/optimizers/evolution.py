@@ -161,13 +161,10 @@ class Evolution:
             return
         asked = self._train(child, step.rows, step)
         lane.reserved -= len(step.rows)
-        validation = self._validation(child, step.scores)
-        if self.gepa.in_flight > 1 and not self._affordable(lane):  # what is left serves nothing else: do not wait
-            self._ask(lane, validation)
         (after,) = await lane.turn(_EVALUATING, asked)
         self._hear(after)
         if sum(after.scores) > sum(before.scores) and await self._clear(lane, step, child):
-            await self._validate(lane, validation)
+            await self._validate(lane, child, step.scores)
 
     def _train(self, candidate: Candidate, rows: Sequence[int], step: _Step) -> asyncio.Task[Evaluated]:
         return self.engine.evaluate(candidate, rows, split="train", step=step.number, soon=True)
@@ -234,22 +231,16 @@ class Evolution:
         differences = [self.engine.score(after[row]) - self.engine.score(before[row]) for row in rows]
         return sum(d > 0 for d in differences) - sum(d < 0 for d in differences)
 
-    def _validation(self, child: Candidate, against: Mapping[int, float]) -> Validation:
-        return Validation(self.engine, child, against, racing=self.gepa.racing)
-
-    def _ask(self, lane: Lane, validation: Validation) -> asyncio.Task[Evaluated]:
-        asked = validation.ask()
-        lane.reserved = validation.outstanding
-        return asked
-
-    async def _validate(self, lane: Lane, validation: Validation) -> None:
+    async def _validate(self, lane: Lane, child: Candidate, against: Mapping[int, float]) -> None:
         """Run a new candidate on the validation rows; one that comes through joins the pool."""
-        over = False
+        validation, over = Validation(self.engine, child, against, racing=self.gepa.racing), False
         while not over:
-            (done,) = await lane.turn(_EVALUATING, self._ask(lane, validation))
+            asked = validation.ask()
+            lane.reserved = validation.outstanding
+            (done,) = await lane.turn(_EVALUATING, asked)
             over = validation.hear(done)
         if validation.passed:
-            self.pool.setdefault(validation.child, validation.scores)
+            self.pool.setdefault(child, validation.scores)
 
     # ── merging ───────────────────────────────────────────────────────────────────────────────────────────────────
     def _merge(self, lane: Lane) -> Merge | None:
@@ -265,12 +256,12 @@ class Evolution:
 
     async def _merged(self, lane: Lane, merge: Merge) -> None:
         """Run a merged candidate on a few rows; validation, if it does well enough there."""
-        validation = self._validation(merge.child, self.pool[merge.better])
+        against = self.pool[merge.better]
         (done,) = await lane.turn(
             _EVALUATING, self.engine.evaluate(merge.child, merge.rows, step=self.steps, soon=True)
         )
         if sum(done.scores) >= merge.wanted:
-            await self._validate(lane, validation)
+            await self._validate(lane, merge.child, against)
 
 
 def _mean(scores: Collection[float]) -> float:

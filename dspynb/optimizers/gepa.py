@@ -39,11 +39,12 @@ class GEPA(Optimizer):
 
     Beyond the paper: ``in_flight`` mutations are made at the same time, each from what was known when it began: more of
     them take less time, and learn less from each other. ``confirm``: further rows, at most, that a child is tried on
-    while it is ahead by a single row; if it still is, it is not kept. ``recall``: other training rows, at most, on
-    which the parent is known to fall short and which reflection sees too, at no further rollout (default: 30; 0 with
-    ``confirm=0``). ``racing``: validation of a child ends early once it is clear that it is worse than its parent. The
-    last minibatch is smaller where the budget has no room for a whole one, and of candidates that are equal on the
-    validation rows the one that did better on training rows wins.
+    while it is ahead by a single row; if it still is, it is not kept. ``recall``: other training rows, at most, that
+    reflection sees too, at no further rollout: those on which the parent is known to fall short, then those on which
+    another candidate did and the parent has not run, marked so (default: 30; 0 with ``confirm=0``). ``racing``:
+    validation of a child ends early once it is clear that it is worse than its parent. The last minibatch is down to
+    half as large where the budget has no room for a whole one, and of candidates that are equal on the validation rows
+    the one that did better on training rows wins.
 
     Without validation rows, the training rows serve as both. Source: Agrawal et al. 2025 (arXiv:2507.19457),
     algorithms 1 and 2.

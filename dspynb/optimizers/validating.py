@@ -20,9 +20,8 @@ _SURE = 1.645
 
 
 class Validation:
-    """``ask()`` for a stage (once, until it is heard of), ``hear`` what came of it, until it is over. ``scores``: row →
-    score; of all rows once it has ``passed``. ``against``: the parent's. ``outstanding``: the rows that have not been
-    asked for yet."""
+    """``ask()`` for a stage, ``hear`` what came of it, until it is over. ``scores``: row → score; of all rows once it
+    has ``passed``. ``against``: the parent's. ``outstanding``: the rows that have not been asked for yet."""
 
     def __init__(self, engine: Engine, child: Candidate, against: Mapping[int, float], *, racing: bool) -> None:
         self.child, self.scores, self.passed = child, dict[int, float](), False
@@ -33,20 +32,15 @@ class Validation:
         size = max(_FEWEST, math.ceil(len(rows) / _STAGES)) if staged else len(rows)
         self._stages = [rows[: i + size] for i in range(0, len(rows), size)]
         self.outstanding = len(rows)
-        self._asked: asyncio.Task[Evaluated] | None = None
 
     def ask(self) -> asyncio.Task[Evaluated]:
         """Ask for the next stage."""
-        if self._asked is None:
-            rows = self._stages.pop(0)
-            self.outstanding = len(self._engine.val) - len(rows)
-            asked = rows if self._stages else None
-            self._asked = self._engine.evaluate(self.child, asked, step=self.child.step, soon=True)
-        return self._asked
+        rows = self._stages.pop(0)
+        self.outstanding = len(self._engine.val) - len(rows)
+        return self._engine.evaluate(self.child, rows if self._stages else None, step=self.child.step, soon=True)
 
     def hear(self, done: Evaluated) -> bool:
         """What came of a stage; whether it was the last."""
-        self._asked = None
         self.scores = dict(zip(done.rows, done.scores, strict=True))
         self.passed = not self._stages
         return self.passed or self._hopeless()

@@ -151,6 +151,38 @@ def test_reflection_sees_what_else_the_parent_is_known_to_do_wrong():
     assert shown(confirm=0) == [3, 3, 3, 3]
 
 
+def test_reflection_sees_what_others_did_wrong_on_rows_that_the_parent_has_not_run_on():
+    seen = []
+
+    def spying(request):
+        seen.append(prompt(request))
+        return chat(new_instruction="Answer. rule 0 rule 1 rule 2" if len(seen) == 2 else f"No better, {len(seen)}.")
+
+    budget = dn.Budget(metric_calls=44)
+    run_of(GEPA(metric, in_flight=1, confirm=0, recall=9, prompt_lm=dn.FunctionLM(spying), budget=budget))
+    others = [text.count("answered with another instruction") for text in seen]
+    assert others[:3] == [0, 0, 3]  # the third parent is the second child: only the start has run on the first three
+    third = seen[2].split("[[ ## examples ## ]]")[-1]
+    assert third.index("another instruction") > third.index("Example 3")  # its own come first
+
+
+def test_a_search_goes_on_when_a_parent_is_dropped_while_its_child_is_made():
+    gone = []
+
+    def reflect(request):
+        if "rule 0" in prompt(request) and not gone:
+            run = dn.last_run()
+            gone.extend(c for c in run.candidates.index if c and run.candidates.full[c])
+            for candidate in gone:
+                run.drop(candidate)
+        return reflecting(request)
+
+    run = run_of(GEPA(metric, in_flight=2, prompt_lm=dn.FunctionLM(reflect), budget=dn.Budget(metric_calls=200)))
+    assert run.status == "finished"
+    assert gone
+    assert not run.candidates.best[gone].any()
+
+
 def single(request):
     """A reflection after which one more row of every four is right."""
     return chat(new_instruction="Answer. rule 1")
