@@ -35,7 +35,7 @@ class Terminal:
             stderr=other,
             env=given,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # for Ctrl-C to be sent
+            preexec_fn=_as_in_a_shell,  # noqa: PLW1509
         )
         os.close(other)
 
@@ -87,6 +87,11 @@ class Terminal:
     def lines(self):
         """What the screen and what scrolled off it show, without colours."""
         return shown(self.sent.decode("utf-8", "replace"), self.columns)
+
+
+def _as_in_a_shell():
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # for Ctrl-C to be sent
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # and heard: it is ignored where tests were begun in the background
 
 
 def shown(text, columns):

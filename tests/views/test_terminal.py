@@ -42,7 +42,7 @@ def drawn(sent):
 
 def test_an_evaluation_is_one_line_that_is_written_anew_and_a_summary():
     with terminal("asyncio.run(dn.evaluate(program, rows(40), right, concurrency=4))") as screen:
-        assert screen.end() == 0, screen.lines
+        assert screen.end() == 0, "\n".join(screen.lines)
         (line,) = [text for text in screen.lines if text]
         lines = drawn(screen.sent)
     assert line.startswith(
@@ -54,7 +54,7 @@ def test_an_evaluation_is_one_line_that_is_written_anew_and_a_summary():
 
 def test_a_refine_ends_with_its_attempts_in_a_table():
     with terminal("asyncio.run(dn.Refine(program, better, n=4)(question='a'))") as screen:
-        assert screen.end() == 0, screen.lines
+        assert screen.end() == 0, "\n".join(screen.lines)
         lines = [text for text in screen.lines if text]
     assert "4/4 attempts · best 1 · 4 calls" in lines[0]
     assert lines[1].split() == ["#", "state", "score", "hint", "answer"]
@@ -74,7 +74,7 @@ except KeyboardInterrupt:
     with terminal(code, pace=0.2) as screen:
         screen.wait_for("2/50 attempts")
         screen.press_ctrl_c()
-        assert screen.end() == 0, screen.lines
+        assert screen.end() == 0, "\n".join(screen.lines)
         lines = [text for text in screen.lines if text]
     assert lines[0].startswith("■ interrupted Refine(Predict(question: str -> answer: str))")
     assert re.search(r"/50 attempts · best 0\.0\d", lines[0])
@@ -108,7 +108,7 @@ asyncio.run(dn.evaluate(program, rows(5), talking, concurrency=1))
 assert (sys.stdout, sys.stderr) == before
 """
     with terminal(code, pace=0.15) as screen:
-        assert screen.end() == 0, screen.lines
+        assert screen.end() == 0, "\n".join(screen.lines)
         lines = screen.lines
     for i in range(5):
         at = lines.index(f"row what is {i}?")
@@ -161,7 +161,7 @@ def test_a_dumb_terminal_gets_plain_lines(term):
 def test_a_terminal_without_unicode_gets_ascii():
     settings = {"env": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}}
     with terminal("asyncio.run(dn.evaluate(program, rows(10), right))", **settings) as screen:
-        assert screen.end() == 0, screen.lines
+        assert screen.end() == 0, "\n".join(screen.lines)
         assert screen.sent.isascii()
         assert screen.lines[0].startswith("+ finished Predict(question: str -> answer: str) 10/10 rows | mean 1")
         assert "\\" not in "".join(screen.lines)
@@ -183,7 +183,7 @@ asyncio.run(dn.compare({bad: program, "b": program}, rows(3), right))
 asyncio.run(dn.Refine(program, lambda r, p: dn.Score(0.1, feedback=bad), n=2)(question=bad))
 """
     with terminal(code, columns=300) as screen:
-        assert screen.end() == 0, screen.lines
+        assert screen.end() == 0, "\n".join(screen.lines)
         text = "\n".join(screen.lines)  # fails for any other escape sequence or control character
     assert "[bold]markup[/bold]" in text
     assert "\u202e" not in text
@@ -260,7 +260,7 @@ print("AFTER", file=sys.stdout)
 print("ALL", file=sys.stderr)
 """
     with terminal(code) as screen:
-        assert screen.end() == 0, screen.lines
+        assert screen.end() == 0, "\n".join(screen.lines)
         lines = [text for text in screen.lines if text]
     assert len([text for text in lines if "1/1 row" in text]) == 2
     assert lines[-2:] == ["AFTER", "ALL"]
@@ -279,7 +279,7 @@ def forking(row, prediction):
 asyncio.run(dn.evaluate(program, rows(1), forking))
 """
     with terminal(code) as screen:
-        assert screen.end() == 0, screen.lines
+        assert screen.end() == 0, "\n".join(screen.lines)
         assert any("CHILD TextIOWrapper" in text for text in screen.lines)
 
 
@@ -330,5 +330,5 @@ def test_tests_are_quiet_unless_text_is_asked_for(env):
 def test_in_a_terminal_off_and_ci_are_quiet_too():
     for before, env in (("dn.configure(view='off')\n", {}), ("", {"CI": "1"})):
         with terminal(before + EVALUATED, env=env) as screen:
-            assert screen.end() == 0, screen.lines
+            assert screen.end() == 0, "\n".join(screen.lines)
             assert screen.sent == b""
