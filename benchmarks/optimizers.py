@@ -8,7 +8,8 @@ predictor that is 400 task calls. Runs are counted by the server: what a system 
 system that went over the cap is scored by the program that was its best when the cap was reached (where it tells that),
 and what it spent is in the columns `runs` and `task_calls`. `--report` makes optimizers.csv and optimizers.png from the
 cells that are there. Seeds 0 to 9, and from 30 on, are for tuning; the default is 10 to 29. Seconds are without
-imports; 8 / (busy slots in all) is how often they are those of 8 slots that are never idle.
+imports (cells older than the quiet ones of GEPA and SIMBA have those of a first call in them); 8 / (busy slots in all)
+is how often they are those of 8 slots that are never idle.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.lanes import Lane, lanes_of
 from dspynb.optimizers.merging import MERGE_ROWS, Merge, merge_of
 from dspynb.optimizers.pareto import pareto_choice
-from dspynb.optimizers.reflecting import Shown, perfect, warn_without_feedback
+from dspynb.optimizers.reflecting import Shown, warn_without_feedback
 from dspynb.optimizers.task import Evaluated
 from dspynb.optimizers.validating import Validation
 from dspynb.running import end_tasks
@@ -171,20 +171,23 @@ class Evolution:
 
     def _hear(self, done: Evaluated) -> bool:
         """Take note of what a candidate did on training rows; whether any of it is new."""
+        rollouts = dict(zip(done.rows, done.rollouts, strict=True))
         known = self.ran.setdefault(done.candidate, {})
-        new = any(row not in known for row in done.rows)
-        known.update(zip(done.rows, done.rollouts, strict=True))
-        for row, rollout in zip(done.rows, done.rollouts, strict=True):
-            if self.engine.score(rollout) < self.gepa.perfect_score:
-                self.wrong.pop(row, None)
+        new = not rollouts.keys() <= known.keys()
+        known.update(rollouts)
+        for row, rollout in rollouts.items():
+            if self._fell_short(rollout):
+                self.wrong.pop(row, None)  # the latest last
                 self.wrong[row] = rollout
         return new
+
+    def _fell_short(self, rollout: Rollout) -> bool:
+        return self.engine.score(rollout) < self.gepa.perfect_score
 
     async def _reflected(self, lane: Lane, step: _Step, before: Evaluated) -> Candidate | None:
         """The child that reflection comes to; None where there is nothing to learn, or nothing new came of it."""
         shown, reflection = self._shown(before), self.gepa.reflection
-        own = [self.engine.score(one.rollout) for one in shown if not one.other]
-        if perfect(own, self.gepa.perfect_score):
+        if not any(self._fell_short(one.rollout) for one in shown if not one.other):
             return None
         paths, n = self.engine.paths if self.gepa.components == "all" else [step.path], step.number
         asked = [
@@ -200,9 +203,8 @@ class Evolution:
     def _shown(self, before: Evaluated) -> list[Shown]:
         """What reflection sees: the minibatch, what else the parent is known to do wrong, the latest first, and what
         others did wrong on rows that the parent has not run on."""
-        parent, top = before.candidate, self.gepa.perfect_score
-        ran = self.ran[parent]
-        own = [(row, rollout) for row, rollout in reversed(ran.items()) if self.engine.score(rollout) < top]
+        ran = self.ran[before.candidate]
+        own = ((row, rollout) for row, rollout in reversed(ran.items()) if self._fell_short(rollout))
         more = [Shown(row, rollout) for row, rollout in own if row not in before.rows]
         more += [Shown(row, rollout, other=True) for row, rollout in reversed(self.wrong.items()) if row not in ran]
         return [*map(Shown, before.rows, before.rollouts), *more[: self.gepa.recall]]

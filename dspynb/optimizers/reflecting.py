@@ -27,7 +27,6 @@ __all__ = [
     "Shown",
     "feedback_calls",
     "feedback_on",
-    "perfect",
     "warn_without_feedback",
 ]
 
@@ -140,8 +139,3 @@ def _call_text(call: PredictorCalled) -> str:
 
 def _fields(values: Mapping[str, Any]) -> str:
     return "\n".join(f"{name}: {shorten(value, MOST_CHARACTERS)}" for name, value in values.items())
-
-
-def perfect(scores: Sequence[float], top: float) -> bool:
-    """Whether there is nothing to learn from these."""
-    return all(score >= top for score in scores)
