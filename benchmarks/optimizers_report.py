@@ -53,7 +53,7 @@ def report(cells: Path, seeds: Iterable[int]) -> None:
     for world in worlds:
         print(medians(world, rows))
     if rows:
-        plot(rows, worlds, cells.with_name("optimizers.png"))
+        plot(rows, quiet, worlds, cells.with_name("optimizers.png"))
 
 
 def of(rows: Iterable[Row], world: tuple[str, str], system: str) -> dict[str, dict[str, Row]]:
@@ -140,8 +140,9 @@ def medians(world: tuple[str, str], rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(rows: Sequence[Row], worlds: Sequence[tuple[str, str]], path: Path) -> None:
-    """Held-out accuracy by system (its best variant); below, best-so-far against runs and against seconds."""
+def plot(rows: Sequence[Row], quiet: Sequence[Row], worlds: Sequence[tuple[str, str]], path: Path) -> None:
+    """Held-out accuracy by system (its best variant); below, best-so-far against runs and, where that variant has quiet
+    cells, against seconds."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -149,16 +150,18 @@ def plot(rows: Sequence[Row], worlds: Sequence[tuple[str, str]], path: Path) -> 
 
     figure, axes = plt.subplots(3, len(worlds), figsize=(4.8 * len(worlds), 11), squeeze=False, layout="constrained")
     for world, (boxes, by_runs, by_seconds) in zip(worlds, axes.T, strict=True):
-        chosen = {s.name: list(best(v)[1].values()) for s in SYSTEMS if (v := of(rows, world, s.name))}
+        variants = {s.name: best(v) for s in SYSTEMS if (v := of(rows, world, s.name))}
+        chosen = {name: list(found.values()) for name, (_, found) in variants.items()}
         scores = [[float(row["score"]) for row in found] for found in chosen.values()]
         boxes.boxplot(scores, orientation="horizontal", tick_labels=list(chosen))
         boxes.set_title(f"simulated {world[0]} world, {world[1]} predictor(s)", fontsize=10)
         boxes.set_xlabel(f"held-out accuracy at {CAP} runs")
-        for name, found in chosen.items():
-            by_runs.step(*mean_curve(found, 0), where="post", label=name)
-            by_seconds.step(*mean_curve(found, 1), where="post", label=name)
+        for i, (name, found) in enumerate(chosen.items()):
+            by_runs.step(*mean_curve(found, 0), where="post", label=name, color=f"C{i}")
+            if timed := list(of(quiet, world, name).get(variants[name][0], {}).values()):
+                by_seconds.step(*mean_curve(timed, 1), where="post", label=name, color=f"C{i}")
         by_runs.set_xlabel("runs of the program on an example")
-        by_seconds.set_xlabel("seconds")
+        by_seconds.set_xlabel("seconds, with nothing else running")
         by_runs.set_ylabel("held-out accuracy of the incumbent, mean")
         by_runs.legend(fontsize=7)
     figure.savefig(path, dpi=110)
