@@ -11,6 +11,7 @@ const GLYPHS = {
 const WHAT = { attempts: "attempt", rows: "row", candidates: "candidate", calls: "call" };
 const HEIGHT = 46; // of a row, as in live.css
 const ALIVE = 5000; // ms between two words to Python that this page is open
+const PRESSED = 3000; // ms at most: releasing a scrollbar is not told to the page
 
 function h(tag, className = "", ...children) {
   const node = document.createElement(tag);
@@ -463,7 +464,6 @@ function createTable(store, chosen) {
   let places = new Map(); // key -> place in the list
   let sort = { by: "label", down: false };
   let selected = null;
-  let byHand = false;
   let shape = "";
   let latest = null;
 
@@ -551,7 +551,7 @@ function createTable(store, chosen) {
     setText(empty, "no row matches");
     body.style.height = `${list.length * HEIGHT}px`;
     if (follow.checked && !tools.hidden && !store.header.ended) grid.scrollTop = grid.scrollHeight;
-    const followed = follow.checked && !byHand && store.header.mode === "attempts" && !store.header.ended;
+    const followed = follow.checked && store.header.mode === "attempts" && !store.header.ended;
     const best = store.header.ended ? tops.find((row) => row.best)?.key : null;
     if (!places.has(selected) && list.length) choose(best && places.has(best) ? best : list[0][0].key, false);
     else if (followed && latest !== selected) choose(latest, false);
@@ -645,8 +645,7 @@ function createTable(store, chosen) {
     chosen(rowKey);
   }
   function chooseByHand(rowKey) {
-    byHand = true;
-    if (rowKey !== latest) follow.checked = false;
+    follow.checked = false;
     if (!places.has(rowKey)) {
       search.value = states.value = "";
       build();
@@ -685,10 +684,7 @@ function createTable(store, chosen) {
   grid.addEventListener("scroll", () => draw());
   search.addEventListener("input", () => update());
   states.addEventListener("change", () => update());
-  follow.addEventListener("change", () => {
-    byHand = !follow.checked;
-    update();
-  });
+  follow.addEventListener("change", () => update());
   return { nodes: [tools, grid, empty], update, select: chooseByHand, redraw: () => draw() };
 }
 
@@ -959,20 +955,36 @@ function createView(store, el) {
   const file = h("div", "dspynb-file", store.file);
   const root = h("div", "dspynb-view", ...head.nodes, hints.node, charts.node, ...table.nodes, detail.node, ...(store.file ? [file] : []));
   el.append(root);
+  let pressed = 0; // while it is not 0, nothing moves: a click is lost where what was pressed is replaced or moved
+  const press = () => {
+    clearTimeout(pressed);
+    pressed = setTimeout(released, PRESSED);
+  };
+  const release = () => pressed && setTimeout(released); // after the click
+  const released = () => {
+    clearTimeout(pressed);
+    pressed = 0;
+    update();
+  };
   const update = () => {
-    if (!store.header) return;
+    if (!store.header || pressed) return;
     head.update();
     hints.update();
     table.update();
     charts.update();
     detail.update();
   };
+  root.addEventListener("pointerdown", press);
+  const ends = ["pointerup", "pointercancel", "blur"];
+  ends.forEach((end) => addEventListener(end, release));
   const resized = new ResizeObserver(() => store.header && table.redraw());
   resized.observe(root);
   store.views.add(update);
   update();
   return () => {
     store.views.delete(update);
+    ends.forEach((end) => removeEventListener(end, release));
+    clearTimeout(pressed);
     resized.disconnect();
     head.close();
     root.remove();

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.browser.test_live_view import AWAITED, ROWS, STILL
+from tests.browser.test_live_view import AWAITED, ROWS, SELECTED, STILL
 
 
 def test_a_typed_hint_is_in_the_next_attempts_prompt(notebook, shot):
@@ -68,6 +68,31 @@ def test_an_edited_instruction_becomes_a_candidate_and_can_be_pinned(notebook, s
     shot(opened, "proposed-light")
     page.get_by_role("button", name="Stop", exact=True).click()
     assert "RESULT Say that it is blue." in opened.wait_for_output("RESULT")
+    assert opened.errors == []
+
+
+def test_what_is_pressed_stays_under_the_pointer_until_it_is_let_go(notebook):
+    opened = notebook("run = optimizer(pace=0.2, steps=3000).start(dn.Predict(Caption, lm=echo(0.05)), SUBJECTS)\nrun")
+    opened.run_all()
+    page = opened.page
+    page.locator(".dspynb-tools").wait_for()
+    page.evaluate(
+        "document.querySelector('.dspynb-body').addEventListener('pointerdown',"
+        " (e) => (window.pressed = e.target.closest('[data-key]').dataset.key))"
+    )
+    for _ in range(3):
+        page.get_by_label("follow the latest").check()
+        at = page.locator(".dspynb-grid").bounding_box()
+        page.mouse.move(at["x"] + 300, at["y"] + 150)
+        page.mouse.down()
+        page.wait_for_timeout(1000)  # meanwhile it would have been scrolled away
+        page.mouse.up()
+        page.wait_for_timeout(200)
+        assert page.locator(SELECTED).get_attribute("data-key") == page.evaluate("window.pressed")
+    known = page.locator(".dspynb-grid").get_attribute("aria-rowcount")
+    page.locator(f".dspynb-grid:not([aria-rowcount='{known}'])").wait_for()  # and the view goes on
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.wait_for_selector(STILL)
     assert opened.errors == []
 
 
