@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from _signal import SIGINT, getsignal, signal  # `signal.signal` spends 100 µs on making enums of what are functions
+from _signal import SIG_IGN, SIGINT, getsignal, signal  # those of `signal` spend 100 µs on making enums
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Protocol, TypeVar
@@ -95,8 +95,9 @@ def _on_main_thread() -> bool:
 def _install() -> None:
     global _previous, _presses  # one process has one SIGINT handler
     current = getsignal(SIGINT)
-    if current is not _on_sigint and current is not None:
-        # None: a handler set outside Python, which could not be called or put back
+    if current is not _on_sigint and current not in (None, SIG_IGN):
+        # None: a handler set outside Python, which could not be called or put back. Ignored: a script begun in the
+        # background, or a kernel between its cells
         _previous, _presses = current, 0
         signal(SIGINT, _on_sigint)
 

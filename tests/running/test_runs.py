@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,22 @@ def test_start_returns_at_once_and_the_handle_is_awaited():
 
     run = asyncio.run(main())
     assert (run.status, run.done, run.best.sentence) == ("finished", True, "f")
+
+
+@pytest.mark.parametrize("how", ["run_sync", "asyncio.run"])
+def test_where_sigint_is_ignored_a_run_ignores_it_too(how):
+    def answer(request):
+        signal.raise_signal(signal.SIGINT)
+        return chat(sentence="red")
+
+    program = refine(dn.FunctionLM(answer), n=2)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        prediction = program.run_sync(subject="x") if how == "run_sync" else asyncio.run(program(subject="x"))
+        assert (prediction.sentence, dn.last_run().status) == ("red", "finished")
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("width", [1, 4])
