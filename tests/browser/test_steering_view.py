@@ -72,7 +72,7 @@ def test_an_edited_instruction_becomes_a_candidate_and_can_be_pinned(notebook, s
 
 
 def test_what_is_pressed_stays_under_the_pointer_until_it_is_let_go(notebook):
-    opened = notebook("run = optimizer(pace=0.2, steps=3000).start(dn.Predict(Caption, lm=echo(0.05)), SUBJECTS)\nrun")
+    opened = notebook("run = refine(pace=0.2, n=300).start(subject='the ocean')\nrun")
     opened.run_all()
     page = opened.page
     page.locator(".dspynb-tools").wait_for()
