@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dspynb.errors import RunInterrupted as RunInterrupted
     from dspynb.errors import RunStopped as RunStopped
     from dspynb.errors import ScopeClosedWarning as ScopeClosedWarning
+    from dspynb.errors import ScoreRangeWarning as ScoreRangeWarning
     from dspynb.errors import StateError as StateError
     from dspynb.evaluation import Comparison as Comparison
     from dspynb.evaluation import Evaluate as Evaluate
@@ -127,6 +128,7 @@ _HOMES = {
         "RunInterrupted",
         "RunStopped",
         "ScopeClosedWarning",
+        "ScoreRangeWarning",
         "StateError",
     ),
     "dspynb.evaluation": (

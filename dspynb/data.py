@@ -195,15 +195,21 @@ class Score:
 
 def _finite(value: Any) -> float:
     if value is None:
-        raise RewardError("the reward returned None; return a number, a bool or dn.Score (is a `return` missing?)")
+        raise RewardError(
+            "the reward or metric returned None; return a number, a bool or dn.Score (is a `return` missing?)"
+        )
     if isinstance(value, str | bytes):
-        raise RewardError(f"the reward returned text {shorten(repr(value), 80)}; return a number, a bool or dn.Score")
+        raise RewardError(
+            f"the reward or metric returned text {shorten(repr(value), 80)}; return a number, a bool or dn.Score"
+        )
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise RewardError(f"the reward returned {type(value).__name__}, not a number, a bool or dn.Score") from None
+        raise RewardError(
+            f"the reward or metric returned {type(value).__name__}, not a number, a bool or dn.Score"
+        ) from None
     if not math.isfinite(number):
-        raise RewardError(f"the reward returned {number}; a score must be a finite number")
+        raise RewardError(f"the reward or metric returned {number}; a score must be a finite number")
     return number
 
 

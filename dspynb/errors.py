@@ -42,6 +42,7 @@
     RunInterrupted                  a CancelledError: the kernel's stop button or Ctrl-C ended the cell
     DataOverlapWarning              rows that are to judge a program are among those it learns from
     NoFeedbackWarning               a metric gives scores only, where feedback in words would help
+    ScoreRangeWarning               a metric gives scores that an optimizer's settings do not reckon with
     HiddenPredictorWarning          a program called a predictor that is not among its attributes
     ScopeClosedWarning              code outlived the attempt (or ``with`` block) whose scope it still holds
 """
@@ -88,6 +89,7 @@ __all__ = [
     "RunStopped",
     "ScopeClosedWarning",
     "ScopeError",
+    "ScoreRangeWarning",
     "ScriptExhausted",
     "ServerError",
     "SignatureError",
@@ -547,4 +549,18 @@ class NoFeedbackWarning(UserWarning):
     Traceback (most recent call last):
         ...
     dspynb.errors.NoFeedbackWarning: the metric <lambda> gives scores without feedback, so that a model has to guess ...
+    """
+
+
+class ScoreRangeWarning(UserWarning):
+    """A metric gives scores below ``failure_score``, so that failing is worth more, or above ``perfect_score``.
+
+    >>> import warnings
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 5"))
+    >>> opt = dn.COPRO(lambda row, prediction: -abs(int(prediction.answer) - 4))  # failure_score=-10 would do
+    >>> with warnings.catch_warnings(action="error", category=dn.ScoreRangeWarning):
+    ...     opt.compile_sync(program, [{"question": "2+2?"}])
+    Traceback (most recent call last):
+        ...
+    dspynb.errors.ScoreRangeWarning: the metric <lambda> gives scores below failure_score=0: a row that fails counts ...
     """

@@ -18,7 +18,10 @@ from dspynb.modules.tools import Observation, Tool, named_tools, unknown_tool
 from dspynb.running import end_tasks
 from dspynb.signatures import Field, Signature, as_signature
 
-__all__ = ["ReAct", "trajectory_text"]
+__all__ = ["STEP", "ReAct", "trajectory_text"]
+
+STEP = frozenset({"thought", "tool", "args", "observation"})
+"""What a step of a trajectory has, beside the seconds it took."""
 
 _TRIES = 4
 """Calls made for one step of which each has one tool call less in its trajectory."""

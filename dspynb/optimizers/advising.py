@@ -15,10 +15,12 @@ from dspynb.errors import shorten
 from dspynb.events import PredictorCalled, plain
 from dspynb.modules import Predict
 from dspynb.modules.batch import inputs_of
+from dspynb.modules.react import STEP, trajectory_text
 from dspynb.modules.scoring import source_of
 from dspynb.optimizers.candidate import Candidate
+from dspynb.optimizers.checks import warn_without_feedback
 from dspynb.optimizers.engine import Engine
-from dspynb.optimizers.reflecting import MOST_CHARACTERS, feedback_calls, feedback_on
+from dspynb.optimizers.reflecting import MOST_CHARACTERS, feedback_calls, feedback_on, scored
 from dspynb.optimizers.texts import cleaned, instruction_of
 from dspynb.optimizers.trajectories import Bucket, Trajectory
 from dspynb.signatures import Input, Output, Signature
@@ -107,10 +109,12 @@ async def _said(engine: Engine, bucket: Bucket) -> str:
 
 async def _feedback(engine: Engine, row: int, trajectory: Trajectory) -> list[str]:
     """The metric's; a text for each module, from a metric that takes a predictor."""
-    rollout, scorer = trajectory.rollout, next(iter(engine.task.metrics.values()))
-    if "predictor" not in scorer.extras or rollout.ended.error is not None:
-        return [await feedback_on(engine, row, rollout, engine.paths[0])]
-    return [f"{path}: {await feedback_on(engine, row, rollout, path)}" for path in engine.paths]
+    rollout, task = trajectory.rollout, engine.task
+    if not task.by_predictor or rollout.ended.error is not None:
+        return [await feedback_on(engine, row, rollout, engine.paths[0]) or scored(rollout)]
+    said = {path: await feedback_on(engine, row, rollout, path) for path in engine.paths}
+    warn_without_feedback(task, said.values())
+    return [f"{path}: {text or scored(rollout)}" for path, text in said.items()]
 
 
 def _told(engine: Engine, trajectory: Trajectory) -> dict[str, str]:
@@ -140,7 +144,13 @@ def _lines(values: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
+    if _is_trajectory(value):
+        return trajectory_text(value)  # without the seconds that steps took
     return value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False, default=repr)
+
+
+def _is_trajectory(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(step, Mapping) and step.keys() >= STEP for step in value)
 
 
 def _module(engine: Engine, source: Candidate, path: str) -> str:

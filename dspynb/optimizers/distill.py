@@ -17,10 +17,11 @@ from dspynb.modules import Module, Predict, Refine
 from dspynb.modules.predict import with_hint
 from dspynb.modules.refine import hinted_paths
 from dspynb.modules.scoring import Scorer
+from dspynb.modules.search import checked_program
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.hinting import by_path, hints_of, taught, worth
-from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, checked_whole
+from dspynb.optimizers.optimizer import Common, Optimizer, checked_bool, checked_number, checked_whole
 from dspynb.optimizers.racing import race
 from dspynb.optimizers.task import Evaluated, Task
 from dspynb.optimizers.texts import cleaned, instruction_of
@@ -99,8 +100,7 @@ class DistillHints(Optimizer):
         checked_number("level", level)
         if not 0 < level < 1:
             raise ConfigurationError(f"level must be between 0 and 1 (0.95 for 95 %), got {level!r}")
-        if not isinstance(rewrite, bool):
-            raise ConfigurationError(f"rewrite must be True or False, got {rewrite!r}")
+        checked_bool("rewrite", rewrite)
         self.max_hints, self.rewrite, self.level = max_hints, rewrite, level
         self.given = None if run is None else hints_of(run)
         self._own_metric = metric is not None
@@ -135,9 +135,17 @@ class DistillHints(Optimizer):
         return train[:half], train[half:]
 
     def first_step(self, task: Task) -> int:
-        return len(task.rows["val"]) + (self.given is None)
+        return 2 * len(task.rows["val"]) + (
+            self.given is None
+        )  # the start and a candidate, and a row to get hints from
 
     def _task(self, program: Module, train: Any, val: Any, test: Any) -> Task:
+        checked_program(program)
+        if self.given is None and hinted_paths(program) is None:
+            raise InputError(
+                f"{program._title()} has no Refine that tries again after a hint, so there is nothing to distil: give "
+                "dn.Refine(program, reward), or a run of one: DistillHints(metric, run=…)"
+            )
         task = super()._task(program, train, val, test)
         if self.given is not None:
             paths = taught(program)
@@ -146,11 +154,6 @@ class DistillHints(Optimizer):
                 raise InputError(
                     f"the run's hints are for other predictors ({named}); here there are {', '.join(paths)}"
                 )
-        elif hinted_paths(program) is None:
-            raise InputError(
-                f"{program._title()} has no Refine that tries again after a hint, so there is nothing to distil: give "
-                "dn.Refine(program, reward), or a run of one: DistillHints(metric, run=…)"
-            )
         return task
 
     async def search(self, engine: Engine) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dspynb.data import Prediction
-from dspynb.errors import BudgetExhausted, OptimizerError, shorten
+from dspynb.errors import BudgetExhausted, OptimizerError
 from dspynb.evaluation.rollouts import Rollout, rollouts_on
 from dspynb.events import (
     CandidateProposed,
@@ -30,6 +30,7 @@ from dspynb.modules import Module, Predict
 from dspynb.modules.batch import inputs_of
 from dspynb.optimizers.asking import Given, ask
 from dspynb.optimizers.candidate import Candidate, told_of
+from dspynb.optimizers.checks import check_alive, warn_below
 from dspynb.optimizers.dispatch import Dispatcher
 from dspynb.optimizers.guiding import Guide
 from dspynb.optimizers.memory import Kept, Memory, RolloutKey, scored_key
@@ -198,8 +199,11 @@ class Engine:
 
         def tell(done: Evaluated) -> Evaluated:
             if not repeat:
-                self.standing.hear(candidate, split, dict(zip(numbers, done.scores, strict=True)))
-            self._check_alive(done, split)
+                worked = any(rollout.ended.error is None for rollout in done.rollouts)
+                self.standing.hear(candidate, split, dict(zip(numbers, done.scores, strict=True)), worked=worked)
+            if done.candidate.id == self.start.id and split == "val" and len(done.rows) == len(self.val):
+                check_alive(done)
+            warn_below(done, self.task)
             self._tell(done, split, step)
             return done
 
@@ -225,16 +229,6 @@ class Engine:
         if scored_key(event) not in self.memory.scored:
             self.memory.scored.add(scored_key(event))
             scope.emit(event)
-
-    def _check_alive(self, done: Evaluated, split: str) -> None:
-        """Raise OptimizerError where the program as it is fails on every row: no proposal can help that."""
-        errors = [r.ended.error for r in done.rollouts if r.ended.error is not None]
-        judged = split == "val" and len(done.rows) == len(self.val)
-        if judged and done.candidate.id == self.start.id and len(errors) == len(done.rollouts):
-            raise OptimizerError(
-                f"the program fails on all {len(errors)} rows as it is, so there is nothing to start from. The first "
-                f"error: {shorten(errors[0], 500)}"
-            )
 
     def rollout(
         self,
@@ -359,8 +353,8 @@ class Engine:
         self._failed = self._failed + 1 if ended.outputs is None else 0
         if self._failed >= self.patience:
             raise OptimizerError(
-                f"{self._failed} proposals in a row failed, so the run ends before it spends more. The last: "
-                f"{ended.error}"
+                f"{self._failed} proposals in a row failed, so the run ends before it spends more; the best so far is "
+                f"dn.last_run().best. The last: {ended.error}"
             )
         return None if ended.outputs is None else Prediction(ended.outputs)
 

@@ -10,13 +10,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dspynb.data import Prediction
 from dspynb.evaluation.rollouts import Rollout
 from dspynb.optimizers.candidate import Candidate
+from dspynb.optimizers.checks import warn_above, warn_without_feedback
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.lanes import Lane, lanes_of
 from dspynb.optimizers.merging import MERGE_ROWS, Merge, merge_of
 from dspynb.optimizers.pareto import pareto_choice
-from dspynb.optimizers.reflecting import Shown, warn_without_feedback
+from dspynb.optimizers.reflecting import Shown
 from dspynb.optimizers.task import Evaluated
 from dspynb.optimizers.validating import Validation
 from dspynb.running import end_tasks
@@ -65,7 +67,8 @@ class Evolution:
         self.idle = 0  # rows gone through since something was learned
         self.turns: dict[Candidate, int] = {}  # how often each has been a parent
         self.merged: set[tuple[str, str]] = set()
-        engine.standing.prefers = lambda c: _mean(engine.scores(c, "train").values())
+        if gepa.confirm:
+            engine.standing.prefers = lambda c: _mean(engine.scores(c, "train").values())
 
     async def run(self) -> None:
         """All of it."""
@@ -82,7 +85,9 @@ class Evolution:
 
     async def _started(self, asked: asyncio.Task[Evaluated]) -> None:
         start = await asked  # it says whether the program works at all
-        warn_without_feedback(self.engine, start)
+        warn_above(start, self.engine.task, self.gepa.perfect_score)
+        if not self.engine.task.by_predictor:
+            warn_without_feedback(self.engine.task, (rollout.ended.feedback for rollout in start.rollouts))
         self.pool[start.candidate].update(zip(start.rows, start.scores, strict=True))
 
     async def _work(self, lane: Lane) -> None:
@@ -128,10 +133,11 @@ class Evolution:
         return _Step(self.steps, parent, self.pool[parent], path, self._rows()[:size])
 
     def _affordable(self, lane: Lane) -> int:
-        """Rows of the next minibatch: as many as can be had twice, with the validation. Half a whole one is enough
-        where the budget ends; else 0."""
+        """Rows of the next minibatch: as many as can be had twice, with the validation; 0 where those are too few. Half
+        a whole one is enough where the budget ends, but not in the published algorithm."""
         room = max(0, self._room(lane) - len(self.engine.val)) // 2
-        return int(min(self.size, room)) if room >= max(self.size / 2, min(_FEWEST, self.size)) else 0
+        fewest = max(self.size / 2, min(_FEWEST, self.size)) if self.gepa.confirm else self.size
+        return int(min(self.size, room)) if room >= fewest else 0
 
     def _parent(self) -> Candidate:
         if len(self.pool) == 1:
@@ -155,8 +161,10 @@ class Evolution:
         lane.reserved -= len(step.rows)
         before, _ = await lane.turn(_EVALUATING, asked, self.started)
         new = self._hear(before)
-        child = await self._reflected(lane, step, before)
-        self.idle = 0 if new or child else self.idle + len(step.rows)
+        made = await self._reflections(lane, step, before)
+        child = self._child(step, made)
+        if not made or any(made.values()):  # of failures in a row the engine ends the run
+            self.idle = 0 if new or child else self.idle + len(step.rows)
         if child is None:
             return
         asked = self._train(child, step.rows, step)
@@ -184,21 +192,24 @@ class Evolution:
     def _fell_short(self, rollout: Rollout) -> bool:
         return self.engine.score(rollout) < self.gepa.perfect_score
 
-    async def _reflected(self, lane: Lane, step: _Step, before: Evaluated) -> Candidate | None:
-        """The child that reflection comes to; None where there is nothing to learn, or nothing new came of it."""
+    async def _reflections(self, lane: Lane, step: _Step, before: Evaluated) -> dict[str, Prediction | None]:
+        """What reflection comes to, by predictor; None where it failed, empty where there is nothing to learn."""
         shown, reflection = self._shown(before), self.gepa.reflection
         if not any(self._fell_short(one.rollout) for one in shown if not one.other):
-            return None
+            return {}
         paths, n = self.engine.paths if self.gepa.components == "all" else [step.path], step.number
         asked = [
             reflection.ask(self.engine, step.parent, shown, path, key=f"step {n}, {path}", number=n) for path in paths
         ]
-        texts = map(reflection.read, await lane.turn(_REFLECTING, *asked))
-        told = {path: text for path, text in zip(paths, texts, strict=True) if text}
+        return dict(zip(paths, await lane.turn(_REFLECTING, *asked), strict=True))
+
+    def _child(self, step: _Step, made: Mapping[str, Prediction | None]) -> Candidate | None:
+        """The parent with what reflection came to; None where that is nothing, or was tried before."""
+        told = {path: text for path, one in made.items() if (text := self.gepa.reflection.read(one))}
         new = {path: replace(step.parent.part(path), instruction=text) for path, text in told.items()}
-        known = set(self.engine.candidates)
-        child = self.engine.candidate({**step.parent.parts, **new}, origin="reflection", step=n, parents=[step.parent])
-        return None if child.id in known else child  # one that was tried before is not tried again
+        known, parts = set(self.engine.candidates), {**step.parent.parts, **new}
+        child = self.engine.candidate(parts, origin="reflection", step=step.number, parents=[step.parent])
+        return None if child.id in known else child
 
     def _shown(self, before: Evaluated) -> list[Shown]:
         """What reflection sees: the minibatch, what else the parent is known to do wrong, the latest first, and what

@@ -16,7 +16,7 @@ from dspynb.errors import ConfigurationError
 from dspynb.modules import Predict
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.evolution import Evolution
-from dspynb.optimizers.optimizer import Common, Optimizer, checked_whole
+from dspynb.optimizers.optimizer import Common, Optimizer, checked_bool, checked_number, checked_whole
 from dspynb.optimizers.reflecting import Reflection
 from dspynb.optimizers.task import Task
 
@@ -39,12 +39,13 @@ class GEPA(Optimizer):
 
     Beyond the paper: ``in_flight`` mutations are made at the same time, each from what was known when it began: more of
     them take less time, and learn less from each other. ``confirm``: further rows, at most, that a child is tried on
-    while it is ahead by a single row; if it still is, it is not kept. ``recall``: other training rows, at most, that
-    reflection sees too, at no further rollout: those on which the parent is known to fall short, then those on which
-    another candidate did and the parent has not run, marked so (default: 30; 0 with ``confirm=0``). ``racing``:
-    validation of a child ends early once it is clear that it is worse than its parent. The last minibatch is down to
-    half as large where the budget has no room for a whole one, and of candidates that are equal on the validation rows
-    the one that did better on training rows wins.
+    while it is ahead by a single row; if it still is, it is not kept, unless these are all training rows. ``recall``:
+    other training rows, at most, that reflection sees too, at no further rollout: those on which the parent is known to
+    fall short, then those on which another candidate did and the parent has not run, marked so (default: 30; 0 with
+    ``confirm=0``). ``racing``: validation of a child ends early once it is clear that it is worse than its parent. The
+    last minibatch is down to half as large where the budget has no room for a whole one, and of candidates that are
+    equal on the validation rows the one that did better on training rows wins; with ``confirm=0`` minibatches are whole
+    and the first one wins.
 
     Without validation rows, the training rows serve as both. Source: Agrawal et al. 2025 (arXiv:2507.19457),
     algorithms 1 and 2.
@@ -94,6 +95,10 @@ class GEPA(Optimizer):
         for name, value in (("max_merges", max_merges), ("confirm", confirm), ("recall", recall)):
             checked_whole(name, value, least=0)
         self.auto, self.minibatch_size, self.components, self.max_merges = auto, minibatch_size, components, max_merges
+        checked_number("perfect_score", perfect_score)
+        if temperature is not None:
+            checked_number("temperature", temperature)
+        checked_bool("racing", racing)
         self.perfect_score, self.in_flight, self.confirm, self.racing = perfect_score, in_flight, confirm, racing
         self.recall = recall
         self.reflection = Reflection(self.prompt_lm, temperature)

@@ -5,6 +5,7 @@ Source: Agrawal et al. 2025, "GEPA", appendix on system-aware merge.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -61,7 +62,7 @@ def _pair(
     engine: Engine, pool: Scores, done: set[tuple[str, str]], step: int
 ) -> tuple[Candidate, Candidate, Candidate] | None:
     """Two of the front, neither the other's ancestor, each of which changed something that the other did not since an
-    ancestor that scores no higher than either."""
+    ancestor that scores no higher than either, if that is known: one that was dropped or never kept has no scores."""
     best = front(pool)
     listed = [c for c in pool if c in best]
     total = {c: sum(scores.values()) for c, scores in pool.items()}
@@ -74,7 +75,7 @@ def _pair(
             any(a.part(p) != ancestor.part(p) and b.part(p) == ancestor.part(p) for p in engine.paths)
             for a, b in ((first, second), (second, first))
         )
-        if mine and theirs and total[ancestor] <= min(total[first], total[second]):
+        if mine and theirs and total.get(ancestor, -math.inf) <= min(total[first], total[second]):
             found.append((first, second, ancestor))
     return engine.random("merge", step).choice(found) if found else None
 

@@ -24,6 +24,7 @@ from dspynb.evaluation.evaluator import (
 )
 from dspynb.events import plain
 from dspynb.executors import Executor, elsewhere
+from dspynb.lm import resolve_lm
 from dspynb.modules import Module, Predict
 from dspynb.modules.batch import own_run
 from dspynb.modules.pool import checked_width
@@ -38,7 +39,7 @@ from dspynb.running import Run, Takes, run_sync
 from dspynb.running.files import run_file
 from dspynb.scope import Budget, Layer, Meter, current_scope
 
-__all__ = ["Common", "Optimizer", "checked_number", "checked_whole", "name_of"]
+__all__ = ["Common", "Optimizer", "checked_bool", "checked_number", "checked_whole", "name_of"]
 
 
 class Common(TypedDict, total=False):
@@ -96,6 +97,8 @@ class Optimizer(ABC):
             raise ConfigurationError(f"{type(self).__name__} has no setting {sorted(unknown)[0]!r}")
         if self.budget is not None and not isinstance(self.budget, Budget):
             raise ConfigurationError(f"budget must be a dn.Budget, got {type(self.budget).__name__}")
+        if self.prompt_lm is not None:
+            resolve_lm(self.prompt_lm)  # raises for what is no model
         checked_whole("seed", self.seed, least=None)
         checked_whole("patience", self.patience)
         checked_number("failure_score", self.failure_score)
@@ -135,7 +138,7 @@ class Optimizer(ABC):
 
     # ── what users call ───────────────────────────────────────────────────────────────────────────────────────────
     async def compile(self, program: Module, train: Any, val: Any = None, *, test: Any = None) -> Any:
-        """A new program, the best that was found; the original wins ties.
+        """A new program, the best that was found; the original wins ties, unless the optimizer says otherwise.
 
         ``train``, ``val``, ``test``: a DataFrame, or a list of dicts or Examples. Without ``val`` (None or empty),
         the optimizer's own rule holds (see its docstring). On ``test`` the start and the winner are evaluated at the
@@ -357,6 +360,12 @@ def checked_whole(name: str, value: Any, least: int | None = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
         at = "" if least is None else f" of at least {least}"
         raise ConfigurationError(f"{name} must be a whole number{at}, got {value!r}")
+
+
+def checked_bool(name: str, value: Any) -> None:
+    """Raise ConfigurationError for what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, got {value!r}")
 
 
 def checked_number(name: str, value: Any, least: float = -math.inf) -> None:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dspynb.data import Prediction
-from dspynb.errors import NoFeedbackWarning, shorten
+from dspynb.errors import shorten
 from dspynb.evaluation.rollouts import Rollout
 from dspynb.events import PredictorCalled
 from dspynb.modules import Predict
-from dspynb.modules.scoring import Scorer
 from dspynb.optimizers.candidate import Candidate
+from dspynb.optimizers.checks import warn_without_feedback
 from dspynb.optimizers.engine import Engine
-from dspynb.optimizers.task import Evaluated
 from dspynb.optimizers.texts import cleaned, instruction_of
 from dspynb.signatures import Input, Output, Signature
 
@@ -27,7 +25,7 @@ __all__ = [
     "Shown",
     "feedback_calls",
     "feedback_on",
-    "warn_without_feedback",
+    "scored",
 ]
 
 MOST_CHARACTERS = 2000
@@ -68,12 +66,16 @@ class Reflection:
 
     async def examples(self, engine: Engine, shown: Sequence[Shown], path: str) -> str:
         """What the predictor did on the rows, and the feedback: the metric's for this predictor, where it takes one."""
-        lines = []
-        for number, one in enumerate(shown, start=1):
-            feedback = await feedback_on(engine, one.row, one.rollout, path)
-            calls = [call for call in one.rollout.calls if call.predictor == path]
-            told = "\n".join(map(_call_text, calls)) or "The predictor was not called."
-            lines.append(f"# Example {number}{_OTHER if one.other else ''}\n{told}\nFeedback: {feedback}")
+        lines, feedback = [], [await feedback_on(engine, one.row, one.rollout, path) for one in shown]
+        if engine.task.by_predictor:
+            warn_without_feedback(engine.task, feedback)
+        for number, (one, said) in enumerate(zip(shown, feedback, strict=True), start=1):
+            # Sorted: of calls side by side it is chance which ends first.
+            calls = sorted(_call_text(call) for call in one.rollout.calls if call.predictor == path)
+            told = "\n".join(calls) or "The predictor was not called."
+            lines.append(
+                f"# Example {number}{_OTHER if one.other else ''}\n{told}\nFeedback: {said or scored(one.rollout)}"
+            )
         return "\n\n".join(lines)
 
     def ask(
@@ -94,40 +96,26 @@ class Reflection:
         return "" if made is None else cleaned(made["new_instruction"])
 
 
-async def feedback_on(engine: Engine, row: int, rollout: Rollout, path: str) -> str:
-    """What the metric says of a rollout on a training row; for the predictor, where it takes one."""
-    ended = rollout.ended
+async def feedback_on(engine: Engine, row: int, rollout: Rollout, path: str) -> str | None:
+    """What the metric says of a rollout on a training row, if anything; for the predictor, where it takes one."""
+    ended, task = rollout.ended, engine.task
     if ended.error is not None:
         return f"It failed: {shorten(ended.error, MOST_CHARACTERS)}"
-    said, score = ended.feedback, ended.score
-    if scorer := _by_predictor(engine):
-        prediction = rollout.prediction or Prediction(ended.outputs or {})
-        told = await scorer(engine.train[row], prediction, trace=rollout.calls, predictor=path)
-        said = told.feedback or said
-    return said or f"This got a score of {score:.4g}."
+    if not task.by_predictor:
+        return ended.feedback
+    prediction = rollout.prediction or Prediction(ended.outputs or {})
+    told = await task.metric(engine.train[row], prediction, trace=rollout.calls, predictor=path)
+    return told.feedback or ended.feedback
+
+
+def scored(rollout: Rollout) -> str:
+    """What stands for feedback where there is none."""
+    return f"This got a score of {rollout.ended.score:.4g}."
 
 
 def feedback_calls(engine: Engine, rollouts: int) -> int:
     """How many model calls the feedback on so many rollouts makes at most, about."""
-    return _CALLS_A_ROW * rollouts if _by_predictor(engine) else 0
-
-
-def _by_predictor(engine: Engine) -> Scorer | None:
-    """The metric, where it has feedback on each predictor."""
-    scorer = next(iter(engine.task.metrics.values()))
-    return scorer if "predictor" in scorer.extras else None
-
-
-def warn_without_feedback(engine: Engine, done: Evaluated) -> None:
-    """Warn where no row has feedback and the metric has none for predictors."""
-    if _by_predictor(engine) is None and not any(rollout.ended.feedback for rollout in done.rollouts):
-        name = next(iter(engine.task.metrics))
-        warnings.warn(
-            f"the metric {name} gives scores without feedback, so that a model has to guess what was wrong. Let it "
-            "return dn.Score(value, feedback='what was wrong, in words')",
-            NoFeedbackWarning,
-            stacklevel=2,
-        )
+    return _CALLS_A_ROW * rollouts if engine.task.by_predictor else 0
 
 
 def _call_text(call: PredictorCalled) -> str:

@@ -20,8 +20,9 @@ from dspynb.evaluation.rollouts import Rollout
 from dspynb.modules import Predict
 from dspynb.optimizers.advising import Advising
 from dspynb.optimizers.candidate import Candidate
+from dspynb.optimizers.checks import warn_without_feedback
 from dspynb.optimizers.engine import Engine
-from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, checked_whole
+from dspynb.optimizers.optimizer import Common, Optimizer, checked_bool, checked_number, checked_whole
 from dspynb.optimizers.racing import race
 from dspynb.optimizers.task import Task
 from dspynb.optimizers.trajectories import Bucket, Minibatches, Pool, Spread, Trajectory, buckets
@@ -102,12 +103,13 @@ class SIMBA(Optimizer):
         checked_whole("max_steps", max_steps)
         checked_whole("max_demos", max_demos, least=0)
         temperatures = {"sampling": temperature_for_sampling, "candidates": temperature_for_candidates}
+        checked_bool("combine", combine)
         for name, value in temperatures.items():
             checked_number(f"temperature_for_{name}", value)
             if value <= 0:
                 raise ConfigurationError(f"temperature_for_{name} must be above 0, got {value!r}")
         self.minibatch_size, self.num_candidates = minibatch_size, num_candidates
-        self.max_steps, self.max_demos, self.combine = max_steps, max_demos, bool(combine)
+        self.max_steps, self.max_demos, self.combine = max_steps, max_demos, combine
         self.temperature_for_sampling, self.temperature_for_candidates = map(float, temperatures.values())
         self._advising = Advising(self.prompt_lm)
 
@@ -138,7 +140,9 @@ class SIMBA(Optimizer):
             state.steps += 1
             rows = state.batches.take(size)
             asked = self._sample(engine, state, rows)
-            await evaluated[0]  # it says whether the program works at all
+            start = await evaluated[0]  # it says whether the program works at all
+            if state.steps == 1 and not engine.task.by_predictor:
+                warn_without_feedback(engine.task, (rollout.ended.feedback for rollout in start.rollouts))
             found = await self._buckets(engine, state, asked)
             children = await self._children(engine, state, found)
             await self._compare(engine, state, rows, children)

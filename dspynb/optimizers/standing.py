@@ -13,8 +13,8 @@ class Standing:
     """The matrix candidates × examples of a run, as much of it as there is, and the ``best`` candidate.
 
     ``sizes``: split → its number of rows. ``accepts``: whether one that has run on all validation rows may be the best
-    (default: any); the start always may. ``prefers``: of candidates with equal means, the one that it rates highest.
-    ``pinned``, ``dropped``: by a person.
+    (default: any); the start always may, one that failed on all of them never. ``prefers``: of candidates with equal
+    means, the one that it rates highest. ``pinned``, ``dropped``: by a person.
     """
 
     def __init__(self, start: Candidate, sizes: Mapping[str, int]) -> None:
@@ -28,6 +28,7 @@ class Standing:
         self._made: dict[str, int] = {}  # candidate id → in which order
         self._scores: dict[tuple[str, str], dict[int, float]] = {}  # candidate id, split → row → score
         self._means: dict[tuple[str, str], float] = {}  # of those that have run on all rows
+        self._worked: set[tuple[str, str]] = set()  # those that came to an end on some row
         self._chosen: Candidate | None = None
 
     def add(self, candidate: Candidate) -> Candidate:
@@ -39,10 +40,12 @@ class Standing:
         """Make a candidate the best, where there is nothing to judge by."""
         self._chosen = candidate
 
-    def hear(self, candidate: Candidate, split: str, scores: Mapping[int, float]) -> None:
-        """What a candidate scored on some rows."""
+    def hear(self, candidate: Candidate, split: str, scores: Mapping[int, float], *, worked: bool = True) -> None:
+        """What a candidate scored on some rows. ``worked``: whether it came to an end on any of them."""
         known = self._scores.setdefault((candidate.id, split), {})
         known.update(scores)
+        if worked:
+            self._worked.add((candidate.id, split))
         if known and len(known) == self._sizes[split]:
             self._means[candidate.id, split] = sum(self.scores(candidate, split).values()) / len(known)
 
@@ -65,7 +68,10 @@ class Standing:
             return self._chosen
         full = [(self.candidates.get(name), mean) for (name, split), mean in self._means.items() if split == "val"]
         means = {c: mean for c, mean in full if c is not None}  # one that was not registered is no candidate
-        allowed = [c for c in means if c not in self.dropped and (c == self.start or self.accepts(c))]
+        allowed = [c for c in means if c == self.start or self._may_win(c)]
         highest = max((means[c] for c in allowed), default=0.0)
         equal = [c for c in allowed if means[c] == highest]  # only these are rated, which may cost more
         return max(equal, key=lambda c: (self.prefers(c), -self._made[c.id]), default=self.start)
+
+    def _may_win(self, candidate: Candidate) -> bool:
+        return candidate not in self.dropped and (candidate.id, "val") in self._worked and self.accepts(candidate)

@@ -28,6 +28,16 @@ class Task:
     failure_score: float = 0.0
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def metric(self) -> Scorer:
+        """The metric that counts."""
+        return next(iter(self.metrics.values()))
+
+    @property
+    def by_predictor(self) -> bool:
+        """Whether the metric has feedback on each predictor."""
+        return "predictor" in self.metric.extras
+
 
 @dataclass(frozen=True)
 class Evaluated:

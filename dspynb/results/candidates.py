@@ -172,6 +172,9 @@ def summary_of(fold: Fold) -> str:
     made, cost = f"{len(fold.candidates):,}", f"{len(fold.rollouts):,} rollouts, {fold.usage.calls:,} calls"
     failed = sum(proposal.error is not None for proposal in fold.proposals)
     notes = [f"{failed} of {len(fold.proposals)} proposals failed."] if failed else []
+    if failed < len(fold.proposals) and len(fold.candidates) == 1:
+        notes += [f"Nothing new came of {len(fold.proposals) - failed} proposals (see run.proposals)."]
+    notes += [text for candidate in dict.fromkeys([start, best]) if (text := _failures(fold, candidate))]
     notes += [hints_text(fold)] if fold.started is not None and fold.started.kind == "distill_hints" else []
     notes += ["A person pinned it."] if _pinned(fold) == best else []
     if best == start:
@@ -189,6 +192,17 @@ def summary_of(fold: Fold) -> str:
     return " ".join([*lines, *notes])
 
 
+def _failures(fold: Fold, candidate: str) -> str:
+    """How many validation rows failed, where any did."""
+    records = fold.tried.get((candidate, "val"), {}).values()
+    failed, named = (
+        sum(record.error is not None for record in records),
+        f"{candidate} ({fold.candidates[candidate].origin})",
+    )
+    counted = f"counted as {failure_score(fold):g}; see error in run.rollouts"
+    return f"{named} failed on {failed} of {len(records)} validation rows ({counted})." if failed else ""
+
+
 def _pinned(fold: Fold) -> str | None:
     """The candidate that a person made the result, by its id."""
     pinned: str | None = None
@@ -201,10 +215,16 @@ def _pinned(fold: Fold) -> str | None:
 
 
 def _ahead(fold: Fold, start: str) -> str | None:
-    """The candidate that scored highest on all validation rows, where that is more than the start did."""
-    full = full_scores(fold)
+    """The candidate that scored highest on all validation rows, where that is more than the start did; none that failed
+    on all of them."""
+    worked = {c for (c, split), records in fold.tried.items() if split == "val" and not _all_failed(records)}
+    full = {candidate: score for candidate, score in full_scores(fold).items() if candidate in worked}
     best = max(full, key=lambda c: full[c], default=start)
     return best if full and full[best] > full.get(start, math.inf) else None
+
+
+def _all_failed(records: Mapping[int, RolloutEnded]) -> bool:
+    return all(record.error is not None for record in records.values())
 
 
 def full_scores(fold: Fold) -> dict[str, float]:

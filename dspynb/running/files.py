@@ -22,6 +22,8 @@ def _folder() -> Path:
 
 def run_file(which: str | Path) -> Path:
     """The file of a run: an id of ``runs()`` or a path. Raises JournalError when there is none."""
+    if not isinstance(which, str | Path):
+        raise JournalError(f"a run is named by its id or the path of its file, got {type(which).__name__}")
     flush_journals()
     path = Path(which)
     if not path.is_file():

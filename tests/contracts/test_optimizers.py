@@ -45,7 +45,7 @@ from tests.optimizers.worlds import (
 )
 
 run = asyncio.run
-LEAST = {dn.GEPA: 11, dn.SIMBA: 12}  # metric calls of its first step
+LEAST = {dn.GEPA: 11, dn.SIMBA: 12, dn.DistillHints: 15}  # metric calls of its first step
 MANY = {
     dn.SIMBA: {"max_demos": 0, "minibatch_size": 6, "num_candidates": 3}
 }  # settings with which it asks for many proposals
@@ -176,7 +176,7 @@ def test_a_budget_around_the_run_is_kept_too(kind):
 
 @every
 def test_a_budget_of_less_than_the_first_step_is_refused_with_what_is_needed(kind):
-    first = LEAST.get(kind, 7 + (kind in (dn.BootstrapFewShot, dn.MIPROv2, dn.DistillHints)))
+    first = LEAST.get(kind, 7 + (kind in (dn.BootstrapFewShot, dn.MIPROv2)))
     for limits in ({"metric_calls": first - 1}, {"calls": first - 1}):
         with pytest.raises(ConfigurationError, match=rf"too small for {kind.__name__}: its first step takes {first}\."):
             spent(limits, kind, World())
@@ -506,9 +506,31 @@ def test_without_validation_rows_its_own_rule_holds(kind, val):
 @every
 @pytest.mark.parametrize("value", [float("nan"), "high", None], ids=str)
 def test_a_metric_without_a_score_ends_the_run_with_what_it_gave(kind, value):
-    with pytest.raises(OptimizerError, match=rf"fails on all 7 rows as it is.*{value or 'None'}"):
+    with pytest.raises(OptimizerError, match=rf"the metric fails on all 7 rows as it is.*{value or 'None'}"):
         run(optimized(kind, World(1), metric=lambda row, prediction: value))
     assert dn.last_run().status == "failed"
+
+
+@proposing
+def test_a_candidate_that_fails_on_every_row_does_not_win_where_scores_are_below_that_of_a_failure(kind):
+    class Breaks(World):  # under every instruction but the first
+        def _output(self, request, text):
+            told = request.messages[0]["content"]
+            return "I cannot do that." if "Answer with" in told or "Mind" in told else super()._output(request, text)
+
+    def loss(row, prediction):
+        return dn.Score(-1.0 - (row.answer != prediction.answer), f"expected {row.answer}")
+
+    with pytest.warns(
+        dn.ScoreRangeWarning, match="loss gives scores below failure_score=0: a row that fails counts for"
+    ):
+        done = run(optimized(kind, Breaks(), metric=loss))
+    table = done.candidates
+    judged = done.rollouts[done.rollouts.split == "val"]
+    failed = judged.error.notna().groupby(judged.candidate).all()
+    assert table.score.max() == 0.0  # what broke was judged
+    assert not failed[table.id[table.best].item()]
+    assert table.score[table.best].item() < 0
 
 
 @every
@@ -530,6 +552,8 @@ def test_settings_without_sense_are_refused_when_made(kind):
         ({"seed": "x"}, "seed must be a whole number, got 'x'"),
         ({"patience": 0}, "patience must be a whole number of at least 1, got 0"),
         ({"failure_score": float("nan")}, "failure_score must be a finite number"),
+        ({"prompt_lm": 3}, "a model is 'provider/model'"),
+        ({"prompt_lm": "gpt-5"}, "a model is named 'provider/model'"),
     ):
         with pytest.raises(ConfigurationError, match=says):
             kind(right, **settings)

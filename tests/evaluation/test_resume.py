@@ -190,6 +190,8 @@ def test_a_run_of_another_kind_and_a_file_that_is_no_run_are_refused_untouched(t
     assert notes.read_text() == "first line\nlast line without an end"
     with pytest.raises(JournalError, match="there is no run 'nowhere'"):
         resumed("nowhere", program(), frame(1))
+    with pytest.raises(JournalError, match="named by its id or the path of its file, got NoneType"):
+        resumed(None, program(), frame(1))
 
 
 def test_a_run_that_had_finished_gives_its_table_again():

@@ -351,6 +351,16 @@ def test_a_program_that_never_tries_again_after_a_hint_is_refused_before_any_cal
     assert asked == []
 
 
+@pytest.mark.parametrize("metric", [None, wants("blue")], ids=["no metric", "a metric"])
+def test_a_program_without_retries_is_told_so_before_it_is_asked_for_a_metric(metric):
+    for program in (
+        dn.Predict(Caption, lm=saying("blue")),
+        dn.BestOfN(dn.Predict(Caption, lm=saying("blue")), wants("blue")),
+    ):
+        with pytest.raises(InputError, match=r"has no Refine that tries again.*give dn.Refine\(program, reward\)"):
+            run(distilled(program, metric=metric))
+
+
 def test_a_program_that_is_no_refine_needs_a_metric():
     with pytest.raises(InputError, match="Inside is no Refine, so it has no reward to judge it by: give a metric"):
         run(distilled(Inside(saying("blue"), wants("blue"))))
@@ -411,6 +421,13 @@ def test_under_a_budget_as_many_training_rows_are_run_as_leave_room_for_a_candid
     assert counts == {"val": 24, "train": 2}
     assert done.status == "finished"
     assert instruction(done) == f"{OWN}\n\nHint: say blue"
+
+
+def test_a_budget_under_which_no_candidate_could_be_judged_is_refused():
+    program = refined(saying("blue"), wants("blue"))
+    with pytest.raises(ConfigurationError, match="its first step takes 25"):  # 12 rows twice, and one to learn from
+        run(distilled(program, budget=dn.Budget(metric_calls=24)))
+    assert len(run(distilled(program, budget=dn.Budget(metric_calls=25))).rollouts) == 25
 
 
 def test_a_run_that_is_gone_on_with_has_the_same_hints_and_counts_none_twice():

@@ -157,7 +157,9 @@ def test_a_program_that_fails_on_all_rows_is_told_of_but_a_few_rows_or_test_rows
         assert (await engine.evaluate(engine.start, [0, 1, 2])).mean == 0
         await engine.evaluate(engine.start)
 
-    assert planned(search, val=[*bad, *VAL]).status == "finished"
+    done = planned(search, val=[*bad, *VAL])
+    assert done.status == "finished"
+    assert "(start) failed on 3 of 10 validation rows (counted as 0; see error in run.rollouts)." in done.summary
     assert planned(search, val=[*bad, *VAL], test=[{"question": "bad", "answer": "9"}]).status == "finished"
     with pytest.raises(OptimizerError, match=r"fails on all 3 rows as it is.*the provider fell over"):
         planned(search, val=bad)

@@ -347,6 +347,82 @@ def test_a_metric_without_feedback_works():
     assert run.candidates.score.max() > 0
 
 
+def test_a_metric_that_has_no_feedback_on_a_predictor_either_is_warned_of():
+    def bare(row, prediction, predictor=None):
+        return prediction.answer == "right"
+
+    with pytest.warns(dn.NoFeedbackWarning, match="bare gives scores without feedback"):
+        run_of(GEPA(bare, max_steps=1, prompt_lm=dn.FunctionLM(reflecting)))
+
+
+def test_scores_above_the_perfect_one_are_warned_of():
+    def of_ten(row, prediction):
+        return dn.Score(3.0, "Do better.")
+
+    with pytest.warns(dn.ScoreRangeWarning, match="of_ten gives scores above perfect_score=1"):
+        run = run_of(GEPA(of_ten, prompt_lm=dn.FunctionLM(reflecting)))
+    assert len(run.proposals) == 0
+    assert len(run_of(GEPA(of_ten, max_steps=2, perfect_score=10, prompt_lm=dn.FunctionLM(reflecting))).proposals) == 2
+
+
+@pytest.mark.parametrize("settings", [{"perfect_score": None}, {"temperature": "hot"}, {"racing": "no"}], ids=str)
+def test_settings_of_another_kind_are_refused_when_made(settings):
+    (name,) = settings
+    with pytest.raises(dn.errors.ConfigurationError, match=f"{name} must be"):
+        GEPA(metric, **settings)
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_a_reflection_model_that_is_down_is_told_of_however_few_rows_there_are(count):
+    def down(request):
+        raise dn.errors.ConnectionFailed("nobody is there")
+
+    with pytest.raises(dn.OptimizerError, match=r"5 proposals in a row failed.*dn.last_run\(\).best.*nobody is there"):
+        run_of(GEPA(metric, prompt_lm=dn.FunctionLM(down)), train=rows(0, count))
+
+
+def test_what_reflection_sees_of_calls_side_by_side_does_not_depend_on_which_ended_first():
+    class Halves(dn.Module):
+        def __init__(self, lm):
+            self.ask = dn.Predict("question -> answer", lm=lm)
+
+        async def forward(self, question):
+            made = await asyncio.gather(*(self.ask(question=str(int(question) + n)) for n in range(3)))
+            return {"answer": made[0].answer}
+
+    async def main(seed, seen):
+        wait = random.Random(seed)
+
+        async def slowly(request):
+            await asyncio.sleep(wait.random() * 0.004)
+            return answer(request)
+
+        def spying(request):
+            seen.append(prompt(request))
+            return reflecting(request)
+
+        optimizer = GEPA(metric, in_flight=1, max_steps=3, prompt_lm=dn.FunctionLM(spying))
+        await optimizer.compile(Halves(dn.FunctionLM(slowly)), rows(0, 12), rows(20, 28))
+        return seen
+
+    first, second = (asyncio.run(main(seed, [])) for seed in (1, 2))
+    assert len(first) == 3
+    assert first == second
+
+
+def test_the_published_algorithm_has_whole_minibatches_and_keeps_the_first_of_equals():
+    def sizes(confirm, limit):
+        optimizer = GEPA(
+            metric, in_flight=1, confirm=confirm, minibatch_size=6, prompt_lm=dn.FunctionLM(reflecting),
+            budget=dn.Budget(metric_calls=limit),
+        )  # fmt: skip
+        scored = [e for e in run_of(optimizer)._events if isinstance(e, CandidateScored) and e.split == "train"]
+        return {e.rows for e in scored}
+
+    assert all(sizes(0, limit) <= {6} for limit in range(28, 60, 2))
+    assert any(4 in sizes(9, limit) for limit in range(28, 60, 2))
+
+
 def test_it_never_makes_a_rollout_above_the_budget_and_ends_by_itself():
     for limit in range(14, 60, 5):
         run = run_of(GEPA(metric, prompt_lm=dn.FunctionLM(reflecting), budget=dn.Budget(metric_calls=limit)))
@@ -361,6 +437,7 @@ def test_a_reflection_that_repeats_the_parent_is_no_child():
     run = run_of(GEPA(metric, prompt_lm=dn.FunctionLM(same), budget=dn.Budget(metric_calls=60)))
     assert len(run.candidates) == 1
     assert "was better than the program as it is" in run.summary
+    assert f"Nothing new came of {len(run.proposals)} proposals" in run.summary
 
 
 def test_reflections_that_cannot_be_read_end_the_run():

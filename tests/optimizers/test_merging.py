@@ -76,6 +76,50 @@ def test_without_a_common_ancestor_that_both_left_there_is_no_merge():
     searched(search)
 
 
+def test_over_an_ancestor_that_is_not_in_the_pool_lineages_are_merged_too():
+    async def search(engine):
+        root = grown(engine, engine.start, "steps[0]", "draft it", 1)  # dropped by a person, or never kept
+        plan = grown(engine, root, "plan", "plan better", 2)
+        answer = grown(engine, root, "answer", "answer better", 3)
+        made = merge_of(engine, await pool_of(engine, plan, answer), set(), 4)
+        assert {path: part.instruction for path, part in made.child.parts.items()} == {
+            "plan": "plan better",
+            "steps[0]": "draft it",
+            "answer": "answer better",
+        }
+
+    searched(search)
+
+
+def test_dropping_the_common_ancestor_of_two_lineages_does_not_end_the_run():
+    async def main():
+        world = World()
+        world.lm = model()
+
+        async def slowly(request):  # so that what is asked for meanwhile comes in time
+            await asyncio.sleep(0.02)
+            return chat(new_instruction=f"no better {request.rollout}")
+
+        optimizer = dn.GEPA(halves, minibatch_size=6, in_flight=1, max_steps=12, prompt_lm=dn.FunctionLM(slowly))
+        run = optimizer.start(three(world), [{"question": str(i), "answer": ""} for i in (10, 11, 15, 16)], VAL)
+        run.propose({"steps[0]": "draft it"})
+        asked = False
+        async for _ in run.events():
+            made = run.candidates
+            root = made[(made.origin == "person") & (made.n == len(VAL))]
+            if not asked and len(root):
+                asked = True
+                for path in ("plan", "answer"):
+                    run.propose({path: f"{path} better"}, parent=root.id.iloc[0])
+                run.drop(root.id.iloc[0])
+        await run
+        return run
+
+    run = asyncio.run(main())
+    assert run.status == "finished"
+    assert run.candidates.set_index("origin").loc["merge"].score == 1.0
+
+
 def test_where_both_changed_a_predictor_the_better_ones_text_is_kept():
     async def search(engine):
         first = grown(engine, engine.start, "plan", "plan better", 1)

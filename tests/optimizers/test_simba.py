@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import statistics
+import time
 from collections import Counter
 from types import SimpleNamespace
 
@@ -302,9 +303,9 @@ def test_equal_advice_makes_one_candidate():
 
 
 def test_where_all_trajectories_score_the_same_nothing_is_learned():
-    for metric in (lambda row, prediction: 0.0, lambda row, prediction: 1.0):
+    for value in (0.0, 1.0):
         model = Model()
-        done = made(model, metric)
+        done = made(model, lambda row, prediction, value=value: dn.Score(value, "as ever"))
         assert advised(done) == []
         assert len(events(done, CandidateProposed)) == 1
         assert done.status == "finished"
@@ -489,8 +490,46 @@ def test_a_trajectory_that_failed_is_told_with_its_error_and_never_a_demo():
     assert failed
     assert all("fell over" in given["worse_feedback"] for given in failed)
     assert all(given["worse_outputs"] == "None: it failed." for given in failed)
-    high = made(Falls(skill=0.6), failure_score=5.0)  # a failure that counts more than a success
+    with pytest.warns(dn.ScoreRangeWarning, match="below failure_score=5"):
+        high = made(Falls(skill=0.6), failure_score=5.0)  # a failure that counts more than a success
     assert not children(high, "demo")
+
+
+def test_a_metric_without_feedback_works_and_is_told_that_feedback_would_help():
+    def bare(row, prediction):
+        return row.answer == prediction.answer
+
+    with pytest.warns(dn.NoFeedbackWarning, match="bare gives scores without feedback"):
+        done = made(Model(), bare, max_demos=0)
+    assert children(done, "rule")
+
+
+def test_what_a_rule_is_made_of_has_nothing_that_time_decides():
+    def look(number: str) -> str:
+        """Look a number up."""
+        time.sleep(0.001)
+        return f"found {number}"
+
+    class Looks(Model):
+        def answer(self, request):
+            text = prompt(request)
+            if ADVISED in text or "next_tool_name" not in text:
+                return super().answer(request)
+            looked = "found" in text
+            args = "{}" if looked else '{"number": "1"}'
+            return chat(next_thought="hm", next_tool_name="finish" if looked else "look", next_tool_args=args)
+
+    def program(world):
+        act = dn.ReAct("question -> answer", tools=[look])
+        for _, predictor in act.named_predictors():
+            predictor.lm = world.lm
+        return act
+
+    prompts = [
+        [call.inputs for call in advised(made(Looks(), max_demos=0, max_steps=2, program=program))] for _ in range(2)
+    ]
+    assert prompts[0] == prompts[1]
+    assert "Observation: found 1" in prompts[0][0]["worse_outputs"]
 
 
 def test_a_metric_that_names_the_predictor_is_asked_for_its_feedback():
