@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Unpack
 
 from dspynb.data import Prediction
@@ -24,7 +24,7 @@ from dspynb.optimizers.checks import warn_without_feedback
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.optimizer import Common, Optimizer, checked_bool, checked_number, checked_whole
 from dspynb.optimizers.racing import race
-from dspynb.optimizers.task import Task
+from dspynb.optimizers.task import Evaluated, Task
 from dspynb.optimizers.trajectories import Bucket, Minibatches, Pool, Spread, Trajectory, buckets
 from dspynb.optimizers.variants import Addition, Source, made
 
@@ -46,7 +46,8 @@ class _State:
     batches: Minibatches
     winners: list[Candidate]
     whole: bool  # whether the budget allows everything
-    kept: float  # of the budget, for the final evaluation
+    kept: float  # of the budget, for the winners on validation rows
+    due: set[int] = field(default_factory=set)  # places of winners to be evaluated while the next step is under way
     steps: int = 0
 
 
@@ -64,8 +65,8 @@ class SIMBA(Optimizer):
 
     Beyond the reference: with ``combine``, one more candidate of a step has what all of them add. A candidate whose
     content is known is not evaluated. Where a budget of metric calls is too small for all this, minibatches are
-    smaller and steps fewer, and the winners race (see BootstrapRandomSearch); where it is not, a winner is evaluated
-    while the next step is under way, so that a run that is stopped has a result.
+    smaller and steps fewer, and if even the winners do not fit, they race (see BootstrapRandomSearch). Else a winner is
+    evaluated while the next step is under way, so that a run that is stopped has a result.
 
     A minibatch on which all trajectories score the same teaches nothing. Without validation rows, the training rows
     serve as both (as in DSPy). Source: DSPy's SIMBA (Opsahl-Ong and Khattab 2025).
@@ -132,7 +133,6 @@ class SIMBA(Optimizer):
     async def search(self, engine: Engine) -> None:
         evaluated = [engine.evaluate(engine.start)]
         state = self._begin(engine)
-        planned = _picked(self.max_steps, self.num_candidates)
         while True:
             self._steer(engine, state, await engine.step(state.steps + 1))
             if not (size := self._size(engine, state)):
@@ -140,15 +140,14 @@ class SIMBA(Optimizer):
             state.steps += 1
             rows = state.batches.take(size)
             asked = self._sample(engine, state, rows)
+            evaluated += self._judge(engine, state)
             start = await evaluated[0]  # it says whether the program works at all
             if state.steps == 1 and not engine.task.by_predictor:
                 warn_without_feedback(engine.task, (rollout.ended.feedback for rollout in start.rollouts))
             found = await self._buckets(engine, state, asked)
             children = await self._children(engine, state, found)
             await self._compare(engine, state, rows, children)
-            if state.whole and children and state.steps in planned:
-                evaluated.append(engine.evaluate(state.winners[-1], step=state.steps))
-        for task in evaluated:
+        for task in [*evaluated, *self._judge(engine, state)]:
             await task
         picked = [state.winners[i] for i in _picked(len(state.winners) - 1, self.num_candidates)]
         await race(engine, [c for c in picked if engine.mean(c) is None], step=state.steps + 1)
@@ -166,17 +165,29 @@ class SIMBA(Optimizer):
         size = min(self.minibatch_size, len(engine.train))
         whole = left >= self.max_steps * size * self._row_costs() + judging
         kept = judging if whole else min(judging, max(len(engine.val), left * _KEPT))
-        return _State(Pool(engine.start), Minibatches(engine), [engine.start], whole, kept)
+        state = _State(Pool(engine.start), Minibatches(engine), [engine.start], whole, kept)
+        if kept == judging:
+            state.due = {*_picked(self._steps(engine, state), self.num_candidates)} - {0}
+        return state
 
     def _size(self, engine: Engine, state: _State) -> int:
         """Rows of the next minibatch; 0 where there is no further step. What the budget allows is spread over as many
         steps as can have enough rows, or is one step."""
-        size, steps = min(self.minibatch_size, len(engine.train)), self.max_steps - state.steps
+        size, steps = min(self.minibatch_size, len(engine.train)), self._steps(engine, state)
         if state.whole or not steps:
             return size if steps else 0
-        affordable = max(0, int((engine.metric_calls_left() - state.kept) // self._row_costs()))
-        steps = min(steps, max(affordable // min(_FEWEST, size), int(not state.steps)))
-        return min(size, affordable // steps) if steps > 0 else 0
+        return min(size, self._affordable(engine, state) // steps)
+
+    def _steps(self, engine: Engine, state: _State) -> int:
+        """How many further steps there are."""
+        size, steps = min(self.minibatch_size, len(engine.train)), self.max_steps - state.steps
+        enough = self._affordable(engine, state) // min(_FEWEST, size)
+        return steps if state.whole else min(steps, max(enough, int(not state.steps)))
+
+    def _affordable(self, engine: Engine, state: _State) -> int:
+        """Rows of minibatches that the budget has room for."""
+        left = 0 if state.whole else max(0.0, engine.metric_calls_left() - state.kept)
+        return int(left // self._row_costs())
 
     # ── one step ──────────────────────────────────────────────────────────────────────────────────────────────────
     def _sample(self, engine: Engine, state: _State, rows: Sequence[int]) -> list[_Asked]:
@@ -190,6 +201,16 @@ class SIMBA(Optimizer):
             numbered = [(candidate, drawn[:i].count(candidate)) for i, candidate in enumerate(drawn)]
             asked.append((row, [(c, repeat, engine.rollout(c, row, repeat=repeat)) for c, repeat in numbered]))
         return asked
+
+    def _judge(self, engine: Engine, state: _State) -> list[asyncio.Task[Evaluated]]:
+        """Have the latest winner evaluated on all validation rows, in slots that the trajectories leave: a run that is
+        stopped has a result."""
+        place = len(state.winners) - 1
+        if place not in state.due or len(engine.val) > engine.metric_calls_left():
+            return []
+        state.due.remove(place)
+        state.kept = max(0, state.kept - len(engine.val))
+        return [engine.evaluate(state.winners[-1], step=state.winners[-1].step)]
 
     async def _buckets(self, engine: Engine, state: _State, asked: Sequence[_Asked]) -> list[Bucket]:
         """The trajectories that were asked for, by row, those first that teach most."""

@@ -358,6 +358,13 @@ def test_without_a_limit_a_run_that_is_stopped_in_its_last_step_has_a_winner_of_
     assert "Rule" in better.instruction or better.demos
 
 
+def test_under_a_budget_that_has_room_for_all_winners_they_are_judged_while_steps_go_on():
+    done = made(Model(), max_steps=8, minibatch_size=12, budget=dn.Budget(metric_calls=120))  # for three steps
+    scored = dict.fromkeys((e.split, e.step) for e in events(done, CandidateScored))
+    assert list(scored) == [("val", 0), *((split, step) for step in (1, 2, 3) for split in ("train", "val"))]
+    assert done.status == "finished"
+
+
 def test_the_result_is_better_where_rules_help():
     done = made(Model(skill=0.1, gain=0.2), max_steps=8, num_candidates=4, minibatch_size=8)
     table = done.candidates
