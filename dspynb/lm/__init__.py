@@ -5,7 +5,7 @@ from dspynb.lm.client import LM
 from dspynb.lm.doubles import FunctionLM, ScriptedLM
 from dspynb.lm.local import LocalLM
 from dspynb.lm.recorded import RecordedLM, recorded
-from dspynb.lm.resolve import resolve_lm
+from dspynb.lm.resolve import check_lm, resolve_lm
 
 __all__ = [
     "LM",
@@ -16,6 +16,7 @@ __all__ = [
     "LocalLM",
     "RecordedLM",
     "ScriptedLM",
+    "check_lm",
     "recorded",
     "refuse_media",
     "request_key",

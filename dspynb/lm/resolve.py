@@ -9,12 +9,18 @@ from dspynb.errors import ConfigurationError, NoModelError, of_dspy
 from dspynb.lm.base import LMProtocol
 from dspynb.lm.client import LM
 
-__all__ = ["resolve_lm"]
+__all__ = ["check_lm", "resolve_lm"]
 
 
 @lru_cache(maxsize=64)
 def _named(model: str) -> LM:
     return LM(model)
+
+
+def check_lm(choice: Any) -> None:
+    """Raise ConfigurationError for what is no model; None stands for another one."""
+    if choice is not None:
+        resolve_lm(choice)
 
 
 def resolve_lm(choice: Any) -> LMProtocol:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example
 from dspynb.errors import DspynbError, Halted, HintError, ParseError, shorten
-from dspynb.events import Hint, HintFailed, Steered
+from dspynb.events import Hint, HintFailed, PredictorCalled, Steered
 from dspynb.modules.attempts import AttemptResult
 from dspynb.modules.predict import Predict
 from dspynb.modules.scoring import Scorer, source_of
@@ -70,12 +70,13 @@ class Advisor:
         paths = {path for path, _ in program.named_predictors()}
         uid = self.predict.uid
         own = current_scope().read(uid).candidate
+        described = _program_text(program)  # here, where a candidate's instructions hold: below they are masked
         with mask(), Layer("the advisor's candidate", candidate=None if own is None else {uid: own}):
             answer = await self.predict(
-                program=_program_text(program),
+                program=described,
                 reward=self.reward.describe(),
                 inputs=_fields_text(inputs),
-                attempts="\n\n".join(map(_attempt_text, attempts)),
+                attempts="\n\n".join(_attempt_text(attempt, program) for attempt in attempts),
             )
         advice = {path: text for path, text in answer.advice.items() if path in paths and text.strip()}
         return advice or None
@@ -162,21 +163,23 @@ def as_layer(hint: Any, program: Module, hint_as: HintAs) -> tuple[HintLayer | N
 def _program_text(program: Module) -> str:
     lines = []
     for path, predictor in program.named_predictors():
-        instruction = predictor.instruction or predictor.signature.instruction
+        part = current_scope().read(predictor.uid).candidate
+        tried = None if part is None else part.instruction
+        instruction = tried or predictor.instruction or predictor.signature.instruction
         lines.append(f"{path}: {predictor.signature.describe()}\n  instruction: {instruction}")
     if not isinstance(program, Predict) and (source := source_of(type(program).forward)):
         lines.append(f"code:\n{source}")
     return "\n".join(lines)
 
 
-def _attempt_text(attempt: AttemptResult) -> str:
+def _attempt_text(attempt: AttemptResult, program: Module) -> str:
     lines = [f"Attempt {attempt.number}"]
     if attempt.hint:
         given = attempt.hint if isinstance(attempt.hint, str) else _fields_text(attempt.hint)
         lines.append(f"hint given: {given}")
-    for call in attempt.calls:
-        outcome = _fields_text(call.outputs) if call.outputs is not None else f"error: {call.error}"
-        lines.append(f"{call.predictor} got {_fields_text(call.inputs)}\n{call.predictor} gave {outcome}")
+    paths = [path for path, _ in program.named_predictors()]
+    # By predictor and text: of calls side by side it is chance which ends first.
+    lines += [text for _, text in sorted((_place(paths, call.predictor), _call_text(call)) for call in attempt.calls)]
     if attempt.score is not None:
         lines.append(f"score: {attempt.score.value:g}")
     if attempt.feedback:
@@ -184,6 +187,15 @@ def _attempt_text(attempt: AttemptResult) -> str:
     if attempt.error is not None:
         lines.append(f"error: {shorten(attempt.error, 400)}")
     return "\n".join(lines)
+
+
+def _place(paths: Sequence[str], path: str) -> int:
+    return paths.index(path) if path in paths else len(paths)
+
+
+def _call_text(call: PredictorCalled) -> str:
+    outcome = _fields_text(call.outputs) if call.outputs is not None else f"error: {call.error}"
+    return f"{call.predictor} got {_fields_text(call.inputs)}\n{call.predictor} gave {outcome}"
 
 
 def _fields_text(values: Mapping[str, Any]) -> str:

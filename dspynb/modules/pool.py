@@ -139,6 +139,12 @@ class _Slices:
         self._until, self._due = math.inf, False
 
 
+def _stopping() -> bool:
+    """Whether the run was stopped, which cancels tasks that the program made before the one that waits for them."""
+    run = current_scope().open_run
+    return isinstance(run, Run) and run.stopped
+
+
 async def caught(call: Awaitable[T]) -> T | Exception:
     """What a step comes to: its result or its error. Halted, and a cancellation of this task, pass through."""
     try:
@@ -146,7 +152,7 @@ async def caught(call: Awaitable[T]) -> T | Exception:
     except Halted:
         raise
     except asyncio.CancelledError as error:
-        if (task := asyncio.current_task()) is None or task.cancelling():
+        if (task := asyncio.current_task()) is None or task.cancelling() or _stopping():
             raise
         told = DspynbError("the program was cancelled from inside: it awaited a task that had been cancelled")
         told.__cause__ = error  # the other steps are not concerned

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from dspynb.errors import ConfigurationError
+from dspynb.lm import check_lm
 from dspynb.modules.advice import Advise, Advisor, as_layer, ask_callable, feedback_of, suggested
 from dspynb.modules.attempts import AttemptResult
 from dspynb.modules.discovery import inner_modules
@@ -73,6 +74,7 @@ class Refine(SearchModule):
             reward, n=n, threshold=threshold, width=width, temperature=temperature, max_failures=max_failures
         )
         self.hints, self.hint_as = hints, hint_as
+        check_lm(advisor_lm)
         self.advisor = Predict(Advise, lm=advisor_lm)
 
     def _run_settings(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -90,4 +91,4 @@ def source_of(thing: Any, limit: int = 4000) -> str | None:
         source = inspect.getsource(thing)
     except (OSError, TypeError):
         return None
-    return inspect.cleandoc(source)[:limit]
+    return textwrap.dedent(source).strip()[:limit]

@@ -150,7 +150,11 @@ def _text(value: Any) -> str:
 
 
 def _is_trajectory(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(step, Mapping) and step.keys() >= STEP for step in value)
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(step, Mapping) and step.keys() >= STEP for step in value)
+    )
 
 
 def _module(engine: Engine, source: Candidate, path: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Unpack
 from dspynb.data import Example
 from dspynb.errors import ConfigurationError, InputError
 from dspynb.evaluation.evaluator import paths_of, program_fingerprint
+from dspynb.lm import check_lm
 from dspynb.modules import Module
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.demos import Bootstrapping, DemoSet, bootstrapped, labeled
@@ -49,6 +50,7 @@ class _Bootstrap(Optimizer):
         if teacher is not None and not isinstance(teacher, Module):
             raise ConfigurationError(f"teacher must be a program, got {type(teacher).__name__}")
         self.traces = max_bootstrapped_demos
+        check_lm(teacher_lm)
         self.teacher, self.teacher_lm = teacher, teacher_lm
         self._how = Bootstrapping(metric_threshold, max_rounds, max_labeled_demos)
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dspynb.errors import NoFeedbackWarning, OptimizerError, RewardError, ScoreRangeWarning, shorten
 from dspynb.optimizers.task import Evaluated, Task
 
-__all__ = ["check_alive", "warn_above", "warn_below", "warn_without_feedback"]
+__all__ = ["at_fault", "check_alive", "warn_above", "warn_below", "warn_without_feedback"]
 
 
 def check_alive(start: Evaluated) -> None:
     """Raise OptimizerError where the program as it is fails on every row: no proposal can help that."""
     errors = [rollout.ended.error for rollout in start.rollouts if rollout.ended.error is not None]
     if len(errors) == len(start.rollouts):
-        fails = "metric" if all(error.startswith(RewardError.__name__) for error in errors) else "program"
         raise OptimizerError(
-            f"the {fails} fails on all {len(errors)} rows as it is, so there is nothing to start from. The first "
-            f"error: {shorten(errors[0], 500)}"
+            f"the {at_fault(errors, 'program')} fails on all {len(errors)} rows as it is, so there is nothing to start "
+            f"from. The first error: {shorten(errors[0], 500)}"
         )
+
+
+def at_fault(errors: Sequence[str], runner: str) -> str:
+    """Who has failed: the metric, or what it was to judge."""
+    return "metric" if all(error.startswith(RewardError.__name__) for error in errors) else runner
 
 
 def warn_below(done: Evaluated, task: Task) -> None:
@@ -45,11 +49,12 @@ def warn_above(done: Evaluated, task: Task, perfect: float) -> None:
         )
 
 
-def warn_without_feedback(task: Task, feedback: Iterable[str | None]) -> None:
-    """Warn that feedback would help, where there is none at all."""
+def warn_without_feedback(task: Task, feedback: Iterable[str | None], predictor: str | None = None) -> None:
+    """Warn that feedback would help, where there is none at all; on a ``predictor``, where one is named."""
     if not any(feedback):
+        on = "" if predictor is None else f" on {predictor}"
         warnings.warn(
-            f"the metric {task.metric.name} gives scores without feedback, so that a model has to guess what was "
+            f"the metric {task.metric.name} gives scores without feedback{on}, so that a model has to guess what was "
             "wrong. Let it return dn.Score(value, feedback='what was wrong, in words')",
             NoFeedbackWarning,
             stacklevel=2,

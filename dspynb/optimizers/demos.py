@@ -20,6 +20,7 @@ from dspynb.events import plain
 from dspynb.modules import Predict
 from dspynb.modules.demos import dump_demos, load_demo
 from dspynb.optimizers.candidate import Candidate, demo_of
+from dspynb.optimizers.checks import at_fault
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.task import Teacher
 from dspynb.scope import Part
@@ -67,8 +68,8 @@ class DemoSet:
         errors = [rollout.ended.error for rollout in self.tried if rollout.ended.error is not None]
         if errors and len(errors) == len(self.tried):
             raise OptimizerError(
-                f"the teacher failed on all {len(errors)} rows, so no demo was made. The first error: "
-                f"{shorten(errors[0], 500)}"
+                f"the {at_fault(errors, 'teacher')} failed on all {len(errors)} rows, so no demo was made. The first "
+                f"error: {shorten(errors[0], 500)}"
             )
 
 

@@ -203,8 +203,8 @@ class Engine:
                 self.standing.hear(candidate, split, dict(zip(numbers, done.scores, strict=True)), worked=worked)
             if done.candidate.id == self.start.id and split == "val" and len(done.rows) == len(self.val):
                 check_alive(done)
-            warn_below(done, self.task)
             self._tell(done, split, step)
+            warn_below(done, self.task)
             return done
 
         if not soon:

@@ -30,8 +30,6 @@ __all__ = ["Evolution"]
 
 _EPOCHS = 2
 """Times that the training rows are gone through without anything new before the search ends."""
-_FEWEST = 3
-"""Rows of a minibatch, at least, where what is left of the budget makes it smaller."""
 _WANTED_LEAD = 2
 """Rows on which a child has to be better than its parent, less those where it is worse, to be clearly better."""
 _EVALUATING, _REFLECTING, _STEP = 1.0, 2.0, 5.0
@@ -133,11 +131,9 @@ class Evolution:
         return _Step(self.steps, parent, self.pool[parent], path, self._rows()[:size])
 
     def _affordable(self, lane: Lane) -> int:
-        """Rows of the next minibatch: as many as can be had twice, with the validation; 0 where those are too few. Half
-        a whole one is enough where the budget ends, but not in the published algorithm."""
+        """Rows of the next minibatch: as many as can be had twice, with the validation; 0 where those are too few."""
         room = max(0, self._room(lane) - len(self.engine.val)) // 2
-        fewest = max(self.size / 2, min(_FEWEST, self.size)) if self.gepa.confirm else self.size
-        return int(min(self.size, room)) if room >= fewest else 0
+        return int(min(self.size, room)) if room >= self.gepa.fewest(self.size) else 0
 
     def _parent(self) -> Candidate:
         if len(self.pool) == 1:

@@ -23,6 +23,8 @@ from dspynb.optimizers.task import Task
 __all__ = ["GEPA"]
 
 _AUTO = {"light": 6, "medium": 12, "heavy": 18}
+_FEWEST = 3
+"""Rows of a minibatch, at least, where what is left of the budget makes it smaller."""
 _RECALL = 30
 """Further rows that reflection sees, at most, where nothing else was said."""
 
@@ -82,7 +84,7 @@ class GEPA(Optimizer):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(metric, **common)
-        if auto not in _AUTO:
+        if auto not in tuple(_AUTO):
             raise ConfigurationError(f"auto must be one of {', '.join(_AUTO)}; got {auto!r}")
         if components not in ("round_robin", "all"):
             raise ConfigurationError(f"components must be 'round_robin' or 'all', got {components!r}")
@@ -97,7 +99,7 @@ class GEPA(Optimizer):
         self.auto, self.minibatch_size, self.components, self.max_merges = auto, minibatch_size, components, max_merges
         checked_number("perfect_score", perfect_score)
         if temperature is not None:
-            checked_number("temperature", temperature)
+            checked_number("temperature", temperature, least=0)
         checked_bool("racing", racing)
         self.perfect_score, self.in_flight, self.confirm, self.racing = perfect_score, in_flight, confirm, racing
         self.recall = recall
@@ -112,7 +114,12 @@ class GEPA(Optimizer):
         return {"gepa.reflect": self.reflection.predict}
 
     def first_step(self, task: Task) -> int:
-        return len(task.rows["val"]) + 2 * min(self.minibatch_size, len(task.rows["train"]))
+        size = min(self.minibatch_size, len(task.rows["train"]))
+        return 2 * (len(task.rows["val"]) + self.fewest(size))  # the start and a child, both on a minibatch too
+
+    def fewest(self, size: int) -> int:
+        """Rows of a minibatch, at least, where the budget has no room for ``size``: in the published algorithm all."""
+        return max(math.ceil(size / 2), min(_FEWEST, size)) if self.confirm else size
 
     def parted(self, train: Sequence[Example], val: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
         return train, val or train

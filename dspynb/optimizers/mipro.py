@@ -25,7 +25,7 @@ from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.demos import Bootstrapping, DemoSet, bootstrapped
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.grounded import GroundedProposer
-from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, checked_whole
+from dspynb.optimizers.optimizer import Common, Optimizer, checked_bool, checked_number, checked_whole
 from dspynb.optimizers.task import Evaluated, Task
 from dspynb.optimizers.texts import instruction_of
 from dspynb.scope import Part
@@ -145,7 +145,8 @@ class MIPROv2(Optimizer):
         super().__init__(metric, **common)
         if importlib.util.find_spec("optuna") is None:
             raise ConfigurationError('MIPROv2 needs optuna: pip install "dspynb[optimizers]"')
-        if auto is not None and auto not in _AUTO:
+        checked_bool("minibatch", minibatch)
+        if auto is not None and auto not in tuple(_AUTO):
             raise ConfigurationError(f"auto must be one of {', '.join(_AUTO)}, or None; got {auto!r}")
         if (auto is None) != (num_candidates is not None) or (auto is None) != (num_trials is not None):
             raise ConfigurationError("give either auto, or with auto=None both num_candidates and num_trials")

@@ -24,7 +24,7 @@ from dspynb.evaluation.evaluator import (
 )
 from dspynb.events import plain
 from dspynb.executors import Executor, elsewhere
-from dspynb.lm import resolve_lm
+from dspynb.lm import check_lm
 from dspynb.modules import Module, Predict
 from dspynb.modules.batch import own_run
 from dspynb.modules.pool import checked_width
@@ -57,7 +57,7 @@ class Common(TypedDict, total=False):
 class Optimizer(ABC):
     """Makes a better program: ``better = await COPRO(metric).compile(program, train, val=rows)``.
 
-    ``metric(row, prediction) -> float | bool | Score``. ``budget``: of the whole run, never exceeded; when it is spent,
+    ``metric(row, prediction) -> float | bool | Score``. ``budget``: of the whole run (see Budget); once it is spent,
     the best so far is the result. ``seed``: the same seed, data and replies give the same result, whatever the timing.
     ``concurrency``: rollouts and proposals at a time (default: the setting, 32). ``failure_score``: what a row counts
     that failed. ``prompt_lm``: the model that writes proposals (default: the program's). ``patience``: proposals that
@@ -68,7 +68,7 @@ class Optimizer(ABC):
     budget: at its next step, and again at that step when it is resumed (see ``run.steerable``).
 
     The program itself stays as it is. Raises ConfigurationError for settings out of range, and OptimizerError where
-    the program fails on every row or no proposal can be read.
+    the program fails on every row or so many proposals in a row.
 
     >>> from dspynb.scope import Part
     >>> class TryOne(dn.Optimizer):  # a strategy of your own
@@ -97,8 +97,9 @@ class Optimizer(ABC):
             raise ConfigurationError(f"{type(self).__name__} has no setting {sorted(unknown)[0]!r}")
         if self.budget is not None and not isinstance(self.budget, Budget):
             raise ConfigurationError(f"budget must be a dn.Budget, got {type(self.budget).__name__}")
-        if self.prompt_lm is not None:
-            resolve_lm(self.prompt_lm)  # raises for what is no model
+        check_lm(self.prompt_lm)
+        if self.concurrency is not None:
+            checked_width(self.concurrency)
         checked_whole("seed", self.seed, least=None)
         checked_whole("patience", self.patience)
         checked_number("failure_score", self.failure_score)

@@ -68,7 +68,7 @@ class Reflection:
         """What the predictor did on the rows, and the feedback: the metric's for this predictor, where it takes one."""
         lines, feedback = [], [await feedback_on(engine, one.row, one.rollout, path) for one in shown]
         if engine.task.by_predictor:
-            warn_without_feedback(engine.task, feedback)
+            warn_without_feedback(engine.task, feedback, path)
         for number, (one, said) in enumerate(zip(shown, feedback, strict=True), start=1):
             # Sorted: of calls side by side it is chance which ends first.
             calls = sorted(_call_text(call) for call in one.rollout.calls if call.predictor == path)

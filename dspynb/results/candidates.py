@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Usage
+from dspynb.errors import shorten
 from dspynb.events import CandidateProposed, RolloutEnded
 from dspynb.results.diffs import diff_words
 from dspynb.results.fold import Fold
@@ -172,8 +173,9 @@ def summary_of(fold: Fold) -> str:
     made, cost = f"{len(fold.candidates):,}", f"{len(fold.rollouts):,} rollouts, {fold.usage.calls:,} calls"
     failed = sum(proposal.error is not None for proposal in fold.proposals)
     notes = [f"{failed} of {len(fold.proposals)} proposals failed."] if failed else []
-    if failed < len(fold.proposals) and len(fold.candidates) == 1:
-        notes += [f"Nothing new came of {len(fold.proposals) - failed} proposals (see run.proposals)."]
+    if failed < len(fold.proposals) and len(fold.candidates) == 1 and fold.ended is not None:
+        notes += [f"No candidate came of {len(fold.proposals) - failed} proposals (see run.proposals)."]
+    notes += [text] if (text := _all_failed_in_training(fold)) else []
     notes += [text for candidate in dict.fromkeys([start, best]) if (text := _failures(fold, candidate))]
     notes += [hints_text(fold)] if fold.started is not None and fold.started.kind == "distill_hints" else []
     notes += ["A person pinned it."] if _pinned(fold) == best else []
@@ -201,6 +203,14 @@ def _failures(fold: Fold, candidate: str) -> str:
     )
     counted = f"counted as {failure_score(fold):g}; see error in run.rollouts"
     return f"{named} failed on {failed} of {len(records)} validation rows ({counted})." if failed else ""
+
+
+def _all_failed_in_training(fold: Fold) -> str:
+    """That nothing could be learned from, where that is so."""
+    errors = [rollout.error for rollout in fold.rollouts if rollout.split == "train"]
+    if not errors or None in errors:
+        return ""
+    return f"All {len(errors)} rollouts on training rows failed, the first with: {shorten(errors[0], 300)}."
 
 
 def _pinned(fold: Fold) -> str | None:

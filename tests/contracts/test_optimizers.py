@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -45,7 +46,7 @@ from tests.optimizers.worlds import (
 )
 
 run = asyncio.run
-LEAST = {dn.GEPA: 11, dn.SIMBA: 12, dn.DistillHints: 15}  # metric calls of its first step
+LEAST = {dn.GEPA: 18, dn.SIMBA: 12, dn.DistillHints: 15}  # metric calls of its first step
 MANY = {
     dn.SIMBA: {"max_demos": 0, "minibatch_size": 6, "num_candidates": 3}
 }  # settings with which it asks for many proposals
@@ -207,7 +208,7 @@ def test_a_limit_that_is_known_afterwards_ends_the_run_with_a_program(kind, limi
 # ── test rows ────────────────────────────────────────────────────────────────────────────────────────────────────────
 @every
 def test_the_start_and_the_winner_are_tested_also_when_the_budget_is_spent(kind):
-    for limits in (None, {"metric_calls": 22}, {"calls": 60}):
+    for limits in (None, {"metric_calls": 24}, {"calls": 60}):
         world = World(1)
 
         async def main(limits=limits, world=world):
@@ -895,6 +896,42 @@ def test_a_resumed_run_ends_as_the_straight_one_and_asks_only_what_is_missing(ki
     for k, wanted, found, asked, straight in cut_points(kind, program, random.Random(1), count=points):
         assert found == wanted, k
         assert asked == straight, k
+
+
+class SideBySide(dn.Module):
+    """Three calls of one predictor at a time."""
+
+    def __init__(self, lm):
+        self.ask = dn.Predict("question -> answer", lm=lm)
+
+    async def forward(self, question):
+        made = await asyncio.gather(*(self.ask(question=str(int(question) + n)) for n in range(3)))
+        return {"answer": made[0].answer}
+
+
+@every
+def test_a_stop_fails_no_rollout_of_a_program_with_calls_side_by_side_and_the_resumed_run_ends_as_the_straight_one(
+    kind,
+):
+    async def stopped(number):
+        world = World(number)
+        handle = small(kind).start(fitted(kind, side_by_side(world)), TRAIN, VAL)
+        while len(world.asked) < number and not handle.done:  # noqa: ASYNC110  # at any point of the loop
+            await asyncio.sleep(0)
+        handle.stop()
+        with contextlib.suppress(dn.RunStopped):
+            await handle
+        return handle
+
+    def side_by_side(world):
+        return SideBySide(world.lm)
+
+    wanted = outcome(run(optimized(kind, World(5), program=side_by_side)))
+    for number in (7, 30, 55, 80):
+        handle = run(stopped(number))
+        assert all(e.error is None for e in events(handle, RolloutEnded))
+        flush_journals()
+        assert outcome(run(gone_on(kind, Path(handle.path), World(number + 1), program=side_by_side))) == wanted, number
 
 
 @every

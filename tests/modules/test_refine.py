@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 
 import pytest
 
@@ -177,6 +178,54 @@ def test_a_candidate_reaches_the_advisor_and_no_hint_does():
     run(refine(subject="x"))
     assert ["Advise in one word." in text for text in seen] == [True, False]
     assert not any("Hint: " in text for text in seen)
+
+
+def test_the_advisor_sees_the_instruction_that_is_tried():
+    seen = []
+
+    def advise(request):
+        seen.append(prompt(request))
+        return chat(advice='{"self": "from the advisor"}')
+
+    refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(*[0] * 4), n=2, advisor_lm=dn.FunctionLM(advise))
+    with dn.candidate({"self": "Be short."}, of=refine):
+        run(refine(subject="x"))
+    run(refine(subject="x"))
+    assert ["instruction: Be short." in text for text in seen] == [True, False]
+
+
+def test_what_the_advisor_sees_of_calls_side_by_side_does_not_depend_on_which_ended_first():
+    class Parts(dn.Module):
+        def __init__(self, lm):
+            self.ask = dn.Predict(Caption, lm=lm)
+
+        async def forward(self, subject):
+            made = await asyncio.gather(*(self.ask(subject=f"{subject} {n}") for n in range(4)))
+            return {"sentence": made[0].sentence}
+
+    def seen(seed):
+        wait, texts = random.Random(seed), []
+
+        async def answer(request):
+            if "advice" in request.messages[0]["content"]:
+                texts.append(prompt(request))
+                return chat(advice='{"ask": "mind it"}')
+            await asyncio.sleep(wait.random() * 0.01)
+            return chat(sentence="red")
+
+        lm = dn.FunctionLM(answer)
+        run(dn.Refine(Parts(lm), lambda row, prediction: 0.0, n=2, advisor_lm=lm)(subject="x"))
+        return texts
+
+    (text,) = seen(1)
+    assert seen(2) == [text]
+    assert "code:\nasync def forward(self, subject):\n    made = await" in text  # as it is indented
+
+
+@pytest.mark.parametrize("model", [5, "gpt-5"])
+def test_an_advisors_model_that_is_none_is_refused_when_the_refine_is_made(model):
+    with pytest.raises(ConfigurationError, match="a model is"):
+        dn.Refine(dn.Predict(Caption), scores(0), advisor_lm=model)
 
 
 def test_auto_asks_the_advisor_only_where_there_is_no_feedback():

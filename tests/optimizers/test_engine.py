@@ -13,7 +13,7 @@ from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, Rol
 from dspynb.optimizers import Candidate
 from dspynb.optimizers.task import Teacher
 from dspynb.scope import Part
-from tests.helpers import chat
+from tests.helpers import chat, field
 from tests.optimizers.worlds import TRAIN, VAL, Plan, World, events, one, optimized, planned, rows, three
 
 
@@ -163,6 +163,29 @@ def test_a_program_that_fails_on_all_rows_is_told_of_but_a_few_rows_or_test_rows
     assert planned(search, val=[*bad, *VAL], test=[{"question": "bad", "answer": "9"}]).status == "finished"
     with pytest.raises(OptimizerError, match=r"fails on all 3 rows as it is.*the provider fell over"):
         planned(search, val=bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("mostly", "(mostly) failed on 1 of 7 validation rows (counted as 0; see error in run.rollouts)."),
+        ("never", "None of 2 candidates"),
+    ],
+)
+def test_the_summary_has_the_failures_of_the_winner_which_is_none_that_failed_on_all_rows(text, says):
+    class Falls(World):
+        def _output(self, request, given):
+            told, first = request.messages[0]["content"], field(request, "question") == VAL[0]["question"]
+            if "never" in told or ("mostly" in told and first):
+                raise dn.errors.ServerError("the provider fell over")
+            return super()._output(request, given)
+
+    async def search(engine):
+        await engine.evaluate(engine.start)
+        await engine.evaluate(engine.candidate({"self": Part(text)}, origin=text))
+
+    with pytest.warns(dn.ScoreRangeWarning):
+        assert says in planned(search, Falls(), metric=lambda row, prediction: -1.0).summary
 
 
 def test_a_proposal_that_fails_is_none_and_success_begins_the_count_anew():

@@ -539,6 +539,11 @@ def test_what_a_rule_is_made_of_has_nothing_that_time_decides():
     assert "Observation: found 1" in prompts[0][0]["worse_outputs"]
 
 
+def test_an_empty_list_is_told_as_one():
+    done = made(Model(), train=[{**row, "banned": []} for row in rows(0, 12)], max_demos=0, max_steps=1)
+    assert {"banned: []" in call.inputs["labels"] for call in advised(done)} == {True}
+
+
 def test_a_metric_that_names_the_predictor_is_asked_for_its_feedback():
     def for_predictor(row, prediction, predictor=None):
         return dn.Score(float(row.answer == prediction.answer), f"said of {predictor}")
