@@ -135,9 +135,8 @@ class DistillHints(Optimizer):
         return train[:half], train[half:]
 
     def first_step(self, task: Task) -> int:
-        return 2 * len(task.rows["val"]) + (
-            self.given is None
-        )  # the start and a candidate, and a row to get hints from
+        # the start and a candidate, and a row to get hints from
+        return 2 * len(task.rows["val"]) + (self.given is None)
 
     def _task(self, program: Module, train: Any, val: Any, test: Any) -> Task:
         checked_program(program)

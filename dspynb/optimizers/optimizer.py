@@ -68,7 +68,7 @@ class Optimizer(ABC):
     budget: at its next step, and again at that step when it is resumed (see ``run.steerable``).
 
     The program itself stays as it is. Raises ConfigurationError for settings out of range, and OptimizerError where
-    the program fails on every row or so many proposals in a row.
+    the program fails on every row, or ``patience`` proposals in a row fail.
 
     >>> from dspynb.scope import Part
     >>> class TryOne(dn.Optimizer):  # a strategy of your own

@@ -197,12 +197,13 @@ def summary_of(fold: Fold) -> str:
 def _failures(fold: Fold, candidate: str) -> str:
     """How many validation rows failed, where any did."""
     records = fold.tried.get((candidate, "val"), {}).values()
-    failed, named = (
-        sum(record.error is not None for record in records),
-        f"{candidate} ({fold.candidates[candidate].origin})",
+    failed = sum(record.error is not None for record in records)
+    if not failed:
+        return ""
+    return (
+        f"{candidate} ({fold.candidates[candidate].origin}) failed on {failed} of {len(records)} validation rows "
+        f"(counted as {failure_score(fold):g}; see error in run.rollouts)."
     )
-    counted = f"counted as {failure_score(fold):g}; see error in run.rollouts"
-    return f"{named} failed on {failed} of {len(records)} validation rows ({counted})." if failed else ""
 
 
 def _all_failed_in_training(fold: Fold) -> str:
