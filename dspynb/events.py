@@ -343,6 +343,8 @@ def _writable(value: Any) -> Any:
         return {key: _writable(item) for key, item in value.items()}
     if isinstance(value, History):
         return [_writable(turn) for turn in value.to_list()]
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=repr)  # its own order is another in every process
     if isinstance(value, list | tuple):
         return [_writable(item) for item in value]
     return _told(value) if hasattr(value, "__next__") else value

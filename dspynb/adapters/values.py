@@ -34,7 +34,7 @@ def to_text(field: Field, value: Any) -> str:
     if isinstance(value, str) and not isinstance(value, Enum):
         return value
     try:
-        return field.adapter.dump_json(value, warnings=False).decode()
+        return field.adapter.dump_json(_ordered(value), warnings=False).decode()
     except Exception:
         return _dumps(plain(field, value))
 
@@ -49,9 +49,14 @@ def output_text(field: Field, value: Any) -> str:
 def plain(field: Field, value: Any) -> Any:
     """A value as JSON-able ones; what JSON does not know becomes its text."""
     try:
-        return field.adapter.dump_python(value, mode="json", by_alias=True, warnings=False)
+        return field.adapter.dump_python(_ordered(value), mode="json", by_alias=True, warnings=False)
     except Exception:
         return to_jsonable_python(value, fallback=str)
+
+
+def _ordered(value: Any) -> Any:
+    """A set as a list, in the same order in every process: else its texts are no cached request's."""
+    return sorted(value, key=repr) if isinstance(value, set | frozenset) else value
 
 
 def _dumps(value: Any) -> str:

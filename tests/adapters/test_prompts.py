@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime
 import enum
+import os
+import subprocess
+import sys
 from typing import Annotated
 
 import pytest
@@ -209,3 +212,36 @@ def test_requests_that_differ_in_inputs_only_share_all_messages_but_the_last_inp
     demos = [{"q": "a", "n": 1, "tags": ["x"]}]
     one, two = (adapter.format(Count, {"q": text}, demos=demos) for text in (q, other))
     assert one[:3] == two[:3]
+
+
+SETS = """
+import dspynb as dn
+from dspynb.events import plain
+
+dn.configure(runs_dir=None)
+
+class Tag(dn.Signature):
+    words: set[str] = dn.Input()
+    more: frozenset[str] = dn.Output()
+
+seen = []
+lm = dn.FunctionLM(lambda request: seen.append(request.messages) or '{"more": ["a", "b"]}')
+words = {"one", "two", "three", "four"}
+ask = dn.Predict(Tag, lm=lm, adapter="json", demos=[{"words": words, "more": frozenset(words)}])
+ask.run_sync(words=words)
+print(seen, plain({"words": words}))
+"""
+
+
+def test_a_set_reads_the_same_in_every_process():
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", SETS],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in (1, 2, 3)
+    }
+    (text,) = said
+    assert b"four" in text
