@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dspynb.errors import NoFeedbackWarning, OptimizerError, RewardError, ScoreRangeWarning, shorten
 from dspynb.optimizers.task import Evaluated, Task
 
-__all__ = ["at_fault", "check_alive", "warn_above", "warn_below", "warn_without_feedback"]
+__all__ = ["at_fault", "check_alive", "warn_above", "warn_below", "warn_of_no_feedback", "warn_without_feedback"]
 
 
 def check_alive(start: Evaluated) -> None:
@@ -47,6 +47,12 @@ def warn_above(done: Evaluated, task: Task, perfect: float) -> None:
             ScoreRangeWarning,
             stacklevel=2,
         )
+
+
+def warn_of_no_feedback(start: Evaluated, task: Task) -> None:
+    """Warn where the metric has feedback on no row; one that is asked by predictor shows that later."""
+    if not task.by_predictor:
+        warn_without_feedback(task, (rollout.ended.feedback for rollout in start.rollouts))
 
 
 def warn_without_feedback(task: Task, feedback: Iterable[str | None], predictor: str | None = None) -> None:

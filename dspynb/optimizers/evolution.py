@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dspynb.data import Prediction
 from dspynb.evaluation.rollouts import Rollout
 from dspynb.optimizers.candidate import Candidate
-from dspynb.optimizers.checks import warn_above, warn_without_feedback
+from dspynb.optimizers.checks import warn_above, warn_of_no_feedback
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.lanes import Lane, lanes_of
 from dspynb.optimizers.merging import MERGE_ROWS, Merge, merge_of
@@ -84,8 +84,7 @@ class Evolution:
     async def _started(self, asked: asyncio.Task[Evaluated]) -> None:
         start = await asked  # it says whether the program works at all
         warn_above(start, self.engine.task, self.gepa.perfect_score)
-        if not self.engine.task.by_predictor:
-            warn_without_feedback(self.engine.task, (rollout.ended.feedback for rollout in start.rollouts))
+        warn_of_no_feedback(start, self.engine.task)
         self.pool[start.candidate].update(zip(start.rows, start.scores, strict=True))
 
     async def _work(self, lane: Lane) -> None:

@@ -20,7 +20,7 @@ from dspynb.evaluation.rollouts import Rollout
 from dspynb.modules import Predict
 from dspynb.optimizers.advising import Advising
 from dspynb.optimizers.candidate import Candidate
-from dspynb.optimizers.checks import warn_without_feedback
+from dspynb.optimizers.checks import warn_of_no_feedback
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.optimizer import Common, Optimizer, checked_bool, checked_number, checked_whole
 from dspynb.optimizers.racing import race
@@ -142,8 +142,8 @@ class SIMBA(Optimizer):
             asked = self._sample(engine, state, rows)
             evaluated += self._judge(engine, state)
             start = await evaluated[0]  # it says whether the program works at all
-            if state.steps == 1 and not engine.task.by_predictor:
-                warn_without_feedback(engine.task, (rollout.ended.feedback for rollout in start.rollouts))
+            if state.steps == 1:
+                warn_of_no_feedback(start, engine.task)
             found = await self._buckets(engine, state, asked)
             children = await self._children(engine, state, found)
             await self._compare(engine, state, rows, children)
