@@ -63,7 +63,7 @@ class AttemptResult:
     @property
     def feedback(self) -> str | None:
         """The reward's words, or what was wrong with the reply."""
-        return self.score.feedback if self.score else None
+        return None if self.score is None else self.score.feedback
 
     def meets(self, threshold: float | None) -> bool:
         """Whether the score reaches the threshold; never, without a threshold or a score."""

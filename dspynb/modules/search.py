@@ -172,7 +172,7 @@ class Search:
         if not scored:
             failures = [a.error for a in attempts if a.error is not None]
             raise AllAttemptsFailed(_all_failed(failures), failures)
-        return max(scored, key=lambda a: (a.score.value if a.score else 0.0, -a.number))
+        return max(scored, key=lambda a: (float(a.score or 0.0), -a.number))
 
     def _chosen(self, winner: AttemptResult) -> Prediction:
         scope = current_scope()
@@ -188,7 +188,7 @@ class Search:
         """The best of the attempts that have finished, or None."""
         done = [self.finished[number] for number in sorted(self.finished)]
         winner = next((a for a in done if a.meets(self.plan.threshold)), None)
-        if winner is None and not any(a.score for a in done):
+        if winner is None and all(a.score is None for a in done):
             return None
         return self._prediction(winner or self._best(done))
 

@@ -1,0 +1,182 @@
+"""A Score behaves as its number, and keeps its feedback and parts where one Score is only scaled."""
+
+from __future__ import annotations
+
+import math
+import operator
+import pickle
+import statistics
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dspynb as dn
+from dspynb.errors import RewardError
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**6), 10**6) | st.booleans()
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+BINARY = [operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv, operator.mod]
+COMPARED = [operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge]
+
+
+def outcome(fn, *values):
+    """The result as a number, or the type of the error that was raised."""
+    try:
+        result = fn(*values)
+    except (ArithmeticError, ValueError) as error:
+        return type(error)
+    return float(result)
+
+
+def same(one, other):
+    return one == other or (one != one and other != other)
+
+
+@given(st.sampled_from(BINARY), FLOATS, NUMBERS)
+def test_arithmetic_with_a_score_on_either_side_is_that_of_its_number(op, value, number):
+    score = dn.Score(value)
+    assert same(outcome(op, score, number), outcome(op, value, number))
+    assert same(outcome(op, number, score), outcome(op, number, value))
+    assert same(outcome(op, score, dn.Score(number)), outcome(op, value, float(number)))
+
+
+@given(st.sampled_from(COMPARED), FLOATS, NUMBERS)
+def test_comparison_with_a_score_on_either_side_is_that_of_its_number(op, value, number):
+    score = dn.Score(value, "feedback", {"part": 1.0})
+    assert op(score, number) == op(value, number)
+    assert op(number, score) == op(number, value)
+    assert op(score, dn.Score(number)) == op(value, float(number))
+
+
+@given(FLOATS)
+def test_truth_hash_and_conversions_are_those_of_the_number(value):
+    score = dn.Score(value, "feedback")
+    assert bool(score) == bool(value)
+    assert hash(score) == hash(value)
+    assert score in {value}
+    assert float(score) == value
+    assert (int(score), math.floor(score), math.ceil(score), math.trunc(score), round(score)) == (
+        int(value), math.floor(value), math.ceil(value), math.trunc(value), round(value),
+    )  # fmt: skip
+    assert f"{score:.3e}" == f"{value:.3e}"
+    assert score.as_integer_ratio() == value.as_integer_ratio()
+
+
+@given(st.sampled_from([operator.mul, operator.truediv, operator.add, operator.sub]), st.floats(0.1, 10))
+def test_feedback_and_parts_are_kept_where_one_score_meets_plain_numbers(op, number):
+    score = dn.Score(0.5, "Be brief.", {"short": 1.0})
+    scaled = [op(score, number), op(number, score), op(score, np.float64(number)), op(np.float64(number), score)]
+    scaled += [-score, +score, abs(score), round(score, 1), sum([score])]
+    assert all(isinstance(s, dn.Score) and (s.feedback, s.parts) == ("Be brief.", {"short": 1.0}) for s in scaled)
+
+
+def test_two_scores_give_a_score_without_feedback():
+    mean = (dn.Score(1.0, "Right.") + dn.Score(0.5, "Too long.")) / 2
+    assert (mean, mean.feedback, dict(mean.parts)) == (0.75, None, {})
+    assert isinstance(mean, dn.Score)
+
+
+def test_sums_means_and_order_take_scores_as_numbers():
+    scores = [dn.Score(1.0, "a"), dn.Score(0.0), dn.Score(0.5, "b")]
+    assert sum(scores) == 1.5
+    assert math.fsum(scores) == 1.5
+    assert (statistics.mean(scores), statistics.fmean(scores), statistics.median(scores)) == (0.5, 0.5, 0.5)
+    assert [float(s) for s in sorted(scores)] == [0.0, 0.5, 1.0]
+    assert max(scores).feedback == "a"
+    assert divmod(dn.Score(5), 2) == (2, 1)
+    assert (dn.Score(3) ** 2, 2 ** dn.Score(3)) == (9, 8)
+    assert dn.Score(0.5) == Fraction(1, 2)
+    assert dn.Score(0.25) < Decimal("0.5")
+    assert dn.Score(0.5) != "0.5"
+    assert dn.Score(0.5) != None  # noqa: E711  # what a user may write
+
+
+def test_numpy_and_pandas_take_scores_as_numbers():
+    scores = [dn.Score(1.0), dn.Score(0.5)]
+    assert np.array(scores).dtype == float
+    assert np.mean(scores) == 0.75
+    assert (np.array([1.0, 2.0]) * dn.Score(0.5)).tolist() == [0.5, 1.0]
+    assert (dn.Score(0.5) * np.array([1.0, 2.0])).tolist() == [0.5, 1.0]
+    assert np.add(dn.Score(0.5), 1) == 1.5
+    assert np.maximum(dn.Score(0.5), dn.Score(1)) == 1
+    assert np.isfinite(dn.Score(0.5))
+    assert pd.Series(scores).astype(float).mean() == 0.75
+    assert (pd.Series([1.0, 2.0]) * dn.Score(0.5)).tolist() == [0.5, 1.0]
+
+
+def test_what_is_no_finite_number_any_more_is_pythons_own():
+    assert dn.Score(1e308) * 10 == math.inf
+    assert type(dn.Score(1e308) * 10) is float
+    assert dn.Score(0.5) * 1j == 0.5j
+    with pytest.raises(ZeroDivisionError):
+        dn.Score(0.5) / 0
+    with pytest.raises(TypeError, match="'float' and 'str'"):
+        dn.Score(0.5) + "a"
+    with pytest.raises(TypeError, match="'float' and 'str'"):
+        dn.Score(0.5) < "a"  # noqa: B015
+    with pytest.raises(RewardError, match="finite"):
+        dn.Score(math.nan)
+
+
+def test_a_score_survives_pickling_whole():
+    score = pickle.loads(pickle.dumps(dn.Score(0.5, "Be brief.", {"short": 1.0})))
+    assert (score, score.feedback, score.parts) == (0.5, "Be brief.", {"short": 1.0})
+
+
+class Graded(dn.Score):
+    """A subclass of a user's."""
+
+
+EXACT = dn.metrics.exact_match()
+WRITTEN = {
+    "and": lambda row, p: EXACT(row, p) and len(p.answer) < 5,
+    "if": lambda row, p: 1.0 if EXACT(row, p) else 0.0,
+    "mean": lambda row, p: (EXACT(row, p) + EXACT(row, p)) / 2,
+    "threshold": lambda row, p: EXACT(row, p) >= 0.5,
+    "not": lambda row, p: not (1 - EXACT(row, p)),
+    "bool": lambda row, p: bool(EXACT(row, p)),
+    "product": lambda row, p: EXACT(row, p) * 1.0,
+    "numpy bool": lambda row, p: np.bool_(EXACT(row, p) > 0),
+    "numpy mean": lambda row, p: np.mean([EXACT(row, p), EXACT(row, p)]),
+    "Decimal": lambda row, p: Decimal(int(EXACT(row, p))),
+    "subclass": lambda row, p: Graded(EXACT(row, p), feedback="graded"),
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_a_metric_made_of_another_scores_a_wrong_answer_zero_and_a_right_one_one(written):
+    program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    rows = [{"question": "2+2?", "answer": "4"}, {"question": "2+3?", "answer": "5"}]
+    evaluation = dn.Evaluate(WRITTEN[written]).run_sync(program, rows)
+    assert evaluation.table.score.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_best_of_n_does_not_take_a_wrong_answer(written):
+    lm = dn.ScriptedLM(["answer: 5", "answer: 4"])
+    metric = WRITTEN[written]
+
+    def reward(row, prediction):
+        return metric(dn.Example(row, answer="4"), prediction)
+
+    best = dn.BestOfN(dn.Predict("question -> answer", lm=lm), reward, n=2)
+    assert best.run_sync(question="2+2?").answer == "4"
+
+
+def test_an_attempt_that_scores_zero_keeps_its_feedback_and_may_be_the_best():
+    lm = dn.ScriptedLM(["answer: 5", "answer: 6"])
+    best = dn.BestOfN(dn.Predict("question -> answer", lm=lm), lambda row, p: dn.Score(0.0, "Wrong."), n=2)
+    prediction = best.run_sync(question="2+2?")
+    assert prediction.answer == "5"
+    assert prediction.run.attempts.feedback.tolist() == ["Wrong.", "Wrong."]
+
+
+def test_a_refine_hints_with_the_feedback_of_an_attempt_that_scores_zero():
+    lm = dn.ScriptedLM(["answer: 5", "answer: 6"])
+    refine = dn.Refine(dn.Predict("question -> answer", lm=lm), lambda row, p: dn.Score(0.0, "Add again."), n=2)
+    assert refine.run_sync(question="2+2?").run.attempts.hint.tolist()[1] == "Add again."
