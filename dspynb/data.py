@@ -388,7 +388,11 @@ class Prediction(_Record):
 
     def with_meta(self, **changes: Any) -> Prediction:
         """A copy with some of its meta replaced."""
-        copy = type(self)(self._values)
+        copy = type(self).__new__(type(self))  # a subclass may take other arguments
+        if hasattr(self, "__dict__"):
+            vars(copy).update(vars(self))
+        object.__setattr__(copy, "_values", self._values)
+        object.__setattr__(copy, "meta", Meta())
         for name in _META_NAMES:
             setattr(copy.meta, name, changes.get(name, getattr(self.meta, name)))
         return copy

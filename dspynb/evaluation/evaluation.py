@@ -171,21 +171,25 @@ class Evaluation:
         """What the program's calls cost."""
         return sum((rollout.ended.usage for rollout in self._done.values()), Usage())
 
+    @property
+    def metric_usage(self) -> Usage:
+        """What the calls of metrics cost, such as a judge's. They are not in ``usage``."""
+        return sum((rollout.ended.metric_usage for rollout in self._done.values()), Usage())
+
     def __len__(self) -> int:
         return len(self._done)
 
     # ── showing and keeping ───────────────────────────────────────────────────────────────────────────────────────
     def summary(self) -> str:
-        """In one line: the score, how many rows, how many failed, what it cost."""
+        """In one line: the score, how many rows, how many failed, what the program's calls and the metrics' cost."""
         failed = sum(rollout.ended.error is not None for rollout in self._done.values())
         rows = f"{len(self):,} rows" if len(self) == self.total else f"{len(self):,} of {self.total:,} rows"
         told = [f"{self.metrics[0]} {self.score}", rows]
         if failed:
             told.append(f"{failed:,} failed, counted as {self.failure_score:g}")
-        usage = self.usage
-        told += [f"{usage.calls:,} calls"] + ([f"{usage.tokens:,} tokens"] if usage.tokens else [])
-        told += [f"${usage.usd:.4f}"] if usage.usd else []
-        return ", ".join(told)
+        told.append(_cost(self.usage))
+        judged = self.metric_usage
+        return ", ".join(told) + (f"; metrics: {_cost(judged)}" if judged.calls or judged.tokens else "")
 
     def __repr__(self) -> str:
         return f"<Evaluation: {self.summary()}>"
@@ -209,6 +213,16 @@ class Evaluation:
         from dspynb.evaluation.saving import save_table
 
         return save_table(self.table, Path(path))
+
+
+def _cost(usage: Usage) -> str:
+    """Calls, tokens and USD, as far as there are any."""
+    parts = [f"{usage.calls:,} calls"]
+    if usage.tokens:
+        parts.append(f"{usage.tokens:,} tokens")
+    if usage.usd:
+        parts.append(f"${usage.usd:.4f}")
+    return ", ".join(parts)
 
 
 def _variance(values: Sequence[float]) -> float | None:

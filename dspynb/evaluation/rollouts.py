@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dspynb.data import NO_USAGE, Example, Prediction, Score, Usage
+from dspynb.data import Example, Prediction, Score
 from dspynb.errors import Halted, WorkerLost
-from dspynb.events import AttemptEnded, Event, PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
+from dspynb.events import Event, PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
 from dspynb.executors import Executor, elsewhere
 from dspynb.modules import Module
 from dspynb.modules.attempts import ROLLOUTS
 from dspynb.modules.pool import caught
 from dspynb.modules.scoring import Scorer
 from dspynb.redact import redact_values, told
-from dspynb.running import Trace
+from dspynb.running import Tally, Trace
 from dspynb.scope import Allowance, Layer, Scope, current_scope
 
 __all__ = ["Rollout", "rollouts_on", "run_rollout"]
@@ -33,24 +33,16 @@ class Rollout:
     events: Sequence[Event] = ()  # of an optimizer: what its hints can be read from, where it had any
 
 
-@dataclass(slots=True)
 class _Spent:
-    """What the program spent, its advisors' calls included, and how many attempts were made in it."""
+    """What the program spent, its advisors included, and what its metrics spent after it."""
 
-    usage: Usage = NO_USAGE
-    attempts: int = 0
-    fresh: bool = False  # whether any call was not cached
-    called: bool = False
-    closed: bool = False  # what comes now is the metric's
+    def __init__(self) -> None:
+        self.program, self.metrics = Tally(), Tally()
+        self.current = self.program
 
     def emit(self, event: Event) -> None:
-        if self.closed:
-            return
-        if isinstance(event, PredictorCalled):
-            self.usage += event.usage
-            self.called, self.fresh = True, self.fresh or not event.cached
-        elif isinstance(event, AttemptEnded) and event.state != "cancelled":
-            self.attempts += 1
+        """Count an event for whichever is running."""
+        self.current.emit(event)
 
 
 async def run_rollout(
@@ -78,7 +70,7 @@ async def run_rollout(
         around, place = scope.nearest_lease, (number, repeat)
         with Layer(name, outer=around, settings=settings, span=span, trace=trace, tally=spent, funds=funds, row=place):
             result = await caught(program(**inputs))
-            spent.closed = True
+            spent.current = spent.metrics
             if isinstance(result, Exception):
                 error = result
             else:
@@ -100,9 +92,10 @@ async def run_rollout(
         metrics={name: score.value for name, score in scores.items()} if len(metrics) > 1 else {},
         error=None if error is None else told(error),
         seconds=time.perf_counter() - began,
-        usage=spent.usage,
-        cached=spent.called and not spent.fresh,
-        attempts=spent.attempts,
+        usage=spent.program.usage,
+        metric_usage=spent.metrics.usage,
+        cached=spent.program.cached,
+        attempts=spent.program.attempts,
         candidate=candidate,
         split=split,
     )

@@ -13,7 +13,7 @@ from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.executors import Executor
 from dspynb.modules.discovery import calls_inside, named_predictors, resolve_path
 from dspynb.redact import redact_values, told
-from dspynb.running import Calls, Run, Takes, run_sync
+from dspynb.running import Calls, Run, Takes, Tally, run_sync
 from dspynb.scope import Layer, current_scope
 from dspynb.signatures import Field
 
@@ -241,14 +241,15 @@ class Module:
             span=span, parent=scope.open_span, kind="module", name=self._title(), inputs=redact_values(inputs)
         )
         scope.emit(started)
+        tally = Tally()
         try:
-            with Layer(f"the call of {self._title()}", span=span):
+            with Layer(f"the call of {self._title()}", span=span, tally=tally):
                 prediction = as_prediction(self, await _awaitable(self, self.forward(**inputs)))
         except Exception as error:
             scope.emit(SpanEnded(span=span, parent=started.parent, error=told(error)))
             raise
         scope.emit(SpanEnded(span=span, parent=started.parent, outputs=redact_values(prediction.to_dict())))
-        return prediction
+        return prediction.with_meta(usage=tally.usage, calls=Calls(tally.calls))  # a copy: forward may keep its own
 
 
 class ModuleWork:
@@ -263,9 +264,6 @@ class ModuleWork:
         prediction = await self._call()
         if prediction.meta.run is None:
             prediction.meta.run = run
-            if isinstance(run, Run) and not (prediction.meta.calls and getattr(self.module, "is_predictor", False)):
-                fold = run.fold()
-                prediction.meta.calls, prediction.meta.usage = Calls(fold.calls), fold.usage
         return prediction
 
     async def _call(self) -> Prediction:

@@ -19,7 +19,7 @@ from dspynb.modules.attempts import AttemptPlan, AttemptResult, cancelled_attemp
 from dspynb.modules.module import Module, ModuleWork
 from dspynb.modules.scoring import Scorer
 from dspynb.redact import redact_values, told
-from dspynb.running import Calls, RunReader, Takes, end_tasks
+from dspynb.running import Calls, RunReader, Takes, Tally, end_tasks
 from dspynb.scope import Layer, Reserve, RunPort, current_scope
 from dspynb.signatures import Field
 
@@ -80,6 +80,7 @@ class Search:
         self.program, self.inputs, self.plan, self.advise = program, inputs, plan, advise
         self.finished: dict[int, AttemptResult] = {}
         self.span = new_span()
+        self.tally = Tally()  # of all attempts, advisors and rewards
         self.run: RunPort | None = None
         self.spent: BudgetExhausted | None = None
         self.last_wave = False  # whether the last attempts have begun
@@ -182,7 +183,8 @@ class Search:
     def _prediction(self, winner: AttemptResult) -> Prediction:
         assert winner.prediction is not None  # noqa: S101  # a scored attempt has one
         part = self.run.part(self.span) if isinstance(self.run, RunReader) else None
-        return winner.prediction.with_meta(score=winner.score, usage=winner.usage, calls=Calls(winner.calls), run=part)
+        calls = Calls(winner.calls)
+        return winner.prediction.with_meta(score=winner.score, usage=self.tally.usage, calls=calls, run=part)
 
     def partial(self) -> Prediction | None:
         """The best of the attempts that have finished, or None."""
@@ -223,7 +225,7 @@ async def under_span(search: Search, title: str) -> Prediction:
         SpanStarted(span=search.span, parent=parent, kind="search", name=title, inputs=redact_values(search.inputs))
     )
     try:
-        with Layer(f"the call of {title}", span=search.span):
+        with Layer(f"the call of {title}", span=search.span, tally=search.tally):
             prediction = await search()
     except Exception as error:
         scope.emit(SpanEnded(span=search.span, parent=parent, error=told(error)))

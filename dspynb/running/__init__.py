@@ -9,6 +9,7 @@ from dspynb.running.run import Run, Work, last_run
 from dspynb.running.signals import foreground
 from dspynb.running.steering import Ask, Steerable, Steering, Takes
 from dspynb.running.sync import LoopThread, run_sync
+from dspynb.running.tally import Tally
 from dspynb.running.tasks import end_tasks
 from dspynb.running.threads import in_thread
 from dspynb.running.tracing import Trace, recorded_events, trace
@@ -22,6 +23,7 @@ __all__ = [
     "Steerable",
     "Steering",
     "Takes",
+    "Tally",
     "Trace",
     "Work",
     "end_tasks",
