@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dspynb.data import Prediction as Prediction
     from dspynb.data import Score as Score
     from dspynb.data import Usage as Usage
+    from dspynb.errors import AdvisorFailedWarning as AdvisorFailedWarning
     from dspynb.errors import AllAttemptsFailed as AllAttemptsFailed
     from dspynb.errors import BudgetExhausted as BudgetExhausted
     from dspynb.errors import DataOverlapWarning as DataOverlapWarning
@@ -116,6 +117,7 @@ _HOMES = {
         "Usage",
     ),
     "dspynb.errors": (
+        "AdvisorFailedWarning",
         "AllAttemptsFailed",
         "BudgetExhausted",
         "DataOverlapWarning",

@@ -302,7 +302,7 @@ class Score(Real):
             return getattr(self, reflected)(inputs[0])
         return getattr(ufunc, method)(*map(_plain, inputs), **options)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:  # noqa: ARG002  # numpy's own signature
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:  # numpy's own signature
         import numpy as np
 
         return np.asarray(self.value, dtype=dtype)

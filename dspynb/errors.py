@@ -43,6 +43,7 @@
     DataOverlapWarning              rows that are to judge a program are among those it learns from
     NoFeedbackWarning               a metric gives scores only, where feedback in words would help
     ScoreRangeWarning               a metric gives scores that an optimizer's settings do not reckon with
+    AdvisorFailedWarning            the advisor of a Refine failed, so attempts had no new hint
     HiddenPredictorWarning          a program called a predictor that is not among its attributes
     ScopeClosedWarning              code outlived the attempt (or ``with`` block) whose scope it still holds
 """
@@ -55,6 +56,7 @@ from difflib import get_close_matches
 from typing import Any
 
 __all__ = [
+    "AdvisorFailedWarning",
     "AllAttemptsFailed",
     "AttemptsFailed",
     "AuthenticationError",
@@ -522,6 +524,21 @@ class HiddenPredictorWarning(UserWarning):
     Traceback (most recent call last):
         ...
     dspynb.errors.HiddenPredictorWarning: Answer called Predict(...), which is not among its parts: it is made per ...
+    """
+
+
+class AdvisorFailedWarning(UserWarning):
+    """The advisor of a Refine failed, so that attempts had no new hint. Once a run; ``run.attempts`` has each error.
+
+    >>> import warnings
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 5"))
+    >>> advisor = dn.ScriptedLM([dn.errors.ServerError("it is down")])
+    >>> refine = dn.Refine(program, lambda row, prediction: 0.0, n=2, advisor_lm=advisor)
+    >>> with warnings.catch_warnings(action="error", category=dn.AdvisorFailedWarning):
+    ...     refine.run_sync(question="2+2?")
+    Traceback (most recent call last):
+        ...
+    dspynb.errors.AdvisorFailedWarning: wave 2 of Refine(...) had no new hint: its advisor failed (ServerError: ...
     """
 
 

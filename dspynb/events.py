@@ -144,8 +144,9 @@ class AttemptChosen(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutEnded(Event):
     """A program was run on a row and scored, or failed. ``repeat`` counts from 0; ``score`` is the first metric's,
-    ``metrics`` holds all by name; ``attempts``: those of searches inside; ``usage``: of the program's calls, ``metric_usage``: of
-    those that its metrics made (a judge's). In an optimizer's run, ``candidate`` (its id) was in force and the row is of ``split``: train, val or test."""
+    ``metrics`` holds all by name; ``attempts``: those of searches inside; ``usage``: of the program's calls;
+    ``metric_usage``: of those that its metrics made (a judge's). In an optimizer's run, ``candidate`` (its id) was in
+    force and the row is of ``split``: train, val or test."""
 
     row: int
     repeat: int = 0

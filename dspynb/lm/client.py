@@ -166,6 +166,9 @@ class LM:
             said = f"no reply within its deadline of {deadline:g} s, waiting and further tries included"
             raise ModelTimeout(said, model=self.name) from None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> LM:
+        return self  # its limits and its key hold for all who use it
+
     def __getstate__(self) -> dict[str, Any]:
         # A key does not travel, nor does what belongs to a loop; the other side takes its own from the environment.
         hidden = {"_engine", "_flights", "limits"}

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from dspynb.data import Example
-from dspynb.errors import DspynbError, Halted, HintError, ParseError, shorten
+from dspynb.errors import AdvisorFailedWarning, DspynbError, Halted, HintError, ParseError
 from dspynb.events import Hint, HintFailed, PredictorCalled, Steered
 from dspynb.modules.attempts import AttemptResult
+from dspynb.modules.excerpts import labelled
 from dspynb.modules.predict import Predict
 from dspynb.modules.scoring import Scorer, source_of
 from dspynb.redact import told
 from dspynb.running import Ask, Run
-from dspynb.scope import HintAs, HintLayer, Layer, address, current_scope, mask
+from dspynb.scope import HintAs, HintLayer, Layer, address, current_scope, mask, setting, users_line
 from dspynb.signatures import Input, Output, Signature
 
 if TYPE_CHECKING:
@@ -71,7 +74,8 @@ class Advisor:
         uid = self.predict.uid
         own = current_scope().read(uid).candidate
         described = _program_text(program)  # here, where a candidate's instructions hold: below they are masked
-        with mask(), Layer("the advisor's candidate", candidate=None if own is None else {uid: own}):
+        candidate = None if own is None else {uid: own}
+        with mask(), Layer("the advisor's candidate", candidate=candidate, settings=self._model(program)):
             answer = await self.predict(
                 program=described,
                 reward=self.reward.describe(),
@@ -81,10 +85,17 @@ class Advisor:
         advice = {path: text for path, text in answer.advice.items() if path in paths and text.strip()}
         return advice or None
 
+    def _model(self, program: Module) -> Mapping[str, Any] | None:
+        """The setting ``lm`` for the advisor where it has no model and none is configured: the program's own."""
+        if self.predict.lm is not None or setting("lm") is not None:
+            return None
+        models = [predictor.lm for _, predictor in program.named_predictors() if predictor.lm is not None]
+        return {"lm": models[0]} if models else None
+
     async def or_nothing(
         self, attempts: Sequence[AttemptResult], program: Module, inputs: Mapping[str, Any], wave: int
     ) -> Hint:
-        """The same, but an advisor that fails is recorded and costs no more than the hint."""
+        """The same, but an advisor that fails is recorded, warned of once a run, and costs no more than the hint."""
         try:
             return await self(attempts, program, inputs)
         except Halted:
@@ -93,7 +104,23 @@ class Advisor:
             scope = current_scope()
             text = told(error, 500)
             scope.emit(HintFailed(span=scope.open_span, wave=wave, error=text))
+            _warn_of_failure(scope.open_run, program, wave, text)
             return None
+
+
+_warned: WeakSet[Any] = WeakSet()  # runs
+
+
+def _warn_of_failure(run: Any, program: Module, wave: int, error: str) -> None:
+    if run in _warned:
+        return
+    _warned.add(run)
+    warnings.warn_explicit(
+        f"wave {wave} of Refine({program._title()}) had no new hint: its advisor failed ({error}). Give another model "
+        "as advisor_lm=, or let the reward return dn.Score(value, feedback=...), which needs no advisor",
+        AdvisorFailedWarning,
+        *users_line(),
+    )
 
 
 def suggested(program: Module, wave: int) -> Any:
@@ -185,7 +212,7 @@ def _attempt_text(attempt: AttemptResult, program: Module) -> str:
     if attempt.feedback:
         lines.append(f"feedback: {attempt.feedback}")
     if attempt.error is not None:
-        lines.append(f"error: {shorten(attempt.error, 400)}")
+        lines.append(labelled("error", attempt.error, 400))
     return "\n".join(lines)
 
 
@@ -199,4 +226,4 @@ def _call_text(call: PredictorCalled) -> str:
 
 
 def _fields_text(values: Mapping[str, Any]) -> str:
-    return "; ".join(f"{name} = {shorten(value, 600)}" for name, value in values.items())
+    return "; ".join(labelled(name, value, 600, " =") for name, value in values.items())

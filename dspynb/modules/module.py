@@ -11,6 +11,7 @@ from dspynb.data import Prediction, rows_of
 from dspynb.errors import ConfigurationError, InputError
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.executors import Executor
+from dspynb.modules.copying import copied_instance
 from dspynb.modules.discovery import calls_inside, named_predictors, resolve_path
 from dspynb.redact import redact_values, told
 from dspynb.running import Calls, Run, Takes, Tally, run_sync
@@ -37,6 +38,9 @@ class Module:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _check_forward(cls)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return copied_instance(self, memo)
 
     async def forward(self, **inputs: Any) -> Any:
         """What the program does; written by its author."""

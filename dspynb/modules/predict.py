@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -12,6 +11,7 @@ from dspynb.data import Prediction
 from dspynb.errors import DspynbError, InputError, ModelError, ParseError
 from dspynb.lm import LMProtocol, LMReply, LMRequest, refuse_media, resolve_lm
 from dspynb.modules.call import Call, Listener
+from dspynb.modules.copying import copied
 from dspynb.modules.hidden import warn_of_hidden
 from dspynb.modules.module import Module
 from dspynb.modules.streaming import FieldText, stream
@@ -69,7 +69,7 @@ class Predict(Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         shared = {"signature": self.signature, "lm": self.lm, "adapter": self.adapter}
-        own = {k: copy.deepcopy(v, memo) for k, v in vars(self).items() if k not in shared}
+        own = {k: copied(v, memo) for k, v in vars(self).items() if k not in shared}
         return self._copied({**own, **shared})
 
     def _copied(self, state: dict[str, Any]) -> Self:

@@ -18,6 +18,7 @@ from dspynb.errors import ConfigurationError, is_control_flow, nearest, shorten
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.arguments import Arguments, ArgumentsError
 from dspynb.modules.callables import checked_function, described, is_async, module_of, name_of
+from dspynb.modules.copying import copied
 from dspynb.redact import redact_known, redact_values
 from dspynb.running import in_thread
 from dspynb.scope import Layer, current_scope
@@ -121,7 +122,7 @@ class Tool:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tool:
         # A tool is not changed by calls, so it is shared; but a copied program calls its own modules.
-        return self if module_of(self.fn) is None else Tool(copy.deepcopy(self.fn, memo), **self._options)
+        return self if module_of(self.fn) is None else Tool(copied(self.fn, memo), **self._options)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._arguments is None:

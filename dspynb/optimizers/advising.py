@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dspynb.data import Prediction
-from dspynb.errors import shorten
 from dspynb.events import PredictorCalled, plain
 from dspynb.modules import Predict
 from dspynb.modules.batch import inputs_of
+from dspynb.modules.excerpts import labelled
 from dspynb.modules.react import STEP, trajectory_text
 from dspynb.modules.scoring import source_of
 from dspynb.optimizers.candidate import Candidate
@@ -134,12 +134,13 @@ def _calls(engine: Engine, calls: Sequence[PredictorCalled]) -> str:
 
 
 def _call(call: PredictorCalled) -> str:
-    gave = f"Failed: {shorten(call.error or '', MOST_CHARACTERS)}" if call.outputs is None else _lines(call.outputs)
+    failed = call.outputs is None
+    gave = labelled("Failed", call.error or "", MOST_CHARACTERS) if failed else _lines(call.outputs or {})
     return f"It got\n{_lines(call.inputs)}\nIt gave\n{gave}"
 
 
 def _lines(values: Mapping[str, Any]) -> str:
-    lines = [f"{name}: {shorten(_text(value), MOST_CHARACTERS)}" for name, value in values.items()]
+    lines = [labelled(name, _text(value), MOST_CHARACTERS) for name, value in values.items()]
     return "\n".join(lines) or "Nothing."
 
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dspynb.data import Example, Prediction
-from dspynb.errors import shorten
 from dspynb.events import plain
 from dspynb.modules import Predict
+from dspynb.modules.excerpts import excerpt, labelled
 from dspynb.modules.scoring import source_of
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.texts import cleaned, instruction_of
@@ -200,9 +200,9 @@ def _some(engine: Engine, demos: Mapping[str, Sequence[Any]]) -> str:
 def _demos_text(sets: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     """The first few demos of the sets, in their order."""
     shown = list({json.dumps(d, sort_keys=True, default=repr): d for some in sets for d in some}.values())
-    texts = ["\n".join(f"{name}: {shorten(value, 500)}" for name, value in d.items()) for d in shown[:_SHOWN_DEMOS]]
+    texts = ["\n".join(labelled(name, value, 500) for name, value in demo.items()) for demo in shown[:_SHOWN_DEMOS]]
     return "\n\n".join(texts) or "No task demos provided."
 
 
 def _rows_text(rows: Sequence[Example]) -> str:
-    return "\n".join(shorten(json.dumps(plain(row.to_dict()), ensure_ascii=False), 1000) for row in rows)
+    return "\n".join(excerpt(json.dumps(plain(row.to_dict()), ensure_ascii=False), 1000) for row in rows)

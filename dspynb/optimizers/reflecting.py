@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspynb.data import Prediction
-from dspynb.errors import shorten
 from dspynb.evaluation.rollouts import Rollout
 from dspynb.events import PredictorCalled
 from dspynb.modules import Predict
+from dspynb.modules.excerpts import labelled
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.checks import warn_without_feedback
 from dspynb.optimizers.engine import Engine
@@ -100,7 +100,7 @@ async def feedback_on(engine: Engine, row: int, rollout: Rollout, path: str) -> 
     """What the metric says of a rollout on a training row, if anything; for the predictor, where it takes one."""
     ended, task = rollout.ended, engine.task
     if ended.error is not None:
-        return f"It failed: {shorten(ended.error, MOST_CHARACTERS)}"
+        return labelled("It failed", ended.error, MOST_CHARACTERS)
     if not task.by_predictor:
         return ended.feedback
     prediction = rollout.prediction or Prediction(ended.outputs or {})
@@ -121,9 +121,9 @@ def feedback_calls(engine: Engine, rollouts: int) -> int:
 def _call_text(call: PredictorCalled) -> str:
     given = _fields(call.inputs)
     if call.outputs is None:
-        return f"{given}\nIt could not be read: {shorten(call.error or '', MOST_CHARACTERS)}"
+        return f"{given}\n{labelled('It could not be read', call.error or '', MOST_CHARACTERS)}"
     return f"{given}\nAnswered: {_fields(call.outputs)}"
 
 
 def _fields(values: Mapping[str, Any]) -> str:
-    return "\n".join(f"{name}: {shorten(value, MOST_CHARACTERS)}" for name, value in values.items())
+    return "\n".join(labelled(name, value, MOST_CHARACTERS) for name, value in values.items())

@@ -49,6 +49,7 @@ class AttemptRow:
     best: bool = False
     calls: list[PredictorCalled] = field(default_factory=list)
     hint_by: str = ""
+    hint_error: str | None = None  # why its wave has no new hint: the advisor failed
 
     @property
     def cached(self) -> bool:
@@ -96,6 +97,7 @@ class Fold:
         self.calls: list[PredictorCalled] = []
         self.rollouts: list[RolloutEnded] = []
         self.notes: list[HintFailed] = []
+        self._hint_errors: dict[tuple[int, int], str] = {}  # by search and wave
         self.steered: list[Steered] = []  # what somebody asked of the run, in the order in which it took effect
         self.candidates: dict[str, CandidateProposed] = {}
         self.tried: dict[tuple[str, str], dict[int, RolloutEnded]] = {}  # candidate, split → row → its first rollout
@@ -125,9 +127,7 @@ class Fold:
                 self._called(event)
             case AttemptStarted():
                 self._parents[event.span] = event.parent
-                row = AttemptRow(event.span, event.parent, event.attempt, event.wave, event.hint, hint_by=event.hint_by)
-                self.attempts[event.span] = row
-                self._searches.setdefault(event.parent, []).append(row)
+                self._attempt_started(event)
             case AttemptEnded():
                 self._attempt_ended(event)
             case AttemptChosen():
@@ -144,6 +144,7 @@ class Fold:
                 self._optimizing(event)
             case HintFailed():
                 self.notes.append(event)
+                self._hint_errors[event.span, event.wave] = event.error
             case Steered():
                 self.steered.append(event)
                 self.winner = event.values.get("best", self.winner)
@@ -221,6 +222,20 @@ class Fold:
             if span is not None:
                 span.score, span.feedback = event.score, event.feedback
                 span.seconds, span.tokens = event.seconds, event.usage.tokens
+
+    def _attempt_started(self, event: AttemptStarted) -> None:
+        error = self._hint_errors.get((event.parent, event.wave))
+        row = AttemptRow(
+            event.span,
+            event.parent,
+            event.attempt,
+            event.wave,
+            event.hint,
+            hint_by=event.hint_by,
+            hint_error=error,
+        )
+        self.attempts[event.span] = row
+        self._searches.setdefault(event.parent, []).append(row)
 
     def _attempt_ended(self, event: AttemptEnded) -> None:
         row = self.attempts.get(event.span)

@@ -15,19 +15,21 @@ if TYPE_CHECKING:
 __all__ = ["attempts_frame", "calls_frame", "mapped", "rollouts_frame", "rollouts_of"]
 
 _BEFORE = ("attempt", "wave", "hint")
+_OF_HINTS = ("hint_by", "hint_error")
 _AFTER = ("score", "feedback", "error", "seconds", "tokens", "usd", "cached", "best")
 
 
 def attempts_frame(attempts: Iterable[AttemptRow], outputs: Iterable[str] = ()) -> pd.DataFrame:
     """One row an attempt: attempt, wave, hint, one column per output, score, feedback, error, seconds, tokens, usd,
     cached, best. An output named like one of these columns gets the prefix ``predicted_``. Where a hint was suggested
-    while the run ran, ``hint_by`` after it says so: ``person``, else empty."""
+    while the run ran, ``hint_by`` after it says so: ``person``, else empty. Where an advisor failed, ``hint_error``
+    after it has the error for the attempts that had to do without its hint."""
     import pandas as pd
 
     rows = list(attempts)
-    by = ["hint_by"] if any(row.hint_by for row in rows) else []
+    by = [name for name in _OF_HINTS if any(getattr(row, name) for row in rows)]
     names = list(dict.fromkeys([*outputs, *(name for row in rows for name in row.outputs or ())]))
-    columns = {name: f"predicted_{name}" if name in (*_BEFORE, "hint_by", *_AFTER) else name for name in names}
+    columns = {name: f"predicted_{name}" if name in (*_BEFORE, *_OF_HINTS, *_AFTER) else name for name in names}
     return pd.DataFrame(
         [_cells(row, columns) for row in rows], columns=[*_BEFORE, *by, *columns.values(), *_AFTER], dtype=object
     ).astype({"attempt": int, "wave": int, "cached": bool, "best": bool, "score": float, "seconds": float})
@@ -40,6 +42,7 @@ def _cells(row: AttemptRow, columns: dict[str, str]) -> dict[str, Any]:
         "wave": row.wave,
         "hint": row.hint,
         "hint_by": row.hint_by,
+        "hint_error": row.hint_error,
         **{column: values.get(name) for name, column in columns.items()},
         "score": row.score,
         "feedback": row.feedback,

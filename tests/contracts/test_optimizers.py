@@ -473,7 +473,7 @@ def test_what_is_no_program_with_predictors_is_refused(kind):
 
 
 @every
-def test_a_program_that_cannot_be_copied_is_refused_before_any_call(kind):
+def test_what_cannot_be_copied_in_a_program_is_shared_with_the_one_that_is_returned(kind):
     class Locked(dn.Module):
         def __init__(self, world):
             self.predict, self.file = one(world), sys.stdout
@@ -481,9 +481,25 @@ def test_a_program_that_cannot_be_copied_is_refused_before_any_call(kind):
         async def forward(self, question):
             return await self.predict(question=question)
 
+    better = run(optimized(kind, World(), program=Locked)).program
+    assert better.file is sys.stdout
+
+
+@every
+def test_a_program_that_refuses_to_be_copied_is_refused_before_any_call(kind):
+    class Single(dn.Module):
+        def __init__(self, world):
+            self.predict = one(world)
+
+        async def forward(self, question):
+            return await self.predict(question=question)
+
+        def __deepcopy__(self, memo):
+            raise TypeError("there is one only")
+
     world = World()
     with pytest.raises(InputError, match="cannot be copied"):
-        run(optimized(kind, world, program=Locked))
+        run(optimized(kind, world, program=Single))
     assert world.asked == []
 
 

@@ -160,9 +160,43 @@ def test_the_advisor_sees_every_earlier_attempt(width):
 def test_an_advisor_that_fails_costs_the_hint_and_nothing_else():
     advisor = dn.ScriptedLM(["nonsense"])
     refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(0.1, 0.2), n=2, hints="advisor", advisor_lm=advisor)
+    with pytest.warns(dn.AdvisorFailedWarning, match="wave 2 of Refine.* had no new hint: .*ParseError.*advisor_lm="):
+        prediction = run(refine(subject="x"))
+    attempts = prediction.run.attempts
+    assert attempts.hint.tolist() == [None, None]
+    assert attempts.hint_error.isna().tolist() == [True, False]
+    assert "ParseError" in attempts.hint_error[1]
+    assert dn.open_run(prediction.run.path).attempts.hint_error[1] == attempts.hint_error[1]
+
+
+def test_a_failing_advisor_is_warned_of_once_a_run_however_many_rows_and_waves_it_fails_in():
+    advisor = dn.FunctionLM(lambda request: "nonsense")
+    refine = dn.Refine(
+        dn.Predict(Caption, lm=echo_hint()), lambda row, p: 0.0, n=3, hints="advisor", advisor_lm=advisor
+    )
+    with pytest.warns(dn.AdvisorFailedWarning) as caught:
+        run(refine.batch([{"subject": str(i)} for i in range(5)]))
+    assert len([w for w in caught if w.category is dn.AdvisorFailedWarning]) == 1
+    assert dn.last_run().attempts.hint_error.notna().sum() == 10
+    with pytest.warns(dn.AdvisorFailedWarning):
+        run(refine(subject="x"))  # another run
+
+
+@pytest.mark.parametrize("hints", ["auto", "advisor"])
+def test_an_advisor_without_a_model_takes_the_programs_where_none_is_configured(hints):
+    asked = []
+
+    def answer(request):
+        asked.append(request)
+        return chat(advice='{"self": "say blue"}') if "advice" in prompt(request) else chat(sentence="grey")
+
+    refine = dn.Refine(dn.Predict(Caption, lm=dn.FunctionLM(answer)), lambda row, p: 0.0, n=2, hints=hints)
     prediction = run(refine(subject="x"))
-    assert prediction.run.attempts.hint.tolist() == [None, None]
-    assert "ParseError" in prediction.run.fold().notes[0].error
+    assert prediction.run.attempts.hint.tolist() == [None, "say blue"]
+    assert len(asked) == 3
+    configured = dn.FunctionLM(lambda request: chat(advice='{"self": "say red"}'))
+    with dn.context(lm=configured):
+        assert run(refine(subject="x")).run.attempts.hint.tolist() == [None, "say red"]
 
 
 def test_a_candidate_reaches_the_advisor_and_no_hint_does():

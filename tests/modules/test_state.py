@@ -163,9 +163,15 @@ def test_with_state_gives_a_new_program_and_leaves_the_old_one():
 
 
 def test_a_program_that_cannot_be_copied_is_told():
-    program = dn.Predict("a -> b").map(dict)
-    program.handle = open(os.devnull)  # noqa: SIM115, PTH123
-    with program.handle, pytest.raises(StateError, match="Mapped cannot be copied .*use load_state"):
+    class Single(dn.Module):
+        def __init__(self):
+            self.predict = dn.Predict("a -> b")
+
+        def __deepcopy__(self, memo):
+            raise TypeError("there is one only")
+
+    program = Single()
+    with pytest.raises(StateError, match="Single cannot be copied .*there is one only.*use load_state"):
         program.with_state(program.dump_state())
 
 

@@ -144,7 +144,7 @@ def test_a_stopped_search_knows_what_it_has_spent():
 
     async def main():
         run = best.start(question="2+2?")
-        while run.best is None:
+        while run.best is None:  # noqa: ASYNC110
             await asyncio.sleep(0)
         run.stop()
         return await run

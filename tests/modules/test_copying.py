@@ -1,0 +1,219 @@
+"""What cannot be copied is shared by a copy of a program; predictors, and what can be copied, never are."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import dataclasses
+import socket
+import sqlite3
+import sys
+import threading
+
+import pytest
+
+import dspynb as dn
+
+
+class Refuses:
+    """Anything with a copy protocol that fails."""
+
+    def __deepcopy__(self, memo):
+        raise RuntimeError("I cannot be copied")
+
+
+class Client:
+    """A client that holds a connection, as httpx's does."""
+
+    def __init__(self):
+        self.pool, self.options = threading.Lock(), {"retries": 3}
+
+
+UNCOPYABLE = {
+    "lock": threading.Lock,
+    "condition": threading.Condition,
+    "generator": lambda: (n for n in range(3)),
+    "module": lambda: sys,
+    "connection": lambda: sqlite3.connect(":memory:"),
+    "socket": socket.socket,
+    "file": lambda: open(__file__),  # noqa: PTH123, SIM115
+    "client": Client,
+    "refuses": Refuses,
+    "memoryview": lambda: memoryview(b"abc"),
+    "coroutine function's frame": sys._getframe,
+    "thread local": threading.local,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    resource: object
+    predict: dn.Predict
+
+
+class Program(dn.Module):
+    def __init__(self, resource):
+        self.client = resource
+        self.steps = [dn.Predict("question -> plan"), resource]
+        self.by = {"answer": dn.Predict("plan -> answer"), "resource": resource}
+        self.both = (dn.Predict("plan -> note"), resource)
+        self.parts = Parts(resource, dn.Predict("plan -> check"))
+        self.limits = {"words": [1, 2]}
+
+    async def forward(self, question):
+        plan = await self.steps[0](question=question)
+        return await self.by["answer"](plan=plan.plan)
+
+
+@pytest.fixture(params=UNCOPYABLE)
+def resource(request):
+    made = UNCOPYABLE[request.param]()
+    yield made
+    if hasattr(made, "close"):
+        made.close()
+
+
+def predictors(program):
+    return [predictor for _, predictor in program.named_predictors()]
+
+
+def test_a_deep_copy_shares_the_resource_and_nothing_else(resource):
+    program = Program(resource)
+    new = copy.deepcopy(program)
+    assert new.client is resource
+    assert new.steps[1] is new.by["resource"] is new.both[1] is new.parts.resource is resource
+    assert [path for path, _ in new.named_predictors()] == [path for path, _ in program.named_predictors()]
+    assert not {id(p) for p in predictors(new)} & {id(p) for p in predictors(program)}
+    assert not {p.uid for p in predictors(new)} & {p.uid for p in predictors(program)}
+    assert new.limits == program.limits
+    assert new.limits["words"] is not program.limits["words"]
+
+
+def test_with_state_leaves_the_program_as_it_is(resource):
+    program, learned = Program(resource), Program(None)
+    for predictor in predictors(learned):
+        predictor.instruction = "Be brief."
+    new = program.with_state(learned.dump_state())
+    assert {p.instruction for p in predictors(new)} == {"Be brief."}
+    assert {p.instruction for p in predictors(program)} == {None}
+    assert new.client is resource
+
+
+def test_an_optimizer_takes_a_program_with_a_resource(resource):
+    lm = dn.FunctionLM(lambda request: "plan: add\nanswer: 4")
+    program = Program(resource)
+    rows = [{"question": "2+2?", "answer": "4"}, {"question": "1+3?", "answer": "4"}]
+    with dn.context(lm=lm):
+        better = dn.BootstrapFewShot(dn.metrics.exact_match()).compile_sync(program, rows)
+    assert better is not program
+    assert better.client is resource
+    assert better.by["answer"].demos
+    assert not program.by["answer"].demos
+
+
+@pytest.mark.parametrize("wrap", [lambda p: dn.Refine(p, lambda row, prediction: 1.0), lambda p: p.map(dict)])
+def test_a_resource_inside_a_module_of_ours_is_shared_too(resource, wrap):
+    program = Program(resource)
+    new = copy.deepcopy(wrap(program))
+    inner = next(module for module in vars(new).values() if isinstance(module, Program))
+    assert inner is not program
+    assert inner.client is resource
+
+
+def test_a_reward_or_a_tool_that_holds_a_resource_is_shared():
+    class Reward:
+        def __init__(self):
+            self.lock = threading.Lock()
+
+        def __call__(self, row, prediction):
+            return 1.0
+
+    class Helper(dn.Module):
+        def __init__(self):
+            self.lock, self.predict = threading.Lock(), dn.Predict("text -> summary")
+
+        async def forward(self, text):
+            return await self.predict(text=text)
+
+    reward, helper = Reward(), Helper()
+    refine = copy.deepcopy(dn.Refine(dn.Predict("question -> answer"), reward))
+    assert refine.plan.reward.fn is reward
+    agent = dn.ReAct("question -> answer", tools=[helper])
+    new = copy.deepcopy(agent)
+    assert not {p.uid for p in predictors(new)} & {p.uid for p in predictors(agent)}
+
+
+def test_parts_that_are_shared_inside_a_program_are_shared_inside_its_copy():
+    class Shares(dn.Module):
+        def __init__(self):
+            self.first = dn.Predict("question -> answer")
+            self.again, self.numbers = [self.first, threading.Lock()], [1]
+            self.same = {"numbers": self.numbers, "lock": self.again[1]}
+            self.again.append(self.again)
+            self.owner = self
+
+    new = copy.deepcopy(Shares())
+    assert new.again[0] is new.first
+    assert new.again[2] is new.again
+    assert new.same["numbers"] is new.numbers
+    assert new.owner is new
+
+
+def test_slots_and_a_copy_protocol_of_the_users_own_are_honoured():
+    class Slotted(dn.Module):
+        __slots__ = ("lock", "predict")
+
+        def __init__(self):
+            self.lock, self.predict = threading.Lock(), dn.Predict("question -> answer")
+
+    class Without(dn.Module):
+        def __init__(self):
+            self.lock, self.predict = threading.Lock(), dn.Predict("question -> answer")
+
+        def __getstate__(self):
+            return {"predict": self.predict}
+
+        def __setstate__(self, state):
+            self.predict, self.lock = state["predict"], "a new one"
+
+    slotted = Slotted()
+    new = copy.deepcopy(slotted)
+    assert new.lock is slotted.lock
+    assert new.predict is not slotted.predict
+    assert copy.deepcopy(Without()).lock == "a new one"
+
+
+def test_models_are_shared_and_keep_their_keys():
+    lm = dn.LM("openai/some-model", api_key="sk-a-very-secret-key-0123456789")
+
+    class Holder:
+        def __init__(self):
+            self.lm = lm
+
+    class Judged(dn.Module):
+        def __init__(self):
+            self.lm, self.script, self.holder = lm, dn.ScriptedLM(["answer: 4"]), Holder()
+            self.predict = dn.Predict("question -> answer", lm=lm)
+
+    program = Judged()
+    new = copy.deepcopy(program)
+    assert new.lm is new.predict.lm is new.holder.lm is lm
+    assert new.script is program.script
+
+
+def test_an_asyncio_primitive_and_a_running_task_do_not_stop_an_optimizer():
+    class Waits(dn.Module):
+        def __init__(self):
+            self.predict, self.slots = dn.Predict("question -> answer"), asyncio.Semaphore(2)
+            self.task = asyncio.get_running_loop().create_future()
+
+        async def forward(self, question):
+            async with self.slots:
+                return await self.predict(question=question)
+
+    async def main():
+        optimizer = dn.BootstrapFewShot(dn.metrics.exact_match())
+        with dn.context(lm=dn.FunctionLM(lambda request: "answer: 4")):
+            return await optimizer.compile(Waits(), [{"question": "2+2?", "answer": "4"}])
+
+    assert dn.run_sync(main).predict.demos
