@@ -337,7 +337,8 @@ class AttemptsFailed(DspynbError, ExceptionGroup[Exception]):
 class AllAttemptsFailed(AttemptsFailed):
     """No attempt gave a scored prediction.
 
-    >>> refine = dn.Refine(dn.Predict("question -> answer", lm=dn.ScriptedLM([])), lambda row, prediction: 1.0, n=2)
+    >>> program = dn.Predict("question -> answer", lm=dn.ScriptedLM([]))
+    >>> refine = dn.Refine(program, lambda row, prediction: 1.0, n=2, hints="feedback")
     >>> try:
     ...     refine.run_sync(question="2+2?")
     ... except dn.AllAttemptsFailed as error:

@@ -16,7 +16,8 @@ def copied(value: T, memo: dict[int, Any]) -> T:
     """A deep copy of ``value``; the parts of it that cannot be copied, and models, are shared.
 
     ``memo``: that of ``copy.deepcopy``. Containers in which predictors are looked for (lists, tuples, mappings,
-    dataclasses) are always copied, so that no predictor is shared because of its neighbour.
+    dataclasses) are always copied, so that no predictor is shared because of its neighbour. Raises what the copy
+    protocol of a module raises.
     """
     if id(value) in memo:
         known: T = memo[id(value)]
@@ -28,6 +29,8 @@ def copied(value: T, memo: dict[int, Any]) -> T:
     try:
         new = copy.deepcopy(value, trial)
     except Exception:
+        if hasattr(type(value), "submodules"):  # shared, its predictors would be the original's
+            raise
         return _copied_by_parts(value, memo)
     alive = trial.pop(id(trial), [])
     memo.update(trial)

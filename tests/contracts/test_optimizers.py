@@ -481,8 +481,8 @@ def test_what_cannot_be_copied_in_a_program_is_shared_with_the_one_that_is_retur
         async def forward(self, question):
             return await self.predict(question=question)
 
-    better = run(optimized(kind, World(), program=Locked)).program
-    assert better.file is sys.stdout
+    better = run(optimized(kind, World(), program=Locked)).best
+    assert getattr(better, "module", better).file is sys.stdout
 
 
 @every

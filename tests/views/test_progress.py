@@ -64,7 +64,7 @@ def test_attempts_inside_rows_are_not_counted_and_the_chosen_ones_score_is_the_r
 
     class Outer(dn.Module):
         def __init__(self):
-            self.refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), lambda row, p: 0.5, n=2)
+            self.refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), lambda row, p: 0.5, n=2, hints="feedback")
 
         async def forward(self, subject):
             (first, _) = await self.refine.batch([{"subject": subject}, {"subject": "b"}])

@@ -67,7 +67,7 @@ def test_a_refine_ends_with_its_attempts_in_a_table():
 def test_ctrl_c_leaves_the_line_tidy_and_keeps_the_best():
     code = """
 try:
-    asyncio.run(dn.Refine(program, lambda r, p: len(replies) / 100, n=50)(question="a"))
+    asyncio.run(dn.Refine(program, lambda r, p: len(replies) / 100, n=50, hints="feedback")(question="a"))
 except KeyboardInterrupt:
     print("BEST", dn.last_run().best.answer, dn.last_run().status)
 """
@@ -85,7 +85,9 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c_in_a_script_without_async_is_tidy_too():
-    with terminal("dn.Refine(program, lambda r, p: 0.1, n=50).run_sync(question='a')", pace=0.2) as screen:
+    with terminal(
+        "dn.Refine(program, lambda r, p: 0.1, n=50, hints='feedback').run_sync(question='a')", pace=0.2
+    ) as screen:
         screen.wait_for("1/50 attempts")
         screen.press_ctrl_c()
         assert screen.end() != 0
@@ -194,7 +196,8 @@ asyncio.run(dn.Refine(program, lambda r, p: dn.Score(0.1, feedback=bad), n=2)(qu
 def test_runs_side_by_side_share_the_line_and_end_in_a_line_each():
     code = """
 async def main():
-    await asyncio.gather(*(dn.Refine(program, lambda r, p: 0.5, n=3)(question=str(i)) for i in range(4)))
+    refine = dn.Refine(program, lambda r, p: 0.5, n=3, hints="feedback")
+    await asyncio.gather(*(refine(question=str(i)) for i in range(4)))
 asyncio.run(main())
 """
     with terminal(code, pace=0.05) as screen:
@@ -208,7 +211,7 @@ asyncio.run(main())
 def test_a_paused_run_says_so():
     code = """
 async def main():
-    task = asyncio.ensure_future(dn.Refine(program, lambda r, p: 0.5, n=9)(question="a"))
+    task = asyncio.ensure_future(dn.Refine(program, lambda r, p: 0.5, n=9, hints="feedback")(question="a"))
     await asyncio.sleep(0.3)
     dn.last_run().pause()
     await asyncio.sleep(1.5)
