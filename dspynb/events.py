@@ -374,8 +374,9 @@ def from_json(body: Mapping[str, Any]) -> Event | None:
     for name in ("span", "parent", "at", "seconds"):
         if not isinstance(known.get(name, 0), int | float):
             raise TypeError(f"{name} is no number")
-    if "usage" in known:
-        known["usage"] = Usage(**known["usage"])
+    for name in ("usage", "metric_usage"):
+        if name in known:
+            known[name] = Usage(**known[name])
     for name in ("messages", "paths", "tool_calls", "parents"):
         if name in known:
             known[name] = tuple(known[name])

@@ -198,4 +198,6 @@ def test_the_calls_of_a_judge_are_counted_in_a_line_of_their_own():
     assert (evaluation.usage.calls, evaluation.metric_usage.calls, evaluation.run.usage.calls) == (4, 4, 8)
     assert [p.usage.calls for p in evaluation.predictions] == [2, 2]
     assert evaluation.summary().endswith("4 calls, 40 tokens, $0.0400; metrics: 4 calls, 40 tokens, $0.0400")
+    again = dn.run_sync(lambda: dn.Evaluate(judged).resume(evaluation.run.id, Two(), ROWS))
+    assert (again.usage.calls, again.metric_usage.calls) == (4, 4)
     assert "metrics" not in dn.Evaluate(lambda row, prediction: 1.0).run_sync(Two(), ROWS).summary()
