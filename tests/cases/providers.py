@@ -58,6 +58,21 @@ def only_temperature_one(body):
     return refused(told, code="unsupported_value", param="temperature")
 
 
+def as_kimi(body):
+    """Moonshot's Kimi: as gpt-5, in other words and without a code."""
+    if body.get("temperature", 1) == 1:
+        return None
+    return refused("invalid temperature: only 1 is allowed for this model")
+
+
+def at_most_one(body):
+    """Anthropic: a range."""
+    if body.get("temperature", 1) <= 1:
+        return None
+    told = {"type": "invalid_request_error", "message": "temperature: range: 0..1"}
+    return plain({"type": "error", "error": told})
+
+
 def no_temperature(body):
     """OpenAI's o-series and search models: the parameter is refused, whatever its value."""
     if "temperature" not in body:

@@ -62,7 +62,9 @@ def test_the_prediction_of_a_stream_holds_no_unopened_thinking():
         assert asyncio.run(main())[-1].answer == "Paris"
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 4: thinking in a reply's text is on no record of a call")
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="part 4: thinking in a reply's text is on no record of a call"
+)
 @pytest.mark.parametrize("opening", ["", "<think>"], ids=["unopened", "opened"])
 def test_thinking_in_the_text_of_a_reply_is_kept_as_its_reasoning(opening):
     run = ask(f"{opening}Lyon, no wait</think>\n{chat(answer='Paris')}").run
@@ -73,7 +75,10 @@ def test_thinking_in_the_text_of_a_reply_is_kept_as_its_reasoning(opening):
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
-        ("<think>Lyon, no wait</think>\n[[ ## answer ## ]]\nThe tag is </think>, I think.", "The tag is </think>, I think."),
+        (
+            "<think>Lyon, no wait</think>\n[[ ## answer ## ]]\nThe tag is </think>, I think.",
+            "The tag is </think>, I think.",
+        ),
         ("[[ ## answer ## ]]\nUse </think> to end.\n[[ ## completed ## ]]", "Use </think> to end."),
     ],
     ids=["after thinking", "without thinking"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import logging
@@ -43,7 +44,7 @@ def slowly(body):
     """A server's answer after a moment, so that calls are under way at the same time."""
 
     async def answer(request, number):
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
         return body
 
     return answer
@@ -87,8 +88,10 @@ def test_a_budget_in_usd_of_half_a_dollar_pays_five_calls_of_ten_cents(work):
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=OVERSPENT)
 def test_a_budget_in_usd_is_not_exceeded_where_a_model_tells_its_price_with_the_reply(work):
     async def answer(request):
-        await asyncio.sleep(0.02)
-        return dn.LMReply(chat(answer="Paris"), usage=dn.Usage(calls=1, prompt_tokens=900, completion_tokens=100, usd=0.1))
+        await asyncio.sleep(0.1)
+        return dn.LMReply(
+            chat(answer="Paris"), usage=dn.Usage(calls=1, prompt_tokens=900, completion_tokens=100, usd=0.1)
+        )
 
     with dn.Budget(usd=0.50) as meter:
         work(question(dn.FunctionLM(answer)))
@@ -117,10 +120,8 @@ def test_attempts_made_at_the_same_time_do_not_exceed_a_budget_in_tokens():
     with Server(slowly(billed(200, 800, chat(answer="Lyon")))) as server, dn.Budget(tokens=5000) as meter:
         program = question(model(server, max_tokens=800))
         best = dn.BestOfN(program, reward=lambda row, prediction: 0.5, n=32, width=32)
-        try:
+        with contextlib.suppress(errors.BudgetExhausted):
             best.run_sync(question="The capital of France?")
-        except errors.BudgetExhausted:
-            pass
     assert 1000 <= meter.spent["tokens"] <= 5000
 
 
@@ -151,17 +152,19 @@ def test_a_budget_of_calls_is_not_exceeded(work, limit):
 # ── replies that are billed and cannot be used ────────────────────────────────────────────────────────────────────────
 
 UNUSABLE = "part 6: replies that are billed and cannot be used count nothing"
-BILLED = {
-    "empty": lambda: billed(4000, 100, ""),
-    "no choices": lambda: {**billed(4000, 100), "choices": []},
-    "filtered": lambda: filtered(),
-}
 
 
 def filtered():
     body = billed(4000, 100, "")
     body["choices"][0]["finish_reason"] = "content_filter"
     return body
+
+
+BILLED = {
+    "empty": lambda: billed(4000, 100, ""),
+    "no choices": lambda: {**billed(4000, 100), "choices": []},
+    "filtered": filtered,
+}
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=UNUSABLE)
@@ -216,7 +219,9 @@ def test_a_reply_that_follows_unusable_ones_costs_what_all_of_them_did(monkeypat
 
 
 @pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="part 6: with unknown prices a budget in USD ends after one call, silently"
+    strict=True,
+    raises=AssertionError,
+    reason="part 6: with unknown prices a budget in USD ends after one call, silently",
 )
 @pytest.mark.parametrize("work", [evaluated, batched])
 def test_a_budget_in_usd_is_refused_before_anything_is_sent_or_goes_on_with_a_warning_where_prices_are_unknown(
@@ -253,8 +258,11 @@ LONG = "part 6: the price of a long context is not read from the map"
 TIERED = [
     ("openai/gpt-5.6", 300_000, "272k"),
     ("gemini/gemini-2.5-pro", 300_000, "200k"),
-    ("anthropic/claude-sonnet-4-20250514", 300_000, "200k"),
-    ("xai/grok-4", 150_000, "128k"),
+    ("vertex_ai/claude-sonnet-4-5", 300_000, "200k"),
+    ("anthropic/claude-haiku-5-5", 150_000, "100k"),
+    ("xai/grok-4.3", 250_000, "200k"),
+    ("kyma/qwen3.7-flash", 100_000, "32k"),  # which has two thresholds
+    ("kyma/qwen3.7-flash", 300_000, "256k"),
 ]
 
 
@@ -291,7 +299,7 @@ def test_a_long_prompt_costs_the_price_of_long_contexts(name, prompt, threshold)
 
 @needs_the_map
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=LONG)
-@pytest.mark.parametrize(("name", "prompt", "threshold"), TIERED[:3])
+@pytest.mark.parametrize(("name", "prompt", "threshold"), TIERED[:5])
 def test_what_a_provider_had_cached_of_a_long_prompt_costs_its_own_price_of_long_contexts(name, prompt, threshold):
     entry = tiered(name, threshold)
     expected = (prompt - 100_000) * entry[f"input_cost_per_token_above_{threshold}_tokens"]
@@ -302,8 +310,19 @@ def test_what_a_provider_had_cached_of_a_long_prompt_costs_its_own_price_of_long
 
 
 @needs_the_map
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 6: a price in tiers is not read from the map")
+@pytest.mark.parametrize("prompt", [1000, 100_000, 200_000])
+@pytest.mark.parametrize("name", ["dashscope/qwen3-max", "dashscope/qwen3-coder-plus"])
+def test_a_price_in_tiers_is_that_of_the_tier_of_the_prompt(name, prompt):
+    tiers = prices(name)["tiered_pricing"]
+    tier = next(tier for tier in tiers if tier["range"][0] < prompt <= tier["range"][1])
+    expected = prompt * tier["input_cost_per_token"] + 1000 * tier["output_cost_per_token"]
+    assert cost_of(name, billed(prompt, 1000)) == pytest.approx(expected)
+
+
+@needs_the_map
 @pytest.mark.parametrize(("name", "prompt", "threshold"), TIERED)
 def test_a_prompt_below_the_threshold_costs_the_plain_price(name, prompt, threshold):
     entry = tiered(name, threshold)
-    expected = 100_000 * entry["input_cost_per_token"] + 1000 * entry["output_cost_per_token"]
-    assert cost_of(name, billed(100_000, 1000)) == pytest.approx(expected)
+    expected = 30_000 * entry["input_cost_per_token"] + 1000 * entry["output_cost_per_token"]
+    assert cost_of(name, billed(30_000, 1000)) == pytest.approx(expected)
