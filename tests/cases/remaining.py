@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import sys
 from collections import defaultdict
@@ -44,9 +45,9 @@ def cases(folder: Path = HERE) -> list[Case]:
     """The xfails of a folder in the order of its tests; each set of parameters counts. Raises RuntimeError where the
     folder cannot be collected."""
     collected, output = _Collected(), io.StringIO()
-    arguments = ["--collect-only", "-q", "-m", "", "-p", "no:cacheprovider", str(folder)]
+    arguments = ["--collect-only", "-q", "-o", "addopts=", "-o", "filterwarnings=", "-p", "no:cacheprovider"]
     with contextlib.redirect_stdout(output):
-        ended = pytest.main(arguments, plugins=[collected])
+        ended = pytest.main([*arguments, str(folder)], plugins=[collected])
     if ended not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise RuntimeError(f"pytest could not collect {folder}:\n{output.getvalue()}")
     return [_case(item, mark) for item in collected.items for mark in item.iter_markers("xfail")]
@@ -87,6 +88,7 @@ def report(found: list[Case]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the list; 1 where a mark is wrong."""
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # which take most of the time, and no test is run
     folders = [Path(argument) for argument in arguments if argument != "--json"]
     found = cases(*folders[:1])
     text = json.dumps([asdict(case) for case in found]) if "--json" in arguments else report(found)
