@@ -6,13 +6,6 @@ import contextlib
 import re
 import warnings
 
-import pytest
-
-
-def part7(reason, raises):
-    """The mark of a row of part 7, with the failure of today."""
-    return pytest.mark.xfail(strict=True, raises=raises, reason=f"part 7: {reason}")
-
 
 def works_or_names(make, pattern):
     """What ``make()`` gives; None where it raises an error whose text has the pattern. Other errors are raised."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import json
-import re
 import subprocess
 import sys
 from typing import Any, Literal
@@ -18,7 +17,7 @@ import pytest
 import dspynb as dn
 from dspynb import errors
 from dspynb.signatures import as_signature
-from tests.cases.either import part7, warned, works_or_names
+from tests.cases.either import warned, works_or_names
 from tests.helpers import Caption, chat, prompt
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"picture"
@@ -92,7 +91,9 @@ def signature(annotation, *, output=False):
 
 
 # ── fields that are left out, and missing values ──────────────────────────────────────────────────────────────────
-_LEFT_OUT = part7("an optional output that the model leaves out", errors.ParseError)
+_LEFT_OUT = pytest.mark.xfail(
+    strict=True, raises=errors.ParseError, reason="part 7: an optional output that the model leaves out"
+)
 
 
 @pytest.mark.parametrize(
@@ -111,13 +112,17 @@ def test_an_optional_output_of_a_string_signature_that_is_left_out_is_none():
 
 
 @pytest.mark.parametrize(("adapter", "reply"), [("chat", chat(answer="4")), ("json", '{"answer": "4"}')])
-@part7("an output with a default that the model leaves out", errors.ParseError)
+@pytest.mark.xfail(
+    strict=True, raises=errors.ParseError, reason="part 7: an output with a default that the model leaves out"
+)
 def test_an_output_with_a_default_that_is_left_out_has_the_default(adapter, reply):
     ask = dn.Predict(Counted, lm=dn.ScriptedLM([reply]), adapter=adapter)
     assert ask.run_sync(question="2+2?").to_dict() == {"answer": "4", "votes": 3, "tags": []}
 
 
-_NOT_GIVEN = part7("an optional input that is not given", errors.InputError)
+_NOT_GIVEN = pytest.mark.xfail(
+    strict=True, raises=errors.InputError, reason="part 7: an optional input that is not given"
+)
 
 
 @pytest.mark.parametrize("spec", [Grounded, "question, ctx: str | None -> answer"])
@@ -141,7 +146,9 @@ _MISSING = [float("nan"), np.float64("nan"), pd.NaT, pd.NA, np.datetime64("NaT")
 
 
 @pytest.mark.parametrize("value", _MISSING, ids=repr)
-@part7("a missing value of pandas for an optional text", errors.InputError)
+@pytest.mark.xfail(
+    strict=True, raises=errors.InputError, reason="part 7: a missing value of pandas for an optional text"
+)
 def test_a_missing_value_for_an_optional_text_is_none(value):
     dn.Predict(Grounded, lm=always(answer="4")).run_sync(question="2+2?", ctx=value)
     assert dn.history(1)[0].inputs["ctx"] is None
@@ -149,13 +156,15 @@ def test_a_missing_value_for_an_optional_text_is_none(value):
 
 @pytest.mark.parametrize("kind", ["int", "bool", "list[str]", "date"])
 @pytest.mark.parametrize("value", [float("nan"), pd.NA], ids=repr)
-@part7("a missing value of pandas for another optional field", errors.InputError)
+@pytest.mark.xfail(
+    strict=True, raises=errors.InputError, reason="part 7: a missing value of pandas for another optional field"
+)
 def test_a_missing_value_for_an_optional_field_is_none(kind, value):
     dn.Predict(f"value: {kind} | None -> answer", lm=always(answer="4")).run_sync(value=value)
     assert dn.history(1)[0].inputs["value"] is None
 
 
-@part7("NaN for an optional number", AssertionError)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: NaN for an optional number")
 def test_nan_for_an_optional_number_is_none():
     dn.Predict("value: float | None -> answer", lm=always(answer="4")).run_sync(value=float("nan"))
     assert dn.history(1)[0].inputs["value"] is None
@@ -165,27 +174,29 @@ def test_nan_for_an_optional_number_is_none():
     ("kind", "raised"), [("date", TypeError), ("datetime", errors.InputError), ("float", errors.InputError)]
 )
 def test_nat_for_an_optional_field_is_none(kind, raised, request):
-    request.applymarker(part7("NaT for an optional field", raised))
+    request.applymarker(pytest.mark.xfail(strict=True, raises=raised, reason="part 7: NaT for an optional field"))
     dn.Predict(f"value: {kind} | None -> answer", lm=always(answer="4")).run_sync(value=pd.NaT)
     assert dn.history(1)[0].inputs["value"] is None
 
 
-@part7("a frame with holes in an optional column", AssertionError)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: a frame with holes in an optional column")
 def test_holes_of_a_frame_in_an_optional_column_fail_no_row():
     frame = pd.DataFrame({"question": ["a", "b"], "ctx": ["c", np.nan], "answer": ["4", "4"]})
     done = dn.Evaluate(RIGHT).run_sync(dn.Predict(Grounded, lm=always(answer="4")), frame)
     assert done.exceptions == [None, None]
 
 
+# NaN for a number raises nothing and is sent as null.
+_OTHERWISE = {("float", "nan"): pytest.fail.Exception, ("date", "NaT"): TypeError}
+
+
 @pytest.mark.parametrize("value", [float("nan"), pd.NaT, pd.NA], ids=repr)
 @pytest.mark.parametrize("kind", ["str", "float", "date"])
 def test_a_missing_value_for_a_required_field_is_one_clear_error(kind, value, request):
-    raised = AssertionError
-    if kind == "float" and value is not pd.NaT and value is not pd.NA:
-        raised = pytest.fail.Exception  # it is sent as null
-    if kind == "date" and value is pd.NaT:
-        raised = TypeError
-    request.applymarker(part7("a missing value of pandas for a required field", raised))
+    raised = _OTHERWISE.get((kind, repr(value)), AssertionError)
+    request.applymarker(
+        pytest.mark.xfail(strict=True, raises=raised, reason="part 7: a missing value of pandas for a required field")
+    )
     with pytest.raises(errors.InputError, match="'value'.*missing"):
         dn.Predict(f"value: {kind} -> answer", lm=always(answer="4")).run_sync(value=value)
 
@@ -204,7 +215,9 @@ def assert_supplied(request, role, mark):
     assert all(mark in turn for turn in shown_turns(request, role))
 
 
-_INCOMPLETE = part7("a demo without the field that is asked for first", AssertionError)
+_INCOMPLETE = pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="part 7: a demo without the field that is asked for first"
+)
 _CITY = {"question": "Where?", "answer": "Lyon"}
 
 
@@ -226,7 +239,9 @@ def test_a_demo_of_a_chain_of_thought_without_reasoning_does_not_teach_to_leave_
 @_INCOMPLETE
 def test_labeled_demos_of_bootstrap_in_a_chain_of_thought_do_not_teach_to_leave_reasoning_out():
     rows = [dn.Example(_CITY, number=n).with_inputs("question") for n in range(3)]
-    program = dn.ChainOfThought("question -> answer", lm=always(reasoning="easy", answer="no"))  # so none is bootstrapped
+    program = dn.ChainOfThought(
+        "question -> answer", lm=always(reasoning="easy", answer="no")
+    )  # so none is bootstrapped
     best = dn.BootstrapFewShot(RIGHT, max_labeled_demos=2).compile_sync(program, rows)
     best.predict.lm = lm = dn.ScriptedLM([chat(reasoning="easy", answer="4")])
     best.run_sync(question="2+2?")
@@ -245,7 +260,7 @@ def test_a_demo_of_an_agents_extraction_without_trajectory_marks_it():
     assert_supplied(lm.requests[1], "user", "[[ ## trajectory ## ]]")
 
 
-_NO_OUTPUTS = part7("a demo without outputs", AssertionError)
+_NO_OUTPUTS = pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: a demo without outputs")
 
 
 @pytest.mark.parametrize("demo", [{"question": "1+1?"}, {"question": "1+1?", "answer": None}])
@@ -268,7 +283,9 @@ def test_that_a_demo_without_outputs_is_left_out_is_said_once():
 
 
 _TURNS = dn.History([{"question": "Where?", "answer": "Lyon"}])
-_INNER = part7("a History in a program whose predictors have other outputs", errors.InputError)
+_INNER = pytest.mark.xfail(
+    strict=True, raises=errors.InputError, reason="part 7: a History in a program whose predictors have other outputs"
+)
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -290,7 +307,7 @@ def test_a_program_of_thought_takes_a_history_of_its_own_signature():
     assert all("Lyon" in prompt(request) for request in lm.requests)
 
 
-@part7("past turns with further columns", errors.InputError)
+@pytest.mark.xfail(strict=True, raises=errors.InputError, reason="part 7: past turns with further columns")
 def test_further_columns_of_a_past_turn_are_ignored():
     rows = pd.DataFrame({"question": ["Where?"], "answer": ["Lyon"], "user": ["zoe"]}).to_dict("records")
     lm = dn.ScriptedLM([chat(answer="4")])
@@ -299,7 +316,7 @@ def test_further_columns_of_a_past_turn_are_ignored():
     assert "zoe" not in prompt(lm.requests[0])
 
 
-@part7("a past turn without outputs", errors.InputError)
+@pytest.mark.xfail(strict=True, raises=errors.InputError, reason="part 7: a past turn without outputs")
 def test_a_past_turn_without_outputs_is_no_error_and_no_empty_reply():
     lm, turns = dn.ScriptedLM([chat(answer="4")]), dn.History([{"question": "Hello?"}, _CITY])
     with warned():
@@ -309,7 +326,9 @@ def test_a_past_turn_without_outputs_is_no_error_and_no_empty_reply():
 
 
 # ── names and types of fields ─────────────────────────────────────────────────────────────────────────────────────
-_NAMES = part7("fields named as members of Prediction", errors.SignatureError)
+_NAMES = pytest.mark.xfail(
+    strict=True, raises=errors.SignatureError, reason="part 7: fields named as members of Prediction"
+)
 
 
 @pytest.mark.parametrize("name", ["items", "keys", "values", "get", "meta"])
@@ -339,7 +358,9 @@ def test_a_class_has_fields_named_as_members_of_prediction():
     assert done["items"] == ["a"]
 
 
-@part7("a class field without annotation", pydantic.errors.PydanticUserError)
+@pytest.mark.xfail(
+    strict=True, raises=pydantic.errors.PydanticUserError, reason="part 7: a class field without annotation"
+)
 def test_a_class_field_without_annotation_is_text():
     class Ask(dn.Signature):
         question = dn.Input()
@@ -349,7 +370,9 @@ def test_a_class_field_without_annotation_is_text():
     assert Ask.describe() == "question: str -> count: int, answer: str"
 
 
-_TYPING = part7("names of typing in a string signature", errors.SignatureError)
+_TYPING = pytest.mark.xfail(
+    strict=True, raises=errors.SignatureError, reason="part 7: names of typing in a string signature"
+)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +394,7 @@ def test_a_string_signature_knows_the_names_of_typing(kind, reply, value):
     assert dn.Predict(f"question -> answer: {kind}", lm=always(answer=reply)).run_sync(question="q").answer == value
 
 
-_OWN = part7("own types in a string signature", errors.SignatureError)
+_OWN = pytest.mark.xfail(strict=True, raises=errors.SignatureError, reason="part 7: own types in a string signature")
 
 
 @pytest.mark.parametrize("kind", [dn.Predict, dn.ChainOfThought, lambda spec: dn.ReAct(spec, [look])])
@@ -392,7 +415,7 @@ def test_an_unknown_type_in_a_string_signature_stays_an_error():
         dn.Predict("text -> person: Persona")
 
 
-_AS_IN_DSPY = part7("signatures as DSPy's users write them", TypeError)
+_AS_IN_DSPY = pytest.mark.xfail(strict=True, raises=TypeError, reason="part 7: signatures as DSPy's users write them")
 
 
 @pytest.mark.parametrize("more", [("Be brief.",), ()])
@@ -415,7 +438,7 @@ def test_a_signature_is_made_by_calling_the_class_or_the_error_says_how(more):
         ("equals", "same_as"),
     ],
 )
-@part7("members of DSPy's signatures", AttributeError)
+@pytest.mark.xfail(strict=True, raises=AttributeError, reason="part 7: members of DSPy's signatures")
 def test_members_of_dspys_signatures_work_or_the_error_names_ours(name, ours):
     member = works_or_names(lambda: getattr(Caption, name), rf"\b{ours}\b")
     if member is None:
@@ -441,7 +464,7 @@ def test_members_of_dspys_signatures_work_or_the_error_names_ours(name, ours):
         (list[Page | str], ["a cat", Page(title="a dog", picture=dn.Image(PNG))], "a dog", "<image>"),
     ],
 )
-@part7("images inside other values", errors.SignatureError)
+@pytest.mark.xfail(strict=True, raises=errors.SignatureError, reason="part 7: images inside other values")
 def test_an_image_inside_a_value_is_written_in_its_place(annotation, value, first, then):
     lm = dn.ScriptedLM([chat(answer="4")])
     dn.Predict(signature(annotation), lm=lm).run_sync(value=value)
@@ -490,11 +513,13 @@ def travelled():
     """What became of things of ``__main__`` that cloudpickle has brought into another process."""
     run = [sys.executable, "-c"]
     dumped = subprocess.run([*run, _DUMP], stdout=subprocess.PIPE, check=True, timeout=60).stdout
-    return json.loads(subprocess.run([*run, _LOAD], input=dumped, stdout=subprocess.PIPE, check=True, timeout=60).stdout)
+    return json.loads(
+        subprocess.run([*run, _LOAD], input=dumped, stdout=subprocess.PIPE, check=True, timeout=60).stdout
+    )
 
 
 @pytest.mark.parametrize("name", ["class", "predict", "string", "thinking", "program"])
-@part7("cloudpickle of what a notebook defines", AssertionError)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: cloudpickle of what a notebook defines")
 def test_what_a_notebook_defines_travels_by_cloudpickle(name, travelled):
     assert travelled[name] == ("text: str -> topic: str" if name == "class" else "sport")
 
@@ -514,14 +539,14 @@ def test_what_a_notebook_defines_travels_by_cloudpickle(name, travelled):
     ],
     ids=repr,
 )
-@part7("an untyped field takes any value", errors.InputError)
+@pytest.mark.xfail(strict=True, raises=errors.InputError, reason="part 7: an untyped field takes any value")
 def test_an_untyped_field_is_given_anything_as_text(value, text):
     lm = dn.ScriptedLM([chat(answer="4")])
     assert dn.Predict("question -> answer", lm=lm).run_sync(question=value).answer == "4"
     assert text in lm.requests[0].messages[-1]["content"]
 
 
-_CUT = "silently cut values"
+_CUT = "part 7: silently cut values"
 
 
 def whole_or_warned(texts, make):
@@ -549,7 +574,7 @@ _LONG = pd.DataFrame({"n": range(1000, 1200)})
     ],
     ids=["wide frame", "long frame", "series", "array", "any", "inside a dict"],
 )
-@part7(_CUT, AssertionError)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason=_CUT)
 def test_a_large_table_or_array_is_sent_whole_or_one_warning_says_that_it_is_not(annotation, value, middle):
     whole_or_warned([middle], lambda lm: dn.Predict(signature(annotation), lm=lm).run_sync(value=value))
 
@@ -557,7 +582,7 @@ def test_a_large_table_or_array_is_sent_whole_or_one_warning_says_that_it_is_not
 @pytest.mark.parametrize(
     ("value", "middle"), [(_WIDE, "column20"), (np.arange(5000), "2500")], ids=["wide frame", "array"]
 )
-@part7(_CUT, AssertionError)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason=_CUT)
 def test_a_tools_large_result_is_seen_whole_or_one_warning_says_that_it_is_not(value, middle):
     with warned() as said:
         seen = asyncio.run(dn.Tool(lambda: value, name="table", limit=100_000)({}))
@@ -570,7 +595,7 @@ def images(messages):
     return sum(part["type"] == "image_url" for part in parts)
 
 
-@part7("an image from a tool", AssertionError)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: an image from a tool")
 def test_an_image_from_a_tool_reaches_the_model_or_one_warning_says_that_it_does_not():
     act = chat(next_thought="Look.", next_tool_name="photo", next_tool_args="{}")
     lm = dn.ScriptedLM([act, FINISH, chat(answer="4")])
@@ -579,7 +604,7 @@ def test_an_image_from_a_tool_reaches_the_model_or_one_warning_says_that_it_does
     assert images(lm.requests[1].messages) or len(said) == 1
 
 
-@part7("an image in reflection", AssertionError)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: an image in reflection")
 def test_an_image_reaches_the_reflecting_model_or_one_warning_says_that_it_does_not():
     asked = []
     writer = dn.FunctionLM(lambda request: asked.append(request) or chat(new_instruction="Look closely."))
@@ -589,7 +614,7 @@ def test_an_image_reaches_the_reflecting_model_or_one_warning_says_that_it_does_
     assert images(asked[0].messages) or len(said) == 1
 
 
-_HIDDEN = part7("constraints and descriptions of inputs", AssertionError)
+_HIDDEN = pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: constraints and descriptions of inputs")
 _ADAPTERS = [("chat", chat(answer="4")), ("json", '{"answer": "4"}'), ("prefill", "4")]
 
 
@@ -619,12 +644,12 @@ def test_the_descriptions_in_the_model_of_an_input_are_shown(adapter, reply):
         ("q -> a: int, b", "[[ ## a ## ]] 1 [[ ## b ## ]]\ny", {"a": 1, "b": "y"}),
     ],
 )
-@part7("a marker in the middle of a line", errors.ParseError)
+@pytest.mark.xfail(strict=True, raises=errors.ParseError, reason="part 7: a marker in the middle of a line")
 def test_a_marker_in_the_middle_of_a_line_is_read(spec, reply, outputs):
     assert dn.Predict(spec, lm=dn.ScriptedLM([reply])).run_sync(q="q").to_dict() == outputs
 
 
-@part7("a marker in the middle of a line, in an agent", AssertionError)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: a marker in the middle of a line, in an agent")
 def test_an_agents_turn_on_one_line_is_not_lost():
     names = {"next_thought": "Look.", "next_tool_name": "look", "next_tool_args": '{"name": "Ada"}'}
     turn = " ".join(f"[[ ## {name} ## ]] {value}" for name, value in names.items())
@@ -634,7 +659,7 @@ def test_an_agents_turn_on_one_line_is_not_lost():
 
 
 @pytest.mark.parametrize("between", ["\n", " "])
-@part7("the marker of a field twice", AssertionError)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: the marker of a field twice")
 def test_a_marker_that_stands_twice_gives_the_text_after_it(between):
     reply = f"[[ ## answer ## ]]{between}[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]"
     assert dn.Predict("q -> answer", lm=dn.ScriptedLM([reply])).run_sync(q="q").answer == "Paris"
@@ -648,45 +673,43 @@ def test_a_marker_that_stands_twice_gives_the_text_after_it(between):
         ("q -> score: list[int]", "chat", chat(score="[1_000, 2]"), [1000, 2]),
     ],
 )
-@part7("numbers as Python writes them in JSON", errors.ParseError)
+@pytest.mark.xfail(strict=True, raises=errors.ParseError, reason="part 7: numbers as Python writes them in JSON")
 def test_underscores_in_the_numbers_of_a_json_value_are_read(spec, adapter, reply, value):
     assert dn.Predict(spec, adapter=adapter, lm=dn.ScriptedLM([reply])).run_sync(q="q").score == value
 
 
-@pytest.mark.parametrize("reply", ["Literal['x']", 'Literal["x"]', "Literal[x]"])
-@pytest.mark.parametrize("kind", [Literal["x"], Literal["x", "y"], Mood], ids=str)
-@part7("a choice that is written as its type", errors.ParseError)
+@pytest.mark.parametrize("reply", ["Literal['x']", 'Literal["x"]'])
+@pytest.mark.parametrize("kind", [Literal["x"], Literal["x", "y"], Literal["x", None]], ids=str)
+@pytest.mark.xfail(strict=True, raises=errors.ParseError, reason="part 7: a choice that is written as its type")
 def test_a_choice_that_is_written_as_its_type_is_read(kind, reply):
-    value = "x" if kind is not Mood else Mood.GOOD
-    written = re.sub(r"\bx\b", getattr(value, "value", value), reply)
-    lm = dn.ScriptedLM([chat(value=written)])
-    assert dn.Predict(signature(kind, output=True), lm=lm).run_sync(question="q").value == value
+    lm = dn.ScriptedLM([chat(value=reply)])
+    assert dn.Predict(signature(kind, output=True), lm=lm).run_sync(question="q").value == "x"
 
 
 # ── as in DSPy ────────────────────────────────────────────────────────────────────────────────────────────────────
-@part7("the hash of an Example", TypeError)
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="part 7: the hash of an Example")
 def test_equal_examples_have_one_hash():
     assert len({dn.Example(a=1, b=2), dn.Example(b=2, a=1), dn.Example(a=2, b=2)}) == 2
 
 
 @pytest.mark.parametrize("base", [dn.Example(a=1, b=2), {"a": 1, "b": 2}], ids=["example", "dict"])
-@part7("Example(base=…)", AssertionError)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: Example(base=…)")
 def test_an_example_takes_over_the_values_of_its_base(base):
     assert dn.Example(base=base, b=5, c=3).to_dict() == {"a": 1, "b": 5, "c": 3}
 
 
-@part7("Example(base=…)", AssertionError)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: Example(base=…)")
 def test_an_example_takes_over_which_fields_of_its_base_are_inputs():
     assert dn.Example(base=dn.Example(a=1, b=2).with_inputs("a"), c=3).inputs() == {"a": 1}
 
 
-@part7("an agent without tools", errors.ConfigurationError)
+@pytest.mark.xfail(strict=True, raises=errors.ConfigurationError, reason="part 7: an agent without tools")
 def test_an_agent_may_have_no_tools():
     with dn.context(lm=dn.ScriptedLM([FINISH, chat(answer="4")])):
         assert dn.ReAct("question -> answer", tools=[]).run_sync(question="2+2?").answer == "4"
 
 
-@part7("bootstrapping without a metric", errors.ConfigurationError)
+@pytest.mark.xfail(strict=True, raises=errors.ConfigurationError, reason="part 7: bootstrapping without a metric")
 def test_bootstrapping_without_a_metric_takes_every_trace():
     opt = dn.BootstrapFewShot(None, max_labeled_demos=0)
     program = opt.compile_sync(dn.Predict("question -> answer", lm=always(answer="4")), [{"question": "2+2?"}])
@@ -694,7 +717,7 @@ def test_bootstrapping_without_a_metric_takes_every_trace():
 
 
 @pytest.mark.parametrize("declare", [dn.Input, dn.Output])
-@part7("Input(description=…)", TypeError)
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="part 7: Input(description=…)")
 def test_a_field_may_be_described_by_pydantics_word(declare):
     field = declare(description="of a city")
     spec = as_signature("question -> answer").append("name", field)
@@ -703,7 +726,9 @@ def test_a_field_may_be_described_by_pydantics_word(declare):
     assert "of a city" in prompt(lm.requests[0])
 
 
-@part7("a chain of thought over a signature with reasoning", errors.SignatureError)
+@pytest.mark.xfail(
+    strict=True, raises=errors.SignatureError, reason="part 7: a chain of thought over a signature with reasoning"
+)
 def test_a_chain_of_thought_takes_a_signature_that_has_reasoning():
     lm = dn.ScriptedLM([chat(reasoning="easy", answer="4")])
     done = dn.ChainOfThought("question -> reasoning, answer", lm=lm).run_sync(question="2+2?")
