@@ -189,7 +189,7 @@ class Twice(dn.Module):
 @pytest.mark.xfail(strict=True, raises=AttributeError, reason="part 7: one way to set the model of all predictors")
 def test_one_call_sets_the_model_of_all_predictors_of_a_program():
     own, other = dn.ScriptedLM([]), always(draft="d", reasoning="easy", answer="4")
-    program = Twice(own)
+    program = Twice(own)  # a setting that overrides a predictor's own model would do as well: then change this test
     changed = program.with_lm(other)
     assert changed.run_sync(question="2+2?").answer == "4"
     assert all(predictor.lm is own for _, predictor in program.named_predictors())
@@ -484,7 +484,7 @@ def loaded(strict):
     program = dn.Predict(After)
     with warned() as said:
         program.load_state(state, strict=strict)
-    return program, [str(warning.message) for warning in said]
+    return program, said
 
 
 _DOCSTRING = "part 7: a state whose signature had another docstring, under an instruction of its own"
@@ -502,4 +502,3 @@ def test_that_the_docstring_of_a_loaded_state_differs_is_a_warning(strict, raise
     request.applymarker(pytest.mark.xfail(strict=True, raises=raised, reason=_DOCSTRING))
     _, said = loaded(strict)
     assert len(said) == 1
-    assert "Answer." in said[0]
