@@ -1,0 +1,17 @@
+"""Failures that are expected are reported in short: pytest's own form of a traceback takes most of the time here."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    option = item.config.option
+    style = option.tbstyle
+    if item.get_closest_marker("xfail") and not option.runxfail:
+        option.tbstyle = "native"
+    try:
+        return (yield)
+    finally:
+        option.tbstyle = style
