@@ -175,7 +175,7 @@ def test_old_run_files_have_in_them_what_is_known_of_that_work():
     assert sorted(asked) == ["budget", "drop", "pause", "pin", "propose", "unpause", "unpin"]
     simba = dn.open_run(runs / "simba.finished.jsonl")
     assert simba.summary
-    assert simba.best["self"]["instruction"].endswith("mauve.")
+    assert simba.best["self"]["instruction"].endswith("\n\nAnswer with umber and teal and sepia.")
 
 
 # ── resuming ─────────────────────────────────────────────────────────────────────────────────────────────────────────
