@@ -48,7 +48,7 @@ given = json.loads(sys.argv[1])
 
 OURS = (
     WORLD
-    + '''
+    + """
 import asyncio, warnings, dspynb as dn
 dn.configure(view="off", runs_dir=None, cache=False)
 def answer(request):
@@ -71,7 +71,7 @@ async def main():
     best = await run
     return {"score": worth(best.instruction), "spent": len(run.rollouts)}
 print(json.dumps(asyncio.run(main())))
-'''
+"""
 )
 
 THEIRS = (

@@ -69,9 +69,7 @@ print(time.perf_counter() - began)
 def seconds(python: str, code: str) -> float:
     """What a fresh process measured; the median of several."""
     command = [python, "-c", code]
-    done = [
-        subprocess.run(command, capture_output=True, text=True, check=True, timeout=LONGEST) for _ in range(ROUNDS)
-    ]
+    done = [subprocess.run(command, capture_output=True, text=True, check=True, timeout=LONGEST) for _ in range(ROUNDS)]
     return statistics.median(float(one.stdout.splitlines()[-1]) for one in done)
 
 
