@@ -133,13 +133,32 @@ def lines(axes: Axes, rows: Sequence[Row]) -> None:
     axes.figure.set_size_inches(8, 5)
 
 
+def by_size(label: str, size: str, figure: str, *, log: bool = False) -> Any:
+    """A line for each group of rows (their first column): ``figure`` against ``size``."""
+
+    def draw(axes: Axes, rows: Sequence[Row]) -> None:
+        for name, group in itertools.groupby(rows, key=lambda row: next(iter(row.values()))):
+            points = [(number(row[size]), number(row[figure])) for row in group]
+            axes.plot(*zip(*points, strict=True), marker="o", label=name)
+        scale = "log" if log else "linear"
+        axes.set(xscale=scale, yscale=scale, xlabel=size, ylabel=label)
+        axes.legend(fontsize=7)
+        axes.figure.set_size_inches(8, 5)
+
+    return draw
+
+
 CHARTS: dict[str, Callable[[Axes, Sequence[Row]], None]] = {
     "accepted": bars("share", "accepted children that are no better than their parent, %", mark=2.0),
     "basics": bars("ratio", "share of DSPy's time or memory (1: the same)", mark=1.0, log=True),
     "dask": bars("speed-up", "times as fast as one process", mark=1.0),
+    "diffs": by_size("seconds of run.diff", "lines", "run.diff, s", log=True),
     "evaluate": bars("ratio", "share of what it is beside (1: the same)", mark=1.0),
     "growth": lines,
     "shapes": bars("ratio", "share of DSPy's time a call (1: the same)", mark=1.0, log=True),
+    "sizes": bars("held-out, median", "held-out accuracy, median of the seeds"),
+    "small_budgets": by_size("mean score on validation rows", "budget, calls", "validation mean"),
+    "sync_metrics": bars("ratio", "times as long as a bare pool of threads (1: the same)", mark=1.0),
     "throughput": bars("rows/s", "rows a second"),
     "traces": bars("dspynb", "share of the limit", limit="limit", mark=1.0),
     "view": bars("figure", "share of what is wanted at most", limit="wanted at most", mark=1.0),
