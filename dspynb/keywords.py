@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
+from difflib import get_close_matches
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
-from dspynb.errors import ConfigurationError, nearest
+from dspynb.errors import ConfigurationError
 
 __all__ = ["parameters_of", "refuse_unknown", "with_known_keywords"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_SHORT = 3
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -29,22 +31,26 @@ def refuse_unknown(
     known name that means the same, or a sentence that says what to do. ``otherwise``: what to do where no known name
     is meant, with ``{name}`` for the unknown one.
     """
-    problems = [
-        f"{owner} has no setting {name!r}{_advice(name, known, renamed or {}, otherwise)}"
-        for name in sorted(set(names).difference(known))
-    ]
-    if problems:
-        raise ConfigurationError(" ".join(problems))
+    unknown = sorted(set(names).difference(known))
+    if not unknown:
+        return
+    renamed = renamed or {}
+    problems = [f"{owner} has no setting {name!r}{_advice(name, known, renamed)}" for name in unknown]
+    own = [name for name in unknown if name not in renamed]
+    if own and otherwise:
+        problems.append(otherwise.format(name=own[0]))
+    raise ConfigurationError(" ".join(problems))
 
 
-def _advice(name: str, known: Collection[str], renamed: Mapping[str, str], otherwise: str) -> str:
-    meant = renamed.get(name, "")
-    if meant in known:
-        return f". Did you mean {meant!r}?"
-    if " " in meant:
-        return f": {meant}."
-    suggestion = nearest(name, known)
-    return f".{suggestion}" + (f" {otherwise.format(name=name)}" if otherwise else "")
+def _advice(name: str, known: Collection[str], renamed: Mapping[str, str]) -> str:
+    """The rest of the sentence: the known name that was meant, or what to do; misspelled names of DSPy too."""
+    cutoff = 0.5 if len(name) > _SHORT else 0.7  # of a short name nearly every other one has half the letters
+    close = get_close_matches(name, sorted({*known, *renamed}), n=1, cutoff=cutoff)
+    meant = name if name in renamed else close[0] if close else ""
+    new = meant if meant in known else renamed.get(meant, "")
+    if new in known:
+        return f". Did you mean {new!r}?"
+    return f": {new}." if " " in new else "."
 
 
 def parameters_of(fn: Callable[..., Any]) -> frozenset[str]:

@@ -17,8 +17,9 @@ __all__ = [
     "is_own_host",
     "key_in_environment",
     "key_name",
-    "origin",
+    "no_key_sent",
     "redirected_to",
+    "refused_redirect",
 ]
 
 _SUFFIX = "/chat/completions"
@@ -27,22 +28,28 @@ _PORTS = {"http": 80, "https": 443}
 # get_llm_provider_logic). A key in the environment goes to these, and to the hosts that the environment names.
 _HOSTS = {
     "anthropic": "api.anthropic.com",
+    "azure": "openai.azure.com cognitiveservices.azure.com services.ai.azure.com",
+    "bedrock": "amazonaws.com",
+    "azure_ai": "services.ai.azure.com models.ai.azure.com inference.ai.azure.com",
     "cerebras": "api.cerebras.ai",
-    "cohere": "api.cohere.com",
+    "cohere": "api.cohere.com api.cohere.ai",
+    "cohere_chat": "api.cohere.com api.cohere.ai",
+    "databricks": "cloud.databricks.com azuredatabricks.net",
     "deepinfra": "api.deepinfra.com",
     "deepseek": "api.deepseek.com",
     "fireworks_ai": "api.fireworks.ai",
     "gemini": "generativelanguage.googleapis.com",
     "groq": "api.groq.com",
+    "huggingface": "router.huggingface.co",
     "mistral": "api.mistral.ai",
-    "moonshot": "api.moonshot.ai",
+    "moonshot": "api.moonshot.ai api.moonshot.cn",
     "nvidia_nim": "integrate.api.nvidia.com",
     "openai": "api.openai.com",
     "openrouter": "openrouter.ai",
     "perplexity": "api.perplexity.ai",
     "replicate": "api.replicate.com",
     "sambanova": "api.sambanova.ai",
-    "together_ai": "api.together.ai",
+    "together_ai": "api.together.ai api.together.xyz",
     "xai": "api.x.ai",
 }
 
@@ -101,7 +108,7 @@ def has_login(url: str) -> bool:
     return parts is not None and parts.username is not None
 
 
-def origin(url: str) -> str:
+def _shown(url: str) -> str:
     """Scheme, host and port of an address for an error, without its path or a password: ``https://api.openai.com``."""
     where = _origin(url)
     return "an address that cannot be read" if where is None else shorten(redact(where), 200)
@@ -126,9 +133,9 @@ def is_own_host(provider: str, url: str) -> bool:
         return False
     if where in map(_origin, _bases(provider)):
         return True
-    own = _HOSTS.get(provider)
     host = where.removeprefix("https://")
-    return own is not None and where.startswith("https://") and (host == own or host.endswith(f".{own}"))
+    own = _HOSTS.get(provider, "").split()
+    return host != where and any(host == name or host.endswith(f".{name}") for name in own)
 
 
 def _bases(provider: str) -> list[str]:
@@ -146,4 +153,22 @@ def redirected_to(url: str, location: str | None) -> str:
     except ValueError:
         return "an address that cannot be read"
     same = _origin(target) == _origin(url)
-    return f"another path of {origin(target)}" if same else origin(target)
+    return f"another path of {_shown(target)}" if same else _shown(target)
+
+
+def refused_redirect(target: str) -> str:
+    """What to say of an answer that sends a client elsewhere."""
+    return (
+        f"the server redirects to {target}, and redirects are not followed. If that is the right address, give it as "
+        "api_base"
+    )
+
+
+def no_key_sent(provider: str, url: str) -> str:
+    """What to say of a request that was refused for want of a key: why none was sent, and what to do."""
+    name, process = key_name(provider), "in the environment of the process that makes the call"
+    if is_own_host(provider, url):
+        return f"; no key was sent: set {name} {process}"
+    base = name.removesuffix("KEY") + "BASE"
+    reason = f", since {_shown(url)} is not the provider's own host" if key_in_environment(provider) else ""
+    return f"; no key was sent{reason}: pass api_key=, or set {name}, and {base} to this address, {process}"

@@ -27,9 +27,9 @@ from dspynb.lm.addresses import (
     has_login,
     is_own_host,
     key_in_environment,
-    key_name,
-    origin,
+    no_key_sent,
     redirected_to,
+    refused_redirect,
 )
 from dspynb.lm.base import Heard, LMReply, LMRequest
 from dspynb.lm.endpoint import Endpoint
@@ -128,15 +128,10 @@ class DirectEngine:
             raise ConnectionFailed(told(error, 300), model=self.model) from None
 
     def _check_redirect(self, response: aiohttp.ClientResponse, url: str) -> None:
-        """Raise BadRequestError for a redirect: a prompt or key goes to no other address than the one in the settings."""
+        """Raise BadRequestError for a redirect: prompts and keys go to the address in the settings and to no other."""
         if 300 <= response.status < 400:
             target = redirected_to(url, response.headers.get("Location"))
-            raise BadRequestError(
-                f"the server redirects to {target}, and redirects are not followed. If that is the right address, "
-                "give it as api_base",
-                model=self.model,
-                status=response.status,
-            )
+            raise BadRequestError(refused_redirect(target), model=self.model, status=response.status)
 
     async def _read(self, response: aiohttp.ClientResponse, heard: Heard | None) -> LMReply:
         status, headers = response.status, response.headers
@@ -161,24 +156,9 @@ class DirectEngine:
         # Redacted first: cut in its middle, a key would no longer be known as one.
         message = shorten(redact(str(said)), 400) or "no message"
         kind = kind_of(status, code, message.lower())
-        if status in (401, 403):
-            message += self._no_key()
+        if status in (401, 403) and not self.key and not has_login(self.url):
+            message += no_key_sent(self.provider, self.url)
         return kind(message, **facts, retry_after=retry_after(headers))
-
-
-    def _no_key(self) -> str:
-        """What to say of a request that was refused: why it had no key, or nothing where it had one."""
-        url, name = self.url, key_name(self.provider)
-        if self._key_for(url) or has_login(url):
-            return ""
-        if is_own_host(self.provider, url):
-            return f"; no key was sent: set {name} in the environment of the process that makes the call"
-        where, base = origin(url), name.removesuffix("KEY") + "BASE"
-        reason = f", since {where} is not the provider's own host" if key_in_environment(self.provider) else ""
-        return (
-            f"; no key was sent{reason}: pass api_key=, or set {name} and {base}={where} in the environment of the "
-            "process that makes the call"
-        )
 
 
 async def _streamed(response: aiohttp.ClientResponse, heard: Heard, facts: Mapping[str, Any]) -> dict[str, Any]:

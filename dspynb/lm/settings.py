@@ -146,12 +146,14 @@ def check_call(model: str, settings: Mapping[str, Any]) -> None:
 def check_settings(owner: str, settings: Mapping[str, Any]) -> None:
     """Raise ConfigurationError for values that cannot be sent: no JSON; extra_body and extra_headers that are none."""
     for name, value in settings.items():
-        if value is None or type(value) in (str, int, bool) or (type(value) is float and math.isfinite(value)):
+        if value is None:
             continue
         if name == "extra_body":
             _check_extra_body(owner, value)
         elif name == "extra_headers":
             _check_extra_headers(owner, value)
+        elif type(value) in (str, int, bool) or (type(value) is float and math.isfinite(value)):
+            continue
         if name != "azure_ad_token_provider" or not callable(value):  # litellm calls it, and nothing sends it
             _check_json(owner, name, value)
 
