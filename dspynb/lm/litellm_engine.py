@@ -34,6 +34,8 @@ _NO_KEY = "no-key"
 """Given to litellm as the key where no key of the environment may be sent: without one it would look for one there."""
 _redirects: ContextVar[list[str] | None] = ContextVar("redirects of the call", default=None)
 """Where servers sent the call of litellm that is under way; None outside of our calls."""
+_UNMERGED = ("anthropic/", "bedrock/")
+"""Providers for which litellm sends extra_body as a field of that name, and unknown arguments as fields."""
 _SIGNED = {"bedrock": "AWS_BEARER_TOKEN_BEDROCK", "sagemaker": "", "sagemaker_chat": "", "vertex_ai": ""}
 """Providers whose requests are signed by litellm and carry no key, and the variable that changes that."""
 _KINDS: Mapping[str, type[ModelError]] = {
@@ -74,8 +76,11 @@ class LiteLLMEngine:
         litellm is not installed."""
         litellm = await asyncio.to_thread(_litellm)
         given = {"api_base": self.endpoint.api_base, "api_key": self.key}
+        body = request_body(self.model, request, settings)
+        if self.model.startswith(_UNMERGED):
+            body |= body.pop("extra_body", None) or {}
         arguments = {
-            **request_body(self.model, request, settings),
+            **body,
             **{name: value for name, value in given.items() if value is not None},
             "timeout": self.endpoint.timeout,
             "num_retries": 0,  # the LM retries, and counts
@@ -87,14 +92,14 @@ class LiteLLMEngine:
         token = _redirects.set(redirects)
         try:
             response = await litellm.acompletion(**arguments)
-            body = response.model_dump() if heard is None else await _streamed(response, heard, facts)
+            reply = response.model_dump() if heard is None else await _streamed(response, heard, facts)
         except ModelError:
             raise
         except Exception as error:
             raise self._told(error, redirects) from None
         finally:
             _redirects.reset(token)
-        return read_reply(body, self.model, facts)
+        return read_reply(reply, self.model, facts)
 
     def _told(self, error: Exception, redirects: list[str]) -> ModelError:
         if redirects:
