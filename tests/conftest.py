@@ -17,6 +17,15 @@ hypothesis.settings.load_profile("no clock")
 
 _ADDRESSES = ("_BASE_URL", "_API_BASE")
 _PROVIDERS = ("OPENAI", "ANTHROPIC", "GEMINI", "MISTRAL", "GROQ", "OPENROUTER", "DEEPSEEK")
+_OWN_NAMES = {"localhost", socket.gethostname()}
+
+
+def _is_address(name):
+    try:
+        ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +77,7 @@ def _no_providers(monkeypatch):
         if name.endswith("_API_KEY"):
             monkeypatch.delenv(name)
     monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))  # keys are looked for once a second
-    connect, beyond = socket.socket.connect, []
+    connect, look_up, beyond = socket.socket.connect, socket.getaddrinfo, []
 
     def loopback_only(self, address):
         if self.family in (socket.AF_INET, socket.AF_INET6) and not ipaddress.ip_address(address[0]).is_loopback:
@@ -77,6 +86,14 @@ def _no_providers(monkeypatch):
             raise OSError(f"tests reach loopback only, not {address[0]}")
         return connect(self, address)
 
+    def own_names_only(host, *args, **keywords):
+        name = host.decode() if isinstance(host, bytes) else host
+        if name and name not in _OWN_NAMES and not _is_address(name):
+            beyond.append(name)
+            raise socket.gaierror(f"tests look no name up, as {name}")
+        return look_up(host, *args, **keywords)
+
     monkeypatch.setattr(socket.socket, "connect", loopback_only)
+    monkeypatch.setattr(socket, "getaddrinfo", own_names_only)
     yield
-    assert beyond == [], "connections beyond loopback"
+    assert beyond == [], "connections or look-ups of names beyond loopback"
