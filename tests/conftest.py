@@ -15,6 +15,8 @@ from tests.planted import Planted
 hypothesis.settings.register_profile("no clock", deadline=None)  # time never decides a test
 hypothesis.settings.load_profile("no clock")
 
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # tests that import litellm or DSPy look nothing up
+
 _ADDRESSES = ("_BASE_URL", "_API_BASE")
 _PROVIDERS = ("OPENAI", "ANTHROPIC", "GEMINI", "MISTRAL", "GROQ", "OPENROUTER", "DEEPSEEK")
 _OWN_NAMES = {"localhost", socket.gethostname()}
