@@ -35,6 +35,7 @@ KEY = "planted-0123456789-key"
 def folders(tmp_path, monkeypatch):
     monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.delenv("OPENAI_API_BASE", raising=False)
 
 
 def said(report, name):
@@ -385,7 +386,7 @@ def test_names_of_keys_are_told_and_their_values_never(tmp_path, as_json):
 
     with Server(answer) as server:
         arguments = ["--lm", "openai/m", "--api-base", server.base, *(["--json"] if as_json else [])]
-        given = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"http://user:{KEY}@127.0.0.1/"}
+        given = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"http://user:{KEY}@{server.base[7:]}"}
         folder = str(tmp_path / f"cache-{KEY}")
         status, out = doctor(tmp_path, *arguments, DSPYNB_CACHE_DIR=folder, **given)
     assert status == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ _STOP_IS_HEARD = (7, 4)
 """The ipykernel from which a click reaches Python while a cell awaits."""
 _MOST_TOLD = 5
 """Lines of a kind about a cluster: its workers are mostly alike."""
-_ADDRESS = "look at the address (--api-base, OPENAI_BASE_URL), which mostly ends in /v1"
+_ADDRESS = "look at the address (--api-base, OPENAI_BASE_URL, OPENAI_API_BASE), which mostly ends in /v1"
 _TO_DO = {
     "AuthenticationError": ": look at the key, and whether its account may use this model",
     "BadRequestError": f": look at the model's name, as the provider writes it; {_ADDRESS}",
@@ -126,7 +125,9 @@ def provider(name: str, api_base: str | None) -> Iterator[Finding]:
 
 def _short(name: str, api_base: str | None) -> dict[str, Any]:
     """Settings that keep a reply short; with room for the reasoning that some models begin with."""
-    own = name.startswith("openai/") and not (api_base or os.environ.get("OPENAI_BASE_URL"))
+    from dspynb.lm.addresses import base_in_environment
+
+    own = name.startswith("openai/") and not (api_base or base_in_environment("openai"))
     return {"max_completion_tokens" if own else "max_tokens": 256}  # OpenAI's newer models refuse the older name
 
 

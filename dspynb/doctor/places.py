@@ -88,7 +88,8 @@ def keys() -> Iterator[Finding]:
     """Which keys are set: their names, never their values."""
     names = [name for name in key_names() if name.endswith("_API_KEY")]
     facts = {"set": names, "OPENAI_BASE_URL": "OPENAI_BASE_URL" in os.environ}
-    base = "; OPENAI_BASE_URL says where openai/… is asked" if facts["OPENAI_BASE_URL"] else ""
+    named = [name for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE") if os.environ.get(name)]
+    base = f"; {named[0]} says where openai/… is asked" if named else ""
     if odd := [name for name in names if os.environ[name].strip("'\" \t\r\n") != os.environ[name]]:
         says = (
             f"{', '.join(odd)}: the value begins or ends with a space or quote, which is no part of a key: set it anew"

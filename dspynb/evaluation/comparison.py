@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from dspynb.errors import ConfigurationError, InputError, nearest
 from dspynb.evaluation.evaluation import Evaluation
-from dspynb.evaluation.evaluator import Evaluate, EvaluateWork, Table, inside, table_of
+from dspynb.evaluation.evaluator import (
+    EVALUATE_SETTINGS,
+    SETTINGS_OF_EVALUATE,
+    Evaluate,
+    EvaluateWork,
+    Table,
+    inside,
+    table_of,
+)
 from dspynb.events import SpanEnded, SpanStarted, new_span, plain
+from dspynb.keywords import with_known_keywords
 from dspynb.modules import Module
 from dspynb.redact import redact_values
 from dspynb.results.pages import frame_html
@@ -25,6 +34,8 @@ if TYPE_CHECKING:
     from dspynb.running.display import Axes
 
 __all__ = ["Comparison", "Grid", "compare", "grid"]
+
+_OF_DSPY = {**SETTINGS_OF_EVALUATE, "devset": "rows", "dataset": "rows"}
 
 
 class Comparison:
@@ -241,6 +252,7 @@ async def _evaluations(plan: Evaluate, programs: Mapping[str, Module], rows: Any
     return await run.watched(work), run
 
 
+@with_known_keywords(also=EVALUATE_SETTINGS, renamed=_OF_DSPY)
 async def compare(programs: Mapping[str, Module], rows: Any, metric: Any, **settings: Any) -> Comparison:
     """Evaluate programs on the same rows: ``await compare({"base": a, "refined": b}, rows, metric)``.
 
@@ -266,6 +278,7 @@ async def compare(programs: Mapping[str, Module], rows: Any, metric: Any, **sett
     return Comparison(found, len(named), run)
 
 
+@with_known_keywords(also=EVALUATE_SETTINGS, renamed=_OF_DSPY)
 async def grid(
     make: Callable[..., Module], parameters: Mapping[str, Sequence[Any]], rows: Any, metric: Any, **settings: Any
 ) -> Grid:

@@ -18,6 +18,7 @@ from dspynb.evaluation.rollouts import Rollout, rollouts_on, run_rollout
 from dspynb.evaluation.splitting import fingerprint
 from dspynb.events import RolloutEnded, plain
 from dspynb.executors import Executor
+from dspynb.keywords import parameters_of, with_known_keywords
 from dspynb.modules import Module
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
 from dspynb.modules.pool import checked_width, run_pool
@@ -28,6 +29,8 @@ from dspynb.running.files import run_file
 from dspynb.scope import Allowance, Budget, Layer, Meter, current_scope, setting
 
 __all__ = [
+    "EVALUATE_SETTINGS",
+    "SETTINGS_OF_EVALUATE",
     "Evaluate",
     "EvaluateWork",
     "Table",
@@ -63,6 +66,41 @@ def table_of(rows: Any) -> Table:
     return Table(listed, rows.index if hasattr(rows, "columns") else None, fingerprint(listed))
 
 
+_ROWS = "the rows are an argument of the call: await Evaluate(metric)(program, rows)"
+_VIEW = "a run shows itself, and what it shows is a setting: dn.configure(view=…)"
+_TABLE = "the result is a table: evaluation.table.to_csv(…) or evaluation.table.to_json(…)"
+SETTINGS_OF_EVALUATE: Mapping[str, str] = {
+    **dict.fromkeys(("devset", "dataset", "rows", "testset"), _ROWS),
+    **dict.fromkeys(("display_progress", "display_table"), _VIEW),
+    **dict.fromkeys(("save_as_csv", "save_as_json"), _TABLE),
+    **dict.fromkeys(("return_outputs", "return_all_scores"), "the result has both: evaluation.predictions and .table"),
+    "metrics": "metric",
+    "num_threads": "concurrency",
+    "max_workers": "concurrency",
+    "provide_traceback": "the error of a row that failed is in evaluation.table",
+    "callback_metadata": "runs record every call: see run.calls",
+    "callbacks": "runs record every call: see run.calls",
+    "lm": "the program has its model: dn.Predict(…, lm=…), or `with dn.context(lm=…)`",
+}
+"""What the names of DSPy are called at Evaluate, or what to do in place of them."""
+_OF_THE_CALL = {
+    "devset": "rows",
+    "dataset": "rows",
+    **{
+        name: f"it is a setting of Evaluate: await dn.Evaluate(metric, {ours}=…)(program, rows)"
+        for name, ours in (
+            ("metric", "metric"),
+            ("num_threads", "concurrency"),
+            ("concurrency", "concurrency"),
+            ("budget", "budget"),
+            ("repeats", "repeats"),
+            ("max_errors", "max_errors"),
+        )
+    },
+    **{name: SETTINGS_OF_EVALUATE[name] for name in ("display_progress", "display_table", "save_as_csv")},
+}
+
+
 class Evaluate:
     """Runs a program on rows and scores each: ``await Evaluate(metric)(program, rows)`` gives an Evaluation.
 
@@ -82,6 +120,7 @@ class Evaluate:
     {'right': 0.5, 'brief': 1.0}
     """
 
+    @with_known_keywords(renamed=SETTINGS_OF_EVALUATE)
     def __init__(
         self,
         metric: Metric | Mapping[str, Metric] | Sequence[Metric],
@@ -113,6 +152,7 @@ class Evaluate:
         self.max_errors, self.budget, self.executor = max_errors, budget, executor
         rollouts_on(executor)  # raises for what is no executor
 
+    @with_known_keywords(renamed=_OF_THE_CALL)
     async def __call__(self, program: Module, rows: Any) -> Evaluation:
         """Evaluate, with a live view in a notebook; inside another run, as part of it."""
         work = EvaluateWork(self, program, table_of(rows))
@@ -120,6 +160,7 @@ class Evaluate:
             return await inside(work, self.budget)
         return await self._run(work).watched(work)  # type: ignore[no-any-return]
 
+    @with_known_keywords(renamed=_OF_THE_CALL)
     def start(self, program: Module, rows: Any) -> Run:
         """The same work as a handle: returns at once; display it, stop it, await it.
 
@@ -133,10 +174,12 @@ class Evaluate:
         work = EvaluateWork(self, program, table_of(rows))
         return self._run(work).start(work)
 
+    @with_known_keywords(renamed=_OF_THE_CALL)
     def run_sync(self, program: Module, rows: Any) -> Evaluation:
         """The same, waited for: for scripts."""
         return run_sync(lambda: self(program, rows))
 
+    @with_known_keywords(renamed=_OF_THE_CALL)
     def resume(self, run: str | Path, program: Module, rows: Any, *, retry_failed: bool = False) -> Run:
         """Go on with a run that was stopped or lost, by its id or path: only rows that its file lacks are run.
 
@@ -165,6 +208,10 @@ class Evaluate:
     def _run(self, work: EvaluateWork) -> Run:
         program = work.program
         return Run("evaluate", program._title(), work.described(), paths_of(program), work.settings())
+
+
+EVALUATE_SETTINGS = parameters_of(Evaluate.__init__) - {"metric"}
+"""The names of Evaluate's settings."""
 
 
 class EvaluateWork:
@@ -261,6 +308,7 @@ async def inside(work: _Work[T], budget: Budget | None) -> T:
         return so_far
 
 
+@with_known_keywords(also=EVALUATE_SETTINGS, renamed={**SETTINGS_OF_EVALUATE, "devset": "rows", "dataset": "rows"})
 async def evaluate(program: Module, rows: Any, metric: Any, **settings: Any) -> Evaluation:
     """``await evaluate(program, rows, metric)``: see Evaluate for the settings and the errors.
 

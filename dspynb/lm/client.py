@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
+from dspynb.keywords import with_known_keywords
+from dspynb.lm.addresses import base_in_environment, check_base, has_login
 from dspynb.lm.base import Heard, LMReply, LMRequest, refuse_in_a_replay, request_key
 from dspynb.lm.cache import default_cache
 from dspynb.lm.direct import DirectEngine
@@ -17,6 +19,16 @@ from dspynb.lm.flights import Flights
 from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.litellm_engine import LiteLLMEngine
 from dspynb.lm.prices import supports
+from dspynb.lm.settings import (
+    OTHERWISE,
+    REQUEST_SETTINGS,
+    SETTINGS_OF_LM,
+    check_call,
+    check_settings,
+    key_settings,
+    merged,
+    refuse_litellm_settings,
+)
 from dspynb.media import content_text
 from dspynb.redact import is_secret_name
 from dspynb.scope import GATE, current_scope, model_name, setting
@@ -30,9 +42,11 @@ _ENGINES = ("auto", "direct", "litellm")
 class LM:
     """A model of a provider: ``LM("openai/gpt-4.1-mini")``.
 
-    ``openai/…`` models, and every server given by ``api_base``, are asked directly over HTTP; all other providers
-    through litellm (the extra ``providers``); ``engine="litellm"`` or ``"direct"`` chooses. The key comes from
-    ``api_key`` or the provider's environment variable.
+    ``openai/…`` models, and every server given by ``api_base`` (or ``base_url``, which is the same), are asked directly
+    over HTTP; all other providers through litellm (the extra ``providers``); ``engine="litellm"`` or ``"direct"``
+    chooses. The key comes from ``api_key`` or the provider's environment variable. A key from the environment is sent
+    only to the provider's own host, or to the host in its ``*_BASE_URL`` or ``*_API_BASE`` variable; for any other
+    address pass ``api_key``. Redirects are not followed.
 
     ``timeout``: seconds a try may take. ``retries``: tries after the first, for errors that may pass. ``deadline``:
     seconds in all, waiting for a slot and further tries included, or None. ``concurrency``: calls at a time; halved
@@ -41,9 +55,12 @@ class LM:
     (see also the setting of that name); equal requests under way at the same time are sent once. ``native_tools``:
     whether the model takes descriptions of tools and answers with calls of them; by default yes where it is asked
     directly, and otherwise where litellm's map of models says so. Other settings
-    (``temperature``, ``max_tokens``, …) go with every request, unless a call overrides them.
+    (``temperature``, ``max_tokens``, … of OpenAI's chat completions and of ``litellm.completion``) go with every
+    request, unless a call overrides them. ``extra_body``: a dict of further fields of the request's body, for what only
+    one provider or server knows; ``extra_headers``: a dict of HTTP headers. A call's own are added to these.
 
-    Raises ConfigurationError for a name without provider or a limit below 1; a call raises ModelError.
+    Raises ConfigurationError for a name without provider, a limit below 1, an unknown setting (with the nearest known
+    one) or one that is not JSON; a call raises ModelError.
 
     >>> lm = dn.LM("openai/gpt-4.1-mini", temperature=0, max_tokens=500, concurrency=16)
     >>> lm, lm.settings
@@ -54,11 +71,13 @@ class LM:
     adapter: str | None = None
     constrains = True
 
+    @with_known_keywords(also=REQUEST_SETTINGS, renamed=SETTINGS_OF_LM, otherwise=OTHERWISE)
     def __init__(
         self,
         model: str,
         *,
         api_base: str | None = None,
+        base_url: str | None = None,
         api_key: str | None = None,
         engine: str = "auto",
         timeout: float = 120.0,
@@ -78,8 +97,9 @@ class LM:
             raise ConfigurationError(
                 f"concurrency must be at least 1 and retries at least 0, got {concurrency}, {retries}"
             )
+        check_settings("LM", settings)
         self.name, self.settings = model, dict(settings)
-        self._given = {"api_base": api_base, "api_key": api_key, "timeout": timeout}
+        self._given = {"api_base": _address(api_base, base_url), "api_key": api_key or None, "timeout": timeout}
         self._engine_name = engine
         self._retries, self._deadline, self._limit = retries, deadline, (concurrency, rpm, tpm)
         self._cache, self._native_tools = cache, native_tools
@@ -97,6 +117,9 @@ class LM:
         if chosen == "auto":
             chosen = "direct" if self.name.startswith("openai/") or self._given["api_base"] else "litellm"
         engine = DirectEngine if chosen == "direct" else LiteLLMEngine
+        if engine is DirectEngine:
+            refuse_litellm_settings(self.name, self.settings)
+            _check_address(self._given["api_base"], self._given["api_key"])  # type: ignore[arg-type]
         hidden = [str(part) for name, value in self.settings.items() if is_secret_name(name) for part in _parts(value)]
         self._engine = engine(Endpoint(self.name, **self._given, secrets=tuple(hidden)))  # type: ignore[arg-type]
         self.limits = Limits(*self._limit)
@@ -105,7 +128,7 @@ class LM:
     async def complete(self, request: LMRequest) -> LMReply:
         """The provider's reply. Raises ModelError naming the model; never shows the key."""
         refuse_in_a_replay(self.name)
-        settings = {**self.settings, **request.settings}
+        settings = self._settings_of(request)
         if not (self._cache and setting("cache")):
             return await self._send(request, settings)
         cache = default_cache()
@@ -125,13 +148,13 @@ class LM:
         """The reply to an equal request, if the cache has one."""
         if not (self._cache and setting("cache")):
             return None
-        return await default_cache().get(self._key(request, {**self.settings, **request.settings}))
+        return await default_cache().get(self._key(request, self._settings_of(request)))
 
     async def stream(self, request: LMRequest, heard: Heard) -> LMReply:
         """The same, with each new piece of the text told to ``heard``. It is tried again only while nothing was heard;
         equal requests under way are not joined."""
         refuse_in_a_replay(self.name)
-        settings = {**self.settings, **request.settings}
+        settings = self._settings_of(request)
         caching = self._cache and setting("cache")
         key = self._key(request, settings) if caching else ""
         if caching and (kept := await default_cache().get(key)) is not None:
@@ -142,9 +165,14 @@ class LM:
             default_cache().put(key, reply)
         return reply
 
+    def _settings_of(self, request: LMRequest) -> dict[str, Any]:
+        check_call(self.name, request.settings)
+        return merged(self.settings, request.settings)
+
     def _key(self, request: LMRequest, settings: dict[str, Any]) -> str:
         """Everything that can change a reply; not the engine, nor the key, limits or retries."""
-        return request_key(request, {**settings, "model": self.name, "api_base": self._given["api_base"]})
+        base = self._given["api_base"] or base_in_environment(self.name.partition("/")[0])
+        return request_key(request, {**key_settings(settings), "model": self.name, "api_base": base})
 
     async def _send(self, request: LMRequest, settings: dict[str, Any], heard: Heard | None = None) -> LMReply:
         started = time.perf_counter()
@@ -221,6 +249,24 @@ class _Sending:
         self.told = True
         if self.heard is not None:
             self.heard(text)
+
+
+def _address(api_base: Any, base_url: Any) -> str | None:
+    """The address that was given under one of two names. Raises ConfigurationError for two, or for an empty one."""
+    if api_base is not None and base_url is not None and api_base != base_url:
+        raise ConfigurationError("api_base and base_url are two names of one setting and differ: give one of them")
+    address: Any = base_url if api_base is None else api_base
+    if address is not None and not str(address).strip():
+        raise ConfigurationError("api_base is empty; leave it out for the provider's own address")
+    return None if address is None else str(address)
+
+
+def _check_address(api_base: str | None, api_key: str | None) -> None:
+    if api_base is None:
+        return
+    check_base(api_base)
+    if api_key and has_login(api_base):
+        raise ConfigurationError("api_base has a user name in it and api_key is given; only one of them can be sent")
 
 
 def _parts(value: Any) -> list[Any]:

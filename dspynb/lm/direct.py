@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -13,15 +12,29 @@ from weakref import WeakKeyDictionary
 import pydantic_core
 
 from dspynb.errors import (
+    BadRequestError,
+    ConfigurationError,
     ConnectionFailed,
     MalformedReply,
     ModelError,
     ModelTimeout,
     shorten,
 )
+from dspynb.lm.addresses import (
+    base_in_environment,
+    chat_url,
+    check_base,
+    has_login,
+    is_own_host,
+    key_in_environment,
+    no_key_sent,
+    redirected_to,
+    refused_redirect,
+)
 from dspynb.lm.base import Heard, LMReply, LMRequest
 from dspynb.lm.endpoint import Endpoint
 from dspynb.lm.openai_format import Pieces, kind_of, read_reply, request_body, retry_after
+from dspynb.lm.settings import refuse_litellm_settings
 from dspynb.redact import redact, told
 
 if TYPE_CHECKING:
@@ -64,14 +77,26 @@ class DirectEngine:
 
     @property
     def url(self) -> str:
-        """Where chat completions are asked for."""
-        base = self.endpoint.api_base or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-        return f"{base.rstrip('/')}/chat/completions"
+        """Where chat completions are asked for. Raises ConfigurationError where no address is known."""
+        base = self.endpoint.api_base or base_in_environment(self.provider)
+        if base is None and self.provider != "openai":
+            raise ConfigurationError(
+                f"{self.model}: with engine='direct', give the address of the server, api_base='https://…/v1'"
+            )
+        if base is not None and base is not self.endpoint.api_base:
+            check_base(base)
+        return chat_url(base or "https://api.openai.com/v1")
 
     @property
     def key(self) -> str | None:
-        """The key in use now: given, or the provider's in the environment."""
-        return self.endpoint.api_key or os.environ.get(f"{self.provider.upper()}_API_KEY")
+        """The key in use now: given, or the provider's in the environment where it may go to this address."""
+        return self._key_for(self.url)
+
+    def _key_for(self, url: str) -> str | None:
+        if self.endpoint.api_key:
+            return self.endpoint.api_key
+        key = key_in_environment(self.provider)
+        return key if key and not has_login(url) and is_own_host(self.provider, url) else None
 
     async def complete(self, request: LMRequest, settings: Mapping[str, Any], heard: Heard | None = None) -> LMReply:
         """One reply; with ``heard``, its text also piece by piece. Raises a ModelError; a cancellation passes through
@@ -80,22 +105,33 @@ class DirectEngine:
 
         session = await _session()
         settings = dict(settings)
-        headers = dict(settings.pop("extra_headers", None) or {})
-        if key := self.key:
+        headers, url = dict(settings.pop("extra_headers", None) or {}), self.url
+        if (key := self._key_for(url)) and not any(name.lower() == "authorization" for name in headers):
             headers["Authorization"] = f"Bearer {key}"
+        refuse_litellm_settings(self.model, settings)
         body = request_body(self.remote, request, settings)
+        body |= body.pop("extra_body", None) or {}
         if heard is not None:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         if self._timeout is None:
             self._timeout = aiohttp.ClientTimeout(total=self.endpoint.timeout)
         try:
             sent = aiohttp.BytesPayload(_encoded(body), content_type="application/json")
-            async with session.post(self.url, data=sent, headers=headers, timeout=self._timeout) as response:
+            async with session.post(
+                url, data=sent, headers=headers, timeout=self._timeout, allow_redirects=False
+            ) as response:
+                self._check_redirect(response, url)
                 return await self._read(response, heard)
         except TimeoutError:
             raise ModelTimeout(f"no reply within {self.endpoint.timeout:g} s", model=self.model) from None
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionFailed(told(error, 300), model=self.model) from None
+
+    def _check_redirect(self, response: aiohttp.ClientResponse, url: str) -> None:
+        """Raise BadRequestError for a redirect: prompts and keys go to the address in the settings and to no other."""
+        if 300 <= response.status < 400:
+            target = redirected_to(url, response.headers.get("Location"))
+            raise BadRequestError(refused_redirect(target), model=self.model, status=response.status)
 
     async def _read(self, response: aiohttp.ClientResponse, heard: Heard | None) -> LMReply:
         status, headers = response.status, response.headers
@@ -120,9 +156,8 @@ class DirectEngine:
         # Redacted first: cut in its middle, a key would no longer be known as one.
         message = shorten(redact(str(said)), 400) or "no message"
         kind = kind_of(status, code, message.lower())
-        if status == 401 and not self.key:
-            name = f"{self.provider.upper()}_API_KEY"
-            message += f"; no key was sent: set {name} in the environment of the process that makes the call"
+        if status in (401, 403) and not self.key and not has_login(self.url):
+            message += no_key_sent(self.provider, self.url)
         return kind(message, **facts, retry_after=retry_after(headers))
 
 

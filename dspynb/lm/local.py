@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 from dspynb.data import Usage
 from dspynb.errors import BadRequestError, ConfigurationError, ContextTooLong, ModelError, nearest
+from dspynb.keywords import with_known_keywords
 from dspynb.lm.base import Heard, LMReply, LMRequest, refuse_in_a_replay, refuse_media
 from dspynb.lm.download import cached_path, smollm2_path
 
@@ -132,6 +133,16 @@ class LocalLM:
     def __repr__(self) -> str:
         changed = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default)
         return f"LocalLM({', '.join(changed)})"
+
+
+LocalLM.__init__ = with_known_keywords(  # type: ignore[method-assign]
+    renamed={
+        **dict.fromkeys(("concurrency", "num_threads", "n_parallel"), "parallel"),
+        **dict.fromkeys(("model", "model_path"), "path"),
+        **dict.fromkeys(("context", "num_ctx"), "n_ctx"),
+        "n_threads": "threads",
+    }
+)(LocalLM.__init__)
 
 
 def _existing(path: str | Path) -> Path:

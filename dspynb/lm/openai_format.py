@@ -9,6 +9,7 @@ from dspynb.data import Usage
 from dspynb.errors import (
     AuthenticationError,
     BadRequestError,
+    ConfigurationError,
     ContentFiltered,
     ContextTooLong,
     MalformedReply,
@@ -26,11 +27,14 @@ __all__ = ["Pieces", "kind_of", "read_reply", "request_body", "retry_after"]
 
 
 def request_body(remote: str, request: LMRequest, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON body of a chat completion; the rollout is not in it."""
+    """The JSON body of a chat completion; the rollout is not in it. A response format in the settings replaces the
+    request's. Raises ConfigurationError for tools in the settings and in the request."""
     body: dict[str, Any] = {"model": remote, "messages": [dict(m) for m in request.messages], **settings}
     if request.tools:
+        if body.get("tools") or (body.get("extra_body") or {}).get("tools"):
+            raise ConfigurationError("the settings have tools, and so has the request: give them in one place")
         body["tools"] = [dict(t) for t in request.tools]
-    if request.response_format is not None:
+    if request.response_format is not None and body.get("response_format") is None:
         schema = {"name": "reply", "schema": dict(request.response_format)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body

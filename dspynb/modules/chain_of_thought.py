@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dspynb.data import Prediction
+from dspynb.keywords import with_known_keywords
+from dspynb.lm.settings import OTHERWISE, REQUEST_SETTINGS, SETTINGS_OF_REQUESTS
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.signatures import Augmentation, Field, Reasoning, Signature, augment
@@ -25,6 +27,7 @@ class ChainOfThought(Module):
     Prediction(reasoning='Two and two.', answer='4')
     """
 
+    @with_known_keywords(also=REQUEST_SETTINGS, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
     def __init__(
         self,
         signature: type[Signature] | str,

@@ -7,6 +7,8 @@ from typing import Any
 
 from dspynb.data import Prediction
 from dspynb.errors import ConfigurationError, InputError
+from dspynb.keywords import with_known_keywords
+from dspynb.lm.settings import OTHERWISE, REQUEST_SETTINGS, SETTINGS_OF_REQUESTS
 from dspynb.modules.chain_of_thought import ChainOfThought
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
@@ -35,6 +37,7 @@ class MultiChainComparison(Module):
     '4'
     """
 
+    @with_known_keywords(also=REQUEST_SETTINGS, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
     def __init__(
         self,
         signature: type[Signature] | str,

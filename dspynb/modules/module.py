@@ -11,6 +11,7 @@ from dspynb.data import Prediction, rows_of
 from dspynb.errors import ConfigurationError, InputError
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.executors import Executor
+from dspynb.keywords import with_known_keywords
 from dspynb.modules.copying import copied_instance
 from dspynb.modules.discovery import calls_inside, named_predictors, resolve_path
 from dspynb.redact import redact_values, told
@@ -19,6 +20,16 @@ from dspynb.scope import Layer, current_scope
 from dspynb.signatures import Field
 
 __all__ = ["Module", "ModuleWork", "as_prediction"]
+
+
+_BATCH_OF_DSPY = {
+    "num_threads": "concurrency",
+    "examples": "rows",
+    "max_errors": "every row is run, and a row that failed is its exception in the list",
+    "return_failed_examples": "a row that failed is its exception in the list",
+    "provide_traceback": "a row that failed is its exception in the list, with its traceback",
+    "disable_progress_bar": "what a run shows is a setting: dn.configure(view='off')",
+}
 
 
 class Module:
@@ -79,6 +90,7 @@ class Module:
         _no_positional(self, args)
         return run_sync(lambda: self(**inputs))
 
+    @with_known_keywords(renamed=_BATCH_OF_DSPY)
     async def batch(
         self, rows: Any, concurrency: int | None = None, *, executor: Executor | None = None
     ) -> list[Prediction | Exception]:

@@ -9,7 +9,9 @@ from typing import Any, Self
 from dspynb.adapters import Adapter, resolve_adapter
 from dspynb.data import Prediction
 from dspynb.errors import DspynbError, InputError, ModelError, ParseError
+from dspynb.keywords import with_known_keywords
 from dspynb.lm import LMProtocol, LMReply, LMRequest, refuse_media, resolve_lm
+from dspynb.lm.settings import OTHERWISE, REQUEST_SETTINGS, SETTINGS_OF_REQUESTS, check_settings
 from dspynb.modules.call import Call, Listener
 from dspynb.modules.copying import copied
 from dspynb.modules.hidden import warn_of_hidden
@@ -31,7 +33,8 @@ class Predict(Module):
 
     ``instruction`` and ``demos`` (rows with inputs and outputs) are the predictor's own, and ``prefix``, how the
     model's turn begins with an adapter that begins it (``prefill``); ``lm`` and ``adapter`` override the settings;
-    further keywords (temperature, max_tokens, …) go with every request.
+    further keywords (temperature, max_tokens, …: the settings of LM that go with a request) go with every request.
+    Raises ConfigurationError for an unknown keyword, SignatureError for a signature that cannot be read.
 
     >>> lm = dn.ScriptedLM(["answer: 4"])
     >>> ask = dn.Predict("question -> answer: int", demos=[{"question": "1+1?", "answer": 2}], lm=lm, temperature=0)
@@ -44,6 +47,7 @@ class Predict(Module):
     is_predictor = True
     repairs = True  # whether a reply that cannot be read may be repaired, where the adapter does
 
+    @with_known_keywords(also=REQUEST_SETTINGS, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
     def __init__(
         self,
         signature: type[Signature] | str,
@@ -55,6 +59,7 @@ class Predict(Module):
         adapter: Any = None,
         **settings: Any,
     ) -> None:
+        check_settings(type(self).__name__, settings)
         self.signature, self.prefix = as_signature(signature), prefix
         self.instruction, self.demos = instruction, [self.signature.by_name(demo) for demo in demos]
         self.lm, self.adapter, self.settings = lm, adapter, settings

@@ -12,6 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from dspynb.data import Prediction
 from dspynb.errors import CodeError, ConfigurationError, InputError, SignatureError
+from dspynb.keywords import with_known_keywords
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.modules.sandbox import CodeResult, Limits, check_isolation, run_code
@@ -32,6 +33,12 @@ statistics, itertools, collections, re, json, datetime, fractions, decimal …) 
 network and no other processes. Call final_answer(...) once with the result. Reason in comments; write only code."""
 _AGAIN = "\n\nThe previous code failed. Correct the error and write the whole code again."
 _READ = "\n\nThe code was run: take {wanted} from its output."
+
+_OF_DSPY = {
+    "max_iters": "max_iterations",
+    "interpreter": "code runs in a process of its own, which Linux isolates; write run_code=True to allow it",
+    "interpreter_factory": "code runs in a process of its own, which Linux isolates; write run_code=True to allow it",
+}
 
 
 class ProgramOfThought(Module):
@@ -54,6 +61,7 @@ class ProgramOfThought(Module):
     6
     """
 
+    @with_known_keywords(renamed=_OF_DSPY)
     def __init__(
         self,
         signature: type[Signature] | str,

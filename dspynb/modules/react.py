@@ -11,6 +11,7 @@ from pydantic_core import to_jsonable_python
 
 from dspynb.data import Prediction
 from dspynb.errors import ConfigurationError, ContextTooLong, ParseError
+from dspynb.keywords import with_known_keywords
 from dspynb.modules.acting import FINISH, Act, ToolCall, calls_of, extract_signature
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
@@ -25,6 +26,13 @@ STEP = frozenset({"thought", "tool", "args", "observation"})
 
 _TRIES = 4
 """Calls made for one step of which each has one tool call less in its trajectory."""
+
+_OF_DSPY = {
+    "max_iters": "max_iterations",
+    "lm": "its predictors take the model in force: dn.configure(lm=…), or `with dn.context(lm=…)`",
+    "max_steps": "max_iterations",
+    "callbacks": "runs record every call: see run.calls and dn.trace()",
+}
 
 
 class ReAct(Module):
@@ -59,6 +67,7 @@ class ReAct(Module):
     ('700,000', '700000')
     """
 
+    @with_known_keywords(renamed=_OF_DSPY)
     def __init__(
         self,
         signature: type[Signature] | str,

@@ -7,13 +7,22 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from dspynb.errors import ConfigurationError
+from dspynb.keywords import with_known_keywords
 from dspynb.lm import check_lm
 from dspynb.modules.advice import Advise, Advisor, as_layer, ask_callable, feedback_of, suggested
 from dspynb.modules.attempts import AttemptResult
 from dspynb.modules.discovery import inner_modules
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
-from dspynb.modules.search import Hinted, Search, SearchModule, SearchPlan, checked_plan, checked_program
+from dspynb.modules.search import (
+    SEARCH_OF_DSPY,
+    Hinted,
+    Search,
+    SearchModule,
+    SearchPlan,
+    checked_plan,
+    checked_program,
+)
 from dspynb.scope import HintAs, current_scope
 
 __all__ = ["Refine", "hinted_paths", "refines"]
@@ -51,6 +60,7 @@ class Refine(SearchModule):
 
     kind: ClassVar[str] = "refine"
 
+    @with_known_keywords(renamed=SEARCH_OF_DSPY)
     def __init__(
         self,
         module: Module,

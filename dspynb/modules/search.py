@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from dspynb.data import Prediction
 from dspynb.errors import AllAttemptsFailed, BudgetExhausted, ConfigurationError, InputError, TooManyFailures, of_dspy
 from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
+from dspynb.keywords import with_known_keywords
 from dspynb.modules.attempts import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
 from dspynb.modules.module import Module, ModuleWork
 from dspynb.modules.scoring import Scorer
@@ -277,6 +278,20 @@ class SearchModule(Module):
         return self.plan.n * self.module.most_calls()
 
 
+SEARCH_OF_DSPY = {
+    "N": "n",
+    "reward_fn": "reward",
+    "metric": "reward",
+    "fail_count": "max_failures",
+    "max_errors": "max_failures",
+    "num_threads": "width",
+    "concurrency": "width",
+    "program": "module",
+    "lm": "the program inside has its model: dn.Predict(…, lm=…), or `with dn.context(lm=…)`",
+}
+"""What the names of DSPy are called at BestOfN and Refine, or what to do in place of them."""
+
+
 class BestOfN(SearchModule):
     """Up to ``n`` samples of a program, without hints: the first that meets the threshold, else the best.
 
@@ -293,6 +308,7 @@ class BestOfN(SearchModule):
 
     kind: ClassVar[str] = "best_of_n"
 
+    @with_known_keywords(renamed=SEARCH_OF_DSPY)
     def __init__(
         self,
         module: Module,

@@ -24,6 +24,7 @@ from dspynb.evaluation.evaluator import (
 )
 from dspynb.events import plain
 from dspynb.executors import Executor, elsewhere
+from dspynb.keywords import parameters_of, refuse_unknown, with_known_keywords
 from dspynb.lm import check_lm
 from dspynb.modules import Module, Predict
 from dspynb.modules.batch import own_run
@@ -34,6 +35,7 @@ from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.guiding import ACTIONS, Guide
 from dspynb.optimizers.memory import Memory
+from dspynb.optimizers.names import COMPILE_OF_DSPY, OPTIMIZER_OF_DSPY
 from dspynb.optimizers.task import Task
 from dspynb.running import Run, Takes, run_sync
 from dspynb.running.files import run_file
@@ -86,15 +88,16 @@ class Optimizer(ABC):
     kind: ClassVar[str] = "optimizer"
 
     def __init__(self, metric: Any, **common: Unpack[Common]) -> None:
+        unknown = set(common).difference(Common.__annotations__)
+        if unknown:
+            known = parameters_of(type(self).__init__).union(Common.__annotations__) - unknown
+            refuse_unknown(type(self).__name__, unknown, known, OPTIMIZER_OF_DSPY)
         self.metric = Scorer(metric, "metric")
         self.budget, self.seed = common.get("budget"), common.get("seed", 0)
         self.concurrency, self.prompt_lm = common.get("concurrency"), common.get("prompt_lm")
         self.failure_score, self.patience = common.get("failure_score", 0.0), common.get("patience", 5)
         self.executor = common.get("executor")
         elsewhere(self.executor, self.compile)  # raises for what is no executor
-        unknown = set(common) - set(Common.__annotations__)
-        if unknown:
-            raise ConfigurationError(f"{type(self).__name__} has no setting {sorted(unknown)[0]!r}")
         if self.budget is not None and not isinstance(self.budget, Budget):
             raise ConfigurationError(f"budget must be a dn.Budget, got {type(self.budget).__name__}")
         check_lm(self.prompt_lm)
@@ -138,6 +141,7 @@ class Optimizer(ABC):
         return len(task.rows["val"])
 
     # ── what users call ───────────────────────────────────────────────────────────────────────────────────────────
+    @with_known_keywords(renamed=COMPILE_OF_DSPY)
     async def compile(self, program: Module, train: Any, val: Any = None, *, test: Any = None) -> Any:
         """A new program, the best that was found; the original wins ties, unless the optimizer says otherwise.
 
@@ -155,15 +159,18 @@ class Optimizer(ABC):
             return await inside(work, self.budget)
         return await self._run(work).watched(work)
 
+    @with_known_keywords(renamed=COMPILE_OF_DSPY)
     def compile_sync(self, program: Module, train: Any, val: Any = None, *, test: Any = None) -> Any:
         """The same, waited for: for scripts."""
         return run_sync(lambda: self.compile(program, train, val, test=test))
 
+    @with_known_keywords(renamed=COMPILE_OF_DSPY)
     def start(self, program: Module, train: Any, val: Any = None, *, test: Any = None) -> Run:
         """The same work as a handle: returns at once; display it, stop it, await it, steer it (see ``Run.propose``)."""
         work = OptimizeWork(self, program, self._task(program, train, val, test))
         return self._run(work).start(work)
 
+    @with_known_keywords(renamed=COMPILE_OF_DSPY)
     def resume(self, run: str | Path, program: Module, train: Any, val: Any = None, *, test: Any = None) -> Run:
         """Go on with a run that was stopped or lost, by its id or path, to where it would have come.
 

@@ -17,9 +17,19 @@ from typing import Any
 
 from dspynb.data import Usage
 from dspynb.errors import BudgetExhausted, ConfigurationError
+from dspynb.keywords import with_known_keywords
 from dspynb.scope.core import Block, Layer, Scope, current_scope
 
 __all__ = ["Allowance", "Budget", "Free", "Meter", "Reserve"]
+
+_OTHER_NAMES = {
+    **dict.fromkeys(("max_calls", "requests", "max_requests", "n_calls"), "calls"),
+    **dict.fromkeys(("max_metric_calls", "rollouts", "max_rollouts", "evaluations"), "metric_calls"),
+    **dict.fromkeys(("max_tokens", "total_tokens"), "tokens"),
+    **dict.fromkeys(("dollars", "cost", "max_cost", "max_usd", "price"), "usd"),
+    **dict.fromkeys(("time", "timeout", "max_seconds", "duration", "deadline"), "seconds"),
+    "minutes": "seconds",
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,8 @@ class Budget(Block):
     once they are reached, no further call starts. ``meter.spent`` and ``meter.left`` tell how it stands.
 
     A call that is refused raises BudgetExhausted, which is no failure of a row or an attempt: the run ends with the
-    best so far. Raises ConfigurationError for a limit that is no number above 0, or when no limit is given.
+    best so far. Raises ConfigurationError for a limit that is no number above 0 or has another name, or where
+    there is no limit.
 
     >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> with dn.Budget(calls=2) as meter:
@@ -71,6 +82,9 @@ class Budget(Block):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Budget, tuple(getattr(self, f.name) for f in fields(self))
+
+
+Budget.__init__ = with_known_keywords(renamed=_OTHER_NAMES)(Budget.__init__)  # type: ignore[method-assign]
 
 
 class Meter:

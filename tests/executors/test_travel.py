@@ -87,7 +87,8 @@ def test_a_worker_without_a_key_says_that_it_needs_its_own(dask):
         evaluation = dn.Evaluate(right, executor=dask).run_sync(dn.Predict("question -> answer", lm=lm), rows(1))
     (error,) = evaluation.table.error
     assert "AuthenticationError" in error
-    assert "no key was sent: set OPENAI_API_KEY in the environment of the process that makes the call" in error
+    assert "no key was sent: pass api_key=, or set OPENAI_API_KEY, and OPENAI_API_BASE to this address" in error
+    assert "in the environment of the process that makes the call" in error
 
 
 class Locked(dn.Module):

@@ -136,3 +136,105 @@ def test_it_streams():
         *parts, prediction = asyncio.run(main())
     assert "".join(part.delta for part in parts) == prediction.answer == "four"
     assert len(parts) > 1
+
+
+# ── where requests and keys go ────────────────────────────────────────────────────────────────────────────────────────
+ENVIRONMENT = "environment-key-0123456789"
+PROVIDERS = ("openai/m", "mistral/m", "anthropic/claude-x", "gemini/gemini-pro", "openrouter/m", "ollama_chat/m")
+
+
+class Recording(BaseHTTPRequestHandler):
+    """Records headers and bodies, and sends every client to ``server.target``, or refuses its key."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.seen.append((dict(self.headers), body))
+        self.send_response(307 if self.server.target else 401)
+        if self.server.target:
+            self.send_header("Location", self.server.target)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def recording():
+    http = HTTPServer(("127.0.0.1", 0), Recording)
+    http.seen, http.target = [], None
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    yield http
+    http.shutdown()
+    http.server_close()
+    thread.join()
+
+
+def ask(lm, how="complete"):
+    request = dn.LMRequest(({"role": "user", "content": "the prompt"},))
+    return asyncio.run(lm.complete(request) if how == "complete" else lm.stream(request, lambda text: None))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROVIDERS)
+@pytest.mark.parametrize("how", ["complete", "stream"])
+def test_a_redirect_is_refused(name, how, recording, planted):
+    recording.target = planted.base
+    lm = dn.LM(name, engine="litellm", base_url=f"http://127.0.0.1:{recording.server_port}", api_key="k" * 20)
+    with pytest.raises(BadRequestError, match=f"redirects to http://{planted.host}, and redirects are not followed"):
+        ask(lm, how)
+    assert len(recording.seen) == 1  # nor is it tried again
+
+
+@pytest.mark.slow
+def test_redirects_of_others_who_use_the_same_http_client_are_followed(recording, planted):
+    httpx = pytest.importorskip("httpx")
+    ask_nobody = dn.LM("openai/m", engine="litellm", api_base="http://127.0.0.1:9", retries=0)
+    with pytest.raises(ModelError):
+        ask(ask_nobody)
+    recording.target = planted.base
+    sent = httpx.post(f"http://127.0.0.1:{recording.server_port}", json={}, follow_redirects=True)
+    assert sent.history[0].status_code == 307
+    assert len(planted.requests) == 1
+    planted.requests.clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_a_key_of_the_environment_goes_to_no_other_host_and_a_given_one_does(name, recording, monkeypatch):
+    provider = name.partition("/")[0].upper()
+    for variable in (f"{provider}_API_KEY", "OPENAI_API_KEY", "OLLAMA_API_KEY", "GEMINI_API_KEY"):
+        monkeypatch.setenv(variable, ENVIRONMENT)
+    base = f"http://127.0.0.1:{recording.server_port}"
+    with pytest.raises(ModelError, match="no key was sent, since http://127.0.0.1.* own host: pass api_key="):
+        ask(dn.LM(name, engine="litellm", api_base=base, retries=0))
+    assert ENVIRONMENT not in str(recording.seen)
+    with pytest.raises(ModelError):
+        ask(dn.LM(name, engine="litellm", api_base=base, retries=0, api_key="given-0123456789"))
+    assert "given-0123456789" in str(recording.seen[-1][0])
+    monkeypatch.setenv(f"{provider}_API_BASE", base)
+    with pytest.raises(ModelError):
+        ask(dn.LM(name, engine="litellm", api_base=base, retries=0))
+    assert ENVIRONMENT in str(recording.seen[-1][0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_extra_body_and_extra_headers_are_sent_as_such(name, recording):
+    lm = dn.LM(
+        name,
+        engine="litellm",
+        api_base=f"http://127.0.0.1:{recording.server_port}",
+        api_key="k" * 20,
+        retries=0,
+        extra_body={"mine": {"a": 1}},
+        extra_headers={"X-Mine": "2"},
+    )
+    with pytest.raises(AuthenticationError):
+        ask(lm)
+    headers, body = recording.seen[0]
+    assert body["mine"] == {"a": 1}
+    assert {name.lower(): value for name, value in headers.items()}["x-mine"] == "2"
+    assert "extra_body" not in body
+    assert "extra_headers" not in body

@@ -54,7 +54,7 @@ class Translation:
             raise InputError("a dspy.Predict with criteria for decisions (`fields`) has no counterpart here")
         fields = {**ours.signature.input_fields, **ours.signature.output_fields}
         ours.demos = [{n: value_of(v) for n, v in demo.items() if n in fields} for demo in theirs.demos]
-        ours.settings = {**ours.settings, **sampling_of(theirs.config)}
+        ours.settings = {**ours.settings, **Predict(ours.signature, **sampling_of(theirs.config)).settings}
         ours.lm, ours.instruction = self.model(theirs.lm), instruction
 
     def model(self, theirs: Any) -> Any:
