@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import ItemsView, Iterator, Mapping
+import operator
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from dspynb.errors import InputError, RewardError, of_dspy, shorten
 from dspynb.records import quickly_made
@@ -15,7 +16,21 @@ from dspynb.redact import redact_known
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["NO_USAGE", "Example", "Meta", "Prediction", "Score", "Usage", "as_score", "rows_of"]
+__all__ = [
+    "NO_USAGE",
+    "Example",
+    "Meta",
+    "Prediction",
+    "Score",
+    "Usage",
+    "as_score",
+    "is_sound",
+    "rows_of",
+    "sum_tokens",
+    "token_count",
+    "tokens_text",
+    "usage_of",
+]
 
 
 class _Record(Mapping[str, Any]):
@@ -115,8 +130,9 @@ def _example(values: dict[str, Any], names: frozenset[str] | None) -> Example:
 class Usage:
     """What calls cost: how many, tokens, US dollars, ``seconds`` spent on them in all, and tries that failed.
 
-    ``usd`` is None when a price is unknown, and unknown plus anything is unknown. ``calls`` counts none that a cache
-    answered; ``cached_tokens`` are those of the prompt that a provider had in its own cache.
+    ``usd`` is None when a price is unknown, a number of tokens where the provider did not report it; unknown plus
+    anything is unknown. ``calls`` counts none that a cache answered; ``cached_tokens`` are those of the prompt that a
+    provider had in its own cache, ``reasoning_tokens`` those of the completion that the model thought with.
 
     >>> total = dn.Usage(calls=1, prompt_tokens=90, completion_tokens=10, usd=0.002) + dn.Usage(calls=1, usd=None)
     >>> total.calls, total.tokens, total.usd
@@ -124,18 +140,18 @@ class Usage:
     """
 
     calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    cached_tokens: int | None = 0
+    reasoning_tokens: int | None = 0
     usd: float | None = 0.0
     seconds: float = 0.0
     retries: int = 0
 
     @property
-    def tokens(self) -> int:
-        """Prompt and completion tokens together."""
-        return self.prompt_tokens + self.completion_tokens
+    def tokens(self) -> int | None:
+        """Prompt and completion tokens together; None where one of them is unknown."""
+        return _sum(self.prompt_tokens, self.completion_tokens)
 
     def as_cached(self) -> Usage:
         """The same tokens, served again: no call, no cost."""
@@ -159,14 +175,77 @@ class Usage:
             return other
         return Usage(
             self.calls + other.calls,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.cached_tokens + other.cached_tokens,
-            self.reasoning_tokens + other.reasoning_tokens,
+            _sum(self.prompt_tokens, other.prompt_tokens),
+            _sum(self.completion_tokens, other.completion_tokens),
+            _sum(self.cached_tokens, other.cached_tokens),
+            _sum(self.reasoning_tokens, other.reasoning_tokens),
             None if self.usd is None or other.usd is None else self.usd + other.usd,
             self.seconds + other.seconds,
             self.retries + other.retries,
         )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
+
+
+def sum_tokens(usages: Iterable[Usage]) -> int | None:
+    """The tokens of all; None where those of one are unknown."""
+    total: int | None = 0
+    for usage in usages:
+        total = _sum(total, usage.tokens)
+    return total
+
+
+def tokens_text(tokens: int | None) -> str:
+    """A number of tokens as people read it; empty for none."""
+    if tokens is None:
+        return "unknown tokens"
+    return f"{tokens:,} token{'' if tokens == 1 else 's'}" if tokens else ""
+
+
+_MOST_TOKENS = 10**12
+"""A larger number is no count of tokens; sums of this many stay far below 2**63, which tables can hold."""
+
+
+def token_count(value: Any) -> int | None:
+    """The number of tokens that a provider or a file reports; None for anything that is no such number."""
+    if isinstance(value, float) and value.is_integer():  # 12.0, as JSON of some languages writes it
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):  # numpy's integers are some
+        return None
+    number = operator.index(value)
+    return number if 0 <= number <= _MOST_TOKENS else None
+
+
+def is_sound(usage: Any) -> bool:
+    """Whether it is a Usage whose members are numbers of their kind, or None where they may be."""
+    if type(usage) is not Usage:
+        return False
+    whole = (usage.calls, usage.retries, *(getattr(usage, name) for name in _TOKENS))
+    numbers = all(n is None or (type(n) is int and 0 <= n <= _MOST_TOKENS) for n in whole)
+    return numbers and _amount(usage.usd) is usage.usd and _amount(usage.seconds) is not None
+
+
+def usage_of(values: Any) -> Usage:
+    """The Usage in a mapping, or a Usage of any members: what is no number of its kind is unknown."""
+    if isinstance(values, Usage):
+        values = {name: getattr(values, name) for name in Usage.__slots__}
+    if not isinstance(values, Mapping):
+        return Usage(1, None, None, None, None, None)
+    calls, retries = (token_count(values.get(name, 0)) for name in ("calls", "retries"))
+    prompt, completion, cached, thought = (token_count(values.get(name, 0)) for name in _TOKENS)
+    usd, seconds = _amount(values.get("usd", 0.0)), _amount(values.get("seconds", 0.0))
+    return Usage(calls or 0, prompt, completion, cached, thought, usd, seconds or 0.0, retries or 0)
+
+
+_TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+
+
+def _amount(value: Any) -> float | None:
+    """Seconds or US dollars; None for what is no finite number of them."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
+    return value if known else None
 
 
 @dataclass(frozen=True, slots=True)

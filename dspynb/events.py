@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
-from dspynb.data import Usage
+from dspynb.data import Usage, usage_of
 from dspynb.media import told_url
 from dspynb.records import quickly_made
 from dspynb.turns import History
@@ -373,7 +373,7 @@ def from_json(body: Mapping[str, Any]) -> Event | None:
         if not isinstance(known.get(name, 0), int | float):
             raise TypeError(f"{name} is no number")
     if "usage" in known:
-        known["usage"] = Usage(**known["usage"])
+        known["usage"] = usage_of({**known["usage"]})
     for name in ("messages", "paths", "tool_calls", "parents"):
         if name in known:
             known[name] = tuple(known[name])

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dspynb.data import Prediction, Usage
+from dspynb.data import Prediction, Usage, tokens_text
 from dspynb.errors import InputError
 from dspynb.results import rollouts_frame
 from dspynb.results.pages import frame_html
@@ -183,7 +183,7 @@ class Evaluation:
         if failed:
             told.append(f"{failed:,} failed, counted as {self.failure_score:g}")
         usage = self.usage
-        told += [f"{usage.calls:,} calls"] + ([f"{usage.tokens:,} tokens"] if usage.tokens else [])
+        told += [f"{usage.calls:,} calls"] + ([tokens] if (tokens := tokens_text(usage.tokens)) else [])
         told += [f"${usage.usd:.4f}"] if usage.usd else []
         return ", ".join(told)
 
