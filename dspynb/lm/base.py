@@ -144,7 +144,7 @@ def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str) -> LMRe
     each with the usage of the call. A usage that is no usage becomes unknown.
     """
     if not is_sound(reply.usage):
-        reply = reply.with_usage(usage_of(reply.usage))
+        reply = reply.with_usage(usage_of(reply.usage if isinstance(reply.usage, Usage) else None))
     if is_whole(reply):
         return reply
     finish = str(reply.finish).lower()
