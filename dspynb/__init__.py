@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from dspynb.errors import HiddenPredictorWarning as HiddenPredictorWarning
     from dspynb.errors import NoFeedbackWarning as NoFeedbackWarning
     from dspynb.errors import OptimizerError as OptimizerError
+    from dspynb.errors import Refused as Refused
     from dspynb.errors import ReplayDiverged as ReplayDiverged
+    from dspynb.errors import ReplyTruncated as ReplyTruncated
     from dspynb.errors import RunInterrupted as RunInterrupted
     from dspynb.errors import RunStopped as RunStopped
     from dspynb.errors import ScopeClosedWarning as ScopeClosedWarning
     from dspynb.errors import ScoreRangeWarning as ScoreRangeWarning
     from dspynb.errors import StateError as StateError
+    from dspynb.errors import UsageUnknownWarning as UsageUnknownWarning
     from dspynb.evaluation import Comparison as Comparison
     from dspynb.evaluation import Evaluate as Evaluate
     from dspynb.evaluation import Evaluation as Evaluation
@@ -126,12 +129,15 @@ _HOMES = {
         "ExecutorError",
         "HiddenPredictorWarning",
         "OptimizerError",
+        "Refused",
         "ReplayDiverged",
+        "ReplyTruncated",
         "RunInterrupted",
         "RunStopped",
         "ScopeClosedWarning",
         "ScoreRangeWarning",
         "StateError",
+        "UsageUnknownWarning",
     ),
     "dspynb.evaluation": (
         "Comparison",

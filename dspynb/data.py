@@ -1,23 +1,36 @@
-"""Values that pass between all parts: rows, predictions, scores and usage."""
+"""Values that pass between all parts: rows, predictions and usage."""
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import ItemsView, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from html import escape
-from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from dspynb.errors import InputError, RewardError, of_dspy, shorten
+from dspynb.errors import InputError, of_dspy, shorten
 from dspynb.records import quickly_made
 from dspynb.redact import redact_known
+from dspynb.score import Score, as_score
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["NO_USAGE", "Example", "Meta", "Prediction", "Score", "Usage", "as_score", "rows_of"]
+__all__ = [
+    "NO_USAGE",
+    "Example",
+    "Meta",
+    "Prediction",
+    "Score",
+    "Usage",
+    "as_score",
+    "is_sound",
+    "rows_of",
+    "sum_tokens",
+    "token_count",
+    "tokens_text",
+    "usage_of",
+]
 
 
 class _Record(Mapping[str, Any]):
@@ -117,8 +130,9 @@ def _example(values: dict[str, Any], names: frozenset[str] | None) -> Example:
 class Usage:
     """What calls cost: how many, tokens, US dollars, ``seconds`` spent on them in all, and tries that failed.
 
-    ``usd`` is None when a price is unknown, and unknown plus anything is unknown. ``calls`` counts none that a cache
-    answered; ``cached_tokens`` are those of the prompt that a provider had in its own cache.
+    ``usd`` is None when a price is unknown, a number of tokens where the provider did not report it; unknown plus
+    anything is unknown. ``calls`` counts none that a cache answered; ``cached_tokens`` are those of the prompt that a
+    provider had in its own cache, ``reasoning_tokens`` those of the completion that the model thought with.
 
     >>> total = dn.Usage(calls=1, prompt_tokens=90, completion_tokens=10, usd=0.002) + dn.Usage(calls=1, usd=None)
     >>> total.calls, total.tokens, total.usd
@@ -126,18 +140,18 @@ class Usage:
     """
 
     calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    cached_tokens: int | None = 0
+    reasoning_tokens: int | None = 0
     usd: float | None = 0.0
     seconds: float = 0.0
     retries: int = 0
 
     @property
-    def tokens(self) -> int:
-        """Prompt and completion tokens together."""
-        return self.prompt_tokens + self.completion_tokens
+    def tokens(self) -> int | None:
+        """Prompt and completion tokens together; None where one of them is unknown."""
+        return _sum(self.prompt_tokens, self.completion_tokens)
 
     def as_cached(self) -> Usage:
         """The same tokens, served again: no call, no cost."""
@@ -161,192 +175,77 @@ class Usage:
             return other
         return Usage(
             self.calls + other.calls,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.cached_tokens + other.cached_tokens,
-            self.reasoning_tokens + other.reasoning_tokens,
+            _sum(self.prompt_tokens, other.prompt_tokens),
+            _sum(self.completion_tokens, other.completion_tokens),
+            _sum(self.cached_tokens, other.cached_tokens),
+            _sum(self.reasoning_tokens, other.reasoning_tokens),
             None if self.usd is None or other.usd is None else self.usd + other.usd,
             self.seconds + other.seconds,
             self.retries + other.retries,
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Score(Real):
-    """A reward or metric value, higher is better, with optional textual feedback and named parts.
-
-    A Score behaves as the number ``value``: truth value, comparison, hash, arithmetic, ``float()``, ``sum`` and numpy.
-    Arithmetic of one Score with plain numbers (``0.5 * score``, ``1 - score``) gives a Score with the same feedback
-    and parts. Of two Scores it gives a Score without feedback: combine them with ``dn.metrics.weighted`` to keep both.
-
-    Raises RewardError when ``value`` is not a finite number.
-
-    >>> score = dn.Score(0.5, feedback="Use the word 'blue'.", parts={"short": 1.0, "blue": 0.0})
-    >>> float(score), score.feedback
-    (0.5, "Use the word 'blue'.")
-    >>> bool(dn.Score(0.0)), score >= 0.5, (0.5 * score).feedback, float((score + dn.Score(1.0)) / 2)
-    (False, True, "Use the word 'blue'.", 0.75)
-    """
-
-    value: float
-    feedback: str | None = None
-    parts: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "value", _finite(self.value))
-        if self.feedback is not None and not isinstance(self.feedback, str):
-            raise RewardError(f"Score feedback must be text, got {type(self.feedback).__name__}")
-
-    def __float__(self) -> float:
-        return self.value
-
-    def __bool__(self) -> bool:
-        return self.value != 0
-
-    def __hash__(self) -> int:
-        return hash(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return self.value == _plain(other)
-
-    def __lt__(self, other: Any) -> bool:
-        return operator.lt(self.value, _plain(other))
-
-    def __le__(self, other: Any) -> bool:
-        return operator.le(self.value, _plain(other))
-
-    def __gt__(self, other: Any) -> bool:
-        return operator.gt(self.value, _plain(other))
-
-    def __ge__(self, other: Any) -> bool:
-        return operator.ge(self.value, _plain(other))
-
-    def __add__(self, other: Any) -> Any:
-        return self._combined(operator.add(self.value, _plain(other)), other)
-
-    def __radd__(self, other: Any) -> Any:
-        return self._combined(operator.add(other, self.value), other)
-
-    def __sub__(self, other: Any) -> Any:
-        return self._combined(operator.sub(self.value, _plain(other)), other)
-
-    def __rsub__(self, other: Any) -> Any:
-        return self._combined(operator.sub(other, self.value), other)
-
-    def __mul__(self, other: Any) -> Any:
-        return self._combined(operator.mul(self.value, _plain(other)), other)
-
-    def __rmul__(self, other: Any) -> Any:
-        return self._combined(operator.mul(other, self.value), other)
-
-    def __truediv__(self, other: Any) -> Any:
-        return self._combined(operator.truediv(self.value, _plain(other)), other)
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return self._combined(operator.truediv(other, self.value), other)
-
-    def __floordiv__(self, other: Any) -> Any:
-        return self._combined(operator.floordiv(self.value, _plain(other)), other)
-
-    def __rfloordiv__(self, other: Any) -> Any:
-        return self._combined(operator.floordiv(other, self.value), other)
-
-    def __mod__(self, other: Any) -> Any:
-        return self._combined(operator.mod(self.value, _plain(other)), other)
-
-    def __rmod__(self, other: Any) -> Any:
-        return self._combined(operator.mod(other, self.value), other)
-
-    def __pow__(self, other: Any) -> Any:
-        return self._combined(operator.pow(self.value, _plain(other)), other)
-
-    def __rpow__(self, other: Any) -> Any:
-        return self._combined(operator.pow(other, self.value), other)
-
-    def __neg__(self) -> Score:
-        return Score(-self.value, self.feedback, self.parts)
-
-    def __pos__(self) -> Score:
-        return self
-
-    def __abs__(self) -> Score:
-        return Score(abs(self.value), self.feedback, self.parts)
-
-    def __round__(self, ndigits: int | None = None) -> Any:
-        rounded = round(self.value, ndigits)
-        return rounded if ndigits is None else Score(rounded, self.feedback, self.parts)
-
-    def __int__(self) -> int:
-        return int(self.value)
-
-    def __trunc__(self) -> int:
-        return math.trunc(self.value)
-
-    def __floor__(self) -> int:
-        return math.floor(self.value)
-
-    def __ceil__(self) -> int:
-        return math.ceil(self.value)
-
-    def __format__(self, spec: str) -> str:
-        return format(self.value, spec) if spec else str(self)
-
-    def as_integer_ratio(self) -> tuple[int, int]:
-        """The value as an exact fraction, as ``float.as_integer_ratio`` gives it. The module statistics needs it."""
-        return self.value.as_integer_ratio()
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """Apply a numpy function to the value. ``numpy number * score`` is what ``score * numpy number`` is."""
-        reflected = _REFLECTED.get(ufunc.__name__) if method == "__call__" and not options else None
-        if reflected is not None and isinstance(inputs[0], Real) and inputs[1] is self:
-            return getattr(self, reflected)(inputs[0])
-        return getattr(ufunc, method)(*map(_plain, inputs), **options)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:  # numpy's own signature
-        import numpy as np
-
-        return np.asarray(self.value, dtype=dtype)
-
-    def _combined(self, result: Any, other: Any) -> Any:
-        """The result of an operation with ``other``: a Score where it is a finite real number, else itself."""
-        if not isinstance(result, Real) or not math.isfinite(result):
-            return result
-        if isinstance(other, Score):
-            return Score(float(result))
-        return Score(float(result), self.feedback, self.parts)
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
-_REFLECTED = {"add": "__radd__", "subtract": "__rsub__", "multiply": "__rmul__", "divide": "__rtruediv__"}
+def sum_tokens(usages: Iterable[Usage]) -> int | None:
+    """The tokens of all; None where those of one are unknown."""
+    total: int | None = 0
+    for usage in usages:
+        total = _sum(total, usage.tokens)
+    return total
 
 
-def _plain(value: Any) -> Any:
-    """A Score as its number; anything else as it is."""
-    return value.value if isinstance(value, Score) else value
+def tokens_text(tokens: int | None) -> str:
+    """A number of tokens as people read it; empty for none."""
+    if tokens is None:
+        return "unknown tokens"
+    return f"{tokens:,} token{'' if tokens == 1 else 's'}" if tokens else ""
 
 
-def _finite(value: Any) -> float:
-    if value is None:
-        raise RewardError(
-            "the reward or metric returned None; return a number, a bool or dn.Score (is a `return` missing?)"
-        )
-    if isinstance(value, str | bytes):
-        raise RewardError(
-            f"the reward or metric returned text {shorten(repr(value), 80)}; return a number, a bool or dn.Score"
-        )
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise RewardError(
-            f"the reward or metric returned {type(value).__name__}, not a number, a bool or dn.Score"
-        ) from None
-    if not math.isfinite(number):
-        raise RewardError(f"the reward or metric returned {number}; a score must be a finite number")
-    return number
+_MOST_TOKENS = 10**12
+"""A larger number is no count of tokens; sums of this many stay far below 2**63, which tables can hold."""
 
 
-def as_score(value: Any) -> Score:
-    """A Score from what a reward returned: a Score, a float, a bool or a numpy scalar. Raises RewardError."""
-    return value if isinstance(value, Score) else Score(value)
+def token_count(value: Any) -> int | None:
+    """The number of tokens that a provider or a file reports; None for anything that is no such number."""
+    if isinstance(value, float) and value.is_integer():  # 12.0, as JSON of some languages writes it
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):  # numpy's integers are some
+        return None
+    number = operator.index(value)
+    return number if 0 <= number <= _MOST_TOKENS else None
+
+
+def is_sound(usage: Any) -> bool:
+    """Whether it is a Usage whose members are numbers of their kind, or None where they may be."""
+    if type(usage) is not Usage:
+        return False
+    whole = (usage.calls, usage.retries, *(getattr(usage, name) for name in _TOKENS))
+    numbers = all(n is None or (type(n) is int and 0 <= n <= _MOST_TOKENS) for n in whole)
+    return numbers and _amount(usage.usd) is usage.usd and _amount(usage.seconds) is not None
+
+
+def usage_of(values: Any) -> Usage:
+    """The Usage in a mapping, or a Usage of any members: what is no number of its kind is unknown."""
+    if isinstance(values, Usage):
+        values = {name: getattr(values, name) for name in Usage.__slots__}
+    if not isinstance(values, Mapping):
+        return Usage(1, None, None, None, None, None)
+    calls, retries = (token_count(values.get(name, 0)) for name in ("calls", "retries"))
+    prompt, completion, cached, thought = (token_count(values.get(name, 0)) for name in _TOKENS)
+    usd, seconds = _amount(values.get("usd", 0.0)), _amount(values.get("seconds", 0.0))
+    return Usage(calls or 0, prompt, completion, cached, thought, usd, seconds or 0.0, retries or 0)
+
+
+_TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+
+
+def _amount(value: Any) -> float | None:
+    """Seconds or US dollars; None for what is no finite number of them."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
+    return value if known else None
 
 
 NO_USAGE = Usage()

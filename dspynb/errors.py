@@ -24,6 +24,8 @@
     │   ├── ModelTimeout            no reply within the time allowed (retryable)
     │   ├── ConnectionFailed        not reached, or broken within the reply (retryable)
     │   ├── MalformedReply          what came is no reply (retryable)
+    │   ├── ReplyTruncated          the reply was cut at the limit of tokens
+    │   ├── Refused                 the model refused to answer
     │   ├── ScriptExhausted         a ScriptedLM was asked for more replies than it has
     │   └── RecordingMiss           a strict recording has no reply for a request
     ├── AttemptsFailed              (also an ExceptionGroup) attempts of one call failed
@@ -44,6 +46,7 @@
     NoFeedbackWarning               a metric gives scores only, where feedback in words would help
     ScoreRangeWarning               a metric gives scores that an optimizer's settings do not reckon with
     AdvisorFailedWarning            the advisor of a Refine failed, so attempts had no new hint
+    UsageUnknownWarning             a token budget counts an estimate, since a reply did not report its tokens
     HiddenPredictorWarning          a program called a predictor that is not among its attributes
     ScopeClosedWarning              code outlived the attempt (or ``with`` block) whose scope it still holds
 """
@@ -85,7 +88,9 @@ __all__ = [
     "ParseError",
     "RateLimited",
     "RecordingMiss",
+    "Refused",
     "ReplayDiverged",
+    "ReplyTruncated",
     "RewardError",
     "RunInterrupted",
     "RunStopped",
@@ -98,6 +103,7 @@ __all__ = [
     "StateError",
     "SteeringError",
     "TooManyFailures",
+    "UsageUnknownWarning",
     "WorkerLost",
     "is_control_flow",
     "nearest",
@@ -237,11 +243,14 @@ class ModelError(DspynbError):
 
     Attributes: ``model`` (``provider/model``, or empty), ``status`` (HTTP status or None), ``request_id`` (the
     provider's, or None), ``retry_after`` (seconds the provider asked to wait, or None), ``retryable`` (whether the same
-    request may succeed later), ``retries`` (how often it was tried again). Never holds a key.
+    request may succeed later), ``retries`` (how often it was tried again), ``usage`` (a Usage: what the call cost, or
+    None where the provider did not say), ``cached`` (whether an equal request was paid for instead). Never holds a key.
     """
 
     retryable = False
     retries = 0
+    usage: Any = None
+    cached = False
 
     def __init__(
         self,
@@ -260,7 +269,8 @@ class ModelError(DspynbError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         facts = {n: getattr(self, n) for n in ("model", "status", "request_id", "retry_after")}
-        return _model_error, (type(self), self.problem, facts)
+        state = {n: value for n, value in vars(self).items() if n in ("retries", "usage", "cached", "text")}
+        return _model_error, (type(self), self.problem, facts), state
 
 
 def _model_error(kind: type[ModelError], problem: str, facts: dict[str, Any]) -> ModelError:
@@ -311,6 +321,40 @@ class MalformedReply(ModelError):
     """The provider answered with something that is no reply: no JSON, no choices, nothing in it."""
 
     retryable = True
+
+
+class ReplyTruncated(ModelError):
+    """The reply was cut at the limit of tokens, so that it is no answer; ``text`` is what there is of it.
+
+    It is not cached, repaired or tried again: the same request would be cut again. Raise the limit that the message
+    names.
+
+    >>> lm = dn.FunctionLM(lambda request: dn.LMReply("The capital of France is Par", finish="length"))
+    >>> ask = dn.Predict("question -> answer", lm=lm, max_tokens=8)
+    >>> try:
+    ...     ask.run_sync(question="What is the capital of France?")
+    ... except dn.ReplyTruncated as error:
+    ...     print(error)
+    ...     print(error.text)
+    function: the reply was cut at max_tokens=8 (raise it); it begins: 'The capital of France is Par'
+    The capital of France is Par
+    """
+
+    text = ""
+
+
+class Refused(ModelError):
+    """The model refused to answer; ``text`` is what it said instead. The same request is not tried again.
+
+    >>> lm = dn.FunctionLM(lambda request: dn.LMReply("I cannot help with that.", finish="refusal"))
+    >>> try:
+    ...     dn.Predict("question -> answer", lm=lm).run_sync(question="…")
+    ... except dn.Refused as error:
+    ...     print(error)
+    function: the model refused to answer: 'I cannot help with that.'
+    """
+
+    text = ""
 
 
 class ScriptExhausted(ModelError):
@@ -581,4 +625,18 @@ class ScoreRangeWarning(UserWarning):
     Traceback (most recent call last):
         ...
     dspynb.errors.ScoreRangeWarning: the metric <lambda> gives scores below failure_score=0: a row that fails counts ...
+    """
+
+
+class UsageUnknownWarning(UserWarning):
+    """A reply did not report its tokens, so that a budget of tokens counts an estimate: 4 characters a token.
+
+    >>> import warnings
+    >>> lm = dn.FunctionLM(lambda request: dn.LMReply("answer: 4", usage=dn.Usage(calls=1, prompt_tokens=None)))
+    >>> ask = dn.Predict("question -> answer", lm=lm)
+    >>> with warnings.catch_warnings(action="error", category=dn.UsageUnknownWarning), dn.Budget(tokens=5_000):
+    ...     ask.run_sync(question="2+2?")
+    Traceback (most recent call last):
+        ...
+    dspynb.errors.UsageUnknownWarning: a reply did not report its tokens, so the budget of 5000 tokens counts ...
     """

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
-from dspynb.data import Usage
+from dspynb.data import Usage, usage_of
 from dspynb.media import told_url
 from dspynb.records import quickly_made
 from dspynb.turns import History
@@ -376,7 +376,7 @@ def from_json(body: Mapping[str, Any]) -> Event | None:
             raise TypeError(f"{name} is no number")
     for name in ("usage", "metric_usage"):
         if name in known:
-            known[name] = Usage(**known[name])
+            known[name] = usage_of({**known[name]})
     for name in ("messages", "paths", "tool_calls", "parents"):
         if name in known:
             known[name] = tuple(known[name])

@@ -16,6 +16,7 @@ PACKAGE = Path(dn.__file__).parent
 LAYERS = [
     ["errors", "records"],
     ["redact", "keywords"],
+    ["score"],
     ["data"],
     ["media", "turns"],
     ["events"],

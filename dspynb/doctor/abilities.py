@@ -120,7 +120,8 @@ def provider(name: str, api_base: str | None) -> Iterator[Finding]:
         return
     seconds = round(time.perf_counter() - began, 2)
     facts = {"lm": name, "seconds": seconds, "tokens": reply.usage.tokens}
-    yield Finding("lm", OK, f"{name} answered in {seconds:.2f} s ({facts['tokens']} tokens)", facts)
+    tokens = "unknown" if facts["tokens"] is None else facts["tokens"]
+    yield Finding("lm", OK, f"{name} answered in {seconds:.2f} s ({tokens} tokens)", facts)
 
 
 def _short(name: str, api_base: str | None) -> dict[str, Any]:

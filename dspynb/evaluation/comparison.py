@@ -24,6 +24,7 @@ from dspynb.modules import Module
 from dspynb.redact import redact_values
 from dspynb.results.pages import frame_html
 from dspynb.results.statistics import PairedDifference, paired_difference
+from dspynb.results.tables import with_costs
 from dspynb.running import Run
 from dspynb.running.display import plots
 from dspynb.scope import Layer, Meter, current_scope
@@ -63,7 +64,7 @@ class Comparison:
         import pandas as pd
 
         records = [self._record(name) for name in self.evaluations]
-        return pd.DataFrame(records, index=pd.Index(list(self.evaluations), name="program"))
+        return with_costs(pd.DataFrame(records, index=pd.Index(list(self.evaluations), name="program")))
 
     def _record(self, name: str) -> dict[str, Any]:
         evaluation, usage = self.evaluations[name], self.evaluations[name].usage

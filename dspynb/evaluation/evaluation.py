@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dspynb.data import Prediction, Usage
+from dspynb.data import Prediction, Usage, tokens_text
 from dspynb.errors import InputError
 from dspynb.results import rollouts_frame
 from dspynb.results.pages import frame_html
@@ -189,7 +189,7 @@ class Evaluation:
             told.append(f"{failed:,} failed, counted as {self.failure_score:g}")
         told.append(_cost(self.usage))
         judged = self.metric_usage
-        return ", ".join(told) + (f"; metrics: {_cost(judged)}" if judged.calls or judged.tokens else "")
+        return ", ".join(told) + (f"; metrics: {_cost(judged)}" if judged.calls or judged.tokens != 0 else "")
 
     def __repr__(self) -> str:
         return f"<Evaluation: {self.summary()}>"
@@ -218,8 +218,8 @@ class Evaluation:
 def _cost(usage: Usage) -> str:
     """Calls, tokens and USD, as far as there are any."""
     parts = [f"{usage.calls:,} calls"]
-    if usage.tokens:
-        parts.append(f"{usage.tokens:,} tokens")
+    if tokens := tokens_text(usage.tokens):
+        parts.append(tokens)
     if usage.usd:
         parts.append(f"${usage.usd:.4f}")
     return ", ".join(parts)

@@ -89,7 +89,7 @@ class Job:
 class Reply:
     """What came of a job. ``packed``: events and result (see packing). ``masked``: places of events that are not the
     program's own. ``left``: calls and metric calls of the grant that were not used; ``used``: those that were, where
-    they are not limited."""
+    they are not limited. ``estimate``: tokens of calls whose usage does not have them."""
 
     worker: str
     packed: bytes = b""
@@ -100,3 +100,4 @@ class Reply:
     left: tuple[int, int] = (0, 0)
     used: tuple[int, int] = (0, 0)
     usage: Usage = field(default_factory=Usage)
+    estimate: int = 0

@@ -157,7 +157,7 @@ class _Charged:
         """Charge what was spent, tell the events, and give or raise the result."""
         scope = self._scope
         (self._funds or scope).give_back(*reply.left)
-        scope.charge(*reply.used, reply.usage)
+        scope.charge(*reply.used, reply.usage, reply.estimate)
         spans = _Spans({0: scope.open_span, reply.opened: self._opened})
         events, result = unpack_reply(reply.packed, scope.open_run, spans.here, spans.moved)
         for place, event in enumerate(events):

@@ -204,7 +204,7 @@ class Granted:
         self._ask, self._grant, self._lock = ask, grant, threading.Lock()
         self.left = [grant.calls or 0, grant.metric_calls or 0]
         self.used = [0, 0]
-        self.usage = Usage()
+        self.usage, self.estimate = Usage(), 0
         limits = {
             "tokens": None if grant.tokens is None else max(1, int(grant.tokens)),
             "usd": None if grant.usd is None else max(1e-12, grant.usd),
@@ -243,12 +243,15 @@ class Granted:
         with self._lock:
             self._move((calls, metric_calls), -1)
 
-    def add(self, usage: Usage) -> None:
-        """Count what a call turned out to cost."""
+    def add(self, usage: Usage, estimate: int = 0) -> None:
+        """Count what a call turned out to cost, and an estimate of its tokens where they are unknown."""
+        if usage.tokens is None:
+            usage = replace(usage, prompt_tokens=0, completion_tokens=0)
         with self._lock:
             self.usage += usage
+            self.estimate += estimate
         if self._meter is not None:
-            self._meter.add(usage)
+            self._meter.add(usage, estimate)
 
     def available(self) -> float:
         """Calls that can be taken, as far as is known here."""
@@ -319,6 +322,7 @@ def _reply(address: str, job: Job, away: AwayRun, result: Any, raised: bool) -> 
         left=(granted.left[0], granted.left[1]),
         used=(granted.used[0], granted.used[1]),
         usage=granted.usage,
+        estimate=granted.estimate,
     )
 
 

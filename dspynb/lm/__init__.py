@@ -1,6 +1,15 @@
 """Language models: the protocol, providers, the embedded model, recordings, doubles."""
 
-from dspynb.lm.base import LMProtocol, LMReply, LMRequest, refuse_media, request_key, without_secrets
+from dspynb.lm.base import (
+    LMProtocol,
+    LMReply,
+    LMRequest,
+    check_reply,
+    refuse_media,
+    request_key,
+    sent_settings,
+    without_secrets,
+)
 from dspynb.lm.client import LM
 from dspynb.lm.doubles import FunctionLM, ScriptedLM
 from dspynb.lm.local import LocalLM
@@ -17,9 +26,11 @@ __all__ = [
     "RecordedLM",
     "ScriptedLM",
     "check_lm",
+    "check_reply",
     "recorded",
     "refuse_media",
     "request_key",
     "resolve_lm",
+    "sent_settings",
     "without_secrets",
 ]

@@ -8,11 +8,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
-from dspynb.data import Usage
-from dspynb.errors import ConfigurationError, ScopeError
+from dspynb.data import Usage, is_sound, usage_of
+from dspynb.errors import (
+    ConfigurationError,
+    ContentFiltered,
+    MalformedReply,
+    ModelError,
+    Refused,
+    ReplyTruncated,
+    ScopeError,
+)
 from dspynb.media import has_media
 from dspynb.records import quickly_made
-from dspynb.redact import redact_values
+from dspynb.redact import redact_known, redact_values
 from dspynb.scope import current_scope
 
 __all__ = [
@@ -21,9 +29,13 @@ __all__ = [
     "LMReply",
     "LMRequest",
     "Message",
+    "billed",
+    "check_reply",
+    "is_whole",
     "refuse_in_a_replay",
     "refuse_media",
     "request_key",
+    "sent_settings",
     "without_secrets",
 ]
 
@@ -61,8 +73,12 @@ class LMRequest:
 class LMReply:
     """A model's reply. ``cached`` tells that it was not paid for now; ``raw`` is the provider's own answer, if any;
     ``tool_calls`` what it calls, in OpenAI's form; ``reasoning`` the text of its thinking, where it is given;
-    ``completions`` all texts of a request with ``n`` > 1; ``logprobs`` the log probabilities of its tokens, as the
-    provider gives them, where they were asked for.
+    ``completions`` the texts of a request with ``n`` > 1, without those that were cut or filtered; ``logprobs`` the log
+    probabilities of its tokens, as the provider gives them, where they were asked for.
+
+    ``finish``: why the model stopped, in the provider's word. A reply whose finish says that it is not whole
+    (``length``, ``content_filter``, ``refusal`` and the like) is no answer: a predictor raises ReplyTruncated,
+    ContentFiltered or Refused instead.
 
     >>> class Echo:  # a model is anything with ``async complete(request) -> reply``
     ...     async def complete(self, request):
@@ -104,6 +120,94 @@ def without_secrets(reply: LMReply) -> LMReply:
     if clean == said:
         return reply
     return replace(reply, text=text, tool_calls=tool_calls, reasoning=reasoning, completions=completions)
+
+
+_CUT = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"})
+_FILTERED = frozenset(
+    {"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii", "guardrail_intervened"}
+)
+_REFUSED = frozenset({"refusal"})
+_BROKEN = frozenset({"error", "abort", "cancelled", "malformed_function_call"})
+_NOT_WHOLE = _CUT | _FILTERED | _REFUSED | _BROKEN
+_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
+
+
+def is_whole(reply: LMReply) -> bool:
+    """Whether the model wrote the reply to its end, as far as its ``finish`` says."""
+    return reply.finish is None or str(reply.finish).lower() not in _NOT_WHOLE
+
+
+def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str) -> LMReply:
+    """The reply, if it may count as an answer: every reply of every model passes here before it is cached or read.
+
+    ``settings``: what was sent, to name the limit. Raises ReplyTruncated, ContentFiltered, Refused or MalformedReply,
+    each with the usage of the call. A usage that is no usage becomes unknown.
+    """
+    if not is_sound(reply.usage):
+        reply = reply.with_usage(usage_of(reply.usage if isinstance(reply.usage, Usage) else None))
+    if is_whole(reply):
+        return reply
+    finish = str(reply.finish).lower()
+    text = redact_known(reply.text)
+    if finish in _CUT:
+        error: ModelError = ReplyTruncated(_how_it_was_cut(reply, text, settings), model=model)
+    elif finish in _FILTERED:
+        begins = f"; it begins: {_beginning(text)!r}" if text else ""
+        error = ContentFiltered(f"the content filter stopped the reply{begins}", model=model)
+    elif finish in _REFUSED:
+        said = f": {_beginning(text)!r}" if text else ""
+        error = Refused(f"the model refused to answer{said}", model=model)
+    else:
+        error = MalformedReply(f"the reply broke off (finish_reason {finish!r})", model=model)
+    if isinstance(error, ReplyTruncated | Refused):
+        error.text = text
+    raise billed(error, reply.usage, cached=reply.cached)
+
+
+def billed(error: ModelError, usage: Usage, *, cached: bool = False) -> ModelError:
+    """The error, with what the call cost that it is of; nothing where the reply came from a cache."""
+    error.usage, error.cached = usage.as_cached() if cached else usage, cached
+    return error
+
+
+def sent_settings(lm: object, request: LMRequest) -> dict[str, Any]:
+    """The settings that a model adds to a request's own, as far as its attributes say, and those."""
+    most, own = getattr(lm, "max_tokens", None), getattr(lm, "settings", None)
+    settings: dict[str, Any] = {} if most is None else {"max_tokens": most}
+    if isinstance(own, Mapping):
+        settings.update(own)
+    settings.update(request.settings)
+    return settings
+
+
+def _how_it_was_cut(reply: LMReply, text: str, settings: Mapping[str, Any]) -> str:
+    name, most = _limit(settings)
+    usage = reply.usage
+    if not text.strip() and not reply.tool_calls and (reply.reasoning or usage.reasoning_tokens):
+        used = usage.reasoning_tokens or usage.completion_tokens or most
+        tokens = f"all {used} tokens" if used else "all its tokens"
+        return f"the reply was cut: it used {tokens} for reasoning; raise {name or 'max_tokens'} or lower the effort"
+    said = f"the reply was cut at {name}={most} (raise it)"
+    if not name:
+        said = "the reply was cut at the model's own limit (no max_tokens was sent: set it, or ask for less)"
+    if reply.tool_calls:
+        said += ", in or after a call of a tool"
+    return f"{said}; it begins: {_beginning(text)!r}" if text.strip() else said
+
+
+def _limit(settings: Mapping[str, Any]) -> tuple[str, Any]:
+    """The limit of tokens that was sent, by name; an empty name for none."""
+    extra = settings.get("extra_body")
+    for given in (settings, extra if isinstance(extra, Mapping) else {}):
+        for name in _LIMITS:
+            if given.get(name) is not None:
+                return name, given[name]
+    return "", None
+
+
+def _beginning(text: str, most: int = 200) -> str:
+    line = " ".join(text[: 20 * most].split())
+    return line if len(line) <= most else f"{line[:most].rstrip()} …"
 
 
 @runtime_checkable

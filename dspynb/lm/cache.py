@@ -25,8 +25,8 @@ from typing import Any
 
 import pydantic_core
 
-from dspynb.data import Usage
-from dspynb.lm.base import LMReply
+from dspynb.data import Usage, usage_of
+from dspynb.lm.base import LMReply, is_whole
 from dspynb.redact import redact_known
 
 __all__ = ["ReplyCache", "default_cache"]
@@ -300,11 +300,12 @@ def _body(reply: LMReply) -> str:
 
 
 def _reply(body: str) -> LMReply | None:
-    """The reply in a body, costing nothing now; None for a damaged one."""
+    """The reply in a body, costing nothing now; None for a damaged one, and for one that was cut or filtered, which
+    earlier versions kept."""
     try:
         values: Mapping[str, Any] = json.loads(body)
-        used = Usage(**values["usage"])
-        return LMReply(
+        used = usage_of({**values["usage"]})
+        reply = LMReply(
             values["text"],
             tuple(values["tool_calls"]),
             used.as_cached(),
@@ -317,6 +318,7 @@ def _reply(body: str) -> LMReply | None:
         )
     except (ValueError, KeyError, TypeError):
         return None
+    return reply if is_whole(reply) else None
 
 
 _default: dict[str, ReplyCache] = {}

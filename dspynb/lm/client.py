@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
 from dspynb.keywords import with_known_keywords
 from dspynb.lm.addresses import base_in_environment, check_base, has_login
-from dspynb.lm.base import Heard, LMReply, LMRequest, refuse_in_a_replay, request_key
+from dspynb.lm.base import Heard, LMReply, LMRequest, check_reply, refuse_in_a_replay, request_key
 from dspynb.lm.cache import default_cache
 from dspynb.lm.direct import DirectEngine
 from dspynb.lm.endpoint import Endpoint
@@ -29,9 +29,8 @@ from dspynb.lm.settings import (
     merged,
     refuse_litellm_settings,
 )
-from dspynb.media import content_text
 from dspynb.redact import is_secret_name
-from dspynb.scope import GATE, current_scope, model_name, setting
+from dspynb.scope import GATE, about_tokens, current_scope, model_name, setting
 
 __all__ = ["LM"]
 
@@ -178,10 +177,15 @@ class LM:
         started = time.perf_counter()
         sending = _Sending(self.limits, self._engine, request, settings, heard)
         tries = with_retries(sending.attempt, self._retries, self._deadline, sending.may_retry)
-        if self._deadline is None:
-            reply, failures = await tries
-        else:
-            reply, failures = await self._in_time(tries, self._deadline)
+        try:
+            if self._deadline is None:
+                reply, failures = await tries
+            else:
+                reply, failures = await self._in_time(tries, self._deadline)
+        except ModelError as error:
+            if error.usage is not None:
+                error.usage = error.usage.timed(time.perf_counter() - started, error.retries)
+            raise
         return reply.with_usage(reply.usage.timed(time.perf_counter() - started, failures))
 
     async def _in_time(self, tries: Awaitable[T], deadline: float) -> T:
@@ -237,7 +241,9 @@ class _Sending:
                 await GATE.passed(current_scope())
             async with self.limits.slots:
                 if not (GATE.shut and GATE.holding(current_scope())):
-                    return await self.engine.complete(self.request, self.settings, self._listen if self.heard else None)
+                    heard = self._listen if self.heard else None
+                    reply = await self.engine.complete(self.request, self.settings, heard)
+                    return check_reply(reply, self.settings, self.engine.model)
 
     def may_retry(self, error: ModelError) -> None:
         """Called before a further try. Raises the error where a piece was heard, or what a budget or run says."""
@@ -278,5 +284,4 @@ def _tokens(request: LMRequest, settings: dict[str, Any]) -> float:
 
     Of an image or file counts what is told of it, since its tokens have little to do with its bytes.
     """
-    letters = sum(len(content_text(m.get("content", ""))) for m in request.messages)
-    return letters / 4 + float(settings.get("max_tokens") or 0)
+    return about_tokens(request.messages) + float(settings.get("max_tokens") or 0)

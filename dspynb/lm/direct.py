@@ -15,11 +15,11 @@ from dspynb.errors import (
     BadRequestError,
     ConfigurationError,
     ConnectionFailed,
-    MalformedReply,
     ModelError,
     ModelTimeout,
-    shorten,
+    ServerError,
 )
+from dspynb.lm import sse
 from dspynb.lm.addresses import (
     base_in_environment,
     chat_url,
@@ -33,16 +33,15 @@ from dspynb.lm.addresses import (
 )
 from dspynb.lm.base import Heard, LMReply, LMRequest
 from dspynb.lm.endpoint import Endpoint
-from dspynb.lm.openai_format import Pieces, kind_of, read_reply, request_body, retry_after
+from dspynb.lm.openai_format import Pieces, damaged, excerpt, kind_of, read_reply, request_body, retry_after
 from dspynb.lm.settings import refuse_litellm_settings
-from dspynb.redact import redact, told
+from dspynb.redact import told
 
 if TYPE_CHECKING:
     import aiohttp
 
 __all__ = ["DirectEngine"]
 
-_LONGEST_LINE = 2**24
 _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, aiohttp.ClientSession]] = WeakKeyDictionary()
 
 
@@ -138,10 +137,12 @@ class DirectEngine:
         facts: dict[str, Any] = {"model": self.model, "status": status, "request_id": headers.get("x-request-id")}
         if status < 400 and heard is not None and response.content_type == "text/event-stream":
             return read_reply(await _streamed(response, heard, facts), self.model, facts)
-        raw = await response.read()
-        body = _decoded(raw)
+        chunks = response.content.iter_any()
         if status >= 400:
-            raise self._refusal(status, headers, body, raw, facts)
+            raw = await sse.read_start(chunks, sse.MOST_OF_AN_ERROR)
+            raise self._refusal(status, headers, _decoded(raw), raw, facts)
+        raw = await sse.read_body(chunks, facts)
+        body = _decoded(raw)
         reply = read_reply(body if body is not None else raw.decode("utf-8", "replace"), self.model, facts)
         if heard is not None:
             heard(reply.text)
@@ -153,8 +154,7 @@ class DirectEngine:
         detail = body.get("error", body) if isinstance(body, Mapping) else raw.decode("utf-8", "replace")
         code = str(detail.get("code") or detail.get("type") or "") if isinstance(detail, Mapping) else ""
         said = detail.get("message", detail) if isinstance(detail, Mapping) else detail
-        # Redacted first: cut in its middle, a key would no longer be known as one.
-        message = shorten(redact(str(said)), 400) or "no message"
+        message = excerpt(said, 400) or "no message"
         kind = kind_of(status, code, message.lower())
         if status in (401, 403) and not self.key and not has_login(self.url):
             message += no_key_sent(self.provider, self.url)
@@ -164,27 +164,18 @@ class DirectEngine:
 async def _streamed(response: aiohttp.ClientResponse, heard: Heard, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The body of a reply that comes as server-sent events, its text told to ``heard`` as it comes."""
     pieces = Pieces()
-    async with contextlib.aclosing(_lines(response.content, facts)) as lines:
-        async for line in lines:
-            data = line.removeprefix(b"data:").strip()
-            if data == b"[DONE]":
+    async with contextlib.aclosing(sse.read_events(response.content.iter_any(), facts)) as events:
+        async for name, data in events:
+            if data.strip() == b"[DONE]":
                 break
-            piece = _decoded(data) if line.startswith(b"data:") else None
-            if isinstance(piece, Mapping) and (text := pieces.add(piece, facts)):
+            piece = _decoded(data)
+            if name == b"error" and not (isinstance(piece, Mapping) and piece.get("error")):
+                raise ServerError(excerpt(data.decode("utf-8", "replace"), 400), **facts)
+            if not isinstance(piece, Mapping):
+                raise damaged(data.decode("utf-8", "replace"), facts)
+            if text := pieces.add(piece, facts):
                 heard(text)
     return pieces.body(facts)
-
-
-async def _lines(content: aiohttp.StreamReader, facts: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
-    """The lines of a body: some servers send all of a long reply in one, more than aiohttp reads as a line."""
-    rest = b""
-    async for chunk in content.iter_any():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line
-        if len(rest) > _LONGEST_LINE:
-            raise MalformedReply("a line of the stream is too long", **facts)
-    yield rest
 
 
 def _encoded(body: Any) -> bytes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Coroutine
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from dspynb.errors import Halted
-from dspynb.lm.base import LMReply
+from dspynb.errors import Halted, ModelError
+from dspynb.lm.base import LMReply, billed
 
 __all__ = ["Flights"]
 
@@ -81,6 +82,10 @@ class Flights:
             if first:
                 raise
             raise _Deserted from error
+        except ModelError as error:
+            if first or error.usage is None:
+                raise
+            raise billed(copy.copy(error), error.usage, cached=True) from error  # the first asker has paid for it
         finally:
             flight.askers.remove(reply)
             if flights.get(key) is flight and (flight.task.done() or not flight.askers):

@@ -17,7 +17,7 @@ from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dspynb.data import Usage
+from dspynb.data import Usage, token_count
 from dspynb.errors import BadRequestError, ConfigurationError, ContextTooLong, ModelError, nearest
 from dspynb.keywords import with_known_keywords
 from dspynb.lm.base import Heard, LMReply, LMRequest, refuse_in_a_replay, refuse_media
@@ -194,7 +194,7 @@ def _generate(
 
 def _reply(chunks: list[dict[str, Any]], seconds: float) -> LMReply:
     texts: list[str] = []
-    finish, tokens = None, dict[str, int]()
+    finish, tokens = None, dict[str, Any]()
     for chunk in chunks:
         if "error" in chunk:
             raise _refused(chunk["error"])
@@ -204,7 +204,8 @@ def _reply(chunks: list[dict[str, Any]], seconds: float) -> LMReply:
         tokens = chunk.get("usage") or tokens
     if finish is None:
         raise ModelError("the embedded model stopped before its reply was complete")
-    usage = Usage(1, tokens.get("prompt_tokens", 0), tokens.get("completion_tokens", 0), usd=0.0, seconds=seconds)
+    prompt, completion = token_count(tokens.get("prompt_tokens")), token_count(tokens.get("completion_tokens"))
+    usage = Usage(1, prompt, completion, usd=0.0, seconds=seconds)
     return LMReply("".join(texts), usage=usage, finish=finish)
 
 

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dspynb.data import Usage
+from dspynb.data import usage_of
 from dspynb.errors import ConfigurationError, RecordingMiss, shorten
-from dspynb.lm.base import LMProtocol, LMReply, LMRequest, request_key
+from dspynb.lm.base import LMProtocol, LMReply, LMRequest, check_reply, is_whole, request_key, sent_settings
 from dspynb.media import content_text, without_data
 from dspynb.redact import redact_known
 
@@ -78,27 +78,36 @@ class RecordedLM:
         vars(self).update(state, _lock=threading.Lock())
 
     async def complete(self, request: LMRequest) -> LMReply:
-        """The recorded reply, marked as cached; else the model's, recorded. Raises RecordingMiss in strict mode."""
+        """The recorded reply, marked as cached; else the model's, recorded. Raises RecordingMiss in strict mode, and
+        ReplyTruncated, Refused or ContentFiltered for a reply that is no answer: no such reply is recorded, and one of
+        an older recording is requested again."""
         if self._live and self.lm is not None:
             return await self.lm.complete(request)
-        if (kept := await self.kept(request)) is not None:
-            return kept
+        recorded = self._recorded(request)
+        if recorded is not None and is_whole(recorded):
+            return recorded
         if self.strict or self.lm is None:
+            if recorded is not None:
+                return check_reply(recorded, request.settings, self.name)
             last = request.messages[-1].get("content") if request.messages else ""
             raise RecordingMiss(
                 f"{self.path} has no reply for a request that ends in {shorten(content_text(last), 120)!r} (rollout "
                 f"{request.rollout}); record it with recorded({str(self.path)!r}, lm=...)"
             )
-        reply = await self.lm.complete(request)
+        reply = check_reply(await self.lm.complete(request), sent_settings(self.lm, request), self.name)
         self._keep(request_key(request), request, reply)
         return reply
 
     async def kept(self, request: LMRequest) -> LMReply | None:
-        """The recorded reply, if there is one."""
+        """The recorded reply, if there is one that is whole."""
+        reply = self._recorded(request)
+        return reply if reply is not None and is_whole(reply) else None
+
+    def _recorded(self, request: LMRequest) -> LMReply | None:
         body = None if self._live else self._replies.get(request_key(request))
         if body is None:
             return None
-        used, calls = Usage(**body["usage"]).as_cached(), tuple(body.get("tool_calls", ()))
+        used, calls = usage_of({**body["usage"]}).as_cached(), tuple(body.get("tool_calls", ()))
         return LMReply(body["text"], calls, used, cached=True, finish=body.get("finish"))
 
     def _keep(self, key: str, request: LMRequest, reply: LMReply) -> None:
@@ -116,7 +125,8 @@ class RecordedLM:
         if request.tools:
             body["tool_calls"] = [dict(call) for call in reply.tool_calls]
         with self._lock:
-            if key not in self._replies:
+            known = self._replies.get(key)
+            if known is None or not is_whole(LMReply("", finish=known.get("finish"))):  # of two lines the later counts
                 self._replies[key] = body
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self.path.open("a", encoding="utf-8") as stream:

@@ -11,11 +11,11 @@ from dspynb.adapters import Adapter
 from dspynb.data import NO_USAGE, Prediction, Usage
 from dspynb.errors import ModelError, ParseError
 from dspynb.events import PredictorCalled, new_span
-from dspynb.lm import LMProtocol, LMReply, LMRequest, without_secrets
+from dspynb.lm import LMProtocol, LMReply, LMRequest, check_reply, sent_settings, without_secrets
 from dspynb.media import without_data
 from dspynb.redact import redact_values, told
 from dspynb.running import Calls, remember
-from dspynb.scope import GATE, Reading, Scope
+from dspynb.scope import GATE, Reading, Scope, missing_tokens
 
 __all__ = ["Call", "Listener", "as_recorded"]
 
@@ -49,7 +49,11 @@ class Call:
         kept = await self._kept() if heard is None and self.scope.funded else None
         self.scope.admit(0 if kept else 1)
         try:
-            self.reply = without_secrets(kept or await self._complete(heard))
+            if kept is not None:
+                reply = check_reply(kept, self.request.settings, self._model)
+            else:
+                reply = await self._complete(heard)
+            self.reply = without_secrets(reply)
             outputs = self.read(self.adapter, self.reply)
         except ParseError as error:
             named = error.by(self.path)
@@ -75,7 +79,24 @@ class Call:
         return None if look_up is None else await self.scope.in_flight(look_up(self.request))
 
     async def _complete(self, heard: Listener | None) -> LMReply:
-        """The model's reply. While it is awaited, every run it belongs to can cancel it."""
+        """The model's reply. What it cost is counted here, also where the reply turns out to be no answer."""
+        try:
+            reply = await self._replied(heard)
+        except ModelError as error:
+            if error.usage is not None:
+                written = str(getattr(error, "text", ""))
+                self._settle(error.usage, written, cached=error.cached)
+            raise
+        self._settle(reply.usage, f"{reply.text}{reply.reasoning or ''}", cached=reply.cached)
+        return reply
+
+    def _settle(self, usage: Usage, written: str, *, cached: bool) -> None:
+        if self.scope.funded:
+            estimate = 0 if cached else missing_tokens(usage, self.request.messages, written)
+            self.scope.settle(usage, cached=cached, estimate=estimate)
+
+    async def _replied(self, heard: Listener | None) -> LMReply:
+        """The model's reply, checked. While it is awaited, every run it belongs to can cancel it."""
         streaming = getattr(self.lm, "stream", None) if heard is not None else None
         if heard is None or streaming is None:
             reply = await self.scope.in_flight(self.lm.complete(self.request))
@@ -88,8 +109,7 @@ class Call:
             if streaming is None:
                 heard(self.adapter, reply.text)  # all at once
             heard(self.adapter, "")
-        self.scope.settle(reply.usage, cached=reply.cached)
-        return reply
+        return check_reply(reply, sent_settings(self.lm, self.request), self._model)
 
     @property
     def _model(self) -> str:
@@ -113,7 +133,7 @@ class Call:
             outputs=outputs,
             error=None if error is None else told(error),
             usage=_spent(error) if reply is None else reply.usage,
-            cached=False if reply is None else reply.cached,
+            cached=getattr(error, "cached", False) if reply is None else reply.cached,
             seconds=time.perf_counter() - self.began,
             rollout=self.request.rollout,
             model=self._model,
@@ -133,4 +153,6 @@ def as_recorded(messages: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, A
 
 def _spent(error: Exception | None) -> Usage:
     """What is known of the cost of a call without a reply."""
-    return Usage(calls=1, retries=error.retries) if isinstance(error, ModelError) else Usage()
+    if not isinstance(error, ModelError):
+        return Usage()
+    return Usage(calls=1, retries=error.retries) if error.usage is None else error.usage

@@ -31,7 +31,8 @@ def copied(value: T, memo: dict[int, Any]) -> T:
     except Exception:
         if hasattr(type(value), "submodules"):  # shared, its predictors would be the original's
             raise
-        return _copied_by_parts(value, memo)
+        parts: T = _copied_by_parts(value, memo)
+        return parts
     alive = trial.pop(id(trial), [])
     memo.update(trial)
     memo.setdefault(id(memo), []).extend(alive)  # as deepcopy does: an id must not be used again meanwhile
@@ -42,7 +43,7 @@ def copied_instance(value: T, memo: dict[int, Any]) -> T:
     """A new instance of the same class, each attribute ``copied``; for ``__deepcopy__``."""
     new: T = type(value).__new__(type(value))
     memo[id(value)] = new
-    state: Any = value.__getstate__()  # type: ignore[attr-defined]  # every object has it
+    state: Any = value.__getstate__()
     if hasattr(new, "__setstate__"):
         new.__setstate__(copied(state, memo))
         return new

@@ -112,8 +112,9 @@ class run_pool:  # noqa: N801  # awaited like a function; an object, so that it 
                 run.meter.limit(limits)
             else:
                 self._funds = run.new_meter(limits)
-                spent, rollouts = run.spent()
-                self._funds.count(spent, calls=spent.calls + spent.retries, metric_calls=rollouts)
+                spent, rollouts, estimate = run.spent()
+                calls = spent.calls + spent.retries
+                self._funds.count(spent, calls=calls, metric_calls=rollouts, estimate=estimate)
             with Layer(None, funds=self._funds):
                 current_scope().take()
                 self._reserve = Reserve(self._calls)

@@ -25,7 +25,7 @@ from dspynb.events import (
 from dspynb.lm import LMProtocol, LMReply, LMRequest
 from dspynb.modules.call import as_recorded
 from dspynb.optimizers.task import Heard, hinted
-from dspynb.scope import Meter, current_scope
+from dspynb.scope import Meter, current_scope, missing_tokens
 
 __all__ = ["Kept", "Memory", "RolloutKey"]
 
@@ -48,7 +48,7 @@ class Kept:
         for call in self.calls:
             if not call.cached:
                 scope.admit(1 + call.usage.retries)  # a call is one, whatever a model of the user's says of it
-                scope.settle(call.usage, cached=False)
+                scope.settle(call.usage, cached=False, estimate=_estimate(call))
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Memory:
         """Count in a meter what these took, as their calls would take it from a budget when a run is gone on with."""
         found = [*map(self.rollouts.get, rollouts), *map(self.proposals.get, proposals)]
         for call in (call for kept in found if kept is not None for call in kept.calls if not call.cached):
-            meter.count(call.usage, calls=1 + call.usage.retries)
+            meter.count(call.usage, calls=1 + call.usage.retries, estimate=_estimate(call))
         meter.count(Usage(), metric_calls=len(rollouts))
 
     def model(self, path: str, lm: LMProtocol) -> LMProtocol:
@@ -170,6 +170,10 @@ class _Resumed:
 
     def _taken(self, request: LMRequest) -> PredictorCalled | None:
         return self._memory.take(self._path, str(getattr(self._lm, "name", type(self._lm).__name__)), request)
+
+
+def _estimate(call: PredictorCalled) -> int:
+    return missing_tokens(call.usage, call.messages, call.reply or "")
 
 
 def _reply(call: PredictorCalled) -> LMReply:

@@ -14,6 +14,7 @@ from dspynb.results.fold import Fold
 from dspynb.results.hints import hints_text
 from dspynb.results.scores import failure_score
 from dspynb.results.statistics import Interval, PairedDifference, mean_interval, paired_difference
+from dspynb.results.tables import with_costs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +54,7 @@ def candidates_frame(fold: Fold) -> pd.DataFrame:
     rows = [_row(c, fold, scores.get(c.id, {}), costs.get(c.id, Usage()), best) for c in fold.candidates.values()]
     frame = pd.DataFrame(rows, columns=list(_COLUMNS), dtype=object)
     numbers = {"step": int, "score": float, "low": float, "high": float, "n": int, "full": bool, "best": bool}
-    return frame.astype({**numbers, "calls": int, "tokens": int, "usd": float})
+    return with_costs(frame.astype({**numbers, "calls": int}))
 
 
 def _row(
@@ -147,7 +148,7 @@ def history_frame(fold: Fold) -> pd.DataFrame:
         )
     frame = pd.DataFrame(rows, columns=list(_HISTORY), dtype=object)
     numbers = {"step": int, "score": float, "full": bool, "best_score": float, "calls": int, "metric_calls": int}
-    return frame.astype({**numbers, "tokens": int, "usd": float, "seconds": float})
+    return with_costs(frame.astype({**numbers, "seconds": float}))
 
 
 def proposals_frame(fold: Fold) -> pd.DataFrame:

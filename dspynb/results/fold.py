@@ -73,7 +73,7 @@ class SpanRow:
     score: float | None = None
     feedback: str | None = None
     seconds: float | None = None
-    tokens: int = 0
+    tokens: int | None = 0
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from dspynb.events import (
     SpanStarted,
     plain,
 )
+from dspynb.results.tables import with_costs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,10 +172,10 @@ def spans_frame(spans: Iterable[Span]) -> pd.DataFrame:
         for name in _COLUMNS
         if name not in ("tokens", "usd")
     }
-    cells["tokens"] = [row.usage.tokens for row in rows]
+    cells["tokens"] = pd.Series([row.usage.tokens for row in rows], dtype=object)
     cells["usd"] = pd.Series([row.usage.usd for row in rows], dtype=float)
     cells["messages"] = pd.Series([list(row.messages) for row in rows], dtype=object)
     cells["started"] = pd.to_datetime([row.started for row in rows], unit="s", utc=True)
-    numbers = {"span": int, "parent": int, "depth": int, "tokens": int, "rollout": int, "cached": bool}
+    numbers = {"span": int, "parent": int, "depth": int, "rollout": int, "cached": bool}
     frame = pd.DataFrame(cells, columns=list(_COLUMNS))
-    return frame.astype({**numbers, "score": float, "seconds": float})
+    return with_costs(frame.astype({**numbers, "score": float, "seconds": float}))

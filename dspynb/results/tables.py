@@ -12,7 +12,7 @@ from dspynb.results.fold import AttemptRow, Fold
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["attempts_frame", "calls_frame", "mapped", "rollouts_frame", "rollouts_of"]
+__all__ = ["attempts_frame", "calls_frame", "mapped", "rollouts_frame", "rollouts_of", "with_costs"]
 
 _BEFORE = ("attempt", "wave", "hint")
 _OF_HINTS = ("hint_by", "hint_error")
@@ -30,9 +30,17 @@ def attempts_frame(attempts: Iterable[AttemptRow], outputs: Iterable[str] = ()) 
     by = [name for name in _OF_HINTS if any(getattr(row, name) for row in rows)]
     names = list(dict.fromkeys([*outputs, *(name for row in rows for name in row.outputs or ())]))
     columns = {name: f"predicted_{name}" if name in (*_BEFORE, *_OF_HINTS, *_AFTER) else name for name in names}
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         [_cells(row, columns) for row in rows], columns=[*_BEFORE, *by, *columns.values(), *_AFTER], dtype=object
     ).astype({"attempt": int, "wave": int, "cached": bool, "best": bool, "score": float, "seconds": float})
+    return with_costs(frame)
+
+
+def with_costs(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its costs as numbers: ``tokens`` whole, of pandas' own type with ``<NA>`` where some are unknown;
+    ``usd`` with NaN."""
+    unknown = frame["tokens"].isna().any()
+    return frame.astype({"tokens": "Int64" if unknown else "int64", "usd": float})
 
 
 def _cells(row: AttemptRow, columns: dict[str, str]) -> dict[str, Any]:
@@ -60,7 +68,7 @@ def calls_frame(fold: Fold) -> pd.DataFrame:
     import pandas as pd
 
     attempt_of = {id(call): row.attempt for row in fold.attempts.values() for call in row.calls}
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         [
             {
                 "predictor": call.predictor,
@@ -95,6 +103,7 @@ def calls_frame(fold: Fold) -> pd.DataFrame:
             "model",
         ],
     )
+    return with_costs(frame)
 
 
 _ROLLOUT = ("row", "repeat", "score", "feedback", "error", "attempts", "tokens", "usd", "seconds", "cached")
@@ -149,8 +158,8 @@ def rollouts_frame(
     cells |= {"tokens": [r.usage.tokens for r in records], "usd": [r.usage.usd for r in records]}
     cells |= {"seconds": [r.seconds for r in records], "cached": [r.cached for r in records]}
     frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in cells.items()})
-    numbers = {"row": int, "repeat": int, "score": float, "attempts": int, "tokens": int, "usd": float}
-    return frame.astype({**numbers, "seconds": float, "cached": bool})
+    numbers = {"row": int, "repeat": int, "score": float, "attempts": int}
+    return with_costs(frame.astype({**numbers, "seconds": float, "cached": bool}))
 
 
 def mapped(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:

@@ -43,8 +43,8 @@ def _summary(span: Span, *, with_ends: bool = False) -> str:
         parts.append(f"candidate {span.candidate}")
     if span.score is not None:
         parts.append(f"score {span.score:g}")
-    if span.usage.tokens:
-        parts.append(f"{span.usage.tokens} tokens")
+    if span.usage.tokens != 0:
+        parts.append("unknown tokens" if span.usage.tokens is None else f"{span.usage.tokens} tokens")
     parts.append("not ended" if span.seconds is None else f"{span.seconds:.2f} s")
     if span.cached:
         parts.append("cached")

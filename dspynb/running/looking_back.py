@@ -53,7 +53,8 @@ def history(n: int = 1) -> Calls:
 
 def _summary(call: PredictorCalled) -> str:
     cached = ", cached" if call.cached else ""
-    return f"{call.predictor} · {call.model} · {call.usage.tokens} tokens, {call.seconds:.2f} s{cached}"
+    tokens = "unknown" if call.usage.tokens is None else call.usage.tokens
+    return f"{call.predictor} · {call.model} · {tokens} tokens, {call.seconds:.2f} s{cached}"
 
 
 def _parts(call: PredictorCalled) -> Iterable[tuple[str, str]]:

@@ -147,8 +147,9 @@ def _call(span: Span) -> Iterator[tuple[str, Any]]:
     provider = span.model.partition("/")[0] or "dspynb"
     yield "gen_ai.provider.name", _PROVIDERS.get(provider, provider)
     yield "gen_ai.request.model", _model(span)
-    if span.reply is not None:
+    if span.reply is not None and span.usage.prompt_tokens is not None:
         yield "gen_ai.usage.input_tokens", span.usage.prompt_tokens
+    if span.reply is not None and span.usage.completion_tokens is not None:
         yield "gen_ai.usage.output_tokens", span.usage.completion_tokens
     if span.usage.cached_tokens:
         yield "gen_ai.usage.cache_read.input_tokens", span.usage.cached_tokens

@@ -19,7 +19,7 @@ from dspynb.errors import HintError, InputError, SteeringError, nearest
 from dspynb.events import CandidateProposed, Event, PredictorCalled, RolloutEnded, RunStarted, Steered, new_span
 from dspynb.redact import redact_values
 from dspynb.running.reader import RunReader
-from dspynb.scope import GATE, Budget, Meter, current_scope
+from dspynb.scope import GATE, Budget, Meter, current_scope, missing_tokens
 
 __all__ = ["Ask", "Steerable", "Steering", "Takes"]
 
@@ -152,14 +152,20 @@ class Steerable(RunReader):
         self.fund(meter)
         return meter
 
-    def spent(self) -> tuple[Usage, int]:
-        """What the calls of this process cost that no cache answered, and how many rollouts were scored. A run that is
-        gone on with counts anew."""
+    def spent(self) -> tuple[Usage, int, int]:
+        """What the calls of this process cost that no cache answered, how many rollouts were scored, and an estimate of
+        the tokens of calls whose usage does not have them. A run that is resumed counts anew."""
         events = list(self._events)
         first = max((i for i, event in enumerate(events) if isinstance(event, RunStarted)), default=0)
         calls = [e for e in events[first:] if isinstance(e, PredictorCalled) and not e.cached]
-        usage = sum((replace(call.usage, calls=1) for call in calls), Usage())
-        return usage, sum(isinstance(event, RolloutEnded) for event in events[first:])
+        usage, estimate = Usage(), 0
+        for call in calls:
+            one = replace(call.usage, calls=1)
+            if one.tokens is None:
+                one = replace(one, prompt_tokens=0, completion_tokens=0)
+                estimate += missing_tokens(call.usage, call.messages, call.reply or "")
+            usage += one
+        return usage, sum(isinstance(event, RolloutEnded) for event in events[first:]), estimate
 
     # ── hints ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def suggest_hint(self, hint: str | Mapping[str, str], *, row: int | None = None) -> None:

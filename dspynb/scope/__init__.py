@@ -1,6 +1,6 @@
 """What differs from attempt to attempt: settings, hints, candidates, spans. Scoped, never stored."""
 
-from dspynb.scope.budget import Allowance, Budget, Free, Meter, Reserve
+from dspynb.scope.budget import Allowance, Budget, Free, Meter, Reserve, about_tokens, missing_tokens
 from dspynb.scope.candidates import Part, candidate, resolve
 from dspynb.scope.carry import carry
 from dspynb.scope.core import (
@@ -41,6 +41,7 @@ __all__ = [
     "RunPort",
     "Scope",
     "Snapshot",
+    "about_tokens",
     "address",
     "candidate",
     "carry",
@@ -51,6 +52,7 @@ __all__ = [
     "current_scope",
     "hints",
     "mask",
+    "missing_tokens",
     "model_name",
     "resolve",
     "setting",

@@ -11,16 +11,31 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+import warnings
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from dspynb.data import Usage
-from dspynb.errors import BudgetExhausted, ConfigurationError
+from dspynb.errors import BudgetExhausted, ConfigurationError, UsageUnknownWarning
 from dspynb.keywords import with_known_keywords
+from dspynb.media import content_text
 from dspynb.scope.core import Block, Layer, Scope, current_scope
 
-__all__ = ["Allowance", "Budget", "Free", "Meter", "Reserve"]
+__all__ = ["Allowance", "Budget", "Free", "Meter", "Reserve", "about_tokens", "missing_tokens"]
+
+
+def about_tokens(messages: Iterable[Mapping[str, Any]], reply: str = "") -> int:
+    """About how many tokens messages and a reply are: four characters a token. Of an image or file counts what is told
+    of it, since its tokens have little to do with its bytes."""
+    letters = sum(len(content_text(message.get("content", ""))) for message in messages)
+    return -(-(letters + len(reply)) // 4)
+
+
+def missing_tokens(usage: Usage, messages: Iterable[Mapping[str, Any]], reply: str = "") -> int:
+    """The estimate that stands for the tokens of a call whose usage lacks them; 0 for one that has them."""
+    return 0 if usage.tokens is not None else about_tokens(messages, reply)
+
 
 _OTHER_NAMES = {
     **dict.fromkeys(("max_calls", "requests", "max_requests", "n_calls"), "calls"),
@@ -38,7 +53,9 @@ class Budget(Block):
 
     ``calls``: calls of providers, retries and repairs too, cache hits not. ``metric_calls``: rollouts scored. Both are
     taken before anything is sent and never exceeded. ``tokens``, ``usd`` and ``seconds`` are known only afterwards:
-    once they are reached, no further call starts. ``meter.spent`` and ``meter.left`` tell how it stands.
+    once they are reached, no further call starts. Where a provider does not report the tokens of a reply, about one
+    for four characters is counted, and a UsageUnknownWarning says so once. ``meter.spent`` and ``meter.left`` tell how
+    it stands, ``meter.estimated`` how many of the tokens are such an estimate.
 
     A call that is refused raises BudgetExhausted, which is no failure of a row or an attempt: the run ends with the
     best so far. Raises ConfigurationError for a limit that is no number above 0 or has another name, or where
@@ -94,6 +111,7 @@ class Meter:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
+        self.estimated = 0  # of the tokens, those that no provider reported
         self._lock = threading.Lock()
         self._calls = self._metric_calls = self._tokens = 0
         self._usd: float | None = 0.0
@@ -119,9 +137,21 @@ class Meter:
         """Set new limits, by name; those that are not named stay."""
         self.budget = Budget(**{**self.budget.limits(), **limits})  # type: ignore[arg-type]
 
-    def count(self, usage: Usage, *, calls: int = 0, metric_calls: int = 0, seconds: float = 0.0) -> None:
+    def __repr__(self) -> str:
+        spent = self.spent
+        parts = []
+        for name, limit in self.budget.limits().items():
+            used = spent[name]
+            parts.append(f"{name} {'unknown' if used is None else format(used, 'g')} of {limit:g}")
+        if self.estimated:
+            parts.append(f"{self.estimated} of the tokens are estimated")
+        return f"<Meter: {', '.join(parts)}>"
+
+    def count(
+        self, usage: Usage, *, calls: int = 0, metric_calls: int = 0, seconds: float = 0.0, estimate: int = 0
+    ) -> None:
         """Add what was spent before there was a budget."""
-        self.add(usage)
+        self.add(usage, estimate)
         with self._lock:
             self._calls += calls
             self._metric_calls += metric_calls
@@ -184,11 +214,21 @@ class Meter:
             self._calls -= calls
             self._metric_calls -= metric_calls
 
-    def add(self, usage: Usage) -> None:
-        """Count what a call turned out to cost."""
+    def add(self, usage: Usage, estimate: int = 0) -> None:
+        """Count what calls turned out to cost, and ``estimate`` tokens for those whose usage does not have them. Warns
+        of the first estimate that a budget of tokens needs."""
         with self._lock:
-            self._tokens += usage.tokens
+            unwarned = not self.estimated
+            self.estimated += estimate
+            self._tokens += (usage.tokens or 0) + estimate
             self._usd = None if self._usd is None or usage.usd is None else self._usd + usage.usd
+        if unwarned and self.estimated and self.budget.tokens is not None:
+            warnings.warn(
+                f"a reply did not report its tokens, so the budget of {self.budget.tokens} tokens counts an estimate "
+                "for it and its like: one token for four characters of prompt and reply",
+                UsageUnknownWarning,
+                stacklevel=2,
+            )
 
     def available(self) -> float:
         """How many calls could be taken now."""
@@ -228,7 +268,7 @@ class Allowance:
         if metric_calls:
             self._scope.give_back(0, metric_calls)
 
-    def add(self, usage: Usage) -> None:
+    def add(self, usage: Usage, estimate: int = 0) -> None:
         """Nothing: the meters above count it."""
 
     def available(self) -> float:
@@ -257,7 +297,7 @@ class Free:
     def give_back(self, calls: int, metric_calls: int = 0) -> None:
         """Nothing was taken."""
 
-    def add(self, usage: Usage) -> None:
+    def add(self, usage: Usage, estimate: int = 0) -> None:
         """Nothing was spent."""
 
     def available(self) -> float:

@@ -76,7 +76,7 @@ class Funds(Protocol):
 
     def give_back(self, calls: int, metric_calls: int = 0) -> None: ...
 
-    def add(self, usage: Usage) -> None: ...
+    def add(self, usage: Usage, estimate: int = 0) -> None: ...
 
     def available(self) -> float: ...
 
@@ -307,8 +307,9 @@ class Scope:
         for funds in self._funds():
             funds.give_back(calls, metric_calls)
 
-    def settle(self, usage: Usage, *, cached: bool) -> None:
-        """A call that was taken has ended: count what it cost, or give it back where a cache answered."""
+    def settle(self, usage: Usage, *, cached: bool, estimate: int = 0) -> None:
+        """A call that was taken has ended: count what it cost, or give it back where a cache answered. ``estimate``:
+        the tokens to count where the usage does not have them."""
         if not self.funded:
             return
         if cached:
@@ -316,16 +317,16 @@ class Scope:
             return
         for layer in self.open_layers():
             if layer.funds is not None:
-                layer.funds.add(usage)
+                layer.funds.add(usage, estimate)
 
-    def charge(self, calls: int, metric_calls: int, usage: Usage) -> None:
+    def charge(self, calls: int, metric_calls: int, usage: Usage, estimate: int = 0) -> None:
         """Count what was spent elsewhere under these budgets: it was granted, and is not refused any more."""
         if not self.funded:
             return
         self.give_back(-calls, -metric_calls)
         for layer in self.open_layers():
             if layer.funds is not None:
-                layer.funds.add(usage)
+                layer.funds.add(usage, estimate)
 
     def available(self) -> float:
         """How many calls the budgets in force have left; infinite without a limit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from dspynb.data import sum_tokens
 from dspynb.events import CandidateProposed, PredictorCalled, RolloutEnded
 from dspynb.results import AttemptRow, Fold, winner_of
 from dspynb.results.candidates import candidate_scores, demos_of, instructions_of
@@ -20,7 +21,7 @@ HALTED = "halted"
 
 class Row(TypedDict):
     """``about``: its hint, inputs, origin or predictor; ``order``: where it goes among its like; ``by``: who made it,
-    where it was a person; ``mark``: pinned or dropped, where a person did that."""
+    where it was a person; ``mark``: pinned or dropped, where a person did that; ``tokens``: None where unknown."""
 
     key: str
     order: list[int]
@@ -36,7 +37,7 @@ class Row(TypedDict):
     feedback: str
     error: str
     seconds: float | None
-    tokens: int
+    tokens: int | None
 
 
 def cells(node: Node, tree: Tree) -> Row:
@@ -110,8 +111,8 @@ def _batch_row(row: Row, span: SpanRow, node: Node, fold: Fold) -> None:
     row["state"], row["score"] = _state_of_row(span, fold), _score_of_row(span, node)
     row["about"], row["outputs"], row["error"] = named(span.inputs), named(span.outputs), clip(span.error or "")
     row["feedback"], row["seconds"] = clip(span.feedback or ""), span.seconds
-    tokens = sum(call.usage.tokens for call in node.calls) + sum(attempt.usage.tokens for attempt in node.attempts())
-    row["tokens"] = span.tokens or tokens
+    usages = [*(call.usage for call in node.calls), *(attempt.usage for attempt in node.attempts())]
+    row["tokens"] = span.tokens or sum_tokens(usages)
 
 
 def _call(row: Row, call: PredictorCalled, place: int) -> None:
@@ -137,7 +138,7 @@ def _candidate(row: Row, candidate: CandidateProposed, tree: Tree) -> None:
     row["change"] = None if row["score"] is None or before is None else row["score"] - before
     row["outputs"] = _changed(candidate, parent, fold)
     row["error"] = _failures(records)
-    row["tokens"] = sum(record.usage.tokens for record in records.values())
+    row["tokens"] = sum_tokens(record.usage for record in records.values())
 
 
 def _state(fold: Fold, done: int, total: int, tried: bool) -> str:

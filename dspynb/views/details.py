@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypedDict
 
+from dspynb.data import tokens_text
 from dspynb.events import CandidateProposed, PredictorCalled
 from dspynb.media import content_text
 from dspynb.results import AttemptRow, Fold
@@ -98,7 +99,7 @@ def _calls(calls: list[PredictorCalled]) -> Iterator[Block]:
 
 def _facts(call: PredictorCalled) -> str:
     usage = call.usage
-    told = [call.model, f"{usage.tokens:,} tokens" if usage.tokens else "", f"{call.seconds:.2f} s"]
+    told = [call.model, tokens_text(usage.tokens), f"{call.seconds:.2f} s"]
     told += ["cached" if call.cached else "", "repair" if call.repair else ""]
     return "".join(f" · {part}" for part in told if part)
 

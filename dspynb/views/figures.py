@@ -85,7 +85,8 @@ def _spent(usage: Usage, rollouts: int, seconds: float, x: str) -> float:
 
 def _check_spent(values: Sequence[float], x: str) -> None:
     if any(map(math.isnan, values)):
-        raise InputError("the price of some of the run's calls is unknown; x may be 'calls', 'tokens' or 'seconds'")
+        what, others = ("price", "'tokens' or 'seconds'") if x == "usd" else ("number of tokens", "'usd' or 'seconds'")
+        raise InputError(f"the {what} of some of the run's calls is unknown; x may be 'calls', {others}")
     if not any(values):
         others = "'tokens' or 'seconds'" if x != "tokens" else "'calls' or 'seconds'"
         raise InputError(f"the run cost nothing in {X_LABELS[x]} (was all of it cached?); x may be {others}")

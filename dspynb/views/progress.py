@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from dspynb.data import tokens_text
 from dspynb.events import (
     AttemptChosen,
     AttemptEnded,
@@ -50,7 +51,8 @@ class Progress:
     def __init__(self) -> None:
         self.started: RunStarted | None = None
         self.ended: RunEnded | None = None
-        self.calls = self.cached = self.tokens = self.rollouts = 0
+        self.calls = self.cached = self.rollouts = 0
+        self.tokens: int | None = 0
         self.usd: float | None = 0.0
         self.candidates: dict[str | None, float | None] = {}  # their scores on all validation rows
         self._parents: dict[int, int] = {}
@@ -87,7 +89,8 @@ class Progress:
         usage = event.usage
         self.calls += 1
         self.cached += event.cached
-        self.tokens += usage.prompt_tokens + usage.completion_tokens
+        tokens = usage.tokens
+        self.tokens = None if tokens is None or self.tokens is None else self.tokens + tokens
         self.usd = None if usage.usd is None or self.usd is None else self.usd + usage.usd
 
     def _span_started(self, event: SpanStarted) -> None:
@@ -216,7 +219,7 @@ class Progress:
         """Calls, those that the cache answered, tokens and USD."""
         facts = [Fact(count(self.calls, "call"), 6)] if self.calls else []
         facts += [Fact(f"{self.cached:,} cached", 2)] if self.cached else []
-        facts += [Fact(count(self.tokens, "token"), 1)] if self.tokens else []
+        facts += [Fact(tokens, 1)] if (tokens := tokens_text(self.tokens)) else []
         return [*facts, Fact(f"${self.usd:.4f}", 5)] if self.usd else facts
 
     def left(self) -> float | None:

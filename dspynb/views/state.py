@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, TypedDict
 
+from dspynb.data import tokens_text
 from dspynb.events import CandidateProposed, Event
 from dspynb.results import AttemptRow, Fold, summary_of, winner_of
 from dspynb.results.fold import SpanRow
@@ -248,7 +249,7 @@ class RunState:
     def _costs(self) -> list[str]:
         usage, calls = self.fold.usage, len(self.fold.calls)
         facts = [_n(calls, "call") + (f" ({self.fold.cached:,} cached)" if self.fold.cached else "")]
-        facts += [_n(usage.tokens, "token")] if usage.tokens else []
+        facts += [tokens] if (tokens := tokens_text(usage.tokens)) else []
         facts += [f"{usage.usd:.4f} USD"] if usage.usd else []
         return [*facts, *(clip(model, 60) for model in self.fold.models[:2])]
 

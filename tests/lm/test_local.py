@@ -19,7 +19,7 @@ import zipfile
 import pytest
 
 from dspynb import Predict
-from dspynb.errors import ConfigurationError, DownloadError, ModelError
+from dspynb.errors import ConfigurationError, DownloadError, ModelError, ReplyTruncated
 from dspynb.lm import LMProtocol, LMRequest, LocalLM, download, local
 
 GGUF = b"GGUF and some weights"
@@ -448,8 +448,15 @@ def test_the_stop_and_max_tokens_settings_end_a_reply():
 
 
 @pytest.mark.slow
+def test_a_reply_that_was_cut_is_an_error_that_names_the_models_own_limit():
+    with pytest.raises(ReplyTruncated, match=r"cut at max_tokens=5 \(raise it\)") as caught:
+        Predict("subject -> sentence", lm=LocalLM(max_tokens=5)).run_sync(subject="the sea")
+    assert caught.value.usage.completion_tokens == 5
+
+
+@pytest.mark.slow
 def test_a_stream_tells_the_reply_while_it_is_written():
-    predict = Predict("subject -> sentence", lm=LocalLM(max_tokens=20))
+    predict = Predict("subject -> sentence", lm=LocalLM(), stop=["."])
 
     async def main():
         return [part async for part in predict.stream(subject="the sea")]

@@ -23,7 +23,7 @@ class Topic(dn.Signature):
 
 async def optimized(seed):
     """The program with demos of its own successes, and how it and the start do on held-out rows."""
-    program = dn.Predict(Topic, max_tokens=4, stop=["\n"])
+    program = dn.Predict(Topic, stop=["\n"])
     optimizer = dn.BootstrapFewShot(METRIC, max_bootstrapped_demos=3, max_labeled_demos=3, seed=seed)
     better = await optimizer.compile(program, TRAIN)
     return better, await dn.compare({"start": program, "optimized": better}, HELD_OUT, METRIC)

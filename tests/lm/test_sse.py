@@ -1,0 +1,128 @@
+"""Server-sent events by the standard: lines, fields, and bytes that are cut anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dspynb as dn
+from dspynb.errors import MalformedReply, ServerError
+from dspynb.lm.sse import EventParser
+from tests.lm.server import Server
+
+
+def events(*chunks):
+    parser = EventParser()
+    found = [event for chunk in chunks for event in parser.feed(chunk)]
+    return [(event.name.decode(), event.data.decode()) for event in (*found, *parser.end())]
+
+
+@pytest.mark.parametrize(
+    ("sent", "data"),
+    [
+        (b"data: a\n\n", ["a"]),
+        (b"data:a\n\n", ["a"]),
+        (b"data:  a\n\n", [" a"]),
+        (b"data: a\ndata: b\n\n", ["a\nb"]),
+        (b"data: a\r\ndata: b\r\n\r\ndata: c\r\n\r\n", ["a\nb", "c"]),
+        (b"data: a\rdata: b\r\rdata: c\r\r", ["a\nb", "c"]),
+        (b"\xef\xbb\xbfdata: a\n\n", ["a"]),
+        (b": keep-alive\n\n: x\ndata: a\n: y\n\n", ["a"]),
+        (b"id: 1\nretry: 10\nnothing\ndata: a\n\n", ["a"]),
+        (b"data\n\ndata: a\n\n", ["", "a"]),
+        (b"event: ping\n\ndata: a\n\n", ["a"]),
+        (b"data: a\n\ndata: b", ["a", "b"]),
+        (b"", []),
+    ],
+)
+def test_events_are_read_by_the_standard(sent, data):
+    assert [told for _, told in events(sent)] == data
+    assert [told for _, told in events(*(sent[i : i + 1] for i in range(len(sent))))] == data
+
+
+def test_an_event_has_a_name():
+    assert events(b"event: error\ndata: a\n\ndata: b\n\n") == [("error", "a"), ("", "b")]
+
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=8)
+
+
+@given(st.data(), st.lists(TEXTS, min_size=1, max_size=5), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
+def test_any_way_to_cut_the_bytes_and_any_end_of_lines_gives_the_same_text(data, texts, end, bom):
+    pieces = [{"choices": [{"delta": {"content": text}}]} for text in texts]
+    written = [json.dumps(piece, ensure_ascii=False, indent=1).split("\n") for piece in pieces]
+    sent = "".join("".join(f"data: {line}{end}" for line in lines) + f": no{end}{end}" for lines in written)
+    whole = (b"\xef\xbb\xbf" if bom else b"") + sent.encode()
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(whole)), max_size=30)))
+    chunks = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    assert [json.loads(told) for _, told in events(*chunks)] == pieces
+
+
+def streaming(*chunks):
+    async def answer(request):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for chunk in chunks:
+            await response.write(chunk)
+            await asyncio.sleep(0.005)
+        return response
+
+    return answer
+
+
+def piece(text, finish=None):
+    return json.dumps({"choices": [{"delta": {"content": text}, "finish_reason": finish}]}, ensure_ascii=False).encode()
+
+
+def stream(server, heard, **settings):
+    model = dn.LM("openai/m", api_base=server.base, **settings)
+    return asyncio.run(model.stream(dn.LMRequest(({"role": "user", "content": "hi"},)), heard.append))
+
+
+def test_a_stream_is_the_same_text_wherever_a_character_or_the_end_of_a_line_is_cut():
+    whole = b"data: " + piece("Übe") + b"\r\n\r\ndata: " + piece("r\u2028€", "stop") + b"\r\n\r\ndata: [DONE]\r\n\r\n"
+    at = whole.index("Ü".encode()) + 1
+    with Server(streamed=[streaming(whole[:at], whole[at : at + 70], whole[at + 70 :])]) as server:
+        heard = []
+        assert stream(server, heard).text == "Über\u2028€"
+        assert "".join(heard) == "Über\u2028€"
+
+
+def test_an_event_of_several_lines_is_one_piece():
+    lines = json.dumps(json.loads(piece("blue", "stop")), indent=2).split("\n")
+    sent = "".join(f"data: {line}\n" for line in lines).encode() + b"\n"
+    with Server(streamed=[streaming(sent, b"data: [DONE]\n\n")]) as server:
+        assert stream(server, []).text == "blue"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"data: {oops\n\n", b"data: 12\n\n", b'data: ["x"]\n\n', b"data: \xff{}\n\n", b'data: {"choices": {"a": 1}}\n\n'],
+)
+def test_a_damaged_piece_is_tried_again_where_nothing_was_heard_and_never_cached(damage, monkeypatch, tmp_path):
+    monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("dspynb.lm.limits._FIRST_WAIT", 0.001)
+    good = streaming(b"data: " + piece("fine", "stop") + b"\n\n", b"data: [DONE]\n\n")
+    half = streaming(b"data: " + piece("ha") + b"\n\n", damage, b"data: " + piece("lf", "stop") + b"\n\n")
+    with dn.context(cache=True), Server(streamed=[half, streaming(damage), good]) as server:
+        heard = []
+        with pytest.raises(MalformedReply, match="a piece of the stream is damaged"):
+            stream(server, heard)
+        assert heard == ["ha"]
+        assert len(server.bodies) == 1
+        assert stream(server, heard).text == "fine"
+        assert heard == ["ha", "fine"]
+        assert len(server.bodies) == 3
+
+
+@pytest.mark.parametrize(
+    "sent", [b'data: {"error": {"message": "overloaded"}}\n\n', b"event: error\ndata: overloaded\n\n"]
+)
+def test_an_error_event_is_the_servers_error(sent):
+    with Server(streamed=[streaming(sent)]) as server, pytest.raises(ServerError, match="overloaded"):
+        stream(server, [], retries=0)
