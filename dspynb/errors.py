@@ -33,6 +33,7 @@
     ├── ExecutorError               rollouts cannot run where they were to run
     │   └── WorkerLost              a rollout took the workers down that ran it
     ├── JournalError                a run file cannot be read
+    │   └── RunInUse                another run writes it
     ├── StateError                  a saved program cannot be read, or is of another program
     └── Halted                      control flow: no further call may start; never a failed row or attempt
         ├── RunStopped              the run was stopped before it had a result
@@ -40,6 +41,7 @@
         └── BudgetExhausted         the budget is spent
 
     RunInterrupted                  a CancelledError: the kernel's stop button or Ctrl-C ended the cell
+    DamagedFileWarning              lines of a run file are damaged and were left out
     DataOverlapWarning              rows that are to judge a program are among those it learns from
     NoFeedbackWarning               a metric gives scores only, where feedback in words would help
     ScoreRangeWarning               a metric gives scores that an optimizer's settings do not reckon with
@@ -50,6 +52,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -65,6 +68,7 @@ __all__ = [
     "ConnectionFailed",
     "ContentFiltered",
     "ContextTooLong",
+    "DamagedFileWarning",
     "DataOverlapWarning",
     "DownloadError",
     "DspynbError",
@@ -85,6 +89,7 @@ __all__ = [
     "RecordingMiss",
     "ReplayDiverged",
     "RewardError",
+    "RunInUse",
     "RunInterrupted",
     "RunStopped",
     "ScopeClosedWarning",
@@ -380,6 +385,59 @@ class JournalError(DspynbError):
     """A run file cannot be read: not a journal, or of a newer format."""
 
 
+class RunInUse(JournalError):
+    """A run cannot be resumed, since another run writes its file: two would make the same calls twice.
+
+    ``path``: the run file. ``pid``, ``host``, ``since`` (unix seconds): of the process that writes it, None where that is
+    not known. ``lock_file``: the file to delete where that process is known to have ended, although this machine cannot
+    see it; None where the process was seen alive.
+
+    >>> from dspynb.errors import RunInUse
+    >>> dn.configure(runs_dir="runs")
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> rows = [{"question": "2+2?", "answer": "4"}]
+    >>> evaluate = dn.Evaluate(dn.metrics.exact_match())
+    >>> import asyncio
+    >>> async def main():
+    ...     run = evaluate.start(program, rows)
+    ...     while not run.path:
+    ...         await asyncio.sleep(0)
+    ...     evaluate.resume(run.path, program, rows)
+    >>> try:
+    ...     dn.run_sync(main)
+    ... except RunInUse as error:
+    ...     print(error)
+    cannot resume ...: this process (...) writes it since ...; stop that run, or wait until it has ended
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        pid: int | None = None,
+        host: str | None = None,
+        since: float | None = None,
+        here: bool = False,
+        delete: str | None = None,
+    ) -> None:
+        self.path, self.pid, self.host, self.since, self.here, self.lock_file = path, pid, host, since, here, delete
+        who = f"this process ({pid})" if here else f"process {pid or '(unknown)'} on host {host or '(unknown)'}"
+        began = "" if since is None else f" since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since))}"
+        out = "" if delete is None else f"; if that process is no longer there, delete {delete} and resume again"
+        super().__init__(
+            f"cannot resume {path}: {who} writes it{began}; stop that run, or wait until it has ended{out}"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _run_in_use, (self.path, self.pid, self.host, self.since, self.here, self.lock_file)
+
+
+def _run_in_use(
+    path: str, pid: int | None, host: str | None, since: float | None, here: bool, delete: str | None
+) -> RunInUse:
+    return RunInUse(path, pid=pid, host=host, since=since, here=here, delete=delete)
+
+
 class StateError(DspynbError, ValueError):
     """A saved program cannot be read, is of another version, or differs from the program it is to be loaded into.
 
@@ -522,6 +580,22 @@ class HiddenPredictorWarning(UserWarning):
     Traceback (most recent call last):
         ...
     dspynb.errors.HiddenPredictorWarning: Answer called Predict(...), which is not among its parts: it is made per ...
+    """
+
+
+class DamagedFileWarning(UserWarning):
+    """Lines of a run file or trace are damaged: they were left out, the rest was read. See ``RunReader.damaged``.
+
+    >>> from pathlib import Path
+    >>> import warnings
+    >>> from dspynb.errors import DamagedFileWarning
+    >>> text = '{"dspynb":1,"id":"x"}\\nno event\\n{"type":"RunEnded","span":1,"status":"stopped"}\\n'
+    >>> Path("x.jsonl").write_text(text)
+    85
+    >>> with warnings.catch_warnings(action="ignore", category=DamagedFileWarning):
+    ...     run = dn.open_run("x.jsonl")
+    >>> run.status, list(run.damaged)
+    ('stopped', [2])
     """
 
 

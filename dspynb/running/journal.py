@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import itertools
 import json
 import logging
@@ -25,6 +26,7 @@ import pydantic_core
 from dspynb.errors import JournalError
 from dspynb.events import FIELDS, Event, RunEnded, RunStarted, from_json, is_plain, to_json
 from dspynb.redact import holds_known, redact_known
+from dspynb.running.locks import RunLock, lock_run
 
 __all__ = ["FORMAT", "JournalFile", "cut_torn_line", "flush_journals", "read_ends", "read_journal", "write_journal"]
 
@@ -36,18 +38,28 @@ _GIVEN = {
 }
 _BLOCK = 1 << 16
 """Bytes that are read at a time from the end of a file."""
+_BINARY = getattr(os, "O_BINARY", 0)
 _PAUSE = 0.01
 """Seconds that the writer waits for more, so that it does not take turns with the event loop for every line."""
 
 
 class JournalFile:
-    """The file of one run: takes events, writes them soon after, in order. ``failed`` holds the first write error."""
+    """The file of one run: takes events, writes them soon after, in order. ``failed`` holds the first write error.
 
-    def __init__(self, path: Path, header: dict[str, Any] | None) -> None:
-        """``header``: None to go on with a file that is there."""
+    A new file is made once, with its header. One that was deleted or replaced meanwhile is not made again, since its
+    beginning would be missing: the rest of the run has no file.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any] | None, lock: RunLock | None = None) -> None:
+        """``header``: None to append to a file that is there, under its ``lock``; a new file's is taken when it is
+        written first, since nobody can resume it before."""
         self.path = path
         self._file = path.absolute()  # now: the working directory may be another when it is written
-        self.failed: OSError | None = None
+        self._new, self._pid = header is not None, os.getpid()
+        self._identity = None if header is not None else _identity(os.stat(self._file))
+        self.lock = lock
+        self.failed: OSError | JournalError | None = None
+        _writer.begin()
         if header is not None:
             _writer.put(self, _line({"dspynb": FORMAT, **header}))
 
@@ -55,16 +67,73 @@ class JournalFile:
         """Queue one event."""
         _writer.put(self, _line_of(event))  # now: values may change before the thread comes to them
 
+    def close(self) -> None:
+        """Release the lock, when all lines so far are written. A second time does nothing."""
+        _writer.put(self, None)
+
+    def __del__(self) -> None:
+        lock = getattr(self, "lock", None)
+        if lock is not None and not lock.released:  # not here: whatever this interrupts may be holding locks
+            _writer.release_later(lock)
+
     def write(self, lines: list[bytes]) -> None:
         """Append lines now; called by the writer thread. A disk that fails is logged once and costs the file only."""
-        if self.failed is not None:
+        if self.failed is not None or self._pid != os.getpid():  # in a forked child it is the parent's file
             return
         try:
-            with _open_private(self._file) as stream:
-                stream.write(_without_secrets(b"".join(lines)))
-        except OSError as error:
+            fd = self._opened()
+            try:
+                _append(fd, _without_secrets(b"".join(lines)))
+            finally:
+                os.close(fd)
+        except (OSError, JournalError) as error:
             self.failed = error
-            _log.warning("the run file %s could not be written (%s); the run goes on without it", self.path, error)
+            said = "it was deleted" if isinstance(error, FileNotFoundError) else error
+            _log.warning("the run file %s could not be written (%s); the run goes on without it", self.path, said)
+            self._delete_if_empty()
+
+    def _opened(self) -> int:
+        """A descriptor to append to the file with. Raises FileNotFoundError where it is not the one it was."""
+        if self._new:
+            _make_private(self._file.parent)
+            self.lock = self.lock or lock_run(self._file)
+            fd = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
+            self._identity, self._new = _identity(os.fstat(fd)), False
+            return fd
+        fd = os.open(self._file, os.O_WRONLY | os.O_APPEND | _BINARY)
+        if _identity(os.fstat(fd)) != self._identity:
+            os.close(fd)
+            raise FileNotFoundError(errno.ENOENT, "it was replaced by another file", str(self._file))
+        return fd
+
+    def _delete_if_empty(self) -> None:
+        """A file whose header could not be written is none."""
+        with contextlib.suppress(OSError):
+            stat = os.stat(self._file)
+            if not stat.st_size and _identity(stat) == self._identity:
+                os.unlink(self._file)
+
+
+def _append(fd: int, data: bytes) -> None:
+    """Append all of it; where the disk is full, nothing of it, so that the file ends with a whole line."""
+    before = os.fstat(fd).st_size
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, before)
+        raise
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_dev, stat.st_ino
+
+
+def _make_private(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _line_of(event: Event) -> bytes:
@@ -101,8 +170,7 @@ def _parsed(line: bytes) -> Any:
 
 
 def _open_private(path: Path) -> Any:
-    if not path.parent.is_dir():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_private(path.parent)
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
 
 
@@ -120,8 +188,17 @@ class _Writer:
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
 
-    def put(self, file: JournalFile, item: bytes) -> None:
+    def put(self, file: JournalFile, item: bytes | None) -> None:
+        """Queue a line of a file, or None for its end."""
         self._queue.put((file, item))
+        self.begin()
+
+    def release_later(self, lock: RunLock) -> None:
+        """Queue the release of a lock; safe where the garbage collector calls it."""
+        self._queue.put((None, lock))
+
+    def begin(self) -> None:
+        """Start the thread, if it is not there."""
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
@@ -146,19 +223,32 @@ class _Writer:
                     batch.append(self._queue.get_nowait())
             files: dict[JournalFile, list[bytes]] = {}
             for file, item in batch:
-                if file is not None:
+                if file is not None and item is not None:
                     files.setdefault(file, []).append(item)
             for file, lines in files.items():
                 self._write(file, lines)
             for file, item in batch:
-                if file is None:
+                if item is None:
+                    self._release(file.lock)
+                elif isinstance(item, RunLock):
+                    self._release(item)
+            for _, item in batch:
+                if isinstance(item, threading.Event):
                     item.set()
+            del batch, files, file, item  # so that a run that nobody holds is not held while this waits
 
     def _write(self, file: JournalFile, lines: list[bytes]) -> None:
         try:
             file.write(lines)
         except Exception:
             _log.exception("a run file could not be written")
+
+    def _release(self, lock: RunLock | None) -> None:
+        try:
+            if lock is not None:
+                lock.release()
+        except Exception:
+            _log.exception("the lock of a run file could not be released")
 
 
 _writer = _Writer()
