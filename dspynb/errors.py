@@ -55,6 +55,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 __all__ = [
@@ -388,9 +389,9 @@ class JournalError(DspynbError):
 class RunInUse(JournalError):
     """A run cannot be resumed, since another run writes its file: two would make the same calls twice.
 
-    ``path``: the run file. ``pid``, ``host``, ``since`` (unix seconds): of the process that writes it, None where that is
-    not known. ``lock_file``: the file to delete where that process is known to have ended, although this machine cannot
-    see it; None where the process was seen alive.
+    ``path``: the run file. ``pid``, ``host``, ``since`` (unix seconds): of the process that writes it, None where that
+    is not known. ``lock_file``: the file to delete if that process has ended and this machine cannot see that; None
+    where it was seen alive.
 
     >>> from dspynb.errors import RunInUse
     >>> dn.configure(runs_dir="runs")
@@ -429,13 +430,9 @@ class RunInUse(JournalError):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _run_in_use, (self.path, self.pid, self.host, self.since, self.here, self.lock_file)
-
-
-def _run_in_use(
-    path: str, pid: int | None, host: str | None, since: float | None, here: bool, delete: str | None
-) -> RunInUse:
-    return RunInUse(path, pid=pid, host=host, since=since, here=here, delete=delete)
+        named: dict[str, Any] = {"pid": self.pid, "host": self.host, "since": self.since}
+        named |= {"here": self.here, "delete": self.lock_file}
+        return partial(RunInUse, **named), (self.path,)
 
 
 class StateError(DspynbError, ValueError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dspynb.data import Usage
 from dspynb.errors import shorten
 from dspynb.events import CandidateProposed, RolloutEnded
+from dspynb.records import is_count
 from dspynb.results.diffs import diff_words
 from dspynb.results.fold import Fold
 from dspynb.results.hints import hints_text
@@ -36,6 +37,7 @@ _COLUMNS = (
     "id", "parents", "origin", "step", "score", "low", "high", "n", "full", "best", "instructions", "diff", "demos",
     "calls", "tokens", "usd",
 )  # fmt: skip
+_MOST_ROWS = 10_000_000  # a file may say anything, and a matrix has a column for each
 _HISTORY = (
     "step", "candidate", "split", "score", "full", "best", "best_score", "calls", "metric_calls", "tokens", "usd",
     "seconds",
@@ -114,7 +116,8 @@ def matrix_frame(fold: Fold, split: str = "val") -> pd.DataFrame:
     known = [candidate for candidate in fold.candidates if candidate in scores]
     cells = np.full((len(known), _rows(fold, split)), np.nan)
     for line, candidate in zip(cells, known, strict=True):
-        line[list(scores[candidate])] = list(scores[candidate].values())
+        rows = {row: score for row, score in scores[candidate].items() if row < len(line)}
+        line[list(rows)] = list(rows.values())
     return pd.DataFrame(cells, index=pd.Index(known, name="candidate"))
 
 
@@ -302,4 +305,4 @@ def _costs(fold: Fold) -> dict[str, Usage]:
 
 def _rows(fold: Fold, split: str = "val") -> int:
     told = fold.started.inputs.get(split) if fold.started else None
-    return int(told) if isinstance(told, int) else 0
+    return int(told) if is_count(told) and told <= _MOST_ROWS else 0

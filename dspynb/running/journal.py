@@ -1,7 +1,6 @@
 """The journal: a run as a file of JSON lines, a header and then its events in order.
 
-Lines are written by one thread, so that a slow disk never delays the event loop. A torn last line (the process died
-while writing) is dropped on reading.
+Lines are written by one thread, so that a slow disk never delays the event loop. ``journal_reader.py`` reads them.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ import os
 import queue
 import secrets
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pydantic_core
 
 from dspynb.errors import JournalError
-from dspynb.events import FIELDS, Event, RunEnded, RunStarted, from_json, is_plain, to_json
+from dspynb.events import FIELDS, Event, is_plain, to_json
 from dspynb.redact import holds_known, redact_known
 from dspynb.running.locks import RunLock, lock_run
 
-__all__ = ["FORMAT", "JournalFile", "cut_torn_line", "flush_journals", "read_ends", "read_journal", "write_journal"]
+__all__ = ["FORMAT", "JournalFile", "flush_journals", "write_journal"]
 
 FORMAT = 1
 _log = logging.getLogger("dspynb")
@@ -36,8 +35,6 @@ _OF_ANY_TYPE = ("inputs", "outputs", "settings", "parts", "metrics")
 _GIVEN = {
     kind: attrgetter("span", "at", *(name for name in names if name in _OF_ANY_TYPE)) for kind, names in FIELDS.items()
 }
-_BLOCK = 1 << 16
-"""Bytes that are read at a time from the end of a file."""
 _BINARY = getattr(os, "O_BINARY", 0)
 _PAUSE = 0.01
 """Seconds that the writer waits for more, so that it does not take turns with the event loop for every line."""
@@ -56,7 +53,7 @@ class JournalFile:
         self.path = path
         self._file = path.absolute()  # now: the working directory may be another when it is written
         self._new, self._pid = header is not None, os.getpid()
-        self._identity = None if header is not None else _identity(os.stat(self._file))
+        self._identity = _identity_of(self._file) if header is None else None
         self.lock = lock
         self.failed: OSError | JournalError | None = None
         _writer.begin()
@@ -109,9 +106,9 @@ class JournalFile:
     def _delete_if_empty(self) -> None:
         """A file whose header could not be written is none."""
         with contextlib.suppress(OSError):
-            stat = os.stat(self._file)
+            stat = self._file.stat()
             if not stat.st_size and _identity(stat) == self._identity:
-                os.unlink(self._file)
+                self._file.unlink()
 
 
 def _append(fd: int, data: bytes) -> None:
@@ -129,6 +126,13 @@ def _append(fd: int, data: bytes) -> None:
 
 def _identity(stat: os.stat_result) -> tuple[int, int]:
     return stat.st_dev, stat.st_ino
+
+
+def _identity_of(path: Path) -> tuple[int, int]:
+    try:
+        return _identity(path.stat())
+    except OSError as error:
+        raise JournalError(f"cannot resume {path}: {error.strerror}") from error
 
 
 def _make_private(folder: Path) -> None:
@@ -160,13 +164,6 @@ def _without_secrets(lines: bytes) -> bytes:
     if not holds_known(lines):
         return lines
     return redact_known(lines.decode("utf-8", "surrogatepass")).encode("utf-8", "surrogatepass")
-
-
-def _parsed(line: bytes) -> Any:
-    try:
-        return pydantic_core.from_json(line)
-    except ValueError:
-        return json.loads(line)
 
 
 def _open_private(path: Path) -> Any:
@@ -235,7 +232,7 @@ class _Writer:
             for _, item in batch:
                 if isinstance(item, threading.Event):
                     item.set()
-            del batch, files, file, item  # so that a run that nobody holds is not held while this waits
+            batch, files, file, item, lines = [], {}, None, None, []  # let go of all this while it waits
 
     def _write(self, file: JournalFile, lines: list[bytes]) -> None:
         try:
@@ -275,114 +272,3 @@ def write_journal(path: Path, header: dict[str, Any], events: Iterable[Event]) -
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
-
-
-def cut_torn_line(path: Path) -> None:
-    """Take away a last line that was not written to its end (or end it, where only that is lacking), so that the file
-    can be gone on with. Raises JournalError where it cannot be written."""
-    try:
-        with path.open("rb+") as stream:
-            text = stream.read()
-            tail = text[text.rfind(b"\n") + 1 :]
-            if _is_whole(tail):
-                stream.write(b"\n")
-            else:
-                stream.truncate(len(text) - len(tail))
-    except OSError as error:
-        raise JournalError(f"cannot go on with {path}: {error.strerror}") from error
-
-
-def _is_whole(line: bytes) -> bool:
-    try:
-        return isinstance(_parsed(line), dict)
-    except ValueError:
-        return False
-
-
-def read_journal(path: str | Path) -> tuple[dict[str, Any], list[Event]]:
-    """Header and events of a run file.
-
-    A torn last line is dropped. Raises JournalError for a file that is no journal, is of a newer format, or is damaged
-    before its last line.
-    """
-    with _opened(Path(path)) as stream:
-        return _header(Path(path), stream.readline()), list(_events(Path(path), stream))
-
-
-def read_ends(path: str | Path) -> tuple[dict[str, Any], RunStarted | None, RunEnded | None]:
-    """Header of a run file, how the run began, and how it ended, unless it was begun again since; where it has ended,
-    what is between is not read, however much it is. Raises JournalError as read_journal does, of the header."""
-    with _opened(Path(path)) as stream:
-        header = _header(Path(path), stream.readline())
-        began = next((line for line in stream if line.startswith(_mark(RunStarted))), b"")
-        return header, _event_of(began), _ended(stream)
-
-
-def _ended(stream: BinaryIO) -> RunEnded | None:
-    """The last RunEnded, if no RunStarted comes after it; of those that were written to their end."""
-    for line in _from_the_end(stream):
-        if line.startswith((_mark(RunStarted), _mark(RunEnded))) and (event := _event_of(line)) is not None:
-            return event if isinstance(event, RunEnded) else None
-    return None
-
-
-def _from_the_end(stream: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file, the last one first. Read and not mapped into memory: a file that another process cuts
-    meanwhile would end this one."""
-    place, block, rest = stream.seek(0, os.SEEK_END), _BLOCK, b""
-    while place:
-        size = min(block, place)
-        place -= size
-        stream.seek(place)
-        rest, *lines = (stream.read(size) + rest).split(b"\n")
-        block = _BLOCK if lines else 2 * block  # so that a long line is not put together from many
-        yield from reversed(lines)
-    yield rest
-
-
-def _mark(kind: type[Event]) -> bytes:
-    """How a line of such an event begins."""
-    return b'{"type":"%b"' % kind.__name__.encode()
-
-
-def _event_of(line: bytes) -> Any:
-    """The event of a line; None for an empty one, and one that was cut."""
-    try:
-        return from_json(_parsed(line))
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    flush_journals()
-    try:
-        with path.open("rb") as stream:
-            yield stream
-    except OSError as error:
-        raise JournalError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _header(path: Path, line: bytes) -> dict[str, Any]:
-    try:
-        header = _parsed(line)
-        version = header["dspynb"]
-    except (ValueError, KeyError, TypeError):
-        raise JournalError(f"{path} is not a dspynb run file: its first line is no header") from None
-    if not isinstance(version, int) or version > FORMAT:
-        raise JournalError(f"{path} has format {version}, this version reads up to {FORMAT}; upgrade dspynb")
-    return dict(header)
-
-
-def _events(path: Path, lines: Iterable[bytes]) -> Iterator[Event]:
-    for number, line in enumerate(lines, start=2):
-        if line == b"\n":
-            continue
-        try:
-            event = from_json(_parsed(line))
-        except (ValueError, KeyError, TypeError) as error:
-            if not line.endswith(b"\n"):  # the write was cut
-                return
-            raise JournalError(f"{path}, line {number}: damaged ({type(error).__name__}: {error})") from None
-        if event is not None:
-            yield event

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from dspynb.errors import RunInUse
+from dspynb.records import is_count
 
 __all__ = ["RunLock", "lock_run"]
 
@@ -44,15 +45,15 @@ _OFFSETS = 2**30 if sys.platform == "win32" else 2**62
 _Owner = dict[str, Any]
 
 _mutex = threading.RLock()
-_locks: dict[str, RunLock] = {}  # real path of the run file → the lock that this process holds
-_guards: dict[str, _Guard] = {}  # folder → its open guard file
+_locks: dict[Path, RunLock] = {}  # real path of the run file → the lock that this process holds
+_guards: dict[Path, _Guard] = {}  # folder → its open guard file
 _warned = False
 
 
 class RunLock:
     """The right to write a run file. ``release`` gives it back; a second time does nothing."""
 
-    def __init__(self, path: str, guard: _Guard | None, owner: _Owner) -> None:
+    def __init__(self, path: Path, guard: _Guard | None, owner: _Owner) -> None:
         self.path, self.owner = path, owner
         self._guard = guard
         self._pid = os.getpid()
@@ -67,18 +68,18 @@ class RunLock:
             _locks.pop(self.path, None)
             if _read_owner(self.path) == self.owner:
                 with contextlib.suppress(OSError):
-                    os.unlink(_record_of(self.path))
+                    _record_of(self.path).unlink()
             if self._guard is not None:
                 self._guard.unlock(_offset(self.path))
 
 
 def lock_run(path: str | Path) -> RunLock:
     """Take the lock of a run file, or raise RunInUse, which names who has it."""
-    real = os.path.realpath(path)
+    real = Path(os.path.realpath(path))
     with _mutex:
         if real in _locks:
             raise _in_use(real, _locks[real].owner)
-        guard = _guard_of(os.path.dirname(real))
+        guard = _guard_of(real.parent)
         try:
             if guard is not None and not guard.lock(_offset(real)):
                 guard = None
@@ -118,10 +119,10 @@ def _byte_lock(fd: int, offset: int, *, take: bool) -> None:
 class _Guard:
     """The open guard file of a folder, closed when the last run in it ends."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder, self._held = folder, 0
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        self.fd = os.open(os.path.join(folder, _GUARD), flags, 0o600)
+        self.fd = os.open(folder / _GUARD, flags, 0o600)
 
     def lock(self, offset: int) -> bool:
         """Take the byte; False where the file system has no locks. Raises BlockingIOError where another has it."""
@@ -153,7 +154,7 @@ class _Guard:
                 os.close(self.fd)
 
 
-def _guard_of(folder: str) -> _Guard | None:
+def _guard_of(folder: Path) -> _Guard | None:
     try:
         if folder not in _guards:
             _guards[folder] = _Guard(folder)
@@ -163,11 +164,11 @@ def _guard_of(folder: str) -> _Guard | None:
     return _guards[folder]
 
 
-def _offset(path: str) -> int:
-    return int.from_bytes(hashlib.sha256(os.path.basename(path).encode("utf-8", "surrogatepass")).digest()[:8]) % _OFFSETS
+def _offset(path: Path) -> int:
+    return int.from_bytes(hashlib.sha256(os.fsencode(path.name)).digest()[:8]) % _OFFSETS
 
 
-def _warn(folder: str, error: OSError) -> None:
+def _warn(folder: Path, error: OSError) -> None:
     global _warned  # noqa: PLW0603
     if not _warned:
         _warned = True
@@ -179,11 +180,11 @@ def _warn(folder: str, error: OSError) -> None:
 
 
 # ── the record of the owner ───────────────────────────────────────────────────────────────────────────────────────────
-def _record_of(path: str) -> str:
-    return f"{path}.lock"
+def _record_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
 
 
-def _claim(path: str, *, locked: bool) -> _Owner:
+def _claim(path: Path, *, locked: bool) -> _Owner:
     """Write the record of this process, in place of one whose process is dead. Raises RunInUse for any other."""
     mine = {**_this_process(), "since": time.time(), "token": secrets.token_hex(4)}
     for _ in range(3):  # without locks another process may come in between
@@ -200,20 +201,20 @@ def _claim(path: str, *, locked: bool) -> _Owner:
         except FileExistsError:
             continue
         except OSError as error:
-            _warn(os.path.dirname(path), error)
+            _warn(path.parent, error)
             return mine
     raise _in_use(path, _read_owner(path))
 
 
-def _write_record(name: str, owner: _Owner, flags: int = os.O_TRUNC) -> None:
+def _write_record(name: Path, owner: _Owner, flags: int = os.O_TRUNC) -> None:
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
     with os.fdopen(fd, "wb") as stream:
         stream.write(json.dumps(owner).encode())
 
 
-def _create_record(path: str, owner: _Owner) -> None:
+def _create_record(path: Path, owner: _Owner) -> None:
     """Raises FileExistsError where there is one. Others see all of it or nothing."""
-    part = f"{_record_of(path)}.{owner['token']}"
+    part = path.with_name(f"{path.name}.lock.{owner['token']}")
     _write_record(part, owner, os.O_EXCL)
     try:
         os.link(part, _record_of(path))
@@ -222,29 +223,29 @@ def _create_record(path: str, owner: _Owner) -> None:
     except (OSError, AttributeError):  # no hard links here
         _write_record(_record_of(path), owner, os.O_EXCL)
     finally:
-        os.unlink(part)
+        part.unlink()
 
 
-def _set_aside(path: str, dead: _Owner) -> bool:
+def _set_aside(path: Path, dead: _Owner) -> bool:
     """Take a dead owner's record away; put back what another process wrote there meanwhile."""
-    aside = f"{_record_of(path)}.{secrets.token_hex(4)}"
+    aside = path.with_name(f"{path.name}.lock.{secrets.token_hex(4)}")
     try:
-        os.rename(_record_of(path), aside)
+        _record_of(path).rename(aside)
     except FileNotFoundError:
         return True
     same = _read_record(aside) == dead
     if not same:
         with contextlib.suppress(OSError):
             os.link(aside, _record_of(path))
-    os.unlink(aside)
+    aside.unlink()
     return same
 
 
-def _read_owner(path: str) -> _Owner | None:
+def _read_owner(path: Path) -> _Owner | None:
     return _read_record(_record_of(path))
 
 
-def _read_record(name: str) -> _Owner | None:
+def _read_record(name: Path) -> _Owner | None:
     """What a record says; None where there is none, and an owner without any data where it cannot be read."""
     try:
         fd = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -274,31 +275,34 @@ def _is_over(owner: _Owner, *, locked: bool) -> bool:
     if not owner:  # not written to its end: whoever began it has no lock
         return True
     boot = owner.get("boot")
-    return boot == me["boot"] if boot and me["boot"] else owner.get("host") == me["host"]
+    here = boot == me["boot"] if boot and me["boot"] else owner.get("host") == me["host"]
+    return bool(here)
 
 
 def _is_alive(owner: _Owner, me: _Owner) -> bool | None:
     """Whether the process of a record lives; None where that cannot be known from here."""
     pid, boot, same_host = owner.get("pid"), owner.get("boot"), owner.get("host") == me["host"]
-    if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 0:
+    if not is_count(pid) or not pid:
         return None
-    if boot and me["boot"]:
-        if boot != me["boot"]:
-            return False if same_host else None  # the machine was started anew
-    elif not same_host:
-        return None
-    if owner.get("space") != me["space"]:
-        return None  # of another container: numbers mean other processes there
+    if boot and me["boot"] and boot != me["boot"]:
+        return False if same_host else None  # this machine was started anew, or it is another
+    if not (same_host or (boot and me["boot"])) or owner.get("space") != me["space"]:
+        return None  # of another machine, or of another container: numbers mean other processes there
     if me["born"] is not None:
         return _born(pid) == owner.get("born")
-    if os.name == "posix":
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-        except OSError:
-            return None
-    return None
+    return None if _exists(pid) else False  # where start times are not known, the number may be used again
+
+
+def _exists(pid: int) -> bool:
+    if os.name != "posix":  # elsewhere the signal 0 is none
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _born(pid: int) -> int | None:
@@ -307,7 +311,7 @@ def _born(pid: int) -> int | None:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    state, *fields = text[text.rfind(")") + 2 :].split()
+    state, *fields = text[text.rfind(")") + 2 :].split()  # before it stands the program's name
     return None if state in "ZX" else int(fields[18])
 
 
@@ -322,25 +326,25 @@ def _process(pid: int) -> _Owner:
     except OSError:
         boot = ""
     try:
-        space = os.readlink("/proc/self/ns/pid")
+        space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         space = ""
     return {"host": socket.gethostname(), "boot": boot, "space": space, "pid": pid, "born": _born(pid)}
 
 
-def _in_use(path: str, owner: _Owner | None) -> RunInUse:
+def _in_use(path: Path, owner: _Owner | None) -> RunInUse:
     owner = owner or {}
     me = _this_process()
     here = all(owner.get(name) == value for name, value in me.items())
     sure = here or _is_alive(owner, me) is True
     since, host = owner.get("since"), owner.get("host")
     return RunInUse(
-        path,
+        str(path),
         pid=owner.get("pid") if isinstance(owner.get("pid"), int) else None,
         host=host if isinstance(host, str) else None,
         since=since if isinstance(since, int | float) and 0 < since < 1e11 else None,
         here=here,
-        delete=None if sure else _record_of(path),
+        delete=None if sure else str(_record_of(path)),
     )
 
 

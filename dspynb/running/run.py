@@ -18,8 +18,9 @@ from dspynb.errors import Halted, JournalError, RunInterrupted, RunStopped, Scop
 from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, Steered, new_span, spans_after
 from dspynb.redact import redact_values, told
 from dspynb.running.display import attach_view, show
-from dspynb.running.journal import JournalFile, cut_torn_line, read_journal
-from dspynb.running.locks import RunLock, lock_run
+from dspynb.running.journal import JournalFile, flush_journals
+from dspynb.running.journal_reader import Journal, cut_torn_line, load_journal
+from dspynb.running.locks import lock_run
 from dspynb.running.signals import foreground
 from dspynb.running.steering import Steerable
 from dspynb.running.tasks import GRACE
@@ -139,30 +140,29 @@ class Run(Steerable):
         Its file is locked until the run ends. Raises RunInUse while another run writes it, JournalError when the file
         cannot be read or is of another kind of run.
         """
+        flush_journals()  # also the end of a run that had it until now
         lock = lock_run(path)
         try:
-            return cls._resumed(path, kind, name, inputs, paths, lock)
+            journal = _resumable(path, kind)
+            run = cls(kind, name, inputs, paths)
+            run._take_over(journal, JournalFile(path, None, lock))
         except BaseException:
             lock.release()
             raise
-
-    @classmethod
-    def _resumed(
-        cls, path: Path, kind: str, name: str, inputs: Mapping[str, Any], paths: Mapping[str, str], lock: RunLock
-    ) -> Run:
-        header, events = read_journal(path)
-        if header.get("kind") != kind:
-            raise JournalError(f"{path} is the run of {header.get('kind')!r}; only {kind!r} can go on with it")
-        cut_torn_line(path)
-        started = next((e for e in events if isinstance(e, RunStarted)), None)
-        run = cls(kind, name, inputs, paths, started.settings if started else {})
-        run._id, run._events, run.path = str(header.get("id", path.stem)), events, str(path)
-        spans_after(max((e.span for e in events), default=0))
-        run.span = started.span if started else new_span()
-        run.steering.kept = [e for e in events if isinstance(e, Steered) and e.action not in ("pause", "unpause")]
-        run._journal = JournalFile(path, None, lock)
-        run.listen(run._journal)
         return run
+
+    def _take_over(self, journal: Journal, file: JournalFile) -> None:
+        events = journal.events
+        started = next((e for e in events if isinstance(e, RunStarted)), None)
+        self._id, self._events, self.path = str(journal.header.get("id", file.path.stem)), events, str(file.path)
+        spans_after(max((e.span for e in events), default=0))
+        if started is not None:
+            self._settings, self.span = started.settings, started.span
+        else:
+            self.span = new_span()
+        self.steering.kept = [e for e in events if isinstance(e, Steered) and e.action not in ("pause", "unpause")]
+        self._journal = file
+        self.listen(file)
 
     @contextlib.contextmanager
     def released_on_error(self) -> Iterator[None]:
@@ -412,6 +412,17 @@ class Run(Steerable):
 
     def _ipython_display_(self) -> None:
         show(self)
+
+
+def _resumable(path: Path, kind: str) -> Journal:
+    """A run file that can be resumed, without its torn last line."""
+    journal = load_journal(path)
+    if damage := journal.damage():
+        raise JournalError(f"cannot resume {path}: {damage}; dn.open_run reads the rest")
+    if journal.header.get("kind") != kind:
+        raise JournalError(f"{path} is the run of {journal.header.get('kind')!r}; only {kind!r} can go on with it")
+    cut_torn_line(path)
+    return journal
 
 
 def _cancel_once(task: asyncio.Task[Any]) -> None:
