@@ -53,7 +53,7 @@ class JournalFile:
         self.path = path
         self._file = path.absolute()  # now: the working directory may be another when it is written
         self._new, self._pid = header is not None, os.getpid()
-        self._identity = _identity_of(self._file) if header is None else None
+        self._seen = _seen(self._file) if header is None else None
         self.lock = lock
         self.failed: OSError | JournalError | None = None
         _writer.begin()
@@ -81,6 +81,7 @@ class JournalFile:
             fd = self._opened()
             try:
                 _append(fd, _without_secrets(b"".join(lines)))
+                self._seen = _state(os.fstat(fd))
             finally:
                 os.close(fd)
         except (OSError, JournalError) as error:
@@ -95,19 +96,19 @@ class JournalFile:
             _make_private(self._file.parent)
             self.lock = self.lock or lock_run(self._file)
             fd = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
-            self._identity, self._new = _identity(os.fstat(fd)), False
+            self._new = False
             return fd
         fd = os.open(self._file, os.O_WRONLY | os.O_APPEND | _BINARY)
-        if _identity(os.fstat(fd)) != self._identity:
+        if _state(os.fstat(fd)) != self._seen:
             os.close(fd)
-            raise FileNotFoundError(errno.ENOENT, "it was replaced by another file", str(self._file))
+            raise OSError(errno.ESTALE, "it was replaced or changed by something else")
         return fd
 
     def _delete_if_empty(self) -> None:
         """A file whose header could not be written is none."""
         with contextlib.suppress(OSError):
             stat = self._file.stat()
-            if not stat.st_size and _identity(stat) == self._identity:
+            if not self._new and not stat.st_size and self._seen is None:
                 self._file.unlink()
 
 
@@ -124,13 +125,14 @@ def _append(fd: int, data: bytes) -> None:
         raise
 
 
-def _identity(stat: os.stat_result) -> tuple[int, int]:
-    return stat.st_dev, stat.st_ino
+def _state(stat: os.stat_result) -> tuple[int, int, int]:
+    """What a file is known by that has one writer. Its size too: the number of a deleted file is used again."""
+    return stat.st_dev, stat.st_ino, stat.st_size
 
 
-def _identity_of(path: Path) -> tuple[int, int]:
+def _seen(path: Path) -> tuple[int, int, int]:
     try:
-        return _identity(path.stat())
+        return _state(path.stat())
     except OSError as error:
         raise JournalError(f"cannot resume {path}: {error.strerror}") from error
 
