@@ -18,7 +18,7 @@ from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.litellm_engine import LiteLLMEngine
 from dspynb.lm.prices import supports
 from dspynb.media import content_text
-from dspynb.redact import is_secret_name
+from dspynb.redact import is_secret_name, secrets_in, without_password, without_secrets
 from dspynb.scope import GATE, current_scope, model_name, setting
 
 __all__ = ["LM"]
@@ -97,7 +97,9 @@ class LM:
         if chosen == "auto":
             chosen = "direct" if self.name.startswith("openai/") or self._given["api_base"] else "litellm"
         engine = DirectEngine if chosen == "direct" else LiteLLMEngine
-        hidden = [str(part) for name, value in self.settings.items() if is_secret_name(name) for part in _parts(value)]
+        hidden = [
+            text for name, value in self.settings.items() for text in secrets_in(value, inside=is_secret_name(name))
+        ]
         self._engine = engine(Endpoint(self.name, **self._given, secrets=tuple(hidden)))  # type: ignore[arg-type]
         self.limits = Limits(*self._limit)
         self._flights = Flights()
@@ -171,7 +173,8 @@ class LM:
         hidden = {"_engine", "_flights", "limits"}
         state = {name: value for name, value in vars(self).items() if name not in hidden}
         settings = {name: value for name, value in self.settings.items() if not is_secret_name(name)}
-        return {**state, "settings": settings, "_given": {**self._given, "api_key": None}}
+        given = {**self._given, "api_key": None, "api_base": without_password(self._given["api_base"])}
+        return {**state, "settings": without_secrets(settings), "_given": given}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -218,10 +221,6 @@ class _Sending:
         self.told = True
         if self.heard is not None:
             self.heard(text)
-
-
-def _parts(value: Any) -> list[Any]:
-    return list(value.values()) if isinstance(value, dict) else [value]
 
 
 def _tokens(request: LMRequest, settings: dict[str, Any]) -> float:

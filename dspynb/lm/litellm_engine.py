@@ -22,7 +22,7 @@ from dspynb.errors import (
 from dspynb.lm.base import Heard, LMReply, LMRequest
 from dspynb.lm.endpoint import Endpoint
 from dspynb.lm.openai_format import Pieces, kind_of, read_reply, request_body, retry_after
-from dspynb.redact import told
+from dspynb.redact import redact, told
 
 __all__ = ["LiteLLMEngine"]
 
@@ -84,7 +84,7 @@ class LiteLLMEngine:
             told(error, 400),
             model=self.model,
             status=getattr(error, "status_code", None),
-            request_id=headers.get("x-request-id"),
+            request_id=redact(headers.get("x-request-id") or "") or None,
             retry_after=retry_after(headers),
         )
 
