@@ -272,8 +272,8 @@ class Prediction(_Record):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(redact_known(k))}</th><td style='text-align:left;white-space:pre-wrap'>"
-            f"{escape(_shown(v))}</td></tr>"
+            f"<tr><th style='text-align:left'>{escape(redact_known(k))}</th>"
+            f"<td style='text-align:left;white-space:pre-wrap'>{escape(_shown(v))}</td></tr>"
             for k, v in self.items()
         )
         score = self.meta.score

@@ -46,9 +46,9 @@ _seen: tuple[float, frozenset[str]] = (-_LOOK_AGAIN, frozenset())
 _ANYWHERE = re.compile(r"SECRET|PASSW|PASSPHRASE|APIKEY|CREDENTIAL|(?:API|ACCESS|AUTH)_?(?:KEYS|TOKENS)")
 _WORDS = frozenset({"KEY", "TOKEN", "PASS", "PWD", "PAT", "AUTH", "AUTHORIZATION", "BEARER", "COOKIE"})
 _ABOUT = frozenset(
-    {"ID", "FILE", "PATH", "DIR", "SOCK", "SOCKET", "NAME", "TYPE", "URL", "URI", "LENGTH", "LEN", "SIZE", "LIMIT", "TTL"}
+    {"ID", "FILE", "PATH", "DIR", "SOCK", "SOCKET", "NAME", "TYPE", "URL", "URI", "LENGTH", "LEN", "SIZE", "LIMIT"}
     | {"ALGORITHM", "COUNT", "TIMEOUT", "HOST", "PORT", "USER", "ENDPOINT", "LAYOUT", "VERSION", "REGION", "PROVIDER"}
-    | {"HELPER", "MODE"}
+    | {"HELPER", "MODE", "TTL"}
 )
 """Last words of names that say something about a secret, and hold none."""
 _NO_SECRET = frozenset({"PWD", "OLDPWD"})
@@ -62,8 +62,6 @@ _SCHEMES = frozenset({"bearer", "basic", "token", "key", "apikey", "api-key", "d
 _USER = re.compile(r"://([^/?#@\s]*)@")
 _ASSIGNED = re.compile(
     r"(?:password|passwd|pwd|accountkey|accesskey|secret|api[_-]?key|token)=([^;&\s]+)", re.IGNORECASE
-)
-    r"(?:password|passwd|pwd|accountkey|accesskey|sharedaccesskey|secret|api[_-]?key|token)=([^;&\s]+)", re.I
 )
 
 
@@ -137,9 +135,9 @@ def _holds_secrets(name: str, value: Any) -> bool:
     return _is_secret(name) or _HEADERS.search(name) is not None
 
 
-def without_password(address: str | None) -> str | None:
-    """An address without the user and password in it."""
-    return None if address is None else _USER.sub("://", address)
+def without_password(address: Any) -> Any:
+    """An address without the user and password in it; None for none."""
+    return _USER.sub("://", address) if isinstance(address, str) else None
 
 
 def _parts_of(text: str) -> set[str]:

@@ -99,11 +99,8 @@ class DirectEngine:
 
     async def _read(self, response: aiohttp.ClientResponse, heard: Heard | None) -> LMReply:
         status, headers = response.status, response.headers
-        facts: dict[str, Any] = {
-            "model": self.model,
-            "status": status,
-            "request_id": redact(headers.get("x-request-id", "")) or None,
-        }
+        request_id = redact(headers.get("x-request-id", "")) or None
+        facts: dict[str, Any] = {"model": self.model, "status": status, "request_id": request_id}
         if status < 400 and heard is not None and response.content_type == "text/event-stream":
             return read_reply(await _streamed(response, heard, facts), self.model, facts)
         raw = await response.read()

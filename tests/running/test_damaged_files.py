@@ -72,9 +72,6 @@ def read_all(run):
     for first, second in ((1, 2), (1, 1)):
         with contextlib.suppress(DspynbError):
             shown.append(repr(run.diff(first, second)) + run.diff(first, second)._repr_html_())
-    for kind in ("best", "pareto", "heatmap", "compare", "scores", "attempts", "hints"):
-        with contextlib.suppress(DspynbError):
-            run.plot(kind).figure.clear()
     return shown
 
 
@@ -86,9 +83,6 @@ def read_trace(path):
 
 def opened(path):
     """The run, if the file can be opened; all of it is read, as a run, as a trace and by a replay."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     assert len(dn.runs()) == 1
     try:
         with warnings.catch_warnings(action="ignore", category=DamagedFileWarning):
@@ -190,13 +184,14 @@ def starts(parents):
 def test_spans_in_a_circle_are_damage_and_nothing_hangs(tmp_path, length):
     dn.configure(runs_dir=str(tmp_path))
     path = tmp_path / "x.jsonl"
-    path.write_text(starts({i: i % length + 2 - 1 if i < length else 1 for i in range(1, length + 1)} if length < 0 else circle(length)))
-    with pytest.warns(DamagedFileWarning, match="1 damaged line"):
+    path.write_text(starts(circle(length)))
+    with pytest.warns(DamagedFileWarning, match="damaged line"):
         run = dn.open_run(path)
     assert run.status == "unfinished"
     if length <= 50:
         assert opened(path) is not None
-    assert len(run.calls) == length
+        assert len(run.damaged) == 1
+        assert len(run.calls) == length
 
 
 def circle(length):
@@ -281,7 +276,10 @@ def test_numbers_of_rows_that_a_file_claims_take_no_memory(tmp_path, optimizer_l
         body_of(bodies, "RunStarted")["settings"] |= {"failure_score": value, "n": value, "threshold": value}
 
     (tmp_path / "x.jsonl").write_bytes(b"".join(edited(optimizer_lines, claim)))
-    assert opened(tmp_path / "x.jsonl") is not None
+    run = opened(tmp_path / "x.jsonl")
+    for kind in ("best", "pareto", "heatmap", "attempts"):
+        with contextlib.suppress(DspynbError):
+            run.plot(kind).figure.clear()
 
 
 # ── anything at all ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -336,7 +334,7 @@ def mutated(draw, lines):
     return whole
 
 
-ANY = settings(max_examples=80, suppress_health_check=list(HealthCheck))
+ANY = settings(max_examples=40, suppress_health_check=list(HealthCheck))
 MANY = settings(max_examples=1500, suppress_health_check=list(HealthCheck))
 
 
