@@ -163,7 +163,7 @@ def proposals_frame(fold: Fold) -> pd.DataFrame:
 
 def winner_of(fold: Fold) -> str | None:
     """The id of the best candidate so far; None where none was scored on all validation rows."""
-    return fold.winner
+    return fold.winner if fold.winner in fold.candidates else None
 
 
 def summary_of(fold: Fold) -> str:
@@ -222,8 +222,8 @@ def _pinned(fold: Fold) -> str | None:
     pinned: str | None = None
     for event in fold.steered:
         if event.action == "pin":
-            pinned = event.values["candidate"]
-        elif event.action == "unpin" or (event.action == "drop" and event.values["candidate"] == pinned):
+            pinned = event.values.get("candidate")
+        elif event.action == "unpin" or (event.action == "drop" and event.values.get("candidate") == pinned):
             pinned = None
     return pinned
 
@@ -282,7 +282,8 @@ def _pairs(fold: Fold, start: str, best: str, split: str) -> PairedDifference | 
 
 def scores_of(fold: Fold, split: str = "val") -> dict[str, dict[int, float]]:
     """Candidate → row → score of the first rollout; of one that was run again, the last counts."""
-    return {candidate: candidate_scores(fold, candidate, split) for candidate, of in fold.tried if of == split}
+    known = [candidate for candidate, of in fold.tried if of == split and candidate in fold.candidates]
+    return {candidate: candidate_scores(fold, candidate, split) for candidate in known}
 
 
 def candidate_scores(fold: Fold, candidate: str, split: str = "val") -> dict[int, float]:
