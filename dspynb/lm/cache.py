@@ -27,6 +27,7 @@ import pydantic_core
 
 from dspynb.data import Usage
 from dspynb.lm.base import LMReply
+from dspynb.records import check_of, checks_of
 from dspynb.redact import redact_known
 
 __all__ = ["ReplyCache", "default_cache"]
@@ -300,23 +301,43 @@ def _body(reply: LMReply) -> str:
 
 
 def _reply(body: str) -> LMReply | None:
-    """The reply in a body, costing nothing now; None for a damaged one."""
+    """The reply in a body, costing nothing now; None for a damaged one, or one whose values have wrong types: it is
+    asked again."""
     try:
-        values: Mapping[str, Any] = json.loads(body)
-        used = Usage(**values["usage"])
-        return LMReply(
-            values["text"],
-            tuple(values["tool_calls"]),
-            used.as_cached(),
-            None,
-            cached=True,
-            finish=values["finish"],
-            reasoning=values["reasoning"],
-            completions=tuple(values["completions"]),
-            logprobs=values.get("logprobs"),
-        )
-    except (ValueError, KeyError, TypeError):
+        values = json.loads(body)
+        used = {name: values["usage"][name] for name in _USAGE if name in values["usage"]}
+        kept = {"logprobs": None, **{name: values[name] for name in _KEPT if name in values}}
+        if not all(check(used[name]) for name, check in _USAGE.items() if name in used):
+            return None
+        if not all(check(kept[name]) for name, check in _CHECKS.items()):
+            return None
+        usage = Usage(**used).as_cached()
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    return LMReply(
+        kept["text"],
+        tuple(kept["tool_calls"]),
+        usage,
+        None,
+        cached=True,
+        finish=kept["finish"],
+        reasoning=kept["reasoning"],
+        completions=tuple(kept["completions"]),
+        logprobs=kept["logprobs"],
+    )
+
+
+_USAGE = checks_of(Usage)
+_CHECKS = {
+    name: check_of(annotation)
+    for name, annotation in {
+        "text": str,
+        "tool_calls": tuple[Mapping[str, Any], ...],
+        "finish": str | None,
+        "reasoning": str | None,
+        "completions": tuple[str, ...],
+    }.items()
+}
 
 
 _default: dict[str, ReplyCache] = {}
