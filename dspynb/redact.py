@@ -234,6 +234,19 @@ def _written(secrets: frozenset[str]) -> list[str]:
 
 
 @lru_cache(maxsize=8)
+def _cores(secrets: frozenset[str]) -> tuple[list[str], list[bytes]]:
+    """Of each secret its longest run of letters and digits, which stands in all its forms: a text without it has none
+    of them. As texts and in UTF-8."""
+    runs = [max(re.findall(r"[A-Za-z0-9]+", secret) or [""], key=len) for secret in secrets]
+    cores = list(dict.fromkeys(runs))
+    return cores, [core.encode() for core in cores]
+
+
+def _may_hold(text: str) -> bool:
+    return any(core in text for core in _cores(known_secrets())[0])
+
+
+@lru_cache(maxsize=8)
 def _encoded(secrets: frozenset[str]) -> list[bytes]:
     return [form.encode("utf-8", "surrogatepass") for form in _written(secrets)]
 
@@ -246,6 +259,8 @@ def _in_addresses(secret: str) -> set[str]:
 
 def redact_known(text: str) -> str:
     """``text`` without the secrets this process knows, also where they stand in JSON."""
+    if not _may_hold(text):
+        return text
     for secret in _written(known_secrets()):
         if secret in text:
             text = text.replace(secret, "***")
@@ -254,7 +269,10 @@ def redact_known(text: str) -> str:
 
 def holds_known(text: bytes) -> bool:
     """Whether ``redact_known`` would change a text that is given in UTF-8."""
-    return any(secret in text for secret in _encoded(known_secrets()))
+    secrets = known_secrets()
+    if not any(core in text for core in _cores(secrets)[1]):
+        return False
+    return any(secret in text for secret in _encoded(secrets))
 
 
 def redact_growing(text: str) -> str:
@@ -314,7 +332,7 @@ def _is_clean(value: Any) -> bool:
     if not _gather((value,), texts, 30):
         return False
     whole = "\n".join(texts)
-    return not any(secret in whole for secret in secrets)
+    return not _may_hold(whole) or not any(secret in whole for secret in secrets)
 
 
 def _gather(values: Iterable[Any], texts: list[str], depth: int) -> bool:
