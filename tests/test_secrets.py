@@ -176,7 +176,13 @@ def test_a_planted_key_that_comes_in_pieces_is_not_streamed(world):
 
 
 # ── forms in which secrets are given and come back ────────────────────────────────────────────────────────────────────
-USER, PASSWORD, TOKEN, NESTED, QUERY = "someone", "p@ss/w:rd-0123", "tok-0123456789-zzz", "nest-0123456789", "quer-0123456789"
+USER, PASSWORD, TOKEN, NESTED, QUERY = (
+    "someone",
+    "p@ss/w:rd-0123",
+    "tok-0123456789-zzz",
+    "nest-0123456789",
+    "quer-0123456789",
+)
 PAIR = f"{USER}:{PASSWORD}"
 FORMS = {
     "a bearer token alone": TOKEN,
@@ -294,7 +300,11 @@ def test_variables_that_only_sound_like_secrets_are_not(monkeypatch, name):
         ("HTTPS_PROXY", "http://someone:pass-%400123456@proxy:8080", "pass-@0123456"),
         ("SENTRY_DSN", "https://0123456789abcdef0123@sentry.example.org/1", "0123456789abcdef0123"),
         ("STORAGE", "AccountName=x;AccountKey=abcd0123456789==;Suffix=y", "abcd0123456789=="),
-        ("GOOGLE_CREDENTIALS_JSON_KEY", '{"private_key": "-----BEGIN-----\\nabcdefgh0123456789\\n"}', "abcdefgh0123456789"),
+        (
+            "GOOGLE_CREDENTIALS_JSON_KEY",
+            '{"private_key": "-----BEGIN-----\\nabcdefgh0123456789\\n"}',
+            "abcdefgh0123456789",
+        ),
         ("API_KEYS", "key-0123456789,key-9876543210", "key-9876543210"),
     ],
 )

@@ -8,7 +8,6 @@ import copy
 import json
 import os
 import warnings
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -130,7 +129,10 @@ DAMAGE = {
     "odd usage": b'{"type":"RolloutEnded","span":99,"row":0,"usage":{"calls":"many"}}\n',
     "usage that is no dict": b'{"type":"RolloutEnded","span":99,"row":0,"usage":[1]}\n',
     "deep": b'{"type":"SpanEnded","span":99,"outputs":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}\n",
-    "deep, but not for the reader": b'{"type":"SpanEnded","span":99,"outputs":{"a":' + b"[" * 700 + b"]" * 700 + b"}}\n",
+    "deep, but not for the reader": b'{"type":"SpanEnded","span":99,"outputs":{"a":'
+    + b"[" * 700
+    + b"]" * 700
+    + b"}}\n",
     "its own parent": b'{"type":"SpanStarted","span":99,"parent":99,"kind":"module","name":"m"}\n',
 }
 
@@ -285,7 +287,9 @@ def test_numbers_of_rows_that_a_file_claims_take_no_memory(tmp_path, optimizer_l
 # ── anything at all ───────────────────────────────────────────────────────────────────────────────────────────────────
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.integers(0, 60)
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=5
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
 )
 DEEP = st.sampled_from([[[[]]], 0, -1, 2**63, 10**30, 1e308, float("nan"), float("inf"), "\ud800", {"a": "\udfff"}])
 

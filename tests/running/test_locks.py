@@ -61,10 +61,14 @@ def run_of_this_process():
 
 
 async def file_of(run):
-    while not (run.path and Path(run.path).is_file()):
-        await asyncio.sleep(0.001)
-        flush_journals()
+    while not run.path:
+        await asyncio.sleep(0)
+    flush_journals()
     return run.path
+
+
+def content(path):
+    return Path(path).read_bytes()
 
 
 @contextlib.contextmanager
@@ -109,7 +113,7 @@ def test_a_live_run_is_not_resumed_in_its_own_process():
         program, free = waiting()
         run = dn.Evaluate(score).start(program, ROWS)
         path = await file_of(run)
-        for which in (run.id, path, os.path.relpath(path)):
+        for which in (run.id, path, f"{Path(path).parent}/./{Path(path).name}"):
             with pytest.raises(RunInUse, match=f"this process .{os.getpid()}.*stop that run, or wait") as caught:
                 dn.Evaluate(score).resume(which, program, ROWS)
         assert (caught.value.pid, caught.value.here, caught.value.lock_file) == (os.getpid(), True, None)
@@ -219,13 +223,16 @@ def test_locks_leave_nothing_beside_the_run_files_that_a_list_shows():
 
 
 def test_ten_thousand_locks_take_one_descriptor(tmp_path):
-    before = len(os.listdir("/proc/self/fd"))
+    def open_files():
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = open_files()
     taken = [lock_run(tmp_path / f"{i}.jsonl") for i in range(2_000)]
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert open_files() == before + 1
     for lock in taken:
         lock.release()
-    assert len(os.listdir("/proc/self/fd")) == before
-    assert os.listdir(tmp_path) == [".dspynb-lock"]
+    assert open_files() == before
+    assert [file.name for file in tmp_path.iterdir()] == [".dspynb-lock"]
 
 
 def test_reading_in_the_same_process_does_not_lose_the_lock(tmp_path):
@@ -309,7 +316,7 @@ def test_a_forked_child_neither_writes_nor_releases_what_its_parent_writes(tmp_p
         program, free = waiting()
         run = dn.Evaluate(score).start(program, ROWS)
         path = await file_of(run)
-        before = Path(path).read_bytes()
+        before = content(path)
 
         def child():
             run._journal.emit(run._events[0])
@@ -320,7 +327,7 @@ def test_a_forked_child_neither_writes_nor_releases_what_its_parent_writes(tmp_p
         process = multiprocessing.get_context("fork").Process(target=child)
         process.start()
         await asyncio.to_thread(process.join)
-        assert Path(path).read_bytes() == before
+        assert content(path) == before
         with pytest.raises(RunInUse):
             lock_run(path)
         free.set()
@@ -457,7 +464,7 @@ def test_a_disk_that_is_full_costs_the_rest_of_the_file_and_leaves_no_half_line(
     left, write = [room], os.write
 
     def full(fd, data):
-        if not os.readlink(f"/proc/self/fd/{fd}").endswith(".jsonl"):
+        if not str(Path(f"/proc/self/fd/{fd}").readlink()).endswith(".jsonl"):
             return write(fd, data)
         if not left[0]:
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,8 +1,8 @@
 """A process that resumes or starts runs on command, for tests of two writers.
 
-It reads commands from its input, one a line: ``start`` (a new run), ``resume PATH``, ``end``. It answers ``writing PATH``
-when the first call of a run is made, and waits then for the file ``go`` in its folder; ``done STATUS`` when the run has
-ended; ``refused MESSAGE``. Each call of the model adds a line to the file ``calls``.
+It reads commands from its input, one a line: ``start`` (a new run), ``resume PATH``, ``end``. It answers ``writing
+PATH`` when the first call of a run is made, and waits then for the file ``go`` in its folder; ``done STATUS`` when the
+run has ended; ``refused MESSAGE``. Each call of the model adds a line to the file ``calls``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,24 @@ FOLDER = Path(sys.argv[1])
 ROWS = [{"subject": str(i)} for i in range(8)]
 
 
-def program(tell=lambda: None, wait=lambda: True):
-    """A predictor that notes each call, and waits before it answers."""
+def say(*words):
+    """Answer whoever commands this process."""
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
+def program():
+    """A predictor that says when its first call is made, notes each, and waits for the file ``go`` before it answers."""
+    first = [True]
 
     async def answer(request):
         with (FOLDER / "calls").open("a") as calls:
             calls.write("x\n")
-        tell()
-        while not wait():
+        if first:
+            first.clear()
+            flush_journals()
+            say("writing", dn.last_run().path)
+        while not (FOLDER / "go").exists():  # noqa: ASYNC110  # which another process makes
             await asyncio.sleep(0.005)
         return chat(sentence="s")
 
@@ -44,30 +54,19 @@ async def main() -> None:
     while command := (await loop.run_in_executor(None, sys.stdin.readline)).split():
         if command[0] == "end":
             return
-        evaluate, told = dn.Evaluate(score, concurrency=2), []
-
-        def tell():
-            if not told:
-                told.append(True)
-                flush_journals()
-                print("writing", dn.last_run().path, flush=True)
-
-        work = program(tell, (FOLDER / "go").exists)
+        evaluate = dn.Evaluate(score, concurrency=2)
         try:
-            if command[0] == "start":
-                run = evaluate.start(work, ROWS)
-            else:
-                run = evaluate.resume(command[1], work, ROWS)
+            new = command[0] == "start"
+            run = evaluate.start(program(), ROWS) if new else evaluate.resume(command[1], program(), ROWS)
         except JournalError as error:
-            print("refused", error, flush=True)
+            say("refused", error)
             continue
         await run
         flush_journals()
-        print("done", run.status, flush=True)
-        del run
+        say("done", run.status)
 
 
 if __name__ == "__main__":
     dn.configure(runs_dir=str(FOLDER / "runs"), cache=False, view="off")
-    print("ready", flush=True)
+    say("ready")
     asyncio.run(main())
