@@ -267,7 +267,7 @@ def with_password(address):
     return dn.LM("openai/m", api_base=address, api_key="key-0123456789")
 
 
-SECRET = "s3cr3t-0123456789"
+VALUE = "s3cr3t-0123456789"
 HOLDS = [
     "AWS_SECRET_ACCESS_KEY", "AZURE_OPENAI_KEY", "LANGFUSE_SECRET_KEY", "PGPASSWORD", "MYSQL_PWD", "DB_PASSWD",
     "GOOGLE_CREDENTIALS", "HF_TOKEN", "HF_TOKEN_2", "API_KEY_BACKUP", "MYAPIKEY", "OPENAI_API_KEYS", "GITHUB_PAT",
@@ -281,16 +281,16 @@ HOLDS_NONE = [
 
 @pytest.mark.parametrize("name", HOLDS)
 def test_variables_named_like_secrets_are_known(monkeypatch, name):
-    monkeypatch.setenv(name, SECRET + "\n")
+    monkeypatch.setenv(name, VALUE + "\n")
     monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
-    assert redact_known(f"it is {SECRET}.") == "it is ***."
+    assert redact_known(f"it is {VALUE}.") == "it is ***."
 
 
 @pytest.mark.parametrize("name", HOLDS_NONE)
 def test_variables_that_only_sound_like_secrets_are_not(monkeypatch, name):
-    monkeypatch.setenv(name, SECRET)
+    monkeypatch.setenv(name, VALUE)
     monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
-    assert redact_known(SECRET) == SECRET
+    assert redact_known(VALUE) == VALUE
 
 
 @pytest.mark.parametrize(

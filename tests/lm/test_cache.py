@@ -136,8 +136,9 @@ def test_a_damaged_entry_is_a_miss_and_is_replaced(cached, server):
 @pytest.mark.parametrize(
     "change",
     [
-        {"text": 7}, {"text": None}, {"text": ["a"]}, {"usage": 3}, {"usage": {"calls": "many"}}, {"tool_calls": "lots"},
-        {"tool_calls": [1]}, {"finish": {}}, {"reasoning": 1}, {"completions": [None]}, {"usage": {"usd": float("nan")}},
+        {"text": 7}, {"text": None}, {"text": ["a"]}, {"usage": 3}, {"usage": {"calls": "many"}},
+        {"tool_calls": "lots"}, {"tool_calls": [1]}, {"finish": {}}, {"reasoning": 1}, {"completions": [None]},
+        {"usage": {"usd": float("nan")}},
         {"usage": {"prompt_tokens": 2**70}}, {"completions": {"a": 1}},
     ],
 )  # fmt: skip

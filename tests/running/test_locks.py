@@ -61,7 +61,7 @@ def run_of_this_process():
 
 
 async def file_of(run):
-    while not run.path:
+    while not run.path:  # noqa: ASYNC110  # which nobody tells
         await asyncio.sleep(0)
     flush_journals()
     return run.path

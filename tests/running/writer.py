@@ -27,7 +27,7 @@ def say(*words):
 
 
 def program():
-    """A predictor that says when its first call is made, notes each, and waits for the file ``go`` before it answers."""
+    """A predictor that says when its first call is made, notes each, and waits for the file ``go``."""
     first = [True]
 
     async def answer(request):
