@@ -587,8 +587,7 @@ class DamagedFileWarning(UserWarning):
     >>> import warnings
     >>> from dspynb.errors import DamagedFileWarning
     >>> text = '{"dspynb":1,"id":"x"}\\nno event\\n{"type":"RunEnded","span":1,"status":"stopped"}\\n'
-    >>> Path("x.jsonl").write_text(text)
-    85
+    >>> size = Path("x.jsonl").write_text(text)
     >>> with warnings.catch_warnings(action="ignore", category=DamagedFileWarning):
     ...     run = dn.open_run("x.jsonl")
     >>> run.status, list(run.damaged)
