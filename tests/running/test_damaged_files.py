@@ -370,3 +370,12 @@ def test_whatever_is_changed_in_an_optimizers_file_it_opens_or_is_refused(data, 
 @given(data=st.data())
 def test_whatever_is_changed_in_a_file_many_times(data, kind, request, tmp_path):
     whatever_is_changed(data, request.getfixturevalue(kind), tmp_path)
+
+
+def test_a_rollout_number_of_deeply_nested_searches_is_in_the_table(tmp_path, evaluation_lines):
+    def nest(bodies):
+        body_of(bodies, "PredictorCalled")["rollout"] = 2**90
+
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"".join(edited(evaluation_lines, nest)))
+    assert dn.Trace.load(path).table().rollout.max() == 2**90
