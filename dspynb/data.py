@@ -61,7 +61,7 @@ class _Record(Mapping[str, Any]):
         try:
             return self._values[name]
         except KeyError:
-            raise AttributeError(f"no field {name!r}; there are: {', '.join(self) or 'none'}") from None
+            raise AttributeError(f"no field {name!r}; there are: {redact_known(', '.join(self)) or 'none'}") from None
 
     def __setattr__(self, name: str, _: Any) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable; {name!r} cannot be set")
@@ -79,7 +79,9 @@ class _Record(Mapping[str, Any]):
         return dict(self._values)
 
     def __repr__(self) -> str:
-        values = (f"{name}={shorten(redact_known(repr(value)), 200)}" for name, value in self._values.items())
+        values = (
+            f"{redact_known(name)}={shorten(redact_known(repr(value)), 200)}" for name, value in self._values.items()
+        )
         return f"{type(self).__name__}({', '.join(values)})"
 
 
@@ -102,7 +104,7 @@ class Example(_Record):
         """A copy that marks which fields are inputs; the rest are labels. Raises InputError for an unknown name."""
         unknown = [n for n in names if n not in self]
         if unknown:
-            raise InputError(f"with_inputs: no field {unknown[0]!r}; there are: {', '.join(self)}")
+            raise InputError(f"with_inputs: no field {unknown[0]!r}; there are: {redact_known(', '.join(self))}")
         copy = Example(self._values)
         object.__setattr__(copy, "input_names", frozenset(names))
         return copy
@@ -304,8 +306,8 @@ class Prediction(_Record):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(k)}</th><td style='text-align:left;white-space:pre-wrap'>"
-            f"{escape(_shown(v))}</td></tr>"
+            f"<tr><th style='text-align:left'>{escape(redact_known(k))}</th>"
+            f"<td style='text-align:left;white-space:pre-wrap'>{escape(_shown(v))}</td></tr>"
             for k, v in self.items()
         )
         score = self.meta.score

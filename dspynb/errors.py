@@ -35,6 +35,7 @@
     ├── ExecutorError               rollouts cannot run where they were to run
     │   └── WorkerLost              a rollout took the workers down that ran it
     ├── JournalError                a run file cannot be read
+    │   └── RunInUse                another run writes it
     ├── StateError                  a saved program cannot be read, or is of another program
     └── Halted                      control flow: no further call may start; never a failed row or attempt
         ├── RunStopped              the run was stopped before it had a result
@@ -42,6 +43,7 @@
         └── BudgetExhausted         the budget is spent
 
     RunInterrupted                  a CancelledError: the kernel's stop button or Ctrl-C ended the cell
+    DamagedFileWarning              lines of a run file are damaged and were left out
     DataOverlapWarning              rows that are to judge a program are among those it learns from
     NoFeedbackWarning               a metric gives scores only, where feedback in words would help
     ScoreRangeWarning               a metric gives scores that an optimizer's settings do not reckon with
@@ -54,8 +56,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 __all__ = [
@@ -70,6 +74,7 @@ __all__ = [
     "ConnectionFailed",
     "ContentFiltered",
     "ContextTooLong",
+    "DamagedFileWarning",
     "DataOverlapWarning",
     "DownloadError",
     "DspynbError",
@@ -92,6 +97,7 @@ __all__ = [
     "ReplayDiverged",
     "ReplyTruncated",
     "RewardError",
+    "RunInUse",
     "RunInterrupted",
     "RunStopped",
     "ScopeClosedWarning",
@@ -427,6 +433,55 @@ class JournalError(DspynbError):
     """A run file cannot be read: not a journal, or of a newer format."""
 
 
+class RunInUse(JournalError):
+    """A run cannot be resumed, since another run writes its file: two would make the same calls twice.
+
+    ``path``: the run file. ``pid``, ``host``, ``since`` (unix seconds): of the process that writes it, None where that
+    is not known. ``lock_file``: the file to delete if that process has ended and this machine cannot see that; None
+    where it was seen alive.
+
+    >>> from dspynb.errors import RunInUse
+    >>> dn.configure(runs_dir="runs")
+    >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> rows = [{"question": "2+2?", "answer": "4"}]
+    >>> evaluate = dn.Evaluate(dn.metrics.exact_match())
+    >>> import asyncio
+    >>> async def main():
+    ...     run = evaluate.start(program, rows)
+    ...     while not run.path:
+    ...         await asyncio.sleep(0)
+    ...     evaluate.resume(run.path, program, rows)
+    >>> try:
+    ...     dn.run_sync(main)
+    ... except RunInUse as error:
+    ...     print(error)
+    cannot resume ...: this process (...) writes it since ...; stop that run, or wait until it has ended
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        pid: int | None = None,
+        host: str | None = None,
+        since: float | None = None,
+        here: bool = False,
+        delete: str | None = None,
+    ) -> None:
+        self.path, self.pid, self.host, self.since, self.here, self.lock_file = path, pid, host, since, here, delete
+        who = f"this process ({pid})" if here else f"process {pid or '(unknown)'} on host {host or '(unknown)'}"
+        began = "" if since is None else f" since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since))}"
+        out = "" if delete is None else f"; if that process is no longer there, delete {delete} and resume again"
+        super().__init__(
+            f"cannot resume {path}: {who} writes it{began}; stop that run, or wait until it has ended{out}"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        named: dict[str, Any] = {"pid": self.pid, "host": self.host, "since": self.since}
+        named |= {"here": self.here, "delete": self.lock_file}
+        return partial(RunInUse, **named), (self.path,)
+
+
 class StateError(DspynbError, ValueError):
     """A saved program cannot be read, is of another version, or differs from the program it is to be loaded into.
 
@@ -584,6 +639,21 @@ class AdvisorFailedWarning(UserWarning):
     Traceback (most recent call last):
         ...
     dspynb.errors.AdvisorFailedWarning: wave 2 of Refine(...) had no new hint: its advisor failed (ServerError: ...
+    """
+
+
+class DamagedFileWarning(UserWarning):
+    """Lines of a run file or trace are damaged: they were left out, the rest was read. See ``RunReader.damaged``.
+
+    >>> from pathlib import Path
+    >>> import warnings
+    >>> from dspynb.errors import DamagedFileWarning
+    >>> text = '{"dspynb":1,"id":"x"}\\nno event\\n{"type":"RunEnded","span":1,"status":"stopped"}\\n'
+    >>> size = Path("x.jsonl").write_text(text)
+    >>> with warnings.catch_warnings(action="ignore", category=DamagedFileWarning):
+    ...     run = dn.open_run("x.jsonl")
+    >>> run.status, list(run.damaged)
+    ('stopped', [2])
     """
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from typing import Any, Protocol
 
 from dspynb.data import Usage, usage_of
+from dspynb.errors import shorten
 from dspynb.media import told_url
-from dspynb.records import quickly_made
+from dspynb.records import Check, check_of, checks_of, is_count, is_named, is_real, quickly_made
 from dspynb.turns import History
 
 __all__ = [
@@ -366,18 +368,86 @@ def _told(value: Any) -> str:
 
 
 def from_json(body: Mapping[str, Any]) -> Event | None:
-    """The event that ``to_json`` wrote; None for a type this version does not know. Raises KeyError, TypeError."""
-    cls = EVENT_TYPES.get(body["type"])
+    """The event that ``to_json`` wrote; None for a type this version does not know.
+
+    Every value is checked, since a file may come from anywhere and a table cannot be made of wrong types. Raises
+    KeyError where the type is missing, TypeError that names the field where a value is not what it is declared as.
+    """
+    kind = body["type"]
+    if not isinstance(kind, str):
+        raise TypeError("type is no text")
+    cls = EVENT_TYPES.get(kind)
     if cls is None:
         return None
     known = {name: body[name] for name in FIELDS[cls] if name in body}
-    for name in ("span", "parent", "at", "seconds"):
-        if not isinstance(known.get(name, 0), int | float):
-            raise TypeError(f"{name} is no number")
     for name in ("usage", "metric_usage"):
         if name in known:
-            known[name] = usage_of({**known[name]})
+            known[name] = usage_of(known[name])  # odd values are unknown: the rest of the line is sound
+    for name, check in _checks_by_name(kind).items():
+        if name in known and not check(known[name]):
+            raise TypeError(f"{name} of {kind} is {shorten(repr(known[name])[:200], 80)}")
     for name in ("messages", "paths", "tool_calls", "parents"):
         if name in known:
             known[name] = tuple(known[name])
+    if missing := [name for name in _needed(kind) if name not in known]:
+        raise TypeError(f"{kind} lacks {', '.join(missing)}")
     return cls(**known)
+
+
+@cache
+def _needed(kind: str) -> list[str]:
+    listed = fields(EVENT_TYPES[kind])
+    return [field.name for field in listed if field.default is MISSING and field.default_factory is MISSING]
+
+
+@cache
+def _checks_by_name(kind: str) -> dict[str, Check]:
+    """Of each field of an event type, the check that a value read from a file has to pass."""
+    cls = EVENT_TYPES[kind]
+    checks = checks_of(cls) | {"span": lambda value: is_count(value) and value > 0, "at": _is_time}
+    if "seconds" in checks:
+        checks["seconds"] = _is_time
+    if "rollout" in checks:  # of nested searches; it may be larger than other counts
+        checks["rollout"] = lambda value: type(value) is int and value >= 0
+    if cls is Steered:
+        checks["values"] = _is_request
+    if cls is CandidateProposed:
+        checks["parts"] = _are_parts
+    if cls is RunEnded:
+        checks["status"] = lambda value: value in _STATUSES
+    if cls is AttemptEnded:
+        checks["state"] = lambda value: value in _STATES
+    return checks
+
+
+_STATUSES = ("finished", "stopped", "exhausted", "interrupted", "cancelled", "failed")
+_STATES = ("passed", "scored", "failed", "cancelled")
+
+
+def _is_time(value: Any) -> bool:
+    """Whether a value is a number of seconds that a date can be made of."""
+    return is_real(value) and 0 <= value < 4e9
+
+
+def _is_request(values: Any) -> bool:
+    """Whether a value is what a ``Steered`` event says was asked for."""
+    texts = (str, type(None))
+    return (
+        is_named(values)
+        and all(isinstance(values.get(name), texts) for name in ("best", "candidate", "parent"))
+        and all(is_count(values[name]) for name in ("row", "repeat") if values.get(name) is not None)
+        and ("instructions" not in values or check_of(Mapping[str, str])(values["instructions"]))
+        and check_of(Hint)(values.get("hint"))
+    )
+
+
+def _are_parts(parts: Any) -> bool:
+    """Whether a value is what a ``CandidateProposed`` event says of each predictor."""
+    return is_named(parts) and all(
+        is_named(part)
+        and isinstance(part.get("instruction", ""), str)
+        and isinstance(part.get("prefix", ""), str)
+        and isinstance(part.get("demos", []), list)
+        and all(map(is_named, part.get("demos", [])))
+        for part in parts.values()
+    )

@@ -167,7 +167,7 @@ def test_old_run_files_have_in_them_what_is_known_of_that_work():
     assert hinted.hint_by.tolist() == ["", "person", "", ""]
     rows = dn.open_run(runs / "evaluate.finished.jsonl").rollouts
     assert rows.question[1] == "twice #6#, bitte, für 東京 🗼 \u202e\u2028"
-    assert rows.question[4] == "twice #9# \ud83d"
+    assert rows.question[4] == "twice #9# \\ud83d"  # half of a pair, which no table can hold: escaped
     assert rows.error.notna().tolist() == [False, False, True, False, False] * 2
     steered = dn.open_run(runs / "copro_steered.finished.jsonl")
     assert "Answer with umber. — 人" in [c["self"] for c in steered.candidates.instructions]
@@ -411,7 +411,8 @@ def cache(request, tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     shutil.copytree(folder_of(request.param) / "cache", folder)
     monkeypatch.setenv("DSPYNB_CACHE_DIR", str(folder))
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE"):  # entries of this version are of no address in particular
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("DSPYNB_LIVE", raising=False)
     dn.configure(cache=True)
     return request.param
@@ -456,7 +457,8 @@ def test_an_old_cache_answers_a_programs_call(cache):
 
 
 @with_cache
-def test_a_request_that_an_old_cache_has_not_is_sent(cache):
+def test_a_request_that_an_old_cache_has_not_is_sent(cache, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     w = world_of(cache)
     other = dn.LMRequest(w.requests()["text"].messages, rollout=2)
     with pytest.raises(dn.errors.ConnectionFailed):

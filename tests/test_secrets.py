@@ -4,16 +4,21 @@ or shown."""
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import html
 import json
 import logging
 import pickle
 import traceback
+from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
 
 import dspynb as dn
 from dspynb.errors import ModelError
-from dspynb.redact import redact, redact_known
+from dspynb.redact import holds_known, keep_secret, redact, redact_known, redact_values
 from dspynb.running.journal import flush_journals
 from dspynb.views import static_html
 from tests.helpers import Caption, chat
@@ -167,3 +172,204 @@ def test_a_planted_key_that_comes_in_pieces_is_not_streamed(world):
     *parts, prediction = asyncio.run(main())
     assert [ENVIRONMENT[:5] in part.text for part in parts] == [False] * len(parts)
     assert "".join(part.delta for part in parts).strip() == prediction.sentence == f"it is *** or {GIVEN[:6]}"
+
+
+# ── forms in which secrets are given and come back ────────────────────────────────────────────────────────────────────
+USER, PASSWORD, TOKEN, NESTED, QUERY = (
+    "someone",
+    "p@ss/w:rd-0123",
+    "tok-0123456789-zzz",
+    "nest-0123456789",
+    "quer-0123456789",
+)
+PAIR = f"{USER}:{PASSWORD}"
+FORMS = {
+    "a bearer token alone": TOKEN,
+    "the whole header": f"Bearer {TOKEN}",
+    "the password": PASSWORD,
+    "the password in an address": quote(PASSWORD, safe=""),
+    "the pair": PAIR,
+    "the pair in an address": f"{USER}:{quote(PASSWORD, safe='')}",
+    "basic authentication": base64.b64encode(PAIR.encode()).decode(),
+    "nested in the body": NESTED,
+    "in a query": QUERY,
+}
+
+
+@pytest.fixture
+def forms(tmp_path, monkeypatch):
+    """A server that repeats secrets in every form, asked by a model that has them in its settings."""
+    monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path / "cache"))
+    echo = " | ".join(FORMS.values())
+
+    def answer(body, number):
+        return error(400, f"cannot take {echo}") if number == 2 else chat(sentence=f"said {echo}", reason=echo)
+
+    with Server(answer) as server:
+        base = server.base.replace("://", f"://{USER}:{quote(PASSWORD, safe='')}@")
+        lm = dn.LM(
+            "openai/m",
+            api_base=server.base,
+            extra_headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
+            extra_body={"deep": [{"api_key": NESTED}]},
+            retries=0,
+        )
+        others = dn.LM("openai/a", api_base=base), dn.LM("openai/b", api_base=f"{server.base}?api-key={QUERY}")
+        with dn.context(cache=True, runs_dir=str(tmp_path / "runs")):
+            yield lm, others, tmp_path, echo
+
+
+def test_what_any_setting_of_a_model_hides_stands_in_no_artefact_in_any_form(forms, caplog):
+    lm, others, folder, echo = forms
+    model = dn.FunctionLM(lambda request: chat(sentence=f"said {echo}"))
+
+    async def main():
+        refine = dn.Refine(dn.Predict(Caption, lm=model), lambda r, p: dn.Score(0.1, feedback=echo), n=2)
+        with dn.trace() as trace:
+            prediction = await refine(subject=f"with {echo}")
+        with contextlib.suppress(ModelError):
+            await dn.Predict(Caption, lm=dn.recorded(folder / "replies.jsonl", lm=lm))(subject="x")
+        table = (await dn.evaluate(dn.Predict(Caption, lm=model), [{"subject": echo}], lambda r, p: 1.0)).table
+        return trace, prediction, table
+
+    trace, prediction, table = asyncio.run(main())
+    trace.save(folder / "trace.jsonl")
+    predict = dn.Predict(Caption, lm=lm)
+    predict.demos = [{"subject": echo, "sentence": echo}]
+    predict.save(folder / "program.json")
+    flush_journals()
+    shown = {
+        "prediction": repr(prediction),
+        "run": static_html(prediction.run.fold()),
+        "calls": prediction.run.calls.to_string() + str(prediction.run.attempts.to_dict()),
+        "trace": repr(trace) + trace.table().to_string(),
+        "table": str(table.to_dict()),
+        "history": repr(dn.history(9)),
+        "pickles": "".join(pickle.dumps(model).decode("latin-1") for model in (lm, others[0])),
+        "models": repr(lm) + repr(others) + repr(vars(lm)["_engine"]),
+        "log": caplog.text,
+    }
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    shown |= {str(path): path.read_bytes().decode("utf-8", "replace") for path in files}
+    left = [(place, form) for place, text in shown.items() for form, secret in FORMS.items() if secret in text]
+    assert left == []
+    assert redact_known("application/json") == "application/json"
+
+
+def test_secrets_of_addresses_are_known_but_not_the_addresses():
+    with_password("https://reader:pass-0123456789@models.example.org/v1")
+    assert redact_known("https://models.example.org/v1 of reader") == "https://models.example.org/v1 of reader"
+    assert redact_known("pass-0123456789") == "***"
+
+
+def with_password(address):
+    return dn.LM("openai/m", api_base=address)
+
+
+VALUE = "s3cr3t-0123456789"
+HOLDS = [
+    "AWS_SECRET_ACCESS_KEY", "AZURE_OPENAI_KEY", "LANGFUSE_SECRET_KEY", "PGPASSWORD", "MYSQL_PWD", "DB_PASSWD",
+    "GOOGLE_CREDENTIALS", "HF_TOKEN", "HF_TOKEN_2", "API_KEY_BACKUP", "MYAPIKEY", "OPENAI_API_KEYS", "GITHUB_PAT",
+    "SSH_PASSPHRASE", "NPM_AUTH", "DJANGO_SECRET", "db_password", "DB_PASS", "KEY",
+]  # fmt: skip
+HOLDS_NONE = [
+    "KEYBOARD_LAYOUT", "TOKENIZERS_PARALLELISM", "XDG_SESSION_ID", "SSH_AUTH_SOCK", "SSL_KEY_FILE", "PATH", "PWD",
+    "PASSWORD_STORE_DIR", "MAX_TOKENS", "MONKEY", "AUTHOR", "TOKEN_URL", "AWS_ACCESS_KEY_ID", "COMPASS_HOME", "OLDPWD",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOLDS)
+def test_variables_named_like_secrets_are_known(monkeypatch, name):
+    monkeypatch.setenv(name, VALUE + "\n")
+    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
+    assert redact_known(f"it is {VALUE}.") == "it is ***."
+
+
+@pytest.mark.parametrize("name", HOLDS_NONE)
+def test_variables_that_only_sound_like_secrets_are_not(monkeypatch, name):
+    monkeypatch.setenv(name, VALUE)
+    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
+    assert redact_known(VALUE) == VALUE
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("DATABASE_URL", "postgres://someone:pass-0123456@db/x", "pass-0123456"),
+        ("HTTPS_PROXY", "http://someone:pass-%400123456@proxy:8080", "pass-@0123456"),
+        ("SENTRY_DSN", "https://0123456789abcdef0123@sentry.example.org/1", "0123456789abcdef0123"),
+        ("STORAGE", "AccountName=x;AccountKey=abcd0123456789==;Suffix=y", "abcd0123456789=="),
+        (
+            "GOOGLE_CREDENTIALS_JSON_KEY",
+            '{"private_key": "-----BEGIN-----\\nabcdefgh0123456789\\n"}',
+            "abcdefgh0123456789",
+        ),
+        ("API_KEYS", "key-0123456789,key-9876543210", "key-9876543210"),
+    ],
+)
+def test_secrets_inside_the_values_of_variables_are_known(monkeypatch, name, value, secret):
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
+    assert secret not in redact_known(f"<{secret}>")
+    assert redact_known("someone at db") == "someone at db"
+
+
+def test_a_variable_that_names_a_file_is_no_secret(monkeypatch, tmp_path):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path))
+    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
+    assert redact_known(str(tmp_path)) == str(tmp_path)
+
+
+@pytest.mark.parametrize("secret", ['qu"o\\te-0123456789é', "a b&c<d>'e-0123456789", "sl/as+h=%-0123456789"])
+@pytest.mark.parametrize(
+    "form",
+    [str, repr, ascii, json.dumps, lambda s: json.dumps(json.dumps(s)), quote, lambda s: quote(s, safe=""), quote_plus,
+     html.escape, lambda s: quote(s, safe="").lower() if s.islower() else quote(s)],
+)  # fmt: skip
+def test_a_secret_is_known_as_python_json_addresses_and_pages_write_it(secret, form):
+    keep_secret(secret)
+    text = f"before {form(secret)} after"
+    assert "0123456789" not in redact_known(text)
+    assert holds_known(text.encode())
+
+
+def test_a_key_as_a_name_of_a_column_or_of_a_dict_is_redacted(world, tmp_path):
+    program = dn.Predict("subject -> sentence", lm=dn.FunctionLM(lambda request: chat(sentence="s")))
+    rows = [{"subject": "x", ENVIRONMENT: 1, f"{ENVIRONMENT}{ENVIRONMENT}": 2}]
+    evaluation = dn.Evaluate(lambda row, p: dn.Score(1.0, parts={ENVIRONMENT: 1.0})).run_sync(program, rows)
+    deep = redact_values({"a": [{ENVIRONMENT: 1, (1, 2): {f"x{ENVIRONMENT}": [ENVIRONMENT]}}]})
+    assert deep == {"a": [{"***": 1, (1, 2): {"x***": ["***"]}}]}
+    assert len(redact_values({ENVIRONMENT: 1, GIVEN: 2})) == 2
+    evaluation.save(tmp_path / "table.csv")
+    flush_journals()
+    shown = [str(evaluation.table.to_dict()), evaluation.run.rollouts.to_string(), repr(dn.Example(rows[0]))]
+    shown += [dn.Prediction({ENVIRONMENT: 1})._repr_html_(), (tmp_path / "table.csv").read_text()]
+    shown += [Path(evaluation.run.path).read_text(), static_html(evaluation.run.fold())]
+    assert [found_in(text) for text in shown] == [[]] * len(shown)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_request_id_that_repeats_a_key_is_redacted(world, status, stream):
+    def answer(*_):
+        return error(status, "no", **{"x-request-id": f"req-{ENVIRONMENT}"})  # with status 200: no reply
+
+    request = dn.LMRequest(({"role": "user", "content": "hi"},))
+    with Server(answer, streamed=[answer]) as server, pytest.raises(ModelError) as caught:
+        lm = dn.LM("openai/m", api_base=server.base, retries=0)
+        asyncio.run(lm.stream(request, lambda text: None) if stream else lm.complete(request))
+    assert (caught.value.request_id, found_in(str(caught.value))) == ("req-***", [])
+
+
+def test_settings_that_hold_secrets_do_not_travel_and_the_others_do(forms):
+    _, (lm, _), _, _ = forms
+    again = pickle.loads(pickle.dumps(dn.LM("openai/m", api_key="key-0123456789", max_tokens=9, extra_body={
+        "deep": [{"api_key": NESTED, "chat_template_kwargs": {"thinking": False}}]})))  # fmt: skip
+    assert again.settings == {"max_tokens": 9, "extra_body": {"deep": [{"chat_template_kwargs": {"thinking": False}}]}}
+    assert "@" not in pickle.loads(pickle.dumps(lm))._given["api_base"]
+
+
+def test_names_in_a_schema_are_no_secrets():
+    schema = {"properties": {"key": {"description": "the key of a map"}, "password": {"type": "string-of-text"}}}
+    dn.LM("openai/m", api_key="key-0123456789", response_format=schema)
+    assert redact_known("the key of a map string-of-text") == "the key of a map string-of-text"

@@ -185,7 +185,7 @@ class Evaluate:
 
         ``retry_failed``: also those that failed. ``budget`` and ``max_errors`` count anew. Raises ConfigurationError,
         naming what differs, when program, rows or settings are not those of the run; JournalError when its file cannot
-        be read.
+        be read or is damaged, RunInUse (one of them) while another run, in whatever process, writes it.
 
         >>> dn.configure(runs_dir="runs")
         >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
@@ -197,13 +197,14 @@ class Evaluate:
         """
         work = EvaluateWork(self, program, table_of(rows))
         resumed = Run.resumed(run_file(run), "evaluate", program._title(), work.described(), paths_of(program))
-        if resumed._settings:
-            check_same(resumed._settings, work.settings())
-        resumed._settings = work.settings()  # of one that was lost before it had told anything
-        for event in resumed._events:
-            if isinstance(event, RolloutEnded) and not (retry_failed and event.error):
-                work.done[event.row, event.repeat] = Rollout(event)
-        return resumed.start(work)
+        with resumed.released_on_error():
+            if resumed._settings:
+                check_same(resumed._settings, work.settings())
+            resumed._settings = work.settings()  # of one that was lost before it had told anything
+            for event in resumed._events:
+                if isinstance(event, RolloutEnded) and not (retry_failed and event.error):
+                    work.done[event.row, event.repeat] = Rollout(event)
+            return resumed.start(work)
 
     def _run(self, work: EvaluateWork) -> Run:
         program = work.program

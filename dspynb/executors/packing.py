@@ -13,7 +13,7 @@ from typing import Any
 from dspynb.data import Prediction
 from dspynb.errors import DspynbError, ExecutorError, shorten
 from dspynb.events import Event, from_json, plain, to_json
-from dspynb.redact import known_secrets, told
+from dspynb.redact import holds_known, told
 from dspynb.running import RunReader
 from dspynb.signatures import Signature, rebuilt
 
@@ -83,7 +83,7 @@ def _dumped(value: Any) -> bytes | Exception:
 
 
 def _holds_secret(data: bytes) -> bool:
-    return any(secret.encode() in data for secret in known_secrets())
+    return holds_known(data)
 
 
 # ── which object it was ───────────────────────────────────────────────────────────────────────────────────────────────

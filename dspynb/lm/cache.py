@@ -27,6 +27,7 @@ import pydantic_core
 
 from dspynb.data import Usage, usage_of
 from dspynb.lm.base import LMReply, is_whole
+from dspynb.records import check_of
 from dspynb.redact import redact_known
 
 __all__ = ["ReplyCache", "default_cache"]
@@ -300,25 +301,40 @@ def _body(reply: LMReply) -> str:
 
 
 def _reply(body: str) -> LMReply | None:
-    """The reply in a body, costing nothing now; None for a damaged one, and for one that was cut or filtered, which
-    earlier versions kept."""
+    """The reply in a body, costing nothing now. None, so that it is asked again, for a body that is damaged or has
+    values of wrong types, and for a reply that was cut or filtered, which earlier versions kept."""
     try:
-        values: Mapping[str, Any] = json.loads(body)
-        used = usage_of({**values["usage"]})
-        reply = LMReply(
-            values["text"],
-            tuple(values["tool_calls"]),
-            used.as_cached(),
-            None,
-            cached=True,
-            finish=values["finish"],
-            reasoning=values["reasoning"],
-            completions=tuple(values["completions"]),
-            logprobs=values.get("logprobs"),
-        )
-    except (ValueError, KeyError, TypeError):
+        values = json.loads(body)
+        kept = {"logprobs": None, **{name: values[name] for name in _KEPT if name in values}}
+        if not all(check(kept[name]) for name, check in _CHECKS.items()):
+            return None
+        usage = usage_of({**values["usage"]})
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    reply = LMReply(
+        kept["text"],
+        tuple(kept["tool_calls"]),
+        usage.as_cached(),
+        None,
+        cached=True,
+        finish=kept["finish"],
+        reasoning=kept["reasoning"],
+        completions=tuple(kept["completions"]),
+        logprobs=kept["logprobs"],
+    )
     return reply if is_whole(reply) else None
+
+
+_CHECKS = {
+    name: check_of(annotation)
+    for name, annotation in {
+        "text": str,
+        "tool_calls": tuple[Mapping[str, Any], ...],
+        "finish": str | None,
+        "reasoning": str | None,
+        "completions": tuple[str, ...],
+    }.items()
+}
 
 
 _default: dict[str, ReplyCache] = {}

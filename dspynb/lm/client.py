@@ -29,7 +29,7 @@ from dspynb.lm.settings import (
     merged,
     refuse_litellm_settings,
 )
-from dspynb.redact import is_secret_name
+from dspynb.redact import is_secret_name, secrets_in, without_password, without_secrets
 from dspynb.scope import GATE, about_tokens, current_scope, model_name, setting
 
 __all__ = ["LM"]
@@ -119,7 +119,9 @@ class LM:
         if engine is DirectEngine:
             refuse_litellm_settings(self.name, self.settings)
             _check_address(self._given["api_base"], self._given["api_key"])  # type: ignore[arg-type]
-        hidden = [str(part) for name, value in self.settings.items() if is_secret_name(name) for part in _parts(value)]
+        hidden = [
+            text for name, value in self.settings.items() for text in secrets_in(value, inside=is_secret_name(name))
+        ]
         self._engine = engine(Endpoint(self.name, **self._given, secrets=tuple(hidden)))  # type: ignore[arg-type]
         self.limits = Limits(*self._limit)
         self._flights = Flights()
@@ -206,7 +208,8 @@ class LM:
         hidden = {"_engine", "_flights", "limits"}
         state = {name: value for name, value in vars(self).items() if name not in hidden}
         settings = {name: value for name, value in self.settings.items() if not is_secret_name(name)}
-        return {**state, "settings": settings, "_given": {**self._given, "api_key": None}}
+        given = {**self._given, "api_key": None, "api_base": without_password(self._given["api_base"])}
+        return {**state, "settings": without_secrets(settings), "_given": given}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -273,10 +276,6 @@ def _check_address(api_base: str | None, api_key: str | None) -> None:
     check_base(api_base)
     if api_key and has_login(api_base):
         raise ConfigurationError("api_base has a user name in it and api_key is given; only one of them can be sent")
-
-
-def _parts(value: Any) -> list[Any]:
-    return list(value.values()) if isinstance(value, dict) else [value]
 
 
 def _tokens(request: LMRequest, settings: dict[str, Any]) -> float:

@@ -35,7 +35,7 @@ from dspynb.lm.base import Heard, LMReply, LMRequest
 from dspynb.lm.endpoint import Endpoint
 from dspynb.lm.openai_format import Pieces, damaged, excerpt, kind_of, read_reply, request_body, retry_after
 from dspynb.lm.settings import refuse_litellm_settings
-from dspynb.redact import told
+from dspynb.redact import redact, told
 
 if TYPE_CHECKING:
     import aiohttp
@@ -134,7 +134,8 @@ class DirectEngine:
 
     async def _read(self, response: aiohttp.ClientResponse, heard: Heard | None) -> LMReply:
         status, headers = response.status, response.headers
-        facts: dict[str, Any] = {"model": self.model, "status": status, "request_id": headers.get("x-request-id")}
+        request_id = redact(headers.get("x-request-id", "")) or None
+        facts: dict[str, Any] = {"model": self.model, "status": status, "request_id": request_id}
         if status < 400 and heard is not None and response.content_type == "text/event-stream":
             return read_reply(await _streamed(response, heard, facts), self.model, facts)
         chunks = response.content.iter_any()

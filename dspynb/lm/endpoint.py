@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dspynb.redact import keep_secret
+from dspynb.redact import keep_address, keep_secret
 
 __all__ = ["Endpoint"]
 
@@ -21,6 +21,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         keep_secret(self.api_key, *self.secrets)
+        keep_address(self.api_base)
 
     def __repr__(self) -> str:
         return f"Endpoint({self.model!r})"

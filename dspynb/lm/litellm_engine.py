@@ -25,7 +25,7 @@ from dspynb.lm.addresses import is_own_host, no_key_sent, redirected_to, refused
 from dspynb.lm.base import Heard, LMReply, LMRequest
 from dspynb.lm.endpoint import Endpoint
 from dspynb.lm.openai_format import Pieces, kind_of, read_reply, request_body, retry_after
-from dspynb.redact import told
+from dspynb.redact import redact, told
 
 __all__ = ["LiteLLMEngine"]
 
@@ -116,7 +116,7 @@ class LiteLLMEngine:
             said,
             model=self.model,
             status=getattr(error, "status_code", None),
-            request_id=headers.get("x-request-id"),
+            request_id=redact(headers.get("x-request-id") or "") or None,
             retry_after=retry_after(headers),
         )
 

@@ -106,7 +106,7 @@ def _without_secrets(value: Any) -> Any:
     if isinstance(value, str):
         return redact(value) if len(value) > 5 else value  # shorter ones are never redacted
     if isinstance(value, Mapping):
-        return {key: _without_secrets(item) for key, item in value.items()}
+        return {_without_secrets(key): _without_secrets(item) for key, item in value.items()}
     return [_without_secrets(item) for item in value] if isinstance(value, list) else value
 
 

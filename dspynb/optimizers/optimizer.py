@@ -176,7 +176,8 @@ class Optimizer(ABC):
 
         No call or rollout that its file holds is made again; the budget counts them, so a larger one goes on further.
         Raises ConfigurationError, naming what differs, when program, rows or settings are not those of the run;
-        JournalError when its file cannot be read.
+        JournalError when its file cannot be read or is damaged, RunInUse (one of them) while another run, in whatever
+        process, writes it.
 
         >>> dn.configure(runs_dir="runs")
         >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
@@ -189,11 +190,12 @@ class Optimizer(ABC):
         task = self._task(program, train, val, test)
         work = OptimizeWork(self, program, task)
         resumed = Run.resumed(run_file(run), self.kind, program._title(), work.inputs(), work.paths())
-        if resumed._settings:
-            check_same(resumed._settings, work.settings())
-        resumed._settings = work.settings()
-        work.memory = Memory.of(resumed._events)
-        return resumed.start(work)
+        with resumed.released_on_error():
+            if resumed._settings:
+                check_same(resumed._settings, work.settings())
+            resumed._settings = work.settings()
+            work.memory = Memory.of(resumed._events)
+            return resumed.start(work)
 
     def _run(self, work: OptimizeWork) -> Run:
         return Run(self.kind, work.program._title(), work.inputs(), work.paths(), work.settings())

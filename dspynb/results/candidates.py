@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dspynb.data import Usage
 from dspynb.errors import shorten
 from dspynb.events import CandidateProposed, RolloutEnded
+from dspynb.records import is_count
 from dspynb.results.diffs import diff_words
 from dspynb.results.fold import Fold
 from dspynb.results.hints import hints_text
@@ -37,6 +38,7 @@ _COLUMNS = (
     "id", "parents", "origin", "step", "score", "low", "high", "n", "full", "best", "instructions", "diff", "demos",
     "calls", "tokens", "usd",
 )  # fmt: skip
+_MOST_ROWS = 10_000_000  # a file may say anything, and a matrix has a column for each
 _HISTORY = (
     "step", "candidate", "split", "score", "full", "best", "best_score", "calls", "metric_calls", "tokens", "usd",
     "seconds",
@@ -115,7 +117,8 @@ def matrix_frame(fold: Fold, split: str = "val") -> pd.DataFrame:
     known = [candidate for candidate in fold.candidates if candidate in scores]
     cells = np.full((len(known), _rows(fold, split)), np.nan)
     for line, candidate in zip(cells, known, strict=True):
-        line[list(scores[candidate])] = list(scores[candidate].values())
+        rows = {row: score for row, score in scores[candidate].items() if row < len(line)}
+        line[list(rows)] = list(rows.values())
     return pd.DataFrame(cells, index=pd.Index(known, name="candidate"))
 
 
@@ -161,7 +164,7 @@ def proposals_frame(fold: Fold) -> pd.DataFrame:
 
 def winner_of(fold: Fold) -> str | None:
     """The id of the best candidate so far; None where none was scored on all validation rows."""
-    return fold.winner
+    return fold.winner if fold.winner in fold.candidates else None
 
 
 def summary_of(fold: Fold) -> str:
@@ -220,8 +223,8 @@ def _pinned(fold: Fold) -> str | None:
     pinned: str | None = None
     for event in fold.steered:
         if event.action == "pin":
-            pinned = event.values["candidate"]
-        elif event.action == "unpin" or (event.action == "drop" and event.values["candidate"] == pinned):
+            pinned = event.values.get("candidate")
+        elif event.action == "unpin" or (event.action == "drop" and event.values.get("candidate") == pinned):
             pinned = None
     return pinned
 
@@ -280,7 +283,8 @@ def _pairs(fold: Fold, start: str, best: str, split: str) -> PairedDifference | 
 
 def scores_of(fold: Fold, split: str = "val") -> dict[str, dict[int, float]]:
     """Candidate → row → score of the first rollout; of one that was run again, the last counts."""
-    return {candidate: candidate_scores(fold, candidate, split) for candidate, of in fold.tried if of == split}
+    known = [candidate for candidate, of in fold.tried if of == split and candidate in fold.candidates]
+    return {candidate: candidate_scores(fold, candidate, split) for candidate in known}
 
 
 def candidate_scores(fold: Fold, candidate: str, split: str = "val") -> dict[int, float]:
@@ -303,4 +307,4 @@ def _costs(fold: Fold) -> dict[str, Usage]:
 
 def _rows(fold: Fold, split: str = "val") -> int:
     told = fold.started.inputs.get(split) if fold.started else None
-    return int(told) if isinstance(told, int) else 0
+    return int(told) if is_count(told) and told <= _MOST_ROWS else 0

@@ -134,7 +134,7 @@ def hints_frame(fold: Fold, within: int = 0) -> pd.DataFrame:
 def hints_text(fold: Fold) -> str:
     """Of a run that distils hints, in a sentence or two: what there was to distil."""
     given = fold.started.settings.get("hints") if fold.started else None
-    if given:
+    if given and isinstance(given, list | tuple):
         return f"It distils {_count(len(given), 'hint')} of an earlier run."
     firsts = [rows[0] for search in fold.searches() if len(rows := fold.children(search)) > 1]
     hints = hint_rows(hint_uses(fold))

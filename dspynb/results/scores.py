@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dspynb.records import is_real
 from dspynb.results.fold import AttemptRow, Fold
 
 __all__ = ["chosen_attempts", "failure_score", "metric_of", "outer_searches", "scores_by_program"]
@@ -10,7 +11,7 @@ __all__ = ["chosen_attempts", "failure_score", "metric_of", "outer_searches", "s
 def failure_score(fold: Fold) -> float:
     """What a row or attempt counts that failed: the run's setting, or 0."""
     told = fold.started.settings.get("failure_score") if fold.started else None
-    return float(told) if isinstance(told, int | float) else 0.0
+    return float(told) if is_real(told) else 0.0
 
 
 def scores_by_program(fold: Fold) -> dict[str, dict[int, list[float]]]:

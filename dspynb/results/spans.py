@@ -176,6 +176,8 @@ def spans_frame(spans: Iterable[Span]) -> pd.DataFrame:
     cells["usd"] = pd.Series([row.usage.usd for row in rows], dtype=float)
     cells["messages"] = pd.Series([list(row.messages) for row in rows], dtype=object)
     cells["started"] = pd.to_datetime([row.started for row in rows], unit="s", utc=True)
-    numbers = {"span": int, "parent": int, "depth": int, "rollout": int, "cached": bool}
+    numbers: dict[str, Any] = {"span": int, "parent": int, "depth": int, "cached": bool}
+    if all(row.rollout < 2**63 for row in rows):  # of searches in searches in searches it is larger
+        numbers["rollout"] = int
     frame = pd.DataFrame(cells, columns=list(_COLUMNS))
     return with_costs(frame.astype({**numbers, "score": float, "seconds": float}))

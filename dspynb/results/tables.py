@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from dspynb.events import RolloutEnded, plain
-from dspynb.redact import redact_values
+from dspynb.redact import redact_known, redact_values
 from dspynb.results.fold import AttemptRow, Fold
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _columns(names: Sequence[str], prefix: str, clashing: Set[str], taken: set[s
     """A column for each name, added to those ``taken``: itself, with the prefix where it clashes or is taken."""
     found: dict[str, str] = {}
     for name in sorted(names, key=clashing.__contains__):
-        column = f"{prefix}{name}" if name in clashing else name
+        column = redact_known(f"{prefix}{name}" if name in clashing else name)
         while column in taken:
             column = f"{prefix}{column}"
         taken.add(column)

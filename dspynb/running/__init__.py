@@ -1,7 +1,7 @@
 """Runs: driving work, stopping it, keeping and reopening its record."""
 
 from dspynb.running.files import open_run, runs
-from dspynb.running.journal import read_journal
+from dspynb.running.journal_reader import read_journal
 from dspynb.running.looking_back import Calls, history, remember
 from dspynb.running.otel import export_otel
 from dspynb.running.reader import RunReader

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dspynb.errors import JournalError
-from dspynb.running.journal import flush_journals, read_ends, read_journal
+from dspynb.errors import DamagedFileWarning, JournalError
+from dspynb.running.journal import flush_journals
+from dspynb.running.journal_reader import load_journal, read_ends
 from dspynb.running.reader import RunReader
 from dspynb.scope import setting
 
@@ -26,15 +28,25 @@ def run_file(which: str | Path) -> Path:
         raise JournalError(f"a run is named by its id or the path of its file, got {type(which).__name__}")
     flush_journals()
     path = Path(which)
-    if not path.is_file():
+    if not _is_file(path):
         path = _folder() / f"{which}.jsonl"
-    if not path.is_file():
+    if not _is_file(path):
         raise JournalError(f"there is no run {str(which)!r}: no such file, and none of that id in {_folder()}")
     return path
 
 
+def _is_file(path: Path) -> bool:
+    """False also for what cannot be a path, or is in a folder that may not be read."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def open_run(which: str | Path) -> RunReader:
     """A run from its file: an id of ``runs()`` or a path. Raises JournalError when it cannot be read.
+
+    Damaged lines are left out, with a DamagedFileWarning; ``damaged`` of the run names them.
 
     >>> dn.configure(runs_dir="runs")
     >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
@@ -44,8 +56,11 @@ def open_run(which: str | Path) -> RunReader:
     ('finished', [1.0])
     """
     path = run_file(which)
-    header, events = read_journal(path)
-    return RunReader(str(header.get("id", path.stem)), events, path=str(path))
+    journal = load_journal(path)
+    if damage := journal.damage():
+        warnings.warn(f"{path}: {damage}; left out", DamagedFileWarning, stacklevel=2)
+    run_id = str(journal.header.get("id", path.stem))
+    return RunReader(run_id, journal.events, path=str(path), damaged=journal.damaged)
 
 
 def runs() -> pd.DataFrame:

@@ -1,13 +1,13 @@
 """The journal: a run as a file of JSON lines, a header and then its events in order.
 
-Lines are written by one thread, so that a slow disk never delays the event loop. A torn last line (the process died
-while writing) is dropped on reading.
+Lines are written by one thread, so that a slow disk never delays the event loop. ``journal_reader.py`` reads them.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import itertools
 import json
 import logging
@@ -15,18 +15,19 @@ import os
 import queue
 import secrets
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pydantic_core
 
 from dspynb.errors import JournalError
-from dspynb.events import FIELDS, Event, RunEnded, RunStarted, from_json, is_plain, to_json
+from dspynb.events import FIELDS, Event, is_plain, to_json
 from dspynb.redact import holds_known, redact_known
+from dspynb.running.locks import RunLock, lock_run
 
-__all__ = ["FORMAT", "JournalFile", "cut_torn_line", "flush_journals", "read_ends", "read_journal", "write_journal"]
+__all__ = ["FORMAT", "JournalFile", "flush_journals", "write_journal"]
 
 FORMAT = 1
 _log = logging.getLogger("dspynb")
@@ -34,20 +35,28 @@ _OF_ANY_TYPE = ("inputs", "outputs", "settings", "parts", "metrics")
 _GIVEN = {
     kind: attrgetter("span", "at", *(name for name in names if name in _OF_ANY_TYPE)) for kind, names in FIELDS.items()
 }
-_BLOCK = 1 << 16
-"""Bytes that are read at a time from the end of a file."""
+_BINARY = getattr(os, "O_BINARY", 0)
 _PAUSE = 0.01
 """Seconds that the writer waits for more, so that it does not take turns with the event loop for every line."""
 
 
 class JournalFile:
-    """The file of one run: takes events, writes them soon after, in order. ``failed`` holds the first write error."""
+    """The file of one run: takes events, writes them soon after, in order. ``failed`` holds the first write error.
 
-    def __init__(self, path: Path, header: dict[str, Any] | None) -> None:
-        """``header``: None to go on with a file that is there."""
+    A new file is made once, with its header. One that was deleted or replaced meanwhile is not made again, since its
+    beginning would be missing: the rest of the run has no file.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any] | None, lock: RunLock | None = None) -> None:
+        """``header``: None to append to a file that is there, under its ``lock``; a new file's is taken when it is
+        written first, since nobody can resume it before."""
         self.path = path
         self._file = path.absolute()  # now: the working directory may be another when it is written
-        self.failed: OSError | None = None
+        self._new, self._pid = header is not None, os.getpid()
+        self._seen = _seen(self._file) if header is None else None
+        self.lock = lock
+        self.failed: OSError | JournalError | None = None
+        _writer.begin()
         if header is not None:
             _writer.put(self, _line({"dspynb": FORMAT, **header}))
 
@@ -55,16 +64,82 @@ class JournalFile:
         """Queue one event."""
         _writer.put(self, _line_of(event))  # now: values may change before the thread comes to them
 
+    def close(self) -> None:
+        """Release the lock, when all lines so far are written. A second time does nothing."""
+        _writer.put(self, None)
+
+    def __del__(self) -> None:
+        lock = getattr(self, "lock", None)
+        if lock is not None and not lock.released:  # not here: whatever this interrupts may be holding locks
+            _writer.release_later(lock)
+
     def write(self, lines: list[bytes]) -> None:
         """Append lines now; called by the writer thread. A disk that fails is logged once and costs the file only."""
-        if self.failed is not None:
+        if self.failed is not None or self._pid != os.getpid():  # in a forked child it is the parent's file
             return
         try:
-            with _open_private(self._file) as stream:
-                stream.write(_without_secrets(b"".join(lines)))
-        except OSError as error:
+            fd = self._opened()
+            try:
+                _append(fd, _without_secrets(b"".join(lines)))
+                self._seen = _state(os.fstat(fd))
+            finally:
+                os.close(fd)
+        except (OSError, JournalError) as error:
             self.failed = error
-            _log.warning("the run file %s could not be written (%s); the run goes on without it", self.path, error)
+            said = "it was deleted" if isinstance(error, FileNotFoundError) else error
+            _log.warning("the run file %s could not be written (%s); the run goes on without it", self.path, said)
+            self._delete_if_empty()
+
+    def _opened(self) -> int:
+        """A descriptor to append to the file with. Raises FileNotFoundError where it is not the one it was."""
+        if self._new:
+            _make_private(self._file.parent)
+            self.lock = self.lock or lock_run(self._file)
+            fd = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
+            self._new = False
+            return fd
+        fd = os.open(self._file, os.O_WRONLY | os.O_APPEND | _BINARY)
+        if _state(os.fstat(fd)) != self._seen:
+            os.close(fd)
+            raise OSError(errno.ESTALE, "it was replaced or changed by something else")
+        return fd
+
+    def _delete_if_empty(self) -> None:
+        """A file whose header could not be written is none."""
+        with contextlib.suppress(OSError):
+            stat = self._file.stat()
+            if not self._new and not stat.st_size and self._seen is None:
+                self._file.unlink()
+
+
+def _append(fd: int, data: bytes) -> None:
+    """Append all of it; where the disk is full, nothing of it, so that the file ends with a whole line."""
+    before = os.fstat(fd).st_size
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, before)
+        raise
+
+
+def _state(stat: os.stat_result) -> tuple[int, int, int]:
+    """What a file is known by that has one writer. Its size too: the number of a deleted file is used again."""
+    return stat.st_dev, stat.st_ino, stat.st_size
+
+
+def _seen(path: Path) -> tuple[int, int, int]:
+    try:
+        return _state(path.stat())
+    except OSError as error:
+        raise JournalError(f"cannot resume {path}: {error.strerror}") from error
+
+
+def _make_private(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _line_of(event: Event) -> bytes:
@@ -93,16 +168,8 @@ def _without_secrets(lines: bytes) -> bytes:
     return redact_known(lines.decode("utf-8", "surrogatepass")).encode("utf-8", "surrogatepass")
 
 
-def _parsed(line: bytes) -> Any:
-    try:
-        return pydantic_core.from_json(line)
-    except ValueError:
-        return json.loads(line)
-
-
 def _open_private(path: Path) -> Any:
-    if not path.parent.is_dir():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_private(path.parent)
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
 
 
@@ -120,8 +187,17 @@ class _Writer:
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
 
-    def put(self, file: JournalFile, item: bytes) -> None:
+    def put(self, file: JournalFile, item: bytes | None) -> None:
+        """Queue a line of a file, or None for its end."""
         self._queue.put((file, item))
+        self.begin()
+
+    def release_later(self, lock: RunLock) -> None:
+        """Queue the release of a lock; safe where the garbage collector calls it."""
+        self._queue.put((None, lock))
+
+    def begin(self) -> None:
+        """Start the thread, if it is not there."""
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
@@ -146,19 +222,32 @@ class _Writer:
                     batch.append(self._queue.get_nowait())
             files: dict[JournalFile, list[bytes]] = {}
             for file, item in batch:
-                if file is not None:
+                if file is not None and item is not None:
                     files.setdefault(file, []).append(item)
             for file, lines in files.items():
                 self._write(file, lines)
             for file, item in batch:
-                if file is None:
+                if item is None:
+                    self._release(file.lock)
+                elif isinstance(item, RunLock):
+                    self._release(item)
+            for _, item in batch:
+                if isinstance(item, threading.Event):
                     item.set()
+            batch, files, file, item, lines = [], {}, None, None, []  # let go of all this while it waits
 
     def _write(self, file: JournalFile, lines: list[bytes]) -> None:
         try:
             file.write(lines)
         except Exception:
             _log.exception("a run file could not be written")
+
+    def _release(self, lock: RunLock | None) -> None:
+        try:
+            if lock is not None:
+                lock.release()
+        except Exception:
+            _log.exception("the lock of a run file could not be released")
 
 
 _writer = _Writer()
@@ -185,114 +274,3 @@ def write_journal(path: Path, header: dict[str, Any], events: Iterable[Event]) -
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
-
-
-def cut_torn_line(path: Path) -> None:
-    """Take away a last line that was not written to its end (or end it, where only that is lacking), so that the file
-    can be gone on with. Raises JournalError where it cannot be written."""
-    try:
-        with path.open("rb+") as stream:
-            text = stream.read()
-            tail = text[text.rfind(b"\n") + 1 :]
-            if _is_whole(tail):
-                stream.write(b"\n")
-            else:
-                stream.truncate(len(text) - len(tail))
-    except OSError as error:
-        raise JournalError(f"cannot go on with {path}: {error.strerror}") from error
-
-
-def _is_whole(line: bytes) -> bool:
-    try:
-        return isinstance(_parsed(line), dict)
-    except ValueError:
-        return False
-
-
-def read_journal(path: str | Path) -> tuple[dict[str, Any], list[Event]]:
-    """Header and events of a run file.
-
-    A torn last line is dropped. Raises JournalError for a file that is no journal, is of a newer format, or is damaged
-    before its last line.
-    """
-    with _opened(Path(path)) as stream:
-        return _header(Path(path), stream.readline()), list(_events(Path(path), stream))
-
-
-def read_ends(path: str | Path) -> tuple[dict[str, Any], RunStarted | None, RunEnded | None]:
-    """Header of a run file, how the run began, and how it ended, unless it was begun again since; where it has ended,
-    what is between is not read, however much it is. Raises JournalError as read_journal does, of the header."""
-    with _opened(Path(path)) as stream:
-        header = _header(Path(path), stream.readline())
-        began = next((line for line in stream if line.startswith(_mark(RunStarted))), b"")
-        return header, _event_of(began), _ended(stream)
-
-
-def _ended(stream: BinaryIO) -> RunEnded | None:
-    """The last RunEnded, if no RunStarted comes after it; of those that were written to their end."""
-    for line in _from_the_end(stream):
-        if line.startswith((_mark(RunStarted), _mark(RunEnded))) and (event := _event_of(line)) is not None:
-            return event if isinstance(event, RunEnded) else None
-    return None
-
-
-def _from_the_end(stream: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file, the last one first. Read and not mapped into memory: a file that another process cuts
-    meanwhile would end this one."""
-    place, block, rest = stream.seek(0, os.SEEK_END), _BLOCK, b""
-    while place:
-        size = min(block, place)
-        place -= size
-        stream.seek(place)
-        rest, *lines = (stream.read(size) + rest).split(b"\n")
-        block = _BLOCK if lines else 2 * block  # so that a long line is not put together from many
-        yield from reversed(lines)
-    yield rest
-
-
-def _mark(kind: type[Event]) -> bytes:
-    """How a line of such an event begins."""
-    return b'{"type":"%b"' % kind.__name__.encode()
-
-
-def _event_of(line: bytes) -> Any:
-    """The event of a line; None for an empty one, and one that was cut."""
-    try:
-        return from_json(_parsed(line))
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    flush_journals()
-    try:
-        with path.open("rb") as stream:
-            yield stream
-    except OSError as error:
-        raise JournalError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _header(path: Path, line: bytes) -> dict[str, Any]:
-    try:
-        header = _parsed(line)
-        version = header["dspynb"]
-    except (ValueError, KeyError, TypeError):
-        raise JournalError(f"{path} is not a dspynb run file: its first line is no header") from None
-    if not isinstance(version, int) or version > FORMAT:
-        raise JournalError(f"{path} has format {version}, this version reads up to {FORMAT}; upgrade dspynb")
-    return dict(header)
-
-
-def _events(path: Path, lines: Iterable[bytes]) -> Iterator[Event]:
-    for number, line in enumerate(lines, start=2):
-        if line == b"\n":
-            continue
-        try:
-            event = from_json(_parsed(line))
-        except (ValueError, KeyError, TypeError) as error:
-            if not line.endswith(b"\n"):  # the write was cut
-                return
-            raise JournalError(f"{path}, line {number}: damaged ({type(error).__name__}: {error})") from None
-        if event is not None:
-            yield event

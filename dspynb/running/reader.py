@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +40,21 @@ class RunReader:
     """A run as it can be read: ``attempts``, ``rollouts``, ``calls``, ``diff``, ``plot``, ``usage``, ``status``; shows
     itself in a notebook.
 
+    ``damaged``: of a run that was reopened, the lines of its file that could not be read: line number → what is wrong.
     ``search``: the span whose attempts are meant, where a run holds several searches (a Refine inside a module).
     """
 
     def __init__(
-        self, run_id: str | None, events: Iterable[Event] = (), *, path: str | None = None, search: int = 0
+        self,
+        run_id: str | None,
+        events: Iterable[Event] = (),
+        *,
+        path: str | None = None,
+        search: int = 0,
+        damaged: Mapping[int, str] | None = None,
     ) -> None:
         self._id = run_id
+        self.damaged: Mapping[int, str] = damaged or {}
         self.path = path
         self._events: list[Event] = list(events)
         self._search = search
@@ -60,7 +68,7 @@ class RunReader:
 
     def part(self, search: int) -> RunReader:
         """The same run, with the attempts of one of its searches."""
-        part = RunReader(self.id, path=self.path, search=search)
+        part = RunReader(self.id, path=self.path, search=search, damaged=self.damaged)
         part._events = self._events  # shared: goes on growing with the run
         return part
 

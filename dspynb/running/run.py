@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +18,9 @@ from dspynb.errors import Halted, JournalError, RunInterrupted, RunStopped, Scop
 from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, Steered, new_span, spans_after
 from dspynb.redact import redact_values, told
 from dspynb.running.display import attach_view, show
-from dspynb.running.journal import JournalFile, cut_torn_line, read_journal
+from dspynb.running.journal import JournalFile, flush_journals
+from dspynb.running.journal_reader import Journal, cut_torn_line, load_journal
+from dspynb.running.locks import lock_run
 from dspynb.running.signals import foreground
 from dspynb.running.steering import Steerable
 from dspynb.running.tasks import GRACE
@@ -135,21 +137,45 @@ class Run(Steerable):
     def resumed(cls, path: Path, kind: str, name: str, inputs: Mapping[str, Any], paths: Mapping[str, str]) -> Run:
         """A run that goes on with the file of one that ended or was lost: its id, its events, and more of them.
 
-        Raises JournalError when the file cannot be read or is of another kind of run.
+        Its file is locked until the run ends. Raises RunInUse while another run writes it, JournalError when the file
+        cannot be read or is of another kind of run.
         """
-        header, events = read_journal(path)
-        if header.get("kind") != kind:
-            raise JournalError(f"{path} is the run of {header.get('kind')!r}; only {kind!r} can go on with it")
-        cut_torn_line(path)
-        started = next((e for e in events if isinstance(e, RunStarted)), None)
-        run = cls(kind, name, inputs, paths, started.settings if started else {})
-        run._id, run._events, run.path = str(header.get("id", path.stem)), events, str(path)
-        spans_after(max((e.span for e in events), default=0))
-        run.span = started.span if started else new_span()
-        run.steering.kept = [e for e in events if isinstance(e, Steered) and e.action not in ("pause", "unpause")]
-        run._journal = JournalFile(path, None)
-        run.listen(run._journal)
+        flush_journals()  # also the end of a run that had it until now
+        lock = lock_run(path)
+        try:
+            journal = _resumable(path, kind)
+            run = cls(kind, name, inputs, paths)
+            run._take_over(journal, JournalFile(path, None, lock))
+        except BaseException:
+            lock.release()
+            raise
         return run
+
+    def _take_over(self, journal: Journal, file: JournalFile) -> None:
+        events = journal.events
+        started = next((e for e in events if isinstance(e, RunStarted)), None)
+        self._id, self._events, self.path = str(journal.header.get("id", file.path.stem)), events, str(file.path)
+        spans_after(max((e.span for e in events), default=0))
+        if started is not None:
+            self._settings, self.span = started.settings, started.span
+        else:
+            self.span = new_span()
+        self.steering.kept = [e for e in events if isinstance(e, Steered) and e.action not in ("pause", "unpause")]
+        self._journal = file
+        self.listen(file)
+
+    @contextlib.contextmanager
+    def released_on_error(self) -> Iterator[None]:
+        """Release the run file where the block raises: what was resumed does not start."""
+        try:
+            yield
+        except BaseException:
+            self._close_journal()
+            raise
+
+    def _close_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
 
     def _open_journal(self) -> None:
         folder = setting("runs_dir")
@@ -277,6 +303,7 @@ class Run(Steerable):
         self._outcome = outcome
         self._let_pass()
         self._listeners.clear()
+        self._close_journal()
 
     def start(self, work: Work) -> Run:
         """Drive the work in a task of its own and return at once. Raises ScopeError where no event loop runs."""
@@ -290,6 +317,7 @@ class Run(Steerable):
         self.loop, self.work = loop, work
         self._task = loop.create_task(self.drive(work), name=f"dspynb run {self.id}")
         self._task.add_done_callback(_retrieve)
+        self._task.add_done_callback(lambda _: self._close_journal())  # also of one that was cancelled before it began
         return self
 
     async def watched(self, work: Work) -> Any:
@@ -384,6 +412,17 @@ class Run(Steerable):
 
     def _ipython_display_(self) -> None:
         show(self)
+
+
+def _resumable(path: Path, kind: str) -> Journal:
+    """A run file that can be resumed, without its torn last line."""
+    journal = load_journal(path)
+    if damage := journal.damage():
+        raise JournalError(f"cannot resume {path}: {damage}; dn.open_run reads the rest")
+    if journal.header.get("kind") != kind:
+        raise JournalError(f"{path} is the run of {journal.header.get('kind')!r}; only {kind!r} can go on with it")
+    cut_torn_line(path)
+    return journal
 
 
 def _cancel_once(task: asyncio.Task[Any]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dspynb.errors import InputError
+from dspynb.errors import DamagedFileWarning, InputError
 from dspynb.events import Event, PredictorCalled
 from dspynb.results import Span, spans_frame, spans_of, tree_html, tree_text
 from dspynb.running.files import open_run
-from dspynb.running.journal import read_journal, write_journal
+from dspynb.running.journal import write_journal
+from dspynb.running.journal_reader import load_journal
 from dspynb.running.reader import RunReader
 from dspynb.scope import Block, Layer
 
@@ -82,10 +84,13 @@ class Trace:
     def load(cls, path: str | Path) -> Trace:
         """A trace from the file that ``save`` wrote, or from a run's file; its spans equal those saved.
 
-        A last line that was cut is dropped. Raises JournalError for a file that is none, is damaged, or is of a newer
-        version.
+        A last line that was cut is dropped, and damaged lines are left out with a DamagedFileWarning. Raises
+        JournalError for a file that is none, or is of a newer version.
         """
-        return cls(read_journal(path)[1])
+        journal = load_journal(path)
+        if damage := journal.damage():
+            warnings.warn(f"{path}: {damage}; left out", DamagedFileWarning, stacklevel=2)
+        return cls(journal.events)
 
     def __len__(self) -> int:
         return len(self.calls)

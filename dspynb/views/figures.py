@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dspynb.data import Usage
 from dspynb.errors import InputError, nearest
 from dspynb.events import RolloutEnded
+from dspynb.records import is_real
 from dspynb.results import AttemptRow, Fold, hint_rows, hint_uses, winner_of
 from dspynb.results.candidates import full_scores, scores_of
 from dspynb.results.scores import chosen_attempts, failure_score, metric_of, outer_searches, scores_by_program
@@ -186,7 +187,7 @@ def _attempts(fold: Fold, search: int, _: str | None, ax: Axes | None) -> Axes:
     searches = _searches(fold, search)
     if len(searches) == 1:
         threshold = fold.started.settings.get("threshold") if fold.started else None
-        shown = threshold if isinstance(threshold, int | float) else None
+        shown = threshold if is_real(threshold) else None
         scores = [math.nan if row.score is None else float(row.score) for row in searches[0]]
         return plots.steps(Curve(scores, [row.state for row in searches[0]]), shown, ax)
     most = max(len(rows) for rows in searches)

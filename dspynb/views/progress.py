@@ -24,6 +24,7 @@ from dspynb.events import (
     SpanEnded,
     SpanStarted,
 )
+from dspynb.records import is_real
 from dspynb.views.texts import number
 
 __all__ = ["Fact", "Progress", "clock", "count"]
@@ -120,7 +121,7 @@ class Progress:
         score = rollout.score if rollout else self._chosen.pop(event.span, None)
         if event.error is not None:
             told = self.started.settings.get("failure_score") if self.started else None
-            score = float(told) if isinstance(told, int | float) else None
+            score = float(told) if is_real(told) else None
         if key in self._row_ends:
             self._count(*self._row_ends[key], sign=-1)
         self._row_ends[key] = event.error, score

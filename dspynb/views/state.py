@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 
 from dspynb.data import tokens_text
 from dspynb.events import CandidateProposed, Event
+from dspynb.records import is_real
 from dspynb.results import AttemptRow, Fold, summary_of, winner_of
 from dspynb.results.fold import SpanRow
 from dspynb.views.cells import Row, cells, standing
@@ -237,9 +238,10 @@ class RunState:
         counts = self._counts
         if mode == "rows":  # of an evaluation, the mean of all rows: those that failed count too
             counted: Any = self.fold.started.settings.get("failure_score") if self.fold.started else None
-            failed = counts.of("failed") if isinstance(counted, int | float) else 0
+            failed = counts.of("failed") if is_real(counted) else 0
             rows = counts.scored + failed
-            return f"mean {number((counts.sum + failed * (counted or 0.0)) / rows)}" if rows else ""
+            total = counts.sum + (failed * counted if failed else 0.0)
+            return f"mean {number(total / rows)}" if rows else ""
         if mode == "candidates":
             best = self.tree.nodes.get(f"candidate {winner_of(self.fold)}")
             score = None if best is None else cells(best, self.tree)["score"]

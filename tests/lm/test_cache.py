@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -126,6 +127,52 @@ def test_a_damaged_entry_is_a_miss_and_is_replaced(cached, server):
     cached.flush()
     with sqlite3.connect(cached.path) as connection:
         connection.execute("update replies set body = 'nonsense'")
+    connection.close()
+    assert not ask(model(server), request())[0].cached
+    cached.flush()
+    assert ask(model(server), request())[0].cached
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"text": 7}, {"text": None}, {"text": ["a"]}, {"usage": 3},
+        {"tool_calls": "lots"}, {"tool_calls": [1]}, {"finish": {}}, {"reasoning": 1}, {"completions": [None]},
+        {"completions": {"a": 1}},
+    ],
+)  # fmt: skip
+def test_an_entry_of_wrong_types_is_a_miss_and_is_replaced(cached, server, change):
+    ask(model(server), request())
+    cached.flush()
+    with sqlite3.connect(cached.path) as connection:
+        (body,) = connection.execute("select body from replies").fetchone()
+        connection.execute("update replies set body = ?", (json.dumps({**json.loads(body), **change}),))
+    connection.close()
+    assert not ask(model(server), request())[0].cached
+    cached.flush()
+    assert ask(model(server), request())[0].cached
+
+
+@pytest.mark.parametrize("usage", [{"calls": "many"}, {"usd": float("nan")}, {"prompt_tokens": 2**70}, {}])
+def test_an_entry_with_odd_usage_is_served_and_its_usage_is_of_a_cached_reply(cached, server, usage):
+    ask(model(server), request())
+    cached.flush()
+    with sqlite3.connect(cached.path) as connection:
+        (body,) = connection.execute("select body from replies").fetchone()
+        connection.execute("update replies set body = ?", (json.dumps({**json.loads(body), "usage": usage}),))
+    connection.close()
+    (reply,) = ask(model(server), request())
+    assert reply.cached
+    assert (reply.usage.calls, reply.usage.usd) == (0, 0.0)
+    assert reply.usage.prompt_tokens in (0, None)
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, '{"text": ' * 100_000, "7", "null", "[]", '"text"', ""])
+def test_an_entry_that_is_no_entry_is_a_miss_and_is_replaced(cached, server, body):
+    ask(model(server), request())
+    cached.flush()
+    with sqlite3.connect(cached.path) as connection:
+        connection.execute("update replies set body = ?", (body,))
     connection.close()
     assert not ask(model(server), request())[0].cached
     cached.flush()

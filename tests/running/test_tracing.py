@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import dspynb as dn
 from dspynb import events
-from dspynb.errors import JournalError
+from dspynb.errors import DamagedFileWarning, JournalError
 from dspynb.results import spans_of
 from tests.helpers import Caption, chat, echo_hint, scores
 from tests.lm.server import Server
@@ -467,11 +467,6 @@ def test_a_torn_last_line_is_dropped(tmp_path):
         ("", "no header"),
         ("hello\n", "no header"),
         ('{"dspynb": 99, "kind": "trace"}\n', "upgrade dspynb"),
-        ('{"dspynb": 1, "kind": "trace"}\n{"type": "PredictorCalled"}\n{}\n', "line 2: damaged"),
-        (
-            '{"dspynb": 1}\n{"type": "SpanStarted", "span": 1, "kind": "k", "name": "n", "at": "now"}\n{}\n',
-            "at is no number",
-        ),
     ],
 )
 def test_a_file_that_is_no_trace_is_told(tmp_path, content, says):
@@ -479,6 +474,23 @@ def test_a_file_that_is_no_trace_is_told(tmp_path, content, says):
     path.write_text(content)
     with pytest.raises(JournalError, match=says):
         dn.Trace.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"dspynb": 1, "kind": "trace"}\n{"type": "PredictorCalled"}\n{}\n', "2 damaged lines: 2, 3 .*lacks span"),
+        (
+            '{"dspynb": 1}\n{"type": "SpanStarted", "span": 1, "kind": "k", "name": "n", "at": "now"}\n{}\n',
+            "at of SpanStarted is 'now'",
+        ),
+    ],
+)
+def test_damaged_lines_of_a_trace_are_left_out_and_reported(tmp_path, content, says):
+    path = tmp_path / "t.jsonl"
+    path.write_text(content)
+    with pytest.warns(DamagedFileWarning, match=says):
+        assert len(dn.Trace.load(path).spans) == 0
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path):

@@ -8,7 +8,8 @@ from pathlib import Path
 import dspynb as dn
 from dspynb.events import RolloutEnded, RunEnded, RunStarted, SpanEnded, SpanStarted
 from dspynb.results.scores import scores_by_program
-from dspynb.running.journal import flush_journals, read_journal
+from dspynb.running.journal import flush_journals
+from dspynb.running.journal_reader import read_journal
 from dspynb.views import progress as progress_module
 from dspynb.views.progress import Progress, clock
 from dspynb.views.texts import visible
