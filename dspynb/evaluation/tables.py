@@ -177,7 +177,7 @@ async def _awaited(scorer: Scorer, values: list[Any], concurrency: int | None) -
             except BaseException as error:
                 return _error(scorer, error)
 
-    tasks = [asyncio.create_task(guarded(one(value), f"the {scorer.what} {scorer.name}")) for value in values]
+    tasks = [asyncio.create_task(guarded(f"the {scorer.what} {scorer.name}", one, value)) for value in values]
     try:
         return list(await asyncio.gather(*tasks))
     finally:

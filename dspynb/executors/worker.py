@@ -71,7 +71,7 @@ async def run_job(header: Header, packed: bytes, *shipped: bytes) -> Reply:
     seceded: Any = SecedeEvent
     worker.handle_stimulus(seceded(key=header.key, compute_duration=None, stimulus_id=f"secede-{time.time()}"))
     doing = _Doing()
-    future = asyncio.wrap_future(_JOBS.submit(_do(doing, header, packed, shipped, worker)))
+    future = asyncio.wrap_future(_JOBS.submit(_do, doing, header, packed, shipped, worker))
     _running[header.key] = doing, future
     _watch(worker)
     try:
@@ -302,7 +302,7 @@ async def _run(job: Job, away: AwayRun) -> tuple[Any, bool]:
     layer = Layer("a rollout on a worker", port=away, trace=_Program(away), funds=away.granted)
     try:
         with job.snapshot.enter(), layer:
-            return await guarded(job.fn(**job.arguments), "the program"), False
+            return await guarded("the program", job.fn, **job.arguments), False
     except Exception as error:
         return error, True
 

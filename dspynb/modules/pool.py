@@ -57,7 +57,7 @@ class run_pool:  # noqa: N801  # awaited like a function; an object, so that it 
 
     async def _run(self) -> None:
         self._reserve = Reserve(self._calls)
-        workers = [asyncio.create_task(guarded(self._work(), "the program")) for _ in range(self._width)]
+        workers = [asyncio.create_task(guarded("the program", self._work)) for _ in range(self._width)]
         try:
             await asyncio.gather(*workers)
         finally:

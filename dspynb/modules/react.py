@@ -166,7 +166,7 @@ class _Episode:
             for call, step in pairs:
                 await self._call(call, step)
             return
-        tasks = [asyncio.create_task(guarded(self._call(call, step), f"the tool {call.name}")) for call, step in pairs]
+        tasks = [asyncio.create_task(guarded(f"the tool {call.name}", self._call, call, step)) for call, step in pairs]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in tasks:

@@ -19,7 +19,7 @@ __all__ = ["sample"]
 
 async def sample(program: Module, inputs: Mapping[str, Any], n: int, temperature: float | None) -> list[Prediction]:
     """``n`` predictions, made at the same time, each with a rollout of its own; the first error ends them all."""
-    tasks = [asyncio.create_task(guarded(_one(program, inputs, i, temperature), "the program")) for i in range(n)]
+    tasks = [asyncio.create_task(guarded("the program", _one, program, inputs, i, temperature)) for i in range(n)]
     try:
         return list(await asyncio.gather(*tasks))
     finally:

@@ -114,7 +114,7 @@ class Search:
             return [await self._attempt(plans[0])]
         reserve = Reserve(self.program.most_calls())
         tasks = {
-            asyncio.create_task(guarded(self._in_turn(plan, reserve), "the program")): plan.number for plan in plans
+            asyncio.create_task(guarded("the program", self._in_turn, plan, reserve)): plan.number for plan in plans
         }
         cut = plans[-1].number
         try:

@@ -81,7 +81,7 @@ async def stream(predictor: Predict, inputs: Mapping[str, Any]) -> AsyncIterator
     run = None
     if current_scope().open_run is None:
         run = predictor._new_run(inputs).start(_StreamWork(predictor, inputs, growing))
-    task = asyncio.create_task(guarded(predictor._answer(inputs, growing), "the call")) if run is None else run.task
+    task = asyncio.create_task(guarded("the call", predictor._answer, inputs, growing)) if run is None else run.task
     task.add_done_callback(lambda _: queue.put_nowait(None))
     try:
         while (part := await _next(queue, run)) is not None:

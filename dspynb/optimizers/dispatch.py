@@ -78,7 +78,7 @@ class Dispatcher:
             number, job, calls, future = await self._queue.get()
             self._running += 1
             try:
-                await guarded(self._one(number, job, calls, future), "the program")
+                await guarded("the program", self._one, number, job, calls, future)
             finally:
                 self._running -= 1
                 self._open.discard(number)
@@ -93,7 +93,7 @@ class Dispatcher:
             return
         try:
             async with self._reserve.step(calls) as funds:
-                result = await guarded(job(funds), "the program")
+                result = await guarded("the program", job, funds)
         except asyncio.CancelledError:
             future.cancel()
             raise

@@ -209,7 +209,7 @@ class Engine:
 
         if not soon:
             return self._in_order(evaluated, tell)
-        done = self._kept(asyncio.get_running_loop().create_task(guarded(evaluated(), "the optimizer")))
+        done = self._kept(asyncio.get_running_loop().create_task(guarded("the optimizer", evaluated)))
         self._in_order(lambda: done, tell)
         return done
 
@@ -374,7 +374,7 @@ class Engine:
                 if not mine.done():
                     mine.set_result(None)
 
-        return self._kept(loop.create_task(guarded(in_order(), "the optimizer")))
+        return self._kept(loop.create_task(guarded("the optimizer", in_order)))
 
     def _kept(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
         """The task, ended with the engine at the latest."""

@@ -72,10 +72,10 @@ class Evolution:
         """All of it."""
         count = self.gepa.in_flight
         self.started = asyncio.create_task(
-            guarded(self._started(self.engine.evaluate(self.engine.start)), "the optimizer")
+            guarded("the optimizer", self._started, self.engine.evaluate(self.engine.start))
         )
         tasks = [
-            asyncio.create_task(guarded(self._work(lane), "the optimizer"))
+            asyncio.create_task(guarded("the optimizer", self._work, lane))
             for lane in lanes_of(count, apart=_STEP / count)
         ]
         try:

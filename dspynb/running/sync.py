@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
 
 from dspynb.errors import ScopeError, UserCodeExit
 from dspynb.exits import exit_text
@@ -19,6 +20,7 @@ from dspynb.scope import current_scope
 
 __all__ = ["LoopThread", "run_sync"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = logging.getLogger("dspynb")
@@ -52,10 +54,12 @@ class LoopThread:
                 self._loop = loop
             return self._loop
 
-    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Run the work on the loop. Its future has UserCodeExit where user code ended the loop."""
+    def submit(
+        self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> concurrent.futures.Future[T]:
+        """Await ``work(...)`` on the loop. Its future has UserCodeExit where user code ended the loop."""
         loop = self.loop()
-        pending = _Pending(work)
+        pending = _Pending(functools.partial(work, *args, **kwargs))
         with self._lock:
             self._pending.add(pending)
         future: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(pending.run(), loop)
@@ -99,7 +103,7 @@ class LoopThread:
 class _Pending:
     """Work on the loop that somebody waits for."""
 
-    def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
+    def __init__(self, work: Callable[[], Awaitable[Any]]) -> None:
         self._work = work
         self._ended: tuple[str, BaseException | None] | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -108,7 +112,7 @@ class _Pending:
     async def run(self) -> Any:
         self._task = asyncio.current_task()
         try:
-            return await guarded(self._work, "the code that run_sync was given")
+            return await guarded("the code that run_sync was given", self._work)
         except asyncio.CancelledError:
             if self._ended is None:
                 raise
@@ -161,7 +165,7 @@ def run_sync(make: Callable[[], Awaitable[T]]) -> T:
         raise ScopeError("run_sync was called by code that run_sync runs; use `await` there")
     ended = threading.Event()
     with joined(loop):
-        future = _THREAD.submit(_until(make, ended))
+        future = _THREAD.submit(_until, make, ended)
         try:
             return future.result()
         except KeyboardInterrupt:

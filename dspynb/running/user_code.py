@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
 
 from dspynb.errors import RunInterrupted, UserCodeExit
 from dspynb.exits import exit_text, is_exit
@@ -12,6 +12,7 @@ from dspynb.scope import current_scope
 
 __all__ = ["as_exception", "exit_of", "guarded"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -37,10 +38,11 @@ def as_exception(error: BaseException, who: str) -> BaseException:
     return exited
 
 
-async def guarded(work: Awaitable[T], who: str) -> T:
-    """The work, for a task of its own: asyncio lets SystemExit and KeyboardInterrupt of a task end the event loop."""
+async def guarded(who: str, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """``work(...)``, for a task of its own: asyncio lets SystemExit and KeyboardInterrupt of a task end the event loop.
+    (Not an awaitable: of a task that is cancelled before it begins, it would be left unawaited.)"""
     try:
-        return await work
+        return await work(*args, **kwargs)
     except BaseException as error:
         exited = as_exception(error, who)
         if exited is error:
