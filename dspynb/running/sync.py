@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import logging
 import threading
@@ -98,6 +99,8 @@ class LoopThread:
             pending, self._pending = self._pending, set()
         for one in pending:
             one.lose(error)
+        with contextlib.suppress(Exception):  # it is broken
+            loop.close()
 
 
 class _Pending:
