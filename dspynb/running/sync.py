@@ -45,6 +45,7 @@ class LoopThread:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: set[_Pending] = set()
+        self._failure: Exception | None = None  # of the last loop that could not be run any more
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop, running."""
@@ -67,7 +68,7 @@ class LoopThread:
         pending.future = future
         future.add_done_callback(lambda _: self._pending.discard(pending))
         if self._loop is not loop:  # it ended between
-            pending.lose()
+            pending.lose(self._failure)
         return future
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -95,7 +96,7 @@ class LoopThread:
         _log.error("the event loop of run_sync failed", exc_info=error)
         with self._lock:
             if self._loop is loop:
-                self._loop = None
+                self._loop, self._failure = None, error
             pending, self._pending = self._pending, set()
         for one in pending:
             one.lose(error)
@@ -129,11 +130,16 @@ class _Pending:
             self._task.cancel()
 
     def lose(self, error: Exception | None = None) -> None:
-        """The loop does not run any more."""
+        """The loop does not run any more. What is open in the work is left, so that its runs end."""
+        coroutine: Any = None if self._task is None else self._task.get_coro()
+        if coroutine is not None:
+            with contextlib.suppress(Exception):
+                coroutine.close()
         if self.future is not None and not self.future.done():
             exited = UserCodeExit("the event loop of run_sync has ended" + (f": {exit_text(error)}" if error else ""))
             exited.__cause__ = error
-            self.future.set_exception(exited)
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                self.future.set_exception(exited)
 
 
 def _task_of(error: BaseException) -> asyncio.Future[Any] | None:

@@ -23,7 +23,7 @@ sys.argv = ["ipython", "--simple-prompt", "--no-banner", "--no-confirm-exit", "-
 from IPython import start_ipython
 start_ipython()
 """
-SLOW = "dn.Predict('q -> a', lm=dn.FunctionLM(lambda r: asyncio.sleep(60, 'a: 4')))"
+SLOW = "dn.Predict('q -> a', lm=dn.FunctionLM(lambda r: print('be' + 'gun') or asyncio.sleep(60, 'a: 4')))"
 
 
 class Cells:
@@ -50,13 +50,19 @@ class Cells:
         return self.end()
 
     def interrupt(self, code):
-        """Type a cell that says "be" + "gun", press Ctrl-C then, and wait for its end."""
-        self.begin(f"print('be' + 'gun', {self.number}); {code}")
-        self.terminal.wait_for(f"begun {self.number}")
-        self.begin("")
-        self.terminal.wait_for("")
-        self.terminal.press_ctrl_c()
+        """Press Ctrl-C in a cell once it has said that it has begun; what it wrote."""
+        self.press(code)
         return self.end()
+
+    def press(self, code):
+        """The same, without waiting for its end."""
+        before = len(self.terminal.sent)
+        self.begin(code)
+        while b"begun" not in self.terminal.sent[before:]:
+            assert self.terminal._read(60), self.terminal.sent[before:]
+        self.terminal.press_ctrl_c()
+        while b"^C" not in self.terminal.sent[before:]:
+            assert self.terminal._read(60), self.terminal.sent[before:]
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +84,6 @@ def _works_afterwards(request):
         assert "Prediction(a='4')" in cells.run("await quick(q='1')")
 
 
-WAITING = "while not (dn.last_run() and dn.last_run()._in_flight): await asyncio.sleep(0.01)"
-"""Till the run under way waits for its model."""
-
-
 @pytest.mark.parametrize(
     "code",
     [
@@ -98,19 +100,21 @@ def test_one_ctrl_c_in_plain_ipython_ends_the_cell_and_the_next_press_works(cell
         written = cells.interrupt(code)
         assert "Interrupt" in written or "CancelledError" in written
         assert "'interrupted'" in cells.run("await asyncio.sleep(0.01); dn.last_run().status")
-    written = cells.interrupt("time.sleep(60)")
+    written = cells.interrupt("print('be' + 'gun'); time.sleep(60)")
     assert "KeyboardInterrupt" in written
 
 
 def test_a_reward_that_computes_in_plain_ipython_ends_at_the_second_press(cells):
-    cells.run("busy = lambda row, p: sum(time.sleep(0.01) or 0 for _ in range(6000))")
-    cells.begin("print('be' + 'gun', 'busy'); await dn.BestOfN(quick, busy, n=1)(q='1')")
-    cells.terminal.wait_for("begun busy")
-    for _ in range(40):  # a press that comes before the reward computes counts as the first
-        cells.terminal.press_ctrl_c()
-        if cells.terminal._read(0.5) and f"In [{cells.number + 1}]" in cells.terminal.sent.decode(errors="replace"):
+    cells.run("busy = lambda row, p: print('be' + 'gun') or sum(time.sleep(0.01) or 0 for _ in range(6000))")
+    cells.press("await dn.BestOfN(quick, busy, n=1)(q='1')")
+    prompt = f"In [{cells.number + 1}]".encode()
+    for _ in range(40):  # two presses in one instant are one signal
+        cells.terminal._read(0.5)
+        if prompt in cells.terminal.sent:
             break
+        cells.terminal.press_ctrl_c()
     cells.end()
+    assert b"RunInterrupted" in cells.terminal.sent[-3000:]
 
 
 SERVER = """
@@ -155,7 +159,7 @@ def test_ctrl_c_on_a_uvicorn_server_lets_requests_under_way_come_to_their_end():
 
 
 def _get(url, answers):
-    with urllib.request.urlopen(url, timeout=60) as reply:
+    with urllib.request.urlopen(url, timeout=60) as reply:  # noqa: S310  # our own
         answers.append((reply.status, reply.read()))
 
 
