@@ -335,7 +335,7 @@ def sample_work(kind, is_async):
     return sampled, "error"
 
 
-# ── running trials ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── running trials ──────────────────────────────────────────────────
 def drawn(seed, number):
     """(description, async function, what it must come to, how it is called)."""
     rng = random.Random(f"{seed} {number}")
