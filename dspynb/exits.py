@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import signal
 import threading
+from _signal import SIGINT, default_int_handler, getsignal, valid_signals  # those of `signal` show handlers as text
 from collections.abc import Callable
 from opcode import opmap
 from types import CodeType, FrameType, TracebackType
@@ -60,7 +60,7 @@ def _by_signal(error: BaseException) -> bool:
         if traceback.tb_frame.f_code in codes:
             return True
         traceback = traceback.tb_next
-    by_python = isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    by_python = isinstance(error, KeyboardInterrupt) and getsignal(SIGINT) is default_int_handler
     if by_python and not _by_raise_statement(error.__traceback__):
         return True  # Python's own handler has no frame, and what it raises is raised by no statement
     before = error.__cause__ or error.__context__
@@ -77,7 +77,7 @@ def _by_raise_statement(traceback: TracebackType | None) -> bool:
 
 
 def _handler_codes() -> set[CodeType]:
-    codes = {_code(signal.getsignal(number)) for number in signal.valid_signals()} | _OWN_HANDLERS
+    codes = {_code(getsignal(number)) for number in valid_signals()} | _OWN_HANDLERS
     return {code for code in codes if code is not None}
 
 
