@@ -51,8 +51,10 @@ class Cells:
 
     def interrupt(self, code):
         """Press Ctrl-C in a cell once it has said that it has begun; what it wrote."""
+        before = len(self.terminal.sent)
         self.press(code)
-        return self.end()
+        self.end()
+        return self.terminal.sent[before:].decode(errors="replace")
 
     def press(self, code):
         """The same, without waiting for its end."""
