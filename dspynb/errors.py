@@ -10,6 +10,7 @@
     ├── InputError                  a call got missing, extra or mistyped inputs
     ├── ParseError                  a reply could not be read into the output fields
     ├── CodeError                   the code that a model wrote failed each time
+    ├── UserCodeExit                user code called sys.exit(), or raised KeyboardInterrupt or the like
     ├── RewardError                 a reward or metric raised, or returned something that is not a score
     ├── HintError                   a hint has the wrong type or names a predictor the program lacks
     ├── ScopeError                  a scope was carried, entered or left in a way that cannot work
@@ -110,6 +111,7 @@ __all__ = [
     "SteeringError",
     "TooManyFailures",
     "UsageUnknownWarning",
+    "UserCodeExit",
     "WorkerLost",
     "is_control_flow",
     "nearest",
@@ -226,6 +228,22 @@ class CodeError(DspynbError):
 
 def _code_error(module: str, code: str, problem: str, iterations: int) -> CodeError:
     return CodeError(module, code=code, problem=problem, iterations=iterations)
+
+
+class UserCodeExit(DspynbError):
+    """User code raised what is no Exception: SystemExit (``sys.exit()``), KeyboardInterrupt without a key press, or
+    another BaseException; or a CancelledError although nobody had cancelled it.
+
+    It costs the row or attempt that it happened in. What was raised is the error's ``__cause__``. A metric that does so
+    is a RewardError, a hint function a HintError, a model a ModelError; a tool's is shown to the model.
+
+    >>> import sys
+    >>> class Answer(dn.Module):
+    ...     async def forward(self, question):
+    ...         sys.exit("no licence")
+    >>> dn.run_sync(lambda: Answer().batch([{"question": "2+2?"}]))
+    [UserCodeExit("Answer.forward called sys.exit('no licence')")]
+    """
 
 
 class RewardError(DspynbError):

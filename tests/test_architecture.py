@@ -15,7 +15,7 @@ import dspynb as dn
 PACKAGE = Path(dn.__file__).parent
 LAYERS = [
     ["errors", "records"],
-    ["redact", "keywords"],
+    ["redact", "keywords", "exits", "processes"],
     ["score"],
     ["data"],
     ["media", "turns"],

@@ -355,9 +355,11 @@ def test_a_request_id_that_repeats_a_key_is_redacted(world, status, stream):
         return error(status, "no", **{"x-request-id": f"req-{ENVIRONMENT}"})  # with status 200: no reply
 
     request = dn.LMRequest(({"role": "user", "content": "hi"},))
-    with Server(answer, streamed=[answer]) as server, pytest.raises(ModelError) as caught:
+    with Server(answer, streamed=[answer]) as server:
         lm = dn.LM("openai/m", api_base=server.base, retries=0)
-        asyncio.run(lm.stream(request, lambda text: None) if stream else lm.complete(request))
+        call = lm.stream(request, lambda text: None) if stream else lm.complete(request)
+        with pytest.raises(ModelError) as caught:
+            asyncio.run(call)
     assert (caught.value.request_id, found_in(str(caught.value))) == ("req-***", [])
 
 

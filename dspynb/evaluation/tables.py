@@ -12,7 +12,7 @@ from dspynb.data import Example, Prediction, Score, as_score, rows_of
 from dspynb.errors import ConfigurationError, Halted, InputError, nearest
 from dspynb.modules.scoring import Scorer
 from dspynb.redact import told
-from dspynb.running import end_tasks, run_sync
+from dspynb.running import as_exception, end_tasks, guarded, run_sync
 from dspynb.scope import mask, setting
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _outcomes(scorer: Scorer, calls: list[Any], concurrency: int | None) -> list
         with mask():
             values.extend(_called(scorer, args, named) for args, named in calls)
         if any(map(inspect.isawaitable, values)):
-            return run_sync(lambda: _awaited(values, concurrency))
+            return run_sync(lambda: _awaited(scorer, values, concurrency))
         return [_read(value) for value in values]
     finally:
         for value in values:
@@ -138,8 +138,16 @@ def _called(scorer: Scorer, args: tuple[Any, ...], named: Mapping[str, Any]) -> 
         return scorer.fn(*args, **named)
     except (Halted, ConfigurationError):
         raise
-    except Exception as error:
-        return error
+    except BaseException as error:
+        return _error(scorer, error)
+
+
+def _error(scorer: Scorer, error: BaseException) -> Exception:
+    """What a row has in place of a score. Raises what must pass: Ctrl-C, a cancellation."""
+    exited = as_exception(error, f"the {scorer.what} {scorer.name}")
+    if isinstance(exited, Exception):
+        return exited
+    raise error
 
 
 def _read(value: Any) -> Score | Exception:
@@ -151,7 +159,7 @@ def _read(value: Any) -> Score | Exception:
         return error
 
 
-async def _awaited(values: list[Any], concurrency: int | None) -> list[Score | Exception]:
+async def _awaited(scorer: Scorer, values: list[Any], concurrency: int | None) -> list[Score | Exception]:
     limit = setting("concurrency") if concurrency is None else concurrency
     if not isinstance(limit, int) or limit < 1:
         raise ConfigurationError(f"concurrency must be a whole number of at least 1, got {limit!r}")
@@ -166,10 +174,10 @@ async def _awaited(values: list[Any], concurrency: int | None) -> list[Score | E
                     return _read(await value)
             except (Halted, ConfigurationError):
                 raise
-            except Exception as error:
-                return error
+            except BaseException as error:
+                return _error(scorer, error)
 
-    tasks = [asyncio.create_task(one(value)) for value in values]
+    tasks = [asyncio.create_task(guarded(f"the {scorer.what} {scorer.name}", one, value)) for value in values]
     try:
         return list(await asyncio.gather(*tasks))
     finally:

@@ -25,7 +25,7 @@ from dspynb.events import Event, new_span
 from dspynb.executors.away import Grant, Header, Job, Ref, Reply
 from dspynb.executors.packing import pack_reply, unpack
 from dspynb.redact import told
-from dspynb.running import LoopThread, RunReader
+from dspynb.running import LoopThread, RunReader, guarded
 from dspynb.scope import Budget, Layer, Meter
 
 __all__ = ["AwayRun", "Granted", "answered", "run_job", "same"]
@@ -71,9 +71,7 @@ async def run_job(header: Header, packed: bytes, *shipped: bytes) -> Reply:
     seceded: Any = SecedeEvent
     worker.handle_stimulus(seceded(key=header.key, compute_duration=None, stimulus_id=f"secede-{time.time()}"))
     doing = _Doing()
-    future = asyncio.wrap_future(
-        asyncio.run_coroutine_threadsafe(_do(doing, header, packed, shipped, worker), _JOBS.loop())
-    )
+    future = asyncio.wrap_future(_JOBS.submit(_do, doing, header, packed, shipped, worker))
     _running[header.key] = doing, future
     _watch(worker)
     try:
@@ -147,6 +145,11 @@ class AwayRun(RunReader):
         self._stopped = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lock = threading.Lock()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the job was stopped."""
+        return self._stopped
 
     @property
     def events(self) -> list[Event]:
@@ -302,7 +305,7 @@ async def _run(job: Job, away: AwayRun) -> tuple[Any, bool]:
     layer = Layer("a rollout on a worker", port=away, trace=_Program(away), funds=away.granted)
     try:
         with job.snapshot.enter(), layer:
-            return await job.fn(**job.arguments), False
+            return await guarded("the program", job.fn, **job.arguments), False
     except Exception as error:
         return error, True
 

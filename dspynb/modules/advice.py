@@ -17,7 +17,7 @@ from dspynb.modules.excerpts import labelled
 from dspynb.modules.predict import Predict
 from dspynb.modules.scoring import Scorer, source_of
 from dspynb.redact import told
-from dspynb.running import Ask, Run
+from dspynb.running import Ask, Run, exit_of
 from dspynb.scope import HintAs, HintLayer, Layer, address, current_scope, mask, setting, users_line
 from dspynb.signatures import Input, Output, Signature
 
@@ -160,6 +160,7 @@ async def ask_callable(
     fn: Callable[..., Any], attempts: Sequence[AttemptResult], program: Module, inputs: Mapping[str, Any]
 ) -> Any:
     """The hint of a user's function ``fn(attempts, program, inputs)``. Raises HintError from what it raises."""
+    name = getattr(fn, "__name__", type(fn).__name__)
     with mask():
         try:
             hint = fn(list(attempts), program, Example(inputs))
@@ -167,8 +168,12 @@ async def ask_callable(
         except DspynbError:
             raise
         except Exception as error:
-            name = getattr(fn, "__name__", type(fn).__name__)
             raise HintError(f"the hints function {name} raised {type(error).__name__}: {error}") from error
+        except BaseException as error:
+            exited = exit_of(error, f"the hints function {name}")
+            if exited is None:
+                raise
+            raise HintError(exited) from error
 
 
 def as_layer(hint: Any, program: Module, hint_as: HintAs) -> tuple[HintLayer | None, Hint]:

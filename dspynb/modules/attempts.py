@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from dspynb.data import Example, Prediction, Score, Usage
 from dspynb.errors import ConfigurationError, Halted, InputError
 from dspynb.events import AttemptEnded, AttemptStarted, Hint, PredictorCalled, new_span
 from dspynb.redact import redact_values, told
-from dspynb.running import Trace
+from dspynb.running import Trace, as_exception
 from dspynb.scope import Allowance, Attempt, HintLayer, Layer, Scope, current_scope
 
 if TYPE_CHECKING:
@@ -93,11 +92,12 @@ async def make_attempt(
         try:
             prediction = await program(**inputs)
             score = await reward(Example(inputs), prediction, trace=trace.calls)
-        except (asyncio.CancelledError, Halted):
-            scope.emit(cancelled_attempt(span, started.parent, time.perf_counter() - began))
-            raise
-        except Exception as caught:
-            error, mistake = caught, _callers_mistake(caught, trace)
+        except BaseException as caught:
+            failed = as_exception(caught, "the program")
+            if isinstance(failed, Halted) or not isinstance(failed, Exception):
+                scope.emit(cancelled_attempt(span, started.parent, time.perf_counter() - began))
+                raise
+            error, mistake = failed, _callers_mistake(failed, trace)
     result = AttemptResult(
         plan.number,
         plan.wave,

@@ -14,7 +14,7 @@ from dspynb.events import PredictorCalled, new_span
 from dspynb.lm import LMProtocol, LMReply, LMRequest, check_reply, sent_settings, without_secrets
 from dspynb.media import without_data
 from dspynb.redact import redact_values, told
-from dspynb.running import Calls, remember
+from dspynb.running import Calls, as_exception, exit_of, remember
 from dspynb.scope import GATE, Reading, Scope, missing_tokens
 
 __all__ = ["Call", "Listener", "as_recorded"]
@@ -59,14 +59,25 @@ class Call:
             named = error.by(self.path)
             self._report(error=named)
             raise named from error.__cause__
-        except Exception as error:
-            self._report(error=error)
-            raise
+        except BaseException as error:
+            failed = self._as_error(error)
+            if isinstance(failed, Exception):
+                self._report(error=failed)
+            if failed is error:
+                raise
+            raise failed from error
         calls = (*self.before, self._report(outputs=outputs))
         prediction = Prediction(outputs)
         prediction.meta.usage = calls[0].usage if len(calls) == 1 else sum((c.usage for c in calls), NO_USAGE)
         prediction.meta.calls = Calls(calls)
         return prediction
+
+    def _as_error(self, error: BaseException) -> BaseException:
+        """The error of a call: what a model or adapter raised that is no Exception is made one."""
+        if self.reply is not None:
+            return as_exception(error, f"the adapter {type(self.adapter).__name__}")
+        exited = exit_of(error, f"the model {self._model}")
+        return error if exited is None else ModelError(exited)
 
     def again(self, messages: tuple[Mapping[str, Any], ...]) -> Self:
         """A call of its own with other messages, to repair this one."""

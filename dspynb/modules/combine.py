@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin
 from dspynb.data import Prediction
 from dspynb.errors import ConfigurationError, SignatureError
 from dspynb.modules.module import Module, as_prediction
+from dspynb.running import as_exception
 from dspynb.signatures import Field
 
 __all__ = ["Chain", "Mapped"]
@@ -85,8 +86,15 @@ def _name(step: Step) -> str:
 
 
 async def _applied(owner: Module, fn: Callable[[Prediction], Any], prediction: Prediction) -> Prediction:
-    value = fn(prediction)
-    return as_prediction(owner, await value if inspect.isawaitable(value) else value, _name(fn))
+    try:
+        value = fn(prediction)
+        value = await value if inspect.isawaitable(value) else value
+    except BaseException as error:
+        exited = as_exception(error, f"the function {_name(fn)}")
+        if exited is error:
+            raise
+        raise exited from error
+    return as_prediction(owner, value, _name(fn))
 
 
 def _taken(step: Module, prediction: Prediction) -> dict[str, Any]:

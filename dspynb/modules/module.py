@@ -15,7 +15,7 @@ from dspynb.keywords import with_known_keywords
 from dspynb.modules.copying import copied_instance
 from dspynb.modules.discovery import calls_inside, named_predictors, resolve_path
 from dspynb.redact import redact_values, told
-from dspynb.running import Calls, Run, Takes, Tally, run_sync
+from dspynb.running import Calls, Run, Takes, Tally, as_exception, run_sync
 from dspynb.scope import Layer, current_scope
 from dspynb.signatures import Field
 
@@ -261,9 +261,13 @@ class Module:
         try:
             with Layer(f"the call of {self._title()}", span=span, tally=tally):
                 prediction = as_prediction(self, await _awaitable(self, self.forward(**inputs)))
-        except Exception as error:
-            scope.emit(SpanEnded(span=span, parent=started.parent, error=told(error)))
-            raise
+        except BaseException as error:
+            failed = as_exception(error, f"{type(self).__name__}.forward")
+            if isinstance(failed, Exception):
+                scope.emit(SpanEnded(span=span, parent=started.parent, error=told(failed)))
+            if failed is error:
+                raise
+            raise failed from error
         scope.emit(SpanEnded(span=span, parent=started.parent, outputs=redact_values(prediction.to_dict())))
         return prediction.with_meta(usage=tally.usage, calls=Calls(tally.calls))  # a copy: forward may keep its own
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
-from dspynb.errors import BudgetExhausted, ConfigurationError, DspynbError, Halted
-from dspynb.running import Run, end_tasks
+from dspynb.errors import BudgetExhausted, ConfigurationError, Halted
+from dspynb.running import Run, as_exception, end_tasks, guarded
 from dspynb.scope import Allowance, Layer, Meter, Reserve, current_scope, setting
 
 __all__ = ["caught", "checked_width", "run_pool"]
@@ -57,7 +57,7 @@ class run_pool:  # noqa: N801  # awaited like a function; an object, so that it 
 
     async def _run(self) -> None:
         self._reserve = Reserve(self._calls)
-        workers = [asyncio.create_task(self._work()) for _ in range(self._width)]
+        workers = [asyncio.create_task(guarded("the program", self._work)) for _ in range(self._width)]
         try:
             await asyncio.gather(*workers)
         finally:
@@ -140,23 +140,16 @@ class _Slices:
         self._until, self._due = math.inf, False
 
 
-def _stopping() -> bool:
-    """Whether the run was stopped, which cancels tasks that the program made before the one that waits for them."""
-    run = current_scope().open_run
-    return isinstance(run, Run) and run.stopped
-
-
 async def caught(call: Awaitable[T]) -> T | Exception:
-    """What a step comes to: its result or its error. Halted, and a cancellation of this task, pass through."""
+    """What a step comes to: its result or its error. Halted, a stop, and a cancellation of this task, pass through."""
     try:
         return await call
     except Halted:
         raise
-    except asyncio.CancelledError as error:
-        if (task := asyncio.current_task()) is None or task.cancelling() or _stopping():
-            raise
-        told = DspynbError("the program was cancelled from inside: it awaited a task that had been cancelled")
-        told.__cause__ = error  # the other steps are not concerned
-        return told
     except Exception as error:
         return error
+    except BaseException as error:
+        exited = as_exception(error, "the program")
+        if isinstance(exited, Exception):
+            return exited  # the other steps are not concerned
+        raise

@@ -17,6 +17,7 @@ from dspynb.modules.copying import copied
 from dspynb.modules.hidden import warn_of_hidden
 from dspynb.modules.module import Module
 from dspynb.modules.streaming import FieldText, stream
+from dspynb.running import as_exception, exit_of
 from dspynb.scope import Reading, Scope, current_scope, setting, warn_of
 from dspynb.signatures import Signature, as_signature
 
@@ -119,13 +120,19 @@ class Predict(Module):
         return self._answer(inputs)
 
     async def _answer(self, inputs: Mapping[str, Any], heard: Listener | None = None) -> Prediction:
-        call = self._prepare(current_scope(), inputs)
         try:
-            return await call.answer(heard)
-        except ParseError as error:
-            if not (self.repairs and getattr(call.adapter, "repair", False)):
+            call = self._prepare(current_scope(), inputs)
+            try:
+                return await call.answer(heard)
+            except ParseError as error:
+                if not (self.repairs and getattr(call.adapter, "repair", False)):
+                    raise
+                return await self._repaired(call, error)
+        except BaseException as error:
+            exited = as_exception(error, f"the call of {self._title()}")
+            if exited is error:
                 raise
-            return await self._repaired(call, error)
+            raise exited from error
 
     async def _repaired(self, call: Call, error: ParseError) -> Prediction:
         """Ask once more, with the reply that could not be read. Raises the first error where asking fails."""
@@ -183,6 +190,11 @@ class Predict(Module):
             raise
         except Exception as error:
             raise InputError(f"{path}: the inputs could not be written ({type(error).__name__}: {error})") from error
+        except BaseException as error:
+            exited = exit_of(error, f"the adapter {type(adapter).__name__}")
+            if exited is None:
+                raise
+            raise InputError(f"{path}: the inputs could not be written ({exited})") from error
         refuse_media(lm, messages)
         constrained = getattr(lm, "constrains", False)
         request = LMRequest(

@@ -16,7 +16,7 @@ from dspynb.modules.acting import FINISH, Act, ToolCall, calls_of, extract_signa
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.modules.tools import Observation, Tool, named_tools, unknown_tool
-from dspynb.running import end_tasks
+from dspynb.running import end_tasks, guarded
 from dspynb.signatures import Field, Signature, as_signature
 
 __all__ = ["STEP", "ReAct", "trajectory_text"]
@@ -175,7 +175,7 @@ class _Episode:
             for call, step in pairs:
                 await self._call(call, step)
             return
-        tasks = [asyncio.create_task(self._call(call, step)) for call, step in pairs]
+        tasks = [asyncio.create_task(guarded(f"the tool {call.name}", self._call, call, step)) for call, step in pairs]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in tasks:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Prediction
 from dspynb.modules.attempts import ROLLOUTS
-from dspynb.running import end_tasks
+from dspynb.running import end_tasks, guarded
 from dspynb.scope import Layer, current_scope
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ __all__ = ["sample"]
 
 async def sample(program: Module, inputs: Mapping[str, Any], n: int, temperature: float | None) -> list[Prediction]:
     """``n`` predictions, made at the same time, each with a rollout of its own; the first error ends them all."""
-    tasks = [asyncio.create_task(_one(program, inputs, i, temperature)) for i in range(n)]
+    tasks = [asyncio.create_task(guarded("the program", _one, program, inputs, i, temperature)) for i in range(n)]
     try:
         return list(await asyncio.gather(*tasks))
     finally:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dspynb.data import Example, Prediction, Score, as_score
 from dspynb.errors import ConfigurationError, Halted, RewardError
+from dspynb.running import exit_of
 from dspynb.scope import mask
 
 __all__ = ["Scorer", "source_of"]
@@ -51,6 +52,11 @@ class Scorer:
                 raise
             except Exception as error:
                 raise RewardError(f"the {self.what} {self.name} raised {type(error).__name__}: {error}") from error
+            except BaseException as error:
+                exited = exit_of(error, f"the {self.what} {self.name}")
+                if exited is None:
+                    raise
+                raise RewardError(exited) from error
         return as_score(value)
 
     def _check_parameters(self) -> None:

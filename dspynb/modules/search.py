@@ -20,7 +20,7 @@ from dspynb.modules.attempts import AttemptPlan, AttemptResult, cancelled_attemp
 from dspynb.modules.module import Module, ModuleWork
 from dspynb.modules.scoring import Scorer
 from dspynb.redact import redact_values, told
-from dspynb.running import Calls, RunReader, Takes, Tally, end_tasks
+from dspynb.running import Calls, RunReader, Takes, Tally, end_tasks, guarded
 from dspynb.scope import Layer, Reserve, RunPort, current_scope
 from dspynb.signatures import Field
 
@@ -115,7 +115,9 @@ class Search:
         if len(plans) == 1:
             return [await self._attempt(plans[0])]
         reserve = Reserve(self.program.most_calls())
-        tasks = {asyncio.create_task(self._in_turn(plan, reserve)): plan.number for plan in plans}
+        tasks = {
+            asyncio.create_task(guarded("the program", self._in_turn, plan, reserve)): plan.number for plan in plans
+        }
         cut = plans[-1].number
         try:
             pending = set(tasks)

@@ -11,7 +11,7 @@ from dspynb.data import Prediction
 from dspynb.errors import RunInterrupted
 from dspynb.modules.module import ModuleWork
 from dspynb.redact import redact_growing, redact_known
-from dspynb.running import Run, end_tasks, foreground
+from dspynb.running import Run, as_exception, end_tasks, foreground, guarded
 from dspynb.scope import current_scope
 
 if TYPE_CHECKING:
@@ -45,12 +45,22 @@ class _Growing:
 
     def _tell(self, adapter: Any, clean: Callable[[str], str]) -> None:
         self._read = len(self._reply)
-        for name, said in adapter.partial(self._predictor.signature, self._reply).items():
+        for name, said in self._partial(adapter).items():
             text = clean(said)
             before = self._fields.get(name, "")
             if text != before and text.startswith(before):
                 self._fields[name] = text
                 self._queue.put_nowait(FieldText(name, text, text[len(before) :]))
+
+    def _partial(self, adapter: Any) -> Mapping[str, str]:
+        """The fields in the reply so far. Called by the model, which must not be blamed for the adapter."""
+        try:
+            return adapter.partial(self._predictor.signature, self._reply)  # type: ignore[no-any-return]
+        except BaseException as error:
+            exited = as_exception(error, f"the adapter {type(adapter).__name__}")
+            if exited is error:
+                raise
+            raise exited from error
 
 
 class _StreamWork(ModuleWork):
@@ -71,7 +81,7 @@ async def stream(predictor: Predict, inputs: Mapping[str, Any]) -> AsyncIterator
     run = None
     if current_scope().open_run is None:
         run = predictor._new_run(inputs).start(_StreamWork(predictor, inputs, growing))
-    task = asyncio.create_task(predictor._answer(inputs, growing)) if run is None else run.task
+    task = asyncio.create_task(guarded("the call", predictor._answer, inputs, growing)) if run is None else run.task
     task.add_done_callback(lambda _: queue.put_nowait(None))
     try:
         while (part := await _next(queue, run)) is not None:

@@ -16,6 +16,7 @@ from typing import Any
 from dspynb.adapters.loose import read_json
 from dspynb.errors import ConfigurationError, is_control_flow, nearest, shorten
 from dspynb.events import SpanEnded, SpanStarted, new_span
+from dspynb.exits import is_exit
 from dspynb.modules.arguments import Arguments, ArgumentsError
 from dspynb.modules.callables import checked_function, described, is_async, module_of, name_of
 from dspynb.modules.copying import copied
@@ -165,8 +166,8 @@ class Tool:
             if task is None or task.cancelling() > before:
                 raise
             return f"{self.name} failed: something it waited for was cancelled", False, None
-        except (Exception, SystemExit) as error:
-            if is_control_flow(error):
+        except BaseException as error:
+            if is_control_flow(error) or not (isinstance(error, Exception) or is_exit(error)):
                 raise
             if clock.expired():
                 return f"{self.name} was given up: it took longer than {timeout:g} s", False, None

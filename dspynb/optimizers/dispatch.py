@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from dspynb.errors import BudgetExhausted
-from dspynb.running import end_tasks
+from dspynb.running import end_tasks, guarded
 from dspynb.scope import Allowance, Reserve
 
 __all__ = ["Dispatcher"]
@@ -78,7 +78,7 @@ class Dispatcher:
             number, job, calls, future = await self._queue.get()
             self._running += 1
             try:
-                await self._one(number, job, calls, future)
+                await guarded("the program", self._one, number, job, calls, future)
             finally:
                 self._running -= 1
                 self._open.discard(number)
@@ -93,7 +93,7 @@ class Dispatcher:
             return
         try:
             async with self._reserve.step(calls) as funds:
-                result = await job(funds)
+                result = await guarded("the program", job, funds)
         except asyncio.CancelledError:
             future.cancel()
             raise

@@ -36,7 +36,7 @@ from dspynb.optimizers.guiding import Guide
 from dspynb.optimizers.memory import Kept, Memory, RolloutKey, scored_key
 from dspynb.optimizers.standing import Standing
 from dspynb.optimizers.task import Evaluated, Heard, Task, Teacher
-from dspynb.running import end_tasks
+from dspynb.running import end_tasks, guarded
 from dspynb.scope import Allowance, Layer, Meter, Part, current_scope
 
 __all__ = ["Engine"]
@@ -209,7 +209,7 @@ class Engine:
 
         if not soon:
             return self._in_order(evaluated, tell)
-        done = self._kept(asyncio.get_running_loop().create_task(evaluated()))
+        done = self._kept(asyncio.get_running_loop().create_task(guarded("the optimizer", evaluated)))
         self._in_order(lambda: done, tell)
         return done
 
@@ -374,7 +374,7 @@ class Engine:
                 if not mine.done():
                     mine.set_result(None)
 
-        return self._kept(loop.create_task(in_order()))
+        return self._kept(loop.create_task(guarded("the optimizer", in_order)))
 
     def _kept(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
         """The task, ended with the engine at the latest."""

@@ -21,7 +21,7 @@ from dspynb.optimizers.pareto import pareto_choice
 from dspynb.optimizers.reflecting import Shown
 from dspynb.optimizers.task import Evaluated
 from dspynb.optimizers.validating import Validation
-from dspynb.running import end_tasks
+from dspynb.running import end_tasks, guarded
 
 if TYPE_CHECKING:
     from dspynb.optimizers.gepa import GEPA
@@ -71,8 +71,13 @@ class Evolution:
     async def run(self) -> None:
         """All of it."""
         count = self.gepa.in_flight
-        self.started = asyncio.create_task(self._started(self.engine.evaluate(self.engine.start)))
-        tasks = [asyncio.create_task(self._work(lane)) for lane in lanes_of(count, apart=_STEP / count)]
+        self.started = asyncio.create_task(
+            guarded("the optimizer", self._started, self.engine.evaluate(self.engine.start))
+        )
+        tasks = [
+            asyncio.create_task(guarded("the optimizer", self._work, lane))
+            for lane in lanes_of(count, apart=_STEP / count)
+        ]
         try:
             for done in asyncio.as_completed(tasks):
                 await done

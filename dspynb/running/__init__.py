@@ -13,6 +13,7 @@ from dspynb.running.tally import Tally
 from dspynb.running.tasks import end_tasks
 from dspynb.running.threads import in_thread
 from dspynb.running.tracing import Trace, recorded_events, trace
+from dspynb.running.user_code import as_exception, exit_of, guarded
 
 __all__ = [
     "Ask",
@@ -26,9 +27,12 @@ __all__ = [
     "Tally",
     "Trace",
     "Work",
+    "as_exception",
     "end_tasks",
+    "exit_of",
     "export_otel",
     "foreground",
+    "guarded",
     "history",
     "in_thread",
     "last_run",

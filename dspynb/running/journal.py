@@ -24,6 +24,7 @@ import pydantic_core
 
 from dspynb.errors import JournalError
 from dspynb.events import FIELDS, Event, is_plain, to_json
+from dspynb.processes import after_fork_in_child
 from dspynb.redact import holds_known, redact_known
 from dspynb.running.locks import RunLock, lock_run
 
@@ -178,7 +179,7 @@ class _Writer:
 
     def __init__(self) -> None:
         self._reset()
-        os.register_at_fork(after_in_child=self._reset)
+        after_fork_in_child(self._reset)
         atexit.register(self.flush)
 
     def _reset(self) -> None:

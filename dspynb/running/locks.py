@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from dspynb.errors import RunInUse
+from dspynb.processes import after_fork_in_child
 from dspynb.records import is_count
 
 __all__ = ["RunLock", "lock_run"]
@@ -359,5 +360,4 @@ def _forget() -> None:
     _locks.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+after_fork_in_child(_forget)

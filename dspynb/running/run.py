@@ -24,6 +24,7 @@ from dspynb.running.locks import lock_run
 from dspynb.running.signals import foreground
 from dspynb.running.steering import Steerable
 from dspynb.running.tasks import GRACE
+from dspynb.running.user_code import as_exception
 from dspynb.scope import Layer, setting
 
 __all__ = ["Run", "Work", "last_run"]
@@ -99,7 +100,9 @@ class Run(Steerable):
     def _tell(self, listener: Sink, event: Event) -> None:
         try:
             listener.emit(event)
-        except Exception:
+        except BaseException as error:
+            if not isinstance(as_exception(error, "the listener"), Exception):
+                raise
             _log.exception("a listener of run %s failed and was dropped", self.id)
             self.unlisten(listener)
 
@@ -247,8 +250,10 @@ class Run(Steerable):
         except BaseException as error:
             self._release()
             self._raise_if_interrupted()
-            self._end("failed", (False, error), told(error))
-            raise
+            failed = self._failed(error)
+            if failed is error:
+                raise
+            raise failed from error
         self._release()
         self._raise_if_interrupted(result)
         self._end("finished", (True, result))
@@ -273,11 +278,19 @@ class Run(Steerable):
         with self._lock:
             self._driver = None
 
+    def _failed(self, error: BaseException) -> BaseException:
+        """End as failed; the error to raise: what user code raised that is no Exception is made one."""
+        failed = as_exception(error, f"the program {self.name}")
+        self._end("failed", (False, failed), told(failed))
+        return failed
+
     def _cancelled(self, task: asyncio.Task[Any], error: asyncio.CancelledError) -> Any:
         """Translate a cancellation of our own; pass on one that came from outside."""
         self._raise_if_interrupted()
         if self._stop_asked and task.uncancel() <= self._before:
             return self._settle(RunStopped(run=self))
+        if isinstance(as_exception(error, ""), Exception):
+            raise self._failed(error) from error
         self._end("cancelled", (False, error))
         raise error
 

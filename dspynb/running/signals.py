@@ -3,17 +3,23 @@
 A kernel interrupt reaches Python only when the event loop next wakes, and arrives as a CancelledError in whatever task
 the front end chose to cancel. So while runs are awaited, one handler marks them all interrupted, calls the handler
 that was there before (it cancels the cell's or main task), and wakes the loops.
+
+Only handlers of Python, asyncio, ipykernel and IPython are wrapped so. Any other, such as that of uvicorn, which lets
+requests under way come to their end, is left as it is: it decides what a Ctrl-C does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
-from _signal import SIG_IGN, SIGINT, getsignal, signal  # those of `signal` spend 100 µs on making enums
+from _signal import SIGINT, default_int_handler, getsignal, signal  # those of `signal` spend 100 µs on making enums
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Protocol, TypeVar
+
+from dspynb.exits import handles_signals
 
 __all__ = ["Interruptible", "foreground"]
 
@@ -22,6 +28,9 @@ T = TypeVar("T")
 
 class Interruptible(Protocol):
     """A run, as far as signals care."""
+
+    @property
+    def interrupted(self) -> bool: ...
 
     def interrupt(self) -> None: ...
 
@@ -49,7 +58,7 @@ class foreground:  # noqa: N801  # a class and no generator: every outermost cal
             if self._loop is not None:
                 _add(_loops, self._loop)
         if self._on_main:
-            _install()
+            _install(self._run)
 
     def __exit__(self, *_: object) -> None:
         if self._counted:
@@ -92,14 +101,31 @@ def _on_main_thread() -> bool:
     return threading.get_ident() == threading.main_thread().ident
 
 
-def _install() -> None:
-    global _previous, _presses  # one process has one SIGINT handler
+def _install(new: Interruptible | None = None) -> None:
+    global _previous, _presses  # noqa: PLW0603  # one process has one SIGINT handler
     current = getsignal(SIGINT)
-    if current is not _on_sigint and current not in (None, SIG_IGN):
-        # None: a handler set outside Python, which could not be called or put back. Ignored: a script begun in the
-        # background, or a kernel between its cells
+    if current is _on_sigint:
+        if _presses and all(run.interrupted for run in _waiting if run is not new):
+            _presses = 0  # what was pressed was for runs that have not ended yet, as one that a torn loop left behind
+    elif _wraps(current):
         _previous, _presses = current, 0
         signal(SIGINT, _on_sigint)
+
+
+def _wraps(handler: Any) -> bool:
+    """Whether the handler is one of those that only end a cell or script. Not so: None (set outside Python), SIG_IGN (a
+    script begun in the background, a kernel between its cells), SIG_DFL, a server's, a user's own."""
+    if handler is default_int_handler:
+        return True
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    if getattr(handler, "__func__", None) is _RUNNERS:
+        return True
+    module = getattr(handler, "__module__", None) or type(handler).__module__
+    return isinstance(module, str) and module.partition(".")[0] in ("ipykernel", "IPython", "prompt_toolkit")
+
+
+_RUNNERS = asyncio.Runner._on_sigint  # type: ignore[attr-defined]  # what asyncio.run sets
 
 
 def _restore() -> None:
@@ -117,20 +143,54 @@ def _drop(counts: dict[T, int], key: T) -> None:
         counts[key] = left
 
 
+@handles_signals
 def _on_sigint(signum: int, frame: FrameType | None) -> None:
     global _presses  # noqa: PLW0603
     _presses += 1
     for run in list(_waiting):
         run.interrupt()
     for loop in list(_loops):
-        with contextlib.suppress(RuntimeError):  # a loop that closed meanwhile
-            loop.call_soon_threadsafe(_nothing)
-    if _presses == 1:
-        _call(_previous, signum, frame)
+        _wake(loop)
+    if not _joined and not any(loop.is_running() for loop in _loops):
+        _call(_previous, signum, frame)  # nobody waits: runs that are left of a loop that a KeyboardInterrupt ended
+    elif _presses == 1:
+        if not _cancel_main(frame):
+            _call(_previous, signum, frame)
     elif _in_task():
         # A second press means that a reward or tool is computing and never lets the loop run. A KeyboardInterrupt
         # would tear the kernel's loop down; a CancelledError inside the current task ends just that task.
         raise asyncio.CancelledError("interrupted twice")
+    elif _previous is default_int_handler:
+        _call(_previous, signum, frame)
+
+
+def _cancel_main(frame: FrameType | None) -> bool:
+    """Where Python's own handler would raise KeyboardInterrupt out of ``run_until_complete``, as in plain IPython, and
+    leave its task behind: cancel that task, as ``asyncio.run`` does. Whether there was one."""
+    if _previous is not default_int_handler or _joined:
+        return False
+    while frame is not None and frame.f_code.co_name != "run_until_complete":
+        frame = frame.f_back
+    if frame is None or frame.f_back is None or frame.f_back.f_globals.get("__name__") == "asyncio.runners":
+        return False  # of asyncio.run, in which somebody has put Python's handler back: a kernel's own task
+    main = frame.f_locals.get("future")
+    if not isinstance(main, asyncio.Task) or main.done() or main.get_loop() not in _loops:
+        return False
+    main.add_done_callback(_as_interrupt)
+    main.cancel()
+    _wake(main.get_loop())
+    return True
+
+
+def _as_interrupt(main: asyncio.Task[Any]) -> None:
+    """Have ``run_until_complete`` raise KeyboardInterrupt, as it would have without a run."""
+    if main.cancelled():
+        raise KeyboardInterrupt
+
+
+def _wake(loop: asyncio.AbstractEventLoop) -> None:
+    with contextlib.suppress(RuntimeError):  # a loop that closed meanwhile
+        loop.call_soon_threadsafe(_nothing)
 
 
 def _call(handler: Callable[[int, FrameType | None], Any] | int | None, signum: int, frame: FrameType | None) -> None:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainValidator, WrapValida
 from pydantic_core import PydanticOmit, PydanticUseDefault
 
 from dspynb.errors import SignatureError
+from dspynb.exits import exit_text, is_exit
 
 __all__ = ["Rule", "rules_of"]
 
@@ -28,13 +29,17 @@ class Rule:
         return self.function
 
     def __call__(self, *args: Any) -> Any:
+        name = getattr(self.function, "__name__", "a validator")
         try:
             return self.function(*args)
         except (ValueError, AssertionError, PydanticOmit, PydanticUseDefault):
             raise
         except Exception as error:
-            name = getattr(self.function, "__name__", "a validator")
             raise ValueError(f"{name} raised {type(error).__name__}: {error}") from error
+        except BaseException as error:
+            if not is_exit(error):
+                raise
+            raise ValueError(f"{name} {exit_text(error)}") from error
 
 
 def rules_of(cls: Any, kinds: dict[str, str]) -> dict[str, list[Any]]:

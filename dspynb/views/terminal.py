@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import os
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dspynb.events import Event, RunEnded
+from dspynb.processes import after_fork_in_child
 from dspynb.views.progress import Fact, Progress, clock
 from dspynb.views.static import GLYPHS
 from dspynb.views.summaries import STYLES, closing
@@ -290,7 +290,7 @@ def _forget() -> None:
     _screen = _Screen()
 
 
-os.register_at_fork(after_in_child=_forget)
+after_fork_in_child(_forget)
 
 
 @atexit.register

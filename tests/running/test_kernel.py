@@ -197,3 +197,21 @@ def test_an_interrupt_during_a_reward_that_blocks_ends_the_cell_and_a_loop(kerne
     assert error == "RunInterrupted"
     assert kernel.run("went_on")[0] == "[]"
     assert kernel.run("dn.last_run().status")[0] == "'interrupted'"
+
+
+@pytest.mark.parametrize(
+    "exits", ["raise SystemExit(3)", "raise KeyboardInterrupt", "raise type('Own', (BaseException,), {})"]
+)
+def test_a_metric_that_exits_costs_its_row_and_not_the_kernel(kernel, exits):
+    kernel.run("seconds[0] = 0.0")
+    kernel.run(f"def metric(row, p):\n    if row.subject == '2':\n        {exits}\n    return 1.0")
+    code = "(await dn.evaluate(predict, [{'subject': str(i)} for i in range(4)], metric)).table.score.tolist()"
+    assert kernel.run(code)[:2] == ("[1.0, 1.0, 0.0, 1.0]", None)
+    assert kernel.run("dn.last_run().status")[0] == "'finished'"
+
+
+def test_an_awaited_program_that_exits_shows_an_error_and_the_kernel_lives(kernel):
+    kernel.run("class Leaves(dn.Module):\n    async def forward(self, subject):\n        raise SystemExit(3)")
+    assert kernel.run("await Leaves()(subject='x')")[1] == "UserCodeExit"
+    assert kernel.run("Leaves().run_sync(subject='x')")[1] == "UserCodeExit"
+    assert kernel.run("dn.last_run().status")[0] == "'failed'"

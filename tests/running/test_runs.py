@@ -457,7 +457,7 @@ def test_a_row_whose_program_was_cancelled_from_inside_does_not_stop_the_others(
             return {"sentence": subject}
 
     results = asyncio.run(Program().batch([{"subject": s} for s in ("a", "bad", "b")]))
-    assert [type(r).__name__ for r in results] == ["Prediction", "DspynbError", "Prediction"]
+    assert [type(r).__name__ for r in results] == ["Prediction", "UserCodeExit", "Prediction"]
 
 
 def test_a_run_file_is_found_again_after_the_working_folder_changed(tmp_path, monkeypatch):

@@ -1,0 +1,301 @@
+"""What user code raises that is no Exception costs one row or attempt, and what must end the process does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import dspynb as dn
+from dspynb.errors import HintError, ModelError, RewardError, UserCodeExit
+from dspynb.exits import is_exit
+from dspynb.running import LoopThread
+from tests.campaigns.base_exceptions import drawn, leave, outcome, quiet
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    level = logging.getLogger("dspynb").level
+    quiet()
+    yield
+    logging.getLogger("dspynb").setLevel(level)
+
+
+def ask(answer="4"):
+    return dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: f"[[ ## answer ## ]]\n{answer}"))
+
+
+def caught(work):
+    try:
+        dn.run_sync(work)
+    except Exception as error:
+        return error
+    return None
+
+
+# ── the campaign, reduced ─────────────────────────────────────────────────────────────────────────────────────────────
+def test_twenty_one_trials_in_this_process_each_cost_one_row_or_attempt_only():
+    for number in range(21):  # every callback once
+        name, work, expected, how = drawn("small", number)
+        assert (name, outcome(work, how)) == (name, expected)
+
+
+@pytest.mark.slow
+def test_a_hundred_trials_in_processes_and_a_kernel_each_cost_one_row_or_attempt_only():
+    numbers = ["--trials", "105", "--processes", "4", "--kernels", "1", "--seed", "reduced"]
+    command = [sys.executable, "-m", "tests.campaigns.base_exceptions", *numbers]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.stdout.startswith("105 of 105 trials held, 0 wrong"), done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+# ── what is said ──────────────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("sys.exit", "called sys.exit(3)"),
+        ("KeyboardInterrupt", "raised KeyboardInterrupt: of the user"),
+        ("own", "raised Own: of the user"),
+        ("GeneratorExit", "raised GeneratorExit: of the user"),
+        ("group", "raised BaseExceptionGroup: several (2 sub-exceptions)"),
+        ("CancelledError", "was cancelled from inside"),
+    ],
+)
+def test_an_error_says_whose_code_raised_what(kind, said):
+    def judge(row, prediction):
+        leave(kind)
+
+    def suggest(attempts, program, inputs):
+        leave(kind)
+
+    class Program(dn.Module):
+        async def forward(self, question):
+            leave(kind)
+
+    def model(request):
+        leave(kind)
+
+    reward = caught(lambda: dn.BestOfN(ask(), judge, n=1)(question="1?")).exceptions[0]
+    assert type(reward) is RewardError
+    assert f"the reward judge {said}" in str(reward)
+    hint = caught(lambda: dn.Refine(ask(), lambda row, p: 0.5, n=2, hints=suggest)(question="1?"))
+    assert type(hint) is HintError
+    assert f"the hints function suggest {said}" in str(hint)
+    program = caught(lambda: Program()(question="1?"))
+    assert type(program) is UserCodeExit
+    assert f"Program.forward {said}" in str(program)
+    assert program.__cause__ is not None
+    called = caught(lambda: dn.Predict("question -> answer", lm=dn.FunctionLM(model, name="mine"))(question="1?"))
+    assert type(called) is ModelError
+    assert f"the model mine {said}" in str(called)
+    assert dn.last_run().status == "failed"
+    assert f"the model mine {said}" in dn.last_run().calls.error.iloc[0]
+
+
+def test_the_error_travels_to_other_processes():
+    error = caught(lambda: _Leaves()(question="1?"))
+    assert str(pickle.loads(pickle.dumps(error))) == str(error) == "_Leaves.forward called sys.exit('no licence')"
+
+
+class _Leaves(dn.Module):
+    async def forward(self, question):
+        sys.exit("no licence")
+
+
+def test_an_awaited_program_that_exits_is_a_failed_run_and_an_error():
+    with pytest.raises(UserCodeExit, match="no licence"):
+        asyncio.run(_Leaves()(question="1?"))
+    assert dn.last_run().status == "failed"
+
+
+def test_a_wide_search_whose_attempts_leak_a_cancellation_has_the_others():
+    async def leaks(row, prediction):
+        if dn.current_attempt().number == 2:
+            task = asyncio.create_task(asyncio.sleep(5))
+            task.cancel()
+            await task
+        return 0.5
+
+    prediction = dn.BestOfN(ask(), leaks, n=3, width=3).run_sync(question="1?")
+    assert ["cancelled from inside" in str(error) for error in prediction.run.attempts.error] == [False, True, False]
+
+
+# ── what must not be caught ───────────────────────────────────────────────────────────────────────────────────────────
+def in_script(code, *signals):
+    """Run a script that prints "ready" and gets signals then; (exit status, what it wrote)."""
+    command, lines = [sys.executable, "-c", code], []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout:
+            lines.append(line)
+            if line == "ready\n":
+                for number in signals:
+                    process.send_signal(number)
+    return process.returncode, "".join(lines)
+
+
+SCRIPT = """
+import asyncio, signal, sys, time, dspynb as dn
+signal.signal(signal.SIGINT, signal.default_int_handler)
+dn.configure(view="off", runs_dir=None)
+ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+rows = [{"question": str(i), "answer": "4"} for i in range(3)]
+def busy(row, prediction):
+    if row.question == "1":
+        print("ready", flush=True)
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            pass
+    return 1.0
+"""
+
+
+def test_a_handler_of_sigterm_that_exits_ends_the_process_also_during_a_metric():
+    code = SCRIPT + (
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "asyncio.run(dn.evaluate(ask, rows, busy))\nprint('went on')"
+    )
+    status, said = in_script(code, signal.SIGTERM)
+    assert status == 7
+    assert "went on" not in said
+
+
+def test_ctrl_c_during_a_metric_of_a_table_ends_the_script():
+    code = SCRIPT + "dn.score_table(busy, [{'question': '1', 'predicted_answer': '4'}])\nprint('went on')"
+    status, said = in_script(code, signal.SIGINT)
+    assert status == -signal.SIGINT
+    assert "went on" not in said
+    assert said.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_a_handler_of_the_users_that_raises_keyboard_interrupt_ends_the_script():
+    code = SCRIPT + (
+        "def handler(*_):\n    raise KeyboardInterrupt('mine')\n"
+        "signal.signal(signal.SIGINT, handler)\n"
+        "asyncio.run(dn.evaluate(ask, rows, busy))\nprint('went on')"
+    )
+    status, said = in_script(code, signal.SIGINT)
+    assert status != 0
+    assert "went on" not in said
+    assert "KeyboardInterrupt: mine" in said
+
+
+def test_a_real_press_is_told_from_one_that_code_raises():
+    assert is_exit(_raised(KeyboardInterrupt))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as pressed:
+            _pressed()
+        assert not is_exit(pressed.value)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _pressed():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+
+
+def _raised(kind):
+    try:
+        raise kind
+    except BaseException as error:
+        return error
+
+
+def test_a_program_that_is_closed_while_it_waits_is_no_error():
+    class Waits(dn.Module):
+        async def forward(self, question):
+            await asyncio.Event().wait()
+
+    async def main():
+        coroutine = Waits()._inside({"question": "1?"})
+        coroutine.send(None)
+        coroutine.close()  # raises RuntimeError where the GeneratorExit was taken for the program's
+
+    dn.run_sync(main)
+
+
+def test_a_timeout_over_a_program_stays_a_timeout():
+    class Waits(dn.Module):
+        async def forward(self, question):
+            await asyncio.gather(asyncio.sleep(60), asyncio.sleep(60))
+
+    async def main():
+        async with asyncio.timeout(0.05):
+            await Waits().batch([{"question": "1?"}] * 3)
+
+    assert type(caught(main)) is TimeoutError
+    assert dn.last_run().status == "cancelled"
+
+
+# ── the loop of run_sync ──────────────────────────────────────────────────────────────────────────────────────────────
+async def _leave_soon():
+    await asyncio.sleep(0)
+    sys.exit(4)
+
+
+def test_run_sync_raises_where_a_task_that_nothing_awaits_ends_its_loop():
+    async def main():
+        task = asyncio.create_task(_leave_soon())
+        await asyncio.Event().wait()
+        return task
+
+    error = caught(main)
+    assert type(error) is UserCodeExit
+    assert "called sys.exit(4), which nothing awaited" in str(error)
+    assert ask().run_sync(question="1?").answer == "4"
+
+
+def test_run_sync_raises_where_user_code_stops_its_loop():
+    async def main():
+        asyncio.get_running_loop().stop()
+        await asyncio.Event().wait()
+
+    assert "stopped by user code" in str(caught(main))
+    assert ask().run_sync(question="1?").answer == "4"
+
+
+def test_run_sync_raises_where_its_loop_is_broken_and_the_next_has_a_new_one():
+    async def main():
+        loops.append(asyncio.get_running_loop())
+        loops[0]._selector.unregister(loops[0]._ssock)
+        loops[0]._run_once = broken
+        await asyncio.Event().wait()
+
+    def broken():
+        raise OSError("the selector is gone")
+
+    loops = []
+    assert "the event loop of run_sync has ended: raised OSError: the selector is gone" in str(caught(main))
+    assert ask().run_sync(question="1?").answer == "4"
+
+
+def test_a_row_that_awaits_a_task_which_exits_costs_that_row_only_under_run_sync():
+    class Gathers(dn.Module):
+        async def forward(self, question):
+            if question == "1":
+                await asyncio.gather(_leave_soon(), asyncio.sleep(0))
+            return {"answer": question}
+
+    done = dn.run_sync(lambda: Gathers().batch([{"question": str(i)} for i in range(3)]))
+    assert [type(one).__name__ for one in done] == ["Prediction", "UserCodeExit", "Prediction"]
+
+
+def test_work_that_is_cancelled_before_it_begins_leaves_nothing_unawaited():
+    thread = LoopThread("test")
+
+    async def work():
+        return 1
+
+    futures = [thread.submit(work) for _ in range(100)]
+    for future in futures:
+        future.cancel()
+    assert thread.submit(work).result(10) == 1
+    thread.loop().call_soon_threadsafe(thread.loop().stop)
