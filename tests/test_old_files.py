@@ -292,15 +292,8 @@ DEFAULTS = {
     "distill_hints": {"rewrite": "rewrite", "hints": "run"},
 }
 """Settings of the killed runs that were given their defaults: name in the file → parameter."""
-NONE = {"metric_threshold", "teacher", "teacher_lm", "prompt_lm", "hints"}
-"""Those whose default is None: a file that lacks one is resumed today."""
-REFUSED = pytest.mark.xfail(
-    raises=ConfigurationError,
-    strict=True,
-    reason="a setting that a file lacks is taken for None, and not for the value that it had before there was one",
-)
 LACKING = [
-    pytest.param(kind, setting, parameter, marks=[] if setting in NONE else [REFUSED], id=f"{kind}-{setting}")
+    pytest.param(kind, setting, parameter, id=f"{kind}-{setting}")
     for kind, settings in DEFAULTS.items()
     for setting, parameter in settings.items()
 ]
@@ -358,7 +351,7 @@ def test_an_old_run_is_not_resumed_with_other_rows_or_another_program(version, k
                 changed.setitem(w.OPTIMIZERS, "copro", (dn.COPRO, w.two, w.OPTIMIZERS["copro"][2]))
             if (kind, name) in (("evaluate", "VAL"), ("copro", "ROWS")):
                 continue
-            with pytest.raises(ConfigurationError, match="since these differ: (data|val|program)"):
+            with pytest.raises(ConfigurationError, match="these settings changed: (data|val|program)"):
                 resumed(version, path, kind)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from dspynb.data import Example, rows_of
 from dspynb.errors import BudgetExhausted, ConfigurationError, InputError, StateError, nearest
 from dspynb.evaluation.evaluation import Evaluation
+from dspynb.evaluation.resuming import check_same, defaults_of
 from dspynb.evaluation.rollouts import Rollout, rollouts_on, run_rollout
 from dspynb.evaluation.splitting import fingerprint
 from dspynb.events import RolloutEnded, plain
@@ -35,7 +36,6 @@ __all__ = [
     "EvaluateWork",
     "Table",
     "check_columns",
-    "check_same",
     "evaluate",
     "inside",
     "models_of",
@@ -199,7 +199,7 @@ class Evaluate:
         resumed = Run.resumed(run_file(run), "evaluate", program._title(), work.described(), paths_of(program))
         with resumed.released_on_error():
             if resumed._settings:
-                check_same(resumed._settings, work.settings())
+                check_same(resumed._settings, work.settings(), defaults_of(type(self)))
             resumed._settings = work.settings()  # of one that was lost before it had told anything
             for event in resumed._events:
                 if isinstance(event, RolloutEnded) and not (retry_failed and event.error):
@@ -389,14 +389,3 @@ def _check_chosen(program: Module, chosen: Collection[str], takes: Mapping[str, 
 def paths_of(program: Module) -> dict[str, str]:
     """Predictor uid → path."""
     return {predictor.uid: path for path, predictor in program.named_predictors()}
-
-
-def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise ConfigurationError, naming what differs, where a run's settings are not those of now."""
-    differs = [
-        f"{name} ({before.get(name)!r} then, {now[name]!r} now)" for name in now if before.get(name) != now[name]
-    ]
-    if differs:
-        raise ConfigurationError(
-            f"the run cannot be gone on with, since these differ: {', '.join(differs)}. Start a new one instead"
-        )

@@ -173,6 +173,10 @@ class MIPROv2(Optimizer):
         """Whether only instructions are searched."""
         return not self.traces and not self.labeled
 
+    def _absent(self) -> dict[str, Any]:
+        absent = super()._absent()
+        return {**absent, "traces": absent["max_bootstrapped_demos"], "labeled": absent["max_labeled_demos"]}
+
     def described(self) -> dict[str, Any]:
         names = ["auto", "num_candidates", "num_trials", "traces", "labeled", "metric_threshold", "minibatch"]
         names += ["minibatch_size", "full_eval_steps", "in_flight"]

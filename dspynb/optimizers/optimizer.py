@@ -16,12 +16,12 @@ from dspynb.evaluation import fingerprint
 from dspynb.evaluation.evaluator import (
     Table,
     check_columns,
-    check_same,
     inside,
     models_of,
     paths_of,
     program_fingerprint,
 )
+from dspynb.evaluation.resuming import check_same, defaults_of
 from dspynb.events import plain
 from dspynb.executors import Executor, elsewhere
 from dspynb.keywords import parameters_of, refuse_unknown, with_known_keywords
@@ -86,6 +86,9 @@ class Optimizer(ABC):
     """
 
     kind: ClassVar[str] = "optimizer"
+    absent: ClassVar[Mapping[str, Any]] = {}
+    """What a setting counts as in a run file that was written before there was such a setting, by the name in the file;
+    its default where it is not named here."""
 
     def __init__(self, metric: Any, **common: Unpack[Common]) -> None:
         unknown = set(common).difference(Common.__annotations__)
@@ -115,6 +118,9 @@ class Optimizer(ABC):
     def proposers(self) -> Mapping[str, Predict]:
         """The predictors that write proposals, by the name that tables show."""
         return {}
+
+    def _absent(self) -> dict[str, Any]:
+        return {"seed": 0, "failure_score": 0.0, **defaults_of(type(self)), **self.absent}
 
     def described(self) -> dict[str, Any]:
         """The strategy's own settings: a run can be gone on with only if they are the same."""
@@ -192,7 +198,7 @@ class Optimizer(ABC):
         resumed = Run.resumed(run_file(run), self.kind, program._title(), work.inputs(), work.paths())
         with resumed.released_on_error():
             if resumed._settings:
-                check_same(resumed._settings, work.settings())
+                check_same(resumed._settings, work.settings(), self._absent())
             resumed._settings = work.settings()
             work.memory = Memory.of(resumed._events)
             return resumed.start(work)

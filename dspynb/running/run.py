@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Generator, Iterator, Mappi
 from pathlib import Path
 from typing import Any, Protocol
 
+import dspynb
 from dspynb.errors import Halted, JournalError, RunInterrupted, RunStopped, ScopeError
 from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, Steered, new_span, spans_after
 from dspynb.redact import redact_values, told
@@ -185,7 +186,7 @@ class Run(Steerable):
         if folder is None:
             return
         self.path = str((Path(folder) / f"{self.id}.jsonl").absolute())
-        self._journal = JournalFile(Path(self.path), {"id": self.id, "kind": self.kind, "name": self.name})
+        self._journal = JournalFile(Path(self.path), _header(self))
         self.listen(self._journal, replay=True)
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -425,6 +426,11 @@ class Run(Steerable):
 
     def _ipython_display_(self) -> None:
         show(self)
+
+
+def _header(run: Run) -> dict[str, Any]:
+    """The first line of a run file; ``version``: of dspynb, that wrote it."""
+    return {"id": run.id, "kind": run.kind, "name": run.name, "version": dspynb.__version__}
 
 
 def _resumable(path: Path, kind: str) -> Journal:

@@ -1046,7 +1046,7 @@ def test_what_differs_is_named_when_a_run_cannot_be_gone_on_with(kind):
         ({"prompt_lm": dn.FunctionLM(str, name="writer")}, r"prompt_lm \(None then, 'writer' now\)"),
         (own, name),
     ):
-        with pytest.raises(ConfigurationError, match=f"cannot be gone on with, since these differ: {says}"):
+        with pytest.raises(ConfigurationError, match=f"cannot resume this run: these settings changed: {says}"):
             run(gone_on(kind, done.path, World(), **{"test": TEST, **more}))
     other = dn.COPRO if kind is not dn.COPRO else dn.MIPROv2
     with pytest.raises(JournalError, match=f"only '{other.kind}' can go on with it"):

@@ -157,7 +157,7 @@ def test_what_differs_is_named_and_the_file_stays_as_it_was():
         (changed, rows, right, {}, "program"),
         (named, rows, right, {}, r"models \(\['function'\] then, \['another'\] now\)"),
     ):
-        with pytest.raises(ConfigurationError, match=f"cannot be gone on with, since these differ: {said}"):
+        with pytest.raises(ConfigurationError, match=f"cannot resume this run: these settings changed: {said}"):
             resumed(run.id, prog, data, metric, **kwargs)
     assert Path(run.path).read_bytes() == before
 
