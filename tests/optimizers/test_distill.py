@@ -288,13 +288,13 @@ def test_hints_for_predictors_that_the_program_lacks_are_refused_before_any_call
     run(main())
 
 
-def test_a_run_cannot_be_gone_on_with_when_the_hints_are_others():
+def test_a_run_is_not_resumed_with_other_hints():
     async def main():
         lm = saying("blue", "red")
         blue, red = [await earlier(refined(lm, wants(word))) for word in ("blue", "red")]
         refine = refined(lm, wants("blue"))
         done = await distilled(refine, run=blue)
-        with pytest.raises(ConfigurationError, match="these differ: hints"):
+        with pytest.raises(ConfigurationError, match="these settings changed: hints"):
             dn.DistillHints(run=red, rewrite=False).resume(done.path, refine, TRAIN, VAL)
 
     run(main())
