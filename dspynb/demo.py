@@ -56,7 +56,7 @@ async def hints_or_not(
     settings: dict[str, Any] = {"reward": short_and_blue, "n": n, "threshold": THRESHOLD, "temperature": TEMPERATURE}
     programs = {
         "BestOfN, no hints": dn.BestOfN(caption, **settings),
-        "Refine, with hints": dn.Refine(caption, **settings),
+        "Refine, with hints": dn.Refine(caption, hints="feedback", **settings),
     }
     rows: list[dict[str, Any]] = []
     results: list[Any] = []
@@ -97,7 +97,8 @@ def run_demo(lm: Any = None, subjects: tuple[str, ...] = SUBJECTS) -> int:
     """What ``dspynb demo`` does; returns the process's exit status."""
     with tempfile.TemporaryDirectory() as folder, dn.context(lm=_sampled_once(lm or dn.LocalLM(), folder), view="off"):
         _say("One Refine: three attempts, each with a hint from the reward's feedback on the one before.\n\n")
-        refine = dn.Refine(dn.Predict(Caption), short_and_blue, n=3, threshold=THRESHOLD, temperature=TEMPERATURE)
+        how: dict[str, Any] = {"hints": "feedback", "threshold": THRESHOLD, "temperature": TEMPERATURE}
+        refine = dn.Refine(dn.Predict(Caption), short_and_blue, n=3, **how)
         prediction = refine.run_sync(subject=subjects[0])
         _say(_attempts_text(prediction) + "\n\n")
         _say(f"The same over {len(subjects)} subjects, with and without hints, at temperature {TEMPERATURE}:\n\n")

@@ -167,7 +167,7 @@ def test_old_run_files_have_in_them_what_is_known_of_that_work():
     assert hinted.hint_by.tolist() == ["", "person", "", ""]
     rows = dn.open_run(runs / "evaluate.finished.jsonl").rollouts
     assert rows.question[1] == "twice #6#, bitte, für 東京 🗼 \u202e\u2028"
-    assert rows.question[4] == "twice #9# \\ud83d"  # half of a pair, which no table can hold: escaped
+    assert rows.question[4] == "twice #9# \ud83d"
     assert rows.error.notna().tolist() == [False, False, True, False, False] * 2
     steered = dn.open_run(runs / "copro_steered.finished.jsonl")
     assert "Answer with umber. — 人" in [c["self"] for c in steered.candidates.instructions]

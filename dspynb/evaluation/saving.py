@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dspynb.errors import ConfigurationError, InputError
 from dspynb.redact import redact_values
 from dspynb.results import mapped
+from dspynb.results.tables import encodable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ def save_table(table: pd.DataFrame, path: Path) -> Path:
     """
     how: dict[str, Callable[[pd.DataFrame, Path], object]] = {
         ".csv": lambda frame, file: file.write_bytes(
-            mapped(frame, _flat).to_csv(index=False).encode("utf-8", "surrogatepass")
+            mapped(frame, _flat).to_csv(index=False).encode("utf-8", "backslashreplace")
         ),
         ".json": lambda frame, file: file.write_text(f"[{', '.join(_lines(frame))}]\n", encoding="utf-8"),
         ".jsonl": lambda frame, file: file.write_text("".join(f"{x}\n" for x in _lines(frame)), encoding="utf-8"),
@@ -80,6 +81,8 @@ def _flat(value: Any) -> Any:
 def _uniform(column: pd.Series[Any]) -> pd.Series[Any]:
     """The column as Parquet can hold it: one type, or JSON text."""
     kinds = {type(value) for value in column if not _is_missing(value)}
+    if kinds == {str}:
+        return column.map(lambda value: None if _is_missing(value) else encodable(value)).astype(object)
     if kinds <= {int, float} or (len(kinds) == 1 and not kinds & {list, dict}):
         return column
     return column.map(lambda value: None if _is_missing(value) else _json(value)).astype(object)

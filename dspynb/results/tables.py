@@ -12,7 +12,7 @@ from dspynb.results.fold import AttemptRow, Fold
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["attempts_frame", "calls_frame", "mapped", "rollouts_frame", "rollouts_of", "with_costs"]
+__all__ = ["attempts_frame", "calls_frame", "encodable", "mapped", "rollouts_frame", "rollouts_of", "with_costs"]
 
 _BEFORE = ("attempt", "wave", "hint")
 _OF_HINTS = ("hint_by", "hint_error")
@@ -29,7 +29,8 @@ def attempts_frame(attempts: Iterable[AttemptRow], outputs: Iterable[str] = ()) 
     rows = list(attempts)
     by = [name for name in _OF_HINTS if any(getattr(row, name) for row in rows)]
     names = list(dict.fromkeys([*outputs, *(name for row in rows for name in row.outputs or ())]))
-    columns = {name: f"predicted_{name}" if name in (*_BEFORE, *_OF_HINTS, *_AFTER) else name for name in names}
+    taken = (*_BEFORE, *_OF_HINTS, *_AFTER)
+    columns = {name: f"predicted_{name}" if name in taken else encodable(name) for name in names}
     frame = pd.DataFrame(
         [_cells(row, columns) for row in rows], columns=[*_BEFORE, *by, *columns.values(), *_AFTER], dtype=object
     ).astype({"attempt": int, "wave": int, "cached": bool, "best": bool, "score": float, "seconds": float})
@@ -68,42 +69,33 @@ def calls_frame(fold: Fold) -> pd.DataFrame:
     import pandas as pd
 
     attempt_of = {id(call): row.attempt for row in fold.attempts.values() for call in row.calls}
-    frame = pd.DataFrame(
-        [
-            {
-                "predictor": call.predictor,
-                "attempt": attempt_of.get(id(call)),
-                "hint": call.hint,
-                "messages": list(call.messages),
-                "reply": call.reply,
-                "error": call.error,
-                "seconds": call.seconds,
-                "tokens": call.usage.tokens,
-                "usd": call.usage.usd,
-                "cached": call.cached,
-                "rollout": call.rollout,
-                "repair": call.repair,
-                "model": call.model,
-            }
-            for call in fold.calls
-        ],
-        columns=[
-            "predictor",
-            "attempt",
-            "hint",
-            "messages",
-            "reply",
-            "error",
-            "seconds",
-            "tokens",
-            "usd",
-            "cached",
-            "rollout",
-            "repair",
-            "model",
-        ],
-    )
-    return with_costs(frame)
+    calls = fold.calls
+    cells: dict[str, list[Any]] = {
+        "predictor": [call.predictor for call in calls],
+        "attempt": [attempt_of.get(id(call)) for call in calls],
+        "hint": [call.hint for call in calls],
+        "messages": [list(call.messages) for call in calls],
+        "reply": [call.reply for call in calls],
+        "error": [call.error for call in calls],
+        "seconds": [call.seconds for call in calls],
+        "tokens": [call.usage.tokens for call in calls],
+        "usd": [call.usage.usd for call in calls],
+        "cached": [call.cached for call in calls],
+        "rollout": [call.rollout for call in calls],
+        "repair": [call.repair for call in calls],
+        "model": [call.model for call in calls],
+    }
+    # Texts are objects: pandas' own type for texts refuses halves of surrogate pairs, which models may write.
+    kinds = {name: object if name in _TEXTS_OF_CALLS else None for name in cells}
+    return with_costs(pd.DataFrame({name: pd.Series(cells[name], dtype=kinds[name]) for name in cells}))
+
+
+_TEXTS_OF_CALLS = frozenset({"predictor", "hint", "messages", "reply", "error", "model"})
+
+
+def encodable(text: str) -> str:
+    """The text with halves of surrogate pairs, which UTF-8 and the index of a table cannot hold, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 _ROLLOUT = ("row", "repeat", "score", "feedback", "error", "attempts", "tokens", "usd", "seconds", "cached")
@@ -179,7 +171,7 @@ def _columns(names: Sequence[str], prefix: str, clashing: Set[str], taken: set[s
     """A column for each name, added to those ``taken``: itself, with the prefix where it clashes or is taken."""
     found: dict[str, str] = {}
     for name in sorted(names, key=clashing.__contains__):
-        column = redact_known(f"{prefix}{name}" if name in clashing else name)
+        column = encodable(redact_known(f"{prefix}{name}" if name in clashing else name))
         while column in taken:
             column = f"{prefix}{column}"
         taken.add(column)

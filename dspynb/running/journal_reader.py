@@ -151,16 +151,7 @@ def _parsed(line: bytes) -> Any:
         raise ValueError("it is too deep") from None
     if _is_deep(value):
         raise ValueError(f"it has more than {_DEEPEST_VALUE} levels")
-    return _encodable(value)
-
-
-def _encodable(value: Any) -> Any:
-    """The value with halves of surrogate pairs, which no table takes, as escapes."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {_encodable(name): _encodable(item) for name, item in value.items()}
-    return [_encodable(item) for item in value] if isinstance(value, list) else value
+    return value
 
 
 def _is_deep(value: Any) -> bool:

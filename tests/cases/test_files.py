@@ -26,21 +26,18 @@ def evaluated(program, *rows):
 
 
 # ── a lone surrogate ──────────────────────────────────────────────────────────────────────────────────────────────────
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="part 7: a lone surrogate in a reply: tables raise")
 def test_a_reply_with_half_a_surrogate_pair_is_a_row_of_the_calls():
     run = evaluated(answering(f"Paris{HALF}"), {"question": "q"}).run
     assert len(run.calls) == 1
     assert "Paris" in run.calls.reply[0]
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="part 7: a lone surrogate in a reply: tables raise")
 def test_a_reopened_run_with_half_a_surrogate_pair_in_a_reply_has_its_calls():
     run = evaluated(answering(f"Paris{HALF}"), {"question": "q"}).run
     reopened = dn.open_run(run.path)
     assert "Paris" in reopened.calls.reply[0]
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="part 7: a lone surrogate in a prompt: tables raise")
 def test_a_hint_with_half_a_surrogate_pair_is_in_the_table_of_calls():
     refine = dn.Refine(answering("Paris"), lambda row, p: dn.Score(0.5, f"Be brief{HALF}."), n=2, hints="feedback")
     run = refine.run_sync(question="q").run
@@ -48,21 +45,18 @@ def test_a_hint_with_half_a_surrogate_pair_is_in_the_table_of_calls():
     assert "Be brief" in run.calls.hint[1]
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="part 7: a lone surrogate in a prompt: tables raise")
 def test_an_evaluation_with_half_a_surrogate_pair_in_a_prompt_is_saved_as_parquet(tmp_path):
     evaluation = evaluated(answering("Paris"), {"question": f"Where?{HALF}"})
     saved = pd.read_parquet(evaluation.save(tmp_path / "evaluation.parquet"))
     assert saved.question[0].startswith("Where?")
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="part 7: a lone surrogate in a prompt: tables raise")
 def test_an_evaluation_with_half_a_surrogate_pair_in_a_prompt_is_saved_as_csv_that_pandas_reads(tmp_path):
     evaluation = evaluated(answering("Paris"), {"question": f"Where?{HALF}"})
     saved = pd.read_csv(evaluation.save(tmp_path / "evaluation.csv"))
     assert saved.question[0].startswith("Where?")
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="part 7: a lone surrogate in a reply: tables raise")
 def test_a_proposal_with_half_a_surrogate_pair_is_in_the_table_of_calls():
     writer = dn.FunctionLM(lambda request: chat(new_instruction=f"Be brief{HALF}."))
     optimizer = dn.GEPA(lambda row, p: dn.Score(0.0, "wrong"), max_steps=1, prompt_lm=writer)
@@ -71,9 +65,6 @@ def test_a_proposal_with_half_a_surrogate_pair_is_in_the_table_of_calls():
     assert any("Be brief" in reply for reply in replies)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=UnicodeEncodeError, reason="part 7: a lone surrogate in a column name: tables raise"
-)
 @pytest.mark.parametrize("table", ["table", "rollouts", "html", "csv"])
 def test_a_column_whose_name_has_half_a_surrogate_pair_leaves_the_tables_readable(table, tmp_path):
     evaluation = evaluated(answering("Paris"), {"question": "Where?", f"source{HALF}": "a book"})

@@ -8,7 +8,6 @@ import json
 import pickle
 import subprocess
 import sys
-import time
 
 import pytest
 from aiohttp import web
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 import dspynb as dn
 from dspynb import errors
 from dspynb.data import Usage
+from dspynb.lm import openai_format
 from dspynb.lm.cache import default_cache
 from dspynb.lm.openai_format import Pieces, excerpt, read_reply
 from tests.helpers import Caption, chat
@@ -466,19 +466,21 @@ def test_an_endless_body_ends_with_an_error_and_takes_bounded_memory():
     assert lines[1].startswith("stream MalformedReply")
     assert "more than 16 MiB" in lines[1]
     assert lines[2].startswith("error ServerError")
-    assert int(lines[3].split()[1]) < 600
+    assert int(lines[3].split()[1]) < 1000  # with the server's own buffers; without a limit it grows by GB
 
 
-def test_a_long_error_text_is_cut_before_it_is_cleaned_and_shows_no_key():
+def test_a_long_error_text_is_cut_before_it_is_cleaned_and_shows_no_key(monkeypatch):
     text = f"{KEY} failed: " + "word " * 4_000_000 + KEY
     with Server(lambda b, n: web.json_response({"error": {"message": text}}, status=400)) as server:
         with pytest.raises(errors.BadRequestError) as caught:
             ask(lm(server))
     assert len(str(caught.value)) < 1_000
     assert KEY not in str(caught.value)
-    began = time.process_time()
+    cleaned = []
+    redact = openai_format.redact
+    monkeypatch.setattr(openai_format, "redact", lambda part: cleaned.append(len(part)) or redact(part))
     shown = excerpt(text, 400)
-    assert time.process_time() - began < 1  # the whole takes some seconds
+    assert max(cleaned) < 100_000
     assert shown.startswith("*** failed: word")
 
 
