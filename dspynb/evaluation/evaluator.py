@@ -22,9 +22,9 @@ from dspynb.executors import Executor
 from dspynb.keywords import parameters_of, with_known_keywords
 from dspynb.modules import Module
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
+from dspynb.modules.module import checked_program
 from dspynb.modules.pool import checked_width, run_pool
 from dspynb.modules.scoring import Scorer
-from dspynb.modules.search import checked_program
 from dspynb.running import Run, Takes, run_sync
 from dspynb.running.files import run_file
 from dspynb.scope import Allowance, Budget, Layer, Meter, current_scope, setting

@@ -12,12 +12,11 @@ from dspynb.errors import Halted, WorkerLost
 from dspynb.events import Event, PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
 from dspynb.executors import Executor, elsewhere
 from dspynb.modules import Module
-from dspynb.modules.attempts import ROLLOUTS
 from dspynb.modules.pool import caught
 from dspynb.modules.scoring import Scorer
 from dspynb.redact import redact_values, told
 from dspynb.running import Tally, Trace
-from dspynb.scope import Allowance, Layer, Scope, current_scope
+from dspynb.scope import Allowance, Layer, Scope, current_scope, nested_rollout
 
 __all__ = ["Rollout", "rollouts_on", "run_rollout"]
 
@@ -144,8 +143,7 @@ def _begun(scope: Scope, row: Example, number: int, name: str) -> int:
 
 def _sampling(scope: Scope, repeat: int) -> dict[str, Any]:
     """Repeats are samples of their own; inside an attempt they have numbers that no other attempt's calls have."""
-    outside = int(scope.settings.get("rollout", 0))
-    return {"rollout": repeat if scope.open_attempt is None else (outside + 1) * ROLLOUTS + repeat}
+    return {"rollout": repeat if scope.open_attempt is None else nested_rollout(scope, repeat)}
 
 
 async def _score(

@@ -12,16 +12,13 @@ from dspynb.errors import ConfigurationError, Halted, InputError
 from dspynb.events import AttemptEnded, AttemptStarted, Hint, PredictorCalled, new_span
 from dspynb.redact import redact_values, told
 from dspynb.running import Trace, as_exception
-from dspynb.scope import Allowance, Attempt, HintLayer, Layer, Scope, current_scope
+from dspynb.scope import Allowance, Attempt, HintLayer, Layer, Scope, current_scope, nested_rollout
 
 if TYPE_CHECKING:
     from dspynb.modules.module import Module
     from dspynb.modules.scoring import Scorer
 
-__all__ = ["ROLLOUTS", "AttemptPlan", "AttemptResult", "cancelled_attempt", "make_attempt"]
-
-ROLLOUTS = 1 << 20
-"""Rollout ids of nested searches are digits in this base, so that no two attempts share one."""
+__all__ = ["AttemptPlan", "AttemptResult", "cancelled_attempt", "make_attempt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +136,7 @@ def _rollout(scope: Scope, plan: AttemptPlan) -> int:
     """i - 1; inside another attempt or sample a number that neither its own calls nor those of other attempts have."""
     if scope.open_attempt is None and not scope.settings.get("rollout"):
         return plan.number - 1
-    return (int(scope.settings.get("rollout", 0)) + 1) * ROLLOUTS + plan.number - 1
+    return nested_rollout(scope, plan.number - 1)
 
 
 def _ended(result: AttemptResult, parent: int, threshold: float | None) -> AttemptEnded:

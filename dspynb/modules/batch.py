@@ -9,6 +9,7 @@ from dspynb.data import Example, Prediction
 from dspynb.errors import BudgetExhausted, Halted, RunStopped, WorkerLost
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.executors import Executor, elsewhere
+from dspynb.modules.discovery import hinted_paths
 from dspynb.modules.pool import caught, checked_width, run_pool
 from dspynb.redact import redact_values, told
 from dspynb.running import Run, Takes
@@ -98,8 +99,6 @@ def own_run(work: Any) -> Run | None:
 def takes_of_rows(module: Module, open_row: Callable[[int], bool], *, here: bool) -> Takes:
     """What a person may ask of a program over rows. ``open_row``: whether a row has not ended. ``here``: whether rows
     run in this process; on a worker no Refine hears of hints."""
-    from dspynb.modules.refine import hinted_paths
-
     paths = hinted_paths(module) if here else None
     return Takes(frozenset({"budget"} if paths is None else {"budget", "hint"}), paths or (), open_row)
 

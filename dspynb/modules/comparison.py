@@ -10,10 +10,9 @@ from dspynb.errors import ConfigurationError, InputError
 from dspynb.keywords import with_known_keywords
 from dspynb.lm.settings import OTHERWISE, REQUEST_SETTINGS, SETTINGS_OF_REQUESTS
 from dspynb.modules.chain_of_thought import ChainOfThought
-from dspynb.modules.module import Module
+from dspynb.modules.module import Module, checked_program
 from dspynb.modules.predict import Predict
 from dspynb.modules.sampling import sample
-from dspynb.modules.search import checked_program
 from dspynb.signatures import Field, Input, Output, Signature, as_signature
 
 __all__ = ["MultiChainComparison"]

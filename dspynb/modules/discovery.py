@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from dspynb.errors import HiddenPredictorWarning
+from dspynb.scope import Scope, users_line
 
 if TYPE_CHECKING:
     from dspynb.modules.predict import Predict
 
-__all__ = ["calls_inside", "inner_modules", "named_predictors", "resolve_path"]
+__all__ = [
+    "advisor_uids",
+    "calls_inside",
+    "hinted_paths",
+    "inner_modules",
+    "named_predictors",
+    "resolve_path",
+    "warn_of_hidden",
+]
 
 _counting = threading.local()  # modules whose calls are being added up
 _LEAVES = frozenset({str, int, float, bool, bytes, type(None)})
@@ -67,6 +80,30 @@ def inner_modules(root: Any) -> Iterator[Any]:
             left.extend(part for _, part in parts)
 
 
+def _all_modules(root: Any) -> list[Any]:
+    """Every module in a program, itself included."""
+    seen: dict[int, Any] = {}
+    left = [root]
+    while left:
+        module = left.pop()
+        if id(module) not in seen:
+            seen[id(module)] = module
+            left += inner_modules(module)
+    return list(seen.values())
+
+
+def hinted_paths(program: Any) -> list[str] | None:
+    """The predictors that hints of a program's Refines may be for; None where no Refine comes to a second wave."""
+    inner = [hinted for module in _all_modules(program) for hinted in module.hinted()]
+    uids = {predictor.uid for module in inner for _, predictor in module.named_predictors()}
+    return [path for path, predictor in program.named_predictors() if predictor.uid in uids] if inner else None
+
+
+def advisor_uids(program: Any) -> set[str]:
+    """The uids of a program's advisors."""
+    return {advisor.uid for module in _all_modules(program) for advisor in module.advisors()}
+
+
 def resolve_path(root: Any, path: str) -> str | None:
     """The one path of the predictor at ``path``, which may be any way to it; None if there is none."""
     known = named_predictors(root)
@@ -114,3 +151,26 @@ def _parts(value: Any) -> list[tuple[str, Any]] | None:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(f.name, getattr(value, f.name, None)) for f in dataclasses.fields(value)]
     return None
+
+
+_warned_of: WeakKeyDictionary[type, set[str]] = WeakKeyDictionary()  # type of a program → names of its runs
+
+
+def warn_of_hidden(scope: Scope, run: Any, predictor: Any) -> None:
+    """Warn that the run's program called a predictor that discovery cannot find; once a type of program.
+
+    Calls under a mask are a reward's, a metric's or an advisor's own, and no part of the program.
+    """
+    program = getattr(run, "program_type", None)
+    if program is None or run.name in (warned := _warned_of.setdefault(program, set())):
+        return
+    if not any(layer.port is run for layer in scope.visible()):
+        return
+    warned.add(run.name)
+    warnings.warn_explicit(
+        f"{run.name} called {predictor._title()}, which is not among its parts: it is made per call, global, or "
+        "held in a closure. Hints to paths, candidates and saved states cannot reach it. Make it in "
+        "__init__ and assign it to an attribute: self.name = dn.Predict(...)",
+        HiddenPredictorWarning,
+        *users_line(),
+    )

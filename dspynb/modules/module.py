@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from dspynb.data import Prediction, rows_of
-from dspynb.errors import ConfigurationError, InputError
+from dspynb.errors import ConfigurationError, InputError, of_dspy
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.executors import Executor
 from dspynb.keywords import with_known_keywords
+from dspynb.modules.batch import run_batch
 from dspynb.modules.copying import copied_instance
-from dspynb.modules.discovery import calls_inside, named_predictors, resolve_path
+from dspynb.modules.discovery import advisor_uids, calls_inside, hinted_paths, named_predictors, resolve_path
+from dspynb.modules.state import dump_state, load_state, with_state
+from dspynb.modules.state_files import read_state, write_state
 from dspynb.redact import redact_values, told
 from dspynb.running import Calls, Run, Takes, Tally, as_exception, run_sync
 from dspynb.scope import Layer, current_scope
 from dspynb.signatures import Field
 
-__all__ = ["Module", "ModuleWork", "as_prediction"]
+__all__ = ["Module", "ModuleWork", "as_prediction", "checked_program"]
 
 
 _BATCH_OF_DSPY = {
@@ -104,8 +107,6 @@ class Module:
         >>> dn.run_sync(lambda: ask.batch([{"question": "2+2?"}, {"question": "2+3?"}], concurrency=1))
         [Prediction(answer='4'), ServerError('it is down')]
         """
-        from dspynb.modules.batch import run_batch
-
         return await run_batch(self, rows_of(rows), concurrency, executor)
 
     def input_names(self) -> Mapping[str, bool] | None:
@@ -166,8 +167,6 @@ class Module:
     def dump_state(self) -> dict[str, Any]:
         """What the program has learned, JSON-able: per predictor path the instruction, the demos and the signature.
         Holds no hints, models, settings or code; secrets are redacted. Raises StateError for what JSON cannot hold."""
-        from dspynb.modules.state import dump_state
-
         return dump_state(self)
 
     def load_state(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
@@ -175,8 +174,6 @@ class Module:
 
         ``strict=False`` leaves out paths that the program lacks and accepts other wording in signatures.
         """
-        from dspynb.modules.state import load_state
-
         load_state(self, state, strict=strict)
 
     def with_state(self, state: Mapping[str, Any], *, strict: bool = True) -> Self:
@@ -186,8 +183,6 @@ class Module:
         >>> dn.Predict("question -> answer").with_state(learned).instruction
         'Be brief.'
         """
-        from dspynb.modules.state import with_state
-
         return with_state(self, state, strict=strict)
 
     def save(self, path: str | Path) -> None:
@@ -200,8 +195,6 @@ class Module:
         >>> again.instruction
         'Be brief.'
         """
-        from dspynb.modules.state_files import write_state
-
         write_state(path, self.dump_state())
 
     def load(self, path: str | Path, *, strict: bool = True) -> None:
@@ -213,8 +206,6 @@ class Module:
         >>> ask.instruction
         'Be brief.'
         """
-        from dspynb.modules.state_files import read_state
-
         self.load_state(read_state(path), strict=strict)
 
     def submodules(self) -> Iterator[tuple[str, Any]]:
@@ -225,6 +216,18 @@ class Module:
             for name in (slots,) if isinstance(slots, str) else slots:
                 if not name.startswith("__") and hasattr(self, name):
                     yield name, getattr(self, name)
+
+    def hinted(self) -> Sequence[Module]:
+        """The programs in it that may get hints while they run: that of a Refine."""
+        return ()
+
+    def advisors(self) -> Sequence[Any]:
+        """The predictors in it that advise others: that of a Refine."""
+        return ()
+
+    def advisor_uids(self) -> set[str]:
+        """The uids of all advisors in the program."""
+        return advisor_uids(self)
 
     def _new_run(self, inputs: Mapping[str, Any], kind: str | None = None) -> Run:
         paths = {predictor.uid: path for path, predictor in self.named_predictors()}
@@ -295,8 +298,6 @@ class ModuleWork:
 
     def takes(self) -> Takes:
         """A hint, where there is a Refine in the program."""
-        from dspynb.modules.refine import hinted_paths
-
         paths = hinted_paths(self.module)
         return Takes() if paths is None else Takes(frozenset({"hint"}), paths)
 
@@ -335,3 +336,11 @@ def as_prediction(module: Module, value: Any, what: str = "") -> Prediction:
         return Prediction(value)
     who = what or f"{type(module).__name__}.forward"
     raise InputError(f"{who} returned {type(value).__name__}; return a Prediction or a dict of outputs")
+
+
+def checked_program(module: Any) -> Module:
+    """The program, if it is one. Raises InputError."""
+    if not isinstance(module, Module):
+        got = f"{type(module).__name__}.{of_dspy(module)}"
+        raise InputError(f"the program must be a dn.Module such as dn.Predict(...), got {got}")
+    return module

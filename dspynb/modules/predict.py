@@ -14,7 +14,7 @@ from dspynb.lm import LMProtocol, LMReply, LMRequest, refuse_media, resolve_lm
 from dspynb.lm.settings import OTHERWISE, REQUEST_SETTINGS, SETTINGS_OF_REQUESTS, check_settings
 from dspynb.modules.call import Call, Listener
 from dspynb.modules.copying import copied
-from dspynb.modules.hidden import warn_of_hidden
+from dspynb.modules.discovery import warn_of_hidden
 from dspynb.modules.module import Module
 from dspynb.modules.streaming import FieldText, stream
 from dspynb.running import as_exception, exit_of

@@ -11,8 +11,7 @@ from dspynb.keywords import with_known_keywords
 from dspynb.lm import check_lm
 from dspynb.modules.advice import Advise, Advisor, as_layer, ask_callable, feedback_of, suggested
 from dspynb.modules.attempts import AttemptResult
-from dspynb.modules.discovery import inner_modules
-from dspynb.modules.module import Module
+from dspynb.modules.module import Module, checked_program
 from dspynb.modules.predict import Predict
 from dspynb.modules.search import (
     SEARCH_OF_DSPY,
@@ -21,11 +20,10 @@ from dspynb.modules.search import (
     SearchModule,
     SearchPlan,
     checked_plan,
-    checked_program,
 )
 from dspynb.scope import HintAs, current_scope
 
-__all__ = ["Refine", "hinted_paths", "refines"]
+__all__ = ["Refine"]
 
 _SOURCES = ("auto", "feedback", "advisor")
 
@@ -98,6 +96,14 @@ class Refine(SearchModule):
             taken = any(path.split(".")[0].split("[")[0] == "advisor" for path, _ in self.module.named_predictors())
             yield "refine_advisor" if taken else "advisor", self.advisor
 
+    def hinted(self) -> Sequence[Module]:
+        """Its program, where it may come to a second wave."""
+        return (self.module,) if self.plan.n > self.plan.width else ()
+
+    def advisors(self) -> Sequence[Predict]:
+        """Its advisor."""
+        return (self.advisor,)
+
     def most_calls(self) -> int:
         """Those of the program in every attempt, and of the advisor between them."""
         n = self._plan_in_force().n
@@ -126,23 +132,3 @@ class Refine(SearchModule):
         if feedback is not None or self.hints == "feedback":
             return feedback
         return await Advisor(self.advisor, self.plan.reward).or_nothing(attempts, self.module, inputs, wave)
-
-
-def refines(program: Module) -> list[Refine]:
-    """Every Refine in a program, itself included."""
-    found, left, seen = list[Refine](), [program], dict[int, Any]()
-    while left:
-        module = left.pop()
-        if id(module) in seen:
-            continue
-        seen[id(module)] = module
-        found += [module] if isinstance(module, Refine) else []
-        left += inner_modules(module)
-    return found
-
-
-def hinted_paths(program: Module) -> list[str] | None:
-    """The predictors that hints of its Refines may be for; None where no Refine in it ever comes to a second wave."""
-    inner = [refine.module for refine in refines(program) if refine.plan.n > refine.plan.width]
-    uids = {predictor.uid for module in inner for _, predictor in module.named_predictors()}
-    return [path for path, predictor in program.named_predictors() if predictor.uid in uids] if inner else None

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Prediction
-from dspynb.modules.attempts import ROLLOUTS
 from dspynb.running import end_tasks, guarded
-from dspynb.scope import Layer, current_scope
+from dspynb.scope import Layer, current_scope, nested_rollout
 
 if TYPE_CHECKING:
     from dspynb.modules.module import Module
@@ -27,9 +26,9 @@ async def sample(program: Module, inputs: Mapping[str, Any], n: int, temperature
 
 
 async def _one(program: Module, inputs: Mapping[str, Any], number: int, temperature: float | None) -> Prediction:
-    outer = current_scope().settings
-    settings: dict[str, Any] = {"rollout": (int(outer.get("rollout", 0)) + 1) * ROLLOUTS + number}
+    scope = current_scope()
+    settings: dict[str, Any] = {"rollout": nested_rollout(scope, number)}
     if temperature is not None:
-        settings["sampling"] = {**outer.get("sampling", {}), "temperature": temperature}
+        settings["sampling"] = {**scope.settings.get("sampling", {}), "temperature": temperature}
     with Layer(None, settings=settings):
         return await program(**inputs)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from dspynb.data import Prediction
-from dspynb.errors import AllAttemptsFailed, BudgetExhausted, ConfigurationError, InputError, TooManyFailures, of_dspy
+from dspynb.errors import AllAttemptsFailed, BudgetExhausted, ConfigurationError, TooManyFailures
 from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
 from dspynb.keywords import with_known_keywords
 from dspynb.modules.attempts import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
-from dspynb.modules.module import Module, ModuleWork
+from dspynb.modules.module import Module, ModuleWork, checked_program
 from dspynb.modules.scoring import Scorer
 from dspynb.redact import redact_values, told
 from dspynb.running import Calls, RunReader, Takes, Tally, end_tasks, guarded
@@ -326,11 +326,3 @@ class BestOfN(SearchModule):
         self.plan = checked_plan(
             reward, n=n, threshold=threshold, width=width, temperature=temperature, max_failures=max_failures
         )
-
-
-def checked_program(module: Any) -> Module:
-    """The program, if it is one. Raises InputError."""
-    if not isinstance(module, Module):
-        got = f"{type(module).__name__}.{of_dspy(module)}"
-        raise InputError(f"the program must be a dn.Module such as dn.Predict(...), got {got}")
-    return module

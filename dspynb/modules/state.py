@@ -16,7 +16,6 @@ import dspynb
 from dspynb.errors import StateError, nearest, shorten
 from dspynb.modules.demos import dump_demos, load_demo
 from dspynb.modules.dspy_state import DSPyPredictor, dspy_entries
-from dspynb.modules.refine import refines
 from dspynb.redact import redact
 from dspynb.signatures import Signature
 
@@ -166,7 +165,7 @@ def _place_here(program: Module, given: str, entry: DSPyPredictor) -> tuple[str 
 
 def _known_to_dspy(program: Module, paths: Mapping[str, Predict]) -> list[str]:
     """The paths but those of advisors: DSPy's Refine holds none."""
-    advisors = {refine.advisor.uid for refine in refines(program)}
+    advisors = program.advisor_uids()
     return [path for path, predictor in paths.items() if predictor.uid not in advisors]
 
 

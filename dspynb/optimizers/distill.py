@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Unpack
 from dspynb.data import Example, Prediction
 from dspynb.errors import ConfigurationError, InputError, OptimizerError
 from dspynb.modules import Module, Predict, Refine
+from dspynb.modules.discovery import hinted_paths
+from dspynb.modules.module import checked_program
 from dspynb.modules.predict import with_hint
-from dspynb.modules.refine import hinted_paths
 from dspynb.modules.scoring import Scorer
-from dspynb.modules.search import checked_program
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.hinting import by_path, hints_of, taught, worth

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from dspynb.errors import InputError
 from dspynb.modules import Module
-from dspynb.modules.refine import refines
 from dspynb.results import Fold, HintRow, hint_rows, hint_uses
 from dspynb.running import RunReader, Trace, recorded_events
 
@@ -33,7 +32,7 @@ def hints_of(run: RunReader | Trace | str | Path) -> list[HintRow]:
 
 def taught(program: Module) -> list[str]:
     """Paths of the predictors that hints may be for: all but the advisors."""
-    advisors = {refine.advisor.uid for refine in refines(program)}
+    advisors = program.advisor_uids()
     return [path for path, predictor in program.named_predictors() if predictor.uid not in advisors]
 
 

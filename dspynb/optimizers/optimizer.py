@@ -28,9 +28,9 @@ from dspynb.keywords import parameters_of, refuse_unknown, with_known_keywords
 from dspynb.lm import check_lm
 from dspynb.modules import Module, Predict
 from dspynb.modules.batch import own_run
+from dspynb.modules.module import checked_program
 from dspynb.modules.pool import checked_width
 from dspynb.modules.scoring import Scorer, source_of
-from dspynb.modules.search import checked_program
 from dspynb.optimizers.candidate import Candidate
 from dspynb.optimizers.engine import Engine
 from dspynb.optimizers.guiding import ACTIONS, Guide

@@ -20,6 +20,7 @@ from dspynb.scope.core import (
 )
 from dspynb.scope.gate import GATE
 from dspynb.scope.hints import address, current_hint, hints, mask
+from dspynb.scope.rollouts import nested_rollout, rollout_of
 from dspynb.scope.settings import configure, context, model_name, setting
 from dspynb.scope.snapshot import Snapshot, snapshot, unchecked_snapshot
 
@@ -54,7 +55,9 @@ __all__ = [
     "mask",
     "missing_tokens",
     "model_name",
+    "nested_rollout",
     "resolve",
+    "rollout_of",
     "setting",
     "snapshot",
     "unchecked_snapshot",
