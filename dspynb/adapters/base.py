@@ -14,12 +14,12 @@ from typing import Any
 
 from dspynb.adapters.keys import Frozen
 from dspynb.adapters.values import output_text, to_text
-from dspynb.errors import ConfigurationError, InputError, ParseError, nearest
+from dspynb.errors import InputError, ParseError, nearest
 from dspynb.media import Medium
 from dspynb.signatures import Field, Signature
 from dspynb.turns import History
 
-__all__ = ["Adapter", "Content", "content", "inputs_of", "resolve_adapter", "shown", "shown_outputs"]
+__all__ = ["Adapter", "Content", "content", "inputs_of", "shown", "shown_outputs"]
 
 Messages = tuple[Mapping[str, Any], ...]
 _LONGEST_SHOWN = 8000
@@ -79,7 +79,9 @@ class Adapter(ABC):
         Raises InputError naming the past turn that is not one of the signature.
         """
         told = signature.instruction if instruction is None else instruction
-        system = {"role": "system", "content": _system(self, signature, told)}
+        own = _Own.of(self)
+        text = self.format_system(signature, told) if own is None else _system(own, signature, told)
+        system = {"role": "system", "content": text}
         past = _past(self, signature, inputs, told)
         asked = self.format_input(signature, inputs, instruction=told, hint=hint)
         last = {"role": "user", "content": asked}
@@ -112,10 +114,39 @@ class Adapter(ABC):
         return f"{type(self).__name__}()"
 
 
+class _Own:
+    """An adapter as a key of caches: the object, and the values of its attributes, which a user may change."""
+
+    __slots__ = ("_values", "adapter")
+
+    def __init__(self, adapter: Adapter, values: Any) -> None:
+        self.adapter, self._values = adapter, values
+
+    @classmethod
+    def of(cls, adapter: Adapter) -> _Own | None:
+        """The key of an adapter; None for one that is not cached, since it has attributes of any kind, which may change
+        in themselves. Those of this package do not."""
+        values = list(vars(adapter).items())
+        if type(adapter).__module__.startswith(_PACKAGE):
+            values = [(name, value) for name, value in values if type(value) in _PLAIN]
+        frozen = Frozen.of([dict(values)])
+        return None if frozen is None else cls(adapter, frozen)
+
+    def __hash__(self) -> int:
+        return hash((id(self.adapter), self._values))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Own) and self.adapter is other.adapter and self._values == other._values
+
+
+_PACKAGE = f"{__name__.partition('.')[0]}."
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
 @lru_cache(maxsize=1024)
-def _system(adapter: Adapter, signature: type[Signature], instruction: str) -> str:
+def _system(own: _Own, signature: type[Signature], instruction: str) -> str:
     """Written once, not once a call: a program's system messages change only with its instructions."""
-    return adapter.format_system(signature, instruction)
+    return own.adapter.format_system(signature, instruction)
 
 
 def _turns(
@@ -133,15 +164,15 @@ def _demos(
     """Written once for equal demos, as long as all their values are plain ones, whose equality is known to be safe."""
     if not demos:
         return ()
-    frozen = Frozen.of(demos)
-    if frozen is None:
+    own, frozen = _Own.of(adapter), Frozen.of(demos)
+    if own is None or frozen is None:
         return _turns(adapter, signature, instruction, demos)
-    return [dict(turn) for turn in _frozen_demos(adapter, signature, instruction, frozen)]
+    return [dict(turn) for turn in _frozen_demos(own, signature, instruction, frozen)]
 
 
 @lru_cache(maxsize=256)
-def _frozen_demos(adapter: Adapter, signature: type[Signature], instruction: str, demos: Frozen) -> Messages:
-    return tuple(_turns(adapter, signature, instruction, demos.rows))
+def _frozen_demos(own: _Own, signature: type[Signature], instruction: str, demos: Frozen) -> Messages:
+    return tuple(_turns(own.adapter, signature, instruction, demos.rows))
 
 
 def _past(
@@ -215,21 +246,3 @@ def _parts(pieces: Sequence[Any]) -> list[dict[str, Any]]:
             texts = []
         parts.append(piece.part())
     return [*parts, {"type": "text", "text": "".join(texts)}] if texts else parts
-
-
-def resolve_adapter(choice: Any) -> Adapter:
-    """An adapter from its name (chat, json, prefill) or an adapter itself; ``chat`` for None."""
-    if choice is not None and not isinstance(choice, str):
-        return choice  # type: ignore[no-any-return]  # an Adapter, or a user's own with the same methods
-    if not _named:
-        from dspynb.adapters import ChatAdapter, JSONAdapter, PrefillAdapter
-
-        _named.update({a.name: a for a in (ChatAdapter(), JSONAdapter(), PrefillAdapter())})
-    if (choice or "chat") not in _named:
-        raise ConfigurationError(
-            f"there is no adapter {choice!r}.{nearest(str(choice), _named)} Adapters: {', '.join(_named)}"
-        )
-    return _named[choice or "chat"]
-
-
-_named: dict[str, Adapter] = {}

@@ -7,7 +7,7 @@ import enum
 import os
 import subprocess
 import sys
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pytest
 from hypothesis import given
@@ -145,10 +145,9 @@ def test_a_reply_that_breaks_a_constraint_says_which(adapter):
 
 
 class Counting(dn.ChatAdapter):
-    """Counts what it writes."""
+    """Counts what it writes, outside of itself: an adapter whose attributes change is asked anew."""
 
-    def __init__(self):
-        self.written = []
+    written: ClassVar[list[str]] = []
 
     def format_system(self, signature, instruction):
         self.written.append("system")
@@ -168,6 +167,7 @@ class Count(dn.Signature):
 
 
 def test_system_and_demos_are_written_once_for_a_signature_instruction_and_demos():
+    Counting.written.clear()
     adapter = Counting()
     for i in range(5):
         adapter.format(Count, {"q": str(i)}, demos=[{"q": "a", "n": 1, "tags": ["x"]}, {"q": "b", "n": 2, "tags": []}])
