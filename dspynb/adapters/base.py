@@ -88,7 +88,7 @@ class Adapter(ABC):
         opening = self.opening(signature)
         if prefix is not None and opening:
             opening = ({**opening[0], "content": prefix},)
-        return (system, *_demos(self, signature, told, demos), *past, last, *opening)
+        return (system, *_demos(self, own, signature, told, demos), *past, last, *opening)
 
     def format_repair(self, signature: type[Signature], messages: Messages, error: ParseError) -> Messages:
         """The request once more, followed by the reply that could not be read and what was wrong with it."""
@@ -126,10 +126,10 @@ class _Own:
     def of(cls, adapter: Adapter) -> _Own | None:
         """The key of an adapter; None for one that is not cached, since it has attributes of any kind, which may change
         in themselves. Those of this package do not."""
-        values = list(vars(adapter).items())
+        attributes = vars(adapter)
         if type(adapter).__module__.startswith(_PACKAGE):
-            values = [(name, value) for name, value in values if type(value) in _PLAIN]
-        frozen = Frozen.of([dict(values)])
+            return cls(adapter, tuple([value for value in attributes.values() if type(value) in _PLAIN]))
+        frozen = Frozen.of([attributes])
         return None if frozen is None else cls(adapter, frozen)
 
     def __hash__(self) -> int:
@@ -159,12 +159,16 @@ def _turns(
 
 
 def _demos(
-    adapter: Adapter, signature: type[Signature], instruction: str, demos: Sequence[Mapping[str, Any]]
+    adapter: Adapter,
+    own: _Own | None,
+    signature: type[Signature],
+    instruction: str,
+    demos: Sequence[Mapping[str, Any]],
 ) -> Iterable[dict[str, Any]]:
     """Written once for equal demos, as long as all their values are plain ones, whose equality is known to be safe."""
     if not demos:
         return ()
-    own, frozen = _Own.of(adapter), Frozen.of(demos)
+    frozen = Frozen.of(demos)
     if own is None or frozen is None:
         return _turns(adapter, signature, instruction, demos)
     return [dict(turn) for turn in _frozen_demos(own, signature, instruction, frozen)]
