@@ -12,7 +12,7 @@ from typing import Any
 
 from dspynb.errors import RewardError, shorten
 
-__all__ = ["Score", "as_score"]
+__all__ = ["Score", "as_float", "as_score"]
 
 
 class _Number(Real):
@@ -222,3 +222,10 @@ def _finite(value: Any) -> float:
 def as_score(value: Any) -> Score:
     """A Score from what a reward returned: a Score, a float, a bool or a numpy scalar. Raises RewardError."""
     return value if isinstance(value, Score) else Score(value)
+
+
+def as_float(value: Any) -> Any:
+    """A Score, a Decimal or a number of numpy as a float, for settings that scores are compared with. Anything else,
+    bools included, as it is."""
+    is_other = isinstance(value, Real | Decimal) and not isinstance(value, bool | int | float)
+    return float(value) if is_other else value

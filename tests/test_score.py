@@ -256,3 +256,31 @@ def test_a_score_that_tables_cannot_reckon_with_is_an_error_of_its_row():
     assert "returned -1e+300; a score lies within ±1e100" in errors[1]
     assert "too large" in errors[2]
     assert dn.open_run(evaluation.run.id).rollouts.error.tolist() == errors
+
+
+NUMBERS_OF_OTHER_TYPES = [dn.Score(0.5, "Be brief."), np.float32(0.5), Decimal("0.5"), Fraction(1, 2)]
+
+
+@pytest.mark.parametrize("half", NUMBERS_OF_OTHER_TYPES, ids=lambda value: type(value).__name__)
+def test_settings_that_scores_are_compared_with_take_every_number(half):
+    lm, metric = dn.FunctionLM(lambda request: "answer: 4"), dn.metrics.exact_match()
+    program, rows = dn.Predict("question -> answer", lm=lm), [{"question": "2+2?", "answer": "4"}]
+    best = dn.BestOfN(program, lambda row, prediction: dn.Score(0.5), n=3, threshold=half)
+    assert len(best.run_sync(question="2+2?").run.attempts) == 1
+    evaluate = dn.Evaluate(lambda row, prediction: 1 / 0, failure_score=half)
+    evaluation = evaluate.run_sync(program, rows)
+    assert evaluation.table.score.tolist() == [0.5]
+    again = dn.run_sync(lambda: evaluate.resume(evaluation.run.id, program, rows))
+    assert again.run.status == "finished"
+    dn.BootstrapFewShot(metric, metric_threshold=half, failure_score=half).compile_sync(program, rows)
+    same = dn.BootstrapFewShot(metric, metric_threshold=0.5, failure_score=0.5)
+    assert dn.run_sync(lambda: same.resume(dn.last_run().id, program, rows)).demos
+    assert type(dn.GEPA(metric, perfect_score=half).described()["perfect_score"]) is float
+
+
+@pytest.mark.parametrize("wrong", [np.True_, True, "0.5", math.nan, Decimal("nan")])
+def test_settings_that_scores_are_compared_with_refuse_what_is_no_number(wrong):
+    with pytest.raises(dn.errors.ConfigurationError, match="threshold must be a number"):
+        dn.BestOfN(dn.Predict("question -> answer"), lambda row, prediction: 1.0, n=2, threshold=wrong)
+    with pytest.raises(dn.errors.ConfigurationError, match="failure_score must be a finite number"):
+        dn.Evaluate(lambda row, prediction: 1.0, failure_score=wrong)
