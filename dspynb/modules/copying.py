@@ -28,8 +28,9 @@ def copied(value: T, memo: dict[int, Any]) -> T:
         return known
     if _is_model(value):
         return value
-    if type(value) in _BY_PARTS:
-        return _copied_by_parts(value, memo)  # type: ignore[no-any-return]
+    if type(value) in _BUILTIN:
+        memo.setdefault(id(memo), []).append(value)
+        return _filled_builtin(value, memo)  # type: ignore[no-any-return]
     before = len(memo)
     try:
         return copy.deepcopy(value, memo)
@@ -81,7 +82,24 @@ def _is_model(value: Any) -> bool:
     return callable(getattr(type(value), "complete", None)) and not hasattr(type(value), "named_predictors")
 
 
-_BY_PARTS: frozenset[Any] = frozenset({list, tuple, dict})
+_BUILTIN: frozenset[Any] = frozenset({list, tuple, dict})
+
+
+def _filled_builtin(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy of a list, dict or tuple. Two frames for each level, as deepcopy has, so that nesting may be as deep."""
+    if isinstance(value, dict):
+        memo[id(value)] = by_key = dict[Any, Any]()  # before its items, which may hold it
+        for key, item in value.items():
+            by_key[copied(key, memo)] = copied(item, memo)
+        return by_key
+    items: list[Any] = []
+    if isinstance(value, list):
+        memo[id(value)] = items
+    for item in value:
+        items.append(copied(item, memo))  # noqa: PERF401  # a comprehension is a frame more
+    if isinstance(value, list):
+        return items
+    return memo.setdefault(id(value), value if all(map(_same, items, value)) else tuple(items))
 
 
 def _copied_by_parts(value: Any, memo: dict[int, Any]) -> Any:
@@ -89,26 +107,37 @@ def _copied_by_parts(value: Any, memo: dict[int, Any]) -> Any:
     memo.setdefault(id(memo), []).append(value)  # as deepcopy does: an id must not be used again meanwhile
     if isinstance(value, tuple | set | frozenset | MappingProxyType):
         return _rebuilt(value, memo)
-    if not isinstance(value, dict | list | deque):
-        if isinstance(value, Mapping):
-            return copied_instance(value, memo)  # its items may be anywhere: a shallow copy could write to ours
-        if not dataclasses.is_dataclass(value) or isinstance(value, type):
-            return value
-    memo[id(value)] = new = copy.copy(value)  # before its items, which may hold it
-    if isinstance(value, list):
-        list.__setitem__(new, slice(None), [copied(item, memo) for item in value])
-    elif isinstance(value, dict):
-        dict.clear(new)
+    if isinstance(value, dict | list | deque):
+        return _filled(value, memo)
+    if isinstance(value, Mapping) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        return copied_instance(value, memo)  # its items may be anywhere: a shallow copy could write to ours
+    return value
+
+
+def _filled(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy of a container that can be changed."""
+    memo[id(value)] = new = _shallow(value)
+    if isinstance(value, dict):
         for key, item in value.items():
-            dict.__setitem__(new, copied(key, memo), copied(item, memo))
-    elif isinstance(value, deque):
+            dict.__setitem__(new, key, copied(item, memo))  # its own may refuse
+    elif isinstance(value, list):
+        list.__setitem__(new, slice(None), [copied(item, memo) for item in value])
+    else:
         for number, item in enumerate(value):
             new[number] = copied(item, memo)
-    else:
-        for field in dataclasses.fields(value):
-            if hasattr(value, field.name):
-                object.__setattr__(new, field.name, copied(getattr(value, field.name), memo))
     return new
+
+
+def _shallow(value: Any) -> Any:
+    try:
+        return copy.copy(value)
+    except Exception:  # its class does not let itself be filled
+        kind: Any = type(value)
+        new = kind.__new__(kind)
+        getattr(new, "__dict__", {}).update(getattr(value, "__dict__", {}))
+        fill: Any = next(base for base in (dict, list, deque) if isinstance(value, base))
+        (fill.update if fill is dict else fill.extend)(new, value)
+        return new
 
 
 def _rebuilt(value: Any, memo: dict[int, Any]) -> Any:
@@ -119,8 +148,6 @@ def _rebuilt(value: Any, memo: dict[int, Any]) -> Any:
         items = [copied(item, memo) for item in value]
         if id(value) in memo:  # one of the items holds it
             return memo[id(value)]
-        if type(value) is tuple and all(map(_same, items, value)):
-            return value
         new = tuple.__new__(type(value), items) if isinstance(value, tuple) else type(value)(items)
     return memo.setdefault(id(value), new)
 

@@ -256,6 +256,20 @@ class Listed(list):
     pass
 
 
+class Frozen(dict):
+    def __setitem__(self, name, value):
+        raise TypeError("a frozen dict")
+
+
+@dataclasses.dataclass
+class Uncopied:
+    predict: dn.Predict
+    resource: object
+
+    def __copy__(self):
+        raise TypeError("not to be copied")
+
+
 CONTAINERS = {
     "named tuple": Named,
     "view of a dict": lambda p, r: types.MappingProxyType({"predict": p, "resource": r}),
@@ -266,6 +280,8 @@ CONTAINERS = {
     "ordered dict": lambda p, r: collections.OrderedDict(predict=p, resource=r),
     "default dict": lambda p, r: collections.defaultdict(list, predict=[p, r]),
     "list of a class": lambda p, r: Listed([p, r]),
+    "frozen dict": lambda p, r: Frozen(predict=p, resource=r),
+    "dataclass that refuses copies": Uncopied,
     "nested": lambda p, r: {"a": [({"b": Named(p, r)}, r)]},
 }
 
@@ -361,3 +377,18 @@ def test_a_tuple_and_a_list_that_hold_each_other_are_copied():
 
     new = copy.deepcopy(Rings())
     assert new.ring[0][2] is new.ring
+
+
+def test_a_list_that_is_nested_deeply_is_copied():
+    class Deep(dn.Module):
+        def __init__(self):
+            self.nested = ["bottom"]
+            for _ in range(350):
+                self.nested = [self.nested]
+
+    program = Deep()
+    new, depth = copy.deepcopy(program).nested, 0
+    assert new is not program.nested
+    while new[0] != "bottom":
+        new, depth = new[0], depth + 1
+    assert depth == 350
