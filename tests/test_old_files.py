@@ -121,6 +121,14 @@ def test_a_run_file_can_be_drawn_as_text_html_a_page_and_a_trace(version, name, 
         assert len(run.history) >= 1 or name.startswith(("gepa", "bootstrap", "distill", "mipro"))
 
 
+@pytest.mark.xfail(raises=AssertionError, strict=True, reason="its status is unfinished, its text and view say running")
+def test_a_run_whose_process_died_is_not_shown_as_running():
+    run = dn.open_run(folder_of("v0_1") / "runs" / "evaluate.killed.jsonl")
+    assert run.status == "unfinished"
+    assert ": running, " not in repr(run)
+    assert "dspynb-running" not in run._repr_html_().partition("<script")[0].rpartition("</style>")[2]
+
+
 @every_version
 def test_a_folder_of_old_runs_is_listed(version):
     dn.configure(runs_dir=str(folder_of(version) / "runs"))
@@ -284,8 +292,15 @@ DEFAULTS = {
     "distill_hints": {"rewrite": "rewrite", "hints": "run"},
 }
 """Settings of the killed runs that were given their defaults: name in the file → parameter."""
+NONE = {"metric_threshold", "teacher", "teacher_lm", "prompt_lm", "hints"}
+"""Those whose default is None: a file that lacks one is resumed today."""
+REFUSED = pytest.mark.xfail(
+    raises=ConfigurationError,
+    strict=True,
+    reason="a setting that a file lacks is taken for None, and not for the value that it had before there was one",
+)
 LACKING = [
-    pytest.param(kind, setting, parameter, id=f"{kind}-{setting}")
+    pytest.param(kind, setting, parameter, marks=[] if setting in NONE else [REFUSED], id=f"{kind}-{setting}")
     for kind, settings in DEFAULTS.items()
     for setting, parameter in settings.items()
 ]

@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeVar
 from dspynb.data import Example, rows_of
 from dspynb.errors import BudgetExhausted, ConfigurationError, InputError, StateError, nearest
 from dspynb.evaluation.evaluation import Evaluation
-from dspynb.evaluation.former import with_former
 from dspynb.evaluation.rollouts import Rollout, rollouts_on, run_rollout
 from dspynb.evaluation.splitting import fingerprint
 from dspynb.events import RolloutEnded, plain
@@ -202,7 +201,7 @@ class Evaluate:
         resumed = Run.resumed(run_file(run), "evaluate", program._title(), work.described(), paths_of(program))
         with resumed.released_on_error():
             if resumed._settings:
-                check_same("evaluate", resumed._settings, work.settings())
+                check_same(resumed._settings, work.settings())
             resumed._settings = work.settings()  # of one that was lost before it had told anything
             for event in resumed._events:
                 if isinstance(event, RolloutEnded) and not (retry_failed and event.error):
@@ -394,9 +393,8 @@ def paths_of(program: Module) -> dict[str, str]:
     return {predictor.uid: path for path, predictor in program.named_predictors()}
 
 
-def check_same(kind: str, settings: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise ConfigurationError, naming what differs, where a run's settings are not those of now."""
-    before = with_former(kind, settings)
     differs = [
         f"{name} ({before.get(name)!r} then, {now[name]!r} now)" for name in now if before.get(name) != now[name]
     ]

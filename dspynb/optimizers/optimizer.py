@@ -193,7 +193,7 @@ class Optimizer(ABC):
         resumed = Run.resumed(run_file(run), self.kind, program._title(), work.inputs(), work.paths())
         with resumed.released_on_error():
             if resumed._settings:
-                check_same(self.kind, resumed._settings, work.settings())
+                check_same(resumed._settings, work.settings())
             resumed._settings = work.settings()
             work.memory = Memory.of(resumed._events)
             return resumed.start(work)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,12 +23,6 @@ def test_every_xfail_is_strict_and_names_its_failure_and_the_part_that_fixes_it(
     found = json.loads(output)
     assert {case["problem"] for case in found} <= {""}
     assert all(2 <= case["part"] <= 15 for case in found)
-
-
-def test_no_test_outside_of_the_list_is_expected_to_fail():
-    others = [path for path in (ROOT / "tests").rglob("test_*.py") if path.parent != Path(__file__).parent]
-    assert len(others) > 100
-    assert [path.name for path in others if re.search(r"(mark|pytest)\.xfail", path.read_text())] == []
 
 
 def test_no_case_decides_while_it_runs_that_it_fails():
