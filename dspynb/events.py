@@ -411,6 +411,8 @@ def _checks_by_name(kind: str) -> dict[str, Check]:
         checks["rollout"] = lambda value: type(value) is int and value >= 0
     if cls is Steered:
         checks["values"] = _is_request
+    if "parts" in checks:  # of scores; older versions wrote whatever a metric had put there
+        checks["parts"] = is_named
     if cls is CandidateProposed:
         checks["parts"] = _are_parts
     if cls is RunEnded:

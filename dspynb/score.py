@@ -6,16 +6,28 @@ import math
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
 from dspynb.errors import RewardError, shorten
 
-__all__ = ["Score", "as_score"]
+__all__ = ["Score", "as_float", "as_score"]
+
+
+class _Number(Real):
+    """Keeps ``==`` and hash by the number where a subclass of Score is a dataclass, which would write its own."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not {"__eq__", "__hash__"} & vars(cls).keys():
+            cls.__eq__, cls.__hash__ = Score.__eq__, Score.__hash__  # type: ignore[assignment,method-assign]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Score(Real):
+class Score(_Number):
     """A reward or metric value, higher is better, with optional textual feedback and named parts.
 
     A Score behaves as the number ``value``: truth value, comparison, hash, arithmetic, ``float()``, ``sum`` and numpy.
@@ -39,6 +51,7 @@ class Score(Real):
         object.__setattr__(self, "value", _finite(self.value))
         if self.feedback is not None and not isinstance(self.feedback, str):
             raise RewardError(f"Score feedback must be text, got {type(self.feedback).__name__}")
+        object.__setattr__(self, "parts", _parts(self.parts))
 
     def __float__(self) -> float:
         return self.value
@@ -49,8 +62,11 @@ class Score(Real):
     def __hash__(self) -> int:  # type: ignore[override]  # Number has none
         return hash(self.value)
 
-    def __eq__(self, other: object) -> bool:
-        return bool(self.value == _plain(other))
+    def __eq__(self, other: object) -> Any:
+        return self.value == _plain(other)  # of an array, one truth value for each number
+
+    def __ne__(self, other: object) -> Any:
+        return self.value != _plain(other)
 
     def __lt__(self, other: Any) -> bool:
         return operator.lt(self.value, _plain(other))  # type: ignore[no-any-return]
@@ -141,7 +157,7 @@ class Score(Real):
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         """Apply a numpy function to the value. ``numpy number * score`` is what ``score * numpy number`` is."""
         reflected = _REFLECTED.get(ufunc.__name__) if method == "__call__" and not options else None
-        if reflected is not None and isinstance(inputs[0], Real) and inputs[1] is self:
+        if reflected is not None and inputs[1] is self and _is_number(inputs[0]):
             return getattr(self, reflected)(inputs[0])
         return getattr(ufunc, method)(*map(_plain, inputs), **options)
 
@@ -162,9 +178,23 @@ class Score(Real):
 _REFLECTED = {"add": "__radd__", "subtract": "__rsub__", "multiply": "__rmul__", "divide": "__rtruediv__"}
 
 
+def _is_number(value: Any) -> bool:
+    """Whether it is one number, of Python or numpy (``numpy.bool_`` is no Real)."""
+    return isinstance(value, Real | Decimal) or getattr(value, "shape", None) == ()
+
+
 def _plain(value: Any) -> Any:
     """A Score as its number; anything else as it is."""
     return value.value if isinstance(value, Score) else value
+
+
+def _parts(parts: Any) -> dict[str, Any]:
+    """The parts with their numbers (bools, Scores, Decimals, those of numpy) as floats, as a run file holds them."""
+    if parts is None:
+        return {}
+    if not isinstance(parts, Mapping):
+        raise RewardError(f"Score parts must be a mapping of name to number, got {type(parts).__name__}")
+    return {str(name): float(part) if _is_number(part) else part for name, part in parts.items()}
 
 
 def _finite(value: Any) -> float:
@@ -178,7 +208,9 @@ def _finite(value: Any) -> float:
         )
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except OverflowError:
+        raise RewardError("the reward or metric returned a number too large for a float") from None
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a torch tensor of several numbers
         raise RewardError(
             f"the reward or metric returned {type(value).__name__}, not a number, a bool or dn.Score"
         ) from None
@@ -190,3 +222,10 @@ def _finite(value: Any) -> float:
 def as_score(value: Any) -> Score:
     """A Score from what a reward returned: a Score, a float, a bool or a numpy scalar. Raises RewardError."""
     return value if isinstance(value, Score) else Score(value)
+
+
+def as_float(value: Any) -> Any:
+    """A Score, a Decimal or a number of numpy as a float, for settings that scores are compared with. Anything else,
+    bools included, as it is."""
+    is_other = isinstance(value, Real | Decimal) and not isinstance(value, bool | int | float)
+    return float(value) if is_other else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 import pickle
@@ -180,3 +181,106 @@ def test_a_refine_hints_with_the_feedback_of_an_attempt_that_scores_zero():
     lm = dn.ScriptedLM(["answer: 5", "answer: 6"])
     refine = dn.Refine(dn.Predict("question -> answer", lm=lm), lambda row, p: dn.Score(0.0, "Add again."), n=2)
     assert refine.run_sync(question="2+2?").run.attempts.hint.tolist()[1] == "Add again."
+
+
+@pytest.mark.parametrize("many", [np.array([0.5, 1.0]), pd.Series([0.5, 1.0]), pd.DataFrame({"a": [0.5, 1.0]})])
+@pytest.mark.parametrize("op", COMPARED)
+def test_a_score_is_compared_with_each_number_of_an_array_on_either_side(op, many):
+    score = dn.Score(0.5, "Be brief.")
+    assert np.array_equal(op(score, many), op(0.5, many))
+    assert np.array_equal(op(many, score), op(many, 0.5))
+
+
+def test_a_numpy_bool_scales_a_score_from_either_side():
+    score = dn.Score(0.5, "Be brief.")
+    assert [(s, s.feedback) for s in (np.True_ * score, score * np.True_)] == [(0.5, "Be brief.")] * 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Rated(dn.Score):
+    rubric: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slotted(dn.Score):
+    rubric: str = ""
+
+
+class Ordered(dn.Score):
+    def __eq__(self, other):
+        return "own"
+
+    __hash__ = None
+
+
+@pytest.mark.parametrize("kind", [Rated, Slotted])
+def test_a_dataclass_made_of_score_still_equals_its_number(kind):
+    score = kind(0.5, "Be brief.", rubric="short")
+    assert score == 0.5 == dn.Score(0.5) == score
+    assert score != kind(0.75)
+    assert {score: 1}[0.5] == 1
+    assert (score.rubric, (2 * score).feedback) == ("short", "Be brief.")
+    assert (Ordered(0.5) == 0.5) == "own"
+
+
+def test_parts_are_numbers_whatever_type_they_came_in():
+    parts = {"bool": True, "numpy": np.float32(0.5), "decimal": Decimal("0.25"), "score": dn.Score(1.0, "Right.")}
+    found = dn.Score(0.5, parts=parts).parts
+    assert found == {"bool": 1.0, "numpy": 0.5, "decimal": 0.25, "score": 1.0}
+    assert {type(part) for part in found.values()} == {float}
+    assert dn.Score(0.5, parts=None).parts == {}
+    with pytest.raises(RewardError, match="parts must be a mapping"):
+        dn.Score(0.5, parts=[1.0])
+
+
+@pytest.mark.parametrize("part", [True, np.float64(0.5), dn.Score(1.0), Decimal("0.5"), math.nan, None, "good", [1]])
+def test_a_run_file_can_be_read_whatever_the_parts_of_a_score_are(part):
+    program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    evaluation = dn.Evaluate(lambda row, prediction: dn.Score(0.5, parts={"part": part})).run_sync(
+        program, [{"question": "2+2?"}]
+    )
+    best = dn.BestOfN(program, lambda row, prediction: dn.Score(0.5, parts={"part": part})).run_sync(question="2+2?")
+    opened = dn.open_run(evaluation.run.id)
+    assert opened.rollouts.score.tolist() == [0.5]
+    assert opened.rollouts.to_json() == evaluation.run.rollouts.to_json()
+    assert dn.open_run(best.run.id).attempts.score.dropna().tolist() == [0.5] * len(best.run.attempts)
+
+
+def test_a_score_that_tables_cannot_reckon_with_is_an_error_of_its_row():
+    program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    evaluation = dn.Evaluate(lambda row, prediction: row.score).run_sync(
+        program, [{"question": "2+2?", "score": value} for value in (1e100, -1e300, 10**400)]
+    )
+    errors = evaluation.table.error.tolist()
+    assert errors[0] is None
+    assert "returned -1e+300; a score lies within ±1e100" in errors[1]
+    assert "too large" in errors[2]
+    assert dn.open_run(evaluation.run.id).rollouts.error.tolist() == errors
+
+
+NUMBERS_OF_OTHER_TYPES = [dn.Score(0.5, "Be brief."), np.float32(0.5), Decimal("0.5"), Fraction(1, 2)]
+
+
+@pytest.mark.parametrize("half", NUMBERS_OF_OTHER_TYPES, ids=lambda value: type(value).__name__)
+def test_settings_that_scores_are_compared_with_take_every_number(half):
+    lm, metric = dn.FunctionLM(lambda request: "answer: 4"), dn.metrics.exact_match()
+    program, rows = dn.Predict("question -> answer", lm=lm), [{"question": "2+2?", "answer": "4"}]
+    best = dn.BestOfN(program, lambda row, prediction: dn.Score(0.5), n=3, threshold=half)
+    assert len(best.run_sync(question="2+2?").run.attempts) == 1
+    evaluate = dn.Evaluate(lambda row, prediction: 1 / 0, failure_score=half)
+    evaluation = evaluate.run_sync(program, rows)
+    assert evaluation.table.score.tolist() == [0.5]
+    again = dn.run_sync(lambda: evaluate.resume(evaluation.run.id, program, rows))
+    assert again.run.status == "finished"
+    dn.BootstrapFewShot(metric, metric_threshold=half, failure_score=half).compile_sync(program, rows)
+    same = dn.BootstrapFewShot(metric, metric_threshold=0.5, failure_score=0.5)
+    assert dn.run_sync(lambda: same.resume(dn.last_run().id, program, rows)).demos
+    assert type(dn.GEPA(metric, perfect_score=half).described()["perfect_score"]) is float
+
+
+@pytest.mark.parametrize("wrong", [np.True_, True, "0.5", math.nan, Decimal("nan")])
+def test_settings_that_scores_are_compared_with_refuse_what_is_no_number(wrong):
+    with pytest.raises(dn.errors.ConfigurationError, match="threshold must be a number"):
+        dn.BestOfN(dn.Predict("question -> answer"), lambda row, prediction: 1.0, n=2, threshold=wrong)
+    with pytest.raises(dn.errors.ConfigurationError, match="failure_score must be a finite number"):
+        dn.Evaluate(lambda row, prediction: 1.0, failure_score=wrong)

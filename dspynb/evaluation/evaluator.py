@@ -28,6 +28,7 @@ from dspynb.modules.scoring import Scorer
 from dspynb.running import Run, Takes, run_sync
 from dspynb.running.files import run_file
 from dspynb.scope import Allowance, Budget, Layer, Meter, current_scope, setting
+from dspynb.score import as_float
 
 __all__ = [
     "EVALUATE_SETTINGS",
@@ -137,6 +138,7 @@ class Evaluate:
         for name, value, least in (("repeats", repeats, 1), ("max_errors", max_errors, 0)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ConfigurationError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        failure_score = as_float(failure_score)
         if (
             isinstance(failure_score, bool)
             or not isinstance(failure_score, int | float)

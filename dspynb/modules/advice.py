@@ -231,4 +231,6 @@ def _call_text(call: PredictorCalled) -> str:
 
 
 def _fields_text(values: Mapping[str, Any]) -> str:
-    return "; ".join(labelled(name, value, 600, " =") for name, value in values.items())
+    """On one line if each value is, else each begins a line, so that none is taken for the end of another."""
+    texts = [labelled(name, value, 600, " =") for name, value in values.items()]
+    return ("\n" if any("\n" in text for text in texts) else "; ").join(texts)

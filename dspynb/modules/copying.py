@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import dataclasses
-from collections.abc import MutableMapping
+import gc
+from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 __all__ = ["copied", "copied_instance"]
@@ -24,33 +28,53 @@ def copied(value: T, memo: dict[int, Any]) -> T:
         return known
     if _is_model(value):
         return value
-    trial = dict(memo)  # a copy that fails half-way must leave nothing behind
-    trial.pop(id(memo), None)
+    if type(value) in _BUILTIN:
+        memo.setdefault(id(memo), []).append(value)
+        return _filled_builtin(value, memo)  # type: ignore[no-any-return]
+    before = len(memo)
     try:
-        new = copy.deepcopy(value, trial)
+        return copy.deepcopy(value, memo)
     except Exception:
+        while len(memo) > before:  # a copy that failed half-way must leave nothing behind
+            memo.popitem()
         if hasattr(type(value), "submodules"):  # shared, its predictors would be the original's
             raise
-        parts: T = _copied_by_parts(value, memo)
-        return parts
-    alive = trial.pop(id(trial), [])
-    memo.update(trial)
-    memo.setdefault(id(memo), []).extend(alive)  # as deepcopy does: an id must not be used again meanwhile
-    return new
+        return _copied_by_parts(value, memo)  # type: ignore[no-any-return]
 
 
 def copied_instance(value: T, memo: dict[int, Any]) -> T:
-    """A new instance of the same class, each attribute ``copied``; for ``__deepcopy__``."""
-    new: T = type(value).__new__(type(value))
+    """A new instance as pickle's protocol makes one, each attribute ``copied``; for ``__deepcopy__``."""
+    reduced = value.__reduce_ex__(4)
+    if isinstance(reduced, str):
+        return value
+    make, args, state, items, pairs = (*reduced, None, None, None)[:5]
+    new: T = _made(type(value), make, copied(args, memo))
     memo[id(value)] = new
-    state: Any = value.__getstate__()
+    if state is not None:
+        _set_state(new, copied(state, memo))
+    for item in items or ():
+        new.append(copied(item, memo))  # type: ignore[attr-defined]
+    for key, item in pairs or ():
+        new[copied(key, memo)] = copied(item, memo)  # type: ignore[index]
+    return new
+
+
+def _made(kind: type, make: Any, args: tuple[Any, ...]) -> Any:
+    try:
+        return make(*args)
+    except TypeError:
+        if make is not copyreg.__newobj__:  # type: ignore[attr-defined]
+            raise
+        return object.__new__(kind)  # its __new__ takes arguments, which are attributes by now
+
+
+def _set_state(new: Any, state: Any) -> None:
     if hasattr(new, "__setstate__"):
-        new.__setstate__(copied(state, memo))
-        return new
+        new.__setstate__(state)
+        return
     in_dict, in_slots = state if isinstance(state, tuple) else (state, None)
     for name, attribute in {**(in_dict or {}), **(in_slots or {})}.items():
-        object.__setattr__(new, name, copied(attribute, memo))
-    return new
+        object.__setattr__(new, name, attribute)
 
 
 def _is_model(value: Any) -> bool:
@@ -58,32 +82,75 @@ def _is_model(value: Any) -> bool:
     return callable(getattr(type(value), "complete", None)) and not hasattr(type(value), "named_predictors")
 
 
+_BUILTIN: frozenset[Any] = frozenset({list, tuple, dict})
+
+
+def _filled_builtin(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy of a list, dict or tuple. Two frames for each level, as deepcopy has, so that nesting may be as deep."""
+    if isinstance(value, dict):
+        memo[id(value)] = by_key = dict[Any, Any]()  # before its items, which may hold it
+        for key, item in value.items():
+            by_key[copied(key, memo)] = copied(item, memo)
+        return by_key
+    items: list[Any] = []
+    if isinstance(value, list):
+        memo[id(value)] = items
+    for item in value:
+        items.append(copied(item, memo))  # noqa: PERF401  # a comprehension is a frame more
+    if isinstance(value, list):
+        return items
+    return memo.setdefault(id(value), value if all(map(_same, items, value)) else tuple(items))
+
+
 def _copied_by_parts(value: Any, memo: dict[int, Any]) -> Any:
     """A copy of a container with each item ``copied``; anything else is shared."""
-    memo.setdefault(id(memo), []).append(value)
-    if type(value) is tuple:
-        memo[id(value)] = new = tuple(copied(item, memo) for item in value)
-        return new
-    memo[id(value)] = new = _copied_top(value)  # before its items, which may hold it
-    if new is value:
-        return value
-    if isinstance(value, list):
-        new[:] = [copied(item, memo) for item in value]
-    elif isinstance(value, MutableMapping):
+    memo.setdefault(id(memo), []).append(value)  # as deepcopy does: an id must not be used again meanwhile
+    if isinstance(value, tuple | set | frozenset | MappingProxyType):
+        return _rebuilt(value, memo)
+    if isinstance(value, dict | list | deque):
+        return _filled(value, memo)
+    if isinstance(value, Mapping) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        return copied_instance(value, memo)  # its items may be anywhere: a shallow copy could write to ours
+    return value
+
+
+def _filled(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy of a container that can be changed."""
+    memo[id(value)] = new = _shallow(value)
+    if isinstance(value, dict):
         for key, item in value.items():
-            new[key] = copied(item, memo)
+            dict.__setitem__(new, key, copied(item, memo))  # its own may refuse
+    elif isinstance(value, list):
+        list.__setitem__(new, slice(None), [copied(item, memo) for item in value])
     else:
-        for field in dataclasses.fields(value):
-            object.__setattr__(new, field.name, copied(getattr(value, field.name, None), memo))
+        for number, item in enumerate(value):
+            new[number] = copied(item, memo)
     return new
 
 
-def _copied_top(value: Any) -> Any:
-    """A shallow copy of a container; itself where it is none, or cannot be copied at all."""
-    is_dataclass = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    if not is_dataclass and not isinstance(value, list | MutableMapping):
-        return value
+def _shallow(value: Any) -> Any:
     try:
         return copy.copy(value)
-    except Exception:
-        return value
+    except Exception:  # its class does not let itself be filled
+        kind: Any = type(value)
+        new = kind.__new__(kind)
+        getattr(new, "__dict__", {}).update(getattr(value, "__dict__", {}))
+        fill: Any = next(base for base in (dict, list, deque) if isinstance(value, base))
+        (fill.update if fill is dict else fill.extend)(new, value)
+        return new
+
+
+def _rebuilt(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy of a container that cannot be changed, or has no places: made when its items are."""
+    if isinstance(value, MappingProxyType):
+        new: Any = MappingProxyType(copied(gc.get_referents(value)[0], memo))  # of the copy of what it is a view of
+    else:
+        items = [copied(item, memo) for item in value]
+        if id(value) in memo:  # one of the items holds it
+            return memo[id(value)]
+        new = tuple.__new__(type(value), items) if isinstance(value, tuple) else type(value)(items)
+    return memo.setdefault(id(value), new)
+
+
+def _same(one: object, other: object) -> bool:
+    return one is other

@@ -9,6 +9,7 @@ from typing import Any
 
 from dspynb.data import Example, Prediction, Score, as_score
 from dspynb.errors import ConfigurationError, Halted, RewardError
+from dspynb.records import is_real
 from dspynb.running import exit_of
 from dspynb.scope import mask
 
@@ -57,7 +58,10 @@ class Scorer:
                 if exited is None:
                     raise
                 raise RewardError(exited) from error
-        return as_score(value)
+        score = as_score(value)
+        if not is_real(score.value):
+            raise RewardError(f"the {self.what} {self.name} returned {score.value:g}; a score lies within ±1e100")
+        return score
 
     def _check_parameters(self) -> None:
         """Raise ConfigurationError for a function that cannot be called so: now, not after a call was paid for."""

@@ -22,6 +22,7 @@ from dspynb.modules.scoring import Scorer
 from dspynb.redact import redact_values, told
 from dspynb.running import Calls, RunReader, Takes, Tally, end_tasks, guarded
 from dspynb.scope import Layer, Reserve, RunPort, current_scope
+from dspynb.score import as_float
 from dspynb.signatures import Field
 
 __all__ = ["BestOfN", "Search", "SearchPlan"]
@@ -58,6 +59,7 @@ def checked_plan(
         raise ConfigurationError(f"width, the attempts made at a time, must be from 1 to n ({n}), got {width!r}")
     if max_failures is not None and (not _whole(max_failures) or max_failures < 0):
         raise ConfigurationError(f"max_failures must be a whole number of at least 0, or None, got {max_failures!r}")
+    threshold = as_float(threshold)
     for name, value in (("threshold", threshold), ("temperature", temperature)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value)):
             raise ConfigurationError(f"{name} must be a number or None, got {value!r}")

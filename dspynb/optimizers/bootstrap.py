@@ -22,6 +22,7 @@ from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, check
 from dspynb.optimizers.racing import race
 from dspynb.optimizers.task import Task, Teacher
 from dspynb.scope import Part
+from dspynb.score import as_float
 
 __all__ = ["BootstrapFewShot", "BootstrapRandomSearch"]
 
@@ -45,6 +46,7 @@ class _Bootstrap(Optimizer):
         checked_whole("max_bootstrapped_demos", max_bootstrapped_demos)
         checked_whole("max_labeled_demos", max_labeled_demos, least=0)
         checked_whole("max_rounds", max_rounds)
+        metric_threshold = as_float(metric_threshold)
         if metric_threshold is not None:
             checked_number("metric_threshold", metric_threshold)
         if teacher is not None and not isinstance(teacher, Module):

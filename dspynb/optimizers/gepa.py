@@ -19,6 +19,7 @@ from dspynb.optimizers.evolution import Evolution
 from dspynb.optimizers.optimizer import Common, Optimizer, checked_bool, checked_number, checked_whole
 from dspynb.optimizers.reflecting import Reflection
 from dspynb.optimizers.task import Task
+from dspynb.score import as_float
 
 __all__ = ["GEPA"]
 
@@ -97,6 +98,7 @@ class GEPA(Optimizer):
         for name, value in (("max_merges", max_merges), ("confirm", confirm), ("recall", recall)):
             checked_whole(name, value, least=0)
         self.auto, self.minibatch_size, self.components, self.max_merges = auto, minibatch_size, components, max_merges
+        perfect_score = as_float(perfect_score)
         checked_number("perfect_score", perfect_score)
         if temperature is not None:
             checked_number("temperature", temperature, least=0)

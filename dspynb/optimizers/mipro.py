@@ -29,6 +29,7 @@ from dspynb.optimizers.optimizer import Common, Optimizer, checked_bool, checked
 from dspynb.optimizers.task import Evaluated, Task
 from dspynb.optimizers.texts import instruction_of
 from dspynb.scope import Part
+from dspynb.score import as_float
 
 __all__ = ["MIPROv2"]
 
@@ -159,6 +160,7 @@ class MIPROv2(Optimizer):
         for name, value in (("bootstrapped", max_bootstrapped_demos), ("labeled", max_labeled_demos)):
             checked_whole(f"max_{name}_demos", value, least=0)
         checked_number("init_temperature", init_temperature, least=0)
+        metric_threshold = as_float(metric_threshold)
         if metric_threshold is not None:
             checked_number("metric_threshold", metric_threshold)
         self.auto, self.num_candidates, self.num_trials = auto, num_candidates, num_trials

@@ -40,6 +40,7 @@ from dspynb.optimizers.task import Task
 from dspynb.running import Run, Takes, run_sync
 from dspynb.running.files import run_file
 from dspynb.scope import Budget, Layer, Meter, current_scope
+from dspynb.score import as_float
 
 __all__ = ["Common", "Optimizer", "checked_bool", "checked_number", "checked_whole", "name_of"]
 
@@ -98,7 +99,7 @@ class Optimizer(ABC):
         self.metric = Scorer(metric, "metric")
         self.budget, self.seed = common.get("budget"), common.get("seed", 0)
         self.concurrency, self.prompt_lm = common.get("concurrency"), common.get("prompt_lm")
-        self.failure_score, self.patience = common.get("failure_score", 0.0), common.get("patience", 5)
+        self.failure_score, self.patience = as_float(common.get("failure_score", 0.0)), common.get("patience", 5)
         self.executor = common.get("executor")
         elsewhere(self.executor, self.compile)  # raises for what is no executor
         if self.budget is not None and not isinstance(self.budget, Budget):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import copy
 import dataclasses
 import socket
 import sqlite3
 import sys
 import threading
+import types
+from collections.abc import Mapping, MutableMapping
+from typing import NamedTuple
 
 import pytest
 
@@ -217,3 +221,174 @@ def test_an_asyncio_primitive_and_a_running_task_do_not_stop_an_optimizer():
             return await optimizer.compile(Waits(), [{"question": "2+2?", "answer": "4"}])
 
     assert dn.run_sync(main).predict.demos
+
+
+class Named(NamedTuple):
+    predict: dn.Predict
+    resource: object
+
+
+class Table(Mapping):
+    """A mapping with a place of its own for its items."""
+
+    def __init__(self, **items):
+        self.items_by_name = items
+
+    def __getitem__(self, name):
+        return self.items_by_name[name]
+
+    def __iter__(self):
+        return iter(self.items_by_name)
+
+    def __len__(self):
+        return len(self.items_by_name)
+
+
+class Settable(Table, MutableMapping):
+    def __setitem__(self, name, value):
+        self.items_by_name[name] = value
+
+    def __delitem__(self, name):
+        del self.items_by_name[name]
+
+
+class Listed(list):
+    pass
+
+
+class Frozen(dict):
+    def __setitem__(self, name, value):
+        raise TypeError("a frozen dict")
+
+
+@dataclasses.dataclass
+class Uncopied:
+    predict: dn.Predict
+    resource: object
+
+    def __copy__(self):
+        raise TypeError("not to be copied")
+
+
+CONTAINERS = {
+    "named tuple": Named,
+    "view of a dict": lambda p, r: types.MappingProxyType({"predict": p, "resource": r}),
+    "mapping": lambda p, r: Table(predict=p, resource=r),
+    "mutable mapping": lambda p, r: Settable(predict=p, resource=r),
+    "chain map": lambda p, r: collections.ChainMap({"resource": r}, {"predict": p}),
+    "user dict": lambda p, r: collections.UserDict(predict=p, resource=r),
+    "ordered dict": lambda p, r: collections.OrderedDict(predict=p, resource=r),
+    "default dict": lambda p, r: collections.defaultdict(list, predict=[p, r]),
+    "list of a class": lambda p, r: Listed([p, r]),
+    "frozen dict": lambda p, r: Frozen(predict=p, resource=r),
+    "dataclass that refuses copies": Uncopied,
+    "nested": lambda p, r: {"a": [({"b": Named(p, r)}, r)]},
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_no_container_shares_its_predictors_because_of_a_resource_in_it(kind, resource):
+    class Holds(dn.Module):
+        def __init__(self):
+            self.held = CONTAINERS[kind](dn.Predict("question -> answer"), resource)
+
+    program = Holds()
+    new = copy.deepcopy(program)
+    assert type(new.held) is type(program.held)
+    assert [path for path, _ in new.named_predictors()] == [path for path, _ in program.named_predictors()]
+    assert len(predictors(new)) == 1
+    for predictor in predictors(new):
+        predictor.instruction = "Be brief."
+    loaded = program.with_state(new.dump_state())
+    assert [p.instruction for p in predictors(loaded)] == ["Be brief."]
+    assert [p.instruction for p in predictors(program)] == [None]
+
+
+@pytest.mark.parametrize("kind", [collections.deque, set, frozenset])
+def test_predictors_in_containers_without_paths_are_copied_too(kind):
+    class Holds(dn.Module):
+        def __init__(self):
+            self.held = kind([dn.Predict("question -> answer"), threading.Lock()])
+
+    program = Holds()
+    shared = {id(item) for item in program.held} & {id(item) for item in copy.deepcopy(program).held}
+    assert len(shared) == 1  # the lock
+
+
+def test_a_view_of_a_dict_shows_the_dict_of_the_copy():
+    class Views(dn.Module):
+        def __init__(self):
+            self.by = {"lock": threading.Lock()}
+            self.view = types.MappingProxyType(self.by)
+
+    new = copy.deepcopy(Views())
+    new.by["more"] = 1
+    assert new.view["more"] == 1
+
+
+def test_the_arguments_and_the_protocol_of_a_class_are_honoured():
+    class Made(dn.Module):
+        def __new__(cls, size):
+            new = super().__new__(cls)
+            new.size = size
+            return new
+
+        def __init__(self, size):
+            self.lock, self.predict = threading.Lock(), dn.Predict("question -> answer")
+
+    class Named(Made):
+        def __getnewargs__(self):
+            return (self.size,)
+
+    class Reduced(Made):
+        def __reduce__(self):
+            return Reduced, (self.size + 1,)
+
+    assert [copy.deepcopy(kind(3)).size for kind in (Made, Named, Reduced)] == [3, 3, 4]
+    made = Made(3)
+    assert copy.deepcopy(made).lock is made.lock
+    assert copy.deepcopy(made).predict is not made.predict
+
+
+def test_a_copy_takes_one_step_for_each_part_also_where_resources_are_nested():
+    class Counted:
+        copies = 0
+
+        def __deepcopy__(self, memo):
+            Counted.copies += 1
+            return self
+
+    class Nested(dn.Module):
+        def __init__(self, inner):
+            self.steps = [inner, threading.Lock()]
+
+    program = Counted()
+    for _ in range(20):
+        program = Nested(program)
+    copy.deepcopy(program)
+    assert Counted.copies == 1
+
+
+def test_a_tuple_and_a_list_that_hold_each_other_are_copied():
+    class Rings(dn.Module):
+        def __init__(self):
+            self.ring = ([dn.Predict("question -> answer"), threading.Lock()],)
+            self.ring[0].append(self.ring)
+
+    new = copy.deepcopy(Rings())
+    assert new.ring[0][2] is new.ring
+
+
+def test_a_list_that_is_nested_deeply_is_copied():
+    class Deep(dn.Module):
+        def __init__(self):
+            self.nested = ["bottom"]
+            for _ in range(350):
+                self.nested = [self.nested]
+
+    program = Deep()
+    new, depth = copy.deepcopy(program).nested, 0
+    assert new is not program.nested
+    while new[0] != "bottom":
+        new, depth = new[0], depth + 1
+    assert depth == 350

@@ -79,6 +79,20 @@ def test_the_advisor_of_a_refine_sees_inputs_and_outputs_as_they_are():
     assert ANSWER in optimizer_texts[0]
 
 
+def test_a_field_after_one_of_several_lines_is_not_read_as_part_of_it():
+    def answer(request):
+        optimizer_texts.append(prompt(request))
+        return chat(advice='{"self": "Be brief."}')
+
+    program = dn.Predict("source, name, count: int -> answer", lm=dn.FunctionLM(lambda request: chat(answer="1")))
+    refine = dn.Refine(program, lambda row, prediction: 0.0, n=2, advisor_lm=dn.FunctionLM(answer))
+    refine.run_sync(source=CODE, name="f", count=3)
+    assert f"source =\n{CODE}\nname = f\ncount = 3\n" in optimizer_texts[0]
+    optimizer_texts.clear()
+    refine.run_sync(source="x", name="f", count=3)
+    assert "source = x; name = f; count = 3\n" in optimizer_texts[0]
+
+
 def test_an_excerpt_leaves_out_the_middle_and_keeps_lines():
     long = "\n".join(f"    line {i}" for i in range(1000))
     text = excerpt(long, 100)
