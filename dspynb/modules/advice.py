@@ -116,8 +116,8 @@ def _warn_of_failure(run: Any, program: Module, wave: int, error: str) -> None:
         return
     _warned.add(run)
     warnings.warn_explicit(
-        f"wave {wave} of Refine({program._title()}) had no new hint: its advisor failed ({error}). Give it a "
-        "model as advisor_lm=, or return dn.Score(value, feedback=...) from the reward",
+        f"wave {wave} of Refine({program._title()}) had no new hint: its advisor failed ({error}). Pass "
+        "another model as advisor_lm=, or return dn.Score(value, feedback=...) from the reward",
         AdvisorFailedWarning,
         *users_line(),
     )

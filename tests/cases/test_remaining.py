@@ -30,6 +30,12 @@ def test_no_case_decides_while_it_runs_that_it_fails():
     assert [path.name for path in sources if "pytest.xfail(" in path.read_text()] == []
 
 
+def test_every_expected_failure_of_the_suite_is_among_the_cases():
+    here = Path(__file__).parent
+    sources = [path for path in (ROOT / "tests").rglob("*.py") if here not in path.parents]
+    assert [path.name for path in sources if "mark.xfail" in path.read_text(encoding="utf-8")] == []
+
+
 WRONG = {
     "raises=ValueError, reason='part 4: no'": "it is not strict",
     "strict=True, reason='part 4: no'": "raises= is no exception class",
