@@ -292,6 +292,37 @@ def test_what_a_content_filter_stopped_is_no_reply_however_far_it_came(text):
     assert text in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("finish", "kind"),
+    [
+        ("max-tokens", dn.ReplyTruncated),
+        ("FinishReason.MAX_TOKENS", dn.ReplyTruncated),
+        ("FINISH_REASON_MAX_TOKENS", dn.ReplyTruncated),
+        (" Length ", dn.ReplyTruncated),
+        ("token_limit", dn.ReplyTruncated),
+        ("content_filtered", errors.ContentFiltered),
+        ("sensitive", errors.ContentFiltered),
+        ("IMAGE_SAFETY", errors.ContentFiltered),
+        ("insufficient_system_resource", errors.MalformedReply),
+        ("network_error", errors.MalformedReply),
+        ("time_limit", errors.MalformedReply),
+        ("malformed_tool_use", errors.MalformedReply),
+    ],
+)
+def test_every_providers_word_for_a_reply_that_is_not_whole_is_known(finish, kind):
+    with Server(lambda b, n: body("half a rep", finish)) as server, pytest.raises(kind):
+        ask(lm(server, retries=0))
+    own = dn.FunctionLM(lambda request: dn.LMReply("answer: half", finish=finish))
+    with pytest.raises(kind):
+        dn.Predict("question -> answer", lm=own).run_sync(question="x")
+
+
+@pytest.mark.parametrize("finish", ["stop", "eos", "end_turn", "STOP", "tool_calls", "", None])
+def test_a_reply_that_ended_by_itself_is_one(finish):
+    with Server(lambda b, n: body("whole", finish)) as server:
+        assert ask(lm(server)).text == "whole"
+
+
 def test_of_several_choices_only_those_that_are_whole_are_completions():
     whole = body("one")
     whole["choices"] += [
