@@ -12,6 +12,7 @@ from dspynb.keywords import refuse_unknown
 from dspynb.redact import is_secret_name
 
 __all__ = [
+    "LITELLM_ALONE",
     "OTHERWISE",
     "REQUEST_SETTINGS",
     "SETTINGS_OF_LM",
@@ -51,8 +52,9 @@ _PROVIDERS = """
 """
 _EXTRA = ("extra_body", "extra_headers")
 
-_LITELLM_ALONE = frozenset(_FOR_LITELLM.split())
-REQUEST_SETTINGS = frozenset((*_OPENAI.split(), *_LITELLM.split(), *_PROVIDERS.split(), *_EXTRA)) | _LITELLM_ALONE
+LITELLM_ALONE = frozenset(_FOR_LITELLM.split())
+"""The names of settings that litellm reads and that are no fields of a request."""
+REQUEST_SETTINGS = frozenset((*_OPENAI.split(), *_LITELLM.split(), *_PROVIDERS.split(), *_EXTRA)) | LITELLM_ALONE
 """The names that a request's settings may have, whether they come from an LM, a predictor or an LMRequest."""
 
 OTHERWISE = (
@@ -208,8 +210,8 @@ def _joined(name: str, outer: Mapping[str, Any], inner: Mapping[str, Any]) -> di
 def refuse_litellm_settings(model: str, settings: Mapping[str, Any]) -> None:
     """Raise ConfigurationError for settings that only litellm understands: a server would get them in the body of a
     request, and some are secrets."""
-    if not _LITELLM_ALONE.isdisjoint(settings):
-        name = min(_LITELLM_ALONE.intersection(settings))
+    if not LITELLM_ALONE.isdisjoint(settings):
+        name = min(LITELLM_ALONE.intersection(settings))
         raise ConfigurationError(
             f"{name} is a setting of litellm, and {model} is asked directly: leave it out, or use "
             f"dn.LM({model!r}, engine='litellm', {name}=…)"
