@@ -149,7 +149,9 @@ def is_whole(reply: LMReply) -> bool:
 
 def _plain(finish: object) -> str:
     """A finish without its spelling: ``FinishReason.MAX_TOKENS`` and ``max-tokens`` are ``max_tokens``."""
-    word = str(finish).strip().lower().replace("-", "_").replace(" ", "_").rpartition(".")[2]
+    said = getattr(finish, "value", finish)  # of an enumeration its text, or the name of a number
+    said = said if isinstance(said, str) else getattr(finish, "name", said)
+    word = str(said).strip().lower().replace("-", "_").replace(" ", "_").rpartition(".")[2]
     return word.removeprefix("finish_reason_")
 
 

@@ -33,6 +33,8 @@ __all__ = ["LiteLLMEngine"]
 _MISSING = 'providers are reached through litellm: pip install "dspynb[providers]"'
 _NO_KEY = "no-key"
 """Given to litellm as the key where no key of the environment may be sent: without one it would look for one there."""
+_FOLLOWING = "aiohttp_openai/"
+"""The provider that litellm asks without httpx, so that its client cannot be kept from following redirects."""
 _UNMERGED = ("anthropic/", "bedrock/")
 """Providers for which litellm sends extra_body as a field of that name, and unknown arguments as fields."""
 _CREDENTIALS = {
@@ -70,6 +72,11 @@ class LiteLLMEngine:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint, self.model = endpoint, endpoint.model
+        if self.model.startswith(_FOLLOWING):
+            name = self.model.partition("/")[2]
+            raise ConfigurationError(
+                f"{self.model}: litellm asks this provider with a client that follows redirects; use 'openai/{name}'"
+            )
 
     def _base(self, settings: Mapping[str, Any]) -> str | None:
         return self.endpoint.api_base or settings.get(_ADDRESS)

@@ -190,6 +190,11 @@ def test_a_redirect_is_refused(name, how, recording, planted):
     assert len(recording.seen) == 1  # nor is it tried again
 
 
+def test_a_provider_whose_client_follows_redirects_is_refused():
+    with pytest.raises(ConfigurationError, match="use 'openai/m'"):
+        dn.LM("aiohttp_openai/m", engine="litellm")
+
+
 @pytest.mark.slow
 def test_redirects_of_others_who_use_the_same_http_client_are_followed(recording, planted):
     httpx = pytest.importorskip("httpx")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import enum
 import json
 import pickle
 import subprocess
@@ -314,6 +315,22 @@ def test_every_providers_word_for_a_reply_that_is_not_whole_is_known(finish, kin
         ask(lm(server, retries=0))
     own = dn.FunctionLM(lambda request: dn.LMReply("answer: half", finish=finish))
     with pytest.raises(kind):
+        dn.Predict("question -> answer", lm=own).run_sync(question="x")
+
+
+class Finish(enum.IntEnum):
+    STOP = 1
+    MAX_TOKENS = 2
+
+
+class Reason(str, enum.Enum):  # noqa: UP042  # as providers' packages have it: str() gives another text
+    CUT = "length"
+
+
+@pytest.mark.parametrize("finish", [Finish.MAX_TOKENS, Reason.CUT])
+def test_a_finish_of_an_enumeration_is_read_by_its_word(finish):
+    own = dn.FunctionLM(lambda request: dn.LMReply("answer: half", finish=finish))
+    with pytest.raises(dn.ReplyTruncated):
         dn.Predict("question -> answer", lm=own).run_sync(question="x")
 
 
