@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +52,8 @@ _PROVIDERS = """
     repetition_penalty requestMetadata safety_settings think top_k
 """
 _EXTRA = ("extra_body", "extra_headers")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a header's name: RFC 9110
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 LITELLM_ALONE = frozenset(_FOR_LITELLM.split())
 """The names of settings that litellm reads and that are no fields of a request."""
@@ -186,8 +189,13 @@ def _check_extra_headers(owner: str, headers: Any) -> None:
             raise ConfigurationError(
                 f"{owner}: extra_headers must be a dict of texts, and the value of {name!r} is {type(value).__name__}"
             )
-        if not name or any(mark in name + value for mark in "\r\n\0"):
-            raise ConfigurationError(f"{owner}: the header {name!r} is empty or has a line break in it")
+        if not _TOKEN.fullmatch(name) or _CONTROL.search(value):
+            raise ConfigurationError(
+                f"{owner}: the header {name!r} is empty, or has a line break or another character in its name or value "
+                "that no header may have"
+            )
+        if name.lower() in ("content-length", "transfer-encoding"):
+            raise ConfigurationError(f"{owner}: the header {name!r} is that of the request itself; leave it out")
 
 
 def merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:

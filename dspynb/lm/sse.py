@@ -54,8 +54,8 @@ class EventParser:
         lines = b"".join([*self._rest, chunk]).splitlines(keepends=True)
         self._rest = [] if lines[-1][-1:] in (b"\n", b"\r") else [lines.pop()]
         events = [event for line in lines if (event := self._take(line.rstrip(b"\r\n"))) is not None]
-        if events:
-            self.pending = len(self._rest[0]) if self._rest else 0
+        if events or not self._data:  # comments, which keep a connection alive, are of no event
+            self.pending = sum(map(len, (*self._data, *self._rest)))
         return events
 
     def end(self) -> list[ServerEvent]:

@@ -45,6 +45,17 @@ def test_events_are_read_by_the_standard(sent, data):
     assert [told for _, told in events(*(sent[i : i + 1] for i in range(len(sent))))] == data
 
 
+def test_comments_that_keep_a_stream_alive_are_of_no_event():
+    parser = EventParser()
+    for _ in range(100):
+        parser.feed(b": keep-alive\n\n" * 100)
+        parser.feed(b": keep-")
+        parser.feed(b"alive\n\n")
+    assert parser.pending == 0
+    parser.feed(b"data: abc\nda")
+    assert parser.pending > 0
+
+
 def test_an_event_has_a_name():
     assert events(b"event: error\ndata: a\n\ndata: b\n\n") == [("error", "a"), ("", "b")]
 
