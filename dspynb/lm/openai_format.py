@@ -53,7 +53,7 @@ def read_reply(body: Any, model: str, facts: Mapping[str, Any]) -> LMReply:
         raise MalformedReply(f"the reply has no choices: {excerpt(body, 200)!r}", **facts)
     usage = read_usage(body.get("usage"), model)
     choices = [_choice(choice) for choice in listed]
-    if None in choices:
+    if None in choices or body.get("error"):
         raise billed(MalformedReply(f"the reply is damaged: {excerpt(body, 200)!r}", **facts), usage)
     first, *_ = whole = [choice for choice in choices if choice is not None]
     if first.refusal:
@@ -91,7 +91,7 @@ class _Choice(NamedTuple):
 def _choice(choice: Any) -> _Choice | None:
     """One choice of a body; None where it has another shape than OpenAI's."""
     message = choice.get("message") if isinstance(choice, Mapping) else None
-    if not isinstance(message, Mapping):
+    if not isinstance(message, Mapping) or choice.get("error"):  # a provider behind the server failed on the way
         return None
     finish, refusal = choice.get("finish_reason"), message.get("refusal")
     content, calls = read_content(message.get("content")), _tool_calls(message.get("tool_calls"))
