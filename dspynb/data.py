@@ -224,8 +224,8 @@ def is_sound(usage: Any) -> bool:
     """Whether it is a Usage whose members are numbers of their kind, or None where they may be."""
     if type(usage) is not Usage:
         return False
-    whole = (usage.calls, usage.retries, *(getattr(usage, name) for name in _TOKENS))
-    numbers = all(n is None or (type(n) is int and 0 <= n <= _MOST_TOKENS) for n in whole)
+    whole = (usage.calls, usage.retries, *(0 if (n := getattr(usage, name)) is None else n for name in _TOKENS))
+    numbers = all(type(n) is int and 0 <= n <= _MOST_TOKENS for n in whole)
     return numbers and _amount(usage.usd) is usage.usd and _amount(usage.seconds) is not None
 
 

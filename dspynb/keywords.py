@@ -15,6 +15,7 @@ __all__ = ["parameters_of", "refuse_unknown", "with_known_keywords"]
 P = ParamSpec("P")
 R = TypeVar("R")
 _SHORT = 3
+_NEARLY = 0.85
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -45,8 +46,10 @@ def refuse_unknown(
 def _advice(name: str, known: Collection[str], renamed: Mapping[str, str]) -> str:
     """The rest of the sentence: the known name that was meant, or what to do; misspelled names of DSPy too."""
     cutoff = 0.5 if len(name) > _SHORT else 0.7  # of a short name nearly every other one has half the letters
-    close = get_close_matches(name, sorted({*known, *renamed}), n=1, cutoff=cutoff)
-    meant = name if name in renamed else close[0] if close else ""
+    names = {*known, *(theirs for theirs, ours in renamed.items() if ours in known)}
+    close = get_close_matches(name, sorted(names), n=1, cutoff=cutoff)
+    advised = get_close_matches(name, sorted({*renamed} - names), n=1, cutoff=_NEARLY)  # what to do, in a sentence
+    meant = name if name in renamed else (advised or close or [""])[0]
     new = meant if meant in known else renamed.get(meant, "")
     if new in known:
         return f". Did you mean {new!r}?"

@@ -149,3 +149,18 @@ def test_an_unknown_name_that_is_near_to_nothing_suggests_nothing():
 def test_a_coroutine_function_stays_one():
     assert inspect.iscoroutinefunction(dn.Optimizer.compile)
     assert inspect.iscoroutinefunction(dn.Evaluate.__call__)
+
+
+@pytest.mark.parametrize("name", ["system", "system_prompt", "streaming", "proxies", "kwargs", "model_kwargs"])
+def test_advice_on_another_setting_is_not_given_for_a_name_that_is_merely_alike(name):
+    with pytest.raises(ConfigurationError) as caught:
+        dn.LM("openai/m", **{name: 1})
+    said = str(caught.value)
+    assert "stream(" not in said
+    assert "finetuning" not in said
+    assert "name it in the model" not in said
+
+
+def test_advice_is_given_for_a_misspelled_name_of_dspy():
+    with pytest.raises(ConfigurationError, match="'rollout_ids': a further sample"):
+        dn.LM("openai/m", rollout_ids=1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from functools import lru_cache
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -13,6 +15,7 @@ __all__ = [
     "base_in_environment",
     "chat_url",
     "check_base",
+    "foreign_credentials",
     "has_login",
     "is_own_host",
     "key_in_environment",
@@ -29,7 +32,6 @@ _PORTS = {"http": 80, "https": 443}
 _HOSTS = {
     "anthropic": "api.anthropic.com",
     "azure": "openai.azure.com cognitiveservices.azure.com services.ai.azure.com",
-    "bedrock": "amazonaws.com",
     "azure_ai": "services.ai.azure.com models.ai.azure.com inference.ai.azure.com",
     "cerebras": "api.cerebras.ai",
     "cohere": "api.cohere.com api.cohere.ai",
@@ -50,8 +52,22 @@ _HOSTS = {
     "replicate": "api.replicate.com",
     "sambanova": "api.sambanova.ai",
     "together_ai": "api.together.ai api.together.xyz",
+    "vertex_ai": "aiplatform.googleapis.com",
     "xai": "api.x.ai",
 }
+# Hosts with the region in their names. Other hosts under amazonaws.com are those of anybody.
+_REGIONAL = {
+    "bedrock": re.compile(
+        r"(vpce-[a-z0-9-]+\.)?bedrock(-agent)?-runtime(-fips)?\.[a-z]{2}(-[a-z]+)+-\d(\.vpce)?\.amazonaws\.com(\.cn)?"
+        r"|bedrock-mantle\.[a-z]{2}(-[a-z]+)+-\d\.api\.aws"
+    ),
+    "sagemaker": re.compile(r"runtime\.sagemaker(-fips)?\.[a-z]{2}(-[a-z]+)+-\d\.amazonaws\.com(\.cn)?"),
+    "vertex_ai": re.compile(r"[a-z0-9-]+-aiplatform(\.[a-z0-9-]+\.rep)?\.googleapis\.com"),
+}
+_REGIONAL["sagemaker_chat"] = _REGIONAL["sagemaker"]
+_KEYS = {"bedrock": "AWS_BEARER_TOKEN_BEDROCK"}
+_FURTHER = {"bedrock": ("AWS_BEDROCK_RUNTIME_ENDPOINT",), "vertex_ai": ("VERTEXAI_API_BASE", "VERTEX_API_BASE")}
+"""Further variables that name a provider's address, which litellm reads."""
 
 
 def _prefix(provider: str) -> str:
@@ -60,12 +76,12 @@ def _prefix(provider: str) -> str:
 
 def key_name(provider: str) -> str:
     """The environment variable that holds a provider's key."""
-    return f"{_prefix(provider)}_API_KEY"
+    return _KEYS.get(provider) or f"{_prefix(provider)}_API_KEY"
 
 
 def key_in_environment(provider: str) -> str | None:
     """A provider's key in the environment now."""
-    return os.environ.get(key_name(provider)) or None
+    return (os.environ.get(key_name(provider)) or "").strip() or None
 
 
 def base_in_environment(provider: str) -> str | None:
@@ -88,7 +104,8 @@ def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url.strip())
         parts.port  # noqa: B018  # raises for what is no port
-    except ValueError:
+        (parts.hostname or "").encode("idna")  # raises for what is no name of a host
+    except ValueError:  # a UnicodeError is one
         return None
     return parts
 
@@ -134,14 +151,17 @@ def is_own_host(provider: str, url: str) -> bool:
     if where in map(_origin, _bases(provider)):
         return True
     host = where.removeprefix("https://")
-    own = _HOSTS.get(provider, "").split()
-    return host != where and any(host == name or host.endswith(f".{name}") for name in own)
+    if host == where:
+        return False
+    if provider in _REGIONAL and _REGIONAL[provider].fullmatch(host):
+        return True
+    return any(host == name or host.endswith(f".{name}") for name in _HOSTS.get(provider, "").split())
 
 
 def _bases(provider: str) -> list[str]:
     prefix = _prefix(provider)
-    named = (os.environ.get(f"{prefix}_{name}") for name in ("BASE_URL", "API_BASE"))
-    return [base for base in named if base]
+    names = (f"{prefix}_BASE_URL", f"{prefix}_API_BASE", *_FURTHER.get(provider, ()))
+    return [base for name in names if (base := os.environ.get(name))]
 
 
 def redirected_to(url: str, location: str | None) -> str:
@@ -169,6 +189,16 @@ def no_key_sent(provider: str, url: str) -> str:
     name, process = key_name(provider), "in the environment of the process that makes the call"
     if is_own_host(provider, url):
         return f"; no key was sent: set {name} {process}"
-    base = name.removesuffix("KEY") + "BASE"
+    base = f"{_prefix(provider)}_API_BASE"
     reason = f", since {_shown(url)} is not the provider's own host" if key_in_environment(provider) else ""
     return f"; no key was sent{reason}: pass api_key=, or set {name}, and {base} to this address, {process}"
+
+
+def foreign_credentials(model: str, provider: str, url: str, settings: Sequence[str]) -> str:
+    """What to say of a request that would take credentials of the environment to another host than the provider's."""
+    named = "".join(f"{setting}=…, or " for setting in settings[:1])
+    return (
+        f"{model}: credentials of the environment are not sent to {_shown(url)}, which is not the provider's own host: "
+        f"pass {named}set {_prefix(provider)}_API_BASE to this address in the environment of the process that makes "
+        "the call"
+    )

@@ -122,19 +122,37 @@ def without_secrets(reply: LMReply) -> LMReply:
     return replace(reply, text=text, tool_calls=tool_calls, reasoning=reasoning, completions=completions)
 
 
-_CUT = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"})
+# In the words of OpenAI, Anthropic, Gemini, Bedrock, Cohere, DeepSeek, Mistral, watsonx, Zhipu, vLLM and SGLang.
+_CUT = frozenset(
+    {"length", "max_length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_tokens_reached", "token_limit"}
+    | {"model_length", "model_context_window_exceeded", "context_length_exceeded"}
+)
 _FILTERED = frozenset(
-    {"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii", "guardrail_intervened"}
+    {"content_filter", "content_filtered", "safety", "recitation", "blocklist", "prohibited_content", "spii"}
+    | {"guardrail_intervened", "sensitive", "language", "model_armor", "error_toxic"}
+    | {"image_safety", "image_recitation", "image_prohibited_content"}
 )
 _REFUSED = frozenset({"refusal"})
-_BROKEN = frozenset({"error", "abort", "cancelled", "malformed_function_call"})
+_BROKEN = frozenset(
+    {"error", "abort", "aborted", "cancel", "cancelled", "canceled", "user_cancel", "timeout", "time_limit"}
+    | {"incomplete", "insufficient_system_resource", "network_error", "error_limit", "malformed_response"}
+    | {"malformed_function_call", "malformed_tool_use", "malformed_model_output", "unexpected_tool_call"}
+)
 _NOT_WHOLE = _CUT | _FILTERED | _REFUSED | _BROKEN
 _LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
 
 
 def is_whole(reply: LMReply) -> bool:
     """Whether the model wrote the reply to its end, as far as its ``finish`` says."""
-    return reply.finish is None or str(reply.finish).lower() not in _NOT_WHOLE
+    return reply.finish is None or reply.finish == "stop" or _plain(reply.finish) not in _NOT_WHOLE
+
+
+def _plain(finish: object) -> str:
+    """A finish without its spelling: ``FinishReason.MAX_TOKENS`` and ``max-tokens`` are ``max_tokens``."""
+    said = getattr(finish, "value", finish)  # of an enumeration its text, or the name of a number
+    said = said if isinstance(said, str) else getattr(finish, "name", said)
+    word = str(said).strip().lower().replace("-", "_").replace(" ", "_").rpartition(".")[2]
+    return word.removeprefix("finish_reason_")
 
 
 def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str) -> LMReply:
@@ -147,7 +165,7 @@ def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str) -> LMRe
         reply = reply.with_usage(usage_of(reply.usage if isinstance(reply.usage, Usage) else None))
     if is_whole(reply):
         return reply
-    finish = str(reply.finish).lower()
+    finish = _plain(reply.finish)
     text = redact_known(reply.text)
     if finish in _CUT:
         error: ModelError = ReplyTruncated(_how_it_was_cut(reply, text, settings), model=model)

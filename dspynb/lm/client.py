@@ -98,7 +98,7 @@ class LM:
             )
         check_settings("LM", settings)
         self.name, self.settings = model, dict(settings)
-        self._given = {"api_base": _address(api_base, base_url), "api_key": api_key or None, "timeout": timeout}
+        self._given = {"api_base": _address(api_base, base_url), "api_key": _key(api_key), "timeout": timeout}
         self._engine_name = engine
         self._retries, self._deadline, self._limit = retries, deadline, (concurrency, rpm, tpm)
         self._cache, self._native_tools = cache, native_tools
@@ -200,6 +200,11 @@ class LM:
             said = f"no reply within its deadline of {deadline:g} s, waiting and further tries included"
             raise ModelTimeout(said, model=self.name) from None
 
+    def __copy__(self) -> LM:
+        new = type(self).__new__(type(self))  # not by __getstate__, which leaves the key out
+        vars(new).update(vars(self), settings=dict(self.settings))
+        return new
+
     def __deepcopy__(self, memo: dict[int, Any]) -> LM:
         return self  # its limits and its key hold for all who use it
 
@@ -268,6 +273,16 @@ def _address(api_base: Any, base_url: Any) -> str | None:
     if address is not None and not str(address).strip():
         raise ConfigurationError("api_base is empty; leave it out for the provider's own address")
     return None if address is None else str(address)
+
+
+def _key(api_key: Any) -> str | None:
+    """The key without the space around it, which a file or a paste may add; None for an empty one."""
+    if api_key is not None and not isinstance(api_key, str):
+        raise ConfigurationError(f"api_key must be text, got {type(api_key).__name__}")
+    key = (api_key or "").strip()
+    if any(ord(letter) < ord(" ") for letter in key):
+        raise ConfigurationError("api_key has a line break or another control character in it: give the key alone")
+    return key or None
 
 
 def _check_address(api_base: str | None, api_key: str | None) -> None:

@@ -169,6 +169,8 @@ async def _streamed(response: aiohttp.ClientResponse, heard: Heard, facts: Mappi
         async for name, data in events:
             if data.strip() == b"[DONE]":
                 break
+            if not name and not data.strip():  # an event without data says nothing; some servers keep a stream alive so
+                continue
             piece = _decoded(data)
             if name == b"error" and not (isinstance(piece, Mapping) and piece.get("error")):
                 raise ServerError(excerpt(data.decode("utf-8", "replace"), 400), **facts)

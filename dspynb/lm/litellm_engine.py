@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar
-from functools import wraps
+from collections.abc import Mapping
 from typing import Any
 
 from dspynb.errors import (
@@ -16,15 +14,18 @@ from dspynb.errors import (
     ConnectionFailed,
     ContentFiltered,
     ContextTooLong,
+    MalformedReply,
     ModelError,
     ModelTimeout,
     RateLimited,
     ServerError,
 )
-from dspynb.lm.addresses import is_own_host, no_key_sent, redirected_to, refused_redirect
+from dspynb.lm.addresses import foreign_credentials, is_own_host, no_key_sent, refused_redirect
 from dspynb.lm.base import Heard, LMReply, LMRequest
 from dspynb.lm.endpoint import Endpoint
+from dspynb.lm.litellm_http import Watch, watch_clients, watched
 from dspynb.lm.openai_format import Pieces, kind_of, read_reply, request_body, retry_after
+from dspynb.lm.settings import LITELLM_ALONE
 from dspynb.redact import redact, told
 
 __all__ = ["LiteLLMEngine"]
@@ -32,12 +33,23 @@ __all__ = ["LiteLLMEngine"]
 _MISSING = 'providers are reached through litellm: pip install "dspynb[providers]"'
 _NO_KEY = "no-key"
 """Given to litellm as the key where no key of the environment may be sent: without one it would look for one there."""
-_redirects: ContextVar[list[str] | None] = ContextVar("redirects of the call", default=None)
-"""Where servers sent the call of litellm that is under way; None outside of our calls."""
+_FOLLOWING = "aiohttp_openai/"
+"""The provider that litellm asks without httpx, so that its client cannot be kept from following redirects."""
 _UNMERGED = ("anthropic/", "bedrock/")
 """Providers for which litellm sends extra_body as a field of that name, and unknown arguments as fields."""
-_SIGNED = {"bedrock": "AWS_BEARER_TOKEN_BEDROCK", "sagemaker": "", "sagemaker_chat": "", "vertex_ai": ""}
-"""Providers whose requests are signed by litellm and carry no key, and the variable that changes that."""
+_CREDENTIALS = {
+    **dict.fromkeys(("bedrock", "sagemaker", "sagemaker_chat"), ("aws_access_key_id", "aws_profile_name")),
+    "vertex_ai": ("vertex_credentials", "vertex_ai_credentials"),
+}
+"""Providers for which litellm takes credentials from the environment and signs requests, or gets a token. With it, the
+settings that say which credentials are meant."""
+_ADDRESS = "aws_bedrock_runtime_endpoint"
+"""A setting that is an address too."""
+_NO_FIELDS = frozenset(
+    {"api_base", "api_key", "api_version", "base_url", "custom_llm_provider", "fallbacks", "headers", "max_retries"}
+    | {"mock_response", "model_list", "num_retries", "request_timeout", "timeout"}
+)
+"""Names that litellm would read where extra_body is merged here, and not send."""
 _KINDS: Mapping[str, type[ModelError]] = {
     "ContextWindowExceededError": ContextTooLong,
     "ContentPolicyViolationError": ContentFiltered,
@@ -60,25 +72,41 @@ class LiteLLMEngine:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint, self.model = endpoint, endpoint.model
+        if self.model.startswith(_FOLLOWING):
+            name = self.model.partition("/")[2]
+            raise ConfigurationError(
+                f"{self.model}: litellm asks this provider with a client that follows redirects; use 'openai/{name}'"
+            )
 
-    @property
-    def key(self) -> str | None:
-        """The key to give to litellm; None where it may take the provider's from the environment."""
-        base, provider = self.endpoint.api_base, self.model.partition("/")[0]
-        if self.endpoint.api_key or base is None or is_own_host(provider, base):
+    def _base(self, settings: Mapping[str, Any]) -> str | None:
+        return self.endpoint.api_base or settings.get(_ADDRESS)
+
+    def _key(self, settings: Mapping[str, Any]) -> str | None:
+        """The key to give to litellm; None where it may take the provider's from the environment, or credentials from
+        the settings. Raises ConfigurationError where it would send others than a key from the environment."""
+        base, provider = self._base(settings), self.model.partition("/")[0]
+        if base is None or is_own_host(provider, base):
             return self.endpoint.api_key
-        if provider in _SIGNED and not os.environ.get(_SIGNED[provider]):
-            return None
-        return _NO_KEY
+        named = any(settings.get(name) for name in _CREDENTIALS.get(provider, ()))
+        if provider == "bedrock":  # the one of them that takes a key
+            bearer = os.environ.get("AWS_BEARER_TOKEN_BEDROCK")
+            return self.endpoint.api_key or (None if named and not bearer else _NO_KEY)
+        token = provider == "gigachat" and os.environ.get("GIGACHAT_ACCESS_TOKEN")  # comes before a key that is passed
+        if provider not in _CREDENTIALS and not token:
+            return self.endpoint.api_key or _NO_KEY
+        if not named:
+            raise ConfigurationError(foreign_credentials(self.model, provider, base, _CREDENTIALS.get(provider, ())))
+        return self.endpoint.api_key
 
     async def complete(self, request: LMRequest, settings: Mapping[str, Any], heard: Heard | None = None) -> LMReply:
         """One reply; with ``heard``, its text also piece by piece. Raises a ModelError; ConfigurationError where
         litellm is not installed."""
         litellm = await asyncio.to_thread(_litellm)
-        given = {"api_base": self.endpoint.api_base, "api_key": self.key}
+        key = self._key(settings)
+        given = {"api_base": self.endpoint.api_base, "api_key": key}
         body = request_body(self.model, request, settings)
         if self.model.startswith(_UNMERGED):
-            body |= body.pop("extra_body", None) or {}
+            body |= self._fields(body.pop("extra_body", None) or {})
         arguments = {
             **body,
             **{name: value for name, value in given.items() if value is not None},
@@ -88,30 +116,43 @@ class LiteLLMEngine:
         }
         if heard is not None:
             arguments |= {"stream": True, "stream_options": {"include_usage": True}}
-        facts, redirects = {"model": self.model}, list[str]()
-        token = _redirects.set(redirects)
+        facts, watch = {"model": self.model}, Watch()
+        token = watched.set(watch)
         try:
             response = await litellm.acompletion(**arguments)
             reply = response.model_dump() if heard is None else await _streamed(response, heard, facts)
         except ModelError:
             raise
         except Exception as error:
-            raise self._told(error, redirects) from None
+            unsent = no_key_sent(self.model.partition("/")[0], self._base(settings) or "") if key == _NO_KEY else ""
+            raise self._told(error, watch, unsent) from None
         finally:
-            _redirects.reset(token)
+            watched.reset(token)
         return read_reply(reply, self.model, facts)
 
-    def _told(self, error: Exception, redirects: list[str]) -> ModelError:
-        if redirects:
-            return BadRequestError(refused_redirect(redirects[0]), model=self.model)
+    def _fields(self, extra: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The fields of extra_body, for a provider for which they are arguments of litellm."""
+        if not (_NO_FIELDS | LITELLM_ALONE).isdisjoint(extra):
+            name = min((_NO_FIELDS | LITELLM_ALONE).intersection(extra))
+            raise ConfigurationError(
+                f"{self.model}: extra_body may not have the field {name!r}, which litellm reads and does not send: it "
+                "is a setting of dn.LM, if anything"
+            )
+        return extra
+
+    def _told(self, error: Exception, watch: Watch, unsent: str) -> ModelError:
+        if watch.redirects:
+            return BadRequestError(refused_redirect(watch.redirects[0]), model=self.model)
+        if watch.too_long:
+            return MalformedReply(f"the body of the reply is too long: more than {watch.too_long}", model=self.model)
         names = [cls.__name__ for cls in type(error).__mro__]
         kind = next((_KINDS[name] for name in names if name in _KINDS), ModelError)
         if kind is BadRequestError:  # litellm does not know every way to say that a request is too long
             kind = kind_of(400, str(getattr(error, "code", "")), str(error).lower())
         headers = getattr(error, "litellm_response_headers", None) or {}
         said = told(error, 400)
-        if kind is AuthenticationError and self.key == _NO_KEY:
-            said += no_key_sent(self.model.partition("/")[0], self.endpoint.api_base or "")
+        if kind is AuthenticationError:
+            said += unsent
         return kind(
             said,
             model=self.model,
@@ -136,45 +177,5 @@ def _litellm() -> Any:
     except ImportError as error:
         raise ConfigurationError(f"{_MISSING} ({error})") from error
     litellm.suppress_debug_info = True
-    _refuse_redirects()
+    watch_clients()
     return litellm
-
-
-def _refuse_redirects() -> None:
-    """Make the HTTP clients of litellm follow no redirect within our calls. litellm has no setting for it, makes its
-    clients itself, and would send prompts, and the keys in headers of some providers, to the other address."""
-    import httpx
-
-    for client in (httpx.AsyncClient, httpx.Client):
-        if not hasattr(client.send, "refuses_redirects"):
-            refusing = _awaited_send(client.send) if client is httpx.AsyncClient else _plain_send(client.send)
-            setattr(refusing, "refuses_redirects", True)  # noqa: B010  # mypy takes no other assignment
-            setattr(client, "send", refusing)  # noqa: B010
-
-
-def _awaited_send(send: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(send)
-    async def sent(*args: Any, **keywords: Any) -> Any:
-        redirects = _redirects.get()
-        if redirects is None:
-            return await send(*args, **keywords)
-        return _noted(await send(*args, **keywords | {"follow_redirects": False}), redirects)
-
-    return sent
-
-
-def _plain_send(send: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(send)
-    def sent(*args: Any, **keywords: Any) -> Any:
-        redirects = _redirects.get()
-        if redirects is None:
-            return send(*args, **keywords)
-        return _noted(send(*args, **keywords | {"follow_redirects": False}), redirects)
-
-    return sent
-
-
-def _noted(response: Any, redirects: list[str]) -> Any:
-    if response.is_redirect:
-        redirects.append(redirected_to(str(response.request.url), response.headers.get("location")))
-    return response

@@ -53,7 +53,7 @@ def read_reply(body: Any, model: str, facts: Mapping[str, Any]) -> LMReply:
         raise MalformedReply(f"the reply has no choices: {excerpt(body, 200)!r}", **facts)
     usage = read_usage(body.get("usage"), model)
     choices = [_choice(choice) for choice in listed]
-    if None in choices:
+    if None in choices or body.get("error"):
         raise billed(MalformedReply(f"the reply is damaged: {excerpt(body, 200)!r}", **facts), usage)
     first, *_ = whole = [choice for choice in choices if choice is not None]
     if first.refusal:
@@ -91,7 +91,7 @@ class _Choice(NamedTuple):
 def _choice(choice: Any) -> _Choice | None:
     """One choice of a body; None where it has another shape than OpenAI's."""
     message = choice.get("message") if isinstance(choice, Mapping) else None
-    if not isinstance(message, Mapping):
+    if not isinstance(message, Mapping) or choice.get("error"):  # a provider behind the server failed on the way
         return None
     finish, refusal = choice.get("finish_reason"), message.get("refusal")
     content, calls = read_content(message.get("content")), _tool_calls(message.get("tool_calls"))
@@ -244,6 +244,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
+def _is_choice(choice: Any) -> bool:
+    return isinstance(choice, Mapping) and isinstance(choice.get("index"), int | float | None)
+
+
 class Pieces:
     """A reply that arrives in pieces: each ``add`` gives the text that was new, ``body`` all of it as one reply."""
 
@@ -259,28 +263,30 @@ class Pieces:
     def add(self, piece: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         """Take one piece. Raises ServerError when the provider reports a failure instead, MalformedReply for a piece
         of another shape than OpenAI's."""
-        if problem := piece.get("error"):
+        problem = piece.get("error") or (piece if piece.get("object") == "error" else None)
+        if problem:
             said = problem.get("message", problem) if isinstance(problem, Mapping) else problem
             raise ServerError(excerpt(said, 400), **facts)
         self._usage = piece.get("usage") or self._usage
         choices = piece.get("choices")
-        if not isinstance(choices, list | tuple | None) or not all(isinstance(c, Mapping) for c in choices or ()):
+        if not isinstance(choices, list | tuple | None) or not all(map(_is_choice, choices or ())):
             raise damaged(piece, facts)
-        choice = next((c for c in choices or () if not c.get("index")), None)
-        if choice is None:
-            return ""
-        text = self._take(choice)
-        if text is None:
+        texts = [self._take(choice) for choice in choices or () if not choice.get("index")]  # of several the first
+        if None in texts:
             raise damaged(piece, facts)
-        return text
+        return "".join(text for text in texts if text)
 
     def _take(self, choice: Mapping[str, Any]) -> str | None:
         """The new text of a choice; None where it has another shape than OpenAI's."""
         finish, delta = choice.get("finish_reason"), choice.get("delta")
-        delta = {} if delta is None else delta
+        if delta is None:
+            delta = {}
+            if choice.get("message") or choice.get("text"):  # of another format: the text would be lost
+                return None
         if not isinstance(finish, str | None) or not isinstance(delta, Mapping):
             return None
-        self._finish = finish or self._finish
+        if self._finish is None or is_whole(LMReply("", finish=self._finish)):  # what says that it was cut stays
+            self._finish = finish or self._finish
         content, refusal, calls = read_content(delta.get("content")), delta.get("refusal"), delta.get("tool_calls")
         if content is None or not isinstance(refusal, str | None) or not isinstance(calls, list | tuple | None):
             return None

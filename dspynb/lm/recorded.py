@@ -36,6 +36,19 @@ def recorded(path: str | Path, lm: LMProtocol | None = None, *, strict: bool | N
     return RecordedLM(Path(path), lm, strict=lm is None if strict is None else strict)
 
 
+def _is_recorded(body: Any) -> bool:
+    """Whether a line is a reply with a key; its usage may be anything, and then is unknown."""
+    if not isinstance(body, dict) or not all(isinstance(body.get(name), str) for name in ("key", "text")):
+        return False
+    calls = body.get("tool_calls", [])
+    texts = all(isinstance(body.get(name), str | None) for name in ("finish", "adapter"))
+    return texts and isinstance(body.get("model", ""), str) and isinstance(calls, list) and all(map(_is_call, calls))
+
+
+def _is_call(call: Any) -> bool:
+    return isinstance(call, dict)
+
+
 class RecordedLM:
     """See ``recorded``."""
 
@@ -61,15 +74,17 @@ class RecordedLM:
         return os.environ.get(LIVE) == "1" and self.lm is not None
 
     def _load(self) -> None:
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(self.path.read_bytes().splitlines(), 1):
             try:
                 body = json.loads(line)
-                self._replies[body["key"]] = body
-                if self.lm is None:
-                    self.native_tools = self.native_tools or "tool_calls" in body
-                    self.name, self.adapter = body.get("model", self.name), body.get("adapter", self.adapter)
-            except (ValueError, KeyError, TypeError):
-                raise ConfigurationError(f"{self.path}, line {number}: not a recorded reply") from None
+            except (ValueError, RecursionError):
+                body = None
+            if not _is_recorded(body):
+                raise ConfigurationError(f"{self.path}, line {number}: not a recorded reply")
+            self._replies[body["key"]] = body
+            if self.lm is None:
+                self.native_tools = self.native_tools or "tool_calls" in body
+                self.name, self.adapter = body.get("model", self.name), body.get("adapter", self.adapter)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_lock"}
@@ -107,7 +122,7 @@ class RecordedLM:
         body = None if self._live else self._replies.get(request_key(request))
         if body is None:
             return None
-        used, calls = usage_of({**body["usage"]}).as_cached(), tuple(body.get("tool_calls", ()))
+        used, calls = usage_of(body.get("usage")).as_cached(), tuple(body.get("tool_calls", ()))
         return LMReply(body["text"], calls, used, cached=True, finish=body.get("finish"))
 
     def _keep(self, key: str, request: LMRequest, reply: LMReply) -> None:

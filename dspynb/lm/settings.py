@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from dspynb.keywords import refuse_unknown
 from dspynb.redact import is_secret_name
 
 __all__ = [
+    "LITELLM_ALONE",
     "OTHERWISE",
     "REQUEST_SETTINGS",
     "SETTINGS_OF_LM",
@@ -50,9 +52,12 @@ _PROVIDERS = """
     repetition_penalty requestMetadata safety_settings think top_k
 """
 _EXTRA = ("extra_body", "extra_headers")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a header's name: RFC 9110
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
-_LITELLM_ALONE = frozenset(_FOR_LITELLM.split())
-REQUEST_SETTINGS = frozenset((*_OPENAI.split(), *_LITELLM.split(), *_PROVIDERS.split(), *_EXTRA)) | _LITELLM_ALONE
+LITELLM_ALONE = frozenset(_FOR_LITELLM.split())
+"""The names of settings that litellm reads and that are no fields of a request."""
+REQUEST_SETTINGS = frozenset((*_OPENAI.split(), *_LITELLM.split(), *_PROVIDERS.split(), *_EXTRA)) | LITELLM_ALONE
 """The names that a request's settings may have, whether they come from an LM, a predictor or an LMRequest."""
 
 OTHERWISE = (
@@ -184,8 +189,13 @@ def _check_extra_headers(owner: str, headers: Any) -> None:
             raise ConfigurationError(
                 f"{owner}: extra_headers must be a dict of texts, and the value of {name!r} is {type(value).__name__}"
             )
-        if not name or any(mark in name + value for mark in "\r\n\0"):
-            raise ConfigurationError(f"{owner}: the header {name!r} is empty or has a line break in it")
+        if not _TOKEN.fullmatch(name) or _CONTROL.search(value):
+            raise ConfigurationError(
+                f"{owner}: the header {name!r} is empty, or has a line break or another character in its name or value "
+                "that no header may have"
+            )
+        if name.lower() in ("content-length", "transfer-encoding"):
+            raise ConfigurationError(f"{owner}: the header {name!r} is that of the request itself; leave it out")
 
 
 def merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,8 +218,8 @@ def _joined(name: str, outer: Mapping[str, Any], inner: Mapping[str, Any]) -> di
 def refuse_litellm_settings(model: str, settings: Mapping[str, Any]) -> None:
     """Raise ConfigurationError for settings that only litellm understands: a server would get them in the body of a
     request, and some are secrets."""
-    if not _LITELLM_ALONE.isdisjoint(settings):
-        name = min(_LITELLM_ALONE.intersection(settings))
+    if not LITELLM_ALONE.isdisjoint(settings):
+        name = min(LITELLM_ALONE.intersection(settings))
         raise ConfigurationError(
             f"{name} is a setting of litellm, and {model} is asked directly: leave it out, or use "
             f"dn.LM({model!r}, engine='litellm', {name}=…)"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from dspynb.errors import MalformedReply
 
-__all__ = ["EventParser", "ServerEvent", "read_body", "read_events", "read_start"]
+__all__ = ["EventParser", "ServerEvent", "read_body", "read_events", "read_start", "shown"]
 
 MOST_OF_A_BODY = 64 * 2**20
 """Bytes of a body that is read whole; one that is longer is no reply."""
@@ -54,8 +54,8 @@ class EventParser:
         lines = b"".join([*self._rest, chunk]).splitlines(keepends=True)
         self._rest = [] if lines[-1][-1:] in (b"\n", b"\r") else [lines.pop()]
         events = [event for line in lines if (event := self._take(line.rstrip(b"\r\n"))) is not None]
-        if events:
-            self.pending = len(self._rest[0]) if self._rest else 0
+        if events or not self._data:  # comments, which keep a connection alive, are of no event
+            self.pending = sum(map(len, (*self._data, *self._rest)))
         return events
 
     def end(self) -> list[ServerEvent]:
@@ -87,9 +87,9 @@ async def read_events(chunks: AsyncIterator[bytes], facts: Mapping[str, Any]) ->
         for event in parser.feed(chunk):
             yield event
         if parser.pending > MOST_OF_AN_EVENT:
-            raise MalformedReply(f"a piece of the stream is too long: more than {_shown(MOST_OF_AN_EVENT)}", **facts)
+            raise MalformedReply(f"a piece of the stream is too long: more than {shown(MOST_OF_AN_EVENT)}", **facts)
         if size > MOST_OF_A_STREAM:
-            raise MalformedReply(f"the stream is too long: more than {_shown(MOST_OF_A_STREAM)}", **facts)
+            raise MalformedReply(f"the stream is too long: more than {shown(MOST_OF_A_STREAM)}", **facts)
     for event in parser.end():
         yield event
 
@@ -98,7 +98,7 @@ async def read_body(chunks: AsyncIterator[bytes], facts: Mapping[str, Any]) -> b
     """The whole body. Raises MalformedReply for one that is too long."""
     body = await read_start(chunks, MOST_OF_A_BODY + 1)
     if len(body) > MOST_OF_A_BODY:
-        raise MalformedReply(f"the body of the reply is too long: more than {_shown(MOST_OF_A_BODY)}", **facts)
+        raise MalformedReply(f"the body of the reply is too long: more than {shown(MOST_OF_A_BODY)}", **facts)
     return body
 
 
@@ -114,7 +114,8 @@ async def read_start(chunks: AsyncIterator[bytes], most: int) -> bytes:
     return b"".join(read)[:most]
 
 
-def _shown(size: int) -> str:
+def shown(size: int) -> str:
+    """A number of bytes as people read it."""
     for unit, name in ((2**20, "MiB"), (2**10, "KiB")):
         if size >= unit:
             return f"{size / unit:g} {name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import pickle
 
 import pytest
@@ -235,3 +236,62 @@ def test_proxies_and_netrc_of_the_environment_are_not_used(monkeypatch, tmp_path
 def test_a_server_that_is_not_there_is_a_failed_connection_and_no_other_is_asked(planted):
     with pytest.raises(ConnectionFailed):
         ask(dn.LM("openai/m", base_url="http://127.0.0.1:9/v1", retries=0))
+
+
+@pytest.mark.parametrize(
+    ("provider", "url", "own"),
+    [
+        ("bedrock", "https://bedrock-runtime.us-east-1.amazonaws.com", True),
+        ("bedrock", "https://bedrock-runtime-fips.us-gov-west-1.amazonaws.com/openai/v1", True),
+        ("bedrock", "https://vpce-0a-1b.bedrock-runtime.us-east-1.vpce.amazonaws.com", True),
+        ("bedrock", "https://abc123.execute-api.us-east-1.amazonaws.com/v1", False),  # of anybody
+        ("bedrock", "https://bedrock-runtime.s3.amazonaws.com", False),
+        ("bedrock", "https://bedrock-runtime.us-east-1.amazonaws.com.evil.example", False),
+        ("bedrock", "http://bedrock-runtime.us-east-1.amazonaws.com", False),
+        ("sagemaker", "https://runtime.sagemaker.eu-west-1.amazonaws.com", True),
+        ("sagemaker", "https://ec2-1-2-3-4.eu-west-1.compute.amazonaws.com", False),
+        ("vertex_ai", "https://us-central1-aiplatform.googleapis.com/v1", True),
+        ("vertex_ai", "https://aiplatform.googleapis.com/v1", True),
+        ("vertex_ai", "https://storage.googleapis.com/v1", False),
+    ],
+)
+def test_of_the_hosts_under_a_clouds_name_only_those_of_its_models_are_its_own(provider, url, own):
+    assert is_own_host(provider, url) is own
+
+
+# ── keys and addresses that are no such thing ─────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("key", [f"{GIVEN}\n", f"  {GIVEN}\r\n"])
+def test_the_space_around_a_key_is_left_out(key, monkeypatch, default_addresses):
+    with Server(lambda body, number: "hello") as server:
+        ask(dn.LM("openai/m", api_base=server.base, api_key=key))
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base)
+        ask(dn.LM("openai/m"))
+    assert [headers["Authorization"] for headers in server.headers] == [f"Bearer {GIVEN}"] * 2
+
+
+@pytest.mark.parametrize("key", [5, b"bytes-key-0123456789", f"{GIVEN}\nX-Other: 1", f"{GIVEN}\0"])
+def test_a_key_that_cannot_be_sent_is_an_error_when_the_model_is_made(key):
+    with pytest.raises(ConfigurationError, match="api_key") as caught:
+        dn.LM("openai/m", api_key=key)
+    assert GIVEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "two..dots.example"])
+def test_a_name_that_no_host_can_have_is_an_error_that_shows_the_address(host, monkeypatch, default_addresses):
+    with pytest.raises(ConfigurationError, match="api_base must be an address"):
+        dn.LM("openai/m", api_base=f"http://{host}/v1")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://{host}/v1")
+    with pytest.raises(ConfigurationError, match="api_base must be an address"):
+        ask(dn.LM("openai/m"))
+
+
+def test_a_shallow_copy_of_a_model_has_its_key_and_its_own_settings():
+    with Server(lambda body, number: "hello") as server:
+        lm = dn.LM("openai/m", api_base=server.base, api_key=GIVEN, temperature=0)
+        other = copy.copy(lm)
+        other.settings["temperature"] = 1
+        ask(other)
+        ask(lm)
+    assert [headers["Authorization"] for headers in server.headers] == [f"Bearer {GIVEN}"] * 2
+    assert [body["temperature"] for body in server.bodies] == [1, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_a_recording_that_is_missing_or_damaged_is_told(tmp_path):
         dn.recorded(tmp_path / "none.jsonl")
     with pytest.raises(ConfigurationError, match="needs lm="):
         dn.recorded(tmp_path / "none.jsonl", strict=False)
-    (tmp_path / "bad.jsonl").write_text('{"key": 1}\nnonsense\n')
+    (tmp_path / "bad.jsonl").write_text('{"key": "k", "text": "a"}\nnonsense\n')
     with pytest.raises(ConfigurationError, match="line 2: not a recorded reply"):
         dn.recorded(tmp_path / "bad.jsonl")
 
@@ -86,3 +87,46 @@ def test_the_key_of_a_request_changes_with_all_that_changes_a_reply():
     assert len(keys) == 5
     reordered = {**base, "settings": {"seed": 1, "temperature": 0.5}}
     assert request_key(dn.LMRequest(**reordered)) == request_key(dn.LMRequest(**base))
+
+
+REQUEST = dn.LMRequest(({"role": "user", "content": "hi"},))
+
+
+@pytest.mark.parametrize("usage", [None, "lots", [1], 5, {"prompt_tokens": "12"}, {"usd": "free"}])
+def test_a_recording_whose_usage_is_none_is_of_unknown_usage(usage, tmp_path):
+    body = {"key": request_key(REQUEST), "text": "hello", "usage": usage}
+    (tmp_path / "r.jsonl").write_text(json.dumps(body) + "\n")
+    (tmp_path / "none.jsonl").write_text(json.dumps({"key": body["key"], "text": "hello"}) + "\n")
+    for name in ("r", "none"):
+        reply = ask(dn.recorded(tmp_path / f"{name}.jsonl"))
+        assert (reply.text, reply.usage.calls) == ("hello", 0)
+    assert reply.usage.tokens is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        json.dumps({"key": "k"}),
+        json.dumps({"key": "k", "text": 5}),
+        json.dumps({"key": ["k"], "text": "a"}),
+        json.dumps({"key": "k", "text": "a", "tool_calls": None}),
+        json.dumps({"key": "k", "text": "a", "tool_calls": ["f"]}),
+        json.dumps({"key": "k", "text": "a", "finish": 5}),
+        json.dumps({"key": "k", "text": "a", "model": None}),
+        json.dumps(["key"]),
+        "[" * 100_000,
+        b"\xff",
+    ],
+    ids=lambda line: str(line)[:40],
+)
+def test_a_line_that_is_no_recorded_reply_is_one_error_that_names_it(line, tmp_path):
+    data = line if isinstance(line, bytes) else line.encode()
+    (tmp_path / "r.jsonl").write_bytes(json.dumps({"key": "k", "text": "a"}).encode() + b"\n" + data + b"\n")
+    with pytest.raises(ConfigurationError, match="line 2: not a recorded reply"):
+        dn.recorded(tmp_path / "r.jsonl")
+
+
+def test_a_reply_with_any_line_ends_in_it_is_recorded(tmp_path):
+    text = "a\u2028b\u2029c\x85d\x0be\r\nf"
+    ask(dn.recorded(tmp_path / "r.jsonl", lm=dn.ScriptedLM([text])))
+    assert ask(dn.recorded(tmp_path / "r.jsonl")).text == text

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import zlib
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 import pytest
 
@@ -16,6 +18,7 @@ from dspynb.errors import (
     BadRequestError,
     ConfigurationError,
     ContextTooLong,
+    MalformedReply,
     ModelError,
     RateLimited,
     ServerError,
@@ -187,6 +190,11 @@ def test_a_redirect_is_refused(name, how, recording, planted):
     assert len(recording.seen) == 1  # nor is it tried again
 
 
+def test_a_provider_whose_client_follows_redirects_is_refused():
+    with pytest.raises(ConfigurationError, match="use 'openai/m'"):
+        dn.LM("aiohttp_openai/m", engine="litellm")
+
+
 @pytest.mark.slow
 def test_redirects_of_others_who_use_the_same_http_client_are_followed(recording, planted):
     httpx = pytest.importorskip("httpx")
@@ -238,3 +246,82 @@ def test_extra_body_and_extra_headers_are_sent_as_such(name, recording):
     assert {name.lower(): value for name, value in headers.items()}["x-mine"] == "2"
     assert "extra_body" not in body
     assert "extra_headers" not in body
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["api_base", "aws_bedrock_runtime_endpoint"])
+@pytest.mark.parametrize("bearer", [True, False])
+def test_credentials_of_aws_in_the_environment_go_to_no_other_host(address, bearer, recording, monkeypatch):
+    pytest.importorskip("boto3")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, ENVIRONMENT)
+    if bearer:
+        monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", ENVIRONMENT)
+    base = f"http://127.0.0.1:{recording.server_port}"
+    settings = {"engine": "litellm", "retries": 0, "aws_region_name": "us-east-1", address: base}
+    with pytest.raises(ModelError, match="no key was sent"):
+        ask(dn.LM("bedrock/anthropic.claude-x", **settings))
+    assert ENVIRONMENT not in str(recording.seen)
+    monkeypatch.setenv("AWS_BEDROCK_RUNTIME_ENDPOINT", base)  # now it is the host that the environment names
+    with pytest.raises(ModelError):
+        ask(dn.LM("bedrock/anthropic.claude-x", **settings))
+    assert ENVIRONMENT in str(recording.seen[-1][0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("provider", ["vertex_ai", "sagemaker", "gigachat"])
+def test_a_provider_whose_credentials_cannot_be_left_out_is_asked_at_no_other_host(provider, planted, monkeypatch):
+    monkeypatch.setenv("GIGACHAT_ACCESS_TOKEN", ENVIRONMENT)
+    lm = dn.LM(f"{provider}/m", engine="litellm", api_base=planted.base, api_key="given-0123456789", retries=0)
+    with pytest.raises(ConfigurationError, match=f"not sent to {planted.base[:-3]}.*{provider.upper()}_API_BASE"):
+        ask(lm)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["anthropic/claude-x", "bedrock/anthropic.claude-x"])
+@pytest.mark.parametrize("field", ["api_base", "base_url", "api_key", "aws_bedrock_runtime_endpoint", "mock_response"])
+def test_extra_body_sets_nothing_of_litellm(name, field, planted, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", ENVIRONMENT)
+    lm = dn.LM(name, engine="litellm", extra_body={field: planted.base}, retries=0)
+    with pytest.raises(ConfigurationError, match=f"extra_body may not have the field {field!r}"):
+        ask(lm)
+
+
+class Endless(BaseHTTPRequestHandler):
+    """Answers with a body that has no end; by the path: plain, packed, as an error or as a stream of events."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(400 if "error" in self.path else 200)
+        self.send_header("Content-Type", "text/event-stream" if "stream" in self.path else "application/json")
+        packer = zlib.compressobj(wbits=31)
+        if "packed" in self.path:
+            self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(b"" if "packed" in self.path else b'{"error": "too bad, ')
+            while True:
+                more = b"word " * 2**18
+                self.wfile.write(packer.compress(more) if "packed" in self.path else more)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["openai/m", "anthropic/claude-x"])
+@pytest.mark.parametrize("kind", ["plain", "packed", "stream", "error"])
+def test_an_endless_body_ends_with_an_error(name, kind, monkeypatch):
+    for limit in ("MOST_OF_A_BODY", "MOST_OF_A_STREAM"):
+        monkeypatch.setattr(f"dspynb.lm.sse.{limit}", 2**20)
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    http.daemon_threads = True
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{http.server_port}/{kind}"
+    lm = dn.LM(name, engine="litellm", api_base=base, api_key="k" * 20, retries=0, timeout=60)
+    said = "400" if kind == "error" else "the body of the reply is too long: more than 1 MiB"
+    with pytest.raises(BadRequestError if kind == "error" else MalformedReply, match=said) as caught:
+        ask(lm, "stream" if kind == "stream" else "complete")
+    assert len(str(caught.value)) < 1_000
+    http.shutdown()
+    http.server_close()

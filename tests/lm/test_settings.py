@@ -260,6 +260,23 @@ def test_headers_that_cannot_be_sent_are_an_error_when_the_model_is_made(headers
         dn.LM("openai/m", extra_headers=headers)
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X y": "a"},
+        {"X:": "a"},
+        {"Ünï": "a"},
+        {"X": "a\x01b"},
+        {"Content-Length": "3"},
+        {"transfer-encoding": "chunked"},
+    ],
+)
+def test_a_header_that_would_break_the_request_is_an_error_when_the_model_is_made(headers):
+    with pytest.raises(ConfigurationError, match="the header"):
+        dn.LM("openai/m", extra_headers=headers)
+    dn.LM("openai/m", extra_headers={"X-Title": "Über\tuns", "Host": "models.example", "anthropic-beta": "a,b"})
+
+
 def test_of_a_secret_header_only_the_name_is_part_of_the_cache_key():
     def key(**headers):
         model = dn.LM("openai/m", extra_headers=headers)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dspynb as dn
-from dspynb.errors import MalformedReply, ServerError
+from dspynb.errors import MalformedReply, ReplyTruncated, ServerError
 from dspynb.lm.sse import EventParser
 from tests.lm.server import Server
 
@@ -43,6 +43,17 @@ def events(*chunks):
 def test_events_are_read_by_the_standard(sent, data):
     assert [told for _, told in events(sent)] == data
     assert [told for _, told in events(*(sent[i : i + 1] for i in range(len(sent))))] == data
+
+
+def test_comments_that_keep_a_stream_alive_are_of_no_event():
+    parser = EventParser()
+    for _ in range(100):
+        parser.feed(b": keep-alive\n\n" * 100)
+        parser.feed(b": keep-")
+        parser.feed(b"alive\n\n")
+    assert parser.pending == 0
+    parser.feed(b"data: abc\nda")
+    assert parser.pending > 0
 
 
 def test_an_event_has_a_name():
@@ -121,7 +132,47 @@ def test_a_damaged_piece_is_tried_again_where_nothing_was_heard_and_never_cached
 
 
 @pytest.mark.parametrize(
-    "sent", [b'data: {"error": {"message": "overloaded"}}\n\n', b"event: error\ndata: overloaded\n\n"]
+    "choices",
+    [
+        [{"index": "0", "delta": {"content": "lost"}}],
+        [{"index": 0, "text": "lost"}],
+        [{"index": 0, "delta": None, "message": {"content": "lost"}}],
+    ],
+)
+def test_text_in_a_place_that_is_not_read_is_damage_and_not_left_out(choices):
+    lost = b"data: " + json.dumps({"choices": choices}).encode() + b"\n\n"
+    answer = streaming(b"data: " + piece("ha") + b"\n\n", lost, b"data: " + piece("lf", "stop") + b"\n\n")
+    with Server(streamed=[answer]) as server, pytest.raises(MalformedReply, match="damaged"):
+        stream(server, [], retries=0)
+
+
+def test_every_choice_of_a_piece_is_read_and_other_completions_are_not():
+    choices = [{"index": i, "delta": {"content": text}} for i, text in ((0, "a"), (1, "x"), (0, "b"))]
+    answer = streaming(b"data: " + json.dumps({"choices": choices}).encode() + b"\n\ndata: " + piece("c", "stop"))
+    with Server(streamed=[answer]) as server:
+        assert stream(server, []).text == "abc"
+
+
+def test_a_later_stop_does_not_hide_that_the_reply_was_cut():
+    answer = streaming(b"data: " + piece("ha", "length") + b"\n\ndata: " + piece("", "stop") + b"\n\n")
+    with Server(streamed=[answer]) as server, pytest.raises(ReplyTruncated):
+        stream(server, [])
+
+
+@pytest.mark.parametrize("empty", [b"data:\n\n", b"data: \n\n", b"data\n\n"])
+def test_an_event_without_data_is_no_damage(empty):
+    answer = streaming(empty, b"data: " + piece("fi") + b"\n\n", empty, b"data: " + piece("ne", "stop") + b"\n\n")
+    with Server(streamed=[answer]) as server:
+        assert stream(server, [], retries=0).text == "fine"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b'data: {"error": {"message": "overloaded"}}\n\n',
+        b"event: error\ndata: overloaded\n\n",
+        b'data: {"object": "error", "message": "overloaded", "code": 500}\n\n',
+    ],
 )
 def test_an_error_event_is_the_servers_error(sent):
     with Server(streamed=[streaming(sent)]) as server, pytest.raises(ServerError, match="overloaded"):

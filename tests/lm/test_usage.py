@@ -191,6 +191,18 @@ def test_a_model_of_the_users_own_may_report_anything_as_usage(usage):
     assert dn.open_run(run.path).usage == run.usage
 
 
+@pytest.mark.parametrize("usage", [Usage(calls=None), Usage(calls="2"), Usage(1, retries=None), Usage(calls=math.nan)])
+def test_calls_and_retries_that_are_no_numbers_break_no_run(usage):
+    program = dn.Predict(Caption, lm=unknown_lm(usage))
+    with dn.Budget(calls=2, tokens=1_000_000) as meter:
+        asyncio.run(_batch(program))
+    run = dn.last_run()
+    flush_journals()
+    assert type(run.usage.calls) is type(run.usage.retries) is int
+    assert meter.spent["calls"] == 1
+    assert dn.open_run(run.path).usage == run.usage
+
+
 def test_numbers_of_numpy_are_numbers():
     used = usage_of(Usage(1, np.int64(5), np.int32(2)))
     assert (used.tokens, type(used.prompt_tokens)) == (7, int)

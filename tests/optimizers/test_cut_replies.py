@@ -98,6 +98,6 @@ def test_a_cut_reply_of_a_teacher_is_no_demo(finish):
 def test_an_advisor_that_was_cut_gives_no_hint():
     program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "[[ ## answer ## ]]\n1"))
     refine = dn.Refine(program, lambda row, prediction: 0.5, n=2, hints="advisor", advisor_lm=writer("length"))
-    with pytest.warns(dn.AdvisorFailedWarning, match="ReplyTruncated"):
+    with pytest.warns(dn.errors.AdvisorFailedWarning, match="the reply was cut"):
         run = refine.run_sync(question="q1").run
     assert run.attempts.hint.isna().all()
