@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -92,10 +93,11 @@ class LM:
         model_name(model)
         if engine not in _ENGINES:
             raise ConfigurationError(f"engine must be one of {', '.join(_ENGINES)}, got {engine!r}")
-        if concurrency < 1 or retries < 0:
-            raise ConfigurationError(
-                f"concurrency must be at least 1 and retries at least 0, got {concurrency}, {retries}"
-            )
+        _check_whole("concurrency", concurrency, least=1)
+        _check_whole("retries", retries, least=0)
+        for name, value in (("timeout", timeout), ("deadline", deadline), ("rpm", rpm), ("tpm", tpm)):
+            if value is not None or name == "timeout":
+                _check_positive(name, value)
         check_settings("LM", settings)
         self.name, self.settings = model, dict(settings)
         self._given = {"api_base": _address(api_base, base_url), "api_key": _key(api_key), "timeout": timeout}
@@ -263,6 +265,17 @@ class _Sending:
         self.told = True
         if self.heard is not None:
             self.heard(text)
+
+
+def _check_whole(name: str, value: Any, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def _check_positive(name: str, value: Any) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        raise ConfigurationError(f"{name} must be a number above 0, got {value!r}")
 
 
 def _address(api_base: Any, base_url: Any) -> str | None:

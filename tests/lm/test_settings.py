@@ -290,3 +290,24 @@ def test_of_a_secret_header_only_the_name_is_part_of_the_cache_key():
 def test_settings_travel_with_the_model():
     model = pickle.loads(pickle.dumps(dn.LM("openai/m", extra_body={"a": 1}, seed=2)))
     assert model.settings == {"extra_body": {"a": 1}, "seed": 2}
+
+
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        ({"retries": "5"}, "retries must be a whole number of at least 0, got '5'"),
+        ({"retries": -1}, "retries must be a whole number of at least 0, got -1"),
+        ({"retries": 1.5}, "retries must be a whole number"),
+        ({"concurrency": 0}, "concurrency must be a whole number of at least 1, got 0"),
+        ({"concurrency": True}, "concurrency must be a whole number"),
+        ({"timeout": None}, "timeout must be a number above 0, got None"),
+        ({"timeout": "5"}, "timeout must be a number above 0, got '5'"),
+        ({"timeout": float("nan")}, "timeout must be a number above 0, got nan"),
+        ({"deadline": 0}, "deadline must be a number above 0, got 0"),
+        ({"rpm": -1}, "rpm must be a number above 0, got -1"),
+        ({"tpm": float("inf")}, "tpm must be a number above 0, got inf"),
+    ],
+)
+def test_a_limit_of_a_model_that_is_out_of_bounds_is_one_error_when_it_is_made(limit, says):
+    with pytest.raises(ConfigurationError, match=says):
+        dn.LM("openai/m", **limit)
