@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from dspynb.data import Usage, usage_of
 from dspynb.errors import shorten
+from dspynb.exits import is_exit
 from dspynb.media import told_url
 from dspynb.records import Check, check_of, checks_of, is_count, is_named, quick_reader, quickly_made
 from dspynb.turns import History
@@ -363,7 +364,9 @@ def _number_or_told(value: Any) -> Any:
 def _told(value: Any) -> str:
     try:
         return repr(value)[:10_000]
-    except Exception:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_exit(error):
+            raise
         return f"<{type(value).__name__} that cannot be shown>"
 
 

@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import MutableMapping
 from typing import Any, TypeVar
 
+from dspynb.exits import is_exit
+
 __all__ = ["copied", "copied_instance"]
 
 T = TypeVar("T")
@@ -28,7 +30,9 @@ def copied(value: T, memo: dict[int, Any]) -> T:
     trial.pop(id(memo), None)
     try:
         new = copy.deepcopy(value, trial)
-    except Exception:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_exit(error):
+            raise
         if hasattr(type(value), "submodules"):  # shared, its predictors would be the original's
             raise
         parts: T = _copied_by_parts(value, memo)

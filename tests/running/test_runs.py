@@ -37,15 +37,17 @@ def slow(seconds=0.05, sentence="red"):
 
 def slow_after(quick):
     """Answers so many calls at once, and no other for ten minutes."""
-    calls = []
+    calls, slow = [], asyncio.Event()
 
     async def answer(request):
         calls.append(request)
-        await asyncio.sleep(0 if len(calls) <= quick else 600)
+        if len(calls) > quick:
+            slow.set()
+            await asyncio.sleep(600)
         return chat(sentence="red")
 
     lm = dn.FunctionLM(answer)
-    lm.calls = calls
+    lm.calls, lm.slow = calls, slow
     return lm
 
 
@@ -86,8 +88,7 @@ def test_stop_gives_the_best_so_far_and_no_call_starts_afterwards(width):
     async def main():
         lm = slow_after(width)
         run = refine(lm, width=width).start(subject="x")
-        while len(lm.calls) <= width:
-            await asyncio.sleep(0)
+        await lm.slow.wait()
         run.stop()
         prediction = await run
         made = len(lm.calls)
