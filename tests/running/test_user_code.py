@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import logging
 import os
 import pickle
@@ -19,6 +20,13 @@ from dspynb.errors import HintError, ModelError, RewardError, UserCodeExit
 from dspynb.exits import is_exit
 from dspynb.running import LoopThread
 from tests.campaigns.base_exceptions import drawn, leave, outcome, quiet
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collected():
+    """Tasks that nobody awaited say so now, and not within ``ast.parse`` of a later test: Python 3.11 fails there."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
