@@ -212,6 +212,8 @@ _MOST_TOKENS = 10**12
 
 def token_count(value: Any) -> int | None:
     """The number of tokens that a provider or a file reports; None for anything that is no such number."""
+    if type(value) is int:  # nearly always: the tests below take 20 times as long
+        return value if 0 <= value <= _MOST_TOKENS else None
     if isinstance(value, float) and value.is_integer():  # 12.0, as JSON of some languages writes it
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):  # numpy's integers are some
@@ -231,22 +233,48 @@ def is_sound(usage: Any) -> bool:
 
 def usage_of(values: Any) -> Usage:
     """The Usage in a mapping, or a Usage of any members: what is no number of its kind is unknown."""
+    if type(values) is dict and (usual := _usual(values)) is not None:
+        return usual
     if isinstance(values, Usage):
         values = {name: getattr(values, name) for name in Usage.__slots__}
     if not isinstance(values, Mapping):
         return Usage(1, None, None, None, None, None)
-    calls, retries = (token_count(values.get(name, 0)) for name in ("calls", "retries"))
-    prompt, completion, cached, thought = (token_count(values.get(name, 0)) for name in _TOKENS)
-    usd, seconds = _amount(values.get("usd", 0.0)), _amount(values.get("seconds", 0.0))
+    get = values.get
+    calls, retries = token_count(get("calls", 0)), token_count(get("retries", 0))
+    prompt, completion = token_count(get("prompt_tokens", 0)), token_count(get("completion_tokens", 0))
+    cached, thought = token_count(get("cached_tokens", 0)), token_count(get("reasoning_tokens", 0))
+    usd, seconds = _amount(get("usd", 0.0)), _amount(get("seconds", 0.0))
     return Usage(calls or 0, prompt, completion, cached, thought, usd, seconds or 0.0, retries or 0)
 
 
 _TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
 
 
+_MEMBERS = operator.itemgetter("calls", *_TOKENS, "retries", "usd", "seconds")
+
+
+def _usual(values: dict[str, Any]) -> Usage | None:
+    """The Usage in a dict with all members, known and of their types, as nearly every line of a run file has it; None
+    for any other. A quarter of the time of looking at each."""
+    try:
+        calls, prompt, completion, cached, thought, retries, usd, seconds = _MEMBERS(values)
+    except KeyError:
+        return None
+    whole = type(calls) is type(prompt) is type(completion) is type(cached) is type(thought) is type(retries) is int
+    if not (whole and type(usd) is type(seconds) is float and 0 <= usd <= _MOST_TOKENS and seconds >= 0):
+        return None
+    small = 0 <= calls <= _MOST_TOKENS and 0 <= prompt <= _MOST_TOKENS and 0 <= completion <= _MOST_TOKENS
+    also = 0 <= cached <= _MOST_TOKENS and 0 <= thought <= _MOST_TOKENS and 0 <= retries <= _MOST_TOKENS
+    if not (small and also and seconds <= _MOST_TOKENS):
+        return None
+    return Usage(calls, prompt, completion, cached, thought, usd, seconds, retries)
+
+
 def _amount(value: Any) -> float | None:
     """Seconds or US dollars; None for what is no finite number of them."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
+    if type(value) is not float and (not isinstance(value, int | float) or isinstance(value, bool)):
+        return None
+    known = 0 <= value <= _MOST_TOKENS
     return value if known else None
 
 

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 from dspynb.data import Usage, usage_of
 from dspynb.errors import shorten
+from dspynb.exits import is_exit
 from dspynb.media import told_url
-from dspynb.records import Check, check_of, checks_of, is_count, is_named, is_real, quickly_made
+from dspynb.records import Check, check_of, checks_of, is_count, is_named, quick_reader, quickly_made
 from dspynb.turns import History
 
 __all__ = [
@@ -363,7 +364,9 @@ def _number_or_told(value: Any) -> Any:
 def _told(value: Any) -> str:
     try:
         return repr(value)[:10_000]
-    except Exception:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_exit(error):
+            raise
         return f"<{type(value).__name__} that cannot be shown>"
 
 
@@ -379,6 +382,11 @@ def from_json(body: Mapping[str, Any]) -> Event | None:
     cls = EVENT_TYPES.get(kind)
     if cls is None:
         return None
+    event: Event | None = _reader(kind)(body)
+    return event or _checked(kind, cls, body)  # the same once more, to say what is wrong
+
+
+def _checked(kind: str, cls: type[Event], body: Mapping[str, Any]) -> Event:
     known = {name: body[name] for name in FIELDS[cls] if name in body}
     for name in ("usage", "metric_usage"):
         if name in known:
@@ -395,6 +403,15 @@ def from_json(body: Mapping[str, Any]) -> Event | None:
 
 
 @cache
+def _reader(kind: str) -> Any:
+    return quick_reader(EVENT_TYPES[kind], _own_checks(kind), _QUICK, {Usage: usage_of})
+
+
+_TIME = "type({0}) is float and 0 <= {0} < 4e9"
+_QUICK = {"span": "type({0}) is int and 0 < {0} < MOST", "at": _TIME, "seconds": _TIME}
+
+
+@cache
 def _needed(kind: str) -> list[str]:
     listed = fields(EVENT_TYPES[kind])
     return [field.name for field in listed if field.default is MISSING and field.default_factory is MISSING]
@@ -403,11 +420,16 @@ def _needed(kind: str) -> list[str]:
 @cache
 def _checks_by_name(kind: str) -> dict[str, Check]:
     """Of each field of an event type, the check that a value read from a file has to pass."""
+    return checks_of(EVENT_TYPES[kind]) | _own_checks(kind)
+
+
+def _own_checks(kind: str) -> dict[str, Check]:
+    """Those that are stricter, or laxer, than the types of the fields."""
     cls = EVENT_TYPES[kind]
-    checks = checks_of(cls) | {"span": lambda value: is_count(value) and value > 0, "at": _is_time}
-    if "seconds" in checks:
+    checks: dict[str, Check] = {"span": lambda value: is_count(value) and value > 0, "at": _is_time}
+    if "seconds" in FIELDS[cls]:
         checks["seconds"] = _is_time
-    if "rollout" in checks:  # of nested searches; it may be larger than other counts
+    if "rollout" in FIELDS[cls]:  # of nested searches; it may be larger than other counts
         checks["rollout"] = lambda value: type(value) is int and value >= 0
     if cls is Steered:
         checks["values"] = _is_request
@@ -428,7 +450,7 @@ _STATES = ("passed", "scored", "failed", "cancelled")
 
 def _is_time(value: Any) -> bool:
     """Whether a value is a number of seconds that a date can be made of."""
-    return is_real(value) and 0 <= value < 4e9
+    return type(value) in (int, float) and 0 <= value < 4e9
 
 
 def _is_request(values: Any) -> bool:

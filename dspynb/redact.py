@@ -48,7 +48,8 @@ _WORDS = frozenset({"KEY", "TOKEN", "PASS", "PWD", "PAT", "AUTH", "AUTHORIZATION
 _ABOUT = frozenset(
     {"ID", "FILE", "PATH", "DIR", "SOCK", "SOCKET", "NAME", "TYPE", "URL", "URI", "LENGTH", "LEN", "SIZE", "LIMIT"}
     | {"ALGORITHM", "COUNT", "TIMEOUT", "HOST", "PORT", "USER", "ENDPOINT", "LAYOUT", "VERSION", "REGION", "PROVIDER"}
-    | {"HELPER", "MODE", "TTL"}
+    | {"HELPER", "MODE", "TTL", "METHOD", "BACKEND", "DOMAIN", "ISSUER", "AUDIENCE", "SCOPE", "SCOPES", "ALGO"}
+    | {"FORMAT", "ENABLED", "DISABLED", "REQUIRED", "EXPIRES", "EXPIRY", "SAMESITE", "STORE", "MANAGER"}
 )
 """Last words of names that say something about a secret, and hold none."""
 _NO_SECRET = frozenset({"PWD", "OLDPWD"})

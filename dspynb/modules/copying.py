@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from dspynb.exits import is_exit
+
 __all__ = ["copied", "copied_instance"]
 
 T = TypeVar("T")
@@ -34,7 +36,9 @@ def copied(value: T, memo: dict[int, Any]) -> T:
     before = len(memo)
     try:
         return copy.deepcopy(value, memo)
-    except Exception:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_exit(error):
+            raise
         while len(memo) > before:  # a copy that failed half-way must leave nothing behind
             memo.popitem()
         if hasattr(type(value), "submodules"):  # shared, its predictors would be the original's

@@ -242,7 +242,9 @@ def _told(value: Any) -> str:
     kind = type(value).__name__
     try:
         return f"{kind}: {value}" if isinstance(value, BaseException) else repr(value)
-    except Exception:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_exit(error):
+            raise
         return f"<{kind} that cannot be shown>"
 
 

@@ -61,8 +61,9 @@ def load_journal(path: str | Path) -> Journal:
     with _opened(Path(path)) as stream:
         lines = _lines(stream)
         journal = Journal(_header(Path(path), next(lines, b"")))
-        read = list(_events(lines, journal.damaged))
-    journal.events = _as_forest(read, journal.damaged)
+        numbers: list[int] = []
+        events = list(_events(lines, numbers, journal.damaged))
+    journal.events = _as_forest(events, numbers, journal.damaged)
     journal.damaged = dict(sorted(journal.damaged.items()))
     return journal
 
@@ -73,7 +74,8 @@ def read_journal(path: str | Path) -> tuple[dict[str, Any], list[Event]]:
     return journal.header, journal.events
 
 
-def _events(lines: Iterator[bytes], damaged: dict[int, str]) -> Iterator[tuple[int, Event]]:
+def _events(lines: Iterator[bytes], numbers: list[int], damaged: dict[int, str]) -> Iterator[Event]:
+    """The events of the lines, and in ``numbers`` that of the line of each."""
     for number, line in enumerate(lines, start=2):
         if line == b"\n":
             continue
@@ -91,15 +93,16 @@ def _events(lines: Iterator[bytes], damaged: dict[int, str]) -> Iterator[tuple[i
         if event is None:
             damaged[number] = f"an event of type {shorten(repr(body['type']), 60)}, which this version does not know"
         else:
-            yield number, event
+            numbers.append(number)
+            yield event
 
 
-def _as_forest(read: list[tuple[int, Event]], damaged: dict[int, str]) -> list[Event]:
+def _as_forest(events: list[Event], numbers: list[int], damaged: dict[int, str]) -> list[Event]:
     """The events without those that put a span into itself, begin it twice, or are deeper than any program comes."""
     parents: dict[int, int] = {}
     roots: dict[int, int] = {}  # of each span one that is above it, nearer to the root of its tree with every look
-    for number, event in read:
-        if not isinstance(event, _BEGINS):
+    for number, event in zip(numbers, events, strict=True):
+        if type(event) not in _BEGINS:
             continue
         if event.span in parents:
             if not isinstance(event, RunStarted) or parents[event.span] != event.parent:
@@ -110,11 +113,14 @@ def _as_forest(read: list[tuple[int, Event]], damaged: dict[int, str]) -> list[E
             parents[event.span] = event.parent
             if event.parent:
                 roots[event.span] = event.parent
-    depths: dict[int, int] = {}
-    for number, event in read:
-        if _depth(parents, depths, event.parent) >= _DEEPEST_SPAN:
+    depths = {0: 0}
+    for number, event in zip(numbers, events, strict=True):
+        depth = depths.get(event.parent)
+        if (_depth(parents, depths, event.parent) if depth is None else depth) >= _DEEPEST_SPAN:
             damaged[number] = f"span {event.span} is more than {_DEEPEST_SPAN} spans deep"
-    return [event for number, event in read if number not in damaged]
+    if not damaged:
+        return events
+    return [event for number, event in zip(numbers, events, strict=True) if number not in damaged]
 
 
 def _root(roots: dict[int, int], span: int) -> int:
@@ -188,6 +194,10 @@ def _ended(stream: BinaryIO) -> RunEnded | None:
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
     """The lines of a file, each with its end; of one that is too long its beginning, without."""
+    return stream if os.fstat(stream.fileno()).st_size < _LONGEST else _cut_lines(stream)
+
+
+def _cut_lines(stream: BinaryIO) -> Iterator[bytes]:
     while line := stream.readline(_LONGEST):
         yield line
         while len(line) == _LONGEST and not line.endswith(b"\n"):

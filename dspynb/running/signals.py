@@ -13,13 +13,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import socket
 import threading
+import weakref
 from _signal import SIGINT, default_int_handler, getsignal, signal  # those of `signal` spend 100 µs on making enums
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from dspynb.exits import handles_signals
+from dspynb.processes import after_fork_in_child
+
+try:
+    from _signal import set_wakeup_fd
+except ImportError:  # Pyodide
+    set_wakeup_fd = None
 
 __all__ = ["Interruptible", "foreground"]
 
@@ -59,6 +67,8 @@ class foreground:  # noqa: N801  # a class and no generator: every outermost cal
                 _add(_loops, self._loop)
         if self._on_main:
             _install(self._run)
+            if self._loop is not None:
+                _wakes.begin(self._loop)
 
     def __exit__(self, *_: object) -> None:
         if self._counted:
@@ -129,6 +139,8 @@ _RUNNERS = asyncio.Runner._on_sigint  # type: ignore[attr-defined]  # what async
 
 
 def _restore() -> None:
+    if not _waiting:
+        _wakes.end()
     if not _waiting and not _joined and getsignal(SIGINT) is _on_sigint:
         signal(SIGINT, _previous)  # only if it is still ours: ipykernel swaps handlers around a cell
 
@@ -191,6 +203,65 @@ def _as_interrupt(main: asyncio.Task[Any]) -> None:
 def _wake(loop: asyncio.AbstractEventLoop) -> None:
     with contextlib.suppress(RuntimeError):  # a loop that closed meanwhile
         loop.call_soon_threadsafe(_nothing)
+
+
+class _Wakes:
+    """Has a signal wake the loop of the main thread: Python calls a handler between two steps of its code, and one that
+    comes right before the loop waits in the system would be called when the loop next wakes, in a minute perhaps.
+
+    A socket of its own, that is never closed: that of a loop may be closed while it is still set, and its number be
+    used again for a file.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+        after_fork_in_child(self._forget)
+
+    def _forget(self) -> None:
+        self._ends: tuple[socket.socket, socket.socket] | None = None
+        self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._set = False
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on. Nothing where the loop, or a server, has its own way to be woken by signals."""
+        if self._set or set_wakeup_fd is None or getsignal(SIGINT) is not _on_sigint:
+            return
+        if not self._reads(loop) or self._ends is None:
+            return
+        before = set_wakeup_fd(self._ends[1].fileno(), warn_on_full_buffer=False)
+        self._set = before == -1
+        if not self._set:
+            set_wakeup_fd(before)
+
+    def end(self) -> None:
+        """No more."""
+        if self._set and self._ends is not None:
+            self._set = False
+            now = set_wakeup_fd(-1)
+            if now not in (-1, self._ends[1].fileno()):
+                set_wakeup_fd(now)  # of somebody who came later
+
+    def _reads(self, loop: asyncio.AbstractEventLoop) -> bool:
+        if loop in self._loops:
+            return True
+        try:
+            if self._ends is None:
+                self._ends = socket.socketpair()
+                for end in self._ends:
+                    end.setblocking(False)
+            loop.add_reader(self._ends[0].fileno(), self._drain)
+        except (OSError, NotImplementedError, AttributeError):  # a loop of Windows wakes by itself; Pyodide has none
+            return False
+        self._loops.add(loop)
+        return True
+
+    def _drain(self) -> None:
+        if self._ends is not None:
+            with contextlib.suppress(OSError):
+                self._ends[0].recv(4096)
+
+
+_wakes = _Wakes()
 
 
 def _call(handler: Callable[[int, FrameType | None], Any] | int | None, signum: int, frame: FrameType | None) -> None:

@@ -176,6 +176,8 @@ def run_sync(make: Callable[[], Awaitable[T]]) -> T:
     with joined(loop):
         future = _THREAD.submit(_until, make, ended)
         try:
+            while not future.done():  # a signal that comes right before a wait is noticed after it
+                concurrent.futures.wait([future], timeout=1)
             return future.result()
         except KeyboardInterrupt:
             future.cancel()

@@ -35,6 +35,22 @@ def slow(seconds=0.05, sentence="red"):
     return lm
 
 
+def slow_after(quick):
+    """Answers so many calls at once, and no other for ten minutes."""
+    calls, slow = [], asyncio.Event()
+
+    async def answer(request):
+        calls.append(request)
+        if len(calls) > quick:
+            slow.set()
+            await asyncio.sleep(600)
+        return chat(sentence="red")
+
+    lm = dn.FunctionLM(answer)
+    lm.calls, lm.slow = calls, slow
+    return lm
+
+
 def refine(lm, n=50, **kwargs):
     return dn.Refine(dn.Predict(Caption, lm=lm), lambda r, p: 0.5, n=n, hints=lambda a, p, i: "try again", **kwargs)
 
@@ -70,9 +86,9 @@ def test_where_sigint_is_ignored_a_run_ignores_it_too(how):
 @pytest.mark.parametrize("width", [1, 4])
 def test_stop_gives_the_best_so_far_and_no_call_starts_afterwards(width):
     async def main():
-        lm = slow()
+        lm = slow_after(width)
         run = refine(lm, width=width).start(subject="x")
-        await asyncio.sleep(0.13)
+        await lm.slow.wait()
         run.stop()
         prediction = await run
         made = len(lm.calls)

@@ -24,7 +24,7 @@ sys.argv = ["ipython", "--simple-prompt", "--no-banner", "--no-confirm-exit", "-
 from IPython import start_ipython
 start_ipython()
 """
-SLOW = "dn.Predict('q -> a', lm=dn.FunctionLM(lambda r: print('be' + 'gun') or asyncio.sleep(60, 'a: 4')))"
+SLOW = "dn.Predict('q -> a', lm=dn.FunctionLM(lambda r: print('be' + 'gun') or asyncio.sleep(600, 'a: 4')))"
 
 
 class Cells:
@@ -74,7 +74,7 @@ def cells():
         cells = Cells(terminal)
         cells.run("import asyncio, time, dspynb as dn; dn.configure(view='off', runs_dir=None, cache=False)")
         cells.run(f"slow = {SLOW}; quick = dn.Predict('q -> a', lm=dn.FunctionLM(lambda r: 'a: 4'))")
-        cells.run("silent = dn.Predict('q -> a', lm=dn.FunctionLM(lambda r: asyncio.sleep(60, 'a: 4')))")
+        cells.run("silent = dn.Predict('q -> a', lm=dn.FunctionLM(lambda r: asyncio.sleep(600, 'a: 4')))")
         yield cells
         cells.begin("exit()")
         assert terminal.end() == 0
@@ -95,7 +95,7 @@ def _works_afterwards(request):
         "await slow.batch([{'q': '1'}, {'q': '2'}])",
         "run = slow.start(q='1'); await run",
         "await asyncio.gather(silent(q='1'), slow(q='2'))",
-        "task = asyncio.create_task(slow(q='1')); await asyncio.sleep(60)",
+        "task = asyncio.create_task(slow(q='1')); await asyncio.sleep(600)",
         "slow.run_sync(q='1')",
     ],
 )
@@ -104,16 +104,68 @@ def test_one_ctrl_c_in_plain_ipython_ends_the_cell_and_the_next_press_works(cell
         written = cells.interrupt(code)
         assert "Interrupt" in written or "CancelledError" in written
         assert "'interrupted'" in cells.run("await asyncio.sleep(0.01); dn.last_run().status")
-    written = cells.interrupt("print('be' + 'gun'); time.sleep(60)")
+    written = cells.interrupt("print('be' + 'gun'); any(time.sleep(0.01) for _ in range(60000))")
     assert "KeyboardInterrupt" in written
 
 
+BUSY = """
+def busy(row, prediction):
+    print("be" + "gun")
+    while not dn.last_run().interrupted: time.sleep(0.01)
+    print("once " + "more")
+    for _ in range(60000): time.sleep(0.01)
+"""
+
+
 def test_a_reward_that_computes_in_plain_ipython_ends_at_the_second_press(cells):
-    cells.run("busy = lambda row, p: print('be' + 'gun') or sum(time.sleep(0.01) or 0 for _ in range(6000))")
+    cells.run(f"exec({BUSY!r})")
     cells.press("await dn.BestOfN(quick, busy, n=1)(q='1')")
-    time.sleep(1)  # two presses in one instant are one signal
+    cells.terminal.wait_for("once more")  # two presses in one instant are one signal
     cells.terminal.press_ctrl_c()
     cells.end()
+
+
+@pytest.mark.timeout(60)
+def test_a_press_that_comes_right_before_the_loop_waits_wakes_it():
+    cancelled = []
+
+    async def answer(request):
+        threading.Thread(target=press, daemon=True).start()
+        try:
+            return await asyncio.sleep(600, "answer: 4")
+        except asyncio.CancelledError:
+            cancelled.append(request)
+            raise
+
+    def press():
+        time.sleep(0.2)  # the main thread waits by now; if it does not, this is an ordinary press
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # not to the main thread: its wait is not broken off
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(dn.Predict("question -> answer", lm=dn.FunctionLM(answer))(question="2+2?"))
+    assert len(cancelled) == 1
+    assert dn.last_run().status == "interrupted"
+
+
+def test_after_a_run_signals_are_written_nowhere():
+    ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    asyncio.run(ask(question="2+2?"))
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_who_is_woken_by_signals_already_stays_so():
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, lambda: None)
+        before = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(before)
+        await dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))(question="2+2?")
+        after = signal.set_wakeup_fd(before)
+        loop.remove_signal_handler(signal.SIGUSR1)
+        return before, after
+
+    before, after = asyncio.run(main())
+    assert before == after != -1
 
 
 SERVER = """

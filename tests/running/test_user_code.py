@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import gc
 import logging
 import os
 import pickle
@@ -18,6 +20,13 @@ from dspynb.errors import HintError, ModelError, RewardError, UserCodeExit
 from dspynb.exits import is_exit
 from dspynb.running import LoopThread
 from tests.campaigns.base_exceptions import drawn, leave, outcome, quiet
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collected():
+    """Tasks that nobody awaited say so now, and not within ``ast.parse`` of a later test: Python 3.11 fails there."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
@@ -299,3 +308,42 @@ def test_work_that_is_cancelled_before_it_begins_leaves_nothing_unawaited():
         future.cancel()
     assert thread.submit(work).result(10) == 1
     thread.loop().call_soon_threadsafe(thread.loop().stop)
+
+
+class Leaving:
+    """Shows itself, and is copied, by leaving the process."""
+
+    def __repr__(self):
+        sys.exit(3)
+
+    def __deepcopy__(self, memo):
+        raise KeyboardInterrupt
+
+
+def test_a_value_that_leaves_the_process_when_it_is_shown_is_shown_as_such_a_value():
+    class Holds(dn.Module):
+        async def forward(self, question):
+            return {"answer": Leaving()}
+
+    table = asyncio.run(dn.evaluate(Holds(), [{"question": "1?"}], lambda row, p: 1.0)).table
+    assert table.score.tolist() == [1.0]
+    assert "Leaving that cannot be shown" in str(table.iloc[0].to_dict())
+
+
+def test_the_error_of_a_tool_may_leave_the_process_when_it_is_shown():
+    class Odd(Exception):
+        def __str__(self):
+            return sys.exit(3)
+
+    def search(query: str) -> str:
+        """Find it."""
+        raise Odd
+
+    observation = asyncio.run(dn.Tool(search)({"query": "a"}))
+    assert (observation.ok, observation.text) == (False, "search failed: <Odd that cannot be shown>")
+
+
+def test_an_attribute_that_leaves_the_process_when_it_is_copied_is_shared():
+    program = dn.Predict("question -> answer").map(lambda prediction: prediction)
+    program.client = Leaving()
+    assert copy.deepcopy(program).client is program.client
