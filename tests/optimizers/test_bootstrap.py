@@ -119,7 +119,7 @@ def test_a_run_with_a_teacher_is_gone_on_with_and_refused_with_another():
         assert second.demos == first.demos
         assert len(second.demos) == 2
         assert asked == []
-        with pytest.raises(ConfigurationError, match="these differ: teacher"):
+        with pytest.raises(ConfigurationError, match="these settings changed: teacher"):
             start(program("Teach otherwise.")).resume(handle.id, program(), TRAIN)
 
     run(main())

@@ -77,7 +77,7 @@ def test_the_concurrency_that_the_sampler_depends_on_is_part_of_what_must_be_the
     async def again(**settings):
         await small(dn.MIPROv2, **settings).resume(done.path, one(World()), TRAIN, VAL)
 
-    with pytest.raises(ConfigurationError, match="these differ: concurrency"):
+    with pytest.raises(ConfigurationError, match="these settings changed: concurrency"):
         run(again(concurrency=32))
     run(again())
 
