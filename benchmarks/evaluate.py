@@ -22,8 +22,8 @@ ROUNDS, IN_FLIGHT, SLOW, INSTANT, MANY = 5, 256, 500, 10_000, 100_000
 
 OURS = """
 import asyncio, json, sys, time, dspynb as dn
-from dspynb.views.live import LiveView
-from dspynb.views.notebook import pages
+from dspynb.views.live.live_view import LiveView
+from dspynb.views.live.notebook import pages
 kind, rows, in_flight, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 dn.configure(view="off", runs_dir=folder if kind == "journal" else None)
 async def answer(request):

@@ -36,8 +36,8 @@ from dspynb.events import (  # noqa: E402
     RunStarted,
     SpanStarted,
 )
-from dspynb.results import Fold  # noqa: E402
-from dspynb.views import live  # noqa: E402
+from dspynb.running.record import Fold  # noqa: E402
+from dspynb.views.live import live_view as live  # noqa: E402
 from dspynb.views.state import RunState  # noqa: E402
 from tests.browser.jupyter import Lab, chromium  # noqa: E402
 

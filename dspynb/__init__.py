@@ -5,10 +5,19 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dspynb._moved import install
+
 if TYPE_CHECKING:
-    from dspynb.adapters import ChatAdapter as ChatAdapter
-    from dspynb.adapters import JSONAdapter as JSONAdapter
-    from dspynb.adapters import PrefillAdapter as PrefillAdapter
+    from dspynb.adapters.chat import ChatAdapter as ChatAdapter
+    from dspynb.adapters.json import JSONAdapter as JSONAdapter
+    from dspynb.adapters.prefill import PrefillAdapter as PrefillAdapter
+    from dspynb.agents.program_of_thought import ProgramOfThought as ProgramOfThought
+    from dspynb.agents.react import ReAct as ReAct
+    from dspynb.agents.tools.mcp import mcp_tools as mcp_tools
+    from dspynb.agents.tools.tool import Tool as Tool
+    from dspynb.contrib.dask.executor import DaskExecutor as DaskExecutor
+    from dspynb.contrib.migration.translate import from_dspy as from_dspy
+    from dspynb.conversation import History as History
     from dspynb.data import Example as Example
     from dspynb.data import Prediction as Prediction
     from dspynb.data import Score as Score
@@ -31,88 +40,86 @@ if TYPE_CHECKING:
     from dspynb.errors import ScoreRangeWarning as ScoreRangeWarning
     from dspynb.errors import StateError as StateError
     from dspynb.errors import UsageUnknownWarning as UsageUnknownWarning
-    from dspynb.evaluation import Comparison as Comparison
-    from dspynb.evaluation import Evaluate as Evaluate
-    from dspynb.evaluation import Evaluation as Evaluation
-    from dspynb.evaluation import Grid as Grid
-    from dspynb.evaluation import compare as compare
-    from dspynb.evaluation import evaluate as evaluate
     from dspynb.evaluation import feedback as feedback
-    from dspynb.evaluation import fingerprint as fingerprint
-    from dspynb.evaluation import grid as grid
-    from dspynb.evaluation import load_dataset as load_dataset
     from dspynb.evaluation import metrics as metrics
-    from dspynb.evaluation import read_examples as read_examples
-    from dspynb.evaluation import score_table as score_table
-    from dspynb.evaluation import split as split
-    from dspynb.executors.dask_executor import DaskExecutor as DaskExecutor
-    from dspynb.lm import LM as LM
-    from dspynb.lm import FunctionLM as FunctionLM
-    from dspynb.lm import LMReply as LMReply
-    from dspynb.lm import LMRequest as LMRequest
-    from dspynb.lm import LocalLM as LocalLM
-    from dspynb.lm import ScriptedLM as ScriptedLM
-    from dspynb.lm import recorded as recorded
-    from dspynb.media import File as File
-    from dspynb.media import Image as Image
-    from dspynb.modules import BestOfN as BestOfN
-    from dspynb.modules import ChainOfThought as ChainOfThought
-    from dspynb.modules import Module as Module
-    from dspynb.modules import MultiChainComparison as MultiChainComparison
-    from dspynb.modules import Predict as Predict
-    from dspynb.modules import ProgramOfThought as ProgramOfThought
-    from dspynb.modules import ReAct as ReAct
-    from dspynb.modules import Refine as Refine
-    from dspynb.modules import Replay as Replay
-    from dspynb.modules import Tool as Tool
-    from dspynb.modules import from_dspy as from_dspy
-    from dspynb.modules import majority as majority
-    from dspynb.modules import mcp_tools as mcp_tools
-    from dspynb.modules import replay as replay
-    from dspynb.optimizers import COPRO as COPRO
-    from dspynb.optimizers import GEPA as GEPA
-    from dspynb.optimizers import SIMBA as SIMBA
-    from dspynb.optimizers import BootstrapFewShot as BootstrapFewShot
-    from dspynb.optimizers import BootstrapRandomSearch as BootstrapRandomSearch
-    from dspynb.optimizers import DistillHints as DistillHints
-    from dspynb.optimizers import MIPROv2 as MIPROv2
-    from dspynb.optimizers import Optimizer as Optimizer
-    from dspynb.running import Run as Run
-    from dspynb.running import Trace as Trace
-    from dspynb.running import export_otel as export_otel
-    from dspynb.running import history as history
-    from dspynb.running import last_run as last_run
-    from dspynb.running import open_run as open_run
-    from dspynb.running import run_sync as run_sync
-    from dspynb.running import runs as runs
-    from dspynb.running import trace as trace
-    from dspynb.scope import Budget as Budget
-    from dspynb.scope import candidate as candidate
-    from dspynb.scope import carry as carry
-    from dspynb.scope import configure as configure
-    from dspynb.scope import context as context
-    from dspynb.scope import current_attempt as current_attempt
-    from dspynb.scope import current_hint as current_hint
-    from dspynb.scope import current_scope as current_scope
-    from dspynb.scope import hints as hints
-    from dspynb.scope import snapshot as snapshot
-    from dspynb.signatures import Augmentation as Augmentation
-    from dspynb.signatures import Confidence as Confidence
-    from dspynb.signatures import Input as Input
-    from dspynb.signatures import Output as Output
-    from dspynb.signatures import Reasoning as Reasoning
-    from dspynb.signatures import Signature as Signature
-    from dspynb.signatures import augment as augment
-    from dspynb.turns import History as History
+    from dspynb.evaluation.comparison import Comparison as Comparison
+    from dspynb.evaluation.comparison import Grid as Grid
+    from dspynb.evaluation.comparison import compare as compare
+    from dspynb.evaluation.comparison import grid as grid
+    from dspynb.evaluation.data_io.datasets import load_dataset as load_dataset
+    from dspynb.evaluation.data_io.reading import read_examples as read_examples
+    from dspynb.evaluation.data_io.splitting import fingerprint as fingerprint
+    from dspynb.evaluation.data_io.splitting import split as split
+    from dspynb.evaluation.evaluator import Evaluate as Evaluate
+    from dspynb.evaluation.evaluator import evaluate as evaluate
+    from dspynb.evaluation.result import Evaluation as Evaluation
+    from dspynb.evaluation.tables import score_table as score_table
+    from dspynb.lm.client import LM as LM
+    from dspynb.lm.local import LocalLM as LocalLM
+    from dspynb.lm.protocol import LMReply as LMReply
+    from dspynb.lm.protocol import LMRequest as LMRequest
+    from dspynb.lm.recorded import recorded as recorded
+    from dspynb.lm.testing import FunctionLM as FunctionLM
+    from dspynb.lm.testing import ScriptedLM as ScriptedLM
+    from dspynb.media.values import File as File
+    from dspynb.media.values import Image as Image
+    from dspynb.modules.chain_of_thought import ChainOfThought as ChainOfThought
+    from dspynb.modules.majority import majority as majority
+    from dspynb.modules.module import Module as Module
+    from dspynb.modules.multi_chain_comparison import MultiChainComparison as MultiChainComparison
+    from dspynb.modules.predict import Predict as Predict
+    from dspynb.optimizers.bootstrap import BootstrapFewShot as BootstrapFewShot
+    from dspynb.optimizers.bootstrap import BootstrapRandomSearch as BootstrapRandomSearch
+    from dspynb.optimizers.copro import COPRO as COPRO
+    from dspynb.optimizers.core.optimizer import Optimizer as Optimizer
+    from dspynb.optimizers.distill.distill import DistillHints as DistillHints
+    from dspynb.optimizers.gepa.gepa import GEPA as GEPA
+    from dspynb.optimizers.mipro.mipro import MIPROv2 as MIPROv2
+    from dspynb.optimizers.simba.simba import SIMBA as SIMBA
+    from dspynb.refine.refine import Refine as Refine
+    from dspynb.refine.search import BestOfN as BestOfN
+    from dspynb.replaying.replayer import Replay as Replay
+    from dspynb.replaying.replayer import replay as replay
+    from dspynb.running.aio.sync import run_sync as run_sync
+    from dspynb.running.call_history import history as history
+    from dspynb.running.otel import export_otel as export_otel
+    from dspynb.running.run import Run as Run
+    from dspynb.running.run import last_run as last_run
+    from dspynb.running.store import open_run as open_run
+    from dspynb.running.store import runs as runs
+    from dspynb.running.tracing import Trace as Trace
+    from dspynb.running.tracing import trace as trace
+    from dspynb.scope.budget import Budget as Budget
+    from dspynb.scope.candidates import candidate as candidate
+    from dspynb.scope.carry import carry as carry
+    from dspynb.scope.core import current_attempt as current_attempt
+    from dspynb.scope.core import current_scope as current_scope
+    from dspynb.scope.hints import current_hint as current_hint
+    from dspynb.scope.hints import hints as hints
+    from dspynb.scope.settings import configure as configure
+    from dspynb.scope.settings import context as context
+    from dspynb.scope.snapshot import snapshot as snapshot
+    from dspynb.signatures.augment import Augmentation as Augmentation
+    from dspynb.signatures.augment import Confidence as Confidence
+    from dspynb.signatures.augment import Reasoning as Reasoning
+    from dspynb.signatures.augment import augment as augment
+    from dspynb.signatures.fields import Input as Input
+    from dspynb.signatures.fields import Output as Output
+    from dspynb.signatures.signature import Signature as Signature
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "dspynb.adapters": (
-        "ChatAdapter",
-        "JSONAdapter",
-        "PrefillAdapter",
-    ),
+    "dspynb.adapters.chat": ("ChatAdapter",),
+    "dspynb.adapters.json": ("JSONAdapter",),
+    "dspynb.adapters.prefill": ("PrefillAdapter",),
+    "dspynb.agents.program_of_thought": ("ProgramOfThought",),
+    "dspynb.agents.react": ("ReAct",),
+    "dspynb.agents.tools.mcp": ("mcp_tools",),
+    "dspynb.agents.tools.tool": ("Tool",),
+    "dspynb.contrib.dask.executor": ("DaskExecutor",),
+    "dspynb.contrib.migration.translate": ("from_dspy",),
+    "dspynb.conversation": ("History",),
     "dspynb.data": (
         "Example",
         "Prediction",
@@ -124,10 +131,10 @@ _HOMES = {
         "AllAttemptsFailed",
         "BudgetExhausted",
         "DataOverlapWarning",
-        "NoFeedbackWarning",
         "DspynbError",
         "ExecutorError",
         "HiddenPredictorWarning",
+        "NoFeedbackWarning",
         "OptimizerError",
         "Refused",
         "ReplayDiverged",
@@ -140,95 +147,107 @@ _HOMES = {
         "UsageUnknownWarning",
     ),
     "dspynb.evaluation": (
+        "feedback",
+        "metrics",
+    ),
+    "dspynb.evaluation.comparison": (
         "Comparison",
-        "Evaluate",
-        "Evaluation",
         "Grid",
         "compare",
-        "evaluate",
-        "feedback",
-        "fingerprint",
         "grid",
-        "load_dataset",
-        "metrics",
-        "read_examples",
-        "score_table",
+    ),
+    "dspynb.evaluation.data_io.datasets": ("load_dataset",),
+    "dspynb.evaluation.data_io.reading": ("read_examples",),
+    "dspynb.evaluation.data_io.splitting": (
+        "fingerprint",
         "split",
     ),
-    "dspynb.executors.dask_executor": ("DaskExecutor",),
-    "dspynb.lm": (
-        "LM",
-        "FunctionLM",
+    "dspynb.evaluation.evaluator": (
+        "Evaluate",
+        "evaluate",
+    ),
+    "dspynb.evaluation.result": ("Evaluation",),
+    "dspynb.evaluation.tables": ("score_table",),
+    "dspynb.lm.client": ("LM",),
+    "dspynb.lm.local": ("LocalLM",),
+    "dspynb.lm.protocol": (
         "LMReply",
         "LMRequest",
-        "LocalLM",
-        "ScriptedLM",
-        "recorded",
     ),
-    "dspynb.media": (
+    "dspynb.lm.recorded": ("recorded",),
+    "dspynb.lm.testing": (
+        "FunctionLM",
+        "ScriptedLM",
+    ),
+    "dspynb.media.values": (
         "File",
         "Image",
     ),
-    "dspynb.modules": (
-        "BestOfN",
-        "ChainOfThought",
-        "Module",
-        "MultiChainComparison",
-        "Predict",
-        "ProgramOfThought",
-        "ReAct",
-        "Refine",
-        "Replay",
-        "Tool",
-        "from_dspy",
-        "majority",
-        "mcp_tools",
-        "replay",
-    ),
-    "dspynb.optimizers": (
-        "COPRO",
-        "GEPA",
-        "SIMBA",
+    "dspynb.modules.chain_of_thought": ("ChainOfThought",),
+    "dspynb.modules.majority": ("majority",),
+    "dspynb.modules.module": ("Module",),
+    "dspynb.modules.multi_chain_comparison": ("MultiChainComparison",),
+    "dspynb.modules.predict": ("Predict",),
+    "dspynb.optimizers.bootstrap": (
         "BootstrapFewShot",
         "BootstrapRandomSearch",
-        "DistillHints",
-        "MIPROv2",
-        "Optimizer",
     ),
-    "dspynb.running": (
+    "dspynb.optimizers.copro": ("COPRO",),
+    "dspynb.optimizers.core.optimizer": ("Optimizer",),
+    "dspynb.optimizers.distill.distill": ("DistillHints",),
+    "dspynb.optimizers.gepa.gepa": ("GEPA",),
+    "dspynb.optimizers.mipro.mipro": ("MIPROv2",),
+    "dspynb.optimizers.simba.simba": ("SIMBA",),
+    "dspynb.refine.refine": ("Refine",),
+    "dspynb.refine.search": ("BestOfN",),
+    "dspynb.replaying.replayer": (
+        "Replay",
+        "replay",
+    ),
+    "dspynb.running.aio.sync": ("run_sync",),
+    "dspynb.running.call_history": ("history",),
+    "dspynb.running.otel": ("export_otel",),
+    "dspynb.running.run": (
         "Run",
-        "Trace",
-        "export_otel",
-        "history",
         "last_run",
+    ),
+    "dspynb.running.store": (
         "open_run",
-        "run_sync",
         "runs",
+    ),
+    "dspynb.running.tracing": (
+        "Trace",
         "trace",
     ),
-    "dspynb.scope": (
-        "Budget",
-        "candidate",
-        "carry",
+    "dspynb.scope.budget": ("Budget",),
+    "dspynb.scope.candidates": ("candidate",),
+    "dspynb.scope.carry": ("carry",),
+    "dspynb.scope.core": (
+        "current_attempt",
+        "current_scope",
+    ),
+    "dspynb.scope.hints": (
+        "current_hint",
+        "hints",
+    ),
+    "dspynb.scope.settings": (
         "configure",
         "context",
-        "current_attempt",
-        "current_hint",
-        "current_scope",
-        "hints",
-        "snapshot",
     ),
-    "dspynb.signatures": (
+    "dspynb.scope.snapshot": ("snapshot",),
+    "dspynb.signatures.augment": (
         "Augmentation",
         "Confidence",
-        "Input",
-        "Output",
         "Reasoning",
-        "Signature",
         "augment",
     ),
-    "dspynb.turns": ("History",),
+    "dspynb.signatures.fields": (
+        "Input",
+        "Output",
+    ),
+    "dspynb.signatures.signature": ("Signature",),
 }
+install()
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [*sorted(_HOME_OF), "__version__"]  # noqa: PLE0604
 

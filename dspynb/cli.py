@@ -78,7 +78,7 @@ def _tutorials(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from dspynb.doctor import run_doctor
+    from dspynb.contrib.doctor.examining import run_doctor
 
     if options.api_base and not options.lm:
         raise ConfigurationError("--api-base goes with --lm: name the model to ask there, as in openai/gpt-4.1-mini")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import dspynb as dn
 from dspynb.data import Example, Prediction, Score
-from dspynb.running import run_sync
+from dspynb.running.aio.sync import run_sync
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,12 +13,12 @@ from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import Any, Protocol
 
+from dspynb.conversation import History
 from dspynb.data import Usage, usage_of
 from dspynb.errors import shorten
 from dspynb.exits import is_exit
-from dspynb.media import told_url
+from dspynb.media.describe import told_url
 from dspynb.records import Check, check_of, checks_of, is_count, is_named, quick_reader, quickly_made
-from dspynb.turns import History
 
 __all__ = [
     "EVENT_TYPES",

@@ -14,32 +14,34 @@ import dspynb as dn
 
 PACKAGE = Path(dn.__file__).parent
 LAYERS = [
+    ["_moved"],
     ["errors", "records"],
     ["redact", "keywords", "exits", "processes"],
     ["score"],
     ["data"],
-    ["media", "turns"],
+    ["media", "conversation"],
     ["events"],
-    ["scope", "signatures", "results"],
+    ["scope", "signatures"],
     ["running"],
-    ["executors"],
     ["lm", "adapters"],
+    ["state"],
     ["modules"],
+    ["refine", "replaying", "agents"],
     ["evaluation"],
     ["optimizers"],
     ["views"],
-    ["demo", "doctor"],
+    ["contrib", "demo"],
     ["cli"],
     ["__main__"],
 ]
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names}
-UPWARD = {("running/display.py", "views")}  # a run that is shown loads the views then
+UPWARD = {("running/view_hook.py", "views")}  # a run that is shown loads the views then
 HOMES = {
     "litellm": {"lm"},
     "aiohttp": {"lm"},
     "xllamacpp": {"lm"},
-    "mcp": {"modules"},
-    "pandas": {"data", "results", "running", "evaluation", "demo"},
+    "mcp": {"agents"},
+    "pandas": {"data", "running", "evaluation", "demo"},
     "opentelemetry": {"running"},
     "pyarrow": {"evaluation"},
     "optuna": {"optimizers"},
@@ -47,9 +49,9 @@ HOMES = {
     "anywidget": {"views"},
     "matplotlib": {"views"},
     "rich": {"views"},
-    "dask": {"executors"},
-    "distributed": {"executors"},
-    "cloudpickle": {"executors"},
+    "dask": {"contrib"},
+    "distributed": {"contrib"},
+    "cloudpickle": {"contrib"},
     "dspy": set(),  # its objects are known by their shape
 }
 HEAVY = [

@@ -17,11 +17,11 @@ from packaging.specifiers import SpecifierSet
 
 import dspynb as dn
 from dspynb.cli import main
+from dspynb.contrib.doctor.examining import examine
+from dspynb.contrib.doctor.installed import meets
 from dspynb.data import Usage
-from dspynb.doctor import examine
-from dspynb.doctor.installed import meets
-from dspynb.lm.base import LMReply
 from dspynb.lm.cache import ReplyCache
+from dspynb.lm.protocol import LMReply
 from tests.lm.server import Server, error
 from tests.test_architecture import HEAVY
 
@@ -100,7 +100,7 @@ def test_no_network_is_touched_and_no_file_is_made_unless_asked_for(tmp_path, mo
 
 def test_no_heavy_library_is_imported_to_read_its_version(tmp_path):
     code = (
-        "import json, sys; from dspynb.doctor import examine; examine();"
+        "import json, sys; from dspynb.contrib.doctor import examine; examine();"
         f"print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -283,7 +283,7 @@ def test_a_front_end_that_jupyterlab_would_not_load_is_not_looked_at(tmp_path):
 
 
 def test_where_code_cannot_be_isolated_that_is_told_and_nothing_is_wrong(monkeypatch):
-    monkeypatch.setattr("dspynb.modules.sandbox.runner._isolated", False)
+    monkeypatch.setattr("dspynb.agents.sandbox.runner._isolated", False)
     monkeypatch.setattr("platform.machine", lambda: "vax")
     report = examine()
     assert report.fine
@@ -356,7 +356,7 @@ def test_a_cluster_is_told_with_its_workers_and_what_differs(monkeypatch):
         assert finding.says == f"2 workers at {cluster.scheduler_address}"
         assert len(finding.facts["workers"]) == 2
         about = {"dspynb": "0.0.1", "python": "3.1"}
-        monkeypatch.setattr("dspynb.executors.cluster._ABOUT", f"def about():\n    return {about!r}\n")
+        monkeypatch.setattr("dspynb.contrib.dask.cluster._ABOUT", f"def about():\n    return {about!r}\n")
         report = examine(dask=cluster.scheduler_address)
     wrong = [finding.says for finding in report.findings if finding.state == "wrong"]
     assert len(wrong) == 5  # of six: the scheduler and two workers, with two differences each
@@ -372,7 +372,7 @@ def test_a_cluster_that_is_asked_for_without_dask_names_the_extra(monkeypatch):
 
 
 def test_a_scheduler_that_is_not_there_is_told(monkeypatch):
-    monkeypatch.setattr("dspynb.doctor.abilities._DASK_PATIENCE", 0.2)
+    monkeypatch.setattr("dspynb.contrib.doctor.abilities._DASK_PATIENCE", 0.2)
     finding = said(examine(dask="tcp://127.0.0.1:9"), "dask")
     assert finding.state == "wrong"
     assert finding.says.startswith("no Dask scheduler answers at tcp://127.0.0.1:9 within 0.2 s")

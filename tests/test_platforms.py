@@ -62,8 +62,8 @@ def test_everything_but_the_sandbox_works_without_fork_and_posix():
     assert (done.stdout, done.stderr) == ("works\n", "")
 
 
-@pytest.mark.parametrize("name", ["sandbox.runner", "sandbox.seccomp", "program_of_thought", "mcp"])
+@pytest.mark.parametrize("name", ["sandbox.runner", "sandbox.seccomp", "program_of_thought", "tools.mcp"])
 def test_modules_that_need_posix_can_be_imported(name):
-    code = WITHOUT + f"import dspynb.modules.{name}\nprint('works')"
+    code = WITHOUT + f"import dspynb.agents.{name}\nprint('works')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert (done.stdout, done.stderr) == ("works\n", "")

@@ -20,7 +20,7 @@ import dspynb as dn
 from dspynb.errors import ModelError
 from dspynb.redact import holds_known, keep_secret, redact, redact_known, redact_values
 from dspynb.running.journal import flush_journals
-from dspynb.views import static_html
+from dspynb.views.html.static import static_html
 from tests.helpers import Caption, chat
 from tests.lm.server import Server, error, sse
 

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from dspynb.adapters.keys import Frozen
+from dspynb.adapters.cache_keys import Frozen
 from dspynb.adapters.values import output_text, to_text
+from dspynb.conversation import History
 from dspynb.errors import InputError, ParseError, nearest
-from dspynb.media import Medium
-from dspynb.signatures import Field, Signature
-from dspynb.turns import History
+from dspynb.media.values import Medium
+from dspynb.signatures.fields import Field
+from dspynb.signatures.signature import Signature
 
 __all__ = ["Adapter", "Content", "content", "inputs_of", "shown", "shown_outputs"]
 

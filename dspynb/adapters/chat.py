@@ -9,12 +9,13 @@ from typing import Any
 
 from dspynb.adapters.base import Adapter, Content, content, inputs_of, shown, shown_outputs
 from dspynb.adapters.json import object_in
-from dspynb.adapters.labels import labelled
+from dspynb.adapters.labelled_lines import labelled
 from dspynb.adapters.replies import Names, bare_reply, without_blank_ends
 from dspynb.adapters.schema import constraints_of, type_notes
 from dspynb.adapters.values import parse_json, parse_value
 from dspynb.errors import ParseError
-from dspynb.signatures import Field, Signature
+from dspynb.signatures.fields import Field
+from dspynb.signatures.signature import Signature
 
 __all__ = ["ChatAdapter"]
 

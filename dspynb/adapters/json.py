@@ -12,12 +12,13 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import from_json
 
 from dspynb.adapters.base import Adapter, Content, content, inputs_of, shown
-from dspynb.adapters.loose import json_values
+from dspynb.adapters.lenient_json import json_values
 from dspynb.adapters.replies import Names, bare_reply
 from dspynb.adapters.schema import constraints_of, type_notes
 from dspynb.adapters.values import parse_json, plain
 from dspynb.errors import ParseError
-from dspynb.signatures import Field, Signature
+from dspynb.signatures.fields import Field
+from dspynb.signatures.signature import Signature
 
 __all__ = ["JSONAdapter", "object_in"]
 

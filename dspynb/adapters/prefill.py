@@ -7,12 +7,12 @@ from functools import lru_cache
 from typing import Any
 
 from dspynb.adapters.base import Adapter, Content, Messages, content, shown, shown_outputs
-from dspynb.adapters.labels import labels_of
+from dspynb.adapters.labelled_lines import labels_of
 from dspynb.adapters.replies import bare_reply
 from dspynb.adapters.schema import constraints_of, type_notes
 from dspynb.adapters.values import parse_value
 from dspynb.errors import ParseError
-from dspynb.signatures import Signature
+from dspynb.signatures.signature import Signature
 
 __all__ = ["PrefillAdapter"]
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from dspynb.signatures import Field, Signature
+from dspynb.signatures.fields import Field
+from dspynb.signatures.signature import Signature
 
 __all__ = ["constraints_of", "type_notes"]
 

@@ -14,10 +14,10 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
-from dspynb.adapters.loose import json_values, read_json, read_loose
-from dspynb.adapters.prose import bullets, moment, number, truth
+from dspynb.adapters.lenient_json import json_values, read_json, read_loose
+from dspynb.adapters.text_values import bullets, moment, number, truth
 from dspynb.errors import ParseError, shorten
-from dspynb.signatures import Field
+from dspynb.signatures.fields import Field
 
 __all__ = ["output_text", "parse_json", "parse_value", "plain", "to_text"]
 

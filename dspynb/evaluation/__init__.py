@@ -2,11 +2,11 @@
 
 from dspynb.evaluation import feedback, metrics
 from dspynb.evaluation.comparison import Comparison, Grid, compare, grid
-from dspynb.evaluation.datasets import load_dataset
-from dspynb.evaluation.evaluation import Evaluation
+from dspynb.evaluation.data_io.datasets import load_dataset
+from dspynb.evaluation.data_io.reading import read_examples
+from dspynb.evaluation.data_io.splitting import Splits, fingerprint, split
 from dspynb.evaluation.evaluator import Evaluate, evaluate
-from dspynb.evaluation.reading import read_examples
-from dspynb.evaluation.splitting import Splits, fingerprint, split
+from dspynb.evaluation.result import Evaluation
 from dspynb.evaluation.tables import score_table
 
 __all__ = [

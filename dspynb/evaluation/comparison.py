@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dspynb.errors import ConfigurationError, InputError, nearest
-from dspynb.evaluation.evaluation import Evaluation
 from dspynb.evaluation.evaluator import (
     EVALUATE_SETTINGS,
     SETTINGS_OF_EVALUATE,
@@ -18,21 +17,23 @@ from dspynb.evaluation.evaluator import (
     inside,
     table_of,
 )
+from dspynb.evaluation.result import Evaluation
 from dspynb.events import SpanEnded, SpanStarted, new_span, plain
 from dspynb.keywords import with_known_keywords
-from dspynb.modules import Module
+from dspynb.modules.module import Module
 from dspynb.redact import redact_values
-from dspynb.results.pages import frame_html
-from dspynb.results.statistics import PairedDifference, paired_difference
-from dspynb.results.tables import with_costs
-from dspynb.running import Run
-from dspynb.running.display import plots
-from dspynb.scope import Layer, Meter, current_scope
+from dspynb.running.run import Run
+from dspynb.running.tables.frames import with_costs
+from dspynb.running.tables.pages import frame_html
+from dspynb.running.tables.statistics import PairedDifference, paired_difference
+from dspynb.running.view_hook import plots
+from dspynb.scope.budget import Meter
+from dspynb.scope.core import Layer, current_scope
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dspynb.running.display import Axes
+    from dspynb.running.view_hook import Axes
 
 __all__ = ["Comparison", "Grid", "compare", "grid"]
 

@@ -13,21 +13,24 @@ from typing import Any, Protocol, TypeVar
 
 from dspynb.data import Example, rows_of
 from dspynb.errors import BudgetExhausted, ConfigurationError, InputError, StateError, nearest
-from dspynb.evaluation.evaluation import Evaluation
+from dspynb.evaluation.data_io.splitting import fingerprint
+from dspynb.evaluation.result import Evaluation
 from dspynb.evaluation.resuming import check_same, defaults_of
 from dspynb.evaluation.rollouts import Rollout, rollouts_on, run_rollout
-from dspynb.evaluation.splitting import fingerprint
 from dspynb.events import RolloutEnded, plain
-from dspynb.executors import Executor
 from dspynb.keywords import parameters_of, with_known_keywords
-from dspynb.modules import Module
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
-from dspynb.modules.module import checked_program
-from dspynb.modules.pool import checked_width, run_pool
-from dspynb.modules.scoring import Scorer
-from dspynb.running import Run, Takes, run_sync
-from dspynb.running.files import run_file
-from dspynb.scope import Allowance, Budget, Layer, Meter, current_scope, setting
+from dspynb.modules.metric_call import Scorer
+from dspynb.modules.module import Module, checked_program
+from dspynb.modules.ordered_pool import checked_width, run_pool
+from dspynb.running.aio.sync import run_sync
+from dspynb.running.control import Takes
+from dspynb.running.executor import Executor
+from dspynb.running.run import Run
+from dspynb.running.store import run_file
+from dspynb.scope.budget import Allowance, Budget, Meter
+from dspynb.scope.core import Layer, current_scope
+from dspynb.scope.settings import setting
 from dspynb.score import as_float
 
 __all__ = [

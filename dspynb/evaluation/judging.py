@@ -8,9 +8,10 @@ from typing import Any
 from dspynb.data import Score
 from dspynb.errors import ConfigurationError, ParseError, RewardError
 from dspynb.evaluation.fields import output_of
-from dspynb.modules import Predict
-from dspynb.scope import mask
-from dspynb.signatures import Input, Output, Signature
+from dspynb.modules.predict import Predict
+from dspynb.scope.hints import mask
+from dspynb.signatures.fields import Input, Output
+from dspynb.signatures.signature import Signature
 
 __all__ = ["Judge"]
 

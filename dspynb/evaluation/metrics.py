@@ -17,10 +17,10 @@ from functools import partial
 from typing import Any
 
 from dspynb.errors import ConfigurationError
-from dspynb.evaluation import comparing
-from dspynb.evaluation.combining import Weighted
+from dspynb.evaluation import matching as comparing
 from dspynb.evaluation.fields import FieldMetric, plain_text
 from dspynb.evaluation.judging import Judge
+from dspynb.evaluation.weighted import Weighted
 
 __all__ = [
     "contains",

@@ -10,13 +10,16 @@ from typing import Any
 from dspynb.data import Example, Prediction, Score
 from dspynb.errors import Halted, WorkerLost
 from dspynb.events import Event, PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
-from dspynb.executors import Executor, elsewhere
-from dspynb.modules import Module
-from dspynb.modules.pool import caught
-from dspynb.modules.scoring import Scorer
+from dspynb.modules.metric_call import Scorer
+from dspynb.modules.module import Module
+from dspynb.modules.ordered_pool import caught
 from dspynb.redact import redact_values, told
-from dspynb.running import Tally, Trace
-from dspynb.scope import Allowance, Layer, Scope, current_scope, nested_rollout
+from dspynb.running.executor import Executor, elsewhere
+from dspynb.running.tally import Tally
+from dspynb.running.tracing import Trace
+from dspynb.scope.budget import Allowance
+from dspynb.scope.core import Layer, Scope, current_scope
+from dspynb.scope.rollouts import nested_rollout
 
 __all__ = ["Rollout", "rollouts_on", "run_rollout"]
 

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction, Score, as_score, rows_of
 from dspynb.errors import ConfigurationError, Halted, InputError, nearest
-from dspynb.modules.scoring import Scorer
+from dspynb.modules.metric_call import Scorer
 from dspynb.redact import told
-from dspynb.running import as_exception, end_tasks, guarded, run_sync
-from dspynb.scope import mask, setting
+from dspynb.running.aio.sync import run_sync
+from dspynb.running.aio.tasks import end_tasks
+from dspynb.running.user_code import as_exception, guarded
+from dspynb.scope.hints import mask
+from dspynb.scope.settings import setting
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,6 +1,8 @@
 """Language models: the protocol, providers, the embedded model, recordings, doubles."""
 
-from dspynb.lm.base import (
+from dspynb.lm.client import LM
+from dspynb.lm.local import LocalLM
+from dspynb.lm.protocol import (
     LMProtocol,
     LMReply,
     LMRequest,
@@ -10,11 +12,9 @@ from dspynb.lm.base import (
     sent_settings,
     without_secrets,
 )
-from dspynb.lm.client import LM
-from dspynb.lm.doubles import FunctionLM, ScriptedLM
-from dspynb.lm.local import LocalLM
 from dspynb.lm.recorded import RecordedLM, recorded
 from dspynb.lm.resolve import check_lm, resolve_lm
+from dspynb.lm.testing import FunctionLM, ScriptedLM
 
 __all__ = [
     "LM",

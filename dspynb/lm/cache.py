@@ -26,7 +26,7 @@ from typing import Any
 import pydantic_core
 
 from dspynb.data import Usage, usage_of
-from dspynb.lm.base import LMReply, is_whole
+from dspynb.lm.protocol import LMReply, is_whole
 from dspynb.records import check_of
 from dspynb.redact import redact_known
 

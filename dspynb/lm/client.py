@@ -12,14 +12,13 @@ from typing import Any, TypeVar
 from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
 from dspynb.keywords import with_known_keywords
 from dspynb.lm.addresses import base_in_environment, check_base, has_login
-from dspynb.lm.base import Heard, LMReply, LMRequest, check_reply, refuse_in_a_replay, request_key
 from dspynb.lm.cache import default_cache
-from dspynb.lm.direct import DirectEngine
 from dspynb.lm.endpoint import Endpoint
-from dspynb.lm.flights import Flights
 from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.litellm_engine import LiteLLMEngine
+from dspynb.lm.openai_http import DirectEngine
 from dspynb.lm.prices import supports
+from dspynb.lm.protocol import Heard, LMReply, LMRequest, check_reply, refuse_in_a_replay, request_key
 from dspynb.lm.settings import (
     OTHERWISE,
     REQUEST_SETTINGS,
@@ -30,8 +29,12 @@ from dspynb.lm.settings import (
     merged,
     refuse_litellm_settings,
 )
+from dspynb.lm.single_flight import Flights
 from dspynb.redact import is_secret_name, secrets_in, without_password, without_secrets
-from dspynb.scope import GATE, about_tokens, current_scope, model_name, setting
+from dspynb.scope.budget import about_tokens
+from dspynb.scope.core import current_scope
+from dspynb.scope.gate import GATE
+from dspynb.scope.settings import model_name, setting
 
 __all__ = ["LM"]
 

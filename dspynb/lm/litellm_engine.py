@@ -21,10 +21,10 @@ from dspynb.errors import (
     ServerError,
 )
 from dspynb.lm.addresses import foreign_credentials, is_own_host, no_key_sent, refused_redirect
-from dspynb.lm.base import Heard, LMReply, LMRequest
 from dspynb.lm.endpoint import Endpoint
 from dspynb.lm.litellm_http import Watch, watch_clients, watched
 from dspynb.lm.openai_format import Pieces, kind_of, read_reply, request_body, retry_after
+from dspynb.lm.protocol import Heard, LMReply, LMRequest
 from dspynb.lm.settings import LITELLM_ALONE
 from dspynb.redact import redact, told
 

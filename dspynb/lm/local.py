@@ -20,8 +20,8 @@ from typing import Any, ClassVar
 from dspynb.data import Usage, token_count
 from dspynb.errors import BadRequestError, ConfigurationError, ContextTooLong, ModelError, nearest
 from dspynb.keywords import with_known_keywords
-from dspynb.lm.base import Heard, LMReply, LMRequest, refuse_in_a_replay, refuse_media
 from dspynb.lm.download import cached_path, smollm2_path
+from dspynb.lm.protocol import Heard, LMReply, LMRequest, refuse_in_a_replay, refuse_media
 
 __all__ = ["LocalLM"]
 

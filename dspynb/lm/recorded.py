@@ -11,8 +11,8 @@ from typing import Any
 
 from dspynb.data import usage_of
 from dspynb.errors import ConfigurationError, RecordingMiss, shorten
-from dspynb.lm.base import LMProtocol, LMReply, LMRequest, check_reply, is_whole, request_key, sent_settings
-from dspynb.media import content_text, without_data
+from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, check_reply, is_whole, request_key, sent_settings
+from dspynb.media.describe import content_text, without_data
 from dspynb.redact import redact_known
 
 __all__ = ["RecordedLM", "recorded"]

@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import Any, cast
 
 from dspynb.errors import ConfigurationError, NoModelError, of_dspy
-from dspynb.lm.base import LMProtocol
 from dspynb.lm.client import LM
+from dspynb.lm.protocol import LMProtocol
 
 __all__ = ["check_lm", "resolve_lm"]
 

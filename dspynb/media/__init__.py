@@ -1,6 +1,6 @@
 """Images and files: as values, as parts of a message, and as what is told of them."""
 
-from dspynb.media.telling import content_text, has_media, told_url, without_data
+from dspynb.media.describe import content_text, has_media, told_url, without_data
 from dspynb.media.values import File, Image, Medium
 
 __all__ = ["File", "Image", "Medium", "content_text", "has_media", "told_url", "without_data"]

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Self
 from urllib.parse import quote
 
 from dspynb.errors import InputError, shorten
+from dspynb.media.describe import facts, plain_url
 from dspynb.media.sources import read_source, sniffed
-from dspynb.media.telling import facts, plain_url
 
 __all__ = ["File", "Image", "Medium"]
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from dspynb.data import Example, Prediction
 from dspynb.errors import BudgetExhausted, Halted, RunStopped, WorkerLost
 from dspynb.events import SpanEnded, SpanStarted, new_span
-from dspynb.executors import Executor, elsewhere
 from dspynb.modules.discovery import hinted_paths
-from dspynb.modules.pool import caught, checked_width, run_pool
+from dspynb.modules.ordered_pool import caught, checked_width, run_pool
 from dspynb.redact import redact_values, told
-from dspynb.running import Run, Takes
-from dspynb.scope import Allowance, Layer, current_scope
+from dspynb.running.control import Takes
+from dspynb.running.executor import Executor, elsewhere
+from dspynb.running.run import Run
+from dspynb.scope.budget import Allowance
+from dspynb.scope.core import Layer, current_scope
 
 if TYPE_CHECKING:
     from dspynb.modules.module import Module

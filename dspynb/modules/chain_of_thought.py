@@ -10,7 +10,9 @@ from dspynb.keywords import with_known_keywords
 from dspynb.lm.settings import OTHERWISE, REQUEST_SETTINGS, SETTINGS_OF_REQUESTS
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
-from dspynb.signatures import Augmentation, Field, Reasoning, Signature, augment
+from dspynb.signatures.augment import Augmentation, Reasoning, augment
+from dspynb.signatures.fields import Field
+from dspynb.signatures.signature import Signature
 
 __all__ = ["ChainOfThought"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from dspynb.errors import HiddenPredictorWarning
-from dspynb.scope import Scope, users_line
+from dspynb.scope.core import Scope, users_line
 
 if TYPE_CHECKING:
     from dspynb.modules.predict import Predict

@@ -10,17 +10,22 @@ from typing import Any, ClassVar, Self
 from dspynb.data import Prediction, rows_of
 from dspynb.errors import ConfigurationError, InputError, of_dspy
 from dspynb.events import SpanEnded, SpanStarted, new_span
-from dspynb.executors import Executor
 from dspynb.keywords import with_known_keywords
 from dspynb.modules.batch import run_batch
 from dspynb.modules.copying import copied_instance
 from dspynb.modules.discovery import advisor_uids, calls_inside, hinted_paths, named_predictors, resolve_path
-from dspynb.modules.state import dump_state, load_state, with_state
-from dspynb.modules.state_files import read_state, write_state
 from dspynb.redact import redact_values, told
-from dspynb.running import Calls, Run, Takes, Tally, as_exception, run_sync
-from dspynb.scope import Layer, current_scope
-from dspynb.signatures import Field
+from dspynb.running.aio.sync import run_sync
+from dspynb.running.call_history import Calls
+from dspynb.running.control import Takes
+from dspynb.running.executor import Executor
+from dspynb.running.run import Run
+from dspynb.running.tally import Tally
+from dspynb.running.user_code import as_exception
+from dspynb.scope.core import Layer, current_scope
+from dspynb.signatures.fields import Field
+from dspynb.state.files import read_state, write_state
+from dspynb.state.state import dump_state, load_state, with_state
 
 __all__ = ["Module", "ModuleWork", "as_prediction", "checked_program"]
 
@@ -134,7 +139,7 @@ class Module:
         >>> plan.then(answer).run_sync(question="2+2?")
         Prediction(answer='4')
         """
-        from dspynb.modules.combine import Chain
+        from dspynb.modules.compose import Chain
 
         return Chain(self, step)
 
@@ -146,7 +151,7 @@ class Module:
         >>> ask.map(lambda prediction: {"answer": int(prediction.answer)}).run_sync(question="2+2?")
         Prediction(answer=4)
         """
-        from dspynb.modules.combine import Mapped
+        from dspynb.modules.compose import Mapped
 
         return Mapped(self, fn)
 

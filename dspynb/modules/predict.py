@@ -6,20 +6,23 @@ import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Self
 
-from dspynb.adapters import Adapter, resolve_adapter
+from dspynb.adapters.base import Adapter
+from dspynb.adapters.resolve import resolve_adapter
 from dspynb.data import Prediction
 from dspynb.errors import DspynbError, InputError, ModelError, ParseError
 from dspynb.keywords import with_known_keywords
-from dspynb.lm import LMProtocol, LMReply, LMRequest, refuse_media, resolve_lm
+from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, refuse_media
+from dspynb.lm.resolve import resolve_lm
 from dspynb.lm.settings import OTHERWISE, REQUEST_SETTINGS, SETTINGS_OF_REQUESTS, check_settings
-from dspynb.modules.call import Call, Listener
 from dspynb.modules.copying import copied
 from dspynb.modules.discovery import warn_of_hidden
 from dspynb.modules.module import Module
-from dspynb.modules.streaming import FieldText, stream
-from dspynb.running import as_exception, exit_of
-from dspynb.scope import Reading, Scope, current_scope, setting, warn_of
-from dspynb.signatures import Signature, as_signature
+from dspynb.modules.predictor_call import Call, Listener
+from dspynb.modules.stream import FieldText, stream
+from dspynb.running.user_code import as_exception, exit_of
+from dspynb.scope.core import Reading, Scope, current_scope, warn_of
+from dspynb.scope.settings import setting
+from dspynb.signatures.signature import Signature, as_signature
 
 __all__ = ["Predict", "with_hint"]
 

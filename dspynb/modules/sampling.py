@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Prediction
-from dspynb.running import end_tasks, guarded
-from dspynb.scope import Layer, current_scope, nested_rollout
+from dspynb.running.aio.tasks import end_tasks
+from dspynb.running.user_code import guarded
+from dspynb.scope.core import Layer, current_scope
+from dspynb.scope.rollouts import nested_rollout
 
 if TYPE_CHECKING:
     from dspynb.modules.module import Module

@@ -13,15 +13,15 @@ from typing import Any, ClassVar, Unpack
 from dspynb.data import Example
 from dspynb.errors import ConfigurationError, InputError
 from dspynb.evaluation.evaluator import paths_of, program_fingerprint
-from dspynb.lm import check_lm
-from dspynb.modules import Module
-from dspynb.optimizers.candidate import Candidate
-from dspynb.optimizers.demos import Bootstrapping, DemoSet, bootstrapped, labeled
-from dspynb.optimizers.engine import Engine
-from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, checked_whole, name_of
-from dspynb.optimizers.racing import race
-from dspynb.optimizers.task import Task, Teacher
-from dspynb.scope import Part
+from dspynb.lm.resolve import check_lm
+from dspynb.modules.module import Module
+from dspynb.optimizers.core.candidate import Candidate
+from dspynb.optimizers.core.demos import Bootstrapping, DemoSet, bootstrapped, labeled
+from dspynb.optimizers.core.engine import Engine
+from dspynb.optimizers.core.optimizer import Common, Optimizer, checked_number, checked_whole, name_of
+from dspynb.optimizers.core.successive_halving import race
+from dspynb.optimizers.core.task import Task, Teacher
+from dspynb.scope.candidates import Part
 from dspynb.score import as_float
 
 __all__ = ["BootstrapFewShot", "BootstrapRandomSearch"]

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Unpack
 
 from dspynb.data import Prediction
-from dspynb.modules import Predict
-from dspynb.optimizers.candidate import Candidate
-from dspynb.optimizers.engine import Engine
-from dspynb.optimizers.optimizer import Common, Optimizer, checked_number, checked_whole
-from dspynb.optimizers.racing import stages
-from dspynb.optimizers.texts import begins_turn, cleaned, instruction_of
-from dspynb.signatures import Input, Output, Signature
+from dspynb.modules.predict import Predict
+from dspynb.optimizers.core.candidate import Candidate
+from dspynb.optimizers.core.engine import Engine
+from dspynb.optimizers.core.instructions import begins_turn, cleaned, instruction_of
+from dspynb.optimizers.core.optimizer import Common, Optimizer, checked_number, checked_whole
+from dspynb.optimizers.core.successive_halving import stages
+from dspynb.signatures.fields import Input, Output
+from dspynb.signatures.signature import Signature
 
 __all__ = ["COPRO"]
 

@@ -1,17 +1,17 @@
 """Runs: driving work, stopping it, keeping and reopening its record."""
 
-from dspynb.running.files import open_run, runs
+from dspynb.running.aio.signals import foreground
+from dspynb.running.aio.sync import LoopThread, run_sync
+from dspynb.running.aio.tasks import end_tasks
+from dspynb.running.aio.threads import in_thread
+from dspynb.running.call_history import Calls, history, remember
+from dspynb.running.control import Ask, Steerable, Steering, Takes
 from dspynb.running.journal_reader import read_journal
-from dspynb.running.looking_back import Calls, history, remember
 from dspynb.running.otel import export_otel
 from dspynb.running.reader import RunReader
 from dspynb.running.run import Run, Work, last_run
-from dspynb.running.signals import foreground
-from dspynb.running.steering import Ask, Steerable, Steering, Takes
-from dspynb.running.sync import LoopThread, run_sync
+from dspynb.running.store import open_run, runs
 from dspynb.running.tally import Tally
-from dspynb.running.tasks import end_tasks
-from dspynb.running.threads import in_thread
 from dspynb.running.tracing import Trace, recorded_events, trace
 from dspynb.running.user_code import as_exception, exit_of, guarded
 

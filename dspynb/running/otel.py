@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from dspynb.errors import ConfigurationError
 from dspynb.events import plain
-from dspynb.results import Span, spans_of
 from dspynb.running.reader import RunReader
+from dspynb.running.tables.spans import Span, spans_of
 from dspynb.running.tracing import Trace, recorded_events
 
 if TYPE_CHECKING:

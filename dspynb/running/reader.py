@@ -11,27 +11,23 @@ from typing import TYPE_CHECKING, Any
 from dspynb.data import Usage
 from dspynb.errors import InputError
 from dspynb.events import Event
-from dspynb.results import (
-    AttemptRow,
-    Fold,
-    PromptDiff,
-    attempts_frame,
-    calls_frame,
+from dspynb.running.record import AttemptRow, Fold
+from dspynb.running.tables.candidates import (
     candidates_frame,
-    diff_messages,
-    hints_frame,
     history_frame,
     matrix_frame,
     proposals_frame,
-    rollouts_of,
     summary_of,
     winner_of,
 )
+from dspynb.running.tables.diffs import PromptDiff, diff_messages
+from dspynb.running.tables.frames import attempts_frame, calls_frame, rollouts_of
+from dspynb.running.tables.hints import hints_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dspynb.running.display import Axes
+    from dspynb.running.view_hook import Axes
 
 __all__ = ["RunReader"]
 
@@ -218,7 +214,7 @@ class RunReader:
         >>> run.plot("attempts").get_xlabel()
         'attempt'
         """
-        from dspynb.running.display import plot
+        from dspynb.running.view_hook import plot
 
         return plot(self, kind, x, ax)
 
@@ -236,7 +232,7 @@ class RunReader:
         >>> ask.run_sync(question="2+2?").run.save_html("run.html").name
         'run.html'
         """
-        from dspynb.running.display import page_html
+        from dspynb.running.view_hook import page_html
 
         target = Path(path)
         target.write_text(page_html(self), encoding="utf-8")
@@ -253,7 +249,7 @@ class RunReader:
         return f"<Run {self.id} {name}: {fold.status}, {told}, {fold.usage.calls} calls>"
 
     def _repr_html_(self) -> str:
-        from dspynb.running.display import static_html
+        from dspynb.running.view_hook import static_html
 
         return static_html(self)
 

@@ -18,15 +18,16 @@ import dspynb
 from dspynb.errors import Halted, JournalError, RunInterrupted, RunStopped, ScopeError
 from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, Steered, new_span, spans_after
 from dspynb.redact import redact_values, told
-from dspynb.running.display import attach_view, show
+from dspynb.running.aio.signals import foreground
+from dspynb.running.aio.tasks import GRACE
+from dspynb.running.control import Steerable
 from dspynb.running.journal import JournalFile, flush_journals
 from dspynb.running.journal_reader import Journal, cut_torn_line, load_journal
 from dspynb.running.locks import lock_run
-from dspynb.running.signals import foreground
-from dspynb.running.steering import Steerable
-from dspynb.running.tasks import GRACE
 from dspynb.running.user_code import as_exception
-from dspynb.scope import Layer, setting
+from dspynb.running.view_hook import attach_view, show
+from dspynb.scope.core import Layer
+from dspynb.scope.settings import setting
 
 __all__ = ["Run", "Work", "last_run"]
 

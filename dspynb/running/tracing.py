@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from dspynb.errors import DamagedFileWarning, InputError
 from dspynb.events import Event, PredictorCalled
-from dspynb.results import Span, spans_frame, spans_of, tree_html, tree_text
-from dspynb.running.files import open_run
 from dspynb.running.journal import write_journal
 from dspynb.running.journal_reader import load_journal
 from dspynb.running.reader import RunReader
-from dspynb.scope import Block, Layer
+from dspynb.running.store import open_run
+from dspynb.running.tables.spans import Span, spans_frame, spans_of
+from dspynb.running.tables.trees import tree_html, tree_text
+from dspynb.scope.core import Block, Layer
 
 if TYPE_CHECKING:
     import pandas as pd

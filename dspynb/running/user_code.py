@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 from dspynb.errors import RunInterrupted, UserCodeExit
 from dspynb.exits import exit_text, is_exit
-from dspynb.scope import current_scope
+from dspynb.scope.core import current_scope
 
 __all__ = ["as_exception", "exit_of", "guarded"]
 

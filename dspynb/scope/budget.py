@@ -19,7 +19,7 @@ from typing import Any
 from dspynb.data import Usage
 from dspynb.errors import BudgetExhausted, ConfigurationError, UsageUnknownWarning
 from dspynb.keywords import with_known_keywords
-from dspynb.media import content_text
+from dspynb.media.describe import content_text
 from dspynb.scope.core import Block, Layer, Scope, current_scope
 
 __all__ = ["Allowance", "Budget", "Free", "Meter", "Reserve", "about_tokens", "missing_tokens"]

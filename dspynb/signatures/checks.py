@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Annotated, Any, ForwardRef, Literal, get_args, get_origin
 
+from dspynb.conversation import History
 from dspynb.errors import SignatureError
-from dspynb.media import Medium
+from dspynb.media.values import Medium
 from dspynb.signatures.fields import Field
 from dspynb.signatures.kinds import holds, is_history, is_media
-from dspynb.turns import History
 
 __all__ = ["check_fields", "check_types", "instruction_of"]
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from dspynb.media import Medium
-from dspynb.turns import History
+from dspynb.conversation import History
+from dspynb.media.values import Medium
 
 __all__ = [
     "choices_of",

@@ -8,9 +8,9 @@ import typing
 from decimal import Decimal
 from typing import Any
 
+from dspynb.conversation import History
 from dspynb.errors import SignatureError, nearest
-from dspynb.media import File, Image
-from dspynb.turns import History
+from dspynb.media.values import File, Image
 
 __all__ = ["parse_signature"]
 

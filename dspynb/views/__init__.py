@@ -5,7 +5,7 @@ All views show the same rows (``state.py``), made from a fold over the run's eve
 
 from __future__ import annotations
 
+from dspynb.views.html.static import page_html, static_html
 from dspynb.views.opening import attach
-from dspynb.views.static import page_html, static_html
 
 __all__ = ["attach", "page_html", "static_html"]

@@ -7,9 +7,8 @@ from typing import Any, TypedDict
 
 from dspynb.data import sum_tokens
 from dspynb.events import CandidateProposed, PredictorCalled, RolloutEnded
-from dspynb.results import AttemptRow, Fold, winner_of
-from dspynb.results.candidates import candidate_scores, demos_of, instructions_of
-from dspynb.results.fold import SpanRow
+from dspynb.running.record import AttemptRow, Fold, SpanRow
+from dspynb.running.tables.candidates import candidate_scores, demos_of, instructions_of, winner_of
 from dspynb.views.texts import Named, clip, named, number
 from dspynb.views.tree import Node, Tree
 

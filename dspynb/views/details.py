@@ -7,10 +7,9 @@ from typing import Any, TypedDict
 
 from dspynb.data import tokens_text
 from dspynb.events import CandidateProposed, PredictorCalled
-from dspynb.media import content_text
-from dspynb.results import AttemptRow, Fold
-from dspynb.results.candidates import instructions_of
-from dspynb.results.fold import SpanRow
+from dspynb.media.describe import content_text
+from dspynb.running.record import AttemptRow, Fold, SpanRow
+from dspynb.running.tables.candidates import instructions_of
 from dspynb.views.texts import Named, clip, named, number
 from dspynb.views.tree import Node
 

@@ -8,11 +8,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from dspynb.events import Event, RunEnded
-from dspynb.views.notebook import Cell, in_ipython, pages
-from dspynb.views.text import TextView, summary, write_line
+from dspynb.views.live.notebook import Cell, in_ipython, pages
+from dspynb.views.terminal.text import TextView, summary, write_line
 
 if TYPE_CHECKING:
-    from dspynb.running import Run
+    from dspynb.running.run import Run
 
 __all__ = ["attach"]
 
@@ -59,13 +59,13 @@ def _is_terminal() -> bool:
     """Whether stderr is a terminal; rich is loaded only then."""
     if sys.stderr is None or not sys.stderr.isatty():
         return False
-    from dspynb.views.terminal import fits
+    from dspynb.views.terminal.terminal import fits
 
     return fits(sys.stderr)
 
 
 def _open_terminal(run: Run) -> None:
-    from dspynb.views.terminal import TerminalView, show_ended
+    from dspynb.views.terminal.terminal import TerminalView, show_ended
 
     if run.done:
         show_ended(run)
@@ -76,8 +76,8 @@ def _open_terminal(run: Run) -> None:
 
 
 def _open_widget(run: Run, loop: asyncio.AbstractEventLoop) -> None:
-    from dspynb.views.live import LiveView
-    from dspynb.views.widget import LiveWidget, WidgetTransport
+    from dspynb.views.live.live_view import LiveView
+    from dspynb.views.live.widget import LiveWidget, WidgetTransport
 
     view = LiveView(run, loop, _note(run))
     run.listen(view, replay=True)

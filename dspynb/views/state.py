@@ -14,8 +14,8 @@ from typing import Any, TypedDict
 from dspynb.data import tokens_text
 from dspynb.events import CandidateProposed, Event
 from dspynb.records import is_real
-from dspynb.results import AttemptRow, Fold, summary_of, winner_of
-from dspynb.results.fold import SpanRow
+from dspynb.running.record import AttemptRow, Fold, SpanRow
+from dspynb.running.tables.candidates import summary_of, winner_of
 from dspynb.views.cells import Row, cells, standing
 from dspynb.views.details import Detail, detail_of
 from dspynb.views.texts import clip, number, one_line

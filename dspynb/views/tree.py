@@ -20,8 +20,7 @@ from dspynb.events import (
     RunStarted,
     Steered,
 )
-from dspynb.results import AttemptRow, Fold
-from dspynb.results.fold import SpanRow
+from dspynb.running.record import AttemptRow, Fold, SpanRow
 
 __all__ = ["Mode", "Node", "Tree"]
 

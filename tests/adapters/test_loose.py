@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspynb.adapters import loose
-from dspynb.adapters.loose import json_values, read_json, read_loose
+from dspynb.adapters import lenient_json as loose
+from dspynb.adapters.lenient_json import json_values, read_json, read_loose
 
 values = st.recursive(
     st.none()

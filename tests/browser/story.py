@@ -3,7 +3,7 @@
 import asyncio
 
 import dspynb as dn
-from dspynb.optimizers import GEPA
+from dspynb.optimizers.gepa.gepa import GEPA
 
 
 class Caption(dn.Signature):

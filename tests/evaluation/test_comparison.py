@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 import dspynb as dn
 from dspynb.errors import BudgetExhausted, ConfigurationError, InputError, RunStopped
-from dspynb.results.statistics import paired_difference
+from dspynb.running.tables.statistics import paired_difference
 from tests.evaluation.programs import frame, late, program, right, rows_ended
 from tests.helpers import chat, field
 

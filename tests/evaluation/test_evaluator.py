@@ -26,7 +26,7 @@ from dspynb.errors import (
     RunStopped,
 )
 from dspynb.redact import keep_secret
-from dspynb.results.statistics import mean_interval
+from dspynb.running.tables.statistics import mean_interval
 from tests.evaluation.programs import doubling, frame, late, program, right, rows_ended
 from tests.helpers import Caption, chat, field, journal, prompt
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import dspynb as dn
 from dspynb.errors import ConfigurationError, InputError
-from dspynb.evaluation.reading import _typed
+from dspynb.evaluation.data_io.reading import _typed
 
 
 @pytest.fixture

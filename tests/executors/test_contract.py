@@ -8,7 +8,7 @@ import pytest
 
 import dspynb as dn
 from dspynb.events import PredictorCalled, SpanEnded, SpanStarted, new_span
-from dspynb.executors import Executor, LocalExecutor, elsewhere
+from dspynb.running.executor import Executor, LocalExecutor, elsewhere
 from dspynb.scope import Allowance, Layer, Meter, current_scope, setting
 from tests.executors.programs import doubled
 from tests.helpers import Caption, chat

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import dspynb as dn
-from dspynb.results import Fold
+from dspynb.running.record import Fold
 from tests.executors.programs import by_pid, known, program, refined, right, rows, told, wordy
 from tests.helpers import Caption, chat
 from tests.optimizers.worlds import SMALL, World, optimized, outcome, three
@@ -239,7 +239,7 @@ def test_it_works_from_run_sync_with_a_client_a_cluster_and_an_asynchronous_clie
 
 def test_a_local_run_is_not_wrapped():
     from dspynb.evaluation.rollouts import rollouts_on, run_rollout
-    from dspynb.executors import LocalExecutor, elsewhere
+    from dspynb.running.executor import LocalExecutor, elsewhere
 
     assert rollouts_on(None) is run_rollout
     assert elsewhere(LocalExecutor(), run_rollout) is run_rollout
@@ -247,7 +247,7 @@ def test_a_local_run_is_not_wrapped():
 
 
 def test_a_view_shows_the_same(dask):
-    from dspynb.running.display import static_html
+    from dspynb.running.view_hook import static_html
 
     async def main(executor):
         return await dn.evaluate(refined(), [{"subject": str(i)} for i in range(3)], wordy, executor=executor)

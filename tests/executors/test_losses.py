@@ -13,8 +13,8 @@ import time
 import pytest
 
 import dspynb as dn
+from dspynb.contrib.dask.job import Header
 from dspynb.events import RolloutEnded
-from dspynb.executors.away import Header
 from tests.executors.conftest import started
 from tests.executors.programs import Slow, known, marks, program, right, rows, told
 from tests.optimizers.worlds import World, events, optimized, outcome
@@ -72,7 +72,7 @@ def test_calls_of_a_worker_that_is_lost_count_as_spent_so_that_the_budget_holds(
 
 
 def test_a_job_that_dask_moved_before_it_began_keeps_its_grant(dask, cluster, monkeypatch):
-    from dspynb.executors import cluster as home
+    from dspynb.contrib.dask import cluster as home
 
     addresses = [nanny.worker_address for nanny in cluster.workers.values()]
 
@@ -248,7 +248,7 @@ def test_an_address_that_is_none_is_told(given):
     ],
 )
 def test_workers_of_another_kind_are_told_before_anything_is_run(about, said, cluster, monkeypatch):
-    monkeypatch.setattr("dspynb.executors.cluster._ABOUT", f"def about():\n    return {about!r}\n")
+    monkeypatch.setattr("dspynb.contrib.dask.cluster._ABOUT", f"def about():\n    return {about!r}\n")
     executor = dn.DaskExecutor(cluster)
     with pytest.raises(dn.ExecutorError, match=said):
         dn.Evaluate(right, executor=executor).run_sync(program(), rows(2))

@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 
 import dspynb as dn
+from dspynb.contrib.dask.cluster import Cluster
+from dspynb.contrib.dask.serialization import pack, unpack
 from dspynb.errors import ConfigurationError
-from dspynb.executors.cluster import Cluster
-from dspynb.executors.packing import pack, unpack
 from tests.executors.programs import doubled, program, right, rows
 from tests.helpers import chat
 from tests.lm.server import Server
@@ -120,7 +120,7 @@ def locking():
             lambda: dn.Predict("question -> answer", lm=dn.ScriptedLM([chat(answer="1")])),
             right,
             rows(1),
-            r"program\.lm \(dspynb\.lm\.doubles\.ScriptedLM\) cannot travel .*: a ScriptedLM gives its replies in one",
+            r"program\.lm \(dspynb\.lm\.testing\.ScriptedLM\) cannot travel .*: a ScriptedLM gives its replies in one",
         ),
     ],
     ids=["program", "metric", "row", "ScriptedLM"],

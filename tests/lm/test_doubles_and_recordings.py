@@ -9,7 +9,7 @@ import pytest
 
 import dspynb as dn
 from dspynb.errors import ConfigurationError, ModelError, RecordingMiss, ScriptExhausted
-from dspynb.lm import LMProtocol, request_key
+from dspynb.lm.protocol import LMProtocol, request_key
 
 
 def ask(lm, text="hi", **kwargs):

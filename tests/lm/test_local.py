@@ -20,7 +20,9 @@ import pytest
 
 from dspynb import Predict
 from dspynb.errors import ConfigurationError, DownloadError, ModelError, ReplyTruncated
-from dspynb.lm import LMProtocol, LMRequest, LocalLM, download, local
+from dspynb.lm import download, local
+from dspynb.lm.local import LocalLM
+from dspynb.lm.protocol import LMProtocol, LMRequest
 
 GGUF = b"GGUF and some weights"
 

@@ -21,8 +21,8 @@ from dspynb.lm.cache import ReplyCache
 from dspynb.lm.openai_format import read_reply, read_usage
 from dspynb.running.journal import flush_journals
 from dspynb.running.otel import _call as otel_of
-from dspynb.views.progress import Progress
-from dspynb.views.static import static_html
+from dspynb.views.html.static import static_html
+from dspynb.views.terminal.progress import Progress
 from tests.helpers import Caption, chat
 from tests.lm.server import Server, reply, sse
 

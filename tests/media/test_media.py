@@ -13,7 +13,7 @@ import pytest
 
 import dspynb as dn
 from dspynb.errors import ConfigurationError, InputError, SignatureError
-from dspynb.media import content_text
+from dspynb.media.describe import content_text
 from dspynb.signatures import as_signature
 from tests.helpers import journal
 

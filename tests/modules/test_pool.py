@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dspynb.modules.pool import run_pool
+from dspynb.modules.ordered_pool import run_pool
 
 
 async def busy(seconds):

@@ -11,8 +11,8 @@ from datetime import date
 import pytest
 
 import dspynb as dn
+from dspynb.agents.sandbox import runner, seccomp
 from dspynb.errors import AllAttemptsFailed, CodeError, ConfigurationError, InputError, ParseError, SignatureError
-from dspynb.modules.sandbox import runner, seccomp
 from tests.helpers import chat, prompt
 from tests.modules.sandbox.helpers import linux
 

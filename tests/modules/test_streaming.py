@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import dspynb as dn
 from dspynb.errors import ConnectionFailed, MalformedReply, ParseError, ServerError
-from dspynb.modules.streaming import FieldText
+from dspynb.modules.stream import FieldText
 from tests.helpers import Caption, chat
 from tests.lm.server import Server, error, sse
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 import dspynb as dn
+from dspynb.agents.tools.tool import Observation, ToolFailed
 from dspynb.errors import ConfigurationError, RunStopped, SignatureError
 from dspynb.events import SpanEnded, SpanStarted
-from dspynb.modules.tools import Observation, ToolFailed
 from tests.helpers import Caption, echo_hint, scores
 
 

@@ -11,7 +11,7 @@ import pytest
 import dspynb as dn
 from dspynb.errors import ConfigurationError, InputError
 from dspynb.events import CandidateProposed, CandidateScored, RolloutEnded
-from dspynb.optimizers.demos import labeled
+from dspynb.optimizers.core.demos import labeled
 from tests.helpers import chat, field
 from tests.optimizers.worlds import TRAIN, VAL, World, events, one, right, rows, small, three
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import dspynb as dn
 from dspynb.errors import BudgetExhausted, RunStopped
-from dspynb.optimizers.dispatch import Dispatcher
+from dspynb.optimizers.core.dispatcher import Dispatcher
 from dspynb.scope import Layer, current_scope
 
 run = asyncio.run

@@ -10,7 +10,7 @@ import pytest
 import dspynb as dn
 from dspynb.errors import ConfigurationError, InputError
 from dspynb.events import PredictorCalled, ProposalEnded, RolloutEnded
-from dspynb.optimizers.distill import DistillInstruction
+from dspynb.optimizers.distill.distill import DistillInstruction
 from tests.helpers import Caption, chat, field, prompt
 from tests.optimizers.worlds import events, lines
 

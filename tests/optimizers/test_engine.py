@@ -10,8 +10,8 @@ import pytest
 import dspynb as dn
 from dspynb.errors import BudgetExhausted, OptimizerError
 from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, RolloutEnded
-from dspynb.optimizers import Candidate
-from dspynb.optimizers.task import Teacher
+from dspynb.optimizers.core.candidate import Candidate
+from dspynb.optimizers.core.task import Teacher
 from dspynb.scope import Part
 from tests.helpers import chat, field
 from tests.optimizers.worlds import TRAIN, VAL, Plan, World, events, one, optimized, planned, rows, three

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from dspynb.optimizers.lanes import lanes_of
-from dspynb.running import end_tasks
+from dspynb.optimizers.gepa.virtual_time import lanes_of
+from dspynb.running.aio.tasks import end_tasks
 
 
 def acted(seed, plans):

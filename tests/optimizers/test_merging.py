@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import dspynb as dn
-from dspynb.optimizers.merging import merge_of, merge_parts
+from dspynb.optimizers.gepa.merge import merge_of, merge_parts
 from dspynb.scope import Part
 from tests.helpers import chat
 from tests.optimizers.worlds import VAL, World, planned, three

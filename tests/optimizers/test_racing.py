@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import dspynb as dn
 from dspynb.events import CandidateScored, RolloutEnded
-from dspynb.optimizers.racing import _FEWEST, stages
+from dspynb.optimizers.core.successive_halving import _FEWEST, stages
 from tests.optimizers.worlds import TRAIN, World, events, one, rows, small
 
 

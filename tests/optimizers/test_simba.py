@@ -15,9 +15,10 @@ import pytest
 import dspynb as dn
 from dspynb.errors import ConfigurationError
 from dspynb.events import CandidateProposed, CandidateScored, PredictorCalled, RolloutEnded
-from dspynb.optimizers import SIMBA, Candidate
-from dspynb.optimizers.trajectories import Bucket, Minibatches, Pool, Spread, Trajectory, buckets, softmax
-from dspynb.optimizers.variants import dropped
+from dspynb.optimizers.core.candidate import Candidate
+from dspynb.optimizers.simba.mutations import dropped
+from dspynb.optimizers.simba.simba import SIMBA
+from dspynb.optimizers.simba.trajectories import Bucket, Minibatches, Pool, Spread, Trajectory, buckets, softmax
 from dspynb.scope import Part
 from tests.helpers import chat, field, prompt
 from tests.optimizers.worlds import World, chance, events, optimized, outcome, right, rows, three

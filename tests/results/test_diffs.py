@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspynb.results.diffs import diff_messages, diff_words
+from dspynb.running.tables.diffs import diff_messages, diff_words
 
 words = st.lists(st.sampled_from(["a", "blue", " ", "\n", "sky", ".", "[", "é", "42", "  "])).map("".join)
 

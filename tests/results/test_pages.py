@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from dspynb.results.pages import frame_html
+from dspynb.running.tables.pages import frame_html
 
 
 def cells(page):

@@ -14,14 +14,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from dspynb.errors import InputError
-from dspynb.results.statistics import (
-    _bonett_price,
-    _t,
-    mcnemar_exact,
-    mean_interval,
-    paired_difference,
-    wilson,
-)
+from dspynb.running.tables.statistics import _bonett_price, _t, mcnemar_exact, mean_interval, paired_difference, wilson
 
 RNG = np.random.default_rng(11)
 BOUNDED = {

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import dspynb as dn
 from dspynb.errors import DamagedFileWarning, DspynbError, JournalError
 from dspynb.running.journal import flush_journals
-from dspynb.views import static_html
+from dspynb.views.html.static import static_html
 from tests.helpers import chat
 
 ROWS = [{"subject": str(i), "sentence": "s"} for i in range(3)]

@@ -14,8 +14,8 @@ import pytest
 import dspynb as dn
 from dspynb.errors import BudgetExhausted, ConfigurationError, HintError, InputError, RunStopped, SteeringError
 from dspynb.events import AttemptStarted, Steered
-from dspynb.results import Fold
 from dspynb.running.journal import flush_journals
+from dspynb.running.record import Fold
 from dspynb.scope import GATE
 from tests.helpers import Caption, chat, prompt
 from tests.optimizers.worlds import TRAIN, VAL, World, one, small

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import dspynb as dn
 from dspynb import events
 from dspynb.errors import DamagedFileWarning, JournalError
-from dspynb.results import spans_of
+from dspynb.running.tables.spans import spans_of
 from tests.helpers import Caption, chat, echo_hint, scores
 from tests.lm.server import Server
 

@@ -18,7 +18,7 @@ import pytest
 import dspynb as dn
 from dspynb.errors import HintError, ModelError, RewardError, UserCodeExit
 from dspynb.exits import is_exit
-from dspynb.running import LoopThread
+from dspynb.running.aio.sync import LoopThread
 from tests.campaigns.base_exceptions import drawn, leave, outcome, quiet
 
 

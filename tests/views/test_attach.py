@@ -12,7 +12,9 @@ import pytest
 
 import dspynb as dn
 from dspynb.scope import settings
-from dspynb.views import attach, opening, text
+from dspynb.views import opening
+from dspynb.views.opening import attach
+from dspynb.views.terminal import text
 from tests.helpers import Caption, echo_hint, scores
 
 
@@ -33,7 +35,7 @@ def outputs(monkeypatch):
         def replace(self, data):
             self.history.append(data)
 
-    from dspynb.views import widget
+    from dspynb.views.live import widget
 
     monkeypatch.setattr(opening, "Cell", Cell)
     monkeypatch.setattr(opening, "in_ipython", lambda: True)

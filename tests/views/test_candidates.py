@@ -6,9 +6,9 @@ import asyncio
 
 import dspynb as dn
 from dspynb.events import RolloutEnded
-from dspynb.results import Fold
+from dspynb.running.record import Fold
 from dspynb.views.state import RunState
-from dspynb.views.text import summary
+from dspynb.views.terminal.text import summary
 from tests.evaluation.programs import frame, program, right
 
 

@@ -7,11 +7,11 @@ import pytest
 import dspynb as dn
 from dspynb.data import Usage
 from dspynb.events import RolloutEnded, RunEnded, RunStarted, SpanEnded, SpanStarted
-from dspynb.results import Fold
 from dspynb.running import RunReader
-from dspynb.views import static_html
+from dspynb.running.record import Fold
+from dspynb.views.html.static import static_html
 from dspynb.views.state import RunState
-from dspynb.views.text import TextView, summary
+from dspynb.views.terminal.text import TextView, summary
 from tests.evaluation.programs import frame, program, right
 from tests.views.fakes import HOSTILE
 
@@ -96,7 +96,7 @@ def test_compared_programs_are_told_apart():
 
 def test_text_tells_how_many_rows_are_done(capsys, monkeypatch):
     clock = iter(range(100))
-    monkeypatch.setattr("dspynb.views.text.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("dspynb.views.terminal.text.time.monotonic", lambda: next(clock))
     run = RunReader("a-run")
     view = TextView(run)
     view.open()

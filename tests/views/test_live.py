@@ -10,9 +10,9 @@ import time
 import pytest
 
 from dspynb.events import RunEnded, RunStarted, SpanStarted
-from dspynb.results import Fold
-from dspynb.views import live
-from dspynb.views.live import LiveView
+from dspynb.running.record import Fold
+from dspynb.views.live import live_view as live
+from dspynb.views.live.live_view import LiveView
 from dspynb.views.state import RunState
 from tests.views.fakes import FakeRun, FrontEnd, a_batch, a_refine, an_attempt
 
@@ -307,7 +307,7 @@ def test_a_million_characters_are_sent_in_small_pieces():
 
 
 def test_a_run_with_more_rows_than_are_sent_says_so(monkeypatch):
-    monkeypatch.setattr("dspynb.views.live.MOST_SENT", 20)
+    monkeypatch.setattr("dspynb.views.live.live_view.MOST_SENT", 20)
     monkeypatch.setattr("dspynb.views.state.MOST_SENT", 20)
     front = play(list(a_batch(50))[:-1], pause=0.003)
     assert len(front.rows) == 20

@@ -31,7 +31,7 @@ from dspynb.events import (
 )
 from dspynb.running import RunReader
 from dspynb.running.journal import flush_journals
-from dspynb.views.plots import BLUE, RED
+from dspynb.views.plots.draw import BLUE, RED
 from tests.evaluation.programs import frame, program, right
 from tests.helpers import Caption, echo_hint, scores
 from tests.views.fakes import a_batch, a_refine

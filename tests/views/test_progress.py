@@ -7,11 +7,11 @@ from pathlib import Path
 
 import dspynb as dn
 from dspynb.events import RolloutEnded, RunEnded, RunStarted, SpanEnded, SpanStarted
-from dspynb.results.scores import scores_by_program
 from dspynb.running.journal import flush_journals
 from dspynb.running.journal_reader import read_journal
-from dspynb.views import progress as progress_module
-from dspynb.views.progress import Progress, clock
+from dspynb.running.tables.scores import scores_by_program
+from dspynb.views.terminal import progress as progress_module
+from dspynb.views.terminal.progress import Progress, clock
 from dspynb.views.texts import visible
 from tests.evaluation.programs import frame, program, right
 from tests.helpers import Caption, chat, echo_hint

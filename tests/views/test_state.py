@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dspynb.events import RunStarted, SpanEnded, SpanStarted
-from dspynb.results import Fold
+from dspynb.running.record import Fold
 from dspynb.views.state import RunState
 from tests.views.fakes import a_batch, a_refine, an_attempt
 

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import pytest
 
 from dspynb.events import AttemptEnded, AttemptStarted, RunEnded, RunStarted, SpanStarted
-from dspynb.results import Fold
-from dspynb.views import static_html
-from dspynb.views.text import summary
+from dspynb.running.record import Fold
+from dspynb.views.html.static import static_html
+from dspynb.views.terminal.text import summary
 from tests.views.fakes import HOSTILE, a_batch, a_refine, an_attempt
 
 
@@ -187,7 +187,7 @@ def test_the_text_is_the_same_whatever_the_times_and_ids():
 
 def test_static_html_needs_no_notebook():
     code = (
-        "import sys, dspynb.views.static; "
+        "import sys, dspynb.views.html.static; "
         "assert not {'anywidget', 'ipywidgets', 'IPython', 'traitlets', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

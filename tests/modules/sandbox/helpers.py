@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from dspynb.modules.sandbox import Limits, run_code
+from dspynb.agents.sandbox.runner import Limits, run_code
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the isolation is Linux's")
 x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of x86_64")

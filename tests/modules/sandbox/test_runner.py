@@ -15,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dspynb.agents.sandbox import runner
+from dspynb.agents.sandbox.runner import Limits, check_isolation, isolation_available, run_code
 from dspynb.errors import ConfigurationError, InputError
-from dspynb.modules.sandbox import Limits, check_isolation, isolation_available, run_code, runner
 from tests.modules.sandbox.helpers import linux, run
 
 pytestmark = linux
@@ -276,7 +277,7 @@ def test_a_timeout_around_the_call_stays_a_timeout(started):
 
 KILLED = """
 import asyncio, os, subprocess
-from dspynb.modules.sandbox import Limits, run_code, runner
+from dspynb.agents.sandbox import Limits, run_code, runner
 
 popen = subprocess.Popen
 def telling(*args, **kwargs):

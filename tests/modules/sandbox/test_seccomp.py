@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dspynb.agents.sandbox import seccomp
+from dspynb.agents.sandbox.seccomp import _AARCH64, _X86_64, filter_program, this_machine
 from dspynb.errors import ConfigurationError
-from dspynb.modules.sandbox import seccomp
-from dspynb.modules.sandbox.seccomp import _AARCH64, _X86_64, filter_program, this_machine
 
 machines = pytest.mark.parametrize("machine", [_X86_64, _AARCH64], ids=["x86_64", "aarch64"])
 KILL, EPERM, ALLOW = 0x80000000, 0x00050001, 0x7FFF0000

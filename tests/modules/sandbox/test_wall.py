@@ -11,7 +11,7 @@ import tempfile
 
 import pytest
 
-from dspynb.modules.sandbox.seccomp import this_machine
+from dspynb.agents.sandbox.seccomp import this_machine
 from tests.modules.sandbox.helpers import CALL, linux, raw, run, x86_64
 
 pytestmark = linux
@@ -231,7 +231,7 @@ def test_what_cannot_be_imported_is_told_with_what_can(name):
 
 
 def test_every_module_that_is_offered_can_be_imported():
-    from dspynb.modules.sandbox.child import MODULES
+    from dspynb.agents.sandbox.child import MODULES
 
     source = "\n".join(f"import {name}" for name in MODULES)
     assert run(source + "\ndatetime.datetime.strptime('2024-02-29', '%Y-%m-%d').strftime('%j')").value == "060"

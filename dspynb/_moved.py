@@ -1,0 +1,242 @@
+"""Paths below ``dspynb`` that were moved: they can be imported for one more release, with a DeprecationWarning."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+__all__ = ["MODULES", "NAMES", "install", "moved_name"]
+
+MODULES = {
+    "adapters.keys": "adapters.cache_keys",
+    "adapters.labels": "adapters.labelled_lines",
+    "adapters.loose": "adapters.lenient_json",
+    "adapters.native": "adapters.native_tools",
+    "adapters.prose": "adapters.text_values",
+    "doctor": "contrib.doctor",
+    "evaluation.combining": "evaluation.weighted",
+    "evaluation.comparing": "evaluation.matching",
+    "evaluation.datasets": "evaluation.data_io.datasets",
+    "evaluation.evaluation": "evaluation.result",
+    "evaluation.reading": "evaluation.data_io.reading",
+    "evaluation.saving": "evaluation.data_io.saving",
+    "evaluation.splitting": "evaluation.data_io.splitting",
+    "executors.away": "contrib.dask.job",
+    "executors.base": "running.executor",
+    "executors.cluster": "contrib.dask.cluster",
+    "executors.dask_executor": "contrib.dask.executor",
+    "executors.packing": "contrib.dask.serialization",
+    "executors.worker": "contrib.dask.worker",
+    "lm.base": "lm.protocol",
+    "lm.direct": "lm.openai_http",
+    "lm.doubles": "lm.testing",
+    "lm.flights": "lm.single_flight",
+    "media.telling": "media.describe",
+    "modules.acting": "agents.step",
+    "modules.advice": "refine.hint_sources",
+    "modules.arguments": "agents.tools.arguments",
+    "modules.attempts": "refine.attempt",
+    "modules.call": "modules.predictor_call",
+    "modules.callables": "agents.tools.callables",
+    "modules.combine": "modules.compose",
+    "modules.comparison": "modules.multi_chain_comparison",
+    "modules.demos": "state.demos",
+    "modules.docstrings": "agents.tools.docstrings",
+    "modules.dspy_state": "state.dspy_json",
+    "modules.mcp": "agents.tools.mcp",
+    "modules.migration": "contrib.migration",
+    "modules.pool": "modules.ordered_pool",
+    "modules.program_of_thought": "agents.program_of_thought",
+    "modules.react": "agents.react",
+    "modules.recording": "replaying.recording",
+    "modules.refine": "refine.refine",
+    "modules.replaying": "replaying.replayer",
+    "modules.sandbox": "agents.sandbox",
+    "modules.scoring": "modules.metric_call",
+    "modules.search": "refine.search",
+    "modules.state": "state.state",
+    "modules.state_files": "state.files",
+    "modules.streaming": "modules.stream",
+    "modules.tools": "agents.tools.tool",
+    "modules.voting": "modules.majority",
+    "optimizers.advising": "optimizers.simba.rules",
+    "optimizers.asking": "optimizers.core.proposal",
+    "optimizers.candidate": "optimizers.core.candidate",
+    "optimizers.checks": "optimizers.core.diagnostics",
+    "optimizers.demos": "optimizers.core.demos",
+    "optimizers.dispatch": "optimizers.core.dispatcher",
+    "optimizers.engine": "optimizers.core.engine",
+    "optimizers.evolution": "optimizers.gepa.loop",
+    "optimizers.grounded": "optimizers.mipro.proposer",
+    "optimizers.guiding": "optimizers.core.interventions",
+    "optimizers.hinting": "optimizers.distill.hints",
+    "optimizers.lanes": "optimizers.gepa.virtual_time",
+    "optimizers.memory": "optimizers.core.resume_log",
+    "optimizers.merging": "optimizers.gepa.merge",
+    "optimizers.optimizer": "optimizers.core.optimizer",
+    "optimizers.pareto": "optimizers.core.pareto",
+    "optimizers.racing": "optimizers.core.successive_halving",
+    "optimizers.reflecting": "optimizers.gepa.reflection",
+    "optimizers.standing": "optimizers.core.leaderboard",
+    "optimizers.task": "optimizers.core.task",
+    "optimizers.texts": "optimizers.core.instructions",
+    "optimizers.trajectories": "optimizers.simba.trajectories",
+    "optimizers.validating": "optimizers.gepa.acceptance",
+    "optimizers.variants": "optimizers.simba.mutations",
+    "results.candidates": "running.tables.candidates",
+    "results.diffs": "running.tables.diffs",
+    "results.fold": "running.record",
+    "results.hints": "running.tables.hints",
+    "results.pages": "running.tables.pages",
+    "results.scores": "running.tables.scores",
+    "results.spans": "running.tables.spans",
+    "results.statistics": "running.tables.statistics",
+    "results.tables": "running.tables.frames",
+    "results.trees": "running.tables.trees",
+    "running.display": "running.view_hook",
+    "running.files": "running.store",
+    "running.looking_back": "running.call_history",
+    "running.signals": "running.aio.signals",
+    "running.steering": "running.control",
+    "running.sync": "running.aio.sync",
+    "running.tasks": "running.aio.tasks",
+    "running.threads": "running.aio.threads",
+    "turns": "conversation",
+    "views.figures": "views.plots.figures",
+    "views.notebook": "views.live.notebook",
+    "views.progress": "views.terminal.progress",
+    "views.static": "views.html.static",
+    "views.summaries": "views.terminal.summaries",
+    "views.text": "views.terminal.text",
+    "views.widget": "views.live.widget",
+}
+"""Modules and packages by their old path."""
+NAMES = {
+    "executors.Executor": "running.executor",
+    "executors.LocalExecutor": "running.executor",
+    "executors.elsewhere": "running.executor",
+    "modules.AttemptResult": "refine.attempt",
+    "modules.BestOfN": "refine.search",
+    "modules.Observation": "agents.tools.tool",
+    "modules.ProgramOfThought": "agents.program_of_thought",
+    "modules.ReAct": "agents.react",
+    "modules.Refine": "refine.refine",
+    "modules.Replay": "replaying.replayer",
+    "modules.Tool": "agents.tools.tool",
+    "modules.from_dspy": "contrib.migration.translate",
+    "modules.mcp_tools": "agents.tools.mcp",
+    "modules.replay": "replaying.replayer",
+    "results.AttemptRow": "running.record",
+    "results.Fold": "running.record",
+    "results.HintRow": "running.tables.hints",
+    "results.HintUse": "running.tables.hints",
+    "results.PromptDiff": "running.tables.diffs",
+    "results.Span": "running.tables.spans",
+    "results.attempts_frame": "running.tables.frames",
+    "results.calls_frame": "running.tables.frames",
+    "results.candidates_frame": "running.tables.candidates",
+    "results.diff_messages": "running.tables.diffs",
+    "results.hint_rows": "running.tables.hints",
+    "results.hint_uses": "running.tables.hints",
+    "results.hints_frame": "running.tables.hints",
+    "results.hints_text": "running.tables.hints",
+    "results.history_frame": "running.tables.candidates",
+    "results.mapped": "running.tables.frames",
+    "results.matrix_frame": "running.tables.candidates",
+    "results.proposals_frame": "running.tables.candidates",
+    "results.rollouts_frame": "running.tables.frames",
+    "results.rollouts_of": "running.tables.frames",
+    "results.spans_frame": "running.tables.spans",
+    "results.spans_of": "running.tables.spans",
+    "results.summary_of": "running.tables.candidates",
+    "results.tree_html": "running.tables.trees",
+    "results.tree_text": "running.tables.trees",
+    "results.winner_of": "running.tables.candidates",
+}
+"""Names that a package exported, by their old path: the module that has them."""
+_GONE = ("results", "executors")
+
+
+def moved_name(package: str, name: str) -> Any:
+    """What a package exported under a name; for its ``__getattr__``. Raises AttributeError for another name."""
+    home = NAMES.get(f"{package}.{name}")
+    if home is None:
+        raise AttributeError(f"module 'dspynb.{package}' has no attribute {name!r}")
+    _warn(f"{package}.{name}", f"{home}.{name}")
+    return getattr(importlib.import_module(f"dspynb.{home}"), name)
+
+
+def install() -> None:
+    """Let the old paths be imported."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        root, _, old = fullname.partition(".")
+        if root != "dspynb" or not old:
+            return None
+        if old in _GONE:
+            return ModuleSpec(fullname, _Package(old), is_package=True)
+        new = _new(old)
+        return None if new is None else ModuleSpec(fullname, _Alias(old, new))
+
+
+def _new(old: str) -> str | None:
+    """Where a module is now; None for one that was not moved."""
+    head, tail = old, ""
+    while head:
+        if head in MODULES and (not tail or importlib.util.find_spec(f"dspynb.{MODULES[head]}{tail}") is not None):
+            return MODULES[head] + tail
+        head, dot, last = head.rpartition(".")
+        tail = f"{dot}{last}{tail}"
+    return None
+
+
+class _Alias(Loader):
+    """Gives the module at its new place."""
+
+    def __init__(self, old: str, new: str) -> None:
+        self._old, self._new = old, new
+        self._spec: ModuleSpec | None = None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:  # noqa: ARG002
+        _warn(self._old, self._new)
+        module = importlib.import_module(f"dspynb.{self._new}")
+        self._spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec  # importing it under its old path has set another
+
+
+class _Package(Loader):
+    """A package that is gone: its names are those of other modules."""
+
+    def __init__(self, old: str) -> None:
+        self._old = old
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:  # noqa: ARG002
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__getattr__ = lambda name: moved_name(self._old, name)  # type: ignore[method-assign]
+
+
+def _warn(old: str, new: str) -> None:
+    warnings.warn(
+        f"dspynb.{old} is now dspynb.{new}; the old path goes with the next release", DeprecationWarning, stacklevel=3
+    )

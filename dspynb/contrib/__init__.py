@@ -1,0 +1,1 @@
+"""What stands beside the house: Dask, migration from DSPy, the doctor."""

@@ -1,0 +1,1 @@
+"""Rollouts on the workers of a Dask cluster."""

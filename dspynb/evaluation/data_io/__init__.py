@@ -1,0 +1,1 @@
+"""Rows from files and to files: reading, splitting, small datasets, saving tables."""

@@ -1,5 +1,0 @@
-"""From DSPy: live objects of it, read without importing it, become dspynb's."""
-
-from dspynb.modules.migration.translate import from_dspy
-
-__all__ = ["from_dspy"]

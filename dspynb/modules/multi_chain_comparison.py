@@ -1,0 +1,116 @@
+"""MultiChainComparison: several lines of reasoning, compared by one more call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dspynb.data import Prediction
+from dspynb.errors import ConfigurationError, InputError
+from dspynb.keywords import with_known_keywords
+from dspynb.lm.settings import OTHERWISE, REQUEST_SETTINGS, SETTINGS_OF_REQUESTS
+from dspynb.modules.chain_of_thought import ChainOfThought
+from dspynb.modules.module import Module, checked_program
+from dspynb.modules.predict import Predict
+from dspynb.modules.sampling import sample
+from dspynb.signatures.fields import Field, Input, Output
+from dspynb.signatures.signature import Signature, as_signature
+
+__all__ = ["MultiChainComparison"]
+
+
+class MultiChainComparison(Module):
+    """Shows a predictor ``m`` earlier answers with their reasoning, and asks for a corrected one (the shape is DSPy's;
+    Yoran et al., 2023, arXiv:2304.13007).
+
+    ``await compare(question="…", completions=[…])``: ``m`` predictions, dicts or rows with ``rationale`` or
+    ``reasoning`` and the last output field. Without ``completions``, ``sampler`` is run ``m`` times at ``temperature``,
+    each time as a new sample; by default a ChainOfThought of the signature. ``sampler=None`` makes completions
+    required. The prediction has ``rationale`` before the outputs. Paths: ``predict``, and the sampler's under
+    ``sampler``. ``lm`` and ``adapter`` are for both, further keywords for the comparing predictor. Raises
+    ConfigurationError or SignatureError when made, InputError for completions that do not fit.
+
+    >>> lm = dn.ScriptedLM(["rationale: The second is right.\\nanswer: 4"])
+    >>> compare = dn.MultiChainComparison("question -> answer", m=2, lm=lm)
+    >>> tried = [{"reasoning": "Two and three.", "answer": "5"}, {"reasoning": "Two and two.", "answer": "4"}]
+    >>> compare.run_sync(question="2+2?", completions=tried).answer
+    '4'
+    """
+
+    @with_known_keywords(also=REQUEST_SETTINGS, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
+    def __init__(
+        self,
+        signature: type[Signature] | str,
+        m: int = 3,
+        temperature: float | None = 0.7,
+        *,
+        sampler: Module | str | None = "chain_of_thought",
+        lm: Any = None,
+        adapter: Any = None,
+        **settings: Any,
+    ) -> None:
+        if not isinstance(m, int) or isinstance(m, bool) or m < 1:
+            raise ConfigurationError(
+                f"m, the number of answers compared, must be a whole number of at least 1, got {m!r}"
+            )
+        self.m, self.temperature = m, temperature
+        self.signature = own = as_signature(signature)
+        self._last = list(own.output_fields)[-1]
+        if temperature is not None:
+            settings["temperature"] = temperature
+        self.predict = Predict(_comparing(own, m), lm=lm, adapter=adapter, **settings)
+        self.sampler: Module | None = (
+            ChainOfThought(own, lm=lm, adapter=adapter)
+            if sampler == "chain_of_thought"
+            else checked_program(sampler)
+            if sampler
+            else None
+        )
+
+    async def forward(self, completions: Iterable[Any] | None = None, **inputs: Any) -> Prediction:
+        """The corrected rationale and outputs."""
+        if completions is None:
+            if self.sampler is None:
+                raise InputError(f"{self._title()} has no sampler; give it completions=[…]")
+            completions = await sample(self.sampler, inputs, self.m, self.temperature)
+        shown = [self._attempt(i, c) for i, c in enumerate(completions)]
+        if len(shown) != self.m:
+            raise InputError(f"{self._title()} compares m={self.m} completions, got {len(shown)}")
+        return await self.predict(**{_name(i): text for i, text in enumerate(shown)}, **inputs)
+
+    def _attempt(self, number: int, completion: Any) -> str:
+        if not isinstance(completion, Mapping):
+            raise InputError(f"completion {number} is {type(completion).__name__}; give a prediction or a dict")
+        reasoning = completion.get("rationale", completion.get("reasoning"))
+        if reasoning is None or self._last not in completion:
+            raise InputError(
+                f"completion {number} needs 'rationale' or 'reasoning', and {self._last!r}; "
+                f"it has {', '.join(completion)}"
+            )
+        answer = _first_line(completion[self._last])
+        return f"«I'm trying to {_first_line(reasoning)} I'm not sure but my prediction is {answer}»"
+
+    def most_calls(self) -> int:
+        """Those of every sample, and of comparing them."""
+        return self.predict.most_calls() + (self.m * self.sampler.most_calls() if self.sampler else 0)
+
+    def _title(self) -> str:
+        return f"MultiChainComparison({self.signature.describe()})"
+
+    def _fields(self, kind: str) -> Mapping[str, Field] | None:
+        return self.signature.input_fields if kind == "input" else self.predict._fields(kind)
+
+
+def _comparing(signature: type[Signature], m: int) -> type[Signature]:
+    for i in range(m):
+        declared = Input(desc="${reasoning attempt}", alias=f"Student Attempt #{i + 1}")
+        signature = signature.append(_name(i), declared)
+    return signature.prepend("rationale", Output(desc="${corrected reasoning}", alias="Accurate Reasoning"))
+
+
+def _name(number: int) -> str:
+    return f"reasoning_attempt_{number + 1}"
+
+
+def _first_line(value: Any) -> str:
+    return str(value).strip().split("\n")[0].strip()

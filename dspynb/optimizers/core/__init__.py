@@ -1,0 +1,1 @@
+"""What all optimizers share: candidates, the engine, the leaderboard, resuming, interventions."""

@@ -1,0 +1,1 @@
+"""asyncio as runs use it: ending tasks, threads, synchronous calls, signals."""

@@ -1,0 +1,197 @@
+"""``run_sync``: async work from plain code, on one long-lived event loop thread."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+from dspynb.errors import ScopeError, UserCodeExit
+from dspynb.exits import exit_text
+from dspynb.processes import after_fork_in_child
+from dspynb.running.aio.signals import interrupted, joined, running_loop
+from dspynb.running.aio.tasks import GRACE
+from dspynb.running.user_code import guarded
+from dspynb.scope.core import current_scope
+
+__all__ = ["LoopThread", "run_sync"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_log = logging.getLogger("dspynb")
+
+
+class LoopThread:
+    """An event loop in a thread of its own, one for as long as the process lives, so that its connections are reused:
+    begun when it is first asked for, and anew in a forked child, which has the loop but not its thread.
+
+    A task that user code made and that raises SystemExit, or a call of ``loop.stop()``, makes the loop return. It is
+    run again, so that nothing hangs. Whoever awaits that task gets its exception; where nobody does within ``GRACE``,
+    all work on the loop ends with UserCodeExit, as ``asyncio.run`` would end.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._forget()
+        after_fork_in_child(self._forget)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pending: set[_Pending] = set()
+        self._failure: Exception | None = None  # of the last loop that could not be run any more
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, running."""
+        with self._lock:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                threading.Thread(target=self._serve, args=(loop,), name=self._name, daemon=True).start()
+                self._loop = loop
+            return self._loop
+
+    def submit(
+        self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> concurrent.futures.Future[T]:
+        """Await ``work(...)`` on the loop. Its future has UserCodeExit where user code ended the loop."""
+        loop = self.loop()
+        pending = _Pending(functools.partial(work, *args, **kwargs))
+        with self._lock:
+            self._pending.add(pending)
+        future: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(pending.run(), loop)
+        pending.future = future
+        future.add_done_callback(lambda _: self._pending.discard(pending))
+        if self._loop is not loop:  # it ended between
+            pending.lose(self._failure)
+        return future
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            try:
+                loop.run_forever()
+                loop.call_soon(self._end_all, "the event loop of run_sync was stopped by user code (loop.stop())", None)
+            except Exception as error:
+                self._lost(loop, error)
+                return
+            except BaseException as error:  # SystemExit or KeyboardInterrupt of a task or callback
+                loop.call_later(GRACE, self._unless_retrieved, error, _task_of(error))
+
+    def _unless_retrieved(self, error: BaseException, task: asyncio.Future[Any] | None) -> None:
+        if getattr(task, "_log_traceback", True):  # False once somebody has got the exception
+            self._end_all(f"a task or callback that user code made {exit_text(error)}, which nothing awaited", error)
+
+    def _end_all(self, text: str, error: BaseException | None) -> None:
+        _log.error(text)
+        for pending in list(self._pending):
+            pending.end(text, error)
+
+    def _lost(self, loop: asyncio.AbstractEventLoop, error: Exception) -> None:
+        """The loop cannot be run any more: a new one is made when it is next asked for."""
+        _log.error("the event loop of run_sync failed", exc_info=error)
+        with self._lock:
+            if self._loop is loop:
+                self._loop, self._failure = None, error
+            pending, self._pending = self._pending, set()
+        for one in pending:
+            one.lose(error)
+        with contextlib.suppress(Exception):  # it is broken
+            loop.close()
+
+
+class _Pending:
+    """Work on the loop that somebody waits for."""
+
+    def __init__(self, work: Callable[[], Awaitable[Any]]) -> None:
+        self._work = work
+        self._ended: tuple[str, BaseException | None] | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self.future: concurrent.futures.Future[Any] | None = None
+
+    async def run(self) -> Any:
+        self._task = asyncio.current_task()
+        try:
+            return await guarded("the code that run_sync was given", self._work)
+        except asyncio.CancelledError:
+            if self._ended is None:
+                raise
+            text, cause = self._ended
+            raise UserCodeExit(text) from cause
+
+    def end(self, text: str, error: BaseException | None) -> None:
+        """Cancel the work; its future gets UserCodeExit. Called on the loop."""
+        if self._task is not None and not self._task.done():
+            self._ended = text, error
+            self._task.cancel()
+
+    def lose(self, error: Exception | None = None) -> None:
+        """The loop does not run any more. What is open in the work is left, so that its runs end."""
+        coroutine: Any = None if self._task is None else self._task.get_coro()
+        if coroutine is not None:
+            with contextlib.suppress(Exception):
+                coroutine.close()
+        if self.future is not None and not self.future.done():
+            exited = UserCodeExit("the event loop of run_sync has ended" + (f": {exit_text(error)}" if error else ""))
+            exited.__cause__ = error
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                self.future.set_exception(exited)
+
+
+def _task_of(error: BaseException) -> asyncio.Future[Any] | None:
+    """The task whose step raised the error through the loop, where asyncio's frames tell."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_code is asyncio.Handle._run.__code__:
+            handle = frame.f_locals.get("self")
+            task = getattr(getattr(handle, "_callback", None), "__self__", None)
+            return task if isinstance(task, asyncio.Future) else None
+        traceback = traceback.tb_next
+    return None
+
+
+_THREAD = LoopThread("dspynb-loop")
+
+
+def run_sync(make: Callable[[], Awaitable[T]]) -> T:
+    """Await ``make()`` on the loop thread, under the caller's scope, and return its result.
+
+    Ctrl-C cancels it and raises KeyboardInterrupt, as in any sync code; ``last_run()`` has what was done. Raises
+    ScopeError when called on the loop thread itself, which would wait for itself, and UserCodeExit where user code
+    ended the event loop: by ``loop.stop()``, or by SystemExit in a task that nothing awaits.
+
+    >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+    >>> dn.run_sync(lambda: ask.batch([{"question": "2+2?"}, {"question": "1+3?"}]))
+    [Prediction(answer='4'), Prediction(answer='4')]
+    """
+    loop = _THREAD.loop()
+    if running_loop() is loop:
+        raise ScopeError("run_sync was called by code that run_sync runs; use `await` there")
+    ended = threading.Event()
+    with joined(loop):
+        future = _THREAD.submit(_until, make, ended)
+        try:
+            while not future.done():  # a signal that comes right before a wait is noticed after it
+                concurrent.futures.wait([future], timeout=1)
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            ended.wait(GRACE)  # for the run to keep what it has
+            raise
+        except concurrent.futures.CancelledError:
+            current_scope().admit(0)  # RunStopped, if it was cancelled by a stop
+            if interrupted():  # the kernel's handler noted it, but did not raise
+                raise KeyboardInterrupt from None
+            raise asyncio.CancelledError from None
+
+
+async def _until(make: Callable[[], Awaitable[T]], ended: threading.Event) -> T:
+    try:
+        return await make()
+    finally:
+        ended.set()

@@ -1,0 +1,99 @@
+"""Run files on disk: listing and reopening them."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dspynb.errors import DamagedFileWarning, JournalError
+from dspynb.running.journal import flush_journals
+from dspynb.running.journal_reader import load_journal, read_ends
+from dspynb.running.reader import RunReader
+from dspynb.scope.settings import setting
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["open_run", "run_file", "runs"]
+
+
+def _folder() -> Path:
+    return Path(setting("runs_dir") or ".dspynb/runs")
+
+
+def run_file(which: str | Path) -> Path:
+    """The file of a run: an id of ``runs()`` or a path. Raises JournalError when there is none."""
+    if not isinstance(which, str | Path):
+        raise JournalError(f"a run is named by its id or the path of its file, got {type(which).__name__}")
+    flush_journals()
+    path = Path(which)
+    if not _is_file(path):
+        path = _folder() / f"{which}.jsonl"
+    if not _is_file(path):
+        raise JournalError(f"there is no run {str(which)!r}: no such file, and none of that id in {_folder()}")
+    return path
+
+
+def _is_file(path: Path) -> bool:
+    """False also for what cannot be a path, or is in a folder that may not be read."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def open_run(which: str | Path) -> RunReader:
+    """A run from its file: an id of ``runs()`` or a path. Raises JournalError when it cannot be read.
+
+    Damaged lines are left out, with a DamagedFileWarning; ``damaged`` of the run names them.
+
+    >>> dn.configure(runs_dir="runs")
+    >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
+    >>> done = dn.Evaluate(dn.metrics.exact_match()).run_sync(ask, [{"question": "2+2?", "answer": "4"}])
+    >>> run = dn.open_run(done.run.id)  # or the path of its file; in any later process
+    >>> run.status, run.rollouts.score.tolist()
+    ('finished', [1.0])
+    """
+    path = run_file(which)
+    journal = load_journal(path)
+    if damage := journal.damage():
+        warnings.warn(f"{path}: {damage}; left out", DamagedFileWarning, stacklevel=2)
+    run_id = str(journal.header.get("id", path.stem))
+    return RunReader(run_id, journal.events, path=str(path), damaged=journal.damaged)
+
+
+def runs() -> pd.DataFrame:
+    """The runs in the runs folder, newest last: id, kind, name, status, started, path.
+
+    Single calls (``await predict(…)``) keep no file. One that cannot be read keeps its row, with status ``unreadable``.
+
+    >>> dn.configure(runs_dir="runs")
+    >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
+    >>> done = dn.Evaluate(dn.metrics.exact_match()).run_sync(ask, [{"question": "2+2?", "answer": "4"}])
+    >>> dn.runs()[["kind", "status"]]
+           kind    status
+    0  evaluate  finished
+    """
+    import pandas as pd
+
+    flush_journals()
+    rows = [_summary(path) for path in sorted(_folder().glob("*.jsonl"))]
+    frame = pd.DataFrame(rows, columns=["id", "kind", "name", "status", "started", "path"])
+    frame["started"] = pd.to_datetime(frame["started"], unit="s", utc=True)
+    return frame.sort_values("started", kind="stable", na_position="first", ignore_index=True)
+
+
+def _summary(path: Path) -> dict[str, object]:
+    try:
+        header, began, ended = read_ends(path)
+    except JournalError:
+        return {"id": path.stem, "status": "unreadable", "path": str(path)}
+    return {
+        "id": str(header.get("id", path.stem)),
+        "kind": began.kind if began else None,
+        "name": began.name if began else None,
+        "status": ended.status if ended else "unfinished" if began else "pending",
+        "started": began.at if began else None,
+        "path": str(path),
+    }

@@ -1,0 +1,1 @@
+"""What a program has learned, as JSON: saved, checked and loaded; demos; DSPy's saved programs."""

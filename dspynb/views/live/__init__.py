@@ -1,0 +1,1 @@
+"""The live view: what is sent to the browser, and the widget."""
