@@ -10,12 +10,12 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import dspynb
-from dspynb.errors import Halted, JournalError, RunInterrupted, RunStopped, ScopeError
+from dspynb.errors import Halted, InputError, JournalError, RunInterrupted, RunStopped, ScopeError
 from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, Steered, new_span, spans_after
 from dspynb.redact import redact_values, told
 from dspynb.running.aio.signals import foreground
@@ -108,17 +108,35 @@ class Run(Steerable):
             _log.exception("a listener of run %s failed and was dropped", self.id)
             self.unlisten(listener)
 
-    def listen(self, listener: Sink, *, replay: bool = False) -> None:
-        """Send events from now on to ``listener``; with ``replay`` those so far first."""
-        with self._lock:
-            self._listeners.append(listener)
-            for event in tuple(self._events) if replay else ():
-                self._tell(listener, event)
+    def listen(self, listener: Sink | Callable[[Event], object], *, replay: bool = False) -> None:
+        """Send events from now on to ``listener``; with ``replay`` those so far first.
 
-    def unlisten(self, listener: Sink) -> None:
+        ``listener``: a function of an event, or an object with ``emit(event)``. One that fails is logged and dropped.
+        Raises InputError for anything else.
+
+        >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> names = []
+        >>> async def main():
+        ...     run = ask.start(question="2+2?")
+        ...     run.listen(lambda event: names.append(type(event).__name__))
+        ...     await run
+        >>> dn.run_sync(main)
+        >>> names
+        ['RunStarted', 'PredictorCalled', 'RunEnded']
+        """
+        sink = _Function(listener) if callable(listener) and not hasattr(listener, "emit") else listener
+        if not hasattr(sink, "emit"):
+            got = type(listener).__name__
+            raise InputError(f"listen takes a function of an event, or an object with emit(event); got {got}")
+        with self._lock:
+            self._listeners.append(sink)
+            for event in tuple(self._events) if replay else ():
+                self._tell(sink, event)
+
+    def unlisten(self, listener: Sink | Callable[[Event], object]) -> None:
         """Send ``listener`` no more events."""
         with self._lock, contextlib.suppress(ValueError):
-            self._listeners.remove(listener)
+            self._listeners.remove(listener)  # type: ignore[arg-type]  # a function equals its sink
 
     async def events(self) -> AsyncIterator[Event]:
         """All events, from the first, until the run ends: ``async for event in run.events()``.
@@ -427,6 +445,23 @@ class Run(Steerable):
 
     def _ipython_display_(self) -> None:
         show(self)
+
+
+class _Function:
+    """A function that listens."""
+
+    def __init__(self, fn: Callable[[Event], object]) -> None:
+        self._fn = fn
+
+    def emit(self, event: Event) -> None:
+        """Call the function."""
+        self._fn(event)
+
+    def __eq__(self, other: object) -> bool:
+        return self._fn == (other._fn if isinstance(other, _Function) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._fn)
 
 
 def _header(run: Run) -> dict[str, Any]:

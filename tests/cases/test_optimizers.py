@@ -37,9 +37,6 @@ def listened(start, **settings):
     return [type(event).__name__ for event in events]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="part 2: run.listen(function) is dropped at its 1st event"
-)
 @pytest.mark.parametrize("replay", [False, True])
 def test_a_function_listens_to_a_run(replay):
     program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: chat(answer="4")))
@@ -47,9 +44,6 @@ def test_a_function_listens_to_a_run(replay):
     assert names == ["RunStarted", "PredictorCalled", "RunEnded"]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="part 2: run.listen(function) is dropped at its 1st event"
-)
 def test_a_function_listens_to_an_optimizer():
     names = listened(lambda: small(dn.GEPA).start(one(World()), TRAIN, VAL))
     assert {"RunStarted", "CandidateProposed", "CandidateScored", "RolloutEnded", "RunEnded"} <= set(names)

@@ -482,3 +482,18 @@ def test_a_run_file_is_found_again_after_the_working_folder_changed(tmp_path, mo
     dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(1), n=1).run_sync(subject="x")
     monkeypatch.chdir("/")
     assert dn.open_run(dn.last_run().path).status == "finished"
+
+
+def test_a_function_that_listens_can_stop_listening_and_what_is_no_listener_is_refused():
+    seen = []
+
+    async def main():
+        run = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4")).start(question="2+2?")
+        run.listen(seen.append)
+        run.unlisten(seen.append)
+        with pytest.raises(dn.errors.InputError, match="listen takes a function of an event, .* got int"):
+            run.listen(5)
+        await run
+
+    asyncio.run(main())
+    assert seen == []
