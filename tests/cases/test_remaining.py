@@ -27,7 +27,8 @@ def test_every_xfail_is_strict_and_names_its_failure_and_the_part_that_fixes_it(
 
 def test_no_case_decides_while_it_runs_that_it_fails():
     sources = [path for path in Path(__file__).parent.glob("*.py") if path.name != Path(__file__).name]
-    assert [path.name for path in sources if "pytest.xfail(" in path.read_text()] == []
+    late = ("pytest.xfail(", "applymarker(", "add_marker(")  # such marks are not in the list
+    assert [path.name for path in sources if any(word in path.read_text() for word in late)] == []
 
 
 def test_every_expected_failure_of_the_suite_is_among_the_cases():
