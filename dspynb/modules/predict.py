@@ -20,6 +20,7 @@ from dspynb.modules.module import Module
 from dspynb.modules.predictor_call import Call, Listener
 from dspynb.modules.stream import FieldText, stream
 from dspynb.running.user_code import as_exception, exit_of
+from dspynb.scope.candidates import Part
 from dspynb.scope.core import Reading, Scope, current_scope, warn_of
 from dspynb.scope.settings import setting
 from dspynb.signatures.signature import Signature, as_signature
@@ -153,16 +154,20 @@ class Predict(Module):
         """The adapter as this predictor speaks through it to this model."""
         return adapter
 
+    def instruction_under(self, candidate: Part | None = None) -> str:
+        """The instruction without hints: the signature's, replaced by the predictor's own if it is set, replaced by the
+        candidate's if that is set. Computed here and nowhere else; an empty text is an instruction."""
+        if candidate is not None and candidate.instruction is not None:
+            return candidate.instruction
+        own: str = self.signature.instruction if self.instruction is None else self.instruction
+        return own
+
     def effective(self, reading: Reading) -> tuple[str, Sequence[Mapping[str, Any]]]:
-        """Instruction and demos in force: the signature's, replaced by the predictor's own, then by the scoped
-        candidate's; then the scoped hints composed onto it, outermost first."""
-        instruction = self.signature.instruction if self.instruction is None else self.instruction
-        demos: Sequence[Mapping[str, Any]] = self.demos
-        if reading.candidate is not None:
-            part = reading.candidate
-            instruction = instruction if part.instruction is None else part.instruction
-            demos = demos if part.demos is None else part.demos
-        return with_hint(instruction, reading.hint("instruction")), demos
+        """Instruction and demos in force: those under the scoped candidate, with the scoped hints composed onto the
+        instruction, outermost first."""
+        part = reading.candidate
+        demos = self.demos if part is None or part.demos is None else part.demos
+        return with_hint(self.instruction_under(part), reading.hint("instruction")), demos
 
     def _prepare(self, scope: Scope, inputs: Mapping[str, Any]) -> Call:
         """All that depends on the scope, read before anything is awaited."""

@@ -200,9 +200,7 @@ def as_layer(hint: Any, program: Module, hint_as: HintAs) -> tuple[HintLayer | N
 def _program_text(program: Module) -> str:
     lines = []
     for path, predictor in program.named_predictors():
-        part = current_scope().read(predictor.uid).candidate
-        tried = None if part is None else part.instruction
-        instruction = tried or predictor.instruction or predictor.signature.instruction
+        instruction = predictor.instruction_under(current_scope().read(predictor.uid).candidate)
         lines.append(f"{path}: {predictor.signature.describe()}\n  instruction: {instruction}")
     if not isinstance(program, Predict) and (source := source_of(type(program).forward)):
         lines.append(f"code:\n{source}")

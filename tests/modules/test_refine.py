@@ -230,6 +230,18 @@ def test_the_advisor_sees_the_instruction_that_is_tried():
     assert ["instruction: Be short." in text for text in seen] == [True, False]
 
 
+def test_the_advisor_sees_an_empty_instruction_as_what_it_is():
+    texts = []
+
+    def advise(request):
+        texts.append(prompt(request))
+        return chat(advice='{"self": "from the advisor"}')
+
+    program = dn.Predict(Caption, instruction="", lm=echo_hint())
+    run(dn.Refine(program, lambda row, prediction: 0.0, n=2, advisor_lm=dn.FunctionLM(advise))(subject="x"))
+    assert Caption.__doc__ not in texts[0]
+
+
 def test_what_the_advisor_sees_of_calls_side_by_side_does_not_depend_on_which_ended_first():
     class Parts(dn.Module):
         def __init__(self, lm):

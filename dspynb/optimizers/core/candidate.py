@@ -109,19 +109,16 @@ def told_of(program: Module) -> dict[str, Any]:
     """What the program itself says, as run files hold it."""
     parts = {}
     for path, predictor in program.named_predictors():
-        own = predictor.signature.instruction if predictor.instruction is None else predictor.instruction
-        parts[path] = told(Part(own, tuple(_dumped(predictor)) or None, predictor.prefix))
+        parts[path] = told(Part(predictor.instruction_under(), tuple(_dumped(predictor)) or None, predictor.prefix))
     return parts
 
 
 def _without_own(part: Part, predictor: Predict) -> Part:
-    signature = predictor.signature
-    own = signature.instruction if predictor.instruction is None else predictor.instruction
-    demos = None if part.demos is None else tuple(dump_demos(signature, part.demos))
+    demos = None if part.demos is None else tuple(dump_demos(predictor.signature, part.demos))
     if demos is not None and list(demos) == _dumped(predictor):
         demos = None
     return Part(
-        None if part.instruction == own else part.instruction,
+        None if part.instruction == predictor.instruction_under() else part.instruction,
         demos,
         None if part.prefix == predictor.prefix else part.prefix,
     )

@@ -15,12 +15,8 @@ __all__ = ["begins_turn", "cleaned", "instruction_of"]
 
 def instruction_of(engine: Engine, candidate: Candidate, path: str) -> str:
     """The instruction that a predictor has under a candidate."""
-    said = candidate.part(path).instruction
-    if said is not None:
-        return said
-    predictor = dict(engine.program.named_predictors())[path]
-    own: str = predictor.signature.instruction if predictor.instruction is None else predictor.instruction
-    return own
+    predictor: Predict = dict(engine.program.named_predictors())[path]
+    return predictor.instruction_under(candidate.part(path))
 
 
 def cleaned(text: str) -> str:
