@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from dspynb.aliases import Rows
 from dspynb.errors import InputError, of_dspy, shorten
 from dspynb.records import quickly_made
 from dspynb.redact import redact_known
 from dspynb.score import Score, as_score
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 __all__ = [
     "NO_USAGE",
@@ -351,7 +352,7 @@ def _shown(value: Any) -> str:
 _META_NAMES = ("score", "usage", "calls", "run")
 
 
-def rows_of(rows: pd.DataFrame | list[Any] | tuple[Any, ...]) -> list[Example]:
+def rows_of(rows: Rows) -> list[Example]:
     """Rows as Examples: from a DataFrame, or from dicts and Examples. Raises InputError naming the row."""
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
         names = [str(name) for name in rows.columns]

@@ -15,7 +15,7 @@ import dspynb as dn
 PACKAGE = Path(dn.__file__).parent
 LAYERS = [
     ["_moved"],
-    ["errors", "records"],
+    ["errors", "records", "aliases"],
     ["redact", "keywords", "exits", "processes"],
     ["score"],
     ["data"],
@@ -41,7 +41,7 @@ HOMES = {
     "aiohttp": {"lm"},
     "xllamacpp": {"lm"},
     "mcp": {"agents"},
-    "pandas": {"data", "running", "evaluation", "demo"},
+    "pandas": {"aliases", "data", "running", "evaluation", "demo"},
     "opentelemetry": {"running"},
     "pyarrow": {"evaluation"},
     "optuna": {"optimizers"},

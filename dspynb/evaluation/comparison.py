@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from dspynb.aliases import Metrics, Rows
 from dspynb.errors import ConfigurationError, InputError, nearest
 from dspynb.evaluation.evaluator import (
     EVALUATE_SETTINGS,
@@ -241,7 +242,7 @@ async def _as_span(name: str, work: EvaluateWork) -> None:
         scope.emit(SpanEnded(span=span, parent=scope.open_span))
 
 
-async def _evaluations(plan: Evaluate, programs: Mapping[str, Module], rows: Any, kind: str) -> tuple[Any, Any]:
+async def _evaluations(plan: Evaluate, programs: Mapping[str, Module], rows: Rows, kind: str) -> tuple[Any, Any]:
     work = _CompareWork(plan, programs, table_of(rows))
     if current_scope().open_run is not None:
         return await inside(work, plan.budget), work.run
@@ -255,7 +256,7 @@ async def _evaluations(plan: Evaluate, programs: Mapping[str, Module], rows: Any
 
 
 @with_known_keywords(also=EVALUATE_SETTINGS, renamed=_OF_DSPY)
-async def compare(programs: Mapping[str, Module], rows: Any, metric: Any, **settings: Any) -> Comparison:
+async def compare(programs: Mapping[str, Module], rows: Rows, metric: Metrics, **settings: Any) -> Comparison:
     """Evaluate programs on the same rows: ``await compare({"base": a, "refined": b}, rows, metric)``.
 
     The first is the base of the differences. ``settings``: those of Evaluate; a budget is for all of them together.
@@ -282,7 +283,7 @@ async def compare(programs: Mapping[str, Module], rows: Any, metric: Any, **sett
 
 @with_known_keywords(also=EVALUATE_SETTINGS, renamed=_OF_DSPY)
 async def grid(
-    make: Callable[..., Module], parameters: Mapping[str, Sequence[Any]], rows: Any, metric: Any, **settings: Any
+    make: Callable[..., Module], parameters: Mapping[str, Sequence[Any]], rows: Rows, metric: Metrics, **settings: Any
 ) -> Grid:
     """Evaluate ``make(**combination)`` for every combination: ``await grid(make, {"n": [1, 3, 5]}, rows, metric)``.
 

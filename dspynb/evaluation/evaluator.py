@@ -6,11 +6,12 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from dspynb.aliases import Metrics, Rows
 from dspynb.data import Example, rows_of
 from dspynb.errors import BudgetExhausted, ConfigurationError, InputError, StateError, nearest
 from dspynb.evaluation.data_io.splitting import fingerprint
@@ -48,7 +49,6 @@ __all__ = [
     "table_of",
 ]
 
-Metric = Callable[..., Any]
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -62,7 +62,7 @@ class Table:
     fingerprint: str
 
 
-def table_of(rows: Any) -> Table:
+def table_of(rows: Rows) -> Table:
     """Rows from a DataFrame, or a list of dicts or Examples. Raises InputError."""
     listed = rows_of(rows)
     if not listed:
@@ -127,7 +127,7 @@ class Evaluate:
     @with_known_keywords(renamed=SETTINGS_OF_EVALUATE)
     def __init__(
         self,
-        metric: Metric | Mapping[str, Metric] | Sequence[Metric],
+        metric: Metrics,
         *,
         inputs: Sequence[str] | None = None,
         concurrency: int | None = None,
@@ -158,7 +158,7 @@ class Evaluate:
         rollouts_on(executor)  # raises for what is no executor
 
     @with_known_keywords(renamed=_OF_THE_CALL)
-    async def __call__(self, program: Module, rows: Any) -> Evaluation:
+    async def __call__(self, program: Module, rows: Rows) -> Evaluation:
         """Evaluate, with a live view in a notebook; inside another run, as part of it."""
         work = EvaluateWork(self, program, table_of(rows))
         if current_scope().open_run is not None:
@@ -166,7 +166,7 @@ class Evaluate:
         return await self._run(work).watched(work)  # type: ignore[no-any-return]
 
     @with_known_keywords(renamed=_OF_THE_CALL)
-    def start(self, program: Module, rows: Any) -> Run:
+    def start(self, program: Module, rows: Rows) -> Run:
         """The same work as a handle: returns at once; display it, stop it, await it.
 
         >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
@@ -180,12 +180,12 @@ class Evaluate:
         return self._run(work).start(work)
 
     @with_known_keywords(renamed=_OF_THE_CALL)
-    def run_sync(self, program: Module, rows: Any) -> Evaluation:
+    def run_sync(self, program: Module, rows: Rows) -> Evaluation:
         """The same, waited for: for scripts."""
         return run_sync(lambda: self(program, rows))
 
     @with_known_keywords(renamed=_OF_THE_CALL)
-    def resume(self, run: str | Path, program: Module, rows: Any, *, retry_failed: bool = False) -> Run:
+    def resume(self, run: str | Path, program: Module, rows: Rows, *, retry_failed: bool = False) -> Run:
         """Go on with a run that was stopped or lost, by its id or path: only rows that its file lacks are run.
 
         ``retry_failed``: also those that failed. ``budget`` and ``max_errors`` count anew. Raises ConfigurationError,
@@ -315,7 +315,7 @@ async def inside(work: _Work[T], budget: Budget | None) -> T:
 
 
 @with_known_keywords(also=EVALUATE_SETTINGS, renamed={**SETTINGS_OF_EVALUATE, "devset": "rows", "dataset": "rows"})
-async def evaluate(program: Module, rows: Any, metric: Any, **settings: Any) -> Evaluation:
+async def evaluate(program: Module, rows: Rows, metric: Metrics, **settings: Any) -> Evaluation:
     """``await evaluate(program, rows, metric)``: see Evaluate for the settings and the errors.
 
     >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))

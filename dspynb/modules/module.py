@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from dspynb.aliases import Rows
 from dspynb.data import Prediction, rows_of
 from dspynb.errors import ConfigurationError, InputError, of_dspy
 from dspynb.events import SpanEnded, SpanStarted, new_span
@@ -61,9 +62,13 @@ class Module:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return copied_instance(self, memo)
 
-    async def forward(self, **inputs: Any) -> Any:
-        """What the program does; written by its author."""
-        raise NotImplementedError(f"{type(self).__name__} has no `async def forward`")
+    if TYPE_CHECKING:  # with whatever parameters its author writes
+        forward: Callable[..., Any]
+    else:
+
+        async def forward(self, **inputs: Any) -> Any:
+            """What the program does; written by its author."""
+            raise NotImplementedError(f"{type(self).__name__} has no `async def forward`")
 
     async def __call__(self, *args: Any, **inputs: Any) -> Prediction:
         """Run the program. The outermost call is a run; calls inside become part of it."""
@@ -100,7 +105,7 @@ class Module:
 
     @with_known_keywords(renamed=_BATCH_OF_DSPY)
     async def batch(
-        self, rows: Any, concurrency: int | None = None, *, executor: Executor | None = None
+        self, rows: Rows, concurrency: int | None = None, *, executor: Executor | None = None
     ) -> list[Prediction | Exception]:
         """Run the program on every row, at most ``concurrency`` at a time (default: the setting, 32); by ``executor``,
         a DaskExecutor, on other machines.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from dspynb.aliases import Reward
 from dspynb.errors import ConfigurationError
 from dspynb.keywords import with_known_keywords
 from dspynb.lm.resolve import check_lm
@@ -55,7 +56,7 @@ class Refine(SearchModule):
     def __init__(
         self,
         module: Module,
-        reward: Callable[..., Any],
+        reward: Reward,
         n: int = 3,
         threshold: float | None = 1.0,
         *,

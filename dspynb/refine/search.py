@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from dspynb.aliases import Reward
 from dspynb.data import Prediction
 from dspynb.errors import AllAttemptsFailed, BudgetExhausted, ConfigurationError, TooManyFailures
 from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
@@ -50,7 +51,7 @@ class SearchPlan:
 
 
 def checked_plan(
-    reward: Callable[..., Any],
+    reward: Reward,
     *,
     n: int,
     threshold: float | None,
@@ -322,7 +323,7 @@ class BestOfN(SearchModule):
     def __init__(
         self,
         module: Module,
-        reward: Callable[..., Any],
+        reward: Reward,
         n: int = 3,
         threshold: float | None = 1.0,
         *,

@@ -8,8 +8,9 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, ClassVar, TypedDict, TypeVar, Unpack
 
+from dspynb.aliases import Rows
 from dspynb.data import Example, rows_of
 from dspynb.errors import BudgetExhausted, ConfigurationError, DataOverlapWarning, InputError
 from dspynb.evaluation.data_io.splitting import fingerprint
@@ -44,6 +45,8 @@ from dspynb.running.store import run_file
 from dspynb.scope.budget import Budget, Meter
 from dspynb.scope.core import Layer, current_scope
 from dspynb.score import as_float
+
+M = TypeVar("M", bound=Module)
 
 __all__ = ["Common", "Optimizer", "checked_bool", "checked_number", "checked_whole", "name_of"]
 
@@ -152,7 +155,7 @@ class Optimizer(ABC):
 
     # ── what users call ───────────────────────────────────────────────────────────────────────────────────────────
     @with_known_keywords(renamed=COMPILE_OF_DSPY)
-    async def compile(self, program: Module, train: Any, val: Any = None, *, test: Any = None) -> Any:
+    async def compile(self, program: M, train: Rows, val: Rows | None = None, *, test: Rows | None = None) -> M:
         """A new program, the best that was found; the original wins ties, unless the optimizer says otherwise.
 
         ``train``, ``val``, ``test``: a DataFrame, or a list of dicts or Examples. Without ``val`` (None or empty),
@@ -165,23 +168,25 @@ class Optimizer(ABC):
         ([{'question': '2+2?', 'answer': '4'}], [])
         """
         work = OptimizeWork(self, program, self._task(program, train, val, test))
-        if current_scope().open_run is not None:
-            return await inside(work, self.budget)
-        return await self._run(work).watched(work)
+        inner = current_scope().open_run is not None
+        best: Any = await (inside(work, self.budget) if inner else self._run(work).watched(work))
+        return best  # type: ignore[no-any-return]  # a copy of the program
 
     @with_known_keywords(renamed=COMPILE_OF_DSPY)
-    def compile_sync(self, program: Module, train: Any, val: Any = None, *, test: Any = None) -> Any:
-        """The same, waited for: for scripts."""
+    def compile_sync(self, program: M, train: Rows, val: Rows | None = None, *, test: Rows | None = None) -> M:
+        """Compile synchronously and return the new program. For scripts; in a notebook, `await` compile instead."""
         return run_sync(lambda: self.compile(program, train, val, test=test))
 
     @with_known_keywords(renamed=COMPILE_OF_DSPY)
-    def start(self, program: Module, train: Any, val: Any = None, *, test: Any = None) -> Run:
+    def start(self, program: Module, train: Rows, val: Rows | None = None, *, test: Rows | None = None) -> Run:
         """The same work as a handle: returns at once; display it, stop it, await it, steer it (see ``Run.propose``)."""
         work = OptimizeWork(self, program, self._task(program, train, val, test))
         return self._run(work).start(work)
 
     @with_known_keywords(renamed=COMPILE_OF_DSPY)
-    def resume(self, run: str | Path, program: Module, train: Any, val: Any = None, *, test: Any = None) -> Run:
+    def resume(
+        self, run: str | Path, program: Module, train: Rows, val: Rows | None = None, *, test: Rows | None = None
+    ) -> Run:
         """Go on with a run that was stopped or lost, by its id or path, to where it would have come.
 
         No call or rollout that its file holds is made again; the budget counts them, so a larger one goes on further.
