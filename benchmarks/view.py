@@ -37,7 +37,7 @@ from dspynb.events import (  # noqa: E402
     SpanStarted,
 )
 from dspynb.running.record import Fold  # noqa: E402
-from dspynb.views.live import live_view as live  # noqa: E402
+from dspynb.views.live import live_view  # noqa: E402
 from dspynb.views.state import RunState  # noqa: E402
 from tests.browser.jupyter import Lab, chromium  # noqa: E402
 
@@ -79,7 +79,7 @@ class Watched:
 class Comm:
     """A front end that takes messages as JSON and says now and then that it is there."""
 
-    def __init__(self, view: live.LiveView) -> None:
+    def __init__(self, view: live_view.LiveView) -> None:
         self.view, self.bytes, self.messages = view, 0, 0
 
     def send(self, message: dict[str, Any]) -> None:
@@ -117,10 +117,10 @@ def timed(cls: type, names: list[str], spent: list[float]) -> Callable[[], None]
 def watched(n: int, a_second: int) -> dict[str, float]:
     """``n`` attempts through the live view."""
     spent = [0.0]
-    undo = timed(live.LiveView, ["emit", "_flush", "message"], spent)
+    undo = timed(live_view.LiveView, ["emit", "_flush", "message"], spent)
 
     async def main() -> Comm:
-        view = live.LiveView(Watched(), asyncio.get_running_loop())
+        view = live_view.LiveView(Watched(), asyncio.get_running_loop())
         comm = Comm(view)
         view.open(comm)
         began = time.monotonic()

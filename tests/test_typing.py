@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-CODE = '''
+CODE = """
 import pandas as pd
 
 import dspynb as dn
@@ -33,7 +33,7 @@ async def main() -> None:
     reveal_type(await dn.evaluate(Answer(), [dn.Example(question="2+2?")], metric))
     reveal_type(await better.batch([{"question": "2+2?"}]))
     await dn.Refine(Answer(), metric).compile("nonsense")
-'''
+"""
 REVEALED = ["Answer", "Answer", "Evaluation", "list[", "has no attribute"]
 
 
@@ -41,7 +41,8 @@ REVEALED = ["Answer", "Answer", "Evaluation", "list[", "has no attribute"]
 def test_a_program_of_a_users_is_typed_and_compiling_it_keeps_its_class(tmp_path):
     path = tmp_path / "program.py"
     path.write_text(CODE)
-    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", f"--cache-dir={tmp_path}", str(path)]
+    flags = ["--strict", "--follow-imports=silent", f"--cache-dir={tmp_path}"]
+    command = [sys.executable, "-m", "mypy", *flags, str(path)]
     root = Path(__file__).parent.parent
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=root)
     lines = [line for line in done.stdout.splitlines() if "program.py" in line]

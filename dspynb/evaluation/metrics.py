@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from dspynb.errors import ConfigurationError
-from dspynb.evaluation import matching as comparing
+from dspynb.evaluation import matching
 from dspynb.evaluation.fields import FieldMetric, plain_text
 from dspynb.evaluation.judging import Judge
 from dspynb.evaluation.weighted import Weighted
@@ -36,7 +36,7 @@ __all__ = [
     "word_count",
 ]
 
-squad_text = comparing.squad_text
+squad_text = matching.squad_text
 
 
 def exact_match(
@@ -59,7 +59,7 @@ def exact_match(
     """
     if normalize is not None and not callable(normalize):
         raise ConfigurationError(f"exact_match: normalize must be a function of a text or None, got {normalize!r}")
-    compare = partial(comparing.compare_exactly, normalize=normalize)
+    compare = partial(matching.compare_exactly, normalize=normalize)
     return FieldMetric("exact_match", "1 if the output equals the label, else 0.", compare, field, label)
 
 
@@ -77,7 +77,7 @@ def contains(
     >>> metric({}, {"sentence": "The ocean is wide."})
     Score(value=0.5, feedback="sentence does not contain 'blue'.", parts={})
     """
-    search = partial(comparing.search_texts, ignore_case=ignore_case, whole_words=whole_words)
+    search = partial(matching.search_texts, ignore_case=ignore_case, whole_words=whole_words)
     if text is None:
         return FieldMetric("contains", "1 if the output contains the label, else 0.", search, field, label)
     if label is not None:
@@ -99,7 +99,7 @@ def f1(field: str | None = None, *, label: str | None = None) -> FieldMetric:
     {'precision': 1.0, 'recall': 0.5}
     """
     says = "F1 of the output's words against the label's, without case, punctuation and articles."
-    return FieldMetric("f1", says, comparing.compare_tokens, field, label)
+    return FieldMetric("f1", says, matching.compare_tokens, field, label)
 
 
 def numeric(
@@ -116,7 +116,7 @@ def numeric(
     for name, value in (("abs_tol", abs_tol), ("rel_tol", rel_tol)):
         if not isinstance(value, int | float) or not value >= 0:
             raise ConfigurationError(f"numeric: {name} must be a number of at least 0, got {value!r}")
-    compare = partial(comparing.compare_numbers, abs_tol=abs_tol, rel_tol=rel_tol)
+    compare = partial(matching.compare_numbers, abs_tol=abs_tol, rel_tol=rel_tol)
     says = f"1 if the output's number is the label's (within {abs_tol:g}, or {rel_tol:g} of it), else 0."
     return FieldMetric("numeric", says, compare, field, label)
 
@@ -129,7 +129,7 @@ def json_equal(field: str | None = None, *, label: str | None = None, partial_cr
     >>> metric({"place": {"city": "Oslo", "zip": 150}}, {"place": '{"city": "Oslo", "zip": 151}'})
     Score(value=0.5, feedback='place differs: $.zip is 151, expected 150.', parts={'equal_leaves': 0.5})
     """
-    compare = partial(comparing.compare_json, partial=partial_credit)
+    compare = partial(matching.compare_json, partial=partial_credit)
     return FieldMetric("json_equal", "1 if output and label are the same JSON.", compare, field, label, nulls=True)
 
 
@@ -148,7 +148,7 @@ def regex(
         compiled = re.compile(pattern, flags)
     except (re.error, TypeError, ValueError) as error:
         raise ConfigurationError(f"regex: the pattern {pattern!r} is malformed: {error}") from None
-    compare = partial(comparing.match_pattern, pattern=compiled, full=full, message=message)
+    compare = partial(matching.match_pattern, pattern=compiled, full=full, message=message)
     says = message or f"1 if the output {'matches' if full else 'contains'} the pattern {pattern!r}, else 0."
     return FieldMetric("regex", says, compare, field, labelled=False)
 
@@ -168,7 +168,7 @@ def word_count(
         raise ConfigurationError("word_count: give at_least=, and at_most= or label=; at least one of them")
     if any(isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in limits):
         raise ConfigurationError(f"word_count: limits are whole numbers of at least 0, got {limits}")
-    compare = partial(comparing.compare_length, at_least=at_least, at_most=at_most)
+    compare = partial(matching.compare_length, at_least=at_least, at_most=at_most)
     bounds = [f"at least {at_least}"] * (at_least is not None) + [f"at most {label or at_most}"] * (
         label is not None or at_most is not None
     )

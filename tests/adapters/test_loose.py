@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspynb.adapters import lenient_json as loose
+from dspynb.adapters import lenient_json
 from dspynb.adapters.lenient_json import json_values, read_json, read_loose
 
 values = st.recursive(
@@ -91,7 +91,7 @@ def test_a_value_in_prose_is_found_and_one_inside_a_damaged_one_is_not():
 def test_the_work_is_bounded_whatever_the_noise(noise, monkeypatch):
     places, steps = [], []
 
-    class Counted(loose._Reader):
+    class Counted(lenient_json._Reader):
         def __init__(self, text, at):
             places.append(at)
             super().__init__(text, at)
@@ -100,7 +100,7 @@ def test_the_work_is_bounded_whatever_the_noise(noise, monkeypatch):
             steps.append(self.at)
             return super().skip()
 
-    monkeypatch.setattr(loose, "_Reader", Counted)
+    monkeypatch.setattr(lenient_json, "_Reader", Counted)
     text = noise * (1_000_000 // len(noise))
     with contextlib.suppress(ValueError):
         list(json_values(text, "{["))

@@ -11,7 +11,7 @@ import pytest
 
 from dspynb.events import RunEnded, RunStarted, SpanStarted
 from dspynb.running.record import Fold
-from dspynb.views.live import live_view as live
+from dspynb.views.live import live_view
 from dspynb.views.live.live_view import LiveView
 from dspynb.views.state import RunState
 from tests.views.fakes import FakeRun, FrontEnd, a_batch, a_refine, an_attempt
@@ -52,7 +52,7 @@ def test_at_most_ten_batches_a_second_are_sent():
     front = play(list(a_refine(60))[:-1], pause=0.004)
     gaps = [b - a for a, b in zip(front.times, front.times[1:], strict=False)]
     assert len(gaps) > 3
-    assert min(gaps) >= live.INTERVAL * 0.98
+    assert min(gaps) >= live_view.INTERVAL * 0.98
 
 
 def test_a_front_end_that_missed_batches_asks_once_and_has_lost_nothing():
@@ -66,7 +66,7 @@ def test_a_front_end_that_missed_batches_asks_once_and_has_lost_nothing():
 
 
 def test_a_front_end_that_is_never_heard_gets_the_snapshot_anyway(monkeypatch):
-    monkeypatch.setattr(live, "_FIRST_PUSH", 0.0)
+    monkeypatch.setattr(live_view, "_FIRST_PUSH", 0.0)
 
     def muted(view, front):
         front.asked = 0
@@ -257,7 +257,7 @@ def test_a_person_steers_and_is_told_what_the_run_refuses():
 
 
 def test_nothing_is_made_for_pages_that_were_closed_and_one_that_comes_back_has_lost_nothing(monkeypatch):
-    monkeypatch.setattr(live, "_SILENCE", 0.2)
+    monkeypatch.setattr(live_view, "_SILENCE", 0.2)
 
     async def main():
         view = LiveView(FakeRun(), asyncio.get_running_loop())

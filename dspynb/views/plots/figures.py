@@ -15,7 +15,7 @@ from dspynb.running.tables.candidates import full_scores, scores_of, winner_of
 from dspynb.running.tables.hints import hint_rows, hint_uses
 from dspynb.running.tables.scores import chosen_attempts, failure_score, metric_of, outer_searches, scores_by_program
 from dspynb.running.tables.statistics import mean_interval
-from dspynb.views.plots import draw as plots
+from dspynb.views.plots import draw
 from dspynb.views.plots.draw import Bar, Curve, Ends, Point
 from dspynb.views.texts import one_line
 
@@ -76,7 +76,7 @@ def _best(fold: Fold, _: int, x: str | None, ax: Axes | None) -> Axes:
         line.append((at, scores.get(milestone.scored.best, math.nan)))
     ended = fold.ended.at if fold.ended else fold.milestones[-1].scored.at
     line.append((max(line[-1][0], _spent(fold.usage, len(fold.rollouts), ended - fold.began, x)), line[-1][1]))
-    return plots.scatter(points, line, ("best so far", X_LABELS[x], _val_score(fold)), ax)
+    return draw.scatter(points, line, ("best so far", X_LABELS[x], _val_score(fold)), ax)
 
 
 def _spent(usage: Usage, rollouts: int, seconds: float, x: str) -> float:
@@ -113,7 +113,7 @@ def _pareto(fold: Fold, _: int, x: str | None, ax: Axes | None) -> Axes:
     for point in sorted(points, key=lambda p: (p.x, -p.y)):
         if not front or point.y > front[-1][1]:
             front.append((point.x, point.y))
-    return plots.scatter(points, front, ("Pareto front", f"{X_LABELS[x]} a row", _val_score(fold)), ax)
+    return draw.scatter(points, front, ("Pareto front", f"{X_LABELS[x]} a row", _val_score(fold)), ax)
 
 
 def _cost(records: Mapping[int, RolloutEnded], x: str) -> float:
@@ -129,14 +129,14 @@ def _heatmap(fold: Fold, _: int, __: str | None, ax: Axes | None) -> Axes:
     rows = range(max(row for own in scores.values() for row in own) + 1)
     cells = [[scores[candidate].get(row, math.nan) for row in rows] for candidate in known]
     best = known.index(winner) if winner in known else None
-    return plots.heatmap(cells, known, best, metric_of(fold), ax)
+    return draw.heatmap(cells, known, best, metric_of(fold), ax)
 
 
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _compare(fold: Fold, _: int, __: str | None, ax: Axes | None) -> Axes:
     """The mean of each program that was compared, with its interval."""
     means = {name: _interval(_row_means(rows)) for name, rows in scores_by_program(fold).items()}
-    return plots.intervals(means, metric_of(fold), ax)
+    return draw.intervals(means, metric_of(fold), ax)
 
 
 def _row_means(rows: Mapping[int, Sequence[float]]) -> list[float]:
@@ -155,20 +155,20 @@ def _scores(fold: Fold, search: int, _: str | None, ax: Axes | None) -> Axes:
         scores, start, winner = scores_of(fold), next(iter(fold.candidates)), winner_of(fold)
         named = {candidate: name for candidate, name in ((start, "start"), (winner, "best")) if candidate in scores}
         groups = {name: _group(list(scores[candidate].values())) for candidate, name in named.items() if candidate}
-        return plots.histogram(groups, metric_of(fold), "validation rows", ax)
+        return draw.histogram(groups, metric_of(fold), "validation rows", ax)
     if programs and not search:
         some = {
             name: ([s for own in rows.values() for s in own], _interval(_row_means(rows)))
             for name, rows in programs.items()
         }
         repeated = any(len(own) > 1 for rows in programs.values() for own in rows.values())
-        return plots.histogram(some, metric_of(fold), "rollouts" if repeated else "rows", ax)
+        return draw.histogram(some, metric_of(fold), "rollouts" if repeated else "rows", ax)
     searches = _searches(fold, search)
     if len(searches) > 1:
         chosen = [float(row.score or 0) for row in chosen_attempts(fold)]
-        return plots.histogram({"": _group(chosen)}, "score of the attempt that was chosen", "searches", ax)
+        return draw.histogram({"": _group(chosen)}, "score of the attempt that was chosen", "searches", ax)
     found = [float(row.score) for row in searches[0] if row.score is not None and row.state != "cancelled"]
-    return plots.histogram({"": _group(found)}, "score", "attempts", ax)
+    return draw.histogram({"": _group(found)}, "score", "attempts", ax)
 
 
 def _group(scores: list[float]) -> tuple[list[float], Ends]:
@@ -190,12 +190,12 @@ def _attempts(fold: Fold, search: int, _: str | None, ax: Axes | None) -> Axes:
         threshold = fold.started.settings.get("threshold") if fold.started else None
         shown = threshold if is_real(threshold) else None
         scores = [math.nan if row.score is None else float(row.score) for row in searches[0]]
-        return plots.steps(Curve(scores, [row.state for row in searches[0]]), shown, ax)
+        return draw.steps(Curve(scores, [row.state for row in searches[0]]), shown, ax)
     most = max(len(rows) for rows in searches)
     lines = [_best_so_far(rows, most, failure_score(fold)) for rows in searches]
     means = [_interval(column) for column in zip(*lines, strict=True)]
     passed = [sum(any(r.state == "passed" for r in rows[:n]) for rows in searches) / len(searches) for n in _upto(most)]
-    return plots.curves(means, passed, len(searches), lines if len(lines) <= _MOST_THIN else [], ax)
+    return draw.curves(means, passed, len(searches), lines if len(lines) <= _MOST_THIN else [], ax)
 
 
 def _upto(most: int) -> range:
@@ -218,7 +218,7 @@ def _hints(fold: Fold, search: int, _: str | None, ax: Axes | None) -> Axes:
     shown = rows if len(rows) <= _MOST_HINTS else rows[: _MOST_HINTS - _WORST_HINTS] + rows[-_WORST_HINTS:]
     bars = [Bar(row.hint, row.gain, f"used {row.used:,}, passed {row.passed:,}") for row in shown]
     told = "hint" if len(shown) == len(rows) else f"hint ({len(shown)} of {len(rows):,}: the most, the least useful)"
-    return plots.gains(bars, told, ax)
+    return draw.gains(bars, told, ax)
 
 
 # ── what a run has ────────────────────────────────────────────────────────────────────────────────────────────────────
