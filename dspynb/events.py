@@ -433,7 +433,7 @@ def _own_checks(kind: str) -> dict[str, Check]:
         checks["rollout"] = lambda value: type(value) is int and value >= 0
     if cls is Steered:
         checks["values"] = _is_request
-    if "parts" in checks:  # of scores; older versions wrote whatever a metric had put there
+    if "parts" in FIELDS[cls]:  # of scores; older versions wrote whatever a metric had put there
         checks["parts"] = is_named
     if cls is CandidateProposed:
         checks["parts"] = _are_parts

@@ -9,6 +9,7 @@ import socket
 import hypothesis
 import pytest
 
+from dspynb import redact
 from dspynb.scope import settings
 from tests.planted import Planted
 
@@ -79,6 +80,7 @@ def _no_providers(monkeypatch):
         if name.endswith("_API_KEY"):
             monkeypatch.delenv(name)
     monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))  # keys are looked for once a second
+    monkeypatch.setattr("dspynb.redact._kept", set(redact._kept))  # those that a test names are no other test's
     connect, look_up, beyond = socket.socket.connect, socket.getaddrinfo, []
 
     def loopback_only(self, address):

@@ -141,4 +141,4 @@ def _no_arguments(value: Any) -> Any:
     return {} if isinstance(value, str) and value.strip() in ("", "None", "null") else value
 
 
-_no_arguments.__module__ = "dspynb.modules.acting"  # as the states that 0.1 saved name it
+_no_arguments.saved_as = "dspynb.modules.acting._no_arguments"  # type: ignore[attr-defined]  # in states of 0.1

@@ -72,7 +72,8 @@ def _constraint(item: Any) -> str:
 
 def _function(function: Any) -> str:
     inner = getattr(function, "__wrapped__", function)
-    return f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__name__)}"
+    path = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__name__)}"
+    return str(getattr(inner, "saved_as", path))  # a validator of ours that was moved keeps its name in saved states
 
 
 def still(value: Any) -> str:
