@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
 from dspynb.errors import shorten
+from dspynb.exits import is_exit
 
 __all__ = [
     "holds_known",
@@ -358,6 +359,8 @@ def _redacted_object(value: Any) -> Any:
 
     try:
         plain = to_jsonable_python(value, fallback=repr)
-    except Exception:  # circular, too deep, or it cannot be shown
+    except BaseException as error:  # circular, too deep, or it cannot be shown
+        if not isinstance(error, Exception) and not is_exit(error):
+            raise
         return value
     return value if (clean := redact_values(plain)) == plain else clean

@@ -16,7 +16,8 @@ PACKAGE = Path(dn.__file__).parent
 LAYERS = [
     ["_moved"],
     ["errors", "records", "aliases"],
-    ["redact", "keywords", "exits", "processes"],
+    ["keywords", "exits", "processes"],
+    ["redact"],
     ["score"],
     ["data"],
     ["media", "conversation"],

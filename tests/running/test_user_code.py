@@ -320,7 +320,10 @@ class Leaving:
         raise KeyboardInterrupt
 
 
-def test_a_value_that_leaves_the_process_when_it_is_shown_is_shown_as_such_a_value():
+@pytest.mark.parametrize("key", ["", "a-key-that-is-looked-for-in-values"])
+def test_a_value_that_leaves_the_process_when_it_is_shown_is_shown_as_such_a_value(key, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+
     class Holds(dn.Module):
         async def forward(self, question):
             return {"answer": Leaving()}
