@@ -1,4 +1,4 @@
-"""CASES.md, section 5: files of which one thing is odd, and what can still be read of them."""
+"""Files of which one thing is odd, and what can still be read of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CASES.md, section 7: what a new user sees in the first hour, in a notebook, in IPython and in a script."""
+"""What a new user sees in the first hour, in a notebook, in IPython and in a script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CASES.md, section 6: what is not a time. Times and comparisons with gepa are benchmarks (benchmarks/README.md)."""
+"""Optimizers, but for times and comparisons with gepa: these are benchmarks (benchmarks/README.md)."""
 
 from __future__ import annotations
 
