@@ -43,6 +43,7 @@ __all__ = ["RunLock", "lock_run"]
 _log = logging.getLogger("dspynb")
 _GUARD = ".dspynb-lock"
 _OFFSETS = 2**30 if sys.platform == "win32" else 2**62
+_TRIES, _PAUSE = 100, 0.01
 _Owner = dict[str, Any]
 
 _mutex = threading.RLock()
@@ -80,12 +81,7 @@ def lock_run(path: str | Path) -> RunLock:
     with _mutex:
         if real in _locks:
             raise _in_use(real, _locks[real].owner)
-        guard = _guard_of(real.parent)
-        try:
-            if guard is not None and not guard.lock(_offset(real)):
-                guard = None
-        except BlockingIOError:
-            raise _in_use(real, _read_owner(real)) from None
+        guard = _locked_guard(real)
         try:
             owner = _claim(real, locked=guard is not None)
         except BaseException:
@@ -94,6 +90,24 @@ def lock_run(path: str | Path) -> RunLock:
             raise
         lock = _locks[real] = RunLock(real, guard, owner)
         return lock
+
+
+def _locked_guard(path: Path) -> _Guard | None:
+    """The guard of the folder, with the lock of this file; None where there are no locks. Raises RunInUse.
+
+    Where the owner is dead, the system is about to drop its lock: a killed process is dead as soon as its first thread
+    has ended, and the others hold the file for some microseconds more. So it is asked again for a second.
+    """
+    for _ in range(_TRIES):
+        guard = _guard_of(path.parent)
+        try:
+            return guard if guard is not None and guard.lock(_offset(path)) else None
+        except BlockingIOError:
+            owner = _read_owner(path)
+            if not owner or _is_alive(owner, _this_process()) is not False:
+                break
+            time.sleep(_PAUSE)
+    raise _in_use(path, _read_owner(path))
 
 
 # ── locks of the operating system ─────────────────────────────────────────────────────────────────────────────────────
