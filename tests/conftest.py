@@ -13,7 +13,8 @@ from dspynb import redact
 from dspynb.scope import settings
 from tests.planted import Planted
 
-hypothesis.settings.register_profile("no clock", deadline=None)  # time never decides a test
+# Time never decides a test; nor does chance in CI, where each run tries the same examples. Elsewhere each tries others.
+hypothesis.settings.register_profile("no clock", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("no clock")
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # tests that import litellm or DSPy look nothing up

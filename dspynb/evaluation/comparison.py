@@ -24,7 +24,7 @@ from dspynb.keywords import with_known_keywords
 from dspynb.modules.module import Module
 from dspynb.redact import redact_values
 from dspynb.running.run import Run
-from dspynb.running.tables.frames import with_costs
+from dspynb.running.tables.frames import encodable, with_costs
 from dspynb.running.tables.pages import frame_html
 from dspynb.running.tables.statistics import PairedDifference, paired_difference
 from dspynb.running.view_hook import plots
@@ -66,7 +66,7 @@ class Comparison:
         import pandas as pd
 
         records = [self._record(name) for name in self.evaluations]
-        return with_costs(pd.DataFrame(records, index=pd.Index(list(self.evaluations), name="program")))
+        return with_costs(pd.DataFrame(records, index=pd.Index(list(map(encodable, self.evaluations)), name="program")))
 
     def _record(self, name: str) -> dict[str, Any]:
         evaluation, usage = self.evaluations[name], self.evaluations[name].usage

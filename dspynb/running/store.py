@@ -10,6 +10,7 @@ from dspynb.errors import DamagedFileWarning, JournalError
 from dspynb.running.journal import flush_journals
 from dspynb.running.journal_reader import load_journal, read_ends
 from dspynb.running.reader import RunReader
+from dspynb.running.tables.frames import encodable
 from dspynb.scope.settings import setting
 
 if TYPE_CHECKING:
@@ -88,12 +89,12 @@ def _summary(path: Path) -> dict[str, object]:
     try:
         header, began, ended = read_ends(path)
     except JournalError:
-        return {"id": path.stem, "status": "unreadable", "path": str(path)}
+        return {"id": encodable(path.stem), "status": "unreadable", "path": encodable(str(path))}
     return {
-        "id": str(header.get("id", path.stem)),
-        "kind": began.kind if began else None,
-        "name": began.name if began else None,
+        "id": encodable(str(header.get("id", path.stem))),
+        "kind": encodable(began.kind) if began else None,
+        "name": encodable(began.name) if began else None,
         "status": ended.status if ended else "unfinished" if began else "pending",
         "started": began.at if began else None,
-        "path": str(path),
+        "path": encodable(str(path)),
     }

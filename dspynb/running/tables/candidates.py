@@ -12,7 +12,7 @@ from dspynb.events import CandidateProposed, RolloutEnded
 from dspynb.records import is_count
 from dspynb.running.record import Fold
 from dspynb.running.tables.diffs import diff_words
-from dspynb.running.tables.frames import with_costs
+from dspynb.running.tables.frames import encodable, with_costs
 from dspynb.running.tables.hints import hints_text
 from dspynb.running.tables.scores import failure_score
 from dspynb.running.tables.statistics import Interval, PairedDifference, mean_interval, paired_difference
@@ -119,7 +119,7 @@ def matrix_frame(fold: Fold, split: str = "val") -> pd.DataFrame:
     for line, candidate in zip(cells, known, strict=True):
         rows = {row: score for row, score in scores[candidate].items() if row < len(line)}
         line[list(rows)] = list(rows.values())
-    return pd.DataFrame(cells, index=pd.Index(known, name="candidate"))
+    return pd.DataFrame(cells, index=pd.Index(list(map(encodable, known)), name="candidate"))
 
 
 def history_frame(fold: Fold) -> pd.DataFrame:
