@@ -120,7 +120,7 @@ class LiteLLMEngine:
         token = watched.set(watch)
         try:
             response = await litellm.acompletion(**arguments)
-            reply = response.model_dump() if heard is None else await _streamed(response, heard, facts)
+            reply = _with_refusals(response.model_dump()) if heard is None else await _streamed(response, heard, facts)
         except ModelError:
             raise
         except Exception as error:
@@ -168,6 +168,17 @@ async def _streamed(response: Any, heard: Heard, facts: Mapping[str, Any]) -> di
         if text := pieces.add(piece.model_dump(), facts):
             heard(text)
     return pieces.body(facts)
+
+
+def _with_refusals(body: dict[str, Any]) -> dict[str, Any]:
+    """The body with each message's refusal in its place: older releases of litellm keep it among fields they do not
+    know."""
+    for choice in body.get("choices") or ():
+        message = choice.get("message") or {}
+        unknown = message.get("provider_specific_fields") or {}
+        if not message.get("refusal") and unknown.get("refusal"):
+            message["refusal"] = unknown["refusal"]
+    return body
 
 
 def _litellm() -> Any:
