@@ -238,8 +238,8 @@ class NotebookPage:
     def wait_for_output(self, text: str) -> str:
         """The text of the first output that has this in it."""
         output = self.page.locator(f'.jp-OutputArea-output:has-text("{text}")').first
-        output.wait_for()
-        return output.inner_text()
+        output.wait_for(state="attached")  # JupyterLab hides a cell that is scrolled out of sight
+        return (output.text_content() or "").strip()
 
     def save(self) -> dict:
         """Save, and the notebook's JSON as it is in the file then."""
