@@ -227,9 +227,14 @@ def is_sound(usage: Any) -> bool:
     """Whether it is a Usage whose members are numbers of their kind, or None where they may be."""
     if type(usage) is not Usage:
         return False
-    whole = (usage.calls, usage.retries, *(0 if (n := getattr(usage, name)) is None else n for name in _TOKENS))
-    numbers = all(type(n) is int and 0 <= n <= _MOST_TOKENS for n in whole)
-    return numbers and _amount(usage.usd) is usage.usd and _amount(usage.seconds) is not None
+    tokens = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
+    for number in (usage.calls, usage.retries, *tokens):  # a plain loop: it runs in every model call
+        if number is None:
+            continue
+        if type(number) is not int or not 0 <= number <= _MOST_TOKENS:
+            return False
+    counted = usage.calls is not None and usage.retries is not None
+    return counted and _amount(usage.usd) is usage.usd and _amount(usage.seconds) is not None
 
 
 def usage_of(values: Any) -> Usage:
