@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from dspynb.errors import ScoreRangeWarning as ScoreRangeWarning
     from dspynb.errors import StateError as StateError
     from dspynb.errors import UsageUnknownWarning as UsageUnknownWarning
-    from dspynb.evaluation import feedback as feedback
     from dspynb.evaluation import metrics as metrics
     from dspynb.evaluation.comparison import Comparison as Comparison
     from dspynb.evaluation.comparison import Grid as Grid
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from dspynb.evaluation.data_io.splitting import split as split
     from dspynb.evaluation.evaluator import Evaluate as Evaluate
     from dspynb.evaluation.evaluator import evaluate as evaluate
+    from dspynb.evaluation.metrics import feedback as feedback
     from dspynb.evaluation.result import Evaluation as Evaluation
     from dspynb.evaluation.tables import score_table as score_table
     from dspynb.lm.client import LM as LM
@@ -146,10 +146,7 @@ _HOMES = {
         "StateError",
         "UsageUnknownWarning",
     ),
-    "dspynb.evaluation": (
-        "feedback",
-        "metrics",
-    ),
+    "dspynb.evaluation": ("metrics",),
     "dspynb.evaluation.comparison": (
         "Comparison",
         "Grid",
@@ -166,6 +163,7 @@ _HOMES = {
         "Evaluate",
         "evaluate",
     ),
+    "dspynb.evaluation.metrics": ("feedback",),
     "dspynb.evaluation.result": ("Evaluation",),
     "dspynb.evaluation.tables": ("score_table",),
     "dspynb.lm.client": ("LM",),

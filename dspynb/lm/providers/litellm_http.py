@@ -11,8 +11,8 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
-from dspynb.lm import sse
-from dspynb.lm.addresses import redirected_to
+from dspynb.lm.providers import sse
+from dspynb.lm.providers.addresses import redirected_to
 
 __all__ = ["Watch", "watch_clients", "watched"]
 
