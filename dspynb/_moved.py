@@ -52,7 +52,7 @@ MODULES = {
     "modules.attempts": "refine.attempt",
     "modules.call": "modules.predictor_call",
     "modules.callables": "agents.tools.callables",
-    "modules.combine": "modules.compose",
+    "modules.combine": "modules.module",
     "modules.comparison": "modules.multi_chain_comparison",
     "modules.demos": "state.demos",
     "modules.docstrings": "agents.tools.docstrings",
@@ -127,7 +127,6 @@ MODULES = {
 """Modules and packages by their old path."""
 NAMES = {
     "executors.Executor": "running.executor",
-    "executors.LocalExecutor": "running.executor",
     "executors.elsewhere": "running.executor",
     "modules.AttemptResult": "refine.attempt",
     "modules.BestOfN": "refine.search",
