@@ -6,6 +6,8 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,53 @@ def test_imports_go_downwards_only():
         if LAYER[parts[1]] >= LAYER[here] and (where, parts[1]) not in UPWARD:
             wrong.append(f"{where} imports {name}")
     assert wrong == []
+
+
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _runtime_imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The import statements of a module, those inside functions too, without those for type checkers alone."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        elif not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from _runtime_imports(child)
+
+
+def _import_graph() -> dict[str, set[str]]:
+    """The modules of the package that each of them imports, when it is loaded or later."""
+    paths = {_module_name(path): path for path in PACKAGE.rglob("*.py") if "_notebooks" not in path.parts}
+    graph: dict[str, set[str]] = {module: set() for module in paths}
+    for module, path in paths.items():
+        upward = {room for where, room in UPWARD if where == str(path.relative_to(PACKAGE))}
+        for node in _runtime_imports(ast.parse(path.read_text())):
+            source = getattr(node, "module", None)
+            for alias in node.names:
+                longest = f"{source}.{alias.name}" if source else alias.name
+                imported = longest if longest in paths else source
+                if imported in paths and imported != "dspynb" and imported.split(".")[1] not in upward:
+                    graph[module].add(imported)
+    return graph
+
+
+def test_no_modules_import_each_other_not_even_inside_functions():
+    graph = _import_graph()
+    assert "dspynb.evaluation.data_io.saving" in graph["dspynb.evaluation.result"]  # an import inside a function
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"these modules import each other: {' <- '.join(error.args[1])}")
+
+
+def test_the_allowed_link_upwards_is_in_use():
+    assert set(UPWARD) == {
+        (str(path.relative_to(PACKAGE)), "views")
+        for path, name in _imports()
+        if name.startswith("dspynb.views") and LAYER[_room(path)] < LAYER["views"] and _room(path) != "__init__"
+    }
 
 
 def test_each_heavy_library_has_one_home():
