@@ -17,12 +17,13 @@ import dspynb as dn
 PACKAGE = Path(dn.__file__).parent
 LAYERS = [
     ["_moved"],
-    ["errors", "records", "aliases"],
+    ["errors", "dataclass_init", "json_checks", "aliases"],
     ["keywords", "exits", "processes"],
     ["redact"],
     ["score"],
     ["data"],
     ["media", "conversation"],
+    ["json_values"],
     ["events"],
     ["scope", "signatures"],
     ["running"],

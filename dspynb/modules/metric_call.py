@@ -9,7 +9,7 @@ from typing import Any
 
 from dspynb.data import Example, Prediction, Score, as_score
 from dspynb.errors import ConfigurationError, Halted, RewardError
-from dspynb.records import is_real
+from dspynb.json_checks import is_real
 from dspynb.running.user_code import reraise_as
 from dspynb.scope.hints import mask
 
