@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import dspynb as dn
+from tests import stub
 
 PACKAGE = Path(dn.__file__).parent
 LAYERS = [
@@ -182,10 +183,7 @@ def test_every_public_name_resolves_and_has_a_docstring():
 
 
 def test_type_checkers_see_the_same_public_names():
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    block = next(n for n in tree.body if isinstance(n, ast.If))
-    typed = {alias.asname for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert typed == set(dn.__all__) - {"__version__"}
+    assert stub.PATH.read_text() == stub.stub_text(), "run: python -m tests.stub"
 
 
 def test_an_unknown_name_suggests_the_near_one():
