@@ -16,12 +16,12 @@ from dspynb.evaluation.metrics.builtin import (
     json_equal,
     llm_judge,
     numeric,
-    plain_text,
     regex,
-    squad_text,
     weighted,
     word_count,
 )
+from dspynb.evaluation.metrics.fields import plain_text
+from dspynb.evaluation.metrics.matching import squad_text
 
 __all__ = [
     "contains",

@@ -13,22 +13,6 @@ from dspynb.evaluation.metrics.fields import FieldMetric, plain_text
 from dspynb.evaluation.metrics.judge import Judge
 from dspynb.evaluation.metrics.weighted_mean import Weighted
 
-__all__ = [
-    "contains",
-    "exact_match",
-    "f1",
-    "json_equal",
-    "llm_judge",
-    "numeric",
-    "plain_text",
-    "regex",
-    "squad_text",
-    "weighted",
-    "word_count",
-]
-
-squad_text = matching.squad_text
-
 
 def exact_match(
     field: str | None = None,
