@@ -9,8 +9,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from dspynb.aliases import Rows
+from dspynb.dataclass_init import fast_init
 from dspynb.errors import InputError, of_dspy, shorten
-from dspynb.records import quickly_made
 from dspynb.redact import redact_known
 from dspynb.score import Score, as_score
 
@@ -128,7 +128,7 @@ def _example(values: dict[str, Any], names: frozenset[str] | None) -> Example:
     return example if names is None else example.with_inputs(*names)
 
 
-@quickly_made
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What calls cost: how many, tokens, US dollars, ``seconds`` spent on them in all, and tries that failed.

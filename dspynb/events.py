@@ -13,12 +13,11 @@ from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import Any, Protocol
 
-from dspynb.conversation import History
 from dspynb.data import Usage, usage_of
+from dspynb.dataclass_init import fast_init
 from dspynb.errors import shorten
-from dspynb.exits import is_exit
-from dspynb.media.describe import told_url
-from dspynb.records import Check, check_of, checks_of, is_count, is_named, quick_reader, quickly_made
+from dspynb.json_checks import Check, check_of, checks_of, compile_reader, is_count, is_named
+from dspynb.json_values import SCALARS, is_plain, plain
 
 __all__ = [
     "EVENT_TYPES",
@@ -91,7 +90,7 @@ class RunEnded(Event):
     error: str | None = None
 
 
-@quickly_made
+@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanStarted(Event):
     """A module call, a tool call or one row of a batch began. ``kind`` is module, search, tool or row; ``name`` its
@@ -103,7 +102,7 @@ class SpanStarted(Event):
     row: int | None = None
 
 
-@quickly_made
+@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanEnded(Event):
     """A module call, tool call or row ended, with outputs or an error."""
@@ -143,7 +142,7 @@ class AttemptChosen(Event):
     attempt: int
 
 
-@quickly_made
+@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutEnded(Event):
     """A program was run on a row and scored, or failed. ``repeat`` counts from 0; ``score`` is the first metric's,
@@ -212,7 +211,6 @@ class HintFailed(Event):
     error: str
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steered(Event):
     """What somebody asked of the run while it ran took effect. ``action``: hint, propose, drop, pin, unpin, pause,
@@ -277,14 +275,6 @@ EVENT_TYPES: dict[str, type[Event]] = {
     )
 }
 FIELDS: dict[type[Event], tuple[str, ...]] = {cls: tuple(f.name for f in fields(cls)) for cls in EVENT_TYPES.values()}
-_USAGE = tuple(f.name for f in fields(Usage))
-_STRING = frozenset({str})
-_SCALARS = frozenset({type(None), bool, int, float})
-
-
-def _text(text: str) -> str:
-    """The text; of a data URL, what it is."""
-    return told_url(text) if text[:5] == "data:" and ";base64," in text[:200] else text
 
 
 def to_json(event: Event) -> dict[str, Any]:
@@ -292,82 +282,8 @@ def to_json(event: Event) -> dict[str, Any]:
     body: dict[str, Any] = {"type": type(event).__name__}
     for name in FIELDS[type(event)]:
         value = getattr(event, name)
-        body[name] = value if type(value) in _SCALARS else plain(value)
+        body[name] = value if type(value) in SCALARS else plain(value)
     return body
-
-
-def plain(value: Any) -> Any:
-    """The value as a run file holds it: what JSON knows, numbers that are none (NaN) included."""
-    try:
-        return _quickly(value)
-    except Exception:  # of another type, or too deep
-        return value if isinstance(value, int) else _thoroughly(value)
-
-
-def is_plain(value: Any) -> bool:
-    """Whether a value is made of what JSON knows and of nothing else."""
-    kind = type(value)
-    if kind is str or kind in _SCALARS:
-        return True
-    if kind is dict:
-        return _STRING.issuperset(map(type, value)) and all(map(is_plain, value.values()))
-    return (kind is list or kind is tuple) and all(map(is_plain, value))
-
-
-def _quickly(value: Any) -> Any:
-    """What most values are, in a third of the time. Raises TypeError for any other type."""
-    kind = type(value)
-    if kind in _SCALARS:
-        return value
-    if kind is str:
-        return _text(value)
-    if kind is dict and _STRING.issuperset(map(type, value)):
-        return {key: _quickly(item) for key, item in value.items()}
-    if kind is tuple or kind is list:
-        return [_quickly(item) for item in value]
-    if kind is Usage:
-        return {name: getattr(value, name) for name in _USAGE}
-    raise TypeError
-
-
-def _thoroughly(value: Any) -> Any:
-    from pydantic_core import to_jsonable_python
-
-    try:
-        still = _writable(value)
-        return to_jsonable_python(still, fallback=_number_or_told, inf_nan_mode="constants", bytes_mode="base64")
-    except Exception:  # circular, too deep, or of a type that fails to show itself: the other values are kept
-        return {str(k): plain(v) for k, v in value.items()} if isinstance(value, Mapping) else _told(value)
-
-
-def _writable(value: Any) -> Any:
-    """The value with iterators replaced by their text (to write them out would use them up), and data URLs too."""
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, Mapping):
-        return {key: _writable(item) for key, item in value.items()}
-    if isinstance(value, History):
-        return [_writable(turn) for turn in value.to_list()]
-    if isinstance(value, set | frozenset):
-        value = sorted(value, key=repr)  # its own order is another in every process
-    if isinstance(value, list | tuple):
-        return [_writable(item) for item in value]
-    return _told(value) if hasattr(value, "__next__") else value
-
-
-def _number_or_told(value: Any) -> Any:
-    if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
-        return value.item()
-    return _told(value)
-
-
-def _told(value: Any) -> str:
-    try:
-        return repr(value)[:10_000]
-    except BaseException as error:
-        if not isinstance(error, Exception) and not is_exit(error):
-            raise
-        return f"<{type(value).__name__} that cannot be shown>"
 
 
 def from_json(body: Mapping[str, Any]) -> Event | None:
@@ -404,7 +320,7 @@ def _checked(kind: str, cls: type[Event], body: Mapping[str, Any]) -> Event:
 
 @cache
 def _reader(kind: str) -> Any:
-    return quick_reader(EVENT_TYPES[kind], _own_checks(kind), _QUICK, {Usage: usage_of})
+    return compile_reader(EVENT_TYPES[kind], _own_checks(kind), _QUICK, {Usage: usage_of})
 
 
 _TIME = "type({0}) is float and 0 <= {0} < 4e9"

@@ -6,21 +6,25 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import dspynb as dn
+from tests import stub
 
 PACKAGE = Path(dn.__file__).parent
 LAYERS = [
     ["_moved"],
-    ["errors", "records", "aliases"],
+    ["errors", "dataclass_init", "json_checks", "aliases"],
     ["keywords", "exits", "processes"],
     ["redact"],
     ["score"],
     ["data"],
     ["media", "conversation"],
+    ["json_values"],
     ["events"],
     ["scope", "signatures"],
     ["running"],
@@ -110,6 +114,53 @@ def test_imports_go_downwards_only():
     assert wrong == []
 
 
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _runtime_imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The import statements of a module, those inside functions too, without those for type checkers alone."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        elif not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from _runtime_imports(child)
+
+
+def _import_graph() -> dict[str, set[str]]:
+    """The modules of the package that each of them imports, when it is loaded or later."""
+    paths = {_module_name(path): path for path in PACKAGE.rglob("*.py") if "_notebooks" not in path.parts}
+    graph: dict[str, set[str]] = {module: set() for module in paths}
+    for module, path in paths.items():
+        upward = {room for where, room in UPWARD if where == str(path.relative_to(PACKAGE))}
+        for node in _runtime_imports(ast.parse(path.read_text())):
+            source = getattr(node, "module", None)
+            for alias in node.names:
+                longest = f"{source}.{alias.name}" if source else alias.name
+                imported = longest if longest in paths else source
+                if imported in paths and imported != "dspynb" and imported.split(".")[1] not in upward:
+                    graph[module].add(imported)
+    return graph
+
+
+def test_no_modules_import_each_other_not_even_inside_functions():
+    graph = _import_graph()
+    assert "dspynb.evaluation.data_io.saving" in graph["dspynb.evaluation.result"]  # an import inside a function
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"these modules import each other: {' <- '.join(error.args[1])}")
+
+
+def test_the_allowed_link_upwards_is_in_use():
+    assert set(UPWARD) == {
+        (str(path.relative_to(PACKAGE)), "views")
+        for path, name in _imports()
+        if name.startswith("dspynb.views") and LAYER[_room(path)] < LAYER["views"] and _room(path) != "__init__"
+    }
+
+
 def test_each_heavy_library_has_one_home():
     homes = {(name.split(".")[0], _room(path)) for path, name in _imports() if name.split(".")[0] in HOMES}
     assert {(lib, room) for lib, room in homes if room not in HOMES[lib]} == set()
@@ -132,10 +183,7 @@ def test_every_public_name_resolves_and_has_a_docstring():
 
 
 def test_type_checkers_see_the_same_public_names():
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    block = next(n for n in tree.body if isinstance(n, ast.If))
-    typed = {alias.asname for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert typed == set(dn.__all__) - {"__version__"}
+    assert stub.PATH.read_text() == stub.stub_text(), "run: python -m tests.stub"
 
 
 def test_an_unknown_name_suggests_the_near_one():

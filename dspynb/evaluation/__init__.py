@@ -1,11 +1,12 @@
 """Evaluation: programs over rows, compared; metrics and feedback, statistics, and the data they are for."""
 
-from dspynb.evaluation import feedback, metrics
+from dspynb.evaluation import metrics
 from dspynb.evaluation.comparison import Comparison, Grid, compare, grid
 from dspynb.evaluation.data_io.datasets import load_dataset
 from dspynb.evaluation.data_io.reading import read_examples
 from dspynb.evaluation.data_io.splitting import Splits, fingerprint, split
 from dspynb.evaluation.evaluator import Evaluate, evaluate
+from dspynb.evaluation.metrics import feedback
 from dspynb.evaluation.result import Evaluation
 from dspynb.evaluation.tables import score_table
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from dspynb.data import Example, Prediction, Score, as_score, rows_of
 from dspynb.errors import ConfigurationError, Halted, InputError, nearest
 from dspynb.modules.metric_call import Scorer
+from dspynb.modules.ordered_pool import checked_width
 from dspynb.redact import told
 from dspynb.running.aio.sync import run_sync
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.user_code import as_exception, guarded
 from dspynb.scope.hints import mask
-from dspynb.scope.settings import setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,10 +163,7 @@ def _read(value: Any) -> Score | Exception:
 
 
 async def _awaited(scorer: Scorer, values: list[Any], concurrency: int | None) -> list[Score | Exception]:
-    limit = setting("concurrency") if concurrency is None else concurrency
-    if not isinstance(limit, int) or limit < 1:
-        raise ConfigurationError(f"concurrency must be a whole number of at least 1, got {limit!r}")
-    slots = asyncio.Semaphore(limit)
+    slots = asyncio.Semaphore(checked_width(concurrency))
 
     async def one(value: Any) -> Score | Exception:
         if not inspect.isawaitable(value):

@@ -26,8 +26,8 @@ from typing import Any
 import pydantic_core
 
 from dspynb.data import Usage, usage_of
+from dspynb.json_checks import check_of
 from dspynb.lm.protocol import LMReply, is_whole
-from dspynb.records import check_of
 from dspynb.redact import redact_known
 
 __all__ = ["ReplyCache", "default_cache"]

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
 from dspynb.keywords import with_known_keywords
-from dspynb.lm.addresses import base_in_environment, check_base, has_login
 from dspynb.lm.cache import default_cache
-from dspynb.lm.endpoint import Endpoint
 from dspynb.lm.limits import Limits, with_retries
-from dspynb.lm.litellm_engine import LiteLLMEngine
-from dspynb.lm.openai_http import DirectEngine
-from dspynb.lm.prices import supports
 from dspynb.lm.protocol import Heard, LMReply, LMRequest, check_reply, refuse_in_a_replay, request_key
+from dspynb.lm.providers.addresses import base_in_environment, check_base, has_login
+from dspynb.lm.providers.endpoint import Endpoint
+from dspynb.lm.providers.litellm_engine import LiteLLMEngine
+from dspynb.lm.providers.openai_http import DirectEngine
+from dspynb.lm.providers.prices import supports
 from dspynb.lm.settings import (
     OTHERWISE,
     REQUEST_SETTINGS,

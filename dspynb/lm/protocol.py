@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from dspynb.data import Usage, is_sound, usage_of
+from dspynb.dataclass_init import fast_init
 from dspynb.errors import (
     ConfigurationError,
     ContentFiltered,
@@ -19,7 +20,6 @@ from dspynb.errors import (
     ScopeError,
 )
 from dspynb.media.describe import has_media
-from dspynb.records import quickly_made
 from dspynb.redact import redact_known, redact_values
 from dspynb.scope.core import current_scope
 
@@ -44,7 +44,7 @@ Heard = Callable[[str], None]
 """What is told each new piece of a reply's text while it arrives."""
 
 
-@quickly_made
+@fast_init
 @dataclass(frozen=True, slots=True)
 class LMRequest:
     """One request to a model.
@@ -68,7 +68,7 @@ class LMRequest:
     rollout: int = 0
 
 
-@quickly_made
+@fast_init
 @dataclass(frozen=True, slots=True)
 class LMReply:
     """A model's reply. ``cached`` tells that it was not paid for now; ``raw`` is the provider's own answer, if any;

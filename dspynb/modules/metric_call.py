@@ -9,8 +9,8 @@ from typing import Any
 
 from dspynb.data import Example, Prediction, Score, as_score
 from dspynb.errors import ConfigurationError, Halted, RewardError
-from dspynb.records import is_real
-from dspynb.running.user_code import exit_of
+from dspynb.json_checks import is_real
+from dspynb.running.user_code import reraise_as
 from dspynb.scope.hints import mask
 
 __all__ = ["Scorer", "source_of"]
@@ -51,13 +51,8 @@ class Scorer:
                     value = await value
             except (Halted, ConfigurationError, RewardError):
                 raise
-            except Exception as error:
-                raise RewardError(f"the {self.what} {self.name} raised {type(error).__name__}: {error}") from error
             except BaseException as error:
-                exited = exit_of(error, f"the {self.what} {self.name}")
-                if exited is None:
-                    raise
-                raise RewardError(exited) from error
+                reraise_as(RewardError, error, f"the {self.what} {self.name}")
         score = as_score(value)
         if not is_real(score.value):
             raise RewardError(f"the {self.what} {self.name} returned {score.value:g}; a score lies within ±1e100")

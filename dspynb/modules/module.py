@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Union
 
 from dspynb.aliases import Rows
 from dspynb.data import Prediction, rows_of
@@ -13,8 +14,10 @@ from dspynb.errors import ConfigurationError, InputError, of_dspy
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.keywords import with_known_keywords
 from dspynb.modules.batch import run_batch
+from dspynb.modules.compose import accepted_values, apply_function, check_fit
 from dspynb.modules.copying import copied_instance
 from dspynb.modules.discovery import advisor_uids, calls_inside, hinted_paths, named_predictors, resolve_path
+from dspynb.modules.forward import as_prediction, check_forward, checked_awaitable
 from dspynb.redact import redact_values, told
 from dspynb.running.aio.sync import run_sync
 from dspynb.running.call_history import Calls
@@ -28,7 +31,7 @@ from dspynb.signatures.fields import Field
 from dspynb.state.files import read_state, write_state
 from dspynb.state.state import dump_state, load_state, with_state
 
-__all__ = ["Module", "ModuleWork", "as_prediction", "checked_program"]
+__all__ = ["Chain", "Mapped", "Module", "ModuleWork", "checked_program"]
 
 
 _BATCH_OF_DSPY = {
@@ -39,6 +42,8 @@ _BATCH_OF_DSPY = {
     "provide_traceback": "a row that failed is its exception in the list, with its traceback",
     "disable_progress_bar": "what a run shows is a setting: dn.configure(view='off')",
 }
+
+Step = Union["Module", Callable[[Prediction], Any]]
 
 
 class Module:
@@ -57,7 +62,7 @@ class Module:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _check_forward(cls)
+        check_forward(cls)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return copied_instance(self, memo)
@@ -144,8 +149,6 @@ class Module:
         >>> plan.then(answer).run_sync(question="2+2?")
         Prediction(answer='4')
         """
-        from dspynb.modules.compose import Chain
-
         return Chain(self, step)
 
     def map(self, fn: Callable[[Prediction], Any]) -> Module:
@@ -156,8 +159,6 @@ class Module:
         >>> ask.map(lambda prediction: {"answer": int(prediction.answer)}).run_sync(question="2+2?")
         Prediction(answer=4)
         """
-        from dspynb.modules.compose import Mapped
-
         return Mapped(self, fn)
 
     def named_predictors(self) -> list[tuple[str, Any]]:
@@ -273,7 +274,7 @@ class Module:
         tally = Tally()
         try:
             with Layer(f"the call of {self._title()}", span=span, tally=tally):
-                prediction = as_prediction(self, await _awaitable(self, self.forward(**inputs)))
+                prediction = as_prediction(self, await checked_awaitable(self, self.forward(**inputs)))
         except BaseException as error:
             failed = as_exception(error, f"{type(self).__name__}.forward")
             if isinstance(failed, Exception):
@@ -283,6 +284,80 @@ class Module:
             raise failed from error
         scope.emit(SpanEnded(span=span, parent=started.parent, outputs=redact_values(prediction.to_dict())))
         return prediction.with_meta(usage=tally.usage, calls=Calls(tally.calls))  # a copy: forward may keep its own
+
+
+class Chain(Module):
+    """Steps one after the other; made by ``a.then(b)``. A step gets what the one before it gave.
+
+    A program takes those of the outputs that it has inputs for; what a function returns is passed on whole. Predictors
+    are found under ``steps[0]``, ``steps[1]``, …; a chain of chains is one chain. Raises SignatureError when made of
+    programs that do not fit.
+    """
+
+    def __init__(self, *steps: Step) -> None:
+        self.steps: tuple[Step, ...] = tuple(_flat_steps(steps))
+        for before, after in pairwise(self.steps):
+            if isinstance(before, Module) and isinstance(after, Module):
+                check_fit(before, after)
+
+    async def forward(self, **inputs: Any) -> Prediction:
+        """The last step's prediction."""
+        prediction = Prediction(inputs)
+        before: Step | None = None
+        for step in self.steps:
+            if isinstance(before, Module) and isinstance(step, Module):
+                prediction = await step(**accepted_values(step, prediction))
+            elif isinstance(step, Module):
+                prediction = await step(**prediction)
+            else:
+                prediction = await apply_function(step, prediction, _step_name(step))
+            before = step
+        return prediction
+
+    def _title(self) -> str:
+        return " → ".join(_step_name(step) for step in self.steps)
+
+    def _fields(self, kind: str) -> Mapping[str, Field] | None:
+        end = self.steps[0 if kind == "input" else -1]
+        return end._fields(kind) if isinstance(end, Module) else None
+
+
+class Mapped(Module):
+    """A program whose prediction goes through a function; made by ``a.map(fn)``. Its predictors keep their paths."""
+
+    def __init__(self, module: Module, fn: Callable[[Prediction], Any]) -> None:
+        if isinstance(fn, Module) or not callable(fn):
+            raise ConfigurationError(f"map takes a function of the prediction, got {fn!r}; for a program use then(…)")
+        self.module = module
+        self.fn = fn
+
+    async def forward(self, **inputs: Any) -> Prediction:
+        """What the function makes of the program's prediction."""
+        return await apply_function(self.fn, await self.module(**inputs), _step_name(self.fn))
+
+    def submodules(self) -> Iterator[tuple[str, Any]]:
+        """The program's own predictors, under their own paths."""
+        yield "", self.module
+
+    def _title(self) -> str:
+        return f"{self.module._title()} → {_step_name(self.fn)}"
+
+    def _fields(self, kind: str) -> Mapping[str, Field] | None:
+        return self.module._fields(kind) if kind == "input" else None
+
+
+def _flat_steps(steps: Sequence[Step]) -> Iterator[Step]:
+    for step in steps:
+        if isinstance(step, Chain):
+            yield from step.steps
+        elif callable(step) and not isinstance(step, type):
+            yield step
+        else:
+            raise ConfigurationError(f"then takes a program or a function of the prediction, got {step!r}")
+
+
+def _step_name(step: Step) -> str:
+    return step._title() if isinstance(step, Module) else getattr(step, "__name__", type(step).__name__)
 
 
 class ModuleWork:
@@ -315,37 +390,6 @@ class ModuleWork:
 def _no_positional(module: Module, args: tuple[Any, ...]) -> None:
     if args:
         raise InputError(f"{type(module).__name__} takes its inputs by name, as in program(question='…')")
-
-
-def _check_forward(cls: type[Module]) -> None:
-    """Raise ConfigurationError for a ``forward`` that is written without async. A decorated one may still be good."""
-    forward = cls.__dict__.get("forward")
-    if not inspect.isfunction(forward) or forward.__code__.co_name != "forward" or hasattr(forward, "__wrapped__"):
-        return
-    if inspect.isasyncgenfunction(forward):
-        raise ConfigurationError(f"{cls.__name__}.forward has a `yield`; return the Prediction or a dict instead")
-    if not inspect.iscoroutinefunction(forward):
-        raise ConfigurationError(
-            f"{cls.__name__}.forward is a plain function; write `async def forward` and await the predictors it calls"
-        )
-
-
-def _awaitable(module: Module, value: Any) -> Any:
-    if inspect.isawaitable(value):
-        return value
-    raise ConfigurationError(
-        f"{type(module).__name__}.forward gave {type(value).__name__} and nothing to await; write `async def forward`"
-    )
-
-
-def as_prediction(module: Module, value: Any, what: str = "") -> Prediction:
-    """What ``forward`` (or the function ``what``) returned, as a Prediction. Raises InputError."""
-    if isinstance(value, Prediction):
-        return value
-    if isinstance(value, Mapping):
-        return Prediction(value)
-    who = what or f"{type(module).__name__}.forward"
-    raise InputError(f"{who} returned {type(value).__name__}; return a Prediction or a dict of outputs")
 
 
 def checked_program(module: Any) -> Module:

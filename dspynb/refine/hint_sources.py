@@ -19,7 +19,7 @@ from dspynb.redact import told
 from dspynb.refine.attempt import AttemptResult
 from dspynb.running.control import Ask
 from dspynb.running.run import Run
-from dspynb.running.user_code import exit_of
+from dspynb.running.user_code import reraise_as
 from dspynb.scope.core import HintAs, HintLayer, Layer, current_scope, users_line
 from dspynb.scope.hints import address, mask
 from dspynb.scope.settings import setting
@@ -172,13 +172,8 @@ async def ask_callable(
             return await hint if inspect.isawaitable(hint) else hint
         except DspynbError:
             raise
-        except Exception as error:
-            raise HintError(f"the hints function {name} raised {type(error).__name__}: {error}") from error
         except BaseException as error:
-            exited = exit_of(error, f"the hints function {name}")
-            if exited is None:
-                raise
-            raise HintError(exited) from error
+            reraise_as(HintError, error, f"the hints function {name}")
 
 
 def as_layer(hint: Any, program: Module, hint_as: HintAs) -> tuple[HintLayer | None, Hint]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from dspynb.errors import ConfigurationError
 
-__all__ = ["Executor", "LocalExecutor", "elsewhere"]
+__all__ = ["Executor", "elsewhere"]
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
@@ -27,22 +27,14 @@ class Executor(Protocol):
         ...
 
 
-class LocalExecutor:
-    """Rollouts run on the event loop that awaits them: the default."""
-
-    def carry(self, fn: F, once: tuple[str, ...] = ()) -> F:  # noqa: ARG002
-        """``fn`` itself."""
-        return fn
-
-
 def elsewhere(executor: Executor | None, fn: F, once: tuple[str, ...] = ()) -> F:
     """``fn`` as the executor runs it; ``fn`` itself for None. Raises ConfigurationError for what is no executor.
 
-    >>> from dspynb.running.executor import LocalExecutor, elsewhere
+    >>> from dspynb.running.executor import elsewhere
     >>> async def work(x):
     ...     return 2 * x
-    >>> elsewhere(None, work) is work, elsewhere(LocalExecutor(), work) is work
-    (True, True)
+    >>> elsewhere(None, work) is work
+    True
     """
     if executor is None:
         return fn

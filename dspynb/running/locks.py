@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import Any
 
 from dspynb.errors import RunInUse
+from dspynb.json_checks import is_count
 from dspynb.processes import after_fork_in_child
-from dspynb.records import is_count
 
 __all__ = ["RunLock", "lock_run"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
 from dspynb.errors import RunInterrupted, UserCodeExit
 from dspynb.exits import exit_text, is_exit
 from dspynb.scope.core import current_scope
 
-__all__ = ["as_exception", "exit_of", "guarded"]
+__all__ = ["as_exception", "exit_of", "guarded", "reraise_as"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,6 +36,17 @@ def as_exception(error: BaseException, who: str) -> BaseException:
     exited = UserCodeExit(text)
     exited.__cause__ = error
     return exited
+
+
+def reraise_as(kind: Callable[[str], Exception], error: BaseException, who: str) -> NoReturn:
+    """Raise ``kind(text)`` from an error that user code raised. ``who``: whose code it was, for the text. Raises the
+    error itself where it must pass as it is: a stop, a cancellation, Ctrl-C."""
+    if isinstance(error, Exception):
+        raise kind(f"{who} raised {type(error).__name__}: {error}") from error
+    text = exit_of(error, who)
+    if text is None:
+        raise error
+    raise kind(text) from error
 
 
 async def guarded(who: str, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:

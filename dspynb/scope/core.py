@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from types import CodeType, FrameType, MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 
+from dspynb.dataclass_init import fast_init
 from dspynb.errors import BudgetExhausted, ScopeClosedWarning
-from dspynb.records import quickly_made
 
 if TYPE_CHECKING:
     from dspynb.data import Usage
@@ -195,7 +195,7 @@ class Attempt:
     wave: int
 
 
-@quickly_made
+@fast_init
 @dataclass(frozen=True, slots=True, eq=False)
 class Scope:
     """One layer on top of its parent. Read through ``current_scope()``; made by ``with`` blocks."""

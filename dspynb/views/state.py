@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 
 from dspynb.data import tokens_text
 from dspynb.events import CandidateProposed, Event
-from dspynb.records import is_real
+from dspynb.json_checks import is_real
 from dspynb.running.record import AttemptRow, Fold, SpanRow
 from dspynb.running.tables.candidates import summary_of, winner_of
 from dspynb.views.cells import Row, cells, standing

@@ -11,7 +11,7 @@ from aiohttp import web
 
 import dspynb as dn
 from dspynb.errors import AuthenticationError, BadRequestError, ConfigurationError, ConnectionFailed
-from dspynb.lm.addresses import chat_url, is_own_host
+from dspynb.lm.providers.addresses import chat_url, is_own_host
 from tests.lm.server import Server, error
 
 ENVIRONMENT = "environment-key-0123456789"

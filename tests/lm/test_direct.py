@@ -17,7 +17,7 @@ import dspynb as dn
 from dspynb import errors
 from dspynb.errors import ConfigurationError
 from dspynb.lm.limits import AdaptiveLimit, Pace, backoff
-from dspynb.lm.prices import cost
+from dspynb.lm.providers.prices import cost
 from tests.lm.server import Server, chance, error, reply
 
 KEY = "sk-a-very-secret-key-0123456789"

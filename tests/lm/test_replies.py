@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 import dspynb as dn
 from dspynb import errors
 from dspynb.data import Usage
-from dspynb.lm import openai_format
 from dspynb.lm.cache import default_cache
-from dspynb.lm.openai_format import Pieces, excerpt, read_reply
+from dspynb.lm.providers import openai_format
+from dspynb.lm.providers.openai_format import Pieces, excerpt, read_reply
 from tests.helpers import Caption, chat
 from tests.lm.server import Server, reply, sse
 

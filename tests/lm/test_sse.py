@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import dspynb as dn
 from dspynb.errors import MalformedReply, ReplyTruncated, ServerError
-from dspynb.lm.sse import EventParser
+from dspynb.lm.providers.sse import EventParser
 from tests.lm.server import Server
 
 

@@ -18,7 +18,7 @@ import dspynb as dn
 from dspynb.data import Usage, is_sound, usage_of
 from dspynb.events import from_json, to_json
 from dspynb.lm.cache import ReplyCache
-from dspynb.lm.openai_format import read_reply, read_usage
+from dspynb.lm.providers.openai_format import read_reply, read_usage
 from dspynb.running.journal import flush_journals
 from dspynb.running.otel import _call as otel_of
 from dspynb.views.html.static import static_html

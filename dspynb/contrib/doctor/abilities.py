@@ -127,7 +127,7 @@ def provider(name: str, api_base: str | None) -> Iterator[Finding]:
 
 def _short(name: str, api_base: str | None) -> dict[str, Any]:
     """Settings that keep a reply short; with room for the reasoning that some models begin with."""
-    from dspynb.lm.addresses import base_in_environment
+    from dspynb.lm.providers.addresses import base_in_environment
 
     own = name.startswith("openai/") and not (api_base or base_in_environment("openai"))
     return {"max_completion_tokens" if own else "max_tokens": 256}  # OpenAI's newer models refuse the older name

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from dspynb.data import Example, rows_of
 from dspynb.errors import InputError, nearest
-from dspynb.evaluation.fields import plain
+from dspynb.evaluation.metrics.fields import plain
 
 __all__ = ["Splits", "fingerprint", "split"]
 

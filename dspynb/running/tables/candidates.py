@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dspynb.data import Usage
 from dspynb.errors import shorten
 from dspynb.events import CandidateProposed, RolloutEnded
-from dspynb.records import is_count
+from dspynb.json_checks import is_count
 from dspynb.running.record import Fold
 from dspynb.running.tables.diffs import diff_words
 from dspynb.running.tables.frames import encodable, with_costs

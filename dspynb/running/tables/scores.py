@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dspynb.records import is_real
+from dspynb.json_checks import is_real
 from dspynb.running.record import AttemptRow, Fold
 
 __all__ = ["chosen_attempts", "failure_score", "metric_of", "outer_searches", "scores_by_program"]

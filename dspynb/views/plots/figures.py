@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dspynb.data import Usage
 from dspynb.errors import InputError, nearest
 from dspynb.events import RolloutEnded
-from dspynb.records import is_real
+from dspynb.json_checks import is_real
 from dspynb.running.record import AttemptRow, Fold
 from dspynb.running.tables.candidates import full_scores, scores_of, winner_of
 from dspynb.running.tables.hints import hint_rows, hint_uses

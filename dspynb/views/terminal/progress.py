@@ -24,7 +24,7 @@ from dspynb.events import (
     SpanEnded,
     SpanStarted,
 )
-from dspynb.records import is_real
+from dspynb.json_checks import is_real
 from dspynb.views.texts import number
 
 __all__ = ["Fact", "Progress", "clock", "count"]

@@ -1,13 +1,4 @@
-"""Metrics with textual feedback, for ``evaluate``, ``Refine`` and the optimizers: ``dn.metrics.exact_match()``.
-
-Each function makes a metric: a callable ``(row, prediction) -> Score`` with a value from 0 to 1. ``field`` names the
-output and ``label`` the field of the row it is compared with; by default, the only name that both have. Feedback tells
-the label where there is one: it is meant for training rows, not for rows whose label must stay unseen.
-
->>> metric = dn.metrics.exact_match()
->>> metric(dn.Example(question="2+2?", answer="4"), dn.Prediction(answer="four"))
-Score(value=0.0, feedback="answer is 'four'; expected '4'.", parts={})
-"""
+"""The metrics that ``dn.metrics`` offers: exact match, containment, F1, numbers, JSON, patterns, lengths, judges."""
 
 from __future__ import annotations
 
@@ -17,26 +8,10 @@ from functools import partial
 from typing import Any
 
 from dspynb.errors import ConfigurationError
-from dspynb.evaluation import matching
-from dspynb.evaluation.fields import FieldMetric, plain_text
-from dspynb.evaluation.judging import Judge
-from dspynb.evaluation.weighted import Weighted
-
-__all__ = [
-    "contains",
-    "exact_match",
-    "f1",
-    "json_equal",
-    "llm_judge",
-    "numeric",
-    "plain_text",
-    "regex",
-    "squad_text",
-    "weighted",
-    "word_count",
-]
-
-squad_text = matching.squad_text
+from dspynb.evaluation.metrics import matching
+from dspynb.evaluation.metrics.fields import FieldMetric, plain_text
+from dspynb.evaluation.metrics.judge import Judge
+from dspynb.evaluation.metrics.weighted_mean import Weighted
 
 
 def exact_match(

@@ -1,62 +1,16 @@
-"""Frozen dataclasses that are made in half the time, for what is made several times a model call; and checks of what is
-read from a file into them."""
+"""Checks of values read from JSON against the types that a dataclass declares, and a reader compiled from them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields
-from functools import wraps
+from dataclasses import MISSING, fields
 from itertools import chain
 from types import UnionType
 from typing import Any, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["check_of", "checks_of", "is_count", "is_named", "is_real", "quick_reader", "quickly_made"]
+__all__ = ["check_of", "checks_of", "compile_reader", "is_count", "is_named", "is_real"]
 
 T = TypeVar("T")
-
-
-def quickly_made(cls: type[T]) -> type[T]:
-    """Let the ``__init__`` of a frozen dataclass set each slot itself: ``object.__setattr__``, which it calls
-    otherwise, looks for each by its name. All else stays as ``@dataclass(frozen=True, slots=True)`` made it.
-
-    >>> from dataclasses import dataclass
-    >>> from dspynb.records import quickly_made
-    >>> @quickly_made
-    ... @dataclass(frozen=True, slots=True)
-    ... class Point:
-    ...     x: int
-    ...     y: int = 0
-    >>> Point(1)
-    Point(x=1, y=0)
-    """
-    listed = fields(cls)  # type: ignore[arg-type]  # which any frozen dataclass is
-    known: dict[str, Any] = {"MISSING": MISSING}
-    for field in listed:
-        known[f"set_{field.name}"] = getattr(cls, field.name).__set__
-        known[f"default_{field.name}"], known[f"make_{field.name}"] = field.default, field.default_factory
-    by_place = [_parameter(field) for field in listed if not field.kw_only]
-    by_name = [_parameter(field) for field in listed if field.kw_only]
-    parameters = ", ".join(["self", *by_place, *(["*", *by_name] if by_name else [])])
-    body = "\n".join(f"    set_{field.name}(self, {_value(field)})" for field in listed)
-    exec(f"def __init__({parameters}):\n{body}", known)  # noqa: S102  # of names of fields alone, as dataclasses do it
-    made: Callable[..., None] = known["__init__"]
-    type.__setattr__(cls, "__init__", wraps(cls.__init__)(made))
-    return cls
-
-
-def _parameter(field: Field[Any]) -> str:
-    if field.default_factory is not MISSING:
-        return f"{field.name}=MISSING"
-    return field.name if field.default is MISSING else f"{field.name}=default_{field.name}"
-
-
-def _value(field: Field[Any]) -> str:
-    if field.default_factory is MISSING:
-        return field.name
-    return f"make_{field.name}() if {field.name} is MISSING else {field.name}"
-
-
-# ── values that were read from a file ─────────────────────────────────────────────────────────────────────────────────
 Check = Callable[[Any], bool]
 _MOST = 2**53  # what every reader of JSON, and a column of a table, holds exactly
 _LARGEST = 1e100  # its square is still a number
@@ -113,32 +67,35 @@ def checks_of(cls: type) -> dict[str, Check]:
     return {field.name: check_of(hints[field.name]) for field in fields(cls)}
 
 
-def quick_reader(
-    cls: type[T], own: Mapping[str, Check], quick: Mapping[str, str], made: Mapping[type, Callable[[Any], Any]]
+def compile_reader(
+    cls: type[T], own: Mapping[str, Check], quick: Mapping[str, str], convert: Mapping[type, Callable[[Any], Any]]
 ) -> Callable[[Mapping[str, Any]], T | None]:
-    """A function that makes a record of what a line of a file says, or returns None where a value does not pass its
-    check or a field is missing. It is written for the class: a loop over its fields takes three times as long.
+    """Compile a function that reads a dataclass from a dict, and returns None where a value fails its check or a field
+    is missing. Opening a run file takes 40 % longer with a loop over the fields.
 
-    ``own``: the checks of some fields, in place of those of their types; ``quick``: the code of tests that nearly all
-    their values pass, which are asked before; ``made``: what makes values of other types.
+    ``own``: checks of single fields, in place of those of their types; ``quick``: code of tests that nearly all values
+    of a field pass, which run before its check; ``convert``: functions that convert values of other types.
     """
     hints = get_type_hints(cls)
     known: dict[str, Any] = {"MISSING": MISSING, "MOST": _MOST, "LARGEST": _LARGEST, "chain": chain, "cls": cls}
     known |= {"STRING": _STRING, "DICT": frozenset({dict})}
-    lines, tests = [], []
+    lines = []
+    tests = []
     for field in fields(cls):  # type: ignore[arg-type]  # T is a dataclass
-        name, value, hint = field.name, f"value_{field.name}", hints[field.name]
+        name = field.name
+        value = f"value_{name}"
+        hint = hints[name]
         known |= {f"default_{name}": field.default, f"factory_{name}": field.default_factory}
-        known |= {f"make_{name}": made.get(hint), f"check_{name}": own.get(name) or check_of(hint)}
+        known |= {f"make_{name}": convert.get(hint), f"check_{name}": own.get(name) or check_of(hint)}
         lines.append(f"{value} = get({name!r}, default_{name})")
         new = f"{value} if {value} is not MISSING else factory_{name}()"
-        if hint in made:
+        if hint in convert:
             new = f"make_{name}({value}) if {value} is not MISSING else factory_{name}()"
         if field.default_factory is not MISSING:
             lines.append(f"{value} = {new}")
         elif field.default is MISSING:
             tests.append(f"{value} is not MISSING")
-        if hint not in made:
+        if hint not in convert:
             general = f"check_{name}({value})"
             before = f"{quick[name].format(value)} or " if name in quick else ""
             tests.append(f"({before}{general})" if name in own else _quick_test(hint, value, general))

@@ -21,8 +21,8 @@ from dspynb.errors import (
     ServerError,
     shorten,
 )
-from dspynb.lm.prices import cost
 from dspynb.lm.protocol import LMReply, LMRequest, billed, is_whole
+from dspynb.lm.providers.prices import cost
 from dspynb.redact import redact, redact_known
 
 __all__ = ["Pieces", "damaged", "excerpt", "kind_of", "read_reply", "read_usage", "request_body", "retry_after"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from dspynb.data import Score
 from dspynb.errors import ConfigurationError, ParseError, RewardError
-from dspynb.evaluation.fields import output_of
+from dspynb.evaluation.metrics.fields import output_of
 from dspynb.modules.predict import Predict
 from dspynb.scope.hints import mask
 from dspynb.signatures.fields import Input, Output

@@ -9,8 +9,8 @@ from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 
 import pytest
 
+from dspynb.dataclass_init import fast_init
 from dspynb.events import EVENT_TYPES, PredictorCalled
-from dspynb.records import quickly_made
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Plain:
     d: int = field(default=3, kw_only=True)
 
 
-@quickly_made
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Quick:
     a: int

@@ -19,8 +19,9 @@ from dspynb.errors import (
     ModelTimeout,
     ServerError,
 )
-from dspynb.lm import sse
-from dspynb.lm.addresses import (
+from dspynb.lm.protocol import Heard, LMReply, LMRequest
+from dspynb.lm.providers import sse
+from dspynb.lm.providers.addresses import (
     base_in_environment,
     chat_url,
     check_base,
@@ -31,9 +32,8 @@ from dspynb.lm.addresses import (
     redirected_to,
     refused_redirect,
 )
-from dspynb.lm.endpoint import Endpoint
-from dspynb.lm.openai_format import Pieces, damaged, excerpt, kind_of, read_reply, request_body, retry_after
-from dspynb.lm.protocol import Heard, LMReply, LMRequest
+from dspynb.lm.providers.endpoint import Endpoint
+from dspynb.lm.providers.openai_format import Pieces, damaged, excerpt, kind_of, read_reply, request_body, retry_after
 from dspynb.lm.settings import refuse_litellm_settings
 from dspynb.redact import redact, told
 

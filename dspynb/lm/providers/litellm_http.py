@@ -11,10 +11,12 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
-from dspynb.lm import sse
-from dspynb.lm.addresses import redirected_to
+from dspynb.lm.providers import sse
+from dspynb.lm.providers.addresses import redirected_to
 
 __all__ = ["Watch", "watch_clients", "watched"]
+
+_STREAMED = {"follow_redirects": False, "stream": True}
 
 
 class Watch:
@@ -45,7 +47,10 @@ class _Bounded:
     """The bytes of a response, as httpx takes them from it, up to a limit."""
 
     def __init__(self, stream: Any, most: int, watch: Watch) -> None:
-        self._stream, self._most, self._watch, self._size = stream, most, watch, 0
+        self._stream = stream
+        self._most = most
+        self._watch = watch
+        self._size = 0
 
     def _counted(self, chunk: bytes) -> bytes:
         self._size += len(chunk)
@@ -90,18 +95,16 @@ def _awaited_send(send: Callable[..., Any], bounded: Callable[..., Any]) -> Call
         watch = watched.get()
         if watch is None:
             return await send(*args, **keywords)
-        response = await send(*args, **keywords | {"follow_redirects": False, "stream": True})
+        response = await send(*args, **keywords | _STREAMED)
         _look_at(response, watch, bounded)
         if keywords.get("stream"):
             return response
         try:
-            size, most, chunks = 0, watch.most(response), list[bytes]()
-            async for chunk in response.aiter_bytes():  # unpacked, of which a few bytes may make very many
-                chunks.append(chunk)
-                size += len(chunk)
-                if _is_enough(response, size, most, watch):
+            body = _Body(response, watch)
+            async for chunk in response.aiter_bytes():
+                if body.add(chunk):
                     break
-            response._content = b"".join(chunks)
+            response._content = body.content()
         finally:
             await response.aclose()
         return response
@@ -115,18 +118,16 @@ def _plain_send(send: Callable[..., Any], bounded: Callable[..., Any]) -> Callab
         watch = watched.get()
         if watch is None:
             return send(*args, **keywords)
-        response = send(*args, **keywords | {"follow_redirects": False, "stream": True})
+        response = send(*args, **keywords | _STREAMED)
         _look_at(response, watch, bounded)
         if keywords.get("stream"):
             return response
         try:
-            size, most, chunks = 0, watch.most(response), list[bytes]()
+            body = _Body(response, watch)
             for chunk in response.iter_bytes():
-                chunks.append(chunk)
-                size += len(chunk)
-                if _is_enough(response, size, most, watch):
+                if body.add(chunk):
                     break
-            response._content = b"".join(chunks)
+            response._content = body.content()
         finally:
             response.close()
         return response
@@ -134,16 +135,33 @@ def _plain_send(send: Callable[..., Any], bounded: Callable[..., Any]) -> Callab
     return sent
 
 
+class _Body:
+    """The body of a response while it is read, unpacked: a few bytes of a compressed one may make very many."""
+
+    def __init__(self, response: Any, watch: Watch) -> None:
+        self._watch = watch
+        self._limit = watch.most(response)
+        self._is_error = response.status_code >= 400
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def add(self, chunk: bytes) -> bool:
+        """Take one more piece. Returns True where the rest need not be read: of an error the beginning is enough.
+        Raises where a reply is too long."""
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        if self._is_error:
+            return self._size >= sse.MOST_OF_AN_ERROR
+        if self._size > self._limit:
+            self._watch.refuse(self._limit)
+        return False
+
+    def content(self) -> bytes:
+        """What was read."""
+        return b"".join(self._chunks)
+
+
 def _look_at(response: Any, watch: Watch, bounded: Callable[..., Any]) -> None:
     if response.is_redirect:
         watch.redirects.append(redirected_to(str(response.request.url), response.headers.get("location")))
     response.stream = bounded(response.stream, watch.most(response), watch)
-
-
-def _is_enough(response: Any, size: int, most: int, watch: Watch) -> bool:
-    """Whether no more of a body is read: of an error its beginning is, and of a reply that is too long nothing."""
-    if response.status_code >= 400:
-        return size >= sse.MOST_OF_AN_ERROR
-    if size > most:
-        watch.refuse(most)
-    return False

@@ -20,11 +20,11 @@ from dspynb.errors import (
     RateLimited,
     ServerError,
 )
-from dspynb.lm.addresses import foreign_credentials, is_own_host, no_key_sent, refused_redirect
-from dspynb.lm.endpoint import Endpoint
-from dspynb.lm.litellm_http import Watch, watch_clients, watched
-from dspynb.lm.openai_format import Pieces, kind_of, read_reply, request_body, retry_after
 from dspynb.lm.protocol import Heard, LMReply, LMRequest
+from dspynb.lm.providers.addresses import foreign_credentials, is_own_host, no_key_sent, refused_redirect
+from dspynb.lm.providers.endpoint import Endpoint
+from dspynb.lm.providers.litellm_http import Watch, watch_clients, watched
+from dspynb.lm.providers.openai_format import Pieces, kind_of, read_reply, request_body, retry_after
 from dspynb.lm.settings import LITELLM_ALONE
 from dspynb.redact import redact, told
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from dspynb.data import Score
 from dspynb.errors import RewardError, shorten
-from dspynb.evaluation.fields import quoted, text_of
+from dspynb.evaluation.metrics.fields import quoted, text_of
 
 __all__ = [
     "compare_exactly",

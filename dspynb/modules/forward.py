@@ -1,0 +1,43 @@
+"""``forward`` as users write it: checked when a class is made, and what it returns read as a Prediction."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from dspynb.data import Prediction
+from dspynb.errors import ConfigurationError, InputError
+
+__all__ = ["as_prediction", "check_forward", "checked_awaitable"]
+
+
+def check_forward(cls: type[Any]) -> None:
+    """Raise ConfigurationError for a ``forward`` that is written without async. A decorated one may still be good."""
+    forward = cls.__dict__.get("forward")
+    if not inspect.isfunction(forward) or forward.__code__.co_name != "forward" or hasattr(forward, "__wrapped__"):
+        return
+    if inspect.isasyncgenfunction(forward):
+        raise ConfigurationError(f"{cls.__name__}.forward has a `yield`; return the Prediction or a dict instead")
+    if not inspect.iscoroutinefunction(forward):
+        raise ConfigurationError(
+            f"{cls.__name__}.forward is a plain function; write `async def forward` and await the predictors it calls"
+        )
+
+
+def checked_awaitable(module: object, value: Any) -> Any:
+    if inspect.isawaitable(value):
+        return value
+    raise ConfigurationError(
+        f"{type(module).__name__}.forward gave {type(value).__name__} and nothing to await; write `async def forward`"
+    )
+
+
+def as_prediction(module: object, value: Any, what: str = "") -> Prediction:
+    """What ``forward`` (or the function ``what``) returned, as a Prediction. Raises InputError."""
+    if isinstance(value, Prediction):
+        return value
+    if isinstance(value, Mapping):
+        return Prediction(value)
+    who = what or f"{type(module).__name__}.forward"
+    raise InputError(f"{who} returned {type(value).__name__}; return a Prediction or a dict of outputs")
