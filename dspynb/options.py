@@ -33,6 +33,7 @@ __all__ = [
     "Positive",
     "PositiveNumber",
     "Real",
+    "Seconds",
     "Whole",
     "WholeNumber",
     "is_checked",
@@ -75,19 +76,23 @@ class Number(Option):
     """An int or float that is no bool and not NaN; a Score, Decimal or number of numpy counts as the float it is.
 
     ``least``, ``most``: bounds that are allowed values themselves. ``above``: one that is not. ``finite``: whether
-    infinity is refused.
+    infinity is refused. ``unit``: as in ``seconds``, for messages.
     """
 
     least: float | None = None
     most: float | None = None
     above: float | None = None
     finite: bool = True
+    unit: str = ""
 
     @property
     def words(self) -> str:
+        kind = f"a number of {self.unit}" if self.unit else "a number"
         if self.above is not None:
-            return f"a number above {self.above:g}"
-        kind = "a finite number" if self.finite and self.most is None else "a number"
+            end = "" if self.most is None else f" and at most {self.most:g}"
+            return f"{kind} above {self.above:g}{end}"
+        if self.finite and self.most is None:
+            kind = kind.replace("number", "finite number")
         return f"{kind}{_range(self.least, self.most)}"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -195,6 +200,8 @@ Real: TypeAlias = Annotated[float, Number(finite=False)]
 """A number or infinity."""
 PositiveNumber: TypeAlias = Annotated[float, Number(above=0)]
 """A finite number above 0."""
+Seconds: TypeAlias = Annotated[float, Number(above=0, finite=False, unit="seconds")]
+"""A number of seconds above 0, or infinity."""
 Flag: TypeAlias = Annotated[bool, _Bool()]
 """True or False."""
 Concurrency: TypeAlias = Annotated[Positive | None, NOT_RECORDED]
