@@ -85,7 +85,8 @@ def _advice(name: str, known: Collection[str], renamed: Mapping[str, str]) -> st
     """The rest of the sentence: the known name that was meant, or what to do; misspelled names of DSPy too."""
     cutoff = 0.5 if len(name) > _SHORT else 0.7  # of a short name nearly every other one has half the letters
     names = {*known, *(theirs for theirs, ours in renamed.items() if ours in known)}
-    close = get_close_matches(name, sorted(names), n=1, cutoff=cutoff)
+    swapped = [other for other in sorted(names) if sorted(other) == sorted(name)]
+    close = swapped or get_close_matches(name, sorted(names), n=1, cutoff=cutoff)
     advised = get_close_matches(name, sorted({*renamed} - names), n=1, cutoff=_NEARLY)  # what to do, in a sentence
     meant = name if name in renamed else (advised or close or [""])[0]
     new = meant if meant in known else renamed.get(meant, "")
