@@ -18,7 +18,8 @@ from dspynb.modules.module import Module
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.demos import Bootstrapping, DemoSet, bootstrapped, labeled
 from dspynb.optimizers.core.engine import Engine
-from dspynb.optimizers.core.optimizer import Common, Optimizer, checked_number, checked_whole, name_of
+from dspynb.optimizers.core.optimize_work import name_of
+from dspynb.optimizers.core.optimizer import Common, Optimizer, checked_number, checked_whole
 from dspynb.optimizers.core.successive_halving import race
 from dspynb.optimizers.core.task import Task, Teacher
 from dspynb.scope.candidates import Part
