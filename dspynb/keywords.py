@@ -1,22 +1,54 @@
-"""Keyword arguments that a class or function does not have: one error that names the one that was meant."""
+"""Keyword arguments, declared once in a signature: from it come checks, messages, what Shift+Tab shows, and run files.
+
+``@configurable()`` on a function or constructor reads its signature (types of ``dspynb.options``) into one pydantic
+model, made when it is first called. What a call passes is checked against it, and all that is wrong is one
+ConfigurationError. ``fields_of`` gives the same declaration to what records settings.
+"""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, ForwardRef, ParamSpec, TypeVar, cast, is_typeddict
 
-from dspynb.errors import ConfigurationError
+from dspynb.errors import ConfigurationError, nearest, shorten
+from dspynb.options import Absent, NotRecorded, is_checked, literals, metadata, words
 
-__all__ = ["parameters_of", "refuse_unknown", "with_known_keywords"]
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+__all__ = [
+    "UNSET",
+    "Field",
+    "absent_settings",
+    "configurable",
+    "fields_of",
+    "non_defaults",
+    "parameters_of",
+    "recorded_fields",
+    "refuse_unknown",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _SHORT = 3
 _NEARLY = 0.85
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class _Unset:
+    """The default of a setting that is absent where it is not passed."""
+
+    def __repr__(self) -> str:
+        return "<unset>"
+
+
+UNSET = _Unset()
 
 
 def refuse_unknown(
@@ -32,15 +64,20 @@ def refuse_unknown(
     known name that means the same, or a sentence that says what to do. ``otherwise``: what to do where no known name
     is meant, with ``{name}`` for the unknown one.
     """
+    problems = _unknown(owner, names, known, renamed or {}, otherwise)
+    if problems:
+        raise ConfigurationError(" ".join(problems))
+
+
+def _unknown(
+    owner: str, names: Iterable[str], known: Collection[str], renamed: Mapping[str, str], otherwise: str
+) -> list[str]:
     unknown = sorted(set(names).difference(known))
-    if not unknown:
-        return
-    renamed = renamed or {}
     problems = [f"{owner} has no setting {name!r}{_advice(name, known, renamed)}" for name in unknown]
     own = [name for name in unknown if name not in renamed]
     if own and otherwise:
         problems.append(otherwise.format(name=own[0]))
-    raise ConfigurationError(" ".join(problems))
+    return problems
 
 
 def _advice(name: str, known: Collection[str], renamed: Mapping[str, str]) -> str:
@@ -62,39 +99,215 @@ def parameters_of(fn: Callable[..., Any]) -> frozenset[str]:
     return frozenset(p.name for p in parameters if p.kind in _KEYWORD and p.name != "self")
 
 
-def with_known_keywords(
-    *, also: Iterable[str] = (), renamed: Mapping[str, str] | None = None, otherwise: str = ""
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorator: a keyword that the function does not have is a ConfigurationError in place of a TypeError.
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A parameter as it was declared: its type, its default, and the names that its type is written with."""
 
-    ``also``: names that it takes through ``**settings``. The others are those of ``refuse_unknown``. The signature
-    that ``help`` shows is that of the function itself.
+    parameter: inspect.Parameter
+    namespace: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.parameter.name
+
+    @property
+    def default(self) -> Any:
+        return self.parameter.default
+
+    @property
+    def has_default(self) -> bool:
+        return self.default is not inspect.Parameter.empty
+
+    @property
+    def annotation(self) -> Any:
+        """The type; Any where its names are known to type checkers only."""
+        written = self.parameter.annotation
+        if not isinstance(written, str):
+            return Any if written is inspect.Parameter.empty else written
+        try:
+            return eval(written, dict(self.namespace))  # noqa: S307  # source of this package
+        except (NameError, TypeError):  # TypeError: of an alias that is text, as in ``Rows | None``
+            return Any
+
+    @property
+    def recorded(self) -> bool:
+        """Whether a run file records it, so that a resumed run must have the same value."""
+        return not any(isinstance(item, NotRecorded) for item in metadata(self.annotation))
+
+    @property
+    def absent(self) -> Any:
+        """What it counts as in a run file that lacks it."""
+        values = [item.value for item in metadata(self.annotation) if isinstance(item, Absent)]
+        return values[0] if values else self.default
+
+
+class Declaration:
+    """The parameters of one function, read from its signature; those of ``passes_to`` stand for its ``**keywords``."""
+
+    def __init__(self, fn: Callable[..., Any], passes_to: Any = None) -> None:
+        self._signature = inspect.signature(fn)
+        self._namespace: Mapping[str, Any] = getattr(fn, "__globals__", {})
+        self.passes_to = passes_to
+        parameters = self._signature.parameters.values()
+        self.positional = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
+        self.takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+    @cached_property
+    def fields(self) -> Mapping[str, Field]:
+        """The parameters by name, without ``self``."""
+        own = {
+            name: Field(parameter, self._namespace)
+            for name, parameter in self._signature.parameters.items()
+            if parameter.kind in _KEYWORD and name != "self"
+        }
+        passed = {name: field for name, field in _fields_passed(self.passes_to).items() if name not in own}
+        return {**own, **passed}
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """The signature with every keyword by its name."""
+        if self.passes_to is None:
+            return self._signature
+        own = [p for p in self._signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        names = {parameter.name for parameter in own}
+        passed = [field.parameter for name, field in self.fields.items() if name not in names]
+        return self._signature.replace(parameters=[*own, *passed])
+
+    @cached_property
+    def annotations(self) -> Mapping[str, Any]:
+        """The types of the parameters that are checked, by name."""
+        found = {}
+        for name, field in self.fields.items():
+            annotation = field.annotation
+            if is_checked(annotation):
+                found[name] = annotation
+        return found
+
+    @cached_property
+    def model(self) -> type[BaseModel]:
+        """The pydantic model of the parameters that are checked."""
+        from pydantic import ConfigDict, create_model
+
+        config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=(), extra="ignore")
+        fields: dict[str, Any] = {name: (annotation, None) for name, annotation in self.annotations.items()}
+        return create_model("Settings", __config__=config, **fields)
+
+    def checked(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The values that are declared with a check, as they are to be used; and what is wrong, in sentences."""
+        from pydantic import ValidationError
+
+        if not any(name in values for name in self.annotations):
+            return {}, []
+        try:
+            model = self.model.model_validate(values)
+        except ValidationError as error:
+            return {}, self._problems(error, values)
+        return {name: getattr(model, name) for name in model.model_fields_set}, []
+
+    def _problems(self, error: Any, values: Mapping[str, Any]) -> list[str]:
+        said: dict[str, str] = {}
+        for problem in error.errors(include_url=False):
+            name = problem["loc"][0]
+            if problem["type"] == "sentence":  # of a Check, which says all of it
+                sentence = problem["msg"]
+                said[name] = sentence if sentence.startswith(name) else f"{name}: {sentence}"
+            elif name not in said:
+                said[name] = _refusal(name, self.annotations[name], values[name])
+        return list(said.values())
+
+
+def _refusal(name: str, annotation: Any, value: Any) -> str:
+    choices = literals(annotation)
+    near = nearest(value, choices) if isinstance(value, str) else ""
+    return f"{name} must be {words(annotation)}, got {shorten(repr(value), 100)}{'.' + near if near else ''}"
+
+
+def _fields_passed(target: Any) -> Mapping[str, Field]:
+    """The keyword parameters of a function, or the entries of a TypedDict, which have no defaults."""
+    if target is None:
+        return {}
+    if is_typeddict(target):
+        namespace = vars(sys.modules[target.__module__])
+        return {name: Field(_parameter(name, written), namespace) for name, written in target.__annotations__.items()}
+    declared = _declaration(target).fields
+    return {
+        name: Field(field.parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY), field.namespace)
+        for name, field in declared.items()
+        if field.parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def _parameter(name: str, written: Any) -> inspect.Parameter:
+    annotation = written.__forward_arg__ if isinstance(written, ForwardRef) else written
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=UNSET, annotation=annotation)
+
+
+def _declaration(fn: Callable[..., Any]) -> Declaration:
+    declared = getattr(fn, "__declaration__", None)
+    return declared if isinstance(declared, Declaration) else Declaration(fn)
+
+
+def configurable(
+    *, renamed: Mapping[str, str] | None = None, otherwise: str = "", passes_to: Any = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator: the signature of the function is the declaration of its settings.
+
+    ``passes_to``: the function, or the TypedDict, whose keywords the function's own ``**keywords`` are. They are
+    checked and shown as if they were its own. ``renamed`` and ``otherwise``: see ``refuse_unknown``.
+
+    A call with a keyword that is not known, or with values that their types refuse, raises one ConfigurationError that
+    names the function or class, each argument, its value and what it must be.
     """
 
     def decorate(fn: Callable[P, R]) -> Callable[P, R]:
-        known = parameters_of(fn) | frozenset(also)
+        declaration = Declaration(fn, passes_to)
+        known = frozenset(declaration.fields)
+        is_open = passes_to is None and declaration.takes_any
 
-        def check(args: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
-            if not known.issuperset(keywords):
-                refuse_unknown(_owner(fn, args), keywords, known, renamed, otherwise)
+        def check(args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            values = {**dict(zip(declaration.positional, args, strict=False)), **keywords}
+            used, problems = declaration.checked(values)
+            if problems or not (is_open or known.issuperset(keywords)):
+                owner = _owner(fn, args)
+                near = known | (_parameters_of_subclass(fn, args) - keywords.keys())
+                unknown = [] if is_open else _unknown(owner, keywords.keys() - known, near, renamed or {}, otherwise)
+                raise ConfigurationError(" ".join([*unknown, *_sentences(owner, problems)]))
+            args = tuple(used.get(name, value) for name, value in zip(declaration.positional, args, strict=False))
+            return args, {name: used.get(name, value) for name, value in keywords.items()}
 
-        if inspect.iscoroutinefunction(fn):
-
-            @wraps(fn)
-            async def awaited(*args: P.args, **keywords: P.kwargs) -> Any:
-                check(args, keywords)
-                return await fn(*args, **keywords)
-
-            return cast("Callable[P, R]", awaited)
-
-        @wraps(fn)
-        def called(*args: P.args, **keywords: P.kwargs) -> R:
-            check(args, keywords)
-            return fn(*args, **keywords)
-
-        return called
+        wrapped = _wrapped(fn, check)
+        wrapped.__declaration__ = declaration  # type: ignore[attr-defined]
+        wrapped.__signature__ = declaration.signature  # type: ignore[attr-defined]
+        return cast("Callable[P, R]", wrapped)
 
     return decorate
+
+
+def _wrapped(fn: Callable[..., Any], check: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(fn):
+
+        @wraps(fn)
+        async def awaited(*args: Any, **keywords: Any) -> Any:
+            args, keywords = check(args, keywords)
+            return await fn(*args, **keywords)
+
+        return awaited
+
+    @wraps(fn)
+    def called(*args: Any, **keywords: Any) -> Any:
+        args, keywords = check(args, keywords)
+        return fn(*args, **keywords)
+
+    return called
+
+
+def _sentences(owner: str, problems: list[str]) -> list[str]:
+    return [f"{owner}: {'; '.join(problems)}"] if problems else []
+
+
+def _parameters_of_subclass(fn: Callable[..., Any], args: tuple[Any, ...]) -> frozenset[str]:
+    """The settings of the class that is made, where its constructor is that of a base: one of them may be meant."""
+    return frozenset(fields_of(type(args[0]))) if fn.__name__ == "__init__" and args else frozenset()
 
 
 def _owner(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
@@ -104,3 +317,41 @@ def _owner(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
         return name
     kind = type(args[0]).__name__ if args else place
     return kind if name in ("__init__", "__call__") else f"{kind}.{name}"
+
+
+def fields_of(cls: type) -> dict[str, Field]:
+    """The settings of a class: the parameters of its constructor and of those of its bases, by name."""
+    found: dict[str, Field] = {}
+    for base in reversed(cls.__mro__):
+        if "__init__" in vars(base):
+            declared = _declaration(vars(base)["__init__"]).fields
+            found |= {name: field for name, field in declared.items() if field.has_default}
+    return found
+
+
+def recorded_fields(cls: type) -> list[str]:
+    """The names of the settings that a run file records: those of constructors that are declared ``configurable``."""
+    names: list[str] = []
+    for base in reversed(cls.__mro__):
+        declaration = getattr(vars(base).get("__init__"), "__declaration__", None)
+        if declaration is None:
+            continue
+        for name, field in declaration.fields.items():
+            if name not in names and field.has_default and field.recorded:
+                names.append(name)
+    return names
+
+
+def absent_settings(cls: type) -> dict[str, Any]:
+    """What the settings of a class count as in a run file that lacks them, by name."""
+    return {name: field.absent for name, field in fields_of(cls).items()}
+
+
+def non_defaults(configured: object) -> dict[str, Any]:
+    """The settings of an object that differ from their defaults, by name, in the order of its signature."""
+    found = {}
+    for name, field in fields_of(type(configured)).items():
+        value = getattr(configured, name, field.default)
+        if value is not field.default and value != field.default:
+            found[name] = value
+    return found

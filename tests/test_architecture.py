@@ -16,9 +16,11 @@ PACKAGE = Path(dn.__file__).parent
 LAYERS = [
     ["_moved"],
     ["errors", "records", "aliases"],
-    ["keywords", "exits", "processes"],
+    ["exits", "processes"],
     ["redact"],
     ["score"],
+    ["options"],
+    ["keywords"],
     ["data"],
     ["media", "conversation"],
     ["events"],

@@ -13,7 +13,7 @@ from pydantic_core import to_jsonable_python
 from dspynb.agents.sandbox.runner import CodeResult, Limits, check_isolation, run_code
 from dspynb.data import Prediction
 from dspynb.errors import CodeError, ConfigurationError, InputError, SignatureError
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.signatures.fields import Field, Input, Output
@@ -62,7 +62,7 @@ class ProgramOfThought(Module):
     6
     """
 
-    @with_known_keywords(renamed=_OF_DSPY)
+    @configurable(renamed=_OF_DSPY)
     def __init__(
         self,
         signature: type[Signature] | str,

@@ -13,7 +13,7 @@ from dspynb.agents.step import FINISH, Act, ToolCall, calls_of, extract_signatur
 from dspynb.agents.tools.tool import Observation, Tool, named_tools, unknown_tool
 from dspynb.data import Prediction
 from dspynb.errors import ConfigurationError, ContextTooLong, ParseError
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.running.aio.tasks import end_tasks
@@ -69,7 +69,7 @@ class ReAct(Module):
     ('700,000', '700000')
     """
 
-    @with_known_keywords(renamed=_OF_DSPY)
+    @configurable(renamed=_OF_DSPY)
     def __init__(
         self,
         signature: type[Signature] | str,

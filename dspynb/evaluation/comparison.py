@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from dspynb.aliases import Metrics, Rows
 from dspynb.errors import ConfigurationError, InputError, nearest
 from dspynb.evaluation.evaluator import (
-    EVALUATE_SETTINGS,
     SETTINGS_OF_EVALUATE,
     Evaluate,
     EvaluateWork,
@@ -20,7 +19,7 @@ from dspynb.evaluation.evaluator import (
 )
 from dspynb.evaluation.result import Evaluation
 from dspynb.events import SpanEnded, SpanStarted, new_span, plain
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.modules.module import Module
 from dspynb.redact import redact_values
 from dspynb.running.run import Run
@@ -255,7 +254,7 @@ async def _evaluations(plan: Evaluate, programs: Mapping[str, Module], rows: Row
     return await run.watched(work), run
 
 
-@with_known_keywords(also=EVALUATE_SETTINGS, renamed=_OF_DSPY)
+@configurable(passes_to=Evaluate.__init__, renamed=_OF_DSPY)
 async def compare(programs: Mapping[str, Module], rows: Rows, metric: Metrics, **settings: Any) -> Comparison:
     """Evaluate programs on the same rows: ``await compare({"base": a, "refined": b}, rows, metric)``.
 
@@ -281,7 +280,7 @@ async def compare(programs: Mapping[str, Module], rows: Rows, metric: Metrics, *
     return Comparison(found, len(named), run)
 
 
-@with_known_keywords(also=EVALUATE_SETTINGS, renamed=_OF_DSPY)
+@configurable(passes_to=Evaluate.__init__, renamed=_OF_DSPY)
 async def grid(
     make: Callable[..., Module], parameters: Mapping[str, Sequence[Any]], rows: Rows, metric: Metrics, **settings: Any
 ) -> Grid:

@@ -19,7 +19,7 @@ from dspynb.evaluation.result import Evaluation
 from dspynb.evaluation.resuming import check_same, defaults_of
 from dspynb.evaluation.rollouts import Rollout, rollouts_on, run_rollout
 from dspynb.events import RolloutEnded, plain
-from dspynb.keywords import parameters_of, with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, checked_program
@@ -35,7 +35,6 @@ from dspynb.scope.settings import setting
 from dspynb.score import as_float
 
 __all__ = [
-    "EVALUATE_SETTINGS",
     "SETTINGS_OF_EVALUATE",
     "Evaluate",
     "EvaluateWork",
@@ -124,7 +123,7 @@ class Evaluate:
     {'right': 0.5, 'brief': 1.0}
     """
 
-    @with_known_keywords(renamed=SETTINGS_OF_EVALUATE)
+    @configurable(renamed=SETTINGS_OF_EVALUATE)
     def __init__(
         self,
         metric: Metrics,
@@ -157,7 +156,7 @@ class Evaluate:
         self.max_errors, self.budget, self.executor = max_errors, budget, executor
         rollouts_on(executor)  # raises for what is no executor
 
-    @with_known_keywords(renamed=_OF_THE_CALL)
+    @configurable(renamed=_OF_THE_CALL)
     async def __call__(self, program: Module, rows: Rows) -> Evaluation:
         """Evaluate, with a live view in a notebook; inside another run, as part of it."""
         work = EvaluateWork(self, program, table_of(rows))
@@ -165,7 +164,7 @@ class Evaluate:
             return await inside(work, self.budget)
         return await self._run(work).watched(work)  # type: ignore[no-any-return]
 
-    @with_known_keywords(renamed=_OF_THE_CALL)
+    @configurable(renamed=_OF_THE_CALL)
     def start(self, program: Module, rows: Rows) -> Run:
         """The same work as a handle: returns at once; display it, stop it, await it.
 
@@ -179,12 +178,12 @@ class Evaluate:
         work = EvaluateWork(self, program, table_of(rows))
         return self._run(work).start(work)
 
-    @with_known_keywords(renamed=_OF_THE_CALL)
+    @configurable(renamed=_OF_THE_CALL)
     def run_sync(self, program: Module, rows: Rows) -> Evaluation:
         """The same, waited for: for scripts."""
         return run_sync(lambda: self(program, rows))
 
-    @with_known_keywords(renamed=_OF_THE_CALL)
+    @configurable(renamed=_OF_THE_CALL)
     def resume(self, run: str | Path, program: Module, rows: Rows, *, retry_failed: bool = False) -> Run:
         """Go on with a run that was stopped or lost, by its id or path: only rows that its file lacks are run.
 
@@ -214,10 +213,6 @@ class Evaluate:
     def _run(self, work: EvaluateWork) -> Run:
         program = work.program
         return Run("evaluate", program._title(), work.described(), paths_of(program), work.settings())
-
-
-EVALUATE_SETTINGS = parameters_of(Evaluate.__init__) - {"metric"}
-"""The names of Evaluate's settings."""
 
 
 class EvaluateWork:
@@ -314,7 +309,7 @@ async def inside(work: _Work[T], budget: Budget | None) -> T:
         return so_far
 
 
-@with_known_keywords(also=EVALUATE_SETTINGS, renamed={**SETTINGS_OF_EVALUATE, "devset": "rows", "dataset": "rows"})
+@configurable(passes_to=Evaluate.__init__, renamed={**SETTINGS_OF_EVALUATE, "devset": "rows", "dataset": "rows"})
 async def evaluate(program: Module, rows: Rows, metric: Metrics, **settings: Any) -> Evaluation:
     """``await evaluate(program, rows, metric)``: see Evaluate for the settings and the errors.
 

@@ -7,10 +7,10 @@ import math
 import time
 from collections.abc import Awaitable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.lm.addresses import base_in_environment, check_base, has_login
 from dspynb.lm.cache import default_cache
 from dspynb.lm.endpoint import Endpoint
@@ -21,8 +21,8 @@ from dspynb.lm.prices import supports
 from dspynb.lm.protocol import Heard, LMReply, LMRequest, check_reply, refuse_in_a_replay, request_key
 from dspynb.lm.settings import (
     OTHERWISE,
-    REQUEST_SETTINGS,
     SETTINGS_OF_LM,
+    RequestSettings,
     check_call,
     check_settings,
     key_settings,
@@ -74,7 +74,7 @@ class LM:
     adapter: str | None = None
     constrains = True
 
-    @with_known_keywords(also=REQUEST_SETTINGS, renamed=SETTINGS_OF_LM, otherwise=OTHERWISE)
+    @configurable(passes_to=RequestSettings, renamed=SETTINGS_OF_LM, otherwise=OTHERWISE)
     def __init__(
         self,
         model: str,
@@ -91,7 +91,7 @@ class LM:
         tpm: float | None = None,
         cache: bool = True,
         native_tools: bool | None = None,
-        **settings: Any,
+        **settings: Unpack[RequestSettings],
     ) -> None:
         model_name(model)
         if engine not in _ENGINES:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from dspynb.data import Usage, token_count
 from dspynb.errors import BadRequestError, ConfigurationError, ContextTooLong, ModelError, nearest
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.lm.download import cached_path, smollm2_path
 from dspynb.lm.protocol import Heard, LMReply, LMRequest, refuse_in_a_replay, refuse_media
 
@@ -135,7 +135,7 @@ class LocalLM:
         return f"LocalLM({', '.join(changed)})"
 
 
-LocalLM.__init__ = with_known_keywords(  # type: ignore[method-assign]
+LocalLM.__init__ = configurable(  # type: ignore[method-assign]
     renamed={
         **dict.fromkeys(("concurrency", "num_threads", "n_parallel"), "parallel"),
         **dict.fromkeys(("model", "model_path"), "path"),

@@ -11,7 +11,7 @@ from dspynb.aliases import Rows
 from dspynb.data import Prediction, rows_of
 from dspynb.errors import ConfigurationError, InputError, of_dspy
 from dspynb.events import SpanEnded, SpanStarted, new_span
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.modules.batch import run_batch
 from dspynb.modules.copying import copied_instance
 from dspynb.modules.discovery import advisor_uids, calls_inside, hinted_paths, named_predictors, resolve_path
@@ -103,7 +103,7 @@ class Module:
         _no_positional(self, args)
         return run_sync(lambda: self(**inputs))
 
-    @with_known_keywords(renamed=_BATCH_OF_DSPY)
+    @configurable(renamed=_BATCH_OF_DSPY)
     async def batch(
         self, rows: Rows, concurrency: int | None = None, *, executor: Executor | None = None
     ) -> list[Prediction | Exception]:

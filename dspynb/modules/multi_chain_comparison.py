@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from dspynb.data import Prediction
 from dspynb.errors import ConfigurationError, InputError
-from dspynb.keywords import with_known_keywords
-from dspynb.lm.settings import OTHERWISE, REQUEST_SETTINGS, SETTINGS_OF_REQUESTS
+from dspynb.keywords import configurable
+from dspynb.lm.settings import OTHERWISE, SETTINGS_OF_REQUESTS, RequestSettings
 from dspynb.modules.chain_of_thought import ChainOfThought
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.predict import Predict
@@ -37,8 +37,8 @@ class MultiChainComparison(Module):
     '4'
     """
 
-    @with_known_keywords(also=REQUEST_SETTINGS, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
-    def __init__(
+    @configurable(passes_to=RequestSettings, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
+    def __init__(  # type: ignore[misc]  # temperature is one of the settings; here it has a default
         self,
         signature: type[Signature] | str,
         m: int = 3,
@@ -47,7 +47,7 @@ class MultiChainComparison(Module):
         sampler: Module | str | None = "chain_of_thought",
         lm: Any = None,
         adapter: Any = None,
-        **settings: Any,
+        **settings: Unpack[RequestSettings],
     ) -> None:
         if not isinstance(m, int) or isinstance(m, bool) or m < 1:
             raise ConfigurationError(

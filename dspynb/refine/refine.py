@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from dspynb.aliases import Reward
 from dspynb.errors import ConfigurationError
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.lm.resolve import check_lm
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.predict import Predict
@@ -52,7 +52,7 @@ class Refine(SearchModule):
 
     kind: ClassVar[str] = "refine"
 
-    @with_known_keywords(renamed=SEARCH_OF_DSPY)
+    @configurable(renamed=SEARCH_OF_DSPY)
     def __init__(
         self,
         module: Module,

@@ -16,7 +16,7 @@ from dspynb.aliases import Reward
 from dspynb.data import Prediction
 from dspynb.errors import AllAttemptsFailed, BudgetExhausted, ConfigurationError, TooManyFailures
 from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, ModuleWork, checked_program
 from dspynb.redact import redact_values, told
@@ -319,7 +319,7 @@ class BestOfN(SearchModule):
 
     kind: ClassVar[str] = "best_of_n"
 
-    @with_known_keywords(renamed=SEARCH_OF_DSPY)
+    @configurable(renamed=SEARCH_OF_DSPY)
     def __init__(
         self,
         module: Module,

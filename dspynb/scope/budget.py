@@ -14,15 +14,16 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from dspynb.data import Usage
 from dspynb.errors import BudgetExhausted, ConfigurationError, UsageUnknownWarning
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.media.describe import content_text
+from dspynb.options import NOT_RECORDED, Instance
 from dspynb.scope.core import Block, Layer, Scope, current_scope
 
-__all__ = ["Allowance", "Budget", "Free", "Meter", "Reserve", "about_tokens", "missing_tokens"]
+__all__ = ["Allowance", "Budget", "BudgetOption", "Free", "Meter", "Reserve", "about_tokens", "missing_tokens"]
 
 
 def about_tokens(messages: Iterable[Mapping[str, Any]], reply: str = "") -> int:
@@ -101,7 +102,9 @@ class Budget(Block):
         return Budget, tuple(getattr(self, f.name) for f in fields(self))
 
 
-Budget.__init__ = with_known_keywords(renamed=_OTHER_NAMES)(Budget.__init__)  # type: ignore[method-assign]
+BudgetOption: TypeAlias = Annotated[Budget, Instance("a dn.Budget"), NOT_RECORDED]
+"""A budget, as a setting."""
+Budget.__init__ = configurable(renamed=_OTHER_NAMES)(Budget.__init__)  # type: ignore[method-assign]
 
 
 class Meter:

@@ -16,7 +16,7 @@ from dspynb.errors import ConfigurationError, DataOverlapWarning, InputError
 from dspynb.evaluation.evaluator import Table, check_columns, inside
 from dspynb.evaluation.resuming import check_same, defaults_of
 from dspynb.events import plain
-from dspynb.keywords import parameters_of, refuse_unknown, with_known_keywords
+from dspynb.keywords import configurable, parameters_of, refuse_unknown
 from dspynb.lm.resolve import check_lm
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, checked_program
@@ -143,7 +143,7 @@ class Optimizer(ABC):
         return len(task.rows["val"])
 
     # ── what users call ───────────────────────────────────────────────────────────────────────────────────────────
-    @with_known_keywords(renamed=COMPILE_OF_DSPY)
+    @configurable(renamed=COMPILE_OF_DSPY)
     async def compile(self, program: M, train: Rows, val: Rows | None = None, *, test: Rows | None = None) -> M:
         """A new program, the best that was found; the original wins ties, unless the optimizer says otherwise.
 
@@ -161,18 +161,18 @@ class Optimizer(ABC):
         best: Any = await (inside(work, self.budget) if inner else self._run(work).watched(work))
         return best  # type: ignore[no-any-return]  # a copy of the program
 
-    @with_known_keywords(renamed=COMPILE_OF_DSPY)
+    @configurable(renamed=COMPILE_OF_DSPY)
     def compile_sync(self, program: M, train: Rows, val: Rows | None = None, *, test: Rows | None = None) -> M:
         """Compile synchronously and return the new program. For scripts; in a notebook, `await` compile instead."""
         return run_sync(lambda: self.compile(program, train, val, test=test))
 
-    @with_known_keywords(renamed=COMPILE_OF_DSPY)
+    @configurable(renamed=COMPILE_OF_DSPY)
     def start(self, program: Module, train: Rows, val: Rows | None = None, *, test: Rows | None = None) -> Run:
         """The same work as a handle: returns at once; display it, stop it, await it, steer it (see ``Run.propose``)."""
         work = OptimizeWork(self, program, self._task(program, train, val, test))
         return self._run(work).start(work)
 
-    @with_known_keywords(renamed=COMPILE_OF_DSPY)
+    @configurable(renamed=COMPILE_OF_DSPY)
     def resume(
         self, run: str | Path, program: Module, train: Rows, val: Rows | None = None, *, test: Rows | None = None
     ) -> Run:
