@@ -260,7 +260,7 @@ def configurable(
     """
 
     def decorate(fn: Callable[P, R]) -> Callable[P, R]:
-        declaration = Declaration(fn, passes_to)
+        declaration = _declaration(fn) if passes_to is None else Declaration(fn, passes_to)
         known = frozenset(declaration.fields)
         is_open = passes_to is None and declaration.takes_any
 

@@ -74,19 +74,21 @@ class Whole(Option):
 class Number(Option):
     """An int or float that is no bool and not NaN; a Score, Decimal or number of numpy counts as the float it is.
 
-    ``least``, ``most``: bounds that are allowed values themselves. ``above``: one that is not. ``finite``: whether
-    infinity is refused.
+    ``least``, ``most``: bounds that are allowed values themselves. ``above``, ``below``: bounds that are not.
+    ``finite``: whether infinity is refused.
     """
 
     least: float | None = None
     most: float | None = None
     above: float | None = None
+    below: float | None = None
     finite: bool = True
 
     @property
     def words(self) -> str:
         if self.above is not None:
-            return f"a number above {self.above:g}"
+            upper = "" if self.below is None else f" and below {self.below:g}"
+            return f"a number above {self.above:g}{upper}"
         kind = "a finite number" if self.finite and self.most is None else "a number"
         return f"{kind}{_range(self.least, self.most)}"
 
@@ -105,6 +107,8 @@ class Number(Option):
         if self.finite and number in (float("inf"), float("-inf")):
             return False
         if self.above is not None and not number > self.above:
+            return False
+        if self.below is not None and not number < self.below:
             return False
         if self.least is not None and not number >= self.least:
             return False

@@ -18,6 +18,7 @@ from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.interventions import ACTIONS, Guide
 from dspynb.optimizers.core.resume_log import Memory
+from dspynb.optimizers.core.settings import recorded_settings
 from dspynb.optimizers.core.task import Task
 from dspynb.running.control import Takes
 from dspynb.running.run import Run
@@ -27,7 +28,7 @@ from dspynb.scope.core import Layer, current_scope
 if TYPE_CHECKING:
     from dspynb.optimizers.core.optimizer import Optimizer
 
-__all__ = ["OptimizeWork", "name_of"]
+__all__ = ["OptimizeWork"]
 
 
 class OptimizeWork:
@@ -133,9 +134,7 @@ class OptimizeWork:
             "optimizer": type(optimizer).__name__,
             "metric": metric.name,
             "metric's code": source_of(metric.fn),
-            "seed": optimizer.seed,
-            "failure_score": self.task.failure_score,
-            "prompt_lm": name_of(optimizer.prompt_lm),
+            **plain(recorded_settings(optimizer)),
             **{name: fingerprint(rows) if rows else None for name, rows in self.task.rows.items()},
             "program": program_fingerprint(self.program),
             "models": models_of(self.program),
@@ -168,11 +167,6 @@ def _tested(task: Task) -> dict[str, int]:
     rollouts = 2 * len(task.rows["test"])
     with Layer(None, settings=task.settings.get("test")):
         return {"metric_calls": rollouts, "calls": rollouts * task.program.most_calls()}
-
-
-def name_of(lm: Any) -> str | None:
-    """A model's name, as settings hold it."""
-    return lm if lm is None or isinstance(lm, str) else str(getattr(lm, "name", type(lm).__name__))
 
 
 def _check_budget(optimizer: Optimizer, task: Task) -> None:

@@ -3,56 +3,49 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict, TypeVar, Unpack
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from dspynb.aliases import Rows
 from dspynb.data import Example, rows_of
-from dspynb.errors import ConfigurationError, DataOverlapWarning, InputError
+from dspynb.errors import DataOverlapWarning, InputError
 from dspynb.evaluation.evaluator import Table, check_columns, inside
-from dspynb.evaluation.resuming import check_same, defaults_of
+from dspynb.evaluation.resuming import check_same
 from dspynb.events import plain
-from dspynb.keywords import configurable, parameters_of, refuse_unknown
-from dspynb.lm.resolve import check_lm
+from dspynb.keywords import configurable
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, checked_program
-from dspynb.modules.ordered_pool import checked_width
 from dspynb.modules.predict import Predict
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.optimize_work import OptimizeWork
 from dspynb.optimizers.core.resume_log import Memory
+from dspynb.optimizers.core.settings import (
+    Configured,
+    MetricOption,
+    ModelOption,
+    absent_settings,
+    positional,
+    recorded_settings,
+)
 from dspynb.optimizers.core.task import Task
-from dspynb.optimizers.names import COMPILE_OF_DSPY, OPTIMIZER_OF_DSPY
+from dspynb.optimizers.names import COMPILE_OF_DSPY
+from dspynb.options import NOT_RECORDED, AnyWhole, Concurrency, Finite, Positive
 from dspynb.running.aio.sync import run_sync
-from dspynb.running.executor import Executor, elsewhere
+from dspynb.running.executor import ExecutorOption
 from dspynb.running.run import Run
 from dspynb.running.store import run_file
-from dspynb.scope.budget import Budget
+from dspynb.scope.budget import BudgetOption
 from dspynb.scope.core import current_scope
-from dspynb.score import as_float
 
 M = TypeVar("M", bound=Module)
 
-__all__ = ["Common", "Optimizer", "checked_bool", "checked_number", "checked_whole"]
+__all__ = ["Optimizer"]
 
 
-class Common(TypedDict, total=False):
-    """The settings that every optimizer takes; see Optimizer."""
-
-    budget: Budget | None
-    seed: int
-    concurrency: int | None
-    failure_score: float
-    prompt_lm: Any
-    patience: int
-    executor: Executor | None
-
-
-class Optimizer(ABC):
+class Optimizer(Configured, ABC):
     """Makes a better program: ``better = await COPRO(metric).compile(program, train, val=rows)``.
 
     ``metric(row, prediction) -> float | bool | Score``. ``budget``: of the whole run (see Budget); once it is spent,
@@ -82,29 +75,14 @@ class Optimizer(ABC):
     """
 
     kind: ClassVar[str] = "optimizer"
-    absent: ClassVar[Mapping[str, Any]] = {}
-    """What a setting counts as in a run file that was written before there was such a setting, by the name in the file;
-    its default where it is not named here."""
-
-    def __init__(self, metric: Any, **common: Unpack[Common]) -> None:
-        unknown = set(common).difference(Common.__annotations__)
-        if unknown:
-            known = parameters_of(type(self).__init__).union(Common.__annotations__) - unknown
-            refuse_unknown(type(self).__name__, unknown, known, OPTIMIZER_OF_DSPY)
-        self.metric = Scorer(metric, "metric")
-        self.budget, self.seed = common.get("budget"), common.get("seed", 0)
-        self.concurrency, self.prompt_lm = common.get("concurrency"), common.get("prompt_lm")
-        self.failure_score, self.patience = as_float(common.get("failure_score", 0.0)), common.get("patience", 5)
-        self.executor = common.get("executor")
-        elsewhere(self.executor, self.compile)  # raises for what is no executor
-        if self.budget is not None and not isinstance(self.budget, Budget):
-            raise ConfigurationError(f"budget must be a dn.Budget, got {type(self.budget).__name__}")
-        check_lm(self.prompt_lm)
-        if self.concurrency is not None:
-            checked_width(self.concurrency)
-        checked_whole("seed", self.seed, least=None)
-        checked_whole("patience", self.patience)
-        checked_number("failure_score", self.failure_score)
+    metric: MetricOption = positional()
+    budget: BudgetOption | None = None
+    seed: AnyWhole = 0
+    concurrency: Concurrency = None
+    failure_score: Finite = 0.0
+    prompt_lm: ModelOption = None
+    patience: Annotated[Positive, NOT_RECORDED] = 5
+    executor: ExecutorOption = None
 
     # ── what a strategy writes ────────────────────────────────────────────────────────────────────────────────────
     @abstractmethod
@@ -115,12 +93,12 @@ class Optimizer(ABC):
         """The predictors that write proposals, by the name that tables show."""
         return {}
 
-    def _absent(self) -> dict[str, Any]:
-        return {"seed": 0, "failure_score": 0.0, **defaults_of(type(self)), **self.absent}
-
     def described(self) -> dict[str, Any]:
-        """The strategy's own settings: a run can be gone on with only if they are the same."""
-        return {}
+        """What must be the same for a run to be resumed: the settings that are recorded.
+
+        A strategy with an ``__init__`` of its own adds what that takes.
+        """
+        return recorded_settings(self)
 
     def paths(self) -> Mapping[str, str]:
         """Predictor uid → path, of other programs that are run."""
@@ -132,7 +110,7 @@ class Optimizer(ABC):
 
     def scorer(self, program: Module) -> Scorer:  # noqa: ARG002
         """The metric by which a program is judged."""
-        return self.metric
+        return cast("Scorer", self.metric)
 
     def settings_of(self, split: str) -> Mapping[str, Any]:  # noqa: ARG002
         """Settings in force for the rollouts of a split: train, val or test."""
@@ -196,7 +174,7 @@ class Optimizer(ABC):
         resumed = Run.resumed(run_file(run), self.kind, program._title(), work.inputs(), work.paths())
         with resumed.released_on_error():
             if resumed._settings:
-                check_same(resumed._settings, work.settings(), self._absent())
+                check_same(resumed._settings, work.settings(), absent_settings(type(self)))
             resumed._settings = work.settings()
             work.memory = Memory.of(resumed._events)
             return resumed.start(work)
@@ -222,26 +200,6 @@ class Optimizer(ABC):
 
 
 _SPLITS = ("train", "val", "test")
-
-
-def checked_whole(name: str, value: Any, least: int | None = 1) -> None:
-    """Raise ConfigurationError for what is no whole number, or below ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
-        at = "" if least is None else f" of at least {least}"
-        raise ConfigurationError(f"{name} must be a whole number{at}, got {value!r}")
-
-
-def checked_bool(name: str, value: Any) -> None:
-    """Raise ConfigurationError for what is neither True nor False."""
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} must be True or False, got {value!r}")
-
-
-def checked_number(name: str, value: Any, least: float = -math.inf) -> None:
-    """Raise ConfigurationError for what is no finite number, or below ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
-        at = "" if least == -math.inf else f" of at least {least:g}"
-        raise ConfigurationError(f"{name} must be a finite number{at}, got {value!r}")
 
 
 def _warn_of_overlap(given: Mapping[str, Sequence[Example]]) -> None:
