@@ -27,8 +27,8 @@ from dspynb.optimizers.core.settings import (
     MetricOption,
     ModelOption,
     absent_settings,
-    positional,
     recorded_settings,
+    setting,
 )
 from dspynb.optimizers.core.task import Task
 from dspynb.optimizers.names import COMPILE_OF_DSPY
@@ -75,7 +75,7 @@ class Optimizer(Configured, ABC):
     """
 
     kind: ClassVar[str] = "optimizer"
-    metric: MetricOption = positional()
+    metric: MetricOption = setting(kw_only=False)
     budget: BudgetOption | None = None
     seed: AnyWhole = 0
     concurrency: Concurrency = None

@@ -29,8 +29,8 @@ __all__ = [
     "Recorded",
     "absent_settings",
     "name_of",
-    "positional",
     "recorded_settings",
+    "setting",
 ]
 
 _EMPTY = inspect.Parameter.empty
@@ -83,16 +83,17 @@ ProgramOption: TypeAlias = Annotated[Module, Instance("a program"), Recorded(val
 
 
 @dataclass(frozen=True, slots=True)
-class _Positional:
+class _Setting:
     default: Any
+    kw_only: bool
 
 
-def positional(default: Any = _EMPTY, *, kw_only: bool = False) -> Any:  # noqa: ARG001  # type checkers read it
-    """A setting that may be passed by position."""
-    return _Positional(default)
+def setting(*, default: Any = _EMPTY, kw_only: bool = True) -> Any:
+    """A setting that has no ``default``, or, with ``kw_only=False``, one that may be passed by position."""
+    return _Setting(default, kw_only)
 
 
-@dataclass_transform(eq_default=False, kw_only_default=True, field_specifiers=(positional,))
+@dataclass_transform(eq_default=False, kw_only_default=True, field_specifiers=(setting,))
 class Configured:
     """Base of classes whose annotated attributes are their settings, as the fields of a dataclass are.
 
@@ -143,9 +144,11 @@ def _own_fields(cls: type) -> dict[str, Field]:
             continue
         default = vars(cls).get(name, _EMPTY)
         parameter = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        if isinstance(default, _Positional):
+        if isinstance(default, _Setting):
             _set_default(cls, name, default.default)
-            parameter = parameter.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default.default)
+            parameter = parameter.replace(default=default.default)
+            if not default.kw_only:
+                parameter = parameter.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
         found[name] = Field(parameter, namespace)
     return found
 

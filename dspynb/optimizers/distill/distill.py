@@ -21,7 +21,7 @@ from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.instructions import cleaned, instruction_of
 from dspynb.optimizers.core.optimizer import Optimizer
-from dspynb.optimizers.core.settings import OptionalMetric, positional
+from dspynb.optimizers.core.settings import OptionalMetric, setting
 from dspynb.optimizers.core.successive_halving import race
 from dspynb.optimizers.core.task import Evaluated, Task
 from dspynb.optimizers.distill.hints import by_path, hints_of, taught, worth
@@ -90,7 +90,7 @@ class DistillHints(Optimizer):
 
     kind: ClassVar[str] = "distill_hints"
 
-    metric: OptionalMetric = positional(None)  # type: ignore[assignment]  # in place of one that has to be passed
+    metric: OptionalMetric = setting(default=None, kw_only=False)  # type: ignore[assignment]  # in place of one that has to be passed
     run: Annotated[RunReader | Trace | str | Path | None, NOT_RECORDED] = None  # its hints are recorded
     max_hints: Positive = 3
     rewrite: Flag = True
