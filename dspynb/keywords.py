@@ -27,10 +27,11 @@ __all__ = [
     "absent_settings",
     "configurable",
     "fields_of",
-    "non_defaults",
     "parameters_of",
     "recorded_fields",
+    "recorded_settings",
     "refuse_unknown",
+    "shown",
 ]
 
 P = ParamSpec("P")
@@ -342,16 +343,33 @@ def recorded_fields(cls: type) -> list[str]:
     return names
 
 
+def recorded_settings(configured: object, *parts: object) -> dict[str, Any]:
+    """The settings of an object that a run file records, by name: attributes of the object, or of one of its parts."""
+    places = (configured, *parts)
+    return {name: _value(places, name) for name in recorded_fields(type(configured))}
+
+
+def _value(places: Iterable[object], name: str, default: Any = None) -> Any:
+    for place in places:
+        if hasattr(place, name):
+            return getattr(place, name)
+    return default
+
+
 def absent_settings(cls: type) -> dict[str, Any]:
     """What the settings of a class count as in a run file that lacks them, by name."""
     return {name: field.absent for name, field in fields_of(cls).items()}
 
 
-def non_defaults(configured: object) -> dict[str, Any]:
-    """The settings of an object that differ from their defaults, by name, in the order of its signature."""
-    found = {}
+def shown(configured: object, *first: str, parts: Iterable[object] = ()) -> str:
+    """The object as its class is called, with the settings that differ from their defaults, as in ``Refine(…, n=5)``.
+
+    ``first``: the arguments without a default, as text. ``parts``: see ``recorded_settings``.
+    """
+    arguments = list(first)
+    places = (configured, *parts)
     for name, field in fields_of(type(configured)).items():
-        value = getattr(configured, name, field.default)
-        if value is not field.default and value != field.default:
-            found[name] = value
-    return found
+        value = _value(places, name, field.default)
+        if value is not field.default and repr(value) != repr(field.default):
+            arguments.append(f"{name}={shorten(repr(value), 100)}")
+    return f"{type(configured).__name__}({', '.join(arguments)})"

@@ -21,8 +21,9 @@ from dspynb.keywords import (
     absent_settings,
     configurable,
     fields_of,
-    non_defaults,
     recorded_fields,
+    recorded_settings,
+    shown,
 )
 from dspynb.options import (
     NOT_RECORDED,
@@ -159,14 +160,15 @@ def test_a_subclass_is_named_and_its_own_parameters_are_known():
 
 def test_fields_say_what_a_run_file_records_and_what_older_ones_count_as():
     assert recorded_fields(Tuner) == ["seed", "n", "threshold", "auto", "racing", "label"]
+    assert recorded_settings(Tuner(len, 4))["n"] == 4
     assert absent_settings(Tuner)["racing"] is False
     assert absent_settings(Tuner)["n"] == 3
     assert fields_of(Tuner)["n"].annotation == Annotated[int, Whole(1)]
 
 
-def test_non_defaults_are_what_differs_from_the_signature():
-    assert non_defaults(Tuner(len)) == {}
-    assert non_defaults(Tuner(len, 5, seed=2, racing=True)) == {"seed": 2, "n": 5}
+def test_what_is_shown_is_what_differs_from_the_signature():
+    assert shown(Tuner(len), "len") == "Tuner(len)"
+    assert shown(Tuner(len, 5, seed=2, racing=True, auto="heavy")) == "Tuner(seed=2, n=5, auto='heavy')"
 
 
 def test_objects_copy_and_pickle_as_before():

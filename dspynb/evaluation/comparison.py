@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from dspynb.aliases import Metrics, Rows
 from dspynb.errors import ConfigurationError, InputError, nearest
 from dspynb.evaluation.evaluator import (
-    SETTINGS_OF_EVALUATE,
     Evaluate,
     EvaluateWork,
     Table,
@@ -18,6 +17,7 @@ from dspynb.evaluation.evaluator import (
     table_of,
 )
 from dspynb.evaluation.result import Evaluation
+from dspynb.evaluation.settings import SETTINGS_OF_EVALUATE, EvaluateSettings
 from dspynb.events import SpanEnded, SpanStarted, new_span, plain
 from dspynb.keywords import configurable
 from dspynb.modules.module import Module
@@ -255,7 +255,9 @@ async def _evaluations(plan: Evaluate, programs: Mapping[str, Module], rows: Row
 
 
 @configurable(passes_to=Evaluate.__init__, renamed=_OF_DSPY)
-async def compare(programs: Mapping[str, Module], rows: Rows, metric: Metrics, **settings: Any) -> Comparison:
+async def compare(
+    programs: Mapping[str, Module], rows: Rows, metric: Metrics, **settings: Unpack[EvaluateSettings]
+) -> Comparison:
     """Evaluate programs on the same rows: ``await compare({"base": a, "refined": b}, rows, metric)``.
 
     The first is the base of the differences. ``settings``: those of Evaluate; a budget is for all of them together.
@@ -282,7 +284,11 @@ async def compare(programs: Mapping[str, Module], rows: Rows, metric: Metrics, *
 
 @configurable(passes_to=Evaluate.__init__, renamed=_OF_DSPY)
 async def grid(
-    make: Callable[..., Module], parameters: Mapping[str, Sequence[Any]], rows: Rows, metric: Metrics, **settings: Any
+    make: Callable[..., Module],
+    parameters: Mapping[str, Sequence[Any]],
+    rows: Rows,
+    metric: Metrics,
+    **settings: Unpack[EvaluateSettings],
 ) -> Grid:
     """Evaluate ``make(**combination)`` for every combination: ``await grid(make, {"n": [1, 3, 5]}, rows, metric)``.
 
