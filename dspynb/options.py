@@ -33,6 +33,7 @@ __all__ = [
     "Positive",
     "PositiveNumber",
     "Real",
+    "Recorded",
     "Whole",
     "WholeNumber",
     "is_checked",
@@ -183,6 +184,21 @@ class Absent:
     """Marks a setting that older run files lack: ``value`` is what it counts as there (otherwise its default)."""
 
     value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """How a run file records a setting, where that is not its value under its own name.
+
+    ``name``: what it is called there. ``value``: a function from its value, which is not None, to what is written.
+    """
+
+    name: str | None = None
+    value: Callable[[Any], Any] | None = None
+
+    def written(self, value: Any) -> Any:
+        """What the file holds for a value of the setting."""
+        return value if value is None or self.value is None else self.value(value)
 
 
 NOT_RECORDED = NotRecorded()

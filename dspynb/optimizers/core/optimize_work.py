@@ -10,6 +10,7 @@ from dspynb.errors import BudgetExhausted, ConfigurationError
 from dspynb.evaluation.data_io.splitting import fingerprint
 from dspynb.evaluation.evaluator import models_of, paths_of, program_fingerprint
 from dspynb.events import plain
+from dspynb.keywords import recorded_settings
 from dspynb.modules.batch import own_run
 from dspynb.modules.metric_call import source_of
 from dspynb.modules.module import Module
@@ -18,7 +19,6 @@ from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.interventions import ACTIONS, Guide
 from dspynb.optimizers.core.resume_log import Memory
-from dspynb.optimizers.core.settings import recorded_settings
 from dspynb.optimizers.core.task import Task
 from dspynb.running.control import Takes
 from dspynb.running.run import Run

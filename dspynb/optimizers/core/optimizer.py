@@ -15,7 +15,7 @@ from dspynb.errors import DataOverlapWarning, InputError
 from dspynb.evaluation.evaluator import Table, check_columns, inside
 from dspynb.evaluation.resuming import check_same
 from dspynb.events import plain
-from dspynb.keywords import configurable
+from dspynb.keywords import absent_settings, configurable, recorded_settings
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.predict import Predict
@@ -26,8 +26,6 @@ from dspynb.optimizers.core.settings import (
     Configured,
     MetricOption,
     ModelOption,
-    absent_settings,
-    recorded_settings,
     setting,
 )
 from dspynb.optimizers.core.task import Task

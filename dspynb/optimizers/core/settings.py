@@ -6,10 +6,8 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any, ClassVar, TypeAlias, dataclass_transform, get_origin
 
-from dspynb import keywords
 from dspynb.aliases import Metric
 from dspynb.errors import shorten
 from dspynb.evaluation.evaluator import program_fingerprint
@@ -18,7 +16,7 @@ from dspynb.lm.resolve import Model
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module
 from dspynb.optimizers.names import OPTIMIZER_OF_DSPY
-from dspynb.options import NOT_RECORDED, Check, Instance, metadata
+from dspynb.options import NOT_RECORDED, Check, Instance, Recorded
 
 __all__ = [
     "Configured",
@@ -26,34 +24,14 @@ __all__ = [
     "ModelOption",
     "OptionalMetric",
     "ProgramOption",
-    "Recorded",
-    "absent_settings",
-    "name_of",
-    "recorded_settings",
     "setting",
 ]
 
 _EMPTY = inspect.Parameter.empty
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """How a run file records a setting, where that is not its value under its own name.
-
-    ``name``: what it is called there. ``value``: a function from its value to what is written.
-    """
-
-    name: str | None = None
-    value: Callable[[Any], Any] | None = None
-
-    def written(self, value: Any) -> Any:
-        """What the file holds for a value of the setting."""
-        return value if self.value is None else self.value(value)
-
-
-def name_of(lm: Any) -> str | None:
-    """A model's name, as run files record it."""
-    return lm if lm is None or isinstance(lm, str) else str(getattr(lm, "name", type(lm).__name__))
+def _name(lm: Any) -> str:
+    return lm if isinstance(lm, str) else str(getattr(lm, "name", type(lm).__name__))
 
 
 def _scorer(metric: Any) -> Scorer:
@@ -64,21 +42,15 @@ def _optional_scorer(metric: Any) -> Scorer | None:
     return None if metric is None else _scorer(metric)
 
 
-def _fingerprint(program: Module | None) -> str | None:
-    return None if program is None else program_fingerprint(program)
-
-
 MetricOption: TypeAlias = Annotated[Metric, Check(_scorer, "a function of (row, prediction)"), NOT_RECORDED]
 """A metric; the attribute is a Scorer. Run files record its name and source in another place."""
 OptionalMetric: TypeAlias = Annotated[
-    Metric | None,
-    Check(lambda metric: None if metric is None else _scorer(metric), "a function, or None"),
-    NOT_RECORDED,
+    Metric | None, Check(_optional_scorer, "a function of (row, prediction), or None"), NOT_RECORDED
 ]
 """A metric, or None for one that is known later."""
-ModelOption: TypeAlias = Annotated[Model, Recorded(value=name_of)]
+ModelOption: TypeAlias = Annotated[Model, Recorded(value=_name)]
 """A model or its name; None stands for another one."""
-ProgramOption: TypeAlias = Annotated[Module, Instance("a program"), Recorded(value=_fingerprint)]
+ProgramOption: TypeAlias = Annotated[Module, Instance("a program"), Recorded(value=program_fingerprint)]
 """A program."""
 
 
@@ -129,9 +101,14 @@ class _ClassDeclaration(Declaration):
         super().__init__(constructor)
         self._fields = fields
 
-    @cached_property
+    @property
     def fields(self) -> Mapping[str, Field]:
         """The settings by name."""
+        return self._fields
+
+    @property
+    def settings(self) -> Mapping[str, Field]:
+        """All of them, those that have to be passed too."""
         return self._fields
 
 
@@ -142,13 +119,15 @@ def _own_fields(cls: type) -> dict[str, Field]:
     for name, annotation in inspect.get_annotations(cls).items():
         if name.startswith("_") or _is_class_variable(annotation):
             continue
-        default = vars(cls).get(name, _EMPTY)
-        parameter = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        if isinstance(default, _Setting):
-            _set_default(cls, name, default.default)
-            parameter = parameter.replace(default=default.default)
-            if not default.kw_only:
-                parameter = parameter.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        declared = vars(cls).get(name, _EMPTY)
+        if not isinstance(declared, _Setting):
+            declared = _Setting(declared, kw_only=True)
+        elif declared.default is _EMPTY:
+            delattr(cls, name)
+        else:
+            setattr(cls, name, declared.default)
+        kind = inspect.Parameter.KEYWORD_ONLY if declared.kw_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameter = inspect.Parameter(name, kind, default=declared.default, annotation=annotation)
         found[name] = Field(parameter, namespace)
     return found
 
@@ -157,13 +136,6 @@ def _is_class_variable(annotation: Any) -> bool:
     if isinstance(annotation, str):
         return annotation.removeprefix("typing.").startswith("ClassVar")
     return annotation is ClassVar or get_origin(annotation) is ClassVar
-
-
-def _set_default(cls: type, name: str, default: Any) -> None:
-    if default is _EMPTY:
-        delattr(cls, name)
-    else:
-        setattr(cls, name, default)
 
 
 def _inherited_fields(cls: type) -> Mapping[str, Field] | None:
@@ -193,41 +165,6 @@ def _constructor(cls: type[Configured], fields: Mapping[str, Field]) -> Callable
     __init__.__signature__ = signature  # type: ignore[attr-defined]
     __init__.__declaration__ = _ClassDeclaration(__init__, fields)  # type: ignore[attr-defined]
     return configurable(renamed=OPTIMIZER_OF_DSPY)(__init__)
-
-
-def recorded_settings(configured: Configured) -> dict[str, Any]:
-    """The settings that a run file records, by their names in it."""
-    return {
-        record.name or name: record.written(getattr(configured, name))
-        for name, (field, record) in _recorded(type(configured)).items()
-    }
-
-
-def absent_settings(cls: type[Configured]) -> dict[str, Any]:
-    """What each setting of a class counts as in a run file that lacks it, by its name there."""
-    found = keywords.absent_settings(cls)
-    for name, (field, record) in _recorded(cls).items():
-        found[record.name or name] = record.written(field.absent)
-    return found
-
-
-def _recorded(cls: type) -> dict[str, tuple[Field, Recorded]]:
-    """The settings of a class that a run file records, by name."""
-    found = {}
-    for name, field in _declared(cls).items():
-        marks = [mark for mark in metadata(field.annotation) if isinstance(mark, Recorded)]
-        if field.recorded:
-            found[name] = (field, marks[0] if marks else Recorded())
-    return found
-
-
-def _declared(cls: type) -> Mapping[str, Field]:
-    """The settings of the nearest base whose constructor is made from them."""
-    for base in cls.__mro__:
-        declaration = getattr(vars(base).get("__init__"), "__declaration__", None)
-        if isinstance(declaration, _ClassDeclaration):
-            return declaration.fields
-    return {}
 
 
 def _shown(value: Any) -> str:

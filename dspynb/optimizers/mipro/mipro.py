@@ -26,10 +26,9 @@ from dspynb.optimizers.core.demos import Bootstrapping, DemoSet, bootstrapped
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.instructions import instruction_of
 from dspynb.optimizers.core.optimizer import Optimizer
-from dspynb.optimizers.core.settings import Recorded
 from dspynb.optimizers.core.task import Evaluated, Task
 from dspynb.optimizers.mipro.proposer import GroundedProposer
-from dspynb.options import Finite, Flag, Number, Positive, Whole, WholeNumber
+from dspynb.options import Finite, Flag, Number, Positive, Recorded, Whole, WholeNumber
 from dspynb.scope.candidates import Part
 
 __all__ = ["MIPROv2"]
