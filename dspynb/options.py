@@ -34,6 +34,7 @@ __all__ = [
     "PositiveNumber",
     "Real",
     "Recorded",
+    "Seconds",
     "Whole",
     "WholeNumber",
     "is_checked",
@@ -76,7 +77,7 @@ class Number(Option):
     """An int or float that is no bool and not NaN; a Score, Decimal or number of numpy counts as the float it is.
 
     ``least``, ``most``: bounds that are allowed values themselves. ``above``, ``below``: bounds that are not.
-    ``finite``: whether infinity is refused.
+    ``finite``: whether infinity is refused. ``unit``: as in ``seconds``, for messages.
     """
 
     least: float | None = None
@@ -84,13 +85,18 @@ class Number(Option):
     above: float | None = None
     below: float | None = None
     finite: bool = True
+    unit: str = ""
 
     @property
     def words(self) -> str:
+        kind = f"a number of {self.unit}" if self.unit else "a number"
         if self.above is not None:
-            upper = "" if self.below is None else f" and below {self.below:g}"
-            return f"a number above {self.above:g}{upper}"
-        kind = "a finite number" if self.finite and self.most is None else "a number"
+            end = "" if self.most is None else f" and at most {self.most:g}"
+            if self.below is not None:
+                end = f" and below {self.below:g}"
+            return f"{kind} above {self.above:g}{end}"
+        if self.finite and self.most is None:
+            kind = kind.replace("number", "finite number")
         return f"{kind}{_range(self.least, self.most)}"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -215,6 +221,8 @@ Real: TypeAlias = Annotated[float, Number(finite=False)]
 """A number or infinity."""
 PositiveNumber: TypeAlias = Annotated[float, Number(above=0)]
 """A finite number above 0."""
+Seconds: TypeAlias = Annotated[float, Number(above=0, finite=False, unit="seconds")]
+"""A number of seconds above 0, or infinity."""
 Flag: TypeAlias = Annotated[bool, _Bool()]
 """True or False."""
 Concurrency: TypeAlias = Annotated[Positive | None, NOT_RECORDED]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
 
@@ -16,6 +16,7 @@ from dspynb.errors import ConfigurationError, ContextTooLong, ParseError
 from dspynb.keywords import configurable
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
+from dspynb.options import Flag, Positive, Seconds
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.user_code import guarded
 from dspynb.signatures.fields import Field
@@ -75,13 +76,12 @@ class ReAct(Module):
         signature: type[Signature] | str,
         tools: Iterable[Callable[..., Any] | Tool],
         *,
-        max_iterations: int = 10,
-        timeout: float | None = None,
-        tool_timeout: float | None = None,
-        native: bool | str = "auto",
-        parallel: bool = True,
+        max_iterations: Positive = 10,
+        timeout: Seconds | None = None,
+        tool_timeout: Seconds | None = None,
+        native: Flag | Literal["auto"] = "auto",
+        parallel: Flag = True,
     ) -> None:
-        _check_limits(max_iterations, timeout, tool_timeout, native)
         self.signature = as_signature(signature)
         named = named_tools(tools, reserved=(FINISH,))
         if not named:
@@ -112,16 +112,6 @@ class ReAct(Module):
         await episode.act()
         outputs = await episode.ask(self.extract)
         return Prediction({**outputs.to_dict(), "trajectory": [dict(step) for step in episode.trajectory]})
-
-
-def _check_limits(max_iterations: Any, timeout: Any, tool_timeout: Any, native: Any) -> None:
-    if isinstance(max_iterations, bool) or not isinstance(max_iterations, int) or max_iterations < 1:
-        raise ConfigurationError(f"max_iterations must be a whole number of at least 1, got {max_iterations!r}")
-    for name, value in (("timeout", timeout), ("tool_timeout", tool_timeout)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
-            raise ConfigurationError(f"{name} must be a number of seconds above 0, or None, got {value!r}")
-    if native not in (True, False, "auto"):
-        raise ConfigurationError(f"native must be True, False or 'auto', got {native!r}")
 
 
 class _Episode:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction, Score, as_score, rows_of
 from dspynb.errors import ConfigurationError, Halted, InputError, nearest
+from dspynb.keywords import configurable
 from dspynb.modules.metric_call import Scorer
+from dspynb.options import Concurrency
 from dspynb.redact import told
 from dspynb.running.aio.sync import run_sync
 from dspynb.running.aio.tasks import end_tasks
@@ -27,6 +29,7 @@ _OUTPUT, _LABEL = "predicted_", "expected_"
 _OWN = ("score", "feedback", "error")
 
 
+@configurable()
 def score_table(
     metric: Callable[..., Any],
     table: pd.DataFrame | Sequence[Mapping[str, Any]],
@@ -34,7 +37,7 @@ def score_table(
     outputs: Sequence[str] | None = None,
     inputs: Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
-    concurrency: int | None = None,
+    concurrency: Concurrency = None,
 ) -> pd.DataFrame:
     """Score predictions that stand in a table. Gives a DataFrame with its index: ``score``, ``feedback``, ``error`` and
     one column a part.
@@ -164,8 +167,6 @@ def _read(value: Any) -> Score | Exception:
 
 async def _awaited(scorer: Scorer, values: list[Any], concurrency: int | None) -> list[Score | Exception]:
     limit = setting("concurrency") if concurrency is None else concurrency
-    if not isinstance(limit, int) or limit < 1:
-        raise ConfigurationError(f"concurrency must be a whole number of at least 1, got {limit!r}")
     slots = asyncio.Semaphore(limit)
 
     async def one(value: Any) -> Score | Exception:

@@ -15,11 +15,12 @@ from dspynb.keywords import configurable
 from dspynb.modules.batch import run_batch
 from dspynb.modules.copying import copied_instance
 from dspynb.modules.discovery import advisor_uids, calls_inside, hinted_paths, named_predictors, resolve_path
+from dspynb.options import Concurrency
 from dspynb.redact import redact_values, told
 from dspynb.running.aio.sync import run_sync
 from dspynb.running.call_history import Calls
 from dspynb.running.control import Takes
-from dspynb.running.executor import Executor
+from dspynb.running.executor import ExecutorOption
 from dspynb.running.run import Run
 from dspynb.running.tally import Tally
 from dspynb.running.user_code import as_exception
@@ -105,7 +106,7 @@ class Module:
 
     @configurable(renamed=_BATCH_OF_DSPY)
     async def batch(
-        self, rows: Rows, concurrency: int | None = None, *, executor: Executor | None = None
+        self, rows: Rows, concurrency: Concurrency = None, *, executor: ExecutorOption = None
     ) -> list[Prediction | Exception]:
         """Run the program on every row, at most ``concurrency`` at a time (default: the setting, 32); by ``executor``,
         a DaskExecutor, on other machines.
