@@ -16,13 +16,14 @@ from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, ForwardRef, ParamSpec, TypeVar, cast, is_typeddict
 
 from dspynb.errors import ConfigurationError, nearest, shorten
-from dspynb.options import Absent, NotRecorded, is_checked, literals, metadata, words
+from dspynb.options import Absent, NotRecorded, Recorded, is_checked, literals, metadata, words
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 __all__ = [
     "UNSET",
+    "Declaration",
     "Field",
     "absent_settings",
     "configurable",
@@ -127,8 +128,13 @@ class Field:
         if not isinstance(written, str):
             return Any if written is inspect.Parameter.empty else written
         try:
-            return eval(written, dict(self.namespace))  # noqa: S307  # source of this package
-        except (NameError, TypeError):  # TypeError: of an alias that is text, as in ``Rows | None``
+            return eval(written, dict(self.namespace))  # noqa: S307  # source of the package, or of the user's own class
+        except (
+            AttributeError,
+            NameError,
+            SyntaxError,
+            TypeError,
+        ):  # of the aliases that are text, TypeError
             return Any
 
     @property
@@ -141,6 +147,12 @@ class Field:
         """What it counts as in a run file that lacks it."""
         values = [item.value for item in metadata(self.annotation) if isinstance(item, Absent)]
         return values[0] if values else self.default
+
+    @property
+    def record(self) -> Recorded:
+        """Under which name a run file records it, and as what."""
+        marks = [item for item in metadata(self.annotation) if isinstance(item, Recorded)]
+        return marks[0] if marks else Recorded()
 
 
 class Declaration:
@@ -164,6 +176,11 @@ class Declaration:
         }
         passed = {name: field for name, field in _fields_passed(self.passes_to).items() if name not in own}
         return {**own, **passed}
+
+    @property
+    def settings(self) -> Mapping[str, Field]:
+        """The parameters that configure something, by name: those with a default."""
+        return {name: field for name, field in self.fields.items() if field.has_default}
 
     @cached_property
     def signature(self) -> inspect.Signature:
@@ -262,7 +279,7 @@ def configurable(
     """
 
     def decorate(fn: Callable[P, R]) -> Callable[P, R]:
-        declaration = Declaration(fn, passes_to)
+        declaration = _declaration(fn) if passes_to is None else Declaration(fn, passes_to)
         known = frozenset(declaration.fields)
         is_open = passes_to is None and declaration.takes_any
 
@@ -274,7 +291,8 @@ def configurable(
                 near = known | (_parameters_of_subclass(fn, args) - keywords.keys())
                 unknown = [] if is_open else _unknown(owner, keywords.keys() - known, near, renamed or {}, otherwise)
                 raise ConfigurationError(" ".join([*unknown, *_sentences(owner, problems)]))
-            args = tuple(used.get(name, value) for name, value in zip(declaration.positional, args, strict=False))
+            named = [used.get(name, value) for name, value in zip(declaration.positional, args, strict=False)]
+            args = (*named, *args[len(named) :])  # too many are an error of the function itself
             return args, {name: used.get(name, value) for name, value in keywords.items()}
 
         wrapped = _wrapped(fn, check)
@@ -326,8 +344,7 @@ def fields_of(cls: type) -> dict[str, Field]:
     found: dict[str, Field] = {}
     for base in reversed(cls.__mro__):
         if "__init__" in vars(base):
-            declared = _declaration(vars(base)["__init__"]).fields
-            found |= {name: field for name, field in declared.items() if field.has_default}
+            found |= _declaration(vars(base)["__init__"]).settings
     return found
 
 
@@ -338,16 +355,24 @@ def recorded_fields(cls: type) -> list[str]:
         declaration = getattr(vars(base).get("__init__"), "__declaration__", None)
         if declaration is None:
             continue
-        for name, field in declaration.fields.items():
-            if name not in names and field.has_default and field.recorded:
+        for name, field in declaration.settings.items():
+            if name not in names and field.recorded:
                 names.append(name)
     return names
 
 
 def recorded_settings(configured: object, *parts: object) -> dict[str, Any]:
-    """The settings of an object that a run file records, by name: attributes of the object, or of one of its parts."""
+    """The settings of an object that a run file records, by their names in it.
+
+    They are attributes of the object, or of one of its ``parts``.
+    """
     places = (configured, *parts)
-    return {name: _value(places, name) for name in recorded_fields(type(configured))}
+    fields = fields_of(type(configured))
+    found = {}
+    for name in recorded_fields(type(configured)):
+        record = fields[name].record
+        found[record.name or name] = record.written(_value(places, name))
+    return found
 
 
 def _value(places: Iterable[object], name: str, default: Any = None) -> Any:
@@ -358,8 +383,12 @@ def _value(places: Iterable[object], name: str, default: Any = None) -> Any:
 
 
 def absent_settings(cls: type) -> dict[str, Any]:
-    """What the settings of a class count as in a run file that lacks them, by name."""
-    return {name: field.absent for name, field in fields_of(cls).items()}
+    """What the settings of a class count as in a run file that lacks them, by their names in it."""
+    found = {}
+    for name, field in fields_of(cls).items():
+        if field.has_default:
+            found[field.record.name or name] = field.record.written(field.absent)
+    return found
 
 
 def shown(configured: object, *first: str, parts: Iterable[object] = ()) -> str:

@@ -33,6 +33,7 @@ __all__ = [
     "Positive",
     "PositiveNumber",
     "Real",
+    "Recorded",
     "Seconds",
     "Whole",
     "WholeNumber",
@@ -75,13 +76,14 @@ class Whole(Option):
 class Number(Option):
     """An int or float that is no bool and not NaN; a Score, Decimal or number of numpy counts as the float it is.
 
-    ``least``, ``most``: bounds that are allowed values themselves. ``above``: one that is not. ``finite``: whether
-    infinity is refused. ``unit``: as in ``seconds``, for messages.
+    ``least``, ``most``: bounds that are allowed values themselves. ``above``, ``below``: bounds that are not.
+    ``finite``: whether infinity is refused. ``unit``: as in ``seconds``, for messages.
     """
 
     least: float | None = None
     most: float | None = None
     above: float | None = None
+    below: float | None = None
     finite: bool = True
     unit: str = ""
 
@@ -90,6 +92,8 @@ class Number(Option):
         kind = f"a number of {self.unit}" if self.unit else "a number"
         if self.above is not None:
             end = "" if self.most is None else f" and at most {self.most:g}"
+            if self.below is not None:
+                end = f" and below {self.below:g}"
             return f"{kind} above {self.above:g}{end}"
         if self.finite and self.most is None:
             kind = kind.replace("number", "finite number")
@@ -110,6 +114,8 @@ class Number(Option):
         if self.finite and number in (float("inf"), float("-inf")):
             return False
         if self.above is not None and not number > self.above:
+            return False
+        if self.below is not None and not number < self.below:
             return False
         if self.least is not None and not number >= self.least:
             return False
@@ -184,6 +190,21 @@ class Absent:
     """Marks a setting that older run files lack: ``value`` is what it counts as there (otherwise its default)."""
 
     value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """How a run file records a setting, where that is not its value under its own name.
+
+    ``name``: what it is called there. ``value``: a function from its value, which is not None, to what is written.
+    """
+
+    name: str | None = None
+    value: Callable[[Any], Any] | None = None
+
+    def written(self, value: Any) -> Any:
+        """What the file holds for a value of the setting."""
+        return value if value is None or self.value is None else self.value(value)
 
 
 NOT_RECORDED = NotRecorded()
