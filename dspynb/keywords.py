@@ -1,8 +1,8 @@
 """Keyword arguments, declared once in a signature: from it come checks, messages, what Shift+Tab shows, and run files.
 
-``@configurable()`` on a function or constructor reads its signature (types of ``dspynb.options``) into one pydantic
-model, made when it is first called. What a call passes is checked against it, and all that is wrong is one
-ConfigurationError. ``fields_of`` gives the same declaration to what records settings.
+``@configurable()`` on a function or constructor reads its signature. What a call passes is checked by pydantic against
+the types there (see ``dspynb.options``), and all that is wrong is one ConfigurationError. The checks are made when they
+are first used. ``fields_of`` gives the same declaration to what records settings.
 """
 
 from __future__ import annotations
@@ -13,13 +13,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Any, ForwardRef, ParamSpec, TypeVar, cast, is_typeddict
+from typing import Any, ForwardRef, ParamSpec, TypeVar, cast, is_typeddict
 
 from dspynb.errors import ConfigurationError, nearest, shorten
 from dspynb.options import Absent, NotRecorded, Recorded, is_checked, literals, metadata, words
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
 
 __all__ = [
     "UNSET",
@@ -155,6 +152,48 @@ class Field:
         return marks[0] if marks else Recorded()
 
 
+class _Check:
+    """The check of one parameter, by pydantic."""
+
+    __slots__ = ("annotation", "name", "validate")
+
+    def __init__(self, name: str, annotation: Any) -> None:
+        from pydantic import TypeAdapter
+
+        self.name = name
+        self.annotation = annotation
+        self.validate: Callable[[Any], Any] = TypeAdapter(annotation).validator.validate_python
+
+    def __call__(self, value: Any, problems: list[str]) -> Any:
+        """The value as it is to be used. A sentence is added to ``problems`` where the type refuses it."""
+        try:
+            return self.validate(value)
+        except ValueError as error:  # pydantic's ValidationError is one
+            problems.append(self._sentence(error, value))
+            return value
+
+    def _sentence(self, error: Any, value: Any) -> str:
+        for problem in error.errors(include_url=False):
+            if problem["type"] == "sentence":  # of a check of its own, which says all of it
+                sentence = str(problem["msg"])
+                return sentence if sentence.startswith(self.name) else f"{self.name}: {sentence}"
+        return _refusal(self.name, self.annotation, value)
+
+
+class _Checks(dict[str, _Check | None]):
+    def __init__(self, fields: Mapping[str, Field]) -> None:
+        super().__init__()
+        self._fields = fields
+
+    def __missing__(self, name: str) -> _Check | None:
+        if name not in self._fields:  # self, and keywords that are unknown or open
+            return None
+        annotation = self._fields[name].annotation
+        check = _Check(name, annotation) if is_checked(annotation) else None
+        self[name] = check
+        return check
+
+
 class Declaration:
     """The parameters of one function, read from its signature; those of ``passes_to`` stand for its ``**keywords``."""
 
@@ -193,46 +232,27 @@ class Declaration:
         return self._signature.replace(parameters=[*own, *passed])
 
     @cached_property
-    def annotations(self) -> Mapping[str, Any]:
-        """The types of the parameters that are checked, by name."""
-        found = {}
-        for name, field in self.fields.items():
-            annotation = field.annotation
-            if is_checked(annotation):
-                found[name] = annotation
-        return found
+    def checks(self) -> Mapping[str, _Check | None]:
+        """The checks of the parameters by name, each made when it is first read; None for one that is not checked."""
+        return _Checks(self.fields)
 
-    @cached_property
-    def model(self) -> type[BaseModel]:
-        """The pydantic model of the parameters that are checked."""
-        from pydantic import ConfigDict, create_model
-
-        config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=(), extra="ignore")
-        fields: dict[str, Any] = {name: (annotation, None) for name, annotation in self.annotations.items()}
-        return create_model("Settings", __config__=config, **fields)
-
-    def checked(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """The values that are declared with a check, as they are to be used; and what is wrong, in sentences."""
-        from pydantic import ValidationError
-
-        if not any(name in values for name in self.annotations):
-            return {}, []
-        try:
-            model = self.model.model_validate(values)
-        except ValidationError as error:
-            return {}, self._problems(error, values)
-        return {name: getattr(model, name) for name in model.model_fields_set}, []
-
-    def _problems(self, error: Any, values: Mapping[str, Any]) -> list[str]:
-        said: dict[str, str] = {}
-        for problem in error.errors(include_url=False):
-            name = problem["loc"][0]
-            if problem["type"] == "sentence":  # of a Check, which says all of it
-                sentence = problem["msg"]
-                said[name] = sentence if sentence.startswith(name) else f"{name}: {sentence}"
-            elif name not in said:
-                said[name] = _refusal(name, self.annotations[name], values[name])
-        return list(said.values())
+    def read(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], list[str]]:
+        """The positional values as they are to be used, and what is wrong, in sentences. ``keywords`` are replaced in
+        place."""
+        problems: list[str] = []
+        checks = self.checks
+        for name, value in keywords.items():
+            check = checks[name]
+            if check is not None:
+                keywords[name] = check(value, problems)
+        if not args:
+            return args, problems
+        values = list(args)
+        for i, name in enumerate(self.positional[: len(values)]):
+            check = checks[name]
+            if check is not None:
+                values[i] = check(values[i], problems)
+        return tuple(values), problems
 
 
 def _refusal(name: str, annotation: Any, value: Any) -> str:
@@ -283,19 +303,16 @@ def configurable(
         known = frozenset(declaration.fields)
         is_open = passes_to is None and declaration.takes_any
 
-        def check(args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            values = {**dict(zip(declaration.positional, args, strict=False)), **keywords}
-            used, problems = declaration.checked(values)
+        def checked(args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
+            used, problems = declaration.read(args, keywords)
             if problems or not (is_open or known.issuperset(keywords)):
                 owner = _owner(fn, args)
                 near = known | (_parameters_of_subclass(fn, args) - keywords.keys())
                 unknown = [] if is_open else _unknown(owner, keywords.keys() - known, near, renamed or {}, otherwise)
                 raise ConfigurationError(" ".join([*unknown, *_sentences(owner, problems)]))
-            named = [used.get(name, value) for name, value in zip(declaration.positional, args, strict=False)]
-            args = (*named, *args[len(named) :])  # too many are an error of the function itself
-            return args, {name: used.get(name, value) for name, value in keywords.items()}
+            return used
 
-        wrapped = _wrapped(fn, check)
+        wrapped = _wrapped(fn, checked)
         wrapped.__declaration__ = declaration  # type: ignore[attr-defined]
         wrapped.__signature__ = declaration.signature  # type: ignore[attr-defined]
         return cast("Callable[P, R]", wrapped)
@@ -303,20 +320,18 @@ def configurable(
     return decorate
 
 
-def _wrapped(fn: Callable[..., Any], check: Callable[..., Any]) -> Callable[..., Any]:
+def _wrapped(fn: Callable[..., Any], checked: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(fn):
 
         @wraps(fn)
         async def awaited(*args: Any, **keywords: Any) -> Any:
-            args, keywords = check(args, keywords)
-            return await fn(*args, **keywords)
+            return await fn(*checked(args, keywords), **keywords)
 
         return awaited
 
     @wraps(fn)
     def called(*args: Any, **keywords: Any) -> Any:
-        args, keywords = check(args, keywords)
-        return fn(*args, **keywords)
+        return fn(*checked(args, keywords), **keywords)
 
     return called
 

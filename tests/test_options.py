@@ -108,8 +108,8 @@ def test_the_signature_lists_every_keyword_with_its_type_and_default():
         ({"concurrency": 0}, "Tuner: concurrency must be a whole number of at least 1, or None, got 0"),
         (
             {"n": 0, "seed": None, "auto": 1},
-            "Tuner: n must be a whole number of at least 1, got 0; auto must be one of light, heavy, got 1; "
-            "seed must be a whole number, got None",
+            "Tuner: n must be a whole number of at least 1, got 0; seed must be a whole number, got None; "
+            "auto must be one of light, heavy, got 1",
         ),
         (
             {"N": 3, "auto": "none"},
