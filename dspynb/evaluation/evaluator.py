@@ -23,7 +23,7 @@ from dspynb.keywords import absent_settings, configurable, recorded_settings, sh
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, checked_program
-from dspynb.modules.ordered_pool import checked_width, run_pool
+from dspynb.modules.ordered_pool import pool_width, run_pool
 from dspynb.options import Concurrency, Finite, Positive
 from dspynb.running.aio.sync import run_sync
 from dspynb.running.control import Takes
@@ -178,7 +178,7 @@ class EvaluateWork:
         self.run: Any = None
         self._errors = 0
         self._rollout = rollouts_on(plan.executor)
-        width = checked_width(plan.concurrency)
+        width = pool_width(plan.concurrency)
         self.pool = run_pool(len(table.rows) * plan.repeats, width, program.most_calls(), self._step)
 
     async def __call__(self) -> Evaluation:

@@ -12,13 +12,13 @@ from dspynb.data import Example, Prediction, Score, as_score, rows_of
 from dspynb.errors import ConfigurationError, Halted, InputError, nearest
 from dspynb.keywords import configurable
 from dspynb.modules.metric_call import Scorer
+from dspynb.modules.ordered_pool import pool_width
 from dspynb.options import Concurrency
 from dspynb.redact import told
 from dspynb.running.aio.sync import run_sync
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.user_code import as_exception, guarded
 from dspynb.scope.hints import mask
-from dspynb.scope.settings import setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,8 +166,7 @@ def _read(value: Any) -> Score | Exception:
 
 
 async def _awaited(scorer: Scorer, values: list[Any], concurrency: int | None) -> list[Score | Exception]:
-    limit = setting("concurrency") if concurrency is None else concurrency
-    slots = asyncio.Semaphore(limit)
+    slots = asyncio.Semaphore(pool_width(concurrency))
 
     async def one(value: Any) -> Score | Exception:
         if not inspect.isawaitable(value):

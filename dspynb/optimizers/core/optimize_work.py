@@ -14,7 +14,7 @@ from dspynb.keywords import recorded_settings
 from dspynb.modules.batch import own_run
 from dspynb.modules.metric_call import source_of
 from dspynb.modules.module import Module
-from dspynb.modules.ordered_pool import checked_width
+from dspynb.modules.ordered_pool import pool_width
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.interventions import ACTIONS, Guide
@@ -38,7 +38,7 @@ class OptimizeWork:
         self.optimizer, self.program, self.task, self.memory = optimizer, program, task, Memory()
         self.engine: Engine | None = None
         self._held = _HeldBack(task)
-        self._width = checked_width(optimizer.concurrency)
+        self._width = pool_width(optimizer.concurrency)
         Candidate().applied(program)  # now: at the end, one that cannot be copied would have cost much
         _check_budget(optimizer, task)
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from dspynb.data import Example
 from dspynb.errors import ConfigurationError, InputError
-from dspynb.modules.ordered_pool import checked_width
+from dspynb.modules.ordered_pool import pool_width
 from dspynb.modules.predict import Predict
 from dspynb.optimizers.bootstrap import labels, shuffled
 from dspynb.optimizers.core.candidate import Candidate
@@ -154,7 +154,7 @@ class MIPROv2(Optimizer):
     def described(self) -> dict[str, Any]:
         sampler_width = None
         if self.in_flight is None:
-            sampler_width = checked_width(self.concurrency)  # it decides which results the sampler knows
+            sampler_width = pool_width(self.concurrency)  # it decides which results the sampler knows
         return {**super().described(), "concurrency": sampler_width}
 
     def proposers(self) -> Mapping[str, Predict]:
