@@ -27,7 +27,7 @@ from dspynb.running.user_code import guarded
 if TYPE_CHECKING:
     from dspynb.optimizers.gepa.gepa import GEPA
 
-__all__ = ["Evolution"]
+__all__ = ["GEPALoop"]
 
 _EPOCHS = 2
 """Times that the training rows are gone through without anything new before the search ends."""
@@ -49,8 +49,8 @@ class _Step:
     rows: list[int]
 
 
-class Evolution:
-    """``await Evolution(gepa, engine, limit).run()``. ``limit``: rollouts at most, beside the budget.
+class GEPALoop:
+    """``await GEPALoop(gepa, engine, limit).run()``. ``limit``: rollouts at most, beside the budget.
 
     What is asked for is read as soon as it is there, in the lane's turn, and never from the engine's scores: those tell
     of what other lanes happened to have finished.
@@ -67,7 +67,7 @@ class Evolution:
         self.turns: dict[Candidate, int] = {}  # how often each has been a parent
         self.merged: set[tuple[str, str]] = set()
         if gepa.confirm:
-            engine.standing.prefers = lambda c: _mean(engine.scores(c, "train").values())
+            engine.leaderboard.prefers = lambda c: _mean(engine.scores(c, "train").values())
 
     async def run(self) -> None:
         """All of it."""
