@@ -90,7 +90,7 @@ class BootstrapFewShot(_Bootstrap):
         made = with_demos(engine, {path: some for path, some in demos.items() if some}, "bootstrapped", 1)
         if base is None:
             wanted.check_alive()
-            engine.standing.choose(made)
+            engine.leaderboard.choose(made)
             return
         await base
         await engine.evaluate(made, step=1)

@@ -31,8 +31,8 @@ from dspynb.modules.predict import Predict
 from dspynb.optimizers.core.candidate import Candidate, told_of
 from dspynb.optimizers.core.diagnostics import check_alive, warn_below
 from dspynb.optimizers.core.dispatcher import Dispatcher, OrderedResults
-from dspynb.optimizers.core.interventions import Guide
-from dspynb.optimizers.core.leaderboard import Standing
+from dspynb.optimizers.core.interventions import Interventions
+from dspynb.optimizers.core.leaderboard import Leaderboard
 from dspynb.optimizers.core.proposal import Given, ask
 from dspynb.optimizers.core.resume_log import Kept, Memory, RolloutKey, scored_key
 from dspynb.optimizers.core.task import Evaluated, Heard, Task, Teacher
@@ -45,7 +45,7 @@ __all__ = ["Engine"]
 
 
 class Engine:
-    """``start``: the program as it is, as a candidate. ``standing``: what candidates scored, and which is the best.
+    """``start``: the program as it is, as a candidate. ``leaderboard``: what candidates scored, and which is the best.
 
     ``width``: rollouts and proposals at a time. ``patience``: failed proposals in a row that end the run.
     """
@@ -58,15 +58,15 @@ class Engine:
         width: int,
         patience: int,
         memory: Memory,
-        guide: Guide | None = None,
+        interventions: Interventions | None = None,
         executor: Executor | None = None,
     ) -> None:
         self.task, self.seed, self.width, self.patience, self.memory = task, seed, width, patience, memory
         self.program, self.train, self.val = task.program, task.rows["train"], task.rows["val"]
         self.paths = [path for path, _ in self.program.named_predictors()]
         self.start = Candidate()
-        self.guide = Guide() if guide is None else guide
-        self.standing = Standing(self.start, {split: len(rows) for split, rows in task.rows.items()})
+        self.interventions = Interventions() if interventions is None else interventions
+        self.leaderboard = Leaderboard(self.start, {split: len(rows) for split, rows in task.rows.items()})
         self._dispatch = Dispatcher(width)
         self._executor, self._run_rollout = executor, rollouts_on(executor)
         self._rollouts: dict[RolloutKey, asyncio.Future[Rollout]] = {}
@@ -88,7 +88,7 @@ class Engine:
 
     def register(self, candidate: Candidate) -> Candidate:
         """Take note of a candidate; the one that is known by the same content, where there is one."""
-        known = self.standing.add(candidate)
+        known = self.leaderboard.add(candidate)
         if known is candidate and candidate.id not in self.memory.proposed:
             self.memory.proposed.add(candidate.id)
             scope = current_scope()
@@ -124,21 +124,21 @@ class Engine:
     @property
     def candidates(self) -> Mapping[str, Candidate]:
         """Id → candidate, in the order in which they were made."""
-        return self.standing.candidates
+        return self.leaderboard.candidates
 
     @property
     def best(self) -> Candidate:
-        """The best candidate so far (see Standing); the start, before any has run on all validation rows."""
-        return self.standing.best
+        """The best candidate so far (see Leaderboard); the start, before any has run on all validation rows."""
+        return self.leaderboard.best
 
     def mean(self, candidate: Candidate, split: str = "val") -> float | None:
         """The mean score on all rows of the split; None where a row is missing."""
-        return self.standing.mean(candidate, split)
+        return self.leaderboard.mean(candidate, split)
 
     def scores(self, candidate: Candidate, split: str = "val") -> dict[int, float]:
         """Row → score, of the rows whose evaluation has been told: a row of the matrix candidates × examples. One that
         has ended before others that were asked for earlier is not in it yet, so that timing changes nothing."""
-        return self.standing.scores(candidate, split)
+        return self.leaderboard.scores(candidate, split)
 
     def score(self, rollout: Rollout) -> float:
         """What a rollout counts."""
@@ -150,11 +150,11 @@ class Engine:
         """Begin a logical step: what a person asked for takes effect now. Each step has a higher number than those
         before. The candidates to be taken into the strategy's pool, evaluated on all validation rows: none, mostly.
         Raises BudgetExhausted."""
-        return await self.guide.begin(self, number)
+        return await self.interventions.begin(self, number)
 
     def kept(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Those that a person has not dropped, each once."""
-        return [c for c in dict.fromkeys(candidates) if c not in self.standing.dropped]
+        return [c for c in dict.fromkeys(candidates) if c not in self.leaderboard.dropped]
 
     async def idle(self) -> None:
         """Wait until all that was asked for has ended."""
@@ -198,7 +198,7 @@ class Engine:
         def tell(done: Evaluated) -> Evaluated:
             if not repeat:
                 worked = any(rollout.ended.error is None for rollout in done.rollouts)
-                self.standing.hear(candidate, split, dict(zip(numbers, done.scores, strict=True)), worked=worked)
+                self.leaderboard.record(candidate, split, dict(zip(numbers, done.scores, strict=True)), worked=worked)
             if done.candidate.id == self.start.id and split == "val" and len(done.rows) == len(self.val):
                 check_alive(done)
             self._tell(done, split, step)
@@ -368,10 +368,10 @@ class Engine:
             width=width,
             patience=self.patience,
             memory=self.memory,
-            guide=self.guide,
+            interventions=self.interventions,
             executor=self._executor,
         )
-        new.standing, new._rollouts, new._spans = self.standing, self._rollouts, self._spans
+        new.leaderboard, new._rollouts, new._spans = self.leaderboard, self._rollouts, self._spans
         return new
 
     async def settle(self) -> None:

@@ -17,7 +17,7 @@ from dspynb.modules.module import Module
 from dspynb.modules.ordered_pool import pool_width
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.engine import Engine
-from dspynb.optimizers.core.interventions import ACTIONS, Guide
+from dspynb.optimizers.core.interventions import ACTIONS, Interventions
 from dspynb.optimizers.core.resume_log import Memory
 from dspynb.optimizers.core.task import Task
 from dspynb.running.control import Takes
@@ -50,7 +50,7 @@ class OptimizeWork:
             own.fund(funds)
         self._layer = Layer(None, funds=funds, settings={"resuming": self.memory})
         with self._layer:
-            await self._search(Guide(own, self._refund))
+            await self._search(Interventions(own, self._refund))
         best = self.partial()
         return self.program if best is None else best
 
@@ -62,26 +62,26 @@ class OptimizeWork:
         """The best program so far; None before anything is known."""
         return None if self.engine is None else self.engine.best.applied(self.program)
 
-    async def _search(self, guide: Guide) -> None:
+    async def _search(self, interventions: Interventions) -> None:
         self.engine = engine = Engine(
             self.task,
             seed=self.optimizer.seed,
             width=self._width,
             patience=self.optimizer.patience,
             memory=self.memory,
-            guide=guide,
+            interventions=interventions,
             executor=self.optimizer.executor,
         )
         self._held.take()
         spent: BudgetExhausted | None = None
         try:
             await self.optimizer.search(engine)
-            await guide.follow_up(engine)
+            await interventions.follow_up(engine)
         except BudgetExhausted as error:
             spent = error
             await engine.settle()
         finally:
-            guide.finish(engine)
+            interventions.finish(engine)
             await engine.close()
             self._held.release()
         if self.task.rows["test"]:

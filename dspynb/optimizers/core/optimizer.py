@@ -59,6 +59,10 @@ class Optimizer(Configured, ABC):
     The program itself stays as it is. Raises ConfigurationError for settings out of range, and OptimizerError where
     the program fails on every row, or ``patience`` proposals in a row fail.
 
+    A strategy of your own is a subclass with ``search``. Its annotated attributes are settings too, as the fields of a
+    dataclass are: with ``rounds: int = 3`` in the class, ``TryOne(metric, rounds=5)`` sets ``self.rounds``, and a run
+    is resumed with the same value only. ``__post_init__`` is called once the settings are there.
+
     >>> from dspynb.scope import Part
     >>> class TryOne(dn.Optimizer):  # a strategy of your own
     ...     async def search(self, engine):

@@ -162,7 +162,7 @@ class DistillHints(Optimizer):
         given += await engine.step(1)
         tried = [candidate for candidate in dict.fromkeys(made) if candidate != engine.start]
         if judged := {*tried, *given} - {engine.start}:
-            engine.standing.accepts = _Better(engine, 1 - (1 - self.level) / len(judged))
+            engine.leaderboard.accepts = _Better(engine, 1 - (1 - self.level) / len(judged))
             await race(engine, tried, step=1)
 
     def _appended(self, engine: Engine, hints: Sequence[HintRow]) -> list[Candidate]:

@@ -16,7 +16,7 @@ from dspynb.modules.predict import Predict
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.optimizer import Optimizer
 from dspynb.optimizers.core.task import Task
-from dspynb.optimizers.gepa.loop import Evolution
+from dspynb.optimizers.gepa.loop import GEPALoop
 from dspynb.optimizers.gepa.reflection import Reflection
 from dspynb.options import Finite, Flag, Number, Positive, WholeNumber
 
@@ -98,7 +98,7 @@ class GEPA(Optimizer):
         return train, val or train
 
     async def search(self, engine: Engine) -> None:
-        await Evolution(self, engine, self._limit(engine)).run()
+        await GEPALoop(self, engine, self._limit(engine)).run()
 
     def _limit(self, engine: Engine) -> float:
         """Rollouts in all: as many as the budget allows, else as ``auto`` says (DSPy's formula)."""
