@@ -88,7 +88,7 @@ MODULES = {
     "optimizers.memory": "optimizers.core.resume_log",
     "optimizers.merging": "optimizers.gepa.merge",
     "optimizers.optimizer": "optimizers.core.optimizer",
-    "optimizers.pareto": "optimizers.core.pareto",
+    "optimizers.pareto": "optimizers.gepa.pareto",
     "optimizers.racing": "optimizers.core.successive_halving",
     "optimizers.reflecting": "optimizers.gepa.reflection",
     "optimizers.standing": "optimizers.core.leaderboard",

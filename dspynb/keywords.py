@@ -1,22 +1,53 @@
-"""Keyword arguments that a class or function does not have: one error that names the one that was meant."""
+"""Keyword arguments, declared once in a signature: from it come checks, messages, what Shift+Tab shows, and run files.
+
+``@configurable()`` on a function or constructor reads its signature. What a call passes is checked by pydantic against
+the types there (see ``dspynb.options``), and all that is wrong is one ConfigurationError. The checks are made when they
+are first used. ``fields_of`` gives the same declaration to what records settings.
+"""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from functools import cached_property, wraps
+from typing import Any, ForwardRef, ParamSpec, TypeVar, cast, is_typeddict
 
-from dspynb.errors import ConfigurationError
+from dspynb.errors import ConfigurationError, nearest, shorten
+from dspynb.options import Absent, NotRecorded, Recorded, is_checked, literals, metadata, words
 
-__all__ = ["parameters_of", "refuse_unknown", "with_known_keywords"]
+__all__ = [
+    "UNSET",
+    "Declaration",
+    "Field",
+    "absent_settings",
+    "configurable",
+    "fields_of",
+    "parameters_of",
+    "recorded_fields",
+    "recorded_settings",
+    "refuse_unknown",
+    "shown",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _SHORT = 3
 _NEARLY = 0.85
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class _Unset:
+    """The default of a setting that is absent where it is not passed."""
+
+    def __repr__(self) -> str:
+        return "<unset>"
+
+
+UNSET = _Unset()
 
 
 def refuse_unknown(
@@ -32,22 +63,28 @@ def refuse_unknown(
     known name that means the same, or a sentence that says what to do. ``otherwise``: what to do where no known name
     is meant, with ``{name}`` for the unknown one.
     """
+    problems = _unknown(owner, names, known, renamed or {}, otherwise)
+    if problems:
+        raise ConfigurationError(" ".join(problems))
+
+
+def _unknown(
+    owner: str, names: Iterable[str], known: Collection[str], renamed: Mapping[str, str], otherwise: str
+) -> list[str]:
     unknown = sorted(set(names).difference(known))
-    if not unknown:
-        return
-    renamed = renamed or {}
     problems = [f"{owner} has no setting {name!r}{_advice(name, known, renamed)}" for name in unknown]
     own = [name for name in unknown if name not in renamed]
     if own and otherwise:
         problems.append(otherwise.format(name=own[0]))
-    raise ConfigurationError(" ".join(problems))
+    return problems
 
 
 def _advice(name: str, known: Collection[str], renamed: Mapping[str, str]) -> str:
     """The rest of the sentence: the known name that was meant, or what to do; misspelled names of DSPy too."""
     cutoff = 0.5 if len(name) > _SHORT else 0.7  # of a short name nearly every other one has half the letters
     names = {*known, *(theirs for theirs, ours in renamed.items() if ours in known)}
-    close = get_close_matches(name, sorted(names), n=1, cutoff=cutoff)
+    swapped = [other for other in sorted(names) if sorted(other) == sorted(name)]
+    close = swapped or get_close_matches(name, sorted(names), n=1, cutoff=cutoff)
     advised = get_close_matches(name, sorted({*renamed} - names), n=1, cutoff=_NEARLY)  # what to do, in a sentence
     meant = name if name in renamed else (advised or close or [""])[0]
     new = meant if meant in known else renamed.get(meant, "")
@@ -62,39 +99,250 @@ def parameters_of(fn: Callable[..., Any]) -> frozenset[str]:
     return frozenset(p.name for p in parameters if p.kind in _KEYWORD and p.name != "self")
 
 
-def with_known_keywords(
-    *, also: Iterable[str] = (), renamed: Mapping[str, str] | None = None, otherwise: str = ""
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorator: a keyword that the function does not have is a ConfigurationError in place of a TypeError.
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A parameter as it was declared: its type, its default, and the names that its type is written with."""
 
-    ``also``: names that it takes through ``**settings``. The others are those of ``refuse_unknown``. The signature
-    that ``help`` shows is that of the function itself.
+    parameter: inspect.Parameter
+    namespace: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.parameter.name
+
+    @property
+    def default(self) -> Any:
+        return self.parameter.default
+
+    @property
+    def has_default(self) -> bool:
+        return self.default is not inspect.Parameter.empty
+
+    @property
+    def annotation(self) -> Any:
+        """The type; Any where its names are known to type checkers only."""
+        written = self.parameter.annotation
+        if not isinstance(written, str):
+            return Any if written is inspect.Parameter.empty else written
+        try:
+            return eval(written, dict(self.namespace))  # noqa: S307  # source of the package, or of the user's own class
+        except (
+            AttributeError,
+            NameError,
+            SyntaxError,
+            TypeError,
+        ):  # of the aliases that are text, TypeError
+            return Any
+
+    @property
+    def recorded(self) -> bool:
+        """Whether a run file records it, so that a resumed run must have the same value."""
+        return not any(isinstance(item, NotRecorded) for item in metadata(self.annotation))
+
+    @property
+    def absent(self) -> Any:
+        """What it counts as in a run file that lacks it."""
+        values = [item.value for item in metadata(self.annotation) if isinstance(item, Absent)]
+        return values[0] if values else self.default
+
+    @property
+    def record(self) -> Recorded:
+        """Under which name a run file records it, and as what."""
+        marks = [item for item in metadata(self.annotation) if isinstance(item, Recorded)]
+        return marks[0] if marks else Recorded()
+
+
+class _Check:
+    """The check of one parameter, by pydantic."""
+
+    __slots__ = ("annotation", "name", "validate")
+
+    def __init__(self, name: str, annotation: Any) -> None:
+        from pydantic import TypeAdapter
+
+        self.name = name
+        self.annotation = annotation
+        self.validate: Callable[[Any], Any] = TypeAdapter(annotation).validator.validate_python
+
+    def __call__(self, value: Any, problems: list[str]) -> Any:
+        """The value as it is to be used. A sentence is added to ``problems`` where the type refuses it."""
+        try:
+            return self.validate(value)
+        except ValueError as error:  # pydantic's ValidationError is one
+            problems.append(self._sentence(error, value))
+            return value
+
+    def _sentence(self, error: Any, value: Any) -> str:
+        for problem in error.errors(include_url=False):
+            if problem["type"] == "sentence":  # of a check of its own, which says all of it
+                sentence = str(problem["msg"])
+                return sentence if sentence.startswith(self.name) else f"{self.name}: {sentence}"
+        return _refusal(self.name, self.annotation, value)
+
+
+class _Checks(dict[str, _Check | None]):
+    def __init__(self, fields: Mapping[str, Field]) -> None:
+        super().__init__()
+        self._fields = fields
+
+    def __missing__(self, name: str) -> _Check | None:
+        if name not in self._fields:  # self, and keywords that are unknown or open
+            return None
+        annotation = self._fields[name].annotation
+        check = _Check(name, annotation) if is_checked(annotation) else None
+        self[name] = check
+        return check
+
+
+class Declaration:
+    """The parameters of one function, read from its signature; those of ``passes_to`` stand for its ``**keywords``."""
+
+    def __init__(self, fn: Callable[..., Any], passes_to: Any = None) -> None:
+        self._signature = inspect.signature(fn)
+        self._namespace: Mapping[str, Any] = getattr(fn, "__globals__", {})
+        self.passes_to = passes_to
+        parameters = self._signature.parameters.values()
+        self.positional = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
+        self.takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+    @cached_property
+    def fields(self) -> Mapping[str, Field]:
+        """The parameters by name, without ``self``."""
+        own = {
+            name: Field(parameter, self._namespace)
+            for name, parameter in self._signature.parameters.items()
+            if parameter.kind in _KEYWORD and name != "self"
+        }
+        passed = {name: field for name, field in _fields_passed(self.passes_to).items() if name not in own}
+        return {**own, **passed}
+
+    @property
+    def settings(self) -> Mapping[str, Field]:
+        """The parameters that configure something, by name: those with a default."""
+        return {name: field for name, field in self.fields.items() if field.has_default}
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """The signature with every keyword by its name."""
+        if self.passes_to is None:
+            return self._signature
+        own = [p for p in self._signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        names = {parameter.name for parameter in own}
+        passed = [field.parameter for name, field in self.fields.items() if name not in names]
+        return self._signature.replace(parameters=[*own, *passed])
+
+    @cached_property
+    def checks(self) -> Mapping[str, _Check | None]:
+        """The checks of the parameters by name, each made when it is first read; None for one that is not checked."""
+        return _Checks(self.fields)
+
+    def read(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], list[str]]:
+        """The positional values as they are to be used, and what is wrong, in sentences. ``keywords`` are replaced in
+        place."""
+        problems: list[str] = []
+        checks = self.checks
+        for name, value in keywords.items():
+            check = checks[name]
+            if check is not None:
+                keywords[name] = check(value, problems)
+        if not args:
+            return args, problems
+        values = list(args)
+        for i, name in enumerate(self.positional[: len(values)]):
+            check = checks[name]
+            if check is not None:
+                values[i] = check(values[i], problems)
+        return tuple(values), problems
+
+
+def _refusal(name: str, annotation: Any, value: Any) -> str:
+    choices = literals(annotation)
+    near = nearest(value, choices) if isinstance(value, str) else ""
+    return f"{name} must be {words(annotation)}, got {shorten(repr(value), 100)}{'.' + near if near else ''}"
+
+
+def _fields_passed(target: Any) -> Mapping[str, Field]:
+    """The keyword parameters of a function, or the entries of a TypedDict, which have no defaults."""
+    if target is None:
+        return {}
+    if is_typeddict(target):
+        namespace = vars(sys.modules[target.__module__])
+        return {name: Field(_parameter(name, written), namespace) for name, written in target.__annotations__.items()}
+    declared = _declaration(target).fields
+    return {
+        name: Field(field.parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY), field.namespace)
+        for name, field in declared.items()
+        if field.parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def _parameter(name: str, written: Any) -> inspect.Parameter:
+    annotation = written.__forward_arg__ if isinstance(written, ForwardRef) else written
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=UNSET, annotation=annotation)
+
+
+def _declaration(fn: Callable[..., Any]) -> Declaration:
+    declared = getattr(fn, "__declaration__", None)
+    return declared if isinstance(declared, Declaration) else Declaration(fn)
+
+
+def configurable(
+    *, renamed: Mapping[str, str] | None = None, otherwise: str = "", passes_to: Any = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator: the signature of the function is the declaration of its settings.
+
+    ``passes_to``: the function, or the TypedDict, whose keywords the function's own ``**keywords`` are. They are
+    checked and shown as if they were its own. ``renamed`` and ``otherwise``: see ``refuse_unknown``.
+
+    A call with a keyword that is not known, or with values that their types refuse, raises one ConfigurationError that
+    names the function or class, each argument, its value and what it must be.
     """
 
     def decorate(fn: Callable[P, R]) -> Callable[P, R]:
-        known = parameters_of(fn) | frozenset(also)
+        declaration = _declaration(fn) if passes_to is None else Declaration(fn, passes_to)
+        known = frozenset(declaration.fields)
+        is_open = passes_to is None and declaration.takes_any
 
-        def check(args: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
-            if not known.issuperset(keywords):
-                refuse_unknown(_owner(fn, args), keywords, known, renamed, otherwise)
+        def checked(args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
+            used, problems = declaration.read(args, keywords)
+            if problems or not (is_open or known.issuperset(keywords)):
+                owner = _owner(fn, args)
+                near = known | (_parameters_of_subclass(fn, args) - keywords.keys())
+                unknown = [] if is_open else _unknown(owner, keywords.keys() - known, near, renamed or {}, otherwise)
+                raise ConfigurationError(" ".join([*unknown, *_sentences(owner, problems)]))
+            return used
 
-        if inspect.iscoroutinefunction(fn):
-
-            @wraps(fn)
-            async def awaited(*args: P.args, **keywords: P.kwargs) -> Any:
-                check(args, keywords)
-                return await fn(*args, **keywords)
-
-            return cast("Callable[P, R]", awaited)
-
-        @wraps(fn)
-        def called(*args: P.args, **keywords: P.kwargs) -> R:
-            check(args, keywords)
-            return fn(*args, **keywords)
-
-        return called
+        wrapped = _wrapped(fn, checked)
+        wrapped.__declaration__ = declaration  # type: ignore[attr-defined]
+        wrapped.__signature__ = declaration.signature  # type: ignore[attr-defined]
+        return cast("Callable[P, R]", wrapped)
 
     return decorate
+
+
+def _wrapped(fn: Callable[..., Any], checked: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(fn):
+
+        @wraps(fn)
+        async def awaited(*args: Any, **keywords: Any) -> Any:
+            return await fn(*checked(args, keywords), **keywords)
+
+        return awaited
+
+    @wraps(fn)
+    def called(*args: Any, **keywords: Any) -> Any:
+        return fn(*checked(args, keywords), **keywords)
+
+    return called
+
+
+def _sentences(owner: str, problems: list[str]) -> list[str]:
+    return [f"{owner}: {'; '.join(problems)}"] if problems else []
+
+
+def _parameters_of_subclass(fn: Callable[..., Any], args: tuple[Any, ...]) -> frozenset[str]:
+    """The settings of the class that is made, where its constructor is that of a base: one of them may be meant."""
+    return frozenset(fields_of(type(args[0]))) if fn.__name__ == "__init__" and args else frozenset()
 
 
 def _owner(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
@@ -104,3 +352,69 @@ def _owner(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
         return name
     kind = type(args[0]).__name__ if args else place
     return kind if name in ("__init__", "__call__") else f"{kind}.{name}"
+
+
+def fields_of(cls: type) -> dict[str, Field]:
+    """The settings of a class: the parameters of its constructor and of those of its bases, by name."""
+    found: dict[str, Field] = {}
+    for base in reversed(cls.__mro__):
+        if "__init__" in vars(base):
+            found |= _declaration(vars(base)["__init__"]).settings
+    return found
+
+
+def recorded_fields(cls: type) -> list[str]:
+    """The names of the settings that a run file records: those of constructors that are declared ``configurable``."""
+    names: list[str] = []
+    for base in reversed(cls.__mro__):
+        declaration = getattr(vars(base).get("__init__"), "__declaration__", None)
+        if declaration is None:
+            continue
+        for name, field in declaration.settings.items():
+            if name not in names and field.recorded:
+                names.append(name)
+    return names
+
+
+def recorded_settings(configured: object, *parts: object) -> dict[str, Any]:
+    """The settings of an object that a run file records, by their names in it.
+
+    They are attributes of the object, or of one of its ``parts``.
+    """
+    places = (configured, *parts)
+    fields = fields_of(type(configured))
+    found = {}
+    for name in recorded_fields(type(configured)):
+        record = fields[name].record
+        found[record.name or name] = record.written(_value(places, name))
+    return found
+
+
+def _value(places: Iterable[object], name: str, default: Any = None) -> Any:
+    for place in places:
+        if hasattr(place, name):
+            return getattr(place, name)
+    return default
+
+
+def absent_settings(cls: type) -> dict[str, Any]:
+    """What the settings of a class count as in a run file that lacks them, by their names in it."""
+    found = {}
+    for name, field in fields_of(cls).items():
+        if field.has_default:
+            found[field.record.name or name] = field.record.written(field.absent)
+    return found
+
+
+def shown(configured: object, *first: str, parts: Iterable[object] = ()) -> str:
+    """The object as its class is called, with the settings that differ from their defaults, as in ``Refine(…, n=5)``.
+
+    ``first``: the arguments without a default, as text. ``parts``: see ``recorded_settings``.
+    """
+    arguments = list(first)
+    places = (configured, *parts)
+    for name, field in fields_of(type(configured)).items():
+        value = _value(places, name, field.default)
+        if value is not field.default and repr(value) != repr(field.default):
+            arguments.append(f"{name}={shorten(repr(value), 100)}")
+    return f"{type(configured).__name__}({', '.join(arguments)})"

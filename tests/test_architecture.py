@@ -19,9 +19,11 @@ PACKAGE = Path(dn.__file__).parent
 LAYERS = [
     ["_moved"],
     ["errors", "dataclass_init", "json_checks", "aliases"],
-    ["keywords", "exits", "processes"],
+    ["exits", "processes"],
     ["redact"],
     ["score"],
+    ["options"],
+    ["keywords"],
     ["data"],
     ["media", "conversation"],
     ["json_values"],

@@ -9,7 +9,7 @@ import pytest
 
 import dspynb as dn
 from dspynb.errors import ConfigurationError
-from dspynb.keywords import refuse_unknown, with_known_keywords
+from dspynb.keywords import configurable, refuse_unknown
 
 METRIC = dn.metrics.exact_match()
 PROGRAM = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
@@ -128,7 +128,7 @@ def test_a_subclass_is_named_by_its_own_name():
 
 
 def test_a_type_error_from_inside_stays_a_type_error():
-    @with_known_keywords()
+    @configurable()
     def broken(*, a):
         return int(a=a)
 

@@ -10,12 +10,13 @@ from typing import Any
 from pydantic import create_model
 from pydantic_core import to_jsonable_python
 
-from dspynb.agents.sandbox.runner import CodeResult, Limits, check_isolation, run_code
+from dspynb.agents.sandbox.runner import CodeResult, CodeTimeout, Limits, Memory, OutputLimit, check_isolation, run_code
 from dspynb.data import Prediction
 from dspynb.errors import CodeError, ConfigurationError, InputError, SignatureError
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
+from dspynb.options import Positive
 from dspynb.signatures.fields import Field, Input, Output
 from dspynb.signatures.signature import Signature, as_signature
 
@@ -62,22 +63,20 @@ class ProgramOfThought(Module):
     6
     """
 
-    @with_known_keywords(renamed=_OF_DSPY)
+    @configurable(renamed=_OF_DSPY)
     def __init__(
         self,
         signature: type[Signature] | str,
         *,
         run_code: bool = False,
-        max_iterations: int = 3,
-        timeout: float = 5.0,
-        memory_mb: int = 256,
-        output_limit: int = 10_000,
+        max_iterations: Positive = 3,
+        timeout: CodeTimeout = 5.0,
+        memory_mb: Memory = 256,
+        output_limit: OutputLimit = 10_000,
         lm: Any = None,
         adapter: Any = None,
     ) -> None:
         _check_allowed(run_code)
-        if isinstance(max_iterations, bool) or not isinstance(max_iterations, int) or max_iterations < 1:
-            raise ConfigurationError(f"max_iterations must be a whole number of at least 1, got {max_iterations!r}")
         self.signature, self.max_iterations = as_signature(signature), max_iterations
         self.limits = Limits(timeout, memory_mb, output_limit)
         first, again, read = _signatures(self.signature)

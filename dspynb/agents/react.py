@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
 
@@ -13,9 +13,10 @@ from dspynb.agents.step import FINISH, Act, ToolCall, calls_of, extract_signatur
 from dspynb.agents.tools.tool import Observation, Tool, named_tools, unknown_tool
 from dspynb.data import Prediction
 from dspynb.errors import ConfigurationError, ContextTooLong, ParseError
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
+from dspynb.options import Flag, Positive, Seconds
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.user_code import guarded
 from dspynb.signatures.fields import Field
@@ -69,19 +70,18 @@ class ReAct(Module):
     ('700,000', '700000')
     """
 
-    @with_known_keywords(renamed=_OF_DSPY)
+    @configurable(renamed=_OF_DSPY)
     def __init__(
         self,
         signature: type[Signature] | str,
         tools: Iterable[Callable[..., Any] | Tool],
         *,
-        max_iterations: int = 10,
-        timeout: float | None = None,
-        tool_timeout: float | None = None,
-        native: bool | str = "auto",
-        parallel: bool = True,
+        max_iterations: Positive = 10,
+        timeout: Seconds | None = None,
+        tool_timeout: Seconds | None = None,
+        native: Flag | Literal["auto"] = "auto",
+        parallel: Flag = True,
     ) -> None:
-        _check_limits(max_iterations, timeout, tool_timeout, native)
         self.signature = as_signature(signature)
         named = named_tools(tools, reserved=(FINISH,))
         if not named:
@@ -112,16 +112,6 @@ class ReAct(Module):
         await episode.act()
         outputs = await episode.ask(self.extract)
         return Prediction({**outputs.to_dict(), "trajectory": [dict(step) for step in episode.trajectory]})
-
-
-def _check_limits(max_iterations: Any, timeout: Any, tool_timeout: Any, native: Any) -> None:
-    if isinstance(max_iterations, bool) or not isinstance(max_iterations, int) or max_iterations < 1:
-        raise ConfigurationError(f"max_iterations must be a whole number of at least 1, got {max_iterations!r}")
-    for name, value in (("timeout", timeout), ("tool_timeout", tool_timeout)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
-            raise ConfigurationError(f"{name} must be a number of seconds above 0, or None, got {value!r}")
-    if native not in (True, False, "auto"):
-        raise ConfigurationError(f"native must be True, False or 'auto', got {native!r}")
 
 
 class _Episode:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from dspynb.aliases import Metrics, Rows
 from dspynb.errors import ConfigurationError, InputError, nearest
 from dspynb.evaluation.evaluator import (
-    EVALUATE_SETTINGS,
-    SETTINGS_OF_EVALUATE,
     Evaluate,
     EvaluateWork,
     Table,
@@ -19,8 +17,9 @@ from dspynb.evaluation.evaluator import (
     table_of,
 )
 from dspynb.evaluation.result import Evaluation
+from dspynb.evaluation.settings import SETTINGS_OF_EVALUATE, EvaluateSettings
 from dspynb.events import SpanEnded, SpanStarted, new_span, plain
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.modules.module import Module
 from dspynb.redact import redact_values
 from dspynb.running.run import Run
@@ -255,8 +254,10 @@ async def _evaluations(plan: Evaluate, programs: Mapping[str, Module], rows: Row
     return await run.watched(work), run
 
 
-@with_known_keywords(also=EVALUATE_SETTINGS, renamed=_OF_DSPY)
-async def compare(programs: Mapping[str, Module], rows: Rows, metric: Metrics, **settings: Any) -> Comparison:
+@configurable(passes_to=Evaluate.__init__, renamed=_OF_DSPY)
+async def compare(
+    programs: Mapping[str, Module], rows: Rows, metric: Metrics, **settings: Unpack[EvaluateSettings]
+) -> Comparison:
     """Evaluate programs on the same rows: ``await compare({"base": a, "refined": b}, rows, metric)``.
 
     The first is the base of the differences. ``settings``: those of Evaluate; a budget is for all of them together.
@@ -281,9 +282,13 @@ async def compare(programs: Mapping[str, Module], rows: Rows, metric: Metrics, *
     return Comparison(found, len(named), run)
 
 
-@with_known_keywords(also=EVALUATE_SETTINGS, renamed=_OF_DSPY)
+@configurable(passes_to=Evaluate.__init__, renamed=_OF_DSPY)
 async def grid(
-    make: Callable[..., Module], parameters: Mapping[str, Sequence[Any]], rows: Rows, metric: Metrics, **settings: Any
+    make: Callable[..., Module],
+    parameters: Mapping[str, Sequence[Any]],
+    rows: Rows,
+    metric: Metrics,
+    **settings: Unpack[EvaluateSettings],
 ) -> Grid:
     """Evaluate ``make(**combination)`` for every combination: ``await grid(make, {"n": [1, 3, 5]}, rows, metric)``.
 

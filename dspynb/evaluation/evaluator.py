@@ -5,38 +5,36 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, Unpack
 
 from dspynb.aliases import Metrics, Rows
 from dspynb.data import Example, rows_of
 from dspynb.errors import BudgetExhausted, ConfigurationError, InputError, StateError, nearest
 from dspynb.evaluation.data_io.splitting import fingerprint
 from dspynb.evaluation.result import Evaluation
-from dspynb.evaluation.resuming import check_same, defaults_of
+from dspynb.evaluation.resuming import check_same
 from dspynb.evaluation.rollouts import Rollout, rollouts_on, run_rollout
+from dspynb.evaluation.settings import OF_THE_CALL, SETTINGS_OF_EVALUATE, ColumnNames, ErrorLimit, EvaluateSettings
 from dspynb.events import RolloutEnded, plain
-from dspynb.keywords import parameters_of, with_known_keywords
+from dspynb.keywords import absent_settings, configurable, recorded_settings, shown
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, checked_program
-from dspynb.modules.ordered_pool import checked_width, run_pool
+from dspynb.modules.ordered_pool import pool_width, run_pool
+from dspynb.options import Concurrency, Finite, Positive
 from dspynb.running.aio.sync import run_sync
 from dspynb.running.control import Takes
-from dspynb.running.executor import Executor
+from dspynb.running.executor import ExecutorOption
 from dspynb.running.run import Run
 from dspynb.running.store import run_file
-from dspynb.scope.budget import Allowance, Budget, Meter
+from dspynb.scope.budget import Allowance, Budget, BudgetOption, Meter
 from dspynb.scope.core import Layer, current_scope
 from dspynb.scope.settings import setting
-from dspynb.score import as_float
 
 __all__ = [
-    "EVALUATE_SETTINGS",
-    "SETTINGS_OF_EVALUATE",
     "Evaluate",
     "EvaluateWork",
     "Table",
@@ -70,41 +68,6 @@ def table_of(rows: Rows) -> Table:
     return Table(listed, rows.index if hasattr(rows, "columns") else None, fingerprint(listed))
 
 
-_ROWS = "the rows are an argument of the call: await Evaluate(metric)(program, rows)"
-_VIEW = "a run shows itself, and what it shows is a setting: dn.configure(view=…)"
-_TABLE = "the result is a table: evaluation.table.to_csv(…) or evaluation.table.to_json(…)"
-SETTINGS_OF_EVALUATE: Mapping[str, str] = {
-    **dict.fromkeys(("devset", "dataset", "rows", "testset"), _ROWS),
-    **dict.fromkeys(("display_progress", "display_table"), _VIEW),
-    **dict.fromkeys(("save_as_csv", "save_as_json"), _TABLE),
-    **dict.fromkeys(("return_outputs", "return_all_scores"), "the result has both: evaluation.predictions and .table"),
-    "metrics": "metric",
-    "num_threads": "concurrency",
-    "max_workers": "concurrency",
-    "provide_traceback": "the error of a row that failed is in evaluation.table",
-    "callback_metadata": "runs record every call: see run.calls",
-    "callbacks": "runs record every call: see run.calls",
-    "lm": "the program has its model: dn.Predict(…, lm=…), or `with dn.context(lm=…)`",
-}
-"""What the names of DSPy are called at Evaluate, or what to do in place of them."""
-_OF_THE_CALL = {
-    "devset": "rows",
-    "dataset": "rows",
-    **{
-        name: f"it is a setting of Evaluate: await dn.Evaluate(metric, {ours}=…)(program, rows)"
-        for name, ours in (
-            ("metric", "metric"),
-            ("num_threads", "concurrency"),
-            ("concurrency", "concurrency"),
-            ("budget", "budget"),
-            ("repeats", "repeats"),
-            ("max_errors", "max_errors"),
-        )
-    },
-    **{name: SETTINGS_OF_EVALUATE[name] for name in ("display_progress", "display_table", "save_as_csv")},
-}
-
-
 class Evaluate:
     """Runs a program on rows and scores each: ``await Evaluate(metric)(program, rows)`` gives an Evaluation.
 
@@ -124,40 +87,28 @@ class Evaluate:
     {'right': 0.5, 'brief': 1.0}
     """
 
-    @with_known_keywords(renamed=SETTINGS_OF_EVALUATE)
+    @configurable(renamed=SETTINGS_OF_EVALUATE)
     def __init__(
         self,
         metric: Metrics,
         *,
-        inputs: Sequence[str] | None = None,
-        concurrency: int | None = None,
-        repeats: int = 1,
-        failure_score: float = 0.0,
-        max_errors: int | None = None,
-        budget: Budget | None = None,
-        executor: Executor | None = None,
+        inputs: ColumnNames = None,
+        concurrency: Concurrency = None,
+        repeats: Positive = 1,
+        failure_score: Finite = 0.0,
+        max_errors: ErrorLimit = None,
+        budget: BudgetOption | None = None,
+        executor: ExecutorOption = None,
     ) -> None:
         self.metrics = _scorers(metric)
-        for name, value, least in (("repeats", repeats, 1), ("max_errors", max_errors, 0)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise ConfigurationError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        failure_score = as_float(failure_score)
-        if (
-            isinstance(failure_score, bool)
-            or not isinstance(failure_score, int | float)
-            or not math.isfinite(failure_score)
-        ):
-            raise ConfigurationError(f"failure_score must be a finite number, got {failure_score!r}")
-        if budget is not None and not isinstance(budget, Budget):
-            raise ConfigurationError(f"budget must be a dn.Budget, got {type(budget).__name__}")
-        if isinstance(inputs, str):
-            raise ConfigurationError(f"inputs must be a list of column names, as in [{inputs!r}]; got text")
         self.inputs = None if inputs is None else tuple(inputs)
         self.concurrency, self.repeats, self.failure_score = concurrency, repeats, float(failure_score)
         self.max_errors, self.budget, self.executor = max_errors, budget, executor
-        rollouts_on(executor)  # raises for what is no executor
 
-    @with_known_keywords(renamed=_OF_THE_CALL)
+    def __repr__(self) -> str:
+        return shown(self, ", ".join(self.metrics))
+
+    @configurable(renamed=OF_THE_CALL)
     async def __call__(self, program: Module, rows: Rows) -> Evaluation:
         """Evaluate, with a live view in a notebook; inside another run, as part of it."""
         work = EvaluateWork(self, program, table_of(rows))
@@ -165,7 +116,7 @@ class Evaluate:
             return await inside(work, self.budget)
         return await self._run(work).watched(work)  # type: ignore[no-any-return]
 
-    @with_known_keywords(renamed=_OF_THE_CALL)
+    @configurable(renamed=OF_THE_CALL)
     def start(self, program: Module, rows: Rows) -> Run:
         """The same work as a handle: returns at once; display it, stop it, await it.
 
@@ -179,12 +130,12 @@ class Evaluate:
         work = EvaluateWork(self, program, table_of(rows))
         return self._run(work).start(work)
 
-    @with_known_keywords(renamed=_OF_THE_CALL)
+    @configurable(renamed=OF_THE_CALL)
     def run_sync(self, program: Module, rows: Rows) -> Evaluation:
         """The same, waited for: for scripts."""
         return run_sync(lambda: self(program, rows))
 
-    @with_known_keywords(renamed=_OF_THE_CALL)
+    @configurable(renamed=OF_THE_CALL)
     def resume(self, run: str | Path, program: Module, rows: Rows, *, retry_failed: bool = False) -> Run:
         """Go on with a run that was stopped or lost, by its id or path: only rows that its file lacks are run.
 
@@ -204,7 +155,7 @@ class Evaluate:
         resumed = Run.resumed(run_file(run), "evaluate", program._title(), work.described(), paths_of(program))
         with resumed.released_on_error():
             if resumed._settings:
-                check_same(resumed._settings, work.settings(), defaults_of(type(self)))
+                check_same(resumed._settings, work.settings(), absent_settings(type(self)))
             resumed._settings = work.settings()  # of one that was lost before it had told anything
             for event in resumed._events:
                 if isinstance(event, RolloutEnded) and not (retry_failed and event.error):
@@ -214,10 +165,6 @@ class Evaluate:
     def _run(self, work: EvaluateWork) -> Run:
         program = work.program
         return Run("evaluate", program._title(), work.described(), paths_of(program), work.settings())
-
-
-EVALUATE_SETTINGS = parameters_of(Evaluate.__init__) - {"metric"}
-"""The names of Evaluate's settings."""
 
 
 class EvaluateWork:
@@ -231,7 +178,7 @@ class EvaluateWork:
         self.run: Any = None
         self._errors = 0
         self._rollout = rollouts_on(plan.executor)
-        width = checked_width(plan.concurrency)
+        width = pool_width(plan.concurrency)
         self.pool = run_pool(len(table.rows) * plan.repeats, width, program.most_calls(), self._step)
 
     async def __call__(self) -> Evaluation:
@@ -284,8 +231,7 @@ class EvaluateWork:
         plan = self.plan
         return {
             "metric": ", ".join(plan.metrics),
-            "repeats": plan.repeats,
-            "failure_score": plan.failure_score,
+            **recorded_settings(plan),
             "inputs": list(self.names) if self.names is not None else None,
             "data": self.table.fingerprint,
             "program": program_fingerprint(self.program),
@@ -314,8 +260,8 @@ async def inside(work: _Work[T], budget: Budget | None) -> T:
         return so_far
 
 
-@with_known_keywords(also=EVALUATE_SETTINGS, renamed={**SETTINGS_OF_EVALUATE, "devset": "rows", "dataset": "rows"})
-async def evaluate(program: Module, rows: Rows, metric: Metrics, **settings: Any) -> Evaluation:
+@configurable(passes_to=Evaluate.__init__, renamed={**SETTINGS_OF_EVALUATE, "devset": "rows", "dataset": "rows"})
+async def evaluate(program: Module, rows: Rows, metric: Metrics, **settings: Unpack[EvaluateSettings]) -> Evaluation:
     """``await evaluate(program, rows, metric)``: see Evaluate for the settings and the errors.
 
     >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))

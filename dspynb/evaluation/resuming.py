@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from dspynb.errors import ConfigurationError
 from dspynb.events import plain
 
-__all__ = ["check_same", "defaults_of"]
+__all__ = ["check_same"]
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], absent: Mapping[str, Any]) -> None:
@@ -23,12 +22,3 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], absent: Mappin
         raise ConfigurationError(
             f"cannot resume this run: these settings changed: {', '.join(differs)}. Start a new run instead"
         )
-
-
-def defaults_of(cls: type) -> dict[str, Any]:
-    """The defaults of the parameters of a class's constructor and of those of its bases, by name."""
-    found: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        parameters = inspect.signature(vars(base)["__init__"]).parameters if "__init__" in vars(base) else {}
-        found |= {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-    return found

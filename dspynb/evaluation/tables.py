@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction, Score, as_score, rows_of
 from dspynb.errors import ConfigurationError, Halted, InputError, nearest
+from dspynb.keywords import configurable
 from dspynb.modules.metric_call import Scorer
-from dspynb.modules.ordered_pool import checked_width
+from dspynb.modules.ordered_pool import pool_width
+from dspynb.options import Concurrency
 from dspynb.redact import told
 from dspynb.running.aio.sync import run_sync
 from dspynb.running.aio.tasks import end_tasks
@@ -27,6 +29,7 @@ _OUTPUT, _LABEL = "predicted_", "expected_"
 _OWN = ("score", "feedback", "error")
 
 
+@configurable()
 def score_table(
     metric: Callable[..., Any],
     table: pd.DataFrame | Sequence[Mapping[str, Any]],
@@ -34,7 +37,7 @@ def score_table(
     outputs: Sequence[str] | None = None,
     inputs: Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
-    concurrency: int | None = None,
+    concurrency: Concurrency = None,
 ) -> pd.DataFrame:
     """Score predictions that stand in a table. Gives a DataFrame with its index: ``score``, ``feedback``, ``error`` and
     one column a part.
@@ -163,7 +166,7 @@ def _read(value: Any) -> Score | Exception:
 
 
 async def _awaited(scorer: Scorer, values: list[Any], concurrency: int | None) -> list[Score | Exception]:
-    slots = asyncio.Semaphore(checked_width(concurrency))
+    slots = asyncio.Semaphore(pool_width(concurrency))
 
     async def one(value: Any) -> Score | Exception:
         if not inspect.isawaitable(value):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, Unpack
 
 from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.lm.cache import default_cache
 from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.protocol import Heard, LMReply, LMRequest, check_reply, refuse_in_a_replay, request_key
@@ -21,8 +20,8 @@ from dspynb.lm.providers.openai_http import DirectEngine
 from dspynb.lm.providers.prices import supports
 from dspynb.lm.settings import (
     OTHERWISE,
-    REQUEST_SETTINGS,
     SETTINGS_OF_LM,
+    RequestSettings,
     check_call,
     check_settings,
     key_settings,
@@ -30,6 +29,7 @@ from dspynb.lm.settings import (
     refuse_litellm_settings,
 )
 from dspynb.lm.single_flight import Flights
+from dspynb.options import Flag, Positive, PositiveNumber, WholeNumber
 from dspynb.redact import is_secret_name, secrets_in, without_password, without_secrets
 from dspynb.scope.budget import about_tokens
 from dspynb.scope.core import current_scope
@@ -39,7 +39,6 @@ from dspynb.scope.settings import model_name, setting
 __all__ = ["LM"]
 
 T = TypeVar("T")
-_ENGINES = ("auto", "direct", "litellm")
 
 
 class LM:
@@ -74,7 +73,7 @@ class LM:
     adapter: str | None = None
     constrains = True
 
-    @with_known_keywords(also=REQUEST_SETTINGS, renamed=SETTINGS_OF_LM, otherwise=OTHERWISE)
+    @configurable(passes_to=RequestSettings, renamed=SETTINGS_OF_LM, otherwise=OTHERWISE)
     def __init__(
         self,
         model: str,
@@ -82,25 +81,18 @@ class LM:
         api_base: str | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
-        engine: str = "auto",
-        timeout: float = 120.0,
-        retries: int = 4,
-        deadline: float | None = None,
-        concurrency: int = 256,
-        rpm: float | None = None,
-        tpm: float | None = None,
-        cache: bool = True,
-        native_tools: bool | None = None,
-        **settings: Any,
+        engine: Literal["auto", "direct", "litellm"] = "auto",
+        timeout: PositiveNumber = 120.0,
+        retries: WholeNumber = 4,
+        deadline: PositiveNumber | None = None,
+        concurrency: Positive = 256,
+        rpm: PositiveNumber | None = None,
+        tpm: PositiveNumber | None = None,
+        cache: Flag = True,
+        native_tools: Flag | None = None,
+        **settings: Unpack[RequestSettings],
     ) -> None:
         model_name(model)
-        if engine not in _ENGINES:
-            raise ConfigurationError(f"engine must be one of {', '.join(_ENGINES)}, got {engine!r}")
-        _check_whole("concurrency", concurrency, least=1)
-        _check_whole("retries", retries, least=0)
-        for name, value in (("timeout", timeout), ("deadline", deadline), ("rpm", rpm), ("tpm", tpm)):
-            if value is not None or name == "timeout":
-                _check_positive(name, value)
         check_settings("LM", settings)
         self.name, self.settings = model, dict(settings)
         self._given = {"api_base": _address(api_base, base_url), "api_key": _key(api_key), "timeout": timeout}
@@ -268,17 +260,6 @@ class _Sending:
         self.told = True
         if self.heard is not None:
             self.heard(text)
-
-
-def _check_whole(name: str, value: Any, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(f"{name} must be a whole number of at least {least}, got {value!r}")
-
-
-def _check_positive(name: str, value: Any) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
-        raise ConfigurationError(f"{name} must be a number above 0, got {value!r}")
 
 
 def _address(api_base: Any, base_url: Any) -> str | None:

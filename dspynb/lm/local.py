@@ -19,9 +19,10 @@ from typing import Any, ClassVar
 
 from dspynb.data import Usage, token_count
 from dspynb.errors import BadRequestError, ConfigurationError, ContextTooLong, ModelError, nearest
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.lm.download import cached_path, smollm2_path
 from dspynb.lm.protocol import Heard, LMReply, LMRequest, refuse_in_a_replay, refuse_media
+from dspynb.options import AnyWhole, Finite, Positive
 
 __all__ = ["LocalLM"]
 
@@ -51,12 +52,12 @@ class LocalLM:
 
     path: str | Path | None = None
     _: KW_ONLY
-    seed: int = 0
-    temperature: float = 0.0
-    max_tokens: int = 256
-    n_ctx: int = 4096
-    threads: int = 1
-    parallel: int = 1
+    seed: AnyWhole = 0
+    temperature: Finite = 0.0
+    max_tokens: Positive = 256
+    n_ctx: Positive = 4096
+    threads: Positive = 1
+    parallel: Positive = 1
 
     adapter: ClassVar[str] = "prefill"
     constrains: ClassVar[bool] = True
@@ -65,9 +66,6 @@ class LocalLM:
     def __post_init__(self) -> None:
         if self.path is not None:
             _existing(self.path)
-        for name in ("max_tokens", "n_ctx", "threads", "parallel"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"LocalLM: {name} must be at least 1, got {getattr(self, name)!r}")
 
     @property
     def name(self) -> str:
@@ -135,7 +133,7 @@ class LocalLM:
         return f"LocalLM({', '.join(changed)})"
 
 
-LocalLM.__init__ = with_known_keywords(  # type: ignore[method-assign]
+LocalLM.__init__ = configurable(  # type: ignore[method-assign]
     renamed={
         **dict.fromkeys(("concurrency", "num_threads", "n_parallel"), "parallel"),
         **dict.fromkeys(("model", "model_path"), "path"),

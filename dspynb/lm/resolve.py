@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, cast
+from typing import Annotated, Any, TypeAlias, cast
 
 from dspynb.errors import ConfigurationError, NoModelError, of_dspy
 from dspynb.lm.client import LM
 from dspynb.lm.protocol import LMProtocol
+from dspynb.options import Check
 
-__all__ = ["check_lm", "resolve_lm"]
+__all__ = ["Model", "check_lm", "resolve_lm"]
 
 
 @lru_cache(maxsize=64)
@@ -17,10 +18,15 @@ def _named(model: str) -> LM:
     return LM(model)
 
 
-def check_lm(choice: Any) -> None:
-    """Raise ConfigurationError for what is no model; None stands for another one."""
+def check_lm(choice: Any) -> Any:
+    """The same object. Raises ConfigurationError for what is no model; None stands for another one."""
     if choice is not None:
         resolve_lm(choice)
+    return choice
+
+
+Model: TypeAlias = Annotated[Any, Check(check_lm, "'provider/model', or an object with `async complete(request)`")]
+"""A model, as settings name it: ``"provider/model"``, a model, or None for another setting's."""
 
 
 def resolve_lm(choice: Any) -> LMProtocol:

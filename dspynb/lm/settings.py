@@ -10,6 +10,7 @@ from typing import Any
 
 from dspynb.errors import ConfigurationError
 from dspynb.keywords import refuse_unknown
+from dspynb.lm.request_settings import LiteLLMSettings, RequestSettings
 from dspynb.redact import is_secret_name
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "REQUEST_SETTINGS",
     "SETTINGS_OF_LM",
     "SETTINGS_OF_REQUESTS",
+    "RequestSettings",
     "check_call",
     "check_settings",
     "key_settings",
@@ -25,39 +27,13 @@ __all__ = [
     "refuse_litellm_settings",
 ]
 
-# The optional fields of a chat completion: openai.types.chat.completion_create_params (openai 3.57). `model`,
-# `messages`, `stream` and `stream_options` are not among them: they are the request's own.
-_OPENAI = """
-    audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens metadata
-    modalities moderation n parallel_tool_calls prediction presence_penalty prompt_cache_key prompt_cache_options
-    prompt_cache_retention reasoning_effort response_format safety_identifier seed service_tier stop store temperature
-    tool_choice tools top_logprobs top_p user verbosity web_search_options
-"""
-# Parameters of litellm.completion that reach a provider in the body of a request: its signature (litellm 1.110).
-_LITELLM = "context_management include_server_side_tool_invocations thinking"
-# Those that tell litellm how a provider is reached and what to send: ConnectionSettings and DispatchOptions of
-# litellm.types.litellm_params, and the credentials that its providers read.
-_FOR_LITELLM = """
-    additional_drop_params allowed_openai_params anthropic_identity_token anthropic_organization_id api_version
-    aws_access_key_id aws_bedrock_runtime_endpoint aws_external_id aws_profile_name aws_region_name aws_role_name
-    aws_secret_access_key aws_session_name aws_session_token aws_sts_endpoint aws_web_identity_token azure_ad_token
-    azure_ad_token_provider azure_password azure_scope azure_username base_model cache_control_injection_points
-    client_id client_secret deployment_id drop_params organization project project_id provider_specific_header
-    region_name space_id ssl_verify tenant_id use_litellm_proxy vertex_ai_credentials vertex_ai_location
-    vertex_ai_project vertex_credentials vertex_location vertex_project watsonx_region_name wx_project_id
-"""
-# Fields that litellm hands on to the providers that have them, and those of llama.cpp (LocalLM).
-_PROVIDERS = """
-    cached_content format guardrailConfig keep_alive min_p num_ctx num_predict performanceConfig repeat_penalty
-    repetition_penalty requestMetadata safety_settings think top_k
-"""
 _EXTRA = ("extra_body", "extra_headers")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a header's name: RFC 9110
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
-LITELLM_ALONE = frozenset(_FOR_LITELLM.split())
+LITELLM_ALONE = frozenset(LiteLLMSettings.__annotations__)
 """The names of settings that litellm reads and that are no fields of a request."""
-REQUEST_SETTINGS = frozenset((*_OPENAI.split(), *_LITELLM.split(), *_PROVIDERS.split(), *_EXTRA)) | LITELLM_ALONE
+REQUEST_SETTINGS = frozenset(RequestSettings.__annotations__)
 """The names that a request's settings may have, whether they come from an LM, a predictor or an LMRequest."""
 
 OTHERWISE = (

@@ -9,7 +9,7 @@ from dspynb.data import Example, Prediction
 from dspynb.errors import BudgetExhausted, Halted, RunStopped, WorkerLost
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.discovery import hinted_paths
-from dspynb.modules.ordered_pool import caught, checked_width, run_pool
+from dspynb.modules.ordered_pool import caught, pool_width, run_pool
 from dspynb.redact import redact_values, told
 from dspynb.running.control import Takes
 from dspynb.running.executor import Executor, elsewhere
@@ -128,7 +128,7 @@ async def run_batch(
     module: Module, rows: Sequence[Example], concurrency: int | None, executor: Executor | None = None
 ) -> list[Row]:
     """See ``Module.batch``."""
-    work = BatchWork(module, rows, checked_width(concurrency), executor)
+    work = BatchWork(module, rows, pool_width(concurrency), executor)
     if current_scope().open_run is not None:
         return await work()
     run = module._new_run({"rows": len(rows)}, kind="batch")

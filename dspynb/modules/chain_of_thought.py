@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from dspynb.data import Prediction
-from dspynb.keywords import with_known_keywords
-from dspynb.lm.settings import OTHERWISE, REQUEST_SETTINGS, SETTINGS_OF_REQUESTS
+from dspynb.keywords import configurable
+from dspynb.lm.settings import OTHERWISE, SETTINGS_OF_REQUESTS, RequestSettings
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.signatures.augment import Augmentation, Reasoning, augment
@@ -29,7 +29,7 @@ class ChainOfThought(Module):
     Prediction(reasoning='Two and two.', answer='4')
     """
 
-    @with_known_keywords(also=REQUEST_SETTINGS, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
+    @configurable(passes_to=RequestSettings, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
     def __init__(
         self,
         signature: type[Signature] | str,
@@ -39,7 +39,7 @@ class ChainOfThought(Module):
         demos: Sequence[Mapping[str, Any]] = (),
         lm: Any = None,
         adapter: Any = None,
-        **settings: Any,
+        **settings: Unpack[RequestSettings],
     ) -> None:
         augmented = augment(signature, reasoning)
         self.predict = Predict(augmented, instruction=instruction, demos=demos, lm=lm, adapter=adapter, **settings)

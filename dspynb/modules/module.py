@@ -12,17 +12,18 @@ from dspynb.aliases import Rows
 from dspynb.data import Prediction, rows_of
 from dspynb.errors import ConfigurationError, InputError, of_dspy
 from dspynb.events import SpanEnded, SpanStarted, new_span
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.modules.batch import run_batch
 from dspynb.modules.compose import accepted_values, apply_function, check_fit
 from dspynb.modules.copying import copied_instance
 from dspynb.modules.discovery import advisor_uids, calls_inside, hinted_paths, named_predictors, resolve_path
 from dspynb.modules.forward import as_prediction, check_forward, checked_awaitable
+from dspynb.options import Concurrency
 from dspynb.redact import redact_values, told
 from dspynb.running.aio.sync import run_sync
 from dspynb.running.call_history import Calls
 from dspynb.running.control import Takes
-from dspynb.running.executor import Executor
+from dspynb.running.executor import ExecutorOption
 from dspynb.running.run import Run
 from dspynb.running.tally import Tally
 from dspynb.running.user_code import as_exception
@@ -108,9 +109,9 @@ class Module:
         _no_positional(self, args)
         return run_sync(lambda: self(**inputs))
 
-    @with_known_keywords(renamed=_BATCH_OF_DSPY)
+    @configurable(renamed=_BATCH_OF_DSPY)
     async def batch(
-        self, rows: Rows, concurrency: int | None = None, *, executor: Executor | None = None
+        self, rows: Rows, concurrency: Concurrency = None, *, executor: ExecutorOption = None
     ) -> list[Prediction | Exception]:
         """Run the program on every row, at most ``concurrency`` at a time (default: the setting, 32); by ``executor``,
         a DaskExecutor, on other machines.

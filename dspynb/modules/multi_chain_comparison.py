@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from dspynb.data import Prediction
-from dspynb.errors import ConfigurationError, InputError
-from dspynb.keywords import with_known_keywords
-from dspynb.lm.settings import OTHERWISE, REQUEST_SETTINGS, SETTINGS_OF_REQUESTS
+from dspynb.errors import InputError
+from dspynb.keywords import configurable
+from dspynb.lm.settings import OTHERWISE, SETTINGS_OF_REQUESTS, RequestSettings
 from dspynb.modules.chain_of_thought import ChainOfThought
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.predict import Predict
 from dspynb.modules.sampling import sample
+from dspynb.options import Finite, Positive
 from dspynb.signatures.fields import Field, Input, Output
 from dspynb.signatures.signature import Signature, as_signature
 
@@ -37,22 +38,18 @@ class MultiChainComparison(Module):
     '4'
     """
 
-    @with_known_keywords(also=REQUEST_SETTINGS, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
-    def __init__(
+    @configurable(passes_to=RequestSettings, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
+    def __init__(  # type: ignore[misc]  # temperature is one of the settings; here it has a default
         self,
         signature: type[Signature] | str,
-        m: int = 3,
-        temperature: float | None = 0.7,
+        m: Positive = 3,
+        temperature: Finite | None = 0.7,
         *,
         sampler: Module | str | None = "chain_of_thought",
         lm: Any = None,
         adapter: Any = None,
-        **settings: Any,
+        **settings: Unpack[RequestSettings],
     ) -> None:
-        if not isinstance(m, int) or isinstance(m, bool) or m < 1:
-            raise ConfigurationError(
-                f"m, the number of answers compared, must be a whole number of at least 1, got {m!r}"
-            )
         self.m, self.temperature = m, temperature
         self.signature = own = as_signature(signature)
         self._last = list(own.output_fields)[-1]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
-from dspynb.errors import BudgetExhausted, ConfigurationError, Halted
+from dspynb.errors import BudgetExhausted, Halted
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.run import Run
 from dspynb.running.user_code import as_exception, guarded
@@ -16,7 +16,7 @@ from dspynb.scope.budget import Allowance, Meter, Reserve
 from dspynb.scope.core import Layer, current_scope
 from dspynb.scope.settings import setting
 
-__all__ = ["caught", "checked_width", "run_pool"]
+__all__ = ["caught", "pool_width", "run_pool"]
 
 T = TypeVar("T")
 Step = Callable[[int, Allowance | None], Awaitable[None]]
@@ -25,12 +25,10 @@ _SLICE = 0.01
 """Seconds after which steps that never wait leave the event loop to others: views, timers, the kernel."""
 
 
-def checked_width(concurrency: int | None) -> int:
-    """How many at a time; the setting for None. Raises ConfigurationError."""
-    limit = setting("concurrency") if concurrency is None else concurrency
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ConfigurationError(f"concurrency must be a whole number of at least 1, got {limit!r}")
-    return int(limit)
+def pool_width(concurrency: int | None) -> int:
+    """How many steps run at a time: the setting of ``configure`` for None."""
+    limit: int = setting("concurrency") if concurrency is None else concurrency
+    return limit
 
 
 class run_pool:  # noqa: N801  # awaited like a function; an object, so that it can be told to start no more

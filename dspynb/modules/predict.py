@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from dspynb.adapters.base import Adapter
 from dspynb.adapters.resolve import resolve_adapter
 from dspynb.data import Prediction
 from dspynb.errors import DspynbError, InputError, ModelError, ParseError
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, refuse_media
 from dspynb.lm.resolve import resolve_lm
-from dspynb.lm.settings import OTHERWISE, REQUEST_SETTINGS, SETTINGS_OF_REQUESTS, check_settings
+from dspynb.lm.settings import OTHERWISE, SETTINGS_OF_REQUESTS, RequestSettings, check_settings
 from dspynb.modules.copying import copied
 from dspynb.modules.discovery import warn_of_hidden
 from dspynb.modules.module import Module
@@ -52,7 +52,7 @@ class Predict(Module):
     is_predictor = True
     repairs = True  # whether a reply that cannot be read may be repaired, where the adapter does
 
-    @with_known_keywords(also=REQUEST_SETTINGS, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
+    @configurable(passes_to=RequestSettings, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
     def __init__(
         self,
         signature: type[Signature] | str,
@@ -62,7 +62,7 @@ class Predict(Module):
         prefix: str | None = None,
         lm: Any = None,
         adapter: Any = None,
-        **settings: Any,
+        **settings: Unpack[RequestSettings],
     ) -> None:
         check_settings(type(self).__name__, settings)
         self.signature, self.prefix = as_signature(signature), prefix

@@ -8,21 +8,20 @@ many such sets from shuffled rows and keeps the one that scores best on validati
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 from dspynb.data import Example
-from dspynb.errors import ConfigurationError, InputError
-from dspynb.evaluation.evaluator import paths_of, program_fingerprint
-from dspynb.lm.resolve import check_lm
-from dspynb.modules.module import Module
+from dspynb.errors import InputError
+from dspynb.evaluation.evaluator import paths_of
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.demos import Bootstrapping, DemoSet, bootstrapped, labeled
 from dspynb.optimizers.core.engine import Engine
-from dspynb.optimizers.core.optimizer import Common, Optimizer, checked_number, checked_whole, name_of
+from dspynb.optimizers.core.optimizer import Optimizer
+from dspynb.optimizers.core.settings import ModelOption, ProgramOption
 from dspynb.optimizers.core.successive_halving import race
 from dspynb.optimizers.core.task import Task, Teacher
+from dspynb.options import Finite, Positive, WholeNumber
 from dspynb.scope.candidates import Part
-from dspynb.score import as_float
 
 __all__ = ["BootstrapFewShot", "BootstrapRandomSearch"]
 
@@ -30,58 +29,32 @@ __all__ = ["BootstrapFewShot", "BootstrapRandomSearch"]
 class _Bootstrap(Optimizer):
     """What both share: how demos are made."""
 
-    def __init__(
-        self,
-        metric: Any,
-        *,
-        metric_threshold: float | None = None,
-        max_bootstrapped_demos: int = 4,
-        max_labeled_demos: int = 16,
-        max_rounds: int = 1,
-        teacher: Module | None = None,
-        teacher_lm: Any = None,
-        **common: Unpack[Common],
-    ) -> None:
-        super().__init__(metric, **common)
-        checked_whole("max_bootstrapped_demos", max_bootstrapped_demos)
-        checked_whole("max_labeled_demos", max_labeled_demos, least=0)
-        checked_whole("max_rounds", max_rounds)
-        metric_threshold = as_float(metric_threshold)
-        if metric_threshold is not None:
-            checked_number("metric_threshold", metric_threshold)
-        if teacher is not None and not isinstance(teacher, Module):
-            raise ConfigurationError(f"teacher must be a program, got {type(teacher).__name__}")
-        self.traces = max_bootstrapped_demos
-        check_lm(teacher_lm)
-        self.teacher, self.teacher_lm = teacher, teacher_lm
-        self._how = Bootstrapping(metric_threshold, max_rounds, max_labeled_demos)
-
-    def described(self) -> dict[str, Any]:
-        how = self._how
-        return {
-            "metric_threshold": how.threshold,
-            "max_bootstrapped_demos": self.traces,
-            "max_labeled_demos": how.labeled,
-            "max_rounds": how.rounds,
-            "teacher": None if self.teacher is None else program_fingerprint(self.teacher),
-            "teacher_lm": name_of(self.teacher_lm),
-        }
+    metric_threshold: Finite | None = None
+    max_bootstrapped_demos: Positive = 4
+    max_labeled_demos: WholeNumber = 16
+    max_rounds: Positive = 1
+    teacher: ProgramOption | None = None
+    teacher_lm: ModelOption = None
 
     def paths(self) -> Mapping[str, str]:
         return {} if self.teacher is None else paths_of(self.teacher)
 
     def how(self, engine: Engine) -> Bootstrapping:
         """How demos are made, with the teacher. Raises InputError for one of another structure."""
-        how = self._how
+        return Bootstrapping(
+            self.metric_threshold, self.max_rounds, self.max_labeled_demos, teacher=self._teacher(engine)
+        )
+
+    def _teacher(self, engine: Engine) -> Teacher | None:
         if self.teacher is None and self.teacher_lm is None:
-            return how
-        teacher = engine.program if self.teacher is None else self.teacher
-        paths = [path for path, _ in teacher.named_predictors()]
+            return None
+        program = engine.program if self.teacher is None else self.teacher
+        paths = [path for path, _ in program.named_predictors()]
         if paths != engine.paths:
             raise InputError(
                 f"the teacher has the predictors {', '.join(paths)}; the program {', '.join(engine.paths)}"
             )
-        return Bootstrapping(how.threshold, how.rounds, how.labeled, Teacher(teacher, self.teacher_lm))
+        return Teacher(program, self.teacher_lm)
 
 
 class BootstrapFewShot(_Bootstrap):
@@ -111,13 +84,13 @@ class BootstrapFewShot(_Bootstrap):
     async def search(self, engine: Engine) -> None:
         base = engine.evaluate(engine.start) if engine.val else None
         await engine.step(0)
-        wanted = DemoSet("demos", range(len(engine.train)), self.traces)
+        wanted = DemoSet("demos", range(len(engine.train)), self.max_bootstrapped_demos)
         (demos,) = await bootstrapped(engine, self.how(engine), [wanted])
         await engine.step(1)
         made = with_demos(engine, {path: some for path, some in demos.items() if some}, "bootstrapped", 1)
         if base is None:
             wanted.check_alive()
-            engine.standing.choose(made)
+            engine.leaderboard.choose(made)
             return
         await base
         await engine.evaluate(made, step=1)
@@ -143,46 +116,19 @@ class BootstrapRandomSearch(_Bootstrap):
 
     kind: ClassVar[str] = "bootstrap_random_search"
 
-    def __init__(
-        self,
-        metric: Any,
-        *,
-        num_candidates: int = 16,
-        metric_threshold: float | None = None,
-        max_bootstrapped_demos: int = 4,
-        max_labeled_demos: int = 16,
-        max_rounds: int = 1,
-        teacher: Module | None = None,
-        teacher_lm: Any = None,
-        **common: Unpack[Common],
-    ) -> None:
-        super().__init__(
-            metric,
-            metric_threshold=metric_threshold,
-            max_bootstrapped_demos=max_bootstrapped_demos,
-            max_labeled_demos=max_labeled_demos,
-            max_rounds=max_rounds,
-            teacher=teacher,
-            teacher_lm=teacher_lm,
-            **common,
-        )
-        checked_whole("num_candidates", num_candidates)
-        self.num_candidates = num_candidates
-
-    def described(self) -> dict[str, Any]:
-        return {**super().described(), "num_candidates": self.num_candidates}
+    num_candidates: Positive = 16
 
     async def search(self, engine: Engine) -> None:
         base = engine.evaluate(engine.start)
         await engine.step(0)
-        sets = [DemoSet("unshuffled", range(len(engine.train)), self.traces)]
-        sets += [shuffled(engine, i, self.traces) for i in range(self.num_candidates)]
+        sets = [DemoSet("unshuffled", range(len(engine.train)), self.max_bootstrapped_demos)]
+        sets += [shuffled(engine, i, self.max_bootstrapped_demos) for i in range(self.num_candidates)]
         made = await bootstrapped(engine, self.how(engine), sets)
         await base
         await engine.step(1)
         candidates = [
             with_demos(engine, {path: [] for path in engine.paths}, "zero-shot", 1),
-            with_demos(engine, labels(engine, self._how.labeled), "labels", 1),
+            with_demos(engine, labels(engine, self.max_labeled_demos), "labels", 1),
             *(with_demos(engine, demos, given.name, 1) for given, demos in zip(sets, made, strict=True)),
         ]
         await race(engine, candidates, step=1)

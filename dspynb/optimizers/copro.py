@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Unpack
+from typing import Annotated, Any, ClassVar
 
 from dspynb.data import Prediction
 from dspynb.modules.predict import Predict
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.instructions import begins_turn, cleaned, instruction_of
-from dspynb.optimizers.core.optimizer import Common, Optimizer, checked_number, checked_whole
+from dspynb.optimizers.core.optimizer import Optimizer
 from dspynb.optimizers.core.successive_halving import stages
+from dspynb.options import Number, Positive, Whole
 from dspynb.signatures.fields import Input, Output
 from dspynb.signatures.signature import Signature
 
@@ -100,28 +101,16 @@ class COPRO(Optimizer):
 
     kind: ClassVar[str] = "copro"
 
-    def __init__(
-        self,
-        metric: Any,
-        *,
-        breadth: int = 10,
-        depth: int = 3,
-        init_temperature: float = 1.4,
-        **common: Unpack[Common],
-    ) -> None:
-        super().__init__(metric, **common)
-        checked_whole("breadth", breadth, least=2)
-        checked_whole("depth", depth)
-        checked_number("init_temperature", init_temperature, least=0)
-        self.breadth, self.depth, self.init_temperature = breadth, depth, float(init_temperature)
+    breadth: Annotated[int, Whole(2)] = 10
+    depth: Positive = 3
+    init_temperature: Annotated[float, Number(0)] = 1.4
+
+    def __post_init__(self) -> None:
         self._first = {False: Predict(GenerateInstruction, lm=self.prompt_lm)}
         self._next = {False: Predict(GenerateInstructionGivenAttempts, lm=self.prompt_lm)}
         for kinds in (self._first, self._next):
             with_prefix = kinds[False].signature.append("proposed_prefix_for_output_field", _PREFIX)
             kinds[True] = Predict(with_prefix, lm=self.prompt_lm)
-
-    def described(self) -> dict[str, Any]:
-        return {"breadth": self.breadth, "depth": self.depth, "init_temperature": self.init_temperature}
 
     def proposers(self) -> Mapping[str, Predict]:
         return {

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from dspynb.aliases import Reward
-from dspynb.errors import ConfigurationError
-from dspynb.keywords import with_known_keywords
-from dspynb.lm.resolve import check_lm
+from dspynb.keywords import configurable
+from dspynb.lm.resolve import Model
+from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.predict import Predict
+from dspynb.options import NOT_RECORDED, Finite, Positive, Real, WholeNumber
 from dspynb.refine.attempt import AttemptResult
 from dspynb.refine.hint_sources import Advise, Advisor, as_layer, ask_callable, feedback_of, suggested
-from dspynb.refine.search import SEARCH_OF_DSPY, Hinted, Search, SearchModule, SearchPlan, checked_plan
+from dspynb.refine.search import SEARCH_OF_DSPY, Hinted, Search, SearchModule, SearchPlan
 from dspynb.scope.core import HintAs, current_scope
 
 __all__ = ["Refine"]
 
-_SOURCES = ("auto", "feedback", "advisor")
+HintSource: TypeAlias = Literal["auto", "feedback", "advisor"]
 
 
 class Refine(SearchModule):
@@ -52,36 +53,29 @@ class Refine(SearchModule):
 
     kind: ClassVar[str] = "refine"
 
-    @with_known_keywords(renamed=SEARCH_OF_DSPY)
+    @configurable(renamed=SEARCH_OF_DSPY)
     def __init__(
         self,
         module: Module,
         reward: Reward,
-        n: int = 3,
-        threshold: float | None = 1.0,
+        n: Positive = 3,
+        threshold: Real | None = 1.0,
         *,
-        width: int = 1,
-        hints: str | Callable[..., Any] = "auto",
+        width: Positive = 1,
+        hints: HintSource | Callable[..., Any] = "auto",
         hint_as: HintAs = "instruction",
-        temperature: float | None = 1.0,
-        max_failures: int | None = None,
-        advisor_lm: Any = None,
+        temperature: Finite | None = 1.0,
+        max_failures: WholeNumber | None = None,
+        advisor_lm: Annotated[Model, NOT_RECORDED] = None,
     ) -> None:
-        if not callable(hints) and hints not in _SOURCES:
-            raise ConfigurationError(f"hints must be one of {', '.join(_SOURCES)}, or a function; got {hints!r}")
-        if hint_as not in ("instruction", "field"):
-            raise ConfigurationError(f"hint_as must be 'instruction' or 'field', got {hint_as!r}")
         self.module = checked_program(module)
-        self.plan = checked_plan(
-            reward, n=n, threshold=threshold, width=width, temperature=temperature, max_failures=max_failures
-        )
+        self.plan = SearchPlan(Scorer(reward), n, threshold, width, temperature, max_failures)
         self.hints, self.hint_as = hints, hint_as
-        check_lm(advisor_lm)
         self.advisor = Predict(Advise, lm=advisor_lm)
 
     def _run_settings(self) -> dict[str, Any]:
         hints = self.hints if isinstance(self.hints, str) else getattr(self.hints, "__name__", "a function")
-        return {**super()._run_settings(), "hints": hints, "hint_as": self.hint_as}
+        return {**super()._run_settings(), "hints": hints}
 
     def submodules(self) -> Iterator[tuple[str, Any]]:
         """The program's own predictors under their own paths, and the advisor where one may be asked."""

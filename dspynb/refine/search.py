@@ -7,7 +7,6 @@ if they had finished; lower-numbered ones are waited for.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -16,9 +15,10 @@ from dspynb.aliases import Reward
 from dspynb.data import Prediction
 from dspynb.errors import AllAttemptsFailed, BudgetExhausted, ConfigurationError, TooManyFailures
 from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable, recorded_settings, shown
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, ModuleWork, checked_program
+from dspynb.options import Finite, Positive, Real, WholeNumber
 from dspynb.redact import redact_values, told
 from dspynb.refine.attempt import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
 from dspynb.running.aio.tasks import end_tasks
@@ -29,7 +29,6 @@ from dspynb.running.tally import Tally
 from dspynb.running.user_code import guarded
 from dspynb.scope.budget import Reserve
 from dspynb.scope.core import Layer, RunPort, current_scope
-from dspynb.score import as_float
 from dspynb.signatures.fields import Field
 
 __all__ = ["BestOfN", "Search", "SearchPlan"]
@@ -40,7 +39,7 @@ Hinted = tuple[Any, Any, str]
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """The settings of a search, checked."""
+    """The settings of a search. Raises ConfigurationError for a width above ``n``."""
 
     reward: Scorer
     n: int
@@ -49,32 +48,11 @@ class SearchPlan:
     temperature: float | None
     max_failures: int | None
 
-
-def checked_plan(
-    reward: Reward,
-    *,
-    n: int,
-    threshold: float | None,
-    width: int,
-    temperature: float | None,
-    max_failures: int | None,
-) -> SearchPlan:
-    """A SearchPlan. Raises ConfigurationError for what is out of range."""
-    if not _whole(n) or n < 1:
-        raise ConfigurationError(f"n, the number of attempts, must be a whole number of at least 1, got {n!r}")
-    if not _whole(width) or not 1 <= width <= n:
-        raise ConfigurationError(f"width, the attempts made at a time, must be from 1 to n ({n}), got {width!r}")
-    if max_failures is not None and (not _whole(max_failures) or max_failures < 0):
-        raise ConfigurationError(f"max_failures must be a whole number of at least 0, or None, got {max_failures!r}")
-    threshold = as_float(threshold)
-    for name, value in (("threshold", threshold), ("temperature", temperature)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value)):
-            raise ConfigurationError(f"{name} must be a number or None, got {value!r}")
-    return SearchPlan(Scorer(reward), n, threshold, width, temperature, max_failures)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    def __post_init__(self) -> None:
+        if self.width > self.n:
+            raise ConfigurationError(
+                f"width, the attempts made at a time, must be from 1 to n ({self.n}), got {self.width}"
+            )
 
 
 class Search:
@@ -252,6 +230,9 @@ class SearchModule(Module):
     module: Module
     plan: SearchPlan
 
+    def __repr__(self) -> str:
+        return shown(self, repr(self.module), self.plan.reward.name, parts=(self.plan,))
+
     def search(self, inputs: Mapping[str, Any]) -> Search:
         """One call's search."""
         return Search(self.module, inputs, self.plan)
@@ -277,9 +258,7 @@ class SearchModule(Module):
         return self.module.input_names()
 
     def _run_settings(self) -> dict[str, Any]:
-        plan = self.plan
-        names = ("n", "threshold", "width", "temperature", "max_failures")
-        return {"reward": plan.reward.name, **{name: getattr(plan, name) for name in names}}
+        return {"reward": self.plan.reward.name, **recorded_settings(self, self.plan)}
 
     def submodules(self) -> Iterator[tuple[str, Any]]:
         yield "", self.module
@@ -319,19 +298,17 @@ class BestOfN(SearchModule):
 
     kind: ClassVar[str] = "best_of_n"
 
-    @with_known_keywords(renamed=SEARCH_OF_DSPY)
+    @configurable(renamed=SEARCH_OF_DSPY)
     def __init__(
         self,
         module: Module,
         reward: Reward,
-        n: int = 3,
-        threshold: float | None = 1.0,
+        n: Positive = 3,
+        threshold: Real | None = 1.0,
         *,
-        width: int = 1,
-        temperature: float | None = 1.0,
-        max_failures: int | None = None,
+        width: Positive = 1,
+        temperature: Finite | None = 1.0,
+        max_failures: WholeNumber | None = None,
     ) -> None:
         self.module = checked_program(module)
-        self.plan = checked_plan(
-            reward, n=n, threshold=threshold, width=width, temperature=temperature, max_failures=max_failures
-        )
+        self.plan = SearchPlan(Scorer(reward), n, threshold, width, temperature, max_failures)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from dspynb.errors import ConfigurationError
+from dspynb.options import NOT_RECORDED, Check
 
-__all__ = ["Executor", "elsewhere"]
+__all__ = ["Executor", "ExecutorOption", "check_executor", "elsewhere"]
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
@@ -36,11 +37,23 @@ def elsewhere(executor: Executor | None, fn: F, once: tuple[str, ...] = ()) -> F
     >>> elsewhere(None, work) is work
     True
     """
+    check_executor(executor)
+    return fn if executor is None else executor.carry(fn, once)
+
+
+def check_executor(executor: Any) -> Any:
+    """The same object. Raises ConfigurationError for what is no executor; None is this process."""
     if executor is None:
-        return fn
+        return None
     if isinstance(executor, type) or not callable(getattr(executor, "carry", None)):
         raise ConfigurationError(
             "executor must be a dn.DaskExecutor(client or address), or None for this process; got "
             f"{executor.__name__ if isinstance(executor, type) else type(executor).__name__}"
         )
-    return executor.carry(fn, once)
+    return executor
+
+
+ExecutorOption: TypeAlias = Annotated[
+    Executor | None, Check(check_executor, "a dn.DaskExecutor, or None"), NOT_RECORDED
+]
+"""Where rollouts run, as a setting: an executor, or None for this process."""

@@ -14,15 +14,16 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from dspynb.data import Usage
 from dspynb.errors import BudgetExhausted, ConfigurationError, UsageUnknownWarning
-from dspynb.keywords import with_known_keywords
+from dspynb.keywords import configurable
 from dspynb.media.describe import content_text
+from dspynb.options import NOT_RECORDED, Instance, Number, Positive
 from dspynb.scope.core import Block, Layer, Scope, current_scope
 
-__all__ = ["Allowance", "Budget", "Free", "Meter", "Reserve", "about_tokens", "missing_tokens"]
+__all__ = ["Allowance", "Budget", "BudgetOption", "Free", "Meter", "Reserve", "about_tokens", "missing_tokens"]
 
 
 def about_tokens(messages: Iterable[Mapping[str, Any]], reply: str = "") -> int:
@@ -47,6 +48,9 @@ _OTHER_NAMES = {
 }
 
 
+Amount: TypeAlias = Annotated[float, Number(above=0, finite=False)]
+
+
 @dataclass(frozen=True)
 class Budget(Block):
     """What may be spent; None is no limit. ``with Budget(calls=100) as meter: …`` holds it over a block.
@@ -69,19 +73,14 @@ class Budget(Block):
     {'calls': 1}
     """
 
-    calls: int | None = None
-    metric_calls: int | None = None
-    tokens: int | None = None
-    usd: float | None = None
-    seconds: float | None = None
+    calls: Positive | None = None
+    metric_calls: Positive | None = None
+    tokens: Positive | None = None
+    usd: Amount | None = None
+    seconds: Amount | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_open", [])
-        for name, limit in self.limits().items():
-            whole = name not in ("usd", "seconds")
-            if isinstance(limit, bool) or not isinstance(limit, int if whole else int | float) or not limit > 0:
-                kind = "a whole number of at least 1" if whole else "a number above 0"
-                raise ConfigurationError(f"Budget({name}=…) takes {kind}, got {limit!r}")
         if not self.limits():
             names = ", ".join(f"{f.name}=" for f in fields(self))
             raise ConfigurationError(f"a Budget needs at least one limit: {names}")
@@ -101,7 +100,9 @@ class Budget(Block):
         return Budget, tuple(getattr(self, f.name) for f in fields(self))
 
 
-Budget.__init__ = with_known_keywords(renamed=_OTHER_NAMES)(Budget.__init__)  # type: ignore[method-assign]
+BudgetOption: TypeAlias = Annotated[Budget, Instance("a dn.Budget"), NOT_RECORDED]
+"""A budget, as a setting."""
+Budget.__init__ = configurable(renamed=_OTHER_NAMES)(Budget.__init__)  # type: ignore[method-assign]
 
 
 class Meter:

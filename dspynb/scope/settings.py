@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict, Unpack
 
-from dspynb.errors import ConfigurationError, nearest, of_dspy
+from dspynb.errors import ConfigurationError, of_dspy
+from dspynb.keywords import configurable
+from dspynb.options import Check, Flag, Positive, WholeNumber
 from dspynb.scope.core import Block, Layer, Scope, current_scope
 
 __all__ = ["configure", "context", "model_name", "setting"]
 
-VIEWS = ("auto", "widget", "html", "text", "off")
+View: TypeAlias = Literal["auto", "widget", "html", "text", "off"]
 
 
 def model_name(value: Any) -> str:
@@ -39,42 +41,31 @@ def _adapter(value: Any) -> Any:
     raise ConfigurationError(f"adapter must be 'chat', 'json', 'prefill' or an adapter, got {type(value).__name__}")
 
 
-def _flag(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise ConfigurationError(f"cache must be True or False, got {value!r}")
-
-
-def _whole(name: str, least: int) -> Callable[[Any], int]:
-    def check(value: Any) -> int:
-        if isinstance(value, int) and not isinstance(value, bool) and value >= least:
-            return value
-        raise ConfigurationError(f"{name} must be a whole number of at least {least}, got {value!r}")
-
-    return check
-
-
-def _view(value: Any) -> str:
-    if value in VIEWS:
-        return str(value)
-    raise ConfigurationError(f"view must be one of {', '.join(VIEWS)}, got {value!r}.{nearest(str(value), VIEWS)}")
-
-
 def _folder(value: Any) -> str | None:
     if value is None or isinstance(value, str | Path):
         return None if value is None else str(value)
     raise ConfigurationError(f"runs_dir must be a path, or None to keep no files, got {type(value).__name__}")
 
 
-_CHECKS: Mapping[str, Callable[[Any], Any]] = {
-    "lm": _lm,
-    "adapter": _adapter,
-    "cache": _flag,
-    "concurrency": _whole("concurrency", 1),
-    "view": _view,
-    "runs_dir": _folder,
-    "history": _whole("history", 0),
-}
+class Settings(TypedDict, total=False):
+    """The settings of ``configure`` and ``context``."""
+
+    lm: Annotated[Any, Check(_lm, "'provider/model', dn.LocalLM() or an object with `async complete(request)`")]
+    """The model that predictors without one ask."""
+    adapter: Annotated[Any, Check(_adapter, "'chat', 'json', 'prefill' or an adapter")]
+    """How prompts are written and replies are read, where predictor and model have none."""
+    cache: Flag
+    """Whether models look into the cache and store replies in it."""
+    concurrency: Positive
+    """Rows and rollouts at a time."""
+    view: View
+    """How runs are watched."""
+    runs_dir: Annotated[str | Path | None, Check(_folder, "a path, or None")]
+    """The folder of run files; None writes none."""
+    history: WholeNumber
+    """Calls that ``dn.history`` remembers."""
+
+
 _DEFAULTS: Mapping[str, Any] = {
     "lm": None,
     "adapter": None,
@@ -88,16 +79,11 @@ _process: dict[str, Any] = dict(_DEFAULTS)
 _lock = threading.Lock()
 
 
-def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
-    for name in settings:
-        if name not in _CHECKS:
-            raise ConfigurationError(
-                f"there is no setting {name!r}.{nearest(name, _CHECKS)} Settings: {', '.join(_CHECKS)}"
-            )
-    return {name: _CHECKS[name](value) for name, value in settings.items()}
+_OTHERWISE = f"Settings: {', '.join(Settings.__annotations__)}"
 
 
-def configure(**settings: Any) -> None:
+@configurable(passes_to=Settings, otherwise=_OTHERWISE)
+def configure(**settings: Unpack[Settings]) -> None:
     """Set process-wide defaults: ``lm``, ``adapter``, ``cache``, ``concurrency``, ``view``, ``runs_dir``, ``history``.
 
     ``view``: how runs are watched. ``widget``: live, in a notebook; ``html``: in a notebook, when the run has ended;
@@ -112,9 +98,8 @@ def configure(**settings: Any) -> None:
     >>> dn.Predict("question -> answer").run_sync(question="2+2?").answer
     '4'
     """
-    checked = _checked(settings)
     with _lock:
-        _process.update(checked)
+        _process.update(settings)
 
 
 class context(Block):  # noqa: N801  # used as a verb: with dn.context(lm=...)
@@ -130,9 +115,10 @@ class context(Block):  # noqa: N801  # used as a verb: with dn.context(lm=...)
 
     __slots__ = ("_settings",)
 
-    def __init__(self, **settings: Any) -> None:
+    @configurable(passes_to=Settings, otherwise=_OTHERWISE)
+    def __init__(self, **settings: Unpack[Settings]) -> None:
         super().__init__()
-        self._settings = _checked(settings)
+        self._settings = settings
 
     def _layer(self) -> Layer:
         return Layer(None, settings=self._settings)

@@ -565,7 +565,7 @@ def test_rows_that_are_in_two_splits_are_warned_of(kind):
 def test_settings_without_sense_are_refused_when_made(kind):
     for settings, says in (
         ({"budgets": 3}, f"{kind.__name__} has no setting 'budgets'"),
-        ({"budget": 3}, "budget must be a dn.Budget, got int"),
+        ({"budget": 3}, rf"{kind.__name__}: budget must be a dn\.Budget, or None, got 3"),
         ({"seed": "x"}, "seed must be a whole number, got 'x'"),
         ({"patience": 0}, "patience must be a whole number of at least 1, got 0"),
         ({"failure_score": float("nan")}, "failure_score must be a finite number"),

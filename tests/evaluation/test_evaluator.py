@@ -107,7 +107,7 @@ def test_rows_that_do_not_fit_are_refused_before_anything_is_run():
         (right, {"max_errors": -1}, "max_errors must be a whole number of at least 0"),
         (right, {"failure_score": math.nan}, "failure_score must be a finite number"),
         (right, {"failure_score": math.inf}, "failure_score must be a finite number"),
-        (right, {"budget": 3}, "budget must be a dn.Budget, got int"),
+        (right, {"budget": 3}, "budget must be a dn.Budget, or None, got 3"),
         (right, {"concurrency": 0}, "concurrency must be"),
         (right, {"inputs": "question"}, r"inputs must be a list of column names, as in \['question'\]"),
         ("exact", {}, "metric must be a function"),

@@ -257,7 +257,7 @@ def test_a_missing_file_is_named_at_once(tmp_path):
 
 @pytest.mark.parametrize("name", ["max_tokens", "n_ctx", "threads", "parallel"])
 def test_counts_start_at_one(name):
-    with pytest.raises(ConfigurationError, match=f"{name} must be at least 1"):
+    with pytest.raises(ConfigurationError, match=f"{name} must be a whole number of at least 1"):
         LocalLM(**{name: 0})
 
 

@@ -303,9 +303,9 @@ def test_settings_travel_with_the_model():
         ({"timeout": None}, "timeout must be a number above 0, got None"),
         ({"timeout": "5"}, "timeout must be a number above 0, got '5'"),
         ({"timeout": float("nan")}, "timeout must be a number above 0, got nan"),
-        ({"deadline": 0}, "deadline must be a number above 0, got 0"),
-        ({"rpm": -1}, "rpm must be a number above 0, got -1"),
-        ({"tpm": float("inf")}, "tpm must be a number above 0, got inf"),
+        ({"deadline": 0}, "deadline must be a number above 0, or None, got 0"),
+        ({"rpm": -1}, "rpm must be a number above 0, or None, got -1"),
+        ({"tpm": float("inf")}, "tpm must be a number above 0, or None, got inf"),
     ],
 )
 def test_a_limit_of_a_model_that_is_out_of_bounds_is_one_error_when_it_is_made(limit, says):

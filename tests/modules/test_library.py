@@ -146,7 +146,7 @@ def test_completions_that_do_not_fit_are_told(completions, says):
 
 
 def test_a_comparison_of_nothing_is_told():
-    with pytest.raises(ConfigurationError, match="m, the number of answers compared"):
+    with pytest.raises(ConfigurationError, match="m must be a whole number of at least 1, got 0"):
         dn.MultiChainComparison("question -> answer", m=0)
     with pytest.raises(InputError, match="has no sampler; give it completions"):
         dn.MultiChainComparison("question -> answer", sampler=None).run_sync(question="q")

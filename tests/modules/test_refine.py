@@ -423,7 +423,7 @@ def test_an_inner_refine_adds_its_hint_after_the_outer_one():
 @pytest.mark.parametrize(
     ("kwargs", "says"),
     [
-        ({"n": 0}, "n, the number of attempts"),
+        ({"n": 0}, "n must be a whole number of at least 1, got 0"),
         ({"n": 2, "width": 3}, r"from 1 to n \(2\), got 3"),
         ({"n": 2, "width": 0}, "width"),
         ({"n": 1.5}, "whole number"),

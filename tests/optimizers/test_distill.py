@@ -369,8 +369,8 @@ def test_a_program_that_is_no_refine_needs_a_metric():
 def test_settings_out_of_range_are_refused_when_made():
     for settings, says in (
         ({"max_hints": 0}, "max_hints must be a whole number of at least 1"),
-        ({"level": 1}, "level must be between 0 and 1"),
-        ({"level": "high"}, "level must be a finite number"),
+        ({"level": 1}, "level must be a number above 0 and below 1, got 1"),
+        ({"level": "high"}, "level must be a number above 0 and below 1, got 'high'"),
         ({"rewrite": 1}, "rewrite must be True or False, got 1"),
     ):
         with pytest.raises(ConfigurationError, match=says):

@@ -59,7 +59,7 @@ def test_only_candidates_of_equal_means_are_rated_for_being_the_best():
     rated = []
 
     async def search(engine):
-        engine.standing.prefers = lambda c: rated.append(c.origin) or c.step
+        engine.leaderboard.prefers = lambda c: rated.append(c.origin) or c.step
         for step, text in enumerate(["steps", "steps, too", "steps as well", "Do."], start=1):
             await engine.evaluate(instructed(engine, text, step=step))
         assert engine.mean(engine.candidates[list(engine.candidates)[4]]) < engine.mean(engine.best)

@@ -100,7 +100,7 @@ def test_auto_sets_the_sizes():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"auto": "tiny"}, "auto must be one of light, medium, heavy, or None; got 'tiny'"),
+        ({"auto": "tiny"}, "auto must be one of light, medium, heavy, or None, got 'tiny'"),
         ({"num_trials": 3}, "give either auto, or with auto=None both"),
         ({"auto": None, "num_candidates": 3}, "give either auto, or with auto=None both"),
         ({"auto": None, "num_candidates": 1, "num_trials": 3}, "num_candidates must be a whole number of at least 2"),

@@ -571,8 +571,8 @@ def test_settings_without_sense_are_refused_with_what_they_were():
         ({"num_candidates": 1}, "num_candidates must be a whole number of at least 2, got 1"),
         ({"max_steps": 1.5}, "max_steps must be a whole number of at least 1, got 1.5"),
         ({"max_demos": -1}, "max_demos must be a whole number of at least 0, got -1"),
-        ({"temperature_for_sampling": 0}, "temperature_for_sampling must be above 0, got 0"),
-        ({"temperature_for_candidates": "hot"}, "temperature_for_candidates must be a finite number, got 'hot'"),
+        ({"temperature_for_sampling": 0}, "temperature_for_sampling must be a number above 0, got 0"),
+        ({"temperature_for_candidates": "hot"}, "temperature_for_candidates must be a number above 0, got 'hot'"),
     ):
         with pytest.raises(ConfigurationError, match=says):
             SIMBA(right, **settings)

@@ -576,7 +576,7 @@ def test_other_runs_have_no_budget_of_their_own_and_a_limit_must_make_sense():
         evaluating = dn.Evaluate(never).start(dn.Predict(Caption, lm=model.lm), SUBJECTS)
         with pytest.raises(ConfigurationError, match="needs at least one limit"):
             evaluating.set_budget()
-        with pytest.raises(ConfigurationError, match=r"Budget\(calls=…\) takes a whole number"):
+        with pytest.raises(ConfigurationError, match="Budget: calls must be a whole number of at least 1"):
             evaluating.set_budget(calls=0)
         evaluating.stop()
         await asyncio.wait({run.task, evaluating.task})

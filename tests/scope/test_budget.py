@@ -284,7 +284,7 @@ def test_all_attempts_failing_is_still_told_as_that():
     ("limits", "says"),
     [
         ({}, "at least one limit"),
-        ({"calls": 0}, "whole number of at least 1, got 0"),
+        ({"calls": 0}, "whole number of at least 1, or None, got 0"),
         ({"calls": 2.5}, "whole number"),
         ({"usd": -1}, "a number above 0"),
         ({"seconds": float("nan")}, "a number above 0"),

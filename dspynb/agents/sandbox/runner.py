@@ -13,13 +13,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dspynb.agents.sandbox.seccomp import filter_program, this_machine
 from dspynb.errors import ConfigurationError, InputError, shorten
+from dspynb.keywords import configurable
+from dspynb.options import Number, Whole
 
 __all__ = ["CodeFailure", "CodeResult", "Limits", "check_isolation", "isolation_available", "run_code"]
 
@@ -28,10 +30,14 @@ _READY = b"isolated\n"
 _START = 30.0
 """Seconds that the process may take to start, beside the time limit of the source."""
 _LONGEST_EXCUSE = 10_000
-_LEAST_MEMORY_MB = 64
 _CHILD = Path(__file__).with_name("child.py")
 _isolated = False
 _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+
+CodeTimeout: TypeAlias = Annotated[float, Number(above=0, most=1e6, unit="seconds")]
+Memory: TypeAlias = Annotated[int, Whole(64, 2**20)]
+OutputLimit: TypeAlias = Annotated[int, Whole(1, 10**8)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +45,9 @@ class Limits:
     """What the source may use: seconds, megabytes of address space (Python's own 25 included), characters of printed
     text and of the value, each. Raises ConfigurationError for what is out of range."""
 
-    timeout: float = 5.0
-    memory_mb: int = 256
-    output: int = 10_000
-
-    def __post_init__(self) -> None:
-        if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float) or not 0 < self.timeout < 1e6:
-            raise ConfigurationError(f"timeout must be a number of seconds above 0, got {self.timeout!r}")
-        if not _whole(self.memory_mb) or not _LEAST_MEMORY_MB <= self.memory_mb < 1 << 20:
-            raise ConfigurationError(
-                f"memory_mb must be a whole number of at least {_LEAST_MEMORY_MB}, got {self.memory_mb!r}"
-            )
-        if not _whole(self.output) or not 1 <= self.output <= 10**8:
-            raise ConfigurationError(f"output_limit must be a whole number of at least 1, got {self.output!r}")
+    timeout: CodeTimeout = 5.0
+    memory_mb: Memory = 256
+    output: OutputLimit = 10_000
 
     @property
     def reply_bytes(self) -> int:
@@ -59,8 +55,7 @@ class Limits:
         return 12 * self.output + 100_000
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+Limits.__init__ = configurable()(Limits.__init__)  # type: ignore[method-assign]
 
 
 class CodeFailure(BaseModel):

@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 from dspynb.contrib.dask.cluster import Cluster, Parcel
 from dspynb.contrib.dask.job import Grant, Job, Ref, Reply
 from dspynb.contrib.dask.serialization import digest, pack, unpack_reply
-from dspynb.errors import BudgetExhausted, ConfigurationError
+from dspynb.errors import BudgetExhausted
 from dspynb.events import Event, PredictorCalled, new_span
+from dspynb.keywords import configurable
+from dspynb.options import Seconds
 from dspynb.running.call_history import remember
 from dspynb.scope.budget import Allowance
 from dspynb.scope.core import Scope, current_scope
@@ -58,9 +60,8 @@ class DaskExecutor:
     [1.0, 1.0]
     """
 
-    def __init__(self, client: Any, *, timeout: float = 30.0) -> None:
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-            raise ConfigurationError(f"timeout must be a number of seconds above 0, got {timeout!r}")
+    @configurable()
+    def __init__(self, client: Any, *, timeout: Seconds = 30.0) -> None:
         self.cluster = Cluster(client, float(timeout))
 
     def carry(self, fn: Any, once: tuple[str, ...] = ()) -> Any:

@@ -1,4 +1,4 @@
-"""The one queue of an optimizer's run: rollouts and proposals, started in the order in which they were asked for.
+"""The one queue of an optimizer's run: rollouts and proposals, started and recorded in the order of submission.
 
 At most ``width`` at a time, each with its share of the budget. Where the budget cuts is a place in that order: what was
 asked for before it is finished, what comes after is refused, whatever the timing.
@@ -17,9 +17,10 @@ from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.user_code import guarded
 from dspynb.scope.budget import Allowance, Reserve
 
-__all__ = ["Dispatcher"]
+__all__ = ["Dispatcher", "OrderedResults"]
 
 T = TypeVar("T")
+U = TypeVar("U")
 Job = Callable[[Allowance | None], Awaitable[Any]]
 
 
@@ -124,6 +125,55 @@ class Dispatcher:
         for future in refused:
             if not future.done():
                 future.set_exception(self._spent)
+
+
+class OrderedResults:
+    """Records results in the order of submission, whichever is there first."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self._last: asyncio.Future[None] | None = None  # done once the latest submission has been recorded
+
+    def submit(self, work: Callable[[], Awaitable[T]], record: Callable[[T], U]) -> asyncio.Task[U]:
+        """Start ``work`` as a task. Its result goes to ``record`` after the results of all earlier submissions; what
+        ``record`` returns is the task's result."""
+        before = self._last
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._last = mine
+
+        async def in_order() -> U:
+            try:
+                result = await work()
+                if before is not None:
+                    await asyncio.wait([before])
+                return record(result)
+            finally:
+                if not mine.done():
+                    mine.set_result(None)
+
+        return self.task(in_order)
+
+    def task(self, work: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
+        """Start ``work`` as a task that ends with ``close`` at the latest. Nothing is recorded."""
+        task = asyncio.get_running_loop().create_task(guarded("the optimizer", work))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(_seen)
+        return task
+
+    async def recorded(self) -> None:
+        """Wait until everything submitted so far has been recorded."""
+        if self._last is not None:
+            await asyncio.wait([self._last])
+
+    async def ended(self) -> None:
+        """Wait until no task is running."""
+        while self.tasks:
+            await asyncio.wait(self.tasks)
+
+    async def close(self) -> None:
+        """Cancel what still runs."""
+        await end_tasks(list(self.tasks))
 
 
 def _seen(future: asyncio.Future[Any]) -> None:

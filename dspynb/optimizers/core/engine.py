@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from dspynb.data import Prediction
 from dspynb.errors import BudgetExhausted, OptimizerError
@@ -30,27 +30,22 @@ from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.optimizers.core.candidate import Candidate, told_of
 from dspynb.optimizers.core.diagnostics import check_alive, warn_below
-from dspynb.optimizers.core.dispatcher import Dispatcher
-from dspynb.optimizers.core.interventions import Guide
-from dspynb.optimizers.core.leaderboard import Standing
+from dspynb.optimizers.core.dispatcher import Dispatcher, OrderedResults
+from dspynb.optimizers.core.interventions import Interventions
+from dspynb.optimizers.core.leaderboard import Leaderboard
 from dspynb.optimizers.core.proposal import Given, ask
 from dspynb.optimizers.core.resume_log import Kept, Memory, RolloutKey, scored_key
 from dspynb.optimizers.core.task import Evaluated, Heard, Task, Teacher
-from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.executor import Executor
-from dspynb.running.user_code import guarded
 from dspynb.scope.budget import Allowance, Meter
 from dspynb.scope.candidates import Part
 from dspynb.scope.core import Layer, current_scope
 
 __all__ = ["Engine"]
 
-T = TypeVar("T")
-U = TypeVar("U")
-
 
 class Engine:
-    """``start``: the program as it is, as a candidate. ``standing``: what candidates scored, and which is the best.
+    """``start``: the program as it is, as a candidate. ``leaderboard``: what candidates scored, and which is the best.
 
     ``width``: rollouts and proposals at a time. ``patience``: failed proposals in a row that end the run.
     """
@@ -63,24 +58,23 @@ class Engine:
         width: int,
         patience: int,
         memory: Memory,
-        guide: Guide | None = None,
+        interventions: Interventions | None = None,
         executor: Executor | None = None,
     ) -> None:
         self.task, self.seed, self.width, self.patience, self.memory = task, seed, width, patience, memory
         self.program, self.train, self.val = task.program, task.rows["train"], task.rows["val"]
         self.paths = [path for path, _ in self.program.named_predictors()]
         self.start = Candidate()
-        self.guide = Guide() if guide is None else guide
-        self.standing = Standing(self.start, {split: len(rows) for split, rows in task.rows.items()})
+        self.interventions = Interventions() if interventions is None else interventions
+        self.leaderboard = Leaderboard(self.start, {split: len(rows) for split, rows in task.rows.items()})
         self._dispatch = Dispatcher(width)
         self._executor, self._run_rollout = executor, rollouts_on(executor)
         self._rollouts: dict[RolloutKey, asyncio.Future[Rollout]] = {}
         self._spans: dict[str, int] = {}
         self._resolved: dict[tuple[str, int], Mapping[str, Part]] = {}
-        self._told: asyncio.Future[None] | None = None  # the last thing that was asked for has been told of
+        self._results = OrderedResults()
         self._proposals: set[str] = set()  # the keys of those that were asked for
         self._failed = 0
-        self._tasks: set[asyncio.Task[Any]] = set()
         models = [getattr(predictor, "lm", None) for _, predictor in self.program.named_predictors()]
         own = next((lm for lm in models if lm is not None), None)
         self._model = {} if own is None else {"lm": own}  # the program's, for proposals without a model of their own
@@ -94,7 +88,7 @@ class Engine:
 
     def register(self, candidate: Candidate) -> Candidate:
         """Take note of a candidate; the one that is known by the same content, where there is one."""
-        known = self.standing.add(candidate)
+        known = self.leaderboard.add(candidate)
         if known is candidate and candidate.id not in self.memory.proposed:
             self.memory.proposed.add(candidate.id)
             scope = current_scope()
@@ -130,21 +124,21 @@ class Engine:
     @property
     def candidates(self) -> Mapping[str, Candidate]:
         """Id → candidate, in the order in which they were made."""
-        return self.standing.candidates
+        return self.leaderboard.candidates
 
     @property
     def best(self) -> Candidate:
-        """The best candidate so far (see Standing); the start, before any has run on all validation rows."""
-        return self.standing.best
+        """The best candidate so far (see Leaderboard); the start, before any has run on all validation rows."""
+        return self.leaderboard.best
 
     def mean(self, candidate: Candidate, split: str = "val") -> float | None:
         """The mean score on all rows of the split; None where a row is missing."""
-        return self.standing.mean(candidate, split)
+        return self.leaderboard.mean(candidate, split)
 
     def scores(self, candidate: Candidate, split: str = "val") -> dict[int, float]:
         """Row → score, of the rows whose evaluation has been told: a row of the matrix candidates × examples. One that
         has ended before others that were asked for earlier is not in it yet, so that timing changes nothing."""
-        return self.standing.scores(candidate, split)
+        return self.leaderboard.scores(candidate, split)
 
     def score(self, rollout: Rollout) -> float:
         """What a rollout counts."""
@@ -156,15 +150,15 @@ class Engine:
         """Begin a logical step: what a person asked for takes effect now. Each step has a higher number than those
         before. The candidates to be taken into the strategy's pool, evaluated on all validation rows: none, mostly.
         Raises BudgetExhausted."""
-        return await self.guide.begin(self, number)
+        return await self.interventions.begin(self, number)
 
     def kept(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Those that a person has not dropped, each once."""
-        return [c for c in dict.fromkeys(candidates) if c not in self.standing.dropped]
+        return [c for c in dict.fromkeys(candidates) if c not in self.leaderboard.dropped]
 
     async def idle(self) -> None:
         """Wait until all that was asked for has ended."""
-        while waiting := [*self._tasks, *(f for f in self._rollouts.values() if not f.done())]:
+        while waiting := [*self._results.tasks, *(f for f in self._rollouts.values() if not f.done())]:
             await asyncio.wait(waiting)
 
     def renew(self) -> None:
@@ -204,7 +198,7 @@ class Engine:
         def tell(done: Evaluated) -> Evaluated:
             if not repeat:
                 worked = any(rollout.ended.error is None for rollout in done.rollouts)
-                self.standing.hear(candidate, split, dict(zip(numbers, done.scores, strict=True)), worked=worked)
+                self.leaderboard.record(candidate, split, dict(zip(numbers, done.scores, strict=True)), worked=worked)
             if done.candidate.id == self.start.id and split == "val" and len(done.rows) == len(self.val):
                 check_alive(done)
             self._tell(done, split, step)
@@ -212,9 +206,9 @@ class Engine:
             return done
 
         if not soon:
-            return self._in_order(evaluated, tell)
-        done = self._kept(asyncio.get_running_loop().create_task(guarded("the optimizer", evaluated)))
-        self._in_order(lambda: done, tell)
+            return self._results.submit(evaluated, tell)
+        done = self._results.task(evaluated)
+        self._results.submit(lambda: done, tell)
         return done
 
     def _tell(self, done: Evaluated, split: str, step: int) -> None:
@@ -350,7 +344,7 @@ class Engine:
             ended: ProposalEnded = await future
             return ended
 
-        return self._in_order(proposed, self._counted)
+        return self._results.submit(proposed, self._counted)
 
     def _counted(self, ended: ProposalEnded) -> Prediction | None:
         """Count failures in a row. Raises OptimizerError once there are too many."""
@@ -362,35 +356,9 @@ class Engine:
             )
         return None if ended.outputs is None else Prediction(ended.outputs)
 
-    def _in_order(self, work: Callable[[], Awaitable[T]], tell: Callable[[T], U]) -> asyncio.Task[U]:
-        """The work as a task; what it comes to is told after all that was asked for before it."""
-        loop = asyncio.get_running_loop()
-        before, mine = self._told, loop.create_future()
-        self._told = mine
-
-        async def in_order() -> U:
-            try:
-                done = await work()
-                if before is not None:
-                    await asyncio.wait([before])
-                return tell(done)
-            finally:
-                if not mine.done():
-                    mine.set_result(None)
-
-        return self._kept(loop.create_task(guarded("the optimizer", in_order)))
-
-    def _kept(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
-        """The task, ended with the engine at the latest."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_seen)
-        return task
-
     async def all_told(self) -> None:
-        """Wait until all that was asked for so far has been told."""
-        if self._told is not None:
-            await asyncio.wait([self._told])
+        """Wait until everything submitted so far has been recorded."""
+        await self._results.recorded()
 
     def again(self, width: int) -> Engine:
         """An engine that goes on from what this one knows, with a budget that may have more."""
@@ -400,20 +368,20 @@ class Engine:
             width=width,
             patience=self.patience,
             memory=self.memory,
-            guide=self.guide,
+            interventions=self.interventions,
             executor=self._executor,
         )
-        new.standing, new._rollouts, new._spans = self.standing, self._rollouts, self._spans
+        new.leaderboard, new._rollouts, new._spans = self.leaderboard, self._rollouts, self._spans
         return new
 
     async def settle(self) -> None:
         """Once the budget is spent: wait until all that was asked for before the cut has been told."""
-        while self._dispatch.spent is not None and self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._dispatch.spent is not None:
+            await self._results.ended()
 
     async def close(self) -> None:
         """End what still runs."""
-        await end_tasks(list(self._tasks))
+        await self._results.close()
         await self._dispatch.close()
 
 
@@ -427,8 +395,3 @@ def _read_back(kept: Kept, program: Module) -> Rollout:
 def _sampled(repeat: int) -> dict[str, Any]:
     """Settings of a repeat: the first is the plain call."""
     return {"sampling": {"temperature": 1.0}} if repeat else {}
-
-
-def _seen(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled():
-        task.exception()

@@ -19,7 +19,7 @@ from dspynb.running.run import Run
 if TYPE_CHECKING:
     from dspynb.optimizers.core.engine import Engine
 
-__all__ = ["ACTIONS", "Guide"]
+__all__ = ["ACTIONS", "Interventions"]
 
 ACTIONS = frozenset({"propose", "drop", "pin", "budget"})
 """What can be asked of a search."""
@@ -27,7 +27,7 @@ _EFFECTS = ACTIONS | {"unpin"}
 _OF_RESULT = _EFFECTS - {"propose", "budget"}
 
 
-class Guide:
+class Interventions:
     """``run``: the run that is steered; None where the search is part of another. ``refund``: sets new limits."""
 
     def __init__(
@@ -82,19 +82,19 @@ class Guide:
 
     def _follow(self, engine: Engine, ask: Ask, told: bool, step: int) -> Candidate | None:
         """Let one thing take effect; the candidate that is to be evaluated for it, if one is."""
-        values, candidate, standing = dict(ask.values), None, engine.standing
+        values, candidate, leaderboard = dict(ask.values), None, engine.leaderboard
         if ask.action == "propose":
             return self._propose(engine, values, told, step)
         if ask.action == "unpin":
-            standing.pinned = None
+            leaderboard.pinned = None
         elif (named := engine.candidates.get(values["candidate"])) is None:
             return None  # of a run that was gone on with under another budget and came to others
         elif ask.action == "drop":
-            standing.dropped.add(named)
-            standing.pinned = None if standing.pinned == named else standing.pinned
+            leaderboard.dropped.add(named)
+            leaderboard.pinned = None if leaderboard.pinned == named else leaderboard.pinned
         else:
-            standing.dropped.discard(named)
-            standing.pinned = candidate = named
+            leaderboard.dropped.discard(named)
+            leaderboard.pinned = candidate = named
         self._tell(ask.action, {**values, "best": engine.best.id}, told, step)
         return candidate
 
@@ -106,7 +106,7 @@ class Guide:
             parts[path] = replace(parent.part(path), instruction=text)
         made = Candidate.of(parts, engine.program, origin="person", step=step, parents=(parent.id,))
         self._tell("propose", {**values, "candidate": made.id, "parent": parent.id}, told, step)
-        engine.standing.dropped.discard(made)
+        engine.leaderboard.dropped.discard(made)
         return engine.register(made)
 
     def _tell(self, action: str, values: Mapping[str, Any], told: bool, step: int) -> None:
@@ -129,7 +129,7 @@ class Guide:
                 tasks.append(engine.evaluate(candidate, step=step))
         for task in tasks:
             await task
-        return [c for c in wanted if engine.mean(c) is not None and c not in engine.standing.dropped]
+        return [c for c in wanted if engine.mean(c) is not None and c not in engine.leaderboard.dropped]
 
 
 def _step(event: Event) -> int:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 from dspynb.optimizers.core.candidate import Candidate
 
-__all__ = ["Standing"]
+__all__ = ["Leaderboard"]
 
 
-class Standing:
+class Leaderboard:
     """The matrix candidates × examples of a run, as much of it as there is, and the ``best`` candidate.
 
     ``sizes``: split → its number of rows. ``accepts``: whether one that has run on all validation rows may be the best
@@ -40,8 +40,8 @@ class Standing:
         """Make a candidate the best, where there is nothing to judge by."""
         self._chosen = candidate
 
-    def hear(self, candidate: Candidate, split: str, scores: Mapping[int, float], *, worked: bool = True) -> None:
-        """What a candidate scored on some rows. ``worked``: whether it came to an end on any of them."""
+    def record(self, candidate: Candidate, split: str, scores: Mapping[int, float], *, worked: bool = True) -> None:
+        """Record what a candidate scored on some rows. ``worked``: whether it came to an end on any of them."""
         known = self._scores.setdefault((candidate.id, split), {})
         known.update(scores)
         if worked:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Unpack
+from typing import Annotated, Any, ClassVar
 
 from dspynb.data import Example, Prediction
-from dspynb.errors import ConfigurationError, InputError, OptimizerError
+from dspynb.errors import InputError, OptimizerError
 from dspynb.modules.discovery import hinted_paths
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, checked_program
@@ -20,10 +20,12 @@ from dspynb.modules.predict import Predict, with_hint
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.instructions import cleaned, instruction_of
-from dspynb.optimizers.core.optimizer import Common, Optimizer, checked_bool, checked_number, checked_whole
+from dspynb.optimizers.core.optimizer import Optimizer
+from dspynb.optimizers.core.settings import OptionalMetric, setting
 from dspynb.optimizers.core.successive_halving import race
 from dspynb.optimizers.core.task import Evaluated, Task
 from dspynb.optimizers.distill.hints import by_path, hints_of, taught, worth
+from dspynb.options import NOT_RECORDED, Flag, Number, Positive
 from dspynb.refine.refine import Refine
 from dspynb.running.reader import RunReader
 from dspynb.running.record import Fold
@@ -88,30 +90,21 @@ class DistillHints(Optimizer):
 
     kind: ClassVar[str] = "distill_hints"
 
-    def __init__(
-        self,
-        metric: Any = None,
-        *,
-        run: RunReader | Trace | str | Path | None = None,
-        max_hints: int = 3,
-        rewrite: bool = True,
-        level: float = 0.95,
-        **common: Unpack[Common],
-    ) -> None:
-        super().__init__(_reward_of_the_refine if metric is None else metric, **common)
-        checked_whole("max_hints", max_hints)
-        checked_number("level", level)
-        if not 0 < level < 1:
-            raise ConfigurationError(f"level must be between 0 and 1 (0.95 for 95 %), got {level!r}")
-        checked_bool("rewrite", rewrite)
-        self.max_hints, self.rewrite, self.level = max_hints, rewrite, level
-        self.given = None if run is None else hints_of(run)
-        self._own_metric = metric is not None
+    metric: OptionalMetric = setting(default=None, kw_only=False)  # type: ignore[assignment]  # in place of one that has to be passed
+    run: Annotated[RunReader | Trace | str | Path | None, NOT_RECORDED] = None  # its hints are recorded
+    max_hints: Positive = 3
+    rewrite: Flag = True
+    level: Annotated[float, Number(above=0, below=1)] = 0.95
+
+    def __post_init__(self) -> None:
+        self.given = None if self.run is None else hints_of(self.run)
         self._write = Predict(DistillInstruction, lm=self.prompt_lm)
 
     def described(self) -> dict[str, Any]:
-        given = None if self.given is None else [[row.hint, list(row.predictors)] for row in self.given]
-        return {"max_hints": self.max_hints, "rewrite": self.rewrite, "level": self.level, "hints": given}
+        hints = None
+        if self.given is not None:
+            hints = [[row.hint, list(row.predictors)] for row in self.given]
+        return {**super().described(), "hints": hints}
 
     def proposers(self) -> Mapping[str, Predict]:
         return {"distill.write": self._write}
@@ -120,8 +113,8 @@ class DistillHints(Optimizer):
         return {} if split == "train" else {"retries": False}
 
     def scorer(self, program: Module) -> Scorer:
-        if self._own_metric:
-            return self.metric
+        if self.metric is not None:
+            return super().scorer(program)
         if isinstance(program, Refine):
             return program.plan.reward
         raise InputError(
@@ -169,7 +162,7 @@ class DistillHints(Optimizer):
         given += await engine.step(1)
         tried = [candidate for candidate in dict.fromkeys(made) if candidate != engine.start]
         if judged := {*tried, *given} - {engine.start}:
-            engine.standing.accepts = _Better(engine, 1 - (1 - self.level) / len(judged))
+            engine.leaderboard.accepts = _Better(engine, 1 - (1 - self.level) / len(judged))
             await race(engine, tried, step=1)
 
     def _appended(self, engine: Engine, hints: Sequence[HintRow]) -> list[Candidate]:
@@ -229,11 +222,6 @@ class _Better:
             above = found.low is not None and found.low > 0
             self._known[candidate.id] = above and found.p_value <= 1 - self._level
         return self._known[candidate.id]
-
-
-def _reward_of_the_refine(row: Any, prediction: Any) -> Any:
-    """Stands for the reward until the program is known."""
-    raise NotImplementedError
 
 
 def _composed(engine: Engine, path: str, hints: Sequence[str]) -> str:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Unpack
+from typing import Annotated, ClassVar, Literal
 
 from dspynb.data import Example
-from dspynb.errors import ConfigurationError
 from dspynb.modules.predict import Predict
 from dspynb.optimizers.core.engine import Engine
-from dspynb.optimizers.core.optimizer import Common, Optimizer, checked_bool, checked_number, checked_whole
+from dspynb.optimizers.core.optimizer import Optimizer
 from dspynb.optimizers.core.task import Task
-from dspynb.optimizers.gepa.loop import Evolution
+from dspynb.optimizers.gepa.loop import GEPALoop
 from dspynb.optimizers.gepa.reflection import Reflection
-from dspynb.score import as_float
+from dspynb.options import Finite, Flag, Number, Positive, WholeNumber
 
 __all__ = ["GEPA"]
 
@@ -67,50 +66,22 @@ class GEPA(Optimizer):
 
     kind: ClassVar[str] = "gepa"
 
-    def __init__(
-        self,
-        metric: Any,
-        *,
-        auto: str = "light",
-        max_steps: int | None = None,
-        minibatch_size: int = 3,
-        components: str = "round_robin",
-        max_merges: int = 5,
-        perfect_score: float = 1.0,
-        temperature: float | None = 1.0,
-        in_flight: int = 2,
-        confirm: int = 9,
-        recall: int | None = None,
-        racing: bool = True,
-        **common: Unpack[Common],
-    ) -> None:
-        super().__init__(metric, **common)
-        if auto not in tuple(_AUTO):
-            raise ConfigurationError(f"auto must be one of {', '.join(_AUTO)}; got {auto!r}")
-        if components not in ("round_robin", "all"):
-            raise ConfigurationError(f"components must be 'round_robin' or 'all', got {components!r}")
-        checked_whole("minibatch_size", minibatch_size)
-        if max_steps is not None:
-            checked_whole("max_steps", max_steps)
-        self.max_steps = max_steps
-        checked_whole("in_flight", in_flight)
-        recall = (_RECALL if confirm else 0) if recall is None else recall
-        for name, value in (("max_merges", max_merges), ("confirm", confirm), ("recall", recall)):
-            checked_whole(name, value, least=0)
-        self.auto, self.minibatch_size, self.components, self.max_merges = auto, minibatch_size, components, max_merges
-        perfect_score = as_float(perfect_score)
-        checked_number("perfect_score", perfect_score)
-        if temperature is not None:
-            checked_number("temperature", temperature, least=0)
-        checked_bool("racing", racing)
-        self.perfect_score, self.in_flight, self.confirm, self.racing = perfect_score, in_flight, confirm, racing
-        self.recall = recall
-        self.reflection = Reflection(self.prompt_lm, temperature)
+    auto: Literal["light", "medium", "heavy"] = "light"
+    max_steps: Positive | None = None
+    minibatch_size: Positive = 3
+    components: Literal["round_robin", "all"] = "round_robin"
+    max_merges: WholeNumber = 5
+    perfect_score: Finite = 1.0
+    temperature: Annotated[float, Number(0)] | None = 1.0
+    in_flight: Positive = 2
+    confirm: WholeNumber = 9
+    recall: WholeNumber | None = None
+    racing: Flag = True
 
-    def described(self) -> dict[str, Any]:
-        names = ["auto", "max_steps", "minibatch_size", "components", "max_merges", "perfect_score", "in_flight"]
-        names += ["confirm", "recall", "racing"]
-        return {**{name: getattr(self, name) for name in names}, "temperature": self.reflection.temperature}
+    def __post_init__(self) -> None:
+        if self.recall is None:
+            self.recall = _RECALL if self.confirm else 0
+        self.reflection = Reflection(self.prompt_lm, self.temperature)
 
     def proposers(self) -> Mapping[str, Predict]:
         return {"gepa.reflect": self.reflection.predict}
@@ -127,7 +98,7 @@ class GEPA(Optimizer):
         return train, val or train
 
     async def search(self, engine: Engine) -> None:
-        await Evolution(self, engine, self._limit(engine)).run()
+        await GEPALoop(self, engine, self._limit(engine)).run()
 
     def _limit(self, engine: Engine) -> float:
         """Rollouts in all: as many as the budget allows, else as ``auto`` says (DSPy's formula)."""

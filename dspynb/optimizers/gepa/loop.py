@@ -15,10 +15,10 @@ from dspynb.evaluation.rollouts import Rollout
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.diagnostics import warn_above, warn_of_no_feedback
 from dspynb.optimizers.core.engine import Engine
-from dspynb.optimizers.core.pareto import pareto_choice
 from dspynb.optimizers.core.task import Evaluated
 from dspynb.optimizers.gepa.acceptance import Validation
 from dspynb.optimizers.gepa.merge import MERGE_ROWS, Merge, merge_of
+from dspynb.optimizers.gepa.pareto import pareto_choice
 from dspynb.optimizers.gepa.reflection import Shown
 from dspynb.optimizers.gepa.virtual_time import Lane, lanes_of
 from dspynb.running.aio.tasks import end_tasks
@@ -27,7 +27,7 @@ from dspynb.running.user_code import guarded
 if TYPE_CHECKING:
     from dspynb.optimizers.gepa.gepa import GEPA
 
-__all__ = ["Evolution"]
+__all__ = ["GEPALoop"]
 
 _EPOCHS = 2
 """Times that the training rows are gone through without anything new before the search ends."""
@@ -49,8 +49,8 @@ class _Step:
     rows: list[int]
 
 
-class Evolution:
-    """``await Evolution(gepa, engine, limit).run()``. ``limit``: rollouts at most, beside the budget.
+class GEPALoop:
+    """``await GEPALoop(gepa, engine, limit).run()``. ``limit``: rollouts at most, beside the budget.
 
     What is asked for is read as soon as it is there, in the lane's turn, and never from the engine's scores: those tell
     of what other lanes happened to have finished.
@@ -67,7 +67,7 @@ class Evolution:
         self.turns: dict[Candidate, int] = {}  # how often each has been a parent
         self.merged: set[tuple[str, str]] = set()
         if gepa.confirm:
-            engine.standing.prefers = lambda c: _mean(engine.scores(c, "train").values())
+            engine.leaderboard.prefers = lambda c: _mean(engine.scores(c, "train").values())
 
     async def run(self) -> None:
         """All of it."""

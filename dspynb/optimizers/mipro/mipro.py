@@ -14,22 +14,22 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Unpack
+from typing import Annotated, Any, ClassVar, Literal
 
 from dspynb.data import Example
 from dspynb.errors import ConfigurationError, InputError
-from dspynb.modules.ordered_pool import checked_width
+from dspynb.modules.ordered_pool import pool_width
 from dspynb.modules.predict import Predict
 from dspynb.optimizers.bootstrap import labels, shuffled
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.demos import Bootstrapping, DemoSet, bootstrapped
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.instructions import instruction_of
-from dspynb.optimizers.core.optimizer import Common, Optimizer, checked_bool, checked_number, checked_whole
+from dspynb.optimizers.core.optimizer import Optimizer
 from dspynb.optimizers.core.task import Evaluated, Task
 from dspynb.optimizers.mipro.proposer import GroundedProposer
+from dspynb.options import Finite, Flag, Number, Positive, Recorded, Whole, WholeNumber
 from dspynb.scope.candidates import Part
-from dspynb.score import as_float
 
 __all__ = ["MIPROv2"]
 
@@ -125,67 +125,37 @@ class MIPROv2(Optimizer):
 
     kind: ClassVar[str] = "mipro_v2"
 
-    def __init__(
-        self,
-        metric: Any,
-        *,
-        auto: str | None = "light",
-        num_candidates: int | None = None,
-        num_trials: int | None = None,
-        max_bootstrapped_demos: int = 4,
-        max_labeled_demos: int = 4,
-        metric_threshold: float | None = None,
-        init_temperature: float = 1.0,
-        minibatch: bool = True,
-        minibatch_size: int = 35,
-        full_eval_steps: int = 5,
-        in_flight: int | None = None,
-        shown_rows: int = 0,
-        **common: Unpack[Common],
-    ) -> None:
-        super().__init__(metric, **common)
+    auto: Literal["light", "medium", "heavy"] | None = "light"
+    num_candidates: Annotated[int, Whole(2)] | None = None
+    num_trials: Positive | None = None
+    max_bootstrapped_demos: Annotated[WholeNumber, Recorded("traces")] = 4
+    max_labeled_demos: Annotated[WholeNumber, Recorded("labeled")] = 4
+    metric_threshold: Finite | None = None
+    init_temperature: Annotated[float, Number(0)] = 1.0
+    minibatch: Flag = True
+    minibatch_size: Positive = 35
+    full_eval_steps: Positive = 5
+    in_flight: Positive | None = None
+    shown_rows: WholeNumber = 0
+
+    def __post_init__(self) -> None:
         if importlib.util.find_spec("optuna") is None:
             raise ConfigurationError('MIPROv2 needs optuna: pip install "dspynb[optimizers]"')
-        checked_bool("minibatch", minibatch)
-        if auto is not None and auto not in tuple(_AUTO):
-            raise ConfigurationError(f"auto must be one of {', '.join(_AUTO)}, or None; got {auto!r}")
-        if (auto is None) != (num_candidates is not None) or (auto is None) != (num_trials is not None):
+        own_sizes = [self.num_candidates is not None, self.num_trials is not None]
+        if own_sizes != [self.auto is None] * 2:
             raise ConfigurationError("give either auto, or with auto=None both num_candidates and num_trials")
-        whole = {"minibatch_size": minibatch_size, "full_eval_steps": full_eval_steps}
-        whole |= {n: v for n, v in (("num_trials", num_trials), ("in_flight", in_flight)) if v is not None}
-        for name, value in whole.items():
-            checked_whole(name, value)
-        if num_candidates is not None:
-            checked_whole("num_candidates", num_candidates, least=2)
-        for name, value in (("bootstrapped", max_bootstrapped_demos), ("labeled", max_labeled_demos)):
-            checked_whole(f"max_{name}_demos", value, least=0)
-        checked_number("init_temperature", init_temperature, least=0)
-        metric_threshold = as_float(metric_threshold)
-        if metric_threshold is not None:
-            checked_number("metric_threshold", metric_threshold)
-        self.auto, self.num_candidates, self.num_trials = auto, num_candidates, num_trials
-        self.traces, self.labeled, self.metric_threshold = max_bootstrapped_demos, max_labeled_demos, metric_threshold
-        self.minibatch, self.minibatch_size, self.full_eval_steps = minibatch, minibatch_size, full_eval_steps
-        self.in_flight = in_flight
-        checked_whole("shown_rows", shown_rows, least=0)
-        self._proposer = GroundedProposer(self.prompt_lm, init_temperature, shown_rows)
+        self._proposer = GroundedProposer(self.prompt_lm, self.init_temperature, self.shown_rows)
 
     @property
     def zero_shot(self) -> bool:
         """Whether only instructions are searched."""
-        return not self.traces and not self.labeled
-
-    def _absent(self) -> dict[str, Any]:
-        absent = super()._absent()
-        return {**absent, "traces": absent["max_bootstrapped_demos"], "labeled": absent["max_labeled_demos"]}
+        return not self.max_bootstrapped_demos and not self.max_labeled_demos
 
     def described(self) -> dict[str, Any]:
-        names = ["auto", "num_candidates", "num_trials", "traces", "labeled", "metric_threshold", "minibatch"]
-        names += ["minibatch_size", "full_eval_steps", "in_flight"]
-        width = checked_width(self.concurrency) if self.in_flight is None else None  # it says what the sampler knows
-        told = {"init_temperature": self._proposer.temperature, "concurrency": width}
-        told["shown_rows"] = self._proposer.shown_rows
-        return {**{name: getattr(self, name) for name in names}, **told}
+        sampler_width = None
+        if self.in_flight is None:
+            sampler_width = pool_width(self.concurrency)  # it decides which results the sampler knows
+        return {**super().described(), "concurrency": sampler_width}
 
     def proposers(self) -> Mapping[str, Predict]:
         return self._proposer.predictors()
@@ -230,13 +200,13 @@ class MIPROv2(Optimizer):
 
     async def _demo_sets(self, engine: Engine, count: int) -> Demos:
         """Path → demo sets: the program's own demos first, then labels, traces in order, traces of shuffled rows."""
-        how = Bootstrapping(self.metric_threshold, 1, 0 if self.zero_shot else self.labeled)
-        traces = self.traces or (_SHOWN_ONLY if self.zero_shot else 0)
+        how = Bootstrapping(self.metric_threshold, 1, 0 if self.zero_shot else self.max_labeled_demos)
+        traces = self.max_bootstrapped_demos or (_SHOWN_ONLY if self.zero_shot else 0)
         sets = [DemoSet("unshuffled", range(len(engine.train)), traces)]
         sets += [shuffled(engine, i, max(1, traces)) for i in range(max(0, count - 3))]
         made = await bootstrapped(engine, how, sets if traces else [])
         found: Demos = {}
-        only = [labels(engine, self.labeled)] if self.labeled else []
+        only = [labels(engine, self.max_labeled_demos)] if self.max_labeled_demos else []
         for path, predictor in engine.program.named_predictors():
             listed = [[dict(demo) for demo in predictor.demos], *([dict(d) for d in s[path]] for s in [*only, *made])]
             found[path] = listed[:count]

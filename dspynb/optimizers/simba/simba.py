@@ -12,21 +12,21 @@ import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Unpack
+from typing import Annotated, ClassVar
 
 from dspynb.data import Prediction
-from dspynb.errors import ConfigurationError
 from dspynb.evaluation.rollouts import Rollout
 from dspynb.modules.predict import Predict
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.diagnostics import warn_of_no_feedback
 from dspynb.optimizers.core.engine import Engine
-from dspynb.optimizers.core.optimizer import Common, Optimizer, checked_bool, checked_number, checked_whole
+from dspynb.optimizers.core.optimizer import Optimizer
 from dspynb.optimizers.core.successive_halving import race
 from dspynb.optimizers.core.task import Evaluated, Task
 from dspynb.optimizers.simba.mutations import Addition, Source, made
 from dspynb.optimizers.simba.rules import Advising
 from dspynb.optimizers.simba.trajectories import Bucket, Minibatches, Pool, Spread, Trajectory, buckets
+from dspynb.options import Flag, Positive, PositiveNumber, Whole, WholeNumber
 
 __all__ = ["SIMBA"]
 
@@ -85,39 +85,16 @@ class SIMBA(Optimizer):
 
     kind: ClassVar[str] = "simba"
 
-    def __init__(
-        self,
-        metric: Any,
-        *,
-        minibatch_size: int = 32,
-        num_candidates: int = 6,
-        max_steps: int = 8,
-        max_demos: int = 4,
-        temperature_for_sampling: float = 0.2,
-        temperature_for_candidates: float = 0.2,
-        combine: bool = True,
-        **common: Unpack[Common],
-    ) -> None:
-        super().__init__(metric, **common)
-        checked_whole("minibatch_size", minibatch_size)
-        checked_whole("num_candidates", num_candidates, least=2)
-        checked_whole("max_steps", max_steps)
-        checked_whole("max_demos", max_demos, least=0)
-        temperatures = {"sampling": temperature_for_sampling, "candidates": temperature_for_candidates}
-        checked_bool("combine", combine)
-        for name, value in temperatures.items():
-            checked_number(f"temperature_for_{name}", value)
-            if value <= 0:
-                raise ConfigurationError(f"temperature_for_{name} must be above 0, got {value!r}")
-        self.minibatch_size, self.num_candidates = minibatch_size, num_candidates
-        self.max_steps, self.max_demos, self.combine = max_steps, max_demos, combine
-        self.temperature_for_sampling, self.temperature_for_candidates = map(float, temperatures.values())
-        self._advising = Advising(self.prompt_lm)
+    minibatch_size: Positive = 32
+    num_candidates: Annotated[int, Whole(2)] = 6
+    max_steps: Positive = 8
+    max_demos: WholeNumber = 4
+    temperature_for_sampling: PositiveNumber = 0.2
+    temperature_for_candidates: PositiveNumber = 0.2
+    combine: Flag = True
 
-    def described(self) -> dict[str, Any]:
-        names = ["minibatch_size", "num_candidates", "max_steps", "max_demos", "combine"]
-        names += ["temperature_for_sampling", "temperature_for_candidates"]
-        return {name: getattr(self, name) for name in names}
+    def __post_init__(self) -> None:
+        self._advising = Advising(self.prompt_lm)
 
     def proposers(self) -> Mapping[str, Predict]:
         return {"simba.advise": self._advising.predict}

@@ -1,0 +1,171 @@
+"""Settings of optimizers: annotated attributes of a class, which its constructor takes and a run file records."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, TypeAlias, dataclass_transform, get_origin
+
+from dspynb.aliases import Metric
+from dspynb.errors import shorten
+from dspynb.evaluation.evaluator import program_fingerprint
+from dspynb.keywords import Declaration, Field, configurable
+from dspynb.lm.resolve import Model
+from dspynb.modules.metric_call import Scorer
+from dspynb.modules.module import Module
+from dspynb.optimizers.names import OPTIMIZER_OF_DSPY
+from dspynb.options import NOT_RECORDED, Check, Instance, Recorded
+
+__all__ = [
+    "Configured",
+    "MetricOption",
+    "ModelOption",
+    "OptionalMetric",
+    "ProgramOption",
+    "setting",
+]
+
+_EMPTY = inspect.Parameter.empty
+
+
+def _name(lm: Any) -> str:
+    return lm if isinstance(lm, str) else str(getattr(lm, "name", type(lm).__name__))
+
+
+def _scorer(metric: Any) -> Scorer:
+    return metric if isinstance(metric, Scorer) else Scorer(metric, "metric")
+
+
+def _optional_scorer(metric: Any) -> Scorer | None:
+    return None if metric is None else _scorer(metric)
+
+
+MetricOption: TypeAlias = Annotated[Metric, Check(_scorer, "a function of (row, prediction)"), NOT_RECORDED]
+"""A metric; the attribute is a Scorer. Run files record its name and source in another place."""
+OptionalMetric: TypeAlias = Annotated[
+    Metric | None, Check(_optional_scorer, "a function of (row, prediction), or None"), NOT_RECORDED
+]
+"""A metric, or None for one that is known later."""
+ModelOption: TypeAlias = Annotated[Model, Recorded(value=_name)]
+"""A model or its name; None stands for another one."""
+ProgramOption: TypeAlias = Annotated[Module, Instance("a program"), Recorded(value=program_fingerprint)]
+"""A program."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    default: Any
+    kw_only: bool
+
+
+def setting(*, default: Any = _EMPTY, kw_only: bool = True) -> Any:
+    """A setting that has no ``default``, or, with ``kw_only=False``, one that may be passed by position."""
+    return _Setting(default, kw_only)
+
+
+@dataclass_transform(eq_default=False, kw_only_default=True, field_specifiers=(setting,))
+class Configured:
+    """Base of classes whose annotated attributes are their settings, as the fields of a dataclass are.
+
+    The attributes of a class and its bases are keywords of its constructor, with their types, checks and defaults (see
+    ``dspynb.options``). Names that begin with ``_`` and those that are annotated as ``ClassVar`` are none. A class with
+    an ``__init__`` of its own calls that of its base, and its attributes are its own affair. ``__post_init__`` comes
+    after the attributes are set: rules that need several of them have their place there.
+    """
+
+    _passed: Mapping[str, Any]  # the settings that the caller has set, for the repr
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = _own_fields(cls)
+        inherited = _inherited_fields(cls)
+        if "__init__" not in vars(cls) and inherited is not None:
+            fields = {**own, **{name: field for name, field in inherited.items() if name not in own}}
+            cls.__init__ = _constructor(cls, fields)  # type: ignore[method-assign]
+
+    def __post_init__(self) -> None:
+        """Check rules of several settings, and make what depends on them."""
+
+    def __repr__(self) -> str:
+        passed = getattr(self, "_passed", {})
+        shown = [f"{name}={_shown(value)}" for name, value in passed.items()]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class _ClassDeclaration(Declaration):
+    """The settings of a class, each with the names of the module that declares it."""
+
+    def __init__(self, constructor: Callable[..., None], fields: Mapping[str, Field]) -> None:
+        super().__init__(constructor)
+        self._fields = fields
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """The settings by name."""
+        return self._fields
+
+    @property
+    def settings(self) -> Mapping[str, Field]:
+        """All of them, those that have to be passed too."""
+        return self._fields
+
+
+def _own_fields(cls: type) -> dict[str, Field]:
+    """The settings that a class declares itself."""
+    namespace = vars(sys.modules[cls.__module__])
+    found = {}
+    for name, annotation in inspect.get_annotations(cls).items():
+        if name.startswith("_") or _is_class_variable(annotation):
+            continue
+        declared = vars(cls).get(name, _EMPTY)
+        if not isinstance(declared, _Setting):
+            declared = _Setting(declared, kw_only=True)
+        elif declared.default is _EMPTY:
+            delattr(cls, name)
+        else:
+            setattr(cls, name, declared.default)
+        kind = inspect.Parameter.KEYWORD_ONLY if declared.kw_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameter = inspect.Parameter(name, kind, default=declared.default, annotation=annotation)
+        found[name] = Field(parameter, namespace)
+    return found
+
+
+def _is_class_variable(annotation: Any) -> bool:
+    if isinstance(annotation, str):
+        return annotation.removeprefix("typing.").startswith("ClassVar")
+    return annotation is ClassVar or get_origin(annotation) is ClassVar
+
+
+def _inherited_fields(cls: type) -> Mapping[str, Field] | None:
+    """The settings that the inherited constructor takes; None for one that was written by hand."""
+    if cls.__init__ is object.__init__:  # type: ignore[misc]
+        return {}
+    declaration = getattr(cls.__init__, "__declaration__", None)  # type: ignore[misc]
+    return declaration.fields if isinstance(declaration, _ClassDeclaration) else None
+
+
+def _constructor(cls: type[Configured], fields: Mapping[str, Field]) -> Callable[..., None]:
+    """The constructor of a class with these settings: those that may be passed by position come first."""
+
+    def __init__(self: Configured, *args: Any, **keywords: Any) -> None:  # noqa: N807  # what it will be
+        passed = signature.bind(self, *args, **keywords).arguments
+        passed.pop("self")
+        for name in fields:
+            setattr(self, name, passed[name] if name in passed else getattr(type(self), name))
+        self._passed = passed
+        self.__post_init__()
+
+    parameters = sorted((field.parameter for field in fields.values()), key=lambda parameter: parameter.kind)
+    myself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    signature = inspect.Signature([myself, *parameters], return_annotation="None")
+    __init__.__qualname__ = f"{cls.__qualname__}.__init__"
+    __init__.__module__ = cls.__module__
+    __init__.__signature__ = signature  # type: ignore[attr-defined]
+    __init__.__declaration__ = _ClassDeclaration(__init__, fields)  # type: ignore[attr-defined]
+    return configurable(renamed=OPTIMIZER_OF_DSPY)(__init__)
+
+
+def _shown(value: Any) -> str:
+    return value.name if isinstance(value, Scorer) else shorten(repr(value), 60)

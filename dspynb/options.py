@@ -1,0 +1,292 @@
+"""The vocabulary of settings: types for keyword parameters that carry bounds, and how a run file treats them.
+
+A parameter is declared once, in the signature of its function: ``def __init__(self, *, n: Positive = 3)``. The
+decorator ``dspynb.keywords.configurable`` checks calls against these types; messages and run files read them too.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+
+from dspynb.errors import ConfigurationError
+from dspynb.score import as_float
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
+__all__ = [
+    "NOT_RECORDED",
+    "Absent",
+    "AnyWhole",
+    "Check",
+    "Concurrency",
+    "Finite",
+    "Flag",
+    "Instance",
+    "NotRecorded",
+    "Number",
+    "Option",
+    "Positive",
+    "PositiveNumber",
+    "Real",
+    "Recorded",
+    "Seconds",
+    "Whole",
+    "WholeNumber",
+    "is_checked",
+    "literals",
+    "metadata",
+    "words",
+]
+
+
+class Option:
+    """Base of the checks that a type carries: ``Annotated[int, Whole(1)]``."""
+
+    __slots__ = ()
+
+    @property
+    def words(self) -> str:
+        """What a value must be, as errors say it."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Whole(Option):
+    """An int that is no bool, from ``least`` to ``most``."""
+
+    least: int | None = None
+    most: int | None = None
+
+    @property
+    def words(self) -> str:
+        return f"a whole number{_range(self.least, self.most)}"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.int_schema(strict=True, ge=self.least, le=self.most)
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Option):
+    """An int or float that is no bool and not NaN; a Score, Decimal or number of numpy counts as the float it is.
+
+    ``least``, ``most``: bounds that are allowed values themselves. ``above``, ``below``: bounds that are not.
+    ``finite``: whether infinity is refused. ``unit``: as in ``seconds``, for messages.
+    """
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    finite: bool = True
+    unit: str = ""
+
+    @property
+    def words(self) -> str:
+        kind = f"a number of {self.unit}" if self.unit else "a number"
+        if self.above is not None:
+            end = "" if self.most is None else f" and at most {self.most:g}"
+            if self.below is not None:
+                end = f" and below {self.below:g}"
+            return f"{kind} above {self.above:g}{end}"
+        if self.finite and self.most is None:
+            kind = kind.replace("number", "finite number")
+        return f"{kind}{_range(self.least, self.most)}"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(self._read)
+
+    def _read(self, value: Any) -> Any:
+        number = as_float(value)
+        if isinstance(number, bool) or not isinstance(number, int | float) or not self._holds(number):
+            raise ValueError
+        return number
+
+    def _holds(self, number: float) -> bool:
+        if self.finite and number in (float("inf"), float("-inf")):
+            return False
+        if self.above is not None and not number > self.above:
+            return False
+        if self.below is not None and not number < self.below:
+            return False
+        if self.least is not None and not number >= self.least:
+            return False
+        if self.most is not None and not number <= self.most:
+            return False
+        return number == number  # noqa: PLR0124  # NaN is not equal to itself
+
+
+@dataclass(frozen=True, slots=True)
+class _Bool(Option):
+    @property
+    def words(self) -> str:
+        return "True or False"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.bool_schema(strict=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance(Option):
+    """An object of the annotated class, which errors call ``name``."""
+
+    name: str
+
+    @property
+    def words(self) -> str:
+        return self.name
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.is_instance_schema(source)
+
+
+@dataclass(frozen=True, slots=True)
+class Check(Option):
+    """A check of its own: ``function`` returns the value to use, or raises ConfigurationError with a whole sentence.
+
+    ``name``: what a value must be, for documentation.
+    """
+
+    function: Callable[[Any], Any]
+    name: str
+
+    @property
+    def words(self) -> str:
+        return self.name
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(self._read)
+
+    def _read(self, value: Any) -> Any:
+        from pydantic_core import PydanticCustomError
+
+        try:
+            return self.function(value)
+        except ConfigurationError as error:
+            raise PydanticCustomError("sentence", "{text}", {"text": str(error)}) from None
+
+
+@dataclass(frozen=True, slots=True)
+class NotRecorded:
+    """Marks a setting that does not change results, so that a resumed run may have another value of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Marks a setting that older run files lack: ``value`` is what it counts as there (otherwise its default)."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """How a run file records a setting, where that is not its value under its own name.
+
+    ``name``: what it is called there. ``value``: a function from its value, which is not None, to what is written.
+    """
+
+    name: str | None = None
+    value: Callable[[Any], Any] | None = None
+
+    def written(self, value: Any) -> Any:
+        """What the file holds for a value of the setting."""
+        return value if value is None or self.value is None else self.value(value)
+
+
+NOT_RECORDED = NotRecorded()
+
+Positive: TypeAlias = Annotated[int, Whole(1)]
+"""A whole number of at least 1."""
+WholeNumber: TypeAlias = Annotated[int, Whole(0)]
+"""A whole number of at least 0."""
+AnyWhole: TypeAlias = Annotated[int, Whole()]
+"""A whole number."""
+Finite: TypeAlias = Annotated[float, Number()]
+"""A finite number."""
+Real: TypeAlias = Annotated[float, Number(finite=False)]
+"""A number or infinity."""
+PositiveNumber: TypeAlias = Annotated[float, Number(above=0)]
+"""A finite number above 0."""
+Seconds: TypeAlias = Annotated[float, Number(above=0, finite=False, unit="seconds")]
+"""A number of seconds above 0, or infinity."""
+Flag: TypeAlias = Annotated[bool, _Bool()]
+"""True or False."""
+Concurrency: TypeAlias = Annotated[Positive | None, NOT_RECORDED]
+"""How much runs at the same time; None is the setting of ``configure``."""
+
+
+def metadata(annotation: Any) -> tuple[Any, ...]:
+    """What the type carries in ``Annotated``, its own and that of the types in a union."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *own = get_args(annotation)
+        return (*own, *metadata(inner))
+    if origin in (Union, types.UnionType):
+        return tuple(item for member in get_args(annotation) for item in metadata(member))
+    return ()
+
+
+def is_checked(annotation: Any) -> bool:
+    """Whether calls are checked against the type: it carries an Option, or names its values in a Literal."""
+    if get_origin(annotation) is Literal:
+        return True
+    if any(isinstance(item, Option) for item in metadata(annotation)):
+        return True
+    return any(is_checked(member) for member in _members(annotation))
+
+
+def words(annotation: Any) -> str:
+    """What a value of the type must be, as errors say it: ``a whole number of at least 1, or None``."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *own = get_args(annotation)
+        said = [item.words for item in own if isinstance(item, Option)]
+        return said[0] if said else words(inner)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, get_args(annotation)))}"
+    if origin is Callable:
+        return "a function"
+    members = _members(annotation)
+    if members:
+        return ", or ".join(words(member) for member in members)
+    if annotation in (None, type(None)):
+        return "None"
+    return str(getattr(annotation, "__name__", annotation))
+
+
+def literals(annotation: Any) -> tuple[str, ...]:
+    """The texts that the type allows, where it names them."""
+    if get_origin(annotation) is Literal:
+        return tuple(value for value in get_args(annotation) if isinstance(value, str))
+    return tuple(value for member in _members(annotation) for value in literals(member))
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _members(get_args(annotation)[0])
+    return get_args(annotation) if origin in (Union, types.UnionType) else ()
+
+
+def _range(least: float | None, most: float | None) -> str:
+    if least is None and most is None:
+        return ""
+    if most is None:
+        return f" of at least {least:g}"
+    if least is None:
+        return f" of at most {most:g}"
+    return f" from {least:g} to {most:g}"
