@@ -20,6 +20,7 @@ from dspynb.modules.module import Module
 from dspynb.modules.predictor_call import Call, Listener
 from dspynb.modules.stream import FieldText, stream
 from dspynb.running.user_code import as_exception, exit_of
+from dspynb.scope.call_context import Place
 from dspynb.scope.candidates import Part
 from dspynb.scope.core import Reading, Scope, current_scope, warn_of
 from dspynb.scope.settings import setting
@@ -176,8 +177,9 @@ class Predict(Module):
             warn_of(reading.ended)
         path = _path(scope, self)
         values = self.signature.check_inputs(inputs, path)
-        lm = scope.settings.get("every_lm") or (self.lm if self.lm is not None else setting("lm", scope))
-        replaying, resuming = scope.settings.get("replaying"), scope.settings.get("resuming")
+        context = scope.context
+        lm = context.lm or (self.lm if self.lm is not None else setting("lm", scope))
+        replaying, resuming = context.interceptor(Place.REPLAY), context.interceptor(Place.RESUME_LOG)
         lm = resolve_lm(lm) if replaying is None else replaying.model(path, values, lm)
         lm = lm if resuming is None else resuming.model(path, lm)
         adapter = resolve_adapter(self.adapter or setting("adapter", scope) or getattr(lm, "adapter", None))
@@ -207,10 +209,10 @@ class Predict(Module):
         constrained = getattr(lm, "constrains", False)
         request = LMRequest(
             messages=messages,
-            settings={**self.settings, **scope.settings.get("sampling", {})},
+            settings={**self.settings, **context.sampling.settings},
             response_format=adapter.response_format(self.signature) if constrained else None,
             tools=getattr(adapter, "tools", ()),
-            rollout=scope.settings.get("rollout", 0),
+            rollout=context.sampling.rollout.number,
         )
         return Call(scope, self._read, self.uid, path, values, reading, lm, adapter, request)
 

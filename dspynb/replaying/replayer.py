@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dspynb.data import Prediction
-from dspynb.errors import DspynbError, InputError, ReplayDiverged, RunStopped
+from dspynb.errors import DspynbError, InputError, ReplayDiverged, RunStopped, ScopeError
 from dspynb.events import AttemptEnded, AttemptStarted, Event
 from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest
 from dspynb.lm.resolve import resolve_lm
@@ -24,6 +25,7 @@ from dspynb.running.reader import RunReader
 from dspynb.running.run import Run
 from dspynb.running.tracing import Trace, recorded_events
 from dspynb.scope.budget import Free
+from dspynb.scope.call_context import Place
 from dspynb.scope.core import Layer, current_scope
 
 __all__ = ["Replay", "replay"]
@@ -109,7 +111,10 @@ async def replay(
     run = replaying.run = program._new_run(given, kind="replay")
     run.listen(replaying)
     prediction, error = None, None
-    with Layer(None, settings={"replaying": replaying, "runs_dir": None}, funds=Free()):
+    scope = current_scope()
+    settings = dataclasses.replace(scope.settings, runs_dir=None)
+    context = scope.context.with_interceptor(replaying)
+    with Layer(None, settings=settings, context=context, funds=Free()):
         try:
             prediction = await run.drive(program._work(given))
         except RunStopped:
@@ -131,6 +136,15 @@ class Replaying:
         self.ended: Divergence | None = None
         self.run: Run | None = None
         self._waiting = _Waiting()
+
+    @property
+    def place(self) -> Place:
+        """Before everything else."""
+        return Place.REPLAY
+
+    def leaving(self) -> NoReturn:
+        """Refused. Raises ScopeError."""
+        raise ScopeError("a replay stays in its process: in another one, models would be asked")
 
     def model(self, path: str, inputs: Mapping[str, Any], choice: Any) -> LMProtocol:
         """What answers one predictor call. ``choice``: the model it would have asked, for the adapter it prefers."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from dspynb.errors import ConfigurationError, nearest, of_dspy
+from dspynb.scope.call_context import UNSET, Settings
 from dspynb.scope.core import Block, Layer, Scope, current_scope
 
-__all__ = ["configure", "context", "model_name", "setting"]
+__all__ = ["configure", "context", "model_name", "setting", "settings_in_force"]
 
 VIEWS = ("auto", "widget", "html", "text", "off")
 
@@ -75,16 +77,10 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "runs_dir": _folder,
     "history": _whole("history", 0),
 }
-_DEFAULTS: Mapping[str, Any] = {
-    "lm": None,
-    "adapter": None,
-    "cache": True,
-    "concurrency": 32,
-    "view": "auto",
-    "runs_dir": ".dspynb/runs",
-    "history": 1000,
-}
-_process: dict[str, Any] = dict(_DEFAULTS)
+_DEFAULTS = Settings(
+    lm=None, adapter=None, cache=True, concurrency=32, view="auto", runs_dir=".dspynb/runs", history=1000
+)
+_process = _DEFAULTS
 _lock = threading.Lock()
 
 
@@ -112,9 +108,10 @@ def configure(**settings: Any) -> None:
     >>> dn.Predict("question -> answer").run_sync(question="2+2?").answer
     '4'
     """
+    global _process  # noqa: PLW0603  # the one process-wide value, replaced as a whole
     checked = _checked(settings)
     with _lock:
-        _process.update(checked)
+        _process = replace(_process, **checked)
 
 
 class context(Block):  # noqa: N801  # used as a verb: with dn.context(lm=...)
@@ -135,10 +132,15 @@ class context(Block):  # noqa: N801  # used as a verb: with dn.context(lm=...)
         self._settings = _checked(settings)
 
     def _layer(self) -> Layer:
-        return Layer(None, settings=self._settings)
+        return Layer(None, settings=replace(current_scope().settings, **self._settings))
 
 
 def setting(name: str, scope: Scope | None = None) -> Any:
     """The value of a setting in force: the innermost ``context`` block's, else the process-wide one."""
-    own = (scope or current_scope()).settings
-    return own[name] if name in own else _process.get(name)
+    own = getattr((scope or current_scope()).settings, name)
+    return getattr(_process, name) if own is UNSET else own
+
+
+def settings_in_force(scope: Scope) -> Settings:
+    """All settings in force in a scope; none is UNSET."""
+    return Settings(**{declared.name: setting(declared.name, scope) for declared in fields(Settings)})

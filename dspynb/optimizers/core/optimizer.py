@@ -7,6 +7,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict, TypeVar, Unpack
 
@@ -145,9 +146,9 @@ class Optimizer(ABC):
         """The metric by which a program is judged."""
         return self.metric
 
-    def settings_of(self, split: str) -> Mapping[str, Any]:  # noqa: ARG002
-        """Settings in force for the rollouts of a split: train, val or test."""
-        return {}
+    def retries_on(self, split: str) -> bool:  # noqa: ARG002
+        """Whether the program's Refines retry in the rollouts of a split: train, val or test."""
+        return True
 
     def first_step(self, task: Task) -> int:
         """How many metric calls the first step takes, below which nothing can be said."""
@@ -228,8 +229,9 @@ class Optimizer(ABC):
         learned, judged = self.parted(given["train"], given["val"])
         rows = {"train": list(learned), "val": list(judged), "test": given["test"]}
         names = [check_columns(program, Table(listed, None, ""), None) for listed in rows.values() if listed]
-        settings, scorer = {split: self.settings_of(split) for split in _SPLITS}, self.scorer(program)
-        return Task(program, rows, names[0], {scorer.name: scorer}, float(self.failure_score), settings)
+        retries = {split: self.retries_on(split) for split in _SPLITS}
+        scorer = self.scorer(program)
+        return Task(program, rows, names[0], {scorer.name: scorer}, float(self.failure_score), retries)
 
 
 class OptimizeWork:
@@ -249,7 +251,8 @@ class OptimizeWork:
         funds = None if budget is None else Meter(budget)
         if own is not None and funds is not None:
             own.fund(funds)
-        self._layer = Layer(None, funds=funds, settings={"resuming": self.memory})
+        context = current_scope().context.with_interceptor(self.memory)
+        self._layer = Layer(None, funds=funds, context=context)
         with self._layer:
             await self._search(Guide(own, self._refund))
         best = self.partial()
@@ -371,7 +374,8 @@ class _HeldBack:
 def _tested(task: Task) -> dict[str, int]:
     """What the test rows take at most: the start and the winner on each."""
     rollouts = 2 * len(task.rows["test"])
-    with Layer(None, settings=task.settings.get("test")):
+    context = replace(current_scope().context, retries=task.retries.get("test", True))
+    with Layer(None, context=context):
         return {"metric_calls": rollouts, "calls": rollouts * task.program.most_calls()}
 
 

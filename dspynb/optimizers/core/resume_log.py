@@ -26,6 +26,7 @@ from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest
 from dspynb.modules.predictor_call import as_recorded
 from dspynb.optimizers.core.task import Heard, hinted
 from dspynb.scope.budget import Meter, missing_tokens
+from dspynb.scope.call_context import Place
 from dspynb.scope.core import current_scope
 
 __all__ = ["Kept", "Memory", "RolloutKey"]
@@ -114,7 +115,12 @@ class Memory:
         calls = self._loose.get(_text(path, model, request.rollout, as_recorded(request.messages)))
         return calls.popleft() if calls else None
 
-    def consulted(self) -> ConsultedMemory | None:
+    @property
+    def place(self) -> Place:
+        """After a replay."""
+        return Place.RESUME_LOG
+
+    def leaving(self) -> ConsultedMemory | None:
         """What stands for it in another process; None where there is nothing to look for."""
         return ConsultedMemory() if self._loose else None
 
@@ -129,6 +135,15 @@ class ConsultedMemory:
     """The memory seen from a worker, which asks for every request whether it has an answer."""
 
     ask: Callable[[Mapping[str, Any]], Any] | None = None
+
+    @property
+    def place(self) -> Place:
+        """That of the memory."""
+        return Place.RESUME_LOG
+
+    def leaving(self) -> ConsultedMemory:
+        """Itself, without a way to ask."""
+        return ConsultedMemory()
 
     def asking(self, ask: Callable[[Mapping[str, Any]], Any]) -> ConsultedMemory:
         """The same, with a way to ask."""
