@@ -37,7 +37,7 @@ MODULES = {
     "lm.base": "lm.protocol",
     "lm.direct": "lm.openai_http",
     "lm.doubles": "lm.testing",
-    "lm.flights": "lm.single_flight",
+    "lm.flights": "lm.interceptors.single_flight",
     "media.telling": "media.describe",
     "modules.acting": "agents.step",
     "modules.advice": "refine.hint_sources",

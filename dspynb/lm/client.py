@@ -6,19 +6,21 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable
-from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
 from dspynb.keywords import with_known_keywords
 from dspynb.lm.addresses import base_in_environment, check_base, has_login
 from dspynb.lm.cache import default_cache
 from dspynb.lm.endpoint import Endpoint
+from dspynb.lm.interceptors.cache import CACHE
+from dspynb.lm.interceptors.chain import Interceptor, ModelCall, chain
+from dspynb.lm.interceptors.single_flight import SingleFlight
 from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.litellm_engine import LiteLLMEngine
 from dspynb.lm.openai_http import DirectEngine
 from dspynb.lm.prices import supports
-from dspynb.lm.protocol import Heard, LMReply, LMRequest, check_reply, refuse_in_a_replay, request_key
+from dspynb.lm.protocol import Heard, LMProtocol, LMReply, LMRequest, check_reply, refuse_in_a_replay, request_key
 from dspynb.lm.settings import (
     OTHERWISE,
     REQUEST_SETTINGS,
@@ -29,14 +31,13 @@ from dspynb.lm.settings import (
     merged,
     refuse_litellm_settings,
 )
-from dspynb.lm.single_flight import Flights
 from dspynb.redact import is_secret_name, secrets_in, without_password, without_secrets
 from dspynb.scope.budget import about_tokens
 from dspynb.scope.core import current_scope
 from dspynb.scope.gate import GATE
 from dspynb.scope.settings import model_name, setting
 
-__all__ = ["LM"]
+__all__ = ["LM", "has_own_links"]
 
 T = TypeVar("T")
 _ENGINES = ("auto", "direct", "litellm")
@@ -129,46 +130,40 @@ class LM:
         ]
         self._engine = engine(Endpoint(self.name, **self._given, secrets=tuple(hidden)))  # type: ignore[arg-type]
         self.limits = Limits(*self._limit)
-        self._flights = Flights()
+        self._single_flight = SingleFlight()
+
+    @property
+    def links(self) -> tuple[Interceptor, ...]:
+        """What it contributes to the chain of a call."""
+        return CACHE, self._single_flight
 
     async def complete(self, request: LMRequest) -> LMReply:
         """The provider's reply. Raises ModelError naming the model; never shows the key."""
         refuse_in_a_replay(self.name)
-        settings = self._settings_of(request)
-        if not (self._cache and setting("cache")):
-            return await self._send(request, settings)
-        cache = default_cache()
-        key = self._key(request, settings)
-        if (kept := await cache.get(key)) is not None:
-            return kept
+        return await chain(self.links, self.send)(ModelCall(self, request, current_scope()))
 
-        async def send() -> LMReply:
-            reply = await self._send(request, settings)
-            cache.put(key, reply)
-            return reply
-
-        reply, sent = await self._flights.join(key, send)
-        return reply if sent else replace(reply, cached=True, usage=reply.usage.as_cached())
+    async def stream(self, request: LMRequest, heard: Heard) -> LMReply:
+        """The same, with each new piece of the text given to ``heard``. It is tried again only while there was none;
+        equal requests under way are not joined."""
+        refuse_in_a_replay(self.name)
+        return await chain(self.links, self.send)(ModelCall(self, request, current_scope(), listener=heard))
 
     async def kept(self, request: LMRequest) -> LMReply | None:
         """The reply to an equal request, if the cache has one."""
-        if not (self._cache and setting("cache")):
-            return None
-        return await default_cache().get(self._key(request, self._settings_of(request)))
+        key = self.cache_key(request)
+        return None if key is None else await default_cache().get(key)
 
-    async def stream(self, request: LMRequest, heard: Heard) -> LMReply:
-        """The same, with each new piece of the text told to ``heard``. It is tried again only while nothing was heard;
-        equal requests under way are not joined."""
-        refuse_in_a_replay(self.name)
+    def cache_key(self, request: LMRequest) -> str | None:
+        """The key of a request in the reply cache; None where the model or the setting ``cache`` uses none. Raises
+        ConfigurationError for a setting of the request that this model does not take."""
         settings = self._settings_of(request)
-        caching = self._cache and setting("cache")
-        key = self._key(request, settings) if caching else ""
-        if caching and (kept := await default_cache().get(key)) is not None:
-            heard(kept.text)
-            return kept
-        reply = await self._send(request, settings, heard)
-        if caching:
-            default_cache().put(key, reply)
+        return self._key(request, settings) if self._cache and setting("cache") else None
+
+    async def send(self, call: ModelCall) -> LMReply:
+        """The end of the chain: ask the provider, and add the reply to the cache."""
+        reply = await self._send(call.request, self._settings_of(call.request), call.listener)
+        if call.key is not None:
+            default_cache().put(call.key, reply)
         return reply
 
     def _settings_of(self, request: LMRequest) -> dict[str, Any]:
@@ -215,7 +210,7 @@ class LM:
 
     def __getstate__(self) -> dict[str, Any]:
         # A key does not travel, nor does what belongs to a loop; the other side takes its own from the environment.
-        hidden = {"_engine", "_flights", "limits"}
+        hidden = {"_engine", "_single_flight", "limits"}
         state = {name: value for name, value in vars(self).items() if name not in hidden}
         settings = {name: value for name, value in self.settings.items() if not is_secret_name(name)}
         given = {**self._given, "api_key": None, "api_base": without_password(self._given["api_base"])}
@@ -227,6 +222,18 @@ class LM:
 
     def __repr__(self) -> str:
         return f"LM({self.name!r})"
+
+
+_METHODS = LM.complete, LM.stream, LM.kept
+
+
+def has_own_links(lm: LMProtocol) -> TypeGuard[LM]:
+    """Whether a call of the model may go through its links in place of its methods: not where a subclass or an object
+    has other methods, which are to be called."""
+    if not isinstance(lm, LM):
+        return False
+    methods = lm.complete, lm.stream, lm.kept
+    return all(getattr(own, "__func__", None) is of_lm for own, of_lm in zip(methods, _METHODS, strict=True))
 
 
 class _Sending:

@@ -179,9 +179,8 @@ class Predict(Module):
         values = self.signature.check_inputs(inputs, path)
         context = scope.context
         lm = context.lm or (self.lm if self.lm is not None else setting("lm", scope))
-        replaying, resuming = context.interceptor(Place.REPLAY), context.interceptor(Place.RESUME_LOG)
-        lm = resolve_lm(lm) if replaying is None else replaying.model(path, values, lm)
-        lm = lm if resuming is None else resuming.model(path, lm)
+        replay = context.interceptor(Place.REPLAY)
+        lm = resolve_lm(lm) if replay is None else replay.model(path, lm)
         adapter = resolve_adapter(self.adapter or setting("adapter", scope) or getattr(lm, "adapter", None))
         adapter = self._fitted(adapter, lm)
         instruction, demos = self.effective(reading)
@@ -214,7 +213,17 @@ class Predict(Module):
             tools=getattr(adapter, "tools", ()),
             rollout=context.sampling.rollout.number,
         )
-        return Call(scope, self._read, self.uid, path, values, reading, lm, adapter, request)
+        return Call(
+            lm=lm,
+            request=request,
+            scope=scope,
+            path=path,
+            inputs=values,
+            read=self._read,
+            uid=self.uid,
+            reading=reading,
+            adapter=adapter,
+        )
 
 
 def _path(scope: Scope, predictor: Predict) -> str:

@@ -143,11 +143,15 @@ class Place(IntEnum):
 
 
 class ScopedInterceptor(Protocol):
-    """What a scope needs to know of an interceptor that a block puts around calls (see ``lm/chain``)."""
+    """What a scope needs to know of an interceptor that a block puts around calls (``lm/interceptors/chain.py`` has the
+    types of its call)."""
 
     @property
     def place(self) -> Place:
         """Where it stands in the chain."""
+
+    async def __call__(self, call: Any, proceed: Any) -> Any:
+        """The reply to a call."""
 
     def leaving(self) -> ScopedInterceptor | None:
         """What stands for it in another process; None where nothing has to. Raises ScopeError where it must stay."""
