@@ -177,24 +177,49 @@ class Predict(Module):
             warn_of(reading.ended)
         path = _path(scope, self)
         values = self.signature.check_inputs(inputs, path)
-        context = scope.context
-        lm = context.lm or (self.lm if self.lm is not None else setting("lm", scope))
-        replay = context.interceptor(Place.REPLAY)
-        lm = resolve_lm(lm) if replay is None else replay.model(path, lm)
-        adapter = resolve_adapter(self.adapter or setting("adapter", scope) or getattr(lm, "adapter", None))
-        adapter = self._fitted(adapter, lm)
+        lm = self._lm_in(scope, path)
+        adapter = self._adapter_for(lm, scope)
+        messages = self._messages(adapter, values, reading, path)
+        refuse_media(lm, messages)
+        return Call(
+            lm=lm,
+            request=self._request(lm, adapter, messages, scope),
+            scope=scope,
+            path=path,
+            inputs=values,
+            read=self._read,
+            uid=self.uid,
+            reading=reading,
+            adapter=adapter,
+        )
+
+    def _lm_in(self, scope: Scope, path: str) -> LMProtocol:
+        """The model: the call context's, the predictor's own, or the setting. In a replay, what stands for it."""
+        lm = scope.context.lm
+        if lm is None:
+            lm = self.lm
+        if lm is None:
+            lm = setting("lm", scope)
+        replay = scope.context.interceptor(Place.REPLAY)
+        if replay is not None:
+            return replay.model(path, lm)  # type: ignore[no-any-return]  # the scope knows no models
+        return resolve_lm(lm)
+
+    def _adapter_for(self, lm: LMProtocol, scope: Scope) -> Adapter:
+        """The adapter: the predictor's own, the setting, or the one that the model prefers."""
+        choice = self.adapter or setting("adapter", scope) or getattr(lm, "adapter", None)
+        return self._fitted(resolve_adapter(choice), lm)
+
+    def _messages(
+        self, adapter: Adapter, values: Mapping[str, Any], reading: Reading, path: str
+    ) -> tuple[Mapping[str, Any], ...]:
+        """The prompt. Raises InputError for inputs that the adapter cannot write."""
         instruction, demos = self.effective(reading)
         prefix = getattr(reading.candidate, "prefix", None) or self.prefix
         more = {} if prefix is None else {"prefix": prefix}  # an adapter of the user's may know of none
+        hint = reading.hint("field")
         try:
-            messages = adapter.format(
-                self.signature,
-                values,
-                instruction=instruction,
-                demos=demos,
-                hint=reading.hint("field"),
-                **more,
-            )
+            return adapter.format(self.signature, values, instruction=instruction, demos=demos, hint=hint, **more)
         except DspynbError:
             raise
         except Exception as error:
@@ -204,25 +229,19 @@ class Predict(Module):
             if exited is None:
                 raise
             raise InputError(f"{path}: the inputs could not be written ({exited})") from error
-        refuse_media(lm, messages)
+
+    def _request(
+        self, lm: LMProtocol, adapter: Adapter, messages: tuple[Mapping[str, Any], ...], scope: Scope
+    ) -> LMRequest:
+        """The request; settings of the scope's sampling win over the predictor's own."""
+        sampling = scope.context.sampling
         constrained = getattr(lm, "constrains", False)
-        request = LMRequest(
+        return LMRequest(
             messages=messages,
-            settings={**self.settings, **context.sampling.settings},
+            settings={**self.settings, **sampling.settings},
             response_format=adapter.response_format(self.signature) if constrained else None,
             tools=getattr(adapter, "tools", ()),
-            rollout=context.sampling.rollout.number,
-        )
-        return Call(
-            lm=lm,
-            request=request,
-            scope=scope,
-            path=path,
-            inputs=values,
-            read=self._read,
-            uid=self.uid,
-            reading=reading,
-            adapter=adapter,
+            rollout=sampling.rollout.number,
         )
 
 

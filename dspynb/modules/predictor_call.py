@@ -87,9 +87,9 @@ class Call(ModelCall):
         around = self.scope.context.interceptors
         if has_own_links(self.lm):
             return chain((*around, BUDGET, *self.lm.links), self.lm.send)
-        if around:
-            return chain((*around, OWN_CACHE, BUDGET), ask_model)
-        return _ANY_MODEL
+        if not around and not hasattr(self.lm, "kept"):
+            return _BUDGET_ALONE
+        return chain((*around, OWN_CACHE, BUDGET), ask_model)
 
     def _as_error(self, error: BaseException) -> BaseException:
         """The error of a call: what a model or adapter raised that is no Exception is made one."""
@@ -159,7 +159,7 @@ async def ask_model(call: ModelCall) -> LMReply:
     return check_reply(reply, sent_settings(call.lm, call.request), call.model)
 
 
-_ANY_MODEL = chain((OWN_CACHE, BUDGET), ask_model)
+_BUDGET_ALONE = chain((BUDGET,), ask_model)
 
 
 def as_recorded(messages: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
