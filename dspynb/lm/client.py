@@ -146,7 +146,10 @@ class LM:
         """The same, with each new piece of the text given to ``heard``. It is tried again only while there was none;
         equal requests under way are not joined."""
         refuse_in_a_replay(self.name)
-        return await chain(self.links, self.send)(ModelCall(self, request, current_scope(), listener=heard))
+        call = ModelCall(self, request, current_scope(), listener=heard)
+        reply = await chain(self.links, self.send)(call)
+        call.stream_rest(reply)
+        return reply
 
     async def kept(self, request: LMRequest) -> LMReply | None:
         """The reply to an equal request, if the cache has one."""
@@ -162,6 +165,7 @@ class LM:
     async def send(self, call: ModelCall) -> LMReply:
         """The end of the chain: ask the provider, and add the reply to the cache."""
         reply = await self._send(call.request, self._settings_of(call.request), call.listener)
+        call.streamed = True
         if call.key is not None:
             default_cache().put(call.key, reply)
         return reply

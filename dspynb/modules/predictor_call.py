@@ -78,6 +78,7 @@ class Call(ModelCall):
         if not self.admitted:  # a cached reply takes no call, but what was stopped goes no further
             self.scope.admit(0)
             self.admitted = True
+        self.stream_rest(reply)
         if self.listener is not None:
             self.listener("")
         return reply
@@ -107,6 +108,7 @@ class Call(ModelCall):
             listener=None,
             key=None,
             admitted=False,
+            streamed=False,
             before=self.reported,
             reply=None,
             began=time.perf_counter(),
@@ -149,12 +151,12 @@ async def ask_model(call: ModelCall) -> LMReply:
         reply = await call.lm.complete(call.request)
     else:
         reply = await stream(call.request, call.listener)
+        call.streamed = True
     if not isinstance(reply, LMReply):
         said = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
         raise ModelError(said, model=call.model)
+    call.stream_rest(reply)
     if call.listener is not None:
-        if stream is None:
-            call.stream_whole(reply)
         call.listener("")
     return check_reply(reply, sent_settings(call.lm, call.request), call.model)
 

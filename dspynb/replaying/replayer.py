@@ -161,9 +161,7 @@ class Replaying:
         return await BUDGET(call, self._recorded)
 
     async def _recorded(self, call: ModelCall) -> LMReply:
-        reply = await self.answer(call.path, call.inputs, call.request)
-        call.stream_whole(reply)
-        return reply
+        return await self.answer(call.path, call.inputs, call.request)
 
     async def answer(self, path: str, inputs: Mapping[str, Any], request: LMRequest) -> LMReply:
         """The recorded reply. Raises the recorded error, or ReplayDiverged."""

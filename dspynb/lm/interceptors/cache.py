@@ -31,10 +31,7 @@ class CacheInterceptor:
         if call.key is None:
             return await proceed(call)
         reply = await call.scope.in_flight(default_cache().get(call.key))
-        if reply is None:
-            return await proceed(call)
-        call.stream_whole(reply)
-        return reply
+        return await proceed(call) if reply is None else reply
 
 
 class OwnCacheInterceptor:

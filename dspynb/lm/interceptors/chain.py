@@ -28,6 +28,7 @@ class ModelCall:
     ``path`` and ``inputs``: of the predictor that calls; empty where the model is called directly. ``listener``: gets
     the pieces of the reply's text while it arrives, None for a call that is not streamed. ``key``: of the request in
     the reply cache, set where the model uses it. ``admitted``: whether the runs and budgets around it let it start.
+    ``streamed``: whether the listener has the text of the reply.
     """
 
     lm: LMProtocol
@@ -38,15 +39,17 @@ class ModelCall:
     listener: Heard | None = None
     key: str | None = None
     admitted: bool = False
+    streamed: bool = False
 
     @property
     def model(self) -> str:
         """The model's name."""
         return str(getattr(self.lm, "name", type(self.lm).__name__))
 
-    def stream_whole(self, reply: LMReply) -> None:
-        """Give the listener, if there is one, the text of a reply that arrived at once."""
-        if self.listener is not None:
+    def stream_rest(self, reply: LMReply) -> None:
+        """Give the listener, if there is one, the text of a reply that arrived at once: an interceptor's."""
+        if self.listener is not None and not self.streamed:
+            self.streamed = True
             self.listener(reply.text)
 
 

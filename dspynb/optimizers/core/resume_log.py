@@ -164,9 +164,7 @@ async def _resumed(memory: Memory | ConsultedMemory, call: ModelCall, proceed: P
     if before is None:
         return await proceed(call)
     Kept(None, (before,)).charge()
-    reply = _reply(before)
-    call.stream_whole(reply)
-    return reply
+    return _reply(before)
 
 
 def _estimate(call: PredictorCalled) -> int:
