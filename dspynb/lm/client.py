@@ -6,15 +6,15 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeVar
 
 from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
 from dspynb.keywords import with_known_keywords
 from dspynb.lm.addresses import base_in_environment, check_base, has_login
 from dspynb.lm.cache import default_cache
 from dspynb.lm.endpoint import Endpoint
-from dspynb.lm.interceptors.cache import CACHE
-from dspynb.lm.interceptors.chain import Interceptor, ModelCall, chain
+from dspynb.lm.interceptors.cache import CacheInterceptor
+from dspynb.lm.interceptors.chain import Links, ModelCall, chain
 from dspynb.lm.interceptors.single_flight import SingleFlight
 from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.litellm_engine import LiteLLMEngine
@@ -37,7 +37,7 @@ from dspynb.scope.core import current_scope
 from dspynb.scope.gate import GATE
 from dspynb.scope.settings import model_name, setting
 
-__all__ = ["LM", "has_own_links"]
+__all__ = ["LM", "links_of"]
 
 T = TypeVar("T")
 _ENGINES = ("auto", "direct", "litellm")
@@ -132,37 +132,36 @@ class LM:
         self.limits = Limits(*self._limit)
         self._single_flight = SingleFlight()
 
-    @property
-    def links(self) -> tuple[Interceptor, ...]:
-        """What it contributes to the chain of a call."""
-        return CACHE, self._single_flight
-
     async def complete(self, request: LMRequest) -> LMReply:
         """The provider's reply. Raises ModelError naming the model; never shows the key."""
         refuse_in_a_replay(self.name)
-        return await chain(self.links, self.send)(ModelCall(self, request, current_scope()))
+        return await chain(*self._links())(ModelCall(self, request, current_scope()))
 
     async def stream(self, request: LMRequest, heard: Heard) -> LMReply:
         """The same, with each new piece of the text given to ``heard``. It is tried again only while there was none;
         equal requests under way are not joined."""
         refuse_in_a_replay(self.name)
         call = ModelCall(self, request, current_scope(), listener=heard)
-        reply = await chain(self.links, self.send)(call)
+        reply = await chain(*self._links())(call)
         call.stream_rest(reply)
         return reply
 
     async def kept(self, request: LMRequest) -> LMReply | None:
         """The reply to an equal request, if the cache has one."""
-        key = self.cache_key(request)
+        key = self._cache_key(request)
         return None if key is None else await default_cache().get(key)
 
-    def cache_key(self, request: LMRequest) -> str | None:
+    def _links(self) -> Links:
+        """What it contributes to the chain of a call."""
+        return (CacheInterceptor(self._cache_key), self._single_flight), self._send_call
+
+    def _cache_key(self, request: LMRequest) -> str | None:
         """The key of a request in the reply cache; None where the model or the setting ``cache`` uses none. Raises
         ConfigurationError for a setting of the request that this model does not take."""
         settings = self._settings_of(request)
         return self._key(request, settings) if self._cache and setting("cache") else None
 
-    async def send(self, call: ModelCall) -> LMReply:
+    async def _send_call(self, call: ModelCall) -> LMReply:
         """The end of the chain: ask the provider, and add the reply to the cache."""
         reply = await self._send(call.request, self._settings_of(call.request), call.listener)
         call.streamed = True
@@ -231,13 +230,15 @@ class LM:
 _METHODS = LM.complete, LM.stream, LM.kept
 
 
-def has_own_links(lm: LMProtocol) -> TypeGuard[LM]:
-    """Whether a call of the model may go through its links in place of its methods: not where a subclass or an object
-    has other methods, which are to be called."""
+def links_of(lm: LMProtocol) -> Links | None:
+    """The links of a model's calls; None for a model that is asked through its methods: one that is no LM, and an LM
+    whose methods a subclass wrote anew or somebody replaced."""
     if not isinstance(lm, LM):
-        return False
-    methods = lm.complete, lm.stream, lm.kept
-    return all(getattr(own, "__func__", None) is of_lm for own, of_lm in zip(methods, _METHODS, strict=True))
+        return None
+    for own, of_lm in zip((lm.complete, lm.stream, lm.kept), _METHODS, strict=True):
+        if getattr(own, "__func__", None) is not of_lm:
+            return None
+    return lm._links()
 
 
 class _Sending:

@@ -124,11 +124,11 @@ class Predict(Module):
     def _inside(self, inputs: Mapping[str, Any]) -> Coroutine[Any, Any, Prediction]:
         return self._answer(inputs)
 
-    async def _answer(self, inputs: Mapping[str, Any], heard: Listener | None = None) -> Prediction:
+    async def _answer(self, inputs: Mapping[str, Any], listener: Listener | None = None) -> Prediction:
         try:
             call = self._prepare(current_scope(), inputs)
             try:
-                return await call.answer(heard)
+                return await call.answer(listener)
             except ParseError as error:
                 if not (self.repairs and getattr(call.adapter, "repair", False)):
                     raise

@@ -12,7 +12,7 @@ from dspynb.adapters.base import Adapter
 from dspynb.data import NO_USAGE, Prediction, Usage
 from dspynb.errors import Halted, ModelError, ParseError
 from dspynb.events import PredictorCalled, new_span
-from dspynb.lm.client import has_own_links
+from dspynb.lm.client import links_of
 from dspynb.lm.interceptors.budget import BUDGET
 from dspynb.lm.interceptors.cache import OWN_CACHE
 from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain
@@ -86,8 +86,10 @@ class Call(ModelCall):
     def _chain(self) -> Proceed:
         """The interceptors of the blocks around the call and of its model, and the budget between them."""
         around = self.scope.context.interceptors
-        if has_own_links(self.lm):
-            return chain((*around, BUDGET, *self.lm.links), self.lm.send)
+        of_model = links_of(self.lm)
+        if of_model is not None:
+            links, send = of_model
+            return chain((*around, BUDGET, *links), send)
         if not around and not hasattr(self.lm, "kept"):
             return _BUDGET_ALONE
         return chain((*around, OWN_CACHE, BUDGET), ask_model)

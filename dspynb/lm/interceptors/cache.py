@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from collections.abc import Callable
 
 from dspynb.lm.cache import default_cache
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMReply, LMRequest, check_reply
 from dspynb.scope.call_context import Place
 
-__all__ = ["CACHE", "OWN_CACHE", "CacheInterceptor", "OwnCacheInterceptor"]
-
-
-class _Cached(Protocol):
-    """A model whose replies are in the reply cache."""
-
-    def cache_key(self, request: LMRequest) -> str | None:
-        """The key of a request; None where the cache is switched off."""
+__all__ = ["OWN_CACHE", "CacheInterceptor", "OwnCacheInterceptor"]
 
 
 class CacheInterceptor:
-    """Looks into the reply cache. Replies are added to it by ``LM`` where they arrive: they are in the cache even where
-    the caller who sent the request was cancelled."""
+    """Looks into the reply cache. ``key_of``: gives the key of a request, None where the cache is switched off.
+
+    ``LM`` adds replies to the cache where they arrive, so that they are there even where the caller who sent the
+    request was cancelled.
+    """
 
     place = Place.CACHE
 
+    def __init__(self, key_of: Callable[[LMRequest], str | None]) -> None:
+        self._key_of = key_of
+
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
         """The cached reply, else the model's."""
-        call.key = cast("_Cached", call.lm).cache_key(call.request)
+        call.key = self._key_of(call.request)
         if call.key is None:
             return await proceed(call)
         reply = await call.scope.in_flight(default_cache().get(call.key))
@@ -53,5 +52,4 @@ class OwnCacheInterceptor:
         return check_reply(reply, call.request.settings, call.model)
 
 
-CACHE = CacheInterceptor()
 OWN_CACHE = OwnCacheInterceptor()

@@ -18,7 +18,7 @@ from dspynb.lm.protocol import Heard, LMProtocol, LMReply, LMRequest
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import Scope
 
-__all__ = ["Interceptor", "ModelCall", "Proceed", "chain"]
+__all__ = ["Interceptor", "Links", "ModelCall", "Proceed", "chain"]
 
 
 @dataclass(slots=True)
@@ -69,6 +69,8 @@ class Interceptor(Protocol):
         ...
 
 
+Links = tuple[tuple[Interceptor, ...], Proceed]
+"""What a model contributes to the chain of its calls: interceptors, and the end, which asks the provider."""
 _by_place = attrgetter("place")
 
 
