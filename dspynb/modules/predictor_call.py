@@ -78,8 +78,8 @@ class Call(ModelCall):
         if not self.admitted:  # a cached reply takes no call, but what was stopped goes no further
             self.scope.admit(0)
             self.admitted = True
-        self.stream_rest(reply)
         if self.listener is not None:
+            self.stream_rest(reply)
             self.listener("")
         return reply
 
@@ -157,8 +157,8 @@ async def ask_model(call: ModelCall) -> LMReply:
     if not isinstance(reply, LMReply):
         said = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
         raise ModelError(said, model=call.model)
-    call.stream_rest(reply)
     if call.listener is not None:
+        call.stream_rest(reply)
         call.listener("")
     return check_reply(reply, sent_settings(call.lm, call.request), call.model)
 

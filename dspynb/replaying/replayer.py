@@ -142,7 +142,7 @@ class Replaying:
         self.run: Run | None = None
         self._waiting = _Waiting()
 
-    def leaving(self) -> NoReturn:
+    def for_snapshot(self) -> NoReturn:
         """Refused. Raises ScopeError."""
         raise ScopeError("a replay stays in its process: in another one, models would be asked")
 

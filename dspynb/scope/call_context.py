@@ -1,7 +1,7 @@
 """The call context: what the blocks around a predictor say about its calls, as typed values.
 
-Each field declares how it travels to another process (``travel``): unchanged, by a function, or not at all. A snapshot
-reads these declarations and has no list of names of its own.
+Each field declares in its metadata how it enters a snapshot: unchanged, by a function, or not at all. Snapshots read
+these declarations and have no list of names of their own.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = [
     "Sampling",
     "ScopedInterceptor",
     "Settings",
-    "Travel",
+    "SnapshotRule",
     "Unset",
-    "travel_of",
+    "snapshot_rule",
 ]
 
 
@@ -36,14 +36,14 @@ class Unset(Enum):
 
 UNSET = Unset.UNSET
 
-# ── how fields travel ─────────────────────────────────────────────────────────────────────────────────────────────────
-Travel = Callable[[Any], Any]
-"""From the value of a field to its value in another process. Raises ScopeError where it cannot leave this process."""
-_TRAVEL = "travel"
+# ── fields in snapshots ───────────────────────────────────────────────────────────────────────────────────────────────
+SnapshotRule = Callable[[Any], Any]
+"""From the value of a field to its value in another process. Raises ScopeError where it must stay in this one."""
+_RULE = "snapshot"
 
 
 def unchanged(value: Any) -> Any:
-    """The rule of fields that are in another process what they are here."""
+    """The rule of fields that have the same value in another process."""
     return value
 
 
@@ -52,23 +52,23 @@ def unless_none(value: Any) -> Any:
     return UNSET if value is None else value
 
 
-def travelling(rule: Travel) -> dict[str, Travel]:
+def snapshot_by(rule: SnapshotRule) -> dict[str, SnapshotRule]:
     """The metadata of a field with this rule."""
-    return {_TRAVEL: rule}
+    return {_RULE: rule}
 
 
-def travel_of(declared: Field[Any]) -> Travel:
+def snapshot_rule(declared: Field[Any]) -> SnapshotRule:
     """The rule that a field declares. Raises KeyError for a field without one."""
-    rule: Travel = declared.metadata[_TRAVEL]
+    rule: SnapshotRule = declared.metadata[_RULE]
     return rule
 
 
-def leaving(value: Settings | CallContext) -> dict[str, Any]:
-    """The fields as data for another process, each by its own rule. A field that has its default is left out. Raises
+def as_snapshot(value: Settings | CallContext) -> dict[str, Any]:
+    """The fields as data for another process, each by its own rule; without those that have their default. Raises
     ScopeError where a field refuses."""
     data: dict[str, Any] = {}
     for declared in fields(value):
-        there = travel_of(declared)(getattr(value, declared.name))
+        there = snapshot_rule(declared)(getattr(value, declared.name))
         if there is not declared.default:
             data[declared.name] = there
     return data
@@ -79,19 +79,19 @@ def leaving(value: Settings | CallContext) -> dict[str, Any]:
 class Settings:
     """The settings of ``configure`` and ``context``. In a scope, UNSET is what no block has set."""
 
-    lm: Any = field(default=UNSET, metadata=travelling(unless_none))
+    lm: Any = field(default=UNSET, metadata=snapshot_by(unless_none))
     """The model of predictors without their own: a model, its name, or None."""
-    adapter: Any = field(default=UNSET, metadata=travelling(unless_none))
+    adapter: Any = field(default=UNSET, metadata=snapshot_by(unless_none))
     """The adapter of predictors without their own: an adapter, its name, or None."""
-    cache: bool | Unset = field(default=UNSET, metadata=travelling(unchanged))
+    cache: bool | Unset = field(default=UNSET, metadata=snapshot_by(unchanged))
     """Whether models look for replies in the reply cache and add theirs to it."""
-    concurrency: int | Unset = field(default=UNSET, metadata=travelling(unchanged))
+    concurrency: int | Unset = field(default=UNSET, metadata=snapshot_by(unchanged))
     """How many rows run at the same time."""
-    view: str | Unset = field(default=UNSET, metadata=travelling(unchanged))
+    view: str | Unset = field(default=UNSET, metadata=snapshot_by(unchanged))
     """How runs are shown: auto, widget, html, text or off."""
-    runs_dir: str | Unset | None = field(default=UNSET, metadata=travelling(unchanged))
+    runs_dir: str | Unset | None = field(default=UNSET, metadata=snapshot_by(unchanged))
     """The folder of run files; None writes none."""
-    history: int | Unset = field(default=UNSET, metadata=travelling(unchanged))
+    history: int | Unset = field(default=UNSET, metadata=snapshot_by(unchanged))
     """How many model calls ``dn.history`` remembers."""
 
 
@@ -153,13 +153,13 @@ class ScopedInterceptor(Protocol):
     async def __call__(self, call: Any, proceed: Any) -> Any:
         """The reply to a call."""
 
-    def leaving(self) -> ScopedInterceptor | None:
+    def for_snapshot(self) -> ScopedInterceptor | None:
         """What stands for it in another process; None where nothing has to. Raises ScopeError where it must stay."""
 
 
-def _interceptors_leaving(interceptors: tuple[ScopedInterceptor, ...]) -> tuple[ScopedInterceptor, ...]:
-    travelled = [interceptor.leaving() for interceptor in interceptors]
-    return tuple(interceptor for interceptor in travelled if interceptor is not None)
+def _snapshot_interceptors(interceptors: tuple[ScopedInterceptor, ...]) -> tuple[ScopedInterceptor, ...]:
+    there = [interceptor.for_snapshot() for interceptor in interceptors]
+    return tuple(interceptor for interceptor in there if interceptor is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +167,15 @@ class CallContext:
     """What the blocks around a call say about it, besides settings and hints. A block replaces fields; the innermost
     one wins. Like settings, it is not leased: code that outlives the block keeps it."""
 
-    lm: Any = field(default=None, metadata=travelling(unchanged))
+    lm: Any = field(default=None, metadata=snapshot_by(unchanged))
     """A model in place of every predictor's own, such as a teacher's; None leaves each its own."""
-    sampling: Sampling = field(default=Sampling(), metadata=travelling(unchanged))
+    sampling: Sampling = field(default=Sampling(), metadata=snapshot_by(unchanged))
     """Rollout and sampling settings."""
-    outside_attempt: Sampling | None = field(default=None, metadata=travelling(unchanged))
+    outside_attempt: Sampling | None = field(default=None, metadata=snapshot_by(unchanged))
     """The sampling around the innermost attempt, for rewards and advisors; None outside of attempts."""
-    retries: bool = field(default=True, metadata=travelling(unchanged))
+    retries: bool = field(default=True, metadata=snapshot_by(unchanged))
     """Whether a Refine may make more than its first attempt."""
-    interceptors: tuple[ScopedInterceptor, ...] = field(default=(), metadata=travelling(_interceptors_leaving))
+    interceptors: tuple[ScopedInterceptor, ...] = field(default=(), metadata=snapshot_by(_snapshot_interceptors))
     """Links around every call: a replay, the log of a run that is resumed. In the order of their places."""
 
     def masked(self) -> CallContext:

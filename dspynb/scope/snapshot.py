@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dspynb.errors import ScopeError, shorten
-from dspynb.scope.call_context import leaving
+from dspynb.scope.call_context import as_snapshot
 from dspynb.scope.candidates import Part
 from dspynb.scope.core import Attempt, HintLayer, Layer, Lease, Scope, current_scope
 from dspynb.scope.settings import settings_in_force
@@ -108,8 +108,8 @@ def unchecked_snapshot() -> Snapshot:
     for layer in reversed(layers):
         candidate |= layer.candidate or {}
     return Snapshot(
-        settings=leaving(settings_in_force(scope)),
-        context=leaving(scope.context),
+        settings=as_snapshot(settings_in_force(scope)),
+        context=as_snapshot(scope.context),
         hints=tuple(layer.hints for layer in reversed(layers) if layer.hints is not None),
         candidate=candidate,
         attempt=scope.open_attempt,

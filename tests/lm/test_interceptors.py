@@ -24,7 +24,7 @@ class Noting:
         self.notes.append(f"{self.name} is left")
         return reply
 
-    def leaving(self):
+    def for_snapshot(self):
         return None
 
 

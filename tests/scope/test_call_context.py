@@ -1,4 +1,4 @@
-"""The call context: typed fields that blocks replace, and how each of them travels to another process."""
+"""The call context: typed fields that blocks replace, and how each of them enters a snapshot."""
 
 import pickle
 from dataclasses import dataclass, fields, replace
@@ -8,7 +8,7 @@ import pytest
 import dspynb as dn
 from dspynb.errors import ScopeError
 from dspynb.scope import CallContext, Layer, RolloutId, Sampling, Settings, current_scope, setting
-from dspynb.scope.call_context import UNSET, Place, leaving, travel_of
+from dspynb.scope.call_context import UNSET, Place, as_snapshot, snapshot_rule
 
 WARM = Sampling(RolloutId(7), {"temperature": 0.5})
 
@@ -19,7 +19,7 @@ class Link:
     def __init__(self, place=Place.RESUME_LOG, there=None):
         self.place, self._there = place, there
 
-    def leaving(self):
+    def for_snapshot(self):
         return self._there
 
 
@@ -54,8 +54,8 @@ def test_a_snapshot_carries_each_field_of_the_context(name):
 
 
 @pytest.mark.parametrize("kind", [Settings, CallContext])
-def test_every_field_declares_how_it_travels(kind):
-    assert all(callable(travel_of(declared)) for declared in fields(kind))
+def test_every_field_declares_how_it_enters_a_snapshot(kind):
+    assert all(callable(snapshot_rule(declared)) for declared in fields(kind))
 
 
 def test_a_field_that_declares_nothing_is_refused_when_a_snapshot_reads_it():
@@ -63,8 +63,8 @@ def test_a_field_that_declares_nothing_is_refused_when_a_snapshot_reads_it():
     class Undeclared:
         value: int = 1
 
-    with pytest.raises(KeyError, match="travel"):
-        leaving(Undeclared())
+    with pytest.raises(KeyError, match="snapshot"):
+        as_snapshot(Undeclared())
 
 
 SETTINGS = {
@@ -101,7 +101,7 @@ def test_what_is_not_set_is_left_to_the_other_process():
 
 def test_an_interceptor_that_must_stay_refuses_a_snapshot():
     class Staying(Link):
-        def leaving(self):
+        def for_snapshot(self):
             raise ScopeError("it stays")
 
     with (
@@ -173,5 +173,5 @@ def test_a_reward_is_sampled_as_outside_the_attempt():
 
 
 def test_the_data_of_a_context_has_only_what_is_not_the_default():
-    assert leaving(CallContext()) == {}
-    assert leaving(CallContext(retries=False)) == {"retries": False}
+    assert as_snapshot(CallContext()) == {}
+    assert as_snapshot(CallContext(retries=False)) == {"retries": False}

@@ -121,7 +121,7 @@ class Memory:
         calls = self._loose.get(_text(path, model, request.rollout, as_recorded(request.messages)))
         return calls.popleft() if calls else None
 
-    def leaving(self) -> ConsultedMemory | None:
+    def for_snapshot(self) -> ConsultedMemory | None:
         """What stands for it in another process; None where there is nothing to look for."""
         return ConsultedMemory() if self._loose else None
 
@@ -139,7 +139,7 @@ class ConsultedMemory:
 
     ask: Callable[[Mapping[str, Any]], Any] | None = None
 
-    def leaving(self) -> ConsultedMemory:
+    def for_snapshot(self) -> ConsultedMemory:
         """Itself, without a way to ask."""
         return ConsultedMemory()
 
@@ -153,8 +153,10 @@ class ConsultedMemory:
 
     def take(self, path: str, model: str, request: LMRequest) -> PredictorCalled | None:
         """A call that was made for this request and not used yet."""
+        if self.ask is None:
+            return None
         text = _text(path, model, request.rollout, as_recorded(request.messages))
-        told = None if self.ask is None else self.ask({"request": text})
+        told = self.ask({"request": text})
         call = None if told is None else from_json(told)
         return call if isinstance(call, PredictorCalled) else None
 
