@@ -41,7 +41,7 @@ MODULES = {
     "lm.direct": "lm.providers.openai_http",
     "lm.doubles": "lm.testing",
     "lm.endpoint": "lm.providers.endpoint",
-    "lm.flights": "lm.single_flight",
+    "lm.flights": "lm.interceptors.single_flight",
     "lm.litellm_engine": "lm.providers.litellm_engine",
     "lm.openai_format": "lm.providers.openai_format",
     "lm.prices": "lm.providers.prices",

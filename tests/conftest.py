@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from dataclasses import replace
 
 import hypothesis
 import pytest
@@ -35,7 +36,7 @@ def _is_address(name):
 @pytest.fixture(autouse=True)
 def _fresh_settings(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        settings, "_process", {**settings._DEFAULTS, "view": "off", "runs_dir": str(tmp_path / "runs"), "cache": False}
+        settings, "_process", replace(settings._DEFAULTS, view="off", runs_dir=str(tmp_path / "runs"), cache=False)
     )
 
 

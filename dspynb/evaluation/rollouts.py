@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dspynb.data import Example, Prediction, Score
@@ -18,8 +18,8 @@ from dspynb.running.executor import Executor, elsewhere
 from dspynb.running.tally import Tally
 from dspynb.running.tracing import Trace
 from dspynb.scope.budget import Allowance
+from dspynb.scope.call_context import CallContext, RolloutId
 from dspynb.scope.core import Layer, Scope, current_scope
-from dspynb.scope.rollouts import nested_rollout
 
 __all__ = ["Rollout", "rollouts_on", "run_rollout"]
 
@@ -68,9 +68,9 @@ async def run_rollout(
     trace, spent, scores = Trace(), _Spent(), dict[str, Score]()
     prediction, error = None, None
     try:
-        settings = _sampling(scope, repeat) if repeat else None
+        context = _context_of(scope, repeat) if repeat else None
         around, place = scope.nearest_lease, (number, repeat)
-        with Layer(name, outer=around, settings=settings, span=span, trace=trace, tally=spent, funds=funds, row=place):
+        with Layer(name, outer=around, context=context, span=span, trace=trace, tally=spent, funds=funds, row=place):
             result = await caught(program(**inputs))
             spent.current = spent.metrics
             if isinstance(result, Exception):
@@ -144,9 +144,11 @@ def _begun(scope: Scope, row: Example, number: int, name: str) -> int:
     return span
 
 
-def _sampling(scope: Scope, repeat: int) -> dict[str, Any]:
+def _context_of(scope: Scope, repeat: int) -> CallContext:
     """Repeats are samples of their own; inside an attempt they have numbers that no other attempt's calls have."""
-    return {"rollout": repeat if scope.open_attempt is None else nested_rollout(scope, repeat)}
+    outside = scope.context.sampling
+    rollout = RolloutId(repeat) if scope.open_attempt is None else outside.rollout.child(repeat)
+    return replace(scope.context, sampling=outside.with_rollout(rollout))
 
 
 async def _score(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
-from dataclasses import replace
 from typing import Any, Literal, TypeVar, Unpack
 
 from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
 from dspynb.keywords import configurable
 from dspynb.lm.cache import default_cache
+from dspynb.lm.interceptors.cache import CacheInterceptor
+from dspynb.lm.interceptors.chain import Links, ModelCall, chain
+from dspynb.lm.interceptors.single_flight import SingleFlight
 from dspynb.lm.limits import Limits, with_retries
-from dspynb.lm.protocol import Heard, LMReply, LMRequest, check_reply, refuse_in_a_replay, request_key
+from dspynb.lm.protocol import Heard, LMProtocol, LMReply, LMRequest, check_reply, refuse_in_a_replay, request_key
 from dspynb.lm.providers.addresses import base_in_environment, check_base, has_login
 from dspynb.lm.providers.endpoint import Endpoint
 from dspynb.lm.providers.litellm_engine import LiteLLMEngine
@@ -28,7 +30,6 @@ from dspynb.lm.settings import (
     merged,
     refuse_litellm_settings,
 )
-from dspynb.lm.single_flight import Flights
 from dspynb.options import Flag, Positive, PositiveNumber, WholeNumber
 from dspynb.redact import is_secret_name, secrets_in, without_password, without_secrets
 from dspynb.scope.budget import about_tokens
@@ -36,7 +37,7 @@ from dspynb.scope.core import current_scope
 from dspynb.scope.gate import GATE
 from dspynb.scope.settings import model_name, setting
 
-__all__ = ["LM"]
+__all__ = ["LM", "links_of"]
 
 T = TypeVar("T")
 
@@ -121,46 +122,43 @@ class LM:
         ]
         self._engine = engine(Endpoint(self.name, **self._given, secrets=tuple(hidden)))  # type: ignore[arg-type]
         self.limits = Limits(*self._limit)
-        self._flights = Flights()
+        self._single_flight = SingleFlight()
 
     async def complete(self, request: LMRequest) -> LMReply:
         """The provider's reply. Raises ModelError naming the model; never shows the key."""
         refuse_in_a_replay(self.name)
-        settings = self._settings_of(request)
-        if not (self._cache and setting("cache")):
-            return await self._send(request, settings)
-        cache = default_cache()
-        key = self._key(request, settings)
-        if (kept := await cache.get(key)) is not None:
-            return kept
+        return await chain(*self._links())(ModelCall(self, request, current_scope()))
 
-        async def send() -> LMReply:
-            reply = await self._send(request, settings)
-            cache.put(key, reply)
-            return reply
-
-        reply, sent = await self._flights.join(key, send)
-        return reply if sent else replace(reply, cached=True, usage=reply.usage.as_cached())
+    async def stream(self, request: LMRequest, heard: Heard) -> LMReply:
+        """The same, with each new piece of the text given to ``heard``. It is tried again only while there was none;
+        equal requests under way are not joined."""
+        refuse_in_a_replay(self.name)
+        call = ModelCall(self, request, current_scope(), listener=heard)
+        reply = await chain(*self._links())(call)
+        call.stream_rest(reply)
+        return reply
 
     async def kept(self, request: LMRequest) -> LMReply | None:
         """The reply to an equal request, if the cache has one."""
-        if not (self._cache and setting("cache")):
-            return None
-        return await default_cache().get(self._key(request, self._settings_of(request)))
+        key = self._cache_key(request)
+        return None if key is None else await default_cache().get(key)
 
-    async def stream(self, request: LMRequest, heard: Heard) -> LMReply:
-        """The same, with each new piece of the text told to ``heard``. It is tried again only while nothing was heard;
-        equal requests under way are not joined."""
-        refuse_in_a_replay(self.name)
+    def _links(self) -> Links:
+        """What it contributes to the chain of a call."""
+        return (CacheInterceptor(self._cache_key), self._single_flight), self._send_call
+
+    def _cache_key(self, request: LMRequest) -> str | None:
+        """The key of a request in the reply cache; None where the model or the setting ``cache`` uses none. Raises
+        ConfigurationError for a setting of the request that this model does not take."""
         settings = self._settings_of(request)
-        caching = self._cache and setting("cache")
-        key = self._key(request, settings) if caching else ""
-        if caching and (kept := await default_cache().get(key)) is not None:
-            heard(kept.text)
-            return kept
-        reply = await self._send(request, settings, heard)
-        if caching:
-            default_cache().put(key, reply)
+        return self._key(request, settings) if self._cache and setting("cache") else None
+
+    async def _send_call(self, call: ModelCall) -> LMReply:
+        """The end of the chain: ask the provider, and add the reply to the cache."""
+        reply = await self._send(call.request, self._settings_of(call.request), call.listener)
+        call.streamed = True
+        if call.key is not None:
+            default_cache().put(call.key, reply)
         return reply
 
     def _settings_of(self, request: LMRequest) -> dict[str, Any]:
@@ -207,7 +205,7 @@ class LM:
 
     def __getstate__(self) -> dict[str, Any]:
         # A key does not travel, nor does what belongs to a loop; the other side takes its own from the environment.
-        hidden = {"_engine", "_flights", "limits"}
+        hidden = {"_engine", "_single_flight", "limits"}
         state = {name: value for name, value in vars(self).items() if name not in hidden}
         settings = {name: value for name, value in self.settings.items() if not is_secret_name(name)}
         given = {**self._given, "api_key": None, "api_base": without_password(self._given["api_base"])}
@@ -219,6 +217,20 @@ class LM:
 
     def __repr__(self) -> str:
         return f"LM({self.name!r})"
+
+
+_METHODS = LM.complete, LM.stream, LM.kept
+
+
+def links_of(lm: LMProtocol) -> Links | None:
+    """The links of a model's calls; None for a model that is asked through its methods: one that is no LM, and an LM
+    whose methods a subclass wrote anew or somebody replaced."""
+    if not isinstance(lm, LM):
+        return None
+    for own, of_lm in zip((lm.complete, lm.stream, lm.kept), _METHODS, strict=True):
+        if getattr(own, "__func__", None) is not of_lm:
+            return None
+    return lm._links()
 
 
 class _Sending:

@@ -21,6 +21,7 @@ from dspynb.errors import (
 )
 from dspynb.media.describe import has_media
 from dspynb.redact import redact_known, redact_values
+from dspynb.scope.call_context import Place
 from dspynb.scope.core import current_scope
 
 __all__ = [
@@ -241,7 +242,7 @@ class LMProtocol(Protocol):
 
 def refuse_in_a_replay(model: str) -> None:
     """Raises ScopeError where a program that is replayed asks a model itself and not through a predictor."""
-    if "replaying" in current_scope().settings:
+    if current_scope().context.interceptor(Place.REPLAY) is not None:
         raise ScopeError(
             f"a replay asks no model, and this call of {model} was not recorded: it is made directly, not by a "
             "predictor. Call the model through dn.Predict"

@@ -20,6 +20,7 @@ from dspynb.modules.module import Module
 from dspynb.modules.predictor_call import Call, Listener
 from dspynb.modules.stream import FieldText, stream
 from dspynb.running.user_code import as_exception, exit_of
+from dspynb.scope.call_context import Place
 from dspynb.scope.candidates import Part
 from dspynb.scope.core import Reading, Scope, current_scope, warn_of
 from dspynb.scope.settings import setting
@@ -123,11 +124,11 @@ class Predict(Module):
     def _inside(self, inputs: Mapping[str, Any]) -> Coroutine[Any, Any, Prediction]:
         return self._answer(inputs)
 
-    async def _answer(self, inputs: Mapping[str, Any], heard: Listener | None = None) -> Prediction:
+    async def _answer(self, inputs: Mapping[str, Any], listener: Listener | None = None) -> Prediction:
         try:
             call = self._prepare(current_scope(), inputs)
             try:
-                return await call.answer(heard)
+                return await call.answer(listener)
             except ParseError as error:
                 if not (self.repairs and getattr(call.adapter, "repair", False)):
                     raise
@@ -176,24 +177,49 @@ class Predict(Module):
             warn_of(reading.ended)
         path = _path(scope, self)
         values = self.signature.check_inputs(inputs, path)
-        lm = scope.settings.get("every_lm") or (self.lm if self.lm is not None else setting("lm", scope))
-        replaying, resuming = scope.settings.get("replaying"), scope.settings.get("resuming")
-        lm = resolve_lm(lm) if replaying is None else replaying.model(path, values, lm)
-        lm = lm if resuming is None else resuming.model(path, lm)
-        adapter = resolve_adapter(self.adapter or setting("adapter", scope) or getattr(lm, "adapter", None))
-        adapter = self._fitted(adapter, lm)
+        lm = self._lm_in(scope, path)
+        adapter = self._adapter_for(lm, scope)
+        messages = self._messages(adapter, values, reading, path)
+        refuse_media(lm, messages)
+        return Call(
+            lm=lm,
+            request=self._request(lm, adapter, messages, scope),
+            scope=scope,
+            path=path,
+            inputs=values,
+            read=self._read,
+            uid=self.uid,
+            reading=reading,
+            adapter=adapter,
+        )
+
+    def _lm_in(self, scope: Scope, path: str) -> LMProtocol:
+        """The model: the call context's, the predictor's own, or the setting. In a replay, what stands for it."""
+        lm = scope.context.lm
+        if lm is None:
+            lm = self.lm
+        if lm is None:
+            lm = setting("lm", scope)
+        replay = scope.context.interceptor(Place.REPLAY)
+        if replay is not None:
+            return replay.model(path, lm)  # type: ignore[no-any-return]  # the scope knows no models
+        return resolve_lm(lm)
+
+    def _adapter_for(self, lm: LMProtocol, scope: Scope) -> Adapter:
+        """The adapter: the predictor's own, the setting, or the one that the model prefers."""
+        choice = self.adapter or setting("adapter", scope) or getattr(lm, "adapter", None)
+        return self._fitted(resolve_adapter(choice), lm)
+
+    def _messages(
+        self, adapter: Adapter, values: Mapping[str, Any], reading: Reading, path: str
+    ) -> tuple[Mapping[str, Any], ...]:
+        """The prompt. Raises InputError for inputs that the adapter cannot write."""
         instruction, demos = self.effective(reading)
         prefix = getattr(reading.candidate, "prefix", None) or self.prefix
         more = {} if prefix is None else {"prefix": prefix}  # an adapter of the user's may know of none
+        hint = reading.hint("field")
         try:
-            messages = adapter.format(
-                self.signature,
-                values,
-                instruction=instruction,
-                demos=demos,
-                hint=reading.hint("field"),
-                **more,
-            )
+            return adapter.format(self.signature, values, instruction=instruction, demos=demos, hint=hint, **more)
         except DspynbError:
             raise
         except Exception as error:
@@ -203,16 +229,20 @@ class Predict(Module):
             if exited is None:
                 raise
             raise InputError(f"{path}: the inputs could not be written ({exited})") from error
-        refuse_media(lm, messages)
+
+    def _request(
+        self, lm: LMProtocol, adapter: Adapter, messages: tuple[Mapping[str, Any], ...], scope: Scope
+    ) -> LMRequest:
+        """The request; settings of the scope's sampling win over the predictor's own."""
+        sampling = scope.context.sampling
         constrained = getattr(lm, "constrains", False)
-        request = LMRequest(
+        return LMRequest(
             messages=messages,
-            settings={**self.settings, **scope.settings.get("sampling", {})},
+            settings={**self.settings, **sampling.settings},
             response_format=adapter.response_format(self.signature) if constrained else None,
             tools=getattr(adapter, "tools", ()),
-            rollout=scope.settings.get("rollout", 0),
+            rollout=sampling.rollout.number,
         )
-        return Call(scope, self._read, self.uid, path, values, reading, lm, adapter, request)
 
 
 def _path(scope: Scope, predictor: Predict) -> str:

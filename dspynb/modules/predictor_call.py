@@ -5,19 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Self
 
 from dspynb.adapters.base import Adapter
 from dspynb.data import NO_USAGE, Prediction, Usage
-from dspynb.errors import ModelError, ParseError
+from dspynb.errors import Halted, ModelError, ParseError
 from dspynb.events import PredictorCalled, new_span
-from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, check_reply, sent_settings, without_secrets
+from dspynb.lm.client import links_of
+from dspynb.lm.interceptors.budget import BUDGET
+from dspynb.lm.interceptors.cache import OWN_CACHE
+from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain
+from dspynb.lm.protocol import LMReply, check_reply, sent_settings, without_secrets
 from dspynb.media.describe import without_data
 from dspynb.redact import redact_values, told
 from dspynb.running.call_history import Calls, remember
 from dspynb.running.user_code import as_exception, exit_of
-from dspynb.scope.budget import missing_tokens
-from dspynb.scope.core import Reading, Scope
+from dspynb.scope.core import Reading
 from dspynb.scope.gate import GATE
 
 __all__ = ["Call", "Listener", "as_recorded"]
@@ -26,36 +30,28 @@ Listener = Callable[[Adapter, str], None]
 """Told each new piece of a reply, with the adapter that reads it; an empty piece at the end."""
 
 
-@dataclass(slots=True)
-class Call:
+@dataclass(slots=True, kw_only=True)
+class Call(ModelCall):
     """What was read from the scope when the call began, and what came of it."""
 
-    scope: Scope
     read: Callable[[Adapter, LMReply], Mapping[str, Any]]  # the outputs in a reply
     uid: str
-    path: str
-    inputs: Mapping[str, Any]
     reading: Reading
-    lm: LMProtocol
     adapter: Adapter
-    request: LMRequest
     before: tuple[PredictorCalled, ...] = ()  # calls whose reply could not be read
     reported: tuple[PredictorCalled, ...] = ()
     reply: LMReply | None = None
     began: float = field(default_factory=time.perf_counter)
 
-    async def answer(self, heard: Listener | None = None) -> Prediction:
-        """The prediction; ``heard`` is told the reply's text as it comes. Raises ParseError with the predictor's path,
+    async def answer(self, listener: Listener | None = None) -> Prediction:
+        """The prediction; ``listener`` gets the reply's text as it comes. Raises ParseError with the predictor's path,
         ModelError, Halted."""
         if GATE.shut:
             await GATE.passed(self.scope)
-        kept = await self._kept() if heard is None and self.scope.funded else None
-        self.scope.admit(0 if kept else 1)
+        if listener is not None:
+            self.listener = partial(listener, self.adapter)
         try:
-            if kept is not None:
-                reply = check_reply(kept, self.request.settings, self._model)
-            else:
-                reply = await self._complete(heard)
+            reply = await self._complete()
             self.reply = without_secrets(reply)
             outputs = self.read(self.adapter, self.reply)
         except ParseError as error:
@@ -64,7 +60,8 @@ class Call:
             raise named from error.__cause__
         except BaseException as error:
             failed = self._as_error(error)
-            if isinstance(failed, Exception):
+            refused = isinstance(failed, Halted) and not self.admitted  # it never began
+            if isinstance(failed, Exception) and not refused:
                 self._report(error=failed)
             if failed is error:
                 raise
@@ -75,59 +72,49 @@ class Call:
         prediction.meta.calls = Calls(calls)
         return prediction
 
+    async def _complete(self) -> LMReply:
+        """The reply, from the first link of the chain that has one."""
+        reply = await self._chain()(self)
+        if not self.admitted:  # a cached reply takes no call, but what was stopped goes no further
+            self.scope.admit(0)
+            self.admitted = True
+        if self.listener is not None:
+            self.stream_rest(reply)
+            self.listener("")
+        return reply
+
+    def _chain(self) -> Proceed:
+        """The interceptors of the blocks around the call and of its model, and the budget between them."""
+        around = self.scope.context.interceptors
+        of_model = links_of(self.lm)
+        if of_model is not None:
+            links, send = of_model
+            return chain((*around, BUDGET, *links), send)
+        if not around and not hasattr(self.lm, "kept"):
+            return _BUDGET_ALONE
+        return chain((*around, OWN_CACHE, BUDGET), ask_model)
+
     def _as_error(self, error: BaseException) -> BaseException:
         """The error of a call: what a model or adapter raised that is no Exception is made one."""
         if self.reply is not None:
             return as_exception(error, f"the adapter {type(self.adapter).__name__}")
-        exited = exit_of(error, f"the model {self._model}")
+        exited = exit_of(error, f"the model {self.model}")
         return error if exited is None else ModelError(exited)
 
     def again(self, messages: tuple[Mapping[str, Any], ...]) -> Self:
         """A call of its own with other messages, to repair this one."""
         request = replace(self.request, messages=messages)
-        return replace(self, request=request, before=self.reported, reply=None, began=time.perf_counter())
-
-    async def _kept(self) -> LMReply | None:
-        """Under a budget, the reply that the model has kept from before: it costs nothing, so it takes no call."""
-        look_up = getattr(self.lm, "kept", None)
-        return None if look_up is None else await self.scope.in_flight(look_up(self.request))
-
-    async def _complete(self, heard: Listener | None) -> LMReply:
-        """The model's reply. What it cost is counted here, also where the reply turns out to be no answer."""
-        try:
-            reply = await self._replied(heard)
-        except ModelError as error:
-            if error.usage is not None:
-                written = str(getattr(error, "text", ""))
-                self._settle(error.usage, written, cached=error.cached)
-            raise
-        self._settle(reply.usage, f"{reply.text}{reply.reasoning or ''}", cached=reply.cached)
-        return reply
-
-    def _settle(self, usage: Usage, written: str, *, cached: bool) -> None:
-        if self.scope.funded:
-            estimate = 0 if cached else missing_tokens(usage, self.request.messages, written)
-            self.scope.settle(usage, cached=cached, estimate=estimate)
-
-    async def _replied(self, heard: Listener | None) -> LMReply:
-        """The model's reply, checked. While it is awaited, every run it belongs to can cancel it."""
-        streaming = getattr(self.lm, "stream", None) if heard is not None else None
-        if heard is None or streaming is None:
-            reply = await self.scope.in_flight(self.lm.complete(self.request))
-        else:
-            reply = await self.scope.in_flight(streaming(self.request, lambda text: heard(self.adapter, text)))
-        if not isinstance(reply, LMReply):
-            said = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
-            raise ModelError(said, model=self._model)
-        if heard is not None:
-            if streaming is None:
-                heard(self.adapter, reply.text)  # all at once
-            heard(self.adapter, "")
-        return check_reply(reply, sent_settings(self.lm, self.request), self._model)
-
-    @property
-    def _model(self) -> str:
-        return str(getattr(self.lm, "name", type(self.lm).__name__))
+        return replace(
+            self,
+            request=request,
+            listener=None,
+            key=None,
+            admitted=False,
+            streamed=False,
+            before=self.reported,
+            reply=None,
+            began=time.perf_counter(),
+        )
 
     def _report(self, outputs: Mapping[str, Any] | None = None, error: Exception | None = None) -> PredictorCalled:
         """Emit what was sent and what came back."""
@@ -150,13 +137,33 @@ class Call:
             cached=getattr(error, "cached", False) if reply is None else reply.cached,
             seconds=time.perf_counter() - self.began,
             rollout=self.request.rollout,
-            model=self._model,
+            model=self.model,
             repair=bool(self.before),
         )
         self.reported = (*self.before, event)
         self.scope.emit(event)
         remember(event)
         return event
+
+
+async def ask_model(call: ModelCall) -> LMReply:
+    """The end of the chain: ask any model, and check its reply."""
+    stream = None if call.listener is None else getattr(call.lm, "stream", None)
+    if stream is None:
+        reply = await call.lm.complete(call.request)
+    else:
+        reply = await stream(call.request, call.listener)
+        call.streamed = True
+    if not isinstance(reply, LMReply):
+        said = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
+        raise ModelError(said, model=call.model)
+    if call.listener is not None:
+        call.stream_rest(reply)
+        call.listener("")
+    return check_reply(reply, sent_settings(call.lm, call.request), call.model)
+
+
+_BUDGET_ALONE = chain((BUDGET,), ask_model)
 
 
 def as_recorded(messages: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:

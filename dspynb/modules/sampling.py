@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Prediction
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.user_code import guarded
 from dspynb.scope.core import Layer, current_scope
-from dspynb.scope.rollouts import nested_rollout
 
 if TYPE_CHECKING:
     from dspynb.modules.module import Module
@@ -29,8 +29,7 @@ async def sample(program: Module, inputs: Mapping[str, Any], n: int, temperature
 
 async def _one(program: Module, inputs: Mapping[str, Any], number: int, temperature: float | None) -> Prediction:
     scope = current_scope()
-    settings: dict[str, Any] = {"rollout": nested_rollout(scope, number)}
-    if temperature is not None:
-        settings["sampling"] = {**scope.settings.get("sampling", {}), "temperature": temperature}
-    with Layer(None, settings=settings):
+    sampling = scope.context.sampling.with_temperature(temperature)
+    sampling = sampling.with_rollout(sampling.rollout.child(number))
+    with Layer(None, context=replace(scope.context, sampling=sampling)):
         return await program(**inputs)

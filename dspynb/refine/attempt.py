@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction, Score, Usage
@@ -14,8 +14,8 @@ from dspynb.redact import redact_values, told
 from dspynb.running.tracing import Trace
 from dspynb.running.user_code import as_exception
 from dspynb.scope.budget import Allowance
+from dspynb.scope.call_context import RolloutId
 from dspynb.scope.core import Attempt, HintLayer, Layer, Scope, current_scope
-from dspynb.scope.rollouts import nested_rollout
 
 if TYPE_CHECKING:
     from dspynb.modules.metric_call import Scorer
@@ -120,10 +120,8 @@ def _callers_mistake(error: Exception, trace: Trace) -> bool:
 
 
 def _attempt_layer(scope: Scope, plan: AttemptPlan, span: int, trace: Trace) -> Layer:
-    outside = {"rollout": scope.settings.get("rollout", 0), "sampling": scope.settings.get("sampling", {})}
-    settings: dict[str, Any] = {"rollout": _rollout(scope, plan), "outside_attempt": outside}
-    if plan.temperature is not None:
-        settings["sampling"] = {**scope.settings.get("sampling", {}), "temperature": plan.temperature}
+    outside = scope.context.sampling
+    sampling = outside.with_temperature(plan.temperature).with_rollout(_rollout(scope, plan))
     return Layer(
         f"attempt {plan.number}",
         span=span,
@@ -131,15 +129,17 @@ def _attempt_layer(scope: Scope, plan: AttemptPlan, span: int, trace: Trace) -> 
         hints=plan.hint,
         funds=plan.funds,
         attempt=Attempt(plan.number, plan.wave),
-        settings=settings,
+        context=replace(scope.context, sampling=sampling, outside_attempt=outside),
     )
 
 
-def _rollout(scope: Scope, plan: AttemptPlan) -> int:
+def _rollout(scope: Scope, plan: AttemptPlan) -> RolloutId:
     """i - 1; inside another attempt or sample a number that neither its own calls nor those of other attempts have."""
-    if scope.open_attempt is None and not scope.settings.get("rollout"):
-        return plan.number - 1
-    return nested_rollout(scope, plan.number - 1)
+    outside = scope.context.sampling.rollout
+    n = plan.number - 1
+    if scope.open_attempt is None and outside.number == 0:
+        return RolloutId(n)
+    return outside.child(n)
 
 
 def _ended(result: AttemptResult, parent: int, threshold: float | None) -> AttemptEnded:

@@ -6,6 +6,7 @@ import inspect
 import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -20,6 +21,7 @@ from dspynb.refine.attempt import AttemptResult
 from dspynb.running.control import Ask
 from dspynb.running.run import Run
 from dspynb.running.user_code import reraise_as
+from dspynb.scope.call_context import Settings
 from dspynb.scope.core import HintAs, HintLayer, Layer, current_scope, users_line
 from dspynb.scope.hints import address, mask
 from dspynb.scope.settings import setting
@@ -80,7 +82,7 @@ class Advisor:
         own = current_scope().read(uid).candidate
         described = _program_text(program)  # here, where a candidate's instructions hold: below they are masked
         candidate = None if own is None else {uid: own}
-        with mask(), Layer("the advisor's candidate", candidate=candidate, settings=self._model(program)):
+        with mask(), Layer("the advisor's candidate", candidate=candidate, settings=self._settings(program)):
             answer = await self.predict(
                 program=described,
                 reward=self.reward.describe(),
@@ -90,12 +92,14 @@ class Advisor:
         advice = {path: text for path, text in answer.advice.items() if path in paths and text.strip()}
         return advice or None
 
-    def _model(self, program: Module) -> Mapping[str, Any] | None:
-        """The setting ``lm`` for the advisor where it has no model and none is configured: the program's own."""
+    def _settings(self, program: Module) -> Settings | None:
+        """Where the advisor has no model and none is configured: settings with the program's own."""
         if self.predict.lm is not None or setting("lm") is not None:
             return None
         models = [predictor.lm for _, predictor in program.named_predictors() if predictor.lm is not None]
-        return {"lm": models[0]} if models else None
+        if not models:
+            return None
+        return replace(current_scope().settings, lm=models[0])
 
     async def or_nothing(
         self, attempts: Sequence[AttemptResult], program: Module, inputs: Mapping[str, Any], wave: int

@@ -98,8 +98,10 @@ class Refine(SearchModule):
         return n * self.module.most_calls() + (n - 1) * self.advisor.most_calls()
 
     def _plan_in_force(self) -> SearchPlan:
-        """Where retries are switched off (the setting of that name in the scope), the first attempt alone."""
-        return self.plan if current_scope().settings.get("retries", True) else replace(self.plan, n=1, width=1)
+        """Where retries are switched off (``retries`` of the call context), the first attempt alone."""
+        if current_scope().context.retries:
+            return self.plan
+        return replace(self.plan, n=1, width=1)
 
     def search(self, inputs: Mapping[str, Any]) -> Search:
         """One call's search, with hints."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dspynb.data import Prediction
-from dspynb.errors import DspynbError, InputError, ReplayDiverged, RunStopped
+from dspynb.errors import DspynbError, InputError, ReplayDiverged, RunStopped, ScopeError
 from dspynb.events import AttemptEnded, AttemptStarted, Event
+from dspynb.lm.interceptors.budget import BUDGET
+from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest
 from dspynb.lm.resolve import resolve_lm
 from dspynb.modules.module import Module
@@ -24,6 +27,7 @@ from dspynb.running.reader import RunReader
 from dspynb.running.run import Run
 from dspynb.running.tracing import Trace, recorded_events
 from dspynb.scope.budget import Free
+from dspynb.scope.call_context import Place
 from dspynb.scope.core import Layer, current_scope
 
 __all__ = ["Replay", "replay"]
@@ -109,7 +113,10 @@ async def replay(
     run = replaying.run = program._new_run(given, kind="replay")
     run.listen(replaying)
     prediction, error = None, None
-    with Layer(None, settings={"replaying": replaying, "runs_dir": None}, funds=Free()):
+    scope = current_scope()
+    settings = dataclasses.replace(scope.settings, runs_dir=None)
+    context = scope.context.with_interceptor(replaying)
+    with Layer(None, settings=settings, context=context, funds=Free()):
         try:
             prediction = await run.drive(program._work(given))
         except RunStopped:
@@ -123,7 +130,10 @@ async def replay(
 
 
 class Replaying:
-    """A replay under way: answers the predictors' requests, and listens to the run for how its attempts stand."""
+    """A replay under way: an interceptor that answers the predictors' requests, and listens to the run for how its
+    attempts stand."""
+
+    place = Place.REPLAY
 
     def __init__(self, recording: Recording, *, strict: bool) -> None:
         self.recording, self.strict = recording, strict
@@ -132,16 +142,26 @@ class Replaying:
         self.run: Run | None = None
         self._waiting = _Waiting()
 
-    def model(self, path: str, inputs: Mapping[str, Any], choice: Any) -> LMProtocol:
-        """What answers one predictor call. ``choice``: the model it would have asked, for the adapter it prefers."""
+    def for_snapshot(self) -> NoReturn:
+        """Refused. Raises ScopeError."""
+        raise ScopeError("a replay stays in its process: in another one, models would be asked")
+
+    def model(self, path: str, choice: Any) -> LMProtocol:
+        """What stands for the model of one predictor. ``choice``: the model it would have, for the adapter that this
+        one prefers."""
         try:
             asked = None if choice is None else resolve_lm(choice)
         except DspynbError:  # of a model that is not to be had here
             asked = None
         native = getattr(asked, "native_tools", False) or path in self.recording.native
-        return _Recorded(
-            self, path, inputs, getattr(asked, "name", "recorded"), getattr(asked, "adapter", None), native
-        )
+        return _Recorded(getattr(asked, "name", "recorded"), getattr(asked, "adapter", None), native)
+
+    async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:  # noqa: ARG002  # no model is asked
+        """The recorded reply. Budgets inside the program are charged as for a model's."""
+        return await BUDGET(call, self._recorded)
+
+    async def _recorded(self, call: ModelCall) -> LMReply:
+        return await self.answer(call.path, call.inputs, call.request)
 
     async def answer(self, path: str, inputs: Mapping[str, Any], request: LMRequest) -> LMReply:
         """The recorded reply. Raises the recorded error, or ReplayDiverged."""
@@ -196,18 +216,15 @@ class Replaying:
 
 @dataclass(slots=True)
 class _Recorded:
-    """What answers in place of the model of one predictor call."""
+    """What stands for the model of a predictor."""
 
-    replaying: Replaying
-    path: str
-    inputs: Mapping[str, Any]
     name: str
     adapter: Any
     native_tools: bool
 
-    async def complete(self, request: LMRequest) -> LMReply:
-        """The recorded reply."""
-        return await self.replaying.answer(self.path, self.inputs, request)
+    async def complete(self, request: LMRequest) -> LMReply:  # noqa: ARG002
+        """Never reached: the replay answers before."""
+        raise ScopeError(f"a replay asks no model, and {self.name} was asked")
 
 
 @dataclass(eq=False, slots=True)

@@ -1,6 +1,7 @@
 """What differs from attempt to attempt: settings, hints, candidates, spans. Scoped, never stored."""
 
 from dspynb.scope.budget import Allowance, Budget, Free, Meter, Reserve, about_tokens, missing_tokens
+from dspynb.scope.call_context import CallContext, RolloutId, Sampling, Settings
 from dspynb.scope.candidates import Part, candidate, resolve
 from dspynb.scope.carry import carry
 from dspynb.scope.core import (
@@ -20,7 +21,6 @@ from dspynb.scope.core import (
 )
 from dspynb.scope.gate import GATE
 from dspynb.scope.hints import address, current_hint, hints, mask
-from dspynb.scope.rollouts import nested_rollout, rollout_of
 from dspynb.scope.settings import configure, context, model_name, setting
 from dspynb.scope.snapshot import Snapshot, snapshot, unchecked_snapshot
 
@@ -30,6 +30,7 @@ __all__ = [
     "Attempt",
     "Block",
     "Budget",
+    "CallContext",
     "Free",
     "Funds",
     "HintAs",
@@ -39,8 +40,11 @@ __all__ = [
     "Part",
     "Reading",
     "Reserve",
+    "RolloutId",
     "RunPort",
+    "Sampling",
     "Scope",
+    "Settings",
     "Snapshot",
     "about_tokens",
     "address",
@@ -55,9 +59,7 @@ __all__ = [
     "mask",
     "missing_tokens",
     "model_name",
-    "nested_rollout",
     "resolve",
-    "rollout_of",
     "setting",
     "snapshot",
     "unchecked_snapshot",

@@ -17,11 +17,12 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from types import CodeType, FrameType, MappingProxyType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 
 from dspynb.dataclass_init import fast_init
 from dspynb.errors import BudgetExhausted, ScopeClosedWarning
+from dspynb.scope.call_context import NO_CONTEXT, NO_SETTINGS, CallContext, Settings
 
 if TYPE_CHECKING:
     from dspynb.data import Usage
@@ -45,11 +46,6 @@ T = TypeVar("T")
 HintAs = Literal["instruction", "field"]
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120  # compared with co_filename
 _ASYNCIO = os.path.dirname(asyncio.__file__)  # noqa: PTH120
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
-
-
-def _nothing() -> Mapping[str, Any]:
-    return _EMPTY
 
 
 class RunPort(Protocol):
@@ -202,7 +198,8 @@ class Scope:
 
     parent: Scope | None = None
     lease: Lease | None = None
-    settings: Mapping[str, Any] = field(default_factory=_nothing)  # merged with the parents'
+    settings: Settings = NO_SETTINGS  # merged with the parents'
+    context: CallContext = NO_CONTEXT  # merged with the parents'
     hints: HintLayer | None = None
     candidate: Mapping[str, Any] | None = None  # predictor uid -> candidates.Part
     masks: bool = False  # hides the hints, candidates and traces of the layers below
@@ -456,10 +453,11 @@ def current_attempt() -> Attempt | None:
 class Layer:
     """``with Layer(name, hints=...) as scope``: one more layer for the block, and a lease that ends with it.
 
-    ``outer``: a lease around it, where the same line of the user's led to both.
+    ``outer``: a lease around it, where the same line of the user's led to both. ``settings``, ``context``: those in
+    force in the block, made from those around it with ``dataclasses.replace``; None leaves them as they are.
     """
 
-    __slots__ = ("_changes", "_funds", "_lease", "_settings", "_token", "scope")
+    __slots__ = ("_changes", "_context", "_funds", "_lease", "_settings", "_token", "scope")
     _token: Token[Scope] | None
     scope: Scope
 
@@ -468,19 +466,24 @@ class Layer:
         name: str | None,
         *,
         outer: Lease | None = None,
-        settings: Mapping[str, Any] | None = None,
+        settings: Settings | None = None,
+        context: CallContext | None = None,
         funds: Funds | None = None,
         **changes: Any,
     ) -> None:
         self._lease = None if name is None else Lease(name, outer)
-        self._settings, self._funds, self._changes = settings, funds, changes
+        self._settings = settings
+        self._context = context
+        self._funds = funds
+        self._changes = changes
 
     def __enter__(self) -> Scope:
         below = _current.get()
         self.scope = Scope(
             parent=None if below is ROOT else below,  # which has nothing to lend
             lease=self._lease,
-            settings={**below.settings, **self._settings} if self._settings else below.settings,
+            settings=self._settings or below.settings,
+            context=self._context or below.context,
             funds=self._funds,
             funded=below.funded or self._funds is not None,
             **self._changes,

@@ -88,10 +88,7 @@ def mask() -> Layer:
     does, where a program must not.
     """
     scope = current_scope()
-    settings = scope.settings.get("outside_attempt")
-    if not scope.settings.get("retries", True):
-        settings = {**(settings or {}), "retries": True}
-    return Layer("a masked block", outer=scope.nearest_lease, masks=True, settings=settings)
+    return Layer("a masked block", outer=scope.nearest_lease, masks=True, context=scope.context.masked())
 
 
 def current_hint(predictor: Addressable | None = None) -> str | None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict, Unpack
 
 from dspynb.errors import ConfigurationError, of_dspy
 from dspynb.keywords import configurable
 from dspynb.options import Check, Flag, Positive, WholeNumber
+from dspynb.scope.call_context import UNSET, Settings
 from dspynb.scope.core import Block, Layer, Scope, current_scope
 
-__all__ = ["configure", "context", "model_name", "setting"]
+__all__ = ["configure", "context", "model_name", "setting", "settings_in_force"]
 
 View: TypeAlias = Literal["auto", "widget", "html", "text", "off"]
 
@@ -47,8 +48,8 @@ def _folder(value: Any) -> str | None:
     raise ConfigurationError(f"runs_dir must be a path, or None to keep no files, got {type(value).__name__}")
 
 
-class Settings(TypedDict, total=False):
-    """The settings of ``configure`` and ``context``."""
+class SettingArguments(TypedDict, total=False):
+    """The keyword arguments of ``configure`` and ``context``: the fields of ``Settings``, each optional."""
 
     lm: Annotated[Any, Check(_lm, "'provider/model', dn.LocalLM() or an object with `async complete(request)`")]
     """The model that predictors without one ask."""
@@ -66,24 +67,18 @@ class Settings(TypedDict, total=False):
     """Calls that ``dn.history`` remembers."""
 
 
-_DEFAULTS: Mapping[str, Any] = {
-    "lm": None,
-    "adapter": None,
-    "cache": True,
-    "concurrency": 32,
-    "view": "auto",
-    "runs_dir": ".dspynb/runs",
-    "history": 1000,
-}
-_process: dict[str, Any] = dict(_DEFAULTS)
+_DEFAULTS = Settings(
+    lm=None, adapter=None, cache=True, concurrency=32, view="auto", runs_dir=".dspynb/runs", history=1000
+)
+_process = _DEFAULTS
 _lock = threading.Lock()
 
 
 _OTHERWISE = f"Settings: {', '.join(Settings.__annotations__)}"
 
 
-@configurable(passes_to=Settings, otherwise=_OTHERWISE)
-def configure(**settings: Unpack[Settings]) -> None:
+@configurable(passes_to=SettingArguments, otherwise=_OTHERWISE)
+def configure(**settings: Unpack[SettingArguments]) -> None:
     """Set process-wide defaults: ``lm``, ``adapter``, ``cache``, ``concurrency``, ``view``, ``runs_dir``, ``history``.
 
     ``view``: how runs are watched. ``widget``: live, in a notebook; ``html``: in a notebook, when the run has ended;
@@ -98,8 +93,9 @@ def configure(**settings: Unpack[Settings]) -> None:
     >>> dn.Predict("question -> answer").run_sync(question="2+2?").answer
     '4'
     """
+    global _process  # noqa: PLW0603  # the one process-wide value, replaced as a whole
     with _lock:
-        _process.update(settings)
+        _process = replace(_process, **settings)
 
 
 class context(Block):  # noqa: N801  # used as a verb: with dn.context(lm=...)
@@ -115,16 +111,21 @@ class context(Block):  # noqa: N801  # used as a verb: with dn.context(lm=...)
 
     __slots__ = ("_settings",)
 
-    @configurable(passes_to=Settings, otherwise=_OTHERWISE)
-    def __init__(self, **settings: Unpack[Settings]) -> None:
+    @configurable(passes_to=SettingArguments, otherwise=_OTHERWISE)
+    def __init__(self, **settings: Unpack[SettingArguments]) -> None:
         super().__init__()
         self._settings = settings
 
     def _layer(self) -> Layer:
-        return Layer(None, settings=self._settings)
+        return Layer(None, settings=replace(current_scope().settings, **self._settings))
 
 
 def setting(name: str, scope: Scope | None = None) -> Any:
     """The value of a setting in force: the innermost ``context`` block's, else the process-wide one."""
-    own = (scope or current_scope()).settings
-    return own[name] if name in own else _process.get(name)
+    own = getattr((scope or current_scope()).settings, name)
+    return getattr(_process, name) if own is UNSET else own
+
+
+def settings_in_force(scope: Scope) -> Settings:
+    """All settings in force in a scope; none is UNSET."""
+    return Settings(**{declared.name: setting(declared.name, scope) for declared in fields(Settings)})

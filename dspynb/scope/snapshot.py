@@ -14,23 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from dspynb.errors import ScopeError, shorten
+from dspynb.scope.call_context import as_snapshot
 from dspynb.scope.candidates import Part
 from dspynb.scope.core import Attempt, HintLayer, Layer, Lease, Scope, current_scope
-from dspynb.scope.settings import setting
+from dspynb.scope.settings import settings_in_force
 
 __all__ = ["Snapshot", "snapshot", "unchecked_snapshot"]
 
-VERSION = 1
-_CHOSEN = (
-    "lm",
-    "adapter",
-    "rollout",
-    "sampling",
-    "retries",
-    "every_lm",
-    "outside_attempt",
-)  # None of these says nothing
-_TRAVELS = (*_CHOSEN, "cache", "concurrency", "view", "runs_dir", "history")
+VERSION = 2
 
 
 def _host() -> str:
@@ -41,10 +32,12 @@ def _host() -> str:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A scope that travels: settings, hints by predictor uid, candidate, run and span ids. Holds no key: models take
-    theirs from the environment of the process they arrive in. Enter it with ``with snapshot.enter():``."""
+    """A scope that travels: settings and call context (each as field name to value), hints by predictor uid, candidate,
+    run and span ids. Holds no key: models take theirs from the environment of the process they arrive in. Enter it
+    with ``with snapshot.enter():``."""
 
     settings: Mapping[str, Any]
+    context: Mapping[str, Any]
     hints: tuple[HintLayer, ...] = ()
     candidate: Mapping[str, Part] = field(default_factory=dict)
     attempt: Attempt | None = None
@@ -63,8 +56,11 @@ class Snapshot:
         machine), or when it was made by another version.
         """
         self._check()
+        here = current_scope()
+        settings = replace(here.settings, **self.settings)
+        context = replace(here.context, **self.context)
         with ExitStack() as stack:
-            stack.enter_context(Layer("a snapshot", settings=dict(self.settings), masks=True))
+            stack.enter_context(Layer("a snapshot", settings=settings, context=context, masks=True))
             for hints in self.hints:
                 stack.enter_context(Layer("a snapshot", hints=hints))
             yield stack.enter_context(Layer("a snapshot", candidate=self.candidate or None, attempt=self.attempt))
@@ -98,7 +94,7 @@ def snapshot() -> Snapshot:
         unchecked_snapshot(),
         [layer.lease for layer in current_scope().visible() if layer.lease is not None],
     )
-    for name, value in taken.settings.items():
+    for name, value in [*taken.settings.items(), *taken.context.items()]:
         _check_pickles(name, value)
     return replace(taken, marker=_marker(leases[0]) if leases else None)
 
@@ -107,25 +103,19 @@ def unchecked_snapshot() -> Snapshot:
     """The same for who pickles it in a way of his own and ends with the scope himself: its settings may be of any kind,
     and it has no marker. Raises ScopeError in a replay."""
     scope = current_scope()
-    if "replaying" in scope.settings:
-        raise ScopeError("a replay stays in its process: in another one, models would be asked")
     layers = list(scope.visible())
     candidate: dict[str, Part] = {}
     for layer in reversed(layers):
         candidate |= layer.candidate or {}
     return Snapshot(
-        settings=_settings(scope),
+        settings=as_snapshot(settings_in_force(scope)),
+        context=as_snapshot(scope.context),
         hints=tuple(layer.hints for layer in reversed(layers) if layer.hints is not None),
         candidate=candidate,
         attempt=scope.open_attempt,
         run=getattr(scope.open_run, "id", None),
         span=scope.open_span,
     )
-
-
-def _settings(scope: Scope) -> dict[str, Any]:
-    values = {name: scope.settings[name] if name in scope.settings else setting(name, scope) for name in _TRAVELS}
-    return {name: value for name, value in values.items() if value is not None or name not in _CHOSEN}
 
 
 def _check_pickles(name: str, value: Any) -> None:

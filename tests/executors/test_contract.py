@@ -9,7 +9,7 @@ import pytest
 import dspynb as dn
 from dspynb.events import PredictorCalled, SpanEnded, SpanStarted, new_span
 from dspynb.running.executor import Executor, elsewhere
-from dspynb.scope import Allowance, Layer, Meter, current_scope, setting
+from dspynb.scope import Allowance, CallContext, Layer, Meter, RolloutId, Sampling, current_scope, setting
 from tests.executors.programs import doubled
 from tests.helpers import Caption, chat
 
@@ -103,8 +103,8 @@ async def seen(predict):
     return (
         dn.current_hint(),
         dn.current_hint(predict),
-        scope.settings.get("rollout"),
-        scope.settings.get("sampling"),
+        scope.context.sampling.rollout.number,
+        scope.context.sampling.settings,
         setting("concurrency"),
         dn.current_attempt() and dn.current_attempt().number,
         (await predict(subject="x")).sentence,
@@ -120,7 +120,7 @@ def test_hints_candidate_and_settings_are_in_force(executor):
             dn.hints({predict: "own"}),
             dn.candidate({"self": "Say it"}, of=predict),
             dn.context(concurrency=3),
-            Layer("an attempt", settings={"rollout": 7, "sampling": {"temperature": 0.5}}),
+            Layer("an attempt", context=CallContext(sampling=Sampling(RolloutId(7), {"temperature": 0.5}))),
         ):
             return await elsewhere(executor, seen, once=("predict",))(predict)
 

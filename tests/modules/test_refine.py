@@ -19,7 +19,7 @@ from dspynb.errors import (
     NoModelError,
     TooManyFailures,
 )
-from dspynb.scope import Layer
+from dspynb.scope import CallContext, Layer
 from tests.helpers import Caption, chat, echo_hint, field, prompt, scores
 
 
@@ -620,7 +620,7 @@ def test_rows_with_labels_fit_a_refine_of_a_module_as_they_fit_the_module():
 def test_retries_switched_off_leave_the_first_attempt_alone_in_a_snapshot_too():
     refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), blue, n=3, width=2)
     calls = refine.most_calls()
-    with Layer(None, settings={"retries": False}):
+    with Layer(None, context=CallContext(retries=False)):
         assert refine.most_calls() == refine.module.most_calls() < calls
         assert len(run(refine(subject="x")).run.attempts) == 1
         taken = dn.snapshot()

@@ -68,7 +68,7 @@ class FakeComm:
 
 
 def test_the_text_view_writes_a_line_an_attempt_and_a_last_line(capsys):
-    settings._process["view"] = "text"
+    settings.configure(view="text")
     asyncio.run(a_refine_module(0.0, 0.5, 1.0)(subject="the sea"))
     assert capsys.readouterr().err.splitlines() == [
         "attempt 1  scored  0  feedback: be brief",
@@ -79,13 +79,13 @@ def test_the_text_view_writes_a_line_an_attempt_and_a_last_line(capsys):
 
 
 def test_a_batch_as_text_ends_with_its_counts(capsys):
-    settings._process["view"] = "text"
+    settings.configure(view="text")
     asyncio.run(dn.Predict(Caption, lm=echo_hint()).batch([{"subject": "a"}, {"no": 1}]))
     assert capsys.readouterr().err.strip().endswith("finished, 2 of 2 rows, 1 failed")
 
 
 def test_a_batch_as_text_tells_how_many_of_its_rows_are_done(capsys, monkeypatch):
-    settings._process["view"] = "text"
+    settings.configure(view="text")
     seconds = iter(range(1000))
     monkeypatch.setattr(text.time, "monotonic", lambda: next(seconds))
     asyncio.run(
@@ -105,7 +105,7 @@ def test_a_run_that_has_ended_is_told_at_once(capsys):
 
 
 def test_a_view_that_fails_does_not_hurt_the_run(monkeypatch, caplog, capsys):
-    settings._process["view"] = "text"
+    settings.configure(view="text")
 
     def fail(*_):
         raise RuntimeError("no screen")
@@ -180,7 +180,7 @@ def test_on_an_old_kernel_an_awaited_run_says_where_stop_works(monkeypatch, vers
 
 def test_without_a_notebook_every_mode_is_text(capsys, monkeypatch):
     monkeypatch.setattr(opening, "in_ipython", lambda: False)
-    settings._process["view"] = "widget"
+    settings.configure(view="widget")
     asyncio.run(a_refine_module(1.0)(subject="the sea"))
     assert "attempt 1  passed  1" in capsys.readouterr().err
 

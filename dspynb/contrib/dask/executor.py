@@ -18,6 +18,7 @@ from dspynb.keywords import configurable
 from dspynb.options import Seconds
 from dspynb.running.call_history import remember
 from dspynb.scope.budget import Allowance
+from dspynb.scope.call_context import Place
 from dspynb.scope.core import Scope, current_scope
 from dspynb.scope.gate import GATE
 from dspynb.scope.hints import mask
@@ -26,7 +27,8 @@ from dspynb.scope.snapshot import unchecked_snapshot
 __all__ = ["DaskExecutor"]
 
 F = TypeVar("F")
-_PLAIN = (str, int, float, bool, type(None))
+_SENT_ONCE = frozenset({"lm", "adapter"})
+"""Fields whose values may be large: they travel once to each worker, and later jobs refer to them."""
 _HERE = {"view": "off", "runs_dir": None}
 """Settings of a worker: what is shown and kept is shown and kept by the coordinator."""
 
@@ -110,19 +112,25 @@ class _Carried:
 
     def _job(self, scope: Scope, arguments: Mapping[str, Any], shipped: dict[str, bytes], grant: Grant) -> Job:
         taken, run = unchecked_snapshot(), scope.open_run
-        settings = {**taken.settings, **_HERE}
-        settings = {n: v if _is_plain(v) else self._ref(v, f"the setting {n}", shipped) for n, v in settings.items()}
-        if consulted := getattr(scope.settings.get("resuming"), "consulted", None):
-            settings["resuming"] = consulted()
+        settings = self._shipped_once({**taken.settings, **_HERE}, shipped)
+        context = self._shipped_once(taken.context, shipped)
         return Job(
             id=uuid.uuid4().hex,
             fn=self._fn,
             arguments=arguments,
-            snapshot=replace(taken, settings=settings),
+            snapshot=replace(taken, settings=settings, context=context),
             paths=dict(getattr(run, "paths", {})),
             name=str(getattr(run, "name", "")),
             grant=grant,
         )
+
+    def _shipped_once(self, values: Mapping[str, Any], shipped: dict[str, bytes]) -> dict[str, Any]:
+        """The values, with references in place of models and adapters, which are sent to a worker once."""
+        sent = dict(values)
+        for name in _SENT_ONCE & values.keys():
+            if not isinstance(values[name], str):
+                sent[name] = self._ref(values[name], f"the setting {name}", shipped)
+        return sent
 
     def _ref(self, value: Any, what: str, shipped: dict[str, bytes]) -> Ref:
         known = self._shipped.get(id(value))
@@ -131,14 +139,6 @@ class _Carried:
             known = self._shipped[id(value)] = (value, digest(data), data)
         shipped[known[1]] = known[2]
         return Ref(known[1])
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(map(_is_plain, value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return isinstance(value, _PLAIN)
 
 
 class _Charged:
@@ -151,7 +151,7 @@ class _Charged:
         """Of a question about calls: None where they were taken, else why not. Of one about what a resumed run has
         kept: that. From any thread."""
         if "calls" not in question:
-            return self._scope.settings["resuming"].answer(question)
+            return self._scope.context.interceptor(Place.RESUME_LOG).answer(question)
         try:
             (self._funds or self._scope).take(question["calls"], question["metric_calls"])
         except BudgetExhausted as error:

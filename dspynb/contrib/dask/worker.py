@@ -282,10 +282,10 @@ def _opened(packed: bytes, shipped: Mapping[str, bytes], worker: Any, header: He
     if arguments.get("opened") is not None:
         arguments["opened"] = new_span()
     settings = {name: there(value) for name, value in job.snapshot.settings.items()}
-    consulted = settings.get("resuming")
-    if consulted is not None:
-        settings["resuming"] = consulted.asking(ask)
-    job = replace(job, arguments=arguments, snapshot=replace(job.snapshot, settings=settings))
+    context = {name: there(value) for name, value in job.snapshot.context.items()}
+    if "interceptors" in context:
+        context["interceptors"] = tuple(interceptor.asking(ask) for interceptor in context["interceptors"])
+    job = replace(job, arguments=arguments, snapshot=replace(job.snapshot, settings=settings, context=context))
     return job, AwayRun(job, ask)
 
 

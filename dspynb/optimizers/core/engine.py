@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dspynb.data import Prediction
@@ -38,6 +39,7 @@ from dspynb.optimizers.core.resume_log import Kept, Memory, RolloutKey, scored_k
 from dspynb.optimizers.core.task import Evaluated, Heard, Task, Teacher
 from dspynb.running.executor import Executor
 from dspynb.scope.budget import Allowance, Meter
+from dspynb.scope.call_context import CallContext, RolloutId, Sampling
 from dspynb.scope.candidates import Part
 from dspynb.scope.core import Layer, current_scope
 
@@ -76,8 +78,7 @@ class Engine:
         self._proposals: set[str] = set()  # the keys of those that were asked for
         self._failed = 0
         models = [getattr(predictor, "lm", None) for _, predictor in self.program.named_predictors()]
-        own = next((lm for lm in models if lm is not None), None)
-        self._model = {} if own is None else {"lm": own}  # the program's, for proposals without a model of their own
+        self._lm = next((lm for lm in models if lm is not None), None)  # for proposals without a model of their own
         self.register(self.start)
 
     # ── randomness and candidates ─────────────────────────────────────────────────────────────────────────────────
@@ -258,8 +259,6 @@ class Engine:
     ) -> asyncio.Future[Rollout]:
         if key not in self._rollouts:
             runner = self.program if teacher is None else teacher.program
-            own = {} if teacher is None else teacher.settings
-            settings = {**self.task.settings.get(key[1], {}), **own, **_sampled(key[3])}
 
             async def job(funds: Allowance | None) -> Rollout:
                 kept = self.memory.rollouts.get(key)
@@ -267,13 +266,26 @@ class Engine:
                     with Layer(None, funds=funds):
                         kept.charge()
                     return _read_back(kept, runner)
-                with Layer(None, settings=settings):
+                with Layer(None, context=self._context_of(key, teacher)):
                     return await self._run(candidate, key, runner, funds)
 
-            with Layer(None, settings=settings):
+            with Layer(None, context=self._context_of(key, teacher)):
                 calls = runner.most_calls()
             self._rollouts[key] = self._dispatch.submit(job, calls)
         return self._rollouts[key]
+
+    def _context_of(self, key: RolloutKey, teacher: Teacher | None) -> CallContext:
+        """The call context of a rollout. The first repeat is the plain call, the others are sampled."""
+        _, split, _, repeat = key
+        context = current_scope().context
+        if not self.task.retries.get(split, True):
+            context = replace(context, retries=False)
+        if teacher is not None and teacher.lm is not None:
+            context = replace(context, lm=teacher.lm)
+        if repeat:
+            sampling = Sampling(context.sampling.rollout, {"temperature": 1.0})
+            context = replace(context, sampling=sampling)
+        return context
 
     async def _run(self, candidate: Candidate, key: RolloutKey, program: Module, funds: Allowance | None) -> Rollout:
         name, split, row, repeat = key
@@ -327,8 +339,7 @@ class Engine:
         last reply.
         """
         self._proposals.add(key)
-        sampling = {} if temperature is None else {"temperature": temperature}
-        settings = {"rollout": number, "sampling": sampling, **self._model}
+        sampling = Sampling(RolloutId(number)).with_temperature(temperature)
 
         async def job(funds: Allowance | None) -> ProposalEnded:
             kept = self.memory.proposals.get(key)
@@ -336,7 +347,7 @@ class Engine:
                 with Layer(None, funds=funds):
                     kept.charge()
                 return kept.ended  # type: ignore[no-any-return]
-            return await ask(key, predict, inputs, settings=settings, funds=funds)
+            return await ask(key, predict, inputs, sampling=sampling, lm=self._lm, funds=funds)
 
         future = self._dispatch.submit(job, predict.most_calls() + more_calls)
 
@@ -390,8 +401,3 @@ def _read_back(kept: Kept, program: Module) -> Rollout:
     known = {path for path, _ in program.named_predictors()}
     events = [e for e in kept.events if not isinstance(e, PredictorCalled) or e.predictor in known]
     return Rollout(kept.ended, calls=[c for c in kept.counting if c.predictor in known], events=events)
-
-
-def _sampled(repeat: int) -> dict[str, Any]:
-    """Settings of a repeat: the first is the plain call."""
-    return {"sampling": {"temperature": 1.0}} if repeat else {}

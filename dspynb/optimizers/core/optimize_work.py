@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dspynb.errors import BudgetExhausted, ConfigurationError
@@ -48,7 +49,8 @@ class OptimizeWork:
         funds = None if budget is None else Meter(budget)
         if own is not None and funds is not None:
             own.fund(funds)
-        self._layer = Layer(None, funds=funds, settings={"resuming": self.memory})
+        context = current_scope().context.with_interceptor(self.memory)
+        self._layer = Layer(None, funds=funds, context=context)
         with self._layer:
             await self._search(Interventions(own, self._refund))
         best = self.partial()
@@ -165,7 +167,8 @@ class _HeldBack:
 def _tested(task: Task) -> dict[str, int]:
     """What the test rows take at most: the start and the winner on each."""
     rollouts = 2 * len(task.rows["test"])
-    with Layer(None, settings=task.settings.get("test")):
+    context = replace(current_scope().context, retries=task.retries.get("test", True))
+    with Layer(None, context=context):
         return {"metric_calls": rollouts, "calls": rollouts * task.program.most_calls()}
 
 

@@ -114,9 +114,9 @@ class Optimizer(Configured, ABC):
         """The metric by which a program is judged."""
         return cast("Scorer", self.metric)
 
-    def settings_of(self, split: str) -> Mapping[str, Any]:  # noqa: ARG002
-        """Settings in force for the rollouts of a split: train, val or test."""
-        return {}
+    def retries_on(self, split: str) -> bool:  # noqa: ARG002
+        """Whether the program's Refines retry in the rollouts of a split: train, val or test."""
+        return True
 
     def first_step(self, task: Task) -> int:
         """How many metric calls the first step takes, below which nothing can be said."""
@@ -197,8 +197,9 @@ class Optimizer(Configured, ABC):
         learned, judged = self.parted(given["train"], given["val"])
         rows = {"train": list(learned), "val": list(judged), "test": given["test"]}
         names = [check_columns(program, Table(listed, None, ""), None) for listed in rows.values() if listed]
-        settings, scorer = {split: self.settings_of(split) for split in _SPLITS}, self.scorer(program)
-        return Task(program, rows, names[0], {scorer.name: scorer}, float(self.failure_score), settings)
+        retries = {split: self.retries_on(split) for split in _SPLITS}
+        scorer = self.scorer(program)
+        return Task(program, rows, names[0], {scorer.name: scorer}, float(self.failure_score), retries)
 
 
 _SPLITS = ("train", "val", "test")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from dspynb.data import Prediction
@@ -13,6 +14,7 @@ from dspynb.modules.ordered_pool import caught
 from dspynb.modules.predict import Predict
 from dspynb.redact import redact, redact_values, told
 from dspynb.scope.budget import Allowance
+from dspynb.scope.call_context import Sampling
 from dspynb.scope.core import Layer, current_scope
 from dspynb.scope.hints import mask
 
@@ -23,18 +25,22 @@ Given = Mapping[str, Any] | Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 async def ask(
-    key: str, predict: Predict, inputs: Given, *, settings: Mapping[str, Any], funds: Allowance | None
+    key: str, predict: Predict, inputs: Given, *, sampling: Sampling, lm: Any, funds: Allowance | None
 ) -> ProposalEnded:
-    """Ask for what ``key`` names, under these settings, with hints and candidates masked. A failure is part of the
-    record; Halted and cancellations pass."""
+    """Ask for what ``key`` names, sampled like this, with hints and candidates masked. ``lm``: the model of predictors
+    without one, in place of the setting; None leaves the setting. A failure is part of the record; Halted and
+    cancellations pass."""
     scope, span = current_scope(), new_span()
     parent = scope.open_span
     known = {} if callable(inputs) else redact_values(inputs)
     scope.emit(SpanStarted(span=span, parent=parent, kind="proposal", name=key, inputs=known))
     outputs, error, began = None, None, asyncio.get_running_loop().time()
     try:
-        with mask(), Layer(f"the proposal {key}", span=span, funds=funds, settings=settings):
-            made = await caught(_asked(predict, inputs))
+        with mask() as masked:
+            settings = masked.settings if lm is None else replace(masked.settings, lm=lm)
+            context = replace(masked.context, sampling=sampling)
+            with Layer(f"the proposal {key}", span=span, funds=funds, settings=settings, context=context):
+                made = await caught(_asked(predict, inputs))
     except Halted:
         scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
         raise

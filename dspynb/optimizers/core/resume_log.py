@@ -22,10 +22,12 @@ from dspynb.events import (
     plain,
     to_json,
 )
-from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest
+from dspynb.lm.interceptors.chain import ModelCall, Proceed
+from dspynb.lm.protocol import LMReply, LMRequest
 from dspynb.modules.predictor_call import as_recorded
 from dspynb.optimizers.core.task import Heard, hinted
 from dspynb.scope.budget import Meter, missing_tokens
+from dspynb.scope.call_context import Place
 from dspynb.scope.core import current_scope
 
 __all__ = ["Kept", "Memory", "RolloutKey"]
@@ -54,7 +56,10 @@ class Kept:
 
 @dataclass
 class Memory:
-    """What was done before, by key; empty for a run that begins."""
+    """What was done before, by key; empty for a run that begins. An interceptor: it answers calls of rollouts and
+    proposals that had not ended."""
+
+    place = Place.RESUME_LOG
 
     rollouts: dict[RolloutKey, Kept] = field(default_factory=dict)
     proposals: dict[str, Kept] = field(default_factory=dict)
@@ -105,16 +110,18 @@ class Memory:
             meter.count(call.usage, calls=1 + call.usage.retries, estimate=_estimate(call))
         meter.count(Usage(), metric_calls=len(rollouts))
 
-    def model(self, path: str, lm: LMProtocol) -> LMProtocol:
-        """The model, or one that first looks among calls whose rollout or proposal had not ended."""
-        return _Resumed(self, path, lm) if self._loose else lm
+    async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
+        """The reply that the journal has, charged as it was then; else the model's."""
+        if not self._loose:
+            return await proceed(call)
+        return await _resumed(self, call, proceed)
 
     def take(self, path: str, model: str, request: LMRequest) -> PredictorCalled | None:
         """A call that was made for this request and not used yet."""
         calls = self._loose.get(_text(path, model, request.rollout, as_recorded(request.messages)))
         return calls.popleft() if calls else None
 
-    def consulted(self) -> ConsultedMemory | None:
+    def for_snapshot(self) -> ConsultedMemory | None:
         """What stands for it in another process; None where there is nothing to look for."""
         return ConsultedMemory() if self._loose else None
 
@@ -128,49 +135,38 @@ class Memory:
 class ConsultedMemory:
     """The memory seen from a worker, which asks for every request whether it has an answer."""
 
+    place = Place.RESUME_LOG
+
     ask: Callable[[Mapping[str, Any]], Any] | None = None
+
+    def for_snapshot(self) -> ConsultedMemory:
+        """Itself, without a way to ask."""
+        return ConsultedMemory()
 
     def asking(self, ask: Callable[[Mapping[str, Any]], Any]) -> ConsultedMemory:
         """The same, with a way to ask."""
         return ConsultedMemory(ask)
 
-    def model(self, path: str, lm: LMProtocol) -> LMProtocol:
-        """The model, asked after the memory."""
-        return _Resumed(self, path, lm)
+    async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
+        """The same as the memory."""
+        return await _resumed(self, call, proceed)
 
     def take(self, path: str, model: str, request: LMRequest) -> PredictorCalled | None:
         """A call that was made for this request and not used yet."""
+        if self.ask is None:
+            return None
         text = _text(path, model, request.rollout, as_recorded(request.messages))
-        told = None if self.ask is None else self.ask({"request": text})
+        told = self.ask({"request": text})
         call = None if told is None else from_json(told)
         return call if isinstance(call, PredictorCalled) else None
 
 
-class _Resumed:
-    """A model that answers first what the run that is resumed had been answered already."""
-
-    def __init__(self, memory: Memory | ConsultedMemory, path: str, lm: LMProtocol) -> None:
-        self._memory, self._path, self._lm = memory, path, lm
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._lm, name)
-
-    async def complete(self, request: LMRequest) -> LMReply:
-        """The reply that the journal has, else the model's."""
-        call = self._taken(request)
-        return await self._lm.complete(request) if call is None else _reply(call)
-
-    async def kept(self, request: LMRequest) -> LMReply | None:
-        """Asked under a budget: the reply that the journal has, charged again as it was then."""
-        call = self._taken(request)
-        if call is None:
-            look_up = getattr(self._lm, "kept", None)
-            return None if look_up is None else await look_up(request)
-        Kept(None, (call,)).charge()
-        return _reply(call)
-
-    def _taken(self, request: LMRequest) -> PredictorCalled | None:
-        return self._memory.take(self._path, str(getattr(self._lm, "name", type(self._lm).__name__)), request)
+async def _resumed(memory: Memory | ConsultedMemory, call: ModelCall, proceed: Proceed) -> LMReply:
+    before = memory.take(call.path, call.model, call.request)
+    if before is None:
+        return await proceed(call)
+    Kept(None, (before,)).charge()
+    return _reply(before)
 
 
 def _estimate(call: PredictorCalled) -> int:

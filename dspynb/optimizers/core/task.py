@@ -18,15 +18,15 @@ __all__ = ["Evaluated", "Heard", "Task", "Teacher", "hinted"]
 
 @dataclass(frozen=True)
 class Task:
-    """What is optimized: the program, the rows by split (train, val, test), the metric, what failed rows count, and the
-    settings in force for the rollouts of a split."""
+    """What is optimized: the program, the rows by split (train, val, test), the metric, what failed rows count, and
+    whether Refines retry in the rollouts of a split (where it is not said, they do)."""
 
     program: Module
     rows: Mapping[str, Sequence[Example]]
     names: Sequence[str] | None
     metrics: Mapping[str, Scorer]
     failure_score: float = 0.0
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    retries: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def metric(self) -> Scorer:
@@ -61,11 +61,6 @@ class Teacher:
     program: Module
     lm: Any = None
     name: str = "teacher"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Those of its rollouts."""
-        return {} if self.lm is None else {"every_lm": self.lm}
 
 
 class Heard:

@@ -109,8 +109,8 @@ class DistillHints(Optimizer):
     def proposers(self) -> Mapping[str, Predict]:
         return {"distill.write": self._write}
 
-    def settings_of(self, split: str) -> Mapping[str, Any]:
-        return {} if split == "train" else {"retries": False}
+    def retries_on(self, split: str) -> bool:
+        return split == "train"
 
     def scorer(self, program: Module) -> Scorer:
         if self.metric is not None:

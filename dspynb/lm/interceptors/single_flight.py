@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from dspynb.errors import Halted, ModelError
+from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMReply, billed
+from dspynb.scope.call_context import Place
 
-__all__ = ["Flights"]
+__all__ = ["SingleFlight"]
 
 
 class _Deserted(Exception):
@@ -45,15 +49,25 @@ class _Flight:
                     asker.set_result(reply)
 
 
-class Flights:
-    """Requests under way, by key, for each event loop.
+class SingleFlight:
+    """The requests of one model that are under way, by their keys in the reply cache, for each event loop.
 
     The request is a task of its own, so that an asker who is cancelled does not cancel the others; when the last one
     has gone, it is cancelled too.
     """
 
+    place = Place.SINGLE_FLIGHT
+
     def __init__(self) -> None:
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Flight]] = WeakKeyDictionary()
+
+    async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
+        """The reply to this request, or that to an equal one under way, as a cached one. Streamed calls, and models
+        without the cache, send every request."""
+        if call.key is None or call.listener is not None:
+            return await proceed(call)
+        reply, sent = await self.join(call.key, partial(proceed, call))
+        return reply if sent else replace(reply, cached=True, usage=reply.usage.as_cached())
 
     async def join(self, key: str, send: Callable[[], Coroutine[Any, Any, LMReply]]) -> tuple[LMReply, bool]:
         """The reply, and whether this asker is the one whose request was sent.
