@@ -9,6 +9,7 @@ import dspynb as dn
 from dspynb.errors import ScopeError
 from dspynb.scope import CallContext, Layer, RolloutId, Sampling, Settings, current_scope, setting
 from dspynb.scope.call_context import UNSET, Place, as_snapshot, snapshot_rule
+from dspynb.scope.settings import SettingArguments
 
 WARM = Sampling(RolloutId(7), {"temperature": 0.5})
 
