@@ -218,8 +218,8 @@ class CodeError(DspynbError):
     def __init__(self, module: str, *, code: str, problem: str, iterations: int) -> None:
         self.module, self.code, self.problem, self.iterations = module, code, problem, iterations
         super().__init__(
-            f"{module}: the generated code failed in {iterations} of {iterations} iterations. The last error: "
-            f"{shorten(problem, 600)}. The last code: {shorten(code, 600)!r}"
+            f"{module}: the generated code failed in {iterations} of {iterations} iterations; raise max_iterations=, "
+            f"or use another model. The last error: {shorten(problem, 600)}. The last code: {shorten(code, 600)!r}"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -242,7 +242,7 @@ class UserCodeExit(DspynbError):
     ...     async def forward(self, question):
     ...         sys.exit("no licence")
     >>> dn.run_sync(lambda: Answer().batch([{"question": "2+2?"}]))
-    [UserCodeExit("Answer.forward called sys.exit('no licence')")]
+    [UserCodeExit("Answer.forward called sys.exit('no licence'); raise an Exception in its place")]
     """
 
 
@@ -266,9 +266,14 @@ class ModelError(DspynbError):
     """A call to a language model failed.
 
     Attributes: ``model`` (``provider/model``, or empty), ``status`` (HTTP status or None), ``request_id`` (the
-    provider's, or None), ``retry_after`` (seconds the provider asked to wait, or None), ``retryable`` (whether the same
-    request may succeed later), ``retries`` (how often it was tried again), ``usage`` (a Usage: what the call cost, or
-    None where the provider did not say), ``cached`` (whether an equal request was paid for instead). Never holds a key.
+    provider's, or None), ``retry_after`` (seconds the provider asked to wait, or None), ``advice`` (what to do: the
+    end of the message, or empty), ``retryable`` (whether the same request may succeed later), ``retries`` (how often it
+    was tried again), ``usage`` (a Usage: what the call cost, or None where the provider did not say), ``cached``
+    (whether an equal request was paid for instead). Never holds a key.
+
+    >>> error = dn.errors.RateLimited("slow down", model="openai/m", status=429, advice="lower rpm= of dn.LM")
+    >>> print(error)
+    openai/m: slow down (status 429); lower rpm= of dn.LM
     """
 
     retryable = False
@@ -284,15 +289,26 @@ class ModelError(DspynbError):
         status: int | None = None,
         request_id: str | None = None,
         retry_after: float | None = None,
+        advice: str = "",
     ) -> None:
         self.problem, self.model, self.status = message, model, status
-        self.request_id, self.retry_after = request_id, retry_after
-        facts = [f"status {status}" if status else "", f"request {request_id}" if request_id else ""]
-        known = ", ".join(filter(None, facts))
-        super().__init__(f"{model}: " * bool(model) + message + (f" ({known})" if known else ""))
+        self.request_id, self.retry_after, self.advice = request_id, retry_after, advice
+        facts = []
+        if status:
+            facts.append(f"status {status}")
+        if request_id:
+            facts.append(f"request {request_id}")
+        if retry_after:
+            facts.append(f"retry after {retry_after:g} s")
+        text = f"{model}: {message}" if model else message
+        if facts:
+            text += f" ({', '.join(facts)})"
+        if advice:
+            text += f"; {advice}"
+        super().__init__(text)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        facts = {n: getattr(self, n) for n in ("model", "status", "request_id", "retry_after")}
+        facts = {n: getattr(self, n) for n in ("model", "status", "request_id", "retry_after", "advice")}
         state = {n: value for n, value in vars(self).items() if n in ("retries", "usage", "cached", "text")}
         return _model_error, (type(self), self.problem, facts), state
 
@@ -375,7 +391,7 @@ class Refused(ModelError):
     ...     dn.Predict("question -> answer", lm=lm).run_sync(question="…")
     ... except dn.Refused as error:
     ...     print(error)
-    function: the model refused to answer: 'I cannot help with that.'
+    function: the model refused to answer: 'I cannot help with that.'; reword the prompt, or use another model
     """
 
     text = ""
@@ -549,7 +565,9 @@ class RunStopped(Halted):
     'stopped'
     """
 
-    def __init__(self, message: str = "the run was stopped before it had a result", run: Any = None) -> None:
+    def __init__(
+        self, message: str = "the run was stopped before it had a result; error.run has what was done", run: Any = None
+    ) -> None:
         super().__init__(message, run)
 
 
@@ -608,7 +626,7 @@ class RunInterrupted(asyncio.CancelledError):
     """
 
     def __init__(self, run: Any = None) -> None:
-        super().__init__("interrupted; dn.last_run() has what was done")
+        super().__init__("the stop button or Ctrl-C interrupted this run; dn.last_run() has what was done")
         self.run = run
 
 
