@@ -61,7 +61,7 @@ import time
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 __all__ = [
     "AdvisorFailedWarning",
@@ -269,14 +269,16 @@ class ModelError(DspynbError):
     provider's, or None), ``retry_after`` (seconds the provider asked to wait, or None), ``advice`` (what to do: the
     end of the message, or empty), ``retryable`` (whether the same request may succeed later), ``retries`` (how often it
     was tried again), ``usage`` (a Usage: what the call cost, or None where the provider did not say), ``cached``
-    (whether an equal request was paid for instead). Never holds a key.
+    (whether an equal request was paid for instead). Never holds a key. Of the class: ``remedy``, the advice that
+    ``dn.LM`` gives.
 
-    >>> error = dn.errors.RateLimited("slow down", model="openai/m", status=429, advice="lower rpm= of dn.LM")
+    >>> error = dn.errors.RateLimited("slow down", model="openai/m", status=429, advice="come back tomorrow")
     >>> print(error)
-    openai/m: slow down (status 429); lower rpm= of dn.LM
+    openai/m: slow down (status 429); come back tomorrow
     """
 
     retryable = False
+    remedy: ClassVar[str] = ""
     retries = 0
     usage: Any = None
     cached = False
@@ -320,47 +322,60 @@ def _model_error(kind: type[ModelError], problem: str, facts: dict[str, Any]) ->
 class AuthenticationError(ModelError):
     """The key is missing, wrong, or not allowed to use the model."""
 
+    remedy = "check api_key= or the key in the environment, what it may use, and its quota"
+
 
 class BadRequestError(ModelError):
     """The provider refused the request as it is: an unknown model, a wrong setting."""
+
+    remedy = "check the name of the model and the settings"
 
 
 class ContextTooLong(BadRequestError):
     """The request is longer than the model's context."""
 
+    remedy = "shorten the inputs, demos or history, or use a model with a longer context"
+
 
 class ContentFiltered(ModelError):
     """The provider's content filter stopped the request or the reply."""
+
+    remedy = "reword the prompt, or use another model"
 
 
 class RateLimited(ModelError):
     """Too many requests or tokens at once; ``retry_after`` says when to come back, if the provider did."""
 
     retryable = True
+    remedy = "lower rpm=, tpm= or concurrency= of dn.LM, or raise retries="
 
 
 class ServerError(ModelError):
     """The provider failed (5xx)."""
 
     retryable = True
+    remedy = "try again later, or raise retries= of dn.LM"
 
 
 class ModelTimeout(ModelError):
     """No reply within the time allowed."""
 
     retryable = True
+    remedy = "raise timeout= of dn.LM, or ask for a shorter reply"
 
 
 class ConnectionFailed(ModelError):
     """The provider could not be reached, or the connection broke within the reply."""
 
     retryable = True
+    remedy = "check api_base= and that the server runs and can be reached"
 
 
 class MalformedReply(ModelError):
     """The provider answered with something that is no reply: no JSON, no choices, nothing in it."""
 
     retryable = True
+    remedy = "check that api_base= is the address of an OpenAI-compatible server"
 
 
 class ReplyTruncated(ModelError):
@@ -394,6 +409,7 @@ class Refused(ModelError):
     function: the model refused to answer: 'I cannot help with that.'; reword the prompt, or use another model
     """
 
+    remedy = "reword the prompt, or use another model"
     text = ""
 
 

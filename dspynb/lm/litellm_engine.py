@@ -23,7 +23,7 @@ from dspynb.errors import (
 from dspynb.lm.addresses import foreign_credentials, is_own_host, no_key_sent, refused_redirect
 from dspynb.lm.endpoint import Endpoint
 from dspynb.lm.litellm_http import Watch, watch_clients, watched
-from dspynb.lm.openai_format import ADVICE, Pieces, kind_of, read_reply, request_body, retry_after
+from dspynb.lm.openai_format import Pieces, kind_of, read_reply, request_body, retry_after
 from dspynb.lm.protocol import Heard, LMReply, LMRequest
 from dspynb.lm.settings import LITELLM_ALONE
 from dspynb.redact import redact, told
@@ -151,7 +151,7 @@ class LiteLLMEngine:
             kind = kind_of(400, str(getattr(error, "code", "")), str(error).lower())
         headers = getattr(error, "litellm_response_headers", None) or {}
         said = told(error, 400)
-        advice = ADVICE.get(kind, "")
+        advice = kind.remedy
         if kind is AuthenticationError and unsent:
             said += unsent
             advice = ""  # the message has it

@@ -11,7 +11,6 @@ from dspynb.errors import (
     AuthenticationError,
     BadRequestError,
     ConfigurationError,
-    ConnectionFailed,
     ContentFiltered,
     ContextTooLong,
     MalformedReply,
@@ -23,34 +22,10 @@ from dspynb.errors import (
     shorten,
 )
 from dspynb.lm.prices import cost
-from dspynb.lm.protocol import REWORD, LMReply, LMRequest, billed, is_whole
+from dspynb.lm.protocol import LMReply, LMRequest, billed, is_whole
 from dspynb.redact import redact, redact_known
 
-__all__ = [
-    "ADVICE",
-    "Pieces",
-    "damaged",
-    "excerpt",
-    "kind_of",
-    "read_reply",
-    "read_usage",
-    "request_body",
-    "retry_after",
-]
-
-
-ADVICE: Mapping[type[ModelError], str] = {
-    AuthenticationError: "check api_key= or the key in the environment, what it may use, and its quota",
-    BadRequestError: "check the name of the model and the settings",
-    ContextTooLong: "shorten the inputs, demos or history, or use a model with a longer context",
-    ContentFiltered: REWORD,
-    RateLimited: "lower rpm=, tpm= or concurrency= of dn.LM, or raise retries=",
-    ServerError: "try again later, or raise retries= of dn.LM",
-    ModelTimeout: "raise timeout= of dn.LM, or ask for a shorter reply",
-    ConnectionFailed: "check api_base= and that the server runs and can be reached",
-    MalformedReply: "check that api_base= is the address of an OpenAI-compatible server",
-}
-"""What a user can do about an error of a provider, as the end of its message."""
+__all__ = ["Pieces", "damaged", "excerpt", "kind_of", "read_reply", "read_usage", "request_body", "retry_after"]
 
 
 def request_body(remote: str, request: LMRequest, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,15 +50,16 @@ def read_reply(body: Any, model: str, facts: Mapping[str, Any]) -> LMReply:
     """
     listed = body.get("choices") if isinstance(body, Mapping) else None
     if not isinstance(listed, list | tuple) or not listed:
-        advice = ADVICE[MalformedReply]
-        raise MalformedReply(f"the reply has no choices: {excerpt(body, 200)!r}", **facts, advice=advice)
+        problem = f"the reply has no choices: {excerpt(body, 200)!r}"
+        raise MalformedReply(problem, **facts, advice=MalformedReply.remedy)
     usage = read_usage(body.get("usage"), model)
     choices = [_choice(choice) for choice in listed]
     if None in choices or body.get("error"):
         raise billed(MalformedReply(f"the reply is damaged: {excerpt(body, 200)!r}", **facts), usage)
     first, *_ = whole = [choice for choice in choices if choice is not None]
     if first.refusal:
-        error = Refused(f"the model refused to answer: {excerpt(first.refusal, 400)!r}", **facts, advice=REWORD)
+        problem = f"the model refused to answer: {excerpt(first.refusal, 400)!r}"
+        error = Refused(problem, **facts, advice=Refused.remedy)
         error.text = redact_known(first.refusal)
         raise billed(error, usage)
     reply = LMReply(

@@ -32,7 +32,7 @@ from dspynb.lm.addresses import (
     refused_redirect,
 )
 from dspynb.lm.endpoint import Endpoint
-from dspynb.lm.openai_format import ADVICE, Pieces, damaged, excerpt, kind_of, read_reply, request_body, retry_after
+from dspynb.lm.openai_format import Pieces, damaged, excerpt, kind_of, read_reply, request_body, retry_after
 from dspynb.lm.protocol import Heard, LMReply, LMRequest
 from dspynb.lm.settings import refuse_litellm_settings
 from dspynb.redact import redact, told
@@ -123,9 +123,9 @@ class DirectEngine:
                 return await self._read(response, heard)
         except TimeoutError:
             problem = f"no reply within {self.endpoint.timeout:g} s"
-            raise ModelTimeout(problem, model=self.model, advice=ADVICE[ModelTimeout]) from None
+            raise ModelTimeout(problem, model=self.model, advice=ModelTimeout.remedy) from None
         except (aiohttp.ClientError, OSError) as error:
-            advice = ADVICE[ConnectionFailed]
+            advice = ConnectionFailed.remedy
             raise ConnectionFailed(told(error, 300), model=self.model, advice=advice) from None
 
     def _check_redirect(self, response: aiohttp.ClientResponse, url: str) -> None:
@@ -159,7 +159,7 @@ class DirectEngine:
         said = detail.get("message", detail) if isinstance(detail, Mapping) else detail
         message = excerpt(said, 400) or "no message"
         kind = kind_of(status, code, message.lower())
-        advice = ADVICE.get(kind, "")
+        advice = kind.remedy
         if status in (401, 403) and not self.key and not has_login(self.url):
             message += no_key_sent(self.provider, self.url)
             advice = ""  # the message has it

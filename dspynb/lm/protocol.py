@@ -24,7 +24,6 @@ from dspynb.redact import redact_known, redact_values
 from dspynb.scope.core import current_scope
 
 __all__ = [
-    "REWORD",
     "Heard",
     "LMProtocol",
     "LMReply",
@@ -156,10 +155,6 @@ def _plain(finish: object) -> str:
     return word.removeprefix("finish_reason_")
 
 
-REWORD = "reword the prompt, or use another model"
-"""What to do about a reply that was refused or filtered."""
-
-
 def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str) -> LMReply:
     """The reply, if it may count as an answer: every reply of every model passes here before it is cached or read.
 
@@ -176,10 +171,11 @@ def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str) -> LMRe
         error: ModelError = ReplyTruncated(_how_it_was_cut(reply, text, settings), model=model)
     elif finish in _FILTERED:
         begins = f"; it begins: {_beginning(text)!r}" if text else ""
-        error = ContentFiltered(f"the content filter stopped the reply{begins}", model=model, advice=REWORD)
+        problem = f"the content filter stopped the reply{begins}"
+        error = ContentFiltered(problem, model=model, advice=ContentFiltered.remedy)
     elif finish in _REFUSED:
         said = f": {_beginning(text)!r}" if text else ""
-        error = Refused(f"the model refused to answer{said}", model=model, advice=REWORD)
+        error = Refused(f"the model refused to answer{said}", model=model, advice=Refused.remedy)
     else:
         error = MalformedReply(f"the reply broke off (finish_reason {finish!r})", model=model)
     if isinstance(error, ReplyTruncated | Refused):
