@@ -148,6 +148,24 @@ def by_size(label: str, size: str, figure: str, *, log: bool = False) -> Any:
     return draw
 
 
+def by_tree(axes: Axes, rows: Sequence[Row]) -> None:
+    """Bars of what is counted per 1,000 lines of code: a group for each measure, a bar for each tree."""
+    measures = [row for row in rows if row["measure"].endswith("per 1,000 lines of code")]
+    trees = [column for column in rows[0] if column not in {"measure", "date"}]
+    height = 0.8 / len(trees)
+    for place, tree in enumerate(trees):
+        places = [group + place * height for group in range(len(measures))]
+        axes.barh(places, [number(row[tree]) for row in measures], height=height, label=tree)
+    names = [
+        row["measure"].removesuffix("per 1,000 lines of code").rstrip(", ").replace("of these, ", "… ")
+        for row in measures
+    ]
+    axes.set_yticks([group + 0.4 - height / 2 for group in range(len(measures))], names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("per 1,000 lines of code")
+    axes.legend(fontsize=7)
+
+
 CHARTS: dict[str, Callable[[Axes, Sequence[Row]], None]] = {
     "accepted": bars("share", "accepted children that are no better than their parent, %", mark=2.0),
     "basics": bars("ratio", "share of DSPy's time or memory (1: the same)", mark=1.0, log=True),
@@ -155,6 +173,7 @@ CHARTS: dict[str, Callable[[Axes, Sequence[Row]], None]] = {
     "diffs": by_size("seconds of run.diff", "lines", "run.diff, s", log=True),
     "evaluate": bars("ratio", "share of what it is beside (1: the same)", mark=1.0),
     "growth": lines,
+    "readability": by_tree,
     "shapes": bars("ratio", "share of DSPy's time a call (1: the same)", mark=1.0, log=True),
     "sizes": bars("held-out, median", "held-out accuracy, median of the seeds"),
     "small_budgets": by_size("mean score on validation rows", "budget, calls", "validation mean"),

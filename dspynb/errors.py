@@ -61,7 +61,7 @@ import time
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 __all__ = [
     "AdvisorFailedWarning",
@@ -218,8 +218,8 @@ class CodeError(DspynbError):
     def __init__(self, module: str, *, code: str, problem: str, iterations: int) -> None:
         self.module, self.code, self.problem, self.iterations = module, code, problem, iterations
         super().__init__(
-            f"{module}: the generated code failed in {iterations} of {iterations} iterations. The last error: "
-            f"{shorten(problem, 600)}. The last code: {shorten(code, 600)!r}"
+            f"{module}: the generated code failed in {iterations} of {iterations} iterations; raise max_iterations=, "
+            f"or use another model. The last error: {shorten(problem, 600)}. The last code: {shorten(code, 600)!r}"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -242,7 +242,7 @@ class UserCodeExit(DspynbError):
     ...     async def forward(self, question):
     ...         sys.exit("no licence")
     >>> dn.run_sync(lambda: Answer().batch([{"question": "2+2?"}]))
-    [UserCodeExit("Answer.forward called sys.exit('no licence')")]
+    [UserCodeExit("Answer.forward called sys.exit('no licence'); raise an Exception in its place")]
     """
 
 
@@ -266,12 +266,19 @@ class ModelError(DspynbError):
     """A call to a language model failed.
 
     Attributes: ``model`` (``provider/model``, or empty), ``status`` (HTTP status or None), ``request_id`` (the
-    provider's, or None), ``retry_after`` (seconds the provider asked to wait, or None), ``retryable`` (whether the same
-    request may succeed later), ``retries`` (how often it was tried again), ``usage`` (a Usage: what the call cost, or
-    None where the provider did not say), ``cached`` (whether an equal request was paid for instead). Never holds a key.
+    provider's, or None), ``retry_after`` (seconds the provider asked to wait, or None), ``advice`` (what to do: the
+    end of the message, or empty), ``retryable`` (whether the same request may succeed later), ``retries`` (how often it
+    was tried again), ``usage`` (a Usage: what the call cost, or None where the provider did not say), ``cached``
+    (whether an equal request was paid for instead). Never holds a key. Of the class: ``remedy``, the advice that
+    ``dn.LM`` gives.
+
+    >>> error = dn.errors.RateLimited("slow down", model="openai/m", status=429, advice="come back tomorrow")
+    >>> print(error)
+    openai/m: slow down (status 429); come back tomorrow
     """
 
     retryable = False
+    remedy: ClassVar[str] = ""
     retries = 0
     usage: Any = None
     cached = False
@@ -284,15 +291,26 @@ class ModelError(DspynbError):
         status: int | None = None,
         request_id: str | None = None,
         retry_after: float | None = None,
+        advice: str = "",
     ) -> None:
         self.problem, self.model, self.status = message, model, status
-        self.request_id, self.retry_after = request_id, retry_after
-        facts = [f"status {status}" if status else "", f"request {request_id}" if request_id else ""]
-        known = ", ".join(filter(None, facts))
-        super().__init__(f"{model}: " * bool(model) + message + (f" ({known})" if known else ""))
+        self.request_id, self.retry_after, self.advice = request_id, retry_after, advice
+        facts = []
+        if status:
+            facts.append(f"status {status}")
+        if request_id:
+            facts.append(f"request {request_id}")
+        if retry_after:
+            facts.append(f"retry after {retry_after:g} s")
+        text = f"{model}: {message}" if model else message
+        if facts:
+            text += f" ({', '.join(facts)})"
+        if advice:
+            text += f"; {advice}"
+        super().__init__(text)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        facts = {n: getattr(self, n) for n in ("model", "status", "request_id", "retry_after")}
+        facts = {n: getattr(self, n) for n in ("model", "status", "request_id", "retry_after", "advice")}
         state = {n: value for n, value in vars(self).items() if n in ("retries", "usage", "cached", "text")}
         return _model_error, (type(self), self.problem, facts), state
 
@@ -304,47 +322,60 @@ def _model_error(kind: type[ModelError], problem: str, facts: dict[str, Any]) ->
 class AuthenticationError(ModelError):
     """The key is missing, wrong, or not allowed to use the model."""
 
+    remedy = "check api_key= or the key in the environment, what it may use, and its quota"
+
 
 class BadRequestError(ModelError):
     """The provider refused the request as it is: an unknown model, a wrong setting."""
+
+    remedy = "check the name of the model and the settings"
 
 
 class ContextTooLong(BadRequestError):
     """The request is longer than the model's context."""
 
+    remedy = "shorten the inputs, demos or history, or use a model with a longer context"
+
 
 class ContentFiltered(ModelError):
     """The provider's content filter stopped the request or the reply."""
+
+    remedy = "reword the prompt, or use another model"
 
 
 class RateLimited(ModelError):
     """Too many requests or tokens at once; ``retry_after`` says when to come back, if the provider did."""
 
     retryable = True
+    remedy = "lower rpm=, tpm= or concurrency= of dn.LM, or raise retries="
 
 
 class ServerError(ModelError):
     """The provider failed (5xx)."""
 
     retryable = True
+    remedy = "try again later, or raise retries= of dn.LM"
 
 
 class ModelTimeout(ModelError):
     """No reply within the time allowed."""
 
     retryable = True
+    remedy = "raise timeout= of dn.LM, or ask for a shorter reply"
 
 
 class ConnectionFailed(ModelError):
     """The provider could not be reached, or the connection broke within the reply."""
 
     retryable = True
+    remedy = "check api_base= and that the server runs and can be reached"
 
 
 class MalformedReply(ModelError):
     """The provider answered with something that is no reply: no JSON, no choices, nothing in it."""
 
     retryable = True
+    remedy = "check that api_base= is the address of an OpenAI-compatible server"
 
 
 class ReplyTruncated(ModelError):
@@ -375,9 +406,10 @@ class Refused(ModelError):
     ...     dn.Predict("question -> answer", lm=lm).run_sync(question="…")
     ... except dn.Refused as error:
     ...     print(error)
-    function: the model refused to answer: 'I cannot help with that.'
+    function: the model refused to answer: 'I cannot help with that.'; reword the prompt, or use another model
     """
 
+    remedy = "reword the prompt, or use another model"
     text = ""
 
 
@@ -549,7 +581,9 @@ class RunStopped(Halted):
     'stopped'
     """
 
-    def __init__(self, message: str = "the run was stopped before it had a result", run: Any = None) -> None:
+    def __init__(
+        self, message: str = "the run was stopped before it had a result; error.run has what was done", run: Any = None
+    ) -> None:
         super().__init__(message, run)
 
 
@@ -608,7 +642,7 @@ class RunInterrupted(asyncio.CancelledError):
     """
 
     def __init__(self, run: Any = None) -> None:
-        super().__init__("interrupted; dn.last_run() has what was done")
+        super().__init__("the stop button or Ctrl-C interrupted this run; dn.last_run() has what was done")
         self.run = run
 
 

@@ -87,12 +87,3 @@ def test_a_tutorial_names_its_model_in_one_line_and_leads_to_the_next(path):
     at = TUTORIALS.index(path)
     around = TUTORIALS[max(at - 1, 0) : at] + TUTORIALS[at + 1 : at + 2]
     assert {tutorial.name for tutorial in around} <= links
-
-
-@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
-def test_a_tutorial_was_run_top_to_bottom_and_its_outputs_hold_no_errors_and_nothing_of_the_machine(path):
-    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
-    outputs = [output for cell in cells for output in cell["outputs"]]
-    assert [c["execution_count"] for c in cells] == list(range(1, len(cells) + 1))
-    assert [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"] == []
-    assert re.findall(r"(?:/root|/home|/tmp|/Users)/[^\s\"']*|0x[0-9a-f]{6,}", json.dumps(outputs)) == []

@@ -172,10 +172,11 @@ def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str) -> LMRe
         error: ModelError = ReplyTruncated(_how_it_was_cut(reply, text, settings), model=model)
     elif finish in _FILTERED:
         begins = f"; it begins: {_beginning(text)!r}" if text else ""
-        error = ContentFiltered(f"the content filter stopped the reply{begins}", model=model)
+        problem = f"the content filter stopped the reply{begins}"
+        error = ContentFiltered(problem, model=model, advice=ContentFiltered.remedy)
     elif finish in _REFUSED:
         said = f": {_beginning(text)!r}" if text else ""
-        error = Refused(f"the model refused to answer{said}", model=model)
+        error = Refused(f"the model refused to answer{said}", model=model, advice=Refused.remedy)
     else:
         error = MalformedReply(f"the reply broke off (finish_reason {finish!r})", model=model)
     if isinstance(error, ReplyTruncated | Refused):

@@ -82,7 +82,10 @@ class ScriptedLM:
             turn = len(self.requests)
             self.requests.append(request)
         if turn >= len(self._replies):
-            raise ScriptExhausted(f"{self.name} has {len(self._replies)} replies and was asked for another")
+            raise ScriptExhausted(
+                f"{self.name} has {len(self._replies)} replies and was asked for another; add replies, or use "
+                "dn.FunctionLM, which answers any number of requests"
+            )
         reply = self._replies[turn]
         if isinstance(reply, Exception):
             raise reply

@@ -154,15 +154,18 @@ class Search:
         allowed = self.plan.max_failures
         if allowed is not None and len(failures) > allowed:
             if len(failures) == attempts:
-                raise AllAttemptsFailed(_all_failed(failures), failures)
-            message = f"{len(failures)} attempts failed, max_failures={allowed}; the first: {failures[0]}"
+                raise _all_failed(failures)
+            message = (
+                f"{len(failures)} attempts failed, max_failures={allowed}; raise it, or see .exceptions. The first: "
+                f"{failures[0]}"
+            )
             raise TooManyFailures(message, failures)
 
     def _best(self, attempts: Sequence[AttemptResult]) -> AttemptResult:
         scored = [a for a in attempts if a.score is not None]
         if not scored:
             failures = [a.error for a in attempts if a.error is not None]
-            raise AllAttemptsFailed(_all_failed(failures), failures)
+            raise _all_failed(failures)
         return max(scored, key=lambda a: (float(a.score or 0.0), -a.number))
 
     def _chosen(self, winner: AttemptResult) -> Prediction:
@@ -185,8 +188,12 @@ class Search:
         return self._prediction(winner or self._best(done))
 
 
-def _all_failed(errors: Sequence[Exception]) -> str:
-    return f"all {len(errors)} attempts failed; the last: {errors[-1]}"
+def _all_failed(errors: Sequence[Exception]) -> AllAttemptsFailed:
+    failed = AllAttemptsFailed(f"all {len(errors)} attempts failed; the last: {errors[-1]}", errors)
+    failed.add_note(
+        "Its .exceptions are the errors of all attempts; run.attempts of dn.last_run() has them as a table."
+    )
+    return failed
 
 
 class SearchWork(ModuleWork):

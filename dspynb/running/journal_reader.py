@@ -250,9 +250,13 @@ def _header(path: Path, line: bytes) -> dict[str, Any]:
         header = _parsed(line)
         version = header["dspynb"]
     except (ValueError, KeyError, TypeError, IndexError):
-        raise JournalError(f"{path} is not a dspynb run file: its first line is no header") from None
+        raise JournalError(
+            f"{path} is not a dspynb run file: its first line is no header; dn.runs() lists the run files"
+        ) from None
     if not isinstance(header, dict) or type(version) is not int or version < 1:
-        raise JournalError(f"{path} is not a dspynb run file: its first line is no header")
+        raise JournalError(
+            f"{path} is not a dspynb run file: its first line is no header; dn.runs() lists the run files"
+        )
     if version > FORMAT:
         raise JournalError(f"{path} has format {version}, this version reads up to {FORMAT}; upgrade dspynb")
     return header

@@ -33,7 +33,7 @@ def as_exception(error: BaseException, who: str) -> BaseException:
     text = exit_of(error, who)
     if text is None:
         return error
-    exited = UserCodeExit(text)
+    exited = UserCodeExit(f"{text}; raise an Exception in its place")
     exited.__cause__ = error
     return exited
 

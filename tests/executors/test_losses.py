@@ -142,6 +142,8 @@ def test_in_a_batch_it_is_a_row_that_failed_too(fragile):
     first, lost, last = run(main())
     assert (first.answer, last.answer) == ("0", "4")
     assert isinstance(lost, dn.errors.WorkerLost)
+    for part in ("workers ended while they ran this rollout", "the last at tcp://127.0.0.1:", "may need more memory"):
+        assert part in str(lost)
 
 
 class Fragile(dn.Module):

@@ -151,14 +151,17 @@ class LiteLLMEngine:
             kind = kind_of(400, str(getattr(error, "code", "")), str(error).lower())
         headers = getattr(error, "litellm_response_headers", None) or {}
         said = told(error, 400)
-        if kind is AuthenticationError:
+        advice = kind.remedy
+        if kind is AuthenticationError and unsent:
             said += unsent
+            advice = ""  # the message has it
         return kind(
             said,
             model=self.model,
             status=getattr(error, "status_code", None),
             request_id=redact(headers.get("x-request-id") or "") or None,
             retry_after=retry_after(headers),
+            advice=advice,
         )
 
 

@@ -50,14 +50,16 @@ def read_reply(body: Any, model: str, facts: Mapping[str, Any]) -> LMReply:
     """
     listed = body.get("choices") if isinstance(body, Mapping) else None
     if not isinstance(listed, list | tuple) or not listed:
-        raise MalformedReply(f"the reply has no choices: {excerpt(body, 200)!r}", **facts)
+        problem = f"the reply has no choices: {excerpt(body, 200)!r}"
+        raise MalformedReply(problem, **facts, advice=MalformedReply.remedy)
     usage = read_usage(body.get("usage"), model)
     choices = [_choice(choice) for choice in listed]
     if None in choices or body.get("error"):
         raise billed(MalformedReply(f"the reply is damaged: {excerpt(body, 200)!r}", **facts), usage)
     first, *_ = whole = [choice for choice in choices if choice is not None]
     if first.refusal:
-        error = Refused(f"the model refused to answer: {excerpt(first.refusal, 400)!r}", **facts)
+        problem = f"the model refused to answer: {excerpt(first.refusal, 400)!r}"
+        error = Refused(problem, **facts, advice=Refused.remedy)
         error.text = redact_known(first.refusal)
         raise billed(error, usage)
     reply = LMReply(

@@ -122,9 +122,11 @@ class DirectEngine:
                 self._check_redirect(response, url)
                 return await self._read(response, heard)
         except TimeoutError:
-            raise ModelTimeout(f"no reply within {self.endpoint.timeout:g} s", model=self.model) from None
+            problem = f"no reply within {self.endpoint.timeout:g} s"
+            raise ModelTimeout(problem, model=self.model, advice=ModelTimeout.remedy) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise ConnectionFailed(told(error, 300), model=self.model) from None
+            advice = ConnectionFailed.remedy
+            raise ConnectionFailed(told(error, 300), model=self.model, advice=advice) from None
 
     def _check_redirect(self, response: aiohttp.ClientResponse, url: str) -> None:
         """Raise BadRequestError for a redirect: prompts and keys go to the address in the settings and to no other."""
@@ -157,9 +159,11 @@ class DirectEngine:
         said = detail.get("message", detail) if isinstance(detail, Mapping) else detail
         message = excerpt(said, 400) or "no message"
         kind = kind_of(status, code, message.lower())
+        advice = kind.remedy
         if status in (401, 403) and not self.key and not has_login(self.url):
             message += no_key_sent(self.provider, self.url)
-        return kind(message, **facts, retry_after=retry_after(headers))
+            advice = ""  # the message has it
+        return kind(message, **facts, retry_after=retry_after(headers), advice=advice)
 
 
 async def _streamed(response: aiohttp.ClientResponse, heard: Heard, facts: Mapping[str, Any]) -> dict[str, Any]:
