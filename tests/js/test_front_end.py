@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dspynb.views.html.static import GLYPHS
 from tests.js.node import needs_node, run_node
 from tests.js.packages import SOURCES
 
@@ -55,6 +57,16 @@ def test_the_joined_file_is_a_module_with_one_default_export():
     source = f"import({JOINED.as_uri()!r}).then((live) => console.log(Object.keys(live).join()))"
     done = run_node("--input-type=module", "--eval", source)
     assert done.stdout.strip() == "default", done.stderr
+
+
+@needs_node
+def test_states_have_the_same_signs_as_in_a_plain_table():
+    source = (
+        f"import {{ stateText }} from {(SOURCES / 'format.js').as_uri()!r};"
+        f"console.log(JSON.stringify({json.dumps(list(GLYPHS))}.map(stateText)))"
+    )
+    done = run_node("--input-type=module", "--eval", source)
+    assert json.loads(done.stdout) == [f"{sign} {state}" for state, sign in GLYPHS.items()], done.stderr
 
 
 def test_each_source_begins_with_what_it_is_for():

@@ -126,6 +126,10 @@ class FrontEnd:
         return self._state()["seq"]
 
     @property
+    def leads(self):
+        return self._state()["leads"]
+
+    @property
     def details(self):
         return self._state()["details"]
 

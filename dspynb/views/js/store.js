@@ -178,8 +178,10 @@ export class RunStore {
  * @returns {Row}
  */
 export function mergeRow(row, patch) {
-  const fields = Object.entries({ ...row, ...patch }).filter(([, value]) => value !== null);
   /** @type {any} */
-  const merged = Object.fromEntries(fields);
+  const merged = { ...row, ...patch };
+  for (const [name, value] of Object.entries(patch)) {
+    if (value === null) delete merged[name];
+  }
   return merged;
 }

@@ -183,8 +183,10 @@ class RunStore {
 }
 
 function mergeRow(row, patch) {
-  const fields = Object.entries({ ...row, ...patch }).filter(([, value]) => value !== null);
-  const merged = Object.fromEntries(fields);
+  const merged = { ...row, ...patch };
+  for (const [name, value] of Object.entries(patch)) {
+    if (value === null) delete merged[name];
+  }
   return merged;
 }
 
