@@ -34,6 +34,10 @@ test("a changed phrase is one piece", () => {
   ]);
 });
 
+test("spaces beside a word that is only removed are not new", () => {
+  assert.deepEqual(marked(diffWords("say(it) now Y", "say now Z")), [" say", "-(it)", "  now ", "-Y", "+Z"]);
+});
+
 test("only inserted, only removed, and wholly other texts", () => {
   assert.deepEqual(marked(diffWords("", "new text")), ["+new text"]);
   assert.deepEqual(marked(diffWords("old text", "")), ["-old text"]);

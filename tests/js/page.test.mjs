@@ -340,6 +340,56 @@ test("charts: a point for each score, the lineage of candidates, and a click tha
   assert.ok(view.all("dspynb-point")[1].textContent.includes("best on 2 validation rows"));
 });
 
+test("the line of a chart is the best score so far, and the mean in a table of rows", (t) => {
+  const rows = [0, 1, 0.5].map((score, i) => row(i, { score }));
+  const line = (view) => view.page.everything().find(({ tagName }) => tagName === "polyline");
+  const heights = (mode) => {
+    const points = line(open(t, rows, { mode }))
+      .getAttribute("points")
+      .split(" ");
+    return points.map((point) => Number(point.split(",")[1]));
+  };
+  assert.deepEqual(heights("attempts"), [92, 92, 12, 12, 12]); // 92 is the score 0, 12 the score 1
+  assert.deepEqual(heights("rows"), [92, 52, 52]);
+});
+
+test("a parent that is not shown has no edge", (t) => {
+  const rows = [0, 1].map((number) => row(number, { key: `candidate c${number}`, score: 0.5 }));
+  rows[1].parents = ["candidate gone"];
+  const view = open(t, rows, { mode: "candidates" });
+  view
+    .all("dspynb-tab")
+    .find((node) => node.textContent === "lineage")
+    .dispatch("click");
+  assert.equal(view.all("dspynb-edge").length, 0);
+  assert.equal(view.all("dspynb-number").length, 2);
+});
+
+test("a row that failed shows its error in place of outputs", (t) => {
+  const view = open(t, [row(1, { outputs: "a", error: "ParseError" })]);
+  assert.equal(lineOf(view, "1").all("dspynb-outputs")[0].textContent, "ParseError");
+});
+
+test("attempts have a column of scores before there is one; other columns come with their values", (t) => {
+  const headings = (view) => view.all("dspynb-sort").map((node) => node.textContent);
+  assert.deepEqual(headings(open(t, [row(1)])), ["#", "hint", "score", "outputs"]);
+  const view = open(t, [row(1)], { mode: "rows", columns: ["inputs", "answer"] });
+  assert.deepEqual(headings(view), ["#", "inputs", "answer"]);
+  view.store.receive(delta(1, { rows: [{ key: "1", score: 1, seconds: 0.5, tokens: 1200 }] }));
+  assert.deepEqual(headings(view), ["#", "inputs", "score", "answer", "seconds", "tokens"]);
+  assert.equal(lineOf(view, "1").textContent, "1○ scored–1–0.501,200");
+});
+
+test("a few rows need no filter", (t) => {
+  const view = open(
+    t,
+    Array.from({ length: 8 }, (_, i) => row(i)),
+  );
+  assert.equal(view.one("dspynb-tools").hidden, true);
+  view.store.receive(delta(1, { rows: [row(8)] }));
+  assert.equal(view.one("dspynb-tools").hidden, false);
+});
+
 test("a chart of very many scores has few points, and the best among them", (t) => {
   const rows = Array.from({ length: 20_000 }, (_, i) => row(i, { score: i === 7_777 ? 1 : 0.5 }));
   const view = open(t, rows, { mode: "rows" });
