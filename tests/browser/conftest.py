@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tarfile
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from tests.browser.jupyter import Lab, chromium
+from tests.js.node import node_program
+from tests.js.packages import node_modules
 
 SHOTS = os.environ.get("DSPYNB_SHOTS")
 """A folder for screenshots, if they are wanted."""
 HERE = Path(__file__).parent
-AXE = ("axe-core@4.10.3", "0f2b4d7dcdf7d1219df8d1959ad68e565f51d14c3f0d88bb71cd59abeb956292")
-"""The npm package, and its checksum."""
 
 MARKS = [
     pytest.mark.browser,
@@ -90,17 +87,7 @@ def shot():
 
 
 @pytest.fixture(scope="session")
-def axe(tmp_path_factory):
+def axe():
     """The source of axe-core, from the npm registry."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed, so axe-core cannot be fetched")
-    folder = tmp_path_factory.mktemp("axe")
-    package, checksum = AXE
-    try:
-        subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True, timeout=120)  # noqa: S607
-    except subprocess.SubprocessError as error:
-        pytest.skip(f"axe-core could not be fetched: {error}")
-    (archive,) = folder.glob("*.tgz")
-    assert sha256(archive.read_bytes()).hexdigest() == checksum
-    with tarfile.open(archive) as files:
-        return files.extractfile("package/axe.min.js").read().decode()
+    node_program()  # without Node.js the test is skipped; where npm fails, the test fails
+    return (node_modules() / "axe-core" / "axe.min.js").read_text(encoding="utf-8")

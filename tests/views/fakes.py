@@ -1,8 +1,11 @@
-"""Runs made of events, and front ends that only remember, for tests of views."""
+"""Runs made of events, and front ends with the real store, for tests of views."""
 
 from __future__ import annotations
 
+import atexit
 import itertools
+from functools import cache
+from pathlib import Path
 
 from dspynb.data import Usage
 from dspynb.errors import InputError
@@ -16,6 +19,7 @@ from dspynb.events import (
     SpanEnded,
     SpanStarted,
 )
+from tests.js.node import Node
 
 _numbers = itertools.count(1_000_000)
 HOSTILE = "<img src=x onerror=alert(1)></pre></details><script>alert(2)</script>'\"&\ud800"
@@ -84,49 +88,72 @@ class FakeRun:
         self.asked.append((hint, row))
 
 
+_STORES = Path(__file__).parent.parent / "js" / "stores.mjs"
+
+
+@cache
+def _stores():
+    """A process of Node.js with the stores of all front ends of these tests."""
+    node = Node(_STORES)
+    atexit.register(node.close)
+    return node
+
+
 class FrontEnd:
-    """A transport and the view at its other end: applies messages as live.js does, and asks when it sees a gap."""
+    """A transport, and at its other end the store of the view's front end, in Node.js. Its messages reach the view."""
 
     def __init__(self, view, clock=lambda: 0.0):
         self.view, self.clock = view, clock
-        self.times, self.messages, self.finished, self.details, self.refused = [], [], [], {}, []
-        self.header, self.rows, self.seq, self.deaf, self.asked = {}, {}, -1, False, 0
+        self.times, self.messages, self.finished, self.refused = [], [], [], []
+        self.deaf, self.asked = False, 0
+        self._id = _stores().call("create")
         self.snapshot()
 
     @property
     def deltas(self):
         return [message for message in self.messages if message["type"] == "delta"]
 
+    @property
+    def header(self):
+        return self._state()["header"]
+
+    @property
+    def rows(self):
+        return {row["key"]: row for row in self._state()["rows"]}
+
+    @property
+    def seq(self):
+        return self._state()["seq"]
+
+    @property
+    def leads(self):
+        return self._state()["leads"]
+
+    @property
+    def details(self):
+        return self._state()["details"]
+
+    def _state(self):
+        return _stores().call("state", id=self._id)
+
+    def entries(self, **options):
+        """What the table shows, from top to bottom: pairs of a level and a label."""
+        return _stores().call("entries", id=self._id, **options)
+
     def send(self, message):
         self.times.append(self.clock())
         self.messages.append(message)
         if self.deaf:
             return
-        if message["type"] == "detail":
-            self.details[message["key"]] = message["detail"]
-        elif message["type"] == "refused":
+        if message["type"] == "refused":
             self.refused.append(message["text"])
-        elif message["seq"] > self.seq:
-            self._delta(message)
-
-    def _delta(self, message):
-        if message["seq"] != self.seq + 1:
-            self.asked += 1
-            self.view.message({"type": "snapshot"})
-            return
-        self.seq = message["seq"]
-        self.header |= message["header"]
-        for key in message["gone"]:
-            self.rows.pop(key, None)
-        for row in message["rows"]:
-            merged = {**self.rows.get(row["key"], {}), **row}
-            self.rows[row["key"]] = {name: value for name, value in merged.items() if value is not None}
+        for answer in _stores().call("receive", id=self._id, message=message):
+            self.asked += answer["type"] == "snapshot"
+            self.view.message(answer)
 
     def snapshot(self):
         if not self.deaf:
-            state = self.view.snapshot()
-            self.seq, self.header = state["seq"], state["header"]
-            self.rows = {row["key"]: row for row in state["rows"]}
+            _stores().call("snapshot", id=self._id, snapshot=self.view.snapshot())
 
     def finish(self, fold):
         self.finished.append(fold)

@@ -9,11 +9,13 @@ import time
 
 import pytest
 
+import dspynb as dn
 from dspynb.events import RunEnded, RunStarted, SpanStarted
 from dspynb.running.record import Fold
 from dspynb.views.live import live_view
 from dspynb.views.live.live_view import LiveView
 from dspynb.views.state import RunState
+from tests.evaluation.programs import frame, late, program, right
 from tests.views.fakes import FakeRun, FrontEnd, a_batch, a_refine, an_attempt
 
 
@@ -312,3 +314,41 @@ def test_a_run_with_more_rows_than_are_sent_says_so(monkeypatch):
     front = play(list(a_batch(50))[:-1], pause=0.003)
     assert len(front.rows) == 20
     assert front.header["notes"] == ["20 of 50 rows are shown; the run's tables have all of them"]
+
+
+def watched(start):
+    """A front end that watched a real run to its end, and the run. ``start`` begins the run, on a loop."""
+
+    async def main():
+        run = start()
+        view = LiveView(run, asyncio.get_running_loop())
+        front = FrontEnd(view)
+        view.open(front)
+        async for event in run.events():
+            view.emit(event)
+            await asyncio.sleep(0.002)
+        return front, run
+
+    return asyncio.run(main())
+
+
+def test_the_front_end_shows_the_rows_of_a_real_evaluation_in_their_order():
+    front, run = watched(lambda: dn.Evaluate(right).start(program(late(most=0.02)), frame(40)))
+    assert len(front.deltas) > 1
+    assert front.rows == {row["key"]: row for row in RunState(run.fold()).everything()}
+    assert front.entries() == [[1, str(number)] for number in range(40)]
+    assert [1, "7"] in front.entries(filter={"words": "14", "state": ""})  # the answer to 7
+    assert [1, "8"] not in front.entries(filter={"words": "14", "state": ""})
+    assert front.entries(filter={"words": "", "state": "failed"}) == []
+
+
+def test_the_front_end_shows_the_candidates_of_a_real_optimizer_and_their_rollouts():
+    texts = iter(["Double it.", "Double <b>it</b>.", *["Double it."] * 50])
+    proposer = dn.FunctionLM(lambda request: f"[[ ## proposed_instruction ## ]]\n{next(texts)}\n[[ ## completed ## ]]")
+    copro = dn.COPRO(right, breadth=3, depth=1, prompt_lm=proposer)
+    front, run = watched(lambda: copro.start(program(), frame(4, wrong=[1, 3])))
+    state = RunState(run.fold())
+    assert front.header["mode"] == "candidates"
+    assert front.rows == {row["key"]: row for row in state.everything()}
+    assert front.leads == state.tree.leads
+    assert front.entries(sort={"by": "label", "descending": True}) == [[1, "2"], [1, "1"], [1, "0"]]

@@ -96,7 +96,7 @@ def _css() -> str:
 @cache
 def _script() -> str:
     """``live.js`` for a page: without what anywidget calls, and without comments and indentation."""
-    source = (_LIVE / "live.js").read_text(encoding="utf-8").split("/* ── what anywidget calls")[0]
+    source = (_LIVE / "live.js").read_text(encoding="utf-8").split("/* ── widget.js")[0]
     lines = (line.strip() for line in re.sub(r"^/\*.*?\*/$", "", source, flags=re.MULTILINE | re.DOTALL).splitlines())
     return "\n".join(filter(None, lines))
 

@@ -1,48 +1,35 @@
-/* The view of a run: live, fed by Python through anywidget, and still, fed by what a page holds (static.py).
- *
- * A store keeps the header and the rows; any number of views show it. Rows come as what is not empty in them, and again
- * as what changed, null for what is no longer there: applying one twice does no harm. See live.py for the messages.
- * Everything shown goes through textContent: what models write is hostile. Classes are set from our own words only. */
+/* Joined from views/js/*.js by views/js/join.py. Edit those files, and run it again. */
 
-const GLYPHS = {
-  passed: "✓", done: "✓", finished: "✓", scored: "○", failed: "✕", cancelled: "⊘", paused: "‖",
-  stopped: "■", exhausted: "■", interrupted: "■", running: "●", pending: "●", "stopping…": "■",
-};
-const WHAT = { attempts: "attempt", rows: "row", candidates: "candidate", calls: "call" };
-const HEIGHT = 46; // of a row, as in live.css
-const ALIVE = 5000; // ms between two words to Python that this page is open
-const PRESSED = 3000; // ms at most: releasing a scrollbar is not told to the page
-
-function h(tag, className = "", ...children) {
+/* ── dom.js ── */
+function element(tag, className = "", ...children) {
   const node = document.createElement(tag);
   if (className) node.className = className;
-  node.append(...children); // strings become text nodes
+  node.append(...children);
   return node;
 }
 
-function s(tag, attributes, ...children) {
+function svgElement(tag, attributes, ...children) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, String(value));
   node.append(...children);
   return node;
 }
 
 function button(text, className, action, label = "") {
-  const node = h("button", `dspynb-button ${className}`, text);
+  const node = element("button", `dspynb-button ${className}`, text);
   node.type = "button";
   if (label) node.setAttribute("aria-label", label);
   node.addEventListener("click", action);
   return node;
 }
 
-function titled(title, node) {
-  node.title = title;
+function withTooltip(text, node) {
+  node.title = text;
   return node;
 }
 
-/* A text that may be higher than its place: it can be scrolled with the keyboard. */
-function scrolled(tag, className, ...children) {
-  const node = h(tag, className, ...children);
+function scrollable(tag, className, ...children) {
+  const node = element(tag, className, ...children);
   node.tabIndex = 0;
   return node;
 }
@@ -51,980 +38,1738 @@ function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-const kindOf = (state) => (Object.hasOwn(GLYPHS, state) ? state.replace("…", "") : "other");
-const shownState = (state) => `${GLYPHS[state] ?? "•"} ${state}`;
-const digits = (value) => String(Number(value.toPrecision(4)));
-const signed = (value) =>
-  Math.abs(value) < 1e-9 ? "±0" : (value > 0 ? "+" : "−") + Number(Math.abs(value).toPrecision(3));
-const duration = (seconds, whole) =>
-  seconds < 60 ? `${seconds.toFixed(whole ? 0 : 1)} s` : `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
-let made = 0; // ids of elements are numbered, so that two views on a page share none
-
 function copyButton(text) {
-  const node = button("copy", "dspynb-copy", async () => {
+  const copy = async () => {
     try {
       await navigator.clipboard.writeText(text);
       node.textContent = "copied";
     } catch {
       node.textContent = "not allowed here";
     }
-    setTimeout(() => (node.textContent = "copy"), 1500);
-  }, "copy this text");
+    setTimeout(() => {
+      node.textContent = "copy";
+    }, 1500);
+  };
+  const node = button("copy", "dspynb-copy", copy, "copy this text");
   return node;
 }
 
-/* ── the store ─────────────────────────────────────────────────────────────────────────────────────────────────── */
+/* ── store.js ── */
+const ALIVE_INTERVAL = 5000;
+const DETAIL_TIMEOUT = 3000;
 
-function createStore(source) {
-  const store = {
-    header: null, rows: new Map(), leads: {}, details: new Map(), seq: -1, at: 0, refused: "", views: new Set(),
-    still: !source.send, file: source.file ?? "",
-  };
-  const asked = new Set(); // details under way
-  const tell = () => store.views.forEach((view) => view());
-  let gap = false;
-  let heard = 0;
+const EMPTY_HEADER = {
+  mode: "attempts",
+  state: "pending",
+  name: "",
+  progress: "",
+  done: 0,
+  total: null,
+  result: "",
+  facts: [],
+  elapsed: null,
+  columns: ["", ""],
+  low: 0,
+  high: 1,
+  notes: [],
+  summary: "",
+  ended: false,
+  stopping: false,
+  paused: false,
+  steerable: [],
+};
 
-  function merge(before, patch) {
-    const after = { ...before, ...patch };
-    for (const name of Object.keys(patch)) if (patch[name] === null) delete after[name];
-    return after;
+class RunStore {
+  constructor(source) {
+    this.source = source;
+    this.ready = false;
+    this.header = EMPTY_HEADER;
+    this.rows = new Map();
+    this.leads = {};
+    this.seq = -1;
+    this.receivedAt = 0;
+    this.refusal = "";
+    this.views = new Set();
+    this.saved = !source.send;
+    this.file = source.file ?? "";
+    this.details = new Map();
+    this.pendingDetails = new Map();
+    this.awaitsSnapshot = false;
+    this.lastAlive = 0;
   }
-  store.take = ({ seq, header, rows, leads }) => {
-    if (!header || seq < store.seq) return;
-    Object.assign(store, { header, seq, leads: leads ?? {}, at: performance.now(), rows: new Map() });
-    for (const row of rows) store.rows.set(row.key, row);
-    gap = false;
-    tell();
-  };
-  function delta(message) {
-    if (message.seq <= store.seq) return;
-    if (message.seq !== store.seq + 1) {
-      if (!gap) source.send({ type: "snapshot" });
-      gap = true;
-      return;
-    }
-    store.header = { ...store.header, ...message.header };
-    store.seq = message.seq;
-    store.at = performance.now();
-    if (message.leads) store.leads = message.leads;
-    for (const key of message.gone) store.rows.delete(key);
-    for (const row of message.rows) {
-      store.rows.set(row.key, merge(store.rows.get(row.key), row));
-      const kept = store.details.get(row.key);
-      if (kept) kept.old = true;
-    }
-    tell();
+
+  applySnapshot({ seq, header, rows, leads }) {
+    if (!header || seq === undefined || seq < this.seq) return;
+    this.header = header;
+    this.ready = true;
+    this.seq = seq;
+    this.leads = leads ?? {};
+    this.receivedAt = performance.now();
+    this.rows = new Map();
+    for (const row of rows ?? []) this.rows.set(row.key, mergeRow(undefined, row));
+    this.awaitsSnapshot = false;
+    this.notify();
   }
-  store.message = (message) => {
-    if (message?.type === "delta") delta(message);
+
+  receive(message) {
+    if (message?.type === "delta") this.applyDelta(message);
     if (message?.type === "detail") {
-      asked.delete(message.key);
-      store.details.set(message.key, { ...message.detail, old: false });
-      tell();
+      this.pendingDetails.delete(message.key);
+      this.details.set(message.key, { ...message.detail, outdated: false });
+      this.notify();
     }
     if (message?.type === "refused") {
-      store.refused = message.text;
-      tell();
+      this.refusal = message.text;
+      this.notify();
     }
-    if (performance.now() - heard > ALIVE) store.here();
-  };
-  store.here = () => {
-    heard = performance.now();
-    if (source.send && !store.header?.ended) source.send({ type: "here", seq: store.seq });
-  };
-  store.send = (message) => {
-    store.refused = "";
-    source.send?.(message);
-  };
-  store.detail = (key) => {
-    const kept = store.details.get(key) ?? source.detail?.(key) ?? null;
-    if ((!kept || kept.old) && source.send && !asked.has(key)) {
-      asked.add(key);
-      source.send({ type: "detail", key });
-      setTimeout(() => asked.delete(key), 3000);
-    }
-    return kept;
-  };
-  return store;
-}
-
-/* Rows by what they are in, in their order. */
-function childrenOf(store) {
-  const found = new Map();
-  for (const row of store.rows.values()) {
-    const up = row.up ?? "";
-    found.has(up) ? found.get(up).push(row) : found.set(up, [row]);
+    if (performance.now() - this.lastAlive > ALIVE_INTERVAL) this.sendAlive();
   }
-  for (const rows of found.values()) rows.sort(inOrder);
-  return found;
+
+  applyDelta(delta) {
+    if (delta.seq <= this.seq) return;
+    if (delta.seq !== this.seq + 1) {
+      this.requestSnapshot();
+      return;
+    }
+    this.header = { ...this.header, ...delta.header };
+    this.ready = true;
+    this.seq = delta.seq;
+    this.receivedAt = performance.now();
+    if (delta.leads) this.leads = delta.leads;
+    for (const key of delta.gone) this.rows.delete(key);
+    for (const patch of delta.rows) this.applyPatch(patch);
+    this.notify();
+  }
+
+  applyPatch(patch) {
+    this.rows.set(patch.key, mergeRow(this.rows.get(patch.key), patch));
+    const detail = this.details.get(patch.key);
+    if (detail) detail.outdated = true;
+  }
+
+  requestSnapshot() {
+    if (!this.awaitsSnapshot) this.source.send?.({ type: "snapshot" });
+    this.awaitsSnapshot = true;
+  }
+
+  sendAlive() {
+    this.lastAlive = performance.now();
+    if (!this.header.ended) this.source.send?.({ type: "here", seq: this.seq });
+  }
+
+  send(message) {
+    this.refusal = "";
+    this.source.send?.(message);
+  }
+
+  detail(key) {
+    const detail = this.details.get(key) ?? this.source.detail?.(key) ?? null;
+    if (!detail || detail.outdated) this.requestDetail(key);
+    return detail;
+  }
+
+  requestDetail(key) {
+    if (!this.source.send) return;
+    const now = performance.now();
+    const requestedAt = this.pendingDetails.get(key);
+    if (requestedAt !== undefined && now - requestedAt < DETAIL_TIMEOUT) return;
+    this.pendingDetails.set(key, now);
+    this.source.send({ type: "detail", key });
+  }
+
+  notify() {
+    for (const view of this.views) view();
+  }
 }
 
-const inOrder = (a, b) => a.order[0] - b.order[0] || a.order[1] - b.order[1];
+function mergeRow(row, patch) {
+  const merged = { ...row, ...patch };
+  for (const [name, value] of Object.entries(patch)) {
+    if (value === null) delete merged[name];
+  }
+  return merged;
+}
 
-/* ── the head ──────────────────────────────────────────────────────────────────────────────────────────────────── */
+/* ── format.js ── */
+const STATE_SIGNS = {
+  passed: "✓",
+  done: "✓",
+  finished: "✓",
+  scored: "○",
+  failed: "✕",
+  cancelled: "⊘",
+  paused: "‖",
+  stopped: "■",
+  exhausted: "■",
+  interrupted: "■",
+  running: "●",
+  pending: "●",
+  "stopping…": "■",
+};
 
-function createHead(store) {
-  const state = h("b", "dspynb-state");
-  const progress = h("span", "dspynb-progress");
-  const status = h("span", "dspynb-status", state, progress);
-  const name = h("span", "dspynb-name");
-  const note = h("span", "dspynb-hint");
-  let asked = "";
-  const stop = button("Stop", "dspynb-stop", () => ask("stop", { type: "stop" }));
-  const pause = button("Pause", "dspynb-pause", () => {
-    const action = store.header.paused ? "unpause" : "pause";
-    store.send({ type: "steer", action });
+const ROW_NAMES = { attempts: "attempt", rows: "row", candidates: "candidate", calls: "call" };
+
+function stateClass(state) {
+  return Object.hasOwn(STATE_SIGNS, state) ? state.replace("…", "") : "other";
+}
+
+function stateText(state) {
+  const sign = Object.hasOwn(STATE_SIGNS, state) ? STATE_SIGNS[state] : "•";
+  return `${sign} ${state}`;
+}
+
+function formatNumber(value) {
+  return String(Number(value.toPrecision(4)));
+}
+
+function formatChange(value) {
+  if (Math.abs(value) < 1e-9) return "±0";
+  const sign = value > 0 ? "+" : "−";
+  return sign + Number(Math.abs(value).toPrecision(3));
+}
+
+function formatDuration(seconds, whole) {
+  if (seconds < 60) return `${seconds.toFixed(whole ? 0 : 1)} s`;
+  return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
+}
+
+function formatCount(count) {
+  return count.toLocaleString("en");
+}
+
+/* ── thinning.js ── */
+const MOST_POINTS = 1200;
+
+function thinned(items, heightOf) {
+  if (items.length <= MOST_POINTS) return items;
+  const size = Math.ceil((4 * items.length) / MOST_POINTS);
+  const chosen = new Set();
+  for (let start = 0; start < items.length; start += size) {
+    const stretch = items.slice(start, start + size);
+    chosen.add(stretch[0]);
+    chosen.add(stretch[stretch.length - 1]);
+    chosen.add(stretch.reduce((a, b) => (heightOf(b) > heightOf(a) ? b : a)));
+    chosen.add(stretch.reduce((a, b) => (heightOf(b) < heightOf(a) ? b : a)));
+  }
+  return items.filter((item) => chosen.has(item));
+}
+
+/* ── score_chart.js ── */
+const CHART_WIDTH = 900;
+const CHART_HEIGHT = 110;
+const LEFT = 44;
+
+function drawScores(rows, header, leads, markPoint) {
+  const { mode } = header;
+  const scored = scoredRows(rows);
+  const place = placement(rows, header);
+  const what = mode === "rows" ? "mean so far" : "best so far";
+  const points = thinned(scored, (row) => row.score).map((row, _, shown) => {
+    const radius = shown.length > 200 ? 2 : 4;
+    const leading = mode === "candidates" && leadsOf(row, leads);
+    return drawPoint(place(row, row.score), radius, Boolean(leading), (circle) => markPoint(circle, row));
   });
-  const budget = button("Budget…", "dspynb-budget", () => (form.hidden = !form.hidden));
-  const form = budgetForm(store);
-  const bar = h("div", "dspynb-progress-bar", h("div"));
-  const facts = h("div", "dspynb-facts");
-  const notes = h("div", "dspynb-notes");
-  const alert = h("div", "dspynb-note dspynb-refused");
-  alert.setAttribute("role", "alert");
-  const top = h("div", "dspynb-head", status, name, note, budget, pause, stop);
-  if (!store.still) status.setAttribute("aria-live", "polite");
-
-  function ask(what, message) {
-    asked = what;
-    store.send(message);
-    update();
-  }
-  function elapsed() {
-    const { elapsed: seconds, ended, done, total } = store.header;
-    if (seconds === null || seconds === undefined) return [];
-    const now = seconds + (ended ? 0 : (performance.now() - store.at) / 1000);
-    const left = !ended && total && done > 1 && done < total ? (now / done) * (total - done) : null;
-    return [duration(now, !ended), ...(left === null ? [] : [`about ${duration(left, true)} left`])];
-  }
-  function tick() {
-    if (store.header) setText(facts, [store.header.result, ...store.header.facts, ...elapsed()].filter(Boolean).join(" · "));
-  }
-  function update() {
-    const { ended, stopping, paused, steerable, done, total, ...header } = store.header;
-    const ending = !ended && (asked === "stop" || stopping);
-    const word = ending ? "stopping…" : paused && !ended ? "paused" : header.state;
-    setText(state, shownState(word));
-    state.className = `dspynb-state dspynb-${kindOf(word)}`;
-    setText(progress, header.progress);
-    setText(name, header.name);
-    setText(note, ended ? "" : header.note ?? "");
-    stop.disabled = ending;
-    stop.hidden = ended;
-    setText(pause, paused ? "Continue" : "Pause");
-    pause.hidden = ended || !steerable.includes("pause");
-    budget.hidden = ended || !steerable.includes("budget");
-    if (budget.hidden) form.hidden = true;
-    bar.hidden = !total || ended;
-    bar.firstChild.style.width = `${total ? Math.min(100, (100 * done) / total) : 0}%`;
-    const told = [...(header.summary ? [["summary", header.summary]] : []), ...header.notes.map((text) => ["note", text])];
-    const key = JSON.stringify(told);
-    if (notes.dataset.told !== key) {
-      notes.dataset.told = key;
-      notes.replaceChildren(...told.map(([kind, text]) => h("div", `dspynb-${kind}`, text)));
-    }
-    setText(alert, store.refused);
-    alert.hidden = !store.refused;
-    tick();
-  }
-  const timer = store.still ? 0 : setInterval(() => {
-    tick();
-    if (store.header && !store.header.ended) store.here();
-  }, 1000);
-  return { nodes: [top, bar, facts, notes, alert, form], update, close: () => clearInterval(timer) };
+  const label = `scores of ${scored.length} ${mode}; ${what} ${header.result}`;
+  const front = mode === "candidates" && Object.keys(leads).length > 0;
+  const legend = `● score   ─ ${what}${front ? "   ○ on the Pareto front over rows" : ""}`;
+  return svgElement(
+    "svg",
+    { viewBox: `0 0 ${CHART_WIDTH} ${CHART_HEIGHT}`, class: "dspynb-chart", role: "img", "aria-label": label },
+    ...drawScale(header),
+    drawLine(runningValues(scored, mode, place), mode),
+    ...points,
+    tick(CHART_WIDTH - 8, CHART_HEIGHT - 4, legend, "end"),
+    tick(LEFT, CHART_HEIGHT - 4, `${mode}, in order`),
+  );
 }
 
-function labelled(text, field) {
-  return h("label", "dspynb-field", h("span", "", text), field);
+function scoredRows(rows) {
+  return /** @type {ScoredRow[]} */ (rows.filter((row) => row.score !== undefined));
 }
 
-function input(type, placeholder = "") {
-  const node = h("input", "dspynb-input");
-  node.type = type;
-  node.placeholder = placeholder;
-  quiet(node);
-  return node;
+function leadsOf(row, leads) {
+  return leads[row.key.replace("candidate ", "")];
 }
 
-/* Keys pressed in here are not the notebook's. */
-function quiet(node) {
+function placement(rows, header) {
+  const places = new Map(rows.map((row, i) => [row.key, i]));
+  const step = (CHART_WIDTH - 56) / Math.max(1, rows.length - 1);
+  return (row, value) => ({ x: LEFT + (places.get(row.key) ?? 0) * step, y: heightOf(value, header) });
+}
+
+function heightOf(value, { low, high }) {
+  return CHART_HEIGHT - 18 - ((value - low) * (CHART_HEIGHT - 30)) / (high - low);
+}
+
+function runningValues(scored, mode, place) {
+  let best = -Infinity;
+  let sum = 0;
+  return scored.map((row, i) => {
+    best = Math.max(best, row.score);
+    sum += row.score;
+    return place(row, mode === "rows" ? sum / (i + 1) : best);
+  });
+}
+
+function drawLine(points, mode) {
+  const shown = thinned(points, (point) => point.y);
+  const corners = mode === "rows" ? shown : shown.flatMap((point, i) => step(point, shown[i - 1]));
+  const text = corners.map(({ x, y }) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
+  return svgElement("polyline", { points: text, class: "dspynb-line" });
+}
+
+function step(point, before) {
+  return before ? [{ x: point.x, y: before.y }, point] : [point];
+}
+
+function drawScale(header) {
+  return [header.low, header.high].flatMap((value) => {
+    const y = heightOf(value, header);
+    const rule = svgElement("line", { x1: 40, x2: CHART_WIDTH - 8, y1: y, y2: y, class: "dspynb-rule" });
+    return [rule, tick(36, y + 4, formatNumber(value), "end")];
+  });
+}
+
+function drawPoint({ x, y }, radius, onFront, mark) {
+  const group = svgElement("g", {});
+  if (onFront) group.append(svgElement("circle", { cx: x, cy: y, r: 7, class: "dspynb-front" }));
+  group.append(mark(svgElement("circle", { cx: x, cy: y, r: radius })));
+  return group;
+}
+
+function tick(x, y, text, anchor = "start") {
+  return svgElement("text", { x, y, "text-anchor": anchor, class: "dspynb-tick" }, text);
+}
+
+/* ── lineage_chart.js ── */
+const MOST_NODES = 300;
+
+function drawLineage(all, header, markPoint) {
+  const rows = shownRows(all);
+  const { places, height } = layout(rows);
+  const width = Math.max(CHART_WIDTH, ...[...places.values()].map(({ x }) => x + 30));
+  const label = `lineage of ${rows.length} candidates: which was made from which`;
+  const attributes = { viewBox: `0 0 ${width} ${height}`, class: "dspynb-chart dspynb-lineage" };
+  const nodes = rows.map((row) => drawNode(row, pointOf(places, row.key), header, markPoint));
+  const drawing = [...drawEdges(rows, places), ...nodes];
+  const svg = svgElement("svg", { ...attributes, role: "img", "aria-label": label }, ...drawing);
+  svg.style.height = `${height}px`;
+  return svg;
+}
+
+function shownRows(rows) {
+  if (rows.length <= MOST_NODES) return rows;
+  return [...rows.slice(0, MOST_NODES - 1), ...rows.filter((row) => row.best).slice(0, 1)];
+}
+
+function generations(rows) {
+  const generation = new Map();
+  for (const row of rows) {
+    const parents = (row.parents ?? []).map((key) => generation.get(key) ?? -1);
+    generation.set(row.key, Math.max(-1, ...parents) + 1);
+  }
+  return generation;
+}
+
+function layout(rows) {
+  const generation = generations(rows);
+  const filled = []; // by generation: how high its nodes are together
+  const places = new Map(); // x: the generation, y: the middle of the node in its column
+  for (const row of rows) {
+    const column = generation.get(row.key) ?? 0;
+    const space = row.score === undefined ? 11 : 26; // candidates that were never validated are small
+    filled[column] = (filled[column] ?? 0) + space;
+    places.set(row.key, { x: column, y: filled[column] - space / 2 });
+  }
+  const height = Math.max(60, ...filled) + 20;
+  const columnWidth = Math.max(40, Math.min(110, (CHART_WIDTH - 60) / Math.max(1, filled.length - 1)));
+  for (const [key, { x, y }] of places) {
+    places.set(key, { x: 24 + x * columnWidth, y: y + (height - filled[x]) / 2 });
+  }
+  return { places, height };
+}
+
+function pointOf(places, key) {
+  return places.get(key) ?? { x: 0, y: 0 };
+}
+
+function drawEdges(rows, places) {
+  return rows.flatMap((row) => {
+    const to = pointOf(places, row.key);
+    const parents = (row.parents ?? []).filter((key) => places.has(key));
+    return parents.map((key) => drawEdge(pointOf(places, key), to));
+  });
+}
+
+function drawEdge(from, to) {
+  const middle = (from.x + to.x) / 2;
+  const path = `M${from.x},${from.y} C${middle},${from.y} ${middle},${to.y} ${to.x},${to.y}`;
+  return svgElement("path", { d: path, class: "dspynb-edge" });
+}
+
+function drawNode(row, { x, y }, { low, high }, markPoint) {
+  const validated = row.score !== undefined;
+  const radius = validated ? 10 : 4;
+  const shade = row.score === undefined ? 0.08 : 0.15 + 0.75 * ((row.score - low) / (high - low));
+  const back = svgElement("circle", { cx: x, cy: y, r: radius, class: "dspynb-back" });
+  const circle = svgElement("circle", { cx: x, cy: y, r: radius, "fill-opacity": shade.toFixed(2) });
+  const group = svgElement("g", {}, back, markPoint(circle, row));
+  const number = { x, y: y + 4, "text-anchor": "middle", class: "dspynb-number" };
+  if (validated) group.append(svgElement("text", number, row.label));
+  return group;
+}
+
+/* ── rows.js ── */
+function compareRows(a, b) {
+  return a.order[0] - b.order[0] || a.order[1] - b.order[1];
+}
+
+function groupByParent(rows) {
+  const groups = new Map();
+  for (const row of rows) {
+    const parent = row.up ?? "";
+    const group = groups.get(parent);
+    if (group) group.push(row);
+    else groups.set(parent, [row]);
+  }
+  for (const group of groups.values()) group.sort(compareRows);
+  return groups;
+}
+
+function matchesFilter(row, { words, state }) {
+  if (state && row.state !== state) return false;
+  if (!words) return true;
+  const texts = [row.label, row.about, row.outputs, row.error, row.by, row.mark];
+  return texts.some((text) => text?.toLowerCase().includes(words));
+}
+
+const SORT_VALUES = {
+  score: (row) => row.score ?? -Infinity,
+  seconds: (row) => row.seconds ?? -1,
+  tokens: (row) => row.tokens ?? 0,
+  about: (row) => row.about ?? "",
+  outputs: (row) => row.error ?? row.outputs ?? "",
+};
+
+function sortRows(rows, { by, descending }) {
+  if (by === "label") return descending ? rows.toReversed() : rows;
+  const sortValue = SORT_VALUES[by];
+  const sign = descending ? -1 : 1;
+  return rows.toSorted((a, b) => {
+    const left = sortValue(a);
+    const right = sortValue(b);
+    if (left < right) return -sign;
+    return left > right ? sign : 0;
+  });
+}
+
+const OWN_ORDER = { by: "label", descending: false };
+
+function nextSort(sort, column) {
+  const descendingFirst = column === "score" || column === "seconds" || column === "tokens";
+  if (sort.by !== column) return { by: column, descending: descendingFirst };
+  if (sort.descending === descendingFirst) return { by: column, descending: !descendingFirst };
+  return OWN_ORDER;
+}
+
+function listEntries(groups, filter, sort, open) {
+  const entries = [];
+  const add = (row, level) => {
+    entries.push({ row, level });
+    if (!open.has(row.key)) return;
+    for (const child of groups.get(row.key) ?? []) add(child, level + 1);
+  };
+  const outermost = (groups.get("") ?? []).filter((row) => matchesFilter(row, filter));
+  for (const row of sortRows(outermost, sort)) add(row, 1);
+  return entries;
+}
+
+/* ── charts.js ── */
+class Charts {
+  constructor(store, onSelect) {
+    this.store = store;
+    this.onSelect = onSelect;
+    this.chosen = "scores";
+    this.drawn = "";
+    this.selected = null;
+    this.points = new Map();
+    this.buttons = ["scores", "lineage"].map((name) => button(name, "dspynb-tab", () => this.choose(name)));
+    this.tabs = element("div", "dspynb-tabs", ...this.buttons);
+    this.box = scrollable("div", "dspynb-charts");
+    this.node = element("div", "dspynb-chart-box", this.tabs, this.box);
+  }
+
+  choose(name) {
+    this.chosen = name;
+    this.drawn = "";
+    this.update();
+  }
+
+  update() {
+    const { header, leads } = this.store;
+    const rows = [...this.store.rows.values()].filter((row) => row.up === undefined).sort(compareRows);
+    const scored = scoredRows(rows);
+    const hasLineage = header.mode === "candidates" && rows.some((row) => row.parents);
+    this.node.hidden = scored.length < 2 && !hasLineage;
+    this.tabs.hidden = !hasLineage;
+    if (this.node.hidden) return;
+    const shown = this.shownChart(hasLineage, scored.length);
+    for (const tab of this.buttons) tab.setAttribute("aria-pressed", String(tab.textContent === shown));
+    const scores = scored.map((row) => [row.score, row.best, row.state]);
+    const key = JSON.stringify([shown, rows.length, scores, leads]);
+    if (key === this.drawn) return;
+    this.drawn = key;
+    this.draw(shown, rows);
+  }
+
+  shownChart(hasLineage, scored) {
+    if (!hasLineage) return "scores";
+    return scored < 2 ? "lineage" : this.chosen;
+  }
+
+  draw(shown, rows) {
+    const { header, leads } = this.store;
+    this.points = new Map();
+    const markPoint = (shape, row) => this.markPoint(shape, row);
+    const chart =
+      shown === "lineage" ? drawLineage(rows, header, markPoint) : drawScores(rows, header, leads, markPoint);
+    this.box.replaceChildren(chart);
+  }
+
+  markPoint(shape, row) {
+    shape.classList.add("dspynb-point");
+    this.points.set(row.key, shape);
+    if (row.best) shape.classList.add("dspynb-point-best");
+    if (row.key === this.selected) shape.classList.add("dspynb-point-selected");
+    if (row.by) shape.classList.add("dspynb-point-person");
+    shape.append(svgElement("title", {}, this.describe(row)));
+    shape.addEventListener("click", () => this.onSelect(row.key));
+    return shape;
+  }
+
+  describe(row) {
+    const leads = leadsOf(row, this.store.leads);
+    const parts = [
+      `${ROW_NAMES[this.store.header.mode]} ${row.label}`,
+      row.score === undefined ? row.state : `score ${formatNumber(row.score)}`,
+    ];
+    if (row.best) parts.push("best");
+    if (leads) parts.push(`best on ${leads} validation rows`);
+    if (row.by) parts.push(`by a ${row.by}`);
+    if (row.mark) parts.push(row.mark);
+    return parts.join(", ");
+  }
+
+  select(key) {
+    if (this.selected !== null) this.points.get(this.selected)?.classList.remove("dspynb-point-selected");
+    this.points.get(key)?.classList.add("dspynb-point-selected");
+    this.selected = key;
+  }
+}
+
+/* ── fields.js ── */
+function keepKeys(node) {
   node.dataset.lmSuppressShortcuts = "true";
   node.addEventListener("keydown", (event) => event.stopPropagation());
 }
 
-function budgetForm(store) {
-  const fields = { calls: input("number"), metric_calls: input("number"), usd: input("number") };
-  for (const field of Object.values(fields)) Object.assign(field, { min: 0, step: "any" });
-  const set = button("Set", "dspynb-set", () => {
-    const given = Object.entries(fields).filter(([, field]) => field.value !== "");
-    const value = Object.fromEntries(given.map(([name, field]) => [name, Number(field.value)]));
-    if (given.length) store.send({ type: "steer", action: "budget", value });
-    form.hidden = true;
-  });
-  const form = h(
-    "div", "dspynb-form", h("span", "", "new limits, what is spent included:"),
-    labelled("calls", fields.calls), labelled("rollouts", fields.metric_calls), labelled("USD", fields.usd), set,
-  );
-  form.hidden = true;
-  return form;
+function inputField(type, placeholder = "") {
+  const node = element("input", "dspynb-input");
+  node.type = type;
+  node.placeholder = placeholder;
+  keepKeys(node);
+  return node;
 }
 
-function createHintForm(store) {
-  const text = input("text", "what the next attempt should do differently");
-  const send = () => {
-    if (!text.value.trim()) return;
-    store.send({ type: "steer", action: "hint", value: text.value.trim() });
-    said.textContent = `in the next attempt: ${text.value.trim()}`;
-    text.value = "";
+function selectField(label) {
+  const node = element("select", "dspynb-input");
+  node.setAttribute("aria-label", label);
+  keepKeys(node);
+  return node;
+}
+
+function setOptions(select, options) {
+  const nodes = [];
+  for (const [value, text] of options) {
+    const node = element("option", "", text);
+    node.value = value;
+    nodes.push(node);
+  }
+  select.replaceChildren(...nodes);
+}
+
+function labelled(text, field) {
+  return element("label", "dspynb-field", element("span", "", text), field);
+}
+
+/* ── candidate_steering.js ── */
+const MOST_LINES = 12;
+
+function candidateButtons(store, row, onEdit) {
+  const { header } = store;
+  if (header.mode !== "candidates" || row.up !== undefined || header.ended) return [];
+  const id = candidateId(row);
+  const send = (action, value) => () => store.send({ type: "steer", action, value });
+  const buttons = [];
+  if (header.steerable.includes("drop") && row.mark !== "dropped" && row.label !== "0") {
+    const drop = button("Drop", "dspynb-drop", send("drop", id));
+    buttons.push(withTooltip("neither parent nor winner from now on", drop));
+  }
+  if (header.steerable.includes("pin")) {
+    if (row.mark === "pinned") {
+      buttons.push(button("Unpin", "dspynb-pin", send("unpin", id)));
+    } else {
+      const pin = button("Pin", "dspynb-pin", send("pin", id));
+      buttons.push(withTooltip("what the run returns, whatever the scores", pin));
+    }
+  }
+  if (header.steerable.includes("propose")) buttons.push(button("Edit…", "dspynb-edit", onEdit));
+  const isSteerable = ["drop", "pin", "propose"].some((action) => header.steerable.includes(action));
+  return isSteerable ? [element("div", "dspynb-form", ...buttons)] : [];
+}
+
+function candidateEditor(store, row, detail, onClose) {
+  const fields = Object.entries(detail.edit).map(([path, text]) => ({ path, text, area: instructionField(text) }));
+  const propose = () => {
+    const changed = fields.filter(({ text, area }) => area.value !== text && area.value.trim());
+    const value = Object.fromEntries(changed.map(({ path, area }) => [path, area.value]));
+    if (changed.length) store.send({ type: "steer", action: "propose", parent: candidateId(row), value });
+    onClose();
   };
-  text.addEventListener("keydown", (event) => event.key === "Enter" && send());
-  const said = h("span", "dspynb-said");
-  const node = h("div", "dspynb-form dspynb-hinting", labelled("hint", text), button("Give", "dspynb-give", send), said);
-  const update = () => {
-    node.hidden = store.header.ended || !store.header.steerable.includes("hint");
-  };
-  return { node, update };
+  const nodes = [
+    element("div", "dspynb-title", "a candidate of your own"),
+    ...fields.map(({ path, area }) => labelled(path, area)),
+    element("div", "dspynb-form", button("Propose", "dspynb-give", propose), button("Cancel", "", onClose)),
+  ];
+  return { nodes, focus: () => fields[0]?.area.focus() };
 }
 
-/* ── charts ────────────────────────────────────────────────────────────────────────────────────────────────────── */
-
-const WIDE = 900, HIGH = 110, MOST_POINTS = 1200, MOST_NODES = 300;
-
-function createCharts(store, select) {
-  const box = scrolled("div", "dspynb-charts");
-  const tabs = h("div", "dspynb-tabs");
-  const node = h("div", "dspynb-chart-box", tabs, box);
-  const buttons = ["scores", "lineage"].map((name) => button(name, "dspynb-tab", () => {
-    chosen = name;
-    update(true);
-  }));
-  tabs.append(...buttons);
-  let chosen = "scores";
-  let drawn = "";
-  let selected = null;
-  let shapes = new Map(); // key -> its point
-
-  function update(force = false) {
-    const rows = [...store.rows.values()].filter((row) => row.up === undefined).sort(inOrder);
-    const scored = rows.filter((row) => row.score !== undefined);
-    const lineage = store.header.mode === "candidates" && rows.some((row) => row.parents);
-    node.hidden = scored.length < 2 && !lineage;
-    tabs.hidden = !lineage;
-    if (node.hidden) return;
-    const shown = !lineage ? "scores" : scored.length < 2 ? "lineage" : chosen;
-    buttons.forEach((one) => one.setAttribute("aria-pressed", String(one.textContent === shown)));
-    const key = JSON.stringify([shown, rows.length, scored.map((row) => [row.score, row.best, row.state]), store.leads]);
-    if (key === drawn && !force) return;
-    drawn = key;
-    shapes = new Map();
-    box.replaceChildren(shown === "lineage" ? drawLineage(rows) : drawScores(rows, scored));
-  }
-  function mark(shape, row, title) {
-    shape.classList.add("dspynb-point");
-    shapes.set(row.key, shape);
-    if (row.best) shape.classList.add("dspynb-point-best");
-    if (row.key === selected) shape.classList.add("dspynb-point-selected");
-    if (row.by) shape.classList.add("dspynb-point-person");
-    shape.append(s("title", {}, title));
-    shape.addEventListener("click", () => select(row.key));
-    return shape;
-  }
-  function described(row) {
-    const leads = store.leads[row.key.replace("candidate ", "")];
-    return [
-      `${WHAT[store.header.mode]} ${row.label}`, row.score === undefined ? row.state : `score ${digits(row.score)}`,
-      row.best ? "best" : "", leads ? `best on ${leads} validation rows` : "", row.by ? `by a ${row.by}` : "", row.mark ?? "",
-    ].filter(Boolean).join(", ");
-  }
-  function drawScores(rows, scored) {
-    const { low, high, mode } = store.header;
-    const shown = scored.length > MOST_POINTS ? thinned(scored) : scored;
-    const place = new Map(rows.map((row, i) => [row.key, i]));
-    const x = (row) => 44 + (place.get(row.key) * (WIDE - 56)) / Math.max(1, rows.length - 1);
-    const y = (value) => HIGH - 18 - ((value - low) * (HIGH - 30)) / (high - low);
-    const line = [];
-    let best = -Infinity, sum = 0;
-    scored.forEach((row, i) => {
-      best = Math.max(best, row.score);
-      sum += row.score;
-      line.push([x(row), y(mode === "rows" ? sum / (i + 1) : best)]);
-    });
-    const steps = thinned(line).flatMap(([px, py], i, all) => (i && mode !== "rows" ? [[px, all[i - 1][1]], [px, py]] : [[px, py]]));
-    const what = mode === "rows" ? "mean so far" : "best so far";
-    const points = shown.map((row) => {
-      const front = mode === "candidates" && store.leads[row.key.replace("candidate ", "")];
-      const ring = front ? [s("circle", { cx: x(row), cy: y(row.score), r: 7, class: "dspynb-front" })] : [];
-      return s("g", {}, ...ring, mark(s("circle", { cx: x(row), cy: y(row.score), r: shown.length > 200 ? 2 : 4 }), row, described(row)));
-    });
-    const label = `scores of ${scored.length} ${mode}; ${what} ${store.header.result}`;
-    const front = mode === "candidates" && Object.keys(store.leads).length > 0;
-    const legend = `● score   ─ ${what}${front ? "   ○ on the Pareto front over rows" : ""}`;
-    return s(
-      "svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, class: "dspynb-chart", role: "img", "aria-label": label },
-      ...[low, high].flatMap((value) => [
-        s("line", { x1: 40, x2: WIDE - 8, y1: y(value), y2: y(value), class: "dspynb-rule" }),
-        s("text", { x: 36, y: y(value) + 4, "text-anchor": "end", class: "dspynb-tick" }, digits(value)),
-      ]),
-      s("polyline", { points: steps.map((p) => p.map((v) => v.toFixed(1)).join(",")).join(" "), class: "dspynb-line" }),
-      ...points,
-      s("text", { x: WIDE - 8, y: HIGH - 4, "text-anchor": "end", class: "dspynb-tick" }, legend),
-      s("text", { x: 44, y: HIGH - 4, class: "dspynb-tick" }, `${mode}, in order`),
-    );
-  }
-  function drawLineage(all) {
-    const rows = all.length > MOST_NODES ? [...all.slice(0, MOST_NODES - 1), ...all.filter((row) => row.best).slice(0, 1)] : all;
-    const known = new Map(rows.map((row) => [row.key, row]));
-    const depth = new Map();
-    for (const row of rows) depth.set(row.key, Math.max(-1, ...(row.parents ?? []).map((p) => depth.get(p) ?? -1)) + 1);
-    const room = (row) => (row.score === undefined ? 11 : 26); // those that were never validated are small
-    const filled = []; // by depth: how high the nodes there are together
-    const at = new Map();
-    for (const row of rows) {
-      const d = depth.get(row.key);
-      filled[d] = (filled[d] ?? 0) + room(row);
-      at.set(row.key, [d, filled[d] - room(row) / 2]);
-    }
-    const high = Math.max(60, ...filled) + 20;
-    const x = (row) => 24 + at.get(row.key)[0] * Math.max(40, Math.min(110, (WIDE - 60) / Math.max(1, filled.length - 1)));
-    const y = (row) => at.get(row.key)[1] + (high - filled[at.get(row.key)[0]]) / 2;
-    const wide = Math.max(WIDE, ...rows.map((row) => x(row) + 30));
-    const edges = rows.flatMap((row) => (row.parents ?? []).filter((p) => known.has(p)).map((p) => {
-      const from = known.get(p), middle = (x(from) + x(row)) / 2;
-      const path = `M${x(from)},${y(from)} C${middle},${y(from)} ${middle},${y(row)} ${x(row)},${y(row)}`;
-      return s("path", { d: path, class: "dspynb-edge" });
-    }));
-    const nodes = rows.map((row) => {
-      const { low, high: top } = store.header;
-      const shade = row.score === undefined ? 0.08 : 0.15 + 0.75 * ((row.score - low) / (top - low));
-      const small = row.score === undefined;
-      const circle = mark(s("circle", { cx: x(row), cy: y(row), r: small ? 4 : 10, "fill-opacity": shade.toFixed(2) }), row, described(row));
-      const number = s("text", { x: x(row), y: y(row) + 4, "text-anchor": "middle", class: "dspynb-number" }, row.label);
-      const back = s("circle", { cx: x(row), cy: y(row), r: small ? 4 : 10, class: "dspynb-back" });
-      return s("g", {}, back, circle, ...(small ? [] : [number]));
-    });
-    const label = `lineage of ${rows.length} candidates: which was made from which`;
-    const svg = s("svg", { viewBox: `0 0 ${wide} ${high}`, class: "dspynb-chart dspynb-lineage", role: "img", "aria-label": label }, ...edges, ...nodes);
-    svg.style.height = `${high}px`;
-    return svg;
-  }
-  function choose(key) {
-    shapes.get(selected)?.classList.remove("dspynb-point-selected");
-    shapes.get(key)?.classList.add("dspynb-point-selected");
-    selected = key;
-  }
-  return { node, update, choose };
+function instructionField(text) {
+  const area = element("textarea", "dspynb-input", text);
+  area.rows = Math.min(MOST_LINES, text.split("\n").length + 2);
+  keepKeys(area);
+  return area;
 }
 
-/* At most as many as can be told apart: of each stretch its first, last, lowest and highest. */
-function thinned(items) {
-  if (items.length <= MOST_POINTS) return items;
-  const value = (item) => item.score ?? item[1];
-  const size = Math.ceil((4 * items.length) / MOST_POINTS);
-  const kept = new Set();
-  for (let i = 0; i < items.length; i += size) {
-    const part = items.slice(i, i + size);
-    kept.add(part[0]).add(part.at(-1));
-    kept.add(part.reduce((a, b) => (value(b) > value(a) ? b : a)));
-    kept.add(part.reduce((a, b) => (value(b) < value(a) ? b : a)));
-  }
-  return items.filter((item) => kept.has(item));
+function candidateId(row) {
+  return row.key.replace("candidate ", "");
 }
 
-/* ── the table ─────────────────────────────────────────────────────────────────────────────────────────────────── */
+/* ── comparison.js ── */
+const FEW_CHOICES = 20;
+const MOST_CHOICES = 2000;
 
-const COLUMNS = { label: "84px", about: "minmax(0, 3fr)", score: "104px", outputs: "minmax(0, 4fr)", seconds: "76px", tokens: "72px" };
-
-function createTable(store, chosen) {
-  const id = `dspynb-${++made}`;
-  const heading = h("tr", "dspynb-line dspynb-headings");
-  const body = h("tbody", "dspynb-body");
-  const grid = h("table", "dspynb-grid", h("thead", "", heading), body);
-  const empty = h("div", "dspynb-empty");
-  const search = input("search", "filter");
-  const states = h("select", "dspynb-input");
-  const follow = input("checkbox");
-  const count = h("span", "dspynb-count");
-  const following = h("label", "dspynb-follow", follow, " follow the latest");
-  const tools = h("div", "dspynb-tools", search, states, ...(store.still ? [] : [following]), count);
-  heading.setAttribute("role", "row");
-  heading.parentNode.setAttribute("role", "rowgroup");
-  body.setAttribute("role", "rowgroup");
-  grid.setAttribute("role", "treegrid");
-  grid.tabIndex = 0;
-  quiet(grid);
-  quiet(states);
-  search.setAttribute("aria-label", "show only rows with this text");
-  states.setAttribute("aria-label", "show only rows in this state");
-  follow.checked = !store.still;
-
-  const lines = new Map(); // key -> line that is on the page
-  const open = new Set();
-  let list = []; // what is shown: [row, level]
-  let places = new Map(); // key -> place in the list
-  let sort = { by: "label", down: false };
-  let selected = null;
-  let shape = "";
-  let latest = null;
-
-  const key = { label: null, score: (row) => row.score ?? -Infinity, seconds: (row) => row.seconds ?? -1, tokens: (row) => row.tokens ?? 0,
-    about: (row) => row.about ?? "", outputs: (row) => row.error ?? row.outputs ?? "" };
-
-  function sorted(rows) {
-    if (sort.by === "label") return sort.down ? rows.toReversed() : rows;
-    const value = key[sort.by], sign = sort.down ? -1 : 1;
-    return rows.toSorted((a, b) => (value(a) < value(b) ? -sign : value(a) > value(b) ? sign : 0));
-  }
-  function matches(row, words) {
-    if (states.value && row.state !== states.value) return false;
-    if (!words) return true;
-    return [row.label, row.about, row.outputs, row.error, row.by, row.mark].some((text) => text?.toLowerCase().includes(words));
-  }
-  function build() {
-    const inside = childrenOf(store), words = search.value.trim().toLowerCase();
-    const tops = inside.get("") ?? [];
-    latest = tops.at(-1)?.key ?? null;
-    list = [];
-    const put = (row, level) => {
-      list.push([row, level]);
-      if (open.has(row.key)) for (const child of inside.get(row.key) ?? []) put(child, level + 1);
-    };
-    for (const row of sorted(tops.filter((one) => matches(one, words)))) put(row, 1);
-    places = new Map(list.map(([row], i) => [row.key, i]));
-    tools.hidden = tops.length < 9;
-    setText(count, words || states.value ? `${list.length.toLocaleString("en")} of ${tops.length.toLocaleString("en")}` : "");
-    fillStates(tops);
-    return tops;
-  }
-  function fillStates(tops) {
-    const found = ["", ...new Set(tops.map((row) => row.state))].sort();
-    if (found.join() === [...states.options].map((one) => one.value).join()) return;
-    const value = states.value;
-    states.replaceChildren(...found.map((one) => {
-      const option = h("option", "", one || "all states");
-      option.value = one;
-      return option;
-    }));
-    states.value = found.includes(value) ? value : "";
-  }
-  function columns(tops) {
-    const has = (name) => tops.some((row) => row[name] !== undefined);
-    return ["label", "about", ...(has("score") || store.header.mode === "attempts" ? ["score"] : []), "outputs",
-      ...(has("seconds") ? ["seconds"] : []), ...(has("tokens") ? ["tokens"] : [])];
-  }
-  function headings(names) {
-    const [about, outputs] = store.header.columns;
-    const words = { label: "#", about, outputs };
-    heading.replaceChildren(...names.map((name) => {
-      const arrow = sort.by === name && (name !== "label" || sort.down) ? (sort.down ? " ▾" : " ▴") : "";
-      const one = button((words[name] ?? name) + arrow, "dspynb-sort", () => order(name), `sort by ${words[name] ?? name}`);
-      one.tabIndex = -1;
-      const cell = h("th", `dspynb-cell dspynb-${name}`, one);
-      cell.scope = "col";
-      cell.setAttribute("role", "columnheader");
-      cell.setAttribute("aria-sort", sort.by !== name ? "none" : sort.down ? "descending" : "ascending");
-      return cell;
-    }));
-  }
-  function order(name) {
-    const first = name === "score" || name === "seconds" || name === "tokens";
-    sort = sort.by !== name ? { by: name, down: first } : sort.down === first ? { by: name, down: !first } : { by: "label", down: false };
-    shape = "";
-    follow.checked = false;
-    update();
-  }
-  function update() {
-    const tops = build(), names = columns(tops);
-    const marked = tops.some((row) => row.by || row.mark);
-    const now = JSON.stringify([names, marked, sort, store.header.columns, store.header.low, store.header.high]);
-    if (now !== shape) {
-      shape = now;
-      headings(names);
-      grid.style.setProperty("--dspynb-columns", names.map((name) => (name === "label" && marked ? "132px" : COLUMNS[name])).join(" "));
-      lines.forEach((line) => line.remove());
-      lines.clear();
-    }
-    grid.setAttribute("aria-label", `${store.header.mode} of the run`);
-    grid.setAttribute("aria-rowcount", String(list.length + 1));
-    grid.hidden = !tops.length;
-    empty.hidden = !tops.length || list.length > 0;
-    setText(empty, "no row matches");
-    body.style.height = `${list.length * HEIGHT}px`;
-    if (follow.checked && !tools.hidden && !store.header.ended) grid.scrollTop = grid.scrollHeight;
-    const followed = follow.checked && store.header.mode === "attempts" && !store.header.ended;
-    const best = store.header.ended ? tops.find((row) => row.best)?.key : null;
-    if (!places.has(selected) && list.length) choose(best && places.has(best) ? best : list[0][0].key, false);
-    else if (followed && latest !== selected) choose(latest, false);
-    else draw(names);
-  }
-  function draw(names = columns(build())) {
-    const first = Math.max(0, Math.floor(grid.scrollTop / HEIGHT) - 4);
-    const last = Math.min(list.length, Math.ceil((grid.scrollTop + grid.clientHeight) / HEIGHT) + 4);
-    const wanted = new Set(list.slice(first, last).map(([row]) => row.key));
-    for (const [one, line] of lines) {
-      if (!wanted.has(one)) {
-        line.remove();
-        lines.delete(one);
-      }
-    }
-    for (let i = first; i < last; i++) {
-      const [row, level] = list[i];
-      const line = lines.get(row.key) ?? add(row.key);
-      line.style.transform = `translateY(${i * HEIGHT}px)`;
-      line.setAttribute("aria-rowindex", String(i + 2));
-      line.setAttribute("aria-level", String(level));
-      line.setAttribute("aria-selected", String(row.key === selected));
-      if (row.kids) line.setAttribute("aria-expanded", String(open.has(row.key)));
-      else line.removeAttribute("aria-expanded");
-      if (line.row !== row || line.opened !== open.has(row.key)) fill(line, row, level, names);
-    }
-    inOrderOnPage(first, last);
-    const at = lines.get(selected);
-    at ? grid.setAttribute("aria-activedescendant", at.id) : grid.removeAttribute("aria-activedescendant");
-  }
-  /* What is read aloud comes in the order of the page's elements. */
-  function inOrderOnPage(first, last) {
-    let before = null;
-    for (let i = first; i < last; i++) {
-      const line = lines.get(list[i][0].key);
-      if (line.previousElementSibling !== before) before ? before.after(line) : body.prepend(line);
-      before = line;
-    }
-  }
-  function add(rowKey) {
-    const line = h("tr", "dspynb-line");
-    line.setAttribute("role", "row");
-    line.dataset.key = rowKey;
-    line.id = `${id}-${rowKey.replace(/\W/g, "-")}`;
-    lines.set(rowKey, line);
-    body.append(line);
-    return line;
-  }
-  function fill(line, row, level, names) {
-    line.row = row;
-    line.opened = open.has(row.key);
-    line.className = `dspynb-line${row.best ? " dspynb-best" : ""}`;
-    line.replaceChildren(...names.map((name) => {
-      const cell = h("td", `dspynb-cell dspynb-${name}`, ...content[name](row, level));
-      cell.setAttribute("role", "gridcell");
-      return cell;
-    }));
-  }
-  const text = (words, className = "") => [h("div", `dspynb-text ${className}`, words ?? "–")];
-  const content = {
-    label: (row, level) => {
-      const twist = row.kids ? [h("span", "dspynb-twist", open.has(row.key) ? "▾ " : "▸ ")] : [];
-      const marks = [...(row.best ? [" ", h("span", "dspynb-star", "★")] : []), ...[row.by, row.mark].filter(Boolean).flatMap((told) => [" ", h("span", "dspynb-by", told)])];
-      const top = h("div", "dspynb-name-of", ...twist, h("b", "", row.label), ...marks);
-      const node = h("div", "", top, h("div", `dspynb-state dspynb-${kindOf(row.state)}`, shownState(row.state)));
-      node.style.paddingLeft = `${(level - 1) * 14}px`;
-      return [node];
-    },
-    about: (row) => text(row.about, row.about ? "" : "dspynb-none"),
-    outputs: (row) => (row.error ? text(row.error, "dspynb-error") : text(row.outputs, row.outputs ? "" : "dspynb-none")),
-    score: (row) => {
-      if (row.score === undefined) return text(undefined, "dspynb-none");
-      const { low, high } = store.header;
-      const filled = h("div");
-      filled.style.width = `${Math.max(0, Math.min(100, (100 * (row.score - low)) / (high - low)))}%`;
-      const change = row.change === undefined ? [] : [" ", h("span", "dspynb-change", signed(row.change))];
-      return [h("div", "", h("b", "", digits(row.score)), ...change), h("div", "dspynb-bar", filled)];
-    },
-    seconds: (row) => text(row.seconds?.toFixed(2), row.seconds === undefined ? "dspynb-none" : ""),
-    tokens: (row) => text(row.tokens?.toLocaleString("en"), row.tokens ? "" : "dspynb-none"),
-  };
-  function choose(rowKey, scroll = true) {
-    selected = rowKey;
-    const i = places.get(rowKey);
-    if (scroll && i !== undefined) {
-      const top = i * HEIGHT, room = grid.clientHeight - heading.offsetHeight;
-      if (top < grid.scrollTop) grid.scrollTop = top;
-      else if (top + HEIGHT > grid.scrollTop + room) grid.scrollTop = top + HEIGHT - room;
-    }
-    draw();
-    chosen(rowKey);
-  }
-  function chooseByHand(rowKey) {
-    follow.checked = false;
-    if (!places.has(rowKey)) {
-      search.value = states.value = "";
-      build();
-    }
-    choose(rowKey);
-  }
-  function toggle(rowKey, on = !open.has(rowKey)) {
-    if (on === open.has(rowKey)) return;
-    on ? open.add(rowKey) : open.delete(rowKey);
-    store.send({ type: on ? "open" : "shut", key: rowKey });
-    update();
-  }
-  grid.addEventListener("click", (event) => {
-    const line = event.target.closest(".dspynb-line[data-key]");
-    if (!line || String(getSelection())) return;
-    if (event.target.closest(".dspynb-twist")) toggle(line.dataset.key);
-    chooseByHand(line.dataset.key);
-  });
-  grid.addEventListener("dblclick", (event) => {
-    const line = event.target.closest(".dspynb-line[data-key]");
-    if (line?.row.kids) toggle(line.dataset.key);
-  });
-  grid.addEventListener("keydown", (event) => {
-    if (event.target !== grid || event.ctrlKey || event.metaKey || event.altKey) return;
-    const i = places.get(selected) ?? 0, page = Math.max(1, Math.floor(grid.clientHeight / HEIGHT) - 1);
-    const to = { ArrowDown: i + 1, ArrowUp: i - 1, Home: 0, End: list.length - 1, PageDown: i + page, PageUp: i - page }[event.key];
-    const [row, level] = list[i] ?? [];
-    if (to !== undefined && row) chooseByHand(list[Math.max(0, Math.min(list.length - 1, to))][0].key);
-    else if (event.key === "ArrowRight" && row?.kids) toggle(row.key, true);
-    else if (event.key === "ArrowLeft" && row && open.has(row.key)) toggle(row.key, false);
-    else if (event.key === "ArrowLeft" && level > 1 && places.has(row.up)) chooseByHand(row.up);
-    else if (event.key === "Enter" && row?.kids) toggle(row.key);
-    else return;
-    event.preventDefault();
-  });
-  grid.addEventListener("scroll", () => draw());
-  search.addEventListener("input", () => update());
-  states.addEventListener("change", () => update());
-  follow.addEventListener("change", () => update());
-  return { nodes: [tools, grid, empty], update, select: chooseByHand, redraw: () => draw() };
+function usualComparison(row, rows, mode) {
+  if (mode === "candidates" && row.parents) return row.parents.find((key) => rows.has(key)) ?? "";
+  if (mode !== "attempts" && row.up === undefined) return "";
+  return rowBefore(row, rows)?.key ?? "";
 }
 
-/* ── differences ───────────────────────────────────────────────────────────────────────────────────────────────── */
+function rowBefore(row, rows) {
+  let last = null;
+  for (const other of rows.values()) {
+    const isBefore = other.up === row.up && other.order[0] === row.order[0] && other.order[1] < row.order[1];
+    if (isBefore && (last === null || other.order[1] > last.order[1])) last = other;
+  }
+  return last;
+}
 
+function comparableRows(row, rows, most) {
+  const siblings = groupByParent(rows.values()).get(row.up ?? "") ?? [];
+  const others = siblings.filter((other) => other.key !== row.key);
+  const after = others.findIndex((other) => compareRows(other, row) > 0);
+  const place = after < 0 ? others.length : after;
+  const first = Math.max(0, Math.min(place - most / 2, others.length - most));
+  const near = others.slice(first, first + most);
+  const best = others.filter((other) => other.best && !near.includes(other));
+  return [...near, ...best];
+}
+
+function comparisonOptions(comparable, usual, mode) {
+  const options = new Map([["", "nothing"]]);
+  for (const row of comparable) {
+    const star = row.best ? " ★" : "";
+    options.set(row.key, `${ROW_NAMES[mode]} ${row.label}${star}`);
+  }
+  const relation = mode === "candidates" ? "parent" : "previous";
+  if (usual) options.set(usual.key, `${relation}: ${usual.label}`);
+  return options;
+}
+
+/* ── diff.js ── */
 const WORDS = /\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu;
+const SPACES = /^[^\S\n]+$/;
 const MOST_EDITS = 1500;
 
-/* Pieces [kind, text]: same and gone join to `before`, same and new to `after`. Myers, "An O(ND) Difference Algorithm
- * and Its Variations" (1986), over words; where more than MOST_EDITS differ, one gone and one new piece. */
 function diffWords(before, after) {
-  const a = before.match(WORDS) ?? [], b = after.match(WORDS) ?? [];
-  let head = 0, tail = 0;
-  while (head < a.length && head < b.length && a[head] === b[head]) head++;
-  while (tail < a.length - head && tail < b.length - head && a.at(-1 - tail) === b.at(-1 - tail)) tail++;
-  const pieces = [["same", a.slice(0, head).join("")]];
-  pieces.push(...myers(a.slice(head, a.length - tail), b.slice(head, b.length - tail)));
-  pieces.push(["same", tail ? a.slice(-tail).join("") : ""]);
-  return joined(pieces);
+  const a = before.match(WORDS) ?? [];
+  const b = after.match(WORDS) ?? [];
+  const shorter = Math.min(a.length, b.length);
+  let head = 0;
+  while (head < shorter && a[head] === b[head]) head++;
+  let tail = 0;
+  while (tail < shorter - head && a[a.length - 1 - tail] === b[b.length - 1 - tail]) tail++;
+  const middle = diffMiddle(a.slice(head, a.length - tail), b.slice(head, b.length - tail));
+  const start = piece("same", a.slice(0, head).join(""));
+  const end = piece("same", a.slice(a.length - tail).join(""));
+  return joinPieces([start, ...middle, end]);
 }
 
-function myers(a, b) {
-  if (!a.length || !b.length) return [["gone", a.join("")], ["new", b.join("")]];
-  const most = Math.min(a.length + b.length, MOST_EDITS), size = 2 * most + 3, middle = most + 1;
-  let ends = new Int32Array(size);
-  const seen = [];
+function piece(kind, text) {
+  return { kind, text };
+}
+
+function diffMiddle(a, b) {
+  const replaced = [piece("gone", a.join("")), piece("new", b.join(""))];
+  if (!a.length || !b.length) return replaced;
+  const most = Math.min(a.length + b.length, MOST_EDITS);
+  const middle = most + 1;
+  const ends = new Int32Array(2 * most + 3);
+  const history = [];
   for (let d = 0; d <= most; d++) {
-    seen.push(ends.slice());
+    history.push(ends.slice());
     for (let k = -d; k <= d; k += 2) {
-      const down = k === -d || (k !== d && ends[middle + k - 1] < ends[middle + k + 1]);
-      let x = down ? ends[middle + k + 1] : ends[middle + k - 1] + 1;
-      let y = x - k;
-      while (x < a.length && y < b.length && a[x] === b[y]) x++, y++;
+      const start = insertsWord(ends, middle, k, d) ? ends[middle + k + 1] : ends[middle + k - 1] + 1;
+      const x = start + equalWords(a, b, start, start - k);
       ends[middle + k] = x;
-      if (x >= a.length && y >= b.length) return walkedBack(a, b, seen, middle);
+      if (x >= a.length && x - k >= b.length) return tracePath(a, b, history, middle);
     }
   }
-  return [["gone", a.join("")], ["new", b.join("")]];
+  return replaced;
 }
 
-function walkedBack(a, b, seen, middle) {
+function equalWords(a, b, x, y) {
+  let count = 0;
+  while (x + count < a.length && y + count < b.length && a[x + count] === b[y + count]) count++;
+  return count;
+}
+
+function insertsWord(ends, middle, k, d) {
+  return k === -d || (k !== d && ends[middle + k - 1] < ends[middle + k + 1]);
+}
+
+function tracePath(a, b, history, middle) {
   const pieces = [];
-  let x = a.length, y = b.length;
-  for (let d = seen.length - 1; d >= 0; d--) {
-    const ends = seen[d], k = x - y;
-    const down = k === -d || (k !== d && ends[middle + k - 1] < ends[middle + k + 1]);
-    const k0 = down ? k + 1 : k - 1, x0 = d ? ends[middle + k0] : 0, y0 = d ? x0 - k0 : 0;
-    while (x > x0 && y > y0) pieces.push(["same", a[--x]]), y--;
-    if (d) down ? pieces.push(["new", b[--y]]) : pieces.push(["gone", a[--x]]);
+  let x = a.length;
+  let y = b.length;
+  for (let d = history.length - 1; d >= 0; d--) {
+    const ends = history[d];
+    const k = x - y;
+    const inserts = insertsWord(ends, middle, k, d);
+    const previous = inserts ? k + 1 : k - 1;
+    const startX = d ? ends[middle + previous] : 0;
+    const startY = d ? startX - previous : 0;
+    while (x > startX && y > startY) {
+      x--;
+      y--;
+      pieces.push(piece("same", a[x]));
+    }
+    if (!d) continue;
+    if (inserts) {
+      y--;
+      pieces.push(piece("new", b[y]));
+    } else {
+      x--;
+      pieces.push(piece("gone", a[x]));
+    }
   }
   return pieces.reverse();
 }
 
-/* Neighbours of a kind as one; what is gone stands before what is new in its place. */
-function joined(pieces) {
-  const found = [];
-  let gone = "", fresh = "";
+function joinPieces(pieces) {
+  const result = [];
+  let gone = "";
+  let added = "";
   const flush = () => {
-    if (gone) found.push(["gone", gone]);
-    if (fresh) found.push(["new", fresh]);
-    gone = fresh = "";
+    if (gone) result.push(piece("gone", gone));
+    if (added) result.push(piece("new", added));
+    gone = "";
+    added = "";
   };
-  for (const [kind, text] of pieces) {
-    if (!text) continue;
-    if (kind === "gone") gone += text;
-    else if (kind === "new") fresh += text;
-    else {
-      const between = (gone || fresh) && /^[^\S\n]+$/.test(text);
-      if (between && gone && fresh) gone += text, fresh += text;
-      else {
-        flush();
-        found.at(-1)?.[0] === "same" ? (found.at(-1)[1] += text) : found.push(["same", text]);
-      }
+  for (const { kind, text } of pieces) {
+    if (kind === "gone") {
+      gone += text;
+    } else if (kind === "new") {
+      added += text;
+    } else if (gone && added && SPACES.test(text)) {
+      gone += text;
+      added += text;
+    } else if (text) {
+      flush();
+      const last = result[result.length - 1];
+      if (last?.kind === "same") last.text += text;
+      else result.push(piece("same", text));
     }
   }
   flush();
-  return found;
+  return result;
 }
 
-const NEAR_LINES = 3, NEAR = 300;
-
-/* Of unchanged text only what is next to a change; the rest can be unfolded. */
-function folded(text, first, last) {
-  const parts = text.split(/(?<=\n)/);
-  const head = first ? "" : parts.slice(0, NEAR_LINES).join("").slice(0, NEAR);
-  const tail = last ? "" : parts.slice(-NEAR_LINES).join("").slice(-NEAR);
-  const cut = text.slice(head.length, text.length - tail.length);
-  if (head.length + tail.length >= text.length || (cut.split("\n").length <= NEAR_LINES && cut.length < NEAR)) return [text];
-  const lines = cut.split("\n").length - 1;
-  const fold = button(`… ${lines > 1 ? `${lines} lines` : `${cut.length.toLocaleString("en")} characters`} unchanged …`, "dspynb-fold", () => {
-    if (cut.endsWith("\n")) fold.nextSibling.remove();
-    fold.replaceWith(cut);
-  });
-  return [head, fold, ...(cut.endsWith("\n") ? ["\n"] : []), tail];
+function countWords(pieces, kind) {
+  let count = 0;
+  for (const one of pieces) {
+    if (one.kind === kind) count += one.text.trim().split(/\s+/).filter(Boolean).length;
+  }
+  return count;
 }
 
-const TAGS = { gone: "del", new: "ins" };
+/* ── diff_view.js ── */
+const NEAR_LINES = 3;
+const NEAR_CHARACTERS = 300;
 
-function shownPieces(pieces, kinds) {
-  const kept = pieces.filter(([kind]) => kinds.includes(kind));
-  return kept.flatMap(([kind, text], i) => {
-    if (kind === "same") return folded(text, i === 0, i === kept.length - 1);
-    const breaks = /^\s*\n/.exec(text)?.[0] ?? ""; // so that the sign of the change stands where its words do
-    return [breaks, ...(text.length > breaks.length ? [h(TAGS[kind], "", text.slice(breaks.length))] : [])];
-  });
+const TAGS = /** @type {const} */ ({ gone: "del", new: "ins" });
+
+function blockHead(heading, text) {
+  const node = element("div", "dspynb-heading", element("span", "", heading));
+  if (text) node.append(copyButton(text));
+  return node;
 }
 
 function diffBlock(block, before, sideBySide) {
   if (before === block.text) return [blockHead(`${block.heading} · unchanged`, block.text)];
   const pieces = diffWords(before, block.text);
-  const words = (kind) => pieces.filter(([one]) => one === kind).map(([, text]) => text.trim().split(/\s+/).filter(Boolean).length).reduce((a, b) => a + b, 0);
-  const head = blockHead(`${block.heading} · +${words("new")} −${words("gone")} words`, block.text);
-  if (!sideBySide) return [head, scrolled("pre", "", ...shownPieces(pieces, ["same", "gone", "new"]))];
-  return [head, h("div", "dspynb-sides", scrolled("pre", "", ...shownPieces(pieces, ["same", "gone"])), scrolled("pre", "", ...shownPieces(pieces, ["same", "new"])))];
+  const counts = `+${countWords(pieces, "new")} −${countWords(pieces, "gone")} words`;
+  const head = blockHead(`${block.heading} · ${counts}`, block.text);
+  if (!sideBySide) return [head, scrollable("pre", "", ...shownPieces(pieces))];
+  const left = scrollable("pre", "", ...shownPieces(pieces.filter(({ kind }) => kind !== "new")));
+  const right = scrollable("pre", "", ...shownPieces(pieces.filter(({ kind }) => kind !== "gone")));
+  return [head, element("div", "dspynb-sides", left, right)];
 }
 
-function blockHead(heading, text) {
-  return h("div", "dspynb-heading", h("span", "", heading), ...(text ? [copyButton(text)] : []));
-}
-
-/* ── the selected row ──────────────────────────────────────────────────────────────────────────────────────────── */
-
-const FEW_CHOICES = 20, MOST_CHOICES = 2000;
-
-function createDetail(store) {
-  const node = h("section", "dspynb-detail");
-  node.hidden = true;
-  node.setAttribute("aria-label", "the selected row");
-  const against = h("select", "dspynb-input");
-  quiet(against);
-  against.setAttribute("aria-label", "compare the prompt with");
-  let key = null, seen = "", other = null, sides = false, editing = false;
-  const side = button("side by side", "dspynb-tab", () => ((sides = !sides), (seen = ""), update()));
-  const opened = () => {
-    const row = store.rows.get(key), value = against.value;
-    if (!row || against.dataset.of === key) return;
-    choices(row, previous(row), MOST_CHOICES);
-    against.dataset.of = key;
-    against.value = value;
-  };
-  against.addEventListener("pointerdown", opened);
-  against.addEventListener("focus", opened);
-  against.addEventListener("change", () => ((other = against.value), (seen = ""), update()));
-
-  function previous(row) {
-    if (store.header.mode === "candidates" && row.parents) return row.parents.find((one) => store.rows.has(one)) ?? "";
-    if (!["attempts", "candidates"].includes(store.header.mode) && row.up === undefined) return "";
-    if (store.header.mode === "candidates" && row.up === undefined) return "";
-    let last = null;
-    for (const one of store.rows.values()) {
-      const before = one.up === row.up && one.order[0] === row.order[0] && one.order[1] < row.order[1];
-      if (before && (!last || one.order[1] > last.order[1])) last = one;
-    }
-    return last?.key ?? "";
-  }
-  /* What it can be compared with: those nearest, and the best; more of them once the list is opened. */
-  function choices(row, usual, most = FEW_CHOICES) {
-    const all = (childrenOf(store).get(row.up ?? "") ?? []).filter((one) => one.key !== row.key);
-    const after = all.findIndex((one) => inOrder(one, row) > 0), at = after < 0 ? all.length : after;
-    const first = Math.max(0, Math.min(at - most / 2, all.length - most)), near = all.slice(first, first + most);
-    const rows = [...near, ...all.filter((one) => one.best && !near.includes(one))];
-    const usualRow = store.rows.get(usual);
-    const named = new Map([["", "nothing"], ...rows.map((one) => [one.key, `${WHAT[store.header.mode]} ${one.label}${one.best ? " ★" : ""}`])]);
-    if (usualRow) named.set(usual, `${store.header.mode === "candidates" ? "parent" : "previous"}: ${usualRow.label}`);
-    against.replaceChildren(...[...named].map(([value, text]) => {
-      const option = h("option", "", text);
-      option.value = value;
-      return option;
-    }));
-    return rows.length > 0;
-  }
-  function values(detail, row) {
-    const pairs = detail.values.flatMap(([title, parts]) => {
-      const [about, outputs] = store.header.columns;
-      const heading = title === "outputs" && row.up === undefined ? outputs : title;
-      const told = parts.map(([name, text]) => h("div", "", ...(name && name !== heading ? [h("i", "", `${name}: `), text] : [text])));
-      return [h("dt", "", heading), scrolled("dd", title === "error" ? "dspynb-error" : "", ...told)];
-    });
-    return pairs.length ? [h("dl", "", ...pairs)] : [];
-  }
-  function blocks(detail, before) {
-    const had = new Map();
-    for (const block of before?.blocks.filter((one) => one.kind === "sent") ?? []) {
-      had.has(block.heading) ? had.get(block.heading).push(block.text) : had.set(block.heading, [block.text]);
-    }
-    return detail.blocks.flatMap((block) => {
-      if (before && block.kind === "sent") return diffBlock(block, had.get(block.heading)?.shift() ?? "", sides);
-      return [blockHead(block.heading, block.text), ...(block.text ? [scrolled("pre", block.kind === "error" ? "dspynb-error" : "", block.text)] : [])];
-    });
-  }
-  function steering(row, detail) {
-    const can = (action) => store.header.steerable.includes(action) && !store.header.ended;
-    if (store.header.mode !== "candidates" || row.up !== undefined || !(can("propose") || can("drop") || can("pin"))) return [];
-    const id = row.key.replace("candidate ", "");
-    const act = (action, value) => () => store.send({ type: "steer", action, value });
-    const buttons = [
-      ...(can("drop") && row.mark !== "dropped" && row.label !== "0" ? [titled("neither parent nor winner from now on", button("Drop", "dspynb-drop", act("drop", id)))] : []),
-      ...(can("pin") ? [row.mark === "pinned" ? button("Unpin", "dspynb-pin", act("unpin", id)) : titled("what the run returns, whatever the scores", button("Pin", "dspynb-pin", act("pin", id)))] : []),
-      ...(can("propose") ? [button("Edit…", "dspynb-edit", () => edit(id, detail))] : []),
-    ];
-    return [h("div", "dspynb-form", ...buttons)];
-  }
-  function edit(id, detail) {
-    editing = true;
-    const fields = Object.entries(detail.edit).map(([path, text]) => {
-      const area = h("textarea", "dspynb-input", text);
-      area.rows = Math.min(12, text.split("\n").length + 2);
-      quiet(area);
-      return [path, text, area];
-    });
-    const done = () => ((editing = false), (seen = ""), update());
-    const propose = () => {
-      const changed = fields.filter(([, text, area]) => area.value !== text && area.value.trim());
-      if (changed.length) store.send({ type: "steer", action: "propose", parent: id, value: Object.fromEntries(changed.map(([path, , area]) => [path, area.value])) });
-      done();
-    };
-    node.replaceChildren(
-      h("div", "dspynb-title", "a candidate of your own"), ...fields.map(([path, , area]) => labelled(path, area)),
-      h("div", "dspynb-form", button("Propose", "dspynb-give", propose), button("Cancel", "", done)),
-    );
-    fields[0]?.[2].focus();
-  }
-  function update() {
-    const row = store.rows.get(key);
-    node.hidden = !row;
-    if (!row || editing) return;
-    const usual = previous(row), chosen = other ?? usual;
-    const detail = store.detail(key), before = chosen ? store.detail(chosen) : null;
-    const now = JSON.stringify([key, row.state, row.score, row.mark, usual, chosen, detail, before, sides, store.header.steerable, store.header.ended]);
-    if (now === seen) return; // keeps the reader's scroll position and selection
-    seen = now;
-    const some = choices(row, usual);
-    delete against.dataset.of;
-    against.value = chosen;
-    side.setAttribute("aria-pressed", String(sides));
-    const what = row.up === undefined ? WHAT[store.header.mode] : WHAT[store.header.mode === "candidates" && store.rows.get(row.up)?.up === undefined ? "rows" : "attempts"];
-    const above = row.up !== undefined && store.rows.has(row.up) ? `${WHAT[store.header.mode]} ${store.rows.get(row.up).label} › ` : "";
-    const title = h("div", "dspynb-title", `${above}${what} ${row.label}`);
-    if (!detail) {
-      const file = store.file ? ` (${store.file})` : "";
-      const waits = store.still ? `its texts are only in the run's file${file}` : store.header.note ? "its texts come when the cell has ended" : "…";
-      node.replaceChildren(title, h("div", "dspynb-waits", waits));
-      return;
-    }
-    const compare = detail.blocks.some((block) => block.kind === "sent") && some
-      ? [h("div", "dspynb-compare", h("span", "", store.header.mode === "candidates" && row.up === undefined ? "texts against" : "prompt against"), against, ...(before ? [side] : []))] : [];
-    node.replaceChildren(title, ...values(detail, row), ...steering(row, detail), ...compare, ...blocks(detail, before));
-  }
-  const select = (chosen) => {
-    if (chosen !== key) (other = null), (editing = false);
-    key = chosen;
-    update();
-  };
-  return { node, update, select };
-}
-
-/* ── a view ────────────────────────────────────────────────────────────────────────────────────────────────────── */
-
-function createView(store, el) {
-  const head = createHead(store);
-  const hints = createHintForm(store);
-  const detail = createDetail(store);
-  const charts = createCharts(store, (key) => table.select(key));
-  const table = createTable(store, (key) => {
-    detail.select(key);
-    charts.choose(key);
+function shownPieces(pieces) {
+  return pieces.flatMap(({ kind, text }, i) => {
+    if (kind === "same") return foldedText(text, i === 0, i === pieces.length - 1);
+    const breaks = /^\s*\n/.exec(text)?.[0] ?? ""; // so that the sign of the change stands where its words do
+    const words = text.slice(breaks.length);
+    return words ? [breaks, element(TAGS[kind], "", words)] : [breaks];
   });
-  const file = h("div", "dspynb-file", store.file);
-  const root = h("div", "dspynb-view", ...head.nodes, hints.node, charts.node, ...table.nodes, detail.node, ...(store.file ? [file] : []));
-  el.append(root);
-  let pressed = 0; // while it is not 0, nothing moves: a click is lost where what was pressed is replaced or moved
-  const press = () => {
-    clearTimeout(pressed);
-    pressed = setTimeout(released, PRESSED);
-  };
-  const release = () => pressed && setTimeout(released); // after the click
-  const released = () => {
-    clearTimeout(pressed);
-    pressed = 0;
-    update();
-  };
-  const update = () => {
-    if (!store.header || pressed) return;
-    head.update();
-    hints.update();
-    table.update();
-    charts.update();
-    detail.update();
-  };
-  root.addEventListener("pointerdown", press);
-  const ends = ["pointerup", "pointercancel", "blur"];
-  ends.forEach((end) => addEventListener(end, release));
-  const resized = new ResizeObserver(() => store.header && table.redraw());
-  resized.observe(root);
-  store.views.add(update);
-  update();
-  return () => {
-    store.views.delete(update);
-    ends.forEach((end) => removeEventListener(end, release));
-    clearTimeout(pressed);
-    resized.disconnect();
-    head.close();
-    root.remove();
-  };
 }
 
-/* In a page: the plain table gives way to the view of what the page holds. */
+function foldedText(text, first, last) {
+  const { head, cut, tail } = splitUnchanged(text, first, last);
+  if (!cut) return [text];
+  const lines = cut.split("\n").length - 1;
+  const size = lines > 1 ? `${lines} lines` : `${formatCount(cut.length)} characters`;
+  const unfold = () => {
+    if (cut.endsWith("\n")) fold.nextSibling?.remove();
+    fold.replaceWith(cut);
+  };
+  const fold = button(`… ${size} unchanged …`, "dspynb-fold", unfold);
+  return cut.endsWith("\n") ? [head, fold, "\n", tail] : [head, fold, tail];
+}
+
+function splitUnchanged(text, first, last) {
+  const lines = text.split(/(?<=\n)/);
+  const head = first ? "" : lines.slice(0, NEAR_LINES).join("").slice(0, NEAR_CHARACTERS);
+  const tail = last ? "" : lines.slice(-NEAR_LINES).join("").slice(-NEAR_CHARACTERS);
+  if (head.length + tail.length >= text.length) return { head: text, cut: "", tail: "" };
+  const cut = text.slice(head.length, text.length - tail.length);
+  const isShort = cut.split("\n").length <= NEAR_LINES && cut.length < NEAR_CHARACTERS;
+  return isShort ? { head: text, cut: "", tail: "" } : { head, cut, tail };
+}
+
+/* ── detail.js ── */
+class DetailView {
+  constructor(store) {
+    this.store = store;
+    this.key = null;
+    this.chosen = null;
+    this.sideBySide = false;
+    this.editing = false;
+    this.shown = "";
+    this.openedFor = null;
+    this.node = element("section", "dspynb-detail");
+    this.node.hidden = true;
+    this.node.setAttribute("aria-label", "the selected row");
+    this.choices = selectField("compare the prompt with");
+    this.choices.addEventListener("pointerdown", () => this.offerAll());
+    this.choices.addEventListener("focus", () => this.offerAll());
+    this.choices.addEventListener("change", () => {
+      this.chosen = this.choices.value;
+      this.redraw();
+    });
+    this.sides = button("side by side", "dspynb-tab", () => {
+      this.sideBySide = !this.sideBySide;
+      this.redraw();
+    });
+  }
+
+  select(key) {
+    if (key !== this.key) {
+      this.chosen = null;
+      this.editing = false;
+    }
+    this.key = key;
+    this.update();
+  }
+
+  redraw() {
+    this.shown = "";
+    this.update();
+  }
+
+  update() {
+    const row = this.selectedRow();
+    this.node.hidden = !row;
+    if (!row || this.editing) return;
+    const { header } = this.store;
+    const usual = this.usualKey(row);
+    const compared = this.chosen ?? usual;
+    const detail = this.store.detail(row.key);
+    const before = compared ? this.store.detail(compared) : null;
+    const { key, state, score, mark } = row;
+    const { steerable, ended } = header;
+    const now = [key, state, score, mark, usual, compared, detail, before, this.sideBySide, steerable, ended];
+    const shown = JSON.stringify(now);
+    if (shown === this.shown) return; // keeps the reader's scroll position and selection
+    this.shown = shown;
+    const hasChoices = this.offerChoices(row, FEW_CHOICES) > 0;
+    this.openedFor = null;
+    this.choices.value = compared;
+    this.sides.setAttribute("aria-pressed", String(this.sideBySide));
+    const title = element("div", "dspynb-title", this.title(row));
+    if (detail) this.node.replaceChildren(title, ...this.content(row, detail, before, hasChoices));
+    else this.node.replaceChildren(title, element("div", "dspynb-waits", this.waitingText()));
+  }
+
+  selectedRow() {
+    return this.key === null ? undefined : this.store.rows.get(this.key);
+  }
+
+  usualKey(row) {
+    return usualComparison(row, this.store.rows, this.store.header.mode);
+  }
+
+  offerChoices(row, most) {
+    const { rows, header } = this.store;
+    const comparable = comparableRows(row, rows, most);
+    setOptions(this.choices, comparisonOptions(comparable, rows.get(this.usualKey(row)), header.mode));
+    return comparable.length;
+  }
+
+  offerAll() {
+    const row = this.selectedRow();
+    if (!row || this.openedFor === row.key) return;
+    const { value } = this.choices;
+    this.offerChoices(row, MOST_CHOICES);
+    this.openedFor = row.key;
+    this.choices.value = value;
+  }
+
+  title(row) {
+    const { rows, header } = this.store;
+    const outer = ROW_NAMES[header.mode];
+    if (row.up === undefined) return `${outer} ${row.label}`;
+    const parent = rows.get(row.up);
+    const isRowOfCandidate = header.mode === "candidates" && parent?.up === undefined;
+    const inner = ROW_NAMES[isRowOfCandidate ? "rows" : "attempts"];
+    const above = parent ? `${outer} ${parent.label} › ` : "";
+    return `${above}${inner} ${row.label}`;
+  }
+
+  waitingText() {
+    const { saved, file, header } = this.store;
+    if (!saved) return header.note ? "its texts come when the cell has ended" : "…";
+    return `its texts are only in the run's file${file ? ` (${file})` : ""}`;
+  }
+
+  content(row, detail, before, hasChoices) {
+    const nodes = [...this.values(row, detail), ...candidateButtons(this.store, row, () => this.edit(row, detail))];
+    if (hasChoices && detail.blocks.some((block) => block.kind === "sent")) nodes.push(this.compareBar(row, before));
+    return [...nodes, ...this.blocks(detail, before)];
+  }
+
+  values(row, { values }) {
+    const pairs = values.flatMap(([title, parts]) => {
+      const heading = title === "outputs" && row.up === undefined ? this.store.header.columns[1] : title;
+      const texts = parts.map(([name, text]) => namedText(name === heading ? "" : name, text));
+      const className = title === "error" ? "dspynb-error" : "";
+      return [element("dt", "", heading), scrollable("dd", className, ...texts)];
+    });
+    return pairs.length ? [element("dl", "", ...pairs)] : [];
+  }
+
+  compareBar(row, before) {
+    const isCandidate = this.store.header.mode === "candidates" && row.up === undefined;
+    const text = element("span", "", isCandidate ? "texts against" : "prompt against");
+    const node = element("div", "dspynb-compare", text, this.choices);
+    if (before) node.append(this.sides);
+    return node;
+  }
+
+  blocks(detail, before) {
+    const earlier = sentTexts(before);
+    return detail.blocks.flatMap((block) => {
+      if (before && block.kind === "sent") {
+        return diffBlock(block, earlier.get(block.heading)?.shift() ?? "", this.sideBySide);
+      }
+      const head = blockHead(block.heading, block.text);
+      const className = block.kind === "error" ? "dspynb-error" : "";
+      return block.text ? [head, scrollable("pre", className, block.text)] : [head];
+    });
+  }
+
+  edit(row, detail) {
+    this.editing = true;
+    const close = () => {
+      this.editing = false;
+      this.redraw();
+    };
+    const editor = candidateEditor(this.store, row, detail, close);
+    this.node.replaceChildren(...editor.nodes);
+    editor.focus();
+  }
+}
+
+function namedText(name, text) {
+  return name ? element("div", "", element("i", "", `${name}: `), text) : element("div", "", text);
+}
+
+function sentTexts(detail) {
+  const texts = new Map();
+  for (const { kind, heading, text } of detail?.blocks ?? []) {
+    if (kind !== "sent") continue;
+    const group = texts.get(heading);
+    if (group) group.push(text);
+    else texts.set(heading, [text]);
+  }
+  return texts;
+}
+
+/* ── progress.js ── */
+function timeTexts(header, sinceSent) {
+  if (header.elapsed === null || header.elapsed === undefined) return [];
+  const elapsed = header.elapsed + (header.ended ? 0 : sinceSent);
+  const texts = [formatDuration(elapsed, !header.ended)];
+  const left = secondsLeft(header, elapsed);
+  if (left !== null) texts.push(`about ${formatDuration(left, true)} left`);
+  return texts;
+}
+
+function secondsLeft({ ended, total, done }, elapsed) {
+  if (ended || !total || done <= 1 || done >= total) return null;
+  return (elapsed / done) * (total - done);
+}
+
+/* ── steering.js ── */
+function createBudgetForm(store) {
+  const fields = { calls: limitField(), metric_calls: limitField(), usd: limitField() };
+  const send = () => {
+    const filled = Object.entries(fields).filter(([, field]) => field.value !== "");
+    const value = Object.fromEntries(filled.map(([name, field]) => [name, Number(field.value)]));
+    if (filled.length) store.send({ type: "steer", action: "budget", value });
+    form.hidden = true;
+  };
+  const form = element(
+    "div",
+    "dspynb-form",
+    element("span", "", "new limits, what is spent included:"),
+    labelled("calls", fields.calls),
+    labelled("rollouts", fields.metric_calls),
+    labelled("USD", fields.usd),
+    button("Set", "dspynb-set", send),
+  );
+  form.hidden = true;
+  return form;
+}
+
+function limitField() {
+  const field = inputField("number");
+  field.min = "0";
+  field.step = "any";
+  return field;
+}
+
+class HintForm {
+  constructor(store) {
+    this.store = store;
+    this.text = inputField("text", "what the next attempt should do differently");
+    this.sent = element("span", "dspynb-said");
+    this.text.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") this.send();
+    });
+    const give = button("Give", "dspynb-give", () => this.send());
+    this.node = element("div", "dspynb-form dspynb-hinting", labelled("hint", this.text), give, this.sent);
+  }
+
+  send() {
+    const hint = this.text.value.trim();
+    if (!hint) return;
+    this.store.send({ type: "steer", action: "hint", value: hint });
+    this.sent.textContent = `in the next attempt: ${hint}`;
+    this.text.value = "";
+  }
+
+  update() {
+    const { ended, steerable } = this.store.header;
+    this.node.hidden = ended || !steerable.includes("hint");
+  }
+}
+
+/* ── header.js ── */
+class HeaderView {
+  constructor(store) {
+    this.store = store;
+    this.stopRequested = false;
+    this.state = element("b", "dspynb-state");
+    this.progress = element("span", "dspynb-progress");
+    this.status = element("span", "dspynb-status", this.state, this.progress);
+    this.name = element("span", "dspynb-name");
+    this.note = element("span", "dspynb-hint");
+    this.stop = button("Stop", "dspynb-stop", () => this.requestStop());
+    this.pause = button("Pause", "dspynb-pause", () => this.togglePause());
+    this.form = createBudgetForm(store);
+    this.budget = button("Budget…", "dspynb-budget", () => {
+      this.form.hidden = !this.form.hidden;
+    });
+    this.filled = element("div");
+    this.bar = element("div", "dspynb-progress-bar", this.filled);
+    this.facts = element("div", "dspynb-facts");
+    this.notes = element("div", "dspynb-notes");
+    this.shownNotes = "";
+    this.refusal = element("div", "dspynb-note dspynb-refused");
+    this.refusal.setAttribute("role", "alert");
+    if (!store.saved) this.status.setAttribute("aria-live", "polite");
+    const top = [this.status, this.name, this.note, this.budget, this.pause, this.stop];
+    this.nodes = [element("div", "dspynb-head", ...top), this.bar, this.facts, this.notes, this.refusal, this.form];
+    this.timer = store.saved ? undefined : setInterval(() => this.everySecond(), 1000);
+  }
+
+  requestStop() {
+    this.stopRequested = true;
+    this.store.send({ type: "stop" });
+    this.update();
+  }
+
+  togglePause() {
+    const action = this.store.header.paused ? "unpause" : "pause";
+    this.store.send({ type: "steer", action });
+  }
+
+  everySecond() {
+    if (!this.store.ready) return;
+    this.showFacts();
+    if (!this.store.header.ended) this.store.sendAlive();
+  }
+
+  update() {
+    const { header } = this.store;
+    const stopping = !header.ended && (this.stopRequested || header.stopping);
+    const state = shownState(header, stopping);
+    setText(this.state, stateText(state));
+    this.state.className = `dspynb-state dspynb-${stateClass(state)}`;
+    setText(this.progress, header.progress);
+    setText(this.name, header.name);
+    setText(this.note, header.ended ? "" : (header.note ?? ""));
+    this.showButtons(header, stopping);
+    this.showBar(header);
+    this.showNotes(header);
+    setText(this.refusal, this.store.refusal);
+    this.refusal.hidden = !this.store.refusal;
+    this.showFacts();
+  }
+
+  showButtons({ ended, paused, steerable }, stopping) {
+    this.stop.disabled = stopping;
+    this.stop.hidden = ended;
+    setText(this.pause, paused ? "Continue" : "Pause");
+    this.pause.hidden = ended || !steerable.includes("pause");
+    this.budget.hidden = ended || !steerable.includes("budget");
+    if (this.budget.hidden) this.form.hidden = true;
+  }
+
+  showBar({ ended, done, total }) {
+    this.bar.hidden = !total || ended;
+    const percent = total ? Math.min(100, (100 * done) / total) : 0;
+    this.filled.style.width = `${percent}%`;
+  }
+
+  showNotes({ summary, notes }) {
+    const key = JSON.stringify([summary, notes]);
+    if (this.shownNotes === key) return;
+    this.shownNotes = key;
+    const nodes = notes.map((text) => element("div", "dspynb-note", text));
+    if (summary) nodes.unshift(element("div", "dspynb-summary", summary));
+    this.notes.replaceChildren(...nodes);
+  }
+
+  showFacts() {
+    const { header, receivedAt } = this.store;
+    const seconds = (performance.now() - receivedAt) / 1000;
+    const facts = [header.result, ...header.facts, ...timeTexts(header, seconds)];
+    setText(this.facts, facts.filter(Boolean).join(" · "));
+  }
+
+  close() {
+    clearInterval(this.timer);
+  }
+}
+
+function shownState({ state, paused, ended }, stopping) {
+  if (stopping) return "stopping…";
+  return paused && !ended ? "paused" : state;
+}
+
+/* ── columns.js ── */
+const WIDTHS = {
+  label: "84px",
+  about: "minmax(0, 3fr)",
+  score: "104px",
+  outputs: "minmax(0, 4fr)",
+  seconds: "76px",
+  tokens: "72px",
+};
+const MARKED_WIDTH = "132px";
+
+function shownColumns(rows, mode) {
+  const isFilled = (name) => rows.some((row) => row[name] !== undefined);
+  const names = ["label", "about"];
+  if (isFilled("score") || mode === "attempts") names.push("score");
+  names.push("outputs");
+  if (isFilled("seconds")) names.push("seconds");
+  if (isFilled("tokens")) names.push("tokens");
+  return names;
+}
+
+function columnWidths(names, marked) {
+  return names.map((name) => (name === "label" && marked ? MARKED_WIDTH : WIDTHS[name])).join(" ");
+}
+
+function columnTitle(name, { columns }) {
+  if (name === "label") return "#";
+  if (name === "about") return columns[0];
+  return name === "outputs" ? columns[1] : name;
+}
+
+function headingCell(name, header, sort, onClick) {
+  const title = columnTitle(name, header);
+  const sorted = sort.by === name;
+  const inOwnOrder = name === "label" && !sort.descending;
+  const arrow = sort.descending ? " ▾" : " ▴";
+  const text = sorted && !inOwnOrder ? title + arrow : title;
+  const sortButton = button(text, "dspynb-sort", onClick, `sort by ${title}`);
+  sortButton.tabIndex = -1;
+  const cell = element("th", `dspynb-cell dspynb-${name}`, sortButton);
+  cell.scope = "col";
+  cell.setAttribute("role", "columnheader");
+  const direction = sort.descending ? "descending" : "ascending";
+  cell.setAttribute("aria-sort", sorted ? direction : "none");
+  return cell;
+}
+
+/* ── filter_bar.js ── */
+const FEWEST_ROWS = 9;
+
+class FilterBar {
+  constructor(saved, onChange) {
+    this.search = inputField("search", "filter");
+    this.search.setAttribute("aria-label", "show only rows with this text");
+    this.states = selectField("show only rows in this state");
+    this.follow = inputField("checkbox");
+    this.follow.checked = !saved;
+    this.count = element("span", "dspynb-count");
+    this.node = element("div", "dspynb-tools", this.search, this.states);
+    if (!saved) this.node.append(element("label", "dspynb-follow", this.follow, " follow the latest"));
+    this.node.append(this.count);
+    this.search.addEventListener("input", onChange);
+    this.states.addEventListener("change", onChange);
+    this.follow.addEventListener("change", onChange);
+  }
+
+  get filter() {
+    return { words: this.search.value.trim().toLowerCase(), state: this.states.value };
+  }
+
+  clear() {
+    this.search.value = "";
+    this.states.value = "";
+  }
+
+  get follows() {
+    return this.follow.checked;
+  }
+
+  stopFollowing() {
+    this.follow.checked = false;
+  }
+
+  update(rows, shown) {
+    const { words, state } = this.filter;
+    this.node.hidden = rows.length < FEWEST_ROWS;
+    setText(this.count, words || state ? `${formatCount(shown)} of ${formatCount(rows.length)}` : "");
+    this.updateStates(rows);
+  }
+
+  updateStates(rows) {
+    const states = ["", ...new Set(rows.map((row) => row.state))].sort();
+    if (states.join() === [...this.states.options].map((option) => option.value).join()) return;
+    const selected = this.states.value;
+    const options = states.map((state) => [state, state || "all states"]);
+    setOptions(this.states, options);
+    this.states.value = states.includes(selected) ? selected : "";
+  }
+}
+
+/* ── keyboard.js ── */
+function actionOfKey(key, entries, place, pageSize, open) {
+  if (place >= entries.length) return null;
+  const target = targetOfKey(key, place, entries.length, pageSize);
+  if (target !== null) return { select: entries[target].row.key };
+  const { row, level } = entries[place];
+  if (key === "ArrowRight" && row.kids) return { open: row.key };
+  if (key === "ArrowLeft" && open.has(row.key)) return { close: row.key };
+  if (key === "ArrowLeft" && level > 1 && entries.some((entry) => entry.row.key === row.up)) {
+    return { select: row.up ?? "" };
+  }
+  if (key === "Enter" && row.kids) return { toggle: row.key };
+  return null;
+}
+
+function targetOfKey(key, place, count, pageSize) {
+  const targets = {
+    ArrowDown: place + 1,
+    ArrowUp: place - 1,
+    Home: 0,
+    End: count - 1,
+    PageDown: place + pageSize,
+    PageUp: place - pageSize,
+  };
+  if (!Object.hasOwn(targets, key)) return null;
+  return Math.max(0, Math.min(count - 1, targets[key]));
+}
+
+/* ── cells.js ── */
+const INDENT = 14;
+
+function cellContent(name, row, level, isOpen, header) {
+  switch (name) {
+    case "label":
+      return [labelContent(row, level, isOpen)];
+    case "about":
+      return [textContent(row.about)];
+    case "outputs":
+      return [row.error ? textContent(row.error, "dspynb-error") : textContent(row.outputs)];
+    case "score":
+      return scoreContent(row, header);
+    case "seconds":
+      return [textContent(row.seconds?.toFixed(2))];
+    case "tokens":
+      return [textContent(row.tokens ? formatCount(row.tokens) : "")];
+  }
+}
+
+function textContent(text, className = "") {
+  return element("div", `dspynb-text ${text ? className : "dspynb-none"}`, text || "–");
+}
+
+function labelContent(row, level, isOpen) {
+  const name = element("div", "dspynb-name-of");
+  if (row.kids) name.append(element("span", "dspynb-twist", isOpen ? "▾ " : "▸ "));
+  name.append(element("b", "", row.label));
+  if (row.best) name.append(" ", element("span", "dspynb-star", "★"));
+  if (row.by) name.append(" ", element("span", "dspynb-by", row.by));
+  if (row.mark) name.append(" ", element("span", "dspynb-by", row.mark));
+  const state = element("div", `dspynb-state dspynb-${stateClass(row.state)}`, stateText(row.state));
+  const node = element("div", "", name, state);
+  node.style.paddingLeft = `${(level - 1) * INDENT}px`;
+  return node;
+}
+
+function scoreContent(row, { low, high }) {
+  if (row.score === undefined) return [textContent(undefined)];
+  const filled = element("div");
+  const percent = (100 * (row.score - low)) / (high - low);
+  filled.style.width = `${Math.max(0, Math.min(100, percent))}%`;
+  const numbers = element("div", "", element("b", "", formatNumber(row.score)));
+  if (row.change !== undefined) numbers.append(" ", element("span", "dspynb-change", formatChange(row.change)));
+  return [numbers, element("div", "dspynb-bar", filled)];
+}
+
+/* ── table_lines.js ── */
+const ROW_HEIGHT = 46;
+const SPARE_LINES = 4;
+
+let tables = 0; // ids of elements are numbered, so that two views on a page share none
+
+function visibleRange(count, scrollTop, height) {
+  const first = Math.max(0, Math.floor(scrollTop / ROW_HEIGHT) - SPARE_LINES);
+  const last = Math.min(count, Math.ceil((scrollTop + height) / ROW_HEIGHT) + SPARE_LINES);
+  return { first, last };
+}
+
+class TableLines {
+  constructor(grid) {
+    this.grid = grid;
+    this.body = element("tbody", "dspynb-body");
+    this.body.setAttribute("role", "rowgroup");
+    this.lines = new Map();
+    tables += 1;
+    this.id = `dspynb-${tables}`;
+  }
+
+  clear() {
+    for (const { node } of this.lines.values()) node.remove();
+    this.lines.clear();
+  }
+
+  setCount(count) {
+    this.body.style.height = `${count * ROW_HEIGHT}px`;
+  }
+
+  draw(shown) {
+    const { first, last } = visibleRange(shown.entries.length, this.grid.scrollTop, this.grid.clientHeight);
+    const visible = shown.entries.slice(first, last);
+    this.removeAllBut(new Set(visible.map(({ row }) => row.key)));
+    visible.forEach((entry, i) => {
+      this.drawLine(entry, first + i, shown);
+    });
+    this.putInOrder(visible);
+    this.markActive(shown.selected);
+  }
+
+  removeAllBut(keys) {
+    for (const [key, { node }] of this.lines) {
+      if (keys.has(key)) continue;
+      node.remove();
+      this.lines.delete(key);
+    }
+  }
+
+  drawLine({ row, level }, place, shown) {
+    const line = this.lines.get(row.key) ?? this.addLine(row.key);
+    const isOpen = shown.open.has(row.key);
+    const { node } = line;
+    node.style.transform = `translateY(${place * ROW_HEIGHT}px)`;
+    node.setAttribute("aria-rowindex", String(place + 2)); // the first row is that of the headings
+    node.setAttribute("aria-level", String(level));
+    node.setAttribute("aria-selected", String(row.key === shown.selected));
+    if (row.kids) node.setAttribute("aria-expanded", String(isOpen));
+    else node.removeAttribute("aria-expanded");
+    if (line.row !== row || line.isOpen !== isOpen) fillLine(line, row, level, isOpen, shown);
+  }
+
+  addLine(key) {
+    const node = element("tr", "dspynb-line");
+    node.setAttribute("role", "row");
+    node.dataset.key = key;
+    node.id = `${this.id}-${key.replace(/\W/g, "-")}`;
+    const line = { node, row: null, isOpen: false };
+    this.lines.set(key, line);
+    this.body.append(node);
+    return line;
+  }
+
+  putInOrder(visible) {
+    let before = null;
+    for (const { row } of visible) {
+      const node = this.lines.get(row.key)?.node;
+      if (!node) continue;
+      if (node.previousElementSibling !== before) {
+        if (before) before.after(node);
+        else this.body.prepend(node);
+      }
+      before = node;
+    }
+  }
+
+  markActive(selected) {
+    const line = selected === null ? undefined : this.lines.get(selected);
+    if (line) this.grid.setAttribute("aria-activedescendant", line.node.id);
+    else this.grid.removeAttribute("aria-activedescendant");
+  }
+}
+
+function fillLine(line, row, level, isOpen, { columns, header }) {
+  line.row = row;
+  line.isOpen = isOpen;
+  line.node.className = row.best ? "dspynb-line dspynb-best" : "dspynb-line";
+  const cells = columns.map((name) => {
+    const cell = element("td", `dspynb-cell dspynb-${name}`, ...cellContent(name, row, level, isOpen, header));
+    cell.setAttribute("role", "gridcell");
+    return cell;
+  });
+  line.node.replaceChildren(...cells);
+}
+
+/* ── table.js ── */
+class Table {
+  constructor(store, onSelect) {
+    this.store = store;
+    this.onSelect = onSelect;
+    this.outermost = [];
+    this.entries = [];
+    this.places = new Map();
+    this.columns = [];
+    this.open = new Set();
+    this.sort = OWN_ORDER;
+    this.selected = null;
+    this.shownLayout = "";
+    this.heading = element("tr", "dspynb-line dspynb-headings");
+    this.head = element("thead", "", this.heading);
+    this.grid = element("table", "dspynb-grid", this.head);
+    this.lines = new TableLines(this.grid);
+    this.grid.append(this.lines.body);
+    this.empty = element("div", "dspynb-empty", "no row matches");
+    this.filterBar = new FilterBar(store.saved, () => this.update());
+    this.nodes = [this.filterBar.node, this.grid, this.empty];
+    this.setRoles();
+    this.listen();
+  }
+
+  setRoles() {
+    this.heading.setAttribute("role", "row");
+    this.head.setAttribute("role", "rowgroup");
+    this.grid.setAttribute("role", "treegrid");
+    this.grid.tabIndex = 0;
+  }
+
+  listen() {
+    keepKeys(this.grid);
+    this.grid.addEventListener("click", (event) => this.click(event));
+    this.grid.addEventListener("dblclick", (event) => this.doubleClick(event));
+    this.grid.addEventListener("keydown", (event) => this.pressKey(event));
+    this.grid.addEventListener("scroll", () => this.draw());
+  }
+
+  update() {
+    this.listRows();
+    this.updateLayout();
+    const { header } = this.store;
+    this.grid.setAttribute("aria-label", `${header.mode} of the run`);
+    this.grid.setAttribute("aria-rowcount", String(this.entries.length + 1));
+    this.grid.hidden = !this.outermost.length;
+    this.empty.hidden = !this.outermost.length || this.entries.length > 0;
+    this.lines.setCount(this.entries.length);
+    const follows = this.filterBar.follows && !header.ended;
+    if (follows && !this.filterBar.node.hidden) this.grid.scrollTop = this.grid.scrollHeight;
+    const next = this.rowToSelect(follows && header.mode === "attempts");
+    if (next === null) this.draw();
+    else this.setSelected(next);
+  }
+
+  listRows() {
+    const groups = groupByParent(this.store.rows.values());
+    this.outermost = groups.get("") ?? [];
+    this.entries = listEntries(groups, this.filterBar.filter, this.sort, this.open);
+    this.places = new Map(this.entries.map(({ row }, i) => [row.key, i]));
+    this.filterBar.update(this.outermost, this.entries.length);
+  }
+
+  updateLayout() {
+    const { header } = this.store;
+    this.columns = shownColumns(this.outermost, header.mode);
+    const marked = this.outermost.some((row) => row.by || row.mark);
+    const { columns, low, high } = header;
+    const layout = JSON.stringify([this.columns, marked, this.sort, columns, low, high]);
+    if (layout === this.shownLayout) return;
+    this.shownLayout = layout;
+    const cells = this.columns.map((name) => headingCell(name, header, this.sort, () => this.sortBy(name)));
+    this.heading.replaceChildren(...cells);
+    this.grid.style.setProperty("--dspynb-columns", columnWidths(this.columns, marked));
+    this.lines.clear();
+  }
+
+  rowToSelect(followsLatest) {
+    const isShown = this.selected !== null && this.places.has(this.selected);
+    if (!isShown && this.entries.length) {
+      const best = this.store.header.ended ? this.outermost.find((row) => row.best) : undefined;
+      return best && this.places.has(best.key) ? best.key : this.entries[0].row.key;
+    }
+    const latest = this.outermost[this.outermost.length - 1];
+    return followsLatest && latest && latest.key !== this.selected ? latest.key : null;
+  }
+
+  draw() {
+    if (!this.store.ready) return;
+    const { entries, columns, open, selected } = this;
+    this.lines.draw({ entries, columns, open, selected, header: this.store.header });
+  }
+
+  setSelected(key) {
+    this.selected = key;
+    this.draw();
+    this.onSelect(key);
+  }
+
+  select(key) {
+    this.filterBar.stopFollowing();
+    if (!this.places.has(key)) {
+      this.filterBar.clear();
+      this.listRows();
+    }
+    this.scrollTo(key);
+    this.setSelected(key);
+  }
+
+  scrollTo(key) {
+    const place = this.places.get(key);
+    if (place === undefined) return;
+    const top = place * ROW_HEIGHT;
+    const height = this.grid.clientHeight - this.heading.offsetHeight;
+    const { scrollTop } = this.grid;
+    if (top < scrollTop) this.grid.scrollTop = top;
+    else if (top + ROW_HEIGHT > scrollTop + height) this.grid.scrollTop = top + ROW_HEIGHT - height;
+  }
+
+  sortBy(column) {
+    this.sort = nextSort(this.sort, column);
+    this.filterBar.stopFollowing();
+    this.update();
+  }
+
+  toggle(key, opens = !this.open.has(key)) {
+    if (opens === this.open.has(key)) return;
+    if (opens) this.open.add(key);
+    else this.open.delete(key);
+    this.store.send({ type: opens ? "open" : "shut", key });
+    this.update();
+  }
+
+  click(event) {
+    const key = keyOfEvent(event);
+    if (key === undefined || String(getSelection())) return;
+    if (isInside(event, ".dspynb-twist")) this.toggle(key);
+    this.select(key);
+  }
+
+  doubleClick(event) {
+    const key = keyOfEvent(event);
+    if (key !== undefined && this.store.rows.get(key)?.kids) this.toggle(key);
+  }
+
+  pressKey(event) {
+    if (event.target !== this.grid || event.ctrlKey || event.metaKey || event.altKey) return;
+    const place = (this.selected === null ? undefined : this.places.get(this.selected)) ?? 0;
+    const pageSize = Math.max(1, Math.floor(this.grid.clientHeight / ROW_HEIGHT) - 1);
+    const action = actionOfKey(event.key, this.entries, place, pageSize, this.open);
+    if (!action) return;
+    if ("select" in action) this.select(action.select);
+    if ("open" in action) this.toggle(action.open, true);
+    if ("close" in action) this.toggle(action.close, false);
+    if ("toggle" in action) this.toggle(action.toggle);
+    event.preventDefault();
+  }
+}
+
+function keyOfEvent({ target }) {
+  const line = target instanceof Element ? target.closest(".dspynb-line[data-key]") : null;
+  return line instanceof HTMLElement ? line.dataset.key : undefined;
+}
+
+function isInside({ target }, selector) {
+  return target instanceof Element && target.closest(selector) !== null;
+}
+
+/* ── view.js ── */
+const LONGEST_PRESS = 3000;
+const RELEASES = ["pointerup", "pointercancel", "blur"];
+
+function createView(store, parent) {
+  const view = new View(store);
+  parent.append(view.root);
+  view.open();
+  return () => view.close();
+}
+
+class View {
+  constructor(store) {
+    this.store = store;
+    this.header = new HeaderView(store);
+    this.hints = new HintForm(store);
+    this.detail = new DetailView(store);
+    this.charts = new Charts(store, (key) => this.table.select(key));
+    this.table = new Table(store, (key) => {
+      this.detail.select(key);
+      this.charts.select(key);
+    });
+    const top = [...this.header.nodes, this.hints.node, this.charts.node];
+    this.root = element("div", "dspynb-view", ...top, ...this.table.nodes, this.detail.node);
+    if (store.file) this.root.append(element("div", "dspynb-file", store.file));
+    this.pressed = undefined;
+    this.update = () => this.updateParts();
+    this.release = () => {
+      if (this.pressed !== undefined) setTimeout(() => this.endPress()); // after the click
+    };
+    this.resized = new ResizeObserver(() => this.table.draw());
+  }
+
+  open() {
+    this.root.addEventListener("pointerdown", () => this.beginPress());
+    for (const name of RELEASES) addEventListener(name, this.release);
+    this.resized.observe(this.root);
+    this.store.views.add(this.update);
+    this.update();
+  }
+
+  updateParts() {
+    if (!this.store.ready || this.pressed !== undefined) return;
+    this.header.update();
+    this.hints.update();
+    this.table.update();
+    this.charts.update();
+    this.detail.update();
+  }
+
+  beginPress() {
+    clearTimeout(this.pressed);
+    this.pressed = setTimeout(() => this.endPress(), LONGEST_PRESS);
+  }
+
+  endPress() {
+    clearTimeout(this.pressed);
+    this.pressed = undefined;
+    this.update();
+  }
+
+  close() {
+    this.store.views.delete(this.update);
+    for (const name of RELEASES) removeEventListener(name, this.release);
+    clearTimeout(this.pressed);
+    this.resized.disconnect();
+    this.header.close();
+    this.root.remove();
+  }
+}
+
+/* ── saved_page.js ── */
 function still(name, data) {
-  const details = Object.fromEntries(Object.entries(data.details).map(([key, detail]) => [
-    key, { ...detail, blocks: detail.blocks.map((block) => ({ ...block, text: data.texts[block.text] })) },
-  ]));
   for (const root of document.querySelectorAll(`[data-run="${name}"]:not([data-on])`)) {
+    if (!(root instanceof HTMLElement)) continue;
     root.dataset.on = "true";
-    const store = createStore({ detail: (key) => details[key], file: data.file });
-    root.replaceChildren(root.querySelector("style"));
-    store.take({ seq: 0, ...data });
+    const store = new RunStore({ detail: (key) => savedDetail(data, key), file: data.file });
+    root.replaceChildren(root.querySelector("style") ?? element("style"));
+    store.applySnapshot({ seq: 0, ...data });
     createView(store, root);
   }
 }
 
-/* ── what anywidget calls ──────────────────────────────────────────────────────────────────────────────────────── */
+function savedDetail({ details, texts }, key) {
+  if (!Object.hasOwn(details, key)) return undefined;
+  const detail = details[key];
+  const blocks = detail.blocks.map((block) => ({ ...block, text: texts[block.text] }));
+  return { ...detail, blocks };
+}
 
+/* ── widget.js ── */
 export default () => {
-  let store = null;
+  let store;
   return {
     initialize({ model }) {
-      store = createStore({ send: (message) => model.send(message) });
-      const snapshot = () => store.take(model.get("snapshot") ?? {});
-      model.on("change:snapshot", snapshot);
-      model.on("msg:custom", store.message);
-      snapshot();
+      store = new RunStore({ send: (message) => model.send(message) });
+      const applySnapshot = () => store.applySnapshot(/** @type {Partial<Snapshot>} */ (model.get("snapshot") ?? {}));
+      const receive = (message) => store.receive(message);
+      model.on("change:snapshot", applySnapshot);
+      model.on("msg:custom", receive);
+      applySnapshot();
       return () => {
-        model.off("change:snapshot", snapshot);
-        model.off("msg:custom", store.message);
+        model.off("change:snapshot", applySnapshot);
+        model.off("msg:custom", receive);
         store.views.clear();
       };
     },
     render({ el }) {
       el.classList.add("dspynb");
-      store.here();
+      store.sendAlive();
       return createView(store, el);
     },
   };

@@ -1,0 +1,187 @@
+/* The store: the header and the rows of a run. Python sends a snapshot, then numbered deltas; a missed delta is noticed
+ * by its number, and a new snapshot is requested. Applying a message twice does no harm. Any number of views show one
+ * store. */
+
+/** @import { CachedDetail, Delta, Header, Leads, Received, Row, RowPatch, Sent, Snapshot, Source } from "./types.js" */
+
+/** Milliseconds between two messages that say that this page is open. */
+const ALIVE_INTERVAL = 5000;
+/** Milliseconds after which a detail that has not come is requested again. */
+const DETAIL_TIMEOUT = 3000;
+
+/** What a store shows before the first snapshot: nothing.
+ * @type {Header} */
+const EMPTY_HEADER = {
+  mode: "attempts",
+  state: "pending",
+  name: "",
+  progress: "",
+  done: 0,
+  total: null,
+  result: "",
+  facts: [],
+  elapsed: null,
+  columns: ["", ""],
+  low: 0,
+  high: 1,
+  notes: [],
+  summary: "",
+  ended: false,
+  stopping: false,
+  paused: false,
+  steerable: [],
+};
+
+export class RunStore {
+  /** @param {Source} source */
+  constructor(source) {
+    this.source = source;
+    /** Whether a header has been received. */
+    this.ready = false;
+    /** @type {Header} */
+    this.header = EMPTY_HEADER;
+    /** @type {Map<string, Row>} */
+    this.rows = new Map();
+    /** @type {Leads} */
+    this.leads = {};
+    /** The number of the last delta that was applied. */
+    this.seq = -1;
+    /** When the header was received, in milliseconds of the page's clock. */
+    this.receivedAt = 0;
+    /** Why the run refused the last action of a person; empty if it did not. */
+    this.refusal = "";
+    /** Called after each change.
+     * @type {Set<() => void>} */
+    this.views = new Set();
+    /** Whether this is a saved page, in which nothing changes any more. */
+    this.saved = !source.send;
+    this.file = source.file ?? "";
+    /** @type {Map<string, CachedDetail>} */
+    this.details = new Map();
+    /** When each detail that has not come yet was requested.
+     * @type {Map<string, number>} */
+    this.pendingDetails = new Map();
+    this.awaitsSnapshot = false;
+    this.lastAlive = 0;
+  }
+
+  /**
+   * Replace all rows, unless something newer was applied already.
+   * @param {Partial<Snapshot>} snapshot
+   */
+  applySnapshot({ seq, header, rows, leads }) {
+    if (!header || seq === undefined || seq < this.seq) return;
+    this.header = header;
+    this.ready = true;
+    this.seq = seq;
+    this.leads = leads ?? {};
+    this.receivedAt = performance.now();
+    this.rows = new Map();
+    for (const row of rows ?? []) this.rows.set(row.key, mergeRow(undefined, row));
+    this.awaitsSnapshot = false;
+    this.notify();
+  }
+
+  /**
+   * Apply a message of Python.
+   * @param {Received | null | undefined} message
+   */
+  receive(message) {
+    if (message?.type === "delta") this.applyDelta(message);
+    if (message?.type === "detail") {
+      this.pendingDetails.delete(message.key);
+      this.details.set(message.key, { ...message.detail, outdated: false });
+      this.notify();
+    }
+    if (message?.type === "refused") {
+      this.refusal = message.text;
+      this.notify();
+    }
+    if (performance.now() - this.lastAlive > ALIVE_INTERVAL) this.sendAlive();
+  }
+
+  /** @param {Delta} delta */
+  applyDelta(delta) {
+    if (delta.seq <= this.seq) return;
+    if (delta.seq !== this.seq + 1) {
+      this.requestSnapshot();
+      return;
+    }
+    this.header = { ...this.header, ...delta.header };
+    this.ready = true;
+    this.seq = delta.seq;
+    this.receivedAt = performance.now();
+    if (delta.leads) this.leads = delta.leads;
+    for (const key of delta.gone) this.rows.delete(key);
+    for (const patch of delta.rows) this.applyPatch(patch);
+    this.notify();
+  }
+
+  /** @param {RowPatch} patch */
+  applyPatch(patch) {
+    this.rows.set(patch.key, mergeRow(this.rows.get(patch.key), patch));
+    const detail = this.details.get(patch.key);
+    if (detail) detail.outdated = true;
+  }
+
+  requestSnapshot() {
+    if (!this.awaitsSnapshot) this.source.send?.({ type: "snapshot" });
+    this.awaitsSnapshot = true;
+  }
+
+  /** Tell Python that this page is open, and which delta it applied last. */
+  sendAlive() {
+    this.lastAlive = performance.now();
+    if (!this.header.ended) this.source.send?.({ type: "here", seq: this.seq });
+  }
+
+  /**
+   * Send what a person did.
+   * @param {Sent} message
+   */
+  send(message) {
+    this.refusal = "";
+    this.source.send?.(message);
+  }
+
+  /**
+   * The detail of a row; null until it has come. An outdated one is returned while a new one is requested.
+   * @param {string} key
+   * @returns {CachedDetail | null}
+   */
+  detail(key) {
+    /** @type {CachedDetail | null} */
+    const detail = this.details.get(key) ?? this.source.detail?.(key) ?? null;
+    if (!detail || detail.outdated) this.requestDetail(key);
+    return detail;
+  }
+
+  /** @param {string} key */
+  requestDetail(key) {
+    if (!this.source.send) return;
+    const now = performance.now();
+    const requestedAt = this.pendingDetails.get(key);
+    if (requestedAt !== undefined && now - requestedAt < DETAIL_TIMEOUT) return;
+    this.pendingDetails.set(key, now);
+    this.source.send({ type: "detail", key });
+  }
+
+  notify() {
+    for (const view of this.views) view();
+  }
+}
+
+/**
+ * The row with the fields of a patch; a field that is null there is removed.
+ * @param {Row | undefined} row
+ * @param {RowPatch} patch
+ * @returns {Row}
+ */
+export function mergeRow(row, patch) {
+  /** @type {any} */
+  const merged = { ...row, ...patch };
+  for (const [name, value] of Object.entries(patch)) {
+    if (value === null) delete merged[name];
+  }
+  return merged;
+}

@@ -1,0 +1,169 @@
+/* What Python sends to a page and what the page sends back. The Python side is in views/state.py, views/cells.py,
+ * views/details.py and views/live/live_view.py. These declarations are for the type checker only. */
+
+export type Mode = "attempts" | "rows" | "candidates" | "calls";
+
+export interface Header {
+  mode: Mode;
+  state: string;
+  name: string;
+  progress: string;
+  done: number;
+  total: number | null;
+  result: string;
+  facts: string[];
+  /** Seconds at the time of sending; null before the run has started. */
+  elapsed: number | null;
+  /** The headings of the second column and of the outputs. */
+  columns: string[];
+  /** The ends of the score bars. */
+  low: number;
+  high: number;
+  notes: string[];
+  summary: string;
+  ended: boolean;
+  stopping: boolean;
+  paused: boolean;
+  /** The actions that a person can take, as in {@link Steer}. */
+  steerable: string[];
+  /** Why messages of the page wait, where they do. */
+  note?: string;
+}
+
+/** A row without its empty fields. */
+export interface Row {
+  key: string;
+  /** Its place among the rows of the same parent. */
+  order: [number, number];
+  label: string;
+  state: string;
+  /** The key of the row that it is inside; absent for an outermost row. */
+  up?: string;
+  /** How many rows are inside it. */
+  kids?: number;
+  best?: boolean;
+  by?: string;
+  mark?: string;
+  about?: string;
+  outputs?: string;
+  error?: string;
+  score?: number;
+  change?: number;
+  seconds?: number;
+  tokens?: number;
+  /** Keys of the candidates that this candidate was made from. */
+  parents?: string[];
+}
+
+/** The changed fields of a row; null for a field that is no longer there. */
+export type RowPatch = { key: string } & { [Name in keyof Row]?: Row[Name] | null };
+
+/** For each candidate: on how many validation rows it is the best. */
+export type Leads = { [candidate: string]: number };
+
+export interface Snapshot {
+  seq: number;
+  header: Header;
+  rows: RowPatch[];
+  leads?: Leads;
+}
+
+export interface Delta {
+  type: "delta";
+  seq: number;
+  header: Partial<Header>;
+  rows: RowPatch[];
+  gone: string[];
+  leads?: Leads;
+}
+
+export interface Block {
+  kind: string;
+  heading: string;
+  text: string;
+}
+
+/** Everything about a row that its line in the table has no room for. */
+export interface Detail {
+  values: [title: string, parts: [name: string, text: string][]][];
+  blocks: Block[];
+  /** Path of a predictor → its instruction, for a candidate. */
+  edit: { [path: string]: string };
+}
+
+export interface CachedDetail extends Detail {
+  /** The row changed since; a new detail has to be requested. */
+  outdated?: boolean;
+}
+
+export type Received = Delta | { type: "detail"; key: string; detail: Detail } | { type: "refused"; text: string };
+
+export interface Steer {
+  type: "steer";
+  action: "hint" | "propose" | "drop" | "pin" | "unpin" | "pause" | "unpause" | "budget";
+  value?: unknown;
+  parent?: string;
+}
+
+export type Sent =
+  | { type: "stop" }
+  | { type: "snapshot" }
+  | { type: "here"; seq: number }
+  | { type: "detail" | "open" | "shut"; key: string }
+  | Steer;
+
+/** Where a store gets its data from: a running kernel (`send`), or the page itself (`detail`). */
+export interface Source {
+  send?: (message: Sent) => void;
+  detail?: (key: string) => Detail | undefined;
+  /** The path of the run's file, shown below the view. */
+  file?: string;
+}
+
+/** The data in a saved page: details name their texts by number, so that each text is in the page once. */
+export interface SavedData {
+  header: Header;
+  rows: RowPatch[];
+  leads?: Leads;
+  details: { [key: string]: Omit<Detail, "blocks"> & { blocks: (Omit<Block, "text"> & { text: number })[] } };
+  texts: string[];
+  file?: string;
+}
+
+export interface Sort {
+  by: ColumnName;
+  descending: boolean;
+}
+
+export type ColumnName = "label" | "about" | "score" | "outputs" | "seconds" | "tokens";
+
+/** A row in the table, and how deep it is: 1 for the outermost. */
+export interface Entry {
+  row: Row;
+  level: number;
+}
+
+export interface Filter {
+  /** Lower-case words that a row must contain; empty: all rows. */
+  words: string;
+  /** The state that a row must be in; empty: any. */
+  state: string;
+}
+
+export interface Piece {
+  kind: "same" | "gone" | "new";
+  text: string;
+}
+
+export interface Point {
+  x: number;
+  y: number;
+}
+
+/** What anywidget gives the front end. */
+export interface WidgetModel {
+  get(name: string): unknown;
+  send(message: unknown): void;
+  on(name: string, callback: (message: any) => void): void;
+  off(name: string, callback: (message: any) => void): void;
+}
