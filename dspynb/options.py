@@ -40,6 +40,7 @@ __all__ = [
     "is_checked",
     "literals",
     "metadata",
+    "type_text",
     "words",
 ]
 
@@ -266,6 +267,21 @@ def words(annotation: Any) -> str:
     if annotation in (None, type(None)):
         return "None"
     return str(getattr(annotation, "__name__", annotation))
+
+
+def type_text(annotation: Any) -> str:
+    """The type without what it carries in ``Annotated``, as signatures show it: ``int | None``."""
+    if annotation in (None, type(None)):
+        return "None"
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return type_text(get_args(annotation)[0])
+    members = _members(annotation)
+    if members:
+        return " | ".join(type_text(member) for member in members)
+    if isinstance(annotation, type) and origin is None:
+        return annotation.__name__
+    return str(annotation).replace("typing.", "").replace("collections.abc.", "")
 
 
 def literals(annotation: Any) -> tuple[str, ...]:
