@@ -98,7 +98,8 @@ class BootstrapFewShot(_Bootstrap):
 
 class BootstrapRandomSearch(_Bootstrap):
     """Many demo sets, the best of them by the validation rows: no demos, labels alone, traces in the rows' order, and
-    ``num_candidates`` sets of shuffled rows with 1 to ``max_bootstrapped_demos`` traces each.
+    ``num_candidates`` sets of shuffled rows with 1 to ``max_bootstrapped_demos`` traces each. ``max_labeled_demos``,
+    ``metric_threshold``, ``max_rounds``, ``teacher`` and ``teacher_lm``: as of BootstrapFewShot.
 
     Without validation rows, the training rows judge. All candidates are evaluated at the same time. Where a budget of
     metric calls is too small for all of them on all rows, they race: all on a few rows, the best quarter at most on

@@ -26,7 +26,7 @@ HintSource: TypeAlias = Literal["auto", "feedback", "advisor"]
 class Refine(SearchModule):
     """Up to ``n`` attempts, in waves of ``width``; after a wave below ``threshold`` the next one gets a hint.
 
-    ``reward(row, prediction) -> float | bool | Score``.
+    ``module``: the program. ``reward(row, prediction) -> float | bool | Score``.
     ``hints``: ``"feedback"`` (the reward's own words, to every predictor), ``"advisor"`` (a predictor that sees every
     earlier attempt and advises each predictor), ``"auto"`` (feedback where there is some, else the advisor), or a
     function of (attempts so far, program, inputs) that returns text or a mapping of paths or predictors to text.

@@ -285,7 +285,8 @@ SEARCH_OF_DSPY = {
 class BestOfN(SearchModule):
     """Up to ``n`` samples of a program, without hints: the first that meets the threshold, else the best.
 
-    ``reward(row, prediction) -> float | bool | Score``; ``width``: attempts made at a time; ``temperature``: of every
+    ``module``: the program. ``reward(row, prediction) -> float | bool | Score``; ``threshold``: the score that is good
+    enough (None: none is); ``width``: attempts made at a time; ``temperature``: of every
     attempt (None leaves the model's own); ``max_failures``: attempts that may fail before the call does (default: all
     but the last). Raises ConfigurationError for what is out of range, when made.
 

@@ -38,6 +38,7 @@ class GEPA(Optimizer):
     of metric calls is given; ``max_steps``: mutations at most. ``minibatch_size``: training rows a step.
     ``components``: ``round_robin`` (one predictor a step) or ``all``. ``max_merges``: how often two lineages with a
     common ancestor are merged. ``perfect_score``: rows that have it teach nothing.
+    ``temperature``: of the model that reflects (None leaves its own).
 
     Beyond the paper: ``in_flight`` mutations are made at the same time, each from what was known when it began: more of
     them take less time, and learn less from each other. ``confirm``: further rows, at most, that a child is tried on

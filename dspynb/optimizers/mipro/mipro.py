@@ -103,10 +103,12 @@ class MIPROv2(Optimizer):
 
     ``auto``: ``light``, ``medium`` or ``heavy`` (6, 12, 18 candidates; at most 100, 300, 1,000 validation rows), or
     None with ``num_candidates`` and ``num_trials``. With both ``max_bootstrapped_demos`` and ``max_labeled_demos`` 0
-    only instructions are searched. Trials run on minibatches of ``minibatch_size`` rows (above 50 validation rows), the
-    same for all trials between two full evaluations, which come every ``full_eval_steps`` trials. ``in_flight``: trials
-    at a time (default: enough to keep ``concurrency`` busy, so that results depend on it); the sampler knows the
-    results of those before, in order.
+    only instructions are searched. ``metric_threshold``: the score from which on a trace becomes a demo (None: any
+    above 0). ``init_temperature``: of the model that writes instructions; ``shown_rows``: training rows that it sees
+    for each. ``minibatch``: False runs every trial on all validation rows. Trials run on minibatches of
+    ``minibatch_size`` rows (above 50 validation rows), the same for all trials between two full evaluations, which come
+    every ``full_eval_steps`` trials. ``in_flight``: trials at a time (default: enough to keep ``concurrency`` busy, so
+    that results depend on it); the sampler knows the results of those before, in order.
 
     The original program is trial 0 and wins ties. Of more validation rows than ``auto`` takes, a seeded sample judges.
     Without validation rows, the last 80 % of the training rows (at most 1,000) judge, and the others are learned from.
