@@ -28,7 +28,7 @@ from dspynb.optimizers.core.instructions import instruction_of
 from dspynb.optimizers.core.optimizer import Optimizer
 from dspynb.optimizers.core.task import Evaluated, Task
 from dspynb.optimizers.mipro.proposer import GroundedProposer
-from dspynb.options import Finite, Flag, Number, Positive, Recorded, Whole, WholeNumber
+from dspynb.options import Bool, Float, NonNegativeInt, Number, PositiveInt, Recorded, Whole
 from dspynb.scope.candidates import Part
 
 __all__ = ["MIPROv2"]
@@ -129,16 +129,16 @@ class MIPROv2(Optimizer):
 
     auto: Literal["light", "medium", "heavy"] | None = "light"
     num_candidates: Annotated[int, Whole(2)] | None = None
-    num_trials: Positive | None = None
-    max_bootstrapped_demos: Annotated[WholeNumber, Recorded("traces")] = 4
-    max_labeled_demos: Annotated[WholeNumber, Recorded("labeled")] = 4
-    metric_threshold: Finite | None = None
+    num_trials: PositiveInt | None = None
+    max_bootstrapped_demos: Annotated[NonNegativeInt, Recorded("traces")] = 4
+    max_labeled_demos: Annotated[NonNegativeInt, Recorded("labeled")] = 4
+    metric_threshold: Float | None = None
     init_temperature: Annotated[float, Number(0)] = 1.0
-    minibatch: Flag = True
-    minibatch_size: Positive = 35
-    full_eval_steps: Positive = 5
-    in_flight: Positive | None = None
-    shown_rows: WholeNumber = 0
+    minibatch: Bool = True
+    minibatch_size: PositiveInt = 35
+    full_eval_steps: PositiveInt = 5
+    in_flight: PositiveInt | None = None
+    shown_rows: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         if importlib.util.find_spec("optuna") is None:
