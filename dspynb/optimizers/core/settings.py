@@ -79,10 +79,9 @@ class Configured:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        base = _declaration_of(cls)
-        is_by_hand = cls.__init__ is not object.__init__ and base is None
+        is_by_hand = cls.__init__ is not object.__init__ and _declared(cls.__init__) is None
         if not is_by_hand and "__init__" not in vars(cls):
-            cls.__init__ = _constructor(cls, _own_fields(cls), base)  # type: ignore[method-assign]
+            cls.__init__ = _constructor(cls, _own_fields(cls))  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         """Check rules of several settings, and make what depends on them."""
@@ -94,11 +93,12 @@ class Configured:
 
 
 class _ClassDeclaration(Declaration):
-    """The settings of a class, each with the names of the module that declares it."""
+    """The settings of a class, each with the names of the module that declares it. ``own``: not those of its bases."""
 
-    def __init__(self, constructor: Callable[..., None], fields: Mapping[str, Field]) -> None:
+    def __init__(self, constructor: Callable[..., None], fields: Mapping[str, Field], own: Mapping[str, Field]) -> None:
         super().__init__(constructor)
         self._fields = fields
+        self.own = own
 
     @property
     def fields(self) -> Mapping[str, Field]:
@@ -137,22 +137,24 @@ def _is_class_variable(annotation: Any) -> bool:
     return annotation is ClassVar or get_origin(annotation) is ClassVar
 
 
-def _declaration_of(cls: type) -> _ClassDeclaration | None:
-    """The settings that the inherited constructor takes; None for one that was written by hand."""
-    declaration = getattr(cls.__init__, "__declaration__", None)  # type: ignore[misc]
+def _declared(constructor: Any) -> _ClassDeclaration | None:
+    """The settings that a constructor takes; None for one that was written by hand."""
+    declaration = getattr(constructor, "__declaration__", None)
     return declaration if isinstance(declaration, _ClassDeclaration) else None
 
 
-def _constructor(
-    cls: type[Configured], own: Mapping[str, Field], base: _ClassDeclaration | None
-) -> Callable[..., None]:
-    """The constructor of a class: it takes the settings of its own, and those that its base takes."""
+def _constructor(cls: type[Configured], own: Mapping[str, Field]) -> Callable[..., None]:
+    """The constructor of a class: it takes the settings of its own, and those that its bases take."""
     fields = dict(own)
     parameters = [_shown_parameter(field) for field in own.values()]
-    if base is not None:
-        inherited = [name for name in base.fields if name not in own]
-        fields |= {name: base.fields[name] for name in inherited}
-        parameters += [base.signature.parameters[name] for name in inherited]
+    for base in cls.__mro__[1:]:
+        declaration = _declared(vars(base).get("__init__"))
+        if declaration is None:
+            continue
+        for name, field in declaration.own.items():
+            if name not in fields:
+                fields[name] = field
+                parameters.append(declaration.signature.parameters[name])
     parameters.sort(key=lambda parameter: parameter.kind)  # what may be passed by position comes first
 
     def __init__(self: Configured, *args: Any, **keywords: Any) -> None:  # noqa: N807  # what it will be
@@ -168,7 +170,7 @@ def _constructor(
     __init__.__qualname__ = f"{cls.__qualname__}.__init__"
     __init__.__module__ = cls.__module__
     __init__.__signature__ = signature  # type: ignore[attr-defined]
-    __init__.__declaration__ = _ClassDeclaration(__init__, fields)  # type: ignore[attr-defined]
+    __init__.__declaration__ = _ClassDeclaration(__init__, fields, own)  # type: ignore[attr-defined]
     return configurable(renamed=OPTIMIZER_OF_DSPY)(__init__)
 
 

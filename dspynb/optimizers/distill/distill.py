@@ -90,7 +90,7 @@ class DistillHints(Optimizer):
 
     kind: ClassVar[str] = "distill_hints"
 
-    metric: OptionalMetric = setting(default=None, kw_only=False)  # type: ignore[assignment]  # in place of one that has to be passed
+    metric: OptionalMetric = setting(default=None, kw_only=False)  # type: ignore[assignment]
     run: Annotated[RunReader | Trace | str | Path | None, NOT_RECORDED] = None  # its hints are recorded
     max_hints: PositiveInt = 3
     rewrite: Bool = True
