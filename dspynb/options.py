@@ -1,6 +1,6 @@
 """The vocabulary of settings: types for keyword parameters that carry bounds, and how a run file treats them.
 
-A parameter is declared once, in the signature of its function: ``def __init__(self, *, n: Positive = 3)``. The
+A parameter is declared once, in the signature of its function: ``def __init__(self, *, n: PositiveInt = 3)``. The
 decorator ``dspynb.keywords.configurable`` checks calls against these types; messages and run files read them too.
 """
 
@@ -21,25 +21,26 @@ if TYPE_CHECKING:
 __all__ = [
     "NOT_RECORDED",
     "Absent",
-    "AnyWhole",
+    "Bool",
     "Check",
     "Concurrency",
-    "Finite",
-    "Flag",
+    "Float",
+    "FloatOrInf",
     "Instance",
+    "Int",
+    "NonNegativeInt",
     "NotRecorded",
     "Number",
     "Option",
-    "Positive",
-    "PositiveNumber",
-    "Real",
+    "PositiveFloat",
+    "PositiveInt",
     "Recorded",
     "Seconds",
     "Whole",
-    "WholeNumber",
     "is_checked",
     "literals",
     "metadata",
+    "type_text",
     "words",
 ]
 
@@ -209,23 +210,23 @@ class Recorded:
 
 NOT_RECORDED = NotRecorded()
 
-Positive: TypeAlias = Annotated[int, Whole(1)]
+PositiveInt: TypeAlias = Annotated[int, Whole(1)]
 """A whole number of at least 1."""
-WholeNumber: TypeAlias = Annotated[int, Whole(0)]
+NonNegativeInt: TypeAlias = Annotated[int, Whole(0)]
 """A whole number of at least 0."""
-AnyWhole: TypeAlias = Annotated[int, Whole()]
+Int: TypeAlias = Annotated[int, Whole()]
 """A whole number."""
-Finite: TypeAlias = Annotated[float, Number()]
+Float: TypeAlias = Annotated[float, Number()]
 """A finite number."""
-Real: TypeAlias = Annotated[float, Number(finite=False)]
+FloatOrInf: TypeAlias = Annotated[float, Number(finite=False)]
 """A number or infinity."""
-PositiveNumber: TypeAlias = Annotated[float, Number(above=0)]
+PositiveFloat: TypeAlias = Annotated[float, Number(above=0)]
 """A finite number above 0."""
 Seconds: TypeAlias = Annotated[float, Number(above=0, finite=False, unit="seconds")]
 """A number of seconds above 0, or infinity."""
-Flag: TypeAlias = Annotated[bool, _Bool()]
+Bool: TypeAlias = Annotated[bool, _Bool()]
 """True or False."""
-Concurrency: TypeAlias = Annotated[Positive | None, NOT_RECORDED]
+Concurrency: TypeAlias = Annotated[PositiveInt | None, NOT_RECORDED]
 """How much runs at the same time; None is the setting of ``configure``."""
 
 
@@ -266,6 +267,21 @@ def words(annotation: Any) -> str:
     if annotation in (None, type(None)):
         return "None"
     return str(getattr(annotation, "__name__", annotation))
+
+
+def type_text(annotation: Any) -> str:
+    """The type without what it carries in ``Annotated``, as signatures show it: ``int | None``."""
+    if annotation in (None, type(None)):
+        return "None"
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return type_text(get_args(annotation)[0])
+    members = _members(annotation)
+    if members:
+        return " | ".join(type_text(member) for member in members)
+    if isinstance(annotation, type) and origin is None:
+        return annotation.__name__
+    return str(annotation).replace("typing.", "").replace("collections.abc.", "")
 
 
 def literals(annotation: Any) -> tuple[str, ...]:

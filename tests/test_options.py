@@ -28,18 +28,18 @@ from dspynb.keywords import (
 from dspynb.options import (
     NOT_RECORDED,
     Absent,
-    AnyWhole,
+    Bool,
     Check,
     Concurrency,
-    Finite,
-    Flag,
+    Float,
+    FloatOrInf,
     Instance,
+    Int,
+    NonNegativeInt,
     Number,
-    Positive,
-    PositiveNumber,
-    Real,
+    PositiveFloat,
+    PositiveInt,
     Whole,
-    WholeNumber,
     words,
 )
 
@@ -51,13 +51,13 @@ def _short(value):
 
 
 class Common(TypedDict, total=False):
-    seed: AnyWhole
+    seed: Int
     concurrency: Concurrency
 
 
 class Base:
     @configurable()
-    def __init__(self, metric: Any, *, seed: AnyWhole = 0, concurrency: Concurrency = None) -> None:
+    def __init__(self, metric: Any, *, seed: Int = 0, concurrency: Concurrency = None) -> None:
         self.metric, self.seed, self.concurrency = metric, seed, concurrency
 
 
@@ -66,11 +66,11 @@ class Tuner(Base):
     def __init__(
         self,
         metric: Any,
-        n: Positive = 3,
+        n: PositiveInt = 3,
         *,
-        threshold: Real | None = 1.0,
+        threshold: FloatOrInf | None = 1.0,
         auto: Literal["light", "heavy"] = "light",
-        racing: Annotated[Flag, Absent(False)] = True,
+        racing: Annotated[Bool, Absent(False)] = True,
         label: Annotated[str, Check(_short, "a short text")] = "",
         budget: Annotated[dn.Budget, Instance("a dn.Budget"), NOT_RECORDED] | None = None,
         **common: Unpack[Common],
@@ -86,7 +86,7 @@ def test_the_signature_lists_every_keyword_with_its_type_and_default():
         "metric", "n", "threshold", "auto", "racing", "label", "budget", "seed", "concurrency",
     ]  # fmt: skip
     assert shown.parameters["seed"].default == 0
-    assert "n: 'Positive' = 3" in str(shown)
+    assert "n: 'PositiveInt' = 3" in str(shown)
     assert "concurrency: 'Concurrency' = None" in str(shown)
 
 
@@ -179,7 +179,7 @@ def test_objects_copy_and_pickle_as_before():
 
 def test_coroutine_functions_stay_coroutine_functions():
     @configurable()
-    async def work(rows: Any, *, repeats: Positive = 1) -> int:
+    async def work(rows: Any, *, repeats: PositiveInt = 1) -> int:
         return repeats
 
     assert inspect.iscoroutinefunction(work)
@@ -190,7 +190,7 @@ def test_coroutine_functions_stay_coroutine_functions():
 
 def test_keywords_that_are_truly_open_are_passed_on():
     @configurable()
-    def call(n: Positive = 1, **inputs: Any) -> dict[str, Any]:
+    def call(n: PositiveInt = 1, **inputs: Any) -> dict[str, Any]:
         return inputs
 
     assert call(n=2, question="2+2?") == {"question": "2+2?"}
@@ -204,7 +204,7 @@ def test_keywords_of_a_typed_dict_have_no_default_and_stay_absent():
         return settings
 
     assert call(seed=1) == {"seed": 1}
-    assert str(inspect.signature(call)).startswith("(*, seed: 'AnyWhole' = <unset>")
+    assert str(inspect.signature(call)).startswith("(*, seed: 'Int' = <unset>")
     with pytest.raises(ConfigurationError, match="call: seed must be a whole number, got 'x'"):
         call(seed="x")
     with pytest.raises(ConfigurationError, match="call has no setting 'sed'. Did you mean 'seed'"):
@@ -214,13 +214,13 @@ def test_keywords_of_a_typed_dict_have_no_default_and_stay_absent():
 @pytest.mark.parametrize(
     ("annotation", "said"),
     [
-        (Positive, "a whole number of at least 1"),
-        (WholeNumber | None, "a whole number of at least 0, or None"),
-        (PositiveNumber, "a number above 0"),
+        (PositiveInt, "a whole number of at least 1"),
+        (NonNegativeInt | None, "a whole number of at least 0, or None"),
+        (PositiveFloat, "a number above 0"),
         (Annotated[float, Number(0, 1)], "a number from 0 to 1"),
         (Annotated[int, Whole(most=3)], "a whole number of at most 3"),
-        (Finite, "a finite number"),
-        (Flag, "True or False"),
+        (Float, "a finite number"),
+        (Bool, "True or False"),
     ],
 )
 def test_bounds_are_said_in_plain_words(annotation, said):
@@ -234,7 +234,7 @@ SCALARS = (
 
 
 @configurable()
-def scalars(whole: Positive = 1, number: Finite = 1.0, above: PositiveNumber = 1.0, flag: Flag = True) -> Any:
+def scalars(whole: PositiveInt = 1, number: Float = 1.0, above: PositiveFloat = 1.0, flag: Bool = True) -> Any:
     return whole, number, above, flag
 
 

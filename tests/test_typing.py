@@ -84,8 +84,42 @@ REFUSED = [
 ]
 
 
+CALLS = """
+import dspynb as dn
+
+
+def metric(row: dn.Example, prediction: dn.Prediction) -> float:
+    return 1.0
+
+
+dn.configure(lm="openai/gpt-4.1-mini", concurrency=3, runs_dir=None)
+lm = dn.LM("openai/gpt-4.1-mini", temperature=0, max_tokens=5, stop=["end"], engine="direct", extra_headers={"a": "b"})
+ask = dn.Predict("question -> answer", lm=lm, temperature=0.5, seed=1)
+refine = dn.Refine(ask, metric, 3, hints="feedback", hint_as="field", budget=None)
+rows = [{"question": "2+2?", "answer": "4"}]
+
+
+async def main() -> None:
+    await dn.evaluate(refine, rows, metric, repeats=2, budget=dn.Budget(calls=1, usd=0.5), inputs=["question"])
+    await dn.compare({"a": ask}, rows, metric, repeats="2")
+    await dn.evaluate(ask, rows, metric, repets=2)
+    dn.LM("openai/gpt-4.1-mini", temperature="hot")
+    dn.Predict("question -> answer", temprature=1)
+    dn.configure(view="windows")
+"""
+WRONG = [
+    'Unexpected keyword argument "budget"',
+    'Argument "repeats"',
+    'Unexpected keyword argument "repets"',
+    'Argument "temperature"',
+    'Unexpected keyword argument "temprature"',
+    'Argument "view"',
+]
+PROGRAMS = [(CODE, REVEALED), (SETTINGS, REFUSED), (CALLS, WRONG)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("code", "wanted"), [(CODE, REVEALED), (SETTINGS, REFUSED)], ids=["programs", "settings"])
+@pytest.mark.parametrize(("code", "wanted"), PROGRAMS, ids=["programs", "settings", "calls"])
 def test_a_type_checker_sees_programs_that_keep_their_class_and_every_setting(code, wanted, tmp_path):
     path = tmp_path / "program.py"
     path.write_text(code)

@@ -16,7 +16,7 @@ from dspynb.errors import CodeError, ConfigurationError, InputError, SignatureEr
 from dspynb.keywords import configurable
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
-from dspynb.options import Positive
+from dspynb.options import PositiveInt
 from dspynb.signatures.fields import Field, Input, Output
 from dspynb.signatures.signature import Signature, as_signature
 
@@ -69,7 +69,7 @@ class ProgramOfThought(Module):
         signature: type[Signature] | str,
         *,
         run_code: bool = False,
-        max_iterations: Positive = 3,
+        max_iterations: PositiveInt = 3,
         timeout: CodeTimeout = 5.0,
         memory_mb: Memory = 256,
         output_limit: OutputLimit = 10_000,

@@ -16,7 +16,7 @@ from dspynb.errors import ConfigurationError, ContextTooLong, ParseError
 from dspynb.keywords import configurable
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
-from dspynb.options import Flag, Positive, Seconds
+from dspynb.options import Bool, PositiveInt, Seconds
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.user_code import guarded
 from dspynb.signatures.fields import Field
@@ -76,11 +76,11 @@ class ReAct(Module):
         signature: type[Signature] | str,
         tools: Iterable[Callable[..., Any] | Tool],
         *,
-        max_iterations: Positive = 10,
+        max_iterations: PositiveInt = 10,
         timeout: Seconds | None = None,
         tool_timeout: Seconds | None = None,
-        native: Flag | Literal["auto"] = "auto",
-        parallel: Flag = True,
+        native: Bool | Literal["auto"] = "auto",
+        parallel: Bool = True,
     ) -> None:
         self.signature = as_signature(signature)
         named = named_tools(tools, reserved=(FINISH,))

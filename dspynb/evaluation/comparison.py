@@ -292,8 +292,9 @@ async def grid(
 ) -> Grid:
     """Evaluate ``make(**combination)`` for every combination: ``await grid(make, {"n": [1, 3, 5]}, rows, metric)``.
 
-    The first combination is the base. ``settings``: those of Evaluate; one budget and one Stop for all. Raises
-    ConfigurationError for a parameter without values.
+    ``make``: a function that returns a program. ``parameters``: the values of each of its arguments. The first
+    combination is the base. ``settings``: those of Evaluate; one budget and one Stop for all. Raises ConfigurationError
+    for a parameter without values.
 
     >>> lm = dn.FunctionLM(lambda request: f"answer: {request.rollout}")  # another one in every sample
     >>> def make(n):

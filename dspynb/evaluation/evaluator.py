@@ -24,7 +24,7 @@ from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.ordered_pool import pool_width, run_pool
-from dspynb.options import Concurrency, Finite, Positive
+from dspynb.options import Concurrency, Float, PositiveInt
 from dspynb.running.aio.sync import run_sync
 from dspynb.running.control import Takes
 from dspynb.running.executor import ExecutorOption
@@ -94,8 +94,8 @@ class Evaluate:
         *,
         inputs: ColumnNames = None,
         concurrency: Concurrency = None,
-        repeats: Positive = 1,
-        failure_score: Finite = 0.0,
+        repeats: PositiveInt = 1,
+        failure_score: Float = 0.0,
         max_errors: ErrorLimit = None,
         budget: BudgetOption | None = None,
         executor: ExecutorOption = None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeAlias, TypedDict
 
 from dspynb.errors import ConfigurationError
-from dspynb.options import NOT_RECORDED, Check, Concurrency, Finite, Positive, WholeNumber
+from dspynb.options import NOT_RECORDED, Check, Concurrency, Float, NonNegativeInt, PositiveInt
 from dspynb.running.executor import ExecutorOption
 from dspynb.scope.budget import BudgetOption
 
@@ -54,7 +54,7 @@ def _column_names(value: Any) -> Any:
 
 
 ColumnNames: TypeAlias = Annotated[Sequence[str] | None, Check(_column_names, "a list of column names, or None")]
-ErrorLimit: TypeAlias = Annotated[WholeNumber | None, NOT_RECORDED]
+ErrorLimit: TypeAlias = Annotated[NonNegativeInt | None, NOT_RECORDED]
 
 
 class EvaluateSettings(TypedDict, total=False):
@@ -62,8 +62,8 @@ class EvaluateSettings(TypedDict, total=False):
 
     inputs: ColumnNames
     concurrency: Concurrency
-    repeats: Positive
-    failure_score: Finite
+    repeats: PositiveInt
+    failure_score: Float
     max_errors: ErrorLimit
     budget: BudgetOption | None
     executor: ExecutorOption

@@ -30,7 +30,7 @@ from dspynb.lm.settings import (
     merged,
     refuse_litellm_settings,
 )
-from dspynb.options import Flag, Positive, PositiveNumber, WholeNumber
+from dspynb.options import Bool, NonNegativeInt, PositiveFloat, PositiveInt
 from dspynb.redact import is_secret_name, secrets_in, without_password, without_secrets
 from dspynb.scope.budget import about_tokens
 from dspynb.scope.core import current_scope
@@ -83,14 +83,14 @@ class LM:
         base_url: str | None = None,
         api_key: str | None = None,
         engine: Literal["auto", "direct", "litellm"] = "auto",
-        timeout: PositiveNumber = 120.0,
-        retries: WholeNumber = 4,
-        deadline: PositiveNumber | None = None,
-        concurrency: Positive = 256,
-        rpm: PositiveNumber | None = None,
-        tpm: PositiveNumber | None = None,
-        cache: Flag = True,
-        native_tools: Flag | None = None,
+        timeout: PositiveFloat = 120.0,
+        retries: NonNegativeInt = 4,
+        deadline: PositiveFloat | None = None,
+        concurrency: PositiveInt = 256,
+        rpm: PositiveFloat | None = None,
+        tpm: PositiveFloat | None = None,
+        cache: Bool = True,
+        native_tools: Bool | None = None,
         **settings: Unpack[RequestSettings],
     ) -> None:
         model_name(model)

@@ -22,7 +22,7 @@ from dspynb.errors import BadRequestError, ConfigurationError, ContextTooLong, M
 from dspynb.keywords import configurable
 from dspynb.lm.download import cached_path, smollm2_path
 from dspynb.lm.protocol import Heard, LMReply, LMRequest, refuse_in_a_replay, refuse_media
-from dspynb.options import AnyWhole, Finite, Positive
+from dspynb.options import Float, Int, PositiveInt
 
 __all__ = ["LocalLM"]
 
@@ -52,12 +52,12 @@ class LocalLM:
 
     path: str | Path | None = None
     _: KW_ONLY
-    seed: AnyWhole = 0
-    temperature: Finite = 0.0
-    max_tokens: Positive = 256
-    n_ctx: Positive = 4096
-    threads: Positive = 1
-    parallel: Positive = 1
+    seed: Int = 0
+    temperature: Float = 0.0
+    max_tokens: PositiveInt = 256
+    n_ctx: PositiveInt = 4096
+    threads: PositiveInt = 1
+    parallel: PositiveInt = 1
 
     adapter: ClassVar[str] = "prefill"
     constrains: ClassVar[bool] = True

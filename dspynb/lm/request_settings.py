@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
-from dspynb.options import AnyWhole, Finite, Positive
+from dspynb.options import Float, Int, PositiveInt
 
 __all__ = ["LiteLLMSettings", "RequestSettings"]
 
@@ -19,27 +19,27 @@ class _OpenAISettings(TypedDict, total=False):
     ``model``, ``messages``, ``stream`` and ``stream_options`` are not among them: they are the request's own.
     """
 
-    temperature: Finite | None
+    temperature: Float | None
     """Randomness of sampling. 0 takes the most likely token each time."""
-    max_tokens: Positive | None
+    max_tokens: PositiveInt | None
     """Tokens that a reply may have at most."""
-    max_completion_tokens: Positive | None
+    max_completion_tokens: PositiveInt | None
     """Tokens that a reply may have at most, those of reasoning included."""
-    top_p: Finite | None
+    top_p: Float | None
     """Share of the probability that tokens are drawn from (nucleus sampling)."""
     stop: str | Sequence[str] | None
     """Texts that end a reply. They are not part of it."""
-    seed: AnyWhole | None
+    seed: Int | None
     """Seed of sampling, where the provider has one."""
-    n: Positive | None
+    n: PositiveInt | None
     """Replies per request."""
     reasoning_effort: str | None
     """How much a reasoning model thinks: ``none``, ``minimal``, ``low``, ``medium``, ``high``, …"""
     verbosity: str | None
     """Length of replies: ``low``, ``medium`` or ``high``."""
-    frequency_penalty: Finite | None
+    frequency_penalty: Float | None
     """Penalty for tokens by how often they are in the reply so far."""
-    presence_penalty: Finite | None
+    presence_penalty: Float | None
     """Penalty for tokens that are in the reply so far."""
     logit_bias: Mapping[str, float] | None
     """Added to the logits of tokens, by the id of the token."""

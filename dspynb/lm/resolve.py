@@ -25,7 +25,9 @@ def check_lm(choice: Any) -> Any:
     return choice
 
 
-Model: TypeAlias = Annotated[Any, Check(check_lm, "'provider/model', or an object with `async complete(request)`")]
+Model: TypeAlias = Annotated[
+    LMProtocol | str | None, Check(check_lm, "'provider/model', or an object with `async complete(request)`")
+]
 """A model, as settings name it: ``"provider/model"``, a model, or None for another setting's."""
 
 

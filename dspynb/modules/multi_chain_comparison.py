@@ -13,7 +13,7 @@ from dspynb.modules.chain_of_thought import ChainOfThought
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.predict import Predict
 from dspynb.modules.sampling import sample
-from dspynb.options import Finite, Positive
+from dspynb.options import Float, PositiveInt
 from dspynb.signatures.fields import Field, Input, Output
 from dspynb.signatures.signature import Signature, as_signature
 
@@ -42,8 +42,8 @@ class MultiChainComparison(Module):
     def __init__(  # type: ignore[misc]  # temperature is one of the settings; here it has a default
         self,
         signature: type[Signature] | str,
-        m: Positive = 3,
-        temperature: Finite | None = 0.7,
+        m: PositiveInt = 3,
+        temperature: Float | None = 0.7,
         *,
         sampler: Module | str | None = "chain_of_thought",
         lm: Any = None,

@@ -20,7 +20,7 @@ from dspynb.optimizers.core.optimizer import Optimizer
 from dspynb.optimizers.core.settings import ModelOption, ProgramOption
 from dspynb.optimizers.core.successive_halving import race
 from dspynb.optimizers.core.task import Task, Teacher
-from dspynb.options import Finite, Positive, WholeNumber
+from dspynb.options import Float, NonNegativeInt, PositiveInt
 from dspynb.scope.candidates import Part
 
 __all__ = ["BootstrapFewShot", "BootstrapRandomSearch"]
@@ -29,10 +29,10 @@ __all__ = ["BootstrapFewShot", "BootstrapRandomSearch"]
 class _Bootstrap(Optimizer):
     """What both share: how demos are made."""
 
-    metric_threshold: Finite | None = None
-    max_bootstrapped_demos: Positive = 4
-    max_labeled_demos: WholeNumber = 16
-    max_rounds: Positive = 1
+    metric_threshold: Float | None = None
+    max_bootstrapped_demos: PositiveInt = 4
+    max_labeled_demos: NonNegativeInt = 16
+    max_rounds: PositiveInt = 1
     teacher: ProgramOption | None = None
     teacher_lm: ModelOption = None
 
@@ -98,7 +98,8 @@ class BootstrapFewShot(_Bootstrap):
 
 class BootstrapRandomSearch(_Bootstrap):
     """Many demo sets, the best of them by the validation rows: no demos, labels alone, traces in the rows' order, and
-    ``num_candidates`` sets of shuffled rows with 1 to ``max_bootstrapped_demos`` traces each.
+    ``num_candidates`` sets of shuffled rows with 1 to ``max_bootstrapped_demos`` traces each. ``max_labeled_demos``,
+    ``metric_threshold``, ``max_rounds``, ``teacher`` and ``teacher_lm``: as of BootstrapFewShot.
 
     Without validation rows, the training rows judge. All candidates are evaluated at the same time. Where a budget of
     metric calls is too small for all of them on all rows, they race: all on a few rows, the best quarter at most on
@@ -116,7 +117,7 @@ class BootstrapRandomSearch(_Bootstrap):
 
     kind: ClassVar[str] = "bootstrap_random_search"
 
-    num_candidates: Positive = 16
+    num_candidates: PositiveInt = 16
 
     async def search(self, engine: Engine) -> None:
         base = engine.evaluate(engine.start)

@@ -17,7 +17,7 @@ from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.instructions import begins_turn, cleaned, instruction_of
 from dspynb.optimizers.core.optimizer import Optimizer
 from dspynb.optimizers.core.successive_halving import stages
-from dspynb.options import Number, Positive, Whole
+from dspynb.options import Number, PositiveInt, Whole
 from dspynb.signatures.fields import Input, Output
 from dspynb.signatures.signature import Signature
 
@@ -102,7 +102,7 @@ class COPRO(Optimizer):
     kind: ClassVar[str] = "copro"
 
     breadth: Annotated[int, Whole(2)] = 10
-    depth: Positive = 3
+    depth: PositiveInt = 3
     init_temperature: Annotated[float, Number(0)] = 1.4
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal
 
 from dspynb.aliases import Reward
 from dspynb.keywords import configurable
@@ -12,7 +12,7 @@ from dspynb.lm.resolve import Model
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.predict import Predict
-from dspynb.options import NOT_RECORDED, Finite, Positive, Real, WholeNumber
+from dspynb.options import NOT_RECORDED, Float, FloatOrInf, NonNegativeInt, PositiveInt
 from dspynb.refine.attempt import AttemptResult
 from dspynb.refine.hint_sources import Advise, Advisor, as_layer, ask_callable, feedback_of, suggested
 from dspynb.refine.search import SEARCH_OF_DSPY, Hinted, Search, SearchModule, SearchPlan
@@ -20,13 +20,11 @@ from dspynb.scope.core import HintAs, current_scope
 
 __all__ = ["Refine"]
 
-HintSource: TypeAlias = Literal["auto", "feedback", "advisor"]
-
 
 class Refine(SearchModule):
     """Up to ``n`` attempts, in waves of ``width``; after a wave below ``threshold`` the next one gets a hint.
 
-    ``reward(row, prediction) -> float | bool | Score``.
+    ``module``: the program. ``reward(row, prediction) -> float | bool | Score``.
     ``hints``: ``"feedback"`` (the reward's own words, to every predictor), ``"advisor"`` (a predictor that sees every
     earlier attempt and advises each predictor), ``"auto"`` (feedback where there is some, else the advisor), or a
     function of (attempts so far, program, inputs) that returns text or a mapping of paths or predictors to text.
@@ -58,14 +56,14 @@ class Refine(SearchModule):
         self,
         module: Module,
         reward: Reward,
-        n: Positive = 3,
-        threshold: Real | None = 1.0,
+        n: PositiveInt = 3,
+        threshold: FloatOrInf | None = 1.0,
         *,
-        width: Positive = 1,
-        hints: HintSource | Callable[..., Any] = "auto",
+        width: PositiveInt = 1,
+        hints: Literal["auto", "feedback", "advisor"] | Callable[..., Any] = "auto",
         hint_as: HintAs = "instruction",
-        temperature: Finite | None = 1.0,
-        max_failures: WholeNumber | None = None,
+        temperature: Float | None = 1.0,
+        max_failures: NonNegativeInt | None = None,
         advisor_lm: Annotated[Model, NOT_RECORDED] = None,
     ) -> None:
         self.module = checked_program(module)

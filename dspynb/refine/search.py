@@ -18,7 +18,7 @@ from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
 from dspynb.keywords import configurable, recorded_settings, shown
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, ModuleWork, checked_program
-from dspynb.options import Finite, Positive, Real, WholeNumber
+from dspynb.options import Float, FloatOrInf, NonNegativeInt, PositiveInt
 from dspynb.redact import redact_values, told
 from dspynb.refine.attempt import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
 from dspynb.running.aio.tasks import end_tasks
@@ -292,7 +292,8 @@ SEARCH_OF_DSPY = {
 class BestOfN(SearchModule):
     """Up to ``n`` samples of a program, without hints: the first that meets the threshold, else the best.
 
-    ``reward(row, prediction) -> float | bool | Score``; ``width``: attempts made at a time; ``temperature``: of every
+    ``module``: the program. ``reward(row, prediction) -> float | bool | Score``; ``threshold``: the score that is good
+    enough (None: none is); ``width``: attempts made at a time; ``temperature``: of every
     attempt (None leaves the model's own); ``max_failures``: attempts that may fail before the call does (default: all
     but the last). Raises ConfigurationError for what is out of range, when made.
 
@@ -310,12 +311,12 @@ class BestOfN(SearchModule):
         self,
         module: Module,
         reward: Reward,
-        n: Positive = 3,
-        threshold: Real | None = 1.0,
+        n: PositiveInt = 3,
+        threshold: FloatOrInf | None = 1.0,
         *,
-        width: Positive = 1,
-        temperature: Finite | None = 1.0,
-        max_failures: WholeNumber | None = None,
+        width: PositiveInt = 1,
+        temperature: Float | None = 1.0,
+        max_failures: NonNegativeInt | None = None,
     ) -> None:
         self.module = checked_program(module)
         self.plan = SearchPlan(Scorer(reward), n, threshold, width, temperature, max_failures)

@@ -20,7 +20,7 @@ from dspynb.data import Usage
 from dspynb.errors import BudgetExhausted, ConfigurationError, UsageUnknownWarning
 from dspynb.keywords import configurable
 from dspynb.media.describe import content_text
-from dspynb.options import NOT_RECORDED, Instance, Number, Positive
+from dspynb.options import NOT_RECORDED, Instance, Number, PositiveInt
 from dspynb.scope.core import Block, Layer, Scope, current_scope
 
 __all__ = ["Allowance", "Budget", "BudgetOption", "Free", "Meter", "Reserve", "about_tokens", "missing_tokens"]
@@ -73,9 +73,9 @@ class Budget(Block):
     {'calls': 1}
     """
 
-    calls: Positive | None = None
-    metric_calls: Positive | None = None
-    tokens: Positive | None = None
+    calls: PositiveInt | None = None
+    metric_calls: PositiveInt | None = None
+    tokens: PositiveInt | None = None
     usd: Amount | None = None
     seconds: Amount | None = None
 

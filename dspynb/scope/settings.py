@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypedDict, Unpack
 
 from dspynb.errors import ConfigurationError, of_dspy
 from dspynb.keywords import configurable
-from dspynb.options import Check, Flag, Positive, WholeNumber
+from dspynb.options import Bool, Check, NonNegativeInt, PositiveInt
 from dspynb.scope.call_context import UNSET, Settings
 from dspynb.scope.core import Block, Layer, Scope, current_scope
 
@@ -55,15 +55,15 @@ class SettingArguments(TypedDict, total=False):
     """The model that predictors without one ask."""
     adapter: Annotated[Any, Check(_adapter, "'chat', 'json', 'prefill' or an adapter")]
     """How prompts are written and replies are read, where predictor and model have none."""
-    cache: Flag
+    cache: Bool
     """Whether models look into the cache and store replies in it."""
-    concurrency: Positive
+    concurrency: PositiveInt
     """Rows and rollouts at a time."""
     view: View
     """How runs are watched."""
     runs_dir: Annotated[str | Path | None, Check(_folder, "a path, or None")]
     """The folder of run files; None writes none."""
-    history: WholeNumber
+    history: NonNegativeInt
     """Calls that ``dn.history`` remembers."""
 
 

@@ -437,3 +437,15 @@ def test_a_subclass_may_have_other_defaults():
     assert Wide(right).in_flight == Plain(right).in_flight == 4
     assert inspect.signature(Wide).parameters["in_flight"].default == 4
     assert Wide(right, in_flight=1).in_flight == Plain(right, in_flight=1).in_flight == 1
+
+
+def test_settings_of_several_bases_come_together():
+    class Timed(dn.Optimizer):
+        limit: int = 3
+
+    class Mine(Timed, dn.DistillHints):
+        more: int = 1
+
+    assert list(inspect.signature(Mine).parameters) == ["metric", "more", "limit", *DECLARED[dn.DistillHints], *COMMON]
+    assert Mine(limit=4, level=0.9).described()["limit"] == 4
+    assert Mine().metric is None

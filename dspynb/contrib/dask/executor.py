@@ -34,7 +34,9 @@ _HERE = {"view": "off", "runs_dir": None}
 
 
 class DaskExecutor:
-    """Runs rollouts on a Dask cluster: ``dn.DaskExecutor("tcp://scheduler:8786")``, or of a ``Client`` or cluster.
+    """Runs rollouts on a Dask cluster: ``dn.DaskExecutor("tcp://scheduler:8786")``.
+
+    ``client``: the address of a scheduler, a ``Client`` or a cluster.
 
     Give it as ``executor=`` to ``evaluate``, ``compare``, ``grid``, ``module.batch`` and the optimizers. Needs the
     extra ``scale``. Every worker runs whole rollouts on an event loop of its own, as many as ``concurrency=`` allows in

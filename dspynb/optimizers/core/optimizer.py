@@ -30,7 +30,7 @@ from dspynb.optimizers.core.settings import (
 )
 from dspynb.optimizers.core.task import Task
 from dspynb.optimizers.names import COMPILE_OF_DSPY
-from dspynb.options import NOT_RECORDED, AnyWhole, Concurrency, Finite, Positive
+from dspynb.options import NOT_RECORDED, Concurrency, Float, Int, PositiveInt
 from dspynb.running.aio.sync import run_sync
 from dspynb.running.executor import ExecutorOption
 from dspynb.running.run import Run
@@ -79,11 +79,11 @@ class Optimizer(Configured, ABC):
     kind: ClassVar[str] = "optimizer"
     metric: MetricOption = setting(kw_only=False)
     budget: BudgetOption | None = None
-    seed: AnyWhole = 0
+    seed: Int = 0
     concurrency: Concurrency = None
-    failure_score: Finite = 0.0
+    failure_score: Float = 0.0
     prompt_lm: ModelOption = None
-    patience: Annotated[Positive, NOT_RECORDED] = 5
+    patience: Annotated[PositiveInt, NOT_RECORDED] = 5
     executor: ExecutorOption = None
 
     # ── what a strategy writes ────────────────────────────────────────────────────────────────────────────────────

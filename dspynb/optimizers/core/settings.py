@@ -16,7 +16,7 @@ from dspynb.lm.resolve import Model
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module
 from dspynb.optimizers.names import OPTIMIZER_OF_DSPY
-from dspynb.options import NOT_RECORDED, Check, Instance, Recorded
+from dspynb.options import NOT_RECORDED, Check, Instance, Recorded, type_text
 
 __all__ = [
     "Configured",
@@ -79,11 +79,9 @@ class Configured:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        own = _own_fields(cls)
-        inherited = _inherited_fields(cls)
-        if "__init__" not in vars(cls) and inherited is not None:
-            fields = {**own, **{name: field for name, field in inherited.items() if name not in own}}
-            cls.__init__ = _constructor(cls, fields)  # type: ignore[method-assign]
+        is_by_hand = cls.__init__ is not object.__init__ and _declared(cls.__init__) is None
+        if not is_by_hand and "__init__" not in vars(cls):
+            cls.__init__ = _constructor(cls, _own_fields(cls))  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         """Check rules of several settings, and make what depends on them."""
@@ -95,11 +93,12 @@ class Configured:
 
 
 class _ClassDeclaration(Declaration):
-    """The settings of a class, each with the names of the module that declares it."""
+    """The settings of a class, each with the names of the module that declares it. ``own``: not those of its bases."""
 
-    def __init__(self, constructor: Callable[..., None], fields: Mapping[str, Field]) -> None:
+    def __init__(self, constructor: Callable[..., None], fields: Mapping[str, Field], own: Mapping[str, Field]) -> None:
         super().__init__(constructor)
         self._fields = fields
+        self.own = own
 
     @property
     def fields(self) -> Mapping[str, Field]:
@@ -138,16 +137,25 @@ def _is_class_variable(annotation: Any) -> bool:
     return annotation is ClassVar or get_origin(annotation) is ClassVar
 
 
-def _inherited_fields(cls: type) -> Mapping[str, Field] | None:
-    """The settings that the inherited constructor takes; None for one that was written by hand."""
-    if cls.__init__ is object.__init__:  # type: ignore[misc]
-        return {}
-    declaration = getattr(cls.__init__, "__declaration__", None)  # type: ignore[misc]
-    return declaration.fields if isinstance(declaration, _ClassDeclaration) else None
+def _declared(constructor: Any) -> _ClassDeclaration | None:
+    """The settings that a constructor takes; None for one that was written by hand."""
+    declaration = getattr(constructor, "__declaration__", None)
+    return declaration if isinstance(declaration, _ClassDeclaration) else None
 
 
-def _constructor(cls: type[Configured], fields: Mapping[str, Field]) -> Callable[..., None]:
-    """The constructor of a class with these settings: those that may be passed by position come first."""
+def _constructor(cls: type[Configured], own: Mapping[str, Field]) -> Callable[..., None]:
+    """The constructor of a class: it takes the settings of its own, and those that its bases take."""
+    fields = dict(own)
+    parameters = [_shown_parameter(field) for field in own.values()]
+    for base in cls.__mro__[1:]:
+        declaration = _declared(vars(base).get("__init__"))
+        if declaration is None:
+            continue
+        for name, field in declaration.own.items():
+            if name not in fields:
+                fields[name] = field
+                parameters.append(declaration.signature.parameters[name])
+    parameters.sort(key=lambda parameter: parameter.kind)  # what may be passed by position comes first
 
     def __init__(self: Configured, *args: Any, **keywords: Any) -> None:  # noqa: N807  # what it will be
         passed = signature.bind(self, *args, **keywords).arguments
@@ -157,14 +165,19 @@ def _constructor(cls: type[Configured], fields: Mapping[str, Field]) -> Callable
         self._passed = passed
         self.__post_init__()
 
-    parameters = sorted((field.parameter for field in fields.values()), key=lambda parameter: parameter.kind)
     myself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     signature = inspect.Signature([myself, *parameters], return_annotation="None")
     __init__.__qualname__ = f"{cls.__qualname__}.__init__"
     __init__.__module__ = cls.__module__
     __init__.__signature__ = signature  # type: ignore[attr-defined]
-    __init__.__declaration__ = _ClassDeclaration(__init__, fields)  # type: ignore[attr-defined]
+    __init__.__declaration__ = _ClassDeclaration(__init__, fields, own)  # type: ignore[attr-defined]
     return configurable(renamed=OPTIMIZER_OF_DSPY)(__init__)
+
+
+def _shown_parameter(field: Field) -> inspect.Parameter:
+    """A setting as Shift+Tab shows it: with a plain type in place of one that carries checks."""
+    annotation = field.annotation
+    return field.parameter if annotation is Any else field.parameter.replace(annotation=type_text(annotation))
 
 
 def _shown(value: Any) -> str:

@@ -25,7 +25,7 @@ from dspynb.optimizers.core.settings import OptionalMetric, setting
 from dspynb.optimizers.core.successive_halving import race
 from dspynb.optimizers.core.task import Evaluated, Task
 from dspynb.optimizers.distill.hints import by_path, hints_of, taught, worth
-from dspynb.options import NOT_RECORDED, Flag, Number, Positive
+from dspynb.options import NOT_RECORDED, Bool, Number, PositiveInt
 from dspynb.refine.refine import Refine
 from dspynb.running.reader import RunReader
 from dspynb.running.record import Fold
@@ -90,10 +90,10 @@ class DistillHints(Optimizer):
 
     kind: ClassVar[str] = "distill_hints"
 
-    metric: OptionalMetric = setting(default=None, kw_only=False)  # type: ignore[assignment]  # in place of one that has to be passed
+    metric: OptionalMetric = setting(default=None, kw_only=False)  # type: ignore[assignment]
     run: Annotated[RunReader | Trace | str | Path | None, NOT_RECORDED] = None  # its hints are recorded
-    max_hints: Positive = 3
-    rewrite: Flag = True
+    max_hints: PositiveInt = 3
+    rewrite: Bool = True
     level: Annotated[float, Number(above=0, below=1)] = 0.95
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from dspynb.optimizers.core.optimizer import Optimizer
 from dspynb.optimizers.core.task import Task
 from dspynb.optimizers.gepa.loop import GEPALoop
 from dspynb.optimizers.gepa.reflection import Reflection
-from dspynb.options import Finite, Flag, Number, Positive, WholeNumber
+from dspynb.options import Bool, Float, NonNegativeInt, Number, PositiveInt
 
 __all__ = ["GEPA"]
 
@@ -38,6 +38,7 @@ class GEPA(Optimizer):
     of metric calls is given; ``max_steps``: mutations at most. ``minibatch_size``: training rows a step.
     ``components``: ``round_robin`` (one predictor a step) or ``all``. ``max_merges``: how often two lineages with a
     common ancestor are merged. ``perfect_score``: rows that have it teach nothing.
+    ``temperature``: of the model that reflects (None leaves its own).
 
     Beyond the paper: ``in_flight`` mutations are made at the same time, each from what was known when it began: more of
     them take less time, and learn less from each other. ``confirm``: further rows, at most, that a child is tried on
@@ -67,16 +68,16 @@ class GEPA(Optimizer):
     kind: ClassVar[str] = "gepa"
 
     auto: Literal["light", "medium", "heavy"] = "light"
-    max_steps: Positive | None = None
-    minibatch_size: Positive = 3
+    max_steps: PositiveInt | None = None
+    minibatch_size: PositiveInt = 3
     components: Literal["round_robin", "all"] = "round_robin"
-    max_merges: WholeNumber = 5
-    perfect_score: Finite = 1.0
+    max_merges: NonNegativeInt = 5
+    perfect_score: Float = 1.0
     temperature: Annotated[float, Number(0)] | None = 1.0
-    in_flight: Positive = 2
-    confirm: WholeNumber = 9
-    recall: WholeNumber | None = None
-    racing: Flag = True
+    in_flight: PositiveInt = 2
+    confirm: NonNegativeInt = 9
+    recall: NonNegativeInt | None = None
+    racing: Bool = True
 
     def __post_init__(self) -> None:
         if self.recall is None:

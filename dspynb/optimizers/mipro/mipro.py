@@ -28,7 +28,7 @@ from dspynb.optimizers.core.instructions import instruction_of
 from dspynb.optimizers.core.optimizer import Optimizer
 from dspynb.optimizers.core.task import Evaluated, Task
 from dspynb.optimizers.mipro.proposer import GroundedProposer
-from dspynb.options import Finite, Flag, Number, Positive, Recorded, Whole, WholeNumber
+from dspynb.options import Bool, Float, NonNegativeInt, Number, PositiveInt, Recorded, Whole
 from dspynb.scope.candidates import Part
 
 __all__ = ["MIPROv2"]
@@ -103,10 +103,12 @@ class MIPROv2(Optimizer):
 
     ``auto``: ``light``, ``medium`` or ``heavy`` (6, 12, 18 candidates; at most 100, 300, 1,000 validation rows), or
     None with ``num_candidates`` and ``num_trials``. With both ``max_bootstrapped_demos`` and ``max_labeled_demos`` 0
-    only instructions are searched. Trials run on minibatches of ``minibatch_size`` rows (above 50 validation rows), the
-    same for all trials between two full evaluations, which come every ``full_eval_steps`` trials. ``in_flight``: trials
-    at a time (default: enough to keep ``concurrency`` busy, so that results depend on it); the sampler knows the
-    results of those before, in order.
+    only instructions are searched. ``metric_threshold``: the score from which on a trace becomes a demo (None: any
+    above 0). ``init_temperature``: of the model that writes instructions; ``shown_rows``: training rows that it sees
+    for each. ``minibatch``: False runs every trial on all validation rows. Trials run on minibatches of
+    ``minibatch_size`` rows (above 50 validation rows), the same for all trials between two full evaluations, which come
+    every ``full_eval_steps`` trials. ``in_flight``: trials at a time (default: enough to keep ``concurrency`` busy, so
+    that results depend on it); the sampler knows the results of those before, in order.
 
     The original program is trial 0 and wins ties. Of more validation rows than ``auto`` takes, a seeded sample judges.
     Without validation rows, the last 80 % of the training rows (at most 1,000) judge, and the others are learned from.
@@ -127,16 +129,16 @@ class MIPROv2(Optimizer):
 
     auto: Literal["light", "medium", "heavy"] | None = "light"
     num_candidates: Annotated[int, Whole(2)] | None = None
-    num_trials: Positive | None = None
-    max_bootstrapped_demos: Annotated[WholeNumber, Recorded("traces")] = 4
-    max_labeled_demos: Annotated[WholeNumber, Recorded("labeled")] = 4
-    metric_threshold: Finite | None = None
+    num_trials: PositiveInt | None = None
+    max_bootstrapped_demos: Annotated[NonNegativeInt, Recorded("traces")] = 4
+    max_labeled_demos: Annotated[NonNegativeInt, Recorded("labeled")] = 4
+    metric_threshold: Float | None = None
     init_temperature: Annotated[float, Number(0)] = 1.0
-    minibatch: Flag = True
-    minibatch_size: Positive = 35
-    full_eval_steps: Positive = 5
-    in_flight: Positive | None = None
-    shown_rows: WholeNumber = 0
+    minibatch: Bool = True
+    minibatch_size: PositiveInt = 35
+    full_eval_steps: PositiveInt = 5
+    in_flight: PositiveInt | None = None
+    shown_rows: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         if importlib.util.find_spec("optuna") is None:

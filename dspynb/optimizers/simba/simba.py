@@ -26,7 +26,7 @@ from dspynb.optimizers.core.task import Evaluated, Task
 from dspynb.optimizers.simba.mutations import Addition, Source, made
 from dspynb.optimizers.simba.rules import Advising
 from dspynb.optimizers.simba.trajectories import Bucket, Minibatches, Pool, Spread, Trajectory, buckets
-from dspynb.options import Flag, Positive, PositiveNumber, Whole, WholeNumber
+from dspynb.options import Bool, NonNegativeInt, PositiveFloat, PositiveInt, Whole
 
 __all__ = ["SIMBA"]
 
@@ -85,13 +85,13 @@ class SIMBA(Optimizer):
 
     kind: ClassVar[str] = "simba"
 
-    minibatch_size: Positive = 32
+    minibatch_size: PositiveInt = 32
     num_candidates: Annotated[int, Whole(2)] = 6
-    max_steps: Positive = 8
-    max_demos: WholeNumber = 4
-    temperature_for_sampling: PositiveNumber = 0.2
-    temperature_for_candidates: PositiveNumber = 0.2
-    combine: Flag = True
+    max_steps: PositiveInt = 8
+    max_demos: NonNegativeInt = 4
+    temperature_for_sampling: PositiveFloat = 0.2
+    temperature_for_candidates: PositiveFloat = 0.2
+    combine: Bool = True
 
     def __post_init__(self) -> None:
         self._advising = Advising(self.prompt_lm)
