@@ -1,4 +1,4 @@
-"""Event records: all that a run tells about itself. Tables, views and journals are folds over them.
+"""Event records: all that a run tells about itself. Tables, views and journals are made of them, by RunRecord.
 
 Every event carries ``at`` (unix seconds), ``span`` (a number, unique in the process) and ``parent`` (the span it
 happened in, 0 for none). Nested work is one tree of spans.

@@ -206,7 +206,7 @@ class Evaluate:
             if resumed._settings:
                 check_same(resumed._settings, work.settings(), defaults_of(type(self)))
             resumed._settings = work.settings()  # of one that was lost before it had told anything
-            for event in resumed._events:
+            for event in resumed.record.events:
                 if isinstance(event, RolloutEnded) and not (retry_failed and event.error):
                     work.done[event.row, event.repeat] = Rollout(event)
             return resumed.start(work)

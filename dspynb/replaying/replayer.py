@@ -182,7 +182,7 @@ class Replaying:
         """What it came to. Raises ReplayDiverged where a strict one was ended."""
         if self.strict and self.ended is not None:
             raise self._diverged(self.ended) from None
-        calls = () if self.run is None else self.run.fold().calls
+        calls = () if self.run is None else self.run.record.calls
         return Replay(
             prediction,
             self.ended is None,

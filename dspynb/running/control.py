@@ -148,16 +148,16 @@ class Steerable(RunReader):
 
     def new_meter(self, limits: Mapping[str, float]) -> Meter:
         """The meter of a budget that a run without one got; it has counted the time, and nothing else."""
-        meter, fold, now = Meter(Budget(**limits)), self.fold(), time.time()  # type: ignore[arg-type]
-        if fold.started is not None:
-            meter.count(Usage(), seconds=now - fold.started.at - _paused(fold.steered, fold.started.at, now))
+        meter, record, now = Meter(Budget(**limits)), self.record, time.time()  # type: ignore[arg-type]
+        if record.started is not None:
+            meter.count(Usage(), seconds=now - record.started.at - _paused(record.steered, record.started.at, now))
         self.fund(meter)
         return meter
 
     def spent(self) -> tuple[Usage, int, int]:
         """What the calls of this process cost that no cache answered, how many rollouts were scored, and an estimate of
         the tokens of calls whose usage does not have them. A run that is resumed counts anew."""
-        events = list(self._events)
+        events = list(self.record.events)
         first = max((i for i, event in enumerate(events) if isinstance(event, RunStarted)), default=0)
         calls = [e for e in events[first:] if isinstance(e, PredictorCalled) and not e.cached]
         usage, estimate = Usage(), 0
@@ -255,11 +255,11 @@ class Steerable(RunReader):
         self._request("unpin", {})
 
     def _start(self) -> str | None:
-        return next((e.id for e in tuple(self._events) if isinstance(e, CandidateProposed)), None)
+        return next((e.id for e in tuple(self.record.events) if isinstance(e, CandidateProposed)), None)
 
     def _candidate(self, given: Any) -> str:
         """A candidate's id. Raises InputError."""
-        known = list(dict.fromkeys(e.id for e in tuple(self._events) if isinstance(e, CandidateProposed)))
+        known = list(dict.fromkeys(e.id for e in tuple(self.record.events) if isinstance(e, CandidateProposed)))
         if isinstance(given, str) and given in known:
             return given
         if _is_number(given) and 0 <= given < len(known):

@@ -133,7 +133,7 @@ def recorded_events(recorded: Trace | RunReader | str | Path) -> list[Event]:
     if isinstance(recorded, str | Path):
         recorded = open_run(recorded)
     if isinstance(recorded, RunReader):
-        return list(recorded._events)
+        return list(recorded.record.events)
     if isinstance(recorded, Trace):
         return list(recorded.events)
     raise InputError(f"give a Trace, a Run, or the path of a file of one; got {type(recorded).__name__}")

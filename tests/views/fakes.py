@@ -128,5 +128,5 @@ class FrontEnd:
             self.seq, self.header = state["seq"], state["header"]
             self.rows = {row["key"]: row for row in state["rows"]}
 
-    def finish(self, fold):
-        self.finished.append(fold)
+    def finish(self, record):
+        self.finished.append(record)

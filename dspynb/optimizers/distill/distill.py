@@ -26,7 +26,7 @@ from dspynb.optimizers.core.task import Evaluated, Task
 from dspynb.optimizers.distill.hints import by_path, hints_of, taught, worth
 from dspynb.refine.refine import Refine
 from dspynb.running.reader import RunReader
-from dspynb.running.record import Fold
+from dspynb.running.record import RunRecord
 from dspynb.running.tables.hints import HintRow, hint_rows, hint_uses
 from dspynb.running.tables.statistics import paired_difference
 from dspynb.running.tracing import Trace
@@ -211,8 +211,8 @@ def _training_rows(engine: Engine) -> list[int]:
 
 def _gathered(engine: Engine, done: Evaluated) -> list[HintRow]:
     """The hints of the rollouts on training rows."""
-    folds = [Fold(rollout.events) for rollout in done.rollouts]
-    return hint_rows(use for fold in folds for use in hint_uses(fold, failed=engine.task.failure_score))
+    records = [RunRecord(rollout.events) for rollout in done.rollouts]
+    return hint_rows(use for record in records for use in hint_uses(record, failed=engine.task.failure_score))
 
 
 class _Better:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspynb.events import RolloutEnded, plain
 from dspynb.redact import redact_known, redact_values
-from dspynb.running.record import AttemptRow, Fold
+from dspynb.running.record import AttemptRow, RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,12 +64,12 @@ def _cells(row: AttemptRow, columns: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def calls_frame(fold: Fold) -> pd.DataFrame:
+def calls_frame(record: RunRecord) -> pd.DataFrame:
     """One row a model call: predictor, attempt, hint, messages, reply, error, seconds, tokens, usd, cached, model."""
     import pandas as pd
 
-    attempt_of = {id(call): row.attempt for row in fold.attempts.values() for call in row.calls}
-    calls = fold.calls
+    attempt_of = {id(call): row.attempt for row in record.attempts.values() for call in row.calls}
+    calls = record.calls
     cells: dict[str, list[Any]] = {
         "predictor": [call.predictor for call in calls],
         "attempt": [attempt_of.get(id(call)) for call in calls],
@@ -101,22 +101,22 @@ def encodable(text: str) -> str:
 _ROLLOUT = ("row", "repeat", "score", "feedback", "error", "attempts", "tokens", "usd", "seconds", "cached")
 
 
-def rollouts_of(fold: Fold) -> pd.DataFrame:
+def rollouts_of(record: RunRecord) -> pd.DataFrame:
     """The rollouts of a run's evaluations, by row: see ``rollouts_frame``. Of one that was run again, the last counts.
     Where programs were compared, ``program`` names them; of an optimizer, ``candidate`` and ``split``."""
-    latest = {(r.parent, r.split or "", r.repeat, r.row): r for r in fold.rollouts}
-    records = [latest[key] for key in sorted(latest)]
-    spans = [fold.spans.get(record.span) for record in records]
-    above = [fold.spans.get(record.parent) for record in records]
+    latest = {(r.parent, r.split or "", r.repeat, r.row): r for r in record.rollouts}
+    rollouts = [latest[key] for key in sorted(latest)]
+    spans = [record.spans.get(rollout.span) for rollout in rollouts]
+    above = [record.spans.get(rollout.parent) for rollout in rollouts]
     names = [span.name if span is not None and span.kind == "evaluation" else None for span in above]
     before: dict[str, list[Any]] = {"program": names} if any(names) else {}
-    if any(r.candidate is not None for r in records):
-        before |= {"candidate": [r.candidate for r in records], "split": [r.split for r in records]}
-    return rollouts_frame(records, [span.inputs if span else {} for span in spans], before=before)
+    if any(r.candidate is not None for r in rollouts):
+        before |= {"candidate": [r.candidate for r in rollouts], "split": [r.split for r in rollouts]}
+    return rollouts_frame(rollouts, [span.inputs if span else {} for span in spans], before=before)
 
 
 def rollouts_frame(
-    records: Sequence[RolloutEnded],
+    rollouts: Sequence[RolloutEnded],
     given: Sequence[Mapping[str, Any]],
     *,
     others: Iterable[str] | None = None,
@@ -130,25 +130,25 @@ def rollouts_frame(
     """
     import pandas as pd
 
-    metrics = _keys(list(r.metrics)[1:] for r in records) if others is None else list(others)
-    inputs, outputs = _keys(given), _keys(r.outputs or {} for r in records)
-    cells: dict[str, list[Any]] = {name: [getattr(r, name) for r in records] for name in _ROLLOUT[:2]}
+    metrics = _keys(list(r.metrics)[1:] for r in rollouts) if others is None else list(others)
+    inputs, outputs = _keys(given), _keys(r.outputs or {} for r in rollouts)
+    cells: dict[str, list[Any]] = {name: [getattr(r, name) for r in rollouts] for name in _ROLLOUT[:2]}
     cells = {**(before or {}), **cells}
     own = {*cells, *_ROLLOUT}
     taken = set(own)
     for prefix, names, clashing, values in (
         ("expected_", inputs, {*own, *outputs}, given),
-        ("predicted_", outputs, {*own, *inputs}, [r.outputs or {} for r in records]),
-        ("part_", _keys(r.parts for r in records), set[str](), [r.parts for r in records]),
-        ("metric_", metrics, set[str](), [r.metrics for r in records]),
+        ("predicted_", outputs, {*own, *inputs}, [r.outputs or {} for r in rollouts]),
+        ("part_", _keys(r.parts for r in rollouts), set[str](), [r.parts for r in rollouts]),
+        ("metric_", metrics, set[str](), [r.metrics for r in rollouts]),
     ):
         for name, column in _columns(names, prefix, clashing, taken).items():
             cells[column] = [redact_values(plain(row.get(name))) for row in values]
-    cells |= {"score": [None if r.error is not None else r.score for r in records]}
-    cells |= {"feedback": [redact_values(r.feedback) for r in records]}
-    cells |= {name: [getattr(r, name) for r in records] for name in ("error", "attempts")}
-    cells |= {"tokens": [r.usage.tokens for r in records], "usd": [r.usage.usd for r in records]}
-    cells |= {"seconds": [r.seconds for r in records], "cached": [r.cached for r in records]}
+    cells |= {"score": [None if r.error is not None else r.score for r in rollouts]}
+    cells |= {"feedback": [redact_values(r.feedback) for r in rollouts]}
+    cells |= {name: [getattr(r, name) for r in rollouts] for name in ("error", "attempts")}
+    cells |= {"tokens": [r.usage.tokens for r in rollouts], "usd": [r.usage.usd for r in rollouts]}
+    cells |= {"seconds": [r.seconds for r in rollouts], "cached": [r.cached for r in rollouts]}
     frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in cells.items()})
     numbers = {"row": int, "repeat": int, "score": float, "attempts": int}
     return with_costs(frame.astype({**numbers, "seconds": float, "cached": bool}))
