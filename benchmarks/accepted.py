@@ -31,14 +31,14 @@ SETTINGS = {
 async def children(cell: dict[str, Any]) -> list[bool]:
     """Of each accepted child, whether it is better than its parent."""
     world, program, run, _ = await compiled(cell)
-    fold, paths = run.fold(), [path for path, _ in program.named_predictors()]
-    start = next(iter(fold.candidates.values()))
+    record, paths = run.record, [path for path, _ in program.named_predictors()]
+    start = next(iter(record.candidates.values()))
 
     def worth(name: str) -> float:
-        return world.expected(told(world, start.parts, fold.candidates[name].parts, paths))
+        return world.expected(told(world, start.parts, record.candidates[name].parts, paths))
 
-    tried = {candidate for candidate, split in fold.tried if split == "val"}
-    accepted = [c for name, c in fold.candidates.items() if c.origin == "reflection" and name in tried]
+    tried = {candidate for candidate, split in record.rollouts_by_candidate if split == "val"}
+    accepted = [c for name, c in record.candidates.items() if c.origin == "reflection" and name in tried]
     return [worth(child.id) > worth(child.parents[0]) for child in accepted]
 
 

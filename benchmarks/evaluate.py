@@ -41,8 +41,8 @@ class Comm:  # a front end that takes what is sent as the widget does: as JSON
         json.dumps(message)
     def snapshot(self):
         json.dumps(self.view.snapshot())
-    def finish(self, fold):
-        pages(fold)
+    def finish(self, record):
+        pages(record)
 async def longest_pause(pauses):
     while True:
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What watching costs: the kernel's time and bytes, the fold of many events, and the browser's answer to 10,000 rows.
+"""What watching costs: the kernel's time and bytes, the record of many events, and the browser's answer to 10,000 rows.
 
     python benchmarks/view.py
 
@@ -36,7 +36,7 @@ from dspynb.events import (  # noqa: E402
     RunStarted,
     SpanStarted,
 )
-from dspynb.running.record import Fold  # noqa: E402
+from dspynb.running.record import RunRecord  # noqa: E402
 from dspynb.views.live import live_view  # noqa: E402
 from dspynb.views.state import RunState  # noqa: E402
 from tests.browser.jupyter import Lab, chromium  # noqa: E402
@@ -141,13 +141,13 @@ def folded(n: int) -> dict[str, float]:
     """Seconds in which ``n`` events become what a view shows."""
     events = list(attempts(n // 3))
     began = time.process_time()
-    Fold(events)
+    RunRecord(events)
     middle = time.process_time()
-    state = RunState(Fold())
+    state = RunState(RunRecord())
     for event in events:
         state.add(event)
     state.changes()
-    return {"fold": middle - began, "view": time.process_time() - middle, "events": len(events)}
+    return {"record": middle - began, "view": time.process_time() - middle, "events": len(events)}
 
 
 CELL = """
@@ -210,7 +210,7 @@ def browsed(n: int) -> dict[str, float]:
 def main() -> None:
     """Measure, write the medians."""
     seen = [watched(1000, 500) for _ in range(ROUNDS)]
-    folds = [folded(100_000) for _ in range(ROUNDS)]
+    records = [folded(100_000) for _ in range(ROUNDS)]
 
     def median(runs: list[dict[str, float]], name: str) -> float:
         return statistics.median(run[name] for run in runs)
@@ -219,8 +219,8 @@ def main() -> None:
         ("1,000 attempts: sent, MB", median(seen, "MB"), 0.3),
         ("1,000 attempts: processor time of the view, s", median(seen, "s"), 0.1),
         ("1,000 attempts: messages", median(seen, "messages"), ""),
-        ("100,000 events folded, s", median(folds, "fold"), 2.0),
-        ("100,000 events folded and made into rows, s", median(folds, "view"), 2.0),
+        ("100,000 events folded, s", median(records, "record"), 2.0),
+        ("100,000 events folded and made into rows, s", median(records, "view"), 2.0),
     ]
     if chromium() is not None:
         page = browsed(10_000)

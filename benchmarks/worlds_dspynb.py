@@ -93,7 +93,7 @@ def instruction_of(predictor: Any) -> str:
 
 def curve_of(world: World, run: Any, paths: Iterable[str]) -> list[list[Any]]:
     """[runs, seconds, view] whenever the incumbent changed."""
-    candidates = run.fold().candidates
+    candidates = run.record.candidates
     start = next(iter(candidates.values()))
     curve, last = [], None
     for row in run.history.to_dict("records"):

@@ -140,7 +140,6 @@ NAMES = {
     "modules.mcp_tools": "agents.tools.mcp",
     "modules.replay": "replaying.replayer",
     "results.AttemptRow": "running.record",
-    "results.Fold": "running.record",
     "results.HintRow": "running.tables.hints",
     "results.HintUse": "running.tables.hints",
     "results.PromptDiff": "running.tables.diffs",

@@ -82,7 +82,7 @@ async def _outcome(call: Awaitable[Prediction]) -> Prediction | dn.AllAttemptsFa
 def _summary(results: list[Any]) -> dict[str, Any]:
     scores = [r.score.value if isinstance(r, Prediction) else 0.0 for r in results]
     met = sum(score >= THRESHOLD for score in scores)
-    calls = [call for r in results if isinstance(r, Prediction) for call in r.meta.run.fold().calls]
+    calls = [call for r in results if isinstance(r, Prediction) for call in r.meta.run.record.calls]
     return {
         "subjects": len(results),
         "met threshold": met,

@@ -84,7 +84,7 @@ def test_no_artefact_holds_a_planted_key(world, caplog, capsys):
     run = prediction.run
     shown += [repr(prediction), prediction._repr_html_(), repr(recording), repr(rows)]
     shown += [run.attempts.to_string(), run.calls.to_string(), trace.table().to_string(), run.diff(1, 3)._repr_html_()]
-    shown += [repr(dn.history(20)), dn.history(20)._repr_html_(), static_html(run.fold()), str(run.attempts.to_dict())]
+    shown += [repr(dn.history(20)), dn.history(20)._repr_html_(), static_html(run.record), str(run.attempts.to_dict())]
     shown += [
         repr(lm),
         repr(vars(lm)["_engine"]),
@@ -149,7 +149,7 @@ def test_what_any_model_or_program_says_is_shown_without_a_planted_key(world):
     rows = asyncio.run(dn.evaluate(Leaks(), [{"question": "q"}], lambda row, p: dn.Score(1.0, feedback=GIVEN)))
     run = prediction.run
     tables = [run.attempts, run.calls, trace.table(), rows.table]
-    shown = [repr(prediction), prediction._repr_html_(), repr(trace), trace._repr_html_(), static_html(run.fold())]
+    shown = [repr(prediction), prediction._repr_html_(), repr(trace), trace._repr_html_(), static_html(run.record)]
     shown += [*(str(table.to_dict()) for table in tables), repr(prediction.calls), repr(dn.history(9))]
     assert [found_in(text) for text in shown] == [[]] * len(shown)
     assert prediction.answer == f"the key is {ENVIRONMENT}"  # the program's own value is not touched
@@ -240,7 +240,7 @@ def test_what_any_setting_of_a_model_hides_stands_in_no_artefact_in_any_form(for
     flush_journals()
     shown = {
         "prediction": repr(prediction),
-        "run": static_html(prediction.run.fold()),
+        "run": static_html(prediction.run.record),
         "calls": prediction.run.calls.to_string() + str(prediction.run.attempts.to_dict()),
         "trace": repr(trace) + trace.table().to_string(),
         "table": str(table.to_dict()),
@@ -345,7 +345,7 @@ def test_a_key_as_a_name_of_a_column_or_of_a_dict_is_redacted(world, tmp_path):
     flush_journals()
     shown = [str(evaluation.table.to_dict()), evaluation.run.rollouts.to_string(), repr(dn.Example(rows[0]))]
     shown += [dn.Prediction({ENVIRONMENT: 1})._repr_html_(), (tmp_path / "table.csv").read_text()]
-    shown += [Path(evaluation.run.path).read_text(), static_html(evaluation.run.fold())]
+    shown += [Path(evaluation.run.path).read_text(), static_html(evaluation.run.record)]
     assert [found_in(text) for text in shown] == [[]] * len(shown)
 
 

@@ -25,7 +25,7 @@ from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.call_history import Calls
 from dspynb.running.control import Takes
 from dspynb.running.reader import RunReader
-from dspynb.running.tally import Tally
+from dspynb.running.record import RunRecord
 from dspynb.running.user_code import guarded
 from dspynb.scope.budget import Reserve
 from dspynb.scope.core import Layer, RunPort, current_scope
@@ -68,7 +68,6 @@ class Search:
         self.program, self.inputs, self.plan, self.advise = program, inputs, plan, advise
         self.finished: dict[int, AttemptResult] = {}
         self.span = new_span()
-        self.tally = Tally()  # of all attempts, advisors and rewards
         self.run: RunPort | None = None
         self.spent: BudgetExhausted | None = None
         self.last_wave = False  # whether the last attempts have begun
@@ -176,8 +175,10 @@ class Search:
     def _prediction(self, winner: AttemptResult) -> Prediction:
         assert winner.prediction is not None  # noqa: S101  # a scored attempt has one
         part = self.run.part(self.span) if isinstance(self.run, RunReader) else None
+        record = self.run.record if isinstance(self.run, RunReader) else RunRecord()
+        usage = record.usage_in(self.span)  # of all attempts, advisors and rewards
         calls = Calls(winner.calls)
-        return winner.prediction.with_meta(score=winner.score, usage=self.tally.usage, calls=calls, run=part)
+        return winner.prediction.with_meta(score=winner.score, usage=usage, calls=calls, run=part)
 
     def partial(self) -> Prediction | None:
         """The best of the attempts that have finished, or None."""
@@ -222,7 +223,7 @@ async def under_span(search: Search, title: str) -> Prediction:
         SpanStarted(span=search.span, parent=parent, kind="search", name=title, inputs=redact_values(search.inputs))
     )
     try:
-        with Layer(f"the call of {title}", span=search.span, tally=search.tally):
+        with Layer(f"the call of {title}", span=search.span):
             prediction = await search()
     except Exception as error:
         scope.emit(SpanEnded(span=search.span, parent=parent, error=told(error)))

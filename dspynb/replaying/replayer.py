@@ -25,7 +25,7 @@ from dspynb.replaying.recording import Divergence, Recording, answer, recording_
 from dspynb.running.call_history import Calls
 from dspynb.running.reader import RunReader
 from dspynb.running.run import Run
-from dspynb.running.tracing import Trace, recorded_events
+from dspynb.running.tracing import Trace, record_of
 from dspynb.scope.budget import Free
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import Layer, current_scope
@@ -108,7 +108,7 @@ async def replay(
     """
     if not isinstance(program, Module):
         raise InputError(f"replay takes the program to run again, a dn.Module; got {type(program).__name__}")
-    replaying = Replaying(recording_of(recorded_events(recorded), span), strict=strict)
+    replaying = Replaying(recording_of(record_of(recorded), span), strict=strict)
     given = dict(replaying.recording.root.inputs if inputs is None else inputs)
     run = replaying.run = program._new_run(given, kind="replay")
     run.listen(replaying)
@@ -202,7 +202,7 @@ class Replaying:
         """What it came to. Raises ReplayDiverged where a strict one was ended."""
         if self.strict and self.ended is not None:
             raise self._diverged(self.ended) from None
-        calls = () if self.run is None else self.run.fold().calls
+        calls = () if self.run is None else self.run.record.calls
         return Replay(
             prediction,
             self.ended is None,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspynb.data import Usage
 from dspynb.errors import InputError
 from dspynb.events import Event
-from dspynb.running.record import AttemptRow, Fold
+from dspynb.running.record import AttemptRow, RunRecord
 from dspynb.running.tables.candidates import (
     candidates_frame,
     history_frame,
@@ -23,13 +24,16 @@ from dspynb.running.tables.candidates import (
 from dspynb.running.tables.diffs import PromptDiff, diff_messages
 from dspynb.running.tables.frames import attempts_frame, calls_frame, rollouts_of
 from dspynb.running.tables.hints import hints_frame
+from dspynb.scope.core import current_scope
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dspynb.running.view_hook import Axes
 
-__all__ = ["RunReader"]
+__all__ = ["RunReader", "open_record"]
+
+T = TypeVar("T")
 
 
 class RunReader:
@@ -52,7 +56,7 @@ class RunReader:
         self._id = run_id
         self.damaged: Mapping[int, str] = damaged or {}
         self.path = path
-        self._events: list[Event] = list(events)
+        self._record = RunRecord(events)
         self._search = search
 
     @property
@@ -65,18 +69,19 @@ class RunReader:
     def part(self, search: int) -> RunReader:
         """The same run, with the attempts of one of its searches."""
         part = RunReader(self.id, path=self.path, search=search, damaged=self.damaged)
-        part._events = self._events  # shared: goes on growing with the run
+        part._record = self._record  # shared: it goes on growing with the run
         return part
 
-    def fold(self) -> Fold:
-        """The state that tables and views are made of."""
-        return Fold(self._events)
+    @property
+    def record(self) -> RunRecord:
+        """What the run's events add up to: tables and views are made of it. It grows with the run."""
+        return self._record
 
     @property
     def status(self) -> str:
         """pending, running, finished, stopped, exhausted (the budget is spent), interrupted, cancelled, failed, or
         unfinished (the process died)."""
-        status = self.fold().status
+        status = self._record.status
         return "unfinished" if status == "running" and type(self) is RunReader and not self._search else status
 
     @property
@@ -90,15 +95,14 @@ class RunReader:
         0        1   four    0.0  False
         1        2      4    1.0   True
         """
-        fold = self.fold()
-        return attempts_frame(self._attempts(fold))
+        return self._read(lambda record: attempts_frame(self._attempts(record)))
 
     @property
     def rollouts(self) -> pd.DataFrame:
         """One row a rollout of an evaluation: row, repeat, inputs and labels, outputs, score, feedback, error,
         attempts, tokens, usd, seconds, cached; ``program`` where several were compared. A rollout that failed has no
         score."""
-        return rollouts_of(self.fold())
+        return self._read(rollouts_of)
 
     @property
     def hints(self) -> pd.DataFrame:
@@ -113,7 +117,7 @@ class RunReader:
                         hint  used  passed  gain
         0  Answer in digits.     1       1   1.0
         """
-        return hints_frame(self.fold(), self._search)
+        return self._read(lambda record: hints_frame(record, self._search))
 
     @property
     def calls(self) -> pd.DataFrame:
@@ -124,7 +128,7 @@ class RunReader:
           predictor      reply  tokens     model
         0      self  answer: 4       0  scripted
         """
-        return calls_frame(self.fold())
+        return self._read(calls_frame)
 
     @property
     def candidates(self) -> pd.DataFrame:
@@ -140,41 +144,62 @@ class RunReader:
         0    start    1.0   True
         1  round 1    1.0  False
         """
-        return candidates_frame(self.fold())
+        return self._read(candidates_frame)
 
     @property
     def matrix(self) -> pd.DataFrame:
         """Of an optimizer: candidates × validation rows, the scores."""
-        return matrix_frame(self.fold())
+        return self._read(matrix_frame)
 
     @property
     def history(self) -> pd.DataFrame:
         """Of an optimizer: one row each time a candidate was scored, with the best so far and what was spent by then:
         calls, metric_calls, tokens, usd, seconds."""
-        return history_frame(self.fold())
+        return self._read(history_frame)
 
     @property
     def proposals(self) -> pd.DataFrame:
         """Of an optimizer: one row a proposal: key, outputs, error, seconds."""
-        return proposals_frame(self.fold())
+        return self._read(proposals_frame)
+
+    @property
+    def best_parts(self) -> dict[str, dict[str, Any]] | None:
+        """Of an optimizer's run, live or reopened: the parts of the best candidate so far, path → instruction, demos,
+        as ``dn.candidate(run.best_parts, of=program)`` takes them. None where no candidate was evaluated on all
+        validation rows, and for other runs.
+
+        >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> writer = dn.FunctionLM(lambda request: "proposed_instruction: Be brief.")
+        >>> opt = dn.COPRO(dn.metrics.exact_match(), breadth=2, depth=1, prompt_lm=writer)
+        >>> better = opt.compile_sync(program, [{"question": "2+2?", "answer": "4"}])
+        >>> sorted(dn.last_run().best_parts["self"])
+        ['demos', 'instruction', 'prefix']
+        """
+        winner = self._record.candidates.get(winner_of(self._record) or "")
+        return None if winner is None else {path: dict(part) for path, part in winner.parts.items()}
 
     @property
     def best(self) -> Any:
-        """Of an optimizer's run that was reopened: what the best candidate says, path → instruction, demos, as
-        ``dn.candidate(run.best, of=program)`` takes it; None where there is none. Of a live run, its best result."""
-        fold = self.fold()
-        winner = fold.candidates.get(winner_of(fold) or "")
-        return None if winner is None else {path: dict(part) for path, part in winner.parts.items()}
+        """The best result so far: a prediction, an evaluation or a program. Only a run of this process has it; None for
+        one that was reopened from its file, of which ``best_parts``, ``attempts`` and ``rollouts`` tell.
+
+        Deprecated: for an optimizer's run that was reopened it gives ``best_parts``, with a DeprecationWarning.
+        """
+        parts = self.best_parts
+        if parts is not None:
+            told = "run.best of a reopened run is deprecated and will be None: use run.best_parts"
+            warnings.warn(told, DeprecationWarning, stacklevel=2)
+        return parts
 
     @property
     def summary(self) -> str:
         """Of an optimizer: the winner beside the start, and whether the difference can be told from none."""
-        return summary_of(self.fold())
+        return self._read(summary_of)
 
     @property
     def usage(self) -> Usage:
         """What the run's calls cost so far."""
-        return self.fold().usage
+        return self._record.usage
 
     def diff(self, first: int, second: int) -> PromptDiff:
         """Word-level difference of the prompts that two attempts sent. Raises InputError for an unknown number.
@@ -191,7 +216,7 @@ class RunReader:
         Hint: Answer with digits.+}
         ...
         """
-        rows = {row.attempt: row for row in self._attempts(self.fold())}
+        rows = self._read(lambda record: {row.attempt: row for row in self._attempts(record)})
         for number in (first, second):
             if number not in rows:
                 raise InputError(f"the run has no attempt {number}; there are {_listed(rows)}")
@@ -218,11 +243,14 @@ class RunReader:
 
         return plot(self, kind, x, ax)
 
-    def _attempts(self, fold: Fold) -> Sequence[AttemptRow]:
-        searches = fold.searches()
-        if not searches:
-            return []
-        return fold.children(self._search if self._search in searches else searches[0])
+    def _read(self, query: Callable[[RunRecord], T]) -> T:
+        """What a query of the record gives, while no other thread adds to it."""
+        with self._record.lock:
+            return query(self._record)
+
+    def _attempts(self, record: RunRecord) -> Sequence[AttemptRow]:
+        search = record.search_of(self._search)
+        return [] if search is None else record.children(search)
 
     def save_html(self, path: str | Path) -> Path:
         """Write the run's view as one page that needs no kernel and no network, and give its path. What models wrote is
@@ -239,19 +267,27 @@ class RunReader:
         return target
 
     def __repr__(self) -> str:
-        fold = self.fold()
-        name = fold.started.name if fold.started else "?"
-        if fold.candidates:
-            told = f"{len(fold.candidates)} candidates, {len(fold.rollouts)} rollouts, {fold.usage.calls} calls"
-            return f"<Run {self.id} {name}: {fold.status}, {told}>"
-        attempts, rows = len(self._attempts(fold)), len(fold.rollouts)
-        told = f"{rows} rows" if rows and not self._search else f"{attempts} attempts"
-        return f"<Run {self.id} {name}: {fold.status}, {told}, {fold.usage.calls} calls>"
+        record = self._record
+        name = record.started.name if record.started else "?"
+        if record.candidates:
+            done = f"{len(record.candidates)} candidates, {len(record.rollouts)} rollouts"
+        elif record.rollouts and not self._search:
+            done = f"{len(record.rollouts)} rows"
+        else:
+            search = record.search_of(self._search)
+            done = f"{0 if search is None else record.count_of_attempts(search)} attempts"
+        return f"<Run {self.id} {name}: {record.status}, {done}, {record.usage.calls} calls>"
 
     def _repr_html_(self) -> str:
         from dspynb.running.view_hook import static_html
 
         return static_html(self)
+
+
+def open_record() -> RunRecord:
+    """The record of the run that is open where this is called; an empty one where none is."""
+    run = current_scope().open_run
+    return run.record if isinstance(run, RunReader) else RunRecord()
 
 
 def _listed(rows: Iterable[int]) -> str:

@@ -1,12 +1,17 @@
-"""One pass over events: the state of a run as tables and views show it, live or reopened."""
+"""The record of a run: what its events add up to, live or reopened.
+
+``RunRecord`` is the only reader of raw events. Tables, views, traces, resuming and replaying query it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from dspynb.data import Usage
+from dspynb.data import NO_USAGE, Usage, UsageTotal
 from dspynb.events import (
     AttemptChosen,
     AttemptEnded,
@@ -26,47 +31,95 @@ from dspynb.events import (
     Steered,
 )
 
-__all__ = ["AttemptRow", "Fold", "Milestone", "SpanRow"]
+__all__ = [
+    "DERIVED_COLUMNS",
+    "NOTHING",
+    "AttemptRow",
+    "Changes",
+    "Milestone",
+    "RunRecord",
+    "SpanRow",
+    "usage_of",
+]
 
 
 @dataclass(slots=True)
 class AttemptRow:
     """One attempt as seen so far. ``state``: running, passed, scored, failed or cancelled. ``hint_by``: ``person``
-    where somebody suggested its hint while the run ran."""
+    where somebody suggested its hint while the run ran.
 
+    The columns of ``run.attempts`` are those fields of AttemptStarted and AttemptEnded that are marked as ``COLUMN``
+    (see events.py), the outputs, and ``DERIVED_COLUMNS``.
+    """
+
+    start: AttemptStarted
     span: int
     parent: int
     attempt: int
     wave: int
     hint: Hint
+    started: float  # unix seconds
     state: str = "running"
     outputs: Mapping[str, Any] | None = None
     score: float | None = None
     feedback: str | None = None
     error: str | None = None
     seconds: float | None = None
-    usage: Usage = field(default_factory=Usage)
     best: bool = False
     calls: list[PredictorCalled] = field(default_factory=list)
     hint_by: str = ""
     hint_error: str | None = None  # why its wave has no new hint: the advisor failed
+    end: AttemptEnded | None = None
 
     @property
     def cached(self) -> bool:
         """Whether no call of the attempt was paid for."""
         return bool(self.calls) and all(call.cached for call in self.calls)
 
+    @property
+    def usage(self) -> Usage:
+        """What its calls cost."""
+        return usage_of(self.calls)
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens of its calls; None where they are not known."""
+        return self.usage.tokens
+
+    @property
+    def usd(self) -> float | None:
+        """What its calls cost; None where that is not known."""
+        return self.usage.usd
+
+    def cell(self, column: str) -> Any:
+        """The value of a column of ``run.attempts`` that is no output."""
+        if column == "error" and self.state == "cancelled":
+            return "cancelled"
+        for source in (self, self.start, self.end):
+            if hasattr(source, column):
+                return getattr(source, column)
+        return None
+
+
+DERIVED_COLUMNS = ("tokens", "usd", "cached", "best")
+"""The last columns of ``run.attempts``: attributes of an AttemptRow."""
+
 
 @dataclass(slots=True)
 class SpanRow:
-    """A module call, search or row of a batch as seen so far."""
+    """A run, module call, search, tool call, proposal or row as seen so far. ``kind``: that of ``SpanStarted``, or run.
+
+    ``score``, ``feedback``, ``seconds`` and ``tokens`` are those of a rollout; None, and 0 tokens, for other kinds.
+    """
 
     span: int
     parent: int
     kind: str
     name: str
     inputs: Mapping[str, Any]
+    started: float  # unix seconds
     row: int | None = None
+    ended: float | None = None  # unix seconds; None while it goes on
     outputs: Mapping[str, Any] | None = None
     error: str | None = None
     done: bool = False
@@ -85,33 +138,105 @@ class Milestone:
     metric_calls: int
 
 
-class Fold:
-    """The state of a run: header, status, spans, attempts, calls and usage; ``add`` takes the next event."""
+class Changes(NamedTuple):
+    """Which keys of a ``RunRecord`` one event changed. What they hold now is looked up in the record.
+
+    ``run``: the run began, was resumed or ended, so ``started``, ``ended`` and ``status`` differ. A view then shows all
+    that had not ended differently; those spans are not listed one by one.
+    ``spans``: keys of ``record.spans`` or ``record.attempts`` that are new or hold something else: also the attempts
+    around a model call, whose ``calls`` and ``usage`` grew, and attempts that became or are no longer the ``best``.
+    ``candidates``: keys of ``record.candidates`` that are new, were scored, became or are no longer the ``winner``, or
+    were pinned, unpinned or dropped. An id may be unknown to the record where a file lacks its beginning.
+    ``grown``: names of the record's lists that have one more item, at their end: ``calls`` (then ``usage``, ``cached``
+    and ``models`` may differ too), ``rollouts``, ``proposals``, ``milestones``, ``steered``, ``hint_failures``. Items
+    are never removed or replaced, so a reader that remembers how many it has read finds the new ones by position.
+
+    A reader may collect the changes of many events and look at the record once: the record never goes back, so what it
+    finds may be newer than the change. An event that changed nothing gives ``NOTHING``, which is false.
+
+    >>> from dspynb.events import RunStarted
+    >>> from dspynb.running.record import RunRecord
+    >>> record = RunRecord()
+    >>> record.apply(RunStarted(span=1, kind="call", name="Predict"))
+    Changes(run=True, spans=(), candidates=(), grown=())
+    """
+
+    run: bool = False
+    spans: tuple[int, ...] = ()
+    candidates: tuple[str, ...] = ()
+    grown: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self != NOTHING
+
+
+NOTHING = Changes()
+"""No key changed."""
+_RUN = Changes(run=True)
+_ONE_CALL = Changes(grown=("calls",))
+_ONE_PROPOSAL = Changes(grown=("proposals",))
+_ONE_HINT_FAILURE = Changes(grown=("hint_failures",))
+_ROLLOUTS = ("rollouts",)
+_MILESTONES = ("milestones",)
+_STEERED = ("steered",)
+
+
+class RunRecord:
+    """The state of a run: header, status, spans, attempts, calls, rollouts, candidates and usage.
+
+    ``apply`` takes the next event and says what changed. A ``Run`` applies each event as it is emitted; a run that is
+    reopened applies those of its file. So reading ``status`` or ``usage`` costs the same however long the run is.
+
+    ``events``: all events, in order. Attributes are read, never written, by others. A run may be emitting from another
+    thread: hold ``lock`` while reading more than one attribute.
+
+    >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
+    >>> record = ask.run_sync(question="2+2?").run.record
+    >>> record.status, len(record.calls), record.usage.calls
+    ('finished', 1, 1)
+    """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.events: list[Event] = []
+        self.lock = threading.RLock()
         self.started: RunStarted | None = None
         self.ended: RunEnded | None = None
-        self.began = 0.0  # when the run, or the run that it goes on with, began
+        self.began = 0.0  # when the run, or the run that it resumes, began
         self.attempts: dict[int, AttemptRow] = {}
         self.spans: dict[int, SpanRow] = {}
         self.calls: list[PredictorCalled] = []
         self.rollouts: list[RolloutEnded] = []
-        self.notes: list[HintFailed] = []
-        self._hint_errors: dict[tuple[int, int], str] = {}  # by search and wave
-        self.steered: list[Steered] = []  # what somebody asked of the run, in the order in which it took effect
+        self.hint_failures: list[HintFailed] = []
+        self.steered: list[Steered] = []  # interventions of a person, in the order in which they took effect
         self.candidates: dict[str, CandidateProposed] = {}
-        self.tried: dict[tuple[str, str], dict[int, RolloutEnded]] = {}  # candidate, split → row → its first rollout
+        self.marks: dict[str, str] = {}  # candidate id → ``pinned`` or ``dropped``, by a person
+        self.rollouts_by_candidate: dict[tuple[str, str], dict[int, RolloutEnded]] = {}
+        """Candidate id, split → row → the rollout of its repeat 0; of one that was run again, the last."""
         self.milestones: list[Milestone] = []
         self.proposals: list[ProposalEnded] = []
         self.winner: str | None = None  # the best candidate so far, by its id
-        self.usage = Usage()
+        self._usage = UsageTotal()
         self.cached = 0  # calls that were answered without asking a provider
         self.models: list[str] = []  # their names, in the order in which they were first asked
-        self.lost: set[int] = set()  # rows and searches that a run had not ended when it was gone on with
+        self.lost: set[int] = set()  # rows and searches that were left unfinished before the run was resumed
+        self.last_step = -1  # the highest number of an optimizer's step that an event has; -1 for none
+        self._at_start = (0, 0)  # how many calls and rollouts there were when the run began last
+        self._hint_errors: dict[tuple[int, int], str] = {}  # by search and wave
         self._parents: dict[int, int] = {}
+        self._spans_in: defaultdict[int, list[int]] = defaultdict(list)  # span → those begun right inside it; no calls
+        self._calls_in: defaultdict[int, list[int]] = defaultdict(list)  # span → places in ``calls``
+        self._chosen: dict[int, int] = {}  # search → the number of the attempt that it took as its result
         self._searches: dict[int, list[AttemptRow]] = {}
         for event in events:
-            self.add(event)
+            self.apply(event)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (list(self.events),)
+
+    @property
+    def usage(self) -> Usage:
+        """What the run's calls cost so far."""
+        return self._usage.value()
 
     @property
     def status(self) -> str:
@@ -120,42 +245,184 @@ class Fold:
             return self.ended.status
         return "running" if self.started is not None else "pending"
 
-    def add(self, event: Event) -> None:
-        """Take one event; an event of an unknown type changes nothing."""
-        match event:
-            case PredictorCalled():
-                self._called(event)
-            case AttemptStarted():
-                self._parents[event.span] = event.parent
-                self._attempt_started(event)
-            case AttemptEnded():
-                self._attempt_ended(event)
-            case AttemptChosen():
-                for row in self.children(event.span):
-                    row.best = row.attempt == event.attempt
-            case SpanStarted():
-                self._parents[event.span] = event.parent
-                self.spans[event.span] = SpanRow(
-                    event.span, event.parent, event.kind, event.name, event.inputs, event.row
-                )
-            case SpanEnded() | RolloutEnded():
-                self._span_ended(event)
-            case CandidateProposed() | CandidateScored() | ProposalEnded():
-                self._optimizing(event)
-            case HintFailed():
-                self.notes.append(event)
-                self._hint_errors[event.span, event.wave] = event.error
-            case Steered():
-                self.steered.append(event)
-                self.winner = event.values.get("best", self.winner)
-            case RunStarted():
-                self._lose_unfinished()
-                self.began = event.at if self.started is None else self.began
-                self.started, self.ended = event, None  # one that was resumed has ended before
-            case RunEnded():
-                self.ended = event
-                self._choose_where_unfinished()
+    # ── applying events ───────────────────────────────────────────────────────────────────────────────────────────
+    def apply(self, event: Event) -> Changes:
+        """Take the next event; the keys that it changed. An event of an unknown type changes nothing. The caller holds
+        ``lock`` where other threads read."""
+        self.events.append(event)
+        take = _APPLY.get(type(event))
+        return NOTHING if take is None else take(self, event)
 
+    def _run_started(self, event: RunStarted) -> Changes:
+        if self.started is None:
+            self.began = event.at
+        self._lose_unfinished()
+        self._at_start = (len(self.calls), len(self.rollouts))
+        self.started = event
+        self.ended = None  # the run that is resumed had ended
+        self._parents[event.span] = event.parent
+        self.spans[event.span] = SpanRow(event.span, event.parent, "run", event.name, event.inputs, event.at)
+        return _RUN
+
+    def _run_ended(self, event: RunEnded) -> Changes:
+        self.ended = event
+        span = self.spans.get(event.span)
+        if span is not None:
+            span.error = event.error or (None if event.status == "finished" else event.status)
+            span.ended, span.done = event.at, True
+        return Changes(run=True, spans=self._choose_where_unfinished())
+
+    def _span_started(self, event: SpanStarted) -> Changes:
+        span = event.span
+        self.spans[span] = SpanRow(span, event.parent, event.kind, event.name, event.inputs, event.at, event.row)
+        self._parents[span] = event.parent
+        self._spans_in[event.parent].append(span)
+        return Changes(False, (span,))
+
+    def _span_ended(self, event: SpanEnded) -> Changes:
+        span = self.spans.get(event.span)
+        if span is None:
+            return NOTHING
+        span.outputs, span.error, span.ended, span.done = event.outputs, event.error, event.at, True
+        return Changes(False, (event.span,))
+
+    def _rollout_ended(self, event: RolloutEnded) -> Changes:
+        self.rollouts.append(event)
+        if event.candidate is not None and event.split is not None and event.repeat == 0:
+            self.rollouts_by_candidate.setdefault((event.candidate, event.split), {})[event.row] = event
+        span = self.spans.get(event.span)
+        if span is None:
+            return Changes(grown=_ROLLOUTS)
+        span.outputs, span.error, span.ended, span.done = event.outputs, event.error, event.at, True
+        span.score, span.feedback = event.score, event.feedback
+        span.seconds, span.tokens = event.seconds, event.usage.tokens
+        return Changes(False, (event.span,), (), _ROLLOUTS)
+
+    def _called(self, event: PredictorCalled) -> Changes:
+        self._parents[event.span] = event.parent  # a repair is made in the call that it repairs
+        self._calls_in[event.parent].append(len(self.calls))
+        self.calls.append(event)
+        self._usage.add(event.usage)
+        self.cached += event.cached
+        if event.model and event.model not in self.models:
+            self.models.append(event.model)
+        if not self.attempts:
+            return _ONE_CALL
+        around = []
+        for span in self.ancestors(event.parent):
+            if row := self.attempts.get(span):
+                row.calls.append(event)
+                around.append(span)
+        return Changes(spans=tuple(around), grown=_ONE_CALL.grown) if around else _ONE_CALL
+
+    def _attempt_started(self, event: AttemptStarted) -> Changes:
+        row = AttemptRow(
+            event,
+            event.span,
+            event.parent,
+            event.attempt,
+            event.wave,
+            event.hint,
+            event.at,
+            hint_by=event.hint_by,
+            hint_error=self._hint_errors.get((event.parent, event.wave)),
+        )
+        self.attempts[event.span] = row
+        self._searches.setdefault(event.parent, []).append(row)
+        self._parents[event.span] = event.parent
+        self._spans_in[event.parent].append(event.span)
+        return Changes(False, (event.span,))
+
+    def _attempt_ended(self, event: AttemptEnded) -> Changes:
+        row = self.attempts.get(event.span)
+        if row is None or row.state == "cancelled":  # one that refused to end may still come in
+            return NOTHING
+        row.state, row.outputs, row.score = event.state, event.outputs, event.score
+        row.feedback, row.error, row.seconds = event.feedback, event.error, event.seconds
+        row.end = event
+        return Changes(False, (event.span,))
+
+    def _attempt_chosen(self, event: AttemptChosen) -> Changes:
+        changed = []
+        self._chosen[event.span] = event.attempt
+        for row in self._searches.get(event.span, ()):
+            best = row.attempt == event.attempt
+            if row.best != best:
+                row.best = best
+                changed.append(row.span)
+        return Changes(spans=tuple(changed))
+
+    def _hint_failed(self, event: HintFailed) -> Changes:
+        self.hint_failures.append(event)
+        self._hint_errors[event.span, event.wave] = event.error
+        return _ONE_HINT_FAILURE
+
+    def _candidate_proposed(self, event: CandidateProposed) -> Changes:
+        if event.id in self.candidates:
+            return NOTHING
+        self.candidates[event.id] = event
+        self.last_step = max(self.last_step, event.step)
+        return Changes(candidates=(event.id,))
+
+    def _candidate_scored(self, event: CandidateScored) -> Changes:
+        self.milestones.append(Milestone(event, self.usage, len(self.rollouts)))
+        self.last_step = max(self.last_step, event.step)
+        changed = self._win(event.best)
+        return Changes(candidates=(event.candidate, *changed), grown=_MILESTONES)
+
+    def _proposal_ended(self, event: ProposalEnded) -> Changes:
+        self.proposals.append(event)
+        return _ONE_PROPOSAL
+
+    def _steer(self, event: Steered) -> Changes:
+        self.steered.append(event)
+        self.last_step = max(self.last_step, event.step)
+        changed = [*self._mark(event), *self._win(event.values.get("best"))]
+        return Changes(candidates=tuple(changed), grown=_STEERED)
+
+    def _mark(self, event: Steered) -> list[str]:
+        """Take note that a candidate was pinned, unpinned or dropped; those that this concerns."""
+        changed = []
+        if event.action in ("pin", "unpin"):
+            changed = [candidate for candidate, mark in self.marks.items() if mark == "pinned"]
+            for candidate in changed:
+                del self.marks[candidate]
+        if event.action in ("pin", "drop"):
+            candidate = str(event.values.get("candidate", ""))
+            self.marks[candidate] = "pinned" if event.action == "pin" else "dropped"
+            changed.append(candidate)
+        return changed
+
+    def _win(self, best: str | None) -> tuple[str, ...]:
+        """Make a candidate the winner; those that became or ceased to be it."""
+        before = self.winner
+        if best is None or best == before:
+            return ()
+        self.winner = best
+        return (best,) if before is None else (best, before)
+
+    def _lose_unfinished(self) -> None:
+        """A run that is resumed does again what had not ended, and rows that were halted."""
+        if self.started is None:
+            return
+        again = [s for s in self.spans.values() if s.kind in ("row", "search") and (not s.done or s.error == "halted")]
+        self.lost.update(span.span for span in again)
+
+    def _choose_where_unfinished(self) -> tuple[int, ...]:
+        """A search that was stopped chose nothing: its best is the first that passed, else the first highest score."""
+        changed = []
+        for search in self._searches:
+            if search in self._chosen:
+                continue
+            scored = [row for row in self.children(search) if row.score is not None and row.state != "cancelled"]
+            if scored and not any(row.best for row in scored):
+                passed = [row for row in scored if row.state == "passed"]
+                best = passed[0] if passed else max(scored, key=lambda row: float(row.score or 0.0))
+                best.best = True
+                changed.append(best.span)
+        return tuple(changed)
+
+    # ── queries ───────────────────────────────────────────────────────────────────────────────────────────────────
     def children(self, search: int) -> list[AttemptRow]:
         """The attempts of one search, in order of their numbers."""
         return sorted(self._searches.get(search, ()), key=lambda a: a.attempt)
@@ -163,6 +430,79 @@ class Fold:
     def searches(self) -> list[int]:
         """The spans that have attempts, outermost and earliest first."""
         return list(self._searches)
+
+    def search_of(self, span: int) -> int | None:
+        """The span itself where it has attempts, else the first that has; None where none has. Constant time."""
+        if span in self._searches:
+            return span
+        return next(iter(self._searches), None)
+
+    def count_of_attempts(self, search: int) -> int:
+        """How many attempts a search has begun. Constant time."""
+        return len(self._searches.get(search, ()))
+
+    @property
+    def last_span(self) -> int:
+        """The highest number that an event has as its span; 0 for none. Looks at all of them."""
+        return max((event.span for event in self.events), default=0)
+
+    def spans_in(self, span: int) -> list[int]:
+        """The span and those inside it, however deep, calls not included; a span comes before those inside it."""
+        with self.lock:
+            found = [span]
+            for inner in found:  # which grows meanwhile
+                found += self._spans_in.get(inner, ())
+        return found
+
+    def calls_in(self, span: int) -> list[PredictorCalled]:
+        """The model calls made in a span, however deep, with those of rewards, metrics and advisors, in the order in
+        which they ended. Costs as much as there is in the span.
+
+        >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
+        >>> run = ask.run_sync(question="2+2?").run
+        >>> [call.reply for call in run.record.calls_in(run.span)]
+        ['answer: 4']
+        """
+        places: list[int] = []
+        with self.lock:
+            waiting = [span]
+            while waiting:
+                inner = waiting.pop()
+                waiting += self._spans_in.get(inner, ())
+                made = self._calls_in.get(inner, ())
+                places += made
+                waiting += [self.calls[place].span for place in made]  # repairs are made in the call that they repair
+            return [self.calls[place] for place in sorted(places)]
+
+    def usage_in(self, span: int) -> Usage:
+        """What the calls made in a span cost: see ``calls_in``."""
+        return usage_of(self.calls_in(span))
+
+    def attempts_in(self, span: int) -> list[AttemptRow]:
+        """The attempts of searches in a span, however deep."""
+        return [row for inner in self.spans_in(span) if (row := self.attempts.get(inner)) is not None]
+
+    def searches_in(self, span: int) -> list[int]:
+        """The spans in a span that have attempts, itself included, in the order in which they first had one."""
+        inside = [inner for inner in self.spans_in(span) if inner in self._searches]
+        return sorted(inside, key=lambda search: self._searches[search][0].started)
+
+    def counts(self, span: int) -> bool:
+        """Whether a span is in no attempt that its search did not choose. Before it has chosen one, all count."""
+        for inner in self.ancestors(span):
+            row = self.attempts.get(inner)
+            if row is not None and self._chosen.get(row.parent, row.attempt) != row.attempt:
+                return False
+        return True
+
+    def since_start(self) -> tuple[list[PredictorCalled], list[RolloutEnded]]:
+        """The calls and rollouts of this process: those since the run began, or was resumed last."""
+        calls, rollouts = self._at_start
+        return self.calls[calls:], self.rollouts[rollouts:]
+
+    def rollouts_of(self, candidate: str, split: str = "val") -> Mapping[int, RolloutEnded]:
+        """Row → rollout of a candidate (its id) on a split; the first repeat; of one that was run again, the last."""
+        return self.rollouts_by_candidate.get((candidate, split), {})
 
     def parent_of(self, span: int) -> int:
         """The span that this one happened in; 0 for none, or one that is not known."""
@@ -174,72 +514,25 @@ class Fold:
             yield span
             span = self._parents.get(span, 0)
 
-    def _lose_unfinished(self) -> None:
-        """A run that begins once more makes again what had not ended, and rows that were halted."""
-        again = [s for s in self.spans.values() if s.kind in ("row", "search") and (not s.done or s.error == "halted")]
-        self.lost.update(span.span for span in again)
 
-    def _choose_where_unfinished(self) -> None:
-        """A search that was stopped chose nothing: its best is the first that passed, else the first highest score."""
-        for search in self.searches():
-            rows = self.children(search)
-            scored = [row for row in rows if row.score is not None and row.state != "cancelled"]
-            if scored and not any(row.best for row in rows):
-                passed = [row for row in scored if row.state == "passed"]
-                best = passed[0] if passed else max(scored, key=lambda row: float(row.score or 0.0))
-                best.best = True
+def usage_of(calls: Iterable[PredictorCalled]) -> Usage:
+    """What some calls cost."""
+    return sum((call.usage for call in calls), NO_USAGE)
 
-    def _optimizing(self, event: CandidateProposed | CandidateScored | ProposalEnded) -> None:
-        match event:
-            case CandidateProposed():
-                self.candidates.setdefault(event.id, event)
-            case CandidateScored():
-                self.milestones.append(Milestone(event, self.usage, len(self.rollouts)))
-                self.winner = self.winner if event.best is None else event.best
-            case ProposalEnded():
-                self.proposals.append(event)
 
-    def _called(self, event: PredictorCalled) -> None:
-        self.calls.append(event)
-        self._parents[event.span] = event.parent  # a repair is made in the call that it repairs
-        self.usage += event.usage
-        self.cached += event.cached
-        if event.model and event.model not in self.models:
-            self.models.append(event.model)
-        for span in self.ancestors(event.parent):
-            if row := self.attempts.get(span):
-                row.calls.append(event)
-                row.usage += event.usage
-
-    def _span_ended(self, event: SpanEnded | RolloutEnded) -> None:
-        span = self.spans.get(event.span)
-        if span is not None:
-            span.outputs, span.error, span.done = event.outputs, event.error, True
-        if isinstance(event, RolloutEnded):
-            self.rollouts.append(event)
-            if event.candidate is not None and event.split is not None and event.repeat == 0:
-                self.tried.setdefault((event.candidate, event.split), {})[event.row] = event
-            if span is not None:
-                span.score, span.feedback = event.score, event.feedback
-                span.seconds, span.tokens = event.seconds, event.usage.tokens
-
-    def _attempt_started(self, event: AttemptStarted) -> None:
-        error = self._hint_errors.get((event.parent, event.wave))
-        row = AttemptRow(
-            event.span,
-            event.parent,
-            event.attempt,
-            event.wave,
-            event.hint,
-            hint_by=event.hint_by,
-            hint_error=error,
-        )
-        self.attempts[event.span] = row
-        self._searches.setdefault(event.parent, []).append(row)
-
-    def _attempt_ended(self, event: AttemptEnded) -> None:
-        row = self.attempts.get(event.span)
-        if row is None or row.state == "cancelled":  # one that refused to end may still come in
-            return
-        row.state, row.outputs, row.score = event.state, event.outputs, event.score
-        row.feedback, row.error, row.seconds = event.feedback, event.error, event.seconds
+_APPLY: Mapping[type[Event], Callable[[RunRecord, Any], Changes]] = {
+    PredictorCalled: RunRecord._called,
+    SpanStarted: RunRecord._span_started,
+    SpanEnded: RunRecord._span_ended,
+    RolloutEnded: RunRecord._rollout_ended,
+    AttemptStarted: RunRecord._attempt_started,
+    AttemptEnded: RunRecord._attempt_ended,
+    AttemptChosen: RunRecord._attempt_chosen,
+    HintFailed: RunRecord._hint_failed,
+    CandidateProposed: RunRecord._candidate_proposed,
+    CandidateScored: RunRecord._candidate_scored,
+    ProposalEnded: RunRecord._proposal_ended,
+    Steered: RunRecord._steer,
+    RunStarted: RunRecord._run_started,
+    RunEnded: RunRecord._run_ended,
+}

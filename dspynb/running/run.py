@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 
 import dspynb
 from dspynb.errors import Halted, InputError, JournalError, RunInterrupted, RunStopped, ScopeError
-from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, Steered, new_span, spans_after
+from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, new_span, spans_after
 from dspynb.redact import redact_values, told
 from dspynb.running.aio.signals import foreground
 from dspynb.running.aio.tasks import GRACE
@@ -24,6 +23,7 @@ from dspynb.running.control import Steerable
 from dspynb.running.journal import JournalFile, flush_journals
 from dspynb.running.journal_reader import Journal, cut_torn_line, load_journal
 from dspynb.running.locks import lock_run
+from dspynb.running.record import Changes, RunRecord
 from dspynb.running.user_code import as_exception
 from dspynb.running.view_hook import attach_view, show
 from dspynb.scope.core import Layer
@@ -79,13 +79,14 @@ class Run(Steerable):
         self.program_type: type | None = None  # of the module whose call this is; None for other work
         self._inputs, self._settings = inputs, settings or {}
         self._listeners: list[Sink] = []
+        self._watchers: list[Callable[[Changes], object]] = []
         self._stop_asked = self._interrupted = False
         self._outcome: tuple[bool, Any] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self._driver: asyncio.Task[Any] | None = None  # the task that runs the work; may be the caller's own
         self._task: asyncio.Task[Any] | None = None  # the task that start() made
         self._before = 0  # cancellations of that task that others had asked for
-        self._lock = threading.RLock()
+        self._lock = self._record.lock  # one lock, so that no two threads take two of them in different orders
         self._journal: JournalFile | None = None
         self._in_flight: set[asyncio.Task[Any] | None] = set()
 
@@ -95,18 +96,45 @@ class Run(Steerable):
         if self._journal is None and isinstance(event, AttemptStarted):
             self._open_journal()
         with self._lock:  # threads may emit too, and every listener must see one order
-            self._events.append(event)
+            changes = self._record.apply(event)
             for listener in tuple(self._listeners):
                 self._tell(listener, event)
+            for watcher in tuple(self._watchers) if self._watchers and changes else ():
+                self._notify(watcher, changes)
 
     def _tell(self, listener: Sink, event: Event) -> None:
         try:
             listener.emit(event)
         except BaseException as error:
-            if not isinstance(as_exception(error, "the listener"), Exception):
-                raise
-            _log.exception("a listener of run %s failed and was dropped", self.id)
+            self._log_failure(error)
             self.unlisten(listener)
+
+    def _notify(self, watcher: Callable[[Changes], object], changes: Changes) -> None:
+        try:
+            watcher(changes)
+        except BaseException as error:
+            self._log_failure(error)
+            self.unwatch(watcher)
+
+    def _log_failure(self, error: BaseException) -> None:
+        """Log what a listener raised. Raises it again where it ends the process."""
+        if not isinstance(as_exception(error, "the listener"), Exception):
+            raise error
+        _log.error("a listener of run %s failed and was dropped", self.id, exc_info=error)
+
+    def watch(self, watcher: Callable[[Changes], object]) -> None:
+        """Call ``watcher`` with the keys of ``run.record`` that each event changes, from now on and until the run ends.
+
+        It is called right after the event was applied, in whatever thread emitted it, and holds up the run as long as
+        it takes: remember the changes and read the record later. One that fails is logged and dropped.
+        """
+        with self._lock:
+            self._watchers.append(watcher)
+
+    def unwatch(self, watcher: Callable[[Changes], object]) -> None:
+        """Call ``watcher`` no more."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._watchers.remove(watcher)
 
     def listen(self, listener: Sink | Callable[[Event], object], *, replay: bool = False) -> None:
         """Send events from now on to ``listener``; with ``replay`` those so far first.
@@ -130,7 +158,7 @@ class Run(Steerable):
             raise InputError(f"listen takes a function of an event, or an object with emit(event); got {got}")
         with self._lock:
             self._listeners.append(sink)
-            for event in tuple(self._events) if replay else ():
+            for event in tuple(self._record.events) if replay else ():
                 self._tell(sink, event)
 
     def unlisten(self, listener: Sink | Callable[[Event], object]) -> None:
@@ -147,10 +175,10 @@ class Run(Steerable):
         >>> dn.run_sync(main)
         ['RunStarted', 'PredictorCalled', 'RunEnded']
         """
-        sent = 0
+        sent, events = 0, self._record.events
         while True:
-            while sent < len(self._events):
-                yield self._events[sent]
+            while sent < len(events):
+                yield events[sent]
                 sent += 1
             if self.done:
                 return
@@ -175,15 +203,15 @@ class Run(Steerable):
         return run
 
     def _take_over(self, journal: Journal, file: JournalFile) -> None:
-        events = journal.events
-        started = next((e for e in events if isinstance(e, RunStarted)), None)
-        self._id, self._events, self.path = str(journal.header.get("id", file.path.stem)), events, str(file.path)
-        spans_after(max((e.span for e in events), default=0))
-        if started is not None:
-            self._settings, self.span = started.settings, started.span
+        record = RunRecord(journal.events)
+        self._id, self.path = str(journal.header.get("id", file.path.stem)), str(file.path)
+        self._record, self._lock = record, record.lock
+        spans_after(record.last_span)
+        if record.started is not None:
+            self._settings, self.span = record.started.settings, record.started.span
         else:
             self.span = new_span()
-        self.steering.kept = [e for e in events if isinstance(e, Steered) and e.action not in ("pause", "unpause")]
+        self.steering.kept = [event for event in record.steered if event.action not in ("pause", "unpause")]
         self._journal = file
         self.listen(file)
 
@@ -238,7 +266,8 @@ class Run(Steerable):
 
     @property
     def best(self) -> Any:
-        """The best result so far, or None."""
+        """The best result so far: a prediction, an evaluation or a program, as ``await run`` would give it if the run
+        were stopped now; None where there is none yet. See also ``best_parts``, of an optimizer's run."""
         if self._outcome is not None:
             return self._outcome[1] if self._outcome[0] else self._partial()
         return self._partial()
@@ -336,6 +365,7 @@ class Run(Steerable):
         self._outcome = outcome
         self._let_pass()
         self._listeners.clear()
+        self._watchers.clear()
         self._close_journal()
 
     def start(self, work: Work) -> Run:

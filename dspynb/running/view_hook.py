@@ -73,14 +73,14 @@ def plot(run: RunReader, kind: str | None, x: str | None, ax: Axes | None) -> Ax
     """Draw a run, as it is now."""
     from dspynb.views.plots.figures import plot_run
 
-    return plot_run(run.fold(), kind, x, ax, run._search)
+    return plot_run(run.record, kind, x, ax, run._search)
 
 
 def static_html(run: RunReader) -> str:
     """The run as self-contained HTML."""
-    return str(_views().static_html(run.fold(), search=run._search, path=run.path))
+    return str(_views().static_html(run.record, search=run._search, path=run.path))
 
 
 def page_html(run: RunReader) -> str:
     """The run as a page of its own."""
-    return str(_views().page_html(run.fold(), search=run._search, path=run.path))
+    return str(_views().page_html(run.record, search=run._search, path=run.path))

@@ -1,6 +1,6 @@
 """How a run is seen: a live widget while it works, static HTML afterwards, lines of text in a terminal.
 
-All views show the same rows (``state.py``), made from a fold over the run's events.
+All views show the same rows (``state.py``), made from a record over the run's events.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from dspynb.data import sum_tokens
 from dspynb.events import CandidateProposed, PredictorCalled, RolloutEnded
-from dspynb.running.record import AttemptRow, Fold, SpanRow
+from dspynb.running.record import AttemptRow, RunRecord, SpanRow
 from dspynb.running.tables.candidates import candidate_scores, demos_of, instructions_of, winner_of
 from dspynb.views.texts import Named, clip, named, number
 from dspynb.views.tree import Node, Tree
@@ -50,7 +50,7 @@ def cells(node: Node, tree: Tree) -> Row:
         case AttemptRow():
             _attempt(row, node.of, node, tree)
         case SpanRow():
-            _batch_row(row, node.of, node, tree.fold)
+            _batch_row(row, node.of, node, tree.record)
         case CandidateProposed():
             _candidate(row, node.of, tree)
         case PredictorCalled():
@@ -64,7 +64,7 @@ def standing(node: Node, tree: Tree) -> tuple[str, float | None]:
         case AttemptRow():
             return node.of.state, node.of.score
         case SpanRow():
-            return _state_of_row(node.of, tree.fold), _score_of_row(node.of, node)
+            return _state_of_row(node.of, tree.record), _score_of_row(node.of, node)
         case CandidateProposed():
             row = cells(node, tree)
             return row["state"], row["score"]
@@ -72,8 +72,8 @@ def standing(node: Node, tree: Tree) -> tuple[str, float | None]:
             return "failed" if node.of.error else "done", None
 
 
-def _state_of_row(span: SpanRow, fold: Fold) -> str:
-    if span.error == HALTED or (fold.ended is not None and not span.done):
+def _state_of_row(span: SpanRow, record: RunRecord) -> str:
+    if span.error == HALTED or (record.ended is not None and not span.done):
         return "cancelled"
     return "failed" if span.error else "done" if span.done else "running"
 
@@ -103,11 +103,11 @@ def _attempt(row: Row, attempt: AttemptRow, node: Node, tree: Tree) -> None:
     row["feedback"], row["seconds"], row["tokens"] = clip(attempt.feedback or ""), attempt.seconds, attempt.usage.tokens
 
 
-def _batch_row(row: Row, span: SpanRow, node: Node, fold: Fold) -> None:
-    above = fold.spans.get(span.parent)
+def _batch_row(row: Row, span: SpanRow, node: Node, record: RunRecord) -> None:
+    above = record.spans.get(span.parent)
     program = f"{above.name}: " if above is not None and above.kind == "evaluation" else ""
     row["label"] = clip(program + span.name.removeprefix("row "), 200)
-    row["state"], row["score"] = _state_of_row(span, fold), _score_of_row(span, node)
+    row["state"], row["score"] = _state_of_row(span, record), _score_of_row(span, node)
     row["about"], row["outputs"], row["error"] = named(span.inputs), named(span.outputs), clip(span.error or "")
     row["feedback"], row["seconds"] = clip(span.feedback or ""), span.seconds
     usages = [*(call.usage for call in node.calls), *(attempt.usage for attempt in node.attempts())]
@@ -122,57 +122,57 @@ def _call(row: Row, call: PredictorCalled, place: int) -> None:
 
 
 def _candidate(row: Row, candidate: CandidateProposed, tree: Tree) -> None:
-    fold = tree.fold
-    own, total = candidate_scores(fold, candidate.id), _total(fold)
-    parent = next((fold.candidates[p] for p in candidate.parents if p in fold.candidates), None)
-    before = _mean(candidate_scores(fold, parent.id)) if parent else None
-    records, tried = fold.tried.get((candidate.id, "val"), {}), candidate_scores(fold, candidate.id, "train")
-    row["state"] = _state(fold, len(own), total, bool(tried))
-    row["best"] = candidate.id == winner_of(fold)
+    record = tree.record
+    own, total = candidate_scores(record, candidate.id), _total(record)
+    parent = next((record.candidates[p] for p in candidate.parents if p in record.candidates), None)
+    before = _mean(candidate_scores(record, parent.id)) if parent else None
+    rollouts, tried = record.rollouts_of(candidate.id), candidate_scores(record, candidate.id, "train")
+    row["state"] = _state(record, len(own), total, bool(tried))
+    row["best"] = candidate.id == winner_of(record)
     row["by"], row["mark"] = "person" if candidate.origin == "person" else "", tree.fates.get(candidate.id, "")
-    row["about"] = _about(candidate, fold, len(own), total)
+    row["about"] = _about(candidate, record, len(own), total)
     if tried and not own:
         row["about"].append(["", f"{number(sum(tried.values()) / len(tried))} on {len(tried):,} training rows"])
     row["score"] = _mean(own)
     row["change"] = None if row["score"] is None or before is None else row["score"] - before
-    row["outputs"] = _changed(candidate, parent, fold)
-    row["error"] = _failures(records)
-    row["tokens"] = sum_tokens(record.usage for record in records.values())
+    row["outputs"] = _changed(candidate, parent, record)
+    row["error"] = _failures(rollouts)
+    row["tokens"] = sum_tokens(rollout.usage for rollout in rollouts.values())
 
 
-def _state(fold: Fold, done: int, total: int, tried: bool) -> str:
+def _state(record: RunRecord, done: int, total: int, tried: bool) -> str:
     if done == total:
         return "done"
-    if fold.ended is not None and not done and not tried:
+    if record.ended is not None and not done and not tried:
         return "cancelled"
-    return "scored" if (tried and not done) or fold.ended is not None else "running"
+    return "scored" if (tried and not done) or record.ended is not None else "running"
 
 
-def _about(candidate: CandidateProposed, fold: Fold, done: int, total: int) -> Named:
-    demos = demos_of(candidate, fold)
+def _about(candidate: CandidateProposed, record: RunRecord, done: int, total: int) -> Named:
+    demos = demos_of(candidate, record)
     told = [["", clip(candidate.origin, 200)]]
     if demos:
         told.append(["demos", ", ".join(map(str, demos.values()))])
     return [*told, *([["rows", f"{done:,} of {total:,}"]] if 0 < done < total else [])]
 
 
-def _changed(candidate: CandidateProposed, parent: CandidateProposed | None, fold: Fold) -> Named:
+def _changed(candidate: CandidateProposed, parent: CandidateProposed | None, record: RunRecord) -> Named:
     """The instructions; of several predictors, those that are not the parent's."""
-    own = instructions_of(candidate, fold)
-    before = instructions_of(parent, fold) if parent is not None and len(own) > 1 else {}
+    own = instructions_of(candidate, record)
+    before = instructions_of(parent, record) if parent is not None and len(own) > 1 else {}
     shown = named({path: text for path, text in own.items() if before.get(path) != text})
     return [["", text] for _, text in shown] if len(own) == 1 else shown
 
 
-def _failures(records: Mapping[int, RolloutEnded]) -> str:
-    errors = [record.error for record in records.values() if record.error is not None]
-    return clip(f"{len(errors):,} of {len(records):,} rows failed: {errors[0]}") if errors else ""
+def _failures(rollouts: Mapping[int, RolloutEnded]) -> str:
+    errors = [rollout.error for rollout in rollouts.values() if rollout.error is not None]
+    return clip(f"{len(errors):,} of {len(rollouts):,} rows failed: {errors[0]}") if errors else ""
 
 
 def _mean(scores: Mapping[int, float]) -> float | None:
     return sum(scores.values()) / len(scores) if scores else None
 
 
-def _total(fold: Fold) -> int:
-    told: Any = fold.started.inputs.get("val") if fold.started else None
+def _total(record: RunRecord) -> int:
+    told: Any = record.started.inputs.get("val") if record.started else None
     return int(told) if isinstance(told, int) else 0

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from dspynb.data import tokens_text
 from dspynb.events import CandidateProposed, PredictorCalled
 from dspynb.media.describe import content_text
-from dspynb.running.record import AttemptRow, Fold, SpanRow
+from dspynb.running.record import AttemptRow, RunRecord, SpanRow
 from dspynb.running.tables.candidates import instructions_of
 from dspynb.views.texts import Named, clip, named, number
 from dspynb.views.tree import Node
@@ -38,7 +38,7 @@ class Detail(TypedDict):
     edit: dict[str, str]
 
 
-def detail_of(node: Node, fold: Fold) -> Detail:
+def detail_of(node: Node, record: RunRecord) -> Detail:
     """Everything about a row that its line has no room for."""
     match node.of:
         case AttemptRow():
@@ -58,7 +58,7 @@ def detail_of(node: Node, fold: Fold) -> Detail:
             values += [("score", _text(None if span.score is None else number(span.score)))]
             return _detail([*values, ("feedback", _text(span.feedback)), ("error", _text(span.error))], _calls(calls))
         case CandidateProposed():
-            return _candidate(node.of, fold)
+            return _candidate(node.of, record)
         case PredictorCalled():
             call = node.of
             values = [("inputs", named_at_length(call.inputs)), ("outputs", named_at_length(call.outputs))]
@@ -107,10 +107,10 @@ def _block(kind: str, of: str, heading: str, text: str) -> Block:
     return {"kind": kind, "of": of, "heading": clip(heading, 300), "text": clip(text, MOST)}
 
 
-def _candidate(candidate: CandidateProposed, fold: Fold) -> Detail:
+def _candidate(candidate: CandidateProposed, record: RunRecord) -> Detail:
     """Its instructions and demos; the parent's are compared with them."""
-    own = instructions_of(candidate, fold)
-    parents = [str(list(fold.candidates).index(p)) for p in candidate.parents if p in fold.candidates]
+    own = instructions_of(candidate, record)
+    parents = [str(list(record.candidates).index(p)) for p in candidate.parents if p in record.candidates]
     values = [("made in", _text(candidate.origin)), ("parents", _text(", ".join(parents)))]
     blocks = [_block("sent", path, f"{path} · instruction", text) for path, text in own.items()]
     for path, part in candidate.parts.items():

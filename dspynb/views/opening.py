@@ -37,7 +37,7 @@ def _open(run: Run, mode: str) -> None:
     if mode not in ("widget", "html"):
         _open_text(run)
     elif run.done:
-        Cell(pages(run.fold(), run.path))
+        Cell(pages(run.record, run.path))
     elif mode == "widget" and (loop := _loop(run)) is not None:
         _open_widget(run, loop)
     else:
@@ -48,7 +48,7 @@ def _open_text(run: Run) -> None:
     if _is_terminal():
         _open_terminal(run)
     elif run.done:
-        write_line(summary(run.fold()))
+        write_line(summary(run.record))
     else:
         view = TextView(run)
         run.listen(view, replay=True)
@@ -116,4 +116,4 @@ class _AtTheEnd:
     def emit(self, event: Event) -> None:
         """Wait for the end."""
         if isinstance(event, RunEnded):
-            self._cell.replace(pages(self._run.fold(), self._run.path))
+            self._cell.replace(pages(self._run.record, self._run.path))

@@ -1,6 +1,6 @@
 """A run as a header and rows of plain JSON-able values: what the live widget, static HTML and text all show.
 
-``RunState`` reads a fold that goes on growing. For a view that shows all there is, ``snapshot``; for one that is told
+``RunState`` reads a record that goes on growing. For a view that shows all there is, ``snapshot``; for one that is told
 what changed, ``add`` and ``changes``.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 from dspynb.data import tokens_text
 from dspynb.events import CandidateProposed, Event
 from dspynb.json_checks import is_real
-from dspynb.running.record import AttemptRow, Fold, SpanRow
+from dspynb.running.record import AttemptRow, RunRecord, SpanRow
 from dspynb.running.tables.candidates import summary_of, winner_of
 from dspynb.views.cells import Row, cells, standing
 from dspynb.views.details import Detail, detail_of
@@ -62,8 +62,8 @@ class Header(TypedDict):
 class RunState:
     """``search``: show only the attempts of this span."""
 
-    def __init__(self, fold: Fold, search: int = 0) -> None:
-        self.fold, self.tree = fold, Tree(fold, search)
+    def __init__(self, record: RunRecord, search: int = 0) -> None:
+        self.record, self.tree = record, Tree(record, search)
         self._counts = _Counts()
         self._counted: Mode | None = None
         self._unsent: dict[str, None] = {}
@@ -95,17 +95,17 @@ class RunState:
         return header, rows
 
     def _is_best(self, node: Node) -> bool:
-        return node.of.best if isinstance(node.of, AttemptRow) else node.key == f"candidate {winner_of(self.fold)}"
+        return node.of.best if isinstance(node.of, AttemptRow) else node.key == f"candidate {winner_of(self.record)}"
 
     def detail(self, key: str) -> Detail | None:
         """Everything about a row; None where there is no such row."""
         node = self.tree.nodes.get(key)
-        return None if node is None else detail_of(node, self.fold)
+        return None if node is None else detail_of(node, self.record)
 
     # ── piecemeal ─────────────────────────────────────────────────────────────────────────────────────────────────
     def add(self, event: Event) -> None:
         """Take an event."""
-        self.fold.add(event)
+        self.record.apply(event)
         self.tree.add(event)
 
     def changes(self, opened: Iterable[str] = (), most: int = MOST_AT_ONCE) -> tuple[list[Sparse], list[str]]:
@@ -177,20 +177,21 @@ class RunState:
 
     def header(self) -> Header:
         """The header, as of now."""
-        fold, started, mode = self.fold, self.fold.started, self.mode()
+        record, started, mode = self.record, self.record.started, self.mode()
         if self.tree.changed or mode != self._counted:  # nobody asks for changes
             self._count(mode, self.tree.nodes)
         counts = self._counts
         notes = [
-            clip(f"wave {note.wave} had no new hint: the advisor failed: {note.error}", 500) for note in fold.notes[:20]
+            clip(f"wave {note.wave} had no new hint: the advisor failed: {note.error}", 500)
+            for note in record.hint_failures[:20]
         ]
         notes += ["a reward that returns dn.Score(value, feedback=...) needs no advisor"] if notes else []
-        if fold.ended and fold.ended.error:
-            notes.append(clip(fold.ended.error))
+        if record.ended and record.ended.error:
+            notes.append(clip(record.ended.error))
         done, total = self._done(mode)
         return {
             "mode": mode,
-            "state": fold.status,
+            "state": record.status,
             "name": clip(started.name if started else "", 200),
             "kind": started.kind if started else "",
             "progress": self._progress(mode, done, total),
@@ -198,17 +199,17 @@ class RunState:
             "total": total,
             "result": self._result(mode),
             "facts": self._costs(),
-            "elapsed": _elapsed(fold),
+            "elapsed": _elapsed(record),
             "columns": self._columns(mode),
             "low": min(0.0, counts.low),
             "high": max(1.0, counts.high),
             "notes": notes,
-            "summary": clip(summary_of(fold), 1000) if mode == "candidates" and fold.ended else "",
+            "summary": clip(summary_of(record), 1000) if mode == "candidates" and record.ended else "",
         }
 
     def _done(self, mode: Mode) -> tuple[int, int | None]:
         """How many attempts or rows have ended, and of how many; of an optimizer, its candidates."""
-        counts, started = self._counts, self.fold.started
+        counts, started = self._counts, self.record.started
         ended = counts.all - counts.of("running")
         if mode == "rows":
             told: Any = started.inputs.get("rows") if started else None
@@ -217,43 +218,43 @@ class RunState:
         return ended, limit if mode == "attempts" and isinstance(limit, int) and self.tree.searches() <= 1 else None
 
     def _progress(self, mode: Mode, done: int, total: int | None) -> str:
-        counts, fold = self._counts, self.fold
+        counts, record = self._counts, self.record
         if mode == "rows":
             failed = f", {counts.of('failed'):,} failed" if counts.of("failed") else ""
             return f"{done:,} of {total:,} rows{failed}"
         if mode == "calls":
-            return "" if fold.ended else "calling"
+            return "" if record.ended else "calling"
         if mode == "candidates":
-            told = f"{_n(counts.all, 'candidate')}, {_n(len(fold.rollouts), 'rollout')}"
-            bad = sum(proposal.error is not None for proposal in fold.proposals)
+            told = f"{_n(counts.all, 'candidate')}, {_n(len(record.rollouts), 'rollout')}"
+            bad = sum(proposal.error is not None for proposal in record.proposals)
             return f"{told}, {_n(bad, 'failed proposal')}" if bad else told
         if self.tree.searches() > 1:
             return f"{_n(counts.all, 'attempt')} in {self.tree.searches():,} searches"
         of = "" if total is None else f" of {total}"
-        if fold.ended is None:
+        if record.ended is None:
             return f"attempt {counts.all}{of}"
         return f"{counts.all}{of} attempt{_s(counts.all if total is None else total)}"
 
     def _result(self, mode: Mode) -> str:
         counts = self._counts
         if mode == "rows":  # of an evaluation, the mean of all rows: those that failed count too
-            counted: Any = self.fold.started.settings.get("failure_score") if self.fold.started else None
+            counted: Any = self.record.started.settings.get("failure_score") if self.record.started else None
             failed = counts.of("failed") if is_real(counted) else 0
             rows = counts.scored + failed
             total = counts.sum + (failed * counted if failed else 0.0)
             return f"mean {number(total / rows)}" if rows else ""
         if mode == "candidates":
-            best = self.tree.nodes.get(f"candidate {winner_of(self.fold)}")
+            best = self.tree.nodes.get(f"candidate {winner_of(self.record)}")
             score = None if best is None else cells(best, self.tree)["score"]
             return "" if score is None else f"best {number(score)}"
         return f"best {number(counts.best)}" if counts.scored else ""
 
     def _costs(self) -> list[str]:
-        usage, calls = self.fold.usage, len(self.fold.calls)
-        facts = [_n(calls, "call") + (f" ({self.fold.cached:,} cached)" if self.fold.cached else "")]
+        usage, calls = self.record.usage, len(self.record.calls)
+        facts = [_n(calls, "call") + (f" ({self.record.cached:,} cached)" if self.record.cached else "")]
         facts += [tokens] if (tokens := tokens_text(usage.tokens)) else []
         facts += [f"{usage.usd:.4f} USD"] if usage.usd else []
-        return [*facts, *(clip(model, 60) for model in self.fold.models[:2])]
+        return [*facts, *(clip(model, 60) for model in self.record.models[:2])]
 
 
 def _sparse(row: Row, node: Node) -> Sparse:
@@ -348,7 +349,7 @@ def _s(n: int) -> str:
     return "" if n == 1 else "s"
 
 
-def _elapsed(fold: Fold) -> float | None:
-    if fold.started is None:
+def _elapsed(record: RunRecord) -> float | None:
+    if record.started is None:
         return None
-    return max(0.0, (fold.ended.at if fold.ended else time.time()) - fold.started.at)
+    return max(0.0, (record.ended.at if record.ended else time.time()) - record.started.at)

@@ -1,6 +1,6 @@
 """A run's rows as a tree: candidates, rows of a batch, attempts and single calls, each inside what it happened in.
 
-Reads a fold that goes on growing: ``add`` takes an event that the fold has taken and notes which rows it changed.
+Reads a record that goes on growing: ``add`` takes an event that the record has taken and notes which rows it changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dspynb.events import (
     RunStarted,
     Steered,
 )
-from dspynb.running.record import AttemptRow, Fold, SpanRow
+from dspynb.running.record import AttemptRow, RunRecord, SpanRow
 
 __all__ = ["Mode", "Node", "Tree"]
 
@@ -53,8 +53,8 @@ class Tree:
     ``search``: only the attempts of this span.
     """
 
-    def __init__(self, fold: Fold, search: int = 0) -> None:
-        self.fold, self.search = fold, search
+    def __init__(self, record: RunRecord, search: int = 0) -> None:
+        self.record, self.search = record, search
         self.nodes: dict[str, Node] = {}
         self.changed: set[str] = set()
         self.calls: list[Node] = []  # those outside all rows
@@ -72,21 +72,21 @@ class Tree:
 
     # ── growing ───────────────────────────────────────────────────────────────────────────────────────────────────
     def _read_all(self) -> None:
-        """What the fold has taken before."""
-        for candidate in self.fold.candidates.values():
+        """What the record has taken before."""
+        for candidate in self.record.candidates.values():
             self._propose(candidate)
-        for span in sorted([*self.fold.spans, *self.fold.attempts]):
+        for span in sorted([*self.record.spans, *self.record.attempts]):
             self._node(span)
-        for call in self.fold.calls:
+        for call in self.record.calls:
             self._call(call)
-        for rollout in self.fold.rollouts:
+        for rollout in self.record.rollouts:
             self._weigh(rollout)
-        for steered in self.fold.steered:
+        for steered in self.record.steered:
             self._steer(steered)
-        self._winner = self.fold.winner
+        self._winner = self.record.winner
 
     def add(self, event: Event) -> None:
-        """Take note of an event that the fold has taken."""
+        """Take note of an event that the record has taken."""
         match event:
             case PredictorCalled():
                 self._call(event)
@@ -107,10 +107,10 @@ class Tree:
                 if isinstance(event, RolloutEnded):
                     self._weigh(event)
                 self._touch(self._node(event.span))
-        if self.fold.winner != self._winner:
-            for candidate in (self.fold.winner, self._winner):
+        if self.record.winner != self._winner:
+            for candidate in (self.record.winner, self._winner):
                 self._touch(self.nodes.get(f"candidate {candidate}"))
-            self._winner = self.fold.winner
+            self._winner = self.record.winner
 
     def _touch(self, node: Node | None) -> None:
         while node is not None:
@@ -123,14 +123,14 @@ class Tree:
             return self._spans[span]
         if not span:
             return None
-        parent = self.fold.parent_of(span)
+        parent = self.record.parent_of(span)
         up = self._node(parent)
         made = self._of_span(span, parent, up)
         self._spans[span] = made
         return made
 
     def _of_span(self, span: int, parent: int, up: Node | None) -> Node | None:
-        attempt, row = self.fold.attempts.get(span), self.fold.spans.get(span)
+        attempt, row = self.record.attempts.get(span), self.record.spans.get(span)
         if attempt is not None:
             self._numbered[parent, attempt.attempt] = attempt
             if up is None:
@@ -169,7 +169,7 @@ class Tree:
         return self.nodes[key]
 
     def _call(self, call: PredictorCalled) -> None:
-        node = self._node(self.fold.parent_of(call.span))
+        node = self._node(self.record.parent_of(call.span))
         if node is None:
             made = Node(f"call {len(self.calls)}", "calls", call, None, len(self.calls))
             self.nodes[made.key] = made
@@ -212,12 +212,12 @@ class Tree:
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
     def mode(self) -> Mode:
         """What the outermost rows are."""
-        kind = self.fold.started.kind if self.fold.started else ""
+        kind = self.record.started.kind if self.record.started else ""
         if not self.search and self._roots["candidates"]:
             return "candidates"
         if not self.search and (kind in _BATCHES or self._roots["rows"]):
             return "rows"
-        return "attempts" if self.fold.attempts or kind in ("refine", "best_of_n") else "calls"
+        return "attempts" if self.record.attempts or kind in ("refine", "best_of_n") else "calls"
 
     def tops(self) -> list[Node]:
         """The outermost rows, in order."""
@@ -226,8 +226,8 @@ class Tree:
             return self.calls
         if mode != "attempts":
             return self._roots[mode]
-        if self.search and self.search in self.fold.searches():
-            return [node for row in self.fold.children(self.search) if (node := self._node(row.span)) is not None]
+        if self.search and self.search in self.record.searches():
+            return [node for row in self.record.children(self.search) if (node := self._node(row.span)) is not None]
         return sorted(self._roots["attempts"], key=self._order)
 
     def _order(self, node: Node) -> tuple[int, int]:
@@ -235,7 +235,7 @@ class Tree:
 
     def is_top(self, node: Node, mode: Mode) -> bool:
         """Whether it is one of the outermost rows, in this mode."""
-        if self.search and self.search in self.fold.searches():
+        if self.search and self.search in self.record.searches():
             return isinstance(node.of, AttemptRow) and node.of.parent == self.search
         return node.up is None and node.mode == mode
 
@@ -245,7 +245,7 @@ class Tree:
 
     def searches(self) -> int:
         """How many outermost searches there are."""
-        return 1 if self.search and self.search in self.fold.searches() else len(self._searches)
+        return 1 if self.search and self.search in self.record.searches() else len(self._searches)
 
     def previous(self, node: Node) -> AttemptRow | None:
         """Of an attempt, the one before it in its search."""

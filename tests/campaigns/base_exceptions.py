@@ -261,7 +261,7 @@ def other_work(rng, place, kind, is_async):
 
     async def compiled():
         better = await optimizer.compile(program, rows(), val=[{"question": f"{i}", "answer": "4"} for i in (BAD, 7)])
-        ended = [event for event in dn.last_run()._events if isinstance(event, RolloutEnded)]
+        ended = [event for event in dn.last_run().record.events if isinstance(event, RolloutEnded)]
         failed_rows = {(event.split, event.row) for event in ended if event.error is not None}
         return isinstance(better, dn.Module), ("train", BAD) in failed_rows, failed_rows - {("train", BAD), ("val", 0)}
 

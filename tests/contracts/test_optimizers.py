@@ -238,7 +238,7 @@ def test_test_rows_that_all_fail_cost_no_result(kind):
 def test_a_candidate_is_told_of_before_its_rollouts_and_those_before_its_score(kind):
     done = run(optimized(kind, World(1), program=three, test=TEST))
     proposed, seen = set(), {}
-    for event in done._events:
+    for event in done.record.events:
         match event:
             case CandidateProposed():
                 assert event.id not in proposed
@@ -671,7 +671,7 @@ def test_a_persons_candidate_that_is_better_wins(kind):
         assert (row.origin, row.score, row.full) == ("person", 1.0, True)
         assert row.parents == [done.candidates.id[0]]
     assert found[0] == found[1] == found[2]
-    (told,) = done.fold().steered
+    (told,) = done.record.steered
     assert (told.action, told.by, told.step) == ("propose", "person", row.step)
     assert told.values == {"instructions": {"self": GOLDEN}, "parent": row.parents[0], "candidate": row.id}
 
@@ -719,8 +719,8 @@ def test_a_candidate_that_was_dropped_is_neither_winner_nor_parent(kind):
         done = run(steered(kind, World(latency), dropping(winner), seed=2))
         found.append(outcome(done))
         assert done.candidates[done.candidates.best].id.item() != winner
-        (told,) = done.fold().steered
-        after = [e for e in done._events[done._events.index(told) :] if isinstance(e, CandidateProposed)]
+        (told,) = done.record.steered
+        after = [e for e in done.record.events[done.record.events.index(told) :] if isinstance(e, CandidateProposed)]
         assert all(winner not in e.parents for e in after)
         assert told.values == {"candidate": winner, "best": told.values["best"]}
     assert found[0] == found[1]
@@ -736,7 +736,7 @@ def test_a_candidate_that_was_pinned_is_what_the_run_returns(kind):
     for latency in (None, 2):
         done = run(steered(kind, Golden(latency), pinning, test=TEST, seed=3))
         found.append(outcome(done))
-        pinned = next(e for e in done.fold().steered if e.action == "pin").values["candidate"]
+        pinned = next(e for e in done.record.steered if e.action == "pin").values["candidate"]
         row = done.candidates[done.candidates.best].iloc[0]
         assert (row.id, row.full) == (pinned, True)
         tested = [e.candidate for e in events(done, CandidateScored) if e.split == "test"]
@@ -799,7 +799,7 @@ def test_what_was_proposed_one_after_the_other_at_the_end_is_so_again_in_a_resum
         class Late:
             def emit(self, event):
                 last = (
-                    isinstance(event, CandidateScored) and handle.fold().candidates[event.candidate].origin == "person"
+                    isinstance(event, CandidateScored) and handle.record.candidates[event.candidate].origin == "person"
                 )
                 if last and texts:
                     handle.propose(texts.pop())
@@ -833,9 +833,9 @@ def test_what_is_asked_of_a_resumed_run_takes_effect_after_the_steps_that_its_fi
             return handle
 
         done = run(main())
-        before = [e for e in done._events[: k - 1] if isinstance(e, CandidateScored | CandidateProposed)]
+        before = [e for e in done.record.events[: k - 1] if isinstance(e, CandidateScored | CandidateProposed)]
         assert instruction(done) == GOLDEN
-        assert done.fold().steered[0].step > max((e.step for e in before), default=-1)
+        assert done.record.steered[0].step > max((e.step for e in before), default=-1)
 
 
 @every
@@ -846,8 +846,8 @@ def test_a_budget_that_is_set_while_it_runs_cuts_at_the_same_place_whatever_the_
         world = Golden(latency)
         done = run(steered(kind, world, lambda handle: handle.set_budget(**limits)))
         found.append((outcome(done), sorted(world.asked)))
-        (told,) = done.fold().steered
-        before = done._events[: done._events.index(told)]
+        (told,) = done.record.steered
+        before = done.record.events[: done.record.events.index(told)]
         spent_before = len(
             [e for e in before if isinstance(e, RolloutEnded if name == "metric_calls" else PredictorCalled)]
         )
@@ -863,7 +863,7 @@ def test_a_larger_budget_lets_a_run_go_on(kind):
     small_budget = dn.Budget(metric_calls=LEAST.get(kind, 8) + 1)
     less = run(optimized(kind, World(1), budget=small_budget))
     more = run(steered(kind, World(2), lambda handle: handle.set_budget(metric_calls=5000), budget=small_budget))
-    assert more.fold().steered[0].values == {"metric_calls": 5000}
+    assert more.record.steered[0].values == {"metric_calls": 5000}
     assert len(events(more, RolloutEnded)) > len(events(less, RolloutEnded)) or less.status == "finished"
     assert whole["status"] == "finished"
 

@@ -79,5 +79,5 @@ def known(frame):
 
 def told(run):
     """The calls of a run, in an order of their own."""
-    calls = [e for e in run._events if isinstance(e, PredictorCalled)]
+    calls = [e for e in run.record.events if isinstance(e, PredictorCalled)]
     return sorted((c.predictor, str(c.messages), c.rollout, str(c.hint), str(c.outputs), str(c.error)) for c in calls)

@@ -19,7 +19,7 @@ run = asyncio.run
 
 def spent(run):
     """Calls that a run's record tells of."""
-    return sum(e.usage.calls for e in run._events if isinstance(e, PredictorCalled))
+    return sum(e.usage.calls for e in run.record.events if isinstance(e, PredictorCalled))
 
 
 # ── budgets ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import dspynb as dn
-from dspynb.running.record import Fold
+from dspynb.running.record import RunRecord
 from tests.executors.programs import by_pid, known, program, refined, right, rows, told, wordy
 from tests.helpers import Caption, chat
 from tests.optimizers.worlds import SMALL, World, optimized, outcome, three
@@ -34,7 +34,7 @@ def test_an_evaluation_has_the_same_table_score_calls_and_file(dask):
     assert [type(e) for e in here.exceptions] == [type(e) for e in there.exceptions]
     reopened = dn.open_run(there.run.path)
     same(known(reopened.rollouts), known(there.run.rollouts))
-    assert list(dn.history(24)) == there.run.fold().calls
+    assert list(dn.history(24)) == there.run.record.calls
 
 
 def by_len(row, prediction):
@@ -54,16 +54,16 @@ def test_spans_are_one_tree_with_numbers_of_this_process(dask):
         return await dn.evaluate(refined(), [{"subject": str(i)} for i in range(6)], wordy, executor=executor)
 
     def shape(evaluation):
-        fold = Fold(evaluation.run._events)
-        depth = {span: len(list(fold.ancestors(span))) for span in [*fold.spans, *fold.attempts]}
-        assert all(fold.ancestors(span) for span in fold.spans)
+        record = RunRecord(evaluation.run.record.events)
+        depth = {span: len(list(record.ancestors(span))) for span in [*record.spans, *record.attempts]}
+        assert all(record.ancestors(span) for span in record.spans)
         return sorted(depth.values())
 
     here, there = run(main(None)), run(main(dask))
     assert shape(here) == shape(there)
     same(known(here.run.attempts), known(there.run.attempts))
     same(known(here.run.hints), known(there.run.hints))
-    spans = [e.span for e in there.run._events if type(e).__name__ == "PredictorCalled"]
+    spans = [e.span for e in there.run.record.events if type(e).__name__ == "PredictorCalled"]
     assert len(set(spans)) == len(spans) == 6 * 4
 
 
@@ -198,8 +198,8 @@ def test_hints_candidates_and_settings_in_force_are_in_force_there(dask):
             return await dn.evaluate(predict, [{"subject": "x"}], lambda r, p: 1.0, executor=executor)
 
     here, there = run(main(None)), run(main(dask))
-    (call,) = there.run.fold().calls
-    assert call.messages == here.run.fold().calls[0].messages
+    (call,) = there.run.record.calls
+    assert call.messages == here.run.record.calls[0].messages
     assert "be brief\nmind the gap" in str(call.hint)
     assert "Say it." in call.messages[0]["content"]
 

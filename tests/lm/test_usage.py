@@ -137,7 +137,7 @@ def test_the_line_of_a_terminal_says_that_tokens_are_unknown():
     progress = Progress()
     program = dn.Predict(Caption, lm=unknown_lm())
     run = program.run_sync(subject="x").run
-    for event in run._events:
+    for event in run.record.events:
         progress.add(event)
     assert progress.tokens is None
     assert "unknown tokens" in [fact.text for fact in progress.costs()]
@@ -215,7 +215,7 @@ def test_what_an_older_cache_or_file_holds_of_a_usage_breaks_nothing(tmp_path):
     cache.flush()
     assert asyncio.run(cache.get("k")).usage.tokens is None
     run = dn.Predict(Caption, lm=unknown_lm()).run_sync(subject="x").run
-    call = next(event for event in run._events if hasattr(event, "usage"))
+    call = next(event for event in run.record.events if hasattr(event, "usage"))
     whole = to_json(call)
     whole["usage"] |= {"prompt_tokens": "12", "completion_tokens": [], "usd": "free", "of_a_later_version": 1}
     assert from_json(whole).usage == Usage(1, None, None, None, None, None, call.usage.seconds)
@@ -340,5 +340,5 @@ def test_known_tokens_are_counted_as_they_are_and_a_budget_of_calls_does_not_war
 
 def test_static_html_of_a_run_has_no_none():
     run = dn.Predict(Caption, lm=unknown_lm()).run_sync(subject="x").run
-    assert "None" not in static_html(run.fold())
-    assert "unknown tokens" in static_html(run.fold())
+    assert "None" not in static_html(run.record)
+    assert "unknown tokens" in static_html(run.record)

@@ -222,7 +222,7 @@ def test_a_request_that_is_too_long_is_made_again_without_the_oldest_tool_call()
     with dn.context(lm=dn.FunctionLM(answer)):
         prediction = asyncio.run(dn.ReAct(QA, [search])(question="q?"))
     assert [s["args"].get("query") for s in prediction.trajectory] == ["w0", "w1", "w2", "w3", None]
-    last = prediction.run.fold().calls[-1].inputs["trajectory"]
+    last = prediction.run.record.calls[-1].inputs["trajectory"]
     assert last.startswith("[The first 1 steps are left out.]\n\nStep 2")
 
 
@@ -399,7 +399,7 @@ def test_the_record_of_a_call_holds_its_tool_calls_and_survives_its_file():
     from dspynb.events import from_json, to_json
 
     prediction, _ = act([native(("add", {"a": 1, "b": 2})), dn.LMReply("done"), ANSWER], lm=NativeLM)
-    first = prediction.run.fold().calls[0]
+    first = prediction.run.record.calls[0]
     assert first.tool_calls[0]["function"]["name"] == "add"
     assert first.outputs["tool_calls"] == [{"name": "add", "args": {"a": 1, "b": 2}}]
     assert from_json(json.loads(json.dumps(to_json(first)))) == first
@@ -488,7 +488,7 @@ def test_refine_gives_each_predictor_its_hint(lm, hint_as):
         (True, False),
         (False, True),
     ]
-    assert [call.predictor for call in prediction.run.fold().calls] == ["react", "extract"] * 2
+    assert [call.predictor for call in prediction.run.record.calls] == ["react", "extract"] * 2
 
 
 def test_the_predictors_are_react_and_extract_and_those_of_tools_that_are_modules():
@@ -521,7 +521,7 @@ def test_calls_of_one_object_do_not_mix():
 
 def test_tool_calls_show_as_spans_of_the_run():
     prediction, _ = act([step("add", a=1, b=2), DONE, ANSWER])
-    spans = [s for s in prediction.run.fold().spans.values() if s.kind == "tool"]
+    spans = [s for s in prediction.run.record.spans.values() if s.kind == "tool"]
     assert [(s.name, s.inputs, s.outputs, s.done) for s in spans] == [
         ("add", {"a": 1, "b": 2}, {"observation": "3"}, True)
     ]

@@ -179,7 +179,7 @@ def test_a_failing_advisor_is_warned_of_once_a_run_however_many_rows_and_waves_i
         warnings.simplefilter("always")
         run(refine.batch([{"subject": str(i)} for i in range(5)]))
     assert [warning.category for warning in caught] == [dn.AdvisorFailedWarning]
-    assert sum(row.hint_error is not None for row in dn.last_run().fold().attempts.values()) == 10
+    assert sum(row.hint_error is not None for row in dn.last_run().record.attempts.values()) == 10
     with pytest.warns(dn.AdvisorFailedWarning):
         run(refine(subject="x"))  # another run
 
@@ -416,7 +416,7 @@ def test_an_inner_refine_adds_its_hint_after_the_outer_one():
     inner = dn.Refine(dn.Predict(Caption, lm=echo_hint()), lambda r, p: dn.Score(0, "inner"), n=2)
     outer = dn.Refine(inner, lambda r, p: dn.Score(0, "outer"), n=2)
     run(outer(subject="x"))
-    hints = [c.hint for c in dn.last_run().fold().calls]
+    hints = [c.hint for c in dn.last_run().record.calls]
     assert hints == [None, "inner", "outer", "outer\ninner"]
 
 
@@ -484,7 +484,7 @@ def test_an_inner_refines_hint_never_reaches_the_outer_attempts_other_calls():
 
     assert run(Program()(subject="x"))["after"] == "none"
     outer = dn.Refine(Program(), lambda r, p: dn.Score(0, "outer"), n=2)
-    last = [c.hint for c in run(outer(subject="x")).run.fold().calls]
+    last = [c.hint for c in run(outer(subject="x")).run.record.calls]
     assert last == [None, "inner", None, "outer", "outer\ninner", "outer"]
 
 

@@ -427,7 +427,7 @@ def test_a_tool_call_is_a_span_with_inputs_and_outputs_or_error():
             return {}
 
     asyncio.run(Program()(city="Rome"))
-    events = dn.last_run()._events
+    events = dn.last_run().record.events
     tools = [e for e in events if isinstance(e, SpanStarted) and e.kind == "tool"]
     ended = {e.span: e for e in events if isinstance(e, SpanEnded)}
     assert [(t.name, t.inputs) for t in tools] == [("weather", {"city": "Rome"}), ("weather", {"town": "Rome"})]
@@ -455,8 +455,8 @@ def test_calls_of_models_inside_a_tool_are_part_of_the_run_and_hints_reach_them(
             prediction = asyncio.run(Program()())
     assert list(prediction.values()) == ["be blue", "be blue"]
     assert len(dn.last_run().calls) == 2
-    spans = dn.last_run().fold().spans
-    assert next(spans[c.parent].kind for c in dn.last_run().fold().calls) == "tool"
+    spans = dn.last_run().record.spans
+    assert next(spans[c.parent].kind for c in dn.last_run().record.calls) == "tool"
 
 
 def test_refine_inside_a_tool_has_attempts_of_its_own_and_hints_outside_it_hold():

@@ -75,7 +75,7 @@ def plain(**settings):
 def told(run):
     """The run in the words of algorithm 1."""
     lines, names = [], {}
-    for event in run._events:
+    for event in run.record.events:
         match event:
             case CandidateProposed():
                 names[event.id] = f"c{len(names)}"
@@ -301,7 +301,7 @@ def test_feedback_that_calls_a_model_is_part_of_the_proposal_and_not_asked_for_a
     dn.configure(runs_dir=str(tmp_path))
     straight = run_of(optimizer(200))
     assert straight.candidates.score.max() > 0
-    steps = sum(isinstance(event, ProposalEnded) for event in straight._events)
+    steps = sum(isinstance(event, ProposalEnded) for event in straight.record.events)
     assert len(asked) == 3 * steps > 0
 
     text, path = lines(straight), Path(straight.path)
@@ -417,7 +417,9 @@ def test_minibatches_are_whole_in_the_published_algorithm_else_smaller_where_the
             metric, in_flight=1, confirm=confirm, minibatch_size=6, prompt_lm=dn.FunctionLM(reflecting),
             budget=dn.Budget(metric_calls=limit),
         )  # fmt: skip
-        return {e.rows for e in run_of(optimizer)._events if isinstance(e, CandidateScored) and e.split == "train"}
+        return {
+            e.rows for e in run_of(optimizer).record.events if isinstance(e, CandidateScored) and e.split == "train"
+        }
 
     found = set.union(*(sizes(limit) for limit in range(28, 60, 2)))
     assert found == {6} if confirm == 0 else {4, 5} & found

@@ -119,7 +119,7 @@ def test_it_is_told_of_before_it_is_registered_so_that_a_run_that_is_lost_has_it
         await engine.step(1)
 
     run = guided(search, lambda handle: handle.propose("Be careful."))
-    kinds = [type(e) for e in run._events if isinstance(e, Steered | CandidateProposed | CandidateScored)]
+    kinds = [type(e) for e in run.record.events if isinstance(e, Steered | CandidateProposed | CandidateScored)]
     assert kinds == [CandidateProposed, CandidateScored, Steered, CandidateProposed, CandidateScored]
 
 
@@ -138,7 +138,7 @@ def test_without_validation_rows_a_pinned_candidate_is_the_result():
 
     better, run = asyncio.run(main())
     assert better.instruction == "Be careful."
-    assert [e.action for e in run.fold().steered] == ["propose", "pin"]
+    assert [e.action for e in run.record.steered] == ["propose", "pin"]
 
 
 def test_the_summary_says_what_was_pinned():

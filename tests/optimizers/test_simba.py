@@ -173,7 +173,7 @@ def test_a_demo_is_what_the_best_trajectory_of_a_row_did():
     done = made(Model(), num_candidates=4, combine=False)
     known = {e.id: e for e in events(done, CandidateProposed)}
     seen, found = {}, 0
-    for event in done._events:
+    for event in done.record.events:
         if isinstance(event, RolloutEnded) and event.split == "train":
             seen.setdefault(str(event.row), []).append(event)
         if isinstance(event, CandidateProposed) and event.origin == "demo":

@@ -228,7 +228,7 @@ def planned(search, world=None, *, program=one, val=VAL, test=None, metric=right
 
 def events(run, kind):
     """The run's events of a type."""
-    return [event for event in run._events if isinstance(event, kind)]
+    return [event for event in run.record.events if isinstance(event, kind)]
 
 
 def outcome(run):
@@ -249,7 +249,7 @@ def outcome(run):
 def journaled(path):
     """The texts of the requests whose replies a run file holds."""
     flush_journals()
-    calls = [e for e in dn.open_run(path)._events if isinstance(e, PredictorCalled) and not e.cached]
+    calls = [e for e in dn.open_run(path).record.events if isinstance(e, PredictorCalled) and not e.cached]
     return [_short(call.rollout, call.messages) for call in calls]
 
 

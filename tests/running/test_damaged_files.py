@@ -64,10 +64,10 @@ def evaluated(tmp_path, evaluation_lines):
 
 def read_all(run):
     """All that can be read of a run."""
-    shown = [run.status, repr(run), run._repr_html_(), run.usage, run.summary, run.best]
+    shown = [run.status, repr(run), run._repr_html_(), run.usage, run.summary, run.best_parts]
     tables = [run.attempts, run.calls, run.rollouts, run.hints, run.candidates, run.matrix, run.history, run.proposals]
     shown += [table.to_string() for table in tables]
-    shown.append(static_html(run.fold()))
+    shown.append(static_html(run.record))
     for first, second in ((1, 2), (1, 1)):
         with contextlib.suppress(DspynbError):
             shown.append(repr(run.diff(first, second)) + run.diff(first, second)._repr_html_())

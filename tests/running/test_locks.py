@@ -318,7 +318,7 @@ def test_a_forked_child_neither_writes_nor_releases_what_its_parent_writes(tmp_p
         path = await file_of(run)
 
         def child():
-            run._journal.emit(run._events[0])  # how the run began: its file has that once
+            run._journal.emit(run.record.events[0])  # how the run began: its file has that once
             flush_journals()
             run._journal.close()
             flush_journals()

@@ -393,7 +393,7 @@ def test_a_stopped_batch_keeps_the_rows_that_finished():
 def test_stop_reaches_a_run_on_another_threads_loop():
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(lambda: asyncio.run(refine(slow())(subject="x")))
-        while dn.last_run() is None or len(dn.last_run().fold().calls) < 2 or dn.last_run().done:
+        while dn.last_run() is None or len(dn.last_run().record.calls) < 2 or dn.last_run().done:
             time.sleep(0.01)
         dn.last_run().stop()
         assert future.result(5).sentence == "red"
@@ -410,7 +410,7 @@ def test_keeping_a_run_file_uses_up_no_iterator_and_records_values_as_they_were(
     search = dn.BestOfN(Program(), lambda r, p: 1.0, n=1)
     prediction = asyncio.run(search(items=(i for i in range(3)), box=box))
     assert prediction.answer == [0, 1, 2]
-    search_span = next(s for s in dn.open_run(dn.last_run().id).fold().spans.values() if s.kind == "search")
+    search_span = next(s for s in dn.open_run(dn.last_run().id).record.spans.values() if s.kind == "search")
     assert search_span.inputs["box"] == [1]
 
 

@@ -15,7 +15,7 @@ import dspynb as dn
 from dspynb.errors import BudgetExhausted, ConfigurationError, HintError, InputError, RunStopped, SteeringError
 from dspynb.events import AttemptStarted, Steered
 from dspynb.running.journal import flush_journals
-from dspynb.running.record import Fold
+from dspynb.running.record import RunRecord
 from dspynb.scope import GATE
 from tests.helpers import Caption, chat, prompt
 from tests.optimizers.worlds import TRAIN, VAL, World, one, small
@@ -65,7 +65,7 @@ async def until(condition):
 
 
 def told(run, *actions):
-    return [event for event in run._events if isinstance(event, Steered) and event.action in actions]
+    return [event for event in run.record.events if isinstance(event, Steered) and event.action in actions]
 
 
 # ── hints ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -187,7 +187,7 @@ def test_over_rows_a_hint_is_for_one_row_or_for_the_first_that_comes_to_a_furthe
     assert [field_of(text) for text in model.asked if "for four" in text] == ["s4"]
     assert len([text for text in model.asked if "for the first" in text]) == 1
     assert {e.values.get("row") for e in told(run, "hint") if e.values["hint"] == "for four"} == {4}
-    attempts = [a for a in run.fold().attempts.values() if a.hint_by]
+    attempts = [a for a in run.record.attempts.values() if a.hint_by]
     assert sorted(a.hint for a in attempts) == ["for four", "for the first"]
 
 
@@ -257,7 +257,7 @@ def test_an_evaluation_that_is_resumed_gives_an_unfinished_row_the_hint_again():
         ("s1", False), ("s1", True), ("s1", False), ("s2", False), ("s2", False), ("s2", False),
     ]  # fmt: skip
     assert len(told(resumed, "hint")) == 1
-    assert [a.hint_by for a in resumed.fold().attempts.values()].count("person") == 2  # of the attempt made again too
+    assert [a.hint_by for a in resumed.record.attempts.values()].count("person") == 2  # of the attempt made again too
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_while_paused_no_call_starts_and_those_under_way_end(kind):
         run.pause()
         assert run.paused
         await asyncio.sleep(0.05)
-        asked, calls = len(model.asked), len(run.fold().calls)
+        asked, calls = len(model.asked), len(run.record.calls)
         assert calls == asked  # those under way have ended
         await asyncio.sleep(0.05)
         assert len(model.asked) == asked
@@ -600,7 +600,7 @@ def test_what_makes_no_candidate_is_refused_with_one_clear_error():
         ):
             with pytest.raises(error, match=words):
                 ask()
-        await until(lambda: len(run.fold().candidates) > 1)
+        await until(lambda: len(run.record.candidates) > 1)
         with pytest.raises(SteeringError, match="the start, candidate 0, cannot be dropped"):
             run.drop(run.candidates.id[0])
         with pytest.raises(InputError, match="there are numbers 0 to"):
@@ -704,19 +704,19 @@ def test_what_was_asked_is_read_back_from_the_file_and_files_without_it_can_be_r
     flush_journals()
     again = dn.open_run(run.path)
     assert again.attempts.drop(columns="seconds").equals(run.attempts.drop(columns="seconds"))
-    assert [(e.action, e.step, e.by, e.values) for e in again.fold().steered] == [
+    assert [(e.action, e.step, e.by, e.values) for e in again.record.steered] == [
         ("hint", 2, "person", {"hint": {"self": "a person's"}})
     ]
     path = Path(run.path)
     older = [json.loads(line) for line in path.read_text().splitlines()]
     older = [{k: v for k, v in line.items() if k != "hint_by"} for line in older if line.get("type") != "Steered"]
     path.write_text("".join(json.dumps(line) + "\n" for line in older))
-    fold = dn.open_run(path).fold()
-    assert fold.steered == []
-    assert [a.hint_by for a in fold.attempts.values()] == ["", "", ""]
+    record = dn.open_run(path).record
+    assert record.steered == []
+    assert [a.hint_by for a in record.attempts.values()] == ["", "", ""]
 
 
 def test_a_fold_tells_what_a_person_asked_and_the_winner_that_came_of_it():
-    fold = Fold([Steered(span=1, action="pin", step=2, values={"candidate": "a", "best": "a"})])
-    assert fold.winner == "a"
+    record = RunRecord([Steered(span=1, action="pin", step=2, values={"candidate": "a", "best": "a"})])
+    assert record.winner == "a"
     assert AttemptStarted(span=1, attempt=1, wave=1).hint_by == ""

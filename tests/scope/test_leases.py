@@ -90,11 +90,11 @@ def test_an_orphan_is_charged_to_the_nearest_open_ancestor():
         return dn.last_run()
 
     run = asyncio.run(main())
-    fold = run.fold()
-    late = fold.calls[0]
-    search = fold.searches()[0]
+    record = run.record
+    late = record.calls[0]
+    search = record.searches()[0]
     assert (late.hint, late.parent) == (None, search)
-    assert fold.children(search)[0].calls == []
+    assert record.children(search)[0].calls == []
 
 
 @pytest.mark.filterwarnings("ignore::dspynb.ScopeClosedWarning")

@@ -155,5 +155,5 @@ class FrontEnd:
         if not self.deaf:
             _stores().call("snapshot", id=self._id, snapshot=self.view.snapshot())
 
-    def finish(self, fold):
-        self.finished.append(fold)
+    def finish(self, record):
+        self.finished.append(record)

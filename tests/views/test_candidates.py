@@ -6,7 +6,7 @@ import asyncio
 
 import dspynb as dn
 from dspynb.events import RolloutEnded
-from dspynb.running.record import Fold
+from dspynb.running.record import RunRecord
 from dspynb.views.state import RunState
 from dspynb.views.terminal.text import summary
 from tests.evaluation.programs import frame, program, right
@@ -27,7 +27,7 @@ def optimized(**settings):
 
 
 def test_candidates_are_rows_with_score_change_and_instruction():
-    header, rows = RunState(optimized().fold()).snapshot()
+    header, rows = RunState(optimized().record).snapshot()
     assert header["mode"] == "candidates"
     assert header["progress"] == "3 candidates, 12 rollouts"
     assert [row["label"] for row in rows] == ["0", "1", "2"]
@@ -39,7 +39,7 @@ def test_candidates_are_rows_with_score_change_and_instruction():
 
 
 def test_the_end_tells_whether_anything_was_better():
-    header, _ = RunState(optimized().fold()).snapshot()
+    header, _ = RunState(optimized().record).snapshot()
     assert header["notes"] == []
     assert header["summary"] == (
         "None of 3 candidates (12 rollouts, 14 calls) was better than the program as it is. It scores 0.5 [0.15, 0.85] "
@@ -48,13 +48,13 @@ def test_the_end_tells_whether_anything_was_better():
 
 
 def test_a_candidate_has_its_parents_its_texts_and_its_rollouts():
-    state = RunState(optimized().fold())
+    state = RunState(optimized().record)
     start, child = state.everything()[:2]
     assert child["parents"] == [start["key"]]
     blocks = state.detail(child["key"])["blocks"]
     assert [(block["heading"], block["text"]) for block in blocks] == [("self · instruction", "Double it.")]
     assert [row["label"] for row in state.everything([child["key"]]) if row.get("up")] == ["0", "1", "2", "3"]
-    assert state.tree.leads == dict.fromkeys(state.fold.candidates, 4)
+    assert state.tree.leads == dict.fromkeys(state.record.candidates, 4)
 
 
 def test_failed_rows_and_proposals_are_counted():
@@ -68,7 +68,7 @@ def test_failed_rows_and_proposals_are_counted():
         await run
         return run
 
-    header, rows = RunState(asyncio.run(main()).fold()).snapshot()
+    header, rows = RunState(asyncio.run(main()).record).snapshot()
     assert "2 failed proposals" in header["progress"]
     assert rows[0]["error"].startswith("1 of 3 rows failed: ServerError")
 
@@ -81,12 +81,12 @@ def test_an_instruction_is_text_and_never_markup():
 
 
 def test_the_text_view_lists_the_candidates():
-    assert "round 1" in summary(optimized().fold())
+    assert "round 1" in summary(optimized().record)
 
 
 def test_who_leads_is_kept_row_by_row():
     scores = {("a", 0): 0.5, ("b", 0): 0.5, ("c", 0): 1.0, ("a", 1): 0.2, ("b", 1): 0.1, ("c", 1): 0.2}
-    tree = RunState(Fold()).tree
+    tree = RunState(RunRecord()).tree
     for span, ((candidate, row), score) in enumerate(scores.items(), start=1):
         tree.add(RolloutEnded(span=span, row=row, candidate=candidate, split="val", score=score))
     assert tree.leads == {"a": 1, "c": 2}

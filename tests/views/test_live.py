@@ -11,7 +11,7 @@ import pytest
 
 import dspynb as dn
 from dspynb.events import RunEnded, RunStarted, SpanStarted
-from dspynb.running.record import Fold
+from dspynb.running.record import RunRecord
 from dspynb.views.live import live_view
 from dspynb.views.live.live_view import LiveView
 from dspynb.views.state import RunState
@@ -21,7 +21,7 @@ from tests.views.fakes import FakeRun, FrontEnd, a_batch, a_refine, an_attempt
 
 def expected(events):
     """What a view must show after these events."""
-    return {row["key"]: row for row in RunState(Fold(events)).everything()}
+    return {row["key"]: row for row in RunState(RunRecord(events)).everything()}
 
 
 def play(events, *, pause=0.0, while_open=lambda view, front: None, note=""):

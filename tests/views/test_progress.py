@@ -1,4 +1,4 @@
-"""What a line says of a run as its events come, against what the fold says of them all."""
+"""What a line says of a run as its events come, against what the record says of them all."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_rows_are_counted_with_those_that_failed():
 
 
 def test_candidates_are_counted_with_the_best_that_was_told():
-    progress = taken(optimized()._events)
+    progress = taken(optimized().record.events)
     assert (progress.counted(), progress.score()) == ("3 candidates, 12 rollouts", "best 0.5")
 
 
@@ -52,8 +52,8 @@ def test_scores_are_those_of_the_fold():
         asyncio.run(dn.compare({"a": program(), "b": program()}, frame(4, wrong={1}), right)).run,
     ]
     for run in runs:
-        progress = taken(run._events)
-        assert progress.scores() == scores_by_program(run.fold())
+        progress = taken(run.record.events)
+        assert progress.scores() == scores_by_program(run.record)
         assert progress.share == 1.0
 
 
@@ -72,10 +72,10 @@ def test_attempts_inside_rows_are_not_counted_and_the_chosen_ones_score_is_the_r
             return first
 
     asyncio.run(refine.batch([{"subject": "a"}, {"subject": "b"}]))
-    progress = taken(dn.last_run()._events)
+    progress = taken(dn.last_run().record.events)
     assert (progress.counted(), progress.score()) == ("2/2 rows", "mean 0.75")
     asyncio.run(Outer().batch([{"subject": "a"}, {"subject": "b"}]))
-    assert taken(dn.last_run()._events).counted() == "2/2 rows"
+    assert taken(dn.last_run().record.events).counted() == "2/2 rows"
 
 
 def test_rows_that_a_stop_broke_off_are_not_done():

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from dspynb.events import AttemptEnded, AttemptStarted, RunEnded, RunStarted, SpanStarted
-from dspynb.running.record import Fold
+from dspynb.running.record import RunRecord
 from dspynb.views.html.static import static_html
 from dspynb.views.terminal.text import summary
 from tests.views.fakes import HOSTILE, a_batch, a_refine, an_attempt
@@ -51,7 +51,7 @@ OUR_ATTRIBUTES = {"class", "scope", "title", "data-run", "type"}
     "events", [a_refine(3, text=HOSTILE, hint=HOSTILE), a_batch(3, failing={1}, text=HOSTILE)], ids=["refine", "batch"]
 )
 def test_hostile_text_stays_text(events):
-    page = static_html(Fold(events), path=HOSTILE)
+    page = static_html(RunRecord(events), path=HOSTILE)
     seen = Tags(page)
     assert seen.tags <= OUR_TAGS
     assert seen.attributes <= OUR_ATTRIBUTES
@@ -64,19 +64,19 @@ def test_hostile_text_stays_text(events):
 def test_the_runs_file_is_told_from_the_working_folder_where_it_lies_in_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     inside, outside = tmp_path / ".dspynb" / "a.jsonl", tmp_path.parent / "b.jsonl"
-    assert ">.dspynb/a.jsonl<" in static_html(Fold(a_refine(1)), path=str(inside))
-    assert f">{outside}<" in static_html(Fold(a_refine(1)), path=str(outside))
+    assert ">.dspynb/a.jsonl<" in static_html(RunRecord(a_refine(1)), path=str(inside))
+    assert f">{outside}<" in static_html(RunRecord(a_refine(1)), path=str(outside))
 
 
 def test_each_attempt_has_its_hint_score_outputs_feedback_and_cost():
-    page = static_html(Fold(a_refine(2, text="The sea.", hint="Name the colour.")))
+    page = static_html(RunRecord(a_refine(2, text="The sea.", hint="Name the colour.")))
     for part in ("✓ finished", "2 attempts", "best 1", "2 calls", "14 tokens", "3.0 s", "Name the colour.", "The sea.",
                  "+0.5", "★", "1.00"):  # fmt: skip
         assert part in page, part
 
 
 def test_the_prompts_that_were_sent_are_in_the_page_each_text_once():
-    data = shown(static_html(Fold(a_refine(30, hint="Name the colour."))))
+    data = shown(static_html(RunRecord(a_refine(30, hint="Name the colour."))))
     assert data["texts"] == ["Write. Hint: Name the colour.", "a sentence", "Write."]
     first, last = (data["details"][row["key"]] for row in (data["rows"][0], data["rows"][-1]))
     assert [data["texts"][block["text"]] for block in first["blocks"]] == ["Write.", "a sentence"]
@@ -87,7 +87,7 @@ def test_rows_inside_rows_are_in_the_page():
     run = [RunStarted(span=1, kind="evaluate", name="Refine", inputs={"rows": 1})]
     run += [SpanStarted(span=2, parent=1, kind="row", name="row 0", row=0)]
     run += [SpanStarted(span=3, parent=2, kind="search", name="Refine"), *an_attempt(3, 1), *an_attempt(3, 2)]
-    rows = shown(static_html(Fold(run)))["rows"]
+    rows = shown(static_html(RunRecord(run)))["rows"]
     assert [(row["label"], row.get("up"), row.get("kids")) for row in rows] == [
         ("0", None, 2), ("1", "2", None), ("2", "2", None)
     ]  # fmt: skip
@@ -95,7 +95,7 @@ def test_rows_inside_rows_are_in_the_page():
 
 @pytest.mark.parametrize("events", [a_batch(10_000, text="a sentence " * 40), a_refine(2_000, text="x" * 100_000)])
 def test_a_page_stays_below_a_megabyte_and_says_what_it_left_out(events):
-    page = static_html(Fold(events), path="runs/a.jsonl")
+    page = static_html(RunRecord(events), path="runs/a.jsonl")
     assert len(page) < 1_500_000
     assert len(page.split("<script")[1]) < 500_000
     assert (
@@ -105,7 +105,7 @@ def test_a_page_stays_below_a_megabyte_and_says_what_it_left_out(events):
 
 
 def test_a_batch_shows_rows_in_order_with_errors_and_late_failures():
-    page = static_html(Fold(a_batch(1000, failing={900})))
+    page = static_html(RunRecord(a_batch(1000, failing={900})))
     assert "1,000 of 1,000 rows, 1 failed" in page
     assert "201 of 1,000 rows are shown" in page
     assert "ParseError: a sentence" in page
@@ -115,7 +115,7 @@ def test_a_batch_shows_rows_in_order_with_errors_and_late_failures():
 def test_a_run_of_single_calls_shows_the_calls():
     calls = [e for e in a_refine(2) if type(e).__name__ == "PredictorCalled"]
     page = static_html(
-        Fold([RunStarted(span=1, kind="call", name="Program"), *calls, RunEnded(span=1, status="failed")])
+        RunRecord([RunStarted(span=1, kind="call", name="Program"), *calls, RunEnded(span=1, status="failed")])
     )
     assert "✕ failed" in page
     assert page.count("dspynb-row'") == 2
@@ -123,12 +123,12 @@ def test_a_run_of_single_calls_shows_the_calls():
 
 def test_a_run_without_anything_in_it_is_shown():
     for events in ([], [RunStarted(span=1, kind="refine", name="Refine")]):
-        assert "<table" not in static_html(Fold(events))
-        assert summary(Fold(events))
+        assert "<table" not in static_html(RunRecord(events))
+        assert summary(RunRecord(events))
 
 
 def test_long_text_is_cut_and_says_by_how_much():
-    page = static_html(Fold(a_refine(1, text="x" * 50_000)))
+    page = static_html(RunRecord(a_refine(1, text="x" * 50_000)))
     assert "[48,000 more characters]" in page.split("<script")[0]
     assert "[30,000 more characters]" in page.split("<script")[1]
 
@@ -138,8 +138,8 @@ def test_only_the_search_that_is_asked_for_is_shown():
     for search in (2, 3):
         run += [SpanStarted(span=search, parent=1, kind="search", name="Refine")]
         run += an_attempt(search, 1, text=f"of search {search}")
-    assert "of search 2" not in static_html(Fold(run), search=3)
-    both = static_html(Fold(run))
+    assert "of search 2" not in static_html(RunRecord(run), search=3)
+    both = static_html(RunRecord(run))
     assert "of search 2" in both
     assert "<b>2.1</b>" in both
 
@@ -148,7 +148,7 @@ def test_attempts_inside_attempts_are_left_to_them():
     run = [RunStarted(span=1, kind="refine", name="Refine"), AttemptStarted(span=5, parent=2, attempt=1, wave=1)]
     run += [SpanStarted(span=6, parent=5, kind="search", name="inner"), *an_attempt(6, 1, text="inner words")]
     run += [AttemptEnded(span=5, parent=2, state="scored", outputs={"sentence": "outer words"}, score=1.0)]
-    page = static_html(Fold(run))
+    page = static_html(RunRecord(run))
     assert page.count("dspynb-row'") == 1
     assert "outer words" in page
 
@@ -157,7 +157,7 @@ def test_the_ends_of_the_score_bars_hold_all_scores():
     run = [RunStarted(span=1, kind="refine", name="Refine"), SpanStarted(span=2, parent=1, kind="search", name="R")]
     for number, score in enumerate((-20.0, 100.0, 40.0), start=1):
         run += an_attempt(2, number, score=score)
-    header = shown(static_html(Fold(run)))["header"]
+    header = shown(static_html(RunRecord(run)))["header"]
     assert (header["low"], header["high"]) == (-20, 100)
 
 
@@ -170,11 +170,11 @@ def test_an_output_whose_repr_fails_does_not_hide_the_rest():
     ended = next(i for i, e in enumerate(events) if isinstance(e, AttemptEnded))
     span = events[ended].span
     events[ended] = AttemptEnded(span=span, state="scored", outputs={"sentence": Rude()}, score=0.1)
-    assert "Rude without a repr" in static_html(Fold(events))
+    assert "Rude without a repr" in static_html(RunRecord(events))
 
 
 def test_the_text_is_the_same_whatever_the_times_and_ids():
-    first, second = (summary(Fold(a_refine(3, text="The sea."))) for _ in range(2))
+    first, second = (summary(RunRecord(a_refine(3, text="The sea."))) for _ in range(2))
     assert first == second
     assert first.splitlines() == [
         "Refine(The sea.): finished, 3 attempts, best 1",

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dspynb.errors import OptimizerError
-from dspynb.events import CandidateProposed, CandidateScored, Event, Steered
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.running.control import Ask
 from dspynb.running.run import Run
@@ -35,7 +34,7 @@ class Interventions:
     ) -> None:
         self.step = -1  # the number of the last step that began
         self.run, self._refund = run, refund
-        self._known = max(map(_step, run._events), default=-1) if run is not None else -1  # the last step in the file
+        self._known = -1 if run is None else run.record.last_step  # the last step in the file
 
     async def begin(self, engine: Engine, step: int, *, last: bool = False) -> list[Candidate]:
         """Let what was asked for take effect; the candidates that a person proposed or pinned, evaluated.
@@ -130,7 +129,3 @@ class Interventions:
         for task in tasks:
             await task
         return [c for c in wanted if engine.mean(c) is not None and c not in engine.leaderboard.dropped]
-
-
-def _step(event: Event) -> int:
-    return event.step if isinstance(event, CandidateProposed | CandidateScored | Steered) else -1

@@ -103,7 +103,7 @@ class OptimizeWork:
             run.meter.limit(limits)
         else:
             meter = run.new_meter(limits)
-            engine.charge(meter, run._events)
+            engine.charge(meter, run.record)
             self._layer.fund(meter)
         self._held.take()
         current_scope().take()

@@ -178,7 +178,7 @@ class Optimizer(Configured, ABC):
             if resumed._settings:
                 check_same(resumed._settings, work.settings(), absent_settings(type(self)))
             resumed._settings = work.settings()
-            work.memory = Memory.of(resumed._events)
+            work.memory = Memory.of(resumed.record)
             return resumed.start(work)
 
     def _run(self, work: OptimizeWork) -> Run:

@@ -28,8 +28,7 @@ from dspynb.optimizers.distill.hints import by_path, hints_of, taught, worth
 from dspynb.options import NOT_RECORDED, Bool, Number, PositiveInt
 from dspynb.refine.refine import Refine
 from dspynb.running.reader import RunReader
-from dspynb.running.record import Fold
-from dspynb.running.tables.hints import HintRow, hint_rows, hint_uses
+from dspynb.running.tables.hints import HintRow, hint_rows
 from dspynb.running.tables.statistics import paired_difference
 from dspynb.running.tracing import Trace
 from dspynb.scope.candidates import Part
@@ -156,7 +155,7 @@ class DistillHints(Optimizer):
         given = await engine.step(0)
         asked = None if self.given is not None else engine.evaluate(engine.start, _training_rows(engine), split="train")
         await base
-        gathered = _gathered(engine, await asked) if asked is not None else self.given or []
+        gathered = _gathered(await asked) if asked is not None else self.given or []
         hints = worth(gathered, taught(engine.program))
         made = [*self._appended(engine, hints), *await self._written(engine, hints)]
         given += await engine.step(1)
@@ -202,10 +201,9 @@ def _training_rows(engine: Engine) -> list[int]:
     return rows if left >= len(rows) else sorted(engine.random("training rows").sample(rows, max(1, int(left))))
 
 
-def _gathered(engine: Engine, done: Evaluated) -> list[HintRow]:
+def _gathered(done: Evaluated) -> list[HintRow]:
     """The hints of the rollouts on training rows."""
-    folds = [Fold(rollout.events) for rollout in done.rollouts]
-    return hint_rows(use for fold in folds for use in hint_uses(fold, failed=engine.task.failure_score))
+    return hint_rows(use for rollout in done.rollouts for use in rollout.hints)
 
 
 class _Better:

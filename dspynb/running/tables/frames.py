@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from dspynb.events import RolloutEnded, plain
+from dspynb.events import AttemptEnded, AttemptStarted, Event, RolloutEnded, plain
 from dspynb.redact import redact_known, redact_values
-from dspynb.running.record import AttemptRow, Fold
+from dspynb.running.record import DERIVED_COLUMNS, AttemptRow, RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["attempts_frame", "calls_frame", "encodable", "mapped", "rollouts_frame", "rollouts_of", "with_costs"]
 
-_BEFORE = ("attempt", "wave", "hint")
+
+def _marked(kind: type[Event]) -> tuple[str, ...]:
+    """The fields of an event that are columns of ``run.attempts``."""
+    return tuple(field.name for field in fields(kind) if field.metadata.get("column"))
+
+
+_BEFORE = _marked(AttemptStarted)
 _OF_HINTS = ("hint_by", "hint_error")
-_AFTER = ("score", "feedback", "error", "seconds", "tokens", "usd", "cached", "best")
+_AFTER = (*_marked(AttemptEnded), *DERIVED_COLUMNS)
+
+
+@cache
+def _kinds() -> dict[str, type]:
+    """Types of the columns of ``run.attempts`` that are no objects: by the types of the events' fields."""
+    plain_types = {int: int, bool: bool, float: float, float | None: float}
+    kinds: dict[str, type] = {"cached": bool, "best": bool}
+    for event in (AttemptStarted, AttemptEnded):
+        for name, hint in get_type_hints(event).items():
+            if hint in plain_types:
+                kinds[name] = plain_types[hint]
+    return kinds
 
 
 def attempts_frame(attempts: Iterable[AttemptRow], outputs: Iterable[str] = ()) -> pd.DataFrame:
@@ -27,13 +47,16 @@ def attempts_frame(attempts: Iterable[AttemptRow], outputs: Iterable[str] = ()) 
     import pandas as pd
 
     rows = list(attempts)
-    by = [name for name in _OF_HINTS if any(getattr(row, name) for row in rows)]
+    hints = [name for name in _OF_HINTS if any(getattr(row, name) for row in rows)]
     names = list(dict.fromkeys([*outputs, *(name for row in rows for name in row.outputs or ())]))
     taken = (*_BEFORE, *_OF_HINTS, *_AFTER)
-    columns = {name: f"predicted_{name}" if name in taken else encodable(name) for name in names}
-    frame = pd.DataFrame(
-        [_cells(row, columns) for row in rows], columns=[*_BEFORE, *by, *columns.values(), *_AFTER], dtype=object
-    ).astype({"attempt": int, "wave": int, "cached": bool, "best": bool, "score": float, "seconds": float})
+    cells: dict[str, list[Any]] = {name: [row.cell(name) for row in rows] for name in (*_BEFORE, *hints)}
+    for name in names:
+        column = f"predicted_{name}" if name in taken else encodable(name)
+        cells[column] = [(row.outputs or {}).get(name) for row in rows]
+    cells |= {name: [row.cell(name) for row in rows] for name in _AFTER}
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in cells.items()})
+    frame = frame.astype({name: kind for name, kind in _kinds().items() if name in cells})
     return with_costs(frame)
 
 
@@ -44,32 +67,12 @@ def with_costs(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype({"tokens": "Int64" if unknown else "int64", "usd": float})
 
 
-def _cells(row: AttemptRow, columns: dict[str, str]) -> dict[str, Any]:
-    values = row.outputs or {}
-    return {
-        "attempt": row.attempt,
-        "wave": row.wave,
-        "hint": row.hint,
-        "hint_by": row.hint_by,
-        "hint_error": row.hint_error,
-        **{column: values.get(name) for name, column in columns.items()},
-        "score": row.score,
-        "feedback": row.feedback,
-        "error": "cancelled" if row.state == "cancelled" else row.error,
-        "seconds": row.seconds,
-        "tokens": row.usage.tokens,
-        "usd": row.usage.usd,
-        "cached": row.cached,
-        "best": row.best,
-    }
-
-
-def calls_frame(fold: Fold) -> pd.DataFrame:
+def calls_frame(record: RunRecord) -> pd.DataFrame:
     """One row a model call: predictor, attempt, hint, messages, reply, error, seconds, tokens, usd, cached, model."""
     import pandas as pd
 
-    attempt_of = {id(call): row.attempt for row in fold.attempts.values() for call in row.calls}
-    calls = fold.calls
+    attempt_of = {id(call): row.attempt for row in record.attempts.values() for call in row.calls}
+    calls = record.calls
     cells: dict[str, list[Any]] = {
         "predictor": [call.predictor for call in calls],
         "attempt": [attempt_of.get(id(call)) for call in calls],
@@ -101,22 +104,22 @@ def encodable(text: str) -> str:
 _ROLLOUT = ("row", "repeat", "score", "feedback", "error", "attempts", "tokens", "usd", "seconds", "cached")
 
 
-def rollouts_of(fold: Fold) -> pd.DataFrame:
+def rollouts_of(record: RunRecord) -> pd.DataFrame:
     """The rollouts of a run's evaluations, by row: see ``rollouts_frame``. Of one that was run again, the last counts.
     Where programs were compared, ``program`` names them; of an optimizer, ``candidate`` and ``split``."""
-    latest = {(r.parent, r.split or "", r.repeat, r.row): r for r in fold.rollouts}
-    records = [latest[key] for key in sorted(latest)]
-    spans = [fold.spans.get(record.span) for record in records]
-    above = [fold.spans.get(record.parent) for record in records]
+    latest = {(r.parent, r.split or "", r.repeat, r.row): r for r in record.rollouts}
+    rollouts = [latest[key] for key in sorted(latest)]
+    spans = [record.spans.get(rollout.span) for rollout in rollouts]
+    above = [record.spans.get(rollout.parent) for rollout in rollouts]
     names = [span.name if span is not None and span.kind == "evaluation" else None for span in above]
     before: dict[str, list[Any]] = {"program": names} if any(names) else {}
-    if any(r.candidate is not None for r in records):
-        before |= {"candidate": [r.candidate for r in records], "split": [r.split for r in records]}
-    return rollouts_frame(records, [span.inputs if span else {} for span in spans], before=before)
+    if any(r.candidate is not None for r in rollouts):
+        before |= {"candidate": [r.candidate for r in rollouts], "split": [r.split for r in rollouts]}
+    return rollouts_frame(rollouts, [span.inputs if span else {} for span in spans], before=before)
 
 
 def rollouts_frame(
-    records: Sequence[RolloutEnded],
+    rollouts: Sequence[RolloutEnded],
     given: Sequence[Mapping[str, Any]],
     *,
     others: Iterable[str] | None = None,
@@ -130,25 +133,25 @@ def rollouts_frame(
     """
     import pandas as pd
 
-    metrics = _keys(list(r.metrics)[1:] for r in records) if others is None else list(others)
-    inputs, outputs = _keys(given), _keys(r.outputs or {} for r in records)
-    cells: dict[str, list[Any]] = {name: [getattr(r, name) for r in records] for name in _ROLLOUT[:2]}
+    metrics = _keys(list(r.metrics)[1:] for r in rollouts) if others is None else list(others)
+    inputs, outputs = _keys(given), _keys(r.outputs or {} for r in rollouts)
+    cells: dict[str, list[Any]] = {name: [getattr(r, name) for r in rollouts] for name in _ROLLOUT[:2]}
     cells = {**(before or {}), **cells}
     own = {*cells, *_ROLLOUT}
     taken = set(own)
     for prefix, names, clashing, values in (
         ("expected_", inputs, {*own, *outputs}, given),
-        ("predicted_", outputs, {*own, *inputs}, [r.outputs or {} for r in records]),
-        ("part_", _keys(r.parts for r in records), set[str](), [r.parts for r in records]),
-        ("metric_", metrics, set[str](), [r.metrics for r in records]),
+        ("predicted_", outputs, {*own, *inputs}, [r.outputs or {} for r in rollouts]),
+        ("part_", _keys(r.parts for r in rollouts), set[str](), [r.parts for r in rollouts]),
+        ("metric_", metrics, set[str](), [r.metrics for r in rollouts]),
     ):
         for name, column in _columns(names, prefix, clashing, taken).items():
             cells[column] = [redact_values(plain(row.get(name))) for row in values]
-    cells |= {"score": [None if r.error is not None else r.score for r in records]}
-    cells |= {"feedback": [redact_values(r.feedback) for r in records]}
-    cells |= {name: [getattr(r, name) for r in records] for name in ("error", "attempts")}
-    cells |= {"tokens": [r.usage.tokens for r in records], "usd": [r.usage.usd for r in records]}
-    cells |= {"seconds": [r.seconds for r in records], "cached": [r.cached for r in records]}
+    cells |= {"score": [None if r.error is not None else r.score for r in rollouts]}
+    cells |= {"feedback": [redact_values(r.feedback) for r in rollouts]}
+    cells |= {name: [getattr(r, name) for r in rollouts] for name in ("error", "attempts")}
+    cells |= {"tokens": [r.usage.tokens for r in rollouts], "usd": [r.usage.usd for r in rollouts]}
+    cells |= {"seconds": [r.seconds for r in rollouts], "cached": [r.cached for r in rollouts]}
     frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in cells.items()})
     numbers = {"row": int, "repeat": int, "score": float, "attempts": int}
     return with_costs(frame.astype({**numbers, "seconds": float, "cached": bool}))

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from dspynb.running.record import AttemptRow, Fold
+from dspynb.events import PredictorCalled
+from dspynb.running.record import AttemptRow, RunRecord
 from dspynb.running.tables.scores import failure_score
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["HintRow", "HintUse", "hint_rows", "hint_uses", "hints_frame", "hints_text"]
+__all__ = [
+    "HintRow",
+    "HintUse",
+    "PathOf",
+    "hint_rows",
+    "hint_uses",
+    "hint_uses_of_search",
+    "hints_frame",
+    "hints_text",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,43 +52,57 @@ class HintRow:
     gain: float
 
 
-def hint_uses(fold: Fold, within: int = 0, failed: float | None = None) -> Iterator[HintUse]:
+PathOf = Callable[[PredictorCalled], str | None]
+"""The path of the predictor of a call; None for a call that is left out."""
+_recorded: PathOf = attrgetter("predictor")
+
+
+def hint_uses(record: RunRecord, within: int = 0, failed: float | None = None) -> Iterator[HintUse]:
     """Each attempt that had a hint and ended by itself; of searches in the span ``within``, where one is given.
     ``failed``: what an attempt counts that failed (default: the run's ``failure_score``, or 0)."""
     if failed is None:
-        failed = failure_score(fold)
-    for search in fold.searches():
-        above = set(fold.ancestors(search))
-        if (within and within not in above) or above & fold.lost:
+        failed = failure_score(record)
+    for search in record.searches_in(within) if within else record.searches():
+        if record.lost.isdisjoint(record.ancestors(search)):
+            yield from hint_uses_of_search(record, search, failed)
+
+
+def hint_uses_of_search(
+    record: RunRecord, search: int, failed: float, path_of: PathOf = _recorded
+) -> Iterator[HintUse]:
+    """The attempts of one search that had a hint. ``path_of``: gives the paths of predictors; default: as recorded."""
+    rows = [row for row in record.children(search) if row.state not in ("running", "cancelled")]
+    title = record.spans[search].name if search in record.spans else ""
+    for row in rows:
+        before = [_score(r, failed) for r in rows if r.hint is None and r.wave < row.wave]
+        if row.hint is None or not before:
             continue
-        rows = [row for row in fold.children(search) if row.state not in ("running", "cancelled")]
-        title = fold.spans[search].name if search in fold.spans else ""
-        for row in rows:
-            before = [_score(r, failed) for r in rows if r.hint is None and r.wave < row.wave]
-            if row.hint is None or not before:
-                continue
-            gain = _score(row, failed) - math.fsum(before) / len(before)
-            for path, text, predictors in _given(row):
-                yield HintUse(text, (title, path), predictors, row.state == "passed", gain)
+        gain = _score(row, failed) - math.fsum(before) / len(before)
+        for path, text, predictors in _given(row, path_of):
+            yield HintUse(text, (title, path), predictors, row.state == "passed", gain)
 
 
 def _score(row: AttemptRow, failed: float) -> float:
     return failed if row.score is None else float(row.score)
 
 
-def _given(row: AttemptRow) -> Iterator[tuple[str | None, str, frozenset[str]]]:
+def _given(row: AttemptRow, path_of: PathOf) -> Iterator[tuple[str | None, str, frozenset[str]]]:
     """The texts of an attempt's hint: the path that each was for, and who was called with it."""
     if isinstance(row.hint, str):
-        yield None, row.hint, _called(row, row.hint)
+        yield None, row.hint, frozenset(_called(row, row.hint, path_of))
         return
     for path, text in (row.hint or {}).items():
         if text:
-            yield path, text, frozenset(p for p in _called(row, text) if path == "self" or _ends_with(p, path))
+            called = _called(row, text, path_of)
+            yield path, text, frozenset(p for p in called if path == "self" or _ends_with(p, path))
 
 
-def _called(row: AttemptRow, text: str) -> frozenset[str]:
+def _called(row: AttemptRow, text: str, path_of: PathOf) -> Iterator[str]:
     """The predictors whose hint, composed of one or several, has the text."""
-    return frozenset(call.predictor for call in row.calls if call.hint and f"\n{text}\n" in f"\n{call.hint}\n")
+    for call in row.calls:
+        path = path_of(call)
+        if path is not None and call.hint and f"\n{text}\n" in f"\n{call.hint}\n":
+            yield path
 
 
 def _ends_with(path: str, inner: str) -> bool:
@@ -114,7 +139,7 @@ def _label(predictors: tuple[str, ...], path: str | None) -> str:
     return f"{begin}.*" if begin else "*"
 
 
-def hints_frame(fold: Fold, within: int = 0) -> pd.DataFrame:
+def hints_frame(record: RunRecord, within: int = 0) -> pd.DataFrame:
     """One row a hint: hint, predictor, used, passed, gain; the most useful (``used × gain``) first.
 
     ``predictor``: the path of the one it was for; ``*`` for all of the program, ``answer.*`` for all in ``answer``.
@@ -126,24 +151,24 @@ def hints_frame(fold: Fold, within: int = 0) -> pd.DataFrame:
     import pandas as pd
 
     names = ("hint", "predictor", "used", "passed", "gain")
-    rows = [[getattr(row, name) for name in names] for row in hint_rows(hint_uses(fold, within))]
+    rows = [[getattr(row, name) for name in names] for row in hint_rows(hint_uses(record, within))]
     frame = pd.DataFrame(rows, columns=list(names), dtype=object)
     return frame.astype({"used": int, "passed": int, "gain": float})
 
 
-def hints_text(fold: Fold) -> str:
+def hints_text(record: RunRecord) -> str:
     """Of a run that distils hints, in a sentence or two: what there was to distil."""
-    given = fold.started.settings.get("hints") if fold.started else None
+    given = record.started.settings.get("hints") if record.started else None
     if given and isinstance(given, list | tuple):
         return f"It distils {_count(len(given), 'hint')} of an earlier run."
-    firsts = [rows[0] for search in fold.searches() if len(rows := fold.children(search)) > 1]
-    hints = hint_rows(hint_uses(fold))
-    silent = bool(firsts) and not any(row.feedback for row in fold.attempts.values())
+    firsts = [rows[0] for search in record.searches() if len(rows := record.children(search)) > 1]
+    hints = hint_rows(hint_uses(record))
+    silent = bool(firsts) and not any(row.feedback for row in record.attempts.values())
     notes = ["The reward gives no feedback; dn.Score(value, feedback=…) would help."] if silent else []
     if not firsts:
         told = "No first attempt on the training rows was tried again, so there was nothing to distil."
     elif not hints:
-        failed = f" The advisor failed: {fold.notes[0].error}" if fold.notes else ""
+        failed = f" The advisor failed: {record.hint_failures[0].error}" if record.hint_failures else ""
         told = f"{_count(len(firsts), 'first attempt')} fell short, but no hint came of it.{failed}"
     else:
         helped = sum(row.gain > 0 for row in hints)

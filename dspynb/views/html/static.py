@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dspynb.redact import redact_known
-from dspynb.running.record import Fold
+from dspynb.running.record import RunRecord
 from dspynb.views.cells import Row
 from dspynb.views.details import Detail
 from dspynb.views.state import Header, RunState, Sparse
@@ -40,16 +40,16 @@ _OF_ROWS = 0.5
 """The share of it that rows may take; details have the rest."""
 
 
-def static_html(fold: Fold, search: int = 0, path: str | None = None) -> str:
+def static_html(record: RunRecord, search: int = 0, path: str | None = None) -> str:
     """The folded run as HTML. ``search``: only the attempts of this span; ``path``: the run's file, told below."""
-    return state_html(RunState(fold, search), path)
+    return state_html(RunState(record, search), path)
 
 
 def state_html(state: RunState, path: str | None = None) -> str:
     """The same, of a run that was read already."""
     header, rows = state.snapshot()
     file = escape(clip(_from_here(path))) if path else ""
-    body = _plain(header, rows, state.fold) + (f"<div class='dspynb-file'>{file}</div>" if file else "")
+    body = _plain(header, rows, state.record) + (f"<div class='dspynb-file'>{file}</div>" if file else "")
     if not rows:
         return f"<div class='dspynb'><style>{_css()}</style>{body}</div>"
     data = _json({**_data(state), "file": _from_here(path) if path else ""})
@@ -60,12 +60,12 @@ def state_html(state: RunState, path: str | None = None) -> str:
     )
 
 
-def page_html(fold: Fold, search: int = 0, path: str | None = None) -> str:
+def page_html(record: RunRecord, search: int = 0, path: str | None = None) -> str:
     """The same as a page of its own, whose content policy lets nothing run or load but what it was made with."""
-    inner = redact_known(static_html(fold, search, path))
+    inner = redact_known(static_html(record, search, path))
     allowed = {tag: _digest(inner, tag) for tag in ("script", "style")}
     policy = f"default-src 'none'; base-uri 'none'; form-action 'none'; script-src {allowed['script']}; "
-    title = escape(clip(fold.started.name if fold.started else "a run", 200))
+    title = escape(clip(record.started.name if record.started else "a run", 200))
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}style-src {allowed["style"]}">'
@@ -158,17 +158,17 @@ class _Texts:
 
 
 # ── the plain table ───────────────────────────────────────────────────────────────────────────────────────────────────
-def _plain(header: Header, rows: list[Row], fold: Fold) -> str:
+def _plain(header: Header, rows: list[Row], record: RunRecord) -> str:
     shown = _shown(rows)
     body = "".join(_row(row, shown) for row in rows)
     table = f"<table class='dspynb-plain'>{_head(header, shown)}<tbody>{body}</tbody></table>" if rows else ""
     notes = "".join(f"<div class='dspynb-note'>{escape(note)}</div>" for note in header["notes"])
     summary = f"<div class='dspynb-summary'>{escape(header['summary'])}</div>" if header["summary"] else ""
-    return f"{_header(header, fold)}{summary}{notes}{table}"
+    return f"{_header(header, record)}{summary}{notes}{table}"
 
 
-def _header(header: Header, fold: Fold) -> str:
-    seconds = [f"{header['elapsed']:.1f} s"] if fold.ended and header["elapsed"] is not None else []
+def _header(header: Header, record: RunRecord) -> str:
+    seconds = [f"{header['elapsed']:.1f} s"] if record.ended and header["elapsed"] is not None else []
     parts = [header["progress"], header["result"], *header["facts"], *seconds]
     facts = " · ".join(escape(fact) for fact in parts if fact)
     state = header["state"]

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from dspynb.errors import DspynbError, shorten
 from dspynb.events import Event, RunEnded, RunStarted
-from dspynb.running.record import Fold
+from dspynb.running.record import RunRecord
 from dspynb.views.state import MOST_SENT, RunState, Sparse
 
 __all__ = ["LiveView", "Transport", "Viewed"]
@@ -79,7 +79,7 @@ class LiveView:
     def __init__(self, run: Viewed, loop: asyncio.AbstractEventLoop, note: str = "") -> None:
         self._run, self._loop, self._note = run, loop, note
         self._lock = threading.RLock()
-        self._state = RunState(Fold())
+        self._state = RunState(RunRecord())
         self._transport: Transport | None = None
         self._sent: dict[str, Sparse] = {}  # rows as they were sent last
         self._head: Sparse = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from dspynb.running.record import Fold
+from dspynb.running.record import RunRecord
 from dspynb.views.html.static import state_html
 from dspynb.views.state import RunState
 from dspynb.views.terminal.text import summary
@@ -19,7 +19,7 @@ def in_ipython() -> bool:
     return ipython is not None and ipython.get_ipython() is not None
 
 
-def pages(seen: Fold | RunState, path: str | None = None) -> dict[str, str]:
+def pages(seen: RunRecord | RunState, path: str | None = None) -> dict[str, str]:
     """The run as a notebook keeps it: static HTML, and text that is the same at every execution."""
     state = seen if isinstance(seen, RunState) else RunState(seen)
     return {"text/html": state_html(state, path), "text/plain": summary(state)}

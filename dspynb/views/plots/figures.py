@@ -1,4 +1,4 @@
-"""Which plot a run gets, and the numbers in it, read from its fold: of a live run and of a file alike."""
+"""Which plot a run gets, and the numbers in it, read from its record: of a live run and of a file alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dspynb.data import Usage
 from dspynb.errors import InputError, nearest
 from dspynb.events import RolloutEnded
 from dspynb.json_checks import is_real
-from dspynb.running.record import AttemptRow, Fold
+from dspynb.running.record import AttemptRow, RunRecord
 from dspynb.running.tables.candidates import full_scores, scores_of, winner_of
 from dspynb.running.tables.hints import hint_rows, hint_uses
 from dspynb.running.tables.scores import chosen_attempts, failure_score, metric_of, outer_searches, scores_by_program
@@ -34,7 +34,7 @@ X_LABELS = {
 _MOST_THIN, _MOST_HINTS, _WORST_HINTS = 50, 15, 3
 
 
-def plot_run(fold: Fold, kind: str | None, x: str | None, ax: Axes | None, search: int = 0) -> Axes:
+def plot_run(record: RunRecord, kind: str | None, x: str | None, ax: Axes | None, search: int = 0) -> Axes:
     """Draw the run. ``kind``: one of KINDS, or None for the first that the run has something for; ``search``: the
     span whose attempts are meant. Raises InputError for a kind that is unknown or that the run has nothing for."""
     if kind is not None and kind not in KINDS:
@@ -43,29 +43,31 @@ def plot_run(fold: Fold, kind: str | None, x: str | None, ax: Axes | None, searc
         raise InputError(f"x must be one of {', '.join(X_LABELS)}, got {x!r}.{nearest(str(x), X_LABELS)}")
     if x is not None and kind not in (None, "best", "pareto"):
         raise InputError(f"x is of the plots 'best' and 'pareto'; {kind!r} has none")
-    there = [name for name, (_, has) in KINDS.items() if has(fold, search)]
-    kind = _default(fold, there) if kind is None else kind
+    there = [name for name, (_, has) in KINDS.items() if has(record, search)]
+    kind = _default(record, there) if kind is None else kind
     if kind is None:
-        raise InputError(f"there is nothing to plot: the run ({fold.status}) has no scores")
+        raise InputError(f"there is nothing to plot: the run ({record.status}) has no scores")
     if kind not in there:
         others = f"it can be plotted as {', '.join(map(repr, there))}" if there else "it has no scores at all"
         raise InputError(f"the run has nothing for the plot {kind!r}, which needs {_NEEDS[kind]}; {others}")
-    return KINDS[kind][0](fold, search, x, ax)
+    return KINDS[kind][0](record, search, x, ax)
 
 
-def _default(fold: Fold, there: Sequence[str]) -> str | None:
+def _default(record: RunRecord, there: Sequence[str]) -> str | None:
     """The first kind that the run has; where no rows were scored, its attempts."""
-    return "attempts" if "attempts" in there and not fold.rollouts else next(iter(there), None)
+    return "attempts" if "attempts" in there and not record.rollouts else next(iter(there), None)
 
 
 # ── candidates ────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _best(fold: Fold, _: int, x: str | None, ax: Axes | None) -> Axes:
+def _best(record: RunRecord, _: int, x: str | None, ax: Axes | None) -> Axes:
     """The best so far against what it had cost."""
-    told = [m for m in fold.milestones if m.scored.full and m.scored.split == "val"]
-    spent = {name: [_spent(m.usage, m.metric_calls, m.scored.at - fold.began, name) for m in told] for name in X_LABELS}
+    told = [m for m in record.milestones if m.scored.full and m.scored.split == "val"]
+    spent = {
+        name: [_spent(m.usage, m.metric_calls, m.scored.at - record.began, name) for m in told] for name in X_LABELS
+    }
     x = x or next((name for name in ("calls", "metric_calls") if max(spent[name]) > 0), "seconds")
     _check_spent(spent[x], x)
-    start, winner = next(iter(fold.candidates), None), winner_of(fold)
+    start, winner = next(iter(record.candidates), None), winner_of(record)
     scores: dict[str | None, float] = {}
     points, line = [], []
     for milestone, at in zip(told, spent[x], strict=True):
@@ -74,9 +76,9 @@ def _best(fold: Fold, _: int, x: str | None, ax: Axes | None) -> Axes:
         points += [] if candidate in scores else [Point(at, score, kind)]
         scores[candidate] = score
         line.append((at, scores.get(milestone.scored.best, math.nan)))
-    ended = fold.ended.at if fold.ended else fold.milestones[-1].scored.at
-    line.append((max(line[-1][0], _spent(fold.usage, len(fold.rollouts), ended - fold.began, x)), line[-1][1]))
-    return draw.scatter(points, line, ("best so far", X_LABELS[x], _val_score(fold)), ax)
+    ended = record.ended.at if record.ended else record.milestones[-1].scored.at
+    line.append((max(line[-1][0], _spent(record.usage, len(record.rollouts), ended - record.began, x)), line[-1][1]))
+    return draw.scatter(points, line, ("best so far", X_LABELS[x], _val_score(record)), ax)
 
 
 def _spent(usage: Usage, rollouts: int, seconds: float, x: str) -> float:
@@ -94,49 +96,49 @@ def _check_spent(values: Sequence[float], x: str) -> None:
         raise InputError(f"the run cost nothing in {X_LABELS[x]} (was all of it cached?); x may be {others}")
 
 
-def _val_score(fold: Fold) -> str:
-    return f"{one_line(metric_of(fold), 20)} on validation rows"
+def _val_score(record: RunRecord) -> str:
+    return f"{one_line(metric_of(record), 20)} on validation rows"
 
 
-def _pareto(fold: Fold, _: int, x: str | None, ax: Axes | None) -> Axes:
+def _pareto(record: RunRecord, _: int, x: str | None, ax: Axes | None) -> Axes:
     """What each candidate scores against what a row costs with it, and those that none beats in both."""
     x = x or "tokens"
     if x == "metric_calls":
         raise InputError("a row is one rollout with every candidate; x may be calls, tokens, usd or seconds")
-    full = full_scores(fold)
-    costs = {candidate: _cost(fold.tried[candidate, "val"], x) for candidate in full}
+    full = full_scores(record)
+    costs = {candidate: _cost(record.rollouts_of(candidate), x) for candidate in full}
     _check_spent(list(costs.values()), x)
-    start, winner = next(iter(fold.candidates), None), winner_of(fold)
+    start, winner = next(iter(record.candidates), None), winner_of(record)
     kinds = {start: "start", winner: "best"}
     points = [Point(costs[c], score, kinds.get(c, "candidate")) for c, score in full.items()]
     front: list[tuple[float, float]] = []
     for point in sorted(points, key=lambda p: (p.x, -p.y)):
         if not front or point.y > front[-1][1]:
             front.append((point.x, point.y))
-    return draw.scatter(points, front, ("Pareto front", f"{X_LABELS[x]} a row", _val_score(fold)), ax)
+    return draw.scatter(points, front, ("Pareto front", f"{X_LABELS[x]} a row", _val_score(record)), ax)
 
 
-def _cost(records: Mapping[int, RolloutEnded], x: str) -> float:
+def _cost(rollouts: Mapping[int, RolloutEnded], x: str) -> float:
     """The mean over rows, of what the program's calls took."""
-    total = math.fsum(_spent(record.usage, 1, record.seconds, x) for record in records.values())
-    return total / len(records)
+    total = math.fsum(_spent(rollout.usage, 1, rollout.seconds, x) for rollout in rollouts.values())
+    return total / len(rollouts)
 
 
-def _heatmap(fold: Fold, _: int, __: str | None, ax: Axes | None) -> Axes:
+def _heatmap(record: RunRecord, _: int, __: str | None, ax: Axes | None) -> Axes:
     """Candidates × validation rows."""
-    scores, winner = scores_of(fold), winner_of(fold)
-    known = [candidate for candidate in fold.candidates if candidate in scores]
+    scores, winner = scores_of(record), winner_of(record)
+    known = [candidate for candidate in record.candidates if candidate in scores]
     rows = range(max(row for own in scores.values() for row in own) + 1)
     cells = [[scores[candidate].get(row, math.nan) for row in rows] for candidate in known]
     best = known.index(winner) if winner in known else None
-    return draw.heatmap(cells, known, best, metric_of(fold), ax)
+    return draw.heatmap(cells, known, best, metric_of(record), ax)
 
 
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _compare(fold: Fold, _: int, __: str | None, ax: Axes | None) -> Axes:
+def _compare(record: RunRecord, _: int, __: str | None, ax: Axes | None) -> Axes:
     """The mean of each program that was compared, with its interval."""
-    means = {name: _interval(_row_means(rows)) for name, rows in scores_by_program(fold).items()}
-    return draw.intervals(means, metric_of(fold), ax)
+    means = {name: _interval(_row_means(rows)) for name, rows in scores_by_program(record).items()}
+    return draw.intervals(means, metric_of(record), ax)
 
 
 def _row_means(rows: Mapping[int, Sequence[float]]) -> list[float]:
@@ -148,24 +150,24 @@ def _interval(values: Sequence[float]) -> Ends:
     return found.mean, found.low, found.high
 
 
-def _scores(fold: Fold, search: int, _: str | None, ax: Axes | None) -> Axes:
+def _scores(record: RunRecord, search: int, _: str | None, ax: Axes | None) -> Axes:
     """How many rows have which score; of an optimizer's run, with the best candidate and with the start."""
-    programs = scores_by_program(fold)
-    if fold.candidates:
-        scores, start, winner = scores_of(fold), next(iter(fold.candidates)), winner_of(fold)
+    programs = scores_by_program(record)
+    if record.candidates:
+        scores, start, winner = scores_of(record), next(iter(record.candidates)), winner_of(record)
         named = {candidate: name for candidate, name in ((start, "start"), (winner, "best")) if candidate in scores}
         groups = {name: _group(list(scores[candidate].values())) for candidate, name in named.items() if candidate}
-        return draw.histogram(groups, metric_of(fold), "validation rows", ax)
+        return draw.histogram(groups, metric_of(record), "validation rows", ax)
     if programs and not search:
         some = {
             name: ([s for own in rows.values() for s in own], _interval(_row_means(rows)))
             for name, rows in programs.items()
         }
         repeated = any(len(own) > 1 for rows in programs.values() for own in rows.values())
-        return draw.histogram(some, metric_of(fold), "rollouts" if repeated else "rows", ax)
-    searches = _searches(fold, search)
+        return draw.histogram(some, metric_of(record), "rollouts" if repeated else "rows", ax)
+    searches = _searches(record, search)
     if len(searches) > 1:
-        chosen = [float(row.score or 0) for row in chosen_attempts(fold)]
+        chosen = [float(row.score or 0) for row in chosen_attempts(record)]
         return draw.histogram({"": _group(chosen)}, "score of the attempt that was chosen", "searches", ax)
     found = [float(row.score) for row in searches[0] if row.score is not None and row.state != "cancelled"]
     return draw.histogram({"": _group(found)}, "score", "attempts", ax)
@@ -176,23 +178,23 @@ def _group(scores: list[float]) -> tuple[list[float], Ends]:
 
 
 # ── attempts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _searches(fold: Fold, search: int) -> list[list[AttemptRow]]:
+def _searches(record: RunRecord, search: int) -> list[list[AttemptRow]]:
     """The attempts of the search that is meant, or of all outermost ones, as far as they ended and count."""
-    spans = [search] if search in fold.searches() else outer_searches(fold)
-    found = [[row for row in fold.children(s) if row.state not in ("running", "cancelled")] for s in spans]
+    spans = [search] if search in record.searches() else outer_searches(record)
+    found = [[row for row in record.children(s) if row.state not in ("running", "cancelled")] for s in spans]
     return [rows for rows in found if rows]
 
 
-def _attempts(fold: Fold, search: int, _: str | None, ax: Axes | None) -> Axes:
+def _attempts(record: RunRecord, search: int, _: str | None, ax: Axes | None) -> Axes:
     """The scores of attempts and the best so far; of many searches, their mean."""
-    searches = _searches(fold, search)
+    searches = _searches(record, search)
     if len(searches) == 1:
-        threshold = fold.started.settings.get("threshold") if fold.started else None
+        threshold = record.started.settings.get("threshold") if record.started else None
         shown = threshold if is_real(threshold) else None
         scores = [math.nan if row.score is None else float(row.score) for row in searches[0]]
         return draw.steps(Curve(scores, [row.state for row in searches[0]]), shown, ax)
     most = max(len(rows) for rows in searches)
-    lines = [_best_so_far(rows, most, failure_score(fold)) for rows in searches]
+    lines = [_best_so_far(rows, most, failure_score(record)) for rows in searches]
     means = [_interval(column) for column in zip(*lines, strict=True)]
     passed = [sum(any(r.state == "passed" for r in rows[:n]) for rows in searches) / len(searches) for n in _upto(most)]
     return draw.curves(means, passed, len(searches), lines if len(lines) <= _MOST_THIN else [], ax)
@@ -212,9 +214,9 @@ def _best_so_far(rows: Sequence[AttemptRow], most: int, failed: float) -> list[f
     return line
 
 
-def _hints(fold: Fold, search: int, _: str | None, ax: Axes | None) -> Axes:
+def _hints(record: RunRecord, search: int, _: str | None, ax: Axes | None) -> Axes:
     """What each hint added, the most useful first; of many, the first ones and the last."""
-    rows = hint_rows(hint_uses(fold, search))
+    rows = hint_rows(hint_uses(record, search))
     shown = rows if len(rows) <= _MOST_HINTS else rows[: _MOST_HINTS - _WORST_HINTS] + rows[-_WORST_HINTS:]
     bars = [Bar(row.hint, row.gain, f"used {row.used:,}, passed {row.passed:,}") for row in shown]
     told = "hint" if len(shown) == len(rows) else f"hint ({len(shown)} of {len(rows):,}: the most, the least useful)"
@@ -222,29 +224,32 @@ def _hints(fold: Fold, search: int, _: str | None, ax: Axes | None) -> Axes:
 
 
 # ── what a run has ────────────────────────────────────────────────────────────────────────────────────────────────────
-def _has_attempts(fold: Fold, search: int) -> bool:
-    return any(row.score is not None for rows in _searches(fold, search) for row in rows)
+def _has_attempts(record: RunRecord, search: int) -> bool:
+    return any(row.score is not None for rows in _searches(record, search) for row in rows)
 
 
-def _has_scores(fold: Fold, search: int) -> bool:
-    if fold.candidates:
-        return bool(scores_of(fold))
-    return bool(fold.rollouts and not search) or _has_attempts(fold, search)
+def _has_scores(record: RunRecord, search: int) -> bool:
+    if record.candidates:
+        return bool(scores_of(record))
+    return bool(record.rollouts and not search) or _has_attempts(record, search)
 
 
-def _compared(fold: Fold, search: int) -> bool:
-    return not search and len(scores_by_program(fold)) > 1
+def _compared(record: RunRecord, search: int) -> bool:
+    return not search and len(scores_by_program(record)) > 1
 
 
-Draw = Callable[[Fold, int, str | None, "Axes | None"], "Axes"]
-KINDS: Mapping[str, tuple[Draw, Callable[[Fold, int], bool]]] = {
-    "best": (_best, lambda fold, search: not search and bool(full_scores(fold))),
-    "pareto": (_pareto, lambda fold, search: not search and bool(full_scores(fold))),
-    "heatmap": (_heatmap, lambda fold, search: not search and bool(scores_of(fold))),
+Draw = Callable[[RunRecord, int, str | None, "Axes | None"], "Axes"]
+KINDS: Mapping[str, tuple[Draw, Callable[[RunRecord, int], bool]]] = {
+    "best": (_best, lambda record, search: not search and bool(full_scores(record))),
+    "pareto": (_pareto, lambda record, search: not search and bool(full_scores(record))),
+    "heatmap": (_heatmap, lambda record, search: not search and bool(scores_of(record))),
     "compare": (_compare, _compared),
     "scores": (_scores, _has_scores),
     "attempts": (_attempts, _has_attempts),
-    "hints": (_hints, lambda fold, search: _has_attempts(fold, search) and any(True for _ in hint_uses(fold, search))),
+    "hints": (
+        _hints,
+        lambda record, search: _has_attempts(record, search) and any(True for _ in hint_uses(record, search)),
+    ),
 }
 """Kind of plot → how it is drawn, and whether a run has something for it; the first that it has is drawn unasked."""
 _NEEDS = {

@@ -46,7 +46,7 @@ _RowKey = tuple[int, "int | None", str]
 class Progress:
     """Counts the outermost rows of a run, or its attempts or candidates, and takes note of scores and costs.
 
-    No ``Fold``: a line needs little of what that keeps.
+    No ``RunRecord``: a line needs little of what that keeps.
     """
 
     def __init__(self) -> None:

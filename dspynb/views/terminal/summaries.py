@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dspynb.running.record import Fold
+from dspynb.running.record import RunRecord
 from dspynb.running.tables.candidates import scores_of, summary_of, winner_of
 from dspynb.running.tables.statistics import mean_interval
 from dspynb.views.html.static import GLYPHS
@@ -47,9 +47,9 @@ def closing(run: RunReader, progress: Progress, *, table: bool) -> Iterator[Text
     elif progress.of_rows and progress.rows[0] > _MOST_ROWS:
         made = _errors(progress.errors())
     else:
-        fold = run.fold()
-        made = _candidates(fold) if fold.candidates else _shown(fold)
-        note = summary_of(fold) if fold.candidates and winner_of(fold) else ""
+        record = run.record
+        made = _candidates(record) if record.candidates else _shown(record)
+        note = summary_of(record) if record.candidates and winner_of(record) else ""
     if made is not None:
         yield made
     if note:
@@ -102,9 +102,9 @@ def _whole(text: str, style: str) -> Text:
     return Text(text, style=style, no_wrap=True, overflow="ignore")
 
 
-def _shown(fold: Fold) -> Table | None:
+def _shown(record: RunRecord) -> Table | None:
     """Few rows, or the attempts of one search; None for anything else."""
-    header, rows = RunState(fold).snapshot()
+    header, rows = RunState(record).snapshot()
     alone = header["mode"] == "attempts" and len({row["order"][0] for row in rows}) == 1
     return _rows(header["columns"], rows[:_MOST_ATTEMPTS]) if alone or (header["mode"] == "rows" and rows) else None
 
@@ -172,18 +172,18 @@ def _programs(programs: Programs) -> Table:
     return table
 
 
-def _candidates(fold: Fold) -> Table:
+def _candidates(record: RunRecord) -> Table:
     """The best candidates on all validation rows, and the start."""
-    scores, winner = scores_of(fold), winner_of(fold)
+    scores, winner = scores_of(record), winner_of(record)
     full = max((len(own) for own in scores.values()), default=0)
     ranked = sorted(
         (c for c, own in scores.items() if len(own) == full), key=lambda c: (c != winner, -sum(scores[c].values()))
     )
-    start = next(iter(fold.candidates))
+    start = next(iter(record.candidates))
     shown = [c for c in ranked[:_MOST_CANDIDATES] if c != start] + ([start] if start in scores else [])
     table = _grid("candidate", "made in", "mean score")
     for candidate in shown:
-        made, told = fold.candidates[candidate], _interval({row: [s] for row, s in scores[candidate].items()})
+        made, told = record.candidates[candidate], _interval({row: [s] for row, s in scores[candidate].items()})
         best = "★" if candidate == winner else ""
         table.add_row(
             _plain(best, "green"), _plain(one_line(candidate, 40)), _plain(one_line(made.origin)), _plain(told)

@@ -96,7 +96,7 @@ class TerminalView:
         from rich.cells import cell_len
         from rich.text import Text
 
-        self.progress.catch_up(self._run._events)
+        self.progress.catch_up(self._run.record.events)
         state = "stopping" if self._run.stopped else "paused" if self._run.paused else "running"
         facts = [*self._facts(), *([Fact(f"+{more} more", 8)] if more else [])]
         head = f"{GLYPHS['running']} {state if state != 'running' else ''}".strip()
@@ -165,7 +165,7 @@ class _Screen:
         """Show the end of a run: with a table, or in a line where others ran beside it."""
         with self._lock:
             try:
-                view.progress.catch_up(run._events)
+                view.progress.catch_up(run.record.events)
                 self._erase()
                 if self._partial:
                     self._stream.write("\n")
@@ -303,6 +303,6 @@ def _leave() -> None:
 def show_ended(run: Run) -> None:
     """Show a run that has ended."""
     progress, stream = Progress(), _own(sys.stderr)
-    progress.catch_up(run._events)
+    progress.catch_up(run.record.events)
     sys.stderr.write(_ending(_console(stream), run, progress, table=True))
     sys.stderr.flush()

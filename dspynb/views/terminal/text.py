@@ -16,7 +16,7 @@ from dspynb.events import (
     RunEnded,
     SpanEnded,
 )
-from dspynb.running.record import Fold
+from dspynb.running.record import RunRecord
 from dspynb.views.state import Row, RunState
 from dspynb.views.terminal.progress import Progress
 from dspynb.views.texts import number, one_line, text_of, visible
@@ -32,7 +32,7 @@ _SHARE = 0.05
 day has as many as fit a page or two."""
 
 
-def summary(seen: Fold | RunState, search: int = 0) -> str:
+def summary(seen: RunRecord | RunState, search: int = 0) -> str:
     """The run in a few lines, without times, ids or counts of tokens."""
     header, rows = (seen if isinstance(seen, RunState) else RunState(seen, search)).snapshot()
     told = ", ".join(filter(None, [header["state"], header["progress"], header["result"]]))
@@ -92,10 +92,10 @@ class TextView:
             case CandidateScored() if event.full:
                 self._write(_candidate_line(event, self._origins.get(event.candidate, "")))
             case RunEnded():
-                self._write(summary(self._run.fold()).splitlines()[0])
+                self._write(summary(self._run.record).splitlines()[0])
 
     def _tell_attempt(self, began: AttemptStarted | None, ended: AttemptEnded) -> None:
-        self._progress.catch_up(self._run._events)
+        self._progress.catch_up(self._run.record.events)
         if began is not None and not self._progress.of_rows and not self._progress.candidates:
             self._write(_attempt_line(began, ended))
 
@@ -103,7 +103,7 @@ class TextView:
         now = time.monotonic()
         if now - self._told < max(1.0, _SHARE * (now - self._began)):
             return
-        self._progress.catch_up(self._run._events)
+        self._progress.catch_up(self._run.record.events)
         if self._progress.of_rows:
             self._told = now
             done, total, failed = self._progress.rows
