@@ -29,6 +29,7 @@ from dspynb.events import (
     SpanStarted,
     Steered,
 )
+from dspynb.running.pareto import ParetoFront
 
 __all__ = ["NOTHING", "AttemptRow", "Changes", "Milestone", "RunRecord", "SpanRow"]
 
@@ -165,14 +166,19 @@ class RunRecord:
         self.milestones: list[Milestone] = []
         self.proposals: list[ProposalEnded] = []
         self.winner: str | None = None  # the best candidate so far, by its id
+        self.front = ParetoFront()  # of the candidates, over the validation rows
         self.usage = Usage()
         self.cached = 0  # calls that were answered without asking a provider
         self.models: list[str] = []  # their names, in the order in which they were first asked
         self.lost: set[int] = set()  # rows and searches that were left unfinished before the run was resumed
+        self.redone: dict[int, int] = {}  # span of a row → span of the same row, which this one did again
+        self.search_numbers: dict[int, int] = {}  # searches in no attempt, row or candidate, numbered from 0
         self.last_step = -1  # the highest number of an optimizer's step that an event has; -1 for none
         self._hint_errors: dict[tuple[int, int], str] = {}  # by search and wave
         self._parents: dict[int, int] = {}
         self._searches: dict[int, list[AttemptRow]] = {}
+        self._numbered: dict[tuple[int, int], AttemptRow] = {}  # search, number → attempt
+        self._rows: dict[tuple[int, str], int] = {}  # span around a row, its name → the row's last span
         for event in events:
             self.apply(event)
 
@@ -210,6 +216,11 @@ class RunRecord:
         span = event.span
         self._parents[span] = event.parent
         self.spans[span] = SpanRow(span, event.parent, event.kind, event.name, event.inputs, event.row)
+        if event.kind == "row":
+            before = self._rows.get((event.parent, event.name))
+            if before is not None:
+                self.redone[span] = before
+            self._rows[event.parent, event.name] = span
         return Changes(spans=(span,))
 
     def _span_ended(self, event: SpanEnded) -> Changes:
@@ -223,6 +234,8 @@ class RunRecord:
         self.rollouts.append(event)
         if event.candidate is not None and event.split is not None and event.repeat == 0:
             self.rollouts_by_candidate.setdefault((event.candidate, event.split), {})[event.row] = event
+            if event.split == "val" and event.score is not None:
+                self.front.add(event.candidate, event.row, event.score)
         span = self.spans.get(event.span)
         if span is None:
             return Changes(grown=_ROLLOUTS)
@@ -260,8 +273,23 @@ class RunRecord:
             hint_error=self._hint_errors.get((event.parent, event.wave)),
         )
         self.attempts[event.span] = row
-        self._searches.setdefault(event.parent, []).append(row)
+        self._numbered[event.parent, event.attempt] = row
+        attempts = self._searches.get(event.parent)
+        if attempts is not None:
+            attempts.append(row)
+        else:
+            self._searches[event.parent] = [row]
+            if not self._is_inside(event.parent):
+                self.search_numbers[event.parent] = len(self.search_numbers)
         return Changes(spans=(event.span,))
+
+    def _is_inside(self, search: int) -> bool:
+        """Whether a search is in an attempt, a row or the evaluation of a candidate."""
+        for above in self.ancestors(search):
+            span = self.spans.get(above)
+            if above in self.attempts or (span is not None and span.kind in ("row", "candidate")):
+                return True
+        return False
 
     def _attempt_ended(self, event: AttemptEnded) -> Changes:
         row = self.attempts.get(event.span)
@@ -351,6 +379,10 @@ class RunRecord:
     def children(self, search: int) -> list[AttemptRow]:
         """The attempts of one search, in order of their numbers."""
         return sorted(self._searches.get(search, ()), key=lambda a: a.attempt)
+
+    def attempt(self, search: int, number: int) -> AttemptRow | None:
+        """The attempt of a search that has this number, from 1; None where there is none. Constant time."""
+        return self._numbered.get((search, number))
 
     def searches(self) -> list[int]:
         """The spans that have attempts, outermost and earliest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 from dspynb.data import Usage
@@ -16,6 +17,8 @@ from dspynb.events import (
     SpanEnded,
     SpanStarted,
 )
+from dspynb.running.record import RunRecord
+from dspynb.views.live.live_view import LiveView
 
 _numbers = itertools.count(1_000_000)
 HOSTILE = "<img src=x onerror=alert(1)></pre></details><script>alert(2)</script>'\"&\ud800"
@@ -69,8 +72,17 @@ class FakeRun:
     stopped = paused = False
     steerable = frozenset({"pause", "hint"})
 
-    def __init__(self):
-        self.asked = []
+    def __init__(self, events=()):
+        self.asked, self.watchers, self.record = [], [], RunRecord(events)
+
+    def watch(self, watcher):
+        self.watchers.append(watcher)
+
+    def emit(self, event):
+        with self.record.lock:
+            changes = self.record.apply(event)
+            for watcher in self.watchers:
+                watcher(changes)
 
     def stop(self):
         self.stopped = True
@@ -82,6 +94,14 @@ class FakeRun:
         if not hint:
             raise InputError("a hint needs words")
         self.asked.append((hint, row))
+
+
+def a_live_view(note="", events=()):
+    """A live view in the running loop, and its run."""
+    run = FakeRun(events)
+    view = LiveView(run, asyncio.get_running_loop(), note)
+    run.watch(view.changed)
+    return view, run
 
 
 class FrontEnd:

@@ -12,9 +12,8 @@ import pytest
 from dspynb.events import RunEnded, RunStarted, SpanStarted
 from dspynb.running.record import RunRecord
 from dspynb.views.live import live_view
-from dspynb.views.live.live_view import LiveView
 from dspynb.views.state import RunState
-from tests.views.fakes import FakeRun, FrontEnd, a_batch, a_refine, an_attempt
+from tests.views.fakes import FrontEnd, a_batch, a_live_view, a_refine, an_attempt
 
 
 def expected(events):
@@ -26,11 +25,11 @@ def play(events, *, pause=0.0, while_open=lambda view, front: None, note=""):
     """Send events through a live view on a loop; its front end."""
 
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop(), note)
+        view, run = a_live_view(note)
         front = FrontEnd(view, time.monotonic)
         view.open(front)
         for event in events:
-            view.emit(event)
+            run.emit(event)
             if pause:
                 await asyncio.sleep(pause)
                 while_open(view, front)
@@ -80,16 +79,16 @@ def test_a_front_end_that_is_never_heard_gets_the_snapshot_anyway(monkeypatch):
 
 def test_a_page_opened_between_two_batches_misses_no_row():
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        view, run = a_live_view()
         first, events = FrontEnd(view), list(a_refine(4))
         view.open(first)
         for event in events[:7]:
-            view.emit(event)
+            run.emit(event)
         late = FrontEnd(view)  # takes a snapshot now, between two batches
         await asyncio.sleep(0.15)
         late.send(first.messages[-1])
         for event in events[7:]:
-            view.emit(event)
+            run.emit(event)
         late.send(first.messages[-1])
         assert late.rows == first.rows == expected(events)
         assert late.asked == 0
@@ -99,21 +98,21 @@ def test_a_page_opened_between_two_batches_misses_no_row():
 
 def test_events_may_come_from_other_threads():
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        view, run = a_live_view()
         front, events = FrontEnd(view), list(a_refine(6))
         view.open(front)
         searches = [e.parent for e in events if type(e).__name__ == "AttemptStarted"]
-        await asyncio.to_thread(lambda: [view.emit(e) for e in events[:2]])
+        await asyncio.to_thread(lambda: [run.emit(e) for e in events[:2]])
 
         def work(number):
             for event in an_attempt(searches[0], number):
-                view.emit(event)
+                run.emit(event)
 
         threads = [threading.Thread(target=work, args=(n,)) for n in range(1, 21)]
         for thread in threads:
             thread.start()
         await asyncio.to_thread(lambda: [thread.join() for thread in threads])
-        view.emit(events[-1])
+        run.emit(events[-1])
         assert len(front.rows) == 20
         assert {row["state"] for row in front.rows.values()} == {"scored"}
 
@@ -122,15 +121,15 @@ def test_events_may_come_from_other_threads():
 
 def test_everything_is_sent_before_the_run_has_ended_and_nothing_after():
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        view, run = a_live_view()
         front, events = FrontEnd(view), list(a_refine(3))
         view.open(front)
         for event in events:
-            view.emit(event)
+            run.emit(event)
         assert len(front.messages) == 1
         assert front.header["ended"]
         assert len(front.finished) == 1
-        view.emit(events[-1])
+        run.emit(events[-1])
         view.message({"type": "snapshot"})
         view.message({"type": "stop"})
         await asyncio.sleep(0.15)
@@ -141,9 +140,9 @@ def test_everything_is_sent_before_the_run_has_ended_and_nothing_after():
 
 def test_a_view_opened_as_the_run_ends_shows_the_end():
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        view, run = a_live_view()
         for event in a_refine(2):
-            view.emit(event)
+            run.emit(event)
         front = FrontEnd(view)
         view.open(front)
         assert len(front.finished) == 1
@@ -153,18 +152,17 @@ def test_a_view_opened_as_the_run_ends_shows_the_end():
 
 def test_stop_reaches_the_run_and_the_view_says_that_it_is_stopping():
     async def main():
-        run = FakeRun()
-        view = LiveView(run, asyncio.get_running_loop())
+        view, run = a_live_view()
         front, events = FrontEnd(view), list(a_refine(3))
         view.open(front)
-        view.emit(events[0])
+        run.emit(events[0])
         await asyncio.sleep(0.15)
         assert not front.header["stopping"]
         view.message({"type": "stop"})
         assert run.stopped
         await asyncio.sleep(0.25)
         assert front.header["stopping"]
-        view.emit(RunEnded(span=1, status="stopped"))
+        run.emit(RunEnded(span=1, status="stopped"))
         assert not front.header["stopping"]
 
     asyncio.run(main())
@@ -177,11 +175,11 @@ def test_a_front_end_that_fails_is_left_alone_until_the_end(caplog):
             raise OSError("the comm is gone")
 
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        view, run = a_live_view()
         front, events = Broken(view), list(a_refine(3))
         view.open(front)
         for event in events:
-            view.emit(event)
+            run.emit(event)
             await asyncio.sleep(0.02)
         assert len(front.messages) == 1
         assert len(front.finished) == 1
@@ -237,12 +235,11 @@ def test_rows_inside_a_row_are_sent_while_it_is_open():
 
 def test_a_person_steers_and_is_told_what_the_run_refuses():
     async def main():
-        run = FakeRun()
-        view = LiveView(run, asyncio.get_running_loop())
+        view, run = a_live_view()
         front = FrontEnd(view)
         view.open(front)
         for event in list(a_refine(2))[:-1]:
-            view.emit(event)
+            run.emit(event)
         view.message({"type": "steer", "action": "hint", "value": "Be brief."})
         view.message({"type": "steer", "action": "hint", "value": ""})
         view.message({"type": "steer", "action": "no such thing"})
@@ -260,16 +257,16 @@ def test_nothing_is_made_for_pages_that_were_closed_and_one_that_comes_back_has_
     monkeypatch.setattr(live_view, "_SILENCE", 0.2)
 
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        view, run = a_live_view()
         front, events = FrontEnd(view), list(a_refine(40))
         view.open(front)
         for event in events[:60]:
-            view.emit(event)
+            run.emit(event)
             await asyncio.sleep(0.01)
         before = len(front.messages)
         await asyncio.sleep(0.25)
         for event in events[60:-1]:
-            view.emit(event)
+            run.emit(event)
             await asyncio.sleep(0.005)
         assert len(front.messages) <= before + 1
         view.message({"type": "here", "seq": front.seq})
@@ -281,14 +278,14 @@ def test_nothing_is_made_for_pages_that_were_closed_and_one_that_comes_back_has_
 
 def test_a_run_that_is_gone_on_with_is_watched_to_its_second_end():
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        view, run = a_live_view()
         first, again = list(a_refine(2, end="stopped")), list(a_refine(3))
         front = FrontEnd(view)
         for event in [*first, again[0]]:
-            view.emit(event)
+            run.emit(event)
         view.open(front)
         for event in again[1:]:
-            view.emit(event)
+            run.emit(event)
             assert len(front.finished) == isinstance(event, RunEnded)
         assert front.header["state"] == "finished"
 
