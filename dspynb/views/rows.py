@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from dspynb.data import sum_tokens
@@ -36,8 +36,26 @@ class Node:
     of: CandidateProposed | SpanRow | AttemptRow | PredictorCalled
     up: Node | None
     number: int
-    children: list[Node] = field(default_factory=list)
-    calls: list[PredictorCalled] = field(default_factory=list)
+    children: list[Node] | tuple[()] = ()  # most rows have none: a list for each would keep the garbage collector busy
+    calls: list[PredictorCalled] | tuple[()] = ()
+
+    def add_child(self, child: Node) -> None:
+        """Put a row inside this one, after the others."""
+        if isinstance(self.children, list):
+            self.children.append(child)
+        else:
+            self.children = [child]
+
+    def replace_child(self, before: Node, after: Node) -> None:
+        """Put a row inside this one in the place of another."""
+        self.children = [after if child is before else child for child in self.children]
+
+    def add_call(self, call: PredictorCalled) -> None:
+        """Take note of a call that was made in this row."""
+        if isinstance(self.calls, list):
+            self.calls.append(call)
+        else:
+            self.calls = [call]
 
     def attempts(self) -> list[AttemptRow]:
         """The attempts right inside it."""

@@ -64,19 +64,21 @@ class RunState:
         if changes.run:
             self._run_changed = True
 
-    def update(self) -> None:
-        """Look at what changed since the last time: place new rows, and count anew those that changed."""
+    def update(self, *, place_calls: bool = True) -> None:
+        """Look at what changed since the last time: place new rows, and count anew those that changed.
+
+        ``place_calls=False``: for a view that shows counts and no rows, which have their calls in them.
+        """
         if self._whole:
             self._note_all()
         for candidate in self._candidates:
             self._touch_candidate(candidate)
         for span in self._spans:
-            self._touch(self._node(span))
-        for call in self.record.calls[self._calls_read :]:
-            self._place_call(call)
+            self._touch(self._around.get(span) or self._node(span))
+        if place_calls:
+            self._place_calls()
         if self._run_changed:
             self._touched.update(dict.fromkeys(key for key, node in self.nodes.items() if _depends_on_the_end(node)))
-        self._calls_read = len(self.record.calls)
         self._candidates = {}
         self._spans = {}
         self._run_changed = False
@@ -140,13 +142,16 @@ class RunState:
 
     def _place_row(self, row: SpanRow, up: Node | None) -> Node:
         """A row of a batch. One that a resumed run did again takes the place of what it was before."""
-        siblings = self._roots["rows"] if up is None else up.children
         redone = self.record.redone.get(row.span)
         before = None if redone is None else self.nodes.get(str(redone))
         if before is None:
+            siblings = self._roots["rows"] if up is None else up.children
             return self._add(Node(str(row.span), "rows", row, up, len(siblings)))
         node = Node(str(row.span), "rows", row, up, before.number)
-        siblings[before.number] = node
+        if up is None:
+            self._roots["rows"][before.number] = node
+        else:
+            up.replace_child(before, node)
         del self.nodes[before.key]
         self._touched[before.key] = None
         self.nodes[node.key] = node
@@ -154,8 +159,10 @@ class RunState:
 
     def _add(self, node: Node) -> Node:
         self.nodes[node.key] = node
-        siblings = self._roots[node.mode] if node.up is None else node.up.children
-        siblings.append(node)
+        if node.up is None:
+            self._roots[node.mode].append(node)
+        else:
+            node.up.add_child(node)
         return node
 
     def _touch_candidate(self, name: str) -> None:
@@ -165,14 +172,18 @@ class RunState:
             self._add(Node(key, "candidates", candidate, None, len(self._roots["candidates"])))
         self._touch(self.nodes.get(key))
 
-    def _place_call(self, call: PredictorCalled) -> None:
-        node = self._node(self.record.parent_of(call.span))
-        if node is None:
-            number = len(self._roots["calls"])
-            node = self._add(Node(f"call {number}", "calls", call, None, number))
-        else:
-            node.calls.append(call)
-        self._touch(node)
+    def _place_calls(self) -> None:
+        """Put new calls into the rows that they were made in; those outside all rows are rows of their own."""
+        calls = self.record.calls[self._calls_read :]
+        self._calls_read += len(calls)
+        for call in calls:
+            node = self._node(self.record.parent_of(call.span))
+            if node is None:
+                number = len(self._roots["calls"])
+                node = self._add(Node(f"call {number}", "calls", call, None, number))
+            else:
+                node.add_call(call)
+            self._touch(node)
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
     def mode(self) -> Mode:

@@ -33,7 +33,7 @@ class Progress:
 
     def update(self) -> None:
         """Look at what has changed in the run's record."""
-        self.state.update()
+        self.state.update(place_calls=False)
 
     @property
     def started(self) -> RunStarted | None:
