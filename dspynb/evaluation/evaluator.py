@@ -18,7 +18,7 @@ from dspynb.evaluation.data_io.splitting import fingerprint
 from dspynb.evaluation.result import Evaluation
 from dspynb.evaluation.resuming import check_same, defaults_of
 from dspynb.evaluation.rollouts import Rollout, rollouts_on, run_rollout
-from dspynb.events import RolloutEnded, plain
+from dspynb.events import plain
 from dspynb.keywords import parameters_of, with_known_keywords
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
 from dspynb.modules.metric_call import Scorer
@@ -206,9 +206,9 @@ class Evaluate:
             if resumed._settings:
                 check_same(resumed._settings, work.settings(), defaults_of(type(self)))
             resumed._settings = work.settings()  # of one that was lost before it had told anything
-            for event in resumed.record.events:
-                if isinstance(event, RolloutEnded) and not (retry_failed and event.error):
-                    work.done[event.row, event.repeat] = Rollout(event)
+            for ended in resumed.record.rollouts:
+                if not (retry_failed and ended.error):
+                    work.done[ended.row, ended.repeat] = Rollout(ended)
             return resumed.start(work)
 
     def _run(self, work: EvaluateWork) -> Run:

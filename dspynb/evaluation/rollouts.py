@@ -9,13 +9,15 @@ from typing import Any
 
 from dspynb.data import Example, Prediction, Score
 from dspynb.errors import Halted, WorkerLost
-from dspynb.events import Event, PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
+from dspynb.events import PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module
 from dspynb.modules.ordered_pool import caught
 from dspynb.redact import redact_values, told
 from dspynb.running.executor import Executor, elsewhere
-from dspynb.running.tally import Tally
+from dspynb.running.reader import open_record
+from dspynb.running.record import RunRecord, usage_of
+from dspynb.running.tables.hints import HintUse
 from dspynb.running.tracing import Trace
 from dspynb.scope.budget import Allowance
 from dspynb.scope.core import Layer, Scope, current_scope
@@ -32,19 +34,7 @@ class Rollout:
     prediction: Prediction | None = None
     error: Exception | None = None
     calls: Sequence[PredictorCalled] = ()  # those of the program
-    events: Sequence[Event] = ()  # of an optimizer: what its hints can be read from, where it had any
-
-
-class _Spent:
-    """What the program spent, its advisors included, and what its metrics spent after it."""
-
-    def __init__(self) -> None:
-        self.program, self.metrics = Tally(), Tally()
-        self.current = self.program
-
-    def emit(self, event: Event) -> None:
-        """Count an event for whichever is running."""
-        self.current.emit(event)
+    hints: Sequence[HintUse] = ()  # of an optimizer's: what became of the hints of its searches
 
 
 async def run_rollout(
@@ -65,14 +55,15 @@ async def run_rollout(
     ``opened``: its span, where its beginning has been told."""
     scope, began, name = current_scope(), time.perf_counter(), _name(number, repeat)
     parent, span = scope.open_span, _begun(scope, row, number, name) if opened is None else opened
-    trace, spent, scores = Trace(), _Spent(), dict[str, Score]()
+    trace, record, scores = Trace(), open_record(), dict[str, Score]()
+    calls, attempts = [], 0
     prediction, error = None, None
     try:
         settings = _sampling(scope, repeat) if repeat else None
         around, place = scope.nearest_lease, (number, repeat)
-        with Layer(name, outer=around, settings=settings, span=span, trace=trace, tally=spent, funds=funds, row=place):
+        with Layer(name, outer=around, settings=settings, span=span, trace=trace, funds=funds, row=place):
             result = await caught(program(**inputs))
-            spent.current = spent.metrics
+            calls, attempts = record.calls_in(span), _ended_attempts(record, span)  # those of the metrics come after
             if isinstance(result, Exception):
                 error = result
             else:
@@ -94,10 +85,10 @@ async def run_rollout(
         metrics={name: score.value for name, score in scores.items()} if len(metrics) > 1 else {},
         error=None if error is None else told(error),
         seconds=time.perf_counter() - began,
-        usage=spent.program.usage,
-        metric_usage=spent.metrics.usage,
-        cached=spent.program.cached,
-        attempts=spent.program.attempts,
+        usage=usage_of(calls),
+        metric_usage=usage_of(record.calls_in(span)[len(calls) :]),
+        cached=bool(calls) and all(call.cached for call in calls),
+        attempts=attempts,
         candidate=candidate,
         split=split,
     )
@@ -121,6 +112,10 @@ def rollouts_on(executor: Executor | None) -> Callable[..., Awaitable[Rollout]]:
             return await run_rollout(_Lost(error), row, *given, **named)
 
     return sent
+
+
+def _ended_attempts(record: RunRecord, span: int) -> int:
+    return sum(row.state not in ("running", "cancelled") for row in record.attempts_in(span))
 
 
 class _Lost(Module):

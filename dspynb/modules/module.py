@@ -20,8 +20,9 @@ from dspynb.running.aio.sync import run_sync
 from dspynb.running.call_history import Calls
 from dspynb.running.control import Takes
 from dspynb.running.executor import Executor
+from dspynb.running.reader import open_record
+from dspynb.running.record import usage_of
 from dspynb.running.run import Run
-from dspynb.running.tally import Tally
 from dspynb.running.user_code import as_exception
 from dspynb.scope.core import Layer, current_scope
 from dspynb.signatures.fields import Field
@@ -270,9 +271,9 @@ class Module:
             span=span, parent=scope.open_span, kind="module", name=self._title(), inputs=redact_values(inputs)
         )
         scope.emit(started)
-        tally = Tally()
+        record = open_record()
         try:
-            with Layer(f"the call of {self._title()}", span=span, tally=tally):
+            with Layer(f"the call of {self._title()}", span=span):
                 prediction = as_prediction(self, await _awaitable(self, self.forward(**inputs)))
         except BaseException as error:
             failed = as_exception(error, f"{type(self).__name__}.forward")
@@ -282,7 +283,8 @@ class Module:
                 raise
             raise failed from error
         scope.emit(SpanEnded(span=span, parent=started.parent, outputs=redact_values(prediction.to_dict())))
-        return prediction.with_meta(usage=tally.usage, calls=Calls(tally.calls))  # a copy: forward may keep its own
+        calls = record.calls_in(span)
+        return prediction.with_meta(usage=usage_of(calls), calls=Calls(calls))  # a copy: forward may keep its own
 
 
 class ModuleWork:

@@ -24,8 +24,8 @@ from dspynb.refine.attempt import AttemptPlan, AttemptResult, cancelled_attempt,
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.call_history import Calls
 from dspynb.running.control import Takes
-from dspynb.running.reader import RunReader
-from dspynb.running.tally import Tally
+from dspynb.running.reader import RunReader, open_record
+from dspynb.running.record import RunRecord
 from dspynb.running.user_code import guarded
 from dspynb.scope.budget import Reserve
 from dspynb.scope.core import Layer, RunPort, current_scope
@@ -90,14 +90,14 @@ class Search:
         self.program, self.inputs, self.plan, self.advise = program, inputs, plan, advise
         self.finished: dict[int, AttemptResult] = {}
         self.span = new_span()
-        self.tally = Tally()  # of all attempts, advisors and rewards
         self.run: RunPort | None = None
+        self.record = RunRecord()  # that of the run, once the search has begun
         self.spent: BudgetExhausted | None = None
         self.last_wave = False  # whether the last attempts have begun
 
     async def __call__(self) -> Prediction:
         """The winner's prediction. Raises AllAttemptsFailed or TooManyFailures."""
-        self.run = current_scope().open_run
+        self.run, self.record = current_scope().open_run, open_record()
         committed: list[AttemptResult] = []
         failures: list[Exception] = []
         for wave, numbers in enumerate(self._waves(), start=1):
@@ -195,8 +195,9 @@ class Search:
     def _prediction(self, winner: AttemptResult) -> Prediction:
         assert winner.prediction is not None  # noqa: S101  # a scored attempt has one
         part = self.run.part(self.span) if isinstance(self.run, RunReader) else None
+        usage = self.record.usage_in(self.span)  # of all attempts, advisors and rewards
         calls = Calls(winner.calls)
-        return winner.prediction.with_meta(score=winner.score, usage=self.tally.usage, calls=calls, run=part)
+        return winner.prediction.with_meta(score=winner.score, usage=usage, calls=calls, run=part)
 
     def partial(self) -> Prediction | None:
         """The best of the attempts that have finished, or None."""
@@ -237,7 +238,7 @@ async def under_span(search: Search, title: str) -> Prediction:
         SpanStarted(span=search.span, parent=parent, kind="search", name=title, inputs=redact_values(search.inputs))
     )
     try:
-        with Layer(f"the call of {title}", span=search.span, tally=search.tally):
+        with Layer(f"the call of {title}", span=search.span):
             prediction = await search()
     except Exception as error:
         scope.emit(SpanEnded(span=search.span, parent=parent, error=told(error)))

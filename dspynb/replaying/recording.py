@@ -12,8 +12,9 @@ from typing import Any
 
 from dspynb import errors
 from dspynb.errors import DspynbError, InputError, ModelError
-from dspynb.events import Event, PredictorCalled, plain
+from dspynb.events import PredictorCalled, plain
 from dspynb.lm.protocol import LMReply
+from dspynb.running.record import RunRecord
 from dspynb.running.tables.diffs import PromptDiff, diff_messages
 from dspynb.running.tables.spans import Span, spans_of
 
@@ -149,9 +150,9 @@ def _error(told: str) -> Exception:
     return ModelError(told)
 
 
-def recording_of(events: Sequence[Event], span: int | None) -> Recording:
+def recording_of(record: RunRecord, span: int | None) -> Recording:
     """The recorded call in ``span``, or the only outermost one. Raises InputError where that does not say which."""
-    spans = spans_of(events)
+    spans = spans_of(record)
     root = _root(spans, span)
     start = spans.index(root)
     inside = [root]
@@ -160,7 +161,7 @@ def recording_of(events: Sequence[Event], span: int | None) -> Recording:
             break
         inside.append(below)
     numbers = {s.span for s in inside}
-    calls = [e for e in events if isinstance(e, PredictorCalled) and e.span in numbers]
+    calls = [call for call in record.calls if call.span in numbers]
     return Recording(root, calls, _dropped(inside))
 
 

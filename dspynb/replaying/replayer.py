@@ -22,7 +22,7 @@ from dspynb.replaying.recording import Divergence, Recording, answer, recording_
 from dspynb.running.call_history import Calls
 from dspynb.running.reader import RunReader
 from dspynb.running.run import Run
-from dspynb.running.tracing import Trace, recorded_events
+from dspynb.running.tracing import Trace, record_of
 from dspynb.scope.budget import Free
 from dspynb.scope.core import Layer, current_scope
 
@@ -104,7 +104,7 @@ async def replay(
     """
     if not isinstance(program, Module):
         raise InputError(f"replay takes the program to run again, a dn.Module; got {type(program).__name__}")
-    replaying = Replaying(recording_of(recorded_events(recorded), span), strict=strict)
+    replaying = Replaying(recording_of(record_of(recorded), span), strict=strict)
     given = dict(replaying.recording.root.inputs if inputs is None else inputs)
     run = replaying.run = program._new_run(given, kind="replay")
     run.listen(replaying)

@@ -11,8 +11,7 @@ from dspynb.running.otel import export_otel
 from dspynb.running.reader import RunReader
 from dspynb.running.run import Run, Work, last_run
 from dspynb.running.store import open_run, runs
-from dspynb.running.tally import Tally
-from dspynb.running.tracing import Trace, recorded_events, trace
+from dspynb.running.tracing import Trace, record_of, trace
 from dspynb.running.user_code import as_exception, exit_of, guarded
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "Steerable",
     "Steering",
     "Takes",
-    "Tally",
     "Trace",
     "Work",
     "as_exception",
@@ -38,7 +36,7 @@ __all__ = [
     "last_run",
     "open_run",
     "read_journal",
-    "recorded_events",
+    "record_of",
     "remember",
     "run_sync",
     "runs",

@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 
 from dspynb.data import Usage
 from dspynb.errors import HintError, InputError, SteeringError, nearest
-from dspynb.events import CandidateProposed, Event, PredictorCalled, RolloutEnded, RunStarted, Steered, new_span
+from dspynb.events import Event, Steered, new_span
 from dspynb.redact import redact_values
 from dspynb.running.reader import RunReader
 from dspynb.scope.budget import Budget, Meter, missing_tokens
@@ -157,17 +157,17 @@ class Steerable(RunReader):
     def spent(self) -> tuple[Usage, int, int]:
         """What the calls of this process cost that no cache answered, how many rollouts were scored, and an estimate of
         the tokens of calls whose usage does not have them. A run that is resumed counts anew."""
-        events = list(self.record.events)
-        first = max((i for i, event in enumerate(events) if isinstance(event, RunStarted)), default=0)
-        calls = [e for e in events[first:] if isinstance(e, PredictorCalled) and not e.cached]
+        calls, rollouts = self.record.since_start()
         usage, estimate = Usage(), 0
         for call in calls:
+            if call.cached:
+                continue
             one = replace(call.usage, calls=1)
             if one.tokens is None:
                 one = replace(one, prompt_tokens=0, completion_tokens=0)
                 estimate += missing_tokens(call.usage, call.messages, call.reply or "")
             usage += one
-        return usage, sum(isinstance(event, RolloutEnded) for event in events[first:]), estimate
+        return usage, len(rollouts), estimate
 
     # ── hints ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def suggest_hint(self, hint: str | Mapping[str, str], *, row: int | None = None) -> None:
@@ -255,11 +255,11 @@ class Steerable(RunReader):
         self._request("unpin", {})
 
     def _start(self) -> str | None:
-        return next((e.id for e in tuple(self.record.events) if isinstance(e, CandidateProposed)), None)
+        return next(iter(self.record.candidates), None)
 
     def _candidate(self, given: Any) -> str:
         """A candidate's id. Raises InputError."""
-        known = list(dict.fromkeys(e.id for e in tuple(self.record.events) if isinstance(e, CandidateProposed)))
+        known = list(self.record.candidates)
         if isinstance(given, str) and given in known:
             return given
         if _is_number(given) and 0 <= given < len(known):

@@ -14,7 +14,7 @@ from dspynb.errors import ConfigurationError
 from dspynb.events import plain
 from dspynb.running.reader import RunReader
 from dspynb.running.tables.spans import Span, spans_of
-from dspynb.running.tracing import Trace, recorded_events
+from dspynb.running.tracing import Trace, record_of
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -68,7 +68,7 @@ def export_otel(
     (1, 'chat scripted')
     """
     tracer = _tracer(tracer_provider)
-    spans = spans_of(recorded_events(recorded))
+    spans = spans_of(record_of(recorded))
     ends = _ends(spans)
     sent: dict[int, Any] = {}
     for span in spans:  # parents come first

@@ -23,13 +23,14 @@ from dspynb.running.tables.candidates import (
 from dspynb.running.tables.diffs import PromptDiff, diff_messages
 from dspynb.running.tables.frames import attempts_frame, calls_frame, rollouts_of
 from dspynb.running.tables.hints import hints_frame
+from dspynb.scope.core import current_scope
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dspynb.running.view_hook import Axes
 
-__all__ = ["RunReader"]
+__all__ = ["RunReader", "open_record"]
 
 T = TypeVar("T")
 
@@ -258,6 +259,12 @@ class RunReader:
         from dspynb.running.view_hook import static_html
 
         return static_html(self)
+
+
+def open_record() -> RunRecord:
+    """The record of the run that is open where this is called; an empty one where none is."""
+    run = current_scope().open_run
+    return run.record if isinstance(run, RunReader) else RunRecord()
 
 
 def _listed(rows: Iterable[int]) -> str:

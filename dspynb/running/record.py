@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dspynb.data import Usage
+from dspynb.data import NO_USAGE, Usage
 from dspynb.events import (
     AttemptChosen,
     AttemptEnded,
@@ -31,7 +31,7 @@ from dspynb.events import (
 )
 from dspynb.running.pareto import ParetoFront
 
-__all__ = ["NOTHING", "AttemptRow", "Changes", "Milestone", "RunRecord", "SpanRow"]
+__all__ = ["NOTHING", "AttemptRow", "Changes", "Milestone", "RunRecord", "SpanRow", "usage_of"]
 
 
 @dataclass(slots=True)
@@ -44,6 +44,7 @@ class AttemptRow:
     attempt: int
     wave: int
     hint: Hint
+    started: float  # unix seconds
     state: str = "running"
     outputs: Mapping[str, Any] | None = None
     score: float | None = None
@@ -64,14 +65,19 @@ class AttemptRow:
 
 @dataclass(slots=True)
 class SpanRow:
-    """A module call, search or row of a batch as seen so far."""
+    """A run, module call, search, tool call, proposal or row as seen so far. ``kind``: that of ``SpanStarted``, or run.
+
+    ``score``, ``feedback``, ``seconds`` and ``tokens`` are those of a rollout; None, and 0 tokens, for other kinds.
+    """
 
     span: int
     parent: int
     kind: str
     name: str
     inputs: Mapping[str, Any]
+    started: float  # unix seconds
     row: int | None = None
+    ended: float | None = None  # unix seconds; None while it goes on
     outputs: Mapping[str, Any] | None = None
     error: str | None = None
     done: bool = False
@@ -79,6 +85,7 @@ class SpanRow:
     feedback: str | None = None
     seconds: float | None = None
     tokens: int | None = 0
+    chosen: AttemptRow | None = None  # of a row: the attempt that the first search right inside it took as its result
 
 
 @dataclass(slots=True)
@@ -107,6 +114,7 @@ class Changes(NamedTuple):
     finds may be newer than the change. An event that changed nothing gives ``NOTHING``, which is false.
 
     >>> from dspynb.events import RunStarted
+    >>> from dspynb.running.record import RunRecord
     >>> record = RunRecord()
     >>> record.apply(RunStarted(span=1, kind="call", name="Predict"))
     Changes(run=True, spans=(), candidates=(), grown=())
@@ -174,11 +182,18 @@ class RunRecord:
         self.redone: dict[int, int] = {}  # span of a row → span of the same row, which this one did again
         self.search_numbers: dict[int, int] = {}  # searches in no attempt, row or candidate, numbered from 0
         self.last_step = -1  # the highest number of an optimizer's step that an event has; -1 for none
+        self._at_start = (0, 0)  # how many calls and rollouts there were when the run began last
         self._hint_errors: dict[tuple[int, int], str] = {}  # by search and wave
         self._parents: dict[int, int] = {}
+        self._spans_in: dict[
+            int, list[int]
+        ] = {}  # span → those that began right inside it; those of calls are not here
+        self._calls_in: dict[int, list[int]] = {}  # span → places in ``calls`` of those made right inside it
+        self._chosen: dict[int, int] = {}  # search → the number of the attempt that it took as its result
         self._searches: dict[int, list[AttemptRow]] = {}
         self._numbered: dict[tuple[int, int], AttemptRow] = {}  # search, number → attempt
         self._rows: dict[tuple[int, str], int] = {}  # span around a row, its name → the row's last span
+        self._outermost: dict[int, bool] = {}
         for event in events:
             self.apply(event)
 
@@ -197,6 +212,9 @@ class RunRecord:
         """Take the next event; the keys that it changed. An event of an unknown type changes nothing."""
         with self.lock:
             self.events.append(event)
+            span = event.span
+            if span not in self._parents:  # at its end an event may name the span itself as its parent
+                self._parents[span] = event.parent if event.parent != span else 0
             take = _APPLY.get(type(event))
             return NOTHING if take is None else take(self, event)
 
@@ -204,30 +222,39 @@ class RunRecord:
         if self.started is None:
             self.began = event.at
         self._lose_unfinished()
+        self._at_start = (len(self.calls), len(self.rollouts))
         self.started = event
         self.ended = None  # the run that is resumed had ended
+        self.spans[event.span] = SpanRow(event.span, event.parent, "run", event.name, event.inputs, event.at)
         return _RUN
 
     def _run_ended(self, event: RunEnded) -> Changes:
         self.ended = event
+        span = self.spans.get(event.span)
+        if span is not None:
+            span.error = event.error or (None if event.status == "finished" else event.status)
+            span.ended, span.done = event.at, True
         return Changes(run=True, spans=self._choose_where_unfinished())
 
     def _span_started(self, event: SpanStarted) -> Changes:
         span = event.span
-        self._parents[span] = event.parent
-        self.spans[span] = SpanRow(span, event.parent, event.kind, event.name, event.inputs, event.row)
+        self.spans[span] = SpanRow(span, event.parent, event.kind, event.name, event.inputs, event.at, event.row)
+        self._spans_in.setdefault(self._parents[span], []).append(span)
         if event.kind == "row":
-            before = self._rows.get((event.parent, event.name))
-            if before is not None:
-                self.redone[span] = before
-            self._rows[event.parent, event.name] = span
+            self._row_started(span, event.parent, event.name)
         return Changes(spans=(span,))
+
+    def _row_started(self, span: int, parent: int, name: str) -> None:
+        before = self._rows.get((parent, name))
+        if before is not None:
+            self.redone[span] = before
+        self._rows[parent, name] = span
 
     def _span_ended(self, event: SpanEnded) -> Changes:
         span = self.spans.get(event.span)
         if span is None:
             return NOTHING
-        span.outputs, span.error, span.done = event.outputs, event.error, True
+        span.outputs, span.error, span.ended, span.done = event.outputs, event.error, event.at, True
         return Changes(spans=(event.span,))
 
     def _rollout_ended(self, event: RolloutEnded) -> Changes:
@@ -239,14 +266,14 @@ class RunRecord:
         span = self.spans.get(event.span)
         if span is None:
             return Changes(grown=_ROLLOUTS)
-        span.outputs, span.error, span.done = event.outputs, event.error, True
+        span.outputs, span.error, span.ended, span.done = event.outputs, event.error, event.at, True
         span.score, span.feedback = event.score, event.feedback
         span.seconds, span.tokens = event.seconds, event.usage.tokens
         return Changes(spans=(event.span,), grown=_ROLLOUTS)
 
     def _called(self, event: PredictorCalled) -> Changes:
+        self._calls_in.setdefault(self._parents[event.span], []).append(len(self.calls))
         self.calls.append(event)
-        self._parents[event.span] = event.parent  # a repair is made in the call that it repairs
         self.usage += event.usage
         self.cached += event.cached
         if event.model and event.model not in self.models:
@@ -262,34 +289,23 @@ class RunRecord:
         return Changes(spans=tuple(around), grown=_ONE_CALL.grown) if around else _ONE_CALL
 
     def _attempt_started(self, event: AttemptStarted) -> Changes:
-        self._parents[event.span] = event.parent
         row = AttemptRow(
             event.span,
             event.parent,
             event.attempt,
             event.wave,
             event.hint,
+            event.at,
             hint_by=event.hint_by,
             hint_error=self._hint_errors.get((event.parent, event.wave)),
         )
         self.attempts[event.span] = row
+        if event.parent not in self._searches and self.is_outermost(event.parent):
+            self.search_numbers[event.parent] = len(self.search_numbers)
+        self._searches.setdefault(event.parent, []).append(row)
+        self._spans_in.setdefault(self._parents[event.span], []).append(event.span)
         self._numbered[event.parent, event.attempt] = row
-        attempts = self._searches.get(event.parent)
-        if attempts is not None:
-            attempts.append(row)
-        else:
-            self._searches[event.parent] = [row]
-            if not self._is_inside(event.parent):
-                self.search_numbers[event.parent] = len(self.search_numbers)
         return Changes(spans=(event.span,))
-
-    def _is_inside(self, search: int) -> bool:
-        """Whether a search is in an attempt, a row or the evaluation of a candidate."""
-        for above in self.ancestors(search):
-            span = self.spans.get(above)
-            if above in self.attempts or (span is not None and span.kind in ("row", "candidate")):
-                return True
-        return False
 
     def _attempt_ended(self, event: AttemptEnded) -> Changes:
         row = self.attempts.get(event.span)
@@ -301,12 +317,26 @@ class RunRecord:
 
     def _attempt_chosen(self, event: AttemptChosen) -> Changes:
         changed = []
+        self._chosen[event.span] = event.attempt
         for row in self._searches.get(event.span, ()):
             best = row.attempt == event.attempt
             if row.best != best:
                 row.best = best
                 changed.append(row.span)
+        if (chosen := self.attempt(event.span, event.attempt)) is not None:
+            self._choose(chosen)
         return Changes(spans=tuple(changed))
+
+    def _choose(self, attempt: AttemptRow) -> None:
+        """Tell the row around a search what the search took as its result."""
+        for above in self.ancestors(attempt.parent):
+            if above in self.attempts:
+                return
+            row = self.spans.get(above)
+            if row is not None and row.kind == "row":
+                if row.chosen is None or row.chosen.parent == attempt.parent:
+                    row.chosen = attempt
+                return
 
     def _hint_failed(self, event: HintFailed) -> Changes:
         self.hint_failures.append(event)
@@ -372,6 +402,7 @@ class RunRecord:
                 passed = [row for row in scored if row.state == "passed"]
                 best = passed[0] if passed else max(scored, key=lambda row: float(row.score or 0.0))
                 best.best = True
+                self._choose(best)
                 changed.append(best.span)
         return tuple(changed)
 
@@ -398,6 +429,65 @@ class RunRecord:
         """How many attempts a search has begun. Constant time."""
         return len(self._searches.get(search, ()))
 
+    @property
+    def last_span(self) -> int:
+        """The highest number of a span; 0 for none. Looks at all of them."""
+        return max(self._parents, default=0)
+
+    def spans_in(self, span: int) -> list[int]:
+        """The span and those inside it, however deep, calls not included; a span comes before those inside it."""
+        with self.lock:
+            found = [span]
+            for inner in found:  # which grows meanwhile
+                found += self._spans_in.get(inner, ())
+        return found
+
+    def calls_in(self, span: int) -> list[PredictorCalled]:
+        """The model calls made in a span, however deep, with those of rewards, metrics and advisors, in the order in
+        which they ended. Costs as much as there is in the span.
+
+        >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
+        >>> run = ask.run_sync(question="2+2?").run
+        >>> [call.reply for call in run.record.calls_in(run.span)]
+        ['answer: 4']
+        """
+        places: list[int] = []
+        with self.lock:
+            waiting = [span]
+            while waiting:
+                inner = waiting.pop()
+                waiting += self._spans_in.get(inner, ())
+                made = self._calls_in.get(inner, ())
+                places += made
+                waiting += [self.calls[place].span for place in made]  # repairs are made in the call that they repair
+            return [self.calls[place] for place in sorted(places)]
+
+    def usage_in(self, span: int) -> Usage:
+        """What the calls made in a span cost: see ``calls_in``."""
+        return usage_of(self.calls_in(span))
+
+    def attempts_in(self, span: int) -> list[AttemptRow]:
+        """The attempts of searches in a span, however deep."""
+        return [row for inner in self.spans_in(span) if (row := self.attempts.get(inner)) is not None]
+
+    def searches_in(self, span: int) -> list[int]:
+        """The spans in a span that have attempts, itself included, in the order in which they first had one."""
+        inside = [inner for inner in self.spans_in(span) if inner in self._searches]
+        return sorted(inside, key=lambda search: self._searches[search][0].started)
+
+    def counts(self, span: int) -> bool:
+        """Whether a span is in no attempt that its search did not choose. Before it has chosen one, all count."""
+        for inner in self.ancestors(span):
+            row = self.attempts.get(inner)
+            if row is not None and self._chosen.get(row.parent, row.attempt) != row.attempt:
+                return False
+        return True
+
+    def since_start(self) -> tuple[list[PredictorCalled], list[RolloutEnded]]:
+        """The calls and rollouts of this process: those since the run began, or was resumed last."""
+        calls, rollouts = self._at_start
+        return self.calls[calls:], self.rollouts[rollouts:]
+
     def rollouts_of(self, candidate: str, split: str = "val") -> Mapping[int, RolloutEnded]:
         """Row → rollout of a candidate (its id) on a split; the first repeat; of one that was run again, the last."""
         return self.rollouts_by_candidate.get((candidate, split), {})
@@ -406,11 +496,29 @@ class RunRecord:
         """The span that this one happened in; 0 for none, or one that is not known."""
         return self._parents.get(span, 0)
 
+    def is_outermost(self, span: int) -> bool:
+        """Whether a span is in no attempt, row or evaluation of a candidate, and is none itself. Constant time, but for
+        the first question about a span."""
+        known = self._outermost.get(span)
+        if known is None:
+            known = not any(above in self.attempts or self._holds_rows(above) for above in self.ancestors(span))
+            self._outermost[span] = known
+        return known
+
+    def _holds_rows(self, span: int) -> bool:
+        row = self.spans.get(span)
+        return row is not None and row.kind in ("row", "candidate")
+
     def ancestors(self, span: int) -> Iterator[int]:
         """The span and those it happened in, innermost first."""
         while span:
             yield span
             span = self._parents.get(span, 0)
+
+
+def usage_of(calls: Iterable[PredictorCalled]) -> Usage:
+    """What some calls cost."""
+    return sum((call.usage for call in calls), NO_USAGE)
 
 
 _APPLY: Mapping[type[Event], Callable[[RunRecord, Any], Changes]] = {

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import dspynb
 from dspynb.errors import Halted, InputError, JournalError, RunInterrupted, RunStopped, ScopeError
-from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, Steered, new_span, spans_after
+from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, new_span, spans_after
 from dspynb.redact import redact_values, told
 from dspynb.running.aio.signals import foreground
 from dspynb.running.aio.tasks import GRACE
@@ -204,17 +204,15 @@ class Run(Steerable):
         return run
 
     def _take_over(self, journal: Journal, file: JournalFile) -> None:
-        events = journal.events
-        started = next((e for e in events if isinstance(e, RunStarted)), None)
+        record = RunRecord(journal.events)
         self._id, self.path = str(journal.header.get("id", file.path.stem)), str(file.path)
-        self._record = RunRecord(events)
-        self._lock = self._record.lock
-        spans_after(max((e.span for e in events), default=0))
-        if started is not None:
-            self._settings, self.span = started.settings, started.span
+        self._record, self._lock = record, record.lock
+        spans_after(record.last_span)
+        if record.started is not None:
+            self._settings, self.span = record.started.settings, record.started.span
         else:
             self.span = new_span()
-        self.steering.kept = [e for e in events if isinstance(e, Steered) and e.action not in ("pause", "unpause")]
+        self.steering.kept = [event for event in record.steered if event.action not in ("pause", "unpause")]
         self._journal = file
         self.listen(file)
 

@@ -12,6 +12,7 @@ from dspynb.events import Event, PredictorCalled
 from dspynb.running.journal import write_journal
 from dspynb.running.journal_reader import load_journal
 from dspynb.running.reader import RunReader
+from dspynb.running.record import RunRecord
 from dspynb.running.store import open_run
 from dspynb.running.tables.spans import Span, spans_frame, spans_of
 from dspynb.running.tables.trees import tree_html, tree_text
@@ -20,7 +21,7 @@ from dspynb.scope.core import Block, Layer
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Trace", "recorded_events", "trace"]
+__all__ = ["Trace", "record_of", "trace"]
 
 _MOST_LINES = 100
 
@@ -40,21 +41,18 @@ class Trace:
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
-        self.events: list[Event] = []
-        self.calls: list[PredictorCalled] = []
-        for event in events:
-            self.emit(event)
+        self.record = RunRecord(events)
+        self.events: list[Event] = self.record.events
+        self.calls: list[PredictorCalled] = self.record.calls
 
     def emit(self, event: Event) -> None:
-        """Keep an event."""
-        self.events.append(event)
-        if isinstance(event, PredictorCalled):
-            self.calls.append(event)
+        """Take the next event."""
+        self.record.apply(event)
 
     @property
     def spans(self) -> tuple[Span, ...]:
         """One record a span: parents before what happened in them, otherwise by the time they started."""
-        return spans_of(list(self.events))
+        return spans_of(self.record)
 
     def table(self) -> pd.DataFrame:
         """One row a span: span, parent, depth, kind, path, inputs, outputs, hint, candidate, score, messages, reply,
@@ -125,15 +123,15 @@ class trace(Block):  # noqa: N801  # used as a verb: with dn.trace() as t
         return trace
 
 
-def recorded_events(recorded: Trace | RunReader | str | Path) -> list[Event]:
-    """The events of a trace, a run, or the file or id of one.
+def record_of(recorded: Trace | RunReader | str | Path) -> RunRecord:
+    """The record of a trace, a run, or the file or id of one.
 
     Raises InputError for anything else, JournalError for a file that cannot be read.
     """
     if isinstance(recorded, str | Path):
         recorded = open_run(recorded)
     if isinstance(recorded, RunReader):
-        return list(recorded.record.events)
+        return recorded.record
     if isinstance(recorded, Trace):
-        return list(recorded.events)
+        return recorded.record
     raise InputError(f"give a Trace, a Run, or the path of a file of one; got {type(recorded).__name__}")

@@ -42,18 +42,14 @@ class Header(TypedDict):
 
 
 class Counts:
-    """How many of the outermost rows are in which state, and what they score; updated row by row.
-
-    ``searches``: how many outermost searches the rows are attempts of.
-    """
+    """How many of the outermost rows are in which state, and what they score; updated row by row, under any key."""
 
     def __init__(self) -> None:
-        self.searches = 0
         self.sum = 0.0
         self.scored = 0
         self.low = 0.0
         self.high = 0.0
-        self._rows: dict[str, tuple[str, float | None]] = {}
+        self._rows: dict[int | str, tuple[str, float | None]] = {}
         self._states: dict[str, int] = {}
         self._best: float | None = None
         self._inputs: set[str] = set()
@@ -80,14 +76,23 @@ class Counts:
             self._best = max((s for _, s in self._rows.values() if s is not None), default=0.0)
         return self._best
 
-    def put(self, key: str, state: str, score: float | None) -> None:
+    def keys(self, *states: str) -> list[int | str]:
+        """The keys of the rows, or of those in these states."""
+        if not states:
+            return list(self._rows)
+        return [key for key, (state, _) in self._rows.items() if state in states]
+
+    def put(self, key: int | str, state: str, score: float | None) -> None:
         """Count a row, in place of what it was."""
         counted = None if state in ("cancelled", "failed") else score
-        if self._rows.get(key) == (state, counted):
+        row = (state, counted)
+        before = self._rows.get(key)
+        if before == row:
             return
-        self.drop(key)
-        self._rows[key] = state, counted
-        self._states[state] = self.of(state) + 1
+        if before is not None:
+            self.drop(key)
+        self._rows[key] = row
+        self._states[state] = self._states.get(state, 0) + 1
         if counted is None:
             return
         self.sum += counted
@@ -99,7 +104,7 @@ class Counts:
         elif self._best is not None:
             self._best = max(self._best, counted)
 
-    def drop(self, key: str) -> None:
+    def drop(self, key: int | str) -> None:
         """Count a row no more."""
         state, score = self._rows.pop(key, (None, None))
         if state is not None:
@@ -125,16 +130,17 @@ def _only(names: set[str]) -> str:
     return next(iter(names)) if len(names) == 1 else ""
 
 
-def header_of(record: RunRecord, mode: Mode, counts: Counts) -> Header:
-    """The header of a run, as of now."""
-    started, ended = record.started, record.ended
-    done, total = _done(record, mode, counts)
+def header_of(record: RunRecord, mode: Mode, counts: Counts, searches: int) -> Header:
+    """The header of a run, as of now. ``searches``: how many searches the attempts are of."""
+    started = record.started
+    ended = record.ended
+    done, total = _done(record, mode, counts, searches)
     return {
         "mode": mode,
         "state": record.status,
         "name": clip(started.name if started else "", 200),
         "kind": started.kind if started else "",
-        "progress": _progress(record, mode, counts, done, total),
+        "progress": _progress(record, mode, counts, searches, total),
         "done": done,
         "total": total,
         "result": _result(record, mode, counts),
@@ -148,13 +154,13 @@ def header_of(record: RunRecord, mode: Mode, counts: Counts) -> Header:
     }
 
 
-def _done(record: RunRecord, mode: Mode, counts: Counts) -> tuple[int, int | None]:
+def _done(record: RunRecord, mode: Mode, counts: Counts, searches: int) -> tuple[int, int | None]:
     """How many rows have ended, and of how many; None where that is not known."""
     if mode == "rows":
         total = total_of_rows(record)
         return counts.ended - counts.of("cancelled"), counts.all if total is None else total
     limit: Any = record.started.settings.get("n") if record.started else None
-    if mode == "attempts" and isinstance(limit, int) and counts.searches <= 1:
+    if mode == "attempts" and isinstance(limit, int) and searches <= 1:
         return counts.ended, limit
     return counts.ended, None
 
@@ -165,8 +171,9 @@ def total_of_rows(record: RunRecord) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
-def _progress(record: RunRecord, mode: Mode, counts: Counts, done: int, total: int | None) -> str:
+def _progress(record: RunRecord, mode: Mode, counts: Counts, searches: int, total: int | None) -> str:
     if mode == "rows":
+        done = counts.ended - counts.of("cancelled")
         failed = f", {counts.of('failed'):,} failed" if counts.of("failed") else ""
         return f"{done:,} of {total:,} rows{failed}"
     if mode == "calls":
@@ -175,8 +182,8 @@ def _progress(record: RunRecord, mode: Mode, counts: Counts, done: int, total: i
         progress = f"{_n(counts.all, 'candidate')}, {_n(len(record.rollouts), 'rollout')}"
         bad = sum(proposal.error is not None for proposal in record.proposals)
         return f"{progress}, {_n(bad, 'failed proposal')}" if bad else progress
-    if counts.searches > 1:
-        return f"{_n(counts.all, 'attempt')} in {counts.searches:,} searches"
+    if searches > 1:
+        return f"{_n(counts.all, 'attempt')} in {searches:,} searches"
     of = "" if total is None else f" of {total}"
     if record.ended is None:
         return f"attempt {counts.all}{of}"

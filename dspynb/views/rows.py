@@ -13,7 +13,7 @@ from dspynb.running.record import AttemptRow, RunRecord, SpanRow
 from dspynb.running.tables.candidates import candidate_scores, demos_of, instructions_of, winner_of
 from dspynb.views.texts import Named, clip, named, number, one_line
 
-__all__ = ["Mode", "Node", "Row", "Sparse", "mean", "row_of", "sent_row", "standing"]
+__all__ = ["Mode", "Node", "Row", "Sparse", "mean", "row_of", "sent_row", "standing", "standing_of_row"]
 
 Mode = Literal["attempts", "rows", "candidates", "calls"]
 """What the outermost rows of a run are."""
@@ -109,7 +109,7 @@ def standing(node: Node, record: RunRecord) -> tuple[str, float | None]:
         case AttemptRow():
             return node.of.state, node.of.score
         case SpanRow():
-            return _state_of_row(node.of, record), _score_of_row(node.of, node)
+            return standing_of_row(node.of, record)
         case CandidateProposed():
             own = candidate_scores(record, node.of.id)
             return _state_of_candidate(node.of, record, len(own)), mean(own)
@@ -154,27 +154,23 @@ def _finite(value: float) -> float | None:
 
 
 # ── rows of a batch ───────────────────────────────────────────────────────────────────────────────────────────────────
-def _state_of_row(span: SpanRow, record: RunRecord) -> str:
+def standing_of_row(span: SpanRow, record: RunRecord) -> tuple[str, float | None]:
+    """State and score of a row of a batch: the metric's score, else that of the attempt that was chosen in the row."""
+    score = span.score
+    if score is None and span.chosen is not None:
+        score = span.chosen.score
     if span.error == _HALTED or (record.ended is not None and not span.done):
-        return "cancelled"
+        return "cancelled", score
     if span.error:
-        return "failed"
-    return "done" if span.done else "running"
-
-
-def _score_of_row(span: SpanRow, node: Node) -> float | None:
-    """The metric's score, else that of the attempt that was chosen in the row."""
-    if span.score is not None or not node.children:
-        return span.score
-    return next((attempt.score for attempt in node.attempts() if attempt.best), None)
+        return "failed", score
+    return "done" if span.done else "running", score
 
 
 def _batch_row(row: Row, span: SpanRow, node: Node, record: RunRecord) -> None:
     above = record.spans.get(span.parent)
     program = f"{above.name}: " if above is not None and above.kind == "evaluation" else ""
     row["label"] = clip(program + span.name.removeprefix("row "), 200)
-    row["state"] = _state_of_row(span, record)
-    row["score"] = _score_of_row(span, node)
+    row["state"], row["score"] = standing_of_row(span, record)
     row["about"] = named(span.inputs)
     row["outputs"] = named(span.outputs)
     row["error"] = clip(span.error or "")

@@ -8,13 +8,14 @@ are shown, inside which others, and which of them changed. Views hand it the cha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import get_args
 
 from dspynb.events import CandidateProposed, PredictorCalled
 from dspynb.running.record import AttemptRow, Changes, RunRecord, SpanRow
 from dspynb.running.tables.candidates import winner_of
 from dspynb.views.details import Detail, detail_of
 from dspynb.views.header import Counts, Header, header_of
-from dspynb.views.rows import Mode, Node, Row, Sparse, row_of, sent_row, standing
+from dspynb.views.rows import Mode, Node, Row, Sparse, row_of, sent_row, standing, standing_of_row
 
 __all__ = ["MOST_FAILED", "MOST_ROWS", "MOST_SENT", "RunState"]
 
@@ -40,17 +41,19 @@ class RunState:
         self.record = record
         self.search = search
         self.nodes: dict[str, Node] = {}
-        self.counts = Counts()
+        self._counts: dict[Mode, Counts] = {mode: Counts() for mode in get_args(Mode)}
         self._roots: dict[Mode, list[Node]] = {"attempts": [], "rows": [], "candidates": [], "calls": []}
         self._around: dict[int, Node | None] = {}  # span → the innermost row that it is in, or is
         self._whole = True  # the record has not been read yet: all of it is new
         self._run_changed = False
         self._candidates: dict[str, None] = {}  # candidates and spans that changed since the last update
         self._spans: dict[int, None] = {}
+        self._unplaced: dict[int, None] = {}  # spans that were counted, but not placed yet
+        self._ends_changed = False
         self._calls_read = 0
         self._touched: dict[str, None] = {}  # keys of rows that changed in this update
         self._unsent: dict[str, None] = {}
-        self._counted: Mode | None = None
+        self._mode: Mode | None = None  # at the last update
 
     # ── what changed ──────────────────────────────────────────────────────────────────────────────────────────────
     def note(self, changes: Changes) -> None:
@@ -64,25 +67,63 @@ class RunState:
         if changes.run:
             self._run_changed = True
 
-    def update(self, *, place_calls: bool = True) -> None:
-        """Look at what changed since the last time: place new rows, and count anew those that changed.
-
-        ``place_calls=False``: for a view that shows counts and no rows, which have their calls in them.
-        """
+    def count(self) -> None:
+        """Count anew the outermost rows and attempts that changed. For a view that shows counts and no rows: quicker
+        than ``update``."""
         if self._whole:
             self._note_all()
+        record = self.record
+        for span in self._spans:
+            row = record.spans.get(span)
+            if row is not None:
+                if row.kind == "row" and record.is_outermost(row.parent):
+                    self._count_row(row)
+                continue
+            attempt = record.attempts[span]
+            if self._is_shown(attempt):
+                self._counts["attempts"].put(span, attempt.state, attempt.score)
+        if self._run_changed:  # rows that have not ended are cancelled once the run has
+            for key in self._counts["rows"].keys("running", "cancelled"):
+                self._counts["rows"].put(key, *standing_of_row(record.spans[int(key)], record))
+            self._ends_changed = True
+            self._run_changed = False
+        self._unplaced |= self._spans
+        self._spans = {}
+
+    def _count_row(self, row: SpanRow) -> None:
+        before = self.record.redone.get(row.span)
+        if before is not None:
+            self._counts["rows"].drop(before)
+        self._counts["rows"].put(row.span, *standing_of_row(row, self.record))
+
+    def _is_shown(self, attempt: AttemptRow) -> bool:
+        """Whether an attempt is one of the outermost rows, where these are attempts."""
+        if self._one_search():
+            return attempt.parent == self.search
+        return attempt.parent in self.record.search_numbers
+
+    def update(self) -> None:
+        """Look at what changed since the last time: count and place rows, and take note of what is to be sent."""
+        self.count()
         for candidate in self._candidates:
             self._touch_candidate(candidate)
-        for span in self._spans:
-            self._touch(self._around.get(span) or self._node(span))
-        if place_calls:
-            self._place_calls()
-        if self._run_changed:
+        for span in self._unplaced:
+            self._touch(self._node(span))
+        self._place_calls()
+        mode = self.mode()
+        if mode != self._mode:
+            self._mode = mode
+            self._touched.update(dict.fromkeys(self.nodes))
+        if self._ends_changed:
             self._touched.update(dict.fromkeys(key for key, node in self.nodes.items() if _depends_on_the_end(node)))
+        for key in self._touched:
+            if (node := self.nodes.get(key)) is not None and self._is_top(node, mode):
+                self._read_top(node)
+        self._unsent |= self._touched
         self._candidates = {}
-        self._spans = {}
-        self._run_changed = False
-        self._count()
+        self._unplaced = {}
+        self._touched = {}
+        self._ends_changed = False
 
     def _note_all(self) -> None:
         """A record that a view begins to read has no changes to tell: all that it holds is new."""
@@ -90,26 +131,19 @@ class RunState:
         self._candidates = dict.fromkeys(self.record.candidates)
         self._spans = dict.fromkeys(sorted([*self.record.spans, *self.record.attempts]))
 
-    def _count(self) -> None:
-        """Count the outermost rows among those that were touched; all rows, where the mode is another."""
-        mode = self.mode()
-        if mode != self._counted:
-            self._counted = mode
-            self.counts = Counts()
-            self._touched.update(dict.fromkeys(self.nodes))
-        for key in self._touched:
-            node = self.nodes.get(key)
-            if node is None or not self._is_top(node, mode):
-                self.counts.drop(key)
-                continue
-            self.counts.put(key, *standing(node, self.record))
-            if isinstance(node.of, SpanRow):
-                self.counts.put_fields(node.of.inputs, node.of.outputs or ())
-            elif isinstance(node.of, AttemptRow | PredictorCalled):
-                self.counts.put_fields((), node.of.outputs or ())
-        self.counts.searches = 1 if self._one_search() else len(self.record.search_numbers)
-        self._unsent |= self._touched
-        self._touched = {}
+    def _read_top(self, node: Node) -> None:
+        """Count a candidate or a call; take note of the names of a row's fields."""
+        counts = self._counts[node.mode]
+        match node.of:
+            case CandidateProposed():
+                counts.put(node.key, *standing(node, self.record))
+            case PredictorCalled():
+                counts.put(node.key, *standing(node, self.record))
+                counts.put_fields((), node.of.outputs or ())
+            case AttemptRow():
+                counts.put_fields((), node.of.outputs or ())
+            case SpanRow():
+                counts.put_fields(node.of.inputs, node.of.outputs or ())
 
     def _touch(self, node: Node | None) -> None:
         """Mark a row and those around it as changed."""
@@ -189,11 +223,21 @@ class RunState:
     def mode(self) -> Mode:
         """Whether the run is seen as attempts, rows of a batch, an optimizer's candidates, or single calls."""
         kind = self.record.started.kind if self.record.started else ""
-        if not self.search and self._roots["candidates"]:
+        if not self.search and self.record.candidates:
             return "candidates"
-        if not self.search and (kind in _BATCHES or self._roots["rows"]):
+        if not self.search and (kind in _BATCHES or self._counts["rows"].all):
             return "rows"
         return "attempts" if self.record.attempts or kind in _SEARCHES else "calls"
+
+    @property
+    def counts(self) -> Counts:
+        """The counts of the outermost rows, as of the last ``count`` or ``update``."""
+        return self._counts[self.mode()]
+
+    @property
+    def searches(self) -> int:
+        """How many searches the outermost attempts are of."""
+        return 1 if self._one_search() else len(self.record.search_numbers)
 
     def tops(self) -> list[Node]:
         """The outermost rows, in order."""
@@ -222,7 +266,7 @@ class RunState:
     def header(self) -> Header:
         """The header, as of now."""
         self.update()
-        return header_of(self.record, self.mode(), self.counts)
+        return header_of(self.record, self.mode(), self.counts, self.searches)
 
     def detail(self, key: str) -> Detail | None:
         """Everything about a row; None where there is no such row."""
@@ -236,7 +280,7 @@ class RunState:
         failed = [node for node in tops[most:] if standing(node, self.record)[0] == "failed"]
         best = [node for node in tops[most:] if self._is_best(node)]
         shown = dict.fromkeys([*tops[:most], *failed[:MOST_FAILED], *best])
-        several = self.counts.searches > 1
+        several = self.searches > 1
         rows = [row_of(node, self.record, several=several) for node in shown]
         header = self.header()
         if len(tops) > len(rows):
@@ -302,7 +346,7 @@ class RunState:
 
     def sent(self, node: Node) -> Sparse:
         """A row as a front end is sent it."""
-        return sent_row(node, self.record, several=self.counts.searches > 1)
+        return sent_row(node, self.record, several=self.searches > 1)
 
 
 def _without(columns: list[str], pairs: list[list[str]]) -> list[list[str]]:

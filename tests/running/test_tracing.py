@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import dspynb as dn
 from dspynb import events
 from dspynb.errors import DamagedFileWarning, JournalError
+from dspynb.running.record import RunRecord
 from dspynb.running.tables.spans import spans_of
 from tests.helpers import Caption, chat, echo_hint, scores
 from tests.lm.server import Server
@@ -429,9 +430,10 @@ def has_surrogate_pair(text):
 def test_spans_that_differ_are_not_equal():
     one = events.SpanStarted(span=1, kind="module", name="m", inputs={"when": datetime.date(2026, 1, 1)}, at=1.0)
     other = events.SpanStarted(span=1, kind="module", name="m", inputs={"when": datetime.date(2026, 1, 2)}, at=1.0)
-    assert spans_of([one]) != spans_of([other])
-    assert spans_of([one]) == spans_of([one])
-    assert len({*spans_of([one]), *spans_of([one])}) == 1
+    spans = spans_of(RunRecord([one]))
+    assert spans != spans_of(RunRecord([other]))
+    assert spans == spans_of(RunRecord([one]))
+    assert len({*spans, *spans_of(RunRecord([one]))}) == 1
 
 
 def test_a_trace_file_is_for_its_owner_only_and_replaces_what_was_there(tmp_path):

@@ -19,7 +19,6 @@ from dspynb.evaluation.rollouts import Rollout, rollouts_on
 from dspynb.events import (
     CandidateProposed,
     CandidateScored,
-    Event,
     PredictorCalled,
     ProposalEnded,
     SpanStarted,
@@ -35,9 +34,12 @@ from dspynb.optimizers.core.interventions import Guide
 from dspynb.optimizers.core.leaderboard import Standing
 from dspynb.optimizers.core.proposal import Given, ask
 from dspynb.optimizers.core.resume_log import Kept, Memory, RolloutKey, scored_key
-from dspynb.optimizers.core.task import Evaluated, Heard, Task, Teacher
+from dspynb.optimizers.core.task import Evaluated, Task, Teacher, calls_of
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.executor import Executor
+from dspynb.running.reader import open_record
+from dspynb.running.record import RunRecord
+from dspynb.running.tables.hints import PathOf, hint_uses_of_search
 from dspynb.running.user_code import guarded
 from dspynb.scope.budget import Allowance, Meter
 from dspynb.scope.candidates import Part
@@ -171,9 +173,9 @@ class Engine:
         """The budget has changed. To be called when idle."""
         self._dispatch.renew()
 
-    def charge(self, meter: Meter, events: Iterable[Event]) -> None:
-        """Count in a new meter what was asked for before there was one, as the run's events tell it: when idle."""
-        Memory.of(events).charge(meter, self._rollouts, self._proposals)
+    def charge(self, meter: Meter, record: RunRecord) -> None:
+        """Count in a new meter what was asked for before there was one, as the run's record has it: when idle."""
+        Memory.of(record).charge(meter, self._rollouts, self._proposals)
 
     # ── evaluating ────────────────────────────────────────────────────────────────────────────────────────────────
     def evaluate(
@@ -272,7 +274,7 @@ class Engine:
                 if kept is not None:
                     with Layer(None, funds=funds):
                         kept.charge()
-                    return _read_back(kept, runner)
+                    return self._read_back(kept, runner)
                 with Layer(None, settings=settings):
                     return await self._run(candidate, key, runner, funds)
 
@@ -283,9 +285,9 @@ class Engine:
 
     async def _run(self, candidate: Candidate, key: RolloutKey, program: Module, funds: Allowance | None) -> Rollout:
         name, split, row, repeat = key
-        example, heard = self.task.rows[split][row], Heard({p.uid: path for path, p in program.named_predictors()})
+        example, record = self.task.rows[split][row], open_record()
         in_force = self._in_force(candidate, program)
-        with Layer(f"candidate {name}", span=self._span(name), candidate=in_force, tally=heard):
+        with Layer(f"candidate {name}", span=self._span(name), candidate=in_force):
             rollout = await self._run_rollout(
                 program,
                 example,
@@ -297,7 +299,26 @@ class Engine:
                 candidate=name,
                 split=split,
             )
-        rollout.calls, rollout.events = heard.calls, heard.events
+        paths = {predictor.uid: path for path, predictor in program.named_predictors()}
+        calls = record.calls_in(rollout.ended.span)
+        return self._with_calls(rollout, record, calls, lambda call: paths.get(call.uid))
+
+    def _read_back(self, kept: Kept, program: Module) -> Rollout:
+        """A rollout of the run that is resumed, with the calls of the program's predictors."""
+        paths = {path: path for path, _ in program.named_predictors()}
+        rollout = Rollout(kept.ended)
+        return self._with_calls(rollout, self.memory.record, kept.calls, lambda call: paths.get(call.predictor))
+
+    def _with_calls(
+        self, rollout: Rollout, record: RunRecord, calls: Sequence[PredictorCalled], path_of: PathOf
+    ) -> Rollout:
+        """The rollout with the calls that count, and with what became of its hints."""
+        rollout.calls = calls_of(record, calls, path_of)
+        rollout.hints = [
+            use
+            for search in record.searches_in(rollout.ended.span)
+            for use in hint_uses_of_search(record, search, self.task.failure_score, path_of)
+        ]
         return rollout
 
     def _in_force(self, candidate: Candidate, program: Module) -> Mapping[str, Part]:
@@ -415,13 +436,6 @@ class Engine:
         """End what still runs."""
         await end_tasks(list(self._tasks))
         await self._dispatch.close()
-
-
-def _read_back(kept: Kept, program: Module) -> Rollout:
-    """A rollout from the journal, with the calls of the program's predictors."""
-    known = {path for path, _ in program.named_predictors()}
-    events = [e for e in kept.events if not isinstance(e, PredictorCalled) or e.predictor in known]
-    return Rollout(kept.ended, calls=[c for c in kept.counting if c.predictor in known], events=events)
 
 
 def _sampled(repeat: int) -> dict[str, Any]:

@@ -209,7 +209,7 @@ class Optimizer(ABC):
             if resumed._settings:
                 check_same(resumed._settings, work.settings(), self._absent())
             resumed._settings = work.settings()
-            work.memory = Memory.of(resumed.record.events)
+            work.memory = Memory.of(resumed.record)
             return resumed.start(work)
 
     def _run(self, work: OptimizeWork) -> Run:
@@ -302,7 +302,7 @@ class OptimizeWork:
             run.meter.limit(limits)
         else:
             meter = run.new_meter(limits)
-            engine.charge(meter, run.record.events)
+            engine.charge(meter, run.record)
             self._layer.fund(meter)
         self._held.take()
         current_scope().take()

@@ -12,19 +12,15 @@ from dspynb import errors
 from dspynb.data import Usage
 from dspynb.errors import ModelError
 from dspynb.events import (
-    CandidateProposed,
     CandidateScored,
-    Event,
     PredictorCalled,
-    ProposalEnded,
-    RolloutEnded,
     from_json,
     plain,
     to_json,
 )
 from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest
 from dspynb.modules.predictor_call import as_recorded
-from dspynb.optimizers.core.task import Heard, hinted
+from dspynb.running.record import RunRecord
 from dspynb.scope.budget import Meter, missing_tokens
 from dspynb.scope.core import current_scope
 
@@ -40,8 +36,6 @@ class Kept:
 
     ended: Any
     calls: Sequence[PredictorCalled] = ()
-    counting: Sequence[PredictorCalled] = ()  # those that are not in attempts that were not chosen
-    events: Sequence[Event] = ()  # what its hints can be read from
 
     def charge(self) -> None:
         """Take from the budgets in force what it took then, so that they end where they would have."""
@@ -54,8 +48,9 @@ class Kept:
 
 @dataclass
 class Memory:
-    """What was done before, by key; empty for a run that begins."""
+    """What was done before, by key; empty for a run that begins. ``record``: of the run that it was read from."""
 
+    record: RunRecord = field(default_factory=RunRecord)
     rollouts: dict[RolloutKey, Kept] = field(default_factory=dict)
     proposals: dict[str, Kept] = field(default_factory=dict)
     proposed: set[str] = field(default_factory=set)
@@ -63,40 +58,33 @@ class Memory:
     _loose: dict[str, deque[PredictorCalled]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, events: Iterable[Event]) -> Memory:
-        """Read it from the events of a run."""
-        memory, events = cls(), list(events)
-        parents: dict[int, int] = {}
-        for event in events:  # the first of a span tells where it began; one at its end may name the span itself
-            parents.setdefault(event.span, event.parent if event.parent != event.span else 0)
-        ended = {e.span: e for e in events if isinstance(e, ProposalEnded) or _is_ours(e)}
-        calls: dict[int, list[PredictorCalled]] = {span: [] for span in ended}
-        for event in events:
-            if isinstance(event, PredictorCalled):
-                owner = _owner(event.span, parents, ended)
-                before = memory._loose.get(_key(event)) if event.cached else None  # it is the answer that was kept
-                if owner is not None:
-                    calls[owner].append(before.popleft() if before else event)
-                elif event.reply is not None and not before:
-                    memory._loose.setdefault(_key(event), deque()).append(event)
-            elif isinstance(event, CandidateProposed):
-                memory.proposed.add(event.id)
-            elif isinstance(event, CandidateScored):
-                memory.scored.add(scored_key(event))
-        heard = Heard({e.uid: e.predictor for e in events if isinstance(e, PredictorCalled)})
-        for event in events:
-            heard.emit(event)
-        counting, told = {call.span for call in heard.calls}, _told(heard.events, parents, ended)
-        for span, event in ended.items():
-            counted = tuple(call for call in calls[span] if call.span in counting)
-            kept = Kept(event, tuple(calls[span]), counted, hinted(told.get(span, ())))
-            if isinstance(event, ProposalEnded) and _may_pass(event.error):
-                continue  # of a provider that was down: asked again
-            if isinstance(event, RolloutEnded):
-                memory.rollouts[event.candidate or "", event.split or "", event.row, event.repeat] = kept
-            elif isinstance(event, ProposalEnded):
-                memory.proposals[event.key] = kept
+    def of(cls, record: RunRecord) -> Memory:
+        """Read it from the record of a run."""
+        scored = {scored_key(milestone.scored) for milestone in record.milestones}
+        memory = cls(record=record, proposed=set(record.candidates), scored=scored)
+        rollouts = {ended.span: ended for ended in record.rollouts if ended.candidate is not None}
+        proposals = {ended.span: ended for ended in record.proposals}
+        calls = memory._assign_calls(record, {*rollouts, *proposals})
+        for span, ended in rollouts.items():
+            key = (ended.candidate or "", ended.split or "", ended.row, ended.repeat)
+            memory.rollouts[key] = Kept(ended, tuple(calls.get(span, ())))
+        for span, proposal in proposals.items():
+            if not _may_pass(proposal.error):  # else a provider was down: it is asked again
+                memory.proposals[proposal.key] = Kept(proposal, tuple(calls.get(span, ())))
         return memory
+
+    def _assign_calls(self, record: RunRecord, ended: Collection[int]) -> dict[int, list[PredictorCalled]]:
+        """The calls of each rollout and proposal that ended, by its span. Others that have a reply are kept loose: they
+        answer the same request when their rollout or proposal is made again."""
+        calls: dict[int, list[PredictorCalled]] = {}
+        for call in record.calls:
+            owner = next((span for span in record.ancestors(call.span) if span in ended), None)
+            before = self._loose.get(_key(call)) if call.cached else None  # it is the answer that was kept
+            if owner is not None:
+                calls.setdefault(owner, []).append(before.popleft() if before else call)
+            elif call.reply is not None and not before:
+                self._loose.setdefault(_key(call), deque()).append(call)
+        return calls
 
     def charge(self, meter: Meter, rollouts: Collection[RolloutKey], proposals: Iterable[str]) -> None:
         """Count in a meter what these took, as their calls would take it from a budget when a run is gone on with."""
@@ -189,28 +177,6 @@ def scored_key(event: CandidateScored) -> tuple[Any, ...]:
 def _may_pass(error: str | None) -> bool:
     kind = getattr(errors, (error or "").partition(":")[0], None)
     return isinstance(kind, type) and issubclass(kind, ModelError) and kind.retryable
-
-
-def _is_ours(event: Event) -> bool:
-    return isinstance(event, RolloutEnded) and event.candidate is not None
-
-
-def _owner(span: int, parents: Mapping[int, int], ended: Mapping[int, Event]) -> int | None:
-    """The rollout or proposal that a call was made in, where it has ended."""
-    while span:
-        if span in ended:
-            return span
-        span = parents.get(span, 0)
-    return None
-
-
-def _told(events: Iterable[Event], parents: Mapping[int, int], ended: Mapping[int, Event]) -> dict[int, list[Event]]:
-    """The events by the rollout or proposal that they happened in."""
-    found: dict[int, list[Event]] = {}
-    for event in events:
-        if (owner := _owner(event.span, parents, ended)) is not None:
-            found.setdefault(owner, []).append(event)
-    return found
 
 
 def _key(call: PredictorCalled) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dspynb.data import Example
 from dspynb.evaluation.rollouts import Rollout
-from dspynb.events import AttemptChosen, AttemptEnded, AttemptStarted, Event, PredictorCalled, SpanStarted
+from dspynb.events import PredictorCalled
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module
 from dspynb.optimizers.core.candidate import Candidate
+from dspynb.running.record import RunRecord
+from dspynb.running.tables.hints import PathOf
 
-__all__ = ["Evaluated", "Heard", "Task", "Teacher", "hinted"]
+__all__ = ["Evaluated", "Task", "Teacher", "calls_of"]
 
 
 @dataclass(frozen=True)
@@ -68,57 +70,12 @@ class Teacher:
         return {} if self.lm is None else {"every_lm": self.lm}
 
 
-class Heard:
-    """The calls of a program's predictors by their paths, in whatever run; advisors' too, as run files have them.
-    Calls in attempts that were not chosen do not count."""
-
-    def __init__(self, paths: Mapping[str, str]) -> None:
-        """``paths``: predictor uid → path."""
-        self._paths, self._calls = paths, list[PredictorCalled]()
-        self._told: list[Event] = []
-        self._parents: dict[int, int] = {}
-        self._attempts: dict[int, int] = {}  # span → number
-        self._chosen: dict[int, int] = {}  # search → number of the attempt that was taken
-
-    def emit(self, event: Event) -> None:
-        """Take note of a call, and of the attempts it may be in."""
-        match event:
-            case AttemptChosen():
-                self._chosen[event.span] = event.attempt
-                return
-            case AttemptStarted():
-                self._attempts[event.span] = event.attempt
-                self._told.append(event)
-            case SpanStarted() | AttemptEnded():
-                self._told.append(event)
-            case PredictorCalled() if event.uid in self._paths:
-                call = replace(event, predictor=self._paths[event.uid])
-                self._calls.append(call)
-                self._told.append(call)
-        self._parents.setdefault(event.span, event.parent)
-
-    @property
-    def calls(self) -> list[PredictorCalled]:
-        """Those that count, in the order in which they ended."""
-        return [call for call in self._calls if self._counts(call.span)]
-
-    @property
-    def events(self) -> Sequence[Event]:
-        """What the hints can be read from, of attempts that were not chosen too; nothing where there were none."""
-        return hinted(self._told)
-
-    def _counts(self, span: int) -> bool:
-        seen = set[int]()
-        while span and span not in seen:
-            seen.add(span)
-            above = self._parents.get(span, 0)
-            number = self._attempts.get(span)
-            if number is not None and self._chosen.get(above, number) != number:
-                return False
-            span = above
-        return True
-
-
-def hinted(events: Sequence[Event]) -> Sequence[Event]:
-    """The events, if any attempt among them had a hint."""
-    return events if any(isinstance(event, AttemptStarted) and event.hint for event in events) else ()
+def calls_of(record: RunRecord, calls: Iterable[PredictorCalled], path_of: PathOf) -> list[PredictorCalled]:
+    """Those of the record's calls that a program's predictors made, by their paths in the program. Calls in attempts
+    that were not chosen do not count. ``path_of``: the path of a call; None for one that is not the program's."""
+    found = []
+    for call in calls:
+        path = path_of(call)
+        if path is not None and record.counts(call.span):
+            found.append(call if call.predictor == path else replace(call, predictor=path))
+    return found

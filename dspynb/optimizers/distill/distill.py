@@ -26,8 +26,7 @@ from dspynb.optimizers.core.task import Evaluated, Task
 from dspynb.optimizers.distill.hints import by_path, hints_of, taught, worth
 from dspynb.refine.refine import Refine
 from dspynb.running.reader import RunReader
-from dspynb.running.record import RunRecord
-from dspynb.running.tables.hints import HintRow, hint_rows, hint_uses
+from dspynb.running.tables.hints import HintRow, hint_rows
 from dspynb.running.tables.statistics import paired_difference
 from dspynb.running.tracing import Trace
 from dspynb.scope.candidates import Part
@@ -163,7 +162,7 @@ class DistillHints(Optimizer):
         given = await engine.step(0)
         asked = None if self.given is not None else engine.evaluate(engine.start, _training_rows(engine), split="train")
         await base
-        gathered = _gathered(engine, await asked) if asked is not None else self.given or []
+        gathered = _gathered(await asked) if asked is not None else self.given or []
         hints = worth(gathered, taught(engine.program))
         made = [*self._appended(engine, hints), *await self._written(engine, hints)]
         given += await engine.step(1)
@@ -209,10 +208,9 @@ def _training_rows(engine: Engine) -> list[int]:
     return rows if left >= len(rows) else sorted(engine.random("training rows").sample(rows, max(1, int(left))))
 
 
-def _gathered(engine: Engine, done: Evaluated) -> list[HintRow]:
+def _gathered(done: Evaluated) -> list[HintRow]:
     """The hints of the rollouts on training rows."""
-    records = [RunRecord(rollout.events) for rollout in done.rollouts]
-    return hint_rows(use for record in records for use in hint_uses(record, failed=engine.task.failure_score))
+    return hint_rows(use for rollout in done.rollouts for use in rollout.hints)
 
 
 class _Better:

@@ -9,16 +9,15 @@ from pathlib import Path
 from dspynb.errors import InputError
 from dspynb.modules.module import Module
 from dspynb.running.reader import RunReader
-from dspynb.running.record import RunRecord
 from dspynb.running.tables.hints import HintRow, hint_rows, hint_uses
-from dspynb.running.tracing import Trace, recorded_events
+from dspynb.running.tracing import Trace, record_of
 
 __all__ = ["by_path", "hints_of", "taught", "worth"]
 
 
 def hints_of(run: RunReader | Trace | str | Path) -> list[HintRow]:
     """The hints of a run that raised scores. Raises InputError where there are none, JournalError."""
-    rows = hint_rows(hint_uses(RunRecord(recorded_events(run))))
+    rows = hint_rows(hint_uses(record_of(run)))
     if not rows:
         raise InputError(
             "the run has no hints to distil: none of its attempts had one. Give a run of Refine over rows, such as "

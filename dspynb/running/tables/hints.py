@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from dspynb.events import PredictorCalled
 from dspynb.running.record import AttemptRow, RunRecord
 from dspynb.running.tables.scores import failure_score
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["HintRow", "HintUse", "hint_rows", "hint_uses", "hints_frame", "hints_text"]
+__all__ = [
+    "HintRow",
+    "HintUse",
+    "PathOf",
+    "hint_rows",
+    "hint_uses",
+    "hint_uses_of_search",
+    "hints_frame",
+    "hints_text",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,43 +52,57 @@ class HintRow:
     gain: float
 
 
+PathOf = Callable[[PredictorCalled], str | None]
+"""The path of the predictor of a call; None for a call that is left out."""
+_recorded: PathOf = attrgetter("predictor")
+
+
 def hint_uses(record: RunRecord, within: int = 0, failed: float | None = None) -> Iterator[HintUse]:
     """Each attempt that had a hint and ended by itself; of searches in the span ``within``, where one is given.
     ``failed``: what an attempt counts that failed (default: the run's ``failure_score``, or 0)."""
     if failed is None:
         failed = failure_score(record)
-    for search in record.searches():
-        above = set(record.ancestors(search))
-        if (within and within not in above) or above & record.lost:
+    for search in record.searches_in(within) if within else record.searches():
+        if record.lost.isdisjoint(record.ancestors(search)):
+            yield from hint_uses_of_search(record, search, failed)
+
+
+def hint_uses_of_search(
+    record: RunRecord, search: int, failed: float, path_of: PathOf = _recorded
+) -> Iterator[HintUse]:
+    """The attempts of one search that had a hint. ``path_of``: gives the paths of predictors; default: as recorded."""
+    rows = [row for row in record.children(search) if row.state not in ("running", "cancelled")]
+    title = record.spans[search].name if search in record.spans else ""
+    for row in rows:
+        before = [_score(r, failed) for r in rows if r.hint is None and r.wave < row.wave]
+        if row.hint is None or not before:
             continue
-        rows = [row for row in record.children(search) if row.state not in ("running", "cancelled")]
-        title = record.spans[search].name if search in record.spans else ""
-        for row in rows:
-            before = [_score(r, failed) for r in rows if r.hint is None and r.wave < row.wave]
-            if row.hint is None or not before:
-                continue
-            gain = _score(row, failed) - math.fsum(before) / len(before)
-            for path, text, predictors in _given(row):
-                yield HintUse(text, (title, path), predictors, row.state == "passed", gain)
+        gain = _score(row, failed) - math.fsum(before) / len(before)
+        for path, text, predictors in _given(row, path_of):
+            yield HintUse(text, (title, path), predictors, row.state == "passed", gain)
 
 
 def _score(row: AttemptRow, failed: float) -> float:
     return failed if row.score is None else float(row.score)
 
 
-def _given(row: AttemptRow) -> Iterator[tuple[str | None, str, frozenset[str]]]:
+def _given(row: AttemptRow, path_of: PathOf) -> Iterator[tuple[str | None, str, frozenset[str]]]:
     """The texts of an attempt's hint: the path that each was for, and who was called with it."""
     if isinstance(row.hint, str):
-        yield None, row.hint, _called(row, row.hint)
+        yield None, row.hint, frozenset(_called(row, row.hint, path_of))
         return
     for path, text in (row.hint or {}).items():
         if text:
-            yield path, text, frozenset(p for p in _called(row, text) if path == "self" or _ends_with(p, path))
+            called = _called(row, text, path_of)
+            yield path, text, frozenset(p for p in called if path == "self" or _ends_with(p, path))
 
 
-def _called(row: AttemptRow, text: str) -> frozenset[str]:
+def _called(row: AttemptRow, text: str, path_of: PathOf) -> Iterator[str]:
     """The predictors whose hint, composed of one or several, has the text."""
-    return frozenset(call.predictor for call in row.calls if call.hint and f"\n{text}\n" in f"\n{call.hint}\n")
+    for call in row.calls:
+        path = path_of(call)
+        if path is not None and call.hint and f"\n{text}\n" in f"\n{call.hint}\n":
+            yield path
 
 
 def _ends_with(path: str, inner: str) -> bool:

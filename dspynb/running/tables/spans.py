@@ -1,4 +1,4 @@
-"""Events folded into spans: one frozen record of each call, module, row, attempt and tool, in the order of a tree."""
+"""A run's record as spans: one frozen value of each call, module, row, attempt and tool, in the order of a tree."""
 
 from __future__ import annotations
 
@@ -8,19 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Usage
-from dspynb.events import (
-    AttemptEnded,
-    AttemptStarted,
-    Event,
-    Hint,
-    PredictorCalled,
-    RolloutEnded,
-    RunEnded,
-    RunStarted,
-    SpanEnded,
-    SpanStarted,
-    plain,
-)
+from dspynb.events import Hint, PredictorCalled, plain
+from dspynb.running.record import AttemptRow, RunRecord, SpanRow
 from dspynb.running.tables.frames import with_costs
 
 if TYPE_CHECKING:
@@ -77,11 +66,12 @@ _NAMES = tuple(f.name for f in fields(Span))
 _OF_CALLS = tuple(set(_NAMES) & {f.name for f in fields(PredictorCalled)})
 
 
-def spans_of(events: Iterable[Event]) -> tuple[Span, ...]:
-    """The spans of some events: parents before what happened in them, otherwise by the time they started."""
-    drafts: dict[int, dict[str, Any]] = {}
-    for event in events:
-        _take(drafts, event)
+def spans_of(record: RunRecord) -> tuple[Span, ...]:
+    """The spans of a record: parents before what happened in them, otherwise by the time they started."""
+    with record.lock:
+        drafts = {row.span: _draft_of_span(row) for row in record.spans.values()}
+        drafts |= {row.span: _draft_of_attempt(row) for row in record.attempts.values()}
+        drafts |= {call.span: _draft_of_call(call) for call in record.calls}
     tree = list(_in_order(drafts))
     for draft in reversed(tree):  # from the leaves up
         leaves = draft.pop("leaves")
@@ -95,41 +85,29 @@ def spans_of(events: Iterable[Event]) -> tuple[Span, ...]:
     return tuple(Span(**draft) for draft in tree)
 
 
-def _take(drafts: dict[int, dict[str, Any]], event: Event) -> None:
-    match event:
-        case PredictorCalled():
-            drafts[event.span] = _call(event)
-        case SpanStarted() | RunStarted():
-            kind = event.kind if isinstance(event, SpanStarted) else "run"
-            drafts[event.span] = _draft(event, kind, event.name, inputs=event.inputs)
-        case AttemptStarted():
-            drafts[event.span] = _draft(event, "attempt", f"attempt {event.attempt}", hint=event.hint)
-        case SpanEnded() | AttemptEnded() | RunEnded() | RolloutEnded():
-            if draft := drafts.get(event.span):
-                _end(draft, event)
+def _draft(row: SpanRow | AttemptRow, **more: Any) -> dict[str, Any]:
+    """What is the same for spans and attempts; usage and leaves are those of the calls inside, filled in later."""
+    same = {name: getattr(row, name) for name in ("span", "parent", "started", "outputs", "score")}
+    return {**same, "usage": Usage(), "leaves": [], **more}
 
 
-def _draft(event: Event, kind: str, path: str, **more: Any) -> dict[str, Any]:
-    base = {"span": event.span, "parent": event.parent, "kind": kind, "path": path, "started": event.at}
-    return {**base, "usage": Usage(), "leaves": [], **more}
+def _draft_of_span(row: SpanRow) -> dict[str, Any]:
+    seconds = row.seconds
+    if seconds is None and row.ended is not None:
+        seconds = row.ended - row.started
+    return _draft(row, kind=row.kind, path=row.name, inputs=row.inputs, error=row.error, seconds=seconds)
 
 
-def _call(event: PredictorCalled) -> dict[str, Any]:
-    same = {name: getattr(event, name) for name in _OF_CALLS}
-    began = event.at - event.seconds
-    return {**same, "kind": "call", "path": event.predictor, "started": began, "leaves": [event.cached]}
+def _draft_of_attempt(row: AttemptRow) -> dict[str, Any]:
+    error = "cancelled" if row.state == "cancelled" else row.error
+    path = f"attempt {row.attempt}"
+    return _draft(row, kind="attempt", path=path, hint=row.hint, error=error, seconds=row.seconds)
 
 
-def _end(draft: dict[str, Any], event: SpanEnded | AttemptEnded | RunEnded | RolloutEnded) -> None:
-    draft["seconds"], draft["error"] = event.at - draft["started"], event.error
-    if isinstance(event, RunEnded):
-        draft["error"] = event.error or (None if event.status == "finished" else event.status)
-        return
-    draft["outputs"] = event.outputs
-    if isinstance(event, AttemptEnded | RolloutEnded):
-        draft["seconds"], draft["score"] = event.seconds, event.score
-        if isinstance(event, AttemptEnded) and event.state == "cancelled":
-            draft["error"] = "cancelled"
+def _draft_of_call(call: PredictorCalled) -> dict[str, Any]:
+    same = {name: getattr(call, name) for name in _OF_CALLS}
+    began = call.at - call.seconds
+    return {**same, "kind": "call", "path": call.predictor, "started": began, "leaves": [call.cached]}
 
 
 def _in_order(drafts: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:

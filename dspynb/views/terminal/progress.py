@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from dspynb.data import tokens_text
@@ -10,7 +11,7 @@ from dspynb.events import RunEnded, RunStarted
 from dspynb.records import is_real
 from dspynb.running.record import SpanRow
 from dspynb.views.header import mean_of_rows, score_of_best, total_of_rows
-from dspynb.views.rows import standing
+from dspynb.views.rows import standing_of_row
 from dspynb.views.state import RunState
 from dspynb.views.texts import number
 
@@ -33,7 +34,7 @@ class Progress:
 
     def update(self) -> None:
         """Look at what has changed in the run's record."""
-        self.state.update(place_calls=False)
+        self.state.count()
 
     @property
     def started(self) -> RunStarted | None:
@@ -75,16 +76,18 @@ class Progress:
         failed counts as the run's ``failure_score``."""
         penalty = self.started.settings.get("failure_score") if self.started else None
         scores: dict[str, dict[int, list[float]]] = {}
-        for node in self.state.tops():
-            state, score = standing(node, self.record)
+        for row in self._ended_rows("done", "failed"):
+            state, score = standing_of_row(row, self.record)
             if state == "failed":
                 score = float(penalty) if is_real(penalty) else None
-            if score is None or state not in ("done", "failed"):
-                continue
-            if isinstance(node.of, SpanRow) and node.of.row is not None:
-                rows = scores.setdefault(self._program(node.of), {})
-                rows.setdefault(node.of.row, []).append(score)
+            if score is not None and row.row is not None:
+                rows = scores.setdefault(self._program(row), {})
+                rows.setdefault(row.row, []).append(score)
         return scores
+
+    def _ended_rows(self, *states: str) -> Iterator[SpanRow]:
+        for key in self.state.counts.keys(*states) if self.of_rows else ():
+            yield self.record.spans[int(key)]
 
     def _program(self, row: SpanRow) -> str:
         above = self.record.spans.get(row.parent)
@@ -92,15 +95,14 @@ class Progress:
 
     def errors(self) -> list[str]:
         """The errors of failed rows."""
-        failed = [node for node in self.state.tops() if standing(node, self.record)[0] == "failed"]
-        return [node.of.error for node in failed if isinstance(node.of, SpanRow) and node.of.error is not None]
+        return [row.error for row in self._ended_rows("failed") if row.error is not None]
 
     def counted(self) -> str:
         """How much of what is done: ``3/10 rows, 1 failed``, ``2/3 attempts``, ``4 candidates, 80 rollouts``."""
         mode = self.state.mode()
         counts = self.state.counts
         if mode == "candidates":
-            return f"{count(counts.all, 'candidate')}, {count(len(self.record.rollouts), 'rollout')}"
+            return f"{count(len(self.record.candidates), 'candidate')}, {count(len(self.record.rollouts), 'rollout')}"
         if self.of_rows:
             done, total, failed = self.rows
             of = f"{done:,}/{total:,} row{'' if total == 1 else 's'}" if total else count(done, "row")
