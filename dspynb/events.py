@@ -112,14 +112,18 @@ class SpanEnded(Event):
     error: str | None = None
 
 
+COLUMN: Mapping[str, Any] = {"column": True}
+"""Metadata of a field of AttemptStarted or AttemptEnded that is a column of ``run.attempts``, in this order."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted(Event):
     """An attempt of a search (Refine, BestOfN) began; ``parent`` is the search's span. ``hint_by``: ``person`` where
     the hint was suggested while the run ran, else empty."""
 
-    attempt: int
-    wave: int
-    hint: Hint = None
+    attempt: int = field(metadata=COLUMN)
+    wave: int = field(metadata=COLUMN)
+    hint: Hint = field(default=None, metadata=COLUMN)
     hint_by: str = ""
 
 
@@ -129,11 +133,11 @@ class AttemptEnded(Event):
 
     state: str
     outputs: Mapping[str, Any] | None = None
-    score: float | None = None
-    feedback: str | None = None
+    score: float | None = field(default=None, metadata=COLUMN)
+    feedback: str | None = field(default=None, metadata=COLUMN)
     parts: Mapping[str, float] = field(default_factory=dict)
-    error: str | None = None
-    seconds: float = 0.0
+    error: str | None = field(default=None, metadata=COLUMN)
+    seconds: float = field(default=0.0, metadata=COLUMN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

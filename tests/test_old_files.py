@@ -167,7 +167,7 @@ def test_old_run_files_have_in_them_what_is_known_of_that_work():
     assert sorted(asked) == ["budget", "drop", "pause", "pin", "propose", "unpause", "unpin"]
     simba = dn.open_run(runs / "simba.finished.jsonl")
     assert simba.summary
-    assert simba.best["self"]["instruction"].endswith("\n\nAnswer with umber and teal and sepia.")
+    assert simba.best_parts["self"]["instruction"].endswith("\n\nAnswer with umber and teal and sepia.")
 
 
 # ── resuming ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -215,6 +215,7 @@ def test_an_old_run_is_resumed_and_ends_as_the_one_that_was_not_left_off(version
     assert paid == missing(whole, SAID[version][name])
     assert paid > 0
     assert end_of(facts(dn.open_run(path))) == end_of(whole)
+    assert run.best_parts == dn.open_run(path).best_parts
     live = run.best
     if whole["winner"]:
         for at, predictor in live.named_predictors():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -162,11 +163,33 @@ class RunReader:
         return self._read(proposals_frame)
 
     @property
-    def best(self) -> Any:
-        """Of an optimizer's run that was reopened: what the best candidate says, path → instruction, demos, as
-        ``dn.candidate(run.best, of=program)`` takes it; None where there is none. Of a live run, its best result."""
+    def best_parts(self) -> dict[str, dict[str, Any]] | None:
+        """Of an optimizer's run, live or reopened: the parts of the best candidate so far, path → instruction, demos,
+        as ``dn.candidate(run.best_parts, of=program)`` takes them. None where no candidate was evaluated on all
+        validation rows, and for other runs.
+
+        >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> writer = dn.FunctionLM(lambda request: "proposed_instruction: Be brief.")
+        >>> opt = dn.COPRO(dn.metrics.exact_match(), breadth=2, depth=1, prompt_lm=writer)
+        >>> better = opt.compile_sync(program, [{"question": "2+2?", "answer": "4"}])
+        >>> sorted(dn.last_run().best_parts["self"])
+        ['demos', 'instruction', 'prefix']
+        """
         winner = self._record.candidates.get(winner_of(self._record) or "")
         return None if winner is None else {path: dict(part) for path, part in winner.parts.items()}
+
+    @property
+    def best(self) -> Any:
+        """The best result so far: a prediction, an evaluation or a program. Only a run of this process has it; None for
+        one that was reopened from its file, of which ``best_parts``, ``attempts`` and ``rollouts`` tell.
+
+        Deprecated: for an optimizer's run that was reopened it gives ``best_parts``, with a DeprecationWarning.
+        """
+        parts = self.best_parts
+        if parts is not None:
+            told = "run.best of a reopened run is deprecated and will be None: use run.best_parts"
+            warnings.warn(told, DeprecationWarning, stacklevel=2)
+        return parts
 
     @property
     def summary(self) -> str:

@@ -31,14 +31,28 @@ from dspynb.events import (
 )
 from dspynb.running.pareto import ParetoFront
 
-__all__ = ["NOTHING", "AttemptRow", "Changes", "Milestone", "RunRecord", "SpanRow", "usage_of"]
+__all__ = [
+    "DERIVED_COLUMNS",
+    "NOTHING",
+    "AttemptRow",
+    "Changes",
+    "Milestone",
+    "RunRecord",
+    "SpanRow",
+    "usage_of",
+]
 
 
 @dataclass(slots=True)
 class AttemptRow:
     """One attempt as seen so far. ``state``: running, passed, scored, failed or cancelled. ``hint_by``: ``person``
-    where somebody suggested its hint while the run ran."""
+    where somebody suggested its hint while the run ran.
 
+    The columns of ``run.attempts`` are those fields of AttemptStarted and AttemptEnded that are marked as ``COLUMN``
+    (see events.py), the outputs, and ``DERIVED_COLUMNS``.
+    """
+
+    start: AttemptStarted
     span: int
     parent: int
     attempt: int
@@ -56,11 +70,35 @@ class AttemptRow:
     calls: list[PredictorCalled] = field(default_factory=list)
     hint_by: str = ""
     hint_error: str | None = None  # why its wave has no new hint: the advisor failed
+    end: AttemptEnded | None = None
 
     @property
     def cached(self) -> bool:
         """Whether no call of the attempt was paid for."""
         return bool(self.calls) and all(call.cached for call in self.calls)
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens of its calls; None where they are not known."""
+        return self.usage.tokens
+
+    @property
+    def usd(self) -> float | None:
+        """What its calls cost; None where that is not known."""
+        return self.usage.usd
+
+    def cell(self, column: str) -> Any:
+        """The value of a column of ``run.attempts`` that is no output."""
+        if column == "error" and self.state == "cancelled":
+            return "cancelled"
+        for source in (self, self.start, self.end):
+            if hasattr(source, column):
+                return getattr(source, column)
+        return None
+
+
+DERIVED_COLUMNS = ("tokens", "usd", "cached", "best")
+"""The last columns of ``run.attempts``: attributes of an AttemptRow."""
 
 
 @dataclass(slots=True)
@@ -209,14 +247,11 @@ class RunRecord:
 
     # ── applying events ───────────────────────────────────────────────────────────────────────────────────────────
     def apply(self, event: Event) -> Changes:
-        """Take the next event; the keys that it changed. An event of an unknown type changes nothing."""
-        with self.lock:
-            self.events.append(event)
-            span = event.span
-            if span not in self._parents:  # at its end an event may name the span itself as its parent
-                self._parents[span] = event.parent if event.parent != span else 0
-            take = _APPLY.get(type(event))
-            return NOTHING if take is None else take(self, event)
+        """Take the next event; the keys that it changed. An event of an unknown type changes nothing. The caller holds
+        ``lock`` where other threads read."""
+        self.events.append(event)
+        take = _APPLY.get(type(event))
+        return NOTHING if take is None else take(self, event)
 
     def _run_started(self, event: RunStarted) -> Changes:
         if self.started is None:
@@ -225,6 +260,7 @@ class RunRecord:
         self._at_start = (len(self.calls), len(self.rollouts))
         self.started = event
         self.ended = None  # the run that is resumed had ended
+        self._parents[event.span] = event.parent
         self.spans[event.span] = SpanRow(event.span, event.parent, "run", event.name, event.inputs, event.at)
         return _RUN
 
@@ -239,10 +275,11 @@ class RunRecord:
     def _span_started(self, event: SpanStarted) -> Changes:
         span = event.span
         self.spans[span] = SpanRow(span, event.parent, event.kind, event.name, event.inputs, event.at, event.row)
-        self._spans_in.setdefault(self._parents[span], []).append(span)
+        self._parents[span] = event.parent
+        self._spans_in.setdefault(event.parent, []).append(span)
         if event.kind == "row":
             self._row_started(span, event.parent, event.name)
-        return Changes(spans=(span,))
+        return Changes(False, (span,))
 
     def _row_started(self, span: int, parent: int, name: str) -> None:
         before = self._rows.get((parent, name))
@@ -255,7 +292,7 @@ class RunRecord:
         if span is None:
             return NOTHING
         span.outputs, span.error, span.ended, span.done = event.outputs, event.error, event.at, True
-        return Changes(spans=(event.span,))
+        return Changes(False, (event.span,))
 
     def _rollout_ended(self, event: RolloutEnded) -> Changes:
         self.rollouts.append(event)
@@ -269,10 +306,11 @@ class RunRecord:
         span.outputs, span.error, span.ended, span.done = event.outputs, event.error, event.at, True
         span.score, span.feedback = event.score, event.feedback
         span.seconds, span.tokens = event.seconds, event.usage.tokens
-        return Changes(spans=(event.span,), grown=_ROLLOUTS)
+        return Changes(False, (event.span,), (), _ROLLOUTS)
 
     def _called(self, event: PredictorCalled) -> Changes:
-        self._calls_in.setdefault(self._parents[event.span], []).append(len(self.calls))
+        self._parents[event.span] = event.parent  # a repair is made in the call that it repairs
+        self._calls_in.setdefault(event.parent, []).append(len(self.calls))
         self.calls.append(event)
         self.usage += event.usage
         self.cached += event.cached
@@ -290,6 +328,7 @@ class RunRecord:
 
     def _attempt_started(self, event: AttemptStarted) -> Changes:
         row = AttemptRow(
+            event,
             event.span,
             event.parent,
             event.attempt,
@@ -303,9 +342,10 @@ class RunRecord:
         if event.parent not in self._searches and self.is_outermost(event.parent):
             self.search_numbers[event.parent] = len(self.search_numbers)
         self._searches.setdefault(event.parent, []).append(row)
-        self._spans_in.setdefault(self._parents[event.span], []).append(event.span)
+        self._parents[event.span] = event.parent
+        self._spans_in.setdefault(event.parent, []).append(event.span)
         self._numbered[event.parent, event.attempt] = row
-        return Changes(spans=(event.span,))
+        return Changes(False, (event.span,))
 
     def _attempt_ended(self, event: AttemptEnded) -> Changes:
         row = self.attempts.get(event.span)
@@ -313,7 +353,8 @@ class RunRecord:
             return NOTHING
         row.state, row.outputs, row.score = event.state, event.outputs, event.score
         row.feedback, row.error, row.seconds = event.feedback, event.error, event.seconds
-        return Changes(spans=(event.span,))
+        row.end = event
+        return Changes(False, (event.span,))
 
     def _attempt_chosen(self, event: AttemptChosen) -> Changes:
         changed = []
@@ -431,8 +472,8 @@ class RunRecord:
 
     @property
     def last_span(self) -> int:
-        """The highest number of a span; 0 for none. Looks at all of them."""
-        return max(self._parents, default=0)
+        """The highest number that an event has as its span; 0 for none. Looks at all of them."""
+        return max((event.span for event in self.events), default=0)
 
     def spans_in(self, span: int) -> list[int]:
         """The span and those inside it, however deep, calls not included; a span comes before those inside it."""

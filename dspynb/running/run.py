@@ -99,9 +99,8 @@ class Run(Steerable):
             changes = self._record.apply(event)
             for listener in tuple(self._listeners):
                 self._tell(listener, event)
-            if changes:
-                for watcher in tuple(self._watchers):
-                    self._notify(watcher, changes)
+            for watcher in tuple(self._watchers) if self._watchers and changes else ():
+                self._notify(watcher, changes)
 
     def _tell(self, listener: Sink, event: Event) -> None:
         try:
@@ -267,7 +266,8 @@ class Run(Steerable):
 
     @property
     def best(self) -> Any:
-        """The best result so far, or None."""
+        """The best result so far: a prediction, an evaluation or a program, as ``await run`` would give it if the run
+        were stopped now; None where there is none yet. See also ``best_parts``, of an optimizer's run."""
         if self._outcome is not None:
             return self._outcome[1] if self._outcome[0] else self._partial()
         return self._partial()

@@ -41,13 +41,21 @@ class Trace:
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
-        self.record = RunRecord(events)
-        self.events: list[Event] = self.record.events
-        self.calls: list[PredictorCalled] = self.record.calls
+        self.events: list[Event] = []
+        self.calls: list[PredictorCalled] = []
+        for event in events:
+            self.emit(event)
 
     def emit(self, event: Event) -> None:
         """Take the next event."""
-        self.record.apply(event)
+        self.events.append(event)
+        if isinstance(event, PredictorCalled):  # and no record of it: rollouts and attempts need the calls alone
+            self.calls.append(event)
+
+    @property
+    def record(self) -> RunRecord:
+        """What the events so far add up to."""
+        return RunRecord(list(self.events))
 
     @property
     def spans(self) -> tuple[Span, ...]:

@@ -300,6 +300,21 @@ def test_a_reopened_run_tells_what_the_best_candidate_says():
     done = asyncio.run(optimized(dn.COPRO, World()))
     reopened = dn.open_run(done.id)
     best = reopened.candidates[reopened.candidates.best].iloc[0]
-    assert {path: part["instruction"] for path, part in reopened.best.items()} == best.instructions
-    with dn.candidate(reopened.best, of=one(World())):
+    assert {path: part["instruction"] for path, part in reopened.best_parts.items()} == best.instructions
+    assert reopened.best_parts == done.best_parts
+    with dn.candidate(reopened.best_parts, of=one(World())):
         pass
+
+
+def test_the_best_of_a_reopened_run_is_deprecated_for_its_best_parts():
+    done = asyncio.run(optimized(dn.COPRO, World()))
+    reopened = dn.open_run(done.id)
+    with pytest.warns(DeprecationWarning, match=r"use run\.best_parts"):
+        assert reopened.best == done.best_parts
+    assert isinstance(done.best, dn.Module)
+
+
+def test_a_run_that_is_no_optimizers_has_no_best_parts():
+    ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: four", "answer: 4"]))
+    done = dn.BestOfN(ask, reward=lambda row, prediction: prediction.answer.isdigit()).run_sync(question="2+2?").run
+    assert (done.best_parts, dn.open_run(done.id).best_parts, dn.open_run(done.id).best) == (None, None, None)

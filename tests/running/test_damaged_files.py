@@ -64,7 +64,7 @@ def evaluated(tmp_path, evaluation_lines):
 
 def read_all(run):
     """All that can be read of a run."""
-    shown = [run.status, repr(run), run._repr_html_(), run.usage, run.summary, run.best]
+    shown = [run.status, repr(run), run._repr_html_(), run.usage, run.summary, run.best_parts]
     tables = [run.attempts, run.calls, run.rollouts, run.hints, run.candidates, run.matrix, run.history, run.proposals]
     shown += [table.to_string() for table in tables]
     shown.append(static_html(run.record))

@@ -161,7 +161,8 @@ class AwayRun(RunReader):
 
     def emit(self, event: Event) -> None:
         """Keep an event."""
-        self._record.apply(event)
+        with self._record.lock:
+            self._record.apply(event)
 
     def admit(self) -> None:
         """Raise RunStopped once the job was stopped."""

@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from dspynb.events import RolloutEnded, plain
+from dspynb.events import AttemptEnded, AttemptStarted, Event, RolloutEnded, plain
 from dspynb.redact import redact_known, redact_values
-from dspynb.running.record import AttemptRow, RunRecord
+from dspynb.running.record import DERIVED_COLUMNS, AttemptRow, RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["attempts_frame", "calls_frame", "encodable", "mapped", "rollouts_frame", "rollouts_of", "with_costs"]
 
-_BEFORE = ("attempt", "wave", "hint")
+
+def _marked(kind: type[Event]) -> tuple[str, ...]:
+    """The fields of an event that are columns of ``run.attempts``."""
+    return tuple(field.name for field in fields(kind) if field.metadata.get("column"))
+
+
+_BEFORE = _marked(AttemptStarted)
 _OF_HINTS = ("hint_by", "hint_error")
-_AFTER = ("score", "feedback", "error", "seconds", "tokens", "usd", "cached", "best")
+_AFTER = (*_marked(AttemptEnded), *DERIVED_COLUMNS)
+
+
+@cache
+def _kinds() -> dict[str, type]:
+    """Types of the columns of ``run.attempts`` that are no objects: by the types of the events' fields."""
+    plain_types = {int: int, bool: bool, float: float, float | None: float}
+    kinds: dict[str, type] = {"cached": bool, "best": bool}
+    for event in (AttemptStarted, AttemptEnded):
+        for name, hint in get_type_hints(event).items():
+            if hint in plain_types:
+                kinds[name] = plain_types[hint]
+    return kinds
 
 
 def attempts_frame(attempts: Iterable[AttemptRow], outputs: Iterable[str] = ()) -> pd.DataFrame:
@@ -27,13 +47,16 @@ def attempts_frame(attempts: Iterable[AttemptRow], outputs: Iterable[str] = ()) 
     import pandas as pd
 
     rows = list(attempts)
-    by = [name for name in _OF_HINTS if any(getattr(row, name) for row in rows)]
+    hints = [name for name in _OF_HINTS if any(getattr(row, name) for row in rows)]
     names = list(dict.fromkeys([*outputs, *(name for row in rows for name in row.outputs or ())]))
     taken = (*_BEFORE, *_OF_HINTS, *_AFTER)
-    columns = {name: f"predicted_{name}" if name in taken else encodable(name) for name in names}
-    frame = pd.DataFrame(
-        [_cells(row, columns) for row in rows], columns=[*_BEFORE, *by, *columns.values(), *_AFTER], dtype=object
-    ).astype({"attempt": int, "wave": int, "cached": bool, "best": bool, "score": float, "seconds": float})
+    cells: dict[str, list[Any]] = {name: [row.cell(name) for row in rows] for name in (*_BEFORE, *hints)}
+    for name in names:
+        column = f"predicted_{name}" if name in taken else encodable(name)
+        cells[column] = [(row.outputs or {}).get(name) for row in rows]
+    cells |= {name: [row.cell(name) for row in rows] for name in _AFTER}
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in cells.items()})
+    frame = frame.astype({name: kind for name, kind in _kinds().items() if name in cells})
     return with_costs(frame)
 
 
@@ -42,26 +65,6 @@ def with_costs(frame: pd.DataFrame) -> pd.DataFrame:
     ``usd`` with NaN."""
     unknown = frame["tokens"].isna().any()
     return frame.astype({"tokens": "Int64" if unknown else "int64", "usd": float})
-
-
-def _cells(row: AttemptRow, columns: dict[str, str]) -> dict[str, Any]:
-    values = row.outputs or {}
-    return {
-        "attempt": row.attempt,
-        "wave": row.wave,
-        "hint": row.hint,
-        "hint_by": row.hint_by,
-        "hint_error": row.hint_error,
-        **{column: values.get(name) for name, column in columns.items()},
-        "score": row.score,
-        "feedback": row.feedback,
-        "error": "cancelled" if row.state == "cancelled" else row.error,
-        "seconds": row.seconds,
-        "tokens": row.usage.tokens,
-        "usd": row.usage.usd,
-        "cached": row.cached,
-        "best": row.best,
-    }
 
 
 def calls_frame(record: RunRecord) -> pd.DataFrame:
