@@ -70,7 +70,7 @@ def attempts(n: int) -> Iterator[Event]:
 class Watched:
     """As much of a run as a view needs."""
 
-    id, stopped, paused, steerable = "a-run", False, False, frozenset({"hint", "pause"})
+    id, done, stopped, paused, steerable = "a-run", False, False, False, frozenset({"hint", "pause"})
 
     def __init__(self) -> None:
         self.record = RunRecord()

@@ -69,7 +69,7 @@ class FakeRun:
     """A run as views see it."""
 
     id = "a-run"
-    stopped = paused = False
+    done = stopped = paused = False
     steerable = frozenset({"pause", "hint"})
 
     def __init__(self, events=()):

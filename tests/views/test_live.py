@@ -292,6 +292,62 @@ def test_a_run_that_is_gone_on_with_is_watched_to_its_second_end():
     asyncio.run(main())
 
 
+def test_a_view_of_a_run_that_is_about_to_be_resumed_waits_for_its_second_end():
+    async def main():
+        first, again = list(a_refine(2, end="stopped")), list(a_refine(3))
+        view, run = a_live_view(events=first)
+        front = FrontEnd(view)
+        view.open(front)
+        assert not front.finished
+        for event in again:
+            run.emit(event)
+        assert len(front.finished) == 1
+        assert front.header["state"] == "finished"
+
+    asyncio.run(main())
+
+
+def test_a_view_that_is_opened_late_shows_what_came_before_a_thousand_rows_at_a_time():
+    async def main():
+        events = list(a_batch(1500, failing={3}))
+        view, run = a_live_view(events=events[:-3])
+        front = FrontEnd(view)
+        view.open(front)
+        await asyncio.sleep(0.6)
+        assert max(len(message["rows"]) for message in front.deltas) == 1000
+        for event in events[-3:]:
+            run.emit(event)
+        assert front.rows == expected(events)
+
+    asyncio.run(main())
+
+
+def test_a_page_that_reads_while_threads_emit_sees_whole_events_only():
+    async def main():
+        view, run = a_live_view()
+        run.emit(RunStarted(span=1, kind="refine", name="Refine"))
+        run.emit(SpanStarted(span=2, parent=1, kind="search", name="Refine"))
+
+        def work(first):
+            for number in range(first, first + 100):
+                for event in an_attempt(2, number):
+                    run.emit(event)
+
+        threads = [threading.Thread(target=work, args=(first,)) for first in (1, 101, 201, 301)]
+        for thread in threads:
+            thread.start()
+        rows = []
+        while any(thread.is_alive() for thread in threads):
+            snapshot = view.snapshot()
+            rows += snapshot["rows"]
+            assert len(snapshot["rows"]) == int(snapshot["header"]["progress"].split()[1])
+            await asyncio.sleep(0)
+        assert all(("score" in row) == ("outputs" in row) == (row["state"] == "scored") for row in rows)
+        assert len(view.snapshot()["rows"]) == 400
+
+    asyncio.run(main())
+
+
 def test_a_million_characters_are_sent_in_small_pieces():
     def ask(view, front):
         for key in front.rows:

@@ -63,6 +63,9 @@ class Viewed(Protocol):
     def record(self) -> RunRecord: ...
 
     @property
+    def done(self) -> bool: ...
+
+    @property
     def stopped(self) -> bool: ...
 
     @property
@@ -102,7 +105,7 @@ class LiveView:
         """Begin to send; what came before is sent too."""
         with self._lock:
             self._transport = transport
-            if self._ended:
+            if self._ended or self._run.done:
                 self._finish()
             else:
                 self._arm()
