@@ -54,7 +54,7 @@ async def main():
     run = plan.start(predict, given)
     if kind == "view":
         view = LiveView(run, asyncio.get_running_loop())
-        run.listen(view, replay=True)
+        run.watch(view.changed)
         view.open(Comm(view))
         watch = asyncio.create_task(longest_pause(pauses))
     done = await run

@@ -70,7 +70,10 @@ def attempts(n: int) -> Iterator[Event]:
 class Watched:
     """As much of a run as a view needs."""
 
-    id, stopped, paused, steerable = "a-run", False, False, frozenset({"hint", "pause"})
+    id, done, stopped, paused, steerable = "a-run", False, False, False, frozenset({"hint", "pause"})
+
+    def __init__(self) -> None:
+        self.record = RunRecord()
 
     def stop(self) -> None:
         """Nothing to stop."""
@@ -117,15 +120,16 @@ def timed(cls: type, names: list[str], spent: list[float]) -> Callable[[], None]
 def watched(n: int, a_second: int) -> dict[str, float]:
     """``n`` attempts through the live view."""
     spent = [0.0]
-    undo = timed(live_view.LiveView, ["emit", "_flush", "message"], spent)
+    undo = timed(live_view.LiveView, ["changed", "_flush", "message"], spent)
 
     async def main() -> Comm:
-        view = live_view.LiveView(Watched(), asyncio.get_running_loop())
+        run = Watched()
+        view = live_view.LiveView(run, asyncio.get_running_loop())
         comm = Comm(view)
         view.open(comm)
         began = time.monotonic()
         for i, event in enumerate(attempts(n)):
-            view.emit(event)
+            view.changed(run.record.apply(event))
             if i % 30 == 0:
                 await asyncio.sleep(max(0.0, began + i / 3 / a_second - time.monotonic()))
         return comm
@@ -145,7 +149,7 @@ def folded(n: int) -> dict[str, float]:
     middle = time.process_time()
     state = RunState(RunRecord())
     for event in events:
-        state.add(event)
+        state.note(state.record.apply(event))
     state.changes()
     return {"record": middle - began, "view": time.process_time() - middle, "events": len(events)}
 

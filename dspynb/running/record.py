@@ -30,6 +30,7 @@ from dspynb.events import (
     SpanStarted,
     Steered,
 )
+from dspynb.running.pareto import ParetoFront
 
 __all__ = [
     "DERIVED_COLUMNS",
@@ -127,6 +128,7 @@ class SpanRow:
     feedback: str | None = None
     seconds: float | None = None
     tokens: int | None = 0
+    chosen: AttemptRow | None = None  # of a row: the attempt that the first search right inside it took as its result
 
 
 @dataclass(slots=True)
@@ -215,10 +217,13 @@ class RunRecord:
         self.milestones: list[Milestone] = []
         self.proposals: list[ProposalEnded] = []
         self.winner: str | None = None  # the best candidate so far, by its id
+        self.front = ParetoFront()  # of the candidates, over the validation rows
         self._usage = UsageTotal()
         self.cached = 0  # calls that were answered without asking a provider
         self.models: list[str] = []  # their names, in the order in which they were first asked
         self.lost: set[int] = set()  # rows and searches that were left unfinished before the run was resumed
+        self.redone: dict[int, int] = {}  # span of a row → span of the same row, which this one did again
+        self.search_numbers: dict[int, int] = {}  # searches in no attempt, row or candidate, numbered from 0
         self.last_step = -1  # the highest number of an optimizer's step that an event has; -1 for none
         self._at_start = (0, 0)  # how many calls and rollouts there were when the run began last
         self._hint_errors: dict[tuple[int, int], str] = {}  # by search and wave
@@ -227,6 +232,9 @@ class RunRecord:
         self._calls_in: defaultdict[int, list[int]] = defaultdict(list)  # span → places in ``calls``
         self._chosen: dict[int, int] = {}  # search → the number of the attempt that it took as its result
         self._searches: dict[int, list[AttemptRow]] = {}
+        self._numbered: dict[tuple[int, int], AttemptRow] = {}  # search, number → attempt
+        self._rows: dict[tuple[int, str], int] = {}  # span around a row, its name → the row's last span
+        self._outermost: dict[int, bool] = {}
         for event in events:
             self.apply(event)
 
@@ -277,7 +285,15 @@ class RunRecord:
         self.spans[span] = SpanRow(span, event.parent, event.kind, event.name, event.inputs, event.at, event.row)
         self._parents[span] = event.parent
         self._spans_in[event.parent].append(span)
+        if event.kind == "row":
+            self._row_started(span, event.parent, event.name)
         return Changes(False, (span,))
+
+    def _row_started(self, span: int, parent: int, name: str) -> None:
+        before = self._rows.get((parent, name))
+        if before is not None:
+            self.redone[span] = before
+        self._rows[parent, name] = span
 
     def _span_ended(self, event: SpanEnded) -> Changes:
         span = self.spans.get(event.span)
@@ -290,6 +306,8 @@ class RunRecord:
         self.rollouts.append(event)
         if event.candidate is not None and event.split is not None and event.repeat == 0:
             self.rollouts_by_candidate.setdefault((event.candidate, event.split), {})[event.row] = event
+            if event.split == "val" and event.score is not None:
+                self.front.add(event.candidate, event.row, event.score)
         span = self.spans.get(event.span)
         if span is None:
             return Changes(grown=_ROLLOUTS)
@@ -328,9 +346,12 @@ class RunRecord:
             hint_error=self._hint_errors.get((event.parent, event.wave)),
         )
         self.attempts[event.span] = row
+        if event.parent not in self._searches and self.is_outermost(event.parent):
+            self.search_numbers[event.parent] = len(self.search_numbers)
         self._searches.setdefault(event.parent, []).append(row)
         self._parents[event.span] = event.parent
         self._spans_in[event.parent].append(event.span)
+        self._numbered[event.parent, event.attempt] = row
         return Changes(False, (event.span,))
 
     def _attempt_ended(self, event: AttemptEnded) -> Changes:
@@ -350,7 +371,20 @@ class RunRecord:
             if row.best != best:
                 row.best = best
                 changed.append(row.span)
+        if (chosen := self.attempt(event.span, event.attempt)) is not None:
+            self._choose(chosen)
         return Changes(spans=tuple(changed))
+
+    def _choose(self, attempt: AttemptRow) -> None:
+        """Tell the row around a search what the search took as its result."""
+        for above in self.ancestors(attempt.parent):
+            if above in self.attempts:
+                return
+            row = self.spans.get(above)
+            if row is not None and row.kind == "row":
+                if row.chosen is None or row.chosen.parent == attempt.parent:
+                    row.chosen = attempt
+                return
 
     def _hint_failed(self, event: HintFailed) -> Changes:
         self.hint_failures.append(event)
@@ -419,6 +453,7 @@ class RunRecord:
                 passed = [row for row in scored if row.state == "passed"]
                 best = passed[0] if passed else max(scored, key=lambda row: float(row.score or 0.0))
                 best.best = True
+                self._choose(best)
                 changed.append(best.span)
         return tuple(changed)
 
@@ -426,6 +461,10 @@ class RunRecord:
     def children(self, search: int) -> list[AttemptRow]:
         """The attempts of one search, in order of their numbers."""
         return sorted(self._searches.get(search, ()), key=lambda a: a.attempt)
+
+    def attempt(self, search: int, number: int) -> AttemptRow | None:
+        """The attempt of a search that has this number, from 1; None where there is none. Constant time."""
+        return self._numbered.get((search, number))
 
     def searches(self) -> list[int]:
         """The spans that have attempts, outermost and earliest first."""
@@ -507,6 +546,19 @@ class RunRecord:
     def parent_of(self, span: int) -> int:
         """The span that this one happened in; 0 for none, or one that is not known."""
         return self._parents.get(span, 0)
+
+    def is_outermost(self, span: int) -> bool:
+        """Whether a span is in no attempt, row or evaluation of a candidate, and is none itself. Constant time, but for
+        the first question about a span."""
+        known = self._outermost.get(span)
+        if known is None:
+            known = not any(above in self.attempts or self._holds_rows(above) for above in self.ancestors(span))
+            self._outermost[span] = known
+        return known
+
+    def _holds_rows(self, span: int) -> bool:
+        row = self.spans.get(span)
+        return row is not None and row.kind in ("row", "candidate")
 
     def ancestors(self, span: int) -> Iterator[int]:
         """The span and those it happened in, innermost first."""

@@ -10,8 +10,8 @@ from dspynb.events import CandidateProposed, PredictorCalled
 from dspynb.media.describe import content_text
 from dspynb.running.record import AttemptRow, RunRecord, SpanRow
 from dspynb.running.tables.candidates import instructions_of
+from dspynb.views.rows import Node
 from dspynb.views.texts import Named, clip, named, number
-from dspynb.views.tree import Node
 
 __all__ = ["Block", "Detail", "detail_of"]
 

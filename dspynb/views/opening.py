@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from dspynb.events import Event, RunEnded
+from dspynb.running.record import Changes
 from dspynb.views.live.notebook import Cell, in_ipython, pages
 from dspynb.views.terminal.text import TextView, summary, write_line
 
@@ -41,7 +41,7 @@ def _open(run: Run, mode: str) -> None:
     elif mode == "widget" and (loop := _loop(run)) is not None:
         _open_widget(run, loop)
     else:
-        run.listen(_AtTheEnd(run), replay=True)
+        run.watch(_AtTheEnd(run).changed)
 
 
 def _open_text(run: Run) -> None:
@@ -51,7 +51,7 @@ def _open_text(run: Run) -> None:
         write_line(summary(run.record))
     else:
         view = TextView(run)
-        run.listen(view, replay=True)
+        run.watch(view.changed)
         view.open()
 
 
@@ -71,7 +71,7 @@ def _open_terminal(run: Run) -> None:
         show_ended(run)
         return
     view = TerminalView(run, _loop(run))
-    run.listen(view)
+    run.watch(view.changed)
     view.open()
 
 
@@ -80,12 +80,12 @@ def _open_widget(run: Run, loop: asyncio.AbstractEventLoop) -> None:
     from dspynb.views.live.widget import LiveWidget, WidgetTransport
 
     view = LiveView(run, loop, _note(run))
-    run.listen(view, replay=True)
+    run.watch(view.changed)
     try:
         widget = LiveWidget(view.snapshot, view.message)
         view.open(WidgetTransport(widget, Cell(widget), run))
     except BaseException:
-        run.unlisten(view)
+        run.unwatch(view.changed)
         raise
 
 
@@ -113,7 +113,7 @@ class _AtTheEnd:
         self._run = run
         self._cell = Cell({"text/plain": f"{run.name}: running"})
 
-    def emit(self, event: Event) -> None:
+    def changed(self, changes: Changes) -> None:
         """Wait for the end."""
-        if isinstance(event, RunEnded):
+        if changes.run and self._run.record.ended is not None:
             self._cell.replace(pages(self._run.record, self._run.path))

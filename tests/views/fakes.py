@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import itertools
 from functools import cache
@@ -19,6 +20,8 @@ from dspynb.events import (
     SpanEnded,
     SpanStarted,
 )
+from dspynb.running.record import RunRecord
+from dspynb.views.live.live_view import LiveView
 from tests.js.node import Node
 
 _numbers = itertools.count(1_000_000)
@@ -70,11 +73,20 @@ class FakeRun:
     """A run as views see it."""
 
     id = "a-run"
-    stopped = paused = False
+    done = stopped = paused = False
     steerable = frozenset({"pause", "hint"})
 
-    def __init__(self):
-        self.asked = []
+    def __init__(self, events=()):
+        self.asked, self.watchers, self.record = [], [], RunRecord(events)
+
+    def watch(self, watcher):
+        self.watchers.append(watcher)
+
+    def emit(self, event):
+        with self.record.lock:
+            changes = self.record.apply(event)
+            for watcher in self.watchers:
+                watcher(changes)
 
     def stop(self):
         self.stopped = True
@@ -97,6 +109,14 @@ def _stores():
     node = Node(_STORES)
     atexit.register(node.close)
     return node
+
+
+def a_live_view(note="", events=()):
+    """A live view in the running loop, and its run."""
+    run = FakeRun(events)
+    view = LiveView(run, asyncio.get_running_loop(), note)
+    run.watch(view.changed)
+    return view, run
 
 
 class FrontEnd:

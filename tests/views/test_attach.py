@@ -113,7 +113,7 @@ def test_a_view_that_fails_does_not_hurt_the_run(monkeypatch, caplog, capsys):
     monkeypatch.setattr(opening, "TextView", fail)
     assert asyncio.run(a_refine_module(1.0)(subject="the sea")).score.value == 1
     assert "could not be opened" in caplog.text
-    monkeypatch.setattr(opening, "TextView", lambda _: types.SimpleNamespace(emit=fail, open=list))
+    monkeypatch.setattr(opening, "TextView", lambda _: types.SimpleNamespace(changed=fail, open=list))
     assert asyncio.run(a_refine_module(1.0)(subject="the sea")).score.value == 1
 
 

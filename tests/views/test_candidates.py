@@ -54,7 +54,7 @@ def test_a_candidate_has_its_parents_its_texts_and_its_rollouts():
     blocks = state.detail(child["key"])["blocks"]
     assert [(block["heading"], block["text"]) for block in blocks] == [("self · instruction", "Double it.")]
     assert [row["label"] for row in state.everything([child["key"]]) if row.get("up")] == ["0", "1", "2", "3"]
-    assert state.tree.leads == dict.fromkeys(state.record.candidates, 4)
+    assert state.record.front.leads == dict.fromkeys(state.record.candidates, 4)
 
 
 def test_failed_rows_and_proposals_are_counted():
@@ -86,7 +86,7 @@ def test_the_text_view_lists_the_candidates():
 
 def test_who_leads_is_kept_row_by_row():
     scores = {("a", 0): 0.5, ("b", 0): 0.5, ("c", 0): 1.0, ("a", 1): 0.2, ("b", 1): 0.1, ("c", 1): 0.2}
-    tree = RunState(RunRecord()).tree
+    record = RunRecord()
     for span, ((candidate, row), score) in enumerate(scores.items(), start=1):
-        tree.add(RolloutEnded(span=span, row=row, candidate=candidate, split="val", score=score))
-    assert tree.leads == {"a": 1, "c": 2}
+        record.apply(RolloutEnded(span=span, row=row, candidate=candidate, split="val", score=score))
+    assert record.front.leads == {"a": 1, "c": 2}

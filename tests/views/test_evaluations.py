@@ -101,8 +101,7 @@ def test_text_tells_how_many_rows_are_done(capsys, monkeypatch):
     view = TextView(run)
     view.open()
     for event in an_evaluation():
-        run.record.apply(event)
-        view.emit(event)
+        view.changed(run.record.apply(event))
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "1 of 4 rows done, 0 failed, mean 1"
     assert said[-1] == "Predict: finished, 2 of 4 rows, 1 failed, mean 0"

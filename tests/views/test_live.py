@@ -16,7 +16,7 @@ from dspynb.views.live import live_view
 from dspynb.views.live.live_view import LiveView
 from dspynb.views.state import RunState
 from tests.evaluation.programs import frame, late, program, right
-from tests.views.fakes import FakeRun, FrontEnd, a_batch, a_refine, an_attempt
+from tests.views.fakes import FrontEnd, a_batch, a_live_view, a_refine, an_attempt
 
 
 def expected(events):
@@ -28,11 +28,11 @@ def play(events, *, pause=0.0, while_open=lambda view, front: None, note=""):
     """Send events through a live view on a loop; its front end."""
 
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop(), note)
+        view, run = a_live_view(note)
         front = FrontEnd(view, time.monotonic)
         view.open(front)
         for event in events:
-            view.emit(event)
+            run.emit(event)
             if pause:
                 await asyncio.sleep(pause)
                 while_open(view, front)
@@ -82,16 +82,16 @@ def test_a_front_end_that_is_never_heard_gets_the_snapshot_anyway(monkeypatch):
 
 def test_a_page_opened_between_two_batches_misses_no_row():
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        view, run = a_live_view()
         first, events = FrontEnd(view), list(a_refine(4))
         view.open(first)
         for event in events[:7]:
-            view.emit(event)
+            run.emit(event)
         late = FrontEnd(view)  # takes a snapshot now, between two batches
         await asyncio.sleep(0.15)
         late.send(first.messages[-1])
         for event in events[7:]:
-            view.emit(event)
+            run.emit(event)
         late.send(first.messages[-1])
         assert late.rows == first.rows == expected(events)
         assert late.asked == 0
@@ -101,21 +101,21 @@ def test_a_page_opened_between_two_batches_misses_no_row():
 
 def test_events_may_come_from_other_threads():
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        view, run = a_live_view()
         front, events = FrontEnd(view), list(a_refine(6))
         view.open(front)
         searches = [e.parent for e in events if type(e).__name__ == "AttemptStarted"]
-        await asyncio.to_thread(lambda: [view.emit(e) for e in events[:2]])
+        await asyncio.to_thread(lambda: [run.emit(e) for e in events[:2]])
 
         def work(number):
             for event in an_attempt(searches[0], number):
-                view.emit(event)
+                run.emit(event)
 
         threads = [threading.Thread(target=work, args=(n,)) for n in range(1, 21)]
         for thread in threads:
             thread.start()
         await asyncio.to_thread(lambda: [thread.join() for thread in threads])
-        view.emit(events[-1])
+        run.emit(events[-1])
         assert len(front.rows) == 20
         assert {row["state"] for row in front.rows.values()} == {"scored"}
 
@@ -124,15 +124,15 @@ def test_events_may_come_from_other_threads():
 
 def test_everything_is_sent_before_the_run_has_ended_and_nothing_after():
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        view, run = a_live_view()
         front, events = FrontEnd(view), list(a_refine(3))
         view.open(front)
         for event in events:
-            view.emit(event)
+            run.emit(event)
         assert len(front.messages) == 1
         assert front.header["ended"]
         assert len(front.finished) == 1
-        view.emit(events[-1])
+        run.emit(events[-1])
         view.message({"type": "snapshot"})
         view.message({"type": "stop"})
         await asyncio.sleep(0.15)
@@ -143,9 +143,9 @@ def test_everything_is_sent_before_the_run_has_ended_and_nothing_after():
 
 def test_a_view_opened_as_the_run_ends_shows_the_end():
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        view, run = a_live_view()
         for event in a_refine(2):
-            view.emit(event)
+            run.emit(event)
         front = FrontEnd(view)
         view.open(front)
         assert len(front.finished) == 1
@@ -155,18 +155,17 @@ def test_a_view_opened_as_the_run_ends_shows_the_end():
 
 def test_stop_reaches_the_run_and_the_view_says_that_it_is_stopping():
     async def main():
-        run = FakeRun()
-        view = LiveView(run, asyncio.get_running_loop())
+        view, run = a_live_view()
         front, events = FrontEnd(view), list(a_refine(3))
         view.open(front)
-        view.emit(events[0])
+        run.emit(events[0])
         await asyncio.sleep(0.15)
         assert not front.header["stopping"]
         view.message({"type": "stop"})
         assert run.stopped
         await asyncio.sleep(0.25)
         assert front.header["stopping"]
-        view.emit(RunEnded(span=1, status="stopped"))
+        run.emit(RunEnded(span=1, status="stopped"))
         assert not front.header["stopping"]
 
     asyncio.run(main())
@@ -179,11 +178,11 @@ def test_a_front_end_that_fails_is_left_alone_until_the_end(caplog):
             raise OSError("the comm is gone")
 
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        view, run = a_live_view()
         front, events = Broken(view), list(a_refine(3))
         view.open(front)
         for event in events:
-            view.emit(event)
+            run.emit(event)
             await asyncio.sleep(0.02)
         assert len(front.messages) == 1
         assert len(front.finished) == 1
@@ -239,12 +238,11 @@ def test_rows_inside_a_row_are_sent_while_it_is_open():
 
 def test_a_person_steers_and_is_told_what_the_run_refuses():
     async def main():
-        run = FakeRun()
-        view = LiveView(run, asyncio.get_running_loop())
+        view, run = a_live_view()
         front = FrontEnd(view)
         view.open(front)
         for event in list(a_refine(2))[:-1]:
-            view.emit(event)
+            run.emit(event)
         view.message({"type": "steer", "action": "hint", "value": "Be brief."})
         view.message({"type": "steer", "action": "hint", "value": ""})
         view.message({"type": "steer", "action": "no such thing"})
@@ -262,16 +260,16 @@ def test_nothing_is_made_for_pages_that_were_closed_and_one_that_comes_back_has_
     monkeypatch.setattr(live_view, "_SILENCE", 0.2)
 
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        view, run = a_live_view()
         front, events = FrontEnd(view), list(a_refine(40))
         view.open(front)
         for event in events[:60]:
-            view.emit(event)
+            run.emit(event)
             await asyncio.sleep(0.01)
         before = len(front.messages)
         await asyncio.sleep(0.25)
         for event in events[60:-1]:
-            view.emit(event)
+            run.emit(event)
             await asyncio.sleep(0.005)
         assert len(front.messages) <= before + 1
         view.message({"type": "here", "seq": front.seq})
@@ -283,16 +281,72 @@ def test_nothing_is_made_for_pages_that_were_closed_and_one_that_comes_back_has_
 
 def test_a_run_that_is_gone_on_with_is_watched_to_its_second_end():
     async def main():
-        view = LiveView(FakeRun(), asyncio.get_running_loop())
+        view, run = a_live_view()
         first, again = list(a_refine(2, end="stopped")), list(a_refine(3))
         front = FrontEnd(view)
         for event in [*first, again[0]]:
-            view.emit(event)
+            run.emit(event)
         view.open(front)
         for event in again[1:]:
-            view.emit(event)
+            run.emit(event)
             assert len(front.finished) == isinstance(event, RunEnded)
         assert front.header["state"] == "finished"
+
+    asyncio.run(main())
+
+
+def test_a_view_of_a_run_that_is_about_to_be_resumed_waits_for_its_second_end():
+    async def main():
+        first, again = list(a_refine(2, end="stopped")), list(a_refine(3))
+        view, run = a_live_view(events=first)
+        front = FrontEnd(view)
+        view.open(front)
+        assert not front.finished
+        for event in again:
+            run.emit(event)
+        assert len(front.finished) == 1
+        assert front.header["state"] == "finished"
+
+    asyncio.run(main())
+
+
+def test_a_view_that_is_opened_late_shows_what_came_before_a_thousand_rows_at_a_time():
+    async def main():
+        events = list(a_batch(1500, failing={3}))
+        view, run = a_live_view(events=events[:-3])
+        front = FrontEnd(view)
+        view.open(front)
+        await asyncio.sleep(0.6)
+        assert max(len(message["rows"]) for message in front.deltas) == 1000
+        for event in events[-3:]:
+            run.emit(event)
+        assert front.rows == expected(events)
+
+    asyncio.run(main())
+
+
+def test_a_page_that_reads_while_threads_emit_sees_whole_events_only():
+    async def main():
+        view, run = a_live_view()
+        run.emit(RunStarted(span=1, kind="refine", name="Refine"))
+        run.emit(SpanStarted(span=2, parent=1, kind="search", name="Refine"))
+
+        def work(first):
+            for number in range(first, first + 100):
+                for event in an_attempt(2, number):
+                    run.emit(event)
+
+        threads = [threading.Thread(target=work, args=(first,)) for first in (1, 101, 201, 301)]
+        for thread in threads:
+            thread.start()
+        rows = []
+        while any(thread.is_alive() for thread in threads):
+            snapshot = view.snapshot()
+            rows += snapshot["rows"]
+            assert len(snapshot["rows"]) == int(snapshot["header"]["progress"].split()[1])
+            await asyncio.sleep(0)
+        assert all(("score" in row) == ("outputs" in row) == (row["state"] == "scored") for row in rows)
+        assert len(view.snapshot()["rows"]) == 400
 
     asyncio.run(main())
 
@@ -323,9 +377,9 @@ def watched(start):
         run = start()
         view = LiveView(run, asyncio.get_running_loop())
         front = FrontEnd(view)
+        run.watch(view.changed)
         view.open(front)
-        async for event in run.events():
-            view.emit(event)
+        async for _ in run.events():
             await asyncio.sleep(0.002)
         return front, run
 
@@ -335,7 +389,7 @@ def watched(start):
 def test_the_front_end_shows_the_rows_of_a_real_evaluation_in_their_order():
     front, run = watched(lambda: dn.Evaluate(right).start(program(late(most=0.02)), frame(40)))
     assert len(front.deltas) > 1
-    assert front.rows == {row["key"]: row for row in RunState(run.fold()).everything()}
+    assert front.rows == {row["key"]: row for row in RunState(run.record).everything()}
     assert front.entries() == [[1, str(number)] for number in range(40)]
     assert [1, "7"] in front.entries(filter={"words": "14", "state": ""})  # the answer to 7
     assert [1, "8"] not in front.entries(filter={"words": "14", "state": ""})
@@ -347,8 +401,8 @@ def test_the_front_end_shows_the_candidates_of_a_real_optimizer_and_their_rollou
     proposer = dn.FunctionLM(lambda request: f"[[ ## proposed_instruction ## ]]\n{next(texts)}\n[[ ## completed ## ]]")
     copro = dn.COPRO(right, breadth=3, depth=1, prompt_lm=proposer)
     front, run = watched(lambda: copro.start(program(), frame(4, wrong=[1, 3])))
-    state = RunState(run.fold())
+    state = RunState(run.record)
     assert front.header["mode"] == "candidates"
     assert front.rows == {row["key"]: row for row in state.everything()}
-    assert front.leads == state.tree.leads
+    assert front.leads == run.record.front.leads
     assert front.entries(sort={"by": "label", "descending": True}) == [[1, "2"], [1, "1"], [1, "0"]]

@@ -9,7 +9,9 @@ import dspynb as dn
 from dspynb.events import RolloutEnded, RunEnded, RunStarted, SpanEnded, SpanStarted
 from dspynb.running.journal import flush_journals
 from dspynb.running.journal_reader import read_journal
+from dspynb.running.record import RunRecord
 from dspynb.running.tables.scores import scores_by_program
+from dspynb.views.state import RunState
 from dspynb.views.terminal import progress as progress_module
 from dspynb.views.terminal.progress import Progress, clock
 from dspynb.views.texts import visible
@@ -20,9 +22,11 @@ from tests.views.test_candidates import optimized
 
 
 def taken(events):
-    progress = Progress()
+    """The progress of a run that is looked at after every event."""
+    progress = Progress(RunState(RunRecord()))
     for event in events:
-        progress.add(event)
+        progress.state.note(progress.record.apply(event))
+        progress.update()
     return progress
 
 

@@ -31,7 +31,7 @@ def test_a_run_read_after_every_event_shows_what_one_that_is_read_at_its_end_sho
     events = list(make())
     watched, sent = RunState(RunRecord()), {}
     for event in events:
-        watched.add(event)
+        watched.note(watched.record.apply(event))
         rows, gone = watched.changes()
         sent |= {row["key"]: row for row in rows}
         for key in gone:

@@ -208,6 +208,24 @@ asyncio.run(main())
     assert all("3/3 attempts · best 0.5" in text for text in lines)
 
 
+def test_runs_in_threads_share_the_line_and_none_waits_for_another():
+    code = """
+import threading
+def work():
+    asyncio.run(dn.evaluate(program, rows(400), right, concurrency=8))
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+    with terminal(code, pace=0) as screen:
+        assert screen.end() == 0, "\n".join(screen.lines)
+        lines = [text for text in screen.lines if text]
+    assert len(lines) == 3
+    assert all("400/400 rows" in text for text in lines)
+
+
 def test_a_paused_run_says_so():
     code = """
 async def main():

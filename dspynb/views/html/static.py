@@ -19,9 +19,10 @@ from typing import Any
 
 from dspynb.redact import redact_known
 from dspynb.running.record import RunRecord
-from dspynb.views.cells import Row
 from dspynb.views.details import Detail
-from dspynb.views.state import Header, RunState, Sparse
+from dspynb.views.header import Header
+from dspynb.views.rows import Row, Sparse
+from dspynb.views.state import RunState
 from dspynb.views.texts import Named, clip, number, signed
 
 __all__ = ["GLYPHS", "page_html", "state_html", "static_html"]
@@ -41,12 +42,17 @@ _OF_ROWS = 0.5
 
 
 def static_html(record: RunRecord, search: int = 0, path: str | None = None) -> str:
-    """The folded run as HTML. ``search``: only the attempts of this span; ``path``: the run's file, told below."""
+    """A run as HTML. ``search``: only the attempts of this span; ``path``: of the run's file, shown below the table."""
     return state_html(RunState(record, search), path)
 
 
 def state_html(state: RunState, path: str | None = None) -> str:
-    """The same, of a run that was read already."""
+    """A run that a view has read already, as HTML."""
+    with state.record.lock:
+        return _html(state, path)
+
+
+def _html(state: RunState, path: str | None) -> str:
     header, rows = state.snapshot()
     file = escape(clip(_from_here(path))) if path else ""
     body = _plain(header, rows, state.record) + (f"<div class='dspynb-file'>{file}</div>" if file else "")
@@ -112,8 +118,8 @@ def _data(state: RunState) -> dict[str, Any]:
     """The rows, the outermost first, and the details of as many as there is room for: the best, those that failed, then
     in order."""
     room, rows = _MOST_BYTES * _OF_ROWS, list[Sparse]()
-    tops = state.tree.tops()
-    every = list(dict.fromkeys([*tops, *state.tree.inside(tops)]))
+    tops = state.tops()
+    every = list(dict.fromkeys([*tops, *state.inside(tops)]))
     for node in every:
         row = state.sent(node)
         room -= len(json.dumps(row))
@@ -126,7 +132,7 @@ def _data(state: RunState) -> dict[str, Any]:
     texts = _Texts(_MOST_BYTES * (1 - _OF_ROWS) + max(0.0, room))
     keys = [row["key"] for row in sorted(rows, key=_rank)]
     details = {key: kept for key in keys if (kept := texts.keep(state.detail(key))) is not None}
-    return {"header": header, "rows": rows, "leads": state.tree.leads, "details": details, "texts": texts.all}
+    return {"header": header, "rows": rows, "leads": state.record.front.leads, "details": details, "texts": texts.all}
 
 
 def _rank(row: Sparse) -> int:

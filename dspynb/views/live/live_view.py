@@ -1,6 +1,8 @@
-"""The live view's timing: events come in at any rate and from any thread, what changed goes out in batches.
+"""The live view: a run's record changes at any rate and from any thread; what changed is sent in batches.
 
-Nothing here knows of widgets; what goes out is handed to a ``Transport``.
+``changed`` takes note of the keys that an event changed. ``_flush``, at most ten times a second on the run's event
+loop, makes rows of them (``views/state.py``, ``views/rows.py``). Nothing here knows of widgets: messages are handed to
+a ``Transport``.
 
 Out go messages of these types:
 - ``delta`` {seq, header, rows, gone, leads}: what changed since the last one. Of the header and of rows that were sent
@@ -17,15 +19,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from dspynb.errors import DspynbError, shorten
-from dspynb.events import Event, RunEnded, RunStarted
-from dspynb.running.record import RunRecord
-from dspynb.views.state import MOST_SENT, RunState, Sparse
+from dspynb.running.record import Changes, RunRecord
+from dspynb.views.rows import Sparse
+from dspynb.views.state import MOST_SENT, RunState
 
 __all__ = ["LiveView", "Transport", "Viewed"]
 
@@ -59,6 +60,12 @@ class Viewed(Protocol):
     def id(self) -> str: ...
 
     @property
+    def record(self) -> RunRecord: ...
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
     def stopped(self) -> bool: ...
 
     @property
@@ -71,15 +78,18 @@ class Viewed(Protocol):
 
 
 class LiveView:
-    """Listens to a run and sends what changed, at most every ``INTERVAL`` seconds, from the run's event loop.
+    """Sends what changed in a run's record, at most every ``INTERVAL`` seconds, from the run's event loop.
 
+    ``run.watch(view.changed)`` connects it. Its lock is the record's, which the run holds while it applies an event and
+    calls ``changed``: so nothing is read while an event is half applied, and no thread waits for a second lock.
     ``note``: what to say where messages of a front end wait for the cell; then it counts as present.
     """
 
     def __init__(self, run: Viewed, loop: asyncio.AbstractEventLoop, note: str = "") -> None:
         self._run, self._loop, self._note = run, loop, note
-        self._lock = threading.RLock()
-        self._state = RunState(RunRecord())
+        self._record = run.record
+        self._lock = run.record.lock
+        self._state = RunState(run.record)
         self._transport: Transport | None = None
         self._sent: dict[str, Sparse] = {}  # rows as they were sent last
         self._head: Sparse = {}
@@ -95,37 +105,35 @@ class LiveView:
         """Begin to send; what came before is sent too."""
         with self._lock:
             self._transport = transport
-            if self._ended:
+            if self._ended or self._run.done:
                 self._finish()
             else:
                 self._arm()
 
     # ── in ────────────────────────────────────────────────────────────────────────────────────────────────────────
-    def emit(self, event: Event) -> None:
-        """Take an event of the run; from any thread. At the run's end everything is sent before this returns."""
+    def changed(self, changes: Changes) -> None:
+        """Take note of what an event changed; from any thread. At the run's end everything is sent before this
+        returns."""
         with self._lock:
-            if isinstance(event, RunStarted) and self._transport is None:
-                self._ended = False  # a run that is gone on with: what came before ended it only then
+            self._state.note(changes)
+            if changes.run:  # it began, was resumed, or ended
+                self._ended = self._record.ended is not None
             if self._ended:
-                return
-            self._state.add(event)
-            if isinstance(event, RunEnded):
-                self._ended = True
                 self._finish()
             else:
                 self._arm()
 
     def message(self, content: Mapping[str, Any]) -> None:
         """Take a message of a front end. One that makes no sense is ignored."""
-        told = self._asked(content)  # without the lock: the run tells its listeners of it, and has a lock of its own
+        refused = self._asked(content)
         with self._lock:
             if self._transport is None or self._ended:
                 return
             was_silent, self._heard = self._silent(), time.monotonic()
             try:
                 self._take(content, self._transport, was_silent)
-                if told:
-                    self._transport.send({"type": "refused", "text": told})
+                if refused:
+                    self._transport.send({"type": "refused", "text": refused})
             except Exception:
                 self._break()
 
@@ -150,9 +158,9 @@ class LiveView:
                 transport.snapshot()
             case "detail" if (detail := self._state.detail(key)) is not None:
                 transport.send({"type": "detail", "key": key, "detail": detail})
-            case "open" if key in self._state.tree.nodes:
+            case "open" if key in self._state.nodes:
                 self._opened.add(key)
-                self._state.tree.changed |= {child.key for child in self._state.tree.nodes[key].children}
+                self._state.resend_inside(key)
             case "shut":
                 self._opened.discard(key)
         self._arm()
@@ -162,17 +170,19 @@ class LiveView:
         """The whole state, with the number of the last batch that it includes."""
         with self._lock:
             rows = self._state.everything(self._opened)
-            leads = dict(self._state.tree.leads)
-            return {"seq": self._seq, "header": self._told(), "rows": rows, "leads": leads}
+            leads = dict(self._record.front.leads)
+            return {"seq": self._seq, "header": self._header(), "rows": rows, "leads": leads}
 
-    def _told(self) -> Sparse:
+    def _header(self) -> Sparse:
         stopping = self._run.stopped and not self._ended
         steerable = [] if self._ended or self._note else sorted(self._run.steerable)
         more = {"stopping": stopping, "note": self._note, "ended": self._ended, "paused": self._run.paused}
         header = self._state.header()
-        if (count := self._state.count) > MOST_SENT:
-            told = f"{MOST_SENT:,} of {count:,} {header['mode']} are shown; the run's tables have all of them"
-            header["notes"].append(told)
+        count = self._state.counts.all
+        if count > MOST_SENT:
+            header["notes"].append(
+                f"{MOST_SENT:,} of {count:,} {header['mode']} are shown; the run's tables have all of them"
+            )
         return {**header, **more, "steerable": steerable}
 
     def _silent(self) -> bool:
@@ -219,11 +229,14 @@ class LiveView:
         rows = [patch for row in changed if (patch := _patch(self._sent.get(row["key"]), row, keep="key"))]
         self._sent |= {row["key"]: row for row in changed}
         gone = [key for key in gone if self._sent.pop(key, None) is not None]
-        header, self._seq = self._told(), self._seq + 1
-        told, self._head = _patch(self._head, header), header
-        message = {"type": "delta", "seq": self._seq, "header": told, "rows": rows, "gone": gone}
-        if self._state.tree.leads != self._leads:
-            self._leads = message["leads"] = dict(self._state.tree.leads)
+        header = self._header()
+        patch = _patch(self._head, header)
+        self._head = header
+        self._seq += 1
+        message = {"type": "delta", "seq": self._seq, "header": patch, "rows": rows, "gone": gone}
+        if self._record.front.leads != self._leads:
+            self._leads = dict(self._record.front.leads)
+            message["leads"] = self._leads
         return message
 
     def _finish(self) -> None:

@@ -37,6 +37,11 @@ _MOST_THIN, _MOST_HINTS, _WORST_HINTS = 50, 15, 3
 def plot_run(record: RunRecord, kind: str | None, x: str | None, ax: Axes | None, search: int = 0) -> Axes:
     """Draw the run. ``kind``: one of KINDS, or None for the first that the run has something for; ``search``: the
     span whose attempts are meant. Raises InputError for a kind that is unknown or that the run has nothing for."""
+    with record.lock:
+        return _plot(record, kind, x, ax, search)
+
+
+def _plot(record: RunRecord, kind: str | None, x: str | None, ax: Axes | None, search: int) -> Axes:
     if kind is not None and kind not in KINDS:
         raise InputError(f"there is no plot {kind!r}.{nearest(str(kind), KINDS)} Plots: {', '.join(KINDS)}")
     if x is not None and x not in X_LABELS:

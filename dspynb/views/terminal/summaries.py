@@ -10,7 +10,8 @@ from dspynb.running.record import RunRecord
 from dspynb.running.tables.candidates import scores_of, summary_of, winner_of
 from dspynb.running.tables.statistics import mean_interval
 from dspynb.views.html.static import GLYPHS
-from dspynb.views.state import Row, RunState
+from dspynb.views.rows import Row
+from dspynb.views.state import RunState
 from dspynb.views.terminal.progress import Progress, clock
 from dspynb.views.texts import number, one_line
 
@@ -48,7 +49,7 @@ def closing(run: RunReader, progress: Progress, *, table: bool) -> Iterator[Text
         made = _errors(progress.errors())
     else:
         record = run.record
-        made = _candidates(record) if record.candidates else _shown(record)
+        made = _candidates(record) if record.candidates else _shown(progress.state)
         note = summary_of(record) if record.candidates and winner_of(record) else ""
     if made is not None:
         yield made
@@ -102,9 +103,9 @@ def _whole(text: str, style: str) -> Text:
     return Text(text, style=style, no_wrap=True, overflow="ignore")
 
 
-def _shown(record: RunRecord) -> Table | None:
+def _shown(state: RunState) -> Table | None:
     """Few rows, or the attempts of one search; None for anything else."""
-    header, rows = RunState(record).snapshot()
+    header, rows = state.snapshot()
     alone = header["mode"] == "attempts" and len({row["order"][0] for row in rows}) == 1
     return _rows(header["columns"], rows[:_MOST_ATTEMPTS]) if alone or (header["mode"] == "rows" and rows) else None
 

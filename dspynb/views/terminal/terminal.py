@@ -1,10 +1,10 @@
 """Runs in a terminal: one line that is written anew while they work, and a short table when one has ended.
 
 The line belongs to the process, not to a run: of runs side by side it shows the first and counts the others. It is
-drawn from the runs' events and from a timer on their event loops, never from a thread of its own, so that a debugger's
-prompt, for which the loop stands still, is left alone. What the program prints meanwhile goes above it, as it is. Only
-carriage return and erase-to-the-end-of-line are used, and the cursor stays visible: whatever happens to the process,
-the terminal is in order.
+drawn when the runs' records change and from a timer on their event loops, never from a thread of its own, so that a
+debugger's prompt, for which the loop stands still, is left alone. What the program prints meanwhile goes above it, as
+it is. Only carriage return and erase-to-the-end-of-line are used, and the cursor stays visible: whatever happens to the
+process, the terminal is in order.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from dspynb.events import Event, RunEnded
 from dspynb.processes import after_fork_in_child
+from dspynb.running.record import Changes
 from dspynb.views.html.static import GLYPHS
+from dspynb.views.state import RunState
 from dspynb.views.terminal.progress import Fact, Progress, clock
 from dspynb.views.terminal.summaries import STYLES, closing
 from dspynb.views.texts import one_line
@@ -56,11 +57,11 @@ def _console(stream: TextIO) -> Console:
 
 
 class TerminalView:
-    """Listens to a run and has it shown; ``loop`` is where its clock ticks."""
+    """Has a run shown; ``run.watch(view.changed)`` connects it. ``loop`` is where its clock ticks."""
 
     def __init__(self, run: Run, loop: asyncio.AbstractEventLoop | None) -> None:
         self._run, self._loop = run, loop
-        self.progress = Progress()
+        self.progress = Progress(RunState(run.record))
         self._open = False
 
     def open(self) -> None:
@@ -70,12 +71,13 @@ class TerminalView:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._tick)
 
-    def emit(self, event: Event) -> None:
-        """Note that the run has one more event; from any thread."""
+    def changed(self, changes: Changes) -> None:
+        """Take note of what an event changed; from any thread."""
+        self.progress.state.note(changes)
         if not self._open:
             return
         try:
-            if isinstance(event, RunEnded):
+            if changes.run and self._run.record.ended is not None:
                 self._open = False
                 _screen.close(self, self._run)
             else:
@@ -91,12 +93,22 @@ class TerminalView:
             self._loop.call_later(_TICK, self._tick)
 
     # ── the line ──────────────────────────────────────────────────────────────────────────────────────────────────
-    def line(self, width: int, more: int) -> Text:
-        """What is shown in ``width`` cells; ``more``: how many other runs there are."""
+    def line(self, width: int, more: int) -> Text | None:
+        """What is shown in ``width`` cells; ``more``: how many other runs there are. None while another thread has the
+        record: it may wait for the screen, so the screen must not wait for it; and it has the line drawn."""
+        lock = self._run.record.lock
+        if not lock.acquire(blocking=False):
+            return None
+        try:
+            self.progress.update()
+            return self._text(width, more)
+        finally:
+            lock.release()
+
+    def _text(self, width: int, more: int) -> Text:
         from rich.cells import cell_len
         from rich.text import Text
 
-        self.progress.catch_up(self._run.record.events)
         state = "stopping" if self._run.stopped else "paused" if self._run.paused else "running"
         facts = [*self._facts(), *([Fact(f"+{more} more", 8)] if more else [])]
         head = f"{GLYPHS['running']} {state if state != 'running' else ''}".strip()
@@ -165,7 +177,6 @@ class _Screen:
         """Show the end of a run: with a table, or in a line where others ran beside it."""
         with self._lock:
             try:
-                view.progress.catch_up(run.record.events)
                 self._erase()
                 if self._partial:
                     self._stream.write("\n")
@@ -202,6 +213,8 @@ class _Screen:
                 return
             width = max(10, self._console.width - _ROOM)
             line = self._views[0].line(width, more=len(self._views) - 1)
+            if line is None:
+                return
             with self._console.capture() as captured:
                 self._console.print(line, width=width, crop=True, no_wrap=True, overflow="crop", end="")
             first, self._line = not self._line, _written(self._console, captured.get())
@@ -249,6 +262,7 @@ def _written(console: Console, text: str) -> str:
 
 def _ending(console: Console, run: Run, progress: Progress, *, table: bool) -> str:
     """What is shown of a run that has ended."""
+    progress.update()
     with console.capture() as captured:
         for part in closing(run, progress, table=table):
             console.print(part, crop=False)
@@ -302,7 +316,6 @@ def _leave() -> None:
 
 def show_ended(run: Run) -> None:
     """Show a run that has ended."""
-    progress, stream = Progress(), _own(sys.stderr)
-    progress.catch_up(run.record.events)
-    sys.stderr.write(_ending(_console(stream), run, progress, table=True))
+    progress = Progress(RunState(run.record))
+    sys.stderr.write(_ending(_console(_own(sys.stderr)), run, progress, table=True))
     sys.stderr.flush()

@@ -6,18 +6,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from dspynb.events import (
-    AttemptEnded,
-    AttemptStarted,
-    CandidateProposed,
-    CandidateScored,
-    Event,
-    RolloutEnded,
-    RunEnded,
-    SpanEnded,
-)
-from dspynb.running.record import RunRecord
-from dspynb.views.state import Row, RunState
+from dspynb.events import CandidateScored
+from dspynb.running.record import AttemptRow, Changes, RunRecord
+from dspynb.views.rows import Row
+from dspynb.views.state import RunState
 from dspynb.views.terminal.progress import Progress
 from dspynb.views.texts import number, one_line, text_of, visible
 
@@ -34,7 +26,9 @@ day has as many as fit a page or two."""
 
 def summary(seen: RunRecord | RunState, search: int = 0) -> str:
     """The run in a few lines, without times, ids or counts of tokens."""
-    header, rows = (seen if isinstance(seen, RunState) else RunState(seen, search)).snapshot()
+    state = seen if isinstance(seen, RunState) else RunState(seen, search)
+    with state.record.lock:
+        header, rows = state.snapshot()
     told = ", ".join(filter(None, [header["state"], header["progress"], header["result"]]))
     lines = [f"{one_line(header['name'], 200)}: {told}"]
     cells = [["#", "state", "score", *header["columns"], "error"], *map(_cells, rows[:_MOST_LINES])]
@@ -65,67 +59,71 @@ def _aligned(cells: list[list[str]]) -> list[str]:
 
 class TextView:
     """Writes a line to stderr for each attempt that ends, now and then for the rows of a batch, for each candidate
-    that was evaluated on all rows, and a last line."""
+    that was evaluated on all rows, and a last line. ``run.watch(view.changed)`` connects it."""
 
     def __init__(self, run: Run) -> None:
-        self._run, self._progress = run, Progress()
-        self._attempts: dict[int, AttemptStarted] = {}
-        self._origins: dict[str, str] = {}
+        self._record = run.record
+        self._progress = Progress(RunState(run.record))
+        self._ended: set[int] = set()  # attempts that have ended
+        self._milestones = 0
         self._live = False
-        self._began = self._told = time.monotonic()
+        self._began = self._written = time.monotonic()
 
     def open(self) -> None:
-        """Begin to write: the run's events so far were taken."""
-        self._live = True
+        """Begin to write. What a run did before it was resumed is not written again."""
+        with self._record.lock:
+            self._ended.update(span for span, row in self._record.attempts.items() if row.state != "running")
+            self._milestones = len(self._record.milestones)
+            self._live = True
 
-    def emit(self, event: Event) -> None:
-        """Take an event; written at once."""
-        match event:
-            case AttemptStarted():
-                self._attempts[event.span] = event
-            case AttemptEnded():
-                self._tell_attempt(self._attempts.pop(event.span, None), event)
-            case SpanEnded() | RolloutEnded():
-                self._tell_rows()
-            case CandidateProposed():
-                self._origins[event.id] = event.origin
-            case CandidateScored() if event.full:
-                self._write(_candidate_line(event, self._origins.get(event.candidate, "")))
-            case RunEnded():
-                self._write(summary(self._run.record).splitlines()[0])
-
-    def _tell_attempt(self, began: AttemptStarted | None, ended: AttemptEnded) -> None:
-        self._progress.catch_up(self._run.record.events)
-        if began is not None and not self._progress.of_rows and not self._progress.candidates:
-            self._write(_attempt_line(began, ended))
-
-    def _tell_rows(self) -> None:
-        now = time.monotonic()
-        if now - self._told < max(1.0, _SHARE * (now - self._began)):
+    def changed(self, changes: Changes) -> None:
+        """Write what an event changed, at once."""
+        self._progress.state.note(changes)
+        if not self._live:
             return
-        self._progress.catch_up(self._run.record.events)
+        for span in changes.spans:
+            self._span_changed(span)
+        for milestone in self._record.milestones[self._milestones :]:
+            self._milestones += 1
+            if milestone.scored.full:
+                write_line(self._candidate_line(milestone.scored))
+        if changes.run and self._record.ended is not None:
+            write_line(summary(self._progress.state).splitlines()[0])
+
+    def _span_changed(self, span: int) -> None:
+        row = self._record.spans.get(span)
+        if row is not None and row.done:
+            self._write_rows()
+        attempt = self._record.attempts.get(span)
+        if attempt is not None and attempt.state != "running" and span not in self._ended:
+            self._ended.add(span)
+            self._progress.update()
+            if self._progress.state.mode() == "attempts":
+                write_line(_attempt_line(attempt))
+
+    def _write_rows(self) -> None:
+        now = time.monotonic()
+        if now - self._written < max(1.0, _SHARE * (now - self._began)):
+            return
+        self._progress.update()
         if self._progress.of_rows:
-            self._told = now
+            self._written = now
             done, total, failed = self._progress.rows
             score = self._progress.score()
-            self._write(f"{done} of {total or '?'} rows done, {failed} failed{f', {score}' if score else ''}")
+            write_line(f"{done} of {total or '?'} rows done, {failed} failed{f', {score}' if score else ''}")
 
-    def _write(self, line: str) -> None:
-        if self._live:
-            write_line(line)
-
-
-def _attempt_line(began: AttemptStarted, ended: AttemptEnded) -> str:
-    score = "–" if ended.score is None else number(ended.score)
-    said = [("hint", began.hint), ("feedback", ended.feedback), ("error", ended.error)]
-    told = "  ".join(f"{name}: {one_line(text_of(value), 80)}" for name, value in said if value)
-    return f"attempt {began.attempt}  {ended.state}  {score}  {told}".rstrip()
+    def _candidate_line(self, scored: CandidateScored) -> str:
+        candidate = self._record.candidates.get(scored.candidate)
+        origin = f"  {one_line(candidate.origin)}" if candidate is not None and candidate.origin else ""
+        best = "  best so far" if scored.best == scored.candidate else ""
+        return f"candidate {one_line(scored.candidate)}{origin}  {scored.split} {number(scored.score)}{best}"
 
 
-def _candidate_line(scored: CandidateScored, origin: str) -> str:
-    best = "  best so far" if scored.best == scored.candidate else ""
-    made = f"  {one_line(origin)}" if origin else ""
-    return f"candidate {one_line(scored.candidate)}{made}  {scored.split} {number(scored.score)}{best}"
+def _attempt_line(attempt: AttemptRow) -> str:
+    score = "–" if attempt.score is None else number(attempt.score)
+    texts = [("hint", attempt.hint), ("feedback", attempt.feedback), ("error", attempt.error)]
+    shown = "  ".join(f"{name}: {one_line(text_of(value), 80)}" for name, value in texts if value)
+    return f"attempt {attempt.attempt}  {attempt.state}  {score}  {shown}".rstrip()
 
 
 def write_line(text: str) -> None:
