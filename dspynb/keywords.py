@@ -12,11 +12,11 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property, wraps
+from functools import cache, cached_property, wraps
 from typing import Any, ForwardRef, ParamSpec, TypeVar, cast, is_typeddict
 
 from dspynb.errors import ConfigurationError, nearest, shorten
-from dspynb.options import Absent, NotRecorded, Recorded, is_checked, literals, metadata, words
+from dspynb.options import Absent, NotRecorded, Recorded, is_checked, literals, metadata, type_text, words
 
 __all__ = [
     "UNSET",
@@ -92,7 +92,7 @@ def _advice(name: str, known: Collection[str], renamed: Mapping[str, str]) -> st
     return f": {new}." if " " in new else "."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Field:
     """A parameter as it was declared: its type, its default, and the names that its type is written with."""
 
@@ -114,13 +114,27 @@ class Field:
     @property
     def annotation(self) -> Any:
         """The type; Any where its names are known to type checkers only."""
-        written = self.parameter.annotation
-        if not isinstance(written, str):
-            return Any if written is inspect.Parameter.empty else written
         try:
-            return eval(written, dict(self.namespace))  # noqa: S307  # source of the package, or of the user's own class
+            return self._type
         except (AttributeError, NameError, SyntaxError, TypeError):  # TypeError: an alias that is text, as Rows is
             return Any
+
+    @cached_property
+    def _type(self) -> Any:
+        written = self.parameter.annotation
+        if written is inspect.Parameter.empty:
+            return Any
+        if not isinstance(written, str):
+            return written
+        return eval(written, dict(self.namespace))  # noqa: S307  # source of the package, or of the user's own class
+
+    @cached_property
+    def shown(self) -> inspect.Parameter:
+        """The parameter as Shift+Tab shows it: with a plain type in place of one that carries checks."""
+        annotation = self.annotation
+        if not is_checked(annotation) and not metadata(annotation):
+            return self.parameter
+        return self.parameter.replace(annotation=type_text(annotation))
 
     @property
     def recorded(self) -> bool:
@@ -211,13 +225,16 @@ class Declaration:
 
     @cached_property
     def signature(self) -> inspect.Signature:
-        """The signature with every keyword by its name."""
-        if self.passes_to is None:
-            return self._signature
-        own = [p for p in self._signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        names = {parameter.name for parameter in own}
-        passed = [field.parameter for name, field in self.fields.items() if name not in names]
-        return self._signature.replace(parameters=[*own, *passed])
+        """The signature with every keyword by its name, and plain types in place of those that carry checks."""
+        fields = self.fields
+        parameters = []
+        for name, parameter in self._signature.parameters.items():
+            if name in fields:
+                parameters.append(fields[name].shown)
+            elif parameter.kind is not inspect.Parameter.VAR_KEYWORD or self.passes_to is None:
+                parameters.append(parameter)
+        passed = [field.shown for name, field in fields.items() if name not in self._signature.parameters]
+        return self._signature.replace(parameters=[*parameters, *passed])
 
     @cached_property
     def checks(self) -> Mapping[str, _Check | None]:
@@ -254,14 +271,19 @@ def _fields_passed(target: Any) -> Mapping[str, Field]:
     if target is None:
         return {}
     if is_typeddict(target):
-        namespace = vars(sys.modules[target.__module__])
-        return {name: Field(_parameter(name, written), namespace) for name, written in target.__annotations__.items()}
+        return _entries(target)
     declared = _declaration(target).fields
     return {
         name: Field(field.parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY), field.namespace)
         for name, field in declared.items()
         if field.parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
+
+
+@cache
+def _entries(target: Any) -> Mapping[str, Field]:
+    namespace = vars(sys.modules[target.__module__])
+    return {name: Field(_parameter(name, written), namespace) for name, written in target.__annotations__.items()}
 
 
 def _parameter(name: str, written: Any) -> inspect.Parameter:
