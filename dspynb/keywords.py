@@ -25,7 +25,6 @@ __all__ = [
     "absent_settings",
     "configurable",
     "fields_of",
-    "parameters_of",
     "recorded_fields",
     "recorded_settings",
     "refuse_unknown",
@@ -93,12 +92,6 @@ def _advice(name: str, known: Collection[str], renamed: Mapping[str, str]) -> st
     return f": {new}." if " " in new else "."
 
 
-def parameters_of(fn: Callable[..., Any]) -> frozenset[str]:
-    """The names of the parameters that may be passed by keyword; without ``self``."""
-    parameters = inspect.signature(fn).parameters.values()
-    return frozenset(p.name for p in parameters if p.kind in _KEYWORD and p.name != "self")
-
-
 @dataclass(frozen=True, slots=True)
 class Field:
     """A parameter as it was declared: its type, its default, and the names that its type is written with."""
@@ -126,12 +119,7 @@ class Field:
             return Any if written is inspect.Parameter.empty else written
         try:
             return eval(written, dict(self.namespace))  # noqa: S307  # source of the package, or of the user's own class
-        except (
-            AttributeError,
-            NameError,
-            SyntaxError,
-            TypeError,
-        ):  # of the aliases that are text, TypeError
+        except (AttributeError, NameError, SyntaxError, TypeError):  # TypeError: an alias that is text, as Rows is
             return Any
 
     @property
