@@ -204,7 +204,6 @@ class Scope:
     candidate: Mapping[str, Any] | None = None  # predictor uid -> candidates.Part
     masks: bool = False  # hides the hints, candidates and traces of the layers below
     trace: Sink | None = None  # hears the program's events; those under a mask are not the program's
-    tally: Sink | None = None  # hears all events of the block, masked or not
     port: RunPort | None = None  # the run this layer belongs to; hears everything
     funds: Funds | None = None  # what calls are charged to
     funded: bool = False  # whether this layer or one below it has funds
@@ -255,8 +254,6 @@ class Scope:
             if layer.lease is None or not layer.lease.closed:
                 if layer.port is not None:
                     layer.port.emit(event)
-                if layer.tally is not None:
-                    layer.tally.emit(event)
                 if layer.trace is not None and not masked:
                     layer.trace.emit(event)
             masked = masked or layer.masks

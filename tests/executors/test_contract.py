@@ -68,7 +68,7 @@ def test_errors_and_control_flow_are_raised_and_what_was_told_before_is_told(exe
         with pytest.raises(ValueError, match="what was wrong"):
             await elsewhere(executor, failing)()
         heard = Heard()
-        with pytest.raises(dn.BudgetExhausted, match="it is spent"), Layer("a run", tally=heard):
+        with pytest.raises(dn.BudgetExhausted, match="it is spent"), Layer("a run", trace=heard):
             await elsewhere(executor, running_out)()
         return [event.name for event in heard.events]
 
@@ -86,7 +86,7 @@ async def nested():
 def test_events_come_to_the_scope_that_awaits_with_spans_of_this_process(executor):
     async def main():
         heard, mine = Heard(), new_span()
-        with Layer("a run", span=mine, tally=heard):
+        with Layer("a run", span=mine, trace=heard):
             for _ in range(2):
                 await elsewhere(executor, nested)()
         return mine, heard.events
@@ -154,7 +154,7 @@ def test_no_call_is_made_beyond_the_budget(executor):
     async def main():
         heard, meter = Heard(), Meter(dn.Budget(calls=3))
         with pytest.raises(dn.BudgetExhausted, match="the budget of 3 calls is spent"):
-            with Layer("a run", funds=meter, tally=heard):
+            with Layer("a run", funds=meter, trace=heard):
                 await elsewhere(executor, asking)(5)
         return meter.spent["calls"], sum(isinstance(event, PredictorCalled) for event in heard.events)
 
