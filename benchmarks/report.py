@@ -155,6 +155,7 @@ CHARTS: dict[str, Callable[[Axes, Sequence[Row]], None]] = {
     "diffs": by_size("seconds of run.diff", "lines", "run.diff, s", log=True),
     "evaluate": bars("ratio", "share of what it is beside (1: the same)", mark=1.0),
     "growth": lines,
+    "record": by_size("microseconds", "rows", "µs", log=True),
     "shapes": bars("ratio", "share of DSPy's time a call (1: the same)", mark=1.0, log=True),
     "sizes": bars("held-out, median", "held-out accuracy, median of the seeds"),
     "small_budgets": by_size("mean score on validation rows", "budget, calls", "validation mean"),

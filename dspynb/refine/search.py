@@ -24,7 +24,7 @@ from dspynb.refine.attempt import AttemptPlan, AttemptResult, cancelled_attempt,
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.call_history import Calls
 from dspynb.running.control import Takes
-from dspynb.running.reader import RunReader, open_record
+from dspynb.running.reader import RunReader
 from dspynb.running.record import RunRecord
 from dspynb.running.user_code import guarded
 from dspynb.scope.budget import Reserve
@@ -91,13 +91,12 @@ class Search:
         self.finished: dict[int, AttemptResult] = {}
         self.span = new_span()
         self.run: RunPort | None = None
-        self.record = RunRecord()  # that of the run, once the search has begun
         self.spent: BudgetExhausted | None = None
         self.last_wave = False  # whether the last attempts have begun
 
     async def __call__(self) -> Prediction:
         """The winner's prediction. Raises AllAttemptsFailed or TooManyFailures."""
-        self.run, self.record = current_scope().open_run, open_record()
+        self.run = current_scope().open_run
         committed: list[AttemptResult] = []
         failures: list[Exception] = []
         for wave, numbers in enumerate(self._waves(), start=1):
@@ -195,7 +194,8 @@ class Search:
     def _prediction(self, winner: AttemptResult) -> Prediction:
         assert winner.prediction is not None  # noqa: S101  # a scored attempt has one
         part = self.run.part(self.span) if isinstance(self.run, RunReader) else None
-        usage = self.record.usage_in(self.span)  # of all attempts, advisors and rewards
+        record = self.run.record if isinstance(self.run, RunReader) else RunRecord()
+        usage = record.usage_in(self.span)  # of all attempts, advisors and rewards
         calls = Calls(winner.calls)
         return winner.prediction.with_meta(score=winner.score, usage=usage, calls=calls, run=part)
 

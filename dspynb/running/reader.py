@@ -172,8 +172,8 @@ class RunReader:
         >>> writer = dn.FunctionLM(lambda request: "proposed_instruction: Be brief.")
         >>> opt = dn.COPRO(dn.metrics.exact_match(), breadth=2, depth=1, prompt_lm=writer)
         >>> better = opt.compile_sync(program, [{"question": "2+2?", "answer": "4"}])
-        >>> sorted(dn.last_run().best_parts["self"])
-        ['demos', 'instruction', 'prefix']
+        >>> dn.last_run().best_parts  # the start: what the program says already
+        {'self': {'instruction': 'Given the fields `question`, produce the fields `answer`.'}}
         """
         winner = self._record.candidates.get(winner_of(self._record) or "")
         return None if winner is None else {path: dict(part) for path, part in winner.parts.items()}

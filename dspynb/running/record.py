@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dspynb.data import NO_USAGE, Usage
+from dspynb.data import NO_USAGE, Usage, UsageTotal
 from dspynb.events import (
     AttemptChosen,
     AttemptEnded,
@@ -65,7 +66,6 @@ class AttemptRow:
     feedback: str | None = None
     error: str | None = None
     seconds: float | None = None
-    usage: Usage = field(default_factory=Usage)
     best: bool = False
     calls: list[PredictorCalled] = field(default_factory=list)
     hint_by: str = ""
@@ -76,6 +76,11 @@ class AttemptRow:
     def cached(self) -> bool:
         """Whether no call of the attempt was paid for."""
         return bool(self.calls) and all(call.cached for call in self.calls)
+
+    @property
+    def usage(self) -> Usage:
+        """What its calls cost."""
+        return usage_of(self.calls)
 
     @property
     def tokens(self) -> int | None:
@@ -213,7 +218,7 @@ class RunRecord:
         self.proposals: list[ProposalEnded] = []
         self.winner: str | None = None  # the best candidate so far, by its id
         self.front = ParetoFront()  # of the candidates, over the validation rows
-        self.usage = Usage()
+        self._usage = UsageTotal()
         self.cached = 0  # calls that were answered without asking a provider
         self.models: list[str] = []  # their names, in the order in which they were first asked
         self.lost: set[int] = set()  # rows and searches that were left unfinished before the run was resumed
@@ -223,10 +228,8 @@ class RunRecord:
         self._at_start = (0, 0)  # how many calls and rollouts there were when the run began last
         self._hint_errors: dict[tuple[int, int], str] = {}  # by search and wave
         self._parents: dict[int, int] = {}
-        self._spans_in: dict[
-            int, list[int]
-        ] = {}  # span → those that began right inside it; those of calls are not here
-        self._calls_in: dict[int, list[int]] = {}  # span → places in ``calls`` of those made right inside it
+        self._spans_in: defaultdict[int, list[int]] = defaultdict(list)  # span → those begun right inside it; no calls
+        self._calls_in: defaultdict[int, list[int]] = defaultdict(list)  # span → places in ``calls``
         self._chosen: dict[int, int] = {}  # search → the number of the attempt that it took as its result
         self._searches: dict[int, list[AttemptRow]] = {}
         self._numbered: dict[tuple[int, int], AttemptRow] = {}  # search, number → attempt
@@ -237,6 +240,11 @@ class RunRecord:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (list(self.events),)
+
+    @property
+    def usage(self) -> Usage:
+        """What the run's calls cost so far."""
+        return self._usage.value()
 
     @property
     def status(self) -> str:
@@ -276,7 +284,7 @@ class RunRecord:
         span = event.span
         self.spans[span] = SpanRow(span, event.parent, event.kind, event.name, event.inputs, event.at, event.row)
         self._parents[span] = event.parent
-        self._spans_in.setdefault(event.parent, []).append(span)
+        self._spans_in[event.parent].append(span)
         if event.kind == "row":
             self._row_started(span, event.parent, event.name)
         return Changes(False, (span,))
@@ -310,9 +318,9 @@ class RunRecord:
 
     def _called(self, event: PredictorCalled) -> Changes:
         self._parents[event.span] = event.parent  # a repair is made in the call that it repairs
-        self._calls_in.setdefault(event.parent, []).append(len(self.calls))
+        self._calls_in[event.parent].append(len(self.calls))
         self.calls.append(event)
-        self.usage += event.usage
+        self._usage.add(event.usage)
         self.cached += event.cached
         if event.model and event.model not in self.models:
             self.models.append(event.model)
@@ -322,7 +330,6 @@ class RunRecord:
         for span in self.ancestors(event.parent):
             if row := self.attempts.get(span):
                 row.calls.append(event)
-                row.usage += event.usage
                 around.append(span)
         return Changes(spans=tuple(around), grown=_ONE_CALL.grown) if around else _ONE_CALL
 
@@ -343,7 +350,7 @@ class RunRecord:
             self.search_numbers[event.parent] = len(self.search_numbers)
         self._searches.setdefault(event.parent, []).append(row)
         self._parents[event.span] = event.parent
-        self._spans_in.setdefault(event.parent, []).append(event.span)
+        self._spans_in[event.parent].append(event.span)
         self._numbered[event.parent, event.attempt] = row
         return Changes(False, (event.span,))
 
@@ -430,16 +437,19 @@ class RunRecord:
 
     def _lose_unfinished(self) -> None:
         """A run that is resumed does again what had not ended, and rows that were halted."""
+        if self.started is None:
+            return
         again = [s for s in self.spans.values() if s.kind in ("row", "search") and (not s.done or s.error == "halted")]
         self.lost.update(span.span for span in again)
 
     def _choose_where_unfinished(self) -> tuple[int, ...]:
         """A search that was stopped chose nothing: its best is the first that passed, else the first highest score."""
         changed = []
-        for search in self.searches():
-            rows = self.children(search)
-            scored = [row for row in rows if row.score is not None and row.state != "cancelled"]
-            if scored and not any(row.best for row in rows):
+        for search in self._searches:
+            if search in self._chosen:
+                continue
+            scored = [row for row in self.children(search) if row.score is not None and row.state != "cancelled"]
+            if scored and not any(row.best for row in scored):
                 passed = [row for row in scored if row.state == "passed"]
                 best = passed[0] if passed else max(scored, key=lambda row: float(row.score or 0.0))
                 best.best = True

@@ -74,9 +74,10 @@ class Progress:
         failed counts as the run's ``failure_score``."""
         penalty = self.started.settings.get("failure_score") if self.started else None
         scores: dict[str, dict[int, list[float]]] = {}
-        for key, state, score in self.state.counts.items() if self.of_rows else ():
-            if state == "failed":
-                score = float(penalty) if is_real(penalty) else None
+        for key, state, counted in self.state.counts.items() if self.of_rows else ():
+            score = counted
+            if state == "failed" and is_real(penalty):
+                score = float(penalty)
             row = self.record.spans[int(key)]
             if score is None or row.row is None or not row.done:
                 continue
