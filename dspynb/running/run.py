@@ -23,7 +23,7 @@ from dspynb.running.control import Steerable
 from dspynb.running.journal import JournalFile, flush_journals
 from dspynb.running.journal_reader import Journal, cut_torn_line, load_journal
 from dspynb.running.locks import lock_run
-from dspynb.running.record import Changes, RunRecord
+from dspynb.running.record import NOTHING, Changes, RunRecord
 from dspynb.running.user_code import as_exception
 from dspynb.running.view_hook import attach_view, show
 from dspynb.scope.core import Layer
@@ -99,8 +99,9 @@ class Run(Steerable):
             changes = self._record.apply(event)
             for listener in tuple(self._listeners):
                 self._tell(listener, event)
-            for watcher in tuple(self._watchers) if self._watchers and changes else ():
-                self._notify(watcher, changes)
+            if changes is not NOTHING:
+                for watcher in tuple(self._watchers):
+                    self._notify(watcher, changes)
 
     def _tell(self, listener: Sink, event: Event) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypedDict
 
 from dspynb.data import tokens_text
@@ -76,10 +76,13 @@ class Counts:
             self._best = max((s for _, s in self._rows.values() if s is not None), default=0.0)
         return self._best
 
+    def items(self) -> Iterator[tuple[int | str, str, float | None]]:
+        """Key, state and score of each row."""
+        for key, (state, score) in self._rows.items():
+            yield key, state, score
+
     def keys(self, *states: str) -> list[int | str]:
-        """The keys of the rows, or of those in these states."""
-        if not states:
-            return list(self._rows)
+        """The keys of the rows in these states."""
         return [key for key, (state, _) in self._rows.items() if state in states]
 
     def put(self, key: int | str, state: str, score: float | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from dspynb.data import tokens_text
@@ -11,7 +10,6 @@ from dspynb.events import RunEnded, RunStarted
 from dspynb.json_checks import is_real
 from dspynb.running.record import SpanRow
 from dspynb.views.header import mean_of_rows, score_of_best, total_of_rows
-from dspynb.views.rows import standing_of_row
 from dspynb.views.state import RunState
 from dspynb.views.texts import number
 
@@ -76,18 +74,16 @@ class Progress:
         failed counts as the run's ``failure_score``."""
         penalty = self.started.settings.get("failure_score") if self.started else None
         scores: dict[str, dict[int, list[float]]] = {}
-        for row in self._ended_rows("done", "failed"):
-            state, score = standing_of_row(row, self.record)
-            if state == "failed":
-                score = float(penalty) if is_real(penalty) else None
-            if score is not None and row.row is not None:
-                rows = scores.setdefault(self._program(row), {})
-                rows.setdefault(row.row, []).append(score)
+        for key, state, counted in self.state.counts.items() if self.of_rows else ():
+            score = counted
+            if state == "failed" and is_real(penalty):
+                score = float(penalty)
+            row = self.record.spans[int(key)]
+            if score is None or row.row is None or not row.done:
+                continue
+            rows = scores.setdefault(self._program(row), {})
+            rows.setdefault(row.row, []).append(score)
         return scores
-
-    def _ended_rows(self, *states: str) -> Iterator[SpanRow]:
-        for key in self.state.counts.keys(*states) if self.of_rows else ():
-            yield self.record.spans[int(key)]
 
     def _program(self, row: SpanRow) -> str:
         above = self.record.spans.get(row.parent)
@@ -95,7 +91,8 @@ class Progress:
 
     def errors(self) -> list[str]:
         """The errors of failed rows."""
-        return [row.error for row in self._ended_rows("failed") if row.error is not None]
+        keys = self.state.counts.keys("failed") if self.of_rows else []
+        return [self.record.spans[int(key)].error or "" for key in keys]
 
     def counted(self) -> str:
         """How much of what is done: ``3/10 rows, 1 failed``, ``2/3 attempts``, ``4 candidates, 80 rollouts``."""

@@ -62,6 +62,7 @@ class TerminalView:
     def __init__(self, run: Run, loop: asyncio.AbstractEventLoop | None) -> None:
         self._run, self._loop = run, loop
         self.progress = Progress(RunState(run.record))
+        self._note = self.progress.state.note
         self._open = False
 
     def open(self) -> None:
@@ -73,7 +74,7 @@ class TerminalView:
 
     def changed(self, changes: Changes) -> None:
         """Take note of what an event changed; from any thread."""
-        self.progress.state.note(changes)
+        self._note(changes)
         if not self._open:
             return
         try:
