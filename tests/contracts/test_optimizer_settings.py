@@ -297,12 +297,21 @@ def test_what_is_recorded_is_every_setting_but_those_that_decide_nothing(kind):
     assert set(kind(right).described()) == names
 
 
+async def refined():
+    program = fitted(dn.DistillHints, one(World()))
+    await program.batch([{"question": row["question"]} for row in TRAIN])
+
+
 # ── repr, copies ─────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_the_repr_shows_what_was_set():
     assert repr(dn.GEPA(right)) == "GEPA(metric=right)"
     assert repr(dn.GEPA(right, seed=1, auto="light")) == "GEPA(metric=right, auto='light', seed=1)"
     assert repr(dn.GEPA(dn.metrics.exact_match())) == "GEPA(metric=exact_match)"
     assert repr(dn.DistillHints()) == "DistillHints()"
+    run(refined())
+    hints_of = dn.DistillHints(right, run=dn.last_run())
+    assert repr(hints_of) == f"DistillHints(metric=right, run={dn.last_run().id!r})"
+    assert copy.deepcopy(hints_of).described() == hints_of.described()
     assert "sk-secret" not in repr(dn.COPRO(right, prompt_lm=dn.LM("openai/m", api_key="sk-secret-0123456789abcdef")))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeAlias, dataclass_transform, get_origin
 
@@ -75,7 +75,7 @@ class Configured:
     after the attributes are set: rules that need several of them have their place there.
     """
 
-    _passed: Mapping[str, Any]  # the settings that the caller has set, for the repr
+    _passed: Sequence[str]  # the settings that the caller has set, for the repr
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -87,8 +87,7 @@ class Configured:
         """Check rules of several settings, and make what depends on them."""
 
     def __repr__(self) -> str:
-        passed = getattr(self, "_passed", {})
-        shown = [f"{name}={_shown(value)}" for name, value in passed.items()]
+        shown = [f"{name}={_shown(getattr(self, name))}" for name in getattr(self, "_passed", ())]
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
@@ -162,7 +161,7 @@ def _constructor(cls: type[Configured], own: Mapping[str, Field]) -> Callable[..
         passed.pop("self")
         for name in fields:
             setattr(self, name, passed[name] if name in passed else getattr(type(self), name))
-        self._passed = passed
+        self._passed = list(passed)
         self.__post_init__()
 
     myself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -98,6 +98,8 @@ class DistillHints(Optimizer):
 
     def __post_init__(self) -> None:
         self.given = None if self.run is None else hints_of(self.run)
+        if isinstance(self.run, RunReader):
+            self.run = self.run.id  # its hints are all that is needed: keep none of its calls
         self._write = Predict(DistillInstruction, lm=self.prompt_lm)
 
     def described(self) -> dict[str, Any]:
