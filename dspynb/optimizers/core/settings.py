@@ -16,7 +16,7 @@ from dspynb.lm.resolve import Model
 from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module
 from dspynb.optimizers.names import OPTIMIZER_OF_DSPY
-from dspynb.options import NOT_RECORDED, Check, Instance, Recorded, type_text
+from dspynb.options import NOT_RECORDED, Check, Instance, Recorded
 
 __all__ = [
     "Configured",
@@ -145,16 +145,11 @@ def _declared(constructor: Any) -> _ClassDeclaration | None:
 def _constructor(cls: type[Configured], own: Mapping[str, Field]) -> Callable[..., None]:
     """The constructor of a class: it takes the settings of its own, and those that its bases take."""
     fields = dict(own)
-    parameters = [_shown_parameter(field) for field in own.values()]
     for base in cls.__mro__[1:]:
         declaration = _declared(vars(base).get("__init__"))
-        if declaration is None:
-            continue
-        for name, field in declaration.own.items():
-            if name not in fields:
-                fields[name] = field
-                parameters.append(declaration.signature.parameters[name])
-    parameters.sort(key=lambda parameter: parameter.kind)  # what may be passed by position comes first
+        inherited = {} if declaration is None else declaration.own
+        for name, field in inherited.items():
+            fields.setdefault(name, field)
 
     def __init__(self: Configured, *args: Any, **keywords: Any) -> None:  # noqa: N807  # what it will be
         passed = signature.bind(self, *args, **keywords).arguments
@@ -164,6 +159,7 @@ def _constructor(cls: type[Configured], own: Mapping[str, Field]) -> Callable[..
         self._passed = list(passed)
         self.__post_init__()
 
+    parameters = sorted((field.parameter for field in fields.values()), key=lambda parameter: parameter.kind)
     myself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     signature = inspect.Signature([myself, *parameters], return_annotation="None")
     __init__.__qualname__ = f"{cls.__qualname__}.__init__"
@@ -171,12 +167,6 @@ def _constructor(cls: type[Configured], own: Mapping[str, Field]) -> Callable[..
     __init__.__signature__ = signature  # type: ignore[attr-defined]
     __init__.__declaration__ = _ClassDeclaration(__init__, fields, own)  # type: ignore[attr-defined]
     return configurable(renamed=OPTIMIZER_OF_DSPY)(__init__)
-
-
-def _shown_parameter(field: Field) -> inspect.Parameter:
-    """A setting as Shift+Tab shows it: with a plain type in place of one that carries checks."""
-    annotation = field.annotation
-    return field.parameter if annotation is Any else field.parameter.replace(annotation=type_text(annotation))
 
 
 def _shown(value: Any) -> str:
