@@ -195,6 +195,9 @@ class ParseError(DspynbError):
         where = f"{predictor}: " if predictor else ""
         at = f" (field {field!r}, {stage})" if field else f" ({stage})"
         super().__init__(f"{where}{problem}{at}. The reply was: {shorten(raw)!r}")
+        self.add_note(
+            "Say in the instruction what the reply should look like, or try another adapter=, such as 'json'."
+        )
 
     def by(self, predictor: str) -> ParseError:
         """The same error, naming the predictor whose reply it was."""

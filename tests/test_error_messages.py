@@ -476,7 +476,9 @@ CASES = {
         another_program, "does not fit Predict", "self: type of field 'answer'", "was str, is int", "Load it into the "
     ),
     errors.RunStopped: Case(stopped, "was stopped", "the run", None, "error.run has what was done"),
-    errors.BudgetExhausted: Case(budget_spent, "is spent", "the budget", "of 1 calls", "raise"),
+    errors.BudgetExhausted: Case(
+        budget_spent, "is spent", "the budget", "of 1 calls", "give a larger dn.Budget(calls="
+    ),
     errors.ReplayDiverged: Case(
         diverged, "the replay diverged", "self: message 1 of the prompt", "{{+Be brief+}}", "strict=False"
     ),
@@ -522,14 +524,6 @@ BASES = {errors.DspynbError, errors.AttemptsFailed, errors.Halted}
 """Never raised themselves."""
 ELSEWHERE = {errors.WorkerLost: ("executors/test_losses.py", "test_in_a_batch_it_is_a_row_that_failed_too")}
 """Those that need a cluster."""
-WITHOUT_ADVICE = {
-    errors.ParseError,
-    errors.BudgetExhausted,
-    errors.ReplayDiverged,
-    errors.DataOverlapWarning,
-    errors.UsageUnknownWarning,
-}
-"""Messages that do not say yet what to do."""
 
 
 def _public_classes():
@@ -576,14 +570,7 @@ def test_a_message_says_what_happened_where_and_what_was_received(kind, tmp_path
         assert part is None or part.format(tmp=tmp_path, pid=os.getpid(), sha256=SHA256) in message
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=pytest.mark.xfail(kind in WITHOUT_ADVICE, strict=True, reason="no advice yet"))
-        for kind in CASES
-    ],
-    ids=lambda kind: kind.__name__,
-)
+@each_class
 def test_a_message_says_what_to_do(kind, tmp_path):
     assert CASES[kind].do in _message(kind, tmp_path)
 

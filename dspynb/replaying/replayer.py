@@ -192,7 +192,8 @@ class Replaying:
     def _diverged(self, divergence: Divergence) -> ReplayDiverged:
         shown = repr(divergence)
         shown = shown if len(shown) <= 4000 else f"{shown[:4000]} … (.divergence has all of it)"
-        return ReplayDiverged(f"the replay diverged. {shown}", divergence, self.run)
+        advice = "; with strict=False differences are noted and the replay goes on" if self.strict else ""
+        return ReplayDiverged(f"the replay diverged{advice}. {shown}", divergence, self.run)
 
     def emit(self, event: Event) -> None:
         """How the attempts of the run stand."""

@@ -191,7 +191,10 @@ class Meter:
             for name, wanted in (("calls", calls), ("metric_calls", metric_calls)):
                 limit = getattr(self.budget, name)
                 if limit is not None and getattr(self, f"_{name}") + wanted > limit:
-                    raise BudgetExhausted(f"the budget of {limit} {name.replace('_', ' ')} is spent")
+                    unit = name.replace("_", " ")
+                    raise BudgetExhausted(
+                        f"the budget of {limit} {unit} is spent; give a larger dn.Budget({name}=…) to go on"
+                    )
             self._calls += calls
             self._metric_calls += metric_calls
 
@@ -199,15 +202,22 @@ class Meter:
         """Raise once a limit that is only known afterwards was reached."""
         budget = self.budget
         if budget.tokens is not None and self._tokens >= budget.tokens:
-            raise BudgetExhausted(f"the budget of {budget.tokens} tokens is spent ({self._tokens})")
+            raise BudgetExhausted(
+                f"the budget of {budget.tokens} tokens is spent ({self._tokens}); "
+                "give a larger dn.Budget(tokens=…) to go on"
+            )
         if budget.usd is not None and self._usd is None:
             raise BudgetExhausted(
                 "the price of a call is not known, so the budget in USD cannot be kept; give calls= or tokens= instead"
             )
         if budget.usd is not None and self._usd is not None and self._usd >= budget.usd:
-            raise BudgetExhausted(f"the budget of {budget.usd:g} USD is spent ({self._usd:.4g})")
+            raise BudgetExhausted(
+                f"the budget of {budget.usd:g} USD is spent ({self._usd:.4g}); give a larger dn.Budget(usd=…) to go on"
+            )
         if budget.seconds is not None and self._seconds >= budget.seconds:
-            raise BudgetExhausted(f"the budget of {budget.seconds:g} seconds is over")
+            raise BudgetExhausted(
+                f"the budget of {budget.seconds:g} seconds is over; give a larger dn.Budget(seconds=…) to go on"
+            )
 
     def give_back(self, calls: int, metric_calls: int = 0) -> None:
         """What was taken and not used, such as a call that a cache answered."""
@@ -226,7 +236,8 @@ class Meter:
         if unwarned and self.estimated and self.budget.tokens is not None:
             warnings.warn(
                 f"a reply did not report its tokens, so the budget of {self.budget.tokens} tokens counts an estimate "
-                "for it and its like: one token for four characters of prompt and reply",
+                "for it and its like: one token for four characters of prompt and reply. "
+                "For an exact limit give calls=",
                 UsageUnknownWarning,
                 stacklevel=2,
             )

@@ -272,7 +272,6 @@ def test_a_script_ends_silently():
     assert script_on_a_server(lambda body, number: chat(answer="4"), "60") == ""
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: a script that ends with an open session")
 def test_a_script_whose_call_timed_out_ends_silently():
     assert script_on_a_server(silent, "0.1") == ""
 

@@ -210,7 +210,8 @@ def _warn_of_overlap(given: Mapping[str, Sequence[Example]]) -> None:
     for judged, learned in (("val", "train"), ("test", "train"), ("test", "val")):
         if common := len(keys[judged] & keys[learned]):
             warnings.warn(
-                f"{common} of the {judged} rows are among the {learned} rows: scores on them may be too high",
+                f"{common} of the {judged} rows are among the {learned} rows: scores on them may be too high; "
+                f"use other rows as {judged}",
                 DataOverlapWarning,
                 stacklevel=4,
             )
