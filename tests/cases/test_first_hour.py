@@ -84,7 +84,7 @@ def executed(folder, *cells, preprocessor=False):
 )
 @pytest.mark.parametrize("more", ["", OPTIMIZING], ids=["evaluation", "optimizer"])
 def test_a_resumed_run_shown_in_the_cell_that_resumes_it_is_live(tmp_path, more):
-    stop = "while len(run.rollouts) < 4:\n    await asyncio.sleep(0.005)\nrun.stop()\n_ = await run"
+    stop = "while len(run.rollouts) < 4 or len(calls) < 5:\n    await asyncio.sleep(0.005)\nrun.stop()\n_ = await run"
     *_, shown, ended = executed(
         tmp_path,
         more,
