@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, cached_property, wraps
 from typing import Any, ForwardRef, ParamSpec, TypeVar, cast, is_typeddict
+from weakref import WeakKeyDictionary
 
 from dspynb.errors import ConfigurationError, nearest, shorten
 from dspynb.options import Absent, NotRecorded, Recorded, is_checked, literals, metadata, type_text, words
@@ -136,18 +137,18 @@ class Field:
             return self.parameter
         return self.parameter.replace(annotation=type_text(annotation))
 
-    @property
+    @cached_property
     def recorded(self) -> bool:
         """Whether a run file records it, so that a resumed run must have the same value."""
         return not any(isinstance(item, NotRecorded) for item in metadata(self.annotation))
 
-    @property
+    @cached_property
     def absent(self) -> Any:
         """What it counts as in a run file that lacks it."""
         values = [item.value for item in metadata(self.annotation) if isinstance(item, Absent)]
         return values[0] if values else self.default
 
-    @property
+    @cached_property
     def record(self) -> Recorded:
         """Under which name a run file records it, and as what."""
         marks = [item for item in metadata(self.annotation) if isinstance(item, Recorded)]
@@ -364,8 +365,19 @@ def _owner(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
     return kind if name in ("__init__", "__call__") else f"{kind}.{name}"
 
 
-def fields_of(cls: type) -> dict[str, Field]:
+_FIELDS: WeakKeyDictionary[type, Mapping[str, Field]] = WeakKeyDictionary()
+_RECORDED: WeakKeyDictionary[type, Sequence[str]] = WeakKeyDictionary()
+
+
+def fields_of(cls: type) -> Mapping[str, Field]:
     """The settings of a class: the parameters of its constructor and of those of its bases, by name."""
+    fields = _FIELDS.get(cls)
+    if fields is None:
+        fields = _FIELDS[cls] = _gathered_fields(cls)
+    return fields
+
+
+def _gathered_fields(cls: type) -> dict[str, Field]:
     found: dict[str, Field] = {}
     for base in reversed(cls.__mro__):
         if "__init__" in vars(base):
@@ -373,8 +385,15 @@ def fields_of(cls: type) -> dict[str, Field]:
     return found
 
 
-def recorded_fields(cls: type) -> list[str]:
+def recorded_fields(cls: type) -> Sequence[str]:
     """The names of the settings that a run file records: those of constructors that are declared ``configurable``."""
+    names = _RECORDED.get(cls)
+    if names is None:
+        names = _RECORDED[cls] = _gathered_names(cls)
+    return names
+
+
+def _gathered_names(cls: type) -> list[str]:
     names: list[str] = []
     for base in reversed(cls.__mro__):
         declaration = getattr(vars(base).get("__init__"), "__declaration__", None)
