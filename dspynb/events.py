@@ -38,10 +38,12 @@ __all__ = [
     "SpanEnded",
     "SpanStarted",
     "Steered",
+    "StoredValue",
     "from_json",
     "is_plain",
     "new_span",
     "plain",
+    "store_messages",
     "to_json",
 ]
 
@@ -251,6 +253,40 @@ class PredictorCalled(Event):
     rollout: int = 0
     model: str = ""
     repair: bool = False  # asked because the reply before could not be read
+
+
+class StoredValue(Protocol):
+    """A value that is kept elsewhere, such as in a run file, and read when it is asked for."""
+
+    def load(self) -> Any: ...
+
+
+class _StorableField:
+    """A field of an event whose value may be replaced by a StoredValue: reading the attribute loads it each time.
+
+    The event stays what it is, wherever it is held: only where its value stands changes.
+    """
+
+    def __init__(self, slot: Any, kind: type) -> None:
+        self._slot = slot
+        self._kind = kind
+
+    def __get__(self, event: Any, owner: type | None = None) -> Any:
+        if event is None:
+            return self
+        value = self._slot.__get__(event, owner)
+        return value if type(value) is self._kind else value.load()
+
+    def __set__(self, event: Any, value: Any) -> None:
+        self._slot.__set__(event, value)
+
+
+setattr(PredictorCalled, "messages", _StorableField(vars(PredictorCalled)["messages"], tuple))  # noqa: B010
+
+
+def store_messages(call: PredictorCalled, stored: StoredValue) -> None:
+    """Keep the messages of a call elsewhere: ``call.messages`` loads them from there from now on."""
+    object.__setattr__(call, "messages", stored)
 
 
 class Sink(Protocol):

@@ -19,7 +19,7 @@ from dspynb.errors import HintError, InputError, SteeringError, nearest
 from dspynb.events import Event, Steered, new_span
 from dspynb.redact import redact_values
 from dspynb.running.reader import RunReader
-from dspynb.scope.budget import Budget, Meter, missing_tokens
+from dspynb.scope.budget import Budget, Meter, estimated_tokens
 from dspynb.scope.core import current_scope
 from dspynb.scope.gate import GATE
 
@@ -165,7 +165,7 @@ class Steerable(RunReader):
             one = replace(call.usage, calls=1)
             if one.tokens is None:
                 one = replace(one, prompt_tokens=0, completion_tokens=0)
-                estimate += missing_tokens(call.usage, call.messages, call.reply or "")
+                estimate += estimated_tokens(call)
             usage += one
         return usage, len(rollouts), estimate
 

@@ -23,10 +23,11 @@ from typing import Any
 import pydantic_core
 
 from dspynb.errors import JournalError
-from dspynb.events import FIELDS, Event, is_plain, to_json
+from dspynb.events import FIELDS, Event, PredictorCalled, is_plain, store_messages, to_json
 from dspynb.processes import after_fork_in_child
 from dspynb.redact import holds_known, redact_known
 from dspynb.running.locks import RunLock, lock_run
+from dspynb.running.stored_prompts import PromptFile, StoredPrompt
 
 __all__ = ["FORMAT", "JournalFile", "flush_journals", "write_journal"]
 
@@ -37,6 +38,8 @@ _GIVEN = {
     kind: attrgetter("span", "at", *(name for name in names if name in _OF_ANY_TYPE)) for kind, names in FIELDS.items()
 }
 _BINARY = getattr(os, "O_BINARY", 0)
+_LONG = 4096
+"""Bytes of a line whose prompt stays in the file: to read a shorter one again takes longer than keeping it costs."""
 _PAUSE = 0.01
 """Seconds that the writer waits for more, so that it does not take turns with the event loop for every line."""
 
@@ -55,6 +58,7 @@ class JournalFile:
         self._file = path.absolute()  # now: the working directory may be another when it is written
         self._new, self._pid = header is not None, os.getpid()
         self._seen = _seen(self._file) if header is None else None
+        self._prompts: PromptFile | None = None
         self.lock = lock
         self.failed: OSError | JournalError | None = None
         _writer.begin()
@@ -62,8 +66,12 @@ class JournalFile:
             _writer.put(self, _line({"dspynb": FORMAT, **header}))
 
     def emit(self, event: Event) -> None:
-        """Queue one event."""
-        _writer.put(self, _line_of(event))  # now: values may change before the thread comes to them
+        """Queue one event. The prompt of a long line is not kept in memory once the line is written."""
+        line, exact = _line_of(event)  # now: values may change before the thread comes to them
+        if exact and len(line) > _LONG and isinstance(event, PredictorCalled):
+            _writer.put(self, line, event)
+        else:
+            _writer.put(self, line)
 
     def close(self) -> None:
         """Release the lock, when all lines so far are written. A second time does nothing."""
@@ -74,14 +82,18 @@ class JournalFile:
         if lock is not None and not lock.released:  # not here: whatever this interrupts may be holding locks
             _writer.release_later(lock)
 
-    def write(self, lines: list[bytes]) -> None:
-        """Append lines now; called by the writer thread. A disk that fails is logged once and costs the file only."""
+    def write(self, lines: list[tuple[bytes, PredictorCalled | None]]) -> None:
+        """Append lines now; called by the writer thread. A disk that fails is logged once and costs the file only.
+
+        Beside a line there may be the call whose prompt is in it, and is read from there from now on.
+        """
         if self.failed is not None or self._pid != os.getpid():  # in a forked child it is the parent's file
             return
         try:
             fd = self._opened()
             try:
-                _append(fd, _without_secrets(b"".join(lines)))
+                clean = _without_secrets([line for line, _ in lines])
+                offset = _append(fd, b"".join(clean))
                 self._seen = _state(os.fstat(fd))
             finally:
                 os.close(fd)
@@ -90,6 +102,19 @@ class JournalFile:
             said = "it was deleted" if isinstance(error, FileNotFoundError) else error
             _log.warning("the run file %s could not be written (%s); the run goes on without it", self.path, said)
             self._delete_if_empty()
+        else:
+            self._store_prompts(offset, clean, [call for _, call in lines])
+
+    def _store_prompts(self, offset: int, lines: list[bytes], calls: list[PredictorCalled | None]) -> None:
+        """Let go of the prompts in lines that stand in the file from ``offset`` on."""
+        for line, call in zip(lines, calls, strict=True):
+            if call is not None:
+                if self._prompts is None and self._seen is not None:
+                    device, number, _ = self._seen
+                    self._prompts = PromptFile(self._file, (device, number))
+                if self._prompts is not None:
+                    store_messages(call, StoredPrompt(self._prompts, offset, len(line)))
+            offset += len(line)
 
     def _opened(self) -> int:
         """A descriptor to append to the file with. Raises FileNotFoundError where it is not the one it was."""
@@ -113,8 +138,9 @@ class JournalFile:
                 self._file.unlink()
 
 
-def _append(fd: int, data: bytes) -> None:
-    """Append all of it; where the disk is full, nothing of it, so that the file ends with a whole line."""
+def _append(fd: int, data: bytes) -> int:
+    """Append all of it; where the disk is full, nothing of it, so that the file ends with a whole line. Returns where
+    it begins."""
     before = os.fstat(fd).st_size
     rest = memoryview(data)
     try:
@@ -124,6 +150,7 @@ def _append(fd: int, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.ftruncate(fd, before)
         raise
+    return before
 
 
 def _state(stat: os.stat_result) -> tuple[int, int, int]:
@@ -143,17 +170,17 @@ def _make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def _line_of(event: Event) -> bytes:
-    """The event as a line. Only what users give may be of any type, and has to be looked through; of the rest, a data
-    URL shows in the line."""
+def _line_of(event: Event) -> tuple[bytes, bool]:
+    """The event as a line, and whether the line has its values exactly. Only what users give may be of any type, and
+    has to be looked through; of the rest, a data URL shows in the line."""
     try:
         if all(map(is_plain, _GIVEN[type(event)](event))):
             fields = pydantic_core.to_json(event, inf_nan_mode="constants")
             if b";base64," not in fields:
-                return b'{"type":"%b",%b\n' % (type(event).__name__.encode(), fields[1:])
+                return b'{"type":"%b",%b\n' % (type(event).__name__.encode(), fields[1:]), True
     except Exception:  # too deep, a lone surrogate, or a message of an adapter's own making
-        return _line(to_json(event))
-    return _line(to_json(event))
+        return _line(to_json(event)), False
+    return _line(to_json(event)), False
 
 
 def _line(item: dict[str, Any]) -> bytes:
@@ -163,10 +190,10 @@ def _line(item: dict[str, Any]) -> bytes:
         return json.dumps(item, ensure_ascii=True, separators=(",", ":"), default=repr).encode() + b"\n"
 
 
-def _without_secrets(lines: bytes) -> bytes:
-    if not holds_known(lines):
+def _without_secrets(lines: list[bytes]) -> list[bytes]:
+    if not holds_known(b"".join(lines)):
         return lines
-    return redact_known(lines.decode("utf-8", "surrogatepass")).encode("utf-8", "surrogatepass")
+    return [redact_known(line.decode("utf-8", "surrogatepass")).encode("utf-8", "surrogatepass") for line in lines]
 
 
 def _open_private(path: Path) -> Any:
@@ -188,14 +215,14 @@ class _Writer:
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
 
-    def put(self, file: JournalFile, item: bytes | None) -> None:
-        """Queue a line of a file, or None for its end."""
-        self._queue.put((file, item))
+    def put(self, file: JournalFile, item: bytes | None, call: PredictorCalled | None = None) -> None:
+        """Queue a line of a file, or None for its end. ``call``: see ``JournalFile.write``."""
+        self._queue.put((file, item, call))
         self.begin()
 
     def release_later(self, lock: RunLock) -> None:
         """Queue the release of a lock; safe where the garbage collector calls it."""
-        self._queue.put((None, lock))
+        self._queue.put((None, lock, None))
 
     def begin(self) -> None:
         """Start the thread, if it is not there."""
@@ -209,7 +236,7 @@ class _Writer:
         """Wait until all that was queued before is on its way to the disk."""
         if self._thread is not None:
             done = threading.Event()
-            self._queue.put((None, done))
+            self._queue.put((None, done, None))
             self._hurry.set()
             done.wait(timeout)
 
@@ -221,23 +248,23 @@ class _Writer:
             with contextlib.suppress(queue.Empty):
                 while len(batch) < 4096:
                     batch.append(self._queue.get_nowait())
-            files: dict[JournalFile, list[bytes]] = {}
-            for file, item in batch:
+            files: dict[JournalFile, list[tuple[bytes, PredictorCalled | None]]] = {}
+            for file, item, call in batch:
                 if file is not None and item is not None:
-                    files.setdefault(file, []).append(item)
+                    files.setdefault(file, []).append((item, call))
             for file, lines in files.items():
                 self._write(file, lines)
-            for file, item in batch:
+            for file, item, _ in batch:
                 if item is None:
                     self._release(file.lock)
                 elif isinstance(item, RunLock):
                     self._release(item)
-            for _, item in batch:
+            for _, item, _ in batch:
                 if isinstance(item, threading.Event):
                     item.set()
-            batch, files, file, item, lines = [], {}, None, None, []  # let go of all this while it waits
+            batch, files, file, item, call, lines = [], {}, None, None, None, []  # let go of all this while it waits
 
-    def _write(self, file: JournalFile, lines: list[bytes]) -> None:
+    def _write(self, file: JournalFile, lines: list[tuple[bytes, PredictorCalled | None]]) -> None:
         try:
             file.write(lines)
         except Exception:
@@ -267,8 +294,10 @@ def write_journal(path: Path, header: dict[str, Any], events: Iterable[Event]) -
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with _open_private(part) as stream:
-            for line in itertools.chain([_line({"dspynb": FORMAT, **header})], map(_line_of, events)):
-                stream.write(_without_secrets(line))
+            for line in itertools.chain(
+                [_line({"dspynb": FORMAT, **header})], (_line_of(event)[0] for event in events)
+            ):
+                stream.writelines(_without_secrets([line]))
         part.replace(path)
     except OSError as error:
         raise JournalError(f"cannot write {path}: {error.strerror}") from error

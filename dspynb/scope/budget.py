@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from dspynb.data import Usage
 from dspynb.errors import BudgetExhausted, ConfigurationError, UsageUnknownWarning
@@ -23,7 +23,20 @@ from dspynb.media.describe import content_text
 from dspynb.options import NOT_RECORDED, Instance, Number, PositiveInt
 from dspynb.scope.core import Block, Layer, Scope, current_scope
 
-__all__ = ["Allowance", "Budget", "BudgetOption", "Free", "Meter", "Reserve", "about_tokens", "missing_tokens"]
+if TYPE_CHECKING:
+    from dspynb.events import PredictorCalled
+
+__all__ = [
+    "Allowance",
+    "Budget",
+    "BudgetOption",
+    "Free",
+    "Meter",
+    "Reserve",
+    "about_tokens",
+    "estimated_tokens",
+    "missing_tokens",
+]
 
 
 def about_tokens(messages: Iterable[Mapping[str, Any]], reply: str = "") -> int:
@@ -36,6 +49,11 @@ def about_tokens(messages: Iterable[Mapping[str, Any]], reply: str = "") -> int:
 def missing_tokens(usage: Usage, messages: Iterable[Mapping[str, Any]], reply: str = "") -> int:
     """The estimate that stands for the tokens of a call whose usage lacks them; 0 for one that has them."""
     return 0 if usage.tokens is not None else about_tokens(messages, reply)
+
+
+def estimated_tokens(call: PredictorCalled) -> int:
+    """The estimate for a recorded call. Its prompt, which may stand in a file, is read only where it is needed."""
+    return 0 if call.usage.tokens is not None else about_tokens(call.messages, call.reply or "")
 
 
 _OTHER_NAMES = {

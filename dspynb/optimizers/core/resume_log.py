@@ -22,7 +22,7 @@ from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMReply, LMRequest
 from dspynb.modules.predictor_call import as_recorded
 from dspynb.running.record import RunRecord
-from dspynb.scope.budget import Meter, missing_tokens
+from dspynb.scope.budget import Meter, estimated_tokens
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import current_scope
 
@@ -45,7 +45,7 @@ class Kept:
         for call in self.calls:
             if not call.cached:
                 scope.admit(1 + call.usage.retries)  # a call is one, whatever a model of the user's says of it
-                scope.settle(call.usage, cached=False, estimate=_estimate(call))
+                scope.settle(call.usage, cached=False, estimate=estimated_tokens(call))
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Memory:
         """Count in a meter what these took, as their calls would take it from a budget when a run is gone on with."""
         found = [*map(self.rollouts.get, rollouts), *map(self.proposals.get, proposals)]
         for call in (call for kept in found if kept is not None for call in kept.calls if not call.cached):
-            meter.count(call.usage, calls=1 + call.usage.retries, estimate=_estimate(call))
+            meter.count(call.usage, calls=1 + call.usage.retries, estimate=estimated_tokens(call))
         meter.count(Usage(), metric_calls=len(rollouts))
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
@@ -155,10 +155,6 @@ async def _resumed(memory: Memory | ConsultedMemory, call: ModelCall, proceed: P
         return await proceed(call)
     Kept(None, (before,)).charge()
     return _reply(before)
-
-
-def _estimate(call: PredictorCalled) -> int:
-    return missing_tokens(call.usage, call.messages, call.reply or "")
 
 
 def _reply(call: PredictorCalled) -> LMReply:

@@ -1,0 +1,158 @@
+"""Long prompts stay in the run file: what is read back, when, and where the file is gone."""
+
+import asyncio
+import gc
+import pickle
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import dspynb as dn
+from dspynb.errors import DamagedFileWarning
+from dspynb.events import PredictorCalled, to_json
+from dspynb.running.journal import flush_journals
+from dspynb.running.stored_prompts import StoredPrompt
+from tests.helpers import chat
+
+LONG = "word " * 2000
+
+
+def in_memory(call):
+    """What the event itself holds of its prompt."""
+    return vars(PredictorCalled)["messages"]._slot.__get__(call, PredictorCalled)
+
+
+def program():
+    return dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: chat(answer="4")))
+
+
+def evaluated(tmp_path, rows, runs_dir=True):
+    dn.configure(runs_dir=str(tmp_path) if runs_dir else None)
+    done = dn.run_sync(lambda: dn.evaluate(program(), rows, lambda row, prediction: 1.0))
+    flush_journals()
+    return done, dn.last_run()
+
+
+def rows(n, text=LONG):
+    return [{"question": f"{i} {text}"} for i in range(n)]
+
+
+def test_a_long_prompt_is_not_kept_in_memory_once_it_is_in_the_run_file(tmp_path):
+    _, run = evaluated(tmp_path, rows(3))
+    assert [type(in_memory(call)) for call in run.record.calls] == [StoredPrompt] * 3
+
+
+def test_a_short_prompt_is_kept(tmp_path):
+    _, run = evaluated(tmp_path, rows(3, text="short"))
+    assert [type(in_memory(call)) for call in run.record.calls] == [tuple] * 3
+
+
+def test_without_a_run_file_every_prompt_is_kept(tmp_path):
+    _, run = evaluated(tmp_path, rows(3), runs_dir=False)
+    assert [type(in_memory(call)) for call in run.record.calls] == [tuple] * 3
+
+
+def test_what_is_read_back_is_what_was_sent(tmp_path):
+    texts = [LONG, LONG + "é \u2028 𝄞", LONG + "\ud800", LONG]
+    done, run = evaluated(tmp_path, [{"question": text} for text in texts])
+    shown = [messages[-1]["content"] for messages in run.calls["messages"]]
+    for text, content, prediction in zip(texts, shown, done.predictions, strict=True):
+        assert text in content
+        assert prediction.calls[0].messages[-1]["content"] == content
+
+
+def test_an_event_stays_equal_to_itself_copied_pickled_and_written(tmp_path):
+    _, run = evaluated(tmp_path, rows(1))
+    (call,) = run.record.calls
+    assert pickle.loads(pickle.dumps(call)) == call
+    assert replace(call, span=7).messages == call.messages
+    assert to_json(call)["messages"] == [dict(message) for message in call.messages]
+    reopened = dn.open_run(run.path)
+    assert reopened.record.calls[0].messages == call.messages
+
+
+def test_a_secret_in_a_long_prompt_is_redacted_and_the_prompts_after_it_are_read_from_their_places(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SOME_API_KEY", "sk-planted-0123456789abcdef")
+    monkeypatch.setattr("dspynb.redact._seen", (-1e9, frozenset()))
+    given = [{"question": LONG + "sk-planted-0123456789abcdef"}, *rows(3)]
+    _, run = evaluated(tmp_path, given)
+    shown = [messages[-1]["content"] for messages in run.calls["messages"]]
+    assert "sk-planted" not in shown[0]
+    assert [f"{i} word" in content for i, content in enumerate(shown[1:])] == [True] * 3
+
+
+@pytest.mark.parametrize("loss", ["deleted", "replaced"])
+def test_where_the_file_is_gone_one_warning_says_so_and_all_else_is_shown(tmp_path, loss):
+    _, run = evaluated(tmp_path, rows(2))
+    path = Path(run.path)
+    other = path.with_suffix(".other")
+    other.write_bytes(path.read_bytes())
+    path.unlink()
+    if loss == "replaced":
+        other.rename(path)
+    with pytest.warns(DamagedFileWarning, match="cannot be read") as warned:
+        table = run.calls
+    assert len(run.calls) == 2  # without a further warning
+    assert len(warned) == 1
+    assert [messages[0]["content"] for messages in table["messages"]] == [
+        f"(this prompt was in {path}, which cannot be read)"
+    ] * 2
+    assert [chat(answer="4")] * 2 == table.reply.tolist()
+
+
+def test_a_run_whose_file_cannot_be_written_keeps_its_prompts(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    _, run = evaluated(blocked, rows(2))
+    assert [type(in_memory(call)) for call in run.record.calls] == [tuple] * 2
+
+
+def test_prompts_are_read_while_more_are_written(tmp_path):
+    dn.configure(runs_dir=str(tmp_path))
+    seen, wrong, ended = [0], [], threading.Event()
+
+    def read(run):
+        while not ended.is_set():
+            for call in list(run.record.calls):
+                seen[0] += 1
+                if LONG[:-1] not in call.messages[-1]["content"]:
+                    wrong.append(call)
+
+    async def main():
+        plan = dn.Evaluate(lambda row, prediction: 1.0)
+        run = plan.start(program(), rows(100))
+        thread = threading.Thread(target=read, args=(run,))
+        thread.start()
+        try:
+            await run
+            await asyncio.sleep(0.1)
+        finally:
+            ended.set()
+            thread.join()
+
+    asyncio.run(main())
+    assert seen[0] > 0
+    assert wrong == []
+
+
+def test_a_replay_of_a_live_run_reads_its_prompts(tmp_path):
+    dn.configure(runs_dir=str(tmp_path))
+    refine = dn.Refine(program(), lambda row, prediction: 0.0, n=2, hints=lambda *_: "again")
+    dn.run_sync(lambda: refine(question=LONG))
+    flush_journals()
+    run = dn.last_run()
+    assert any(type(in_memory(call)) is StoredPrompt for call in run.record.calls)
+    again = dn.run_sync(lambda: dn.replay(run, refine))
+    assert again.exact
+
+
+def test_the_memory_of_a_run_does_not_hold_the_texts_of_its_prompts(tmp_path):
+    _, run = evaluated(tmp_path, rows(50))
+    gc.collect()
+    texts = [thing for thing in gc.get_objects() if type(thing) is dict and "content" in thing and "role" in thing]
+    assert not any(LONG[:-1] in str(message["content"]) for message in texts)
+    assert len(run.record.calls) == 50
