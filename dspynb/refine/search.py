@@ -15,8 +15,8 @@ from dspynb.data import Prediction
 from dspynb.errors import AllAttemptsFailed, BudgetExhausted, ConfigurationError, TooManyFailures
 from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
 from dspynb.keywords import recorded_settings, shown
-from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, ModuleWork
+from dspynb.modules.scorer import Scorer
 from dspynb.redact import redact_values, told
 from dspynb.refine.attempt import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
 from dspynb.running.aio.tasks import end_tasks
