@@ -38,7 +38,7 @@ from dspynb.events import (  # noqa: E402
 )
 from dspynb.running.record import RunRecord  # noqa: E402
 from dspynb.views.live import live_view  # noqa: E402
-from dspynb.views.state import RunState  # noqa: E402
+from dspynb.views.view_model import ViewModel  # noqa: E402
 from tests.browser.jupyter import Lab, chromium  # noqa: E402
 
 ROUNDS = 5
@@ -94,7 +94,7 @@ class Comm:
         """Count the whole state."""
         self.send(self.view.snapshot())
 
-    def finish(self, state: RunState) -> None:
+    def finish(self, state: ViewModel) -> None:
         """The end: what is left in the page is another matter."""
 
 
@@ -147,7 +147,7 @@ def folded(n: int) -> dict[str, float]:
     began = time.process_time()
     RunRecord(events)
     middle = time.process_time()
-    state = RunState(RunRecord())
+    state = ViewModel(RunRecord())
     for event in events:
         state.note(state.record.apply(event))
     state.changes()

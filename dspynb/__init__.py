@@ -98,8 +98,8 @@ _HOMES = {
     "dspynb.optimizers.gepa.gepa": ("GEPA",),
     "dspynb.optimizers.mipro.mipro": ("MIPROv2",),
     "dspynb.optimizers.simba.simba": ("SIMBA",),
+    "dspynb.refine.best_of_n": ("BestOfN",),
     "dspynb.refine.refine": ("Refine",),
-    "dspynb.refine.search": ("BestOfN",),
     "dspynb.replaying.replayer": (
         "Replay",
         "replay",

@@ -67,8 +67,8 @@ from dspynb.optimizers.distill.distill import DistillHints as DistillHints
 from dspynb.optimizers.gepa.gepa import GEPA as GEPA
 from dspynb.optimizers.mipro.mipro import MIPROv2 as MIPROv2
 from dspynb.optimizers.simba.simba import SIMBA as SIMBA
+from dspynb.refine.best_of_n import BestOfN as BestOfN
 from dspynb.refine.refine import Refine as Refine
-from dspynb.refine.search import BestOfN as BestOfN
 from dspynb.replaying.replayer import Replay as Replay
 from dspynb.replaying.replayer import replay as replay
 from dspynb.running.aio.sync import run_sync as run_sync

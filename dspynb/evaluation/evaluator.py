@@ -21,9 +21,9 @@ from dspynb.evaluation.settings import OF_THE_CALL, SETTINGS_OF_EVALUATE, Column
 from dspynb.events import plain
 from dspynb.keywords import absent_settings, configurable, recorded_settings, shown
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
-from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.ordered_pool import pool_width, run_pool
+from dspynb.modules.scorer import Scorer
 from dspynb.options import Concurrency, Float, PositiveInt
 from dspynb.running.aio.sync import run_sync
 from dspynb.running.control import Takes

@@ -10,9 +10,9 @@ from typing import Any
 from dspynb.data import NO_USAGE, Example, Prediction, Score, Usage
 from dspynb.errors import Halted, WorkerLost
 from dspynb.events import PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
-from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module
 from dspynb.modules.ordered_pool import caught
+from dspynb.modules.scorer import Scorer
 from dspynb.redact import redact_values, told
 from dspynb.running.executor import Executor, elsewhere
 from dspynb.running.reader import open_record

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from dspynb.data import Example, Prediction, Score, as_score, rows_of
 from dspynb.errors import ConfigurationError, Halted, InputError, nearest
 from dspynb.keywords import configurable
-from dspynb.modules.metric_call import Scorer
 from dspynb.modules.ordered_pool import pool_width
+from dspynb.modules.scorer import Scorer
 from dspynb.options import Concurrency
 from dspynb.redact import told
 from dspynb.running.aio.sync import run_sync

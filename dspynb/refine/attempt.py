@@ -18,8 +18,8 @@ from dspynb.scope.call_context import RolloutId
 from dspynb.scope.core import Attempt, HintLayer, Layer, Scope, current_scope
 
 if TYPE_CHECKING:
-    from dspynb.modules.metric_call import Scorer
     from dspynb.modules.module import Module
+    from dspynb.modules.scorer import Scorer
 
 __all__ = ["AttemptPlan", "AttemptResult", "cancelled_attempt", "make_attempt"]
 

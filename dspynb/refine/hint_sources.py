@@ -14,8 +14,8 @@ from dspynb.data import Example
 from dspynb.errors import AdvisorFailedWarning, DspynbError, Halted, HintError, ParseError
 from dspynb.events import Hint, HintFailed, PredictorCalled, Steered
 from dspynb.modules.excerpts import labelled
-from dspynb.modules.metric_call import Scorer, source_of
 from dspynb.modules.predict import Predict
+from dspynb.modules.scorer import Scorer, source_of
 from dspynb.redact import told
 from dspynb.refine.attempt import AttemptResult
 from dspynb.running.control import Ask

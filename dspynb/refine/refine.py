@@ -9,9 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from dspynb.aliases import Reward
 from dspynb.keywords import configurable
 from dspynb.lm.resolve import Model
-from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.predict import Predict
+from dspynb.modules.scorer import Scorer
 from dspynb.options import NOT_RECORDED, Float, FloatOrInf, NonNegativeInt, PositiveInt
 from dspynb.refine.attempt import AttemptResult
 from dspynb.refine.hint_sources import Advise, Advisor, as_layer, ask_callable, feedback_of, suggested

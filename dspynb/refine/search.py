@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
-from dspynb.aliases import Reward
 from dspynb.data import Prediction
 from dspynb.errors import AllAttemptsFailed, BudgetExhausted, ConfigurationError, TooManyFailures
 from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
-from dspynb.keywords import configurable, recorded_settings, shown
-from dspynb.modules.metric_call import Scorer
-from dspynb.modules.module import Module, ModuleWork, checked_program
-from dspynb.options import Float, FloatOrInf, NonNegativeInt, PositiveInt
+from dspynb.keywords import recorded_settings, shown
+from dspynb.modules.module import Module, ModuleWork
+from dspynb.modules.scorer import Scorer
 from dspynb.redact import redact_values, told
 from dspynb.refine.attempt import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
 from dspynb.running.aio.tasks import end_tasks
@@ -31,7 +29,7 @@ from dspynb.scope.budget import Reserve
 from dspynb.scope.core import Layer, RunPort, current_scope
 from dspynb.signatures.fields import Field
 
-__all__ = ["BestOfN", "Search", "SearchPlan"]
+__all__ = ["SEARCH_OF_DSPY", "Hinted", "Search", "SearchModule", "SearchPlan"]
 
 Hinted = tuple[Any, Any, str]
 """A hint layer, the hint as tables show it, and who gave it: ``person``, or empty."""
@@ -290,34 +288,7 @@ SEARCH_OF_DSPY = {
 """What the names of DSPy are called at BestOfN and Refine, or what to do in place of them."""
 
 
-class BestOfN(SearchModule):
-    """Up to ``n`` samples of a program, without hints: the first that meets the threshold, else the best.
+def __getattr__(name: str) -> Any:
+    from dspynb._moved import moved_name  # BestOfN was in this module
 
-    ``module``: the program. ``reward(row, prediction) -> float | bool | Score``; ``threshold``: the score that is good
-    enough (None: none is); ``width``: attempts made at a time; ``temperature``: of every
-    attempt (None leaves the model's own); ``max_failures``: attempts that may fail before the call does (default: all
-    but the last). Raises ConfigurationError for what is out of range, when made.
-
-    >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: four", "answer: 4"]))
-    >>> best = dn.BestOfN(ask, reward=lambda row, prediction: prediction.answer.isdigit(), n=3)
-    >>> prediction = best.run_sync(question="2+2?")
-    >>> prediction.answer, prediction.run.attempts.score.tolist()
-    ('4', [0.0, 1.0])
-    """
-
-    kind: ClassVar[str] = "best_of_n"
-
-    @configurable(renamed=SEARCH_OF_DSPY)
-    def __init__(
-        self,
-        module: Module,
-        reward: Reward,
-        n: PositiveInt = 3,
-        threshold: FloatOrInf | None = 1.0,
-        *,
-        width: PositiveInt = 1,
-        temperature: Float | None = 1.0,
-        max_failures: NonNegativeInt | None = None,
-    ) -> None:
-        self.module = checked_program(module)
-        self.plan = SearchPlan(Scorer(reward), n, threshold, width, temperature, max_failures)
+    return moved_name("refine.search", name)

@@ -30,7 +30,7 @@ from dspynb.events import (
     SpanStarted,
     Steered,
 )
-from dspynb.running.pareto import ParetoFront
+from dspynb.running.pareto_front import ParetoFront
 
 __all__ = [
     "DERIVED_COLUMNS",

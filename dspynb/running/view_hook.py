@@ -28,6 +28,12 @@ def _views() -> Any:
     return views
 
 
+def _attach(run: Run, mode: str) -> None:
+    from dspynb.views.attach import attach
+
+    attach(run, mode)
+
+
 def in_notebook() -> bool:
     """Whether a Jupyter kernel runs this process; does not import IPython to find out."""
     ipython = sys.modules.get("IPython")
@@ -43,7 +49,7 @@ def attach_view(run: Run) -> None:
     if wanted == "auto":
         wanted = _automatic(run.kind)
     if wanted != "off":
-        _views().attach(run, wanted)
+        _attach(run, wanted)
 
 
 def _automatic(kind: str) -> str:
@@ -59,7 +65,7 @@ def _automatic(kind: str) -> str:
 def show(run: Run) -> None:
     """Display a run's handle: live while it runs, static afterwards."""
     wanted = setting("view")
-    _views().attach(run, "widget" if wanted in ("auto", "off") and in_notebook() else wanted)
+    _attach(run, "widget" if wanted in ("auto", "off") and in_notebook() else wanted)
 
 
 def plots() -> Any:

@@ -2,7 +2,7 @@
  * tests/views/fakes.py. */
 
 import { createInterface } from "node:readline";
-import { groupByParent, listEntries, OWN_ORDER } from "../../dspynb/views/js/rows.js";
+import { groupByParent, listEntries, OWN_ORDER } from "../../dspynb/views/js/row_order.js";
 import { RunStore } from "../../dspynb/views/js/store.js";
 
 performance.now = () => 0; // no message of the store depends on the time

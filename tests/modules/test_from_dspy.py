@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 import dspynb as dn
 from dspynb.errors import ConfigurationError, InputError, RewardError, SignatureError, StateError
-from dspynb.modules.metric_call import Scorer
+from dspynb.modules.scorer import Scorer
 from tests.helpers import chat, field, prompt
 from tests.lm.server import Server
 from tests.modules.programs import Mood, Recording, Source

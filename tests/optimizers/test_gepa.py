@@ -13,7 +13,7 @@ import dspynb as dn
 from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.gepa.gepa import GEPA
-from dspynb.optimizers.gepa.pareto import front, pareto_choice
+from dspynb.optimizers.gepa.parent_selection import front, pareto_choice
 from dspynb.scope import Part
 from tests.helpers import chat, field, prompt
 from tests.optimizers.worlds import World, events, lines, optimized, outcome, three

@@ -12,8 +12,8 @@ import pytest
 
 import dspynb as dn
 from dspynb.scope import settings
-from dspynb.views import opening
-from dspynb.views.opening import attach
+from dspynb.views import attach as attach_module
+from dspynb.views.attach import attach
 from dspynb.views.terminal import text
 from tests.helpers import Caption, echo_hint, scores
 
@@ -37,8 +37,8 @@ def outputs(monkeypatch):
 
     from dspynb.views.live import widget
 
-    monkeypatch.setattr(opening, "Cell", Cell)
-    monkeypatch.setattr(opening, "in_ipython", lambda: True)
+    monkeypatch.setattr(attach_module, "Cell", Cell)
+    monkeypatch.setattr(attach_module, "in_ipython", lambda: True)
     monkeypatch.setattr(widget.LiveWidget, "comm", FakeComm(), raising=False)
     return shown
 
@@ -110,10 +110,10 @@ def test_a_view_that_fails_does_not_hurt_the_run(monkeypatch, caplog, capsys):
     def fail(*_):
         raise RuntimeError("no screen")
 
-    monkeypatch.setattr(opening, "TextView", fail)
+    monkeypatch.setattr(attach_module, "TextView", fail)
     assert asyncio.run(a_refine_module(1.0)(subject="the sea")).score.value == 1
     assert "could not be opened" in caplog.text
-    monkeypatch.setattr(opening, "TextView", lambda _: types.SimpleNamespace(changed=fail, open=list))
+    monkeypatch.setattr(attach_module, "TextView", lambda _: types.SimpleNamespace(changed=fail, open=list))
     assert asyncio.run(a_refine_module(1.0)(subject="the sea")).score.value == 1
 
 
@@ -175,11 +175,11 @@ def test_stop_from_the_front_end_ends_the_run(outputs):
 def test_on_an_old_kernel_an_awaited_run_says_where_stop_works(monkeypatch, version, started, said):
     monkeypatch.setitem(sys.modules, "ipykernel", types.SimpleNamespace(version_info=(*version, 0)))
     run = types.SimpleNamespace(is_handle=started)
-    assert bool(opening._note(run)) is said
+    assert bool(attach_module._note(run)) is said
 
 
 def test_without_a_notebook_every_mode_is_text(capsys, monkeypatch):
-    monkeypatch.setattr(opening, "in_ipython", lambda: False)
+    monkeypatch.setattr(attach_module, "in_ipython", lambda: False)
     settings.configure(view="widget")
     asyncio.run(a_refine_module(1.0)(subject="the sea"))
     assert "attempt 1  passed  1" in capsys.readouterr().err

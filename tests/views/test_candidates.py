@@ -7,8 +7,8 @@ import asyncio
 import dspynb as dn
 from dspynb.events import RolloutEnded
 from dspynb.running.record import RunRecord
-from dspynb.views.state import RunState
 from dspynb.views.terminal.text import summary
+from dspynb.views.view_model import ViewModel
 from tests.evaluation.programs import frame, program, right
 
 
@@ -27,7 +27,7 @@ def optimized(**settings):
 
 
 def test_candidates_are_rows_with_score_change_and_instruction():
-    header, rows = RunState(optimized().record).snapshot()
+    header, rows = ViewModel(optimized().record).snapshot()
     assert header["mode"] == "candidates"
     assert header["progress"] == "3 candidates, 12 rollouts"
     assert [row["label"] for row in rows] == ["0", "1", "2"]
@@ -39,7 +39,7 @@ def test_candidates_are_rows_with_score_change_and_instruction():
 
 
 def test_the_end_tells_whether_anything_was_better():
-    header, _ = RunState(optimized().record).snapshot()
+    header, _ = ViewModel(optimized().record).snapshot()
     assert header["notes"] == []
     assert header["summary"] == (
         "None of 3 candidates (12 rollouts, 14 calls) was better than the program as it is. It scores 0.5 [0.15, 0.85] "
@@ -48,7 +48,7 @@ def test_the_end_tells_whether_anything_was_better():
 
 
 def test_a_candidate_has_its_parents_its_texts_and_its_rollouts():
-    state = RunState(optimized().record)
+    state = ViewModel(optimized().record)
     start, child = state.everything()[:2]
     assert child["parents"] == [start["key"]]
     blocks = state.detail(child["key"])["blocks"]
@@ -68,7 +68,7 @@ def test_failed_rows_and_proposals_are_counted():
         await run
         return run
 
-    header, rows = RunState(asyncio.run(main()).record).snapshot()
+    header, rows = ViewModel(asyncio.run(main()).record).snapshot()
     assert "2 failed proposals" in header["progress"]
     assert rows[0]["error"].startswith("1 of 3 rows failed: ServerError")
 

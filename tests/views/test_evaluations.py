@@ -10,8 +10,8 @@ from dspynb.events import RolloutEnded, RunEnded, RunStarted, SpanEnded, SpanSta
 from dspynb.running import RunReader
 from dspynb.running.record import RunRecord
 from dspynb.views.html.static import static_html
-from dspynb.views.state import RunState
 from dspynb.views.terminal.text import TextView, summary
+from dspynb.views.view_model import ViewModel
 from tests.evaluation.programs import frame, program, right
 from tests.views.fakes import HOSTILE
 
@@ -43,7 +43,7 @@ def resumed():
 
 
 def test_a_row_shows_its_score_feedback_error_and_costs():
-    header, rows = RunState(RunRecord(an_evaluation())).snapshot()
+    header, rows = ViewModel(RunRecord(an_evaluation())).snapshot()
     assert [row["state"] for row in rows] == ["done", "failed", "cancelled", "cancelled"]
     assert [row["score"] for row in rows] == [1.0, None, None, None]
     assert (rows[0]["feedback"], rows[0]["tokens"], rows[0]["seconds"]) == ("said", 7, 0.5)
@@ -53,7 +53,7 @@ def test_a_row_shows_its_score_feedback_error_and_costs():
 
 
 def test_a_row_that_was_run_again_is_shown_once():
-    header, rows = RunState(RunRecord(resumed())).snapshot()
+    header, rows = ViewModel(RunRecord(resumed())).snapshot()
     assert [row["label"] for row in rows] == ["0", "1", "2", "3"]
     assert {row["state"] for row in rows} == {"done"}
     assert (header["progress"], header["result"]) == ("4 of 4 rows", "mean 0.25")
@@ -61,7 +61,7 @@ def test_a_row_that_was_run_again_is_shown_once():
 
 def test_while_it_runs_a_row_that_has_not_ended_is_running():
     events = [event for event in an_evaluation() if not isinstance(event, RunEnded)]
-    assert RunState(RunRecord(events)).snapshot()[1][3]["state"] == "running"
+    assert ViewModel(RunRecord(events)).snapshot()[1][3]["state"] == "running"
 
 
 def test_hostile_text_of_an_evaluation_stays_text():
@@ -76,13 +76,13 @@ def test_the_mean_shown_is_that_of_the_evaluation(failure_score):
     rows = frame(8, wrong={1}).assign(question=["bad", *"1234567"])
     found = dn.Evaluate(right, failure_score=failure_score).run_sync(program(), rows)
     for run in (found.run, dn.open_run(found.run.id)):
-        assert RunState(run.record).snapshot()[0]["result"] == f"mean {float(found):.4g}"
+        assert ViewModel(run.record).snapshot()[0]["result"] == f"mean {float(found):.4g}"
     assert "8 of 8 rows, 1 failed" in found.run._repr_html_()
 
 
 def test_repeats_and_programs_are_told_apart():
     repeated = dn.Evaluate(right, repeats=2, concurrency=1).run_sync(program(), frame(2)).run
-    labels = [row["label"] for row in RunState(repeated.record).snapshot()[1]]
+    labels = [row["label"] for row in ViewModel(repeated.record).snapshot()[1]]
     assert labels == ["0", "1", "0, repeat 1", "1, repeat 1"]
 
 
@@ -90,7 +90,7 @@ def test_compared_programs_are_told_apart():
     import asyncio
 
     run = asyncio.run(dn.compare({"a": program(), "b": program()}, frame(1), right)).run
-    assert [row["label"] for row in RunState(run.record).snapshot()[1]] == ["a: 0", "b: 0"]
+    assert [row["label"] for row in ViewModel(run.record).snapshot()[1]] == ["a: 0", "b: 0"]
     assert summary(run.record).startswith("a, b: finished, 2 of 2 rows, mean 1")
 
 

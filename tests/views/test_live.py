@@ -14,14 +14,14 @@ from dspynb.events import RunEnded, RunStarted, SpanStarted
 from dspynb.running.record import RunRecord
 from dspynb.views.live import live_view
 from dspynb.views.live.live_view import LiveView
-from dspynb.views.state import RunState
+from dspynb.views.view_model import ViewModel
 from tests.evaluation.programs import frame, late, program, right
 from tests.views.fakes import FrontEnd, a_batch, a_live_view, a_refine, an_attempt
 
 
 def expected(events):
     """What a view must show after these events."""
-    return {row["key"]: row for row in RunState(RunRecord(events)).everything()}
+    return {row["key"]: row for row in ViewModel(RunRecord(events)).everything()}
 
 
 def play(events, *, pause=0.0, while_open=lambda view, front: None, note=""):
@@ -364,7 +364,7 @@ def test_a_million_characters_are_sent_in_small_pieces():
 
 def test_a_run_with_more_rows_than_are_sent_says_so(monkeypatch):
     monkeypatch.setattr("dspynb.views.live.live_view.MOST_SENT", 20)
-    monkeypatch.setattr("dspynb.views.state.MOST_SENT", 20)
+    monkeypatch.setattr("dspynb.views.view_model.MOST_SENT", 20)
     front = play(list(a_batch(50))[:-1], pause=0.003)
     assert len(front.rows) == 20
     assert front.header["notes"] == ["20 of 50 rows are shown; the run's tables have all of them"]
@@ -389,7 +389,7 @@ def watched(start):
 def test_the_front_end_shows_the_rows_of_a_real_evaluation_in_their_order():
     front, run = watched(lambda: dn.Evaluate(right).start(program(late(most=0.02)), frame(40)))
     assert len(front.deltas) > 1
-    assert front.rows == {row["key"]: row for row in RunState(run.record).everything()}
+    assert front.rows == {row["key"]: row for row in ViewModel(run.record).everything()}
     assert front.entries() == [[1, str(number)] for number in range(40)]
     assert [1, "7"] in front.entries(filter={"words": "14", "state": ""})  # the answer to 7
     assert [1, "8"] not in front.entries(filter={"words": "14", "state": ""})
@@ -401,7 +401,7 @@ def test_the_front_end_shows_the_candidates_of_a_real_optimizer_and_their_rollou
     proposer = dn.FunctionLM(lambda request: f"[[ ## proposed_instruction ## ]]\n{next(texts)}\n[[ ## completed ## ]]")
     copro = dn.COPRO(right, breadth=3, depth=1, prompt_lm=proposer)
     front, run = watched(lambda: copro.start(program(), frame(4, wrong=[1, 3])))
-    state = RunState(run.record)
+    state = ViewModel(run.record)
     assert front.header["mode"] == "candidates"
     assert front.rows == {row["key"]: row for row in state.everything()}
     assert front.leads == run.record.front.leads

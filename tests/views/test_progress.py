@@ -11,10 +11,10 @@ from dspynb.running.journal import flush_journals
 from dspynb.running.journal_reader import read_journal
 from dspynb.running.record import RunRecord
 from dspynb.running.tables.scores import scores_by_program
-from dspynb.views.state import RunState
 from dspynb.views.terminal import progress as progress_module
 from dspynb.views.terminal.progress import Progress, clock
 from dspynb.views.texts import visible
+from dspynb.views.view_model import ViewModel
 from tests.evaluation.programs import frame, program, right
 from tests.helpers import Caption, chat, echo_hint
 from tests.views.fakes import a_batch, a_refine
@@ -23,7 +23,7 @@ from tests.views.test_candidates import optimized
 
 def taken(events):
     """The progress of a run that is looked at after every event."""
-    progress = Progress(RunState(RunRecord()))
+    progress = Progress(ViewModel(RunRecord()))
     for event in events:
         progress.state.note(progress.record.apply(event))
         progress.update()

@@ -22,8 +22,8 @@ from dspynb.modules.chain_of_thought import ChainOfThought
 from dspynb.modules.module import Module
 from dspynb.modules.multi_chain_comparison import MultiChainComparison
 from dspynb.modules.predict import Predict
+from dspynb.refine.best_of_n import BestOfN
 from dspynb.refine.refine import Refine
-from dspynb.refine.search import BestOfN
 from dspynb.signatures.augment import Augmentation, Reasoning
 from dspynb.signatures.fields import definition_of
 from dspynb.signatures.signature import Signature

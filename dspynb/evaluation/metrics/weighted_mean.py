@@ -9,7 +9,7 @@ from typing import Any
 from dspynb.data import Example, Prediction, Score, as_score
 from dspynb.errors import ConfigurationError
 from dspynb.evaluation.metrics.feedback import multi_objective, weights_of
-from dspynb.modules.metric_call import Scorer
+from dspynb.modules.scorer import Scorer
 
 __all__ = ["Weighted"]
 

@@ -13,9 +13,9 @@ from dspynb.evaluation.evaluator import models_of, paths_of, program_fingerprint
 from dspynb.events import plain
 from dspynb.keywords import recorded_settings
 from dspynb.modules.batch import own_run
-from dspynb.modules.metric_call import source_of
 from dspynb.modules.module import Module
 from dspynb.modules.ordered_pool import pool_width
+from dspynb.modules.scorer import source_of
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.interventions import ACTIONS, Interventions

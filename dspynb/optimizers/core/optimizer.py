@@ -16,9 +16,9 @@ from dspynb.evaluation.evaluator import Table, check_columns, inside
 from dspynb.evaluation.resuming import check_same
 from dspynb.events import plain
 from dspynb.keywords import absent_settings, configurable, recorded_settings
-from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.predict import Predict
+from dspynb.modules.scorer import Scorer
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.optimize_work import OptimizeWork
 from dspynb.optimizers.core.resume_log import Memory

@@ -13,8 +13,8 @@ from dspynb.errors import shorten
 from dspynb.evaluation.evaluator import program_fingerprint
 from dspynb.keywords import Declaration, Field, configurable
 from dspynb.lm.resolve import Model
-from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module
+from dspynb.modules.scorer import Scorer
 from dspynb.optimizers.names import OPTIMIZER_OF_DSPY
 from dspynb.options import NOT_RECORDED, Check, Instance, Recorded
 

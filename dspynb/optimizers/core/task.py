@@ -9,8 +9,8 @@ from typing import Any
 from dspynb.data import Example
 from dspynb.evaluation.rollouts import Rollout
 from dspynb.events import PredictorCalled
-from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module
+from dspynb.modules.scorer import Scorer
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.running.record import RunRecord
 from dspynb.running.tables.hints import PathOf

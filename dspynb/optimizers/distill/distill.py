@@ -14,9 +14,9 @@ from typing import Annotated, Any, ClassVar
 from dspynb.data import Example, Prediction
 from dspynb.errors import InputError, OptimizerError
 from dspynb.modules.discovery import hinted_paths
-from dspynb.modules.metric_call import Scorer
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.predict import Predict, with_hint
+from dspynb.modules.scorer import Scorer
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.instructions import cleaned, instruction_of

@@ -16,10 +16,10 @@ from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.diagnostics import warn_above, warn_of_no_feedback
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.task import Evaluated
-from dspynb.optimizers.gepa.acceptance import Validation
 from dspynb.optimizers.gepa.merge import MERGE_ROWS, Merge, merge_of
-from dspynb.optimizers.gepa.pareto import pareto_choice
+from dspynb.optimizers.gepa.parent_selection import pareto_choice
 from dspynb.optimizers.gepa.reflection import Shown
+from dspynb.optimizers.gepa.validation import Validation
 from dspynb.optimizers.gepa.virtual_time import Lane, lanes_of
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.user_code import guarded

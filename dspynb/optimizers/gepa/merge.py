@@ -11,7 +11,7 @@ from itertools import combinations
 
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.engine import Engine
-from dspynb.optimizers.gepa.pareto import Scores, front
+from dspynb.optimizers.gepa.parent_selection import Scores, front
 from dspynb.scope.candidates import Part
 
 __all__ = ["MERGE_ROWS", "Merge", "merge_of", "merge_parts"]

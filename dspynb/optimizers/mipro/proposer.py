@@ -14,8 +14,8 @@ from typing import Any
 from dspynb.data import Example, Prediction
 from dspynb.events import plain
 from dspynb.modules.excerpts import excerpt, labelled
-from dspynb.modules.metric_call import source_of
 from dspynb.modules.predict import Predict
+from dspynb.modules.scorer import source_of
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.instructions import cleaned, instruction_of
 from dspynb.signatures.fields import Input, Output

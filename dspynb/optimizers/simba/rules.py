@@ -15,8 +15,8 @@ from dspynb.data import Prediction
 from dspynb.events import PredictorCalled, plain
 from dspynb.modules.batch import inputs_of
 from dspynb.modules.excerpts import labelled
-from dspynb.modules.metric_call import source_of
 from dspynb.modules.predict import Predict
+from dspynb.modules.scorer import source_of
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.diagnostics import warn_without_feedback
 from dspynb.optimizers.core.engine import Engine

@@ -22,8 +22,8 @@ from dspynb.running.record import RunRecord
 from dspynb.views.details import Detail
 from dspynb.views.header import Header
 from dspynb.views.rows import Row, Sparse
-from dspynb.views.state import RunState
 from dspynb.views.texts import Named, clip, number, signed
+from dspynb.views.view_model import ViewModel
 
 __all__ = ["GLYPHS", "page_html", "state_html", "static_html"]
 
@@ -43,16 +43,16 @@ _OF_ROWS = 0.5
 
 def static_html(record: RunRecord, search: int = 0, path: str | None = None) -> str:
     """A run as HTML. ``search``: only the attempts of this span; ``path``: of the run's file, shown below the table."""
-    return state_html(RunState(record, search), path)
+    return state_html(ViewModel(record, search), path)
 
 
-def state_html(state: RunState, path: str | None = None) -> str:
+def state_html(state: ViewModel, path: str | None = None) -> str:
     """A run that a view has read already, as HTML."""
     with state.record.lock:
         return _html(state, path)
 
 
-def _html(state: RunState, path: str | None) -> str:
+def _html(state: ViewModel, path: str | None) -> str:
     header, rows = state.snapshot()
     file = escape(clip(_from_here(path))) if path else ""
     body = _plain(header, rows, state.record) + (f"<div class='dspynb-file'>{file}</div>" if file else "")
@@ -114,7 +114,7 @@ def _json(data: Any) -> str:
 
 
 # ── what the script shows ─────────────────────────────────────────────────────────────────────────────────────────────
-def _data(state: RunState) -> dict[str, Any]:
+def _data(state: ViewModel) -> dict[str, Any]:
     """The rows, the outermost first, and the details of as many as there is room for: the best, those that failed, then
     in order."""
     room, rows = _MOST_BYTES * _OF_ROWS, list[Sparse]()

@@ -6,7 +6,7 @@
 import { button, element, scrollable, svgElement } from "./dom.js";
 import { formatNumber, ROW_NAMES } from "./format.js";
 import { drawLineage } from "./lineage_chart.js";
-import { compareRows } from "./rows.js";
+import { compareRows } from "./row_order.js";
 import { drawScores, leadsOf, scoredRows } from "./score_chart.js";
 
 /** Makes a shape the point of a row: with a tooltip, and selecting the row when it is clicked.

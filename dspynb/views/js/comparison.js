@@ -3,7 +3,7 @@
 /** @import { Mode, Row } from "./types.js" */
 
 import { ROW_NAMES } from "./format.js";
-import { compareRows, groupByParent } from "./rows.js";
+import { compareRows, groupByParent } from "./row_order.js";
 
 /** How many rows the list of choices has at first, and once it is opened. */
 export const FEW_CHOICES = 20;

@@ -8,8 +8,8 @@ import { element } from "./dom.js";
 import { keepKeys } from "./fields.js";
 import { FilterBar } from "./filter_bar.js";
 import { actionOfKey } from "./keyboard.js";
-import { groupByParent, listEntries, nextSort, OWN_ORDER } from "./rows.js";
-import { ROW_HEIGHT, TableLines } from "./table_lines.js";
+import { groupByParent, listEntries, nextSort, OWN_ORDER } from "./row_order.js";
+import { ROW_HEIGHT, TableRows } from "./table_rows.js";
 
 export class Table {
   /**
@@ -41,7 +41,7 @@ export class Table {
     this.heading = element("tr", "dspynb-line dspynb-headings");
     this.head = element("thead", "", this.heading);
     this.grid = element("table", "dspynb-grid", this.head);
-    this.lines = new TableLines(this.grid);
+    this.lines = new TableRows(this.grid);
     this.grid.append(this.lines.body);
     this.empty = element("div", "dspynb-empty", "no row matches");
     this.filterBar = new FilterBar(store.saved, () => this.update());

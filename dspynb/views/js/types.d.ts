@@ -1,4 +1,4 @@
-/* What Python sends to a page and what the page sends back. The Python side is in views/state.py, views/cells.py,
+/* What Python sends to a page and what the page sends back. The Python side is in views/header.py, views/rows.py,
  * views/details.py and views/live/live_view.py. These declarations are for the type checker only. */
 
 export type Mode = "attempts" | "rows" | "candidates" | "calls";

@@ -419,7 +419,7 @@ function drawNode(row, { x, y }, { low, high }, markPoint) {
   return group;
 }
 
-/* ── rows.js ── */
+/* ── row_order.js ── */
 function compareRows(a, b) {
   return a.order[0] - b.order[0] || a.order[1] - b.order[1];
 }
@@ -1385,7 +1385,7 @@ function scoreContent(row, { low, high }) {
   return [numbers, element("div", "dspynb-bar", filled)];
 }
 
-/* ── table_lines.js ── */
+/* ── table_rows.js ── */
 const ROW_HEIGHT = 46;
 const SPARE_LINES = 4;
 
@@ -1397,7 +1397,7 @@ function visibleRange(count, scrollTop, height) {
   return { first, last };
 }
 
-class TableLines {
+class TableRows {
   constructor(grid) {
     this.grid = grid;
     this.body = element("tbody", "dspynb-body");
@@ -1507,7 +1507,7 @@ class Table {
     this.heading = element("tr", "dspynb-line dspynb-headings");
     this.head = element("thead", "", this.heading);
     this.grid = element("table", "dspynb-grid", this.head);
-    this.lines = new TableLines(this.grid);
+    this.lines = new TableRows(this.grid);
     this.grid.append(this.lines.body);
     this.empty = element("div", "dspynb-empty", "no row matches");
     this.filterBar = new FilterBar(store.saved, () => this.update());

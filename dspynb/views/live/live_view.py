@@ -1,8 +1,8 @@
 """The live view: a run's record changes at any rate and from any thread; what changed is sent in batches.
 
 ``changed`` takes note of the keys that an event changed. ``_flush``, at most ten times a second on the run's event
-loop, makes rows of them (``views/state.py``, ``views/rows.py``). Nothing here knows of widgets: messages are handed to
-a ``Transport``.
+loop, makes rows of them (``views/view_model.py``, ``views/rows.py``). Nothing here knows of widgets: messages are
+handed to a ``Transport``.
 
 Out go messages of these types:
 - ``delta`` {seq, header, rows, gone, leads}: what changed since the last one. Of the header and of rows that were sent
@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from dspynb.errors import DspynbError, shorten
 from dspynb.running.record import Changes, RunRecord
 from dspynb.views.rows import Sparse
-from dspynb.views.state import MOST_SENT, RunState
+from dspynb.views.view_model import MOST_SENT, ViewModel
 
 __all__ = ["LiveView", "Transport", "Viewed"]
 
@@ -50,7 +50,7 @@ class Transport(Protocol):
 
     def snapshot(self) -> None: ...
 
-    def finish(self, state: RunState) -> None: ...
+    def finish(self, state: ViewModel) -> None: ...
 
 
 class Viewed(Protocol):
@@ -89,7 +89,7 @@ class LiveView:
         self._run, self._loop, self._note = run, loop, note
         self._record = run.record
         self._lock = run.record.lock
-        self._state = RunState(run.record)
+        self._state = ViewModel(run.record)
         self._transport: Transport | None = None
         self._sent: dict[str, Sparse] = {}  # rows as they were sent last
         self._head: Sparse = {}

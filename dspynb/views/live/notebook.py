@@ -7,8 +7,8 @@ from typing import Any
 
 from dspynb.running.record import RunRecord
 from dspynb.views.html.static import state_html
-from dspynb.views.state import RunState
 from dspynb.views.terminal.text import summary
+from dspynb.views.view_model import ViewModel
 
 __all__ = ["Cell", "in_ipython", "pages"]
 
@@ -19,9 +19,9 @@ def in_ipython() -> bool:
     return ipython is not None and ipython.get_ipython() is not None
 
 
-def pages(seen: RunRecord | RunState, path: str | None = None) -> dict[str, str]:
+def pages(seen: RunRecord | ViewModel, path: str | None = None) -> dict[str, str]:
     """The run as a notebook keeps it: static HTML, and text that is the same at every execution."""
-    state = seen if isinstance(seen, RunState) else RunState(seen)
+    state = seen if isinstance(seen, ViewModel) else ViewModel(seen)
     return {"text/html": state_html(state, path), "text/plain": summary(state)}
 
 

@@ -10,7 +10,7 @@ import anywidget
 import traitlets
 
 from dspynb.views.live.notebook import Cell, pages
-from dspynb.views.state import RunState
+from dspynb.views.view_model import ViewModel
 
 __all__ = ["LiveWidget", "WidgetTransport"]
 
@@ -56,7 +56,7 @@ class WidgetTransport:
         """Send the present state to all views of the widget."""
         self._widget.send_state("snapshot")
 
-    def finish(self, state: RunState) -> None:
+    def finish(self, state: ViewModel) -> None:
         """Replace the output and close the widget: a saved notebook must not need it."""
         try:
             self._cell.replace(pages(state, self._run.path))

@@ -10,8 +10,8 @@ from dspynb.events import RunEnded, RunStarted
 from dspynb.json_checks import is_real
 from dspynb.running.record import SpanRow
 from dspynb.views.header import mean_of_rows, score_of_best, total_of_rows
-from dspynb.views.state import RunState
 from dspynb.views.texts import number
+from dspynb.views.view_model import ViewModel
 
 __all__ = ["Fact", "Progress", "clock", "count"]
 
@@ -26,7 +26,7 @@ class Fact(NamedTuple):
 class Progress:
     """The progress of a run, by its outermost rows, attempts or candidates. Call ``update`` before reading it."""
 
-    def __init__(self, state: RunState) -> None:
+    def __init__(self, state: ViewModel) -> None:
         self.state = state
         self.record = state.record
 

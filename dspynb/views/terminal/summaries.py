@@ -11,9 +11,9 @@ from dspynb.running.tables.candidates import scores_of, summary_of, winner_of
 from dspynb.running.tables.statistics import mean_interval
 from dspynb.views.html.static import GLYPHS
 from dspynb.views.rows import Row
-from dspynb.views.state import RunState
 from dspynb.views.terminal.progress import Progress, clock
 from dspynb.views.texts import number, one_line
+from dspynb.views.view_model import ViewModel
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -103,7 +103,7 @@ def _whole(text: str, style: str) -> Text:
     return Text(text, style=style, no_wrap=True, overflow="ignore")
 
 
-def _shown(state: RunState) -> Table | None:
+def _shown(state: ViewModel) -> Table | None:
     """Few rows, or the attempts of one search; None for anything else."""
     header, rows = state.snapshot()
     alone = header["mode"] == "attempts" and len({row["order"][0] for row in rows}) == 1

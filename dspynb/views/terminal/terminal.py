@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 from dspynb.processes import after_fork_in_child
 from dspynb.running.record import Changes
 from dspynb.views.html.static import GLYPHS
-from dspynb.views.state import RunState
 from dspynb.views.terminal.progress import Fact, Progress, clock
 from dspynb.views.terminal.summaries import STYLES, closing
 from dspynb.views.texts import one_line
+from dspynb.views.view_model import ViewModel
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +61,7 @@ class TerminalView:
 
     def __init__(self, run: Run, loop: asyncio.AbstractEventLoop | None) -> None:
         self._run, self._loop = run, loop
-        self.progress = Progress(RunState(run.record))
+        self.progress = Progress(ViewModel(run.record))
         self._note = self.progress.state.note
         self._open = False
 
@@ -317,6 +317,6 @@ def _leave() -> None:
 
 def show_ended(run: Run) -> None:
     """Show a run that has ended."""
-    progress = Progress(RunState(run.record))
+    progress = Progress(ViewModel(run.record))
     sys.stderr.write(_ending(_console(_own(sys.stderr)), run, progress, table=True))
     sys.stderr.flush()

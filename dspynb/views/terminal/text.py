@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from dspynb.events import CandidateScored
 from dspynb.running.record import AttemptRow, Changes, RunRecord
 from dspynb.views.rows import Row
-from dspynb.views.state import RunState
 from dspynb.views.terminal.progress import Progress
 from dspynb.views.texts import number, one_line, text_of, visible
+from dspynb.views.view_model import ViewModel
 
 if TYPE_CHECKING:
     from dspynb.running.run import Run
@@ -24,9 +24,9 @@ _SHARE = 0.05
 day has as many as fit a page or two."""
 
 
-def summary(seen: RunRecord | RunState, search: int = 0) -> str:
+def summary(seen: RunRecord | ViewModel, search: int = 0) -> str:
     """The run in a few lines, without times, ids or counts of tokens."""
-    state = seen if isinstance(seen, RunState) else RunState(seen, search)
+    state = seen if isinstance(seen, ViewModel) else ViewModel(seen, search)
     with state.record.lock:
         header, rows = state.snapshot()
     told = ", ".join(filter(None, [header["state"], header["progress"], header["result"]]))
@@ -63,7 +63,7 @@ class TextView:
 
     def __init__(self, run: Run) -> None:
         self._record = run.record
-        self._progress = Progress(RunState(run.record))
+        self._progress = Progress(ViewModel(run.record))
         self._ended: set[int] = set()  # attempts that have ended
         self._milestones = 0
         self._live = False

@@ -1,6 +1,6 @@
 """A run as a header and rows: what the live widget, static HTML, plain text and the terminal all show.
 
-``RunState`` keeps no facts of its own: they are in the run's record. It keeps what is a matter of display: which rows
+``ViewModel`` keeps no facts of its own: they are in the run's record. It keeps what is a matter of display: which rows
 are shown, inside which others, and which of them changed. Views hand it the changes of the record as they come
 (``note``); it looks at them when something is read.
 """
@@ -17,7 +17,7 @@ from dspynb.views.details import Detail, detail_of
 from dspynb.views.header import Counts, Header, header_of
 from dspynb.views.rows import Mode, Node, Row, Sparse, row_of, sent_row, standing, standing_of_row
 
-__all__ = ["MOST_FAILED", "MOST_ROWS", "MOST_SENT", "RunState"]
+__all__ = ["MOST_FAILED", "MOST_ROWS", "MOST_SENT", "ViewModel"]
 
 MOST_ROWS = 200
 """Rows that text and plain tables show from the start of a run; after them only failed ones, up to ``MOST_FAILED``."""
@@ -30,7 +30,7 @@ _BATCHES = ("batch", "evaluate", "compare", "grid")
 _SEARCHES = ("refine", "best_of_n")
 
 
-class RunState:
+class ViewModel:
     """The rows of a run's record. ``search``: show only the attempts of this span.
 
     Hold ``record.lock`` around every use while the run still goes on: then no event comes in between, and a header and

@@ -6,7 +6,7 @@ import pytest
 
 from dspynb.events import RunStarted, SpanEnded, SpanStarted
 from dspynb.running.record import RunRecord
-from dspynb.views.state import RunState
+from dspynb.views.view_model import ViewModel
 from tests.views.fakes import a_batch, a_refine, an_attempt
 
 
@@ -29,7 +29,7 @@ def a_nested_evaluation():
 @pytest.mark.parametrize("make", [a_nested_evaluation, a_batch, a_refine])
 def test_a_run_read_after_every_event_shows_what_one_that_is_read_at_its_end_shows(make):
     events = list(make())
-    watched, sent = RunState(RunRecord()), {}
+    watched, sent = ViewModel(RunRecord()), {}
     for event in events:
         watched.note(watched.record.apply(event))
         rows, gone = watched.changes()
@@ -37,7 +37,7 @@ def test_a_run_read_after_every_event_shows_what_one_that_is_read_at_its_end_sho
         for key in gone:
             sent.pop(key, None)
         header = watched.header()
-    read = RunState(RunRecord(events))
+    read = ViewModel(RunRecord(events))
     assert watched.snapshot()[1] == read.snapshot()[1]
     assert sent == {row["key"]: row for row in read.everything()}
     assert {**header, "elapsed": 0} == {**read.header(), "elapsed": 0}
@@ -45,6 +45,6 @@ def test_a_run_read_after_every_event_shows_what_one_that_is_read_at_its_end_sho
 
 
 def test_a_batch_inside_an_attempt_has_no_rows_of_its_own():
-    rows = RunState(RunRecord(a_nested_evaluation())).snapshot()[1]
+    rows = ViewModel(RunRecord(a_nested_evaluation())).snapshot()[1]
     assert [row["key"] for row in rows] == ["10", "11", "12"]
     assert all(row["tokens"] == 14 for row in rows)  # both attempts of each

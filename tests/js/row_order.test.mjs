@@ -9,7 +9,7 @@ import {
   nextSort,
   OWN_ORDER,
   sortRows,
-} from "../../dspynb/views/js/rows.js";
+} from "../../dspynb/views/js/row_order.js";
 import { row, rowMap } from "./examples.mjs";
 
 const ALL = { words: "", state: "" };

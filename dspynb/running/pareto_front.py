@@ -8,7 +8,7 @@ __all__ = ["ParetoFront"]
 class ParetoFront:
     """``leads``: candidate id → on how many rows no candidate has scored higher; only those that lead on some.
 
-    >>> from dspynb.running.pareto import ParetoFront
+    >>> from dspynb.running.pareto_front import ParetoFront
     >>> front = ParetoFront()
     >>> for candidate, row, score in [("a", 0, 0.5), ("b", 0, 0.5), ("b", 1, 0.2), ("a", 1, 1.0)]:
     ...     front.add(candidate, row, score)

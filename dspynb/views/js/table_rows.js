@@ -35,7 +35,7 @@ export function visibleRange(count, scrollTop, height) {
   return { first, last };
 }
 
-export class TableLines {
+export class TableRows {
   /** @param {HTMLElement} grid the element that scrolls */
   constructor(grid) {
     this.grid = grid;

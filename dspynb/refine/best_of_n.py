@@ -1,0 +1,47 @@
+"""BestOfN: several samples of a program, of which the first that is good enough, or the best, is returned."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from dspynb.aliases import Reward
+from dspynb.keywords import configurable
+from dspynb.modules.module import Module, checked_program
+from dspynb.modules.scorer import Scorer
+from dspynb.options import Float, FloatOrInf, NonNegativeInt, PositiveInt
+from dspynb.refine.search import SEARCH_OF_DSPY, SearchModule, SearchPlan
+
+__all__ = ["BestOfN"]
+
+
+class BestOfN(SearchModule):
+    """Up to ``n`` samples of a program, without hints: the first that meets the threshold, else the best.
+
+    ``module``: the program. ``reward(row, prediction) -> float | bool | Score``; ``threshold``: the score that is good
+    enough (None: none is); ``width``: attempts made at a time; ``temperature``: of every
+    attempt (None leaves the model's own); ``max_failures``: attempts that may fail before the call does (default: all
+    but the last). Raises ConfigurationError for what is out of range, when made.
+
+    >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: four", "answer: 4"]))
+    >>> best = dn.BestOfN(ask, reward=lambda row, prediction: prediction.answer.isdigit(), n=3)
+    >>> prediction = best.run_sync(question="2+2?")
+    >>> prediction.answer, prediction.run.attempts.score.tolist()
+    ('4', [0.0, 1.0])
+    """
+
+    kind: ClassVar[str] = "best_of_n"
+
+    @configurable(renamed=SEARCH_OF_DSPY)
+    def __init__(
+        self,
+        module: Module,
+        reward: Reward,
+        n: PositiveInt = 3,
+        threshold: FloatOrInf | None = 1.0,
+        *,
+        width: PositiveInt = 1,
+        temperature: Float | None = 1.0,
+        max_failures: NonNegativeInt | None = None,
+    ) -> None:
+        self.module = checked_program(module)
+        self.plan = SearchPlan(Scorer(reward), n, threshold, width, temperature, max_failures)
