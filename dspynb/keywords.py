@@ -426,7 +426,7 @@ def fields_of(cls: type) -> dict[str, Field]:
     """The settings of a class: the parameters of its constructor and of those of its bases, by name."""
     found: dict[str, Field] = {}
     for base in reversed(cls.__mro__):
-        if "__init__" in vars(base):
+        if "__init__" in vars(base) and base is not object:
             found |= _declaration(vars(base)["__init__"]).settings
     return found
 
