@@ -201,18 +201,30 @@ class Declaration:
     """The parameters of one function, read from its signature; those of ``passes_to`` stand for its ``**keywords``."""
 
     def __init__(self, fn: Callable[..., Any], passes_to: Any = None) -> None:
-        self._signature = inspect.signature(fn)
-        self._namespace: Mapping[str, Any] = getattr(fn, "__globals__", {})
+        self._fn = fn
         self.passes_to = passes_to
-        parameters = self._signature.parameters.values()
-        self.positional = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
-        self.takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+    @cached_property
+    def _signature(self) -> inspect.Signature:
+        return inspect.signature(self._fn)
+
+    @cached_property
+    def positional(self) -> tuple[str, ...]:
+        """The names of the parameters that may be passed by position, with ``self``."""
+        return tuple(p.name for p in self._signature.parameters.values() if p.kind in _POSITIONAL)
+
+    @cached_property
+    def is_open(self) -> bool:
+        """Whether a call may pass keywords that are not declared."""
+        kinds = [parameter.kind for parameter in self._signature.parameters.values()]
+        return self.passes_to is None and inspect.Parameter.VAR_KEYWORD in kinds
 
     @cached_property
     def fields(self) -> Mapping[str, Field]:
         """The parameters by name, without ``self``."""
+        namespace: Mapping[str, Any] = getattr(self._fn, "__globals__", {})
         own = {
-            name: Field(parameter, self._namespace)
+            name: Field(parameter, namespace)
             for name, parameter in self._signature.parameters.items()
             if parameter.kind in _KEYWORD and name != "self"
         }
@@ -225,17 +237,34 @@ class Declaration:
         return {name: field for name, field in self.fields.items() if field.has_default}
 
     @cached_property
+    def names(self) -> frozenset[str]:
+        """The names of the parameters, without ``self``."""
+        return frozenset(self.fields)
+
+    @property
     def signature(self) -> inspect.Signature:
         """The signature with every keyword by its name, and plain types in place of those that carry checks."""
+        return _ShownSignature(self)
+
+    @cached_property
+    def shown(self) -> Mapping[str, inspect.Parameter]:
+        """The parameters of ``signature``."""
         fields = self.fields
-        parameters = []
+        parameters = {}
         for name, parameter in self._signature.parameters.items():
             if name in fields:
-                parameters.append(fields[name].shown)
+                parameters[name] = fields[name].shown
             elif parameter.kind is not inspect.Parameter.VAR_KEYWORD or self.passes_to is None:
-                parameters.append(parameter)
-        passed = [field.shown for name, field in fields.items() if name not in self._signature.parameters]
-        return self._signature.replace(parameters=[*parameters, *passed])
+                parameters[name] = parameter
+        for name, field in fields.items():
+            if name not in parameters:
+                parameters[name] = field.shown
+        return inspect.Signature(list(parameters.values())).parameters  # which checks their order
+
+    @property
+    def returned(self) -> Any:
+        """The annotation of what the function returns."""
+        return self._signature.return_annotation
 
     @cached_property
     def checks(self) -> Mapping[str, _Check | None]:
@@ -259,6 +288,34 @@ class Declaration:
             if check is not None:
                 values[i] = check(values[i], problems)
         return tuple(values), problems
+
+
+class _ShownSignature(inspect.Signature):
+    """The signature of a declaration. Its types are read when it is: most functions are called and never shown, and
+    reading the types of all of them would make up a tenth of the import."""
+
+    __slots__ = ("_declaration",)
+
+    def __init__(self, declaration: Declaration) -> None:
+        super().__init__()
+        self._declaration = declaration
+
+    @property
+    def parameters(self) -> Any:
+        return self._declaration.shown
+
+    @property
+    def return_annotation(self) -> Any:
+        return self._declaration.returned
+
+    def replace(self, **changes: Any) -> inspect.Signature:  # type: ignore[override]
+        plain = inspect.Signature(list(self.parameters.values()), return_annotation=self.return_annotation)
+        return plain.replace(**changes)
+
+    __replace__ = replace  # what copy.replace calls
+
+    def __reduce__(self) -> Any:
+        return self.replace().__reduce__()
 
 
 def _refusal(name: str, annotation: Any, value: Any) -> str:
@@ -311,17 +368,18 @@ def configurable(
 
     def decorate(fn: Callable[P, R]) -> Callable[P, R]:
         declaration = _declaration(fn) if passes_to is None else Declaration(fn, passes_to)
-        known = frozenset(declaration.fields)
-        is_open = passes_to is None and declaration.takes_any
-
         def checked(args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
             used, problems = declaration.read(args, keywords)
-            if problems or not (is_open or known.issuperset(keywords)):
-                owner = _owner(fn, args)
+            known = declaration.names
+            is_known = known.issuperset(keywords) or declaration.is_open
+            if is_known and not problems:
+                return used
+            owner = _owner(fn, args)
+            unknown: list[str] = []
+            if not is_known:
                 near = known | (_parameters_of_subclass(fn, args) - keywords.keys())
-                unknown = [] if is_open else _unknown(owner, keywords.keys() - known, near, renamed or {}, otherwise)
-                raise ConfigurationError(" ".join([*unknown, *_sentences(owner, problems)]))
-            return used
+                unknown = _unknown(owner, keywords.keys() - known, near, renamed or {}, otherwise)
+            raise ConfigurationError(" ".join([*unknown, *_sentences(owner, problems)]))
 
         wrapped = _wrapped(fn, checked)
         wrapped.__declaration__ = declaration  # type: ignore[attr-defined]
@@ -380,7 +438,7 @@ def fields_of(cls: type) -> Mapping[str, Field]:
 def _gathered_fields(cls: type) -> dict[str, Field]:
     found: dict[str, Field] = {}
     for base in reversed(cls.__mro__):
-        if "__init__" in vars(base):
+        if "__init__" in vars(base) and base is not object:
             found |= _declaration(vars(base)["__init__"]).settings
     return found
 

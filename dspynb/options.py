@@ -9,7 +9,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
 
 from dspynb.errors import ConfigurationError
 from dspynb.score import as_float
@@ -125,8 +125,9 @@ class Number(Option):
         return number == number  # noqa: PLR0124  # NaN is not equal to itself
 
 
-@dataclass(frozen=True, slots=True)
 class _Bool(Option):
+    __slots__ = ()
+
     @property
     def words(self) -> str:
         return "True or False"
@@ -181,20 +182,19 @@ class Check(Option):
             raise PydanticCustomError("sentence", "{text}", {"text": str(error)}) from None
 
 
-@dataclass(frozen=True, slots=True)
 class NotRecorded:
     """Marks a setting that does not change results, so that a resumed run may have another value of it."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class Absent:
+
+class Absent(NamedTuple):
     """Marks a setting that older run files lack: ``value`` is what it counts as there (otherwise its default)."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """How a run file records a setting, where that is not its value under its own name.
 
     ``name``: what it is called there. ``value``: a function from its value, which is not None, to what is written.
