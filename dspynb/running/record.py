@@ -244,7 +244,8 @@ class RunRecord:
     @property
     def usage(self) -> Usage:
         """What the run's calls cost so far."""
-        return self._usage.value()
+        with self.lock:  # several numbers, which belong together
+            return self._usage.value()
 
     @property
     def status(self) -> str:
@@ -260,6 +261,15 @@ class RunRecord:
         self.events.append(event)
         take = _APPLY.get(type(event))
         return NOTHING if take is None else take(self, event)
+
+    def nest(self, span: int, parent: int) -> None:
+        """Take note that another run, which has this span, was started in the span ``parent`` of this one.
+
+        What happens in the other run is emitted to this one too, but not its ``RunStarted``, which would begin this one
+        anew. So that ``calls_in`` finds its calls.
+        """
+        with self.lock:
+            self._spans_in[parent].append(span)
 
     def _run_started(self, event: RunStarted) -> Changes:
         if self.started is None:

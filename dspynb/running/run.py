@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -23,10 +24,11 @@ from dspynb.running.control import Steerable
 from dspynb.running.journal import JournalFile, flush_journals
 from dspynb.running.journal_reader import Journal, cut_torn_line, load_journal
 from dspynb.running.locks import lock_run
+from dspynb.running.reader import RunReader
 from dspynb.running.record import NOTHING, Changes, RunRecord
 from dspynb.running.user_code import as_exception
 from dspynb.running.view_hook import attach_view, show
-from dspynb.scope.core import Layer
+from dspynb.scope.core import Layer, current_scope
 from dspynb.scope.settings import setting
 
 __all__ = ["Run", "Work", "last_run"]
@@ -86,7 +88,7 @@ class Run(Steerable):
         self._driver: asyncio.Task[Any] | None = None  # the task that runs the work; may be the caller's own
         self._task: asyncio.Task[Any] | None = None  # the task that start() made
         self._before = 0  # cancellations of that task that others had asked for
-        self._lock = self._record.lock  # one lock, so that no two threads take two of them in different orders
+        self._lock = threading.RLock()  # held by whoever emits; taken before the record's lock, never after it
         self._journal: JournalFile | None = None
         self._in_flight: set[asyncio.Task[Any] | None] = set()
 
@@ -95,13 +97,16 @@ class Run(Steerable):
         """Take an event and pass it on. A listener that fails is logged and dropped; the run goes on."""
         if self._journal is None and isinstance(event, AttemptStarted):
             self._open_journal()
+        record = self._record
         with self._lock:  # threads may emit too, and every listener must see one order
-            changes = self._record.apply(event)
-            for listener in tuple(self._listeners):
+            with record.lock:
+                changes = record.apply(event)
+            for listener in tuple(self._listeners):  # without the record's lock: one may wait for a thread that reads
                 self._tell(listener, event)
-            if changes is not NOTHING:
-                for watcher in tuple(self._watchers):
-                    self._notify(watcher, changes)
+            if self._watchers and changes is not NOTHING:
+                with record.lock:
+                    for watcher in tuple(self._watchers):
+                        self._notify(watcher, changes)
 
     def _tell(self, listener: Sink, event: Event) -> None:
         try:
@@ -126,8 +131,9 @@ class Run(Steerable):
     def watch(self, watcher: Callable[[Changes], object]) -> None:
         """Call ``watcher`` with the keys of ``run.record`` that each event changes, from now on and until the run ends.
 
-        It is called right after the event was applied, in whatever thread emitted it, and holds up the run as long as
-        it takes: remember the changes and read the record later. One that fails is logged and dropped.
+        It is called after the listeners, in whatever thread emitted the event, and with ``record.lock`` held. It holds
+        up the run as long as it takes: remember the changes and read the record later. One that fails is logged and
+        dropped.
         """
         with self._lock:
             self._watchers.append(watcher)
@@ -206,7 +212,7 @@ class Run(Steerable):
     def _take_over(self, journal: Journal, file: JournalFile) -> None:
         record = RunRecord(journal.events)
         self._id, self.path = str(journal.header.get("id", file.path.stem)), str(file.path)
-        self._record, self._lock = record, record.lock
+        self._record = record
         spans_after(record.last_span)
         if record.started is not None:
             self._settings, self.span = record.started.settings, record.started.span
@@ -286,6 +292,7 @@ class Run(Steerable):
         self._partial = work.partial  # type: ignore[method-assign]
         with self._lock:
             self.loop, self._driver = asyncio.get_running_loop(), task
+        self._nest()
         try:
             with foreground(self), Layer(f"the run of {self.name}", port=self, span=self.span):
                 self._begin()
@@ -308,6 +315,15 @@ class Run(Steerable):
         self._raise_if_interrupted(result)
         self._end("finished", (True, result))
         return result
+
+    def _nest(self) -> None:
+        """Tell the runs that this one is started in where in them it is: they get its events too."""
+        scope = current_scope()
+        if scope.open_run is None:
+            return
+        for layer in scope.open_layers():
+            if isinstance(layer.port, RunReader):
+                layer.port.record.nest(self.span, scope.open_span)
 
     def _begin(self) -> None:
         _last.append(self)

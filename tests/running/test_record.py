@@ -1,6 +1,7 @@
 """The record of a run: what it costs to read, what it says of changes, and what it can be asked."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -158,6 +159,25 @@ def test_a_watcher_that_fails_is_dropped_and_the_run_goes_on(caplog):
     assert "it cannot draw" in caplog.text
 
 
+def test_a_listener_may_wait_for_a_thread_that_reads_the_run():
+    best, seen = dn.BestOfN(dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1")), lambda row, p: 0.5, n=2), []
+
+    def tell(event):
+        seen.append(pool.submit(lambda: (len(run.attempts), run.usage.calls)).result(timeout=20))
+
+    async def main():
+        nonlocal run
+        run = best.start(a="1")
+        run.listen(tell)
+        await run
+
+    run = None
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.run(main())
+    assert len(seen) == len(run.record.events)
+    assert seen[-1] == (2, 2)
+
+
 # ── queries ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_calls_in_a_span_are_those_at_any_depth_in_the_order_in_which_they_ended():
     record = RunRecord([
@@ -188,6 +208,30 @@ def test_a_rollout_counts_the_calls_of_the_program_and_of_its_metric_apart():
     run = asyncio.run(main()).run
     assert [(r.usage.calls, r.metric_usage.calls) for r in run.record.rollouts] == [(1, 1)] * 3
     assert [run.record.usage_in(r.span).calls for r in run.record.rollouts] == [2] * 3
+
+
+class Starts(dn.Module):
+    """Starts its step as a run of its own."""
+
+    def __init__(self, step):
+        self.step = step
+
+    async def forward(self, a):
+        return await self.step.start(a=a)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_what_a_program_starts_as_a_run_of_its_own_counts_as_its_calls(depth):
+    program = dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1"))
+    for _ in range(depth):
+        program = Starts(program)
+    prediction = program.run_sync(a="1")
+    assert (prediction.usage.calls, len(prediction.calls)) == (1, 1)
+    best = dn.BestOfN(program, lambda row, prediction: 0.5, n=2)
+    assert best.run_sync(a="1").usage.calls == 2
+    scored = dn.evaluate(program, [{"a": "1"}] * 2, lambda row, prediction: 1.0)
+    run = dn.run_sync(lambda: scored).run
+    assert [r.usage.calls for r in run.record.rollouts] == [1, 1]
 
 
 @pytest.mark.parametrize("unknown", [0, 3])
