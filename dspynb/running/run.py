@@ -23,10 +23,11 @@ from dspynb.running.control import Steerable
 from dspynb.running.journal import JournalFile, flush_journals
 from dspynb.running.journal_reader import Journal, cut_torn_line, load_journal
 from dspynb.running.locks import lock_run
+from dspynb.running.reader import RunReader
 from dspynb.running.record import NOTHING, Changes, RunRecord
 from dspynb.running.user_code import as_exception
 from dspynb.running.view_hook import attach_view, show
-from dspynb.scope.core import Layer
+from dspynb.scope.core import Layer, current_scope
 from dspynb.scope.settings import setting
 
 __all__ = ["Run", "Work", "last_run"]
@@ -311,6 +312,7 @@ class Run(Steerable):
 
     def _begin(self) -> None:
         _last.append(self)
+        self._nest()
         if self.kind != "call" and self._journal is None:
             self._open_journal()
         started = RunStarted(
@@ -323,6 +325,16 @@ class Run(Steerable):
         )
         self.emit(started)
         self.admit()  # stopped before it began
+
+    def _nest(self) -> None:
+        """Let the runs that this one was started in know where its calls are made: they hear these too."""
+        around = current_scope().parent
+        if around is None:
+            return
+        parent = around.open_span
+        for layer in around.open_layers():
+            if isinstance(layer.port, RunReader):
+                layer.port.record.nest(self.span, parent)
 
     def _release(self) -> None:
         with self._lock:
