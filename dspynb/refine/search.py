@@ -245,6 +245,8 @@ class SearchModule(Module):
 
     async def forward(self, **inputs: Any) -> Prediction:
         """Make attempts and return the best."""
+        if current_scope().open_run is None:  # called by itself: the usage of a search is read from a run
+            return await self(**inputs)
         return await self._inside(inputs)
 
     async def _inside(self, inputs: Mapping[str, Any]) -> Prediction:

@@ -201,3 +201,33 @@ def test_the_calls_of_a_judge_are_counted_in_a_line_of_their_own():
     again = dn.run_sync(lambda: dn.Evaluate(judged).resume(evaluation.run.id, Two(), ROWS))
     assert (again.usage.calls, again.metric_usage.calls) == (4, 4)
     assert "metrics" not in dn.Evaluate(lambda row, prediction: 1.0).run_sync(Two(), ROWS).summary()
+
+
+class Starting(dn.Module):
+    """Calls its predictor, or a search, as a run of its own."""
+
+    def __init__(self):
+        self.ask, self.best = predict(), dn.BestOfN(predict(), lambda row, prediction: 0.5, n=2)
+
+    async def forward(self, question):
+        await self.best.start(question=question)
+        return await self.ask.start(question=question)
+
+
+def test_what_a_program_starts_as_runs_of_their_own_counts_in_its_usage_its_rows_and_the_search_around_it():
+    assert Starting().run_sync(question="2+2?").usage.calls == 3
+    assert dn.BestOfN(Starting(), lambda row, prediction: 0.5, n=2).run_sync(question="2+2?").usage.calls == 6
+    evaluation = dn.run_sync(lambda: dn.evaluate(Starting(), ROWS, lambda row, prediction: 1.0))
+    assert evaluation.run.rollouts.tokens.tolist() == [30, 30]
+    assert evaluation.run.rollouts.attempts.tolist() == [2, 2]
+
+
+def test_calls_in_runs_that_a_program_starts_become_demos():
+    optimizer = dn.BootstrapFewShot(metric=lambda row, prediction: 1.0)
+    learned = dn.run_sync(lambda: optimizer.compile(Starting(), train=ROWS))
+    assert [len(predictor.demos) for _, predictor in learned.named_predictors()] == [2, 2]
+
+
+def test_the_forward_of_a_search_called_by_itself_has_the_usage_of_all_attempts():
+    best = dn.BestOfN(predict(), lambda row, prediction: 0.5, n=3)
+    assert dn.run_sync(lambda: best.forward(question="2+2?")).usage.calls == 3

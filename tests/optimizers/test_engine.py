@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from dataclasses import replace
 
 import pytest
 
 import dspynb as dn
-from dspynb.errors import BudgetExhausted, OptimizerError
+from dspynb.errors import BudgetExhausted, ConfigurationError, OptimizerError
 from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, RolloutEnded
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.task import Teacher
-from dspynb.scope import Part
+from dspynb.scope import Layer, Part, current_scope
 from tests.helpers import chat, field
 from tests.optimizers.worlds import TRAIN, VAL, Plan, World, events, one, optimized, planned, rows, three
 
@@ -318,3 +319,17 @@ def test_a_run_that_is_no_optimizers_has_no_best_parts():
     ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: four", "answer: 4"]))
     done = dn.BestOfN(ask, reward=lambda row, prediction: prediction.answer.isdigit()).run_sync(question="2+2?").run
     assert (done.best_parts, dn.open_run(done.id).best_parts, dn.open_run(done.id).best) == (None, None, None)
+
+
+def test_an_optimizer_where_retries_are_switched_off_holds_back_for_test_rows_what_they_take_without_retries():
+    rows = [{"question": str(number), "answer": "1"} for number in range(8)]
+    ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 1"))
+    program = dn.Refine(ask, lambda row, prediction: 0.5, n=3)
+    optimizer = dn.BootstrapFewShot(metric=lambda row, prediction: 1.0, budget=dn.Budget(calls=1))
+
+    async def compiled():
+        with Layer(None, context=replace(current_scope().context, retries=False)):
+            return await optimizer.compile(program, rows[:4], test=rows[4:])
+
+    with pytest.raises(ConfigurationError, match="and 16 for the test rows"):  # 4 rows twice, each with a repair
+        asyncio.run(compiled())

@@ -167,7 +167,9 @@ class _HeldBack:
 def _tested(task: Task) -> dict[str, int]:
     """What the test rows take at most: the start and the winner on each."""
     rollouts = 2 * len(task.rows["test"])
-    context = replace(current_scope().context, retries=task.retries.get("test", True))
+    context = current_scope().context
+    if not task.retries.get("test", True):
+        context = replace(context, retries=False)
     with Layer(None, context=context):
         return {"metric_calls": rollouts, "calls": rollouts * task.program.most_calls()}
 
