@@ -600,7 +600,7 @@ class BudgetExhausted(Halted):
     ...         ask.run_sync(question="2+3?")
     ...     except dn.BudgetExhausted as error:
     ...         print(error)
-    the budget of 1 calls is spent
+    the budget of 1 calls is spent; give a larger dn.Budget(calls=…) to go on
     """
 
     status = "exhausted"
@@ -721,7 +721,7 @@ class DataOverlapWarning(UserWarning):
     ...     opt.compile_sync(dn.Predict("question -> answer"), rows, val=rows)
     Traceback (most recent call last):
         ...
-    dspynb.errors.DataOverlapWarning: 1 of the val rows are among the train rows: scores on them may be too high
+    dspynb.errors.DataOverlapWarning: 1 of the val rows are among the train rows: scores on them may be too high; use other rows as val
     """
 
 

@@ -368,6 +368,7 @@ def configurable(
 
     def decorate(fn: Callable[P, R]) -> Callable[P, R]:
         declaration = _declaration(fn) if passes_to is None else Declaration(fn, passes_to)
+
         def checked(args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
             used, problems = declaration.read(args, keywords)
             known = declaration.names

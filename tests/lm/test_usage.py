@@ -23,6 +23,7 @@ from dspynb.running.journal import flush_journals
 from dspynb.running.otel import _call as otel_of
 from dspynb.views.html.static import static_html
 from dspynb.views.terminal.progress import Progress
+from dspynb.views.view_model import ViewModel
 from tests.helpers import Caption, chat
 from tests.lm.server import Server, reply, sse
 
@@ -134,11 +135,9 @@ def test_unknown_tokens_show_in_views_files_history_and_comparisons(tmp_path):
 
 
 def test_the_line_of_a_terminal_says_that_tokens_are_unknown():
-    progress = Progress()
     program = dn.Predict(Caption, lm=unknown_lm())
-    run = program.run_sync(subject="x").run
-    for event in run.record.events:
-        progress.add(event)
+    progress = Progress(ViewModel(program.run_sync(subject="x").run.record))
+    progress.update()
     assert progress.tokens is None
     assert "unknown tokens" in [fact.text for fact in progress.costs()]
 
