@@ -721,7 +721,7 @@ class DataOverlapWarning(UserWarning):
     ...     opt.compile_sync(dn.Predict("question -> answer"), rows, val=rows)
     Traceback (most recent call last):
         ...
-    dspynb.errors.DataOverlapWarning: 1 of the val rows are among the train rows: scores on them may be too high; use other rows as val
+    dspynb.errors.DataOverlapWarning: 1 of the val rows are among the train rows: scores on them may be too ...
     """
 
 

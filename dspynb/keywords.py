@@ -312,7 +312,8 @@ class _ShownSignature(inspect.Signature):
         plain = inspect.Signature(list(self.parameters.values()), return_annotation=self.return_annotation)
         return plain.replace(**changes)
 
-    __replace__ = replace  # what copy.replace calls
+    def __replace__(self, **changes: Any) -> Any:  # what copy.replace calls
+        return self.replace(**changes)
 
     def __reduce__(self) -> Any:
         return self.replace().__reduce__()

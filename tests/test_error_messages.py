@@ -487,7 +487,7 @@ CASES = {
     ),
     errors.DamagedFileWarning: Case(damaged_file, "1 damaged line", "{tmp}/x.jsonl", "line 2: no JSON", "left out"),
     errors.DataOverlapWarning: Case(
-        overlap, "scores on them may be too high", "among the train rows", "1 of the val rows", "use other rows"
+        overlap, "scores on them may be too high", "among the train rows", "1 of the val rows", "use others"
     ),
     errors.NoFeedbackWarning: Case(
         no_feedback, "a model has to guess", "the metric equal", "scores without feedback", "Let it return dn.Score("

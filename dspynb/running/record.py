@@ -467,12 +467,6 @@ class RunRecord:
                 changed.append(best.span)
         return tuple(changed)
 
-    def nest(self, span: int, parent: int) -> None:
-        """Count what another run does as done in a span of this one, in which it was started. Events tell only its
-        calls and spans, not its own beginning."""
-        with self.lock:
-            self._spans_in[parent].append(span)
-
     # ── queries ───────────────────────────────────────────────────────────────────────────────────────────────────
     def children(self, search: int) -> list[AttemptRow]:
         """The attempts of one search, in order of their numbers."""

@@ -327,7 +327,6 @@ class Run(Steerable):
 
     def _begin(self) -> None:
         _last.append(self)
-        self._nest()
         if self.kind != "call" and self._journal is None:
             self._open_journal()
         started = RunStarted(
@@ -340,16 +339,6 @@ class Run(Steerable):
         )
         self.emit(started)
         self.admit()  # stopped before it began
-
-    def _nest(self) -> None:
-        """Let the runs that this one was started in know where its calls are made: they hear these too."""
-        around = current_scope().parent
-        if around is None:
-            return
-        parent = around.open_span
-        for layer in around.open_layers():
-            if isinstance(layer.port, RunReader):
-                layer.port.record.nest(self.span, parent)
 
     def _release(self) -> None:
         with self._lock:

@@ -138,7 +138,7 @@ def test_the_line_of_a_terminal_says_that_tokens_are_unknown():
     program = dn.Predict(Caption, lm=unknown_lm())
     progress = Progress(ViewModel(program.run_sync(subject="x").run.record))
     progress.update()
-    assert progress.tokens is None
+    assert progress.record.usage.tokens is None
     assert "unknown tokens" in [fact.text for fact in progress.costs()]
 
 

@@ -211,7 +211,7 @@ def _warn_of_overlap(given: Mapping[str, Sequence[Example]]) -> None:
         if common := len(keys[judged] & keys[learned]):
             warnings.warn(
                 f"{common} of the {judged} rows are among the {learned} rows: scores on them may be too high; "
-                f"use other rows as {judged}",
+                "use others",
                 DataOverlapWarning,
                 stacklevel=4,
             )
