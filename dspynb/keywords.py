@@ -137,6 +137,10 @@ class Field:
             return self.parameter
         return self.parameter.replace(annotation=type_text(annotation))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """With its type in place of the namespace: that of a class in a notebook is all that the user has there."""
+        return Field, (self.parameter.replace(annotation=self.annotation), {})
+
     @cached_property
     def recorded(self) -> bool:
         """Whether a run file records it, so that a resumed run must have the same value."""
@@ -230,6 +234,15 @@ class Declaration:
         }
         passed = {name: field for name, field in _fields_passed(self.passes_to).items() if name not in own}
         return {**own, **passed}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the namespace, which the fields replace by their types, and without checks, which are made again."""
+        state = {**vars(self), "fields": self.fields, "_namespace": {}}
+        state.pop("checks", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
 
     @property
     def settings(self) -> Mapping[str, Field]:

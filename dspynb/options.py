@@ -109,6 +109,10 @@ class Number(Option):
         number = as_float(value)
         if isinstance(number, bool) or not isinstance(number, int | float) or not self._holds(number):
             raise ValueError
+        try:
+            float(number)
+        except OverflowError:  # an int beyond all floats
+            raise ValueError from None
         return number
 
     def _holds(self, number: float) -> bool:

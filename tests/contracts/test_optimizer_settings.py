@@ -7,7 +7,10 @@ import copy
 import inspect
 import math
 import pickle
+import subprocess
+import sys
 import typing
+import typing as t
 from decimal import Decimal
 
 import pytest
@@ -458,3 +461,65 @@ def test_settings_of_several_bases_come_together():
     assert list(inspect.signature(Mine).parameters) == ["metric", "more", "limit", *DECLARED[dn.DistillHints], *COMMON]
     assert Mine(limit=4, level=0.9).described()["limit"] == 4
     assert Mine().metric is None
+
+
+NOTEBOOK = """
+import threading
+import typing as t
+
+import cloudpickle
+import dspynb as dn
+
+api_key = "sk-do-not-ship"
+lock = threading.Lock()
+
+
+class Sized(dn.Optimizer):
+    size: PositiveInt = 3
+    kinds: t.ClassVar[int] = 2
+
+    async def search(self, engine): ...
+
+
+sys.stdout.buffer.write(cloudpickle.dumps(Sized(lambda row, prediction: 1.0, size=4)))
+"""
+READER = """
+import pickle, sys
+
+strategy = pickle.load(sys.stdin.buffer)
+print(strategy.size)
+try:
+    type(strategy)(lambda row, prediction: 1.0, size=0)
+except Exception as error:
+    print(error)
+"""
+
+
+def test_a_class_of_a_notebook_pickles_without_the_notebooks_variables():
+
+    source = f"from __future__ import annotations\nimport sys\nfrom dspynb.options import PositiveInt\n{NOTEBOOK}"
+    pickled = subprocess.run([sys.executable, "-c", source], capture_output=True, timeout=60, check=True).stdout
+    assert b"sk-do-not-ship" not in pickled
+    read = subprocess.run([sys.executable, "-c", READER], input=pickled, capture_output=True, timeout=60, check=True)
+    assert read.stdout.decode().splitlines() == ["4", "Sized: size must be a whole number of at least 1, got 0"]
+
+
+def test_a_class_variable_is_no_setting_whatever_typing_is_called():
+    class Tagged(TryOne):
+        label: typing.ClassVar[str] = "one"
+        other: t.ClassVar[str] = "two"
+
+    assert {"label", "other"}.isdisjoint(inspect.signature(Tagged).parameters)
+
+
+@pytest.mark.parametrize(("args", "says"), [((), "missing a required argument: 'metric'"), ((right, 3), "too many")])
+def test_arguments_that_do_not_fit_are_a_type_error_that_names_the_class(args, says):
+    with pytest.raises(TypeError, match=f"^GEPA: {says}"):
+        dn.GEPA(*args)
+
+
+def test_a_whole_number_beyond_all_floats_is_refused_when_the_setting_is_a_number():
+    with pytest.raises(ConfigurationError, match=r"^LM: rpm must be a number above 0, or None, got 1000"):
+        dn.LM("openai/gpt-4.1-mini", rpm=10**400)
+    with pytest.raises(ConfigurationError, match=r"^GEPA: perfect_score must be a finite number, got 1000"):
+        dn.GEPA(right, perfect_score=10**400)

@@ -112,7 +112,7 @@ class _ClassDeclaration(Declaration):
 
 def _own_fields(cls: type) -> dict[str, Field]:
     """The settings that a class declares itself."""
-    namespace = vars(sys.modules[cls.__module__])
+    namespace = getattr(sys.modules.get(cls.__module__), "__dict__", {})
     found = {}
     for name, annotation in inspect.get_annotations(cls).items():
         if name.startswith("_") or _is_class_variable(annotation):
@@ -132,7 +132,8 @@ def _own_fields(cls: type) -> dict[str, Field]:
 
 def _is_class_variable(annotation: Any) -> bool:
     if isinstance(annotation, str):
-        return annotation.removeprefix("typing.").startswith("ClassVar")
+        written = annotation.partition("[")[0]
+        return written.rpartition(".")[2].strip() == "ClassVar"
     return annotation is ClassVar or get_origin(annotation) is ClassVar
 
 
@@ -152,7 +153,10 @@ def _constructor(cls: type[Configured], own: Mapping[str, Field]) -> Callable[..
             fields.setdefault(name, field)
 
     def __init__(self: Configured, *args: Any, **keywords: Any) -> None:  # noqa: N807  # what it will be
-        passed = signature.bind(self, *args, **keywords).arguments
+        try:
+            passed = signature.bind(self, *args, **keywords).arguments
+        except TypeError as error:
+            raise TypeError(f"{type(self).__name__}: {error}") from None
         passed.pop("self")
         for name in fields:
             setattr(self, name, passed[name] if name in passed else getattr(type(self), name))
