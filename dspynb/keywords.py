@@ -311,7 +311,7 @@ class _ShownSignature(inspect.Signature):
         plain = inspect.Signature(list(self.parameters.values()), return_annotation=self.return_annotation)
         return plain.replace(**changes)
 
-    __replace__ = replace  # what copy.replace calls
+    __replace__ = replace  # type: ignore[assignment]  # what copy.replace calls
 
     def __reduce__(self) -> Any:
         return self.replace().__reduce__()
@@ -367,6 +367,7 @@ def configurable(
 
     def decorate(fn: Callable[P, R]) -> Callable[P, R]:
         declaration = _declaration(fn) if passes_to is None else Declaration(fn, passes_to)
+
         def checked(args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
             used, problems = declaration.read(args, keywords)
             known = declaration.names
