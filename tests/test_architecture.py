@@ -177,6 +177,16 @@ def test_importing_dspynb_loads_no_heavy_library():
     assert json.loads(out.stdout) == []
 
 
+def test_an_optimizer_is_loaded_without_the_others():
+    code = "import sys, dspynb as dn; dn.BootstrapFewShot; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = out.stdout.split()
+    assert "dspynb.optimizers.bootstrap" in loaded
+    assert [
+        name for name in ("copro", "distill", "gepa", "mipro", "simba") if f"dspynb.optimizers.{name}" in loaded
+    ] == []
+
+
 def test_every_public_name_resolves_and_has_a_docstring():
     for name in dn.__all__:
         assert getattr(dn, name) is not None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
+import pickle
 
 import pytest
 
@@ -164,3 +166,13 @@ def test_advice_on_another_setting_is_not_given_for_a_name_that_is_merely_alike(
 def test_advice_is_given_for_a_misspelled_name_of_dspy():
     with pytest.raises(ConfigurationError, match="'rollout_ids': a further sample"):
         dn.LM("openai/m", rollout_ids=1)
+
+
+def test_a_shown_signature_is_a_plain_one_when_it_is_copied_or_pickled():
+    shown = inspect.signature(dn.Refine.__init__)
+    plain = inspect.Signature(list(shown.parameters.values()), return_annotation=shown.return_annotation)
+    assert shown == plain
+    assert str(shown) == str(plain)
+    assert shown.replace(return_annotation=int).return_annotation is int
+    assert copy.deepcopy(shown) == plain
+    assert pickle.loads(pickle.dumps(shown)) == plain

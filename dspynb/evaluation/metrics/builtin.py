@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dspynb.errors import ConfigurationError
 from dspynb.evaluation.metrics import matching
 from dspynb.evaluation.metrics.fields import FieldMetric, plain_text
-from dspynb.evaluation.metrics.judge import Judge
 from dspynb.evaluation.metrics.weighted_mean import Weighted
+
+if TYPE_CHECKING:
+    from dspynb.evaluation.metrics.judge import Judge
 
 
 def exact_match(
@@ -187,4 +189,6 @@ def llm_judge(
     >>> dn.run_sync(lambda: metric({"subject": "the ocean"}, {"sentence": "It is wide."}))
     Score(value=0.2, feedback='It names no colour.', parts={})
     """
+    from dspynb.evaluation.metrics.judge import Judge  # its signatures are models of pydantic, which take a while
+
     return Judge(criteria, lm=lm, field=field, label=label, adapter=adapter, name=name, settings=settings)
