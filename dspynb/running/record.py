@@ -92,7 +92,8 @@ class AttemptRow:
         return self.usage.usd
 
     def cell(self, column: str) -> Any:
-        """The value of a column of ``run.attempts`` that is no output."""
+        """The value of a column of ``run.attempts`` that is no output. The row's own attributes come first, so a column
+        has no name of another of them (``usage``, ``calls``): ``tests/results/test_attempts.py`` checks this."""
         if column == "error" and self.state == "cancelled":
             return "cancelled"
         for source in (self, self.start, self.end):

@@ -88,6 +88,8 @@ def dump_state(program: Program) -> dict[str, Any]:
 
 
 def _dumped(path: str, predictor: Any) -> dict[str, Any]:
+    # program_fingerprint (evaluation/evaluator.py) hashes this result, and resuming compares the hash. So a field that
+    # is new is written only where it is set, as ``prefix`` is: else runs that older versions stopped cannot resume.
     try:
         demos = dump_demos(predictor.signature, predictor.demos)
     except StateError as error:

@@ -27,16 +27,25 @@ _OF_HINTS = ("hint_by", "hint_error")
 _AFTER = (*_marked(AttemptEnded), *DERIVED_COLUMNS)
 
 
+_FLOATS: dict[Any, Any] = {float: float, float | None: float}
+_AT_START: dict[Any, Any] = {**_FLOATS, int: int, bool: bool}
+# An attempt that is still running has no value of AttemptEnded: its cell is <NA>, which int and bool cannot hold.
+_AT_END: dict[Any, Any] = {**_FLOATS, int: "Int64", int | None: "Int64", bool: "boolean", bool | None: "boolean"}
+
+
 @cache
-def _kinds() -> dict[str, type]:
+def _kinds() -> dict[str, Any]:
     """Types of the columns of ``run.attempts`` that are no objects: by the types of the events' fields."""
-    plain_types = {int: int, bool: bool, float: float, float | None: float}
-    kinds: dict[str, type] = {"cached": bool, "best": bool}
-    for event in (AttemptStarted, AttemptEnded):
-        for name, hint in get_type_hints(event).items():
-            if hint in plain_types:
-                kinds[name] = plain_types[hint]
+    kinds: dict[str, Any] = {"cached": bool, "best": bool}
+    for event, kind_of in ((AttemptStarted, _AT_START), (AttemptEnded, _AT_END)):
+        kinds |= _column_kinds(event, kind_of)
     return kinds
+
+
+def _column_kinds(event: type[Event], kind_of: Mapping[Any, Any]) -> dict[str, Any]:
+    """The types of an event's columns that are no objects."""
+    hints = get_type_hints(event)
+    return {name: kind_of[hints[name]] for name in _marked(event) if hints[name] in kind_of}
 
 
 def attempts_frame(attempts: Iterable[AttemptRow], outputs: Iterable[str] = ()) -> pd.DataFrame:
