@@ -62,14 +62,14 @@ def test_status_usage_and_repr_look_at_no_event_however_many_there_are(tmp_path)
         assert (run.status, run.usage, repr(run)) == said
 
 
-def test_a_run_of_many_searches_is_named_without_looking_at_them():
+def test_a_run_of_many_searches_is_named_without_looking_at_them(monkeypatch):
     record = RunRecord([RunStarted(span=1, kind="batch", name="Refine")])
     for search in range(10, 40, 10):
         record.apply(SpanStarted(span=search, parent=1, kind="search", name="Refine"))
         record.apply(AttemptStarted(span=search + 1, parent=search, attempt=1, wave=1))
     run = RunReader("a-run")
     run._record = record
-    record.searches = None
+    monkeypatch.setattr(RunRecord, "searches", None)
     assert "1 attempts" in repr(run)
 
 
