@@ -81,8 +81,8 @@ class LiveView:
     """Sends what changed in a run's record, at most every ``INTERVAL`` seconds, from the run's event loop.
 
     ``run.watch(view.changed)`` connects it. Its lock is the record's, which the run holds while it applies an event and
-    calls ``changed``: so nothing is read while an event is half applied. Who emits takes the run's lock and then this one,
-    never the other way round.
+    calls ``changed``: so nothing is read while an event is half applied. Who emits takes the run's lock and then
+    this one, never the other way round.
     ``note``: what to say where messages of a front end wait for the cell; then it counts as present.
     """
 
