@@ -712,7 +712,7 @@ def test_what_was_asked_is_read_back_from_the_file_and_files_without_it_can_be_r
     older = [{k: v for k, v in line.items() if k != "hint_by"} for line in older if line.get("type") != "Steered"]
     path.write_text("".join(json.dumps(line) + "\n" for line in older))
     record = dn.open_run(path).record
-    assert record.steered == []
+    assert list(record.steered) == []
     assert [a.hint_by for a in record.attempts.values()] == ["", "", ""]
 
 
