@@ -213,7 +213,6 @@ class RunRecord:
         "_calls_in",
         "_chosen",
         "_hint_errors",
-        "_numbered",
         "_outermost",
         "_parents",
         "_rows",
@@ -283,7 +282,6 @@ class RunRecord:
         self._calls_in: dict[int, list[int]] = {}  # span → places in ``calls``
         self._chosen: dict[int, int] = {}  # search → the number of the attempt that it took as its result
         self._searches: dict[int, list[AttemptRow]] = {}
-        self._numbered: dict[tuple[int, int], AttemptRow] = {}  # search, number → attempt
         self._rows: dict[tuple[int, str], int] = {}  # span around a row, its name → the row's last span
         self._outermost: dict[int, bool] = {}
         for event in events:
@@ -414,7 +412,6 @@ class RunRecord:
         self._searches.setdefault(event.parent, []).append(row)
         self._parents[event.span] = event.parent
         self._spans_in.setdefault(event.parent, []).append(event.span)
-        self._numbered[event.parent, event.attempt] = row
         return Changes(False, (event.span,))
 
     def _attempt_ended(self, event: AttemptEnded) -> Changes:
@@ -526,8 +523,11 @@ class RunRecord:
         return sorted(self._searches.get(search, ()), key=lambda a: a.attempt)
 
     def attempt(self, search: int, number: int) -> AttemptRow | None:
-        """The attempt of a search that has this number, from 1; None where there is none. Constant time."""
-        return self._numbered.get((search, number))
+        """The attempt of a search that has this number, from 1; None where there is none."""
+        rows = self._searches.get(search, ())
+        if 0 < number <= len(rows) and rows[number - 1].attempt == number:  # nearly always: they begin in order
+            return rows[number - 1]
+        return next((row for row in reversed(rows) if row.attempt == number), None)
 
     def searches(self) -> list[int]:
         """The spans that have attempts, outermost and earliest first."""
