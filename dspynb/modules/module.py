@@ -24,7 +24,7 @@ from dspynb.running.aio.sync import run_sync
 from dspynb.running.call_history import Calls
 from dspynb.running.control import Takes
 from dspynb.running.executor import ExecutorOption
-from dspynb.running.reader import open_record
+from dspynb.running.reader import open_reader
 from dspynb.running.record import usage_of
 from dspynb.running.run import Run
 from dspynb.running.user_code import as_exception
@@ -273,7 +273,7 @@ class Module:
             span=span, parent=scope.open_span, kind="module", name=self._title(), inputs=redact_values(inputs)
         )
         scope.emit(started)
-        record = open_record()
+        run = open_reader()
         try:
             with Layer(f"the call of {self._title()}", span=span):
                 prediction = as_prediction(self, await checked_awaitable(self, self.forward(**inputs)))
@@ -285,7 +285,7 @@ class Module:
                 raise
             raise failed from error
         scope.emit(SpanEnded(span=span, parent=started.parent, outputs=redact_values(prediction.to_dict())))
-        calls = record.calls_in(span)
+        calls = run.record.calls_in(span)
         return prediction.with_meta(usage=usage_of(calls), calls=Calls(calls))  # a copy: forward may keep its own
 
 

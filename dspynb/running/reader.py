@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from dspynb.running.view_hook import Axes
 
-__all__ = ["RunReader", "open_record"]
+__all__ = ["RunReader", "open_reader", "open_record"]
 
 T = TypeVar("T")
 
@@ -56,8 +57,10 @@ class RunReader:
         self._id = run_id
         self.damaged: Mapping[int, str] = damaged or {}
         self.path = path
-        self._record = RunRecord(events)
         self._search = search
+        self._record: RunRecord | None = None  # made when it is first read: of most small runs nobody does
+        self._record_lock = threading.RLock()
+        self._events = list(events)  # those that there were before the record
 
     @property
     def id(self) -> str:
@@ -69,19 +72,24 @@ class RunReader:
     def part(self, search: int) -> RunReader:
         """The same run, with the attempts of one of its searches."""
         part = RunReader(self.id, path=self.path, search=search, damaged=self.damaged)
-        part._record = self._record  # shared: it goes on growing with the run
+        part._record = self.record  # shared: it goes on growing with the run
         return part
 
     @property
     def record(self) -> RunRecord:
         """What the run's events add up to: tables and views are made of it. It grows with the run."""
+        if self._record is None:
+            with self._record_lock:
+                if self._record is None:
+                    self._record = RunRecord(self._events, self._record_lock)
+                    self._events = []
         return self._record
 
     @property
     def status(self) -> str:
         """pending, running, finished, stopped, exhausted (the budget is spent), interrupted, cancelled, failed, or
         unfinished (the process died)."""
-        status = self._record.status
+        status = self.record.status
         return "unfinished" if status == "running" and type(self) is RunReader and not self._search else status
 
     @property
@@ -175,7 +183,8 @@ class RunReader:
         >>> dn.last_run().best_parts  # the start: what the program says already
         {'self': {'instruction': 'Given the fields `question`, produce the fields `answer`.'}}
         """
-        winner = self._record.candidates.get(winner_of(self._record) or "")
+        record = self.record
+        winner = record.candidates.get(winner_of(record) or "")
         return None if winner is None else {path: dict(part) for path, part in winner.parts.items()}
 
     @property
@@ -199,7 +208,7 @@ class RunReader:
     @property
     def usage(self) -> Usage:
         """What the run's calls cost so far."""
-        return self._record.usage
+        return self.record.usage
 
     def diff(self, first: int, second: int) -> PromptDiff:
         """Word-level difference of the prompts that two attempts sent. Raises InputError for an unknown number.
@@ -245,8 +254,9 @@ class RunReader:
 
     def _read(self, query: Callable[[RunRecord], T]) -> T:
         """What a query of the record gives, while no other thread adds to it."""
-        with self._record.lock:
-            return query(self._record)
+        record = self.record
+        with record.lock:
+            return query(record)
 
     def _attempts(self, record: RunRecord) -> Sequence[AttemptRow]:
         search = record.search_of(self._search)
@@ -267,7 +277,7 @@ class RunReader:
         return target
 
     def __repr__(self) -> str:
-        record = self._record
+        record = self.record
         name = record.started.name if record.started else "?"
         if record.candidates:
             done = f"{len(record.candidates)} candidates, {len(record.rollouts)} rollouts"
@@ -284,10 +294,15 @@ class RunReader:
         return static_html(self)
 
 
+def open_reader() -> RunReader:
+    """The run that is open where this is called; an empty one where none is."""
+    run = current_scope().open_run
+    return run if isinstance(run, RunReader) else RunReader(None)
+
+
 def open_record() -> RunRecord:
     """The record of the run that is open where this is called; an empty one where none is."""
-    run = current_scope().open_run
-    return run.record if isinstance(run, RunReader) else RunRecord()
+    return open_reader().record
 
 
 def _listed(rows: Iterable[int]) -> str:

@@ -245,9 +245,9 @@ class RunRecord:
         "winner",
     )  # a plain call makes a record too: this halves the time that it takes
 
-    def __init__(self, events: Iterable[Event] = ()) -> None:
+    def __init__(self, events: Iterable[Event] = (), lock: threading.RLock | None = None) -> None:
         self.events: list[Event] = []
-        self.lock = threading.RLock()
+        self.lock = threading.RLock() if lock is None else lock
         self.started: RunStarted | None = None
         self.ended: RunEnded | None = None
         self.began = 0.0  # when the run, or the run that it resumes, began
@@ -269,9 +269,8 @@ class RunRecord:
         self._usage = UsageTotal()
         self.cached = 0  # calls that were answered without asking a provider
         self.models: list[str] = []  # their names, in the order in which they were first asked
-        self.lost: frozenset[int] = (
-            frozenset()
-        )  # rows and searches that were left unfinished before the run was resumed
+        self.lost: frozenset[int] = frozenset()
+        """Rows and searches that were left unfinished before the run was resumed."""
         self.redone: dict[int, int] = {}  # span of a row → span of the same row, which this one did again
         self.search_numbers: dict[int, int] = {}  # searches in no attempt, row or candidate, numbered from 0
         self.last_step = -1  # the highest number of an optimizer's step that an event has; -1 for none

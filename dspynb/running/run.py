@@ -34,6 +34,8 @@ from dspynb.scope.settings import setting
 __all__ = ["Run", "Work", "last_run"]
 
 _log = logging.getLogger("dspynb")
+_SMALL = 256
+"""Events of a run whose record is made only when somebody reads it. So reading it never costs more than these."""
 _last: deque[Run] = deque(maxlen=1)
 
 
@@ -97,16 +99,22 @@ class Run(Steerable):
         """Take an event and pass it on. A listener that fails is logged and dropped; the run goes on."""
         if self._journal is None and isinstance(event, AttemptStarted):
             self._open_journal()
-        record = self._record
         with self._lock:  # threads may emit too, and every listener must see one order
-            with record.lock:
-                changes = record.apply(event)
+            with self._record_lock:
+                changes = self._keep(event)
             for listener in tuple(self._listeners):  # without the record's lock: one may wait for a thread that reads
                 self._tell(listener, event)
             if self._watchers and changes is not NOTHING:
-                with record.lock:
+                with self._record_lock:
                     for watcher in tuple(self._watchers):
                         self._notify(watcher, changes)
+
+    def _keep(self, event: Event) -> Changes:
+        """Apply an event to the record. Until somebody reads it or the run gets long, events are only kept."""
+        if self._record is None and len(self._events) < _SMALL and not self._watchers:
+            self._events.append(event)
+            return NOTHING
+        return self.record.apply(event)
 
     def _tell(self, listener: Sink, event: Event) -> None:
         try:
@@ -165,8 +173,12 @@ class Run(Steerable):
             raise InputError(f"listen takes a function of an event, or an object with emit(event); got {got}")
         with self._lock:
             self._listeners.append(sink)
-            for event in tuple(self._record.events) if replay else ():
+            for event in self._events_so_far() if replay else ():
                 self._tell(sink, event)
+
+    def _events_so_far(self) -> tuple[Event, ...]:
+        with self._record_lock:
+            return tuple(self._events if self._record is None else self._record.events)
 
     def unlisten(self, listener: Sink | Callable[[Event], object]) -> None:
         """Send ``listener`` no more events."""
@@ -182,7 +194,7 @@ class Run(Steerable):
         >>> dn.run_sync(main)
         ['RunStarted', 'PredictorCalled', 'RunEnded']
         """
-        sent, events = 0, self._record.events
+        sent, events = 0, self.record.events
         while True:
             while sent < len(events):
                 yield events[sent]
@@ -210,7 +222,7 @@ class Run(Steerable):
         return run
 
     def _take_over(self, journal: Journal, file: JournalFile) -> None:
-        record = RunRecord(journal.events)
+        record = RunRecord(journal.events, self._record_lock)
         self._id, self.path = str(journal.header.get("id", file.path.stem)), str(file.path)
         self._record = record
         spans_after(record.last_span)

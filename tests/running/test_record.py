@@ -1,6 +1,7 @@
 """The record of a run: what it costs to read, what it says of changes, and what it can be asked."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -240,3 +241,59 @@ def test_usage_is_the_sum_of_the_calls_also_where_some_is_unknown(unknown):
     usages[unknown] = dn.Usage(calls=1, prompt_tokens=None, usd=None)
     record = RunRecord([call(10 + n, usage=usage) for n, usage in enumerate(usages)])
     assert record.usage == sum(usages, dn.Usage())
+
+
+# ── when a record is made ─────────────────────────────────────────────────────────────────────────────────────────────
+def test_a_small_run_has_no_record_until_somebody_reads_it():
+    run = dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1")).run_sync(a="1").run
+    assert run._record is None
+    assert (run.status, run.usage.calls) == ("finished", 1)
+    assert run._record is run.record
+
+
+def test_a_record_that_was_read_early_grows_with_the_run():
+    ask = dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1"))
+
+    async def main():
+        run = ask.start(a="1")
+        record = run.record
+        before = record.status
+        await run
+        return before, record.status, len(record.calls), run.record is record
+
+    assert dn.run_sync(main) == ("pending", "finished", 1, True)
+
+
+def test_the_record_of_a_long_run_is_kept_up_to_date_so_that_reading_it_costs_little():
+    ask = dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1"))
+
+    class Many(dn.Module):
+        def __init__(self):
+            self.ask = ask
+
+        async def forward(self, n):
+            for _ in range(n):
+                await self.ask(a="1")
+            return {"kept": len(dn.last_run()._events), "applied": dn.last_run()._record is not None}
+
+    result = Many().run_sync(n=400)
+    assert result["applied"]
+    assert result["kept"] == 0
+    assert len(result.run.record.events) == len(result.run.record.calls) + 4
+
+
+def test_threads_that_read_a_record_for_the_first_time_get_the_same_one():
+    run = dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1")).run_sync(a="1").run
+    start, seen = threading.Barrier(8), []
+
+    def read():
+        start.wait()
+        seen.append(run.record)
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, seen))) == 1
+    assert len(run.record.events) == 3

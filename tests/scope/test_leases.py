@@ -257,5 +257,5 @@ def test_ten_thousand_concurrent_refines_keep_their_hints_apart_in_linear_memory
         return float(done.stdout)
 
     floor, half, whole = peak(1), peak(5000), peak(10000)
-    assert whole < 360
+    assert whole < 300
     assert (whole - half) < 1.35 * (half - floor)

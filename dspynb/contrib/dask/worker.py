@@ -157,12 +157,12 @@ class AwayRun(RunReader):
     @property
     def events(self) -> list[Event]:
         """Those so far."""
-        return self._record.events
+        return self.record.events
 
     def emit(self, event: Event) -> None:
         """Keep an event."""
-        with self._record.lock:
-            self._record.apply(event)
+        with self.record.lock:
+            self.record.apply(event)
 
     def admit(self) -> None:
         """Raise RunStopped once the job was stopped."""
