@@ -453,9 +453,18 @@ def fields_of(cls: type) -> Mapping[str, Field]:
 def _gathered_fields(cls: type) -> dict[str, Field]:
     found: dict[str, Field] = {}
     for base in reversed(cls.__mro__):
-        if "__init__" in vars(base) and base is not object:
-            found |= _declaration(vars(base)["__init__"]).settings
+        constructor = _constructor_in(base, cls)
+        if constructor is not None and base is not object:
+            found |= _declaration(constructor).settings
     return found
+
+
+def _constructor_in(base: type, cls: type) -> Any:
+    """The constructor that a base class has itself, None for one that has none. One that is made for each class that
+    inherits it (a descriptor with ``of``) is that of ``cls``."""
+    constructor = vars(base).get("__init__")
+    made_for = getattr(constructor, "of", None)
+    return constructor if made_for is None else made_for(cls)
 
 
 def recorded_fields(cls: type) -> Sequence[str]:
@@ -469,7 +478,7 @@ def recorded_fields(cls: type) -> Sequence[str]:
 def _gathered_names(cls: type) -> list[str]:
     names: list[str] = []
     for base in reversed(cls.__mro__):
-        declaration = getattr(vars(base).get("__init__"), "__declaration__", None)
+        declaration = getattr(_constructor_in(base, cls), "__declaration__", None)
         if declaration is None:
             continue
         for name, field in declaration.settings.items():

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import typing
 import typing as t
+from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -523,3 +525,41 @@ def test_a_whole_number_beyond_all_floats_is_refused_when_the_setting_is_a_numbe
         dn.LM("openai/gpt-4.1-mini", rpm=10**400)
     with pytest.raises(ConfigurationError, match=r"^GEPA: perfect_score must be a finite number, got 1000"):
         dn.GEPA(right, perfect_score=10**400)
+
+
+# ── classes with a constructor of their own ───────────────────────────────────────────────────────────────────────────
+@dataclass
+class AsDataclass(dn.Optimizer):
+    metric: Any
+    width: int = 3
+    options: list = field(default_factory=list)
+
+    def __post_init__(self):
+        super().__init__(self.metric, seed=7)
+
+    async def search(self, engine):
+        """Nothing."""
+
+
+def test_an_optimizer_may_be_a_dataclass_that_calls_its_base():
+    one, other = AsDataclass(right, 4), AsDataclass(metric=right, options=["a"])
+    assert (one.width, one.options, one.seed, one.patience) == (4, [], 7, 5)
+    assert (other.width, other.options) == (3, ["a"])
+    assert one.options is not AsDataclass(right).options
+
+
+class LightGEPA(dn.GEPA):
+    def __init__(self, metric, **common):
+        super().__init__(metric, auto="light", **common)
+
+
+class SeededLightGEPA(LightGEPA):
+    seed = 5
+
+
+def test_a_constructor_by_hand_gets_that_of_its_base_and_is_inherited():
+    made = SeededLightGEPA(right, patience=2)
+    assert (made.auto, made.patience) == ("light", 2)
+    assert list(inspect.signature(SeededLightGEPA).parameters) == ["metric", "common"]
+    with pytest.raises(ConfigurationError, match="patience"):
+        LightGEPA(right, patience=0)

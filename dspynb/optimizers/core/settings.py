@@ -6,7 +6,9 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias, dataclass_transform, get_origin
+from types import MethodType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, dataclass_transform, get_origin
+from weakref import WeakKeyDictionary
 
 from dspynb.aliases import Metric
 from dspynb.errors import shorten
@@ -65,6 +67,34 @@ def setting(*, default: Any = _EMPTY, kw_only: bool = True) -> Any:
     return _Setting(default, kw_only)
 
 
+class _GeneratedConstructor:
+    """The constructor of every configured class that has none of its own, made when the class is first used.
+
+    It stands in the base class alone. So a class may get a constructor of its own in any way, by hand or from
+    ``@dataclass``, and call this one through ``super()``: then it is that of the bases after the last such class.
+    """
+
+    def __init__(self) -> None:
+        self._constructors: WeakKeyDictionary[type, Callable[..., None]] = WeakKeyDictionary()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Callable[..., None]:
+        if instance is None:
+            return self.of(owner)
+        kind = instance if isinstance(instance, type) else type(instance)  # inspect asks for that of a class this way
+        return MethodType(self.of(kind), instance)
+
+    def of(self, cls: Any) -> Callable[..., None]:
+        """The constructor that a class has from its annotated attributes and those of its bases."""
+        for place, base in reversed(list(enumerate(cls.__mro__))):
+            if vars(base).get("__init__", self) is not self and issubclass(base, Configured):
+                cls = cls.__mro__[place + 1]
+                break
+        constructor = self._constructors.get(cls)
+        if constructor is None:
+            constructor = self._constructors[cls] = _constructor(cls)
+        return constructor
+
+
 @dataclass_transform(eq_default=False, kw_only_default=True, field_specifiers=(setting,))
 class Configured:
     """Base of classes whose annotated attributes are their settings, as the fields of a dataclass are.
@@ -77,11 +107,14 @@ class Configured:
 
     _passed: Sequence[str]  # the settings that the caller has set, for the repr
 
+    _own: ClassVar[Mapping[str, Field]] = {}  # the settings that the class declares itself
+
+    if not TYPE_CHECKING:  # type checkers read the annotated attributes
+        __init__ = _GeneratedConstructor()
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        is_by_hand = cls.__init__ is not object.__init__ and _declared(cls.__init__) is None
-        if not is_by_hand and "__init__" not in vars(cls):
-            cls.__init__ = _constructor(cls, _own_fields(cls))  # type: ignore[method-assign]
+        cls._own = {} if "__init__" in vars(cls) else _own_fields(cls)
 
     def __post_init__(self) -> None:
         """Check rules of several settings, and make what depends on them."""
@@ -92,12 +125,11 @@ class Configured:
 
 
 class _ClassDeclaration(Declaration):
-    """The settings of a class, each with the names of the module that declares it. ``own``: not those of its bases."""
+    """The settings of a class, each with the names of the module that declares it."""
 
-    def __init__(self, constructor: Callable[..., None], fields: Mapping[str, Field], own: Mapping[str, Field]) -> None:
+    def __init__(self, constructor: Callable[..., None], fields: Mapping[str, Field]) -> None:
         super().__init__(constructor)
         self._fields = fields
-        self.own = own
 
     @property
     def fields(self) -> Mapping[str, Field]:
@@ -137,20 +169,13 @@ def _is_class_variable(annotation: Any) -> bool:
     return annotation is ClassVar or get_origin(annotation) is ClassVar
 
 
-def _declared(constructor: Any) -> _ClassDeclaration | None:
-    """The settings that a constructor takes; None for one that was written by hand."""
-    declaration = getattr(constructor, "__declaration__", None)
-    return declaration if isinstance(declaration, _ClassDeclaration) else None
-
-
-def _constructor(cls: type[Configured], own: Mapping[str, Field]) -> Callable[..., None]:
+def _constructor(cls: type[Configured]) -> Callable[..., None]:
     """The constructor of a class: it takes the settings of its own, and those that its bases take."""
-    fields = dict(own)
-    for base in cls.__mro__[1:]:
-        declaration = _declared(vars(base).get("__init__"))
-        inherited = {} if declaration is None else declaration.own
-        for name, field in inherited.items():
+    fields: dict[str, Field] = {}
+    for base in cls.__mro__:
+        for name, field in vars(base).get("_own", {}).items():
             fields.setdefault(name, field)
+    finish = cls.__post_init__
 
     def __init__(self: Configured, *args: Any, **keywords: Any) -> None:  # noqa: N807  # what it will be
         try:
@@ -161,7 +186,7 @@ def _constructor(cls: type[Configured], own: Mapping[str, Field]) -> Callable[..
         for name in fields:
             setattr(self, name, passed[name] if name in passed else getattr(type(self), name))
         self._passed = list(passed)
-        self.__post_init__()
+        finish(self)  # not that of a class below, which calls this constructor from its own
 
     parameters = sorted((field.parameter for field in fields.values()), key=lambda parameter: parameter.kind)
     myself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -169,7 +194,7 @@ def _constructor(cls: type[Configured], own: Mapping[str, Field]) -> Callable[..
     __init__.__qualname__ = f"{cls.__qualname__}.__init__"
     __init__.__module__ = cls.__module__
     __init__.__signature__ = signature  # type: ignore[attr-defined]
-    __init__.__declaration__ = _ClassDeclaration(__init__, fields, own)  # type: ignore[attr-defined]
+    __init__.__declaration__ = _ClassDeclaration(__init__, fields)  # type: ignore[attr-defined]
     return configurable(renamed=OPTIMIZER_OF_DSPY)(__init__)
 
 
