@@ -27,7 +27,7 @@ from dspynb.events import FIELDS, Event, PredictorCalled, is_plain, store_messag
 from dspynb.processes import after_fork_in_child
 from dspynb.redact import holds_known, redact_known
 from dspynb.running.locks import RunLock, lock_run
-from dspynb.running.stored_prompts import PromptFile, StoredPrompt
+from dspynb.running.stored_prompts import LONG_LINE, PromptFile, StoredPrompt
 
 __all__ = ["FORMAT", "JournalFile", "flush_journals", "write_journal"]
 
@@ -38,8 +38,6 @@ _GIVEN = {
     kind: attrgetter("span", "at", *(name for name in names if name in _OF_ANY_TYPE)) for kind, names in FIELDS.items()
 }
 _BINARY = getattr(os, "O_BINARY", 0)
-_LONG = 4096
-"""Bytes of a line whose prompt stays in the file: to read a shorter one again takes longer than keeping it costs."""
 _PAUSE = 0.01
 """Seconds that the writer waits for more, so that it does not take turns with the event loop for every line."""
 
@@ -68,7 +66,7 @@ class JournalFile:
     def emit(self, event: Event) -> None:
         """Queue one event. The prompt of a long line is not kept in memory once the line is written."""
         line, exact = _line_of(event)  # now: values may change before the thread comes to them
-        if exact and len(line) > _LONG and isinstance(event, PredictorCalled):
+        if exact and len(line) > LONG_LINE and isinstance(event, PredictorCalled):
             _writer.put(self, line, event)
         else:
             _writer.put(self, line)

@@ -19,8 +19,18 @@ from typing import Any, BinaryIO
 import pydantic_core
 
 from dspynb.errors import JournalError, shorten
-from dspynb.events import AttemptStarted, Event, PredictorCalled, RunEnded, RunStarted, SpanStarted, from_json
+from dspynb.events import (
+    AttemptStarted,
+    Event,
+    PredictorCalled,
+    RunEnded,
+    RunStarted,
+    SpanStarted,
+    from_json,
+    store_messages,
+)
 from dspynb.running.journal import FORMAT, flush_journals
+from dspynb.running.stored_prompts import LONG_LINE, PromptFile, StoredPrompt
 
 __all__ = ["Journal", "cut_torn_line", "load_journal", "read_ends", "read_journal"]
 
@@ -53,8 +63,9 @@ class Journal:
         return f"{lines}: {numbers} (line {first}: {why})"
 
 
-def load_journal(path: str | Path) -> Journal:
+def load_journal(path: str | Path, *, leave_prompts: bool = False) -> Journal:
     """A run file. A torn last line is dropped, damaged lines are left out and reported in ``damaged``.
+    ``leave_prompts``: leave long prompts in the file, and read them when somebody asks for them.
 
     Raises JournalError for a file that cannot be read, is no journal, or is of a newer format.
     """
@@ -62,7 +73,12 @@ def load_journal(path: str | Path) -> Journal:
         lines = _lines(stream)
         journal = Journal(_header(Path(path), next(lines, b"")))
         numbers: list[int] = []
-        events = list(_events(lines, numbers, journal.damaged))
+        prompts = PromptFile.of(Path(path).absolute(), stream) if leave_prompts else None
+        events = []
+        for event, line in _events(lines, numbers, journal.damaged):
+            events.append(event)
+            if prompts is not None and len(line) > LONG_LINE and isinstance(event, PredictorCalled):
+                store_messages(event, StoredPrompt(prompts, stream.tell() - len(line), len(line)))
     journal.events = _as_forest(events, numbers, journal.damaged)
     journal.damaged = dict(sorted(journal.damaged.items()))
     return journal
@@ -74,8 +90,8 @@ def read_journal(path: str | Path) -> tuple[dict[str, Any], list[Event]]:
     return journal.header, journal.events
 
 
-def _events(lines: Iterator[bytes], numbers: list[int], damaged: dict[int, str]) -> Iterator[Event]:
-    """The events of the lines, and in ``numbers`` that of the line of each."""
+def _events(lines: Iterator[bytes], numbers: list[int], damaged: dict[int, str]) -> Iterator[tuple[Event, bytes]]:
+    """The events of the lines, each with its line, and in ``numbers`` the number of that."""
     for number, line in enumerate(lines, start=2):
         if line == b"\n":
             continue
@@ -94,7 +110,7 @@ def _events(lines: Iterator[bytes], numbers: list[int], damaged: dict[int, str])
             damaged[number] = f"an event of type {shorten(repr(body['type']), 60)}, which this version does not know"
         else:
             numbers.append(number)
-            yield event
+            yield event, line
 
 
 def _as_forest(events: list[Event], numbers: list[int], damaged: dict[int, str]) -> list[Event]:

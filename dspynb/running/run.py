@@ -530,7 +530,7 @@ def _header(run: Run) -> dict[str, Any]:
 
 def _resumable(path: Path, kind: str) -> Journal:
     """A run file that can be resumed, without its torn last line."""
-    journal = load_journal(path)
+    journal = load_journal(path, leave_prompts=True)
     if damage := journal.damage():
         raise JournalError(f"cannot resume {path}: {damage}; dn.open_run reads the rest")
     if journal.header.get("kind") != kind:

@@ -57,7 +57,7 @@ def open_run(which: str | Path) -> RunReader:
     ('finished', [1.0])
     """
     path = run_file(which)
-    journal = load_journal(path)
+    journal = load_journal(path, leave_prompts=True)
     if damage := journal.damage():
         warnings.warn(f"{path}: {damage}; left out", DamagedFileWarning, stacklevel=2)
     run_id = str(journal.header.get("id", path.stem))

@@ -8,12 +8,14 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dspynb.errors import DamagedFileWarning
 
-__all__ = ["PromptFile", "StoredPrompt"]
+__all__ = ["LONG_LINE", "PromptFile", "StoredPrompt"]
 
+LONG_LINE = 4096
+"""Bytes of a line whose prompt stays in the file: to read a shorter one again takes longer than keeping it costs."""
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
@@ -25,6 +27,12 @@ class PromptFile:
     path: Path
     inode: tuple[int, int]
     warned: bool = field(default=False)
+
+    @classmethod
+    def of(cls, path: Path, stream: BinaryIO) -> PromptFile:
+        """The file at a path, which is open as ``stream``."""
+        stat = os.fstat(stream.fileno())
+        return cls(path, (stat.st_dev, stat.st_ino))
 
     def read(self, offset: int, length: int) -> bytes:
         """The bytes at a place. Raises OSError where the file is gone, or is another one now."""
@@ -59,8 +67,11 @@ class StoredPrompt:
     def load(self) -> tuple[Mapping[str, Any], ...]:
         """The messages. Where the file is gone, one message that says so, and a DamagedFileWarning once a file."""
         try:
-            line = json.loads(self.file.read(self.offset, self.length))
-            return tuple(line["messages"])
+            line = self.file.read(self.offset, self.length).decode("utf-8", "surrogatepass")
+            messages = json.loads(line)["messages"]
+            if not all(isinstance(message, dict) for message in messages):
+                raise TypeError("its messages are no dicts")
+            return tuple(messages)
         except (OSError, ValueError, KeyError, TypeError) as error:
             self.file.warn(error)
             return ({"role": "system", "content": f"(this prompt was in {self.file.path}, which cannot be read)"},)

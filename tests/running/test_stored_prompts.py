@@ -13,7 +13,7 @@ import dspynb as dn
 from dspynb.errors import DamagedFileWarning
 from dspynb.events import PredictorCalled, to_json
 from dspynb.running.journal import flush_journals
-from dspynb.running.stored_prompts import StoredPrompt
+from dspynb.running.stored_prompts import PromptFile, StoredPrompt
 from tests.helpers import chat
 
 LONG = "word " * 2000
@@ -156,3 +156,59 @@ def test_the_memory_of_a_run_does_not_hold_the_texts_of_its_prompts(tmp_path):
     texts = [thing for thing in gc.get_objects() if type(thing) is dict and "content" in thing and "role" in thing]
     assert not any(LONG[:-1] in str(message["content"]) for message in texts)
     assert len(run.record.calls) == 50
+
+
+def test_a_reopened_run_leaves_its_long_prompts_in_the_file_and_shows_what_the_live_run_shows(tmp_path):
+    _, run = evaluated(tmp_path, [{"question": LONG + "\ud800"}, *rows(2), *rows(1, text="short"), *rows(1)])
+    reopened = dn.open_run(run.path)
+    kinds = [type(in_memory(call)) for call in reopened.record.calls]
+    assert kinds == [StoredPrompt, StoredPrompt, StoredPrompt, tuple, StoredPrompt]
+    assert reopened.calls.messages.tolist() == run.calls.messages.tolist()
+
+
+def test_a_resumed_run_leaves_its_long_prompts_in_the_file_and_adds_to_it(tmp_path):
+    dn.configure(runs_dir=str(tmp_path))
+    calls, third = [], asyncio.Event()
+
+    async def answer(request):
+        calls.append(request)
+        if len(calls) == 3:
+            third.set()
+            await asyncio.Event().wait()
+        return chat(answer="4")
+
+    program = dn.Predict("question -> answer", lm=dn.FunctionLM(answer))
+    plan, given = dn.Evaluate(lambda row, prediction: 1.0, concurrency=1), rows(4)
+
+    async def main():
+        run = plan.start(program, given)
+        await third.wait()
+        run.stop()
+        await run
+        again = plan.resume(run.id, program, given)
+        await again
+        return again
+
+    again = asyncio.run(main())
+    flush_journals()
+    assert [type(in_memory(call)) for call in again.record.calls] == [StoredPrompt] * 4
+    shown = [messages[-1]["content"] for messages in again.calls["messages"]]
+    assert all(f"{i} word" in content for i, content in enumerate(shown))
+
+
+def test_a_saved_trace_has_its_prompts_in_memory(tmp_path):
+    with dn.trace() as trace:
+        program().run_sync(question=LONG)
+    trace.save(tmp_path / "trace.jsonl")
+    (call,) = dn.Trace.load(tmp_path / "trace.jsonl").calls
+    assert type(in_memory(call)) is tuple
+
+
+@pytest.mark.parametrize("line", [b"{", b'{"messages": 3}\n', b'{"messages": ["text"]}\n', b"\xff\xff", b""])
+def test_a_place_that_holds_no_prompt_any_more_is_told_from_one_that_does(tmp_path, line):
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(line)
+    with path.open("rb") as stream:
+        stored = StoredPrompt(PromptFile.of(path, stream), 0, max(1, len(line)))
+    with pytest.warns(DamagedFileWarning, match="cannot be read"):
+        assert "cannot be read" in stored.load()[0]["content"]
