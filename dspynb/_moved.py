@@ -142,7 +142,7 @@ NAMES = {
     "modules.mcp_tools": "agents.tools.mcp",
     "modules.replay": "replaying.replayer",
     "refine.search.BestOfN": "refine.best_of_n",
-    "results.AttemptRow": "running.record",
+    "results.AttemptRow": "running.record_rows",
     "results.HintRow": "running.tables.hints",
     "results.HintUse": "running.tables.hints",
     "results.PromptDiff": "running.tables.diffs",

@@ -16,7 +16,8 @@ from dspynb.modules.scorer import Scorer
 from dspynb.redact import redact_values, told
 from dspynb.running.executor import Executor, elsewhere
 from dspynb.running.reader import open_record
-from dspynb.running.record import RunRecord, usage_of
+from dspynb.running.record import RunRecord
+from dspynb.running.record_rows import usage_of
 from dspynb.running.tables.hints import HintUse
 from dspynb.running.tracing import Trace
 from dspynb.scope.budget import Allowance

@@ -25,7 +25,7 @@ from dspynb.running.call_history import Calls
 from dspynb.running.control import Takes
 from dspynb.running.executor import ExecutorOption
 from dspynb.running.reader import open_reader
-from dspynb.running.record import usage_of
+from dspynb.running.record_rows import usage_of
 from dspynb.running.run import Run
 from dspynb.running.user_code import as_exception
 from dspynb.scope.core import Layer, current_scope

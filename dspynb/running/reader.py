@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dspynb.data import Usage
 from dspynb.errors import InputError
 from dspynb.events import Event
-from dspynb.running.record import AttemptRow, RunRecord
+from dspynb.running.record import RunRecord
+from dspynb.running.record_rows import AttemptRow
 from dspynb.running.tables.candidates import (
     candidates_frame,
     history_frame,

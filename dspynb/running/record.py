@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from dspynb.data import NO_USAGE, Usage, UsageTotal
+from dspynb.data import Usage, UsageTotal
 from dspynb.events import (
     AttemptChosen,
     AttemptEnded,
@@ -18,7 +17,6 @@ from dspynb.events import (
     CandidateProposed,
     CandidateScored,
     Event,
-    Hint,
     HintFailed,
     PredictorCalled,
     ProposalEnded,
@@ -30,150 +28,12 @@ from dspynb.events import (
     Steered,
 )
 from dspynb.running.pareto_front import ParetoFront
+from dspynb.running.record_changes import NOTHING, Changes
+from dspynb.running.record_rows import AttemptRow, Milestone, SpanRow, usage_of
 
-__all__ = [
-    "DERIVED_COLUMNS",
-    "NOTHING",
-    "AttemptRow",
-    "Changes",
-    "Milestone",
-    "RunRecord",
-    "SpanRow",
-    "usage_of",
-]
+__all__ = ["RunRecord"]
 
 
-@dataclass(slots=True)
-class AttemptRow:
-    """One attempt as seen so far. ``state``: running, passed, scored, failed or cancelled. ``hint_by``: ``person``
-    where somebody suggested its hint while the run ran.
-
-    The columns of ``run.attempts`` are those fields of AttemptStarted and AttemptEnded that are marked as ``COLUMN``
-    (see events.py), the outputs, and ``DERIVED_COLUMNS``.
-    """
-
-    start: AttemptStarted
-    span: int
-    parent: int
-    attempt: int
-    wave: int
-    hint: Hint
-    started: float  # unix seconds
-    state: str = "running"
-    outputs: Mapping[str, Any] | None = None
-    score: float | None = None
-    feedback: str | None = None
-    error: str | None = None
-    seconds: float | None = None
-    best: bool = False
-    calls: list[PredictorCalled] = field(default_factory=list)
-    hint_by: str = ""
-    hint_error: str | None = None  # why its wave has no new hint: the advisor failed
-    end: AttemptEnded | None = None
-
-    @property
-    def cached(self) -> bool:
-        """Whether no call of the attempt was paid for."""
-        return bool(self.calls) and all(call.cached for call in self.calls)
-
-    @property
-    def usage(self) -> Usage:
-        """What its calls cost."""
-        return usage_of(self.calls)
-
-    @property
-    def tokens(self) -> int | None:
-        """Tokens of its calls; None where they are not known."""
-        return self.usage.tokens
-
-    @property
-    def usd(self) -> float | None:
-        """What its calls cost; None where that is not known."""
-        return self.usage.usd
-
-    def cell(self, column: str) -> Any:
-        """The value of a column of ``run.attempts`` that is no output. The row's own attributes come first, so a column
-        has no name of another of them (``usage``, ``calls``): ``tests/results/test_attempts.py`` checks this."""
-        if column == "error" and self.state == "cancelled":
-            return "cancelled"
-        for source in (self, self.start, self.end):
-            if hasattr(source, column):
-                return getattr(source, column)
-        return None
-
-
-DERIVED_COLUMNS = ("tokens", "usd", "cached", "best")
-"""The last columns of ``run.attempts``: attributes of an AttemptRow."""
-
-
-@dataclass(slots=True)
-class SpanRow:
-    """A run, module call, search, tool call, proposal or row as seen so far. ``kind``: that of ``SpanStarted``, or run.
-
-    ``score``, ``feedback``, ``seconds`` and ``tokens`` are those of a rollout; None, and 0 tokens, for other kinds.
-    """
-
-    span: int
-    parent: int
-    kind: str
-    name: str
-    inputs: Mapping[str, Any]
-    started: float  # unix seconds
-    row: int | None = None
-    ended: float | None = None  # unix seconds; None while it goes on
-    outputs: Mapping[str, Any] | None = None
-    error: str | None = None
-    done: bool = False
-    score: float | None = None
-    feedback: str | None = None
-    seconds: float | None = None
-    tokens: int | None = 0
-    chosen: AttemptRow | None = None  # of a row: the attempt that the first search right inside it took as its result
-
-
-@dataclass(slots=True)
-class Milestone:
-    """A candidate was scored: what the run had spent by then. ``metric_calls``: rollouts that had ended."""
-
-    scored: CandidateScored
-    usage: Usage
-    metric_calls: int
-
-
-class Changes(NamedTuple):
-    """Which keys of a ``RunRecord`` one event changed. What they hold now is looked up in the record.
-
-    ``run``: the run began, was resumed or ended, so ``started``, ``ended`` and ``status`` differ. A view then shows all
-    that had not ended differently; those spans are not listed one by one.
-    ``spans``: keys of ``record.spans`` or ``record.attempts`` that are new or hold something else: also the attempts
-    around a model call, whose ``calls`` and ``usage`` grew, and attempts that became or are no longer the ``best``.
-    ``candidates``: keys of ``record.candidates`` that are new, were scored, became or are no longer the ``winner``, or
-    were pinned, unpinned or dropped. An id may be unknown to the record where a file lacks its beginning.
-    ``grown``: names of the record's lists that have one more item, at their end: ``calls`` (then ``usage``, ``cached``
-    and ``models`` may differ too), ``rollouts``, ``proposals``, ``milestones``, ``steered``, ``hint_failures``. Items
-    are never removed or replaced, so a reader that remembers how many it has read finds the new ones by position.
-
-    A reader may collect the changes of many events and look at the record once: the record never goes back, so what it
-    finds may be newer than the change. An event that changed nothing gives ``NOTHING``, which is false.
-
-    >>> from dspynb.events import RunStarted
-    >>> from dspynb.running.record import RunRecord
-    >>> record = RunRecord()
-    >>> record.apply(RunStarted(span=1, kind="call", name="Predict"))
-    Changes(run=True, spans=(), candidates=(), grown=())
-    """
-
-    run: bool = False
-    spans: tuple[int, ...] = ()
-    candidates: tuple[str, ...] = ()
-    grown: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return self != NOTHING
-
-
-NOTHING = Changes()
-"""No key changed."""
 _RUN = Changes(run=True)
 _ONE_CALL = Changes(grown=("calls",))
 _ONE_PROPOSAL = Changes(grown=("proposals",))
@@ -394,17 +254,7 @@ class RunRecord:
         return Changes(spans=tuple(around), grown=_ONE_CALL.grown) if around else _ONE_CALL
 
     def _attempt_started(self, event: AttemptStarted) -> Changes:
-        row = AttemptRow(
-            event,
-            event.span,
-            event.parent,
-            event.attempt,
-            event.wave,
-            event.hint,
-            event.at,
-            hint_by=event.hint_by,
-            hint_error=self._hint_errors.get((event.parent, event.wave)),
-        )
+        row = AttemptRow(event, self._hint_errors.get((event.parent, event.wave)))
         self.attempts[event.span] = row
         if event.parent not in self._searches and self.is_outermost(event.parent):
             self.search_numbers[event.parent] = len(self.search_numbers)
@@ -417,8 +267,6 @@ class RunRecord:
         row = self.attempts.get(event.span)
         if row is None or row.state == "cancelled":  # one that refused to end may still come in
             return NOTHING
-        row.state, row.outputs, row.score = event.state, event.outputs, event.score
-        row.feedback, row.error, row.seconds = event.feedback, event.error, event.seconds
         row.end = event
         return Changes(False, (event.span,))
 
@@ -627,11 +475,6 @@ class RunRecord:
         while span:
             yield span
             span = self._parents.get(span, 0)
-
-
-def usage_of(calls: Iterable[PredictorCalled]) -> Usage:
-    """What some calls cost."""
-    return sum((call.usage for call in calls), NO_USAGE)
 
 
 _APPLY: Mapping[type[Event], Callable[[RunRecord, Any], Changes]] = {

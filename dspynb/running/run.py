@@ -25,7 +25,8 @@ from dspynb.running.journal import JournalFile, flush_journals
 from dspynb.running.journal_reader import Journal, cut_torn_line, load_journal
 from dspynb.running.locks import lock_run
 from dspynb.running.reader import RunReader
-from dspynb.running.record import NOTHING, Changes, RunRecord
+from dspynb.running.record import RunRecord
+from dspynb.running.record_changes import NOTHING, Changes
 from dspynb.running.user_code import as_exception
 from dspynb.running.view_hook import attach_view, show
 from dspynb.scope.core import Layer, current_scope

@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from dspynb.running.record import Changes
+from dspynb.running.record_changes import Changes
 from dspynb.views.live.notebook import Cell, in_ipython, pages
 from dspynb.views.terminal.text import TextView, summary, write_line
 

@@ -8,7 +8,8 @@ from typing import Any, TypedDict
 from dspynb.data import tokens_text
 from dspynb.events import CandidateProposed, PredictorCalled
 from dspynb.media.describe import content_text
-from dspynb.running.record import AttemptRow, RunRecord, SpanRow
+from dspynb.running.record import RunRecord
+from dspynb.running.record_rows import AttemptRow, SpanRow
 from dspynb.running.tables.candidates import instructions_of
 from dspynb.views.rows import Node
 from dspynb.views.texts import Named, clip, named, number

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypedDict
 
 from dspynb.data import sum_tokens
 from dspynb.events import CandidateProposed, PredictorCalled, RolloutEnded
-from dspynb.running.record import AttemptRow, RunRecord, SpanRow
+from dspynb.running.record import RunRecord
+from dspynb.running.record_rows import AttemptRow, SpanRow
 from dspynb.running.tables.candidates import candidate_scores, demos_of, instructions_of, winner_of
 from dspynb.views.texts import Named, clip, named, number, one_line
 

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator
 from typing import get_args
 
 from dspynb.events import CandidateProposed, PredictorCalled
-from dspynb.running.record import AttemptRow, Changes, RunRecord, SpanRow
+from dspynb.running.record import RunRecord
+from dspynb.running.record_changes import Changes
+from dspynb.running.record_rows import AttemptRow, SpanRow
 from dspynb.running.tables.candidates import winner_of
 from dspynb.views.details import Detail, detail_of
 from dspynb.views.header import Counts, Header, header_of

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from dspynb.events import COLUMN, AttemptEnded, AttemptStarted
-from dspynb.running.record import DERIVED_COLUMNS, AttemptRow, RunRecord
+from dspynb.running.record import RunRecord
+from dspynb.running.record_rows import DERIVED_COLUMNS, AttemptRow
 from dspynb.running.tables import frames
 
 FOLLOWED = {"attempt", "wave", "hint", "score", "feedback", "error", "seconds"}

@@ -24,7 +24,8 @@ from dspynb.events import (
     Steered,
 )
 from dspynb.running.reader import RunReader
-from dspynb.running.record import NOTHING, RunRecord
+from dspynb.running.record import RunRecord
+from dspynb.running.record_changes import NOTHING
 
 
 class Untouchable(list):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from dspynb.events import AttemptEnded, AttemptStarted, Event, RolloutEnded, plain
 from dspynb.redact import redact_known, redact_values
-from dspynb.running.record import DERIVED_COLUMNS, AttemptRow, RunRecord
+from dspynb.running.record import RunRecord
+from dspynb.running.record_rows import DERIVED_COLUMNS, AttemptRow
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from dspynb.events import PredictorCalled
-from dspynb.running.record import AttemptRow, RunRecord
+from dspynb.running.record import RunRecord
+from dspynb.running.record_rows import AttemptRow
 from dspynb.running.tables.scores import failure_score
 
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dspynb.json_checks import is_real
-from dspynb.running.record import AttemptRow, RunRecord
+from dspynb.running.record import RunRecord
+from dspynb.running.record_rows import AttemptRow
 
 __all__ = ["chosen_attempts", "failure_score", "metric_of", "outer_searches", "scores_by_program"]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Usage
 from dspynb.events import Hint, PredictorCalled, plain
-from dspynb.running.record import AttemptRow, RunRecord, SpanRow
+from dspynb.running.record import RunRecord
+from dspynb.running.record_rows import AttemptRow, SpanRow
 from dspynb.running.tables.frames import with_costs
 
 if TYPE_CHECKING:

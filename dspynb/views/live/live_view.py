@@ -24,7 +24,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from dspynb.errors import DspynbError, shorten
-from dspynb.running.record import Changes, RunRecord
+from dspynb.running.record import RunRecord
+from dspynb.running.record_changes import Changes
 from dspynb.views.rows import Sparse
 from dspynb.views.view_model import MOST_SENT, ViewModel
 

@@ -10,7 +10,8 @@ from dspynb.data import Usage
 from dspynb.errors import InputError, nearest
 from dspynb.events import RolloutEnded
 from dspynb.json_checks import is_real
-from dspynb.running.record import AttemptRow, RunRecord
+from dspynb.running.record import RunRecord
+from dspynb.running.record_rows import AttemptRow
 from dspynb.running.tables.candidates import full_scores, scores_of, winner_of
 from dspynb.running.tables.hints import hint_rows, hint_uses
 from dspynb.running.tables.scores import chosen_attempts, failure_score, metric_of, outer_searches, scores_by_program

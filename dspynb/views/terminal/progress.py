@@ -8,7 +8,7 @@ from typing import NamedTuple
 from dspynb.data import tokens_text
 from dspynb.events import RunEnded, RunStarted
 from dspynb.json_checks import is_real
-from dspynb.running.record import SpanRow
+from dspynb.running.record_rows import SpanRow
 from dspynb.views.header import mean_of_rows, score_of_best, total_of_rows
 from dspynb.views.texts import number
 from dspynb.views.view_model import ViewModel

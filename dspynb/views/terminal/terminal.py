@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dspynb.processes import after_fork_in_child
-from dspynb.running.record import Changes
+from dspynb.running.record_changes import Changes
 from dspynb.views.html.static import GLYPHS
 from dspynb.views.terminal.progress import Fact, Progress, clock
 from dspynb.views.terminal.summaries import STYLES, closing

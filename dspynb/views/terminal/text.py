@@ -7,7 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from dspynb.events import CandidateScored
-from dspynb.running.record import AttemptRow, Changes, RunRecord
+from dspynb.running.record import RunRecord
+from dspynb.running.record_changes import Changes
+from dspynb.running.record_rows import AttemptRow
 from dspynb.views.rows import Row
 from dspynb.views.terminal.progress import Progress
 from dspynb.views.texts import number, one_line, text_of, visible
