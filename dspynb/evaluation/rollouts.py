@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dspynb.data import NO_USAGE, Example, Prediction, Score, Usage
+from dspynb.data import Example, Prediction, Score
 from dspynb.errors import Halted, WorkerLost
 from dspynb.events import PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
 from dspynb.modules.module import Module
@@ -57,15 +57,14 @@ async def run_rollout(
     scope, began, name = current_scope(), time.perf_counter(), _name(number, repeat)
     parent, span = scope.open_span, _begun(scope, row, number, name) if opened is None else opened
     trace, record, scores = Trace(), open_record(), dict[str, Score]()
-    calls, calls_before, attempts = list[PredictorCalled](), 0, 0
+    count, attempts = 0, 0
     prediction, error = None, None
     try:
         context = _context_of(scope, repeat) if repeat else None
         around, place = scope.nearest_lease, (number, repeat)
         with Layer(name, outer=around, context=context, span=span, trace=trace, funds=funds, row=place):
             result = await caught(program(**inputs))
-            calls, attempts = record.calls_in(span), _ended_attempts(record, span)
-            calls_before = len(record.calls)
+            count, attempts = len(record.calls), _ended_attempts(record, span)
             if isinstance(result, Exception):
                 error = result
             else:
@@ -74,6 +73,7 @@ async def run_rollout(
     except Halted:
         scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
         raise
+    calls, of_metrics = record.split_calls_in(span, count)
     first = next(iter(scores.values()), None) if error is None else None
     ended = RolloutEnded(
         span=span,
@@ -88,7 +88,7 @@ async def run_rollout(
         error=None if error is None else told(error),
         seconds=time.perf_counter() - began,
         usage=usage_of(calls),
-        metric_usage=_usage_after(record, span, calls, calls_before),
+        metric_usage=usage_of(of_metrics),
         cached=bool(calls) and all(call.cached for call in calls),
         attempts=attempts,
         candidate=candidate,
@@ -114,13 +114,6 @@ def rollouts_on(executor: Executor | None) -> Callable[..., Awaitable[Rollout]]:
             return await run_rollout(_Lost(error), row, *given, **named)
 
     return sent
-
-
-def _usage_after(record: RunRecord, span: int, before: Sequence[PredictorCalled], count: int) -> Usage:
-    """What the calls in a span cost after those ``before``, when the record had ``count`` calls: those of metrics."""
-    if len(record.calls) == count:
-        return NO_USAGE
-    return usage_of(record.calls_in(span)[len(before) :])
 
 
 def _ended_attempts(record: RunRecord, span: int) -> int:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -412,16 +413,31 @@ class RunRecord:
         >>> [call.reply for call in run.record.calls_in(run.span)]
         ['answer: 4']
         """
-        places: list[int] = []
         with self.lock:
-            waiting = [span]
-            while waiting:
-                inner = waiting.pop()
-                waiting += self._spans_in.get(inner, ())
-                made = self._calls_in.get(inner, ())
-                places += made
-                waiting += [self.calls[place].span for place in made]  # repairs are made in the call that they repair
-            return [self.calls[place] for place in sorted(places)]
+            return [self.calls[place] for place in self._places_in(span)]
+
+    def split_calls_in(self, span: int, count: int) -> tuple[list[PredictorCalled], list[PredictorCalled]]:
+        """The model calls made in a span, as ``calls_in`` gives them: those that ended before the record had ``count``
+        calls, and those after them."""
+        with self.lock:
+            places = self._places_in(span)
+            first = bisect_left(places, count)
+            calls = [self.calls[place] for place in places]
+        return calls[:first], calls[first:]
+
+    def _places_in(self, span: int) -> list[int]:
+        """The places in ``calls`` of those made in a span, however deep, in order."""
+        places: list[int] = []
+        waiting = [span]
+        for inner in waiting:  # which grows meanwhile
+            waiting += self._spans_in.get(inner, ())
+            for place in self._calls_in.get(inner, ()):
+                places.append(place)
+                call = self.calls[place].span
+                if call in self._calls_in:  # a repair is made in the call that it repairs
+                    waiting.append(call)
+        places.sort()
+        return places
 
     def usage_in(self, span: int) -> Usage:
         """What the calls made in a span cost: see ``calls_in``."""

@@ -102,20 +102,17 @@ class Run(Steerable):
             self._open_journal()
         with self._lock:  # threads may emit too, and every listener must see one order
             with self._record_lock:
-                changes = self._keep(event)
+                if self._record is None and len(self._events) < _SMALL and not self._watchers:
+                    self._events.append(event)
+                    changes = NOTHING
+                else:
+                    changes = self.record.apply(event)
             for listener in tuple(self._listeners):  # without the record's lock: one may wait for a thread that reads
                 self._tell(listener, event)
             if self._watchers and changes is not NOTHING:
                 with self._record_lock:
                     for watcher in tuple(self._watchers):
                         self._notify(watcher, changes)
-
-    def _keep(self, event: Event) -> Changes:
-        """Apply an event to the record. Until somebody reads it or the run gets long, events are only kept."""
-        if self._record is None and len(self._events) < _SMALL and not self._watchers:
-            self._events.append(event)
-            return NOTHING
-        return self.record.apply(event)
 
     def _tell(self, listener: Sink, event: Event) -> None:
         try:
