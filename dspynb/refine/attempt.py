@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction, Score, Usage
@@ -120,8 +120,7 @@ def _callers_mistake(error: Exception, trace: Trace) -> bool:
 
 
 def _attempt_layer(scope: Scope, plan: AttemptPlan, span: int, trace: Trace) -> Layer:
-    outside = scope.context.sampling
-    sampling = outside.with_temperature(plan.temperature).with_rollout(_rollout(scope, plan))
+    sampling = scope.context.sampling.with_temperature(plan.temperature).with_rollout(_rollout(scope, plan))
     return Layer(
         f"attempt {plan.number}",
         span=span,
@@ -129,7 +128,7 @@ def _attempt_layer(scope: Scope, plan: AttemptPlan, span: int, trace: Trace) -> 
         hints=plan.hint,
         funds=plan.funds,
         attempt=Attempt(plan.number, plan.wave),
-        context=replace(scope.context, sampling=sampling, outside_attempt=outside),
+        context=scope.context.in_attempt(sampling),
     )
 
 

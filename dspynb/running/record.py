@@ -188,20 +188,19 @@ class RunRecord:
         self.started = event
         self.ended = None  # the run that is resumed had ended
         self._parents[event.span] = event.parent
-        self.spans[event.span] = SpanRow(event.span, event.parent, "run", event.name, event.inputs, event.at)
+        self.spans[event.span] = SpanRow(event)
         return _RUN
 
     def _run_ended(self, event: RunEnded) -> Changes:
         self.ended = event
         span = self.spans.get(event.span)
         if span is not None:
-            span.error = event.error or (None if event.status == "finished" else event.status)
-            span.ended, span.done = event.at, True
+            span.end = event
         return Changes(run=True, spans=self._choose_where_unfinished())
 
     def _span_started(self, event: SpanStarted) -> Changes:
         span = event.span
-        self.spans[span] = SpanRow(span, event.parent, event.kind, event.name, event.inputs, event.at, event.row)
+        self.spans[span] = SpanRow(event)
         self._parents[span] = event.parent
         self._spans_in.setdefault(event.parent, []).append(span)
         if event.kind == "row":
@@ -218,7 +217,7 @@ class RunRecord:
         span = self.spans.get(event.span)
         if span is None:
             return NOTHING
-        span.outputs, span.error, span.ended, span.done = event.outputs, event.error, event.at, True
+        span.end = event
         return Changes(False, (event.span,))
 
     def _rollout_ended(self, event: RolloutEnded) -> Changes:
@@ -232,9 +231,7 @@ class RunRecord:
         span = self.spans.get(event.span)
         if span is None:
             return Changes(grown=_ROLLOUTS)
-        span.outputs, span.error, span.ended, span.done = event.outputs, event.error, event.at, True
-        span.score, span.feedback = event.score, event.feedback
-        span.seconds, span.tokens = event.seconds, event.usage.tokens
+        span.end = event
         return Changes(False, (event.span,), (), _ROLLOUTS)
 
     def _called(self, event: PredictorCalled) -> Changes:

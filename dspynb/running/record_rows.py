@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dspynb.data import NO_USAGE, Usage
-from dspynb.events import AttemptEnded, AttemptStarted, CandidateScored, Hint, PredictorCalled
+from dspynb.events import (
+    AttemptEnded,
+    AttemptStarted,
+    CandidateScored,
+    Hint,
+    PredictorCalled,
+    RolloutEnded,
+    RunEnded,
+    RunStarted,
+    SpanEnded,
+    SpanStarted,
+)
 
 __all__ = ["DERIVED_COLUMNS", "AttemptRow", "Milestone", "SpanRow", "usage_of"]
 
@@ -133,27 +144,93 @@ DERIVED_COLUMNS = ("tokens", "usd", "cached", "best")
 
 @dataclass(slots=True)
 class SpanRow:
-    """A run, module call, search, tool call, proposal or row as seen so far. ``kind``: that of ``SpanStarted``, or run.
+    """A run, module call, search, tool call, proposal or row as seen so far: the events of its beginning and end."""
 
-    ``score``, ``feedback``, ``seconds`` and ``tokens`` are those of a rollout; None, and 0 tokens, for other kinds.
-    """
-
-    span: int
-    parent: int
-    kind: str
-    name: str
-    inputs: Mapping[str, Any]
-    started: float  # unix seconds
-    row: int | None = None
-    ended: float | None = None  # unix seconds; None while it goes on
-    outputs: Mapping[str, Any] | None = None
-    error: str | None = None
-    done: bool = False
-    score: float | None = None
-    feedback: str | None = None
-    seconds: float | None = None
-    tokens: int | None = 0
+    start: RunStarted | SpanStarted
+    end: SpanEnded | RolloutEnded | RunEnded | None = None
     chosen: AttemptRow | None = None  # of a row: the attempt that the first search right inside it took as its result
+
+    @property
+    def span(self) -> int:
+        """Its number."""
+        return self.start.span
+
+    @property
+    def parent(self) -> int:
+        """The span that it happened in; 0 for none."""
+        return self.start.parent
+
+    @property
+    def kind(self) -> str:
+        """That of ``SpanStarted``, or run."""
+        return self.start.kind if isinstance(self.start, SpanStarted) else "run"
+
+    @property
+    def name(self) -> str:
+        """The name of what began."""
+        return self.start.name
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Its inputs."""
+        return self.start.inputs
+
+    @property
+    def row(self) -> int | None:
+        """Of a row: its number."""
+        return self.start.row if isinstance(self.start, SpanStarted) else None
+
+    @property
+    def started(self) -> float:
+        """When it began, in unix seconds."""
+        return self.start.at
+
+    @property
+    def ended(self) -> float | None:
+        """When it ended, in unix seconds; None while it goes on."""
+        return None if self.end is None else self.end.at
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.end is not None
+
+    @property
+    def outputs(self) -> Mapping[str, Any] | None:
+        """What came out of it; None while it goes on, and of a run."""
+        return None if self.end is None or isinstance(self.end, RunEnded) else self.end.outputs
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed; of a run that ended otherwise than finished, its error or how it ended."""
+        if isinstance(self.end, RunEnded) and self.end.status != "finished":
+            return self.end.error or self.end.status
+        return None if self.end is None else self.end.error
+
+    @property
+    def rollout(self) -> RolloutEnded | None:
+        """How it ended as a rollout; None for what is none, or goes on."""
+        return self.end if isinstance(self.end, RolloutEnded) else None
+
+    @property
+    def score(self) -> float | None:
+        """Of a rollout."""
+        return None if self.rollout is None else self.rollout.score
+
+    @property
+    def feedback(self) -> str | None:
+        """Of a rollout."""
+        return None if self.rollout is None else self.rollout.feedback
+
+    @property
+    def seconds(self) -> float | None:
+        """Of a rollout."""
+        return None if self.rollout is None else self.rollout.seconds
+
+    @property
+    def tokens(self) -> int | None:
+        """Of a rollout, None where they are not known; 0 for what is none."""
+        return 0 if self.rollout is None else self.rollout.usage.tokens
 
 
 @dataclass(slots=True)

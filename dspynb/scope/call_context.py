@@ -12,6 +12,8 @@ from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from dspynb.dataclass_init import fast_init
+
 __all__ = [
     "UNSET",
     "CallContext",
@@ -101,6 +103,7 @@ _BASE = 1 << 20
 """Rollouts of searches inside searches are digits in this base, counted from one."""
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class RolloutId:
     """Which sample of an otherwise equal request a call asks for. The number is part of the cache key and of records,
@@ -114,6 +117,7 @@ class RolloutId:
         return RolloutId((self.number + 1) * _BASE + n)
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How calls are sampled. ``rollout``: which sample. ``settings``: such as the temperature; they win over those of
@@ -163,6 +167,7 @@ def _snapshot_interceptors(interceptors: tuple[ScopedInterceptor, ...]) -> tuple
     return tuple(interceptor for interceptor in there if interceptor is not None)
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class CallContext:
     """What the blocks around a call say about it, besides settings and hints. A block replaces fields; the innermost
@@ -183,7 +188,12 @@ class CallContext:
         """For rewards and advisors: sampled as outside the attempt, and with retries."""
         if self.outside_attempt is None and self.retries:
             return self
-        return replace(self, sampling=self.outside_attempt or self.sampling, retries=True)
+        sampling = self.outside_attempt or self.sampling
+        return CallContext(self.lm, sampling, self.outside_attempt, True, self.interceptors)
+
+    def in_attempt(self, sampling: Sampling) -> CallContext:
+        """For the calls of an attempt, which are sampled in a way of their own."""
+        return CallContext(self.lm, sampling, self.sampling, self.retries, self.interceptors)
 
     def interceptor(self, place: Place) -> Any:
         """The interceptor in force at a place, or None."""
