@@ -71,9 +71,10 @@ class RunRecord:
 
     __slots__ = (
         "_at_start",
-        "_calls_in",
+        "_call_before",
         "_chosen",
         "_hint_errors",
+        "_last_call_in",
         "_outermost",
         "_parents",
         "_rows",
@@ -139,7 +140,10 @@ class RunRecord:
         self._hint_errors: dict[tuple[int, int], str] = {}  # by search and wave
         self._parents: dict[int, int] = {}
         self._spans_in: dict[int, list[int]] = {}  # span → those begun right inside it; no calls
-        self._calls_in: dict[int, list[int]] = {}  # span → places in ``calls``
+        # Span → place in ``calls`` of the last call made right inside it; and of each call, that of the one before it
+        # there. So a row needs no list of its own.
+        self._last_call_in: dict[int, int] = {}
+        self._call_before: list[int | None] = []
         self._chosen: dict[int, int] = {}  # search → the number of the attempt that it took as its result
         self._searches: dict[int, list[AttemptRow]] = {}
         self._rows: dict[tuple[int, str], int] = {}  # span around a row, its name → the row's last span
@@ -236,7 +240,8 @@ class RunRecord:
 
     def _called(self, event: PredictorCalled) -> Changes:
         self._parents[event.span] = event.parent  # a repair is made in the call that it repairs
-        self._calls_in.setdefault(event.parent, []).append(len(self.calls))
+        self._call_before.append(self._last_call_in.get(event.parent))
+        self._last_call_in[event.parent] = len(self.calls)
         self.calls.append(event)
         self._usage.add(event.usage)
         self.cached += event.cached
@@ -428,11 +433,13 @@ class RunRecord:
         waiting = [span]
         for inner in waiting:  # which grows meanwhile
             waiting += self._spans_in.get(inner, ())
-            for place in self._calls_in.get(inner, ()):
+            place = self._last_call_in.get(inner)
+            while place is not None:
                 places.append(place)
                 call = self.calls[place].span
-                if call in self._calls_in:  # a repair is made in the call that it repairs
+                if call in self._last_call_in:  # a repair is made in the call that it repairs
                     waiting.append(call)
+                place = self._call_before[place]
         places.sort()
         return places
 
