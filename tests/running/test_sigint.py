@@ -168,6 +168,58 @@ def test_who_is_woken_by_signals_already_stays_so():
     assert before == after != -1
 
 
+PRESSES = """
+import signal, sys, threading
+import dspynb as dn
+
+dn.configure(view="off", runs_dir=None, cache=False)
+quick = dn.Predict("q -> a", lm=dn.FunctionLM(lambda request: "a: 4"))
+quick.run_sync(q="the loop begins")
+
+
+def press_after(steps):
+    left = steps
+
+    def trace(frame, event, argument):
+        nonlocal left
+        frame.f_trace_opcodes = True
+        if event in ("line", "opcode"):
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        quick.run_sync(q="1")
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    assert left > 0, f"the press after {steps} steps was lost"
+    return False
+
+
+presses = 1
+while press_after(presses):
+    thread = threading.Thread(target=quick.run_sync, kwargs={"q": "2"}, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive(), f"after a press at step {presses} nothing runs any more"
+    quick.run_sync(q="3")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, presses
+    presses += 1
+print("presses", presses)
+"""
+
+
+def test_a_press_at_any_step_of_run_sync_ends_it_and_the_next_works():
+    ended = subprocess.run([sys.executable, "-c", PRESSES], capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout.split()[-1]) > 200
+
+
 SERVER = """
 import asyncio, sys, uvicorn, dspynb as dn
 dn.configure(view="off", runs_dir=None)

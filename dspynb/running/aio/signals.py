@@ -10,11 +10,14 @@ requests under way come to their end, is left as it is: it decides what a Ctrl-C
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
 import functools
+import math
 import socket
 import threading
+import time
 import weakref
 from _signal import SIGINT, default_int_handler, getsignal, signal  # those of `signal` spend 100 µs on making enums
 from collections.abc import Callable, Iterator
@@ -45,7 +48,7 @@ class Interruptible(Protocol):
 
 _waiting: dict[Interruptible, int] = {}  # how often each is waited for; a Counter's methods are in Python
 _loops: dict[asyncio.AbstractEventLoop, int] = {}
-_joined: dict[asyncio.AbstractEventLoop, int] = {}  # loops of other threads that the main thread waits for
+_joined: dict[Joined, None] = {}  # in the order of their beginnings; more than one where a signal handler waits too
 _previous: Any = None
 _presses = 0
 
@@ -60,7 +63,7 @@ class foreground:  # noqa: N801  # a class and no generator: every outermost cal
 
     def __enter__(self) -> None:
         self._on_main, self._loop = _on_main_thread(), running_loop()
-        self._counted = self._on_main or self._loop in _joined
+        self._counted = self._on_main or _main_waits_for(self._loop)
         if self._counted:
             _add(_waiting, self._run)
             if self._loop is not None:
@@ -79,19 +82,63 @@ class foreground:  # noqa: N801  # a class and no generator: every outermost cal
             _restore()
 
 
+class Bell:
+    """One thread waits until it is rung: a ``threading.Event`` that is a lock and no more. A signal's exception in the
+    middle of an Event, or of a concurrent future, can leave its lock taken, and whoever sets it later hangs."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self._lock.acquire()
+
+    def ring(self) -> None:
+        """End the wait, now or when it begins."""
+        with contextlib.suppress(RuntimeError):  # it was rung before
+            self._lock.release()
+
+    def until_rung(self, seconds: float = math.inf) -> None:
+        """Wait, for so long at most."""
+        until = time.monotonic() + seconds
+        # In turns: a signal that comes right before a wait in the system is noticed only after it.
+        while not self._lock.acquire(timeout=max(0.0, min(1.0, until - time.monotonic()))):
+            if time.monotonic() >= until:
+                return
+
+
+class Joined(Bell):
+    """A wait for work on the ``loop`` of another thread. Where the main thread waits, Ctrl-C rings it too, and
+    ``pressed`` says so."""
+
+    __slots__ = ("loop", "pressed")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.pressed = False
+
+    def press(self) -> None:
+        self.pressed = True
+        self.ring()
+
+
 @contextlib.contextmanager
-def joined(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """While inside, this thread waits for work on another thread's loop; if it is the main one, for its signals too."""
+def joined() -> Iterator[Joined]:
+    """While inside, this thread waits for work on another thread's loop; if it is the main one, for its signals too.
+    A first Ctrl-C raises nothing inside: KeyboardInterrupt comes at the end at the latest."""
+    wait = Joined()
     if not _on_main_thread():
-        yield
+        yield wait
         return
-    _add(_joined, loop)
-    _install()
     try:
-        yield
+        _joined[wait] = None
+        _install()
+        yield wait
     finally:
-        _drop(_joined, loop)
+        _joined.pop(wait, None)
         _restore()
+    if wait.pressed:
+        raise KeyboardInterrupt
 
 
 def interrupted() -> bool:
@@ -145,6 +192,10 @@ def _restore() -> None:
         signal(SIGINT, _previous)  # only if it is still ours: ipykernel swaps handlers around a cell
 
 
+def _main_waits_for(loop: asyncio.AbstractEventLoop | None) -> bool:
+    return loop is not None and any(wait.loop is loop for wait in list(_joined))
+
+
 def _add(counts: dict[T, int], key: T) -> None:
     counts[key] = counts.get(key, 0) + 1
 
@@ -166,7 +217,9 @@ def _on_sigint(signum: int, frame: FrameType | None) -> None:
     if not _joined and not any(loop.is_running() for loop in _loops):
         _call(_previous, signum, frame)  # nobody waits: runs that are left of a loop that a KeyboardInterrupt ended
     elif _presses == 1:
-        if not _cancel_main(frame):
+        for wait in list(_joined):
+            wait.press()  # it raises KeyboardInterrupt where that can leave no lock taken
+        if not (_joined and _previous is default_int_handler) and not _cancel_main(frame):
             _call(_previous, signum, frame)
     elif _in_task():
         # A second press means that a reward or tool is computing and never lets the loop run. A KeyboardInterrupt
@@ -179,7 +232,7 @@ def _on_sigint(signum: int, frame: FrameType | None) -> None:
 def _cancel_main(frame: FrameType | None) -> bool:
     """Where Python's own handler would raise KeyboardInterrupt out of ``run_until_complete``, as in plain IPython, and
     leave its task behind: cancel that task, as ``asyncio.run`` does. Whether there was one."""
-    if _previous is not default_int_handler or _joined:
+    if _previous is not default_int_handler:
         return False
     while frame is not None and frame.f_code.co_name != "run_until_complete":
         frame = frame.f_back

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from dspynb.errors import ScopeError, UserCodeExit
 from dspynb.exits import exit_text
 from dspynb.processes import after_fork_in_child
-from dspynb.running.aio.signals import interrupted, joined, running_loop
+from dspynb.running.aio.signals import Bell, interrupted, joined, running_loop
 from dspynb.running.aio.tasks import GRACE
 from dspynb.running.user_code import guarded
 from dspynb.scope.core import current_scope
@@ -169,20 +169,20 @@ def run_sync(make: Callable[[], Awaitable[T]]) -> T:
     >>> dn.run_sync(lambda: ask.batch([{"question": "2+2?"}, {"question": "1+3?"}]))
     [Prediction(answer='4'), Prediction(answer='4')]
     """
-    loop = _THREAD.loop()
-    if running_loop() is loop:
-        raise ScopeError("run_sync was called by code that run_sync runs; use `await` there")
-    ended = threading.Event()
-    with joined(loop):
+    ended = Bell()
+    with joined() as wait:
+        wait.loop = _THREAD.loop()
+        if running_loop() is wait.loop:
+            raise ScopeError("run_sync was called by code that run_sync runs; use `await` there")
         future = _THREAD.submit(_until, make, ended)
-        try:
-            while not future.done():  # a signal that comes right before a wait is noticed after it
-                concurrent.futures.wait([future], timeout=1)
-            return future.result()
-        except KeyboardInterrupt:
+        future.add_done_callback(lambda _: wait.ring())
+        wait.until_rung()
+        if wait.pressed:
             future.cancel()
-            ended.wait(GRACE)  # for the run to keep what it has
-            raise
+            ended.until_rung(GRACE)  # for the run to keep what it has
+            raise KeyboardInterrupt
+        try:
+            return future.result()
         except concurrent.futures.CancelledError:
             current_scope().admit(0)  # RunStopped, if it was cancelled by a stop
             if interrupted():  # the kernel's handler noted it, but did not raise
@@ -190,8 +190,8 @@ def run_sync(make: Callable[[], Awaitable[T]]) -> T:
             raise asyncio.CancelledError from None
 
 
-async def _until(make: Callable[[], Awaitable[T]], ended: threading.Event) -> T:
+async def _until(make: Callable[[], Awaitable[T]], ended: Bell) -> T:
     try:
         return await make()
     finally:
-        ended.set()
+        ended.ring()
