@@ -1,7 +1,10 @@
 """Language models: the protocol, providers, the embedded model, recordings, doubles."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from dspynb.lm.client import LM
-from dspynb.lm.local import LocalLM
 from dspynb.lm.protocol import (
     LMProtocol,
     LMReply,
@@ -15,6 +18,9 @@ from dspynb.lm.protocol import (
 from dspynb.lm.recorded import RecordedLM, recorded
 from dspynb.lm.resolve import check_lm, resolve_lm
 from dspynb.lm.testing import FunctionLM, ScriptedLM
+
+if TYPE_CHECKING:
+    from dspynb.lm.local import LocalLM
 
 __all__ = [
     "LM",
@@ -34,3 +40,12 @@ __all__ = [
     "sent_settings",
     "without_secrets",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The embedded model, loaded when it is first used: who has a hosted model does not need it."""
+    if name == "LocalLM":
+        from dspynb.lm.local import LocalLM
+
+        return LocalLM
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

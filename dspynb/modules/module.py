@@ -30,8 +30,6 @@ from dspynb.running.run import Run
 from dspynb.running.user_code import as_exception
 from dspynb.scope.core import Layer, current_scope
 from dspynb.signatures.fields import Field
-from dspynb.state.files import read_state, write_state
-from dspynb.state.state import dump_state, load_state, with_state
 
 __all__ = ["Chain", "Mapped", "Module", "ModuleWork", "checked_program"]
 
@@ -180,6 +178,8 @@ class Module:
     def dump_state(self) -> dict[str, Any]:
         """What the program has learned, JSON-able: per predictor path the instruction, the demos and the signature.
         Holds no hints, models, settings or code; secrets are redacted. Raises StateError for what JSON cannot hold."""
+        from dspynb.state.state import dump_state
+
         return dump_state(self)
 
     def load_state(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
@@ -187,6 +187,8 @@ class Module:
 
         ``strict=False`` leaves out paths that the program lacks and accepts other wording in signatures.
         """
+        from dspynb.state.state import load_state
+
         load_state(self, state, strict=strict)
 
     def with_state(self, state: Mapping[str, Any], *, strict: bool = True) -> Self:
@@ -196,6 +198,8 @@ class Module:
         >>> dn.Predict("question -> answer").with_state(learned).instruction
         'Be brief.'
         """
+        from dspynb.state.state import with_state
+
         return with_state(self, state, strict=strict)
 
     def save(self, path: str | Path) -> None:
@@ -208,6 +212,8 @@ class Module:
         >>> again.instruction
         'Be brief.'
         """
+        from dspynb.state.files import write_state
+
         write_state(path, self.dump_state())
 
     def load(self, path: str | Path, *, strict: bool = True) -> None:
@@ -219,6 +225,8 @@ class Module:
         >>> ask.instruction
         'Be brief.'
         """
+        from dspynb.state.files import read_state
+
         self.load_state(read_state(path), strict=strict)
 
     def submodules(self) -> Iterator[tuple[str, Any]]:
