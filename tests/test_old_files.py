@@ -75,12 +75,12 @@ def test_every_file_of_a_version_is_as_it_was_written(version):
     """The list of digests is made when a folder is committed; a file that differs was rewritten."""
     folder = folder_of(version)
     listed = dict(reversed(line.split("  ")) for line in (folder / "SHA256").read_text().splitlines())
-    found = {
+    digests = {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
         if path.is_file() and path.suffix not in (".py", ".pyc") and path.name != "SHA256"
     }
-    assert found == listed
+    assert digests == listed
 
 
 def test_there_is_a_file_of_every_kind_of_run_and_of_every_state():
@@ -163,8 +163,8 @@ def test_old_run_files_have_in_them_what_is_known_of_that_work():
     assert rows.error.notna().tolist() == [False, False, True, False, False] * 2
     steered = dn.open_run(runs / "copro_steered.finished.jsonl")
     assert "Answer with umber. — 人" in [c["self"] for c in steered.candidates.instructions]
-    asked = [event.action for event in dn.Trace.load(steered.path).events if type(event).__name__ == "Steered"]
-    assert sorted(asked) == ["budget", "drop", "pause", "pin", "propose", "unpause", "unpin"]
+    actions = [event.action for event in dn.Trace.load(steered.path).events if type(event).__name__ == "Steered"]
+    assert sorted(actions) == ["budget", "drop", "pause", "pin", "propose", "unpause", "unpin"]
     simba = dn.open_run(runs / "simba.finished.jsonl")
     assert simba.summary
     assert simba.best_parts["self"]["instruction"].endswith("\n\nAnswer with umber and teal and sepia.")
@@ -352,7 +352,7 @@ def test_an_old_run_is_not_resumed_with_other_rows_or_another_program(version, k
 @every_version
 def test_old_traces_are_loaded_and_replayed_without_a_model(version):
     w = world_of(version)
-    for name, program, given in (
+    for name, program, row in (
         ("guide", w.guide(w.World(0)), w.GUIDE_INPUTS),  # the image is not in the file
         ("refine", w.refined(w.World(0), n=3, width=2), None),
     ):
@@ -361,7 +361,7 @@ def test_old_traces_are_loaded_and_replayed_without_a_model(version):
         assert table[table.kind == "call"].reply.notna().all()
         assert len(trace) == {"guide": 7, "refine": 3}[name]
         assert trace._repr_html_()
-        again = dn.run_sync(lambda trace=trace, program=program, given=given: dn.replay(trace, program, inputs=given))
+        again = dn.run_sync(lambda trace=trace, program=program, row=row: dn.replay(trace, program, inputs=row))
         assert again.exact, again.divergences
         assert again.complete
     assert again.prediction.answer == "16"
@@ -381,11 +381,11 @@ def test_an_old_run_file_is_replayed(version):
 @every_version
 def test_old_recordings_answer_again(version):
     w, folder = world_of(version), folder_of(version) / "recordings"
-    made = w.refined_on(dn.recorded(folder / "world.jsonl")).run_sync(question="twice #8#, für 東京")
-    assert made.run.attempts.score.tolist() == [0.0, 1.0]
-    assert made.answer == "16"
-    told = w.Guide(dn.recorded(folder / "guide.jsonl"), w.World()).run_sync(**w.GUIDE_INPUTS)
-    assert (told.lives, told.caption, told.stars) == ("13,960,000", "Ein rotes Pünktchen 🔴", 4)
+    prediction = w.refined_on(dn.recorded(folder / "world.jsonl")).run_sync(question="twice #8#, für 東京")
+    assert prediction.run.attempts.score.tolist() == [0.0, 1.0]
+    assert prediction.answer == "16"
+    guide = w.Guide(dn.recorded(folder / "guide.jsonl"), w.World()).run_sync(**w.GUIDE_INPUTS)
+    assert (guide.lives, guide.caption, guide.stars) == ("13,960,000", "Ein rotes Pünktchen 🔴", 4)
     with pytest.raises(RecordingMiss):
         w.refined_on(dn.recorded(folder / "world.jsonl")).module.run_sync(question="twice #9#")
 
@@ -412,34 +412,34 @@ def test_an_old_cache_answers_equal_requests(cache):
     w = world_of(cache)
 
     async def main():
-        asked = {n: (w.own_server() if n == "own server" else w.provider(), r) for n, r in w.requests().items()}
-        return {name: await lm.complete(request) for name, (lm, request) in asked.items() if name != "cut"}
+        requests = {n: (w.own_server() if n == "own server" else w.provider(), r) for n, r in w.requests().items()}
+        return {name: await lm.complete(request) for name, (lm, request) in requests.items() if name != "cut"}
 
-    found = dn.run_sync(main)
-    assert all(reply.cached and reply.usage.calls == 0 for reply in found.values())
-    assert {name: found[name].text for name in ("text", "rollout", "settings", "schema", "own server")} == {
+    replies = dn.run_sync(main)
+    assert all(reply.cached and reply.usage.calls == 0 for reply in replies.values())
+    assert {name: replies[name].text for name in ("text", "rollout", "settings", "schema", "own server")} == {
         "text": "text 東京 🗼 at 0",
         "rollout": "text 東京 🗼 at 0",
         "settings": "text 東京 🗼 at 0.7",
         "schema": "text 東京 🗼 at 0",
         "own server": "from your own server",
     }
-    assert found["tool calls"].tool_calls[0]["function"] == {"name": "population", "arguments": '{"city": "Tōkyō"}'}
-    assert found["tool calls"].text == ""
-    assert (found["reasoning"].text, found["reasoning"].reasoning) == ("therefore", "because 東京")
-    assert found["completions"].completions == ("completions at 0", "second")
-    assert found["logprobs"].logprobs["content"][0]["logprob"] == -0.25
-    assert found["half a pair"].text == "half a pair \ud83d at 0"
-    assert {reply.finish for name, reply in found.items() if name != "own server"} == {"stop"}
-    used = found["text"].usage
+    assert replies["tool calls"].tool_calls[0]["function"] == {"name": "population", "arguments": '{"city": "Tōkyō"}'}
+    assert replies["tool calls"].text == ""
+    assert (replies["reasoning"].text, replies["reasoning"].reasoning) == ("therefore", "because 東京")
+    assert replies["completions"].completions == ("completions at 0", "second")
+    assert replies["logprobs"].logprobs["content"][0]["logprob"] == -0.25
+    assert replies["half a pair"].text == "half a pair \ud83d at 0"
+    assert {reply.finish for name, reply in replies.items() if name != "own server"} == {"stop"}
+    used = replies["text"].usage
     assert (used.prompt_tokens, used.completion_tokens, used.cached_tokens, used.reasoning_tokens) == (7, 3, 2, 1)
 
 
 @with_cache
 def test_an_old_cache_answers_a_programs_call(cache):
-    made = world_of(cache).cached_program().run_sync(question="twice #2#")
-    assert made.answer == "4, aus dem Speicher"
-    assert made.run.calls.cached.tolist() == [True]
+    prediction = world_of(cache).cached_program().run_sync(question="twice #2#")
+    assert prediction.answer == "4, aus dem Speicher"
+    assert prediction.run.calls.cached.tolist() == [True]
 
 
 @with_cache
@@ -472,8 +472,8 @@ def test_old_saved_programs_are_loaded(version, tmp_path):
     assert {path.stem for path in (folder_of(version) / "programs").glob("*.json")} == set(blank)
     for name, program in blank.items():
         program.load(folder_of(version) / "programs" / f"{name}.json")
-        told = [(at, p.instruction, p.prefix, list(map(dict, p.demos))) for at, p in program.named_predictors()]
-        assert told == [
+        predictors = [(at, p.instruction, p.prefix, list(map(dict, p.demos))) for at, p in program.named_predictors()]
+        assert predictors == [
             (at, p.instruction, p.prefix, list(map(dict, p.demos))) for at, p in learned[name].named_predictors()
         ]
         program.save(tmp_path / "again.json")
