@@ -79,7 +79,7 @@ def test_names_that_clash_and_things_that_are_no_augmentation_are_told():
         dn.augment("plan -> answer", Plan)
     with pytest.raises(SignatureError, match="takes dn.Augmentation classes"):
         dn.augment(Caption, Caption)
-    with pytest.raises(SignatureError, match="has outputs only, not 'x'"):
+    with pytest.raises(SignatureError, match="has outputs only, but 'x' is an input"):
         type("Bad", (dn.Augmentation,), {"__annotations__": {"x": str, "y": str}, "x": dn.Input(), "y": dn.Output()})
     with pytest.raises(SignatureError, match="'before' or 'after'"):
 

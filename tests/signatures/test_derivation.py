@@ -263,7 +263,7 @@ def test_a_generic_base_gives_typed_signatures():
         note: str = dn.Output()
 
     assert list(Dated.output_fields) == ["value", "others", "note"]
-    with pytest.raises(SignatureError, match=r"Typed is generic in ~T; say which type: Typed\[str\]"):
+    with pytest.raises(SignatureError, match=r"Typed is generic in ~T; choose a type, as in Typed\[str\]"):
         dn.Predict(Typed)
 
 
@@ -350,7 +350,7 @@ def test_inputs_and_demos_are_given_by_name_or_alias():
         text = prompt(program.run_sync(**inputs).calls[0])
         assert all(part in text for part in ("demo?", "demo!", "real?"))
     assert dn.Predict(Column, lm=lm).run_sync(question="x").answer == "yes"
-    with pytest.raises(InputError, match="input 'question' is given twice, by its name and by its alias"):
+    with pytest.raises(InputError, match="input 'question' is passed twice, by its name and by its alias"):
         program.run_sync(**{"question": "x", "Question text": "y"})
     with pytest.raises(InputError, match="input 'question' is missing"):
         program.run_sync()
@@ -367,7 +367,7 @@ def test_prompts_name_fields_and_labels_show_the_alias():
 def test_an_alias_that_is_taken_or_of_another_kind_is_told():
     with pytest.raises(SignatureError, match="'a' names two fields"):
         as_signature("a, b -> c").with_field("b", alias="a")
-    with pytest.raises(SignatureError, match="give the alias as alias="):
+    with pytest.raises(SignatureError, match="write the alias as alias="):
         as_signature("b -> c").append("a", dn.Input(validation_alias="x"))
 
 

@@ -43,7 +43,7 @@ def test_the_string_form_takes_names_and_types():
         ("a ->", "no output"),
         ("a b -> c", "cannot read"),
         ("a -> a", "as input and output"),
-        ("a, a -> b", "twice"),
+        ("a, a -> b", "is repeated"),
         ("a -> b: flot", "Did you mean 'float'"),
         ("a -> b: __import__('os').system('x')", "cannot read the type"),
         ("a=1 -> b", "names and types only"),
