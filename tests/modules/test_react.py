@@ -624,7 +624,7 @@ def test_what_is_wrong_is_said_when_it_is_made():
     for tools, said in [
         ([search, search], "two tools are named 'search'"),
         ([search, dn.Tool(add, name="search")], "two tools are named 'search'"),
-        ([finish], "'finish' is taken"),
+        ([finish], "'finish' is reserved"),
         ([], "at least one tool"),
         ("search", "list of functions"),
         (search, "list of functions"),
@@ -643,7 +643,7 @@ def test_what_is_wrong_is_said_when_it_is_made():
         with pytest.raises(ConfigurationError, match=next(iter(limits))):
             dn.ReAct(QA, [search], **limits)
     for signature in ("trajectory -> answer", "question -> trajectory", "next_thought -> answer"):
-        with pytest.raises(SignatureError, match="keeps the field name"):
+        with pytest.raises(SignatureError, match="reserves the field name"):
             dn.ReAct(signature, [search])
 
 

@@ -184,7 +184,7 @@ def test_what_cannot_be_a_tool_is_refused_when_it_is_made():
     def generator(n: int):
         yield n
 
-    with pytest.raises(SignatureError, match=r"takes_opaque.*JSON cannot give"):
+    with pytest.raises(SignatureError, match=r"takes_opaque.*without a JSON schema"):
         dn.Tool(takes_opaque)
     with pytest.raises(SignatureError, match=r"unresolved.*Missing"):
         dn.Tool(unresolved)
