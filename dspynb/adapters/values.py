@@ -42,8 +42,7 @@ def to_text(field: Field, value: Any) -> str:
 
 def output_text(field: Field, value: Any) -> str:
     """Return an output value as ``parse_value`` reads it: text unchanged if it is read as itself, all else as JSON."""
-    is_plain_text = isinstance(value, str) and not isinstance(value, Enum)
-    if is_plain_text and (field.is_text or _is_read_unchanged(field, value)):
+    if isinstance(value, str) and not isinstance(value, Enum) and (field.is_text or _is_read_unchanged(field, value)):
         return value
     return _dumps(plain(field, value))
 

@@ -31,8 +31,9 @@ _RESERVED_FIELDS = ("generated_code", "previous_code", "error", "final_generated
 _CODE_INSTRUCTION = """
 
 Write Python code that computes {outputs}. {variables}Modules of the standard library that compute can be imported \
-(math, statistics, itertools, collections, re, json, datetime, fractions, decimal …) and no others; there are no files, no \
-network and no other processes. Call final_answer(...) once with the result. Reason in comments; write only code."""
+(math, statistics, itertools, collections, re, json, datetime, fractions, decimal …) and no others; there are no \
+files, no network and no other processes. Call final_answer(...) once with the result. Reason in comments; write \
+only code."""
 _CORRECTION_INSTRUCTION = "\n\nThe previous code failed. Correct the error and write the whole code again."
 _ANSWER_INSTRUCTION = "\n\nThe code was run: take {outputs} from its output."
 
@@ -158,7 +159,9 @@ def _signatures(signature: type[Signature]) -> tuple[type[Signature], type[Signa
     failure = {"previous_code": (str, Input()), "error": (str, Input(desc="why it failed"))}
     result = {"final_generated_code": (str, Input()), "code_output": (str, Input(desc="what it gave"))}
     output_names = _names(signature.output_fields)
-    variables = f"Its variables {_names(inputs)} hold the inputs, as JSON gives them. " if inputs else ""
+    variables = ""
+    if inputs:
+        variables = f"Its variables {_names(inputs)} hold the inputs, as JSON gives them. "
     code_instruction = signature.instruction + _CODE_INSTRUCTION.format(outputs=output_names, variables=variables)
     correction_instruction = code_instruction + _CORRECTION_INSTRUCTION
     answer_instruction = signature.instruction + _ANSWER_INSTRUCTION.format(outputs=output_names)
@@ -203,4 +206,6 @@ def _output_text(result: CodeResult) -> str:
     printed = result.printed.strip()
     if result.value is None:
         return printed
-    return f"{printed}\nfinal answer: {result.value}" if printed else result.value
+    if not printed:
+        return result.value
+    return f"{printed}\nfinal answer: {result.value}"

@@ -234,7 +234,9 @@ def _step_text(number: int, step: Mapping[str, Any]) -> str:
     if step["thought"]:
         lines.append(f"Thought: {step['thought']}")
     if step["tool"]:
-        args = step["args"] if isinstance(step["args"], str) else _json(step["args"])
+        args = step["args"]
+        if not isinstance(args, str):
+            args = _json(args)
         lines.append(f"Tool: {step['tool']} {args}")
     lines.append(f"Observation: {step['observation']}")
     return "\n".join(lines)

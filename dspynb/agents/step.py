@@ -60,7 +60,9 @@ class Act(Predict):
         return 1
 
     def _fitted(self, adapter: Adapter, lm: LMProtocol) -> Adapter:
-        native = getattr(lm, "native_tools", False) if self._native == "auto" else self._native
+        native = self._native
+        if native == "auto":
+            native = getattr(lm, "native_tools", False)
         return NativeTools(adapter, self._native_signature, self._specs) if native else adapter
 
     def _read(self, adapter: Adapter, reply: LMReply) -> dict[str, Any]:
@@ -75,7 +77,9 @@ class Act(Predict):
             if call["name"] != FINISH:
                 calls.append(call)
         first = calls[0] if calls else {"name": FINISH, "args": {}}
-        thought = adapter.parse(self.signature, reply.text)["next_thought"] if reply.text else ""
+        thought = ""
+        if reply.text:
+            thought = adapter.parse(self.signature, reply.text)["next_thought"]
         return {
             "next_thought": thought,
             "next_tool_name": first["name"],

@@ -100,7 +100,9 @@ class Field:
     def place(self) -> str | None:
         """``before`` or ``after`` the signature's own outputs if an augmentation added the field, else None."""
         extra = self.info.json_schema_extra
-        return str(extra[_PLACE]) if isinstance(extra, dict) and _PLACE in extra else None
+        if isinstance(extra, dict) and _PLACE in extra:
+            return str(extra[_PLACE])
+        return None
 
     @property
     def desc(self) -> str | None:

@@ -161,7 +161,9 @@ def _union_text(args: Sequence[Any]) -> str:
     if len(texts) == 1:
         return f"Optional[{texts[0]}]"
     union = f"Union[{', '.join(texts)}]"
-    return union if len(texts) == len(args) else f"Optional[{union}]"
+    if len(texts) < len(args):
+        return f"Optional[{union}]"
+    return union
 
 
 def _generic_name(annotation: Any) -> str:

@@ -272,7 +272,11 @@ def build(name: str, instruction: str | None, definitions: dict[str, Any]) -> ty
 
 
 def _derived(cls: type[Signature], definitions: dict[str, Any]) -> type[Signature]:
-    return build(cls.__name__, cls.instruction if cls.has_own_instruction else None, definitions)
+    return build(cls.__name__, _own_instruction(cls), definitions)
+
+
+def _own_instruction(cls: type[Signature]) -> str | None:
+    return cls.instruction if cls.has_own_instruction else None
 
 
 def _require_field(cls: type[Signature], name: str) -> Field:
@@ -299,9 +303,8 @@ def _reduce(cls: type[Signature]) -> str | tuple[Any, ...]:
     for attribute in cls.__qualname__.split("."):
         imported = getattr(imported, attribute, None)
     if imported is cls:
-        return cls.__qualname__
-    instruction = cls.instruction if cls.has_own_instruction else None
-    return build, (cls.__name__, instruction, _definitions(cls))
+        return str(cls.__qualname__)
+    return build, (cls.__name__, _own_instruction(cls), _definitions(cls))
 
 
 def rebuild(make: Callable[..., T], args: tuple[Any, ...]) -> T:

@@ -60,7 +60,11 @@ def _fields(side: str, signature: str) -> dict[str, Any]:
     names = [arg.arg for arg in args.args]
     if len(set(names)) < len(names):
         raise SignatureError(f"a field name is repeated in {side!r}")
-    return {arg.arg: str if arg.annotation is None else _type(arg.annotation) for arg in args.args}
+    fields: dict[str, Any] = dict.fromkeys(names, str)
+    for arg in args.args:
+        if arg.annotation is not None:
+            fields[arg.arg] = _type(arg.annotation)
+    return fields
 
 
 def _type(node: ast.expr) -> Any:

@@ -61,7 +61,9 @@ def _function_with(fields: Mapping[str, Any]) -> Callable[..., Any]:
 
     parameters = []
     for name, field in fields.items():
-        default = inspect.Parameter.empty if field.info.is_required() else field.info.get_default()
+        default: Any = inspect.Parameter.empty
+        if not field.info.is_required():
+            default = field.info.get_default()
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {name: field.info.rebuild_annotation() for name, field in fields.items()}
@@ -76,10 +78,14 @@ def module_of(fn: Any) -> Any:
     """Return the Module that the callable is or belongs to, or None."""
     inner = _without_partial(fn)
     owner = getattr(inner, "__self__", inner)
-    return owner if hasattr(owner, "submodules") and not isinstance(owner, type) else None
+    if hasattr(owner, "submodules") and not isinstance(owner, type):
+        return owner
+    return None
 
 
 def is_async(fn: Any) -> bool:
     """Whether a call returns a coroutine."""
     inner = _without_partial(fn)
-    return inspect.iscoroutinefunction(inner if inspect.isroutine(inner) else type(inner).__call__)
+    if not inspect.isroutine(inner):
+        inner = type(inner).__call__
+    return inspect.iscoroutinefunction(inner)

@@ -41,7 +41,9 @@ def read_docstring(text: str | None) -> tuple[str, dict[str, str]]:
         elif not section:
             description.append(line)
         else:
-            parameter = _parameter(line, lines[number:], is_numpy) if _lists_parameters(section) else None
+            parameter = None
+            if _lists_parameters(section):
+                parameter = _parameter(line, lines[number:], is_numpy)
             if parameter:
                 current = parameter[0]
                 parameters[current] = [parameter[1]]

@@ -119,7 +119,9 @@ class _ServerLog:
     def __str__(self) -> str:
         self._log.seek(0)
         text = self.without_secrets(self._log.read()[-4000:])
-        return f"; its error output: {shorten(text[-600:])}" if text.strip() else ""
+        if not text.strip():
+            return ""
+        return f"; its error output: {shorten(text[-600:])}"
 
 
 class _Connection:
@@ -147,7 +149,9 @@ class _Connection:
         if asyncio.get_running_loop() is not self._loop:
             raise ToolFailed("the MCP server belongs to another event loop; await the program where the block is")
         task = asyncio.ensure_future(make())
-        tasks = [task, self._owner] if self._owner else [task]
+        tasks = [task]
+        if self._owner:
+            tasks.append(self._owner)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
@@ -189,7 +193,9 @@ async def _connect(client: Any, server_log: _ServerLog, timeout: float) -> _Conn
         return _Connection(client, server_log.without_secrets, owner, leave)
     error = owner.exception() if owner.done() and not owner.cancelled() else None
     await end_tasks([owner])
-    reason = f"({server_log.without_secrets(_first_error(error))})" if error else f"within {timeout:g} s"
+    reason = f"within {timeout:g} s"
+    if error:
+        reason = f"({server_log.without_secrets(_first_error(error))})"
     raise ConfigurationError(f"the MCP server did not answer {reason}{server_log}")
 
 
