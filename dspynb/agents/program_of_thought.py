@@ -100,7 +100,7 @@ class ProgramOfThought(Module):
         self.answer = Predict(answer, lm=lm, adapter=adapter)
 
     async def forward(self, **inputs: Any) -> Prediction:
-        """Write, run and correct code; then take the outputs from its result."""
+        """Write, run and correct code; then read the outputs off its result."""
         inputs = self.signature.check_inputs(inputs, self._title())
         data = self._data(inputs)
         await check_isolation()

@@ -118,7 +118,7 @@ class ReAct(Module):
         }
 
     async def forward(self, **inputs: Any) -> Prediction:
-        """Take turns until the model finishes or the limits are reached, then write the outputs."""
+        """Act until finished or out of time, then write the outputs."""
         episode = _Episode(self, self.signature.check_inputs(inputs, type(self).__name__))
         await episode.act()
         outputs = await episode.ask(self.extract)
