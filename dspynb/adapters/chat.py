@@ -10,7 +10,7 @@ from typing import Any
 from dspynb.adapters.base import Adapter, Content, input_pieces, message_content, message_inputs, output_texts
 from dspynb.adapters.json import find_object
 from dspynb.adapters.labelled_lines import labelled_texts
-from dspynb.adapters.replies import Names, bare_reply, without_blank_ends
+from dspynb.adapters.replies import FieldNames, clean_reply, without_blank_ends
 from dspynb.adapters.schema import constraints_of, type_notes
 from dspynb.adapters.values import parse_json, parse_value
 from dspynb.errors import ParseError
@@ -19,13 +19,15 @@ from dspynb.signatures.signature import Signature
 
 __all__ = ["ChatAdapter"]
 
-_END = "completed"
-_BEFORE = "[ \\t>#\ufeff\u200b\u200e\u200f\u2060]*"
-_SIGN = r"(?P<bold>\*\*|__|`)?\[\[[ \t]*#{1,3}[ \t]*(?P<name>\w+(?:[ \t-]\w+)*)[ \t]*#{1,3}[ \t]*\]\](?:(?P=bold))?"
-_MARKER = re.compile(rf"^{_BEFORE}{_SIGN}:?[ \t]*", re.MULTILINE)
-_ESCAPABLE = re.compile(rf"^({_BEFORE})(?=\\*+{_SIGN})", re.MULTILINE)
-_ESCAPED = re.compile(rf"^({_BEFORE})\\(?=\\*+{_SIGN})", re.MULTILINE)
-_LAST = re.compile(r"\s*\[\[ ?## ?completed ?## ?\]\]\s*\Z")
+_END_NAME = "completed"
+_LINE_PREFIX = "[ \\t>#\ufeff\u200b\u200e\u200f\u2060]*"
+_MARKER_PATTERN = (
+    r"(?P<bold>\*\*|__|`)?\[\[[ \t]*#{1,3}[ \t]*(?P<name>\w+(?:[ \t-]\w+)*)[ \t]*#{1,3}[ \t]*\]\](?:(?P=bold))?"
+)
+_MARKER = re.compile(rf"^{_LINE_PREFIX}{_MARKER_PATTERN}:?[ \t]*", re.MULTILINE)
+_ESCAPABLE = re.compile(rf"^({_LINE_PREFIX})(?=\\*+{_MARKER_PATTERN})", re.MULTILINE)
+_ESCAPED = re.compile(rf"^({_LINE_PREFIX})\\(?=\\*+{_MARKER_PATTERN})", re.MULTILINE)
+_END_MARKER = re.compile(r"\s*\[\[ ?## ?completed ?## ?\]\]\s*\Z")
 
 
 class ChatAdapter(Adapter):
@@ -84,7 +86,7 @@ class ChatAdapter(Adapter):
         return {name: texts[name] for name in signature.output_fields if name in texts}
 
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
-        text = bare_reply(reply)
+        text = clean_reply(reply)
         texts = _marked_texts(_names(signature), text)
         if not texts.keys() & signature.output_fields:
             return self._parse_unmarked(signature, text, reply)
@@ -112,11 +114,11 @@ class ChatAdapter(Adapter):
 
 
 @lru_cache(maxsize=512)
-def _names(signature: type[Signature]) -> Names:
+def _names(signature: type[Signature]) -> FieldNames:
     names = list(signature.output_fields)
-    if _END not in names:
-        names.append(_END)
-    return Names(names)
+    if _END_NAME not in names:
+        names.append(_END_NAME)
+    return FieldNames(names)
 
 
 @lru_cache(maxsize=512)
@@ -125,7 +127,7 @@ def _closing(signature: type[Signature]) -> str:
     return f"Respond with {order}, and then the marker `[[ ## completed ## ]]`."
 
 
-def _marked_texts(names: Names, text: str) -> dict[str, str]:
+def _marked_texts(names: FieldNames, text: str) -> dict[str, str]:
     """Return the text below the first marker of each field. Text below other markers is dropped."""
     if "[[" not in text:
         return {}
@@ -139,8 +141,8 @@ def _marked_texts(names: Names, text: str) -> dict[str, str]:
             continue
         body = text[mark.end() : end]
         if "[[" in body:
-            if end == len(text) and name != _END:
-                body = _LAST.sub("", body)
+            if end == len(text) and name != _END_NAME:
+                body = _END_MARKER.sub("", body)
             body = _ESCAPED.sub(r"\1", body)
         texts[name] = without_blank_ends(body)
     return texts

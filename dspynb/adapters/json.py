@@ -13,9 +13,9 @@ from pydantic_core import from_json
 
 from dspynb.adapters.base import Adapter, Content, input_pieces, message_content, message_inputs
 from dspynb.adapters.lenient_json import json_values
-from dspynb.adapters.replies import Names, bare_reply
+from dspynb.adapters.replies import FieldNames, clean_reply
 from dspynb.adapters.schema import constraints_of, type_notes
-from dspynb.adapters.values import parse_json, plain
+from dspynb.adapters.values import parse_json, to_json_value
 from dspynb.errors import ParseError
 from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
@@ -65,7 +65,7 @@ class JSONAdapter(Adapter):
         return message_content(pieces)
 
     def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
-        values = {n: plain(f, outputs[n]) for n, f in signature.output_fields.items() if n in outputs}
+        values = {n: to_json_value(f, outputs[n]) for n, f in signature.output_fields.items() if n in outputs}
         return json.dumps(values, ensure_ascii=False, default=str)
 
     def response_format(self, signature: type[Signature]) -> Mapping[str, Any] | None:
@@ -90,7 +90,7 @@ class JSONAdapter(Adapter):
 
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         try:
-            body = find_object(signature.output_fields, bare_reply(reply))
+            body = find_object(signature.output_fields, clean_reply(reply))
         except ValueError as error:
             raise ParseError(f"the JSON object is not whole: {error}", raw=reply, stage="decode") from None
         if body is None:
@@ -110,7 +110,7 @@ def find_object(names: Iterable[str], text: str) -> dict[str, Any] | None:
     an object that is cut off.
     """
     keys = set(names)
-    spellings = Names(keys)
+    spellings = FieldNames(keys)
     first = None
     for value in json_values(text):
         body = _by_field(spellings, value)
@@ -121,7 +121,7 @@ def find_object(names: Iterable[str], text: str) -> dict[str, Any] | None:
     return first
 
 
-def _by_field(spellings: Names, body: Mapping[str, Any]) -> dict[str, Any]:
+def _by_field(spellings: FieldNames, body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of an object by field name. An exact key takes precedence over another spelling."""
     exact = {}
     similar = {}

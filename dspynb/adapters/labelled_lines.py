@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from dspynb.adapters.replies import Names
+from dspynb.adapters.replies import FieldNames
 from dspynb.signatures.signature import Signature
 
 __all__ = ["Labels", "labelled_texts", "labels_of"]
 
-_BEFORE = r"[ \t>#]*"
+_LINE_PREFIX = r"[ \t>#]*"
 
 
 class Labels:
@@ -30,13 +30,13 @@ class Labels:
             is_unique = names_by_form[_folded(field.label)] == {name}
             self.written[name] = field.label if is_unique else name
         self._names = {label: name for name, label in self.written.items()}
-        self._spellings = Names(fields)
+        self._spellings = FieldNames(fields)
         forms = {*self.written.values(), *fields, *(field.label for field in fields.values())}
         alternatives = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
         label = rf"(?P<bold>\*\*|__)?(?P<label>{alternatives})(?:(?P=bold))?[ \t]*[:：](?:(?P=bold))?"
-        self._line = re.compile(rf"^{_BEFORE}{label}", re.MULTILINE | re.IGNORECASE)
-        self._escapable = re.compile(rf"^({_BEFORE})(?=\\*+{label})", re.MULTILINE | re.IGNORECASE)
-        self._escaped = re.compile(rf"^({_BEFORE})\\(?=\\*+{label})", re.MULTILINE | re.IGNORECASE)
+        self._line = re.compile(rf"^{_LINE_PREFIX}{label}", re.MULTILINE | re.IGNORECASE)
+        self._escapable = re.compile(rf"^({_LINE_PREFIX})(?=\\*+{label})", re.MULTILINE | re.IGNORECASE)
+        self._escaped = re.compile(rf"^({_LINE_PREFIX})\\(?=\\*+{label})", re.MULTILINE | re.IGNORECASE)
 
     def escape(self, text: str) -> str:
         """Put a backslash before everything that looks like a label at the beginning of a line."""

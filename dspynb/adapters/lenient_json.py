@@ -59,8 +59,8 @@ def read_json(text: str) -> Any:
 def read_loose(text: str) -> Any:
     """Read the text as one loose JSON value. Raises ValueError."""
     reader = _Reader(text, 0)
-    value = reader.value()
-    reader.skip()
+    value = reader.read_value()
+    reader.skip_space()
     if reader.at < len(text):
         raise _Stopped("there is more after the value", reader.at)
     return value
@@ -124,7 +124,7 @@ def _check_depth(value: Any, bound: int) -> None:
 
 def _loose_at(text: str, start: int) -> tuple[Any, int]:
     reader = _Reader(text, start)
-    return reader.value(), reader.at
+    return reader.read_value(), reader.at
 
 
 class _Reader:
@@ -135,7 +135,7 @@ class _Reader:
         self.at = at
         self.depth = 0
 
-    def skip(self) -> str:
+    def skip_space(self) -> str:
         """Skip white space and comments. Return the next character, or an empty text at the end."""
         match = _SKIP.match(self.text, self.at)
         if match:
@@ -144,46 +144,46 @@ class _Reader:
             raise _Stopped("a comment does not end", len(self.text))
         return self.text[self.at : self.at + 1]
 
-    def value(self) -> Any:
-        first = self.skip()
+    def read_value(self) -> Any:
+        first = self.skip_space()
         if first in _CLOSING:
-            return self.inside(first)
+            return self.read_container(first)
         if first in _QUOTED:
-            return self.quoted(first)
+            return self.read_string(first)
         match = _NUMBER.match(self.text, self.at)
         if match:
             self.at = match.end()
             return _number(match[0])
-        return self.word()
+        return self.read_word()
 
-    def inside(self, opening: str) -> Any:
+    def read_container(self, opening: str) -> Any:
         self.depth += 1
         if self.depth > _MAX_DEPTH:
             raise _Stopped("the JSON is nested too deeply", len(self.text))
         self.at += 1
-        items = list(self.items(opening))
+        items = list(self.read_items(opening))
         self.depth -= 1
         return dict(items) if opening == "{" else items
 
-    def items(self, opening: str) -> Iterator[Any]:
+    def read_items(self, opening: str) -> Iterator[Any]:
         closing = _CLOSING[opening]
-        while self.skip() != closing:
-            yield self.pair() if opening == "{" else self.value()
-            if self.skip() == ",":
+        while self.skip_space() != closing:
+            yield self.read_pair() if opening == "{" else self.read_value()
+            if self.skip_space() == ",":
                 self.at += 1
-            elif self.skip() != closing:
+            elif self.skip_space() != closing:
                 raise _Stopped(f"expected ',' or {closing!r}", self.at)
         self.at += 1
 
-    def pair(self) -> tuple[str, Any]:
-        first = self.skip()
-        key = self.quoted(first) if first in _QUOTED else self.bare()
-        if self.skip() != ":":
+    def read_pair(self) -> tuple[str, Any]:
+        first = self.skip_space()
+        key = self.read_string(first) if first in _QUOTED else self.read_bare_key()
+        if self.skip_space() != ":":
             raise _Stopped("expected ':'", self.at)
         self.at += 1
-        return key, self.value()
+        return key, self.read_value()
 
-    def quoted(self, quote: str) -> str:
+    def read_string(self, quote: str) -> str:
         match = _QUOTED[quote].match(self.text, self.at)
         if match is None:
             raise _Stopped("a text does not end", len(self.text))
@@ -194,14 +194,14 @@ class _Reader:
         except ValueError:
             raise _Stopped("a text has a wrong escape", start + 1) from None
 
-    def bare(self) -> str:
+    def read_bare_key(self) -> str:
         match = _WORD.match(self.text, self.at) or _NUMBER.match(self.text, self.at)
         if match is None:
             raise _Stopped("expected a key", self.at)
         self.at = match.end()
         return match[0]
 
-    def word(self) -> Any:
+    def read_word(self) -> Any:
         start = self.at
         sign = "-" if self.text.startswith("-", start) else ""
         match = _WORD.match(self.text, start + len(sign))

@@ -8,7 +8,7 @@ from typing import Any
 
 from dspynb.adapters.base import Adapter, Content, Messages, input_pieces, message_content, output_texts
 from dspynb.adapters.labelled_lines import labels_of
-from dspynb.adapters.replies import bare_reply
+from dspynb.adapters.replies import clean_reply
 from dspynb.adapters.schema import constraints_of, type_notes
 from dspynb.adapters.values import parse_value
 from dspynb.errors import ParseError
@@ -73,7 +73,7 @@ class PrefillAdapter(Adapter):
 
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         labels = labels_of(signature)
-        texts = _split_fields(signature, bare_reply(reply))
+        texts = _split_fields(signature, clean_reply(reply))
         values = {}
         for name, field in signature.output_fields.items():
             if name not in texts:

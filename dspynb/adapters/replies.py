@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 from dspynb.errors import ParseError
 
-__all__ = ["Names", "bare_reply", "without_blank_ends"]
+__all__ = ["FieldNames", "clean_reply", "without_blank_ends"]
 
 _INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _THINKING = re.compile(r"<(think|thinking|thought)>", re.IGNORECASE)
 
 
-def bare_reply(reply: str) -> str:
+def clean_reply(reply: str) -> str:
     """Remove a thinking block and byte order marks from the beginning of a reply, and replace lone surrogates.
 
     Raises ParseError for an empty reply, and for a reply that ends inside its thinking block.
@@ -52,7 +52,7 @@ def without_blank_ends(text: str) -> str:
     return text[first_line:line_end].removesuffix("\r")
 
 
-class Names:
+class FieldNames:
     """Finds the field that a model means by a name, ignoring case, blanks, hyphens and underscores."""
 
     def __init__(self, names: Iterable[str]) -> None:

@@ -78,13 +78,13 @@ def _inner(schema: _Schema) -> Iterator[_Schema]:
 
 
 def _limits(schema: _Schema) -> list[str]:
-    own = [_limit_text(template, schema[key]) for key, template in _LIMITS.items() if key in schema]
+    limits = [_limit_text(template, schema[key]) for key, template in _LIMITS.items() if key in schema]
     if "prefixItems" in schema:  # the text of a tuple shows its number of items
-        own = []
+        limits = []
     alternatives = [part for part in schema.get("anyOf", ()) if part.get("type") != "null"]
     if len(alternatives) == 1:
-        own += _limits(alternatives[0])
-    return own
+        limits += _limits(alternatives[0])
+    return limits
 
 
 def _limit_text(template: str, value: Any) -> str:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any
 
-__all__ = ["bullets", "moment", "number", "truth"]
+__all__ = ["read_bool", "read_bullets", "read_number", "read_time"]
 
 _CLUSTER = re.compile(r"(?:(?P<sign>[-−])|\+)?(?P<body>\.?\d++(?:[.,]\d++)*+(?:[eE][-+]?\d++)?)")
 _PLAIN = re.compile(r"\d++(?:\.\d++)?(?:[eE][-+]?\d++)?|\.\d++")
@@ -21,7 +21,7 @@ _FACTORS = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 1
 _MAX_DIGITS = 400  # longest number that is read from prose
 
 
-def number(text: str, *, share: bool) -> str | None:
+def read_number(text: str, *, share: bool) -> str | None:
     """Return the only number in the text in plain digits, or None. ``share``: a percentage is a fraction of 1."""
     matches = list(islice(_CLUSTER.finditer(text), 2))
     if len(matches) != 1 or len(matches[0][0]) > _MAX_DIGITS:
@@ -56,7 +56,7 @@ _TRUTH = re.compile(r"(yes|no|true|false)\b(?=\s*(?:[.,;:!)–—-]|$))", re.IGN
 _OPPOSED = {"yes": {"no", "false"}, "true": {"no", "false"}, "no": {"yes", "true"}, "false": {"yes", "true"}}
 
 
-def truth(text: str) -> bool | None:
+def read_bool(text: str) -> bool | None:
     """Read yes, no, true or false at the beginning of the text. None if there is none or the text contradicts it."""
     match = _TRUTH.match(text)
     if match is None:
@@ -81,7 +81,7 @@ _SPAN = re.compile(
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
-def moment(kind: Any, text: str) -> Any:
+def read_time(kind: Any, text: str) -> Any:
     """Return the only date, time or duration in the text, in a form that pydantic reads, or None."""
     if kind is timedelta:
         return _duration(text)
@@ -130,7 +130,7 @@ def _duration(text: str) -> timedelta | None:
 _BULLET = re.compile(r"[ \t]*(?:[-*•–]|\d{1,4}[.)])[ \t]+(\S.*)")
 
 
-def bullets(text: str) -> list[str] | None:
+def read_bullets(text: str) -> list[str] | None:
     """Return the items of a bulleted or numbered list, or None. One heading that ends with a colon may precede it."""
     lines = [line for line in text.splitlines() if line.strip()]
     if lines and lines[0].rstrip().endswith(":") and not _BULLET.fullmatch(lines[0]):

@@ -16,11 +16,11 @@ from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from dspynb.adapters.lenient_json import json_values, read_json, read_loose
-from dspynb.adapters.text_values import bullets, moment, number, truth
+from dspynb.adapters.text_values import read_bool, read_bullets, read_number, read_time
 from dspynb.errors import ParseError, shorten
 from dspynb.signatures.fields import Field
 
-__all__ = ["output_text", "parse_json", "parse_value", "plain", "to_text"]
+__all__ = ["output_text", "parse_json", "parse_value", "to_json_value", "to_text"]
 
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)\n?[ \t]*```", re.DOTALL)
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
@@ -37,17 +37,17 @@ def to_text(field: Field, value: Any) -> str:
     try:
         return field.adapter.dump_json(_ordered(value), warnings=False).decode()
     except Exception:
-        return _dumps(plain(field, value))
+        return _dumps(to_json_value(field, value))
 
 
 def output_text(field: Field, value: Any) -> str:
     """Return an output value as ``parse_value`` reads it: text unchanged if it is read as itself, all else as JSON."""
     if isinstance(value, str) and not isinstance(value, Enum) and (field.is_text or _is_read_unchanged(field, value)):
         return value
-    return _dumps(plain(field, value))
+    return _dumps(to_json_value(field, value))
 
 
-def plain(field: Field, value: Any) -> Any:
+def to_json_value(field: Field, value: Any) -> Any:
     """Convert a value to JSON types. A value that pydantic cannot convert becomes its text."""
     try:
         return field.adapter.dump_python(_ordered(value), mode="json", by_alias=True, warnings=False)
@@ -69,10 +69,10 @@ def _dumps(value: Any) -> str:
 
 def _is_read_unchanged(field: Field, text: str) -> bool:
     try:
-        read = parse_value(field, text, text)
+        value = parse_value(field, text, text)
     except ParseError:
         return False
-    return type(read) is str and read == text
+    return type(value) is str and value == text
 
 
 def parse_value(field: Field, text: str, raw: str) -> Any:
@@ -279,11 +279,11 @@ def _quotes_null(text: str) -> bool:
 def _value_in_words(field: Field, text: str) -> Iterator[Any]:
     value: Any = None
     if field.core in _NUMBER_TYPES:
-        value = number(text, share=_is_share(field))
+        value = read_number(text, share=_is_share(field))
     elif field.core is bool:
-        value = truth(text)
+        value = read_bool(text)
     elif field.core in _TIME_TYPES:
-        value = moment(field.core, text)
+        value = read_time(field.core, text)
     if value is not None:
         yield value
 
@@ -310,7 +310,7 @@ def _json_in_prose(field: Field, text: str) -> Iterator[Any]:
     if values and all(value == values[0] for value in values):
         yield values[0]
     if get_origin(field.core) in (list, tuple, set, frozenset):
-        items = bullets(text)
+        items = read_bullets(text)
         if items:
             yield items
 

@@ -87,11 +87,11 @@ def _add(signature: type[Signature], augmentation: type[Augmentation]) -> type[S
             raise SignatureError(
                 f"{augmentation.__name__} cannot add the output {name!r}: {signature.__name__} has a field of that name"
             )
-    before: dict[str, Any] = {}  # inputs, and outputs of augmentations placed before
-    own: dict[str, Any] = {}  # the other outputs
+    first: dict[str, Any] = {}  # inputs, and outputs of augmentations placed before
+    last: dict[str, Any] = {}  # the other outputs
     for name, field in old.items():
-        group = before if field.kind == "input" or field.place == "before" else own
+        group = first if field.kind == "input" or field.place == "before" else last
         group[name] = definition_of(field)
     added = {n: definition_of(f, place=augmentation.place) for n, f in augmentation.output_fields.items()}
-    fields = {**before, **added, **own} if augmentation.place == "before" else {**before, **own, **added}
+    fields = {**first, **added, **last} if augmentation.place == "before" else {**first, **last, **added}
     return build(signature.__name__, signature.instruction, fields)

@@ -224,8 +224,8 @@ def _failure(error: BaseException, code: str) -> dict[str, Any]:
             locations.append((number, frame.f_code.co_name))
     if isinstance(error, SyntaxError) and error.filename == CODE and error.lineno:
         locations.append((error.lineno, "<module>"))
-    shown = locations[-_MAX_TRACEBACK_LINES:]
-    where = [f"line {number}, in {name}: {_line(lines, number)}" for number, name in shown]
+    last_locations = locations[-_MAX_TRACEBACK_LINES:]
+    where = [f"line {number}, in {name}: {_line(lines, number)}" for number, name in last_locations]
     message = error.msg if isinstance(error, SyntaxError) else _message(error)
     return {
         "kind": type(error).__name__[:200],
