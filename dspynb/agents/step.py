@@ -28,7 +28,7 @@ _RESERVED_FIELDS = ("trajectory", "next_thought", "next_tool_name", "next_tool_a
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model requests: the name of a tool and its arguments (a mapping, or text that is no JSON object)."""
+    """A call requested by the model: a tool and its arguments (a mapping, or text that is no JSON object)."""
 
     name: str
     args: Mapping[str, Any] | str
