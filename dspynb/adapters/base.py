@@ -1,8 +1,9 @@
-"""What an adapter is, and the steps all adapters share.
+"""The base class of adapters, and the steps that all adapters share.
 
-A request is: a system message (``format_system``), demos as pairs of turns, past turns of a conversation likewise, and
-the inputs as the last user message (``format_input``): what changes most stands last, so that providers' prefix caches
-hit. The instruction comes per call, so that a hint or a candidate never has to be written anywhere.
+A request consists of a system message (``format_system``), the demos as pairs of user and assistant messages, the past
+turns of a conversation in the same form, and the inputs as the last user message (``format_input``). The part that
+changes most is last, so that the prefix caches of providers hit. The instruction is an argument of each call, so a hint
+or a candidate is never stored in the adapter or the signature.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from dspynb.adapters.cache_keys import Frozen
+from dspynb.adapters.cache_keys import FrozenRows
 from dspynb.adapters.values import output_text, to_text
 from dspynb.conversation import History
 from dspynb.errors import InputError, ParseError, nearest
@@ -20,19 +21,20 @@ from dspynb.media.values import Medium
 from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
 
-__all__ = ["Adapter", "Content", "content", "inputs_of", "shown", "shown_outputs"]
+__all__ = ["Adapter", "Content", "input_pieces", "message_content", "message_inputs", "output_texts"]
 
 Messages = tuple[Mapping[str, Any], ...]
-_LONGEST_SHOWN = 8000
-"""Characters of an unreadable reply that are sent back with it."""
+_MAX_REPEATED_REPLY = 8000
+"""Characters of an unreadable reply that the repair request repeats; the middle of a longer reply is left out."""
 Content = str | list[dict[str, Any]]
-"""Of a message: text; or text and media as parts, in OpenAI's form."""
+"""The content of a message: a text, or a list of text and media parts in OpenAI's format."""
 
 
 class Adapter(ABC):
-    """Writes requests and reads replies. Subclasses say how: four building blocks, each public.
+    """Writes requests and reads replies. A subclass implements four public methods.
 
-    ``repair``: whether a model whose reply could not be read is shown it, with what was wrong, and asked once more.
+    Args:
+        repair: Whether a reply that cannot be read is sent back to the model once, with the error, for a second try.
     """
 
     name: str
@@ -42,25 +44,28 @@ class Adapter(ABC):
 
     @abstractmethod
     def format_system(self, signature: type[Signature], instruction: str) -> str:
-        """The system message: fields, form of the reply, instruction."""
+        """Return the system message: the fields, the format of the reply, and the instruction."""
 
     @abstractmethod
     def format_input(
         self, signature: type[Signature], inputs: Mapping[str, Any], *, instruction: str, hint: str | None = None
     ) -> Content:
-        """A user message: the inputs, and at its end a hint given as a field. ``instruction`` is the effective one, for
-        adapters that repeat it here. A list of parts where an input is an image or file, else text."""
+        """Return the content of a user message: the inputs, then the hint as one more field.
+
+        ``instruction`` is the effective instruction, for adapters that repeat it in the user message. The result is a
+        list of parts if an input is an image or a file, else a text.
+        """
 
     @abstractmethod
     def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
-        """A reply with these outputs, as ``parse`` reads it: used for demos and past turns."""
+        """Return the text of a reply with these outputs, as ``parse`` reads it. Used for demos and past turns."""
 
     @abstractmethod
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
-        """Typed outputs from a reply. Raises ParseError."""
+        """Return the typed outputs of a reply. Raises ParseError if it cannot be read."""
 
     def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
-        """The text of each output field, as far as it stands in the beginning of a reply: what a stream shows."""
+        """Return the text so far of each output field, from the beginning of a reply that is being streamed."""
         names = list(signature.output_fields)
         return {names[0]: text} if len(names) == 1 else {}
 
@@ -74,70 +79,83 @@ class Adapter(ABC):
         hint: str | None = None,
         prefix: str | None = None,
     ) -> Messages:
-        """All messages of a request. ``instruction`` overrides the signature's for this call; ``prefix`` is how the
-        assistant's turn begins, where the adapter begins it.
+        """Return all messages of a request.
 
-        Raises InputError naming the past turn that is not one of the signature.
+        ``instruction`` overrides the instruction of the signature for this call. ``prefix`` replaces the text of
+        `opening`, if the adapter has one. Raises InputError for a past turn that does not fit the signature.
         """
-        told = signature.instruction if instruction is None else instruction
-        own = _Own.of(self)
-        text = self.format_system(signature, told) if own is None else _system(own, signature, told)
-        system = {"role": "system", "content": text}
-        past = _past(self, signature, inputs, told)
-        asked = self.format_input(signature, inputs, instruction=told, hint=hint)
-        last = {"role": "user", "content": asked}
+        if instruction is None:
+            instruction = signature.instruction
+        cache_key = _AdapterKey.of(self)
+        if cache_key is None:
+            system_text = self.format_system(signature, instruction)
+        else:
+            system_text = _cached_system(cache_key, signature, instruction)
+        system = {"role": "system", "content": system_text}
+        past = _past_turns(self, signature, inputs, instruction)
+        last = {"role": "user", "content": self.format_input(signature, inputs, instruction=instruction, hint=hint)}
         opening = self.opening(signature)
         if prefix is not None and opening:
             opening = ({**opening[0], "content": prefix},)
-        return (system, *_demos(self, own, signature, told, demos), *past, last, *opening)
+        return (system, *_demo_turns(self, cache_key, signature, instruction, demos), *past, last, *opening)
 
     def format_repair(self, signature: type[Signature], messages: Messages, error: ParseError) -> Messages:
-        """The request once more, followed by the reply that could not be read and what was wrong with it."""
+        """Return the request for a repair: the first request, the unreadable reply, and what was wrong with it."""
         opening = self.opening(signature)
-        asked = messages[: len(messages) - len(opening)]
-        said = "".join(str(message["content"]) for message in opening) + error.raw
-        if len(said) > _LONGEST_SHOWN:
-            said = f"{said[: _LONGEST_SHOWN // 2]} … {said[-_LONGEST_SHOWN // 2 :]}"
-        at = f" (field `{error.field}`)" if error.field else ""
-        told = f"Your reply could not be read: {error.problem}{at}. Reply again, with all of it, in the form asked for."
-        reply = {"role": "assistant", "content": said or "(nothing)"}
-        return (*asked, reply, {"role": "user", "content": told}, *opening)
+        request = messages[: len(messages) - len(opening)]
+        reply = "".join(str(message["content"]) for message in opening) + error.raw
+        if len(reply) > _MAX_REPEATED_REPLY:
+            reply = f"{reply[: _MAX_REPEATED_REPLY // 2]} … {reply[-_MAX_REPEATED_REPLY // 2 :]}"
+        problem = error.problem
+        if error.field:
+            problem += f" (field `{error.field}`)"
+        feedback = f"Your reply could not be read: {problem}. Reply again, with all of it, in the form asked for."
+        return (
+            *request,
+            {"role": "assistant", "content": reply or "(nothing)"},
+            {"role": "user", "content": feedback},
+            *opening,
+        )
 
     def opening(self, signature: type[Signature]) -> Messages:  # noqa: ARG002
-        """Messages after the user's: the beginning of the assistant's turn, where the adapter writes it."""
+        """Return the beginning of the assistant's reply as a message, or an empty tuple if the adapter writes none."""
         return ()
 
     def response_format(self, signature: type[Signature]) -> Mapping[str, Any] | None:  # noqa: ARG002
-        """The JSON schema that a model which can be constrained should be held to, or None."""
+        """Return the JSON schema of the reply for models that support constrained output, or None."""
         return None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
 
-class _Own:
-    """An adapter as a key of caches: the object, and the values of its attributes, which a user may change."""
+class _AdapterKey:
+    """An adapter as a cache key: the object and the values of its attributes, since a user may change an attribute."""
 
     __slots__ = ("_values", "adapter")
 
     def __init__(self, adapter: Adapter, values: Any) -> None:
-        self.adapter, self._values = adapter, values
+        self.adapter = adapter
+        self._values = values
 
     @classmethod
-    def of(cls, adapter: Adapter) -> _Own | None:
-        """The key of an adapter; None for one that is not cached, since it has attributes of any kind, which may change
-        in themselves. Those of this package do not."""
+    def of(cls, adapter: Adapter) -> _AdapterKey | None:
+        """Return the key of an adapter, or None if its texts must not be cached.
+
+        An adapter with a mutable attribute is not cached: the attribute could change without changing the key. The
+        adapters of this package never change their mutable attributes, so their plain values are enough.
+        """
         attributes = vars(adapter)
         if type(adapter).__module__.startswith(_PACKAGE):
             return cls(adapter, tuple([value for value in attributes.values() if type(value) in _PLAIN]))
-        frozen = Frozen.of([attributes])
+        frozen = FrozenRows.of([attributes])
         return None if frozen is None else cls(adapter, frozen)
 
     def __hash__(self) -> int:
         return hash((id(self.adapter), self._values))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Own) and self.adapter is other.adapter and self._values == other._values
+        return isinstance(other, _AdapterKey) and self.adapter is other.adapter and self._values == other._values
 
 
 _PACKAGE = f"{__name__.partition('.')[0]}."
@@ -145,68 +163,75 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 @lru_cache(maxsize=1024)
-def _system(own: _Own, signature: type[Signature], instruction: str) -> str:
-    """Written once, not once a call: a program's system messages change only with its instructions."""
-    return own.adapter.format_system(signature, instruction)
+def _cached_system(key: _AdapterKey, signature: type[Signature], instruction: str) -> str:
+    """Cached, since the system messages of a program change only with its instructions."""
+    return key.adapter.format_system(signature, instruction)
 
 
 def _turns(
     adapter: Adapter, signature: type[Signature], instruction: str, rows: Iterable[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Two messages a row: what was asked, and the reply."""
+    """Yield two messages for each row: the user's with the inputs, and the assistant's with the outputs."""
     for row in rows:
         yield {"role": "user", "content": adapter.format_input(signature, row, instruction=instruction)}
         yield {"role": "assistant", "content": adapter.format_output(signature, row)}
 
 
-def _demos(
+def _demo_turns(
     adapter: Adapter,
-    own: _Own | None,
+    key: _AdapterKey | None,
     signature: type[Signature],
     instruction: str,
     demos: Sequence[Mapping[str, Any]],
 ) -> Iterable[dict[str, Any]]:
-    """Written once for equal demos, as long as all their values are plain ones, whose equality is known to be safe."""
+    """Return the messages of the demos. Equal demos are formatted once, if `FrozenRows` can compare their values."""
     if not demos:
         return ()
-    frozen = Frozen.of(demos)
-    if own is None or frozen is None:
+    frozen = FrozenRows.of(demos)
+    if key is None or frozen is None:
         return _turns(adapter, signature, instruction, demos)
-    return [dict(turn) for turn in _frozen_demos(own, signature, instruction, frozen)]
+    return [dict(turn) for turn in _cached_demo_turns(key, signature, instruction, frozen)]
 
 
 @lru_cache(maxsize=256)
-def _frozen_demos(own: _Own, signature: type[Signature], instruction: str, demos: Frozen) -> Messages:
-    return tuple(_turns(own.adapter, signature, instruction, demos.rows))
+def _cached_demo_turns(key: _AdapterKey, signature: type[Signature], instruction: str, demos: FrozenRows) -> Messages:
+    return tuple(_turns(key.adapter, signature, instruction, demos.rows))
 
 
-def _past(
+def _past_turns(
     adapter: Adapter, signature: type[Signature], inputs: Mapping[str, Any], instruction: str
 ) -> Iterable[dict[str, Any]]:
+    """Yield the messages of all histories among the inputs."""
     for name, field in signature.input_fields.items():
-        if field.is_history and (history := inputs.get(name)) is not None:
-            turns = history if isinstance(history, History) else History(history)
-            checked = [_checked(signature, f"{name}, turn {i}", turn) for i, turn in enumerate(turns)]
-            yield from _turns(adapter, signature, instruction, checked)
+        if not field.is_history:
+            continue
+        history = inputs.get(name)
+        if history is None:
+            continue
+        if not isinstance(history, History):
+            history = History(history)
+        rows = [_validated_turn(signature, f"{name}, turn {i}", turn) for i, turn in enumerate(history)]
+        yield from _turns(adapter, signature, instruction, rows)
 
 
-def _checked(signature: type[Signature], where: str, turn: Mapping[str, Any]) -> dict[str, Any]:
-    """The turn's values, validated. Raises InputError."""
-    fields = {**inputs_of(signature), **signature.output_fields}
-    if unknown := [name for name in turn if name not in fields]:
-        raise InputError(f"{where}: there is no field {unknown[0]!r}.{nearest(unknown[0], fields)}")
+def _validated_turn(signature: type[Signature], where: str, turn: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a past turn, validated. Raises InputError."""
+    fields = {**message_inputs(signature), **signature.output_fields}
+    for name in turn:
+        if name not in fields:
+            raise InputError(f"{where}: there is no field {name!r}.{nearest(name, fields)}")
     if not any(name in turn for name in signature.output_fields):
         raise InputError(f"{where}: it has no output; one of: {', '.join(signature.output_fields)}")
     return {name: fields[name].checked(value, where) for name, value in turn.items()}
 
 
-def inputs_of(signature: type[Signature]) -> dict[str, Field]:
-    """The input fields that stand in a message: all but histories, which are messages of their own."""
+def message_inputs(signature: type[Signature]) -> dict[str, Field]:
+    """Return the input fields that are written into a message: all but histories, which become messages themselves."""
     return {name: field for name, field in signature.input_fields.items() if not field.is_history}
 
 
-def shown(signature: type[Signature], values: Mapping[str, Any]) -> list[tuple[Field, list[Any]]]:
-    """The input fields that have a value, with its pieces: texts, and images or files."""
+def input_pieces(signature: type[Signature], values: Mapping[str, Any]) -> list[tuple[Field, list[Any]]]:
+    """Return each input field that has a value, with the pieces of its value: texts, images and files."""
     return [
         (field, _pieces(field, values[name]))
         for name, field in signature.input_fields.items()
@@ -222,8 +247,8 @@ def _pieces(field: Field, value: Any) -> list[Any]:
     return [to_text(field, value)]
 
 
-def shown_outputs(signature: type[Signature], values: Mapping[str, Any]) -> list[tuple[Field, str]]:
-    """The output fields that have a value, or None where that is one, with its text."""
+def output_texts(signature: type[Signature], values: Mapping[str, Any]) -> list[tuple[Field, str]]:
+    """Return each output field that has a value, with its text. None counts as a value where the type allows it."""
     return [
         (field, output_text(field, values[name]))
         for name, field in signature.output_fields.items()
@@ -231,8 +256,8 @@ def shown_outputs(signature: type[Signature], values: Mapping[str, Any]) -> list
     ]
 
 
-def content(pieces: Sequence[Any]) -> Content:
-    """The content of a message from texts and media: text alone where there are no media."""
+def message_content(pieces: Sequence[Any]) -> Content:
+    """Join texts and media into the content of a message: one text if there are no media, else a list of parts."""
     try:
         return "".join(pieces)
     except TypeError:  # there are media
@@ -250,4 +275,6 @@ def _parts(pieces: Sequence[Any]) -> list[dict[str, Any]]:
             parts.append({"type": "text", "text": "".join(texts)})
             texts = []
         parts.append(piece.part())
-    return [*parts, {"type": "text", "text": "".join(texts)}] if texts else parts
+    if texts:
+        parts.append({"type": "text", "text": "".join(texts)})
+    return parts

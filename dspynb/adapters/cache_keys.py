@@ -1,4 +1,4 @@
-"""Demos as a key: equal only where what is written for them is."""
+"""Cache keys for demos: two keys are equal only if the demos are written as the same text."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ from typing import Any
 
 from dspynb.media.values import Medium
 
-__all__ = ["Frozen"]
+__all__ = ["FrozenRows"]
 
 _BY_TEXT = frozenset({float, complex, Decimal, date, datetime, time, timedelta})
-"""Equal values of these can be written differently: -0.0 and 0.0, 1.0 and 1.00, one moment in two time zones."""
+"""Types whose equal values can have different texts: -0.0 and 0.0, 1.0 and 1.00, one instant in two time zones.
+
+Such a value is compared by its repr."""
 
 
-class Frozen:
-    """Rows with a hash by content and type, so that 1, 1.0 and True differ; ``rows`` are the rows themselves."""
+class FrozenRows:
+    """Rows that are hashed and compared by content and type, so that 1, 1.0 and True differ."""
 
     __slots__ = ("_hash", "_key", "rows")
 
     def __init__(self, rows: tuple[Mapping[str, Any], ...], key: tuple[Any, ...]) -> None:
-        self.rows, self._key, self._hash = rows, key, hash(key)
+        self.rows = rows
+        self._key = key
+        self._hash = hash(key)
 
     @classmethod
-    def of(cls, rows: Iterable[Mapping[str, Any]]) -> Frozen | None:
-        """None where a value is not a plain one: its equality may not tell when it was changed."""
+    def of(cls, rows: Iterable[Mapping[str, Any]]) -> FrozenRows | None:
+        """Return the rows as a key, or None if a value is of another type: it might change and still compare equal."""
         rows = tuple(rows)
         try:
             return cls(rows, tuple(_key(dict(row)) for row in rows))
@@ -34,14 +38,14 @@ class Frozen:
             return None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Frozen) and self._key == other._key
+        return isinstance(other, FrozenRows) and self._key == other._key
 
     def __hash__(self) -> int:
         return self._hash
 
 
 class _NotPlainError(Exception):
-    """A value whose equality is not known."""
+    """A value is of a type that cannot be part of a key."""
 
 
 def _key(value: Any) -> Any:

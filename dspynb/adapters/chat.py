@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from dspynb.adapters.base import Adapter, Content, content, inputs_of, shown, shown_outputs
-from dspynb.adapters.json import object_in
-from dspynb.adapters.labelled_lines import labelled
-from dspynb.adapters.replies import Names, bare_reply, without_blank_ends
+from dspynb.adapters.base import Adapter, Content, input_pieces, message_content, message_inputs, output_texts
+from dspynb.adapters.json import find_object
+from dspynb.adapters.labelled_lines import labelled_texts
+from dspynb.adapters.replies import FieldNames, clean_reply, without_blank_ends
 from dspynb.adapters.schema import constraints_of, type_notes
 from dspynb.adapters.values import parse_json, parse_value
 from dspynb.errors import ParseError
@@ -19,21 +19,23 @@ from dspynb.signatures.signature import Signature
 
 __all__ = ["ChatAdapter"]
 
-_END = "completed"
-_BEFORE = "[ \\t>#\ufeff\u200b\u200e\u200f\u2060]*"
-_SIGN = r"(?P<bold>\*\*|__|`)?\[\[[ \t]*#{1,3}[ \t]*(?P<name>\w+(?:[ \t-]\w+)*)[ \t]*#{1,3}[ \t]*\]\](?:(?P=bold))?"
-_MARKER = re.compile(rf"^{_BEFORE}{_SIGN}:?[ \t]*", re.MULTILINE)
-_ESCAPABLE = re.compile(rf"^({_BEFORE})(?=\\*+{_SIGN})", re.MULTILINE)
-_ESCAPED = re.compile(rf"^({_BEFORE})\\(?=\\*+{_SIGN})", re.MULTILINE)
-_LAST = re.compile(r"\s*\[\[ ?## ?completed ?## ?\]\]\s*\Z")
+_END_NAME = "completed"
+_LINE_PREFIX = "[ \\t>#\ufeff\u200b\u200e\u200f\u2060]*"
+_MARKER_PATTERN = (
+    r"(?P<bold>\*\*|__|`)?\[\[[ \t]*#{1,3}[ \t]*(?P<name>\w+(?:[ \t-]\w+)*)[ \t]*#{1,3}[ \t]*\]\](?:(?P=bold))?"
+)
+_MARKER = re.compile(rf"^{_LINE_PREFIX}{_MARKER_PATTERN}:?[ \t]*", re.MULTILINE)
+_ESCAPABLE = re.compile(rf"^({_LINE_PREFIX})(?=\\*+{_MARKER_PATTERN})", re.MULTILINE)
+_ESCAPED = re.compile(rf"^({_LINE_PREFIX})\\(?=\\*+{_MARKER_PATTERN})", re.MULTILINE)
+_END_MARKER = re.compile(r"\s*\[\[ ?## ?completed ?## ?\]\]\s*\Z")
 
 
 class ChatAdapter(Adapter):
-    """The default adapter (the format is DSPy's): every field under its marker, a ``completed`` marker at the end.
+    """The default adapter, in DSPy's format: each field below its own marker, and a ``completed`` marker at the end.
 
-    A line of a value that looks like a marker is written with a backslash before it, and read without. Blank lines
-    around a text are not kept. A reply without any marker is read from ``Name: value`` lines or one JSON object that
-    has all outputs.
+    A line of a value that looks like a marker is escaped with a backslash, which is removed when it is read. Blank
+    lines around a text are dropped. A reply without any marker is read as ``Name: value`` lines, or as one JSON object
+    that has all outputs.
 
     >>> print(dn.ChatAdapter().format_output(dn.Predict("question -> answer").signature, {"answer": "4"}))
     [[ ## answer ## ]]
@@ -45,60 +47,65 @@ class ChatAdapter(Adapter):
     name = "chat"
 
     def format_system(self, signature: type[Signature], instruction: str) -> str:
-        given = inputs_of(signature)
-        parts = ["Your input fields are:", *_listed(given)] if given else []
-        parts += ["Your output fields are:", *_listed(signature.output_fields), *type_notes(signature), ""]
-        parts += ["All interactions are structured in the following way, with the values filled in.", ""]
-        parts += [_section(n, "{" + n + "}") for n in given]
-        parts += [_section(n, _placeholder(f)) for n, f in signature.output_fields.items()]
-        parts += ["[[ ## completed ## ]]", "", "Your objective is:", instruction]
-        return "\n".join(parts)
+        inputs = message_inputs(signature)
+        outputs = signature.output_fields
+        lines = []
+        if inputs:
+            lines += ["Your input fields are:", *_described(inputs)]
+        lines += ["Your output fields are:", *_described(outputs), *type_notes(signature), ""]
+        lines += ["All interactions are structured in the following way, with the values filled in.", ""]
+        lines += [_section(name, "{" + name + "}") for name in inputs]
+        lines += [_section(name, _placeholder(field)) for name, field in outputs.items()]
+        lines += ["[[ ## completed ## ]]", "", "Your objective is:", instruction]
+        return "\n".join(lines)
 
     def format_input(
         self,
         signature: type[Signature],
         inputs: Mapping[str, Any],
         *,
-        instruction: str,  # noqa: ARG002  # it stands in the system message
+        instruction: str,  # noqa: ARG002  # the system message has it
         hint: str | None = None,
     ) -> Content:
         pieces: list[Any] = []
-        for field, told in shown(signature, inputs):
-            written = [_escaped(piece) if isinstance(piece, str) else piece for piece in told]
-            pieces += [f"[[ ## {field.name} ## ]]\n", *written, "\n\n"]
+        for field, value_pieces in input_pieces(signature, inputs):
+            pieces.append(f"[[ ## {field.name} ## ]]\n")
+            pieces += [_escaped(piece) if isinstance(piece, str) else piece for piece in value_pieces]
+            pieces.append("\n\n")
         if hint:
             pieces.append(_section("hint", _escaped(hint)) + "\n")
-        return content([*pieces, _closing(signature)])
+        pieces.append(_closing(signature))
+        return message_content(pieces)
 
     def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
-        sections = [_section(field.name, _escaped(text)) for field, text in shown_outputs(signature, outputs)]
+        sections = [_section(field.name, _escaped(text)) for field, text in output_texts(signature, outputs)]
         return "\n".join([*sections, "[[ ## completed ## ]]"])
 
     def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
-        found = _marked(_names(signature), _without_marker(text))
-        return {name: found[name] for name in signature.output_fields if name in found}
+        texts = _marked_texts(_names(signature), _without_open_marker(text))
+        return {name: texts[name] for name in signature.output_fields if name in texts}
 
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
-        text = bare_reply(reply)
-        found = _marked(_names(signature), text)
-        if not found.keys() & signature.output_fields:
+        text = clean_reply(reply)
+        texts = _marked_texts(_names(signature), text)
+        if not texts.keys() & signature.output_fields:
             return self._parse_unmarked(signature, text, reply)
         values = {}
         for name, field in signature.output_fields.items():
-            if name not in found:
+            if name not in texts:
                 raise ParseError(f"the reply has no `[[ ## {name} ## ]]`", raw=reply, stage="locate", field=name)
-            values[name] = parse_value(field, found[name], reply)
+            values[name] = parse_value(field, texts[name], reply)
         return values
 
     def _parse_unmarked(self, signature: type[Signature], text: str, reply: str) -> dict[str, Any]:
-        """A reply in another form: labels, or a JSON object. Raises ParseError unless all outputs are there."""
+        """Parse a reply that has labels or a JSON object. Raises ParseError unless it has all outputs."""
         fields = signature.output_fields
-        lines = labelled(signature, text)
+        lines = labelled_texts(signature, text)
         if set(lines) == set(fields):
             return {n: parse_value(f, without_blank_ends(lines[n]), reply) for n, f in fields.items()}
         try:
-            body = object_in(fields, text)
-        except ValueError:  # cut off
+            body = find_object(fields, text)
+        except ValueError:  # the object is cut off
             body = None
         if body is not None and set(fields) <= set(body):
             return {n: parse_json(f, body[n], reply) for n, f in fields.items()}
@@ -107,8 +114,11 @@ class ChatAdapter(Adapter):
 
 
 @lru_cache(maxsize=512)
-def _names(signature: type[Signature]) -> Names:
-    return Names([*signature.output_fields, *([] if _END in signature.output_fields else [_END])])
+def _names(signature: type[Signature]) -> FieldNames:
+    names = list(signature.output_fields)
+    if _END_NAME not in names:
+        names.append(_END_NAME)
+    return FieldNames(names)
 
 
 @lru_cache(maxsize=512)
@@ -117,27 +127,29 @@ def _closing(signature: type[Signature]) -> str:
     return f"Respond with {order}, and then the marker `[[ ## completed ## ]]`."
 
 
-def _marked(names: Names, text: str) -> dict[str, str]:
-    """The text under each marker of a field, the first of each name; what stands under other markers is dropped."""
+def _marked_texts(names: FieldNames, text: str) -> dict[str, str]:
+    """Return the text below the first marker of each field. Text below other markers is dropped."""
     if "[[" not in text:
         return {}
     text = _unfenced(text)
     marks = list(_MARKER.finditer(text))
     ends = [*[mark.start() for mark in marks[1:]], len(text)]
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for mark, end in zip(marks, ends, strict=False):
         name = names.find(mark["name"])
-        if name is None or name in found:
+        if name is None or name in texts:
             continue
-        inside = text[mark.end() : end]
-        if "[[" in inside:
-            inside = _ESCAPED.sub(r"\1", inside if end < len(text) or name == _END else _LAST.sub("", inside))
-        found[name] = without_blank_ends(inside)
-    return found
+        body = text[mark.end() : end]
+        if "[[" in body:
+            if end == len(text) and name != _END_NAME:
+                body = _END_MARKER.sub("", body)
+            body = _ESCAPED.sub(r"\1", body)
+        texts[name] = without_blank_ends(body)
+    return texts
 
 
 def _unfenced(text: str) -> str:
-    """What is in the code fence that some models put around a whole reply."""
+    """Remove the code fence that some models put around the whole reply."""
     bare = text.strip()
     if not (bare.startswith("```") and bare.endswith("```")):
         return text
@@ -149,27 +161,38 @@ def _escaped(text: str) -> str:
     return _ESCAPABLE.sub(r"\1\\", text) if "[[" in text else text
 
 
-def _without_marker(text: str) -> str:
-    """The text before what may be the beginning of a marker."""
+def _without_open_marker(text: str) -> str:
+    """Drop the last line of a streamed text if it may be the beginning of a marker."""
     before, _, line = text.rpartition("\n")
-    begun = line.lstrip()
-    return before if begun == "[" or (begun.startswith("[[") and "]]" not in begun) else text
+    line = line.lstrip()
+    may_be_marker = line == "[" or (line.startswith("[[") and "]]" not in line)
+    return before if may_be_marker else text
 
 
 def _section(name: str, text: str) -> str:
     return f"[[ ## {name} ## ]]\n{text}\n"
 
 
-def _listed(fields: Mapping[str, Field]) -> list[str]:
-    return [
-        f"{i}. `{f.name}` ({_type(f)})" + (f": {f.desc}" if f.desc else "") for i, f in enumerate(fields.values(), 1)
-    ]
+def _described(fields: Mapping[str, Field]) -> list[str]:
+    """Return one numbered line for each field: its name, type and description."""
+    lines = []
+    for number, field in enumerate(fields.values(), 1):
+        line = f"{number}. `{field.name}` ({_type(field)})"
+        if field.desc:
+            line += f": {field.desc}"
+        lines.append(line)
+    return lines
 
 
 def _type(field: Field) -> str:
-    limits = constraints_of(field) if field.kind == "output" else ""
-    return f"{field.type_text}, {limits}" if limits else field.type_text
+    """Return the type of a field, and for an output its constraints."""
+    if field.kind == "output":
+        constraints = constraints_of(field)
+        if constraints:
+            return f"{field.type_text}, {constraints}"
+    return field.type_text
 
 
 def _placeholder(field: Field) -> str:
-    return "{" + field.name + "}" + ("" if field.is_text else f"        # a value of type {field.type_text}")
+    name = "{" + field.name + "}"
+    return name if field.is_text else f"{name}        # a value of type {field.type_text}"

@@ -1,4 +1,4 @@
-"""JSONAdapter: the reply is one JSON object, held to a schema where the model can be constrained."""
+"""JSONAdapter: the reply is one JSON object, constrained by a schema where the model supports it."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from pydantic import ConfigDict, create_model
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import from_json
 
-from dspynb.adapters.base import Adapter, Content, content, inputs_of, shown
+from dspynb.adapters.base import Adapter, Content, input_pieces, message_content, message_inputs
 from dspynb.adapters.lenient_json import json_values
-from dspynb.adapters.replies import Names, bare_reply
+from dspynb.adapters.replies import FieldNames, clean_reply
 from dspynb.adapters.schema import constraints_of, type_notes
-from dspynb.adapters.values import parse_json, plain
+from dspynb.adapters.values import parse_json, to_json_value
 from dspynb.errors import ParseError
 from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
 
-__all__ = ["JSONAdapter", "object_in"]
+__all__ = ["JSONAdapter", "find_object"]
 
 
 class JSONAdapter(Adapter):
-    """One JSON object with the output fields; its schema comes from their pydantic types.
+    """Asks for one JSON object with the output fields. Its schema is made of their pydantic types.
 
-    Of several objects in a reply the first that has all outputs is taken. JSON as models write it (single quotes,
-    trailing commas, comments, ``True``) is read; JSON that is cut off is not.
+    If a reply has several objects, the first one that has all outputs is used. Common errors of models are accepted
+    (single quotes, trailing commas, comments, ``True``); an object that is cut off is not.
 
     >>> ask = dn.Predict("question -> answer: int", adapter=dn.JSONAdapter(), lm=dn.ScriptedLM(['Sure: {"answer": 4}']))
     >>> ask.run_sync(question="2+2?")
@@ -38,41 +38,59 @@ class JSONAdapter(Adapter):
 
     def format_system(self, signature: type[Signature], instruction: str) -> str:
         keys = ", ".join(f'"{n}": {f.type_text}' for n, f in signature.output_fields.items())
-        fields = {**inputs_of(signature), **signature.output_fields}
-        notes = [f"- {n}: {note}" for n, f in fields.items() if (note := _note(f))]
-        return "\n".join([instruction, *notes, f"Reply with one JSON object: {{{keys}}}", *type_notes(signature)])
+        lines = [instruction]
+        for name, field in {**message_inputs(signature), **signature.output_fields}.items():
+            note = _note(field)
+            if note:
+                lines.append(f"- {name}: {note}")
+        return "\n".join([*lines, f"Reply with one JSON object: {{{keys}}}", *type_notes(signature)])
 
     def format_input(
         self,
         signature: type[Signature],
         inputs: Mapping[str, Any],
         *,
-        instruction: str,  # noqa: ARG002  # it stands in the system message
+        instruction: str,  # noqa: ARG002  # the system message has it
         hint: str | None = None,
     ) -> Content:
-        lines = [[f"{field.name}: ", *told] for field, told in shown(signature, inputs)]
-        lines += [[f"hint: {hint}"]] if hint else []
-        return content([piece for i, line in enumerate(lines) for piece in (["\n"] if i else []) + line])
+        pieces: list[Any] = []
+        for field, value_pieces in input_pieces(signature, inputs):
+            if pieces:
+                pieces.append("\n")
+            pieces += [f"{field.name}: ", *value_pieces]
+        if hint:
+            if pieces:
+                pieces.append("\n")
+            pieces.append(f"hint: {hint}")
+        return message_content(pieces)
 
     def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
-        known = {n: plain(f, outputs[n]) for n, f in signature.output_fields.items() if n in outputs}
-        return json.dumps(known, ensure_ascii=False, default=str)
+        values = {n: to_json_value(f, outputs[n]) for n, f in signature.output_fields.items() if n in outputs}
+        return json.dumps(values, ensure_ascii=False, default=str)
 
     def response_format(self, signature: type[Signature]) -> Mapping[str, Any] | None:
         return _schema(signature)
 
     def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
-        begins = text.find("{")
-        try:
-            body = from_json(text[begins:], allow_partial="trailing-strings") if begins >= 0 else {}
-        except ValueError:  # more than one object, or none
+        start = text.find("{")
+        if start < 0:
             return {}
-        known = {n: body[n] for n in signature.output_fields if n in body} if isinstance(body, dict) else {}
-        return {n: value if isinstance(value, str) else json.dumps(value) for n, value in known.items()}
+        try:
+            body = from_json(text[start:], allow_partial="trailing-strings")
+        except ValueError:  # the text is no JSON, or continues after the object
+            return {}
+        if not isinstance(body, dict):
+            return {}
+        texts = {}
+        for name in signature.output_fields:
+            if name in body:
+                value = body[name]
+                texts[name] = value if isinstance(value, str) else json.dumps(value)
+        return texts
 
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         try:
-            body = object_in(signature.output_fields, bare_reply(reply))
+            body = find_object(signature.output_fields, clean_reply(reply))
         except ValueError as error:
             raise ParseError(f"the JSON object is not whole: {error}", raw=reply, stage="decode") from None
         if body is None:
@@ -85,34 +103,51 @@ class JSONAdapter(Adapter):
         return values
 
 
-def object_in(wanted: Iterable[str], text: str) -> dict[str, Any] | None:
-    """The first object in the text that has the wanted keys, else the first one, else None.
+def find_object(names: Iterable[str], text: str) -> dict[str, Any] | None:
+    """Return the first JSON object in the text that has all the fields, with the field names as keys.
 
-    Raises ValueError for one that is cut off.
+    If no object has all of them, return the first object, or None if there is no object at all. Raises ValueError for
+    an object that is cut off.
     """
-    names, keys, first = Names(wanted), set(wanted), None
+    keys = set(names)
+    spellings = FieldNames(keys)
+    first = None
     for value in json_values(text):
-        body = _by_field(names, value)
+        body = _by_field(spellings, value)
         if keys <= set(body):
             return body
-        first = body if first is None else first
+        if first is None:
+            first = body
     return first
 
 
-def _by_field(names: Names, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The object by field; an exact key goes before one in another spelling."""
-    spelled = {name: value for key, value in body.items() if (name := names.find(str(key))) is not None}
-    return spelled | {key: value for key, value in body.items() if names.find(str(key)) == key}
+def _by_field(spellings: FieldNames, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of an object by field name. An exact key takes precedence over another spelling."""
+    exact = {}
+    similar = {}
+    for key, value in body.items():
+        name = spellings.find(str(key))
+        if name is None:
+            continue
+        similar[name] = value
+        if name == key:
+            exact[name] = value
+    return similar | exact
 
 
 def _note(field: Field) -> str:
-    limits = constraints_of(field) if field.kind == "output" else ""
-    return "; ".join(filter(None, [field.desc or "", limits]))
+    """Return the description of a field, and for an output its constraints."""
+    parts = [field.desc] if field.desc else []
+    if field.kind == "output":
+        constraints = constraints_of(field)
+        if constraints:
+            parts.append(constraints)
+    return "; ".join(parts)
 
 
 @lru_cache(maxsize=512)
 def _schema(signature: type[Signature]) -> Mapping[str, Any] | None:
-    """None where a type has no JSON schema: then the model is told in words only."""
+    """Return the JSON schema of the outputs, or None if a type has none. The prompt then describes the types alone."""
     definitions: dict[str, Any] = {n: (f.info.rebuild_annotation(), ...) for n, f in signature.output_fields.items()}
     model = create_model("Reply", __config__=ConfigDict(extra="forbid", protected_namespaces=()), **definitions)
     try:

@@ -1,60 +1,68 @@
-"""``Label: value`` lines: where a label begins a line, it begins a field."""
+"""``Label: value`` lines: a label at the beginning of a line starts the text of a field."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
-from itertools import zip_longest
 
-from dspynb.adapters.replies import Names
+from dspynb.adapters.replies import FieldNames
 from dspynb.signatures.signature import Signature
 
-__all__ = ["Labels", "labelled", "labels_of"]
+__all__ = ["Labels", "labelled_texts", "labels_of"]
 
-_BEFORE = r"[ \t>#]*"
+_LINE_PREFIX = r"[ \t>#]*"
 
 
 class Labels:
-    """The labels of a signature's outputs, found and kept apart from text that looks like one.
+    """Finds the labels of a signature's outputs in a text, and escapes text that looks like a label.
 
-    ``written`` is the label of each field: its name in words, or the name itself where two would look alike.
+    ``written`` is the label of each field: its name in words, or the name itself if two fields would look alike.
     """
 
     def __init__(self, signature: type[Signature]) -> None:
         fields = signature.output_fields
-        alike: dict[str, set[str]] = {}
+        names_by_form: dict[str, set[str]] = {}
         for name, field in fields.items():
-            for form in (name, field.label):
-                alike.setdefault(_folded(form), set()).add(name)
-        self.written = {n: f.label if alike[_folded(f.label)] == {n} else n for n, f in fields.items()}
+            names_by_form.setdefault(_folded(name), set()).add(name)
+            names_by_form.setdefault(_folded(field.label), set()).add(name)
+        self.written: dict[str, str] = {}
+        for name, field in fields.items():
+            is_unique = names_by_form[_folded(field.label)] == {name}
+            self.written[name] = field.label if is_unique else name
         self._names = {label: name for name, label in self.written.items()}
-        self._forms = Names(fields)
-        forms = sorted({*self.written.values(), *fields, *(f.label for f in fields.values())}, key=len, reverse=True)
-        label = (
-            rf"(?P<bold>\*\*|__)?(?P<label>{'|'.join(map(re.escape, forms))})(?:(?P=bold))?[ \t]*[:：](?:(?P=bold))?"
-        )
-        self._line = re.compile(rf"^{_BEFORE}{label}", re.MULTILINE | re.IGNORECASE)
-        self._escapable = re.compile(rf"^({_BEFORE})(?=\\*+{label})", re.MULTILINE | re.IGNORECASE)
-        self._escaped = re.compile(rf"^({_BEFORE})\\(?=\\*+{label})", re.MULTILINE | re.IGNORECASE)
+        self._spellings = FieldNames(fields)
+        forms = {*self.written.values(), *fields, *(field.label for field in fields.values())}
+        alternatives = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
+        label = rf"(?P<bold>\*\*|__)?(?P<label>{alternatives})(?:(?P=bold))?[ \t]*[:：](?:(?P=bold))?"
+        self._line = re.compile(rf"^{_LINE_PREFIX}{label}", re.MULTILINE | re.IGNORECASE)
+        self._escapable = re.compile(rf"^({_LINE_PREFIX})(?=\\*+{label})", re.MULTILINE | re.IGNORECASE)
+        self._escaped = re.compile(rf"^({_LINE_PREFIX})\\(?=\\*+{label})", re.MULTILINE | re.IGNORECASE)
 
     def escape(self, text: str) -> str:
-        """The text with a backslash before what looks like a label at the beginning of a line."""
+        """Put a backslash before everything that looks like a label at the beginning of a line."""
         return self._escapable.sub(r"\1\\", text)
 
     def unescape(self, text: str) -> str:
-        """The text that ``escape`` was given."""
+        """Undo `escape`."""
         return self._escaped.sub(r"\1", text)
 
     def split(self, text: str) -> tuple[str, dict[str, str]]:
-        """What stands before the first label, and the text after the first label of each field."""
-        found: dict[str, str] = {}
-        marks = [(name, m) for m in self._line.finditer(text) if (name := self._field(m["label"])) is not None]
-        for (name, mark), following in zip_longest(marks, marks[1:]):
-            found.setdefault(name, text[mark.end() : following[1].start() if following else len(text)])
-        return text[: marks[0][1].start()] if marks else text, found
+        """Return the text before the first label, and the text after the first label of each field."""
+        marks = []
+        for mark in self._line.finditer(text):
+            name = self._field(mark["label"])
+            if name is not None:
+                marks.append((name, mark))
+        if not marks:
+            return text, {}
+        ends = [*(mark.start() for _, mark in marks[1:]), len(text)]
+        texts: dict[str, str] = {}
+        for (name, mark), end in zip(marks, ends, strict=True):
+            texts.setdefault(name, text[mark.end() : end])
+        return text[: marks[0][1].start()], texts
 
     def _field(self, label: str) -> str | None:
-        return self._names.get(label) or self._forms.find(label)
+        return self._names.get(label) or self._spellings.find(label)
 
 
 def _folded(form: str) -> str:
@@ -63,11 +71,12 @@ def _folded(form: str) -> str:
 
 @lru_cache(maxsize=512)
 def labels_of(signature: type[Signature]) -> Labels:
-    """The labels of a signature's outputs, made once."""
+    """Return the labels of a signature's outputs. Cached."""
     return Labels(signature)
 
 
-def labelled(signature: type[Signature], text: str) -> dict[str, str]:
-    """The text after each label, unescaped."""
+def labelled_texts(signature: type[Signature], text: str) -> dict[str, str]:
+    """Return the text after each field's label, without leading blanks and escapes."""
     labels = labels_of(signature)
-    return {name: labels.unescape(part.lstrip(" \t")) for name, part in labels.split(text)[1].items()}
+    _, texts = labels.split(text)
+    return {name: labels.unescape(part.lstrip(" \t")) for name, part in texts.items()}

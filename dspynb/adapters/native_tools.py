@@ -1,4 +1,4 @@
-"""NativeTools: a reply whose tool calls come beside its text, from models that call tools by themselves."""
+"""NativeTools: the adapter for models that call tools natively, with tool calls beside the text of a reply."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ __all__ = ["NativeTools"]
 
 
 class NativeTools(Adapter):
-    """Another adapter, used with the tools that a model calls natively.
+    """Wraps another adapter and sends tools in the provider's own format.
 
-    ``signature`` has the same inputs as the predictor's and one output, the text beside the calls; ``tools`` are the
-    tools' descriptions as providers take them. The text is read leniently: models leave it out, or leave its form.
+    Args:
+        inner: The adapter that writes the messages.
+        signature: The inputs of the predictor, and one output: the text beside the tool calls. The text is read
+            leniently, since models leave it out or ignore its format.
+        tools: The descriptions of the tools in the provider's format.
     """
 
     name = "native tools"
 
     def __init__(self, inner: Adapter, signature: type[Signature], tools: Sequence[Mapping[str, Any]]) -> None:
-        super().__init__(repair=False)  # its text is read whatever it is
-        self.inner, self.signature, self.tools = inner, signature, tuple(tools)
+        super().__init__(repair=False)  # any text is accepted
+        self.inner = inner
+        self.signature = signature
+        self.tools = tuple(tools)
         (self.output,) = signature.output_fields
 
     def format_system(self, signature: type[Signature], instruction: str) -> str:  # noqa: ARG002
@@ -51,13 +56,13 @@ class NativeTools(Adapter):
         instruction: str | None = None,
         demos: Sequence[Mapping[str, Any]] = (),
         hint: str | None = None,
-        prefix: str | None = None,  # noqa: ARG002  # the model's turn is not begun for it
+        prefix: str | None = None,  # noqa: ARG002  # the assistant's turn is not prefilled
     ) -> Messages:
-        plain = self.inner.format(self.signature, inputs, instruction=instruction, demos=demos, hint=hint)
-        made = iter(demos)
+        messages = self.inner.format(self.signature, inputs, instruction=instruction, demos=demos, hint=hint)
+        remaining_demos = iter(demos)
         turns: list[Mapping[str, Any]] = []
-        for message in _without_opening(plain):
-            demo = next(made, {}) if message["role"] == "assistant" else {}
+        for message in _without_opening(messages):
+            demo = next(remaining_demos, {}) if message["role"] == "assistant" else {}
             turns += _with_call(message, demo, f"demo_{len(turns)}", self._names())
         return tuple(turns)
 
@@ -72,15 +77,16 @@ class NativeTools(Adapter):
 
 
 def _without_opening(messages: Messages) -> Messages:
-    """The messages up to the user's last: a turn that is begun for the model would keep it from calling a tool."""
+    """Drop a prefilled assistant message at the end, which would keep the model from calling a tool."""
     return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
 
 
 def _with_call(
     message: Mapping[str, Any], demo: Mapping[str, Any], identity: str, names: set[str]
 ) -> list[Mapping[str, Any]]:
-    """A demo's reply with the tool call it made; providers want every call answered."""
-    name, args = demo.get("next_tool_name"), demo.get("next_tool_args")
+    """Return a demo's reply with its tool call, and a tool message, since providers require a result for every call."""
+    name = demo.get("next_tool_name")
+    args = demo.get("next_tool_args")
     if name not in names:
         return [message]
     arguments = args if isinstance(args, str) else json.dumps(args or {}, ensure_ascii=False, default=str)

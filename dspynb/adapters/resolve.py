@@ -1,4 +1,4 @@
-"""From what users write as an adapter to the adapter itself."""
+"""Resolves the name of an adapter to the adapter."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ __all__ = ["resolve_adapter"]
 
 
 def resolve_adapter(choice: Any) -> Adapter:
-    """An adapter from its name (chat, json, prefill) or an adapter itself; ``chat`` for None."""
+    """Return the adapter of a name (chat, json, prefill), ``chat`` for None, or the argument if it is an adapter."""
     if choice is not None and not isinstance(choice, str):
-        return choice  # type: ignore[no-any-return]  # an Adapter, or a user's own with the same methods
-    if (choice or "chat") not in _named:
-        raise ConfigurationError(
-            f"there is no adapter {choice!r}.{nearest(str(choice), _named)} Adapters: {', '.join(_named)}"
-        )
-    return _named[choice or "chat"]
+        return choice  # type: ignore[no-any-return]  # an Adapter, or another object with its methods
+    name = choice or "chat"
+    if name not in _named:
+        raise ConfigurationError(f"there is no adapter {name!r}.{nearest(name, _named)} Adapters: {', '.join(_named)}")
+    return _named[name]
 
 
 _named: dict[str, Adapter] = {adapter.name: adapter for adapter in (ChatAdapter(), JSONAdapter(), PrefillAdapter())}

@@ -1,6 +1,6 @@
-"""A type told to a model that cannot be held to a schema: nested fields, choices and constraints, in few words.
+"""Describes types in short words, for models that cannot be constrained by a schema: nested fields, choices, limits.
 
-Read from pydantic's JSON schema, so that models, dataclasses, typed dicts and aliases are all told alike.
+The text is made of pydantic's JSON schema, so models, dataclasses, typed dicts and aliases are described alike.
 """
 
 from __future__ import annotations
@@ -39,25 +39,27 @@ _FORMATS = {
 
 
 def constraints_of(field: Field) -> str:
-    """The field's own constraints in words: ``at least 0, at most 1``; empty without any."""
+    """Return the constraints of the field in words, such as ``at least 0, at most 1``. Empty if it has none."""
     return ", ".join(_limits(field.schema))
 
 
 @lru_cache(maxsize=1024)
 def type_notes(signature: type[Signature]) -> tuple[str, ...]:
-    """Lines that spell out the outputs' nested types; none where the types' names say all."""
+    """Return lines that describe the nested types of the outputs. Empty if the names of the types are enough."""
     definitions: dict[str, _Schema] = {}
     lines = []
     for field in signature.output_fields.values():
         schema = _named(field.schema)
         if "$defs" in schema or any(_limits(part) for part in _inner(schema)):
             definitions |= schema.get("$defs", {})
-            lines.append(f"`{field.name}` is JSON: {_told(schema)}")
-    return (*lines, *(line for name, body in definitions.items() for line in _defined(name, body)))
+            lines.append(f"`{field.name}` is JSON: {_type_text(schema)}")
+    for name, body in definitions.items():
+        lines += _definition_lines(name, body)
+    return tuple(lines)
 
 
 def _named(schema: _Schema) -> _Schema:
-    """The schema with its outermost object under its name, like those inside it."""
+    """Move an object schema into ``$defs`` under its title, where the schemas inside it are."""
     if "properties" not in schema:
         return schema
     body = {key: value for key, value in schema.items() if key != "$defs"}
@@ -66,7 +68,7 @@ def _named(schema: _Schema) -> _Schema:
 
 
 def _inner(schema: _Schema) -> Iterator[_Schema]:
-    """All schemas within lists and mappings; alternatives belong to where they stand."""
+    """Yield the schemas of the items of lists and the values of mappings, at all depths and in all alternatives."""
     for part in schema.get("anyOf", ()):
         yield from _inner(part)
     for part in (schema.get("items"), schema.get("additionalProperties"), *schema.get("prefixItems", ())):
@@ -76,47 +78,63 @@ def _inner(schema: _Schema) -> Iterator[_Schema]:
 
 
 def _limits(schema: _Schema) -> list[str]:
-    own = [_limit(told, schema[key]) for key, told in _LIMITS.items() if key in schema]
-    if "prefixItems" in schema:  # their number is seen
-        own = []
-    some = [part for part in schema.get("anyOf", ()) if part.get("type") != "null"]
-    return own + (_limits(some[0]) if len(some) == 1 else [])
+    limits = [_limit_text(template, schema[key]) for key, template in _LIMITS.items() if key in schema]
+    if "prefixItems" in schema:  # the text of a tuple shows its number of items
+        limits = []
+    alternatives = [part for part in schema.get("anyOf", ()) if part.get("type") != "null"]
+    if len(alternatives) == 1:
+        limits += _limits(alternatives[0])
+    return limits
 
 
-def _limit(told: str, value: Any) -> str:
-    text = told.format(_plain(value))
-    return text.removesuffix("s") if value == 1 and "{} " in told else text
+def _limit_text(template: str, value: Any) -> str:
+    text = template.format(_number_text(value))
+    if value == 1 and "{} " in template:
+        return text.removesuffix("s")
+    return text
 
 
-def _plain(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
+def _number_text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)
 
 
-def _defined(name: str, body: _Schema) -> Iterator[str]:
+def _definition_lines(name: str, body: _Schema) -> Iterator[str]:
+    """Yield the description of a named schema: one line, or for an object one more line for each property."""
+    description = _description(body)
     if "properties" not in body:
-        yield f"{name}: {_told(body)}" + (f" ({described})" if (described := _description(body)) else "")
+        line = f"{name}: {_type_text(body)}"
+        yield f"{line} ({description})" if description else line
         return
+    line = f"{name} is an object:"
+    yield f"{line} {description}" if description else line
     required = set(body.get("required", ()))
-    yield f"{name} is an object:" + (f" {described}" if (described := _description(body)) else "")
     for key, part in body["properties"].items():
-        yield f"- {json.dumps(key, ensure_ascii=False)}: {_entry(part, required=key in required)}"
+        yield f"- {json.dumps(key, ensure_ascii=False)}: {_property_text(part, required=key in required)}"
 
 
 def _description(body: _Schema) -> str:
     return " ".join(str(body.get("description", "")).split())
 
 
-def _entry(part: _Schema, *, required: bool) -> str:
-    default = (
-        "" if required or part.get("default") is None else f", {json.dumps(part['default'], default=str)} if left out"
-    )
-    said = _description(part)
-    optional = "" if required or default else ", may be left out"
-    return _told(part) + default + optional + (f" — {said}" if said else "")
+def _property_text(part: _Schema, *, required: bool) -> str:
+    """Describe a property of an object: its type, whether it may be left out, and its description."""
+    text = _type_text(part)
+    if not required:
+        default = part.get("default")
+        if default is None:
+            text += ", may be left out"
+        else:
+            text += f", {json.dumps(default, default=str)} if left out"
+    description = _description(part)
+    if description:
+        text += f" — {description}"
+    return text
 
 
-def _told(schema: _Schema) -> str:
-    """A schema as a type: ``list of Person``, ``integer, at least 0``, ``"a" or "b"``."""
+def _type_text(schema: _Schema) -> str:
+    """Describe a schema as a type: ``list of Person``, ``integer, at least 0``, ``"a" or "b"``."""
     kind = _kind(schema)
     limits = _limits(schema) if "anyOf" not in schema else []
     return ", ".join([kind, *limits])
@@ -126,11 +144,15 @@ def _kind(schema: _Schema) -> str:
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     if "enum" in schema or "const" in schema:
-        return " or ".join(json.dumps(v, ensure_ascii=False) for v in schema.get("enum", [schema.get("const")]))
+        choices = schema.get("enum", [schema.get("const")])
+        return " or ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
     for key in ("anyOf", "oneOf", "allOf"):
         if key in schema:
-            return " or ".join(f"({told})" if "," in told else told for told in map(_told, schema[key]))
-    return _container(schema) if schema.get("type") in ("array", "object") else _simple(schema)
+            texts = [_type_text(part) for part in schema[key]]
+            return " or ".join(f"({text})" if "," in text else text for text in texts)
+    if schema.get("type") in ("array", "object"):
+        return _container(schema)
+    return _simple(schema)
 
 
 def _simple(schema: _Schema) -> str:
@@ -139,16 +161,20 @@ def _simple(schema: _Schema) -> str:
 
 def _container(schema: _Schema) -> str:
     if "prefixItems" in schema:
-        return f"[{', '.join(map(_told, schema['prefixItems']))}]"
+        return f"[{', '.join(map(_type_text, schema['prefixItems']))}]"
     if schema["type"] == "array":
-        inner = schema.get("items")
-        return f"list of {_grouped(inner)}" if inner else "list"
+        items = schema.get("items")
+        return f"list of {_grouped(items)}" if items else "list"
     if "properties" in schema:
-        return "{" + ", ".join(f"{json.dumps(k)}: {_told(v)}" for k, v in schema["properties"].items()) + "}"
-    extra = schema.get("additionalProperties")
-    return f"object with values of {_grouped(extra)}" if isinstance(extra, Mapping) and extra else "object"
+        properties = [f"{json.dumps(key)}: {_type_text(part)}" for key, part in schema["properties"].items()]
+        return "{" + ", ".join(properties) + "}"
+    values = schema.get("additionalProperties")
+    if isinstance(values, Mapping) and values:
+        return f"object with values of {_grouped(values)}"
+    return "object"
 
 
 def _grouped(schema: _Schema) -> str:
-    told = _told(schema)
-    return f"({told})" if "," in told or " or " in told else told
+    """Put the type into brackets if it would be ambiguous after ``of``."""
+    text = _type_text(schema)
+    return f"({text})" if "," in text or " or " in text else text

@@ -1,4 +1,4 @@
-"""Values that stand in words: the one number, the one date, yes or no, bullets. What is ambiguous is not read."""
+"""Reads a value out of prose: the only number, the only date, yes or no, a bulleted list. Returns None if ambiguous."""
 
 from __future__ import annotations
 
@@ -6,60 +6,66 @@ import re
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
-__all__ = ["bullets", "moment", "number", "truth"]
+__all__ = ["read_bool", "read_bullets", "read_number", "read_time"]
 
 _CLUSTER = re.compile(r"(?:(?P<sign>[-−])|\+)?(?P<body>\.?\d++(?:[.,]\d++)*+(?:[eE][-+]?\d++)?)")
 _PLAIN = re.compile(r"\d++(?:\.\d++)?(?:[eE][-+]?\d++)?|\.\d++")
 _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d++)?")
 _CONTINENTAL = re.compile(r"\d{1,3}(?:\.\d{3})+,\d++|\d{1,3}(?:\.\d{3}){2,}")
-_AFTER = re.compile(r"\s?(?:(?P<percent>%|percent\b|per cent\b)|(?P<times>thousand|million|billion|trillion)\b)")
+_UNIT_AFTER = re.compile(r"\s?(?:(?P<percent>%|percent\b|per cent\b)|(?P<factor>thousand|million|billion|trillion)\b)")
 _SHORT = re.compile(r"(?:[kKMBT]|bn|mn)(?!\w)")  # 5k, 5M: thousand or kelvin, million or metres
-_TIMES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_LONGEST = 400  # digits of a number in prose
+_FACTORS = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_MAX_DIGITS = 400  # longest number that is read from prose
 
 
-def number(text: str, *, share: bool) -> str | None:
-    """The only number in the text, in plain digits, or None. ``share``: a percentage is a part of 1."""
-    found = [match for _, match in zip(range(2), _CLUSTER.finditer(text), strict=False)]
-    if len(found) != 1 or len(found[0][0]) > _LONGEST:
+def read_number(text: str, *, share: bool) -> str | None:
+    """Return the only number in the text in plain digits, or None. ``share``: a percentage is a fraction of 1."""
+    matches = list(islice(_CLUSTER.finditer(text), 2))
+    if len(matches) != 1 or len(matches[0][0]) > _MAX_DIGITS:
         return None
-    match = found[0]
-    before, behind = text[: match.start()][-1:], text[match.end() :]
-    value = _plain(match["body"])
-    if value is None or before.isalnum() or before == "_" or _SHORT.match(behind):
+    match = matches[0]
+    before = text[: match.start()][-1:]
+    after = text[match.end() :]
+    digits = _plain_digits(match["body"])
+    if digits is None or before.isalnum() or before == "_" or _SHORT.match(after):
         return None
-    after = _AFTER.match(behind)
     sign = "-" if match["sign"] else ""
-    if after is None or not (after["times"] or share):
-        return sign + value
-    if "e" in value.lower():
+    unit = _UNIT_AFTER.match(after)
+    if unit is None or not (unit["factor"] or share):
+        return sign + digits
+    if "e" in digits.lower():
         return None
-    factor = Decimal(_TIMES[after["times"]]) if after["times"] else Decimal("0.01")
-    return f"{sign}{Decimal(value) * factor:f}"
+    factor = Decimal(_FACTORS[unit["factor"]]) if unit["factor"] else Decimal("0.01")
+    return f"{sign}{Decimal(digits) * factor:f}"
 
 
-def _plain(body: str) -> str | None:
+def _plain_digits(body: str) -> str | None:
     if _PLAIN.fullmatch(body):
         return body
     if _GROUPED.fullmatch(body):
         return body.replace(",", "")
-    return body.replace(".", "").replace(",", ".") if _CONTINENTAL.fullmatch(body) else None
+    if _CONTINENTAL.fullmatch(body):
+        return body.replace(".", "").replace(",", ".")
+    return None
 
 
 _TRUTH = re.compile(r"(yes|no|true|false)\b(?=\s*(?:[.,;:!)–—-]|$))", re.IGNORECASE)
 _OPPOSED = {"yes": {"no", "false"}, "true": {"no", "false"}, "no": {"yes", "true"}, "false": {"yes", "true"}}
 
 
-def truth(text: str) -> bool | None:
-    """True or False where the text begins with yes, no, true or false and never says the opposite."""
+def read_bool(text: str) -> bool | None:
+    """Read yes, no, true or false at the beginning of the text. None if there is none or the text contradicts it."""
     match = _TRUTH.match(text)
     if match is None:
         return None
     word = match[1].lower()
-    said = set(re.findall(r"\w+", text.lower()))
-    return None if said & _OPPOSED[word] else word in ("yes", "true")
+    words = set(re.findall(r"\w+", text.lower()))
+    if words & _OPPOSED[word]:
+        return None
+    return word in ("yes", "true")
 
 
 _MONTHS = ["january", "february", "march", "april", "may", "june"]
@@ -75,12 +81,16 @@ _SPAN = re.compile(
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
-def moment(kind: Any, text: str) -> Any:
-    """The only date, time or length of time in the text, in a form that pydantic reads, or None."""
+def read_time(kind: Any, text: str) -> Any:
+    """Return the only date, time or duration in the text, in a form that pydantic reads, or None."""
     if kind is timedelta:
-        return _length(text)
-    found = list(_clock(text) if kind is time else _dates(text) if kind in (date, datetime) else [])
-    return found[0] if len(found) == 1 else None
+        return _duration(text)
+    matches: list[str] = []
+    if kind is time:
+        matches = list(_times(text))
+    elif kind in (date, datetime):
+        matches = list(_dates(text))
+    return matches[0] if len(matches) == 1 else None
 
 
 def _dates(text: str) -> Iterator[str]:
@@ -92,30 +102,43 @@ def _dates(text: str) -> Iterator[str]:
 
 
 def _iso(year: str, month: str, day: str) -> str:
-    number = next(i for i, name in enumerate(_MONTHS, 1) if name.startswith(month[:3].lower()))
+    abbreviations = [name[:3] for name in _MONTHS]
+    number = abbreviations.index(month[:3].lower()) + 1
     return f"{year}-{number:02}-{int(day):02}"
 
 
-def _clock(text: str) -> Iterator[str]:
-    for hour, minute, rest, half in _CLOCK.findall(text):
-        hours = int(hour) % 12 + 12 * (half.lower() == "p") if half else int(hour)
-        yield f"{hours:02}:{minute}{rest}"
+def _times(text: str) -> Iterator[str]:
+    for hour_text, minute, seconds, half in _CLOCK.findall(text):
+        hour = int(hour_text)
+        if half:
+            hour %= 12
+            if half.lower() == "p":
+                hour += 12
+        yield f"{hour:02}:{minute}{seconds}"
 
 
-def _length(text: str) -> timedelta | None:
+def _duration(text: str) -> timedelta | None:
     parts = _SPAN.findall(text.lower())
     if not parts or re.search(r"\d", _SPAN.sub("", text.lower())):
         return None
-    return sum((timedelta(**{_UNITS[unit]: float(n)}) for n, unit in parts), timedelta())
+    total = timedelta()
+    for amount, unit in parts:
+        total += timedelta(**{_UNITS[unit]: float(amount)})
+    return total
 
 
 _BULLET = re.compile(r"[ \t]*(?:[-*•–]|\d{1,4}[.)])[ \t]+(\S.*)")
 
 
-def bullets(text: str) -> list[str] | None:
-    """The items of a bulleted or numbered list, one a line, after at most one line that ends with a colon."""
+def read_bullets(text: str) -> list[str] | None:
+    """Return the items of a bulleted or numbered list, or None. One heading that ends with a colon may precede it."""
     lines = [line for line in text.splitlines() if line.strip()]
     if lines and lines[0].rstrip().endswith(":") and not _BULLET.fullmatch(lines[0]):
         lines = lines[1:]
-    items = [match[1].strip() for line in lines if (match := _BULLET.fullmatch(line))]
-    return items if items and len(items) == len(lines) else None
+    items = []
+    for line in lines:
+        match = _BULLET.fullmatch(line)
+        if match is None:
+            return None
+        items.append(match[1].strip())
+    return items or None

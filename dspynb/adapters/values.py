@@ -1,4 +1,4 @@
-"""Typed values to text and back."""
+"""Converts typed values to text, and text back to typed values."""
 
 from __future__ import annotations
 
@@ -9,45 +9,46 @@ from collections.abc import Iterable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from itertools import chain
 from typing import Any, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from dspynb.adapters.lenient_json import json_values, read_json, read_loose
-from dspynb.adapters.text_values import bullets, moment, number, truth
+from dspynb.adapters.text_values import read_bool, read_bullets, read_number, read_time
 from dspynb.errors import ParseError, shorten
 from dspynb.signatures.fields import Field
 
-__all__ = ["output_text", "parse_json", "parse_value", "plain", "to_text"]
+__all__ = ["output_text", "parse_json", "parse_value", "to_json_value", "to_text"]
 
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)\n?[ \t]*```", re.DOTALL)
-_UNSEEN = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
-_NUMBERS = (int, float, Decimal)
-_MOMENTS = (date, datetime, time, timedelta)
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
+_NUMBER_TYPES = (int, float, Decimal)
+_TIME_TYPES = (date, datetime, time, timedelta)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_HALVES = re.compile(r"\\u[dD][89a-fA-F]")
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def to_text(field: Field, value: Any) -> str:
-    """A value as a model reads it: text as it is, all else as JSON."""
+    """Return an input value as the model sees it: text unchanged, everything else as JSON."""
     if isinstance(value, str) and not isinstance(value, Enum):
         return value
     try:
         return field.adapter.dump_json(_ordered(value), warnings=False).decode()
     except Exception:
-        return _dumps(plain(field, value))
+        return _dumps(to_json_value(field, value))
 
 
 def output_text(field: Field, value: Any) -> str:
-    """A value as ``parse_value`` reads it back: text as it is wherever that is enough, all else as JSON."""
-    if isinstance(value, str) and not isinstance(value, Enum) and (field.is_text or _reads_as(field, value)):
+    """Return an output value as ``parse_value`` reads it: text unchanged if it is read as itself, all else as JSON."""
+    if isinstance(value, str) and not isinstance(value, Enum) and (field.is_text or _is_read_unchanged(field, value)):
         return value
-    return _dumps(plain(field, value))
+    return _dumps(to_json_value(field, value))
 
 
-def plain(field: Field, value: Any) -> Any:
-    """A value as JSON-able ones; what JSON does not know becomes its text."""
+def to_json_value(field: Field, value: Any) -> Any:
+    """Convert a value to JSON types. A value that pydantic cannot convert becomes its text."""
     try:
         return field.adapter.dump_python(_ordered(value), mode="json", by_alias=True, warnings=False)
     except Exception:
@@ -55,29 +56,40 @@ def plain(field: Field, value: Any) -> Any:
 
 
 def _ordered(value: Any) -> Any:
-    """A set as a list, in the same order in every process: else its texts are no cached request's."""
+    """Sort a set into a list, so that its text, and with it the cache key, is the same in every process."""
     return sorted(value, key=repr) if isinstance(value, set | frozenset) else value
 
 
 def _dumps(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-    return json.dumps(value, separators=(",", ":"), default=str) if _SURROGATE.search(text) else text
+    if _SURROGATE.search(text):
+        return json.dumps(value, separators=(",", ":"), default=str)
+    return text
 
 
-def _reads_as(field: Field, text: str) -> bool:
+def _is_read_unchanged(field: Field, text: str) -> bool:
     try:
-        read = parse_value(field, text, text)
+        value = parse_value(field, text, text)
     except ParseError:
         return False
-    return type(read) is str and read == text
+    return type(value) is str and value == text
 
 
 def parse_value(field: Field, text: str, raw: str) -> Any:
-    """The text of one output as a value of the field's type.
+    """Convert the text of one output to the type of its field.
 
-    Tried in order: JSON, the text itself, its words (``yes`` for true, a choice in other case, the only number or date
-    in prose), JSON as models write it, JSON in prose, bullets for a list. A ``str`` is taken exactly as it stands.
-    Raises ParseError (stage ``validate``) with what pydantic said of the reading that came furthest.
+    These readings are tried in order, and the first valid one is used: JSON; the text itself; a value in prose (``yes``
+    for true, a choice in another case, the only number or date); JSON with the usual errors of models; JSON in prose;
+    bullets as a list. A ``str`` field takes the text unchanged.
+
+    Args:
+        field: The output field.
+        text: The text of the value.
+        raw: The whole reply, for the error.
+
+    Raises:
+        ParseError: No reading is valid (stage ``validate``, with pydantic's message for the best one), or the text is
+            broken JSON (stage ``decode``).
     """
     if field.is_text:
         return _first_valid(field, [text], raw)
@@ -87,70 +99,79 @@ def parse_value(field: Field, text: str, raw: str) -> Any:
 
 
 def _read(field: Field, text: str, raw: str, exact: list[str]) -> Any:
-    bare = text.strip().strip(_UNSEEN).strip()
+    bare = text.strip().strip(_INVISIBLE).strip()
     try:
-        return _first_valid(field, _chain(exact, _readings(field, bare)), raw)
+        return _first_valid(field, chain(exact, _readings(field, bare)), raw)
     except ParseError:
-        if damage := _damage(bare):
-            said = f"the JSON cannot be read: {damage}"
-            raise ParseError(said, raw=raw, stage="decode", field=field.name) from None
+        damage = _json_damage(bare)
+        if damage:
+            problem = f"the JSON cannot be read: {damage}"
+            raise ParseError(problem, raw=raw, stage="decode", field=field.name) from None
         raise
 
 
-def _damage(text: str) -> str | None:
-    """What is wrong with a text that begins as JSON, where it is no JSON."""
-    inner = match[1].strip() if (match := _FENCE.fullmatch(text)) else text
-    if inner[:1] not in ("{", "["):
+def _json_damage(text: str) -> str | None:
+    """Return what is wrong with a text that begins like JSON, or None if it is valid or no JSON at all."""
+    body = _unfenced(text)
+    if body[:1] not in ("{", "["):
         return None
     try:
-        read_loose(inner)
+        read_loose(body)
     except ValueError as error:
         return str(error)
     return None
 
 
-def parse_json(field: Field, given: Any, raw: str) -> Any:
-    """A decoded JSON value as a value of the field's type; a text in it is read as by ``parse_value``.
+def _unfenced(text: str) -> str:
+    """Remove a code fence around the text."""
+    match = _FENCE.fullmatch(text)
+    return match[1].strip() if match else text
+
+
+def parse_json(field: Field, value: Any, raw: str) -> Any:
+    """Convert a decoded JSON value to the type of the field. Strings are read as by ``parse_value``.
 
     Raises ParseError.
     """
     if field.is_text:
-        scalar = isinstance(given, bool | int | float | list | dict)
-        return _first_valid(field, [json.dumps(given, ensure_ascii=False) if scalar else given], raw)
-    if not isinstance(given, str):
-        return _first_valid(field, _fitting(field, given), raw)
-    exact = [] if field.core in (date, datetime) and given.strip().isdigit() else [given]
+        if isinstance(value, bool | int | float | list | dict):
+            value = json.dumps(value, ensure_ascii=False)
+        return _first_valid(field, [value], raw)
+    if not isinstance(value, str):
+        return _first_valid(field, _acceptable(field, value), raw)
+    exact = [] if _is_digits_for_date(field, value.strip()) else [value]
     if field.is_optional_text:
         return _first_valid(field, exact, raw)
-    return _read(field, given, raw, exact)
+    return _read(field, value, raw, exact)
 
 
-def _chain(*sources: Iterable[Any]) -> Iterator[Any]:
-    for source in sources:
-        yield from source
+def _is_digits_for_date(field: Field, text: str) -> bool:
+    """Whether pydantic would read the digits, such as a year, as seconds since 1970."""
+    return field.core in (date, datetime) and text.isdigit()
 
 
 def _first_valid(field: Field, readings: Iterable[Any], raw: str) -> Any:
-    worst: ValidationError | None = None
-    halves = "\\u" in raw and _HALVES.search(raw) is not None
+    best_error: ValidationError | None = None
+    has_surrogates = "\\u" in raw and _ESCAPED_SURROGATE.search(raw) is not None
     try:
         for reading in readings:
             try:
-                return _validated(field, _mended(reading) if halves else reading)
+                return _validated(field, _without_surrogates(reading) if has_surrogates else reading)
             except ValidationError as error:
-                worst = error if worst is None or _telling(error) > _telling(worst) else worst
+                if best_error is None or _progress(error) > _progress(best_error):
+                    best_error = error
     except (RecursionError, OverflowError):
         raise ParseError("the value is nested too deeply", raw=raw, stage="decode", field=field.name) from None
-    problem = _problem(worst) if worst else "nothing of that type is in it"
+    problem = _problem(best_error) if best_error else "nothing of that type is in it"
     raise ParseError(f"not a valid {field.type_text}: {problem}", raw=raw, stage="validate", field=field.name)
 
 
 def _validated(field: Field, reading: Any) -> Any:
-    """The reading as the field's type. Raises ValidationError."""
+    """Convert a reading to the type of the field. Raises ValidationError."""
     try:
         return field.adapter.validate_python(reading)
     except ValidationError:
-        # A strict model takes a date in its JSON form only as JSON.
+        # A strict model accepts the JSON form of a date only from JSON.
         if isinstance(reading, list | dict | str):
             with contextlib.suppress(ValueError):
                 return field.adapter.validate_json(json.dumps(reading))
@@ -164,59 +185,73 @@ _CONSTRAINTS = frozenset(
 )
 
 
-def _telling(error: ValidationError) -> int:
-    """How far a reading came: a broken constraint tells more than a wrong part, and that more than a wrong type."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return 2 if all(e["type"] in _CONSTRAINTS for e in found) else 1 if any(e["loc"] for e in found) else 0
+def _progress(error: ValidationError) -> int:
+    """How far a reading came: 2 if only a constraint is broken, 1 if a part has a wrong type, 0 if the whole has."""
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    if all(detail["type"] in _CONSTRAINTS for detail in details):
+        return 2
+    if any(detail["loc"] for detail in details):
+        return 1
+    return 0
 
 
-def _mended(value: Any) -> Any:
-    """The value with halves of surrogate pairs, which no file or screen takes, replaced."""
+def _without_surrogates(value: Any) -> Any:
+    """Replace lone surrogates, which cannot be written to a file or a screen."""
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value)
     if isinstance(value, dict):
-        return {_mended(key): _mended(item) for key, item in value.items()}
-    return [_mended(item) for item in value] if isinstance(value, list) else value
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    return value
 
 
 def _problem(error: ValidationError) -> str:
-    told = []
-    for item in error.errors(include_url=False, include_context=False)[:3]:
-        at = ".".join(map(str, item["loc"]))
-        told.append(f"{at}: " * bool(at) + f"{item['msg']}, got {shorten(repr(item['input'])[:2000], 80)}")
-    return "; ".join(told)
+    problems = []
+    for detail in error.errors(include_url=False, include_context=False)[:3]:
+        problem = f"{detail['msg']}, got {shorten(repr(detail['input'])[:2000], 80)}"
+        location = ".".join(map(str, detail["loc"]))
+        problems.append(f"{location}: {problem}" if location else problem)
+    return "; ".join(problems)
 
 
 def _readings(field: Field, text: str) -> Iterator[Any]:
-    inner = match[1].strip() if (match := _FENCE.fullmatch(text)) else text
-    if field.takes_none and inner.strip(". ").casefold() in ("null", "none", "n/a"):
+    """Yield what the text may mean, the most literal reading first."""
+    body = _unfenced(text)
+    if field.takes_none and body.strip(". ").casefold() in ("null", "none", "n/a"):
         yield None
-    if field.core is Decimal:  # before JSON makes a float of it
-        yield inner
+    if field.core is Decimal:  # before JSON turns it into a float
+        yield body
     with contextlib.suppress(ValueError):
-        yield from _fitting(field, read_json(inner))
-    if choices := field.choices:
-        yield from _chosen(choices, inner)
-    if not (field.core in (date, datetime) and inner.isdigit()):
-        yield inner
-    yield from _in_words(field, inner.strip("*`\"'_ "))
-    yield from _in_json(field, inner)
+        yield from _acceptable(field, read_json(body))
+    choices = field.choices
+    if choices:
+        yield from _matching_choice(choices, body)
+    if not _is_digits_for_date(field, body):
+        yield body
+    yield from _value_in_words(field, body.strip("*`\"'_ "))
+    yield from _json_in_prose(field, body)
 
 
-def _fitting(field: Field, value: Any) -> Iterator[Any]:
-    """The JSON value, unless pydantic would read something else out of it: 1 out of true, 1970 out of 2024."""
-    if isinstance(value, bool) and field.core in _NUMBERS:
+def _acceptable(field: Field, value: Any) -> Iterator[Any]:
+    """Yield a JSON value unless pydantic would convert it to another meaning: true to 1, or 2024 to a date in 1970.
+
+    For a field with choices, also yield the choice that is written as the value.
+    """
+    if isinstance(value, bool) and field.core in _NUMBER_TYPES:
         return
     if isinstance(value, int) and field.core in (date, datetime) and abs(value) < 10**8:
         return
     choices = field.choices
     if not choices or value is None:
         yield value
-    yield from (takes for written, takes in choices if type(value) is type(written) and value == written)
+    for written, choice in choices:
+        if type(value) is type(written) and value == written:
+            yield choice
 
 
 def _optional_text(text: str) -> str | None:
-    """Text as it is, but ``null`` for None; and quoted where the text itself reads ``null``, or is such a quotation."""
+    """Return None for ``null``, and other text unchanged. The text "null" itself is quoted; the quotes are removed."""
     bare = text.strip()
     if bare in _NULLS:
         return None
@@ -227,8 +262,12 @@ _NULLS = ("null", "None")
 
 
 def _quotes_null(text: str) -> bool:
+    """Whether the text is ``null`` as a JSON string, or such a string quoted again, any number of times."""
     try:
-        while text.startswith('"') and isinstance(inner := json.loads(text, strict=False), str):
+        while text.startswith('"'):
+            inner = json.loads(text, strict=False)
+            if not isinstance(inner, str):
+                return False
             text = inner.strip()
             if text in _NULLS:
                 return True
@@ -237,36 +276,46 @@ def _quotes_null(text: str) -> bool:
     return False
 
 
-def _in_words(field: Field, text: str) -> Iterator[Any]:
-    if field.core in _NUMBERS and (found := number(text, share=_is_share(field))) is not None:
-        yield found
-    elif field.core is bool and (sure := truth(text)) is not None:
-        yield sure
-    elif field.core in _MOMENTS and (when := moment(field.core, text)) is not None:
-        yield when
+def _value_in_words(field: Field, text: str) -> Iterator[Any]:
+    value: Any = None
+    if field.core in _NUMBER_TYPES:
+        value = read_number(text, share=_is_share(field))
+    elif field.core is bool:
+        value = read_bool(text)
+    elif field.core in _TIME_TYPES:
+        value = read_time(field.core, text)
+    if value is not None:
+        yield value
 
 
 def _is_share(field: Field) -> bool:
-    bounds = [getattr(m, side, None) for m in field.info.metadata for side in ("le", "lt")]
-    return any(isinstance(bound, int | float | Decimal) and bound <= 1 for bound in bounds)
+    """Whether the field's upper bound is 1 or less, so that a percentage means a fraction of 1."""
+    for constraint in field.info.metadata:
+        for side in ("le", "lt"):
+            bound = getattr(constraint, side, None)
+            if isinstance(bound, int | float | Decimal) and bound <= 1:
+                return True
+    return False
 
 
-def _in_json(field: Field, text: str) -> Iterator[Any]:
-    """JSON as models write it; the only JSON value in prose; bullets."""
+def _json_in_prose(field: Field, text: str) -> Iterator[Any]:
+    """Yield the text as loose JSON, then the only valid JSON value in it, then its bullets as a list."""
     with contextlib.suppress(ValueError):
-        yield from _fitting(field, read_loose(text))
-    if field.core in (*_NUMBERS, *_MOMENTS, bool) or field.choices:
+        yield from _acceptable(field, read_loose(text))
+    if field.core in (*_NUMBER_TYPES, *_TIME_TYPES, bool) or field.choices:
         return
-    fitting: list[Any] = []
+    values: list[Any] = []
     with contextlib.suppress(ValueError):
-        fitting = [value for value in json_values(text, "{[") if _fits(field, value)]
-    if fitting and all(value == fitting[0] for value in fitting):
-        yield fitting[0]
-    if get_origin(field.core) in (list, tuple, set, frozenset) and (items := bullets(text)):
-        yield items
+        values = [value for value in json_values(text, "{[") if _is_valid(field, value)]
+    if values and all(value == values[0] for value in values):
+        yield values[0]
+    if get_origin(field.core) in (list, tuple, set, frozenset):
+        items = read_bullets(text)
+        if items:
+            yield items
 
 
-def _fits(field: Field, value: Any) -> bool:
+def _is_valid(field: Field, value: Any) -> bool:
     try:
         _validated(field, value)
     except ValidationError:
@@ -274,13 +323,19 @@ def _fits(field: Field, value: Any) -> bool:
     return True
 
 
-def _chosen(choices: tuple[tuple[Any, Any], ...], text: str) -> Iterator[Any]:
-    """The choice the text is; else the only one it is in another case or in quotes; else the member of that name."""
+def _matching_choice(choices: tuple[tuple[Any, Any], ...], text: str) -> Iterator[Any]:
+    """Yield the choice that equals the text, or the only one that equals it without case and quotes.
+
+    If there is no such choice, yield the enum member whose name is the text.
+    """
     folded = _folded(text)
-    alike = [takes for written, takes in choices if str(written) == text]
-    alike = alike or [takes for written, takes in choices if _folded(written) == folded]
-    alike = alike or [takes for _, takes in choices if isinstance(takes, Enum) and _folded(takes.name) == folded]
-    yield from alike if len(alike) == 1 else ()
+    matches = [choice for written, choice in choices if str(written) == text]
+    if not matches:
+        matches = [choice for written, choice in choices if _folded(written) == folded]
+    if not matches:
+        matches = [choice for _, choice in choices if isinstance(choice, Enum) and _folded(choice.name) == folded]
+    if len(matches) == 1:
+        yield matches[0]
 
 
 def _folded(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Agents: ReAct and its steps, ProgramOfThought, tools, and the sandbox for code that a model wrote."""
+"""Agents: ReAct, ProgramOfThought, tools, and the sandbox for generated code."""
 
 from dspynb.agents.program_of_thought import ProgramOfThought
 from dspynb.agents.react import ReAct

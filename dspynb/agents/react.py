@@ -1,4 +1,4 @@
-"""ReAct: a model that thinks, calls tools and sees what they return, until it can answer."""
+"""ReAct: the model thinks, calls tools and observes their results until it can answer."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from dspynb.signatures.signature import Signature, as_signature
 __all__ = ["STEP", "ReAct", "trajectory_text"]
 
 STEP = frozenset({"thought", "tool", "args", "observation"})
-"""What a step of a trajectory has, beside the seconds it took."""
+"""The keys of a step of a trajectory, beside ``seconds``."""
 
-_TRIES = 4
-"""Calls made for one step of which each has one tool call less in its trajectory."""
+_MAX_TRIES = 4
+"""Requests for one step that is too long for the model. Each repeated request drops one more tool call."""
 
 _OF_DSPY = {
     "max_iters": "max_iterations",
@@ -39,22 +39,27 @@ _OF_DSPY = {
 
 
 class ReAct(Module):
-    """Calls tools until all is known that the signature's outputs need, then writes them (Yao et al. 2023,
-    arXiv:2210.03629).
+    """Calls tools until the model can answer, then writes the outputs (Yao et al. 2023, arXiv:2210.03629).
 
-    ``tools``: functions (plain or async), methods, callable objects, Modules, or ``dn.Tool``. Wrong arguments, unknown
-    tools, replies that cannot be read, and exceptions become observations that the model sees.
-    ``max_iterations``: model calls, the one that writes the outputs not counted. ``timeout``: seconds for thinking and
-    calling; then, as after the last iteration, the outputs are written from what there is. ``tool_timeout``: seconds
-    for one tool call. ``native``: whether tools go to the model natively: True, False (as text), or "auto", which asks
-    the model's ``native_tools``. ``parallel``: whether tool calls of one reply run at the same time.
+    Wrong arguments, unknown tools, unreadable replies, and exceptions become observations for the model. If a request
+    is too long for the model, it is repeated without the oldest tool call, up to three times.
 
     The prediction has the signature's outputs and ``trajectory``: a dict for each tool call, with ``thought``,
-    ``tool``, ``args``, ``observation`` and ``seconds``. Its predictors are ``react`` and ``extract``. A request
-    that is too long for the model is made again without the oldest tool call in it, up to three times.
+    ``tool``, ``args``, ``observation`` and ``seconds``. The predictors are ``react`` and ``extract``.
 
-    Raises ConfigurationError or SignatureError when made: two tools of one name, a limit below its least, a field named
-    ``trajectory``.
+    Args:
+        signature: The inputs and outputs, as a class or a string.
+        tools: Functions (plain or async), methods, callable objects, Modules, or ``dn.Tool``.
+        max_iterations: Most calls of the model, not counting the one that writes the outputs.
+        timeout: Seconds for thinking and calling tools. After that, as after the last iteration, the outputs are
+            written from the trajectory so far.
+        tool_timeout: Seconds for one tool call.
+        native: Whether tools are sent natively: True, False (as text), or "auto" for the model's ``native_tools``.
+        parallel: Whether the tool calls of one reply run at the same time.
+
+    Raises:
+        ConfigurationError: Two tools have the same name, there is no tool, or a limit is too small.
+        SignatureError: The signature has a reserved field name, such as ``trajectory``.
 
     >>> def population(city: str) -> int:
     ...     '''How many people live in a city.'''
@@ -83,17 +88,19 @@ class ReAct(Module):
         parallel: Bool = True,
     ) -> None:
         self.signature = as_signature(signature)
-        named = named_tools(tools, reserved=(FINISH,))
-        if not named:
+        tools_by_name = named_tools(tools, reserved=(FINISH,))
+        if not tools_by_name:
             raise ConfigurationError("ReAct needs at least one tool; without tools use dn.Predict")
-        self.react = Act(self.signature, named, native)
+        self.react = Act(self.signature, tools_by_name, native)
         self.extract = Predict(extract_signature(self.signature))
-        self.tools = named
-        self.max_iterations, self.timeout, self.tool_timeout = max_iterations, timeout, tool_timeout
+        self.tools = tools_by_name
+        self.max_iterations = max_iterations
+        self.timeout = timeout
+        self.tool_timeout = tool_timeout
         self.parallel = parallel
 
     def most_calls(self) -> int:
-        """A call a turn, and reading the result; those that tools make come on top."""
+        """Calls of the turns and of writing the outputs, not counting calls that tools make."""
         return self.max_iterations + self.extract.most_calls()
 
     def _fields(self, kind: str) -> Mapping[str, Field]:
@@ -103,8 +110,12 @@ class ReAct(Module):
         return f"{type(self).__name__}({self.signature.describe()})"
 
     def _run_settings(self) -> dict[str, Any]:
-        limits = {n: getattr(self, n) for n in ("max_iterations", "timeout", "tool_timeout")}
-        return {**limits, "tools": list(self.tools)}
+        return {
+            "max_iterations": self.max_iterations,
+            "timeout": self.timeout,
+            "tool_timeout": self.tool_timeout,
+            "tools": list(self.tools),
+        }
 
     async def forward(self, **inputs: Any) -> Prediction:
         """Act until finished or out of time, then write the outputs."""
@@ -115,15 +126,16 @@ class ReAct(Module):
 
 
 class _Episode:
-    """One call of a ReAct: all that it knows stands here, so that calls of one object do not meet."""
+    """The state of one call of a ReAct, so that concurrent calls of one object are independent."""
 
     def __init__(self, program: ReAct, inputs: Mapping[str, Any]) -> None:
-        self.program, self.inputs = program, inputs
+        self.program = program
+        self.inputs = inputs
         self.trajectory: list[dict[str, Any]] = []
-        self.dropped = 0  # of the oldest tool calls, to make requests shorter
+        self.dropped = 0  # oldest tool calls that are left out of requests
 
     async def act(self) -> None:
-        """Take turns until the model finishes, or until there are no more turns or no more time."""
+        """Take turns until the model finishes or the iterations or the time run out."""
         clock = asyncio.timeout(self.program.timeout)
         try:
             async with clock:
@@ -138,26 +150,26 @@ class _Episode:
                 raise
 
     async def _turn(self) -> bool:
-        """One thought and its tool calls; whether the model has finished."""
+        """Take one turn: a thought and its tool calls. Return whether the model has finished."""
         try:
             turn = await self.ask(self.program.react)
         except ParseError as error:
-            self._note(
-                "", "", {}, f"Your reply could not be read: {error.problem}. Keep to the form that was asked for."
-            )
+            text = f"Your reply could not be read: {error.problem}. Keep to the form that was asked for."
+            self._add_step("", "", {}, text)
             return False
         calls = calls_of(turn)
         if not calls:
-            self._note(turn["next_thought"], FINISH, {}, "Finished.")
+            self._add_step(turn["next_thought"], FINISH, {}, "Finished.")
             return True
-        steps = [
-            self._note(turn["next_thought"] if i == 0 else "", call.name, call.args, _UNFINISHED)
-            for i, call in enumerate(calls)
-        ]
-        await self._call_all(list(zip(calls, steps, strict=True)))
+        thought = turn["next_thought"]
+        pairs = []
+        for call in calls:
+            pairs.append((call, self._add_step(thought, call.name, call.args, _UNFINISHED)))
+            thought = ""  # the first step of the turn has it
+        await self._call_all(pairs)
         return False
 
-    def _note(self, thought: str, tool: str, args: Mapping[str, Any] | str, observation: str) -> dict[str, Any]:
+    def _add_step(self, thought: str, tool: str, args: Mapping[str, Any] | str, observation: str) -> dict[str, Any]:
         step = {"thought": thought, "tool": tool, "args": args, "observation": observation, "seconds": 0.0}
         self.trajectory.append(step)
         return step
@@ -172,51 +184,62 @@ class _Episode:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in tasks:
                 if task.done():
-                    task.result()  # raises what is to end the work
+                    task.result()  # raises exceptions that end the work
         finally:
             await end_tasks(tasks)
 
     async def _call(self, call: ToolCall, step: dict[str, Any]) -> None:
-        seen = await self._observed(call)
-        step["observation"], step["seconds"] = seen.text, seen.seconds
+        observation = await self._observe(call)
+        step["observation"] = observation.text
+        step["seconds"] = observation.seconds
 
-    async def _observed(self, call: ToolCall) -> Observation:
+    async def _observe(self, call: ToolCall) -> Observation:
         tool = self.program.tools.get(call.name)
         if tool is None:
             return unknown_tool(call.name, self.program.tools)
         return await tool(call.args, timeout=self.program.tool_timeout)
 
     async def ask(self, predictor: Predict) -> Prediction:
-        """A predictor's answer to the inputs and the trajectory, shortened until the model can take it."""
-        for left in reversed(range(_TRIES)):
+        """Call a predictor with the inputs and the trajectory, without its oldest tool calls if that is too long."""
+        for tries_left in reversed(range(_MAX_TRIES)):
             try:
                 return await predictor(**self.inputs, trajectory=self.text())
             except ContextTooLong:
-                if not left or len(self.trajectory) - self.dropped <= 1:
+                if tries_left == 0 or len(self.trajectory) - self.dropped <= 1:
                     raise
                 self.dropped += 1
         raise AssertionError("unreachable")
 
     def text(self) -> str:
-        """The trajectory as the model reads it."""
+        """Return the trajectory as the model sees it."""
         return trajectory_text(self.trajectory, self.dropped)
 
 
 def trajectory_text(trajectory: Sequence[Mapping[str, Any]], dropped: int = 0) -> str:
-    """Steps (``thought``, ``tool``, ``args``, ``observation``) as a model reads them; without the first ``dropped``."""
-    steps = [_step_text(i, step) for i, step in enumerate(trajectory, 1)][dropped:]
-    left_out = [f"[The first {dropped} steps are left out.]"] if dropped else []
-    return "\n\n".join([*left_out, *steps]) or "(nothing yet)"
+    """Return the steps of a trajectory (``thought``, ``tool``, ``args``, ``observation``) as text for a model.
+
+    ``dropped``: number of steps to leave out at the beginning.
+    """
+    texts = [_step_text(number, step) for number, step in enumerate(trajectory, 1)][dropped:]
+    if dropped:
+        texts.insert(0, f"[The first {dropped} steps are left out.]")
+    return "\n\n".join(texts) or "(nothing yet)"
 
 
 _UNFINISHED = "(not finished when the time was up)"
 
 
 def _step_text(number: int, step: Mapping[str, Any]) -> str:
-    args = step["args"] if isinstance(step["args"], str) else _json(step["args"])
-    thought = [f"Thought: {step['thought']}"] if step["thought"] else []
-    call = [f"Tool: {step['tool']} {args}"] if step["tool"] else []
-    return "\n".join([f"Step {number}", *thought, *call, f"Observation: {step['observation']}"])
+    lines = [f"Step {number}"]
+    if step["thought"]:
+        lines.append(f"Thought: {step['thought']}")
+    if step["tool"]:
+        args = step["args"]
+        if not isinstance(args, str):
+            args = _json(args)
+        lines.append(f"Tool: {step['tool']} {args}")
+    lines.append(f"Observation: {step['observation']}")
+    return "\n".join(lines)
 
 
 def _json(value: Any) -> str:

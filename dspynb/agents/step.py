@@ -1,7 +1,8 @@
-"""The step of an agent: a predictor that gives a thought and the tools to call next."""
+"""One step of an agent: a predictor that returns a thought and the next tool calls."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -22,123 +23,144 @@ from dspynb.signatures.signature import Signature
 __all__ = ["FINISH", "Act", "ToolCall", "calls_of", "extract_signature"]
 
 FINISH = "finish"
-_OWN = ("trajectory", "next_thought", "next_tool_name", "next_tool_args")
+_RESERVED_FIELDS = ("trajectory", "next_thought", "next_tool_name", "next_tool_args")
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """What a model asked for: a tool's name, and arguments as it gave them (a mapping, or text that is none)."""
+    """A call requested by the model: a tool and its arguments (a mapping, or text that is no JSON object)."""
 
     name: str
     args: Mapping[str, Any] | str
 
 
 class Act(Predict):
-    """One turn of an agent. A model that calls tools natively is given them with the request; any other one writes
-    ``next_thought``, ``next_tool_name`` and ``next_tool_args``.
+    """One turn of an agent: returns a thought and the next tool calls.
 
-    The prediction has these three fields either way, and ``tool_calls``, all calls of the turn: none to finish.
-    ``native``: True, False, or "auto" for what the model's ``native_tools`` says.
+    A model that calls tools natively receives them with the request. Any other model writes ``next_thought``,
+    ``next_tool_name`` and ``next_tool_args``. The prediction has these three fields in both cases, and ``tool_calls``,
+    the list of all calls of the turn, which is empty when the agent finishes.
+
+    Args:
+        signature: The signature of the agent.
+        tools: The tools by name.
+        native: Whether tools are sent natively: True, False, or "auto" for the model's attribute ``native_tools``.
     """
 
-    repairs = False  # what could not be read becomes an observation, and the next turn repairs it
+    repairs = False  # an unreadable reply becomes an observation, and the next turn corrects it
 
     def __init__(self, signature: type[Signature], tools: Mapping[str, Tool], native: bool | str) -> None:
         super().__init__(_text_signature(signature, tools))
-        self._native, self._native_signature = native, _native_signature(signature)
+        self._native = native
+        self._native_signature = _native_signature(signature)
         self._specs = [tool.spec() for tool in tools.values()]
 
     def most_calls(self) -> int:
-        """The call: its reply is not repaired."""
+        """One call, since a reply is not repaired."""
         return 1
 
     def _fitted(self, adapter: Adapter, lm: LMProtocol) -> Adapter:
-        native = getattr(lm, "native_tools", False) if self._native == "auto" else self._native
+        native = self._native
+        if native == "auto":
+            native = getattr(lm, "native_tools", False)
         return NativeTools(adapter, self._native_signature, self._specs) if native else adapter
 
     def _read(self, adapter: Adapter, reply: LMReply) -> dict[str, Any]:
         if not isinstance(adapter, NativeTools):
             values = super()._read(adapter, reply)
-            name, args = values["next_tool_name"], values["next_tool_args"]
-            return {**values, "tool_calls": [] if name == FINISH else [{"name": name, "args": args}]}
-        calls = [call for call in map(_native_call, reply.tool_calls) if call["name"] != FINISH]
+            name = values["next_tool_name"]
+            calls = [] if name == FINISH else [{"name": name, "args": values["next_tool_args"]}]
+            return {**values, "tool_calls": calls}
+        calls = []
+        for tool_call in reply.tool_calls:
+            call = _native_call(tool_call)
+            if call["name"] != FINISH:
+                calls.append(call)
         first = calls[0] if calls else {"name": FINISH, "args": {}}
-        thought = adapter.parse(self.signature, reply.text)["next_thought"] if reply.text else ""
-        named = {"next_thought": thought, "next_tool_name": first["name"], "next_tool_args": first["args"]}
-        return {**named, "tool_calls": calls}
+        thought = ""
+        if reply.text:
+            thought = adapter.parse(self.signature, reply.text)["next_thought"]
+        return {
+            "next_thought": thought,
+            "next_tool_name": first["name"],
+            "next_tool_args": first["args"],
+            "tool_calls": calls,
+        }
 
 
 def calls_of(turn: Prediction) -> list[ToolCall]:
-    """The calls of a turn; none where it finishes."""
+    """Return the tool calls of a turn. Empty if the agent finishes."""
     return [ToolCall(call["name"], call["args"]) for call in turn["tool_calls"]]
 
 
 def _native_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    """Name and arguments of a call in OpenAI's form; arguments that cannot be read stay the text they are."""
+    """Return the name and arguments of a call in OpenAI's format. Arguments that are no JSON object stay as text."""
     function = call.get("function")
-    function = function if isinstance(function, Mapping) else {}
+    if not isinstance(function, Mapping):
+        function = {}
     args = function.get("arguments") or {}
     if isinstance(args, str):
-        try:
-            read = read_json(args)
-        except ValueError:
-            read = args
-        args = read if isinstance(read, dict) else args
-    return {"name": str(function.get("name") or ""), "args": args if isinstance(args, Mapping) else str(args)}
+        with contextlib.suppress(ValueError):
+            value = read_json(args)
+            if isinstance(value, dict):
+                args = value
+    if not isinstance(args, Mapping):
+        args = str(args)
+    return {"name": str(function.get("name") or ""), "args": args}
 
 
 def _text_signature(signature: type[Signature], tools: Mapping[str, Tool]) -> type[Signature]:
-    listed = "\n".join(f"- {tool}" for tool in tools.values())
-    which = f"the tool to call, or {FINISH!r} once the trajectory holds all that is needed. The tools:\n{listed}"
+    tool_list = "\n".join(f"- {tool}" for tool in tools.values())
+    name_desc = f"the tool to call, or {FINISH!r} once the trajectory holds all that is needed. The tools:\n{tool_list}"
     outputs = {
         "next_thought": (str, Output(desc="what is known, and what to do next")),
-        "next_tool_name": (Literal[(*tools, FINISH)], Output(desc=which)),
+        "next_tool_name": (Literal[(*tools, FINISH)], Output(desc=name_desc)),
         "next_tool_args": (
             Annotated[dict[str, Any], BeforeValidator(_no_arguments)],
             Output(desc=f"the tool's arguments as a JSON object; {{}} for {FINISH!r}"),
         ),
     }
-    return _derived("Act", _instruction(signature), {**_inputs(signature), **outputs})
+    return _create_signature("Act", _instruction(signature), {**_inputs(signature), **outputs})
 
 
 def _native_signature(signature: type[Signature]) -> type[Signature]:
-    told = "what is known, and what to do next; to finish, reply without calling a tool"
-    return _derived("ActNatively", "", {**_inputs(signature), "next_thought": (str, Output(desc=told))})
+    desc = "what is known, and what to do next; to finish, reply without calling a tool"
+    return _create_signature("ActNatively", "", {**_inputs(signature), "next_thought": (str, Output(desc=desc))})
 
 
 def extract_signature(signature: type[Signature]) -> type[Signature]:
-    """The signature's outputs from its inputs and a trajectory."""
+    """Return the signature that produces the outputs of ``signature`` from its inputs and a trajectory."""
     outputs = {n: (f.info.rebuild_annotation(), f.info) for n, f in signature.output_fields.items()}
-    return _derived("Extract", signature.instruction, {**_inputs(signature), **outputs})
+    return _create_signature("Extract", signature.instruction, {**_inputs(signature), **outputs})
 
 
 def _inputs(signature: type[Signature]) -> dict[str, Any]:
     for name in (*signature.input_fields, *signature.output_fields):
-        if name in _OWN:
-            raise SignatureError(
-                f"ReAct keeps the field name {name!r} for itself; name the signature's field otherwise"
-            )
-    given = {n: (f.info.rebuild_annotation(), f.info) for n, f in signature.input_fields.items()}
-    return {**given, "trajectory": (str, Input(desc="thoughts, tool calls and what they returned, so far"))}
+        if name in _RESERVED_FIELDS:
+            raise SignatureError(f"ReAct reserves the field name {name!r}; rename the signature's field")
+    inputs = {n: (f.info.rebuild_annotation(), f.info) for n, f in signature.input_fields.items()}
+    return {**inputs, "trajectory": (str, Input(desc="thoughts, tool calls and what they returned, so far"))}
 
 
-def _derived(name: str, instruction: str, fields: Mapping[str, Any]) -> type[Signature]:
+def _create_signature(name: str, instruction: str, fields: Mapping[str, Any]) -> type[Signature]:
     return create_model(name, __base__=Signature, __doc__=instruction, __module__=__name__, **fields)
 
 
 def _instruction(signature: type[Signature]) -> str:
-    """The task, and how to go about it; the form of the reply is in the fields, so that this may be rewritten."""
-    wanted = ", ".join(f"`{name}`" for name in signature.output_fields)
+    """Return the task and how an agent works. The fields describe the format, so optimizers may replace this text."""
+    outputs = ", ".join(f"`{name}`" for name in signature.output_fields)
     return (
         f"{signature.instruction}\n\n"
-        f"You are an agent that uses tools to collect what is needed to produce {wanted}. `trajectory` shows what you "
+        f"You are an agent that uses tools to collect what is needed to produce {outputs}. `trajectory` shows what you "
         "have done and seen so far. In each turn, think about where you stand, then call the tool that helps most, and "
-        f"finish once all that is needed is known. {wanted} will be written afterwards from the trajectory."
+        f"finish once all that is needed is known. {outputs} will be written afterwards from the trajectory."
     )
 
 
 def _no_arguments(value: Any) -> Any:
-    return {} if isinstance(value, str) and value.strip() in ("", "None", "null") else value
+    if isinstance(value, str) and value.strip() in ("", "None", "null"):
+        return {}
+    return value
 
 
-_no_arguments.saved_as = "dspynb.modules.acting._no_arguments"  # type: ignore[attr-defined]  # in states of 0.1
+_no_arguments.saved_as = "dspynb.modules.acting._no_arguments"  # type: ignore[attr-defined]  # the name in states of 0.1

@@ -1,8 +1,8 @@
-"""Typed signatures: what goes into a predictor, what comes out, and the instruction between them."""
+"""Typed signatures: the inputs and outputs of a predictor, and its instruction."""
 
 from dspynb.signatures.augment import Augmentation, Confidence, Reasoning, augment
 from dspynb.signatures.fields import Field, Input, Output
-from dspynb.signatures.signature import Signature, as_signature, rebuilt
+from dspynb.signatures.signature import Signature, as_signature, rebuild
 
 __all__ = [
     "Augmentation",
@@ -14,5 +14,5 @@ __all__ = [
     "Signature",
     "as_signature",
     "augment",
-    "rebuilt",
+    "rebuild",
 ]

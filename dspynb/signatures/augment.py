@@ -1,4 +1,4 @@
-"""Augmentations: outputs that are put around a signature's own, such as reasoning before the answer."""
+"""Augmentations: outputs that are added to a signature, such as reasoning before the answer."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["Augmentation", "Confidence", "Reasoning", "augment"]
 
 
 class Augmentation(Signature):
-    """Base of augmentations: a class of output fields that ``augment`` puts before a signature's own outputs.
+    """Base class of augmentations: output fields that ``augment`` adds before the outputs of a signature.
 
     >>> class Plan(dn.Augmentation):
     ...     plan: list[str] = dn.Output(desc="the steps, in order")
     >>> dn.augment("question -> answer", Plan).describe()
     'question: str -> plan: list[str], answer: str'
 
-    ``class Checked(Augmentation, place="after")`` goes after them. The docstring is for readers; the instruction stays
-    the signature's.
+    The fields of ``class Checked(Augmentation, place="after")`` are added after them. The docstring is documentation
+    only; the instruction of the signature is unchanged.
     """
 
     _is_base: ClassVar[bool] = True
@@ -33,12 +33,12 @@ class Augmentation(Signature):
     def __pydantic_init_subclass__(cls, place: str | None = None, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         if place not in (None, "before", "after"):
-            raise SignatureError(f"{cls.__name__}: place is 'before' or 'after' (the outputs), got {place!r}")
+            raise SignatureError(f"{cls.__name__}: place must be 'before' or 'after' (the outputs), got {place!r}")
         if cls.input_fields:
-            raise SignatureError(
-                f"{cls.__name__}: an augmentation has outputs only, not {next(iter(cls.input_fields))!r}"
-            )
-        cls.place = place or cls.place
+            first = next(iter(cls.input_fields))
+            raise SignatureError(f"{cls.__name__}: an augmentation has outputs only, but {first!r} is an input")
+        if place is not None:
+            cls.place = place
 
 
 class Reasoning(Augmentation):
@@ -52,7 +52,7 @@ class Reasoning(Augmentation):
 
 
 class Confidence(Augmentation, place="after"):
-    """How sure the model says it is, from 0 to 1, after the answer.
+    """The model's own confidence in its answer, from 0 to 1, after the answer.
 
     >>> lm = dn.ScriptedLM(["answer: 4\\nconfidence: 0.9"])
     >>> dn.Predict(dn.augment("question -> answer", dn.Confidence), lm=lm).run_sync(question="2+2?")
@@ -63,11 +63,11 @@ class Confidence(Augmentation, place="after"):
 
 
 def augment(signature: type[Signature] | str, *augmentations: type[Augmentation]) -> type[Signature]:
-    """The signature with the outputs of the augmentations around its own, which stay readable under their names.
+    """Return a new signature with the outputs of the augmentations added around its own.
 
-    Those placed before stand in the order in which they were added, directly before the signature's own outputs; those
-    placed after, likewise, at the end: ``augment(s, A, B)`` equals ``augment(augment(s, A), B)``. Raises
-    SignatureError where two fields have one name.
+    Augmentations placed before are added directly before the signature's own outputs, in the order of the arguments;
+    those placed after are added at the end. So ``augment(s, A, B)`` equals ``augment(augment(s, A), B)``. Raises
+    SignatureError if two fields have the same name.
 
     >>> dn.augment("question -> answer", dn.Reasoning, dn.Confidence).describe()
     'question: str -> reasoning: str, answer: str, confidence: float'
@@ -76,21 +76,22 @@ def augment(signature: type[Signature] | str, *augmentations: type[Augmentation]
     for augmentation in augmentations:
         if not (isinstance(augmentation, type) and issubclass(augmentation, Augmentation)):
             raise SignatureError(f"augment takes dn.Augmentation classes such as dn.Reasoning, got {augmentation!r}")
-        result = _with(result, augmentation)
+        result = _add(result, augmentation)
     return result
 
 
-def _with(signature: type[Signature], augmentation: type[Augmentation]) -> type[Signature]:
+def _add(signature: type[Signature], augmentation: type[Augmentation]) -> type[Signature]:
     old = {**signature.input_fields, **signature.output_fields}
     for name in augmentation.output_fields:
         if name in old:
             raise SignatureError(
                 f"{augmentation.__name__} cannot add the output {name!r}: {signature.__name__} has a field of that name"
             )
+    first: dict[str, Any] = {}  # inputs, and outputs of augmentations placed before
+    last: dict[str, Any] = {}  # the other outputs
+    for name, field in old.items():
+        group = first if field.kind == "input" or field.place == "before" else last
+        group[name] = definition_of(field)
     added = {n: definition_of(f, place=augmentation.place) for n, f in augmentation.output_fields.items()}
-    first = [name for name, field in old.items() if field.kind == "input" or field.place == "before"]
-    parts = {name: definition_of(field) for name, field in old.items()}
-    before = {name: parts[name] for name in first}
-    own = {name: part for name, part in parts.items() if name not in before}
-    fields = {**before, **added, **own} if augmentation.place == "before" else {**before, **own, **added}
+    fields = {**first, **added, **last} if augmentation.place == "before" else {**first, **last, **added}
     return build(signature.__name__, signature.instruction, fields)

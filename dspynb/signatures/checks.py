@@ -1,4 +1,4 @@
-"""What a class must be to be a signature, and its instruction."""
+"""Checks of a signature class, and its instruction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dspynb.conversation import History
 from dspynb.errors import SignatureError
 from dspynb.media.values import Medium
 from dspynb.signatures.fields import Field
-from dspynb.signatures.kinds import holds, is_history, is_media
+from dspynb.signatures.kinds import contains_class, is_history, is_media
 
 __all__ = ["check_fields", "check_types", "instruction_of"]
 
@@ -17,28 +17,36 @@ _RESERVED = frozenset({"meta", "items", "keys", "values", "get", "to_dict", "wit
 
 
 def check_types(cls: Any) -> None:
-    """Raise SignatureError for a type that is a name nobody knows."""
+    """Raise SignatureError for a field whose type is an unknown name."""
     for name, info in cls.model_fields.items():
-        unknown = next(iter(_forward(info.annotation)), None)
-        if unknown is not None:
+        unknown = _unresolved_names(info.annotation)
+        if unknown:
             raise SignatureError(
-                f"{cls.__name__}: the type {unknown!r} of the field {name!r} is not known here. Define or "
+                f"{cls.__name__}: the type {unknown[0]!r} of the field {name!r} is not known here. Define or "
                 "import it above the signature; a type that is only imported under TYPE_CHECKING cannot be used"
             )
 
 
-def _forward(annotation: Any) -> list[str]:
-    """The names in a type that could not be resolved."""
-    if isinstance(annotation, ForwardRef | str):
-        return [annotation if isinstance(annotation, str) else annotation.__forward_arg__]
-    if get_origin(annotation) is Literal:
+def _unresolved_names(annotation: Any) -> list[str]:
+    """Return the names in a type that could not be resolved."""
+    if isinstance(annotation, str):
+        return [annotation]
+    if isinstance(annotation, ForwardRef):
+        return [annotation.__forward_arg__]
+    origin = get_origin(annotation)
+    if origin is Literal:
         return []
     parts = get_args(annotation)
-    return [name for part in (parts[:1] if get_origin(annotation) is Annotated else parts) for name in _forward(part)]
+    if origin is Annotated:
+        parts = parts[:1]
+    names = []
+    for part in parts:
+        names += _unresolved_names(part)
+    return names
 
 
 def check_fields(cls: Any) -> None:
-    """Raise SignatureError for a signature without outputs, and for names that clash."""
+    """Raise SignatureError for a signature without outputs, a reserved or repeated name, or a misplaced type."""
     if not cls.output_fields and not cls.__dict__.get("_is_base"):
         raise SignatureError(f"{cls.__name__} has no output field; declare one with dn.Output()")
     fields = [*cls.input_fields.values(), *cls.output_fields.values()]
@@ -48,38 +56,47 @@ def check_fields(cls: Any) -> None:
                 f"{cls.__name__}: a field cannot be named {field.name!r}; it is a member of Prediction or Example"
             )
     for field in fields:
-        _check_place(cls.__name__, field)
-    named = [name for f in fields for name in {f.name, f.alias} - {None}]
-    for name in named:
-        if named.count(name) > 1:
-            raise SignatureError(f"{cls.__name__}: {name!r} names two fields; aliases differ from other fields' names")
+        _check_placement(cls.__name__, field)
+    names: list[str] = []
+    for field in fields:
+        names.append(field.name)
+        if field.alias not in (None, field.name):
+            names.append(str(field.alias))
+    for name in names:
+        if names.count(name) > 1:
+            raise SignatureError(
+                f"{cls.__name__}: {name!r} names two fields; an alias must differ from the names of all other fields"
+            )
 
 
-def _check_place(who: str, field: Field) -> None:
-    """Images, files and histories are inputs, and stand where a message has a place for them."""
-    media, turns = holds(field.annotation, Medium), holds(field.annotation, History)
-    if field.kind == "output" and (media or turns):
-        what = "an Image or File" if media else "a History"
+def _check_placement(who: str, field: Field) -> None:
+    """Raise SignatureError for an image, file or history that is an output, or inside a type that cannot hold it."""
+    has_media = contains_class(field.annotation, Medium)
+    has_history = contains_class(field.annotation, History)
+    if field.kind == "output" and (has_media or has_history):
+        what = "an Image or File" if has_media else "a History"
         raise SignatureError(f"{who}: {field.name!r} cannot be an output: {what} is given to a model, never by it")
-    if media and not is_media(field.annotation):
+    if has_media and not is_media(field.annotation):
         raise SignatureError(
             f"{who}: {field.name!r} is {field.type_text}; an Image or File stands alone, in a list or with None"
         )
-    if turns and not is_history(field.annotation):
+    if has_history and not is_history(field.annotation):
         raise SignatureError(f"{who}: {field.name!r} is {field.type_text}; a History stands alone or with None")
 
 
 def instruction_of(cls: Any) -> tuple[str, bool]:
-    """The instruction, and whether somebody wrote it."""
+    """Return the instruction of a signature class, and whether it was written by a person."""
     if cls.__doc__:
         return inspect.cleandoc(cls.__doc__), True
     for base in cls.__mro__[1:]:
         if getattr(base, "has_own_instruction", False):
             return str(base.instruction), True
-    return _generated(cls), False
+    return _default_instruction(cls), False
 
 
-def _generated(cls: Any) -> str:
-    given = ", ".join(f"`{n}`" for n, f in cls.input_fields.items() if not f.is_history)
-    wanted = ", ".join(f"`{n}`" for n in cls.output_fields)
-    return f"Given the fields {given}, produce the fields {wanted}." if given else f"Produce the fields {wanted}."
+def _default_instruction(cls: Any) -> str:
+    inputs = ", ".join(f"`{name}`" for name, field in cls.input_fields.items() if not field.is_history)
+    outputs = ", ".join(f"`{name}`" for name in cls.output_fields)
+    if inputs:
+        return f"Given the fields {inputs}, produce the fields {outputs}."
+    return f"Produce the fields {outputs}."

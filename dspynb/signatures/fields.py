@@ -1,4 +1,4 @@
-"""Fields of a signature: Input and Output declarations, and what the rest of the house reads of them."""
+"""Fields of a signature: the declarations Input and Output, and the class Field that adapters and checks read."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from pydantic_core import PydanticUndefined
 
 from dspynb.errors import InputError, SignatureError, nearest, shorten
 from dspynb.signatures.kinds import choices_of, core_of, is_history, type_text
-from dspynb.signatures.shapes import constraint_texts, shape, still
+from dspynb.signatures.shapes import constraint_texts, shape, stable_repr
 
-__all__ = ["Field", "Input", "Output", "changed", "definition_of", "field_of", "kind_of"]
+__all__ = ["Field", "Input", "Output", "changed_definition", "definition_of", "field_of", "kind_of"]
 
 _KIND = "dspynb"
 _PLACE = "dspynb_place"
-_KEPT = ("default_factory", "title", "examples", "discriminator", "deprecated", "validate_default")
+_COPIED_SETTINGS = ("default_factory", "title", "examples", "discriminator", "deprecated", "validate_default")
 _KEYWORDS = frozenset(inspect.signature(PydanticField).parameters) - {"extra"} | {"desc"}
 
 
 class _QuietSchema(GenerateJsonSchema):
-    """Defaults that JSON does not know are left out without a word."""
+    """Leaves out defaults that JSON cannot represent, without a warning."""
 
     ignored_warning_kinds: set[JsonSchemaWarningKind] = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
 
 
-def Input(*, desc: str | None = None, **constraints: Any) -> Any:  # noqa: N802  # reads as a declaration, like pydantic's Field
-    """Declare an input field. ``desc`` tells the model what it is; other arguments are pydantic's ``Field`` ones.
+def Input(*, desc: str | None = None, **constraints: Any) -> Any:  # noqa: N802  # a declaration, like pydantic's Field
+    """Declare an input field.
 
-    ``alias``: another name under which the value may be given (a column of a table, say), and the label in prompts that
-    have labels. Code, and prompts that name fields, keep the field's own name.
+    ``desc`` describes the field to the model; other arguments are those of pydantic's ``Field``. ``alias`` is another
+    name for the value in calls and rows, such as the column of a table, and the label in prompts that have labels. Code
+    and prompts that name fields use the name of the field.
 
     >>> class Topic(dn.Signature):
     ...     text: str = dn.Input(desc="a sentence of news", alias="headline")
@@ -50,15 +51,16 @@ def Input(*, desc: str | None = None, **constraints: Any) -> Any:  # noqa: N802 
 
 
 def Output(*, desc: str | None = None, **constraints: Any) -> Any:  # noqa: N802
-    """Declare an output field. ``desc`` tells the model what it is; other arguments are pydantic's ``Field`` ones.
+    """Declare an output field.
 
-    ``alias`` is the label in prompts that have labels, and may stand for the name in demos.
+    ``desc`` describes the field to the model; other arguments are those of pydantic's ``Field``. ``alias`` is the label
+    in prompts that have labels, and can replace the name in demos.
 
     >>> class Rate(dn.Signature):
     ...     review: str = dn.Input()
     ...     stars: int = dn.Output(desc="how good it is", ge=1, le=5)
     >>> rate = dn.Predict(Rate, lm=dn.ScriptedLM(["stars: 9", "stars: 5"]))
-    >>> rate.run_sync(review="Great!").stars  # 9 is refused, and the model asked once more
+    >>> rate.run_sync(review="Great!").stars  # 9 is rejected, and the model tries again
     5
     """
     return _declare("output", desc, constraints)
@@ -70,14 +72,14 @@ def _declare(kind: str, desc: str | None, constraints: dict[str, Any]) -> Any:
     return PydanticField(description=desc, json_schema_extra=extra, **constraints)
 
 
-def _check_keywords(given: Iterable[str]) -> None:
-    for name in given:
+def _check_keywords(names: Iterable[str]) -> None:
+    for name in names:
         if name not in _KEYWORDS:
             raise SignatureError(f"a field has no setting {name!r}.{nearest(name, _KEYWORDS)}")
 
 
 def kind_of(name: str, info: FieldInfo) -> str:
-    """``input`` or ``output``. Raises SignatureError for a field declared as neither."""
+    """Return ``input`` or ``output``. Raises SignatureError for a field that is declared as neither."""
     extra = info.json_schema_extra
     kind = extra.get(_KIND) if isinstance(extra, dict) else None
     if kind not in ("input", "output"):
@@ -87,7 +89,7 @@ def kind_of(name: str, info: FieldInfo) -> str:
 
 @dataclass(frozen=True)
 class Field:
-    """One field of a signature: name, kind (input or output), type with constraints and validators, description."""
+    """One field of a signature: name, kind (input or output), type, constraints, validators and description."""
 
     name: str
     kind: str
@@ -96,13 +98,15 @@ class Field:
 
     @property
     def place(self) -> str | None:
-        """Where an augmentation put the field: before or after the signature's own outputs; None for those."""
+        """``before`` or ``after`` the signature's own outputs if an augmentation added the field, else None."""
         extra = self.info.json_schema_extra
-        return str(extra[_PLACE]) if isinstance(extra, dict) and _PLACE in extra else None
+        if isinstance(extra, dict) and _PLACE in extra:
+            return str(extra[_PLACE])
+        return None
 
     @property
     def desc(self) -> str | None:
-        """What the field is, for the model."""
+        """The description of the field, for the model."""
         return self.info.description
 
     @property
@@ -120,8 +124,10 @@ class Field:
 
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
-        """Validates and serialises values of the field, constraints included. Raises SignatureError for a type that
-        pydantic cannot handle."""
+        """Validates and serializes values of the field, with its constraints.
+
+        A type that pydantic does not know is checked with ``isinstance``.
+        """
         annotation: Any = self.annotation
         if self.info.metadata:
             annotation = Annotated[(annotation, *self.info.metadata)]
@@ -132,16 +138,17 @@ class Field:
 
     @cached_property
     def shape(self) -> str:
-        """The type with all that is inside it, constraints and default: equal in every process for equal fields."""
+        """The type with all nested types, constraints and default as a text. Equal fields have it in every process."""
         parts = [shape(self.annotation), *constraint_texts(self.info.metadata)]
         if not self.info.is_required():
-            made = self.info.default_factory
-            parts.append(f"default={still(self.info.default) if made is None else still(made)}")
+            factory = self.info.default_factory
+            default = self.info.default if factory is None else factory
+            parts.append(f"default={stable_repr(default)}")
         return ", ".join(parts)
 
     @cached_property
     def is_text(self) -> bool:
-        """Whether values are plain text."""
+        """Whether the type is ``str``."""
         return self.annotation is str
 
     @cached_property
@@ -151,7 +158,7 @@ class Field:
 
     @cached_property
     def schema(self) -> Mapping[str, Any]:
-        """The JSON schema, constraints included; empty for a type that has none."""
+        """The JSON schema with the constraints. Empty if the type has none."""
         try:
             return self.adapter.json_schema(schema_generator=_QuietSchema)
         except Exception:
@@ -159,22 +166,22 @@ class Field:
 
     @cached_property
     def core(self) -> Any:
-        """The type without ``None`` and constraints: ``int`` of ``int | None``; the whole where several are left."""
+        """The type without ``None`` and constraints: ``int`` for ``int | None``. Other unions are unchanged."""
         return core_of(self.annotation)
 
     @cached_property
     def choices(self) -> tuple[tuple[Any, Any], ...]:
-        """The choices of a Literal or Enum, each as it is written and as pydantic takes it; none for other types."""
+        """The choices of a Literal or Enum as pairs (value as written, value of the field). Empty for other types."""
         return choices_of(self.core)
 
     @cached_property
     def is_optional_text(self) -> bool:
-        """Whether it is ``str | None``."""
+        """Whether the type is ``str | None``."""
         return self.core is str and self.takes_none
 
     @cached_property
     def takes_none(self) -> bool:
-        """Whether None is a value of the field."""
+        """Whether None is a valid value of the field."""
         try:
             self.adapter.validate_python(None)
         except ValidationError:
@@ -182,7 +189,7 @@ class Field:
         return True
 
     def checked(self, value: Any, where: str) -> Any:
-        """The value, validated. Raises InputError that begins with ``where``."""
+        """Validate a value and return it. Raises InputError, whose text begins with ``where``."""
         try:
             return self.adapter.validate_python(value)
         except ValidationError as error:
@@ -192,42 +199,54 @@ class Field:
 
     @cached_property
     def is_history(self) -> bool:
-        """Whether values are turns of a conversation, which are no part of a message."""
+        """Whether the field is a History, whose turns become messages of their own."""
         return is_history(self.annotation)
 
 
-def field_of(name: str, info: FieldInfo, rules: Iterable[Any] = ()) -> Field:
-    """The field that a declaration makes. Raises SignatureError for what a signature cannot have."""
+def field_of(name: str, info: FieldInfo, validators: Iterable[Any] = ()) -> Field:
+    """Create a field from its declaration. Raises SignatureError for an alias that is not simple."""
     kind = kind_of(name, info)
     alias = info.alias
     if (info.validation_alias, info.serialization_alias) != (alias, alias):
-        raise SignatureError(f"field {name!r}: give the alias as alias='…'; other kinds of alias are not read")
-    annotation = _annotated(info.annotation, [*info.metadata, *rules])
+        raise SignatureError(f"field {name!r}: write the alias as alias='…'; other kinds of alias are not supported")
+    annotation = _annotated(info.annotation, [*info.metadata, *validators])
     return Field(name, kind, FieldInfo.from_annotated_attribute(annotation, _declaration(info)), alias)
 
 
 def definition_of(field: Field, *, place: str | None = None) -> tuple[Any, Any]:
-    """(annotation, declaration) of a field, from which pydantic makes it again, alias included."""
-    extra = field.info.json_schema_extra if isinstance(field.info.json_schema_extra, dict) else {}
-    marked = {**extra, _PLACE: place} if place else extra
-    declared = _declaration(field.info, alias=field.alias, json_schema_extra=marked)
-    return _annotated(field.annotation, field.info.metadata), declared
+    """Return (annotation, declaration) of a field, from which pydantic can create it again.
+
+    ``place``: where an augmentation adds the field.
+    """
+    extra = field.info.json_schema_extra
+    if not isinstance(extra, dict):
+        extra = {}
+    if place:
+        extra = {**extra, _PLACE: place}
+    declaration = _declaration(field.info, alias=field.alias, json_schema_extra=extra)
+    return _annotated(field.annotation, field.info.metadata), declaration
 
 
-def changed(field: Field, annotation: Any, desc: Any, constraints: dict[str, Any]) -> tuple[Any, Any]:
-    """The definition of a field with another type, description or constraints; those not named are kept.
+def changed_definition(field: Field, annotation: Any, desc: Any, constraints: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the definition of a field with another type, description or constraints; other constraints stay.
 
-    ``annotation`` and ``desc`` are ``...`` where they stay. A new type drops the old constraints and validators.
+    ``annotation`` and ``desc`` are ``...`` if they do not change. A new type drops the old constraints and validators.
     """
     _check_keywords(constraints)
-    given = PydanticField(**constraints)
-    kinds = {type(item) for item in given.metadata}
-    old = [m for m in field.info.metadata if type(m) not in kinds] if annotation is ... else []
-    changes = {n: constraints[n] for n in (*_KEPT, "default", "alias", "json_schema_extra") if n in constraints}
+    new = PydanticField(**constraints)
+    new_kinds = {type(item) for item in new.metadata}
+    metadata: list[Any] = []
+    if annotation is ...:
+        annotation = field.annotation
+        metadata += [item for item in field.info.metadata if type(item) not in new_kinds]
+    metadata += new.metadata
+    changes: dict[str, Any] = {"alias": field.alias}
+    for name in (*_COPIED_SETTINGS, "default", "alias", "json_schema_extra"):
+        if name in constraints:
+            changes[name] = constraints[name]
     if desc is not ...:
         changes["description"] = desc
-    whole = _annotated(field.annotation if annotation is ... else annotation, [*old, *given.metadata])
-    return whole, _declaration(field.info, **{"alias": field.alias, **changes})
+    return _annotated(annotation, metadata), _declaration(field.info, **changes)
 
 
 def _annotated(annotation: Any, metadata: Iterable[Any]) -> Any:
@@ -236,9 +255,14 @@ def _annotated(annotation: Any, metadata: Iterable[Any]) -> Any:
 
 
 def _declaration(info: FieldInfo, **changes: Any) -> Any:
-    """A new declaration with what ``info`` declares, but for type, constraints and alias."""
-    kept: dict[str, Any] = {name: value for name in _KEPT if (value := getattr(info, name, None)) is not None}
+    """Create a declaration like ``info``, with changes. The type and its constraints are not part of a declaration."""
+    settings: dict[str, Any] = {}
+    for name in _COPIED_SETTINGS:
+        value = getattr(info, name, None)
+        if value is not None:
+            settings[name] = value
     if info.default is not PydanticUndefined:
-        kept["default"] = info.default
-    kept |= {"description": info.description, "json_schema_extra": info.json_schema_extra}
-    return PydanticField(**{**kept, **changes})
+        settings["default"] = info.default
+    settings["description"] = info.description
+    settings["json_schema_extra"] = info.json_schema_extra
+    return PydanticField(**{**settings, **changes})

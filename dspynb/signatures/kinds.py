@@ -1,11 +1,11 @@
-"""What kind of type an annotation is: its text, what it holds, and where images and histories may stand."""
+"""Questions about types: their text, their members and choices, the classes inside them, media and histories."""
 
 from __future__ import annotations
 
 import enum
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -17,8 +17,8 @@ from dspynb.media.values import Medium
 __all__ = [
     "choices_of",
     "classes_in",
+    "contains_class",
     "core_of",
-    "holds",
     "is_history",
     "is_media",
     "members_of",
@@ -28,36 +28,51 @@ __all__ = [
 
 
 def members_of(annotation: Any) -> list[Any]:
-    """The members of a union, else the type alone; without constraints."""
+    """Return the members of a union, or a list of the type itself. Constraints are removed."""
     if get_origin(annotation) is Annotated:
         return members_of(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return [member for arg in get_args(annotation) for member in members_of(arg)]
+        members = []
+        for arg in get_args(annotation):
+            members += members_of(arg)
+        return members
     return [annotation]
 
 
+def _members_without_none(annotation: Any) -> list[Any]:
+    return [member for member in members_of(annotation) if member not in (None, type(None))]
+
+
 def core_of(annotation: Any) -> Any:
-    """The one type beside None; the annotation itself where there are several."""
-    some = [member for member in members_of(annotation) if member not in (None, type(None))]
-    return some[0] if len(some) == 1 else annotation
+    """Return the only type beside None, or the annotation itself if there are several."""
+    members = _members_without_none(annotation)
+    return members[0] if len(members) == 1 else annotation
 
 
 def choices_of(core: Any) -> tuple[tuple[Any, Any], ...]:
-    """The choices of a Literal or Enum, each as it is written and as pydantic takes it; none for other types."""
-    listed = core if isinstance(core, type) and issubclass(core, enum.Enum) else ()
-    members = get_args(core) if get_origin(core) is Literal else listed
-    return tuple((member.value if isinstance(member, enum.Enum) else member, member) for member in members)
+    """Return the choices of a Literal or Enum as pairs (value as written, value of the field); () for other types."""
+    members: Iterable[Any] = ()
+    if get_origin(core) is Literal:
+        members = get_args(core)
+    elif isinstance(core, type) and issubclass(core, enum.Enum):
+        members = core
+    return tuple((_written(member), member) for member in members)
+
+
+def _written(choice: Any) -> Any:
+    """Return the value of an enum member, and any other choice unchanged."""
+    return choice.value if isinstance(choice, enum.Enum) else choice
 
 
 def is_history(annotation: Any) -> bool:
-    """Whether it is ``History`` or ``History | None``."""
+    """Whether the type is ``History`` or ``History | None``."""
     return core_of(annotation) is History
 
 
 def is_media(annotation: Any) -> bool:
-    """Whether it is images or files: one, a choice of them, or a list or tuple of them; or None."""
-    some = [member for member in members_of(annotation) if member not in (None, type(None))]
-    return bool(some) and all(_is_medium(member) or _is_medium_list(member) for member in some)
+    """Whether values of the type are an image or file, a list or tuple of them, or None, and nothing else."""
+    members = _members_without_none(annotation)
+    return bool(members) and all(_is_medium(member) or _is_medium_list(member) for member in members)
 
 
 def _is_medium(annotation: Any) -> bool:
@@ -67,20 +82,27 @@ def _is_medium(annotation: Any) -> bool:
 def _is_medium_list(annotation: Any) -> bool:
     if get_origin(annotation) not in (list, tuple, Sequence):
         return False
-    items = [arg for arg in get_args(annotation) if arg is not ...]
-    return all(_is_medium(member) for arg in items for member in members_of(arg))
+    for item in get_args(annotation):
+        if item is not ... and not all(_is_medium(member) for member in members_of(item)):
+            return False
+    return True
 
 
-def holds(annotation: Any, wanted: type) -> bool:
-    """Whether values of the type can hold an instance of the class ``wanted``, however deep."""
-    return any(issubclass(found, wanted) for found in classes_in(annotation))
+def contains_class(annotation: Any, base: type) -> bool:
+    """Whether values of the type can contain an instance of ``base``, at any depth."""
+    return any(issubclass(cls, base) for cls in classes_in(annotation))
 
 
 def classes_in(annotation: Any, seen: set[Any] | None = None) -> Iterator[type]:
-    """The classes of which values of the type can hold instances, however deep. ``seen``: those already told."""
-    seen = set() if seen is None else seen
-    for arg in get_args(annotation) if get_origin(annotation) is not Literal else ():
-        yield from classes_in(arg, seen)
+    """Yield the classes of which values of the type can contain instances, at any depth.
+
+    ``seen``: the classes already yielded, which are skipped.
+    """
+    if seen is None:
+        seen = set()
+    if get_origin(annotation) is not Literal:
+        for arg in get_args(annotation):
+            yield from classes_in(arg, seen)
     if not isinstance(annotation, type) or get_args(annotation) or annotation in seen:
         return
     seen.add(annotation)
@@ -94,47 +116,59 @@ def classes_in(annotation: Any, seen: set[Any] | None = None) -> Iterator[type]:
 
 
 def type_text(annotation: Any) -> str:
-    """A type as a reader would write it: ``str``, ``list[int]``, ``one of: 'a', 'b'``."""
+    """Return a type as text for prompts and messages: ``str``, ``list[int]``, ``one of: 'a', 'b'``."""
     if get_origin(annotation) is Literal:
-        return "one of: " + ", ".join(repr(a.value if isinstance(a, enum.Enum) else a) for a in get_args(annotation))
+        return "one of: " + ", ".join(repr(_written(choice)) for choice in get_args(annotation))
     if isinstance(annotation, type) and hasattr(annotation, "__members__"):
-        return "one of: " + ", ".join(repr(m.value) for m in annotation)  # type: ignore[attr-defined]
+        return "one of: " + ", ".join(repr(member.value) for member in annotation)  # type: ignore[attr-defined]
     if isinstance(annotation, type) and not get_args(annotation):
         return annotation.__name__
     return source_text(annotation)
 
 
 def source_text(annotation: Any) -> str:
-    """A type as Python shows it, as within another one: constraints and the modules of users' classes left out."""
-    origin, args = get_origin(annotation), get_args(annotation)
+    """Return a type as Python writes it, without constraints and without the modules of users' classes."""
+    origin = get_origin(annotation)
+    args = get_args(annotation)
     if origin is Annotated:
         return source_text(args[0])
     if origin is None or origin is Literal or not args:
         return _class_text(annotation)
     if origin is Union:
-        return _union(args)
-    inner = [source_text(arg) for arg in args]
-    return " | ".join(inner) if origin is types.UnionType else f"{_outer(annotation)}[{', '.join(inner)}]"
+        return _union_text(args)
+    texts = [source_text(arg) for arg in args]
+    if origin is types.UnionType:
+        return " | ".join(texts)
+    return f"{_generic_name(annotation)}[{', '.join(texts)}]"
 
 
 def _class_text(annotation: Any) -> str:
     if annotation is type(None):
         return "None"
+    if annotation is ...:
+        return "..."
     if not isinstance(annotation, type):
-        return "..." if annotation is ... else str(annotation).replace("typing.", "")
-    own = issubclass(annotation, BaseModel | enum.Enum | Medium | History) or is_dataclass(annotation)
-    named = own or annotation.__module__ == "builtins" or hasattr(annotation, "__required_keys__")
-    return annotation.__name__ if named else f"{annotation.__module__}.{annotation.__name__}"
+        return str(annotation).replace("typing.", "")
+    is_model = issubclass(annotation, BaseModel | enum.Enum | Medium | History) or is_dataclass(annotation)
+    is_typed_dict = hasattr(annotation, "__required_keys__")
+    if is_model or is_typed_dict or annotation.__module__ == "builtins":
+        return annotation.__name__
+    return f"{annotation.__module__}.{annotation.__name__}"
 
 
-def _union(args: Sequence[Any]) -> str:
-    some = [source_text(arg) for arg in args if arg is not type(None)]
-    if len(some) == 1:
-        return f"Optional[{some[0]}]"
-    return f"Union[{', '.join(some)}]" if len(some) == len(args) else f"Optional[Union[{', '.join(some)}]]"
+def _union_text(args: Sequence[Any]) -> str:
+    texts = [source_text(arg) for arg in args if arg is not type(None)]
+    if len(texts) == 1:
+        return f"Optional[{texts[0]}]"
+    union = f"Union[{', '.join(texts)}]"
+    if len(texts) < len(args):
+        return f"Optional[{union}]"
+    return union
 
 
-def _outer(annotation: Any) -> str:
+def _generic_name(annotation: Any) -> str:
     origin: Any = typing.get_origin(annotation)
-    shown = str(annotation).partition("[")[0].replace("typing.", "")
-    return str(origin.__name__) if "." in shown and issubclass(origin, BaseModel) else shown
+    name = str(annotation).partition("[")[0].replace("typing.", "")
+    if "." in name and issubclass(origin, BaseModel):
+        return str(origin.__name__)
+    return name

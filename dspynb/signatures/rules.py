@@ -1,4 +1,4 @@
-"""Field validators of a signature: read once from the class, then carried by its fields as constraints are."""
+"""Field validators of a signature class. They are read once, and then belong to the fields, like constraints."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pydantic_core import PydanticOmit, PydanticUseDefault
 from dspynb.errors import SignatureError
 from dspynb.exits import exit_text, is_exit
 
-__all__ = ["Rule", "rules_of"]
+__all__ = ["FieldValidator", "validators_of"]
 
 _MODES = {"before": BeforeValidator, "after": AfterValidator, "plain": PlainValidator, "wrap": WrapValidator}
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A user's validator. Whatever it raises becomes a ValueError, so that it is told like any other wrong value."""
+class FieldValidator:
+    """A user's validator. Any exception becomes a ValueError, so that it is reported like any other invalid value."""
 
     function: Callable[..., Any]
 
@@ -42,34 +42,36 @@ class Rule:
             raise ValueError(f"{name} {exit_text(error)}") from error
 
 
-def rules_of(cls: Any, kinds: dict[str, str]) -> dict[str, list[Any]]:
-    """Field name → validators, in the order of their definition. ``kinds``: field name → input or output.
+def validators_of(cls: Any, kinds: dict[str, str]) -> dict[str, list[Any]]:
+    """Return the validators of each field, in the order of their definition. ``kinds``: field name → input or output.
 
-    Raises SignatureError for validators that look at more than one field: outputs are validated one by one.
+    Raises SignatureError for validators that need more than one field, since outputs are validated one by one.
     """
     decorators = cls.__pydantic_decorators__
-    for found in (decorators.model_validators, decorators.root_validators, decorators.validators):
-        for name in found:
+    for unsupported in (decorators.model_validators, decorators.root_validators, decorators.validators):
+        for name in unsupported:
             raise SignatureError(f"{cls.__name__}.{name}: a signature takes @field_validator only; check each field")
-    rules: dict[str, list[Any]] = {name: [] for name in kinds}
+    validators: dict[str, list[Any]] = {name: [] for name in kinds}
     for decorator in decorators.field_validators.values():
         names = kinds if "*" in decorator.info.fields else decorator.info.fields
         for name in names:
-            if name in rules:
+            if name in validators:
                 _check_parameters(cls, decorator, name, kinds[name])
-                rules[name].append(_MODES[decorator.info.mode](Rule(decorator.func)))
-    return rules
+                validators[name].append(_MODES[decorator.info.mode](FieldValidator(decorator.func)))
+    return validators
 
 
 def _check_parameters(cls: Any, decorator: Any, field: str, kind: str) -> None:
-    most = 2 if decorator.info.mode == "wrap" else 1
-    if kind == "output" and _positional(inspect.signature(decorator.func).parameters.values()) > most:
+    if kind != "output":
+        return
+    max_parameters = 2 if decorator.info.mode == "wrap" else 1
+    if _count_positional(inspect.signature(decorator.func).parameters.values()) > max_parameters:
         raise SignatureError(
             f"{cls.__name__}.{decorator.cls_var_name}: {field!r} is an output, which is validated by itself; write the "
             "validator as (cls, value), without ValidationInfo"
         )
 
 
-def _positional(parameters: Iterable[inspect.Parameter]) -> int:
+def _count_positional(parameters: Iterable[inspect.Parameter]) -> int:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(p.kind in kinds and p.default is p.empty for p in parameters)

@@ -1,4 +1,4 @@
-"""Types as texts that are the same in every process: what fingerprints are made of and saved states compare."""
+"""Texts of types that are the same in every process. Fingerprints are hashes of them; saved states compare them."""
 
 from __future__ import annotations
 
@@ -11,50 +11,58 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import BaseModel
 
-__all__ = ["constraint_texts", "shape", "still"]
+__all__ = ["constraint_texts", "shape", "stable_repr"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def shape(annotation: Any, above: tuple[Any, ...] = ()) -> str:
-    """A type with all that is inside it: the fields of models and dataclasses, the members of enums, constraints."""
-    origin, args = get_origin(annotation), get_args(annotation)
+    """Return the text of a type with all nested types: fields of models, members of enums, constraints.
+
+    ``above``: the classes that contain this type; a class inside itself is written as its name only.
+    """
+    origin = get_origin(annotation)
+    args = get_args(annotation)
     if origin is Annotated:
         return ", ".join([shape(args[0], above), *constraint_texts(args[1:])])
     if origin is Literal:
         return f"Literal[{', '.join(map(repr, args))}]"
     if origin is not None:
-        name = "Union" if origin in (Union, types.UnionType) else getattr(origin, "__name__", str(origin))
-        return f"{name}[{', '.join('...' if a is ... else shape(a, above) for a in args)}]"
+        is_union = origin in (Union, types.UnionType)
+        name = "Union" if is_union else getattr(origin, "__name__", str(origin))
+        texts = ["..." if arg is ... else shape(arg, above) for arg in args]
+        return f"{name}[{', '.join(texts)}]"
     if annotation is None or annotation is types.NoneType:
         return "None"
     if not isinstance(annotation, type):
-        return still(annotation).removeprefix("typing.")
-    inner = "" if annotation in above else _inside(annotation, (*above, annotation))
-    return annotation.__name__ + inner
+        return stable_repr(annotation).removeprefix("typing.")
+    body = "" if annotation in above else _body(annotation, (*above, annotation))
+    return annotation.__name__ + body
 
 
-def _inside(kind: type, above: tuple[Any, ...]) -> str:
+def _body(kind: type, above: tuple[Any, ...]) -> str:
     if issubclass(kind, Enum):
-        return f"({', '.join(f'{m.name}={still(m.value)}' for m in kind)})"
+        members = [f"{member.name}={stable_repr(member.value)}" for member in kind]
+        return f"({', '.join(members)})"
     if issubclass(kind, BaseModel):
-        fields = kind.model_fields.items()
-        return "{" + ", ".join(f"{n}: {shape(_whole(i.annotation, i.metadata), above)}" for n, i in fields) + "}"
-    if dataclasses.is_dataclass(kind) or is_typeddict(kind):
+        types_by_name = {name: _annotated(info.annotation, info.metadata) for name, info in kind.model_fields.items()}
+    elif dataclasses.is_dataclass(kind) or is_typeddict(kind):
         try:
-            hints = get_type_hints(kind, include_extras=True)
-        except Exception:  # a name that cannot be resolved: as it is written
-            hints = dict(kind.__annotations__)
-        return "{" + ", ".join(f"{name}: {shape(hint, above)}" for name, hint in hints.items()) + "}"
-    return ""
+            types_by_name = get_type_hints(kind, include_extras=True)
+        except Exception:  # a name cannot be resolved: use the annotations as they are written
+            types_by_name = dict(kind.__annotations__)
+    else:
+        return ""
+    fields = [f"{name}: {shape(annotation, above)}" for name, annotation in types_by_name.items()]
+    return "{" + ", ".join(fields) + "}"
 
 
-def _whole(annotation: Any, metadata: list[Any]) -> Any:
+def _annotated(annotation: Any, metadata: list[Any]) -> Any:
     return Annotated[(annotation, *metadata)] if metadata else annotation
 
 
 def constraint_texts(metadata: Iterable[Any]) -> list[str]:
-    """Constraints and validators as sorted texts: ``ge=1``, ``pattern='a'``, ``after module.function``."""
+    """Return constraints and validators as sorted texts: ``ge=1``, ``pattern='a'``, ``after module.function``."""
     return sorted(_constraint(item) for item in metadata)
 
 
@@ -66,18 +74,18 @@ def _constraint(item: Any) -> str:
         values: dict[str, Any] = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
     else:
         values = dict(getattr(item, "__dict__", {}))
-    known = {name: value for name, value in values.items() if value is not None}
-    return ", ".join(f"{name}={still(value)}" for name, value in known.items()) or still(item)
+    settings = [f"{name}={stable_repr(value)}" for name, value in values.items() if value is not None]
+    return ", ".join(settings) if settings else stable_repr(item)
 
 
 def _function(function: Any) -> str:
     inner = getattr(function, "__wrapped__", function)
     path = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__name__)}"
-    return str(getattr(inner, "saved_as", path))  # a validator of ours that was moved keeps its name in saved states
+    return str(getattr(inner, "saved_as", path))  # a moved validator keeps its old name in saved states
 
 
-def still(value: Any) -> str:
-    """``repr`` without the addresses that differ between processes; sets in order."""
+def stable_repr(value: Any) -> str:
+    """Return the ``repr`` without addresses, which differ between processes, and with sets sorted."""
     if isinstance(value, set | frozenset):
-        return "{" + ", ".join(sorted(map(still, value))) + "}"
+        return "{" + ", ".join(sorted(map(stable_repr, value))) + "}"
     return _ADDRESS.sub("", repr(value))

@@ -1,4 +1,4 @@
-"""The string form of a signature. Types are read from the syntax tree and looked up; nothing is evaluated."""
+"""Parses the string form of a signature. Types are looked up by their names; nothing in the string is evaluated."""
 
 from __future__ import annotations
 
@@ -32,33 +32,39 @@ _TYPES: dict[str, Any] = {
 
 
 def parse_signature(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Inputs and outputs, name → type (str where none is given). Raises SignatureError with the part that is wrong."""
+    """Return the types of the inputs and of the outputs by name; the default type is ``str``. Raises SignatureError."""
     sides = text.split("->")
     if len(sides) != 2:
         raise SignatureError(f"a signature string has one '->', as in 'question -> answer'; got {text!r}")
-    inputs, outputs = (_side(side, text) for side in sides)
+    inputs = _fields(sides[0], text)
+    outputs = _fields(sides[1], text)
     if not outputs:
         raise SignatureError(f"the signature {text!r} has no output after '->'")
-    both = set(inputs) & set(outputs)
-    if both:
-        raise SignatureError(f"the signature {text!r} has {min(both)!r} as input and output")
+    common = set(inputs) & set(outputs)
+    if common:
+        raise SignatureError(f"the signature {text!r} has {min(common)!r} as input and output")
     return inputs, outputs
 
 
-def _side(side: str, whole: str) -> dict[str, Any]:
-    if not side.strip():
+def _fields(side: str, signature: str) -> dict[str, Any]:
+    """Parse one side of a signature string as the parameters of a Python function."""
+    side = side.strip()
+    if not side:
         return {}
-    # as the parameters of a function, names and annotations are Python's own grammar
     try:
-        args = ast.parse(f"def f({side.strip()}): ...").body[0].args  # type: ignore[attr-defined]
+        args = ast.parse(f"def f({side}): ...").body[0].args  # type: ignore[attr-defined]
     except SyntaxError:
-        raise SignatureError(f"cannot read {side.strip()!r} in the signature {whole!r}") from None
+        raise SignatureError(f"cannot read {side!r} in the signature {signature!r}") from None
     if args.defaults or args.vararg or args.kwarg or args.kwonlyargs or args.posonlyargs:
-        raise SignatureError(f"a signature string has names and types only; got {side.strip()!r}")
+        raise SignatureError(f"a signature string has names and types only; got {side!r}")
     names = [arg.arg for arg in args.args]
     if len(set(names)) < len(names):
-        raise SignatureError(f"a field stands twice in {side.strip()!r}")
-    return {arg.arg: str if arg.annotation is None else _type(arg.annotation) for arg in args.args}
+        raise SignatureError(f"a field name is repeated in {side!r}")
+    fields: dict[str, Any] = dict.fromkeys(names, str)
+    for arg in args.args:
+        if arg.annotation is not None:
+            fields[arg.arg] = _type(arg.annotation)
+    return fields
 
 
 def _type(node: ast.expr) -> Any:
@@ -84,14 +90,16 @@ def _type(node: ast.expr) -> Any:
 def _subscript(base: Any, index: ast.expr) -> Any:
     items = index.elts if isinstance(index, ast.Tuple) else [index]
     if base is typing.Literal:
-        if not all(isinstance(i, ast.Constant) for i in items):
+        if not all(isinstance(item, ast.Constant) for item in items):
             raise SignatureError("Literal takes plain values, as in Literal['yes', 'no']")
-        return typing.Literal[tuple(i.value for i in items)]  # type: ignore[attr-defined]
+        return typing.Literal[tuple(item.value for item in items)]  # type: ignore[attr-defined]
     try:
-        return base[tuple(... if _dots(i) else _type(i) for i in items) if len(items) > 1 else _type(items[0])]
+        if len(items) == 1:
+            return base[_type(items[0])]
+        return base[tuple(... if _is_ellipsis(item) else _type(item) for item in items)]
     except TypeError as error:
         raise SignatureError(f"cannot read the type {base}[{ast.unparse(index)}]: {error}") from None
 
 
-def _dots(node: ast.expr) -> bool:
+def _is_ellipsis(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is ...

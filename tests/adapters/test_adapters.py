@@ -135,7 +135,7 @@ def test_the_prompt_is_the_golden_one(adapter):
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS, ids=repr)
-def test_an_instruction_given_for_the_call_replaces_the_signatures(adapter):
+def test_an_instruction_argument_replaces_that_of_the_signature(adapter):
     text = str(adapter.format(Caption, {"subject": "x"}, instruction="Do it NOW."))
     assert "Do it NOW." in text
     assert Caption.instruction not in text
@@ -190,7 +190,7 @@ def test_values_are_read_as_their_type(kind, reply, value):
 
 
 @pytest.mark.parametrize(
-    ("adapter", "reply", "stage", "says"),
+    ("adapter", "reply", "stage", "problem"),
     [
         (dn.ChatAdapter(), "just text", "locate", "no `[[ ## a ## ]]`"),
         (dn.ChatAdapter(), "[[ ## a ## ]]\nmany", "validate", "not a valid int"),
@@ -202,12 +202,12 @@ def test_values_are_read_as_their_type(kind, reply, value):
         (dn.PrefillAdapter(), "1,2", "validate", "not a valid int"),
     ],
 )
-def test_a_reply_that_cannot_be_read_says_where_and_what(adapter, reply, stage, says):
+def test_a_parse_error_has_the_stage_and_the_problem(adapter, reply, stage, problem):
     with pytest.raises(ParseError) as caught:
         adapter.parse(as_signature("q -> a: int"), reply)
     assert caught.value.stage == stage
     assert caught.value.raw == reply
-    assert says in str(caught.value)
+    assert problem in str(caught.value)
 
 
 def test_several_outputs_are_read_from_lines_after_the_prefilled_label():
@@ -220,7 +220,7 @@ def test_several_outputs_are_read_from_lines_after_the_prefilled_label():
         dn.PrefillAdapter().parse(signature, " A title only")
 
 
-def test_the_json_adapter_holds_a_model_to_the_schema_only_where_it_can_be_held():
+def test_the_json_adapter_sends_the_schema_only_to_models_that_support_it():
     import asyncio
 
     free, held = dn.ScriptedLM(['{"a": 1}']), dn.ScriptedLM(['{"a": 1}'])
@@ -233,7 +233,7 @@ def test_the_json_adapter_holds_a_model_to_the_schema_only_where_it_can_be_held(
     assert schema["required"] == ["a"]
 
 
-def test_a_model_says_which_adapter_it_prefers_and_the_user_overrides():
+def test_the_adapter_of_a_model_is_used_unless_the_user_chooses_another():
     import asyncio
 
     lm = dn.ScriptedLM([" 4", '{"a": "4"}'], adapter="prefill")
@@ -255,6 +255,6 @@ def test_a_parse_failure_names_the_predictor():
     assert "many" in caught.value.raw
 
 
-def test_the_json_object_with_the_wanted_keys_is_taken():
+def test_the_json_object_with_all_keys_is_used():
     reply = 'Given {"q": {"answer": "no"}}, I say {"answer": "yes"}'
     assert dn.JSONAdapter().parse(as_signature("q -> answer"), reply) == {"answer": "yes"}

@@ -58,13 +58,14 @@ def test_a_changed_attribute_is_in_the_next_request(lm):
     assert ask(lm, adapter)[0].startswith("Two\nBe kind.\n")
 
 
-def test_two_adapters_of_one_class_do_not_share_what_they_wrote(lm):
+def test_two_adapters_of_one_class_do_not_share_cached_texts(lm):
     assert ask(lm, Titled("One"))[0].startswith("One\n")
     assert ask(lm, Titled("Two"))[0].startswith("Two\n")
 
 
-def test_an_attribute_set_on_an_adapter_of_ours_is_no_other_adapters(lm):
-    one, other = dn.ChatAdapter(), dn.ChatAdapter(repair=False)
-    assert ask(lm, one) == ask(lm, other)
-    one.repair = False
-    assert ask(lm, one) == ask(lm, other)
+def test_an_attribute_set_on_a_built_in_adapter_does_not_affect_another(lm):
+    first = dn.ChatAdapter()
+    second = dn.ChatAdapter(repair=False)
+    assert ask(lm, first) == ask(lm, second)
+    first.repair = False
+    assert ask(lm, first) == ask(lm, second)

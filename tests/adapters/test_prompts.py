@@ -118,21 +118,21 @@ def test_nested_types_and_constraints_are_spelled_out(adapter):
 
 
 @each_adapter
-def test_a_recursive_model_a_dataclass_and_an_alias_are_told_by_their_json_names(adapter):
+def test_a_recursive_model_a_dataclass_and_an_alias_are_described_by_their_json_names(adapter):
     class Node(BaseModel):
         value: int = Field(alias="Value")
         parent: Node | None = None
 
     signature = type("S", (dn.Signature,), {"__annotations__": {"node": Node}, "node": dn.Output(), "__doc__": "Do."})
-    told = str(adapter.format(signature, {}))
-    assert '- "Value": integer' in told
-    assert '- "parent": Node or null, may be left out' in told
+    text = str(adapter.format(signature, {}))
+    assert '- "Value": integer' in text
+    assert '- "parent": Node or null, may be left out' in text
     node = {"node": Node(Value=1, parent=Node(Value=2))}
     assert adapter.parse(signature, adapter.format_output(signature, node)) == node
 
 
 @each_adapter
-def test_a_reply_that_breaks_a_constraint_says_which(adapter):
+def test_the_error_for_a_broken_constraint_names_it(adapter):
     good = {"people": [Person(name="Ada", born=datetime.date(1815, 12, 10))], "sure": 0.5, "odd": [2], "note": None}
     assert adapter.parse(Find, adapter.format_output(Find, good)) == good
     bad = adapter.format_output(Find, {**good, "sure": 1.5})
@@ -191,7 +191,7 @@ class Tag(BaseModel):
         ({"q": "a", "n": 1, "tags": {"x": 1}}, lambda d: d["tags"].update(y=2)),
     ],
 )
-def test_a_demo_changed_in_place_is_written_anew(first, change):
+def test_a_demo_changed_in_place_is_formatted_again(first, change):
     adapter, demos = dn.ChatAdapter(), [first]
     adapter.format(Count, {"q": "x"}, demos=demos)
     change(first)
@@ -210,8 +210,8 @@ def test_a_message_changed_by_its_receiver_does_not_change_the_next_request():
 @given(q=st.text(), other=st.text())
 def test_requests_that_differ_in_inputs_only_share_all_messages_but_the_last_inputs(adapter, q, other):
     demos = [{"q": "a", "n": 1, "tags": ["x"]}]
-    one, two = (adapter.format(Count, {"q": text}, demos=demos) for text in (q, other))
-    assert one[:3] == two[:3]
+    first, second = (adapter.format(Count, {"q": text}, demos=demos) for text in (q, other))
+    assert first[:3] == second[:3]
 
 
 SETS = """
@@ -224,17 +224,17 @@ class Tag(dn.Signature):
     words: set[str] = dn.Input()
     more: frozenset[str] = dn.Output()
 
-seen = []
-lm = dn.FunctionLM(lambda request: seen.append(request.messages) or '{"more": ["a", "b"]}')
+requests = []
+lm = dn.FunctionLM(lambda request: requests.append(request.messages) or '{"more": ["a", "b"]}')
 words = {"one", "two", "three", "four"}
 ask = dn.Predict(Tag, lm=lm, adapter="json", demos=[{"words": words, "more": frozenset(words)}])
 ask.run_sync(words=words)
-print(seen, plain({"words": words}))
+print(requests, plain({"words": words}))
 """
 
 
 def test_a_set_reads_the_same_in_every_process():
-    said = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", SETS],
             env={**os.environ, "PYTHONHASHSEED": str(seed)},
@@ -243,5 +243,5 @@ def test_a_set_reads_the_same_in_every_process():
         ).stdout
         for seed in (1, 2, 3)
     }
-    (text,) = said
+    (text,) = outputs
     assert b"four" in text

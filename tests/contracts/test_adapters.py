@@ -57,21 +57,21 @@ class Both(dn.Signature):
 
 @dataclass(frozen=True)
 class Fails:
-    """The reply is refused at this stage, with these words."""
+    """The reply is refused at this stage, with this text in the error."""
 
     stage: str
-    says: str = ""
+    problem: str = ""
 
 
 @lru_cache
-def one(kind, *constraints):
-    """A signature with one output ``answer`` of this type."""
+def signature_of(kind, *constraints):
+    """Return a signature with one output ``answer`` of this type."""
     space = {"__annotations__": {"question": str, "answer": kind}, "question": dn.Input(), "__doc__": "Answer."}
     return type("One", (dn.Signature,), {**space, "answer": dn.Output(**dict(constraints))})
 
 
-def said(adapter, text):
-    """A reply in the adapter's own form whose ``answer`` is this text."""
+def reply_with(adapter, text):
+    """Return a reply in the adapter's format whose ``answer`` is this text."""
     if adapter.name == "json":
         return json.dumps({"answer": text}, ensure_ascii=False)
     return f"[[ ## answer ## ]]\n{text}\n[[ ## completed ## ]]" if adapter.name == "chat" else f" {text}"
@@ -84,7 +84,7 @@ def check(adapter, signature, reply, expected):
     with pytest.raises(ParseError) as caught:
         adapter.parse(signature, reply)
     assert caught.value.stage == expected.stage
-    assert expected.says in caught.value.problem
+    assert expected.problem in caught.value.problem
     assert caught.value.raw == reply
 
 
@@ -204,7 +204,7 @@ VALUES = [
 )
 def test_a_value_is_read_as_its_type_or_refused(adapter, kind, constraints, text, expected):
     expected = expected if isinstance(expected, Fails) else {"answer": expected}
-    check(adapter, one(kind, *constraints), said(adapter, text), expected)
+    check(adapter, signature_of(kind, *constraints), reply_with(adapter, text), expected)
 
 
 ok = {"answer": "sky", "number": 3}
@@ -316,17 +316,17 @@ NOISE = ["{", "[", "'", '"', "\\", "{'a", '{"a":', "[[ ## ", "[[ ## a ## ]]\n", 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", [str, int, list[int], datetime.date], ids=str)
 def test_a_megabyte_of_anything_is_read_or_refused_at_once(adapter, kind):
-    told = []
+    problems = []
     for noise in NOISE:
-        for reply in (noise * (1_000_000 // len(noise)), said(adapter, noise * (1_000_000 // len(noise)))):
+        for reply in (noise * (1_000_000 // len(noise)), reply_with(adapter, noise * (1_000_000 // len(noise)))):
             try:
-                read = adapter.parse(one(kind), reply)["answer"]
+                value = adapter.parse(signature_of(kind), reply)["answer"]
             except ParseError as error:
-                told.append(str(error))
+                problems.append(str(error))
             else:
                 assert kind is str
-                assert isinstance(read, str)
-    assert max(map(len, told), default=0) < 2000
+                assert isinstance(value, str)
+    assert max(map(len, problems), default=0) < 2000
 
 
 @each_adapter

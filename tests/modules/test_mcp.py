@@ -57,19 +57,23 @@ def test_what_goes_wrong_in_the_server_is_an_observation():
     async def main():
         async with dn.mcp_tools(command=COMMAND) as tools:
             by_name = named(tools)
-            seen = [await by_name["fail"]({}), await by_name["search"]({"limit": "x"}), await by_name["search"]("{no")]
-            seen += [await by_name["die"]({}), await by_name["search"]({"query": "x"})]
-        return [*seen, await by_name["search"]({"query": "x"})]
+            observations = [
+                await by_name["fail"]({}),
+                await by_name["search"]({"limit": "x"}),
+                await by_name["search"]("{no"),
+            ]
+            observations += [await by_name["die"]({}), await by_name["search"]({"query": "x"})]
+        return [*observations, await by_name["search"]({"query": "x"})]
 
     began = time.perf_counter()
-    fail, wrong, broken, died, gone, closed = asyncio.run(main())
+    fail, wrong, broken, died, ended, closed = asyncio.run(main())
     assert time.perf_counter() - began < 20
-    assert not any(seen.ok for seen in (fail, wrong, broken, died, gone, closed))
+    assert not any(observation.ok for observation in (fail, wrong, broken, died, ended, closed))
     assert "fail failed" in fail.text
     assert "query" in wrong.text
     assert "not JSON" in broken.text
     assert "the MCP server" in died.text
-    assert "the MCP server" in gone.text
+    assert "the MCP server" in ended.text
     assert "inside the `async with" in closed.text
 
 
@@ -91,7 +95,7 @@ def test_calls_at_the_same_time_get_their_own_answers():
             search = named(tools)["search"]
             return await asyncio.gather(*(search({"query": f"q{i}"}) for i in range(20)))
 
-    assert [seen.text for seen in asyncio.run(main())] == [f"3 on q{i}" for i in range(20)]
+    assert [observation.text for observation in asyncio.run(main())] == [f"3 on q{i}" for i in range(20)]
 
 
 def test_a_command_may_be_text_and_have_an_environment():
@@ -102,9 +106,9 @@ def test_a_command_may_be_text_and_have_an_environment():
     assert asyncio.run(main()) == "me"
 
 
-def test_a_server_that_does_not_start_is_a_configuration_error_that_tells_what_it_said_without_secrets():
+def test_a_server_that_does_not_start_is_an_error_with_its_output_but_without_secrets():
     failing = "import os, sys; print('no licence', os.environ['KEY'], file=sys.stderr); sys.exit(1)"
-    for command, said in [
+    for command, problem in [
         ([sys.executable, "-c", failing], r"did not answer.*no licence \*\*\*"),
         (["/no/such/program"], "did not answer.*No such file"),
         ("", "command= is empty"),
@@ -114,12 +118,12 @@ def test_a_server_that_does_not_start_is_a_configuration_error_that_tells_what_i
             async with dn.mcp_tools(command=command, env={"KEY": "sk-secret"}):
                 raise AssertionError("unreachable")
 
-        with pytest.raises(ConfigurationError, match=said) as caught:
+        with pytest.raises(ConfigurationError, match=problem) as caught:
             asyncio.run(main())
         assert "sk-secret" not in str(caught.value)
 
 
-def test_a_server_that_never_answers_is_given_up():
+def test_a_server_that_never_answers_is_an_error_after_the_timeout():
     async def main():
         async with dn.mcp_tools(command=[sys.executable, "-c", "import sys; sys.stdin.read()"], timeout=0.5):
             raise AssertionError("unreachable")
@@ -128,14 +132,14 @@ def test_a_server_that_never_answers_is_given_up():
         asyncio.run(main())
 
 
-def test_one_source_is_given():
-    async def main(**given):
-        async with dn.mcp_tools(**given):
+def test_exactly_one_source_is_required():
+    async def main(**sources):
+        async with dn.mcp_tools(**sources):
             raise AssertionError("unreachable")
 
-    for given in ({}, {"command": "x", "url": "http://127.0.0.1"}):
-        with pytest.raises(ConfigurationError, match="one of command=, url= and session="):
-            asyncio.run(main(**given))
+    for sources in ({}, {"command": "x", "url": "http://127.0.0.1"}):
+        with pytest.raises(ConfigurationError, match="exactly one of command=, url= and session="):
+            asyncio.run(main(**sources))
 
 
 def test_without_the_package_the_error_has_the_pip_line(monkeypatch):
@@ -157,8 +161,8 @@ def test_a_session_of_the_users_is_used_and_left_open():
         async with mcp.Client(mcp.stdio_client(parameters)) as client:
             for session in (client, client.session):
                 async with dn.mcp_tools(session=session) as tools:
-                    seen = await named(tools)["search"]({"query": "x", "limit": 2})
-                assert seen.text == "2 on x"
+                    observation = await named(tools)["search"]({"query": "x", "limit": 2})
+                assert observation.text == "2 on x"
             return (await client.call_tool("search", {"query": "still"})).content[0].text
 
     assert asyncio.run(main()) == "3 on still"
@@ -173,11 +177,11 @@ def test_a_stop_ends_a_call_under_way_and_leaves_the_server_usable():
                 async for event in run.events():
                     if isinstance(event, SpanStarted) and event.kind == "tool":
                         break
-                asked = time.perf_counter()
+                stopped_at = time.perf_counter()
                 run.stop()
                 with pytest.raises(RunStopped):
                     await run
-                assert time.perf_counter() - asked < 2
+                assert time.perf_counter() - stopped_at < 2
             return (await wait({"seconds": 0})).text
 
     assert asyncio.run(main()) == "waited 0.0"
@@ -195,7 +199,7 @@ server.run("stdio")
 """
 
 
-def test_from_another_event_loop_it_says_so_instead_of_hanging():
+def test_a_call_from_another_event_loop_fails_instead_of_hanging():
     async def main():
         async with dn.mcp_tools(command=COMMAND) as tools:
             results = []
@@ -240,7 +244,7 @@ def test_a_server_that_is_not_there_is_a_configuration_error():
         asyncio.run(main())
 
 
-def test_a_server_that_refuses_is_told_without_the_secrets_of_its_address():
+def test_the_error_of_a_refusing_server_has_no_secrets_of_its_address():
     def refuse(body, number):
         return {"jsonrpc": "2.0", "id": body.get("id"), "error": {"code": -1, "message": "private2 is no token"}}
 

@@ -57,9 +57,9 @@ def test_an_error_goes_back_with_the_code_and_the_correction_is_run():
     prediction = run(pot(numbers=[1, 2]))
     assert prediction.total == 3
     assert [c.predictor for c in prediction.calls] == ["generate", "regenerate", "answer"]
-    told = prediction.calls[1].inputs
-    assert told["previous_code"] == "print('so far')\ntotal(numbers)"
-    assert told["error"] == (
+    inputs = prediction.calls[1].inputs
+    assert inputs["previous_code"] == "print('so far')\ntotal(numbers)"
+    assert inputs["error"] == (
         "NameError: name 'total' is not defined\nline 2, in <module>: total(numbers)\nIt had printed:\nso far"
     )
     assert "Correct the error" in prompt(lm.requests[1])
@@ -95,7 +95,7 @@ def test_code_that_fails_each_time_is_one_clear_error_with_the_last_code(iterati
         ("Sure! Here it is.", "SyntaxError"),
     ],
 )
-def test_what_is_wrong_with_code_is_told_to_the_model(code, problem):
+def test_the_model_sees_the_error_of_its_code(code, problem):
     pot, _ = program(written(code), written("6"), chat(total="6"), timeout=0.5)
     prediction = run(pot(numbers=[1, 2, 3]))
     assert prediction.total == 6
@@ -139,24 +139,26 @@ def test_inputs_reach_the_code_as_json_gives_them():
     assert '2024-02-29 0.5 "; import os; " m\nfinal answer: ["str", "dict", "str"]' in prompt(lm.requests[1])
 
 
-def test_inputs_are_checked_before_anything_is_asked_or_run():
+def test_inputs_are_checked_before_any_call_or_run():
     pot, lm = program()
     with pytest.raises(InputError, match=r"ProgramOfThought\(numbers: list\[int\] -> total: int\): .*missing"):
         run(pot())
     pot, lm = program(signature="data: bytes -> size: int")
-    with pytest.raises(InputError, match="cannot be given to code as JSON"):
+    with pytest.raises(InputError, match="cannot be passed to code as JSON"):
         run(pot(data=b"\xff"))
     assert lm.requests == []
 
 
-@pytest.mark.parametrize("given", [{}, {"run_code": False}, {"run_code": None}, {"run_code": 1}, {"run_code": "yes"}])
-def test_it_is_off_unless_enabled(given):
+@pytest.mark.parametrize(
+    "settings", [{}, {"run_code": False}, {"run_code": None}, {"run_code": 1}, {"run_code": "yes"}]
+)
+def test_it_is_off_unless_enabled(settings):
     with pytest.raises(ConfigurationError, match="Pass run_code=True to allow it"):
-        dn.ProgramOfThought(Sum, **given)
+        dn.ProgramOfThought(Sum, **settings)
 
 
 @pytest.mark.parametrize("without", ["machine", "seccomp"])
-def test_where_the_kernel_does_not_isolate_no_model_is_asked_and_nothing_run(monkeypatch, without):
+def test_without_isolation_no_model_is_called_and_nothing_is_run(monkeypatch, without):
     monkeypatch.setattr(runner, "_isolated", False)
     if without == "machine":
         monkeypatch.setattr(seccomp.platform, "machine", lambda: "riscv64")
@@ -175,7 +177,7 @@ def test_where_the_kernel_does_not_isolate_no_model_is_asked_and_nothing_run(mon
     [{"max_iterations": wrong} for wrong in (0, True, 1.5, None)]
     + [{"timeout": 0}, {"memory_mb": 10}, {"output_limit": 0}],
 )
-def test_options_out_of_range_are_refused_when_made(options):
+def test_options_out_of_range_are_refused_by_the_constructor(options):
     with pytest.raises(ConfigurationError, match="must be a"):
         dn.ProgramOfThought(Sum, run_code=True, **options)
 
@@ -183,8 +185,8 @@ def test_options_out_of_range_are_refused_when_made(options):
 @pytest.mark.parametrize(
     "signature", ["error -> total", "final_answer -> total", "a -> code_output", "generated_code -> a"]
 )
-def test_a_field_named_as_one_of_its_own_is_refused(signature):
-    with pytest.raises(SignatureError, match="has a field .* of its own"):
+def test_a_reserved_field_name_is_refused(signature):
+    with pytest.raises(SignatureError, match="reserves the field name"):
         dn.ProgramOfThought(signature, run_code=True)
 
 
@@ -236,7 +238,7 @@ def test_nothing_is_stored_on_the_module_by_a_call():
     copy.deepcopy(pot)
 
 
-def test_calls_at_a_time_are_apart():
+def test_concurrent_calls_are_independent():
     def answer(request):
         text = prompt(request)
         if "code_output" in text:
@@ -249,11 +251,12 @@ def test_calls_at_a_time_are_apart():
 
 
 def test_stopping_the_run_kills_the_process(monkeypatch):
-    popen, made = subprocess.Popen, []
+    popen = subprocess.Popen
+    processes = []
 
     def recording(*args, **kwargs):
-        made.append(popen(*args, **kwargs))
-        return made[-1]
+        processes.append(popen(*args, **kwargs))
+        return processes[-1]
 
     pot, _ = program(written("while True: pass"), timeout=60.0)
 
@@ -262,18 +265,18 @@ def test_stopping_the_run_kills_the_process(monkeypatch):
         monkeypatch.setattr(runner.subprocess, "Popen", recording)
         work = pot.start(numbers=[])
         async with asyncio.timeout(30):
-            while not made:  # noqa: ASYNC110  # another process is waited for
+            while not processes:  # noqa: ASYNC110  # waits for a process
                 await asyncio.sleep(0.01)
             work.stop()
             with pytest.raises(dn.RunStopped):
                 await work
 
     run(main())
-    assert made[0].returncode is not None
+    assert processes[0].returncode is not None
 
 
 @linux
-def test_an_input_may_be_given_by_its_alias():
+def test_an_input_may_be_passed_by_its_alias():
     class Aliased(dn.Signature):
         """Add up the numbers."""
 

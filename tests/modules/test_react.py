@@ -51,7 +51,7 @@ ANSWER = chat(answer="42")
 
 def native(*calls, text=""):
     """A reply with tool calls: (name, args) pairs; args may be text that is no JSON."""
-    made = tuple(
+    tool_calls = tuple(
         {
             "id": f"c{i}",
             "type": "function",
@@ -59,7 +59,7 @@ def native(*calls, text=""):
         }
         for i, (name, args) in enumerate(calls)
     )
-    return dn.LMReply(text, tool_calls=made)
+    return dn.LMReply(text, tool_calls=tool_calls)
 
 
 class NativeLM(dn.ScriptedLM):
@@ -106,8 +106,8 @@ def test_the_model_sees_task_tools_and_trajectory():
     assert "Search the library." in prompt(first)
     assert "words to look for" in prompt(first)
     assert "(nothing yet)" in first.messages[-1]["content"]
-    shown = second.messages[-1]["content"]
-    assert 'Step 1\nThought: thinking\nTool: search {"query": "sea"}\nObservation: 1 page(s) on sea' in shown
+    last_message = second.messages[-1]["content"]
+    assert 'Step 1\nThought: thinking\nTool: search {"query": "sea"}\nObservation: 1 page(s) on sea' in last_message
     assert first.messages[0] == second.messages[0]  # so that a provider's prefix cache hits
 
 
@@ -146,12 +146,12 @@ def test_replies_that_make_no_sense_become_observations():
         step("add", a="many", b=2),
     ]
     prediction, _ = act([*nonsense, DONE, ANSWER])
-    told = observations(prediction)
-    assert len(told) == 5
-    assert "could not be read" in told[0]
-    assert "'search', 'add', 'finish'" in told[1]
-    assert "the JSON cannot be read" in told[2]
-    assert "'a': Input should be a valid integer" in told[3]
+    texts = observations(prediction)
+    assert len(texts) == 5
+    assert "could not be read" in texts[0]
+    assert "'search', 'add', 'finish'" in texts[1]
+    assert "the JSON cannot be read" in texts[2]
+    assert "'a': Input should be a valid integer" in texts[3]
     assert prediction.answer == "42"
 
 
@@ -209,7 +209,7 @@ def test_a_tool_has_a_time_limit_of_its_own():
     assert observations(prediction)[0] == "sleep was given up: it took longer than 0.05 s"
 
 
-def test_a_request_that_is_too_long_is_made_again_without_the_oldest_tool_call():
+def test_a_request_that_is_too_long_is_repeated_without_the_oldest_tool_call():
     def answer(request):
         text = prompt(request)
         if "page(s) on w0" in text and "page(s) on w2" in text:
@@ -226,7 +226,7 @@ def test_a_request_that_is_too_long_is_made_again_without_the_oldest_tool_call()
     assert last.startswith("[The first 1 steps are left out.]\n\nStep 2")
 
 
-def test_a_request_that_stays_too_long_is_not_made_again_for_ever():
+def test_a_request_that_stays_too_long_is_not_repeated_forever():
     calls = []
 
     def answer(request):
@@ -253,7 +253,7 @@ def test_errors_of_the_model_and_unreadable_answers_are_raised():
 # ── native tool calls ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_model_that_has_tools_is_given_them_and_its_calls_are_made():
+def test_a_model_with_native_tools_receives_them_and_its_calls_are_run():
     prediction, lm = act(
         [native(("search", {"query": "sea"}), ("add", {"a": 1, "b": 2})), dn.LMReply("It is known."), ANSWER],
         lm=NativeLM,
@@ -286,25 +286,26 @@ def test_native_calls_that_make_no_sense_become_observations():
     calls = [("add", "{broken"), ("serch", {"query": "x"}), ("", {}), ("add", '["list"]'), ("add", "")]
     odd = dn.LMReply("", tool_calls=({"id": "x"}, {"function": {"name": "add", "arguments": {"a": 1, "b": 1}}}))
     prediction, _ = act([native(*calls), odd, dn.LMReply("done"), ANSWER], lm=NativeLM)
-    told = observations(prediction)
-    assert "not JSON" in told[0]
-    assert "There is no tool 'serch'. Did you mean 'search'? Tools: search, add" in told[1]
-    assert "There is no tool ''" in told[2]
-    assert "must be a JSON object, got list" in told[3]
-    assert "'a' is missing" in told[4]
-    assert told[5:] == ["There is no tool ''. Tools: search, add", "2", "Finished."]
+    texts = observations(prediction)
+    assert "not JSON" in texts[0]
+    assert "There is no tool 'serch'. Did you mean 'search'? Tools: search, add" in texts[1]
+    assert "There is no tool ''" in texts[2]
+    assert "must be a JSON object, got list" in texts[3]
+    assert "'a' is missing" in texts[4]
+    assert texts[5:] == ["There is no tool ''. Tools: search, add", "2", "Finished."]
 
 
-def test_native_or_text_follows_the_model_unless_it_is_said():
-    text, natively = [DONE, ANSWER], [dn.LMReply("done"), ANSWER]
-    for lm, replies, native_, tools in [
-        (dn.ScriptedLM, text, "auto", False),
-        (NativeLM, natively, "auto", True),
-        (NativeLM, text, False, False),
-        (dn.ScriptedLM, natively, True, True),
+def test_native_tools_follow_the_model_unless_the_user_chooses():
+    text_replies = [DONE, ANSWER]
+    native_replies = [dn.LMReply("done"), ANSWER]
+    for lm, replies, setting, sends_tools in [
+        (dn.ScriptedLM, text_replies, "auto", False),
+        (NativeLM, native_replies, "auto", True),
+        (NativeLM, text_replies, False, False),
+        (dn.ScriptedLM, native_replies, True, True),
     ]:
-        _, model = act(replies, lm=lm, native=native_)
-        assert bool(model.requests[0].tools) is tools
+        _, model = act(replies, lm=lm, native=setting)
+        assert bool(model.requests[0].tools) is sends_tools
 
 
 def test_models_say_whether_they_call_tools():
@@ -315,7 +316,7 @@ def test_models_say_whether_they_call_tools():
     assert not hasattr(dn.LocalLM, "native_tools")
 
 
-def test_calls_of_one_reply_run_at_the_same_time_and_are_kept_in_their_order():
+def test_calls_of_one_reply_run_at_the_same_time_and_stay_in_order():
     gate = threading.Barrier(3, timeout=20)
 
     def meet(i: int):
@@ -327,21 +328,22 @@ def test_calls_of_one_reply_run_at_the_same_time_and_are_kept_in_their_order():
 
 
 def test_without_parallel_they_run_one_after_another():
-    running, most = [], []
+    running = []
+    counts = []
 
-    async def one(i: int):
+    async def work(i: int):
         running.append(i)
-        most.append(len(running))
+        counts.append(len(running))
         await asyncio.sleep(0.01)
         running.remove(i)
 
-    calls = native(*[("one", {"i": i}) for i in range(3)])
+    calls = native(*[("work", {"i": i}) for i in range(3)])
     for parallel in (False, True):
-        act([calls, dn.LMReply("d"), ANSWER], [one], NativeLM, parallel=parallel)
-    assert most == [1, 1, 1, 1, 2, 3]
+        act([calls, dn.LMReply("d"), ANSWER], [work], NativeLM, parallel=parallel)
+    assert counts == [1, 1, 1, 1, 2, 3]
 
 
-def test_time_that_is_up_ends_parallel_calls_and_keeps_those_that_have_ended():
+def test_the_time_limit_ends_parallel_calls_but_keeps_finished_results():
     ended = []
 
     async def wait(seconds: float):
@@ -359,7 +361,7 @@ def test_time_that_is_up_ends_parallel_calls_and_keeps_those_that_have_ended():
     with dn.context(lm=dn.FunctionLM(answer)):
         prediction = asyncio.run(dn.ReAct(QA, [wait], native=True, timeout=0.3)(question="q?"))
     assert observations(prediction) == ["(not finished when the time was up)", "0.0"]
-    assert prediction.answer == "[0.0, 60.0]"  # nothing ran on when the answer was asked for
+    assert prediction.answer == "[0.0, 60.0]"  # no tool was running when the answer was requested
 
 
 def test_a_tool_that_will_not_be_cancelled_does_not_undo_the_time_limit():
@@ -570,11 +572,11 @@ def test_a_stop_while_a_tool_runs_ends_at_once_and_nothing_starts_afterwards(kin
         with dn.context(lm=lm):
             run = dn.ReAct(QA, [tool]).start(question="q?")
             await asyncio.to_thread(started.wait, 20)
-            asked = time.perf_counter()
+            stopped_at = time.perf_counter()
             run.stop()
             with pytest.raises(RunStopped):
                 await run
-            assert time.perf_counter() - asked < 2
+            assert time.perf_counter() - stopped_at < 2
             await asyncio.sleep(0.1)
             return run
 
@@ -584,7 +586,7 @@ def test_a_stop_while_a_tool_runs_ends_at_once_and_nothing_starts_afterwards(kin
     assert len(lm.requests) == 1
 
 
-def test_a_stop_reaches_a_tool_in_a_task_that_the_program_made():
+def test_a_stop_reaches_a_tool_in_a_task_that_the_program_created():
     ended, started = asyncio.Event(), asyncio.Event()
 
     async def wait():
@@ -618,20 +620,20 @@ def test_a_stop_reaches_a_tool_in_a_task_that_the_program_made():
 # ── bad input ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_is_wrong_is_said_when_it_is_made():
+def test_invalid_arguments_are_refused_by_the_constructor():
     def finish(): ...
 
-    for tools, said in [
+    for tools, problem in [
         ([search, search], "two tools are named 'search'"),
         ([search, dn.Tool(add, name="search")], "two tools are named 'search'"),
-        ([finish], "'finish' is taken"),
+        ([finish], "'finish' is reserved"),
         ([], "at least one tool"),
         ("search", "list of functions"),
         (search, "list of functions"),
         ([lambda x: x], "cannot be named '<lambda>'"),
         (["search"], "a tool is a function"),
     ]:
-        with pytest.raises(ConfigurationError, match=said):
+        with pytest.raises(ConfigurationError, match=problem):
             dn.ReAct(QA, tools)
     for limits in (
         {"max_iterations": 0},
@@ -643,11 +645,11 @@ def test_what_is_wrong_is_said_when_it_is_made():
         with pytest.raises(ConfigurationError, match=next(iter(limits))):
             dn.ReAct(QA, [search], **limits)
     for signature in ("trajectory -> answer", "question -> trajectory", "next_thought -> answer"):
-        with pytest.raises(SignatureError, match="keeps the field name"):
+        with pytest.raises(SignatureError, match="reserves the field name"):
             dn.ReAct(signature, [search])
 
 
-def test_missing_inputs_are_said_in_the_words_of_the_signature_before_any_call():
+def test_missing_inputs_are_refused_before_any_call():
     lm = dn.ScriptedLM([])
     with (
         dn.context(lm=lm),

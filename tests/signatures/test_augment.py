@@ -29,8 +29,8 @@ def test_reasoning_stands_before_the_outputs_and_confidence_after():
 
 def test_the_prompt_asks_for_them_and_the_inner_fields_stay_readable():
     lm = dn.ScriptedLM([chat(reasoning="because", sentence="The sea.", confidence="0.5")])
-    got = dn.Predict(dn.augment(Caption, dn.Reasoning, dn.Confidence), lm=lm).run_sync(subject="sea")
-    assert (got.sentence, got.reasoning, got.confidence) == ("The sea.", "because", 0.5)
+    prediction = dn.Predict(dn.augment(Caption, dn.Reasoning, dn.Confidence), lm=lm).run_sync(subject="sea")
+    assert (prediction.sentence, prediction.reasoning, prediction.confidence) == ("The sea.", "because", 0.5)
     text = prompt(lm.requests[0])
     assert (
         text.index("[[ ## reasoning ## ]]") < text.index("[[ ## sentence ## ]]") < text.index("[[ ## confidence ## ]]")
@@ -38,7 +38,7 @@ def test_the_prompt_asks_for_them_and_the_inner_fields_stay_readable():
     assert "think step by step" in text
 
 
-def test_a_confidence_above_one_is_no_reply():
+def test_a_confidence_above_one_is_refused():
     lm = dn.ScriptedLM([chat(sentence="x", confidence="1.5")])
     with pytest.raises(ParseError, match="less than or equal to 1"):
         dn.Predict(dn.augment(Caption, dn.Confidence), lm=lm).run_sync(subject="x")
@@ -72,14 +72,14 @@ def test_an_augmentation_may_extend_another_and_keeps_its_place():
     assert list(dn.augment(Caption, Graded).output_fields) == ["sentence", "sources", "grades"]
 
 
-def test_names_that_clash_and_things_that_are_no_augmentation_are_told():
+def test_name_clashes_and_arguments_that_are_no_augmentations_are_refused():
     with pytest.raises(SignatureError, match="Reasoning cannot add the output 'reasoning'"):
         dn.augment("question -> reasoning", dn.Reasoning)
     with pytest.raises(SignatureError, match="cannot add the output 'plan'"):
         dn.augment("plan -> answer", Plan)
     with pytest.raises(SignatureError, match="takes dn.Augmentation classes"):
         dn.augment(Caption, Caption)
-    with pytest.raises(SignatureError, match="has outputs only, not 'x'"):
+    with pytest.raises(SignatureError, match="has outputs only, but 'x' is an input"):
         type("Bad", (dn.Augmentation,), {"__annotations__": {"x": str, "y": str}, "x": dn.Input(), "y": dn.Output()})
     with pytest.raises(SignatureError, match="'before' or 'after'"):
 

@@ -110,7 +110,7 @@ def test_a_field_is_changed_in_its_place_and_keeps_what_is_not_named():
     assert Paint.with_field("room", desc=None).input_fields["room"].desc is None
 
 
-def test_a_new_type_drops_constraints_that_were_made_for_the_old_one():
+def test_a_new_type_drops_the_constraints_of_the_old_type():
     words = Paint.with_field("size", type=str, default="big", max_length=4)
     assert words.check_inputs({"room": "hall"}, "x")["size"] == "big"
     with pytest.raises(InputError, match="at most 4"):
@@ -132,7 +132,7 @@ def test_a_generated_instruction_follows_the_fields_and_a_written_one_stays():
 
 
 @pytest.mark.parametrize(
-    ("derive", "says"),
+    ("derive", "problem"),
     [
         (lambda: Paint.delete("rom"), "no field 'rom'. Did you mean 'room'"),
         (lambda: Paint.delete("colour").delete("litres"), "no output field"),
@@ -147,8 +147,8 @@ def test_a_generated_instruction_follows_the_fields_and_a_written_one_stays():
         (lambda: Paint.append("_x", dn.Input()), "underscore"),
     ],
 )
-def test_a_wrong_derivation_is_told(derive, says):
-    with pytest.raises(SignatureError, match=says):
+def test_an_invalid_derivation_is_refused(derive, problem):
+    with pytest.raises(SignatureError, match=problem):
         derive()
 
 
@@ -164,11 +164,12 @@ STEPS = {
 
 @given(st.lists(st.sampled_from(sorted(STEPS)), max_size=8))
 def test_derivations_compose_and_never_change_what_they_start_from(steps):
-    signature, seen = Paint, []
+    signature = Paint
+    earlier_signatures = []
     for n, step in enumerate(steps):
-        seen.append((signature, signature.fingerprint(), names(signature)))
+        earlier_signatures.append((signature, signature.fingerprint(), names(signature)))
         signature = STEPS[step](signature, n)
-    for earlier, fingerprint, listed in seen:
+    for earlier, fingerprint, listed in earlier_signatures:
         assert (earlier.fingerprint(), names(earlier)) == (fingerprint, listed)
     for kind in ("append", "prepend"):
         for n, step in enumerate(steps):
@@ -182,7 +183,7 @@ def test_derivations_compose_and_never_change_what_they_start_from(steps):
     assert undone.instruction == (f"Do {last[-1]}." if last else Paint.instruction)
 
 
-def test_equal_signatures_are_the_same_however_they_were_made():
+def test_signatures_created_in_different_ways_can_be_equal():
     class Answer(dn.Signature):
         """Answer it."""
 
@@ -226,14 +227,14 @@ def test_the_fingerprint_is_the_same_in_another_process():
         "print(Paint.fingerprint(), Careful.fingerprint(), Typed[Source].fingerprint(),"
         "as_signature('a: set[str] -> b').with_field('a', default={'x', 'y', 'z'}).fingerprint())"
     )
-    told = [
+    processes = [
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
         )
         for seed in ("1", "2")
     ]
-    assert told[0].stdout == told[1].stdout
-    assert told[0].stdout.split()[:2] == [Paint.fingerprint(), Careful.fingerprint()]
+    assert processes[0].stdout == processes[1].stdout
+    assert processes[0].stdout.split()[:2] == [Paint.fingerprint(), Careful.fingerprint()]
 
 
 @pytest.mark.parametrize(
@@ -263,11 +264,11 @@ def test_a_generic_base_gives_typed_signatures():
         note: str = dn.Output()
 
     assert list(Dated.output_fields) == ["value", "others", "note"]
-    with pytest.raises(SignatureError, match=r"Typed is generic in ~T; say which type: Typed\[str\]"):
+    with pytest.raises(SignatureError, match=r"Typed is generic in ~T; choose a type, as in Typed\[str\]"):
         dn.Predict(Typed)
 
 
-def test_a_type_that_nobody_knows_is_told_with_what_to_do():
+def test_the_error_for_an_unknown_type_says_what_to_do():
     with pytest.raises(SignatureError, match="the type 'list.Missing.' of the field 'a' is not known"):
 
         class Early(dn.Signature):
@@ -275,7 +276,7 @@ def test_a_type_that_nobody_knows_is_told_with_what_to_do():
             b: str = dn.Output()
 
 
-def test_a_type_defined_in_the_same_function_is_found():
+def test_a_type_defined_in_the_same_function_is_resolved():
     class Local(BaseModel):
         x: int
 
@@ -298,8 +299,8 @@ def test_a_validator_holds_for_inputs_and_may_look_at_the_inputs_before():
 def test_a_validator_holds_for_what_the_model_replies(adapter):
     reply = {"answer": "yes", "price": "$2.5"}
     text = chat(**reply) if adapter == "chat" else '{"answer": "yes", "price": "$2.5"}'
-    got = dn.Predict(Careful, lm=dn.ScriptedLM([text]), adapter=adapter).run_sync(question="why?")
-    assert got.to_dict() == {"answer": "YES", "price": 2.5}
+    prediction = dn.Predict(Careful, lm=dn.ScriptedLM([text]), adapter=adapter).run_sync(question="why?")
+    assert prediction.to_dict() == {"answer": "YES", "price": 2.5}
     with pytest.raises(ParseError, match="_short raised KeyError: 'long'") as caught:
         dn.Predict(Careful, lm=dn.ScriptedLM([chat(answer="x" * 30, price=1)])).run_sync(question="why?")
     assert caught.value.field == "answer"
@@ -343,14 +344,14 @@ class Column(dn.Signature):
     answer: str = dn.Output(alias="Final answer:")
 
 
-def test_inputs_and_demos_are_given_by_name_or_alias():
+def test_inputs_and_demos_use_names_or_aliases():
     lm = dn.FunctionLM(lambda r: chat(answer="yes"))
     program = dn.Predict(Column, lm=lm, demos=[{"Question text": "demo?", "Final answer:": "demo!"}])
     for inputs in ({"question": "real?"}, {"Question text": "real?"}):
         text = prompt(program.run_sync(**inputs).calls[0])
         assert all(part in text for part in ("demo?", "demo!", "real?"))
     assert dn.Predict(Column, lm=lm).run_sync(question="x").answer == "yes"
-    with pytest.raises(InputError, match="input 'question' is given twice, by its name and by its alias"):
+    with pytest.raises(InputError, match="input 'question' is passed twice, by its name and by its alias"):
         program.run_sync(**{"question": "x", "Question text": "y"})
     with pytest.raises(InputError, match="input 'question' is missing"):
         program.run_sync()
@@ -358,16 +359,16 @@ def test_inputs_and_demos_are_given_by_name_or_alias():
 
 def test_prompts_name_fields_and_labels_show_the_alias():
     lm = dn.ScriptedLM([chat(answer="a"), '{"answer": "b"}', "c"])
-    for adapter, shown in (("chat", "[[ ## question ## ]]"), ("json", "question: x"), ("prefill", "Question text: x")):
+    for adapter, label in (("chat", "[[ ## question ## ]]"), ("json", "question: x"), ("prefill", "Question text: x")):
         call = dn.Predict(Column, lm=lm, adapter=adapter).run_sync(question="x").calls[0]
-        assert shown in prompt(call)
+        assert label in prompt(call)
     assert call.messages[-1]["content"] == "Final answer:"
 
 
-def test_an_alias_that_is_taken_or_of_another_kind_is_told():
+def test_an_alias_that_is_used_twice_or_of_another_kind_is_refused():
     with pytest.raises(SignatureError, match="'a' names two fields"):
         as_signature("a, b -> c").with_field("b", alias="a")
-    with pytest.raises(SignatureError, match="give the alias as alias="):
+    with pytest.raises(SignatureError, match="write the alias as alias="):
         as_signature("b -> c").append("a", dn.Input(validation_alias="x"))
 
 

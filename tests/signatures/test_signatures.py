@@ -36,26 +36,26 @@ def test_the_string_form_takes_names_and_types():
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "problem"),
     [
         ("question", "one '->'"),
         ("a -> b -> c", "one '->'"),
         ("a ->", "no output"),
         ("a b -> c", "cannot read"),
         ("a -> a", "as input and output"),
-        ("a, a -> b", "twice"),
+        ("a, a -> b", "is repeated"),
         ("a -> b: flot", "Did you mean 'float'"),
         ("a -> b: __import__('os').system('x')", "cannot read the type"),
         ("a=1 -> b", "names and types only"),
         ("a -> items", "cannot be named 'items'"),
     ],
 )
-def test_a_bad_string_is_told(text, says):
-    with pytest.raises(SignatureError, match=says):
+def test_an_invalid_signature_string_is_refused(text, problem):
+    with pytest.raises(SignatureError, match=problem):
         as_signature(text)
 
 
-def test_a_class_without_outputs_or_with_an_undeclared_field_is_told():
+def test_a_class_without_outputs_or_with_an_undeclared_field_is_refused():
     with pytest.raises(SignatureError, match="no output field"):
         type("Empty", (dn.Signature,), {"__annotations__": {"a": str}, "a": dn.Input()})
     with pytest.raises(SignatureError, match="must be declared"):
@@ -65,21 +65,21 @@ def test_a_class_without_outputs_or_with_an_undeclared_field_is_told():
 
 
 @pytest.mark.parametrize(
-    ("inputs", "says"),
+    ("inputs", "problem"),
     [
         ({}, "input 'subject' is missing"),
         ({"subjct": "x"}, r"no input 'subjct' \(Did you mean 'subject'\?\)\."),
         ({"subject": 5}, "input 'subject': Input should be a valid string, got 5"),
     ],
 )
-def test_missing_extra_and_mistyped_inputs_are_told_before_any_call(inputs, says):
+def test_missing_extra_and_mistyped_inputs_are_refused_before_any_call(inputs, problem):
     lm = dn.ScriptedLM([])
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=problem):
         dn.Predict(Caption, lm=lm).run_sync(**inputs)
     assert lm.requests == []
 
 
-def test_inputs_are_given_by_name():
+def test_inputs_are_passed_by_name():
     with pytest.raises(InputError, match="by name"):
         dn.Predict(Caption).run_sync("x")
 

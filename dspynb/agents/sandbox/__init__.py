@@ -1,8 +1,8 @@
-"""Running untrusted Python source in a separate process that the kernel keeps from files, network and processes.
+"""Runs untrusted Python source in a separate process that the kernel isolates from files and network.
 
-The wall is seccomp-BPF (Linux 3.17 or later): before the source is even compiled, the process gives up, for good, every
-system call that is not on a short list of those that compute. ``seccomp`` writes the filter, ``child`` is the program
-of the process, ``runner`` starts it, holds it to its limits, and reads its reply as hostile text.
+The isolation is seccomp-BPF (Linux 3.17 or later). Before the source is compiled, the process permanently gives up all
+system calls but a short list of calls for computing. ``seccomp`` builds the filter, ``child`` is the program of the
+process, and ``runner`` starts it, enforces its limits, and reads its reply as untrusted text.
 """
 
 from dspynb.agents.sandbox.runner import CodeFailure, CodeResult, Limits, check_isolation, isolation_available, run_code

@@ -1,7 +1,7 @@
-"""The program of the isolated process. It stands alone: its Python sees the standard library and nothing else.
+"""The program of the isolated process. It imports nothing but the standard library.
 
-It reads one JSON request from descriptor 0, shuts itself in, writes a line that says so to descriptor 1, runs the
-source, and writes one JSON reply. What it writes before that line comes from trusted code; all after it is hostile.
+It reads one JSON request from descriptor 0, isolates itself, writes a line that confirms this to descriptor 1, runs the
+source, and writes one JSON reply. Its output before that line comes from trusted code; all output after it does not.
 """
 
 from __future__ import annotations
@@ -26,12 +26,18 @@ MODULES = """
     abc array base64 bisect calendar cmath collections.abc contextlib copy csv dataclasses datetime decimal difflib
     encodings.ascii encodings.latin_1 encodings.utf_16 enum fractions functools heapq io itertools json math numbers
     operator pprint random re statistics string struct textwrap time types typing unicodedata _strptime
-""".split()  # noqa: SIM905  # a list of 40 lines is no better
-"""What the source may import: loaded beforehand, since no file can be opened later."""
+""".split()  # noqa: SIM905  # a list would take 40 lines
+"""Modules that the source may import. They are loaded beforehand, since no file can be opened later."""
 
-_PARENT_DEATH_SIGNAL, _DUMPABLE, _SECCOMP, _NO_NEW_PRIVILEGES = 1, 4, 22, 38  # prctl(2)
-_FILTER_MODE, _EPERM = 2, 1
-_LINES, _RESERVE = 5, 4 << 20
+# options of prctl(2)
+_PARENT_DEATH_SIGNAL = 1
+_DUMPABLE = 4
+_SECCOMP = 22
+_NO_NEW_PRIVILEGES = 38
+_FILTER_MODE = 2
+_EPERM = 1
+_MAX_TRACEBACK_LINES = 5
+_RESERVED_BYTES = 4 << 20  # freed when the source has used up the memory, so that the failure can be reported
 
 
 class _Filter(ctypes.Structure):
@@ -39,42 +45,46 @@ class _Filter(ctypes.Structure):
 
 
 class _Text(io.TextIOBase):
-    """Printed text, kept up to a number of characters."""
+    """A text stream that stores at most ``limit`` characters and counts those that it drops."""
 
     def __init__(self, limit: int) -> None:
         self.parts: list[str] = []
-        self.left, self.dropped = limit, 0
+        self.remaining = limit
+        self.dropped = 0
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        kept = text[: self.left]
-        if kept:
-            self.parts.append(kept)
-        self.left -= len(kept)
-        self.dropped += len(text) - len(kept)
+        stored = text[: self.remaining]
+        if stored:
+            self.parts.append(stored)
+        self.remaining -= len(stored)
+        self.dropped += len(text) - len(stored)
         return len(text)
 
     def __str__(self) -> str:
-        return "".join(self.parts) + (f" … [{self.dropped} more characters]" if self.dropped else "")
+        text = "".join(self.parts)
+        if self.dropped:
+            text += f" … [{self.dropped} more characters]"
+        return text
 
 
 class _OnlyLoaded:
-    """The last finder: says what can be imported, where Python would say that there is no such module."""
+    """The last finder of modules. Its error names the modules that can be imported."""
 
     @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:  # noqa: ARG004  # the protocol's
-        known = ", ".join(module for module in MODULES if "." not in module and not module.startswith("_"))
-        raise ModuleNotFoundError(f"{name!r} cannot be imported here; these can: {known}", name=name)
+    def find_spec(name: str, path: object = None, target: object = None) -> None:  # noqa: ARG004  # required by the protocol
+        available = ", ".join(module for module in MODULES if "." not in module and not module.startswith("_"))
+        raise ModuleNotFoundError(f"{name!r} cannot be imported here; these can: {available}", name=name)
 
 
 def main() -> None:
-    """Read the request, shut the process in, run the source, reply."""
+    """Read the request, isolate the process, run the source, and write the reply."""
     try:
         request = _read_request()
         _limit(request["memory"], request["cpu"])
-        _shut_in(bytes.fromhex(request["filter"]), request["forbidden"], request["parent"])
+        _isolate(bytes.fromhex(request["filter"]), request["forbidden"], request["parent"])
     except BaseException as error:
         _write(f"{type(error).__name__}: {error}".encode(errors="replace"))
         os._exit(1)
@@ -86,13 +96,13 @@ def main() -> None:
 
 
 def _read_request() -> Any:
-    """The request, with everything loaded that must come from a file."""
+    """Read the request and load everything that must be read from a file."""
     with open(0, "rb") as file:
         request = json.loads(file.read())
     for name in (*MODULES, *request["preload"]):
         importlib.import_module(name)
     time.tzset()  # reads the time zone's file
-    if "ctypes" not in request["preload"]:  # not the wall, but nothing to leave lying about either
+    if "ctypes" not in request["preload"]:  # the isolation does not depend on this; the source just has no use for it
         for name in ("ctypes", "ctypes._endian", "_ctypes"):
             sys.modules.pop(name, None)
     sys.path.clear()
@@ -101,24 +111,26 @@ def _read_request() -> Any:
 
 
 def _limit(memory: int, cpu: int) -> None:
-    """Memory in bytes of address space, processor time in seconds; no files, no processes, no core dump."""
+    """Limit the address space (bytes) and processor time (seconds). Allow no files, processes or core dumps."""
     limits = {"AS": memory, "CPU": cpu, "FSIZE": 0, "NOFILE": 0, "NPROC": 0, "CORE": 0}
-    for name, wanted in limits.items():
+    for name, requested in limits.items():
         limit = getattr(resource, f"RLIMIT_{name}")
-        hard = resource.getrlimit(limit)[1]
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(limit, (most, most))
+        _, hard_limit = resource.getrlimit(limit)
+        allowed = requested
+        if hard_limit != resource.RLIM_INFINITY:
+            allowed = min(requested, hard_limit)
+        resource.setrlimit(limit, (allowed, allowed))
 
 
-def _shut_in(program: bytes, forbidden: Mapping[str, int], parent: int) -> None:
-    """Give up files, network and other processes for good. Raises OSError where the kernel does not enforce that."""
+def _isolate(program: bytes, forbidden: Mapping[str, int], parent: int) -> None:
+    """Give up files, network and other processes permanently. Raises OSError if the kernel does not enforce it."""
     libc = ctypes.CDLL(None, use_errno=True)
     _prctl(libc, _PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:  # it had ended before
+    if os.getppid() != parent:  # the parent ended before the signal was set
         os._exit(1)
     _prctl(libc, _DUMPABLE, 0)
     os.environ.clear()
-    os.closerange(2, 1 << 16)  # 0 is closed: nothing but the reply's pipe stays open
+    os.closerange(2, 1 << 16)  # 0 is closed already, so only the pipe of the reply stays open
     _prctl(libc, _NO_NEW_PRIVILEGES, 1)
     steps = _Filter(len(program) // 8, program)
     _prctl(libc, _SECCOMP, _FILTER_MODE, ctypes.addressof(steps))
@@ -137,26 +149,35 @@ def _prctl(libc: ctypes.CDLL, option: int, *values: int) -> None:
 
 
 def _run(code: str, inputs: Mapping[str, Any], limit: int) -> dict[str, Any]:
-    """Run the source and say what came of it."""
+    """Run the source and return the reply."""
     printed = _Text(limit)
     answers: list[Any] = []
 
     def final_answer(*values: Any, **named: Any) -> None:
-        """Give the result; the last call counts."""
-        answers[:] = [named or (values[0] if len(values) == 1 else values)]
+        """Set the result. The last call counts."""
+        answer: Any = named
+        if not named:
+            answer = values[0] if len(values) == 1 else values
+        answers[:] = [answer]
 
-    sys.argv, sys.stdin, sys.stdout, sys.stderr = [CODE], io.StringIO(), printed, printed
+    sys.argv = [CODE]
+    sys.stdin = io.StringIO()
+    sys.stdout = printed
+    sys.stderr = printed
     for name in ("stdin", "stdout", "stderr"):
         setattr(sys, f"__{name}__", None)
     space = {"__name__": "__main__", "__builtins__": builtins, **inputs, "final_answer": final_answer}
-    reserve = bytearray(_RESERVE)
-    failure, value = None, None
+    reserved = bytearray(_RESERVED_BYTES)
+    failure = None
+    value = None
     try:
         last = _execute(code, space)
-        answers = answers or ([] if last is None else [last])
-        value = _shown(answers[0], limit) if answers else None
+        if not answers and last is not None:
+            answers.append(last)
+        if answers:
+            value = _value_text(answers[0], limit)
     except BaseException as error:
-        del reserve
+        del reserved
         if isinstance(error, MemoryError):
             space.clear()
             answers.clear()
@@ -166,11 +187,13 @@ def _run(code: str, inputs: Mapping[str, Any], limit: int) -> dict[str, Any]:
 
 
 def _execute(code: str, space: dict[str, Any]) -> Any:
-    """Run the source; the value of its last statement, if that is an expression. ``sys.exit()`` is an end like any."""
+    """Run the source and return the value of its last expression. ``sys.exit()`` without an error ends it normally."""
     tree = ast.parse(code, CODE)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    last = None
+    if tree.body and isinstance(tree.body[-1], ast.Expr):
+        last = tree.body.pop()
     try:
-        exec(compile(tree, CODE, "exec"), space)  # noqa: S102  # what this process is for
+        exec(compile(tree, CODE, "exec"), space)  # noqa: S102  # the purpose of this process
         if isinstance(last, ast.Expr):
             return eval(compile(ast.Expression(last.value), CODE, "eval"), space)  # noqa: S307
     except SystemExit as end:
@@ -179,8 +202,8 @@ def _execute(code: str, space: dict[str, Any]) -> Any:
     return None
 
 
-def _shown(value: Any, limit: int) -> str:
-    """A value as text: a text as it is, all else as JSON (with the text of what JSON does not know), or its repr."""
+def _value_text(value: Any, limit: int) -> str:
+    """Return a value as text: a text unchanged, everything else as JSON, or its repr if that fails."""
     if isinstance(value, str):
         text = str(value)
     else:
@@ -188,36 +211,40 @@ def _shown(value: Any, limit: int) -> str:
             text = json.dumps(value, ensure_ascii=False, default=str)
         except (TypeError, ValueError, RecursionError):
             text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]} … [{len(text) - limit} more characters]"
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]} … [{len(text) - limit} more characters]"
 
 
 def _failure(error: BaseException, code: str) -> dict[str, Any]:
     lines = code.splitlines()
-    at: Sequence[tuple[int, str]] = [
-        (number, frame.f_code.co_name)
-        for frame, number in traceback.walk_tb(error.__traceback__)
-        if frame.f_code.co_filename == CODE
-    ]
+    locations: list[tuple[int, str]] = []
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename == CODE:
+            locations.append((number, frame.f_code.co_name))
     if isinstance(error, SyntaxError) and error.filename == CODE and error.lineno:
-        at = [*at, (error.lineno, "<module>")]
-    where = [f"line {number}, in {name}: {_line(lines, number)}" for number, name in at[-_LINES:]]
+        locations.append((error.lineno, "<module>"))
+    last_locations = locations[-_MAX_TRACEBACK_LINES:]
+    where = [f"line {number}, in {name}: {_line(lines, number)}" for number, name in last_locations]
     message = error.msg if isinstance(error, SyntaxError) else _message(error)
     return {
         "kind": type(error).__name__[:200],
         "message": message[:2000],
-        "line": at[-1][0] if at else None,
+        "line": locations[-1][0] if locations else None,
         "where": "\n".join(where),
     }
 
 
 def _line(lines: Sequence[str], number: int) -> str:
-    return lines[number - 1].strip()[:200] if 0 < number <= len(lines) else ""
+    if not 0 < number <= len(lines):
+        return ""
+    return lines[number - 1].strip()[:200]
 
 
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except BaseException as second:  # the source's own class
+    except BaseException as second:  # from a class in the source
         return f"its text could not be made ({type(second).__name__})"
 
 

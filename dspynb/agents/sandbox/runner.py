@@ -1,4 +1,4 @@
-"""Starting the isolated process, holding it to its limits, and reading its reply."""
+"""Starts the isolated process, enforces its limits, and reads its reply."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from dspynb.options import Number, Whole
 __all__ = ["CodeFailure", "CodeResult", "Limits", "check_isolation", "isolation_available", "run_code"]
 
 _READY = b"isolated\n"
-"""Written by the process when it has shut itself in: what comes before is trusted code's, what comes after is not."""
-_START = 30.0
-"""Seconds that the process may take to start, beside the time limit of the source."""
-_LONGEST_EXCUSE = 10_000
+"""The line that the process writes once it is isolated. Output before it is trusted; output after it is not."""
+_START_TIMEOUT = 30.0
+"""Seconds for starting the process. They do not count towards the time limit of the source."""
+_MAX_START_ERROR = 10_000
+"""Bytes of an error that the process may write before it is isolated."""
 _CHILD = Path(__file__).with_name("child.py")
 _isolated = False
 _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
@@ -42,8 +43,11 @@ OutputLimit: TypeAlias = Annotated[int, Whole(1, 10**8)]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the source may use: seconds, megabytes of address space (Python's own 25 included), characters of printed
-    text and of the value, each. Raises ConfigurationError for what is out of range."""
+    """Limits of a run: time in seconds, address space in megabytes, and longest output in characters.
+
+    Python itself takes 25 megabytes. The output limit applies to the printed text and to the value separately. Raises
+    ConfigurationError for a limit that is out of range.
+    """
 
     timeout: CodeTimeout = 5.0
     memory_mb: Memory = 256
@@ -51,7 +55,7 @@ class Limits:
 
     @property
     def reply_bytes(self) -> int:
-        """The longest honest reply: two texts of characters that JSON writes with six bytes each, and the rest."""
+        """Bytes of the longest valid reply: two texts with at most six bytes for a character in JSON, and the rest."""
         return 12 * self.output + 100_000
 
 
@@ -59,9 +63,14 @@ Limits.__init__ = configurable()(Limits.__init__)  # type: ignore[method-assign]
 
 
 class CodeFailure(BaseModel):
-    """What went wrong. ``kind``: the exception's class, or ``TimeLimit``, ``OutputLimit``, ``Crash``; ``line`` of the
-    source, None where it is not known (with a full memory Python may fail to note it); ``where``: the last lines of the
-    traceback that are the source's."""
+    """The failure of a run.
+
+    Attributes:
+        kind: The class of the exception, or ``TimeLimit``, ``OutputLimit`` or ``Crash``.
+        message: The text of the exception.
+        line: The line of the source, or None if unknown. It can be unknown after a MemoryError.
+        where: The last lines of the traceback that belong to the source.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -71,13 +80,19 @@ class CodeFailure(BaseModel):
     where: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.message}" + (f"\n{self.where}" if self.where else "")
+        text = f"{self.kind}: {self.message}"
+        return f"{text}\n{self.where}" if self.where else text
 
 
 class CodeResult(BaseModel):
-    """What came of the source: the ``printed`` text; the ``value`` given to ``final_answer``, else that of the last
-    expression, as JSON or else as its repr (None if there is none); the ``failure``, if it failed. All of it is
-    whatever the source wants it to be."""
+    """The result of a run. The source can set all of it freely, so none of it is trusted.
+
+    Attributes:
+        printed: The printed text.
+        value: The value passed to ``final_answer``, or that of the last expression, as JSON or else as its repr. None
+            if there is none.
+        failure: The failure, or None if the source succeeded.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -89,14 +104,23 @@ class CodeResult(BaseModel):
 async def run_code(
     code: str, inputs: Mapping[str, Any] | None = None, limits: Limits | None = None, *, preload: Sequence[str] = ()
 ) -> CodeResult:
-    """Run Python source in a process of its own that can compute and reply, and nothing else.
+    """Run Python source in an isolated process of its own.
 
-    ``inputs``: JSON-able values, each a variable of the source; ``preload``: standard modules to have besides the
-    usual. Cancelling the call kills the process at once. At most one process a processor runs for each event loop;
-    waiting for a turn does not count as time of the source. Raises ConfigurationError where the kernel does not
-    isolate, in which case nothing is run, and InputError for inputs that are not JSON-able.
+    Cancelling the call kills the process at once. In each event loop, at most as many processes as processors run at
+    the same time; waiting for one of them does not count towards the time limit.
+
+    Args:
+        code: The source.
+        inputs: JSON-able values by name, which become variables of the source.
+        limits: Limits of time, memory and output. None: the defaults of `Limits`.
+        preload: Modules of the standard library that the source may import beside the usual ones.
+
+    Raises:
+        ConfigurationError: The kernel cannot isolate a process. Nothing is run then.
+        InputError: The inputs are not JSON-able.
     """
-    limits = limits or Limits()
+    if limits is None:
+        limits = Limits()
     request = _request(code, inputs or {}, limits, preload)
     async with _slot():
         process = _Process(request)
@@ -107,8 +131,10 @@ async def run_code(
 
 
 async def check_isolation() -> None:
-    """Start an isolated process, which tries forbidden system calls. Raises ConfigurationError if one goes through, or
-    if there is no such process to be had. A success is remembered."""
+    """Start an isolated process, which tries forbidden system calls. A success is remembered.
+
+    Raises ConfigurationError if the process cannot be started, or if the kernel does not refuse a forbidden call.
+    """
     global _isolated  # noqa: PLW0603  # a fact about the machine
     if not _isolated:
         await run_code("")
@@ -130,7 +156,7 @@ def _request(code: str, inputs: Mapping[str, Any], limits: Limits, preload: Sequ
         "code": code,
         "inputs": inputs,
         "memory": limits.memory_mb << 20,
-        "cpu": math.ceil(limits.timeout) + 2,  # the wall clock ends it before, unless this process is stopped
+        "cpu": math.ceil(limits.timeout) + 2,  # in case this process, which watches the time, is suspended
         "output": limits.output,
         "preload": list(preload),
         "filter": filter_program(machine).hex(),
@@ -149,11 +175,11 @@ def _slot() -> asyncio.Semaphore:
 
 
 class _Process:
-    """One isolated process. Raises ConfigurationError where it cannot be started."""
+    """One isolated process. Raises ConfigurationError if it cannot be started."""
 
     def __init__(self, request: bytes) -> None:
         if not sys.executable:
-            raise ConfigurationError("generated code needs a Python to run it, and sys.executable is not known here")
+            raise ConfigurationError("generated code needs a Python interpreter, but sys.executable is not known here")
         command = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-W", "ignore", str(_CHILD)]
         try:
             with os.fdopen(os.memfd_create("request"), "wb+") as file:
@@ -176,19 +202,19 @@ class _Process:
         self.received = bytearray()
 
     async def result(self, limits: Limits) -> CodeResult:
-        """What came of the source."""
+        """Wait for the result of the source, within its limits."""
         await self._until_isolated()
         try:
             async with asyncio.timeout(limits.timeout):
                 await self._read_until(lambda: len(self.received) > limits.reply_bytes)
         except TimeoutError:
-            return _failed("TimeLimit", f"the code did not end within {limits.timeout:g} s")
+            return _failure("TimeLimit", f"the code did not end within {limits.timeout:g} s")
         if len(self.received) > limits.reply_bytes:
-            return _failed("OutputLimit", f"the code's process wrote more than {limits.reply_bytes} bytes")
+            return _failure("OutputLimit", f"the code's process wrote more than {limits.reply_bytes} bytes")
         return self._reply()
 
     def end(self) -> None:
-        """Kill the process, if it still runs, and whatever is in its group; leave no zombie and no open pipe."""
+        """Kill the process and its group if it still runs. Leaves no zombie and no open pipe."""
         if self.popen.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.popen.pid, signal.SIGKILL)
@@ -196,38 +222,45 @@ class _Process:
         self.pipe.close()
 
     async def _until_isolated(self) -> None:
-        """Wait until the process has shut itself in. Raises ConfigurationError with what it said instead."""
+        """Wait until the process is isolated. Raises ConfigurationError with its output if it fails."""
         try:
-            async with asyncio.timeout(_START):
-                await self._read_until(lambda: self.received.startswith(_READY) or len(self.received) > _LONGEST_EXCUSE)
+            async with asyncio.timeout(_START_TIMEOUT):
+                await self._read_until(self._has_started)
         except TimeoutError:
-            raise ConfigurationError(f"the process for generated code did not start within {_START:g} s") from None
+            problem = f"did not start within {_START_TIMEOUT:g} s"
+            raise ConfigurationError(f"the process for generated code {problem}") from None
         if not self.received.startswith(_READY):
             self.end()
-            said = shorten(self.received.decode(errors="replace")) or f"it ended with status {self.popen.returncode}"
-            raise ConfigurationError(f"generated code cannot be isolated here, so none was run: {said}")
+            output = shorten(self.received.decode(errors="replace"))
+            reason = output or f"it ended with status {self.popen.returncode}"
+            raise ConfigurationError(f"generated code cannot be isolated here, so none was run: {reason}")
         del self.received[: len(_READY)]
 
-    async def _read_until(self, enough: Callable[[], bool]) -> None:
-        """Take in what the process writes until that is enough, or until it has ended."""
-        while not enough():
+    def _has_started(self) -> bool:
+        return self.received.startswith(_READY) or len(self.received) > _MAX_START_ERROR
+
+    async def _read_until(self, is_enough: Callable[[], bool]) -> None:
+        """Read the output of the process until ``is_enough()`` is true or the process ends."""
+        while not is_enough():
             await _readable(self.pipe.fileno())
             with contextlib.suppress(BlockingIOError):
-                part = os.read(self.pipe.fileno(), 1 << 16)
-                if not part:
+                chunk = os.read(self.pipe.fileno(), 1 << 16)
+                if not chunk:
                     return
-                self.received += part
+                self.received += chunk
 
     def _reply(self) -> CodeResult:
         try:
             return CodeResult.model_validate_json(bytes(self.received))
         except ValidationError:
-            status = self.popen.wait()  # its pipe is closed, which is the last thing before its end
-            ended = f"was ended by {_signal_name(-status)}" if status < 0 else "ended without a readable result"
-            return _failed("Crash", f"the code's process {ended}")
+            status = self.popen.wait()  # does not block long: the pipe is closed, so the process is about to end
+            ending = "ended without a readable result"
+            if status < 0:
+                ending = f"was ended by {_signal_name(-status)}"
+            return _failure("Crash", f"the code's process {ending}")
 
 
-def _failed(kind: str, message: str) -> CodeResult:
+def _failure(kind: str, message: str) -> CodeResult:
     return CodeResult(failure=CodeFailure(kind=kind, message=message))
 
 

@@ -1,7 +1,7 @@
-"""The filter: which system calls the isolated process keeps.
+"""Builds the seccomp filter: the list of system calls that the isolated process may use.
 
-A classic BPF program over ``struct seccomp_data`` (seccomp(2)): another architecture or the x32 ABI kills the process,
-a listed call is allowed, and every other call fails with EPERM before any of its code in the kernel is reached.
+The filter is a classic BPF program over ``struct seccomp_data`` (seccomp(2)). Another architecture or the x32 ABI kills
+the process, a listed call is allowed, and every other call fails with EPERM before the kernel runs any of its code.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ __all__ = ["Machine", "filter_program", "this_machine"]
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """System calls of one architecture, by number. ``forbidden``: calls that do nothing when all their arguments are
-    zero, tried after the filter is in force to see that it is."""
+    """The system calls of one architecture by number.
+
+    ``forbidden`` are calls that have no effect when all their arguments are zero. They are tried when the filter is in
+    force, to check that it is.
+    """
 
     audit_arch: int
     allowed: dict[str, int]
@@ -103,32 +106,42 @@ _AARCH64 = Machine(
 )
 _MACHINES = {"x86_64": _X86_64, "amd64": _X86_64, "aarch64": _AARCH64, "arm64": _AARCH64}
 
-_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_NUMBER_AT, _ARCH_AT = 0, 4  # offsets in struct seccomp_data
-_KILL_PROCESS, _FAIL_WITH_EPERM, _ALLOW = 0x80000000, 0x00050001, 0x7FFF0000
-_X32 = 0x40000000  # the bit that marks calls of the x32 ABI, which shares the architecture of x86_64
+# instructions of BPF
+_LOAD = 0x20
+_JUMP_EQUAL = 0x15
+_JUMP_AT_LEAST = 0x35
+_RETURN = 0x06
+# offsets in struct seccomp_data
+_NUMBER_OFFSET = 0
+_ARCH_OFFSET = 4
+# results of the filter
+_KILL_PROCESS = 0x80000000
+_FAIL_WITH_EPERM = 0x00050001
+_ALLOW = 0x7FFF0000
+_X32 = 0x40000000  # marks calls of the x32 ABI, which has the architecture number of x86_64
 
 
 def this_machine() -> Machine:
-    """The machine this process runs on. Raises ConfigurationError where no filter is known for it."""
+    """Return the machine of this process. Raises ConfigurationError if there is no filter for it."""
     machine = _MACHINES.get(platform.machine().lower())
     if sys.platform != "linux" or machine is None or sys.maxsize < 2**32:
         here = f"{sys.platform} on {platform.machine() or 'an unknown machine'}"
         raise ConfigurationError(
-            "generated code runs only where the kernel can isolate it, 64-bit Linux on x86_64 or aarch64; "
+            "generated code runs only where the kernel can isolate it, on 64-bit Linux on x86_64 or aarch64; "
             f"this is {here}, so none was run"
         )
     return machine
 
 
 def filter_program(machine: Machine) -> bytes:
-    """The filter as an array of ``struct sock_filter``."""
+    """Return the filter as an array of ``struct sock_filter``."""
     allowed = sorted(machine.allowed.values())
+    # Each step: (instruction, steps to skip if true, steps to skip if false, operand).
     steps = [
-        (_LOAD, 0, 0, _ARCH_AT),
+        (_LOAD, 0, 0, _ARCH_OFFSET),
         (_JUMP_EQUAL, 1, 0, machine.audit_arch),
         (_RETURN, 0, 0, _KILL_PROCESS),
-        (_LOAD, 0, 0, _NUMBER_AT),
+        (_LOAD, 0, 0, _NUMBER_OFFSET),
         (_JUMP_AT_LEAST, 0, 1, _X32),
         (_RETURN, 0, 0, _KILL_PROCESS),
         *((_JUMP_EQUAL, len(allowed) - i, 0, number) for i, number in enumerate(allowed)),

@@ -1,4 +1,4 @@
-"""What can be called: functions, methods, partials, callable objects and Modules, and what they say of themselves."""
+"""Inspects callables: functions, methods, partials, callable objects and Modules; their names and descriptions."""
 
 from __future__ import annotations
 
@@ -10,45 +10,61 @@ from typing import Any
 from dspynb.agents.tools.docstrings import read_docstring
 from dspynb.errors import ConfigurationError
 
-__all__ = ["checked_function", "described", "is_async", "module_of", "name_of"]
+__all__ = ["check_callable", "describe_callable", "is_async", "module_of", "name_of"]
 
 
 def name_of(fn: Any) -> str:
-    """Its name, or that of its type."""
-    inner = fn.func if isinstance(fn, functools.partial) else fn
+    """Return the name of a callable, or of its type."""
+    inner = _without_partial(fn)
     return str(getattr(inner, "__name__", type(inner).__name__))
 
 
-def checked_function(fn: Any) -> None:
-    """Raises ConfigurationError for what cannot be a tool."""
-    if isinstance(fn, type) or not callable(fn):
-        what = f"the class {fn.__name__}" if isinstance(fn, type) else type(fn).__name__
-        raise ConfigurationError(f"a tool is a function, a method, a callable object or a Module, got {what}")
-    inner = fn.func if isinstance(fn, functools.partial) else fn
+def check_callable(fn: Any) -> None:
+    """Raise ConfigurationError for an object that cannot be a tool."""
+    if isinstance(fn, type):
+        raise ConfigurationError(f"{_MUST_BE_CALLABLE}, got the class {fn.__name__}")
+    if not callable(fn):
+        raise ConfigurationError(f"{_MUST_BE_CALLABLE}, got {type(fn).__name__}")
+    inner = _without_partial(fn)
     if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
         raise ConfigurationError(f"the tool {name_of(fn)} is a generator function; a tool returns its result")
 
 
-def described(fn: Any) -> tuple[Callable[..., Any], str, dict[str, str]]:
-    """(the function whose parameters it has, its description, those of the parameters)."""
-    inner: Any = fn.func if isinstance(fn, functools.partial) else fn
+_MUST_BE_CALLABLE = "a tool is a function, a method, a callable object or a Module"
+
+
+def describe_callable(fn: Any) -> tuple[Callable[..., Any], str, dict[str, str]]:
+    """Return (the function that has the parameters, the description, the descriptions of the parameters by name)."""
+    inner: Any = _without_partial(fn)
     if inspect.isroutine(inner):
         return fn, *read_docstring(inner.__doc__)
-    method = inner.forward if _is_module(inner) else type(inner).__call__
-    if fields := getattr(getattr(inner, "signature", None), "input_fields", None):  # a predictor tells its inputs
-        told = {name: field.desc for name, field in fields.items() if field.desc}
-        return _with_parameters(fields), inner.signature.instruction, told
-    told_of_method, parameters = read_docstring(method.__doc__)
-    told_of_class, _ = read_docstring(type(inner).__doc__)
-    return (method if inner is fn and _is_module(inner) else fn), told_of_method or told_of_class, parameters
+    input_fields = getattr(getattr(inner, "signature", None), "input_fields", None)
+    if input_fields:  # a predictor
+        descriptions = {name: field.desc for name, field in input_fields.items() if field.desc}
+        return _function_with(input_fields), inner.signature.instruction, descriptions
+    is_module = _is_module(inner)
+    method = inner.forward if is_module else type(inner).__call__
+    method_description, parameters = read_docstring(method.__doc__)
+    class_description, _ = read_docstring(type(inner).__doc__)
+    function = method if is_module and inner is fn else fn
+    return function, method_description or class_description, parameters
 
 
-def _with_parameters(fields: Mapping[str, Any]) -> Callable[..., Any]:
+def _without_partial(fn: Any) -> Any:
+    return fn.func if isinstance(fn, functools.partial) else fn
+
+
+def _function_with(fields: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return a function whose keyword parameters are the fields. It is inspected only, never called."""
+
     def call(**inputs: Any) -> None: ...
 
-    empty, kind = inspect.Parameter.empty, inspect.Parameter.KEYWORD_ONLY
-    defaults = {name: empty if f.info.is_required() else f.info.get_default() for name, f in fields.items()}
-    parameters = [inspect.Parameter(name, kind, default=default) for name, default in defaults.items()]
+    parameters = []
+    for name, field in fields.items():
+        default: Any = inspect.Parameter.empty
+        if not field.info.is_required():
+            default = field.info.get_default()
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {name: field.info.rebuild_annotation() for name, field in fields.items()}
     return call
@@ -59,13 +75,17 @@ def _is_module(value: Any) -> bool:
 
 
 def module_of(fn: Any) -> Any:
-    """The Module that is called with the function, or None."""
-    inner = fn.func if isinstance(fn, functools.partial) else fn
+    """Return the Module that the callable is or belongs to, or None."""
+    inner = _without_partial(fn)
     owner = getattr(inner, "__self__", inner)
-    return owner if hasattr(owner, "submodules") and not isinstance(owner, type) else None
+    if hasattr(owner, "submodules") and not isinstance(owner, type):
+        return owner
+    return None
 
 
 def is_async(fn: Any) -> bool:
-    """Whether calling it gives a coroutine."""
-    inner = fn.func if isinstance(fn, functools.partial) else fn
-    return inspect.iscoroutinefunction(inner if inspect.isroutine(inner) else type(inner).__call__)
+    """Whether a call returns a coroutine."""
+    inner = _without_partial(fn)
+    if not inspect.isroutine(inner):
+        inner = type(inner).__call__
+    return inspect.iscoroutinefunction(inner)

@@ -1,4 +1,4 @@
-"""The tools of an MCP server (Model Context Protocol), through its official client, the extra ``mcp``."""
+"""Tools of an MCP server (Model Context Protocol), called with the official client (the extra ``mcp``)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from dspynb.running.aio.tasks import end_tasks
 
 __all__ = ["mcp_tools"]
 
-_SHORTEST_SECRET = 6
+_MIN_SECRET_LENGTH = 6
 
 _MISSING = 'MCP tools need the package mcp: pip install "dspynb[mcp]"'
-_PAGES = 100
+_MAX_PAGES = 100
 
 
 @contextlib.asynccontextmanager
@@ -33,21 +33,27 @@ async def mcp_tools(
     url: str | None = None,
     session: Any = None,
     env: Mapping[str, str] | None = None,
-    timeout: float = 30.0,  # noqa: ASYNC109  # of the connection, not of the block
+    timeout: float = 30.0,  # noqa: ASYNC109  # for connecting, not for the block
 ) -> AsyncIterator[list[Tool]]:
-    """``async with mcp_tools(command="python server.py") as tools``: a server's tools, for the block.
+    """Connect to an MCP server and yield its tools: ``async with mcp_tools(command="python server.py") as tools``.
 
-    One of: ``command``, which starts a server that talks over its standard input and output (a list, or text split as
-    a shell would); ``url`` of a server that is there (streamable HTTP); ``session``, an open ``mcp.Client`` or
-    ``ClientSession`` of yours, for headers, sign-in and the like. ``env``: environment variables of the command, beside
-    the few that are inherited (HOME, PATH, …). ``timeout``: seconds that the server has to answer at first.
+    Exactly one of ``command``, ``url`` and ``session`` is required. A failed tool, or a server that has ended, becomes
+    an observation. Characters that providers do not accept in names are replaced by ``_``.
 
-    A tool that the server says failed, or a server that is gone, is an observation. Characters that providers do not
-    take in names become ``_``. Raises ConfigurationError when there is no server or the package is missing.
+    Args:
+        command: Starts a server that communicates over its standard input and output. A list, or a text that is split
+            as in a shell.
+        url: The address of a running server (streamable HTTP).
+        session: An open ``mcp.Client`` or ``ClientSession``, for example with headers or sign-in.
+        env: Environment variables of the command, beside the few that it inherits (HOME, PATH, …).
+        timeout: Seconds that the server has for its first answer.
+
+    Raises:
+        ConfigurationError: The server cannot be reached, or the package ``mcp`` is missing.
 
     >>> from mcp import Client
     >>> from mcp.server import MCPServer
-    >>> server = MCPServer("sums")  # in this process, in place of command= or url=
+    >>> server = MCPServer("sums")  # in this process; usually command= or url=
     >>> @server.tool()
     ... def add(a: int, b: int) -> int:
     ...     return a + b
@@ -57,22 +63,23 @@ async def mcp_tools(
     >>> dn.run_sync(main)
     ([Tool(add)], '4')
     """
-    if sum(given is not None for given in (command, url, session)) != 1:
-        raise ConfigurationError("mcp_tools takes one of command=, url= and session=")
+    targets = [target for target in (command, url, session) if target is not None]
+    if len(targets) != 1:
+        raise ConfigurationError("mcp_tools takes exactly one of command=, url= and session=")
     if session is not None:
-        yield await _listed(session, _Link(session, redact))
+        yield await _list_tools(_Connection(session, redact))
         return
-    _import()
+    _import_mcp()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        said = _Said(log, env or {}, url)
-        link = await _connected(_client(command, url, env, log), said, timeout)
+        server_log = _ServerLog(log, env or {}, url)
+        connection = await _connect(_client(command, url, env, log), server_log, timeout)
         try:
-            yield await _listed(link.session, link)
+            yield await _list_tools(connection)
         finally:
-            await link.close()
+            await connection.close()
 
 
-def _import() -> Any:
+def _import_mcp() -> Any:
     try:
         import mcp
     except ImportError as error:
@@ -83,38 +90,43 @@ def _import() -> Any:
 
 
 def _client(command: str | Sequence[str] | None, url: str | None, env: Mapping[str, str] | None, log: IO[str]) -> Any:
-    mcp = _import()
+    mcp = _import_mcp()
     if command is None:
         return mcp.Client(url)
     words = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
     if not words:
-        raise ConfigurationError("command= is empty; give the program that is the server, and its arguments")
+        raise ConfigurationError("command= is empty; it must be the program of the server and its arguments")
     parameters = mcp.StdioServerParameters(command=words[0], args=words[1:], env=dict(env) if env else None)
-    return mcp.Client(mcp.stdio_client(parameters, errlog=log))  # a notebook's sys.stderr is no file
+    return mcp.Client(mcp.stdio_client(parameters, errlog=log))  # the sys.stderr of a notebook is not a file
 
 
-class _Said:
-    """What a server wrote to its error output; and the secrets that no text about it is to show."""
+class _ServerLog:
+    """The error output of a server. Removes the secrets of its environment and address from texts."""
 
     def __init__(self, log: IO[str], env: Mapping[str, str], url: str | None) -> None:
-        where = urlsplit(url or "")
+        address = urlsplit(url or "")
         self._log = log
-        self._secrets = [*env.values(), where.query, where.password, *(v for _, v in parse_qsl(where.query))]
+        self._secrets = [*env.values(), address.query, address.password]
+        self._secrets += [value for _, value in parse_qsl(address.query)]
 
     def without_secrets(self, text: str) -> str:
-        """The text without the environment's values, and the password and query of the address."""
+        """Replace the values of the environment, and the password and query of the address, by ``***``."""
         for secret in sorted(filter(None, self._secrets), key=len, reverse=True):
-            text = text.replace(secret, "***") if len(secret) >= _SHORTEST_SECRET else text
+            if len(secret) >= _MIN_SECRET_LENGTH:
+                text = text.replace(secret, "***")
         return redact(text)
 
     def __str__(self) -> str:
         self._log.seek(0)
         text = self.without_secrets(self._log.read()[-4000:])
-        return f"; it said: {shorten(text[-600:])}" if text.strip() else ""
+        if not text.strip():
+            return ""
+        return f"; its error output: {shorten(text[-600:])}"
 
 
-class _Link:
-    """A session and the task that holds it open; no task where the session is the user's."""
+class _Connection:
+    """A session with a server. ``owner`` is the task that holds it open until ``leave`` is set; None for a session of
+    the user's own."""
 
     def __init__(
         self,
@@ -123,31 +135,37 @@ class _Link:
         owner: asyncio.Task[None] | None = None,
         leave: asyncio.Event | None = None,
     ) -> None:
-        self.session, self._without_secrets, self._owner, self._leave = session, without_secrets, owner, leave
+        self.session = session
+        self._without_secrets = without_secrets
+        self._owner = owner
+        self._leave = leave
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
     async def call(self, make: Callable[[], Awaitable[Any]]) -> Any:
-        """The answer to one request. Raises ToolFailed when the server is gone or out of reach."""
+        """Send one request and return its result. Raises ToolFailed if the server fails or cannot be reached."""
         if self._closed:
             raise ToolFailed("the MCP server was closed; call its tools inside the `async with mcp_tools(…)` block")
         if asyncio.get_running_loop() is not self._loop:
             raise ToolFailed("the MCP server belongs to another event loop; await the program where the block is")
         task = asyncio.ensure_future(make())
+        tasks = [task]
+        if self._owner:
+            tasks.append(self._owner)
         try:
-            await asyncio.wait([task, *([self._owner] if self._owner else [])], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 raise ToolFailed("the MCP server has ended")
             return task.result()
         except ToolFailed:
             raise
         except Exception as error:
-            raise ToolFailed(f"the MCP server failed: {self._without_secrets(_first(error))}") from None
+            raise ToolFailed(f"the MCP server failed: {self._without_secrets(_first_error(error))}") from None
         finally:
             await end_tasks([task])
 
     async def close(self) -> None:
-        """End the connection, and with it a server that was started for it."""
+        """Close the connection, and end a server that was started for it."""
         self._closed = True
         if self._leave is not None and self._owner is not None:
             self._leave.set()
@@ -157,56 +175,59 @@ class _Link:
                 await end_tasks([self._owner])
 
 
-async def _connected(client: Any, said: _Said, timeout: float) -> _Link:  # noqa: ASYNC109
-    """A link, once the server has answered. Raises ConfigurationError.
+async def _connect(client: Any, server_log: _ServerLog, timeout: float) -> _Connection:  # noqa: ASYNC109
+    """Wait until the server answers, and return the connection. Raises ConfigurationError if it does not answer.
 
-    The client is entered and left in a task of its own: it cancels the task that entered it when the server fails,
-    and wraps what is raised inside it in groups, neither of which is to reach the user's block.
+    The client is entered and left in a task of its own. When the server fails, the client cancels the task that has
+    entered it, and wraps exceptions in groups; the user's block must see neither.
     """
-    ready, leave = asyncio.get_running_loop().create_future(), asyncio.Event()
-    owner = asyncio.create_task(_hold(client, ready, leave), name="dspynb mcp client")
+    ready = asyncio.get_running_loop().create_future()
+    leave = asyncio.Event()
+    owner = asyncio.create_task(_hold_open(client, ready, leave), name="dspynb mcp client")
     try:
         await asyncio.wait([owner, ready], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError:
         await end_tasks([owner])
         raise
     if ready.done():
-        return _Link(client, said.without_secrets, owner, leave)
-    failed = owner.exception() if owner.done() and not owner.cancelled() else None
+        return _Connection(client, server_log.without_secrets, owner, leave)
+    error = owner.exception() if owner.done() and not owner.cancelled() else None
     await end_tasks([owner])
-    why = f"({said.without_secrets(_first(failed))})" if failed else f"within {timeout:g} s"
-    raise ConfigurationError(f"the MCP server did not answer {why}{said}")
+    reason = f"within {timeout:g} s"
+    if error:
+        reason = f"({server_log.without_secrets(_first_error(error))})"
+    raise ConfigurationError(f"the MCP server did not answer {reason}{server_log}")
 
 
-async def _hold(client: Any, ready: asyncio.Future[None], leave: asyncio.Event) -> None:
+async def _hold_open(client: Any, ready: asyncio.Future[None], leave: asyncio.Event) -> None:
     async with client:
         ready.set_result(None)
         await leave.wait()
 
 
-def _first(error: BaseException) -> str:
+def _first_error(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return shorten(f"{type(error).__name__}: {error}")
 
 
-async def _listed(session: Any, link: _Link) -> list[Tool]:
-    """All tools of the server, page by page."""
+async def _list_tools(connection: _Connection) -> list[Tool]:
+    """Return all tools of the server."""
     tools: list[Tool] = []
     cursor: str | None = None
-    for _ in range(_PAGES):
+    for _ in range(_MAX_PAGES):
         try:
-            page = await link.call(functools.partial(_list, session, cursor))
+            page = await connection.call(functools.partial(_request_page, connection.session, cursor))
         except ToolFailed as error:
             raise ConfigurationError(f"the MCP server did not list its tools: {error}") from None
-        tools += [_tool(session, link, told) for told in page.tools]
+        tools += [_tool(connection, description) for description in page.tools]
         cursor = page.next_cursor
         if not cursor:
             break
     return tools
 
 
-def _list(session: Any, cursor: str | None) -> Awaitable[Any]:
+def _request_page(session: Any, cursor: str | None) -> Awaitable[Any]:
     if hasattr(session, "session"):  # a Client
         return session.list_tools(cursor=cursor)  # type: ignore[no-any-return]
     from mcp.types import PaginatedRequestParams
@@ -214,29 +235,30 @@ def _list(session: Any, cursor: str | None) -> Awaitable[Any]:
     return session.list_tools(params=PaginatedRequestParams(cursor=cursor))  # type: ignore[no-any-return]
 
 
-def _tool(session: Any, link: _Link, told: Any) -> Tool:
+def _tool(connection: _Connection, description: Any) -> Tool:
     async def call(arguments: Mapping[str, Any]) -> str:
-        result = await link.call(lambda: session.call_tool(told.name, dict(arguments)))
-        text = _text(result)
+        request = functools.partial(connection.session.call_tool, description.name, dict(arguments))
+        result = await connection.call(request)
+        text = _result_text(result)
         if result.is_error:
-            raise ToolFailed(f"{told.name} failed: {text}")
+            raise ToolFailed(f"{description.name} failed: {text}")
         return text
 
-    name = re.sub(r"[^a-zA-Z0-9_-]", "_", told.name)[:64]
-    return Tool.remote(name, told.description or told.title or "", told.input_schema, call)
+    name = re.sub(r"[^a-zA-Z0-9_-]", "_", description.name)[:64]
+    return Tool.remote(name, description.description or description.title or "", description.input_schema, call)
 
 
-def _text(result: Any) -> str:
-    parts = [_part(part) for part in result.content]
+def _result_text(result: Any) -> str:
+    parts = [_part_text(part) for part in result.content]
     if not parts and result.structured_content is not None:
         return json.dumps(result.structured_content, ensure_ascii=False, default=str)
     return "\n".join(parts)
 
 
-def _part(part: Any) -> str:
-    """A part of a result as text; what is not text is named."""
+def _part_text(part: Any) -> str:
+    """Return the text of a part of a result. For other parts, such as images, name their type and address."""
     text = getattr(part, "text", None) or getattr(getattr(part, "resource", None), "text", None)
     if isinstance(text, str):
         return text
-    what = getattr(part, "uri", None) or getattr(part, "mime_type", None)
-    return f"[{part.type}{f' {what}' if what else ''}]"
+    detail = getattr(part, "uri", None) or getattr(part, "mime_type", None)
+    return f"[{part.type} {detail}]" if detail else f"[{part.type}]"

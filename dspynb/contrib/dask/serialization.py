@@ -15,7 +15,7 @@ from dspynb.errors import DspynbError, ExecutorError, shorten
 from dspynb.events import Event, from_json, plain, to_json
 from dspynb.redact import holds_known, told
 from dspynb.running.reader import RunReader
-from dspynb.signatures.signature import Signature, rebuilt
+from dspynb.signatures.signature import Signature, rebuild
 
 __all__ = ["digest", "pack", "pack_reply", "unpack", "unpack_reply"]
 
@@ -40,7 +40,7 @@ def _pickler() -> type[Any]:
                     return NotImplemented  # by its origin, as copyreg knows
                 reduced = super().reducer_override(obj)
                 if isinstance(reduced, tuple):
-                    return rebuilt, (reduced[0], reduced[1]), *reduced[2:]
+                    return rebuild, (reduced[0], reduced[1]), *reduced[2:]
                 return reduced
             return super().reducer_override(obj)
 

@@ -25,19 +25,20 @@ pytestmark = linux
 
 @pytest.fixture
 def started(monkeypatch):
-    """Every process that is started."""
-    popen, made = subprocess.Popen, []
+    """The processes that are started, in order."""
+    popen = subprocess.Popen
+    processes = []
 
     def recording(*args, **kwargs):
-        made.append(popen(*args, **kwargs))
-        return made[-1]
+        processes.append(popen(*args, **kwargs))
+        return processes[-1]
 
     monkeypatch.setattr(runner.subprocess, "Popen", recording)
-    return made
+    return processes
 
 
-def gone(process):
-    """Whether it has ended and been taken note of: no zombie."""
+def is_reaped(process):
+    """Whether the process has ended and its status was read, so that it is no zombie."""
     try:
         os.kill(process.pid, 0)
     except ProcessLookupError:
@@ -98,7 +99,7 @@ def test_what_code_gives(code, printed, value):
         ),
     ],
 )
-def test_a_failure_tells_class_message_and_lines(code, text):
+def test_a_failure_has_class_message_and_lines(code, text):
     assert str(run(code).failure) == text
 
 
@@ -126,7 +127,7 @@ def test_code_that_never_ends_is_ended_at_the_time_limit(code, started):
     result = run(code, timeout=0.4)
     assert str(result.failure) == "TimeLimit: the code did not end within 0.4 s"
     assert time.monotonic() - began < 10
-    assert gone(started[0])
+    assert is_reaped(started[0])
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_code_that_never_ends_is_ended_at_the_time_limit(code, started):
 def test_code_that_fills_memory_gets_a_memory_error(code):
     failure = run(code, timeout=60.0, memory_mb=200).failure
     assert failure.kind == "MemoryError"
-    assert failure.line in {None, *range(1, 5)}  # None: nothing was left to note it in
+    assert failure.line in {None, *range(1, 5)}  # None: there was no memory for it
 
 
 def test_a_fork_bomb_starts_nothing():
@@ -166,11 +167,11 @@ def test_a_gigabyte_of_prints_is_no_more_than_its_beginning():
 def test_a_gigabyte_written_past_python_ends_the_process(started):
     failure = run("import os\nwhile True: os.write(1, b'x' * 2 ** 20)", timeout=60.0).failure
     assert failure.kind == "OutputLimit"
-    assert gone(started[0])
+    assert is_reaped(started[0])
 
 
 @pytest.mark.parametrize(
-    ("code", "says"),
+    ("code", "problem"),
     [
         ("import os; os._exit(0)", "ended without a readable result"),
         ("import os; os.write(1, b'garbage')", "ended without a readable result"),
@@ -185,10 +186,10 @@ def test_a_gigabyte_written_past_python_ends_the_process(started):
         ("import ctypes; ctypes.CDLL(None).abort()", "was ended by SIG"),
     ],
 )
-def test_a_process_that_ends_without_a_reply_or_with_another_is_a_crash(code, says):
+def test_a_process_that_ends_without_a_reply_or_with_another_is_a_crash(code, problem):
     failure = run(code, preload=["ctypes"], timeout=30.0).failure
     assert failure.kind == "Crash"
-    assert says in failure.message
+    assert problem in failure.message
 
 
 def test_code_cannot_kill_even_itself():
@@ -262,7 +263,7 @@ def test_cancelling_the_call_kills_the_process_at_once(started):
         return time.monotonic() - began
 
     assert asyncio.run(main()) < 2
-    assert gone(started[0])
+    assert is_reaped(started[0])
 
 
 def test_a_timeout_around_the_call_stays_a_timeout(started):
@@ -272,7 +273,7 @@ def test_a_timeout_around_the_call_stays_a_timeout(started):
 
     with pytest.raises(TimeoutError):
         asyncio.run(main())
-    assert gone(started[0])
+    assert is_reaped(started[0])
 
 
 KILLED = """
@@ -318,21 +319,21 @@ def _alive(pid):
         return False
 
 
-def test_twenty_runs_at_a_time_are_apart_and_leave_nothing_behind(started):
+def test_twenty_concurrent_runs_are_independent_and_leave_nothing_behind(started):
     async def main():
-        some = asyncio.Semaphore(4)
+        slots = asyncio.Semaphore(4)
 
-        async def one(i):
-            async with some:
+        async def square(i):
+            async with slots:
                 return await run_code(f"import os; open_ = {i}; final_answer(open_ ** 2)")
 
-        return await asyncio.gather(*(one(i) for i in range(20)))
+        return await asyncio.gather(*(square(i) for i in range(20)))
 
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     results = asyncio.run(main())
     assert [r.value for r in results] == [str(i**2) for i in range(20)]
     assert len(started) == 20
-    assert all(map(gone, started))
+    assert all(map(is_reaped, started))
     assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
 
 
@@ -370,24 +371,24 @@ ALLOW_ALL = bytes.fromhex("060000000000ff7f")
 
 @pytest.mark.usefixtures("_unknown")
 @pytest.mark.parametrize(
-    ("program", "says"),
+    ("program", "problem"),
     [
         (ALLOW_ALL, "does not enforce it: socket went through"),
         (b"", r"prctl\(22\) failed: Invalid argument"),
         (bytes.fromhex("0600000000000080"), f"ended with status -{int(signal.SIGSYS)}"),
     ],
 )
-def test_where_the_kernel_does_not_isolate_nothing_is_run(monkeypatch, started, program, says):
+def test_without_isolation_nothing_is_run(monkeypatch, started, program, problem):
     monkeypatch.setattr(runner, "filter_program", lambda machine: program)
-    with pytest.raises(ConfigurationError, match=f"so none was run: .*{says}"):
+    with pytest.raises(ConfigurationError, match=f"so none was run: .*{problem}"):
         asyncio.run(check_isolation())
     assert not asyncio.run(isolation_available())
-    assert all(map(gone, started))
+    assert all(map(is_reaped, started))
 
 
 @pytest.mark.usefixtures("_unknown")
 @pytest.mark.parametrize(
-    ("python", "says"),
+    ("python", "problem"),
     [
         ("", "sys.executable is not known"),
         ("/nowhere/python", "could not be started"),
@@ -395,9 +396,9 @@ def test_where_the_kernel_does_not_isolate_nothing_is_run(monkeypatch, started, 
         ("/bin/false", "so none was run: it ended with status 1"),
     ],
 )
-def test_a_python_that_cannot_be_started_is_told(monkeypatch, python, says):
+def test_a_python_that_cannot_be_started_is_a_configuration_error(monkeypatch, python, problem):
     monkeypatch.setattr(runner.sys, "executable", python)
-    with pytest.raises(ConfigurationError, match=says):
+    with pytest.raises(ConfigurationError, match=problem):
         asyncio.run(check_isolation())
 
 

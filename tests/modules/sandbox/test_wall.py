@@ -128,7 +128,7 @@ def test_the_kernel_refuses(refused, name):
 
 
 @x86_64
-def test_outside_the_sandbox_the_same_calls_are_not_refused_so_that_the_test_tells_something():
+def test_the_same_calls_succeed_outside_the_sandbox():
     source = CALL + _source(ORDINARY) + f"import json\nprint(json.dumps({MANY}))"
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True, close_fds=True)
     assert [name for name, code in json.loads(done.stdout).items() if code == errno.EPERM] == []
@@ -223,7 +223,7 @@ def test_python_s_own_ways_out_are_errors_of_the_code(code):
 
 
 @pytest.mark.parametrize("name", ["ctypes", "_ctypes", "socket", "subprocess", "multiprocessing", "numpy", "dspynb"])
-def test_what_cannot_be_imported_is_told_with_what_can(name):
+def test_the_import_error_names_the_available_modules(name):
     failure = run(f"import {name}").failure
     assert failure.kind == "ModuleNotFoundError"
     assert f"{name!r} cannot be imported here; these can: " in failure.message
