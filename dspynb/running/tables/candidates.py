@@ -204,10 +204,7 @@ def summary_of(record: RunRecord) -> str:
     start = next(iter(record.candidates), None)
     if best is None or start is None:
         return "No candidate was evaluated on all validation rows."
-    if best == start:
-        sentences = _start_won(record, start)
-    else:
-        sentences = _start_was_beaten(record, start, best)
+    sentences = _start_won(record, start) if best == start else _start_was_beaten(record, start, best)
     return " ".join([*sentences, *_notes(record, start, best)])
 
 
@@ -233,21 +230,18 @@ def _start_won(record: RunRecord, start: str) -> list[str]:
         validation = f"{_difference(record, start, ahead, 'val')} That is not enough to take it for better."
     else:
         result = f"None of {_size(record)} was better than the program as it is."
-    sentences = [_so_far(record) + result]
-    for text in (validation, _score_text(record, start, "test")):
-        if text:
-            sentences.append(text)
-    return sentences
+    sentences = [_so_far(record) + result, validation, _score_text(record, start, "test")]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _start_was_beaten(record: RunRecord, start: str, best: str) -> list[str]:
     origin = record.candidates[best].origin
-    sentences = [f"{_so_far(record)}The best of {_size(record)} is {best} ({origin})."]
-    for split in ("val", "test"):
-        text = _comparison_with_start(record, start, best, split)
-        if text:
-            sentences.append(text)
-    return sentences
+    sentences = [
+        f"{_so_far(record)}The best of {_size(record)} is {best} ({origin}).",
+        _comparison_with_start(record, start, best, "val"),
+        _comparison_with_start(record, start, best, "test"),
+    ]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _notes(record: RunRecord, start: str, best: str) -> list[str]:
@@ -307,10 +301,8 @@ def _ahead(record: RunRecord, start: str) -> str | None:
 
     A candidate that failed on every row is left out.
     """
-    scores = {}
-    for candidate, score in full_scores(record).items():
-        if not _all_failed(record.rollouts_of(candidate)):
-            scores[candidate] = score
+    means = full_scores(record)
+    scores = {candidate: means[candidate] for candidate in means if not _all_failed(record.rollouts_of(candidate))}
     if not scores:
         return None
     best = max(scores, key=scores.__getitem__)
