@@ -228,7 +228,7 @@ class Run(Steerable):
             self._settings, self.span = record.started.settings, record.started.span
         else:
             self.span = new_span()
-        self.steering.kept = [event for event in record.steered if event.action not in ("pause", "unpause")]
+        self.steering.applied = [event for event in record.steered if event.action not in ("pause", "unpause")]
         self._journal = file
         self.listen(file)
 
@@ -390,7 +390,7 @@ class Run(Steerable):
     def _end(self, status: str, outcome: tuple[bool, Any], error: str | None = None) -> None:
         self.emit(RunEnded(span=self.span, status=status, error=error))
         self._outcome = outcome
-        self._let_pass()
+        self._open_gate()
         self._listeners.clear()
         self._watchers.clear()
         self._close_journal()
