@@ -26,7 +26,7 @@ from dspynb.modules.ordered_pool import pool_width, run_pool
 from dspynb.modules.scorer import Scorer
 from dspynb.options import Concurrency, Float, PositiveInt
 from dspynb.running.aio.sync import run_sync
-from dspynb.running.control import Takes
+from dspynb.running.control import AcceptedRequests
 from dspynb.running.executor import ExecutorOption
 from dspynb.running.run import Run
 from dspynb.running.store import run_file
@@ -192,7 +192,7 @@ class EvaluateWork:
             await self.pool
         return self._evaluation()
 
-    def takes(self) -> Takes:
+    def accepted_requests(self) -> AcceptedRequests:
         """A budget, and hints for the Refines in the program."""
         return takes_of_rows(self.program, self._open, here=self._rollout is run_rollout)
 

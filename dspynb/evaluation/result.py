@@ -67,7 +67,7 @@ class Evaluation:
         0     2+3?               5                4  answer is '4'; expected '5'.
         """
         records = [rollout.ended for rollout in self._done.values()]
-        frame = rollouts_frame(records, [self.rows[record.row] for record in records], others=self.metrics[1:])
+        frame = rollouts_frame(records, [self.rows[record.row] for record in records], other_metrics=self.metrics[1:])
         frame["score"] = [self._counted(record) for record in records]
         frame.index = self._labels([record.row for record in records])
         return frame.drop(columns=["row"] if self.repeats > 1 else ["row", "repeat"])

@@ -11,7 +11,7 @@ from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.discovery import hinted_paths
 from dspynb.modules.ordered_pool import caught, pool_width, run_pool
 from dspynb.redact import redact_values, told
-from dspynb.running.control import Takes
+from dspynb.running.control import AcceptedRequests
 from dspynb.running.executor import Executor, elsewhere
 from dspynb.running.run import Run
 from dspynb.scope.budget import Allowance
@@ -45,7 +45,7 @@ class BatchWork:
         kind = BudgetExhausted if self.pool.spent else RunStopped
         return [kind("the run ended before this row had a result") if r is None else r for r in self.results]
 
-    def takes(self) -> Takes:
+    def accepted_requests(self) -> AcceptedRequests:
         """A budget, and hints for the Refines in the program."""
         return takes_of_rows(self.module, self._open, here=self._row is run_row)
 
@@ -98,11 +98,11 @@ def own_run(work: Any) -> Run | None:
     return run if isinstance(run, Run) and run.work is work else None
 
 
-def takes_of_rows(module: Module, open_row: Callable[[int], bool], *, here: bool) -> Takes:
+def takes_of_rows(module: Module, open_row: Callable[[int], bool], *, here: bool) -> AcceptedRequests:
     """What a person may ask of a program over rows. ``open_row``: whether a row has not ended. ``here``: whether rows
     run in this process; on a worker no Refine hears of hints."""
     paths = hinted_paths(module) if here else None
-    return Takes(frozenset({"budget"} if paths is None else {"budget", "hint"}), paths or (), open_row)
+    return AcceptedRequests(frozenset({"budget"} if paths is None else {"budget", "hint"}), paths or (), open_row)
 
 
 def inputs_of(module: Module, row: Example, names: Sequence[str] | None = None) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ from dspynb.options import Concurrency
 from dspynb.redact import redact_values, told
 from dspynb.running.aio.sync import run_sync
 from dspynb.running.call_history import Calls
-from dspynb.running.control import Takes
+from dspynb.running.control import AcceptedRequests
 from dspynb.running.executor import ExecutorOption
 from dspynb.running.reader import open_reader
 from dspynb.running.record_rows import usage_of
@@ -392,10 +392,10 @@ class ModuleWork:
         """The best so far; only a search has one."""
         return None
 
-    def takes(self) -> Takes:
+    def accepted_requests(self) -> AcceptedRequests:
         """A hint, where there is a Refine in the program."""
         paths = hinted_paths(self.module)
-        return Takes() if paths is None else Takes(frozenset({"hint"}), paths)
+        return AcceptedRequests() if paths is None else AcceptedRequests(frozenset({"hint"}), paths)
 
 
 def _no_positional(module: Module, args: tuple[Any, ...]) -> None:

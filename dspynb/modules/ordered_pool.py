@@ -71,7 +71,7 @@ class run_pool:  # noqa: N801  # awaited like a function; an object, so that it 
         try:
             await self._slices.between()
             for number in self._todo:
-                if self.run is not None and self.run.steering.asked:
+                if self.run is not None and self.run.steering.pending:
                     await self._steered(self.run, number)
                 if self._stopped:
                     return
@@ -101,20 +101,20 @@ class run_pool:  # noqa: N801  # awaited like a function; an object, so that it 
     async def _steered(self, run: Run, number: int) -> None:
         """Before a step: the budget that was asked for, if one was. Raises BudgetExhausted where more is spent."""
         async with self._turn:
-            if not any(ask.action == "budget" for ask in run.steering.asked):
+            if not any(ask.action == "budget" for ask in run.steering.pending):
                 return
             while self._running:
                 self._ended.clear()
                 await self._ended.wait()
             limits: dict[str, float] = {}
-            for ask in run.steering.take(lambda ask: ask.action == "budget"):
-                run.tell("budget", step=number, values=ask.values)
+            for ask in run.steering.take_pending(lambda ask: ask.action == "budget"):
+                run.record_intervention("budget", step=number, values=ask.values)
                 limits.update(ask.values)
             if run.meter is not None:
                 run.meter.limit(limits)
             else:
                 self._funds = run.new_meter(limits)
-                spent, rollouts, estimate = run.spent()
+                spent, rollouts, estimate = run.spending()
                 calls = spent.calls + spent.retries
                 self._funds.count(spent, calls=calls, metric_calls=rollouts, estimate=estimate)
             with Layer(None, funds=self._funds):

@@ -18,7 +18,7 @@ from dspynb.modules.predict import Predict
 from dspynb.modules.scorer import Scorer, source_of
 from dspynb.redact import told
 from dspynb.refine.attempt import AttemptResult
-from dspynb.running.control import Ask
+from dspynb.running.control import Request
 from dspynb.running.run import Run
 from dspynb.running.user_code import reraise_as
 from dspynb.scope.call_context import Settings
@@ -137,7 +137,7 @@ def suggested(program: Module, wave: int) -> Any:
     where there is none. It is told of as an event, unless the run is gone on with and has told of it."""
     scope = current_scope()
     run, at = scope.open_run, scope.open_row
-    if not isinstance(run, Run) or not (run.steering.asked or run.steering.kept):
+    if not isinstance(run, Run) or not (run.steering.pending or run.steering.applied):
         return None
     inside = {predictor.uid: predictor for _, predictor in program.named_predictors()}
     known = {path: inside[uid] for uid, path in run.paths.items() if uid in inside}
@@ -152,14 +152,14 @@ def suggested(program: Module, wave: int) -> Any:
         same = event.action == "hint" and event.step == wave
         return same and {**event.values, "hint": ""} == {"hint": "", **where} and fits(event.values["hint"])
 
-    def now(ask: Ask) -> bool:
+    def now(ask: Request) -> bool:
         return ask.action == "hint" and ask.values.get("row") in (None, where.get("row")) and fits(ask.values["hint"])
 
-    if found := run.steering.replay(then):
+    if found := run.steering.take_applied(then):
         hint = found[0].values["hint"]
-    elif asked := run.steering.take(now):
+    elif asked := run.steering.take_pending(now):
         hint = asked[-1].values["hint"]
-        run.tell("hint", step=wave, values={"hint": hint, **where})
+        run.record_intervention("hint", step=wave, values={"hint": hint, **where})
     else:
         return None
     return hint if isinstance(hint, str) else {known[path]: text for path, text in hint.items()}

@@ -21,7 +21,7 @@ from dspynb.redact import redact_values, told
 from dspynb.refine.attempt import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.call_history import Calls
-from dspynb.running.control import Takes
+from dspynb.running.control import AcceptedRequests
 from dspynb.running.reader import RunReader
 from dspynb.running.record import RunRecord
 from dspynb.running.user_code import guarded
@@ -208,9 +208,9 @@ class SearchWork(ModuleWork):
     def partial(self) -> Prediction | None:
         return self.search.partial()
 
-    def takes(self) -> Takes:
+    def accepted_requests(self) -> AcceptedRequests:
         """A hint, while a further wave may come."""
-        return Takes() if self.search.last_wave else super().takes()
+        return AcceptedRequests() if self.search.last_wave else super().accepted_requests()
 
 
 async def under_span(search: Search, title: str) -> Prediction:

@@ -1,4 +1,4 @@
-"""Recorded calls, as a replay asks for them: by predictor and prompt first, by order where the prompt has changed."""
+"""The recorded calls of a replay, found by predictor and prompt, or by order where the prompt has changed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from dspynb.running.tables.spans import Span, spans_of
 
 __all__ = ["Divergence", "Recording", "answer", "recording_of"]
 
-_CALLS = ("call", "module", "search")
+_PROGRAM_KINDS = ("call", "module", "search")
 _STOPS = ("RunStopped", "ReplayDiverged", "Halted", "BudgetExhausted")
 Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """A call of a replay that is not the recorded one: the prompt differs, or none was recorded (``recorded`` is None).
+    """A call of a replay that differs from the recorded one: its prompt differs, or no call was recorded
+    (``recorded`` is None).
 
-    ``path`` and ``rollout`` of the call; ``message``: the number of the first message that differs, from 1, or None
-    where nothing was recorded; ``diff``: what was recorded against what was sent. Shows itself as text and HTML.
+    ``path`` and ``rollout``: of the call. ``sent``: its messages. ``message``: the number of the first message that
+    differs, from 1, or None where nothing was recorded. ``diff``: the recorded prompt compared with the one that was
+    sent. Its repr is text; a notebook shows HTML.
     """
 
     path: str
@@ -45,19 +47,22 @@ class Divergence:
         """The number of the first message that differs, from 1; None where nothing was recorded."""
         if self.recorded is None:
             return None
-        before = [_text(m) for m in self.recorded.messages]
-        after = [_text(m) for m in self.sent]
-        same = zip(before, after, strict=False)
-        return next((i for i, (a, b) in enumerate(same, 1) if a != b), min(len(before), len(after)) + 1)
+        recorded = [_text(message) for message in self.recorded.messages]
+        sent = [_text(message) for message in self.sent]
+        shared = min(len(recorded), len(sent))
+        for i in range(shared):
+            if recorded[i] != sent[i]:
+                return i + 1
+        return shared + 1
 
     @property
     def diff(self) -> PromptDiff:
-        """Recorded prompt → prompt of the replay."""
-        before = [] if self.recorded is None else [(self.path, self.recorded.messages)]
-        return diff_messages(before, [(self.path, self.sent)], self.describe())
+        """The difference from the recorded prompt to the prompt of the replay."""
+        recorded = [] if self.recorded is None else [(self.path, self.recorded.messages)]
+        return diff_messages(recorded, [(self.path, self.sent)], self.describe())
 
     def describe(self) -> str:
-        """What is the matter, in a sentence."""
+        """What differs, in a sentence."""
         if self.message is not None:
             return f"{self.path}: message {self.message} of the prompt is not the recorded one"
         if not self.known:
@@ -75,14 +80,18 @@ class Divergence:
 
 
 class Recording:
-    """The calls of one recorded program call, each given out once. From any thread."""
+    """The model calls of one recorded program call, the ``root``. Each is returned once. Can be used from any thread.
 
-    def __init__(self, root: Span, calls: Iterable[PredictorCalled], dropped: frozenset[int] = frozenset()) -> None:
+    ``paths``: the predictors that were called. ``native``: those of them whose model called tools itself.
+    """
+
+    def __init__(self, root: Span, calls: Iterable[PredictorCalled], cancelled: frozenset[int] = frozenset()) -> None:
+        """``cancelled``: the spans inside attempts that were cancelled."""
         self.root = root
         self.calls = sorted(filter(_has_answer, calls), key=lambda call: call.at - call.seconds)
         self.paths = {call.predictor for call in self.calls}
-        self.native = {call.predictor for call in self.calls if call.tool_calls}  # their model called tools itself
-        self._dropped = dropped  # spans of calls in attempts that count for nothing
+        self.native = {call.predictor for call in self.calls if call.tool_calls}
+        self._cancelled = cancelled
         self._used: set[int] = set()
         self._lock = threading.Lock()
         self._index: dict[Key, deque[PredictorCalled]] = {}
@@ -93,9 +102,10 @@ class Recording:
     def take(
         self, path: str, rollout: int, messages: Sequence[Mapping[str, Any]], inputs: Mapping[str, Any]
     ) -> tuple[PredictorCalled | None, bool]:
-        """The call recorded for a request and whether its prompt is the same; (None, False) where none is left.
+        """The recorded call for a request, and whether its prompt is the same; (None, False) where none is left.
 
-        Of one predictor and rollout: the same prompt, else the same inputs, else the next in the order of starting.
+        Among the unused calls of the same predictor and rollout, it is one with the same prompt, else one with the same
+        inputs, else the next in the order in which they started.
         """
         with self._lock:
             for rank, key in enumerate(_keys(path, rollout, messages, inputs)):
@@ -108,8 +118,9 @@ class Recording:
         return None, False
 
     def unused(self) -> list[PredictorCalled]:
-        """The calls that were not asked for, but those of attempts that were cancelled."""
-        return [call for call in self.calls if call.span not in self._used | self._dropped]
+        """The recorded calls that no request has used, without those of attempts that were cancelled."""
+        excluded = self._used | self._cancelled
+        return [call for call in self.calls if call.span not in excluded]
 
 
 def _keys(path: str, rollout: int, messages: Sequence[Mapping[str, Any]], inputs: Mapping[str, Any]) -> list[Key]:
@@ -125,52 +136,58 @@ def _text(value: Any) -> str:
 
 
 def _has_answer(call: PredictorCalled) -> bool:
-    """A call that was stopped has none: nothing was refused or answered by a model."""
-    return call.reply is not None or (call.error or "").partition(":")[0] not in _STOPS
+    """Whether the provider answered a call with a reply or an error. A call that was stopped has neither."""
+    if call.reply is not None:
+        return True
+    error_class = (call.error or "").partition(":")[0]
+    return error_class not in _STOPS
 
 
 def answer(call: PredictorCalled) -> LMReply:
-    """The reply as recorded, paid for by no one. Raises the recorded error where there was no reply."""
+    """The recorded reply, marked as cached, so that it costs nothing. Raises the recorded error where there is none."""
     if call.reply is None:
-        raise _error(call.error or "")
+        raise _recorded_error(call.error or "")
     return LMReply(call.reply, call.tool_calls, usage=call.usage.as_cached(), cached=True)
 
 
-def _error(told: str) -> Exception:
-    """An error of the recorded class, where that is one of ours or Python's and takes a text; else a ModelError."""
-    name, _, message = told.partition(": ")
-    for home in (errors, builtins):
-        kind = getattr(home, name, None)
-        if isinstance(kind, type) and issubclass(kind, DspynbError if home is errors else Exception):
+def _recorded_error(text: str) -> Exception:
+    """An error of the recorded class, if dspynb or Python has it and it can be created from a text; else a
+    ModelError."""
+    name, _, message = text.partition(": ")
+    for module, base in ((errors, DspynbError), (builtins, Exception)):
+        error_class = getattr(module, name, None)
+        if isinstance(error_class, type) and issubclass(error_class, base):
             try:
-                made: Exception = kind(message)
-            except TypeError:  # it takes more than a text
+                error: Exception = error_class(message)
+            except TypeError:  # it needs further arguments
                 break
-            return made
-    return ModelError(told)
+            return error
+    return ModelError(text)
 
 
 def recording_of(record: RunRecord, span: int | None) -> Recording:
-    """The recorded call in ``span``, or the only outermost one. Raises InputError where that does not say which."""
+    """The recording of the program call in ``span``; None: of the only outermost call. Raises InputError where there is
+    no such call, or several."""
     spans = spans_of(record)
     root = _root(spans, span)
     start = spans.index(root)
     inside = [root]
-    for below in spans[start + 1 :]:
-        if below.depth <= root.depth:
+    for inner in spans[start + 1 :]:
+        if inner.depth <= root.depth:
             break
-        inside.append(below)
-    numbers = {s.span for s in inside}
+        inside.append(inner)
+    numbers = {inner.span for inner in inside}
     calls = [call for call in record.calls if call.span in numbers]
-    return Recording(root, calls, _dropped(inside))
+    return Recording(root, calls, _cancelled(inside))
 
 
-def _dropped(spans: Sequence[Span]) -> frozenset[int]:
-    dropped: set[int] = set()
+def _cancelled(spans: Sequence[Span]) -> frozenset[int]:
+    """The attempts that were cancelled, and the spans inside them."""
+    cancelled: set[int] = set()
     for span in spans:
-        if span.parent in dropped or (span.kind == "attempt" and span.error == "cancelled"):
-            dropped.add(span.span)
-    return frozenset(dropped)
+        if span.parent in cancelled or (span.kind == "attempt" and span.error == "cancelled"):
+            cancelled.add(span.span)
+    return frozenset(cancelled)
 
 
 def _root(spans: Sequence[Span], number: int | None) -> Span:
@@ -178,28 +195,32 @@ def _root(spans: Sequence[Span], number: int | None) -> Span:
     if number is None:
         return _only(_outermost(spans))
     root = by_number.get(number)
-    if root is None or root.kind not in _CALLS:
-        raise InputError(f"span {number} is no recorded program call; there are: {_listed(_outermost(spans))}")
-    above = by_number.get(root.parent)
-    while above is not None:
-        if above.kind == "attempt":
+    if root is None or root.kind not in _PROGRAM_KINDS:
+        raise InputError(f"span {number} is not a recorded program call; there are: {_listed(_outermost(spans))}")
+    parent = by_number.get(root.parent)
+    while parent is not None:
+        if parent.kind == "attempt":
             raise InputError(
-                f"span {number} is inside {above.path} of a search, whose hint a replay of it alone would lack; "
-                "replay the search"
+                f"span {number} is inside {parent.path} of a search, and a replay of it alone would lack the "
+                "attempt's hint; replay the search"
             )
-        above = by_number.get(above.parent)
+        parent = by_number.get(parent.parent)
     return root
 
 
 def _outermost(spans: Sequence[Span]) -> list[Span]:
-    found: list[Span] = []
-    depth: int | None = None  # of the call we are in
+    """The program calls that are not inside another one."""
+    outermost: list[Span] = []
+    depth: int | None = None  # of the program call that the loop is inside
     for span in spans:
         if depth is not None and span.depth > depth:
             continue
-        depth = span.depth if span.kind in _CALLS else None
-        found += [span] if depth is not None else []
-    return found
+        if span.kind in _PROGRAM_KINDS:
+            depth = span.depth
+            outermost.append(span)
+        else:
+            depth = None
+    return outermost
 
 
 def _only(roots: Sequence[Span]) -> Span:
@@ -207,11 +228,13 @@ def _only(roots: Sequence[Span]) -> Span:
         raise InputError("the recording holds no program call")
     if len(roots) > 1:
         raise InputError(
-            f"the recording holds {len(roots)} program calls; say which with span=, one of: {_listed(roots)}"
+            f"the recording holds {len(roots)} program calls; choose one with span=, one of: {_listed(roots)}"
         )
     return roots[0]
 
 
 def _listed(spans: Sequence[Span]) -> str:
     names = [f"{span.span} ({span.path})" for span in spans[:8]]
-    return ", ".join([*names, "…"] if len(spans) > 8 else names) or "none"
+    if len(spans) > 8:
+        names.append("…")
+    return ", ".join(names) or "none"

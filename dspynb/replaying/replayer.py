@@ -1,8 +1,9 @@
-"""Replay: a program run again on the replies that were recorded, up to where it would have asked something else."""
+"""Replay: run a program again on recorded replies, up to the first request that was not recorded."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
@@ -35,12 +36,12 @@ __all__ = ["Replay", "replay"]
 
 @dataclass(frozen=True)
 class Replay:
-    """What a replay came to.
+    """The result of a replay.
 
-    ``prediction``: of the program; None if it failed (``error``) or came to nothing before it was cut short.
-    ``complete``: whether it came to its end, and not to a call that was never recorded. ``divergences``: the calls
-    whose prompt was not the recorded one, in order. ``calls``: those of the replay. ``unused``: recorded ones that it
-    did not ask for.
+    ``prediction``: the program's result; None where it failed (``error``) or the replay was ended before.
+    ``complete``: whether the program ran to its end, without a call that was not recorded. ``divergences``: the calls
+    whose prompt differs from the recorded one, in order. ``calls``: the calls of the replay. ``unused``: the recorded
+    calls that it did not need. ``run``: the run of the replay.
 
     >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
     >>> with dn.trace() as recorded:
@@ -61,14 +62,16 @@ class Replay:
 
     @property
     def exact(self) -> bool:
-        """Whether the program did what was recorded: every recorded call, and no other."""
+        """Whether the program made every recorded call and no other."""
         return self.complete and not self.divergences and not self.unused
 
     def _summary(self) -> str:
-        end = "came to its end" if self.complete else "ended where nothing was recorded"
-        told = f"; it raised {type(self.error).__name__}: {self.error}" if self.error else ""
         counts = f"{len(self.calls)} calls, {len(self.divergences)} divergences, {len(self.unused)} replies not used"
-        return f"Replay: {counts}; the program {end}{told}"
+        end = "came to its end" if self.complete else "ended where nothing was recorded"
+        summary = f"Replay: {counts}; the program {end}"
+        if self.error:
+            summary += f"; it raised {type(self.error).__name__}: {self.error}"
+        return summary
 
     def __repr__(self) -> str:
         return "\n\n".join([f"<{self._summary()}>", *map(repr, self.divergences)])
@@ -86,19 +89,21 @@ async def replay(
     span: int | None = None,
     strict: bool = True,
 ) -> Replay:
-    """Run ``program`` again on the replies of a trace, a run, or a file of one. No model is asked.
+    """Run ``program`` again on the replies of ``recorded``: a trace, a run, or the file of one. No model is called.
 
-    It gets the inputs of the recorded outermost call, or ``inputs``; where several calls were recorded, ``span`` says
-    which (the number in ``trace.table()``). Each request is answered by what was recorded for the same predictor path
-    and rollout: with the same prompt, whatever the order; else with the same inputs; else the next one.
+    ``inputs``: the inputs of the program (default: those of the recorded call). ``span``: the number of the recorded
+    program call in ``trace.table()``; needed where there are several outermost ones. Each request gets the recorded
+    reply for the same predictor path and rollout: one with the same prompt in any order, else one with the same inputs,
+    else the next one.
 
-    ``strict=True``: the first request whose prompt differs, or for which nothing is left, ends the replay with
-    ReplayDiverged, whose ``divergence`` is the prompt diff. ``strict=False``: a differing prompt is answered all the
-    same and noted, and an error of the program is in ``.error``; only a call that was not recorded ends it.
+    ``strict=True``: the first request whose prompt differs, or for which no reply is left, ends the replay with
+    ReplayDiverged, whose ``divergence`` has the prompt diff. ``strict=False``: a request whose prompt differs is
+    answered and listed in ``divergences``, and an error of the program is in ``error``; only a request for which no
+    reply is left ends the replay.
 
-    Settings, adapter, hints and candidate are those in force here; tools and rewards run again; recorded errors are
-    raised again. Nothing is written to the runs folder, and no budget in force is asked or charged. Raises InputError
-    where the recorded call is not clear.
+    Settings, adapter, hints and candidate are those in force now. Tools and rewards run again; recorded errors are
+    raised again. Nothing is written to the runs folder, and budgets in force are neither checked nor charged. Raises
+    InputError where ``recorded`` has no such program call, or several.
 
     >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
     >>> with dn.trace() as recorded:
@@ -109,16 +114,20 @@ async def replay(
     if not isinstance(program, Module):
         raise InputError(f"replay takes the program to run again, a dn.Module; got {type(program).__name__}")
     replaying = Replaying(recording_of(record_of(recorded), span), strict=strict)
-    given = dict(replaying.recording.root.inputs if inputs is None else inputs)
-    run = replaying.run = program._new_run(given, kind="replay")
+    if inputs is None:
+        inputs = replaying.recording.root.inputs
+    inputs = dict(inputs)
+    run = program._new_run(inputs, kind="replay")
+    replaying.run = run
     run.listen(replaying)
-    prediction, error = None, None
+    prediction = None
+    error = None
     scope = current_scope()
     settings = dataclasses.replace(scope.settings, runs_dir=None)
     context = scope.context.with_interceptor(replaying)
     with Layer(None, settings=settings, context=context, funds=Free()):
         try:
-            prediction = await run.drive(program._work(given))
+            prediction = await run.drive(program._work(inputs))
         except RunStopped:
             if replaying.ended is None:
                 raise
@@ -130,165 +139,175 @@ async def replay(
 
 
 class Replaying:
-    """A replay under way: an interceptor that answers the predictors' requests, and listens to the run for how its
-    attempts stand."""
+    """A replay in progress: an interceptor that answers the requests of predictors, and a listener that follows the
+    attempts of the run.
+
+    ``ended``: the divergence that ended the replay; None where there was none.
+    """
 
     place = Place.REPLAY
 
     def __init__(self, recording: Recording, *, strict: bool) -> None:
-        self.recording, self.strict = recording, strict
+        self.recording = recording
+        self.strict = strict
         self.divergences: list[Divergence] = []
         self.ended: Divergence | None = None
         self.run: Run | None = None
-        self._waiting = _Waiting()
+        self._unrecorded = _UnrecordedRequests()
 
     def for_snapshot(self) -> NoReturn:
-        """Refused. Raises ScopeError."""
-        raise ScopeError("a replay stays in its process: in another one, models would be asked")
+        """Raise ScopeError: a replay cannot be sent to another process."""
+        raise ScopeError("a replay stays in its process: in another process, models would be called")
 
     def model(self, path: str, choice: Any) -> LMProtocol:
-        """What stands for the model of one predictor. ``choice``: the model it would have, for the adapter that this
-        one prefers."""
-        try:
-            asked = None if choice is None else resolve_lm(choice)
-        except DspynbError:  # of a model that is not to be had here
-            asked = None
-        native = getattr(asked, "native_tools", False) or path in self.recording.native
-        return _Recorded(getattr(asked, "name", "recorded"), getattr(asked, "adapter", None), native)
+        """A stand-in for the model of one predictor. ``choice``: the model that the predictor would use; its name, its
+        preferred adapter and whether it calls tools are taken from it."""
+        lm: Any = None
+        if choice is not None:
+            with contextlib.suppress(DspynbError):  # the model may not be available here
+                lm = resolve_lm(choice)
+        native_tools = getattr(lm, "native_tools", False) or path in self.recording.native
+        return _RecordedModel(getattr(lm, "name", "recorded"), getattr(lm, "adapter", None), native_tools)
 
-    async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:  # noqa: ARG002  # no model is asked
-        """The recorded reply. Budgets inside the program are charged as for a model's."""
-        return await BUDGET(call, self._recorded)
+    async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:  # noqa: ARG002  # no model is called
+        """The recorded reply. Budgets inside the program are charged as for a reply of a model."""
+        return await BUDGET(call, self._answer_call)
 
-    async def _recorded(self, call: ModelCall) -> LMReply:
+    async def _answer_call(self, call: ModelCall) -> LMReply:
         return await self.answer(call.path, call.inputs, call.request)
 
     async def answer(self, path: str, inputs: Mapping[str, Any], request: LMRequest) -> LMReply:
-        """The recorded reply. Raises the recorded error, or ReplayDiverged."""
+        """The recorded reply to a request. Raises the recorded error, or ReplayDiverged."""
         if self.ended is not None:
             raise self._diverged(self.ended)
         sent = as_recorded(request.messages)
-        call, same = self.recording.take(path, request.rollout, sent, redact_values(inputs))
-        known = path in self.recording.paths
-        divergence = None if same else Divergence(path, request.rollout, sent, call, known)
+        call, same_prompt = self.recording.take(path, request.rollout, sent, redact_values(inputs))
         if call is None:
-            await self._waiting.until_nothing_else_goes_on()
-        if divergence is not None:
-            self._note(divergence)
-        await asyncio.sleep(0)  # a model is awaited: others come to their turn, and a stop comes through
+            await self._unrecorded.wait()
+        if not same_prompt:
+            is_known = path in self.recording.paths
+            self._note(Divergence(path, request.rollout, sent, call, is_known))
+        await asyncio.sleep(0)  # as a model would, let other tasks run and a stop take effect
         assert call is not None  # noqa: S101  # else _note has raised
         return answer(call)
 
     def _note(self, divergence: Divergence) -> None:
+        """Add a divergence. Raises ReplayDiverged where it ends the replay, or the replay has ended already."""
         if self.ended is None:
             self.divergences.append(divergence)
             if self.strict or divergence.recorded is None:
                 self.ended = divergence
                 if self.run is not None:
-                    self.run.stop()  # also what else is under way; a program that catches everything ends too
+                    self.run.stop()  # ends concurrent work too, and programs that catch every error
         if self.ended is not None:
             raise self._diverged(self.ended)
 
     def _diverged(self, divergence: Divergence) -> ReplayDiverged:
-        shown = repr(divergence)
-        shown = shown if len(shown) <= 4000 else f"{shown[:4000]} … (.divergence has all of it)"
-        advice = "; with strict=False differences are noted and the replay goes on" if self.strict else ""
-        return ReplayDiverged(f"the replay diverged{advice}. {shown}", divergence, self.run)
+        text = repr(divergence)
+        if len(text) > 4000:
+            text = f"{text[:4000]} … (.divergence has all of it)"
+        advice = "; with strict=False differences are noted and the replay continues" if self.strict else ""
+        return ReplayDiverged(f"the replay diverged{advice}. {text}", divergence, self.run)
 
     def emit(self, event: Event) -> None:
-        """How the attempts of the run stand."""
-        self._waiting.emit(event)
+        """Follow the attempts of the run."""
+        self._unrecorded.emit(event)
 
     def result(self, prediction: Prediction | None, error: Exception | None) -> Replay:
-        """What it came to. Raises ReplayDiverged where a strict one was ended."""
+        """The result of the replay. Raises ReplayDiverged where a strict replay was ended by a divergence."""
         if self.strict and self.ended is not None:
             raise self._diverged(self.ended) from None
         calls = () if self.run is None else self.run.record.calls
         return Replay(
-            prediction,
-            self.ended is None,
-            tuple(self.divergences),
-            Calls(calls),
-            Calls(self.recording.unused()),
-            error if self.ended is None else None,
-            self.run,
+            prediction=prediction,
+            complete=self.ended is None,
+            divergences=tuple(self.divergences),
+            calls=Calls(calls),
+            unused=Calls(self.recording.unused()),
+            error=error if self.ended is None else None,
+            run=self.run,
         )
 
 
 @dataclass(slots=True)
-class _Recorded:
-    """What stands for the model of a predictor."""
+class _RecordedModel:
+    """A stand-in for the model of a predictor. It is never called, since the replay answers first."""
 
     name: str
     adapter: Any
     native_tools: bool
 
     async def complete(self, request: LMRequest) -> LMReply:  # noqa: ARG002
-        """Never reached: the replay answers before."""
-        raise ScopeError(f"a replay asks no model, and {self.name} was asked")
+        raise ScopeError(f"a replay calls no model, but {self.name} was called")
 
 
 @dataclass(eq=False, slots=True)
-class _Waiter:
-    """A request without a recorded reply, in these attempts (innermost first)."""
+class _WaitingRequest:
+    """A request without a recorded reply. ``attempts``: the attempts it is made in, innermost first."""
 
     attempts: Sequence[int]
     loop: asyncio.AbstractEventLoop
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class _Waiting:
-    """Requests that were not recorded, made in attempts that run side by side.
+class _UnrecordedRequests:
+    """Requests that were not recorded, and that wait in attempts which run concurrently.
 
-    An attempt that was cancelled, since a lower-numbered one passed, has calls that never ended and so are not in the
-    recording. In the replay they wait to be cancelled again, and are a divergence only if all attempts beside them
-    have ended, or wait as well, without one that passed.
+    When an attempt passes, its search cancels the attempts with higher numbers. Calls in a cancelled attempt never
+    ended, so the recording does not have them. In a replay, such a call waits until it is cancelled again. It is a
+    divergence only if no attempt with a lower number can pass any more, because all have ended or wait as well.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._number: dict[int, int] = {}
-        self._search: dict[int, int] = {}
-        self._open: dict[int, set[int]] = {}
-        self._cut: dict[int, int] = {}
-        self._waiters: list[_Waiter] = []
+        self._number: dict[int, int] = {}  # attempt → its number
+        self._search: dict[int, int] = {}  # attempt → its search
+        self._running: dict[int, set[int]] = {}  # search → its attempts that have not ended
+        self._first_passed: dict[int, int] = {}  # search → the lowest number of an attempt that passed
+        self._requests: list[_WaitingRequest] = []
 
     def emit(self, event: Event) -> None:
-        """Take note of attempts that begin and end."""
+        """Note the start and the end of attempts."""
         with self._lock:
             if isinstance(event, AttemptStarted):
-                self._number[event.span], self._search[event.span] = event.attempt, event.parent
-                self._open.setdefault(event.parent, set()).add(event.span)
+                self._number[event.span] = event.attempt
+                self._search[event.span] = event.parent
+                self._running.setdefault(event.parent, set()).add(event.span)
             elif isinstance(event, AttemptEnded):
-                self._open.get(event.parent, set()).discard(event.span)
+                self._running.get(event.parent, set()).discard(event.span)
                 if event.state == "passed":
                     number = self._number.get(event.span, 0)
-                    self._cut[event.parent] = min(number, self._cut.get(event.parent, number))
+                    self._first_passed[event.parent] = min(number, self._first_passed.get(event.parent, number))
                 self._release()
 
-    async def until_nothing_else_goes_on(self) -> None:
-        """Returns when no attempt is left that could cancel this one."""
+    async def wait(self) -> None:
+        """Wait in the current attempt until no attempt is left that could still cancel it."""
         attempts = [layer.span for layer in current_scope().open_layers() if layer.attempt is not None]
-        waiter = _Waiter([span for span in attempts if span in self._search], asyncio.get_running_loop())
-        if not waiter.attempts:
+        known_attempts = [span for span in attempts if span in self._search]
+        if not known_attempts:
             return
+        request = _WaitingRequest(known_attempts, asyncio.get_running_loop())
         with self._lock:
-            self._waiters.append(waiter)
+            self._requests.append(request)
             self._release()
         try:
-            await waiter.released.wait()
+            await request.released.wait()
         finally:
             with self._lock:
-                self._waiters.remove(waiter)
+                self._requests.remove(request)
 
     def _release(self) -> None:
-        stuck = {span for waiter in self._waiters for span in waiter.attempts}
-        for waiter in self._waiters:
-            if all(self._hopeless(span, stuck) for span in waiter.attempts):
-                waiter.loop.call_soon_threadsafe(waiter.released.set)
+        """Release the requests whose attempts will not be cancelled."""
+        waiting_attempts: set[int] = set()
+        for request in self._requests:
+            waiting_attempts.update(request.attempts)
+        for request in self._requests:
+            if not any(self._may_be_cancelled(attempt, waiting_attempts) for attempt in request.attempts):
+                request.loop.call_soon_threadsafe(request.released.set)
 
-    def _hopeless(self, attempt: int, stuck: set[int]) -> bool:
+    def _may_be_cancelled(self, attempt: int, waiting_attempts: set[int]) -> bool:
         search = self._search[attempt]
-        will_be_cancelled = self._number[attempt] > self._cut.get(search, self._number[attempt])
-        beside = {span for span in self._open[search] if self._number[span] < self._number[attempt]}
-        return not will_be_cancelled and beside <= stuck
+        number = self._number[attempt]
+        will_be_cancelled = number > self._first_passed.get(search, number)
+        lower_running = {span for span in self._running[search] if self._number[span] < number}
+        return will_be_cancelled or not lower_running <= waiting_attempts

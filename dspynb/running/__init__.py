@@ -1,11 +1,11 @@
-"""Runs: driving work, stopping it, keeping and reopening its record."""
+"""Runs: starting and stopping work, recording its events, and reopening the record."""
 
 from dspynb.running.aio.signals import foreground
 from dspynb.running.aio.sync import LoopThread, run_sync
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.aio.threads import in_thread
 from dspynb.running.call_history import Calls, history, remember
-from dspynb.running.control import Ask, Steerable, Steering, Takes
+from dspynb.running.control import AcceptedRequests, Request, Steerable, Steering
 from dspynb.running.journal_reader import read_journal
 from dspynb.running.otel import export_otel
 from dspynb.running.reader import RunReader
@@ -15,14 +15,14 @@ from dspynb.running.tracing import Trace, record_of, trace
 from dspynb.running.user_code import as_exception, exit_of, guarded
 
 __all__ = [
-    "Ask",
+    "AcceptedRequests",
     "Calls",
     "LoopThread",
+    "Request",
     "Run",
     "RunReader",
     "Steerable",
     "Steering",
-    "Takes",
     "Trace",
     "Work",
     "as_exception",

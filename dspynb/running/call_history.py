@@ -1,4 +1,4 @@
-"""``history(n)``: the last calls of this process, whatever run they belonged to."""
+"""``history(n)``: the last model calls of this process, of all runs."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from dspynb.scope.settings import setting
 
 __all__ = ["Calls", "history", "remember"]
 
+_MAX_HTML_TEXT = 20_000  # characters
 _calls: deque[PredictorCalled] = deque()
 
 
 def remember(call: PredictorCalled) -> None:
-    """Keep a call; the oldest go when there are more than the setting ``history`` allows."""
-    most = setting("history")
+    """Add a call to the history, and remove the oldest calls beyond the number in the setting ``history``."""
+    limit = setting("history")
     _calls.append(call)
-    while len(_calls) > most:
+    while len(_calls) > limit:
         _calls.popleft()
 
 
 class Calls(tuple[PredictorCalled, ...]):
-    """Calls that show what was sent and what came back, as text and in a notebook."""
+    """Calls whose repr and notebook display show prompts and replies."""
 
     __slots__ = ()
 
@@ -37,8 +38,8 @@ class Calls(tuple[PredictorCalled, ...]):
 
 
 def history(n: int = 1) -> Calls:
-    """The last ``n`` calls of this process, oldest first: what was sent and what came back, as events
-    (``predictor``, ``messages``, ``reply``, ``usage``, …). Raises InputError for ``n`` below 1.
+    """The last ``n`` calls of this process, oldest first, as events with ``predictor``, ``messages``, ``reply``,
+    ``usage`` and more. Raises InputError for ``n`` below 1.
 
     >>> first = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"])).run_sync(question="2+2?")
     >>> print(dn.history(1)[0].reply)
@@ -52,12 +53,13 @@ def history(n: int = 1) -> Calls:
 
 
 def _summary(call: PredictorCalled) -> str:
-    cached = ", cached" if call.cached else ""
     tokens = "unknown" if call.usage.tokens is None else call.usage.tokens
-    return f"{call.predictor} · {call.model} · {tokens} tokens, {call.seconds:.2f} s{cached}"
+    summary = f"{call.predictor} · {call.model} · {tokens} tokens, {call.seconds:.2f} s"
+    return f"{summary}, cached" if call.cached else summary
 
 
 def _parts(call: PredictorCalled) -> Iterable[tuple[str, str]]:
+    """Yield a title and a text for each message, the error and the reply."""
     for message in call.messages:
         yield str(message.get("role")), content_text(message.get("content"))
     if call.error is not None:
@@ -72,10 +74,9 @@ def _text(call: PredictorCalled) -> str:
 
 
 def _html(call: PredictorCalled) -> str:
-    blocks = "".join(
-        f"<div style='opacity:.7;margin-top:4px'>{escape(title)}</div>"
-        f"<pre style='white-space:pre-wrap;margin:0'>{escape(shown)}</pre>"
-        for title, text in _parts(call)
-        for shown in [text if len(text) <= 20_000 else shorten(text, 20_000)]
-    )
+    blocks = ""
+    for title, text in _parts(call):
+        excerpt = text if len(text) <= _MAX_HTML_TEXT else shorten(text, _MAX_HTML_TEXT)
+        blocks += f"<div style='opacity:.7;margin-top:4px'>{escape(title)}</div>"
+        blocks += f"<pre style='white-space:pre-wrap;margin:0'>{escape(excerpt)}</pre>"
     return f"<details open><summary>{escape(_summary(call))}</summary>{blocks}</details>"

@@ -1,18 +1,18 @@
-"""Steering: what a person asks of a run while it runs, kept until the run comes to where it can take effect.
+"""Steering: requests of a person to a run while it runs, such as a hint, a candidate or a budget.
 
-Whoever asks does so from any thread, at any time; the work of the run looks at what was asked where a logical step of
-its own begins, and tells of it there with an event (``Steered``). A run that is resumed finds these events in its file
-and lets the same take effect at the same step. To pause needs no step: calls of models wait at one gate.
+A request can be submitted from any thread at any time. The work of the run looks for pending requests when a logical
+step begins, applies them, and records each with a ``Steered`` event. A run that is resumed reads these events from its
+file and applies the same requests at the same steps. A pause does not wait for a step: all model calls pass one gate.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 from dspynb.data import Usage
 from dspynb.errors import HintError, InputError, SteeringError, nearest
@@ -23,21 +23,26 @@ from dspynb.scope.budget import Budget, Meter, estimated_tokens
 from dspynb.scope.core import current_scope
 from dspynb.scope.gate import GATE
 
-__all__ = ["Ask", "Steerable", "Steering", "Takes"]
+__all__ = ["AcceptedRequests", "Request", "Steerable", "Steering"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Ask:
-    """Something that was asked for: an ``action``, as in ``Steered``, and its ``values``."""
+class Request:
+    """A request of a person: an ``action``, as in ``Steered``, and its ``values``."""
 
     action: str
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Takes:
-    """What the work of a run takes: ``actions``; ``paths``: of the predictors that a hint or instruction can be for;
-    ``open_row``: whether a row can still get a hint, where there are rows."""
+class AcceptedRequests:
+    """The requests that the work of a run accepts now.
+
+    ``actions``: as in ``Request``. ``paths``: the predictors for which a hint or an instruction can be. ``open_row``:
+    whether a row can still get a hint; None where the work has no rows.
+    """
 
     actions: frozenset[str] = frozenset()
     paths: Sequence[str] = ()
@@ -45,42 +50,58 @@ class Takes:
 
 
 class Steering:
-    """What was asked of a run and has not taken effect, and what did in the file that it goes on with (``kept``)."""
+    """The ``pending`` requests of a run, and those already ``applied`` in the run file that is being resumed.
+
+    ``closed``: whether no further request is accepted.
+    """
 
     def __init__(self) -> None:
-        self.asked: list[Ask] = []  # a plain attribute: looked at where every step begins
-        self.kept: list[Steered] = []
+        self.pending: list[Request] = []  # a plain attribute, since every step reads it
+        self.applied: list[Steered] = []
         self.closed = False
         self._lock = threading.Lock()
 
-    def ask(self, ask: Ask, *, instead: Callable[[Ask], bool] | None = None) -> bool:
-        """Take note of it, in place of those that ``instead`` names; whether it still can take effect."""
+    def submit(self, request: Request, *, replaces: Callable[[Request], bool] | None = None) -> bool:
+        """Add a request in place of the pending ones for which ``replaces`` is true. Returns False where none is
+        accepted any more."""
         with self._lock:
             if self.closed:
                 return False
-            self.asked = [*(a for a in self.asked if instead is None or not instead(a)), ask]
+            others = self.pending
+            if replaces is not None:
+                _, others = _split(others, replaces)
+            self.pending = [*others, request]
             return True
 
-    def take(self, wanted: Callable[[Ask], bool], *, close: bool = False) -> list[Ask]:
-        """What was asked for and is wanted, in order; it is taken once. ``close``: where there is nothing, nothing
-        more can be asked for."""
+    def take_pending(self, matches: Callable[[Request], bool], *, close: bool = False) -> list[Request]:
+        """Remove the pending requests that match, and return them in order. ``close``: accept no further request where
+        none matches."""
         with self._lock:
-            found = [ask for ask in self.asked if wanted(ask)]
-            self.asked = [ask for ask in self.asked if not wanted(ask)]
-            self.closed = self.closed or (close and not found)
-            return found
+            requests, self.pending = _split(self.pending, matches)
+            self.closed = self.closed or (close and not requests)
+            return requests
 
-    def replay(self, wanted: Callable[[Steered], bool]) -> list[Steered]:
-        """What took effect in the run that is gone on with and is wanted, in order; it is taken once."""
+    def take_applied(self, matches: Callable[[Steered], bool]) -> list[Steered]:
+        """Remove the events of the resumed run file that match, and return them in order."""
         with self._lock:
-            found = [event for event in self.kept if wanted(event)]
-            self.kept = [event for event in self.kept if not wanted(event)]
-            return found
+            events, self.applied = _split(self.applied, matches)
+            return events
+
+
+def _split(items: Iterable[T], matches: Callable[[T], bool]) -> tuple[list[T], list[T]]:
+    """The items that match, and the others."""
+    matching: list[T] = []
+    others: list[T] = []
+    for item in items:
+        (matching if matches(item) else others).append(item)
+    return matching, others
 
 
 class Steerable(RunReader):
-    """A run that can be steered while it runs, from any thread. What is asked for takes effect at the next step, and is
-    an event of the run: a run that is resumed does the same at the same step.
+    """A run that can be steered while it runs, from any thread.
+
+    A request takes effect at the next step of the run and is recorded as an event, so a run that is resumed applies it
+    at the same step.
 
     >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> async def main():
@@ -95,12 +116,12 @@ class Steerable(RunReader):
 
     kind: str
     meter: Meter | None = None
-    """What is spent of the run's own budget; None where it has none."""
+    """Counts what is spent of the run's own budget; None where the run has no budget."""
 
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.steering = Steering()
-        self.work: Any = None  # what the run does, once it is known
+        self.work: Any = None  # set when the run starts
 
     @property
     def done(self) -> bool:
@@ -108,75 +129,91 @@ class Steerable(RunReader):
         raise NotImplementedError
 
     def emit(self, event: Event) -> None:
-        """Take an event."""
+        """Add an event to the run."""
         raise NotImplementedError
 
-    # ── what it takes ─────────────────────────────────────────────────────────────────────────────────────────────
+    # ── accepted requests ─────────────────────────────────────────────────────────────────────────────────────────
     @property
     def steerable(self) -> frozenset[str]:
-        """What can be asked of it now, of hint, propose, drop, pin, pause and budget; nothing once it has ended."""
-        return frozenset() if self.done else self._takes().actions | {"pause"}
+        """The requests that the run accepts now, of hint, propose, drop, pin, pause and budget. Empty once it has
+        ended."""
+        if self.done:
+            return frozenset()
+        return self._accepted_requests().actions | {"pause"}
 
-    def tell(self, action: str, *, step: int = 0, values: Mapping[str, Any] | None = None) -> None:
-        """Tell that something took effect: called by the work that let it."""
-        told = redact_values(dict(values or {}))
-        self.emit(Steered(span=new_span(), parent=current_scope().open_span, action=action, step=step, values=told))
+    def record_intervention(self, action: str, *, step: int = 0, values: Mapping[str, Any] | None = None) -> None:
+        """Emit the ``Steered`` event of a request. The work calls this when it has applied the request."""
+        public_values = redact_values(dict(values or {}))
+        parent = current_scope().open_span
+        self.emit(Steered(span=new_span(), parent=parent, action=action, step=step, values=public_values))
 
-    def _takes(self) -> Takes:
-        takes = getattr(self.work, "takes", None)
-        found: Takes = Takes() if takes is None or self.steering.closed else takes()
-        return found
+    def _accepted_requests(self) -> AcceptedRequests:
+        of_work: Callable[[], AcceptedRequests] | None = getattr(self.work, "accepted_requests", None)
+        if of_work is None or self.steering.closed:
+            return AcceptedRequests()
+        return of_work()
 
-    def _checked(self, action: str) -> Takes:
-        """What the work takes. Raises SteeringError where this action is not among it."""
+    def _require(self, action: str) -> AcceptedRequests:
+        """The accepted requests. Raises SteeringError where this action is not among them."""
         if self.done:
             raise SteeringError(f"the run has ended ({self.status}), so it cannot be steered any more")
-        takes = self._takes()
-        if action not in takes.actions:
+        accepted = self._accepted_requests()
+        if action not in accepted.actions:
             raise SteeringError(_WHY_NOT[action].format(kind=self.kind))
-        return takes
+        return accepted
 
-    def _request(self, action: str, values: Mapping[str, Any], instead: Callable[[Ask], bool] | None = None) -> None:
-        if not self.steering.ask(Ask(action, values), instead=instead):
+    def _submit(
+        self, action: str, values: Mapping[str, Any], replaces: Callable[[Request], bool] | None = None
+    ) -> None:
+        if not self.steering.submit(Request(action, values), replaces=replaces):
             raise SteeringError(_WHY_NOT[action].format(kind=self.kind))
 
     def fund(self, meter: Meter) -> None:
-        """Take the meter of the run's own budget."""
+        """Set the meter of the run's own budget."""
         self.meter = meter
         if self.paused:
             meter.hold()
 
     def new_meter(self, limits: Mapping[str, float]) -> Meter:
-        """The meter of a budget that a run without one got; it has counted the time, and nothing else."""
-        meter, record, now = Meter(Budget(**limits)), self.record, time.time()  # type: ignore[arg-type]
-        if record.started is not None:
-            meter.count(Usage(), seconds=now - record.started.at - _paused(record.steered, record.started.at, now))
+        """Give a run that has no budget one with these limits, and return its meter. The meter has counted the time
+        since the run began, without pauses, and nothing else."""
+        meter = Meter(Budget(**limits))  # type: ignore[arg-type]
+        started = self.record.started
+        if started is not None:
+            now = time.time()
+            paused = _paused_seconds(self.record.steered, started.at, now)
+            meter.count(Usage(), seconds=now - started.at - paused)
         self.fund(meter)
         return meter
 
-    def spent(self) -> tuple[Usage, int, int]:
-        """What the calls of this process cost that no cache answered, how many rollouts were scored, and an estimate of
-        the tokens of calls whose usage does not have them. A run that is resumed counts anew."""
+    def spending(self) -> tuple[Usage, int, int]:
+        """What was spent since the run was started or resumed last.
+
+        Returns the usage of the calls that no cache answered, the number of scored rollouts, and an estimate of the
+        tokens of those calls whose usage does not have them.
+        """
         calls, rollouts = self.record.since_start()
-        usage, estimate = Usage(), 0
+        usage = Usage()
+        estimate = 0
         for call in calls:
             if call.cached:
                 continue
-            one = replace(call.usage, calls=1)
-            if one.tokens is None:
-                one = replace(one, prompt_tokens=0, completion_tokens=0)
+            call_usage = replace(call.usage, calls=1)
+            if call_usage.tokens is None:
+                call_usage = replace(call_usage, prompt_tokens=0, completion_tokens=0)
                 estimate += estimated_tokens(call)
-            usage += one
+            usage += call_usage
         return usage, len(rollouts), estimate
 
     # ── hints ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def suggest_hint(self, hint: str | Mapping[str, str], *, row: int | None = None) -> None:
-        """Say what the next attempt of a Refine is to be told, in place of its own hint; no advisor is asked then.
+        """Set the hint of the next wave of attempts of a Refine, in place of its own; no advisor is called for it.
 
-        ``hint``: text for every predictor, or predictor path → text. It holds for the next wave of attempts, and for no
-        other. ``row``: of a batch or evaluation, the row whose Refine it is for; without it, the first that comes to a
-        further wave. Asked again before it took effect, the later one counts. A Refine in an optimizer's rollouts takes
-        none: the scores of candidates would not be theirs; nor does one on a worker of a DaskExecutor.
+        ``hint``: text for every predictor, or predictor path → text. It is used in one wave only; a later suggestion
+        for the same row replaces one that has not been used yet. ``row``: in a batch or evaluation, the number of the
+        row whose Refine gets the hint (default: the first row that begins a further wave). A Refine in an optimizer's
+        rollouts accepts no hint, since it would change the scores of candidates, and neither does one on a worker of a
+        DaskExecutor.
 
         >>> lm = dn.ScriptedLM(["sentence: It is wide.", "sentence: It is blue."])
         >>> ask = dn.Predict("subject -> sentence", lm=lm)
@@ -193,26 +230,26 @@ class Steerable(RunReader):
 
         Raises SteeringError where no further attempt can come, HintError for an empty hint or an unknown path.
         """
-        takes = self._checked("hint")
-        told = _hint(hint, takes.paths)
+        accepted = self._require("hint")
+        values: dict[str, Any] = {"hint": _checked_hint(hint, accepted.paths)}
         if row is not None:
-            self._check_row(row, takes)
-        values = {"hint": told} if row is None else {"hint": told, "row": int(row)}
-        self._request("hint", values, lambda ask: ask.action == "hint" and ask.values.get("row") == row)
+            self._check_row(row, accepted)
+            values["row"] = int(row)
+        self._submit("hint", values, lambda other: other.action == "hint" and other.values.get("row") == row)
 
-    def _check_row(self, row: Any, takes: Takes) -> None:
-        if takes.open_row is None:
+    def _check_row(self, row: Any, accepted: AcceptedRequests) -> None:
+        if accepted.open_row is None:
             raise SteeringError("row= is for the rows of a batch or an evaluation; this run has none")
-        if not _is_number(row) or not takes.open_row(row):
+        if not _is_integer(row) or not accepted.open_row(row):
             raise SteeringError(f"row must be the number of a row that has not ended, got {row!r}")
 
     # ── candidates ────────────────────────────────────────────────────────────────────────────────────────────────
     def propose(self, instruction: str | Mapping[str, str], *, parent: str | int | None = None) -> None:
-        """Give an optimizer a candidate of your own: at its next step it is evaluated on all validation rows, within
-        the budget. It may become the best, and the optimizer goes on from it as from its own.
+        """Propose a candidate to an optimizer. It is evaluated on all validation rows at the optimizer's next step,
+        within the budget, can become the best, and is developed further like the optimizer's own.
 
-        ``instruction``: text (where the program has one predictor), or predictor path → text. All else is the
-        ``parent``'s: a candidate's id or its number in ``run.candidates``; by default the best so far.
+        ``instruction``: text (where the program has one predictor), or predictor path → text. ``parent``: the id or the
+        number in ``run.candidates`` of the candidate from which all other parts are taken (default: the best so far).
 
         >>> def answer(request):  # right once it is told to use digits
         ...     return "answer: 4" if "digits" in request.messages[0]["content"] else "answer: four"
@@ -226,74 +263,74 @@ class Steerable(RunReader):
         >>> dn.run_sync(main)
         'Answer in digits.'
 
-        Raises SteeringError where the run is no optimizer's or its search is over, InputError for an empty text, an
+        Raises SteeringError where the run is not an optimizer's or its search is over, InputError for an empty text, an
         unknown path or an unknown parent.
         """
-        takes = self._checked("propose")
-        texts = _instructions(instruction, takes.paths)
-        chosen = None if parent is None else self._candidate(parent)
-        self._request("propose", {"instructions": texts, "parent": chosen})
+        accepted = self._require("propose")
+        instructions = _checked_instructions(instruction, accepted.paths)
+        parent_id = None if parent is None else self._candidate_id(parent)
+        self._submit("propose", {"instructions": instructions, "parent": parent_id})
 
     def drop(self, candidate: str | int) -> None:
-        """Make a candidate (its id or number) neither parent nor winner, from the next step on. One that was pinned is
-        pinned no more. Raises SteeringError for the start, and as ``propose`` does, InputError for an unknown one."""
-        self._checked("drop")
-        chosen = self._candidate(candidate)
-        if chosen == self._start():
-            raise SteeringError("the start, candidate 0, cannot be dropped: it is what others are compared with")
-        self._request("drop", {"candidate": chosen})
+        """Exclude a candidate (its id or number) from parents and winners, from the next step on. A pinned candidate is
+        also unpinned. Raises SteeringError for candidate 0, the start; otherwise as ``propose`` does."""
+        self._require("drop")
+        candidate_id = self._candidate_id(candidate)
+        if candidate_id == next(iter(self.record.candidates), None):
+            raise SteeringError("the start, candidate 0, cannot be dropped: other candidates are compared with it")
+        self._submit("drop", {"candidate": candidate_id})
 
     def pin(self, candidate: str | int) -> None:
-        """Make a candidate (its id or number) what the run returns, whatever the scores; it is evaluated on all
-        validation rows, within the budget. One that was dropped is taken back. Raises as ``propose`` does."""
-        self._checked("pin")
-        self._request("pin", {"candidate": self._candidate(candidate)})
+        """Make the run return a candidate (its id or number) whatever the scores. The candidate is evaluated on all
+        validation rows, within the budget. One that was dropped is restored. Raises as ``propose`` does."""
+        self._require("pin")
+        self._submit("pin", {"candidate": self._candidate_id(candidate)})
 
     def unpin(self) -> None:
-        """Return the best again. Raises SteeringError as ``propose`` does."""
-        self._checked("pin")
-        self._request("unpin", {})
+        """Make the run return the best candidate again. Raises SteeringError as ``propose`` does."""
+        self._require("pin")
+        self._submit("unpin", {})
 
-    def _start(self) -> str | None:
-        return next(iter(self.record.candidates), None)
-
-    def _candidate(self, given: Any) -> str:
-        """A candidate's id. Raises InputError."""
-        known = list(self.record.candidates)
-        if isinstance(given, str) and given in known:
-            return given
-        if _is_number(given) and 0 <= given < len(known):
-            return known[given]
-        told = f"numbers 0 to {len(known) - 1}, or their ids" if known else "none yet"
-        raise InputError(f"the run has no candidate {given!r}; there are {told} (see run.candidates)")
+    def _candidate_id(self, candidate: Any) -> str:
+        """The id of a candidate, from its id or number. Raises InputError."""
+        ids = list(self.record.candidates)
+        if isinstance(candidate, str) and candidate in ids:
+            return candidate
+        if _is_integer(candidate) and 0 <= candidate < len(ids):
+            return ids[candidate]
+        choices = f"numbers 0 to {len(ids) - 1}, or their ids" if ids else "none yet"
+        raise InputError(f"the run has no candidate {candidate!r}; there are {choices} (see run.candidates)")
 
     # ── pausing ───────────────────────────────────────────────────────────────────────────────────────────────────
     @property
     def paused(self) -> bool:
-        """Whether its calls wait."""
+        """Whether the run's model calls wait for ``unpause``."""
         return GATE.holds(self)
 
     def pause(self) -> None:
-        """Let no further model call start, until ``unpause``; those under way end. Of a run on a cluster, no further
-        rollout is sent; those on its workers end. Stop works all the same. The time is not counted against the seconds
-        of the run's own budget. Raises SteeringError once the run has ended."""
+        """Let no further model call start until ``unpause``. Calls in progress end normally.
+
+        In a run on a cluster, no further rollout is sent, and those on the workers end. A paused run can be stopped.
+        The time does not count against the seconds of the run's own budget. Raises SteeringError once the run has
+        ended.
+        """
         if self.done:
-            self._checked("pause")
+            self._require("pause")
         if GATE.close(self):
             if self.meter is not None:
                 self.meter.hold()
-            self.tell("pause")
-            if self.done:  # it ended meanwhile
+            self.record_intervention("pause")
+            if self.done:  # the run has ended meanwhile
                 GATE.open(self)
 
     def unpause(self) -> None:
-        """Go on. Raises SteeringError once the run has ended."""
+        """Let model calls start again. Raises SteeringError once the run has ended."""
         if self.done:
-            self._checked("pause")
-        if self._let_pass():
-            self.tell("unpause")
+            self._require("pause")
+        if self._open_gate():
+            self.record_intervention("unpause")
 
-    def _let_pass(self) -> bool:
+    def _open_gate(self) -> bool:
         if not GATE.open(self):
             return False
         if self.meter is not None:
@@ -310,78 +347,84 @@ class Steerable(RunReader):
         usd: float | None = None,
         seconds: float | None = None,
     ) -> None:
-        """Raise or lower the limits of the run's own budget; those not given stay as they are. A run without a budget
+        """Raise or lower limits of the run's own budget. Limits that are None stay as they are. A run without a budget
         gets one, which counts what was spent before.
 
-        It holds from the optimizer's next step on; in a batch or evaluation from the next row on, once those under way
-        have ended. Where more is spent than it allows, the run ends there, exhausted, with its best.
+        The limits take effect at the optimizer's next step; in a batch or evaluation, before the next row, once the
+        rows in progress have ended. Where more is already spent than they allow, the run ends as exhausted and returns
+        the best so far.
 
-        Raises SteeringError for a run that has no budget of its own or has ended, ConfigurationError for a limit that
-        is no number above 0, or when none is given.
+        Raises SteeringError for a run that cannot have a budget of its own or has ended, ConfigurationError for a limit
+        that is not a number above 0, or where all are None.
         """
-        self._checked("budget")
+        self._require("budget")
         limits = {"calls": calls, "metric_calls": metric_calls, "tokens": tokens, "usd": usd, "seconds": seconds}
-        self._request("budget", Budget(**limits).limits())  # type: ignore[arg-type]
+        self._submit("budget", Budget(**limits).limits())  # type: ignore[arg-type]
 
 
 _SEARCH = (
-    "only the run of an optimizer takes it, while it searches: this is a run of kind {kind!r}, or its search is over"
+    "only the run of an optimizer accepts this, while it searches; this is a run of kind {kind!r}, or its search is "
+    "over"
 )
 _WHY_NOT = {
     "pause": "the run has ended",
-    "hint": "no hint can be suggested: this run has no Refine of which a further attempt can come (those in an "
-    "optimizer's rollouts and on workers of a cluster take none)",
+    "hint": "no hint can be suggested: this run has no Refine that can still make a further attempt (those in an "
+    "optimizer's rollouts and on workers of a cluster accept none)",
     "propose": f"no candidate can be proposed: {_SEARCH}",
     "drop": f"no candidate can be dropped: {_SEARCH}",
     "pin": f"no candidate can be pinned: {_SEARCH}",
     "unpin": f"no candidate can be pinned: {_SEARCH}",
     "budget": "the run's budget cannot be set: only an optimizer, an evaluation and a batch have one of their own, "
-    "while they are at work; this is a run of kind {kind!r}. Around others put `with dn.Budget(…)`",
+    "while they run; this is a run of kind {kind!r}. Around others put `with dn.Budget(…)`",
 }
 
 
-def _is_number(value: Any) -> TypeGuard[int]:
-    """Whether it is a whole number, of a table's too."""
+def _is_integer(value: Any) -> TypeGuard[int]:
+    """Whether a value is a whole number, including numpy's."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _paused(steered: Sequence[Steered], since: float, until: float) -> float:
-    """Seconds between these times in which a run was paused."""
-    seconds, began = 0.0, None
+def _paused_seconds(steered: Sequence[Steered], since: float, until: float) -> float:
+    """The seconds between two times during which a run was paused."""
+    seconds = 0.0
+    paused_at = None
     for event in steered:
         if event.at >= since and event.action == "pause":
-            began = event.at
-        elif event.action == "unpause" and began is not None:
-            seconds, began = seconds + event.at - began, None
-    return seconds if began is None else seconds + until - began
+            paused_at = event.at
+        elif event.action == "unpause" and paused_at is not None:
+            seconds += event.at - paused_at
+            paused_at = None
+    if paused_at is not None:
+        seconds += until - paused_at
+    return seconds
 
 
-def _hint(hint: Any, paths: Sequence[str]) -> str | dict[str, str]:
-    """A hint, checked. Raises HintError."""
+def _checked_hint(hint: Any, paths: Sequence[str]) -> str | dict[str, str]:
+    """The hint, with checked texts. Raises HintError."""
     if isinstance(hint, str) and hint.strip():
         return hint
     if isinstance(hint, Mapping) and hint:
-        return {path: _text(path, text, paths, HintError) for path, text in hint.items()}
+        return {path: _checked_text(path, text, paths, HintError) for path, text in hint.items()}
     raise HintError(f"a hint is a text, or a mapping of predictor paths to texts; got {hint!r}")
 
 
-def _instructions(given: Any, paths: Sequence[str]) -> dict[str, str]:
-    """Path → instruction, checked. Raises InputError."""
-    if isinstance(given, str):
+def _checked_instructions(instruction: Any, paths: Sequence[str]) -> dict[str, str]:
+    """Path → instruction, with checked texts. Raises InputError."""
+    if isinstance(instruction, str):
         if len(paths) != 1:
             raise InputError(f"the program has several predictors; say for which: {{path: text}} of {', '.join(paths)}")
-        given = {paths[0]: given}
-    if not isinstance(given, Mapping) or not given:
-        raise InputError(f"an instruction is a text, or a mapping of predictor paths to texts; got {given!r}")
-    return {path: _text(path, text, paths, InputError) for path, text in given.items()}
+        instruction = {paths[0]: instruction}
+    if not isinstance(instruction, Mapping) or not instruction:
+        raise InputError(f"an instruction is a text, or a mapping of predictor paths to texts; got {instruction!r}")
+    return {path: _checked_text(path, text, paths, InputError) for path, text in instruction.items()}
 
 
-def _text(path: Any, text: Any, paths: Sequence[str], error: type[HintError] | type[InputError]) -> str:
+def _checked_text(path: Any, text: Any, paths: Sequence[str], error: type[HintError] | type[InputError]) -> str:
     if path not in paths:
         raise error(
             f"there is no predictor {path!r} that it could be for.{nearest(str(path), paths)} There are "
             f"{', '.join(paths) or 'none'}"
         )
     if not isinstance(text, str) or not text.strip():
-        raise error(f"the text for {path!r} is empty or no text: {text!r}")
+        raise error(f"the text for {path!r} is empty or not a string: {text!r}")
     return text

@@ -1,4 +1,4 @@
-"""The one small interface: an executor turns an async function into one that runs where the executor runs things."""
+"""The interface of executors: an executor wraps an async function so that it runs in another process."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
 @runtime_checkable
 class Executor(Protocol):
-    """Where rollouts run."""
+    """Runs rollouts in other processes."""
 
     def carry(self, fn: F, once: tuple[str, ...] = ()) -> F:
-        """``fn``, an async function, as one that takes the same arguments, runs elsewhere, and comes to the same: its
-        result or error, its events in the scope of whoever awaits it, its calls charged there.
+        """An async function with the arguments of ``fn`` that runs ``fn`` in another process.
 
-        ``once``: names of parameters whose values are large and many calls share: they travel once. A parameter
-        ``funds``, an Allowance or None, stays here: its calls are granted and what is not used comes back. A parameter
-        ``opened``, a span whose beginning was told here, is told there by a number of that process.
+        Its caller gets the result or error, the events in its scope, and the charge for the calls, as if ``fn`` ran
+        here. ``once``: names of parameters with large values that many calls share; each value is sent once. A
+        parameter ``funds``, an Allowance or None, stays in this process: the other one is granted calls from it, and
+        returns those that it did not use. A parameter ``opened``, the number of a span that began in this process, gets
+        a number of the other process there.
         """
         ...
 
 
 def elsewhere(executor: Executor | None, fn: F, once: tuple[str, ...] = ()) -> F:
-    """``fn`` as the executor runs it; ``fn`` itself for None. Raises ConfigurationError for what is no executor.
+    """``fn`` as the executor runs it; ``fn`` itself for None. Raises ConfigurationError for any other object.
 
     >>> from dspynb.running.executor import elsewhere
     >>> async def work(x):
@@ -42,13 +43,14 @@ def elsewhere(executor: Executor | None, fn: F, once: tuple[str, ...] = ()) -> F
 
 
 def check_executor(executor: Any) -> Any:
-    """The same object. Raises ConfigurationError for what is no executor; None is this process."""
+    """The executor itself, or None for this process. Raises ConfigurationError for any other object."""
     if executor is None:
         return None
-    if isinstance(executor, type) or not callable(getattr(executor, "carry", None)):
+    is_class = isinstance(executor, type)
+    if is_class or not callable(getattr(executor, "carry", None)):
+        name = executor.__name__ if is_class else type(executor).__name__
         raise ConfigurationError(
-            "executor must be a dn.DaskExecutor(client or address), or None for this process; got "
-            f"{executor.__name__ if isinstance(executor, type) else type(executor).__name__}"
+            f"executor must be a dn.DaskExecutor(client or address), or None for this process; got {name}"
         )
     return executor
 
@@ -56,4 +58,4 @@ def check_executor(executor: Any) -> Any:
 ExecutorOption: TypeAlias = Annotated[
     Executor | None, Check(check_executor, "a dn.DaskExecutor, or None"), NOT_RECORDED
 ]
-"""Where rollouts run, as a setting: an executor, or None for this process."""
+"""The setting for where rollouts run: an executor, or None for this process."""

@@ -1,4 +1,4 @@
-"""The journal: a run as a file of JSON lines, a header and then its events in order.
+"""The journal: the file of a run, as JSON lines: a header, then the events in order.
 
 Lines are written by one thread, so that a slow disk never delays the event loop. ``journal_reader.py`` reads them.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
-import itertools
 import json
 import logging
 import os
@@ -33,29 +32,37 @@ __all__ = ["FORMAT", "JournalFile", "flush_journals", "write_journal"]
 
 FORMAT = 1
 _log = logging.getLogger("dspynb")
-_OF_ANY_TYPE = ("inputs", "outputs", "settings", "parts", "metrics")
-_GIVEN = {
-    kind: attrgetter("span", "at", *(name for name in names if name in _OF_ANY_TYPE)) for kind, names in FIELDS.items()
-}
+_USER_FIELDS = frozenset({"inputs", "outputs", "settings", "parts", "metrics"})
+"""Fields of events whose values come from users, and may be of any type."""
+
+
+def _user_values_getter(names: Iterable[str]) -> attrgetter[Any]:
+    """Reads the values of an event's fields that come from users. ``span`` and ``at`` make it return a tuple always."""
+    return attrgetter("span", "at", *(name for name in names if name in _USER_FIELDS))
+
+
+_USER_VALUES = {event_type: _user_values_getter(names) for event_type, names in FIELDS.items()}
 _BINARY = getattr(os, "O_BINARY", 0)
 _PAUSE = 0.01
-"""Seconds that the writer waits for more, so that it does not take turns with the event loop for every line."""
+"""Seconds that the writer thread waits for further lines, so that it does not compete with the event loop for each
+line."""
 
 
 class JournalFile:
-    """The file of one run: takes events, writes them soon after, in order. ``failed`` holds the first write error.
+    """The file of one run. It queues events, and a thread writes them in order. ``failed`` holds the first write error.
 
-    A new file is made once, with its header. One that was deleted or replaced meanwhile is not made again, since its
-    beginning would be missing: the rest of the run has no file.
+    A new file is created once, with its header. A file that was deleted or replaced meanwhile is not created again,
+    since its beginning would be missing: the rest of the run is not written.
     """
 
     def __init__(self, path: Path, header: dict[str, Any] | None, lock: RunLock | None = None) -> None:
-        """``header``: None to append to a file that is there, under its ``lock``; a new file's is taken when it is
-        written first, since nobody can resume it before."""
+        """``header``: the header of a new file; None to append to an existing file, whose ``lock`` this process holds.
+        The lock of a new file is acquired when the file is first written, since it cannot be resumed before."""
         self.path = path
-        self._file = path.absolute()  # now: the working directory may be another when it is written
-        self._new, self._pid = header is not None, os.getpid()
-        self._seen = _seen(self._file) if header is None else None
+        self._file = path.absolute()  # made absolute now, since the working directory may change before the first write
+        self._new = header is not None
+        self._pid = os.getpid()
+        self._last_state = _state_of(self._file) if header is None else None
         self._prompts: PromptFile | None = None
         self.lock = lock
         self.failed: OSError | JournalError | None = None
@@ -64,58 +71,59 @@ class JournalFile:
             _writer.put(self, _line({"dspynb": FORMAT, **header}))
 
     def emit(self, event: Event) -> None:
-        """Queue one event. The prompt of a long line is not kept in memory once the line is written."""
-        line, exact = _line_of(event)  # now: values may change before the thread comes to them
+        """Queue one event. The prompt of a long line is released from memory once the line is written."""
+        line, exact = _line_of(event)  # serialized now, since values may change before the thread writes them
         if exact and len(line) > LONG_LINE and isinstance(event, PredictorCalled):
             _writer.put(self, line, event)
         else:
             _writer.put(self, line)
 
     def close(self) -> None:
-        """Release the lock, when all lines so far are written. A second time does nothing."""
+        """Release the lock once all queued lines are written. A second call does nothing."""
         _writer.put(self, None)
 
     def __del__(self) -> None:
         lock = getattr(self, "lock", None)
-        if lock is not None and not lock.released:  # not here: whatever this interrupts may be holding locks
+        if lock is not None and not lock.released:  # by the thread: the code that this interrupts may hold locks
             _writer.release_later(lock)
 
     def write(self, lines: list[tuple[bytes, PredictorCalled | None]]) -> None:
-        """Append lines now; called by the writer thread. A disk that fails is logged once and costs the file only.
+        """Append lines now; called by the writer thread. A write error is logged once and ends the writing.
 
-        Beside a line there may be the call whose prompt is in it, and is read from there from now on.
+        A line may come with the call whose prompt it holds: from then on, the prompt is read from the file.
         """
-        if self.failed is not None or self._pid != os.getpid():  # in a forked child it is the parent's file
+        if self.failed is not None or self._pid != os.getpid():  # the file of a forked child belongs to its parent
             return
         try:
-            fd = self._opened()
+            fd = self._open_to_append()
             try:
-                clean = _without_secrets([line for line, _ in lines])
-                offset = _append(fd, b"".join(clean))
-                self._seen = _state(os.fstat(fd))
+                clean_lines = _without_secrets([line for line, _ in lines])
+                offset = _append(fd, b"".join(clean_lines))
+                self._last_state = _state(os.fstat(fd))
             finally:
                 os.close(fd)
         except (OSError, JournalError) as error:
             self.failed = error
-            said = "it was deleted" if isinstance(error, FileNotFoundError) else error
-            _log.warning("the run file %s could not be written (%s); the run goes on without it", self.path, said)
+            reason = "it was deleted" if isinstance(error, FileNotFoundError) else error
+            _log.warning("the run file %s could not be written (%s); the run continues without it", self.path, reason)
             self._delete_if_empty()
         else:
-            self._store_prompts(offset, clean, [call for _, call in lines])
+            self._store_prompts(offset, clean_lines, [call for _, call in lines])
 
     def _store_prompts(self, offset: int, lines: list[bytes], calls: list[PredictorCalled | None]) -> None:
-        """Let go of the prompts in lines that stand in the file from ``offset`` on."""
+        """Release the prompts of calls from memory. Their lines begin in the file at ``offset``."""
         for line, call in zip(lines, calls, strict=True):
             if call is not None:
-                if self._prompts is None and self._seen is not None:
-                    device, number, _ = self._seen
-                    self._prompts = PromptFile(self._file, (device, number))
+                if self._prompts is None and self._last_state is not None:
+                    device, inode, _ = self._last_state
+                    self._prompts = PromptFile(self._file, (device, inode))
                 if self._prompts is not None:
                     store_messages(call, StoredPrompt(self._prompts, offset, len(line)))
             offset += len(line)
 
-    def _opened(self) -> int:
-        """A descriptor to append to the file with. Raises FileNotFoundError where it is not the one it was."""
+    def _open_to_append(self) -> int:
+        """Open the file for appending and return its descriptor. Raises FileNotFoundError where the file was deleted,
+        OSError where it was replaced or changed."""
         if self._new:
             _make_private(self._file.parent)
             self.lock = self.lock or lock_run(self._file)
@@ -123,40 +131,41 @@ class JournalFile:
             self._new = False
             return fd
         fd = os.open(self._file, os.O_WRONLY | os.O_APPEND | _BINARY)
-        if _state(os.fstat(fd)) != self._seen:
+        if _state(os.fstat(fd)) != self._last_state:
             os.close(fd)
             raise OSError(errno.ESTALE, "it was replaced or changed by something else")
         return fd
 
     def _delete_if_empty(self) -> None:
-        """A file whose header could not be written is none."""
+        """Delete the file if its header could not be written."""
         with contextlib.suppress(OSError):
             stat = self._file.stat()
-            if not self._new and not stat.st_size and self._seen is None:
+            if not self._new and not stat.st_size and self._last_state is None:
                 self._file.unlink()
 
 
 def _append(fd: int, data: bytes) -> int:
-    """Append all of it; where the disk is full, nothing of it, so that the file ends with a whole line. Returns where
-    it begins."""
-    before = os.fstat(fd).st_size
+    """Append all of the data and return the offset at which it begins. Where that fails, as on a full disk, append
+    nothing, so that the file ends with a complete line."""
+    offset = os.fstat(fd).st_size
     rest = memoryview(data)
     try:
         while rest:
             rest = rest[os.write(fd, rest) :]
     except OSError:
         with contextlib.suppress(OSError):
-            os.ftruncate(fd, before)
+            os.ftruncate(fd, offset)
         raise
-    return before
+    return offset
 
 
 def _state(stat: os.stat_result) -> tuple[int, int, int]:
-    """What a file is known by that has one writer. Its size too: the number of a deleted file is used again."""
+    """Identifies a file that has one writer: device, inode and size. The size is needed, since the inode number of a
+    deleted file is used again."""
     return stat.st_dev, stat.st_ino, stat.st_size
 
 
-def _seen(path: Path) -> tuple[int, int, int]:
+def _state_of(path: Path) -> tuple[int, int, int]:
     try:
         return _state(path.stat())
     except OSError as error:
@@ -169,14 +178,14 @@ def _make_private(folder: Path) -> None:
 
 
 def _line_of(event: Event) -> tuple[bytes, bool]:
-    """The event as a line, and whether the line has its values exactly. Only what users give may be of any type, and
-    has to be looked through; of the rest, a data URL shows in the line."""
+    """The event as a line, and whether the line holds its values exactly. Only values that come from users can be of
+    any type and must be checked; a data URL anywhere else is recognised in the line."""
     try:
-        if all(map(is_plain, _GIVEN[type(event)](event))):
+        if all(map(is_plain, _USER_VALUES[type(event)](event))):
             fields = pydantic_core.to_json(event, inf_nan_mode="constants")
             if b";base64," not in fields:
                 return b'{"type":"%b",%b\n' % (type(event).__name__.encode(), fields[1:]), True
-    except Exception:  # too deep, a lone surrogate, or a message of an adapter's own making
+    except Exception:  # too deep, a lone surrogate, or a message with values of an adapter's own types
         return _line(to_json(event)), False
     return _line(to_json(event)), False
 
@@ -211,19 +220,19 @@ class _Writer:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._hurry = threading.Event()
+        self._flush_requested = threading.Event()
 
     def put(self, file: JournalFile, item: bytes | None, call: PredictorCalled | None = None) -> None:
-        """Queue a line of a file, or None for its end. ``call``: see ``JournalFile.write``."""
+        """Queue a line of a file, or None to close the file. ``call``: see ``JournalFile.write``."""
         self._queue.put((file, item, call))
         self.begin()
 
     def release_later(self, lock: RunLock) -> None:
-        """Queue the release of a lock; safe where the garbage collector calls it."""
+        """Queue the release of a lock. Safe to call from the garbage collector."""
         self._queue.put((None, lock, None))
 
     def begin(self) -> None:
-        """Start the thread, if it is not there."""
+        """Start the thread if it has not been started."""
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
@@ -231,36 +240,42 @@ class _Writer:
                     self._thread.start()
 
     def flush(self, timeout: float = 10.0) -> None:
-        """Wait until all that was queued before is on its way to the disk."""
+        """Wait until all lines that were queued before are handed to the operating system, ``timeout`` seconds at
+        most."""
         if self._thread is not None:
-            done = threading.Event()
-            self._queue.put((None, done, None))
-            self._hurry.set()
-            done.wait(timeout)
+            written = threading.Event()
+            self._queue.put((None, written, None))
+            self._flush_requested.set()
+            written.wait(timeout)
 
     def _work(self) -> None:
         while True:
-            batch = [self._queue.get()]
-            self._hurry.wait(_PAUSE)
-            self._hurry.clear()
+            first = self._queue.get()
+            self._flush_requested.wait(_PAUSE)
+            self._flush_requested.clear()
+            batch = [first]
             with contextlib.suppress(queue.Empty):
                 while len(batch) < 4096:
                     batch.append(self._queue.get_nowait())
-            files: dict[JournalFile, list[tuple[bytes, PredictorCalled | None]]] = {}
-            for file, item, call in batch:
-                if file is not None and item is not None:
-                    files.setdefault(file, []).append((item, call))
-            for file, lines in files.items():
-                self._write(file, lines)
-            for file, item, _ in batch:
-                if item is None:
-                    self._release(file.lock)
-                elif isinstance(item, RunLock):
-                    self._release(item)
-            for _, item, _ in batch:
-                if isinstance(item, threading.Event):
-                    item.set()
-            batch, files, file, item, call, lines = [], {}, None, None, None, []  # let go of all this while it waits
+            self._write_batch(batch)
+            del first, batch  # so that no event stays in memory while the thread waits
+
+    def _write_batch(self, batch: list[Any]) -> None:
+        """Write the lines of each file together, then release locks, then tell those who wait for a flush."""
+        files: dict[JournalFile, list[tuple[bytes, PredictorCalled | None]]] = {}
+        for file, item, call in batch:
+            if file is not None and item is not None:
+                files.setdefault(file, []).append((item, call))
+        for file, lines in files.items():
+            self._write(file, lines)
+        for file, item, _ in batch:
+            if item is None:
+                self._release(file.lock)
+            elif isinstance(item, RunLock):
+                self._release(item)
+        for _, item, _ in batch:
+            if isinstance(item, threading.Event):
+                item.set()
 
     def _write(self, file: JournalFile, lines: list[tuple[bytes, PredictorCalled | None]]) -> None:
         try:
@@ -280,25 +295,26 @@ _writer = _Writer()
 
 
 def flush_journals() -> None:
-    """Wait until every event so far is in its file."""
+    """Wait until all events so far are written to their files."""
     _writer.flush()
 
 
 def write_journal(path: Path, header: dict[str, Any], events: Iterable[Event]) -> None:
-    """A whole file at once, for its owner only; what was there is replaced when all is written, or not at all.
+    """Write a whole run file, readable by its owner only. An existing file is replaced once everything is written; if
+    writing fails, it stays as it was.
 
-    Raises JournalError when it cannot be written.
+    Raises JournalError where the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with _open_private(part) as stream:
-            for line in itertools.chain(
-                [_line({"dspynb": FORMAT, **header})], (_line_of(event)[0] for event in events)
-            ):
+        with _open_private(temporary) as stream:
+            stream.writelines(_without_secrets([_line({"dspynb": FORMAT, **header})]))
+            for event in events:
+                line, _ = _line_of(event)
                 stream.writelines(_without_secrets([line]))
-        part.replace(path)
+        temporary.replace(path)
     except OSError as error:
         raise JournalError(f"cannot write {path}: {error.strerror}") from error
     finally:
         with contextlib.suppress(OSError):
-            part.unlink()
+            temporary.unlink()

@@ -1,8 +1,8 @@
-"""Reading run files, which may be damaged or come from anywhere.
+"""Reading run files, which may be damaged or come from an untrusted source.
 
-A line that is no event of this format is left out and reported; the rest is read. What is read has the types that
-events declare, and its spans are a forest: none is inside itself, and none is deeper than any program comes. So what
-uses events needs no further checks.
+A line that is not an event of this format is left out and reported; the rest is read. The events that are returned have
+the types that they declare, and their spans form a forest of limited depth. So code that uses events needs no further
+checks.
 """
 
 from __future__ import annotations
@@ -36,40 +36,43 @@ __all__ = ["Journal", "cut_torn_line", "load_journal", "read_ends", "read_journa
 
 _BLOCK = 1 << 16
 """Bytes that are read at a time from the end of a file."""
-_LONGEST = 1 << 28
-"""Bytes of a line: a longer one is damage, and is not taken into memory."""
-_DEEPEST_VALUE = 300
-"""Levels of lists and dicts in a value: what is deeper cannot be shown by code that calls itself for each level."""
-_DEEPEST_SPAN = 1000
-_BEGINS = (RunStarted, SpanStarted, AttemptStarted, PredictorCalled)
-"""Events that say where a span is in the tree."""
+_MAX_LINE = 1 << 28
+"""Bytes of a line. A longer line counts as damage and is not read into memory."""
+_MAX_VALUE_DEPTH = 300
+"""Levels of lists and dicts in a value. Recursive code cannot display deeper values."""
+_MAX_SPAN_DEPTH = 1000
+_SPAN_EVENTS = (RunStarted, SpanStarted, AttemptStarted, PredictorCalled)
+"""Events that begin a span, and so give its place in the tree."""
 
 
 @dataclass(slots=True)
 class Journal:
-    """A run file as it was read. ``damaged``: line number → what is wrong with it, of the lines left out."""
+    """The content of a run file. ``damaged``: line number → error, for the lines that were left out."""
 
     header: dict[str, Any]
     events: list[Event] = field(default_factory=list)
     damaged: dict[int, str] = field(default_factory=dict)
 
     def damage(self) -> str:
-        """What is damaged, in one line; empty where nothing is."""
+        """A description of the damage in one line; empty where there is none."""
         if not self.damaged:
             return ""
-        first, why = next(iter(self.damaged.items()))
-        numbers = ", ".join(map(str, [*self.damaged][:10])) + (", …" if len(self.damaged) > 10 else "")
-        lines = "1 damaged line" if len(self.damaged) == 1 else f"{len(self.damaged)} damaged lines"
-        return f"{lines}: {numbers} (line {first}: {why})"
+        first, error = next(iter(self.damaged.items()))
+        count = len(self.damaged)
+        numbers = ", ".join(map(str, list(self.damaged)[:10]))
+        if count > 10:
+            numbers += ", …"
+        lines = "1 damaged line" if count == 1 else f"{count} damaged lines"
+        return f"{lines}: {numbers} (line {first}: {error})"
 
 
 def load_journal(path: str | Path, *, leave_prompts: bool = False) -> Journal:
-    """A run file. A torn last line is dropped, damaged lines are left out and reported in ``damaged``.
-    ``leave_prompts``: leave long prompts in the file, and read them when somebody asks for them.
+    """Read a run file. An incomplete last line is dropped; damaged lines are left out and reported in ``damaged``.
 
-    Raises JournalError for a file that cannot be read, is no journal, or is of a newer format.
+    ``leave_prompts``: leave long prompts in the file; each is read when it is first used. Raises JournalError for a
+    file that cannot be read, is not a run file, or has a newer format.
     """
-    with _opened(Path(path)) as stream:
+    with _open(Path(path)) as stream:
         lines = _lines(stream)
         journal = Journal(_header(Path(path), next(lines, b"")))
         numbers: list[int] = []
@@ -85,22 +88,22 @@ def load_journal(path: str | Path, *, leave_prompts: bool = False) -> Journal:
 
 
 def read_journal(path: str | Path) -> tuple[dict[str, Any], list[Event]]:
-    """Header and events of a run file, as ``load_journal`` reads them; damaged lines are left out."""
+    """The header and the events of a run file; see ``load_journal``. Damaged lines are left out."""
     journal = load_journal(path)
     return journal.header, journal.events
 
 
 def _events(lines: Iterator[bytes], numbers: list[int], damaged: dict[int, str]) -> Iterator[tuple[Event, bytes]]:
-    """The events of the lines, each with its line, and in ``numbers`` the number of that."""
+    """Yield each event with its line. The line's number is added to ``numbers``, and errors to ``damaged``."""
     for number, line in enumerate(lines, start=2):
         if line == b"\n":
             continue
         try:
-            body = _parsed(line)
+            body = _parse(line)
         except ValueError as error:
-            if line.endswith(b"\n") or len(line) >= _LONGEST:
+            if line.endswith(b"\n") or len(line) >= _MAX_LINE:
                 damaged[number] = shorten(f"no JSON: {error}", 120)
-            continue  # without its end: the write was cut
+            continue  # a line without a line break was not written completely
         try:
             event = from_json(body)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -114,42 +117,47 @@ def _events(lines: Iterator[bytes], numbers: list[int], damaged: dict[int, str])
 
 
 def _as_forest(events: list[Event], numbers: list[int], damaged: dict[int, str]) -> list[Event]:
-    """The events without those that put a span into itself, begin it twice, or are deeper than any program comes."""
+    """The events without those that put a span inside itself, begin a span twice, or are nested too deeply."""
     parents: dict[int, int] = {}
-    roots: dict[int, int] = {}  # of each span one that is above it, nearer to the root of its tree with every look
+    ancestors: dict[int, int] = {}  # span → one of its ancestors; see _root
     for number, event in zip(numbers, events, strict=True):
-        if type(event) not in _BEGINS:
+        if type(event) not in _SPAN_EVENTS:
             continue
         if event.span in parents:
             if not isinstance(event, RunStarted) or parents[event.span] != event.parent:
                 damaged[number] = f"span {event.span} begins twice"
-        elif event.parent and event.span in (event.parent, _root(roots, event.parent)):
+        elif event.parent and event.span in (event.parent, _root(ancestors, event.parent)):
             damaged[number] = f"span {event.span} is inside itself"
         else:
             parents[event.span] = event.parent
             if event.parent:
-                roots[event.span] = event.parent
+                ancestors[event.span] = event.parent
     depths = {0: 0}
     for number, event in zip(numbers, events, strict=True):
         depth = depths.get(event.parent)
-        if (_depth(parents, depths, event.parent) if depth is None else depth) >= _DEEPEST_SPAN:
-            damaged[number] = f"span {event.span} is more than {_DEEPEST_SPAN} spans deep"
+        if depth is None:
+            depth = _depth(parents, depths, event.parent)
+        if depth >= _MAX_SPAN_DEPTH:
+            damaged[number] = f"span {event.span} is more than {_MAX_SPAN_DEPTH} spans deep"
     if not damaged:
         return events
     return [event for number, event in zip(numbers, events, strict=True) if number not in damaged]
 
 
-def _root(roots: dict[int, int], span: int) -> int:
-    while span in roots:
-        above = roots[span]
-        if above in roots:
-            roots[span] = above = roots[above]
-        span = above
+def _root(ancestors: dict[int, int], span: int) -> int:
+    """The root of the tree of a span. Each search shortens the path: an entry of ``ancestors`` is moved towards the
+    root (union-find with path halving)."""
+    while span in ancestors:
+        ancestor = ancestors[span]
+        if ancestor in ancestors:
+            ancestor = ancestors[ancestor]
+            ancestors[span] = ancestor
+        span = ancestor
     return span
 
 
 def _depth(parents: dict[int, int], depths: dict[int, int], span: int) -> int:
-    """How many spans a span is in, itself included; 0 for none."""
+    """The number of spans from the root to a span, both included; 0 for no span."""
     path = []
     while span and span not in depths:
         path.append(span)
@@ -161,101 +169,119 @@ def _depth(parents: dict[int, int], depths: dict[int, int], span: int) -> int:
     return depth
 
 
-def _parsed(line: bytes) -> Any:
-    """Raises ValueError for what is no JSON, or is too deep."""
+def _parse(line: bytes) -> Any:
+    """The value of a line of JSON. Raises ValueError for a line that is not JSON, or whose value is too deep."""
     try:
         return pydantic_core.from_json(line)
-    except ValueError:  # also for half of a surrogate pair, and at 200 levels
+    except ValueError:  # it also refuses half of a surrogate pair, and more than 200 levels
         pass
     try:
         value = json.loads(line)
     except RecursionError:
         raise ValueError("it is too deep") from None
     if _is_deep(value):
-        raise ValueError(f"it has more than {_DEEPEST_VALUE} levels")
+        raise ValueError(f"it has more than {_MAX_VALUE_DEPTH} levels")
     return value
 
 
 def _is_deep(value: Any) -> bool:
-    level, depth = [value], 0
-    while level and depth <= _DEEPEST_VALUE:
-        inside: list[Any] = []
+    level = [value]
+    depth = 0
+    while level and depth <= _MAX_VALUE_DEPTH:
+        next_level: list[Any] = []
         for item in level:
             if isinstance(item, dict):
-                inside += item.values()
+                next_level += item.values()
             elif isinstance(item, list):
-                inside += item
-        level, depth = inside, depth + 1
+                next_level += item
+        level = next_level
+        depth += 1
     return bool(level)
 
 
 def read_ends(path: str | Path) -> tuple[dict[str, Any], RunStarted | None, RunEnded | None]:
-    """Header of a run file, how the run began, and how it ended, unless it was begun again since; where it has ended,
-    what is between is not read, however much it is. Raises JournalError as load_journal does, of the header."""
-    with _opened(Path(path)) as stream:
+    """The header of a run file, the first RunStarted, and the last RunEnded unless the run was resumed after it.
+
+    Of a file whose run has ended, only the beginning and the end are read. Raises JournalError as ``load_journal``
+    does, for the header only.
+    """
+    with _open(Path(path)) as stream:
         lines = _lines(stream)
         header = _header(Path(path), next(lines, b""))
-        starts = (_event_of(line) for line in lines if line.startswith(_mark(RunStarted)))
-        began = next((event for event in starts if event is not None), None)
-        return header, began, _ended(stream)
+        started = None
+        for line in lines:
+            if line.startswith(_prefix(RunStarted)):
+                started = _event_of(line)
+                if started is not None:
+                    break
+        return header, started, _ended(stream)
 
 
 def _ended(stream: BinaryIO) -> RunEnded | None:
-    """The last RunEnded, if no RunStarted comes after it; of those that were written to their end."""
-    for line in _from_the_end(stream):
-        if line.startswith((_mark(RunStarted), _mark(RunEnded))) and (event := _event_of(line)) is not None:
-            return event if isinstance(event, RunEnded) else None
+    """The last complete RunEnded of a file, unless a RunStarted follows it."""
+    prefixes = (_prefix(RunStarted), _prefix(RunEnded))
+    for line in _lines_from_end(stream):
+        if line.startswith(prefixes):
+            event = _event_of(line)
+            if event is not None:
+                return event if isinstance(event, RunEnded) else None
     return None
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file, each with its end; of one that is too long its beginning, without."""
-    return stream if os.fstat(stream.fileno()).st_size < _LONGEST else _cut_lines(stream)
+    """The lines of a file with their line breaks. Of a line that is too long, only the beginning is read."""
+    if os.fstat(stream.fileno()).st_size < _MAX_LINE:
+        return stream
+    return _limited_lines(stream)
 
 
-def _cut_lines(stream: BinaryIO) -> Iterator[bytes]:
-    while line := stream.readline(_LONGEST):
+def _limited_lines(stream: BinaryIO) -> Iterator[bytes]:
+    while line := stream.readline(_MAX_LINE):
         yield line
-        while len(line) == _LONGEST and not line.endswith(b"\n"):
-            line = stream.readline(_LONGEST)
+        while len(line) == _MAX_LINE and not line.endswith(b"\n"):
+            line = stream.readline(_MAX_LINE)
 
 
-def _from_the_end(stream: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file, the last one first, up to one that is too long. Read and not mapped into memory: a file that
-    another process cuts meanwhile would end this one."""
-    place, block, rest = stream.seek(0, os.SEEK_END), _BLOCK, b""
-    while place and len(rest) < _LONGEST:
-        size = min(block, place)
-        place -= size
-        stream.seek(place)
+def _lines_from_end(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file, the last one first, up to a line that is too long.
+
+    The file is read and not mapped into memory: if another process truncated a mapped file, this process would crash.
+    """
+    position = stream.seek(0, os.SEEK_END)
+    block = _BLOCK
+    rest = b""
+    while position and len(rest) < _MAX_LINE:
+        size = min(block, position)
+        position -= size
+        stream.seek(position)
         rest, *lines = (stream.read(size) + rest).split(b"\n")
-        block = _BLOCK if lines else 2 * block  # so that a long line is not put together from many
+        block = _BLOCK if lines else 2 * block  # so that a long line is not joined from many blocks
         yield from reversed(lines)
     yield rest
 
 
-def _mark(kind: type[Event]) -> bytes:
-    """How a line of such an event begins."""
-    return b'{"type":"%b"' % kind.__name__.encode()
+def _prefix(event_type: type[Event]) -> bytes:
+    """The first bytes of a line that holds an event of this type."""
+    return b'{"type":"%b"' % event_type.__name__.encode()
 
 
 def _event_of(line: bytes) -> Any:
-    """The event of a line; None for an empty one, one that was cut, and one that is damaged."""
+    """The event of a line; None for a line that is empty, incomplete or damaged."""
     try:
-        return from_json(_parsed(line))
+        return from_json(_parse(line))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _open(path: Path) -> Iterator[BinaryIO]:
     flush_journals()
     try:
-        # Without waiting: a pipe of that name would be waited for until somebody writes to it.
+        # Non-blocking: opening a named pipe would otherwise wait until somebody writes to it.
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(fd, "rb") as stream:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise JournalError(f"cannot read {path}: it is no regular file")
+                raise JournalError(f"cannot read {path}: it is not a regular file")
             yield stream
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise JournalError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
@@ -263,38 +289,38 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 def _header(path: Path, line: bytes) -> dict[str, Any]:
     try:
-        header = _parsed(line)
+        header = _parse(line)
         version = header["dspynb"]
     except (ValueError, KeyError, TypeError, IndexError):
-        raise JournalError(
-            f"{path} is not a dspynb run file: its first line is no header; dn.runs() lists the run files"
-        ) from None
+        raise _no_run_file(path) from None
     if not isinstance(header, dict) or type(version) is not int or version < 1:
-        raise JournalError(
-            f"{path} is not a dspynb run file: its first line is no header; dn.runs() lists the run files"
-        )
+        raise _no_run_file(path)
     if version > FORMAT:
         raise JournalError(f"{path} has format {version}, this version reads up to {FORMAT}; upgrade dspynb")
     return header
 
 
+def _no_run_file(path: Path) -> JournalError:
+    return JournalError(f"{path} is not a dspynb run file: its first line is no header; dn.runs() lists the run files")
+
+
 def cut_torn_line(path: Path) -> None:
-    """Take away a last line that was not written to its end (or end it, where only that is lacking), so that the file
-    can be resumed. Raises JournalError where it cannot be written."""
+    """Remove an incomplete last line, so that the file can be resumed. Where only the line break is missing, add it.
+    Raises JournalError where the file cannot be written."""
     try:
         with path.open("rb+") as stream:
             text = stream.read()
-            tail = text[text.rfind(b"\n") + 1 :]
-            if _is_whole(tail):
+            last_line = text[text.rfind(b"\n") + 1 :]
+            if _is_complete(last_line):
                 stream.write(b"\n")
             else:
-                stream.truncate(len(text) - len(tail))
+                stream.truncate(len(text) - len(last_line))
     except OSError as error:
         raise JournalError(f"cannot resume {path}: {error.strerror}") from error
 
 
-def _is_whole(line: bytes) -> bool:
+def _is_complete(line: bytes) -> bool:
     try:
-        return isinstance(_parsed(line), dict)
+        return isinstance(_parse(line), dict)
     except ValueError:
         return False

@@ -1,20 +1,20 @@
-"""One writer a run file: a lock that is held while a run writes its file, and that a dead process does not hold.
+"""Locks of run files: each file has one writer at a time, and a dead process holds no lock.
 
-Two things make the lock of ``RUN.jsonl``:
+The lock of ``RUN.jsonl`` has two parts:
 
-- *A range lock of the operating system*: one byte of the file ``.dspynb-lock`` in the same folder, at an offset that is
-  made from the file's name. The system drops it when the process ends, however it ends, so that a run whose process was
-  killed can be resumed at once. One open file serves all runs of a folder: with one a run, ten thousand runs at a time
-  would need ten thousand descriptors. On Linux the lock belongs to the open file (``F_OFD_SETLK``), since a POSIX lock
-  is lost when anything else in the process closes the same file; elsewhere it is ``lockf`` or ``msvcrt.locking``. A
-  forked child closes its copy, so that it does not go on holding the lock of a parent that died.
-- *A record of the owner*, ``RUN.jsonl.lock``: host, process, since when. It is what an error can name, what refuses a
-  second writer where the file system has no locks (said once), and where locks do not reach from one machine to another
-  (NFS mounted with ``nolock``). Whether its process lives is known on the same machine, by number and start time, since
-  numbers are used again. An owner on another machine cannot be looked at: it is refused, and the error says which file
-  to delete when that process is gone.
+- *A range lock of the operating system* on one byte of the file ``.dspynb-lock`` in the same folder. The offset is a
+  hash of the file's name. The system releases the lock when the process ends in any way, so a run whose process was
+  killed can be resumed at once. One open file serves all runs of a folder: with a file per run, ten thousand concurrent
+  runs would need ten thousand descriptors. On Linux the lock belongs to the open file (``F_OFD_SETLK``), since a POSIX
+  lock is lost when any code of the process closes the same file; elsewhere it is ``lockf`` or ``msvcrt.locking``. A
+  forked child closes its copy, so that it does not keep the lock of a parent that died.
+- *An owner file*, ``RUN.jsonl.lock``, with host, process and time. Errors name the owner. The file also prevents a
+  second writer where the file system has no locks (which is logged once), and where locks do not work between machines
+  (NFS mounted with ``nolock``). On the same machine, the process id and start time show whether the owner is alive;
+  the id alone does not, since ids are used again. The process of another machine cannot be checked: its lock is
+  respected, and the error says which file to delete once that process has ended.
 
-Reading takes no lock.
+Reading needs no lock.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ __all__ = ["RunLock", "lock_run"]
 _log = logging.getLogger("dspynb")
 _GUARD = ".dspynb-lock"
 _OFFSETS = 2**30 if sys.platform == "win32" else 2**62
-_TRIES, _PAUSE = 100, 0.01
+_ATTEMPTS = 100
+_PAUSE = 0.01  # seconds between attempts
 _Owner = dict[str, Any]
 
 _mutex = threading.RLock()
@@ -53,16 +54,17 @@ _warned = False
 
 
 class RunLock:
-    """The right to write a run file. ``release`` gives it back; a second time does nothing."""
+    """The right to write a run file. ``release`` ends it; a second call of it does nothing."""
 
     def __init__(self, path: Path, guard: _Guard | None, owner: _Owner) -> None:
-        self.path, self.owner = path, owner
+        self.path = path
+        self.owner = owner
         self._guard = guard
         self._pid = os.getpid()
         self.released = False
 
     def release(self) -> None:
-        """Let others write the file. In a forked child this does nothing: the lock is its parent's."""
+        """Let others write the file. In a forked child this does nothing: the lock belongs to its parent."""
         with _mutex:
             if self.released or self._pid != os.getpid():
                 return
@@ -70,38 +72,41 @@ class RunLock:
             _locks.pop(self.path, None)
             if _read_owner(self.path) == self.owner:
                 with contextlib.suppress(OSError):
-                    _record_of(self.path).unlink()
+                    _owner_file(self.path).unlink()
             if self._guard is not None:
                 self._guard.unlock(_offset(self.path))
 
 
 def lock_run(path: str | Path) -> RunLock:
-    """Take the lock of a run file, or raise RunInUse, which names who has it."""
-    real = Path(os.path.realpath(path))
+    """Acquire the lock of a run file. Raises RunInUse, which names the owner, where another run holds it."""
+    real_path = Path(os.path.realpath(path))
     with _mutex:
-        if real in _locks:
-            raise _in_use(real, _locks[real].owner)
-        guard = _locked_guard(real)
+        if real_path in _locks:
+            raise _in_use(real_path, _locks[real_path].owner)
+        guard = _locked_guard(real_path)
         try:
-            owner = _claim(real, locked=guard is not None)
+            owner = _write_owner(real_path, locked=guard is not None)
         except BaseException:
             if guard is not None:
-                guard.unlock(_offset(real))
+                guard.unlock(_offset(real_path))
             raise
-        lock = _locks[real] = RunLock(real, guard, owner)
+        lock = RunLock(real_path, guard, owner)
+        _locks[real_path] = lock
         return lock
 
 
 def _locked_guard(path: Path) -> _Guard | None:
-    """The guard of the folder, with the lock of this file; None where there are no locks. Raises RunInUse.
+    """The guard of the folder, which now holds the lock of this file; None where there are no locks. Raises RunInUse.
 
-    Where the owner is dead, the system is about to drop its lock: a killed process is dead as soon as its first thread
-    has ended, and the others hold the file for some microseconds more. So it is asked again for a second.
+    Retries for a second where the owner is dead: a killed process counts as dead when its first thread has ended, but
+    its other threads hold the lock for some microseconds more.
     """
-    for _ in range(_TRIES):
+    for _ in range(_ATTEMPTS):
         guard = _guard_of(path.parent)
         try:
-            return guard if guard is not None and guard.lock(_offset(path)) else None
+            if guard is not None and guard.lock(_offset(path)):
+                return guard
+            return None
         except BlockingIOError:
             owner = _read_owner(path)
             if not owner or _is_alive(owner, _this_process()) is not False:
@@ -111,38 +116,41 @@ def _locked_guard(path: Path) -> _Guard | None:
 
 
 # ── locks of the operating system ─────────────────────────────────────────────────────────────────────────────────────
-def _byte_lock(fd: int, offset: int, *, take: bool) -> None:
-    """Lock or unlock one byte without waiting. Raises BlockingIOError or PermissionError where another has it, OSError
-    or NotImplementedError where there are no locks."""
+def _byte_lock(fd: int, offset: int, *, acquire: bool) -> None:
+    """Lock or unlock one byte without waiting. Raises BlockingIOError or PermissionError where another process holds
+    it, OSError or NotImplementedError where there are no locks."""
     if sys.platform == "win32":
         import msvcrt
 
         os.lseek(fd, offset, os.SEEK_SET)
-        msvcrt.locking(fd, msvcrt.LK_NBLCK if take else msvcrt.LK_UNLCK, 1)
+        msvcrt.locking(fd, msvcrt.LK_NBLCK if acquire else msvcrt.LK_UNLCK, 1)
         return
     try:
         import fcntl
     except ImportError:
         raise NotImplementedError from None
     if sys.platform == "linux" and sys.maxsize > 2**32:
-        kind = fcntl.F_WRLCK if take else fcntl.F_UNLCK
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, offset, 1, 0))
+        lock_type = fcntl.F_WRLCK if acquire else fcntl.F_UNLCK
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi", lock_type, os.SEEK_SET, offset, 1, 0))
     else:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN, 1, offset, os.SEEK_SET)
+        operation = fcntl.LOCK_EX | fcntl.LOCK_NB if acquire else fcntl.LOCK_UN
+        fcntl.lockf(fd, operation, 1, offset, os.SEEK_SET)
 
 
 class _Guard:
-    """The open guard file of a folder, closed when the last run in it ends."""
+    """The open guard file of a folder. It is closed when the last run in the folder releases its lock."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._held = folder, 0
+        self._folder = folder
+        self._locked = 0  # the number of locked bytes
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         self.fd = os.open(folder / _GUARD, flags, 0o600)
 
     def lock(self, offset: int) -> bool:
-        """Take the byte; False where the file system has no locks. Raises BlockingIOError where another has it."""
+        """Lock a byte. Returns False where the file system has no locks. Raises BlockingIOError where another process
+        holds it."""
         try:
-            _byte_lock(self.fd, offset, take=True)
+            _byte_lock(self.fd, offset, acquire=True)
         except (BlockingIOError, PermissionError) as error:
             self._close_if_idle()
             raise BlockingIOError from error
@@ -153,17 +161,17 @@ class _Guard:
             self._close_if_idle()
             _warn(self._folder, error)
             return False
-        self._held += 1
+        self._locked += 1
         return True
 
     def unlock(self, offset: int) -> None:
         with contextlib.suppress(OSError):
-            _byte_lock(self.fd, offset, take=False)
-        self._held -= 1
+            _byte_lock(self.fd, offset, acquire=False)
+        self._locked -= 1
         self._close_if_idle()
 
     def _close_if_idle(self) -> None:
-        if not self._held:
+        if not self._locked:
             _guards.pop(self._folder, None)
             with contextlib.suppress(OSError):
                 os.close(self.fd)
@@ -188,82 +196,85 @@ def _warn(folder: Path, error: OSError) -> None:
     if not _warned:
         _warned = True
         _log.warning(
-            "the folder %s has no file locks (%s): that a run file has one writer is known only by its .lock file",
+            "the folder %s has no file locks (%s): only the .lock file beside a run file prevents a second writer",
             folder,
             error.strerror or error,
         )
 
 
-# ── the record of the owner ───────────────────────────────────────────────────────────────────────────────────────────
-def _record_of(path: Path) -> Path:
+# ── owner files ───────────────────────────────────────────────────────────────────────────────────────────────────────
+def _owner_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
 
 
-def _claim(path: Path, *, locked: bool) -> _Owner:
-    """Write the record of this process, in place of one whose process is dead. Raises RunInUse for any other."""
-    mine = {**_this_process(), "since": time.time(), "token": secrets.token_hex(4)}
-    for _ in range(3):  # without locks another process may come in between
-        before = _read_owner(path)
-        if before is not None and not _is_over(before, locked=locked):
-            raise _in_use(path, before)
+def _write_owner(path: Path, *, locked: bool) -> _Owner:
+    """Write this process to the owner file of a run file, and return it. ``locked``: whether this process holds the
+    lock of the operating system. Raises RunInUse where the file names another process that may be alive."""
+    owner = {**_this_process(), "since": time.time(), "token": secrets.token_hex(4)}
+    for _ in range(3):  # without locks, another process may write between two steps
+        earlier = _read_owner(path)
+        if earlier is not None and not _is_over(earlier, locked=locked):
+            raise _in_use(path, earlier)
         try:
             if locked:
-                _write_record(_record_of(path), mine)
-                return mine
-            if before is None or _set_aside(path, before):
-                _create_record(path, mine)
-                return mine
+                _write_owner_file(_owner_file(path), owner)
+                return owner
+            if earlier is None or _remove_owner_file(path, earlier):
+                _create_owner_file(path, owner)
+                return owner
         except FileExistsError:
             continue
         except OSError as error:
             _warn(path.parent, error)
-            return mine
+            return owner
     raise _in_use(path, _read_owner(path))
 
 
-def _write_record(name: Path, owner: _Owner, flags: int = os.O_TRUNC) -> None:
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
+def _write_owner_file(file: Path, owner: _Owner, flags: int = os.O_TRUNC) -> None:
+    fd = os.open(file, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
     with os.fdopen(fd, "wb") as stream:
         stream.write(json.dumps(owner).encode())
 
 
-def _create_record(path: Path, owner: _Owner) -> None:
-    """Raises FileExistsError where there is one. Others see all of it or nothing."""
-    part = path.with_name(f"{path.name}.lock.{owner['token']}")
-    _write_record(part, owner, os.O_EXCL)
+def _create_owner_file(path: Path, owner: _Owner) -> None:
+    """Create the owner file of a run file in one step, so that others see all of it or nothing. Raises FileExistsError
+    where there is one."""
+    temporary = path.with_name(f"{path.name}.lock.{owner['token']}")
+    _write_owner_file(temporary, owner, os.O_EXCL)
     try:
-        os.link(part, _record_of(path))
+        os.link(temporary, _owner_file(path))
     except FileExistsError:
         raise
-    except (OSError, AttributeError):  # no hard links here
-        _write_record(_record_of(path), owner, os.O_EXCL)
+    except (OSError, AttributeError):  # the system or file system has no hard links
+        _write_owner_file(_owner_file(path), owner, os.O_EXCL)
     finally:
-        part.unlink()
+        temporary.unlink()
 
 
-def _set_aside(path: Path, dead: _Owner) -> bool:
-    """Take a dead owner's record away; put back what another process wrote there meanwhile."""
-    aside = path.with_name(f"{path.name}.lock.{secrets.token_hex(4)}")
+def _remove_owner_file(path: Path, dead_owner: _Owner) -> bool:
+    """Remove the owner file of a dead process. If another process has written it meanwhile, restore it and return
+    False."""
+    moved = path.with_name(f"{path.name}.lock.{secrets.token_hex(4)}")
     try:
-        _record_of(path).rename(aside)
+        _owner_file(path).rename(moved)
     except FileNotFoundError:
         return True
-    same = _read_record(aside) == dead
-    if not same:
+    is_dead_owner = _read_owner_file(moved) == dead_owner
+    if not is_dead_owner:
         with contextlib.suppress(OSError):
-            os.link(aside, _record_of(path))
-    aside.unlink()
-    return same
+            os.link(moved, _owner_file(path))
+    moved.unlink()
+    return is_dead_owner
 
 
 def _read_owner(path: Path) -> _Owner | None:
-    return _read_record(_record_of(path))
+    return _read_owner_file(_owner_file(path))
 
 
-def _read_record(name: Path) -> _Owner | None:
-    """What a record says; None where there is none, and an owner without any data where it cannot be read."""
+def _read_owner_file(file: Path) -> _Owner | None:
+    """The content of an owner file; None where there is no file, an empty dict where it cannot be read."""
     try:
-        fd = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        fd = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
         return None
     except OSError:
@@ -277,39 +288,42 @@ def _read_record(name: Path) -> _Owner | None:
 
 
 def _is_over(owner: _Owner, *, locked: bool) -> bool:
-    """Whether the process of a record is known to hold the run no more. ``locked``: this process has the lock of the
-    system, which on one machine no other can have then."""
-    me = _this_process()
-    if all(owner.get(name) == value for name, value in me.items()):
-        return True  # of this process, and not among its locks: it could not be deleted
-    alive = _is_alive(owner, me)
+    """Whether an owner is known to hold the run no longer. ``locked``: whether this process holds the lock of the
+    operating system; then no other process on this machine can hold it."""
+    process = _this_process()
+    if all(owner.get(name) == value for name, value in process.items()):
+        return True  # this process does not hold the lock any more, but could not delete the owner file
+    alive = _is_alive(owner, process)
     if alive is not None:
         return not alive
     if not locked:
         return False
-    if not owner:  # not written to its end: whoever began it has no lock
+    if not owner:  # the owner file is incomplete, and whoever was writing it has no lock
         return True
-    boot = owner.get("boot")
-    here = boot == me["boot"] if boot and me["boot"] else owner.get("host") == me["host"]
-    return bool(here)
+    if owner.get("boot") and process["boot"]:
+        return bool(owner["boot"] == process["boot"])
+    return bool(owner.get("host") == process["host"])
 
 
-def _is_alive(owner: _Owner, me: _Owner) -> bool | None:
-    """Whether the process of a record lives; None where that cannot be known from here."""
-    pid, boot, same_host = owner.get("pid"), owner.get("boot"), owner.get("host") == me["host"]
+def _is_alive(owner: _Owner, process: _Owner) -> bool | None:
+    """Whether the process of an owner is alive; None where ``process``, this one, cannot know it."""
+    pid = owner.get("pid")
     if not is_count(pid) or not pid:
         return None
-    if boot and me["boot"] and boot != me["boot"]:
-        return False if same_host else None  # this machine was started anew, or it is another
-    if not (same_host or (boot and me["boot"])) or owner.get("space") != me["space"]:
-        return None  # of another machine, or of another container: numbers mean other processes there
-    if me["born"] is not None:
-        return _born(pid) == owner.get("born")
-    return None if _exists(pid) else False  # where start times are not known, the number may be used again
+    same_host = owner.get("host") == process["host"]
+    boots_known = bool(owner.get("boot") and process["boot"])
+    if boots_known and owner["boot"] != process["boot"]:
+        return False if same_host else None  # either this machine was restarted, or it is another machine
+    if not (same_host or boots_known) or owner.get("space") != process["space"]:
+        return None  # on another machine or in another container, where process ids mean other processes
+    if process["born"] is not None:
+        return _start_time(pid) == owner.get("born")
+    # Start times are not known here, and the id of a dead process may be used again.
+    return None if _exists(pid) else False
 
 
 def _exists(pid: int) -> bool:
-    if os.name != "posix":  # elsewhere the signal 0 is none
+    if os.name != "posix":  # signal 0 only exists on POSIX
         return True
     try:
         os.kill(pid, 0)
@@ -320,13 +334,14 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _born(pid: int) -> int | None:
-    """When a process began, in ticks since the machine did; None where it is over, or cannot be looked at."""
+def _start_time(pid: int) -> int | None:
+    """The start time of a process, in clock ticks since the machine started; None where the process has ended or
+    cannot be inspected."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    state, *fields = text[text.rfind(")") + 2 :].split()  # before it stands the program's name
+    state, *fields = text[text.rfind(")") + 2 :].split()  # the fields after the program's name
     return None if state in "ZX" else int(fields[18])
 
 
@@ -344,27 +359,31 @@ def _process(pid: int) -> _Owner:
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         space = ""
-    return {"host": socket.gethostname(), "boot": boot, "space": space, "pid": pid, "born": _born(pid)}
+    return {"host": socket.gethostname(), "boot": boot, "space": space, "pid": pid, "born": _start_time(pid)}
 
 
 def _in_use(path: Path, owner: _Owner | None) -> RunInUse:
+    """The error that names an owner, as far as the owner file is valid."""
     owner = owner or {}
-    me = _this_process()
-    here = all(owner.get(name) == value for name, value in me.items())
-    sure = here or _is_alive(owner, me) is True
-    since, host = owner.get("since"), owner.get("host")
-    return RunInUse(
-        str(path),
-        pid=owner.get("pid") if isinstance(owner.get("pid"), int) else None,
-        host=host if isinstance(host, str) else None,
-        since=since if isinstance(since, int | float) and 0 < since < 1e11 else None,
-        here=here,
-        delete=None if sure else str(_record_of(path)),
-    )
+    process = _this_process()
+    is_this_process = all(owner.get(name) == value for name, value in process.items())
+    is_alive = is_this_process or _is_alive(owner, process) is True
+    pid = owner.get("pid")
+    if not isinstance(pid, int):
+        pid = None
+    host = owner.get("host")
+    if not isinstance(host, str):
+        host = None
+    since = owner.get("since")
+    if not isinstance(since, int | float) or not 0 < since < 1e11:
+        since = None
+    delete = None if is_alive else str(_owner_file(path))
+    return RunInUse(str(path), pid=pid, host=host, since=since, here=is_this_process, delete=delete)
 
 
-def _forget() -> None:
-    """In a forked child: the locks are the parent's. Its descriptors are closed, since an open one holds them."""
+def _forget_parents_locks() -> None:
+    """Forget all locks in a forked child, since they belong to the parent. The descriptors are closed, since an open
+    one keeps the locks."""
     global _mutex  # noqa: PLW0603
     _mutex = threading.RLock()
     for guard in list(_guards.values()):
@@ -374,4 +393,4 @@ def _forget() -> None:
     _locks.clear()
 
 
-after_fork_in_child(_forget)
+after_fork_in_child(_forget_parents_locks)

@@ -1,4 +1,4 @@
-"""Finished traces and runs as OpenTelemetry spans, by the semantic conventions for generative AI.
+"""Export of traces and runs as OpenTelemetry spans, in the semantic conventions for generative AI.
 
 Conventions: open-telemetry/semantic-conventions-genai v0.1.0 (attributes ``gen_ai.*``; status: development).
 """
@@ -38,7 +38,7 @@ _PROVIDERS = {
     "watsonx": "ibm.watsonx.ai",
     "xai": "x_ai",
 }
-"""litellm's names of providers, where the conventions have another."""
+"""litellm's name of a provider → its name in the conventions, where they differ."""
 
 
 def export_otel(
@@ -47,15 +47,15 @@ def export_otel(
     *,
     capture_content: bool = False,
 ) -> int:
-    """Send a finished trace or run, or a file of one, to OpenTelemetry; returns how many spans were sent.
+    """Send a finished trace or run, or the file of one, to OpenTelemetry. Returns the number of spans sent.
 
     Calls become ``chat {model}``, modules and searches ``invoke_agent {name}``, tools ``execute_tool {name}``, runs
-    ``invoke_workflow {name}``, with their times and parents; attempts and rows keep their names. Outermost spans are
-    traces of their own. ``tracer_provider``: the process-wide one, if none is given; it is not flushed here.
+    ``invoke_workflow {name}``, with their times and parents; attempts and rows keep their names. Each outermost span
+    begins a new trace. ``tracer_provider``: default is the process-wide one; it is not flushed here.
 
-    ``capture_content``: prompts, replies, inputs, outputs, hints and the texts of errors go along; without it none of
-    them leaves the process, only names, times, counts and the class of an error. Raises ConfigurationError without the
-    extra ``otel`` or without a tracer provider.
+    ``capture_content``: whether to send prompts, replies, inputs, outputs, hints and error texts. By default only
+    names, times, counts and error classes are sent. Raises ConfigurationError without the extra ``otel`` or without a
+    tracer provider.
 
     >>> from opentelemetry.sdk.trace import TracerProvider
     >>> from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -69,12 +69,12 @@ def export_otel(
     """
     tracer = _tracer(tracer_provider)
     spans = spans_of(record_of(recorded))
-    ends = _ends(spans)
-    sent: dict[int, Any] = {}
-    for span in spans:  # parents come first
-        sent[span.span] = _start(tracer, span, sent.get(span.parent), capture_content)
+    ends = _end_times(spans)
+    otel_spans: dict[int, Any] = {}
+    for span in spans:  # each parent comes before its children
+        otel_spans[span.span] = _start(tracer, span, otel_spans.get(span.parent), capture_content)
     for span in reversed(spans):
-        sent[span.span].end(end_time=_ns(ends[span.span]))
+        otel_spans[span.span].end(end_time=_nanoseconds(ends[span.span]))
     return len(spans)
 
 
@@ -93,44 +93,61 @@ def _tracer(provider: TracerProvider | None) -> Any:
     return provider.get_tracer("dspynb")
 
 
-def _start(tracer: Any, span: Span, parent: Any, content: bool) -> Any:
+def _start(tracer: Any, span: Span, parent: Any, capture_content: bool) -> Any:
     from opentelemetry.context import Context
     from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
-    started = tracer.start_span(
-        _clean(_name(span)),
-        context=Context() if parent is None else set_span_in_context(parent, Context()),
+    context = Context()
+    if parent is not None:
+        context = set_span_in_context(parent, context)
+    otel_span = tracer.start_span(
+        _without_surrogates(_name(span)),
+        context=context,
         kind=SpanKind.CLIENT if span.kind == "call" else SpanKind.INTERNAL,
-        attributes=_attributes(span, content),
-        start_time=_ns(span.started),
+        attributes=_attributes(span, capture_content),
+        start_time=_nanoseconds(span.started),
     )
     if span.error is not None:
-        started.set_status(Status(StatusCode.ERROR, _clean(span.error) if content else None))
-    return started
+        description = _without_surrogates(span.error) if capture_content else None
+        otel_span.set_status(Status(StatusCode.ERROR, description))
+    return otel_span
 
 
 def _name(span: Span) -> str:
     operation = _OPERATIONS.get(span.kind)
-    return span.path if operation is None else f"{operation} {_model(span) if span.kind == 'call' else span.path}"
+    if operation is None:
+        return span.path
+    if span.kind == "call":
+        return f"{operation} {_model(span)}"
+    return f"{operation} {span.path}"
 
 
 def _model(span: Span) -> str:
+    """The name of the model without its provider."""
     return span.model.partition("/")[2] or span.model
 
 
-def _attributes(span: Span, content: bool) -> dict[str, Any]:
-    told = {**dict(_facts(span)), **(dict(_content(span)) if content else {})}
-    return {name: _clean(value) if isinstance(value, str) else value for name, value in told.items()}
+def _attributes(span: Span, capture_content: bool) -> dict[str, Any]:
+    attributes = dict(_metadata(span))
+    if capture_content:
+        attributes.update(_content(span))
+    for name, value in attributes.items():
+        if isinstance(value, str):
+            attributes[name] = _without_surrogates(value)
+    return attributes
 
 
-def _facts(span: Span) -> Iterator[tuple[str, Any]]:
+def _metadata(span: Span) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes that hold no content."""
     yield "dspynb.span.kind", span.kind
-    if operation := _OPERATIONS.get(span.kind):
+    operation = _OPERATIONS.get(span.kind)
+    if operation:
         yield "gen_ai.operation.name", operation
     if span.kind == "call":
-        yield from _call(span)
+        yield from _call_metadata(span)
     elif span.kind == "tool":
-        yield from (("gen_ai.tool.name", span.path), ("gen_ai.tool.type", "function"))
+        yield "gen_ai.tool.name", span.path
+        yield "gen_ai.tool.type", "function"
     elif span.kind in _OPERATIONS:
         yield "gen_ai.agent.name", span.path
     if span.score is not None:
@@ -138,12 +155,12 @@ def _facts(span: Span) -> Iterator[tuple[str, Any]]:
     if span.candidate is not None:
         yield "dspynb.candidate", span.candidate
     if span.error is not None:
-        yield "error.type", _class_of(span.error)
+        yield "error.type", _error_class(span.error)
     if span.seconds is None:
         yield "dspynb.unfinished", True
 
 
-def _call(span: Span) -> Iterator[tuple[str, Any]]:
+def _call_metadata(span: Span) -> Iterator[tuple[str, Any]]:
     provider = span.model.partition("/")[0] or "dspynb"
     yield "gen_ai.provider.name", _PROVIDERS.get(provider, provider)
     yield "gen_ai.request.model", _model(span)
@@ -153,23 +170,26 @@ def _call(span: Span) -> Iterator[tuple[str, Any]]:
         yield "gen_ai.usage.output_tokens", span.usage.completion_tokens
     if span.usage.cached_tokens:
         yield "gen_ai.usage.cache_read.input_tokens", span.usage.cached_tokens
-    yield from (("dspynb.predictor", span.path), ("dspynb.cached", span.cached), ("dspynb.rollout", span.rollout))
+    yield "dspynb.predictor", span.path
+    yield "dspynb.cached", span.cached
+    yield "dspynb.rollout", span.rollout
 
 
 def _content(span: Span) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes that hold hints, prompts, replies, inputs and outputs."""
     if span.hint:
         yield "dspynb.hint", span.hint if isinstance(span.hint, str) else _json(span.hint)
     if span.kind == "call":
-        yield "gen_ai.input.messages", _json([_message(m.get("role"), m.get("content")) for m in span.messages])
+        messages = [_message(message.get("role"), message.get("content")) for message in span.messages]
+        yield "gen_ai.input.messages", _json(messages)
         if span.reply is not None:
             reply = {**_message("assistant", span.reply), "finish_reason": "stop"}
             yield "gen_ai.output.messages", _json([reply])
         return
-    names = ("gen_ai.tool.call.arguments", "gen_ai.tool.call.result")
-    inputs, outputs = names if span.kind == "tool" else ("dspynb.inputs", "dspynb.outputs")
-    yield inputs, _json(span.inputs)
+    is_tool = span.kind == "tool"
+    yield "gen_ai.tool.call.arguments" if is_tool else "dspynb.inputs", _json(span.inputs)
     if span.outputs is not None:
-        yield outputs, _json(span.outputs)
+        yield "gen_ai.tool.call.result" if is_tool else "dspynb.outputs", _json(span.outputs)
 
 
 def _message(role: Any, content: Any) -> Mapping[str, Any]:
@@ -181,14 +201,14 @@ def _json(value: Any) -> str:
     return json.dumps(plain(value), default=repr)
 
 
-def _class_of(error: str) -> str:
-    """Errors are told as ``Class: text``; the text may hold what a model wrote."""
+def _error_class(error: str) -> str:
+    """The class of an error, which spans hold as ``Class: text``. The text is content: a model may have written it."""
     name = error.partition(":")[0]
     return name if name.isidentifier() else "_OTHER"
 
 
-def _ends(spans: tuple[Span, ...]) -> dict[int, float]:
-    """When each span ended; one that did not, with the last of what happened in it."""
+def _end_times(spans: tuple[Span, ...]) -> dict[int, float]:
+    """Span → its end, in unix seconds. A span that did not end gets the latest end of the spans inside it."""
     ends = {span.span: span.started + (span.seconds or 0.0) for span in spans}
     for span in reversed(spans):
         parent = ends.get(span.parent)
@@ -197,10 +217,10 @@ def _ends(spans: tuple[Span, ...]) -> dict[int, float]:
     return ends
 
 
-def _ns(seconds: float) -> int:
+def _nanoseconds(seconds: float) -> int:
     return int(seconds * 1e9)
 
 
-def _clean(text: str) -> str:
-    """Without lone surrogates, which cannot be sent."""
+def _without_surrogates(text: str) -> str:
+    """The text with lone surrogates replaced, since they cannot be sent."""
     return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""The Pareto front over validation rows: which candidates are best on which rows, updated rollout by rollout."""
+"""The Pareto front over validation rows: which candidates have the highest score on which rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ __all__ = ["ParetoFront"]
 
 
 class ParetoFront:
-    """``leads``: candidate id → on how many rows no candidate has scored higher; only those that lead on some.
+    """The Pareto front, updated with each score. ``leads``: candidate id → number of rows on which no candidate has
+    scored higher; candidates without such a row are left out.
 
     >>> from dspynb.running.pareto_front import ParetoFront
     >>> front = ParetoFront()
@@ -22,21 +23,21 @@ class ParetoFront:
         self._leaders: dict[int, set[str]] = {}  # row → the candidates that have this score
 
     def add(self, candidate: str, row: int, score: float) -> None:
-        """Take the score of a candidate on a row."""
+        """Add the score of a candidate on a row."""
         best = self._best.get(row)
         if best is not None and score < best:
             return
         if best is None or score > best:
-            for before in self._leaders.get(row, ()):
-                self._lead(before, -1)
+            for earlier_leader in self._leaders.get(row, ()):
+                self._add_leads(earlier_leader, -1)
             self._best[row] = score
             self._leaders[row] = set()
         leaders = self._leaders[row]
         if candidate not in leaders:
             leaders.add(candidate)
-            self._lead(candidate, 1)
+            self._add_leads(candidate, 1)
 
-    def _lead(self, candidate: str, rows: int) -> None:
+    def _add_leads(self, candidate: str, rows: int) -> None:
         self.leads[candidate] = self.leads.get(candidate, 0) + rows
         if not self.leads[candidate]:
             del self.leads[candidate]

@@ -1,4 +1,4 @@
-"""What can be read from a run, live or reopened: tables, diffs, and a view of itself."""
+"""Reading a run, live or reopened: its tables, prompt diffs, plots and HTML."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ T = TypeVar("T")
 
 
 class RunReader:
-    """A run as it can be read: ``attempts``, ``rollouts``, ``calls``, ``diff``, ``plot``, ``usage``, ``status``; shows
-    itself in a notebook.
+    """The readable side of a run: ``attempts``, ``rollouts``, ``calls``, ``diff``, ``plot``, ``usage``, ``status``. A
+    notebook displays it.
 
-    ``damaged``: of a run that was reopened, the lines of its file that could not be read: line number → what is wrong.
-    ``search``: the span whose attempts are meant, where a run holds several searches (a Refine inside a module).
+    ``damaged``: line number → error, for the lines of a reopened file that could not be read. ``search``: the span
+    whose attempts are read, where a run has several searches (such as a Refine inside a module); 0 for the first one.
     """
 
     def __init__(
@@ -59,26 +59,26 @@ class RunReader:
         self.damaged: Mapping[int, str] = damaged or {}
         self.path = path
         self._search = search
-        self._record: RunRecord | None = None  # made when it is first read: of most small runs nobody does
+        self._record: RunRecord | None = None  # created when first needed, since most small runs are never read
         self._record_lock = threading.RLock()
-        self._events = list(events)  # those that there were before the record
+        self._events = list(events)  # the events so far, until the record is created
 
     @property
     def id(self) -> str:
-        """Its name: when it was made, and a random part."""
-        if self._id is None:  # made when first asked for: most plain calls never are
+        """The name of the run: the time of its start, and a random part."""
+        if self._id is None:  # created when first needed, since most plain calls never need it
             self._id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}"
         return self._id
 
     def part(self, search: int) -> RunReader:
-        """The same run, with the attempts of one of its searches."""
+        """A reader of the same run, with the attempts of one of its searches."""
         part = RunReader(self.id, path=self.path, search=search, damaged=self.damaged)
-        part._record = self.record  # shared: it goes on growing with the run
+        part._record = self.record  # shared, so that it grows with the run
         return part
 
     @property
     def record(self) -> RunRecord:
-        """What the run's events add up to: tables and views are made of it. It grows with the run."""
+        """The state of the run, from which tables and views are made. It grows with the run."""
         if self._record is None:
             with self._record_lock:
                 if self._record is None:
@@ -88,14 +88,17 @@ class RunReader:
 
     @property
     def status(self) -> str:
-        """pending, running, finished, stopped, exhausted (the budget is spent), interrupted, cancelled, failed, or
-        unfinished (the process died)."""
+        """``pending``, ``running``, ``finished``, ``stopped``, ``exhausted`` (the budget is spent), ``interrupted``,
+        ``cancelled``, ``failed``, or ``unfinished`` (the process died)."""
         status = self.record.status
-        return "unfinished" if status == "running" and type(self) is RunReader and not self._search else status
+        is_reopened = type(self) is RunReader and not self._search
+        if status == "running" and is_reopened:
+            return "unfinished"
+        return status
 
     @property
     def attempts(self) -> pd.DataFrame:
-        """One row an attempt, in order. Empty for a run without attempts.
+        """One row per attempt, in order. Empty for a run without attempts.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: four", "answer: 4"]))
         >>> best = dn.BestOfN(ask, reward=lambda row, prediction: prediction.answer.isdigit())
@@ -108,16 +111,17 @@ class RunReader:
 
     @property
     def rollouts(self) -> pd.DataFrame:
-        """One row a rollout of an evaluation: row, repeat, inputs and labels, outputs, score, feedback, error,
-        attempts, tokens, usd, seconds, cached; ``program`` where several were compared. A rollout that failed has no
-        score."""
+        """One row per rollout of an evaluation: row, repeat, inputs and labels, outputs, score, feedback, error,
+        attempts, tokens, usd, seconds, cached; ``program`` where several programs were compared. A rollout that failed
+        has no score."""
         return self._read(rollouts_of)
 
     @property
     def hints(self) -> pd.DataFrame:
-        """What became of Refine's hints, the most useful first: hint, predictor (``*``: all), used (attempts), passed
-        (how often it turned failure into a pass), gain (mean, over the attempts without a hint). Of a prediction's
-        run, those of its own call. Empty for a run without hints.
+        """The hints of Refine, one row each, the most useful first: hint, predictor (``*`` for all), used (number of
+        attempts), passed (how many of them passed), gain (mean score above the attempts without a hint).
+
+        The run of a prediction has the hints of its own call only. Empty for a run without hints.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: four", "answer: 4"]))
         >>> def digits(row, prediction):
@@ -130,7 +134,7 @@ class RunReader:
 
     @property
     def calls(self) -> pd.DataFrame:
-        """One row a model call, in the order in which they ended.
+        """One row per model call, in the order in which the calls ended.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
         >>> ask.run_sync(question="2+2?").run.calls[["predictor", "reply", "tokens", "model"]]
@@ -141,8 +145,8 @@ class RunReader:
 
     @property
     def candidates(self) -> pd.DataFrame:
-        """Of an optimizer: one row a candidate: id, parents, origin, step, score with low and high (95 %), n
-        (validation rows), full, best, instructions, diff to the parent's, demos, calls, tokens, usd.
+        """For an optimizer: one row per candidate: id, parents, origin, step, score with its 95 % interval low and
+        high, n (validation rows), full, best, instructions, diff to those of the parent, demos, calls, tokens, usd.
 
         >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> writer = dn.FunctionLM(lambda request: "proposed_instruction: Be brief.")
@@ -157,25 +161,26 @@ class RunReader:
 
     @property
     def matrix(self) -> pd.DataFrame:
-        """Of an optimizer: candidates × validation rows, the scores."""
+        """For an optimizer: the scores, candidates × validation rows."""
         return self._read(matrix_frame)
 
     @property
     def history(self) -> pd.DataFrame:
-        """Of an optimizer: one row each time a candidate was scored, with the best so far and what was spent by then:
-        calls, metric_calls, tokens, usd, seconds."""
+        """For an optimizer: one row each time a candidate was scored, with the best candidate so far and what had been
+        spent until then: calls, metric_calls, tokens, usd, seconds."""
         return self._read(history_frame)
 
     @property
     def proposals(self) -> pd.DataFrame:
-        """Of an optimizer: one row a proposal: key, outputs, error, seconds."""
+        """For an optimizer: one row per proposal: key, outputs, error, seconds."""
         return self._read(proposals_frame)
 
     @property
     def best_parts(self) -> dict[str, dict[str, Any]] | None:
-        """Of an optimizer's run, live or reopened: the parts of the best candidate so far, path → instruction, demos,
-        as ``dn.candidate(run.best_parts, of=program)`` takes them. None where no candidate was evaluated on all
-        validation rows, and for other runs.
+        """For an optimizer, live or reopened: the parts of the best candidate so far, path → instruction and demos.
+        ``dn.candidate(run.best_parts, of=program)`` puts them into a program.
+
+        None for other runs, and where no candidate was evaluated on all validation rows.
 
         >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> writer = dn.FunctionLM(lambda request: "proposed_instruction: Be brief.")
@@ -190,29 +195,30 @@ class RunReader:
 
     @property
     def best(self) -> Any:
-        """The best result so far: a prediction, an evaluation or a program. Only a run of this process has it; None for
-        one that was reopened from its file, of which ``best_parts``, ``attempts`` and ``rollouts`` tell.
+        """The best result so far: a prediction, an evaluation or a program. Only a run of this process has it.
 
-        Deprecated: for an optimizer's run that was reopened it gives ``best_parts``, with a DeprecationWarning.
+        None for a run that was reopened from its file: use ``best_parts``, ``attempts`` or ``rollouts`` instead.
+        Deprecated: for an optimizer's run that was reopened it returns ``best_parts``, with a DeprecationWarning.
         """
         parts = self.best_parts
         if parts is not None:
-            told = "run.best of a reopened run is deprecated and will be None: use run.best_parts"
-            warnings.warn(told, DeprecationWarning, stacklevel=2)
+            message = "run.best of a reopened run is deprecated and will be None: use run.best_parts"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
         return parts
 
     @property
     def summary(self) -> str:
-        """Of an optimizer: the winner beside the start, and whether the difference can be told from none."""
+        """For an optimizer: the scores of the winner and the start in a few sentences, and whether the difference
+        between them is significant."""
         return self._read(summary_of)
 
     @property
     def usage(self) -> Usage:
-        """What the run's calls cost so far."""
+        """The usage of all calls so far."""
         return self.record.usage
 
     def diff(self, first: int, second: int) -> PromptDiff:
-        """Word-level difference of the prompts that two attempts sent. Raises InputError for an unknown number.
+        """The word-level difference between the prompts of two attempts. Raises InputError for an unknown number.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: four", "answer: 4"]))
         >>> def digits(row, prediction):
@@ -230,19 +236,22 @@ class RunReader:
         for number in (first, second):
             if number not in rows:
                 raise InputError(f"the run has no attempt {number}; there are {_listed(rows)}")
-        before, after = ([(c.predictor, c.messages) for c in rows[n].calls] for n in (first, second))
+        before = [(call.predictor, call.messages) for call in rows[first].calls]
+        after = [(call.predictor, call.messages) for call in rows[second].calls]
         return diff_messages(before, after, f"prompt of attempt {first} → {second}")
 
     def plot(self, kind: str | None = None, ax: Axes | None = None, *, x: str | None = None) -> Axes:
-        """Draw the run with matplotlib, as far as it has come; returns the Axes. Live or reopened, it looks the same.
+        """Draw the run so far with matplotlib, and return the Axes. A reopened run looks like a live one.
 
         ``kind``: ``best`` (best score so far against what was spent, in ``x``), ``pareto`` (score against the cost of a
         row, in ``x``), ``heatmap`` (candidates × validation rows), ``compare`` (programs with 95 % intervals),
-        ``scores`` (histogram), ``attempts`` (scores by attempt, and the best so far; of many searches their mean),
-        ``hints`` (what each added). Default: what the run has, in this order; attempts where no rows were scored.
-        ``x``: ``calls``, ``metric_calls``, ``tokens``, ``usd`` or ``seconds``; default calls, of ``pareto`` tokens.
-        ``ax``: the Axes to draw into (default: a new figure). Raises InputError for an unknown kind, naming those that
-        the run has something for; ConfigurationError without matplotlib.
+        ``scores`` (histogram), ``attempts`` (score by attempt, and the best so far; for several searches their means),
+        ``hints`` (gain of each hint). Default: the first of these for which the run has data; attempts where no rows
+        were scored. ``x``: ``calls``, ``metric_calls``, ``tokens``, ``usd`` or ``seconds`` (default: calls; for
+        ``pareto`` tokens). ``ax``: the Axes to draw into (default: a new figure).
+
+        Raises InputError for an unknown kind, with the kinds that the run has data for; ConfigurationError without
+        matplotlib.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: four", "answer: 4"]))
         >>> run = dn.BestOfN(ask, lambda row, prediction: prediction.answer.isdigit()).run_sync(question="2+2?").run
@@ -254,7 +263,7 @@ class RunReader:
         return plot(self, kind, x, ax)
 
     def _read(self, query: Callable[[RunRecord], T]) -> T:
-        """What a query of the record gives, while no other thread adds to it."""
+        """The result of a query, during which no other thread changes the record."""
         record = self.record
         with record.lock:
             return query(record)
@@ -264,8 +273,10 @@ class RunReader:
         return [] if search is None else record.children(search)
 
     def save_html(self, path: str | Path) -> Path:
-        """Write the run's view as one page that needs no kernel and no network, and give its path. What models wrote is
-        text in it; its content policy lets nothing else run or load. Raises OSError where it cannot be written.
+        """Write the view of the run to an HTML file that needs no kernel and no network, and return its path.
+
+        Texts of models are escaped, and the page's content security policy prevents that anything else runs or loads.
+        Raises OSError where the file cannot be written.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
         >>> ask.run_sync(question="2+2?").run.save_html("run.html").name
@@ -281,13 +292,14 @@ class RunReader:
         record = self.record
         name = record.started.name if record.started else "?"
         if record.candidates:
-            done = f"{len(record.candidates)} candidates, {len(record.rollouts)} rollouts"
+            progress = f"{len(record.candidates)} candidates, {len(record.rollouts)} rollouts"
         elif record.rollouts and not self._search:
-            done = f"{len(record.rollouts)} rows"
+            progress = f"{len(record.rollouts)} rows"
         else:
             search = record.search_of(self._search)
-            done = f"{0 if search is None else record.count_of_attempts(search)} attempts"
-        return f"<Run {self.id} {name}: {record.status}, {done}, {record.usage.calls} calls>"
+            attempts = 0 if search is None else record.count_of_attempts(search)
+            progress = f"{attempts} attempts"
+        return f"<Run {self.id} {name}: {record.status}, {progress}, {record.usage.calls} calls>"
 
     def _repr_html_(self) -> str:
         from dspynb.running.view_hook import static_html
@@ -296,13 +308,13 @@ class RunReader:
 
 
 def open_reader() -> RunReader:
-    """The run that is open where this is called; an empty one where none is."""
+    """The innermost open run in the caller's scope; an empty reader where there is none."""
     run = current_scope().open_run
     return run if isinstance(run, RunReader) else RunReader(None)
 
 
 def open_record() -> RunRecord:
-    """The record of the run that is open where this is called; an empty one where none is."""
+    """The record of the innermost open run in the caller's scope; an empty record where there is none."""
     return open_reader().record
 
 

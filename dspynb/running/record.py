@@ -1,4 +1,4 @@
-"""The record of a run: what its events add up to, live or reopened.
+"""The record of a run: its state, computed from its events, for a live run as for one that is reopened.
 
 ``RunRecord`` is the only reader of raw events. Tables, views, traces, resuming and replaying query it.
 """
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 def _appended(items: Sequence[T], item: T) -> list[T]:
-    """The list with one more item; a new list where it was the empty constant."""
+    """Append to a list and return it. The empty tuple, with which a record begins, becomes a list."""
     if not isinstance(items, list):
         return [item]
     items.append(item)
@@ -57,11 +57,12 @@ def _appended(items: Sequence[T], item: T) -> list[T]:
 class RunRecord:
     """The state of a run: header, status, spans, attempts, calls, rollouts, candidates and usage.
 
-    ``apply`` takes the next event and says what changed. A ``Run`` applies each event as it is emitted; a run that is
-    reopened applies those of its file. So reading ``status`` or ``usage`` costs the same however long the run is.
+    ``apply`` adds the next event and returns the keys that changed. A ``Run`` applies each event as it is emitted; a
+    run that is reopened applies the events of its file. So reading ``status`` or ``usage`` costs the same however long
+    the run is.
 
-    ``events``: all events, in order. Attributes are read, never written, by others. A run may be emitting from another
-    thread: hold ``lock`` while reading more than one attribute.
+    ``events``: all events, in order. Only the record itself writes its attributes. A run may emit from another thread:
+    hold ``lock`` while reading more than one attribute.
 
     >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
     >>> record = ask.run_sync(question="2+2?").run.record
@@ -71,12 +72,12 @@ class RunRecord:
 
     __slots__ = (
         "_at_start",
-        "_call_before",
         "_chosen",
         "_hint_errors",
         "_last_call_in",
         "_outermost",
         "_parents",
+        "_previous_call",
         "_rows",
         "_searches",
         "_spans_in",
@@ -105,49 +106,49 @@ class RunRecord:
         "started",
         "steered",
         "winner",
-    )  # a plain call makes a record too: this halves the time that it takes
+    )  # every plain call creates a record, and slots halve the time of that
 
     def __init__(self, events: Iterable[Event] = (), lock: threading.RLock | None = None) -> None:
         self.events: list[Event] = []
         self.lock = threading.RLock() if lock is None else lock
         self.started: RunStarted | None = None
         self.ended: RunEnded | None = None
-        self.began = 0.0  # when the run, or the run that it resumes, began
+        self.began = 0.0  # when the run began, not when it was resumed; unix seconds
         self.attempts: dict[int, AttemptRow] = {}
         self.spans: dict[int, SpanRow] = {}
         self.calls: list[PredictorCalled] = []
         self.rollouts: list[RolloutEnded] = []
-        # What few runs have begins as an empty constant: a plain call makes a record too, and pays for each container.
+        # Collections that few runs use begin as an empty tuple: every plain call creates a record, and each list costs.
         self.hint_failures: Sequence[HintFailed] = ()
-        self.steered: Sequence[Steered] = ()  # interventions of a person, in the order in which they took effect
+        self.steered: Sequence[Steered] = ()  # interventions of a person, in the order in which they were applied
         self.candidates: dict[str, CandidateProposed] = {}
         self.marks: dict[str, str] = {}  # candidate id → ``pinned`` or ``dropped``, by a person
         self.rollouts_by_candidate: dict[tuple[str, str], dict[int, RolloutEnded]] = {}
-        """Candidate id, split → row → the rollout of its repeat 0; of one that was run again, the last."""
+        """(candidate id, split) → row → rollout of repeat 0. Of a rollout that was run again, the last one."""
         self.milestones: Sequence[Milestone] = ()
         self.proposals: Sequence[ProposalEnded] = ()
-        self.winner: str | None = None  # the best candidate so far, by its id
-        self.front = _NO_FRONT  # of the candidates, over the validation rows
+        self.winner: str | None = None  # the id of the best candidate so far
+        self.front = _NO_FRONT  # the Pareto front of the candidates over the validation rows
         self._usage = UsageTotal()
-        self.cached = 0  # calls that were answered without asking a provider
-        self.models: list[str] = []  # their names, in the order in which they were first asked
+        self.cached = 0  # the number of calls that were answered without a provider
+        self.models: list[str] = []  # the names of the models, in the order of their first calls
         self.lost: frozenset[int] = frozenset()
         """Rows and searches that were left unfinished before the run was resumed."""
-        self.redone: dict[int, int] = {}  # span of a row → span of the same row, which this one did again
-        self.search_numbers: dict[int, int] = {}  # searches in no attempt, row or candidate, numbered from 0
-        self.last_step = -1  # the highest number of an optimizer's step that an event has; -1 for none
-        self._at_start = (0, 0)  # how many calls and rollouts there were when the run began last
-        self._hint_errors: dict[tuple[int, int], str] = {}  # by search and wave
-        self._parents: dict[int, int] = {}
-        self._spans_in: dict[int, list[int]] = {}  # span → those begun right inside it; no calls
-        # Span → place in ``calls`` of the last call made right inside it; and of each call, that of the one before it
-        # there. So a row needs no list of its own.
+        self.redone: dict[int, int] = {}  # span of a row → the earlier span of the same row, which it replaces
+        self.search_numbers: dict[int, int] = {}  # outermost search → its number, from 0
+        self.last_step = -1  # the highest number of an optimizer step in any event; -1 for none
+        self._at_start = (0, 0)  # the number of calls and of rollouts when the run was started or resumed last
+        self._hint_errors: dict[tuple[int, int], str] = {}  # (search, wave) → error
+        self._parents: dict[int, int] = {}  # span → the span around it
+        self._spans_in: dict[int, list[int]] = {}  # span → the spans directly inside it, without calls
+        # The calls directly inside a span form a linked list, so that a row needs no list of its own: the index in
+        # ``calls`` of the span's last call, and for each call the index of the previous call in the same span.
         self._last_call_in: dict[int, int] = {}
-        self._call_before: list[int | None] = []
-        self._chosen: dict[int, int] = {}  # search → the number of the attempt that it took as its result
+        self._previous_call: list[int | None] = []
+        self._chosen: dict[int, int] = {}  # search → the number of the attempt that is its result
         self._searches: dict[int, list[AttemptRow]] = {}
-        self._rows: dict[tuple[int, str], int] = {}  # span around a row, its name → the row's last span
-        self._outermost: dict[int, bool] = {}
+        self._rows: dict[tuple[int, str], int] = {}  # (span around a row, its name) → the row's last span
+        self._outermost: dict[int, bool] = {}  # the answers of is_outermost
         for event in events:
             self.apply(event)
 
@@ -156,30 +157,31 @@ class RunRecord:
 
     @property
     def usage(self) -> Usage:
-        """What the run's calls cost so far."""
-        with self.lock:  # several numbers, which belong together
+        """The usage of all calls so far."""
+        with self.lock:  # so that the numbers belong together
             return self._usage.value()
 
     @property
     def status(self) -> str:
-        """pending, running, or how the run ended."""
+        """``pending``, ``running``, or the status with which the run ended."""
         if self.ended is not None:
             return self.ended.status
         return "running" if self.started is not None else "pending"
 
     # ── applying events ───────────────────────────────────────────────────────────────────────────────────────────
     def apply(self, event: Event) -> Changes:
-        """Take the next event; the keys that it changed. An event of an unknown type changes nothing. The caller holds
-        ``lock`` where other threads read."""
+        """Apply the next event and return the keys that it changed. An event of an unknown type changes nothing. The
+        caller holds ``lock`` where other threads may read."""
         self.events.append(event)
-        take = _APPLY.get(type(event))
-        return NOTHING if take is None else take(self, event)
+        handler = _HANDLERS.get(type(event))
+        return NOTHING if handler is None else handler(self, event)
 
     def nest(self, span: int, parent: int) -> None:
-        """Take note that another run, which has this span, was started in the span ``parent`` of this one.
+        """Note that another run, which has this span, was started in the span ``parent`` of this run, so that
+        ``calls_in`` includes its calls.
 
-        What happens in the other run is emitted to this one too, but not its ``RunStarted``, which would begin this one
-        anew. So that ``calls_in`` finds its calls.
+        The events of the other run are emitted to this one too, except its ``RunStarted``, which would restart this
+        one.
         """
         with self.lock:
             self._spans_in.setdefault(parent, []).append(span)
@@ -187,10 +189,10 @@ class RunRecord:
     def _run_started(self, event: RunStarted) -> Changes:
         if self.started is None:
             self.began = event.at
-        self._lose_unfinished()
+        self._mark_unfinished_as_lost()
         self._at_start = (len(self.calls), len(self.rollouts))
         self.started = event
-        self.ended = None  # the run that is resumed had ended
+        self.ended = None  # a resumed run may have ended before
         self._parents[event.span] = event.parent
         self.spans[event.span] = SpanRow(event)
         return _RUN
@@ -200,7 +202,7 @@ class RunRecord:
         span = self.spans.get(event.span)
         if span is not None:
             span.end = event
-        return Changes(run=True, spans=self._choose_where_unfinished())
+        return Changes(run=True, spans=self._choose_in_unfinished_searches())
 
     def _span_started(self, event: SpanStarted) -> Changes:
         span = event.span
@@ -212,9 +214,9 @@ class RunRecord:
         return Changes(False, (span,))
 
     def _row_started(self, span: int, parent: int, name: str) -> None:
-        before = self._rows.get((parent, name))
-        if before is not None:
-            self.redone[span] = before
+        earlier_span = self._rows.get((parent, name))
+        if earlier_span is not None:
+            self.redone[span] = earlier_span
         self._rows[parent, name] = span
 
     def _span_ended(self, event: SpanEnded) -> Changes:
@@ -239,8 +241,8 @@ class RunRecord:
         return Changes(False, (event.span,), (), _ROLLOUTS)
 
     def _called(self, event: PredictorCalled) -> Changes:
-        self._parents[event.span] = event.parent  # a repair is made in the call that it repairs
-        self._call_before.append(self._last_call_in.get(event.parent))
+        self._parents[event.span] = event.parent  # also for a call: the repair of a call is inside it
+        self._previous_call.append(self._last_call_in.get(event.parent))
         self._last_call_in[event.parent] = len(self.calls)
         self.calls.append(event)
         self._usage.add(event.usage)
@@ -249,12 +251,14 @@ class RunRecord:
             self.models.append(event.model)
         if not self.attempts:
             return _ONE_CALL
-        around = []
+        attempts = []
         for span in self.ancestors(event.parent):
             if row := self.attempts.get(span):
                 row.calls.append(event)
-                around.append(span)
-        return Changes(spans=tuple(around), grown=_ONE_CALL.grown) if around else _ONE_CALL
+                attempts.append(span)
+        if not attempts:
+            return _ONE_CALL
+        return Changes(spans=tuple(attempts), grown=_ONE_CALL.grown)
 
     def _attempt_started(self, event: AttemptStarted) -> Changes:
         row = AttemptRow(event, self._hint_errors.get((event.parent, event.wave)))
@@ -268,7 +272,7 @@ class RunRecord:
 
     def _attempt_ended(self, event: AttemptEnded) -> Changes:
         row = self.attempts.get(event.span)
-        if row is None or row.state == "cancelled":  # one that refused to end may still come in
+        if row is None or row.state == "cancelled":  # a cancelled attempt that refused to end may do so later
             return NOTHING
         row.end = event
         return Changes(False, (event.span,))
@@ -281,16 +285,17 @@ class RunRecord:
             if row.best != best:
                 row.best = best
                 changed.append(row.span)
-        if (chosen := self.attempt(event.span, event.attempt)) is not None:
-            self._choose(chosen)
+        chosen = self.attempt(event.span, event.attempt)
+        if chosen is not None:
+            self._set_chosen_of_row(chosen)
         return Changes(spans=tuple(changed))
 
-    def _choose(self, attempt: AttemptRow) -> None:
-        """Tell the row around a search what the search took as its result."""
-        for above in self.ancestors(attempt.parent):
-            if above in self.attempts:
+    def _set_chosen_of_row(self, attempt: AttemptRow) -> None:
+        """Store the chosen attempt of a search in the row around the search. Searches inside attempts have none."""
+        for span in self.ancestors(attempt.parent):
+            if span in self.attempts:
                 return
-            row = self.spans.get(above)
+            row = self.spans.get(span)
             if row is not None and row.kind == "row":
                 if row.chosen is None or row.chosen.parent == attempt.parent:
                     row.chosen = attempt
@@ -311,21 +316,22 @@ class RunRecord:
     def _candidate_scored(self, event: CandidateScored) -> Changes:
         self.milestones = _appended(self.milestones, Milestone(event, self.usage, len(self.rollouts)))
         self.last_step = max(self.last_step, event.step)
-        changed = self._win(event.best)
+        changed = self._set_winner(event.best)
         return Changes(candidates=(event.candidate, *changed), grown=_MILESTONES)
 
     def _proposal_ended(self, event: ProposalEnded) -> Changes:
         self.proposals = _appended(self.proposals, event)
         return _ONE_PROPOSAL
 
-    def _steer(self, event: Steered) -> Changes:
+    def _steered(self, event: Steered) -> Changes:
         self.steered = _appended(self.steered, event)
         self.last_step = max(self.last_step, event.step)
-        changed = [*self._mark(event), *self._win(event.values.get("best"))]
+        changed = [*self._mark(event), *self._set_winner(event.values.get("best"))]
         return Changes(candidates=tuple(changed), grown=_STEERED)
 
     def _mark(self, event: Steered) -> list[str]:
-        """Take note that a candidate was pinned, unpinned or dropped; those that this concerns."""
+        """Update ``marks`` where a candidate was pinned, unpinned or dropped. Returns the candidates whose mark
+        changed."""
         changed = []
         if event.action in ("pin", "unpin"):
             changed = [candidate for candidate, mark in self.marks.items() if mark == "pinned"]
@@ -337,45 +343,51 @@ class RunRecord:
             changed.append(candidate)
         return changed
 
-    def _win(self, best: str | None) -> tuple[str, ...]:
-        """Make a candidate the winner; those that became or ceased to be it."""
-        before = self.winner
-        if best is None or best == before:
+    def _set_winner(self, best: str | None) -> tuple[str, ...]:
+        """Set the best candidate. Returns the candidates that became or ceased to be it."""
+        earlier = self.winner
+        if best is None or best == earlier:
             return ()
         self.winner = best
-        return (best,) if before is None else (best, before)
+        return (best,) if earlier is None else (best, earlier)
 
-    def _lose_unfinished(self) -> None:
-        """A run that is resumed does again what had not ended, and rows that were halted."""
+    def _mark_unfinished_as_lost(self) -> None:
+        """Add the unfinished and the halted rows and searches to ``lost``: a run that is resumed does them again."""
         if self.started is None:
             return
-        again = [s for s in self.spans.values() if s.kind in ("row", "search") and (not s.done or s.error == "halted")]
-        self.lost = self.lost.union(span.span for span in again)
+        lost = []
+        for span in self.spans.values():
+            is_unfinished = not span.done or span.error == "halted"
+            if span.kind in ("row", "search") and is_unfinished:
+                lost.append(span.span)
+        self.lost = self.lost.union(lost)
 
-    def _choose_where_unfinished(self) -> tuple[int, ...]:
-        """A search that was stopped chose nothing: its best is the first that passed, else the first highest score."""
+    def _choose_in_unfinished_searches(self) -> tuple[int, ...]:
+        """Mark the best attempt of each search that was stopped before it chose one: the first that passed, else the
+        first with the highest score. Returns the marked attempts."""
         changed = []
         for search in self._searches:
             if search in self._chosen:
                 continue
             scored = [row for row in self.children(search) if row.score is not None and row.state != "cancelled"]
-            if scored and not any(row.best for row in scored):
-                passed = [row for row in scored if row.state == "passed"]
-                best = passed[0] if passed else max(scored, key=lambda row: float(row.score or 0.0))
-                best.best = True
-                self._choose(best)
-                changed.append(best.span)
+            if not scored or any(row.best for row in scored):
+                continue
+            passed = [row for row in scored if row.state == "passed"]
+            best = passed[0] if passed else max(scored, key=lambda row: float(row.score or 0.0))
+            best.best = True
+            self._set_chosen_of_row(best)
+            changed.append(best.span)
         return tuple(changed)
 
     # ── queries ───────────────────────────────────────────────────────────────────────────────────────────────────
     def children(self, search: int) -> list[AttemptRow]:
-        """The attempts of one search, in order of their numbers."""
-        return sorted(self._searches.get(search, ()), key=lambda a: a.attempt)
+        """The attempts of one search, in the order of their numbers."""
+        return sorted(self._searches.get(search, ()), key=lambda row: row.attempt)
 
     def attempt(self, search: int, number: int) -> AttemptRow | None:
-        """The attempt of a search that has this number, from 1; None where there is none."""
+        """The attempt of a search with this number, which counts from 1; None where there is none."""
         rows = self._searches.get(search, ())
-        if 0 < number <= len(rows) and rows[number - 1].attempt == number:  # nearly always: they begin in order
+        if 0 < number <= len(rows) and rows[number - 1].attempt == number:  # attempts nearly always begin in order
             return rows[number - 1]
         return next((row for row in reversed(rows) if row.attempt == number), None)
 
@@ -384,31 +396,32 @@ class RunRecord:
         return list(self._searches)
 
     def search_of(self, span: int) -> int | None:
-        """The span itself where it has attempts, else the first that has; None where none has. Constant time."""
+        """The span itself if it has attempts, else the first span that has; None where there is none. Constant
+        time."""
         if span in self._searches:
             return span
         return next(iter(self._searches), None)
 
     def count_of_attempts(self, search: int) -> int:
-        """How many attempts a search has begun. Constant time."""
+        """The number of attempts that a search has begun. Constant time."""
         return len(self._searches.get(search, ()))
 
     @property
     def last_span(self) -> int:
-        """The highest number that an event has as its span; 0 for none. Looks at all of them."""
+        """The highest span number of any event; 0 without events. Takes time proportional to the number of events."""
         return max((event.span for event in self.events), default=0)
 
     def spans_in(self, span: int) -> list[int]:
-        """The span and those inside it, however deep, calls not included; a span comes before those inside it."""
+        """The span and all spans inside it, at any depth, without calls. Each span comes before those inside it."""
         with self.lock:
-            found = [span]
-            for inner in found:  # which grows meanwhile
-                found += self._spans_in.get(inner, ())
-        return found
+            spans = [span]
+            for outer in spans:  # the list grows during the loop
+                spans += self._spans_in.get(outer, ())
+        return spans
 
     def calls_in(self, span: int) -> list[PredictorCalled]:
-        """The model calls made in a span, however deep, with those of rewards, metrics and advisors, in the order in
-        which they ended. Costs as much as there is in the span.
+        """The model calls made in a span, at any depth, including those of rewards, metrics and advisors, in the order
+        in which they ended. Takes time proportional to the number of spans and calls inside.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
         >>> run = ask.run_sync(question="2+2?").run
@@ -416,88 +429,90 @@ class RunRecord:
         ['answer: 4']
         """
         with self.lock:
-            return [self.calls[place] for place in self._places_in(span)]
+            return [self.calls[index] for index in self._call_indices_in(span)]
 
     def split_calls_in(self, span: int, count: int) -> tuple[list[PredictorCalled], list[PredictorCalled]]:
-        """The model calls made in a span, as ``calls_in`` gives them: those that ended before the record had ``count``
-        calls, and those after them."""
+        """The model calls made in a span, as ``calls_in`` returns them, in two lists: those among the first ``count``
+        calls of the record, and the later ones."""
         with self.lock:
-            places = self._places_in(span)
-            first = bisect_left(places, count)
-            calls = [self.calls[place] for place in places]
-        return calls[:first], calls[first:]
+            indices = self._call_indices_in(span)
+            calls = [self.calls[index] for index in indices]
+        position = bisect_left(indices, count)
+        return calls[:position], calls[position:]
 
-    def _places_in(self, span: int) -> list[int]:
-        """The places in ``calls`` of those made in a span, however deep, in order."""
-        places: list[int] = []
-        waiting = [span]
-        for inner in waiting:  # which grows meanwhile
-            waiting += self._spans_in.get(inner, ())
-            place = self._last_call_in.get(inner)
-            while place is not None:
-                places.append(place)
-                call = self.calls[place].span
-                if call in self._last_call_in:  # a repair is made in the call that it repairs
-                    waiting.append(call)
-                place = self._call_before[place]
-        places.sort()
-        return places
+    def _call_indices_in(self, span: int) -> list[int]:
+        """The indices in ``calls`` of the calls made in a span, at any depth, in order."""
+        indices: list[int] = []
+        spans = [span]
+        for outer in spans:  # the list grows during the loop
+            spans += self._spans_in.get(outer, ())
+            index = self._last_call_in.get(outer)
+            while index is not None:
+                indices.append(index)
+                call = self.calls[index].span
+                if call in self._last_call_in:  # the repair of a call is inside it
+                    spans.append(call)
+                index = self._previous_call[index]
+        indices.sort()
+        return indices
 
     def usage_in(self, span: int) -> Usage:
-        """What the calls made in a span cost: see ``calls_in``."""
+        """The usage of the calls made in a span: see ``calls_in``."""
         return usage_of(self.calls_in(span))
 
     def attempts_in(self, span: int) -> list[AttemptRow]:
-        """The attempts of searches in a span, however deep."""
-        return [row for inner in self.spans_in(span) if (row := self.attempts.get(inner)) is not None]
+        """The attempts of the searches in a span, at any depth."""
+        return [self.attempts[inner] for inner in self.spans_in(span) if inner in self.attempts]
 
     def searches_in(self, span: int) -> list[int]:
-        """The spans in a span that have attempts, itself included, in the order in which they first had one."""
-        inside = [inner for inner in self.spans_in(span) if inner in self._searches]
-        return sorted(inside, key=lambda search: self._searches[search][0].started)
+        """The spans that have attempts, among a span and all spans inside it, in the order of their first attempts."""
+        searches = [inner for inner in self.spans_in(span) if inner in self._searches]
+        return sorted(searches, key=lambda search: self._searches[search][0].started)
 
     def counts(self, span: int) -> bool:
-        """Whether a span is in no attempt that its search did not choose. Before it has chosen one, all count."""
-        for inner in self.ancestors(span):
-            row = self.attempts.get(inner)
+        """Whether a span is outside all attempts that their searches did not choose. As long as a search has not
+        chosen an attempt, all of its attempts count."""
+        for ancestor in self.ancestors(span):
+            row = self.attempts.get(ancestor)
             if row is not None and self._chosen.get(row.parent, row.attempt) != row.attempt:
                 return False
         return True
 
     def since_start(self) -> tuple[list[PredictorCalled], list[RolloutEnded]]:
-        """The calls and rollouts of this process: those since the run began, or was resumed last."""
+        """The calls and the rollouts since the run was started or resumed last."""
         calls, rollouts = self._at_start
         return self.calls[calls:], self.rollouts[rollouts:]
 
     def rollouts_of(self, candidate: str, split: str = "val") -> Mapping[int, RolloutEnded]:
-        """Row → rollout of a candidate (its id) on a split; the first repeat; of one that was run again, the last."""
+        """Row → rollout of a candidate, given by its id, on a split. Only the first repeat of each row; of a rollout
+        that was run again, the last one."""
         return self.rollouts_by_candidate.get((candidate, split), {})
 
     def parent_of(self, span: int) -> int:
-        """The span that this one happened in; 0 for none, or one that is not known."""
+        """The span around this one; 0 where there is none or this span is unknown."""
         return self._parents.get(span, 0)
 
     def is_outermost(self, span: int) -> bool:
-        """Whether a span is in no attempt, row or evaluation of a candidate, and is none itself. Constant time, but for
-        the first question about a span."""
-        known = self._outermost.get(span)
-        if known is None:
-            known = not any(above in self.attempts or self._holds_rows(above) for above in self.ancestors(span))
-            self._outermost[span] = known
-        return known
+        """Whether a span is neither an attempt, a row or the evaluation of a candidate, nor inside one. Constant time
+        after the first call for a span."""
+        answer = self._outermost.get(span)
+        if answer is None:
+            answer = not any(outer in self.attempts or self._holds_rows(outer) for outer in self.ancestors(span))
+            self._outermost[span] = answer
+        return answer
 
     def _holds_rows(self, span: int) -> bool:
         row = self.spans.get(span)
         return row is not None and row.kind in ("row", "candidate")
 
     def ancestors(self, span: int) -> Iterator[int]:
-        """The span and those it happened in, innermost first."""
+        """The span and the spans around it, innermost first."""
         while span:
             yield span
             span = self._parents.get(span, 0)
 
 
-_APPLY: Mapping[type[Event], Callable[[RunRecord, Any], Changes]] = {
+_HANDLERS: Mapping[type[Event], Callable[[RunRecord, Any], Changes]] = {
     PredictorCalled: RunRecord._called,
     SpanStarted: RunRecord._span_started,
     SpanEnded: RunRecord._span_ended,
@@ -509,7 +524,7 @@ _APPLY: Mapping[type[Event], Callable[[RunRecord, Any], Changes]] = {
     CandidateProposed: RunRecord._candidate_proposed,
     CandidateScored: RunRecord._candidate_scored,
     ProposalEnded: RunRecord._proposal_ended,
-    Steered: RunRecord._steer,
+    Steered: RunRecord._steered,
     RunStarted: RunRecord._run_started,
     RunEnded: RunRecord._run_ended,
 }

@@ -1,4 +1,4 @@
-"""Which parts of a run's record an event changed: what views are notified of."""
+"""The parts of a run's record that an event changed. Views are notified of them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ __all__ = ["NOTHING", "Changes"]
 
 
 class Changes(NamedTuple):
-    """Which keys of a ``RunRecord`` one event changed. What they hold now is looked up in the record.
+    """The keys of a ``RunRecord`` that one event changed. Their new values are looked up in the record.
 
-    ``run``: the run began, was resumed or ended, so ``started``, ``ended`` and ``status`` differ. A view then shows all
-    that had not ended differently; those spans are not listed one by one.
-    ``spans``: keys of ``record.spans`` or ``record.attempts`` that are new or hold something else: also the attempts
+    ``run``: whether the run was started, resumed or ended, so that ``started``, ``ended`` and ``status`` differ. Spans
+    that had not ended may be displayed differently then; they are not listed in ``spans``.
+    ``spans``: keys of ``record.spans`` or ``record.attempts`` that are new or have changed. They include the attempts
     around a model call, whose ``calls`` and ``usage`` grew, and attempts that became or are no longer the ``best``.
     ``candidates``: keys of ``record.candidates`` that are new, were scored, became or are no longer the ``winner``, or
     were pinned, unpinned or dropped. An id may be unknown to the record where a file lacks its beginning.
-    ``grown``: names of the record's lists that have one more item, at their end: ``calls`` (then ``usage``, ``cached``
+    ``grown``: names of the record's lists that have one more item at their end: ``calls`` (then ``usage``, ``cached``
     and ``models`` may differ too), ``rollouts``, ``proposals``, ``milestones``, ``steered``, ``hint_failures``. Items
-    are never removed or replaced, so a reader that remembers how many it has read finds the new ones by position.
+    are never removed or replaced, so a reader that remembers how many items it has read finds the new ones by index.
 
-    A reader may collect the changes of many events and look at the record once: the record never goes back, so what it
-    finds may be newer than the change. An event that changed nothing gives ``NOTHING``, which is false.
+    A reader may collect the changes of many events and read the record once. The values may then be newer than a
+    change. An event that changed nothing gives ``NOTHING``, which is false.
 
     >>> from dspynb.events import RunStarted
     >>> from dspynb.running.record import RunRecord

@@ -1,4 +1,4 @@
-"""What a run's record holds of attempts, spans and scored candidates."""
+"""The rows of a run's record: attempts, spans and scored candidates."""
 
 from __future__ import annotations
 
@@ -24,57 +24,57 @@ __all__ = ["DERIVED_COLUMNS", "AttemptRow", "Milestone", "SpanRow", "usage_of"]
 
 
 def usage_of(calls: Iterable[PredictorCalled]) -> Usage:
-    """What some calls cost."""
+    """The sum of the usage of calls."""
     return sum((call.usage for call in calls), NO_USAGE)
 
 
 @dataclass(slots=True)
 class AttemptRow:
-    """One attempt as seen so far: the events of its beginning and its end, and its calls.
+    """One attempt so far: the events of its start and its end, and its calls.
 
-    The columns of ``run.attempts`` are those fields of AttemptStarted and AttemptEnded that are marked as ``COLUMN``
-    (see events.py), the outputs, and ``DERIVED_COLUMNS``.
+    The columns of ``run.attempts`` are the fields of AttemptStarted and AttemptEnded that are marked as ``COLUMN`` (see
+    events.py), the outputs, and ``DERIVED_COLUMNS``.
     """
 
     start: AttemptStarted
-    hint_error: str | None = None  # why its wave has no new hint: the advisor failed
+    hint_error: str | None = None  # the error of the advisor, where it failed to give the attempt's wave a new hint
     end: AttemptEnded | None = None
     best: bool = False
     calls: list[PredictorCalled] = field(default_factory=list)
 
     @property
     def span(self) -> int:
-        """Its number."""
+        """The number of the attempt's span."""
         return self.start.span
 
     @property
     def parent(self) -> int:
-        """The span of its search."""
+        """The span of the search."""
         return self.start.parent
 
     @property
     def attempt(self) -> int:
-        """Its number in the search, from 1."""
+        """The number of the attempt in its search, from 1."""
         return self.start.attempt
 
     @property
     def wave(self) -> int:
-        """The number of its wave, from 1."""
+        """The number of the wave, from 1."""
         return self.start.wave
 
     @property
     def hint(self) -> Hint:
-        """What its predictors were given as a hint."""
+        """The hint of the attempt's predictors: a text, predictor path → text, or None."""
         return self.start.hint
 
     @property
     def hint_by(self) -> str:
-        """``person`` where somebody suggested its hint while the run ran; else empty."""
+        """``person`` where somebody suggested the hint while the run ran; else empty."""
         return self.start.hint_by
 
     @property
     def started(self) -> float:
-        """When it began, in unix seconds."""
+        """The time of the start, in unix seconds."""
         return self.start.at
 
     @property
@@ -84,52 +84,55 @@ class AttemptRow:
 
     @property
     def outputs(self) -> Mapping[str, Any] | None:
-        """The outputs of its program; None while it runs, and where it failed."""
-        return None if self.end is None else self.end.outputs
+        """The outputs of the program; None while the attempt runs, and where it failed."""
+        return self.end.outputs if self.end else None
 
     @property
     def score(self) -> float | None:
-        """What its reward gave."""
-        return None if self.end is None else self.end.score
+        """The score that the reward gave; None while the attempt runs, and where it failed."""
+        return self.end.score if self.end else None
 
     @property
     def feedback(self) -> str | None:
-        """What its reward said in words."""
-        return None if self.end is None else self.end.feedback
+        """The feedback of the reward, in words."""
+        return self.end.feedback if self.end else None
 
     @property
     def error(self) -> str | None:
-        """Why it failed."""
-        return None if self.end is None else self.end.error
+        """The error of an attempt that failed."""
+        return self.end.error if self.end else None
 
     @property
     def seconds(self) -> float | None:
-        """How long it took; None while it runs."""
-        return None if self.end is None else self.end.seconds
+        """The duration; None while the attempt runs."""
+        return self.end.seconds if self.end else None
 
     @property
     def cached(self) -> bool:
-        """Whether no call of the attempt was paid for."""
+        """Whether all calls of the attempt were answered from a cache."""
         return bool(self.calls) and all(call.cached for call in self.calls)
 
     @property
     def usage(self) -> Usage:
-        """What its calls cost."""
+        """The sum of the usage of the attempt's calls."""
         return usage_of(self.calls)
 
     @property
     def tokens(self) -> int | None:
-        """Tokens of its calls; None where they are not known."""
+        """The tokens of the attempt's calls; None where some are unknown."""
         return self.usage.tokens
 
     @property
     def usd(self) -> float | None:
-        """What its calls cost; None where that is not known."""
+        """The cost of the attempt's calls in US dollars; None where some are unknown."""
         return self.usage.usd
 
     def cell(self, column: str) -> Any:
-        """The value of a column of ``run.attempts`` that is no output. The row's own attributes come first, so a column
-        has no name of another of them (``usage``, ``calls``): ``tests/results/test_attempts.py`` checks this."""
+        """The value of a column of ``run.attempts``, outputs excepted.
+
+        An attribute of the row hides a field of the event with the same name, so no column may be named like another
+        attribute (``usage``, ``calls``): ``tests/results/test_attempts.py`` checks this.
+        """
         if column == "error" and self.state == "cancelled":
             return "cancelled"
         for source in (self, self.start, self.end):
@@ -144,98 +147,102 @@ DERIVED_COLUMNS = ("tokens", "usd", "cached", "best")
 
 @dataclass(slots=True)
 class SpanRow:
-    """A run, module call, search, tool call, proposal or row as seen so far: the events of its beginning and end."""
+    """A run, module call, search, tool call, proposal or row so far: the events of its start and its end."""
 
     start: RunStarted | SpanStarted
     end: SpanEnded | RolloutEnded | RunEnded | None = None
-    chosen: AttemptRow | None = None  # of a row: the attempt that the first search right inside it took as its result
+    chosen: AttemptRow | None = None
+    """For a row: the attempt that is the result of the first search directly inside it."""
 
     @property
     def span(self) -> int:
-        """Its number."""
+        """The number of the span."""
         return self.start.span
 
     @property
     def parent(self) -> int:
-        """The span that it happened in; 0 for none."""
+        """The span in which this one happened; 0 for none."""
         return self.start.parent
 
     @property
     def kind(self) -> str:
-        """That of ``SpanStarted``, or run."""
+        """The kind that ``SpanStarted`` names; ``run`` for a run."""
         return self.start.kind if isinstance(self.start, SpanStarted) else "run"
 
     @property
     def name(self) -> str:
-        """The name of what began."""
+        """The name of the module, tool, row or run."""
         return self.start.name
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        """Its inputs."""
+        """The inputs at the start."""
         return self.start.inputs
 
     @property
     def row(self) -> int | None:
-        """Of a row: its number."""
+        """The number of a row; None for other spans."""
         return self.start.row if isinstance(self.start, SpanStarted) else None
 
     @property
     def started(self) -> float:
-        """When it began, in unix seconds."""
+        """The time of the start, in unix seconds."""
         return self.start.at
 
     @property
     def ended(self) -> float | None:
-        """When it ended, in unix seconds; None while it goes on."""
-        return None if self.end is None else self.end.at
+        """The time of the end, in unix seconds; None before it."""
+        return self.end.at if self.end else None
 
     @property
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Whether the span has ended."""
         return self.end is not None
 
     @property
     def outputs(self) -> Mapping[str, Any] | None:
-        """What came out of it; None while it goes on, and of a run."""
-        return None if self.end is None or isinstance(self.end, RunEnded) else self.end.outputs
+        """The outputs; None before the end, and for a run."""
+        if self.end is None or isinstance(self.end, RunEnded):
+            return None
+        return self.end.outputs
 
     @property
     def error(self) -> str | None:
-        """Why it failed; of a run that ended otherwise than finished, its error or how it ended."""
+        """The error of a span that failed. For a run that did not finish, its error or its status."""
         if isinstance(self.end, RunEnded) and self.end.status != "finished":
             return self.end.error or self.end.status
-        return None if self.end is None else self.end.error
+        return self.end.error if self.end else None
 
     @property
     def rollout(self) -> RolloutEnded | None:
-        """How it ended as a rollout; None for what is none, or goes on."""
+        """The event with which a rollout ended; None for other spans, and before the end."""
         return self.end if isinstance(self.end, RolloutEnded) else None
 
     @property
     def score(self) -> float | None:
-        """Of a rollout."""
-        return None if self.rollout is None else self.rollout.score
+        """The score of a rollout; None for other spans."""
+        return self.end.score if isinstance(self.end, RolloutEnded) else None
 
     @property
     def feedback(self) -> str | None:
-        """Of a rollout."""
-        return None if self.rollout is None else self.rollout.feedback
+        """The feedback on a rollout; None for other spans."""
+        return self.end.feedback if isinstance(self.end, RolloutEnded) else None
 
     @property
     def seconds(self) -> float | None:
-        """Of a rollout."""
-        return None if self.rollout is None else self.rollout.seconds
+        """The duration of a rollout; None for other spans."""
+        return self.end.seconds if isinstance(self.end, RolloutEnded) else None
 
     @property
     def tokens(self) -> int | None:
-        """Of a rollout, None where they are not known; 0 for what is none."""
-        return 0 if self.rollout is None else self.rollout.usage.tokens
+        """The tokens of a rollout, None where they are unknown; 0 for other spans."""
+        return self.end.usage.tokens if isinstance(self.end, RolloutEnded) else 0
 
 
 @dataclass(slots=True)
 class Milestone:
-    """A candidate was scored: what the run had spent by then. ``metric_calls``: rollouts that had ended."""
+    """The scoring of a candidate, with what the run had spent until then: ``usage``, and ``metric_calls``, the number
+    of rollouts that had ended."""
 
     scored: CandidateScored
     usage: Usage

@@ -1,6 +1,6 @@
-"""Run: the handle of a piece of work. It takes the events, can be stopped, awaited, shown and read.
+"""Run: the handle of a piece of work. It receives the events, and can be awaited, stopped, displayed and read.
 
-The outermost module call drives itself through ``Run.drive``; whatever is called inside becomes part of the same run.
+The outermost module call drives itself through ``Run.drive``; calls inside it become part of the same run.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from dspynb.scope.settings import setting
 __all__ = ["Run", "Work", "last_run"]
 
 _log = logging.getLogger("dspynb")
-_SMALL = 256
-"""Events of a run whose record is made only when somebody reads it. So reading it never costs more than these."""
+_MAX_UNAPPLIED = 256
+"""Up to this many events are collected before the record of a run is made, unless somebody reads it earlier. So the
+first reading never has to apply more events than these."""
 _last: deque[Run] = deque(maxlen=1)
 
 
@@ -51,7 +52,7 @@ def last_run() -> Run | None:
 
 
 class Work(Protocol):
-    """What a run does: awaited once; ``partial`` gives the best so far when it is stopped, or None."""
+    """The work of a run, awaited once. ``partial`` returns the best result so far when the run is stopped, or None."""
 
     def __call__(self) -> Awaitable[Any]: ...
 
@@ -59,10 +60,10 @@ class Work(Protocol):
 
 
 class Run(Steerable):
-    """A run in this process. ``await run`` gives its result; ``run.stop()`` ends it and keeps the best so far.
-    While it runs it can be steered: see ``run.steerable``.
+    """A run in this process. ``await run`` returns its result; ``run.stop()`` ends it and keeps the best so far.
+    While it runs, it can be steered: see ``run.steerable``.
 
-    Made by ``module.start(...)`` and by every outermost ``await module(...)``.
+    ``module.start(...)`` and every outermost ``await module(...)`` create one.
 
     >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> run = ask.run_sync(question="2+2?").run
@@ -79,42 +80,47 @@ class Run(Steerable):
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(None)
-        self.kind, self.name, self.span = kind, name, new_span()
-        self.paths = paths  # predictor uid -> dotted path
-        self.program_type: type | None = None  # of the module whose call this is; None for other work
-        self._inputs, self._settings = inputs, settings or {}
+        self.kind = kind
+        self.name = name
+        self.span = new_span()
+        self.paths = paths  # predictor uid → dotted path
+        self.program_type: type | None = None  # the type of the module whose call this is; None for other work
+        self._inputs = inputs
+        self._settings = settings or {}
         self._listeners: list[Sink] = []
         self._watchers: list[Callable[[Changes], object]] = []
-        self._stop_asked = self._interrupted = False
-        self._outcome: tuple[bool, Any] | None = None
+        self._stop_requested = False
+        self._interrupted = False
+        self._outcome: tuple[bool, Any] | None = None  # whether the work succeeded, and its result or error
         self.loop: asyncio.AbstractEventLoop | None = None
         self._driver: asyncio.Task[Any] | None = None  # the task that runs the work; may be the caller's own
-        self._task: asyncio.Task[Any] | None = None  # the task that start() made
-        self._before = 0  # cancellations of that task that others had asked for
-        self._lock = threading.RLock()  # held by whoever emits; taken before the record's lock, never after it
+        self._task: asyncio.Task[Any] | None = None  # the task that start() created
+        self._earlier_cancellations = 0  # cancellations of the driver that were requested before it drove the work
+        self._lock = threading.RLock()  # held while emitting; acquired before the record's lock, never after it
         self._journal: JournalFile | None = None
-        self._in_flight: set[asyncio.Task[Any] | None] = set()
+        self._in_flight: set[asyncio.Task[Any] | None] = set()  # tasks that wait for a model
 
     # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
     def emit(self, event: Event) -> None:
-        """Take an event and pass it on. A listener that fails is logged and dropped; the run goes on."""
+        """Apply an event to the record and pass it to the listeners. A listener that fails is logged and removed; the
+        run continues."""
         if self._journal is None and isinstance(event, AttemptStarted):
             self._open_journal()
         with self._lock:  # threads may emit too, and every listener must see one order
             with self._record_lock:
-                if self._record is None and len(self._events) < _SMALL and not self._watchers:
+                if self._record is None and len(self._events) < _MAX_UNAPPLIED and not self._watchers:
                     self._events.append(event)
                     changes = NOTHING
                 else:
                     changes = self.record.apply(event)
-            for listener in tuple(self._listeners):  # without the record's lock: one may wait for a thread that reads
-                self._tell(listener, event)
+            for listener in tuple(self._listeners):  # without the record's lock: one may wait for a reading thread
+                self._send(listener, event)
             if self._watchers and changes is not NOTHING:
                 with self._record_lock:
                     for watcher in tuple(self._watchers):
                         self._notify(watcher, changes)
 
-    def _tell(self, listener: Sink, event: Event) -> None:
+    def _send(self, listener: Sink, event: Event) -> None:
         try:
             listener.emit(event)
         except BaseException as error:
@@ -129,31 +135,30 @@ class Run(Steerable):
             self.unwatch(watcher)
 
     def _log_failure(self, error: BaseException) -> None:
-        """Log what a listener raised. Raises it again where it ends the process."""
+        """Log the error of a listener. Raises it again if it must end the process."""
         if not isinstance(as_exception(error, "the listener"), Exception):
             raise error
         _log.error("a listener of run %s failed and was dropped", self.id, exc_info=error)
 
     def watch(self, watcher: Callable[[Changes], object]) -> None:
-        """Call ``watcher`` with the keys of ``run.record`` that each event changes, from now on and until the run ends.
+        """Call ``watcher`` with the keys of ``run.record`` that each event changes, until the run ends.
 
-        It is called after the listeners, in whatever thread emitted the event, and with ``record.lock`` held. It holds
-        up the run as long as it takes: remember the changes and read the record later. One that fails is logged and
-        dropped.
+        It is called after the listeners, in the thread that emitted the event, with ``record.lock`` held. It delays the
+        run, so it should only note the changes and read the record later. A watcher that fails is logged and removed.
         """
         with self._lock:
             self._watchers.append(watcher)
 
     def unwatch(self, watcher: Callable[[Changes], object]) -> None:
-        """Call ``watcher`` no more."""
+        """Stop calling ``watcher``."""
         with self._lock, contextlib.suppress(ValueError):
             self._watchers.remove(watcher)
 
     def listen(self, listener: Sink | Callable[[Event], object], *, replay: bool = False) -> None:
-        """Send events from now on to ``listener``; with ``replay`` those so far first.
+        """Send each further event to ``listener``, until the run ends.
 
-        ``listener``: a function of an event, or an object with ``emit(event)``. One that fails is logged and dropped.
-        Raises InputError for anything else.
+        ``listener``: a function of an event, or an object with ``emit(event)``; one that fails is logged and removed.
+        ``replay``: send all earlier events first. Raises InputError for any other listener.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> names = []
@@ -165,26 +170,30 @@ class Run(Steerable):
         >>> names
         ['RunStarted', 'PredictorCalled', 'RunEnded']
         """
-        sink = _Function(listener) if callable(listener) and not hasattr(listener, "emit") else listener
-        if not hasattr(sink, "emit"):
-            got = type(listener).__name__
-            raise InputError(f"listen takes a function of an event, or an object with emit(event); got {got}")
+        if hasattr(listener, "emit"):
+            sink: Sink = listener
+        elif callable(listener):
+            sink = _FunctionSink(listener)
+        else:
+            type_name = type(listener).__name__
+            raise InputError(f"listen takes a function of an event, or an object with emit(event); got {type_name}")
         with self._lock:
             self._listeners.append(sink)
-            for event in self._events_so_far() if replay else ():
-                self._tell(sink, event)
+            if replay:
+                for event in self._events_so_far():
+                    self._send(sink, event)
 
     def _events_so_far(self) -> tuple[Event, ...]:
         with self._record_lock:
             return tuple(self._events if self._record is None else self._record.events)
 
     def unlisten(self, listener: Sink | Callable[[Event], object]) -> None:
-        """Send ``listener`` no more events."""
+        """Stop sending events to ``listener``."""
         with self._lock, contextlib.suppress(ValueError):
             self._listeners.remove(listener)  # type: ignore[arg-type]  # a function equals its sink
 
     async def events(self) -> AsyncIterator[Event]:
-        """All events, from the first, until the run ends: ``async for event in run.events()``.
+        """Yield all events from the first one until the run ends: ``async for event in run.events()``.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> async def main():
@@ -192,49 +201,53 @@ class Run(Steerable):
         >>> dn.run_sync(main)
         ['RunStarted', 'PredictorCalled', 'RunEnded']
         """
-        sent, events = 0, self.record.events
+        events = self.record.events
+        position = 0
         while True:
-            while sent < len(events):
-                yield events[sent]
-                sent += 1
+            while position < len(events):
+                yield events[position]
+                position += 1
             if self.done:
                 return
             await asyncio.sleep(0.05)
 
     @classmethod
     def resumed(cls, path: Path, kind: str, name: str, inputs: Mapping[str, Any], paths: Mapping[str, str]) -> Run:
-        """A run that goes on with the file of one that ended or was lost: its id, its events, and more of them.
+        """A run that resumes the file of an earlier one: it keeps the id and the events, and appends further events.
 
-        Its file is locked until the run ends. Raises RunInUse while another run writes it, JournalError when the file
-        cannot be read or is of another kind of run.
+        The file is locked until the run ends. Raises RunInUse while another run writes the file, JournalError where it
+        cannot be read or belongs to another kind of run.
         """
-        flush_journals()  # also the end of a run that had it until now
+        flush_journals()  # the last lines of a run that has just ended may still be waiting to be written
         lock = lock_run(path)
         try:
             journal = _resumable(path, kind)
             run = cls(kind, name, inputs, paths)
-            run._take_over(journal, JournalFile(path, None, lock))
+            run._continue(journal, JournalFile(path, None, lock))
         except BaseException:
             lock.release()
             raise
         return run
 
-    def _take_over(self, journal: Journal, file: JournalFile) -> None:
+    def _continue(self, journal: Journal, file: JournalFile) -> None:
+        """Load the record of a run file, and append the further events to the file."""
         record = RunRecord(journal.events, self._record_lock)
-        self._id, self.path = str(journal.header.get("id", file.path.stem)), str(file.path)
+        self._id = str(journal.header.get("id", file.path.stem))
+        self.path = str(file.path)
         self._record = record
         spans_after(record.last_span)
         if record.started is not None:
-            self._settings, self.span = record.started.settings, record.started.span
+            self._settings = record.started.settings
+            self.span = record.started.span
         else:
             self.span = new_span()
-        self.steering.kept = [event for event in record.steered if event.action not in ("pause", "unpause")]
+        self.steering.applied = [event for event in record.steered if event.action not in ("pause", "unpause")]
         self._journal = file
         self.listen(file)
 
     @contextlib.contextmanager
     def released_on_error(self) -> Iterator[None]:
-        """Release the run file where the block raises: what was resumed does not start."""
+        """Release the run file if the block raises, since the resumed run then does not start."""
         try:
             yield
         except BaseException:
@@ -256,37 +269,39 @@ class Run(Steerable):
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
     @property
     def done(self) -> bool:
-        """Whether the run has ended, however it ended."""
+        """Whether the run has ended, in whatever way."""
         return self._outcome is not None
 
     @property
     def is_handle(self) -> bool:
-        """Whether ``start()`` made it, so that no cell has to wait for it."""
+        """Whether the run was created by ``start()``, so that no cell has to wait for it."""
         return self._task is not None
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop or an interrupt was asked for."""
-        return self._stop_asked or self._interrupted
+        """Whether a stop or an interrupt was requested."""
+        return self._stop_requested or self._interrupted
 
     @property
     def interrupted(self) -> bool:
-        """Whether the kernel's stop button or Ctrl-C was what ended it."""
+        """Whether the kernel's stop button or Ctrl-C interrupted the run."""
         return self._interrupted
 
     @property
     def task(self) -> asyncio.Task[Any]:
-        """The task that ``start()`` made. Raises ScopeError for a run that is awaited where it was called."""
+        """The task that ``start()`` created. Raises ScopeError for a run that is awaited where it was called."""
         if self._task is None:
             raise ScopeError("this run was not started as a handle; it is awaited where it was called")
         return self._task
 
     @property
     def best(self) -> Any:
-        """The best result so far: a prediction, an evaluation or a program, as ``await run`` would give it if the run
-        were stopped now; None where there is none yet. See also ``best_parts``, of an optimizer's run."""
+        """The best result so far: a prediction, an evaluation or a program. It is what ``await run`` would return if
+        the run were stopped now; None where there is none yet. An optimizer's run also has ``best_parts``."""
         if self._outcome is not None:
-            return self._outcome[1] if self._outcome[0] else self._partial()
+            succeeded, result = self._outcome
+            if succeeded:
+                return result
         return self._partial()
 
     def _partial(self) -> Any:
@@ -294,40 +309,46 @@ class Run(Steerable):
 
     # ── driving ───────────────────────────────────────────────────────────────────────────────────────────────────
     async def drive(self, work: Work) -> Any:
-        """Do the work in the current task and tell how it ended. Used once."""
+        """Do the work in the current task, record how it ended, and return its result. Called once.
+
+        Raises the error of the work, RunStopped or RunInterrupted where it was stopped without a result, ScopeError
+        outside an asyncio task.
+        """
         task = asyncio.current_task()
         if task is None:
             raise ScopeError("a run needs an asyncio task; await it from a coroutine or use run_sync")
-        self._before, self.work = task.cancelling(), work
+        self._earlier_cancellations = task.cancelling()
+        self.work = work
         self._partial = work.partial  # type: ignore[method-assign]
         with self._lock:
-            self.loop, self._driver = asyncio.get_running_loop(), task
+            self.loop = asyncio.get_running_loop()
+            self._driver = task
         self._nest()
         try:
             with foreground(self), Layer(f"the run of {self.name}", port=self, span=self.span):
                 self._begin()
                 result = await work()
         except asyncio.CancelledError as error:
-            self._release()
-            return self._cancelled(task, error)
+            self._forget_driver()
+            return self._end_cancelled(task, error)
         except Halted as error:
-            self._release()
+            self._forget_driver()
             self._raise_if_interrupted()
-            return self._settle(error)
+            return self._end_halted(error)
         except BaseException as error:
-            self._release()
+            self._forget_driver()
             self._raise_if_interrupted()
-            failed = self._failed(error)
-            if failed is error:
+            exception = self._end_failed(error)
+            if exception is error:
                 raise
-            raise failed from error
-        self._release()
+            raise exception from error
+        self._forget_driver()
         self._raise_if_interrupted(result)
         self._end("finished", (True, result))
         return result
 
     def _nest(self) -> None:
-        """Tell the runs that this one is started in where in them it is: they get its events too."""
+        """Tell each run around this one in which of its spans this one starts: it receives this run's events too."""
         scope = current_scope()
         if scope.open_run is None:
             return
@@ -348,30 +369,30 @@ class Run(Steerable):
             paths=tuple(self.paths.values()),
         )
         self.emit(started)
-        self.admit()  # stopped before it began
+        self.admit()  # raises if the run was stopped before it began
 
-    def _release(self) -> None:
+    def _forget_driver(self) -> None:
         with self._lock:
             self._driver = None
 
-    def _failed(self, error: BaseException) -> BaseException:
-        """End as failed; the error to raise: what user code raised that is no Exception is made one."""
-        failed = as_exception(error, f"the program {self.name}")
-        self._end("failed", (False, failed), told(failed))
-        return failed
+    def _end_failed(self, error: BaseException) -> BaseException:
+        """End the run as failed. Returns the error to raise: what user code raised, wrapped if it is no Exception."""
+        exception = as_exception(error, f"the program {self.name}")
+        self._end("failed", (False, exception), told(exception))
+        return exception
 
-    def _cancelled(self, task: asyncio.Task[Any], error: asyncio.CancelledError) -> Any:
-        """Translate a cancellation of our own; pass on one that came from outside."""
+    def _end_cancelled(self, task: asyncio.Task[Any], error: asyncio.CancelledError) -> Any:
+        """End the run after a cancellation. One that ``stop`` caused ends it as stopped; any other is raised again."""
         self._raise_if_interrupted()
-        if self._stop_asked and task.uncancel() <= self._before:
-            return self._settle(RunStopped(run=self))
+        if self._stop_requested and task.uncancel() <= self._earlier_cancellations:
+            return self._end_halted(RunStopped(run=self))
         if isinstance(as_exception(error, ""), Exception):
-            raise self._failed(error) from error
+            raise self._end_failed(error) from error
         self._end("cancelled", (False, error))
         raise error
 
     def _raise_if_interrupted(self, result: Any = None) -> None:
-        """End as interrupted if that was asked for, also when the work came to its end before it noticed."""
+        """End the run as interrupted if it was, even if the work finished before it noticed."""
         if self._interrupted:
             interrupted = RunInterrupted(self)
             if result is not None:
@@ -379,24 +400,26 @@ class Run(Steerable):
             self._end("interrupted", (False, interrupted))
             raise interrupted from None
 
-    def _settle(self, error: Halted) -> Any:
+    def _end_halted(self, error: Halted) -> Any:
+        """End the run as stopped or exhausted, and return the best so far. Raises the error where there is none."""
         best = self._partial()
         error.run = error.run or self
-        self._end(error.status, (best is not None, best if best is not None else error))
         if best is None:
+            self._end(error.status, (False, error))
             raise error
+        self._end(error.status, (True, best))
         return best
 
     def _end(self, status: str, outcome: tuple[bool, Any], error: str | None = None) -> None:
         self.emit(RunEnded(span=self.span, status=status, error=error))
         self._outcome = outcome
-        self._let_pass()
+        self._open_gate()
         self._listeners.clear()
         self._watchers.clear()
         self._close_journal()
 
     def start(self, work: Work) -> Run:
-        """Drive the work in a task of its own and return at once. Raises ScopeError where no event loop runs."""
+        """Drive the work in a new task and return at once. Raises ScopeError where no event loop runs."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -404,20 +427,22 @@ class Run(Steerable):
                 "start() needs a running event loop (a notebook has one); in a script use run_sync"
             ) from None
         _last.append(self)
-        self.loop, self.work = loop, work
+        self.loop = loop
+        self.work = work
         self._task = loop.create_task(self.drive(work), name=f"dspynb run {self.id}")
         self._task.add_done_callback(_retrieve)
-        self._task.add_done_callback(lambda _: self._close_journal())  # also of one that was cancelled before it began
+        self._task.add_done_callback(lambda _: self._close_journal())  # even if it is cancelled before it begins
         return self
 
     async def watched(self, work: Work) -> Any:
-        """Drive the work for the cell that awaits it, with its live view."""
+        """Drive the work and display the live view, for a cell that awaits it."""
         attach_view(self)
         return await self.drive(work)
 
     # ── stopping ──────────────────────────────────────────────────────────────────────────────────────────────────
     def stop(self) -> None:
-        """End the run and keep the best so far: calls in flight are cancelled, none starts. From any thread.
+        """End the run and keep the best so far. Calls in flight are cancelled, and no further call starts. Can be
+        called from any thread.
 
         >>> import asyncio
         >>> async def answer(request):
@@ -433,44 +458,45 @@ class Run(Steerable):
         >>> dn.run_sync(main)
         ('four', 'stopped')
         """
-        self._ask(interrupt=False)
+        self._request_end(interrupt=False)
 
     def interrupt(self) -> None:
-        """What the kernel's stop button and Ctrl-C do to a run that a cell awaits; safe in a signal handler."""
-        self._ask(interrupt=True)
+        """Interrupt the run, as the kernel's stop button and Ctrl-C do while a cell awaits it. Safe in a signal
+        handler."""
+        self._request_end(interrupt=True)
 
-    def _ask(self, *, interrupt: bool) -> None:
+    def _request_end(self, *, interrupt: bool) -> None:
         if self.done:
             return
         if interrupt:
             self._interrupted = True
         else:
-            self._stop_asked = True
+            self._stop_requested = True
         loop = self.loop
         if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._cancel_driver)
+            loop.call_soon_threadsafe(self._cancel_tasks)
 
-    def _cancel_driver(self) -> None:
-        # The kernel's own handler may have cancelled this task already; a second cancel would break into its clean-up.
+    def _cancel_tasks(self) -> None:
+        # The kernel's own handler may have cancelled this task already; a second cancel would disturb its clean-up.
         driver = self._driver
-        if driver is not None and driver.cancelling() <= self._before:
+        if driver is not None and driver.cancelling() <= self._earlier_cancellations:
             driver.cancel()
-        for task in self._in_flight.copy():  # also in tasks and threads that the program made
+        for task in self._in_flight.copy():  # also tasks that the program created, perhaps in other threads
             if task is None or task is driver:
                 continue
             with contextlib.suppress(RuntimeError):
                 task.get_loop().call_soon_threadsafe(_cancel_once, task)
 
     def call_began(self, task: asyncio.Task[Any] | None) -> None:
-        """A task waits for a model: a stop may cancel it."""
-        self._in_flight.add(task)  # atomic, like the copy that is looked through
+        """Note that a task waits for a model, so that a stop can cancel it."""
+        self._in_flight.add(task)  # atomic, like the copy in _cancel_tasks
 
     def call_ended(self, task: asyncio.Task[Any] | None) -> None:
-        """It waits no longer."""
+        """Note that a task no longer waits for a model."""
         self._in_flight.discard(task)
 
     def admit(self) -> None:
-        """Called before each model call. Raises RunStopped once a stop or an interrupt was asked for."""
+        """Check that a model call may start. Raises RunStopped once a stop or an interrupt was requested."""
         if self.stopped:
             raise RunStopped("the run was stopped; no further calls are made", self)
 
@@ -493,7 +519,7 @@ class Run(Steerable):
         return self._result()
 
     def _result(self) -> Any:
-        if self._outcome is None:  # its task was cancelled before it began
+        if self._outcome is None:  # the task was cancelled before it began
             raise asyncio.CancelledError
         succeeded, value = self._outcome
         if not succeeded:
@@ -504,8 +530,8 @@ class Run(Steerable):
         show(self)
 
 
-class _Function:
-    """A function that listens."""
+class _FunctionSink:
+    """A listener that calls a function. It equals the function, so that ``unlisten`` finds it."""
 
     def __init__(self, fn: Callable[[Event], object]) -> None:
         self._fn = fn
@@ -515,24 +541,26 @@ class _Function:
         self._fn(event)
 
     def __eq__(self, other: object) -> bool:
-        return self._fn == (other._fn if isinstance(other, _Function) else other)
+        return self._fn == (other._fn if isinstance(other, _FunctionSink) else other)
 
     def __hash__(self) -> int:
         return hash(self._fn)
 
 
 def _header(run: Run) -> dict[str, Any]:
-    """The first line of a run file; ``version``: of dspynb, that wrote it."""
+    """The header of a run file, its first line. ``version`` is that of the dspynb that wrote it."""
     return {"id": run.id, "kind": run.kind, "name": run.name, "version": dspynb.__version__}
 
 
 def _resumable(path: Path, kind: str) -> Journal:
-    """A run file that can be resumed, without its torn last line."""
+    """Load a run file in order to resume it, and remove an incomplete last line from it."""
     journal = load_journal(path, leave_prompts=True)
-    if damage := journal.damage():
+    damage = journal.damage()
+    if damage:
         raise JournalError(f"cannot resume {path}: {damage}; dn.open_run reads the rest")
-    if journal.header.get("kind") != kind:
-        raise JournalError(f"{path} is the run of {journal.header.get('kind')!r}; only {kind!r} can go on with it")
+    file_kind = journal.header.get("kind")
+    if file_kind != kind:
+        raise JournalError(f"cannot resume {path}: it is the file of a run of {file_kind!r}, not of {kind!r}")
     cut_torn_line(path)
     return journal
 
@@ -543,6 +571,6 @@ def _cancel_once(task: asyncio.Task[Any]) -> None:
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Mark the exception as seen: the handle keeps it, and nobody may ever await the handle."""
+    """Retrieve the exception of a task, so that asyncio does not log it: the run keeps it, and may never be awaited."""
     if not task.cancelled():
         task.exception()

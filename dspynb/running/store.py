@@ -24,7 +24,7 @@ def _folder() -> Path:
 
 
 def run_file(which: str | Path) -> Path:
-    """The file of a run: an id of ``runs()`` or a path. Raises JournalError when there is none."""
+    """The file of a run, from an id of ``runs()`` or a path. Raises JournalError where there is no such file."""
     if not isinstance(which, str | Path):
         raise JournalError(f"a run is named by its id or the path of its file, got {type(which).__name__}")
     flush_journals()
@@ -37,17 +37,17 @@ def run_file(which: str | Path) -> Path:
 
 
 def _is_file(path: Path) -> bool:
-    """False also for what cannot be a path, or is in a folder that may not be read."""
     try:
         return path.is_file()
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # an invalid path, or a folder that may not be read
         return False
 
 
 def open_run(which: str | Path) -> RunReader:
-    """A run from its file: an id of ``runs()`` or a path. Raises JournalError when it cannot be read.
+    """Reopen a run from its file.
 
-    Damaged lines are left out, with a DamagedFileWarning; ``damaged`` of the run names them.
+    ``which``: an id of ``runs()``, or a path. Damaged lines are left out with a DamagedFileWarning, and listed in
+    ``damaged`` of the run. Raises JournalError where the file cannot be read.
 
     >>> dn.configure(runs_dir="runs")
     >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
@@ -58,16 +58,17 @@ def open_run(which: str | Path) -> RunReader:
     """
     path = run_file(which)
     journal = load_journal(path, leave_prompts=True)
-    if damage := journal.damage():
+    damage = journal.damage()
+    if damage:
         warnings.warn(f"{path}: {damage}; left out", DamagedFileWarning, stacklevel=2)
     run_id = str(journal.header.get("id", path.stem))
     return RunReader(run_id, journal.events, path=str(path), damaged=journal.damaged)
 
 
 def runs() -> pd.DataFrame:
-    """The runs in the runs folder, newest last: id, kind, name, status, started, path.
+    """The runs in the runs folder, one row each, newest last: id, kind, name, status, started, path.
 
-    Single calls (``await predict(…)``) keep no file. One that cannot be read keeps its row, with status ``unreadable``.
+    Single calls (``await predict(…)``) have no file. A file that cannot be read has the status ``unreadable``.
 
     >>> dn.configure(runs_dir="runs")
     >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
@@ -87,14 +88,22 @@ def runs() -> pd.DataFrame:
 
 def _summary(path: Path) -> dict[str, object]:
     try:
-        header, began, ended = read_ends(path)
+        header, started, ended = read_ends(path)
     except JournalError:
         return {"id": encodable(path.stem), "status": "unreadable", "path": encodable(str(path))}
-    return {
+    summary: dict[str, object] = {
         "id": encodable(str(header.get("id", path.stem))),
-        "kind": encodable(began.kind) if began else None,
-        "name": encodable(began.name) if began else None,
-        "status": ended.status if ended else "unfinished" if began else "pending",
-        "started": began.at if began else None,
+        "kind": None,
+        "name": None,
+        "status": "pending",
+        "started": None,
         "path": encodable(str(path)),
     }
+    if started:
+        summary["kind"] = encodable(started.kind)
+        summary["name"] = encodable(started.name)
+        summary["started"] = started.at
+        summary["status"] = "unfinished"
+    if ended:
+        summary["status"] = ended.status
+    return summary

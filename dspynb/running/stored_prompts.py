@@ -1,4 +1,4 @@
-"""Prompts that stay in the run file: a record keeps where a long one is, and reads it when somebody asks for it."""
+"""Long prompts, which stay in the run file: the record holds their position, and reads them when they are used."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from dspynb.errors import DamagedFileWarning
 __all__ = ["LONG_LINE", "PromptFile", "StoredPrompt"]
 
 LONG_LINE = 4096
-"""Bytes of a line whose prompt stays in the file: to read a shorter one again takes longer than keeping it costs."""
+"""Bytes. The prompts of longer lines stay in the file; shorter ones stay in memory, since reading them again takes more
+time than they take memory."""
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
 @dataclass(slots=True, eq=False)
 class PromptFile:
-    """A run file that prompts are read from. ``inode``: its device and number, so that another file in its place is
-    noticed."""
+    """A run file from which prompts are read. ``inode``: device and inode number, to detect that the file was
+    replaced."""
 
     path: Path
     inode: tuple[int, int]
@@ -30,12 +31,12 @@ class PromptFile:
 
     @classmethod
     def of(cls, path: Path, stream: BinaryIO) -> PromptFile:
-        """The file at a path, which is open as ``stream``."""
+        """The file at ``path``, which is open as ``stream``."""
         stat = os.fstat(stream.fileno())
         return cls(path, (stat.st_dev, stat.st_ino))
 
     def read(self, offset: int, length: int) -> bytes:
-        """The bytes at a place. Raises OSError where the file is gone, or is another one now."""
+        """Read ``length`` bytes from ``offset``. Raises OSError where the file was deleted or replaced."""
         descriptor = os.open(self.path, os.O_RDONLY | _BINARY)
         with os.fdopen(descriptor, "rb") as stream:
             stat = os.fstat(stream.fileno())
@@ -45,11 +46,11 @@ class PromptFile:
             return stream.read(length)
 
     def warn(self, problem: object) -> None:
-        """Say once that the prompts cannot be read."""
+        """Warn once per file that its prompts cannot be read."""
         if not self.warned:
             self.warned = True
             warnings.warn(
-                f"the long prompts of {self.path} cannot be read ({problem}); tables show this in their place. "
+                f"the long prompts of {self.path} cannot be read ({problem}); tables show a note in their place. "
                 "Keep run files as long as you look at their runs",
                 DamagedFileWarning,
                 stacklevel=4,
@@ -58,19 +59,20 @@ class PromptFile:
 
 @dataclass(frozen=True, slots=True)
 class StoredPrompt:
-    """The messages of one call, in a line of a run file: ``length`` bytes from ``offset``."""
+    """The messages of one call, in the line of a run file that has ``length`` bytes from ``offset``."""
 
     file: PromptFile
     offset: int
     length: int
 
     def load(self) -> tuple[Mapping[str, Any], ...]:
-        """The messages. Where the file is gone, one message that says so, and a DamagedFileWarning once a file."""
+        """Read the messages. Where that fails, return one message that says so, with one DamagedFileWarning per
+        file."""
         try:
             line = self.file.read(self.offset, self.length).decode("utf-8", "surrogatepass")
             messages = json.loads(line)["messages"]
             if not all(isinstance(message, dict) for message in messages):
-                raise TypeError("its messages are no dicts")
+                raise TypeError("its messages are not dicts")
             return tuple(messages)
         except (OSError, ValueError, KeyError, TypeError) as error:
             self.file.warn(error)

@@ -1,4 +1,4 @@
-"""``with trace() as t``: what a program did inside a block, as spans; saved, loaded and read later."""
+"""``with trace() as t``: record what a program does in a block, as spans that can be saved and loaded."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Trace", "record_of", "trace"]
 
-_MOST_LINES = 100
+_MAX_LINES = 100
 
 
 class Trace:
-    """What was done while a trace was open.
+    """The events that a ``trace()`` block recorded.
 
-    ``spans``: predictor calls, modules, attempts, rows and tools as a tree of records. ``calls``: the events of the
-    predictor calls alone, in the order in which they ended. Shows itself as a tree, in text and in a notebook.
+    ``spans``: predictor calls, modules, attempts, rows and tools, in tree order. ``calls``: the events of the predictor
+    calls, in the order in which they ended. Its repr and notebook display show the tree.
 
     >>> with dn.trace() as t:
     ...     prediction = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"])).run_sync(question="2+2?")
@@ -47,23 +47,23 @@ class Trace:
             self.emit(event)
 
     def emit(self, event: Event) -> None:
-        """Take the next event."""
+        """Add the next event."""
         self.events.append(event)
-        if isinstance(event, PredictorCalled):  # and no record of it: rollouts and attempts need the calls alone
+        if isinstance(event, PredictorCalled):  # without a record, since rollouts and attempts only need the calls
             self.calls.append(event)
 
     @property
     def record(self) -> RunRecord:
-        """What the events so far add up to."""
+        """A record of the events so far. It is computed at each access."""
         return RunRecord(list(self.events))
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """One record a span: parents before what happened in them, otherwise by the time they started."""
+        """The spans so far: each parent before the spans inside it, otherwise by the time at which they started."""
         return spans_of(self.record)
 
     def table(self) -> pd.DataFrame:
-        """One row a span: span, parent, depth, kind, path, inputs, outputs, hint, candidate, score, messages, reply,
+        """One row per span: span, parent, depth, kind, path, inputs, outputs, hint, candidate, score, messages, reply,
         error, tokens, usd, cached, seconds, started, model, rollout.
 
         >>> program = dn.ChainOfThought("question -> answer", lm=dn.ScriptedLM(["reasoning: Two and two.\\nanswer: 4"]))
@@ -77,25 +77,26 @@ class Trace:
         return spans_frame(self.spans)
 
     def tree(self) -> str:
-        """All spans as text, a line each, indented."""
+        """All spans as text, one indented line per span."""
         return tree_text(self.spans)
 
     def save(self, path: str | Path) -> None:
-        """Write a file of JSON lines, a header and then the events, for its owner only. What was there is replaced.
+        """Write the trace to a file of JSON lines, readable by its owner only. An existing file is replaced.
 
-        Values that JSON does not know are written as text. Raises JournalError when it cannot be written.
+        Values that JSON does not know are written as text. Raises JournalError where the file cannot be written.
         """
         write_journal(Path(path), {"kind": "trace"}, list(self.events))
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
-        """A trace from the file that ``save`` wrote, or from a run's file; its spans equal those saved.
+        """Load a trace from a file that ``save`` wrote, or from a run file. Its spans equal those that were saved.
 
-        A last line that was cut is dropped, and damaged lines are left out with a DamagedFileWarning. Raises
-        JournalError for a file that is none, or is of a newer version.
+        An incomplete last line is dropped, and damaged lines are left out with a DamagedFileWarning. Raises
+        JournalError for a file that is no trace or run file, or has a newer format.
         """
         journal = load_journal(path)
-        if damage := journal.damage():
+        damage = journal.damage()
+        if damage:
             warnings.warn(f"{path}: {damage}; left out", DamagedFileWarning, stacklevel=2)
         return cls(journal.events)
 
@@ -104,17 +105,17 @@ class Trace:
 
     def __repr__(self) -> str:
         spans = self.spans
-        return f"<Trace: {len(spans)} spans, {len(self.calls)} calls>\n{tree_text(spans, _MOST_LINES)}"
+        return f"<Trace: {len(spans)} spans, {len(self.calls)} calls>\n{tree_text(spans, _MAX_LINES)}"
 
     def _repr_html_(self) -> str:
         return tree_html(self.spans)
 
 
 class trace(Block):  # noqa: N801  # used as a verb: with dn.trace() as t
-    """``with trace() as t``: collects what is done in the block, in what it awaits and in the tasks it spawns.
+    """``with trace() as t``: record the work of the block, including what it awaits and the tasks that it starts.
 
-    Calls of rewards, metrics and advisors are not the program's and are not in it. What outlives the block adds
-    nothing.
+    Calls of rewards, metrics and advisors are not recorded, since they are not part of the program. Tasks that outlive
+    the block add nothing after it.
 
     >>> with dn.trace() as t:
     ...     prediction = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"])).run_sync(question="2+2?")
@@ -132,9 +133,9 @@ class trace(Block):  # noqa: N801  # used as a verb: with dn.trace() as t
 
 
 def record_of(recorded: Trace | RunReader | str | Path) -> RunRecord:
-    """The record of a trace, a run, or the file or id of one.
+    """The record of a trace, of a run, or of the file or id of one.
 
-    Raises InputError for anything else, JournalError for a file that cannot be read.
+    Raises InputError for any other object, JournalError for a file that cannot be read.
     """
     if isinstance(recorded, str | Path):
         recorded = open_run(recorded)

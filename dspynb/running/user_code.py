@@ -1,4 +1,4 @@
-"""Calling user code: what it raises that is no Exception becomes one, so that it costs one row and not the process."""
+"""Calling user code. If it raises SystemExit or similar, that becomes an Exception: one row fails, not the process."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ T = TypeVar("T")
 
 
 def exit_of(error: BaseException, who: str) -> str | None:
-    """``"the metric f called sys.exit(3)"`` where user code raised what is no Exception; None for an Exception, and for
-    what must pass as it is: a stop, a cancellation, Ctrl-C. ``who``: whose code it was."""
+    """A text such as ``"the metric f called sys.exit(3)"`` for an error of user code that is not an Exception.
+
+    None for an Exception, and for an error that must be raised unchanged: a stop, a cancellation, Ctrl-C. ``who``: the
+    owner of the code, for the text.
+    """
     if isinstance(error, Exception):
         return None
     if isinstance(error, asyncio.CancelledError):
@@ -29,18 +32,18 @@ def exit_of(error: BaseException, who: str) -> str | None:
 
 
 def as_exception(error: BaseException, who: str) -> BaseException:
-    """A UserCodeExit for what ``exit_of`` tells of, else the error itself."""
+    """The error itself, or a UserCodeExit in its place where ``exit_of`` has a text for it."""
     text = exit_of(error, who)
     if text is None:
         return error
-    exited = UserCodeExit(f"{text}; raise an Exception in its place")
-    exited.__cause__ = error
-    return exited
+    exception = UserCodeExit(f"{text}; raise an Exception in its place")
+    exception.__cause__ = error
+    return exception
 
 
 def reraise_as(kind: Callable[[str], Exception], error: BaseException, who: str) -> NoReturn:
-    """Raise ``kind(text)`` from an error that user code raised. ``who``: whose code it was, for the text. Raises the
-    error itself where it must pass as it is: a stop, a cancellation, Ctrl-C."""
+    """Raise ``kind(text)`` from an error of user code. Raises the error itself if it must pass unchanged: a stop, a
+    cancellation, Ctrl-C. ``who``: the owner of the code, for the text."""
     if isinstance(error, Exception):
         raise kind(f"{who} raised {type(error).__name__}: {error}") from error
     text = exit_of(error, who)
@@ -50,24 +53,28 @@ def reraise_as(kind: Callable[[str], Exception], error: BaseException, who: str)
 
 
 async def guarded(who: str, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """``work(...)``, for a task of its own: asyncio lets SystemExit and KeyboardInterrupt of a task end the event loop.
-    (Not an awaitable: of a task that is cancelled before it begins, it would be left unawaited.)"""
+    """Await ``work(...)``, and raise its errors as ``as_exception`` returns them. For the body of a new task, because
+    SystemExit and KeyboardInterrupt in a task end asyncio's event loop.
+
+    ``work`` is a function and not an awaitable: if the task is cancelled before it begins, an awaitable would never be
+    awaited.
+    """
     try:
         return await work(*args, **kwargs)
     except BaseException as error:
-        exited = as_exception(error, who)
-        if exited is error:
+        exception = as_exception(error, who)
+        if exception is error:
             raise
-        raise exited from error
+        raise exception from error
 
 
 def _from_inside(error: asyncio.CancelledError) -> bool:
-    """Whether nobody cancelled the running task, nor the run that it belongs to: the code raised it by itself."""
+    """Whether user code raised a CancelledError itself: neither the running task nor its run was cancelled."""
     if isinstance(error, RunInterrupted):
         return False
     for layer in current_scope().open_layers():
         if getattr(layer.port, "stopped", False):
-            return False  # a stop cancels tasks that the program made before the one that waits for them
+            return False  # a stop cancels the tasks that a program created before the task that waits for them
     try:
         task = asyncio.current_task()
     except RuntimeError:  # a thread without a loop

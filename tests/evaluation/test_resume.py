@@ -181,7 +181,7 @@ def test_demos_that_cannot_be_saved_hinder_no_evaluation():
 def test_a_run_of_another_kind_and_a_file_that_is_no_run_are_refused_untouched(tmp_path):
     refined = dn.Refine(program(), lambda r, p: 1.0, n=1).run_sync(question="1").run
     flush_journals()
-    with pytest.raises(JournalError, match="is the run of 'refine'; only 'evaluate' can go on with it"):
+    with pytest.raises(JournalError, match="it is the file of a run of 'refine', not of 'evaluate'"):
         resumed(refined.id, program(), frame(1))
     notes = tmp_path / "notes.txt"
     notes.write_text("first line\nlast line without an end")

@@ -255,7 +255,7 @@ def test_a_budget_that_is_set_while_rows_are_on_workers_holds_from_the_next_row(
 def test_hints_for_refines_on_workers_are_refused(dask):
     async def main(start):
         handle = start()
-        with pytest.raises(dn.errors.SteeringError, match="on workers of a cluster take none"):
+        with pytest.raises(dn.errors.SteeringError, match="on workers of a cluster accept none"):
             handle.suggest_hint("Say more.", row=1)
         assert handle.steerable == {"pause", "budget"}
         await handle

@@ -20,7 +20,7 @@ from dspynb.events import from_json, to_json
 from dspynb.lm.cache import ReplyCache
 from dspynb.lm.providers.openai_format import read_reply, read_usage
 from dspynb.running.journal import flush_journals
-from dspynb.running.otel import _call as otel_of
+from dspynb.running.otel import _call_metadata as otel_of
 from dspynb.views.html.static import static_html
 from dspynb.views.terminal.progress import Progress
 from dspynb.views.view_model import ViewModel

@@ -475,12 +475,12 @@ def test_where_several_calls_were_recorded_a_span_says_which():
         return t, rows
 
     t, rows = asyncio.run(main())
-    with pytest.raises(InputError, match="holds 3 program calls; say which with span="):
+    with pytest.raises(InputError, match="holds 3 program calls; choose one with span="):
         replay(t, dn.Predict(Caption))
     spans = [s for s in t.spans if s.kind == "call"]
     for span in spans:
         assert replay(t, dn.Predict(Caption), span=span.span).prediction in rows
-    with pytest.raises(InputError, match="span 0 is no recorded program call"):
+    with pytest.raises(InputError, match="span 0 is not a recorded program call"):
         replay(t, dn.Predict(Caption), span=0)
 
 

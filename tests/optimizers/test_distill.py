@@ -314,14 +314,14 @@ def test_where_no_first_attempt_fell_short_the_program_stays_and_the_summary_say
 def test_where_no_hint_came_the_summary_says_so_and_that_feedback_would_help():
     done = run(distilled(refined(saying("blue"), wants("blue", feedback=False))))
     assert origins(done) == ["start"]
-    assert "6 first attempts fell short, but no hint came of it." in done.summary
+    assert "6 first attempts fell short, but no hint was written." in done.summary
     assert "The reward gives no feedback; dn.Score(value, feedback=…) would help." in done.summary
 
 
 def test_where_the_advisor_failed_the_summary_has_its_error():
     broken = dn.FunctionLM(lambda request: "mumble")
     done = run(distilled(refined(saying("blue"), wants("blue", feedback=False), hints="auto", advisor_lm=broken)))
-    assert "no hint came of it. The advisor failed: ParseError" in done.summary
+    assert "no hint was written. The advisor failed: ParseError" in done.summary
 
 
 def test_a_reward_without_feedback_is_distilled_from_the_advisors_hints():

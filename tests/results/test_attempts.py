@@ -1,4 +1,4 @@
-"""The columns of ``run.attempts``: their types while an attempt is running, and that none is hidden."""
+"""The columns of ``run.attempts``: their types while an attempt is running, and that no attribute hides one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dspynb.running.record import RunRecord
 from dspynb.running.record_rows import DERIVED_COLUMNS, AttemptRow
 from dspynb.running.tables import frames
 
-FOLLOWED = {"attempt", "wave", "hint", "score", "feedback", "error", "seconds"}
-"""Columns that an AttemptRow holds under the same name, with the event's own value."""
+SAME_VALUE = {"attempt", "wave", "hint", "score", "feedback", "error", "seconds"}
+"""Columns for which an AttemptRow has an attribute of the same name, with the value of the event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +22,10 @@ class LongerEnd(AttemptEnded):
     refused: bool = field(default=False, metadata=COLUMN)
 
 
-def test_a_number_or_truth_of_the_end_has_no_value_while_its_attempt_is_running(monkeypatch):
+def test_int_and_bool_columns_of_the_end_are_na_while_an_attempt_is_running(monkeypatch):
     monkeypatch.setattr(frames, "AttemptEnded", LongerEnd)
-    monkeypatch.setattr(frames, "_AFTER", ("repairs", "refused", *frames._AFTER))
-    monkeypatch.setattr(frames, "_kinds", frames._kinds.__wrapped__)
+    monkeypatch.setattr(frames, "_END_COLUMNS", ("repairs", "refused", *frames._END_COLUMNS))
+    monkeypatch.setattr(frames, "_attempt_dtypes", frames._attempt_dtypes.__wrapped__)
     record = RunRecord()
     record.apply(AttemptStarted(span=2, parent=1, attempt=1, wave=1))
     record.apply(AttemptStarted(span=3, parent=1, attempt=2, wave=1))
@@ -39,13 +39,13 @@ def test_a_number_or_truth_of_the_end_has_no_value_while_its_attempt_is_running(
 
 
 def test_columns_keep_their_types():
-    kinds = {"attempt": int, "wave": int, "score": float, "seconds": float, "cached": bool, "best": bool}
-    assert frames._kinds() == kinds
+    dtypes = {"attempt": int, "wave": int, "score": float, "seconds": float, "cached": bool, "best": bool}
+    assert frames._attempt_dtypes() == dtypes
 
 
 def test_no_column_is_hidden_by_another_attribute_of_the_row():
-    """``AttemptRow.cell`` looks at the row before the events."""
-    own = {name for name, _ in inspect.getmembers(AttemptRow) if not name.startswith("_")}
-    marked = {*frames._marked(AttemptStarted), *frames._marked(AttemptEnded)}
-    assert marked & own <= FOLLOWED
-    assert not marked & set(DERIVED_COLUMNS)
+    """``AttemptRow.cell`` reads the row's attribute before the event's."""
+    attributes = {name for name, _ in inspect.getmembers(AttemptRow) if not name.startswith("_")}
+    columns = {*frames._columns_of(AttemptStarted), *frames._columns_of(AttemptEnded)}
+    assert columns & attributes <= SAME_VALUE
+    assert not columns & set(DERIVED_COLUMNS)

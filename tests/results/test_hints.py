@@ -52,9 +52,9 @@ def test_a_run_without_hints_has_an_empty_table_of_the_same_columns():
         dn.BestOfN(dn.Predict(Caption, lm=passes), blue),
     ):
         run(program(subject="x"))
-        found = dn.last_run().hints
-        assert table(found) == []
-        assert [str(kind) for kind in found.dtypes[2:]] == ["int64", "int64", "float64"]
+        frame = dn.last_run().hints
+        assert table(frame) == []
+        assert [str(kind) for kind in frame.dtypes[2:]] == ["int64", "int64", "float64"]
 
 
 def test_the_gain_is_over_the_mean_of_the_attempts_without_a_hint_and_not_over_the_attempt_before():
@@ -76,9 +76,9 @@ def test_every_attempt_of_a_wave_counts_and_one_that_was_cancelled_does_not():
         await asyncio.sleep(0.02 if number == 4 else 0)
         return chat(sentence="blue" if number == 3 else "grey")
 
-    found = run(hinted(4, width=2, lm=dn.FunctionLM(answer))(subject="x")).run
-    assert found.attempts.error.tolist()[3] == "cancelled"
-    assert table(found.hints) == [("say blue", "self", 1, 1, 1.0)]
+    frame = run(hinted(4, width=2, lm=dn.FunctionLM(answer))(subject="x")).run
+    assert frame.attempts.error.tolist()[3] == "cancelled"
+    assert table(frame.hints) == [("say blue", "self", 1, 1, 1.0)]
 
 
 def test_an_attempt_that_failed_counts_nothing_before_and_after_a_hint():
@@ -155,8 +155,8 @@ def test_a_refine_inside_a_refine_counts_each_ones_own_hints():
         return dn.Score(float("outer" in prediction.sentence), feedback="outer")
 
     nested = dn.Refine(hinted(reward=inner), outer, n=2, hints="feedback")
-    found = run(nested(subject="x")).run
-    assert table(found.hints) == [("outer", "self", 1, 1, 1.0), ("inner", "self", 2, 2, 1.0)][::-1]
+    frame = run(nested(subject="x")).run
+    assert table(frame.hints) == [("outer", "self", 1, 1, 1.0), ("inner", "self", 2, 2, 1.0)][::-1]
 
 
 def test_the_run_of_one_prediction_tells_its_own_hints_and_that_of_the_batch_all():

@@ -14,7 +14,14 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from dspynb.errors import InputError
-from dspynb.running.tables.statistics import _bonett_price, _t, mcnemar_exact, mean_interval, paired_difference, wilson
+from dspynb.running.tables.statistics import (
+    _bonett_price,
+    _t_quantile,
+    mcnemar_exact,
+    mean_interval,
+    paired_difference,
+    wilson,
+)
 
 RNG = np.random.default_rng(11)
 BOUNDED = {
@@ -28,44 +35,48 @@ BOUNDED = {
 @pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (3, 7), (19, 20), (20, 20), (0, 500), (317, 1000)])
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
 def test_all_binary_scores_get_wilsons_interval(successes, n, level):
-    got = mean_interval([True] * successes + [False] * (n - successes), level=level)
-    assert (got.low, got.high) == pytest.approx(
+    interval = mean_interval([True] * successes + [False] * (n - successes), level=level)
+    assert (interval.low, interval.high) == pytest.approx(
         proportion_confint(successes, n, alpha=1 - level, method="wilson"), abs=1e-12
     )
-    assert (got.method, got.n, got.mean) == ("wilson", n, pytest.approx(successes / n))
+    assert (interval.method, interval.n, interval.mean) == ("wilson", n, pytest.approx(successes / n))
 
 
-@pytest.mark.parametrize("freedom", range(1, 20))
-def test_the_t_quantile_is_scipys(freedom):
+@pytest.mark.parametrize("degrees", range(1, 20))
+def test_the_t_quantile_is_scipys(degrees):
     for level in (0.5, 0.95, 0.999):
-        assert _t(level, freedom) == pytest.approx(stats.t.ppf((1 + level) / 2, freedom), rel=1e-9)
+        assert _t_quantile(level, degrees) == pytest.approx(stats.t.ppf((1 + level) / 2, degrees), rel=1e-9)
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 19])
 def test_few_scores_get_students_interval(n):
     values = np.random.default_rng(n).random(n)
-    got = mean_interval(values)
+    interval = mean_interval(values)
     known = stats.t.interval(0.95, n - 1, loc=values.mean(), scale=stats.sem(values))
-    assert (got.low, got.high, got.method) == (pytest.approx(known[0]), pytest.approx(known[1]), "t")
+    assert (interval.low, interval.high, interval.method) == (pytest.approx(known[0]), pytest.approx(known[1]), "t")
 
 
 @pytest.mark.parametrize("name", BOUNDED)
 def test_more_scores_get_the_bca_interval(name):
     values = BOUNDED[name]
-    got = mean_interval(values)
+    interval = mean_interval(values)
     known = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=50_000, rng=1).confidence_interval
     near = 0.05 * (known.high - known.low) + 0.5 / len(values)  # both are drawn; means of few values come in steps
-    assert (got.low, got.high) == (pytest.approx(known.low, abs=near), pytest.approx(known.high, abs=near))
-    assert got.method == "bca"
-    assert got.low < got.mean < got.high
+    assert (interval.low, interval.high) == (pytest.approx(known.low, abs=near), pytest.approx(known.high, abs=near))
+    assert interval.method == "bca"
+    assert interval.low < interval.mean < interval.high
 
 
 def test_very_many_scores_get_the_normal_interval_which_is_then_the_same():
     values = np.random.default_rng(0).beta(5, 1, 1001)
-    got, bca = mean_interval(values), mean_interval(values[:1000])
+    interval, bca = mean_interval(values), mean_interval(values[:1000])
     known = stats.norm.interval(0.95, loc=values.mean(), scale=stats.sem(values))
-    assert (got.low, got.high, got.method) == (pytest.approx(known[0]), pytest.approx(known[1]), "normal")
-    assert (got.low, got.high) == (pytest.approx(bca.low, abs=2e-3), pytest.approx(bca.high, abs=2e-3))
+    assert (interval.low, interval.high, interval.method) == (
+        pytest.approx(known[0]),
+        pytest.approx(known[1]),
+        "normal",
+    )
+    assert (interval.low, interval.high) == (pytest.approx(bca.low, abs=2e-3), pytest.approx(bca.high, abs=2e-3))
 
 
 @pytest.mark.parametrize("n", [5, 10, pytest.param(30, marks=pytest.mark.slow)])
@@ -76,8 +87,14 @@ def test_intervals_hold_their_level_on_even_scores(n):
 
 
 def test_one_score_that_is_not_binary_has_no_interval():
-    got = mean_interval([0.7])
-    assert (got.mean, got.low, got.high, got.method, str(got)) == (0.7, None, None, "none", "0.7")
+    interval = mean_interval([0.7])
+    assert (interval.mean, interval.low, interval.high, interval.method, str(interval)) == (
+        0.7,
+        None,
+        None,
+        "none",
+        "0.7",
+    )
 
 
 def test_equal_scores_have_an_interval_of_no_width_unless_they_are_binary():
@@ -102,10 +119,10 @@ def test_mcnemars_test_bears_many_rows():
 
 
 def test_binary_pairs_are_tested_by_mcnemar():
-    got = paired_difference([0, 0, 1, 1, 0, 1], [1, 1, 1, 0, 1, 1])
-    assert (got.wins, got.ties, got.losses, got.n) == (3, 2, 1, 6)
-    assert (got.test, got.p_value, got.difference) == ("mcnemar", pytest.approx(0.625), pytest.approx(2 / 6))
-    assert got.low < got.difference < got.high
+    paired = paired_difference([0, 0, 1, 1, 0, 1], [1, 1, 1, 0, 1, 1])
+    assert (paired.wins, paired.ties, paired.losses, paired.n) == (3, 2, 1, 6)
+    assert (paired.test, paired.p_value, paired.difference) == ("mcnemar", pytest.approx(0.625), pytest.approx(2 / 6))
+    assert paired.low < paired.difference < paired.high
 
 
 @pytest.mark.parametrize("n", [5, 10, 20, 40])
@@ -124,7 +141,7 @@ def test_the_interval_of_binary_pairs_holds_its_level_counted_over_all_outcomes(
 def test_graded_pairs_are_tested_by_the_paired_bootstrap_which_agrees_with_t_and_permutation(n):
     rng = np.random.default_rng(n)
     base, other = rng.random(n), rng.random(n) + 0.1
-    got = paired_difference(base, other)
+    paired = paired_difference(base, other)
     permuted = stats.permutation_test(
         (other, base),
         lambda x, y, axis: np.mean(x - y, axis=axis),
@@ -132,11 +149,11 @@ def test_graded_pairs_are_tested_by_the_paired_bootstrap_which_agrees_with_t_and
         vectorized=True,
         rng=0,
     )
-    assert got.test == "paired bootstrap"
-    assert got.p_value == pytest.approx(stats.ttest_rel(other, base).pvalue, abs=0.03)
-    assert got.p_value == pytest.approx(permuted.pvalue, abs=0.04)
-    between = mean_interval(other - base)
-    assert (got.low, got.high) == (between.low, between.high)
+    assert paired.test == "paired bootstrap"
+    assert paired.p_value == pytest.approx(stats.ttest_rel(other, base).pvalue, abs=0.03)
+    assert paired.p_value == pytest.approx(permuted.pvalue, abs=0.04)
+    interval = mean_interval(other - base)
+    assert (paired.low, paired.high) == (interval.low, interval.high)
 
 
 @pytest.mark.parametrize("n", [5, 10, pytest.param(30, marks=pytest.mark.slow)])

@@ -338,7 +338,7 @@ def test_a_forked_child_neither_writes_nor_releases_what_its_parent_writes(tmp_p
 # ── where file systems have no locks, and owners that cannot be looked at ─────────────────────────────────────────────
 @pytest.fixture(params=[errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL])
 def no_locks(request, monkeypatch):
-    def refuse(fd, offset, *, take):
+    def refuse(fd, offset, *, acquire):
         raise OSError(request.param, os.strerror(request.param))
 
     monkeypatch.setattr(locks, "_byte_lock", refuse)
@@ -364,12 +364,12 @@ def owner_of(path, **changes):
 def test_without_locks_a_living_owner_is_refused_and_a_dead_one_is_not(no_locks, tmp_path):
     path = run_of_this_process()
     with writers(tmp_path) as (other,):
-        owner_of(path, pid=other.pid, born=locks._born(other.pid))
+        owner_of(path, pid=other.pid, born=locks._start_time(other.pid))
         with pytest.raises(RunInUse, match=f"process {other.pid} "):
             resumed(path)
-        owner_of(path, pid=other.pid, born=locks._born(other.pid) - 1)  # its number was used again
+        owner_of(path, pid=other.pid, born=locks._start_time(other.pid) - 1)  # its number was used again
         assert len(resumed(path)) == 8
-        owner_of(path, pid=other.pid, born=locks._born(other.pid))
+        owner_of(path, pid=other.pid, born=locks._start_time(other.pid))
         other.kill()
         other.wait()
         assert len(resumed(path)) == 8
@@ -388,7 +388,7 @@ def test_a_stale_record_whose_process_number_is_used_again_is_taken_over():
 @pytest.mark.parametrize("locks_work", [True, False])
 def test_an_owner_on_another_machine_is_refused_with_the_way_out(monkeypatch, locks_work):
     if not locks_work:
-        monkeypatch.setattr(locks, "_byte_lock", lambda fd, offset, take: (_ for _ in ()).throw(NotImplementedError))
+        monkeypatch.setattr(locks, "_byte_lock", lambda fd, offset, acquire: (_ for _ in ()).throw(NotImplementedError))
     path = run_of_this_process()
     owner_of(path, host="far-away", boot="of far-away", pid=4711)
     lock_file = path.with_name(f"{path.name}.lock")
@@ -415,7 +415,7 @@ def test_a_record_of_odd_content_raises_nothing_but_what_a_resume_may_raise(monk
             record.write_text(content)
             with contextlib.suppress(JournalError):
                 lock_run(path).release()
-        monkeypatch.setattr(locks, "_byte_lock", lambda fd, offset, take: (_ for _ in ()).throw(NotImplementedError))
+        monkeypatch.setattr(locks, "_byte_lock", lambda fd, offset, acquire: (_ for _ in ()).throw(NotImplementedError))
         assert working or record.exists()
 
 

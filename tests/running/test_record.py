@@ -49,7 +49,7 @@ def guarded(run):
     record = run.record
     for name in ("events", "calls", "rollouts"):
         setattr(record, name, Untouchable(getattr(record, name)))
-    for name in ("spans", "_parents", "_spans_in", "_last_call_in", "_call_before"):
+    for name in ("spans", "_parents", "_spans_in", "_last_call_in", "_previous_call"):
         setattr(record, name, None)
     return run
 

@@ -18,7 +18,7 @@ from dspynb.errors import DamagedFileWarning, InputError, JournalError, RunStopp
 from dspynb.events import AttemptEnded, RunEnded
 from dspynb.running import read_journal
 from dspynb.running.journal import flush_journals
-from dspynb.running.journal_reader import _from_the_end
+from dspynb.running.journal_reader import _lines_from_end
 from tests.helpers import Caption, chat, echo_hint, scores
 
 
@@ -282,7 +282,7 @@ def test_a_file_that_is_cut_while_its_end_is_read_ends_no_process(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"dspynb":1}\n' + (b"x" * 999 + b"\n") * 1_000)
     with path.open("rb") as stream:
-        lines = _from_the_end(stream)
+        lines = _lines_from_end(stream)
         assert next(lines) == b""
         os.truncate(path, 20)
         assert b"".join(lines).startswith(b"x")

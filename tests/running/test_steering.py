@@ -265,8 +265,8 @@ def test_an_evaluation_that_is_resumed_gives_an_unfinished_row_the_hint_again():
     [
         (lambda lm: dn.Predict(Caption, lm=lm), "no Refine"),
         (lambda lm: dn.BestOfN(dn.Predict(Caption, lm=lm), never, n=2), "no Refine"),
-        (lambda lm: refined(lm, n=1), "no Refine of which a further attempt can come"),
-        (lambda lm: refined(lm, n=2, width=2), "no Refine of which a further attempt can come"),
+        (lambda lm: refined(lm, n=1), "no Refine that can still make a further attempt"),
+        (lambda lm: refined(lm, n=2, width=2), "no Refine that can still make a further attempt"),
     ],
 )
 def test_where_no_further_attempt_can_come_a_hint_is_refused(make, why):
@@ -608,7 +608,7 @@ def test_what_makes_no_candidate_is_refused_with_one_clear_error():
         await run
         evaluating = dn.Evaluate(never).start(dn.Predict(Caption, lm=Model().lm), SUBJECTS)
         for ask in (lambda: evaluating.propose("x"), lambda: evaluating.drop(1), evaluating.unpin):
-            with pytest.raises(SteeringError, match="only the run of an optimizer takes it.*kind 'evaluate'"):
+            with pytest.raises(SteeringError, match="only the run of an optimizer accepts this.*kind 'evaluate'"):
                 ask()
         await evaluating
 

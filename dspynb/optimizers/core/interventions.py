@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspynb.errors import OptimizerError
 from dspynb.optimizers.core.candidate import Candidate
-from dspynb.running.control import Ask
+from dspynb.running.control import Request
 from dspynb.running.run import Run
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Interventions:
         if step <= self.step:
             raise OptimizerError(f"a strategy's steps have rising numbers: step {step} cannot come after {self.step}")
         self.step = step
-        if self.run is None or not (last or self.run.steering.asked or self.run.steering.kept):
+        if self.run is None or not (last or self.run.steering.pending or self.run.steering.applied):
             return []
         due = self._due(step, last)
         wanted = [self._follow(engine, ask, told, step) for ask, told in due if ask.action != "budget"]
@@ -61,25 +61,25 @@ class Interventions:
         """The search has ended, however: nothing more is proposed, but what was dropped or pinned counts."""
         if self.run is None:
             return
-        for event in self.run.steering.replay(lambda event: event.action in _OF_RESULT):
-            self._follow(engine, Ask(event.action, event.values), True, event.step)
-        for ask in self.run.steering.take(lambda ask: ask.action in _OF_RESULT):
+        for event in self.run.steering.take_applied(lambda event: event.action in _OF_RESULT):
+            self._follow(engine, Request(event.action, event.values), True, event.step)
+        for ask in self.run.steering.take_pending(lambda ask: ask.action in _OF_RESULT):
             self._follow(engine, ask, False, self.step + 1)
         self.run.steering.closed = True
 
-    def _due(self, step: int, last: bool) -> list[tuple[Ask, bool]]:
+    def _due(self, step: int, last: bool) -> list[tuple[Request, bool]]:
         """What takes effect now, and whether the run's file tells of it. While a run that is resumed goes through the
         steps that its file has, only what is told there does; but a budget comes with one that is told, which may have
         ended the run."""
         assert self.run is not None  # noqa: S101
         steering = self.run.steering
-        kept = steering.replay(lambda event: event.action in _EFFECTS and event.step <= step)
-        due = [(Ask(event.action, event.values), True) for event in kept]
+        kept = steering.take_applied(lambda event: event.action in _EFFECTS and event.step <= step)
+        due = [(Request(event.action, event.values), True) for event in kept]
         now = _EFFECTS if step > self._known else {e.action for e in kept if e.action == "budget"}
         close = last and not due and step > self._known  # which no event of the file is beyond
-        return due + [(ask, False) for ask in steering.take(lambda ask: ask.action in now, close=close)]
+        return due + [(ask, False) for ask in steering.take_pending(lambda ask: ask.action in now, close=close)]
 
-    def _follow(self, engine: Engine, ask: Ask, told: bool, step: int) -> Candidate | None:
+    def _follow(self, engine: Engine, ask: Request, told: bool, step: int) -> Candidate | None:
         """Let one thing take effect; the candidate that is to be evaluated for it, if one is."""
         values, candidate, leaderboard = dict(ask.values), None, engine.leaderboard
         if ask.action == "propose":
@@ -110,9 +110,9 @@ class Interventions:
 
     def _tell(self, action: str, values: Mapping[str, Any], told: bool, step: int) -> None:
         if not told and self.run is not None:
-            self.run.tell(action, step=step, values=values)
+            self.run.record_intervention(action, step=step, values=values)
 
-    async def _set_budget(self, asked: Sequence[tuple[Ask, bool]], step: int) -> None:
+    async def _set_budget(self, asked: Sequence[tuple[Request, bool]], step: int) -> None:
         """Set the limits of all of them at once: the later counts."""
         for ask, told in asked:
             self._tell("budget", ask.values, told, step)

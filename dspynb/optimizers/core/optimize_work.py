@@ -21,7 +21,7 @@ from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.interventions import ACTIONS, Interventions
 from dspynb.optimizers.core.resume_log import Memory
 from dspynb.optimizers.core.task import Task
-from dspynb.running.control import Takes
+from dspynb.running.control import AcceptedRequests
 from dspynb.running.run import Run
 from dspynb.scope.budget import Meter
 from dspynb.scope.core import Layer, current_scope
@@ -56,9 +56,9 @@ class OptimizeWork:
         best = self.partial()
         return self.program if best is None else best
 
-    def takes(self) -> Takes:
+    def accepted_requests(self) -> AcceptedRequests:
         """What a person may ask of the search."""
-        return Takes(ACTIONS, [path for path, _ in self.program.named_predictors()])
+        return AcceptedRequests(ACTIONS, [path for path, _ in self.program.named_predictors()])
 
     def partial(self) -> Module | None:
         """The best program so far; None before anything is known."""

@@ -1,11 +1,11 @@
-"""Ctrl-C and the kernel's stop button: one SIGINT handler for all runs that something awaits in the foreground.
+"""Ctrl-C and the kernel's stop button: one SIGINT handler for all runs that are awaited in the foreground.
 
-A kernel interrupt reaches Python only when the event loop next wakes, and arrives as a CancelledError in whatever task
-the front end chose to cancel. So while runs are awaited, one handler marks them all interrupted, calls the handler
-that was there before (it cancels the cell's or main task), and wakes the loops.
+An interrupt of the kernel reaches Python only when the event loop next wakes, and arrives as a CancelledError in
+whatever task the front end cancels. So while runs are awaited, one handler marks all of them as interrupted, calls the
+previous handler (which cancels the task of the cell or the main task), and wakes the loops.
 
-Only handlers of Python, asyncio, ipykernel and IPython are wrapped so. Any other, such as that of uvicorn, which lets
-requests under way come to their end, is left as it is: it decides what a Ctrl-C does.
+Only the handlers of Python, asyncio, ipykernel and IPython are wrapped in this way. Any other handler stays in place
+and decides what Ctrl-C does: that of uvicorn, for example, lets the requests in progress end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 import weakref
-from _signal import SIGINT, default_int_handler, getsignal, signal  # those of `signal` spend 100 µs on making enums
+from _signal import SIGINT, default_int_handler, getsignal, signal  # those of `signal` take 100 µs to create enums
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Protocol, TypeVar
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class Interruptible(Protocol):
-    """A run, as far as signals care."""
+    """The part of a run that signal handling uses."""
 
     @property
     def interrupted(self) -> bool: ...
@@ -46,15 +46,16 @@ class Interruptible(Protocol):
     def interrupt(self) -> None: ...
 
 
-_waiting: dict[Interruptible, int] = {}  # how often each is waited for; a Counter's methods are in Python
-_loops: dict[asyncio.AbstractEventLoop, int] = {}
-_joined: dict[Joined, None] = {}  # in the order of their beginnings; more than one where a signal handler waits too
-_previous: Any = None
-_presses = 0
+_waiting: dict[Interruptible, int] = {}  # run → how many times it is awaited; not a Counter, whose methods are Python
+_loops: dict[asyncio.AbstractEventLoop, int] = {}  # loop → how many awaited runs it has
+_joined: dict[Joined, None] = {}  # the waits of the main thread, oldest first; several if a signal handler waits too
+_previous: Any = None  # the handler that _on_sigint replaced
+_presses = 0  # how often Ctrl-C was pressed since the handler was installed
 
 
-class foreground:  # noqa: N801  # a class and no generator: every outermost call goes through it
-    """While inside, an interrupt reaches ``run``: on the main thread, or on a loop that the main thread waits for."""
+class foreground:  # noqa: N801  # a class, since a generator would slow down every outermost call
+    """A block in which an interrupt reaches ``run``. It is entered on the main thread, or on a loop for which the main
+    thread waits."""
 
     __slots__ = ("_counted", "_loop", "_on_main", "_run")
 
@@ -83,8 +84,11 @@ class foreground:  # noqa: N801  # a class and no generator: every outermost cal
 
 
 class Bell:
-    """One thread waits until it is rung: a ``threading.Event`` that is a lock and no more. A signal's exception in the
-    middle of an Event, or of a concurrent future, can leave its lock taken, and whoever sets it later hangs."""
+    """One thread waits until another one rings: like a ``threading.Event``, but made of a single lock.
+
+    If a signal raises an exception in the middle of a method of an Event or a concurrent future, its inner lock can
+    stay locked, and the thread that sets it later hangs.
+    """
 
     __slots__ = ("_lock",)
 
@@ -93,22 +97,22 @@ class Bell:
         self._lock.acquire()
 
     def ring(self) -> None:
-        """End the wait, now or when it begins."""
+        """End the wait now, or as soon as it begins."""
         with contextlib.suppress(RuntimeError):  # it was rung before
             self._lock.release()
 
     def until_rung(self, seconds: float = math.inf) -> None:
-        """Wait, for so long at most."""
+        """Wait until it is rung, for at most so many seconds."""
         until = time.monotonic() + seconds
-        # In turns: a signal that comes right before a wait in the system is noticed only after it.
+        # In steps of a second: a signal that comes right before the wait in the system is handled only after it.
         while not self._lock.acquire(timeout=max(0.0, min(1.0, until - time.monotonic()))):
             if time.monotonic() >= until:
                 return
 
 
 class Joined(Bell):
-    """A wait for work on the ``loop`` of another thread. Where the main thread waits, Ctrl-C rings it too, and
-    ``pressed`` says so."""
+    """A wait for work on the ``loop`` of another thread. If the main thread waits, Ctrl-C also rings it, and sets
+    ``pressed``."""
 
     __slots__ = ("loop", "pressed")
 
@@ -124,8 +128,11 @@ class Joined(Bell):
 
 @contextlib.contextmanager
 def joined() -> Iterator[Joined]:
-    """While inside, this thread waits for work on another thread's loop; if it is the main one, for its signals too.
-    A first Ctrl-C raises nothing inside: KeyboardInterrupt comes at the end at the latest."""
+    """A block in which this thread waits for work on the loop of another thread.
+
+    On the main thread, the first Ctrl-C rings the wait and raises nothing inside the block: KeyboardInterrupt is raised
+    at its end, if the block has not raised it itself.
+    """
     wait = Joined()
     if not _on_main_thread():
         yield wait
@@ -142,7 +149,7 @@ def joined() -> Iterator[Joined]:
 
 
 def interrupted() -> bool:
-    """Whether SIGINT came since the handler was set."""
+    """Whether SIGINT was received since the handler was installed."""
     return _presses > 0
 
 
@@ -163,15 +170,16 @@ def _install(new: Interruptible | None = None) -> None:
     current = getsignal(SIGINT)
     if current is _on_sigint:
         if _presses and all(run.interrupted for run in _waiting if run is not new):
-            _presses = 0  # what was pressed was for runs that have not ended yet, as one that a torn loop left behind
+            # The presses were meant for runs that have not ended yet, such as one that a broken loop left behind.
+            _presses = 0
     elif _wraps(current):
         _previous, _presses = current, 0
         signal(SIGINT, _on_sigint)
 
 
 def _wraps(handler: Any) -> bool:
-    """Whether the handler is one of those that only end a cell or script. Not so: None (set outside Python), SIG_IGN (a
-    script begun in the background, a kernel between its cells), SIG_DFL, a server's, a user's own."""
+    """Whether a handler only ends a cell or a script, so that it can be wrapped. False for None (set outside Python),
+    SIG_IGN (a script in the background, a kernel between cells), SIG_DFL, and the handlers of servers and users."""
     if handler is default_int_handler:
         return True
     while isinstance(handler, functools.partial):
@@ -189,7 +197,7 @@ def _restore() -> None:
     if not _waiting:
         _wakes.end()
     if not _waiting and not _joined and getsignal(SIGINT) is _on_sigint:
-        signal(SIGINT, _previous)  # only if it is still ours: ipykernel swaps handlers around a cell
+        signal(SIGINT, _previous)  # only if the handler was not replaced: ipykernel swaps handlers around a cell
 
 
 def _main_waits_for(loop: asyncio.AbstractEventLoop | None) -> bool:
@@ -201,9 +209,9 @@ def _add(counts: dict[T, int], key: T) -> None:
 
 
 def _drop(counts: dict[T, int], key: T) -> None:
-    left = counts.pop(key) - 1
-    if left > 0:
-        counts[key] = left
+    count = counts.pop(key) - 1
+    if count > 0:
+        counts[key] = count
 
 
 @handles_signals
@@ -215,29 +223,32 @@ def _on_sigint(signum: int, frame: FrameType | None) -> None:
     for loop in list(_loops):
         _wake(loop)
     if not _joined and not any(loop.is_running() for loop in _loops):
-        _call(_previous, signum, frame)  # nobody waits: runs that are left of a loop that a KeyboardInterrupt ended
+        _call(_previous, signum, frame)  # nothing waits: the runs belong to a loop that a KeyboardInterrupt ended
     elif _presses == 1:
         for wait in list(_joined):
-            wait.press()  # it raises KeyboardInterrupt where that can leave no lock taken
+            wait.press()  # the wait raises KeyboardInterrupt where that cannot leave a lock locked
         if not (_joined and _previous is default_int_handler) and not _cancel_main(frame):
             _call(_previous, signum, frame)
     elif _in_task():
-        # A second press means that a reward or tool is computing and never lets the loop run. A KeyboardInterrupt
-        # would tear the kernel's loop down; a CancelledError inside the current task ends just that task.
+        # A second press means that a reward or tool computes without ever letting the loop run. A KeyboardInterrupt
+        # would end the kernel's loop; a CancelledError inside the current task ends only that task.
         raise asyncio.CancelledError("interrupted twice")
     elif _previous is default_int_handler:
         _call(_previous, signum, frame)
 
 
 def _cancel_main(frame: FrameType | None) -> bool:
-    """Where Python's own handler would raise KeyboardInterrupt out of ``run_until_complete``, as in plain IPython, and
-    leave its task behind: cancel that task, as ``asyncio.run`` does. Whether there was one."""
+    """Cancel the task of ``run_until_complete``, as ``asyncio.run`` does. Returns whether there was such a task.
+
+    In plain IPython, Python's own handler would raise KeyboardInterrupt out of ``run_until_complete``, and the task
+    would never end.
+    """
     if _previous is not default_int_handler:
         return False
     while frame is not None and frame.f_code.co_name != "run_until_complete":
         frame = frame.f_back
     if frame is None or frame.f_back is None or frame.f_back.f_globals.get("__name__") == "asyncio.runners":
-        return False  # of asyncio.run, in which somebody has put Python's handler back: a kernel's own task
+        return False  # a kernel's own task: it runs in asyncio.run, where Python's handler was set again
     main = frame.f_locals.get("future")
     if not isinstance(main, asyncio.Task) or main.done() or main.get_loop() not in _loops:
         return False
@@ -248,22 +259,25 @@ def _cancel_main(frame: FrameType | None) -> bool:
 
 
 def _as_interrupt(main: asyncio.Task[Any]) -> None:
-    """Have ``run_until_complete`` raise KeyboardInterrupt, as it would have without a run."""
+    """Make ``run_until_complete`` raise KeyboardInterrupt, as it would without a run."""
     if main.cancelled():
         raise KeyboardInterrupt
 
 
 def _wake(loop: asyncio.AbstractEventLoop) -> None:
-    with contextlib.suppress(RuntimeError):  # a loop that closed meanwhile
+    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
         loop.call_soon_threadsafe(_nothing)
 
 
 class _Wakes:
-    """Has a signal wake the loop of the main thread: Python calls a handler between two steps of its code, and one that
-    comes right before the loop waits in the system would be called when the loop next wakes, in a minute perhaps.
+    """Lets signals wake the loop of the main thread.
 
-    A socket of its own, that is never closed: that of a loop may be closed while it is still set, and its number be
-    used again for a file.
+    Python calls a signal handler between two steps of its code. If the signal comes right before the loop waits in the
+    system, the handler is called only when the loop next wakes, perhaps a minute later. So the signal writes to a
+    socket that the loop reads.
+
+    The socket is never closed. A loop may close its own socket while that is still set for signals, and its number can
+    be used again for a file.
     """
 
     def __init__(self) -> None:
@@ -276,7 +290,7 @@ class _Wakes:
         self._set = False
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From now on. Nothing where the loop, or a server, has its own way to be woken by signals."""
+        """Let signals wake this loop from now on. Does nothing if the loop or a server has its own way for that."""
         if self._set or set_wakeup_fd is None or getsignal(SIGINT) is not _on_sigint:
             return
         if not self._reads(loop) or self._ends is None:
@@ -287,12 +301,12 @@ class _Wakes:
             set_wakeup_fd(before)
 
     def end(self) -> None:
-        """No more."""
+        """Let signals no longer wake a loop."""
         if self._set and self._ends is not None:
             self._set = False
             now = set_wakeup_fd(-1)
             if now not in (-1, self._ends[1].fileno()):
-                set_wakeup_fd(now)  # of somebody who came later
+                set_wakeup_fd(now)  # other code has set it since
 
     def _reads(self, loop: asyncio.AbstractEventLoop) -> bool:
         if loop in self._loops:
@@ -303,7 +317,7 @@ class _Wakes:
                 for end in self._ends:
                     end.setblocking(False)
             loop.add_reader(self._ends[0].fileno(), self._drain)
-        except (OSError, NotImplementedError, AttributeError):  # a loop of Windows wakes by itself; Pyodide has none
+        except (OSError, NotImplementedError, AttributeError):  # loops on Windows wake by themselves; Pyodide has none
             return False
         self._loops.add(loop)
         return True
@@ -330,4 +344,4 @@ def _in_task() -> bool:
 
 
 def _nothing() -> None:
-    """Waking the loop is the point."""
+    """Does nothing: scheduling it wakes the loop."""

@@ -1,4 +1,4 @@
-"""``run_sync``: async work from plain code, on one long-lived event loop thread."""
+"""``run_sync``: run async work from synchronous code, on one event loop thread that lives as long as the process."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ _log = logging.getLogger("dspynb")
 
 
 class LoopThread:
-    """An event loop in a thread of its own, one for as long as the process lives, so that its connections are reused:
-    begun when it is first asked for, and anew in a forked child, which has the loop but not its thread.
+    """An event loop in a thread of its own, which lives as long as the process so that connections are reused.
 
-    A task that user code made and that raises SystemExit, or a call of ``loop.stop()``, makes the loop return. It is
-    run again, so that nothing hangs. Whoever awaits that task gets its exception; where nobody does within ``GRACE``,
-    all work on the loop ends with UserCodeExit, as ``asyncio.run`` would end.
+    The thread starts when the loop is first used. A forked child, which has the loop but not the thread, starts a new
+    one.
+
+    If a task that user code created raises SystemExit, or user code calls ``loop.stop()``, the loop returns; it is run
+    again, so that nothing hangs. Code that awaits the task gets its exception. If nothing awaits it within ``GRACE``
+    seconds, all work on the loop ends with UserCodeExit, as ``asyncio.run`` would end.
     """
 
     def __init__(self, name: str) -> None:
@@ -45,10 +47,10 @@ class LoopThread:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: set[_Pending] = set()
-        self._failure: Exception | None = None  # of the last loop that could not be run any more
+        self._failure: Exception | None = None  # the error because of which the last loop could not run any more
 
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop, running."""
+        """The running loop. Starts it if it is not running."""
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
@@ -59,7 +61,7 @@ class LoopThread:
     def submit(
         self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> concurrent.futures.Future[T]:
-        """Await ``work(...)`` on the loop. Its future has UserCodeExit where user code ended the loop."""
+        """Await ``work(...)`` on the loop. The future fails with UserCodeExit where user code ended the loop."""
         loop = self.loop()
         pending = _Pending(functools.partial(work, *args, **kwargs))
         with self._lock:
@@ -67,7 +69,7 @@ class LoopThread:
         future: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(pending.run(), loop)
         pending.future = future
         future.add_done_callback(lambda _: self._pending.discard(pending))
-        if self._loop is not loop:  # it ended between
+        if self._loop is not loop:  # the loop has ended meanwhile
             pending.lose(self._failure)
         return future
 
@@ -80,11 +82,11 @@ class LoopThread:
                 self._lost(loop, error)
                 return
             except BaseException as error:  # SystemExit or KeyboardInterrupt of a task or callback
-                loop.call_later(GRACE, self._unless_retrieved, error, _task_of(error))
+                loop.call_later(GRACE, self._end_all_unless_retrieved, error, _task_of(error))
 
-    def _unless_retrieved(self, error: BaseException, task: asyncio.Future[Any] | None) -> None:
-        if getattr(task, "_log_traceback", True):  # False once somebody has got the exception
-            self._end_all(f"a task or callback that user code made {exit_text(error)}, which nothing awaited", error)
+    def _end_all_unless_retrieved(self, error: BaseException, task: asyncio.Future[Any] | None) -> None:
+        if getattr(task, "_log_traceback", True):  # False once the exception was retrieved
+            self._end_all(f"a task or callback of user code {exit_text(error)}, which nothing awaited", error)
 
     def _end_all(self, text: str, error: BaseException | None) -> None:
         _log.error(text)
@@ -92,20 +94,20 @@ class LoopThread:
             pending.end(text, error)
 
     def _lost(self, loop: asyncio.AbstractEventLoop, error: Exception) -> None:
-        """The loop cannot be run any more: a new one is made when it is next asked for."""
+        """Give up a loop that cannot run any more. A new one is created when it is next needed."""
         _log.error("the event loop of run_sync failed", exc_info=error)
         with self._lock:
             if self._loop is loop:
                 self._loop, self._failure = None, error
-            pending, self._pending = self._pending, set()
-        for one in pending:
-            one.lose(error)
-        with contextlib.suppress(Exception):  # it is broken
+            lost_work, self._pending = self._pending, set()
+        for pending in lost_work:
+            pending.lose(error)
+        with contextlib.suppress(Exception):  # the loop is broken
             loop.close()
 
 
 class _Pending:
-    """Work on the loop that somebody waits for."""
+    """Work on the loop whose caller waits for it."""
 
     def __init__(self, work: Callable[[], Awaitable[Any]]) -> None:
         self._work = work
@@ -116,7 +118,7 @@ class _Pending:
     async def run(self) -> Any:
         self._task = asyncio.current_task()
         try:
-            return await guarded("the code that run_sync was given", self._work)
+            return await guarded("the code passed to run_sync", self._work)
         except asyncio.CancelledError:
             if self._ended is None:
                 raise
@@ -124,26 +126,28 @@ class _Pending:
             raise UserCodeExit(text) from cause
 
     def end(self, text: str, error: BaseException | None) -> None:
-        """Cancel the work; its future gets UserCodeExit. Called on the loop."""
+        """Cancel the work, so that its future fails with UserCodeExit. Called on the loop."""
         if self._task is not None and not self._task.done():
             self._ended = text, error
             self._task.cancel()
 
     def lose(self, error: Exception | None = None) -> None:
-        """The loop does not run any more. What is open in the work is left, so that its runs end."""
+        """End the work because the loop does not run any more. Its coroutine is closed, so that its runs end."""
         coroutine: Any = None if self._task is None else self._task.get_coro()
         if coroutine is not None:
             with contextlib.suppress(Exception):
                 coroutine.close()
         if self.future is not None and not self.future.done():
-            exited = UserCodeExit("the event loop of run_sync has ended" + (f": {exit_text(error)}" if error else ""))
-            exited.__cause__ = error
+            reason = f": {exit_text(error)}" if error else ""
+            exception = UserCodeExit(f"the event loop of run_sync has ended{reason}")
+            exception.__cause__ = error
             with contextlib.suppress(concurrent.futures.InvalidStateError):
-                self.future.set_exception(exited)
+                self.future.set_exception(exception)
 
 
 def _task_of(error: BaseException) -> asyncio.Future[Any] | None:
-    """The task whose step raised the error through the loop, where asyncio's frames tell."""
+    """The task whose step raised the error through the loop, found in the frames of asyncio; None where it is not
+    found."""
     traceback = error.__traceback__
     while traceback is not None:
         frame = traceback.tb_frame
@@ -159,11 +163,12 @@ _THREAD = LoopThread("dspynb-loop")
 
 
 def run_sync(make: Callable[[], Awaitable[T]]) -> T:
-    """Await ``make()`` on the loop thread, under the caller's scope, and return its result.
+    """Await ``make()`` on the loop thread, in the caller's scope, and return its result. For scripts; in a notebook,
+    use ``await``.
 
-    Ctrl-C cancels it and raises KeyboardInterrupt, as in any sync code; ``last_run()`` has what was done. Raises
-    ScopeError when called on the loop thread itself, which would wait for itself, and UserCodeExit where user code
-    ended the event loop: by ``loop.stop()``, or by SystemExit in a task that nothing awaits.
+    Ctrl-C cancels the work and raises KeyboardInterrupt, as in any synchronous code; ``last_run()`` has the results so
+    far. Raises ScopeError when called on the loop thread itself, which would wait for itself, and UserCodeExit where
+    user code ended the event loop: by ``loop.stop()``, or by SystemExit in a task that nothing awaits.
 
     >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> dn.run_sync(lambda: ask.batch([{"question": "2+2?"}, {"question": "1+3?"}]))
@@ -174,23 +179,23 @@ def run_sync(make: Callable[[], Awaitable[T]]) -> T:
         wait.loop = _THREAD.loop()
         if running_loop() is wait.loop:
             raise ScopeError("run_sync was called by code that run_sync runs; use `await` there")
-        future = _THREAD.submit(_until, make, ended)
+        future = _THREAD.submit(_await_and_ring, make, ended)
         future.add_done_callback(lambda _: wait.ring())
         wait.until_rung()
         if wait.pressed:
             future.cancel()
-            ended.until_rung(GRACE)  # for the run to keep what it has
+            ended.until_rung(GRACE)  # time for the run to record its results so far
             raise KeyboardInterrupt
         try:
             return future.result()
         except concurrent.futures.CancelledError:
-            current_scope().admit(0)  # RunStopped, if it was cancelled by a stop
-            if interrupted():  # the kernel's handler noted it, but did not raise
+            current_scope().admit(0)  # raises RunStopped if the work was cancelled by a stop
+            if interrupted():  # the kernel's handler noted the interrupt, but did not raise
                 raise KeyboardInterrupt from None
             raise asyncio.CancelledError from None
 
 
-async def _until(make: Callable[[], Awaitable[T]], ended: Bell) -> T:
+async def _await_and_ring(make: Callable[[], Awaitable[T]], ended: Bell) -> T:
     try:
         return await make()
     finally:

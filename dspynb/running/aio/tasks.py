@@ -9,11 +9,12 @@ from typing import Any
 __all__ = ["GRACE", "end_tasks"]
 
 GRACE = 0.4
-"""Seconds that stopped work gets to end: a task that refuses to be cancelled is not waited for any longer."""
+"""Seconds that cancelled tasks get to end. A task that refuses to be cancelled is not waited for any longer."""
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel the tasks that still run, wait until they have ended, and take note of every exception."""
+    """Cancel the tasks that still run, wait ``GRACE`` seconds at most until they have ended, and retrieve all
+    exceptions, so that asyncio does not log them."""
     tasks = list(tasks)
     running = [task for task in tasks if not task.done()]
     for task in running:
@@ -22,4 +23,4 @@ async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
         await asyncio.wait(running, timeout=GRACE)
     for task in tasks:
         if task.done() and not task.cancelled():
-            task.exception()  # what matters of it was raised by whoever waited for the task
+            task.exception()  # an exception that matters was raised by the code that waited for the task

@@ -1,4 +1,4 @@
-"""Plain functions in threads of their own."""
+"""Running a plain function in a new thread."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ T = TypeVar("T")
 
 
 async def in_thread(fn: Callable[[], T], name: str) -> T:
-    """``fn()`` in a thread that sees the caller's context; what it raises is raised here.
+    """Run ``fn()`` in a new thread, in the caller's context, and return its result. Raises the errors of ``fn``.
 
-    Not ``asyncio.to_thread``: its few threads are shared by the whole loop, and the loop and the interpreter wait for
-    them when they end, so that one function that hangs would hold up all. A cancelled caller leaves the thread behind.
+    ``asyncio.to_thread`` does not do: its few threads are shared by the whole loop, and both the loop and the
+    interpreter wait for them at their end, so a function that hangs would block everything. If the caller is cancelled,
+    the thread runs on.
     """
-    loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+    loop = asyncio.get_running_loop()
+    context = contextvars.copy_context()
     ended: asyncio.Future[None] = loop.create_future()
     results: list[T] = []
     errors: list[BaseException] = []
@@ -28,9 +30,9 @@ async def in_thread(fn: Callable[[], T], name: str) -> T:
     def work() -> None:
         try:
             results.append(context.run(fn))
-        except BaseException as error:  # also SystemExit: the caller says what to do with it
+        except BaseException as error:  # including SystemExit, which the caller handles
             errors.append(error)
-        with contextlib.suppress(RuntimeError):  # the loop has closed; nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
             loop.call_soon_threadsafe(_settle, ended)
 
     threading.Thread(target=work, name=name, daemon=True).start()

@@ -1,4 +1,4 @@
-"""An optimizer's run as pandas tables: its candidates, the matrix of scores, how the best came about, the proposals."""
+"""An optimizer's run as pandas tables (candidates, matrix of scores, history, proposals), and as a few sentences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dspynb.running.tables.diffs import diff_words
 from dspynb.running.tables.frames import encodable, with_costs
 from dspynb.running.tables.hints import hints_text
 from dspynb.running.tables.scores import failure_score
-from dspynb.running.tables.statistics import Interval, PairedDifference, mean_interval, paired_difference
+from dspynb.running.tables.statistics import PairedDifference, mean_interval, paired_difference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,8 @@ _COLUMNS = (
     "id", "parents", "origin", "step", "score", "low", "high", "n", "full", "best", "instructions", "diff", "demos",
     "calls", "tokens", "usd",
 )  # fmt: skip
-_MOST_ROWS = 10_000_000  # a file may say anything, and a matrix has a column for each
+_MOST_ROWS = 10_000_000  # a damaged file may declare any number, and the matrix has a column per row
+_SPLITS = {"val": "validation", "test": "test"}
 _HISTORY = (
     "step", "candidate", "split", "score", "full", "best", "best_score", "calls", "metric_calls", "tokens", "usd",
     "seconds",
@@ -46,14 +47,23 @@ _HISTORY = (
 
 
 def candidates_frame(record: RunRecord) -> pd.DataFrame:
-    """One row a candidate, in the order in which they were made: id, parents, origin, step, score (mean over the
-    validation rows it was run on) with its 95 % interval, n (those rows), full (all of them), best, instructions and
-    diff (path → text; the diff to its parent, words in [-…-] and {+…+}), demos (path → how many), and what its rollouts
-    cost: calls, tokens, usd."""
+    """The candidates of an optimizer's run, one row each, in the order in which they were proposed.
+
+    Columns: id, parents, origin, step; score (mean over the validation rows on which the candidate was evaluated) with
+    its 95 % interval low and high; n (the number of those rows); full (whether they are all validation rows); best;
+    instructions and diff (path → text; diff marks the words that differ from the parent's as [-…-] and {+…+}); demos
+    (path → number of demos); and what its rollouts cost: calls, tokens, usd.
+    """
     import pandas as pd
 
-    scores, costs, best = scores_of(record), _costs(record), winner_of(record)
-    rows = [_row(c, record, scores.get(c.id, {}), costs.get(c.id, Usage()), best) for c in record.candidates.values()]
+    scores = scores_of(record)
+    costs = _costs(record)
+    best = winner_of(record)
+    rows = []
+    for candidate in record.candidates.values():
+        row_scores = scores.get(candidate.id, {})
+        cost = costs.get(candidate.id, Usage())
+        rows.append(_row(candidate, record, row_scores, cost, best))
     frame = pd.DataFrame(rows, columns=list(_COLUMNS), dtype=object)
     numbers = {"step": int, "score": float, "low": float, "high": float, "n": int, "full": bool, "best": bool}
     return with_costs(frame.astype({**numbers, "calls": int}))
@@ -62,23 +72,26 @@ def candidates_frame(record: RunRecord) -> pd.DataFrame:
 def _row(
     candidate: CandidateProposed, record: RunRecord, scores: Mapping[int, float], cost: Usage, best: str | None
 ) -> dict[str, Any]:
-    interval = mean_interval(list(scores.values())) if scores else None
+    mean = low = high = None
+    if scores:
+        interval = mean_interval(list(scores.values()))
+        mean = interval.mean
+        low = interval.low
+        high = interval.high
     instructions = instructions_of(candidate, record)
-    parent = next((record.candidates[p] for p in candidate.parents if p in record.candidates), None)
-    before = instructions if parent is None else instructions_of(parent, record)
     return {
         "id": candidate.id,
         "parents": list(candidate.parents),
         "origin": candidate.origin,
         "step": candidate.step,
-        "score": None if interval is None else interval.mean,
-        "low": None if interval is None else interval.low,
-        "high": None if interval is None else interval.high,
+        "score": mean,
+        "low": low,
+        "high": high,
         "n": len(scores),
         "full": bool(scores) and len(scores) == _rows(record),
         "best": candidate.id == best,
         "instructions": instructions,
-        "diff": {path: text for path in instructions if (text := _diff(before.get(path, ""), instructions[path]))},
+        "diff": _diffs_to_parent(candidate, instructions, record),
         "demos": demos_of(candidate, record),
         "calls": cost.calls,
         "tokens": cost.tokens,
@@ -86,22 +99,38 @@ def _row(
     }
 
 
+def _diffs_to_parent(
+    candidate: CandidateProposed, instructions: Mapping[str, str], record: RunRecord
+) -> dict[str, str]:
+    """Path → diff of the instructions that differ from those of the candidate's first known parent."""
+    known_parents = [record.candidates[parent] for parent in candidate.parents if parent in record.candidates]
+    if not known_parents:
+        return {}
+    parent_instructions = instructions_of(known_parents[0], record)
+    diffs = {}
+    for path, text in instructions.items():
+        diff = _marked_diff(parent_instructions.get(path, ""), text)
+        if diff:
+            diffs[path] = diff
+    return diffs
+
+
 def instructions_of(candidate: CandidateProposed, record: RunRecord) -> dict[str, str]:
-    """Path → instruction: its own, else that of the start, which says all."""
+    """Path → instruction of a candidate. The start, which has them all, fills in those that the candidate lacks."""
     start = next(iter(record.candidates.values()))
     parts = [*start.parts.items(), *candidate.parts.items()]
     return {path: part["instruction"] for path, part in parts if "instruction" in part}
 
 
 def demos_of(candidate: CandidateProposed, record: RunRecord) -> dict[str, int]:
-    """Path → how many demos: its own, else those of the start."""
+    """Path → number of demos of a candidate, without those of 0. The start fills in paths that the candidate lacks."""
     start = next(iter(record.candidates.values()))
     parts = [*start.parts.items(), *candidate.parts.items()]
-    found = {path: len(part["demos"]) for path, part in parts if "demos" in part}
-    return {path: count for path, count in found.items() if count}
+    counts = {path: len(part["demos"]) for path, part in parts if "demos" in part}
+    return {path: count for path, count in counts.items() if count}
 
 
-def _diff(before: str, after: str) -> str:
+def _marked_diff(before: str, after: str) -> str:
     if before == after:
         return ""
     marks = {"same": "{}", "gone": "[-{}-]", "new": "{{+{}+}}"}
@@ -114,23 +143,24 @@ def matrix_frame(record: RunRecord, split: str = "val") -> pd.DataFrame:
     import pandas as pd
 
     scores = scores_of(record, split)
-    known = [candidate for candidate in record.candidates if candidate in scores]
-    cells = np.full((len(known), _rows(record, split)), np.nan)
-    for line, candidate in zip(cells, known, strict=True):
+    candidates = [candidate for candidate in record.candidates if candidate in scores]
+    cells = np.full((len(candidates), _rows(record, split)), np.nan)
+    for line, candidate in zip(cells, candidates, strict=True):
         rows = {row: score for row, score in scores[candidate].items() if row < len(line)}
         line[list(rows)] = list(rows.values())
-    return pd.DataFrame(cells, index=pd.Index(list(map(encodable, known)), name="candidate"))
+    return pd.DataFrame(cells, index=pd.Index(list(map(encodable, candidates)), name="candidate"))
 
 
 def history_frame(record: RunRecord) -> pd.DataFrame:
-    """How the best came about: one row each time a candidate was scored, with the best so far and what had been spent
-    by then (calls, metric_calls, tokens, usd, seconds since the run began)."""
+    """The best score over time: one row each time a candidate was scored, with the best candidate so far and what had
+    been spent until then (calls, metric_calls, tokens, usd, seconds since the run began)."""
     import pandas as pd
 
     best_scores: dict[str | None, float] = {}
     rows = []
     for milestone in record.milestones:
-        scored, usage = milestone.scored, milestone.usage
+        scored = milestone.scored
+        usage = milestone.usage
         if scored.full and scored.split == "val":
             best_scores[scored.candidate] = scored.score
         rows.append(
@@ -155,10 +185,10 @@ def history_frame(record: RunRecord) -> pd.DataFrame:
 
 
 def proposals_frame(record: RunRecord) -> pd.DataFrame:
-    """One row a proposal that was asked for: key (what for), outputs, error, seconds."""
+    """One row per proposal: key (what the proposal was for), outputs, error, seconds."""
     import pandas as pd
 
-    rows = [{name: getattr(p, name) for name in ("key", "outputs", "error", "seconds")} for p in record.proposals]
+    rows = [(proposal.key, proposal.outputs, proposal.error, proposal.seconds) for proposal in record.proposals]
     return pd.DataFrame(rows, columns=["key", "outputs", "error", "seconds"], dtype=object).astype({"seconds": float})
 
 
@@ -168,38 +198,74 @@ def winner_of(record: RunRecord) -> str | None:
 
 
 def summary_of(record: RunRecord) -> str:
-    """In a few plain sentences: what the winner scored beside the start, and whether the difference can be told from
-    none; on the test rows, where there are."""
-    best, start = winner_of(record), next(iter(record.candidates), None)
+    """A few plain sentences: the winner's score beside the start's, and whether the difference is significant; on the
+    test rows too, where there are any."""
+    best = winner_of(record)
+    start = next(iter(record.candidates), None)
     if best is None or start is None:
         return "No candidate was evaluated on all validation rows."
-    so_far = "" if record.ended is not None else "So far: "
-    made, cost = f"{len(record.candidates):,}", f"{len(record.rollouts):,} rollouts, {record.usage.calls:,} calls"
+    sentences = _start_won(record, start) if best == start else _start_was_beaten(record, start, best)
+    return " ".join([*sentences, *_notes(record, start, best)])
+
+
+def _so_far(record: RunRecord) -> str:
+    return "" if record.ended is not None else "So far: "
+
+
+def _size(record: RunRecord) -> str:
+    """The number of candidates, and in brackets that of rollouts and calls."""
+    rollouts = f"{len(record.rollouts):,} rollouts, {record.usage.calls:,} calls"
+    return f"{len(record.candidates):,} candidates ({rollouts})"
+
+
+def _start_won(record: RunRecord, start: str) -> list[str]:
+    pinned = _pinned(record)
+    ahead = _ahead(record, start)
+    validation = _score_text(record, start, "val")
+    if pinned == start:
+        result = f"The program stays as it is. There were {_size(record)}."
+    elif ahead:
+        origin = record.candidates[ahead].origin
+        result = f"The program stays as it is. Of {_size(record)} {ahead} ({origin}) scored highest."
+        validation = f"{_difference(record, start, ahead, 'val')} That is not enough to take it for better."
+    else:
+        result = f"None of {_size(record)} was better than the program as it is."
+    sentences = [_so_far(record) + result, validation, _score_text(record, start, "test")]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _start_was_beaten(record: RunRecord, start: str, best: str) -> list[str]:
+    origin = record.candidates[best].origin
+    sentences = [
+        f"{_so_far(record)}The best of {_size(record)} is {best} ({origin}).",
+        _comparison_with_start(record, start, best, "val"),
+        _comparison_with_start(record, start, best, "test"),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _notes(record: RunRecord, start: str, best: str) -> list[str]:
+    """What a reader should know beside the scores: failures, hints, and whether a person pinned the winner."""
+    notes = []
+    proposals = len(record.proposals)
     failed = sum(proposal.error is not None for proposal in record.proposals)
-    notes = [f"{failed} of {len(record.proposals)} proposals failed."] if failed else []
-    if failed < len(record.proposals) and len(record.candidates) == 1 and record.ended is not None:
-        notes += [f"No candidate came of {len(record.proposals) - failed} proposals (see run.proposals)."]
-    notes += [text] if (text := _all_failed_in_training(record)) else []
-    notes += [text for candidate in dict.fromkeys([start, best]) if (text := _failures(record, candidate))]
-    notes += [hints_text(record)] if record.started is not None and record.started.kind == "distill_hints" else []
-    notes += ["A person pinned it."] if _pinned(record) == best else []
-    if best == start:
-        told = [_alone(record, start, split) for split in ("val", "test")]
-        lines = [f"{so_far}None of {made} candidates ({cost}) was better than the program as it is."]
-        if _pinned(record) == start:
-            lines = [f"{so_far}The program stays as it is. There were {made} candidates ({cost})."]
-        elif ahead := _ahead(record, start):
-            named = f"{ahead} ({record.candidates[ahead].origin})"
-            lines = [f"{so_far}The program stays as it is. Of {made} candidates ({cost}) {named} scored highest."]
-            told[0] = f"{_difference(record, start, ahead, 'val')} That is not enough to take it for better."
-        return " ".join([*lines, *filter(None, told), *notes])
-    lines = [f"{so_far}The best of {made} candidates ({cost}) is {best} ({record.candidates[best].origin})."]
-    lines += [text for split in ("val", "test") if (text := _compared(record, start, best, split))]
-    return " ".join([*lines, *notes])
+    if failed:
+        notes.append(f"{failed} of {proposals} proposals failed.")
+    if failed < proposals and len(record.candidates) == 1 and record.ended is not None:
+        notes.append(f"No candidate came of {proposals - failed} proposals (see run.proposals).")
+    notes.append(_training_failures(record))
+    notes.append(_validation_failures(record, start))
+    if best != start:
+        notes.append(_validation_failures(record, best))
+    if record.started is not None and record.started.kind == "distill_hints":
+        notes.append(hints_text(record))
+    if _pinned(record) == best:
+        notes.append("A person pinned it.")
+    return [note for note in notes if note]
 
 
-def _failures(record: RunRecord, candidate: str) -> str:
-    """How many validation rows failed, where any did."""
+def _validation_failures(record: RunRecord, candidate: str) -> str:
+    """A sentence about the validation rows on which the candidate failed; empty where there are none."""
     rollouts = record.rollouts_of(candidate).values()
     failed = sum(rollout.error is not None for rollout in rollouts)
     if not failed:
@@ -210,8 +276,8 @@ def _failures(record: RunRecord, candidate: str) -> str:
     )
 
 
-def _all_failed_in_training(record: RunRecord) -> str:
-    """That nothing could be learned from, where that is so."""
+def _training_failures(record: RunRecord) -> str:
+    """A sentence with the first error, where every rollout on training rows failed; else empty."""
     errors = [rollout.error for rollout in record.rollouts if rollout.split == "train"]
     if not errors or None in errors:
         return ""
@@ -219,23 +285,28 @@ def _all_failed_in_training(record: RunRecord) -> str:
 
 
 def _pinned(record: RunRecord) -> str | None:
-    """The candidate that a person made the result, by its id."""
+    """The id of the candidate that a person pinned; None where there is none."""
     pinned: str | None = None
     for event in record.steered:
+        candidate = event.values.get("candidate")
         if event.action == "pin":
-            pinned = event.values.get("candidate")
-        elif event.action == "unpin" or (event.action == "drop" and event.values.get("candidate") == pinned):
+            pinned = candidate
+        elif event.action == "unpin" or (event.action == "drop" and candidate == pinned):
             pinned = None
     return pinned
 
 
 def _ahead(record: RunRecord, start: str) -> str | None:
-    """The candidate that scored highest on all validation rows, where that is more than the start did; none that failed
-    on all of them."""
-    scores = full_scores(record)
-    full = {candidate: scores[candidate] for candidate in scores if not _all_failed(record.rollouts_of(candidate))}
-    best = max(full, key=lambda c: full[c], default=start)
-    return best if full and full[best] > full.get(start, math.inf) else None
+    """The candidate with the highest mean on all validation rows, if that mean is above the start's; else None.
+
+    A candidate that failed on every row is left out.
+    """
+    means = full_scores(record)
+    scores = {candidate: means[candidate] for candidate in means if not _all_failed(record.rollouts_of(candidate))}
+    if not scores:
+        return None
+    best = max(scores, key=scores.__getitem__)
+    return best if scores[best] > scores.get(start, math.inf) else None
 
 
 def _all_failed(rollouts: Mapping[int, RolloutEnded]) -> bool:
@@ -243,48 +314,67 @@ def _all_failed(rollouts: Mapping[int, RolloutEnded]) -> bool:
 
 
 def full_scores(record: RunRecord) -> dict[str, float]:
-    """Candidate → mean score, of those that were run on all validation rows."""
-    found = {c: scores for c, scores in scores_of(record).items() if scores and len(scores) == _rows(record)}
-    return {candidate: sum(scores.values()) / len(scores) for candidate, scores in found.items()}
+    """Candidate → mean score, for the candidates that were evaluated on all validation rows."""
+    rows = _rows(record)
+    means = {}
+    for candidate, scores in scores_of(record).items():
+        if scores and len(scores) == rows:
+            means[candidate] = sum(scores.values()) / len(scores)
+    return means
 
 
-def _alone(record: RunRecord, start: str, split: str) -> str:
+def _score_text(record: RunRecord, start: str, split: str) -> str:
     scores = list(scores_of(record, split).get(start, {}).values())
-    name = {"val": "validation", "test": "test"}[split]
-    return f"It scores {mean_interval(scores)} on {len(scores)} {name} rows." if scores else ""
+    if not scores:
+        return ""
+    return f"It scores {mean_interval(scores)} on {len(scores)} {_SPLITS[split]} rows."
 
 
-def _compared(record: RunRecord, start: str, best: str, split: str) -> str:
-    paired, text = _pairs(record, start, best, split), _difference(record, start, best, split)
+def _comparison_with_start(record: RunRecord, start: str, best: str, split: str) -> str:
+    paired = _paired(record, start, best, split)
     if paired is None:
         return ""
+    text = _difference(record, start, best, split)
     if paired.low is None or paired.low <= 0:
         return f"{text} That cannot be told from no difference."
-    return f"{text} It was chosen on these rows, so expect less on others." if split == "val" else text
+    if split == "val":
+        return f"{text} It was chosen on these rows, so expect less on others."
+    return text
 
 
 def _difference(record: RunRecord, start: str, best: str, split: str) -> str:
-    paired = _pairs(record, start, best, split)
+    paired = _paired(record, start, best, split)
     if paired is None:
         return ""
-    before, after = (scores_of(record, split)[candidate] for candidate in (start, best))
-    rows = [row for row in before if row in after]
-    told: list[Interval] = [mean_interval([scores[r] for r in rows]) for scores in (before, after)]
-    name = {"val": "validation", "test": "test"}[split]
-    return f"On {len(rows)} {name} rows it scores {told[1]}, the start {told[0]}: a difference of {paired}."
+    start_scores, best_scores = _shared_scores(record, start, best, split)
+    return (
+        f"On {len(start_scores)} {_SPLITS[split]} rows it scores {mean_interval(best_scores)}, "
+        f"the start {mean_interval(start_scores)}: a difference of {paired}."
+    )
 
 
-def _pairs(record: RunRecord, start: str, best: str, split: str) -> PairedDifference | None:
-    """The difference on the rows that both have; None where there is none."""
-    before, after = (scores_of(record, split).get(candidate, {}) for candidate in (start, best))
-    rows = [row for row in before if row in after]
-    return paired_difference([before[r] for r in rows], [after[r] for r in rows]) if rows else None
+def _paired(record: RunRecord, start: str, best: str, split: str) -> PairedDifference | None:
+    """The difference between two candidates on the rows that both have; None where they share none."""
+    start_scores, best_scores = _shared_scores(record, start, best, split)
+    return paired_difference(start_scores, best_scores) if start_scores else None
+
+
+def _shared_scores(record: RunRecord, start: str, best: str, split: str) -> tuple[list[float], list[float]]:
+    """The scores of two candidates on the rows of a split on which both have one, in the same order."""
+    scores = scores_of(record, split)
+    start_scores = scores.get(start, {})
+    best_scores = scores.get(best, {})
+    rows = [row for row in start_scores if row in best_scores]
+    return [start_scores[row] for row in rows], [best_scores[row] for row in rows]
 
 
 def scores_of(record: RunRecord, split: str = "val") -> dict[str, dict[int, float]]:
-    """Candidate → row → score of the first rollout; of one that was run again, the last counts."""
-    known = [name for name, of in record.rollouts_by_candidate if of == split and name in record.candidates]
-    return {candidate: candidate_scores(record, candidate, split) for candidate in known}
+    """Candidate → row → score of the first rollout; of a rollout that was run again, the last one counts."""
+    scores = {}
+    for candidate, rollout_split in record.rollouts_by_candidate:
+        if rollout_split == split and candidate in record.candidates:
+            scores[candidate] = candidate_scores(record, candidate, split)
+    return scores
 
 
 def candidate_scores(record: RunRecord, candidate: str, split: str = "val") -> dict[int, float]:
@@ -299,12 +389,15 @@ def _score(rollout: RolloutEnded, failed: float) -> float:
 
 
 def _costs(record: RunRecord) -> dict[str, Usage]:
-    found: dict[str, Usage] = {}
+    """Candidate → usage of its rollouts; ``""`` for rollouts of no candidate."""
+    costs: dict[str, Usage] = {}
     for rollout in record.rollouts:
-        found[rollout.candidate or ""] = found.get(rollout.candidate or "", Usage()) + rollout.usage
-    return found
+        candidate = rollout.candidate or ""
+        costs[candidate] = costs.get(candidate, Usage()) + rollout.usage
+    return costs
 
 
 def _rows(record: RunRecord, split: str = "val") -> int:
-    told = record.started.inputs.get(split) if record.started else None
-    return int(told) if is_count(told) and told <= _MOST_ROWS else 0
+    """The number of rows of a split that the run declares; 0 where it declares none that can be true."""
+    count = record.started.inputs.get(split) if record.started else None
+    return int(count) if is_count(count) and count <= _MOST_ROWS else 0

@@ -1,4 +1,4 @@
-"""What changed between two prompts, word by word."""
+"""The difference between two prompts, word by word."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ __all__ = ["MessageDiff", "Piece", "PromptDiff", "diff_messages", "diff_words"]
 
 Kind = Literal["same", "gone", "new"]
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
-_MOST_WORD_PAIRS = 250_000
-"""Above this, telling which words moved takes longer than reading them."""
+_MAX_WORD_PAIRS = 250_000  # above this, comparing the words takes too long
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of text that is in both prompts, only in the first (gone) or only in the second (new)."""
+    """A stretch of text that is in both prompts (same), only in the first (gone) or only in the second (new)."""
 
     kind: Kind
     text: str
@@ -41,68 +40,82 @@ class MessageDiff:
 
 
 def diff_words(before: str, after: str) -> tuple[Piece, ...]:
-    """Word-level difference: pieces whose same and gone texts join to ``before``, same and new to ``after``.
+    """Word-level difference: the same and gone texts of the pieces join to ``before``, the same and new ones to
+    ``after``.
 
-    Lines are compared first and words only inside lines that changed, since comparing all words of a long prompt takes
-    seconds. Where thousands of words changed at once, they are one gone and one new piece.
+    Lines are compared first, and words only inside lines that changed, since comparing all words of a long prompt takes
+    seconds. Where thousands of words changed at once, they become one gone and one new piece.
     """
-    a, b = before.splitlines(keepends=True), after.splitlines(keepends=True)
-    return tuple(_merged(_pieces(a, b, _changed_words)))
+    old_lines = before.splitlines(keepends=True)
+    new_lines = after.splitlines(keepends=True)
+    return tuple(_merged(_pieces(old_lines, new_lines, _changed_words)))
 
 
 def _changed_words(before: str, after: str) -> Iterator[Piece]:
-    a, b = _WORD.findall(before), _WORD.findall(after)
-    head = _common(a, b)
-    tail = _common(a[head:][::-1], b[head:][::-1])
-    middle_a, middle_b = a[head : len(a) - tail], b[head : len(b) - tail]
-    yield Piece("same", "".join(a[:head]))
-    if len(middle_a) * len(middle_b) > _MOST_WORD_PAIRS:
-        yield from _replaced("".join(middle_a), "".join(middle_b))
+    old = _WORD.findall(before)
+    new = _WORD.findall(after)
+    head = _common_prefix(old, new)
+    tail = _common_prefix(old[head:][::-1], new[head:][::-1])
+    old_middle = old[head : len(old) - tail]
+    new_middle = new[head : len(new) - tail]
+    yield Piece("same", "".join(old[:head]))
+    if len(old_middle) * len(new_middle) > _MAX_WORD_PAIRS:
+        yield from _change("".join(old_middle), "".join(new_middle))
     else:
-        yield from _pieces(middle_a, middle_b, _replaced)
-    yield Piece("same", "".join(a[len(a) - tail :]))
+        yield from _pieces(old_middle, new_middle, _change)
+    yield Piece("same", "".join(old[len(old) - tail :]))
 
 
-def _common(a: Sequence[str], b: Sequence[str]) -> int:
-    """How many items the two have in common at their start."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+def _common_prefix(old: Sequence[str], new: Sequence[str]) -> int:
+    """The number of items that both have in common at their start."""
+    length = min(len(old), len(new))
+    for i in range(length):
+        if old[i] != new[i]:
+            return i
+    return length
 
 
-def _replaced(before: str, after: str) -> Iterator[Piece]:
-    yield Piece("gone", before)
-    yield Piece("new", after)
-
-
-def _pieces(a: Sequence[str], b: Sequence[str], inside: Callable[[str, str], Iterator[Piece]]) -> Iterator[Piece]:
-    for tag, i, j, k, m in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+def _pieces(
+    old: Sequence[str], new: Sequence[str], compare_changed: Callable[[str, str], Iterator[Piece]]
+) -> Iterator[Piece]:
+    """The pieces of two lists of texts. ``compare_changed`` gives those of a stretch in which they differ."""
+    for tag, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "equal":
-            yield Piece("same", "".join(a[i:j]))
+            yield Piece("same", "".join(old[i:j]))
         else:
-            yield from inside("".join(a[i:j]), "".join(b[k:m]))
+            yield from compare_changed("".join(old[i:j]), "".join(new[k:m]))
 
 
 def _merged(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Each stretch of changes as one gone and one new piece, without empty pieces."""
-    same, gone, new = "", "", ""
-    for piece in (p for p in pieces if p.text):
+    """Join each stretch of changes into one gone and one new piece, and leave out empty pieces."""
+    same = gone = new = ""
+    for piece in pieces:
         if piece.kind == "same":
             same += piece.text
             continue
-        if same and (not (gone or new) or not _slight(same)):
+        if not piece.text:
+            continue
+        between_changes = bool(gone or new)
+        if same and between_changes and _is_short(same):
+            gone += same
+            new += same
+        elif same:
             yield from _change(gone, new)
             yield Piece("same", same)
-            gone, new = "", ""
-        elif same:
-            gone, new = gone + same, new + same
+            gone = new = ""
         same = ""
-        gone, new = gone + piece.text * (piece.kind == "gone"), new + piece.text * (piece.kind == "new")
+        if piece.kind == "gone":
+            gone += piece.text
+        else:
+            new += piece.text
     yield from _change(gone, new)
     if same:
         yield Piece("same", same)
 
 
-def _slight(text: str) -> bool:
-    """Whether what stands unchanged between two changes is less than two words: reading goes easier without it."""
+def _is_short(text: str) -> bool:
+    """Whether a text has fewer than two words and no line break. Such a text between two changes only makes the diff
+    harder to read."""
     return "\n" not in text and len(text.split()) < 2
 
 
@@ -115,7 +128,7 @@ def _change(gone: str, new: str) -> Iterator[Piece]:
 
 @dataclass(frozen=True, slots=True)
 class PromptDiff:
-    """The word-level difference of two prompts; shows itself as text and, in a notebook, in colour."""
+    """The word-level difference of two prompts. Its repr is text; a notebook shows it in colour."""
 
     title: str
     messages: tuple[MessageDiff, ...]
@@ -126,11 +139,12 @@ class PromptDiff:
         return any(message.changed for message in self.messages)
 
     def __repr__(self) -> str:
-        mark = {"same": "{}", "gone": "[-{}-]", "new": "{{+{}+}}"}
+        marks = {"same": "{}", "gone": "[-{}-]", "new": "{{+{}+}}"}
         lines = [self.title]
         for message in self.messages:
             if message.changed:
-                lines += [f"── {message.heading}", "".join(mark[p.kind].format(p.text) for p in message.pieces)]
+                lines.append(f"── {message.heading}")
+                lines.append("".join(marks[piece.kind].format(piece.text) for piece in message.pieces))
             else:
                 lines.append(f"── {message.heading}: unchanged")
         return "\n".join(lines)
@@ -150,9 +164,10 @@ _TAG = {"same": "span", "gone": "del", "new": "ins"}
 
 def _message_html(message: MessageDiff) -> str:
     heading = escape(message.heading)
-    body = "".join(
-        f"<{_TAG[p.kind]} style='{_STYLE[p.kind]}'>{escape(p.text)}</{_TAG[p.kind]}>" for p in message.pieces
-    )
+    body = ""
+    for piece in message.pieces:
+        tag = _TAG[piece.kind]
+        body += f"<{tag} style='{_STYLE[piece.kind]}'>{escape(piece.text)}</{tag}>"
     if not message.changed:
         return (
             f"<details><summary>{heading}: unchanged</summary><pre style='white-space:pre-wrap'>{body}</pre></details>"
@@ -166,16 +181,20 @@ def diff_messages(
     title: str = "prompt diff",
 ) -> PromptDiff:
     """The difference of two lists of calls, each (predictor, messages); calls and messages are paired in order."""
-    left, right = list(_flat(before)), list(_flat(after))
-    headings = list(dict.fromkeys([*(h for h, _ in left), *(h for h, _ in right)]))
-    old, new = dict(left), dict(right)
-    return PromptDiff(title, tuple(MessageDiff(h, diff_words(old.get(h, ""), new.get(h, ""))) for h in headings))
+    old = _texts_by_heading(before)
+    new = _texts_by_heading(after)
+    messages = [MessageDiff(heading, diff_words(old.get(heading, ""), new.get(heading, ""))) for heading in old | new]
+    return PromptDiff(title, tuple(messages))
 
 
-def _flat(calls: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Iterator[tuple[str, str]]:
-    seen: dict[str, int] = {}
-    for name, messages in calls:
-        seen[name] = turn = seen.get(name, 0) + 1
-        for i, message in enumerate(messages):
-            again = f" (call {turn})" if turn > 1 else ""
-            yield f"{name}{again} · {message.get('role', '?')} {i + 1}", content_text(message.get("content"))
+def _texts_by_heading(calls: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> dict[str, str]:
+    """Heading → text of each message. The heading numbers messages, and the calls of a predictor after its first."""
+    texts = {}
+    calls_by_predictor: dict[str, int] = {}
+    for predictor, messages in calls:
+        number = calls_by_predictor.get(predictor, 0) + 1
+        calls_by_predictor[predictor] = number
+        title = predictor if number == 1 else f"{predictor} (call {number})"
+        for i, message in enumerate(messages, 1):
+            texts[f"{title} · {message.get('role', '?')} {i}"] = content_text(message.get("content"))
+    return texts

@@ -1,4 +1,4 @@
-"""Folded runs as pandas tables."""
+"""The record of a run as pandas tables: attempts, calls and rollouts."""
 
 from __future__ import annotations
 
@@ -18,70 +18,83 @@ if TYPE_CHECKING:
 __all__ = ["attempts_frame", "calls_frame", "encodable", "mapped", "rollouts_frame", "rollouts_of", "with_costs"]
 
 
-def _marked(kind: type[Event]) -> tuple[str, ...]:
+def _columns_of(event: type[Event]) -> tuple[str, ...]:
     """The fields of an event that are columns of ``run.attempts``."""
-    return tuple(field.name for field in fields(kind) if field.metadata.get("column"))
+    return tuple(field.name for field in fields(event) if field.metadata.get("column"))
 
 
-_BEFORE = _marked(AttemptStarted)
-_OF_HINTS = ("hint_by", "hint_error")
-_AFTER = (*_marked(AttemptEnded), *DERIVED_COLUMNS)
+_START_COLUMNS = _columns_of(AttemptStarted)
+_HINT_COLUMNS = ("hint_by", "hint_error")  # only where an attempt has a value for it
+_END_COLUMNS = (*_columns_of(AttemptEnded), *DERIVED_COLUMNS)
 
 
 _FLOATS: dict[Any, Any] = {float: float, float | None: float}
-_AT_START: dict[Any, Any] = {**_FLOATS, int: int, bool: bool}
+_START_DTYPES: dict[Any, Any] = {**_FLOATS, int: int, bool: bool}
 # An attempt that is still running has no value of AttemptEnded: its cell is <NA>, which int and bool cannot hold.
-_AT_END: dict[Any, Any] = {**_FLOATS, int: "Int64", int | None: "Int64", bool: "boolean", bool | None: "boolean"}
+_END_DTYPES: dict[Any, Any] = {**_FLOATS, int: "Int64", int | None: "Int64", bool: "boolean", bool | None: "boolean"}
 
 
 @cache
-def _kinds() -> dict[str, Any]:
-    """Types of the columns of ``run.attempts`` that are no objects: by the types of the events' fields."""
-    kinds: dict[str, Any] = {"cached": bool, "best": bool}
-    for event, kind_of in ((AttemptStarted, _AT_START), (AttemptEnded, _AT_END)):
-        kinds |= _column_kinds(event, kind_of)
-    return kinds
+def _attempt_dtypes() -> dict[str, Any]:
+    """Column of ``run.attempts`` → its dtype, derived from the type of the event's field. Columns of dtype object are
+    left out."""
+    dtypes: dict[str, Any] = {"cached": bool, "best": bool}
+    dtypes |= _event_dtypes(AttemptStarted, _START_DTYPES)
+    dtypes |= _event_dtypes(AttemptEnded, _END_DTYPES)
+    return dtypes
 
 
-def _column_kinds(event: type[Event], kind_of: Mapping[Any, Any]) -> dict[str, Any]:
-    """The types of an event's columns that are no objects."""
-    hints = get_type_hints(event)
-    return {name: kind_of[hints[name]] for name in _marked(event) if hints[name] in kind_of}
+def _event_dtypes(event: type[Event], dtype_of: Mapping[Any, Any]) -> dict[str, Any]:
+    annotations = get_type_hints(event)
+    return {name: dtype_of[annotations[name]] for name in _columns_of(event) if annotations[name] in dtype_of}
 
 
 def attempts_frame(attempts: Iterable[AttemptRow], outputs: Iterable[str] = ()) -> pd.DataFrame:
-    """One row an attempt: attempt, wave, hint, one column per output, score, feedback, error, seconds, tokens, usd,
-    cached, best. An output named like one of these columns gets the prefix ``predicted_``. Where a hint was suggested
-    while the run ran, ``hint_by`` after it says so: ``person``, else empty. Where an advisor failed, ``hint_error``
-    after it has the error for the attempts that had to do without its hint."""
+    """One row per attempt: attempt, wave, hint, one column per output, score, feedback, error, seconds, tokens, usd,
+    cached, best.
+
+    An output that is named like one of these columns gets the prefix ``predicted_``. Two more columns follow ``hint``
+    where they have a value: ``hint_by`` is ``person`` for a hint that somebody suggested while the run ran, else empty;
+    ``hint_error`` is the error of an advisor that failed, for the attempts that lack its hint.
+    """
+    rows = list(attempts)
+    hint_columns = [name for name in _HINT_COLUMNS if any(getattr(row, name) for row in rows)]
+    reserved = (*_START_COLUMNS, *_HINT_COLUMNS, *_END_COLUMNS)
+    cells: dict[str, list[Any]] = {}
+    for name in (*_START_COLUMNS, *hint_columns):
+        cells[name] = [row.cell(name) for row in rows]
+    for name in _names_in([outputs, *(row.outputs or {} for row in rows)]):
+        column = f"predicted_{name}" if name in reserved else encodable(name)
+        cells[column] = [(row.outputs or {}).get(name) for row in rows]
+    for name in _END_COLUMNS:
+        cells[name] = [row.cell(name) for row in rows]
+    dtypes = {name: dtype for name, dtype in _attempt_dtypes().items() if name in cells}
+    return with_costs(_object_frame(cells).astype(dtypes))
+
+
+def _object_frame(cells: Mapping[str, Sequence[Any]], index: pd.Index | None = None) -> pd.DataFrame:
+    """A frame whose columns all have dtype object: pandas' own type for texts does not accept every text."""
     import pandas as pd
 
-    rows = list(attempts)
-    hints = [name for name in _OF_HINTS if any(getattr(row, name) for row in rows)]
-    names = list(dict.fromkeys([*outputs, *(name for row in rows for name in row.outputs or ())]))
-    taken = (*_BEFORE, *_OF_HINTS, *_AFTER)
-    cells: dict[str, list[Any]] = {name: [row.cell(name) for row in rows] for name in (*_BEFORE, *hints)}
-    for name in names:
-        column = f"predicted_{name}" if name in taken else encodable(name)
-        cells[column] = [(row.outputs or {}).get(name) for row in rows]
-    cells |= {name: [row.cell(name) for row in rows] for name in _AFTER}
-    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in cells.items()})
-    frame = frame.astype({name: kind for name, kind in _kinds().items() if name in cells})
-    return with_costs(frame)
+    return pd.DataFrame({name: pd.Series(values, index, dtype=object) for name, values in cells.items()}, index=index)
 
 
 def with_costs(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with its costs as numbers: ``tokens`` whole, of pandas' own type with ``<NA>`` where some are unknown;
-    ``usd`` with NaN."""
+    """The frame with numeric costs: ``tokens`` as whole numbers, with ``<NA>`` where some are unknown; ``usd`` as
+    floats, with NaN."""
     unknown = frame["tokens"].isna().any()
     return frame.astype({"tokens": "Int64" if unknown else "int64", "usd": float})
 
 
 def calls_frame(record: RunRecord) -> pd.DataFrame:
-    """One row a model call: predictor, attempt, hint, messages, reply, error, seconds, tokens, usd, cached, model."""
+    """One row per model call: predictor, attempt, hint, messages, reply, error, seconds, tokens, usd, cached, rollout,
+    repair, model."""
     import pandas as pd
 
-    attempt_of = {id(call): row.attempt for row in record.attempts.values() for call in row.calls}
+    attempt_of = {}
+    for row in record.attempts.values():
+        for call in row.calls:
+            attempt_of[id(call)] = row.attempt
     calls = record.calls
     cells: dict[str, list[Any]] = {
         "predictor": [call.predictor for call in calls],
@@ -98,9 +111,11 @@ def calls_frame(record: RunRecord) -> pd.DataFrame:
         "repair": [call.repair for call in calls],
         "model": [call.model for call in calls],
     }
-    # Texts are objects: pandas' own type for texts refuses halves of surrogate pairs, which models may write.
-    kinds = {name: object if name in _TEXTS_OF_CALLS else None for name in cells}
-    return with_costs(pd.DataFrame({name: pd.Series(cells[name], dtype=kinds[name]) for name in cells}))
+    columns = {}
+    for name, values in cells.items():
+        # pandas' own type for texts refuses halves of surrogate pairs, which models may write.
+        columns[name] = pd.Series(values, dtype=object if name in _TEXTS_OF_CALLS else None)
+    return with_costs(pd.DataFrame(columns))
 
 
 _TEXTS_OF_CALLS = frozenset({"predictor", "hint", "messages", "reply", "error", "model"})
@@ -111,82 +126,107 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-_ROLLOUT = ("row", "repeat", "score", "feedback", "error", "attempts", "tokens", "usd", "seconds", "cached")
+_ROLLOUT_COLUMNS = ("row", "repeat", "score", "feedback", "error", "attempts", "tokens", "usd", "seconds", "cached")
 
 
 def rollouts_of(record: RunRecord) -> pd.DataFrame:
-    """The rollouts of a run's evaluations, by row: see ``rollouts_frame``. Of one that was run again, the last counts.
-    Where programs were compared, ``program`` names them; of an optimizer, ``candidate`` and ``split``."""
-    latest = {(r.parent, r.split or "", r.repeat, r.row): r for r in record.rollouts}
+    """The rollouts of a run's evaluations, by row: see ``rollouts_frame``. Of a rollout that was run again, the last
+    one counts. Where programs were compared, the column ``program`` names them; the run of an optimizer has
+    ``candidate`` and ``split`` instead."""
+    latest = {}
+    for rollout in record.rollouts:
+        latest[rollout.parent, rollout.split or "", rollout.repeat, rollout.row] = rollout
     rollouts = [latest[key] for key in sorted(latest)]
-    spans = [record.spans.get(rollout.span) for rollout in rollouts]
-    above = [record.spans.get(rollout.parent) for rollout in rollouts]
-    names = [span.name if span is not None and span.kind == "evaluation" else None for span in above]
-    before: dict[str, list[Any]] = {"program": names} if any(names) else {}
-    if any(r.candidate is not None for r in rollouts):
-        before |= {"candidate": [r.candidate for r in rollouts], "split": [r.split for r in rollouts]}
-    return rollouts_frame(rollouts, [span.inputs if span else {} for span in spans], before=before)
+    inputs: list[Mapping[str, Any]] = []
+    programs: list[str | None] = []
+    for rollout in rollouts:
+        span = record.spans.get(rollout.span)
+        inputs.append(span.inputs if span else {})
+        parent = record.spans.get(rollout.parent)
+        programs.append(parent.name if parent is not None and parent.kind == "evaluation" else None)
+    first_columns: dict[str, list[Any]] = {}
+    if any(programs):
+        first_columns["program"] = programs
+    if any(rollout.candidate is not None for rollout in rollouts):
+        first_columns["candidate"] = [rollout.candidate for rollout in rollouts]
+        first_columns["split"] = [rollout.split for rollout in rollouts]
+    return rollouts_frame(rollouts, inputs, first_columns=first_columns)
 
 
 def rollouts_frame(
     rollouts: Sequence[RolloutEnded],
-    given: Sequence[Mapping[str, Any]],
+    inputs: Sequence[Mapping[str, Any]],
     *,
-    others: Iterable[str] | None = None,
-    before: Mapping[str, list[Any]] | None = None,
+    other_metrics: Sequence[str] | None = None,
+    first_columns: Mapping[str, list[Any]] | None = None,
 ) -> pd.DataFrame:
-    """One row a rollout: ``before``, row, repeat, what was ``given``, outputs, parts of the score, ``others`` (the
-    metrics after the first), score (NaN where it failed), feedback, error, attempts, tokens, usd, seconds, cached.
+    """One row per rollout: ``first_columns``, row, repeat, inputs and labels, outputs, parts of the score, the metrics
+    after the first, score (NaN where the rollout failed), feedback, error, attempts, tokens, usd, seconds, cached.
 
-    A label and an output of one name are ``expected_…`` and ``predicted_…``; so are names of the columns above. Parts
-    and metrics that clash are ``part_…`` and ``metric_…``. Cells hold what a run file holds, without secrets.
+    ``inputs``: the inputs and labels of each rollout. ``other_metrics``: the names of the metrics after the first
+    (default: as the rollouts have them). A label and an output of the same name become ``expected_…`` and
+    ``predicted_…``; so do those named like another column. Parts and metrics that clash become ``part_…`` and
+    ``metric_…``. Cells hold what a run file holds, without secrets.
     """
-    import pandas as pd
+    outputs = [rollout.outputs or {} for rollout in rollouts]
+    parts = [rollout.parts for rollout in rollouts]
+    metrics = [rollout.metrics for rollout in rollouts]
+    input_names = _names_in(inputs)
+    output_names = _names_in(outputs)
+    if other_metrics is None:
+        other_metrics = _names_in(list(scores)[1:] for scores in metrics)
 
-    metrics = _keys(list(r.metrics)[1:] for r in rollouts) if others is None else list(others)
-    inputs, outputs = _keys(given), _keys(r.outputs or {} for r in rollouts)
-    cells: dict[str, list[Any]] = {name: [getattr(r, name) for r in rollouts] for name in _ROLLOUT[:2]}
-    cells = {**(before or {}), **cells}
-    own = {*cells, *_ROLLOUT}
-    taken = set(own)
-    for prefix, names, clashing, values in (
-        ("expected_", inputs, {*own, *outputs}, given),
-        ("predicted_", outputs, {*own, *inputs}, [r.outputs or {} for r in rollouts]),
-        ("part_", _keys(r.parts for r in rollouts), set[str](), [r.parts for r in rollouts]),
-        ("metric_", metrics, set[str](), [r.metrics for r in rollouts]),
-    ):
-        for name, column in _columns(names, prefix, clashing, taken).items():
-            cells[column] = [redact_values(plain(row.get(name))) for row in values]
-    cells |= {"score": [None if r.error is not None else r.score for r in rollouts]}
-    cells |= {"feedback": [redact_values(r.feedback) for r in rollouts]}
-    cells |= {name: [getattr(r, name) for r in rollouts] for name in ("error", "attempts")}
-    cells |= {"tokens": [r.usage.tokens for r in rollouts], "usd": [r.usage.usd for r in rollouts]}
-    cells |= {"seconds": [r.seconds for r in rollouts], "cached": [r.cached for r in rollouts]}
-    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in cells.items()})
+    cells: dict[str, list[Any]] = dict(first_columns or {})
+    cells["row"] = [rollout.row for rollout in rollouts]
+    cells["repeat"] = [rollout.repeat for rollout in rollouts]
+    reserved = {*cells, *_ROLLOUT_COLUMNS}
+    taken = set(reserved)
+    groups: tuple[tuple[str, Sequence[str], set[str], Sequence[Mapping[str, Any]]], ...] = (
+        ("expected_", input_names, {*reserved, *output_names}, inputs),
+        ("predicted_", output_names, {*reserved, *input_names}, outputs),
+        ("part_", _names_in(parts), set(), parts),
+        ("metric_", other_metrics, set(), metrics),
+    )
+    for prefix, names, clashing, rows in groups:
+        for name, column in _column_names(names, prefix, clashing, taken).items():
+            cells[column] = [redact_values(plain(row.get(name))) for row in rows]
+    cells["score"] = [None if rollout.error is not None else rollout.score for rollout in rollouts]
+    cells["feedback"] = [redact_values(rollout.feedback) for rollout in rollouts]
+    cells["error"] = [rollout.error for rollout in rollouts]
+    cells["attempts"] = [rollout.attempts for rollout in rollouts]
+    cells["tokens"] = [rollout.usage.tokens for rollout in rollouts]
+    cells["usd"] = [rollout.usage.usd for rollout in rollouts]
+    cells["seconds"] = [rollout.seconds for rollout in rollouts]
+    cells["cached"] = [rollout.cached for rollout in rollouts]
     numbers = {"row": int, "repeat": int, "score": float, "attempts": int}
-    return with_costs(frame.astype({**numbers, "seconds": float, "cached": bool}))
+    return with_costs(_object_frame(cells).astype({**numbers, "seconds": float, "cached": bool}))
 
 
 def mapped(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
-    """The frame with every cell changed, as objects: pandas' ``map`` makes texts a type that not every text fits."""
-    import pandas as pd
-
-    cells = {name: pd.Series([change(v) for v in frame[name]], frame.index, dtype=object) for name in frame.columns}
-    return pd.DataFrame(cells, index=frame.index)
-
-
-def _keys(rows: Iterable[Iterable[str]]) -> list[str]:
-    """All names in the rows, in the order in which they first come."""
-    return list(dict.fromkeys(name for row in rows for name in row))
+    """The frame with ``change`` applied to every cell, all of dtype object: pandas' ``map`` gives texts a type that
+    does not accept every text."""
+    cells = {}
+    for name in frame.columns:
+        cells[name] = [change(value) for value in frame[name]]
+    return _object_frame(cells, frame.index)
 
 
-def _columns(names: Sequence[str], prefix: str, clashing: Set[str], taken: set[str]) -> dict[str, str]:
-    """A column for each name, added to those ``taken``: itself, with the prefix where it clashes or is taken."""
-    found: dict[str, str] = {}
+def _names_in(rows: Iterable[Iterable[str]]) -> list[str]:
+    """All names in the rows, each once, in the order in which they first appear."""
+    names: dict[str, None] = {}
+    for row in rows:
+        names.update(dict.fromkeys(row))
+    return list(names)
+
+
+def _column_names(names: Sequence[str], prefix: str, clashing: Set[str], taken: set[str]) -> dict[str, str]:
+    """Name → its column, which is added to ``taken``: the name itself, or with the prefix where the name is among
+    ``clashing`` or its column is taken."""
+    columns: dict[str, str] = {}
     for name in sorted(names, key=clashing.__contains__):
         column = encodable(redact_known(f"{prefix}{name}" if name in clashing else name))
         while column in taken:
             column = f"{prefix}{column}"
         taken.add(column)
-        found[name] = column
-    return {name: found[name] for name in names}
+        columns[name] = column
+    return {name: columns[name] for name in names}

@@ -1,4 +1,4 @@
-"""What became of hints: in which attempts they were, and what those scored beside the ones without."""
+"""How useful hints were: which attempts had them, and how these scored compared with attempts without a hint."""
 
 from __future__ import annotations
 
@@ -31,11 +31,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class HintUse:
-    """One attempt that had a hint. ``of``: the name of its search, and the path in its program where the hint was for
-    one predictor (None: for all); ``predictors``: the paths, in the run, of those that were called with it."""
+    """One attempt that had a hint.
+
+    ``target``: the name of the attempt's search, and the path in its program of the predictor that the hint was for
+    (None: for all predictors). ``predictors``: the paths, in the run, of the predictors that were called with the hint.
+    ``passed``: whether the attempt met the threshold. ``gain``: its score minus the mean score of the attempts without
+    a hint in earlier waves.
+    """
 
     hint: str
-    of: tuple[str, str | None]
+    target: tuple[str, str | None]
     predictors: frozenset[str]
     passed: bool
     gain: float
@@ -43,7 +48,7 @@ class HintUse:
 
 @dataclass(frozen=True, slots=True)
 class HintRow:
-    """All uses of a hint, told as ``hints_frame`` does."""
+    """All uses of a hint, with the columns of ``hints_frame`` and the paths of its predictors."""
 
     hint: str
     predictors: tuple[str, ...]
@@ -54,128 +59,148 @@ class HintRow:
 
 
 PathOf = Callable[[PredictorCalled], str | None]
-"""The path of the predictor of a call; None for a call that is left out."""
-_recorded: PathOf = attrgetter("predictor")
+"""Returns the path of a call's predictor, or None for a call to leave out."""
+_recorded_path: PathOf = attrgetter("predictor")
 
 
 def hint_uses(record: RunRecord, within: int = 0, failed: float | None = None) -> Iterator[HintUse]:
-    """Each attempt that had a hint and ended by itself; of searches in the span ``within``, where one is given.
-    ``failed``: what an attempt counts that failed (default: the run's ``failure_score``, or 0)."""
+    """Yield each attempt that had a hint and ended without being cancelled.
+
+    ``within``: a span; only searches inside it are read (default: all searches). ``failed``: the score of an attempt
+    that failed (default: the run's ``failure_score``, or 0).
+    """
     if failed is None:
         failed = failure_score(record)
-    for search in record.searches_in(within) if within else record.searches():
+    searches = record.searches_in(within) if within else record.searches()
+    for search in searches:
         if record.lost.isdisjoint(record.ancestors(search)):
             yield from hint_uses_of_search(record, search, failed)
 
 
 def hint_uses_of_search(
-    record: RunRecord, search: int, failed: float, path_of: PathOf = _recorded
+    record: RunRecord, search: int, failed: float, path_of: PathOf = _recorded_path
 ) -> Iterator[HintUse]:
-    """The attempts of one search that had a hint. ``path_of``: gives the paths of predictors; default: as recorded."""
+    """Yield the attempts of one search that had a hint. ``path_of``: returns the path of a call's predictor (default:
+    the recorded one)."""
     rows = [row for row in record.children(search) if row.state not in ("running", "cancelled")]
-    title = record.spans[search].name if search in record.spans else ""
+    search_name = record.spans[search].name if search in record.spans else ""
     for row in rows:
-        before = [_score(r, failed) for r in rows if r.hint is None and r.wave < row.wave]
-        if row.hint is None or not before:
+        unhinted_scores = [_score(other, failed) for other in rows if other.hint is None and other.wave < row.wave]
+        if row.hint is None or not unhinted_scores:
             continue
-        gain = _score(row, failed) - math.fsum(before) / len(before)
-        for path, text, predictors in _given(row, path_of):
-            yield HintUse(text, (title, path), predictors, row.state == "passed", gain)
+        gain = _score(row, failed) - math.fsum(unhinted_scores) / len(unhinted_scores)
+        for path, text, predictors in _hint_texts(row, path_of):
+            yield HintUse(text, (search_name, path), predictors, row.state == "passed", gain)
 
 
 def _score(row: AttemptRow, failed: float) -> float:
     return failed if row.score is None else float(row.score)
 
 
-def _given(row: AttemptRow, path_of: PathOf) -> Iterator[tuple[str | None, str, frozenset[str]]]:
-    """The texts of an attempt's hint: the path that each was for, and who was called with it."""
+def _hint_texts(row: AttemptRow, path_of: PathOf) -> Iterator[tuple[str | None, str, frozenset[str]]]:
+    """Yield each text of an attempt's hint: the path it was for (None: for all), the text, and the paths of the
+    predictors that were called with it."""
     if isinstance(row.hint, str):
-        yield None, row.hint, frozenset(_called(row, row.hint, path_of))
+        yield None, row.hint, frozenset(_predictors_called_with(row, row.hint, path_of))
         return
     for path, text in (row.hint or {}).items():
         if text:
-            called = _called(row, text, path_of)
-            yield path, text, frozenset(p for p in called if path == "self" or _ends_with(p, path))
+            predictors = _predictors_called_with(row, text, path_of)
+            if path != "self":
+                predictors = [predictor for predictor in predictors if _ends_with(predictor, path)]
+            yield path, text, frozenset(predictors)
 
 
-def _called(row: AttemptRow, text: str, path_of: PathOf) -> Iterator[str]:
-    """The predictors whose hint, composed of one or several, has the text."""
+def _predictors_called_with(row: AttemptRow, text: str, path_of: PathOf) -> list[str]:
+    """The paths of the predictors that were called with a hint in which ``text`` stands as lines of its own. A call's
+    hint may be composed of several."""
+    predictors = []
     for call in row.calls:
         path = path_of(call)
         if path is not None and call.hint and f"\n{text}\n" in f"\n{call.hint}\n":
-            yield path
+            predictors.append(path)
+    return predictors
 
 
 def _ends_with(path: str, inner: str) -> bool:
-    """Whether a path in the run may be one of a program inside it."""
-    return path == inner or path.endswith(inner if inner.startswith("[") else f".{inner}")
+    """Whether a predictor's path in the run can be the path ``inner`` of a program inside it."""
+    suffix = inner if inner.startswith("[") else f".{inner}"
+    return path == inner or path.endswith(suffix)
 
 
 def hint_rows(uses: Iterable[HintUse]) -> list[HintRow]:
-    """One row a hint, the most useful first: by what it added to scores in all, ``used × gain``. In whatever order the
-    uses come, the rows are the same."""
+    """One row per hint and target, the most useful hint first: the one with the largest total gain, ``used × gain``.
+    The rows do not depend on the order of the uses."""
     groups: dict[tuple[str, tuple[str, str | None]], list[HintUse]] = {}
     for use in uses:
-        groups.setdefault((use.hint, use.of), []).append(use)
-    rows = []
-    for (hint, (_, path)), group in groups.items():
-        predictors = tuple(sorted(frozenset[str]().union(*(use.predictors for use in group))))
-        gain = math.fsum(use.gain for use in group) / len(group)
-        passed = sum(use.passed for use in group)
-        rows.append(HintRow(hint, predictors, _label(predictors, path), len(group), passed, gain))
+        groups.setdefault((use.hint, use.target), []).append(use)
+    rows = [_hint_row(hint, path, group) for (hint, (_, path)), group in groups.items()]
     return sorted(rows, key=lambda row: (-row.gain * row.used, row.hint, row.predictor, row.predictors))
 
 
+def _hint_row(hint: str, path: str | None, uses: list[HintUse]) -> HintRow:
+    paths: set[str] = set()
+    for use in uses:
+        paths |= use.predictors
+    predictors = tuple(sorted(paths))
+    gain = math.fsum(use.gain for use in uses) / len(uses)
+    passed = sum(use.passed for use in uses)
+    return HintRow(hint, predictors, _label(predictors, path), len(uses), passed, gain)
+
+
 def _label(predictors: tuple[str, ...], path: str | None) -> str:
-    """The one predictor's path; of several, what their paths begin with, and a star."""
-    if len(predictors) < 2:
-        return predictors[0] if predictors else path or "*"
+    """The path of a single predictor; for several predictors, the common beginning of their paths and a star."""
+    if not predictors:
+        return path or "*"
+    if len(predictors) == 1:
+        return predictors[0]
     steps = [re.findall(r"\[[^\]]*\]|[^.\[]+", name) for name in predictors]
-    common = []
+    prefix = ""
     for step in zip(*steps, strict=False):
         if len(set(step)) > 1:
             break
-        common.append(step[0])
-    begin = "".join(step if step.startswith("[") else f".{step}" for step in common).removeprefix(".")
-    return f"{begin}.*" if begin else "*"
+        prefix += step[0] if step[0].startswith("[") else f".{step[0]}"
+    prefix = prefix.removeprefix(".")
+    return f"{prefix}.*" if prefix else "*"
 
 
 def hints_frame(record: RunRecord, within: int = 0) -> pd.DataFrame:
-    """One row a hint: hint, predictor, used, passed, gain; the most useful (``used × gain``) first.
+    """The hints of a run, one row each, the most useful (``used × gain``) first: hint, predictor, used, passed, gain.
 
-    ``predictor``: the path of the one it was for; ``*`` for all of the program, ``answer.*`` for all in ``answer``.
-    ``used``: the attempts that had it and ended. ``passed``: how many of these met the threshold, which none before
-    them in their search had. ``gain``: the mean, over these, of the attempt's score minus the mean score of the
-    attempts without a hint in earlier waves of the same search. An attempt that failed counts the run's
-    ``failure_score``, 0 where it has none.
+    ``predictor``: the path of the predictor that the hint was for; ``*`` for all of the program, ``answer.*`` for all
+    in ``answer``. ``used``: the number of attempts that had the hint and ended. ``passed``: how many of them met the
+    threshold; a search goes on to a hint only after no earlier attempt met it. ``gain``: the mean over these attempts
+    of their score minus the mean score of the attempts without a hint in earlier waves of the same search. An attempt
+    that failed counts as the run's ``failure_score``, or 0 where it has none.
     """
     import pandas as pd
 
-    names = ("hint", "predictor", "used", "passed", "gain")
-    rows = [[getattr(row, name) for name in names] for row in hint_rows(hint_uses(record, within))]
-    frame = pd.DataFrame(rows, columns=list(names), dtype=object)
+    uses = hint_uses(record, within)
+    rows = [(row.hint, row.predictor, row.used, row.passed, row.gain) for row in hint_rows(uses)]
+    frame = pd.DataFrame(rows, columns=["hint", "predictor", "used", "passed", "gain"], dtype=object)
     return frame.astype({"used": int, "passed": int, "gain": float})
 
 
 def hints_text(record: RunRecord) -> str:
-    """Of a run that distils hints, in a sentence or two: what there was to distil."""
-    given = record.started.settings.get("hints") if record.started else None
-    if given and isinstance(given, list | tuple):
-        return f"It distils {_count(len(given), 'hint')} of an earlier run."
-    firsts = [rows[0] for search in record.searches() if len(rows := record.children(search)) > 1]
+    """One or two sentences about the hints of a run of DistillHints: how many there were and how many helped."""
+    earlier_hints = record.started.settings.get("hints") if record.started else None
+    if earlier_hints and isinstance(earlier_hints, list | tuple):
+        return f"It distils {_count(len(earlier_hints), 'hint')} of an earlier run."
+    retried = sum(len(record.children(search)) > 1 for search in record.searches())
+    if not retried:
+        return "No first attempt on the training rows was tried again, so there was nothing to distil."
     hints = hint_rows(hint_uses(record))
-    silent = bool(firsts) and not any(row.feedback for row in record.attempts.values())
-    notes = ["The reward gives no feedback; dn.Score(value, feedback=…) would help."] if silent else []
-    if not firsts:
-        told = "No first attempt on the training rows was tried again, so there was nothing to distil."
-    elif not hints:
-        failed = f" The advisor failed: {record.hint_failures[0].error}" if record.hint_failures else ""
-        told = f"{_count(len(firsts), 'first attempt')} fell short, but no hint came of it.{failed}"
-    else:
+    if hints:
         helped = sum(row.gain > 0 for row in hints)
-        told = f"Of {_count(len(hints), 'hint')}, {helped or 'none'} raised scores on the training rows."
-    return " ".join([told, *notes])
+        text = f"Of {_count(len(hints), 'hint')}, {helped or 'none'} raised scores on the training rows."
+    else:
+        text = f"{_count(retried, 'first attempt')} fell short, but no hint was written."
+        if record.hint_failures:
+            text += f" The advisor failed: {record.hint_failures[0].error}"
+    if not any(row.feedback for row in record.attempts.values()):
+        text += " The reward gives no feedback; dn.Score(value, feedback=…) would help."
+    return text
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

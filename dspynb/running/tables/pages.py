@@ -1,4 +1,4 @@
-"""A pandas table as a notebook shows it: texts to the left and not squeezed, numbers short, empty cells empty."""
+"""HTML of a pandas table for a notebook: texts left-aligned and not squeezed, numbers short, missing values empty."""
 
 from __future__ import annotations
 
@@ -12,30 +12,40 @@ if TYPE_CHECKING:
 
 __all__ = ["frame_html"]
 
-_MOST = 200
+_MAX_TEXT = 200
 _LEFT = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere"
-_WHOLE = "white-space:nowrap;vertical-align:top"
+_RIGHT = "text-align:right"
+_UNBROKEN = "white-space:nowrap;vertical-align:top"
 
 
 def frame_html(frame: pd.DataFrame) -> str:
     """The frame as HTML, everything escaped, texts cut at 200 characters. Columns without a value are left out."""
-    cells = {column: [_empty_or(value) for value in frame[column]] for column in frame.columns}
-    kept = {column: values for column, values in cells.items() if any(value is not None for value in values)}
-    names = "".join(f"<th style='{_side(values)};{_WHOLE}'>{_text(name)}</th>" for name, values in kept.items())
-    rows = [
-        f"<tr><th style='{_LEFT};{_WHOLE}'>{_text(label)}</th>{''.join(_cell(v[i], v) for v in kept.values())}</tr>"
-        for i, label in enumerate(frame.index)
-    ]
-    head = f"<tr><th style='{_LEFT};{_WHOLE}'>{_text(frame.index.name or '')}</th>{names}</tr>"
-    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+    columns = {}
+    for name in frame.columns:
+        values = [_none_if_missing(value) for value in frame[name]]
+        if any(value is not None for value in values):
+            columns[name] = values
+    head = _heading(frame.index.name or "", _LEFT)
+    for name, values in columns.items():
+        head += _heading(name, _side(values))
+    rows = []
+    for number, label in enumerate(frame.index):
+        cells = "".join(_cell(values[number], values) for values in columns.values())
+        rows.append(f"<tr>{_heading(label, _LEFT)}{cells}</tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _empty_or(value: Any) -> Any:
-    """The value; None for what pandas takes for none."""
+def _heading(value: Any, side: str) -> str:
+    return f"<th style='{side};{_UNBROKEN}'>{escape(_text(value))}</th>"
+
+
+def _none_if_missing(value: Any) -> Any:
+    """The value, or None for NaN and similar values, which do not equal themselves."""
     try:
-        return None if value is None or bool(value != value) else value  # noqa: PLR0124  # as NaN does
+        missing = value is None or bool(value != value)  # noqa: PLR0124
     except Exception:  # an array, or a class that compares in its own way
-        return value
+        missing = False
+    return None if missing else value
 
 
 def _is_number(value: Any) -> bool:
@@ -43,23 +53,20 @@ def _is_number(value: Any) -> bool:
 
 
 def _side(values: list[Any]) -> str:
-    return "text-align:right" if all(value is None or _is_number(value) for value in values) else _LEFT
+    return _RIGHT if all(value is None or _is_number(value) for value in values) else _LEFT
 
 
 def _cell(value: Any, column: list[Any]) -> str:
-    longest = max(len(_told(v)) for v in column)
-    width = f"min-width:{min(22, 0.6 * longest):.3g}em"  # else long words, which may be broken, squeeze it to nothing
-    return f"<td style='{_side(column)};vertical-align:top;{width}'>{_text(value)}</td>"
+    longest = max(len(_text(other)) for other in column)
+    # Without a minimum, columns of long words squeeze this one to nothing, since its words may be broken anywhere.
+    width = f"min-width:{min(22, 0.6 * longest):.3g}em"
+    return f"<td style='{_side(column)};vertical-align:top;{width}'>{escape(_text(value))}</td>"
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, bool) and _is_number(value):
         number = float(value)
         return f"{int(number):,}" if number.is_integer() else f"{number:.4g}"
-    return shorten(value, _MOST).encode("utf-8", "replace").decode()
-
-
-def _text(value: Any) -> str:
-    return escape(_told(value))
+    return shorten(value, _MAX_TEXT).encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""A run's record as spans: one frozen value of each call, module, row, attempt and tool, in the order of a tree."""
+"""The record of a run as spans: a frozen value for each call, module, row, attempt and tool, in tree order."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Span:
     """One piece of work that a program did.
 
     ``kind``: ``call`` (a predictor's model call), ``module``, ``search``, ``attempt``, ``row``, ``run`` or ``tool``.
-    ``path``: of a call the predictor's dotted path, else the name. ``parent``: the span it happened in, 0 for none.
-    ``hint`` is never part of ``inputs``; ``candidate`` is the id of the scoped instruction and demos, where there are
-    any. ``usage`` of what holds calls is their sum, and it is ``cached`` if all of them are. ``started``: unix seconds;
-    ``seconds`` is None for what had not ended. ``score``: of an attempt.
+    ``path``: the dotted path of the predictor for a call, else the name. ``parent``: the span in which this one
+    happened, 0 for none. ``hint``: the hint in force, never part of ``inputs``. ``candidate``: the id of the scoped
+    instruction and demos, if any. ``usage``: for a span that holds calls, their sum; ``cached``: whether all of them
+    were. ``started``: unix seconds. ``seconds``: None for a span that had not ended. ``score``: of an attempt.
 
-    Two spans are equal when a file would hold the same of them, so a span equals itself read back; values that JSON
-    does not know (dates, say) are read back as text.
+    Two spans are equal when a file would hold the same text for both, so a span equals itself read back from a file.
+    Values that JSON does not know, such as dates, are read back as text.
     """
 
     span: int
@@ -53,43 +53,44 @@ class Span:
     seconds: float | None = None
     error: str | None = None
 
-    def _written(self) -> str:
-        return json.dumps([plain(getattr(self, name)) for name in _NAMES], default=repr)
+    def _as_json(self) -> str:
+        return json.dumps([plain(getattr(self, name)) for name in _FIELDS], default=repr)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Span) and self.span == other.span and self._written() == other._written()
+        return isinstance(other, Span) and self.span == other.span and self._as_json() == other._as_json()
 
     def __hash__(self) -> int:
         return self.span
 
 
-_NAMES = tuple(f.name for f in fields(Span))
-_OF_CALLS = tuple(set(_NAMES) & {f.name for f in fields(PredictorCalled)})
+_FIELDS = tuple(f.name for f in fields(Span))
+_CALL_FIELDS = tuple(set(_FIELDS) & {f.name for f in fields(PredictorCalled)})
 
 
 def spans_of(record: RunRecord) -> tuple[Span, ...]:
-    """The spans of a record: parents before what happened in them, otherwise by the time they started."""
+    """The spans of a record: each parent before the spans inside it, otherwise by the time at which they started."""
     with record.lock:
         drafts = {row.span: _draft_of_span(row) for row in record.spans.values()}
         drafts |= {row.span: _draft_of_attempt(row) for row in record.attempts.values()}
         drafts |= {call.span: _draft_of_call(call) for call in record.calls}
-    tree = list(_in_order(drafts))
-    for draft in reversed(tree):  # from the leaves up
-        leaves = draft.pop("leaves")
-        draft["cached"] = bool(leaves) and all(leaves)
+    tree = list(_in_tree_order(drafts))
+    for draft in reversed(tree):  # each span before its parent, which adds up the usage
+        cached_calls = draft.pop("cached_calls")
+        draft["cached"] = bool(cached_calls) and all(cached_calls)
         parent = drafts.get(draft["parent"])
-        while parent is not None and parent["kind"] == "call":  # of a repair: a call's usage is its own
+        while parent is not None and parent["kind"] == "call":  # a repair is inside a call, which has its own usage
             parent = drafts.get(parent["parent"])
-        if leaves and parent is not None:
+        if cached_calls and parent is not None:
             parent["usage"] += draft["usage"]
-            parent["leaves"].append(draft["cached"])
+            parent["cached_calls"].append(draft["cached"])
     return tuple(Span(**draft) for draft in tree)
 
 
-def _draft(row: SpanRow | AttemptRow, **more: Any) -> dict[str, Any]:
-    """What is the same for spans and attempts; usage and leaves are those of the calls inside, filled in later."""
-    same = {name: getattr(row, name) for name in ("span", "parent", "started", "outputs", "score")}
-    return {**same, "usage": Usage(), "leaves": [], **more}
+def _draft(row: SpanRow | AttemptRow, **values: Any) -> dict[str, Any]:
+    """The fields of a Span, and ``cached_calls``: for each call inside, whether it was cached. ``usage`` and
+    ``cached_calls`` are filled in later."""
+    common = {name: getattr(row, name) for name in ("span", "parent", "started", "outputs", "score")}
+    return {**common, "usage": Usage(), "cached_calls": [], **values}
 
 
 def _draft_of_span(row: SpanRow) -> dict[str, Any]:
@@ -106,31 +107,33 @@ def _draft_of_attempt(row: AttemptRow) -> dict[str, Any]:
 
 
 def _draft_of_call(call: PredictorCalled) -> dict[str, Any]:
-    same = {name: getattr(call, name) for name in _OF_CALLS}
-    began = call.at - call.seconds
-    return {**same, "kind": "call", "path": call.predictor, "started": began, "leaves": [call.cached]}
+    draft = {name: getattr(call, name) for name in _CALL_FIELDS}
+    started = call.at - call.seconds
+    return {**draft, "kind": "call", "path": call.predictor, "started": started, "cached_calls": [call.cached]}
 
 
-def _in_order(drafts: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Each span after its parent. A parent that is not among them is none, and neither is one in a circle."""
-    inside: dict[int, list[int]] = {}
+def _in_tree_order(drafts: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield each span after its parent, and set ``depth``. A span becomes a root where its parent is unknown or where
+    the parents form a circle, as in a damaged file."""
+    children: dict[int, list[int]] = {}
     for number, draft in sorted(drafts.items(), key=lambda item: (item[1]["started"], item[0]), reverse=True):
         if draft["parent"] not in drafts:
             draft["parent"] = 0
-        inside.setdefault(draft["parent"], []).append(number)
-    seen: set[int] = set()
-    for root in [*reversed(inside.get(0, ())), *drafts]:
-        if root not in seen:
-            drafts[root].update(parent=0, depth=0)
-        waiting = [] if root in seen else [root]
-        while waiting:
-            number = waiting.pop()
-            seen.add(number)
+        children.setdefault(draft["parent"], []).append(number)
+    visited: set[int] = set()
+    for root in [*reversed(children.get(0, ())), *drafts]:
+        if root in visited:
+            continue
+        drafts[root].update(parent=0, depth=0)
+        stack = [root]
+        while stack:
+            number = stack.pop()
+            visited.add(number)
             yield drafts[number]
-            below = [inner for inner in inside.get(number, ()) if inner not in seen]
-            for inner in below:
-                drafts[inner]["depth"] = drafts[number]["depth"] + 1
-            waiting += below
+            for child in children.get(number, ()):
+                if child not in visited:
+                    drafts[child]["depth"] = drafts[number]["depth"] + 1
+                    stack.append(child)
 
 
 _COLUMNS = (
@@ -140,23 +143,24 @@ _COLUMNS = (
 
 
 def spans_frame(spans: Iterable[Span]) -> pd.DataFrame:
-    """One row a span: span, parent, depth, kind, path, inputs, outputs, hint, candidate, score, messages, reply, error,
-    tokens, usd, cached, seconds, started (UTC), model, rollout. Tokens and usd of a span hold those inside it: sum them
-    over ``kind == "call"``."""
+    """One row per span: span, parent, depth, kind, path, inputs, outputs, hint, candidate, score, messages, reply,
+    error, tokens, usd, cached, seconds, started (UTC), model, rollout.
+
+    The tokens and usd of a span include those of the spans inside it: for a total, sum over ``kind == "call"``.
+    """
     import pandas as pd
 
-    rows = list(spans)
-    cells: dict[str, Any] = {
-        name: pd.Series([getattr(row, name) for row in rows], dtype=object)
-        for name in _COLUMNS
-        if name not in ("tokens", "usd")
-    }
-    cells["tokens"] = pd.Series([row.usage.tokens for row in rows], dtype=object)
-    cells["usd"] = pd.Series([row.usage.usd for row in rows], dtype=float)
-    cells["messages"] = pd.Series([list(row.messages) for row in rows], dtype=object)
-    cells["started"] = pd.to_datetime([row.started for row in rows], unit="s", utc=True)
+    spans = list(spans)
+    columns: dict[str, Any] = {}
+    for name in _COLUMNS:
+        if name not in ("tokens", "usd"):
+            columns[name] = pd.Series([getattr(span, name) for span in spans], dtype=object)
+    columns["tokens"] = pd.Series([span.usage.tokens for span in spans], dtype=object)
+    columns["usd"] = pd.Series([span.usage.usd for span in spans], dtype=float)
+    columns["messages"] = pd.Series([list(span.messages) for span in spans], dtype=object)
+    columns["started"] = pd.to_datetime([span.started for span in spans], unit="s", utc=True)
     numbers: dict[str, Any] = {"span": int, "parent": int, "depth": int, "cached": bool}
-    if all(row.rollout < 2**63 for row in rows):  # of searches in searches in searches it is larger
+    if all(span.rollout < 2**63 for span in spans):  # searches nested three deep have larger numbers
         numbers["rollout"] = int
-    frame = pd.DataFrame(cells, columns=list(_COLUMNS))
+    frame = pd.DataFrame(columns, columns=list(_COLUMNS))
     return with_costs(frame.astype({**numbers, "score": float, "seconds": float}))

@@ -1,4 +1,4 @@
-"""Spans as a tree that can be read: text, and HTML in which everything is escaped."""
+"""Spans as an indented tree: as text, and as HTML in which everything is escaped."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ from dspynb.running.tables.spans import Span
 
 __all__ = ["tree_html", "tree_text"]
 
-_MOST_HTML = 200
-_LONGEST = 20_000
+_MAX_HTML_LINES = 200
+_MAX_VALUE = 20_000  # characters
 
 
 def tree_text(spans: Sequence[Span], limit: int | None = None) -> str:
-    """A line a span, indented by depth; at most ``limit`` lines."""
-    shown = spans if limit is None else spans[:limit]
-    lines = ["  " * span.depth + _summary(span, with_ends=True) for span in shown]
-    return _clean("\n".join([*lines, *_left_out(spans, shown)]) or "(no spans)")
+    """One line per span, indented by depth; at most ``limit`` lines."""
+    first_spans = spans if limit is None else spans[:limit]
+    lines = ["  " * span.depth + _summary(span, with_result=True) for span in first_spans]
+    omitted = len(spans) - len(first_spans)
+    if omitted > 0:
+        lines.append(_omission(omitted))
+    return _without_surrogates("\n".join(lines) or "(no spans)")
 
 
 def tree_html(spans: Sequence[Span]) -> str:
-    """A line a span that opens on what was sent and what came back."""
-    shown = spans[:_MOST_HTML]
-    lines = "".join(map(_html, shown)) or "<em>no spans</em>"
-    more = "".join(f"<div>{escape(text)}</div>" for text in _left_out(spans, shown))
-    return _clean(f"<div class='dspynb-trace'>{lines}{more}</div>")
+    """One line per span, which opens to show its prompt, reply and outputs; at most 200 lines."""
+    lines = "".join(map(_html, spans[:_MAX_HTML_LINES])) or "<em>no spans</em>"
+    omitted = len(spans) - _MAX_HTML_LINES
+    if omitted > 0:
+        lines += f"<div>{escape(_omission(omitted))}</div>"
+    return _without_surrogates(f"<div class='dspynb-trace'>{lines}</div>")
 
 
-def _left_out(spans: Sequence[Span], shown: Sequence[Span]) -> list[str]:
-    return [f"… and {len(spans) - len(shown):,} more spans"] if len(shown) < len(spans) else []
+def _omission(count: int) -> str:
+    return f"… and {count:,} more spans"
 
 
-def _summary(span: Span, *, with_ends: bool = False) -> str:
+def _summary(span: Span, *, with_result: bool = False) -> str:
     name = span.path if span.kind in ("call", "attempt", "row") else f"{span.kind} {span.path}"
     parts = [shorten(name, 200)]
     if span.hint:
@@ -43,41 +47,47 @@ def _summary(span: Span, *, with_ends: bool = False) -> str:
         parts.append(f"candidate {span.candidate}")
     if span.score is not None:
         parts.append(f"score {span.score:g}")
-    if span.usage.tokens != 0:
-        parts.append("unknown tokens" if span.usage.tokens is None else f"{span.usage.tokens} tokens")
+    if span.usage.tokens is None:
+        parts.append("unknown tokens")
+    elif span.usage.tokens != 0:
+        parts.append(f"{span.usage.tokens} tokens")
     parts.append("not ended" if span.seconds is None else f"{span.seconds:.2f} s")
     if span.cached:
         parts.append("cached")
-    if with_ends:
-        parts += [f"✗ {shorten(span.error, 120)}"] if span.error else []
-        parts += [f"→ {shorten(span.reply, 80)!r}"] if span.reply is not None and not span.error else []
+    if with_result and span.error:
+        parts.append(f"✗ {shorten(span.error, 120)}")
+    elif with_result and span.reply is not None:
+        parts.append(f"→ {shorten(span.reply, 80)!r}")
     return " · ".join(parts)
 
 
-def _facts(span: Span) -> Iterator[tuple[str, Any]]:
-    yield from (("hint", span.hint), ("inputs", dict(span.inputs)))
+def _details(span: Span) -> Iterator[tuple[str, Any]]:
+    """Yield a title and a value for everything that a line of the HTML tree opens to show."""
+    yield "hint", span.hint
+    yield "inputs", dict(span.inputs)
     for message in span.messages:
         yield str(message.get("role")), message.get("content")
-    yield from (("reply", span.reply), ("outputs", span.outputs), ("error", span.error))
+    yield "reply", span.reply
+    yield "outputs", span.outputs
+    yield "error", span.error
 
 
 def _html(span: Span) -> str:
-    blocks = "".join(
-        f"<div style='opacity:.7;margin-top:4px'>{escape(title)}</div>"
-        f"<pre style='white-space:pre-wrap;margin:0'>{escape(_cut(value))}</pre>"
-        for title, value in _facts(span)
-        if value
-    )
+    blocks = ""
+    for title, value in _details(span):
+        if value:
+            blocks += f"<div style='opacity:.7;margin-top:4px'>{escape(title)}</div>"
+            blocks += f"<pre style='white-space:pre-wrap;margin:0'>{escape(_shortened(value))}</pre>"
     colour = ";color:#c0392b" if span.error else ""
     style = f"margin-left:{min(span.depth, 20) * 1.4:.1f}em{colour}"
     return f"<details style='{style}'><summary>{escape(_summary(span))}</summary>{blocks}</details>"
 
 
-def _cut(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= _LONGEST else shorten(text, _LONGEST)
+    return text if len(text) <= _MAX_VALUE else shorten(text, _MAX_VALUE)
 
 
-def _clean(text: str) -> str:
-    """Without lone surrogates, which no notebook can store."""
+def _without_surrogates(text: str) -> str:
+    """The text with lone surrogates replaced: a notebook file cannot store them."""
     return text.encode("utf-8", "replace").decode()
