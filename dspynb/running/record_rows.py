@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +23,10 @@ from dspynb.events import (
 __all__ = ["DERIVED_COLUMNS", "AttemptRow", "Milestone", "SpanRow", "usage_of"]
 
 
-def usage_of(calls: Iterable[PredictorCalled]) -> Usage:
-    """The sum of the usage of calls."""
+def usage_of(calls: Sequence[PredictorCalled]) -> Usage:
+    """The usage of some calls, added up."""
+    if len(calls) == 1:  # as of most evaluated rows
+        return calls[0].usage
     return sum((call.usage for call in calls), NO_USAGE)
 
 

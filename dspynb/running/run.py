@@ -108,11 +108,14 @@ class Run(Steerable):
             self._open_journal()
         with self._lock:  # threads may emit too, and every listener must see one order
             with self._record_lock:
-                if self._record is None and len(self._events) < _MAX_UNAPPLIED and not self._watchers:
+                record = self._record
+                if record is None and (self._watchers or len(self._events) >= _MAX_UNAPPLIED):
+                    record = self.record
+                if record is None:
                     self._events.append(event)
                     changes = NOTHING
                 else:
-                    changes = self.record.apply(event)
+                    changes = record.apply(event)
             for listener in tuple(self._listeners):  # without the record's lock: one may wait for a reading thread
                 self._send(listener, event)
             if self._watchers and changes is not NOTHING:
