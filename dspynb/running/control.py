@@ -144,7 +144,7 @@ class Steerable(RunReader):
         """Take the meter of the run's own budget."""
         self.meter = meter
         if self.paused:
-            meter.hold()
+            meter.pause()
 
     def new_meter(self, limits: Mapping[str, float]) -> Meter:
         """The meter of a budget that a run without one got; it has counted the time, and nothing else."""
@@ -281,7 +281,7 @@ class Steerable(RunReader):
             self._checked("pause")
         if GATE.close(self):
             if self.meter is not None:
-                self.meter.hold()
+                self.meter.pause()
             self.tell("pause")
             if self.done:  # it ended meanwhile
                 GATE.open(self)
@@ -297,7 +297,7 @@ class Steerable(RunReader):
         if not GATE.open(self):
             return False
         if self.meter is not None:
-            self.meter.go_on()
+            self.meter.resume()
         return True
 
     # ── the budget ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -316,8 +316,8 @@ def edited(**changes):
     ("state", "says"),
     [
         ([], "a state is a dict as dump_state"),
-        ({}, "no saved program: it has no 'dspynb_state'"),
-        ({"a": {"b": 1}}, "no saved program"),
+        ({}, "this is not a saved program: it has no 'dspynb_state'"),
+        ({"a": {"b": 1}}, "this is not a saved program"),
         (
             {"dspynb_state": 2, "dspynb_version": "9.0"},
             r"version 2 \(dspynb 9.0\); this dspynb reads up to 1: update it",
@@ -328,7 +328,7 @@ def edited(**changes):
         (edited(instruction=5), "predictors → self → instruction: Input should be a valid string, got 5"),
         (edited(demos={}), "predictors → self → demos: Input should be a valid list"),
         (edited(demos=["x"]), "demos → 0: Input should be a valid dict"),
-        (edited(demos=[{"subjct": "x"}]), "self: demo 0 has 'subjct', which is no field. Did you mean 'subject'"),
+        (edited(demos=[{"subjct": "x"}]), "self: demo 0 has 'subjct', which is not a field. Did you mean 'subject'"),
         (
             edited(demos=[{"subject": 5.5}, {"subject": []}]),
             "self: demo 1 field 'subject': Input should be a valid string",
@@ -353,7 +353,7 @@ def test_every_beginning_of_a_file_is_refused(tmp_path):
     whole = path.read_bytes().rstrip()
     for end in range(0, len(whole), 97):
         path.write_bytes(whole[:end])
-        with pytest.raises(StateError, match="is not JSON, or only the beginning"):
+        with pytest.raises(StateError, match="is not JSON, or is cut off"):
             Program().load(path)
 
 

@@ -225,7 +225,7 @@ def test_a_budget_in_usd_cannot_be_kept_without_a_price():
             assert meter.spent["usd"] is None
             await dn.Predict(Caption, lm=Counting(usd=None))(subject="x")
 
-    with pytest.raises(BudgetExhausted, match="price of a call is not known.*give calls= or tokens="):
+    with pytest.raises(BudgetExhausted, match="price of a call is unknown.*give calls= or tokens="):
         run(main())
 
 
