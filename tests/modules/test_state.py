@@ -171,7 +171,7 @@ def test_a_program_that_cannot_be_copied_is_told():
             raise TypeError("there is one only")
 
     program = Single()
-    with pytest.raises(StateError, match="Single cannot be copied .*there is one only.*use load_state"):
+    with pytest.raises(StateError, match="Single cannot be copied .*there is one only.*use its load_state"):
         program.with_state(program.dump_state())
 
 
