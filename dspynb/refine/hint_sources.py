@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -140,8 +139,8 @@ def _warn_of_failure(run: Any, program: Module, wave: int, error: str) -> None:
 
 
 def suggested_hint(program: Module, wave: int) -> Any:
-    """The hint that a person suggested for a wave of a Refine of this program: a text, or texts by predictor. None where
-    there is none.
+    """The hint that a person suggested for a wave of a Refine of this program: a text, or texts by predictor. None
+    where there is none.
 
     A hint from a pending request is recorded as an event. A resumed run returns the hints that its file has recorded.
     """

@@ -162,7 +162,8 @@ class ScopedInterceptor(Protocol):
         """The reply to a call."""
 
     def for_snapshot(self) -> ScopedInterceptor | None:
-        """The interceptor that replaces this one in another process, or None. Raises ScopeError if it must stay here."""
+        """The interceptor that replaces this one in another process, or None. Raises ScopeError if it cannot leave this
+        process."""
 
 
 def _snapshot_interceptors(interceptors: tuple[ScopedInterceptor, ...]) -> tuple[ScopedInterceptor, ...]:

@@ -17,8 +17,9 @@ __all__ = ["Part", "candidate", "canonical", "parts_of", "resolve"]
 
 @dataclass(frozen=True)
 class Part:
-    """What a candidate sets for one predictor; None leaves the predictor's own. ``prefix``: the beginning of the model's
-    turn, for adapters that begin it. ``id``: a hash of the content, 12 hex digits, the same in every process."""
+    """What a candidate sets for one predictor; None leaves the predictor's own. ``prefix``: the beginning of the
+    model's turn, for adapters that begin it. ``id``: a hash of the content, 12 hex digits, the same in every
+    process."""
 
     instruction: str | None = None
     demos: tuple[Mapping[str, Any], ...] | None = None
@@ -62,8 +63,8 @@ def _part(path: Any, value: Any) -> Part:
 
 
 def resolve(parts: Mapping[str, Part], program: Any) -> dict[str, Part]:
-    """Replace the paths of parts by predictor uids. Raises InputError for a path that the program does not have, and for
-    two paths of one predictor."""
+    """Replace the paths of parts by predictor uids. Raises InputError for a path that the program does not have, and
+    for two paths of one predictor."""
     predictors = dict(program.named_predictors())
     parts_by_uid: dict[str, Part] = {}
     for path, part in parts.items():
@@ -101,9 +102,9 @@ def canonical(path: str, predictors: Mapping[str, Any], program: Any) -> str | N
 class candidate(Block):  # noqa: N801  # used as a verb: with dn.candidate(...)
     """``with candidate({"answer": "Be brief."}, of=program)``: try other instructions and demos without setting them.
 
-    Keys are dotted paths of the program. Values are an instruction, or a mapping with ``instruction`` and ``demos``. The
-    innermost candidate that names a predictor applies; hints are composed onto it. Raises InputError for a wrong type,
-    and for paths that the program does not have.
+    Keys are dotted paths of the program. Values are an instruction, or a mapping with ``instruction`` and ``demos``.
+    The innermost candidate that names a predictor applies; hints are composed onto it. Raises InputError for a wrong
+    type, and for paths that the program does not have.
 
     >>> lm = dn.ScriptedLM(["answer: 4"])
     >>> program = dn.Predict("question -> answer", lm=lm)

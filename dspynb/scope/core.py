@@ -113,15 +113,15 @@ class Lease:
         if not self.warned:
             self.warned = True
             warnings.warn(
-                f"{_running_code()} outlived {self.name} (opened at {self.code.co_filename}:{self.line}) and made a call; "
-                "its hints, candidate and trace no longer apply. Await it inside the block, or cancel it.",
+                f"{_running_code()} outlived {self.name} (opened at {self.code.co_filename}:{self.line}) and made a "
+                "call; its hints, candidate and trace no longer apply. Await it inside the block, or cancel it.",
                 ScopeClosedWarning,
                 stacklevel=3,
             )
 
 
 def _users_frame(frame: FrameType) -> FrameType:
-    """The nearest frame outside this package; ``frame`` itself in a task whose outermost coroutine is this package's."""
+    """The nearest frame outside this package; ``frame`` itself in a task that this package has started."""
     outer: FrameType | None = frame
     while outer is not None and outer.f_code.co_filename.startswith(_PACKAGE):
         outer = outer.f_back
@@ -466,8 +466,8 @@ class Layer:
     """``with Layer(name, hints=...) as scope``: one more layer for the block, and a lease that ends with the block.
 
     ``name``: how warnings call the block; None for a layer without a lease. ``outer``: the lease of a block around this
-    one that was opened by the same line of the user's code. ``settings``, ``context``: the values in force in the block;
-    None leaves those around it in force. ``changes``: further fields of the Scope.
+    one that was opened by the same line of the user's code. ``settings``, ``context``: the values in force in the
+    block; None leaves those around it in force. ``changes``: further fields of the Scope.
     """
 
     __slots__ = ("_changes", "_context", "_funds", "_lease", "_settings", "_token", "scope")

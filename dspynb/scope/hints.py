@@ -58,9 +58,9 @@ class hints(Block):  # noqa: N801  # used as a verb: with dn.hints(...)
     """``with hints(x)``: hints for the predictors called inside the block.
 
     ``x``: a text for all predictors, or a mapping to texts whose keys are predictors, or dotted paths with
-    ``of=program``. ``hint_as``: ``"instruction"`` appends the hint to the instruction, ``"field"`` puts it at the end of
-    the last user message. Nested blocks compose, outermost first. Raises HintError for a wrong type, for paths that the
-    program does not have, and for two hints for one predictor.
+    ``of=program``. ``hint_as``: ``"instruction"`` appends the hint to the instruction, ``"field"`` puts it at the end
+    of the last user message. Nested blocks compose, outermost first. Raises HintError for a wrong type, for paths that
+    the program does not have, and for two hints for one predictor.
 
     >>> answer = dn.Predict("question -> answer")
     >>> with dn.hints("Be brief."), dn.hints({answer: "Give the year only."}):

@@ -44,8 +44,8 @@ def _adapter(signature: type[Signature]) -> TypeAdapter[list[dict[str, Any]]]:
 
 
 def dump_demos(signature: type[Signature], demos: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Convert demos to values that JSON can represent, with the signature's fields by name. Other values of a demo never
-    reach a prompt and are left out.
+    """Convert demos to values that JSON can represent, with the signature's fields by name. Other values of a demo
+    never reach a prompt and are left out.
 
     Raises StateError, which names the demo, for a value that has not the field's type or that JSON cannot represent.
     """

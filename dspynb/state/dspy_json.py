@@ -24,9 +24,7 @@ class DSPyPredictor:
 
     def without_reasoning(self) -> DSPyPredictor:
         """A copy without the reasoning that DSPy's ChainOfThought adds, for a plain predictor."""
-        demos = []
-        for demo in self.demos:
-            demos.append({name: value for name, value in demo.items() if name != "reasoning"})
+        demos = [_without_key(demo, "reasoning") for demo in self.demos]
         prefixes = [prefix for prefix in self.prefixes if not _letters(prefix).startswith("reasoning")]
         return replace(self, demos=demos, prefixes=prefixes)
 
@@ -54,6 +52,10 @@ def _is_prefix_of(prefix: str, field: Field) -> bool:
     if name in (_letters(field.name), _letters(field.label)):
         return True
     return field.alias is not None and _letters(prefix).startswith(_letters(field.alias))
+
+
+def _without_key(demo: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in demo.items() if key != name}
 
 
 def _letters(text: str) -> str:

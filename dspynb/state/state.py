@@ -141,11 +141,7 @@ def load_state(program: Program, state: Mapping[str, Any], *, strict: bool = Tru
     raises a StateError that lists the differences, and sets nothing.
     """
     dspy_predictors = dspy_entries(state)
-    entries: Mapping[str, Any]
-    if dspy_predictors is None:
-        entries = _checked(state).predictors
-    else:
-        entries = dspy_predictors
+    entries: Mapping[str, Any] = _checked(state).predictors if dspy_predictors is None else dspy_predictors
     differences: list[str] = []
     changes: dict[str, _Change] = {}
     sources: dict[str, tuple[str, Any]] = {}  # path in the program → path and entry in the state
@@ -199,8 +195,8 @@ def _paths_without_advisors(program: Program, predictors: Mapping[str, Any]) -> 
 
 def _mismatch_message(program: Program) -> str:
     return (
-        f"the state does not fit {type(program).__name__}, so nothing was loaded. Load it into the program it was saved "
-        "from, or pass strict=False if only wording has changed or the state has further paths. Differences:"
+        f"the state does not fit {type(program).__name__}, so nothing was loaded. Load it into the program it was "
+        "saved from, or pass strict=False if only wording has changed or the state has further paths. Differences:"
     )
 
 
@@ -291,8 +287,8 @@ def with_state(program: M, state: Mapping[str, Any], *, strict: bool = True) -> 
         new = copy.deepcopy(program)
     except Exception as error:
         raise StateError(
-            f"{type(program).__name__} cannot be copied ({type(error).__name__}: {shorten(error, 200)}); create another "
-            "program and use its load_state"
+            f"{type(program).__name__} cannot be copied ({type(error).__name__}: {shorten(error, 200)}); create "
+            "another program and use its load_state"
         ) from error
     load_state(new, state, strict=strict)
     return new

@@ -211,7 +211,7 @@ def test_a_decorated_forward_that_gives_something_to_await_is_good():
         forward = lambda self, subject: {"a": subject}  # noqa: E731
 
     assert Decorated().run_sync(subject="x").a == "x"
-    with pytest.raises(ConfigurationError, match="Wrong.forward gave dict and nothing to await"):
+    with pytest.raises(ConfigurationError, match="Wrong.forward returned dict, which cannot be awaited"):
         Wrong().run_sync(subject="x")
 
 

@@ -19,7 +19,7 @@ from dspynb.agents.tools.callables import checked_function, described, is_async,
 from dspynb.errors import ConfigurationError, is_control_flow, nearest, shorten
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.exits import is_exit
-from dspynb.modules.copying import copied
+from dspynb.modules.copying import copy_value
 from dspynb.redact import redact_known, redact_values
 from dspynb.running.aio.threads import in_thread
 from dspynb.scope.core import Layer, current_scope
@@ -123,7 +123,7 @@ class Tool:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tool:
         # A tool is not changed by calls, so it is shared; but a copied program calls its own modules.
-        return self if module_of(self.fn) is None else Tool(copied(self.fn, memo), **self._options)
+        return self if module_of(self.fn) is None else Tool(copy_value(self.fn, memo), **self._options)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._arguments is None:
