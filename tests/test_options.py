@@ -23,7 +23,7 @@ from dspynb.keywords import (
     fields_of,
     recorded_fields,
     recorded_settings,
-    shown,
+    settings_repr,
 )
 from dspynb.options import (
     NOT_RECORDED,
@@ -40,7 +40,7 @@ from dspynb.options import (
     PositiveFloat,
     PositiveInt,
     Whole,
-    words,
+    requirement,
 )
 
 
@@ -167,8 +167,8 @@ def test_fields_say_what_a_run_file_records_and_what_older_ones_count_as():
 
 
 def test_what_is_shown_is_what_differs_from_the_signature():
-    assert shown(Tuner(len), "len") == "Tuner(len)"
-    assert shown(Tuner(len, 5, seed=2, racing=True, auto="heavy")) == "Tuner(seed=2, n=5, auto='heavy')"
+    assert settings_repr(Tuner(len), "len") == "Tuner(len)"
+    assert settings_repr(Tuner(len, 5, seed=2, racing=True, auto="heavy")) == "Tuner(seed=2, n=5, auto='heavy')"
 
 
 def test_objects_copy_and_pickle_as_before():
@@ -223,8 +223,8 @@ def test_keywords_of_a_typed_dict_have_no_default_and_stay_absent():
         (Bool, "True or False"),
     ],
 )
-def test_bounds_are_said_in_plain_words(annotation, said):
-    assert words(annotation) == said
+def test_bounds_are_written_in_plain_words(annotation, said):
+    assert requirement(annotation) == said
 
 
 SCALARS = (

@@ -180,5 +180,6 @@ def _usage_without_reply(error: Exception | None) -> Usage:
     if not isinstance(error, ModelError):
         return Usage()
     if error.usage is not None:
-        return error.usage
+        usage: Usage = error.usage
+        return usage
     return Usage(calls=1, retries=error.retries)

@@ -14,7 +14,7 @@ from typing import Any
 from dspynb.data import Prediction
 from dspynb.errors import AllAttemptsFailed, BudgetExhausted, ConfigurationError, TooManyFailures
 from dspynb.events import AttemptChosen, Hint, SpanEnded, SpanStarted, new_span
-from dspynb.keywords import recorded_settings, shown
+from dspynb.keywords import recorded_settings, settings_repr
 from dspynb.modules.module import Module, ModuleWork
 from dspynb.modules.scorer import Scorer
 from dspynb.redact import redact_values, told
@@ -275,7 +275,7 @@ class SearchModule(Module):
     plan: SearchPlan
 
     def __repr__(self) -> str:
-        return shown(self, repr(self.module), self.plan.reward.name, parts=(self.plan,))
+        return settings_repr(self, repr(self.module), self.plan.reward.name, parts=(self.plan,))
 
     def search(self, inputs: Mapping[str, Any]) -> Search:
         """The search of one call."""

@@ -18,7 +18,7 @@ from dspynb.evaluation.settings import EvaluateSettings
 from dspynb.keywords import UNSET, Declaration
 from dspynb.lm import request_settings
 from dspynb.lm.request_settings import RequestSettings
-from dspynb.options import Number, Whole, is_checked, metadata, words
+from dspynb.options import Number, Whole, is_checked, metadata, requirement
 from dspynb.scope import settings as scope_settings
 from dspynb.scope.settings import Settings
 
@@ -135,7 +135,7 @@ def test_a_value_next_to_a_bound_is_one_error_that_names_argument_value_and_boun
     for value in _outside(field.annotation):
         with pytest.raises(ConfigurationError) as raised:
             _call(name, **{field.name: value})
-        assert str(raised.value) == f"{name}: {field.name} must be {words(field.annotation)}, got {value!r}"
+        assert str(raised.value) == f"{name}: {field.name} must be {requirement(field.annotation)}, got {value!r}"
 
 
 @pytest.mark.parametrize(("name", "field"), BOUNDED, ids=_ids(BOUNDED))
