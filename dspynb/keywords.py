@@ -219,7 +219,7 @@ class Declaration:
 
     @property
     def signature(self) -> inspect.Signature:
-        """The signature that users see, with all keywords by name, and with plain types instead of those with checks."""
+        """The signature for display: with all keywords by name, and with plain types instead of those with checks."""
         return _DisplayedSignature(self)
 
     @cached_property
