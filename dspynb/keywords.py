@@ -189,13 +189,13 @@ class Declaration:
     def fields(self) -> Mapping[str, Field]:
         """The parameters by name, without ``self``."""
         namespace: Mapping[str, Any] = getattr(self._fn, "__globals__", {})
-        own = {
+        declared = {
             name: Field(parameter, namespace)
             for name, parameter in self._signature.parameters.items()
             if parameter.kind in _KEYWORD and name != "self"
         }
-        others = {name: field for name, field in _keyword_fields(self.passes_to).items() if name not in own}
-        return {**own, **others}
+        passed_on = {name: field for name, field in _keyword_fields(self.passes_to).items() if name not in declared}
+        return {**declared, **passed_on}
 
     def __getstate__(self) -> dict[str, Any]:
         """The state without the namespace, since pickled fields have types instead, and without checks, which are built

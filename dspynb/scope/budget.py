@@ -209,16 +209,16 @@ class Meter:
     def left(self) -> dict[str, float]:
         """What is left of each limit that is set; 0 where a cost is unknown."""
         spent = self.spent
-        left: dict[str, float] = {}
+        amounts: dict[str, float] = {}
         for name, limit in self.budget.limits().items():
             used = spent[name]
-            left[name] = 0.0 if used is None else max(0, limit - used)
-        return left
+            amounts[name] = 0.0 if used is None else max(0, limit - used)
+        return amounts
 
     @property
     def exhausted(self) -> bool:
         """Whether no further call can start."""
-        return any(name != "metric_calls" and not left for name, left in self.left.items())
+        return any(name != "metric_calls" and not amount for name, amount in self.left.items())
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None:
         """Take calls before they are made: all of them or none. Raises BudgetExhausted."""

@@ -297,13 +297,13 @@ class Scope:
         """Take calls from every budget in force, or from none. Raises BudgetExhausted."""
         if not self.funded:
             return
-        taken: list[Funds] = []
+        charged: list[Funds] = []
         try:
             for funds in self._funds():
                 funds.take(calls, metric_calls)
-                taken.append(funds)
+                charged.append(funds)
         except BudgetExhausted:
-            for funds in taken:
+            for funds in charged:
                 funds.give_back(calls, metric_calls)
             raise
 
