@@ -24,7 +24,7 @@ class _Number(Real):
         super().__init_subclass__(**options)
         if not {"__eq__", "__hash__"} & vars(cls).keys():
             cls.__eq__ = Score.__eq__  # type: ignore[assignment]
-            cls.__hash__ = Score.__hash__  # type: ignore[method-assign]
+            cls.__hash__ = Score.__hash__  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -257,10 +257,10 @@ class Changed(Program):
 def test_a_changed_program_is_refused_with_all_that_differs_and_nothing_is_loaded():
     program = Changed()
     before = contents(program)
-    with pytest.raises(StateError, match="so nothing was loaded") as caught:
+    with pytest.raises(StateError, match="so nothing was loaded") as raised:
         program.load_state(learned().dump_state())
-    told = caught.value.differences
-    assert [line for line in told if "instruction was" not in line] == [
+    differences = raised.value.differences
+    assert [line for line in differences if "instruction was" not in line] == [
         "retrieve: field 'note' is not in the state",
         "steps[0]: type of field 'a' was str, is int",
         "steps[1]: not in the program. Did you mean 'steps[0]'?",
@@ -268,7 +268,7 @@ def test_a_changed_program_is_refused_with_all_that_differs_and_nothing_is_loade
         "by['y']: missing in the state",
     ]
     assert contents(program) == before
-    assert all(line in str(caught.value) for line in told)
+    assert all(line in str(raised.value) for line in differences)
 
 
 def test_constraints_and_what_is_inside_a_type_are_part_of_a_signature():
@@ -460,9 +460,9 @@ def test_the_long_prefix_of_reasoning_that_dspy_3_0_wrote_is_known():
 def test_a_dspy_program_that_differs_is_refused_whole():
     program = Changed()
     before = contents(program)
-    with pytest.raises(StateError) as caught:
+    with pytest.raises(StateError) as raised:
         program.load(DATA / "dspy_program.json")
-    assert caught.value.differences == (
+    assert raised.value.differences == (
         "retrieve: the signature has 2 fields in the state (Question:, Query:), 3 in the program",
         "steps[1]: not in the program. Did you mean 'steps[0]'?",
         "by['x']: not in the program. Did you mean \"by['y']\"?",

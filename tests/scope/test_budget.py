@@ -54,9 +54,9 @@ def test_a_call_beyond_the_budget_is_refused_before_it_is_sent():
         with dn.Budget(calls=2) as meter:
             await predict(subject="a")
             await predict(subject="b")
-            with pytest.raises(BudgetExhausted, match="budget of 2 calls is spent") as caught:
+            with pytest.raises(BudgetExhausted, match="budget of 2 calls is spent") as raised:
                 await predict(subject="c")
-        return meter, caught.value
+        return meter, raised.value
 
     meter, error = run(main())
     assert lm.calls == 2
@@ -126,9 +126,9 @@ def test_the_cut_is_where_it_would_be_one_row_after_the_other(needs, calls, widt
         with dn.Budget(calls=calls):
             return await Chain(lm).batch([{"subject": str(n)} for n in needs], concurrency=width)
 
-    done = [not isinstance(row, Halted) for row in run(main())]
+    finished = [not isinstance(row, Halted) for row in run(main())]
     fits = [sum(needs[: i + 1]) <= calls for i in range(len(needs))]
-    assert done == fits
+    assert finished == fits
     assert lm.calls <= calls
 
 
