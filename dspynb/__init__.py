@@ -9,8 +9,8 @@ from dspynb._moved import install
 
 __version__ = "0.1.0"
 
-# The public names, by the module that each is loaded from when it is first used. Type checkers and editors read them in
-# __init__.pyi, which `python -m tests.stub` writes from this table.
+# The public names by module. Each is loaded from its module when it is first used. Type checkers and editors read the
+# names in __init__.pyi, which `python -m tests.stub` writes from this table.
 _HOMES = {
     "dspynb.adapters.chat": ("ChatAdapter",),
     "dspynb.adapters.json": ("JSONAdapter",),

@@ -1,4 +1,4 @@
-"""Paths below ``dspynb`` that were moved: they can be imported for one more release, with a DeprecationWarning."""
+"""Old paths of modules below ``dspynb``, which can be imported for one more release, with a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -168,12 +168,13 @@ NAMES = {
     "results.tree_text": "running.tables.trees",
     "results.winner_of": "running.tables.candidates",
 }
-"""Names that a package exported, by their old path: the module that has them."""
-_GONE = ("results", "executors")
+"""Names that a package exported, by their old path, and the module that has them now."""
+_REMOVED_PACKAGES = ("results", "executors")
 
 
 def moved_name(package: str, name: str) -> Any:
-    """What a package exported under a name; for its ``__getattr__``. Raises AttributeError for another name."""
+    """The object that a package exported under a name; for its ``__getattr__``. Raises AttributeError for a name that
+    was not moved."""
     home = NAMES.get(f"{package}.{name}")
     if home is None:
         raise AttributeError(f"module 'dspynb.{package}' has no attribute {name!r}")
@@ -182,7 +183,7 @@ def moved_name(package: str, name: str) -> Any:
 
 
 def install() -> None:
-    """Let the old paths be imported."""
+    """Make the old paths importable."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
@@ -197,28 +198,34 @@ class _Finder(MetaPathFinder):
         root, _, old = fullname.partition(".")
         if root != "dspynb" or not old:
             return None
-        if old in _GONE:
-            return ModuleSpec(fullname, _Package(old), is_package=True)
-        new = _new(old)
-        return None if new is None else ModuleSpec(fullname, _Alias(old, new))
+        if old in _REMOVED_PACKAGES:
+            return ModuleSpec(fullname, _PackageLoader(old), is_package=True)
+        new = _new_path(old)
+        if new is None:
+            return None
+        return ModuleSpec(fullname, _AliasLoader(old, new))
 
 
-def _new(old: str) -> str | None:
-    """Where a module is now; None for one that was not moved."""
-    head, tail = old, ""
+def _new_path(old: str) -> str | None:
+    """The new path of a module; None for a module that was not moved."""
+    head = old
+    tail = ""
     while head:
-        if head in MODULES and (not tail or importlib.util.find_spec(f"dspynb.{MODULES[head]}{tail}") is not None):
-            return MODULES[head] + tail
+        if head in MODULES:
+            new = MODULES[head] + tail
+            if not tail or importlib.util.find_spec(f"dspynb.{new}") is not None:
+                return new
         head, dot, last = head.rpartition(".")
         tail = f"{dot}{last}{tail}"
     return None
 
 
-class _Alias(Loader):
-    """Gives the module at its new place."""
+class _AliasLoader(Loader):
+    """Loads the module at its new path."""
 
     def __init__(self, old: str, new: str) -> None:
-        self._old, self._new = old, new
+        self._old = old
+        self._new = new
         self._spec: ModuleSpec | None = None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:  # noqa: ARG002
@@ -228,11 +235,11 @@ class _Alias(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # importing it under its old path has set another
+        module.__spec__ = self._spec  # the import under the old path has set another
 
 
-class _Package(Loader):
-    """A package that is gone: its names are those of other modules."""
+class _PackageLoader(Loader):
+    """Loads a removed package, whose names are now in other modules."""
 
     def __init__(self, old: str) -> None:
         self._old = old
@@ -246,5 +253,5 @@ class _Package(Loader):
 
 def _warn(old: str, new: str) -> None:
     warnings.warn(
-        f"dspynb.{old} is now dspynb.{new}; the old path goes with the next release", DeprecationWarning, stacklevel=3
+        f"dspynb.{old} is now dspynb.{new}; the next release removes the old path", DeprecationWarning, stacklevel=3
     )

@@ -1,4 +1,4 @@
-"""Values that pass between all parts: rows, predictions and usage."""
+"""Values that all parts of the package exchange: rows, predictions and usage."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import operator
 from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from html import escape
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import Any, SupportsIndex
 
 from dspynb.aliases import Rows
 from dspynb.dataclass_init import fast_init
 from dspynb.errors import InputError, of_dspy, shorten
 from dspynb.redact import redact_known
 from dspynb.score import Score, as_score
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "NO_USAGE",
@@ -35,13 +32,13 @@ __all__ = [
 
 
 class _Record(Mapping[str, Any]):
-    """Named values, read as keys or attributes; equality is by content."""
+    """Named values, which are read as keys or attributes. Equality is by content."""
 
     __slots__ = ("_values",)
     _values: dict[str, Any]
 
     def __init__(self, values: dict[str, Any]) -> None:
-        """``values``: a dict that nobody else holds."""
+        """``values``: a dict that is not used elsewhere."""
         object.__setattr__(self, "_values", values)
 
     def __getitem__(self, name: str) -> Any:
@@ -73,21 +70,21 @@ class _Record(Mapping[str, Any]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, type(self)) and self._values == other._values
 
-    __hash__ = None  # type: ignore[assignment]  # content may hold lists
+    __hash__ = None  # type: ignore[assignment]  # the values may be lists
 
     def to_dict(self) -> dict[str, Any]:
         """A new dict of the values."""
         return dict(self._values)
 
     def __repr__(self) -> str:
-        values = (
-            f"{redact_known(name)}={shorten(redact_known(repr(value)), 200)}" for name, value in self._values.items()
-        )
-        return f"{type(self).__name__}({', '.join(values)})"
+        arguments = []
+        for name, value in self._values.items():
+            arguments.append(f"{redact_known(name)}={shorten(redact_known(repr(value)), 200)}")
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
 
 class Example(_Record):
-    """One row of data: inputs and labels, read as attributes or keys.
+    """One row of data: inputs and labels, which are read as attributes or keys.
 
     >>> row = dn.Example(question="2+2?", answer="4").with_inputs("question")
     >>> row.answer, row.inputs()
@@ -102,8 +99,9 @@ class Example(_Record):
         object.__setattr__(self, "input_names", None)
 
     def with_inputs(self, *names: str) -> Example:
-        """A copy that marks which fields are inputs; the rest are labels. Raises InputError for an unknown name."""
-        unknown = [n for n in names if n not in self]
+        """A copy that marks which fields are inputs. All other fields are labels. Raises InputError for an unknown
+        name."""
+        unknown = [name for name in names if name not in self]
         if unknown:
             raise InputError(f"with_inputs: no field {unknown[0]!r}; there are: {redact_known(', '.join(self))}")
         copy = Example(self._values)
@@ -113,11 +111,16 @@ class Example(_Record):
     def inputs(self) -> dict[str, Any]:
         """The input fields; all fields if ``with_inputs`` was not used."""
         names = self.input_names
-        return self.to_dict() if names is None else {k: v for k, v in self._values.items() if k in names}
+        if names is None:
+            return self.to_dict()
+        return {name: value for name, value in self._values.items() if name in names}
 
     def labels(self) -> dict[str, Any]:
-        """The fields that are not inputs."""
-        return {k: v for k, v in self.items() if self.input_names is not None and k not in self.input_names}
+        """The fields that are not inputs; none if ``with_inputs`` was not used."""
+        names = self.input_names
+        if names is None:
+            return {}
+        return {name: value for name, value in self._values.items() if name not in names}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _example, (self._values, self.input_names)
@@ -131,11 +134,12 @@ def _example(values: dict[str, Any], names: frozenset[str] | None) -> Example:
 @fast_init
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What calls cost: how many, tokens, US dollars, ``seconds`` spent on them in all, and tries that failed.
+    """The cost of model calls: number of calls, tokens, US dollars, seconds and retries.
 
-    ``usd`` is None when a price is unknown, a number of tokens where the provider did not report it; unknown plus
-    anything is unknown. ``calls`` counts none that a cache answered; ``cached_tokens`` are those of the prompt that a
-    provider had in its own cache, ``reasoning_tokens`` those of the completion that the model thought with.
+    ``calls``: without calls that a cache answered. ``prompt_tokens``, ``completion_tokens``: None if the provider did
+    not report them. ``cached_tokens``: those of the prompt that were in the provider's own cache. ``reasoning_tokens``:
+    those of the completion with which the model reasoned. ``usd``: None if a price is unknown. ``seconds``: the sum
+    over all calls. ``retries``: how many attempts to send a request failed. The sum of None and a number is None.
 
     >>> total = dn.Usage(calls=1, prompt_tokens=90, completion_tokens=10, usd=0.002) + dn.Usage(calls=1, usd=None)
     >>> total.calls, total.tokens, total.usd
@@ -153,15 +157,15 @@ class Usage:
 
     @property
     def tokens(self) -> int | None:
-        """Prompt and completion tokens together; None where one of them is unknown."""
+        """The sum of prompt and completion tokens; None if one of them is unknown."""
         return _sum(self.prompt_tokens, self.completion_tokens)
 
     def as_cached(self) -> Usage:
-        """The same tokens, served again: no call, no cost."""
+        """The usage of a reply from a cache: the same tokens, but no call, cost or time."""
         return replace(self, calls=0, usd=0.0, seconds=0.0, retries=0)
 
     def timed(self, seconds: float, retries: int) -> Usage:
-        """The same, with how long it took and how many tries failed before it."""
+        """A copy with other ``seconds`` and ``retries``."""
         return Usage(
             self.calls,
             self.prompt_tokens,
@@ -189,7 +193,7 @@ class Usage:
 
 
 class UsageTotal:
-    """A sum of usages that grows: adding to it takes a third of the time that ``Usage + Usage`` takes."""
+    """A running sum of usages. Adding to it takes a third of the time of ``Usage + Usage``."""
 
     __slots__ = (
         "_cached",
@@ -204,12 +208,18 @@ class UsageTotal:
     )
 
     def __init__(self) -> None:
-        self._calls = self._prompt = self._completion = self._cached = self._reasoning = self._retries = 0
-        self._usd = self._seconds = 0.0
-        self._unknown: Usage | None = None  # the sum, from the first usage on that has a number that is not known
+        self._calls = 0
+        self._prompt = 0
+        self._completion = 0
+        self._cached = 0
+        self._reasoning = 0
+        self._retries = 0
+        self._usd = 0.0
+        self._seconds = 0.0
+        self._unknown: Usage | None = None  # the sum, once a usage with an unknown number was added
 
     def add(self, usage: Usage) -> None:
-        """Add one."""
+        """Add one usage."""
         if self._unknown is None:
             try:
                 prompt = self._prompt + usage.prompt_tokens  # type: ignore[operator]  # None raises
@@ -220,8 +230,11 @@ class UsageTotal:
             except TypeError:
                 self._unknown = self.value() + usage
                 return
-            self._prompt, self._completion, self._cached = prompt, completion, cached
-            self._reasoning, self._usd = reasoning, usd
+            self._prompt = prompt
+            self._completion = completion
+            self._cached = cached
+            self._reasoning = reasoning
+            self._usd = usd
             self._calls += usage.calls
             self._seconds += usage.seconds
             self._retries += usage.retries
@@ -244,12 +257,12 @@ class UsageTotal:
         )
 
 
-def _sum(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else one + other
+def _sum(left: int | None, right: int | None) -> int | None:
+    return None if left is None or right is None else left + right
 
 
 def sum_tokens(usages: Iterable[Usage]) -> int | None:
-    """The tokens of all; None where those of one are unknown."""
+    """The sum of the tokens of usages; None if those of one are unknown."""
     total: int | None = 0
     for usage in usages:
         total = _sum(total, usage.tokens)
@@ -257,96 +270,106 @@ def sum_tokens(usages: Iterable[Usage]) -> int | None:
 
 
 def tokens_text(tokens: int | None) -> str:
-    """A number of tokens as people read it; empty for none."""
+    """A number of tokens for display, such as ``1,200 tokens``; empty for 0."""
     if tokens is None:
         return "unknown tokens"
-    return f"{tokens:,} token{'' if tokens == 1 else 's'}" if tokens else ""
+    if tokens == 0:
+        return ""
+    return "1 token" if tokens == 1 else f"{tokens:,} tokens"
 
 
-_MOST_TOKENS = 10**12
-"""A larger number is no count of tokens; sums of this many stay far below 2**63, which tables can hold."""
+_LARGEST = 10**12
+"""A larger number is not valid in a Usage. Sums of valid numbers stay far below 2**63, the limit of tables."""
 
 
 def token_count(value: Any) -> int | None:
-    """The number of tokens that a provider or a file reports; None for anything that is no such number."""
-    if type(value) is int:  # nearly always: the tests below take 20 times as long
-        return value if 0 <= value <= _MOST_TOKENS else None
+    """The number of tokens that a provider or a file reports; None for anything that is not a valid number."""
+    if type(value) is int:  # nearly always; the checks below take 20 times as long
+        return value if 0 <= value <= _LARGEST else None
     if isinstance(value, float) and value.is_integer():  # 12.0, as JSON of some languages writes it
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):  # numpy's integers are some
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):  # numpy's integers support it
         return None
     number = operator.index(value)
-    return number if 0 <= number <= _MOST_TOKENS else None
+    return number if 0 <= number <= _LARGEST else None
 
 
 def is_sound(usage: Any) -> bool:
-    """Whether it is a Usage whose members are numbers of their kind, or None where they may be."""
+    """Whether a value is a Usage whose fields are valid numbers, or None where that is allowed."""
     if type(usage) is not Usage:
         return False
     tokens = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
-    for number in (usage.calls, usage.retries, *tokens):  # a plain loop: it runs in every model call
+    for number in (usage.calls, usage.retries, *tokens):  # a plain loop, since it runs in every model call
         if number is None:
             continue
-        if type(number) is not int or not 0 <= number <= _MOST_TOKENS:
+        if type(number) is not int or not 0 <= number <= _LARGEST:
             return False
-    counted = usage.calls is not None and usage.retries is not None
-    return counted and _amount(usage.usd) is usage.usd and _amount(usage.seconds) is not None
+    has_counts = usage.calls is not None and usage.retries is not None
+    return has_counts and _amount(usage.usd) is usage.usd and _amount(usage.seconds) is not None
 
 
 def usage_of(values: Any) -> Usage:
-    """The Usage in a mapping, or a Usage of any members: what is no number of its kind is unknown."""
-    if type(values) is dict and (usual := _usual(values)) is not None:
-        return usual
+    """Build a Usage from a mapping, or from a Usage with unchecked fields. Invalid numbers become unknown."""
+    if type(values) is dict:
+        usage = _complete_usage(values)
+        if usage is not None:
+            return usage
     if isinstance(values, Usage):
         values = {name: getattr(values, name) for name in Usage.__slots__}
     if not isinstance(values, Mapping):
         return Usage(1, None, None, None, None, None)
-    get = values.get
-    calls, retries = token_count(get("calls", 0)), token_count(get("retries", 0))
-    prompt, completion = token_count(get("prompt_tokens", 0)), token_count(get("completion_tokens", 0))
-    cached, thought = token_count(get("cached_tokens", 0)), token_count(get("reasoning_tokens", 0))
-    usd, seconds = _amount(get("usd", 0.0)), _amount(get("seconds", 0.0))
-    return Usage(calls or 0, prompt, completion, cached, thought, usd, seconds or 0.0, retries or 0)
+    return Usage(
+        calls=token_count(values.get("calls", 0)) or 0,
+        prompt_tokens=token_count(values.get("prompt_tokens", 0)),
+        completion_tokens=token_count(values.get("completion_tokens", 0)),
+        cached_tokens=token_count(values.get("cached_tokens", 0)),
+        reasoning_tokens=token_count(values.get("reasoning_tokens", 0)),
+        usd=_amount(values.get("usd", 0.0)),
+        seconds=_amount(values.get("seconds", 0.0)) or 0.0,
+        retries=token_count(values.get("retries", 0)) or 0,
+    )
 
 
-_TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+_COUNTS = ("calls", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "retries")
+_get_numbers = operator.itemgetter(*_COUNTS, "usd", "seconds")
 
 
-_MEMBERS = operator.itemgetter("calls", *_TOKENS, "retries", "usd", "seconds")
-
-
-def _usual(values: dict[str, Any]) -> Usage | None:
-    """The Usage in a dict with all members, known and of their types, as nearly every line of a run file has it; None
-    for any other. A quarter of the time of looking at each."""
+def _complete_usage(values: dict[str, Any]) -> Usage | None:
+    """The Usage in a dict that has all fields as valid numbers, as nearly every line of a run file has; None for any
+    other dict. Takes a quarter of the time of checking each field by itself."""
     try:
-        calls, prompt, completion, cached, thought, retries, usd, seconds = _MEMBERS(values)
+        calls, prompt, completion, cached, reasoning, retries, usd, seconds = _get_numbers(values)
     except KeyError:
         return None
-    whole = type(calls) is type(prompt) is type(completion) is type(cached) is type(thought) is type(retries) is int
-    if not (whole and type(usd) is type(seconds) is float and 0 <= usd <= _MOST_TOKENS and seconds >= 0):
+    are_ints = (
+        type(calls) is type(prompt) is type(completion) is type(cached) is type(reasoning) is type(retries) is int
+    )
+    are_floats = type(usd) is type(seconds) is float
+    if not (are_ints and are_floats):
         return None
-    small = 0 <= calls <= _MOST_TOKENS and 0 <= prompt <= _MOST_TOKENS and 0 <= completion <= _MOST_TOKENS
-    also = 0 <= cached <= _MOST_TOKENS and 0 <= thought <= _MOST_TOKENS and 0 <= retries <= _MOST_TOKENS
-    if not (small and also and seconds <= _MOST_TOKENS):
+    if not (0 <= calls <= _LARGEST and 0 <= prompt <= _LARGEST and 0 <= completion <= _LARGEST):
         return None
-    return Usage(calls, prompt, completion, cached, thought, usd, seconds, retries)
+    if not (0 <= cached <= _LARGEST and 0 <= reasoning <= _LARGEST and 0 <= retries <= _LARGEST):
+        return None
+    if not (0 <= usd <= _LARGEST and 0 <= seconds <= _LARGEST):
+        return None
+    return Usage(calls, prompt, completion, cached, reasoning, usd, seconds, retries)
 
 
 def _amount(value: Any) -> float | None:
-    """Seconds or US dollars; None for what is no finite number of them."""
+    """A number of seconds or US dollars; None for anything that is not a valid number."""
     if type(value) is not float and (not isinstance(value, int | float) or isinstance(value, bool)):
         return None
-    known = 0 <= value <= _MOST_TOKENS
-    return value if known else None
+    return value if 0 <= value <= _LARGEST else None
 
 
 NO_USAGE = Usage()
-"""Where a sum begins."""
+"""The usage of no calls, with which sums begin."""
 
 
 @dataclass(slots=True)
 class Meta:
-    """What is known about a prediction besides its outputs."""
+    """The metadata of a prediction."""
 
     score: Score | None = None
     usage: Usage = NO_USAGE
@@ -357,7 +380,7 @@ class Meta:
 class Prediction(_Record):
     """The outputs of a module, as attributes and keys, in the order of its signature.
 
-    ``.meta`` has ``score``, ``usage``, ``calls`` and ``run``; each is also an attribute where no output bears the name.
+    ``.meta`` has ``score``, ``usage``, ``calls`` and ``run``; each is also an attribute unless an output has its name.
 
     >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
     >>> prediction = ask.run_sync(question="2+2?")
@@ -378,8 +401,8 @@ class Prediction(_Record):
         return super().__getattr__(name)
 
     def with_meta(self, **changes: Any) -> Prediction:
-        """A copy with some of its meta replaced."""
-        copy = type(self).__new__(type(self))  # a subclass may take other arguments
+        """A copy with other values of some fields of ``meta``."""
+        copy = type(self).__new__(type(self))  # not by its constructor, since that of a subclass may differ
         if hasattr(self, "__dict__"):
             vars(copy).update(vars(self))
         object.__setattr__(copy, "_values", self._values)
@@ -396,16 +419,18 @@ class Prediction(_Record):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(redact_known(k))}</th>"
-            f"<td style='text-align:left;white-space:pre-wrap'>{escape(_shown(v))}</td></tr>"
-            for k, v in self.items()
+            f"<tr><th style='text-align:left'>{escape(redact_known(name))}</th>"
+            f"<td style='text-align:left;white-space:pre-wrap'>{escape(_cell_text(value))}</td></tr>"
+            for name, value in self.items()
         )
+        html = f"<table>{rows}</table>"
         score = self.meta.score
-        told = "" if score is None else f"<div style='opacity:.75'>score {score.value:.4g}</div>"
-        return f"<table>{rows}</table>{told}"
+        if score is not None:
+            html += f"<div style='opacity:.75'>score {score.value:.4g}</div>"
+        return html
 
 
-def _shown(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     text = redact_known(str(value))
     return text[:2000] if isinstance(value, str) else shorten(text, 2000)
 
@@ -414,20 +439,21 @@ _META_NAMES = ("score", "usage", "calls", "run")
 
 
 def rows_of(rows: Rows) -> list[Example]:
-    """Rows as Examples: from a DataFrame, or from dicts and Examples. Raises InputError naming the row."""
+    """Convert a DataFrame, or dicts and Examples, to Examples. Raises InputError, which names the row or column."""
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
         names = [str(name) for name in rows.columns]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise InputError(f"the DataFrame has two columns {twice!r}; rename one")
+        duplicate = next((name for name in names if names.count(name) > 1), None)
+        if duplicate:
+            raise InputError(f"the DataFrame has two columns {duplicate!r}; rename one")
         return [Example(dict(zip(names, row.values(), strict=True))) for row in rows.to_dict("records")]
     if isinstance(rows, str | bytes | Mapping) or not hasattr(rows, "__iter__"):
         raise InputError(f"rows must be a DataFrame or a list of dicts or Examples, got {type(rows).__name__}")
-    return [_row(i, row) for i, row in enumerate(rows)]
+    return [_as_example(number, row) for number, row in enumerate(rows)]
 
 
-def _row(i: int, row: Any) -> Example:
+def _as_example(number: int, row: Any) -> Example:
     if isinstance(row, Example):
         return row
     if isinstance(row, Mapping):
-        return Example({str(k): v for k, v in row.items()})
-    raise InputError(f"row {i} is {type(row).__name__}; give a dict or an Example.{of_dspy(row)}")
+        return Example({str(name): value for name, value in row.items()})
+    raise InputError(f"row {number} is {type(row).__name__}; give a dict or an Example.{of_dspy(row)}")

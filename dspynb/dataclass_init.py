@@ -15,9 +15,9 @@ T = TypeVar("T")
 def fast_init(cls: type[T]) -> type[T]:
     """Give a frozen dataclass with slots an ``__init__`` that writes each slot through its descriptor.
 
-    The generated one calls ``object.__setattr__``, which looks for each slot by its name and takes twice as long.
-    Everything else of ``@dataclass(frozen=True, slots=True)`` stays. It is for classes of which every model call makes
-    several objects: without it a plain call and a row of an evaluation take about 5 % longer.
+    The ``__init__`` of dataclasses calls ``object.__setattr__``, which looks up each slot by name and takes twice as
+    long. Everything else of ``@dataclass(frozen=True, slots=True)`` stays. Use it for classes of which each model call
+    creates several objects: without it a plain call and a row of an evaluation take about 5 % longer.
 
     >>> from dataclasses import dataclass
     >>> from dspynb.dataclass_init import fast_init
@@ -29,20 +29,21 @@ def fast_init(cls: type[T]) -> type[T]:
     >>> Point(1)
     Point(x=1, y=0)
     """
-    declared = fields(cls)  # type: ignore[arg-type]  # which any frozen dataclass is
-    known: dict[str, Any] = {"MISSING": MISSING}
+    declared = fields(cls)  # type: ignore[arg-type]  # a frozen dataclass
+    namespace: dict[str, Any] = {"MISSING": MISSING}
     for field in declared:
-        known[f"set_{field.name}"] = getattr(cls, field.name).__set__
-        known[f"default_{field.name}"] = field.default
-        known[f"make_{field.name}"] = field.default_factory
-    by_place = [_parameter(field) for field in declared if not field.kw_only]
-    by_name = [_parameter(field) for field in declared if field.kw_only]
-    if by_name:
-        by_name = ["*", *by_name]
-    parameters = ", ".join(["self", *by_place, *by_name])
+        namespace[f"set_{field.name}"] = getattr(cls, field.name).__set__
+        namespace[f"default_{field.name}"] = field.default
+        namespace[f"make_{field.name}"] = field.default_factory
+    positional = [_parameter(field) for field in declared if not field.kw_only]
+    keyword_only = [_parameter(field) for field in declared if field.kw_only]
+    if keyword_only:
+        keyword_only = ["*", *keyword_only]
+    parameters = ", ".join(["self", *positional, *keyword_only])
     body = "\n".join(f"    set_{field.name}(self, {_value(field)})" for field in declared)
-    exec(f"def __init__({parameters}):\n{body}", known)  # noqa: S102  # of names of fields alone, as dataclasses do it
-    generated: Callable[..., None] = known["__init__"]
+    source = f"def __init__({parameters}):\n{body}"
+    exec(source, namespace)  # noqa: S102  # the source consists of field names, as in the module dataclasses
+    generated: Callable[..., None] = namespace["__init__"]
     type.__setattr__(cls, "__init__", wraps(cls.__init__)(generated))
     return cls
 
@@ -50,7 +51,9 @@ def fast_init(cls: type[T]) -> type[T]:
 def _parameter(field: Field[Any]) -> str:
     if field.default_factory is not MISSING:
         return f"{field.name}=MISSING"
-    return field.name if field.default is MISSING else f"{field.name}=default_{field.name}"
+    if field.default is not MISSING:
+        return f"{field.name}=default_{field.name}"
+    return field.name
 
 
 def _value(field: Field[Any]) -> str:

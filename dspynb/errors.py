@@ -1,4 +1,4 @@
-"""Every error dspynb raises, in one tree.
+"""All errors and warnings of dspynb, in one tree.
 
 ::
 
@@ -8,50 +8,50 @@
     │   └── DownloadError           the embedded model could not be fetched or did not match its checksum
     ├── SignatureError              a signature is malformed
     ├── InputError                  a call got missing, extra or mistyped inputs
-    ├── ParseError                  a reply could not be read into the output fields
-    ├── CodeError                   the code that a model wrote failed each time
+    ├── ParseError                  the output fields could not be parsed from a reply
+    ├── CodeError                   the code that a model wrote failed in every iteration
     ├── UserCodeExit                user code called sys.exit(), or raised KeyboardInterrupt or the like
     ├── RewardError                 a reward or metric raised, or returned something that is not a score
-    ├── HintError                   a hint has the wrong type or names a predictor the program lacks
+    ├── HintError                   a hint has the wrong type or names a predictor that the program does not have
     ├── ScopeError                  a scope was carried, entered or left in a way that cannot work
-    ├── SteeringError               a run takes no such intervention, or takes none any more
+    ├── SteeringError               a run does not accept an intervention, or no longer accepts it
     ├── ModelError                  a model call failed
     │   ├── AuthenticationError     the key is missing or wrong
     │   ├── BadRequestError         the provider refused the request as it is
-    │   │   └── ContextTooLong      it is longer than the model's context
-    │   ├── ContentFiltered         the provider's content filter stopped it
+    │   │   └── ContextTooLong      the request is longer than the model's context
+    │   ├── ContentFiltered         the provider's content filter stopped the request or the reply
     │   ├── RateLimited             too many requests or tokens (retryable)
     │   ├── ServerError             the provider failed (retryable)
-    │   ├── ModelTimeout            no reply within the time allowed (retryable)
-    │   ├── ConnectionFailed        not reached, or broken within the reply (retryable)
-    │   ├── MalformedReply          what came is no reply (retryable)
+    │   ├── ModelTimeout            no reply within the time limit (retryable)
+    │   ├── ConnectionFailed        the provider could not be reached, or the connection broke (retryable)
+    │   ├── MalformedReply          the provider's answer is not a reply (retryable)
     │   ├── ReplyTruncated          the reply was cut at the limit of tokens
     │   ├── Refused                 the model refused to answer
-    │   ├── ScriptExhausted         a ScriptedLM was asked for more replies than it has
+    │   ├── ScriptExhausted         a ScriptedLM has no reply left
     │   └── RecordingMiss           a strict recording has no reply for a request
     ├── AttemptsFailed              (also an ExceptionGroup) attempts of one call failed
-    │   ├── AllAttemptsFailed       … all of them
-    │   └── TooManyFailures         … more than ``max_failures`` of them
-    ├── OptimizerError              an optimizer cannot go on: no proposal can be read, or every row fails
-    ├── ExecutorError               rollouts cannot run where they were to run
-    │   └── WorkerLost              a rollout took the workers down that ran it
+    │   ├── AllAttemptsFailed       all attempts failed
+    │   └── TooManyFailures         more than ``max_failures`` attempts failed
+    ├── OptimizerError              an optimizer cannot continue: no proposal can be parsed, or every row fails
+    ├── ExecutorError               rollouts cannot run on the executor
+    │   └── WorkerLost              a rollout crashed the workers that ran it
     ├── JournalError                a run file cannot be read
-    │   └── RunInUse                another run writes it
-    ├── StateError                  a saved program cannot be read, or is of another program
+    │   └── RunInUse                another run writes the run file
+    ├── StateError                  a saved program cannot be read, or does not fit the program
     └── Halted                      control flow: no further call may start; never a failed row or attempt
         ├── RunStopped              the run was stopped before it had a result
-        │   └── ReplayDiverged      … because a replay asked for what was not recorded
+        │   └── ReplayDiverged      a replay came to a call that was not recorded
         └── BudgetExhausted         the budget is spent
 
     RunInterrupted                  a CancelledError: the kernel's stop button or Ctrl-C ended the cell
-    DamagedFileWarning              lines of a run file are damaged and were left out
-    DataOverlapWarning              rows that are to judge a program are among those it learns from
-    NoFeedbackWarning               a metric gives scores only, where feedback in words would help
-    ScoreRangeWarning               a metric gives scores that an optimizer's settings do not reckon with
+    DamagedFileWarning              lines of a run file are damaged and were skipped
+    DataOverlapWarning              validation or test rows are among the training rows
+    NoFeedbackWarning               a metric returns scores only, where textual feedback would help
+    ScoreRangeWarning               a metric returns scores outside the range that an optimizer's settings assume
     AdvisorFailedWarning            the advisor of a Refine failed, so attempts had no new hint
     UsageUnknownWarning             a token budget counts an estimate, since a reply did not report its tokens
     HiddenPredictorWarning          a program called a predictor that is not among its attributes
-    ScopeClosedWarning              code outlived the attempt (or ``with`` block) whose scope it still holds
+    ScopeClosedWarning              code outlived the attempt (or ``with`` block) whose scope it still uses
 """
 
 from __future__ import annotations
@@ -121,26 +121,30 @@ __all__ = [
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``" Did you mean 'lm'?"`` when a known name is close to ``name``, else an empty string."""
+    """``" Did you mean 'lm'?"`` if a known name is close to ``name``, else an empty string."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def of_dspy(value: object) -> str:
-    """``" It is DSPy's: …"`` for an object or class of DSPy's, which often bears the name of what was wanted."""
+    """A sentence for an object or class of DSPy, which often has the same name as dspynb's; empty for other values."""
     kind = value if isinstance(value, type) else type(value)
-    theirs = any(base.__module__.partition(".")[0] == "dspy" for base in kind.__mro__)
-    return " It is DSPy's: dn.from_dspy(…) makes it dspynb's." if theirs else ""
+    for base in kind.__mro__:
+        if base.__module__.partition(".")[0] == "dspy":
+            return " It is DSPy's: dn.from_dspy(…) makes it dspynb's."
+    return ""
 
 
 def shorten(value: object, limit: int = 300) -> str:
-    """``str(value)`` on one line; of more than about ``limit`` characters the middle is left out, if that saves any."""
+    """``str(value)`` on one line. The middle of a text of more than about ``limit`` characters is left out, if that
+    makes it shorter."""
     text = " ".join(str(value).split())
     if len(text) <= limit:
         return text
-    head, tail = text[: limit // 2].rstrip(), text[-(limit // 2) :].lstrip()
-    cut = f"{head} … [{len(text) - len(head) - len(tail)} characters] … {tail}"
-    return cut if len(cut) < len(text) else text
+    head = text[: limit // 2].rstrip()
+    tail = text[-(limit // 2) :].lstrip()
+    shortened = f"{head} … [{len(text) - len(head) - len(tail)} characters] … {tail}"
+    return shortened if len(shortened) < len(text) else text
 
 
 class DspynbError(Exception):
@@ -148,7 +152,7 @@ class DspynbError(Exception):
 
     >>> try:
     ...     dn.Predict("question -> answer", lm=dn.ScriptedLM(["nonsense", "nonsense"])).run_sync(question="2+2?")
-    ... except dn.DspynbError as error:  # here a ParseError: it names the predictor and the field, and has the reply
+    ... except dn.DspynbError as error:  # here a ParseError, which has the field and the reply
     ...     print(type(error).__name__, error.field, error.raw)
     ParseError answer nonsense
     """
@@ -172,7 +176,7 @@ class NoModelError(ConfigurationError):
 
 
 class DownloadError(ConfigurationError):
-    """The embedded model could not be fetched, or what came does not match its checksum."""
+    """The embedded model could not be downloaded, or the file does not match its checksum."""
 
 
 class SignatureError(DspynbError, TypeError):
@@ -184,23 +188,27 @@ class InputError(DspynbError, ValueError):
 
 
 class ParseError(DspynbError):
-    """A model's reply could not be read into the output fields.
+    """The output fields could not be parsed from a model's reply.
 
     Attributes: ``predictor`` (path or name), ``field`` (name or None), ``stage`` (``"locate"``, ``"decode"`` or
     ``"validate"``), ``raw`` (the whole reply), ``problem`` (what was wrong, one line).
     """
 
     def __init__(self, problem: str, *, raw: str, stage: str, field: str | None = None, predictor: str = "") -> None:
-        self.problem, self.raw, self.stage, self.field, self.predictor = problem, raw, stage, field, predictor
-        where = f"{predictor}: " if predictor else ""
-        at = f" (field {field!r}, {stage})" if field else f" ({stage})"
-        super().__init__(f"{where}{problem}{at}. The reply was: {shorten(raw)!r}")
+        self.problem = problem
+        self.raw = raw
+        self.stage = stage
+        self.field = field
+        self.predictor = predictor
+        owner = f"{predictor}: " if predictor else ""
+        place = f"field {field!r}, {stage}" if field else stage
+        super().__init__(f"{owner}{problem} ({place}). The reply was: {shorten(raw)!r}")
         self.add_note(
             "Say in the instruction what the reply should look like, or try another adapter=, such as 'json'."
         )
 
     def by(self, predictor: str) -> ParseError:
-        """The same error, naming the predictor whose reply it was."""
+        """A copy of the error with the name of the predictor whose reply it was."""
         return ParseError(self.problem, raw=self.raw, stage=self.stage, field=self.field, predictor=predictor)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -212,14 +220,17 @@ def _parse_error(problem: str, raw: str, stage: str, field: str | None, predicto
 
 
 class CodeError(DspynbError):
-    """The code that a model wrote failed each time it was run.
+    """The code that a model wrote failed in every iteration.
 
-    Attributes: ``code`` (the last source), ``problem`` (its error, as the model was told), ``iterations`` (how many
-    were run), ``module`` (whose).
+    Attributes: ``code`` (the last source), ``problem`` (its error, as the model saw it), ``iterations`` (how many were
+    run), ``module`` (the name of the module that ran them).
     """
 
     def __init__(self, module: str, *, code: str, problem: str, iterations: int) -> None:
-        self.module, self.code, self.problem, self.iterations = module, code, problem, iterations
+        self.module = module
+        self.code = code
+        self.problem = problem
+        self.iterations = iterations
         super().__init__(
             f"{module}: the generated code failed in {iterations} of {iterations} iterations; raise max_iterations=, "
             f"or use another model. The last error: {shorten(problem, 600)}. The last code: {shorten(code, 600)!r}"
@@ -234,11 +245,11 @@ def _code_error(module: str, code: str, problem: str, iterations: int) -> CodeEr
 
 
 class UserCodeExit(DspynbError):
-    """User code raised what is no Exception: SystemExit (``sys.exit()``), KeyboardInterrupt without a key press, or
-    another BaseException; or a CancelledError although nobody had cancelled it.
+    """User code raised something other than an Exception: SystemExit (``sys.exit()``), KeyboardInterrupt without a key
+    press, another BaseException, or a CancelledError without a cancellation.
 
-    It costs the row or attempt that it happened in. What was raised is the error's ``__cause__``. A metric that does so
-    is a RewardError, a hint function a HintError, a model a ModelError; a tool's is shown to the model.
+    Only the row or attempt in which it happened fails. ``__cause__`` is what was raised. For a metric, a RewardError is
+    raised instead, for a hint function a HintError, for a model a ModelError; that of a tool is shown to the model.
 
     >>> import sys
     >>> class Answer(dn.Module):
@@ -262,18 +273,18 @@ class ScopeError(DspynbError, RuntimeError):
 
 
 class SteeringError(DspynbError, RuntimeError):
-    """A run takes no such intervention, or takes none any more."""
+    """A run does not accept an intervention, or no longer accepts it."""
 
 
 class ModelError(DspynbError):
     """A call to a language model failed.
 
     Attributes: ``model`` (``provider/model``, or empty), ``status`` (HTTP status or None), ``request_id`` (the
-    provider's, or None), ``retry_after`` (seconds the provider asked to wait, or None), ``advice`` (what to do: the
-    end of the message, or empty), ``retryable`` (whether the same request may succeed later), ``retries`` (how often it
-    was tried again), ``usage`` (a Usage: what the call cost, or None where the provider did not say), ``cached``
-    (whether an equal request was paid for instead). Never holds a key. Of the class: ``remedy``, the advice that
-    ``dn.LM`` gives.
+    provider's, or None), ``retry_after`` (seconds that the provider asked to wait, or None), ``advice`` (what to do,
+    the end of the message; or empty), ``retryable`` (whether the same request may succeed later), ``retries`` (how
+    often the call was retried), ``usage`` (the Usage of the call, or None if the provider did not report it),
+    ``cached`` (whether the call shared the request of an equal one, which was paid for). Never contains an API key.
+    Class attribute: ``remedy``, the advice that ``dn.LM`` gives.
 
     >>> error = dn.errors.RateLimited("slow down", model="openai/m", status=429, advice="come back tomorrow")
     >>> print(error)
@@ -296,30 +307,35 @@ class ModelError(DspynbError):
         retry_after: float | None = None,
         advice: str = "",
     ) -> None:
-        self.problem, self.model, self.status = message, model, status
-        self.request_id, self.retry_after, self.advice = request_id, retry_after, advice
-        facts = []
+        self.problem = message
+        self.model = model
+        self.status = status
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.advice = advice
+        details = []
         if status:
-            facts.append(f"status {status}")
+            details.append(f"status {status}")
         if request_id:
-            facts.append(f"request {request_id}")
+            details.append(f"request {request_id}")
         if retry_after:
-            facts.append(f"retry after {retry_after:g} s")
+            details.append(f"retry after {retry_after:g} s")
         text = f"{model}: {message}" if model else message
-        if facts:
-            text += f" ({', '.join(facts)})"
+        if details:
+            text += f" ({', '.join(details)})"
         if advice:
             text += f"; {advice}"
         super().__init__(text)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        facts = {n: getattr(self, n) for n in ("model", "status", "request_id", "retry_after", "advice")}
+        names = ("model", "status", "request_id", "retry_after", "advice")
+        keywords = {name: getattr(self, name) for name in names}
         state = {n: value for n, value in vars(self).items() if n in ("retries", "usage", "cached", "text")}
-        return _model_error, (type(self), self.problem, facts), state
+        return _model_error, (type(self), self.problem, keywords), state
 
 
-def _model_error(kind: type[ModelError], problem: str, facts: dict[str, Any]) -> ModelError:
-    return kind(problem, **facts)
+def _model_error(kind: type[ModelError], problem: str, keywords: dict[str, Any]) -> ModelError:
+    return kind(problem, **keywords)
 
 
 class AuthenticationError(ModelError):
@@ -347,7 +363,7 @@ class ContentFiltered(ModelError):
 
 
 class RateLimited(ModelError):
-    """Too many requests or tokens at once; ``retry_after`` says when to come back, if the provider did."""
+    """Too many requests or tokens at once. ``retry_after``: the seconds to wait, if the provider reported them."""
 
     retryable = True
     remedy = "lower rpm=, tpm= or concurrency= of dn.LM, or raise retries="
@@ -361,31 +377,31 @@ class ServerError(ModelError):
 
 
 class ModelTimeout(ModelError):
-    """No reply within the time allowed."""
+    """No reply arrived within the time limit."""
 
     retryable = True
     remedy = "raise timeout= of dn.LM, or ask for a shorter reply"
 
 
 class ConnectionFailed(ModelError):
-    """The provider could not be reached, or the connection broke within the reply."""
+    """The provider could not be reached, or the connection broke during the reply."""
 
     retryable = True
     remedy = "check api_base= and that the server runs and can be reached"
 
 
 class MalformedReply(ModelError):
-    """The provider answered with something that is no reply: no JSON, no choices, nothing in it."""
+    """The provider's answer is not a reply: it is not JSON, has no choices, or is empty."""
 
     retryable = True
     remedy = "check that api_base= is the address of an OpenAI-compatible server"
 
 
 class ReplyTruncated(ModelError):
-    """The reply was cut at the limit of tokens, so that it is no answer; ``text`` is what there is of it.
+    """The reply was cut at the limit of tokens, so that it is no answer. ``text``: the part that arrived.
 
-    It is not cached, repaired or tried again: the same request would be cut again. Raise the limit that the message
-    names.
+    The reply is not cached or repaired, and the request is not retried, since its reply would be cut again. Raise the
+    limit that the message names.
 
     >>> lm = dn.FunctionLM(lambda request: dn.LMReply("The capital of France is Par", finish="length"))
     >>> ask = dn.Predict("question -> answer", lm=lm, max_tokens=8)
@@ -402,7 +418,7 @@ class ReplyTruncated(ModelError):
 
 
 class Refused(ModelError):
-    """The model refused to answer; ``text`` is what it said instead. The same request is not tried again.
+    """The model refused to answer. ``text``: its reply. The request is not retried.
 
     >>> lm = dn.FunctionLM(lambda request: dn.LMReply("I cannot help with that.", finish="refusal"))
     >>> try:
@@ -417,15 +433,15 @@ class Refused(ModelError):
 
 
 class ScriptExhausted(ModelError):
-    """A ScriptedLM was asked for more replies than it was given."""
+    """A ScriptedLM has no reply left."""
 
 
 class RecordingMiss(ModelError):
-    """A recording in strict mode holds no reply for a request."""
+    """A recording in strict mode has no reply for a request."""
 
 
 class AttemptsFailed(DspynbError, ExceptionGroup[Exception]):
-    """Attempts of one Refine or BestOfN call failed; ``exceptions`` holds each attempt's error, in order."""
+    """Attempts of one Refine or BestOfN call failed. ``exceptions``: the error of each of them, in order."""
 
     def __new__(cls, message: str, errors: Sequence[Exception]) -> AttemptsFailed:
         return super().__new__(cls, message, errors)
@@ -438,14 +454,14 @@ class AttemptsFailed(DspynbError, ExceptionGroup[Exception]):
 
 
 class AllAttemptsFailed(AttemptsFailed):
-    """No attempt gave a scored prediction.
+    """All attempts failed: none has a scored prediction.
 
     >>> program = dn.Predict("question -> answer", lm=dn.ScriptedLM([]))
     >>> refine = dn.Refine(program, lambda row, prediction: 1.0, n=2, hints="feedback")
     >>> try:
     ...     refine.run_sync(question="2+2?")
     ... except dn.AllAttemptsFailed as error:
-    ...     print([type(one).__name__ for one in error.exceptions])
+    ...     print([type(failure).__name__ for failure in error.exceptions])
     ['ScriptExhausted', 'ScriptExhausted']
     """
 
@@ -455,7 +471,7 @@ class TooManyFailures(AttemptsFailed):
 
 
 class OptimizerError(DspynbError):
-    """An optimizer cannot go on: no proposal of its model can be read, or every row fails with the same program.
+    """An optimizer cannot continue: no proposal of its model can be parsed, or every row fails with the same program.
 
     >>> program = dn.Predict("question -> answer", lm=dn.ScriptedLM([]))
     >>> opt = dn.BootstrapFewShot(dn.metrics.exact_match())
@@ -467,8 +483,8 @@ class OptimizerError(DspynbError):
 
 
 class ExecutorError(DspynbError):
-    """Rollouts cannot run where they were to run: no scheduler or worker, another version, something that does not
-    travel, a cluster that has gone. What had finished is kept.
+    """Rollouts cannot run on the executor: there is no scheduler or worker, versions differ, a value cannot be sent, or
+    the cluster has shut down. Finished rollouts stay recorded.
 
     >>> executor = dn.DaskExecutor("tcp://127.0.0.1:1", timeout=0.1)  # where no scheduler is
     >>> dn.Evaluate(dn.metrics.exact_match(), executor=executor).run_sync(dn.Predict("n -> answer"), [{"n": "1"}])
@@ -479,19 +495,19 @@ class ExecutorError(DspynbError):
 
 
 class WorkerLost(ExecutorError):
-    """A rollout took down each worker that ran it."""
+    """A rollout crashed each worker that ran it."""
 
 
 class JournalError(DspynbError):
-    """A run file cannot be read: not a journal, or of a newer format."""
+    """A run file cannot be read: it is no journal, or has a newer format."""
 
 
 class RunInUse(JournalError):
-    """A run cannot be resumed, since another run writes its file: two would make the same calls twice.
+    """A run cannot be resumed, since another run writes its file. Both would make the same calls.
 
-    ``path``: the run file. ``pid``, ``host``, ``since`` (unix seconds): of the process that writes it, None where that
-    is not known. ``lock_file``: the file to delete if that process has ended and this machine cannot see that; None
-    where it was seen alive.
+    ``path``: the run file. ``pid``, ``host``, ``since`` (unix seconds): the process that writes the file, its host, and
+    since when; None where unknown. ``lock_file``: the file to delete if that process has ended, where this machine
+    cannot find that out; None if the process is known to run.
 
     >>> from dspynb.errors import RunInUse
     >>> dn.configure(runs_dir="runs")
@@ -521,24 +537,36 @@ class RunInUse(JournalError):
         here: bool = False,
         delete: str | None = None,
     ) -> None:
-        self.path, self.pid, self.host, self.since, self.here, self.lock_file = path, pid, host, since, here, delete
-        who = f"this process ({pid})" if here else f"process {pid or '(unknown)'} on host {host or '(unknown)'}"
-        began = "" if since is None else f" since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since))}"
-        out = "" if delete is None else f"; if that process is no longer there, delete {delete} and resume again"
-        super().__init__(
-            f"cannot resume {path}: {who} writes it{began}; stop that run, or wait until it has ended{out}"
-        )
+        self.path = path
+        self.pid = pid
+        self.host = host
+        self.since = since
+        self.here = here
+        self.lock_file = delete
+        writer = f"this process ({pid})" if here else f"process {pid or '(unknown)'} on host {host or '(unknown)'}"
+        message = f"cannot resume {path}: {writer} writes it"
+        if since is not None:
+            message += f" since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since))}"
+        message += "; stop that run, or wait until it has ended"
+        if delete is not None:
+            message += f"; if that process no longer runs, delete {delete} and resume again"
+        super().__init__(message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        named: dict[str, Any] = {"pid": self.pid, "host": self.host, "since": self.since}
-        named |= {"here": self.here, "delete": self.lock_file}
-        return partial(RunInUse, **named), (self.path,)
+        keywords: dict[str, Any] = {
+            "pid": self.pid,
+            "host": self.host,
+            "since": self.since,
+            "here": self.here,
+            "delete": self.lock_file,
+        }
+        return partial(RunInUse, **keywords), (self.path,)
 
 
 class StateError(DspynbError, ValueError):
-    """A saved program cannot be read, is of another version, or differs from the program it is to be loaded into.
+    """A saved program cannot be read, has another version, or differs from the program into which it is loaded.
 
-    ``differences``: one line for each thing that differs, beginning with its path; empty for an unreadable file.
+    ``differences``: one line for each difference, beginning with a path; empty for a file that cannot be read.
 
     >>> saved = dn.Predict("question -> answer").dump_state()
     >>> try:
@@ -549,7 +577,8 @@ class StateError(DspynbError, ValueError):
     """
 
     def __init__(self, message: str, differences: Sequence[str] = ()) -> None:
-        self.message, self.differences = message, tuple(differences)
+        self.message = message
+        self.differences = tuple(differences)
         super().__init__("\n- ".join([message, *self.differences]))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -557,8 +586,8 @@ class StateError(DspynbError, ValueError):
 
 
 class Halted(DspynbError):
-    """No further call may start. Control flow: it passes through rows and attempts, and the outermost run ends with
-    the best so far. ``run`` is its handle, with what was done."""
+    """No further call may start. Control flow: it passes through rows and attempts, and the outermost run ends with the
+    best result so far. ``run``: the run, with all that it has recorded."""
 
     status = "stopped"
 
@@ -591,7 +620,7 @@ class RunStopped(Halted):
 
 
 class BudgetExhausted(Halted):
-    """A budget is spent; the message says which. ``run`` has what was done for it.
+    """A budget is spent; the message says which. ``run``: the run, with all that it has recorded.
 
     >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> with dn.Budget(calls=1):
@@ -600,16 +629,17 @@ class BudgetExhausted(Halted):
     ...         ask.run_sync(question="2+3?")
     ...     except dn.BudgetExhausted as error:
     ...         print(error)
-    the budget of 1 calls is spent; give a larger dn.Budget(calls=…) to go on
+    the budget of 1 calls is spent; give a larger dn.Budget(calls=…) to continue
     """
 
     status = "exhausted"
 
 
 class ReplayDiverged(RunStopped):
-    """A replay came to a call that was not recorded, or not with this prompt. ``divergence`` shows the difference.
+    """A replay came to a call that was not recorded, or was recorded with another prompt. ``divergence`` has the
+    difference.
 
-    A RunStopped, so that it passes through attempts and rows and ends them all.
+    It is a RunStopped, so that it passes through attempts and rows and ends them all.
 
     >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> with dn.trace() as recorded:
@@ -628,17 +658,17 @@ class ReplayDiverged(RunStopped):
 
 
 def is_control_flow(error: BaseException) -> bool:
-    """Whether an error, or one in a group, is to end the work and must not be taken for a failure."""
+    """Whether an error, or one in a group, ends the whole work and must not be counted as a failure."""
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_control_flow, error.exceptions))
     return isinstance(error, asyncio.CancelledError | Halted)
 
 
 class RunInterrupted(asyncio.CancelledError):
-    """The kernel's stop button or Ctrl-C ended the cell. ``run`` is the handle, with what was done.
+    """The kernel's stop button or Ctrl-C ended the cell. ``run``: the run, with all that it has recorded.
 
-    Not a DspynbError: like every CancelledError it must pass through ``except Exception``, so that a loop of runs
-    ends too.
+    It is not a DspynbError: like every CancelledError it must pass through ``except Exception``, so that a loop over
+    runs ends too.
 
     >>> issubclass(dn.RunInterrupted, Exception)  # so that ``except Exception`` lets it pass
     False
@@ -650,13 +680,13 @@ class RunInterrupted(asyncio.CancelledError):
 
 
 class ScopeClosedWarning(UserWarning):
-    """Code that outlived an attempt or a ``with`` block made a call: that scope's hints no longer apply to it.
+    """Code that outlived an attempt or a ``with`` block made a call, to which the hints of the scope no longer apply.
 
     >>> import asyncio, warnings
     >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> async def main():
     ...     with dn.hints("Be brief."):
-    ...         late = asyncio.create_task(ask(question="2+2?"))  # await it here, where the hint holds
+    ...         late = asyncio.create_task(ask(question="2+2?"))  # await it here, where the hint applies
     ...     await late
     >>> with warnings.catch_warnings(action="error", category=dn.ScopeClosedWarning):
     ...     dn.run_sync(main)
@@ -667,23 +697,24 @@ class ScopeClosedWarning(UserWarning):
 
 
 class HiddenPredictorWarning(UserWarning):
-    """A program called a predictor that it does not hold in an attribute, so that nothing can be addressed to it.
+    """A program called a predictor that is not among its attributes, so that hints and candidates cannot reach it.
 
     >>> import warnings
     >>> dn.configure(lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> class Answer(dn.Module):
-    ...     async def forward(self, question):  # to be made in __init__, as self.predict
+    ...     async def forward(self, question):  # the predictor should be created in __init__, as self.predict
     ...         return await dn.Predict("question -> answer")(question=question)
     >>> with warnings.catch_warnings(action="error", category=dn.HiddenPredictorWarning):
     ...     Answer().run_sync(question="2+2?")
     Traceback (most recent call last):
         ...
-    dspynb.errors.HiddenPredictorWarning: Answer called Predict(...), which is not among its parts: it is made per ...
+    dspynb.errors.HiddenPredictorWarning: Answer called Predict(...), which is not among its parts: it is created in ...
     """
 
 
 class AdvisorFailedWarning(UserWarning):
-    """The advisor of a Refine failed, so that attempts had no new hint. Once a run; ``run.attempts`` has each error.
+    """The advisor of a Refine failed, so that attempts had no new hint. Issued once in a run; ``run.attempts`` has all
+    errors.
 
     >>> import warnings
     >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 5"))
@@ -698,7 +729,7 @@ class AdvisorFailedWarning(UserWarning):
 
 
 class DamagedFileWarning(UserWarning):
-    """Lines of a run file or trace are damaged: they were left out, the rest was read. See ``RunReader.damaged``.
+    """Lines of a run file or trace are damaged. They were skipped, and the rest was read. See ``RunReader.damaged``.
 
     >>> from pathlib import Path
     >>> import warnings
@@ -713,7 +744,7 @@ class DamagedFileWarning(UserWarning):
 
 
 class DataOverlapWarning(UserWarning):
-    """Rows that are to judge a program are among those that it learns from, so that its score may be too high.
+    """Validation or test rows are among the training rows, so that scores on them may be too high.
 
     >>> import warnings
     >>> opt, rows = dn.BootstrapFewShot(dn.metrics.exact_match()), [{"question": "2+2?", "answer": "4"}]
@@ -726,7 +757,7 @@ class DataOverlapWarning(UserWarning):
 
 
 class NoFeedbackWarning(UserWarning):
-    """A metric gives scores only, and what uses it could learn from feedback in words.
+    """A metric returns scores only, although the optimizer or Refine could learn from textual feedback.
 
     >>> import warnings
     >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 5"))
@@ -740,7 +771,7 @@ class NoFeedbackWarning(UserWarning):
 
 
 class ScoreRangeWarning(UserWarning):
-    """A metric gives scores below ``failure_score``, so that failing is worth more, or above ``perfect_score``.
+    """A metric returns scores below ``failure_score``, so that failed rows count more, or above ``perfect_score``.
 
     >>> import warnings
     >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 5"))

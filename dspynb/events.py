@@ -1,7 +1,7 @@
-"""Event records: all that a run tells about itself. Tables, views and journals are made of them, by RunRecord.
+"""Event records: everything that a run reports. RunRecord reads them, for tables, views and run files.
 
-Every event carries ``at`` (unix seconds), ``span`` (a number, unique in the process) and ``parent`` (the span it
-happened in, 0 for none). Nested work is one tree of spans.
+Every event has ``at`` (unix seconds), ``span`` (a number, unique in the process) and ``parent`` (the span around it, 0
+for none). So nested work is one tree of spans.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ __all__ = [
 ]
 
 Hint = str | Mapping[str, str] | None
-"""A hint as shown: one text for all predictors, or path → text, or none."""
+"""A hint as tables show it: one text for all predictors, texts by predictor path, or None."""
 
 _spans = itertools.count(1)
 
 
 def spans_after(number: int) -> None:
-    """Give out only numbers above this one from now on: a run that is resumed brings its own."""
+    """Use only span numbers above this one from now on, since a resumed run has used those up to it."""
     global _spans  # noqa: PLW0603
     _spans = itertools.count(max(number + 1, next(_spans)))
 
@@ -75,7 +75,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
-    """A run began. ``settings`` hold no secrets; ``paths`` lists the program's predictors."""
+    """A run began. ``settings`` contain no secrets; ``paths`` lists the program's predictors."""
 
     kind: str
     name: str
@@ -95,7 +95,7 @@ class RunEnded(Event):
 @fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanStarted(Event):
-    """A module call, a tool call or one row of a batch began. ``kind`` is module, search, tool or row; ``name`` its
+    """A module call, a tool call or one row of a batch began. ``kind`` is module, search, tool or row; ``name`` is its
     path or type."""
 
     kind: str
@@ -114,13 +114,13 @@ class SpanEnded(Event):
 
 
 COLUMN: Mapping[str, Any] = {"column": True}
-"""Metadata of a field of AttemptStarted or AttemptEnded that is a column of ``run.attempts``, in this order."""
+"""Metadata of the fields of AttemptStarted and AttemptEnded that are columns of ``run.attempts``, in this order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted(Event):
-    """An attempt of a search (Refine, BestOfN) began; ``parent`` is the search's span. ``hint_by``: ``person`` where
-    the hint was suggested while the run ran, else empty."""
+    """An attempt of a search (Refine, BestOfN) began. ``parent`` is the search's span. ``hint_by``: ``person`` if a
+    person suggested the hint during the run, else empty."""
 
     attempt: int = field(metadata=COLUMN)
     wave: int = field(metadata=COLUMN)
@@ -130,7 +130,8 @@ class AttemptStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptEnded(Event):
-    """An attempt ended: ``state`` is passed, scored, failed or cancelled. A later one for the same span replaces it."""
+    """An attempt ended: ``state`` is passed, scored, failed or cancelled. A later event for the same span replaces an
+    earlier one."""
 
     state: str
     outputs: Mapping[str, Any] | None = None
@@ -143,7 +144,7 @@ class AttemptEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptChosen(Event):
-    """The search in ``span`` took this attempt (its number) as its result."""
+    """The search in ``span`` chose the attempt with this number as its result."""
 
     attempt: int
 
@@ -151,10 +152,11 @@ class AttemptChosen(Event):
 @fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutEnded(Event):
-    """A program was run on a row and scored, or failed. ``repeat`` counts from 0; ``score`` is the first metric's,
-    ``metrics`` holds all by name; ``attempts``: those of searches inside; ``usage``: of the program's calls;
-    ``metric_usage``: of those that its metrics made (a judge's). In an optimizer's run, ``candidate`` (its id) was in
-    force and the row is of ``split``: train, val or test."""
+    """A program was run on a row and scored, or failed. ``repeat`` counts from 0. ``score``: that of the first metric.
+    ``metrics``: the scores of all metrics by name. ``attempts``: how many attempts searches inside have made.
+    ``usage``: that of the program's calls. ``metric_usage``: that of the calls of metrics, such as a judge's. In an
+    optimizer's run, ``candidate`` is the id of the candidate in force, and ``split`` that of the row: train, val or
+    test."""
 
     row: int
     repeat: int = 0
@@ -175,8 +177,9 @@ class RolloutEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateProposed(Event):
-    """An optimizer made a candidate: ``parts`` has what it says of each predictor (path → instruction, demos, prefix),
-    ``origin`` how it was made, ``step`` the optimizer's step, ``parents`` the ids of those it was made from."""
+    """An optimizer proposed a candidate. ``parts``: what the candidate sets for each predictor, by path (instruction,
+    demos, prefix). ``origin``: how it was made. ``step``: the optimizer's step. ``parents``: the ids of the candidates
+    from which it was made."""
 
     id: str
     origin: str
@@ -187,8 +190,8 @@ class CandidateProposed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateScored(Event):
-    """An optimizer took note of a candidate's mean score on ``rows`` rows of ``split``; ``full``: on all of them.
-    ``best``: the best candidate so far, by its id."""
+    """An optimizer recorded a candidate's mean score on ``rows`` rows of ``split``. ``full``: whether these are all
+    rows of the split. ``best``: the id of the best candidate so far."""
 
     candidate: str
     split: str
@@ -201,7 +204,8 @@ class CandidateScored(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProposalEnded(Event):
-    """A model was asked for a proposal: ``key`` says for what, ``outputs`` what it said, or ``error`` why nothing."""
+    """The call of a proposal model ended. ``key``: the purpose of the proposal. ``outputs``: those of the call, or
+    ``error``: why there are none."""
 
     key: str
     outputs: Mapping[str, Any] | None = None
@@ -211,7 +215,7 @@ class ProposalEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HintFailed(Event):
-    """The advisor could not write a hint for this wave; the wave went on without one."""
+    """The advisor could not write a hint for this wave, which then ran without one."""
 
     wave: int
     error: str
@@ -219,12 +223,12 @@ class HintFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steered(Event):
-    """What somebody asked of the run while it ran took effect. ``action``: hint, propose, drop, pin, unpin, pause,
-    unpause or budget; ``step``: of the optimizer, wave of the Refine, or row of the pool, from which on it holds.
+    """A person's request to a run took effect. ``action``: hint, propose, drop, pin, unpin, pause, unpause or budget.
+    ``step``: the step of the optimizer, wave of the Refine, or row of the pool from which on the request applies.
 
-    ``values``, by action: hint: ``hint``, and in a batch or evaluation its ``row`` (and ``repeat``); propose:
-    ``candidate`` and ``parent`` (ids) and ``instructions`` (path → text); drop, pin: ``candidate``; budget: the limits.
-    Those of drop, pin and unpin also have ``best``, the best candidate from then on.
+    ``values`` depend on the action. hint: ``hint``, and in a batch or evaluation its ``row`` (and ``repeat``); propose:
+    ``candidate`` and ``parent`` (ids) and ``instructions`` (texts by path); drop, pin: ``candidate``; budget: the
+    limits. drop, pin and unpin also have ``best``, the best candidate from then on.
     """
 
     action: str
@@ -235,7 +239,7 @@ class Steered(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictorCalled(Event):
-    """A predictor called its model: what was sent, what came back, under which hint and candidate (its id)."""
+    """A predictor called its model: the request, the reply, and the hint and candidate (its id) that were in force."""
 
     predictor: str
     uid: str
@@ -252,19 +256,19 @@ class PredictorCalled(Event):
     seconds: float = 0.0
     rollout: int = 0
     model: str = ""
-    repair: bool = False  # asked because the reply before could not be read
+    repair: bool = False  # whether the call repairs an earlier reply, which could not be parsed
 
 
 class StoredValue(Protocol):
-    """A value that is kept elsewhere, such as in a run file, and read when it is asked for."""
+    """A value that is stored elsewhere, such as in a run file, and loaded when it is read."""
 
     def load(self) -> Any: ...
 
 
 class _StorableField:
-    """A field of an event whose value may be replaced by a StoredValue: reading the attribute loads it each time.
+    """A field of an event whose value may be replaced by a StoredValue. Then each read of the attribute loads it.
 
-    The event stays what it is, wherever it is held: only where its value stands changes.
+    All references to the event stay valid, since only the place of its value changes.
     """
 
     def __init__(self, slot: Any, kind: type) -> None:
@@ -285,12 +289,12 @@ setattr(PredictorCalled, "messages", _StorableField(vars(PredictorCalled)["messa
 
 
 def store_messages(call: PredictorCalled, stored: StoredValue) -> None:
-    """Keep the messages of a call elsewhere: ``call.messages`` loads them from there from now on."""
+    """Replace the messages of a call by a stored value. ``call.messages`` then loads them each time."""
     object.__setattr__(call, "messages", stored)
 
 
 class Sink(Protocol):
-    """Whatever takes events: a run, a collector, a view."""
+    """Receives events: a run, a trace or a view."""
 
     def emit(self, event: Event) -> None: ...
 
@@ -318,7 +322,7 @@ FIELDS: dict[type[Event], tuple[str, ...]] = {cls: tuple(f.name for f in fields(
 
 
 def to_json(event: Event) -> dict[str, Any]:
-    """The event as JSON-able values; a value JSON does not know becomes its ``repr``."""
+    """The event as values that JSON can represent; any other value becomes its ``repr``."""
     body: dict[str, Any] = {"type": type(event).__name__}
     for name in FIELDS[type(event)]:
         value = getattr(event, name)
@@ -327,10 +331,10 @@ def to_json(event: Event) -> dict[str, Any]:
 
 
 def from_json(body: Mapping[str, Any]) -> Event | None:
-    """The event that ``to_json`` wrote; None for a type this version does not know.
+    """The event that ``to_json`` wrote; None for a type that this version does not know.
 
-    Every value is checked, since a file may come from anywhere and a table cannot be made of wrong types. Raises
-    KeyError where the type is missing, TypeError that names the field where a value is not what it is declared as.
+    Every value is checked, since a file may come from anywhere, and tables need correct types. Raises KeyError if the
+    type is missing, and TypeError, which names the field, for a value of a wrong type.
     """
     kind = body["type"]
     if not isinstance(kind, str):
@@ -338,29 +342,31 @@ def from_json(body: Mapping[str, Any]) -> Event | None:
     cls = EVENT_TYPES.get(kind)
     if cls is None:
         return None
-    event: Event | None = _reader(kind)(body)
-    return event or _checked(kind, cls, body)  # the same once more, to say what is wrong
+    event: Event | None = _compiled_reader(kind)(body)
+    return event or _read_slowly(kind, cls, body)
 
 
-def _checked(kind: str, cls: type[Event], body: Mapping[str, Any]) -> Event:
-    known = {name: body[name] for name in FIELDS[cls] if name in body}
+def _read_slowly(kind: str, cls: type[Event], body: Mapping[str, Any]) -> Event:
+    """Read an event that the compiled reader has refused. Raises TypeError, which says what is wrong."""
+    values = {name: body[name] for name in FIELDS[cls] if name in body}
     for name in ("usage", "metric_usage"):
-        if name in known:
-            known[name] = usage_of(known[name])  # odd values are unknown: the rest of the line is sound
+        if name in values:
+            values[name] = usage_of(values[name])  # invalid numbers become unknown, and the rest of the line is used
     for name, check in _checks_by_name(kind).items():
-        if name in known and not check(known[name]):
-            raise TypeError(f"{name} of {kind} is {shorten(repr(known[name])[:200], 80)}")
+        if name in values and not check(values[name]):
+            raise TypeError(f"{name} of {kind} is {shorten(repr(values[name])[:200], 80)}")
     for name in ("messages", "paths", "tool_calls", "parents"):
-        if name in known:
-            known[name] = tuple(known[name])
-    if missing := [name for name in _needed(kind) if name not in known]:
+        if name in values:
+            values[name] = tuple(values[name])
+    missing = [name for name in _required_names(kind) if name not in values]
+    if missing:
         raise TypeError(f"{kind} lacks {', '.join(missing)}")
-    return cls(**known)
+    return cls(**values)
 
 
 @cache
-def _reader(kind: str) -> Any:
-    return compile_reader(EVENT_TYPES[kind], _own_checks(kind), _QUICK, {Usage: usage_of})
+def _compiled_reader(kind: str) -> Any:
+    return compile_reader(EVENT_TYPES[kind], _special_checks(kind), _QUICK, {Usage: usage_of})
 
 
 _TIME = "type({0}) is float and 0 <= {0} < 4e9"
@@ -368,28 +374,28 @@ _QUICK = {"span": "type({0}) is int and 0 < {0} < MOST", "at": _TIME, "seconds":
 
 
 @cache
-def _needed(kind: str) -> list[str]:
-    listed = fields(EVENT_TYPES[kind])
-    return [field.name for field in listed if field.default is MISSING and field.default_factory is MISSING]
+def _required_names(kind: str) -> list[str]:
+    declared = fields(EVENT_TYPES[kind])
+    return [field.name for field in declared if field.default is MISSING and field.default_factory is MISSING]
 
 
 @cache
 def _checks_by_name(kind: str) -> dict[str, Check]:
-    """Of each field of an event type, the check that a value read from a file has to pass."""
-    return checks_of(EVENT_TYPES[kind]) | _own_checks(kind)
+    """The checks of values from files, by the fields of an event type."""
+    return checks_of(EVENT_TYPES[kind]) | _special_checks(kind)
 
 
-def _own_checks(kind: str) -> dict[str, Check]:
-    """Those that are stricter, or laxer, than the types of the fields."""
+def _special_checks(kind: str) -> dict[str, Check]:
+    """The checks of fields for which the check by type is too strict or too lax."""
     cls = EVENT_TYPES[kind]
     checks: dict[str, Check] = {"span": lambda value: is_count(value) and value > 0, "at": _is_time}
     if "seconds" in FIELDS[cls]:
         checks["seconds"] = _is_time
-    if "rollout" in FIELDS[cls]:  # of nested searches; it may be larger than other counts
+    if "rollout" in FIELDS[cls]:  # in nested searches it may be larger than other counts
         checks["rollout"] = lambda value: type(value) is int and value >= 0
     if cls is Steered:
         checks["values"] = _is_request
-    if "parts" in FIELDS[cls]:  # of scores; older versions wrote whatever a metric had put there
+    if "parts" in FIELDS[cls]:  # older versions wrote any value that a metric had put into the parts of a score
         checks["parts"] = is_named
     if cls is CandidateProposed:
         checks["parts"] = _are_parts
@@ -405,29 +411,34 @@ _STATES = ("passed", "scored", "failed", "cancelled")
 
 
 def _is_time(value: Any) -> bool:
-    """Whether a value is a number of seconds that a date can be made of."""
+    """Whether a value is a number of seconds that can be converted to a date."""
     return type(value) in (int, float) and 0 <= value < 4e9
 
 
 def _is_request(values: Any) -> bool:
-    """Whether a value is what a ``Steered`` event says was asked for."""
-    texts = (str, type(None))
-    return (
-        is_named(values)
-        and all(isinstance(values.get(name), texts) for name in ("best", "candidate", "parent"))
-        and all(is_count(values[name]) for name in ("row", "repeat") if values.get(name) is not None)
-        and ("instructions" not in values or check_of(Mapping[str, str])(values["instructions"]))
-        and check_of(Hint)(values.get("hint"))
-    )
+    """Whether a value is valid as ``values`` of a ``Steered`` event."""
+    if not is_named(values):
+        return False
+    for name in ("best", "candidate", "parent"):
+        if not isinstance(values.get(name), str | None):
+            return False
+    for name in ("row", "repeat"):
+        if values.get(name) is not None and not is_count(values[name]):
+            return False
+    if "instructions" in values and not check_of(Mapping[str, str])(values["instructions"]):
+        return False
+    return check_of(Hint)(values.get("hint"))
 
 
 def _are_parts(parts: Any) -> bool:
-    """Whether a value is what a ``CandidateProposed`` event says of each predictor."""
-    return is_named(parts) and all(
-        is_named(part)
-        and isinstance(part.get("instruction", ""), str)
-        and isinstance(part.get("prefix", ""), str)
-        and isinstance(part.get("demos", []), list)
-        and all(map(is_named, part.get("demos", [])))
-        for part in parts.values()
-    )
+    """Whether a value is valid as ``parts`` of a ``CandidateProposed`` event."""
+    return is_named(parts) and all(_is_part(part) for part in parts.values())
+
+
+def _is_part(part: Any) -> bool:
+    if not is_named(part):
+        return False
+    if not isinstance(part.get("instruction", ""), str) or not isinstance(part.get("prefix", ""), str):
+        return False
+    demos = part.get("demos", [])
+    return isinstance(demos, list) and all(map(is_named, demos))

@@ -1,23 +1,23 @@
-"""Keyword arguments, declared once in a signature: from it come checks, messages, what Shift+Tab shows, and run files.
+"""Keyword arguments, declared once in a signature, which gives checks, messages, tooltips and the entries of run files.
 
-``@configurable()`` on a function or constructor reads its signature. What a call passes is checked by pydantic against
-the types there (see ``dspynb.options``), and all that is wrong is one ConfigurationError. The checks are made when they
-are first used. ``fields_of`` gives the same declaration to what records settings.
+``@configurable()`` on a function or constructor reads its signature. pydantic checks the arguments of each call against
+the types there (see ``dspynb.options``), and all problems are one ConfigurationError. The checks are built when they
+are first used. ``fields_of`` reads the same declaration for code that records settings.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache, cached_property, wraps
 from typing import Any, ForwardRef, ParamSpec, TypeVar, cast, is_typeddict
 from weakref import WeakKeyDictionary
 
 from dspynb.errors import ConfigurationError, nearest, shorten
-from dspynb.options import Absent, NotRecorded, Recorded, is_checked, literals, metadata, type_text, words
+from dspynb.name_advice import unknown_name_problems
+from dspynb.options import Absent, NotRecorded, Recorded, is_checked, literals, metadata, requirement, type_text
 
 __all__ = [
     "UNSET",
@@ -28,20 +28,18 @@ __all__ = [
     "fields_of",
     "recorded_fields",
     "recorded_settings",
-    "refuse_unknown",
-    "shown",
+    "settings_repr",
 ]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_SHORT = 3
-_NEARLY = 0.85
+
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 class _Unset:
-    """The default of a setting that is absent where it is not passed."""
+    """The default of a setting that has no value unless it is passed."""
 
     def __repr__(self) -> str:
         return "<unset>"
@@ -50,52 +48,9 @@ class _Unset:
 UNSET = _Unset()
 
 
-def refuse_unknown(
-    owner: str,
-    names: Iterable[str],
-    known: Collection[str],
-    renamed: Mapping[str, str] | None = None,
-    otherwise: str = "",
-) -> None:
-    """Raise ConfigurationError where some of ``names`` are not ``known``.
-
-    ``owner``: the class or function, as the error calls it. ``renamed``: for names of DSPy, litellm or OpenAI, the
-    known name that means the same, or a sentence that says what to do. ``otherwise``: what to do where no known name
-    is meant, with ``{name}`` for the unknown one.
-    """
-    problems = _unknown(owner, names, known, renamed or {}, otherwise)
-    if problems:
-        raise ConfigurationError(" ".join(problems))
-
-
-def _unknown(
-    owner: str, names: Iterable[str], known: Collection[str], renamed: Mapping[str, str], otherwise: str
-) -> list[str]:
-    unknown = sorted(set(names).difference(known))
-    problems = [f"{owner} has no setting {name!r}{_advice(name, known, renamed)}" for name in unknown]
-    own = [name for name in unknown if name not in renamed]
-    if own and otherwise:
-        problems.append(otherwise.format(name=own[0]))
-    return problems
-
-
-def _advice(name: str, known: Collection[str], renamed: Mapping[str, str]) -> str:
-    """The rest of the sentence: the known name that was meant, or what to do; misspelled names of DSPy too."""
-    cutoff = 0.5 if len(name) > _SHORT else 0.7  # of a short name nearly every other one has half the letters
-    names = {*known, *(theirs for theirs, ours in renamed.items() if ours in known)}
-    swapped = [other for other in sorted(names) if sorted(other) == sorted(name)]
-    close = swapped or get_close_matches(name, sorted(names), n=1, cutoff=cutoff)
-    advised = get_close_matches(name, sorted({*renamed} - names), n=1, cutoff=_NEARLY)  # what to do, in a sentence
-    meant = name if name in renamed else (advised or close or [""])[0]
-    new = meant if meant in known else renamed.get(meant, "")
-    if new in known:
-        return f". Did you mean {new!r}?"
-    return f": {new}." if " " in new else "."
-
-
 @dataclass(frozen=True)
 class Field:
-    """A parameter as it was declared: its type, its default, and the names that its type is written with."""
+    """A declared parameter. ``namespace``: the names that its annotation may use, if that is text."""
 
     parameter: inspect.Parameter
     namespace: Mapping[str, Any]
@@ -114,7 +69,7 @@ class Field:
 
     @property
     def annotation(self) -> Any:
-        """The type; Any where its names are known to type checkers only."""
+        """The type of the parameter; Any if its names exist for type checkers only."""
         try:
             return self._type
         except (AttributeError, NameError, SyntaxError, TypeError):  # TypeError: an alias that is text, as Rows is
@@ -122,45 +77,49 @@ class Field:
 
     @cached_property
     def _type(self) -> Any:
-        written = self.parameter.annotation
-        if written is inspect.Parameter.empty:
+        annotation = self.parameter.annotation
+        if annotation is inspect.Parameter.empty:
             return Any
-        if not isinstance(written, str):
-            return written
-        return eval(written, dict(self.namespace))  # noqa: S307  # source of the package, or of the user's own class
+        if not isinstance(annotation, str):
+            return annotation
+        return eval(annotation, dict(self.namespace))  # noqa: S307  # source of the package, or of the user's own class
 
     @cached_property
-    def shown(self) -> inspect.Parameter:
-        """The parameter as Shift+Tab shows it: with a plain type in place of one that carries checks."""
+    def displayed_parameter(self) -> inspect.Parameter:
+        """The parameter as Shift+Tab shows it, with a plain type instead of one that carries checks."""
         annotation = self.annotation
         if not is_checked(annotation) and not metadata(annotation):
             return self.parameter
         return self.parameter.replace(annotation=type_text(annotation))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """With its type in place of the namespace: that of a class in a notebook is all that the user has there."""
+        """Pickle the type and not the namespace, which in a notebook has all of the user's variables."""
         return Field, (self.parameter.replace(annotation=self.annotation), {})
 
     @cached_property
-    def recorded(self) -> bool:
-        """Whether a run file records it, so that a resumed run must have the same value."""
+    def is_recorded(self) -> bool:
+        """Whether run files record the setting, so that a resumed run must have the same value."""
         return not any(isinstance(item, NotRecorded) for item in metadata(self.annotation))
 
     @cached_property
-    def absent(self) -> Any:
-        """What it counts as in a run file that lacks it."""
-        values = [item.value for item in metadata(self.annotation) if isinstance(item, Absent)]
-        return values[0] if values else self.default
+    def value_if_absent(self) -> Any:
+        """The value that a run file without this setting stands for."""
+        for item in metadata(self.annotation):
+            if isinstance(item, Absent):
+                return item.value
+        return self.default
 
     @cached_property
-    def record(self) -> Recorded:
-        """Under which name a run file records it, and as what."""
-        marks = [item for item in metadata(self.annotation) if isinstance(item, Recorded)]
-        return marks[0] if marks else Recorded()
+    def file_format(self) -> Recorded:
+        """The name and the form in which run files record the setting."""
+        for item in metadata(self.annotation):
+            if isinstance(item, Recorded):
+                return item
+        return Recorded()
 
 
 class _Check:
-    """The check of one parameter, by pydantic."""
+    """Checks the values of one parameter with pydantic."""
 
     __slots__ = ("annotation", "name", "validate")
 
@@ -172,7 +131,7 @@ class _Check:
         self.validate: Callable[[Any], Any] = TypeAdapter(annotation).validator.validate_python
 
     def __call__(self, value: Any, problems: list[str]) -> Any:
-        """The value as it is to be used. A sentence is added to ``problems`` where the type refuses it."""
+        """Return the value to use. If the type refuses the value, add a sentence to ``problems``."""
         try:
             return self.validate(value)
         except ValueError as error:  # pydantic's ValidationError is one
@@ -181,19 +140,21 @@ class _Check:
 
     def _sentence(self, error: Any, value: Any) -> str:
         for problem in error.errors(include_url=False):
-            if problem["type"] == "sentence":  # of a check of its own, which says all of it
+            if problem["type"] == "sentence":  # a whole sentence, from a Check option
                 sentence = str(problem["msg"])
                 return sentence if sentence.startswith(self.name) else f"{self.name}: {sentence}"
         return _refusal(self.name, self.annotation, value)
 
 
 class _Checks(dict[str, _Check | None]):
+    """Checks by parameter name, each built when it is first read; None for parameters that are not checked."""
+
     def __init__(self, fields: Mapping[str, Field]) -> None:
         super().__init__()
         self._fields = fields
 
     def __missing__(self, name: str) -> _Check | None:
-        if name not in self._fields:  # self, and keywords that are unknown or open
+        if name not in self._fields:  # ``self``, and keywords that are not declared
             return None
         annotation = self._fields[name].annotation
         check = _Check(name, annotation) if is_checked(annotation) else None
@@ -202,7 +163,8 @@ class _Checks(dict[str, _Check | None]):
 
 
 class Declaration:
-    """The parameters of one function, read from its signature; those of ``passes_to`` stand for its ``**keywords``."""
+    """The parameters of one function, read from its signature. The parameters of ``passes_to`` replace its
+    ``**keywords``."""
 
     def __init__(self, fn: Callable[..., Any], passes_to: Any = None) -> None:
         self._fn = fn
@@ -214,7 +176,7 @@ class Declaration:
 
     @cached_property
     def positional(self) -> tuple[str, ...]:
-        """The names of the parameters that may be passed by position, with ``self``."""
+        """The names of the parameters that may be passed by position, including ``self``."""
         return tuple(p.name for p in self._signature.parameters.values() if p.kind in _POSITIONAL)
 
     @cached_property
@@ -227,16 +189,17 @@ class Declaration:
     def fields(self) -> Mapping[str, Field]:
         """The parameters by name, without ``self``."""
         namespace: Mapping[str, Any] = getattr(self._fn, "__globals__", {})
-        own = {
+        declared = {
             name: Field(parameter, namespace)
             for name, parameter in self._signature.parameters.items()
             if parameter.kind in _KEYWORD and name != "self"
         }
-        passed = {name: field for name, field in _fields_passed(self.passes_to).items() if name not in own}
-        return {**own, **passed}
+        passed_on = {name: field for name, field in _keyword_fields(self.passes_to).items() if name not in declared}
+        return {**declared, **passed_on}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the namespace, which the fields replace by their types, and without checks, which are made again."""
+        """The state without the namespace, since pickled fields have types instead, and without checks, which are built
+        again."""
         state = {**vars(self), "fields": self.fields, "_namespace": {}}
         state.pop("checks", None)
         return state
@@ -246,7 +209,7 @@ class Declaration:
 
     @property
     def settings(self) -> Mapping[str, Field]:
-        """The parameters that configure something, by name: those with a default."""
+        """The parameters with a default, by name."""
         return {name: field for name, field in self.fields.items() if field.has_default}
 
     @cached_property
@@ -256,37 +219,37 @@ class Declaration:
 
     @property
     def signature(self) -> inspect.Signature:
-        """The signature with every keyword by its name, and plain types in place of those that carry checks."""
-        return _ShownSignature(self)
+        """The signature for display: with all keywords by name, and with plain types instead of those with checks."""
+        return _DisplayedSignature(self)
 
     @cached_property
-    def shown(self) -> Mapping[str, inspect.Parameter]:
+    def displayed_parameters(self) -> Mapping[str, inspect.Parameter]:
         """The parameters of ``signature``."""
         fields = self.fields
         parameters = {}
         for name, parameter in self._signature.parameters.items():
             if name in fields:
-                parameters[name] = fields[name].shown
+                parameters[name] = fields[name].displayed_parameter
             elif parameter.kind is not inspect.Parameter.VAR_KEYWORD or self.passes_to is None:
                 parameters[name] = parameter
         for name, field in fields.items():
             if name not in parameters:
-                parameters[name] = field.shown
-        return inspect.Signature(list(parameters.values())).parameters  # which checks their order
+                parameters[name] = field.displayed_parameter
+        return inspect.Signature(list(parameters.values())).parameters  # Signature checks their order
 
     @property
-    def returned(self) -> Any:
-        """The annotation of what the function returns."""
+    def return_annotation(self) -> Any:
+        """The return annotation of the function."""
         return self._signature.return_annotation
 
     @cached_property
     def checks(self) -> Mapping[str, _Check | None]:
-        """The checks of the parameters by name, each made when it is first read; None for one that is not checked."""
+        """The checks of the parameters by name; None for a parameter that is not checked."""
         return _Checks(self.fields)
 
-    def read(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], list[str]]:
-        """The positional values as they are to be used, and what is wrong, in sentences. ``keywords`` are replaced in
-        place."""
+    def check(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], list[str]]:
+        """Check the arguments of a call. Returns the positional values to use, and a sentence for each problem. Values
+        in ``keywords`` are replaced in place by those to use."""
         problems: list[str] = []
         checks = self.checks
         for name, value in keywords.items():
@@ -303,9 +266,9 @@ class Declaration:
         return tuple(values), problems
 
 
-class _ShownSignature(inspect.Signature):
-    """The signature of a declaration. Its types are read when it is: most functions are called and never shown, and
-    reading the types of all of them would make up a tenth of the import."""
+class _DisplayedSignature(inspect.Signature):
+    """The signature of a declaration. The types are read when the signature is: reading those of all functions would
+    take a tenth of the time of the import, and most are called and never displayed."""
 
     __slots__ = ("_declaration",)
 
@@ -315,11 +278,11 @@ class _ShownSignature(inspect.Signature):
 
     @property
     def parameters(self) -> Any:
-        return self._declaration.shown
+        return self._declaration.displayed_parameters
 
     @property
     def return_annotation(self) -> Any:
-        return self._declaration.returned
+        return self._declaration.return_annotation
 
     def replace(self, **changes: Any) -> inspect.Signature:  # type: ignore[override]
         plain = inspect.Signature(list(self.parameters.values()), return_annotation=self.return_annotation)
@@ -333,12 +296,12 @@ class _ShownSignature(inspect.Signature):
 
 
 def _refusal(name: str, annotation: Any, value: Any) -> str:
-    choices = literals(annotation)
-    near = nearest(value, choices) if isinstance(value, str) else ""
-    return f"{name} must be {words(annotation)}, got {shorten(repr(value), 100)}{'.' + near if near else ''}"
+    sentence = f"{name} must be {requirement(annotation)}, got {shorten(repr(value), 100)}"
+    suggestion = nearest(value, literals(annotation)) if isinstance(value, str) else ""
+    return f"{sentence}.{suggestion}" if suggestion else sentence
 
 
-def _fields_passed(target: Any) -> Mapping[str, Field]:
+def _keyword_fields(target: Any) -> Mapping[str, Field]:
     """The keyword parameters of a function, or the entries of a TypedDict, which have no defaults."""
     if target is None:
         return {}
@@ -355,11 +318,12 @@ def _fields_passed(target: Any) -> Mapping[str, Field]:
 @cache
 def _entries(target: Any) -> Mapping[str, Field]:
     namespace = vars(sys.modules[target.__module__])
-    return {name: Field(_parameter(name, written), namespace) for name, written in target.__annotations__.items()}
+    return {name: Field(_parameter(name, annotation), namespace) for name, annotation in target.__annotations__.items()}
 
 
-def _parameter(name: str, written: Any) -> inspect.Parameter:
-    annotation = written.__forward_arg__ if isinstance(written, ForwardRef) else written
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    if isinstance(annotation, ForwardRef):
+        annotation = annotation.__forward_arg__
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=UNSET, annotation=annotation)
 
 
@@ -371,62 +335,63 @@ def _declaration(fn: Callable[..., Any]) -> Declaration:
 def configurable(
     *, renamed: Mapping[str, str] | None = None, otherwise: str = "", passes_to: Any = None
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorator: the signature of the function is the declaration of its settings.
+    """Decorator: checks the arguments of each call against the signature of the function, which declares its settings.
 
-    ``passes_to``: the function, or the TypedDict, whose keywords the function's own ``**keywords`` are. They are
-    checked and shown as if they were its own. ``renamed`` and ``otherwise``: see ``refuse_unknown``.
+    ``passes_to``: a function or TypedDict that declares the function's ``**keywords``. They are checked and shown as if
+    the function's own signature declared them. ``renamed`` and ``otherwise``: see ``name_advice.refuse_unknown``.
 
-    A call with a keyword that is not known, or with values that their types refuse, raises one ConfigurationError that
-    names the function or class, each argument, its value and what it must be.
+    A call with unknown keywords, or with values that their types refuse, raises one ConfigurationError. It names the
+    function or class, each argument, its value and the requirement.
     """
 
     def decorate(fn: Callable[P, R]) -> Callable[P, R]:
         declaration = _declaration(fn) if passes_to is None else Declaration(fn, passes_to)
 
-        def checked(args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
-            used, problems = declaration.read(args, keywords)
+        def check_arguments(args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
+            values, problems = declaration.check(args, keywords)
             known = declaration.names
             is_known = known.issuperset(keywords) or declaration.is_open
             if is_known and not problems:
-                return used
+                return values
             owner = _owner(fn, args)
-            unknown: list[str] = []
+            sentences: list[str] = []
             if not is_known:
-                near = known | (_parameters_of_subclass(fn, args) - keywords.keys())
-                unknown = _unknown(owner, keywords.keys() - known, near, renamed or {}, otherwise)
-            raise ConfigurationError(" ".join([*unknown, *_sentences(owner, problems)]))
+                suggested_names = known | (_settings_of_subclass(fn, args) - keywords.keys())
+                unknown = keywords.keys() - known
+                sentences = unknown_name_problems(owner, unknown, suggested_names, renamed or {}, otherwise)
+            if problems:
+                sentences.append(f"{owner}: {'; '.join(problems)}")
+            raise ConfigurationError(" ".join(sentences))
 
-        wrapped = _wrapped(fn, checked)
-        wrapped.__declaration__ = declaration  # type: ignore[attr-defined]
-        wrapped.__signature__ = declaration.signature  # type: ignore[attr-defined]
-        return cast("Callable[P, R]", wrapped)
+        wrapper = _wrap(fn, check_arguments)
+        wrapper.__declaration__ = declaration  # type: ignore[attr-defined]
+        wrapper.__signature__ = declaration.signature  # type: ignore[attr-defined]
+        return cast("Callable[P, R]", wrapper)
 
     return decorate
 
 
-def _wrapped(fn: Callable[..., Any], checked: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
+def _wrap(fn: Callable[..., Any], check_arguments: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(fn):
 
         @wraps(fn)
         async def awaited(*args: Any, **keywords: Any) -> Any:
-            return await fn(*checked(args, keywords), **keywords)
+            return await fn(*check_arguments(args, keywords), **keywords)
 
         return awaited
 
     @wraps(fn)
     def called(*args: Any, **keywords: Any) -> Any:
-        return fn(*checked(args, keywords), **keywords)
+        return fn(*check_arguments(args, keywords), **keywords)
 
     return called
 
 
-def _sentences(owner: str, problems: list[str]) -> list[str]:
-    return [f"{owner}: {'; '.join(problems)}"] if problems else []
-
-
-def _parameters_of_subclass(fn: Callable[..., Any], args: tuple[Any, ...]) -> frozenset[str]:
-    """The settings of the class that is made, where its constructor is that of a base: one of them may be meant."""
-    return frozenset(fields_of(type(args[0]))) if fn.__name__ == "__init__" and args else frozenset()
+def _settings_of_subclass(fn: Callable[..., Any], args: tuple[Any, ...]) -> frozenset[str]:
+    """The settings of the class that is created by a base class's constructor ``fn``: one of them may be meant."""
+    if fn.__name__ != "__init__" or not args:
+        return frozenset()
+    return frozenset(fields_of(type(args[0])))
 
 
 def _owner(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
@@ -443,89 +408,92 @@ _RECORDED: WeakKeyDictionary[type, Sequence[str]] = WeakKeyDictionary()
 
 
 def fields_of(cls: type) -> Mapping[str, Field]:
-    """The settings of a class: the parameters of its constructor and of those of its bases, by name."""
+    """The settings of a class by name: the parameters with a default of its constructor and those of its bases."""
     fields = _FIELDS.get(cls)
     if fields is None:
-        fields = _FIELDS[cls] = _gathered_fields(cls)
+        fields = _collect_fields(cls)
+        _FIELDS[cls] = fields
     return fields
 
 
-def _gathered_fields(cls: type) -> dict[str, Field]:
-    found: dict[str, Field] = {}
+def _collect_fields(cls: type) -> dict[str, Field]:
+    fields: dict[str, Field] = {}
     for base in reversed(cls.__mro__):
         constructor = _constructor_in(base, cls)
         if constructor is not None and base is not object:
-            found |= _declaration(constructor).settings
-    return found
+            fields |= _declaration(constructor).settings
+    return fields
 
 
 def _constructor_in(base: type, cls: type) -> Any:
-    """The constructor that a base class has itself, None for one that has none. One that is made for each class that
-    inherits it (a descriptor with ``of``) is that of ``cls``."""
+    """The constructor that a base class defines itself, or None. A descriptor that generates a constructor for each
+    inheriting class (it has a method ``of``) gives that of ``cls``."""
     constructor = vars(base).get("__init__")
-    made_for = getattr(constructor, "of", None)
-    return constructor if made_for is None else made_for(cls)
+    generate_for = getattr(constructor, "of", None)
+    return constructor if generate_for is None else generate_for(cls)
 
 
 def recorded_fields(cls: type) -> Sequence[str]:
-    """The names of the settings that a run file records: those of constructors that are declared ``configurable``."""
+    """The names of the settings that run files record: those of constructors with the decorator ``configurable``."""
     names = _RECORDED.get(cls)
     if names is None:
-        names = _RECORDED[cls] = _gathered_names(cls)
+        names = _collect_recorded_names(cls)
+        _RECORDED[cls] = names
     return names
 
 
-def _gathered_names(cls: type) -> list[str]:
+def _collect_recorded_names(cls: type) -> list[str]:
     names: list[str] = []
     for base in reversed(cls.__mro__):
         declaration = getattr(_constructor_in(base, cls), "__declaration__", None)
         if declaration is None:
             continue
         for name, field in declaration.settings.items():
-            if name not in names and field.recorded:
+            if name not in names and field.is_recorded:
                 names.append(name)
     return names
 
 
 def recorded_settings(configured: object, *parts: object) -> dict[str, Any]:
-    """The settings of an object that a run file records, by their names in it.
+    """The settings of an object that run files record, by their names in the file.
 
-    They are attributes of the object, or of one of its ``parts``.
+    The values are attributes of the object, or of one of its ``parts``.
     """
-    places = (configured, *parts)
+    owners = (configured, *parts)
     fields = fields_of(type(configured))
-    found = {}
+    settings = {}
     for name in recorded_fields(type(configured)):
-        record = fields[name].record
-        found[record.name or name] = record.written(_value(places, name))
-    return found
+        file_format = fields[name].file_format
+        settings[file_format.name or name] = file_format.to_file(_attribute(owners, name))
+    return settings
 
 
-def _value(places: Iterable[object], name: str, default: Any = None) -> Any:
-    for place in places:
-        if hasattr(place, name):
-            return getattr(place, name)
+def _attribute(owners: Iterable[object], name: str, default: Any = None) -> Any:
+    """The attribute of the first owner that has it."""
+    for owner in owners:
+        if hasattr(owner, name):
+            return getattr(owner, name)
     return default
 
 
 def absent_settings(cls: type) -> dict[str, Any]:
-    """What the settings of a class count as in a run file that lacks them, by their names in it."""
-    found = {}
+    """The values that a run file without them stands for, by the names of the settings in the file."""
+    settings = {}
     for name, field in fields_of(cls).items():
         if field.has_default:
-            found[field.record.name or name] = field.record.written(field.absent)
-    return found
+            settings[field.file_format.name or name] = field.file_format.to_file(field.value_if_absent)
+    return settings
 
 
-def shown(configured: object, *first: str, parts: Iterable[object] = ()) -> str:
-    """The object as its class is called, with the settings that differ from their defaults, as in ``Refine(…, n=5)``.
+def settings_repr(configured: object, *first: str, parts: Iterable[object] = ()) -> str:
+    """The class name with the settings that differ from their defaults, as in ``Refine(…, n=5)``.
 
     ``first``: the arguments without a default, as text. ``parts``: see ``recorded_settings``.
     """
     arguments = list(first)
-    places = (configured, *parts)
+    owners = (configured, *parts)
     for name, field in fields_of(type(configured)).items():
-        value = _value(places, name, field.default)
+        value = _attribute(owners, name, field.default)
         if value is not field.default and repr(value) != repr(field.default):
             arguments.append(f"{name}={shorten(repr(value), 100)}")
     return f"{type(configured).__name__}({', '.join(arguments)})"

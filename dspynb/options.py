@@ -1,7 +1,7 @@
-"""The vocabulary of settings: types for keyword parameters that carry bounds, and how a run file treats them.
+"""Types of settings: annotations of keyword parameters that carry bounds, and say how run files record the setting.
 
 A parameter is declared once, in the signature of its function: ``def __init__(self, *, n: PositiveInt = 3)``. The
-decorator ``dspynb.keywords.configurable`` checks calls against these types; messages and run files read them too.
+decorator ``dspynb.keywords.configurable`` checks calls against these types. Messages and run files use them too.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ __all__ = [
     "is_checked",
     "literals",
     "metadata",
+    "requirement",
     "type_text",
-    "words",
 ]
 
 
@@ -51,20 +51,20 @@ class Option:
     __slots__ = ()
 
     @property
-    def words(self) -> str:
-        """What a value must be, as errors say it."""
+    def requirement(self) -> str:
+        """What a value must be, for errors: "{name} must be {requirement}"."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
 class Whole(Option):
-    """An int that is no bool, from ``least`` to ``most``."""
+    """An int from ``least`` to ``most``, but not a bool."""
 
     least: int | None = None
     most: int | None = None
 
     @property
-    def words(self) -> str:
+    def requirement(self) -> str:
         return f"a whole number{_range(self.least, self.most)}"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -75,10 +75,10 @@ class Whole(Option):
 
 @dataclass(frozen=True, slots=True)
 class Number(Option):
-    """An int or float that is no bool and not NaN; a Score, Decimal or number of numpy counts as the float it is.
+    """An int or float, but not a bool and not NaN. Scores, Decimals and numbers of numpy are converted to floats.
 
-    ``least``, ``most``: bounds that are allowed values themselves. ``above``, ``below``: bounds that are not.
-    ``finite``: whether infinity is refused. ``unit``: as in ``seconds``, for messages.
+    ``least``, ``most``: inclusive bounds. ``above``, ``below``: exclusive bounds. ``finite``: whether infinity is
+    refused. ``unit``: the unit in messages, such as ``seconds``.
     """
 
     least: float | None = None
@@ -89,13 +89,15 @@ class Number(Option):
     unit: str = ""
 
     @property
-    def words(self) -> str:
+    def requirement(self) -> str:
         kind = f"a number of {self.unit}" if self.unit else "a number"
         if self.above is not None:
-            end = "" if self.most is None else f" and at most {self.most:g}"
+            upper_bound = ""
             if self.below is not None:
-                end = f" and below {self.below:g}"
-            return f"{kind} above {self.above:g}{end}"
+                upper_bound = f" and below {self.below:g}"
+            elif self.most is not None:
+                upper_bound = f" and at most {self.most:g}"
+            return f"{kind} above {self.above:g}{upper_bound}"
         if self.finite and self.most is None:
             kind = kind.replace("number", "finite number")
         return f"{kind}{_range(self.least, self.most)}"
@@ -107,7 +109,7 @@ class Number(Option):
 
     def _read(self, value: Any) -> Any:
         number = as_float(value)
-        if isinstance(number, bool) or not isinstance(number, int | float) or not self._holds(number):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not self._is_within_bounds(number):
             raise ValueError
         try:
             float(number)
@@ -115,7 +117,7 @@ class Number(Option):
             raise ValueError from None
         return number
 
-    def _holds(self, number: float) -> bool:
+    def _is_within_bounds(self, number: float) -> bool:
         if self.finite and number in (float("inf"), float("-inf")):
             return False
         if self.above is not None and not number > self.above:
@@ -133,7 +135,7 @@ class _Bool(Option):
     __slots__ = ()
 
     @property
-    def words(self) -> str:
+    def requirement(self) -> str:
         return "True or False"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -149,7 +151,7 @@ class Instance(Option):
     name: str
 
     @property
-    def words(self) -> str:
+    def requirement(self) -> str:
         return self.name
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -160,7 +162,7 @@ class Instance(Option):
 
 @dataclass(frozen=True, slots=True)
 class Check(Option):
-    """A check of its own: ``function`` returns the value to use, or raises ConfigurationError with a whole sentence.
+    """A check by a function, which returns the value to use, or raises ConfigurationError with a whole sentence.
 
     ``name``: what a value must be, for documentation.
     """
@@ -169,7 +171,7 @@ class Check(Option):
     name: str
 
     @property
-    def words(self) -> str:
+    def requirement(self) -> str:
         return self.name
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -187,29 +189,32 @@ class Check(Option):
 
 
 class NotRecorded:
-    """Marks a setting that does not change results, so that a resumed run may have another value of it."""
+    """Marks a setting that does not change results, so that a resumed run may have another value."""
 
     __slots__ = ()
 
 
 class Absent(NamedTuple):
-    """Marks a setting that older run files lack: ``value`` is what it counts as there (otherwise its default)."""
+    """Marks a setting that older run files do not have. ``value``: the value that such a file stands for. Without this
+    mark it is the default."""
 
     value: Any
 
 
 class Recorded(NamedTuple):
-    """How a run file records a setting, where that is not its value under its own name.
+    """How run files record a setting; by default its value under its own name.
 
-    ``name``: what it is called there. ``value``: a function from its value, which is not None, to what is written.
+    ``name``: the name in the file. ``value``: a function that converts a value, except None, to that in the file.
     """
 
     name: str | None = None
     value: Callable[[Any], Any] | None = None
 
-    def written(self, value: Any) -> Any:
-        """What the file holds for a value of the setting."""
-        return value if value is None or self.value is None else self.value(value)
+    def to_file(self, value: Any) -> Any:
+        """The value in the file for a value of the setting."""
+        if value is None or self.value is None:
+            return value
+        return self.value(value)
 
 
 NOT_RECORDED = NotRecorded()
@@ -231,22 +236,25 @@ Seconds: TypeAlias = Annotated[float, Number(above=0, finite=False, unit="second
 Bool: TypeAlias = Annotated[bool, _Bool()]
 """True or False."""
 Concurrency: TypeAlias = Annotated[PositiveInt | None, NOT_RECORDED]
-"""How much runs at the same time; None is the setting of ``configure``."""
+"""How many rows or steps run at the same time; None means the setting of ``configure``."""
 
 
 def metadata(annotation: Any) -> tuple[Any, ...]:
-    """What the type carries in ``Annotated``, its own and that of the types in a union."""
+    """The metadata that a type has in ``Annotated``, including that of the types in a union."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        inner, *own = get_args(annotation)
-        return (*own, *metadata(inner))
-    if origin in (Union, types.UnionType):
-        return tuple(item for member in get_args(annotation) for item in metadata(member))
-    return ()
+        inner, *items = get_args(annotation)
+        return (*items, *metadata(inner))
+    if origin not in (Union, types.UnionType):
+        return ()
+    all_items: list[Any] = []
+    for member in get_args(annotation):
+        all_items += metadata(member)
+    return tuple(all_items)
 
 
 def is_checked(annotation: Any) -> bool:
-    """Whether calls are checked against the type: it carries an Option, or names its values in a Literal."""
+    """Whether calls are checked against a type: whether it has an Option as metadata, or is or contains a Literal."""
     if get_origin(annotation) is Literal:
         return True
     if any(isinstance(item, Option) for item in metadata(annotation)):
@@ -254,27 +262,27 @@ def is_checked(annotation: Any) -> bool:
     return any(is_checked(member) for member in _members(annotation))
 
 
-def words(annotation: Any) -> str:
-    """What a value of the type must be, as errors say it: ``a whole number of at least 1, or None``."""
+def requirement(annotation: Any) -> str:
+    """What a value of a type must be, for errors: ``a whole number of at least 1, or None``."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        inner, *own = get_args(annotation)
-        said = [item.words for item in own if isinstance(item, Option)]
-        return said[0] if said else words(inner)
+        inner, *items = get_args(annotation)
+        options = [item for item in items if isinstance(item, Option)]
+        return options[0].requirement if options else requirement(inner)
     if origin is Literal:
         return f"one of {', '.join(map(str, get_args(annotation)))}"
     if origin is Callable:
         return "a function"
     members = _members(annotation)
     if members:
-        return ", or ".join(words(member) for member in members)
+        return ", or ".join(requirement(member) for member in members)
     if annotation in (None, type(None)):
         return "None"
     return str(getattr(annotation, "__name__", annotation))
 
 
 def type_text(annotation: Any) -> str:
-    """The type without what it carries in ``Annotated``, as signatures show it: ``int | None``."""
+    """A type without its metadata, as signatures show it: ``int | None``."""
     if annotation in (None, type(None)):
         return "None"
     origin = get_origin(annotation)
@@ -289,17 +297,23 @@ def type_text(annotation: Any) -> str:
 
 
 def literals(annotation: Any) -> tuple[str, ...]:
-    """The texts that the type allows, where it names them."""
+    """The texts that the Literals in a type allow."""
     if get_origin(annotation) is Literal:
         return tuple(value for value in get_args(annotation) if isinstance(value, str))
-    return tuple(value for member in _members(annotation) for value in literals(member))
+    texts: list[str] = []
+    for member in _members(annotation):
+        texts += literals(member)
+    return tuple(texts)
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
+    """The types in a union; empty for any other type."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _members(get_args(annotation)[0])
-    return get_args(annotation) if origin in (Union, types.UnionType) else ()
+    if origin in (Union, types.UnionType):
+        return get_args(annotation)
+    return ()
 
 
 def _range(least: float | None, most: float | None) -> str:

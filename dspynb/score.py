@@ -1,4 +1,4 @@
-"""Score: what a reward or metric says of a prediction, as a number that may carry feedback."""
+"""Score: the value of a reward or metric, a number that may have feedback."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ __all__ = ["Score", "as_float", "as_score"]
 
 
 class _Number(Real):
-    """Keeps ``==`` and hash by the number where a subclass of Score is a dataclass, which would write its own."""
+    """Lets subclasses of Score that are dataclasses compare and hash by the number, instead of by generated methods."""
 
     __slots__ = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if not {"__eq__", "__hash__"} & vars(cls).keys():
-            cls.__eq__, cls.__hash__ = Score.__eq__, Score.__hash__  # type: ignore[assignment,method-assign]
+            cls.__eq__ = Score.__eq__  # type: ignore[assignment]
+            cls.__hash__ = Score.__hash__  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,10 +32,11 @@ class Score(_Number):
     """A reward or metric value, higher is better, with optional textual feedback and named parts.
 
     A Score behaves as the number ``value``: truth value, comparison, hash, arithmetic, ``float()``, ``sum`` and numpy.
-    Arithmetic of one Score with plain numbers (``0.5 * score``, ``1 - score``) gives a Score with the same feedback
-    and parts. Of two Scores it gives a Score without feedback: combine them with ``dn.metrics.weighted`` to keep both.
+    Arithmetic of one Score with plain numbers (``0.5 * score``, ``1 - score``) returns a Score with the same feedback
+    and parts. Arithmetic of two Scores returns a Score without feedback; use ``dn.metrics.weighted`` to combine both.
 
-    Raises RewardError when ``value`` is not a finite number.
+    ``value``: a finite number. ``feedback``: text or None. ``parts``: names and numbers. Raises RewardError for any
+    other value.
 
     >>> score = dn.Score(0.5, feedback="Use the word 'blue'.", parts={"short": 1.0, "blue": 0.0})
     >>> float(score), score.feedback
@@ -59,11 +61,11 @@ class Score(_Number):
     def __bool__(self) -> bool:
         return self.value != 0
 
-    def __hash__(self) -> int:  # type: ignore[override]  # Number has none
+    def __hash__(self) -> int:  # type: ignore[override]  # the base class Number has none
         return hash(self.value)
 
     def __eq__(self, other: object) -> Any:
-        return self.value == _plain(other)  # of an array, one truth value for each number
+        return self.value == _plain(other)  # for an array, an array of truth values
 
     def __ne__(self, other: object) -> Any:
         return self.value != _plain(other)
@@ -132,8 +134,9 @@ class Score(_Number):
         return Score(abs(self.value), self.feedback, self.parts)
 
     def __round__(self, ndigits: int | None = None) -> Any:
-        rounded = round(self.value, ndigits)
-        return rounded if ndigits is None else Score(rounded, self.feedback, self.parts)
+        if ndigits is None:
+            return round(self.value)
+        return Score(round(self.value, ndigits), self.feedback, self.parts)
 
     def __int__(self) -> int:
         return int(self.value)
@@ -151,14 +154,15 @@ class Score(_Number):
         return format(self.value, spec) if spec else str(self)
 
     def as_integer_ratio(self) -> tuple[int, int]:
-        """The value as an exact fraction, as ``float.as_integer_ratio`` gives it. The module statistics needs it."""
+        """The value as an exact fraction, as from ``float.as_integer_ratio``. The module ``statistics`` calls it."""
         return self.value.as_integer_ratio()
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """Apply a numpy function to the value. ``numpy number * score`` is what ``score * numpy number`` is."""
-        reflected = _REFLECTED.get(ufunc.__name__) if method == "__call__" and not options else None
-        if reflected is not None and inputs[1] is self and _is_number(inputs[0]):
-            return getattr(self, reflected)(inputs[0])
+        """Apply a numpy function to the value. A numpy number times a Score is a Score, as the other way round."""
+        if method == "__call__" and not options and ufunc.__name__ in _REFLECTED:
+            number, score = inputs
+            if score is self and _is_number(number):
+                return getattr(self, _REFLECTED[ufunc.__name__])(number)
         return getattr(ufunc, method)(*map(_plain, inputs), **options)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:  # numpy's own signature
@@ -167,7 +171,7 @@ class Score(_Number):
         return np.asarray(self.value, dtype=dtype)
 
     def _combined(self, result: Any, other: Any) -> Any:
-        """The result of an operation with ``other``: a Score where it is a finite real number, else itself."""
+        """The result of an operation with ``other``, as a Score if it is a finite real number."""
         if not isinstance(result, Real) or not math.isfinite(result):
             return result
         if isinstance(other, Score):
@@ -179,22 +183,25 @@ _REFLECTED = {"add": "__radd__", "subtract": "__rsub__", "multiply": "__rmul__",
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is one number, of Python or numpy (``numpy.bool_`` is no Real)."""
+    """Whether a value is one number, of Python or numpy. (``numpy.bool_`` is not a Real.)"""
     return isinstance(value, Real | Decimal) or getattr(value, "shape", None) == ()
 
 
 def _plain(value: Any) -> Any:
-    """A Score as its number; anything else as it is."""
+    """The number of a Score; any other value itself."""
     return value.value if isinstance(value, Score) else value
 
 
 def _parts(parts: Any) -> dict[str, Any]:
-    """The parts with their numbers (bools, Scores, Decimals, those of numpy) as floats, as a run file holds them."""
+    """The parts with all numbers (also bools, Scores, Decimals and those of numpy) as floats, for run files."""
     if parts is None:
         return {}
     if not isinstance(parts, Mapping):
         raise RewardError(f"Score parts must be a mapping of name to number, got {type(parts).__name__}")
-    return {str(name): float(part) if _is_number(part) else part for name, part in parts.items()}
+    floats = {}
+    for name, part in parts.items():
+        floats[str(name)] = float(part) if _is_number(part) else part
+    return floats
 
 
 def _finite(value: Any) -> float:
@@ -220,12 +227,13 @@ def _finite(value: Any) -> float:
 
 
 def as_score(value: Any) -> Score:
-    """A Score from what a reward returned: a Score, a float, a bool or a numpy scalar. Raises RewardError."""
+    """Convert the value of a reward (a Score, float, bool or numpy scalar) to a Score. Raises RewardError."""
     return value if isinstance(value, Score) else Score(value)
 
 
 def as_float(value: Any) -> Any:
-    """A Score, a Decimal or a number of numpy as a float, for settings that scores are compared with. Anything else,
-    bools included, as it is."""
-    is_other = isinstance(value, Real | Decimal) and not isinstance(value, bool | int | float)
-    return float(value) if is_other else value
+    """Convert a Score, Decimal or number of numpy to a float, for settings that are compared with scores. Any other
+    value, also a bool, is returned unchanged."""
+    if isinstance(value, Real | Decimal) and not isinstance(value, bool | int | float):
+        return float(value)
+    return value

@@ -23,6 +23,7 @@ LAYERS = [
     ["redact"],
     ["score"],
     ["options"],
+    ["name_advice"],
     ["keywords"],
     ["data"],
     ["media", "conversation"],

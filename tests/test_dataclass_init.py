@@ -30,38 +30,38 @@ class Quick:
     d: int = field(default=3, kw_only=True)
 
 
-def values(one):
-    return [getattr(one, f.name) for f in fields(one)]
+def values(instance):
+    return [getattr(instance, f.name) for f in fields(instance)]
 
 
-@pytest.mark.parametrize("given", [((1,), {}), ((1, "y", [2]), {"d": 4}), ((), {"a": 1, "c": None})])
-def test_it_takes_what_the_dataclass_takes(given):
-    args, named = given
+@pytest.mark.parametrize("arguments", [((1,), {}), ((1, "y", [2]), {"d": 4}), ((), {"a": 1, "c": None})])
+def test_it_takes_what_the_dataclass_takes(arguments):
+    args, named = arguments
     assert values(Quick(*args, **named)) == values(Plain(*args, **named))
     assert inspect.signature(Quick) == inspect.signature(Plain)
 
 
-@pytest.mark.parametrize("given", [((), {}), ((1, "y", [], 4), {}), ((1,), {"e": 5})])
-def test_it_refuses_what_the_dataclass_refuses(given):
-    args, named = given
+@pytest.mark.parametrize("arguments", [((), {}), ((1, "y", [], 4), {}), ((1,), {"e": 5})])
+def test_it_refuses_what_the_dataclass_refuses(arguments):
+    args, named = arguments
     for kind in (Plain, Quick):
         with pytest.raises(TypeError):
             kind(*args, **named)
 
 
 def test_it_cannot_be_changed():
-    one = Quick(1)
+    instance = Quick(1)
     with pytest.raises(FrozenInstanceError):
-        one.a = 2
+        instance.a = 2
     with pytest.raises(FrozenInstanceError):
-        del one.a
-    assert Quick(1).c is not one.c
+        del instance.a
+    assert Quick(1).c is not instance.c
 
 
 def test_it_is_replaced_copied_and_pickled():
-    one = Quick(1, "y")
-    assert replace(one, a=2) == Quick(2, "y")
-    assert copy.deepcopy(one) == pickle.loads(pickle.dumps(one)) == one
+    instance = Quick(1, "y")
+    assert replace(instance, a=2) == Quick(2, "y")
+    assert copy.deepcopy(instance) == pickle.loads(pickle.dumps(instance)) == instance
 
 
 def test_every_event_is_frozen():

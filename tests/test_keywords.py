@@ -11,7 +11,8 @@ import pytest
 
 import dspynb as dn
 from dspynb.errors import ConfigurationError
-from dspynb.keywords import configurable, refuse_unknown
+from dspynb.keywords import configurable
+from dspynb.name_advice import refuse_unknown
 
 METRIC = dn.metrics.exact_match()
 PROGRAM = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))

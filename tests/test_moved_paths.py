@@ -38,8 +38,8 @@ def test_an_old_path_leads_to_the_moved_module_and_warns(old):
 def test_an_old_name_of_a_package_leads_to_the_moved_one_and_warns(old):
     package, name = old.rsplit(".", 1)
     with pytest.warns(DeprecationWarning, match=f"{old} is now"):
-        found = getattr(importlib.import_module(f"dspynb.{package}"), name)
-    assert found is getattr(importlib.import_module(f"dspynb.{NAMES[old]}"), name)
+        moved = getattr(importlib.import_module(f"dspynb.{package}"), name)
+    assert moved is getattr(importlib.import_module(f"dspynb.{NAMES[old]}"), name)
 
 
 def test_modules_inside_a_moved_package_are_loaded_once():

@@ -23,7 +23,7 @@ from dspynb.keywords import (
     fields_of,
     recorded_fields,
     recorded_settings,
-    shown,
+    settings_repr,
 )
 from dspynb.options import (
     NOT_RECORDED,
@@ -40,7 +40,7 @@ from dspynb.options import (
     PositiveFloat,
     PositiveInt,
     Whole,
-    words,
+    requirement,
 )
 
 
@@ -81,17 +81,17 @@ class Tuner(Base):
 
 
 def test_the_signature_lists_every_keyword_with_its_type_and_default():
-    shown = inspect.signature(Tuner)
-    assert list(shown.parameters) == [
+    signature = inspect.signature(Tuner)
+    assert list(signature.parameters) == [
         "metric", "n", "threshold", "auto", "racing", "label", "budget", "seed", "concurrency",
     ]  # fmt: skip
-    assert shown.parameters["seed"].default == 0
-    assert "n: 'int' = 3" in str(shown)
-    assert "concurrency: 'int | None' = None" in str(shown)
+    assert signature.parameters["seed"].default == 0
+    assert "n: 'int' = 3" in str(signature)
+    assert "concurrency: 'int | None' = None" in str(signature)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"n": 0}, "Tuner: n must be a whole number of at least 1, got 0"),
         ({"n": True}, "Tuner: n must be a whole number of at least 1, got True"),
@@ -117,10 +117,10 @@ def test_the_signature_lists_every_keyword_with_its_type_and_default():
         ),
     ],
 )
-def test_all_that_is_wrong_is_one_error_that_names_argument_value_and_bounds(settings, said):
+def test_all_that_is_wrong_is_one_error_that_names_argument_value_and_bounds(settings, message):
     with pytest.raises(ConfigurationError) as raised:
         Tuner(len, **settings)
-    assert str(raised.value) == said
+    assert str(raised.value) == message
 
 
 def test_a_positional_value_is_checked_as_one_by_keyword_is():
@@ -167,8 +167,8 @@ def test_fields_say_what_a_run_file_records_and_what_older_ones_count_as():
 
 
 def test_what_is_shown_is_what_differs_from_the_signature():
-    assert shown(Tuner(len), "len") == "Tuner(len)"
-    assert shown(Tuner(len, 5, seed=2, racing=True, auto="heavy")) == "Tuner(seed=2, n=5, auto='heavy')"
+    assert settings_repr(Tuner(len), "len") == "Tuner(len)"
+    assert settings_repr(Tuner(len, 5, seed=2, racing=True, auto="heavy")) == "Tuner(seed=2, n=5, auto='heavy')"
 
 
 def test_objects_copy_and_pickle_as_before():
@@ -212,7 +212,7 @@ def test_keywords_of_a_typed_dict_have_no_default_and_stay_absent():
 
 
 @pytest.mark.parametrize(
-    ("annotation", "said"),
+    ("annotation", "message"),
     [
         (PositiveInt, "a whole number of at least 1"),
         (NonNegativeInt | None, "a whole number of at least 0, or None"),
@@ -223,8 +223,8 @@ def test_keywords_of_a_typed_dict_have_no_default_and_stay_absent():
         (Bool, "True or False"),
     ],
 )
-def test_bounds_are_said_in_plain_words(annotation, said):
-    assert words(annotation) == said
+def test_bounds_are_written_in_plain_words(annotation, message):
+    assert requirement(annotation) == message
 
 
 SCALARS = (

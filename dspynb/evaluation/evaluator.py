@@ -19,7 +19,7 @@ from dspynb.evaluation.resuming import check_same
 from dspynb.evaluation.rollouts import Rollout, rollouts_on, run_rollout
 from dspynb.evaluation.settings import OF_THE_CALL, SETTINGS_OF_EVALUATE, ColumnNames, ErrorLimit, EvaluateSettings
 from dspynb.events import plain
-from dspynb.keywords import absent_settings, configurable, recorded_settings, shown
+from dspynb.keywords import absent_settings, configurable, recorded_settings, settings_repr
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.ordered_pool import pool_width, run_pool
@@ -106,7 +106,7 @@ class Evaluate:
         self.max_errors, self.budget, self.executor = max_errors, budget, executor
 
     def __repr__(self) -> str:
-        return shown(self, ", ".join(self.metrics))
+        return settings_repr(self, ", ".join(self.metrics))
 
     @configurable(renamed=OF_THE_CALL)
     async def __call__(self, program: Module, rows: Rows) -> Evaluation:

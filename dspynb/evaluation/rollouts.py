@@ -11,7 +11,7 @@ from dspynb.data import Example, Prediction, Score
 from dspynb.errors import Halted, WorkerLost
 from dspynb.events import PredictorCalled, RolloutEnded, SpanEnded, SpanStarted, new_span
 from dspynb.modules.module import Module
-from dspynb.modules.ordered_pool import caught
+from dspynb.modules.ordered_pool import result_or_error
 from dspynb.modules.scorer import Scorer
 from dspynb.redact import redact_values, told
 from dspynb.running.executor import Executor, elsewhere
@@ -63,7 +63,7 @@ async def run_rollout(
         context = _context_of(scope, repeat) if repeat else None
         around, place = scope.nearest_lease, (number, repeat)
         with Layer(name, outer=around, context=context, span=span, trace=trace, funds=funds, row=place):
-            result = await caught(program(**inputs))
+            result = await result_or_error(program(**inputs))
             count, attempts = len(record.calls), _ended_attempts(record, span)
             if isinstance(result, Exception):
                 error = result
@@ -159,7 +159,7 @@ async def _score(
 ) -> Exception | None:
     """Fill in the scores; the first metric that fails ends it with its error."""
     for name, metric in metrics.items():
-        result = await caught(metric(row, prediction, trace=calls))
+        result = await result_or_error(metric(row, prediction, trace=calls))
         if isinstance(result, Exception):
             return result
         scores[name] = result

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dspynb.errors import ConfigurationError
-from dspynb.keywords import refuse_unknown
 from dspynb.lm.request_settings import LiteLLMSettings, RequestSettings
+from dspynb.name_advice import refuse_unknown
 from dspynb.redact import is_secret_name
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Programs: Module, Predict and one call of it, and the modules that are made of them."""
+"""Programs: Module, Predict, the modules that are composed of them, and running them over rows."""
 
 from typing import Any
 

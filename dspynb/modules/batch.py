@@ -1,4 +1,4 @@
-"""A program over rows: bounded concurrency, order kept, every row its result or its error."""
+"""Running a program over rows, with bounded concurrency. Each row has a result or an error, in the order of rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dspynb.data import Example, Prediction
 from dspynb.errors import BudgetExhausted, Halted, RunStopped, WorkerLost
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.discovery import hinted_paths
-from dspynb.modules.ordered_pool import caught, pool_width, run_pool
+from dspynb.modules.ordered_pool import pool_width, result_or_error, run_pool
 from dspynb.redact import redact_values, told
 from dspynb.running.control import AcceptedRequests
 from dspynb.running.executor import Executor, elsewhere
@@ -26,108 +26,140 @@ Row = Prediction | Exception
 
 
 class BatchWork:
-    """A batch as the work of a run. When it is halted, rows that had not finished hold the reason."""
+    """A batch as the work of a run. If the run is halted, the results of unfinished rows are exceptions."""
 
     def __init__(self, module: Module, rows: Sequence[Example], width: int, executor: Executor | None = None) -> None:
-        self.module, self.rows = module, rows
+        self.module = module
+        self.rows = rows
         self.results: list[Row | None] = [None] * len(rows)
-        self._row = rows_on(executor)
+        self._run_row = row_runner(executor)
         self.pool = run_pool(len(rows), width, module.most_calls(), self._step)
 
     async def __call__(self) -> list[Row]:
-        """All rows' results."""
+        """The results of all rows."""
         self.pool.run = own_run(self)
         await self.pool
         return self.partial()
 
     def partial(self) -> list[Row]:
-        """The results so far; RunStopped or BudgetExhausted where there is none."""
-        kind = BudgetExhausted if self.pool.spent else RunStopped
-        return [kind("the run ended before this row had a result") if r is None else r for r in self.results]
+        """The results so far, with a RunStopped or BudgetExhausted for each unfinished row."""
+        error_type = BudgetExhausted if self.pool.budget_error else RunStopped
+        results: list[Row] = []
+        for result in self.results:
+            if result is None:
+                results.append(error_type("the run ended before this row had a result"))
+            else:
+                results.append(result)
+        return results
 
     def accepted_requests(self) -> AcceptedRequests:
-        """A budget, and hints for the Refines in the program."""
-        return takes_of_rows(self.module, self._open, here=self._row is run_row)
+        """The requests that the batch accepts: a budget, and hints for the Refines in the program."""
+        return takes_of_rows(self.module, self._is_open, here=self._run_row is run_row)
 
-    def _open(self, row: int) -> bool:
+    def _is_open(self, row: int) -> bool:
         return 0 <= row < len(self.rows) and self.results[row] is None
 
     async def _step(self, index: int, funds: Allowance | None) -> None:
-        scope, span = current_scope(), new_span()
+        scope = current_scope()
+        span = new_span()
         inputs = inputs_of(self.module, self.rows[index])
-        given, name = redact_values(inputs), f"row {index}"
-        scope.emit(SpanStarted(span=span, parent=scope.open_span, kind="row", name=name, inputs=given, row=index))
-        self.results[index] = await self._row(self.module, inputs, index, funds, span)
+        started = SpanStarted(
+            span=span,
+            parent=scope.open_span,
+            kind="row",
+            name=f"row {index}",
+            inputs=redact_values(inputs),
+            row=index,
+        )
+        scope.emit(started)
+        self.results[index] = await self._run_row(self.module, inputs, index, funds, span)
 
 
-async def run_row(module: Module, inputs: Mapping[str, Any], index: int, funds: Allowance | None, opened: int) -> Row:
-    """The result of one row, or its error; Halted and cancellations pass. ``opened``: its span, which has begun."""
+async def run_row(module: Module, inputs: Mapping[str, Any], index: int, funds: Allowance | None, span: int) -> Row:
+    """Run the program on one row and return its prediction or its error. ``span``: the row's span, which has begun.
+    Raises Halted and cancellations."""
     scope = current_scope()
     parent = scope.open_span
     try:
-        with Layer(f"row {index}", span=opened, funds=funds, row=(index, 0)):
-            result = await caught(module(**inputs))
+        with Layer(f"row {index}", span=span, funds=funds, row=(index, 0)):
+            result = await result_or_error(module(**inputs))
     except Halted:
-        scope.emit(SpanEnded(span=opened, parent=parent, error="halted"))
+        scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
         raise
-    ended = {"error": told(result)} if isinstance(result, Exception) else {"outputs": redact_values(result.to_dict())}
-    scope.emit(SpanEnded(span=opened, parent=parent, **ended))
+    if isinstance(result, Exception):
+        scope.emit(SpanEnded(span=span, parent=parent, error=told(result)))
+    else:
+        scope.emit(SpanEnded(span=span, parent=parent, outputs=redact_values(result.to_dict())))
     return result
 
 
-def rows_on(executor: Executor | None) -> Callable[..., Awaitable[Row]]:
-    """``run_row`` as the executor runs it, itself for None. One that takes the workers down is a row that failed."""
+def row_runner(executor: Executor | None) -> Callable[..., Awaitable[Row]]:
+    """``run_row`` as the executor runs it; ``run_row`` itself for None. If a row crashes its workers, the row fails."""
     run = elsewhere(executor, run_row, once=("module",))
     if run is run_row:
         return run
 
-    async def sent(module: Module, inputs: Mapping[str, Any], index: int, funds: Allowance | None, opened: int) -> Row:
+    async def run_remotely(
+        module: Module, inputs: Mapping[str, Any], index: int, funds: Allowance | None, span: int
+    ) -> Row:
         try:
-            return await run(module, inputs, index, funds, opened)
+            return await run(module, inputs, index, funds, span)
         except WorkerLost as error:
             scope = current_scope()
-            scope.emit(SpanEnded(span=opened, parent=scope.open_span, error=told(error)))
+            scope.emit(SpanEnded(span=span, parent=scope.open_span, error=told(error)))
             return error
 
-    return sent
+    return run_remotely
 
 
 def own_run(work: Any) -> Run | None:
-    """The run that does this work; None where the work is part of another."""
+    """The run whose work this is; None if the work is a part of another run's."""
     run = current_scope().open_run
     return run if isinstance(run, Run) and run.work is work else None
 
 
 def takes_of_rows(module: Module, open_row: Callable[[int], bool], *, here: bool) -> AcceptedRequests:
-    """What a person may ask of a program over rows. ``open_row``: whether a row has not ended. ``here``: whether rows
-    run in this process; on a worker no Refine hears of hints."""
+    """The requests that a program over rows accepts from a person.
+
+    ``open_row``: whether the row of a number is unfinished. ``here``: whether rows run in this process; hints do not
+    reach other processes.
+    """
     paths = hinted_paths(module) if here else None
-    return AcceptedRequests(frozenset({"budget"} if paths is None else {"budget", "hint"}), paths or (), open_row)
+    if paths is None:
+        return AcceptedRequests(frozenset({"budget"}), (), open_row)
+    return AcceptedRequests(frozenset({"budget", "hint"}), paths, open_row)
 
 
 def inputs_of(module: Module, row: Example, names: Sequence[str] | None = None) -> Mapping[str, Any]:
-    """The fields of a row that the program takes: ``names``, else those the Example marks as inputs, else those the
-    program names, else all."""
+    """The values of a row that the program takes as inputs: those of ``names``, else of the fields that the Example
+    marks as inputs, else of the program's input names, else all."""
     if names is None and row.input_names is not None:
         return row.inputs()
-    wanted = module.input_names() if names is None else names
-    if wanted is None:
+    input_names = module.input_names() if names is None else names
+    if input_names is None:
         return row.to_dict()
-    return {name: row[key] for name in wanted if (key := column_of(module, name, row)) is not None}
+    inputs: dict[str, Any] = {}
+    for name in input_names:
+        column = column_of(module, name, row)
+        if column is not None:
+            inputs[name] = row[column]
+    return inputs
 
 
 def column_of(module: Module, name: str, columns: Container[str]) -> str | None:
-    """Under which name the columns have an input: its own, else its alias; None where they lack it."""
+    """The column of an input: the input's name, else its alias; None if there is no such column."""
     if name in columns:
         return name
     field = (module._fields("input") or {}).get(name)
-    return field.alias if field is not None and field.alias is not None and field.alias in columns else None
+    if field is None or field.alias is None or field.alias not in columns:
+        return None
+    return field.alias
 
 
 async def run_batch(
     module: Module, rows: Sequence[Example], concurrency: int | None, executor: Executor | None = None
 ) -> list[Row]:
-    """See ``Module.batch``."""
+    """Run a program on every row; see ``Module.batch``."""
     work = BatchWork(module, rows, pool_width(concurrency), executor)
     if current_scope().open_run is not None:
         return await work()

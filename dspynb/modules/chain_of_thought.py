@@ -20,9 +20,9 @@ __all__ = ["ChainOfThought"]
 class ChainOfThought(Module):
     """A signature with ``reasoning`` before its outputs (Wei et al., 2022, arXiv:2201.11903; the shape is DSPy's).
 
-    ``await ChainOfThought("question -> answer")(question="…")`` gives a Prediction with ``reasoning`` and ``answer``.
-    Its predictor has the path ``predict``. ``reasoning``: another augmentation, for a description or type of its own;
-    further keywords are Predict's. Raises SignatureError for a signature that has such an output already.
+    ``await ChainOfThought("question -> answer")(question="…")`` returns a Prediction with ``reasoning`` and ``answer``.
+    The predictor has the path ``predict``. ``reasoning``: another augmentation, with its own description or type;
+    further keywords are those of Predict. Raises SignatureError for a signature that already has such an output.
 
     >>> think = dn.ChainOfThought("question -> answer", lm=dn.ScriptedLM(["reasoning: Two and two.\\nanswer: 4"]))
     >>> think.run_sync(question="2+2?")
@@ -45,7 +45,7 @@ class ChainOfThought(Module):
         self.predict = Predict(augmented, instruction=instruction, demos=demos, lm=lm, adapter=adapter, **settings)
 
     async def forward(self, **inputs: Any) -> Prediction:
-        """Reasoning and outputs."""
+        """Predict the reasoning and the outputs."""
         return await self.predict(**inputs)
 
     def _title(self) -> str:

@@ -1,4 +1,4 @@
-"""The steps of composed programs: whether one fits after another, and functions between them."""
+"""The steps of composed programs: checking that one fits after another, and calling functions between them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Program", "accepted_values", "apply_function", "check_fit"]
 
 
 class Program(Protocol):
-    """The parts of a Module that tell whether it fits after another."""
+    """The parts of a Module that decide whether it fits after another."""
 
     def input_names(self) -> Mapping[str, bool] | None:
-        """The inputs, and whether each is required; None where they are not known."""
+        """The inputs, and whether each is required; None where they are unknown."""
         ...
 
     def _fields(self, kind: str) -> Mapping[str, Field] | None: ...
@@ -28,10 +28,11 @@ class Program(Protocol):
 
 
 async def apply_function(fn: Callable[[Prediction], Any], prediction: Prediction, name: str) -> Prediction:
-    """What a user's function makes of a prediction. Raises InputError where that is no prediction."""
+    """Pass a prediction through a user's function. Raises InputError if the function returns no prediction."""
     try:
         value = fn(prediction)
-        value = await value if inspect.isawaitable(value) else value
+        if inspect.isawaitable(value):
+            value = await value
     except BaseException as error:
         exited = as_exception(error, f"the function {name}")
         if exited is error:
@@ -41,13 +42,15 @@ async def apply_function(fn: Callable[[Prediction], Any], prediction: Prediction
 
 
 def accepted_values(program: Program, prediction: Prediction) -> dict[str, Any]:
-    """The values that a program takes as inputs; all of them where its inputs are not known."""
+    """The values that a program takes as inputs; all of them where its inputs are unknown."""
     names = program.input_names()
-    return {name: value for name, value in prediction.items() if names is None or name in names}
+    if names is None:
+        return dict(prediction.items())
+    return {name: value for name, value in prediction.items() if name in names}
 
 
 def check_fit(before: Program, after: Program) -> None:
-    """Raise SignatureError where a program lacks an input after another, or would get one of a wrong type."""
+    """Raise SignatureError if the outputs of ``before`` lack an input that ``after`` needs, or one has a wrong type."""
     outputs = before._fields("output")
     inputs = after.input_names()
     if outputs is None or inputs is None:
@@ -68,15 +71,18 @@ def check_fit(before: Program, after: Program) -> None:
             )
 
 
-def _fits(output: Any, wanted: Any) -> bool:
-    """False only for types that certainly differ; unions, Any and the like are left to the call."""
-    if output == wanted or (output, wanted) == (int, float):
+def _fits(output: Any, expected: Any) -> bool:
+    """Whether values of one type may be inputs of another. False only for types that certainly differ: unions, Any and
+    the like are checked in the call."""
+    if output == expected or (output, expected) == (int, float):
         return True
-    ours = get_origin(output) or output
-    theirs = get_origin(wanted) or wanted
-    if not (isinstance(ours, type) and isinstance(theirs, type)):
+    output_class = get_origin(output) or output
+    expected_class = get_origin(expected) or expected
+    if not (isinstance(output_class, type) and isinstance(expected_class, type)):
         return True
-    if not issubclass(ours, theirs):
+    if not issubclass(output_class, expected_class):
         return False
-    pairs = list(zip(get_args(output), get_args(wanted), strict=False))
-    return ours is not theirs or all(_fits(a, b) for a, b in pairs)
+    if output_class is not expected_class:
+        return True
+    arguments = zip(get_args(output), get_args(expected), strict=False)
+    return all(_fits(output_part, expected_part) for output_part, expected_part in arguments)

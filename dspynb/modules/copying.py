@@ -1,4 +1,4 @@
-"""Copies of programs. What cannot be copied, such as a lock or an open connection, is shared with the original."""
+"""Copies of programs. Values that cannot be copied, such as locks and open connections, are shared."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import copyreg
 import dataclasses
 import gc
+import operator
 from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,63 +14,63 @@ from typing import Any, TypeVar
 
 from dspynb.exits import is_exit
 
-__all__ = ["copied", "copied_instance"]
+__all__ = ["copy_instance", "copy_value"]
 
 T = TypeVar("T")
 
 
-def copied(value: T, memo: dict[int, Any]) -> T:
-    """A deep copy of ``value``; the parts of it that cannot be copied, and models, are shared.
+def copy_value(value: T, memo: dict[int, Any]) -> T:
+    """A deep copy of ``value``. Models, and parts that cannot be copied, are shared with the original.
 
-    ``memo``: that of ``copy.deepcopy``. Containers in which predictors are looked for (lists, tuples, mappings,
-    dataclasses) are always copied, so that no predictor is shared because of its neighbour. Raises what the copy
-    protocol of a module raises.
+    ``memo``: that of ``copy.deepcopy``. Containers in which predictors are searched (lists, tuples, mappings,
+    dataclasses) are always copied, so that no predictor is shared because something beside it cannot be copied. Raises
+    the error of a module that cannot be copied.
     """
     if id(value) in memo:
-        known: T = memo[id(value)]
-        return known
+        earlier_copy: T = memo[id(value)]
+        return earlier_copy
     if _is_model(value):
         return value
     if type(value) in _BUILTIN:
         memo.setdefault(id(memo), []).append(value)
-        return _filled_builtin(value, memo)  # type: ignore[no-any-return]
+        return _copy_builtin(value, memo)  # type: ignore[no-any-return]
     before = len(memo)
     try:
         return copy.deepcopy(value, memo)
     except BaseException as error:
         if not isinstance(error, Exception) and not is_exit(error):
             raise
-        while len(memo) > before:  # a copy that failed half-way must leave nothing behind
+        while len(memo) > before:  # remove what the failed copy has entered
             memo.popitem()
-        if hasattr(type(value), "submodules"):  # shared, its predictors would be the original's
+        if hasattr(type(value), "submodules"):  # a shared module would share its predictors with the original
             raise
-        return _copied_by_parts(value, memo)  # type: ignore[no-any-return]
+        return _copy_by_parts(value, memo)  # type: ignore[no-any-return]
 
 
-def copied_instance(value: T, memo: dict[int, Any]) -> T:
-    """A new instance as pickle's protocol makes one, each attribute ``copied``; for ``__deepcopy__``."""
+def copy_instance(value: T, memo: dict[int, Any]) -> T:
+    """A new instance, built by pickle's protocol, with a copy of each attribute; for ``__deepcopy__``."""
     reduced = value.__reduce_ex__(4)
     if isinstance(reduced, str):
         return value
     make, args, state, items, pairs = (*reduced, None, None, None)[:5]
-    new: T = _made(type(value), make, copied(args, memo))
+    new: T = _make_instance(type(value), make, copy_value(args, memo))
     memo[id(value)] = new
     if state is not None:
-        _set_state(new, copied(state, memo))
+        _set_state(new, copy_value(state, memo))
     for item in items or ():
-        new.append(copied(item, memo))  # type: ignore[attr-defined]
+        new.append(copy_value(item, memo))  # type: ignore[attr-defined]
     for key, item in pairs or ():
-        new[copied(key, memo)] = copied(item, memo)  # type: ignore[index]
+        new[copy_value(key, memo)] = copy_value(item, memo)  # type: ignore[index]
     return new
 
 
-def _made(kind: type, make: Any, args: tuple[Any, ...]) -> Any:
+def _make_instance(kind: type, make: Any, args: tuple[Any, ...]) -> Any:
     try:
         return make(*args)
     except TypeError:
         if make is not copyreg.__newobj__:  # type: ignore[attr-defined]
             raise
-        return object.__new__(kind)  # its __new__ takes arguments, which are attributes by now
+        return object.__new__(kind)  # the class's __new__ has parameters, whose values the state restores
 
 
 def _set_state(new: Any, state: Any) -> None:
@@ -82,79 +83,85 @@ def _set_state(new: Any, state: Any) -> None:
 
 
 def _is_model(value: Any) -> bool:
-    """Whether it is a language model: it holds connections and limits, and two copies would each have their own."""
+    """Whether a value is a language model. Models are shared, since a copy would have connections and limits of its
+    own."""
     return callable(getattr(type(value), "complete", None)) and not hasattr(type(value), "named_predictors")
 
 
 _BUILTIN: frozenset[Any] = frozenset({list, tuple, dict})
 
 
-def _filled_builtin(value: Any, memo: dict[int, Any]) -> Any:
-    """A copy of a list, dict or tuple. Two frames for each level, as deepcopy has, so that nesting may be as deep."""
+def _copy_builtin(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy of a list, dict or tuple. Uses two frames for each level, as deepcopy does, so that values may be nested
+    as deeply."""
     if isinstance(value, dict):
-        memo[id(value)] = by_key = dict[Any, Any]()  # before its items, which may hold it
+        new_dict: dict[Any, Any] = {}
+        memo[id(value)] = new_dict  # before its items, which may refer to it
         for key, item in value.items():
-            by_key[copied(key, memo)] = copied(item, memo)
-        return by_key
+            new_dict[copy_value(key, memo)] = copy_value(item, memo)
+        return new_dict
     items: list[Any] = []
     if isinstance(value, list):
         memo[id(value)] = items
     for item in value:
-        items.append(copied(item, memo))  # noqa: PERF401  # a comprehension is a frame more
+        items.append(copy_value(item, memo))  # noqa: PERF401  # a comprehension adds a frame
     if isinstance(value, list):
         return items
-    return memo.setdefault(id(value), value if all(map(_same, items, value)) else tuple(items))
+    unchanged = all(map(operator.is_, items, value))
+    return memo.setdefault(id(value), value if unchanged else tuple(items))
 
 
-def _copied_by_parts(value: Any, memo: dict[int, Any]) -> Any:
-    """A copy of a container with each item ``copied``; anything else is shared."""
-    memo.setdefault(id(memo), []).append(value)  # as deepcopy does: an id must not be used again meanwhile
+def _copy_by_parts(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy of a container with a copy of each item; any other value itself."""
+    memo.setdefault(id(memo), []).append(value)  # keeps the value alive, as deepcopy does, so that its id stays unique
     if isinstance(value, tuple | set | frozenset | MappingProxyType):
-        return _rebuilt(value, memo)
+        return _copy_immutable(value, memo)
     if isinstance(value, dict | list | deque):
-        return _filled(value, memo)
+        return _copy_mutable(value, memo)
     if isinstance(value, Mapping) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        return copied_instance(value, memo)  # its items may be anywhere: a shallow copy could write to ours
+        return copy_instance(value, memo)  # a shallow copy could share the storage of the items with the original
     return value
 
 
-def _filled(value: Any, memo: dict[int, Any]) -> Any:
-    """A copy of a container that can be changed."""
-    memo[id(value)] = new = _shallow(value)
+def _copy_mutable(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy of a dict, list or deque, or of an instance of a subclass."""
+    new = _shallow_copy(value)
+    memo[id(value)] = new
     if isinstance(value, dict):
         for key, item in value.items():
-            dict.__setitem__(new, key, copied(item, memo))  # its own may refuse
+            dict.__setitem__(new, key, copy_value(item, memo))  # the subclass's own __setitem__ may raise
     elif isinstance(value, list):
-        list.__setitem__(new, slice(None), [copied(item, memo) for item in value])
+        list.__setitem__(new, slice(None), [copy_value(item, memo) for item in value])
     else:
         for number, item in enumerate(value):
-            new[number] = copied(item, memo)
+            new[number] = copy_value(item, memo)
     return new
 
 
-def _shallow(value: Any) -> Any:
+def _shallow_copy(value: Any) -> Any:
     try:
         return copy.copy(value)
-    except Exception:  # its class does not let itself be filled
+    except Exception:  # the class does not allow copies, or no items to be added
         kind: Any = type(value)
         new = kind.__new__(kind)
         getattr(new, "__dict__", {}).update(getattr(value, "__dict__", {}))
-        fill: Any = next(base for base in (dict, list, deque) if isinstance(value, base))
-        (fill.update if fill is dict else fill.extend)(new, value)
+        if isinstance(value, dict):
+            dict.update(new, value)
+        elif isinstance(value, list):
+            list.extend(new, value)
+        else:
+            deque.extend(new, value)
         return new
 
 
-def _rebuilt(value: Any, memo: dict[int, Any]) -> Any:
-    """A copy of a container that cannot be changed, or has no places: made when its items are."""
+def _copy_immutable(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy of a tuple, set, frozenset or mappingproxy, which is created after its items."""
     if isinstance(value, MappingProxyType):
-        new: Any = MappingProxyType(copied(gc.get_referents(value)[0], memo))  # of the copy of what it is a view of
+        viewed_mapping = gc.get_referents(value)[0]
+        new: Any = MappingProxyType(copy_value(viewed_mapping, memo))
     else:
-        items = [copied(item, memo) for item in value]
-        if id(value) in memo:  # one of the items holds it
+        items = [copy_value(item, memo) for item in value]
+        if id(value) in memo:  # an item that refers to this container has copied it
             return memo[id(value)]
         new = tuple.__new__(type(value), items) if isinstance(value, tuple) else type(value)(items)
     return memo.setdefault(id(value), new)
-
-
-def _same(one: object, other: object) -> bool:
-    return one is other

@@ -25,35 +25,35 @@ __all__ = [
     "warn_of_hidden",
 ]
 
-_counting = threading.local()  # modules whose calls are being added up
+_counting = threading.local()  # .modules: the modules whose calls are being summed in this thread
 _LEAVES = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 def named_predictors(root: Any) -> list[tuple[str, Predict]]:
-    """(path, predictor) in the order of attributes; one that is shared stands once, under its first path.
+    """(path, predictor) in the order of attributes. A shared predictor is listed once, under its first path.
 
-    Paths: ``retrieve``, ``answer.predict``, ``steps[0]``, ``by['x']``; ``self`` for a bare predictor. Looked into:
-    attributes of modules, lists, tuples, mappings and dataclasses.
+    Paths look like ``retrieve``, ``answer.predict``, ``steps[0]``, ``by['x']``, and ``self`` for a predictor that is
+    the root. The search visits attributes of modules, lists, tuples, mappings and dataclasses.
     """
-    found: list[tuple[str, Predict]] = []
-    seen: dict[int, Any] = {}  # the values too: an id may be given again once its value is gone
-    left: list[tuple[str, Any]] = [("", root)]
-    while left:
-        path, value = left.pop()
+    predictors: list[tuple[str, Predict]] = []
+    visited: dict[int, Any] = {}  # has the values too, since the id of a deleted value may be used again
+    pending: list[tuple[str, Any]] = [("", root)]
+    while pending:
+        path, value = pending.pop()
         parts = _parts(value)
-        if parts is None or id(value) in seen:
+        if parts is None or id(value) in visited:
             continue
-        seen[id(value)] = value
+        visited[id(value)] = value
         if _is_predictor(value):
-            found.append((path or "self", value))
+            predictors.append((path or "self", value))
             continue
-        left.extend((_join(path, step), part) for step, part in reversed(parts) if type(part) not in _LEAVES)
-    return found
+        pending.extend((_join(path, step), part) for step, part in reversed(parts) if type(part) not in _LEAVES)
+    return predictors
 
 
 def calls_inside(root: Any) -> int:
-    """The sum of what the modules and predictors in a module say of their ``most_calls``, each counted once. One that
-    is met again inside itself adds nothing."""
+    """The sum of ``most_calls`` of the modules and predictors in a module, each counted once. A module that contains
+    itself adds nothing for the inner occurrence."""
     counting: set[int] = _counting.__dict__.setdefault("modules", set())
     if id(root) in counting:
         return 0
@@ -65,57 +65,69 @@ def calls_inside(root: Any) -> int:
 
 
 def inner_modules(root: Any) -> Iterator[Any]:
-    """The modules that a module holds itself; those inside of them are theirs."""
-    seen: dict[int, Any] = {id(root): root}
-    left = [part for _, part in _parts(root) or ()]
-    while left:
-        value = left.pop()
+    """The modules directly inside a module, without those that these contain."""
+    visited: dict[int, Any] = {id(root): root}
+    pending = [part for _, part in _parts(root) or ()]
+    while pending:
+        value = pending.pop()
         parts = _parts(value)
-        if parts is None or id(value) in seen:
+        if parts is None or id(value) in visited:
             continue
-        seen[id(value)] = value
+        visited[id(value)] = value
         if _is_module(value):
             yield value
         else:
-            left.extend(part for _, part in parts)
+            pending.extend(part for _, part in parts)
 
 
 def _all_modules(root: Any) -> list[Any]:
-    """Every module in a program, itself included."""
-    seen: dict[int, Any] = {}
-    left = [root]
-    while left:
-        module = left.pop()
-        if id(module) not in seen:
-            seen[id(module)] = module
-            left += inner_modules(module)
-    return list(seen.values())
+    """The program and all modules inside it."""
+    visited: dict[int, Any] = {}
+    pending = [root]
+    while pending:
+        module = pending.pop()
+        if id(module) not in visited:
+            visited[id(module)] = module
+            pending += inner_modules(module)
+    return list(visited.values())
 
 
 def hinted_paths(program: Any) -> list[str] | None:
-    """The predictors that hints of a program's Refines may be for; None where no Refine comes to a second wave."""
-    inner = [hinted for module in _all_modules(program) for hinted in module.hinted()]
-    uids = {predictor.uid for module in inner for _, predictor in module.named_predictors()}
-    return [path for path, predictor in program.named_predictors() if predictor.uid in uids] if inner else None
+    """The paths of predictors to which a Refine in the program may give hints; None if no Refine can have a second
+    wave."""
+    hinted_programs: list[Any] = []
+    for module in _all_modules(program):
+        hinted_programs += module.hinted()
+    if not hinted_programs:
+        return None
+    uids: set[str] = set()
+    for hinted_program in hinted_programs:
+        uids.update(predictor.uid for _, predictor in hinted_program.named_predictors())
+    return [path for path, predictor in program.named_predictors() if predictor.uid in uids]
 
 
 def advisor_uids(program: Any) -> set[str]:
     """The uids of a program's advisors."""
-    return {advisor.uid for module in _all_modules(program) for advisor in module.advisors()}
+    uids: set[str] = set()
+    for module in _all_modules(program):
+        uids.update(advisor.uid for advisor in module.advisors())
+    return uids
 
 
 def resolve_path(root: Any, path: str) -> str | None:
-    """The one path of the predictor at ``path``, which may be any way to it; None if there is none."""
-    known = named_predictors(root)
+    """The path under which ``named_predictors`` lists the predictor at ``path``; None if there is none. ``path`` may be
+    any of several paths to a shared predictor."""
+    listed = named_predictors(root)
     if path.endswith("."):
         return None
-    at = next(_at(root, "" if path == "self" else path, frozenset()), None)
-    return next((name for name, predictor in known if predictor is at), None)
+    target = next(_predictors_at(root, "" if path == "self" else path, frozenset()), None)
+    return next((name for name, predictor in listed if predictor is target), None)
 
 
-def _at(value: Any, rest: str, above: frozenset[tuple[int, str]]) -> Iterator[Any]:
-    """The predictors that ``rest`` leads to from ``value``."""
-    if (id(value), rest) in above:
+def _predictors_at(value: Any, rest: str, visited: frozenset[tuple[int, str]]) -> Iterator[Any]:
+    """The predictors to which the path ``rest`` leads from ``value``. ``visited``: pairs of the id of a value and the
+    rest of the path, for the values between the root and this one."""
+    if (id(value), rest) in visited:
         return
     if _is_predictor(value):
         if not rest:
@@ -123,7 +135,7 @@ def _at(value: Any, rest: str, above: frozenset[tuple[int, str]]) -> Iterator[An
         return
     for step, part in _parts(value) or ():
         if rest == step or not step or rest.startswith((f"{step}.", f"{step}[")):
-            yield from _at(part, rest[len(step) :].removeprefix("."), above | {(id(value), rest)})
+            yield from _predictors_at(part, rest[len(step) :].removeprefix("."), visited | {(id(value), rest)})
 
 
 def _join(path: str, step: str) -> str:
@@ -141,8 +153,9 @@ def _is_predictor(value: Any) -> bool:
 
 
 def _parts(value: Any) -> list[tuple[str, Any]] | None:
-    """The places inside a value where predictors may be; None for a value that cannot hold any."""
-    if callable(getattr(type(value), "submodules", None)):  # a module, or a tool that holds one
+    """The values inside a value that may be or contain predictors, each with its step of a path; None for a value that
+    cannot contain any."""
+    if callable(getattr(type(value), "submodules", None)):  # a module, or a tool that contains one
         return list(value.submodules())
     if isinstance(value, Mapping):
         return [(f"[{key!r}]", part) for key, part in value.items() if type(part) not in _LEAVES]
@@ -153,23 +166,27 @@ def _parts(value: Any) -> list[tuple[str, Any]] | None:
     return None
 
 
-_warned_of: WeakKeyDictionary[type, set[str]] = WeakKeyDictionary()  # type of a program → names of its runs
+_warned_names: WeakKeyDictionary[type, set[str]] = WeakKeyDictionary()  # type of a program → names of its runs
 
 
 def warn_of_hidden(scope: Scope, run: Any, predictor: Any) -> None:
-    """Warn that the run's program called a predictor that discovery cannot find; once a type of program.
+    """Warn that the run's program called a predictor that discovery cannot find. Warns once for each program type and
+    run name.
 
-    Calls under a mask are a reward's, a metric's or an advisor's own, and no part of the program.
+    Calls under a mask are ignored: they belong to a reward, a metric or an advisor, and not to the program.
     """
-    program = getattr(run, "program_type", None)
-    if program is None or run.name in (warned := _warned_of.setdefault(program, set())):
+    program_type = getattr(run, "program_type", None)
+    if program_type is None:
+        return
+    warned_names = _warned_names.setdefault(program_type, set())
+    if run.name in warned_names:
         return
     if not any(layer.port is run for layer in scope.visible()):
         return
-    warned.add(run.name)
+    warned_names.add(run.name)
     warnings.warn_explicit(
-        f"{run.name} called {predictor._title()}, which is not among its parts: it is made per call, global, or "
-        "held in a closure. Hints to paths, candidates and saved states cannot reach it. Make it in "
+        f"{run.name} called {predictor._title()}, which is not among its parts: it is created in each call, global, or "
+        "part of a closure. Hints to paths, candidates and saved states cannot reach it. Create it in "
         "__init__ and assign it to an attribute: self.name = dn.Predict(...)",
         HiddenPredictorWarning,
         *users_line(),

@@ -1,4 +1,4 @@
-"""``forward`` as users write it: checked when a class is made, and what it returns read as a Prediction."""
+"""Checks of the ``forward`` that users write: of its definition, and of the value that it returns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ __all__ = ["as_prediction", "check_forward", "checked_awaitable"]
 
 
 def check_forward(cls: type[Any]) -> None:
-    """Raise ConfigurationError for a ``forward`` that is written without async. A decorated one may still be good."""
+    """Raise ConfigurationError for a ``forward`` without ``async``. A decorated ``forward`` is not checked here, since
+    the decorator may make it awaitable."""
     forward = cls.__dict__.get("forward")
     if not inspect.isfunction(forward) or forward.__code__.co_name != "forward" or hasattr(forward, "__wrapped__"):
         return
@@ -29,15 +30,16 @@ def checked_awaitable(module: object, value: Any) -> Any:
     if inspect.isawaitable(value):
         return value
     raise ConfigurationError(
-        f"{type(module).__name__}.forward gave {type(value).__name__} and nothing to await; write `async def forward`"
+        f"{type(module).__name__}.forward returned {type(value).__name__}, which cannot be awaited; "
+        "write `async def forward`"
     )
 
 
 def as_prediction(module: object, value: Any, what: str = "") -> Prediction:
-    """What ``forward`` (or the function ``what``) returned, as a Prediction. Raises InputError."""
+    """Convert the value that ``forward``, or the function called ``what``, has returned. Raises InputError."""
     if isinstance(value, Prediction):
         return value
     if isinstance(value, Mapping):
         return Prediction(value)
-    who = what or f"{type(module).__name__}.forward"
-    raise InputError(f"{who} returned {type(value).__name__}; return a Prediction or a dict of outputs")
+    function_name = what or f"{type(module).__name__}.forward"
+    raise InputError(f"{function_name} returned {type(value).__name__}; return a Prediction or a dict of outputs")

@@ -23,12 +23,12 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 def majority(
     predictions: Iterable[Any], field: str | None = None, normalize: Callable[[Any], Any] | None = None
 ) -> Prediction:
-    """The first prediction whose ``field`` (default: its last) has the most frequent value; a tie goes to the value
-    seen first. Self-consistency: Wang et al. 2022, arXiv:2203.11171.
+    """Return the first prediction whose ``field`` (default: the last one) has the most frequent value. A tie goes to
+    the value that comes first. Self-consistency: Wang et al. 2022, arXiv:2203.11171.
 
-    ``predictions``: predictions or dicts; exceptions and None, as ``batch`` gives them, do not vote. ``normalize``:
-    values that it maps to the same are the same, and None does not vote, unless all are None. Default: text without
-    case, punctuation, articles and extra spaces. Raises InputError when nobody votes.
+    ``predictions``: predictions or dicts. Exceptions, which ``batch`` returns, and None do not vote. ``normalize``: a
+    function of a value; values with equal results count as one, and None does not vote unless all are None. By default
+    it ignores case, punctuation, articles and extra spaces of texts. Raises InputError if there is no vote.
 
     >>> dn.majority([{"answer": "Paris"}, {"answer": "Rome"}, {"answer": "paris."}], field="answer")
     Prediction(answer='Paris')
@@ -43,18 +43,19 @@ def majority(
             raise InputError(
                 f"prediction {i} is {type(voter).__name__}; majority takes predictions or dicts with outputs"
             )
-    name = next(reversed(list(voters[0]))) if field is None else field
-    votes = [_vote(voter, name, normalize or _plain) for voter in voters]
-    counted = Counter(vote for vote in votes if vote is not None) or Counter(votes)
-    best = max(counted, key=lambda vote: counted[vote])  # a Counter keeps the order of first sight
+    if field is None:
+        field = list(voters[0])[-1]
+    votes = [_vote(voter, field, normalize or _normalized_text) for voter in voters]
+    counts = Counter(vote for vote in votes if vote is not None) or Counter(votes)
+    best = max(counts, key=lambda vote: counts[vote])  # of equal counts the first, since a Counter is ordered
     winner = voters[votes.index(best)]
     return winner if isinstance(winner, Prediction) else Prediction(winner)
 
 
-def _vote(voter: Mapping[str, Any], name: str, normalize: Callable[[Any], Any]) -> Hashable:
-    if name not in voter:
-        raise InputError(f"a prediction has no field {name!r}.{nearest(name, voter)} It has: {', '.join(voter)}")
-    value = normalize(voter[name])
+def _vote(voter: Mapping[str, Any], field: str, normalize: Callable[[Any], Any]) -> Hashable:
+    if field not in voter:
+        raise InputError(f"a prediction has no field {field!r}.{nearest(field, voter)} It has: {', '.join(voter)}")
+    value = normalize(voter[field])
     if isinstance(value, Hashable):
         try:
             hash(value)
@@ -65,7 +66,7 @@ def _vote(voter: Mapping[str, Any], name: str, normalize: Callable[[Any], Any]) 
     return json.dumps(to_jsonable_python(value, fallback=repr), sort_keys=True)
 
 
-def _plain(value: Any) -> Any:
+def _normalized_text(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = unicodedata.normalize("NFD", value).casefold().translate(_PUNCTUATION)

@@ -1,4 +1,4 @@
-"""Module: what users compose. Write fields and ``async def forward``, nothing else."""
+"""Module: the base class of programs. A subclass needs only attributes and ``async def forward``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.keywords import configurable
 from dspynb.modules.batch import run_batch
 from dspynb.modules.compose import accepted_values, apply_function, check_fit
-from dspynb.modules.copying import copied_instance
+from dspynb.modules.copying import copy_instance
 from dspynb.modules.discovery import advisor_uids, calls_inside, hinted_paths, named_predictors, resolve_path
 from dspynb.modules.forward import as_prediction, check_forward, checked_awaitable
 from dspynb.options import Concurrency
@@ -30,6 +30,7 @@ from dspynb.running.run import Run
 from dspynb.running.user_code import as_exception
 from dspynb.scope.core import Layer, current_scope
 from dspynb.signatures.fields import Field
+from dspynb.signatures.signature import Signature
 
 __all__ = ["Chain", "Mapped", "Module", "ModuleWork", "checked_program"]
 
@@ -65,27 +66,27 @@ class Module:
         check_forward(cls)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return copied_instance(self, memo)
+        return copy_instance(self, memo)
 
-    if TYPE_CHECKING:  # with whatever parameters its author writes
+    if TYPE_CHECKING:  # subclasses may have any parameters
         forward: Callable[..., Any]
     else:
 
         async def forward(self, **inputs: Any) -> Any:
-            """What the program does; written by its author."""
+            """Compute the outputs. Every program defines its own ``forward``."""
             raise NotImplementedError(f"{type(self).__name__} has no `async def forward`")
 
     async def __call__(self, *args: Any, **inputs: Any) -> Prediction:
-        """Run the program. The outermost call is a run; calls inside become part of it."""
-        _no_positional(self, args)
+        """Run the program. The outermost call is a run; calls inside it become part of that run."""
+        _refuse_positional(self, args)
         scope = current_scope()
         if scope.open_run is not None:
             return await self._inside(inputs)
-        scope.admit(0)  # an orphan of a stopped run starts nothing
+        scope.admit(0)  # a task that has outlived a stopped run must not start another
         return await self._new_run(inputs).watched(self._work(inputs))  # type: ignore[no-any-return]
 
     def start(self, *args: Any, **inputs: Any) -> Run:
-        """The same work as a handle: returns at once; display it, stop it, await it.
+        """Start the program and return its run at once. The run can be displayed, stopped and awaited.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> async def main():
@@ -94,29 +95,30 @@ class Module:
         >>> dn.run_sync(main)
         ('4', 'finished')
         """
-        _no_positional(self, args)
+        _refuse_positional(self, args)
         return self._new_run(inputs).start(self._work(inputs))
 
     def run_sync(self, *args: Any, **inputs: Any) -> Prediction:
-        """The same, waited for: for scripts and ``df.apply``.
+        """Run the program synchronously and return its prediction. For scripts and ``df.apply``; in a notebook, await
+        the call instead.
 
         >>> import pandas as pd
         >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> pd.Series(["2+2?", "1+3?"]).apply(lambda question: ask.run_sync(question=question).answer).tolist()
         ['4', '4']
         """
-        _no_positional(self, args)
+        _refuse_positional(self, args)
         return run_sync(lambda: self(**inputs))
 
     @configurable(renamed=_BATCH_OF_DSPY)
     async def batch(
         self, rows: Rows, concurrency: Concurrency = None, *, executor: ExecutorOption = None
     ) -> list[Prediction | Exception]:
-        """Run the program on every row, at most ``concurrency`` at a time (default: the setting, 32); by ``executor``,
-        a DaskExecutor, on other machines.
+        """Run the program on every row.
 
-        ``rows``: a DataFrame, or a list of dicts or Examples. Returns a list as long as ``rows``, in their order: the
-        Prediction or the exception of each row.
+        ``rows``: a DataFrame, or a list of dicts or Examples. ``concurrency``: how many rows run at the same time
+        (default: the setting, 32). ``executor``: a DaskExecutor, to run the rows on other machines. Returns the
+        Prediction or the exception of each row, in the order of the rows.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4", dn.errors.ServerError("it is down")]))
         >>> dn.run_sync(lambda: ask.batch([{"question": "2+2?"}, {"question": "2+3?"}], concurrency=1))
@@ -125,8 +127,8 @@ class Module:
         return await run_batch(self, rows_of(rows), concurrency, executor)
 
     def input_names(self) -> Mapping[str, bool] | None:
-        """The inputs it takes, and whether each must be given: from its signature, else the parameters of ``forward``.
-        None where they cannot be known (``**inputs``)."""
+        """The inputs of the program, and whether each is required: from its signature, else the parameters of
+        ``forward``. None where they are unknown, as with ``**inputs``."""
         fields = self._fields("input")
         if fields is not None:
             return {name: field.info.is_required() for name, field in fields.items()}
@@ -136,13 +138,14 @@ class Module:
         return {p.name: p.default is p.empty for p in parameters}
 
     def most_calls(self) -> int:
-        """About how many model calls one call of the program makes at most: so many a budget sets aside for a row or
-        an attempt before it starts. Here those of each module in it, once; override it where that is too few."""
+        """About how many model calls one call of the program makes at most. A budget takes so many before a row or
+        attempt starts. The default is the sum over the modules inside, each called once; override it if that is too
+        low."""
         return max(1, calls_inside(self))
 
     def then(self, step: Module | Callable[[Prediction], Any]) -> Module:
-        """This program, then another that takes its outputs as inputs, or a function (sync or async) of its prediction
-        that returns a dict or Prediction. Raises SignatureError for programs that do not fit.
+        """This program followed by another, which takes its outputs as inputs, or by a function (sync or async) of its
+        prediction that returns a dict or Prediction. Raises SignatureError for programs that do not fit.
 
         >>> plan = dn.Predict("question -> plan", lm=dn.ScriptedLM(["plan: add the numbers"]))
         >>> answer = dn.Predict("plan -> answer", lm=dn.ScriptedLM(["answer: 4"]))
@@ -152,7 +155,7 @@ class Module:
         return Chain(self, step)
 
     def map(self, fn: Callable[[Prediction], Any]) -> Module:
-        """This program with its prediction passed through a function (sync or async) that returns a dict or
+        """This program with its prediction passed through a function (sync or async), which returns a dict or
         Prediction. The predictors keep their paths.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
@@ -162,7 +165,7 @@ class Module:
         return Mapped(self, fn)
 
     def named_predictors(self) -> list[tuple[str, Any]]:
-        """(dotted path, predictor) of every predictor in the program.
+        """(dotted path, predictor) for every predictor in the program.
 
         >>> program = dn.MultiChainComparison("question -> answer", m=3)
         >>> [path for path, _ in program.named_predictors()]
@@ -171,28 +174,33 @@ class Module:
         return named_predictors(self)
 
     def resolve_path(self, path: str) -> str | None:
-        """The path under which ``named_predictors`` lists a predictor, from any path that leads to it (one that is
-        shared has several); None if there is none."""
+        """The path under which ``named_predictors`` lists a predictor, from any path that leads to it (a shared
+        predictor has several); None if there is none."""
         return resolve_path(self, path)
 
     def dump_state(self) -> dict[str, Any]:
-        """What the program has learned, JSON-able: per predictor path the instruction, the demos and the signature.
-        Holds no hints, models, settings or code; secrets are redacted. Raises StateError for what JSON cannot hold."""
+        """What the program has learned, as values that JSON can represent: the instruction, demos and signature of each
+        predictor, by path.
+
+        Contains no hints, models, settings or code; secrets are redacted. Raises StateError for values that JSON cannot
+        represent.
+        """
         from dspynb.state.state import dump_state
 
         return dump_state(self)
 
     def load_state(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
-        """Take on a state, whole or (with a StateError that lists what differs) not at all; DSPy's JSON too.
+        """Set instructions and demos from a state. Reads DSPy's JSON too.
 
-        ``strict=False`` leaves out paths that the program lacks and accepts other wording in signatures.
+        ``strict=False`` ignores paths that the program does not have and accepts other wording in signatures. If the
+        state does not fit the program, raises a StateError that lists the differences, and sets nothing.
         """
         from dspynb.state.state import load_state
 
         load_state(self, state, strict=strict)
 
     def with_state(self, state: Mapping[str, Any], *, strict: bool = True) -> Self:
-        """A copy of the program with a state; the program itself stays as it is. Raises StateError.
+        """A copy of the program with a state. The program itself does not change. Raises StateError.
 
         >>> learned = dn.Predict("question -> answer", instruction="Be brief.").dump_state()
         >>> dn.Predict("question -> answer").with_state(learned).instruction
@@ -203,13 +211,13 @@ class Module:
         return with_state(self, state, strict=strict)
 
     def save(self, path: str | Path) -> None:
-        """Write the state to a JSON file, whole or not at all. Raises StateError.
+        """Write the state to a JSON file, atomically. Raises StateError.
 
         >>> ask = dn.Predict("question -> answer", instruction="Be brief.")
         >>> ask.save("ask.json")
-        >>> again = dn.Predict("question -> answer")
-        >>> again.load("ask.json")
-        >>> again.instruction
+        >>> loaded = dn.Predict("question -> answer")
+        >>> loaded.load("ask.json")
+        >>> loaded.instruction
         'Be brief.'
         """
         from dspynb.state.files import write_state
@@ -217,7 +225,8 @@ class Module:
         write_state(path, self.dump_state())
 
     def load(self, path: str | Path, *, strict: bool = True) -> None:
-        """``load_state`` from a file that ``save`` or DSPy's ``save("….json")`` wrote. Raises StateError.
+        """Load a state from a file that ``save`` or DSPy's ``save("….json")`` wrote; see ``load_state``. Raises
+        StateError.
 
         >>> dn.Predict("question -> answer", instruction="Be brief.").save("ask.json")
         >>> ask = dn.Predict("question -> answer")
@@ -230,20 +239,22 @@ class Module:
         self.load_state(read_state(path), strict=strict)
 
     def submodules(self) -> Iterator[tuple[str, Any]]:
-        """Where to look for predictors: the attributes, in the order they were set."""
+        """The values in which predictors are searched, with their names: the attributes, in the order of setting."""
         yield from vars(self).items()
         for cls in type(self).__mro__:
             slots = cls.__dict__.get("__slots__", ())
-            for name in (slots,) if isinstance(slots, str) else slots:
+            if isinstance(slots, str):
+                slots = (slots,)
+            for name in slots:
                 if not name.startswith("__") and hasattr(self, name):
                     yield name, getattr(self, name)
 
     def hinted(self) -> Sequence[Module]:
-        """The programs in it that may get hints while they run: that of a Refine."""
+        """The programs to which this module gives hints. Only a Refine has one."""
         return ()
 
     def advisors(self) -> Sequence[Any]:
-        """The predictors in it that advise others: that of a Refine."""
+        """The predictors with which this module writes hints. Only a Refine has one."""
         return ()
 
     def advisor_uids(self) -> set[str]:
@@ -257,7 +268,7 @@ class Module:
         return run
 
     def _run_settings(self) -> dict[str, Any]:
-        """What a run of this module is to remember of its settings."""
+        """The settings that a run of this module records."""
         return {}
 
     def _work(self, inputs: Mapping[str, Any]) -> ModuleWork:
@@ -267,16 +278,18 @@ class Module:
         return type(self).__name__
 
     def _fields(self, kind: str) -> Mapping[str, Field] | None:
-        """The input or output fields, where a signature tells them."""
-        signature: Any = getattr(self, "signature", None) if getattr(self, "is_predictor", False) else None
+        """The input or output fields of a predictor's signature; None for a module without one."""
+        if not getattr(self, "is_predictor", False):
+            return None
+        signature: type[Signature] | None = getattr(self, "signature", None)
         if signature is None:
             return None
-        fields: Mapping[str, Field] = signature.input_fields if kind == "input" else signature.output_fields
-        return fields
+        return signature.input_fields if kind == "input" else signature.output_fields
 
     async def _inside(self, inputs: Mapping[str, Any]) -> Prediction:
-        """The call as one span of the run it is in."""
-        scope, span = current_scope(), new_span()
+        """Call the program as one span of the open run."""
+        scope = current_scope()
+        span = new_span()
         started = SpanStarted(
             span=span, parent=scope.open_span, kind="module", name=self._title(), inputs=redact_values(inputs)
         )
@@ -286,23 +299,23 @@ class Module:
             with Layer(f"the call of {self._title()}", span=span):
                 prediction = as_prediction(self, await checked_awaitable(self, self.forward(**inputs)))
         except BaseException as error:
-            failed = as_exception(error, f"{type(self).__name__}.forward")
-            if isinstance(failed, Exception):
-                scope.emit(SpanEnded(span=span, parent=started.parent, error=told(failed)))
-            if failed is error:
+            failure = as_exception(error, f"{type(self).__name__}.forward")
+            if isinstance(failure, Exception):
+                scope.emit(SpanEnded(span=span, parent=started.parent, error=told(failure)))
+            if failure is error:
                 raise
-            raise failed from error
+            raise failure from error
         scope.emit(SpanEnded(span=span, parent=started.parent, outputs=redact_values(prediction.to_dict())))
         calls = run.record.calls_in(span)
-        return prediction.with_meta(usage=usage_of(calls), calls=Calls(calls))  # a copy: forward may keep its own
+        return prediction.with_meta(usage=usage_of(calls), calls=Calls(calls))  # a copy: forward may use its own later
 
 
 class Chain(Module):
-    """Steps one after the other; made by ``a.then(b)``. A step gets what the one before it gave.
+    """Steps in sequence; ``a.then(b)`` creates one. Each step gets the outputs of the step before it.
 
-    A program takes those of the outputs that it has inputs for; what a function returns is passed on whole. Predictors
-    are found under ``steps[0]``, ``steps[1]``, …; a chain of chains is one chain. Raises SignatureError when made of
-    programs that do not fit.
+    A program gets only the outputs for which it has inputs, if the step before is a program; all outputs of a function
+    are passed on. Predictors have paths below ``steps[0]``, ``steps[1]``, …; a chain of chains is one chain. Raises
+    SignatureError for programs that do not fit.
     """
 
     def __init__(self, *steps: Step) -> None:
@@ -312,7 +325,7 @@ class Chain(Module):
                 check_fit(before, after)
 
     async def forward(self, **inputs: Any) -> Prediction:
-        """The last step's prediction."""
+        """Run all steps and return the last prediction."""
         prediction = Prediction(inputs)
         before: Step | None = None
         for step in self.steps:
@@ -329,12 +342,13 @@ class Chain(Module):
         return " → ".join(_step_name(step) for step in self.steps)
 
     def _fields(self, kind: str) -> Mapping[str, Field] | None:
-        end = self.steps[0 if kind == "input" else -1]
-        return end._fields(kind) if isinstance(end, Module) else None
+        step = self.steps[0] if kind == "input" else self.steps[-1]
+        return step._fields(kind) if isinstance(step, Module) else None
 
 
 class Mapped(Module):
-    """A program whose prediction goes through a function; made by ``a.map(fn)``. Its predictors keep their paths."""
+    """A program whose prediction is passed through a function; ``a.map(fn)`` creates one. The predictors keep their
+    paths."""
 
     def __init__(self, module: Module, fn: Callable[[Prediction], Any]) -> None:
         if isinstance(fn, Module) or not callable(fn):
@@ -343,11 +357,11 @@ class Mapped(Module):
         self.fn = fn
 
     async def forward(self, **inputs: Any) -> Prediction:
-        """What the function makes of the program's prediction."""
+        """Run the program and pass its prediction through the function."""
         return await apply_function(self.fn, await self.module(**inputs), _step_name(self.fn))
 
     def submodules(self) -> Iterator[tuple[str, Any]]:
-        """The program's own predictors, under their own paths."""
+        """The program, whose predictors keep their paths."""
         yield "", self.module
 
     def _title(self) -> str:
@@ -375,10 +389,11 @@ class ModuleWork:
     """A module call as the work of a run."""
 
     def __init__(self, module: Module, inputs: Mapping[str, Any]) -> None:
-        self.module, self.inputs = module, inputs
+        self.module = module
+        self.inputs = inputs
 
     async def __call__(self) -> Prediction:
-        """The prediction, with its run."""
+        """The prediction, with its run as metadata."""
         run = current_scope().open_run
         prediction = await self._call()
         if prediction.meta.run is None:
@@ -389,23 +404,24 @@ class ModuleWork:
         return await self.module._inside(self.inputs)
 
     def partial(self) -> Prediction | None:
-        """The best so far; only a search has one."""
+        """The best result so far; None, since only searches have one."""
         return None
 
     def accepted_requests(self) -> AcceptedRequests:
-        """A hint, where there is a Refine in the program."""
+        """The requests that the run accepts: hints, if there is a Refine in the program."""
         paths = hinted_paths(self.module)
         return AcceptedRequests() if paths is None else AcceptedRequests(frozenset({"hint"}), paths)
 
 
-def _no_positional(module: Module, args: tuple[Any, ...]) -> None:
+def _refuse_positional(module: Module, args: tuple[Any, ...]) -> None:
     if args:
         raise InputError(f"{type(module).__name__} takes its inputs by name, as in program(question='…')")
 
 
 def checked_program(module: Any) -> Module:
-    """The program, if it is one. Raises InputError."""
+    """Check that a value is a program and return it. Raises InputError."""
     if not isinstance(module, Module):
-        got = f"{type(module).__name__}.{of_dspy(module)}"
-        raise InputError(f"the program must be a dn.Module such as dn.Predict(...), got {got}")
+        raise InputError(
+            f"the program must be a dn.Module such as dn.Predict(...), got {type(module).__name__}.{of_dspy(module)}"
+        )
     return module

@@ -1,4 +1,4 @@
-"""MultiChainComparison: several lines of reasoning, compared by one more call."""
+"""MultiChainComparison: several lines of reasoning, which one more call compares."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["MultiChainComparison"]
 
 
 class MultiChainComparison(Module):
-    """Shows a predictor ``m`` earlier answers with their reasoning, and asks for a corrected one (the shape is DSPy's;
-    Yoran et al., 2023, arXiv:2304.13007).
+    """Gives a predictor ``m`` earlier answers with their reasoning, and asks it for a corrected one (the shape is
+    DSPy's; Yoran et al., 2023, arXiv:2304.13007).
 
     ``await compare(question="…", completions=[…])``: ``m`` predictions, dicts or rows with ``rationale`` or
-    ``reasoning`` and the last output field. Without ``completions``, ``sampler`` is run ``m`` times at ``temperature``,
-    each time as a new sample; by default a ChainOfThought of the signature. ``sampler=None`` makes completions
-    required. The prediction has ``rationale`` before the outputs. Paths: ``predict``, and the sampler's under
-    ``sampler``. ``lm`` and ``adapter`` are for both, further keywords for the comparing predictor. Raises
-    ConfigurationError or SignatureError when made, InputError for completions that do not fit.
+    ``reasoning``, and the last output field. Without ``completions``, ``sampler`` (by default a ChainOfThought of the
+    signature) makes ``m`` samples at ``temperature``. ``sampler=None`` makes completions required. The prediction has
+    ``rationale`` before the outputs. Paths: ``predict``, and those of the sampler under ``sampler``. ``lm`` and
+    ``adapter`` are for both predictors, further keywords for the comparing one. Raises ConfigurationError or
+    SignatureError for wrong arguments; when called, InputError for completions that do not fit.
 
     >>> lm = dn.ScriptedLM(["rationale: The second is right.\\nanswer: 4"])
     >>> compare = dn.MultiChainComparison("question -> answer", m=2, lm=lm)
@@ -50,32 +50,31 @@ class MultiChainComparison(Module):
         adapter: Any = None,
         **settings: Unpack[RequestSettings],
     ) -> None:
-        self.m, self.temperature = m, temperature
-        self.signature = own = as_signature(signature)
-        self._last = list(own.output_fields)[-1]
+        self.m = m
+        self.temperature = temperature
+        self.signature = as_signature(signature)
+        self._last = list(self.signature.output_fields)[-1]
         if temperature is not None:
             settings["temperature"] = temperature
-        self.predict = Predict(_comparing(own, m), lm=lm, adapter=adapter, **settings)
-        self.sampler: Module | None = (
-            ChainOfThought(own, lm=lm, adapter=adapter)
-            if sampler == "chain_of_thought"
-            else checked_program(sampler)
-            if sampler
-            else None
-        )
+        self.predict = Predict(_comparing(self.signature, m), lm=lm, adapter=adapter, **settings)
+        self.sampler: Module | None = None
+        if sampler == "chain_of_thought":
+            self.sampler = ChainOfThought(self.signature, lm=lm, adapter=adapter)
+        elif sampler:
+            self.sampler = checked_program(sampler)
 
     async def forward(self, completions: Iterable[Any] | None = None, **inputs: Any) -> Prediction:
-        """The corrected rationale and outputs."""
+        """Predict the corrected rationale and outputs."""
         if completions is None:
             if self.sampler is None:
                 raise InputError(f"{self._title()} has no sampler; give it completions=[…]")
             completions = await sample(self.sampler, inputs, self.m, self.temperature)
-        shown = [self._attempt(i, c) for i, c in enumerate(completions)]
-        if len(shown) != self.m:
-            raise InputError(f"{self._title()} compares m={self.m} completions, got {len(shown)}")
-        return await self.predict(**{_name(i): text for i, text in enumerate(shown)}, **inputs)
+        attempts = {_input_name(i): self._attempt_text(i, completion) for i, completion in enumerate(completions)}
+        if len(attempts) != self.m:
+            raise InputError(f"{self._title()} compares m={self.m} completions, got {len(attempts)}")
+        return await self.predict(**attempts, **inputs)
 
-    def _attempt(self, number: int, completion: Any) -> str:
+    def _attempt_text(self, number: int, completion: Any) -> str:
         if not isinstance(completion, Mapping):
             raise InputError(f"completion {number} is {type(completion).__name__}; give a prediction or a dict")
         reasoning = completion.get("rationale", completion.get("reasoning"))
@@ -88,8 +87,11 @@ class MultiChainComparison(Module):
         return f"«I'm trying to {_first_line(reasoning)} I'm not sure but my prediction is {answer}»"
 
     def most_calls(self) -> int:
-        """Those of every sample, and of comparing them."""
-        return self.predict.most_calls() + (self.m * self.sampler.most_calls() if self.sampler else 0)
+        """The calls of all samples and of the comparison."""
+        calls = self.predict.most_calls()
+        if self.sampler:
+            calls += self.m * self.sampler.most_calls()
+        return calls
 
     def _title(self) -> str:
         return f"MultiChainComparison({self.signature.describe()})"
@@ -101,11 +103,11 @@ class MultiChainComparison(Module):
 def _comparing(signature: type[Signature], m: int) -> type[Signature]:
     for i in range(m):
         declared = Input(desc="${reasoning attempt}", alias=f"Student Attempt #{i + 1}")
-        signature = signature.append(_name(i), declared)
+        signature = signature.append(_input_name(i), declared)
     return signature.prepend("rationale", Output(desc="${corrected reasoning}", alias="Accurate Reasoning"))
 
 
-def _name(number: int) -> str:
+def _input_name(number: int) -> str:
     return f"reasoning_attempt_{number + 1}"
 
 

@@ -1,4 +1,4 @@
-"""Many steps side by side: bounded, started in order, each with its share of the budget."""
+"""Running many steps concurrently: bounded, started in order, each with an allowance of the budget."""
 
 from __future__ import annotations
 
@@ -16,39 +16,44 @@ from dspynb.scope.budget import Allowance, Meter, Reserve
 from dspynb.scope.core import Layer, current_scope
 from dspynb.scope.settings import setting
 
-__all__ = ["caught", "pool_width", "run_pool"]
+__all__ = ["pool_width", "result_or_error", "run_pool"]
 
 T = TypeVar("T")
 Step = Callable[[int, Allowance | None], Awaitable[None]]
 
 _SLICE = 0.01
-"""Seconds after which steps that never wait leave the event loop to others: views, timers, the kernel."""
+"""Seconds after which steps that never wait yield the event loop to views, timers and the kernel."""
 
 
 def pool_width(concurrency: int | None) -> int:
-    """How many steps run at a time: the setting of ``configure`` for None."""
-    limit: int = setting("concurrency") if concurrency is None else concurrency
-    return limit
+    """How many steps run at the same time: ``concurrency``, or the setting of ``configure`` for None."""
+    width: int = setting("concurrency") if concurrency is None else concurrency
+    return width
 
 
-class run_pool:  # noqa: N801  # awaited like a function; an object, so that it can be told to start no more
-    """``await run_pool(count, width, calls, step)``: ``step(number, allowance)`` for each number, started in order.
+class run_pool:  # noqa: N801  # awaited like a function; an object because of ``stop``
+    """``await run_pool(count, width, calls, step)``: awaits ``step(number, allowance)`` for each number, started in
+    order, at most ``width`` at the same time.
 
-    ``calls``: about how many model calls a step makes at most. When the budget refuses a step, those under way are
-    finished and BudgetExhausted is raised; ``stop()`` ends in the same way without an error. Other errors of a step are
-    raised at once. ``run``, where it is set: the run whose work this is; the budget that a person sets for it holds
-    from the next step on, once those under way have ended.
+    ``calls``: about how many model calls a step makes at most. If the budget refuses a step, the running steps are
+    finished and BudgetExhausted is raised. ``stop()`` ends in the same way, without an error. Other errors of a step
+    are raised at once. ``run``: the run whose work the pool does, or None. If a person sets a budget for this run, the
+    budget applies from the next step on, which starts after the running steps have ended.
     """
 
     def __init__(self, count: int, width: int, calls: int, step: Step) -> None:
-        self._todo, self._step = iter(range(count)), step
-        self._width, self._calls = min(width, count), calls
+        self._numbers = iter(range(count))
+        self._step = step
+        self._width = min(width, count)
+        self._calls = calls
         self._stopped = False
         self._slices = _Slices()
-        self.spent: BudgetExhausted | None = None
+        self.budget_error: BudgetExhausted | None = None
         self.run: Run | None = None
         self._funds: Meter | None = None  # of a run that got a budget while it ran
-        self._running, self._turn, self._ended = 0, asyncio.Lock(), asyncio.Event()
+        self._running = 0
+        self._budget_lock = asyncio.Lock()
+        self._step_ended = asyncio.Event()
 
     def stop(self) -> None:
         """Start no further step."""
@@ -64,52 +69,54 @@ class run_pool:  # noqa: N801  # awaited like a function; an object, so that it 
             await asyncio.gather(*workers)
         finally:
             await end_tasks(workers)
-        if self.spent is not None:
-            raise self.spent
+        if self.budget_error is not None:
+            raise self.budget_error
 
     async def _work(self) -> None:
         try:
-            await self._slices.between()
-            for number in self._todo:
+            await self._slices.yield_when_due()
+            for number in self._numbers:
                 if self.run is not None and self.run.steering.pending:
-                    await self._steered(self.run, number)
+                    await self._apply_budget_requests(self.run, number)
                 if self._stopped:
                     return
                 self._running += 1
                 try:
                     if self._funds is None:
-                        await self._one(number)
+                        await self._run_step(number)
                     else:
                         with Layer(None, funds=self._funds):
-                            await self._one(number)
+                            await self._run_step(number)
                 finally:
                     self._running -= 1
-                    self._ended.set()
-                await self._slices.between()
+                    self._step_ended.set()
+                await self._slices.yield_when_due()
         except BudgetExhausted as error:
-            self.spent = self.spent or error
+            if self.budget_error is None:
+                self.budget_error = error
             self._stopped = True
 
-    async def _one(self, number: int) -> None:
+    async def _run_step(self, number: int) -> None:
         if not self._reserve.limited:
             await self._step(number, None)
             return
         async with self._reserve.step() as funds:
-            if not self._stopped:  # while it waited for its share
+            if not self._stopped:  # it may have been stopped while the step waited for its allowance
                 await self._step(number, funds)
 
-    async def _steered(self, run: Run, number: int) -> None:
-        """Before a step: the budget that was asked for, if one was. Raises BudgetExhausted where more is spent."""
-        async with self._turn:
-            if not any(ask.action == "budget" for ask in run.steering.pending):
+    async def _apply_budget_requests(self, run: Run, number: int) -> None:
+        """Apply pending requests for a budget, before the step of this number. Raises BudgetExhausted if the new budget
+        is already spent."""
+        async with self._budget_lock:
+            if not any(request.action == "budget" for request in run.steering.pending):
                 return
             while self._running:
-                self._ended.clear()
-                await self._ended.wait()
+                self._step_ended.clear()
+                await self._step_ended.wait()
             limits: dict[str, float] = {}
-            for ask in run.steering.take_pending(lambda ask: ask.action == "budget"):
-                run.record_intervention("budget", step=number, values=ask.values)
-                limits.update(ask.values)
+            for request in run.steering.take_pending(lambda request: request.action == "budget"):
+                run.record_intervention("budget", step=number, values=request.values)
+                limits.update(request.values)
             if run.meter is not None:
                 run.meter.limit(limits)
             else:
@@ -123,27 +130,29 @@ class run_pool:  # noqa: N801  # awaited like a function; an object, so that it 
 
 
 class _Slices:
-    """Shares the event loop between the workers of a pool together and everybody else."""
+    """Time slices of the event loop, which the workers of a pool share with all other tasks."""
 
     def __init__(self) -> None:
-        self._until, self._due = math.inf, False
+        self._until = math.inf  # the end of the slice; infinite until its first step
+        self._renewal_scheduled = False
 
-    async def between(self) -> None:
-        """Called between two steps: when the slice is over, the loop goes round before the next step begins."""
+    async def yield_when_due(self) -> None:
+        """Called between two steps. When the slice is over, other tasks run before the next step begins."""
         while (now := time.perf_counter()) > self._until:
-            if not self._due:
-                self._due = True
+            if not self._renewal_scheduled:
+                self._renewal_scheduled = True
                 asyncio.get_running_loop().call_soon(self._renew)
             await asyncio.sleep(0)
-        if self._until == math.inf:  # from the first step in it, so that each slice has one, however busy the loop is
+        if self._until == math.inf:  # a slice begins with its first step, so that a busy loop cannot use it up before
             self._until = now + _SLICE
 
     def _renew(self) -> None:
-        self._until, self._due = math.inf, False
+        self._until = math.inf
+        self._renewal_scheduled = False
 
 
-async def caught(call: Awaitable[T]) -> T | Exception:
-    """What a step comes to: its result or its error. Halted, a stop, and a cancellation of this task, pass through."""
+async def result_or_error(call: Awaitable[T]) -> T | Exception:
+    """Await a call and return its result or its error. Raises Halted, and the cancellation of this task."""
     try:
         return await call
     except Halted:
@@ -151,7 +160,7 @@ async def caught(call: Awaitable[T]) -> T | Exception:
     except Exception as error:
         return error
     except BaseException as error:
-        exited = as_exception(error, "the program")
-        if isinstance(exited, Exception):
-            return exited  # the other steps are not concerned
+        failure = as_exception(error, "the program")
+        if isinstance(failure, Exception):
+            return failure  # so that the other steps continue
         raise

@@ -14,7 +14,7 @@ from dspynb.keywords import configurable
 from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, refuse_media
 from dspynb.lm.resolve import resolve_lm
 from dspynb.lm.settings import OTHERWISE, SETTINGS_OF_REQUESTS, RequestSettings, check_settings
-from dspynb.modules.copying import copied
+from dspynb.modules.copying import copy_value
 from dspynb.modules.discovery import warn_of_hidden
 from dspynb.modules.module import Module
 from dspynb.modules.predictor_call import Call, Listener
@@ -30,17 +30,19 @@ __all__ = ["Predict", "with_hint"]
 
 
 def with_hint(instruction: str, hint: str | None) -> str:
-    """The effective instruction: a hint is composed onto it here and nowhere else."""
-    return instruction if not hint else f"{instruction}\n\nHint: {hint}"
+    """The instruction with a hint appended. Hints are appended here and nowhere else."""
+    if not hint:
+        return instruction
+    return f"{instruction}\n\nHint: {hint}"
 
 
 class Predict(Module):
     """Calls a model for a signature: ``await Predict("question -> answer")(question="…")``.
 
-    ``instruction`` and ``demos`` (rows with inputs and outputs) are the predictor's own, and ``prefix``, how the
-    model's turn begins with an adapter that begins it (``prefill``); ``lm`` and ``adapter`` override the settings;
-    further keywords (temperature, max_tokens, …: the settings of LM that go with a request) go with every request.
-    Raises ConfigurationError for an unknown keyword, SignatureError for a signature that cannot be read.
+    ``instruction``: replaces the signature's. ``demos``: rows with inputs and outputs. ``prefix``: the beginning of the
+    model's turn, for an adapter that begins it (``prefill``). ``lm`` and ``adapter`` override the settings. Further
+    keywords (temperature, max_tokens, …: the settings of LM that are sent with a request) are sent with every request.
+    Raises ConfigurationError for an unknown keyword, SignatureError for a signature that cannot be parsed.
 
     >>> lm = dn.ScriptedLM(["answer: 4"])
     >>> ask = dn.Predict("question -> answer: int", demos=[{"question": "1+1?", "answer": 2}], lm=lm, temperature=0)
@@ -51,7 +53,7 @@ class Predict(Module):
     """
 
     is_predictor = True
-    repairs = True  # whether a reply that cannot be read may be repaired, where the adapter does
+    repairs = True  # whether a reply that cannot be parsed may be repaired, if the adapter repairs replies
 
     @configurable(passes_to=RequestSettings, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
     def __init__(
@@ -66,25 +68,29 @@ class Predict(Module):
         **settings: Unpack[RequestSettings],
     ) -> None:
         check_settings(type(self).__name__, settings)
-        self.signature, self.prefix = as_signature(signature), prefix
-        self.instruction, self.demos = instruction, [self.signature.by_name(demo) for demo in demos]
-        self.lm, self.adapter, self.settings = lm, adapter, settings
+        self.signature = as_signature(signature)
+        self.prefix = prefix
+        self.instruction = instruction
+        self.demos = [self.signature.by_name(demo) for demo in demos]
+        self.lm = lm
+        self.adapter = adapter
+        self.settings = settings
         self.uid = uuid.uuid4().hex
 
     def submodules(self) -> Iterator[tuple[str, Any]]:
-        """None: a predictor is where the search for predictors ends."""
+        """Nothing: a predictor contains no other predictors."""
         return iter(())
 
     def __copy__(self) -> Self:
-        return self._copied(dict(vars(self)))
+        return self._new_instance(dict(vars(self)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         shared = {"signature": self.signature, "lm": self.lm, "adapter": self.adapter}
-        own = {k: copied(v, memo) for k, v in vars(self).items() if k not in shared}
-        return self._copied({**own, **shared})
+        copies = {name: copy_value(value, memo) for name, value in vars(self).items() if name not in shared}
+        return self._new_instance({**copies, **shared})
 
-    def _copied(self, state: dict[str, Any]) -> Self:
-        # Hints are addressed by uid, so a copy must not answer to its original's.
+    def _new_instance(self, state: dict[str, Any]) -> Self:
+        # A copy has a uid of its own, since hints for the original must not apply to it.
         new = type(self).__new__(type(self))
         vars(new).update(state, uid=uuid.uuid4().hex)
         return new
@@ -96,22 +102,23 @@ class Predict(Module):
         return f"{type(self).__name__}({self.signature.describe()})"
 
     def named_predictors(self) -> list[tuple[str, Any]]:
-        """Itself."""
+        """The predictor itself, under the path ``self``."""
         return [("self", self)]
 
     def most_calls(self) -> int:
-        """The call, and one to repair its reply."""
+        """2: the call, and one more to repair its reply."""
         return 2
 
     async def forward(self, **inputs: Any) -> Prediction:
-        """The call itself."""
+        """Call the model and parse its reply."""
         return await self._inside(inputs)
 
     def stream(self, **inputs: Any) -> AsyncIterator[FieldText | Prediction]:
-        """The call, told while the model writes: ``async for part in predictor.stream(question=…)``.
+        """Call the model and yield its output while it writes: ``async for part in predictor.stream(question=…)``.
 
-        Each part is a FieldText (``field``, ``text`` so far, ``delta``); the last one is the Prediction. A model that
-        cannot stream gives each field at once. Leaving the loop early ends the call. Raises what the call raises.
+        Each part is a FieldText (``field``, ``text`` so far, ``delta``); the last part is the Prediction. For a model
+        that cannot stream, each field comes as one part. Leaving the loop early cancels the call. Raises the errors of
+        the call.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["[[ ## answer ## ]]\\n4"]))
         >>> async def main():
@@ -132,46 +139,47 @@ class Predict(Module):
             except ParseError as error:
                 if not (self.repairs and getattr(call.adapter, "repair", False)):
                     raise
-                return await self._repaired(call, error)
+                return await self._repair(call, error)
         except BaseException as error:
-            exited = as_exception(error, f"the call of {self._title()}")
-            if exited is error:
+            failure = as_exception(error, f"the call of {self._title()}")
+            if failure is error:
                 raise
-            raise exited from error
+            raise failure from error
 
-    async def _repaired(self, call: Call, error: ParseError) -> Prediction:
-        """Ask once more, with the reply that could not be read. Raises the first error where asking fails."""
-        again = call.again(call.adapter.format_repair(self.signature, call.request.messages, error))
+    async def _repair(self, call: Call, error: ParseError) -> Prediction:
+        """Call the model once more, with the reply that could not be parsed. Raises ``error`` if this call fails."""
+        repair = call.repair(call.adapter.format_repair(self.signature, call.request.messages, error))
         try:
-            return await again.answer()
-        except ModelError as failed:
-            raise error from failed
+            return await repair.answer()
+        except ModelError as model_error:
+            raise error from model_error
 
     def _read(self, adapter: Adapter, reply: LMReply) -> dict[str, Any]:
-        """The outputs in a reply. Raises ParseError."""
+        """Parse the outputs of a reply. Raises ParseError."""
         return adapter.parse(self.signature, reply.text)
 
     def _fitted(self, adapter: Adapter, lm: LMProtocol) -> Adapter:  # noqa: ARG002
-        """The adapter as this predictor speaks through it to this model."""
+        """The adapter that this predictor uses with a model; subclasses may wrap it."""
         return adapter
 
     def instruction_under(self, candidate: Part | None = None) -> str:
-        """The instruction without hints: the signature's, replaced by the predictor's own if it is set, replaced by the
-        candidate's if that is set. Computed here and nowhere else; an empty text is an instruction."""
+        """The instruction without hints: the candidate's, else the predictor's own, else the signature's. Computed here
+        and nowhere else. An empty text counts as an instruction."""
         if candidate is not None and candidate.instruction is not None:
             return candidate.instruction
-        own: str = self.signature.instruction if self.instruction is None else self.instruction
-        return own
+        if self.instruction is not None:
+            return self.instruction
+        return self.signature.instruction
 
     def effective(self, reading: Reading) -> tuple[str, Sequence[Mapping[str, Any]]]:
-        """Instruction and demos in force: those under the scoped candidate, with the scoped hints composed onto the
-        instruction, outermost first."""
+        """The instruction and demos in force: those of the scoped candidate, else the predictor's own, with the scoped
+        hints composed onto the instruction, outermost first."""
         part = reading.candidate
         demos = self.demos if part is None or part.demos is None else part.demos
         return with_hint(self.instruction_under(part), reading.hint("instruction")), demos
 
     def _prepare(self, scope: Scope, inputs: Mapping[str, Any]) -> Call:
-        """All that depends on the scope, read before anything is awaited."""
+        """Read everything that depends on the scope, before anything is awaited."""
         reading = scope.read(self.uid)
         if reading.ended:
             warn_of(reading.ended)
@@ -194,7 +202,7 @@ class Predict(Module):
         )
 
     def _lm_in(self, scope: Scope, path: str) -> LMProtocol:
-        """The model: the call context's, the predictor's own, or the setting. In a replay, what stands for it."""
+        """The model: the call context's, else the predictor's own, else the setting. In a replay, its replacement."""
         lm = scope.context.lm
         if lm is None:
             lm = self.lm
@@ -202,38 +210,38 @@ class Predict(Module):
             lm = setting("lm", scope)
         replay = scope.context.interceptor(Place.REPLAY)
         if replay is not None:
-            return replay.model(path, lm)  # type: ignore[no-any-return]  # the scope knows no models
+            return replay.model(path, lm)  # type: ignore[no-any-return]  # the scope has no types of models
         return resolve_lm(lm)
 
     def _adapter_for(self, lm: LMProtocol, scope: Scope) -> Adapter:
-        """The adapter: the predictor's own, the setting, or the one that the model prefers."""
+        """The adapter: the predictor's own, else the setting, else the one that the model prefers."""
         choice = self.adapter or setting("adapter", scope) or getattr(lm, "adapter", None)
         return self._fitted(resolve_adapter(choice), lm)
 
     def _messages(
         self, adapter: Adapter, values: Mapping[str, Any], reading: Reading, path: str
     ) -> tuple[Mapping[str, Any], ...]:
-        """The prompt. Raises InputError for inputs that the adapter cannot write."""
+        """The messages of the prompt. Raises InputError for inputs that the adapter cannot write."""
         instruction, demos = self.effective(reading)
         prefix = getattr(reading.candidate, "prefix", None) or self.prefix
-        more = {} if prefix is None else {"prefix": prefix}  # an adapter of the user's may know of none
+        options = {} if prefix is None else {"prefix": prefix}  # a user's adapter may not have this parameter
         hint = reading.hint("field")
         try:
-            return adapter.format(self.signature, values, instruction=instruction, demos=demos, hint=hint, **more)
+            return adapter.format(self.signature, values, instruction=instruction, demos=demos, hint=hint, **options)
         except DspynbError:
             raise
         except Exception as error:
             raise InputError(f"{path}: the inputs could not be written ({type(error).__name__}: {error})") from error
         except BaseException as error:
-            exited = exit_of(error, f"the adapter {type(adapter).__name__}")
-            if exited is None:
+            exit_error = exit_of(error, f"the adapter {type(adapter).__name__}")
+            if exit_error is None:
                 raise
-            raise InputError(f"{path}: the inputs could not be written ({exited})") from error
+            raise InputError(f"{path}: the inputs could not be written ({exit_error})") from error
 
     def _request(
         self, lm: LMProtocol, adapter: Adapter, messages: tuple[Mapping[str, Any], ...], scope: Scope
     ) -> LMRequest:
-        """The request; settings of the scope's sampling win over the predictor's own."""
+        """The request. Settings of the scope's sampling take precedence over the predictor's own."""
         sampling = scope.context.sampling
         constrained = getattr(lm, "constrains", False)
         return LMRequest(

@@ -1,4 +1,4 @@
-"""One call of a predictor under way: sent, read, reported, and asked again where its reply could not be read."""
+"""One call of a predictor: the request is sent, the reply is parsed, and the call is recorded as an event."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from dspynb.scope.gate import GATE
 __all__ = ["Call", "Listener", "as_recorded"]
 
 Listener = Callable[[Adapter, str], None]
-"""Told each new piece of a reply, with the adapter that reads it; an empty piece at the end."""
+"""Receives each new piece of a reply, with the adapter that parses it, and an empty piece at the end."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Call(ModelCall):
-    """What was read from the scope when the call began, and what came of it."""
+    """A predictor's call: what was read from the scope when it began, and its reply."""
 
-    read: Callable[[Adapter, LMReply], Mapping[str, Any]]  # the outputs in a reply
+    read: Callable[[Adapter, LMReply], Mapping[str, Any]]  # parses the outputs of a reply
     uid: str
     reading: Reading
     adapter: Adapter
-    before: tuple[PredictorCalled, ...] = ()  # calls whose reply could not be read
-    reported: tuple[PredictorCalled, ...] = ()
+    before: tuple[PredictorCalled, ...] = ()  # the events of the calls that this one repairs
+    reported: tuple[PredictorCalled, ...] = ()  # the events of ``before`` and of this call
     reply: LMReply | None = None
     began: float = field(default_factory=time.perf_counter)
 
     async def answer(self, listener: Listener | None = None) -> Prediction:
-        """The prediction; ``listener`` gets the reply's text as it comes. Raises ParseError with the predictor's path,
-        ModelError, Halted."""
+        """Make the call and return its prediction. ``listener`` receives the text of the reply while it arrives. Raises
+        ParseError with the predictor's path, ModelError or Halted."""
         if GATE.shut:
             await GATE.passed(self.scope)
         if listener is not None:
@@ -55,27 +55,30 @@ class Call(ModelCall):
             self.reply = without_secrets(reply)
             outputs = self.read(self.adapter, self.reply)
         except ParseError as error:
-            named = error.by(self.path)
-            self._report(error=named)
-            raise named from error.__cause__
+            error_with_path = error.by(self.path)
+            self._report(error=error_with_path)
+            raise error_with_path from error.__cause__
         except BaseException as error:
-            failed = self._as_error(error)
-            refused = isinstance(failed, Halted) and not self.admitted  # it never began
-            if isinstance(failed, Exception) and not refused:
-                self._report(error=failed)
-            if failed is error:
+            failure = self._as_error(error)
+            never_began = isinstance(failure, Halted) and not self.admitted
+            if isinstance(failure, Exception) and not never_began:
+                self._report(error=failure)
+            if failure is error:
                 raise
-            raise failed from error
+            raise failure from error
         calls = (*self.before, self._report(outputs=outputs))
         prediction = Prediction(outputs)
-        prediction.meta.usage = calls[0].usage if len(calls) == 1 else sum((c.usage for c in calls), NO_USAGE)
+        if len(calls) == 1:
+            prediction.meta.usage = calls[0].usage
+        else:
+            prediction.meta.usage = sum((call.usage for call in calls), NO_USAGE)
         prediction.meta.calls = Calls(calls)
         return prediction
 
     async def _complete(self) -> LMReply:
         """The reply, from the first link of the chain that has one."""
         reply = await self._chain()(self)
-        if not self.admitted:  # a cached reply takes no call, but what was stopped goes no further
+        if not self.admitted:  # a cached reply takes no call from the budget, but a stopped run must not continue
             self.scope.admit(0)
             self.admitted = True
         if self.listener is not None:
@@ -95,14 +98,14 @@ class Call(ModelCall):
         return chain((*around, OWN_CACHE, BUDGET), ask_model)
 
     def _as_error(self, error: BaseException) -> BaseException:
-        """The error of a call: what a model or adapter raised that is no Exception is made one."""
+        """The error of a call. If a model or adapter has raised SystemExit or the like, an Exception replaces it."""
         if self.reply is not None:
             return as_exception(error, f"the adapter {type(self.adapter).__name__}")
-        exited = exit_of(error, f"the model {self.model}")
-        return error if exited is None else ModelError(exited)
+        exit_error = exit_of(error, f"the model {self.model}")
+        return error if exit_error is None else ModelError(exit_error)
 
-    def again(self, messages: tuple[Mapping[str, Any], ...]) -> Self:
-        """A call of its own with other messages, to repair this one."""
+    def repair(self, messages: tuple[Mapping[str, Any], ...]) -> Self:
+        """A new call that repairs the reply of this one, with other messages."""
         request = replace(self.request, messages=messages)
         return replace(
             self,
@@ -117,9 +120,9 @@ class Call(ModelCall):
         )
 
     def _report(self, outputs: Mapping[str, Any] | None = None, error: Exception | None = None) -> PredictorCalled:
-        """Emit what was sent and what came back."""
-        reply, sent = self.reply, (self.inputs, without_data(self.request.messages), self.reading.hint())
-        inputs, messages, hint = redact_values(sent)
+        """Emit an event with the request and the reply or error."""
+        reply = self.reply
+        inputs, messages, hint = redact_values((self.inputs, without_data(self.request.messages), self.reading.hint()))
         event = PredictorCalled(
             span=new_span(),
             parent=self.before[0].span if self.before else self.scope.open_span,
@@ -133,7 +136,7 @@ class Call(ModelCall):
             tool_calls=() if reply is None else reply.tool_calls,
             outputs=outputs,
             error=None if error is None else told(error),
-            usage=_spent(error) if reply is None else reply.usage,
+            usage=_usage_without_reply(error) if reply is None else reply.usage,
             cached=getattr(error, "cached", False) if reply is None else reply.cached,
             seconds=time.perf_counter() - self.began,
             rollout=self.request.rollout,
@@ -147,7 +150,7 @@ class Call(ModelCall):
 
 
 async def ask_model(call: ModelCall) -> LMReply:
-    """The end of the chain: ask any model, and check its reply."""
+    """The end of the chain: call any model, and check its reply."""
     stream = None if call.listener is None else getattr(call.lm, "stream", None)
     if stream is None:
         reply = await call.lm.complete(call.request)
@@ -155,8 +158,8 @@ async def ask_model(call: ModelCall) -> LMReply:
         reply = await stream(call.request, call.listener)
         call.streamed = True
     if not isinstance(reply, LMReply):
-        said = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
-        raise ModelError(said, model=call.model)
+        message = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
+        raise ModelError(message, model=call.model)
     if call.listener is not None:
         call.stream_rest(reply)
         call.listener("")
@@ -167,13 +170,16 @@ _BUDGET_ALONE = chain((BUDGET,), ask_model)
 
 
 def as_recorded(messages: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
-    """Messages as records keep them: without the data of images and files, and without known secrets."""
-    kept: tuple[Mapping[str, Any], ...] = redact_values(without_data(messages))
-    return kept
+    """Messages as events have them: without the data of images and files, and without known secrets."""
+    recorded: tuple[Mapping[str, Any], ...] = redact_values(without_data(messages))
+    return recorded
 
 
-def _spent(error: Exception | None) -> Usage:
-    """What is known of the cost of a call without a reply."""
+def _usage_without_reply(error: Exception | None) -> Usage:
+    """The known usage of a call that has no reply."""
     if not isinstance(error, ModelError):
         return Usage()
-    return Usage(calls=1, retries=error.retries) if error.usage is None else error.usage
+    if error.usage is not None:
+        usage: Usage = error.usage
+        return usage
+    return Usage(calls=1, retries=error.retries)

@@ -19,15 +19,20 @@ __all__ = ["sample"]
 
 
 async def sample(program: Module, inputs: Mapping[str, Any], n: int, temperature: float | None) -> list[Prediction]:
-    """``n`` predictions, made at the same time, each with a rollout of its own; the first error ends them all."""
-    tasks = [asyncio.create_task(guarded("the program", _one, program, inputs, i, temperature)) for i in range(n)]
+    """Make ``n`` predictions concurrently, each with its own rollout. The first error cancels all others."""
+    tasks = []
+    for number in range(n):
+        call = guarded("the program", _call_as_sample, program, inputs, number, temperature)
+        tasks.append(asyncio.create_task(call))
     try:
         return list(await asyncio.gather(*tasks))
     finally:
         await end_tasks(tasks)
 
 
-async def _one(program: Module, inputs: Mapping[str, Any], number: int, temperature: float | None) -> Prediction:
+async def _call_as_sample(
+    program: Module, inputs: Mapping[str, Any], number: int, temperature: float | None
+) -> Prediction:
     scope = current_scope()
     sampling = scope.context.sampling.with_temperature(temperature)
     sampling = sampling.with_rollout(sampling.rollout.child(number))

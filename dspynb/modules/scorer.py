@@ -1,4 +1,4 @@
-"""Rewards and metrics: calling what users write, and reading what it returns."""
+"""Rewards and metrics: calling the functions that users write, and checking the scores that they return."""
 
 from __future__ import annotations
 
@@ -21,29 +21,31 @@ _SCORES = (int, float, Score)
 class Scorer:
     """A user's reward or metric: ``fn(row, prediction) -> float | bool | Score``, sync or async.
 
-    It gets ``trace=`` (the calls that made the prediction) and ``predictor=`` if it has parameters of those names.
-    Raises ConfigurationError for what cannot be called so.
+    A function with parameters named ``trace`` and ``predictor`` gets these as well: the calls that led to the
+    prediction, and the path of a predictor. ``what``: how errors call the function. Raises ConfigurationError for a
+    value that cannot be called in this way.
     """
 
     def __init__(self, fn: Callable[..., Any], what: str = "reward") -> None:
         if not callable(fn):
             raise ConfigurationError(f"{what} must be a function of (row, prediction), got {type(fn).__name__}")
-        self.fn, self.what = fn, what
+        self.fn = fn
+        self.what = what
         self.extras = _named_extras(fn)
         self._check_parameters()
 
     async def __call__(
         self, row: Example, prediction: Prediction, *, trace: Sequence[Any] = (), predictor: str | None = None
     ) -> Score:
-        """The score, computed with hints and candidates masked.
+        """Compute the score, with hints and candidates masked.
 
-        Raises RewardError for what is not a score, and for what the function raised; but a ConfigurationError, a
-        mistake that another attempt would meet too, as it is.
+        Raises RewardError for a value that is not a score, and for an error of the function. A ConfigurationError of
+        the function is raised unchanged, since another attempt would raise it too.
         """
         extras: dict[str, Any] = {}
         if self.extras:
-            offered = {"trace": trace, "predictor": predictor}
-            extras = {name: offered[name] for name in self.extras}
+            available = {"trace": trace, "predictor": predictor}
+            extras = {name: available[name] for name in self.extras}
         with mask():
             try:
                 value = self.fn(row, prediction, **extras)
@@ -59,7 +61,7 @@ class Scorer:
         return score
 
     def _check_parameters(self) -> None:
-        """Raise ConfigurationError for a function that cannot be called so: now, not after a call was paid for."""
+        """Raise ConfigurationError for a function with other parameters, before a model call is paid for."""
         try:
             parameters = inspect.signature(self.fn)
         except (TypeError, ValueError):  # some builtins have no signature
@@ -68,7 +70,7 @@ class Scorer:
             parameters.bind(None, None, **dict.fromkeys(self.extras))
         except TypeError as error:
             raise ConfigurationError(
-                f"a {self.what} is called with (row, prediction), and {self.name}{parameters} is not for that: {error}"
+                f"a {self.what} is called with (row, prediction), which does not fit {self.name}{parameters}: {error}"
             ) from None
 
     @property
@@ -77,12 +79,13 @@ class Scorer:
         return str(getattr(self.fn, "__name__", type(self.fn).__name__))
 
     def describe(self) -> str:
-        """What is known of it: its source where that can be had, else its docstring or name."""
+        """The source of the function if it is available, else its docstring, else its name."""
         return source_of(self.fn) or inspect.getdoc(self.fn) or self.name
 
 
 def _named_extras(fn: Callable[..., Any]) -> frozenset[str]:
-    """Which of trace and predictor the function names; by name, never by counting, a lambda's ``e=e`` is no trace."""
+    """Which of ``trace`` and ``predictor`` are parameters of the function. Only names count, and not the number of
+    parameters: the ``e`` of ``lambda row, prediction, e=e: …`` is no trace."""
     try:
         names = inspect.signature(fn).parameters
     except (TypeError, ValueError):  # some builtins have no signature
@@ -90,10 +93,11 @@ def _named_extras(fn: Callable[..., Any]) -> frozenset[str]:
     return frozenset({"trace", "predictor"} & set(names))
 
 
-def source_of(thing: Any, limit: int = 4000) -> str | None:
-    """Source code where it can be had (not for builtins or exec-made functions), else None."""
+def source_of(code: Any, limit: int = 4000) -> str | None:
+    """The source of a function, class or module, at most ``limit`` characters; None where it is not available, as for
+    builtins and functions made by ``exec``."""
     try:
-        source = inspect.getsource(thing)
+        source = inspect.getsource(code)
     except (OSError, TypeError):
         return None
     return textwrap.dedent(source).strip()[:limit]

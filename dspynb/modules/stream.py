@@ -1,4 +1,4 @@
-"""A prediction as it is written: the text of each output field while it grows."""
+"""Streaming a prediction: the text of each output field while the model writes it."""
 
 from __future__ import annotations
 
@@ -32,59 +32,67 @@ class FieldText:
     delta: str
 
 
-class _Growing:
-    """Tells a queue which fields have grown, from the text of the whole reply; an empty piece is its end."""
+class _FieldStreamer:
+    """Listens to the pieces of a reply and puts the growth of each field into a queue. An empty piece is the end."""
 
     def __init__(self, predictor: Predict, queue: asyncio.Queue[FieldText | None]) -> None:
-        self._predictor, self._queue = predictor, queue
-        self._reply, self._read = "", 0
+        self._predictor = predictor
+        self._queue = queue
+        self._reply = ""
+        self._parsed_length = 0
         self._fields: dict[str, str] = {}
 
     def __call__(self, adapter: Any, piece: str) -> None:
         self._reply += piece
-        # Read again once it has grown by a fiftieth: to read a long reply after every piece would take long itself.
-        if not piece or len(self._reply) >= self._read * 1.02:
-            self._tell(adapter, redact_growing if piece else redact_known)
+        # Parsed again after growth by 2 %, since parsing a long reply after every piece would be slow.
+        if not piece:
+            self._queue_growth(adapter, redact_known)
+        elif len(self._reply) >= self._parsed_length * 1.02:
+            self._queue_growth(adapter, redact_growing)
 
-    def _tell(self, adapter: Any, clean: Callable[[str], str]) -> None:
-        self._read = len(self._reply)
-        for name, said in self._partial(adapter).items():
-            text = clean(said)
+    def _queue_growth(self, adapter: Any, clean: Callable[[str], str]) -> None:
+        self._parsed_length = len(self._reply)
+        for name, field_text in self._partial(adapter).items():
+            text = clean(field_text)
             before = self._fields.get(name, "")
             if text != before and text.startswith(before):
                 self._fields[name] = text
                 self._queue.put_nowait(FieldText(name, text, text[len(before) :]))
 
     def _partial(self, adapter: Any) -> Mapping[str, str]:
-        """The fields in the reply so far. Called by the model, which must not be blamed for the adapter."""
+        """The fields in the reply so far. An error names the adapter here, since the model calls this method and would
+        seem to have raised it."""
         try:
             return adapter.partial(self._predictor.signature, self._reply)  # type: ignore[no-any-return]
         except BaseException as error:
-            exited = as_exception(error, f"the adapter {type(adapter).__name__}")
-            if exited is error:
+            failure = as_exception(error, f"the adapter {type(adapter).__name__}")
+            if failure is error:
                 raise
-            raise exited from error
+            raise failure from error
 
 
 class _StreamWork(ModuleWork):
     """A streamed call as the work of a run."""
 
-    def __init__(self, predictor: Predict, inputs: Mapping[str, Any], growing: _Growing) -> None:
+    def __init__(self, predictor: Predict, inputs: Mapping[str, Any], streamer: _FieldStreamer) -> None:
         super().__init__(predictor, inputs)
-        self.predictor, self.growing = predictor, growing
+        self.predictor = predictor
+        self.streamer = streamer
 
     async def _call(self) -> Prediction:
-        return await self.predictor._answer(self.inputs, self.growing)
+        return await self.predictor._answer(self.inputs, self.streamer)
 
 
 async def stream(predictor: Predict, inputs: Mapping[str, Any]) -> AsyncIterator[FieldText | Prediction]:
-    """See ``Predict.stream``. The call runs in a task of its own: a generator must not hold a scope across a yield."""
+    """See ``Predict.stream``. The call runs in its own task, since a generator must not keep a scope across a yield."""
     queue: asyncio.Queue[FieldText | None] = asyncio.Queue()
-    growing = _Growing(predictor, queue)
-    run = None
+    streamer = _FieldStreamer(predictor, queue)
+    run: Run | None = None
     if current_scope().open_run is None:
-        run = predictor._new_run(inputs).start(_StreamWork(predictor, inputs, growing))
-    task = asyncio.create_task(guarded("the call", predictor._answer, inputs, growing)) if run is None else run.task
+        run = predictor._new_run(inputs).start(_StreamWork(predictor, inputs, streamer))
+        task = run.task
+    else:
+        task = asyncio.create_task(guarded("the call", predictor._answer, inputs, streamer))
     task.add_done_callback(lambda _: queue.put_nowait(None))
     try:
         while (part := await _next(queue, run)) is not None:
@@ -95,7 +103,7 @@ async def stream(predictor: Predict, inputs: Mapping[str, Any]) -> AsyncIterator
 
 
 async def _next(queue: asyncio.Queue[FieldText | None], run: Run | None) -> FieldText | None:
-    """The next part. Raises RunInterrupted when the kernel's stop button or Ctrl-C ends the waiting."""
+    """The next part of a stream. Raises RunInterrupted if the kernel's stop button or Ctrl-C interrupts the waiting."""
     if run is None:
         return await queue.get()
     with foreground(run):

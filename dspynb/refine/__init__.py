@@ -1,4 +1,4 @@
-"""Searches over attempts: Refine and BestOfN, one scored attempt, and where hints come from."""
+"""Searches over attempts: Refine, BestOfN, one scored attempt, and the sources of hints."""
 
 from dspynb.refine.attempt import AttemptResult
 from dspynb.refine.best_of_n import BestOfN

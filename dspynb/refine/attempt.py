@@ -1,4 +1,4 @@
-"""One scored attempt: what BestOfN and Refine are both made of."""
+"""One scored attempt of a search: BestOfN and Refine make several."""
 
 from __future__ import annotations
 
@@ -26,22 +26,25 @@ __all__ = ["AttemptPlan", "AttemptResult", "cancelled_attempt", "make_attempt"]
 
 @dataclass(frozen=True, slots=True)
 class AttemptPlan:
-    """Which attempt to make, under which hint. ``shown``: the hint as tables show it; ``hint_by``: who gave it."""
+    """The number of an attempt and the settings of its calls."""
 
     number: int
     wave: int
     hint: HintLayer | None = None
-    shown: Hint = None
+    displayed_hint: Hint = None
+    """The hint as tables show it."""
     temperature: float | None = None
     funds: Allowance | None = None
+    """The calls that the attempt may make; None where calls are not limited."""
     hint_by: str = ""
+    """``person`` if a person suggested the hint, else empty."""
     span: int = field(default_factory=new_span)
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
-    """A finished attempt: its number, hint, calls, and a scored prediction or an error (or both, when the reward
-    failed)."""
+    """A finished attempt: its number, hint and calls, and a scored prediction or an error (or a prediction and an error
+    if the reward failed)."""
 
     number: int
     wave: int
@@ -52,78 +55,84 @@ class AttemptResult:
     calls: tuple[PredictorCalled, ...]
     seconds: float
     span: int
-    mistake: bool = False  # the caller's: another attempt could not help
+    mistake: bool = False  # whether the caller made a mistake, so that another attempt could not help
 
     @property
     def usage(self) -> Usage:
-        """What the attempt's own calls cost."""
+        """The usage of the attempt's own calls."""
         return sum((call.usage for call in self.calls), Usage())
 
     @property
     def feedback(self) -> str | None:
-        """The reward's words, or what was wrong with the reply."""
+        """The feedback of the reward, or None."""
         return None if self.score is None else self.score.feedback
 
     def meets(self, threshold: float | None) -> bool:
-        """Whether the score reaches the threshold; never, without a threshold or a score."""
+        """Whether the score reaches the threshold. False without a threshold or a score."""
         return threshold is not None and self.score is not None and self.score.value >= threshold
 
 
 async def make_attempt(
     program: Module, inputs: Mapping[str, Any], reward: Scorer, plan: AttemptPlan, threshold: float | None
 ) -> AttemptResult:
-    """Run the program once under the plan's hint and rollout, and score what came out.
+    """Run the program once under the plan's hint and rollout, and score its prediction.
 
-    An error of the program or the reward is part of the result. Stops and cancellations pass through.
+    An error of the program or the reward is part of the result. Stops and cancellations are raised.
     """
-    scope, span, began = current_scope(), plan.span, time.perf_counter()
+    scope = current_scope()
+    parent = scope.open_span
+    began = time.perf_counter()
     started = AttemptStarted(
-        span=span,
-        parent=scope.open_span,
+        span=plan.span,
+        parent=parent,
         attempt=plan.number,
         wave=plan.wave,
-        hint=redact_values(plan.shown),
+        hint=redact_values(plan.displayed_hint),
         hint_by=plan.hint_by,
     )
     scope.emit(started)
     trace = Trace()
-    prediction, score, error, mistake = None, None, None, False
-    with _attempt_layer(scope, plan, span, trace):
+    prediction: Prediction | None = None
+    score: Score | None = None
+    error: Exception | None = None
+    with _attempt_layer(scope, plan, trace):
         try:
             prediction = await program(**inputs)
             score = await reward(Example(inputs), prediction, trace=trace.calls)
-        except BaseException as caught:
-            failed = as_exception(caught, "the program")
-            if isinstance(failed, Halted) or not isinstance(failed, Exception):
-                scope.emit(cancelled_attempt(span, started.parent, time.perf_counter() - began))
+        except BaseException as raised:
+            failure = as_exception(raised, "the program")
+            if isinstance(failure, Halted) or not isinstance(failure, Exception):
+                scope.emit(cancelled_attempt(plan.span, parent, time.perf_counter() - began))
                 raise
-            error, mistake = failed, _callers_mistake(failed, trace)
+            error = failure
     result = AttemptResult(
-        plan.number,
-        plan.wave,
-        plan.shown,
-        prediction,
-        score,
-        error,
-        tuple(trace.calls),
-        time.perf_counter() - began,
-        span,
-        mistake,
+        number=plan.number,
+        wave=plan.wave,
+        hint=plan.displayed_hint,
+        prediction=prediction,
+        score=score,
+        error=error,
+        calls=tuple(trace.calls),
+        seconds=time.perf_counter() - began,
+        span=plan.span,
+        mistake=_is_mistake(error, trace),
     )
-    scope.emit(_ended(result, started.parent, threshold))
+    scope.emit(_attempt_ended(result, parent, threshold))
     return result
 
 
-def _callers_mistake(error: Exception, trace: Trace) -> bool:
-    """Whether another attempt could not help: no model was ever asked, or the settings are wrong."""
-    return isinstance(error, ConfigurationError) or (isinstance(error, InputError) and not trace.calls)
+def _is_mistake(error: Exception | None, trace: Trace) -> bool:
+    """Whether another attempt could not help: a setting is wrong, or an input is, before any call was made."""
+    if isinstance(error, ConfigurationError):
+        return True
+    return isinstance(error, InputError) and not trace.calls
 
 
-def _attempt_layer(scope: Scope, plan: AttemptPlan, span: int, trace: Trace) -> Layer:
+def _attempt_layer(scope: Scope, plan: AttemptPlan, trace: Trace) -> Layer:
     sampling = scope.context.sampling.with_temperature(plan.temperature).with_rollout(_rollout(scope, plan))
     return Layer(
         f"attempt {plan.number}",
-        span=span,
+        span=plan.span,
         trace=trace,
         hints=plan.hint,
         funds=plan.funds,
@@ -133,7 +142,8 @@ def _attempt_layer(scope: Scope, plan: AttemptPlan, span: int, trace: Trace) -> 
 
 
 def _rollout(scope: Scope, plan: AttemptPlan) -> RolloutId:
-    """i - 1; inside another attempt or sample a number that neither its own calls nor those of other attempts have."""
+    """The rollout of attempt i: i - 1. Inside another attempt or sample it is a child of that rollout, which no other
+    call has."""
     outside = scope.context.sampling.rollout
     n = plan.number - 1
     if scope.open_attempt is None and outside.number == 0:
@@ -141,22 +151,20 @@ def _rollout(scope: Scope, plan: AttemptPlan) -> RolloutId:
     return outside.child(n)
 
 
-def _ended(result: AttemptResult, parent: int, threshold: float | None) -> AttemptEnded:
-    score = result.score
-    state = "failed" if score is None else "passed" if result.meets(threshold) else "scored"
-    return AttemptEnded(
-        span=result.span,
-        parent=parent,
-        state=state,
-        outputs=None if result.prediction is None else redact_values(result.prediction.to_dict()),
-        score=None if score is None else score.value,
-        feedback=None if score is None else redact_values(score.feedback),
-        parts={} if score is None else score.parts,
-        error=None if result.error is None else told(result.error),
-        seconds=result.seconds,
-    )
+def _attempt_ended(result: AttemptResult, parent: int, threshold: float | None) -> AttemptEnded:
+    values: dict[str, Any] = {"state": "failed"}
+    if result.score is not None:
+        values["state"] = "passed" if result.meets(threshold) else "scored"
+        values["score"] = result.score.value
+        values["feedback"] = redact_values(result.score.feedback)
+        values["parts"] = result.score.parts
+    if result.prediction is not None:
+        values["outputs"] = redact_values(result.prediction.to_dict())
+    if result.error is not None:
+        values["error"] = told(result.error)
+    return AttemptEnded(span=result.span, parent=parent, seconds=result.seconds, **values)
 
 
 def cancelled_attempt(span: int, parent: int, seconds: float) -> AttemptEnded:
-    """The record of an attempt that counts for nothing: no outputs and no score, even if it had them."""
+    """The event of an attempt that does not count: without outputs and score, even if it had them."""
     return AttemptEnded(span=span, parent=parent, state="cancelled", seconds=seconds)

@@ -1,4 +1,4 @@
-"""BestOfN: several samples of a program, of which the first that is good enough, or the best, is returned."""
+"""BestOfN: several samples of a program. It returns the first that is good enough, else the best."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ __all__ = ["BestOfN"]
 
 
 class BestOfN(SearchModule):
-    """Up to ``n`` samples of a program, without hints: the first that meets the threshold, else the best.
+    """Makes up to ``n`` samples of a program, without hints, and returns the first that meets the threshold, else the
+    best.
 
-    ``module``: the program. ``reward(row, prediction) -> float | bool | Score``; ``threshold``: the score that is good
-    enough (None: none is); ``width``: attempts made at a time; ``temperature``: of every
-    attempt (None leaves the model's own); ``max_failures``: attempts that may fail before the call does (default: all
-    but the last). Raises ConfigurationError for what is out of range, when made.
+    ``module``: the program. ``reward(row, prediction) -> float | bool | Score``. ``threshold``: the score that is good
+    enough; None makes all ``n`` attempts. ``width``: how many attempts run at the same time. ``temperature``: that of
+    every attempt; None leaves the model's own. ``max_failures``: how many attempts may fail before the call fails
+    (default: all but the last). Raises ConfigurationError for a value out of range; AllAttemptsFailed or
+    TooManyFailures when called.
 
     >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: four", "answer: 4"]))
     >>> best = dn.BestOfN(ask, reward=lambda row, prediction: prediction.answer.isdigit(), n=3)

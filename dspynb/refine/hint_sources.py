@@ -1,9 +1,8 @@
-"""Where hints come from: the reward's feedback, an advisor model, or the user's function."""
+"""The sources of hints: the reward's feedback, an advisor model, the user's function, or a person."""
 
 from __future__ import annotations
 
 import inspect
-import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +30,7 @@ from dspynb.signatures.signature import Signature
 if TYPE_CHECKING:
     from dspynb.modules.module import Module
 
-__all__ = ["Advise", "Advisor", "as_layer", "ask_callable", "feedback_of", "suggested"]
+__all__ = ["Advise", "Advisor", "as_layer", "call_hints_function", "feedback_of", "suggested_hint"]
 
 
 class Advise(Signature):
@@ -50,12 +49,18 @@ class Advise(Signature):
 
 
 def feedback_of(attempts: Sequence[AttemptResult]) -> str | None:
-    """The feedback of the last wave's attempts, each text once; a reply that could not be read counts as feedback."""
+    """The feedback of the last wave's attempts, without duplicates. The problem of a reply that could not be parsed
+    counts as feedback. None where there is none."""
     if not attempts:
         return None
-    wave = list(itertools.takewhile(lambda a: a.wave == attempts[-1].wave, reversed(attempts)))
-    texts = [text for a in reversed(wave) if (text := a.feedback or _reply_problem(a.error))]
-    return "\n".join(dict.fromkeys(texts)) or None
+    last_wave = attempts[-1].wave
+    texts: dict[str, None] = {}
+    for attempt in attempts:
+        if attempt.wave == last_wave:
+            text = attempt.feedback or _reply_problem(attempt.error)
+            if text:
+                texts[text] = None
+    return "\n".join(texts) or None
 
 
 def _reply_problem(error: Exception | None) -> str | None:
@@ -69,22 +74,23 @@ class Advisor:
     """Asks a predictor for advice on the program's predictors."""
 
     def __init__(self, predict: Predict, reward: Scorer) -> None:
-        self.predict, self.reward = predict, reward
+        self.predict = predict
+        self.reward = reward
 
     async def __call__(self, attempts: Sequence[AttemptResult], program: Module, inputs: Mapping[str, Any]) -> Hint:
-        """Path → advice, for paths that the program has; None when there is none.
+        """Advice by predictor path, for paths that the program has; None when there is none.
 
-        Runs with hints masked; but a candidate's part for the advisor holds, since it is a predictor of the program as
-        others are: what an optimizer tries is what it will have.
+        Runs with hints masked. A candidate's part for the advisor applies, since an optimizer may try instructions for
+        the advisor as for other predictors.
         """
         paths = {path for path, _ in program.named_predictors()}
         uid = self.predict.uid
-        own = current_scope().read(uid).candidate
-        described = _program_text(program)  # here, where a candidate's instructions hold: below they are masked
-        candidate = None if own is None else {uid: own}
+        part = current_scope().read(uid).candidate
+        program_text = _program_text(program)  # before the mask below hides the candidate's instructions
+        candidate = None if part is None else {uid: part}
         with mask(), Layer("the advisor's candidate", candidate=candidate, settings=self._settings(program)):
             answer = await self.predict(
-                program=described,
+                program=program_text,
                 reward=self.reward.describe(),
                 inputs=_fields_text(inputs),
                 attempts="\n\n".join(_attempt_text(attempt, program) for attempt in attempts),
@@ -93,18 +99,18 @@ class Advisor:
         return advice or None
 
     def _settings(self, program: Module) -> Settings | None:
-        """Where the advisor has no model and none is configured: settings with the program's own."""
+        """Settings with the program's model if the advisor has no model and none is configured, else None."""
         if self.predict.lm is not None or setting("lm") is not None:
             return None
-        models = [predictor.lm for _, predictor in program.named_predictors() if predictor.lm is not None]
-        if not models:
-            return None
-        return replace(current_scope().settings, lm=models[0])
+        for _, predictor in program.named_predictors():
+            if predictor.lm is not None:
+                return replace(current_scope().settings, lm=predictor.lm)
+        return None
 
-    async def or_nothing(
+    async def advice_or_none(
         self, attempts: Sequence[AttemptResult], program: Module, inputs: Mapping[str, Any], wave: int
     ) -> Hint:
-        """The same, but an advisor that fails is recorded, warned of once a run, and costs no more than the hint."""
+        """Advice by predictor path; None if the advisor fails, which is recorded, and warned of once in a run."""
         try:
             return await self(attempts, program, inputs)
         except Halted:
@@ -117,13 +123,13 @@ class Advisor:
             return None
 
 
-_warned: WeakSet[Any] = WeakSet()  # runs
+_warned_runs: WeakSet[Any] = WeakSet()
 
 
 def _warn_of_failure(run: Any, program: Module, wave: int, error: str) -> None:
-    if run in _warned:
+    if run in _warned_runs:
         return
-    _warned.add(run)
+    _warned_runs.add(run)
     warnings.warn_explicit(
         f"wave {wave} of Refine({program._title()}) had no new hint: its advisor failed ({error}). Pass "
         "another model as advisor_lm=, or return dn.Score(value, feedback=...) from the reward",
@@ -132,43 +138,61 @@ def _warn_of_failure(run: Any, program: Module, wave: int, error: str) -> None:
     )
 
 
-def suggested(program: Module, wave: int) -> Any:
-    """The hint that a person suggested for the next wave of a Refine of this program: text, or predictor → text. None
-    where there is none. It is told of as an event, unless the run is gone on with and has told of it."""
+def suggested_hint(program: Module, wave: int) -> Any:
+    """The hint that a person suggested for a wave of a Refine of this program: a text, or texts by predictor. None
+    where there is none.
+
+    A hint from a pending request is recorded as an event. A resumed run returns the hints that its file has recorded.
+    """
     scope = current_scope()
-    run, at = scope.open_run, scope.open_row
+    run = scope.open_run
     if not isinstance(run, Run) or not (run.steering.pending or run.steering.applied):
         return None
-    inside = {predictor.uid: predictor for _, predictor in program.named_predictors()}
-    known = {path: inside[uid] for uid, path in run.paths.items() if uid in inside}
-    if inside and not known:
-        return None  # it is a metric's
-    where = {} if at is None else {"row": at[0]} if not at[1] else {"row": at[0], "repeat": at[1]}
+    predictors = {predictor.uid: predictor for _, predictor in program.named_predictors()}
+    by_path = {path: predictors[uid] for uid, path in run.paths.items() if uid in predictors}
+    if predictors and not by_path:
+        return None  # the Refine is part of a metric and not of the run's program
+    place = _row_values(scope.open_row)
 
     def fits(hint: Any) -> bool:
-        return isinstance(hint, str) or all(path in known for path in hint)
+        return isinstance(hint, str) or all(path in by_path for path in hint)
 
-    def then(event: Steered) -> bool:
-        same = event.action == "hint" and event.step == wave
-        return same and {**event.values, "hint": ""} == {"hint": "", **where} and fits(event.values["hint"])
+    def was_applied_here(event: Steered) -> bool:
+        if event.action != "hint" or event.step != wave:
+            return False
+        same_place = {**event.values, "hint": ""} == {"hint": "", **place}
+        return same_place and fits(event.values["hint"])
 
-    def now(ask: Request) -> bool:
-        return ask.action == "hint" and ask.values.get("row") in (None, where.get("row")) and fits(ask.values["hint"])
+    def is_for_here(request: Request) -> bool:
+        if request.action != "hint":
+            return False
+        same_row = request.values.get("row") in (None, place.get("row"))
+        return same_row and fits(request.values["hint"])
 
-    if found := run.steering.take_applied(then):
-        hint = found[0].values["hint"]
-    elif asked := run.steering.take_pending(now):
-        hint = asked[-1].values["hint"]
-        run.record_intervention("hint", step=wave, values={"hint": hint, **where})
+    if recorded := run.steering.take_applied(was_applied_here):
+        hint = recorded[0].values["hint"]
+    elif requests := run.steering.take_pending(is_for_here):
+        hint = requests[-1].values["hint"]
+        run.record_intervention("hint", step=wave, values={"hint": hint, **place})
     else:
         return None
-    return hint if isinstance(hint, str) else {known[path]: text for path, text in hint.items()}
+    if isinstance(hint, str):
+        return hint
+    return {by_path[path]: text for path, text in hint.items()}
 
 
-async def ask_callable(
+def _row_values(row: tuple[int, int] | None) -> dict[str, int]:
+    """The row and repeat of an event as its values; a repeat of 0 is left out."""
+    if row is None:
+        return {}
+    number, repeat = row
+    return {"row": number, "repeat": repeat} if repeat else {"row": number}
+
+
+async def call_hints_function(
     fn: Callable[..., Any], attempts: Sequence[AttemptResult], program: Module, inputs: Mapping[str, Any]
 ) -> Any:
-    """The hint of a user's function ``fn(attempts, program, inputs)``. Raises HintError from what it raises."""
+    """The hint of a user's function ``fn(attempts, program, inputs)``. Raises HintError from the function's error."""
     name = getattr(fn, "__name__", type(fn).__name__)
     with mask():
         try:
@@ -186,14 +210,16 @@ def as_layer(hint: Any, program: Module, hint_as: HintAs) -> tuple[HintLayer | N
         return None, None
     predictors = program.named_predictors()
     if isinstance(hint, str):
-        if not predictors:  # they are made per call, so nothing can be addressed
+        if not predictors:  # the program creates its predictors in each call, so they cannot be addressed
             return HintLayer(text=hint, hint_as=hint_as), hint
         return HintLayer(by_uid={p.uid: hint for _, p in predictors}, hint_as=hint_as), hint
     by_uid = address(hint, of=program)
-    shown = {path: by_uid[p.uid] for path, p in predictors if p.uid in by_uid}
-    texts = set(shown.values())
-    same = len(shown) == len(predictors) and len(texts) == 1
-    return HintLayer(by_uid=by_uid, hint_as=hint_as), texts.pop() if same else shown
+    layer = HintLayer(by_uid=by_uid, hint_as=hint_as)
+    by_path = {path: by_uid[p.uid] for path, p in predictors if p.uid in by_uid}
+    texts = set(by_path.values())
+    if len(texts) == 1 and len(by_path) == len(predictors):
+        return layer, texts.pop()
+    return layer, by_path
 
 
 def _program_text(program: Module) -> str:
@@ -209,11 +235,12 @@ def _program_text(program: Module) -> str:
 def _attempt_text(attempt: AttemptResult, program: Module) -> str:
     lines = [f"Attempt {attempt.number}"]
     if attempt.hint:
-        given = attempt.hint if isinstance(attempt.hint, str) else _fields_text(attempt.hint)
-        lines.append(f"hint given: {given}")
+        hint = attempt.hint if isinstance(attempt.hint, str) else _fields_text(attempt.hint)
+        lines.append(f"hint given: {hint}")
     paths = [path for path, _ in program.named_predictors()]
-    # By predictor and text: of calls side by side it is chance which ends first.
-    lines += [text for _, text in sorted((_place(paths, call.predictor), _call_text(call)) for call in attempt.calls)]
+    # Sorted by predictor and text, since it is chance which of several concurrent calls ends first.
+    calls = sorted((_position(paths, call.predictor), _call_text(call)) for call in attempt.calls)
+    lines += [text for _, text in calls]
     if attempt.score is not None:
         lines.append(f"score: {attempt.score.value:g}")
     if attempt.feedback:
@@ -223,7 +250,7 @@ def _attempt_text(attempt: AttemptResult, program: Module) -> str:
     return "\n".join(lines)
 
 
-def _place(paths: Sequence[str], path: str) -> int:
+def _position(paths: Sequence[str], path: str) -> int:
     return paths.index(path) if path in paths else len(paths)
 
 
@@ -233,6 +260,8 @@ def _call_text(call: PredictorCalled) -> str:
 
 
 def _fields_text(values: Mapping[str, Any]) -> str:
-    """On one line if each value is, else each begins a line, so that none is taken for the end of another."""
+    """Names and values on one line. If a value has several lines, each value begins a line of its own, so that none
+    reads as part of another."""
     texts = [labelled(name, value, 600, " =") for name, value in values.items()]
-    return ("\n" if any("\n" in text for text in texts) else "; ").join(texts)
+    separator = "\n" if any("\n" in text for text in texts) else "; "
+    return separator.join(texts)

@@ -1,7 +1,7 @@
-"""Searches: attempts in waves, the lowest-numbered one that is good enough, else the best.
+"""Searches: attempts in waves. The result is the lowest-numbered attempt that is good enough, else the best.
 
-Timing decides nothing. An attempt that meets the threshold cancels higher-numbered ones, which count for nothing even
-if they had finished; lower-numbered ones are waited for.
+Timing decides nothing. An attempt that meets the threshold cancels all attempts with higher numbers, which do not count
+even if they have finished. Attempts with lower numbers are awaited.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 from dspynb.data import Prediction
 from dspynb.errors import AllAttemptsFailed, BudgetExhausted, ConfigurationError, TooManyFailures
-from dspynb.events import AttemptChosen, SpanEnded, SpanStarted, new_span
-from dspynb.keywords import recorded_settings, shown
+from dspynb.events import AttemptChosen, Hint, SpanEnded, SpanStarted, new_span
+from dspynb.keywords import recorded_settings, settings_repr
 from dspynb.modules.module import Module, ModuleWork
 from dspynb.modules.scorer import Scorer
 from dspynb.redact import redact_values, told
@@ -26,13 +26,19 @@ from dspynb.running.reader import RunReader
 from dspynb.running.record import RunRecord
 from dspynb.running.user_code import guarded
 from dspynb.scope.budget import Reserve
-from dspynb.scope.core import Layer, RunPort, current_scope
+from dspynb.scope.core import HintLayer, Layer, RunPort, current_scope
 from dspynb.signatures.fields import Field
 
-__all__ = ["SEARCH_OF_DSPY", "Hinted", "Search", "SearchModule", "SearchPlan"]
+__all__ = ["SEARCH_OF_DSPY", "Search", "SearchModule", "SearchPlan", "WaveHint"]
 
-Hinted = tuple[Any, Any, str]
-"""A hint layer, the hint as tables show it, and who gave it: ``person``, or empty."""
+
+@dataclass(frozen=True, slots=True)
+class WaveHint:
+    """The hint of one wave: as a layer, as tables show it, and ``person`` if a person suggested it."""
+
+    layer: HintLayer | None = None
+    displayed: Hint = None
+    given_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,92 +60,118 @@ class SearchPlan:
 
 
 class Search:
-    """One call of a BestOfN or Refine: makes the attempts, keeps them, and chooses."""
+    """One call of a BestOfN or Refine: makes the attempts and chooses one of them.
+
+    ``hint_for_wave``: a function of the attempts so far and the number of the next wave.
+    """
 
     def __init__(
         self,
         program: Module,
         inputs: Mapping[str, Any],
         plan: SearchPlan,
-        advise: Callable[[Sequence[AttemptResult], int], Awaitable[Hinted]] | None = None,
+        hint_for_wave: Callable[[Sequence[AttemptResult], int], Awaitable[WaveHint]] | None = None,
     ) -> None:
-        self.program, self.inputs, self.plan, self.advise = program, inputs, plan, advise
+        self.program = program
+        self.inputs = inputs
+        self.plan = plan
+        self.hint_for_wave = hint_for_wave
         self.finished: dict[int, AttemptResult] = {}
         self.span = new_span()
         self.run: RunPort | None = None
-        self.spent: BudgetExhausted | None = None
-        self.last_wave = False  # whether the last attempts have begun
+        self.budget_error: BudgetExhausted | None = None
+        self.last_wave = False  # whether the last wave has begun
 
     async def __call__(self) -> Prediction:
-        """The winner's prediction. Raises AllAttemptsFailed or TooManyFailures."""
+        """The winner's prediction. Raises AllAttemptsFailed, TooManyFailures or BudgetExhausted."""
         self.run = current_scope().open_run
-        committed: list[AttemptResult] = []
+        attempts: list[AttemptResult] = []
         failures: list[Exception] = []
         for wave, numbers in enumerate(self._waves(), start=1):
-            layer, shown, by = await self.advise(committed, wave) if self.advise and wave > 1 else (None, None, "")
+            hint = WaveHint()
+            if wave > 1 and self.hint_for_wave is not None:
+                hint = await self.hint_for_wave(attempts, wave)
             self.last_wave = numbers[-1] == self.plan.n
-            plans = [AttemptPlan(i, wave, layer, shown, self.plan.temperature, hint_by=by) for i in numbers]
-            new = await self._wave(plans)
-            committed += new
-            winner = next(filter(self._ends, new), None)  # of the waves before, none has one
+            results = await self._run_wave([self._attempt_plan(number, wave, hint) for number in numbers])
+            attempts += results
+            winner = self._first_final(results)  # earlier waves have none
             if winner is not None and winner.mistake and winner.error is not None:
                 raise winner.error
-            failures += [a.error for a in new if a is not winner and a.error is not None]
-            self._check_failures(failures, len(committed))
+            failures += [result.error for result in results if result is not winner and result.error is not None]
+            self._check_failures(failures, len(attempts))
             if winner is not None:
-                return self._chosen(winner)
-        return self._chosen(self._best(committed))
+                return self._choose(winner)
+        return self._choose(self._best(attempts))
 
     def _waves(self) -> Iterator[range]:
         for first in range(1, self.plan.n + 1, self.plan.width):
             yield range(first, min(first + self.plan.width, self.plan.n + 1))
 
-    async def _wave(self, plans: Sequence[AttemptPlan]) -> list[AttemptResult]:
-        """The results of one wave, in order of number, up to the first that meets the threshold."""
+    def _attempt_plan(self, number: int, wave: int, hint: WaveHint) -> AttemptPlan:
+        return AttemptPlan(
+            number=number,
+            wave=wave,
+            hint=hint.layer,
+            displayed_hint=hint.displayed,
+            temperature=self.plan.temperature,
+            hint_by=hint.given_by,
+        )
+
+    async def _run_wave(self, plans: Sequence[AttemptPlan]) -> list[AttemptResult]:
+        """The results of one wave that count, in order of number."""
         if len(plans) == 1:
             return [await self._attempt(plans[0])]
         reserve = Reserve(self.program.most_calls())
-        tasks = {
-            asyncio.create_task(guarded("the program", self._in_turn, plan, reserve)): plan.number for plan in plans
-        }
-        cut = plans[-1].number
+        numbers: dict[asyncio.Task[AttemptResult], int] = {}
+        for plan in plans:
+            task = asyncio.create_task(guarded("the program", self._attempt_in_turn, plan, reserve))
+            numbers[task] = plan.number
+        last = plans[-1].number  # attempts after it do not count
         try:
-            pending = set(tasks)
+            pending = set(numbers)
             while pending:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                cut = min([cut, *(self._last(t, tasks[t]) for t in done if tasks[t] <= cut)])
-                for task in [t for t in pending if tasks[t] > cut]:
+                counting = [task for task in done if numbers[task] <= last]
+                last = min([last, *(self._last_number(task, numbers[task]) for task in counting)])
+                for task in [task for task in pending if numbers[task] > last]:
                     task.cancel()
                     pending.discard(task)
         finally:
-            await end_tasks(tasks)
-        self._drop_after(cut, plans)
-        results = [self.finished[number] for number in tasks.values() if number <= cut]
-        if self.spent is not None and not any(map(self._ends, results)):
-            raise self.spent
+            await end_tasks(numbers)
+        self._drop_after(last, plans)
+        results = [self.finished[number] for number in numbers.values() if number <= last]
+        if self.budget_error is not None and self._first_final(results) is None:
+            raise self.budget_error
         return results
 
-    async def _in_turn(self, plan: AttemptPlan, reserve: Reserve) -> AttemptResult:
+    async def _attempt_in_turn(self, plan: AttemptPlan, reserve: Reserve) -> AttemptResult:
         async with reserve.step() as funds:
             return await self._attempt(replace(plan, funds=funds))
 
-    def _last(self, task: asyncio.Task[AttemptResult], number: int) -> int:
-        """The last attempt that counts, as far as this one tells: the one before it, where the budget refused it."""
-        if isinstance(spent := task.exception(), BudgetExhausted):
-            self.spent = self.spent or spent
+    def _last_number(self, task: asyncio.Task[AttemptResult], number: int) -> int:
+        """The number of the last attempt that counts, judged by one finished attempt alone. If the budget refused the
+        attempt, it does not count itself."""
+        error = task.exception()
+        if isinstance(error, BudgetExhausted):
+            if self.budget_error is None:
+                self.budget_error = error
             return number - 1
-        return number if self._ends(task.result()) else self.plan.n
+        return number if self._is_final(task.result()) else self.plan.n
 
-    def _ends(self, result: AttemptResult) -> bool:
+    def _is_final(self, result: AttemptResult) -> bool:
         """Whether no attempt after this one counts."""
         return result.mistake or result.meets(self.plan.threshold)
 
-    def _drop_after(self, cut: int, plans: Sequence[AttemptPlan]) -> None:
-        """Record the attempts after the winner as cancelled, whether they had finished or refuse to end."""
+    def _first_final(self, results: Sequence[AttemptResult]) -> AttemptResult | None:
+        return next(filter(self._is_final, results), None)
+
+    def _drop_after(self, last: int, plans: Sequence[AttemptPlan]) -> None:
+        """Record the attempts after the last that counts as cancelled, whether they have finished or refuse to end."""
         for plan in plans:
-            if plan.number > cut:
-                late = self.finished.pop(plan.number, None)
-                current_scope().emit(cancelled_attempt(plan.span, self.span, late.seconds if late else 0.0))
+            if plan.number > last:
+                dropped = self.finished.pop(plan.number, None)
+                seconds = 0.0 if dropped is None else dropped.seconds
+                current_scope().emit(cancelled_attempt(plan.span, self.span, seconds))
 
     async def _attempt(self, plan: AttemptPlan) -> AttemptResult:
         result = await make_attempt(self.program, self.inputs, self.plan.reward, plan, self.plan.threshold)
@@ -147,44 +179,50 @@ class Search:
         return result
 
     def _check_failures(self, failures: Sequence[Exception], attempts: int) -> None:
-        """Raise once more attempts before the winner failed than may."""
+        """Raise if more attempts failed than ``max_failures``. Attempts after the winner do not count."""
         allowed = self.plan.max_failures
-        if allowed is not None and len(failures) > allowed:
-            if len(failures) == attempts:
-                raise _all_failed(failures)
-            message = (
-                f"{len(failures)} attempts failed, max_failures={allowed}; raise it, or see .exceptions. The first: "
-                f"{failures[0]}"
-            )
-            raise TooManyFailures(message, failures)
+        if allowed is None or len(failures) <= allowed:
+            return
+        if len(failures) == attempts:
+            raise _all_failed(failures)
+        message = (
+            f"{len(failures)} attempts failed, max_failures={allowed}; raise it, or see .exceptions. The first: "
+            f"{failures[0]}"
+        )
+        raise TooManyFailures(message, failures)
 
     def _best(self, attempts: Sequence[AttemptResult]) -> AttemptResult:
-        scored = [a for a in attempts if a.score is not None]
+        """The attempt with the highest score; ties go to the lower number. Raises AllAttemptsFailed."""
+        scored = [attempt for attempt in attempts if attempt.score is not None]
         if not scored:
-            failures = [a.error for a in attempts if a.error is not None]
-            raise _all_failed(failures)
-        return max(scored, key=lambda a: (float(a.score or 0.0), -a.number))
+            raise _all_failed([attempt.error for attempt in attempts if attempt.error is not None])
+        return max(scored, key=lambda attempt: (float(attempt.score or 0.0), -attempt.number))
 
-    def _chosen(self, winner: AttemptResult) -> Prediction:
+    def _choose(self, winner: AttemptResult) -> Prediction:
         scope = current_scope()
         scope.emit(AttemptChosen(span=self.span, parent=scope.open_span, attempt=winner.number))
         return self._prediction(winner)
 
     def _prediction(self, winner: AttemptResult) -> Prediction:
         assert winner.prediction is not None  # noqa: S101  # a scored attempt has one
-        part = self.run.part(self.span) if isinstance(self.run, RunReader) else None
-        record = self.run.record if isinstance(self.run, RunReader) else RunRecord()
+        part: RunReader | None = None
+        record = RunRecord()
+        if isinstance(self.run, RunReader):
+            part = self.run.part(self.span)
+            record = self.run.record
         usage = record.usage_in(self.span)  # of all attempts, advisors and rewards
         calls = Calls(winner.calls)
         return winner.prediction.with_meta(score=winner.score, usage=usage, calls=calls, run=part)
 
     def partial(self) -> Prediction | None:
         """The best of the attempts that have finished, or None."""
-        done = [self.finished[number] for number in sorted(self.finished)]
-        winner = next((a for a in done if a.meets(self.plan.threshold)), None)
-        if winner is None and all(a.score is None for a in done):
+        attempts = [self.finished[number] for number in sorted(self.finished)]
+        for attempt in attempts:
+            if attempt.meets(self.plan.threshold):
+                return self._prediction(attempt)
+        if all(attempt.score is None for attempt in attempts):
             return None
-        return self._prediction(winner or self._best(done))
+        return self._prediction(self._best(attempts))
 
 
 def _all_failed(errors: Sequence[Exception]) -> AllAttemptsFailed:
@@ -196,7 +234,7 @@ def _all_failed(errors: Sequence[Exception]) -> AllAttemptsFailed:
 
 
 class SearchWork(ModuleWork):
-    """A search as the work of a run: when stopped, the best attempt so far is its result."""
+    """A search as the work of a run. If the run is stopped, its result is the best attempt so far."""
 
     def __init__(self, module: SearchModule, inputs: Mapping[str, Any]) -> None:
         super().__init__(module, inputs)
@@ -209,12 +247,12 @@ class SearchWork(ModuleWork):
         return self.search.partial()
 
     def accepted_requests(self) -> AcceptedRequests:
-        """A hint, while a further wave may come."""
+        """The requests that the search accepts: hints, until the last wave has begun."""
         return AcceptedRequests() if self.search.last_wave else super().accepted_requests()
 
 
 async def under_span(search: Search, title: str) -> Prediction:
-    """Run a search as a span of the run it is in."""
+    """Run a search as a span of the open run."""
     scope = current_scope()
     parent = scope.open_span
     scope.emit(
@@ -231,21 +269,21 @@ async def under_span(search: Search, title: str) -> Prediction:
 
 
 class SearchModule(Module):
-    """Base of BestOfN and Refine: a program, wrapped. Its predictors keep the paths they have in the program."""
+    """Base of BestOfN and Refine, which wrap a program. The predictors keep the paths that they have in the program."""
 
     module: Module
     plan: SearchPlan
 
     def __repr__(self) -> str:
-        return shown(self, repr(self.module), self.plan.reward.name, parts=(self.plan,))
+        return settings_repr(self, repr(self.module), self.plan.reward.name, parts=(self.plan,))
 
     def search(self, inputs: Mapping[str, Any]) -> Search:
-        """One call's search."""
+        """The search of one call."""
         return Search(self.module, inputs, self.plan)
 
     async def forward(self, **inputs: Any) -> Prediction:
-        """Make attempts and return the best."""
-        if current_scope().open_run is None:  # called by itself: the usage of a search is read from a run
+        """Make attempts and return the prediction of the winner."""
+        if current_scope().open_run is None:  # a search needs a run, from which its usage is read
             return await self(**inputs)
         return await self._inside(inputs)
 
@@ -262,7 +300,7 @@ class SearchModule(Module):
         return self.module._fields(kind)
 
     def input_names(self) -> Mapping[str, bool] | None:
-        """Those of the program."""
+        """The inputs of the program inside."""
         return self.module.input_names()
 
     def _run_settings(self) -> dict[str, Any]:
@@ -272,7 +310,7 @@ class SearchModule(Module):
         yield "", self.module
 
     def most_calls(self) -> int:
-        """Those of the program in every attempt."""
+        """The calls of the program in all attempts."""
         return self.plan.n * self.module.most_calls()
 
 
@@ -287,7 +325,7 @@ SEARCH_OF_DSPY = {
     "program": "module",
     "lm": "the program inside has its model: dn.Predict(…, lm=…), or `with dn.context(lm=…)`",
 }
-"""What the names of DSPy are called at BestOfN and Refine, or what to do in place of them."""
+"""Names of DSPy's arguments, with the name or the replacement of each at BestOfN and Refine."""
 
 
 def __getattr__(name: str) -> Any:

@@ -172,7 +172,7 @@ class Steerable(RunReader):
         """Set the meter of the run's own budget."""
         self.meter = meter
         if self.paused:
-            meter.hold()
+            meter.pause()
 
     def new_meter(self, limits: Mapping[str, float]) -> Meter:
         """Give a run that has no budget one with these limits, and return its meter. The meter has counted the time
@@ -318,7 +318,7 @@ class Steerable(RunReader):
             self._require("pause")
         if GATE.close(self):
             if self.meter is not None:
-                self.meter.hold()
+                self.meter.pause()
             self.record_intervention("pause")
             if self.done:  # the run has ended meanwhile
                 GATE.open(self)
@@ -334,7 +334,7 @@ class Steerable(RunReader):
         if not GATE.open(self):
             return False
         if self.meter is not None:
-            self.meter.go_on()
+            self.meter.resume()
         return True
 
     # ── the budget ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,7 +1,8 @@
-"""Budgets: what may be spent, taken before a call is made and counted down all nested runs.
+"""Budgets: limits of calls, tokens, cost and time over a block and all runs inside it.
 
-A ``Budget`` is a value; a ``Meter`` counts what is spent of it and sits in a layer of the scope. Steps that run side by
-side (rows, attempts) get an ``Allowance`` each, in their order, so that timing does not move the cut.
+A ``Budget`` is a value. A ``Meter`` counts what is spent of it, and sits in a layer of the scope. Calls are taken from
+the meter before they are sent. Steps that run concurrently (rows, attempts) get an ``Allowance`` each, in their order,
+so that timing does not decide which step the budget refuses.
 """
 
 from __future__ import annotations
@@ -40,20 +41,26 @@ __all__ = [
 
 
 def about_tokens(messages: Iterable[Mapping[str, Any]], reply: str = "") -> int:
-    """About how many tokens messages and a reply are: four characters a token. Of an image or file counts what is told
-    of it, since its tokens have little to do with its bytes."""
-    letters = sum(len(content_text(message.get("content", ""))) for message in messages)
-    return -(-(letters + len(reply)) // 4)
+    """Estimate the tokens of messages and a reply: four characters a token, rounded up. Of an image or file only its
+    description counts, since its tokens have little to do with its bytes."""
+    characters = len(reply)
+    for message in messages:
+        characters += len(content_text(message.get("content", "")))
+    return math.ceil(characters / 4)
 
 
 def missing_tokens(usage: Usage, messages: Iterable[Mapping[str, Any]], reply: str = "") -> int:
-    """The estimate that stands for the tokens of a call whose usage lacks them; 0 for one that has them."""
-    return 0 if usage.tokens is not None else about_tokens(messages, reply)
+    """The estimated tokens of a call whose provider reported none; 0 if the usage has tokens."""
+    if usage.tokens is not None:
+        return 0
+    return about_tokens(messages, reply)
 
 
 def estimated_tokens(call: PredictorCalled) -> int:
-    """The estimate for a recorded call. Its prompt, which may stand in a file, is read only where it is needed."""
-    return 0 if call.usage.tokens is not None else about_tokens(call.messages, call.reply or "")
+    """The estimated tokens of a recorded call whose provider reported none; 0 if the usage has tokens."""
+    if call.usage.tokens is not None:
+        return 0
+    return about_tokens(call.messages, call.reply or "")  # reads messages, which may be in a file, only if needed
 
 
 _OTHER_NAMES = {
@@ -71,17 +78,17 @@ Amount: TypeAlias = Annotated[float, Number(above=0, finite=False)]
 
 @dataclass(frozen=True)
 class Budget(Block):
-    """What may be spent; None is no limit. ``with Budget(calls=100) as meter: …`` holds it over a block.
+    """Limits of what may be spent; None is no limit. ``with Budget(calls=100) as meter: …`` applies them to a block.
 
-    ``calls``: calls of providers, retries and repairs too, cache hits not. ``metric_calls``: rollouts scored. Both are
-    taken before anything is sent and never exceeded. ``tokens``, ``usd`` and ``seconds`` are known only afterwards:
-    once they are reached, no further call starts. Where a provider does not report the tokens of a reply, about one
-    for four characters is counted, and a UsageUnknownWarning says so once. ``meter.spent`` and ``meter.left`` tell how
-    it stands, ``meter.estimated`` how many of the tokens are such an estimate.
+    ``calls``: calls of providers; retries and repairs count, cache hits do not. ``metric_calls``: scored rollouts. Both
+    are taken before anything is sent and are never exceeded. ``tokens``, ``usd`` and ``seconds`` are known only
+    afterwards: once one is reached, no further call starts. Where a provider does not report the tokens of a reply, one
+    token for four characters is counted, and a UsageUnknownWarning says so once. ``meter.spent`` is what is spent,
+    ``meter.left`` what is left, ``meter.estimated`` how many of the tokens are estimated.
 
-    A call that is refused raises BudgetExhausted, which is no failure of a row or an attempt: the run ends with the
-    best so far. Raises ConfigurationError for a limit that is no number above 0 or has another name, or where
-    there is no limit.
+    A call that the budget refuses raises BudgetExhausted. It does not count as a failure of a row or attempt: the run
+    ends with the best result so far. Raises ConfigurationError for a limit that is not a number above 0, for an unknown
+    name, and where no limit is set.
 
     >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> with dn.Budget(calls=2) as meter:
@@ -105,10 +112,15 @@ class Budget(Block):
 
     def limits(self) -> dict[str, int | float]:
         """The limits that are set, by name."""
-        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        limits: dict[str, int | float] = {}
+        for field in fields(self):
+            limit = getattr(self, field.name)
+            if limit is not None:
+                limits[field.name] = limit
+        return limits
 
     def _layer(self) -> Layer:
-        return Layer(None, funds=Meter(self))  # not leased: a run started inside goes on counting
+        return Layer(None, funds=Meter(self))  # not leased: a run that was started inside continues to be counted
 
     def __enter__(self) -> Meter:
         meter: Meter = super().__enter__().funds
@@ -124,22 +136,24 @@ Budget.__init__ = configurable(renamed=_OTHER_NAMES)(Budget.__init__)  # type: i
 
 
 class Meter:
-    """Counts what is spent of a budget. From any thread."""
+    """Counts what is spent of a budget. Thread-safe."""
 
     covers = False
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self.estimated = 0  # of the tokens, those that no provider reported
+        self.estimated = 0  # how many of the tokens are estimated, since no provider reported them
         self._lock = threading.Lock()
-        self._calls = self._metric_calls = self._tokens = 0
+        self._calls = 0
+        self._metric_calls = 0
+        self._tokens = 0
         self._usd: float | None = 0.0
         self._began = time.monotonic()
-        self._held: float | None = None  # since when time does not count
+        self._paused_since: float | None = None
 
     @property
     def spent(self) -> dict[str, float | None]:
-        """By name: calls, metric_calls, tokens, usd (None once a price was not known), seconds."""
+        """What is spent, by name: calls, metric_calls, tokens, usd (None once a price is unknown), seconds."""
         return {
             "calls": self._calls,
             "metric_calls": self._metric_calls,
@@ -150,10 +164,11 @@ class Meter:
 
     @property
     def _seconds(self) -> float:
-        return (time.monotonic() if self._held is None else self._held) - self._began
+        now = time.monotonic() if self._paused_since is None else self._paused_since
+        return now - self._began
 
     def limit(self, limits: Mapping[str, float]) -> None:
-        """Set new limits, by name; those that are not named stay."""
+        """Set new limits, by name. Other limits stay as they are."""
         self.budget = Budget(**{**self.budget.limits(), **limits})  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
@@ -161,7 +176,8 @@ class Meter:
         parts = []
         for name, limit in self.budget.limits().items():
             used = spent[name]
-            parts.append(f"{name} {'unknown' if used is None else format(used, 'g')} of {limit:g}")
+            amount = "unknown" if used is None else format(used, "g")
+            parts.append(f"{name} {amount} of {limit:g}")
         if self.estimated:
             parts.append(f"{self.estimated} of the tokens are estimated")
         return f"<Meter: {', '.join(parts)}>"
@@ -169,89 +185,95 @@ class Meter:
     def count(
         self, usage: Usage, *, calls: int = 0, metric_calls: int = 0, seconds: float = 0.0, estimate: int = 0
     ) -> None:
-        """Add what was spent before there was a budget."""
+        """Add what was spent before the budget was set."""
         self.add(usage, estimate)
         with self._lock:
             self._calls += calls
             self._metric_calls += metric_calls
             self._began -= seconds
 
-    def hold(self) -> None:
-        """Let time not count, until ``go_on``."""
+    def pause(self) -> None:
+        """Stop counting time until ``resume``."""
         with self._lock:
-            self._held = time.monotonic() if self._held is None else self._held
+            if self._paused_since is None:
+                self._paused_since = time.monotonic()
 
-    def go_on(self) -> None:
-        """Let time count again."""
+    def resume(self) -> None:
+        """Count time again after ``pause``."""
         with self._lock:
-            if self._held is not None:
-                self._began += time.monotonic() - self._held
-                self._held = None
+            if self._paused_since is not None:
+                self._began += time.monotonic() - self._paused_since
+                self._paused_since = None
 
     @property
     def left(self) -> dict[str, float]:
-        """What is left under each limit that is set; 0 where a cost is not known."""
+        """What is left of each limit that is set; 0 where a cost is unknown."""
         spent = self.spent
-        return {
-            name: 0.0 if (used := spent[name]) is None else max(0, limit - used)
-            for name, limit in self.budget.limits().items()
-        }
+        amounts: dict[str, float] = {}
+        for name, limit in self.budget.limits().items():
+            used = spent[name]
+            amounts[name] = 0.0 if used is None else max(0, limit - used)
+        return amounts
 
     @property
     def exhausted(self) -> bool:
         """Whether no further call can start."""
-        return any(name != "metric_calls" and not left for name, left in self.left.items())
+        return any(name != "metric_calls" and not amount for name, amount in self.left.items())
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None:
         """Take calls before they are made: all of them or none. Raises BudgetExhausted."""
         with self._lock:
-            self._check_afterwards()
-            for name, wanted in (("calls", calls), ("metric_calls", metric_calls)):
+            self._check_measured_limits()
+            for name, amount in (("calls", calls), ("metric_calls", metric_calls)):
                 limit = getattr(self.budget, name)
-                if limit is not None and getattr(self, f"_{name}") + wanted > limit:
+                if limit is not None and getattr(self, f"_{name}") + amount > limit:
                     unit = name.replace("_", " ")
                     raise BudgetExhausted(
-                        f"the budget of {limit} {unit} is spent; give a larger dn.Budget({name}=…) to go on"
+                        f"the budget of {limit} {unit} is spent; give a larger dn.Budget({name}=…) to continue"
                     )
             self._calls += calls
             self._metric_calls += metric_calls
 
-    def _check_afterwards(self) -> None:
-        """Raise once a limit that is only known afterwards was reached."""
+    def _check_measured_limits(self) -> None:
+        """Raise BudgetExhausted once the tokens, the cost or the time reach their limit."""
         budget = self.budget
         if budget.tokens is not None and self._tokens >= budget.tokens:
             raise BudgetExhausted(
                 f"the budget of {budget.tokens} tokens is spent ({self._tokens}); "
-                "give a larger dn.Budget(tokens=…) to go on"
+                "give a larger dn.Budget(tokens=…) to continue"
             )
         if budget.usd is not None and self._usd is None:
             raise BudgetExhausted(
-                "the price of a call is not known, so the budget in USD cannot be kept; give calls= or tokens= instead"
+                "the price of a call is unknown, so a budget in USD cannot be enforced; give calls= or tokens= instead"
             )
         if budget.usd is not None and self._usd is not None and self._usd >= budget.usd:
             raise BudgetExhausted(
-                f"the budget of {budget.usd:g} USD is spent ({self._usd:.4g}); give a larger dn.Budget(usd=…) to go on"
+                f"the budget of {budget.usd:g} USD is spent ({self._usd:.4g}); "
+                "give a larger dn.Budget(usd=…) to continue"
             )
         if budget.seconds is not None and self._seconds >= budget.seconds:
             raise BudgetExhausted(
-                f"the budget of {budget.seconds:g} seconds is over; give a larger dn.Budget(seconds=…) to go on"
+                f"the budget of {budget.seconds:g} seconds is over; give a larger dn.Budget(seconds=…) to continue"
             )
 
     def give_back(self, calls: int, metric_calls: int = 0) -> None:
-        """What was taken and not used, such as a call that a cache answered."""
+        """Return calls that were taken and not used, such as a call that a cache answered."""
         with self._lock:
             self._calls -= calls
             self._metric_calls -= metric_calls
 
     def add(self, usage: Usage, estimate: int = 0) -> None:
-        """Count what calls turned out to cost, and ``estimate`` tokens for those whose usage does not have them. Warns
-        of the first estimate that a budget of tokens needs."""
+        """Count the usage of calls that have ended, and ``estimate`` tokens for replies whose usage has none. Issues a
+        UsageUnknownWarning for the first estimate under a limit of tokens."""
         with self._lock:
-            unwarned = not self.estimated
+            first_estimate = estimate > 0 and not self.estimated
             self.estimated += estimate
             self._tokens += (usage.tokens or 0) + estimate
-            self._usd = None if self._usd is None or usage.usd is None else self._usd + usage.usd
-        if unwarned and self.estimated and self.budget.tokens is not None:
+            if self._usd is None or usage.usd is None:
+                self._usd = None
+            else:
+                self._usd += usage.usd
+        if first_estimate and self.budget.tokens is not None:
             warnings.warn(
                 f"a reply did not report its tokens, so the budget of {self.budget.tokens} tokens counts an estimate "
                 "for it and its like: one token for four characters of prompt and reply. "
@@ -261,100 +283,106 @@ class Meter:
             )
 
     def available(self) -> float:
-        """How many calls could be taken now."""
+        """The number of calls that are left; infinite without a limit."""
         limit = self.budget.calls
         return math.inf if limit is None else limit - self._calls
 
     def metric_calls_left(self) -> float:
-        """How many metric calls could be taken now."""
+        """The number of metric calls that are left; infinite without a limit."""
         limit = self.budget.metric_calls
         return math.inf if limit is None else limit - self._metric_calls
 
 
 class Allowance:
-    """Calls that were taken for one step ahead of time. What it does not use goes back when it is closed."""
+    """Calls that were taken for one step in advance. Calls that the step does not use go back when it is closed."""
 
-    covers = True  # the meters above it were charged when it was made
+    covers = True  # the meters above were charged when the allowance was created
 
     def __init__(self, scope: Scope, calls: int) -> None:
-        self._scope, self._lock = scope, threading.Lock()
+        self._scope = scope
+        self._lock = threading.Lock()
         self.left = calls
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None:
-        """Take calls from it; more than it has come from where it was taken."""
+        """Take calls from the allowance; those beyond it are taken from the scope. Raises BudgetExhausted."""
         with self._lock:
             own = min(calls, self.left)
             self.left -= own
         try:
-            self._scope.take(calls - own, metric_calls)  # with nothing to take, still asks whether time is left
+            self._scope.take(calls - own, metric_calls)  # even for 0 calls, since it checks whether time is left
         except BudgetExhausted:
             self.give_back(own)
             raise
 
     def give_back(self, calls: int, metric_calls: int = 0) -> None:
-        """What was not used. Calls stay with the step, which may use them again."""
+        """Return what was taken and not used. Calls stay in the allowance; metric calls go back to the scope."""
         with self._lock:
             self.left += calls
         if metric_calls:
             self._scope.give_back(0, metric_calls)
 
     def add(self, usage: Usage, estimate: int = 0) -> None:
-        """Nothing: the meters above count it."""
+        """Do nothing: the meters above count the usage."""
 
     def available(self) -> float:
-        """How many calls the step could take now."""
+        """The number of calls that the step could take now."""
         return self.left + self._scope.available()
 
     def metric_calls_left(self) -> float:
-        """How many metric calls it could take now."""
+        """The number of metric calls that the step could take now."""
         return self._scope.metric_calls_left()
 
     def close(self) -> None:
         """Give back what the step did not use."""
         with self._lock:
-            rest, self.left = self.left, 0
-        self._scope.give_back(rest)
+            unused = self.left
+            self.left = 0
+        self._scope.give_back(unused)
 
 
 class Free:
-    """Funds of work that costs nothing: the budgets above it are neither asked nor charged."""
+    """Funds of work that costs nothing: the budgets above it are neither checked nor charged."""
 
     covers = True
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None:
-        """Nothing is taken."""
+        """Do nothing: the work is free."""
 
     def give_back(self, calls: int, metric_calls: int = 0) -> None:
-        """Nothing was taken."""
+        """Do nothing: no call was taken."""
 
     def add(self, usage: Usage, estimate: int = 0) -> None:
-        """Nothing was spent."""
+        """Do nothing: the work is free."""
 
     def available(self) -> float:
-        """Any number of calls."""
+        """Infinitely many calls."""
         return math.inf
 
     def metric_calls_left(self) -> float:
-        """Any number of metric calls."""
+        """Infinitely many metric calls."""
         return math.inf
 
 
 class Reserve:
-    """Gives the steps of one piece of work their allowances, in the order in which they ask.
+    """Gives concurrent steps their allowances, in the order in which the steps begin.
 
-    ``calls``: about how many calls a step makes at most. While less than that is left, a step waits until those before
-    it have ended, and then has what is left: what a step gets depends on the steps before it and not on timing.
+    ``calls``: about how many calls a step makes at most. While the budget has fewer calls left, a step waits until the
+    steps before it have ended, and then gets what is left. So the allowance of a step depends on the steps before it
+    and not on timing.
     """
 
     def __init__(self, calls: int) -> None:
-        self.scope, self.calls = current_scope(), calls
+        self.scope = current_scope()
+        self.calls = calls
         self.limited = self.scope.available() < math.inf
-        self._turn, self._open, self._ended = asyncio.Lock(), 0, asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._running = 0  # steps that have an allowance now
+        self._step_ended = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def step(self, calls: int | None = None) -> AsyncIterator[Allowance | None]:
-        """One step's allowance, for a layer of its own; None where calls are not limited. ``calls``: where this step
-        makes others than most do. Raises BudgetExhausted."""
+        """The allowance of one step, for a layer of its own; None where calls are not limited. ``calls``: replaces the
+        number of calls that most steps make. Raises BudgetExhausted."""
         if not self.limited:
             yield None
             return
@@ -363,15 +391,15 @@ class Reserve:
             yield allowance
         finally:
             allowance.close()
-            self._open -= 1
-            self._ended.set()
+            self._running -= 1
+            self._step_ended.set()
 
     async def _next(self, calls: int) -> Allowance:
         async with self._turn:
-            while self._open and self.scope.available() < calls:
-                self._ended.clear()
-                await self._ended.wait()
+            while self._running and self.scope.available() < calls:
+                self._step_ended.clear()
+                await self._step_ended.wait()
             calls = int(max(1, min(calls, self.scope.available())))
             self.scope.take(calls)
-            self._open += 1
+            self._running += 1
             return Allowance(self.scope, calls)

@@ -1,4 +1,4 @@
-"""Taking a scope where Python does not: into plain threads and executors."""
+"""Propagating a scope to plain threads and executors, where Python does not propagate it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ T = TypeVar("T")
 def carry(fn: Callable[P, T]) -> Callable[P, T]:
     """``fn`` bound to the context in force here, for ``Thread``, ``executor.submit`` or ``run_in_executor``.
 
-    Each call runs in its own copy, so that calls do not see each other's changes. Raises ScopeError when ``fn`` is not
-    callable, and for a coroutine function, which ``current_scope().arun(fn)`` takes.
+    Each call runs in its own copy of the context, so that calls do not see each other's changes. Raises ScopeError if
+    ``fn`` is not callable, and for a coroutine function; use ``current_scope().arun(fn)`` for that.
 
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> with dn.hints("Be brief."), ThreadPoolExecutor() as pool:

@@ -1,8 +1,8 @@
 """The Scope: everything that differs from attempt to attempt, as one immutable value in one ContextVar.
 
-A scope is a chain of layers, innermost first. Each layer that a block opened holds a Lease, closed when the block
-ends. Code that outlives the block may still hold the chain, but a closed layer lends out nothing: no hint, candidate,
-trace or span. Settings are not leased: an orphan keeps its model.
+A scope is a chain of layers, innermost first. A layer that a ``with`` block opened holds a Lease, which is closed when
+the block ends. Code that outlives the block may still hold the chain, but a layer with a closed lease provides nothing:
+no hint, candidate, trace or span. Settings are not leased: code that outlives its block keeps its model.
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ _ASYNCIO = os.path.dirname(asyncio.__file__)  # noqa: PTH120
 
 
 class RunPort(Protocol):
-    """What a scope needs to know of a run."""
+    """The part of a run that a scope uses."""
 
     def emit(self, event: Event) -> None: ...
 
     def admit(self) -> None:
-        """Called before each model call; raises when the run takes no more (stopped, budget spent)."""
+        """Called before each model call. Raises when the run is stopped or its budget is spent."""
 
     def call_began(self, task: asyncio.Task[Any] | None) -> None:
-        """A task waits for a model: a stop may cancel it."""
+        """A task has begun to wait for a model: a stop may cancel it."""
 
     def call_ended(self, task: asyncio.Task[Any] | None) -> None:
-        """It waits no longer."""
+        """The task has stopped waiting for the model."""
 
 
 class Funds(Protocol):
-    """What a scope needs to know of a budget (see ``budget.py``)."""
+    """The part of a budget that a scope uses (see ``budget.py``)."""
 
-    covers: bool  # the funds of the layers below were charged when these were made
+    covers: bool  # whether the funds of the layers below were already charged when these funds were created
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None: ...
 
@@ -80,67 +80,76 @@ class Funds(Protocol):
 
 
 class Lease:
-    """Whether the block that opened a layer is still running, and where it was opened."""
+    """Says whether the block that opened a layer is still running, and where the block was opened."""
 
     __slots__ = ("closed", "code", "line", "marker", "name", "warned")
 
     def __init__(self, name: str, outer: Lease | None = None) -> None:
-        """``outer``: of a block around it that the same line of the user's led to. To look for a line takes as long as
-        the rest of a layer."""
+        """``outer``: the lease of a block around this one that was opened by the same line of the user's code. That
+        line is then reused, since to look it up takes as long as the rest of a layer."""
         self.name = name
         self.code: CodeType
         self.line: int
         if outer is not None:
-            self.code, self.line = outer.code, outer.line
+            self.code = outer.code
+            self.line = outer.line
         else:
             frame = _users_frame(sys._getframe(2))
-            self.code, self.line = frame.f_code, frame.f_lineno
-        self.closed = self.warned = False
-        self.marker: str | None = None  # a file that a snapshot made, removed when the block ends
+            self.code = frame.f_code
+            self.line = frame.f_lineno
+        self.closed = False
+        self.warned = False
+        self.marker: str | None = None  # a file that a snapshot created; it is removed when the block ends
 
     def close(self) -> None:
-        """The block has ended."""
+        """Close the lease when its block ends, and remove the marker file of its snapshots."""
         self.closed = True
         if self.marker is not None:
             with contextlib.suppress(OSError):
-                os.unlink(self.marker)  # noqa: PTH108  # no Path on the way of every attempt
+                os.unlink(self.marker)  # noqa: PTH108  # a Path would cost time in every attempt
 
     def warn(self) -> None:
-        """Issue one ScopeClosedWarning, however often an orphan comes back."""
+        """Issue a ScopeClosedWarning, once for each lease."""
         if not self.warned:
             self.warned = True
             warnings.warn(
-                f"{_who()} outlived {self.name} (opened at {self.code.co_filename}:{self.line}) and made a call; "
-                "its hints, candidate and trace no longer apply. Await it inside the block, or cancel it.",
+                f"{_running_code()} outlived {self.name} (opened at {self.code.co_filename}:{self.line}) and made a "
+                "call; its hints, candidate and trace no longer apply. Await it inside the block, or cancel it.",
                 ScopeClosedWarning,
                 stacklevel=3,
             )
 
 
 def _users_frame(frame: FrameType) -> FrameType:
-    """The nearest frame that is not ours; the first one where a task begins with our own code."""
+    """The nearest frame outside this package; ``frame`` itself in a task that this package has started."""
     outer: FrameType | None = frame
     while outer is not None and outer.f_code.co_filename.startswith(_PACKAGE):
         outer = outer.f_back
-    return frame if outer is None or outer.f_code.co_filename.startswith(_ASYNCIO) else outer
+    if outer is None or outer.f_code.co_filename.startswith(_ASYNCIO):
+        return frame
+    return outer
 
 
 def users_line() -> tuple[str, int]:
-    """File and line of the user's code that is running."""
+    """The file and line of the user's code that called this package."""
     frame = _users_frame(sys._getframe(1))
     return frame.f_code.co_filename, frame.f_lineno
 
 
 def warn_of(ended: tuple[Lease, ...]) -> None:
-    """One warning for code that outlived several blocks at once: for the nearest attempt, else the nearest block."""
-    attempts = [lease for lease in ended if lease.name.startswith("attempt")]
-    (attempts or list(ended))[0].warn()
+    """Warn once of code that outlived several blocks: of the nearest attempt, or else of the nearest block."""
+    nearest = ended[0]
+    for lease in ended:
+        if lease.name.startswith("attempt"):
+            nearest = lease
+            break
+    nearest.warn()
     for lease in ended:
         lease.warned = True
 
 
-def _who() -> str:
-    """The orphan: its task and where its coroutine is written, or its thread."""
+def _running_code() -> str:
+    """The running task with the place of its coroutine, or the running thread."""
     try:
         task = asyncio.current_task()
     except RuntimeError:
@@ -148,20 +157,21 @@ def _who() -> str:
     if task is None:
         return f"code in the thread {threading.current_thread().name}"
     code: CodeType | None = getattr(task.get_coro(), "cr_code", None)
-    where = f" (`{code.co_qualname}` at {code.co_filename}:{code.co_firstlineno})" if code else ""
-    return f"the task {task.get_name()}{where}"
+    if code is None:
+        return f"the task {task.get_name()}"
+    return f"the task {task.get_name()} (`{code.co_qualname}` at {code.co_filename}:{code.co_firstlineno})"
 
 
 @dataclass(frozen=True, slots=True)
 class HintLayer:
-    """Hints of one layer: for every predictor (``text``), or by predictor uid (``by_uid``)."""
+    """The hints of one layer: one for all predictors (``text``), or one for each predictor uid (``by_uid``)."""
 
     text: str | None = None
     by_uid: Mapping[str, str] = field(default_factory=dict)
     hint_as: HintAs = "instruction"
 
     def get(self, uid: str) -> str | None:
-        """The hint for a predictor; for a uid that no predictor has, the untargeted text alone."""
+        """The hint for a predictor; the text for all predictors where ``by_uid`` has none."""
         return self.by_uid.get(uid, self.text)
 
 
@@ -171,10 +181,10 @@ class Reading:
 
     hints: tuple[tuple[HintAs, str], ...]
     candidate: Any
-    ended: tuple[Lease, ...] = ()  # of blocks that the code has outlived
+    ended: tuple[Lease, ...] = ()  # the closed leases in the chain: the running code has outlived their blocks
 
     def hint(self, hint_as: HintAs | None = None) -> str | None:
-        """The composed hint, a line each; of one kind, or all. None when there is none."""
+        """The composed hint, one line for each hint; ``hint_as`` selects one kind. None when there is no hint."""
         if not self.hints:
             return None
         return "\n".join(text for kind, text in self.hints if hint_as in (None, kind)) or None
@@ -185,7 +195,7 @@ _NOTHING = Reading((), None)
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Which attempt of a search the code is in; numbers count from 1."""
+    """The attempt of a search that the code runs in; numbers and waves count from 1."""
 
     number: int
     wave: int
@@ -194,7 +204,7 @@ class Attempt:
 @fast_init
 @dataclass(frozen=True, slots=True, eq=False)
 class Scope:
-    """One layer on top of its parent. Read through ``current_scope()``; made by ``with`` blocks."""
+    """One layer on top of its parent. ``with`` blocks create scopes; ``current_scope()`` returns the one in force."""
 
     parent: Scope | None = None
     lease: Lease | None = None
@@ -203,21 +213,22 @@ class Scope:
     hints: HintLayer | None = None
     candidate: Mapping[str, Any] | None = None  # predictor uid -> candidates.Part
     masks: bool = False  # hides the hints, candidates and traces of the layers below
-    trace: Sink | None = None  # hears the program's events; those under a mask are not the program's
-    port: RunPort | None = None  # the run this layer belongs to; hears everything
-    funds: Funds | None = None  # what calls are charged to
+    trace: Sink | None = None  # receives the program's events; events under a mask are not the program's
+    port: RunPort | None = None  # the run of this layer; receives all events
+    funds: Funds | None = None  # the budget that calls are charged to
     funded: bool = False  # whether this layer or one below it has funds
     span: int = 0
     attempt: Attempt | None = None
-    row: tuple[int, int] | None = None  # of a batch or evaluation: its number, and which repeat
+    row: tuple[int, int] | None = None  # the row of a batch or evaluation: its number, and which repeat
 
-    # The readers below are plain loops: they run several times a model call.
+    # The methods below are plain loops, since they run several times in each model call.
 
     def read(self, uid: str) -> Reading:
-        """All that the layers say about a predictor. Layers whose block has ended lend nothing."""
+        """Collect the hints and the candidate for a predictor. Layers whose block has ended provide nothing."""
         hints: list[tuple[HintAs, str]] = []
         ended: list[Lease] = []
-        candidate, masked = None, False
+        candidate = None
+        masked = False
         layer: Scope | None = self
         while layer is not None:
             if layer.lease is not None and layer.lease.closed:
@@ -243,11 +254,11 @@ class Scope:
             layer = None if layer.masks else layer.parent
 
     def untargeted_hint(self) -> str | None:
-        """The hints in force here that are addressed to no one in particular, outermost first."""
+        """The hints in force here for all predictors, outermost first; None when there is none."""
         return self.read("").hint()
 
     def emit(self, event: Event) -> None:
-        """Hand an event to every open run and trace of the chain; a mask keeps it from the traces below."""
+        """Pass an event to every open run and trace of the chain, except for traces below a mask."""
         masked = False
         layer: Scope | None = self
         while layer is not None:
@@ -260,7 +271,7 @@ class Scope:
             layer = layer.parent
 
     def admit(self, calls: int = 1) -> None:
-        """Ask every run of the chain, open or ended, whether model calls may start, and take them from the budgets."""
+        """Check with every run of the chain, open or ended, that calls may start; then take them from the budgets."""
         layer: Scope | None = self
         while layer is not None:
             if layer.port is not None:
@@ -269,13 +280,13 @@ class Scope:
         self.take(calls)
 
     def _funds(self) -> Iterator[Funds]:
-        """What a call is charged to: the open layers' funds, innermost first, down to those that cover the rest."""
+        """The funds that a call is charged to: those of open layers, innermost first, down to funds with ``covers``."""
         layer: Scope | None = self
         while layer is not None:
             funds = layer.funds
             if funds is not None:
                 if layer.lease is not None and layer.lease.closed:
-                    funds.take()  # of a block that has ended: charged no more, but refused once it was spent
+                    funds.take()  # its block has ended: nothing is charged, but a spent budget still refuses the call
                 else:
                     yield funds
                     if funds.covers:
@@ -286,24 +297,24 @@ class Scope:
         """Take calls from every budget in force, or from none. Raises BudgetExhausted."""
         if not self.funded:
             return
-        taken: list[Funds] = []
+        charged: list[Funds] = []
         try:
             for funds in self._funds():
                 funds.take(calls, metric_calls)
-                taken.append(funds)
+                charged.append(funds)
         except BudgetExhausted:
-            for funds in taken:
+            for funds in charged:
                 funds.give_back(calls, metric_calls)
             raise
 
     def give_back(self, calls: int, metric_calls: int = 0) -> None:
-        """What was taken and not used."""
+        """Return calls that were taken and not used to every budget in force."""
         for funds in self._funds():
             funds.give_back(calls, metric_calls)
 
     def settle(self, usage: Usage, *, cached: bool, estimate: int = 0) -> None:
-        """A call that was taken has ended: count what it cost, or give it back where a cache answered. ``estimate``:
-        the tokens to count where the usage does not have them."""
+        """Count the cost of a call that has ended, or give the call back if a cache answered it. ``estimate``: the
+        tokens to count where the usage has none."""
         if not self.funded:
             return
         if cached:
@@ -314,7 +325,7 @@ class Scope:
                 layer.funds.add(usage, estimate)
 
     def charge(self, calls: int, metric_calls: int, usage: Usage, estimate: int = 0) -> None:
-        """Count what was spent elsewhere under these budgets: it was granted, and is not refused any more."""
+        """Count what was already spent elsewhere under these budgets. Nothing is refused: it was granted there."""
         if not self.funded:
             return
         self.give_back(-calls, -metric_calls)
@@ -323,15 +334,15 @@ class Scope:
                 layer.funds.add(usage, estimate)
 
     def available(self) -> float:
-        """How many calls the budgets in force have left; infinite without a limit."""
+        """The number of calls that the budgets in force have left; infinite without a limit."""
         return min((funds.available() for funds in self._funds()), default=math.inf)
 
     def metric_calls_left(self) -> float:
-        """How many metric calls they have left; infinite without a limit."""
+        """The number of metric calls that the budgets in force have left; infinite without a limit."""
         return min((funds.metric_calls_left() for funds in self._funds()), default=math.inf)
 
     async def in_flight(self, call: Awaitable[T]) -> T:
-        """Await a model; while it lasts, the running task is one that every open run of the chain may cancel."""
+        """Await a model's reply. Meanwhile every open run of the chain may cancel the running task."""
         task = asyncio.current_task()
         ports: list[RunPort] = []
         layer: Scope | None = self
@@ -349,7 +360,7 @@ class Scope:
 
     @property
     def nearest_lease(self) -> Lease | None:
-        """That of the innermost layer that has one."""
+        """The innermost lease of the chain, or None."""
         layer: Scope | None = self
         while layer is not None:
             if layer.lease is not None:
@@ -377,7 +388,7 @@ class Scope:
 
     @property
     def open_span(self) -> int:
-        """The nearest span that has not ended, 0 for none."""
+        """The nearest span that has not ended; 0 where there is none."""
         layer: Scope | None = self
         while layer is not None:
             if layer.span and not (layer.lease and layer.lease.closed):
@@ -388,7 +399,11 @@ class Scope:
     @property
     def open_row(self) -> tuple[int, int] | None:
         """The outermost row that has not ended: its number, and which repeat."""
-        return next((layer.row for layer in reversed([*self.open_layers()]) if layer.row is not None), None)
+        outermost = None
+        for layer in self.open_layers():
+            if layer.row is not None:
+                outermost = layer.row
+        return outermost
 
     @property
     def open_attempt(self) -> Attempt | None:
@@ -422,8 +437,8 @@ _current: ContextVar[Scope] = ContextVar("dspynb_scope", default=ROOT)
 
 
 def current_scope() -> Scope:
-    """The scope in force here, to be passed by hand where Python does not take it: ``scope.run(fn, …)``, or
-    ``await scope.arun(fn, …)``.
+    """The scope in force here. Where Python does not propagate it, call ``scope.run(fn, …)`` or ``await
+    scope.arun(fn, …)``.
 
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> with dn.hints("Be brief."), ThreadPoolExecutor() as pool:
@@ -448,10 +463,11 @@ def current_attempt() -> Attempt | None:
 
 
 class Layer:
-    """``with Layer(name, hints=...) as scope``: one more layer for the block, and a lease that ends with it.
+    """``with Layer(name, hints=...) as scope``: one more layer for the block, and a lease that ends with the block.
 
-    ``outer``: a lease around it, where the same line of the user's led to both. ``settings``, ``context``: those in
-    force in the block, made from those around it with ``dataclasses.replace``; None leaves them as they are.
+    ``name``: how warnings call the block; None for a layer without a lease. ``outer``: the lease of a block around this
+    one that was opened by the same line of the user's code. ``settings``, ``context``: the values in force in the
+    block; None leaves those around it in force. ``changes``: further fields of the Scope.
     """
 
     __slots__ = ("_changes", "_context", "_funds", "_lease", "_settings", "_token", "scope")
@@ -477,7 +493,7 @@ class Layer:
     def __enter__(self) -> Scope:
         below = _current.get()
         self.scope = Scope(
-            parent=None if below is ROOT else below,  # which has nothing to lend
+            parent=None if below is ROOT else below,  # the root provides nothing
             lease=self._lease,
             settings=self._settings or below.settings,
             context=self._context or below.context,
@@ -489,19 +505,22 @@ class Layer:
         return self.scope
 
     def fund(self, funds: Funds) -> None:
-        """Charge the calls of all tasks under this layer to funds from now on: of a run that gets a budget while it
-        runs. The one thing that is set in a scope in force; calls under layers opened in it before go uncharged."""
+        """Charge calls under this layer to ``funds`` from now on: for a run that gets a budget while it runs.
+
+        This is the only change ever made to a scope in force. Calls under layers that are already open inside this one
+        are not charged.
+        """
         object.__setattr__(self.scope, "funds", funds)
         object.__setattr__(self.scope, "funded", True)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._lease is not None:
-            self._lease.close()  # before the reset: no moment in which an ended block still lends
+            self._lease.close()  # before the reset, so that an ended block never provides anything
         leave(self._token)
 
 
 class Block:
-    """Base of the ``with`` blocks that users write. One object may be entered many times, nested or concurrently."""
+    """Base of the public ``with`` blocks. One object may be entered many times, nested or concurrently."""
 
     __slots__ = ("_open",)
 
@@ -523,19 +542,19 @@ class Block:
         layer.__exit__(kind, error, tb)
 
     def _innermost_here(self) -> Layer:
-        """The layer of ours that is in force here; where none is (left in another context), the last one opened."""
-        mine = {id(layer.scope): layer for layer in self._open}
+        """The innermost layer of this block in the scope in force; the last one opened if none is in force here."""
+        open_layers = {id(layer.scope): layer for layer in self._open}
         scope: Scope | None = _current.get()
         while scope is not None:
-            if id(scope) in mine:
-                return mine[id(scope)]
+            if id(scope) in open_layers:
+                return open_layers[id(scope)]
             scope = scope.parent
         return self._open[-1]
 
 
 def leave(token: Token[Scope] | None) -> None:
-    """Undo a ``set``. A block that is left in another context (a generator's finalizer, a later cell) has nothing to
-    undo there: its lease is closed, which is what ends it."""
+    """Restore the scope of before a block. Does nothing in another context than that in which the block was entered
+    (a generator's finalizer, a later cell): there the block ends because its lease is closed."""
     if token is None:
         return
     try:

@@ -12,8 +12,8 @@ __all__ = ["GATE"]
 
 
 class Gate:
-    """Where the calls of paused runs wait. ``shut``: whether any run of this process is paused; all that is looked at
-    while none is."""
+    """Makes the calls of paused runs wait. ``shut``: whether any run of this process is paused; calls check only this
+    flag while none is."""
 
     def __init__(self) -> None:
         self.shut = False
@@ -22,39 +22,42 @@ class Gate:
         self._lock = threading.Lock()
 
     def close(self, run: object) -> bool:
-        """Let the run's calls wait; whether they did not before."""
+        """Pause the run's calls. Returns whether they were not paused before."""
         with self._lock:
-            before = run in self._paused
+            was_paused = run in self._paused
             self._paused.add(run)
             self.shut = True
-            return not before
+            return not was_paused
 
     def open(self, run: object) -> bool:
-        """Let them pass; whether they waited."""
+        """Let the run's calls continue. Returns whether they were paused."""
         with self._lock:
-            before = run in self._paused
+            was_paused = run in self._paused
             self._paused.discard(run)
             self.shut = bool(self._paused)
-            waiting = [future for future, of in self._waiting.items() if of is run]
+            waiting = [future for future, waiting_run in self._waiting.items() if waiting_run is run]
             for future in waiting:
                 del self._waiting[future]
         for future in waiting:
-            if not (loop := future.get_loop()).is_closed():
-                loop.call_soon_threadsafe(_let_go, future)
-        return before
+            loop = future.get_loop()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_wake, future)
+        return was_paused
 
     def holds(self, run: object) -> bool:
         """Whether the run is paused."""
         return self.shut and run in self._paused
 
     def holding(self, scope: Scope) -> object | None:
-        """The innermost run of a scope that is paused."""
-        ports = (layer.port for layer in scope.open_layers() if layer.port is not None)
-        return next(filter(self.holds, ports), None)
+        """The innermost paused run of a scope, or None."""
+        for layer in scope.open_layers():
+            if layer.port is not None and self.holds(layer.port):
+                return layer.port
+        return None
 
     async def passed(self, scope: Scope) -> None:
-        """Wait until no run of the scope is paused; a stop of any of them ends the waiting. Called only where the gate
-        is shut."""
+        """Wait until no run of the scope is paused. A stop of any of these runs ends the waiting. Called only while the
+        gate is shut."""
         while (run := self.holding(scope)) is not None:
             await scope.in_flight(self._wait(run))
 
@@ -74,6 +77,6 @@ class Gate:
 GATE = Gate()
 
 
-def _let_go(future: asyncio.Future[None]) -> None:
+def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)

@@ -1,4 +1,4 @@
-"""Hints: text that is composed onto predictors' instructions for the length of a block, and nowhere kept."""
+"""Hints: text that is composed onto the instructions of predictors inside a block, and never stored."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ __all__ = ["Addressable", "address", "current_hint", "hints", "mask"]
 
 @runtime_checkable
 class Addressable(Protocol):
-    """A predictor, as far as hints care: something with a ``uid``."""
+    """The part of a predictor that hints use: its ``uid``."""
 
     @property
     def uid(self) -> str: ...
 
 
 def address(hint: Any, of: Any = None) -> dict[str, str]:
-    """Predictor uid → text, from a mapping of predictors or of dotted paths of the program ``of``.
+    """Replace the keys of a mapping of hints (predictors, or dotted paths of the program ``of``) by predictor uids.
 
     Raises HintError for a wrong type, a path that the program does not have, and two hints for one predictor.
     """
     if not isinstance(hint, Mapping):
         raise HintError(f"a hint must be text, or a mapping of predictors or paths to text, got {type(hint).__name__}")
     paths: dict[str, Any] = dict(of.named_predictors()) if of is not None else {}
-    found = [(_uid(key, paths, of), _text(key, text)) for key, text in hint.items()]
-    by_uid = dict(found)
-    if len(by_uid) < len(found):
+    by_uid = {_uid(key, paths, of): _text(key, text) for key, text in hint.items()}
+    if len(by_uid) < len(hint):
         raise HintError(f"two of the hints for {', '.join(map(str, hint))} are for one predictor; give it one text")
     return by_uid
 
@@ -51,15 +50,17 @@ def _uid(key: Any, paths: Mapping[str, Any], of: Any) -> str:
 def _text(key: Any, text: Any) -> str:
     if isinstance(text, str):
         return text
-    raise HintError(f"the hint for {key if isinstance(key, str) else type(key).__name__!r} must be text, got {text!r}")
+    name = key if isinstance(key, str) else repr(type(key).__name__)
+    raise HintError(f"the hint for {name} must be text, got {text!r}")
 
 
 class hints(Block):  # noqa: N801  # used as a verb: with dn.hints(...)
     """``with hints(x)``: hints for the predictors called inside the block.
 
-    ``x``: a text for every predictor, or a mapping whose keys are predictors, or dotted paths with ``of=program``.
-    ``hint_as``: ``"instruction"`` appends it to the instruction, ``"field"`` puts it at the end of the last user
-    message. Nested blocks compose, outermost first. Raises HintError when it is made.
+    ``x``: a text for all predictors, or a mapping to texts whose keys are predictors, or dotted paths with
+    ``of=program``. ``hint_as``: ``"instruction"`` appends the hint to the instruction, ``"field"`` puts it at the end
+    of the last user message. Nested blocks compose, outermost first. Raises HintError for a wrong type, for paths that
+    the program does not have, and for two hints for one predictor.
 
     >>> answer = dn.Predict("question -> answer")
     >>> with dn.hints("Be brief."), dn.hints({answer: "Give the year only."}):
@@ -74,18 +75,19 @@ class hints(Block):  # noqa: N801  # used as a verb: with dn.hints(...)
         super().__init__()
         if hint_as not in ("instruction", "field"):
             raise HintError(f"hint_as must be 'instruction' or 'field', got {hint_as!r}")
-        text = hint if isinstance(hint, str) else None
-        self._hints = HintLayer(text, {} if text is not None else address(hint, of), hint_as)
+        if isinstance(hint, str):
+            self._hints = HintLayer(hint, {}, hint_as)
+        else:
+            self._hints = HintLayer(None, address(hint, of), hint_as)
 
     def _layer(self) -> Layer:
         return Layer("a hints(...) block", hints=self._hints)
 
 
 def mask() -> Layer:
-    """``with mask()``: hides hints, candidates and traces, for rewards and advisors; the rest stays.
+    """``with mask()``: hides hints, candidates and traces from rewards and advisors. Settings and budgets stay.
 
-    Sampling is what it was outside the attempt: a judge is not sampled as the program is, and tries again as it always
-    does, where a program must not.
+    Sampling and retries are those outside the attempt, so that a judge is not sampled as the program is.
     """
     scope = current_scope()
     return Layer("a masked block", outer=scope.nearest_lease, masks=True, context=scope.context.masked())
@@ -94,14 +96,16 @@ def mask() -> Layer:
 def current_hint(predictor: Addressable | None = None) -> str | None:
     """The composed hint in force here for a predictor (outermost first), or None.
 
-    Without a predictor: the untargeted text only.
+    Without a predictor: the hints for all predictors only.
 
     >>> with dn.hints("Be brief."):
     ...     dn.current_hint()
     'Be brief.'
-    >>> dn.current_hint() is None  # gone with its block
+    >>> dn.current_hint() is None  # the block has ended
     True
     """
     if predictor is not None and not isinstance(predictor, Addressable):
         raise HintError(f"current_hint takes a predictor, got {type(predictor).__name__}")
-    return current_scope().untargeted_hint() if predictor is None else current_scope().read(predictor.uid).hint()
+    if predictor is None:
+        return current_scope().untargeted_hint()
+    return current_scope().read(predictor.uid).hint()

@@ -1,4 +1,4 @@
-"""Settings: a process-wide default that ``configure`` writes, and ``context`` blocks on top of it."""
+"""Settings: process-wide defaults set by ``configure``, and ``context`` blocks that replace them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ View: TypeAlias = Literal["auto", "widget", "html", "text", "off"]
 
 
 def model_name(value: Any) -> str:
-    """The name of a provider's model. Raises ConfigurationError for what is none."""
+    """Check the name of a provider's model and return it. Raises ConfigurationError for anything else."""
     if not isinstance(value, str) or not all(value.partition("/")):
         raise ConfigurationError(f"a model is named 'provider/model', as in 'openai/gpt-4.1-mini'; got {value!r}")
     return value
@@ -43,8 +43,10 @@ def _adapter(value: Any) -> Any:
 
 
 def _folder(value: Any) -> str | None:
-    if value is None or isinstance(value, str | Path):
-        return None if value is None else str(value)
+    if value is None:
+        return None
+    if isinstance(value, str | Path):
+        return str(value)
     raise ConfigurationError(f"runs_dir must be a path, or None to keep no files, got {type(value).__name__}")
 
 
@@ -52,19 +54,19 @@ class SettingArguments(TypedDict, total=False):
     """The keyword arguments of ``configure`` and ``context``: the fields of ``Settings``, each optional."""
 
     lm: Annotated[Any, Check(_lm, "'provider/model', dn.LocalLM() or an object with `async complete(request)`")]
-    """The model that predictors without one ask."""
+    """The model of predictors that have none."""
     adapter: Annotated[Any, Check(_adapter, "'chat', 'json', 'prefill' or an adapter")]
-    """How prompts are written and replies are read, where predictor and model have none."""
+    """The adapter, which writes prompts and reads replies, where neither predictor nor model has one."""
     cache: Bool
-    """Whether models look into the cache and store replies in it."""
+    """Whether models look up replies in the cache and store theirs in it."""
     concurrency: PositiveInt
-    """Rows and rollouts at a time."""
+    """How many rows and rollouts run at the same time."""
     view: View
-    """How runs are watched."""
+    """How runs are shown."""
     runs_dir: Annotated[str | Path | None, Check(_folder, "a path, or None")]
     """The folder of run files; None writes none."""
     history: NonNegativeInt
-    """Calls that ``dn.history`` remembers."""
+    """How many calls ``dn.history`` remembers."""
 
 
 _DEFAULTS = Settings(
@@ -81,13 +83,13 @@ _OTHERWISE = f"Settings: {', '.join(Settings.__annotations__)}"
 def configure(**settings: Unpack[SettingArguments]) -> None:
     """Set process-wide defaults: ``lm``, ``adapter``, ``cache``, ``concurrency``, ``view``, ``runs_dir``, ``history``.
 
-    ``view``: how runs are watched. ``widget``: live, in a notebook; ``html``: in a notebook, when the run has ended;
-    ``text``: in a terminal a line that is written anew and a table at the end, elsewhere plain lines on stderr;
-    ``off``: not at all. ``auto``: the widget in a notebook, text in a terminal, plain lines where stderr goes to a file
-    (of batches, evaluations and optimizers, not of single calls), nothing under pytest or where ``CI`` is set.
+    ``view``: how runs are shown. ``widget``: live, in a notebook; ``html``: in a notebook, when the run has ended;
+    ``text``: in a terminal one line that is updated and a table at the end, elsewhere plain lines on stderr; ``off``:
+    not at all. ``auto``: the widget in a notebook, text in a terminal, plain lines if stderr is a file (for batches,
+    evaluations and optimizers, not for single calls), nothing under pytest or where ``CI`` is set.
 
-    May be called from any thread, task or cell, any number of times; settings not named stay as they are. All or
-    nothing: raises ConfigurationError, naming the nearest setting, before anything is changed.
+    May be called from any thread, task or cell, any number of times. Settings that are not named stay as they are.
+    Raises ConfigurationError, which names the nearest setting, and then changes nothing.
 
     >>> dn.configure(lm=dn.ScriptedLM(["answer: 4"]), concurrency=16)
     >>> dn.Predict("question -> answer").run_sync(question="2+2?").answer
@@ -99,9 +101,9 @@ def configure(**settings: Unpack[SettingArguments]) -> None:
 
 
 class context(Block):  # noqa: N801  # used as a verb: with dn.context(lm=...)
-    """``with context(lm=..., ...)``: settings for the block and what is awaited or spawned in it.
+    """``with context(lm=..., ...)``: settings for the block, and for tasks that are awaited or started in it.
 
-    Takes the settings of ``configure``. Raises ConfigurationError when it is made.
+    Takes the settings of ``configure``. Raises ConfigurationError for a wrong name or value.
 
     >>> ask = dn.Predict("question -> answer")
     >>> with dn.context(lm=dn.ScriptedLM(["answer: 4"])):
@@ -121,11 +123,13 @@ class context(Block):  # noqa: N801  # used as a verb: with dn.context(lm=...)
 
 
 def setting(name: str, scope: Scope | None = None) -> Any:
-    """The value of a setting in force: the innermost ``context`` block's, else the process-wide one."""
-    own = getattr((scope or current_scope()).settings, name)
-    return getattr(_process, name) if own is UNSET else own
+    """The value of a setting in force: that of the innermost ``context`` block, else the process-wide one."""
+    value = getattr((scope or current_scope()).settings, name)
+    if value is UNSET:
+        return getattr(_process, name)
+    return value
 
 
 def settings_in_force(scope: Scope) -> Settings:
-    """All settings in force in a scope; none is UNSET."""
+    """All settings in force in a scope. None of the values is UNSET."""
     return Settings(**{declared.name: setting(declared.name, scope) for declared in fields(Settings)})

@@ -1,4 +1,4 @@
-"""Snapshots: a scope as a value that can be pickled, for another process."""
+"""Snapshots: scopes as values that can be pickled and sent to another process."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ VERSION = 2
 
 
 def _host() -> str:
-    """This machine and its present boot: elsewhere a missing marker or process says nothing."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{platform.node()}/{boot.read_text().strip() if boot.exists() else ''}"
+    """The name of this machine and of its current boot. Only there does a missing marker file or process mean that the
+    block of a snapshot has ended."""
+    boot_file = Path("/proc/sys/kernel/random/boot_id")
+    boot = boot_file.read_text().strip() if boot_file.exists() else ""
+    return f"{platform.node()}/{boot}"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A scope that travels: settings and call context (each as field name to value), hints by predictor uid, candidate,
-    run and span ids. Holds no key: models take theirs from the environment of the process they arrive in. Enter it
-    with ``with snapshot.enter():``."""
+    """A scope for another process: settings and call context (each as field name to value), hints by predictor uid,
+    candidate, ids of run and span. Contains no API keys: models read theirs from the environment of the other process.
+    Use it with ``with snapshot.enter():``."""
 
     settings: Mapping[str, Any]
     context: Mapping[str, Any]
@@ -43,17 +45,17 @@ class Snapshot:
     attempt: Attempt | None = None
     run: str | None = None
     span: int = 0
-    marker: str | None = None  # a file that is there as long as the attempt or block is open
+    marker: str | None = None  # a file that exists as long as the attempt or block is open
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=_host)
     version: int = VERSION
 
     @contextlib.contextmanager
     def enter(self) -> Iterator[Scope]:
-        """The snapshot's settings, hints and candidate for the block.
+        """Apply the snapshot's settings, hints and candidate to the block.
 
-        Raises ScopeError when the attempt or block it was taken in has ended (where that can be known: on the same
-        machine), or when it was made by another version.
+        Raises ScopeError if the attempt or block in which the snapshot was taken has ended (which is known on the same
+        machine only), or if another version made the snapshot.
         """
         self._check()
         here = current_scope()
@@ -68,11 +70,9 @@ class Snapshot:
     def _check(self) -> None:
         if self.version != VERSION:
             raise ScopeError(f"this snapshot has version {self.version}, this dspynb reads {VERSION}; use one version")
-        if (
-            self.marker is not None
-            and self.host == _host()
-            and (not Path(self.marker).exists() or not _alive(self.pid))
-        ):
+        if self.marker is None or self.host != _host():
+            return
+        if not Path(self.marker).exists() or not _alive(self.pid):
             raise ScopeError(
                 "the attempt or block in which this snapshot was taken has ended, and with it its hints; "
                 "take the snapshot where the work is still awaited"
@@ -80,8 +80,8 @@ class Snapshot:
 
 
 def snapshot() -> Snapshot:
-    """The scope in force here as a picklable value. Raises ScopeError naming a setting that cannot be pickled, and in
-    a replay, whose recording stays in its process.
+    """The scope in force here as a picklable value. Raises ScopeError, which names the setting, for a setting that
+    cannot be pickled, and inside a replay, since a recording stays in its process.
 
     >>> import pickle
     >>> with dn.hints("Be brief."):
@@ -90,18 +90,18 @@ def snapshot() -> Snapshot:
     ...         dn.current_hint()
     'Be brief.'
     """
-    taken, leases = (
-        unchecked_snapshot(),
-        [layer.lease for layer in current_scope().visible() if layer.lease is not None],
-    )
-    for name, value in [*taken.settings.items(), *taken.context.items()]:
+    unchecked = unchecked_snapshot()
+    for name, value in [*unchecked.settings.items(), *unchecked.context.items()]:
         _check_pickles(name, value)
-    return replace(taken, marker=_marker(leases[0]) if leases else None)
+    for layer in current_scope().visible():
+        if layer.lease is not None:
+            return replace(unchecked, marker=_marker(layer.lease))
+    return unchecked
 
 
 def unchecked_snapshot() -> Snapshot:
-    """The same for who pickles it in a way of his own and ends with the scope himself: its settings may be of any kind,
-    and it has no marker. Raises ScopeError in a replay."""
+    """A snapshot without a marker file, whose settings may be of any type. For callers that pickle the snapshot in
+    their own way and await the work inside the scope. Raises ScopeError inside a replay."""
     scope = current_scope()
     layers = list(scope.visible())
     candidate: dict[str, Part] = {}
@@ -123,13 +123,13 @@ def _check_pickles(name: str, value: Any) -> None:
         pickle.dumps(value)
     except Exception as error:
         raise ScopeError(
-            f"the setting {name} ({type(value).__name__}) cannot travel to another process: {shorten(error, 200)}. "
+            f"the setting {name} ({type(value).__name__}) cannot be sent to another process: {shorten(error, 200)}. "
             "Define its functions at the top level of a module."
         ) from None
 
 
 def _marker(lease: Lease) -> str:
-    """A file that the lease removes when it closes: what another process can look at."""
+    """The path of a file that the lease removes when it closes. Another process can check whether the file exists."""
     if lease.marker is None:
         handle, path = tempfile.mkstemp(prefix="dspynb-lease-")
         os.close(handle)
@@ -139,7 +139,7 @@ def _marker(lease: Lease) -> str:
 
 def _alive(pid: int) -> bool:
     if os.name == "nt":
-        return True  # not known: os.kill(pid, 0) would send Ctrl-C there
+        return True  # unknown: on Windows os.kill(pid, 0) would send Ctrl-C
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,1 +1,1 @@
-"""What a program has learned, as JSON: saved, checked and loaded; demos; DSPy's saved programs."""
+"""Saving and loading what a program has learned (instructions and demos) as JSON, also from programs saved by DSPy."""

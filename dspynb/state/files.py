@@ -1,4 +1,4 @@
-"""Saved programs: states as JSON files, written whole or not at all."""
+"""Saved programs: states as JSON files, which are written atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["read_state", "write_state"]
 
 
 def write_state(path: str | Path, state: Any) -> None:
-    """Write a state. Another reader sees the old file or the new one. Raises StateError."""
+    """Write a state to a file. A concurrent reader sees the old file or the new one. Raises StateError."""
     target = _file(path)
     new = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -31,7 +31,7 @@ def write_state(path: str | Path, state: Any) -> None:
 
 
 def read_state(path: str | Path) -> Any:
-    """What a file of ``write_state`` or of DSPy's JSON holds, not checked further. Raises StateError."""
+    """The content of a JSON file that ``write_state`` or DSPy wrote. It is not validated. Raises StateError."""
     source = _file(path)
     try:
         return json.loads(source.read_bytes())
@@ -39,7 +39,7 @@ def read_state(path: str | Path) -> Any:
         raise StateError(f"cannot read {source}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise StateError(
-            f"{source} is not JSON, or only the beginning of it ({shorten(error, 200)}); save the program again"
+            f"{source} is not JSON, or is cut off ({shorten(error, 200)}); save the program again"
         ) from None
 
 

@@ -1,6 +1,6 @@
-"""States: what a program has learned, as JSON. Per predictor path its instruction, its demos and its signature.
+"""States: what a program has learned, as JSON. A state has the instruction, demos and signature of each predictor.
 
-Never in a state: hints and candidates (they are not the program's), models, keys, settings, code.
+A state never contains hints, candidates, models, API keys, settings or code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VERSION = 1
 
 
 class Program(Protocol):
-    """What saving and loading need of a program."""
+    """The part of a program that saving and loading use."""
 
     def named_predictors(self) -> list[tuple[str, Any]]: ...
 
@@ -42,7 +42,7 @@ class _Part(BaseModel):
 
 
 class SavedField(_Part):
-    """A field as it was: ``type`` with constraints and default."""
+    """A field of a saved signature. ``type`` includes constraints and default."""
 
     name: str
     kind: str
@@ -52,7 +52,7 @@ class SavedField(_Part):
 
 
 class SavedSignature(_Part):
-    """A signature as it was."""
+    """The signature of a predictor when it was saved."""
 
     fingerprint: str
     instruction: str
@@ -60,7 +60,7 @@ class SavedSignature(_Part):
 
 
 class SavedPredictor(_Part):
-    """What a predictor has learned; ``instruction`` is None where the signature's holds."""
+    """What a predictor has learned. ``instruction`` is None if the predictor uses its signature's."""
 
     instruction: str | None
     demos: list[dict[str, Any]]
@@ -78,32 +78,34 @@ class SavedProgram(_Part):
 
 
 def dump_state(program: Program) -> dict[str, Any]:
-    """The state as JSON-able values. Raises StateError for demos that JSON cannot hold."""
+    """The state of a program as values that JSON can represent. Raises StateError for demos that JSON cannot."""
     return {
         "dspynb_state": VERSION,
         "dspynb_version": dspynb.__version__,
         "program": type(program).__name__,
-        "predictors": {path: _dumped(path, predictor) for path, predictor in program.named_predictors()},
+        "predictors": {path: _dump_predictor(path, predictor) for path, predictor in program.named_predictors()},
     }
 
 
-def _dumped(path: str, predictor: Any) -> dict[str, Any]:
-    # program_fingerprint (evaluation/evaluator.py) hashes this result, and resuming compares the hash. So a field that
-    # is new is written only where it is set, as ``prefix`` is: else runs that older versions stopped cannot resume.
+def _dump_predictor(path: str, predictor: Any) -> dict[str, Any]:
+    # program_fingerprint (evaluation/evaluator.py) hashes this result, and resuming compares the hash. So a new field
+    # must be left out where it is not set, as ``prefix`` is. Otherwise runs of older versions could not be resumed.
     try:
         demos = dump_demos(predictor.signature, predictor.demos)
     except StateError as error:
         raise StateError(f"{path}: {error}") from None
-    signature = _described(predictor.signature).model_dump()
+    signature = _saved_signature(predictor.signature).model_dump()
     saved = {
         "instruction": _without_secrets(predictor.instruction),
         "demos": _without_secrets(demos),
         "signature": _without_secrets(signature),
     }
-    return saved if predictor.prefix is None else {**saved, "prefix": _without_secrets(predictor.prefix)}
+    if predictor.prefix is not None:
+        saved["prefix"] = _without_secrets(predictor.prefix)
+    return saved
 
 
-def _described(signature: type[Signature]) -> SavedSignature:
+def _saved_signature(signature: type[Signature]) -> SavedSignature:
     fields = [
         SavedField(name=f.name, kind=f.kind, type=f.shape, desc=f.desc, alias=f.alias)
         for f in (*signature.input_fields.values(), *signature.output_fields.values())
@@ -113,15 +115,17 @@ def _described(signature: type[Signature]) -> SavedSignature:
 
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, str):
-        return redact(value) if len(value) > 5 else value  # shorter ones are never redacted
+        return redact(value) if len(value) > 5 else value  # shorter texts are never redacted
     if isinstance(value, Mapping):
         return {_without_secrets(key): _without_secrets(item) for key, item in value.items()}
-    return [_without_secrets(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    return value
 
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What loading sets on one predictor, once all is known to fit."""
+    """The values that loading sets on one predictor, after the whole state was checked."""
 
     predictor: Any
     instruction: str | None
@@ -130,118 +134,144 @@ class _Change:
 
 
 def load_state(program: Program, state: Mapping[str, Any], *, strict: bool = True) -> None:
-    """Set instructions and demos from a state, all of them or, with a StateError that lists what differs, none.
+    """Set instructions and demos from a state.
 
-    ``strict=False`` leaves out paths that the program lacks, and accepts signatures that differ in wording only
-    (instruction, descriptions). States saved by DSPy as JSON are read too.
+    ``strict=False`` ignores paths that the program does not have, and accepts signatures that differ in wording only
+    (instruction, descriptions). States saved by DSPy as JSON are read too. If the state does not fit the program,
+    raises a StateError that lists the differences, and sets nothing.
     """
-    foreign = dspy_entries(state)
-    entries: Mapping[str, Any] = _checked(state).predictors if foreign is None else foreign
+    dspy_predictors = dspy_entries(state)
+    entries: Mapping[str, Any] = _checked(state).predictors if dspy_predictors is None else dspy_predictors
     differences: list[str] = []
     changes: dict[str, _Change] = {}
-    taken: dict[str, tuple[str, Any]] = {}
+    sources: dict[str, tuple[str, Any]] = {}  # path in the program → path and entry in the state
     predictors = dict(program.named_predictors())
-    for given, saved in entries.items():
-        path, entry = program.resolve_path(given), saved
-        if path is None and foreign is not None:
-            path, entry = _place_here(program, given, foreign[given])
+    for saved_path, saved_entry in entries.items():
+        entry = saved_entry
+        path = program.resolve_path(saved_path)
+        if path is None and dspy_predictors is not None:
+            path, entry = _match_dspy_entry(program, saved_path, saved_entry)
         if path is None:
-            differences += [f"{given}: not in the program.{nearest(given, predictors)}"] if strict else []
-        elif path in taken and taken[path][1] != entry:
-            differences.append(f"{path}: the state has two different entries for it, {taken[path][0]!r} and {given!r}")
+            if strict:
+                differences.append(f"{saved_path}: not in the program.{nearest(saved_path, predictors)}")
+        elif path in sources and sources[path][1] != entry:
+            first_path = sources[path][0]
+            differences.append(f"{path}: the state has two different entries for it, {first_path!r} and {saved_path!r}")
         else:
-            taken[path] = given, entry
-            changes[path], found = _planned(predictors[path], entry, strict=strict)
-            differences += [f"{path}: {text}" for text in found]
-    needed = predictors if foreign is None else _known_to_dspy(program, predictors)
-    differences += [f"{path}: missing in the state" for path in needed if path not in taken]
+            sources[path] = (saved_path, entry)
+            changes[path], problems = _plan_change(predictors[path], entry, strict=strict)
+            differences += [f"{path}: {problem}" for problem in problems]
+    required = list(predictors) if dspy_predictors is None else _paths_without_advisors(program, predictors)
+    differences += [f"{path}: missing in the state" for path in required if path not in sources]
     if differences:
-        raise StateError(_refusal(program), differences)
+        raise StateError(_mismatch_message(program), differences)
     for change in changes.values():
-        change.predictor.instruction, change.predictor.demos = change.instruction, change.demos
+        change.predictor.instruction = change.instruction
+        change.predictor.demos = change.demos
         change.predictor.prefix = change.prefix
 
 
-def _place_here(program: Program, given: str, entry: DSPyPredictor) -> tuple[str | None, DSPyPredictor]:
-    """The path for an entry of DSPy's whose own path is not one here: there, what a Refine or BestOfN wraps stands
-    under ``module``, and what is a plain predictor here may have been a ChainOfThought."""
-    unwrapped = ".".join(step for step in given.split(".") if step != "module")
-    if unwrapped != given and (path := program.resolve_path(unwrapped)) is not None:
-        return path, entry
+def _match_dspy_entry(program: Program, saved_path: str, entry: DSPyPredictor) -> tuple[str | None, DSPyPredictor]:
+    """The path in the program and the entry to load, for an entry of DSPy whose path the program does not have.
+
+    In DSPy the program inside a Refine or BestOfN has ``module`` in its paths, and a predictor that is plain in this
+    program may have been a ChainOfThought.
+    """
+    unwrapped = ".".join(step for step in saved_path.split(".") if step != "module")
+    if unwrapped != saved_path:
+        path = program.resolve_path(unwrapped)
+        if path is not None:
+            return path, entry
     if unwrapped.endswith(".predict"):
         return program.resolve_path(unwrapped.removesuffix(".predict")), entry.without_reasoning()
     return None, entry
 
 
-def _known_to_dspy(program: Program, paths: Mapping[str, Any]) -> list[str]:
-    """The paths but those of advisors: DSPy's Refine holds none."""
+def _paths_without_advisors(program: Program, predictors: Mapping[str, Any]) -> list[str]:
+    """The paths of all predictors except advisors, which DSPy's Refine does not have."""
     advisors = program.advisor_uids()
-    return [path for path, predictor in paths.items() if predictor.uid not in advisors]
+    return [path for path, predictor in predictors.items() if predictor.uid not in advisors]
 
 
-def _refusal(program: Program) -> str:
+def _mismatch_message(program: Program) -> str:
     return (
         f"the state does not fit {type(program).__name__}, so nothing was loaded. Load it into the program it was "
-        "saved from, or with strict=False if only paths are too many or wording has changed. What differs:"
+        "saved from, or pass strict=False if only wording has changed or the state has further paths. Differences:"
     )
 
 
-def _planned(predictor: Any, entry: Any, *, strict: bool) -> tuple[_Change, list[str]]:
+def _plan_change(predictor: Any, entry: SavedPredictor | DSPyPredictor, *, strict: bool) -> tuple[_Change, list[str]]:
+    """The change that an entry makes to a predictor, and the ways in which it does not fit the predictor."""
     signature = predictor.signature
-    foreign = not isinstance(entry, SavedPredictor)
-    differences = entry.differences(signature, strict) if foreign else _differences(entry.signature, signature, strict)
+    from_dspy = isinstance(entry, DSPyPredictor)
+    instruction: str | None
+    prefix: str | None
+    if isinstance(entry, DSPyPredictor):
+        differences = entry.differences(signature, strict)
+        instruction = None if entry.instruction == signature.instruction else entry.instruction
+        prefix = None
+    else:
+        differences = _signature_differences(entry.signature, signature, strict)
+        instruction = entry.instruction
+        prefix = entry.prefix
     demos = []
-    for i, demo in enumerate(() if differences else entry.demos):
-        try:
-            demos.append(load_demo(signature, demo, foreign=foreign))
-        except StateError as error:
-            differences.append(f"demo {i} {error}")
-    own = None if foreign and entry.instruction == signature.instruction else entry.instruction
-    return _Change(predictor, own, demos, getattr(entry, "prefix", None)), differences
+    if not differences:
+        for i, demo in enumerate(entry.demos):
+            try:
+                demos.append(load_demo(signature, demo, foreign=from_dspy))
+            except StateError as error:
+                differences.append(f"demo {i} {error}")
+    return _Change(predictor, instruction, demos, prefix), differences
 
 
-def _differences(saved: SavedSignature, signature: type[Signature], strict: bool) -> list[str]:
-    """How the program's signature differs from the saved one."""
-    now = _described(signature)
-    if saved.fingerprint == now.fingerprint:
+def _signature_differences(saved: SavedSignature, signature: type[Signature], strict: bool) -> list[str]:
+    """How the program's signature differs from the saved one. Differences in wording count if ``strict``."""
+    current = _saved_signature(signature)
+    if saved.fingerprint == current.fingerprint:
         return []
-    then, current = ({f.name: f for f in s.fields} for s in (saved, now))
-    found = [f"field {name!r} is not in the program" for name in then if name not in current]
-    found += [f"field {name!r} is not in the state" for name in current if name not in then]
+    saved_fields = {field.name: field for field in saved.fields}
+    current_fields = {field.name: field for field in current.fields}
+    differences = [f"field {name!r} is not in the program" for name in saved_fields if name not in current_fields]
+    differences += [f"field {name!r} is not in the state" for name in current_fields if name not in saved_fields]
     wording: list[str] = []
-    for name in [n for n in then if n in current]:
-        for what in ("kind", "type", "alias", "desc"):
-            was, is_ = getattr(then[name], what), getattr(current[name], what)
-            if was != is_:
-                text = f"{what} of field {name!r} was {shorten(was, 120)}, is {shorten(is_, 120)}"
-                (wording if what == "desc" else found).append(text)
-    if not found and list(then) != list(current):
-        found.append(f"the order of fields was {', '.join(then)}, is {', '.join(current)}")
-    if saved.instruction != now.instruction:
-        wording.append(
-            f"the signature's instruction was {shorten(saved.instruction, 120)!r}, is {shorten(now.instruction, 120)!r}"
-        )
-    if not found and not wording:
-        found.append(f"the signature's fingerprint was {saved.fingerprint}, is {now.fingerprint}")
-    return found + (wording if strict else [])
+    for name, saved_field in saved_fields.items():
+        if name not in current_fields:
+            continue
+        for attribute in ("kind", "type", "alias", "desc"):
+            was = getattr(saved_field, attribute)
+            is_now = getattr(current_fields[name], attribute)
+            if was != is_now:
+                text = f"{attribute} of field {name!r} was {shorten(was, 120)}, is {shorten(is_now, 120)}"
+                (wording if attribute == "desc" else differences).append(text)
+    if not differences and list(saved_fields) != list(current_fields):
+        differences.append(f"the order of fields was {', '.join(saved_fields)}, is {', '.join(current_fields)}")
+    if saved.instruction != current.instruction:
+        was = shorten(saved.instruction, 120)
+        is_now = shorten(current.instruction, 120)
+        wording.append(f"the signature's instruction was {was!r}, is {is_now!r}")
+    if not differences and not wording:
+        differences.append(f"the signature's fingerprint was {saved.fingerprint}, is {current.fingerprint}")
+    return differences + (wording if strict else [])
 
 
 def _checked(state: Any) -> SavedProgram:
-    """The state, if it is one of this version. Raises StateError."""
+    """Validate a state of this version. Raises StateError."""
     if not isinstance(state, Mapping):
-        raise StateError(f"a state is a dict as dump_state() gives it, got {type(state).__name__}")
+        raise StateError(f"a state is a dict as dump_state() returns it, got {type(state).__name__}")
     version = state.get("dspynb_state")
     if version is None:
-        raise StateError("this is no saved program: it has no 'dspynb_state', and is not DSPy's either")
+        raise StateError("this is not a saved program: it has no 'dspynb_state', and DSPy did not write it either")
     if isinstance(version, int) and version > VERSION:
-        by = shorten(state.get("dspynb_version"), 40)
-        raise StateError(f"the state has version {version} (dspynb {by}); this dspynb reads up to {VERSION}: update it")
+        writer = shorten(state.get("dspynb_version"), 40)
+        raise StateError(
+            f"the state has version {version} (dspynb {writer}); this dspynb reads up to {VERSION}: update it"
+        )
     try:
         saved = SavedProgram.model_validate(dict(state))
     except ValidationError as error:
         raise StateError("the state is damaged or was edited", list(_problems(error))) from None
     if saved.dspynb_state != VERSION:
-        raise StateError(f"there is no state version {saved.dspynb_state}; this dspynb reads {VERSION}")
+        raise StateError(f"there is no state version {saved.dspynb_state}; this dspynb reads version {VERSION}")
     return saved
 
 
@@ -252,13 +282,13 @@ def _problems(error: ValidationError) -> Iterable[str]:
 
 
 def with_state(program: M, state: Mapping[str, Any], *, strict: bool = True) -> M:
-    """A copy of the program with the state loaded; the program stays as it is. Raises StateError."""
+    """A copy of the program with the state loaded. The program itself does not change. Raises StateError."""
     try:
         new = copy.deepcopy(program)
     except Exception as error:
         raise StateError(
-            f"{type(program).__name__} cannot be copied ({type(error).__name__}: {shorten(error, 200)}); make another "
-            "one and use load_state on it"
+            f"{type(program).__name__} cannot be copied ({type(error).__name__}: {shorten(error, 200)}); create "
+            "another program and use its load_state"
         ) from error
     load_state(new, state, strict=strict)
     return new

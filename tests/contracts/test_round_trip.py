@@ -107,7 +107,7 @@ def signatures(draw):
     return signature, {n: draw(values) for n, (_, values) in fields.items()}
 
 
-def kept(adapter, field, value):
+def round_tripped(adapter, field, value):
     """What an adapter promises to keep of a value: all of it, but not the blank ends of a text."""
     if not isinstance(value, str) or isinstance(value, enum.Enum) or adapter.name == "json":
         return value
@@ -132,7 +132,7 @@ def kept(adapter, field, value):
 def test_what_an_adapter_writes_it_reads_back_for_any_signature(adapter, made):
     signature, outputs = made
     read = adapter.parse(signature, adapter.format_output(signature, outputs))
-    expected = {n: kept(adapter, signature.output_fields[n], value) for n, value in outputs.items()}
+    expected = {n: round_tripped(adapter, signature.output_fields[n], value) for n, value in outputs.items()}
     assert read == expected
     assert {n: type(v) for n, v in read.items()} == {n: type(v) for n, v in expected.items()}
 

@@ -18,29 +18,31 @@ from dspynb.evaluation.settings import EvaluateSettings
 from dspynb.keywords import UNSET, Declaration
 from dspynb.lm import request_settings
 from dspynb.lm.request_settings import RequestSettings
-from dspynb.options import Number, Whole, is_checked, metadata, words
+from dspynb.options import Number, Whole, is_checked, metadata, requirement
 from dspynb.scope import settings as scope_settings
 from dspynb.scope.settings import Settings
 
 
-def _declaration(thing):
-    owner = thing.__init__ if inspect.isclass(thing) else thing
+def _declaration(configurable):
+    owner = configurable.__init__ if inspect.isclass(configurable) else configurable
     declared = getattr(owner, "__declaration__", None)
     return declared if isinstance(declared, Declaration) else None
 
 
 def _configurable():
     public = {name: getattr(dn, name) for name in dn.__all__}
-    found = {
-        name: thing
-        for name, thing in public.items()
-        if _declaration(thing) is not None and not inspect.isabstract(thing)
+    configurables = {
+        name: configurable
+        for name, configurable in public.items()
+        if _declaration(configurable) is not None and not inspect.isabstract(configurable)
     }
-    return {**found, "Module.batch": dn.Module.batch}
+    return {**configurables, "Module.batch": dn.Module.batch}
 
 
 CONFIGURABLE = _configurable()
-FIELDS = [(name, field) for name, thing in CONFIGURABLE.items() for field in _declaration(thing).fields.values()]
+FIELDS = [
+    (name, field) for name, configurable in CONFIGURABLE.items() for field in _declaration(configurable).fields.values()
+]
 CHECKED = [(name, field) for name, field in FIELDS if is_checked(field.annotation)]
 
 
@@ -80,9 +82,9 @@ def _ids(pairs):
 
 
 def _call(name, **keywords):
-    done = CONFIGURABLE[name](**keywords)
-    if inspect.isawaitable(done):
-        asyncio.run(done)
+    result = CONFIGURABLE[name](**keywords)
+    if inspect.isawaitable(result):
+        asyncio.run(result)
 
 
 def test_everything_that_is_configured_is_declared():
@@ -103,16 +105,16 @@ def test_the_signature_names_every_argument_with_a_type(name):
 
 @pytest.mark.parametrize("name", CONFIGURABLE)
 def test_the_docstring_speaks_of_every_setting(name):
-    thing = CONFIGURABLE[name]
-    classes = thing.__mro__ if inspect.isclass(thing) else [dn.Evaluate]
-    texts = [thing.__doc__ or "", *(cls.__doc__ or "" for cls in classes), *_documented(thing)]
-    named = [field.name for field in _declaration(thing).fields.values() if field.default is not UNSET]
-    assert [one for one in named if not any(re.search(rf"\b{one}\b", text) for text in texts)] == []
+    configurable = CONFIGURABLE[name]
+    classes = configurable.__mro__ if inspect.isclass(configurable) else [dn.Evaluate]
+    texts = [configurable.__doc__ or "", *(cls.__doc__ or "" for cls in classes), *_documented(configurable)]
+    named = [field.name for field in _declaration(configurable).fields.values() if field.default is not UNSET]
+    assert [setting for setting in named if not any(re.search(rf"\b{setting}\b", text) for text in texts)] == []
 
 
-def _documented(thing):
+def _documented(configurable):
     """The docstring of Predict, for modules that hand keywords on to it."""
-    return [dn.Predict.__doc__] if inspect.isclass(thing) and issubclass(thing, dn.Module) else []
+    return [dn.Predict.__doc__] if inspect.isclass(configurable) and issubclass(configurable, dn.Module) else []
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ def test_a_value_next_to_a_bound_is_one_error_that_names_argument_value_and_boun
     for value in _outside(field.annotation):
         with pytest.raises(ConfigurationError) as raised:
             _call(name, **{field.name: value})
-        assert str(raised.value) == f"{name}: {field.name} must be {words(field.annotation)}, got {value!r}"
+        assert str(raised.value) == f"{name}: {field.name} must be {requirement(field.annotation)}, got {value!r}"
 
 
 @pytest.mark.parametrize(("name", "field"), BOUNDED, ids=_ids(BOUNDED))

@@ -71,10 +71,10 @@ class Program(dn.Module):
 
 @pytest.fixture(params=UNCOPYABLE)
 def resource(request):
-    made = UNCOPYABLE[request.param]()
-    yield made
-    if hasattr(made, "close"):
-        made.close()
+    value = UNCOPYABLE[request.param]()
+    yield value
+    if hasattr(value, "close"):
+        value.close()
 
 
 def predictors(program):
@@ -345,9 +345,9 @@ def test_the_arguments_and_the_protocol_of_a_class_are_honoured():
             return Reduced, (self.size + 1,)
 
     assert [copy.deepcopy(kind(3)).size for kind in (Made, Named, Reduced)] == [3, 3, 4]
-    made = Made(3)
-    assert copy.deepcopy(made).lock is made.lock
-    assert copy.deepcopy(made).predict is not made.predict
+    value = Made(3)
+    assert copy.deepcopy(value).lock is value.lock
+    assert copy.deepcopy(value).predict is not value.predict
 
 
 def test_a_copy_takes_one_step_for_each_part_also_where_resources_are_nested():

@@ -146,16 +146,16 @@ def closure():
 def test_a_predictor_that_the_program_does_not_hold_is_reported_once_a_type(make):
     kind = make()
     with dn.context(lm=dn.FunctionLM(lambda r: chat(sentence="x"))):
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             asyncio.run(kind().batch([{"subject": "a"}, {"subject": "b"}]))
             kind().run_sync(subject="x")
-    assert [w.category for w in told] == [HiddenPredictorWarning]
-    text = str(told[0].message)
+    assert [w.category for w in warned] == [HiddenPredictorWarning]
+    text = str(warned[0].message)
     assert kind.__name__ in text
     assert "Predict(subject: str -> sentence: str)" in text
     assert "assign it to an attribute" in text
-    assert told[0].filename == __file__
+    assert warned[0].filename == __file__
 
 
 def test_a_judge_in_a_reward_is_no_part_of_the_program():
@@ -211,7 +211,7 @@ def test_a_decorated_forward_that_gives_something_to_await_is_good():
         forward = lambda self, subject: {"a": subject}  # noqa: E731
 
     assert Decorated().run_sync(subject="x").a == "x"
-    with pytest.raises(ConfigurationError, match="Wrong.forward gave dict and nothing to await"):
+    with pytest.raises(ConfigurationError, match="Wrong.forward returned dict, which cannot be awaited"):
         Wrong().run_sync(subject="x")
 
 

@@ -36,22 +36,22 @@ async def turns_beside(work):
 
 @pytest.mark.parametrize("width", [1, 8])
 def test_steps_that_never_wait_leave_the_event_loop_to_others(width):
-    done = []
+    finished = []
 
     async def step(number, _):
         await busy(0.01)
-        done.append(number)
+        finished.append(number)
 
     turns = asyncio.run(turns_beside(run_pool(40, width, 0, step)))  # 0.4 s, in slices of 0.02
     assert turns >= 10
-    assert done == list(range(40))
+    assert finished == list(range(40))
 
 
 def test_a_loop_too_busy_for_a_slice_does_not_keep_the_steps_from_being_done():
-    done = []
+    finished = []
 
     async def step(number, _):
-        done.append(number)
+        finished.append(number)
         await busy(0.03)
 
     async def main():
@@ -65,4 +65,4 @@ def test_a_loop_too_busy_for_a_slice_does_not_keep_the_steps_from_being_done():
         task.cancel()
 
     asyncio.run(main())
-    assert sorted(done) == list(range(10))
+    assert sorted(finished) == list(range(10))

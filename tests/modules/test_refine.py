@@ -631,6 +631,7 @@ def test_retries_switched_off_leave_the_first_attempt_alone_in_a_snapshot_too():
 
 @pytest.mark.parametrize("fn", [lambda prediction: 1.0, lambda row, prediction, strict: 1.0, lambda: 1.0])
 def test_a_reward_that_cannot_be_called_with_row_and_prediction_is_refused_before_any_call(fn):
-    for made in (lambda: dn.Refine(dn.Predict(Caption), fn), lambda: dn.Evaluate(fn)):
-        with pytest.raises(dn.errors.ConfigurationError, match=r"is called with \(row, prediction\), and <lambda>\("):
-            made()
+    message = r"is called with \(row, prediction\), which does not fit <lambda>\("
+    for make in (lambda: dn.Refine(dn.Predict(Caption), fn), lambda: dn.Evaluate(fn)):
+        with pytest.raises(dn.errors.ConfigurationError, match=message):
+            make()

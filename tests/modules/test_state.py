@@ -171,7 +171,7 @@ def test_a_program_that_cannot_be_copied_is_told():
             raise TypeError("there is one only")
 
     program = Single()
-    with pytest.raises(StateError, match="Single cannot be copied .*there is one only.*use load_state"):
+    with pytest.raises(StateError, match="Single cannot be copied .*there is one only.*use its load_state"):
         program.with_state(program.dump_state())
 
 
@@ -257,10 +257,10 @@ class Changed(Program):
 def test_a_changed_program_is_refused_with_all_that_differs_and_nothing_is_loaded():
     program = Changed()
     before = contents(program)
-    with pytest.raises(StateError, match="so nothing was loaded") as caught:
+    with pytest.raises(StateError, match="so nothing was loaded") as raised:
         program.load_state(learned().dump_state())
-    told = caught.value.differences
-    assert [line for line in told if "instruction was" not in line] == [
+    differences = raised.value.differences
+    assert [line for line in differences if "instruction was" not in line] == [
         "retrieve: field 'note' is not in the state",
         "steps[0]: type of field 'a' was str, is int",
         "steps[1]: not in the program. Did you mean 'steps[0]'?",
@@ -268,7 +268,7 @@ def test_a_changed_program_is_refused_with_all_that_differs_and_nothing_is_loade
         "by['y']: missing in the state",
     ]
     assert contents(program) == before
-    assert all(line in str(caught.value) for line in told)
+    assert all(line in str(raised.value) for line in differences)
 
 
 def test_constraints_and_what_is_inside_a_type_are_part_of_a_signature():
@@ -316,8 +316,8 @@ def edited(**changes):
     ("state", "says"),
     [
         ([], "a state is a dict as dump_state"),
-        ({}, "no saved program: it has no 'dspynb_state'"),
-        ({"a": {"b": 1}}, "no saved program"),
+        ({}, "this is not a saved program: it has no 'dspynb_state'"),
+        ({"a": {"b": 1}}, "this is not a saved program"),
         (
             {"dspynb_state": 2, "dspynb_version": "9.0"},
             r"version 2 \(dspynb 9.0\); this dspynb reads up to 1: update it",
@@ -328,7 +328,7 @@ def edited(**changes):
         (edited(instruction=5), "predictors → self → instruction: Input should be a valid string, got 5"),
         (edited(demos={}), "predictors → self → demos: Input should be a valid list"),
         (edited(demos=["x"]), "demos → 0: Input should be a valid dict"),
-        (edited(demos=[{"subjct": "x"}]), "self: demo 0 has 'subjct', which is no field. Did you mean 'subject'"),
+        (edited(demos=[{"subjct": "x"}]), "self: demo 0 has 'subjct', which is not a field. Did you mean 'subject'"),
         (
             edited(demos=[{"subject": 5.5}, {"subject": []}]),
             "self: demo 1 field 'subject': Input should be a valid string",
@@ -353,7 +353,7 @@ def test_every_beginning_of_a_file_is_refused(tmp_path):
     whole = path.read_bytes().rstrip()
     for end in range(0, len(whole), 97):
         path.write_bytes(whole[:end])
-        with pytest.raises(StateError, match="is not JSON, or only the beginning"):
+        with pytest.raises(StateError, match="is not JSON, or is cut off"):
             Program().load(path)
 
 
@@ -460,9 +460,9 @@ def test_the_long_prefix_of_reasoning_that_dspy_3_0_wrote_is_known():
 def test_a_dspy_program_that_differs_is_refused_whole():
     program = Changed()
     before = contents(program)
-    with pytest.raises(StateError) as caught:
+    with pytest.raises(StateError) as raised:
         program.load(DATA / "dspy_program.json")
-    assert caught.value.differences == (
+    assert raised.value.differences == (
         "retrieve: the signature has 2 fields in the state (Question:, Query:), 3 in the program",
         "steps[1]: not in the program. Did you mean 'steps[0]'?",
         "by['x']: not in the program. Did you mean \"by['y']\"?",

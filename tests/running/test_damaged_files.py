@@ -393,15 +393,15 @@ def test_a_rollout_number_of_deeply_nested_searches_is_in_the_table(tmp_path, ev
 
 
 def test_lines_as_they_are_usually_written_are_read_without_a_second_look(evaluation_lines, optimizer_lines):
-    from dspynb.data import _usual
-    from dspynb.events import _checked, _reader, from_json
+    from dspynb.data import _complete_usage
+    from dspynb.events import _compiled_reader, _read_slowly, from_json
 
     kinds = set()
     for line in [*evaluation_lines[1:], *optimizer_lines[1:]]:
         body = json.loads(line)
         kinds.add(body["type"])
         usages = [body[name] for name in ("usage", "metric_usage") if name in body]
-        assert all(_usual(usage) for usage in usages)
-        quickly = _reader(body["type"])(body)
-        assert quickly == from_json(body) == _checked(body["type"], type(quickly), body)
+        assert all(_complete_usage(usage) for usage in usages)
+        quickly = _compiled_reader(body["type"])(body)
+        assert quickly == from_json(body) == _read_slowly(body["type"], type(quickly), body)
     assert {"RunStarted", "PredictorCalled", "RolloutEnded", "CandidateScored", "RunEnded"} <= kinds

@@ -39,7 +39,7 @@ ALL = ("h / NEW", 7, 1)
 NONE = ("no hint / Write", 32, 0)
 
 
-async def seen(program, traced):
+async def hint_inside(program, traced):
     """(hint / instruction in the prompt, a setting, calls that reached the trace)."""
     before = len(traced)
     sentence = (await program()).sentence
@@ -60,7 +60,7 @@ def inside(reach):
 
     async def main():
         with everything(program) as traced:
-            return await reach(lambda: seen(program, traced))
+            return await reach(lambda: hint_inside(program, traced))
 
     return asyncio.run(main())
 
@@ -112,10 +112,10 @@ def test_to_thread_sees_all():
 @pytest.mark.parametrize("how", ["call_soon", "call_later"])
 def test_loop_callbacks_see_all(how):
     async def reach(call):
-        loop, done = asyncio.get_running_loop(), asyncio.Future()
-        start = lambda: asyncio.ensure_future(call()).add_done_callback(lambda t: done.set_result(t.result()))  # noqa: E731
+        loop, result = asyncio.get_running_loop(), asyncio.Future()
+        start = lambda: asyncio.ensure_future(call()).add_done_callback(lambda t: result.set_result(t.result()))  # noqa: E731
         loop.call_soon(start) if how == "call_soon" else loop.call_later(0.001, start)
-        return await done
+        return await result
 
     assert inside(reach) == ALL
 
@@ -161,11 +161,11 @@ def test_a_with_block_around_a_yield_reaches_the_consumer_and_ends_with_the_gene
 def test_a_plain_thread_sees_only_process_settings_and_carry_restores_all():
     def reach(wrap):
         async def go(call):
-            got = []
-            thread = threading.Thread(target=wrap(lambda: got.append(in_thread(call))))
+            results = []
+            thread = threading.Thread(target=wrap(lambda: results.append(in_thread(call))))
             thread.start()
             await asyncio.to_thread(thread.join)
-            return got[0]
+            return results[0]
 
         return go
 
@@ -215,8 +215,8 @@ def test_an_event_loop_in_another_thread_sees_all_through_arun():
         with everything(program) as traced:
             scope = dn.current_scope()
             with ThreadPoolExecutor(1) as pool:
-                plain = await asyncio.wrap_future(pool.submit(asyncio.run, seen(program, traced)))
-                by_hand = await asyncio.wrap_future(pool.submit(asyncio.run, scope.arun(seen, program, traced)))
+                plain = await asyncio.wrap_future(pool.submit(asyncio.run, hint_inside(program, traced)))
+                by_hand = await asyncio.wrap_future(pool.submit(asyncio.run, scope.arun(hint_inside, program, traced)))
         return plain, by_hand
 
     assert asyncio.run(main()) == (NONE, ALL)
@@ -236,15 +236,15 @@ def test_scope_run_passes_the_scope_by_hand():
 def test_a_callback_without_a_context_sees_only_process_settings():
     # Widget callbacks may come on another thread, or in the kernel's own context.
     async def reach(call):
-        done = asyncio.Future()
+        result = asyncio.Future()
         loop = asyncio.get_running_loop()
         thread = threading.Thread(
             target=lambda: loop.call_soon_threadsafe(
-                lambda: asyncio.ensure_future(call()).add_done_callback(lambda t: done.set_result(t.result()))
+                lambda: asyncio.ensure_future(call()).add_done_callback(lambda t: result.set_result(t.result()))
             )
         )
         thread.start()
-        return await done
+        return await result
 
     assert inside(reach) == NONE
 

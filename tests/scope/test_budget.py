@@ -54,9 +54,9 @@ def test_a_call_beyond_the_budget_is_refused_before_it_is_sent():
         with dn.Budget(calls=2) as meter:
             await predict(subject="a")
             await predict(subject="b")
-            with pytest.raises(BudgetExhausted, match="budget of 2 calls is spent") as caught:
+            with pytest.raises(BudgetExhausted, match="budget of 2 calls is spent") as raised:
                 await predict(subject="c")
-        return meter, caught.value
+        return meter, raised.value
 
     meter, error = run(main())
     assert lm.calls == 2
@@ -126,9 +126,9 @@ def test_the_cut_is_where_it_would_be_one_row_after_the_other(needs, calls, widt
         with dn.Budget(calls=calls):
             return await Chain(lm).batch([{"subject": str(n)} for n in needs], concurrency=width)
 
-    done = [not isinstance(row, Halted) for row in run(main())]
+    finished = [not isinstance(row, Halted) for row in run(main())]
     fits = [sum(needs[: i + 1]) <= calls for i in range(len(needs))]
-    assert done == fits
+    assert finished == fits
     assert lm.calls <= calls
 
 
@@ -225,7 +225,7 @@ def test_a_budget_in_usd_cannot_be_kept_without_a_price():
             assert meter.spent["usd"] is None
             await dn.Predict(Caption, lm=Counting(usd=None))(subject="x")
 
-    with pytest.raises(BudgetExhausted, match="price of a call is not known.*give calls= or tokens="):
+    with pytest.raises(BudgetExhausted, match="price of a call is unknown.*give calls= or tokens="):
         run(main())
 
 

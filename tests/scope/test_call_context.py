@@ -95,9 +95,9 @@ def test_a_setting_that_no_block_has_set_is_the_process_wide_one_at_any_time():
 
 
 def test_what_is_not_set_is_left_to_the_other_process():
-    taken = dn.snapshot()
-    assert taken.context == {}
-    assert {"lm", "adapter"}.isdisjoint(taken.settings)
+    snapshot = dn.snapshot()
+    assert snapshot.context == {}
+    assert {"lm", "adapter"}.isdisjoint(snapshot.settings)
 
 
 def test_an_interceptor_that_must_stay_refuses_a_snapshot():

@@ -39,9 +39,9 @@ def test_an_orphan_of_an_attempt_warns_once_with_the_attempt_and_who_it_is():
         refine = dn.Refine(program, lambda r, p: dn.Score(0.0, "the hint"), n=2)
         await refine(subject="x")
         program.go.set()
-        with pytest.warns(dn.ScopeClosedWarning) as caught:
+        with pytest.warns(dn.ScopeClosedWarning) as warned:
             seen = await asyncio.gather(*program.orphans)
-        return seen, [str(w.message) for w in caught]
+        return seen, [str(w.message) for w in warned]
 
     seen, messages = asyncio.run(main())
     assert seen == ["none", "none"]
@@ -65,9 +65,9 @@ def test_an_orphan_of_a_metric_is_told_the_line_that_awaits_the_evaluation():
 
         await dn.evaluate(judge, [{"subject": "x"}], metric)
         go.set()
-        with pytest.warns(dn.ScopeClosedWarning) as caught:
+        with pytest.warns(dn.ScopeClosedWarning) as warned:
             await asyncio.gather(*orphans)
-        return [str(w.message) for w in caught]
+        return [str(w.message) for w in warned]
 
     (message,) = asyncio.run(main())
     line = main.__code__.co_firstlineno + 11
@@ -253,8 +253,8 @@ print(next(int(l.split()[1]) / 1024 for l in open('/proc/self/status') if l.star
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from /proc")
 def test_ten_thousand_concurrent_refines_keep_their_hints_apart_in_linear_memory():
     def peak(n):
-        done = subprocess.run([sys.executable, "-c", MANY, str(n)], capture_output=True, text=True, check=True)
-        return float(done.stdout)
+        process = subprocess.run([sys.executable, "-c", MANY, str(n)], capture_output=True, text=True, check=True)
+        return float(process.stdout)
 
     floor, half, whole = peak(1), peak(5000), peak(10000)
     assert whole < 300

@@ -16,7 +16,7 @@ from dspynb.scope import setting
 from tests.helpers import Caption, chat, echo_hint
 
 
-async def seen(predict):
+async def hint_of(predict):
     return (await predict(subject="x")).sentence
 
 
@@ -25,8 +25,8 @@ def test_a_hint_reaches_predictors_called_inside_the_block_and_none_outside():
 
     async def main():
         with dn.hints("be brief"):
-            inside = await seen(predict)
-        return inside, await seen(predict)
+            inside = await hint_of(predict)
+        return inside, await hint_of(predict)
 
     assert asyncio.run(main()) == ("be brief", "none")
 
@@ -36,7 +36,7 @@ def test_hints_are_addressed_to_a_predictor_not_to_its_signature():
 
     async def main():
         with dn.hints({first: "for the first"}):
-            return await seen(first), await seen(second)
+            return await hint_of(first), await hint_of(second)
 
     assert asyncio.run(main()) == ("for the first", "none")
 
@@ -48,7 +48,7 @@ def test_nested_hints_compose_outermost_first():
         with dn.hints("outer"), dn.hints({predict: "inner"}):
             assert dn.current_hint(predict) == "outer\ninner"
             assert dn.current_hint() == "outer"
-            return await seen(predict)
+            return await hint_of(predict)
 
     assert asyncio.run(main()) == "outer\ninner"
 
@@ -59,7 +59,7 @@ def test_a_hint_can_be_addressed_by_dotted_path():
             self.steps = [dn.Predict(Caption, lm=echo_hint()), dn.Predict(Caption, lm=echo_hint())]
 
         async def forward(self, subject):
-            return {"a": await seen(self.steps[0]), "b": await seen(self.steps[1])}
+            return {"a": await hint_of(self.steps[0]), "b": await hint_of(self.steps[1])}
 
     program = Program()
 
@@ -72,10 +72,10 @@ def test_a_hint_can_be_addressed_by_dotted_path():
 
 def test_a_plain_thread_does_not_inherit_and_carry_restores_it():
     predict = dn.Predict(Caption, lm=echo_hint())
-    got = {}
+    hints_by_way = {}
 
     def work(name):
-        got[name] = dn.current_hint(predict)
+        hints_by_way[name] = dn.current_hint(predict)
 
     with dn.hints("h"):
         threads = [
@@ -88,7 +88,7 @@ def test_a_plain_thread_does_not_inherit_and_carry_restores_it():
         with ThreadPoolExecutor(1) as pool:
             pool.submit(work, "submit").result()
             pool.submit(dn.carry(work), "submit carried").result()
-    assert got == {"plain": None, "carried": "h", "submit": None, "submit carried": "h"}
+    assert hints_by_way == {"plain": None, "carried": "h", "submit": None, "submit carried": "h"}
 
 
 def test_settings_of_a_context_block_end_with_it_and_configure_stays():
@@ -117,13 +117,13 @@ def test_a_task_that_outlives_the_block_reads_no_hint_and_warns_once():
     async def main():
         async def later():
             await asyncio.sleep(0.01)
-            return await seen(predict), await seen(predict)
+            return await hint_of(predict), await hint_of(predict)
 
         with dn.hints("gone"):
             orphan = asyncio.create_task(later())
-        with pytest.warns(dn.ScopeClosedWarning, match=r"hints\(\.\.\.\) block.*test_scope") as caught:
+        with pytest.warns(dn.ScopeClosedWarning, match=r"hints\(\.\.\.\) block.*test_scope") as warned:
             result = await orphan
-        assert len(caught) == 1
+        assert len(warned) == 1
         return result
 
     assert asyncio.run(main()) == ("none", "none")
@@ -136,7 +136,7 @@ def test_an_orphan_keeps_its_model():
     async def main():
         async def later():
             await asyncio.sleep(0.01)
-            return await seen(predict)
+            return await hint_of(predict)
 
         with dn.context(lm=lm):
             orphan = asyncio.create_task(later())
@@ -195,8 +195,8 @@ def test_one_block_object_may_be_entered_many_times(nested):
         await asyncio.sleep(before)
         with block:
             await asyncio.sleep(inside)
-            seen_inside = await seen(predict)
-        return seen_inside, await seen(predict)
+            seen_inside = await hint_of(predict)
+        return seen_inside, await hint_of(predict)
 
     async def main():
         if nested:

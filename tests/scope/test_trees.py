@@ -73,7 +73,7 @@ class World:
 
     expected: dict[str, list[str]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
-    seen: int = 0
+    calls_made: int = 0
     names: int = 0
     orphans: list[asyncio.Task] = field(default_factory=list)
 
@@ -91,7 +91,7 @@ class World:
         objective = request.messages[0]["content"].split("Your objective is:\n")[1]
         hints = objective.split("Hint: ")[1].splitlines() if "Hint: " in objective else []
         with self.lock:
-            self.seen += 1
+            self.calls_made += 1
             if hints != self.expected[subject]:
                 self.wrong.append(f"{subject}: saw {hints}, should see {self.expected[subject]}")
         return chat(sentence="s")
@@ -195,4 +195,4 @@ def test_every_call_sees_the_hints_of_its_own_live_ancestors_and_no_other(tree):
     world = World()
     asyncio.run(world.run(tree))
     assert world.wrong == []
-    assert world.seen == len(world.expected)
+    assert world.calls_made == len(world.expected)

@@ -19,7 +19,7 @@ from dspynb.agents.tools.callables import check_callable, describe_callable, is_
 from dspynb.errors import ConfigurationError, is_control_flow, nearest, shorten
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.exits import is_exit
-from dspynb.modules.copying import copied
+from dspynb.modules.copying import copy_value
 from dspynb.redact import redact_known, redact_values
 from dspynb.running.aio.threads import in_thread
 from dspynb.scope.core import Layer, current_scope
@@ -136,7 +136,7 @@ class Tool:
     def __deepcopy__(self, memo: dict[int, Any]) -> Tool:
         if module_of(self.fn) is None:
             return self  # calls do not change a tool, so copies share it
-        return Tool(copied(self.fn, memo), **self._options)  # a copied program calls its own modules
+        return Tool(copy_value(self.fn, memo), **self._options)  # a copied program calls its own modules
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._arguments is None:

@@ -10,7 +10,7 @@ from typing import Any
 from dspynb.data import Prediction
 from dspynb.errors import Halted, ParseError, shorten
 from dspynb.events import ProposalEnded, SpanEnded, SpanStarted, new_span
-from dspynb.modules.ordered_pool import caught
+from dspynb.modules.ordered_pool import result_or_error
 from dspynb.modules.predict import Predict
 from dspynb.redact import redact, redact_values, told
 from dspynb.scope.budget import Allowance
@@ -40,7 +40,7 @@ async def ask(
             settings = masked.settings if lm is None else replace(masked.settings, lm=lm)
             context = replace(masked.context, sampling=sampling)
             with Layer(f"the proposal {key}", span=span, funds=funds, settings=settings, context=context):
-                made = await caught(_asked(predict, inputs))
+                made = await result_or_error(_asked(predict, inputs))
     except Halted:
         scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
         raise
