@@ -45,7 +45,7 @@ class ChainOfThought(Module):
         self.predict = Predict(augmented, instruction=instruction, demos=demos, lm=lm, adapter=adapter, **settings)
 
     async def forward(self, **inputs: Any) -> Prediction:
-        """Predict the reasoning and the outputs."""
+        """Reasoning and outputs."""
         return await self.predict(**inputs)
 
     def _title(self) -> str:

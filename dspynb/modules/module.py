@@ -325,7 +325,7 @@ class Chain(Module):
                 check_fit(before, after)
 
     async def forward(self, **inputs: Any) -> Prediction:
-        """Run all steps and return the last prediction."""
+        """The last step's prediction."""
         prediction = Prediction(inputs)
         before: Step | None = None
         for step in self.steps:
@@ -357,7 +357,7 @@ class Mapped(Module):
         self.fn = fn
 
     async def forward(self, **inputs: Any) -> Prediction:
-        """Run the program and pass its prediction through the function."""
+        """What the function makes of the program's prediction."""
         return await apply_function(self.fn, await self.module(**inputs), _step_name(self.fn))
 
     def submodules(self) -> Iterator[tuple[str, Any]]:

@@ -64,7 +64,7 @@ class MultiChainComparison(Module):
             self.sampler = checked_program(sampler)
 
     async def forward(self, completions: Iterable[Any] | None = None, **inputs: Any) -> Prediction:
-        """Predict the corrected rationale and outputs."""
+        """The corrected rationale and outputs."""
         if completions is None:
             if self.sampler is None:
                 raise InputError(f"{self._title()} has no sampler; give it completions=[…]")

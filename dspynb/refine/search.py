@@ -282,7 +282,7 @@ class SearchModule(Module):
         return Search(self.module, inputs, self.plan)
 
     async def forward(self, **inputs: Any) -> Prediction:
-        """Make attempts and return the prediction of the winner."""
+        """Make attempts and return the best."""
         if current_scope().open_run is None:  # a search needs a run, from which its usage is read
             return await self(**inputs)
         return await self._inside(inputs)

@@ -582,3 +582,20 @@ def test_arguments_written_as_json_arrive_as_they_were_and_the_schema_requires_w
 
 def test_an_observation_reads_as_its_text():
     assert str(Observation("x")) == "x"
+
+
+@pytest.mark.parametrize(
+    ("program", "description"),
+    [
+        (dn.Predict("question -> answer"), "Given the fields `question`, produce the fields `answer`."),
+        (dn.ChainOfThought("question -> answer"), "Reasoning and outputs."),
+        (dn.MultiChainComparison("question -> answer"), "The corrected rationale and outputs."),
+        (
+            dn.Refine(dn.Predict("question -> answer"), lambda row, prediction: 1.0),
+            "Make attempts and return the best.",
+        ),
+        (dn.Predict("question -> answer").then(dn.Predict("answer -> verdict")), "The last step's prediction."),
+    ],
+)
+def test_what_a_model_reads_of_a_program_as_a_tool_stays_so_that_old_replies_are_found(program, description):
+    assert dn.Tool(program, name="ask").description == description
