@@ -9,7 +9,7 @@ from typing import Any
 from dspynb.conversation import History
 from dspynb.data import Usage
 from dspynb.exits import is_exit
-from dspynb.media.describe import told_url
+from dspynb.media.describe import describe_url
 
 __all__ = ["SCALARS", "is_plain", "plain"]
 
@@ -94,4 +94,4 @@ def _shown(value: Any) -> str:
 
 def _text(text: str) -> str:
     """The text; of a data URL, what it is."""
-    return told_url(text) if text[:5] == "data:" and ";base64," in text[:200] else text
+    return describe_url(text) if text[:5] == "data:" and ";base64," in text[:200] else text

@@ -17,6 +17,7 @@ from dspynb.errors import shorten
 from dspynb.exits import is_exit
 
 __all__ = [
+    "error_text",
     "holds_known",
     "is_secret_name",
     "keep_address",
@@ -28,7 +29,6 @@ __all__ = [
     "redact_known",
     "redact_values",
     "secrets_in",
-    "told",
     "without_password",
     "without_secrets",
 ]
@@ -292,7 +292,7 @@ def redact(text: str) -> str:
     return _SHAPES.sub("***", redact_known(text))
 
 
-def told(error: BaseException, limit: int = 1000) -> str:
+def error_text(error: BaseException, limit: int = 1000) -> str:
     """An error as a record keeps it: its type and message on one line, cut to about ``limit``, without secrets."""
     return shorten(redact(f"{type(error).__name__}: {error}"), limit)
 

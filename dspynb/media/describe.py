@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from dspynb.errors import InputError, shorten
 from dspynb.media.sources import from_data_url
 
-__all__ = ["content_text", "facts", "has_media", "plain_url", "told_url", "without_data"]
+__all__ = ["content_text", "describe_url", "facts", "has_media", "plain_url", "without_data"]
 
 
 def facts(mime: str, data: bytes, name: str | None = None) -> str:
@@ -30,7 +30,7 @@ def plain_url(url: str) -> str:
     return shorten(f"{parts.scheme}://{host}{parts.path}" + ("?…" if parts.query else ""), 200)
 
 
-def told_url(url: str) -> str:
+def describe_url(url: str) -> str:
     """A URL in a few words: a data URL by type, size and digest, without its data."""
     if not url.startswith("data:"):
         return plain_url(url) if url.startswith(("http://", "https://")) else shorten(url, 200)
@@ -47,9 +47,9 @@ def _told_part(part: Any) -> Any:
         return part
     image, file = part.get("image_url"), part.get("file")
     if isinstance(image, Mapping):
-        return {**part, "image_url": {**image, "url": told_url(str(image.get("url", "")))}}
+        return {**part, "image_url": {**image, "url": describe_url(str(image.get("url", "")))}}
     if isinstance(file, Mapping):
-        return {**part, "file": {k: told_url(v) if isinstance(v, str) else v for k, v in file.items()}}
+        return {**part, "file": {k: describe_url(v) if isinstance(v, str) else v for k, v in file.items()}}
     return part
 
 

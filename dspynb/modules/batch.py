@@ -10,7 +10,7 @@ from dspynb.errors import BudgetExhausted, Halted, RunStopped, WorkerLost
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.discovery import hinted_paths
 from dspynb.modules.ordered_pool import caught, pool_width, run_pool
-from dspynb.redact import redact_values, told
+from dspynb.redact import error_text, redact_values
 from dspynb.running.control import Takes
 from dspynb.running.executor import Executor, elsewhere
 from dspynb.running.run import Run
@@ -70,7 +70,9 @@ async def run_row(module: Module, inputs: Mapping[str, Any], index: int, funds: 
     except Halted:
         scope.emit(SpanEnded(span=opened, parent=parent, error="halted"))
         raise
-    ended = {"error": told(result)} if isinstance(result, Exception) else {"outputs": redact_values(result.to_dict())}
+    ended = (
+        {"error": error_text(result)} if isinstance(result, Exception) else {"outputs": redact_values(result.to_dict())}
+    )
     scope.emit(SpanEnded(span=opened, parent=parent, **ended))
     return result
 
@@ -86,7 +88,7 @@ def rows_on(executor: Executor | None) -> Callable[..., Awaitable[Row]]:
             return await run(module, inputs, index, funds, opened)
         except WorkerLost as error:
             scope = current_scope()
-            scope.emit(SpanEnded(span=opened, parent=scope.open_span, error=told(error)))
+            scope.emit(SpanEnded(span=opened, parent=scope.open_span, error=error_text(error)))
             return error
 
     return sent

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dspynb.data import Example, Prediction, Score, Usage
 from dspynb.errors import ConfigurationError, Halted, InputError
 from dspynb.events import AttemptEnded, AttemptStarted, Hint, PredictorCalled, new_span
-from dspynb.redact import redact_values, told
+from dspynb.redact import error_text, redact_values
 from dspynb.running.tracing import Trace
 from dspynb.running.user_code import as_exception
 from dspynb.scope.budget import Allowance
@@ -152,7 +152,7 @@ def _ended(result: AttemptResult, parent: int, threshold: float | None) -> Attem
         score=None if score is None else score.value,
         feedback=None if score is None else redact_values(score.feedback),
         parts={} if score is None else score.parts,
-        error=None if result.error is None else told(result.error),
+        error=None if result.error is None else error_text(result.error),
         seconds=result.seconds,
     )
 

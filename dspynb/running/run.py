@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import dspynb
 from dspynb.errors import Halted, InputError, JournalError, RunInterrupted, RunStopped, ScopeError
 from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, new_span, spans_after
-from dspynb.redact import redact_values, told
+from dspynb.redact import error_text, redact_values
 from dspynb.running.aio.signals import foreground
 from dspynb.running.aio.tasks import GRACE
 from dspynb.running.control import Steerable
@@ -357,7 +357,7 @@ class Run(Steerable):
     def _failed(self, error: BaseException) -> BaseException:
         """End as failed; the error to raise: what user code raised that is no Exception is made one."""
         failed = as_exception(error, f"the program {self.name}")
-        self._end("failed", (False, failed), told(failed))
+        self._end("failed", (False, failed), error_text(failed))
         return failed
 
     def _cancelled(self, task: asyncio.Task[Any], error: asyncio.CancelledError) -> Any:

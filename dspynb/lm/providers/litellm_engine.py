@@ -26,7 +26,7 @@ from dspynb.lm.providers.endpoint import Endpoint
 from dspynb.lm.providers.litellm_http import Watch, watch_clients, watched
 from dspynb.lm.providers.openai_format import Pieces, kind_of, read_reply, request_body, retry_after
 from dspynb.lm.settings import LITELLM_ALONE
-from dspynb.redact import redact, told
+from dspynb.redact import error_text, redact
 
 __all__ = ["LiteLLMEngine"]
 
@@ -150,7 +150,7 @@ class LiteLLMEngine:
         if kind is BadRequestError:  # litellm does not know every way to say that a request is too long
             kind = kind_of(400, str(getattr(error, "code", "")), str(error).lower())
         headers = getattr(error, "litellm_response_headers", None) or {}
-        said = told(error, 400)
+        said = error_text(error, 400)
         advice = kind.remedy
         if kind is AuthenticationError and unsent:
             said += unsent

@@ -35,7 +35,7 @@ from dspynb.lm.providers.addresses import (
 from dspynb.lm.providers.endpoint import Endpoint
 from dspynb.lm.providers.openai_format import Pieces, damaged, excerpt, kind_of, read_reply, request_body, retry_after
 from dspynb.lm.settings import refuse_litellm_settings
-from dspynb.redact import redact, told
+from dspynb.redact import error_text, redact
 
 if TYPE_CHECKING:
     import aiohttp
@@ -126,7 +126,7 @@ class DirectEngine:
             raise ModelTimeout(problem, model=self.model, advice=ModelTimeout.remedy) from None
         except (aiohttp.ClientError, OSError) as error:
             advice = ConnectionFailed.remedy
-            raise ConnectionFailed(told(error, 300), model=self.model, advice=advice) from None
+            raise ConnectionFailed(error_text(error, 300), model=self.model, advice=advice) from None
 
     def _check_redirect(self, response: aiohttp.ClientResponse, url: str) -> None:
         """Raise BadRequestError for a redirect: prompts and keys go to the address in the settings and to no other."""
