@@ -357,7 +357,7 @@ CASES = {
         "Use dn.configure(lm=dn.LocalLM())",
     ),
     errors.DownloadError: Case(
-        wrong_download, "has the wrong checksum", "llm.whl", "got {sha256}", "try again, and check the package index"
+        wrong_download, "has the wrong checksum", "llm.whl", "got {sha256}", "try again, and if it happens again, check the package index"
     ),
     errors.SignatureError: Case(
         unknown_type, "unknown type", "in a signature string", "'flaot'", "Did you mean 'float'?"
@@ -433,7 +433,7 @@ CASES = {
         "reword the prompt, or use another model",
     ),
     errors.ScriptExhausted: Case(
-        script_ended, "was asked for another", "scripted", "has 1 replies", "add replies, or use dn.FunctionLM"
+        script_ended, "another request arrived", "scripted", "has 1 replies", "add replies, or use dn.FunctionLM"
     ),
     errors.RecordingMiss: Case(
         not_recorded, "has no reply for a request", "{tmp}/replies.jsonl", "2+2?", "record it with recorded("

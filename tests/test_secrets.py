@@ -369,7 +369,7 @@ def test_settings_that_hold_secrets_do_not_travel_and_the_others_do(forms):
     again = pickle.loads(pickle.dumps(dn.LM("openai/m", api_key="key-0123456789", max_tokens=9, extra_body={
         "deep": [{"api_key": NESTED, "chat_template_kwargs": {"thinking": False}}]})))  # fmt: skip
     assert again.settings == {"max_tokens": 9, "extra_body": {"deep": [{"chat_template_kwargs": {"thinking": False}}]}}
-    assert "@" not in pickle.loads(pickle.dumps(lm))._given["api_base"]
+    assert "@" not in pickle.loads(pickle.dumps(lm))._endpoint_settings["api_base"]
 
 
 def test_names_in_a_schema_are_no_secrets():

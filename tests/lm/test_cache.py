@@ -316,7 +316,7 @@ cache.flush()
 
 
 def test_look_ups_of_a_file_that_was_slow_leave_the_loop_to_others(tmp_path, monkeypatch):
-    monkeypatch.setattr("dspynb.lm.cache._SLOW", -1.0)  # any look-up is too slow
+    monkeypatch.setattr("dspynb.lm.cache._SLOW_LOOK_UP", -1.0)  # any look-up is too slow
 
     async def main():
         cache = ReplyCache(tmp_path / "c.sqlite")

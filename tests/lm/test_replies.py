@@ -111,7 +111,7 @@ def test_a_reply_that_was_all_reasoning_says_so_and_is_paid_for_once():
 def test_a_call_of_a_tool_that_was_cut_is_no_call():
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": '}}
     with Server(lambda b, n: body(None, "length", tool_calls=[call])) as server:
-        with pytest.raises(dn.ReplyTruncated, match="a call of a tool"):
+        with pytest.raises(dn.ReplyTruncated, match="a tool call"):
             ask(lm(server, max_tokens=8))
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Protocol
 
-from dspynb.lm.protocol import Heard, LMProtocol, LMReply, LMRequest
+from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, PieceCallback
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import Scope
 
@@ -36,7 +36,7 @@ class ModelCall:
     scope: Scope
     path: str = ""
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    listener: Heard | None = None
+    listener: PieceCallback | None = None
     key: str | None = None
     admitted: bool = False
     streamed: bool = False

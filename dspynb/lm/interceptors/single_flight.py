@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from dspynb.errors import Halted, ModelError
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
-from dspynb.lm.protocol import LMReply, billed
+from dspynb.lm.protocol import LMReply, with_usage
 from dspynb.scope.call_context import Place
 
 __all__ = ["SingleFlight"]
@@ -99,7 +99,7 @@ class SingleFlight:
         except ModelError as error:
             if first or error.usage is None:
                 raise
-            raise billed(copy.copy(error), error.usage, cached=True) from error  # the first asker has paid for it
+            raise with_usage(copy.copy(error), error.usage, cached=True) from error  # the first asker has paid for it
         finally:
             flight.askers.remove(reply)
             if flights.get(key) is flight and (flight.task.done() or not flight.askers):

@@ -20,12 +20,12 @@ from dspynb.errors import (
     RateLimited,
     ServerError,
 )
-from dspynb.lm.protocol import Heard, LMReply, LMRequest
+from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers.addresses import foreign_credentials, is_own_host, no_key_sent, refused_redirect
 from dspynb.lm.providers.endpoint import Endpoint
 from dspynb.lm.providers.litellm_http import Watch, watch_clients, watched
 from dspynb.lm.providers.openai_format import Pieces, kind_of, read_reply, request_body, retry_after
-from dspynb.lm.settings import LITELLM_ALONE
+from dspynb.lm.settings import LITELLM_SETTINGS
 from dspynb.redact import error_text, redact
 
 __all__ = ["LiteLLMEngine"]
@@ -98,7 +98,9 @@ class LiteLLMEngine:
             raise ConfigurationError(foreign_credentials(self.model, provider, base, _CREDENTIALS.get(provider, ())))
         return self.endpoint.api_key
 
-    async def complete(self, request: LMRequest, settings: Mapping[str, Any], heard: Heard | None = None) -> LMReply:
+    async def complete(
+        self, request: LMRequest, settings: Mapping[str, Any], heard: PieceCallback | None = None
+    ) -> LMReply:
         """One reply; with ``heard``, its text also piece by piece. Raises a ModelError; ConfigurationError where
         litellm is not installed."""
         litellm = await asyncio.to_thread(_litellm)
@@ -132,8 +134,8 @@ class LiteLLMEngine:
 
     def _fields(self, extra: Mapping[str, Any]) -> Mapping[str, Any]:
         """The fields of extra_body, for a provider for which they are arguments of litellm."""
-        if not (_NO_FIELDS | LITELLM_ALONE).isdisjoint(extra):
-            name = min((_NO_FIELDS | LITELLM_ALONE).intersection(extra))
+        if not (_NO_FIELDS | LITELLM_SETTINGS).isdisjoint(extra):
+            name = min((_NO_FIELDS | LITELLM_SETTINGS).intersection(extra))
             raise ConfigurationError(
                 f"{self.model}: extra_body may not have the field {name!r}, which litellm reads and does not send: it "
                 "is a setting of dn.LM, if anything"
@@ -165,7 +167,7 @@ class LiteLLMEngine:
         )
 
 
-async def _streamed(response: Any, heard: Heard, facts: Mapping[str, Any]) -> dict[str, Any]:
+async def _streamed(response: Any, heard: PieceCallback, facts: Mapping[str, Any]) -> dict[str, Any]:
     pieces = Pieces()
     async for piece in response:
         if text := pieces.add(piece.model_dump(), facts):

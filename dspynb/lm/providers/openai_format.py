@@ -21,7 +21,7 @@ from dspynb.errors import (
     ServerError,
     shorten,
 )
-from dspynb.lm.protocol import LMReply, LMRequest, billed, is_whole
+from dspynb.lm.protocol import LMReply, LMRequest, is_complete, with_usage
 from dspynb.lm.providers.prices import cost
 from dspynb.redact import redact, redact_known
 
@@ -55,13 +55,13 @@ def read_reply(body: Any, model: str, facts: Mapping[str, Any]) -> LMReply:
     usage = read_usage(body.get("usage"), model)
     choices = [_choice(choice) for choice in listed]
     if None in choices or body.get("error"):
-        raise billed(MalformedReply(f"the reply is damaged: {excerpt(body, 200)!r}", **facts), usage)
+        raise with_usage(MalformedReply(f"the reply is damaged: {excerpt(body, 200)!r}", **facts), usage)
     first, *_ = whole = [choice for choice in choices if choice is not None]
     if first.refusal:
         problem = f"the model refused to answer: {excerpt(first.refusal, 400)!r}"
         error = Refused(problem, **facts, advice=Refused.remedy)
         error.text = redact_known(first.refusal)
-        raise billed(error, usage)
+        raise with_usage(error, usage)
     reply = LMReply(
         first.text,
         first.calls,
@@ -72,8 +72,8 @@ def read_reply(body: Any, model: str, facts: Mapping[str, Any]) -> LMReply:
         logprobs=first.logprobs,
         completions=tuple(choice.text for choice in whole if choice is first or choice.is_whole),
     )
-    if not first.text and not first.calls and is_whole(reply):
-        raise billed(MalformedReply("the reply is empty", **facts), usage)
+    if not first.text and not first.calls and is_complete(reply):
+        raise with_usage(MalformedReply("the reply is empty", **facts), usage)
     return reply
 
 
@@ -87,7 +87,7 @@ class _Choice(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        return not self.refusal and is_whole(LMReply("", finish=self.finish))
+        return not self.refusal and is_complete(LMReply("", finish=self.finish))
 
 
 def _choice(choice: Any) -> _Choice | None:
@@ -287,7 +287,7 @@ class Pieces:
                 return None
         if not isinstance(finish, str | None) or not isinstance(delta, Mapping):
             return None
-        if self._finish is None or is_whole(LMReply("", finish=self._finish)):  # what says that it was cut stays
+        if self._finish is None or is_complete(LMReply("", finish=self._finish)):  # what says that it was cut stays
             self._finish = finish or self._finish
         content, refusal, calls = read_content(delta.get("content")), delta.get("refusal"), delta.get("tool_calls")
         if content is None or not isinstance(refusal, str | None) or not isinstance(calls, list | tuple | None):

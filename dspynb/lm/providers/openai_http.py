@@ -19,7 +19,7 @@ from dspynb.errors import (
     ModelTimeout,
     ServerError,
 )
-from dspynb.lm.protocol import Heard, LMReply, LMRequest
+from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers import sse
 from dspynb.lm.providers.addresses import (
     base_in_environment,
@@ -97,7 +97,9 @@ class DirectEngine:
         key = key_in_environment(self.provider)
         return key if key and not has_login(url) and is_own_host(self.provider, url) else None
 
-    async def complete(self, request: LMRequest, settings: Mapping[str, Any], heard: Heard | None = None) -> LMReply:
+    async def complete(
+        self, request: LMRequest, settings: Mapping[str, Any], heard: PieceCallback | None = None
+    ) -> LMReply:
         """One reply; with ``heard``, its text also piece by piece. Raises a ModelError; a cancellation passes through
         and closes the connection."""
         import aiohttp
@@ -134,7 +136,7 @@ class DirectEngine:
             target = redirected_to(url, response.headers.get("Location"))
             raise BadRequestError(refused_redirect(target), model=self.model, status=response.status)
 
-    async def _read(self, response: aiohttp.ClientResponse, heard: Heard | None) -> LMReply:
+    async def _read(self, response: aiohttp.ClientResponse, heard: PieceCallback | None) -> LMReply:
         status, headers = response.status, response.headers
         request_id = redact(headers.get("x-request-id", "")) or None
         facts: dict[str, Any] = {"model": self.model, "status": status, "request_id": request_id}
@@ -166,7 +168,7 @@ class DirectEngine:
         return kind(message, **facts, retry_after=retry_after(headers), advice=advice)
 
 
-async def _streamed(response: aiohttp.ClientResponse, heard: Heard, facts: Mapping[str, Any]) -> dict[str, Any]:
+async def _streamed(response: aiohttp.ClientResponse, heard: PieceCallback, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The body of a reply that comes as server-sent events, its text told to ``heard`` as it comes."""
     pieces = Pieces()
     async with contextlib.aclosing(sse.read_events(response.content.iter_any(), facts)) as events:
