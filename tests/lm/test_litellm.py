@@ -312,7 +312,7 @@ class Endless(BaseHTTPRequestHandler):
 @pytest.mark.parametrize("name", ["openai/m", "anthropic/claude-x"])
 @pytest.mark.parametrize("kind", ["plain", "packed", "stream", "error"])
 def test_an_endless_body_ends_with_an_error(name, kind, monkeypatch):
-    for limit in ("MOST_OF_A_BODY", "MOST_OF_A_STREAM"):
+    for limit in ("MAX_BODY_BYTES", "MAX_STREAM_BYTES"):
         monkeypatch.setattr(f"dspynb.lm.providers.sse.{limit}", 2**20)
     http = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
     http.daemon_threads = True

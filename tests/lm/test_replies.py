@@ -20,7 +20,7 @@ from dspynb import errors
 from dspynb.data import Usage
 from dspynb.lm.cache import default_cache
 from dspynb.lm.providers import openai_format
-from dspynb.lm.providers.openai_format import Pieces, excerpt, read_reply
+from dspynb.lm.providers.openai_format import ReplyAssembler, excerpt, read_reply
 from tests.helpers import Caption, chat
 from tests.lm.server import Server, reply, sse
 
@@ -275,7 +275,7 @@ def test_a_refusal_is_one_call_with_its_text(content, engine):
 
 
 def test_a_refusal_in_a_stream_or_among_the_parts_is_a_refusal():
-    pieces = Pieces()
+    pieces = ReplyAssembler()
     for delta in ({"refusal": "I can"}, {"refusal": "not."}):
         pieces.add({"choices": [{"delta": delta}]}, {})
     pieces.add({"choices": [{"delta": {}, "finish_reason": "stop"}]}, {})
@@ -398,7 +398,7 @@ def test_parts_of_text_are_joined_and_thinking_is_reasoning():
     parts = [thought, {"type": "text", "text": "4"}, {"type": "redacted_thinking", "data": "x"}, {"text": "2"}]
     got = read_reply(_with(content=parts), "openai/m", {})
     assert (got.text, got.reasoning) == ("42", "so it is")
-    pieces = Pieces()
+    pieces = ReplyAssembler()
     heard = [pieces.add({"choices": [{"delta": {"content": [part]}}]}, {}) for part in parts]
     pieces.add({"choices": [{"delta": {}, "finish_reason": "stop"}]}, {})
     got = read_reply(pieces.body({}), "openai/m", {})
@@ -461,7 +461,7 @@ def test_any_body_is_a_reply_of_the_right_types_or_a_model_error(answer):
     )
 )
 def test_any_pieces_are_a_reply_of_the_right_types_or_a_model_error(answers):
-    pieces = Pieces()
+    pieces = ReplyAssembler()
     try:
         for piece in answers:
             assert isinstance(pieces.add(piece, {}), str)
