@@ -33,7 +33,7 @@ def world(tmp_path, monkeypatch):
     """A server that repeats all it was sent, asked by a model with keys, in a folder of its own."""
     monkeypatch.setenv("PLANTED_API_KEY", ENVIRONMENT)
     monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))  # it looks at the environment once a second
+    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))  # it looks at the environment once a second
 
     def answer(body, number):
         sent = " ".join([ENVIRONMENT, GIVEN, server.headers[-1].get("X-Planted", "")])
@@ -115,7 +115,7 @@ def test_a_key_in_the_shape_of_one_is_taken_from_errors_though_nobody_named_it()
 
 def test_short_values_and_plain_words_are_left_alone(monkeypatch):
     monkeypatch.setenv("SOME_TOKEN", "the")
-    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
+    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))
     assert redact_known("the other") == "the other"
 
 
@@ -282,14 +282,14 @@ HOLDS_NONE = [
 @pytest.mark.parametrize("name", HOLDS)
 def test_variables_named_like_secrets_are_known(monkeypatch, name):
     monkeypatch.setenv(name, VALUE + "\n")
-    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
+    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))
     assert redact_known(f"it is {VALUE}.") == "it is ***."
 
 
 @pytest.mark.parametrize("name", HOLDS_NONE)
 def test_variables_that_only_sound_like_secrets_are_not(monkeypatch, name):
     monkeypatch.setenv(name, VALUE)
-    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
+    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))
     assert redact_known(VALUE) == VALUE
 
 
@@ -310,14 +310,14 @@ def test_variables_that_only_sound_like_secrets_are_not(monkeypatch, name):
 )
 def test_secrets_inside_the_values_of_variables_are_known(monkeypatch, name, value, secret):
     monkeypatch.setenv(name, value)
-    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
+    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))
     assert secret not in redact_known(f"<{secret}>")
     assert redact_known("someone at db") == "someone at db"
 
 
 def test_a_variable_that_names_a_file_is_no_secret(monkeypatch, tmp_path):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path))
-    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
+    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))
     assert redact_known(str(tmp_path)) == str(tmp_path)
 
 
