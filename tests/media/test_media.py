@@ -82,7 +82,7 @@ def test_shown_in_a_notebook_it_is_a_picture_and_never_markup():
         (lambda: dn.Image("nowhere.png"), "cannot read the file"),
         (lambda: dn.Image("a\x00b.png"), "cannot read the file"),
         (lambda: dn.Image(b""), "0 bytes"),
-        (lambda: dn.Image(b"text"), "say mime="),
+        (lambda: dn.Image(b"text"), "pass mime="),
         (lambda: dn.Image(b"%PDF-1.7"), "use dn.File"),
         (lambda: dn.Image(b"x", mime="image/png' onload='x"), "mime is written as"),
         (lambda: dn.Image("data:image/png;base64,???"), "not valid base64"),
