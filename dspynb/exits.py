@@ -43,8 +43,9 @@ def is_exit(error: BaseException) -> bool:
 def exit_text(error: BaseException) -> str:
     """What user code did, as the end of a sentence: ``called sys.exit(3)``, ``raised KeyboardInterrupt``."""
     if type(error) is SystemExit:
-        code = "" if error.code is None else shorten(repr(error.code), 200)
-        return f"called sys.exit({code})"
+        if error.code is None:
+            return "called sys.exit()"
+        return f"called sys.exit({shorten(repr(error.code), 200)})"
     try:
         text = shorten(error)
     except Exception:  # the exception's __str__ fails

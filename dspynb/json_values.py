@@ -23,7 +23,9 @@ def plain(value: Any) -> Any:
     try:
         return _convert_json_types(value)
     except Exception:  # another type, or nested too deeply
-        return value if isinstance(value, int) else _convert_any_type(value)
+        if isinstance(value, int):
+            return value
+        return _convert_any_type(value)
 
 
 def is_plain(value: Any) -> bool:
@@ -77,7 +79,9 @@ def _prepare(value: Any) -> Any:
         value = sorted(value, key=repr)  # the order of a set differs from process to process
     if isinstance(value, list | tuple):
         return [_prepare(item) for item in value]
-    return _repr(value) if hasattr(value, "__next__") else value
+    if hasattr(value, "__next__"):
+        return _repr(value)
+    return value
 
 
 def _number_or_repr(value: Any) -> Any:

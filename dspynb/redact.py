@@ -131,7 +131,9 @@ def secrets_in(settings: Any, *, inside: bool = False, depth: int = 20) -> list[
         return [str(reveal())]
     if not inside or not isinstance(settings, str | bytes | int) or isinstance(settings, bool):
         return []
-    return [settings.decode("utf-8", "replace") if isinstance(settings, bytes) else str(settings)]
+    if isinstance(settings, bytes):
+        return [settings.decode("utf-8", "replace")]
+    return [str(settings)]
 
 
 def without_secrets(settings: Any, depth: int = 20) -> Any:

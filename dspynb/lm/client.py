@@ -129,22 +129,20 @@ class LM:
 
     def _connect(self) -> None:
         """Make the client, the limits and the single flight, which are not pickled."""
-        engine_name = self._engine_name
-        if engine_name == "auto":
-            direct = self.name.startswith("openai/") or self._endpoint_settings["api_base"]
-            engine_name = "direct" if direct else "litellm"
-        engine = DirectEngine if engine_name == "direct" else LiteLLMEngine
-        if engine is DirectEngine:
+        secrets: list[str] = []
+        for name, value in self.settings.items():
+            secrets += secrets_in(value, inside=is_secret_name(name))
+        direct = self._engine_name == "direct"
+        if self._engine_name == "auto":
+            direct = self.name.startswith("openai/") or self._endpoint_settings["api_base"] is not None
+        if direct:
             refuse_litellm_settings(self.name, self.settings)
             _check_address(
                 self._endpoint_settings["api_base"],  # type: ignore[arg-type]
                 self._endpoint_settings["api_key"],  # type: ignore[arg-type]
             )
-        secrets: list[str] = []
-        for name, value in self.settings.items():
-            secrets += secrets_in(value, inside=is_secret_name(name))
         endpoint = Endpoint(self.name, **self._endpoint_settings, secrets=tuple(secrets))  # type: ignore[arg-type]
-        self._engine = engine(endpoint)
+        self._engine = DirectEngine(endpoint) if direct else LiteLLMEngine(endpoint)
         self.limits = Limits(*self._limit_settings)
         self._single_flight = SingleFlight()
 
@@ -168,7 +166,9 @@ class LM:
     async def kept(self, request: LMRequest) -> LMReply | None:
         """The cached reply to an equal request; None for a miss."""
         key = self._cache_key(request)
-        return None if key is None else await default_cache().get(key)
+        if key is None:
+            return None
+        return await default_cache().get(key)
 
     def _links(self) -> Links:
         """The links that this model adds to the chain of a call."""
@@ -178,7 +178,9 @@ class LM:
         """The key of a request in the reply cache; None if the cache is off, for this model or by the setting
         ``cache``. Raises ConfigurationError for an unknown setting in the request."""
         settings = self._merged_settings(request)
-        return self._key(request, settings) if self._cache and setting("cache") else None
+        if not self._cache or not setting("cache"):
+            return None
+        return self._key(request, settings)
 
     async def _send_call(self, call: ModelCall) -> LMReply:
         """The end of the chain: call the provider, and add the reply to the cache."""
@@ -319,7 +321,9 @@ def _address(api_base: Any, base_url: Any) -> str | None:
     """The server's address from its two arguments. Raises ConfigurationError if they differ, or for an empty one."""
     if api_base is not None and base_url is not None and api_base != base_url:
         raise ConfigurationError("api_base and base_url are two names of one setting and differ: give one of them")
-    address: Any = base_url if api_base is None else api_base
+    address: Any = api_base
+    if address is None:
+        address = base_url
     if address is None:
         return None
     if not str(address).strip():

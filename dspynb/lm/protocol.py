@@ -222,7 +222,9 @@ def _truncation_problem(reply: LMReply, text: str, settings: Mapping[str, Any]) 
     usage = reply.usage
     if not text.strip() and not reply.tool_calls and (reply.reasoning or usage.reasoning_tokens):
         used = usage.reasoning_tokens or usage.completion_tokens or limit
-        tokens = f"all {used} tokens" if used else "all its tokens"
+        tokens = "all its tokens"
+        if used:
+            tokens = f"all {used} tokens"
         return f"the reply was cut: it used {tokens} for reasoning; raise {name or 'max_tokens'} or lower the effort"
     problem = f"the reply was cut at {name}={limit} (raise it)"
     if not name:
@@ -249,7 +251,9 @@ def _token_limit(settings: Mapping[str, Any]) -> tuple[str, Any]:
 
 def _beginning(text: str, limit: int = 200) -> str:
     line = " ".join(text[: 20 * limit].split())
-    return line if len(line) <= limit else f"{line[:limit].rstrip()} …"
+    if len(line) <= limit:
+        return line
+    return f"{line[:limit].rstrip()} …"
 
 
 @runtime_checkable
@@ -271,8 +275,8 @@ def refuse_in_a_replay(model: str) -> None:
     """Raise ScopeError if a replay is active: a replayed program may call models through predictors only."""
     if current_scope().context.interceptor(Place.REPLAY) is not None:
         raise ScopeError(
-            f"a replay asks no model, and this call of {model} was not recorded: it is made directly, not by a "
-            "predictor. Call the model through dn.Predict"
+            f"a replay calls no model, and this call of {model} was not recorded, since it is made directly and not by "
+            "a predictor. Call the model through dn.Predict"
         )
 
 
@@ -288,9 +292,11 @@ def request_key(request: LMRequest, settings: Mapping[str, Any] | None = None) -
 
     ``settings``: replaces the settings of the request. Returns 32 hexadecimal digits.
     """
+    if settings is None:
+        settings = request.settings
     body = {
         "messages": [m if type(m) is dict else dict(m) for m in request.messages],
-        "settings": dict(request.settings if settings is None else settings),
+        "settings": dict(settings),
         "response_format": request.response_format,
         "tools": [dict(t) for t in request.tools],
         "rollout": request.rollout,

@@ -30,11 +30,13 @@ def recorded(path: str | Path, lm: LMProtocol | None = None, *, strict: bool | N
 
     >>> lm = dn.recorded("replies.jsonl", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> first = dn.Predict("question -> answer", lm=lm).run_sync(question="2+2?")
-    >>> again = dn.Predict("question -> answer", lm=dn.recorded("replies.jsonl"))  # the file alone: no model is asked
-    >>> again.run_sync(question="2+2?").answer
+    >>> replayed = dn.Predict("question -> answer", lm=dn.recorded("replies.jsonl"))  # the file alone, without a model
+    >>> replayed.run_sync(question="2+2?").answer
     '4'
     """
-    return RecordedLM(Path(path), lm, strict=lm is None if strict is None else strict)
+    if strict is None:
+        strict = lm is None
+    return RecordedLM(Path(path), lm, strict=strict)
 
 
 def _is_recorded(body: Any) -> bool:
@@ -111,11 +113,7 @@ class RecordedLM:
         if self.strict or self.lm is None:
             if recorded is not None:
                 return check_reply(recorded, request.settings, self.name)
-            last = request.messages[-1].get("content") if request.messages else ""
-            raise RecordingMiss(
-                f"{self.path} has no reply for a request that ends in {shorten(content_text(last), 120)!r} (rollout "
-                f"{request.rollout}); record it with recorded({str(self.path)!r}, lm=...)"
-            )
+            raise self._miss(request)
         reply = check_reply(await self.lm.complete(request), sent_settings(self.lm, request), self.name)
         self._record(request_key(request), request, reply)
         return reply
@@ -123,10 +121,23 @@ class RecordedLM:
     async def kept(self, request: LMRequest) -> LMReply | None:
         """The recorded reply if it is complete, else None."""
         reply = self._recorded(request)
-        return reply if reply is not None and is_complete(reply) else None
+        if reply is None or not is_complete(reply):
+            return None
+        return reply
+
+    def _miss(self, request: LMRequest) -> RecordingMiss:
+        last = ""
+        if request.messages:
+            last = content_text(request.messages[-1].get("content"))
+        return RecordingMiss(
+            f"{self.path} has no reply for a request that ends in {shorten(last, 120)!r} (rollout {request.rollout}); "
+            f"record it with recorded({str(self.path)!r}, lm=...)"
+        )
 
     def _recorded(self, request: LMRequest) -> LMReply | None:
-        body = None if self._live else self._replies.get(request_key(request))
+        if self._live:
+            return None
+        body = self._replies.get(request_key(request))
         if body is None:
             return None
         usage = usage_of(body.get("usage")).as_cached()

@@ -86,7 +86,7 @@ def without_data(messages: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, 
     are texts."""
     if all(isinstance(message.get("content"), str) for message in messages):
         return messages
-    described = []
+    described: list[Mapping[str, Any]] = []
     for message in messages:
         if _is_list_of_parts(message.get("content")):
             described.append({**message, "content": [_describe_part(part) for part in message["content"]]})

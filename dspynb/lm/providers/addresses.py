@@ -131,7 +131,9 @@ def has_login(url: str) -> bool:
 def _displayed(url: str) -> str:
     """The origin of an address for an error message, without path and password: ``https://api.openai.com``."""
     origin = _origin(url)
-    return "an address that cannot be read" if origin is None else shorten(redact(origin), 200)
+    if origin is None:
+        return "an address that cannot be read"
+    return shorten(redact(origin), 200)
 
 
 def _origin(url: str) -> str | None:

@@ -96,9 +96,9 @@ class LiteLLMEngine:
         credential_settings = _CREDENTIALS.get(provider, ())
         has_credentials = any(settings.get(name) for name in credential_settings)
         if provider == "bedrock":  # the only provider of _CREDENTIALS that also takes a key
-            if api_key:
-                return api_key
-            return None if has_credentials and not os.environ.get("AWS_BEARER_TOKEN_BEDROCK") else _NO_KEY
+            if api_key is None and has_credentials and not os.environ.get("AWS_BEARER_TOKEN_BEDROCK"):
+                return None
+            return api_key or _NO_KEY
         # GIGACHAT_ACCESS_TOKEN takes precedence over a key that is passed.
         token = provider == "gigachat" and os.environ.get("GIGACHAT_ACCESS_TOKEN")
         if provider not in _CREDENTIALS and not token:

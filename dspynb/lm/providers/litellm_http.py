@@ -31,7 +31,9 @@ class HTTPGuard:
     def size_limit(self, response: Any) -> int:
         """The maximum number of bytes of a response's body."""
         content_type = response.headers.get("content-type", "")
-        return sse.MAX_STREAM_BYTES if content_type.startswith("text/event-stream") else sse.MAX_BODY_BYTES
+        if content_type.startswith("text/event-stream"):
+            return sse.MAX_STREAM_BYTES
+        return sse.MAX_BODY_BYTES
 
     def refuse_body(self, limit: int) -> None:
         """Record that a body is longer than ``limit`` bytes, and raise ValueError to end the request."""

@@ -61,7 +61,7 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any]) -> LMRepl
     MalformedReply for a body that is not in OpenAI's format. An incomplete reply is returned: ``check_reply`` raises
     for it.
     """
-    raw_choices = body.get("choices") if isinstance(body, Mapping) else None
+    raw_choices = _field(body, "choices")
     if not isinstance(raw_choices, list | tuple) or not raw_choices:
         problem = f"the reply has no choices: {excerpt(body, 200)!r}"
         raise MalformedReply(problem, **error_fields, advice=MalformedReply.remedy)
@@ -95,6 +95,11 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any]) -> LMRepl
     return reply
 
 
+def _field(value: Any, name: str) -> Any:
+    """A field of a value from a server; None if the value is no JSON object or lacks the field."""
+    return value.get(name) if isinstance(value, Mapping) else None
+
+
 class _Choice(NamedTuple):
     text: str
     calls: tuple[Mapping[str, Any], ...]
@@ -110,7 +115,7 @@ class _Choice(NamedTuple):
 
 def _choice(choice: Any) -> _Choice | None:
     """One choice of a body; None if it is not in OpenAI's format."""
-    message = choice.get("message") if isinstance(choice, Mapping) else None
+    message = _field(choice, "message")
     if not isinstance(message, Mapping) or choice.get("error"):  # a gateway reports an error of its provider there
         return None
     finish = choice.get("finish_reason")
@@ -150,7 +155,9 @@ def read_content(content: Any) -> Content | None:
         if isinstance(part, str):
             texts.append(part)
             continue
-        kind = part.get("type", "text") if isinstance(part, Mapping) else None
+        if not isinstance(part, Mapping):
+            return None
+        kind = part.get("type", "text")
         if kind == "redacted_thinking":
             continue
         if kind in _TEXT_TYPES:
@@ -205,7 +212,7 @@ def _tool_calls(calls: Any) -> tuple[Mapping[str, Any], ...] | None:
 
 
 def _is_call(call: Any) -> bool:
-    function = call.get("function") if isinstance(call, Mapping) else None
+    function = _field(call, "function")
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         return False
     return isinstance(function.get("arguments"), str | Mapping | None) and isinstance(call.get("id"), str | None)
@@ -232,7 +239,9 @@ def _detail(usage: Mapping[str, Any], section: str, name: str) -> int | None:
         return 0
     if not isinstance(details, Mapping):
         return None
-    return 0 if details.get(name) is None else token_count(details[name])
+    if details.get(name) is None:
+        return 0
+    return token_count(details[name])
 
 
 _short = reprlib.Repr()

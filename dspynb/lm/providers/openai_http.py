@@ -106,7 +106,9 @@ class DirectEngine:
         if self.endpoint.api_key:
             return self.endpoint.api_key
         key = key_in_environment(self.provider)
-        return key if key and not has_login(url) and is_own_host(self.provider, url) else None
+        if key and not has_login(url) and is_own_host(self.provider, url):
+            return key
+        return None
 
     async def complete(
         self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
@@ -174,7 +176,9 @@ class DirectEngine:
     ) -> ModelError:
         """The error for a response with a status of 400 or above."""
         body = _decoded(raw)
-        detail = body.get("error", body) if isinstance(body, Mapping) else raw.decode("utf-8", "replace")
+        detail: Any = raw.decode("utf-8", "replace")
+        if isinstance(body, Mapping):
+            detail = body.get("error", body)
         code = ""
         message = detail
         if isinstance(detail, Mapping):

@@ -75,7 +75,9 @@ class EventParser:
             self._first_line = False
             line = line.removeprefix(_BOM)
         if not line:
-            event = ServerEvent(self._name, b"\n".join(self._data)) if self._data else None
+            event = None
+            if self._data:
+                event = ServerEvent(self._name, b"\n".join(self._data))
             self._name = b""
             self._data = []
             return event
