@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from itertools import chain
 from types import UnionType
 from typing import Any, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -94,34 +94,40 @@ def compile_reader(
     arguments = []
     for field in fields(cls):  # type: ignore[arg-type]  # T is a dataclass
         name = field.name
-        value = f"value_{name}"
         hint = hints[name]
         namespace[f"default_{name}"] = field.default
         namespace[f"factory_{name}"] = field.default_factory
         namespace[f"make_{name}"] = convert.get(hint)
         namespace[f"check_{name}"] = own.get(name) or check_of(hint)
-        lines.append(f"{value} = get({name!r}, default_{name})")
-        if field.default_factory is not MISSING:
-            converted = f"make_{name}({value})" if hint in convert else value
-            lines.append(f"{value} = {converted} if {value} is not MISSING else factory_{name}()")
-        elif field.default is MISSING:
-            tests.append(f"{value} is not MISSING")
+        lines += _assignments(field, hint, is_converted=hint in convert)
+        if field.default is MISSING and field.default_factory is MISSING:
+            tests.append(f"value_{name} is not MISSING")
         if hint not in convert:
-            check = f"check_{name}({value})"
+            check = f"check_{name}(value_{name})"
             if name not in own:
-                tests.append(_quick_test(hint, value, check))
+                check = _quick_test(hint, f"value_{name}", check)
             elif name in quick:
-                tests.append(f"({quick[name].format(value)} or {check})")
-            else:
-                tests.append(f"({check})")
-        if get_origin(hint) is tuple:
-            lines.append(f"if type({value}) is list: {value} = tuple({value})")
-        arguments.append(f"{name}={value}")
+                check = f"({quick[name].format(f'value_{name}')} or {check})"
+            tests.append(check)
+        arguments.append(f"{name}=value_{name}")
     lines.append(f"return cls({', '.join(arguments)}) if {' and '.join(tests)} else None")
     body = "\n    ".join(lines)
     exec(f"def read(body):\n    {body}", namespace)  # noqa: S102  # the source contains names of fields only
     reader: Callable[[Mapping[str, Any]], T | None] = namespace["read"]
     return reader
+
+
+def _assignments(field: Field[Any], hint: Any, *, is_converted: bool) -> list[str]:
+    """The source of the lines that read the value of a field from the dict."""
+    name = field.name
+    value = f"value_{name}"
+    lines = [f"{value} = get({name!r}, default_{name})"]
+    if field.default_factory is not MISSING:
+        converted = f"make_{name}({value})" if is_converted else value
+        lines.append(f"{value} = {converted} if {value} is not MISSING else factory_{name}()")
+    if get_origin(hint) is tuple:
+        lines.append(f"if type({value}) is list: {value} = tuple({value})")
+    return lines
 
 
 def _quick_test(annotation: Any, value: str, check: str) -> str:

