@@ -1,5 +1,4 @@
-"""A key planted in the environment, the model, a header and the server's answers is found in nothing that is written
-or shown."""
+"""Keys in the environment, the model, a header and the server's replies appear in no file and no output."""
 
 from __future__ import annotations
 
@@ -30,10 +29,10 @@ PLANTED = (ENVIRONMENT, GIVEN, HEADER)
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """A server that repeats all it was sent, asked by a model with keys, in a folder of its own."""
+    """A model with keys, and a server that repeats everything it receives, in a temporary folder."""
     monkeypatch.setenv("PLANTED_API_KEY", ENVIRONMENT)
     monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))  # it looks at the environment once a second
+    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))  # the environment is read once a second
 
     def answer(body, number):
         sent = " ".join([ENVIRONMENT, GIVEN, server.headers[-1].get("X-Planted", "")])
@@ -154,7 +153,7 @@ def test_outputs_of_any_model_or_program_are_shown_without_a_planted_key(world):
     outputs = [repr(prediction), prediction._repr_html_(), repr(trace), trace._repr_html_(), static_html(run.record)]
     outputs += [*(str(table.to_dict()) for table in tables), repr(prediction.calls), repr(dn.history(9))]
     assert [found_in(text) for text in outputs] == [[]] * len(outputs)
-    assert prediction.answer == f"the key is {ENVIRONMENT}"  # the program's own value is not touched
+    assert prediction.answer == f"the key is {ENVIRONMENT}"  # values inside the program are not redacted
 
 
 def test_a_planted_key_that_comes_in_pieces_is_not_streamed(world):
@@ -200,7 +199,7 @@ FORMS = {
 
 @pytest.fixture
 def forms(tmp_path, monkeypatch):
-    """A server that repeats secrets in every form, asked by a model that has them in its settings."""
+    """A model with secrets in its settings, and a server that repeats them in every spelling."""
     monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path / "cache"))
     echo = " | ".join(FORMS.values())
 

@@ -1,4 +1,4 @@
-"""Where requests and keys go: to the address in the settings, and to no other. A second server is planted."""
+"""Requests and keys are sent to the address in the settings only. A second server detects any others."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_base_url_is_api_base():
         assert ask(pickle.loads(pickle.dumps(lm))).text == "hello"
         dn.LM("openai/m", api_base=server.base, base_url=server.base)
     assert server.headers[0]["Authorization"] == f"Bearer {GIVEN}"
-    assert "Authorization" not in server.headers[1]  # a key does not travel
+    assert "Authorization" not in server.headers[1]  # a key is not pickled
     assert "base_url" not in server.bodies[0]
 
 
@@ -82,7 +82,7 @@ def test_the_address_in_the_environment_gets_the_key_in_the_environment(name, mo
     with Server(lambda body, number: "hello") as server:
         monkeypatch.setenv(name, server.base)
         ask(dn.LM("openai/m"))
-        ask(dn.LM("openai/m", api_base=server.base + "/"))  # given or not, it is the host that the variable names
+        ask(dn.LM("openai/m", api_base=server.base + "/"))  # the same host, passed as an argument
     assert [headers["Authorization"] for headers in server.headers] == [f"Bearer {ENVIRONMENT}"] * 2
 
 
@@ -119,7 +119,7 @@ def test_a_redirect_to_another_host_is_refused(status, call, planted):
     assert caught.value.status == status
     assert "password" not in str(caught.value)
     assert "secret" not in str(caught.value)
-    assert len(server.bodies) == 1  # not tried again
+    assert len(server.bodies) == 1  # not retried
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_key_from_the_environment_is_not_sent_to_another_host_and_a_passed_key
         ("openai", "https://api.openai.com/v1", True),
         ("openai", "https://API.OpenAI.com:443/v1/", True),
         ("openai", "https://eu.api.openai.com/v1", True),
-        ("openai", "http://api.openai.com/v1", False),  # readable on its way
+        ("openai", "http://api.openai.com/v1", False),  # not encrypted
         ("openai", "https://api.openai.com:8443/v1", False),
         ("openai", "https://api.openai.com.evil.example/v1", False),
         ("openai", "https://evil-api.openai.com/v1", False),
@@ -244,7 +244,7 @@ def test_an_unreachable_server_is_a_connection_error_and_no_other_server_is_call
         ("bedrock", "https://bedrock-runtime.us-east-1.amazonaws.com", True),
         ("bedrock", "https://bedrock-runtime-fips.us-gov-west-1.amazonaws.com/openai/v1", True),
         ("bedrock", "https://vpce-0a-1b.bedrock-runtime.us-east-1.vpce.amazonaws.com", True),
-        ("bedrock", "https://abc123.execute-api.us-east-1.amazonaws.com/v1", False),  # of anybody
+        ("bedrock", "https://abc123.execute-api.us-east-1.amazonaws.com/v1", False),  # may belong to anybody
         ("bedrock", "https://bedrock-runtime.s3.amazonaws.com", False),
         ("bedrock", "https://bedrock-runtime.us-east-1.amazonaws.com.evil.example", False),
         ("bedrock", "http://bedrock-runtime.us-east-1.amazonaws.com", False),

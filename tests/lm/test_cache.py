@@ -199,7 +199,7 @@ def test_a_cache_that_is_locked_delays_no_call(cached, server, caplog):
     holder.rollback()
     holder.close()
     assert reply.text == "answer 2"
-    assert elapsed < 10  # it would be for ever
+    assert elapsed < 10  # without the timeout it would wait forever
 
 
 def test_without_write_access_to_the_folder_calls_run_without_the_cache(monkeypatch, tmp_path, server, caplog):
@@ -292,7 +292,7 @@ def test_a_reply_put_at_the_end_of_a_loop_reaches_the_file_without_a_flush(tmp_p
     deadline, stored = time.monotonic() + 20, {}
     while not stored and time.monotonic() < deadline:
         time.sleep(0.02)
-        with contextlib.suppress(sqlite3.OperationalError):  # the file is being made
+        with contextlib.suppress(sqlite3.OperationalError):  # the file is being created
             stored = _texts(cache.path)
     assert list(stored) == ["k"]
 
@@ -309,7 +309,7 @@ cache = ReplyCache(Path({str(mine.path)!r}))
 cache.put("k", dn.LMReply("theirs"))
 cache.flush()
 """
-        subprocess.run([sys.executable, "-c", script], check=True)  # noqa: ASYNC221  # nothing else is under way
+        subprocess.run([sys.executable, "-c", script], check=True)  # noqa: ASYNC221  # nothing else runs in the loop
         return await mine.get("k")
 
     assert asyncio.run(main()).text == "theirs"
@@ -389,7 +389,7 @@ def test_halting_the_first_call_does_not_halt_the_others(cached, halt):
                 first = predict.start(question="same")
             await first_asked.wait()
             second = predict.start(question="same")
-            while predict.lm._single_flight._loops[loop].copy().popitem()[1].waiters[1:] == []:  # noqa: ASYNC110  # nothing tells that another one waits
+            while predict.lm._single_flight._loops[loop].copy().popitem()[1].waiters[1:] == []:  # noqa: ASYNC110  # no event reports a second waiter
                 await asyncio.sleep(0)
             if halt == "stop":
                 first.stop()

@@ -1,4 +1,4 @@
-"""The direct client against a real server on loopback: requests, replies, errors, limits, retries, faults."""
+"""The direct engine against a real server on loopback: requests, replies, errors, limits, retries, faults."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_concurrency_is_bounded_and_cancelling_releases_every_slot():
 
     async def main(model, server):
         await asyncio.gather(*start(model, 30))
-        peak = server.peak  # before cancelling: the server does not notice at once that a caller has gone
+        peak = server.peak  # before cancelling: the server notices a disconnected client late
         calls = start(model, 30)
         await asyncio.sleep(0.03)
         for call in calls[::2]:

@@ -1,4 +1,4 @@
-"""The public doubles and recordings: what they answer, and what they refuse."""
+"""The public test doubles and recordings: their replies and their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chain of a model call: the order of its links, and what each of them leaves to the rest."""
+"""The chain of a model call: the order of its interceptors, and how they work together."""
 
 import asyncio
 from dataclasses import replace
@@ -13,7 +13,7 @@ from tests.lm.server import Server
 
 
 class Noting:
-    """An interceptor that notes when it is entered and left."""
+    """An interceptor that records when a call enters and leaves it."""
 
     def __init__(self, place, notes, name=None):
         self.place, self.notes, self.name = place, notes, name or place.name
@@ -29,7 +29,7 @@ class Noting:
 
 
 class Answering(Noting):
-    """One that answers every call itself."""
+    """An interceptor that replies to every call itself."""
 
     async def __call__(self, call, proceed):
         self.notes.append(self.name)
@@ -202,7 +202,7 @@ def test_a_model_called_directly_uses_the_cache_and_single_flight(cached):
 
 
 class Louder(dn.LM):
-    """A subclass with a ``complete`` of its own."""
+    """A subclass that overrides ``complete``."""
 
     async def complete(self, request):
         reply = await super().complete(request)

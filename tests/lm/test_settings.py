@@ -1,4 +1,4 @@
-"""Settings of requests: which names are known, what an unknown one says, extra_body and extra_headers."""
+"""Settings of requests: known and unknown names, extra_body and extra_headers."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_the_parameters_of_litellm_that_reach_a_provider_are_known():
     litellm = pytest.importorskip("litellm")
     parameters = set(inspect.signature(litellm.acompletion).parameters)
     own = {"model", "messages", "stream", "stream_options", "api_key", "api_base", "base_url", "timeout"}
-    of_litellm = {"kwargs", "model_list", "shared_session", "enable_json_schema_validation"}  # nothing of it is sent
+    of_litellm = {"kwargs", "model_list", "shared_session", "enable_json_schema_validation"}  # not sent to a provider
     assert parameters - REQUEST_SETTINGS - own <= of_litellm
 
 

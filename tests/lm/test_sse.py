@@ -1,4 +1,4 @@
-"""Server-sent events by the standard: lines, fields, and bytes that are cut anywhere."""
+"""Server-sent events of the WHATWG standard: lines, fields, and chunks that end anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Usage of any type, or none: unknown where it is no number, in tables, files, views and budgets."""
+"""Usage of any type: a count that is no number is unknown in tables, files, views and budgets."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def unknown_lm(usage=UNKNOWN):
 
 
 def half_known():
-    """One call of 10 tokens, then one whose usage is unknown."""
+    """A call of 10 tokens, then a call with unknown usage."""
     return dn.ScriptedLM(
         [dn.LMReply(chat(sentence="a"), usage=Usage(1, 7, 3)), dn.LMReply(chat(sentence="b"), usage=UNKNOWN)]
     )
@@ -237,7 +237,7 @@ USAGES = (
 
 
 class Odd:
-    """What a provider's model is, with the replies of some bodies."""
+    """A model that returns the replies in response bodies."""
 
     name = "openai/gpt-4.1-mini"
 
@@ -272,7 +272,7 @@ def test_any_usage_breaks_no_run_table_view_or_file(usages):
 
 
 async def _calls(program, limit):
-    """The results of calls one after the other, until one is refused."""
+    """The results of consecutive calls, up to the first exception."""
     results = []
     while len(results) < limit and not (results and isinstance(results[-1], Exception)):
         results += await asyncio.gather(program(subject="x"), return_exceptions=True)

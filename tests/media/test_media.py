@@ -1,4 +1,4 @@
-"""Images and files: where they come from, where they stand in a message, and where their data must not go."""
+"""Images and files: their sources, their place in a message, and where their data must not appear."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LOOK = as_signature("photo: Image, question -> answer")
 
 
 class Picture:
-    """Saves itself as PIL's images do."""
+    """An image with the ``save`` method of PIL images."""
 
     format = None
 
-    def save(self, stream, format):  # noqa: A002  # as PIL names it
+    def save(self, stream, format):  # noqa: A002  # the name in PIL
         assert format == "PNG"
         stream.write(PNG)
 
