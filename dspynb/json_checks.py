@@ -50,7 +50,8 @@ def check_of(annotation: Any) -> Check:
     """A function that checks whether a JSON value has a type. It supports the types in dspynb's own dataclasses."""
     if annotation in _CHECKS:
         return _CHECKS[annotation]
-    origin, inner = get_origin(annotation), get_args(annotation)
+    origin = get_origin(annotation)
+    inner = get_args(annotation)
     if origin in (UnionType, Union):
         options = [check_of(option) for option in inner]
         return lambda value: any(option(value) for option in options)

@@ -174,7 +174,8 @@ def _parts_of(secret: str) -> set[str]:
     if match:
         scheme = match[1].lower()
         key = match[2].strip()
-        if scheme in _SCHEMES or (key.split() == [key] and re.search(r"\d", key)):
+        looks_like_a_key = key.split() == [key] and re.search(r"\d", key)
+        if scheme in _SCHEMES or looks_like_a_key:
             parts.add(key)
         if scheme == "basic":
             parts |= _parts_of_login(_base64_decoded(key))

@@ -56,7 +56,8 @@ class ReplyCache:
     """Replies by key in a SQLite file.
 
     ``path``: the file. ``most_bytes``: size of the stored replies at most; the least recently used are deleted first.
-    A damaged entry or file counts as a miss and is logged once. It never makes a call fail.
+    A damaged entry is a miss. So is every look-up while the file is unusable, which is logged once. No call ever fails
+    because of the cache.
     """
 
     def __init__(self, path: Path, most_bytes: int = 2**30) -> None:

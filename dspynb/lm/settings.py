@@ -59,8 +59,8 @@ _ADVICE = {
     "extra_query": "write it into the address: api_base='https://…?name=value'",
     "rollout": _ROLLOUT,
     "rollout_id": _ROLLOUT,
-    "model_type": "dspynb speaks chat APIs only, without a choice. Leave out model_type='chat'; 'responses' and 'text' "
-    "have no counterpart yet",
+    "model_type": "dspynb uses chat APIs only. Leave out model_type='chat'; 'responses' and 'text' are not supported "
+    "yet",
     "callbacks": "runs record every call: see run.calls, dn.trace() and run.listen(…)",
     "provider": "name it in the model, as in 'openai/gpt-4.1-mini'. OpenRouter's field of that name goes into "
     "extra_body={'provider': …}",
@@ -106,14 +106,14 @@ REQUEST_ADVICE: Mapping[str, str] = {
         alias: f"it is a setting of the model: lm=dn.LM('provider/model', {name}=…)"
         for alias, name in _LM_NAMES.items()
     },
-    "config": "its settings are keywords of their own, as in dn.Predict(…, temperature=1)",
+    "config": "pass its settings as keyword arguments, as in dn.Predict(…, temperature=1)",
     "instructions": "instruction",
     "rationale_field": "reasoning",
     "rationale_field_type": "reasoning",
     "M": "m",
     "max_iters": "max_iterations",
     "model_lm": "lm",
-    "num_threads": "concurrency is the call's: await program.batch(rows, concurrency=8)",
+    "num_threads": "pass concurrency to the call: await program.batch(rows, concurrency=8)",
 }
 """For names that DSPy, litellm or OpenAI use: the name of the setting of a predictor, or what to do instead."""
 

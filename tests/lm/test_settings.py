@@ -67,7 +67,7 @@ def test_an_unknown_setting_is_an_error_that_names_the_known_one(name, advice):
         ("num_retries", "retries=…"),
         ("timeout", "timeout=…"),
         ("cache", "cache=…"),
-        ("config", "keywords of their own"),
+        ("config", "keyword arguments"),
         ("tempature", "Did you mean 'temperature'"),
         ("headers", "Did you mean 'extra_headers'"),
         ("model", "first argument of dn.LM"),

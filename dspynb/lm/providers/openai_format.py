@@ -215,7 +215,9 @@ def _is_call(call: Any) -> bool:
     function = _field(call, "function")
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         return False
-    return isinstance(function.get("arguments"), str | Mapping | None) and isinstance(call.get("id"), str | None)
+    if not isinstance(function.get("arguments"), str | Mapping | None):
+        return False
+    return isinstance(call.get("id"), str | None)
 
 
 def read_usage(body: Any, model: str) -> Usage:
@@ -261,7 +263,8 @@ def excerpt(value: Any, limit: int) -> str:
     if len(text) <= _MOST_REDACTED:
         return shorten(redact(text), limit)
     words = " ".join(redact(text[:_MOST_REDACTED]).split())
-    return f"{words[: min(limit, max(len(words) - limit, 0))].rstrip()} … [{len(text)} characters in all]"
+    length = min(limit, max(len(words) - limit, 0))
+    return f"{words[:length].rstrip()} … [{len(text)} characters in all]"
 
 
 def damaged_chunk(chunk: Any, error_fields: Mapping[str, Any]) -> MalformedReply:
