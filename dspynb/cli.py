@@ -17,7 +17,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status. Errors of ours are told in one line."""
+    """Run a command and return its exit status. Errors of dspynb are printed in one line."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -41,11 +41,11 @@ def _parser() -> argparse.ArgumentParser:
     copy = commands.add_parser("tutorials", help="copy the tutorials and their recordings into a folder")
     copy.add_argument("folder", type=Path)
     copy.set_defaults(run=_tutorials)
-    doctor = commands.add_parser("doctor", help="tell what is installed, missing and reachable")
-    doctor.add_argument("--lm", metavar="MODEL", help="send this model one short request: openai/gpt-4.1-mini")
-    doctor.add_argument("--api-base", metavar="URL", help="where the model of --lm is asked")
-    doctor.add_argument("--dask", metavar="ADDRESS", help="look at the cluster of this scheduler: tcp://host:8786")
-    doctor.add_argument("--json", action="store_true", help="as a JSON object")
+    doctor = commands.add_parser("doctor", help="report what is installed, missing and reachable")
+    doctor.add_argument("--lm", metavar="MODEL", help="send one short request to this model: openai/gpt-4.1-mini")
+    doctor.add_argument("--api-base", metavar="URL", help="address of the server of the model")
+    doctor.add_argument("--dask", metavar="ADDRESS", help="examine the cluster of this scheduler: tcp://host:8786")
+    doctor.add_argument("--json", action="store_true", help="print a JSON object")
     doctor.set_defaults(run=_doctor)
     return parser
 
@@ -66,11 +66,11 @@ def _lab(options: argparse.Namespace) -> int:
 def _tutorials(options: argparse.Namespace) -> int:
     source = _notebooks()
     for path in sorted(source.rglob("*")):
-        inside = path.relative_to(source)
-        hidden = any(part.startswith(".") for part in inside.parts)  # runs and checkpoints, where they were worked in
+        relative = path.relative_to(source)
+        hidden = any(part.startswith(".") for part in relative.parts)  # run files and notebook checkpoints
         if path.suffix in (".ipynb", ".jsonl") and not hidden:
-            target = options.folder / inside
-            if not target.exists():  # what the user changed is the user's
+            target = options.folder / relative
+            if not target.exists():  # do not overwrite the user's changes
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
     sys.stdout.write(f"tutorials are in {options.folder}\n")
@@ -81,14 +81,14 @@ def _doctor(options: argparse.Namespace) -> int:
     from dspynb.contrib.doctor.examining import run_doctor
 
     if options.api_base and not options.lm:
-        raise ConfigurationError("--api-base goes with --lm: name the model to ask there, as in openai/gpt-4.1-mini")
+        raise ConfigurationError("--api-base goes with --lm: name the model at this address, as in openai/gpt-4.1-mini")
     return run_doctor(options.lm, options.api_base, options.dask, as_json=options.json)
 
 
 def _notebooks() -> Path:
-    """The tutorials in the wheel, or beside the package in a checkout."""
-    here = Path(__file__).parent
-    for folder in (here / "_notebooks", here.parent / "notebooks"):
+    """The folder of the tutorials: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    for folder in (package / "_notebooks", package.parent / "notebooks"):
         if folder.is_dir():
             return folder
     raise ConfigurationError("the tutorials are not part of this installation")

@@ -1,4 +1,4 @@
-"""History: the turns of a conversation so far, as an input of the next."""
+"""History: the past turns of a conversation, as an input of a predictor."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["History"]
 
 
 class History(Sequence[Example]):
-    """Past turns, each a mapping of input and output values. Immutable; equality is by content.
+    """The past turns of a conversation, each a mapping of input and output values. Immutable; compared by content.
 
-    An input field of this type becomes turns between the demos and the inputs of the call:
+    An input field of this type becomes turns in the prompt, between the demos and the inputs of the call:
 
     >>> lm = dn.ScriptedLM(["answer: 5"])
     >>> history = dn.History().append(question="2+2?", answer="4")
@@ -24,7 +24,8 @@ class History(Sequence[Example]):
     >>> [message["role"] for message in lm.requests[0].messages]
     ['system', 'user', 'assistant', 'user']
 
-    Raises InputError naming the turn that is no mapping, is empty, or has a name that is no text.
+    Raises InputError for a turn that is empty or no mapping, or has a field whose name is no text. The message has the
+    turn's number.
     """
 
     __slots__ = ("_turns",)
@@ -36,17 +37,21 @@ class History(Sequence[Example]):
         object.__setattr__(self, "_turns", tuple(_turn(i, turn) for i, turn in enumerate(turns)))
 
     def append(self, *parts: Mapping[str, Any], **values: Any) -> Self:
-        """A new History with one more turn, merged from ``parts`` (inputs, a Prediction) and ``values``."""
-        number = len(self._turns)
-        turn = {name: value for part in parts for name, value in _turn(number, part).items()}
-        return type(self)([*self._turns, {**turn, **values}])
+        """Return a new History with one more turn, merged from ``parts`` (inputs, a Prediction) and ``values``."""
+        turn: dict[str, Any] = {}
+        for part in parts:
+            turn.update(_turn(len(self._turns), part).items())
+        turn.update(values)
+        return type(self)([*self._turns, turn])
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
     @overload
     def __getitem__(self, index: slice) -> Self: ...
     def __getitem__(self, index: int | slice) -> Example | Self:
-        return type(self)(self._turns[index]) if isinstance(index, slice) else self._turns[index]
+        if isinstance(index, slice):
+            return type(self)(self._turns[index])
+        return self._turns[index]
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -66,18 +71,19 @@ class History(Sequence[Example]):
         return type(self), (list(self._turns),)
 
     def __repr__(self) -> str:
-        return f"History({len(self)} turn{'' if len(self) == 1 else 's'})"
+        plural = "" if len(self) == 1 else "s"
+        return f"History({len(self)} turn{plural})"
 
     def to_list(self) -> list[dict[str, Any]]:
-        """The turns as new dicts."""
+        """Return the turns as new dicts."""
         return [turn.to_dict() for turn in self._turns]
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        listed = core_schema.plain_serializer_function_ser_schema(cls.to_list)
-        return core_schema.no_info_plain_validator_function(cls._validated, serialization=listed)
+        serialization = core_schema.plain_serializer_function_ser_schema(cls.to_list)
+        return core_schema.no_info_plain_validator_function(cls._validated, serialization=serialization)
 
     @classmethod
     def _validated(cls, value: Any) -> History:
@@ -89,6 +95,7 @@ def _turn(number: int, turn: Any) -> Example:
         raise InputError(f"History, turn {number}: a turn is a mapping of values, got {type(turn).__name__}")
     if not turn:
         raise InputError(f"History, turn {number}: the turn is empty")
-    if wrong := [name for name in turn if not isinstance(name, str)]:
-        raise InputError(f"History, turn {number}: a field's name is a text, got {wrong[0]!r}")
+    for name in turn:
+        if not isinstance(name, str):
+            raise InputError(f"History, turn {number}: a field's name is a text, got {name!r}")
     return Example(turn)

@@ -1,4 +1,4 @@
-"""The demo: one Refine watched, then hints against no hints over 24 subjects, measured as it runs."""
+"""The demo of ``dspynb demo``: one Refine step by step, then a comparison with and without hints over 24 subjects."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Caption(dn.Signature):
 
 
 def short_and_blue(_: Example, prediction: Prediction) -> Score:
-    """Half a point for fewer than 10 words, half for the word 'blue'."""
+    """The score: 0.5 for fewer than 10 words, and 0.5 for the word 'blue'."""
     text = prediction.sentence
     score = 0.5 * (len(text.split()) < 10) + 0.5 * ("blue" in text.lower())
     return Score(score, feedback="Use fewer than 10 words and the word 'blue'.")
@@ -48,8 +48,11 @@ Progress = Callable[[int, int], None]
 async def hints_or_not(
     subjects: tuple[str, ...] = SUBJECTS, n: int = 3, progress: Progress | None = None
 ) -> tuple[pd.DataFrame, list[Any]]:
-    """The table of both programs (how many subjects met the threshold, mean score, calls, seconds), and Refine's
-    results a subject."""
+    """Run BestOfN without hints and Refine with hints over all subjects.
+
+    ``n``: attempts per subject. ``progress``: called with the number of finished calls and of all calls. Returns a
+    table of both programs, and Refine's result for each subject: a Prediction or AllAttemptsFailed.
+    """
     import pandas as pd
 
     caption = dn.Predict(Caption)
@@ -62,13 +65,14 @@ async def hints_or_not(
     results: list[Any] = []
     done = 0
     for name, program in programs.items():
-        began, results = time.perf_counter(), []
+        started = time.perf_counter()
+        results = []
         for subject in subjects:
             results.append(await _outcome(program(subject=subject)))
             done += 1
             if progress:
                 progress(done, len(programs) * len(subjects))
-        rows.append({"program": name, **_summary(results), "seconds": round(time.perf_counter() - began, 1)})
+        rows.append({"program": name, **_summary(results), "seconds": round(time.perf_counter() - started, 1)})
     return pd.DataFrame(rows).set_index("program"), results
 
 
@@ -80,13 +84,19 @@ async def _outcome(call: Awaitable[Prediction]) -> Prediction | dn.AllAttemptsFa
 
 
 def _summary(results: list[Any]) -> dict[str, Any]:
-    scores = [r.score.value if isinstance(r, Prediction) else 0.0 for r in results]
-    met = sum(score >= THRESHOLD for score in scores)
-    calls = [call for r in results if isinstance(r, Prediction) for call in r.meta.run.record.calls]
+    scores = []
+    calls: list[Any] = []
+    for result in results:
+        if isinstance(result, Prediction):
+            scores.append(result.score.value)
+            calls.extend(result.meta.run.record.calls)
+        else:
+            scores.append(0.0)
+    successes = sum(score >= THRESHOLD for score in scores)
     return {
         "subjects": len(results),
-        "met threshold": met,
-        "rate": f"{met / len(results):.0%}",
+        "met threshold": successes,
+        "rate": f"{successes / len(results):.0%}",
         "mean score": round(sum(scores) / len(results), 2),
         "attempts": len(calls),
         "sampled anew": sum(not call.cached for call in calls),
@@ -94,25 +104,25 @@ def _summary(results: list[Any]) -> dict[str, Any]:
 
 
 def run_demo(lm: Any = None, subjects: tuple[str, ...] = SUBJECTS) -> int:
-    """What ``dspynb demo`` does; returns the process's exit status."""
-    with tempfile.TemporaryDirectory() as folder, dn.context(lm=_sampled_once(lm or dn.LocalLM(), folder), view="off"):
-        _say("One Refine: three attempts, each with a hint from the reward's feedback on the one before.\n\n")
-        how: dict[str, Any] = {"hints": "feedback", "threshold": THRESHOLD, "temperature": TEMPERATURE}
-        refine = dn.Refine(dn.Predict(Caption), short_and_blue, n=3, **how)
+    """Run the demo and return the exit status of the process. ``lm``: by default LocalLM."""
+    with tempfile.TemporaryDirectory() as folder, dn.context(lm=_recorded(lm or dn.LocalLM(), folder), view="off"):
+        _write("One Refine: three attempts. Each has a hint from the reward's feedback on the previous attempt.\n\n")
+        settings: dict[str, Any] = {"hints": "feedback", "threshold": THRESHOLD, "temperature": TEMPERATURE}
+        refine = dn.Refine(dn.Predict(Caption), short_and_blue, n=3, **settings)
         prediction = refine.run_sync(subject=subjects[0])
-        _say(_attempts_text(prediction) + "\n\n")
-        _say(f"The same over {len(subjects)} subjects, with and without hints, at temperature {TEMPERATURE}:\n\n")
+        _write(_attempts_text(prediction) + "\n\n")
+        _write(f"The same for {len(subjects)} subjects, with and without hints, at temperature {TEMPERATURE}:\n\n")
         table, _ = run_sync(lambda: hints_or_not(subjects, progress=_progress))
-        _say(f"{table.reset_index().to_string(index=False)}\n")
+        _write(f"{table.reset_index().to_string(index=False)}\n")
     lab = "`dspynb lab` opens the tutorials"
     if importlib.util.find_spec("jupyterlab") is None:
         lab += '; it needs JupyterLab: pip install "dspynb[lab]"'
-    _say(f"\nMeasured in this run. Next: {lab}.\n")
+    _write(f"\nMeasured in this run. Next: {lab}.\n")
     return 0
 
 
-def _sampled_once(lm: Any, folder: str) -> Any:
-    """The model, with equal requests answered once: both programs begin with the same first attempt."""
+def _recorded(lm: Any, folder: str) -> Any:
+    """The model with recorded replies, so that both programs get the same reply in their first attempts."""
     return dn.recorded(Path(folder) / "replies.jsonl", lm=lm)
 
 
@@ -129,10 +139,14 @@ def _attempts_text(prediction: Prediction) -> str:
 
 
 def _progress(done: int, total: int) -> None:
-    if sys.stdout.isatty():
-        _say(f"\r{done} of {total} calls of a program" if done < total else f"\r{' ' * 40}\r")
+    if not sys.stdout.isatty():
+        return
+    if done < total:
+        _write(f"\r{done} of {total} calls of a program")
+    else:
+        _write(f"\r{' ' * 40}\r")
 
 
-def _say(text: str) -> None:
+def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()

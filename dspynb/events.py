@@ -370,7 +370,7 @@ def _compiled_reader(kind: str) -> Any:
 
 
 _TIME = "type({0}) is float and 0 <= {0} < 4e9"
-_QUICK = {"span": "type({0}) is int and 0 < {0} < MOST", "at": _TIME, "seconds": _TIME}
+_QUICK = {"span": "type({0}) is int and 0 < {0} < MAX_COUNT", "at": _TIME, "seconds": _TIME}
 
 
 @cache

@@ -1,9 +1,9 @@
-"""Checks of values read from JSON against the types that a dataclass declares, and a reader compiled from them."""
+"""Checks of JSON values against the declared types of a dataclass, and readers that are compiled from them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from itertools import chain
 from types import UnionType
 from typing import Any, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -12,17 +12,19 @@ __all__ = ["check_of", "checks_of", "compile_reader", "is_count", "is_named", "i
 
 T = TypeVar("T")
 Check = Callable[[Any], bool]
-_MOST = 2**53  # what every reader of JSON, and a column of a table, holds exactly
-_LARGEST = 1e100  # its square is still a number
+_MAX_COUNT = 2**53
+"""Integers below it are exact in every JSON parser and in the columns of a table."""
+_LARGEST = 1e100
+"""Maximum size of a float, so that its square is still finite."""
 
 
 def is_count(value: Any) -> TypeGuard[int]:
-    """Whether a value is a whole number from 0, as counts and numbers of spans are."""
-    return type(value) is int and 0 <= value < _MOST
+    """Whether a value is an integer of at least 0, such as a count or the number of a span."""
+    return type(value) is int and 0 <= value < _MAX_COUNT
 
 
 def is_real(value: Any) -> TypeGuard[float]:
-    """Whether a value is a number to reckon with: neither bool nor NaN, nor so large that its square is none."""
+    """Whether a value is a finite number that can be squared: no bool, NaN or infinity."""
     return type(value) in (int, float) and -_LARGEST <= value <= _LARGEST
 
 
@@ -30,7 +32,7 @@ _STRING = frozenset({str})
 
 
 def is_named(value: Any) -> bool:
-    """Whether a value is a dict with texts as keys."""
+    """Whether a value is a dict whose keys are texts."""
     return isinstance(value, dict) and _STRING.issuperset(map(type, value))
 
 
@@ -45,10 +47,11 @@ _CHECKS: dict[Any, Check] = {
 
 
 def check_of(annotation: Any) -> Check:
-    """A function that says whether a value read from JSON has this type, as records of this package declare it."""
+    """A function that checks whether a JSON value has a type. It supports the types in dspynb's own dataclasses."""
     if annotation in _CHECKS:
         return _CHECKS[annotation]
-    origin, inner = get_origin(annotation), get_args(annotation)
+    origin = get_origin(annotation)
+    inner = get_args(annotation)
     if origin in (UnionType, Union):
         options = [check_of(option) for option in inner]
         return lambda value: any(option(value) for option in options)
@@ -62,7 +65,7 @@ def check_of(annotation: Any) -> Check:
 
 
 def checks_of(cls: type) -> dict[str, Check]:
-    """Of each field of a dataclass, the check of its type."""
+    """The check of the type of each field of a dataclass, by the field's name."""
     hints = get_type_hints(cls)
     return {field.name: check_of(hints[field.name]) for field in fields(cls)}
 
@@ -70,47 +73,69 @@ def checks_of(cls: type) -> dict[str, Check]:
 def compile_reader(
     cls: type[T], own: Mapping[str, Check], quick: Mapping[str, str], convert: Mapping[type, Callable[[Any], Any]]
 ) -> Callable[[Mapping[str, Any]], T | None]:
-    """Compile a function that reads a dataclass from a dict, and returns None where a value fails its check or a field
-    is missing. Opening a run file takes 40 % longer with a loop over the fields.
+    """Compile a function that reads a dataclass from a dict. It returns None if a value fails its check or a required
+    field is missing. (With a loop over the fields, opening a run file takes 40 % longer.)
 
-    ``own``: checks of single fields, in place of those of their types; ``quick``: code of tests that nearly all values
-    of a field pass, which run before its check; ``convert``: functions that convert values of other types.
+    ``own``: checks of fields by name, which replace the checks of their types. ``quick``: the source of fast tests of
+    fields by name, with ``{}`` for the value; the check runs only if the test fails. ``convert``: functions that make
+    values of a type from JSON values.
     """
     hints = get_type_hints(cls)
-    known: dict[str, Any] = {"MISSING": MISSING, "MOST": _MOST, "LARGEST": _LARGEST, "chain": chain, "cls": cls}
-    known |= {"STRING": _STRING, "DICT": frozenset({dict})}
-    lines = []
+    namespace: dict[str, Any] = {
+        "MISSING": MISSING,
+        "MAX_COUNT": _MAX_COUNT,
+        "LARGEST": _LARGEST,
+        "STRING": _STRING,
+        "DICT": frozenset({dict}),
+        "chain": chain,
+        "cls": cls,
+    }
+    lines = ["get = body.get"]
     tests = []
+    arguments = []
     for field in fields(cls):  # type: ignore[arg-type]  # T is a dataclass
         name = field.name
-        value = f"value_{name}"
         hint = hints[name]
-        known |= {f"default_{name}": field.default, f"factory_{name}": field.default_factory}
-        known |= {f"make_{name}": convert.get(hint), f"check_{name}": own.get(name) or check_of(hint)}
-        lines.append(f"{value} = get({name!r}, default_{name})")
-        new = f"{value} if {value} is not MISSING else factory_{name}()"
-        if hint in convert:
-            new = f"make_{name}({value}) if {value} is not MISSING else factory_{name}()"
-        if field.default_factory is not MISSING:
-            lines.append(f"{value} = {new}")
-        elif field.default is MISSING:
-            tests.append(f"{value} is not MISSING")
+        namespace[f"default_{name}"] = field.default
+        namespace[f"factory_{name}"] = field.default_factory
+        namespace[f"make_{name}"] = convert.get(hint)
+        namespace[f"check_{name}"] = own.get(name) or check_of(hint)
+        lines += _assignments(field, hint, is_converted=hint in convert)
+        if field.default is MISSING and field.default_factory is MISSING:
+            tests.append(f"value_{name} is not MISSING")
         if hint not in convert:
-            general = f"check_{name}({value})"
-            before = f"{quick[name].format(value)} or " if name in quick else ""
-            tests.append(f"({before}{general})" if name in own else _quick_test(hint, value, general))
-        if get_origin(hint) is tuple:
-            lines.append(f"if type({value}) is list: {value} = tuple({value})")
-    named = ", ".join(f"{field.name}=value_{field.name}" for field in fields(cls))  # type: ignore[arg-type]
-    body = "\n    ".join(["get = body.get", *lines, f"return cls({named}) if {' and '.join(tests)} else None"])
-    exec(f"def read(body):\n    {body}", known)  # noqa: S102  # of names of fields alone, as above
-    reader: Callable[[Mapping[str, Any]], T | None] = known["read"]
+            check = f"check_{name}(value_{name})"
+            if name not in own:
+                check = _quick_test(hint, f"value_{name}", check)
+            elif name in quick:
+                check = f"({quick[name].format(f'value_{name}')} or {check})"
+            tests.append(check)
+        arguments.append(f"{name}=value_{name}")
+    lines.append(f"return cls({', '.join(arguments)}) if {' and '.join(tests)} else None")
+    body = "\n    ".join(lines)
+    exec(f"def read(body):\n    {body}", namespace)  # noqa: S102  # the source contains names of fields only
+    reader: Callable[[Mapping[str, Any]], T | None] = namespace["read"]
     return reader
 
 
-def _quick_test(annotation: Any, value: str, general: str) -> str:
-    """The code of a check, for the types that most fields have; ``general`` for others."""
-    options = get_args(annotation) if get_origin(annotation) in (UnionType, Union) else (annotation,)
+def _assignments(field: Field[Any], hint: Any, *, is_converted: bool) -> list[str]:
+    """The source of the lines that read the value of a field from the dict."""
+    name = field.name
+    value = f"value_{name}"
+    lines = [f"{value} = get({name!r}, default_{name})"]
+    if field.default_factory is not MISSING:
+        converted = f"make_{name}({value})" if is_converted else value
+        lines.append(f"{value} = {converted} if {value} is not MISSING else factory_{name}()")
+    if get_origin(hint) is tuple:
+        lines.append(f"if type({value}) is list: {value} = tuple({value})")
+    return lines
+
+
+def _quick_test(annotation: Any, value: str, check: str) -> str:
+    """The source of a fast test for the types of most fields. ``check``: the source of the check, for other types."""
+    options = (annotation,)
+    if get_origin(annotation) in (UnionType, Union):
+        options = get_args(annotation)
     tests = []
     for option in options:
         if option is type(None):
@@ -118,16 +143,16 @@ def _quick_test(annotation: Any, value: str, general: str) -> str:
         elif option in (str, bool):
             tests.append(f"type({value}) is {option.__name__}")
         elif option is int:
-            tests.append(f"type({value}) is int and 0 <= {value} < MOST")
+            tests.append(f"type({value}) is int and 0 <= {value} < MAX_COUNT")
         elif option is float:
-            tests.append(f"type({value}) is float and -LARGEST <= {value} <= LARGEST or {general}")
+            tests.append(f"type({value}) is float and -LARGEST <= {value} <= LARGEST or {check}")
         elif option == Mapping[str, Any]:
             tests.append(f"type({value}) is dict and STRING.issuperset(map(type, {value}))")
         elif option == Mapping[str, float]:
-            tests.append(f"type({value}) is dict and (not {value} or {general})")
+            tests.append(f"type({value}) is dict and (not {value} or {check})")
         elif option == tuple[Mapping[str, Any], ...]:
             are_dicts = f"type({value}) is tuple and DICT.issuperset(map(type, {value}))"
-            tests.append(f"{are_dicts} and STRING.issuperset(map(type, chain.from_iterable({value}))) or {general}")
+            tests.append(f"{are_dicts} and STRING.issuperset(map(type, chain.from_iterable({value}))) or {check}")
         else:
-            tests.append(general)
+            tests.append(check)
     return "(" + " or ".join(tests) + ")"

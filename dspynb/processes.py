@@ -1,4 +1,4 @@
-"""What differs between platforms: fork."""
+"""Differences between platforms: fork."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ __all__ = ["after_fork_in_child"]
 
 
 def after_fork_in_child(reset: Callable[[], object]) -> None:
-    """Have ``reset`` called in every forked child; nothing where processes are never forked (Windows, Pyodide)."""
+    """Call ``reset`` in every forked child process. Does nothing on platforms without fork (Windows, Pyodide)."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=reset)

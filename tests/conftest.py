@@ -81,8 +81,8 @@ def _no_providers(monkeypatch):
     for name in list(os.environ):
         if name.endswith("_API_KEY"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))  # keys are looked for once a second
-    monkeypatch.setattr("dspynb.redact._kept", set(redact._kept))  # those that a test names are no other test's
+    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))  # the environment is read once a second
+    monkeypatch.setattr("dspynb.redact._registered", set(redact._registered))  # undone after the test
     connect, look_up, beyond = socket.socket.connect, socket.getaddrinfo, []
 
     def loopback_only(self, address):

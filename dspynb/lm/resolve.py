@@ -1,4 +1,4 @@
-"""From what users write as a model to the model itself."""
+"""Models from the values of settings: a name, or a model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Model", "check_lm", "resolve_lm"]
 
 
 @lru_cache(maxsize=64)
-def _named(model: str) -> LM:
+def _shared_lm(model: str) -> LM:
     return LM(model)
 
 
 def check_lm(choice: Any) -> Any:
-    """The same object. Raises ConfigurationError for what is no model; None stands for another one."""
+    """Return ``choice`` unchanged if it is a model, the name of one, or None. Raises ConfigurationError otherwise."""
     if choice is not None:
         resolve_lm(choice)
     return choice
@@ -28,16 +28,19 @@ def check_lm(choice: Any) -> Any:
 Model: TypeAlias = Annotated[
     LMProtocol | str | None, Check(check_lm, "'provider/model', or an object with `async complete(request)`")
 ]
-"""A model, as settings name it: ``"provider/model"``, a model, or None for another setting's."""
+"""The type of settings that choose a model: ``"provider/model"``, a model, or None for the default."""
 
 
 def resolve_lm(choice: Any) -> LMProtocol:
-    """A model from its name or itself. Raises NoModelError for None, ConfigurationError for what is no model."""
+    """Return the model of a setting: itself, or the shared LM of a name such as ``"openai/gpt-4.1-mini"``.
+
+    Raises NoModelError for None, ConfigurationError for any other value.
+    """
     if choice is None:
         raise NoModelError
     if isinstance(choice, str):
-        return _named(choice)
+        return _shared_lm(choice)
     if not hasattr(choice, "complete"):
-        got = f"{type(choice).__name__}.{of_dspy(choice)}"
-        raise ConfigurationError(f"a model is 'provider/model' or has `async complete(request)`, got {got}")
+        received = f"{type(choice).__name__}.{of_dspy(choice)}"
+        raise ConfigurationError(f"a model is 'provider/model' or has `async complete(request)`, got {received}")
     return cast("LMProtocol", choice)

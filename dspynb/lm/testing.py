@@ -1,4 +1,4 @@
-"""Models for tests and tutorials: replies from a list, or from a function. Never cached, never a provider."""
+"""Models for tests and tutorials, which reply from a list or a function. They are never cached and call no provider."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _FREE = Usage(calls=1)
 
 
 class FunctionLM:
-    """A model that answers with ``fn(request) -> str | LMReply``, sync or async, for tests and tutorials.
+    """A model that replies with the result of a function, for tests and tutorials.
 
-    ``request`` is an LMRequest. ``name``: as tables show it; ``adapter``: the one it prefers (``chat``, ``json`` or
-    ``prefill``). What ``fn`` raises is raised by the call. Raises ConfigurationError for what is no function.
+    ``fn``: a sync or async function ``fn(request) -> str | LMReply`` of an LMRequest. Its exceptions are raised by the
+    call. ``name``: the name in tables and run files. ``adapter``: the adapter that the model prefers (``chat``,
+    ``json`` or ``prefill``). Raises ConfigurationError if ``fn`` is not callable.
 
     >>> lm = dn.FunctionLM(lambda request: f"[[ ## answer ## ]]\\n{len(request.messages)}")  # or f"answer: …"
     >>> dn.Predict("question -> answer", lm=lm).run_sync(question="How many messages?").answer
@@ -35,10 +36,12 @@ class FunctionLM:
     ) -> None:
         if not callable(fn):
             raise ConfigurationError(f"FunctionLM takes a function of a request, got {type(fn).__name__}")
-        self.fn, self.name, self.adapter = fn, name, adapter
+        self.fn = fn
+        self.name = name
+        self.adapter = adapter
 
     async def complete(self, request: LMRequest) -> LMReply:
-        """The function's answer. Raises ModelError when it is neither text nor an LMReply."""
+        """Return the result of ``fn(request)``. Raises ModelError if it is neither text nor an LMReply."""
         answer = self.fn(request)
         if not isinstance(answer, str) and inspect.isawaitable(answer):
             answer = await answer
@@ -50,10 +53,10 @@ class FunctionLM:
 
 
 class ScriptedLM:
-    """A model that gives the replies of a list (texts or LMReply), in order; ``requests`` keeps what it was asked.
+    """A model that returns the replies of a list in order, for tests and tutorials.
 
-    A reply that is an exception is raised. ``name`` and ``adapter`` as in FunctionLM. A call raises ScriptExhausted
-    when there are no more.
+    ``replies``: texts, LMReply objects, and exceptions, which are raised. ``name``, ``adapter``: see FunctionLM.
+    ``requests``: the list of requests so far. A call raises ScriptExhausted after the last reply.
 
     >>> lm = dn.ScriptedLM(["answer: 4", dn.errors.RateLimited("come back later")])
     >>> ask = dn.Predict("question -> answer", lm=lm)
@@ -72,21 +75,22 @@ class ScriptedLM:
         self, replies: Iterable[str | LMReply | Exception], *, name: str = "scripted", adapter: str | None = None
     ) -> None:
         self._replies = list(replies)
-        self.name, self.adapter = name, adapter
+        self.name = name
+        self.adapter = adapter
         self.requests: list[LMRequest] = []
         self._lock = threading.Lock()
 
     async def complete(self, request: LMRequest) -> LMReply:
-        """The next reply."""
+        """Return or raise the next reply. Raises ScriptExhausted after the last one."""
         with self._lock:
-            turn = len(self.requests)
+            position = len(self.requests)
             self.requests.append(request)
-        if turn >= len(self._replies):
+        if position >= len(self._replies):
             raise ScriptExhausted(
-                f"{self.name} has {len(self._replies)} replies and was asked for another; add replies, or use "
-                "dn.FunctionLM, which answers any number of requests"
+                f"{self.name} has {len(self._replies)} replies, and another request arrived; add replies, or use "
+                "dn.FunctionLM, which replies to any number of requests"
             )
-        reply = self._replies[turn]
+        reply = self._replies[position]
         if isinstance(reply, Exception):
             raise reply
         return reply if isinstance(reply, LMReply) else LMReply(reply, usage=_FREE)

@@ -1,4 +1,4 @@
-"""Messages with images and files, told without their data: for journals, views and histories."""
+"""Descriptions of images and files without their data, for run files, views and the call history."""
 
 from __future__ import annotations
 
@@ -10,82 +10,98 @@ from urllib.parse import urlsplit
 from dspynb.errors import InputError, shorten
 from dspynb.media.sources import from_data_url
 
-__all__ = ["content_text", "facts", "has_media", "plain_url", "told_url", "without_data"]
+__all__ = ["content_text", "describe_data", "describe_url", "has_media", "public_url", "without_data"]
 
 
-def facts(mime: str, data: bytes, name: str | None = None) -> str:
-    """Type, size and digest in one line: ``<image/png, 12.3 kB, sha256 ab12cd34>``."""
-    size = next(f"{len(data) / n:.1f} {unit}" for n, unit in ((1e6, "MB"), (1e3, "kB"), (1, "B")) if len(data) >= n)
-    named = f"{shorten(name, 60)}, " if name else ""
-    return f"<{named}{mime}, {size.replace('.0 B', ' B')}, sha256 {hashlib.sha256(data).hexdigest()[:8]}>"
+def describe_data(mime: str, data: bytes, name: str | None = None) -> str:
+    """Describe content by name, type, size and digest: ``<cat.png, image/png, 12.3 kB, sha256 ab12cd34>``."""
+    size = len(data)
+    if size >= 1e6:
+        size_text = f"{size / 1e6:.1f} MB"
+    elif size >= 1e3:
+        size_text = f"{size / 1e3:.1f} kB"
+    else:
+        size_text = f"{size} B"
+    prefix = f"{shorten(name, 60)}, " if name else ""
+    return f"<{prefix}{mime}, {size_text}, sha256 {hashlib.sha256(data).hexdigest()[:8]}>"
 
 
-def plain_url(url: str) -> str:
-    """A URL as it may be shown: without user, password and query, which can hold keys."""
+def public_url(url: str) -> str:
+    """A URL without user, password and query, which may contain keys."""
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "a URL"
-    return shorten(f"{parts.scheme}://{host}{parts.path}" + ("?…" if parts.query else ""), 200)
+    query = "?…" if parts.query else ""
+    return shorten(f"{parts.scheme}://{host}{parts.path}{query}", 200)
 
 
-def told_url(url: str) -> str:
-    """A URL in a few words: a data URL by type, size and digest, without its data."""
+def describe_url(url: str) -> str:
+    """A URL without secrets; for a data URL, the description of its data."""
+    if url.startswith(("http://", "https://")):
+        return public_url(url)
     if not url.startswith("data:"):
-        return plain_url(url) if url.startswith(("http://", "https://")) else shorten(url, 200)
+        return shorten(url, 200)
     try:
         data, _, mime, _ = from_data_url(url, "")
     except InputError:
         return f"<data, {len(url)} characters>"
-    return facts(shorten(mime or "data", 60), data or b"")
+    return describe_data(shorten(mime or "data", 60), data or b"")
 
 
-def _told_part(part: Any) -> Any:
-    """A content part, its data and URLs replaced by their description."""
+def _describe_part(part: Any) -> Any:
+    """A copy of a content part, with data and URLs replaced by their descriptions."""
     if not isinstance(part, Mapping):
         return part
-    image, file = part.get("image_url"), part.get("file")
+    image = part.get("image_url")
     if isinstance(image, Mapping):
-        return {**part, "image_url": {**image, "url": told_url(str(image.get("url", "")))}}
+        return {**part, "image_url": {**image, "url": describe_url(str(image.get("url", "")))}}
+    file = part.get("file")
     if isinstance(file, Mapping):
-        return {**part, "file": {k: told_url(v) if isinstance(v, str) else v for k, v in file.items()}}
+        fields = dict(file)
+        for name, value in file.items():
+            if isinstance(value, str):
+                fields[name] = describe_url(value)
+        return {**part, "file": fields}
     return part
 
 
-def _is_parts(content: Any) -> bool:
+def _is_list_of_parts(content: Any) -> bool:
     return isinstance(content, Sequence) and not isinstance(content, str | bytes)
 
 
 def has_media(messages: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether a message holds more than text."""
-    return any(
-        isinstance(part, Mapping) and part.get("type") != "text"
-        for message in messages
-        if _is_parts(message.get("content"))
-        for part in message["content"]
-    )
+    """Whether a message contains anything other than text."""
+    for message in messages:
+        if _is_list_of_parts(message.get("content")):
+            for part in message["content"]:
+                if isinstance(part, Mapping) and part.get("type") != "text":
+                    return True
+    return False
 
 
 def without_data(messages: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
-    """The messages with each image and file replaced by its description; the same tuple where there is none."""
+    """Copies of messages, with each image and file replaced by its description. Returns the same tuple if all contents
+    are texts."""
     if all(isinstance(message.get("content"), str) for message in messages):
         return messages
-    return tuple(
-        {**message, "content": [_told_part(part) for part in message["content"]]}
-        if _is_parts(message.get("content"))
-        else message
-        for message in messages
-    )
+    described: list[Mapping[str, Any]] = []
+    for message in messages:
+        if _is_list_of_parts(message.get("content")):
+            described.append({**message, "content": [_describe_part(part) for part in message["content"]]})
+        else:
+            described.append(message)
+    return tuple(described)
 
 
 def content_text(content: Any) -> str:
-    """The content of a message as text, images and files as their description."""
+    """The content of a message as one text, with descriptions of images and files."""
     if isinstance(content, str):
         return content
-    if not _is_parts(content):
-        return "" if content is None else str(content)
-    return "".join(_part_text(_told_part(part)) for part in content)
+    if _is_list_of_parts(content):
+        return "".join(_part_text(_describe_part(part)) for part in content)
+    return "" if content is None else str(content)
 
 
 def _part_text(part: Any) -> str:
@@ -93,9 +109,10 @@ def _part_text(part: Any) -> str:
         return str(part)
     if isinstance(part.get("text"), str):
         return str(part["text"])
-    image, file = part.get("image_url"), part.get("file")
+    image = part.get("image_url")
     if isinstance(image, Mapping):
         return str(image.get("url", "<image>"))
+    file = part.get("file")
     if isinstance(file, Mapping):
-        return " ".join(str(v) for v in file.values())
+        return " ".join(str(value) for value in file.values())
     return f"<{shorten(part.get('type', 'part'), 40)}>"

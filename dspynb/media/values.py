@@ -11,18 +11,18 @@ from typing import Any, ClassVar, Self
 from urllib.parse import quote
 
 from dspynb.errors import InputError, shorten
-from dspynb.media.describe import facts, plain_url
-from dspynb.media.sources import read_source, sniffed
+from dspynb.media.describe import describe_data, public_url
+from dspynb.media.sources import detect_type, read_source
 
 __all__ = ["File", "Image", "Medium"]
 
 _MIME = re.compile(r"[a-z0-9][\w.+-]*/[a-z0-9][\w.+-]*", re.IGNORECASE | re.ASCII)
-_SHOWN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})  # nothing that can hold a script
-_SHOWN_BYTES = 1_000_000
+_DISPLAYED_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})  # none can contain a script
+_MAX_DISPLAYED_BYTES = 1_000_000
 
 
 class Medium:
-    """What Image and File share: immutable; equal when type, content and name are."""
+    """The base class of Image and File: an immutable value. Media are equal if their type, content and name are."""
 
     __slots__ = ("data", "mime", "name", "url")
     kind: ClassVar[str]
@@ -33,41 +33,45 @@ class Medium:
 
     def __init__(self, source: Any, *, mime: str | None = None, name: str | None = None) -> None:
         data, url, known_mime, known_name = read_source(source, type(self).__name__)
-        name = name if name is not None else known_name
-        mime = mime or sniffed(data) or known_mime or mimetypes.guess_type(name or "")[0]
+        if name is None:
+            name = known_name
+        mime = mime or detect_type(data) or known_mime or mimetypes.guess_type(name or "")[0]
         if mime is not None and not _MIME.fullmatch(mime):
             raise InputError(f"{type(self).__name__}: mime is written as in 'image/png', got {shorten(repr(mime), 80)}")
-        for slot, value in {"data": data, "url": url, "mime": self._checked(mime), "name": name}.items():
+        for slot, value in {"data": data, "url": url, "mime": self._checked_type(mime), "name": name}.items():
             object.__setattr__(self, slot, value)
 
-    def _checked(self, mime: str | None) -> str | None:
+    def _checked_type(self, mime: str | None) -> str | None:
         raise NotImplementedError
 
     def part(self) -> dict[str, Any]:
-        """The content part of a message, in the form of OpenAI's chat completions."""
+        """The content part of a message, in the format of OpenAI's chat completions."""
         raise NotImplementedError
 
     @property
     def size(self) -> int | None:
-        """Bytes of content; None for a URL, which only the provider opens."""
+        """The size of the content in bytes; None for a URL, which only the provider opens."""
         return None if self.data is None else len(self.data)
 
     @property
     def sha256(self) -> str | None:
-        """Hex digest of the content; None for a URL."""
+        """The SHA-256 digest of the content in hexadecimal; None for a URL."""
         return None if self.data is None else hashlib.sha256(self.data).hexdigest()
 
     @property
     def description(self) -> str:
-        """One short line without the content: ``<image/png, 12.3 kB, sha256 ab12cd34>``."""
+        """A short line without the content: ``<image/png, 12.3 kB, sha256 ab12cd34>``."""
         if self.data is None:
-            return f"<{self.mime or self.kind}, {plain_url(self.url or '')}>"
-        return facts(self.mime or self.kind, self.data, self.name)
+            return f"<{self.mime or self.kind}, {public_url(self.url or '')}>"
+        return describe_data(self.mime or self.kind, self.data, self.name)
 
     def whole(self) -> str:
-        """All of it as one text, from which it can be made again: its URL, or a data URL with its name."""
-        named = f";name={quote(self.name, safe='')}" if self.name else ""
-        return self.url or self._data_url().replace(";base64,", f"{named};base64,", 1)
+        """A text from which the medium can be restored: its URL, or a data URL with its name."""
+        if self.url:
+            return self.url
+        if not self.name:
+            return self._data_url()
+        return self._data_url().replace(";base64,", f";name={quote(self.name, safe='')};base64,", 1)
 
     def _data_url(self) -> str:
         return f"data:{self.mime};base64,{base64.b64encode(self.data or b'').decode()}"
@@ -75,7 +79,7 @@ class Medium:
     def __setattr__(self, name: str, _: Any) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable; {name!r} cannot be set")
 
-    __delattr__ = __setattr__  # type: ignore[assignment]  # the same refusal
+    __delattr__ = __setattr__  # type: ignore[assignment]  # raises the same error
 
     def _key(self) -> tuple[Any, ...]:
         return (type(self), self.data, self.url, self.mime, self.name)
@@ -96,7 +100,7 @@ class Medium:
         return f"{type(self).__name__}({self.description})"
 
     def _repr_html_(self) -> str:
-        if self.data is None or self.mime not in _SHOWN or len(self.data) > _SHOWN_BYTES:
+        if self.data is None or self.mime not in _DISPLAYED_TYPES or len(self.data) > _MAX_DISPLAYED_BYTES:
             return f"<code>{escape(repr(self))}</code>"
         return f"<img src='{self._data_url()}' alt='{escape(self.description)}' style='max-width:100%'>"
 
@@ -104,14 +108,14 @@ class Medium:
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        told = core_schema.plain_serializer_function_ser_schema(_written, info_arg=True)
-        return core_schema.no_info_plain_validator_function(cls._validated, serialization=told)
+        serialization = core_schema.plain_serializer_function_ser_schema(_serialize, info_arg=True)
+        return core_schema.no_info_plain_validator_function(cls._validated, serialization=serialization)
 
     @classmethod
     def _validated(cls, value: Any) -> Self:
         if isinstance(value, cls):
             return value
-        # A plain text may come from a model: it must not choose which file of this machine is read.
+        # A text may come from a model, which must not choose a file of this machine.
         if isinstance(value, str) and not value.startswith(("data:", "http://", "https://")):
             raise ValueError(f"a text is no {cls.kind}; for a file on disk, write dn.{cls.__name__}(path)")
         return cls(value)
@@ -121,8 +125,8 @@ class Image(Medium):
     """An image for a model that takes images: ``Image("photo.png")``.
 
     ``source``: a path, an ``https`` or ``data:`` URL, bytes, or a PIL image. A file is read at once; a URL is opened by
-    the provider. Attributes: ``data`` (bytes or None), ``url`` (text or None), ``mime`` (as ``image/png``), ``size``
-    (bytes), ``sha256``. Raises InputError for what is not there or no image.
+    the provider. Attributes: ``data`` (bytes or None), ``url`` (text or None), ``mime`` (such as ``image/png``),
+    ``size`` (in bytes), ``sha256``. Raises InputError if the file cannot be read or is no image.
 
     >>> picture = dn.Image("https://example.org/cat.png")
     >>> picture
@@ -135,7 +139,7 @@ class Image(Medium):
     __slots__ = ()
     kind = "image"
 
-    def _checked(self, mime: str | None) -> str | None:
+    def _checked_type(self, mime: str | None) -> str | None:
         if mime is None:
             return None
         if not mime.startswith("image/"):
@@ -145,7 +149,7 @@ class Image(Medium):
     def __init__(self, source: Any, *, mime: str | None = None, name: str | None = None) -> None:
         super().__init__(source, mime=mime, name=name)
         if self.mime is None and self.data is not None:
-            raise InputError("Image: cannot tell what image these bytes are; say mime='image/…'")
+            raise InputError("Image: cannot detect the type of these bytes; pass mime='image/…'")
 
     def part(self) -> dict[str, Any]:
         """``{"type": "image_url", "image_url": {"url": …}}``."""
@@ -155,8 +159,9 @@ class Image(Medium):
 class File(Medium):
     """A file for a model that takes files: ``File("paper.pdf")``.
 
-    ``source``: a path, an ``https`` or ``data:`` URL, or bytes (then give ``name`` too). A URL is sent as the file's
-    id, which not every provider takes. Attributes as for Image, and ``name``. Raises InputError.
+    ``source``: a path, an ``https`` or ``data:`` URL, or bytes (pass ``name`` with these). A URL is sent as the id of
+    the file, which not every provider accepts. Attributes: ``name``, and those of Image. Raises InputError if the file
+    cannot be read.
 
     >>> paper = dn.File(b"%PDF-1.7", name="paper.pdf")
     >>> paper.mime, paper.size
@@ -169,7 +174,7 @@ class File(Medium):
     __slots__ = ()
     kind = "file"
 
-    def _checked(self, mime: str | None) -> str | None:
+    def _checked_type(self, mime: str | None) -> str | None:
         return mime or "application/octet-stream"
 
     def part(self) -> dict[str, Any]:
@@ -179,13 +184,13 @@ class File(Medium):
         return {"type": "file", "file": {"filename": self.name or "file", "file_data": self._data_url()}}
 
 
-def _written(medium: Medium, info: Any) -> str:
-    """For records by its description; whole where it is to be read again (a saved program)."""
+def _serialize(medium: Medium, info: Any) -> str:
+    """The description, for run files; with the context ``{"whole": True}`` the whole content, for saved programs."""
     return medium.whole() if (info.context or {}).get("whole") else medium.description
 
 
-def _restored(cls: type[Medium], *facts: Any) -> Medium:
+def _restored(cls: type[Medium], *values: Any) -> Medium:
     medium = object.__new__(cls)
-    for slot, value in zip(("data", "url", "mime", "name"), facts, strict=True):
+    for slot, value in zip(("data", "url", "mime", "name"), values, strict=True):
         object.__setattr__(medium, slot, value)
     return medium

@@ -10,7 +10,7 @@ from dspynb.errors import BudgetExhausted, Halted, RunStopped, WorkerLost
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.modules.discovery import hinted_paths
 from dspynb.modules.ordered_pool import pool_width, result_or_error, run_pool
-from dspynb.redact import redact_values, told
+from dspynb.redact import error_text, redact_values
 from dspynb.running.control import AcceptedRequests
 from dspynb.running.executor import Executor, elsewhere
 from dspynb.running.run import Run
@@ -87,7 +87,7 @@ async def run_row(module: Module, inputs: Mapping[str, Any], index: int, funds: 
         scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
         raise
     if isinstance(result, Exception):
-        scope.emit(SpanEnded(span=span, parent=parent, error=told(result)))
+        scope.emit(SpanEnded(span=span, parent=parent, error=error_text(result)))
     else:
         scope.emit(SpanEnded(span=span, parent=parent, outputs=redact_values(result.to_dict())))
     return result
@@ -106,7 +106,7 @@ def row_runner(executor: Executor | None) -> Callable[..., Awaitable[Row]]:
             return await run(module, inputs, index, funds, span)
         except WorkerLost as error:
             scope = current_scope()
-            scope.emit(SpanEnded(span=span, parent=scope.open_span, error=told(error)))
+            scope.emit(SpanEnded(span=span, parent=scope.open_span, error=error_text(error)))
             return error
 
     return run_remotely

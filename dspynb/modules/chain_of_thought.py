@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 from dspynb.data import Prediction
 from dspynb.keywords import configurable
-from dspynb.lm.settings import OTHERWISE, SETTINGS_OF_REQUESTS, RequestSettings
+from dspynb.lm.settings import OTHERWISE, REQUEST_ADVICE, RequestSettings
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.signatures.augment import Augmentation, Reasoning, augment
@@ -29,7 +29,7 @@ class ChainOfThought(Module):
     Prediction(reasoning='Two and two.', answer='4')
     """
 
-    @configurable(passes_to=RequestSettings, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
+    @configurable(passes_to=RequestSettings, renamed=REQUEST_ADVICE, otherwise=OTHERWISE)
     def __init__(
         self,
         signature: type[Signature] | str,

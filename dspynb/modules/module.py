@@ -19,7 +19,7 @@ from dspynb.modules.copying import copy_instance
 from dspynb.modules.discovery import advisor_uids, calls_inside, hinted_paths, named_predictors, resolve_path
 from dspynb.modules.forward import as_prediction, check_forward, checked_awaitable
 from dspynb.options import Concurrency
-from dspynb.redact import redact_values, told
+from dspynb.redact import error_text, redact_values
 from dspynb.running.aio.sync import run_sync
 from dspynb.running.call_history import Calls
 from dspynb.running.control import AcceptedRequests
@@ -301,7 +301,7 @@ class Module:
         except BaseException as error:
             failure = as_exception(error, f"{type(self).__name__}.forward")
             if isinstance(failure, Exception):
-                scope.emit(SpanEnded(span=span, parent=started.parent, error=told(failure)))
+                scope.emit(SpanEnded(span=span, parent=started.parent, error=error_text(failure)))
             if failure is error:
                 raise
             raise failure from error

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from dspynb.data import Prediction
 from dspynb.errors import InputError
 from dspynb.keywords import configurable
-from dspynb.lm.settings import OTHERWISE, SETTINGS_OF_REQUESTS, RequestSettings
+from dspynb.lm.settings import OTHERWISE, REQUEST_ADVICE, RequestSettings
 from dspynb.modules.chain_of_thought import ChainOfThought
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.predict import Predict
@@ -38,7 +38,7 @@ class MultiChainComparison(Module):
     '4'
     """
 
-    @configurable(passes_to=RequestSettings, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
+    @configurable(passes_to=RequestSettings, renamed=REQUEST_ADVICE, otherwise=OTHERWISE)
     def __init__(  # type: ignore[misc]  # temperature is one of the settings; here it has a default
         self,
         signature: type[Signature] | str,

@@ -13,7 +13,7 @@ from dspynb.errors import DspynbError, InputError, ModelError, ParseError
 from dspynb.keywords import configurable
 from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, refuse_media
 from dspynb.lm.resolve import resolve_lm
-from dspynb.lm.settings import OTHERWISE, SETTINGS_OF_REQUESTS, RequestSettings, check_settings
+from dspynb.lm.settings import OTHERWISE, REQUEST_ADVICE, RequestSettings, check_settings
 from dspynb.modules.copying import copy_value
 from dspynb.modules.discovery import warn_of_hidden
 from dspynb.modules.module import Module
@@ -55,7 +55,7 @@ class Predict(Module):
     is_predictor = True
     repairs = True  # whether a reply that cannot be parsed may be repaired, if the adapter repairs replies
 
-    @configurable(passes_to=RequestSettings, renamed=SETTINGS_OF_REQUESTS, otherwise=OTHERWISE)
+    @configurable(passes_to=RequestSettings, renamed=REQUEST_ADVICE, otherwise=OTHERWISE)
     def __init__(
         self,
         signature: type[Signature] | str,

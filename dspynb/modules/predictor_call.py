@@ -18,7 +18,7 @@ from dspynb.lm.interceptors.cache import OWN_CACHE
 from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain
 from dspynb.lm.protocol import LMReply, check_reply, sent_settings, without_secrets
 from dspynb.media.describe import without_data
-from dspynb.redact import redact_values, told
+from dspynb.redact import error_text, redact_values
 from dspynb.running.call_history import Calls, remember
 from dspynb.running.user_code import as_exception, exit_of
 from dspynb.scope.core import Reading
@@ -135,7 +135,7 @@ class Call(ModelCall):
             reply=None if reply is None else reply.text,
             tool_calls=() if reply is None else reply.tool_calls,
             outputs=outputs,
-            error=None if error is None else told(error),
+            error=None if error is None else error_text(error),
             usage=_usage_without_reply(error) if reply is None else reply.usage,
             cached=getattr(error, "cached", False) if reply is None else reply.cached,
             seconds=time.perf_counter() - self.began,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dspynb.data import Example, Prediction, Score, Usage
 from dspynb.errors import ConfigurationError, Halted, InputError
 from dspynb.events import AttemptEnded, AttemptStarted, Hint, PredictorCalled, new_span
-from dspynb.redact import redact_values, told
+from dspynb.redact import error_text, redact_values
 from dspynb.running.tracing import Trace
 from dspynb.running.user_code import as_exception
 from dspynb.scope.budget import Allowance
@@ -161,7 +161,7 @@ def _attempt_ended(result: AttemptResult, parent: int, threshold: float | None) 
     if result.prediction is not None:
         values["outputs"] = redact_values(result.prediction.to_dict())
     if result.error is not None:
-        values["error"] = told(result.error)
+        values["error"] = error_text(result.error)
     return AttemptEnded(span=result.span, parent=parent, seconds=result.seconds, **values)
 
 

@@ -15,7 +15,7 @@ from dspynb.events import Hint, HintFailed, PredictorCalled, Steered
 from dspynb.modules.excerpts import labelled
 from dspynb.modules.predict import Predict
 from dspynb.modules.scorer import Scorer, source_of
-from dspynb.redact import told
+from dspynb.redact import error_text
 from dspynb.refine.attempt import AttemptResult
 from dspynb.running.control import Request
 from dspynb.running.run import Run
@@ -117,7 +117,7 @@ class Advisor:
             raise
         except Exception as error:
             scope = current_scope()
-            text = told(error, 500)
+            text = error_text(error, 500)
             scope.emit(HintFailed(span=scope.open_span, wave=wave, error=text))
             _warn_of_failure(scope.open_run, program, wave, text)
             return None

@@ -17,7 +17,7 @@ from dspynb.events import AttemptChosen, Hint, SpanEnded, SpanStarted, new_span
 from dspynb.keywords import recorded_settings, settings_repr
 from dspynb.modules.module import Module, ModuleWork
 from dspynb.modules.scorer import Scorer
-from dspynb.redact import redact_values, told
+from dspynb.redact import error_text, redact_values
 from dspynb.refine.attempt import AttemptPlan, AttemptResult, cancelled_attempt, make_attempt
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.call_history import Calls
@@ -262,7 +262,7 @@ async def under_span(search: Search, title: str) -> Prediction:
         with Layer(f"the call of {title}", span=search.span):
             prediction = await search()
     except Exception as error:
-        scope.emit(SpanEnded(span=search.span, parent=parent, error=told(error)))
+        scope.emit(SpanEnded(span=search.span, parent=parent, error=error_text(error)))
         raise
     scope.emit(SpanEnded(span=search.span, parent=parent, outputs=redact_values(prediction.to_dict())))
     return prediction

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import dspynb
 from dspynb.errors import Halted, InputError, JournalError, RunInterrupted, RunStopped, ScopeError
 from dspynb.events import AttemptStarted, Event, RunEnded, RunStarted, Sink, new_span, spans_after
-from dspynb.redact import redact_values, told
+from dspynb.redact import error_text, redact_values
 from dspynb.running.aio.signals import foreground
 from dspynb.running.aio.tasks import GRACE
 from dspynb.running.control import Steerable
@@ -381,7 +381,7 @@ class Run(Steerable):
     def _end_failed(self, error: BaseException) -> BaseException:
         """End the run as failed. Returns the error to raise: what user code raised, wrapped if it is no Exception."""
         exception = as_exception(error, f"the program {self.name}")
-        self._end("failed", (False, exception), told(exception))
+        self._end("failed", (False, exception), error_text(exception))
         return exception
 
     def _end_cancelled(self, task: asyncio.Task[Any], error: asyncio.CancelledError) -> Any:

@@ -57,7 +57,7 @@ def test_keys_of_models_stay_here(dask, parcels, monkeypatch):
 )
 def test_a_key_elsewhere_is_refused_with_its_place(where, said, dask, parcels, monkeypatch):
     monkeypatch.setenv("SERVICE_TOKEN", KEY)
-    monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))  # the environment is looked at once a second
+    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))  # the environment is looked at once a second
     asked, judged, given = program(), right, rows(2)
     if where == "attribute":
         asked.client = {"token": KEY}

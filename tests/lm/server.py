@@ -1,4 +1,4 @@
-"""An OpenAI-style server on loopback for tests, with faults on demand. Runs in a thread, ends with its block."""
+"""An OpenAI-compatible server on loopback for tests, with faults on demand. It runs in a thread."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Server:
     headers: list = field(default_factory=list)
     running: int = 0
     peak: int = 0
-    streamed: list = field(default_factory=list)  # answers to requests that stream, in order: f(request) or a response
+    streamed: list = field(default_factory=list)  # replies to streamed requests, in order: f(request) or a response
 
     def __enter__(self):
         self._ready, self._loop = threading.Event(), asyncio.new_event_loop()
@@ -69,22 +69,22 @@ class Server:
         self.port = site._server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
-        for listener in site._server.sockets:  # first no new connections: asyncio loses one that it takes as it closes
+        for listener in site._server.sockets:  # no new connections: asyncio loses one that arrives while it closes
             self._loop.remove_reader(listener.fileno())
         await asyncio.sleep(0.01)
         await runner.cleanup()
-        await self._end_what_is_left()
+        await self._abort_leftovers()
 
-    async def _end_what_is_left(self):
-        """Late connections, and answers that still wait though their client has gone: the clean-up knows neither."""
-        for _ in range(3):  # a transport that was closed lets go of its socket in the next turn of the loop
+    async def _abort_leftovers(self):
+        """Abort late connections, and handlers whose client has disconnected: the cleanup of aiohttp misses both."""
+        for _ in range(3):  # a closed transport releases its socket in the next iteration of the loop
             for transport in list(self._loop._transports.values()):
                 transport.abort()
             await asyncio.sleep(0.01)
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _handle(self, request):
         body = await request.json()
@@ -106,12 +106,12 @@ class Server:
 
 
 def error(status, message="no", code=None, **headers):
-    """An error answer."""
+    """An error response."""
     return web.json_response({"error": {"message": message, "code": code}}, status=status, headers=headers)
 
 
 def sse(pieces, *, finish="stop", usage=None, done=True, cut=False):
-    """An answer in server-sent events."""
+    """A reply that is streamed as server-sent events."""
 
     async def answer(request):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -133,5 +133,5 @@ def sse(pieces, *, finish="stop", usage=None, done=True, cut=False):
 
 
 def chance(*parts):
-    """A number in [0, 1) that depends on the parts only."""
+    """A pseudo-random number in [0, 1) that depends only on ``parts``."""
     return int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()[:6], "big") / 2**48

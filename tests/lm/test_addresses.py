@@ -1,4 +1,4 @@
-"""Where requests and keys go: to the address in the settings, and to no other. A second server is planted."""
+"""Requests and keys are sent to the address in the settings only. A second server detects any others."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def test_base_url_is_api_base():
         assert ask(pickle.loads(pickle.dumps(lm))).text == "hello"
         dn.LM("openai/m", api_base=server.base, base_url=server.base)
     assert server.headers[0]["Authorization"] == f"Bearer {GIVEN}"
-    assert "Authorization" not in server.headers[1]  # a key does not travel
+    assert "Authorization" not in server.headers[1]  # a key is not pickled
     assert "base_url" not in server.bodies[0]
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"api_base": "http://127.0.0.1:1/v1", "base_url": "http://127.0.0.1:2/v1"}, "differ"),
         ({"api_base": ""}, "empty"),
@@ -60,8 +60,8 @@ def test_base_url_is_api_base():
         ({"api_base": "http://user:password@127.0.0.1:9/v1", "api_key": GIVEN}, "only one of them"),
     ],
 )
-def test_an_address_that_cannot_be_meant_is_an_error_when_the_model_is_made(settings, said):
-    with pytest.raises(ConfigurationError, match=said) as caught:
+def test_an_invalid_address_is_an_error_when_the_model_is_made(settings, message):
+    with pytest.raises(ConfigurationError, match=message) as caught:
         dn.LM("openai/m", **settings)
     assert "password" not in str(caught.value)
 
@@ -72,32 +72,32 @@ def test_the_end_of_an_address_makes_no_difference(end):
         assert ask(dn.LM("openai/m", api_base=f" {server.base}{end} ", retries=0)).text == "hello"
 
 
-def test_a_query_stays_behind_the_path():
+def test_the_query_of_an_address_is_preserved():
     assert chat_url("http://host/v1?version=2") == "http://host/v1/chat/completions?version=2"
 
 
 @pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "OPENAI_API_BASE"])
-def test_the_address_in_the_environment_is_asked_with_the_key_in_the_environment(name, monkeypatch, default_addresses):
+def test_the_address_in_the_environment_gets_the_key_in_the_environment(name, monkeypatch, default_addresses):
     monkeypatch.setenv("OPENAI_API_KEY", ENVIRONMENT)
     with Server(lambda body, number: "hello") as server:
         monkeypatch.setenv(name, server.base)
         ask(dn.LM("openai/m"))
-        ask(dn.LM("openai/m", api_base=server.base + "/"))  # given or not, it is the host that the variable names
+        ask(dn.LM("openai/m", api_base=server.base + "/"))  # the same host, passed as an argument
     assert [headers["Authorization"] for headers in server.headers] == [f"Bearer {ENVIRONMENT}"] * 2
 
 
 def test_replies_of_one_address_are_not_served_for_another(tmp_path, monkeypatch, default_addresses):
     monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path))
-    with Server(lambda body, number: "first") as one, Server(lambda body, number: "second") as two:
+    with Server(lambda body, number: "first") as first_server, Server(lambda body, number: "second") as second_server:
         with dn.context(cache=True):
-            monkeypatch.setenv("OPENAI_BASE_URL", one.base)
+            monkeypatch.setenv("OPENAI_BASE_URL", first_server.base)
             assert ask(dn.LM("openai/m")).text == "first"
-            monkeypatch.setenv("OPENAI_BASE_URL", two.base)
+            monkeypatch.setenv("OPENAI_BASE_URL", second_server.base)
             assert ask(dn.LM("openai/m")).text == "second"
             assert ask(dn.LM("openai/m")).cached
 
 
-def test_another_provider_asked_directly_needs_an_address(monkeypatch, default_addresses):
+def test_another_provider_with_the_direct_engine_needs_an_address(monkeypatch, default_addresses):
     monkeypatch.setenv("MISTRAL_API_KEY", ENVIRONMENT)
     with pytest.raises(ConfigurationError, match="api_base="):
         ask(dn.LM("mistral/m", engine="direct"))
@@ -119,11 +119,11 @@ def test_a_redirect_to_another_host_is_refused(status, call, planted):
     assert caught.value.status == status
     assert "password" not in str(caught.value)
     assert "secret" not in str(caught.value)
-    assert len(server.bodies) == 1  # not tried again
+    assert len(server.bodies) == 1  # not retried
 
 
 @pytest.mark.parametrize(
-    ("location", "said"),
+    ("location", "message"),
     [
         ("/v2/chat/completions", "another path of http://127.0.0.1"),
         ("chat", "another path of"),
@@ -132,9 +132,9 @@ def test_a_redirect_to_another_host_is_refused(status, call, planted):
         ("https://api.openai.com/v1", "https://api.openai.com,"),
     ],
 )
-def test_every_redirect_is_refused_and_says_where_to(location, said):
+def test_every_redirect_is_refused_and_its_target_named(location, message):
     with Server(redirect(307, location)) as server:
-        with pytest.raises(BadRequestError, match=said):
+        with pytest.raises(BadRequestError, match=message):
             ask(dn.LM("openai/m", api_base=server.base))
     assert len(server.bodies) == 1
 
@@ -148,7 +148,7 @@ def test_a_redirect_counts_as_a_call(planted):
 
 
 # ── keys of the environment ───────────────────────────────────────────────────────────────────────────────────────────
-def test_a_key_of_the_environment_goes_to_no_other_host_and_a_given_one_does(monkeypatch, default_addresses):
+def test_a_key_from_the_environment_is_not_sent_to_another_host_and_a_passed_key_is(monkeypatch, default_addresses):
     monkeypatch.setenv("OPENAI_API_KEY", ENVIRONMENT)
     monkeypatch.setenv("MISTRAL_API_KEY", ENVIRONMENT)
     with Server(lambda body, number: "hello") as server:
@@ -169,7 +169,7 @@ def test_a_key_of_the_environment_goes_to_no_other_host_and_a_given_one_does(mon
         ("openai", "https://api.openai.com/v1", True),
         ("openai", "https://API.OpenAI.com:443/v1/", True),
         ("openai", "https://eu.api.openai.com/v1", True),
-        ("openai", "http://api.openai.com/v1", False),  # readable on its way
+        ("openai", "http://api.openai.com/v1", False),  # not encrypted
         ("openai", "https://api.openai.com:8443/v1", False),
         ("openai", "https://api.openai.com.evil.example/v1", False),
         ("openai", "https://evil-api.openai.com/v1", False),
@@ -183,7 +183,7 @@ def test_a_key_of_the_environment_goes_to_no_other_host_and_a_given_one_does(mon
         ("openai", "http://127.0.0.1:notaport", False),
     ],
 )
-def test_what_is_a_providers_own_host(provider, url, own, default_addresses, monkeypatch):
+def test_the_hosts_of_providers_are_recognized(provider, url, own, default_addresses, monkeypatch):
     monkeypatch.setenv("UNKNOWN_BASE_URL", "also no address")
     assert is_own_host(provider, url) is own
 
@@ -233,7 +233,7 @@ def test_proxies_and_netrc_of_the_environment_are_not_used(monkeypatch, tmp_path
     assert "Authorization" not in server.headers[0]
 
 
-def test_a_server_that_is_not_there_is_a_failed_connection_and_no_other_is_asked(planted):
+def test_an_unreachable_server_is_a_connection_error_and_no_other_server_is_called(planted):
     with pytest.raises(ConnectionFailed):
         ask(dn.LM("openai/m", base_url="http://127.0.0.1:9/v1", retries=0))
 
@@ -244,7 +244,7 @@ def test_a_server_that_is_not_there_is_a_failed_connection_and_no_other_is_asked
         ("bedrock", "https://bedrock-runtime.us-east-1.amazonaws.com", True),
         ("bedrock", "https://bedrock-runtime-fips.us-gov-west-1.amazonaws.com/openai/v1", True),
         ("bedrock", "https://vpce-0a-1b.bedrock-runtime.us-east-1.vpce.amazonaws.com", True),
-        ("bedrock", "https://abc123.execute-api.us-east-1.amazonaws.com/v1", False),  # of anybody
+        ("bedrock", "https://abc123.execute-api.us-east-1.amazonaws.com/v1", False),  # may belong to anybody
         ("bedrock", "https://bedrock-runtime.s3.amazonaws.com", False),
         ("bedrock", "https://bedrock-runtime.us-east-1.amazonaws.com.evil.example", False),
         ("bedrock", "http://bedrock-runtime.us-east-1.amazonaws.com", False),
@@ -255,13 +255,13 @@ def test_a_server_that_is_not_there_is_a_failed_connection_and_no_other_is_asked
         ("vertex_ai", "https://storage.googleapis.com/v1", False),
     ],
 )
-def test_of_the_hosts_under_a_clouds_name_only_those_of_its_models_are_its_own(provider, url, own):
+def test_only_the_model_hosts_of_a_cloud_count_as_its_own(provider, url, own):
     assert is_own_host(provider, url) is own
 
 
 # ── keys and addresses that are no such thing ─────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize("key", [f"{GIVEN}\n", f"  {GIVEN}\r\n"])
-def test_the_space_around_a_key_is_left_out(key, monkeypatch, default_addresses):
+def test_the_whitespace_around_a_key_is_removed(key, monkeypatch, default_addresses):
     with Server(lambda body, number: "hello") as server:
         ask(dn.LM("openai/m", api_base=server.base, api_key=key))
         monkeypatch.setenv("OPENAI_API_KEY", key)
@@ -278,7 +278,7 @@ def test_a_key_that_cannot_be_sent_is_an_error_when_the_model_is_made(key):
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "two..dots.example"])
-def test_a_name_that_no_host_can_have_is_an_error_that_shows_the_address(host, monkeypatch, default_addresses):
+def test_an_invalid_host_name_is_an_error_that_shows_the_address(host, monkeypatch, default_addresses):
     with pytest.raises(ConfigurationError, match="api_base must be an address"):
         dn.LM("openai/m", api_base=f"http://{host}/v1")
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://{host}/v1")

@@ -57,17 +57,17 @@ def ask(lm, *requests):
     return asyncio.run(main())
 
 
-def test_a_second_call_is_served_marked_and_free(cached, server):
+def test_a_second_call_is_served_from_the_cache_at_no_cost(cached, server):
     (first,) = ask(model(server), request())
     cached.flush()
-    (again,) = ask(model(server), request())
-    assert (first.cached, again.cached) == (False, True)
-    assert again.text == first.text
-    assert (again.usage.calls, again.usage.usd, again.usage.tokens) == (0, 0.0, first.usage.tokens)
+    (second,) = ask(model(server), request())
+    assert (first.cached, second.cached) == (False, True)
+    assert second.text == first.text
+    assert (second.usage.calls, second.usage.usd, second.usage.tokens) == (0, 0.0, first.usage.tokens)
     assert len(server.bodies) == 1
 
 
-def test_all_that_changes_a_reply_is_in_the_key_and_the_api_key_is_not(cached, server):
+def test_the_cache_key_has_everything_that_changes_a_reply_but_not_the_api_key(cached, server):
     lm = model(server)
     ask(lm, request(), request(rollout=1), request(settings={"temperature": 1}), request("y"))
     ask(model(server, max_tokens=5), request())
@@ -76,7 +76,7 @@ def test_all_that_changes_a_reply_is_in_the_key_and_the_api_key_is_not(cached, s
     assert len(server.bodies) == 5
 
 
-def test_the_cache_can_be_left_out(cached, server):
+def test_the_cache_can_be_switched_off(cached, server):
     with dn.context(cache=False):
         ask(model(server), request())
         ask(model(server), request())
@@ -84,14 +84,14 @@ def test_the_cache_can_be_left_out(cached, server):
     assert len(server.bodies) == 3
 
 
-def test_equal_requests_under_way_are_sent_once(cached, server):
+def test_equal_pending_requests_are_sent_once(cached, server):
     replies = ask(model(server), *[request()] * 20)
     assert len(server.bodies) == 1
     assert {r.text for r in replies} == {"answer 1"}
     assert sum(not r.cached for r in replies) == 1
 
 
-def test_a_first_asker_who_is_cancelled_does_not_cancel_the_others(cached, server):
+def test_cancelling_the_first_call_does_not_cancel_the_others(cached, server):
     async def main():
         lm = model(server)
         first = asyncio.create_task(lm.complete(request()))
@@ -107,7 +107,7 @@ def test_a_first_asker_who_is_cancelled_does_not_cancel_the_others(cached, serve
     assert len(server.bodies) == 1
 
 
-def test_when_all_askers_have_gone_the_request_is_cancelled(cached, server):
+def test_the_request_is_cancelled_when_all_calls_are_cancelled(cached, server):
     async def main():
         lm = model(server)
         tasks = [asyncio.create_task(lm.complete(request())) for _ in range(3)]
@@ -154,7 +154,7 @@ def test_an_entry_of_wrong_types_is_a_miss_and_is_replaced(cached, server, chang
 
 
 @pytest.mark.parametrize("usage", [{"calls": "many"}, {"usd": float("nan")}, {"prompt_tokens": 2**70}, {}])
-def test_an_entry_with_odd_usage_is_served_and_its_usage_is_of_a_cached_reply(cached, server, usage):
+def test_an_entry_with_odd_usage_is_served_with_the_usage_of_a_cached_reply(cached, server, usage):
     ask(model(server), request())
     cached.flush()
     with sqlite3.connect(cached.path) as connection:
@@ -168,7 +168,7 @@ def test_an_entry_with_odd_usage_is_served_and_its_usage_is_of_a_cached_reply(ca
 
 
 @pytest.mark.parametrize("body", ["[" * 100_000, '{"text": ' * 100_000, "7", "null", "[]", '"text"', ""])
-def test_an_entry_that_is_no_entry_is_a_miss_and_is_replaced(cached, server, body):
+def test_an_entry_without_a_reply_is_a_miss_and_is_replaced(cached, server, body):
     ask(model(server), request())
     cached.flush()
     with sqlite3.connect(cached.path) as connection:
@@ -199,10 +199,10 @@ def test_a_cache_that_is_locked_delays_no_call(cached, server, caplog):
     holder.rollback()
     holder.close()
     assert reply.text == "answer 2"
-    assert elapsed < 10  # it would be for ever
+    assert elapsed < 10  # without the timeout it would wait forever
 
 
-def test_a_folder_that_cannot_be_written_costs_the_cache_only(monkeypatch, tmp_path, server, caplog):
+def test_without_write_access_to_the_folder_calls_run_without_the_cache(monkeypatch, tmp_path, server, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path / "file" / "cache"))
     dn.configure(cache=True)
@@ -210,13 +210,13 @@ def test_a_folder_that_cannot_be_written_costs_the_cache_only(monkeypatch, tmp_p
     assert "not usable" in caplog.text
 
 
-def test_the_file_is_its_owners_only(cached, server):
+def test_only_the_owner_can_read_the_file(cached, server):
     ask(model(server), request())
     cached.flush()
     assert stat.S_IMODE(cached.path.stat().st_mode) == 0o600
 
 
-def test_the_least_recently_used_go_first(tmp_path):
+def test_the_least_recently_used_entries_are_deleted_first(tmp_path):
     async def main():
         cache = ReplyCache(tmp_path / "c.sqlite", most_bytes=300_000)
         for i in range(1500):
@@ -278,8 +278,8 @@ def test_a_reply_is_found_before_it_is_in_the_file(tmp_path):
         cache.put("k", dn.LMReply("fresh", usage=Usage(calls=1, usd=0.5)))
         return await cache.get("k")
 
-    found = asyncio.run(main())
-    assert (found.text, found.cached, found.usage.usd) == ("fresh", True, 0.0)
+    stored = asyncio.run(main())
+    assert (stored.text, stored.cached, stored.usage.usd) == ("fresh", True, 0.0)
 
 
 def test_a_reply_put_at_the_end_of_a_loop_reaches_the_file_without_a_flush(tmp_path):
@@ -289,19 +289,19 @@ def test_a_reply_put_at_the_end_of_a_loop_reaches_the_file_without_a_flush(tmp_p
         cache.put("k", dn.LMReply("last"))
 
     asyncio.run(main())
-    deadline, found = time.monotonic() + 20, {}
-    while not found and time.monotonic() < deadline:
+    deadline, stored = time.monotonic() + 20, {}
+    while not stored and time.monotonic() < deadline:
         time.sleep(0.02)
-        with contextlib.suppress(sqlite3.OperationalError):  # the file is being made
-            found = _texts(cache.path)
-    assert list(found) == ["k"]
+        with contextlib.suppress(sqlite3.OperationalError):  # the file is being created
+            stored = _texts(cache.path)
+    assert list(stored) == ["k"]
 
 
-def test_what_another_process_has_written_is_found(tmp_path):
+def test_entries_of_another_process_are_served(tmp_path):
     async def main():
         mine = ReplyCache(tmp_path / "c.sqlite")
         assert await mine.get("k") is None  # the file is open
-        theirs = f"""
+        script = f"""
 import dspynb as dn
 from pathlib import Path
 from dspynb.lm.cache import ReplyCache
@@ -309,14 +309,14 @@ cache = ReplyCache(Path({str(mine.path)!r}))
 cache.put("k", dn.LMReply("theirs"))
 cache.flush()
 """
-        subprocess.run([sys.executable, "-c", theirs], check=True)  # noqa: ASYNC221  # nothing else is under way
+        subprocess.run([sys.executable, "-c", script], check=True)  # noqa: ASYNC221  # nothing else runs in the loop
         return await mine.get("k")
 
     assert asyncio.run(main()).text == "theirs"
 
 
-def test_look_ups_of_a_file_that_was_slow_leave_the_loop_to_others(tmp_path, monkeypatch):
-    monkeypatch.setattr("dspynb.lm.cache._SLOW", -1.0)  # any look-up is too slow
+def test_after_a_slow_look_up_the_thread_looks_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("dspynb.lm.cache._SLOW_LOOK_UP", -1.0)  # any look-up is too slow
 
     async def main():
         cache = ReplyCache(tmp_path / "c.sqlite")
@@ -332,7 +332,7 @@ def test_look_ups_of_a_file_that_was_slow_leave_the_loop_to_others(tmp_path, mon
     assert asyncio.run(main()) == (True, False, "x", "x")
 
 
-def test_threads_that_look_up_at_the_same_time_all_find(tmp_path):
+def test_simultaneous_look_ups_of_threads_all_succeed(tmp_path):
     cache = ReplyCache(tmp_path / "c.sqlite")
     for i in range(50):
         cache.put(f"k{i}", dn.LMReply(f"text {i}"))
@@ -342,8 +342,8 @@ def test_threads_that_look_up_at_the_same_time_all_find(tmp_path):
         return [(await cache.get(f"k{i}")).text for i in range(50)]
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: asyncio.run(all_of_them()), range(16)))
-    assert found == [[f"text {i}" for i in range(50)]] * 16
+        stored = list(pool.map(lambda _: asyncio.run(all_of_them()), range(16)))
+    assert stored == [[f"text {i}" for i in range(50)]] * 16
 
 
 @pytest.mark.slow
@@ -373,7 +373,7 @@ def test_a_process_killed_while_writing_leaves_the_file_readable(tmp_path):
 
 
 @pytest.mark.parametrize("halt", ["stop", "budget"])
-def test_a_first_asker_whose_work_is_halted_does_not_halt_the_others(cached, halt):
+def test_halting_the_first_call_does_not_halt_the_others(cached, halt):
     async def main():
         first_asked, both_wait = asyncio.Event(), asyncio.Event()
 
@@ -389,7 +389,7 @@ def test_a_first_asker_whose_work_is_halted_does_not_halt_the_others(cached, hal
                 first = predict.start(question="same")
             await first_asked.wait()
             second = predict.start(question="same")
-            while predict.lm._single_flight._loops[loop].copy().popitem()[1].askers[1:] == []:  # noqa: ASYNC110  # nothing tells that another one waits
+            while predict.lm._single_flight._loops[loop].copy().popitem()[1].waiters[1:] == []:  # noqa: ASYNC110  # no event reports a second waiter
                 await asyncio.sleep(0)
             if halt == "stop":
                 first.stop()

@@ -1,4 +1,4 @@
-"""The direct client against a real server on loopback: requests, replies, errors, limits, retries, faults."""
+"""The direct engine against a real server on loopback: requests, replies, errors, limits, retries, faults."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ def test_a_request_carries_settings_schema_and_tools_and_never_the_rollout():
     with Server(lambda body, n: "hello") as server:
         model = lm(server, max_tokens=50, temperature=0.1)
         tools = ({"type": "function", "function": {"name": "f"}},)
-        got = ask(model, settings={"temperature": 0.7}, response_format={"type": "object"}, tools=tools, rollout=3)
+        lm_reply = ask(model, settings={"temperature": 0.7}, response_format={"type": "object"}, tools=tools, rollout=3)
     body = server.bodies[0]
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("some-model", 0.7, 50)
     assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
     assert body["tools"] == list(tools)
     assert "rollout" not in body
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
-    assert got.text == "hello"
-    assert (got.usage.prompt_tokens, got.usage.cached_tokens, got.usage.reasoning_tokens) == (7, 2, 1)
-    assert got.usage.usd is None  # no price is known for some-model
+    assert lm_reply.text == "hello"
+    assert (lm_reply.usage.prompt_tokens, lm_reply.usage.cached_tokens, lm_reply.usage.reasoning_tokens) == (7, 2, 1)
+    assert lm_reply.usage.usd is None  # no price is known for some-model
 
 
 def test_tool_calls_and_reasoning_are_read():
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     with Server(lambda b, n: reply(None, tool_calls=[call], reasoning_content="because")) as server:
-        got = ask(lm(server))
-    assert (got.text, got.tool_calls, got.reasoning) == ("", (call,), "because")
+        lm_reply = ask(lm(server))
+    assert (lm_reply.text, lm_reply.tool_calls, lm_reply.reasoning) == ("", (call,), "because")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_tool_calls_and_reasoning_are_read():
         (lambda: reply(""), errors.MalformedReply, 200),
     ],
 )
-def test_every_failure_has_its_error_and_none_shows_the_key(answer, kind, status):
+def test_every_failure_has_its_own_error_which_never_shows_the_key(answer, kind, status):
     with Server(lambda body, n: answer()) as server, pytest.raises(errors.ModelError) as caught:
         ask(lm(server, retries=0))
     problem = caught.value
@@ -85,7 +85,7 @@ def test_every_failure_has_its_error_and_none_shows_the_key(answer, kind, status
         assert problem.retry_after == 7
 
 
-def test_a_server_that_is_not_there_hangs_or_breaks_off_is_told():
+def test_a_server_that_is_unreachable_hangs_or_breaks_off_is_an_error():
     with pytest.raises(errors.ConnectionFailed):
         ask(dn.LM("openai/x", api_base="http://127.0.0.1:9/v1", retries=0))
 
@@ -100,11 +100,11 @@ def test_a_server_that_is_not_there_hangs_or_breaks_off_is_told():
             ask(lm(server, timeout=2, retries=0))
 
 
-def test_what_may_pass_is_tried_again_and_counted_and_the_rest_is_not(monkeypatch):
+def test_temporary_errors_are_retried_and_counted_and_others_are_not(monkeypatch):
     monkeypatch.setattr("dspynb.lm.limits._FIRST_WAIT", 0.001)
     with Server(lambda body, n: error(500) if n < 3 else "fine") as server:
-        got = ask(lm(server))
-    assert (got.text, got.usage.retries, len(server.bodies)) == ("fine", 2, 3)
+        lm_reply = ask(lm(server))
+    assert (lm_reply.text, lm_reply.usage.retries, len(server.bodies)) == ("fine", 2, 3)
     with Server(lambda body, n: error(400)) as server, pytest.raises(errors.BadRequestError):
         ask(lm(server))
     assert len(server.bodies) == 1
@@ -113,7 +113,7 @@ def test_what_may_pass_is_tried_again_and_counted_and_the_rest_is_not(monkeypatc
     assert len(server.bodies) == 3
 
 
-def test_a_deadline_ends_the_trying():
+def test_a_deadline_ends_the_retries():
     with Server(lambda body, n: error(429, **{"Retry-After": "60"})) as server, pytest.raises(errors.RateLimited):
         ask(lm(server, deadline=1))
     assert len(server.bodies) == 1
@@ -135,7 +135,7 @@ def test_concurrency_is_bounded_and_cancelling_releases_every_slot():
 
     async def main(model, server):
         await asyncio.gather(*start(model, 30))
-        peak = server.peak  # before cancelling: the server does not notice at once that a caller has gone
+        peak = server.peak  # before cancelling: the server notices a disconnected client late
         calls = start(model, 30)
         await asyncio.sleep(0.03)
         for call in calls[::2]:
@@ -165,7 +165,7 @@ def test_a_rate_limit_halves_the_limit_and_success_lets_it_grow_back():
     asyncio.run(main())
 
 
-def test_a_pace_lets_so_many_through_a_minute():
+def test_a_pace_limits_the_units_per_minute():
     now = [0.0]
     pace = Pace(60, clock=lambda: now[0])
     assert [round(pace.take(1), 3) for _ in range(3)] == [0, 1, 2]
@@ -178,18 +178,18 @@ def test_one_model_serves_several_loops_and_threads_at_once_and_closes_without_w
         request = dn.LMRequest(({"role": "user", "content": "x"},))
         return await asyncio.gather(*(model.complete(request) for _ in range(20)))
 
-    got = []
+    replies = []
     with Server(lambda body, n: "ok") as server:
         model = lm(server)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            threads = [threading.Thread(target=lambda: got.extend(asyncio.run(many(model)))) for _ in range(3)]
+            threads = [threading.Thread(target=lambda: replies.extend(asyncio.run(many(model)))) for _ in range(3)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
             gc.collect()
-    assert [g.text for g in got] == ["ok"] * 60
+    assert [reply.text for reply in replies] == ["ok"] * 60
 
 
 def test_the_engine_is_chosen_by_name_and_address():
@@ -206,7 +206,7 @@ def test_the_engine_is_chosen_by_name_and_address():
         dn.LM("openai/x", concurrency=0)
 
 
-def test_a_model_travels_without_its_key():
+def test_a_model_is_pickled_without_its_key():
     model = dn.LM("openai/x", api_key=KEY, max_tokens=5)
     data = pickle.dumps(model)
     assert KEY.encode() not in data

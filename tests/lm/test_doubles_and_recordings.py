@@ -1,4 +1,4 @@
-"""The public doubles and recordings: what they answer, and what they refuse."""
+"""The public test doubles and recordings: their replies and their errors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def ask(lm, text="hi", **kwargs):
     return asyncio.run(lm.complete(dn.LMRequest(({"role": "user", "content": text},), **kwargs)))
 
 
-def test_every_model_keeps_the_protocol(tmp_path):
+def test_every_model_fulfils_the_protocol(tmp_path):
     models = [dn.ScriptedLM([]), dn.FunctionLM(str), dn.LM("openai/x"), dn.LocalLM()]
     models.append(dn.recorded(tmp_path / "r.jsonl", lm=models[0]))
     assert all(isinstance(model, LMProtocol) for model in models)
 
 
-def test_a_script_answers_in_order_keeps_what_it_was_asked_and_runs_out():
+def test_a_scripted_model_replies_in_order_records_requests_and_ends():
     lm = dn.ScriptedLM(["a", dn.LMReply("b"), ValueError("c")])
     assert [ask(lm).text, ask(lm).text] == ["a", "b"]
     with pytest.raises(ValueError, match="c"):
@@ -32,7 +32,7 @@ def test_a_script_answers_in_order_keeps_what_it_was_asked_and_runs_out():
     assert len(lm.requests) == 4
 
 
-def test_a_function_may_be_async_and_must_answer_text():
+def test_a_function_may_be_async_and_must_return_text():
     async def answer(request):
         return request.messages[0]["content"].upper()
 
@@ -48,15 +48,15 @@ def test_a_recording_serves_what_it_has_and_records_what_is_missing(tmp_path):
     inner = dn.ScriptedLM(["first", "second"], adapter="prefill")
     lm = dn.recorded(path, lm=inner)
     assert (ask(lm, "a").text, ask(lm, "a").text, ask(lm, "a", rollout=1).text) == ("first", "first", "second")
-    again = dn.recorded(path)
-    reply = ask(again, "a", rollout=1)
+    reopened = dn.recorded(path)
+    reply = ask(reopened, "a", rollout=1)
     assert (reply.text, reply.cached) == ("second", True)
-    assert (again.name, again.adapter) == ("scripted", "prefill")
+    assert (reopened.name, reopened.adapter) == ("scripted", "prefill")
     with pytest.raises(RecordingMiss, match="'never asked' \\(rollout 0\\); record it"):
-        ask(again, "never asked")
+        ask(reopened, "never asked")
 
 
-def test_live_mode_passes_recordings_by_and_writes_nothing(tmp_path, monkeypatch):
+def test_live_mode_bypasses_recordings_and_writes_nothing(tmp_path, monkeypatch):
     path = tmp_path / "r.jsonl"
     ask(dn.recorded(path, lm=dn.ScriptedLM(["old"])))
     before = path.read_bytes()
@@ -65,7 +65,7 @@ def test_live_mode_passes_recordings_by_and_writes_nothing(tmp_path, monkeypatch
     assert path.read_bytes() == before
 
 
-def test_a_recording_that_is_missing_or_damaged_is_told(tmp_path):
+def test_a_missing_or_damaged_recording_is_an_error(tmp_path):
     with pytest.raises(ConfigurationError, match="no recording"):
         dn.recorded(tmp_path / "none.jsonl")
     with pytest.raises(ConfigurationError, match="needs lm="):
@@ -93,7 +93,7 @@ REQUEST = dn.LMRequest(({"role": "user", "content": "hi"},))
 
 
 @pytest.mark.parametrize("usage", [None, "lots", [1], 5, {"prompt_tokens": "12"}, {"usd": "free"}])
-def test_a_recording_whose_usage_is_none_is_of_unknown_usage(usage, tmp_path):
+def test_a_recording_without_a_valid_usage_has_an_unknown_usage(usage, tmp_path):
     body = {"key": request_key(REQUEST), "text": "hello", "usage": usage}
     (tmp_path / "r.jsonl").write_text(json.dumps(body) + "\n")
     (tmp_path / "none.jsonl").write_text(json.dumps({"key": body["key"], "text": "hello"}) + "\n")

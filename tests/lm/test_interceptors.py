@@ -1,4 +1,4 @@
-"""The chain of a model call: the order of its links, and what each of them leaves to the rest."""
+"""The chain of a model call: the order of its interceptors, and how they work together."""
 
 import asyncio
 from dataclasses import replace
@@ -13,7 +13,7 @@ from tests.lm.server import Server
 
 
 class Noting:
-    """An interceptor that notes when it is entered and left."""
+    """An interceptor that records when a call enters and leaves it."""
 
     def __init__(self, place, notes, name=None):
         self.place, self.notes, self.name = place, notes, name or place.name
@@ -29,7 +29,7 @@ class Noting:
 
 
 class Answering(Noting):
-    """One that answers every call itself."""
+    """An interceptor that replies to every call itself."""
 
     async def __call__(self, call, proceed):
         self.notes.append(self.name)
@@ -55,7 +55,7 @@ def test_the_order_is_replay_resume_log_cache_budget_single_flight():
     assert [place.name for place in Place] == ["REPLAY", "RESUME_LOG", "CACHE", "BUDGET", "SINGLE_FLIGHT"]
 
 
-def test_links_are_entered_in_the_order_of_their_places_however_they_are_given():
+def test_links_run_in_the_order_of_their_places():
     notes = []
     links = [Noting(place, notes) for place in (Place.BUDGET, Place.SINGLE_FLIGHT, Place.REPLAY, Place.CACHE)]
     assert asyncio.run(chain(links, echo)(call_of())).text == "hi"
@@ -91,7 +91,7 @@ def test_a_block_puts_an_interceptor_around_every_call_in_it():
     assert notes == ["RESUME_LOG", "RESUME_LOG is left"]
 
 
-def test_an_interceptor_that_answers_asks_no_model_and_takes_no_call_of_a_spent_budget():
+def test_an_interceptor_that_replies_calls_no_model_and_needs_no_budget():
     lm = dn.ScriptedLM(["answer: the model's"])
     ask = dn.Predict("question -> answer", lm=lm)
     with dn.Budget(calls=1) as meter:
@@ -110,7 +110,7 @@ def test_a_repair_goes_through_the_chain_again():
     assert notes == ["CACHE", "CACHE is left"] * 2
 
 
-def test_what_an_interceptor_raises_is_the_error_of_the_call():
+def test_an_exception_of_an_interceptor_is_the_error_of_the_call():
     class Failing(Noting):
         async def __call__(self, call, proceed):
             raise dn.errors.ServerError("the log is gone")
@@ -150,13 +150,13 @@ def reply(_, number):
     return f"answer: {number}"
 
 
-def test_the_cache_is_looked_into_once_a_call_with_and_without_a_budget(cached, monkeypatch):
+def test_each_call_looks_into_the_cache_once_with_and_without_a_budget(cached, monkeypatch):
     from dspynb.lm.cache import ReplyCache
 
-    asked, get = [], ReplyCache.get
+    keys, get = [], ReplyCache.get
 
     async def counting(self, key):
-        asked.append(key)
+        keys.append(key)
         return await get(self, key)
 
     monkeypatch.setattr(ReplyCache, "get", counting)
@@ -166,7 +166,7 @@ def test_the_cache_is_looked_into_once_a_call_with_and_without_a_budget(cached, 
             ask.run_sync(question="new")
         ask.run_sync(question="new")
         ask.run_sync(question="newer")
-    assert len(asked) == 3
+    assert len(keys) == 3
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -182,12 +182,12 @@ def test_a_cached_reply_is_served_when_the_calls_of_a_budget_are_spent(cached, s
                     return first, parts[-1], meter
                 return first, await ask(question="?"), meter
 
-        first, again, meter = asyncio.run(main())
-    assert first.answer == again.answer
+        first, second, meter = asyncio.run(main())
+    assert first.answer == second.answer
     assert (len(server.bodies), meter.spent["calls"]) == (1, 1)
 
 
-def test_a_model_alone_looks_into_the_cache_and_joins_equal_requests(cached):
+def test_a_model_called_directly_uses_the_cache_and_single_flight(cached):
     request = dn.LMRequest(({"role": "user", "content": "hi"},))
     with Server(reply) as server:
         lm = model(server)
@@ -202,20 +202,20 @@ def test_a_model_alone_looks_into_the_cache_and_joins_equal_requests(cached):
 
 
 class Louder(dn.LM):
-    """A subclass with a ``complete`` of its own."""
+    """A subclass that overrides ``complete``."""
 
     async def complete(self, request):
-        found = await super().complete(request)
-        return replace(found, text=f"{found.text}!")
+        reply = await super().complete(request)
+        return replace(reply, text=f"{reply.text}!")
 
 
-def test_a_subclass_with_its_own_complete_is_asked_through_it():
+def test_an_overridden_complete_is_called():
     with Server(reply) as server:
         lm = Louder("openai/x", api_base=server.base, api_key="none")
         assert dn.Predict("question -> answer", lm=lm).run_sync(question="?").answer == "1!"
 
 
-def test_an_object_whose_complete_was_replaced_is_asked_through_it(monkeypatch):
+def test_a_replaced_complete_is_called(monkeypatch):
     lm = dn.LM("openai/x", api_key="none")
 
     async def complete(request):
@@ -225,7 +225,7 @@ def test_an_object_whose_complete_was_replaced_is_asked_through_it(monkeypatch):
     assert dn.Predict("question -> answer", lm=lm).run_sync(question="?").answer == "patched"
 
 
-def test_a_wrapper_that_hands_on_attributes_of_an_lm_is_asked_through_its_own_complete():
+def test_the_complete_of_a_wrapper_that_delegates_attributes_to_an_lm_is_called():
     class Wrapped:
         def __init__(self, lm):
             self._lm = lm
@@ -240,17 +240,17 @@ def test_a_wrapper_that_hands_on_attributes_of_an_lm_is_asked_through_its_own_co
     assert dn.Predict("question -> answer", lm=lm).run_sync(question="?").answer == "wrapped"
 
 
-def test_a_model_with_a_cache_of_its_own_is_asked_for_it_under_a_budget_alone():
+def test_a_models_own_cache_is_looked_into_under_a_budget_only():
     class Own:
         def __init__(self):
-            self.looked, self.asked = 0, 0
+            self.looked_up, self.completed = 0, 0
 
         async def kept(self, request):
-            self.looked += 1
+            self.looked_up += 1
             return dn.LMReply("answer: from before", cached=True)
 
         async def complete(self, request):
-            self.asked += 1
+            self.completed += 1
             return dn.LMReply("answer: new")
 
     lm = Own()
@@ -258,4 +258,4 @@ def test_a_model_with_a_cache_of_its_own_is_asked_for_it_under_a_budget_alone():
     assert ask.run_sync(question="?").answer == "new"
     with dn.Budget(calls=1) as meter:
         assert [ask.run_sync(question="?").answer for _ in range(3)] == ["from before"] * 3
-    assert (lm.looked, lm.asked, meter.spent["calls"]) == (3, 1, 0)
+    assert (lm.looked_up, lm.completed, meter.spent["calls"]) == (3, 1, 0)

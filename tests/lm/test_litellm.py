@@ -26,17 +26,17 @@ from dspynb.errors import (
 from tests.helpers import chat
 from tests.lm.server import Server, error, sse
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of litellm itself
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # raised by litellm itself
 
 
 @pytest.fixture
 def server():
-    seen = []
+    requests = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append((self.headers["Authorization"], body))
+            requests.append((self.headers["Authorization"], body))
             bad = "fail" in str(body["messages"])
             reply = {"error": {"message": f"bad key {self.headers['Authorization']}"}} if bad else _reply(body)
             data = json.dumps(reply).encode()
@@ -52,7 +52,7 @@ def server():
     http = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{http.server_port}/v1", seen
+    yield f"http://127.0.0.1:{http.server_port}/v1", requests
     http.shutdown()
     http.server_close()
     thread.join()
@@ -72,14 +72,14 @@ def _reply(body):
 
 @pytest.mark.slow
 def test_a_provider_answers_and_an_error_names_the_model_and_never_the_key(server):
-    base, seen = server
+    base, requests = server
     lm = dn.LM(
         "openai/some-model", engine="litellm", api_base=base, api_key="sk-very-secret-key", max_tokens=50, retries=0
     )
     predict = dn.Predict("question -> answer: int", lm=lm, temperature=0.3)
     prediction = predict.run_sync(question="2+2?")
     assert (prediction.answer, prediction.usage.tokens, prediction.usage.usd) == (4, 10, None)
-    authorization, body = seen[0]
+    authorization, body = requests[0]
     assert authorization == "Bearer sk-very-secret-key"
     assert (body["max_tokens"], body["temperature"]) == (50, 0.3)
     assert "rollout" not in json.dumps(body)
@@ -96,7 +96,7 @@ def test_a_model_is_named_with_its_provider(name):
 
 
 @pytest.mark.slow
-def test_faults_are_tried_again_and_counted_as_with_the_direct_engine():
+def test_faults_are_retried_and_counted_as_with_the_direct_engine():
     answers = [error(429, "slow down", **{"retry-after": "0"}), error(500), {"choices": []}, chat(answer="4")]
     with Server(lambda body, number: answers[number - 1]) as http:
         lm = dn.LM("openai/m", api_base=http.base, api_key="k" * 20, engine="litellm")
@@ -129,7 +129,7 @@ def test_an_error_is_of_the_same_kind_as_with_the_direct_engine(answer, kind):
 
 
 @pytest.mark.slow
-def test_it_streams():
+def test_a_reply_is_streamed():
     with Server(streamed=[sse(list(chat(answer="four")), usage={"prompt_tokens": 1, "completion_tokens": 2})]) as http:
         lm = dn.LM("openai/m", api_base=http.base, api_key="k" * 20, engine="litellm")
 
@@ -147,11 +147,11 @@ PROVIDERS = ("openai/m", "mistral/m", "anthropic/claude-x", "gemini/gemini-pro",
 
 
 class Recording(BaseHTTPRequestHandler):
-    """Records headers and bodies, and sends every client to ``server.target``, or refuses its key."""
+    """Records headers and bodies, and redirects every client to ``server.target``, or refuses its key."""
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.seen.append((dict(self.headers), body))
+        self.server.requests.append((dict(self.headers), body))
         self.send_response(307 if self.server.target else 401)
         if self.server.target:
             self.send_header("Location", self.server.target)
@@ -165,7 +165,7 @@ class Recording(BaseHTTPRequestHandler):
 @pytest.fixture
 def recording():
     http = HTTPServer(("127.0.0.1", 0), Recording)
-    http.seen, http.target = [], None
+    http.requests, http.target = [], None
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
     yield http
@@ -187,7 +187,7 @@ def test_a_redirect_is_refused(name, how, recording, planted):
     lm = dn.LM(name, engine="litellm", base_url=f"http://127.0.0.1:{recording.server_port}", api_key="k" * 20)
     with pytest.raises(BadRequestError, match=f"redirects to http://{planted.host}, and redirects are not followed"):
         ask(lm, how)
-    assert len(recording.seen) == 1  # nor is it tried again
+    assert len(recording.requests) == 1  # not retried either
 
 
 def test_a_provider_whose_client_follows_redirects_is_refused():
@@ -196,7 +196,7 @@ def test_a_provider_whose_client_follows_redirects_is_refused():
 
 
 @pytest.mark.slow
-def test_redirects_of_others_who_use_the_same_http_client_are_followed(recording, planted):
+def test_redirects_outside_of_calls_are_followed(recording, planted):
     httpx = pytest.importorskip("httpx")
     ask_nobody = dn.LM("openai/m", engine="litellm", api_base="http://127.0.0.1:9", retries=0)
     with pytest.raises(ModelError):
@@ -210,21 +210,21 @@ def test_redirects_of_others_who_use_the_same_http_client_are_followed(recording
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_a_key_of_the_environment_goes_to_no_other_host_and_a_given_one_does(name, recording, monkeypatch):
+def test_a_key_from_the_environment_is_not_sent_to_another_host_and_a_passed_key_is(name, recording, monkeypatch):
     provider = name.partition("/")[0].upper()
     for variable in (f"{provider}_API_KEY", "OPENAI_API_KEY", "OLLAMA_API_KEY", "GEMINI_API_KEY"):
         monkeypatch.setenv(variable, ENVIRONMENT)
     base = f"http://127.0.0.1:{recording.server_port}"
     with pytest.raises(ModelError, match="no key was sent, since http://127.0.0.1.* own host: pass api_key="):
         ask(dn.LM(name, engine="litellm", api_base=base, retries=0))
-    assert ENVIRONMENT not in str(recording.seen)
+    assert ENVIRONMENT not in str(recording.requests)
     with pytest.raises(ModelError):
         ask(dn.LM(name, engine="litellm", api_base=base, retries=0, api_key="given-0123456789"))
-    assert "given-0123456789" in str(recording.seen[-1][0])
+    assert "given-0123456789" in str(recording.requests[-1][0])
     monkeypatch.setenv(f"{provider}_API_BASE", base)
     with pytest.raises(ModelError):
         ask(dn.LM(name, engine="litellm", api_base=base, retries=0))
-    assert ENVIRONMENT in str(recording.seen[-1][0])
+    assert ENVIRONMENT in str(recording.requests[-1][0])
 
 
 @pytest.mark.slow
@@ -241,7 +241,7 @@ def test_extra_body_and_extra_headers_are_sent_as_such(name, recording):
     )
     with pytest.raises(AuthenticationError):
         ask(lm)
-    headers, body = recording.seen[0]
+    headers, body = recording.requests[0]
     assert body["mine"] == {"a": 1}
     assert {name.lower(): value for name, value in headers.items()}["x-mine"] == "2"
     assert "extra_body" not in body
@@ -261,16 +261,16 @@ def test_credentials_of_aws_in_the_environment_go_to_no_other_host(address, bear
     settings = {"engine": "litellm", "retries": 0, "aws_region_name": "us-east-1", address: base}
     with pytest.raises(ModelError, match="no key was sent"):
         ask(dn.LM("bedrock/anthropic.claude-x", **settings))
-    assert ENVIRONMENT not in str(recording.seen)
-    monkeypatch.setenv("AWS_BEDROCK_RUNTIME_ENDPOINT", base)  # now it is the host that the environment names
+    assert ENVIRONMENT not in str(recording.requests)
+    monkeypatch.setenv("AWS_BEDROCK_RUNTIME_ENDPOINT", base)  # now the environment names this host
     with pytest.raises(ModelError):
         ask(dn.LM("bedrock/anthropic.claude-x", **settings))
-    assert ENVIRONMENT in str(recording.seen[-1][0])
+    assert ENVIRONMENT in str(recording.requests[-1][0])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("provider", ["vertex_ai", "sagemaker", "gigachat"])
-def test_a_provider_whose_credentials_cannot_be_left_out_is_asked_at_no_other_host(provider, planted, monkeypatch):
+def test_a_provider_whose_credentials_are_always_sent_is_called_at_its_own_host_only(provider, planted, monkeypatch):
     monkeypatch.setenv("GIGACHAT_ACCESS_TOKEN", ENVIRONMENT)
     lm = dn.LM(f"{provider}/m", engine="litellm", api_base=planted.base, api_key="given-0123456789", retries=0)
     with pytest.raises(ConfigurationError, match=f"not sent to {planted.base[:-3]}.*{provider.upper()}_API_BASE"):
@@ -280,7 +280,7 @@ def test_a_provider_whose_credentials_cannot_be_left_out_is_asked_at_no_other_ho
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["anthropic/claude-x", "bedrock/anthropic.claude-x"])
 @pytest.mark.parametrize("field", ["api_base", "base_url", "api_key", "aws_bedrock_runtime_endpoint", "mock_response"])
-def test_extra_body_sets_nothing_of_litellm(name, field, planted, monkeypatch):
+def test_extra_body_sets_no_argument_of_litellm(name, field, planted, monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", ENVIRONMENT)
     lm = dn.LM(name, engine="litellm", extra_body={field: planted.base}, retries=0)
     with pytest.raises(ConfigurationError, match=f"extra_body may not have the field {field!r}"):
@@ -288,7 +288,7 @@ def test_extra_body_sets_nothing_of_litellm(name, field, planted, monkeypatch):
 
 
 class Endless(BaseHTTPRequestHandler):
-    """Answers with a body that has no end; by the path: plain, packed, as an error or as a stream of events."""
+    """Sends an endless body; the path selects a plain or compressed one, an error, or an event stream."""
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -312,15 +312,15 @@ class Endless(BaseHTTPRequestHandler):
 @pytest.mark.parametrize("name", ["openai/m", "anthropic/claude-x"])
 @pytest.mark.parametrize("kind", ["plain", "packed", "stream", "error"])
 def test_an_endless_body_ends_with_an_error(name, kind, monkeypatch):
-    for limit in ("MOST_OF_A_BODY", "MOST_OF_A_STREAM"):
+    for limit in ("MAX_BODY_BYTES", "MAX_STREAM_BYTES"):
         monkeypatch.setattr(f"dspynb.lm.providers.sse.{limit}", 2**20)
     http = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
     http.daemon_threads = True
     threading.Thread(target=http.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{http.server_port}/{kind}"
     lm = dn.LM(name, engine="litellm", api_base=base, api_key="k" * 20, retries=0, timeout=60)
-    said = "400" if kind == "error" else "the body of the reply is too long: more than 1 MiB"
-    with pytest.raises(BadRequestError if kind == "error" else MalformedReply, match=said) as caught:
+    message = "400" if kind == "error" else "the body of the reply is too long: more than 1 MiB"
+    with pytest.raises(BadRequestError if kind == "error" else MalformedReply, match=message) as caught:
         ask(lm, "stream" if kind == "stream" else "complete")
     assert len(str(caught.value)) < 1_000
     http.shutdown()

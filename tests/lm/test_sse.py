@@ -1,4 +1,4 @@
-"""Server-sent events by the standard: lines, fields, and bytes that are cut anywhere."""
+"""Server-sent events of the WHATWG standard: lines, fields, and chunks that end anywhere."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.lm.server import Server
 
 def events(*chunks):
     parser = EventParser()
-    found = [event for chunk in chunks for event in parser.feed(chunk)]
-    return [(event.name.decode(), event.data.decode()) for event in (*found, *parser.end())]
+    events_of_chunks = [event for chunk in chunks for event in parser.feed(chunk)]
+    return [(event.name.decode(), event.data.decode()) for event in (*events_of_chunks, *parser.end())]
 
 
 @pytest.mark.parametrize(
@@ -41,11 +41,11 @@ def events(*chunks):
     ],
 )
 def test_events_are_read_by_the_standard(sent, data):
-    assert [told for _, told in events(sent)] == data
-    assert [told for _, told in events(*(sent[i : i + 1] for i in range(len(sent))))] == data
+    assert [text for _, text in events(sent)] == data
+    assert [text for _, text in events(*(sent[i : i + 1] for i in range(len(sent))))] == data
 
 
-def test_comments_that_keep_a_stream_alive_are_of_no_event():
+def test_comments_that_keep_a_stream_alive_belong_to_no_event():
     parser = EventParser()
     for _ in range(100):
         parser.feed(b": keep-alive\n\n" * 100)
@@ -71,7 +71,7 @@ def test_any_way_to_cut_the_bytes_and_any_end_of_lines_gives_the_same_text(data,
     whole = (b"\xef\xbb\xbf" if bom else b"") + sent.encode()
     cuts = sorted(data.draw(st.sets(st.integers(1, len(whole)), max_size=30)))
     chunks = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    assert [json.loads(told) for _, told in events(*chunks)] == pieces
+    assert [json.loads(text) for _, text in events(*chunks)] == pieces
 
 
 def streaming(*chunks):
@@ -90,18 +90,18 @@ def piece(text, finish=None):
     return json.dumps({"choices": [{"delta": {"content": text}, "finish_reason": finish}]}, ensure_ascii=False).encode()
 
 
-def stream(server, heard, **settings):
+def stream(server, received, **settings):
     model = dn.LM("openai/m", api_base=server.base, **settings)
-    return asyncio.run(model.stream(dn.LMRequest(({"role": "user", "content": "hi"},)), heard.append))
+    return asyncio.run(model.stream(dn.LMRequest(({"role": "user", "content": "hi"},)), received.append))
 
 
 def test_a_stream_is_the_same_text_wherever_a_character_or_the_end_of_a_line_is_cut():
     whole = b"data: " + piece("Übe") + b"\r\n\r\ndata: " + piece("r\u2028€", "stop") + b"\r\n\r\ndata: [DONE]\r\n\r\n"
     at = whole.index("Ü".encode()) + 1
     with Server(streamed=[streaming(whole[:at], whole[at : at + 70], whole[at + 70 :])]) as server:
-        heard = []
-        assert stream(server, heard).text == "Über\u2028€"
-        assert "".join(heard) == "Über\u2028€"
+        received = []
+        assert stream(server, received).text == "Über\u2028€"
+        assert "".join(received) == "Über\u2028€"
 
 
 def test_an_event_of_several_lines_is_one_piece():
@@ -115,19 +115,19 @@ def test_an_event_of_several_lines_is_one_piece():
     "damage",
     [b"data: {oops\n\n", b"data: 12\n\n", b'data: ["x"]\n\n', b"data: \xff{}\n\n", b'data: {"choices": {"a": 1}}\n\n'],
 )
-def test_a_damaged_piece_is_tried_again_where_nothing_was_heard_and_never_cached(damage, monkeypatch, tmp_path):
+def test_a_damaged_chunk_is_retried_before_the_first_piece_and_never_cached(damage, monkeypatch, tmp_path):
     monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("dspynb.lm.limits._FIRST_WAIT", 0.001)
     good = streaming(b"data: " + piece("fine", "stop") + b"\n\n", b"data: [DONE]\n\n")
     half = streaming(b"data: " + piece("ha") + b"\n\n", damage, b"data: " + piece("lf", "stop") + b"\n\n")
     with dn.context(cache=True), Server(streamed=[half, streaming(damage), good]) as server:
-        heard = []
+        received = []
         with pytest.raises(MalformedReply, match="a piece of the stream is damaged"):
-            stream(server, heard)
-        assert heard == ["ha"]
+            stream(server, received)
+        assert received == ["ha"]
         assert len(server.bodies) == 1
-        assert stream(server, heard).text == "fine"
-        assert heard == ["ha", "fine"]
+        assert stream(server, received).text == "fine"
+        assert received == ["ha", "fine"]
         assert len(server.bodies) == 3
 
 
@@ -139,7 +139,7 @@ def test_a_damaged_piece_is_tried_again_where_nothing_was_heard_and_never_cached
         [{"index": 0, "delta": None, "message": {"content": "lost"}}],
     ],
 )
-def test_text_in_a_place_that_is_not_read_is_damage_and_not_left_out(choices):
+def test_text_in_an_unknown_place_is_an_error_and_not_dropped(choices):
     lost = b"data: " + json.dumps({"choices": choices}).encode() + b"\n\n"
     answer = streaming(b"data: " + piece("ha") + b"\n\n", lost, b"data: " + piece("lf", "stop") + b"\n\n")
     with Server(streamed=[answer]) as server, pytest.raises(MalformedReply, match="damaged"):

@@ -1,4 +1,4 @@
-"""Usage of any type, or none: unknown where it is no number, in tables, files, views and budgets."""
+"""Usage of any type: a count that is no number is unknown in tables, files, views and budgets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNKNOWN = Usage(1, None, None, None, None, None)
 
 
 @pytest.mark.parametrize("value", ODD, ids=repr)
-def test_what_is_no_number_of_tokens_is_unknown(value):
+def test_an_invalid_number_of_tokens_is_unknown(value):
     used = read_usage({"prompt_tokens": value, "completion_tokens": 3}, "openai/gpt-4.1-mini")
     assert (used.prompt_tokens, used.completion_tokens, used.tokens, used.usd) == (None, 3, None, None)
     if value is not None:
@@ -42,9 +42,9 @@ def test_what_is_no_number_of_tokens_is_unknown(value):
 
 
 @pytest.mark.parametrize("used", [*ODD, [], "", 0])
-def test_a_usage_that_is_none_is_unknown(used):
-    found = read_usage(used, "openai/gpt-4.1-mini")
-    assert (found.calls, found.tokens, found.usd) == (1, None, None)
+def test_an_invalid_usage_is_unknown(used):
+    usage_read = read_usage(used, "openai/gpt-4.1-mini")
+    assert (usage_read.calls, usage_read.tokens, usage_read.usd) == (1, None, None)
 
 
 def test_a_usage_with_numbers_is_known_and_priced():
@@ -73,7 +73,7 @@ def unknown_lm(usage=UNKNOWN):
 
 
 def half_known():
-    """One call of 10 tokens, then one whose usage is unknown."""
+    """A call of 10 tokens, then a call with unknown usage."""
     return dn.ScriptedLM(
         [dn.LMReply(chat(sentence="a"), usage=Usage(1, 7, 3)), dn.LMReply(chat(sentence="b"), usage=UNKNOWN)]
     )
@@ -108,12 +108,12 @@ def test_unknown_tokens_show_in_views_files_history_and_comparisons(tmp_path):
     asyncio.run(main())
     run = dn.last_run()
     flush_journals()
-    again = dn.open_run(run.path)
-    for one in (run, again):
-        assert one.usage.tokens is None
-        assert one.calls.tokens.tolist() == [10, pd.NA]
-        assert "unknown tokens" in one._repr_html_()
-        assert repr(one)
+    reopened = dn.open_run(run.path)
+    for any_run in (run, reopened):
+        assert any_run.usage.tokens is None
+        assert any_run.calls.tokens.tolist() == [10, pd.NA]
+        assert "unknown tokens" in any_run._repr_html_()
+        assert repr(any_run)
     run.save_html(tmp_path / "run.html")
     assert "unknown tokens" in (tmp_path / "run.html").read_text()
     assert "unknown tokens" in str(dn.history(1))
@@ -208,7 +208,7 @@ def test_numbers_of_numpy_are_numbers():
     assert is_sound(used)
 
 
-def test_what_an_older_cache_or_file_holds_of_a_usage_breaks_nothing(tmp_path):
+def test_any_usage_in_an_older_cache_or_file_is_read(tmp_path):
     cache = ReplyCache(tmp_path / "c.sqlite")
     cache.put("k", dn.LMReply("x", usage=Usage(1, "12", math.nan)))
     cache.flush()
@@ -237,7 +237,7 @@ USAGES = (
 
 
 class Odd:
-    """What a provider's model is, with the replies of some bodies."""
+    """A model that returns the replies in response bodies."""
 
     name = "openai/gpt-4.1-mini"
 
@@ -260,21 +260,21 @@ def test_any_usage_breaks_no_run_table_view_or_file(usages):
         asyncio.run(_batch(program))
         run = dn.last_run()
         flush_journals()
-        for one in (run, dn.open_run(run.path)):
-            assert all(is_a_number_or_missing(value) for value in (one.usage.tokens, one.usage.prompt_tokens))
-            assert str(one.calls.tokens.dtype) in ("int64", "Int64")
-            assert one.calls.tokens.dropna().ge(0).all()
-            assert len(one.attempts) == 2
-            assert repr(one)
-            assert one._repr_html_()
-            assert one.calls.to_html()
+        for any_run in (run, dn.open_run(run.path)):
+            assert all(is_a_number_or_missing(value) for value in (any_run.usage.tokens, any_run.usage.prompt_tokens))
+            assert str(any_run.calls.tokens.dtype) in ("int64", "Int64")
+            assert any_run.calls.tokens.dropna().ge(0).all()
+            assert len(any_run.attempts) == 2
+            assert repr(any_run)
+            assert any_run._repr_html_()
+            assert any_run.calls.to_html()
         assert not list(Path(folder).glob("*.tmp"))
 
 
-async def _calls(program, most):
-    """The results of calls one after the other, until one is refused."""
+async def _calls(program, limit):
+    """The results of consecutive calls, up to the first exception."""
     results = []
-    while len(results) < most and not (results and isinstance(results[-1], Exception)):
+    while len(results) < limit and not (results and isinstance(results[-1], Exception)):
         results += await asyncio.gather(program(subject="x"), return_exceptions=True)
     return results
 
@@ -302,14 +302,18 @@ def test_a_budget_of_tokens_counts_an_estimate_for_unknown_usage_and_says_so_onc
         warnings.simplefilter("always")
         results = dn.run_sync(lambda: _calls(program, 100))
     assert isinstance(results[-1], dn.BudgetExhausted)
-    said = [w for w in caught if w.category is dn.UsageUnknownWarning]
-    assert len(said) == 1
+    warnings_of_usage = [w for w in caught if w.category is dn.UsageUnknownWarning]
+    assert len(warnings_of_usage) == 1
     request = dn.history(1)[0]
     letters = sum(len(message["content"]) for message in request.messages) + len(request.reply)
-    one = -(-letters // 4)
-    calls = -(-1_000 // one)
-    assert (meter.spent["calls"], meter.spent["tokens"], meter.estimated) == (calls, calls * one, calls * one)
-    assert f"{calls * one} of the tokens are estimated" in repr(meter)
+    tokens_per_call = -(-letters // 4)
+    calls = -(-1_000 // tokens_per_call)
+    assert (meter.spent["calls"], meter.spent["tokens"], meter.estimated) == (
+        calls,
+        calls * tokens_per_call,
+        calls * tokens_per_call,
+    )
+    assert f"{calls * tokens_per_call} of the tokens are estimated" in repr(meter)
 
 
 def test_a_small_budget_of_tokens_ends_an_evaluation_whose_provider_reports_nothing():

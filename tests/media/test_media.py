@@ -1,4 +1,4 @@
-"""Images and files: where they come from, where they stand in a message, and where their data must not go."""
+"""Images and files: their sources, their place in a message, and where their data must not appear."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LOOK = as_signature("photo: Image, question -> answer")
 
 
 class Picture:
-    """Saves itself as PIL's images do."""
+    """An image with the ``save`` method of PIL images."""
 
     format = None
 
-    def save(self, stream, format):  # noqa: A002  # as PIL names it
+    def save(self, stream, format):  # noqa: A002  # the name in PIL
         assert format == "PNG"
         stream.write(PNG)
 
@@ -49,25 +49,25 @@ def test_an_image_comes_from_a_path_bytes_a_data_url_or_a_picture_in_memory(path
 
 
 def test_equality_is_by_content_and_an_image_is_a_value(path):
-    one, two = dn.Image(PNG), dn.Image(URL)
-    assert one == two
-    assert hash(one) == hash(two)
-    assert dn.Image(PNG[:-1]) != one
-    assert dn.File(PNG) != one
-    assert copy.deepcopy(one) is one
-    assert pickle.loads(pickle.dumps(one)) == one
+    image, other = dn.Image(PNG), dn.Image(URL)
+    assert image == other
+    assert hash(image) == hash(other)
+    assert dn.Image(PNG[:-1]) != image
+    assert dn.File(PNG) != image
+    assert copy.deepcopy(image) is image
+    assert pickle.loads(pickle.dumps(image)) == image
     with pytest.raises(AttributeError, match="immutable"):
-        one.mime = "image/gif"
+        image.mime = "image/gif"
 
 
-def test_an_image_of_the_web_is_left_to_the_provider_and_shown_without_what_may_be_a_key():
+def test_the_provider_opens_a_url_which_is_shown_without_its_query():
     image = dn.Image("https://user:pass@host/a.jpg?sig=SECRET")
     assert (image.data, image.size, image.mime) == (None, None, "image/jpeg")
     assert image.part()["image_url"]["url"] == "https://user:pass@host/a.jpg?sig=SECRET"
     assert repr(image) == "Image(<image/jpeg, https://host/a.jpg?…>)"
 
 
-def test_shown_in_a_notebook_it_is_a_picture_and_never_markup():
+def test_a_notebook_shows_an_image_as_a_picture_and_never_as_markup():
     image = dn.Image(PNG)
     assert repr(image) == f"Image(<image/png, 14.0 kB, sha256 {image.sha256[:8]}>)"
     assert image._repr_html_().startswith("<img src='data:image/png;base64,")
@@ -77,20 +77,20 @@ def test_shown_in_a_notebook_it_is_a_picture_and_never_markup():
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "message"),
     [
         (lambda: dn.Image("nowhere.png"), "cannot read the file"),
         (lambda: dn.Image("a\x00b.png"), "cannot read the file"),
         (lambda: dn.Image(b""), "0 bytes"),
-        (lambda: dn.Image(b"text"), "say mime="),
+        (lambda: dn.Image(b"text"), "pass mime="),
         (lambda: dn.Image(b"%PDF-1.7"), "use dn.File"),
         (lambda: dn.Image(b"x", mime="image/png' onload='x"), "mime is written as"),
         (lambda: dn.Image("data:image/png;base64,???"), "not valid base64"),
         (lambda: dn.Image(5), "takes a path, a URL, bytes or a PIL image, got int"),
     ],
 )
-def test_what_is_no_image_is_told(make, says):
-    with pytest.raises(InputError, match=says):
+def test_an_invalid_image_is_an_error(make, message):
+    with pytest.raises(InputError, match=message):
         make()
 
 
@@ -142,7 +142,7 @@ def test_a_text_never_chooses_which_file_is_read(path):
 
 
 @pytest.mark.parametrize("kind", [dn.Image, list[dn.File], dn.History])
-def test_models_are_given_media_and_histories_and_never_give_them(kind):
+def test_media_and_histories_are_inputs_and_never_outputs(kind):
     with pytest.raises(SignatureError, match="cannot be an output"):
         type("S", (dn.Signature,), {"__annotations__": {"a": kind}, "a": dn.Output()})
 
@@ -155,8 +155,8 @@ def test_media_deep_inside_a_value_are_refused_where_the_signature_is_written():
 
 
 def test_a_model_that_takes_text_only_refuses_before_anything_is_sent(tmp_path):
-    asked = []
-    lm = dn.FunctionLM(asked.append, name="plain")
+    requests = []
+    lm = dn.FunctionLM(requests.append, name="plain")
     lm.takes_media = False
     for model, name in ((lm, "plain"), (dn.LocalLM(), "local/SmolLM2")):
         with pytest.raises(ConfigurationError, match=f"{name}.* takes text only"):
@@ -164,7 +164,7 @@ def test_a_model_that_takes_text_only_refuses_before_anything_is_sent(tmp_path):
     request = dn.LMRequest(messages=({"role": "user", "content": [dn.Image(PNG).part()]},))
     with pytest.raises(ConfigurationError, match="takes text only"):
         asyncio.run(dn.LocalLM().complete(request))
-    assert asked == []
+    assert requests == []
 
 
 def test_no_journal_history_view_or_recording_holds_the_data(tmp_path):
@@ -172,15 +172,15 @@ def test_no_journal_history_view_or_recording_holds_the_data(tmp_path):
     lm = dn.recorded(path, lm=dn.ScriptedLM(["[[ ## answer ## ]]\nx"] * 3))
     refine = dn.Refine(dn.Predict(LOOK, lm=lm), reward=lambda row, p: 0.5, n=2, hints=lambda *a: "look")
     prediction = refine.run_sync(photo=dn.Image(PNG), question="x")
-    told = dn.Image(PNG).description
+    description = dn.Image(PNG).description
     run = prediction.run
     texts = [journal(run), path.read_text(), repr(prediction.calls), prediction.calls._repr_html_()]
     texts += [str(run.diff(1, 2)), run.diff(1, 2)._repr_html_(), repr(dn.history(1)), run.calls.to_json()]
     for text in texts:
         assert DATA[:60] not in text
-    assert told in repr(prediction.calls)
-    assert told in json.loads(path.read_text().splitlines()[0])["messages"][1]["content"][1]["image_url"]["url"]
-    assert told in journal(run)
+    assert description in repr(prediction.calls)
+    assert description in json.loads(path.read_text().splitlines()[0])["messages"][1]["content"][1]["image_url"]["url"]
+    assert description in journal(run)
 
 
 def test_a_data_url_among_the_inputs_is_shortened_in_a_journal_too():

@@ -216,7 +216,7 @@ def test_settings_and_models_come_along_and_a_shared_model_stays_one(dspy):
     assert ours.react.lm is ours.extract.lm
     model = ours.react.lm
     assert (model.name, model.settings) == ("openai/gpt-4o-mini", {"temperature": 0.2})
-    assert (model._retries, model._cache, model._given["api_base"]) == (1, False, "http://127.0.0.1:9/v1")
+    assert (model._retries, model._cache, model._endpoint_settings["api_base"]) == (1, False, "http://127.0.0.1:9/v1")
 
 
 def test_a_key_reaches_the_server_and_nothing_that_is_shown(dspy, capsys):

@@ -220,7 +220,7 @@ def test_a_long_reply_that_comes_in_one_piece_is_streamed():
 
 
 def test_a_line_without_end_is_a_malformed_reply(monkeypatch):
-    monkeypatch.setattr("dspynb.lm.providers.sse.MOST_OF_AN_EVENT", 1000)
+    monkeypatch.setattr("dspynb.lm.providers.sse.MAX_EVENT_BYTES", 1000)
     with Server() as server:
         server.streamed = [sse(["a" * 2_000_000])]
         lm = dn.LM("openai/m", api_base=server.base, retries=0)

@@ -589,7 +589,6 @@ def test_an_observation_reads_as_its_text():
     [
         (dn.Predict("question -> answer"), "Given the fields `question`, produce the fields `answer`."),
         (dn.ChainOfThought("question -> answer"), "Reasoning and outputs."),
-        (dn.MultiChainComparison("question -> answer"), "The corrected rationale and outputs."),
         (
             dn.Refine(dn.Predict("question -> answer"), lambda row, prediction: 1.0),
             "Make attempts and return the best.",

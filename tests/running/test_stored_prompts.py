@@ -77,7 +77,7 @@ def test_a_secret_in_a_long_prompt_is_redacted_and_the_prompts_after_it_are_read
     tmp_path, monkeypatch
 ):
     monkeypatch.setenv("SOME_API_KEY", "sk-planted-0123456789abcdef")
-    monkeypatch.setattr("dspynb.redact._seen", (-1e9, frozenset()))
+    monkeypatch.setattr("dspynb.redact._known", (-1e9, frozenset()))
     given = [{"question": LONG + "sk-planted-0123456789abcdef"}, *rows(3)]
     _, run = evaluated(tmp_path, given)
     shown = [messages[-1]["content"] for messages in run.calls["messages"]]

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from dspynb.contrib.dask.job import Header, Reply
 from dspynb.contrib.dask.worker import answered, run_job, same
 from dspynb.errors import ConfigurationError, ExecutorError, WorkerLost, shorten
-from dspynb.redact import told
+from dspynb.redact import error_text
 from dspynb.running.aio.threads import in_thread
 
 __all__ = ["Cluster", "Parcel", "Survey"]
@@ -181,7 +181,7 @@ class Cluster:
         try:
             return Client(self._given, timeout=self._timeout, set_as_default=False)
         except (OSError, ValueError) as error:  # TimeoutError is one; ValueError of an address that is none
-            said = told(error, 300)
+            said = error_text(error, 300)
             raise ExecutorError(
                 f"no Dask scheduler answers at {self.address} within {self._timeout:g} s ({said}). Start one with "
                 "`dask scheduler`, or LocalCluster(), and give its address"
@@ -191,7 +191,9 @@ class Cluster:
         try:
             _on(client, self._check(client)).result()
         except (OSError, RuntimeError) as error:  # a loop that is closed is a RuntimeError
-            raise ExecutorError(f"the Dask cluster at {self.address} does not answer: {told(error, 300)}") from None
+            raise ExecutorError(
+                f"the Dask cluster at {self.address} does not answer: {error_text(error, 300)}"
+            ) from None
 
     def survey(self) -> Survey:
         """Look at the cluster, and leave it. Raises ExecutorError where it does not answer or has no workers."""
@@ -200,7 +202,9 @@ class Cluster:
             refused = _on(client, self._differences(client)).result()
             return Survey(tuple(self._workers), tuple(refused), _differing(client.get_versions()))
         except (OSError, RuntimeError) as error:
-            raise ExecutorError(f"the Dask cluster at {self.address} does not answer: {told(error, 300)}") from None
+            raise ExecutorError(
+                f"the Dask cluster at {self.address} does not answer: {error_text(error, 300)}"
+            ) from None
         finally:
             if self._own:
                 client.close()

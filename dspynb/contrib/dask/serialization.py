@@ -13,7 +13,7 @@ from typing import Any
 from dspynb.data import Prediction
 from dspynb.errors import DspynbError, ExecutorError, shorten
 from dspynb.events import Event, from_json, plain, to_json
-from dspynb.redact import holds_known, told
+from dspynb.redact import error_text, holds_known
 from dspynb.running.reader import RunReader
 from dspynb.signatures.signature import Signature, rebuild
 
@@ -180,8 +180,8 @@ def _error_parts(error: BaseException) -> Any:
         if not isinstance(data, Exception) and type(unpack(data)) is type(error):
             return unpack, (data,)
     except Exception:
-        return DspynbError, (told(error),)
-    return DspynbError, (told(error),)
+        return DspynbError, (error_text(error),)
+    return DspynbError, (error_text(error),)
 
 
 def pack_reply(events: Sequence[Event], result: Any) -> bytes:
@@ -199,7 +199,7 @@ def pack_reply(events: Sequence[Event], result: Any) -> bytes:
             error = failed
         else:
             return pickle.dumps((told_events, stream.getvalue()))
-    raise ExecutorError(f"what came of it cannot travel back: {told(error) if error else ''}")
+    raise ExecutorError(f"what came of it cannot travel back: {error_text(error) if error else ''}")
 
 
 class _ReplyReader(pickle.Unpickler):

@@ -24,7 +24,7 @@ from dspynb.contrib.dask.serialization import pack_reply, unpack
 from dspynb.data import Usage
 from dspynb.errors import BudgetExhausted, ExecutorError, RunStopped
 from dspynb.events import Event, new_span
-from dspynb.redact import told
+from dspynb.redact import error_text
 from dspynb.running.aio.sync import LoopThread
 from dspynb.running.reader import RunReader
 from dspynb.running.user_code import guarded
@@ -120,7 +120,7 @@ async def _do(doing: _Doing, header: Header, packed: bytes, shipped: Sequence[by
     try:
         job, away = _opened(packed, dict(zip(header.once, shipped, strict=True)), worker, header)
     except Exception as error:
-        return Reply(worker.address, refused=f"it cannot read what was sent to it: {told(error)}. {_ADVICE}")
+        return Reply(worker.address, refused=f"it cannot read what was sent to it: {error_text(error)}. {_ADVICE}")
     doing.away = away
     return _reply(worker.address, job, away, *await _run(job, away))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from dspynb.contrib.doctor import abilities, installed, places
 from dspynb.contrib.doctor.report import WRONG, Finding, Report
-from dspynb.redact import told
+from dspynb.redact import error_text
 
 __all__ = ["examine", "run_doctor"]
 
@@ -46,4 +46,4 @@ def _found(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
     try:
         return list(check())
     except Exception as error:  # in a broken installation anything may fail; the other checks are wanted then
-        return [Finding(name, WRONG, f"could not be examined: {told(error, 300)}")]
+        return [Finding(name, WRONG, f"could not be examined: {error_text(error, 300)}")]

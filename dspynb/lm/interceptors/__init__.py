@@ -1,5 +1,5 @@
-"""What stands between a predictor and its model: a chain of interceptors, one small module each.
+"""The chain of interceptors between a predictor and its model.
 
-``chain`` is the protocol and the chain itself. The links in their order: a replay (``replaying/replayer.py``), the log
-of a run that is resumed (``optimizers/core/resume_log.py``), ``cache``, ``budget``, ``single_flight``.
+``chain`` has the protocol and builds the chain. The interceptors, outermost first: replay (``replaying/replayer.py``),
+resume log (``optimizers/core/resume_log.py``), ``cache``, ``budget``, ``single_flight``.
 """

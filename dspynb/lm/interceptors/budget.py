@@ -1,4 +1,4 @@
-"""Admission and budgets: a call is taken before it is sent, and its cost is counted when the reply is there."""
+"""Admission and budgets: a call is reserved before it is sent, and its cost is counted when the reply arrives."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["BUDGET", "BudgetInterceptor"]
 
 
 class BudgetInterceptor:
-    """Asks the runs and budgets around a call whether it may start. While it is under way, these runs can cancel it.
-    What it cost is counted also where the reply turns out to be no answer."""
+    """Admits a call to the runs and budgets around it, lets these runs cancel it while it is pending, and counts its
+    cost, also that of a failed call."""
 
     place = Place.BUDGET
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
-        """The reply. Raises Halted where the call may not start."""
+        """Return the model's reply. Raises Halted if a run was stopped or a budget is spent."""
         scope = call.scope
         scope.admit()
         call.admitted = True
@@ -27,16 +27,16 @@ class BudgetInterceptor:
             reply = await scope.in_flight(proceed(call))
         except ModelError as error:
             if error.usage is not None and scope.funded:
-                written = str(getattr(error, "text", ""))
-                _settle(call, error.usage, written, cached=error.cached)
+                reply_text = str(getattr(error, "text", ""))
+                _settle(call, error.usage, reply_text, cached=error.cached)
             raise
         if scope.funded:
             _settle(call, reply.usage, f"{reply.text}{reply.reasoning or ''}", cached=reply.cached)
         return reply
 
 
-def _settle(call: ModelCall, usage: Usage, written: str, *, cached: bool) -> None:
-    estimate = 0 if cached else missing_tokens(usage, call.request.messages, written)
+def _settle(call: ModelCall, usage: Usage, reply_text: str, *, cached: bool) -> None:
+    estimate = 0 if cached else missing_tokens(usage, call.request.messages, reply_text)
     call.scope.settle(usage, cached=cached, estimate=estimate)
 
 

@@ -1,4 +1,4 @@
-"""Replies from a cache: looked up once a call, before a budget is asked. A cached reply takes no call."""
+"""Replies from a cache. They are looked up before the budget, so that a cached reply takes nothing from it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["OWN_CACHE", "CacheInterceptor", "OwnCacheInterceptor"]
 
 
 class CacheInterceptor:
-    """Looks into the reply cache. ``key_of``: gives the key of a request, None where the cache is switched off.
+    """Looks requests up in the reply cache.
 
-    ``LM`` adds replies to the cache where they arrive, so that they are there even where the caller who sent the
-    request was cancelled.
+    ``cache_key``: returns the key of a request, or None if the cache is off. ``LM`` itself adds replies to the cache
+    when they arrive, so that the reply to a request whose caller was cancelled is cached too.
     """
 
     place = Place.CACHE
 
-    def __init__(self, key_of: Callable[[LMRequest], str | None]) -> None:
-        self._key_of = key_of
+    def __init__(self, cache_key: Callable[[LMRequest], str | None]) -> None:
+        self._cache_key = cache_key
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
-        """The cached reply, else the model's."""
-        call.key = self._key_of(call.request)
+        """Return the cached reply, or for a miss the model's."""
+        call.key = self._cache_key(call.request)
         if call.key is None:
             return await proceed(call)
         reply = await call.scope.in_flight(default_cache().get(call.key))
@@ -34,15 +34,15 @@ class CacheInterceptor:
 
 
 class OwnCacheInterceptor:
-    """Under a budget, looks into the cache of a model that has its own (``async kept(request) -> reply | None``).
+    """Looks requests up in a model's own cache (``async kept(request) -> reply | None``), under a budget only.
 
-    Without a budget the model's ``complete`` looks there itself, and so does ``stream``.
+    Without a budget this is unnecessary: the model's ``complete`` and ``stream`` use its cache themselves.
     """
 
     place = Place.CACHE
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
-        """The reply that the model has from before, else a new one."""
+        """Return the reply in the model's cache, or for a miss a new one."""
         look_up = getattr(call.lm, "kept", None)
         if look_up is None or call.listener is not None or not call.scope.funded:
             return await proceed(call)

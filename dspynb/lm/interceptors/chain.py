@@ -1,9 +1,9 @@
-"""The chain of a model call: interceptors around the function that asks the model, as httpx transports are.
+"""The chain of a model call: interceptors around the function that calls the model, similar to httpx transports.
 
-An interceptor answers a call itself, or awaits ``proceed(call)`` for the reply of the rest of the chain. Interceptors
-are internal: users write models (anything with ``async complete(request)``), which need none. To add one, give it a
-place in ``Place`` (scope/call_context.py), and put it around calls either for a block, with
-``CallContext.with_interceptor``, or for one kind of model, as ``LM`` does with its links.
+An interceptor returns a reply of its own, or awaits ``proceed(call)`` for the reply of the rest of the chain.
+Interceptors are internal. Users write models (any object with ``async complete(request)``), which need none. To add an
+interceptor, give it a place in ``Place`` (scope/call_context.py). Apply it to a block with
+``CallContext.with_interceptor``, or to one kind of model as ``LM`` does in ``_links``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Protocol
 
-from dspynb.lm.protocol import Heard, LMProtocol, LMReply, LMRequest
+from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, PieceCallback
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import Scope
 
@@ -23,12 +23,12 @@ __all__ = ["Interceptor", "Links", "ModelCall", "Proceed", "chain"]
 
 @dataclass(slots=True)
 class ModelCall:
-    """One request on its way through the chain.
+    """One request, as it passes through the chain.
 
-    ``path`` and ``inputs``: of the predictor that calls; empty where the model is called directly. ``listener``: gets
-    the pieces of the reply's text while it arrives, None for a call that is not streamed. ``key``: of the request in
-    the reply cache, set where the model uses it. ``admitted``: whether the runs and budgets around it let it start.
-    ``streamed``: whether the listener has the text of the reply.
+    ``path``, ``inputs``: the path and inputs of the calling predictor; empty if the model is called directly.
+    ``listener``: called with each new piece of the reply's text; None for a call that is not streamed. ``key``: the key
+    of the request in the reply cache; None if the cache is not used. ``admitted``: whether the runs and budgets around
+    the call have admitted it. ``streamed``: whether the listener has received the text of the reply.
     """
 
     lm: LMProtocol
@@ -36,7 +36,7 @@ class ModelCall:
     scope: Scope
     path: str = ""
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    listener: Heard | None = None
+    listener: PieceCallback | None = None
     key: str | None = None
     admitted: bool = False
     streamed: bool = False
@@ -47,7 +47,7 @@ class ModelCall:
         return str(getattr(self.lm, "name", type(self.lm).__name__))
 
     def stream_rest(self, reply: LMReply) -> None:
-        """Give the listener, if there is one, the text of a reply that arrived at once: an interceptor's."""
+        """Call the listener with the whole text of a reply that was not streamed, such as a cached one."""
         if self.listener is not None and not self.streamed:
             self.streamed = True
             self.listener(reply.text)
@@ -62,20 +62,20 @@ class Interceptor(Protocol):
 
     @property
     def place(self) -> Place:
-        """Where it stands in the chain."""
+        """The position in the chain."""
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
-        """The reply: its own, or that of ``proceed(call)``."""
+        """Return a reply to the call: its own, or that of ``proceed(call)``."""
         ...
 
 
 Links = tuple[tuple[Interceptor, ...], Proceed]
-"""What a model contributes to the chain of its calls: interceptors, and the end, which asks the provider."""
+"""The interceptors that a model adds to the chain of its calls, and the end of the chain, which calls the provider."""
 _by_place = attrgetter("place")
 
 
 def chain(interceptors: Iterable[Interceptor], send: Proceed) -> Proceed:
-    """``send``, with the interceptors around it in the order of their places."""
+    """Wrap ``send`` in the interceptors, in the order of their places."""
     proceed = send
     for interceptor in sorted(interceptors, key=_by_place, reverse=True):
         proceed = partial(interceptor, proceed=proceed)

@@ -1,4 +1,4 @@
-"""Single flight: equal requests that are under way at the same time are sent once."""
+"""Single flight: equal requests that are pending at the same time are sent once."""
 
 from __future__ import annotations
 
@@ -12,48 +12,49 @@ from weakref import WeakKeyDictionary
 
 from dspynb.errors import Halted, ModelError
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
-from dspynb.lm.protocol import LMReply, billed
+from dspynb.lm.protocol import LMReply, with_usage
 from dspynb.scope.call_context import Place
 
 __all__ = ["SingleFlight"]
 
 
-class _Deserted(Exception):
-    """The work that had sent the request was halted; that of this asker goes on."""
+class _SenderHalted(Exception):
+    """The call that sent the request was halted; a call that waits for the same reply was not."""
 
 
 class _Flight:
-    """One request under way, and those who wait for it."""
+    """One pending request and the calls that wait for its reply."""
 
-    __slots__ = ("askers", "task")
+    __slots__ = ("task", "waiters")
 
     def __init__(self, send: Callable[[], Coroutine[Any, Any, LMReply]]) -> None:
-        self.askers: list[asyncio.Future[LMReply]] = []
-        self.task = asyncio.get_running_loop().create_task(self._fly(send))
+        self.waiters: list[asyncio.Future[LMReply]] = []
+        self.task = asyncio.get_running_loop().create_task(self._send(send))
 
-    async def _fly(self, send: Callable[[], Coroutine[Any, Any, LMReply]]) -> None:
-        """Ask, and give every asker the reply or the error; from the task itself, which saves a turn of the loop."""
+    async def _send(self, send: Callable[[], Coroutine[Any, Any, LMReply]]) -> None:
+        """Send the request and give its reply or error to all waiters. A task callback would take one more iteration of
+        the loop."""
         try:
             reply = await send()
         except asyncio.CancelledError:
-            for asker in self.askers:
-                asker.cancel()
+            for waiter in self.waiters:
+                waiter.cancel()
             raise
-        except BaseException as error:  # it is the askers' to handle
-            for asker in self.askers:
-                if not asker.done():
-                    asker.set_exception(error)
+        except BaseException as error:  # raised in the waiting calls
+            for waiter in self.waiters:
+                if not waiter.done():
+                    waiter.set_exception(error)
         else:
-            for asker in self.askers:
-                if not asker.done():
-                    asker.set_result(reply)
+            for waiter in self.waiters:
+                if not waiter.done():
+                    waiter.set_result(reply)
 
 
 class SingleFlight:
-    """The requests of one model that are under way, by their keys in the reply cache, for each event loop.
+    """The pending requests of one model, by event loop and by key in the reply cache.
 
-    The request is a task of its own, so that an asker who is cancelled does not cancel the others; when the last one
-    has gone, it is cancelled too.
+    Each request is sent in a task of its own. So the cancellation of one waiting call leaves the others alone; the task
+    is cancelled when no call waits any more.
     """
 
     place = Place.SINGLE_FLIGHT
@@ -62,46 +63,50 @@ class SingleFlight:
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Flight]] = WeakKeyDictionary()
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
-        """The reply to this request, or that to an equal one under way, as a cached one. Streamed calls, and models
-        without the cache, send every request."""
+        """Return the reply to this request, or as a cached reply that to an equal pending one.
+
+        Streamed calls, and models without the cache, send every request.
+        """
         if call.key is None or call.listener is not None:
             return await proceed(call)
         reply, sent = await self.join(call.key, partial(proceed, call))
         return reply if sent else replace(reply, cached=True, usage=reply.usage.as_cached())
 
     async def join(self, key: str, send: Callable[[], Coroutine[Any, Any, LMReply]]) -> tuple[LMReply, bool]:
-        """The reply, and whether this asker is the one whose request was sent.
+        """Send a request, or wait for an equal pending one. Returns the reply, and whether this call sent the request.
 
-        The one who asked first pays for a further try: where its run was stopped or its budget is spent, another asker
-        sends the request anew.
+        The call that sent the request pays for it and for its retries. If that call is halted (its run was stopped or
+        its budget is spent), a waiting call sends the request again.
         """
         while True:
             try:
                 return await self._join(key, send)
-            except _Deserted:
+            except _SenderHalted:
                 continue
 
     async def _join(self, key: str, send: Callable[[], Coroutine[Any, Any, LMReply]]) -> tuple[LMReply, bool]:
         loop = asyncio.get_running_loop()
         flights = self._loops.setdefault(loop, {})
-        flight, first = flights.get(key), False
+        flight = flights.get(key)
+        sender = False
         if flight is None or flight.task.done():
-            flight, first = _Flight(send), True
+            flight = _Flight(send)
             flights[key] = flight
+            sender = True
         reply: asyncio.Future[LMReply] = loop.create_future()
-        flight.askers.append(reply)
+        flight.waiters.append(reply)
         try:
-            return await reply, first
+            return await reply, sender
         except Halted as error:
-            if first:
+            if sender:
                 raise
-            raise _Deserted from error
+            raise _SenderHalted from error
         except ModelError as error:
-            if first or error.usage is None:
+            if sender or error.usage is None:
                 raise
-            raise billed(copy.copy(error), error.usage, cached=True) from error  # the first asker has paid for it
+            raise with_usage(copy.copy(error), error.usage, cached=True) from error  # the sender has paid for the call
         finally:
-            flight.askers.remove(reply)
-            if flights.get(key) is flight and (flight.task.done() or not flight.askers):
+            flight.waiters.remove(reply)
+            if flights.get(key) is flight and (flight.task.done() or not flight.waiters):
                 del flights[key]
                 flight.task.cancel()

@@ -1,1 +1,1 @@
-"""Clients of providers: litellm and OpenAI-compatible servers, the addresses they may ask, and prices."""
+"""Clients for litellm and OpenAI-compatible servers, the addresses of providers, and prices."""

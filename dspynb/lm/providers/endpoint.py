@@ -1,4 +1,4 @@
-"""Where a model is asked, and what must not be told about it."""
+"""The address and credentials of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ __all__ = ["Endpoint"]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What both engines need of a model: ``provider/model``, address, key, seconds a try may take, other secrets."""
+    """The address and credentials of a model. Its secrets are redacted everywhere from now on.
+
+    ``model``: ``provider/model``. ``timeout``: seconds per try. ``secrets``: secrets other than the key, such as
+    headers.
+    """
 
     model: str
     api_base: str | None = None

@@ -1,4 +1,4 @@
-"""The litellm engine: every provider it knows. litellm is imported on the first call, off the event loop."""
+"""The litellm engine, for all providers that litellm supports. litellm is imported on the first call, in a thread."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from dspynb.errors import (
     RateLimited,
     ServerError,
 )
-from dspynb.lm.protocol import Heard, LMReply, LMRequest
+from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers.addresses import foreign_credentials, is_own_host, no_key_sent, refused_redirect
 from dspynb.lm.providers.endpoint import Endpoint
-from dspynb.lm.providers.litellm_http import Watch, watch_clients, watched
-from dspynb.lm.providers.openai_format import Pieces, kind_of, read_reply, request_body, retry_after
-from dspynb.lm.settings import LITELLM_ALONE
-from dspynb.redact import redact, told
+from dspynb.lm.providers.litellm_http import HTTPGuard, current_guard, guard_clients
+from dspynb.lm.providers.openai_format import ReplyAssembler, error_class, read_reply, request_body, retry_after
+from dspynb.lm.settings import LITELLM_SETTINGS
+from dspynb.redact import error_text, redact
 
 __all__ = ["LiteLLMEngine"]
 
 _MISSING = 'providers are reached through litellm: pip install "dspynb[providers]"'
 _NO_KEY = "no-key"
-"""Given to litellm as the key where no key of the environment may be sent: without one it would look for one there."""
-_FOLLOWING = "aiohttp_openai/"
-"""The provider that litellm asks without httpx, so that its client cannot be kept from following redirects."""
+"""The key that litellm gets if no key from the environment may be sent. Without a key, litellm would look there."""
+_FOLLOWS_REDIRECTS = "aiohttp_openai/"
+"""The provider that litellm calls without httpx, so that redirects cannot be prevented."""
 _UNMERGED = ("anthropic/", "bedrock/")
-"""Providers for which litellm sends extra_body as a field of that name, and unknown arguments as fields."""
+"""Providers for which litellm sends extra_body as a field of this name, and unknown arguments as fields."""
 _CREDENTIALS = {
     **dict.fromkeys(("bedrock", "sagemaker", "sagemaker_chat"), ("aws_access_key_id", "aws_profile_name")),
     "vertex_ai": ("vertex_credentials", "vertex_ai_credentials"),
 }
-"""Providers for which litellm takes credentials from the environment and signs requests, or gets a token. With it, the
-settings that say which credentials are meant."""
-_ADDRESS = "aws_bedrock_runtime_endpoint"
-"""A setting that is an address too."""
+"""The providers for which litellm signs requests, or gets a token, with credentials from the environment; and the
+settings that pass other credentials."""
+_ADDRESS_SETTING = "aws_bedrock_runtime_endpoint"
+"""A setting with the address of a server."""
 _NO_FIELDS = frozenset(
     {"api_base", "api_key", "api_version", "base_url", "custom_llm_provider", "fallbacks", "headers", "max_retries"}
     | {"mock_response", "model_list", "num_retries", "request_timeout", "timeout"}
 )
-"""Names that litellm would read where extra_body is merged here, and not send."""
-_KINDS: Mapping[str, type[ModelError]] = {
+"""Fields that extra_body may not have for the providers in _UNMERGED: litellm would read them as its own arguments."""
+_ERROR_CLASSES: Mapping[str, type[ModelError]] = {
     "ContextWindowExceededError": ContextTooLong,
     "ContentPolicyViolationError": ContentFiltered,
     "AuthenticationError": AuthenticationError,
@@ -68,95 +68,113 @@ _KINDS: Mapping[str, type[ModelError]] = {
 
 
 class LiteLLMEngine:
-    """One request through litellm, with the errors of our tree."""
+    """Sends single requests through litellm, and raises the errors of dspynb. Retries and limits are applied by LM."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint, self.model = endpoint, endpoint.model
-        if self.model.startswith(_FOLLOWING):
+        self.endpoint = endpoint
+        self.model = endpoint.model
+        if self.model.startswith(_FOLLOWS_REDIRECTS):
             name = self.model.partition("/")[2]
             raise ConfigurationError(
-                f"{self.model}: litellm asks this provider with a client that follows redirects; use 'openai/{name}'"
+                f"{self.model}: litellm calls this provider with a client that follows redirects; use 'openai/{name}'"
             )
 
     def _base(self, settings: Mapping[str, Any]) -> str | None:
-        return self.endpoint.api_base or settings.get(_ADDRESS)
+        return self.endpoint.api_base or settings.get(_ADDRESS_SETTING)
 
     def _key(self, settings: Mapping[str, Any]) -> str | None:
-        """The key to give to litellm; None where it may take the provider's from the environment, or credentials from
-        the settings. Raises ConfigurationError where it would send others than a key from the environment."""
-        base, provider = self._base(settings), self.model.partition("/")[0]
-        if base is None or is_own_host(provider, base):
-            return self.endpoint.api_key
-        named = any(settings.get(name) for name in _CREDENTIALS.get(provider, ()))
-        if provider == "bedrock":  # the one of them that takes a key
-            bearer = os.environ.get("AWS_BEARER_TOKEN_BEDROCK")
-            return self.endpoint.api_key or (None if named and not bearer else _NO_KEY)
-        token = provider == "gigachat" and os.environ.get("GIGACHAT_ACCESS_TOKEN")  # comes before a key that is passed
-        if provider not in _CREDENTIALS and not token:
-            return self.endpoint.api_key or _NO_KEY
-        if not named:
-            raise ConfigurationError(foreign_credentials(self.model, provider, base, _CREDENTIALS.get(provider, ())))
-        return self.endpoint.api_key
+        """The key to pass to litellm.
 
-    async def complete(self, request: LMRequest, settings: Mapping[str, Any], heard: Heard | None = None) -> LMReply:
-        """One reply; with ``heard``, its text also piece by piece. Raises a ModelError; ConfigurationError where
+        None if litellm may use the provider's key from the environment, or credentials from the settings. Raises
+        ConfigurationError if litellm would send credentials from the environment to a foreign host.
+        """
+        base = self._base(settings)
+        provider = self.model.partition("/")[0]
+        api_key = self.endpoint.api_key
+        if base is None or is_own_host(provider, base):
+            return api_key
+        credential_settings = _CREDENTIALS.get(provider, ())
+        has_credentials = any(settings.get(name) for name in credential_settings)
+        if provider == "bedrock":  # the only provider of _CREDENTIALS that also takes a key
+            if api_key is None and has_credentials and not os.environ.get("AWS_BEARER_TOKEN_BEDROCK"):
+                return None
+            return api_key or _NO_KEY
+        # GIGACHAT_ACCESS_TOKEN takes precedence over a key that is passed.
+        token = provider == "gigachat" and os.environ.get("GIGACHAT_ACCESS_TOKEN")
+        if provider not in _CREDENTIALS and not token:
+            return api_key or _NO_KEY
+        if not has_credentials:
+            raise ConfigurationError(foreign_credentials(self.model, provider, base, credential_settings))
+        return api_key
+
+    async def complete(
+        self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
+    ) -> LMReply:
+        """Send a request and return the reply; with ``on_piece``, stream it. Raises ModelError; ConfigurationError if
         litellm is not installed."""
         litellm = await asyncio.to_thread(_litellm)
         key = self._key(settings)
-        given = {"api_base": self.endpoint.api_base, "api_key": key}
-        body = request_body(self.model, request, settings)
-        if self.model.startswith(_UNMERGED):
-            body |= self._fields(body.pop("extra_body", None) or {})
-        arguments = {
-            **body,
-            **{name: value for name, value in given.items() if value is not None},
-            "timeout": self.endpoint.timeout,
-            "num_retries": 0,  # the LM retries, and counts
-            "max_retries": 0,
-        }
-        if heard is not None:
+        arguments = self._arguments(request, settings, key)
+        if on_piece is not None:
             arguments |= {"stream": True, "stream_options": {"include_usage": True}}
-        facts, watch = {"model": self.model}, Watch()
-        token = watched.set(watch)
+        error_fields = {"model": self.model}
+        guard = HTTPGuard()
+        token = current_guard.set(guard)
         try:
             response = await litellm.acompletion(**arguments)
-            reply = _with_refusals(response.model_dump()) if heard is None else await _streamed(response, heard, facts)
+            if on_piece is None:
+                body = _with_refusals(response.model_dump())
+            else:
+                body = await _streamed(response, on_piece, error_fields)
         except ModelError:
             raise
         except Exception as error:
-            unsent = no_key_sent(self.model.partition("/")[0], self._base(settings) or "") if key == _NO_KEY else ""
-            raise self._told(error, watch, unsent) from None
+            key_problem = ""
+            if key == _NO_KEY:
+                key_problem = no_key_sent(self.model.partition("/")[0], self._base(settings) or "")
+            raise self._model_error(error, guard, key_problem) from None
         finally:
-            watched.reset(token)
-        return read_reply(reply, self.model, facts)
+            current_guard.reset(token)
+        return read_reply(body, self.model, error_fields)
 
-    def _fields(self, extra: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The fields of extra_body, for a provider for which they are arguments of litellm."""
-        if not (_NO_FIELDS | LITELLM_ALONE).isdisjoint(extra):
-            name = min((_NO_FIELDS | LITELLM_ALONE).intersection(extra))
+    def _arguments(self, request: LMRequest, settings: Mapping[str, Any], key: str | None) -> dict[str, Any]:
+        """The arguments of ``litellm.acompletion``."""
+        arguments = request_body(self.model, request, settings)
+        if self.model.startswith(_UNMERGED):
+            arguments |= self._checked_fields(arguments.pop("extra_body", None) or {})
+        if self.endpoint.api_base is not None:
+            arguments["api_base"] = self.endpoint.api_base
+        if key is not None:
+            arguments["api_key"] = key
+        # LM retries, and counts its retries.
+        return arguments | {"timeout": self.endpoint.timeout, "num_retries": 0, "max_retries": 0}
+
+    def _checked_fields(self, extra_body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The fields of extra_body. Raises ConfigurationError for one that litellm would read as its own argument."""
+        if not (_NO_FIELDS | LITELLM_SETTINGS).isdisjoint(extra_body):
+            name = min((_NO_FIELDS | LITELLM_SETTINGS).intersection(extra_body))
             raise ConfigurationError(
-                f"{self.model}: extra_body may not have the field {name!r}, which litellm reads and does not send: it "
-                "is a setting of dn.LM, if anything"
+                f"{self.model}: extra_body may not have the field {name!r}, which litellm reads itself and does not "
+                "send; if it is a setting, pass it to dn.LM"
             )
-        return extra
+        return extra_body
 
-    def _told(self, error: Exception, watch: Watch, unsent: str) -> ModelError:
-        if watch.redirects:
-            return BadRequestError(refused_redirect(watch.redirects[0]), model=self.model)
-        if watch.too_long:
-            return MalformedReply(f"the body of the reply is too long: more than {watch.too_long}", model=self.model)
-        names = [cls.__name__ for cls in type(error).__mro__]
-        kind = next((_KINDS[name] for name in names if name in _KINDS), ModelError)
-        if kind is BadRequestError:  # litellm does not know every way to say that a request is too long
-            kind = kind_of(400, str(getattr(error, "code", "")), str(error).lower())
+    def _model_error(self, error: Exception, guard: HTTPGuard, key_problem: str) -> ModelError:
+        """The error of dspynb for an exception of litellm. ``key_problem``: why no key was sent, if none was."""
+        if guard.redirects:
+            return BadRequestError(refused_redirect(guard.redirects[0]), model=self.model)
+        if guard.exceeded_limit:
+            problem = f"the body of the reply is too long: more than {guard.exceeded_limit}"
+            return MalformedReply(problem, model=self.model)
+        cls = _error_class(error)
         headers = getattr(error, "litellm_response_headers", None) or {}
-        said = told(error, 400)
-        advice = kind.remedy
-        if kind is AuthenticationError and unsent:
-            said += unsent
-            advice = ""  # the message has it
-        return kind(
-            said,
+        problem = error_text(error, 400)
+        advice = cls.remedy
+        if cls is AuthenticationError and key_problem:
+            problem += key_problem
+            advice = ""  # key_problem says what to do
+        return cls(
+            problem,
             model=self.model,
             status=getattr(error, "status_code", None),
             request_id=redact(headers.get("x-request-id") or "") or None,
@@ -165,31 +183,43 @@ class LiteLLMEngine:
         )
 
 
-async def _streamed(response: Any, heard: Heard, facts: Mapping[str, Any]) -> dict[str, Any]:
-    pieces = Pieces()
-    async for piece in response:
-        if text := pieces.add(piece.model_dump(), facts):
-            heard(text)
-    return pieces.body(facts)
+def _error_class(error: Exception) -> type[ModelError]:
+    cls: type[ModelError] = ModelError
+    for base in type(error).__mro__:
+        if base.__name__ in _ERROR_CLASSES:
+            cls = _ERROR_CLASSES[base.__name__]
+            break
+    if cls is BadRequestError:  # litellm does not recognize all messages about a prompt that is too long
+        return error_class(400, str(getattr(error, "code", "")), str(error).lower())
+    return cls
+
+
+async def _streamed(response: Any, on_piece: PieceCallback, error_fields: Mapping[str, Any]) -> dict[str, Any]:
+    assembler = ReplyAssembler()
+    async for chunk in response:
+        text = assembler.add(chunk.model_dump(), error_fields)
+        if text:
+            on_piece(text)
+    return assembler.body(error_fields)
 
 
 def _with_refusals(body: dict[str, Any]) -> dict[str, Any]:
-    """The body with each message's refusal in its place: older releases of litellm keep it among fields they do not
-    know."""
+    """Move the refusal of each message to ``message["refusal"]``. Older releases of litellm have it among the
+    provider-specific fields. Returns the body."""
     for choice in body.get("choices") or ():
         message = choice.get("message") or {}
-        unknown = message.get("provider_specific_fields") or {}
-        if not message.get("refusal") and unknown.get("refusal"):
-            message["refusal"] = unknown["refusal"]
+        specific_fields = message.get("provider_specific_fields") or {}
+        if not message.get("refusal") and specific_fields.get("refusal"):
+            message["refusal"] = specific_fields["refusal"]
     return body
 
 
 def _litellm() -> Any:
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no look-up on the network at import
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no network request at import
     try:
         import litellm
     except ImportError as error:
         raise ConfigurationError(f"{_MISSING} ({error})") from error
     litellm.suppress_debug_info = True
-    watch_clients()
+    guard_clients()
     return litellm

@@ -1,7 +1,7 @@
-"""What the HTTP clients of litellm may do within our calls: follow no redirect, and read no endless body.
+"""Guards the HTTP clients of litellm: they follow no redirects and read no endless body.
 
-litellm has no settings for it, makes its clients itself, and would send prompts, and the keys in headers of some
-providers, to the other address. Calls of litellm that are not ours are left as they are.
+litellm creates its clients itself and has no settings for this. It would send prompts, and for some providers keys in
+headers, to the target of a redirect. Calls of litellm from outside dspynb are left unchanged.
 """
 
 from __future__ import annotations
@@ -14,56 +14,58 @@ from typing import Any
 from dspynb.lm.providers import sse
 from dspynb.lm.providers.addresses import redirected_to
 
-__all__ = ["Watch", "watch_clients", "watched"]
+__all__ = ["HTTPGuard", "current_guard", "guard_clients"]
 
-_STREAMED = {"follow_redirects": False, "stream": True}
+_SEND_OPTIONS = {"follow_redirects": False, "stream": True}
 
 
-class Watch:
-    """What was seen of the HTTP requests of one call."""
+class HTTPGuard:
+    """Guards the HTTP requests of one call, and records what it refused."""
 
     def __init__(self) -> None:
         self.redirects: list[str] = []
-        """Where servers sent the client."""
-        self.too_long = ""
-        """How long a body was at least that was too long."""
+        """The targets of redirects, for an error message."""
+        self.exceeded_limit = ""
+        """The limit that a body exceeded, such as ``64 MiB``; empty if none did."""
 
-    def most(self, response: Any) -> int:
-        """Bytes that are read of a response, before they are unpacked."""
-        kind = response.headers.get("content-type", "")
-        return sse.MOST_OF_A_STREAM if kind.startswith("text/event-stream") else sse.MOST_OF_A_BODY
+    def size_limit(self, response: Any) -> int:
+        """The maximum number of bytes of a response's body."""
+        content_type = response.headers.get("content-type", "")
+        if content_type.startswith("text/event-stream"):
+            return sse.MAX_STREAM_BYTES
+        return sse.MAX_BODY_BYTES
 
-    def refuse(self, most: int) -> None:
-        """Note that a body is longer than it may be, and end the request."""
-        self.too_long = sse.shown(most)
-        raise ValueError(f"the body of the reply is too long: more than {self.too_long}")
-
-
-watched: ContextVar[Watch | None] = ContextVar("HTTP requests of the call", default=None)
-"""The watch of the call of litellm that is under way; None outside of our calls."""
+    def refuse_body(self, limit: int) -> None:
+        """Record that a body is longer than ``limit`` bytes, and raise ValueError to end the request."""
+        self.exceeded_limit = sse.format_size(limit)
+        raise ValueError(f"the body of the reply is too long: more than {self.exceeded_limit}")
 
 
-class _Bounded:
-    """The bytes of a response, as httpx takes them from it, up to a limit."""
+current_guard: ContextVar[HTTPGuard | None] = ContextVar("HTTP requests of the call", default=None)
+"""The guard of the current call; None outside of calls of dspynb."""
 
-    def __init__(self, stream: Any, most: int, watch: Watch) -> None:
+
+class _BoundedStream:
+    """The bytes of a response before they are decompressed, up to a limit."""
+
+    def __init__(self, stream: Any, limit: int, guard: HTTPGuard) -> None:
         self._stream = stream
-        self._most = most
-        self._watch = watch
+        self._limit = limit
+        self._guard = guard
         self._size = 0
 
     def _counted(self, chunk: bytes) -> bytes:
         self._size += len(chunk)
-        if self._size > self._most:
-            self._watch.refuse(self._most)
+        if self._size > self._limit:
+            self._guard.refuse_body(self._limit)
         return chunk
 
 
-def watch_clients() -> None:
-    """Make the clients of httpx, which litellm uses, look at the watch of a call."""
+def guard_clients() -> None:
+    """Patch the clients of httpx, which litellm uses, to obey the guard of the current call."""
     import httpx
 
-    class Awaited(_Bounded, httpx.AsyncByteStream):
+    class AsyncStream(_BoundedStream, httpx.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
             async for chunk in self._stream:
                 yield self._counted(chunk)
@@ -71,7 +73,7 @@ def watch_clients() -> None:
         async def aclose(self) -> None:
             await self._stream.aclose()
 
-    class Plain(_Bounded, httpx.SyncByteStream):
+    class SyncStream(_BoundedStream, httpx.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:
             for chunk in self._stream:
                 yield self._counted(chunk)
@@ -79,28 +81,28 @@ def watch_clients() -> None:
         def close(self) -> None:
             self._stream.close()
 
-    for client, watching, stream in (
-        (httpx.AsyncClient, _awaited_send, Awaited),
-        (httpx.Client, _plain_send, Plain),
+    for client, guarded_send, stream in (
+        (httpx.AsyncClient, _guarded_async_send, AsyncStream),
+        (httpx.Client, _guarded_sync_send, SyncStream),
     ):
-        if not hasattr(client.send, "watches"):
-            sent = watching(client.send, stream)
-            setattr(sent, "watches", True)  # noqa: B010  # mypy takes no other assignment
-            setattr(client, "send", sent)  # noqa: B010
+        if not hasattr(client.send, "is_guarded"):
+            send = guarded_send(client.send, stream)
+            setattr(send, "is_guarded", True)  # noqa: B010  # mypy accepts no other assignment
+            setattr(client, "send", send)  # noqa: B010
 
 
-def _awaited_send(send: Callable[..., Any], bounded: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded_async_send(send: Callable[..., Any], bounded_stream: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(send)
-    async def sent(*args: Any, **keywords: Any) -> Any:
-        watch = watched.get()
-        if watch is None:
+    async def guarded_send(*args: Any, **keywords: Any) -> Any:
+        guard = current_guard.get()
+        if guard is None:
             return await send(*args, **keywords)
-        response = await send(*args, **keywords | _STREAMED)
-        _look_at(response, watch, bounded)
+        response = await send(*args, **keywords | _SEND_OPTIONS)
+        _guard_response(response, guard, bounded_stream)
         if keywords.get("stream"):
             return response
         try:
-            body = _Body(response, watch)
+            body = _DecodedBody(response, guard)
             async for chunk in response.aiter_bytes():
                 if body.add(chunk):
                     break
@@ -109,21 +111,21 @@ def _awaited_send(send: Callable[..., Any], bounded: Callable[..., Any]) -> Call
             await response.aclose()
         return response
 
-    return sent
+    return guarded_send
 
 
-def _plain_send(send: Callable[..., Any], bounded: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded_sync_send(send: Callable[..., Any], bounded_stream: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(send)
-    def sent(*args: Any, **keywords: Any) -> Any:
-        watch = watched.get()
-        if watch is None:
+    def guarded_send(*args: Any, **keywords: Any) -> Any:
+        guard = current_guard.get()
+        if guard is None:
             return send(*args, **keywords)
-        response = send(*args, **keywords | _STREAMED)
-        _look_at(response, watch, bounded)
+        response = send(*args, **keywords | _SEND_OPTIONS)
+        _guard_response(response, guard, bounded_stream)
         if keywords.get("stream"):
             return response
         try:
-            body = _Body(response, watch)
+            body = _DecodedBody(response, guard)
             for chunk in response.iter_bytes():
                 if body.add(chunk):
                     break
@@ -132,36 +134,37 @@ def _plain_send(send: Callable[..., Any], bounded: Callable[..., Any]) -> Callab
             response.close()
         return response
 
-    return sent
+    return guarded_send
 
 
-class _Body:
-    """The body of a response while it is read, unpacked: a few bytes of a compressed one may make very many."""
+class _DecodedBody:
+    """The decompressed body of a response, up to a limit: a few compressed bytes may contain very many."""
 
-    def __init__(self, response: Any, watch: Watch) -> None:
-        self._watch = watch
-        self._limit = watch.most(response)
+    def __init__(self, response: Any, guard: HTTPGuard) -> None:
+        self._guard = guard
+        self._limit = guard.size_limit(response)
         self._is_error = response.status_code >= 400
         self._chunks: list[bytes] = []
         self._size = 0
 
     def add(self, chunk: bytes) -> bool:
-        """Take one more piece. Returns True where the rest need not be read: of an error the beginning is enough.
-        Raises where a reply is too long."""
+        """Add a chunk. Returns True if the rest can be skipped, as the start of an error is enough. Raises ValueError
+        if a reply is too long."""
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._is_error:
-            return self._size >= sse.MOST_OF_AN_ERROR
+            return self._size >= sse.MAX_ERROR_BYTES
         if self._size > self._limit:
-            self._watch.refuse(self._limit)
+            self._guard.refuse_body(self._limit)
         return False
 
     def content(self) -> bytes:
-        """What was read."""
+        """All chunks so far."""
         return b"".join(self._chunks)
 
 
-def _look_at(response: Any, watch: Watch, bounded: Callable[..., Any]) -> None:
+def _guard_response(response: Any, guard: HTTPGuard, bounded_stream: Callable[..., Any]) -> None:
+    """Record a redirect, and bound the response's stream."""
     if response.is_redirect:
-        watch.redirects.append(redirected_to(str(response.request.url), response.headers.get("location")))
-    response.stream = bounded(response.stream, watch.most(response), watch)
+        guard.redirects.append(redirected_to(str(response.request.url), response.headers.get("location")))
+    response.stream = bounded_stream(response.stream, guard.size_limit(response), guard)

@@ -1,4 +1,4 @@
-"""The chat completion format of OpenAI, which both engines speak: bodies, replies, and replies in pieces."""
+"""OpenAI's chat completion format, which both engines use: request bodies, replies, and streamed replies."""
 
 from __future__ import annotations
 
@@ -21,20 +21,32 @@ from dspynb.errors import (
     ServerError,
     shorten,
 )
-from dspynb.lm.protocol import LMReply, LMRequest, billed, is_whole
+from dspynb.lm.protocol import LMReply, LMRequest, is_complete, with_usage
 from dspynb.lm.providers.prices import cost
 from dspynb.redact import redact, redact_known
 
-__all__ = ["Pieces", "damaged", "excerpt", "kind_of", "read_reply", "read_usage", "request_body", "retry_after"]
+__all__ = [
+    "ReplyAssembler",
+    "damaged_chunk",
+    "error_class",
+    "excerpt",
+    "read_reply",
+    "read_usage",
+    "request_body",
+    "retry_after",
+]
 
 
 def request_body(remote: str, request: LMRequest, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON body of a chat completion; the rollout is not in it. A response format in the settings replaces the
-    request's. Raises ConfigurationError for tools in the settings and in the request."""
+    """The JSON body of a request, without its rollout.
+
+    ``remote``: the model's name at the provider. A response format in the settings replaces that of the request. Raises
+    ConfigurationError if both the settings and the request have tools.
+    """
     body: dict[str, Any] = {"model": remote, "messages": [dict(m) for m in request.messages], **settings}
     if request.tools:
         if body.get("tools") or (body.get("extra_body") or {}).get("tools"):
-            raise ConfigurationError("the settings have tools, and so has the request: give them in one place")
+            raise ConfigurationError("both the settings and the request have tools: give them in one place")
         body["tools"] = [dict(t) for t in request.tools]
     if request.response_format is not None and body.get("response_format") is None:
         schema = {"name": "reply", "schema": dict(request.response_format)}
@@ -42,26 +54,32 @@ def request_body(remote: str, request: LMRequest, settings: Mapping[str, Any]) -
     return body
 
 
-def read_reply(body: Any, model: str, facts: Mapping[str, Any]) -> LMReply:
-    """The reply in a body, priced. ``facts`` are what an error should tell.
+def read_reply(body: Any, model: str, error_fields: Mapping[str, Any]) -> LMReply:
+    """Read the reply in a response body, with its price.
 
-    Raises Refused where the model says so, and MalformedReply for a body of any other shape than OpenAI's. Whether the
-    reply is whole is looked at by ``check_reply``.
+    ``error_fields``: arguments of errors, such as ``model`` and ``status``. Raises Refused for a refusal, and
+    MalformedReply for a body that is not in OpenAI's format. An incomplete reply is returned: ``check_reply`` raises
+    for it.
     """
-    listed = body.get("choices") if isinstance(body, Mapping) else None
-    if not isinstance(listed, list | tuple) or not listed:
+    raw_choices = _field(body, "choices")
+    if not isinstance(raw_choices, list | tuple) or not raw_choices:
         problem = f"the reply has no choices: {excerpt(body, 200)!r}"
-        raise MalformedReply(problem, **facts, advice=MalformedReply.remedy)
+        raise MalformedReply(problem, **error_fields, advice=MalformedReply.remedy)
     usage = read_usage(body.get("usage"), model)
-    choices = [_choice(choice) for choice in listed]
-    if None in choices or body.get("error"):
-        raise billed(MalformedReply(f"the reply is damaged: {excerpt(body, 200)!r}", **facts), usage)
-    first, *_ = whole = [choice for choice in choices if choice is not None]
+    choices = []
+    for raw_choice in raw_choices:
+        choice = _choice(raw_choice)
+        if choice is None:
+            break
+        choices.append(choice)
+    if len(choices) < len(raw_choices) or body.get("error"):
+        raise with_usage(MalformedReply(f"the reply is damaged: {excerpt(body, 200)!r}", **error_fields), usage)
+    first = choices[0]
     if first.refusal:
         problem = f"the model refused to answer: {excerpt(first.refusal, 400)!r}"
-        error = Refused(problem, **facts, advice=Refused.remedy)
+        error = Refused(problem, **error_fields, advice=Refused.remedy)
         error.text = redact_known(first.refusal)
-        raise billed(error, usage)
+        raise with_usage(error, usage)
     reply = LMReply(
         first.text,
         first.calls,
@@ -70,11 +88,16 @@ def read_reply(body: Any, model: str, facts: Mapping[str, Any]) -> LMReply:
         finish=first.finish,
         reasoning=first.reasoning or None,
         logprobs=first.logprobs,
-        completions=tuple(choice.text for choice in whole if choice is first or choice.is_whole),
+        completions=tuple(choice.text for choice in choices if choice is first or choice.is_complete),
     )
-    if not first.text and not first.calls and is_whole(reply):
-        raise billed(MalformedReply("the reply is empty", **facts), usage)
+    if not first.text and not first.calls and is_complete(reply):
+        raise with_usage(MalformedReply("the reply is empty", **error_fields), usage)
     return reply
+
+
+def _field(value: Any, name: str) -> Any:
+    """A field of a value from a server; None if the value is no JSON object or lacks the field."""
+    return value.get(name) if isinstance(value, Mapping) else None
 
 
 class _Choice(NamedTuple):
@@ -86,75 +109,98 @@ class _Choice(NamedTuple):
     logprobs: Any
 
     @property
-    def is_whole(self) -> bool:
-        return not self.refusal and is_whole(LMReply("", finish=self.finish))
+    def is_complete(self) -> bool:
+        return not self.refusal and is_complete(LMReply("", finish=self.finish))
 
 
 def _choice(choice: Any) -> _Choice | None:
-    """One choice of a body; None where it has another shape than OpenAI's."""
-    message = choice.get("message") if isinstance(choice, Mapping) else None
-    if not isinstance(message, Mapping) or choice.get("error"):  # a provider behind the server failed on the way
+    """One choice of a body; None if it is not in OpenAI's format."""
+    message = _field(choice, "message")
+    if not isinstance(message, Mapping) or choice.get("error"):  # a gateway reports an error of its provider there
         return None
-    finish, refusal = choice.get("finish_reason"), message.get("refusal")
-    content, calls = read_content(message.get("content")), _tool_calls(message.get("tool_calls"))
-    if content is None or calls is None or not isinstance(finish, str | None) or not isinstance(refusal, str | None):
+    finish = choice.get("finish_reason")
+    refusal = message.get("refusal")
+    if not isinstance(finish, str | None) or not isinstance(refusal, str | None):
+        return None
+    content = read_content(message.get("content"))
+    calls = _tool_calls(message.get("tool_calls"))
+    if content is None or calls is None:
         return None
     reasoning = read_reasoning(message) or content.reasoning
     return _Choice(content.text, calls, reasoning, refusal or content.refusal, finish, choice.get("logprobs"))
 
 
 class Content(NamedTuple):
-    """What the content of a message says."""
+    """The texts in the content of a message."""
 
     text: str = ""
     reasoning: str = ""
     refusal: str = ""
 
 
-_TEXTS = ("text", "output_text", "input_text")
-_THOUGHTS = ("thinking", "reasoning", "reasoning_text", "summary_text")
+_TEXT_TYPES = ("text", "output_text", "input_text")
+_REASONING_TYPES = ("thinking", "reasoning", "reasoning_text", "summary_text")
 
 
 def read_content(content: Any) -> Content | None:
-    """A message's content, which is text, nothing, or a list of parts; None for anything else."""
+    """Read the content of a message: a text, None, or a list of parts. Returns None for anything else."""
     if content is None or isinstance(content, str):
         return Content(content or "")
     if not isinstance(content, list | tuple):
         return None
-    texts, thoughts, refusals = list[str](), list[str](), list[str]()
+    texts: list[str] = []
+    reasoning: list[str] = []
+    refusals: list[str] = []
     for part in content:
         if isinstance(part, str):
             texts.append(part)
             continue
-        kind = part.get("type", "text") if isinstance(part, Mapping) else None
+        if not isinstance(part, Mapping):
+            return None
+        kind = part.get("type", "text")
         if kind == "redacted_thinking":
             continue
-        if kind in _TEXTS:
-            into, value = texts, part.get("text")
+        if kind in _TEXT_TYPES:
+            target = texts
+            value = part.get("text")
         elif kind == "refusal":
-            into, value = refusals, part.get("refusal")
-        elif kind in _THOUGHTS:
-            into, value = thoughts, _thought(part)
+            target = refusals
+            value = part.get("refusal")
+        elif kind in _REASONING_TYPES:
+            target = reasoning
+            value = _reasoning_text(part)
         else:
             return None
         if not isinstance(value, str):
             return None
-        into.append(value)
-    return Content("".join(texts), "".join(thoughts), "".join(refusals))
+        target.append(value)
+    return Content("".join(texts), "".join(reasoning), "".join(refusals))
 
 
-def _thought(part: Mapping[str, Any]) -> str | None:
-    value = next((part[name] for name in ("thinking", "text", "reasoning", "summary") if part.get(name)), "")
+def _reasoning_text(part: Mapping[str, Any]) -> str | None:
+    """The text of a reasoning part; None if it is in no known form."""
+    value: Any = ""
+    for name in ("thinking", "text", "reasoning", "summary"):
+        if part.get(name):
+            value = part[name]
+            break
+    if isinstance(value, str):
+        return value
     if not isinstance(value, list | tuple):
-        return value if isinstance(value, str) else None
-    texts: list[Any] = [inner.get("text") if isinstance(inner, Mapping) else inner for inner in value]  # Mistral's
-    return "".join(texts) if all(isinstance(text, str) for text in texts) else None
+        return None
+    texts = []
+    for item in value:  # Mistral sends a list of parts
+        text = item.get("text") if isinstance(item, Mapping) else item
+        if not isinstance(text, str):
+            return None
+        texts.append(text)
+    return "".join(texts)
 
 
 def read_reasoning(message: Mapping[str, Any]) -> str:
-    """The thinking that a message tells beside its content; nothing where it is in no known form."""
-    inner = read_content(message.get("reasoning_content") or message.get("reasoning"))
-    return "" if inner is None else inner.text + inner.reasoning
+    """The reasoning in a message's own field beside the content; empty if it is in no known form."""
+    content = read_content(message.get("reasoning_content") or message.get("reasoning"))
+    return "" if content is None else content.text + content.reasoning
 
 
 def _tool_calls(calls: Any) -> tuple[Mapping[str, Any], ...] | None:
@@ -166,62 +212,68 @@ def _tool_calls(calls: Any) -> tuple[Mapping[str, Any], ...] | None:
 
 
 def _is_call(call: Any) -> bool:
-    function = call.get("function") if isinstance(call, Mapping) else None
+    function = _field(call, "function")
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         return False
-    return isinstance(function.get("arguments"), str | Mapping | None) and isinstance(call.get("id"), str | None)
+    if not isinstance(function.get("arguments"), str | Mapping | None):
+        return False
+    return isinstance(call.get("id"), str | None)
 
 
-def read_usage(used: Any, model: str) -> Usage:
-    """The usage that a body reports, priced; what it does not report as a number is unknown."""
-    if not isinstance(used, Mapping):
+def read_usage(body: Any, model: str) -> Usage:
+    """The usage in a response body, with its price. Every count that is not reported as a number is unknown."""
+    if not isinstance(body, Mapping):
         return Usage(1, None, None, None, None, None)
-    prompt, completion = token_count(used.get("prompt_tokens")), token_count(used.get("completion_tokens"))
-    cached = _detail(used, "prompt_tokens_details", "cached_tokens")
-    thought = _detail(used, "completion_tokens_details", "reasoning_tokens")
+    prompt = token_count(body.get("prompt_tokens"))
+    completion = token_count(body.get("completion_tokens"))
+    cached = _detail(body, "prompt_tokens_details", "cached_tokens")
+    reasoning = _detail(body, "completion_tokens_details", "reasoning_tokens")
     usd = None
     if prompt is not None and completion is not None and cached is not None:
         usd = cost(model, prompt, completion, min(cached, prompt))
-    return Usage(1, prompt, completion, cached, thought, usd)
+    return Usage(1, prompt, completion, cached, reasoning, usd)
 
 
-def _detail(used: Mapping[str, Any], of: str, name: str) -> int | None:
-    """A number among the details of a usage: 0 where there are none, None where it is no number."""
-    details = used.get(of)
+def _detail(usage: Mapping[str, Any], section: str, name: str) -> int | None:
+    """A count in a section of a usage: 0 if it is not reported, None if it is no number."""
+    details = usage.get(section)
     if details is None:
         return 0
     if not isinstance(details, Mapping):
         return None
-    return 0 if details.get(name) is None else token_count(details[name])
+    if details.get(name) is None:
+        return 0
+    return token_count(details[name])
 
 
 _short = reprlib.Repr()
 _short.maxdict = _short.maxlist = 20
-_short.maxstring = 4_000  # more than any key is long
-_LOOKED_AT = 2**14
-"""Characters of what a server sent that are cleaned and looked at for what an error shows of it."""
+_short.maxstring = 4_000  # longer than any key
+_MOST_REDACTED = 2**14
+"""Maximum number of characters that are redacted for an excerpt."""
 
 
 def excerpt(value: Any, limit: int) -> str:
-    """What a server sent, as an error shows it: on one line, cut to about ``limit`` characters, without secrets.
+    """A value from a server for an error message: on one line, cut to about ``limit`` characters, without secrets.
 
-    It is cleaned before it is cut, since half a key would no longer be known as one; of a text that is too long to be
-    cleaned whole, the last word is left out for the same reason.
+    Secrets are redacted before the text is cut, since a part of a key would not be recognized. For the same reason, an
+    excerpt of a text that is too long to be redacted completely leaves out the end of the redacted part.
     """
     text = value if isinstance(value, str) else _short.repr(value)
-    if len(text) <= _LOOKED_AT:
+    if len(text) <= _MOST_REDACTED:
         return shorten(redact(text), limit)
-    words = " ".join(redact(text[:_LOOKED_AT]).split())
-    return f"{words[: min(limit, max(len(words) - limit, 0))].rstrip()} … [{len(text)} characters in all]"
+    words = " ".join(redact(text[:_MOST_REDACTED]).split())
+    length = min(limit, max(len(words) - limit, 0))
+    return f"{words[:length].rstrip()} … [{len(text)} characters in all]"
 
 
-def damaged(piece: Any, facts: Mapping[str, Any]) -> MalformedReply:
-    """The error of a piece of a stream that is no piece of a reply."""
-    return MalformedReply(f"a piece of the stream is damaged: {excerpt(piece, 200)!r}", **facts)
+def damaged_chunk(chunk: Any, error_fields: Mapping[str, Any]) -> MalformedReply:
+    """The error for a chunk of a stream that is not in OpenAI's format."""
+    return MalformedReply(f"a piece of the stream is damaged: {excerpt(chunk, 200)!r}", **error_fields)
 
 
-def kind_of(status: int, code: str, message: str) -> type[ModelError]:
-    """The error that a refusal is: from its HTTP status, the provider's code and its message in lower case."""
+def error_class(status: int, code: str, message: str) -> type[ModelError]:
+    """The class of the error for an HTTP status, the provider's error code and its message in lower case."""
     if status in (401, 403):
         return AuthenticationError
     if status == 413 or code == "context_length_exceeded" or "context length" in message or "context size" in message:
@@ -229,7 +281,7 @@ def kind_of(status: int, code: str, message: str) -> type[ModelError]:
     if "content_filter" in code or "content_policy" in code:
         return ContentFiltered
     if status == 429:
-        # A quota that is used up does not come back by waiting.
+        # Waiting does not restore a quota that is used up.
         return AuthenticationError if code == "insufficient_quota" else RateLimited
     if status in (408, 504):
         return ModelTimeout
@@ -237,7 +289,7 @@ def kind_of(status: int, code: str, message: str) -> type[ModelError]:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the provider asked to wait, or None."""
+    """Seconds to wait, from the headers ``retry-after-ms`` and ``retry-after``; None without them."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         try:
             return max(0.0, float(headers[name]) * unit)
@@ -246,12 +298,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def _is_choice(choice: Any) -> bool:
-    return isinstance(choice, Mapping) and isinstance(choice.get("index"), int | float | None)
-
-
-class Pieces:
-    """A reply that arrives in pieces: each ``add`` gives the text that was new, ``body`` all of it as one reply."""
+class ReplyAssembler:
+    """Assembles the chunks of a streamed reply. ``add`` returns the new text of a chunk, ``body`` the whole reply."""
 
     def __init__(self) -> None:
         self._texts: list[str] = []
@@ -262,34 +310,49 @@ class Pieces:
         self._finish: str | None = None
         self._usage: Any = None
 
-    def add(self, piece: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-        """Take one piece. Raises ServerError when the provider reports a failure instead, MalformedReply for a piece
-        of another shape than OpenAI's."""
-        problem = piece.get("error") or (piece if piece.get("object") == "error" else None)
+    def add(self, chunk: Mapping[str, Any], error_fields: Mapping[str, Any]) -> str:
+        """Add a chunk and return its text. Raises ServerError if the chunk is an error report of the provider, and
+        MalformedReply if it is not in OpenAI's format."""
+        problem = chunk.get("error")
+        if not problem and chunk.get("object") == "error":
+            problem = chunk
         if problem:
-            said = problem.get("message", problem) if isinstance(problem, Mapping) else problem
-            raise ServerError(excerpt(said, 400), **facts)
-        self._usage = piece.get("usage") or self._usage
-        choices = piece.get("choices")
-        if not isinstance(choices, list | tuple | None) or not all(map(_is_choice, choices or ())):
-            raise damaged(piece, facts)
-        texts = [self._take(choice) for choice in choices or () if not choice.get("index")]  # of several the first
-        if None in texts:
-            raise damaged(piece, facts)
-        return "".join(text for text in texts if text)
+            message = problem.get("message", problem) if isinstance(problem, Mapping) else problem
+            raise ServerError(excerpt(message, 400), **error_fields)
+        self._usage = chunk.get("usage") or self._usage
+        choices = chunk.get("choices")
+        if not isinstance(choices, list | tuple | None):
+            raise damaged_chunk(chunk, error_fields)
+        for choice in choices or ():
+            if not isinstance(choice, Mapping) or not isinstance(choice.get("index"), int | float | None):
+                raise damaged_chunk(chunk, error_fields)
+        texts = []
+        for choice in choices or ():
+            if choice.get("index"):  # with n > 1 only the first choice is streamed
+                continue
+            text = self._add_choice(choice)
+            if text is None:
+                raise damaged_chunk(chunk, error_fields)
+            texts.append(text)
+        return "".join(texts)
 
-    def _take(self, choice: Mapping[str, Any]) -> str | None:
-        """The new text of a choice; None where it has another shape than OpenAI's."""
-        finish, delta = choice.get("finish_reason"), choice.get("delta")
+    def _add_choice(self, choice: Mapping[str, Any]) -> str | None:
+        """Add a choice and return its text; None if it is not in OpenAI's format."""
+        finish = choice.get("finish_reason")
+        delta = choice.get("delta")
         if delta is None:
             delta = {}
-            if choice.get("message") or choice.get("text"):  # of another format: the text would be lost
+            if choice.get("message") or choice.get("text"):  # another format, whose text would be lost
                 return None
         if not isinstance(finish, str | None) or not isinstance(delta, Mapping):
             return None
-        if self._finish is None or is_whole(LMReply("", finish=self._finish)):  # what says that it was cut stays
+        if self._finish is None or is_complete(
+            LMReply("", finish=self._finish)
+        ):  # an incomplete finish is not replaced
             self._finish = finish or self._finish
-        content, refusal, calls = read_content(delta.get("content")), delta.get("refusal"), delta.get("tool_calls")
+        content = read_content(delta.get("content"))
+        refusal = delta.get("refusal")
+        calls = delta.get("tool_calls")
         if content is None or not isinstance(refusal, str | None) or not isinstance(calls, list | tuple | None):
             return None
         self._reasoning.append(read_reasoning(delta) or content.reasoning)
@@ -300,13 +363,17 @@ class Pieces:
         return content.text
 
     def _add_call(self, part: Any) -> bool:
-        """Take a piece of a call; False where it has another shape than OpenAI's."""
-        index, function = (part.get("index") or 0, part.get("function")) if isinstance(part, Mapping) else (None, None)
-        function = {} if function is None else function
+        """Add a part of a tool call. Returns False if it is not in OpenAI's format."""
+        if not isinstance(part, Mapping):
+            return False
+        index = part.get("index") or 0
+        function = part.get("function")
+        if function is None:
+            function = {}
         if not isinstance(index, int) or not isinstance(function, Mapping):
             return False
-        said = (part.get("id"), part.get("type"), function.get("name"), function.get("arguments"))
-        if not all(isinstance(text, str | None) for text in said):
+        texts = (part.get("id"), part.get("type"), function.get("name"), function.get("arguments"))
+        if not all(isinstance(text, str | None) for text in texts):
             return False
         call = self._calls.setdefault(index, {"type": "function", "function": {}})
         call.update({name: part[name] for name in ("id", "type") if part.get(name)})
@@ -315,10 +382,10 @@ class Pieces:
         self._arguments.setdefault(index, []).append(function.get("arguments") or "")
         return True
 
-    def body(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole reply. Raises MalformedReply when it was cut."""
+    def body(self, error_fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole reply as a response body. Raises MalformedReply if the stream ended before the reply did."""
         if self._finish is None:
-            raise MalformedReply("the reply ended before it was complete", **facts)
+            raise MalformedReply("the reply ended before it was complete", **error_fields)
         for index, call in self._calls.items():
             call["function"]["arguments"] = "".join(self._arguments[index])
         message = {

@@ -1,4 +1,4 @@
-"""The direct engine: OpenAI-compatible servers over aiohttp, one pooled session an event loop."""
+"""The direct engine: OpenAI-compatible servers over aiohttp, with one pooled session per event loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dspynb.errors import (
     ModelTimeout,
     ServerError,
 )
-from dspynb.lm.protocol import Heard, LMReply, LMRequest
+from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers import sse
 from dspynb.lm.providers.addresses import (
     base_in_environment,
@@ -33,9 +33,17 @@ from dspynb.lm.providers.addresses import (
     refused_redirect,
 )
 from dspynb.lm.providers.endpoint import Endpoint
-from dspynb.lm.providers.openai_format import Pieces, damaged, excerpt, kind_of, read_reply, request_body, retry_after
+from dspynb.lm.providers.openai_format import (
+    ReplyAssembler,
+    damaged_chunk,
+    error_class,
+    excerpt,
+    read_reply,
+    request_body,
+    retry_after,
+)
 from dspynb.lm.settings import refuse_litellm_settings
-from dspynb.redact import redact, told
+from dspynb.redact import error_text, redact
 
 if TYPE_CHECKING:
     import aiohttp
@@ -45,38 +53,40 @@ __all__ = ["DirectEngine"]
 _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, aiohttp.ClientSession]] = WeakKeyDictionary()
 
 
-async def _owner() -> AsyncGenerator[aiohttp.ClientSession, None]:
-    """Owns a loop's session: asyncio ends its generators, and so closes the session, before the loop closes."""
+async def _session_owner() -> AsyncGenerator[aiohttp.ClientSession, None]:
+    """Open a session, and close it with the event loop: asyncio ends its generators before it closes the loop."""
     import aiohttp
 
-    jar = aiohttp.DummyCookieJar()  # cookies of a provider are of no use, and handling them takes time
+    jar = aiohttp.DummyCookieJar()  # providers need no cookies, and handling them takes time
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookie_jar=jar) as session:
         yield session
 
 
 async def _session() -> aiohttp.ClientSession:
     loop = asyncio.get_running_loop()
-    known = _sessions.get(loop)
-    if known is None:
-        owner = _owner()
+    entry = _sessions.get(loop)
+    if entry is None:
+        owner = _session_owner()
         session = await anext(owner)
-        if loop in _sessions:  # another call came first
+        if loop in _sessions:  # another call has opened one meanwhile
             await owner.aclose()
-        known = _sessions.setdefault(loop, (owner, session))
-    return known[1]
+        entry = _sessions.setdefault(loop, (owner, session))
+    return entry[1]
 
 
 class DirectEngine:
-    """One request to one server, with the errors of our tree. Retries and limits are the LM's."""
+    """Sends single requests to an OpenAI-compatible server, and raises the errors of dspynb. Retries and limits are
+    applied by LM."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint, self.model = endpoint, endpoint.model
+        self.endpoint = endpoint
+        self.model = endpoint.model
         self.provider, self.remote = endpoint.model.split("/", 1)
         self._timeout: aiohttp.ClientTimeout | None = None
 
     @property
     def url(self) -> str:
-        """Where chat completions are asked for. Raises ConfigurationError where no address is known."""
+        """The URL of the server's chat completions. Raises ConfigurationError if no address is known."""
         base = self.endpoint.api_base or base_in_environment(self.provider)
         if base is None and self.provider != "openai":
             raise ConfigurationError(
@@ -88,114 +98,135 @@ class DirectEngine:
 
     @property
     def key(self) -> str | None:
-        """The key in use now: given, or the provider's in the environment where it may go to this address."""
+        """The key that is sent: ``api_key``, or the provider's key in the environment if the server is the provider's
+        own. None for no key."""
         return self._key_for(self.url)
 
     def _key_for(self, url: str) -> str | None:
         if self.endpoint.api_key:
             return self.endpoint.api_key
         key = key_in_environment(self.provider)
-        return key if key and not has_login(url) and is_own_host(self.provider, url) else None
+        if key and not has_login(url) and is_own_host(self.provider, url):
+            return key
+        return None
 
-    async def complete(self, request: LMRequest, settings: Mapping[str, Any], heard: Heard | None = None) -> LMReply:
-        """One reply; with ``heard``, its text also piece by piece. Raises a ModelError; a cancellation passes through
-        and closes the connection."""
+    async def complete(
+        self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
+    ) -> LMReply:
+        """Send a request and return the reply; with ``on_piece``, stream it. Raises ModelError. A cancellation closes
+        the connection."""
         import aiohttp
 
         session = await _session()
         settings = dict(settings)
-        headers, url = dict(settings.pop("extra_headers", None) or {}), self.url
-        if (key := self._key_for(url)) and not any(name.lower() == "authorization" for name in headers):
+        headers = dict(settings.pop("extra_headers", None) or {})
+        url = self.url
+        key = self._key_for(url)
+        if key and not any(name.lower() == "authorization" for name in headers):
             headers["Authorization"] = f"Bearer {key}"
         refuse_litellm_settings(self.model, settings)
         body = request_body(self.remote, request, settings)
         body |= body.pop("extra_body", None) or {}
-        if heard is not None:
+        if on_piece is not None:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         if self._timeout is None:
             self._timeout = aiohttp.ClientTimeout(total=self.endpoint.timeout)
         try:
-            sent = aiohttp.BytesPayload(_encoded(body), content_type="application/json")
+            payload = aiohttp.BytesPayload(_encoded(body), content_type="application/json")
             async with session.post(
-                url, data=sent, headers=headers, timeout=self._timeout, allow_redirects=False
+                url, data=payload, headers=headers, timeout=self._timeout, allow_redirects=False
             ) as response:
                 self._check_redirect(response, url)
-                return await self._read(response, heard)
+                return await self._read(response, on_piece)
         except TimeoutError:
             problem = f"no reply within {self.endpoint.timeout:g} s"
             raise ModelTimeout(problem, model=self.model, advice=ModelTimeout.remedy) from None
         except (aiohttp.ClientError, OSError) as error:
             advice = ConnectionFailed.remedy
-            raise ConnectionFailed(told(error, 300), model=self.model, advice=advice) from None
+            raise ConnectionFailed(error_text(error, 300), model=self.model, advice=advice) from None
 
     def _check_redirect(self, response: aiohttp.ClientResponse, url: str) -> None:
-        """Raise BadRequestError for a redirect: prompts and keys go to the address in the settings and to no other."""
+        """Raise BadRequestError for a redirect. Prompts and keys are sent only to the address in the settings."""
         if 300 <= response.status < 400:
             target = redirected_to(url, response.headers.get("Location"))
             raise BadRequestError(refused_redirect(target), model=self.model, status=response.status)
 
-    async def _read(self, response: aiohttp.ClientResponse, heard: Heard | None) -> LMReply:
-        status, headers = response.status, response.headers
+    async def _read(self, response: aiohttp.ClientResponse, on_piece: PieceCallback | None) -> LMReply:
+        status = response.status
+        headers = response.headers
         request_id = redact(headers.get("x-request-id", "")) or None
-        facts: dict[str, Any] = {"model": self.model, "status": status, "request_id": request_id}
-        if status < 400 and heard is not None and response.content_type == "text/event-stream":
-            return read_reply(await _streamed(response, heard, facts), self.model, facts)
+        error_fields: dict[str, Any] = {"model": self.model, "status": status, "request_id": request_id}
+        if status < 400 and on_piece is not None and response.content_type == "text/event-stream":
+            return read_reply(await _streamed(response, on_piece, error_fields), self.model, error_fields)
         chunks = response.content.iter_any()
         if status >= 400:
-            raw = await sse.read_start(chunks, sse.MOST_OF_AN_ERROR)
-            raise self._refusal(status, headers, _decoded(raw), raw, facts)
-        raw = await sse.read_body(chunks, facts)
+            raw = await sse.read_at_most(chunks, sse.MAX_ERROR_BYTES)
+            raise self._response_error(status, headers, raw, error_fields)
+        raw = await sse.read_body(chunks, error_fields)
         body = _decoded(raw)
-        reply = read_reply(body if body is not None else raw.decode("utf-8", "replace"), self.model, facts)
-        if heard is not None:
-            heard(reply.text)
+        if body is None:
+            body = raw.decode("utf-8", "replace")
+        reply = read_reply(body, self.model, error_fields)
+        if on_piece is not None:
+            on_piece(reply.text)
         return reply
 
-    def _refusal(
-        self, status: int, headers: Mapping[str, str], body: Any, raw: bytes, facts: dict[str, Any]
+    def _response_error(
+        self, status: int, headers: Mapping[str, str], raw: bytes, error_fields: dict[str, Any]
     ) -> ModelError:
-        detail = body.get("error", body) if isinstance(body, Mapping) else raw.decode("utf-8", "replace")
-        code = str(detail.get("code") or detail.get("type") or "") if isinstance(detail, Mapping) else ""
-        said = detail.get("message", detail) if isinstance(detail, Mapping) else detail
-        message = excerpt(said, 400) or "no message"
-        kind = kind_of(status, code, message.lower())
-        advice = kind.remedy
+        """The error for a response with a status of 400 or above."""
+        body = _decoded(raw)
+        detail: Any = raw.decode("utf-8", "replace")
+        if isinstance(body, Mapping):
+            detail = body.get("error", body)
+        code = ""
+        message = detail
+        if isinstance(detail, Mapping):
+            code = str(detail.get("code") or detail.get("type") or "")
+            message = detail.get("message", detail)
+        problem = excerpt(message, 400) or "no message"
+        cls = error_class(status, code, problem.lower())
+        advice = cls.remedy
         if status in (401, 403) and not self.key and not has_login(self.url):
-            message += no_key_sent(self.provider, self.url)
-            advice = ""  # the message has it
-        return kind(message, **facts, retry_after=retry_after(headers), advice=advice)
+            problem += no_key_sent(self.provider, self.url)
+            advice = ""  # no_key_sent says what to do
+        return cls(problem, **error_fields, retry_after=retry_after(headers), advice=advice)
 
 
-async def _streamed(response: aiohttp.ClientResponse, heard: Heard, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a reply that comes as server-sent events, its text told to ``heard`` as it comes."""
-    pieces = Pieces()
-    async with contextlib.aclosing(sse.read_events(response.content.iter_any(), facts)) as events:
+async def _streamed(
+    response: aiohttp.ClientResponse, on_piece: PieceCallback, error_fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Read a reply that is streamed as server-sent events, and return it as a response body."""
+    assembler = ReplyAssembler()
+    async with contextlib.aclosing(sse.read_events(response.content.iter_any(), error_fields)) as events:
         async for name, data in events:
             if data.strip() == b"[DONE]":
                 break
-            if not name and not data.strip():  # an event without data says nothing; some servers keep a stream alive so
+            if not name and not data.strip():  # some servers send empty events to keep the connection alive
                 continue
-            piece = _decoded(data)
-            if name == b"error" and not (isinstance(piece, Mapping) and piece.get("error")):
-                raise ServerError(excerpt(data.decode("utf-8", "replace"), 400), **facts)
-            if not isinstance(piece, Mapping):
-                raise damaged(data.decode("utf-8", "replace"), facts)
-            if text := pieces.add(piece, facts):
-                heard(text)
-    return pieces.body(facts)
+            chunk = _decoded(data)
+            if name == b"error" and not (isinstance(chunk, Mapping) and chunk.get("error")):
+                raise ServerError(excerpt(data.decode("utf-8", "replace"), 400), **error_fields)
+            if not isinstance(chunk, Mapping):
+                raise damaged_chunk(data.decode("utf-8", "replace"), error_fields)
+            text = assembler.add(chunk, error_fields)
+            if text:
+                on_piece(text)
+    return assembler.body(error_fields)
 
 
 def _encoded(body: Any) -> bytes:
     try:
         return pydantic_core.to_json(body)
-    except ValueError:  # halves of surrogate pairs, which JSON can escape; or a value that JSON does not know
+    except ValueError:  # lone surrogates, which only json can escape; or a value that is not JSON
         return json.dumps(body).encode()
 
 
 def _decoded(raw: bytes) -> Any:
+    """The JSON value of a body; None if it is not JSON."""
     try:
         return pydantic_core.from_json(raw)
-    except ValueError:  # not JSON, or what only Python reads
+    except ValueError:  # not JSON, or an extension that only the json module reads
         pass
     try:
         return json.loads(raw)

@@ -1,4 +1,4 @@
-"""What calls cost, from the price map that litellm ships. The file is read; litellm is not imported."""
+"""Prices of calls, from litellm's price map. The file is read without importing litellm."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _FILE = "model_prices_and_context_window_backup.json"
 
 @lru_cache(maxsize=1)
 def _prices() -> Mapping[str, Any]:
-    """The price map; empty where litellm is not installed, so that costs are unknown."""
+    """The price map. It is empty if litellm is not installed, so that costs are unknown."""
     spec = importlib.util.find_spec("litellm")
     if spec is None or not spec.submodule_search_locations:
         return {}
     path = Path(next(iter(spec.submodule_search_locations))) / _FILE
     try:
-        return dict(from_json(path.read_bytes()))  # 3 MB, while a first call waits: twice as fast as json
+        return dict(from_json(path.read_bytes()))  # 3 MB, read during the first call: twice as fast as json
     except (OSError, ValueError):
         return {}
 
@@ -34,18 +34,21 @@ def _entry(model: str) -> Mapping[str, Any] | None:
     return prices.get(model) or prices.get(model.split("/", 1)[-1])
 
 
-def supports(model: str, what: str) -> bool:
-    """Whether litellm's map says that a model supports something, such as ``function_calling``."""
-    return bool((_entry(model) or {}).get(f"supports_{what}"))
+def supports(model: str, feature: str) -> bool:
+    """Whether a model supports a feature, such as ``function_calling``, according to litellm's price map."""
+    return bool((_entry(model) or {}).get(f"supports_{feature}"))
 
 
 def cost(model: str, prompt: int, completion: int, cached: int) -> float | None:
-    """USD of one call of ``provider/model`` with so many tokens, ``cached`` of the prompt's from the provider's cache;
-    None where the price is not known (unknown is not zero)."""
+    """The price of one call of ``provider/model`` in USD; None if it is unknown.
+
+    ``prompt``, ``completion``: tokens of the prompt and the reply. ``cached``: tokens of the prompt that the provider
+    read from its cache.
+    """
     entry = _entry(model)
     if entry is None or "input_cost_per_token" not in entry:
         return None
-    full = float(entry["input_cost_per_token"])
-    read = float(entry.get("cache_read_input_token_cost") or full)
-    output = float(entry.get("output_cost_per_token") or 0.0)
-    return (prompt - cached) * full + cached * read + completion * output
+    input_price = float(entry["input_cost_per_token"])
+    cached_price = float(entry.get("cache_read_input_token_cost") or input_price)
+    output_price = float(entry.get("output_cost_per_token") or 0.0)
+    return (prompt - cached) * input_price + cached * cached_price + completion * output_price

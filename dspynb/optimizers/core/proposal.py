@@ -12,7 +12,7 @@ from dspynb.errors import Halted, ParseError, shorten
 from dspynb.events import ProposalEnded, SpanEnded, SpanStarted, new_span
 from dspynb.modules.ordered_pool import result_or_error
 from dspynb.modules.predict import Predict
-from dspynb.redact import redact, redact_values, told
+from dspynb.redact import error_text, redact, redact_values
 from dspynb.scope.budget import Allowance
 from dspynb.scope.call_context import Sampling
 from dspynb.scope.core import Layer, current_scope
@@ -65,4 +65,4 @@ def _failure(error: Exception) -> str:
     """A failed proposal as the run tells it, with the reply where there was one."""
     if isinstance(error, ParseError):
         return redact(f"{error.problem}. The reply was: {shorten(error.raw, 600)!r}")
-    return told(error)
+    return error_text(error)
