@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
@@ -130,25 +131,39 @@ class run_pool:  # noqa: N801  # awaited like a function; an object because of `
 
 
 class _Slices:
-    """Time slices of the event loop, which the workers of a pool share with all other tasks."""
+    """Time slices of the event loop, which the workers of a pool share with all other tasks.
+
+    Once a slice is over, workers queue, and each round of the loop lets one of them begin a slice. So a slice of steps
+    that never wait wakes one worker, however many there are.
+    """
 
     def __init__(self) -> None:
-        self._until = math.inf  # the end of the slice; infinite until its first step
-        self._renewal_scheduled = False
+        self._until = math.inf  # the end of the slice; infinite before the first step
+        self._queue: deque[asyncio.Future[None]] = deque()
 
     async def yield_when_due(self) -> None:
         """Called between two steps. When the slice is over, other tasks run before the next step begins."""
-        while (now := time.perf_counter()) > self._until:
-            if not self._renewal_scheduled:
-                self._renewal_scheduled = True
-                asyncio.get_running_loop().call_soon(self._renew)
-            await asyncio.sleep(0)
-        if self._until == math.inf:  # a slice begins with its first step, so that a busy loop cannot use it up before
+        now = time.perf_counter()
+        if now > self._until:
+            loop = asyncio.get_running_loop()
+            turn = loop.create_future()
+            self._queue.append(turn)
+            if len(self._queue) == 1:
+                loop.call_soon(self._begin_next)
+            await turn
+            now = time.perf_counter()
+            self._until = math.inf
+        if self._until == math.inf:
             self._until = now + _SLICE
 
-    def _renew(self) -> None:
-        self._until = math.inf
-        self._renewal_scheduled = False
+    def _begin_next(self) -> None:
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():  # its worker was not cancelled meanwhile
+                turn.set_result(None)
+                break
+        if self._queue:
+            asyncio.get_running_loop().call_soon(self._begin_next)
 
 
 async def result_or_error(call: Awaitable[T]) -> T | Exception:

@@ -66,3 +66,48 @@ def test_a_loop_too_busy_for_a_slice_does_not_keep_the_steps_from_being_done():
 
     asyncio.run(main())
     assert sorted(finished) == list(range(10))
+
+
+def test_the_end_of_a_slice_wakes_one_worker_however_many_wait():
+    callbacks = 0
+
+    class CountingLoop(asyncio.SelectorEventLoop):
+        def call_soon(self, *args, **kwargs):
+            nonlocal callbacks
+            callbacks += 1
+            return super().call_soon(*args, **kwargs)
+
+    async def step(number, _):
+        await busy(0.011)  # longer than a slice
+
+    def callbacks_of(width):
+        nonlocal callbacks
+        callbacks = 0
+        with asyncio.Runner(loop_factory=CountingLoop) as runner:
+            runner.run(turns_of(width))
+        return callbacks
+
+    async def turns_of(width):
+        await run_pool(60, width, 0, step)
+
+    few, many = callbacks_of(2), callbacks_of(50)
+    assert many - few < 60 * 10  # each of 60 slices would wake 48 workers more
+
+
+def test_a_worker_that_is_cancelled_while_it_queues_leaves_the_others_their_turns():
+    finished = []
+
+    async def step(number, _):
+        await busy(0.02)
+        finished.append(number)
+        if number == 3:
+            raise ValueError("the fourth step fails")
+
+    async def main():
+        with pytest.raises(ValueError, match="fourth"):
+            await run_pool(100, 8, 0, step)
+        await run_pool(3, 8, 0, step)
+
+    asyncio.run(main())
+    assert finished[-3:] == [0, 1, 2]
+    assert len(finished) < 20  # few steps begin between the error and the end of the pool
