@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, Unpack
 from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
 from dspynb.keywords import configurable
 from dspynb.lm.cache import default_cache
-from dspynb.lm.interceptors.cache import CacheInterceptor
+from dspynb.lm.interceptors.cache import OLD_CACHED_REPLY, CacheInterceptor
 from dspynb.lm.interceptors.chain import Links, ModelCall, chain
 from dspynb.lm.interceptors.single_flight import SingleFlight
 from dspynb.lm.limits import Limits, with_retries
@@ -163,7 +163,7 @@ class LM:
         call.stream_rest(reply)
         return reply
 
-    async def kept(self, request: LMRequest) -> LMReply | None:
+    async def cached_reply(self, request: LMRequest) -> LMReply | None:
         """The cached reply to an equal request; None for a miss."""
         key = self._cache_key(request)
         if key is None:
@@ -255,20 +255,22 @@ class LM:
         return f"LM({self.name!r})"
 
 
-_METHODS = LM.complete, LM.stream, LM.kept
+_METHODS = LM.complete, LM.stream, LM.cached_reply
 
 
 def links_of(lm: LMProtocol) -> Links | None:
     """The links that a model adds to the chain of its calls.
 
     None for a model that is called through its methods: any model that is no LM, and an LM with an overridden or
-    replaced ``complete``, ``stream`` or ``kept``.
+    replaced ``complete``, ``stream`` or ``cached_reply``.
     """
     if not isinstance(lm, LM):
         return None
-    for method, lm_method in zip((lm.complete, lm.stream, lm.kept), _METHODS, strict=True):
+    for method, lm_method in zip((lm.complete, lm.stream, lm.cached_reply), _METHODS, strict=True):
         if getattr(method, "__func__", None) is not lm_method:
             return None
+    if hasattr(lm, OLD_CACHED_REPLY):  # of a subclass that was written for 0.1
+        return None
     return lm._links()
 
 

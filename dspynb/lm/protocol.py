@@ -265,7 +265,8 @@ class LMProtocol(Protocol):
     images and files; default True).
 
     Optional methods: ``async stream(request, on_piece) -> reply`` calls ``on_piece(text)`` with each new piece of the
-    text while the reply arrives. ``async kept(request) -> reply | None`` looks a request up in the model's own cache.
+    text while the reply arrives. ``async cached_reply(request) -> reply | None`` looks a request up in the model's own
+    cache.
     """
 
     async def complete(self, request: LMRequest) -> LMReply: ...

@@ -118,7 +118,7 @@ class RecordedLM:
         self._record(request_key(request), request, reply)
         return reply
 
-    async def kept(self, request: LMRequest) -> LMReply | None:
+    async def cached_reply(self, request: LMRequest) -> LMReply | None:
         """The recorded reply if it is complete, else None."""
         reply = self._recorded(request)
         if reply is None or not is_complete(reply):

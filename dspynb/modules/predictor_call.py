@@ -14,7 +14,7 @@ from dspynb.errors import Halted, ModelError, ParseError
 from dspynb.events import PredictorCalled, new_span
 from dspynb.lm.client import links_of
 from dspynb.lm.interceptors.budget import BUDGET
-from dspynb.lm.interceptors.cache import OWN_CACHE
+from dspynb.lm.interceptors.cache import OWN_CACHE, has_own_cache
 from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain
 from dspynb.lm.protocol import LMReply, check_reply, sent_settings, without_secrets
 from dspynb.media.describe import without_data
@@ -93,7 +93,7 @@ class Call(ModelCall):
         if of_model is not None:
             links, send = of_model
             return chain((*around, BUDGET, *links), send)
-        if not around and not hasattr(self.lm, "kept"):
+        if not around and not has_own_cache(self.lm):
             return _BUDGET_ALONE
         return chain((*around, OWN_CACHE, BUDGET), ask_model)
 

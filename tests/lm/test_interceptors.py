@@ -245,7 +245,7 @@ def test_a_models_own_cache_is_looked_into_under_a_budget_only():
         def __init__(self):
             self.looked_up, self.completed = 0, 0
 
-        async def kept(self, request):
+        async def cached_reply(self, request):
             self.looked_up += 1
             return dn.LMReply("answer: from before", cached=True)
 
@@ -259,3 +259,19 @@ def test_a_models_own_cache_is_looked_into_under_a_budget_only():
     with dn.Budget(calls=1) as meter:
         assert [ask.run_sync(question="?").answer for _ in range(3)] == ["from before"] * 3
     assert (lm.looked_up, lm.completed, meter.spent["calls"]) == (3, 1, 0)
+
+
+def test_the_old_name_of_a_models_own_cache_still_works_with_a_warning():
+    class Own:
+        async def kept(self, request):
+            return dn.LMReply("answer: from before", cached=True)
+
+        async def complete(self, request):
+            return dn.LMReply("answer: new")
+
+    class OwnOfLM(dn.LM):
+        kept = Own.kept
+
+    for lm in (Own(), OwnOfLM("openai/x", api_key="none")):
+        with dn.Budget(calls=1), pytest.warns(DeprecationWarning, match="kept is now cached_reply"):
+            assert dn.Predict("question -> answer", lm=lm).run_sync(question="?").answer == "from before"

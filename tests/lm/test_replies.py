@@ -141,7 +141,7 @@ def test_a_cut_reply_that_an_earlier_version_cached_is_not_served(cached):
         model = lm(server)
         request = dn.LMRequest(({"role": "user", "content": "hi"},))
         cached.put(model._key(request, {}), dn.LMReply("cut of", finish="length"))
-        assert asyncio.run(model.kept(request)) is None
+        assert asyncio.run(model.cached_reply(request)) is None
         assert asyncio.run(model.complete(request)).text == "whole"
 
 

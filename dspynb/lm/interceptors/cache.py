@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Awaitable, Callable
 
 from dspynb.lm.cache import default_cache
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
-from dspynb.lm.protocol import LMReply, LMRequest, check_reply
+from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, check_reply
 from dspynb.scope.call_context import Place
 
-__all__ = ["OWN_CACHE", "CacheInterceptor", "OwnCacheInterceptor"]
+__all__ = ["OLD_CACHED_REPLY", "OWN_CACHE", "CacheInterceptor", "OwnCacheInterceptor", "has_own_cache"]
+
+OLD_CACHED_REPLY = "kept"
+"""The name of ``cached_reply`` in 0.1. Deprecated."""
+
+LookUp = Callable[[LMRequest], Awaitable[LMReply | None]]
 
 
 class CacheInterceptor:
@@ -33,8 +39,23 @@ class CacheInterceptor:
         return await proceed(call) if reply is None else reply
 
 
+def has_own_cache(lm: LMProtocol) -> bool:
+    """Whether a model has a method that looks requests up in its own cache."""
+    return hasattr(lm, "cached_reply") or hasattr(lm, OLD_CACHED_REPLY)
+
+
+def _own_cache(lm: LMProtocol) -> LookUp | None:
+    look_up: LookUp | None = getattr(lm, OLD_CACHED_REPLY, None)
+    if look_up is None:
+        look_up = getattr(lm, "cached_reply", None)
+    else:
+        message = f"{type(lm).__name__}.{OLD_CACHED_REPLY} is now cached_reply; the next release ignores the old name"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+    return look_up
+
+
 class OwnCacheInterceptor:
-    """Looks requests up in a model's own cache (``async kept(request) -> reply | None``), under a budget only.
+    """Looks requests up in a model's own cache (``async cached_reply(request) -> reply | None``), under a budget only.
 
     Without a budget this is unnecessary: the model's ``complete`` and ``stream`` use its cache themselves.
     """
@@ -43,10 +64,10 @@ class OwnCacheInterceptor:
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
         """Return the reply in the model's cache, or for a miss a new one."""
-        look_up = getattr(call.lm, "kept", None)
+        look_up = _own_cache(call.lm)
         if look_up is None or call.listener is not None or not call.scope.funded:
             return await proceed(call)
-        reply: LMReply | None = await call.scope.in_flight(look_up(call.request))
+        reply = await call.scope.in_flight(look_up(call.request))
         if reply is None:
             return await proceed(call)
         return check_reply(reply, call.request.settings, call.model)
