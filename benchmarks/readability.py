@@ -412,18 +412,18 @@ MEASURES: dict[str, Callable[[list[SourceFile]], object]] = {
     "lines": all_lines,
     "lines of code": code_lines,
     "largest import circle at import time, modules": import_circle,
-    "the same, imports in functions included": lazy_import_circle,
+    "largest import circle with imports in functions, modules": lazy_import_circle,
     "longest function, lines": longest_function,
     "longest file, lines": longest_file,
     "conditional expressions per 1,000 lines of code": per_thousand(count_conditional_expressions),
-    "of these, inside another one, per 1,000 lines of code": per_thousand(count_nested_conditionals),
+    "nested conditional expressions per 1,000 lines of code": per_thousand(count_nested_conditionals),
     "comprehensions per 1,000 lines of code": per_thousand(count_comprehensions),
-    "of these, chained or nested, per 1,000 lines of code": per_thousand(count_chained_comprehensions),
+    "chained or nested comprehensions per 1,000 lines of code": per_thousand(count_chained_comprehensions),
     "`a, b = x, y` assignments per 1,000 lines of code": per_thousand(count_packed_assignments),
     "parameters annotated `Any`": share(count_any_parameters, parameters),
     "parameters with `Any` in the annotation": share(count_partly_any_parameters, parameters),
     "public definitions with a docstring": share(count_documented, public_definitions),
-    f"names that are {', '.join(VAGUE_NAMES)}": count_vague_names,
+    f"uses of the names {', '.join(VAGUE_NAMES)}": count_vague_names,
 }
 
 
@@ -477,7 +477,7 @@ def main(arguments: list[str] | None = None) -> None:
     import report
 
     if args.save:
-        report.written("readability", [*header, "date"], [[*line, report.today()] for line in lines])
+        report.write_results("readability", [*header, "date"], [[*line, report.today()] for line in lines])
     else:
         print(report.table([header, *lines]), end="")
 
