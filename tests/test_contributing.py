@@ -227,9 +227,9 @@ DAMAGED = {
         r"code cell 1: it ended with ValueError: no",
     ),
     "stderr": ([_cell(output_type="stream", name="stderr", text="odd\n")], r"code cell 1: it wrote to stderr: 'odd'"),
-    "a path": ([_cell(**_shown("/home/ada/x"))], r"something of this machine: /home/ada/x"),
-    "an address": ([_cell(**_shown("<f at 0x7f00aa11>"))], r"something of this machine: 0x7f00aa11"),
-    "no recording": ([_cell('dn.recorded("recordings/x.jsonl")')], r"its recording recordings/x\.jsonl is not there"),
+    "a path": ([_cell(**_shown("/home/ada/x"))], r"a detail of this machine: /home/ada/x"),
+    "an address": ([_cell(**_shown("<f at 0x7f00aa11>"))], r"a detail of this machine: 0x7f00aa11"),
+    "no recording": ([_cell('dn.recorded("recordings/x.jsonl")')], r"its recording recordings/x\.jsonl is missing"),
     "no cells": ({"nbformat": 4}, r"is not a valid notebook: "),
     "no json": ("{", r"is not a valid notebook: "),
 }
