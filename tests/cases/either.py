@@ -8,7 +8,7 @@ import warnings
 
 
 def works_or_names(make, pattern):
-    """The result of ``make()``, or None if it raises an error whose text matches the pattern. Other errors propagate."""
+    """The result of ``make()``; None if it raises an error whose text matches the pattern. Other errors propagate."""
     try:
         return make()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Models and servers for the cases. Strict servers refuse the same requests as real providers, with the same messages."""
+"""Models and servers for the cases. Strict servers refuse what real providers refuse, with the same messages."""
 
 from __future__ import annotations
 

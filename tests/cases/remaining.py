@@ -1,4 +1,7 @@
-"""List the cases that still fail, by the part that will fix them: ``python -m tests.cases.remaining [--json] [folder]``."""
+"""List the cases that still fail, by the part that will fix them.
+
+python -m tests.cases.remaining [--json] [folder]
+"""
 
 from __future__ import annotations
 
@@ -102,10 +105,9 @@ def main(arguments: list[str]) -> int:
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # plugins take most of the time, and no test is run
     folders = [Path(argument) for argument in arguments if argument != "--json"]
     failing = cases(*folders[:1])
+    text = report(failing)
     if "--json" in arguments:
         text = json.dumps([asdict(case) for case in failing])
-    else:
-        text = report(failing)
     sys.stdout.write(text + "\n")
     wrong = [case for case in failing if case.problem]
     for case in wrong:

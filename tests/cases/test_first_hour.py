@@ -1,4 +1,4 @@
-"""What a new user sees in the first hour, in a notebook, in IPython and in a script."""
+"""The output that new users see first, in a notebook, in IPython and in a script."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_handle_shown_in_one_cell_and_awaited_in_a_later_one_has_its_final_vie
 
 @pytest.fixture
 def kernel(tmp_path):
-    """``kernel(code)``: what a cell sends to the front end, as dicts of mime types, in order."""
+    """A function ``kernel(code)`` that returns the outputs of a cell as dicts of mime types, in order."""
     manager, client = start_new_kernel()
 
     def run(code):
@@ -174,7 +174,7 @@ plan.run_sync(program, [{"question": f"question {n}", "answer": "red"} for n in 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """The file of a run whose process was killed at its third row."""
+    """The run file of a process that was killed at the third row."""
     folder = tmp_path_factory.mktemp("killed")
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(folder)], capture_output=True, timeout=SECONDS, check=False
@@ -215,7 +215,7 @@ ROWS = 20
 
 @pytest.fixture(scope="module")
 def through_one_slot(tmp_path_factory):
-    """An evaluation of 20 rows at once through a model with one slot, and the seconds that its server worked."""
+    """An evaluation of 20 concurrent rows with a model of one slot, and the seconds that its server worked."""
     worked = []
 
     async def slow(body, number):
@@ -273,7 +273,7 @@ def test_a_literal_classifier_on_the_embedded_model_always_parses():
 
 # ── comparisons ───────────────────────────────────────────────────────────────────────────────────────────────────────
 def compared():
-    """The run that compares a program that is right on 2 of 8 rows with one that is right on the other 6."""
+    """A comparison of a program that is right on 2 of 8 rows with one that is right on the other 6."""
     rows = [{"question": str(n), "answer": "red" if n % 4 == 0 else "blue"} for n in range(8)]
     programs = {"plain": answering("red"), "better": answering("blue")}
     asyncio.run(dn.compare(programs, rows, dn.metrics.exact_match()))
@@ -426,9 +426,9 @@ shell.run_cell(sys.argv[1])
 
 
 def traceback_of(cell):
-    """The lines that plain IPython shows of the error of a cell, without empty ones."""
+    """The non-empty lines that plain IPython shows for the error of a cell."""
     with Server() as server:
-        base = server.base  # closed when it is asked
+        base = server.base  # closed before the request
     command = [sys.executable, "-c", IPYTHON, cell, base]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
     return [line for line in done.stdout.split("=====\n")[1].splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""Section 1: what a reply says about itself, where today nobody reads it."""
+"""What a reply says about its own completeness (section 1)."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def two(first, second):
 
 
 def all_of(prediction):
-    """The answers of all completions of a prediction."""
+    """The answers in all completions of a prediction."""
     completions = prediction.completions
     return [completions[i].answer for i in range(len(completions))]
 

@@ -1,4 +1,4 @@
-"""Section 3: what budgets let be spent, and what calls are said to have cost."""
+"""What budgets allow to be spent, and the reported cost of calls (section 3)."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ needs_the_map = pytest.mark.skipif(importlib.util.find_spec("litellm") is None, 
 
 
 def prices(name):
-    """The entry of a model in litellm's map, read as the JSON file that it is."""
+    """The entry of a model in litellm's price map, read from its JSON file."""
     folder = Path(next(iter(importlib.util.find_spec("litellm").submodule_search_locations)))
     return json.loads((folder / MAP).read_text())[name]
 
 
 def billed(prompt, completion, text=None, **details):
-    """The body of a chat completion that cost so many tokens."""
+    """The body of a chat completion that reports these tokens."""
     body = reply(chat(answer="Paris") if text is None else text)
     return {**body, "usage": {"prompt_tokens": prompt, "completion_tokens": completion, **details}}
 
@@ -41,7 +41,7 @@ def question(lm):
 
 
 def slowly(body):
-    """A server's answer after a moment, so that calls are under way at the same time."""
+    """Respond after a moment, so that several calls are in progress at the same time."""
 
     async def answer(request, number):
         await asyncio.sleep(0.1)
@@ -168,7 +168,7 @@ BILLED = {
 UNCOUNTED = [
     pytest.param("no choices", marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason=UNUSABLE)),
 ]
-"""Of these, what no table counts even without a further try."""
+"""The cases that no table counts, even without a further try."""
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=UNUSABLE)
@@ -268,7 +268,7 @@ TIERED = [
 
 
 def tiered(name, threshold):
-    """The entry of a model that has prices above a threshold; skips where the installed map has none."""
+    """The entry of a model that has prices above a threshold. Skips the test if the installed map has none."""
     for key in (name, name.partition("/")[2]):
         try:
             entry = prices(key)
