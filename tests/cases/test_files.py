@@ -107,7 +107,7 @@ def damaged(monkeypatch, tmp_path):
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: a cache with a broken page is off for ever")
-def test_a_cache_with_a_broken_page_is_made_anew_and_serves_again(damaged, monkeypatch, caplog):
+def test_a_cache_with_a_damaged_page_is_recreated_and_works(damaged, monkeypatch, caplog):
     program, server, folder = damaged
     filled_and_broken(program, folder, monkeypatch)
     with caplog.at_level(logging.WARNING, "dspynb"):
@@ -120,7 +120,7 @@ def test_a_cache_with_a_broken_page_is_made_anew_and_serves_again(damaged, monke
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: a cache with a broken page is off for ever")
-def test_a_cache_with_a_broken_page_is_set_aside_and_that_is_said_once(damaged, monkeypatch, caplog):
+def test_a_cache_with_a_damaged_page_is_moved_away_with_one_warning(damaged, monkeypatch, caplog):
     program, _, folder = damaged
     filled_and_broken(program, folder, monkeypatch)
     before = {path.name for path in folder.iterdir()}

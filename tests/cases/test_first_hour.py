@@ -141,7 +141,7 @@ def kernel(tmp_path):
 @pytest.mark.xfail(
     strict=True, raises=AssertionError, reason="part 8: a kernel restarted in the middle: saved views are only widgets"
 )
-def test_the_output_of_a_run_whose_kernel_was_restarted_says_how_far_it_came_and_how_to_resume(kernel):
+def test_the_output_of_a_run_whose_kernel_was_restarted_shows_its_progress_and_how_to_resume(kernel):
     sent = kernel(
         "hanging.append(4)\nrun = start()\ndisplay(run)\n"
         "while len(calls) < 4:\n    await asyncio.sleep(0.01)\nawait asyncio.sleep(0.5)"
@@ -241,7 +241,7 @@ def test_seconds_are_those_of_the_work(through_one_slot, table):
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 8: the wait for a slot has no column of its own")
 @pytest.mark.parametrize("table", [lambda done: done.table, lambda done: done.run.calls], ids=["rows", "calls"])
-def test_the_wait_for_a_slot_has_a_column_of_its_own(through_one_slot, table):
+def test_the_wait_for_a_slot_has_a_separate_column(through_one_slot, table):
     evaluation, worked = through_one_slot
     others = (
         table(evaluation).select_dtypes("number").drop(columns=["seconds", "tokens", "score"], errors="ignore").sum()
@@ -397,13 +397,13 @@ def forgotten(request):
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 8: a forgotten await is a bare coroutine")
 @pytest.mark.parametrize("forgotten", FORGOTTEN, indirect=True)
-def test_what_was_not_awaited_says_so_when_it_is_shown(forgotten):
+def test_a_coroutine_that_was_not_awaited_says_so_when_it_is_shown(forgotten):
     assert re.search(r"\bawait\b", repr(forgotten))
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 8: a forgotten await is a bare coroutine")
 @pytest.mark.parametrize("forgotten", FORGOTTEN, indirect=True)
-def test_an_attribute_of_what_was_not_awaited_says_so(forgotten):
+def test_an_attribute_of_a_coroutine_that_was_not_awaited_says_so(forgotten):
     with pytest.raises(AttributeError) as caught:
         forgotten.answer  # noqa: B018
     assert re.search(r"\bawait\b", str(caught.value))

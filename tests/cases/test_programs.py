@@ -54,20 +54,20 @@ _VALUES = ["4", 4, 0.5, True, ["4"], ("4",), None]
 
 @pytest.mark.parametrize("value", _VALUES, ids=repr)
 @_RETURNED
-def test_what_forward_returns_is_handed_on(value):
+def test_the_value_that_forward_returns_is_passed_on(value):
     assert Returns(value).run_sync(question="2+2?") == value
 
 
 @pytest.mark.parametrize("value", _VALUES, ids=repr)
 @_RETURNED
-def test_what_an_inner_program_returns_is_handed_on(value):
+def test_the_value_that_an_inner_program_returns_is_passed_on(value):
     assert Around(Returns(value)).run_sync(question="2+2?").answer == value
 
 
 @pytest.mark.xfail(
     strict=True, raises=AssertionError, reason="part 7: a forward that returns neither a Prediction nor a dict"
 )
-def test_batch_and_evaluation_take_what_forward_returns():
+def test_batch_and_evaluation_accept_the_value_that_forward_returns():
     program = Returns("4")
     assert dn.run_sync(lambda: program.batch([{"question": "2+2?"}])) == ["4"]
     assert float(dn.Evaluate(lambda row, prediction: prediction == row.answer).run_sync(program, ROWS)) == 1
@@ -97,7 +97,7 @@ def test_a_function_is_a_program_that_can_be_evaluated(program):
 
 @pytest.mark.parametrize("program", [plain_program, async_program])
 @_FUNCTION
-def test_a_function_is_a_program_of_which_attempts_are_made(program):
+def test_best_of_n_accepts_a_function_as_program(program):
     assert dn.BestOfN(program, lambda row, prediction: 1.0, n=2).run_sync(question="2+2?").answer == "4"
 
 
@@ -119,7 +119,7 @@ _OUR_SCORE = r"dn\.Score\(.*feedback="
 @pytest.mark.xfail(
     strict=True, raises=errors.RewardError, reason="part 7: a metric that returns score and feedback as DSPy's do"
 )
-def test_score_and_feedback_in_a_prediction_or_dict_are_taken_or_the_error_says_how(metric):
+def test_score_and_feedback_in_a_prediction_or_dict_work_or_the_error_says_how(metric):
     def evaluated():
         done = dn.Evaluate(metric).run_sync(dn.Predict("question -> answer", lm=always(answer="4")), ROWS)
         if done.exceptions[0] is not None:
@@ -167,7 +167,7 @@ _FIVE = "part 7: a metric of five arguments for DSPy's GEPA"
         ),
     ],
 )
-def test_a_metric_of_five_arguments_gets_the_predictors_name_or_is_told_of_ours(metric):
+def test_a_metric_with_five_parameters_gets_the_predictors_name_or_an_error_names_ours(metric):
     prompts = []
 
     def compiled():
@@ -363,7 +363,7 @@ def test_the_history_shows_tool_calls(shown):
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: a history that is cut")
-def test_that_the_history_has_fewer_calls_than_were_asked_for_is_said():
+def test_history_says_that_it_has_fewer_calls_than_requested():
     dn.configure(history=3)
     ask = dn.Predict("question -> answer", lm=always(answer="4"))
     for _ in range(5):
@@ -397,14 +397,14 @@ _MAX_ERRORS = pytest.mark.xfail(
 
 
 @_MAX_ERRORS
-def test_an_evaluation_that_max_errors_has_cut_has_a_status_of_its_own():
+def test_an_evaluation_that_max_errors_ended_has_its_own_status():
     run = cut_by_max_errors().run
     assert run.status not in {"running", "finished", "stopped", "exhausted", "interrupted", "cancelled"}
     assert dn.open_run(run.path).status == run.status
 
 
 @_MAX_ERRORS
-def test_an_evaluation_that_max_errors_has_cut_says_so():
+def test_an_evaluation_that_max_errors_ended_says_so():
     done = cut_by_max_errors()
     assert len(done) == 2
     assert "max_errors" in repr(done)

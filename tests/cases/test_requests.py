@@ -124,7 +124,7 @@ def test_a_stream_works_on_a_model_that_allows_only_its_own_temperature():
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=f"{TEMPERATURE}, and says so for each row")
-def test_a_temperature_that_a_model_does_not_take_is_said_once(caplog):
+def test_a_temperature_that_a_model_does_not_accept_gives_one_warning(caplog):
     with Server(strict(only_temperature_one)) as server, everything_said(caplog) as said:
         ask = question(model(server, "openai/gpt-5", temperature=0.7))
         asyncio.run(ask.batch([{"question": f"{i}?"} for i in range(5)]))
@@ -229,7 +229,7 @@ def no_format():
 
 @pytest.mark.xfail(strict=True, raises=errors.BadRequestError, reason=SCHEMA)
 @pytest.mark.parametrize("provider", NO_SCHEMA)
-def test_a_server_without_json_schema_is_asked_for_a_json_object_once_learned(provider):
+def test_a_server_without_json_schema_gets_requests_for_a_json_object_after_its_refusal(provider):
     serve = strict(
         lambda body: NO_SCHEMA[provider]() if kind_of_format(body) == "json_schema" else None,
         answer='{"answer": "Paris"}',
@@ -245,7 +245,7 @@ def test_a_server_without_json_schema_is_asked_for_a_json_object_once_learned(pr
 
 
 @pytest.mark.xfail(strict=True, raises=errors.BadRequestError, reason=SCHEMA)
-def test_a_server_without_any_response_format_is_told_in_words_once_learned():
+def test_a_server_without_response_formats_gets_instructions_in_words_after_its_refusal():
     serve = strict(lambda body: no_format() if "response_format" in body else None, answer='{"answer": "Paris"}')
     with Server(serve) as server:
         ask = question(model(server), adapter="json")
@@ -286,7 +286,7 @@ def error_of(answer, **settings):
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=CONTEXT)
 @pytest.mark.parametrize("words", TOO_LONG)
-def test_a_request_that_is_too_long_is_an_error_of_its_own_in_the_words_of(words):
+def test_a_too_long_request_is_recognized_from_the_message_of(words):
     assert isinstance(error_of(TOO_LONG[words]), errors.ContextTooLong)
 
 
@@ -473,7 +473,7 @@ def serving(name):
     reason="part 4: the owner is cut off a model's name as if it were a provider, and the 404 does not say so",
 )
 @pytest.mark.parametrize("name", ["Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mistral-7B-v0.3"])
-def test_a_model_on_a_server_of_ones_own_is_asked_for_by_its_name_or_the_error_explains_the_prefix(name):
+def test_a_model_on_a_private_server_is_requested_by_its_name_or_the_error_explains_the_prefix(name):
     with Server(serving(name)) as server:
         try:
             said = question(model(server, name)).run_sync(question="The capital of France?").answer

@@ -116,7 +116,7 @@ def test_the_budget_of_an_evaluation_in_tokens_is_not_exceeded():
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=OVERSPENT)
-def test_attempts_made_at_the_same_time_do_not_exceed_a_budget_in_tokens():
+def test_concurrent_attempts_do_not_exceed_a_budget_in_tokens():
     with Server(slowly(billed(200, 800, chat(answer="Lyon")))) as server, dn.Budget(tokens=5000) as meter:
         program = question(model(server, max_tokens=800))
         best = dn.BestOfN(program, reward=lambda row, prediction: 0.5, n=32, width=32)
@@ -209,7 +209,7 @@ def test_a_budget_in_tokens_ends_the_tries_that_bring_no_usable_reply(monkeypatc
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=UNUSABLE)
-def test_a_reply_that_follows_unusable_ones_costs_what_all_of_them_did(monkeypatch):
+def test_a_reply_after_unusable_ones_costs_as_much_as_all_of_them(monkeypatch):
     without_waiting(monkeypatch)
     with Server(lambda body, number: BILLED["empty"]() if number < 4 else billed(4000, 100)) as server:
         prediction = question(model(server)).run_sync(question="The capital of France?")
@@ -235,9 +235,7 @@ def batched_one_by_one(program):
     reason="part 6: with unknown prices a budget in USD ends after one call, silently",
 )
 @pytest.mark.parametrize("work", [evaluated_one_by_one, batched_one_by_one])
-def test_a_budget_in_usd_is_refused_before_anything_is_sent_or_goes_on_with_a_warning_where_prices_are_unknown(
-    work, caplog
-):
+def test_a_budget_in_usd_with_unknown_prices_is_refused_before_anything_is_sent_or_gives_a_warning(work, caplog):
     said, answered = [], 0
     with Server(slowly(billed(7, 3))) as server, dn.Budget(usd=1.0), caplog.at_level(logging.INFO):
         with warnings.catch_warnings(record=True) as caught:
@@ -301,7 +299,7 @@ def test_a_long_prompt_costs_the_price_of_long_contexts(name, prompt, threshold)
 @needs_the_map
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=LONG)
 @pytest.mark.parametrize(("name", "prompt", "threshold"), TIERED[:5])
-def test_what_a_provider_had_cached_of_a_long_prompt_costs_its_own_price_of_long_contexts(name, prompt, threshold):
+def test_cached_tokens_of_a_long_prompt_have_the_cached_price_of_long_contexts(name, prompt, threshold):
     entry = tiered(name, threshold)
     expected = (prompt - 100_000) * entry[f"input_cost_per_token_above_{threshold}_tokens"]
     expected += 100_000 * entry[f"cache_read_input_token_cost_above_{threshold}_tokens"]

@@ -128,7 +128,7 @@ _NOT_GIVEN = pytest.mark.xfail(
 @pytest.mark.parametrize("spec", [Grounded, "question, ctx: str | None -> answer"])
 @pytest.mark.parametrize("kind", [dn.Predict, dn.ChainOfThought])
 @_NOT_GIVEN
-def test_an_optional_input_that_is_not_given_is_none(spec, kind):
+def test_a_missing_optional_input_is_none(spec, kind):
     program = kind(spec, lm=always(reasoning="easy", answer="4"))
     assert program.run_sync(question="2+2?").answer == "4"
     assert dn.history(1)[0].inputs["ctx"] is None
@@ -294,7 +294,7 @@ def test_a_demo_without_outputs_is_left_out(adapter, demo):
 
 
 @_NO_OUTPUTS
-def test_that_a_demo_without_outputs_is_left_out_is_said_once():
+def test_one_warning_says_that_a_demo_without_outputs_is_left_out():
     with warned() as said:
         ask = dn.Predict("question -> answer", demos=[{"question": "1+1?"}], lm=always(answer="4"))
         for _ in range(3):
@@ -440,7 +440,7 @@ _AS_IN_DSPY = pytest.mark.xfail(strict=True, raises=TypeError, reason="part 7: s
 
 @pytest.mark.parametrize("more", [("Be brief.",), ()])
 @_AS_IN_DSPY
-def test_a_signature_is_made_by_calling_the_class_or_the_error_says_how(more):
+def test_calling_the_class_creates_a_signature_or_the_error_says_how(more):
     ours = r"instruction=|dn\.Predict\(|as a class"
     signature = works_or_names(lambda: dn.Signature("question -> answer", *more), ours)
     if signature is not None:
@@ -540,7 +540,7 @@ def travelled():
 
 @pytest.mark.parametrize("name", ["class", "predict", "string", "thinking", "program"])
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: cloudpickle of what a notebook defines")
-def test_what_a_notebook_defines_travels_by_cloudpickle(name, travelled):
+def test_definitions_of_a_notebook_can_be_pickled_with_cloudpickle(name, travelled):
     assert travelled[name] == ("text: str -> topic: str" if name == "class" else "sport")
 
 
@@ -560,7 +560,7 @@ def test_what_a_notebook_defines_travels_by_cloudpickle(name, travelled):
     ids=repr,
 )
 @pytest.mark.xfail(strict=True, raises=errors.InputError, reason="part 7: an untyped field takes any value")
-def test_an_untyped_field_is_given_anything_as_text(value, text):
+def test_an_untyped_field_accepts_any_value_as_text(value, text):
     lm = dn.ScriptedLM([chat(answer="4")])
     assert dn.Predict("question -> answer", lm=lm).run_sync(question=value).answer == "4"
     assert text in lm.requests[0].messages[-1]["content"]
@@ -595,7 +595,7 @@ _LONG = pd.DataFrame({"n": range(1000, 1200)})
     ids=["wide frame", "long frame", "series", "array", "any", "inside a dict"],
 )
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=_CUT)
-def test_a_large_table_or_array_is_sent_whole_or_one_warning_says_that_it_is_not(annotation, value, middle):
+def test_a_large_table_or_array_is_sent_completely_or_one_warning_says_that_it_is_not(annotation, value, middle):
     whole_or_warned([middle], lambda lm: dn.Predict(signature(annotation), lm=lm).run_sync(value=value))
 
 
@@ -603,7 +603,7 @@ def test_a_large_table_or_array_is_sent_whole_or_one_warning_says_that_it_is_not
     ("value", "middle"), [(_WIDE, "column20"), (np.arange(5000), "2500")], ids=["wide frame", "array"]
 )
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=_CUT)
-def test_a_tools_large_result_is_seen_whole_or_one_warning_says_that_it_is_not(value, middle):
+def test_the_model_gets_a_large_tool_result_completely_or_one_warning_says_that_it_does_not(value, middle):
     with warned() as said:
         seen = asyncio.run(dn.Tool(lambda: value, name="table", limit=100_000)({}))
     assert middle in seen.text or len(said) == 1
