@@ -1,9 +1,9 @@
-"""Check that notebooks were run from top to bottom and can be shown as they are; nothing is changed.
+"""Check that notebooks were run from top to bottom and can be published. Changes nothing.
 
     python .ci/check_notebooks.py notebooks/*.ipynb
 
-prints one line for each problem and exits with 1 if there is one. A notebook without outputs is a problem: outputs are
-part of a tutorial, and are never stripped.
+prints one line per problem, and exits with status 1 if there are any. A notebook without outputs is a problem, because
+outputs are part of a tutorial and must not be stripped.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 
 import nbformat
 
-OF_A_MACHINE = re.compile(r"(?:/root|/home|/tmp|/Users)/[^\s\"']*|[A-Z]:\\\\Users\\\\[^\s\"']*|0x[0-9a-f]{6,}")
+MACHINE_DETAILS = re.compile(r"(?:/root|/home|/tmp|/Users)/[^\s\"']*|[A-Z]:\\\\Users\\\\[^\s\"']*|0x[0-9a-f]{6,}")
 RECORDING = re.compile(r"dn\.recorded\(\"([^\"]+)\"")
 
 
 def problems(path: Path) -> list[str]:
-    """What is wrong with a notebook, one line each; empty for one that can be committed."""
+    """The problems of a notebook, one line each. The list is empty if the notebook can be committed."""
     try:
         notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=nbformat.NO_CONVERT)
         nbformat.validate(notebook)
@@ -30,48 +30,51 @@ def problems(path: Path) -> list[str]:
     if notebook.nbformat != nbformat.current_nbformat:
         return [f"{path} has format {notebook.nbformat}; open and save it in JupyterLab for format 4"]
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return [f"{path}{problem}" for problem in [*_not_run(cells), *_in_outputs(cells), *_recordings(cells, path)]]
+    messages = [*_run_problems(cells), *_output_problems(cells), *_recording_problems(cells, path)]
+    return [f"{path}{message}" for message in messages]
 
 
-def _not_run(cells: list[nbformat.NotebookNode]) -> list[str]:
-    found = []
+def _run_problems(cells: list[nbformat.NotebookNode]) -> list[str]:
+    messages = []
     for number, cell in enumerate(cells, 1):
         if cell.execution_count != number:
             count = "was not run" if cell.execution_count is None else f"was run as [{cell.execution_count}]"
-            found.append(f", code cell {number}: it {count}; restart the kernel and run all cells")
+            messages.append(f", code cell {number}: it {count}; restart the kernel and run all cells")
     if not any(cell.outputs for cell in cells):
-        found.append(": it has no outputs; run it and save it with its outputs")
-    return found
+        messages.append(": it has no outputs; run it and save it with its outputs")
+    return messages
 
 
-def _in_outputs(cells: list[nbformat.NotebookNode]) -> list[str]:
-    found = []
+def _output_problems(cells: list[nbformat.NotebookNode]) -> list[str]:
+    messages = []
     for number, cell in enumerate(cells, 1):
         for output in cell.outputs:
             if output.output_type == "error":
-                found.append(f", code cell {number}: it ended with {output.ename}: {output.evalue}")
+                messages.append(f", code cell {number}: it ended with {output.ename}: {output.evalue}")
             if output.get("name") == "stderr":
                 text = " ".join(output.text.split())[:100]
-                found.append(f", code cell {number}: it wrote to stderr: {text!r}")
-        names = sorted(set(OF_A_MACHINE.findall(json.dumps(cell.outputs))))
-        found += [f", code cell {number}: an output names something of this machine: {name}" for name in names]
-    return found
+                messages.append(f", code cell {number}: it wrote to stderr: {text!r}")
+        names = sorted(set(MACHINE_DETAILS.findall(json.dumps(cell.outputs))))
+        messages += [f", code cell {number}: an output contains a detail of this machine: {name}" for name in names]
+    return messages
 
 
-def _recordings(cells: list[nbformat.NotebookNode], path: Path) -> list[str]:
-    found = []
+def _recording_problems(cells: list[nbformat.NotebookNode], path: Path) -> list[str]:
+    messages = []
     for cell in cells:
         missing = [name for name in RECORDING.findall(cell.source) if not (path.parent / name).exists()]
-        found += [f": its recording {name} is not there; run the notebook and commit the file" for name in missing]
-    return found
+        messages += [f": its recording {name} is missing; run the notebook and commit the file" for name in missing]
+    return messages
 
 
 def main(paths: list[str]) -> int:
-    """Check these files; the exit status."""
-    found = [problem for path in paths for problem in problems(Path(path))]
-    for problem in found:
-        sys.stdout.write(f"{problem}\n")
-    return 1 if found else 0
+    """Check notebooks, print their problems, and return the exit status."""
+    status = 0
+    for path in paths:
+        for problem in problems(Path(path)):
+            sys.stdout.write(f"{problem}\n")
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

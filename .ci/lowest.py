@@ -1,5 +1,7 @@
-"""Print requirements for an installer: all that the package and its extras need, each in the lowest release that its
-bound in pyproject.toml allows (`pandas==2.2`), and the tools of the tests as the installer chooses them.
+"""Print requirements for the lowest supported dependencies.
+
+The requirements of the package and its extras are pinned to their lower bounds in pyproject.toml (`pandas==2.2`). The
+tools of the tests are not pinned, so the installer chooses their versions.
 """
 
 import re
@@ -7,8 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
-OPTIONAL = {"dspy", "pyarrow"}  # of the extra dev, but the package works with them where they are there
-NOT_OF_TESTS = {
+OPTIONAL = {"dspy", "pyarrow"}  # in the extra dev, but the package also works with them
+NOT_NEEDED_BY_TESTS = {
     "dspynb",
     "build",
     "mypy",
@@ -24,19 +26,25 @@ extras = project["optional-dependencies"]
 
 
 def name(requirement: str) -> str:
-    """The name of what is required."""
+    """The name of the required package."""
     return re.split(r"[>\[]", requirement)[0]
 
 
 def lowest(requirement: str) -> str:
-    """The requirement at its bound; ours are all of the form `name>=bound`."""
+    """The requirement pinned to its lower bound. All requirements have the form `name>=bound`."""
     if not re.fullmatch(r"[A-Za-z0-9._-]+>=[0-9.]+", requirement):
         sys.exit(f"pyproject.toml: {requirement!r} is not of the form 'name>=bound'")
     return requirement.replace(">=", "==")
 
 
-groups = [project["dependencies"], *(needs for extra, needs in extras.items() if extra != "dev")]
-lines = [lowest(need) for needs in groups for need in needs if name(need) != "dspynb"]
-tools = [need for need in extras["dev"] if name(need) not in NOT_OF_TESTS]
-lines += [lowest(need) if name(need) in OPTIONAL else need for need in tools]
+requirements = list(project["dependencies"])
+for extra, extra_requirements in extras.items():
+    if extra != "dev":
+        requirements += extra_requirements
+lines = [lowest(requirement) for requirement in requirements if name(requirement) != "dspynb"]
+for requirement in extras["dev"]:
+    if name(requirement) in OPTIONAL:
+        lines.append(lowest(requirement))
+    elif name(requirement) not in NOT_NEEDED_BY_TESTS:
+        lines.append(requirement)
 sys.stdout.write("\n".join(lines) + "\n")

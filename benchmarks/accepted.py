@@ -1,9 +1,9 @@
-"""How many of the children that GEPA accepts are truly no better than their parent, in the simulated rule world.
+"""How many of the children that GEPA accepts are in fact no better than their parent, in the simulated rule world.
 
     python benchmarks/accepted.py
 
-A child is accepted when it goes on to the validation rows; what it and its parent are worth is computed (see
-worlds.py). Writes accepted.csv. Seeds 10 to 29, as in optimizers.py.
+A child is accepted when it is evaluated on the validation rows. The true accuracy of the child and of its parent is
+computed (see worlds.py). Writes accepted.csv. Seeds 10 to 29, as in optimizers.py.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 from optimizers import ask
 from optimizers_systems import CAP
-from report import today, written
-from worlds_dspynb import compiled, told
+from report import today, write_results
+from worlds_dspynb import candidate_view, compile_program
 from worlds_server import serve
 
 SETTINGS = {
@@ -29,26 +29,28 @@ SETTINGS = {
 
 
 async def children(cell: dict[str, Any]) -> list[bool]:
-    """Of each accepted child, whether it is better than its parent."""
-    world, program, run, _ = await compiled(cell)
-    record, paths = run.record, [path for path, _ in program.named_predictors()]
-    start = next(iter(record.candidates.values()))
+    """For each accepted child, whether it is better than its parent."""
+    world, program, run, _ = await compile_program(cell)
+    candidates = run.record.candidates
+    paths = [path for path, _ in program.named_predictors()]
+    start = next(iter(candidates.values()))
 
-    def worth(name: str) -> float:
-        return world.expected(told(world, start.parts, record.candidates[name].parts, paths))
+    def accuracy(name: str) -> float:
+        return world.expected(candidate_view(world, start.parts, candidates[name].parts, paths))
 
-    tried = {candidate for candidate, split in record.rollouts_by_candidate if split == "val"}
-    accepted = [c for name, c in record.candidates.items() if c.origin == "reflection" and name in tried]
-    return [worth(child.id) > worth(child.parents[0]) for child in accepted]
+    validated = {candidate for candidate, split in run.record.rollouts_by_candidate if split == "val"}
+    accepted = [c for name, c in candidates.items() if c.origin == "reflection" and name in validated]
+    return [accuracy(child.id) > accuracy(child.parents[0]) for child in accepted]
 
 
 def main() -> None:
-    """Count, and write."""
+    """Count the children for all settings, and write the table."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     server = context.Process(target=serve, args=(queue,), daemon=True)
     server.start()
-    port, rows = queue.get(timeout=60), []
+    port = queue.get(timeout=60)
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"DSPYNB_CACHE_DIR": folder, "OPENAI_API_KEY": "none-is-needed-here"}
         for predictors in (1, 3):
@@ -62,7 +64,8 @@ def main() -> None:
                 rows.append([predictors, name, len(better), worse, f"{worse / len(better):.1%}", today()])
                 print(*rows[-1], flush=True)
     server.terminate()
-    written("accepted", ["predictors", "settings", "accepted", "no better than the parent", "share", "date"], rows)
+    header = ["predictors", "settings", "accepted", "no better than the parent", "share", "date"]
+    write_results("accepted", header, rows)
 
 
 if __name__ == "__main__":

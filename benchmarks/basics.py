@@ -1,8 +1,9 @@
-"""Import, overhead of one call, and Refine in waves (DSPy makes one attempt at a time), beside DSPy in the same run.
+"""Import time, overhead of one call, and Refine by width, compared with DSPy (which makes one attempt at a time).
 
     python benchmarks/basics.py --peer /path/to/an/environment/with/dspy/bin/python
 
-Writes benchmarks/basics.csv: what, ours, peer, ratio, date; medians of several runs, taken in turn.
+Writes benchmarks/basics.csv: what, dspynb, dspy, ratio, date. The figures are medians of several rounds. Each round
+measures dspynb and DSPy one after the other.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ import statistics
 import subprocess
 import sys
 
-from report import today, written
+from report import today, write_results
 
 ROUNDS = 5
 
 IMPORT = """
-import time; began = time.perf_counter()
+import time; start = time.perf_counter()
 {what}
-took = time.perf_counter() - began
+seconds = time.perf_counter() - start
 import json
 peak = next(int(l.split()[1]) / 1024 for l in open('/proc/self/status') if l.startswith('VmHWM'))
-print(json.dumps({{"s": took, "MB": peak}}))
+print(json.dumps({{"s": seconds, "MB": peak}}))
 """
-OURS = """
+DSPYNB = """
 import asyncio, json, time, dspynb as dn
 dn.configure(view="off", runs_dir=None)
 predict = dn.Predict("subject -> sentence", lm=dn.FunctionLM(lambda r: "[[ ## sentence ## ]]\\nhi"))
@@ -42,24 +43,24 @@ async def slow(request):
 async def main():
     for _ in range(100):
         await predict(subject="x")
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(500):
         await predict(subject="x")
-    alone = (time.perf_counter() - began) / 500
-    began = time.perf_counter()
+    alone = (time.perf_counter() - start) / 500
+    start = time.perf_counter()
     await Loop()(n=500)
-    inside = (time.perf_counter() - began) / 500
-    took = {}
+    inside = (time.perf_counter() - start) / 500
+    by_width = {}
     for width in (1, 2, 4, 8):
-        slowly = dn.Predict("subject -> sentence", lm=dn.FunctionLM(slow))
-        refine = dn.Refine(slowly, lambda r, p: 0.0, n=8, width=width, hints=lambda a, p, i: "again")
-        began = time.perf_counter()
+        slow_predict = dn.Predict("subject -> sentence", lm=dn.FunctionLM(slow))
+        refine = dn.Refine(slow_predict, lambda r, p: 0.0, n=8, width=width, hints=lambda a, p, i: "again")
+        start = time.perf_counter()
         await refine(subject="x")
-        took[f"width {width}"] = time.perf_counter() - began
-    print(json.dumps({"call": alone, "inside": inside, **took}))
+        by_width[f"width {width}"] = time.perf_counter() - start
+    print(json.dumps({"call": alone, "inside": inside, **by_width}))
 asyncio.run(main())
 """
-PEER = """
+DSPY = """
 import asyncio, json, time, warnings
 warnings.simplefilter("ignore")
 import dspy
@@ -72,17 +73,18 @@ class Stub(dspy.LM):
     def forward(self, prompt=None, messages=None, **kw):
         time.sleep(0.1)
         advice = "[[ ## discussion ## ]]\\nx\\n\\n[[ ## advice ## ]]\\n{}\\n\\n[[ ## completed ## ]]"
-        fast = "advice" in str(messages)
-        return reply(advice if fast else "[[ ## sentence ## ]]\\nhi\\n\\n[[ ## completed ## ]]")
+        if "advice" in str(messages):
+            return reply(advice)
+        return reply("[[ ## sentence ## ]]\\nhi\\n\\n[[ ## completed ## ]]")
 dspy.configure(lm=Stub("openai/x", cache=False))
 predict = dspy.Predict("subject -> sentence")
 async def main():
     for _ in range(50):
         await predict.acall(subject="x")
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(200):
         await predict.acall(subject="x")
-    return (time.perf_counter() - began) / 200
+    return (time.perf_counter() - start) / 200
 call = asyncio.run(main())
 class Program(dspy.Module):
     def __init__(self):
@@ -91,52 +93,52 @@ class Program(dspy.Module):
     def forward(self, subject):
         return self.predict(subject=subject)
 refine = dspy.BestOfN(Program(), N=8, reward_fn=lambda a, p: 0.0, threshold=1.0)
-began = time.perf_counter()
+start = time.perf_counter()
 refine(subject="x")
-print(json.dumps({"call": call, "refine": time.perf_counter() - began}))
+print(json.dumps({"call": call, "refine": time.perf_counter() - start}))
 """
 
 
 def run(python: str, code: str) -> dict[str, float]:
-    """What a fresh process measured."""
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    """Run code in a fresh process, and return the figures that it prints."""
+    process = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    """Measure in turn, write the medians."""
+    """Measure all kinds in each round, and write the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", required=True, help="the Python of an environment with dspy")
     peer = parser.parse_args().peer
-    used = "import dspynb as dn; dn.Predict, dn.Refine, dn.LM"
+    first_use = "import dspynb as dn; dn.Predict, dn.Refine, dn.LM"
     kinds = {
         "import": (sys.executable, IMPORT.format(what="import dspynb")),
-        "import and first names": (sys.executable, IMPORT.format(what=used)),
+        "import and first names": (sys.executable, IMPORT.format(what=first_use)),
         "import dspy": (peer, IMPORT.format(what="import dspy")),
-        "ours": (sys.executable, OURS),
-        "peer": (peer, PEER),
+        "dspynb": (sys.executable, DSPYNB),
+        "dspy": (peer, DSPY),
     }
-    seen: dict[str, list[dict[str, float]]] = {name: [] for name in kinds}
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in kinds}
     for _ in range(ROUNDS):
         for name, (python, code) in kinds.items():
-            seen[name].append(run(python, code))
+            results[name].append(run(python, code))
 
     def median(kind: str, figure: str) -> float:
-        return statistics.median(r[figure] for r in seen[kind])
+        return statistics.median(result[figure] for result in results[kind])
 
     rows = [
         ("import, s", median("import", "s"), median("import dspy", "s")),
         ("import and first use of names, s", median("import and first names", "s"), median("import dspy", "s")),
         ("import and first use of names, MB", median("import and first names", "MB"), median("import dspy", "MB")),
-        ("one Predict with an instant stub, ms", 1e3 * median("ours", "call"), 1e3 * median("peer", "call")),
-        ("the same inside a program, ms", 1e3 * median("ours", "inside"), 1e3 * median("peer", "call")),
+        ("one Predict with an instant stub, ms", 1e3 * median("dspynb", "call"), 1e3 * median("dspy", "call")),
+        ("one Predict inside a program, ms", 1e3 * median("dspynb", "inside"), 1e3 * median("dspy", "call")),
     ]
     rows += [
-        (f"8 attempts of 100 ms, width {n}, s", median("ours", f"width {n}"), median("peer", "refine"))
+        (f"8 attempts of 100 ms, width {n}, s", median("dspynb", f"width {n}"), median("dspy", "refine"))
         for n in (1, 2, 4, 8)
     ]
     lines = [(what, f"{a:.4g}", f"{b:.4g}", f"{a / b:.3f}", today()) for what, a, b in rows]
-    written("basics", ["what", "dspynb", "dspy 3.4.1", "ratio", "date"], lines)
+    write_results("basics", ["what", "dspynb", "dspy 3.4.1", "ratio", "date"], lines)
 
 
 if __name__ == "__main__":

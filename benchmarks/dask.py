@@ -1,12 +1,13 @@
-"""One and two Dask workers beside one and two plain processes, in the same run: an evaluation, its metric computes.
+"""An evaluation with a metric that computes: one and two Dask workers, compared with one and two plain processes.
 
     python benchmarks/dask.py
 
-A model in the process, which answers at once, and a metric of about 30 or 100 ms of Python. One process evaluates all
-rows, then two plain processes half of them each, then a DaskExecutor with one and with two worker processes all of
-them; processes and clusters are started and have evaluated a few rows before the clock runs. Writes
-benchmarks/dask.csv: medians of several rounds, in which each is run in turn. The speed-up is over one process; ``of
-plain`` is the share that Dask reaches of what two plain processes reach, in the same round.
+The model is in the process and answers at once; the metric takes about 30 or 100 ms of Python. One process evaluates
+all rows. Then two plain processes evaluate half of the rows each. Then a DaskExecutor evaluates all rows, with one and
+with two worker processes. Before the clock starts, processes and clusters are running and have evaluated a few rows.
+
+Writes benchmarks/dask.csv: medians of several rounds; each round measures all of them one after the other. The speed-up
+is relative to one process in the same round. The next column is relative to two plain processes in the same round.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import sys
 import time
 from pathlib import Path
 
-from report import today, written
+from report import today, write_results
 
 HERE = Path(__file__).parent
-ROUNDS, INSTANT = 3, 400
+ROUNDS = 3
+INSTANT = 400
+"""Rows of the evaluation whose metric computes nothing."""
 HEAVY = {0.03: 96, 0.1: 40}
-"""Seconds of the metric → rows."""
+"""Seconds that the metric takes → number of rows."""
 KINDS = {
     "one": "one process",
     "plain": "two plain processes",
@@ -31,26 +34,27 @@ KINDS = {
     "dask": "two Dask workers",
 }
 
-# Sent as text: a script in this folder would find itself where it imports dask.
+# Passed with -c: a script in this folder would import this file instead of the library dask.
 CODE = """
 import asyncio, sys, dspynb as dn
-kind, rows, turns, workers = sys.argv[1], *map(int, sys.argv[2:])
+kind = sys.argv[1]
+rows, iterations, workers = map(int, sys.argv[2:])
 dn.configure(view="off", runs_dir=None, lm=dn.FunctionLM(lambda request: "[[ ## answer ## ]]\\nfine"))
 predict = dn.Predict("question -> answer")
 def metric(row, prediction):
     total = 0
-    for i in range(turns):
+    for i in range(iterations):
         total += i * i
     return float(total >= 0)
 def data(n):
     return [{"question": f"question {i}"} for i in range(n)]
 async def main(executor):
-    plan = dn.Evaluate(metric, executor=executor)
-    await plan(predict, data(32))
+    evaluate = dn.Evaluate(metric, executor=executor)
+    await evaluate(predict, data(32))
     print("ready", flush=True)
     while sys.stdin.readline().strip():
-        done = await plan(predict, data(rows))
-        assert len(done) == rows and done.score.mean == 1.0
+        evaluation = await evaluate(predict, data(rows))
+        assert len(evaluation) == rows and evaluation.score.mean == 1.0
         print("done", flush=True)
 if kind == "dask":
     from distributed import LocalCluster
@@ -63,92 +67,92 @@ else:
 """
 
 
-class Measured:
-    """Processes that evaluate ``rows`` each when they are told to."""
+class Workers:
+    """Processes that are ready to evaluate ``rows`` rows each; `seconds` makes them do it."""
 
-    def __init__(self, kind: str, processes: int, rows: int, turns: int, workers: int = 0) -> None:
-        given = [sys.executable, "-c", CODE, kind, str(rows), str(turns), str(workers)]
-        self._running = [
-            subprocess.Popen(given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
+    def __init__(self, kind: str, processes: int, rows: int, iterations: int, workers: int = 0) -> None:
+        command = [sys.executable, "-c", CODE, kind, str(rows), str(iterations), str(workers)]
+        self._processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
             for _ in range(processes)
         ]
-        self._heard("ready")
+        self._wait_for("ready")
 
-    def _heard(self, word: str) -> None:
-        for process in self._running:
+    def _wait_for(self, word: str) -> None:
+        for process in self._processes:
             if process.stdout is None or process.stdout.readline().strip() != word:
-                raise SystemExit("a process that is measured has ended")
+                raise SystemExit("a measured process has ended")
 
     def seconds(self) -> float:
-        """How long all of them take."""
-        began = time.perf_counter()
-        for process in self._running:
+        """Evaluate in all processes at the same time, and return the seconds until the last one is done."""
+        start = time.perf_counter()
+        for process in self._processes:
             print("go", file=process.stdin, flush=True)
-        self._heard("done")
-        return time.perf_counter() - began
+        self._wait_for("done")
+        return time.perf_counter() - start
 
     def end(self) -> None:
-        """End them."""
-        for process in self._running:
+        """End the processes."""
+        for process in self._processes:
             process.communicate("\n")
 
 
-def turns_of(seconds: float) -> int:
-    """How often the metric goes round to take so long here."""
-    began, total, count = time.perf_counter(), 0, 200_000
+def iterations_for(seconds: float) -> int:
+    """The number of loop iterations of the metric that take this many seconds on this machine."""
+    total = 0
+    count = 200_000
+    start = time.perf_counter()
     for i in range(count):
         total += i * i
-    return int(count * seconds / (time.perf_counter() - began))
+    return int(count * seconds / (time.perf_counter() - start))
 
 
-def measured(turns: int, rows: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of one process, two plain ones, one and two workers, by round, taken in turn."""
+def measure(iterations: int, rows: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds by round of one process, two plain processes, and one and two Dask workers."""
     kinds = {
-        "one": Measured("plain", 1, rows, turns),
-        "plain": Measured("plain", 2, rows // 2, turns),
-        "one worker": Measured("dask", 1, rows, turns, workers=1),
-        "dask": Measured("dask", 1, rows, turns, workers=2),
+        "one": Workers("plain", 1, rows, iterations),
+        "plain": Workers("plain", 2, rows // 2, iterations),
+        "one worker": Workers("dask", 1, rows, iterations, workers=1),
+        "dask": Workers("dask", 1, rows, iterations, workers=2),
     }
-    seen: dict[str, list[float]] = {name: [] for name in kinds}
+    seconds: dict[str, list[float]] = {name: [] for name in kinds}
     try:
         for _ in range(rounds):
-            for name, one in kinds.items():
-                seen[name].append(one.seconds())
+            for name, workers in kinds.items():
+                seconds[name].append(workers.seconds())
     finally:
-        for one in kinds.values():
-            one.end()
-    return seen
+        for workers in kinds.values():
+            workers.end()
+    return seconds
 
 
-def ratio(above: list[float], below: list[float]) -> float:
-    """The median over the rounds of one round's ratio."""
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+def ratio(numerators: list[float], denominators: list[float]) -> float:
+    """The median of the ratios of the rounds."""
+    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
 def main() -> None:
-    """Measure, write, print."""
+    """Measure, and write the table."""
     rows: list[tuple[str, float, float | str, float | str]] = []
     for seconds, count in HEAVY.items():
-        took = measured(turns_of(seconds), count, ROUNDS)
+        times = measure(iterations_for(seconds), count, ROUNDS)
         metric = f"metric of {1e3 * seconds:.0f} ms, {count} rows: "
-        for name, what in KINDS.items():
-            figures = ("", "") if name == "one" else (ratio(took["one"], took[name]), ratio(took["plain"], took[name]))
-            rows.append((f"{metric}{what}, s", statistics.median(took[name]), *figures))
-    instant = measured(0, INSTANT, ROUNDS)
-    for name, what in KINDS.items():
-        if name == "plain":
-            continue
-        rows.append((f"nothing to compute: {what}, ms a row", 1e3 * statistics.median(instant[name]) / INSTANT, "", ""))
-    lines = [
-        (
-            what,
-            *(f"{figure:.3f}" if isinstance(figure, float) else figure for figure in figures),
-            os.cpu_count(),
-            today(),
-        )
-        for what, *figures in rows
-    ]
-    written("dask", ["what", "figure", "speed-up", "of plain", "cores", "date"], lines)
+        for name, label in KINDS.items():
+            ratios: tuple[float | str, float | str] = ("", "")
+            if name != "one":
+                ratios = (ratio(times["one"], times[name]), ratio(times["plain"], times[name]))
+            rows.append((f"{metric}{label}, s", statistics.median(times[name]), *ratios))
+    times = measure(0, INSTANT, ROUNDS)
+    for name, label in KINDS.items():
+        if name != "plain":
+            per_row = 1e3 * statistics.median(times[name]) / INSTANT
+            rows.append((f"nothing to compute: {label}, ms per row", per_row, "", ""))
+    lines = []
+    for what, *figures in rows:
+        cells = [f"{figure:.3f}" if isinstance(figure, float) else figure for figure in figures]
+        lines.append((what, *cells, os.cpu_count(), today()))
+    header = ["what", "figure", "speed-up", "relative to two plain processes", "cores", "date"]
+    write_results("dask", header, lines)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Evaluate beside DSPy's in the same run: 500 rows of 50 ms, instant rows, the journal, and a view that watches.
+"""Evaluate compared with DSPy's: 500 rows of 50 ms, instant rows, the journal, and an open view.
 
     python benchmarks/evaluate.py --peer /path/to/an/environment/with/dspy/bin/python
 
-Models are stubs in the process, so that only the evaluators' own work is measured: 256 rows in flight, journal and view
-off where not said otherwise. Writes benchmarks/evaluate.csv: medians of several runs, taken in turn; ``ratio`` is ours
-divided by the figure that it is beside.
+Models are stubs in the process, so only the work of the evaluators is measured. 256 rows are in flight; journal and
+view are off unless the row says otherwise. Writes benchmarks/evaluate.csv: medians of several rounds, each of which
+measures all kinds one after the other. ``ratio`` is the figure of dspynb divided by the reference.
 """
 
 from __future__ import annotations
@@ -16,25 +16,30 @@ import subprocess
 import sys
 import tempfile
 
-from report import today, written
+from report import today, write_results
 
-ROUNDS, IN_FLIGHT, SLOW, INSTANT, MANY = 5, 256, 500, 10_000, 100_000
+ROUNDS = 5
+IN_FLIGHT = 256
+SLOW = 500
+INSTANT = 10_000
+MANY = 100_000
 
-OURS = """
+DSPYNB = """
 import asyncio, json, sys, time, dspynb as dn
 from dspynb.views.live.live_view import LiveView
 from dspynb.views.live.notebook import pages
-kind, rows, in_flight, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+kind, folder = sys.argv[1], sys.argv[4]
+rows, in_flight = int(sys.argv[2]), int(sys.argv[3])
 dn.configure(view="off", runs_dir=folder if kind == "journal" else None)
 async def answer(request):
     if kind == "slow":
         await asyncio.sleep(0.05)
     return "[[ ## answer ## ]]\\nfine\\n\\n[[ ## completed ## ]]"
 predict = dn.Predict("question -> answer", lm=dn.FunctionLM(answer))
-plan = dn.Evaluate(lambda row, prediction: prediction.answer == "fine", concurrency=in_flight)
+evaluate = dn.Evaluate(lambda row, prediction: prediction.answer == "fine", concurrency=in_flight)
 def data(n):
     return [dn.Example(question=f"question {i}").with_inputs("question") for i in range(n)]
-class Comm:  # a front end that takes what is sent as the widget does: as JSON
+class Comm:  # a front end that serializes messages as JSON, as the widget does
     def __init__(self, view):
         self.view = view
     def send(self, message):
@@ -43,32 +48,35 @@ class Comm:  # a front end that takes what is sent as the widget does: as JSON
         json.dumps(self.view.snapshot())
     def finish(self, record):
         pages(record)
-async def longest_pause(pauses):
+async def record_pauses(pauses):
     while True:
-        began = time.perf_counter()
+        start = time.perf_counter()
         await asyncio.sleep(0.001)
-        pauses.append(time.perf_counter() - began - 0.001)
+        pauses.append(time.perf_counter() - start - 0.001)
 async def main():
-    await plan(predict, data(64))
-    given, pauses, began = data(rows), [], time.perf_counter()
-    run = plan.start(predict, given)
+    await evaluate(predict, data(64))
+    examples = data(rows)
+    pauses = []
+    start = time.perf_counter()
+    run = evaluate.start(predict, examples)
     if kind == "view":
         view = LiveView(run, asyncio.get_running_loop())
         run.watch(view.changed)
         view.open(Comm(view))
-        watch = asyncio.create_task(longest_pause(pauses))
-    done = await run
-    took = time.perf_counter() - began
-    assert float(done) == 1.0 and len(done) == rows
+        watch = asyncio.create_task(record_pauses(pauses))
+    evaluation = await run
+    seconds = time.perf_counter() - start
+    assert float(evaluation) == 1.0 and len(evaluation) == rows
     peak = next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
-    print(json.dumps({"s": took, "MB": peak, "pause": max(pauses, default=0.0)}))
+    print(json.dumps({"s": seconds, "MB": peak, "pause": max(pauses, default=0.0)}))
 asyncio.run(main())
 """
-PEER = """
+DSPY = """
 import json, sys, time
 from types import SimpleNamespace as N
 import dspy
-kind, rows, in_flight = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+kind = sys.argv[1]
+rows, in_flight = int(sys.argv[2]), int(sys.argv[3])
 text = "[[ ## answer ## ]]\\nfine\\n\\n[[ ## completed ## ]]"
 class Stub(dspy.LM):
     def forward(self, prompt=None, messages=None, **kw):
@@ -79,66 +87,68 @@ dspy.configure(lm=Stub("openai/x", cache=False))
 predict = dspy.Predict("question -> answer")
 def evaluate(n):
     data = [dspy.Example(question=f"question {i}").with_inputs("question") for i in range(n)]
-    began = time.perf_counter()
-    done = dspy.Evaluate(devset=data, metric=lambda row, prediction, trace=None: prediction.answer == "fine",
-                         num_threads=in_flight, display_progress=False)(predict)
-    assert done.score == 100.0
-    return time.perf_counter() - began
+    start = time.perf_counter()
+    result = dspy.Evaluate(devset=data, metric=lambda row, prediction, trace=None: prediction.answer == "fine",
+                           num_threads=in_flight, display_progress=False)(predict)
+    assert result.score == 100.0
+    return time.perf_counter() - start
 evaluate(64)
 print(json.dumps({"s": evaluate(rows)}))
 """
 
 
 def run(python: str, code: str, kind: str, rows: int) -> dict[str, float]:
-    """What a fresh process measured."""
+    """Run code in a fresh process, and return the figures that it prints."""
     with tempfile.TemporaryDirectory() as folder:
-        given = [python, "-c", code, kind, str(rows), str(IN_FLIGHT), folder]
-        done = subprocess.run(given, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+        command = [python, "-c", code, kind, str(rows), str(IN_FLIGHT), folder]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise SystemExit(process.stderr)
+    return dict(json.loads(process.stdout.splitlines()[-1]))
 
 
 def main() -> None:
-    """Measure in turn, write the medians."""
+    """Measure all kinds in each round, and write the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", required=True, help="the Python of an environment with dspy")
     peer = parser.parse_args().peer
     kinds = {
-        "slow": (sys.executable, OURS, "slow", SLOW),
-        "peer slow": (peer, PEER, "slow", SLOW),
-        "instant": (sys.executable, OURS, "instant", INSTANT),
-        "peer instant": (peer, PEER, "instant", INSTANT),
-        "journal": (sys.executable, OURS, "journal", INSTANT),
-        "view": (sys.executable, OURS, "view", INSTANT),
-        "many": (sys.executable, OURS, "instant", MANY),
+        "slow": (sys.executable, DSPYNB, "slow", SLOW),
+        "dspy slow": (peer, DSPY, "slow", SLOW),
+        "instant": (sys.executable, DSPYNB, "instant", INSTANT),
+        "dspy instant": (peer, DSPY, "instant", INSTANT),
+        "journal": (sys.executable, DSPYNB, "journal", INSTANT),
+        "view": (sys.executable, DSPYNB, "view", INSTANT),
+        "many": (sys.executable, DSPYNB, "instant", MANY),
     }
-    seen: dict[str, list[dict[str, float]]] = {name: [] for name in kinds}
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in kinds}
     for _ in range(ROUNDS):
-        for name, given in kinds.items():
-            seen[name].append(run(*given))
+        for name, arguments in kinds.items():
+            results[name].append(run(*arguments))
 
     def median(kind: str, figure: str = "s", scale: float = 1.0) -> float:
-        return scale * statistics.median(r[figure] for r in seen[kind])
+        return scale * statistics.median(result[figure] for result in results[kind])
 
-    a_row, a_row_of_many = 1e3 / INSTANT, 1e3 / MANY
-    peer_instant, ours_instant = median("peer instant", scale=a_row), median("instant", scale=a_row)
+    per_row = 1e3 / INSTANT
+    per_row_of_many = 1e3 / MANY
+    dspy_instant = median("dspy instant", scale=per_row)
+    dspynb_instant = median("instant", scale=per_row)
     rows = [
-        ("500 rows of 50 ms, s", median("slow"), median("peer slow"), "dspy 3.4.1"),
-        ("10,000 instant rows, ms a row", ours_instant, peer_instant, "dspy 3.4.1"),
+        ("500 rows of 50 ms, s", median("slow"), median("dspy slow"), "dspy 3.4.1"),
+        ("10,000 instant rows, ms per row", dspynb_instant, dspy_instant, "dspy 3.4.1"),
         (
-            "100,000 instant rows, ms a row",
-            median("many", scale=a_row_of_many),
-            peer_instant,
+            "100,000 instant rows, ms per row",
+            median("many", scale=per_row_of_many),
+            dspy_instant,
             "dspy 3.4.1, 10,000 rows",
         ),
         ("100,000 instant rows, peak MB", median("many", "MB"), 1024, "the limit"),
-        ("10,000 rows with the journal, ms a row", median("journal", scale=a_row), ours_instant, "journal off"),
+        ("10,000 rows with the journal, ms per row", median("journal", scale=per_row), dspynb_instant, "journal off"),
         ("10,000 rows with a view, longest pause, ms", median("view", "pause", 1e3), 100, "the limit"),
-        ("10,000 rows with a view, ms a row", median("view", scale=a_row), ours_instant, "view off"),
+        ("10,000 rows with a view, ms per row", median("view", scale=per_row), dspynb_instant, "view off"),
     ]
-    lines = [(what, f"{a:.4g}", f"{b:.4g}", f"{a / b:.3f}", beside, today()) for what, a, b, beside in rows]
-    written("evaluate", ["what", "dspynb", "beside", "ratio", "beside what", "date"], lines)
+    lines = [(what, f"{a:.4g}", f"{b:.4g}", f"{a / b:.3f}", reference, today()) for what, a, b, reference in rows]
+    write_results("evaluate", ["what", "dspynb", "reference", "ratio", "reference is", "date"], lines)
 
 
 if __name__ == "__main__":

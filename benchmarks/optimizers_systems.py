@@ -1,7 +1,7 @@
-"""The systems that `optimizers.py` compares, each with its variants sized to the cap of 400 runs.
+"""The systems that `optimizers.py` compares, each with variants for the cap of 400 runs.
 
-A variant is a set of options for the runner of its system. Rivals have several, from their defaults to sizes that fit
-the cap; the report takes the best of them in each world. ``train`` and ``val`` are numbers of rows.
+A variant is a set of options for the runner of its system. Rivals have several variants, from their defaults to sizes
+that fit the cap; the report uses the best one in each world. ``train`` and ``val`` are numbers of rows.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ Variants = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """``called`` is its name for the runner; ``rival`` the name of what it is compared with (for ours)."""
+    """An optimizer of a library. ``rivals`` are the names of the systems that one of dspynb is compared with."""
 
     name: str
-    called: str
+    runner_name: str
+    """The name of the optimizer in its runner."""
     runner: str
+    """The script that runs it."""
     variants: Callable[[int], Variants]
     rivals: tuple[str, ...] = ()
 
@@ -30,7 +32,7 @@ class System:
 
 
 def _copro(predictors: int) -> Variants:
-    """With several predictors DSPy scores all candidates of a predictor again at each depth: fewer rows."""
+    """With several predictors, there are fewer rows: DSPy scores all candidates of a predictor again at each depth."""
     rows = {1: (13, 40, 60), 3: (4, 11, 25)}[predictors]
     return {
         "b10d3, the default": {"breadth": 10, "depth": 3, "train": rows[0]},
@@ -40,7 +42,7 @@ def _copro(predictors: int) -> Variants:
 
 
 def _mipro(predictors: int) -> Variants:
-    """Its cache serves a trial that it chose before, which with one predictor happens often: more trials."""
+    """A repeated trial comes from the cache. With one predictor this is frequent, so there are more trials."""
     trials = {1: (14, 18), 3: (9, 11)}[predictors]
     return {
         "auto light": {"auto": "light", "demos": 4},
@@ -53,7 +55,7 @@ def _mipro(predictors: int) -> Variants:
 
 
 def _random_search(_predictors: int) -> Variants:
-    """Three programs come before the candidates: nothing, labels only, unshuffled."""
+    """DSPy evaluates three programs before the candidates: without demos, with labels only, and unshuffled."""
     return {
         "2 candidates": {"bootstrapped": 4, "labeled": 16, "candidates": 2},
         "8 candidates, 25 rows": {"bootstrapped": 4, "labeled": 16, "candidates": 8, "val": 25},
@@ -63,8 +65,10 @@ def _random_search(_predictors: int) -> Variants:
 
 
 def _simba(_predictors: int) -> Variants:
-    """A step costs bsize x (2 candidates + 1) runs, the end (candidates + 1) x the training rows at most. (Ours makes
-    minibatches and steps of the size that the budget allows.)"""
+    """A step costs bsize x (2 candidates + 1) runs; the end costs at most (candidates + 1) x the training rows.
+
+    dspynb chooses the sizes of minibatches and steps from the budget.
+    """
     return {
         "6 candidates": {"bsize": 12, "candidates": 6, "steps": 2, "demos": 4, "train": 30},
         "3 candidates": {"bsize": 8, "candidates": 3, "steps": 5, "demos": 4, "train": 30},
@@ -93,26 +97,32 @@ def _gepa(predictors: int) -> Variants:
     return {name or "default": sizes for name, sizes in _sizes(predictors).items()}
 
 
-def _ours_gepa(predictors: int) -> Variants:
-    """Where a run on a row is one call, two mutations at the same time leave slots idle; where it is three they do not
-    (by seeds 0 to 9 and 30 to 69)."""
+def _dspynb_gepa(predictors: int) -> Variants:
+    """With one call per run, two concurrent mutations leave slots idle; with three calls they do not.
+
+    This was measured with seeds 0 to 9 and 30 to 69.
+    """
     quicker = {
         "8 rows, minibatch 14, 4 in flight": {**_SMALLER, "in_flight": 4, "recall": 60},
         "8 rows, minibatch 24, 4 in flight": {**_SMALLER, "minibatch": 24, "in_flight": 4},
     }
-    return {**_gepa(predictors), **(quicker if predictors == 1 else {})}
+    variants = _gepa(predictors)
+    if predictors == 1:
+        variants |= quicker
+    return variants
 
 
-def _gepa_own(predictors: int) -> Variants:
-    ways = {"single": (1, 1), "2x4": (2, 4), "8x1": (8, 1)}
-    return {
-        ", ".join(filter(None, [name, sized])): {"parents": p, "each": n, **sizes}
-        for sized, sizes in _sizes(predictors).items()
-        for name, (p, n) in ways.items()
-    }
+def _gepa_library(predictors: int) -> Variants:
+    sampling = {"single": (1, 1), "2x4": (2, 4), "8x1": (8, 1)}
+    variants: Variants = {}
+    for size_name, sizes in _sizes(predictors).items():
+        for sampling_name, (parents, each) in sampling.items():
+            name = f"{sampling_name}, {size_name}" if size_name else sampling_name
+            variants[name] = {"parents": parents, "each": each, **sizes}
+    return variants
 
 
-def _ours_copro(_predictors: int) -> Variants:
+def _dspynb_copro(_predictors: int) -> Variants:
     return {
         "b10d3, the default": {"breadth": 10, "depth": 3},
         "b10d3, 30 rows": {"breadth": 10, "depth": 3, "val": 30},
@@ -121,7 +131,7 @@ def _ours_copro(_predictors: int) -> Variants:
     }
 
 
-def _ours_mipro(_predictors: int) -> Variants:
+def _dspynb_mipro(_predictors: int) -> Variants:
     return {
         "auto light": {"auto": "light", "demos": 4},
         "auto light, zero-shot": {"auto": "light", "demos": 0},
@@ -148,14 +158,14 @@ def _ours_mipro(_predictors: int) -> Variants:
     }
 
 
-def _ours_random(_predictors: int) -> Variants:
+def _dspynb_random(_predictors: int) -> Variants:
     return {
         "16 candidates": {"candidates": 16},
         "16 candidates, 8 demos": {"bootstrapped": 4, "labeled": 8, "candidates": 16},
     }
 
 
-def _ours_simba(_predictors: int) -> Variants:
+def _dspynb_simba(_predictors: int) -> Variants:
     return {
         "default": {},
         "20 rows": {"val": 20},
@@ -164,15 +174,15 @@ def _ours_simba(_predictors: int) -> Variants:
 
 
 SYSTEMS = (
-    System("dspynb COPRO", "COPRO", "worlds_dspynb.py", _ours_copro, ("dspy COPRO",)),
-    System("dspynb MIPROv2", "MIPROv2", "worlds_dspynb.py", _ours_mipro, ("dspy MIPROv2",)),
-    System("dspynb random search", "random search", "worlds_dspynb.py", _ours_random, ("dspy random search",)),
-    System("dspynb GEPA", "GEPA", "worlds_dspynb.py", _ours_gepa, ("dspy GEPA", "gepa GEPA")),
-    System("dspynb SIMBA", "SIMBA", "worlds_dspynb.py", _ours_simba, ("dspy SIMBA",)),
+    System("dspynb COPRO", "COPRO", "worlds_dspynb.py", _dspynb_copro, ("dspy COPRO",)),
+    System("dspynb MIPROv2", "MIPROv2", "worlds_dspynb.py", _dspynb_mipro, ("dspy MIPROv2",)),
+    System("dspynb random search", "random search", "worlds_dspynb.py", _dspynb_random, ("dspy random search",)),
+    System("dspynb GEPA", "GEPA", "worlds_dspynb.py", _dspynb_gepa, ("dspy GEPA", "gepa GEPA")),
+    System("dspynb SIMBA", "SIMBA", "worlds_dspynb.py", _dspynb_simba, ("dspy SIMBA",)),
     System("dspy COPRO", "COPRO", "worlds_dspy.py", _copro),
     System("dspy MIPROv2", "MIPROv2", "worlds_dspy.py", _mipro),
     System("dspy random search", "random search", "worlds_dspy.py", _random_search),
     System("dspy GEPA", "GEPA", "worlds_dspy.py", _gepa),
     System("dspy SIMBA", "SIMBA", "worlds_dspy.py", _simba),
-    System("gepa GEPA", "GEPA", "worlds_gepa.py", _gepa_own),
+    System("gepa GEPA", "GEPA", "worlds_gepa.py", _gepa_library),
 )

@@ -1,15 +1,16 @@
-"""How hard the lines of a source tree are to read: counts of what slows a reader down, one column a tree.
+"""Measure how hard the lines of a source tree are to read: one column per tree.
 
     python benchmarks/readability.py PATH [PATH …]
     python benchmarks/readability.py --save before=../old/dspynb after=dspynb
 
-prints a Markdown table, one column for each path. ``LABEL=PATH`` names the column; without a label it is the name of
-the folder, and of an installed package its version too. ``--save`` also writes readability.csv and what is made of it.
+prints a Markdown table with one column for each path. ``LABEL=PATH`` sets the name of the column. Without a label, the
+column has the name of the folder, and for an installed package also its version. ``--save`` also writes
+readability.csv, its table and its plot.
 
 Only the standard library's ``ast`` and ``tokenize`` are used; no code of the tree is imported or run. All ``*.py``
 files below the path are read, except those in folders named ``tests``, ``test``, ``_vendor`` or ``_notebooks``. Each
-measure is a function here, and its docstring says what is counted. The figures of other projects show where to look;
-they are no limits.
+measure is a function in this file, and its docstring says what it counts. The figures of other projects show where to
+look; they are not limits.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 
 SKIPPED_FOLDERS = {"tests", "test", "_vendor", "_notebooks"}
 VAGUE_NAMES = ("told", "kept", "given", "found", "made", "asked", "heard")
-NO_CODE = {
+NON_CODE_TOKENS = {
     tokenize.COMMENT,
     tokenize.NL,
     tokenize.NEWLINE,
@@ -59,7 +60,7 @@ def read_tree(path: Path) -> list[SourceFile]:
     """Parse all Python files below a folder, sorted by path.
 
     Raises:
-        SystemExit: the path is no folder, has no Python file, or a file in it cannot be parsed.
+        SystemExit: the path is not a folder, it has no Python file, or a file in it cannot be parsed.
     """
     path = path.resolve()
     if not path.is_dir():
@@ -112,7 +113,7 @@ def code_lines(files: list[SourceFile]) -> int:
 def _count_code_lines(text: str, nodes: list[ast.AST]) -> int:
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in NO_CODE:
+        if token.type not in NON_CODE_TOKENS:
             lines.update(range(token.start[0], token.end[0] + 1))
     for node in nodes:
         docstring = _docstring_node(node)
@@ -151,7 +152,7 @@ def longest_file(files: list[SourceFile]) -> int:
 
 # ── packed lines ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def count_conditional_expressions(files: list[SourceFile]) -> int:
-    """Expressions ``x if condition else y``; one inside another counts on its own."""
+    """Expressions ``x if condition else y``. Nested ones are counted separately."""
     return sum(isinstance(node, ast.IfExp) for node in every_node(files))
 
 
@@ -164,7 +165,7 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def count_comprehensions(files: list[SourceFile]) -> int:
-    """Comprehensions of lists, sets and dicts, and generator expressions; one inside another counts on its own."""
+    """Comprehensions of lists, sets and dicts, and generator expressions. Nested ones are counted separately."""
     return sum(isinstance(node, COMPREHENSIONS) for node in every_node(files))
 
 
@@ -239,7 +240,7 @@ def _is_any(annotation: ast.AST | None) -> bool:
 def public_definitions(files: list[SourceFile]) -> list[ast.ClassDef | Function]:
     """Classes and functions at the top of a module or class, whose names do not begin with an underscore.
 
-    Those inside a private class, and all of a module whose name begins with an underscore, are left out.
+    Definitions inside a private class, or in a module whose name begins with an underscore, are left out.
     """
     result: list[ast.ClassDef | Function] = []
     for file in files:
@@ -265,16 +266,16 @@ def count_documented(files: list[SourceFile]) -> int:
 
 # ── names ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def count_vague_names(files: list[SourceFile]) -> int:
-    """Places where one of VAGUE_NAMES stands alone as an identifier: ``told``, not ``told_scores`` or ``_told``.
+    """Uses of one of VAGUE_NAMES as a complete identifier: ``told``, but not ``told_scores`` or ``_told``.
 
     Each use counts: variables, parameters, attributes, keyword arguments of calls, functions, classes, import aliases.
-    Words in strings and comments do not.
+    Words in strings and comments do not count.
     """
     return sum(name in VAGUE_NAMES for name in identifiers(files))
 
 
 def identifiers(files: list[SourceFile]) -> Iterator[str]:
-    """All identifiers, once for each place where they stand."""
+    """All identifiers, once for each use."""
     for node in every_node(files):
         for field in ("id", "attr", "arg", "asname", "rest"):
             value = getattr(node, field, None)
@@ -289,19 +290,19 @@ def identifiers(files: list[SourceFile]) -> Iterator[str]:
 
 # ── imports ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 def import_circle(files: list[SourceFile]) -> int:
-    """Modules in the largest circle of imports that run when the modules are imported; 0 where there is no circle.
+    """Modules in the largest circle of imports that run when the modules are imported; 0 if there is no circle.
 
     A circle is a strongly connected component of two or more modules. An edge leads from a module to each module of the
     tree that one of its import statements names: ``import a.b`` and ``from a.b import name`` lead to ``a.b``, or to
-    ``a.b.name`` where that is a module. Python runs the ``__init__`` of every package above as well; these edges are
-    left out, since they would join nearly all modules of every project. Imports in functions run later, and those below
-    ``if TYPE_CHECKING:`` never; neither is counted here. Imports by name (``importlib.import_module``) are not seen.
+    ``a.b.name`` if that is a module. Python also runs the ``__init__`` of every package above. These edges are omitted,
+    as they would connect nearly all modules of every project. Imports in functions run later, and those below
+    ``if TYPE_CHECKING:`` never run; both are left out. Imports by name (``importlib.import_module``) are not found.
     """
     return _largest_circle(_import_graph(files, lazy=False))
 
 
 def lazy_import_circle(files: list[SourceFile]) -> int:
-    """As `import_circle`, imports in functions included."""
+    """Like `import_circle`, but with imports in functions."""
     return _largest_circle(_import_graph(files, lazy=True))
 
 
@@ -375,22 +376,22 @@ def _largest_circle(graph: dict[str, set[str]]) -> int:
 
 
 def _reachable(start: str, graph: dict[str, set[str]], seen: set[str]) -> list[str]:
-    """Nodes that can be reached and were not seen before, in the order in which a depth-first walk leaves them."""
+    """The nodes that can be reached and are not in ``seen``, in the order in which a depth-first walk leaves them."""
     if start in seen:
         return []
     seen.add(start)
-    left: list[str] = []
+    finished: list[str] = []
     stack = [(start, iter(sorted(graph[start])))]
     while stack:
         node, targets = stack[-1]
         following = next((target for target in targets if target not in seen), None)
         if following is None:
             stack.pop()
-            left.append(node)
+            finished.append(node)
         else:
             seen.add(following)
             stack.append((following, iter(sorted(graph[following]))))
-    return left
+    return finished
 
 
 # ── the table ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -398,12 +399,12 @@ Count = Callable[[list[SourceFile]], int]
 
 
 def per_thousand(count: Count) -> Callable[[list[SourceFile]], str]:
-    """The count for each 1,000 lines of code, in one decimal."""
+    """The count per 1,000 lines of code, with one decimal."""
     return lambda files: f"{1000 * count(files) / max(code_lines(files), 1):.1f}"
 
 
 def share(count: Count, whole: Callable[[list[SourceFile]], Sequence[object]]) -> Callable[[list[SourceFile]], str]:
-    """The count in percent of the length of a list."""
+    """The count as a percentage of the length of a list."""
     return lambda files: f"{100 * count(files) / max(len(whole(files)), 1):.0f}%"
 
 
@@ -412,29 +413,29 @@ MEASURES: dict[str, Callable[[list[SourceFile]], object]] = {
     "lines": all_lines,
     "lines of code": code_lines,
     "largest import circle at import time, modules": import_circle,
-    "the same, imports in functions included": lazy_import_circle,
+    "largest import circle with imports in functions, modules": lazy_import_circle,
     "longest function, lines": longest_function,
     "longest file, lines": longest_file,
     "conditional expressions per 1,000 lines of code": per_thousand(count_conditional_expressions),
-    "of these, inside another one, per 1,000 lines of code": per_thousand(count_nested_conditionals),
+    "nested conditional expressions per 1,000 lines of code": per_thousand(count_nested_conditionals),
     "comprehensions per 1,000 lines of code": per_thousand(count_comprehensions),
-    "of these, chained or nested, per 1,000 lines of code": per_thousand(count_chained_comprehensions),
+    "chained or nested comprehensions per 1,000 lines of code": per_thousand(count_chained_comprehensions),
     "`a, b = x, y` assignments per 1,000 lines of code": per_thousand(count_packed_assignments),
     "parameters annotated `Any`": share(count_any_parameters, parameters),
     "parameters with `Any` in the annotation": share(count_partly_any_parameters, parameters),
     "public definitions with a docstring": share(count_documented, public_definitions),
-    f"names that are {', '.join(VAGUE_NAMES)}": count_vague_names,
+    f"uses of the names {', '.join(VAGUE_NAMES)}": count_vague_names,
 }
 
 
 def measure(path: Path) -> dict[str, str]:
-    """All measures of one tree, as the cells of its column."""
+    """All measures of one tree: the cells of its column."""
     files = read_tree(path)
     return {name: str(function(files)) for name, function in MEASURES.items()}
 
 
 def label_and_path(argument: str) -> tuple[str, Path]:
-    """``LABEL=PATH`` or ``PATH``, as the head of a column and a path.
+    """Split ``LABEL=PATH`` or ``PATH`` into the name of the column and the path.
 
     >>> label_and_path("before=old/dspynb")[0]
     'before'
@@ -451,7 +452,7 @@ def label_and_path(argument: str) -> tuple[str, Path]:
 
 
 def rows_of(arguments: list[str]) -> tuple[list[str], list[list[str]]]:
-    """The head of the table and its lines, without dates.
+    """The header of the table and its lines, without dates.
 
     Raises:
         SystemExit: two columns have the same label.
@@ -467,17 +468,17 @@ def rows_of(arguments: list[str]) -> tuple[list[str], list[list[str]]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the table; with ``--save`` write it too."""
+    """Print the table. With ``--save``, also write it to files."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("paths", nargs="+", metavar="[LABEL=]PATH", help="the folder of a package")
-    parser.add_argument("--save", action="store_true", help="write readability.csv, .md and .png beside this file")
+    parser.add_argument("--save", action="store_true", help="write readability.csv, .md and .png next to this file")
     args = parser.parse_args(arguments)
     header, lines = rows_of(args.paths)
     sys.path.insert(0, str(Path(__file__).parent))
     import report
 
     if args.save:
-        report.written("readability", [*header, "date"], [[*line, report.today()] for line in lines])
+        report.write_results("readability", [*header, "date"], [[*line, report.today()] for line in lines])
     else:
         print(report.table([header, *lines]), end="")
 

@@ -1,14 +1,15 @@
-"""Time of one call in programs of several shapes, beside DSPy in the same run.
+"""Time per call in programs of several shapes, compared with DSPy.
 
     python benchmarks/shapes.py --peer /path/to/an/environment/with/dspy/bin/python
 
-The shapes are those that DSRs (DSPy in Rust) publishes. Both sides get the same signature, demos, inputs and replies
-from a model that answers at once, so only the toolkits' own work is measured; with a key in the environment, as most
-have, since dspynb looks for keys in what it records. A plain call is not journaled, so the row with the journal is the
-chain in `batch`.
+The shapes are those that DSRs (DSPy in Rust) publishes. Both libraries get the same signature, demos, inputs and
+replies from a model that answers at once, so only their own work is measured. A key is in the environment, as usual,
+because dspynb searches for keys in the data that it records. A plain call is not journaled, so the row with the journal
+runs the chain in `batch`.
 
-Writes benchmarks/shapes.csv: what, milliseconds a call of both, ratio, date; medians of two seconds in each of several
-fresh processes, taken in turn, and of the ratios of each turn.
+Writes benchmarks/shapes.csv: what, milliseconds per call of both libraries, ratio, date. Each figure is a median over
+two seconds in a fresh process. Several rounds measure both libraries one after the other; the table has the medians of
+the rounds, and of the ratios in each round.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import sys
 import tempfile
 from typing import Any
 
-from report import today, written
+from report import today, write_results
 
-ROUNDS, SECONDS = 5, 2.0
+ROUNDS = 5
+SECONDS = 2.0
 
-OURS = """
+DSPYNB = """
 import asyncio, dspynb as dn
 dn.configure(view="off", runs_dir="runs" if shape["journal"] else None)
 lm = dn.FunctionLM(lambda request: shape["reply"])
@@ -47,7 +49,7 @@ async def repeat(times):
     for _ in range(times):
         await program(**shape["inputs"])
 """
-PEER = """
+DSPY = """
 import warnings
 warnings.simplefilter("ignore")
 import asyncio, dspy
@@ -81,33 +83,35 @@ import json, statistics, sys, time
 shape = json.loads(sys.stdin.read())
 {side}
 async def main():
-    times, took = max(1, 20 // shape["calls"]), []
+    times = max(1, 20 // shape["calls"])
+    seconds = []
     end = time.perf_counter() + {seconds}
     while time.perf_counter() < end:
-        began = time.perf_counter()
+        start = time.perf_counter()
         await repeat(times)
-        took.append((time.perf_counter() - began) / (times * shape["calls"]))
-    print(json.dumps(statistics.median(took)))
+        seconds.append((time.perf_counter() - start) / (times * shape["calls"]))
+    print(json.dumps(statistics.median(seconds)))
 asyncio.run(main())
 """
 
 
-def shape(calls: int = 1, *, demos: int = 0, outputs: int = 1, context: int = 0, **how: bool) -> dict[str, Any]:
-    """A program and what it is given; ``context`` in characters."""
+def shape(calls: int = 1, *, demos: int = 0, outputs: int = 1, context: int = 0, **options: bool) -> dict[str, Any]:
+    """The description of a program and its inputs, for both libraries; ``context`` is a number of characters."""
     inputs = {"question": "What is the capital of France?"}
     if context:
         inputs["context"] = ("Paris is the capital of France. " * (context // 32 + 1))[:context]
     names = [f"answer_{i}" for i in range(outputs)] if outputs > 1 else ["answer"]
-    told = dict.fromkeys(names, "It is Paris.")
-    reply = "\n\n".join(f"[[ ## {name} ## ]]\n{text}" for name, text in told.items()) + "\n\n[[ ## completed ## ]]"
+    outputs = dict.fromkeys(names, "It is Paris.")
+    fields = [f"[[ ## {name} ## ]]\n{text}" for name, text in outputs.items()]
+    reply = "\n\n".join([*fields, "[[ ## completed ## ]]"])
     return {
         "calls": calls,
         "signature": f"{', '.join(inputs)} -> {', '.join(names)}",
-        "demos": [{"question": f"What is the capital of country {i}?", **told} for i in range(demos)],
+        "demos": [{"question": f"What is the capital of country {i}?", **outputs} for i in range(demos)],
         "inputs": inputs,
         "reply": reply,
-        "at_once": how.get("at_once", False),
-        "journal": how.get("journal", False),
+        "at_once": options.get("at_once", False),
+        "journal": options.get("journal", False),
     }
 
 
@@ -124,38 +128,40 @@ SHAPES = {
 }
 
 
-def measured(python: str, side: str, given: dict[str, Any]) -> float:
-    """Milliseconds a call in a fresh process."""
+def measure(python: str, side: str, shape: dict[str, Any]) -> float:
+    """Milliseconds per call in a fresh process."""
     code = MEASURE.format(side=side, seconds=SECONDS)
     environment = {**os.environ, "OPENAI_API_KEY": "none-is-needed-here"}
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
+        process = subprocess.run(
             [python, "-c", code],
-            input=json.dumps(given),
+            input=json.dumps(shape),
             capture_output=True,
             text=True,
             check=True,
             env=environment,
             cwd=folder,
         )
-    return 1e3 * float(json.loads(done.stdout.splitlines()[-1]))
+    return 1e3 * float(json.loads(process.stdout.splitlines()[-1]))
 
 
 def main() -> None:
-    """Measure in turn, write the medians."""
+    """Measure all shapes in each round, and write the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", required=True, help="the Python of an environment with dspy")
     peer = parser.parse_args().peer
-    seen: dict[str, list[tuple[float, float]]] = {name: [] for name in SHAPES}
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in SHAPES}
     for _ in range(ROUNDS):
-        for name, given in SHAPES.items():
-            seen[name].append((measured(sys.executable, OURS, given), measured(peer, PEER, given)))
+        for name, program in SHAPES.items():
+            pair = (measure(sys.executable, DSPYNB, program), measure(peer, DSPY, program))
+            results[name].append(pair)
     lines = []
-    for name, pairs in seen.items():
-        ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+    for name, pairs in results.items():
+        dspynb = statistics.median(pair[0] for pair in pairs)
+        dspy = statistics.median(pair[1] for pair in pairs)
         ratio = statistics.median(a / b for a, b in pairs)
-        lines.append((name, f"{ours:.4g}", f"{theirs:.4g}", f"{ratio:.3f}", today()))
-    written("shapes", ["what, ms a call", "dspynb", "dspy 3.4.1", "ratio", "date"], lines)
+        lines.append((name, f"{dspynb:.4g}", f"{dspy:.4g}", f"{ratio:.3f}", today()))
+    write_results("shapes", ["what, ms per call", "dspynb", "dspy 3.4.1", "ratio", "date"], lines)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Evaluating with a synchronous metric that takes a while, beside the same metric in threads.
+"""Evaluating with a slow synchronous metric, compared with running the same metric in threads.
 
     python benchmarks/sync_metrics.py --peer /path/to/an/environment/with/gepa/bin/python
 
-47 rows, 16 at a time, a model that answers at once, a metric that sleeps for 0.1 s. Beside it: a bare pool of 16
-threads, and gepa 0.1.4's own parallel evaluator with 16 workers. Writes sync_metrics.csv: medians of several fresh
-processes, imports not counted; ``ratio`` is the time divided by that of the bare pool (1: the same).
+There are 47 rows, 16 at a time, a model that answers at once, and a metric that sleeps for 0.1 s. They are compared
+with a plain pool of 16 threads, and with the parallel evaluator of gepa 0.1.4 with 16 workers. Writes sync_metrics.csv:
+medians of several fresh processes, without imports; ``ratio`` is relative to the plain pool (1: the same).
 """
 
 from __future__ import annotations
@@ -14,30 +14,33 @@ import statistics
 import subprocess
 import sys
 
-from report import today, written
+from report import today, write_results
 
-ROUNDS, LONGEST = 3, 120
+ROUNDS = 3
+TIMEOUT = 120
 
 SIZES = """
 import time
-ROWS, AT_A_TIME, SECONDS = 47, 16, 0.1
-def judged(*_):
+ROWS = 47
+AT_A_TIME = 16
+SECONDS = 0.1
+def slow_score(*_):
     time.sleep(SECONDS)
     return 1.0
 """
-OURS = (
+DSPYNB = (
     SIZES
     + """
 import asyncio, dspynb as dn
 dn.configure(view="off", runs_dir=None, cache=False)
 predict = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "[[ ## answer ## ]]\\nfine"))
 def metric(row, prediction):
-    return judged()
+    return slow_score()
 async def main():
-    await predict(question="what is imported with a first call is not counted")
-    began = time.perf_counter()
+    await predict(question="imports of the first call are not counted")
+    start = time.perf_counter()
     await dn.evaluate(predict, [{"question": str(i)} for i in range(ROWS)], metric, concurrency=AT_A_TIME)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 print(asyncio.run(main()))
 """
 )
@@ -46,46 +49,49 @@ POOL = (
     + """
 from concurrent.futures import ThreadPoolExecutor
 with ThreadPoolExecutor(AT_A_TIME) as pool:
-    list(pool.map(judged, range(AT_A_TIME)))
-    began = time.perf_counter()
-    list(pool.map(judged, range(ROWS)))
-    print(time.perf_counter() - began)
+    list(pool.map(slow_score, range(AT_A_TIME)))
+    start = time.perf_counter()
+    list(pool.map(slow_score, range(ROWS)))
+    print(time.perf_counter() - start)
 """
 )
-THEIRS = (
+GEPA = (
     SIZES
     + """
 from gepa.adapters.optimize_anything_adapter.optimize_anything_adapter import OptimizeAnythingAdapter
 def evaluator(candidate, example=None, **_):
-    return judged(), None, {}
+    return slow_score(), None, {}
 adapter = OptimizeAnythingAdapter(evaluator=evaluator, parallel=True, max_workers=AT_A_TIME, cache_mode="off")
-began = time.perf_counter()
+start = time.perf_counter()
 adapter.evaluate(list(range(ROWS)), {"text": "x"}, capture_traces=False)
-print(time.perf_counter() - began)
+print(time.perf_counter() - start)
 """
 )
 
 
 def seconds(python: str, code: str) -> float:
-    """What a fresh process measured; the median of several."""
+    """The median of the seconds that several fresh processes print."""
     command = [python, "-c", code]
-    done = [subprocess.run(command, capture_output=True, text=True, check=True, timeout=LONGEST) for _ in range(ROUNDS)]
-    return statistics.median(float(one.stdout.splitlines()[-1]) for one in done)
+    results = []
+    for _ in range(ROUNDS):
+        process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT)
+        results.append(float(process.stdout.splitlines()[-1]))
+    return statistics.median(results)
 
 
 def main() -> None:
-    """Measure, write the medians."""
+    """Measure, and write the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", default=sys.executable, help="the Python of an environment with gepa==0.1.4")
     peer = parser.parse_args().peer
-    floor = seconds(sys.executable, POOL)
+    pool_seconds = seconds(sys.executable, POOL)
     figures = {
-        "a bare pool of 16 threads": floor,
-        "dn.evaluate, concurrency=16": seconds(sys.executable, OURS),
-        "gepa 0.1.4, 16 workers": seconds(peer, THEIRS),
+        "a plain pool of 16 threads": pool_seconds,
+        "dn.evaluate, concurrency=16": seconds(sys.executable, DSPYNB),
+        "gepa 0.1.4, 16 workers": seconds(peer, GEPA),
     }
-    lines = [[what, f"{figure:.3g}", f"{figure / floor:.3g}", today()] for what, figure in figures.items()]
-    written("sync_metrics", ["47 synchronous metrics of 0.1 s", "seconds", "ratio", "date"], lines)
+    lines = [[what, f"{figure:.3g}", f"{figure / pool_seconds:.3g}", today()] for what, figure in figures.items()]
+    write_results("sync_metrics", ["47 synchronous metrics of 0.1 s", "seconds", "ratio", "date"], lines)
 
 
 if __name__ == "__main__":

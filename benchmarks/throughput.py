@@ -1,9 +1,9 @@
-"""Rows a second against a server on loopback that answers after 50 ms, beside DSPy's Evaluate and bare aiohttp.
+"""Rows per second with a loopback server that answers after 50 ms, compared with DSPy's Evaluate and plain aiohttp.
 
     python benchmarks/throughput.py --peer /path/to/an/environment/with/dspy/bin/python
 
-1,500 rows, 128 in flight, retries and cache on (the cache is empty, so that every row is asked and written); DSPy is
-measured with its cache off and on. Each round measures all in turn against one server process. Writes
+1,500 rows, 128 in flight, retries and cache on. The cache is empty, so every row is requested and written. DSPy is
+measured with its cache off and on. Each round measures all systems one after the other, with one server process. Writes
 benchmarks/throughput.csv: medians and ratios.
 """
 
@@ -19,28 +19,34 @@ import subprocess
 import sys
 import tempfile
 
-from report import today, written
+from report import today, write_results
 
-DSPY, DSPY_CACHED = "dspy 3.4.1 Evaluate, cache off", "dspy 3.4.1 Evaluate, cache on"
-ROUNDS, ROWS, IN_FLIGHT, SERVED_FOR = 5, 1500, 128, 900
+DSPY_UNCACHED = "dspy 3.4.1 Evaluate, cache off"
+DSPY_CACHED = "dspy 3.4.1 Evaluate, cache on"
+ROUNDS = 5
+ROWS = 1500
+IN_FLIGHT = 128
+SERVER_LIFETIME = 900
+"""Seconds after which the server ends by itself."""
 
-OURS = """
+DSPYNB = """
 import asyncio, json, sys, time, dspynb as dn
-port, rows, in_flight, runs = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] or None
+port, rows, in_flight = map(int, sys.argv[1:4])
+runs = sys.argv[4] or None
 dn.configure(view="off", runs_dir=runs)
 predict = dn.Predict("question -> answer", lm=dn.LM("openai/m", api_base=f"http://127.0.0.1:{port}/v1"))
 async def main():
     await predict.batch([{"question": f"warm {time.time()} {i}"} for i in range(64)], concurrency=in_flight)
-    began = time.perf_counter()
-    done = await predict.batch([{"question": f"{began} {i}"} for i in range(rows)], concurrency=in_flight)
-    took = time.perf_counter() - began
-    assert all(isinstance(row, dn.Prediction) for row in done)
-    print(json.dumps(rows / took))
+    start = time.perf_counter()
+    predictions = await predict.batch([{"question": f"{start} {i}"} for i in range(rows)], concurrency=in_flight)
+    seconds = time.perf_counter() - start
+    assert all(isinstance(prediction, dn.Prediction) for prediction in predictions)
+    print(json.dumps(rows / seconds))
 asyncio.run(main())
 """
-PEER = """
+DSPY = """
 import json, sys, time, dspy
-port, rows, in_flight = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+port, rows, in_flight = map(int, sys.argv[1:4])
 cache = len(sys.argv) > 4
 dspy.configure(lm=dspy.LM("openai/m", api_base=f"http://127.0.0.1:{port}/v1", api_key="x", cache=cache))
 predict = dspy.Predict("question -> answer")
@@ -49,29 +55,29 @@ def evaluate(tag, n):
     return dspy.Evaluate(devset=data, metric=lambda e, p, t=None: p.answer == "fine", num_threads=in_flight,
                          display_progress=False)(predict)
 evaluate(f"warm {time.time()}", 64)
-began = time.perf_counter()
-evaluate(str(began), rows)
-print(json.dumps(rows / (time.perf_counter() - began)))
+start = time.perf_counter()
+evaluate(str(start), rows)
+print(json.dumps(rows / (time.perf_counter() - start)))
 """
-FLOOR = """
+AIOHTTP = """
 import aiohttp, asyncio, json, sys, time
-port, rows, in_flight = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+port, rows, in_flight = map(int, sys.argv[1:4])
 async def main():
     slots = asyncio.Semaphore(in_flight)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        async def one():
+        async def request():
             async with slots, session.post(f"http://127.0.0.1:{port}/v1/chat/completions", json={"x": 1}) as response:
                 return await response.json()
-        await asyncio.gather(*(one() for _ in range(64)))
-        began = time.perf_counter()
-        await asyncio.gather(*(one() for _ in range(rows)))
-        print(json.dumps(rows / (time.perf_counter() - began)))
+        await asyncio.gather(*(request() for _ in range(64)))
+        start = time.perf_counter()
+        await asyncio.gather(*(request() for _ in range(rows)))
+        print(json.dumps(rows / (time.perf_counter() - start)))
 asyncio.run(main())
 """
 
 
 def serve(port: multiprocessing.Queue[int]) -> None:
-    """An OpenAI-style server that answers after 50 ms; ends by itself."""
+    """Run an OpenAI-style server that answers after 50 ms; its port goes to the queue ``port``."""
     from aiohttp import web
 
     message = {"role": "assistant", "content": "[[ ## answer ## ]]\nfine\n\n[[ ## completed ## ]]"}
@@ -92,22 +98,23 @@ def serve(port: multiprocessing.Queue[int]) -> None:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port.put(site._server.sockets[0].getsockname()[1])
-        await asyncio.sleep(SERVED_FOR)
+        await asyncio.sleep(SERVER_LIFETIME)
 
     asyncio.run(main())
 
 
-def measured(python: str, code: str, port: int, *more: str) -> float:
-    """Rows a second in a fresh process with an empty cache."""
+def measure(python: str, code: str, port: int, *more: str) -> float:
+    """Rows per second in a fresh process with an empty cache."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "DSPYNB_CACHE_DIR": folder, "DSPY_CACHEDIR": folder}
-        given = [python, "-c", code, str(port), str(ROWS), str(IN_FLIGHT), *(part.format(folder) for part in more)]
-        done = subprocess.run(given, capture_output=True, text=True, check=True, env=environment, cwd=folder)
-    return float(json.loads(done.stdout.splitlines()[-1]))
+        arguments = [str(port), str(ROWS), str(IN_FLIGHT), *(argument.format(folder) for argument in more)]
+        command = [python, "-c", code, *arguments]
+        process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=folder)
+    return float(json.loads(process.stdout.splitlines()[-1]))
 
 
 def main() -> None:
-    """Measure in turn, write the medians."""
+    """Measure all systems in each round, and write the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", required=True, help="the Python of an environment with dspy")
     peer = parser.parse_args().peer
@@ -117,24 +124,25 @@ def main() -> None:
     server.start()
     port = queue.get(timeout=30)
     kinds = {
-        "dspynb, journal off": (sys.executable, OURS, ""),
-        "dspynb, journal on": (sys.executable, OURS, "{}/runs"),
-        DSPY: (peer, PEER),
-        DSPY_CACHED: (peer, PEER, "cache"),
-        "bare aiohttp": (sys.executable, FLOOR),
+        "dspynb, journal off": (sys.executable, DSPYNB, ""),
+        "dspynb, journal on": (sys.executable, DSPYNB, "{}/runs"),
+        DSPY_UNCACHED: (peer, DSPY),
+        DSPY_CACHED: (peer, DSPY, "cache"),
+        "plain aiohttp": (sys.executable, AIOHTTP),
     }
-    seen: dict[str, list[float]] = {name: [] for name in kinds}
+    results: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(ROUNDS):
         for name, (python, code, *more) in kinds.items():
-            seen[name].append(measured(python, code, port, *more))
+            results[name].append(measure(python, code, port, *more))
     server.terminate()
-    medians = {name: statistics.median(figures) for name, figures in seen.items()}
+    medians = {name: statistics.median(figures) for name, figures in results.items()}
     lines = []
     for name, median in medians.items():
-        ratios = [f"{median / medians[base]:.1f}" for base in (DSPY, DSPY_CACHED)]
+        ratios = [f"{median / medians[base]:.1f}" for base in (DSPY_UNCACHED, DSPY_CACHED)]
         lines.append((name, f"{median:.0f}", *ratios, today()))
-    written("throughput", ["what", "rows/s", "times dspy", "times dspy with its cache on", "date"], lines)
-    print({name: [round(f) for f in figures] for name, figures in seen.items()})
+    header = ["what", "rows/s", "relative to dspy without cache", "relative to dspy with cache", "date"]
+    write_results("throughput", header, lines)
+    print({name: [round(f) for f in figures] for name, figures in results.items()})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""What watching costs: the kernel's time and bytes, the record of many events, and the browser's answer to 10,000 rows.
+"""The cost of watching a run: the kernel's time and bytes, applying many events, and the browser with 10,000 rows.
 
     python benchmarks/view.py
 
-The kernel's part plays the events of attempts through the live view at 500 attempts a second, with a front end that
-takes what is sent as the widget does, as JSON; processor time of the view's own functions only. The browser's part
-needs Chromium and JupyterLab: 10,000 attempts of a stub are shown live, and the page is scrolled and rows are chosen
-while the run still goes on. Writes benchmarks/view.csv: medians of several runs, and the slowest where it says so.
+The kernel's part passes the events of attempts through the live view, 500 attempts a second, with a front end that
+serializes messages as JSON, as the widget does. It counts the CPU time of the view's own functions only. The browser's
+part needs Chromium and JupyterLab: 10,000 attempts of a stub are shown live; the page is scrolled, and rows are
+selected, while the run is still working. Writes benchmarks/view.csv: medians of several runs, and the slowest value
+where the row says so.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from report import today, written
+from report import today, write_results
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -67,91 +68,101 @@ def attempts(n: int) -> Iterator[Event]:
     yield RunEnded(span=1, status="finished")
 
 
-class Watched:
-    """As much of a run as a view needs."""
+class StubRun:
+    """The part of a run that a view needs."""
 
-    id, done, stopped, paused, steerable = "a-run", False, False, False, frozenset({"hint", "pause"})
+    id = "a-run"
+    done = False
+    stopped = False
+    paused = False
+    steerable = frozenset({"hint", "pause"})
 
     def __init__(self) -> None:
         self.record = RunRecord()
 
     def stop(self) -> None:
-        """Nothing to stop."""
+        """Do nothing: there is nothing to stop."""
 
 
 class Comm:
-    """A front end that takes messages as JSON and says now and then that it is there."""
+    """A front end that counts messages and their bytes as JSON."""
 
     def __init__(self, view: live_view.LiveView) -> None:
-        self.view, self.bytes, self.messages = view, 0, 0
+        self.view = view
+        self.bytes = 0
+        self.messages = 0
 
     def send(self, message: dict[str, Any]) -> None:
-        """Count it."""
+        """Count a message."""
         self.bytes += len(json.dumps(message))
         self.messages += 1
 
     def snapshot(self) -> None:
-        """Count the whole state."""
+        """Count a message with the whole state."""
         self.send(self.view.snapshot())
 
     def finish(self, state: ViewModel) -> None:
-        """The end: what is left in the page is another matter."""
+        """Do nothing: the saved page is not measured here."""
 
 
-def timed(cls: type, names: list[str], spent: list[float]) -> Callable[[], None]:
-    """Count the processor time of methods; give the function that undoes it."""
-    before = {name: getattr(cls, name) for name in names}
+def count_cpu_time(cls: type, names: list[str], seconds: list[float]) -> Callable[[], None]:
+    """Replace methods by ones that add their CPU time to ``seconds[0]``, and return a function that restores them."""
+    originals = {name: getattr(cls, name) for name in names}
 
-    def counted(method: Any) -> Any:
-        def inner(self: Any, *given: Any) -> Any:
-            began = time.process_time()
+    def timed(method: Any) -> Any:
+        def wrapper(self: Any, *arguments: Any) -> Any:
+            start = time.process_time()
             try:
-                return method(self, *given)
+                return method(self, *arguments)
             finally:
-                spent[0] += time.process_time() - began
+                seconds[0] += time.process_time() - start
 
-        return inner
+        return wrapper
 
-    for name, method in before.items():
-        setattr(cls, name, counted(method))
-    return lambda: [setattr(cls, name, method) for name, method in before.items()] and None
+    def restore() -> None:
+        for name, method in originals.items():
+            setattr(cls, name, method)
+
+    for name, method in originals.items():
+        setattr(cls, name, timed(method))
+    return restore
 
 
-def watched(n: int, a_second: int) -> dict[str, float]:
-    """``n`` attempts through the live view."""
-    spent = [0.0]
-    undo = timed(live_view.LiveView, ["changed", "_flush", "message"], spent)
+def watch(n: int, attempts_per_second: int) -> dict[str, float]:
+    """Pass ``n`` attempts through the live view."""
+    cpu_seconds = [0.0]
+    restore = count_cpu_time(live_view.LiveView, ["changed", "_flush", "message"], cpu_seconds)
 
     async def main() -> Comm:
-        run = Watched()
+        run = StubRun()
         view = live_view.LiveView(run, asyncio.get_running_loop())
         comm = Comm(view)
         view.open(comm)
-        began = time.monotonic()
+        start = time.monotonic()
         for i, event in enumerate(attempts(n)):
             view.changed(run.record.apply(event))
             if i % 30 == 0:
-                await asyncio.sleep(max(0.0, began + i / 3 / a_second - time.monotonic()))
+                await asyncio.sleep(max(0.0, start + i / 3 / attempts_per_second - time.monotonic()))
         return comm
 
     try:
         comm = asyncio.run(main())
     finally:
-        undo()
-    return {"MB": comm.bytes / 1e6, "messages": comm.messages, "s": spent[0]}
+        restore()
+    return {"MB": comm.bytes / 1e6, "messages": comm.messages, "s": cpu_seconds[0]}
 
 
-def folded(n: int) -> dict[str, float]:
-    """Seconds in which ``n`` events become what a view shows."""
+def apply_events(n: int) -> dict[str, float]:
+    """Seconds to apply ``n`` events to a record, and to convert them to the rows of a view."""
     events = list(attempts(n // 3))
-    began = time.process_time()
+    start = time.process_time()
     RunRecord(events)
     middle = time.process_time()
     state = ViewModel(RunRecord())
     for event in events:
         state.note(state.record.apply(event))
     state.changes()
-    return {"record": middle - began, "view": time.process_time() - middle, "events": len(events)}
+    return {"record": middle - start, "view": time.process_time() - middle, "events": len(events)}
 
 
 CELL = """
@@ -165,78 +176,81 @@ run = many.start(subject="the ocean")
 run
 """
 SCROLL = """async () => {
-    const grid = document.querySelector('.dspynb-grid'), took = [];
+    const grid = document.querySelector('.dspynb-grid');
+    const milliseconds = [];
     for (let i = 0; i < 30; i++) {
-        const began = performance.now();
+        const start = performance.now();
         grid.scrollTop = ((i * 7919) % 997) / 997 * grid.scrollHeight;
         await new Promise(requestAnimationFrame);
         await new Promise(requestAnimationFrame);
-        took.push(performance.now() - began);
+        milliseconds.push(performance.now() - start);
     }
-    return took;
+    return milliseconds;
 }"""
-CHOOSE = """async () => {
-    const grid = document.querySelector('.dspynb-grid'), took = [];
+SELECT = """async () => {
+    const grid = document.querySelector('.dspynb-grid');
+    const milliseconds = [];
     grid.focus();
     for (let i = 0; i < 30; i++) {
-        const began = performance.now();
+        const start = performance.now();
         const key = ['PageDown', 'ArrowDown', 'End', 'ArrowUp', 'Home', 'PageDown'][i % 6];
         grid.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
         await new Promise(requestAnimationFrame);
         await new Promise(requestAnimationFrame);
-        took.push(performance.now() - began);
+        milliseconds.push(performance.now() - start);
         await new Promise(done => setTimeout(done, 150));
     }
-    return took;
+    return milliseconds;
 }"""
 
 
-def browsed(n: int) -> dict[str, float]:
-    """Milliseconds of a page with ``n`` attempts of a run that still goes on."""
+def browse(n: int) -> dict[str, float]:
+    """Milliseconds of scrolling and selecting on a page with ``n`` attempts, while the run is still working."""
     with Lab(Path(tempfile.mkdtemp())) as lab:
         lab.write("many.ipynb", CELL.format(n=n, sentence=SENTENCE))
         with lab.browser() as context:
-            opened = lab.open(context, "many.ipynb")
-            opened.run_all()
-            opened.page.wait_for_function(
+            notebook = lab.open(context, "many.ipynb")
+            notebook.run_all()
+            notebook.page.wait_for_function(
                 f"() => +document.querySelector('.dspynb-grid')?.ariaRowCount >= {n - 60}", timeout=180_000
             )
-            opened.page.wait_for_timeout(3000)
-            shown = opened.page.evaluate("document.querySelectorAll('.dspynb-body .dspynb-line').length")
-            scrolls, choices = opened.page.evaluate(SCROLL), opened.page.evaluate(CHOOSE)
-            opened.page.get_by_role("button", name="Stop", exact=True).click()
+            notebook.page.wait_for_timeout(3000)
+            line_count = notebook.page.evaluate("document.querySelectorAll('.dspynb-body .dspynb-line').length")
+            scrolls = notebook.page.evaluate(SCROLL)
+            selections = notebook.page.evaluate(SELECT)
+            notebook.page.get_by_role("button", name="Stop", exact=True).click()
     return {
-        "scroll": statistics.median(scrolls), "scroll most": max(scrolls), "choose": statistics.median(choices),
-        "choose most": max(choices), "lines": shown,
+        "scroll": statistics.median(scrolls), "slowest scroll": max(scrolls), "select": statistics.median(selections),
+        "slowest select": max(selections), "lines": line_count,
     }  # fmt: skip
 
 
 def main() -> None:
-    """Measure, write the medians."""
-    seen = [watched(1000, 500) for _ in range(ROUNDS)]
-    records = [folded(100_000) for _ in range(ROUNDS)]
+    """Measure, and write the medians."""
+    watches = [watch(1000, 500) for _ in range(ROUNDS)]
+    records = [apply_events(100_000) for _ in range(ROUNDS)]
 
     def median(runs: list[dict[str, float]], name: str) -> float:
         return statistics.median(run[name] for run in runs)
 
     rows = [
-        ("1,000 attempts: sent, MB", median(seen, "MB"), 0.3),
-        ("1,000 attempts: processor time of the view, s", median(seen, "s"), 0.1),
-        ("1,000 attempts: messages", median(seen, "messages"), ""),
-        ("100,000 events folded, s", median(records, "record"), 2.0),
-        ("100,000 events folded and made into rows, s", median(records, "view"), 2.0),
+        ("1,000 attempts: sent, MB", median(watches, "MB"), 0.3),
+        ("1,000 attempts: CPU time of the view, s", median(watches, "s"), 0.1),
+        ("1,000 attempts: messages", median(watches, "messages"), ""),
+        ("100,000 events applied, s", median(records, "record"), 2.0),
+        ("100,000 events applied and converted to rows, s", median(records, "view"), 2.0),
     ]
     if chromium() is not None:
-        page = browsed(10_000)
+        page = browse(10_000)
         rows += [
             ("10,000 attempts in the browser: scrolling, ms", page["scroll"], 100),
-            ("10,000 attempts in the browser: the slowest of 30 scrolls, ms", page["scroll most"], 100),
-            ("10,000 attempts in the browser: choosing a row, ms", page["choose"], 100),
-            ("10,000 attempts in the browser: the slowest of 30 choices, ms", page["choose most"], 100),
+            ("10,000 attempts in the browser: the slowest of 30 scrolls, ms", page["slowest scroll"], 100),
+            ("10,000 attempts in the browser: selecting a row, ms", page["select"], 100),
+            ("10,000 attempts in the browser: the slowest of 30 selections, ms", page["slowest select"], 100),
             ("10,000 attempts in the browser: lines on the page", page["lines"], ""),
         ]
-    lines = [(what, f"{figure:.3g}", most, today()) for what, figure, most in rows]
-    written("view", ["what", "figure", "wanted at most", "date"], lines)
+    lines = [(what, f"{figure:.3g}", limit, today()) for what, figure, limit in rows]
+    write_results("view", ["what", "figure", "limit", "date"], lines)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""One cell with gepa 0.1.4 itself: reads the cell as JSON from stdin, writes what was found to stdout.
+"""Run one cell with gepa 0.1.4 itself: reads the cell as JSON from stdin, and writes its result to stdout.
 
-Run by `optimizers.py` in an environment with ``pip install gepa==0.1.4``. The adapter evaluates a batch of (candidate,
-rows) pairs at once over 8 threads with kept connections, as its documentation asks of a fast adapter; prompts have the
-form of DSPy's ChatAdapter. Reflection is gepa's own prompt and parser.
+`optimizers.py` starts this script in an environment with ``pip install gepa==0.1.4``. The adapter evaluates a batch of
+(candidate, rows) pairs in 8 threads with persistent connections, as gepa's documentation recommends for fast adapters.
+Prompts have the format of DSPy's ChatAdapter. Reflection uses gepa's own prompt and parser.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ THREADS = 8
 
 
 class Client:
-    """Chat completions over one connection for each thread."""
+    """Chat completions with one connection per thread."""
 
     def __init__(self, port: int) -> None:
-        self.port, self.local = port, threading.local()
+        self.port = port
+        self.local = threading.local()
 
     def __call__(self, messages: list[dict[str, str]]) -> str:
         if not hasattr(self.local, "connection"):
@@ -40,43 +41,52 @@ class Client:
 
 class Quiet(LoggerProtocol):
     def log(self, message: str) -> None:
-        """Nothing: stdout is for the result."""
+        """Print nothing: stdout is for the result."""
 
 
 class Adapter:
-    """The program of the world for gepa: candidates are instructions by the name of the stage."""
+    """The program of the world for gepa. A candidate maps names of stages to instructions."""
 
     propose_new_texts = None
 
     def __init__(self, world: World, client: Client) -> None:
-        self.world, self.client, self.pool = world, client, ThreadPoolExecutor(THREADS)
+        self.world = world
+        self.client = client
+        self.pool = ThreadPoolExecutor(THREADS)
 
     def batch_evaluate(self, items: Sequence[tuple[dict[str, str], list[Any]]], **_more: Any) -> list[Any]:
-        jobs = [[self.pool.submit(self.run, candidate, row) for row in rows] for candidate, rows in items]
-        return [batch([job.result() for job in part]) for part in jobs]
+        jobs = []
+        for candidate, rows in items:
+            jobs.append([self.pool.submit(self.run, candidate, row) for row in rows])
+        return [batch([job.result() for job in jobs_of_pair]) for jobs_of_pair in jobs]
 
     def evaluate(self, rows: list[Any], candidate: dict[str, str], capture_traces: bool = False) -> Any:  # noqa: ARG002
         return self.batch_evaluate([(candidate, rows)])[0]
 
     def run(self, candidate: Mapping[str, str], row: Mapping[str, str]) -> dict[str, Any]:
-        fields, steps = {"question": row["question"]}, {}
+        fields = {"question": row["question"]}
+        steps = {}
         for stage in self.world.stages:
-            given = {name: fields[name] for name in stage.inputs}
-            fields[stage.output] = self.step(stage, candidate[stage.name], given)
-            steps[stage.name] = {"Inputs": given, "Generated Outputs": fields[stage.output]}
+            inputs = {name: fields[name] for name in stage.inputs}
+            fields[stage.output] = self.step(stage, candidate[stage.name], inputs)
+            steps[stage.name] = {"Inputs": inputs, "Generated Outputs": fields[stage.output]}
         score, feedback = self.world.judge(row["question"], row["answer"], fields["answer"])
         return {"score": score, "feedback": feedback, "steps": steps, "answer": fields["answer"]}
 
-    def step(self, stage: Stage, instruction: str, given: Mapping[str, str]) -> str:
-        told = "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in given.items())
-        asked = f"Respond with `[[ ## {stage.output} ## ]]`, and then `[[ ## completed ## ]]`."
-        messages = [{"role": "system", "content": instruction}, {"role": "user", "content": f"{told}\n\n{asked}"}]
+    def step(self, stage: Stage, instruction: str, inputs: Mapping[str, str]) -> str:
+        values = "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in inputs.items())
+        request = f"Respond with `[[ ## {stage.output} ## ]]`, and then `[[ ## completed ## ]]`."
+        messages = [{"role": "system", "content": instruction}, {"role": "user", "content": f"{values}\n\n{request}"}]
         reply = self.client(messages)
         return reply.split(f"[[ ## {stage.output} ## ]]")[1].split("[[ ##")[0].strip()
 
     def make_reflective_dataset(self, _candidate: Any, evaluated: Any, names: list[str]) -> dict[str, Any]:
-        told = evaluated.trajectories
-        return {name: [{**seen["steps"][name], "Feedback": seen["feedback"]} for seen in told] for name in names}
+        dataset: dict[str, Any] = {}
+        for name in names:
+            dataset[name] = [
+                {**result["steps"][name], "Feedback": result["feedback"]} for result in evaluated.trajectories
+            ]
+        return dataset
 
 
 def batch(results: list[dict[str, Any]]) -> Any:
@@ -84,14 +94,16 @@ def batch(results: list[dict[str, Any]]) -> Any:
     return EvaluationBatch(outputs=[result["answer"] for result in results], scores=scores, trajectories=results)
 
 
+def view_of(world: World, candidate: Mapping[str, str]) -> list[dict[str, Any]]:
+    return world.view((candidate[stage.name], ()) for stage in world.stages)
+
+
 def main() -> None:
     cell = json.load(sys.stdin)
-    world, options, client = (
-        World(cell["world"], cell["predictors"], cell["seed"]),
-        cell["options"],
-        Client(cell["port"]),
-    )
-    began = time.perf_counter()
+    world = World(cell["world"], cell["predictors"], cell["seed"])
+    options = cell["options"]
+    client = Client(cell["port"])
+    start = time.perf_counter()
     result = optimize(
         seed_candidate={stage.name: stage.instruction for stage in world.stages},
         trainset=world.rows("train"),
@@ -106,9 +118,10 @@ def main() -> None:
         use_merge=options.get("merge", False),
         module_selector=options.get("components", "round_robin"),
     )
-    seconds = time.perf_counter() - began
-    views = [world.view((c[stage.name], ()) for stage in world.stages) for c in result.candidates]
-    curve, top = [], -1.0
+    seconds = time.perf_counter() - start
+    views = [view_of(world, candidate) for candidate in result.candidates]
+    curve = []
+    top = -1.0
     for view, score, calls in zip(views, result.val_aggregate_scores, result.discovery_eval_counts, strict=True):
         if score > top:
             top = score

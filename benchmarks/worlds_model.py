@@ -1,27 +1,28 @@
-"""The model of the simulated worlds: from the messages of a request to the text of a reply, without any waiting.
+"""The model of the simulated worlds: it turns the messages of a request into the text of a reply, without waiting.
 
-It knows a request by what is in it, never by who sent it.
+It recognizes a request by its content, never by its sender.
 
-*A task call* asks for the output of one stage of the world, and nothing else. The rules stated are those in its system
-message; its demos are the turns before the last user message, whose last example id tells the example. Whether the
-answer is right is decided by `World.accuracy` and one number drawn from (seed, example, the hidden rules stated, the
-nearest demo, the count of wrong demos and what the stages before handed on, rollout). The rollout is the number of
-times this very request was asked before in the run, so a reworded prompt draws the same number again. (What a stage
-hands on is worded anew by a reworded prompt, as with a real model, so that no cache serves the calls after it.)
+*A task call* asks for the output of one stage of the world, and nothing else. The stated rules are those in its system
+message. Its demos are the turns before the last user message; the last example id in that message names the example.
+Whether the answer is right is decided by `World.accuracy` and by one number, which is drawn from (seed, example, stated
+hidden rules, nearest demo, number of wrong demos, facts of the previous stages, rollout). The rollout is the number of
+times that this exact request was made before in the run, so a reworded prompt draws the same number again. (The text
+that a stage passes on does change with the wording, as with a real model, so that no cache serves the calls after it.)
 
-*Any other call* is one for words: a proposal, a reflection, a summary. Each wanted output field is answered:
+*Any other call* is a call for words: a proposal, a reflection, a summary. Each requested output field is answered:
 
-- an instruction: it keeps the rules of the current instruction (of the best of the attempts where attempts with
-  scores are shown), adds each other rule it sees with .7, drops one that it kept with .05, invents a wrong one with
-  .1. Where the prompt holds feedback, it sees the rules that feedback names; else those in data, demos and summaries,
-  and in attempts that score at least the median. It adds rules of the stage whose instruction it writes (rules tell
-  their stage by their verb) if the prompt tells which that is. Without feedback it also hits on a hidden rule by
-  itself with .25: proposers that look at no data (COPRO) live on that. Its wording varies, as a model's does.
-- a prefix: "Answer:"; a dictionary by module: advice for each, the rules seen of that stage;
-- any other text (summary, description, observation): the rules seen, each with .7, of all stages.
+- an instruction: it keeps the rules of the current instruction (or of the best attempt, if attempts with scores are
+  shown). It adds each other rule that it sees with probability .7, drops one kept rule with .05, and invents a wrong
+  rule with .1. If the prompt contains feedback, it sees the rules that the feedback names. Otherwise it sees the rules
+  in data, demos and summaries, and in attempts that score at least the median. If the prompt says for which stage the
+  instruction is, it adds only rules of that stage (the verb of a rule names its stage). Without feedback, it also
+  guesses a hidden rule with probability .25; proposers that look at no data (COPRO) depend on that. Its wording varies,
+  as that of a real model does.
+- a prefix: "Answer:". A dictionary by module: advice for each module, with the visible rules of its stage.
+- any other text (summary, description, observation): the visible rules of all stages, each with probability .7.
 
-What is drawn depends on (seed, stage, rules kept, rules seen, what is wanted) and on how often just that was asked
-before: proposers that ask the same again mean to get something else.
+The draws depend on (seed, stage, kept rules, visible rules, requested fields), and on how often exactly this was
+requested before, because a proposer that repeats a request wants a different reply.
 """
 
 from __future__ import annotations
@@ -37,12 +38,15 @@ from typing import Any
 
 from worlds import CODE, ID, Draws, Facts, World, feedback_in, rules_in
 
-ADDED, DROPPED, INVENTED, GUESSED = 0.7, 0.05, 0.1, 0.25
+ADD_PROBABILITY = 0.7
+DROP_PROBABILITY = 0.05
+INVENT_PROBABILITY = 0.1
+GUESS_PROBABILITY = 0.25
 MANNERS = re.findall(r"\w+", "calmly closely briskly plainly neatly firmly freshly gently keenly nimbly soberly")
 _FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]")
 _SCORE = re.compile(r"\bscore[^\n\d-]{0,24}?(-?\d+(?:\.\d+)?)", re.IGNORECASE)
 _FENCED = re.compile(r"following instructions.*?```\s*\n(.*?)\n```", re.DOTALL)
-_ASKED = re.compile(
+_OUTPUT_NAME = re.compile(
     r"`(?:\[\[ ## )?(\w+)(?: ## \]\])?`(?: \(must be (?:a JSON object|formatted as a valid Python) ?([\w\[\], ]*)\))?"
 )
 _TYPED = re.compile(r"^\d+\. `(\w+)` \(([\w\[\], ]+)\)", re.MULTILINE)
@@ -50,60 +54,66 @@ _LINE = re.compile(r"^(\w+): ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The form of a reply: its fields, and how they are written (``chat``, ``json`` or one ``fenced`` text)."""
+class ReplyForm:
+    """The requested form of a reply: its fields, and their format (``chat``, ``json`` or one ``fenced`` text)."""
 
     fields: Mapping[str, str]
-    """Field to its type, as far as the prompt says; "str" otherwise."""
-    form: str
+    """Field name → type as the prompt names it, or "str"."""
+    style: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     text: str
     kind: str
-    """``task``, ``run`` (the task call of the last stage), ``words`` or ``unread`` (no form of reply was found)."""
+    """``task``, ``run`` (the task call of the last stage), ``words``, or ``unread`` if no form of reply was found."""
     key: str
-    """What the reply was drawn from; the latency is drawn from it too."""
+    """The key from which the reply was drawn; the latency is drawn from it too."""
 
 
 class Model:
     """Answers the requests of one run in one world."""
 
     def __init__(self, world: World) -> None:
-        self.world, self.asked = world, Counter[str]()
+        self.world = world
+        self.request_counts = Counter[str]()
 
     def replies(self, body: Mapping[str, Any]) -> list[Reply]:
-        """One reply for each choice asked for."""
+        """One reply for each requested choice."""
         messages = [{"role": m["role"], "content": _text(m["content"])} for m in body["messages"]]
-        wanted = wanted_in(messages, body.get("response_format"))
-        stage = self._stage(wanted)
+        form = reply_form_in(messages, body.get("response_format"))
+        stage = self._stage(form)
         if stage is not None and ID.search(messages[-1]["content"]):
-            return [self._task(messages, wanted, stage) for _ in range(body.get("n") or 1)]
-        return [self._words(messages, wanted) for _ in range(body.get("n") or 1)]
+            return [self._task(messages, form, stage) for _ in range(body.get("n") or 1)]
+        return [self._words(messages, form) for _ in range(body.get("n") or 1)]
 
-    def _stage(self, wanted: Wanted) -> int | None:
-        names = [name for name in wanted.fields if name != "reasoning"]
-        return next((i for i, stage in enumerate(self.world.stages) if names == [stage.output]), None)
+    def _stage(self, form: ReplyForm) -> int | None:
+        """The stage whose output a request asks for; None for calls for words."""
+        names = [name for name in form.fields if name != "reasoning"]
+        for at, stage in enumerate(self.world.stages):
+            if names == [stage.output]:
+                return at
+        return None
 
     def _rollout(self, *key: object) -> str:
-        told = repr(key)
-        self.asked[told] += 1
-        return f"{told}/{self.asked[told]}"
+        text = repr(key)
+        self.request_counts[text] += 1
+        return f"{text}/{self.request_counts[text]}"
 
     # Task calls
 
-    def _task(self, messages: Sequence[Mapping[str, str]], wanted: Wanted, at: int) -> Reply:
-        world, stage = self.world, self.world.stages[at]
+    def _task(self, messages: Sequence[Mapping[str, str]], form: ReplyForm, at: int) -> Reply:
+        world = self.world
+        stage = world.stages[at]
         name = ID.findall(messages[-1]["content"])[-1]
         stated = rules_in(" ".join(m["content"] for m in messages if m["role"] == "system"))
         demos = demos_in(world, at, messages)
-        before = self._before(at, name, messages[-1]["content"])
-        facts = before + world.facts(at, stated, demos, world.examples[name])
+        previous = self._previous_facts(at, name, messages[-1]["content"])
+        facts = previous + world.facts(at, stated, demos, world.examples[name])
         rollout = self._rollout(messages).rpartition("/")[2]
         near = world.nearest(demos, world.examples[name])
         own = sorted(set(stated) & set(world.rules[at]))
-        key = repr((world.seed, name, at, own, near, sum(not right for _, right in demos), before, rollout))
+        key = repr((world.seed, name, at, own, near, sum(not right for _, right in demos), previous, rollout))
         draws = Draws("answer", key)
         if at + 1 < len(world.stages):
             wording = Draws("wording", messages).bits() & 0xFFFF
@@ -112,66 +122,74 @@ class Model:
             text = world.examples[name].truth
         else:
             text = f"unclear {world.code(stage.mark, name, facts, draws.bits())}"
-        fields = {field: text if field == stage.output else "It is so." for field in wanted.fields}
-        return Reply(written(fields, wanted), "run" if at + 1 == len(world.stages) else "task", key)
+        fields = {field: text if field == stage.output else "It is so." for field in form.fields}
+        kind = "run" if at + 1 == len(world.stages) else "task"
+        return Reply(format_reply(fields, form), kind, key)
 
-    def _before(self, at: int, name: str, given: str) -> Facts:
-        """What the stage before handed on; all is missed where that is not in the input."""
+    def _previous_facts(self, at: int, name: str, text: str) -> Facts:
+        """The facts in the input from the previous stage. If there are none, all needed rules count as missed."""
         if at == 0:
             return Facts()
         mark = self.world.stages[at - 1].mark
-        read = [self.world.read(m, name, code) for m, code in CODE.findall(given) if m == mark]
-        known = [facts for facts in read if facts is not None]
-        return known[-1] if known else Facts(missed=(1 << len(self.world.examples[name].needs)) - 1)
+        decoded = [self.world.read(m, name, code) for m, code in CODE.findall(text) if m == mark]
+        known = [facts for facts in decoded if facts is not None]
+        if known:
+            return known[-1]
+        return Facts(missed=(1 << len(self.world.examples[name].needs)) - 1)
 
     # Calls for words
 
-    def _words(self, messages: Sequence[Mapping[str, str]], wanted: Wanted) -> Reply:
-        if not wanted.fields:
+    def _words(self, messages: Sequence[Mapping[str, str]], form: ReplyForm) -> Reply:
+        if not form.fields:
             return Reply("I do not know what is wanted.", "unread", self._rollout("unread"))
         seen = Seen.of(self.world, messages)
-        key = self._rollout(self.world.seed, seen, sorted(wanted.fields))
+        key = self._rollout(self.world.seed, seen, sorted(form.fields))
         draws = Draws("words", key)
-        fields = {name: self._field(name, form, seen, draws) for name, form in wanted.fields.items()}
-        return Reply(written(fields, wanted), "words", key)
+        fields = {name: self._field(name, kind, seen, draws) for name, kind in form.fields.items()}
+        return Reply(format_reply(fields, form), "words", key)
 
-    def _field(self, name: str, form: str, seen: Seen, draws: Draws) -> Any:
+    def _field(self, name: str, kind: str, seen: Seen, draws: Draws) -> Any:
         if "prefix" in name:
             return "Answer:"
-        if form.startswith(("dict", "object")):
+        if kind.startswith(("dict", "object")):
             return {module: self._advice(at, seen, draws) for module, at in seen.modules}
-        if form.startswith(("list", "array")):
+        if kind.startswith(("list", "array")):
             return [self.instruction(seen, draws) for _ in range(3)]
         if "instruction" in name or "prompt" in name:
             return self.instruction(seen, draws)
-        if form.startswith(("int", "float", "number", "bool")):
+        if kind.startswith(("int", "float", "number", "bool")):
             return 1
         return self._summary(seen, draws)
 
     def instruction(self, seen: Seen, draws: Draws) -> str:
-        world, told = self.world, list(seen.kept)
-        told += [r for r in seen.rules if r not in told and self._fits(r, seen.stage) and draws.uniform() < ADDED]
-        if seen.kept and draws.uniform() < DROPPED:
-            told.remove(draws.choice(seen.kept))
-        stages = range(len(world.stages)) if seen.stage is None else [seen.stage]
-        pool = [rule for at in stages for rule in world.stages[at].pool if rule not in told]
-        if draws.uniform() < INVENTED:
-            told.append(draws.choice([rule for rule in pool if rule not in world.hidden]))
-        if not seen.feedback and draws.uniform() < GUESSED:
-            told += draws.sample([rule for rule in pool if rule in world.hidden], 1)
+        world = self.world
+        rules = list(seen.kept)
+        for rule in seen.rules:
+            if rule not in rules and self._fits(rule, seen.stage) and draws.uniform() < ADD_PROBABILITY:
+                rules.append(rule)
+        if seen.kept and draws.uniform() < DROP_PROBABILITY:
+            rules.remove(draws.choice(seen.kept))
+        stages = list(range(len(world.stages))) if seen.stage is None else [seen.stage]
+        pool: list[str] = []
+        for at in stages:
+            pool += [rule for rule in world.stages[at].pool if rule not in rules]
+        if draws.uniform() < INVENT_PROBABILITY:
+            rules.append(draws.choice([rule for rule in pool if rule not in world.hidden]))
+        if not seen.feedback and draws.uniform() < GUESS_PROBABILITY:
+            rules += draws.sample([rule for rule in pool if rule in world.hidden], 1)
         task = world.stages[stages[-1]].instruction
         manner = " and ".join(draws.sample(MANNERS, 2))
-        return " ".join([task, f"Work {manner}.", *told])
+        return " ".join([task, f"Work {manner}.", *rules])
 
     def _fits(self, rule: str, stage: int | None) -> bool:
         return stage is None or rule.startswith(self.world.stages[stage].verb)
 
     def _advice(self, at: int, seen: Seen, draws: Draws) -> str:
-        told = [rule for rule in seen.rules if self._fits(rule, at) and draws.uniform() < ADDED]
-        return " ".join(told) or "Read with care."
+        rules = [rule for rule in seen.rules if self._fits(rule, at) and draws.uniform() < ADD_PROBABILITY]
+        return " ".join(rules) or "Read with care."
 
     def _summary(self, seen: Seen, draws: Draws) -> str:
-        new = [rule for rule in seen.rules if rule not in seen.prior and draws.uniform() < ADDED]
+        new = [rule for rule in seen.rules if rule not in seen.prior and draws.uniform() < ADD_PROBABILITY]
         if seen.prior and not new:
             return "COMPLETE"
         return " ".join(["The inputs are questions about files and each answer is one word.", *new])
@@ -179,50 +197,74 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a prompt for words holds that matters."""
+    """The content of a prompt for words that its reply depends on.
+
+    Replies are drawn from the repr of this class. Renaming the class or a field would change all results.
+    """
 
     stage: int | None
+    """The stage whose instruction is to be written, if the prompt says so."""
     kept: tuple[str, ...]
+    """The rules of the current instruction, or of the best attempt."""
     rules: tuple[str, ...]
+    """The visible rules."""
     prior: tuple[str, ...]
+    """The rules of earlier observations."""
     feedback: bool
     modules: tuple[tuple[str, int], ...]
+    """The modules that the prompt defines, each with its stage."""
 
     @classmethod
     def of(cls, world: World, messages: Sequence[Mapping[str, str]]) -> Seen:
-        sections = sections_of(messages[-1]["content"])
-        current = " ".join(text for name, text in sections.items() if is_current(name))
-        tried = [pair for name, text in sections.items() if not is_current(name) for pair in attempts_in(world, text)]
-        feedback = feedback_in(messages[-1]["content"])
-        middle = median(score for score, _ in tried) if tried else 0.0
-        poor = {rule for score, text in tried if score < middle for rule in rules_in(text)}
-        good = {rule for score, text in tried if score >= middle for rule in rules_in(text)}
-        everything = [rule for rule in rules_in(messages[-1]["content"]) if rule not in poor - good]
-        best = max(tried, key=lambda pair: pair[0])[1] if tried and not feedback else current
+        text = messages[-1]["content"]
+        sections = sections_of(text)
+        current = " ".join(section for name, section in sections.items() if is_current(name))
+        attempts: list[tuple[float, str]] = []
+        for name, section in sections.items():
+            if not is_current(name):
+                attempts += attempts_in(world, section)
+        feedback = feedback_in(text)
+        visible = feedback or _rules_outside_poor_attempts(text, attempts)
+        best = current
+        if attempts and not feedback:
+            _, best = max(attempts, key=lambda attempt: attempt[0])
         stage = stage_of(world, current) if current else None
+        if stage is None and attempts:
+            stage = stage_of(world, " ".join(attempt for _, attempt in attempts))
         return cls(
-            stage=stage_of(world, " ".join(text for _, text in tried)) if stage is None and tried else stage,
+            stage=stage,
             kept=tuple(sorted(rules_in(best))),
-            rules=tuple(sorted(feedback or everything)),
+            rules=tuple(sorted(visible)),
             prior=tuple(sorted(rules_in(sections.get("prior_observations", "")))),
             feedback=bool(feedback),
-            modules=modules_in(world, messages[-1]["content"]),
+            modules=modules_in(world, text),
         )
 
 
+def _rules_outside_poor_attempts(text: str, attempts: Sequence[tuple[float, str]]) -> list[str]:
+    """The rules in a text, except those that occur only in attempts below the median score."""
+    middle = median(score for score, _ in attempts) if attempts else 0.0
+    poor: set[str] = set()
+    good: set[str] = set()
+    for score, attempt in attempts:
+        rules = poor if score < middle else good
+        rules.update(rules_in(attempt))
+    return [rule for rule in rules_in(text) if rule not in poor - good]
+
+
 def is_current(name: str) -> bool:
-    """Whether a section holds the instruction to better."""
+    """Whether a section contains the instruction to improve."""
     return "instruction" in name and not any(part in name for part in ("attempt", "previous", "tried", "history"))
 
 
 def stage_of(world: World, text: str) -> int | None:
-    """The stage whose task a text states, if it is one."""
-    found = [i for i, stage in enumerate(world.stages) if stage.instruction.lower() in text.lower()]
-    return found[0] if len(found) == 1 else None
+    """The stage whose task a text states; None if it states none or several."""
+    stages = [at for at, stage in enumerate(world.stages) if stage.instruction.lower() in text.lower()]
+    return stages[0] if len(stages) == 1 else None
 
 
 def sections_of(text: str) -> dict[str, str]:
-    """The input fields of a prompt by name; those of gepa's own reflection prompt likewise."""
+    """The input fields of a prompt by name, also for the reflection prompt of gepa."""
     fenced = _FENCED.search(text)
     if fenced:
         return {"current_instruction": fenced[1], "examples": text[fenced.end() :]}
@@ -235,9 +277,10 @@ def sections_of(text: str) -> dict[str, str]:
 
 
 def attempts_in(world: World, text: str) -> list[tuple[float, str]]:
-    """Attempts with their scores, score before or after, in a text that shows instructions of the world."""
+    """The attempts in a text as (score, text). The score can be before or after an attempt."""
     scores = list(_SCORE.finditer(text))
-    first = min((at for s in world.stages if (at := text.lower().find(s.instruction.lower())) >= 0), default=-1)
+    places = [text.lower().find(stage.instruction.lower()) for stage in world.stages]
+    first = min((place for place in places if place >= 0), default=-1)
     if not scores or first < 0:
         return []
     if scores[0].start() < first:
@@ -248,47 +291,59 @@ def attempts_in(world: World, text: str) -> list[tuple[float, str]]:
 
 
 def modules_in(world: World, text: str) -> tuple[tuple[str, int], ...]:
-    """The modules that a prompt defines ("Module name … its instruction"), with the stage of each."""
+    """The modules that a prompt defines ("Module name … its instruction"), each with its stage."""
     parts = re.split(r"^\s*Module ([\w.\[\]']+)$", text, flags=re.MULTILINE)
-    told = [(name, stage_of(world, part)) for name, part in zip(parts[1::2], parts[2::2], strict=True)]
-    return tuple((name, at) for name, at in told if at is not None)
+    modules = [(name, stage_of(world, part)) for name, part in zip(parts[1::2], parts[2::2], strict=True)]
+    return tuple((name, at) for name, at in modules if at is not None)
 
 
 def demos_in(world: World, at: int, messages: Sequence[Mapping[str, str]]) -> list[list[Any]]:
-    """The demos of a task call: pairs of turns before the last message."""
+    """The demos of a task call as [id, right]: the pairs of turns before the last message."""
     turns = [m for m in messages if m["role"] != "system"][:-1]
-    pairs = [(a["content"], b["content"]) for a, b in pairwise(turns) if b["role"] == "assistant"]
-    known = [(ids[-1], reply) for given, reply in pairs if (ids := ID.findall(given))]
-    return [[name, world.right(at, name, reply)] for name, reply in known]
+    demos: list[list[Any]] = []
+    for question, reply in pairwise(turns):
+        ids = ID.findall(question["content"])
+        if reply["role"] == "assistant" and ids:
+            demos.append([ids[-1], world.right(at, ids[-1], reply["content"])])
+    return demos
 
 
-def wanted_in(messages: Sequence[Mapping[str, str]], response_format: Mapping[str, Any] | None) -> Wanted:
-    """The output fields that the last message, the response format or the system message asks for."""
+def reply_form_in(messages: Sequence[Mapping[str, str]], response_format: Mapping[str, Any] | None) -> ReplyForm:
+    """The form that the last message, the response format or the system message asks for."""
     last = messages[-1]["content"]
-    asked = last[last.rfind("Respond with") :] if "Respond with" in last else ""
-    typed = dict(_TYPED.findall(next((m["content"] for m in messages if m["role"] == "system"), "")))
-    fields = {name: kind or typed.get(name, "str") for name, kind in _ASKED.findall(asked) if name != "completed"}
+    system = next((m["content"] for m in messages if m["role"] == "system"), "")
+    request = last[last.rfind("Respond with") :] if "Respond with" in last else ""
+    types = dict(_TYPED.findall(system))
+    fields = {
+        name: kind or types.get(name, "str") for name, kind in _OUTPUT_NAME.findall(request) if name != "completed"
+    }
     if fields:
-        return Wanted(fields, "json" if "JSON object in" in asked else "chat")
+        return ReplyForm(fields, "json" if "JSON object in" in request else "chat")
     schema = (response_format or {}).get("json_schema", {}).get("schema", {})
     if schema:
-        return Wanted({name: p.get("type", "str") for name, p in schema["properties"].items()}, "json")
-    system = next((m["content"] for m in messages if m["role"] == "system"), "")
-    told = re.search(r"Reply with one JSON object: \{(.*)\}", system)
-    if told:
-        return Wanted(dict(re.findall(r'"(\w+)": ([\w\[\], ]+?)(?=, "|$)', told[1])), "json")
-    return Wanted({"instruction": "str"}, "fenced") if "within ``` blocks" in last else Wanted({}, "")
+        return ReplyForm({name: p.get("type", "str") for name, p in schema["properties"].items()}, "json")
+    match = re.search(r"Reply with one JSON object: \{(.*)\}", system)
+    if match:
+        return ReplyForm(dict(re.findall(r'"(\w+)": ([\w\[\], ]+?)(?=, "|$)', match[1])), "json")
+    if "within ``` blocks" in last:
+        return ReplyForm({"instruction": "str"}, "fenced")
+    return ReplyForm({}, "")
 
 
-def written(fields: Mapping[str, Any], wanted: Wanted) -> str:
-    """The reply in the wanted form."""
-    if wanted.form == "json":
+def format_reply(fields: Mapping[str, Any], form: ReplyForm) -> str:
+    """The text of a reply in the requested form."""
+    if form.style == "json":
         return json.dumps(fields)
-    if wanted.form == "fenced":
+    if form.style == "fenced":
         return "```\n" + "\n".join(map(str, fields.values())) + "\n```"
-    told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
-    return "\n\n".join([*(f"[[ ## {n} ## ]]\n{text}" for n, text in told.items()), "[[ ## completed ## ]]"])
+    sections = []
+    for name, value in fields.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        sections.append(f"[[ ## {name} ## ]]\n{text}")
+    return "\n\n".join([*sections, "[[ ## completed ## ]]"])
 
 
 def _text(content: Any) -> str:
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)

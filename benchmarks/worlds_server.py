@@ -1,17 +1,17 @@
-"""The one HTTP server of the simulated worlds: OpenAI-style chat completions on loopback, 8 slots, counted.
+"""The HTTP server of the simulated worlds: OpenAI-style chat completions on loopback, with 8 slots and counters.
 
-    POST /reset {"world": "rule", "predictors": 1, "seed": 0}    a new run; the counters are zero
+    POST /reset {"world": "rule", "predictors": 1, "seed": 0}    begins a new run; the counters are zero
     POST /v1/chat/completions                                    `worlds_model.Model` answers; a ninth call waits
     GET  /stats                                                  the counters
 
-Latency is lognormal with sigma 0.5 and a median of 20 ms (task calls) or 100 ms (calls for words), drawn from what the
-reply was drawn from, so neither from the order of arrival nor from the wording. A request for n choices is one call.
+Latency is lognormal with sigma 0.5 and a median of 20 ms (task calls) or 100 ms (calls for words). It is drawn from the
+key of the reply, so it depends neither on the order of arrival nor on the wording. A request for n choices is one call.
 The server ends with the process that started it, or after a given time.
 
-Counters: ``task_calls``; ``runs``, the task calls of the last stage, so programs run on an example; ``word_calls``;
-``unread``, calls in which no wanted form of reply was found; ``tokens``, four characters each, both ways; ``busy``,
-slot-seconds of all calls, and ``busy_tasks``, of task calls; ``task_seconds``, the time during which at least one task
-call waited or ran.
+Counters: ``task_calls``; ``runs``, the task calls of the last stage, which are runs of the program on an example;
+``word_calls``; ``unread``, calls in which no form of reply was found; ``tokens``, at four characters each, in both
+directions; ``busy``, slot-seconds of all calls; ``busy_tasks``, slot-seconds of task calls; ``task_seconds``, the time
+during which at least one task call waited or ran.
 """
 
 from __future__ import annotations
@@ -28,28 +28,36 @@ from aiohttp import web
 from worlds import Draws, World
 from worlds_model import Model, Reply
 
-SLOTS, SIGMA, MEDIANS, LIVES = 8, 0.5, {"task": 0.02, "run": 0.02, "words": 0.1, "unread": 0.1}, 12 * 3600
+SLOTS = 8
+SIGMA = 0.5
+MEDIANS = {"task": 0.02, "run": 0.02, "words": 0.1, "unread": 0.1}
+LIFETIME = 12 * 3600
+"""Seconds after which the server ends."""
 
 
 def latency(reply: Reply) -> float:
-    """Seconds, the same for the same reply."""
+    """The seconds that a reply takes; the same for the same reply."""
     return MEDIANS[reply.kind] * math.exp(SIGMA * Draws("latency", reply.key).normal())
 
 
 class Meter:
-    """Counts calls, and integrates over time what is busy."""
+    """Counts calls, and sums up the time of busy slots."""
 
     def __init__(self) -> None:
-        self.counts, self.sums = Counter[str](), Counter[str]()
-        self.running, self.open_tasks, self.at = Counter[str](), 0, time.perf_counter()
+        self.counts = Counter[str]()
+        self.sums = Counter[str]()
+        self.running = Counter[str]()
+        self.open_tasks = 0
+        self.last_tick = time.perf_counter()
 
     def tick(self) -> None:
-        """To be called before anything changes."""
+        """Add the time since the last tick. Call it before each change."""
         now = time.perf_counter()
-        took, self.at = now - self.at, now
-        self.sums["busy"] += took * self.running.total()
-        self.sums["busy_tasks"] += took * (self.running["task"] + self.running["run"])
-        self.sums["task_seconds"] += took * (self.open_tasks > 0)
+        elapsed = now - self.last_tick
+        self.last_tick = now
+        self.sums["busy"] += elapsed * self.running.total()
+        self.sums["busy_tasks"] += elapsed * (self.running["task"] + self.running["run"])
+        self.sums["task_seconds"] += elapsed * (self.open_tasks > 0)
 
     def stats(self) -> dict[str, Any]:
         self.tick()
@@ -64,22 +72,26 @@ class Server:
         self.begin("rule", 1, 0)
 
     def begin(self, world: str, predictors: int, seed: int) -> None:
-        self.model, self.meter = Model(World(world, predictors, seed)), Meter()
+        self.model = Model(World(world, predictors, seed))
+        self.meter = Meter()
         self.slots = asyncio.Semaphore(SLOTS)
 
     async def reset(self, request: web.Request) -> web.Response:
-        told = await request.json()
-        self.begin(told["world"], told["predictors"], told["seed"])
+        settings = await request.json()
+        self.begin(settings["world"], settings["predictors"], settings["seed"])
         return web.json_response({})
 
     async def stats(self, _request: web.Request) -> web.Response:
         return web.json_response(self.meter.stats())
 
     async def complete(self, request: web.Request) -> web.Response:
-        raw, model, meter, slots = await request.read(), self.model, self.meter, self.slots
-        replies = model.replies(json.loads(raw))
-        first, task = replies[0], replies[0].kind in ("task", "run")
-        size = len(raw) // 4, sum(len(reply.text) for reply in replies) // 4
+        body = await request.read()
+        meter = self.meter  # a reset during this call begins another run, with another meter and other slots
+        slots = self.slots
+        replies = self.model.replies(json.loads(body))
+        first = replies[0]
+        task = first.kind in ("task", "run")
+        size = len(body) // 4, sum(len(reply.text) for reply in replies) // 4
         meter.tick()
         meter.open_tasks += task
         meter.counts.update({"task_calls" if task else "word_calls": 1, "tokens": sum(size)})
@@ -103,14 +115,17 @@ class Server:
 
 
 def _completion(replies: list[Reply], size: tuple[int, int]) -> dict[str, Any]:
-    told = [{"role": "assistant", "content": reply.text} for reply in replies]
-    choices = [{"index": i, "message": message, "finish_reason": "stop"} for i, message in enumerate(told)]
+    choices = []
+    for index, reply in enumerate(replies):
+        message = {"role": "assistant", "content": reply.text}
+        choices.append({"index": index, "message": message, "finish_reason": "stop"})
     usage = {"prompt_tokens": size[0], "completion_tokens": size[1], "total_tokens": sum(size)}
     return {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage}
 
 
-async def _serve(queue: Any, lives: float) -> None:
-    server, app = Server(), web.Application(client_max_size=64 * 2**20)
+async def _serve(queue: Any, lifetime: float) -> None:
+    server = Server()
+    app = web.Application(client_max_size=64 * 2**20)
     app.router.add_post("/v1/chat/completions", server.complete)
     app.router.add_post("/reset", server.reset)
     app.router.add_get("/stats", server.stats)
@@ -119,11 +134,12 @@ async def _serve(queue: Any, lives: float) -> None:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     queue.put(site._server.sockets[0].getsockname()[1])
-    end, parent = time.monotonic() + lives, os.getppid()
-    while time.monotonic() < end and os.getppid() == parent:  # noqa: ASYNC110  # no event tells of a gone parent
+    end = time.monotonic() + lifetime
+    parent = os.getppid()
+    while time.monotonic() < end and os.getppid() == parent:  # noqa: ASYNC110  # there is no event when the parent ends
         await asyncio.sleep(1)
 
 
-def serve(queue: Any, lives: float = LIVES) -> None:
-    """Serve until the parent is gone or the time is over; the port goes to the queue."""
-    asyncio.run(_serve(queue, lives))
+def serve(queue: Any, lifetime: float = LIFETIME) -> None:
+    """Serve until the parent process or the lifetime ends. Puts the port into the queue."""
+    asyncio.run(_serve(queue, lifetime))

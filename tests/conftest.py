@@ -1,4 +1,4 @@
-"""Every test starts with fresh settings, its own runs folder, no view, and no way to a real provider."""
+"""Every test starts with fresh settings, its own runs folder, no view, and no connection to a real provider."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from dspynb import redact
 from dspynb.scope import settings
 from tests.planted import Planted
 
-# Time never decides a test; nor does chance in CI, where each run tries the same examples. Elsewhere each tries others.
+# Time never decides a test. In CI, chance does not either: each run tries the same examples. Elsewhere, runs differ.
 hypothesis.settings.register_profile("no clock", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("no clock")
 
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # tests that import litellm or DSPy look nothing up
+os.environ.setdefault(
+    "LITELLM_LOCAL_MODEL_COST_MAP", "True"
+)  # litellm, which DSPy imports too, must not download prices
 
 _ADDRESSES = ("_BASE_URL", "_API_BASE")
 _PROVIDERS = ("OPENAI", "ANTHROPIC", "GEMINI", "MISTRAL", "GROQ", "OPENROUTER", "DEEPSEEK")
@@ -42,8 +44,10 @@ def _fresh_settings(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def _default_server():
-    """What providers' addresses in the environment name, also in kernels and workers that tests start: a server that
-    receives nothing in the whole suite, since no test means to ask a provider at its default address."""
+    """A server that the providers' addresses in the environment name, also in kernels and workers that tests start.
+
+    It must receive no request in the whole suite, because no test may call a provider at its default address.
+    """
     with Planted() as server, pytest.MonkeyPatch.context() as patch:
         for provider in _PROVIDERS:
             for name in _ADDRESSES:
@@ -54,7 +58,7 @@ def _default_server():
 
 @pytest.fixture(autouse=True)
 def _receives_nothing(_default_server):
-    """The test that sends a request to a provider's default address is the one that fails."""
+    """A test that sends a request to a provider's default address fails."""
     before = len(_default_server.requests)
     yield
     assert _default_server.requests[before:] == [], "a request to a provider's default address"
@@ -62,7 +66,7 @@ def _receives_nothing(_default_server):
 
 @pytest.fixture
 def planted():
-    """A second server, which the test must not reach: what it received is looked at after the test."""
+    """A second server, which the test must not reach: the test fails if the server received a request."""
     with Planted() as server:
         yield server
         assert server.requests == [], "the planted server received a request"
@@ -70,7 +74,7 @@ def planted():
 
 @pytest.fixture
 def default_addresses(monkeypatch):
-    """No address of a provider in the environment, for tests of where requests go by default; they send none."""
+    """Remove the addresses of providers from the environment, for tests of default addresses that send no requests."""
     for name in list(os.environ):
         if name.endswith(_ADDRESSES):
             monkeypatch.delenv(name)
@@ -81,25 +85,31 @@ def _no_providers(monkeypatch):
     for name in list(os.environ):
         if name.endswith("_API_KEY"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))  # the environment is read once a second
-    monkeypatch.setattr("dspynb.redact._registered", set(redact._registered))  # undone after the test
-    connect, look_up, beyond = socket.socket.connect, socket.getaddrinfo, []
+    monkeypatch.setattr(
+        "dspynb.redact._known", (-9.0, frozenset())
+    )  # secrets in the environment are read once a second
+    monkeypatch.setattr(
+        "dspynb.redact._registered", set(redact._registered)
+    )  # secrets that a test adds do not affect other tests
+    connect = socket.socket.connect
+    look_up = socket.getaddrinfo
+    forbidden = []
 
     def loopback_only(self, address):
         if self.family in (socket.AF_INET, socket.AF_INET6) and not ipaddress.ip_address(address[0]).is_loopback:
-            if self.type == socket.SOCK_STREAM:  # Dask connects a datagram socket, which sends nothing, for its address
-                beyond.append(address)
-            raise OSError(f"tests reach loopback only, not {address[0]}")
+            if self.type == socket.SOCK_STREAM:  # Dask connects a datagram socket only to find its own address
+                forbidden.append(address)
+            raise OSError(f"tests may connect to loopback only, not to {address[0]}")
         return connect(self, address)
 
     def own_names_only(host, *args, **keywords):
         name = host.decode() if isinstance(host, bytes) else host
         if name and name not in _OWN_NAMES and not _is_address(name):
-            beyond.append(name)
-            raise socket.gaierror(f"tests look no name up, as {name}")
+            forbidden.append(name)
+            raise socket.gaierror(f"tests may not look up names such as {name}")
         return look_up(host, *args, **keywords)
 
     monkeypatch.setattr(socket.socket, "connect", loopback_only)
     monkeypatch.setattr(socket, "getaddrinfo", own_names_only)
     yield
-    assert beyond == [], "connections or look-ups of names beyond loopback"
+    assert forbidden == [], "connections or look-ups of names other than loopback"

@@ -17,7 +17,8 @@ class Caption(dn.Signature):
 
 def chat(**fields):
     """A ChatAdapter reply with these output fields."""
-    return "".join(f"[[ ## {name} ## ]]\n{value}\n" for name, value in fields.items()) + "[[ ## completed ## ]]"
+    sections = [f"[[ ## {name} ## ]]\n{value}\n" for name, value in fields.items()]
+    return "".join([*sections, "[[ ## completed ## ]]"])
 
 
 def prompt(request):
@@ -31,7 +32,7 @@ def field(request, name):
 
 
 def echo_hint(**fields):
-    """A model whose ``sentence`` is the hint it was given, or ``none``."""
+    """A model whose ``sentence`` is the hint in its prompt, or ``none``."""
 
     def answer(request):
         text = prompt(request)
@@ -42,11 +43,11 @@ def echo_hint(**fields):
 
 
 def scores(*values, feedback=None):
-    """A reward that gives these values, one a call, in order."""
-    left = list(values)
+    """A reward that returns these values in order, one per call."""
+    remaining = list(values)
 
     def reward(row, prediction):
-        return dn.Score(left.pop(0), feedback=feedback)
+        return dn.Score(remaining.pop(0), feedback=feedback)
 
     return reward
 

@@ -1,4 +1,4 @@
-"""A planted server: it answers every request as a model would, records it, and is to receive nothing."""
+"""A server that tests must not reach. It answers every request as a model would, and records it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REPLY = {
 
 @dataclass
 class Planted:
-    """``with Planted() as planted``: ``planted.requests`` is a list of (method, path, headers, body)."""
+    """Use ``with Planted() as planted``. ``planted.requests`` is a list of (method, path, headers, body)."""
 
     requests: list = field(default_factory=list)
 
@@ -37,7 +37,7 @@ class Planted:
                 self.end_headers()
                 self.wfile.write(data)
 
-            def __getattr__(self, name):  # whatever the method is
+            def __getattr__(self, name):  # answers every HTTP method
                 if name.startswith("do_"):
                     return self.answer
                 raise AttributeError(name)

@@ -1,4 +1,4 @@
-"""Writes ``dspynb/__init__.pyi``, the public names as type checkers and editors see them: ``python -m tests.stub``."""
+"""Write ``dspynb/__init__.pyi``, the public names for type checkers and editors: ``python -m tests.stub``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HEAD = "# The public names for type checkers and editors, written from the tabl
 
 
 def stub_text() -> str:
-    """The stub that belongs to the table of public names."""
+    """The text of the stub for the table of public names."""
     lines = [_HEAD]
     for home, names in sorted(dspynb._HOMES.items()):
         lines += [f"from {home} import {name} as {name}" for name in sorted(names)]

@@ -1,4 +1,4 @@
-"""What is told of speed and quality comes from the files of the benchmarks, and nowhere else."""
+"""All figures of speed and quality come from the CSV files of the benchmarks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ BENCHMARKS = ROOT / "benchmarks"
 TABLES = sorted(path.stem for path in BENCHMARKS.glob("*.csv") if not path.stem.startswith("optimizers_"))
 NO_MEASUREMENTS = {
     "93 MB": "the size of the embedded model's file",
-    "0.1 s": "how long a stub is told to take",
-    "10 ms": "how long a run file may lag behind its run",
+    "0.1 s": "the time that a stub takes",
+    "10 ms": "the maximum delay of a run file behind its run",
 }
 UNITS = r"(?:µs|ms|s|seconds|minutes|MB|GB|%|times|rows/s|x|×|-fold)"
 
@@ -28,20 +28,20 @@ def report():
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_is_that_of_its_figures_and_says_when_they_were_measured(report, name):
-    told = BENCHMARKS.joinpath(f"{name}.md").read_text(encoding="utf-8")
-    assert told == report.markdown(name, report.read(name))
-    assert re.search(rf"Measured \d{{4}}-\d\d-\d\d.* by `{name}.py`", told)
+def test_a_table_matches_its_csv_and_says_when_it_was_measured(report, name):
+    text = BENCHMARKS.joinpath(f"{name}.md").read_text(encoding="utf-8")
+    assert text == report.markdown(name, report.read(name))
+    assert re.search(rf"Measured \d{{4}}-\d\d-\d\d.* by `{name}.py`", text)
     assert BENCHMARKS.joinpath(f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_readmes_tables_are_those_of_the_benchmarks(report):
+def test_the_tables_of_the_readme_match_the_benchmarks(report):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"<!-- benchmarks: (\w+) -->", text)) == set(report.QUOTES)
-    assert text == report.quoted(text), "run: python benchmarks/report.py"
+    assert text == report.with_tables(text), "run: python benchmarks/report.py"
 
 
-def test_no_other_number_in_the_readme_is_a_measurement(report):
+def test_the_readme_has_no_other_measurements(report):
     text = report.BLOCK.sub("", (ROOT / "README.md").read_text(encoding="utf-8"))
     text = re.sub(r"```.*?```|`[^`\n]*`|\]\([^)]*\)", "", text, flags=re.DOTALL)
     assert set(re.findall(rf"\d[\d.,]*\s?{UNITS}(?!\w)", text)) <= set(NO_MEASUREMENTS)

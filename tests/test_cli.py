@@ -1,4 +1,4 @@
-"""The command line, as a user runs it."""
+"""The command line: demo, tutorials, version and errors."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from dspynb.demo import run_demo
 ROOT = Path(__file__).parent.parent
 
 
-def obedient(request):
-    return (
-        " A small blue thing."
-        if "blue" in str(request.messages)
-        else " A thing that is red and rather too long to pass."
-    )
+def follows_hints(request):
+    if "blue" in str(request.messages):
+        return " A small blue thing."
+    return " A thing that is red and rather too long to pass."
 
 
 def test_the_demo_prints_attempts_and_the_table_it_measured(capsys):
-    assert run_demo(dn.FunctionLM(obedient, adapter="prefill"), subjects=("a", "b", "c")) == 0
+    assert run_demo(dn.FunctionLM(follows_hints, adapter="prefill"), subjects=("a", "b", "c")) == 0
     out = capsys.readouterr().out
     assert "attempt 2   score 1.0 <- best" in out
     assert "hint:     Use fewer than 10 words and the word 'blue'." in out
@@ -43,20 +41,21 @@ def test_the_demo_survives_a_model_that_always_fails(capsys):
         run_demo(dn.FunctionLM(broken, adapter="prefill"), subjects=("a",))
 
 
-def test_tutorials_are_copied_with_their_recordings_and_never_over_the_users_own(tmp_path, capsys):
+def test_tutorials_are_copied_with_their_recordings_and_never_overwrite_files_of_the_user(tmp_path, capsys):
     assert main(["tutorials", str(tmp_path)]) == 0
     copied = tmp_path / "01_refine.ipynb"
     for part in ("*.ipynb", "recordings/*.jsonl"):
-        ours = {path.name for path in (ROOT / "notebooks").glob(part)}
-        assert ours
-        assert {path.name for path in tmp_path.glob(part)} == ours
+        names = {path.name for path in (ROOT / "notebooks").glob(part)}
+        assert names
+        assert {path.name for path in tmp_path.glob(part)} == names
     copied.write_text("mine")
     main(["tutorials", str(tmp_path)])
     assert copied.read_text() == "mine"
 
 
-def test_runs_and_checkpoints_beside_the_tutorials_are_not_copied(tmp_path, monkeypatch):
-    source, folder = tmp_path / ".checkout" / "notebooks", tmp_path / "mine"
+def test_runs_and_checkpoints_in_the_folder_of_the_tutorials_are_not_copied(tmp_path, monkeypatch):
+    source = tmp_path / ".checkout" / "notebooks"
+    folder = tmp_path / "mine"
     for name in ("a.ipynb", "recordings/a.jsonl", ".dspynb/runs/b.jsonl", ".ipynb_checkpoints/a-checkpoint.ipynb"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text("{}")
@@ -66,7 +65,7 @@ def test_runs_and_checkpoints_beside_the_tutorials_are_not_copied(tmp_path, monk
     assert copied == {"a.ipynb", "recordings/a.jsonl"}
 
 
-def test_an_error_of_ours_is_one_line(monkeypatch, capsys):
+def test_an_error_of_dspynb_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr("dspynb.cli._demo", None)
     monkeypatch.setattr("dspynb.cli._notebooks", lambda: (_ for _ in ()).throw(dn.DspynbError("no tutorials here")))
     assert main(["tutorials", "x"]) == 1
@@ -79,7 +78,7 @@ def test_no_command_or_a_wrong_one_shows_the_usage(capsys):
     assert "demo" in capsys.readouterr().err
 
 
-def test_the_version_is_told(capsys):
+def test_the_version_is_printed(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
     assert capsys.readouterr().out == f"dspynb {dn.__version__}\n"

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md, hooks, templates and workflow name what is there; the hook for notebooks checks them."""
+"""Paths, names and commands in CONTRIBUTING.md, hooks, templates and workflow exist; the notebook hook works."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CODE = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL))
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL)
 PROGRAMS = {"pytest", "python", "ruff", "mypy", "jupyter", "dspynb", "pip", "conda", "pre-commit", "python3"}
-WITHOUT_A_CHECK = {"pip", "conda", "pre-commit", "python3", "cd", "."}  # not in the environment of the tests
+WITHOUT_A_CHECK = {"pip", "conda", "pre-commit", "python3", "cd", "."}  # not installed in the environment of the tests
 COMMANDS = [
     part.strip()
     for text in [*BLOCKS, *(code for code in CODE if code.split()[0] in PROGRAMS or code.startswith("DSPYNB_LIVE"))]
@@ -34,14 +34,14 @@ COMMANDS = [
 
 
 def _paths():
-    """What is written like a path: `dspynb/scope/`, `pyproject.toml`."""
+    """The paths in the page, such as `dspynb/scope/` and `pyproject.toml`."""
     for code in CODE:
         if re.fullmatch(r"[.\w][\w./-]*", code) and ("/" in code or re.search(r"\.(py|md|toml|yml|yaml)$", code)):
             yield code
 
 
 @pytest.mark.parametrize("path", sorted(set(_paths())))
-def test_a_path_that_the_page_names_exists(path):
+def test_a_path_in_the_page_exists(path):
     assert (ROOT / path).exists()
     assert not path.endswith("/") or (ROOT / path).is_dir()
 
@@ -51,7 +51,7 @@ def _anchors(text):
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_the_pages_links_lead_to_files_and_headings():
+def test_links_in_the_page_lead_to_files_and_headings():
     for link in re.findall(r"\]\((?!https?:)([^)]+)\)", TEXT):
         path, _, anchor = link.partition("#")
         target = ROOT / (path or "CONTRIBUTING.md")
@@ -60,19 +60,19 @@ def test_the_pages_links_lead_to_files_and_headings():
             assert anchor in _anchors(target.read_text(encoding="utf-8")), link
 
 
-def test_names_and_modules_that_the_page_has_exist():
+def test_names_and_modules_in_the_page_exist():
     for name in re.findall(r"\bdn\.([A-Za-z_]\w*)", TEXT):
         assert name in dn.__all__, f"dn.{name}"
     for name in re.findall(r"`(dspynb(?:\.\w+)+)`", TEXT):
         exists = name.removeprefix("dspynb.") in dn.__all__ or importlib.util.find_spec(name)
-        assert exists or name == "dspynb.replay", name  # the example of a module that must not be there
+        assert exists or name == "dspynb.replay", name  # the example of a module that must not exist
 
 
 PYTHONS = {"Any", "UserWarning", "DeprecationWarning", "ValueError", "TYPE_CHECKING", "__all__", "__reduce__"}
 
 
-def test_classes_and_tables_that_the_page_names_are_in_the_code():
-    """`AttemptRow`, `SMALL`, `RunReader.attempts`: the first part is defined somewhere, the second in the same file."""
+def test_classes_and_tables_in_the_page_are_in_the_code():
+    """For `AttemptRow`, `SMALL`, `RunReader.attempts`: the class is defined somewhere, its member in the same file."""
     files = [*(ROOT / "dspynb").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
     texts = [file.read_text(encoding="utf-8") for file in files]
     for code in {code for code in CODE if re.fullmatch(r"_?[A-Z]\w+(\.[a-z]\w+)?|_\w+", code)} - PYTHONS:
@@ -85,9 +85,10 @@ def test_classes_and_tables_that_the_page_names_are_in_the_code():
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
-def test_a_command_that_the_page_names_can_be_run(command):
+def test_a_command_in_the_page_can_be_run(command):
     words = [word for word in shlex.split(command) if not word.startswith("DSPYNB_LIVE=")]
-    program, arguments = words[0], words[1:]
+    program = words[0]
+    arguments = words[1:]
     if program in WITHOUT_A_CHECK:
         return
     if program == "pytest":
@@ -98,15 +99,16 @@ def test_a_command_that_the_page_names_can_be_run(command):
         compile((ROOT / arguments[0]).read_text(encoding="utf-8"), arguments[0], "exec")
     else:
         assert (Path(sys.executable).parent / program).exists() or shutil.which(program), command
-        asked = [program, *arguments[:1]] if program in {"ruff", "jupyter", "dspynb"} else [program]
-        done = subprocess.run(
-            [sys.executable, "-m", *(["dspynb.cli"] if program == "dspynb" else asked[:1]), *asked[1:], "--help"],
+        module = "dspynb.cli" if program == "dspynb" else program
+        subcommand = arguments[:1] if program in {"ruff", "jupyter", "dspynb"} else []
+        process = subprocess.run(
+            [sys.executable, "-m", module, *subcommand, "--help"],
             capture_output=True,
             timeout=60,
             check=False,
             cwd=ROOT,
         )
-        assert done.returncode == 0, done.stderr
+        assert process.returncode == 0, process.stderr
 
 
 def _check_pytest(arguments):
@@ -121,18 +123,18 @@ def _check_pytest(arguments):
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_set_up_is_one_command_with_the_extra_that_the_readme_names():
+def test_the_setup_is_one_command_with_the_same_extra_as_in_the_readme():
     set_up = BLOCKS[0].strip()
     assert "\n" not in set_up
     assert 'pip install -e ".[dev]"' in set_up
     assert 'pip install -e ".[dev]"' in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_every_package_has_a_row_that_says_which_tests_to_run():
+def test_every_package_has_a_row_with_the_tests_to_run():
     table = TEXT.partition("| you change | run |")[2].partition("\n\n")[0]
-    changed = re.findall(r"`(dspynb/\w+/)", "\n".join(row.split("|")[1] for row in table.splitlines() if "|" in row))
+    listed = re.findall(r"`(dspynb/\w+/)", "\n".join(row.split("|")[1] for row in table.splitlines() if "|" in row))
     packages = {f"dspynb/{path.parent.name}/" for path in (ROOT / "dspynb").glob("*/__init__.py")}
-    assert packages - set(changed) == set()
+    assert packages - set(listed) == set()
 
 
 # ── hooks, templates, workflow ────────────────────────────────────────────────────────────────────────────────────────
@@ -144,21 +146,21 @@ def test_a_yaml_file_parses(name):
     assert isinstance(yaml.safe_load((ROOT / name).read_text(encoding="utf-8")), dict)
 
 
-def test_the_workflow_calls_ci_run_and_keeps_its_pictures():
+def test_the_workflow_calls_ci_run_and_uploads_its_screenshots():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     (job,) = workflow["jobs"].values()
     assert (job["runs-on"], job["timeout-minutes"]) == ("ubuntu-latest", 60)
     assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
-    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111, "it cannot be executed"
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111, "it is not executable"
     settings = {step.get("uses", "").partition("@")[0]: step.get("with", {}) for step in job["steps"]}
     assert settings["actions/setup-python"]["python-version"] == "3.11"
     artifact = settings["actions/upload-artifact"]
     assert artifact["path"] == ".ci/screenshots"
-    assert artifact["include-hidden-files"] is True  # or nothing below .ci is uploaded
+    assert artifact["include-hidden-files"] is True  # without it, nothing below .ci is uploaded
     assert artifact["path"] in (ROOT / ".ci" / "run").read_text()
 
 
-def test_hooks_are_the_checks_of_ci_and_run_without_cloning_others():
+def test_hooks_are_the_checks_of_ci_and_need_no_other_repositories():
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert repository["repo"] == "local"
     hooks = {hook["id"]: hook for hook in repository["hooks"]}
@@ -172,7 +174,7 @@ def test_hooks_are_the_checks_of_ci_and_run_without_cloning_others():
     assert re.search(hooks["mypy"]["files"], "dspynb/lm/client.py")
 
 
-def test_issue_templates_have_what_github_needs():
+def test_issue_templates_are_valid_for_github():
     for path in sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")):
         form = yaml.safe_load(path.read_text(encoding="utf-8"))
         if path.name == "config.yml":
@@ -194,7 +196,7 @@ def check():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
-def test_a_tutorial_was_run_top_to_bottom_and_its_outputs_hold_no_errors_and_nothing_of_the_machine(check, path):
+def test_a_tutorial_was_run_top_to_bottom_and_its_outputs_have_no_errors_or_machine_details(check, path):
     before = path.read_bytes()
     assert check.problems(path) == []
     assert path.read_bytes() == before
@@ -214,7 +216,7 @@ def _cell(source="1", count=1, **output):
     }
 
 
-def _shown(text):
+def _html_output(text):
     return {"output_type": "display_data", "data": {"text/html": text}, "metadata": {}}
 
 
@@ -227,16 +229,16 @@ DAMAGED = {
         r"code cell 1: it ended with ValueError: no",
     ),
     "stderr": ([_cell(output_type="stream", name="stderr", text="odd\n")], r"code cell 1: it wrote to stderr: 'odd'"),
-    "a path": ([_cell(**_shown("/home/ada/x"))], r"something of this machine: /home/ada/x"),
-    "an address": ([_cell(**_shown("<f at 0x7f00aa11>"))], r"something of this machine: 0x7f00aa11"),
-    "no recording": ([_cell('dn.recorded("recordings/x.jsonl")')], r"its recording recordings/x\.jsonl is not there"),
+    "a path": ([_cell(**_html_output("/home/ada/x"))], r"a detail of this machine: /home/ada/x"),
+    "an address": ([_cell(**_html_output("<f at 0x7f00aa11>"))], r"a detail of this machine: 0x7f00aa11"),
+    "no recording": ([_cell('dn.recorded("recordings/x.jsonl")')], r"its recording recordings/x\.jsonl is missing"),
     "no cells": ({"nbformat": 4}, r"is not a valid notebook: "),
     "no json": ("{", r"is not a valid notebook: "),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_the_hook_names_what_is_wrong_with_a_notebook_and_changes_nothing(check, tmp_path, capsys, name):
+def test_the_hook_names_the_problem_of_a_notebook_and_changes_nothing(check, tmp_path, capsys, name):
     cells, problem = DAMAGED[name]
     body = cells
     if isinstance(cells, list):
@@ -245,14 +247,14 @@ def test_the_hook_names_what_is_wrong_with_a_notebook_and_changes_nothing(check,
     path.write_text(body if isinstance(body, str) else json.dumps(body))
     before = path.read_bytes()
     assert check.main([str(path)]) == 1
-    said = capsys.readouterr().out
-    assert str(path) in said
-    assert re.search(problem, said)
+    output = capsys.readouterr().out
+    assert str(path) in output
+    assert re.search(problem, output)
     assert path.read_bytes() == before
 
 
-def test_the_hook_is_a_command_whose_exit_status_says_whether_notebooks_are_sound():
+def test_the_exit_status_of_the_hook_says_whether_notebooks_are_valid():
     command = [sys.executable, str(ROOT / ".ci" / "check_notebooks.py")]
-    sound = subprocess.run([*command, "notebooks/02_scope.ipynb"], check=False, timeout=60, cwd=ROOT)
+    valid = subprocess.run([*command, "notebooks/02_scope.ipynb"], check=False, timeout=60, cwd=ROOT)
     damaged = subprocess.run([*command, "README.md"], check=False, timeout=60, cwd=ROOT, stdout=subprocess.DEVNULL)
-    assert (sound.returncode, damaged.returncode) == (0, 1)
+    assert (valid.returncode, damaged.returncode) == (0, 1)

@@ -33,9 +33,9 @@ def test_the_readmes_first_example_runs_as_it_stands():
     space = {"__name__": "__main__"}
 
     async def main():
-        made = eval(compile(code, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), space)  # noqa: S307
-        assert inspect.isawaitable(made)
-        await made
+        coroutine = eval(compile(code, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), space)  # noqa: S307
+        assert inspect.isawaitable(coroutine)
+        await coroutine
         await space["run"]
 
     asyncio.run(main())

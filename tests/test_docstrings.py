@@ -1,4 +1,4 @@
-"""Docstrings: every public name has one of its own with an example, and every example does what it shows."""
+"""Every public name has its own docstring with an example, and every example gives the result that it shows."""
 
 from __future__ import annotations
 
@@ -30,43 +30,61 @@ NEEDS = {
 }
 
 
-def _methods(thing):
-    """The public functions that a class defines, whatever they are wrapped in."""
-    values = vars(thing).items() if inspect.isclass(thing) else ()
-    return {name: fn for name, value in values if not name.startswith("_") and (fn := _function(value)) is not None}
+def _methods(value):
+    """The public functions that a class defines, without their wrappers."""
+    functions = {}
+    if inspect.isclass(value):
+        for name, attribute in vars(value).items():
+            function = _function(attribute)
+            if function is not None and not name.startswith("_"):
+                functions[name] = function
+    return functions
 
 
-def _function(value):
-    """What a property, classmethod or function has its docstring from."""
-    inner = next((found for n in ("fget", "func", "__func__") if (found := getattr(value, n, None))), value)
-    return inner if inspect.isroutine(inner) else None
+def _function(attribute):
+    """The function inside a property, classmethod or function; None for other attributes."""
+    for wrapped in ("fget", "func", "__func__"):
+        if getattr(attribute, wrapped, None):
+            attribute = getattr(attribute, wrapped)
+            break
+    return attribute if inspect.isroutine(attribute) else None
 
 
-def _doctests(name, thing):
-    """The examples of a name: in its own docstring, and in those of its methods."""
-    things = {name: thing, **{f"{name}.{method}": fn for method, fn in _methods(thing).items()}}
-    read = [PARSER.get_doctest(it.__doc__ or "", {"dn": dn}, where, None, 0) for where, it in things.items()]
-    return [test for test in read if test.examples]
+def _doctests(name, value):
+    """The examples in the docstring of a public name, and in those of its methods."""
+    documented = {name: value}
+    for method, function in _methods(value).items():
+        documented[f"{name}.{method}"] = function
+    tests = []
+    for place, documented_value in documented.items():
+        tests.append(PARSER.get_doctest(documented_value.__doc__ or "", {"dn": dn}, place, None, 0))
+    return [test for test in tests if test.examples]
 
 
 def _failures(tests):
-    """What doctest says of examples that give something else than they show."""
-    said, runner = [], doctest.DocTestRunner(optionflags=OPTIONS)
+    """The output of doctest for examples that give another result than they show."""
+    output = []
+    runner = doctest.DocTestRunner(optionflags=OPTIONS)
     for test in tests:
-        runner.run(test, out=said.append)
-    return "".join(said)
+        runner.run(test, out=output.append)
+    return "".join(output)
 
 
-def _others():
-    """Module → the examples in it that are of no public name."""
-    known = {test.docstring for name, thing in PUBLIC.items() for test in _doctests(name, thing)}
-    others, finder = {}, doctest.DocTestFinder(exclude_empty=True)
+def _other_examples():
+    """The examples in each module that do not belong to a public name."""
+    public = set()
+    for name, value in PUBLIC.items():
+        public.update(test.docstring for test in _doctests(name, value))
+    examples = {}
+    finder = doctest.DocTestFinder(exclude_empty=True)
     for path in sorted(PACKAGE.rglob("*.py")):
         if ">>> " in path.read_text():
             module = importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
-            found = [test for test in finder.find(module, globs={"dn": dn}) if test.docstring not in known]
-            others |= {module.__name__: tests} if (tests := [test for test in found if test.examples]) else {}
-    return others
+            tests = finder.find(module, globs={"dn": dn})
+            tests = [test for test in tests if test.examples and test.docstring not in public]
+            if tests:
+                examples[module.__name__] = tests
+    return examples
 
 
 @pytest.fixture(autouse=True)
@@ -78,24 +96,24 @@ def _empty_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_a_public_name_has_a_docstring_of_its_own_and_its_examples_do_what_they_show(name):
+def test_a_public_name_has_its_own_docstring_and_its_examples_give_what_they_show(name):
     if name in NEEDS:
         pytest.importorskip(NEEDS[name])
-    thing = PUBLIC[name]
-    own = vars(thing).get("__doc__") if inspect.isclass(thing) else thing.__doc__
-    assert own
-    tests = _doctests(name, thing)
+    value = PUBLIC[name]
+    docstring = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
+    assert docstring
+    tests = _doctests(name, value)
     assert name in [test.name for test in tests], "it has no example"
-    failed = _failures(tests)
-    assert not failed, failed
+    failures = _failures(tests)
+    assert not failures, failures
 
 
-OTHERS = _others()
+OTHER_EXAMPLES = _other_examples()
 
 
-@pytest.mark.parametrize("module", list(OTHERS))
-def test_the_other_examples_in_a_module_do_what_they_show(module):
+@pytest.mark.parametrize("module", list(OTHER_EXAMPLES))
+def test_the_other_examples_in_a_module_give_what_they_show(module):
     if module in NEEDS:
         pytest.importorskip(NEEDS[module])
-    failed = _failures(OTHERS[module])
-    assert not failed, failed
+    failures = _failures(OTHER_EXAMPLES[module])
+    assert not failures, failures

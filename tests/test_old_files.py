@@ -1,6 +1,6 @@
-"""Files that earlier versions wrote: each is opened, says what it said then, and is resumed where it was left off.
+"""Files of earlier versions: each opens, has the same content as then, and its run can be resumed.
 
-Where a test fails, the code is wrong and not the file: see fixtures/README.md.
+If a test fails, the code is wrong and not the file; see fixtures/README.md.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ KINDS = {
     "distill_hints",
     "optimizer",
 }
-LEFT_OFF = {"stopped", "stopped_twice", "interrupted", "killed", "torn"}
-SAID = {folder.name: json.loads((folder / "facts.json").read_text()) for folder in FOLDERS}
-RUNS = [(version, name) for version in VERSIONS for name in SAID[version]]
+UNFINISHED = {"stopped", "stopped_twice", "interrupted", "killed", "torn"}
+FACTS = {folder.name: json.loads((folder / "facts.json").read_text()) for folder in FOLDERS}
+RUNS = [(version, name) for version in VERSIONS for name in FACTS[version]]
 every_version = pytest.mark.parametrize("version", VERSIONS)
 every_run = pytest.mark.parametrize(("version", "name"), RUNS, ids=[f"{v}-{name}" for v, name in RUNS])
 
@@ -56,23 +56,23 @@ def folder_of(version):
     return Path(__file__).parent / "fixtures" / version
 
 
-def copied(version, name, tmp_path):
-    """A copy of a run file, in the folder of runs."""
+def copy_run_file(version, name, tmp_path):
+    """Copy a run file to the folder of runs, and return its path."""
     target = tmp_path / "runs" / f"{name}.jsonl"
     target.parent.mkdir(exist_ok=True)
     shutil.copyfile(folder_of(version) / "runs" / target.name, target)
     return target
 
 
-def whole_of(version, name):
-    """What the run said that came to its end, of the same work."""
-    return SAID[version][f"{name.partition('.')[0]}.finished"]
+def finished_facts(version, name):
+    """The facts of the finished run of the same work."""
+    return FACTS[version][f"{name.partition('.')[0]}.finished"]
 
 
 # ── the files ────────────────────────────────────────────────────────────────────────────────────────────────────────
 @every_version
-def test_every_file_of_a_version_is_as_it_was_written(version):
-    """The list of digests is made when a folder is committed; a file that differs was rewritten."""
+def test_no_file_of_a_version_was_changed(version):
+    """The list of digests is written when a folder is committed. A file with another digest was changed."""
     folder = folder_of(version)
     listed = dict(reversed(line.split("  ")) for line in (folder / "SHA256").read_text().splitlines())
     digests = {
@@ -83,13 +83,13 @@ def test_every_file_of_a_version_is_as_it_was_written(version):
     assert digests == listed
 
 
-def test_there_is_a_file_of_every_kind_of_run_and_of_every_state():
+def test_there_is_a_file_for_every_kind_of_run_and_every_status():
     for version in VERSIONS:
-        done = {json.loads(_first(version, name))["kind"] for name in SAID[version] if name.endswith(".finished")}
-        assert done == KINDS
+        kinds = {json.loads(_first(version, name))["kind"] for name in FACTS[version] if name.endswith(".finished")}
+        assert kinds == KINDS
         for name in world_of(version).RESUMABLE:
-            assert {f"{name}.stopped", f"{name}.killed"} <= set(SAID[version])
-        states = {said["status"] for said in SAID[version].values()}
+            assert {f"{name}.stopped", f"{name}.killed"} <= set(FACTS[version])
+        states = {run_facts["status"] for run_facts in FACTS[version].values()}
         assert states == {"finished", "stopped", "unfinished", "interrupted", "exhausted", "failed", "cancelled"}
 
 
@@ -99,24 +99,25 @@ def _first(version, name):
 
 # ── run files ────────────────────────────────────────────────────────────────────────────────────────────────────────
 @every_run
-def test_a_run_file_says_what_it_said_when_it_was_written(version, name):
-    said = {key: value for key, value in SAID[version][name].items() if key != "each call"}
-    assert facts(dn.open_run(folder_of(version) / "runs" / f"{name}.jsonl")) == said
+def test_a_run_file_has_the_same_facts_as_when_it_was_written(version, name):
+    expected = {key: value for key, value in FACTS[version][name].items() if key != "each call"}
+    assert facts(dn.open_run(folder_of(version) / "runs" / f"{name}.jsonl")) == expected
 
 
 @every_run
-def test_a_run_file_can_be_drawn_as_text_html_a_page_and_a_trace(version, name, tmp_path):
-    run, said = dn.open_run(folder_of(version) / "runs" / f"{name}.jsonl"), SAID[version][name]
-    status = "running" if said["status"] == "unfinished" else said["status"]
+def test_a_run_file_can_be_shown_as_text_html_a_page_and_a_trace(version, name, tmp_path):
+    run = dn.open_run(folder_of(version) / "runs" / f"{name}.jsonl")
+    expected = FACTS[version][name]
+    status = "running" if expected["status"] == "unfinished" else expected["status"]
     assert f": {status}, " in repr(run)
-    shown = run._repr_html_()
-    assert f"dspynb-{status}" in shown.partition("<script")[0].rpartition("</style>")[2]
-    assert len(run.save_html(tmp_path / "run.html").read_text()) > len(shown)
+    html = run._repr_html_()
+    assert f"dspynb-{status}" in html.partition("<script")[0].rpartition("</style>")[2]
+    assert len(run.save_html(tmp_path / "run.html").read_text()) > len(html)
     trace = dn.Trace.load(folder_of(version) / "runs" / f"{name}.jsonl")
-    assert len(trace.calls) == said["calls"]
-    assert len(trace.table()) >= said["calls"]
+    assert len(trace.calls) == expected["calls"]
+    assert len(trace.table()) >= expected["calls"]
     assert trace.tree()
-    if said["candidates"]:
+    if expected["candidates"]:
         assert run.matrix.shape[1] in (3, 4)
         assert len(run.history) >= 1 or name.startswith(("gepa", "bootstrap", "distill", "mipro"))
 
@@ -125,22 +126,22 @@ def test_a_run_file_can_be_drawn_as_text_html_a_page_and_a_trace(version, name, 
 def test_a_folder_of_old_runs_is_listed(version):
     dn.configure(runs_dir=str(folder_of(version) / "runs"))
     table = dn.runs().assign(name=lambda runs: [Path(path).stem for path in runs.path])
-    assert dict(zip(table.name, table.status, strict=True)) == {n: s["status"] for n, s in SAID[version].items()}
+    assert dict(zip(table.name, table.status, strict=True)) == {n: s["status"] for n, s in FACTS[version].items()}
     assert set(table.kind) == KINDS
     assert table.id.is_unique
 
 
 @every_version
-def test_the_calls_of_an_old_run_are_all_there(version):
+def test_an_old_run_has_all_of_its_calls(version):
     run = dn.open_run(folder_of(version) / "runs" / "call.finished.jsonl")
-    assert calls(run) == SAID[version]["call.finished"]["each call"]
+    assert calls(run) == FACTS[version]["call.finished"]["each call"]
     text = (folder_of(version) / "runs" / "call.finished.jsonl").read_text()
     assert ";base64," not in text
-    assert run.usage.usd is None  # of one call the price is not known
+    assert run.usage.usd is None  # the price of one call is unknown
 
 
-def test_old_run_files_have_in_them_what_is_known_of_that_work():
-    """Not read from facts.json: a mistake in what the table shows, made then, would be in both."""
+def test_old_run_files_have_the_known_contents():
+    """The expected values are not from facts.json, which would contain the mistakes of the tables of that version."""
     runs = folder_of("v0_1") / "runs"
     call = dn.open_run(runs / "call.finished.jsonl")
     assert call.calls.predictor.tolist() == [
@@ -174,13 +175,13 @@ def test_old_run_files_have_in_them_what_is_known_of_that_work():
 CONTINUED = [
     (version, name)
     for version, name in RUNS
-    if name.rpartition(".")[2] in LEFT_OFF
+    if name.rpartition(".")[2] in UNFINISHED
     and (name.partition(".")[0] in world_of(version).RESUMABLE or name.startswith("copro_steered"))
 ]
 
 
-def resumed(version, path, name, **more):
-    """The run, resumed to its end, and how many model calls that took."""
+def resume(version, path, name, **more):
+    """Resume a run to its end, and return the run and the number of model calls that this took."""
     w = world_of(version)
     world = w.World()
 
@@ -192,67 +193,71 @@ def resumed(version, path, name, **more):
     return asyncio.run(main()), world.asked
 
 
-def missing(whole, said):
-    """The model calls that a file lacks. An evaluation makes those of a row that had not ended anew; an optimizer does
-    not. Each attempt of its Refine is a call."""
-    if not whole["candidates"]:
-        return sum(row["attempts"] for row in whole["rollouts"]) - sum(row["attempts"] for row in said["rollouts"])
-    return whole["calls"] - said["calls"]
+def missing_calls(finished, unfinished):
+    """The number of model calls that a run file lacks.
+
+    An evaluation repeats the calls of an unfinished row; an optimizer does not. Each attempt of a Refine is one call.
+    """
+    if not finished["candidates"]:
+        all_attempts = sum(row["attempts"] for row in finished["rollouts"])
+        return all_attempts - sum(row["attempts"] for row in unfinished["rollouts"])
+    return finished["calls"] - unfinished["calls"]
 
 
-def end_of(said):
-    """What must not depend on where a run was left off: the order in which rows ended, and whether their calls had been
-    made before, may."""
-    rollouts = [{name: value for name, value in row.items() if name != "cached"} for row in said["rollouts"]]
-    tables = [sorted(map(str, table)) for table in (rollouts, said["candidates"], said["proposals"])]
-    return tables, said["winner"], said["status"]
+def result_of(run_facts):
+    """The facts that must not depend on where a run stopped. The order of rows and cached calls may depend on it."""
+    rollouts = [row | {"cached": None} for row in run_facts["rollouts"]]
+    tables = [sorted(map(str, table)) for table in (rollouts, run_facts["candidates"], run_facts["proposals"])]
+    return tables, run_facts["winner"], run_facts["status"]
 
 
 @pytest.mark.parametrize(("version", "name"), CONTINUED, ids=[f"{v}-{name}" for v, name in CONTINUED])
-def test_an_old_run_is_resumed_and_ends_as_the_one_that_was_not_left_off(version, name, tmp_path):
-    path, whole = copied(version, name, tmp_path), whole_of(version, name)
-    run, paid = resumed(version, path, name)
-    assert paid == missing(whole, SAID[version][name])
+def test_an_old_run_is_resumed_and_ends_like_an_uninterrupted_run(version, name, tmp_path):
+    path = copy_run_file(version, name, tmp_path)
+    finished = finished_facts(version, name)
+    run, paid = resume(version, path, name)
+    assert paid == missing_calls(finished, FACTS[version][name])
     assert paid > 0
-    assert end_of(facts(dn.open_run(path))) == end_of(whole)
+    assert result_of(facts(dn.open_run(path))) == result_of(finished)
     assert run.best_parts == dn.open_run(path).best_parts
     live = run.best
-    if whole["winner"]:
+    if finished["winner"]:
         for at, predictor in live.named_predictors():
-            part, own = whole["winner"].get(at, {}), predictor.signature.instruction
-            assert (predictor.instruction or own) == part.get("instruction", own)
+            part = finished["winner"].get(at, {})
+            default = predictor.signature.instruction
+            assert (predictor.instruction or default) == part.get("instruction", default)
             assert [dict(demo) for demo in predictor.demos] == part.get("demos", [])
     else:
-        assert len(live) == len(whole["rollouts"]) == 10
-        assert float(live) == pytest.approx(sum(row.get("score", 0) for row in whole["rollouts"]) / 10)
+        assert len(live) == len(finished["rollouts"]) == 10
+        assert float(live) == pytest.approx(sum(row.get("score", 0) for row in finished["rollouts"]) / 10)
 
 
 @every_version
 @pytest.mark.parametrize("name", ["evaluate_exhausted.exhausted", "evaluate_max_errors.finished"])
-def test_an_old_evaluation_whose_budget_was_spent_is_done_to_its_end(version, name, tmp_path):
-    path = copied(version, name, tmp_path)
-    _, paid = resumed(version, path, "evaluate")
-    whole = SAID[version]["evaluate.finished"]
-    assert paid == missing(whole, SAID[version][name])
-    assert end_of(facts(dn.open_run(path))) == end_of(whole)
+def test_an_old_evaluation_whose_budget_was_spent_can_be_finished(version, name, tmp_path):
+    path = copy_run_file(version, name, tmp_path)
+    _, paid = resume(version, path, "evaluate")
+    finished = FACTS[version]["evaluate.finished"]
+    assert paid == missing_calls(finished, FACTS[version][name])
+    assert result_of(facts(dn.open_run(path))) == result_of(finished)
 
 
 @every_version
-def test_an_old_search_whose_budget_was_spent_is_so_again_for_nothing(version, tmp_path):
+def test_resuming_an_old_optimizer_run_whose_budget_was_spent_makes_no_calls(version, tmp_path):
     name = "mipro_v2_exhausted.exhausted"
-    path = copied(version, name, tmp_path)
-    run, paid = resumed(version, path, "mipro_v2", budget=dn.Budget(metric_calls=7))
+    path = copy_run_file(version, name, tmp_path)
+    run, paid = resume(version, path, "mipro_v2", budget=dn.Budget(metric_calls=7))
     assert (run.status, paid) == ("exhausted", 0)
-    assert end_of(facts(dn.open_run(path))) == end_of(SAID[version][name])
+    assert result_of(facts(dn.open_run(path))) == result_of(FACTS[version][name])
 
 
 @every_version
 @pytest.mark.parametrize("kind", ["evaluate", "copro", "gepa"])
-def test_an_old_run_that_had_finished_gives_its_result_again_for_nothing(version, kind, tmp_path):
-    path = copied(version, f"{kind}.finished", tmp_path)
-    _, paid = resumed(version, path, kind)
+def test_resuming_an_old_finished_run_makes_no_calls(version, kind, tmp_path):
+    path = copy_run_file(version, f"{kind}.finished", tmp_path)
+    _, paid = resume(version, path, kind)
     assert paid == 0
-    assert end_of(facts(dn.open_run(path))) == end_of(SAID[version][f"{kind}.finished"])
+    assert result_of(facts(dn.open_run(path))) == result_of(FACTS[version][f"{kind}.finished"])
     assert dn.runs().status.tolist() == ["finished"]
 
 
@@ -284,8 +289,8 @@ DEFAULTS = {
     },
     "distill_hints": {"rewrite": "rewrite", "hints": "run"},
 }
-"""Settings of the killed runs that were given their defaults: name in the file → parameter."""
-LACKING = [
+"""Settings of the killed runs that have their default values: name in the file → parameter."""
+LACKING_SETTINGS = [
     pytest.param(kind, setting, parameter, id=f"{kind}-{setting}")
     for kind, settings in DEFAULTS.items()
     for setting, parameter in settings.items()
@@ -293,7 +298,7 @@ LACKING = [
 
 
 def without_setting(path, setting):
-    """Take a setting out of how a run says that it began, as a file of a version that had none."""
+    """Remove a setting from the start event of a run, as in a file of a version without that setting."""
     lines = path.read_text().splitlines(keepends=True)
     for number, line in enumerate(lines):
         if line.startswith('{"type":"RunStarted"'):
@@ -303,14 +308,14 @@ def without_setting(path, setting):
     path.write_text("".join(lines))
 
 
-@pytest.mark.parametrize(("kind", "setting", "parameter"), LACKING)
-def test_a_setting_that_an_old_file_lacks_counts_as_its_value_of_that_version(kind, setting, parameter, tmp_path):
-    path = copied("v0_1", f"{kind}.killed", tmp_path)
+@pytest.mark.parametrize(("kind", "setting", "parameter"), LACKING_SETTINGS)
+def test_a_setting_that_an_old_file_lacks_has_the_value_of_that_version(kind, setting, parameter, tmp_path):
+    path = copy_run_file("v0_1", f"{kind}.killed", tmp_path)
     without_setting(path, setting)
-    _, paid = resumed("v0_1", path, kind, without={parameter})
-    whole = SAID["v0_1"][f"{kind}.finished"]
-    assert paid == missing(whole, SAID["v0_1"][f"{kind}.killed"])
-    assert end_of(facts(dn.open_run(path))) == end_of(whole)
+    _, paid = resume("v0_1", path, kind, without={parameter})
+    finished = FACTS["v0_1"][f"{kind}.finished"]
+    assert paid == missing_calls(finished, FACTS["v0_1"][f"{kind}.killed"])
+    assert result_of(facts(dn.open_run(path))) == result_of(finished)
 
 
 @pytest.mark.parametrize(
@@ -324,19 +329,20 @@ def test_a_setting_that_an_old_file_lacks_counts_as_its_value_of_that_version(ki
         ("bootstrap_few_shot", "metric_threshold", {"metric_threshold": 0.5}),
     ],
 )
-def test_a_file_that_lacks_a_setting_is_not_resumed_with_another_value_of_it(kind, setting, other, tmp_path):
-    path = copied("v0_1", f"{kind}.killed", tmp_path)
+def test_a_run_whose_file_lacks_a_setting_cannot_be_resumed_with_another_value(kind, setting, other, tmp_path):
+    path = copy_run_file("v0_1", f"{kind}.killed", tmp_path)
     without_setting(path, setting)
     before = path.read_bytes()
     with pytest.raises(ConfigurationError, match=setting):
-        resumed("v0_1", path, kind, **other)
+        resume("v0_1", path, kind, **other)
     assert path.read_bytes() == before
 
 
 @every_version
 @pytest.mark.parametrize("kind", ["evaluate", "copro"])
-def test_an_old_run_is_not_resumed_with_other_rows_or_another_program(version, kind, tmp_path, monkeypatch):
-    path, w = copied(version, f"{kind}.killed", tmp_path), world_of(version)
+def test_an_old_run_cannot_be_resumed_with_other_rows_or_another_program(version, kind, tmp_path, monkeypatch):
+    path = copy_run_file(version, f"{kind}.killed", tmp_path)
+    w = world_of(version)
     for name, value in (("ROWS", w.ROWS[1:]), ("VAL", w.VAL[1:]), ("one", w.two)):
         with monkeypatch.context() as changed:
             changed.setattr(w, name, value)
@@ -345,14 +351,14 @@ def test_an_old_run_is_not_resumed_with_other_rows_or_another_program(version, k
             if (kind, name) in (("evaluate", "VAL"), ("copro", "ROWS")):
                 continue
             with pytest.raises(ConfigurationError, match="these settings changed: (data|val|program)"):
-                resumed(version, path, kind)
+                resume(version, path, kind)
 
 
 # ── traces, replays and recordings ───────────────────────────────────────────────────────────────────────────────────
 @every_version
 def test_old_traces_are_loaded_and_replayed_without_a_model(version):
     w = world_of(version)
-    for name, program, row in (
+    for name, program, inputs in (
         ("guide", w.guide(w.World(0)), w.GUIDE_INPUTS),  # the image is not in the file
         ("refine", w.refined(w.World(0), n=3, width=2), None),
     ):
@@ -361,10 +367,12 @@ def test_old_traces_are_loaded_and_replayed_without_a_model(version):
         assert table[table.kind == "call"].reply.notna().all()
         assert len(trace) == {"guide": 7, "refine": 3}[name]
         assert trace._repr_html_()
-        again = dn.run_sync(lambda trace=trace, program=program, row=row: dn.replay(trace, program, inputs=row))
-        assert again.exact, again.divergences
-        assert again.complete
-    assert again.prediction.answer == "16"
+        replayed = dn.run_sync(
+            lambda trace=trace, program=program, inputs=inputs: dn.replay(trace, program, inputs=inputs)
+        )
+        assert replayed.exact, replayed.divergences
+        assert replayed.complete
+    assert replayed.prediction.answer == "16"
     tools = dn.Trace.load(folder_of(version) / "traces" / "guide.jsonl").table().query("kind == 'tool'")
     assert tools.path.tolist() == ["population", "population"]
 
@@ -373,14 +381,15 @@ def test_old_traces_are_loaded_and_replayed_without_a_model(version):
 def test_an_old_run_file_is_replayed(version):
     w = world_of(version)
     path = folder_of(version) / "runs" / "refine.finished.jsonl"
-    again = dn.run_sync(lambda: dn.replay(path, w.refined(w.World(0), n=3, width=2)))
-    assert again.exact
-    assert again.prediction.answer == "16"
+    replayed = dn.run_sync(lambda: dn.replay(path, w.refined(w.World(0), n=3, width=2)))
+    assert replayed.exact
+    assert replayed.prediction.answer == "16"
 
 
 @every_version
 def test_old_recordings_answer_again(version):
-    w, folder = world_of(version), folder_of(version) / "recordings"
+    w = world_of(version)
+    folder = folder_of(version) / "recordings"
     prediction = w.refined_on(dn.recorded(folder / "world.jsonl")).run_sync(question="twice #8#, für 東京")
     assert prediction.run.attempts.score.tolist() == [0.0, 1.0]
     assert prediction.answer == "16"
@@ -393,11 +402,11 @@ def test_old_recordings_answer_again(version):
 # ── the reply cache ──────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.fixture
 def cache(request, tmp_path, monkeypatch):
-    """A copy of an old cache as the user's, where no server is."""
+    """A copy of an old cache as the user's cache, without a server."""
     folder = tmp_path / "cache"
     shutil.copytree(folder_of(request.param) / "cache", folder)
     monkeypatch.setenv("DSPYNB_CACHE_DIR", str(folder))
-    for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE"):  # entries of this version are of no address in particular
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE"):  # entries of this version have no address
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("DSPYNB_LIVE", raising=False)
     dn.configure(cache=True)
@@ -412,8 +421,12 @@ def test_an_old_cache_answers_equal_requests(cache):
     w = world_of(cache)
 
     async def main():
-        requests = {n: (w.own_server() if n == "own server" else w.provider(), r) for n, r in w.requests().items()}
-        return {name: await lm.complete(request) for name, (lm, request) in requests.items() if name != "cut"}
+        replies = {}
+        for name, request in w.requests().items():
+            if name != "cut":
+                lm = w.own_server() if name == "own server" else w.provider()
+                replies[name] = await lm.complete(request)
+        return replies
 
     replies = dn.run_sync(main)
     assert all(reply.cached and reply.usage.calls == 0 for reply in replies.values())
@@ -443,7 +456,7 @@ def test_an_old_cache_answers_a_programs_call(cache):
 
 
 @with_cache
-def test_a_request_that_an_old_cache_has_not_is_sent(cache, monkeypatch):
+def test_a_request_that_is_not_in_an_old_cache_is_sent(cache, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     w = world_of(cache)
     other = dn.LMRequest(w.requests()["text"].messages, rollout=2)
@@ -460,26 +473,24 @@ def test_an_old_cache_has_an_entry_for_each_request(version):
 
 
 # ── programs, tables, pages ──────────────────────────────────────────────────────────────────────────────────────────
-def learned_of(program):
-    """What a program has learned."""
+def learned_state(program):
+    """Instruction, prefix and demos of each predictor of a program."""
     return [(at, p.instruction, p.prefix, list(map(dict, p.demos))) for at, p in program.named_predictors()]
 
 
 @every_version
 def test_old_saved_programs_are_loaded(version, tmp_path):
     w = world_of(version)
-    blank, learned = w.blank(), w.learned()
+    blank = w.blank()
+    learned = w.learned()
     assert {path.stem for path in (folder_of(version) / "programs").glob("*.json")} == set(blank)
     for name, program in blank.items():
         program.load(folder_of(version) / "programs" / f"{name}.json")
-        predictors = [(at, p.instruction, p.prefix, list(map(dict, p.demos))) for at, p in program.named_predictors()]
-        assert predictors == [
-            (at, p.instruction, p.prefix, list(map(dict, p.demos))) for at, p in learned[name].named_predictors()
-        ]
+        assert learned_state(program) == learned_state(learned[name])
         program.save(tmp_path / "again.json")
-        again = w.blank()[name]
-        again.load(tmp_path / "again.json")
-        assert again.dump_state() == program.dump_state()
+        loaded = w.blank()[name]
+        loaded.load(tmp_path / "again.json")
+        assert loaded.dump_state() == program.dump_state()
     assert blank["predict"].prefix == "Well,"
     assert [dict(demo) for demo in blank["predict"].demos] == [w.double(1), w.double(2)]
     (demo,) = blank["chain_of_thought"].named_predictors()[0][1].demos
@@ -504,7 +515,7 @@ def test_old_tables_of_an_evaluation_are_read_as_rows(version):
 
 
 @every_version
-def test_old_pages_and_notebooks_hold_their_views(version):
+def test_old_pages_and_notebooks_contain_their_views(version):
     page = (folder_of(version) / "tables" / "copro.html").read_text()
     notebook = nbformat.read(folder_of(version) / "notebook.ipynb", as_version=4)
     nbformat.validate(notebook)
@@ -512,9 +523,9 @@ def test_old_pages_and_notebooks_hold_their_views(version):
     view, table, attempts = outputs
     assert "4 of 4 rows" in view["text/html"]
     assert "finished" in view["text/plain"].splitlines()[0]
-    for html, wanted in ((page, "0.6667"), (view["text/html"], "twice #6#")):
+    for html, text in ((page, "0.6667"), (view["text/html"], "twice #6#")):
         plain, _, script = html.partition("<script type='module'>")
-        assert wanted in plain
+        assert text in plain
         assert "still('" in script
         data = json.loads(script.rpartition("still('")[2].partition("', ")[2].rpartition(");</script>")[0])
         assert data["header"]["state"] == "finished"

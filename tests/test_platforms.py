@@ -1,4 +1,4 @@
-"""dspynb where there is no fork and no POSIX: Windows, Pyodide."""
+"""dspynb works on platforms without fork and POSIX, such as Windows and Pyodide."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-WITHOUT = """
+WITHOUT_POSIX = """
 import asyncio, importlib.abc, os, selectors, signal, socket, ssl, subprocess, sys, tempfile, uuid
-import pandas, platformdirs  # have builds of their own for each platform
+import pandas, platformdirs  # these have a build for each platform
 
 for name in (
     "fork", "forkpty", "register_at_fork", "getuid", "geteuid", "getgid", "getegid", "setsid", "setpgid", "getpgid",
@@ -31,7 +31,7 @@ for name in POSIX:
 sys.meta_path.insert(0, Missing())
 """
 
-USED = """
+PROGRAM = """
 import dspynb as dn
 for name in dn.__all__:
     getattr(dn, name)
@@ -42,28 +42,28 @@ assert ask.run_sync(question="2+2?").answer == "4"
 assert asyncio.run(ask(question="2+2?")).answer == "4"
 tool = dn.Tool(lambda n: n, name="same")
 assert dn.run_sync(lambda: tool({"n": 1})).text == "1"
-done = dn.run_sync(lambda: dn.evaluate(ask, [{"question": "2+2?", "answer": "4"}], dn.metrics.exact_match()))
-assert (float(done), dn.open_run(done.run.id).status, len(dn.runs())) == (1.0, "finished", 1)
+evaluation = dn.run_sync(lambda: dn.evaluate(ask, [{"question": "2+2?", "answer": "4"}], dn.metrics.exact_match()))
+assert (float(evaluation), dn.open_run(evaluation.run.id).status, len(dn.runs())) == (1.0, "finished", 1)
 ask.instruction = "Be brief."
 ask.save(folder + "/ask.json")
-again = dn.Predict("question -> answer")
-again.load(folder + "/ask.json")
-assert again.instruction == "Be brief."
+loaded = dn.Predict("question -> answer")
+loaded.load(folder + "/ask.json")
+assert loaded.instruction == "Be brief."
 with dn.snapshot().enter():
     pass
 print("works")
 """
 
 
-def test_everything_but_the_sandbox_works_without_fork_and_posix():
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT + USED], capture_output=True, text=True, timeout=120, check=False
+def test_everything_except_the_sandbox_works_without_fork_and_posix():
+    process = subprocess.run(
+        [sys.executable, "-c", WITHOUT_POSIX + PROGRAM], capture_output=True, text=True, timeout=120, check=False
     )
-    assert (done.stdout, done.stderr) == ("works\n", "")
+    assert (process.stdout, process.stderr) == ("works\n", "")
 
 
 @pytest.mark.parametrize("name", ["sandbox.runner", "sandbox.seccomp", "program_of_thought", "tools.mcp"])
 def test_modules_that_need_posix_can_be_imported(name):
-    code = WITHOUT + f"import dspynb.agents.{name}\nprint('works')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert (done.stdout, done.stderr) == ("works\n", "")
+    code = WITHOUT_POSIX + f"import dspynb.agents.{name}\nprint('works')"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (process.stdout, process.stderr) == ("works\n", "")

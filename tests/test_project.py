@@ -1,4 +1,4 @@
-"""What the project promises of itself: requirements in step, a README whose commands run."""
+"""The requirements in all files agree, the commands of the README run, and tutorials have the same form."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def _minimum(requirement):
     return requirement.split(">=")[1] if ">=" in requirement else None
 
 
-def test_the_conda_environment_is_in_step_with_pyproject():
+def test_the_conda_environment_agrees_with_pyproject():
     yaml = pytest.importorskip("yaml")
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     listed = [d for d in environment["dependencies"] if isinstance(d, str) and d != "pip"]
     extras = PYPROJECT["project"]["optional-dependencies"]
-    wanted = [*PYPROJECT["project"]["dependencies"], *(r for rs in extras.values() for r in rs)]
-    minimums = {_name(r): _minimum(r) for r in wanted}
+    requirements = [*PYPROJECT["project"]["dependencies"], *(r for rs in extras.values() for r in rs)]
+    minimums = {_name(r): _minimum(r) for r in requirements}
     assert f"python{PYPROJECT['project']['requires-python']}" in listed
     wrong = {
         d: minimums.get(_name(d)) for d in listed if _name(d) != "python" and minimums.get(_name(d)) != _minimum(d)
@@ -50,17 +50,17 @@ def test_the_lowest_set_has_each_bound_of_the_package_and_its_extras():
 
 
 def test_the_readme_has_the_two_commands():
-    for name, start in (
+    for name, command in (
         ("demo", 'pip install -e ".[local]" && dspynb demo'),
         ("tests", 'pip install -e ".[dev]" && pytest'),
     ):
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, str(ROOT / ".ci" / "readme_command.py"), name], capture_output=True, text=True, check=True
         )
-        assert done.stdout.strip() == start
+        assert process.stdout.strip() == command
 
 
-def test_the_version_is_told_once():
+def test_the_version_is_the_same_in_all_files():
     import dspynb
 
     assert dspynb.__version__ == PYPROJECT["project"]["version"]
@@ -78,12 +78,13 @@ def _sources(path, kind):
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
-def test_a_tutorial_names_its_model_in_one_line_and_leads_to_the_next(path):
-    code, prose = _sources(path, "code"), _sources(path, "markdown")
+def test_a_tutorial_sets_its_model_in_one_line_and_links_to_the_next(path):
+    code = _sources(path, "code")
+    prose = _sources(path, "markdown")
     assert "\n".join(code).count(OWN_MODEL) == code[0].count(OWN_MODEL) == 1
     assert len(re.findall(r"\bdn\.configure\(lm=", "\n".join(code))) == 1
     links = set(re.findall(r"\]\((\S+?\.ipynb)\)", "\n".join(prose)))
     assert links <= {tutorial.name for tutorial in TUTORIALS}
-    at = TUTORIALS.index(path)
-    around = TUTORIALS[max(at - 1, 0) : at] + TUTORIALS[at + 1 : at + 2]
-    assert {tutorial.name for tutorial in around} <= links
+    number = TUTORIALS.index(path)
+    neighbours = TUTORIALS[max(number - 1, 0) : number] + TUTORIALS[number + 1 : number + 2]
+    assert {tutorial.name for tutorial in neighbours} <= links

@@ -1,4 +1,4 @@
-"""What type checkers see of a user's program."""
+"""A type checker accepts programs of users, and finds the mistakes in them."""
 
 from __future__ import annotations
 
@@ -119,15 +119,15 @@ PROGRAMS = [(CODE, REVEALED), (SETTINGS, REFUSED), (CALLS, WRONG)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("code", "wanted"), PROGRAMS, ids=["programs", "settings", "calls"])
-def test_a_type_checker_sees_programs_that_keep_their_class_and_every_setting(code, wanted, tmp_path):
+@pytest.mark.parametrize(("code", "messages"), PROGRAMS, ids=["programs", "settings", "calls"])
+def test_a_type_checker_knows_the_class_of_a_program_and_every_setting(code, messages, tmp_path):
     path = tmp_path / "program.py"
     path.write_text(code)
     flags = ["--strict", "--follow-imports=silent", f"--cache-dir={tmp_path}"]
     command = [sys.executable, "-m", "mypy", *flags, str(path)]
     root = Path(__file__).parent.parent
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=root)
-    lines = [line for line in done.stdout.splitlines() if "program.py" in line and '" defined in "' not in line]
-    assert len(lines) == len(wanted), done.stdout
-    for line, word in zip(lines, wanted, strict=True):
-        assert word in line
+    process = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=root)
+    lines = [line for line in process.stdout.splitlines() if "program.py" in line and '" defined in "' not in line]
+    assert len(lines) == len(messages), process.stdout
+    for line, message in zip(lines, messages, strict=True):
+        assert message in line

@@ -1,10 +1,12 @@
-"""User code that raises SystemExit and the like, at every callback: ``python -m tests.campaigns.base_exceptions``.
+"""Random trials of user code that raises SystemExit and similar exceptions in every callback.
+
+    python -m tests.campaigns.base_exceptions
 
 A trial draws a callback, an exception, whether the callback is async, how the work is called, and how many rows run at
-a time. One row of six raises. A trial holds if that row has the error, and all others have their results. Trials run
-in processes and in kernels of their own; each has a time limit, and the process must be alive after the last.
+a time. One of six rows raises. A trial passes if that row has the error and all other rows have their results. Trials
+run in separate processes and kernels. Each trial has a time limit, and the process must be alive after the last trial.
 
-``--trials`` (default: 1000), ``--processes`` and ``--kernels`` (default: 16 and 4) that share them, ``--seed``.
+``--trials`` (default: 1000), ``--processes`` and ``--kernels`` (default: 16 and 4) that share the trials, ``--seed``.
 ``--one FROM COUNT`` runs trials in this process.
 """
 
@@ -25,17 +27,19 @@ from dspynb.events import RolloutEnded
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 60
-"""Seconds a trial may take; none takes more than one, so only what hangs meets it."""
+"""Seconds that a trial may take. Trials take less than one second, so only a trial that hangs reaches it."""
 
-ROWS, BAD = 6, 3
+ROWS = 6
+BAD = 3
+"""The number of the row that raises."""
 
 
 class Own(BaseException):
-    """Like pytest's Exit, or trio's Cancelled."""
+    """A BaseException of a library, like pytest's Exit or trio's Cancelled."""
 
 
-def leave(kind):
-    """Raise it."""
+def raise_exception(kind):
+    """Raise the exception of this kind."""
     if kind == "sys.exit":
         sys.exit(3)
     if kind == "group":
@@ -63,16 +67,16 @@ CALLS = ["await", "run_sync", "start", "asyncio.run"]
 
 
 def bad(value):
-    """Whether the value is that of the row that raises."""
+    """Whether a value belongs to the row that raises."""
     return str(BAD) in str(value)
 
 
 def function(kind, is_async, when, result):
-    """A callback of any arguments that raises the exception where ``when(*arguments)`` says so."""
+    """A callback with any arguments that raises the exception if ``when(*arguments)`` is true."""
 
     def plain(*args, **_):
         if when(*args):
-            leave(kind)
+            raise_exception(kind)
         return result(*args)
 
     async def coroutine(*args, **kwargs):
@@ -82,53 +86,60 @@ def function(kind, is_async, when, result):
     return coroutine if is_async else plain
 
 
-def said(request):
-    """What a request asks, its repair included."""
+def request_text(request):
+    """The text of a request without its system message, but with its repair."""
     return "".join(message["content"] for message in request.messages[1:])
 
 
-def answered(*_):
-    """A reply in the chat adapter's form."""
+def good_reply(*_):
+    """A reply in the format of the chat adapter."""
     return "[[ ## answer ## ]]\n4"
 
 
 def ask(**settings):
-    """A predictor with a good model."""
-    settings.setdefault("lm", dn.FunctionLM(answered))
+    """A predictor whose model replies correctly."""
+    settings.setdefault("lm", dn.FunctionLM(good_reply))
     return dn.Predict("question -> answer", **settings)
 
 
 def program_of(place, kind, is_async):
-    """A program that raises for the bad row, by the callback of that place."""
+    """A program in which the callback at this place raises for the bad row."""
     if place in ("model", "stream"):
-        predict = ask(lm=dn.FunctionLM(function(kind, is_async, lambda request: bad(said(request)), answered)))
+        predict = ask(
+            lm=dn.FunctionLM(function(kind, is_async, lambda request: bad(request_text(request)), good_reply))
+        )
         return Streamed(predict) if place == "stream" else predict
     if place.startswith("adapter"):
         return ask(adapter=Adapter(kind, place.split()[1]))
     if place == "map":
-        return Kept(ask()).map(function(kind, is_async, lambda p: bad(p.question), lambda p: {"answer": p.answer}))
+        return KeepsQuestion(ask()).map(
+            function(kind, is_async, lambda p: bad(p.question), lambda p: {"answer": p.answer})
+        )
     if place == "then":
         step = function(kind, is_async, lambda p: bad(p.question), lambda p: {"question": p.question})
-        return Kept(ask()).then(step).then(ask())
+        return KeepsQuestion(ask()).then(step).then(ask())
     if place == "validator":
-        return dn.Predict(signature_with(kind), lm=dn.FunctionLM(lambda r: f"[[ ## answer ## ]]\n{bad(said(r))}"))
+        return dn.Predict(
+            signature_with(kind), lm=dn.FunctionLM(lambda r: f"[[ ## answer ## ]]\n{bad(request_text(r))}")
+        )
     return Forward(ask(), kind) if place == "forward" else ask()
 
 
 class Forward(dn.Module):
-    """Raises in ``forward``."""
+    """A module that raises in ``forward``."""
 
     def __init__(self, predict, kind):
-        self.predict, self.kind = predict, kind
+        self.predict = predict
+        self.kind = kind
 
     async def forward(self, question):
         if bad(question):
-            leave(self.kind)
+            raise_exception(self.kind)
         return await self.predict(question=question)
 
 
-class Kept(dn.Module):
-    """Hands its question on."""
+class KeepsQuestion(dn.Module):
+    """Adds its question to its outputs."""
 
     def __init__(self, predict):
         self.predict = predict
@@ -138,7 +149,7 @@ class Kept(dn.Module):
 
 
 class Streamed(dn.Module):
-    """Streams."""
+    """A module that streams its predictor."""
 
     def __init__(self, predict):
         self.predict = predict
@@ -148,19 +159,20 @@ class Streamed(dn.Module):
 
 
 class Adapter(dn.ChatAdapter):
-    """Raises in one of its methods."""
+    """An adapter that raises in one of its methods."""
 
     def __init__(self, kind, method):
-        self.kind, self.method = kind, method
+        self.kind = kind
+        self.method = method
 
     def format(self, signature, inputs, **more):
         if self.method == "format" and bad(inputs["question"]):
-            leave(self.kind)
+            raise_exception(self.kind)
         return super().format(signature, inputs, **more)
 
     def parse(self, signature, reply):
         if self.method == "parse" and dn.current_scope().open_row[0] == BAD:
-            leave(self.kind)
+            raise_exception(self.kind)
         return super().parse(signature, reply)
 
 
@@ -168,7 +180,7 @@ def signature_with(kind):
     """A signature whose validator raises."""
     from pydantic import field_validator
 
-    class Asked(dn.Signature):
+    class Question(dn.Signature):
         question: str = dn.Input()
         answer: str = dn.Output()
 
@@ -176,21 +188,22 @@ def signature_with(kind):
         @classmethod
         def checked(cls, value):
             if value == "True":
-                leave(kind)
+                raise_exception(kind)
             return value
 
-    return Asked
+    return Question
 
 
 def rows():
-    """The rows; one of them raises."""
+    """The rows of a trial; row BAD raises."""
     return [{"question": f"{i}?", "answer": "4"} for i in range(ROWS)]
 
 
-# ── the work of a trial: an async function, and what it must come to ──────────────────────────────────────────────────
+# ── the work of a trial: an async function, and its expected result ───────────────────────────────────────────────────
 def rows_work(rng, place, kind, is_async):
-    """A program over rows, by ``evaluate`` or ``batch``."""
-    program, width = program_of(place, kind, is_async), rng.choice([1, 2, 6])
+    """A program on rows, with ``evaluate`` or ``batch``."""
+    program = program_of(place, kind, is_async)
+    width = rng.choice([1, 2, 6])
     metric = function(kind, is_async and rng.random() < 0.9, lambda row, p: bad(row.question), lambda row, p: 1.0)
     metric = metric if place == "metric" else dn.metrics.exact_match()
     if place == "validator":
@@ -204,21 +217,21 @@ def rows_work(rng, place, kind, is_async):
         return evaluated, [1.0 if i != BAD else "error" for i in range(ROWS)]
 
     async def batch():
-        done = await program.batch([{"question": row["question"]} for row in rows()], concurrency=width)
-        return ["error" if isinstance(one, Exception) else "answer" for one in done]
+        results = await program.batch([{"question": row["question"]} for row in rows()], concurrency=width)
+        return ["error" if isinstance(result, Exception) else "answer" for result in results]
 
     return batch, ["answer" if i != BAD else "error" for i in range(ROWS)]
 
 
 def search_work(rng, place, kind, is_async):
-    """A BestOfN or Refine whose second attempt raises; its hints function raises before it."""
-    number = lambda *_: dn.current_attempt().number == 2  # noqa: E731
+    """A BestOfN or Refine whose second attempt raises, or a Refine whose hints function raises."""
+    is_second = lambda *_: dn.current_attempt().number == 2  # noqa: E731
     reward = lambda row, p: 0.5  # noqa: E731
     program = ask()
     if place.endswith("reward"):
-        reward = function(kind, is_async, number, lambda *_: 0.5)
+        reward = function(kind, is_async, is_second, lambda *_: 0.5)
     if place.endswith("program"):
-        program = Kept(ask(lm=dn.FunctionLM(function(kind, is_async, number, answered))))
+        program = KeepsQuestion(ask(lm=dn.FunctionLM(function(kind, is_async, is_second, good_reply))))
     if place == "hints":
         refine = dn.Refine(program, reward, n=3, hints=function(kind, is_async, lambda *_: True, lambda *_: "a hint"))
 
@@ -243,7 +256,7 @@ def search_work(rng, place, kind, is_async):
 
 
 def other_work(rng, place, kind, is_async):
-    """Tools, listeners, optimizers, tables, samples."""
+    """The work for tools, listeners, optimizers, tables and samples."""
     if place.endswith(("tool", "tools")):
         return tool_work(kind, is_async, parallel=place == "parallel tools")
     if place == "listener":
@@ -261,20 +274,20 @@ def other_work(rng, place, kind, is_async):
 
     async def compiled():
         better = await optimizer.compile(program, rows(), val=[{"question": f"{i}", "answer": "4"} for i in (BAD, 7)])
-        ended = [event for event in dn.last_run().record.events if isinstance(event, RolloutEnded)]
-        failed_rows = {(event.split, event.row) for event in ended if event.error is not None}
+        rollouts = [event for event in dn.last_run().record.events if isinstance(event, RolloutEnded)]
+        failed_rows = {(event.split, event.row) for event in rollouts if event.error is not None}
         return isinstance(better, dn.Module), ("train", BAD) in failed_rows, failed_rows - {("train", BAD), ("val", 0)}
 
     return compiled, (True, True, set())
 
 
 def tool_work(kind, is_async, *, parallel):
-    """A tool that raises is something the model sees."""
+    """Tools: the model sees the error of a tool that raises."""
 
     def search(query: str) -> str:
         """Find it."""
         if bad(query):
-            leave(kind)
+            raise_exception(kind)
         return "found"
 
     async def search_async(query: str) -> str:
@@ -286,19 +299,19 @@ def tool_work(kind, is_async, *, parallel):
 
     async def called():
         if parallel:
-            seen = await asyncio.gather(*(tool({"query": f"{i}?"}) for i in range(ROWS)))
-            return [one.ok for one in seen]
+            results = await asyncio.gather(*(tool({"query": f"{i}?"}) for i in range(ROWS)))
+            return [result.ok for result in results]
         return (await tool({"query": f"{BAD}?"})).ok, (await tool({"query": "1?"})).text
 
     return called, ([i != BAD for i in range(ROWS)] if parallel else (False, "found"))
 
 
 def listener_work(kind):
-    """A listener that raises is dropped; the run goes on."""
+    """A listener that raises is removed, and the run continues."""
 
     class Listener:
         def emit(self, event):
-            leave(kind)
+            raise_exception(kind)
 
     async def listened():
         run = ask().start(question="1?")
@@ -309,7 +322,7 @@ def listener_work(kind):
 
 
 def table_work(kind, is_async):
-    """A metric over a table."""
+    """A metric on a table."""
     metric = function(kind, is_async, lambda row, p: bad(row.question), lambda row, p: 1.0)
     table = [{"question": f"{i}?", "predicted_answer": "4"} for i in range(ROWS)]
 
@@ -321,9 +334,9 @@ def table_work(kind, is_async):
 
 
 def sample_work(kind, is_async):
-    """Three samples at the same time, the second of which raises: the call fails, the process lives."""
+    """Three concurrent samples, the second of which raises: the call fails, and the process continues."""
     count = iter(range(100))
-    model = function(kind, is_async, lambda request: next(count) == 1, answered)
+    model = function(kind, is_async, lambda request: next(count) == 1, good_reply)
     program = dn.MultiChainComparison("question -> answer", m=3, lm=dn.FunctionLM(model))
 
     async def sampled():
@@ -336,75 +349,84 @@ def sample_work(kind, is_async):
 
 
 # ── running trials ──────────────────────────────────────────────────
-def drawn(seed, number):
-    """(description, async function, what it must come to, how it is called)."""
+def draw_trial(seed, number):
+    """Draw a trial: (description, async function, expected result, how to call the function)."""
     rng = random.Random(f"{seed} {number}")
-    place, kind, is_async = PLACES[number % len(PLACES)], rng.choice(EXCEPTIONS), rng.random() < 0.5
-    make = rows_work if place in CALLBACKS else search_work if place in SEARCHES else other_work
-    work, expected = make(rng, place, kind, is_async)
+    place = PLACES[number % len(PLACES)]
+    kind = rng.choice(EXCEPTIONS)
+    is_async = rng.random() < 0.5
+    if place in CALLBACKS:
+        make_work = rows_work
+    elif place in SEARCHES:
+        make_work = search_work
+    else:
+        make_work = other_work
+    work, expected = make_work(rng, place, kind, is_async)
     how = rng.choice(CALLS)
     return f"trial {number}: {place}, {kind}, {'async' if is_async else 'sync'}, {how}", work, expected, how
 
 
 async def by_task(work):
-    """In a task of its own."""
+    """Run work in a separate task."""
     return await asyncio.create_task(work())
 
 
 def outcome(work, how):
-    """What the work comes to where no loop runs."""
+    """Run work where no event loop is running, and return its result."""
     if how == "run_sync":
         return dn.run_sync(work)
     return asyncio.run(by_task(work) if how == "start" else work())
 
 
 async def outcome_here(work, how):
-    """The same in a kernel, where a loop runs."""
+    """Run work in a kernel, where an event loop is running, and return its result."""
     if how == "run_sync":
         return await asyncio.to_thread(dn.run_sync, work)
     return await (by_task(work) if how == "start" else work())
 
 
 def configure():
-    """As every trial needs it."""
+    """Set the settings that every trial needs."""
     dn.configure(view="off", runs_dir=None, cache=False)
 
 
-def quiet():
-    """A kernel and a script say what was dropped; here it is expected."""
+def silence_log():
+    """Hide the log messages about exceptions, which are expected here."""
     import logging
 
     logging.getLogger("dspynb").setLevel(logging.CRITICAL)
 
 
-def verdict(name, expected, came):
-    """A line about a trial: it holds, or what came in place of what was expected."""
-    return f"ok {name}" if came == expected else f"WRONG {name}: expected {expected!r}, got {came!r}"
+def verdict(name, expected, result):
+    """The line about a trial: it passed, or its result is not the expected one."""
+    if result == expected:
+        return f"ok {name}"
+    return f"WRONG {name}: expected {expected!r}, got {result!r}"
 
 
 def failed(name, error):
-    """A line about a trial that raised."""
+    """The line about a trial that raised an exception."""
     return f"WRONG {name}: raised {type(error).__name__}: {error}"
 
 
 def trials_here(seed, first, count):
-    """Run trials in this process; lines about them. Ends the process where one hangs."""
+    """Run trials in this process, and yield a line about each. Ends the process if a trial hangs."""
     import faulthandler
 
     configure()
-    quiet()
+    silence_log()
     for number in range(first, first + count):
         faulthandler.dump_traceback_later(LIMIT, exit=True)
-        name, work, expected, how = drawn(seed, number)
+        name, work, expected, how = draw_trial(seed, number)
         try:
             yield verdict(name, expected, outcome(work, how))
-        except BaseException as error:  # what must not come out
+        except BaseException as error:  # no exception may leave the work
             yield failed(name, error)
         faulthandler.cancel_dump_traceback_later()
 
 
 def in_process(seed, first, count):
-    """Run trials in a process of their own."""
+    """Run trials in a separate process, and return a line about each."""
     command = [
         sys.executable,
         "-m",
@@ -415,33 +437,33 @@ def in_process(seed, first, count):
         str(first),
         str(count),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=LIMIT + 10 * count, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("ok ", "WRONG "))]
-    if done.returncode or len(lines) != count:
+    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=LIMIT + 10 * count, check=False)
+    lines = [line for line in process.stdout.splitlines() if line.startswith(("ok ", "WRONG "))]
+    if process.returncode or len(lines) != count:
         last = lines[-1] if lines else "none"
-        lines.append(f"WRONG process: status {done.returncode} after {last}: {done.stderr[-1500:]}")
+        lines.append(f"WRONG process: status {process.returncode} after {last}: {process.stderr[-1500:]}")
     return lines
 
 
 def in_kernel(seed, first, count):
-    """Run trials in a kernel, a cell each."""
+    """Run trials in a kernel, one per cell, and return a line about each."""
     from jupyter_client.manager import start_new_kernel
 
     manager, client = start_new_kernel(cwd=str(ROOT))
     lines = []
     try:
-        cell(client, "from tests.campaigns import base_exceptions as b\nb.configure(); b.quiet()")
+        cell(client, "from tests.campaigns import base_exceptions as b\nb.configure(); b.silence_log()")
         for number in range(first, first + count):
             code = (
-                f"name, work, expected, how = b.drawn({seed!r}, {number})\n"
+                f"name, work, expected, how = b.draw_trial({seed!r}, {number})\n"
                 "print(b.verdict(name, expected, await b.outcome_here(work, how)))"
             )
-            said, error = cell(client, code)
-            lines.append(said.strip() if error is None else f"WRONG kernel trial {number}: {error}")
+            output, error = cell(client, code)
+            lines.append(output.strip() if error is None else f"WRONG kernel trial {number}: {error}")
             if not manager.is_alive():
                 break
         if cell(client, "print(1 + 1)")[0].strip() != "2":
-            lines.append("WRONG kernel: it does not answer after its trials")
+            lines.append("WRONG kernel: it does not respond after its trials")
     except TimeoutError as error:
         lines.append(f"WRONG kernel: {error} after {lines[-1] if lines else 'none'}")
     finally:
@@ -451,10 +473,12 @@ def in_kernel(seed, first, count):
 
 
 def cell(client, code):
-    """What a cell prints, and its error."""
+    """Run a cell, and return what it prints and its error."""
     import queue
 
-    message, text, error = client.execute(code), [], None
+    message = client.execute(code)
+    text = []
+    error = None
     until = time.monotonic() + LIMIT
     while time.monotonic() < until:
         try:
@@ -463,7 +487,8 @@ def cell(client, code):
             continue
         if reply["parent_header"].get("msg_id") != message:
             continue
-        kind, content = reply["msg_type"], reply["content"]
+        kind = reply["msg_type"]
+        content = reply["content"]
         if kind == "stream" and content["name"] == "stdout":
             text.append(content["text"])
         elif kind == "error":
@@ -474,7 +499,7 @@ def cell(client, code):
 
 
 def campaign(seed, trials, processes, kernels):
-    """Run all trials; lines about them."""
+    """Run all trials, and return a line about each."""
     places = [in_process] * processes + [in_kernel] * kernels
     bounds = [round(trials * i / len(places)) for i in range(len(places) + 1)]
     jobs = collections.deque(zip(places, bounds, bounds[1:], strict=False))
@@ -497,26 +522,29 @@ def campaign(seed, trials, processes, kernels):
 
 
 def main():
-    """The command."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=16)
     parser.add_argument("--kernels", type=int, default=4)
     parser.add_argument("--seed", default="1")
     parser.add_argument("--one", type=int, nargs=2)
-    given = parser.parse_args()
-    if given.one:
-        for line in trials_here(given.seed, *given.one):
+    options = parser.parse_args()
+    if options.one:
+        for line in trials_here(options.seed, *options.one):
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
         return 0
-    began = time.monotonic()
-    lines = campaign(given.seed, given.trials, given.processes, given.kernels)
+    start = time.monotonic()
+    lines = campaign(options.seed, options.trials, options.processes, options.kernels)
     wrong = [line for line in lines if not line.startswith("ok ")]
-    held = len(lines) - len(wrong)
-    lines = [*wrong, f"{held} of {given.trials} trials held, {len(wrong)} wrong, {time.monotonic() - began:.0f} s"]
+    passed = len(lines) - len(wrong)
+    lines = [
+        *wrong,
+        f"{passed} of {options.trials} trials passed, {len(wrong)} wrong, {time.monotonic() - start:.0f} s",
+    ]
     sys.stdout.write("\n".join(lines) + "\n")
-    return 1 if wrong or held != given.trials else 0
+    return 1 if wrong or passed != options.trials else 0
 
 
 if __name__ == "__main__":

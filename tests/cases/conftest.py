@@ -1,4 +1,4 @@
-"""Failures that are expected are reported in short: pytest's own form of a traceback takes most of the time here."""
+"""Report expected failures in the short native format: pytest's own tracebacks would take most of the time here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For rows that leave a choice: a thing works, or its error or warning says what to write instead."""
+"""For cases with two good outcomes: the code works, or its error or warning says what to write instead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 
 
 def works_or_names(make, pattern):
-    """What ``make()`` gives; None where it raises an error whose text has the pattern. Other errors are raised."""
+    """The result of ``make()``; None if it raises an error whose text matches the pattern. Other errors propagate."""
     try:
         return make()
     except Exception as error:
@@ -19,7 +19,7 @@ def works_or_names(make, pattern):
 
 @contextlib.contextmanager
 def warned():
-    """Collects the warnings of a block, each time that they are given."""
+    """Collect all warnings of a block, repeated ones too."""
     with warnings.catch_warnings(record=True) as collected:
         warnings.simplefilter("always")
         yield collected

@@ -1,6 +1,6 @@
-"""Refusals in the words of real providers: from public bug reports, issues of their clients, and litellm's code.
+"""Error responses of real providers, from public bug reports, issues of their clients, and litellm's code.
 
-Each is a function that makes the answer of a server, since an answer can be sent once.
+Each is a function that creates a response, because a response can be sent only once.
 """
 
 from __future__ import annotations
@@ -11,43 +11,43 @@ from tests.cases.providers import plain, refused
 
 
 def anthropic(message):
-    """A refusal in Anthropic's form."""
+    """An error response in Anthropic's form."""
     return plain({"type": "error", "error": {"type": "invalid_request_error", "message": message}})
 
 
 def gemini(message):
-    """A refusal in the form of Gemini's server in OpenAI's format, which is a list."""
+    """An error response in the form of Gemini's server in OpenAI's format, which is a list."""
     return plain([{"error": {"code": 400, "message": message, "status": "INVALID_ARGUMENT"}}])
 
 
 def vllm(message):
-    """A refusal in vLLM's form."""
+    """An error response in vLLM's form."""
     return plain({"object": "error", "message": message, "type": "BadRequestError", "param": None, "code": 400})
 
 
 def tgi(message):
-    """A refusal in the form of text-generation-inference."""
+    """An error response in the form of text-generation-inference."""
     return plain({"error": f"Input validation error: {message}", "error_type": "validation"}, 422)
 
 
 def xai(message):
-    """A refusal in xAI's form."""
+    """An error response in xAI's form."""
     return plain({"code": "Client specified an invalid argument", "error": message})
 
 
 def bare(message):
-    """A refusal in the form of Bedrock and Cohere."""
+    """An error response in the form of Bedrock and Cohere."""
     return plain({"message": message})
 
 
 def proxy(message):
-    """A refusal in the form of litellm's proxy."""
+    """An error response in the form of litellm's proxy."""
     return refused(message, code="400", kind=None)
 
 
-def unreadable(told):
-    """A refusal in the form of servers that check requests with pydantic."""
-    return plain({"detail": [told]}, 422)
+def invalid_body(detail):
+    """An error response in the form of servers that check requests with pydantic."""
+    return plain({"detail": [detail]}, 422)
 
 
 NO_SCHEMA = {
@@ -75,7 +75,7 @@ NO_SCHEMA = {
         refused, "'response_format.type' : value is not one of the allowed values ['text','json_object']"
     ),
     "pydantic": partial(
-        unreadable,
+        invalid_body,
         {
             "type": "literal_error",
             "loc": ["body", "response_format", "type"],
@@ -84,7 +84,7 @@ NO_SCHEMA = {
         },
     ),
 }
-"""Servers that do not know `response_format` of type `json_schema`."""
+"""Responses of servers that do not support `response_format` of type `json_schema`."""
 
 TOO_LONG = {
     "anthropic": partial(anthropic, "prompt is too long: 205437 tokens > 200000 maximum"),
@@ -130,7 +130,7 @@ TOO_LONG = {
         "Your input exceeds the context window of this model. Please adjust your input and try again.",
     ),
 }
-"""A request that is longer than the model's context, and is not taken for that today."""
+"""Responses to a request that exceeds the context of the model, which are not yet recognized as such."""
 
 TOO_LONG_UNDERSTOOD = {
     "openai": partial(refused, "Your input exceeds the context window of this model.", code="context_length_exceeded"),
@@ -154,7 +154,7 @@ TOO_LONG_UNDERSTOOD = {
         413,
     ),
 }
-"""The same, and understood today."""
+"""Responses to a request that exceeds the context of the model, which are recognized."""
 
 NOT_TOO_LONG = {
     "anthropic, max_tokens": partial(
@@ -170,7 +170,7 @@ NOT_TOO_LONG = {
     ),
     "openai, stop": partial(refused, "Invalid 'stop': array too long. Expected an array with maximum length 4."),
 }
-"""A setting is too large or a field too long: the request is not."""
+"""Responses to a setting that is too large or a field that is too long; the request fits into the context."""
 
 NO_TOOLS = {
     "vllm": partial(vllm, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),
@@ -190,4 +190,4 @@ NO_TOOLS = {
     ),
     "groq": partial(refused, "tool calling is not supported with this model", param="tool calling"),
 }
-"""Servers that do not know `tools`, or were started without a parser of calls."""
+"""Responses of servers that do not support `tools`, or were started without a parser for tool calls."""

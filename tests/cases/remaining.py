@@ -1,4 +1,7 @@
-"""The cases that still fail, by the part that is to fix them: ``python -m tests.cases.remaining [--json] [folder]``."""
+"""List the cases that still fail, by the part that will fix them.
+
+python -m tests.cases.remaining [--json] [folder]
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _REASON = re.compile(r"part (\d+): \S")
 
 @dataclass(frozen=True)
 class Case:
-    """A test that is expected to fail: its id, why, and what is wrong with its mark (empty if nothing is)."""
+    """A test that is expected to fail: its id, the reason, and the problem of its mark (empty if there is none)."""
 
     test: str
     part: int
@@ -31,7 +34,7 @@ class Case:
 
 
 class _Collected:
-    """A pytest plugin that notes the tests which are collected."""
+    """A pytest plugin that stores the collected tests."""
 
     def __init__(self) -> None:
         self.items: list[pytest.Item] = []
@@ -42,21 +45,29 @@ class _Collected:
 
 
 def cases(folder: Path = HERE) -> list[Case]:
-    """The xfails of a folder in the order of its tests; each set of parameters counts. Raises RuntimeError where the
-    folder cannot be collected."""
-    collected, output = _Collected(), io.StringIO()
+    """The xfail marks in a folder, in the order of its tests. Each set of parameters counts as one case.
+
+    Raises:
+        RuntimeError: pytest cannot collect the folder.
+    """
+    collected = _Collected()
+    output = io.StringIO()
     arguments = ["--collect-only", "-q", "-o", "addopts=", "-o", "filterwarnings=", "-p", "no:cacheprovider"]
     with contextlib.redirect_stdout(output):
-        ended = pytest.main([*arguments, str(folder)], plugins=[collected])
-    if ended not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        status = pytest.main([*arguments, str(folder)], plugins=[collected])
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise RuntimeError(f"pytest could not collect {folder}:\n{output.getvalue()}")
-    return [_case(item, mark) for item in collected.items for mark in item.iter_markers("xfail")]
+    result = []
+    for item in collected.items:
+        result += [_case(item, mark) for mark in item.iter_markers("xfail")]
+    return result
 
 
 def _case(item: pytest.Item, mark: pytest.Mark) -> Case:
     reason = str(mark.kwargs.get("reason", ""))
     part = _REASON.match(reason)
-    return Case(item.nodeid, int(part[1]) if part else 0, reason, "; ".join(_problems(mark, part)))
+    number = int(part[1]) if part else 0
+    return Case(item.nodeid, number, reason, "; ".join(_problems(mark, part)))
 
 
 def _problems(mark: pytest.Mark, part: Any) -> Iterator[str]:
@@ -66,34 +77,39 @@ def _problems(mark: pytest.Mark, part: Any) -> Iterator[str]:
         yield "it is not strict"
     raises = mark.kwargs.get("raises")
     if not (isinstance(raises, type) and issubclass(raises, BaseException)):
-        yield "raises= is no exception class"
+        yield "raises= is not an exception class"
     elif raises in (Exception, BaseException):
-        yield f"raises={raises.__name__} is any failure"
+        yield f"raises={raises.__name__} accepts any failure"
     if part is None:
         yield "its reason does not begin with the part that fixes it, as in 'part 4: …'"
 
 
-def report(found: list[Case]) -> str:
-    """The cases by part, with a total for each."""
+def report(failing: list[Case]) -> str:
+    """The text of the list: the cases by part, with a total for each."""
     parts = defaultdict(list)
-    for case in found:
+    for case in failing:
         parts[case.part].append(case)
     lines = []
     for part in sorted(parts):
         lines += ["", f"Part {part}: {len(parts[part])}"]
         lines += [f"  {case.test}\n      {case.reason}" for case in parts[part]]
     totals = ", ".join(f"part {part}: {len(parts[part])}" for part in sorted(parts))
-    return "\n".join([*lines, "", f"{len(found)} in all ({totals})" if found else "None remain."]).lstrip("\n")
+    summary = "None remain."
+    if failing:
+        summary = f"{len(failing)} in all ({totals})"
+    return "\n".join([*lines, "", summary]).lstrip("\n")
 
 
 def main(arguments: list[str]) -> int:
-    """Write the list; 1 where a mark is wrong."""
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # which take most of the time, and no test is run
+    """Print the list. The exit status is 1 if a mark is wrong."""
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # plugins take most of the time, and no test is run
     folders = [Path(argument) for argument in arguments if argument != "--json"]
-    found = cases(*folders[:1])
-    text = json.dumps([asdict(case) for case in found]) if "--json" in arguments else report(found)
+    failing = cases(*folders[:1])
+    text = report(failing)
+    if "--json" in arguments:
+        text = json.dumps([asdict(case) for case in failing])
     sys.stdout.write(text + "\n")
-    wrong = [case for case in found if case.problem]
+    wrong = [case for case in failing if case.problem]
     for case in wrong:
         sys.stderr.write(f"{case.test}: {case.problem}\n")
     return 1 if wrong else 0

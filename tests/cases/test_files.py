@@ -1,4 +1,4 @@
-"""Files of which one thing is odd, and what can still be read of them."""
+"""Files with one defect each, and what can still be read of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.helpers import chat
 from tests.lm.server import Server
 
 HALF = "\ud800"
-"""Half of a surrogate pair: Python's text can hold it, UTF-8 cannot."""
+"""Half of a surrogate pair: a Python string can contain it, UTF-8 cannot."""
 
 
 def answering(text):
@@ -84,7 +84,7 @@ ROWS = [{"question": f"question {n}"} for n in range(60)]
 
 
 def broken(path):
-    """Overwrite pages in the middle of the cache: its header and its schema stay whole."""
+    """Overwrite pages in the middle of the cache; its header and its schema stay intact."""
     with sqlite3.connect(path) as connection:
         connection.execute("pragma wal_checkpoint(truncate)")
         roots = [root for (root,) in connection.execute("select rootpage from sqlite_master where rootpage > 0")]
@@ -97,7 +97,7 @@ def broken(path):
 
 @pytest.fixture
 def damaged(monkeypatch, tmp_path):
-    """A program on a server, and a folder with a cache of its replies in which pages are broken."""
+    """A program that calls a server, and a folder with a cache of its replies in which some pages are damaged."""
     monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path / "filled"))
     dn.configure(cache=True)
     with Server(lambda body, n: chat(answer=body["messages"][-1]["content"][-200:-150])) as server:
@@ -107,20 +107,20 @@ def damaged(monkeypatch, tmp_path):
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: a cache with a broken page is off for ever")
-def test_a_cache_with_a_broken_page_is_made_anew_and_serves_again(damaged, monkeypatch, caplog):
+def test_a_cache_with_a_damaged_page_is_recreated_and_works(damaged, monkeypatch, caplog):
     program, server, folder = damaged
     filled_and_broken(program, folder, monkeypatch)
     with caplog.at_level(logging.WARNING, "dspynb"):
         for _ in range(3):
             asyncio.run(program.batch(ROWS))
             dn.lm.cache.default_cache().flush()
-    asked = len(server.bodies)
+    request_count = len(server.bodies)
     asyncio.run(program.batch(ROWS))
-    assert len(server.bodies) == asked  # what was paid for since is served
+    assert len(server.bodies) == request_count  # replies that were paid for since then are cached
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: a cache with a broken page is off for ever")
-def test_a_cache_with_a_broken_page_is_set_aside_and_that_is_said_once(damaged, monkeypatch, caplog):
+def test_a_cache_with_a_damaged_page_is_moved_away_with_one_warning(damaged, monkeypatch, caplog):
     program, _, folder = damaged
     filled_and_broken(program, folder, monkeypatch)
     before = {path.name for path in folder.iterdir()}
@@ -134,7 +134,7 @@ def test_a_cache_with_a_broken_page_is_set_aside_and_that_is_said_once(damaged, 
 
 
 def filled_and_broken(program, folder, monkeypatch):
-    """A cache in ``folder`` with all the replies in it, broken since, as a new process would find it."""
+    """A cache in ``folder`` with all the replies, damaged afterwards, as a new process would open it."""
     asyncio.run(program.batch(ROWS))
     cache = dn.lm.cache.default_cache()
     cache.flush()

@@ -1,4 +1,4 @@
-"""What a new user sees in the first hour, in a notebook, in IPython and in a script."""
+"""The output that new users see first, in a notebook, in IPython and in a script."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_handle_shown_in_one_cell_and_awaited_in_a_later_one_has_its_final_vie
 
 @pytest.fixture
 def kernel(tmp_path):
-    """``kernel(code)``: what a cell sends to the front end, as dicts of mime types, in order."""
+    """A function ``kernel(code)`` that returns the outputs of a cell as dicts of mime types, in order."""
     manager, client = start_new_kernel()
 
     def run(code):
@@ -141,7 +141,7 @@ def kernel(tmp_path):
 @pytest.mark.xfail(
     strict=True, raises=AssertionError, reason="part 8: a kernel restarted in the middle: saved views are only widgets"
 )
-def test_the_output_of_a_run_whose_kernel_was_restarted_says_how_far_it_came_and_how_to_resume(kernel):
+def test_the_output_of_a_run_whose_kernel_was_restarted_shows_its_progress_and_how_to_resume(kernel):
     sent = kernel(
         "hanging.append(4)\nrun = start()\ndisplay(run)\n"
         "while len(calls) < 4:\n    await asyncio.sleep(0.01)\nawait asyncio.sleep(0.5)"
@@ -174,7 +174,7 @@ plan.run_sync(program, [{"question": f"question {n}", "answer": "red"} for n in 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """The file of a run whose process was killed at its third row."""
+    """The run file of a process that was killed at the third row."""
     folder = tmp_path_factory.mktemp("killed")
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(folder)], capture_output=True, timeout=SECONDS, check=False
@@ -215,7 +215,7 @@ ROWS = 20
 
 @pytest.fixture(scope="module")
 def through_one_slot(tmp_path_factory):
-    """An evaluation of 20 rows at once through a model with one slot, and the seconds that its server worked."""
+    """An evaluation of 20 concurrent rows with a model of one slot, and the seconds that its server worked."""
     worked = []
 
     async def slow(body, number):
@@ -241,7 +241,7 @@ def test_seconds_are_those_of_the_work(through_one_slot, table):
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 8: the wait for a slot has no column of its own")
 @pytest.mark.parametrize("table", [lambda done: done.table, lambda done: done.run.calls], ids=["rows", "calls"])
-def test_the_wait_for_a_slot_has_a_column_of_its_own(through_one_slot, table):
+def test_the_wait_for_a_slot_has_a_separate_column(through_one_slot, table):
     evaluation, worked = through_one_slot
     others = (
         table(evaluation).select_dtypes("number").drop(columns=["seconds", "tokens", "score"], errors="ignore").sum()
@@ -273,7 +273,7 @@ def test_a_literal_classifier_on_the_embedded_model_always_parses():
 
 # ── comparisons ───────────────────────────────────────────────────────────────────────────────────────────────────────
 def compared():
-    """The run that compares a program that is right on 2 of 8 rows with one that is right on the other 6."""
+    """A comparison of a program that is right on 2 of 8 rows with one that is right on the other 6."""
     rows = [{"question": str(n), "answer": "red" if n % 4 == 0 else "blue"} for n in range(8)]
     programs = {"plain": answering("red"), "better": answering("blue")}
     asyncio.run(dn.compare(programs, rows, dn.metrics.exact_match()))
@@ -397,13 +397,13 @@ def forgotten(request):
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 8: a forgotten await is a bare coroutine")
 @pytest.mark.parametrize("forgotten", FORGOTTEN, indirect=True)
-def test_what_was_not_awaited_says_so_when_it_is_shown(forgotten):
+def test_a_coroutine_that_was_not_awaited_says_so_when_it_is_shown(forgotten):
     assert re.search(r"\bawait\b", repr(forgotten))
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 8: a forgotten await is a bare coroutine")
 @pytest.mark.parametrize("forgotten", FORGOTTEN, indirect=True)
-def test_an_attribute_of_what_was_not_awaited_says_so(forgotten):
+def test_an_attribute_of_a_coroutine_that_was_not_awaited_says_so(forgotten):
     with pytest.raises(AttributeError) as caught:
         forgotten.answer  # noqa: B018
     assert re.search(r"\bawait\b", str(caught.value))
@@ -426,9 +426,9 @@ shell.run_cell(sys.argv[1])
 
 
 def traceback_of(cell):
-    """The lines that plain IPython shows of the error of a cell, without empty ones."""
+    """The non-empty lines that plain IPython shows for the error of a cell."""
     with Server() as server:
-        base = server.base  # closed when it is asked
+        base = server.base  # closed before the request
     command = [sys.executable, "-c", IPYTHON, cell, base]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
     return [line for line in done.stdout.split("=====\n")[1].splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""Optimizers, but for times and comparisons with gepa: these are benchmarks (benchmarks/README.md)."""
+"""Optimizers. Times and comparisons with gepa are in the benchmarks (benchmarks/README.md)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.optimizers.worlds import PROPOSING, TRAIN, VAL, Plan, World, one, pla
 
 
 def refused(work):
-    """The DspynbError that the work ends with; None where it ends without one."""
+    """The DspynbError that the work raises; None if it raises none."""
     try:
         work()
     except dn.DspynbError as error:
@@ -25,7 +25,7 @@ def refused(work):
 
 # ── listening ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 def listened(start, **settings):
-    """What a function that listens to a run is called with."""
+    """The arguments that a listener of a run receives."""
     events = []
 
     async def main():
@@ -81,7 +81,7 @@ def test_a_proposal_key_that_is_used_twice_is_refused(after):
 
 
 class Own(Plan):
-    """An optimizer of one's own that asks a model for one instruction; the question is a setting."""
+    """A user-defined optimizer that asks a model for one instruction; the question is a setting."""
 
     def __init__(self, instruction):
         self.writer = dn.Predict("topic -> new_instruction")
@@ -93,12 +93,12 @@ class Own(Plan):
 
     async def _once(self, engine):
         await engine.evaluate(engine.start)
-        made = await engine.propose("step 1", self.writer, {"topic": "sums"})
-        await engine.evaluate(engine.candidate({"self": Part(instruction=made.new_instruction)}, origin="own"))
+        proposal = await engine.propose("step 1", self.writer, {"topic": "sums"})
+        await engine.evaluate(engine.candidate({"self": Part(instruction=proposal.new_instruction)}, origin="own"))
 
 
 def resumed(make, again):
-    """The error of resuming a run that ended with another optimizer; None where it is resumed."""
+    """The error of resuming a run with another optimizer; None if the run resumes."""
 
     async def main():
         run = make().start(one(World()), TRAIN, VAL)
@@ -135,7 +135,7 @@ def test_a_run_of_an_own_optimizer_is_not_resumed_with_another_prompt_for_propos
 
 # ── what a run says of itself ─────────────────────────────────────────────────────────────────────────────────────────
 def answers(request):
-    """Right where the instruction names the number that is asked for."""
+    """A metric that is 1 if the instruction names the expected number."""
     number = field(request, "question")
     named = re.findall(r"\[(\d+)\]", request.messages[0]["content"])
     return chat(answer="right" if number in named else "wrong")
@@ -150,7 +150,7 @@ def numbers(*values):
 
 
 def writing(*values):
-    """A model whose reflection names these numbers."""
+    """A model whose reflections name these numbers."""
     text = "Answer. " + " ".join(f"[{value}]" for value in values)
     return dn.FunctionLM(lambda request: chat(new_instruction=text))
 

@@ -1,4 +1,4 @@
-"""Programs that users have: what they return, states, models, usage, history, evaluation, replay (section 4)."""
+"""Programs as users write them: results, states, models, usage, history, evaluation, replay (section 4)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ROWS = [{"question": "2+2?", "answer": "4"}]
 
 
 def always(**fields):
-    """A model that gives the same fields each time."""
+    """A model that always replies with the same fields."""
     return dn.FunctionLM(lambda request: chat(**fields))
 
 
 # ── what forward returns; functions as programs ───────────────────────────────────────────────────────────────────
 class Returns(dn.Module):
-    """A program that returns a value as it is."""
+    """A program that returns a value unchanged."""
 
     def __init__(self, value):
         self.value = value
@@ -54,32 +54,32 @@ _VALUES = ["4", 4, 0.5, True, ["4"], ("4",), None]
 
 @pytest.mark.parametrize("value", _VALUES, ids=repr)
 @_RETURNED
-def test_what_forward_returns_is_handed_on(value):
+def test_the_value_that_forward_returns_is_passed_on(value):
     assert Returns(value).run_sync(question="2+2?") == value
 
 
 @pytest.mark.parametrize("value", _VALUES, ids=repr)
 @_RETURNED
-def test_what_an_inner_program_returns_is_handed_on(value):
+def test_the_value_that_an_inner_program_returns_is_passed_on(value):
     assert Around(Returns(value)).run_sync(question="2+2?").answer == value
 
 
 @pytest.mark.xfail(
     strict=True, raises=AssertionError, reason="part 7: a forward that returns neither a Prediction nor a dict"
 )
-def test_batch_and_evaluation_take_what_forward_returns():
+def test_batch_and_evaluation_accept_the_value_that_forward_returns():
     program = Returns("4")
     assert dn.run_sync(lambda: program.batch([{"question": "2+2?"}])) == ["4"]
     assert float(dn.Evaluate(lambda row, prediction: prediction == row.answer).run_sync(program, ROWS)) == 1
 
 
 def plain_program(question):
-    """A program that asks no model."""
+    """A program that calls no model."""
     return {"answer": "4"}
 
 
 async def async_program(question):
-    """The same with await."""
+    """A program that awaits something, but calls no model."""
     await asyncio.sleep(0)
     return {"answer": "4"}
 
@@ -97,7 +97,7 @@ def test_a_function_is_a_program_that_can_be_evaluated(program):
 
 @pytest.mark.parametrize("program", [plain_program, async_program])
 @_FUNCTION
-def test_a_function_is_a_program_of_which_attempts_are_made(program):
+def test_best_of_n_accepts_a_function_as_program(program):
     assert dn.BestOfN(program, lambda row, prediction: 1.0, n=2).run_sync(question="2+2?").answer == "4"
 
 
@@ -108,7 +108,7 @@ def graded(row, prediction):
 
 
 def graded_dict(row, prediction):
-    """The same as a dict."""
+    """A metric for DSPy's GEPA that returns a dict."""
     return {"score": 0.5, "feedback": "Be exact."}
 
 
@@ -119,7 +119,7 @@ _OUR_SCORE = r"dn\.Score\(.*feedback="
 @pytest.mark.xfail(
     strict=True, raises=errors.RewardError, reason="part 7: a metric that returns score and feedback as DSPy's do"
 )
-def test_score_and_feedback_in_a_prediction_or_dict_are_taken_or_the_error_says_how(metric):
+def test_score_and_feedback_in_a_prediction_or_dict_work_or_the_error_says_how(metric):
     def evaluated():
         done = dn.Evaluate(metric).run_sync(dn.Predict("question -> answer", lm=always(answer="4")), ROWS)
         if done.exceptions[0] is not None:
@@ -136,21 +136,21 @@ def test_score_and_feedback_in_a_prediction_or_dict_are_taken_or_the_error_says_
     strict=True, raises=errors.OptimizerError, reason="part 7: a metric that returns score and feedback as DSPy's do"
 )
 def test_gepa_reflects_on_the_feedback_in_a_prediction_or_dict_or_the_error_says_how(metric):
-    asked = []
-    writer = dn.FunctionLM(lambda request: asked.append(str(request.messages)) or chat(new_instruction="Be brief."))
+    prompts = []
+    writer = dn.FunctionLM(lambda request: prompts.append(str(request.messages)) or chat(new_instruction="Be brief."))
     opt = dn.GEPA(metric, max_steps=1, prompt_lm=writer)
     program = dn.Predict("question -> answer", lm=always(answer="5"))
     if works_or_names(lambda: opt.compile_sync(program, ROWS), _OUR_SCORE) is not None:
-        assert "Be exact." in asked[0]
+        assert "Be exact." in prompts[0]
 
 
 def five_arguments(gold, pred, trace=None, pred_name=None, pred_trace=None):
-    """A metric for DSPy's GEPA, which says for which predictor it wants feedback."""
+    """A metric for DSPy's GEPA with the parameters for feedback on one predictor."""
     return dn.Score(0.0, feedback=f"of {pred_name}")
 
 
 def five_required_arguments(gold, pred, trace, pred_name, pred_trace):
-    """The same without defaults."""
+    """A metric for DSPy's GEPA with these parameters, but without defaults."""
     return dn.Score(0.0, feedback=f"of {pred_name}")
 
 
@@ -167,22 +167,24 @@ _FIVE = "part 7: a metric of five arguments for DSPy's GEPA"
         ),
     ],
 )
-def test_a_metric_of_five_arguments_gets_the_predictors_name_or_is_told_of_ours(metric):
-    asked = []
+def test_a_metric_with_five_parameters_gets_the_predictors_name_or_an_error_names_ours(metric):
+    prompts = []
 
     def compiled():
-        writer = dn.FunctionLM(lambda request: asked.append(str(request.messages)) or chat(new_instruction="Be brief."))
+        writer = dn.FunctionLM(
+            lambda request: prompts.append(str(request.messages)) or chat(new_instruction="Be brief.")
+        )
         opt = dn.GEPA(metric, max_steps=1, prompt_lm=writer)
         return opt.compile_sync(dn.Predict("question -> answer", lm=always(answer="5")), ROWS)
 
     with warned() as said:
         works_or_names(compiled, r"\bpredictor\b")
-    assert not asked or "of self" in asked[0] or any("predictor" in str(warning.message) for warning in said)
+    assert not prompts or "of self" in prompts[0] or any("predictor" in str(warning.message) for warning in said)
 
 
 # ── models ────────────────────────────────────────────────────────────────────────────────────────────────────────
 class Twice(dn.Module):
-    """Two predictors with models of their own, the second one behind a chain of thought."""
+    """Two predictors, each with its own model; the second one is inside a ChainOfThought."""
 
     def __init__(self, lm):
         self.first = dn.Predict("question -> draft", lm=lm)
@@ -236,13 +238,13 @@ def test_nan_as_a_setting_is_one_clear_error(own):
 
 @pytest.mark.xfail(strict=True, raises=errors.ConfigurationError, reason="part 7: a stronger teacher for MIPROv2")
 def test_mipro_takes_demos_from_a_teacher_model():
-    asked = []
-    teacher = dn.FunctionLM(lambda request: asked.append(request) or chat(answer="4"))
+    requests = []
+    teacher = dn.FunctionLM(lambda request: requests.append(request) or chat(answer="4"))
     writer = always(proposed_instruction="Add.", summary="sums", observations="sums")
     rows = [{"question": f"{n}+{4 - n}?", "answer": "4"} for n in range(4)]
     opt = dn.MIPROv2(RIGHT, auto=None, num_candidates=2, num_trials=1, prompt_lm=writer, teacher_lm=teacher)
     opt.compile_sync(dn.Predict("question -> answer", lm=always(answer="5")), rows[:2], val=rows[2:])
-    assert asked
+    assert requests
 
 
 _SCRIPT = """
@@ -257,14 +259,14 @@ except dn.errors.ModelTimeout as error:
 
 
 def script_on_a_server(answer, timeout):
-    """What a script that calls a server writes to its standard error."""
+    """The standard error of a script that calls a server."""
     with Server(answer) as server:
         run = [sys.executable, "-c", _SCRIPT, server.base, timeout]
         return subprocess.run(run, capture_output=True, text=True, check=True, timeout=60).stderr
 
 
 async def silent(body, number):
-    """An answer that never comes."""
+    """A response that never arrives."""
     await asyncio.Event().wait()
 
 
@@ -278,35 +280,36 @@ def test_a_script_whose_call_timed_out_ends_silently():
 
 # ── calls that were cancelled, and the history of calls ───────────────────────────────────────────────────────────
 class SecondHangs:
-    """A model whose second call never ends; ``asked`` is called when it begins."""
+    """A model whose second call never ends; it calls ``on_second_call`` when that call begins."""
 
     name = "hanging"
 
     def __init__(self):
-        self.calls, self.asked = 0, lambda: None
+        self.calls = 0
+        self.on_second_call = lambda: None
 
     async def complete(self, request):
         self.calls += 1
         if self.calls == 2:
-            self.asked()
+            self.on_second_call()
             await asyncio.Event().wait()
         return dn.LMReply(chat(draft="d", reasoning="easy", answer="4"))
 
 
 async def timed_out(lm):
-    """Calls a program under ``asyncio.timeout``, whose time is up when the second call hangs."""
+    """Call a program under ``asyncio.timeout``, which expires while the second call hangs."""
     loop = asyncio.get_running_loop()
     clock = asyncio.timeout(None)
-    lm.asked = lambda: clock.reschedule(loop.time())
+    lm.on_second_call = lambda: clock.reschedule(loop.time())
     with pytest.raises(TimeoutError):
         async with clock:
             await Twice(lm)(question="2+2?")
 
 
 async def cancelled(lm):
-    """The same with a task that is cancelled."""
+    """Call a program in a task that is cancelled while the second call hangs."""
     task = asyncio.create_task(Twice(lm)(question="2+2?"))
-    lm.asked = task.cancel
+    lm.on_second_call = task.cancel
     with pytest.raises(asyncio.CancelledError):
         await task
 
@@ -333,7 +336,7 @@ def test_a_call_that_was_cancelled_is_in_the_calls_of_the_run(end):
 
 
 class CallsTools:
-    """A model that calls a tool natively, then finishes and answers."""
+    """A model that makes a native tool call, then finishes and answers."""
 
     name, native_tools = "native", True
 
@@ -360,7 +363,7 @@ def test_the_history_shows_tool_calls(shown):
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: a history that is cut")
-def test_that_the_history_has_fewer_calls_than_were_asked_for_is_said():
+def test_history_says_that_it_has_fewer_calls_than_requested():
     dn.configure(history=3)
     ask = dn.Predict("question -> answer", lm=always(answer="4"))
     for _ in range(5):
@@ -394,14 +397,14 @@ _MAX_ERRORS = pytest.mark.xfail(
 
 
 @_MAX_ERRORS
-def test_an_evaluation_that_max_errors_has_cut_has_a_status_of_its_own():
+def test_an_evaluation_that_max_errors_ended_has_its_own_status():
     run = cut_by_max_errors().run
     assert run.status not in {"running", "finished", "stopped", "exhausted", "interrupted", "cancelled"}
     assert dn.open_run(run.path).status == run.status
 
 
 @_MAX_ERRORS
-def test_an_evaluation_that_max_errors_has_cut_says_so():
+def test_an_evaluation_that_max_errors_ended_says_so():
     done = cut_by_max_errors()
     assert len(done) == 2
     assert "max_errors" in repr(done)
@@ -409,7 +412,7 @@ def test_an_evaluation_that_max_errors_has_cut_says_so():
 
 
 class Outer(dn.Module):
-    """A program with another one and a predictor in it."""
+    """A program that contains another program and a predictor."""
 
     def __init__(self, lm):
         self.inner = Twice(lm)
@@ -482,7 +485,7 @@ class After(dn.Signature):
 
 
 def loaded(strict):
-    """A predictor with a state whose signature had another docstring, and the warnings of loading it."""
+    """A predictor that loaded a state whose signature has another docstring, and the warnings of loading."""
     state = dn.Predict(Before, instruction="Add the numbers.", demos=[{"question": "1+1?", "answer": "2"}]).dump_state()
     program = dn.Predict(After)
     with warned() as said:

@@ -1,4 +1,4 @@
-"""The list of what still fails is whole, and every mark on it says what fails today and which part fixes it."""
+"""The list of known failures is complete, and every mark says what fails today and which part will fix it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def remaining(*arguments):
-    """The script's exit status, output and errors."""
+    """The exit status, output and errors of the script."""
     command = [sys.executable, "-m", "tests.cases.remaining", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
-    return done.returncode, done.stdout, done.stderr
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    return process.returncode, process.stdout, process.stderr
 
 
 def test_every_xfail_is_strict_and_names_its_failure_and_the_part_that_fixes_it():
     status, output, problems = remaining("--json")
     assert (status, problems) == (0, "")
-    found = json.loads(output)
-    assert {case["problem"] for case in found} <= {""}
-    assert all(2 <= case["part"] <= 15 for case in found)
+    failing = json.loads(output)
+    assert {case["problem"] for case in failing} <= {""}
+    assert all(2 <= case["part"] <= 15 for case in failing)
 
 
 def test_no_case_decides_while_it_runs_that_it_fails():
@@ -39,9 +39,9 @@ def test_every_expected_failure_of_the_suite_is_among_the_cases():
 
 WRONG = {
     "raises=ValueError, reason='part 4: no'": "it is not strict",
-    "strict=True, reason='part 4: no'": "raises= is no exception class",
-    "strict=True, raises=(ValueError, TypeError), reason='part 4: no'": "raises= is no exception class",
-    "strict=True, raises=Exception, reason='part 4: no'": "raises=Exception is any failure",
+    "strict=True, reason='part 4: no'": "raises= is not an exception class",
+    "strict=True, raises=(ValueError, TypeError), reason='part 4: no'": "raises= is not an exception class",
+    "strict=True, raises=Exception, reason='part 4: no'": "raises=Exception accepts any failure",
     "strict=True, raises=ValueError, reason='it fails'": "its reason does not begin with the part",
     "True, strict=True, raises=ValueError, reason='part 4: no'": "it has a condition",
 }

@@ -1,4 +1,4 @@
-"""Section 1: what a reply says about itself, where today nobody reads it."""
+"""What a reply says about its own completeness (section 1)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_prediction_of_a_stream_holds_no_unopened_thinking():
     strict=True, raises=AssertionError, reason="part 4: thinking in a reply's text is on no record of a call"
 )
 @pytest.mark.parametrize("opening", ["", "<think>"], ids=["unopened", "opened"])
-def test_thinking_in_the_text_of_a_reply_is_kept_as_its_reasoning(opening):
+def test_thinking_in_the_text_of_a_reply_becomes_its_reasoning(opening):
     run = ask(f"{opening}Lyon, no wait</think>\n{chat(answer='Paris')}").run
     others = run.calls.drop(columns=["messages", "reply"]).iloc[0]
     assert any("Lyon, no wait" in str(cell) for cell in others)
@@ -98,7 +98,7 @@ def two(first, second):
 
 
 def all_of(prediction):
-    """The answers of all completions of a prediction."""
+    """The answers in all completions of a prediction."""
     completions = prediction.completions
     return [completions[i].answer for i in range(len(completions))]
 

@@ -1,4 +1,4 @@
-"""Section 2: requests that do not fit the model or server which they go to. Servers refuse in the providers' words."""
+"""Requests that the model or server does not support. Servers refuse them with providers' messages (section 2)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ REFUSING_OTHERS = [
 
 @contextmanager
 def everything_said(caplog):
-    """The texts of all warnings and log records of a block."""
+    """Collect the texts of all warnings and log records of a block."""
     said = []
     with caplog.at_level(logging.INFO), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -102,7 +102,7 @@ def test_a_model_that_the_map_does_not_know_is_understood_from_its_refusal():
 
 
 class AsPlain:
-    """Answers to requests that stream: those of plain calls, as servers that do not stream give them."""
+    """Respond to streaming requests with plain responses, as servers without streaming do."""
 
     def __init__(self, server):
         self.server = server
@@ -124,7 +124,7 @@ def test_a_stream_works_on_a_model_that_allows_only_its_own_temperature():
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=f"{TEMPERATURE}, and says so for each row")
-def test_a_temperature_that_a_model_does_not_take_is_said_once(caplog):
+def test_a_temperature_that_a_model_does_not_accept_gives_one_warning(caplog):
     with Server(strict(only_temperature_one)) as server, everything_said(caplog) as said:
         ask = question(model(server, "openai/gpt-5", temperature=0.7))
         asyncio.run(ask.batch([{"question": f"{i}?"} for i in range(5)]))
@@ -141,7 +141,7 @@ def test_the_table_of_calls_shows_that_the_temperature_was_changed():
 
 
 def optimized_by_copro(name, rule, answer):
-    """A program that COPRO has optimized with a writer that refuses its temperature."""
+    """A program optimized by COPRO, whose model for proposals refuses the temperature."""
     task = dn.FunctionLM(lambda r: chat(answer="4" if "digits" in r.messages[0]["content"] else "four"))
     with Server(strict(rule, answer=answer)) as server:
         writer = model(server, name)
@@ -228,10 +228,11 @@ def no_format():
 
 
 @pytest.mark.xfail(strict=True, raises=errors.BadRequestError, reason=SCHEMA)
-@pytest.mark.parametrize("told", NO_SCHEMA)
-def test_a_server_without_json_schema_is_asked_for_a_json_object_once_learned(told):
+@pytest.mark.parametrize("provider", NO_SCHEMA)
+def test_a_server_without_json_schema_gets_requests_for_a_json_object_after_its_refusal(provider):
     serve = strict(
-        lambda body: NO_SCHEMA[told]() if kind_of_format(body) == "json_schema" else None, answer='{"answer": "Paris"}'
+        lambda body: NO_SCHEMA[provider]() if kind_of_format(body) == "json_schema" else None,
+        answer='{"answer": "Paris"}',
     )
     with Server(serve) as server:
         lm = model(server)
@@ -244,7 +245,7 @@ def test_a_server_without_json_schema_is_asked_for_a_json_object_once_learned(to
 
 
 @pytest.mark.xfail(strict=True, raises=errors.BadRequestError, reason=SCHEMA)
-def test_a_server_without_any_response_format_is_told_in_words_once_learned():
+def test_a_server_without_response_formats_gets_instructions_in_words_after_its_refusal():
     serve = strict(lambda body: no_format() if "response_format" in body else None, answer='{"answer": "Paris"}')
     with Server(serve) as server:
         ask = question(model(server), adapter="json")
@@ -277,7 +278,7 @@ CONTEXT = "part 4: not understood as too long, so nothing is shortened"
 
 
 def error_of(answer, **settings):
-    """What a call raises that a server answers so."""
+    """The error of a call to which a server responds in this way."""
     with Server(lambda body, number: answer()) as server, pytest.raises(errors.ModelError) as caught:
         question(model(server, retries=0, **settings)).run_sync(question="A long one")
     return caught.value
@@ -285,7 +286,7 @@ def error_of(answer, **settings):
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=CONTEXT)
 @pytest.mark.parametrize("words", TOO_LONG)
-def test_a_request_that_is_too_long_is_an_error_of_its_own_in_the_words_of(words):
+def test_a_too_long_request_is_recognized_from_the_message_of(words):
     assert isinstance(error_of(TOO_LONG[words]), errors.ContextTooLong)
 
 
@@ -325,7 +326,7 @@ def test_a_request_that_is_too_long_is_understood_through_litellm(words):
 
 
 def agent_step(body, *, finish):
-    """A step of a ReAct in text: a look-up, or the end."""
+    """The text of a ReAct step: a look-up, or the end."""
     name, args = ("finish", "{}") if finish else ("look", '{"word": "France"}')
     return chat(next_thought="On.", next_tool_name=name, next_tool_args=args)
 
@@ -362,17 +363,17 @@ def long_rows(count):
 
 
 def limited_writer(characters):
-    """A model that writes instructions and takes prompts of so many characters."""
-    asked = []
+    """A model for proposals that accepts prompts of up to this many characters."""
+    prompt_lengths = []
 
     def answer(request):
         text = "\n".join(str(message["content"]) for message in request.messages)
-        asked.append(len(text))
+        prompt_lengths.append(len(text))
         if len(text) > characters:
             raise errors.ContextTooLong(f"prompt is too long: {len(text)} characters > {characters} maximum")
         return chat(new_instruction="Answer in digits.")
 
-    return dn.FunctionLM(answer), asked
+    return dn.FunctionLM(answer), prompt_lengths
 
 
 @pytest.mark.xfail(strict=True, raises=errors.OptimizerError, reason=REFLECTION)
@@ -382,11 +383,11 @@ def test_gepa_shortens_a_reflection_until_the_model_takes_it(characters):
         return dn.Score(float(prediction.answer == row.answer), feedback="Answer in digits.")
 
     task = dn.FunctionLM(lambda r: chat(answer="4" if "digits" in r.messages[0]["content"] else "four"))
-    writer, asked = limited_writer(characters)
+    writer, prompt_lengths = limited_writer(characters)
     opt = dn.GEPA(judged, prompt_lm=writer, minibatch_size=6, budget=dn.Budget(metric_calls=200))
     program = opt.compile_sync(question(task), long_rows(24), val=long_rows(6))
     assert program.instruction == "Answer in digits."
-    assert min(asked) <= characters
+    assert min(prompt_lengths) <= characters
 
 
 # ── native tools ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -395,7 +396,7 @@ TOOLS = "part 4: native tool calls are assumed of every server that is asked dir
 
 
 def as_text(body):
-    """A model that answers an agent in text."""
+    """A model that replies to an agent in text."""
     text = json.dumps(body["messages"])
     if "`[[ ## next_tool_name ## ]]`" in text:
         return agent_step(body, finish="Observation: Paris" in text)
@@ -422,8 +423,8 @@ def test_an_agent_falls_back_to_text_once_a_server_has_refused_tools_in_the_word
 @pytest.mark.xfail(strict=True, raises=errors.ServerError, reason=TOOLS)
 def test_an_agent_falls_back_to_text_where_llama_cpp_has_no_templates():
     def rule(body):
-        told = {"code": 500, "message": "tools param requires --jinja flag", "type": "server_error"}
-        return plain({"error": told}, 500) if "tools" in body else None
+        error = {"code": 500, "message": "tools param requires --jinja flag", "type": "server_error"}
+        return plain({"error": error}, 500) if "tools" in body else None
 
     def look(word: str) -> str:
         return "Paris"
@@ -455,13 +456,13 @@ def test_a_tool_is_called_where_a_server_without_a_parser_gives_the_call_as_text
 
 
 def serving(name):
-    """A server as vLLM is one, which serves one model."""
+    """A server like vLLM, which serves one model."""
 
     def serve(body, number):
         if body["model"] == name:
             return chat(answer="Paris")
-        told = f"The model `{body['model']}` does not exist."
-        return plain({"object": "error", "message": told, "type": "NotFoundError", "param": None, "code": 404}, 404)
+        message = f"The model `{body['model']}` does not exist."
+        return plain({"object": "error", "message": message, "type": "NotFoundError", "param": None, "code": 404}, 404)
 
     return serve
 
@@ -472,7 +473,7 @@ def serving(name):
     reason="part 4: the owner is cut off a model's name as if it were a provider, and the 404 does not say so",
 )
 @pytest.mark.parametrize("name", ["Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mistral-7B-v0.3"])
-def test_a_model_on_a_server_of_ones_own_is_asked_for_by_its_name_or_the_error_explains_the_prefix(name):
+def test_a_model_on_a_private_server_is_requested_by_its_name_or_the_error_explains_the_prefix(name):
     with Server(serving(name)) as server:
         try:
             said = question(model(server, name)).run_sync(question="The capital of France?").answer

@@ -1,4 +1,4 @@
-"""Section 3: what budgets let be spent, and what calls are said to have cost."""
+"""What budgets allow to be spent, and the reported cost of calls (section 3)."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ needs_the_map = pytest.mark.skipif(importlib.util.find_spec("litellm") is None, 
 
 
 def prices(name):
-    """The entry of a model in litellm's map, read as the JSON file that it is."""
+    """The entry of a model in litellm's price map, read from its JSON file."""
     folder = Path(next(iter(importlib.util.find_spec("litellm").submodule_search_locations)))
     return json.loads((folder / MAP).read_text())[name]
 
 
 def billed(prompt, completion, text=None, **details):
-    """The body of a chat completion that cost so many tokens."""
+    """The body of a chat completion that reports these tokens."""
     body = reply(chat(answer="Paris") if text is None else text)
     return {**body, "usage": {"prompt_tokens": prompt, "completion_tokens": completion, **details}}
 
@@ -41,7 +41,7 @@ def question(lm):
 
 
 def slowly(body):
-    """A server's answer after a moment, so that calls are under way at the same time."""
+    """Respond after a moment, so that several calls are in progress at the same time."""
 
     async def answer(request, number):
         await asyncio.sleep(0.1)
@@ -116,7 +116,7 @@ def test_the_budget_of_an_evaluation_in_tokens_is_not_exceeded():
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=OVERSPENT)
-def test_attempts_made_at_the_same_time_do_not_exceed_a_budget_in_tokens():
+def test_concurrent_attempts_do_not_exceed_a_budget_in_tokens():
     with Server(slowly(billed(200, 800, chat(answer="Lyon")))) as server, dn.Budget(tokens=5000) as meter:
         program = question(model(server, max_tokens=800))
         best = dn.BestOfN(program, reward=lambda row, prediction: 0.5, n=32, width=32)
@@ -168,7 +168,7 @@ BILLED = {
 UNCOUNTED = [
     pytest.param("no choices", marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason=UNUSABLE)),
 ]
-"""Of these, what no table counts even without a further try."""
+"""The cases that no table counts, even without a further try."""
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=UNUSABLE)
@@ -209,7 +209,7 @@ def test_a_budget_in_tokens_ends_the_tries_that_bring_no_usable_reply(monkeypatc
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=UNUSABLE)
-def test_a_reply_that_follows_unusable_ones_costs_what_all_of_them_did(monkeypatch):
+def test_a_reply_after_unusable_ones_costs_as_much_as_all_of_them(monkeypatch):
     without_waiting(monkeypatch)
     with Server(lambda body, number: BILLED["empty"]() if number < 4 else billed(4000, 100)) as server:
         prediction = question(model(server)).run_sync(question="The capital of France?")
@@ -235,9 +235,7 @@ def batched_one_by_one(program):
     reason="part 6: with unknown prices a budget in USD ends after one call, silently",
 )
 @pytest.mark.parametrize("work", [evaluated_one_by_one, batched_one_by_one])
-def test_a_budget_in_usd_is_refused_before_anything_is_sent_or_goes_on_with_a_warning_where_prices_are_unknown(
-    work, caplog
-):
+def test_a_budget_in_usd_with_unknown_prices_is_refused_before_anything_is_sent_or_gives_a_warning(work, caplog):
     said, answered = [], 0
     with Server(slowly(billed(7, 3))) as server, dn.Budget(usd=1.0), caplog.at_level(logging.INFO):
         with warnings.catch_warnings(record=True) as caught:
@@ -268,7 +266,7 @@ TIERED = [
 
 
 def tiered(name, threshold):
-    """The entry of a model that has prices above a threshold; skips where the installed map has none."""
+    """The entry of a model that has prices above a threshold. Skips the test if the installed map has none."""
     for key in (name, name.partition("/")[2]):
         try:
             entry = prices(key)
@@ -301,7 +299,7 @@ def test_a_long_prompt_costs_the_price_of_long_contexts(name, prompt, threshold)
 @needs_the_map
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=LONG)
 @pytest.mark.parametrize(("name", "prompt", "threshold"), TIERED[:5])
-def test_what_a_provider_had_cached_of_a_long_prompt_costs_its_own_price_of_long_contexts(name, prompt, threshold):
+def test_cached_tokens_of_a_long_prompt_have_the_cached_price_of_long_contexts(name, prompt, threshold):
     entry = tiered(name, threshold)
     expected = (prompt - 100_000) * entry[f"input_cost_per_token_above_{threshold}_tokens"]
     expected += 100_000 * entry[f"cache_read_input_token_cost_above_{threshold}_tokens"]

@@ -1,4 +1,4 @@
-"""Values that users have: fields, inputs, forms of replies, signatures (section 4 of the list of failing inputs)."""
+"""Values as users have them: fields, inputs, formats of replies, signatures (section 4)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def look(name: str) -> str:
 
 
 def always(**fields):
-    """A model that gives the same fields each time."""
+    """A model that always replies with the same fields."""
     return dn.FunctionLM(lambda request: chat(**fields))
 
 
@@ -128,7 +128,7 @@ _NOT_GIVEN = pytest.mark.xfail(
 @pytest.mark.parametrize("spec", [Grounded, "question, ctx: str | None -> answer"])
 @pytest.mark.parametrize("kind", [dn.Predict, dn.ChainOfThought])
 @_NOT_GIVEN
-def test_an_optional_input_that_is_not_given_is_none(spec, kind):
+def test_a_missing_optional_input_is_none(spec, kind):
     program = kind(spec, lm=always(reasoning="easy", answer="4"))
     assert program.run_sync(question="2+2?").answer == "4"
     assert dn.history(1)[0].inputs["ctx"] is None
@@ -171,7 +171,7 @@ def test_nan_for_an_optional_number_is_none():
 
 
 def fails(*values, raises, reason, **named):
-    """A set of parameters whose test fails today in a way of its own."""
+    """A set of parameters with its own expected failure."""
     return pytest.param(*values, marks=pytest.mark.xfail(strict=True, raises=raises, reason=reason), **named)
 
 
@@ -223,14 +223,14 @@ def test_a_missing_value_for_a_required_field_is_one_clear_error(kind, value):
 
 # ── demos and past turns ──────────────────────────────────────────────────────────────────────────────────────────
 def shown_turns(request, role):
-    """The contents of a role's messages before the last one of the user."""
+    """The contents of a role's messages before the last user message."""
     messages = list(request.messages)
     last = max(i for i, message in enumerate(messages) if message["role"] == "user")
     return [message["content"] for message in messages[:last] if message["role"] == role]
 
 
 def assert_supplied(request, role, mark):
-    """That no turn of demos lacks a field; demos that stand in the instruction have no turn."""
+    """Check that no turn of a demo lacks a field. Demos in the instruction have no turn."""
     assert "Lyon" in prompt(request)
     assert all(mark in turn for turn in shown_turns(request, role))
 
@@ -294,7 +294,7 @@ def test_a_demo_without_outputs_is_left_out(adapter, demo):
 
 
 @_NO_OUTPUTS
-def test_that_a_demo_without_outputs_is_left_out_is_said_once():
+def test_one_warning_says_that_a_demo_without_outputs_is_left_out():
     with warned() as said:
         ask = dn.Predict("question -> answer", demos=[{"question": "1+1?"}], lm=always(answer="4"))
         for _ in range(3):
@@ -440,12 +440,12 @@ _AS_IN_DSPY = pytest.mark.xfail(strict=True, raises=TypeError, reason="part 7: s
 
 @pytest.mark.parametrize("more", [("Be brief.",), ()])
 @_AS_IN_DSPY
-def test_a_signature_is_made_by_calling_the_class_or_the_error_says_how(more):
+def test_calling_the_class_creates_a_signature_or_the_error_says_how(more):
     ours = r"instruction=|dn\.Predict\(|as a class"
-    made = works_or_names(lambda: dn.Signature("question -> answer", *more), ours)
-    if made is not None:
-        assert made.describe() == "question: str -> answer: str"
-        assert not more or made.instruction == "Be brief."
+    signature = works_or_names(lambda: dn.Signature("question -> answer", *more), ours)
+    if signature is not None:
+        assert signature.describe() == "question: str -> answer: str"
+        assert not more or signature.instruction == "Be brief."
 
 
 @pytest.mark.parametrize(
@@ -530,7 +530,7 @@ print(json.dumps(came))
 
 @pytest.fixture(scope="module")
 def travelled():
-    """What became of things of ``__main__`` that cloudpickle has brought into another process."""
+    """The output of another process that unpickles objects of ``__main__`` with cloudpickle."""
     run = [sys.executable, "-c"]
     dumped = subprocess.run([*run, _DUMP], stdout=subprocess.PIPE, check=True, timeout=60).stdout
     return json.loads(
@@ -540,7 +540,7 @@ def travelled():
 
 @pytest.mark.parametrize("name", ["class", "predict", "string", "thinking", "program"])
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: cloudpickle of what a notebook defines")
-def test_what_a_notebook_defines_travels_by_cloudpickle(name, travelled):
+def test_definitions_of_a_notebook_can_be_pickled_with_cloudpickle(name, travelled):
     assert travelled[name] == ("text: str -> topic: str" if name == "class" else "sport")
 
 
@@ -560,7 +560,7 @@ def test_what_a_notebook_defines_travels_by_cloudpickle(name, travelled):
     ids=repr,
 )
 @pytest.mark.xfail(strict=True, raises=errors.InputError, reason="part 7: an untyped field takes any value")
-def test_an_untyped_field_is_given_anything_as_text(value, text):
+def test_an_untyped_field_accepts_any_value_as_text(value, text):
     lm = dn.ScriptedLM([chat(answer="4")])
     assert dn.Predict("question -> answer", lm=lm).run_sync(question=value).answer == "4"
     assert text in lm.requests[0].messages[-1]["content"]
@@ -570,7 +570,7 @@ _CUT = "part 7: silently cut values"
 
 
 def whole_or_warned(texts, make):
-    """That texts stand in the last message of a request which ``make(lm)`` makes, or that one warning was given."""
+    """Check that the last message of the request of ``make(lm)`` contains the texts, or that there was one warning."""
     lm = dn.ScriptedLM([chat(answer="4")])
     with warned() as said:
         make(lm)
@@ -595,7 +595,7 @@ _LONG = pd.DataFrame({"n": range(1000, 1200)})
     ids=["wide frame", "long frame", "series", "array", "any", "inside a dict"],
 )
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=_CUT)
-def test_a_large_table_or_array_is_sent_whole_or_one_warning_says_that_it_is_not(annotation, value, middle):
+def test_a_large_table_or_array_is_sent_completely_or_one_warning_says_that_it_is_not(annotation, value, middle):
     whole_or_warned([middle], lambda lm: dn.Predict(signature(annotation), lm=lm).run_sync(value=value))
 
 
@@ -603,14 +603,14 @@ def test_a_large_table_or_array_is_sent_whole_or_one_warning_says_that_it_is_not
     ("value", "middle"), [(_WIDE, "column20"), (np.arange(5000), "2500")], ids=["wide frame", "array"]
 )
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=_CUT)
-def test_a_tools_large_result_is_seen_whole_or_one_warning_says_that_it_is_not(value, middle):
+def test_the_model_gets_a_large_tool_result_completely_or_one_warning_says_that_it_does_not(value, middle):
     with warned() as said:
         seen = asyncio.run(dn.Tool(lambda: value, name="table", limit=100_000)({}))
     assert middle in seen.text or len(said) == 1
 
 
 def images(messages):
-    """How many parts of messages are images."""
+    """The number of images in messages."""
     parts = [part for message in messages if not isinstance(message["content"], str) for part in message["content"]]
     return sum(part["type"] == "image_url" for part in parts)
 
@@ -626,12 +626,12 @@ def test_an_image_from_a_tool_reaches_the_model_or_one_warning_says_that_it_does
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: an image in reflection")
 def test_an_image_reaches_the_reflecting_model_or_one_warning_says_that_it_does_not():
-    asked = []
-    writer = dn.FunctionLM(lambda request: asked.append(request) or chat(new_instruction="Look closely."))
+    requests = []
+    writer = dn.FunctionLM(lambda request: requests.append(request) or chat(new_instruction="Look closely."))
     opt = dn.GEPA(lambda row, prediction: dn.Score(0.0, feedback="wrong"), max_steps=1, prompt_lm=writer)
     with warned() as said:
         opt.compile_sync(dn.Predict("photo: Image -> answer", lm=always(answer="5")), [{"photo": dn.Image(PNG)}])
-    assert images(asked[0].messages) or len(said) == 1
+    assert images(requests[0].messages) or len(said) == 1
 
 
 _HIDDEN = pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 7: constraints and descriptions of inputs")

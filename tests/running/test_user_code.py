@@ -19,7 +19,7 @@ import dspynb as dn
 from dspynb.errors import HintError, ModelError, RewardError, UserCodeExit
 from dspynb.exits import is_exit
 from dspynb.running.aio.sync import LoopThread
-from tests.campaigns.base_exceptions import drawn, leave, outcome, quiet
+from tests.campaigns.base_exceptions import draw_trial, outcome, raise_exception, silence_log
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -32,7 +32,7 @@ def _collected():
 @pytest.fixture(autouse=True)
 def _quiet():
     level = logging.getLogger("dspynb").level
-    quiet()
+    silence_log()
     yield
     logging.getLogger("dspynb").setLevel(level)
 
@@ -52,7 +52,7 @@ def caught(work):
 # ── the campaign, reduced ─────────────────────────────────────────────────────────────────────────────────────────────
 def test_twenty_one_trials_in_this_process_each_cost_one_row_or_attempt_only():
     for number in range(21):  # every callback once
-        name, work, expected, how = drawn("small", number)
+        name, work, expected, how = draw_trial("small", number)
         assert (name, outcome(work, how)) == (name, expected)
 
 
@@ -61,7 +61,7 @@ def test_a_hundred_trials_in_processes_and_a_kernel_each_cost_one_row_or_attempt
     numbers = ["--trials", "105", "--processes", "4", "--kernels", "1", "--seed", "reduced"]
     command = [sys.executable, "-m", "tests.campaigns.base_exceptions", *numbers]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
-    assert done.stdout.startswith("105 of 105 trials held, 0 wrong"), done.stdout + done.stderr
+    assert done.stdout.startswith("105 of 105 trials passed, 0 wrong"), done.stdout + done.stderr
     assert done.returncode == 0
 
 
@@ -79,17 +79,17 @@ def test_a_hundred_trials_in_processes_and_a_kernel_each_cost_one_row_or_attempt
 )
 def test_an_error_says_whose_code_raised_what(kind, said):
     def judge(row, prediction):
-        leave(kind)
+        raise_exception(kind)
 
     def suggest(attempts, program, inputs):
-        leave(kind)
+        raise_exception(kind)
 
     class Program(dn.Module):
         async def forward(self, question):
-            leave(kind)
+            raise_exception(kind)
 
     def model(request):
-        leave(kind)
+        raise_exception(kind)
 
     reward = caught(lambda: dn.BestOfN(ask(), judge, n=1)(question="1?")).exceptions[0]
     assert type(reward) is RewardError
