@@ -108,7 +108,7 @@ async def replay(
     >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
     >>> with dn.trace() as recorded:
     ...     first = ask.run_sync(question="2+2?")
-    >>> dn.run_sync(lambda: dn.replay(recorded, ask))  # the script has no second reply: no model is asked
+    >>> dn.run_sync(lambda: dn.replay(recorded, ask))  # the script has no second reply: no model is called
     <Replay: 1 calls, 0 divergences, 0 replies not used; the program came to its end>
     """
     if not isinstance(program, Module):

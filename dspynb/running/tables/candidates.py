@@ -227,7 +227,7 @@ def _start_won(record: RunRecord, start: str) -> list[str]:
     elif ahead:
         origin = record.candidates[ahead].origin
         result = f"The program stays as it is. Of {_size(record)} {ahead} ({origin}) scored highest."
-        validation = f"{_difference(record, start, ahead, 'val')} That is not enough to take it for better."
+        validation = f"{_difference(record, start, ahead, 'val')} That is not enough to prefer it."
     else:
         result = f"None of {_size(record)} was better than the program as it is."
     sentences = [_so_far(record) + result, validation, _score_text(record, start, "test")]
@@ -252,7 +252,7 @@ def _notes(record: RunRecord, start: str, best: str) -> list[str]:
     if failed:
         notes.append(f"{failed} of {proposals} proposals failed.")
     if failed < proposals and len(record.candidates) == 1 and record.ended is not None:
-        notes.append(f"No candidate came of {proposals - failed} proposals (see run.proposals).")
+        notes.append(f"None of {proposals - failed} proposals became a candidate (see run.proposals).")
     notes.append(_training_failures(record))
     notes.append(_validation_failures(record, start))
     if best != start:
@@ -336,7 +336,7 @@ def _comparison_with_start(record: RunRecord, start: str, best: str, split: str)
         return ""
     text = _difference(record, start, best, split)
     if paired.low is None or paired.low <= 0:
-        return f"{text} That cannot be told from no difference."
+        return f"{text} That difference is not significant."
     if split == "val":
         return f"{text} It was chosen on these rows, so expect less on others."
     return text
