@@ -252,7 +252,7 @@ def test_usage_is_the_sum_of_the_calls_even_where_some_usage_is_unknown(unknown)
     assert record.usage == sum(usages, dn.Usage())
 
 
-# ── when a record is created ──────────────────────────────────────────────────────────────────────────────────────────
+# ── when a record is created ─────────────────────────────────────────────────────────────────────────────────────────
 def test_a_small_run_has_no_record_until_somebody_reads_it():
     run = dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1")).run_sync(a="1").run
     assert run._record is None
