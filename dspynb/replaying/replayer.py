@@ -38,7 +38,7 @@ __all__ = ["Replay", "replay"]
 class Replay:
     """The result of a replay.
 
-    ``prediction``: the program's result; None where it failed (``error``) or the replay was ended before.
+    ``prediction``: the program's result; None where it failed (``error``) or the replay ended first.
     ``complete``: whether the program ran to its end, without a call that was not recorded. ``divergences``: the calls
     whose prompt differs from the recorded one, in order. ``calls``: the calls of the replay. ``unused``: the recorded
     calls that it did not need. ``run``: the run of the replay.

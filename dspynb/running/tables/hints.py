@@ -169,9 +169,9 @@ def hints_frame(record: RunRecord, within: int = 0) -> pd.DataFrame:
 
     ``predictor``: the path of the predictor that the hint was for; ``*`` for all of the program, ``answer.*`` for all
     in ``answer``. ``used``: the number of attempts that had the hint and ended. ``passed``: how many of them met the
-    threshold; a search goes on to a hint only after no earlier attempt met it. ``gain``: the mean over these attempts
-    of their score minus the mean score of the attempts without a hint in earlier waves of the same search. An attempt
-    that failed counts as the run's ``failure_score``, or 0 where it has none.
+    threshold, which no earlier attempt of their search had met. ``gain``: the mean over these attempts of their score
+    minus the mean score of the attempts without a hint in earlier waves of the same search. An attempt that failed
+    counts as the run's ``failure_score``, or 0 where it has none.
     """
     import pandas as pd
 
