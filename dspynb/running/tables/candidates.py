@@ -306,7 +306,9 @@ def _ahead(record: RunRecord, start: str) -> str | None:
     if not scores:
         return None
     best = max(scores, key=scores.__getitem__)
-    return best if scores[best] > scores.get(start, math.inf) else None
+    if scores[best] > scores.get(start, math.inf):
+        return best
+    return None
 
 
 def _all_failed(rollouts: Mapping[int, RolloutEnded]) -> bool:
@@ -356,7 +358,9 @@ def _difference(record: RunRecord, start: str, best: str, split: str) -> str:
 def _paired(record: RunRecord, start: str, best: str, split: str) -> PairedDifference | None:
     """The difference between two candidates on the rows that both have; None where they share none."""
     start_scores, best_scores = _shared_scores(record, start, best, split)
-    return paired_difference(start_scores, best_scores) if start_scores else None
+    if start_scores:
+        return paired_difference(start_scores, best_scores)
+    return None
 
 
 def _shared_scores(record: RunRecord, start: str, best: str, split: str) -> tuple[list[float], list[float]]:
@@ -385,7 +389,9 @@ def candidate_scores(record: RunRecord, candidate: str, split: str = "val") -> d
 
 
 def _score(rollout: RolloutEnded, failed: float) -> float:
-    return failed if rollout.error is not None or rollout.score is None else float(rollout.score)
+    if rollout.error is not None or rollout.score is None:
+        return failed
+    return float(rollout.score)
 
 
 def _costs(record: RunRecord) -> dict[str, Usage]:
@@ -400,4 +406,6 @@ def _costs(record: RunRecord) -> dict[str, Usage]:
 def _rows(record: RunRecord, split: str = "val") -> int:
     """The number of rows of a split that the run declares; 0 where it declares none that can be true."""
     count = record.started.inputs.get(split) if record.started else None
-    return int(count) if is_count(count) and count <= _MOST_ROWS else 0
+    if is_count(count) and count <= _MOST_ROWS:
+        return int(count)
+    return 0

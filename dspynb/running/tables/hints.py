@@ -94,7 +94,9 @@ def hint_uses_of_search(
 
 
 def _score(row: AttemptRow, failed: float) -> float:
-    return failed if row.score is None else float(row.score)
+    if row.score is None:
+        return failed
+    return float(row.score)
 
 
 def _hint_texts(row: AttemptRow, path_of: PathOf) -> Iterator[tuple[str | None, str, frozenset[str]]]:
@@ -203,4 +205,6 @@ def hints_text(record: RunRecord) -> str:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    if number == 1:
+        return f"{number:,} {noun}"
+    return f"{number:,} {noun}s"
