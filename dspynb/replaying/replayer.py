@@ -38,7 +38,7 @@ __all__ = ["Replay", "replay"]
 class Replay:
     """The result of a replay.
 
-    ``prediction``: the program's result; None where it failed (``error``) or the replay was ended before.
+    ``prediction``: the program's result; None where it failed (``error``) or the replay ended first.
     ``complete``: whether the program ran to its end, without a call that was not recorded. ``divergences``: the calls
     whose prompt differs from the recorded one, in order. ``calls``: the calls of the replay. ``unused``: the recorded
     calls that it did not need. ``run``: the run of the replay.
@@ -108,7 +108,7 @@ async def replay(
     >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
     >>> with dn.trace() as recorded:
     ...     first = ask.run_sync(question="2+2?")
-    >>> dn.run_sync(lambda: dn.replay(recorded, ask))  # the script has no second reply: no model is asked
+    >>> dn.run_sync(lambda: dn.replay(recorded, ask))  # the script has no second reply: no model is called
     <Replay: 1 calls, 0 divergences, 0 replies not used; the program came to its end>
     """
     if not isinstance(program, Module):

@@ -55,7 +55,9 @@ def history(n: int = 1) -> Calls:
 def _summary(call: PredictorCalled) -> str:
     tokens = "unknown" if call.usage.tokens is None else call.usage.tokens
     summary = f"{call.predictor} · {call.model} · {tokens} tokens, {call.seconds:.2f} s"
-    return f"{summary}, cached" if call.cached else summary
+    if call.cached:
+        return f"{summary}, cached"
+    return summary
 
 
 def _parts(call: PredictorCalled) -> Iterable[tuple[str, str]]:

@@ -93,7 +93,10 @@ def _split(items: Iterable[T], matches: Callable[[T], bool]) -> tuple[list[T], l
     matching: list[T] = []
     others: list[T] = []
     for item in items:
-        (matching if matches(item) else others).append(item)
+        if matches(item):
+            matching.append(item)
+        else:
+            others.append(item)
     return matching, others
 
 

@@ -39,7 +39,9 @@ def elsewhere(executor: Executor | None, fn: F, once: tuple[str, ...] = ()) -> F
     True
     """
     check_executor(executor)
-    return fn if executor is None else executor.carry(fn, once)
+    if executor is None:
+        return fn
+    return executor.carry(fn, once)
 
 
 def check_executor(executor: Any) -> Any:

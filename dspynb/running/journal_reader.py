@@ -224,7 +224,9 @@ def _ended(stream: BinaryIO) -> RunEnded | None:
         if line.startswith(prefixes):
             event = _event_of(line)
             if event is not None:
-                return event if isinstance(event, RunEnded) else None
+                if isinstance(event, RunEnded):
+                    return event
+                return None
     return None
 
 

@@ -319,7 +319,9 @@ def _is_alive(owner: _Owner, process: _Owner) -> bool | None:
     if process["born"] is not None:
         return _start_time(pid) == owner.get("born")
     # Start times are not known here, and the id of a dead process may be used again.
-    return None if _exists(pid) else False
+    if _exists(pid):
+        return None
+    return False
 
 
 def _exists(pid: int) -> bool:
@@ -342,7 +344,9 @@ def _start_time(pid: int) -> int | None:
     except OSError:
         return None
     state, *fields = text[text.rfind(")") + 2 :].split()  # the fields after the program's name
-    return None if state in "ZX" else int(fields[18])
+    if state in "ZX":
+        return None
+    return int(fields[18])
 
 
 def _this_process() -> _Owner:

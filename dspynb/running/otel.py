@@ -204,7 +204,9 @@ def _json(value: Any) -> str:
 def _error_class(error: str) -> str:
     """The class of an error, which spans hold as ``Class: text``. The text is content: a model may have written it."""
     name = error.partition(":")[0]
-    return name if name.isidentifier() else "_OTHER"
+    if name.isidentifier():
+        return name
+    return "_OTHER"
 
 
 def _end_times(spans: tuple[Span, ...]) -> dict[int, float]:

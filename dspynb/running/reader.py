@@ -191,7 +191,9 @@ class RunReader:
         """
         record = self.record
         winner = record.candidates.get(winner_of(record) or "")
-        return None if winner is None else {path: dict(part) for path, part in winner.parts.items()}
+        if winner is None:
+            return None
+        return {path: dict(part) for path, part in winner.parts.items()}
 
     @property
     def best(self) -> Any:
@@ -270,7 +272,9 @@ class RunReader:
 
     def _attempts(self, record: RunRecord) -> Sequence[AttemptRow]:
         search = record.search_of(self._search)
-        return [] if search is None else record.children(search)
+        if search is None:
+            return []
+        return record.children(search)
 
     def save_html(self, path: str | Path) -> Path:
         """Write the view of the run to an HTML file that needs no kernel and no network, and return its path.
@@ -310,7 +314,9 @@ class RunReader:
 def open_reader() -> RunReader:
     """The innermost open run in the caller's scope; an empty reader where there is none."""
     run = current_scope().open_run
-    return run if isinstance(run, RunReader) else RunReader(None)
+    if isinstance(run, RunReader):
+        return run
+    return RunReader(None)
 
 
 def open_record() -> RunRecord:

@@ -166,7 +166,9 @@ class RunRecord:
         """``pending``, ``running``, or the status with which the run ended."""
         if self.ended is not None:
             return self.ended.status
-        return "running" if self.started is not None else "pending"
+        if self.started is not None:
+            return "running"
+        return "pending"
 
     # ── applying events ───────────────────────────────────────────────────────────────────────────────────────────
     def apply(self, event: Event) -> Changes:
@@ -174,7 +176,9 @@ class RunRecord:
         caller holds ``lock`` where other threads may read."""
         self.events.append(event)
         handler = _HANDLERS.get(type(event))
-        return NOTHING if handler is None else handler(self, event)
+        if handler is None:
+            return NOTHING
+        return handler(self, event)
 
     def nest(self, span: int, parent: int) -> None:
         """Note that another run, which has this span, was started in the span ``parent`` of this run, so that
@@ -349,7 +353,9 @@ class RunRecord:
         if best is None or best == earlier:
             return ()
         self.winner = best
-        return (best,) if earlier is None else (best, earlier)
+        if earlier is None:
+            return (best,)
+        return (best, earlier)
 
     def _mark_unfinished_as_lost(self) -> None:
         """Add the unfinished and the halted rows and searches to ``lost``: a run that is resumed does them again."""

@@ -28,7 +28,9 @@ def exit_of(error: BaseException, who: str) -> str | None:
         if not _from_inside(error):
             return None
         return f"{who} was cancelled from inside: it raised CancelledError, or awaited a task that had been cancelled"
-    return f"{who} {exit_text(error)}" if is_exit(error) else None
+    if is_exit(error):
+        return f"{who} {exit_text(error)}"
+    return None
 
 
 def as_exception(error: BaseException, who: str) -> BaseException:

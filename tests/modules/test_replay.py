@@ -19,7 +19,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 def refuse(request):
-    raise AssertionError("a replay asks no model")
+    raise AssertionError("a replay calls no model")
 
 
 NO_MODEL = dn.FunctionLM(refuse)
@@ -49,7 +49,7 @@ class Inner(dn.Module):
 
 
 class FanOut(dn.Module):
-    """One predictor, asked about every part at once."""
+    """One predictor, called for all parts concurrently."""
 
     def __init__(self, lm=None, instruction=None):
         self.predict = dn.Predict(Caption, lm=lm, instruction=instruction)
@@ -60,7 +60,7 @@ class FanOut(dn.Module):
 
 
 def counting():
-    """A model whose every reply is another, and that answers out of order."""
+    """A model whose replies are all different and come out of order."""
     numbers, rng = itertools.count(1), random.Random(0)
 
     async def answer(request):
@@ -73,7 +73,7 @@ def counting():
 
 
 def record(program, **inputs):
-    """(trace, prediction) of one call."""
+    """The trace and the prediction of one call."""
 
     async def main():
         with dn.trace() as t:
@@ -87,7 +87,7 @@ def replay(*args, **kwargs):
     return asyncio.run(dn.replay(*args, **kwargs))
 
 
-def again(attempts, program, inputs):
+def hint_again(attempts, program, inputs):
     return "again"
 
 
@@ -96,7 +96,7 @@ def paths(spans):
 
 
 # ── the same program ──────────────────────────────────────────────────────────────────────────────────────────────
-def test_a_program_runs_again_on_recorded_replies_and_no_model_is_asked():
+def test_a_program_runs_on_recorded_replies_and_no_model_is_called():
     t, prediction = record(Four(counting()), subject="sea")
     replayed = replay(t, Four(NO_MODEL))
     assert replayed.prediction == prediction
@@ -121,7 +121,7 @@ def test_discovery_trace_replay_and_refine_agree_on_the_paths():
 
 @pytest.mark.parametrize("kind", ["trace", "trace file", "run", "run file", "run id"])
 def test_a_trace_a_run_and_the_files_of_both_are_replayed(tmp_path, kind):
-    refine = dn.Refine(Four(counting()), scores(0.1, 0.2), n=2, hints=again)
+    refine = dn.Refine(Four(counting()), scores(0.1, 0.2), n=2, hints=hint_again)
     t, prediction = record(refine, subject="sea")
     t.save(tmp_path / "t.jsonl")
     recorded = {
@@ -131,7 +131,7 @@ def test_a_trace_a_run_and_the_files_of_both_are_replayed(tmp_path, kind):
         "run file": prediction.run.path,
         "run id": prediction.run.id,
     }[kind]
-    replayed = replay(recorded, dn.Refine(Four(NO_MODEL), scores(0.1, 0.2), n=2, hints=again))
+    replayed = replay(recorded, dn.Refine(Four(NO_MODEL), scores(0.1, 0.2), n=2, hints=hint_again))
     assert replayed.exact
     assert replayed.prediction == prediction
     assert list(replayed.prediction.run.attempts.score) == [0.1, 0.2]
@@ -142,7 +142,7 @@ def test_a_bare_predictor_is_replayed():
     assert replay(t, dn.Predict(Caption)).prediction == prediction
 
 
-def test_calls_at_once_get_each_their_own_reply_in_whatever_order_they_ended():
+def test_concurrent_calls_each_get_their_own_reply_in_whatever_order_they_ended():
     t, prediction = record(FanOut(counting()), subject="a b c d e f a a")
     assert [c.inputs["subject"] for c in t.calls] != ["a", "b", "c", "d", "e", "f", "a", "a"]
     assert replay(t, FanOut(NO_MODEL)).prediction.sentence.split()[1:6] == prediction.sentence.split()[1:6]
@@ -169,7 +169,7 @@ def test_samples_of_one_prompt_keep_the_order_of_their_attempts():
     assert replayed.prediction.sentence == "s1"
 
 
-def test_equal_prompts_of_attempts_at_once_are_told_apart_by_their_rollouts():
+def test_equal_prompts_of_concurrent_attempts_are_distinguished_by_their_rollouts():
     class Late(Inner):
         """Attempts call in the order of ``order``, whatever their numbers."""
 
@@ -194,7 +194,7 @@ def test_equal_prompts_of_attempts_at_once_are_told_apart_by_their_rollouts():
 
 @pytest.mark.parametrize("winner", [1, 2, 3])
 def test_attempts_that_were_cancelled_in_a_wave_are_cancelled_again(winner):
-    """Attempt ``winner`` passes; those after it never had a reply, so there is none recorded."""
+    """Attempt ``winner`` passes; later attempts never had a reply, so none is recorded."""
 
     async def answer(request):
         if request.rollout + 1 > winner:
@@ -212,7 +212,7 @@ def test_attempts_that_were_cancelled_in_a_wave_are_cancelled_again(winner):
     assert list(replayed.prediction.run.attempts.error.fillna("")) == [""] * winner + ["cancelled"] * (4 - winner)
 
 
-def test_a_cancelled_attempt_that_would_now_count_is_a_divergence_and_no_endless_wait():
+def test_a_cancelled_attempt_that_is_no_longer_cancelled_is_a_divergence_and_does_not_hang():
     async def answer(request):
         if request.rollout:
             await asyncio.Event().wait()
@@ -229,7 +229,7 @@ def test_a_cancelled_attempt_that_would_now_count_is_a_divergence_and_no_endless
         asyncio.run(main())
 
 
-def test_recorded_errors_are_raised_again_as_what_they_were():
+def test_recorded_errors_are_raised_with_their_class_and_text():
     for error in (RateLimited("too many", model="a/b", status=429), ValueError("odd"), ZeroDivisionError("by zero")):
         predict = dn.Predict(Caption, lm=dn.ScriptedLM([error]))
 
@@ -242,11 +242,11 @@ def test_recorded_errors_are_raised_again_as_what_they_were():
         with pytest.raises(type(error)) as caught:
             replay(t, dn.Predict(Caption))
         assert str(caught.value) == str(error)
-        kept = replay(t, dn.Predict(Caption), strict=False)
-        assert (type(kept.error), kept.prediction, kept.complete) == (type(error), None, True)
+        replayed = replay(t, dn.Predict(Caption), strict=False)
+        assert (type(replayed.error), replayed.prediction, replayed.complete) == (type(error), None, True)
 
 
-def test_an_error_class_that_is_not_known_is_a_model_error():
+def test_an_unknown_error_class_becomes_a_model_error():
     class Odd(Exception):
         pass
 
@@ -259,7 +259,7 @@ def test_an_error_class_that_is_not_known_is_a_model_error():
         replay(asyncio.run(main()), dn.Predict(Caption))
 
 
-def test_a_reply_that_could_not_be_read_is_read_again_and_so_is_its_repair():
+def test_a_reply_that_could_not_be_parsed_and_its_repair_are_replayed():
     async def main(*replies):
         with dn.trace() as t, contextlib.suppress(ParseError):
             await dn.Predict(Caption, lm=dn.ScriptedLM(replies))(subject="sea")
@@ -274,7 +274,7 @@ def test_a_reply_that_could_not_be_read_is_read_again_and_so_is_its_repair():
 
 
 # ── a program that changed ────────────────────────────────────────────────────────────────────────────────────────
-def test_strict_ends_at_the_first_prompt_that_differs_and_shows_the_difference():
+def test_a_strict_replay_ends_at_the_first_prompt_that_differs_and_shows_the_difference():
     t, _ = record(Four(counting()), subject="sea")
     with pytest.raises(dn.ReplayDiverged) as caught:
         replay(t, Four(NO_MODEL, instruction="Shout it."))
@@ -286,7 +286,7 @@ def test_strict_ends_at_the_first_prompt_that_differs_and_shows_the_difference()
     assert isinstance(caught.value, dn.DspynbError)
 
 
-def test_the_message_that_differs_is_told_by_its_number():
+def test_a_divergence_has_the_number_of_the_message_that_differs():
     t, _ = record(dn.Predict(Caption, lm=dn.ScriptedLM([chat(sentence="s")])), subject="sea")
     with pytest.raises(dn.ReplayDiverged, match="self: message 2 of the prompt is not the recorded one"):
         replay(t, dn.Predict(Caption), inputs={"subject": "lake"})
@@ -295,7 +295,7 @@ def test_the_message_that_differs_is_told_by_its_number():
         replay(t, dn.Predict(Caption, demos=demos))
 
 
-def test_not_strict_goes_on_and_tells_every_difference():
+def test_a_replay_that_is_not_strict_continues_and_lists_every_difference():
     t, prediction = record(Four(counting()), subject="sea")
     replayed = replay(t, Four(NO_MODEL, instruction="Shout it."), strict=False)
     assert replayed.prediction == prediction
@@ -306,14 +306,14 @@ def test_not_strict_goes_on_and_tells_every_difference():
     assert "{+Shout it+}" in repr(replayed)
 
 
-def test_where_the_prompt_of_calls_at_once_has_changed_each_gets_the_reply_for_its_inputs():
+def test_concurrent_calls_with_changed_prompts_each_get_the_reply_for_their_inputs():
     t, prediction = record(FanOut(counting()), subject="a b c d e f")
     backwards = replay(t, FanOut(instruction="New."), inputs={"subject": "f e d c b a"}, strict=False)
     assert backwards.prediction.sentence.split() == prediction.sentence.split()[::-1]
     assert len(backwards.divergences) == 6
 
 
-def test_a_call_too_many_ends_the_replay_in_either_mode():
+def test_an_additional_call_ends_the_replay_in_either_mode():
     t, _ = record(FanOut(counting()), subject="a b")
     with pytest.raises(dn.ReplayDiverged, match="no further call") as caught:
         replay(t, FanOut(), inputs={"subject": "a b c"})
@@ -325,7 +325,7 @@ def test_a_call_too_many_ends_the_replay_in_either_mode():
     assert "ended where nothing was recorded" in repr(replayed)
 
 
-def test_a_call_too_few_leaves_replies_that_were_not_used():
+def test_a_missing_call_leaves_an_unused_reply():
     t, _ = record(FanOut(counting()), subject="a b c")
     replayed = replay(t, FanOut(), inputs={"subject": "a c"})
     assert [c.inputs["subject"] for c in replayed.unused] == ["b"]
@@ -333,7 +333,7 @@ def test_a_call_too_few_leaves_replies_that_were_not_used():
     assert not replayed.exact
 
 
-def test_a_predictor_that_was_never_recorded_is_told():
+def test_a_predictor_that_was_never_recorded_is_named():
     t, _ = record(Inner(counting()), subject="sea")
     with pytest.raises(dn.ReplayDiverged, match="draft: the recording holds no call of this predictor"):
         replay(t, Four())
@@ -350,7 +350,7 @@ def test_an_advisors_call_is_in_a_run_and_not_in_a_trace():
         replay(t, search())
 
 
-def test_a_program_that_catches_everything_is_ended_all_the_same():
+def test_a_program_that_catches_every_error_is_ended():
     t, _ = record(Inner(counting()), subject="sea")
 
     class Stubborn(Inner):
@@ -382,7 +382,7 @@ def test_hostile_prompts_and_replies_stay_text():
     assert "&lt;script&gt;" in replayed._repr_html_()
 
 
-# ── no model, no trace of itself ──────────────────────────────────────────────────────────────────────────────────
+# ── no models, no side effects ────────────────────────────────────────────────────────────────────────────────────
 def test_a_model_that_is_called_directly_is_refused():
     class Direct(Inner):
         async def forward(self, subject):
@@ -400,35 +400,36 @@ class Snapping(Inner):
         dn.snapshot()
 
 
-def test_the_adapter_that_a_model_prefers_is_used_and_the_model_is_not():
+def test_the_preferred_adapter_of_a_model_is_used_but_not_the_model():
     class Json:
         adapter = "json"
-        asked = 0
+        calls = 0
 
         async def complete(self, request):
-            self.asked += 1
+            self.calls += 1
             return dn.LMReply('{"sentence": "blue"}')
 
     lm = Json()
     t, prediction = record(dn.Predict(Caption, lm=lm), subject="sea")
     assert replay(t, dn.Predict(Caption, lm=lm)).prediction == prediction
-    assert lm.asked == 1
+    assert lm.calls == 1
     with dn.context(adapter="json"):
         assert replay(t, dn.Predict(Caption)).exact
 
 
 def test_a_replay_writes_nothing_to_the_runs_folder_and_nothing_to_the_program(tmp_path):
-    refine = dn.Refine(Four(counting()), scores(0.1, 0.2), n=2, hints=again)
+    refine = dn.Refine(Four(counting()), scores(0.1, 0.2), n=2, hints=hint_again)
     t, _ = record(refine, subject="sea")
-    fresh = dn.Refine(Four(), scores(0.1, 0.2), n=2, hints=again)
-    before, files = {p: dict(vars(p)) for _, p in fresh.named_predictors()}, len(dn.runs())
+    fresh = dn.Refine(Four(), scores(0.1, 0.2), n=2, hints=hint_again)
+    attributes = {p: dict(vars(p)) for _, p in fresh.named_predictors()}
+    files = len(dn.runs())
     assert replay(t, fresh).exact
-    assert {p: dict(vars(p)) for _, p in fresh.named_predictors()} == before
+    assert {p: dict(vars(p)) for _, p in fresh.named_predictors()} == attributes
     assert len(dn.runs()) == files
 
 
 @pytest.mark.parametrize("limits", [{"calls": 1}, {"tokens": 1}])
-def test_a_replay_takes_nothing_from_a_budget_even_where_it_calls_several_predictors_at_once(limits):
+def test_a_replay_spends_nothing_of_a_budget_even_if_it_calls_several_predictors_concurrently(limits):
     program = dn.BestOfN(Four(), reward=lambda row, p: 0.5, n=2, threshold=None)
     reply = dn.LMReply(chat(sentence="s"), usage=dn.Usage(calls=1, prompt_tokens=50))
     with dn.trace() as t, dn.context(lm=dn.ScriptedLM([reply] * 8)):
@@ -436,12 +437,12 @@ def test_a_replay_takes_nothing_from_a_budget_even_where_it_calls_several_predic
     with dn.Budget(**limits) as meter, dn.context(lm=dn.ScriptedLM([reply])):
         if "tokens" in limits:
             asyncio.run(dn.Predict(Caption)(subject="x"))  # spends them all
-        before = meter.left
+        left = meter.left
         assert asyncio.run(dn.replay(t, program)).exact
-    assert meter.left == before
+    assert meter.left == left
 
 
-def test_cancellation_from_outside_stays_what_it_is():
+def test_cancellation_from_outside_is_raised_unchanged():
     class Sleepy(Inner):
         async def forward(self, subject):
             await asyncio.Event().wait()
@@ -456,7 +457,7 @@ def test_cancellation_from_outside_stays_what_it_is():
     asyncio.run(main())
 
 
-def test_replays_run_beside_each_other():
+def test_replays_run_concurrently():
     t, prediction = record(FanOut(counting()), subject="a b c")
 
     async def main():
@@ -465,8 +466,8 @@ def test_replays_run_beside_each_other():
     assert [r.prediction for r in asyncio.run(main())] == [prediction] * 3
 
 
-# ── which call ────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_where_several_calls_were_recorded_a_span_says_which():
+# ── choosing the call ─────────────────────────────────────────────────────────────────────────────────────────────
+def test_span_chooses_one_of_several_recorded_calls():
     predict = dn.Predict(Caption, lm=counting())
 
     async def main():
@@ -485,17 +486,17 @@ def test_where_several_calls_were_recorded_a_span_says_which():
 
 
 def test_a_call_inside_an_attempt_is_not_replayed_alone():
-    t, _ = record(dn.Refine(Inner(counting()), scores(0.1, 1.0), n=2, hints=again), subject="sea")
+    t, _ = record(dn.Refine(Inner(counting()), scores(0.1, 1.0), n=2, hints=hint_again), subject="sea")
     inside = next(s for s in t.spans if s.kind == "module")
     with pytest.raises(InputError, match="inside attempt 1 of a search"):
         replay(t, Inner(), span=inside.span)
 
 
-def test_the_run_of_a_prediction_is_the_whole_programs_also_where_a_search_inside_it_made_the_prediction():
+def test_the_run_of_a_prediction_is_that_of_the_whole_program_even_if_a_search_inside_made_it():
     class Outer(dn.Module):
         def __init__(self, lm=None):
             self.first = dn.Predict(Caption, lm=lm)
-            self.refine = dn.Refine(dn.Predict(Caption, lm=lm), scores(0.1, 1.0), n=2, hints=again)
+            self.refine = dn.Refine(dn.Predict(Caption, lm=lm), scores(0.1, 1.0), n=2, hints=hint_again)
 
         async def forward(self, subject):
             return await self.refine(subject=(await self.first(subject=subject)).sentence)
@@ -514,12 +515,12 @@ def test_the_run_of_a_prediction_is_the_whole_programs_also_where_a_search_insid
         (dn.Trace(), "program", InputError, "a dn.Module; got str"),
     ],
 )
-def test_what_cannot_be_replayed_is_told(recorded, program, error, says):
+def test_objects_that_cannot_be_replayed_are_refused(recorded, program, error, says):
     with pytest.raises(error, match=says):
         replay(recorded, program)
 
 
-def test_a_stopped_call_has_no_reply_to_give():
+def test_a_stopped_call_has_no_recorded_reply():
     async def main():
         gate = asyncio.Event()
 
@@ -571,7 +572,7 @@ def test_native_tool_calls_are_replayed():
 PIXEL = b"\x89PNG\r\n\x1a\n" + b"a pixel" * 9
 
 
-def test_a_prompt_with_an_image_is_the_recorded_one(tmp_path):
+def test_a_prompt_with_an_image_equals_the_recorded_one(tmp_path):
     class Look(dn.Signature):
         """Look."""
 
@@ -584,23 +585,23 @@ def test_a_prompt_with_an_image_is_the_recorded_one(tmp_path):
         recorded.save(tmp_path / "t.jsonl")
         program = dn.Predict(Look, lm=NO_MODEL)
         assert (await dn.replay(recorded, program)).exact
-        given = {"image": dn.Image(PIXEL)}  # a file holds no data of images
-        assert (await dn.replay(tmp_path / "t.jsonl", program, inputs=given)).exact
+        inputs = {"image": dn.Image(PIXEL)}  # a file does not hold the data of images
+        assert (await dn.replay(tmp_path / "t.jsonl", program, inputs=inputs)).exact
         with pytest.raises(dn.errors.ReplayDiverged):
             await dn.replay(recorded, program, inputs={"image": dn.Image(PIXEL + b"!")})
 
     asyncio.run(main())
 
 
-def test_a_prompt_with_a_secret_is_the_recorded_one(monkeypatch):
+def test_a_prompt_with_a_secret_equals_the_recorded_one(monkeypatch):
     dn.redact.keep_secret("planted-0123456789")
 
     async def main():
         with dn.trace() as recorded:
             await dn.Predict(Caption, lm=counting_lm())(subject="planted-0123456789")
         assert "planted" not in str(recorded.calls[0].messages)
-        again = await dn.replay(recorded, dn.Predict(Caption, lm=NO_MODEL), inputs={"subject": "planted-0123456789"})
-        assert again.exact
+        replayed = await dn.replay(recorded, dn.Predict(Caption, lm=NO_MODEL), inputs={"subject": "planted-0123456789"})
+        assert replayed.exact
 
     def counting_lm():
         return dn.FunctionLM(lambda request: chat(sentence="blue"))

@@ -171,7 +171,7 @@ def test_what_is_better_on_a_few_rows_only_is_not_taken_and_the_summary_says_so(
     assert done.best.module.instruction is None
     assert done.summary.startswith("The program stays as it is. Of 2 candidates")
     assert "(hint 1) scored highest. On 12 validation rows it scores 0.25" in done.summary
-    assert "That is not enough to take it for better." in done.summary
+    assert "That is not enough to prefer it." in done.summary
 
 
 def test_the_level_is_shared_among_the_candidates():

@@ -453,7 +453,7 @@ def test_a_reflection_that_repeats_the_parent_is_no_child():
     run = run_of(GEPA(metric, prompt_lm=dn.FunctionLM(same), budget=dn.Budget(metric_calls=60)))
     assert len(run.candidates) == 1
     assert "was better than the program as it is" in run.summary
-    assert f"No candidate came of {len(run.proposals)} proposals" in run.summary
+    assert f"None of {len(run.proposals)} proposals became a candidate" in run.summary
 
 
 def test_reflections_that_cannot_be_read_end_the_run():

@@ -35,11 +35,11 @@ def hinted(n=2, *, hints="feedback", reward=blue, lm=None, **settings):
 
 
 def in_turn(*texts):
-    """Hints, one a wave."""
+    """Hints, one per wave."""
     return lambda attempts, program, inputs: texts[attempts[-1].wave - 1]
 
 
-def test_a_hint_that_turned_a_failure_into_a_pass_is_told_with_its_gain():
+def test_a_hint_that_turned_a_failure_into_a_pass_is_listed_with_its_gain():
     prediction = run(hinted()(subject="x"))
     assert table(prediction.run.hints) == [("say blue", "self", 1, 1, 1.0)]
 
@@ -57,7 +57,7 @@ def test_a_run_without_hints_has_an_empty_table_of_the_same_columns():
         assert [str(kind) for kind in frame.dtypes[2:]] == ["int64", "int64", "float64"]
 
 
-def test_the_gain_is_over_the_mean_of_the_attempts_without_a_hint_and_not_over_the_attempt_before():
+def test_the_gain_is_relative_to_the_mean_of_attempts_without_a_hint_and_not_to_the_previous_attempt():
     refine = hinted(4, hints=in_turn(None, "a", "b"), reward=scores(0.2, 0.4, 0.9, 0.6), threshold=1.0)
     prediction = run(refine(subject="x"))
     assert prediction.run.attempts.hint.tolist() == [None, None, "a", "b"]
@@ -67,7 +67,7 @@ def test_the_gain_is_over_the_mean_of_the_attempts_without_a_hint_and_not_over_t
     ]
 
 
-def test_every_attempt_of_a_wave_counts_and_one_that_was_cancelled_does_not():
+def test_every_attempt_of_a_wave_counts_but_not_a_cancelled_one():
     refine = hinted(4, width=2, reward=scores(0.0, 0.5, 0.0, 0.75), threshold=2.0)
     assert table(run(refine(subject="x")).run.hints) == []  # this reward has no feedback
 
@@ -81,7 +81,7 @@ def test_every_attempt_of_a_wave_counts_and_one_that_was_cancelled_does_not():
     assert table(frame.hints) == [("say blue", "self", 1, 1, 1.0)]
 
 
-def test_an_attempt_that_failed_counts_nothing_before_and_after_a_hint():
+def test_an_attempt_that_failed_counts_as_0_with_and_without_a_hint():
     replies = {0: "no form at all", 1: chat(sentence="blue"), 2: "none"}
     refine = hinted(2, lm=dn.FunctionLM(lambda request: replies[request.rollout]))
     refine.module.adapter = dn.ChatAdapter(repair=False)
@@ -92,7 +92,7 @@ def test_an_attempt_that_failed_counts_nothing_before_and_after_a_hint():
     assert table(run(refine(subject="x")).run.hints) == [("say blue", "self", 1, 0, 0.0)]
 
 
-def test_the_most_useful_comes_first_by_what_it_added_in_all():
+def test_the_hint_with_the_largest_total_gain_comes_first():
     def reward(row, prediction):
         often = int(row.subject[1:]) < 3
         value = {"none": 0.0, "often": 0.5, "once": 1.0, "harm": -1.0}[prediction.sentence]
@@ -117,7 +117,7 @@ class Two(dn.Module):
         return {"sentence": f"{a.sentence} {b.sentence}"}
 
 
-def test_a_hint_for_one_of_several_predictors_is_told_with_its_path_and_one_for_all_with_a_star():
+def test_a_hint_for_one_of_several_predictors_has_its_path_and_one_for_all_has_a_star():
     refine = dn.Refine(Two(), blue, n=2, hints=lambda *_: {"first": "say blue", "second": "say more"})
     assert table(run(refine(subject="x")).run.hints) == [
         ("say blue", "first", 1, 1, 1.0),
@@ -138,7 +138,7 @@ class Outer(dn.Module):
         return {"sentence": " ".join(part.sentence for part in parts)}
 
 
-def test_refines_inside_a_module_are_told_with_paths_of_the_whole_program():
+def test_refines_inside_a_module_have_the_paths_of_the_whole_program():
     run(Outer()(subject="x"))
     assert table(dn.last_run().hints) == [
         ("blue for one", "answer.second", 1, 1, 1.0),
@@ -147,7 +147,7 @@ def test_refines_inside_a_module_are_told_with_paths_of_the_whole_program():
     ]
 
 
-def test_a_refine_inside_a_refine_counts_each_ones_own_hints():
+def test_nested_refines_count_each_their_own_hints():
     def inner(row, prediction):
         return dn.Score(float("inner" in prediction.sentence), feedback="inner")
 
@@ -159,7 +159,7 @@ def test_a_refine_inside_a_refine_counts_each_ones_own_hints():
     assert table(frame.hints) == [("outer", "self", 1, 1, 1.0), ("inner", "self", 2, 2, 1.0)][::-1]
 
 
-def test_the_run_of_one_prediction_tells_its_own_hints_and_that_of_the_batch_all():
+def test_the_run_of_one_prediction_has_its_own_hints_and_that_of_the_batch_has_all():
     def reward(row, prediction):
         return dn.Score(float(row.subject in prediction.sentence), feedback=f"say {row.subject}")
 
@@ -168,7 +168,7 @@ def test_the_run_of_one_prediction_tells_its_own_hints_and_that_of_the_batch_all
     assert sorted(row[0] for row in table(dn.last_run().hints)) == ["say s0", "say s1", "say s2"]
 
 
-def test_an_evaluation_and_an_optimizers_run_tell_theirs_live_and_reopened():
+def test_an_evaluation_and_an_optimizers_run_have_their_hints_live_and_reopened():
     async def main():
         evaluation = await dn.evaluate(hinted(), subjects(4), blue)
         optimizer = dn.COPRO(
@@ -192,7 +192,7 @@ def test_no_secret_is_in_the_table():
     assert table(run(hinted(reward=reward)(subject="x")).run.hints) == [("use ***", "self", 1, 1, 1.0)]
 
 
-def test_an_evaluation_that_is_gone_on_with_counts_no_attempt_twice():
+def test_a_resumed_evaluation_counts_no_attempt_twice():
     def answer(request):
         hint = "Hint: " in prompt(request)
         return chat(sentence=f"{field(request, 'subject')} {'blue' if hint else 'grey'}")
@@ -200,20 +200,21 @@ def test_an_evaluation_that_is_gone_on_with_counts_no_attempt_twice():
     program = hinted(lm=dn.FunctionLM(answer))
     plan = dn.Evaluate(blue, concurrency=1)
 
-    async def straight():
+    async def uninterrupted():
         return (await plan(program, subjects(3))).run
 
-    done = run(straight())
+    full_run = run(uninterrupted())
     flush_journals()
-    text, wanted = Path(done.path).read_bytes().splitlines(keepends=True), table(done.hints)
-    assert wanted == [("say blue", "self", 3, 3, 1.0)]
+    lines = Path(full_run.path).read_bytes().splitlines(keepends=True)
+    hints = table(full_run.hints)
+    assert hints == [("say blue", "self", 3, 3, 1.0)]
 
-    async def gone_on():
-        handle = plan.resume(done.path, program, subjects(3))
-        await handle
-        return handle
+    async def resumed():
+        resumed_run = plan.resume(full_run.path, program, subjects(3))
+        await resumed_run
+        return resumed_run
 
-    for cut in range(2, len(text)):
-        Path(done.path).write_bytes(b"".join(text[:cut]))
-        assert table(run(gone_on()).hints) == wanted, cut
+    for cut in range(2, len(lines)):
+        Path(full_run.path).write_bytes(b"".join(lines[:cut]))
+        assert table(run(resumed()).hints) == hints, cut
         flush_journals()

@@ -26,7 +26,7 @@ def test_columns_without_a_value_are_left_out_and_numbers_are_short():
     ]
 
 
-def test_what_others_wrote_is_escaped_and_cut():
+def test_values_are_escaped_and_shortened():
     frame = pd.DataFrame({"<i>": ["<script>", "x" * 5000, "\ud800"]}, index=["<b>", "2", "3"], dtype=object)
     page = frame_html(frame)
     assert "<script" not in page
@@ -36,11 +36,11 @@ def test_what_others_wrote_is_escaped_and_cut():
     page.encode()
 
 
-def test_texts_are_left_and_numbers_right():
+def test_texts_are_left_aligned_and_numbers_right_aligned():
     page = frame_html(pd.DataFrame({"text": ["a"], "score": [1.0]}))
     assert re.search("text-align:left[^>]*>a<", page)
     assert re.search("text-align:right[^>]*>1<", page)
 
 
-def test_an_empty_table_is_one_too():
+def test_an_empty_table_is_rendered():
     assert frame_html(pd.DataFrame()) == frame_html(pd.DataFrame({"a": []}))

@@ -114,7 +114,7 @@ def test_mcnemars_test_is_statsmodels(wins, losses):
     assert mcnemar_exact(wins, losses) == pytest.approx(known, rel=1e-9)
 
 
-def test_mcnemars_test_bears_many_rows():
+def test_mcnemars_test_works_for_many_rows():
     assert mcnemar_exact(60_000, 59_000) == pytest.approx(stats.binomtest(59_000, 119_000).pvalue, rel=1e-6)
 
 
@@ -157,19 +157,19 @@ def test_graded_pairs_are_tested_by_the_paired_bootstrap_which_agrees_with_t_and
 
 
 @pytest.mark.parametrize("n", [5, 10, pytest.param(30, marks=pytest.mark.slow)])
-def test_the_paired_bootstrap_seldom_sees_a_difference_where_there_is_none(n):
+def test_the_paired_bootstrap_seldom_finds_a_difference_where_there_is_none(n):
     rng, runs = np.random.default_rng(n), 300
-    seen = sum(paired_difference(rng.random(n), rng.random(n)).p_value <= 0.05 for _ in range(runs))
-    assert seen / runs <= 0.09  # 0.05 and three standard errors
+    significant = sum(paired_difference(rng.random(n), rng.random(n)).p_value <= 0.05 for _ in range(runs))
+    assert significant / runs <= 0.09  # 0.05 and three standard errors
 
 
-def test_few_pairs_prove_little_however_equal_their_differences():
+def test_few_pairs_give_a_large_p_value_however_equal_their_differences():
     assert paired_difference([0.1, 0.2, 0.3], [0.6, 0.7, 0.8]).p_value == 0.25
     assert paired_difference([0.5], [0.7]).p_value == 1.0
     assert paired_difference([0], [1]).p_value == 1.0
 
 
-def test_pairs_that_all_tie_differ_by_nothing():
+def test_pairs_that_all_tie_have_a_difference_of_0():
     graded = paired_difference([0.5, 0.25] * 15, [0.5, 0.25] * 15)
     assert (graded.difference, graded.low, graded.high, graded.p_value, graded.ties) == (0, 0, 0, 1.0, 30)
     binary = paired_difference([1, 0], [1, 0])
@@ -177,7 +177,7 @@ def test_pairs_that_all_tie_differ_by_nothing():
     assert binary.low < 0 < binary.high
 
 
-def test_what_rounding_makes_of_equal_scores_is_a_tie():
+def test_a_difference_that_is_only_rounding_is_a_tie():
     assert paired_difference([0.3, 0.5], [0.1 + 0.2, 0.5]).ties == 2
 
 
@@ -194,14 +194,14 @@ def test_swapping_the_programs_turns_the_difference_round(pairs):
 
 
 @pytest.mark.parametrize("bad", [[], [0.5, math.nan], [1, math.inf], [None], ["1"], "101", 5, [[1]]])
-def test_what_is_no_score_is_refused(bad):
+def test_values_that_are_no_scores_are_refused(bad):
     with pytest.raises(InputError):
         mean_interval(bad)
     with pytest.raises(InputError):
         paired_difference([1, 0], bad)
 
 
-def test_the_refusal_names_the_score():
+def test_errors_name_the_score():
     with pytest.raises(InputError, match=r"values: score 1 is nan"):
         mean_interval(pd.Series([1.0, math.nan], index=[7, 7]))
     with pytest.raises(InputError, match="base has 2, other 3"):

@@ -63,15 +63,15 @@ def evaluated(tmp_path, evaluation_lines):
 
 
 def read_all(run):
-    """All that can be read of a run."""
-    shown = [run.status, repr(run), run._repr_html_(), run.usage, run.summary, run.best_parts]
+    """Everything that a run offers for reading."""
+    readings = [run.status, repr(run), run._repr_html_(), run.usage, run.summary, run.best_parts]
     tables = [run.attempts, run.calls, run.rollouts, run.hints, run.candidates, run.matrix, run.history, run.proposals]
-    shown += [table.to_string() for table in tables]
-    shown.append(static_html(run.record))
+    readings += [table.to_string() for table in tables]
+    readings.append(static_html(run.record))
     for first, second in ((1, 2), (1, 1)):
         with contextlib.suppress(DspynbError):
-            shown.append(repr(run.diff(first, second)) + run.diff(first, second)._repr_html_())
-    return shown
+            readings.append(repr(run.diff(first, second)) + run.diff(first, second)._repr_html_())
+    return readings
 
 
 def read_trace(path):
@@ -138,7 +138,7 @@ DAMAGE = {
 @pytest.mark.parametrize(
     "usage", [b'{"calls":"many","prompt_tokens":"12"}', b"[1]", b"null", b'"lots"', b'{"usd":NaN}']
 )
-def test_odd_usage_in_a_file_is_unknown_and_its_row_is_kept(tmp_path, usage):
+def test_invalid_usage_in_a_file_is_unknown_and_its_row_is_read(tmp_path, usage):
     path = tmp_path / "x.jsonl"
     row = b'{"type":"RolloutEnded","span":2,"row":0,"score":1.0,"usage":' + usage + b"}"
     path.write_bytes(b'{"dspynb":1,"id":"x","kind":"evaluate"}\n' + row + b"\n")
@@ -213,7 +213,7 @@ def circle(length):
 
 
 @pytest.mark.timeout(120)
-def test_a_chain_that_no_program_makes_is_cut_and_nothing_takes_long(tmp_path):
+def test_a_chain_of_spans_that_no_program_creates_is_cut_quickly(tmp_path):
     dn.configure(runs_dir=str(tmp_path))
     path = tmp_path / "x.jsonl"
     path.write_text(starts({span: span - 1 for span in range(2, 20_000)}))
@@ -225,15 +225,15 @@ def test_a_chain_that_no_program_makes_is_cut_and_nothing_takes_long(tmp_path):
     read_all(run)
 
 
-def test_a_call_that_stands_twice_is_counted_once(evaluated, evaluation_lines):
+def test_a_call_that_is_in_the_file_twice_is_counted_once(evaluated, evaluation_lines):
     call = next(line for line in evaluation_lines if b'"PredictorCalled"' in line)
     evaluated.write_bytes(b"".join([*evaluation_lines, call]))
     with pytest.warns(DamagedFileWarning, match="begins twice"):
         assert len(dn.open_run(evaluated).calls) == 4
 
 
-# ── files that are none ───────────────────────────────────────────────────────────────────────────────────────────────
-def test_whatever_is_named_like_a_run_file_keeps_its_row_and_hides_no_other(tmp_path, evaluation_lines):
+# ── files that are no run files ───────────────────────────────────────────────────────────────────────────────────────
+def test_everything_that_is_named_like_a_run_file_is_listed(tmp_path, evaluation_lines):
     dn.configure(runs_dir=str(tmp_path))
     (tmp_path / "good.jsonl").write_bytes(b"".join(evaluation_lines))
     (tmp_path / "folder.jsonl").mkdir()
@@ -267,12 +267,12 @@ def test_whatever_is_named_like_a_run_file_keeps_its_row_and_hides_no_other(tmp_
 
 
 @pytest.mark.parametrize("which", ["x" * 5_000, "a\0b", "", "..", 5, None, b"x"])
-def test_what_names_no_run_is_a_journal_error(which):
+def test_opening_an_invalid_name_is_a_journal_error(which):
     with pytest.raises(JournalError):
         dn.open_run(which)
 
 
-def test_a_header_alone_is_a_run_that_did_not_begin(tmp_path):
+def test_a_file_with_only_a_header_is_a_pending_run(tmp_path):
     dn.configure(runs_dir=str(tmp_path))
     path = tmp_path / "x.jsonl"
     path.write_text('{"dspynb": 1, "id": {"a": [1]}, "kind": 7}\n')
@@ -281,7 +281,7 @@ def test_a_header_alone_is_a_run_that_did_not_begin(tmp_path):
 
 
 @pytest.mark.parametrize("value", [10**12, 10**30, -1, True, "3", None, [], {}, 1.5])
-def test_numbers_of_rows_that_a_file_claims_take_no_memory(tmp_path, optimizer_lines, value):
+def test_a_number_of_rows_that_a_file_declares_takes_no_memory(tmp_path, optimizer_lines, value):
     dn.configure(runs_dir=str(tmp_path))
 
     def claim(bodies):
@@ -295,7 +295,7 @@ def test_numbers_of_rows_that_a_file_claims_take_no_memory(tmp_path, optimizer_l
             run.plot(kind).figure.clear()
 
 
-# ── anything at all ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── arbitrary changes ─────────────────────────────────────────────────────────────────────────────────────────────────
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.integers(0, 60)
 VALUES = st.recursive(
     SCALARS,
@@ -363,14 +363,14 @@ def whatever_is_changed(data, lines, folder):
 @ANY
 @given(data=st.data())
 @pytest.mark.timeout(300)
-def test_whatever_is_changed_in_an_evaluations_file_it_opens_or_is_refused(data, evaluation_lines, tmp_path):
+def test_an_evaluations_file_with_any_change_opens_or_is_refused(data, evaluation_lines, tmp_path):
     whatever_is_changed(data, evaluation_lines, tmp_path)
 
 
 @ANY
 @given(data=st.data())
 @pytest.mark.timeout(300)
-def test_whatever_is_changed_in_an_optimizers_file_it_opens_or_is_refused(data, optimizer_lines, tmp_path):
+def test_an_optimizers_file_with_any_change_opens_or_is_refused(data, optimizer_lines, tmp_path):
     whatever_is_changed(data, optimizer_lines, tmp_path)
 
 
@@ -379,7 +379,7 @@ def test_whatever_is_changed_in_an_optimizers_file_it_opens_or_is_refused(data, 
 @pytest.mark.parametrize("kind", ["evaluation_lines", "optimizer_lines"])
 @MANY
 @given(data=st.data())
-def test_whatever_is_changed_in_a_file_many_times(data, kind, request, tmp_path):
+def test_a_file_with_many_changes_opens_or_is_refused(data, kind, request, tmp_path):
     whatever_is_changed(data, request.getfixturevalue(kind), tmp_path)
 
 
@@ -392,7 +392,7 @@ def test_a_rollout_number_of_deeply_nested_searches_is_in_the_table(tmp_path, ev
     assert dn.Trace.load(path).table().rollout.max() == 2**90
 
 
-def test_lines_as_they_are_usually_written_are_read_without_a_second_look(evaluation_lines, optimizer_lines):
+def test_ordinary_lines_are_parsed_only_once(evaluation_lines, optimizer_lines):
     from dspynb.data import _complete_usage
     from dspynb.events import _compiled_reader, _read_slowly, from_json
 

@@ -15,10 +15,10 @@ def test_the_last_calls_show_what_was_sent_and_what_came_back():
         predict.run_sync(subject="the sea")
     (call,) = dn.history()
     assert call.hint == "be <b>brief</b>"
-    shown = repr(dn.history(1))
-    assert "── system" in shown
-    assert "the sea" in shown
-    assert "── reply" in shown
+    text = repr(dn.history(1))
+    assert "── system" in text
+    assert "the sea" in text
+    assert "── reply" in text
     assert "<b>" not in dn.history(1)._repr_html_()
 
 
@@ -29,7 +29,7 @@ def test_a_call_that_failed_is_there_with_its_error():
     assert "── error\nParseError" in repr(dn.history(1))
 
 
-def test_memory_is_bounded_and_order_kept():
+def test_the_history_is_limited_and_in_order():
     dn.configure(history=5)
     predict = dn.Predict(Caption, lm=dn.FunctionLM(lambda r: chat(sentence="s")))
     for i in range(12):

@@ -76,11 +76,11 @@ def _healthy_afterwards(kernel):
     assert kernel.run("1 + 1")[:2] == ("2", None)
     assert kernel.run("await asyncio.sleep(0.01, 'fine')")[:2] == ("'fine'", None)
     assert kernel.run("seconds[0] = 0.0; (await predict(subject='x')).sentence")[:2] == ("'red'", None)
-    made = kernel.run("len(calls)")[0]
-    assert kernel.run("await asyncio.sleep(0.15); len(calls)")[0] == made
+    calls = kernel.run("len(calls)")[0]
+    assert kernel.run("await asyncio.sleep(0.15); len(calls)")[0] == calls
 
 
-def test_it_is_the_kernel_it_should_be(kernel):
+def test_the_kernel_is_the_expected_one(kernel):
     assert kernel.run("import ipykernel; ipykernel.__version__")[0] == repr(ipykernel.__version__)
 
 
@@ -114,7 +114,7 @@ def test_one_interrupt_ends_the_cell_within_half_a_second(kernel, code):
     assert kernel.run("dn.last_run().status")[0] == "'interrupted'"
 
 
-def test_what_was_done_before_the_interrupt_is_kept(kernel):
+def test_attempts_before_the_interrupt_are_in_the_run(kernel):
     kernel.run("seconds[0] = 0.1")
     _, error, _ = kernel.run("await refine()(subject='x')", 0.7)
     assert error == "RunInterrupted"
@@ -151,7 +151,7 @@ def test_run_sync_in_a_cell_ends_too(kernel):
     assert kernel.run("dn.last_run().status")[0] == "'interrupted'"
 
 
-def test_configure_in_an_async_cell_is_seen_in_the_next_and_a_context_block_is_not(kernel):
+def test_configure_in_an_async_cell_affects_the_next_cell_and_a_context_block_does_not(kernel):
     kernel.run("await asyncio.sleep(0); dn.configure(concurrency=11)")
     show = "from dspynb.scope import setting\nsetting('concurrency')"
     assert kernel.run(show)[0] == "11"
@@ -202,7 +202,7 @@ def test_an_interrupt_during_a_reward_that_blocks_ends_the_cell_and_a_loop(kerne
 @pytest.mark.parametrize(
     "exits", ["raise SystemExit(3)", "raise KeyboardInterrupt", "raise type('Own', (BaseException,), {})"]
 )
-def test_a_metric_that_exits_costs_its_row_and_not_the_kernel(kernel, exits):
+def test_a_metric_that_exits_makes_its_row_fail_and_not_the_kernel(kernel, exits):
     kernel.run("seconds[0] = 0.0")
     kernel.run(f"def metric(row, p):\n    if row.subject == '2':\n        {exits}\n    return 1.0")
     code = "(await dn.evaluate(predict, [{'subject': str(i)} for i in range(4)], metric)).table.score.tolist()"

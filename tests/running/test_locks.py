@@ -1,4 +1,4 @@
-"""A run file has one writer: while a run writes it, nobody else resumes it; a dead process holds nothing."""
+"""A run file has one writer at a time, and a dead process holds no lock."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def score(row, prediction):
 
 
 @pytest.fixture(autouse=True)
-def _say_it_again(monkeypatch):
+def _warn_in_each_test(monkeypatch):
     monkeypatch.setattr(locks, "_warned", False)
 
 
@@ -43,7 +43,7 @@ def predictor(answer=lambda request: chat(sentence="s")):
 
 
 def waiting():
-    """A predictor that answers once its event is set."""
+    """A predictor that answers once an event is set, and the event."""
     free = asyncio.Event()
 
     async def answer(request):
@@ -61,7 +61,7 @@ def run_of_this_process():
 
 
 async def file_of(run):
-    while not run.path:  # noqa: ASYNC110  # which nobody tells
+    while not run.path:  # noqa: ASYNC110
         await asyncio.sleep(0)
     flush_journals()
     return run.path
@@ -86,7 +86,7 @@ def writers(folder, count=1):
             stack.callback(process.kill)
             processes.append(process)
         for process in processes:
-            assert said(process) == "ready"
+            assert answer_of(process) == "ready"
         yield processes
 
 
@@ -95,7 +95,7 @@ def command(process, *words):
     process.stdin.flush()
 
 
-def said(process):
+def answer_of(process):
     return process.stdout.readline().strip()
 
 
@@ -103,9 +103,9 @@ def resumed(path, program=None):
     async def main():
         return await dn.Evaluate(score, concurrency=2).resume(path, program or predictor(), ROWS)
 
-    found = asyncio.run(main())
+    evaluation = asyncio.run(main())
     flush_journals()
-    return found
+    return evaluation
 
 
 def test_a_live_run_is_not_resumed_in_its_own_process():
@@ -119,8 +119,8 @@ def test_a_live_run_is_not_resumed_in_its_own_process():
         assert (caught.value.pid, caught.value.here, caught.value.lock_file) == (os.getpid(), True, None)
         free.set()
         await run
-        again = await dn.Evaluate(score).resume(run.id, program, ROWS)
-        assert (len(again), again.run.usage.calls) == (8, 8)
+        resumed_evaluation = await dn.Evaluate(score).resume(run.id, program, ROWS)
+        assert (len(resumed_evaluation), resumed_evaluation.run.usage.calls) == (8, 8)
 
     asyncio.run(main())
 
@@ -138,7 +138,7 @@ def test_a_live_run_is_not_resumed_from_another_thread_and_loop():
     asyncio.run(main())
 
 
-def test_a_run_that_is_resumed_is_not_resumed_again_by_another_name_of_its_file(tmp_path):
+def test_a_resumed_run_is_not_resumed_again_through_a_link_to_its_file(tmp_path):
     path = run_of_this_process()
     link = tmp_path / "link.jsonl"
     link.symlink_to(path)
@@ -172,7 +172,7 @@ def test_an_optimizers_run_is_not_resumed_while_it_is_alive():
 
 
 @pytest.mark.parametrize("how", ["finished", "stopped", "failed", "cancelled", "never began"])
-def test_a_run_that_has_ended_in_any_way_lets_go_of_its_file(how):
+def test_a_run_that_has_ended_in_any_way_releases_its_file(how):
     path = run_of_this_process()
 
     async def main():
@@ -196,7 +196,7 @@ def test_a_run_that_has_ended_in_any_way_lets_go_of_its_file(how):
     assert not path.with_name(f"{path.name}.lock").exists()
 
 
-def test_a_resume_that_is_refused_lets_go_of_the_file_also_while_its_error_is_held():
+def test_a_refused_resume_releases_the_file_even_while_its_error_is_referenced():
     path = run_of_this_process()
     with pytest.raises(ConfigurationError) as caught:
         dn.run_sync(lambda: dn.Evaluate(score, repeats=2).resume(path, predictor(), ROWS))
@@ -204,7 +204,7 @@ def test_a_resume_that_is_refused_lets_go_of_the_file_also_while_its_error_is_he
     assert caught.value
 
 
-def test_a_run_that_nobody_started_lets_go_of_its_file_when_it_is_collected():
+def test_a_run_that_was_never_started_releases_its_file_when_it_is_collected():
     path = run_of_this_process()
     run = dn.running.Run.resumed(path, "evaluate", "p", {}, {})
     with pytest.raises(RunInUse):
@@ -215,7 +215,7 @@ def test_a_run_that_nobody_started_lets_go_of_its_file_when_it_is_collected():
     lock_run(path).release()
 
 
-def test_locks_leave_nothing_beside_the_run_files_that_a_list_shows():
+def test_the_files_of_locks_are_not_listed_as_runs():
     path = run_of_this_process()
     resumed(path)
     assert sorted(file.name for file in path.parent.iterdir()) == [".dspynb-lock", path.name]
@@ -227,9 +227,9 @@ def test_ten_thousand_locks_take_one_descriptor(tmp_path):
         return len(list(Path("/proc/self/fd").iterdir()))
 
     before = open_files()
-    taken = [lock_run(tmp_path / f"{i}.jsonl") for i in range(2_000)]
+    held = [lock_run(tmp_path / f"{i}.jsonl") for i in range(2_000)]
     assert open_files() == before + 1
-    for lock in taken:
+    for lock in held:
         lock.release()
     assert open_files() == before
     assert [file.name for file in tmp_path.iterdir()] == [".dspynb-lock"]
@@ -241,20 +241,20 @@ def test_reading_in_the_same_process_does_not_lose_the_lock(tmp_path):
         lock = lock_run(path)
         for file in path.parent.iterdir():
             file.read_bytes()
-        path.with_name(f"{path.name}.lock").unlink()  # so that the lock of the system alone is left
+        path.with_name(f"{path.name}.lock").unlink()  # so that only the lock of the system remains
         command(other, "resume", path)
-        assert said(other).startswith("refused")
+        assert answer_of(other).startswith("refused")
         lock.release()
         (tmp_path / "go").touch()
         command(other, "resume", path)
-        assert said(other).startswith("writing")
-        assert said(other) == "done finished"
+        assert answer_of(other).startswith("writing")
+        assert answer_of(other) == "done finished"
 
 
-def test_an_owner_that_is_stopped_is_alive_and_one_that_is_killed_is_not(tmp_path):
+def test_a_stopped_owner_is_alive_and_a_killed_one_is_not(tmp_path):
     with writers(tmp_path) as (owner,):
         command(owner, "start")
-        path = Path(said(owner).split()[1])
+        path = Path(answer_of(owner).split()[1])
         with pytest.raises(RunInUse, match=f"process {owner.pid} on host .* since 2") as caught:
             resumed(path)
         assert (caught.value.pid, caught.value.here) == (owner.pid, False)
@@ -271,7 +271,7 @@ def test_an_owner_that_is_stopped_is_alive_and_one_that_is_killed_is_not(tmp_pat
 
 
 @pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_of_two_processes_that_resume_one_file_one_is_refused_and_no_row_is_paid_twice(tmp_path, times):
+def test_if_two_processes_resume_a_file_one_is_refused_and_no_row_is_paid_for_twice(tmp_path, times):
     whole = run_of_this_process().read_bytes()
     with writers(tmp_path, 2) as both:
         for i in range(times):
@@ -279,10 +279,10 @@ def test_of_two_processes_that_resume_one_file_one_is_refused_and_no_row_is_paid
             path.write_bytes(whole)
             for process in both:
                 command(process, "resume", path)
-            answers = [said(process).split()[0] for process in both]
+            answers = [answer_of(process).split()[0] for process in both]
             assert sorted(answers) == ["refused", "writing"]
             (tmp_path / "go").touch()
-            assert said(both[answers.index("writing")]) == "done finished"
+            assert answer_of(both[answers.index("writing")]) == "done finished"
             (tmp_path / "go").unlink()
             assert len((tmp_path / "calls").read_text().split()) == 5 * (i + 1)
             assert sorted(dn.open_run(path).rollouts.row) == list(range(8))
@@ -290,19 +290,19 @@ def test_of_two_processes_that_resume_one_file_one_is_refused_and_no_row_is_paid
 
 def test_a_forked_child_that_outlives_its_parent_does_not_hold_its_lock(tmp_path):
     path = run_of_this_process()
-    ours, theirs = multiprocessing.Pipe()
+    parent_end, child_end = multiprocessing.Pipe()
     context = multiprocessing.get_context("fork")
 
     def parent():
         lock_run(path)
-        child = context.Process(target=lambda: theirs.poll(30))
+        child = context.Process(target=lambda: child_end.poll(30))
         child.start()
-        theirs.send(child.pid)
+        child_end.send(child.pid)
         os._exit(0)
 
     process = context.Process(target=parent)
     process.start()
-    child = ours.recv()
+    child = parent_end.recv()
     process.join()
     try:
         os.kill(child, 0)
@@ -311,14 +311,14 @@ def test_a_forked_child_that_outlives_its_parent_does_not_hold_its_lock(tmp_path
         os.kill(child, signal.SIGKILL)
 
 
-def test_a_forked_child_neither_writes_nor_releases_what_its_parent_writes(tmp_path):
+def test_a_forked_child_neither_writes_nor_releases_the_file_of_its_parent(tmp_path):
     async def main():
         program, free = waiting()
         run = dn.Evaluate(score).start(program, ROWS)
         path = await file_of(run)
 
         def child():
-            run._journal.emit(run.record.events[0])  # how the run began: its file has that once
+            run._journal.emit(run.record.events[0])  # RunStarted, which its file has once
             flush_journals()
             run._journal.close()
             flush_journals()
@@ -335,7 +335,7 @@ def test_a_forked_child_neither_writes_nor_releases_what_its_parent_writes(tmp_p
     asyncio.run(main())
 
 
-# ── where file systems have no locks, and owners that cannot be looked at ─────────────────────────────────────────────
+# ── file systems without locks, and owners that cannot be checked ─────────────────────────────────────────────────────
 @pytest.fixture(params=[errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL])
 def no_locks(request, monkeypatch):
     def refuse(fd, offset, *, acquire):
@@ -344,7 +344,7 @@ def no_locks(request, monkeypatch):
     monkeypatch.setattr(locks, "_byte_lock", refuse)
 
 
-def test_without_locks_of_the_file_system_the_record_serves_and_it_is_said_once(no_locks, caplog):
+def test_without_locks_of_the_file_system_the_owner_file_serves_and_one_warning_is_logged(no_locks, caplog):
     paths = [run_of_this_process() for _ in range(2)]
     for path in paths:
         lock = lock_run(path)
@@ -356,18 +356,18 @@ def test_without_locks_of_the_file_system_the_record_serves_and_it_is_said_once(
 
 
 def owner_of(path, **changes):
-    """Leave the record of an owner beside a run file."""
+    """Write the owner file of a run file."""
     record = {**locks._this_process(), "since": time.time() - 60, "token": "0", **changes}
     path.with_name(f"{path.name}.lock").write_text(json.dumps(record))
 
 
-def test_without_locks_a_living_owner_is_refused_and_a_dead_one_is_not(no_locks, tmp_path):
+def test_without_locks_a_living_owner_is_respected_and_a_dead_one_is_not(no_locks, tmp_path):
     path = run_of_this_process()
     with writers(tmp_path) as (other,):
         owner_of(path, pid=other.pid, born=locks._start_time(other.pid))
         with pytest.raises(RunInUse, match=f"process {other.pid} "):
             resumed(path)
-        owner_of(path, pid=other.pid, born=locks._start_time(other.pid) - 1)  # its number was used again
+        owner_of(path, pid=other.pid, born=locks._start_time(other.pid) - 1)  # the process id was used again
         assert len(resumed(path)) == 8
         owner_of(path, pid=other.pid, born=locks._start_time(other.pid))
         other.kill()
@@ -375,18 +375,18 @@ def test_without_locks_a_living_owner_is_refused_and_a_dead_one_is_not(no_locks,
         assert len(resumed(path)) == 8
 
 
-def test_a_stale_record_whose_process_number_is_used_again_is_taken_over():
+def test_the_owner_file_of_a_dead_process_whose_id_is_used_again_is_replaced():
     path = run_of_this_process()
     owner_of(path, pid=os.getppid(), born=1)
     assert len(resumed(path)) == 8
     owner_of(path, boot="another boot of this machine")
     assert len(resumed(path)) == 8
-    path.with_name(f"{path.name}.lock").write_bytes(b'{"host"')  # killed while it wrote the record
+    path.with_name(f"{path.name}.lock").write_bytes(b'{"host"')  # killed while writing the owner file
     assert len(resumed(path)) == 8
 
 
 @pytest.mark.parametrize("locks_work", [True, False])
-def test_an_owner_on_another_machine_is_refused_with_the_way_out(monkeypatch, locks_work):
+def test_an_owner_on_another_machine_is_respected_and_the_error_says_what_to_delete(monkeypatch, locks_work):
     if not locks_work:
         monkeypatch.setattr(locks, "_byte_lock", lambda fd, offset, acquire: (_ for _ in ()).throw(NotImplementedError))
     path = run_of_this_process()
@@ -400,14 +400,14 @@ def test_an_owner_on_another_machine_is_refused_with_the_way_out(monkeypatch, lo
     assert len(resumed(path)) == 8
 
 
-def test_where_there_are_no_locks_at_all_nothing_is_said(monkeypatch, caplog):
+def test_nothing_is_logged_on_a_system_without_any_locks(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "fcntl", None)
     path = run_of_this_process()
     assert len(resumed(path)) == 8
     assert caplog.text == ""
 
 
-def test_a_record_of_odd_content_raises_nothing_but_what_a_resume_may_raise(monkeypatch):
+def test_an_owner_file_of_odd_content_raises_no_unexpected_error(monkeypatch):
     path = run_of_this_process()
     record = path.with_name(f"{path.name}.lock")
     for working in (True, False):
@@ -419,22 +419,22 @@ def test_a_record_of_odd_content_raises_nothing_but_what_a_resume_may_raise(monk
         assert working or record.exists()
 
 
-# ── files that go away, and disks that are full ───────────────────────────────────────────────────────────────────────
+# ── deleted files and full disks ──────────────────────────────────────────────────────────────────────────────────────
 def deleted(how):
-    """A run whose file is taken away after its first row; its file, and what was logged."""
-    gone = []
+    """Run an evaluation whose file is deleted by ``how`` after the first row. Returns the file."""
+    deleted_files = []
 
     def answer(request):
-        if not gone and dn.last_run().path:
+        if not deleted_files and dn.last_run().path:
             flush_journals()
-            gone.append(Path(dn.last_run().path))
-            how(gone[0])
+            deleted_files.append(Path(dn.last_run().path))
+            how(deleted_files[0])
         return chat(sentence="s")
 
-    found = dn.Evaluate(score, concurrency=1).run_sync(predictor(answer), ROWS)
+    evaluation = dn.Evaluate(score, concurrency=1).run_sync(predictor(answer), ROWS)
     flush_journals()
-    assert len(found) == 8
-    return gone[0]
+    assert len(evaluation) == 8
+    return deleted_files[0]
 
 
 def remove_folder(path):
@@ -445,38 +445,40 @@ def remove_folder(path):
 
 def replace_by_another(path):
     path.unlink()
-    path.write_text("of somebody else\n")
+    path.write_text("of another program\n")
 
 
 @pytest.mark.parametrize("how", [remove_folder, Path.unlink, replace_by_another])
-def test_a_run_file_that_is_deleted_is_not_made_again_and_it_is_said_once(how, caplog):
+def test_a_deleted_run_file_is_not_created_again_and_one_warning_is_logged(how, caplog):
     path = deleted(how)
-    assert not path.exists() or path.read_text() == "of somebody else\n"
+    assert not path.exists() or path.read_text() == "of another program\n"
     assert len([record for record in caplog.records if str(path) in record.message]) == 1
     assert len(dn.runs()) == path.exists()
-    dn.Evaluate(score).run_sync(predictor(), ROWS)  # the next run has a file again
+    dn.Evaluate(score).run_sync(predictor(), ROWS)  # the next run has a file
     assert dn.runs().status.tolist()[-1] == "finished"
 
 
 @pytest.mark.parametrize("room", [0, 100, 1000])
-def test_a_disk_that_is_full_costs_the_rest_of_the_file_and_leaves_no_half_line(monkeypatch, caplog, room):
-    left, write = [room], os.write
+def test_a_full_disk_ends_the_file_with_a_complete_line(monkeypatch, caplog, room):
+    remaining = room
+    write = os.write
 
     def full(fd, data):
+        nonlocal remaining
         if not str(Path(f"/proc/self/fd/{fd}").readlink()).endswith(".jsonl"):
             return write(fd, data)
-        if not left[0]:
+        if not remaining:
             raise OSError(errno.ENOSPC, "No space left on device")
-        size = write(fd, bytes(data)[: left[0]])
-        left[0] -= size
+        size = write(fd, bytes(data)[:remaining])
+        remaining -= size
         return size
 
     monkeypatch.setattr(os, "write", full)
-    found = dn.Evaluate(score, concurrency=1).run_sync(predictor(), ROWS)
+    evaluation = dn.Evaluate(score, concurrency=1).run_sync(predictor(), ROWS)
     flush_journals()
-    assert len(found) == 8
+    assert len(evaluation) == 8
     assert len([record for record in caplog.records if "No space left" in record.message]) == 1
-    path = Path(found.run.path)
+    path = Path(evaluation.run.path)
     if path.exists():
         assert path.read_bytes().endswith(b"\n")
         assert dn.open_run(path).status == "unfinished"

@@ -90,8 +90,8 @@ def test_parents_and_times_are_those_of_the_trace():
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     dn.export_otel(t, provider)
     by_id = {s.context.span_id: s for s in exporter.get_finished_spans()}
-    told = sorted((s.start_time, s.name, by_id[s.parent.span_id].name if s.parent else None) for s in by_id.values())
-    assert [names for _, *names in told] == [
+    spans = sorted((s.start_time, s.name, by_id[s.parent.span_id].name if s.parent else None) for s in by_id.values())
+    assert [names for _, *names in spans] == [
         ["invoke_agent Refine(Program)", None],
         ["attempt 1", "invoke_agent Refine(Program)"],
         ["invoke_agent Program", "attempt 1"],
@@ -108,7 +108,7 @@ def test_parents_and_times_are_those_of_the_trace():
     assert by_id[next(iter(by_id))].instrumentation_scope.name == "dspynb"
 
 
-def test_unless_content_is_captured_no_prompt_reply_hint_or_error_text_goes_out():
+def test_without_capture_content_no_prompt_reply_hint_or_error_text_is_sent():
     unreadable = dn.LMReply("SECRET-REPLY")
     for lm in (dn.ScriptedLM([REPLY]), dn.ScriptedLM([unreadable]), dn.ScriptedLM([RateLimited("SECRET-ERROR")])):
         with dn.hints("SECRET-HINT"):
@@ -118,7 +118,7 @@ def test_unless_content_is_captured_no_prompt_reply_hint_or_error_text_goes_out(
         assert "SECRET" not in "".join(span.to_json() for span in spans.values())
 
 
-def test_captured_messages_go_along_in_the_form_of_the_conventions():
+def test_captured_messages_are_sent_in_the_form_of_the_conventions():
     with dn.hints("SECRET-HINT"):
         spans = exported(traced(Program(dn.ScriptedLM([REPLY]))), capture_content=True)
     chat_span, agent = spans["chat scripted"].attributes, spans["invoke_agent Program"].attributes
@@ -133,7 +133,7 @@ def test_captured_messages_go_along_in_the_form_of_the_conventions():
     assert json.loads(agent["dspynb.outputs"]) == {"sentence": "SECRET-REPLY"}
 
 
-def test_errors_are_told_by_their_class():
+def test_errors_are_sent_as_their_class():
     spans = exported(traced(Program(dn.ScriptedLM([RateLimited("too many")]))), capture_content=True)
     for span in spans.values():
         assert span.attributes["error.type"] == "RateLimited"
@@ -155,7 +155,7 @@ def test_a_tool_is_an_execute_tool_span():
     assert (span.start_time, span.end_time) == (1_000_000_000, 3_000_000_000)
 
 
-def test_what_never_ended_ends_with_the_last_of_what_happened_in_it():
+def test_a_span_that_never_ended_ends_with_the_last_span_inside_it():
     t = dn.Trace(
         [
             events.SpanStarted(span=1, kind="module", name="m", at=1.0),
@@ -169,7 +169,7 @@ def test_what_never_ended_ends_with_the_last_of_what_happened_in_it():
     assert "dspynb.unfinished" not in spans["invoke_agent inner"].attributes
 
 
-def test_a_run_and_its_file_go_too_with_the_run_as_a_workflow():
+def test_a_run_and_its_file_are_sent_with_the_run_as_a_workflow():
     prediction = asyncio.run(dn.Refine(Program(dn.FunctionLM(lambda r: REPLY)), scores(1.0))(subject="sea"))
     for recorded in (prediction.run, prediction.run.path):
         spans = exported(recorded)
@@ -184,7 +184,7 @@ def test_hostile_text_is_sent_as_text():
         json.dumps(dict(span.attributes), ensure_ascii=False).encode()
 
 
-def test_without_a_provider_or_a_trace_it_says_what_to_do():
+def test_without_a_provider_or_a_trace_the_error_says_what_to_do():
     code = (
         "import dspynb as dn\n"
         "try: dn.export_otel(dn.Trace())\n"
@@ -196,7 +196,7 @@ def test_without_a_provider_or_a_trace_it_says_what_to_do():
         exported(42)
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch):
+def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(ConfigurationError, match=r"dspynb\[otel\]"):
         dn.export_otel(dn.Trace())

@@ -1,4 +1,4 @@
-"""The record of a run: what it costs to read, what it says of changes, and what it can be asked."""
+"""The record of a run: the cost of reading it, the changes that it reports, and its queries."""
 
 import asyncio
 import threading
@@ -28,43 +28,43 @@ from dspynb.running.record import RunRecord
 from dspynb.running.record_changes import NOTHING
 
 
-class Untouchable(list):
-    """A list that may grow and be counted, but not be looked through."""
+class Unreadable(list):
+    """A list that may grow and be counted, but whose items may not be read."""
 
     def __iter__(self):
-        raise AssertionError("all of it is looked at")
+        raise AssertionError("all items are read")
 
-    def __getitem__(self, place):
-        raise AssertionError("it is looked into")
+    def __getitem__(self, index):
+        raise AssertionError("an item is read")
 
 
-def call(span, parent=1, **more):
+def call(span, parent=1, **fields):
     usage = dn.Usage(calls=1, prompt_tokens=2, completion_tokens=1)
-    more = {"usage": usage, "model": "m", **more}
-    return PredictorCalled(span=span, parent=parent, predictor="self", uid="u", inputs={}, messages=(), **more)
+    fields = {"usage": usage, "model": "m", **fields}
+    return PredictorCalled(span=span, parent=parent, predictor="self", uid="u", inputs={}, messages=(), **fields)
 
 
-def guarded(run):
-    """The run, with all that grows with its rows made untouchable."""
+def without_rows(run):
+    """The run, after everything in its record that grows with the number of rows was made unreadable."""
     record = run.record
     for name in ("events", "calls", "rollouts"):
-        setattr(record, name, Untouchable(getattr(record, name)))
+        setattr(record, name, Unreadable(getattr(record, name)))
     for name in ("spans", "_parents", "_spans_in", "_last_call_in", "_previous_call"):
         setattr(record, name, None)
     return run
 
 
-def test_status_usage_and_repr_look_at_no_event_however_many_there_are(tmp_path):
+def test_status_usage_and_repr_read_no_events(tmp_path):
     done = dn.evaluate(dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1")), [{"a": "1"}] * 30, lambda row, p: 1.0)
     live = dn.run_sync(lambda: done).run
-    said = (live.status, live.usage, repr(live))
+    summary = (live.status, live.usage, repr(live))
     reopened = dn.open_run(live.id)
-    assert (reopened.status, reopened.usage, repr(reopened)) == said
-    for run in map(guarded, (live, reopened)):
-        assert (run.status, run.usage, repr(run)) == said
+    assert (reopened.status, reopened.usage, repr(reopened)) == summary
+    for run in map(without_rows, (live, reopened)):
+        assert (run.status, run.usage, repr(run)) == summary
 
 
-def test_a_run_of_many_searches_is_named_without_looking_at_them(monkeypatch):
+def test_the_repr_of_a_run_of_many_searches_does_not_list_them(monkeypatch):
     record = RunRecord([RunStarted(span=1, kind="batch", name="Refine")])
     for search in range(10, 40, 10):
         record.apply(SpanStarted(span=search, parent=1, kind="search", name="Refine"))
@@ -82,7 +82,7 @@ def test_a_part_of_a_run_shares_its_record():
 
 
 # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_each_event_says_which_keys_it_changed():
+def test_apply_returns_the_keys_that_each_event_changed():
     record = RunRecord()
     steps = [
         (RunStarted(span=1, kind="refine", name="Refine"), (True, (), (), ())),
@@ -130,54 +130,62 @@ def test_the_best_attempt_of_a_search_that_was_stopped_is_among_the_changes():
 
 
 def test_a_watcher_gets_the_changes_of_each_event_until_the_run_ends():
-    ask, seen = dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1")), []
+    ask = dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1"))
+    notifications = []
 
     async def main():
         run = ask.start(a="1")
-        run.watch(lambda changes: seen.append((changes, run.status, len(run.record.calls))))
+        run.watch(lambda changes: notifications.append((changes, run.status, len(run.record.calls))))
         await run
 
     asyncio.run(main())
-    assert [(changes.run, changes.grown) for changes, _, _ in seen] == [(True, ()), (False, ("calls",)), (True, ())]
-    assert [(status, calls) for _, status, calls in seen] == [("running", 0), ("running", 1), ("finished", 1)]
+    assert [(changes.run, changes.grown) for changes, _, _ in notifications] == [
+        (True, ()),
+        (False, ("calls",)),
+        (True, ()),
+    ]
+    assert [(status, calls) for _, status, calls in notifications] == [("running", 0), ("running", 1), ("finished", 1)]
 
 
-def test_a_watcher_that_fails_is_dropped_and_the_run_goes_on(caplog):
-    ask, seen = dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1")), []
+def test_a_watcher_that_fails_is_removed_and_the_run_continues(caplog):
+    ask = dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1"))
+    received = []
 
     def failing(changes):
-        seen.append(changes)
+        received.append(changes)
         raise ValueError("it cannot draw")
 
     async def main():
         run = ask.start(a="1")
         run.watch(failing)
-        run.watch(other := seen.append)
+        other = received.append
+        run.watch(other)
         run.unwatch(other)
         return (await run).b
 
     assert asyncio.run(main()) == "1"
-    assert len(seen) == 1
+    assert len(received) == 1
     assert "it cannot draw" in caplog.text
 
 
 def test_a_listener_may_wait_for_a_thread_that_reads_the_run():
-    best, seen = dn.BestOfN(dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1")), lambda row, p: 0.5, n=2), []
+    best = dn.BestOfN(dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1")), lambda row, p: 0.5, n=2)
+    readings = []
 
-    def tell(event):
-        seen.append(pool.submit(lambda: (len(run.attempts), run.usage.calls)).result(timeout=20))
+    def listen(event):
+        readings.append(pool.submit(lambda: (len(run.attempts), run.usage.calls)).result(timeout=20))
 
     async def main():
         nonlocal run
         run = best.start(a="1")
-        run.listen(tell)
+        run.listen(listen)
         await run
 
     run = None
     with ThreadPoolExecutor(1) as pool:
         asyncio.run(main())
-    assert len(seen) == len(run.record.events)
-    assert seen[-1] == (2, 2)
+    assert len(readings) == len(run.record.events)
+    assert readings[-1] == (2, 2)
 
 
 # ── queries ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -198,7 +206,7 @@ def test_calls_in_a_span_are_those_at_any_depth_in_the_order_in_which_they_ended
     assert record.spans_in(1) == [1, 2, 3]
 
 
-def test_a_rollout_counts_the_calls_of_the_program_and_of_its_metric_apart():
+def test_a_rollout_counts_the_calls_of_the_program_and_of_its_metric_separately():
     judge = dn.Predict("text -> good: bool", lm=dn.FunctionLM(lambda _: "good: true"))
 
     async def metric(row, prediction):
@@ -223,7 +231,7 @@ class Starts(dn.Module):
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_what_a_program_starts_as_a_run_of_its_own_counts_as_its_calls(depth):
+def test_calls_of_a_run_that_a_program_starts_count_as_calls_of_the_program(depth):
     program = dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1"))
     for _ in range(depth):
         program = Starts(program)
@@ -237,14 +245,14 @@ def test_what_a_program_starts_as_a_run_of_its_own_counts_as_its_calls(depth):
 
 
 @pytest.mark.parametrize("unknown", [0, 3])
-def test_usage_is_the_sum_of_the_calls_also_where_some_is_unknown(unknown):
+def test_usage_is_the_sum_of_the_calls_even_where_some_usage_is_unknown(unknown):
     usages = [dn.Usage(calls=1, prompt_tokens=n, completion_tokens=n, usd=0.1) for n in range(5)]
     usages[unknown] = dn.Usage(calls=1, prompt_tokens=None, usd=None)
     record = RunRecord([call(10 + n, usage=usage) for n, usage in enumerate(usages)])
     assert record.usage == sum(usages, dn.Usage())
 
 
-# ── when a record is made ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── when a record is created ─────────────────────────────────────────────────────────────────────────────────────────
 def test_a_small_run_has_no_record_until_somebody_reads_it():
     run = dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1")).run_sync(a="1").run
     assert run._record is None
@@ -258,14 +266,14 @@ def test_a_record_that_was_read_early_grows_with_the_run():
     async def main():
         run = ask.start(a="1")
         record = run.record
-        before = record.status
+        earlier_status = record.status
         await run
-        return before, record.status, len(record.calls), run.record is record
+        return earlier_status, record.status, len(record.calls), run.record is record
 
     assert dn.run_sync(main) == ("pending", "finished", 1, True)
 
 
-def test_the_record_of_a_long_run_is_kept_up_to_date_so_that_reading_it_costs_little():
+def test_the_record_of_a_long_run_is_updated_with_each_event_so_that_reading_it_is_cheap():
     ask = dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1"))
 
     class Many(dn.Module):
@@ -275,26 +283,27 @@ def test_the_record_of_a_long_run_is_kept_up_to_date_so_that_reading_it_costs_li
         async def forward(self, n):
             for _ in range(n):
                 await self.ask(a="1")
-            return {"kept": len(dn.last_run()._events), "applied": dn.last_run()._record is not None}
+            return {"unapplied": len(dn.last_run()._events), "applied": dn.last_run()._record is not None}
 
     result = Many().run_sync(n=400)
     assert result["applied"]
-    assert result["kept"] == 0
+    assert result["unapplied"] == 0
     assert len(result.run.record.events) == len(result.run.record.calls) + 4
 
 
 def test_threads_that_read_a_record_for_the_first_time_get_the_same_one():
     run = dn.Predict("a -> b", lm=dn.FunctionLM(lambda _: "b: 1")).run_sync(a="1").run
-    start, seen = threading.Barrier(8), []
+    start = threading.Barrier(8)
+    records = []
 
     def read():
         start.wait()
-        seen.append(run.record)
+        records.append(run.record)
 
     threads = [threading.Thread(target=read) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(set(map(id, seen))) == 1
+    assert len(set(map(id, records))) == 1
     assert len(run.record.events) == 3

@@ -1,4 +1,4 @@
-"""Runs: stopping, files, reopening, and who is told of what."""
+"""Runs: stopping, files, reopening, listeners."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def slow(seconds=0.05, sentence="red"):
 
 
 def slow_after(quick):
-    """Answers so many calls at once, and no other for ten minutes."""
+    """A model that answers ``quick`` calls at once, and further ones after ten minutes."""
     calls, slow = [], asyncio.Event()
 
     async def answer(request):
@@ -116,7 +116,7 @@ def test_stop_before_anything_finished_raises_run_stopped_with_the_run():
     asyncio.run(main())
 
 
-def test_stop_reaches_a_run_that_a_caller_awaits_and_the_caller_goes_on():
+def test_stop_ends_a_run_that_a_caller_awaits_and_the_caller_continues():
     async def main():
         loop = asyncio.get_running_loop()
         loop.call_later(0.12, lambda: dn.last_run().stop())
@@ -139,7 +139,7 @@ def test_stop_at_once_makes_no_call():
     asyncio.run(main())
 
 
-def test_cancellation_from_outside_stays_what_it_is_and_the_handle_keeps_the_attempts():
+def test_cancellation_from_outside_is_raised_unchanged_and_the_handle_has_the_attempts():
     async def main():
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.12):
@@ -164,11 +164,11 @@ def test_start_without_a_loop_says_what_to_do():
 def test_a_run_is_a_file_that_reopens_with_the_same_tables(tmp_path):
     prediction = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(0, 1, feedback="f"), n=2).run_sync(subject="x")
     run = dn.last_run()
-    again = dn.open_run(run.id)
-    assert again.status == "finished"
-    assert again.attempts.to_dict() == prediction.run.attempts.to_dict()
-    assert repr(again.diff(1, 2)) == repr(run.diff(1, 2))
-    assert again.calls.messages.tolist() == [[dict(m) for m in ms] for ms in run.calls.messages]
+    reopened = dn.open_run(run.id)
+    assert reopened.status == "finished"
+    assert reopened.attempts.to_dict() == prediction.run.attempts.to_dict()
+    assert repr(reopened.diff(1, 2)) == repr(run.diff(1, 2))
+    assert reopened.calls.messages.tolist() == [[dict(m) for m in ms] for ms in run.calls.messages]
     listed = dn.runs()
     assert listed.id.tolist() == [run.id]
     assert listed.status.tolist() == ["finished"]
@@ -180,7 +180,7 @@ def test_run_files_are_for_their_owner_only():
     assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
 
 
-def test_a_run_file_is_where_its_run_began_whatever_the_working_directory_is_later(tmp_path, monkeypatch):
+def test_a_run_file_is_in_the_working_directory_in_which_its_run_began(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     dn.configure(runs_dir="runs")
@@ -194,7 +194,7 @@ def test_a_run_file_is_where_its_run_began_whatever_the_working_directory_is_lat
     assert [path.parent for path in tmp_path.rglob("*.jsonl")] == [tmp_path / "runs"]
 
 
-def test_a_run_that_is_gone_on_with_is_written_where_its_file_is(tmp_path, monkeypatch):
+def test_a_resumed_run_is_written_to_its_file_whatever_the_working_directory_is(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     dn.configure(runs_dir="runs")
@@ -216,14 +216,14 @@ def test_a_run_that_is_gone_on_with_is_written_where_its_file_is(tmp_path, monke
     assert dn.open_run(tmp_path / path).status == "finished"
 
 
-def test_no_files_are_kept_when_none_are_wanted(tmp_path):
+def test_no_run_files_are_written_without_a_runs_dir(tmp_path):
     dn.configure(runs_dir=None)
     dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(1), n=1).run_sync(subject="x")
     assert dn.last_run().path is None
     assert len(dn.last_run().attempts) == 1
 
 
-def test_a_run_folder_that_cannot_be_written_costs_the_file_and_not_the_run(tmp_path, caplog):
+def test_a_run_succeeds_even_if_its_folder_cannot_be_written(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     dn.configure(runs_dir=str(tmp_path / "file" / "runs"))
     assert dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(1), n=1).run_sync(subject="x")
@@ -232,7 +232,7 @@ def test_a_run_folder_that_cannot_be_written_costs_the_file_and_not_the_run(tmp_
     assert "could not be written" in caplog.text
 
 
-def test_a_torn_last_line_is_dropped_and_the_rest_is_there():
+def test_an_incomplete_last_line_is_dropped_and_the_rest_is_read():
     dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(0, 1), n=2, hints="feedback").run_sync(subject="x")
     path = Path(dn.runs().path[0])
     whole = path.read_bytes()
@@ -245,7 +245,7 @@ def test_a_torn_last_line_is_dropped_and_the_rest_is_there():
         assert dn.runs().status.tolist() == [run.status]
 
 
-def test_a_list_of_runs_tells_what_their_files_end_with_and_does_not_read_what_is_between():
+def test_the_list_of_runs_reads_the_end_of_each_file_and_not_the_lines_between():
     dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(0, 1), n=2, hints="feedback").run_sync(subject="x")
     path = Path(dn.runs().path[0])
     lines = path.read_bytes().splitlines(keepends=True)
@@ -257,7 +257,7 @@ def test_a_list_of_runs_tells_what_their_files_end_with_and_does_not_read_what_i
     assert dn.runs().started.notna().all()
 
 
-def test_the_list_says_what_the_whole_file_says_wherever_a_write_was_cut_and_however_long_its_lines_are(tmp_path):
+def test_the_list_agrees_with_the_whole_file_wherever_a_write_was_cut_and_however_long_lines_are(tmp_path):
     dn.configure(runs_dir=str(tmp_path))
     path = tmp_path / "x.jsonl"
     long = {
@@ -278,7 +278,7 @@ def test_the_list_says_what_the_whole_file_says_wherever_a_write_was_cut_and_how
                 assert dn.runs().status.tolist() == [dn.open_run(path).status], (count, cut)
 
 
-def test_a_file_that_is_cut_while_its_end_is_read_ends_no_process(tmp_path):
+def test_a_file_that_is_truncated_while_its_end_is_read_does_not_crash_the_process(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"dspynb":1}\n' + (b"x" * 999 + b"\n") * 1_000)
     with path.open("rb") as stream:
@@ -288,7 +288,7 @@ def test_a_file_that_is_cut_while_its_end_is_read_ends_no_process(tmp_path):
         assert b"".join(lines).startswith(b"x")
 
 
-def test_a_file_that_is_no_run_keeps_its_row_in_the_list(tmp_path):
+def test_a_file_that_is_no_run_file_is_listed_as_unreadable(tmp_path):
     dn.configure(runs_dir=str(tmp_path))
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "other.jsonl").write_text("not json\n")
@@ -305,14 +305,14 @@ def test_a_file_that_is_no_run_keeps_its_row_in_the_list(tmp_path):
         ('["dspynb"]\n', "no header"),
     ],
 )
-def test_a_file_that_is_no_run_is_told(tmp_path, content, says):
+def test_opening_a_file_that_is_no_run_file_is_an_error(tmp_path, content, says):
     path = tmp_path / "x.jsonl"
     path.write_text(content)
     with pytest.raises(JournalError, match=says):
         dn.open_run(path)
 
 
-def test_an_event_of_a_newer_version_is_passed_over(tmp_path):
+def test_an_event_of_a_newer_version_is_skipped(tmp_path):
     path = tmp_path / "x.jsonl"
     lines = [
         {"dspynb": 1, "id": "x"},
@@ -325,7 +325,7 @@ def test_an_event_of_a_newer_version_is_passed_over(tmp_path):
     assert [type(e) for e in events] == [RunEnded]
 
 
-def test_a_listener_that_fails_is_dropped_and_the_run_goes_on(caplog):
+def test_a_listener_that_fails_is_removed_and_the_run_continues(caplog):
     class Broken:
         def emit(self, event):
             raise RuntimeError("broken view")
@@ -339,7 +339,7 @@ def test_a_listener_that_fails_is_dropped_and_the_run_goes_on(caplog):
     assert "was dropped" in caplog.text
 
 
-def test_events_can_be_followed_while_the_run_goes_on():
+def test_events_can_be_followed_while_the_run_continues():
     async def main():
         run = dn.Refine(dn.Predict(Caption, lm=slow(0.01)), scores(0, 0, 1, feedback="f"), n=3).start(subject="x")
         return [event async for event in run.events()]
@@ -349,7 +349,7 @@ def test_events_can_be_followed_while_the_run_goes_on():
     assert isinstance(events[-1], RunEnded)
 
 
-def test_a_diff_of_an_attempt_that_is_not_there_says_which_are():
+def test_a_diff_of_an_unknown_attempt_lists_the_known_ones():
     dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(1), n=1).run_sync(subject="x")
     with pytest.raises(InputError, match="no attempt 7; there are 1"):
         dn.last_run().diff(1, 7)
@@ -400,7 +400,7 @@ def test_stop_reaches_a_run_on_another_threads_loop():
     assert dn.last_run().status == "stopped"
 
 
-def test_keeping_a_run_file_uses_up_no_iterator_and_records_values_as_they_were():
+def test_writing_a_run_file_consumes_no_iterator_and_records_values_as_they_were():
     class Program(dn.Module):
         async def forward(self, items, box):
             box.append(9)
@@ -414,7 +414,7 @@ def test_keeping_a_run_file_uses_up_no_iterator_and_records_values_as_they_were(
     assert search_span.inputs["box"] == [1]
 
 
-def test_a_value_that_cannot_be_written_costs_that_value_only():
+def test_a_value_that_cannot_be_written_does_not_affect_other_values():
     class Unshowable:
         def __repr__(self):
             raise RuntimeError("no")
@@ -427,13 +427,13 @@ def test_a_value_that_cannot_be_written_costs_that_value_only():
 
     class Program(dn.Module):
         async def forward(self, subject):
-            return {"odd": circular, "deep": deep, "bad": Unshowable(), "good": "kept"}
+            return {"odd": circular, "deep": deep, "bad": Unshowable(), "good": "intact"}
 
     asyncio.run(dn.BestOfN(Program(), lambda r, p: 1.0, n=1)(subject="x"))
-    assert dn.open_run(dn.last_run().id).attempts.good.tolist() == ["kept"]
+    assert dn.open_run(dn.last_run().id).attempts.good.tolist() == ["intact"]
 
 
-def test_stop_reaches_calls_in_tasks_and_threads_that_the_program_made():
+def test_stop_cancels_calls_in_tasks_that_the_program_created():
     lm = slow(5)
 
     class Program(dn.Module):
@@ -476,7 +476,7 @@ def test_a_row_whose_program_was_cancelled_from_inside_does_not_stop_the_others(
     assert [type(r).__name__ for r in results] == ["Prediction", "UserCodeExit", "Prediction"]
 
 
-def test_a_run_file_is_found_again_after_the_working_folder_changed(tmp_path, monkeypatch):
+def test_a_run_file_is_opened_by_its_path_after_the_working_directory_changed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     dn.configure(runs_dir="runs")
     dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(1), n=1).run_sync(subject="x")
@@ -484,16 +484,16 @@ def test_a_run_file_is_found_again_after_the_working_folder_changed(tmp_path, mo
     assert dn.open_run(dn.last_run().path).status == "finished"
 
 
-def test_a_function_that_listens_can_stop_listening_and_what_is_no_listener_is_refused():
-    seen = []
+def test_a_function_can_be_removed_as_a_listener_and_other_objects_are_refused():
+    received = []
 
     async def main():
         run = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4")).start(question="2+2?")
-        run.listen(seen.append)
-        run.unlisten(seen.append)
+        run.listen(received.append)
+        run.unlisten(received.append)
         with pytest.raises(dn.errors.InputError, match="listen takes a function of an event, .* got int"):
             run.listen(5)
         await run
 
     asyncio.run(main())
-    assert seen == []
+    assert received == []

@@ -126,7 +126,7 @@ def test_a_reward_that_computes_in_plain_ipython_ends_at_the_second_press(cells)
 
 
 @pytest.mark.timeout(60)
-def test_a_press_that_comes_right_before_the_loop_waits_wakes_it():
+def test_a_press_right_before_the_loop_waits_wakes_it():
     cancelled = []
 
     async def answer(request):
@@ -147,13 +147,13 @@ def test_a_press_that_comes_right_before_the_loop_waits_wakes_it():
     assert dn.last_run().status == "interrupted"
 
 
-def test_after_a_run_signals_are_written_nowhere():
+def test_after_a_run_the_wakeup_descriptor_is_unset():
     ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     asyncio.run(ask(question="2+2?"))
     assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_who_is_woken_by_signals_already_stays_so():
+def test_a_wakeup_descriptor_of_other_code_stays_set():
     async def main():
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR1, lambda: None)
@@ -178,14 +178,14 @@ quick.run_sync(q="the loop begins")
 
 
 def press_after(steps):
-    left = steps
+    remaining = steps
 
     def trace(frame, event, argument):
-        nonlocal left
+        nonlocal remaining
         frame.f_trace_opcodes = True
         if event in ("line", "opcode"):
-            left -= 1
-            if left == 0:
+            remaining -= 1
+            if remaining == 0:
                 sys.settrace(None)
                 signal.raise_signal(signal.SIGINT)
         return trace
@@ -197,7 +197,7 @@ def press_after(steps):
         return True
     finally:
         sys.settrace(None)
-    assert left > 0, f"the press after {steps} steps was lost"
+    assert remaining > 0, f"the press after {steps} steps was lost"
     return False
 
 
@@ -206,7 +206,7 @@ while press_after(presses):
     thread = threading.Thread(target=quick.run_sync, kwargs={"q": "2"}, daemon=True)
     thread.start()
     thread.join(60)
-    assert not thread.is_alive(), f"after a press at step {presses} nothing runs any more"
+    assert not thread.is_alive(), f"after a press at step {presses} no call returns any more"
     quick.run_sync(q="3")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, presses
     presses += 1
@@ -214,10 +214,10 @@ print("presses", presses)
 """
 
 
-def test_a_press_at_any_step_of_run_sync_ends_it_and_the_next_works():
-    ended = subprocess.run([sys.executable, "-c", PRESSES], capture_output=True, text=True, timeout=300, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout.split()[-1]) > 200
+def test_ctrl_c_at_any_step_ends_run_sync_and_the_next_call_works():
+    done = subprocess.run([sys.executable, "-c", PRESSES], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) > 200
 
 
 SERVER = """
@@ -240,34 +240,35 @@ uvicorn.run(app, fd=int(sys.argv[1]), log_level="error", lifespan="off")
 """
 
 
-def test_ctrl_c_on_a_uvicorn_server_lets_requests_under_way_come_to_their_end():
+def test_ctrl_c_on_a_uvicorn_server_lets_requests_in_progress_end():
     pytest.importorskip("uvicorn")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port, number = listening.getsockname()[1], listening.fileno()
         command = [sys.executable, "-c", SERVER, str(number)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with subprocess.Popen(command, pass_fds=[number], **pipes) as server:
-            answers, asking = [], []
+            answers = []
+            clients = []
             for _ in range(10):
-                asking.append(threading.Thread(target=_get, args=(f"http://127.0.0.1:{port}/", answers)))
-                asking[-1].start()
+                clients.append(threading.Thread(target=_get, args=(f"http://127.0.0.1:{port}/", answers)))
+                clients[-1].start()
             assert [server.stdout.readline() for _ in range(10)] == ["begun\n"] * 10
             server.send_signal(signal.SIGINT)
             server.stdin.write("answer now\n")
             server.stdin.flush()
-            for thread in asking:
+            for thread in clients:
                 thread.join(60)
             assert answers == [(200, b"4")] * 10
             assert server.wait(60) == 0
 
 
 def _get(url, answers):
-    with urllib.request.urlopen(url, timeout=60) as reply:  # noqa: S310  # our own
+    with urllib.request.urlopen(url, timeout=60) as reply:  # noqa: S310  # the test's server
         answers.append((reply.status, reply.read()))
 
 
 class Server:
-    """Like uvicorn's."""
+    """A server like that of uvicorn."""
 
     def handle_exit(self, signum, frame):
         raise AssertionError
@@ -279,11 +280,11 @@ class Server:
     ids=["a server's", "a partial", "a function", "ignored", "the default of the system"],
 )
 @pytest.mark.parametrize("how", ["await", "run_sync"])
-def test_a_handler_of_others_is_left_alone(handler, how):
-    seen = []
+def test_handlers_of_other_code_stay_in_place(handler, how):
+    handlers = []
 
     def answer(request):
-        seen.append(signal.getsignal(signal.SIGINT))
+        handlers.append(signal.getsignal(signal.SIGINT))
         return "answer: 4"
 
     ask = dn.Predict("question -> answer", lm=dn.FunctionLM(answer))
@@ -295,4 +296,4 @@ def test_a_handler_of_others_is_left_alone(handler, how):
             ask.run_sync(question="2+2?")
     finally:
         signal.signal(signal.SIGINT, before)
-    assert seen == [handler]
+    assert handlers == [handler]

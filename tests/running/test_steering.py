@@ -1,4 +1,4 @@
-"""Steering a run while it runs: hints, pauses, budgets; from any thread, at its steps, and again when it is resumed."""
+"""Steering a run while it runs, from any thread: hints, pauses, budgets, candidates; and when it is resumed."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ from tests.optimizers.worlds import TRAIN, VAL, World, one, small
 
 
 class Model:
-    """A model that echoes its hint: ``asked`` holds the prompts. Each reply waits for ``go``, where there is one."""
+    """A model that echoes its hint. ``prompts``: those it was called with. With ``waiting``, each reply waits for a
+    release of ``go``."""
 
     def __init__(self, *, waiting=False, seconds=0.0):
-        self.asked, self.seconds = [], seconds
+        self.prompts = []
+        self.seconds = seconds
         self.go = asyncio.Semaphore(0) if waiting else None
         self.news = asyncio.Event()
         self.lm = dn.FunctionLM(self._answer)
 
     async def _answer(self, request):
         text = prompt(request)
-        self.asked.append(text)
+        self.prompts.append(text)
         self.news.set()
         if self.go is not None:
             await self.go.acquire()
@@ -41,8 +43,8 @@ class Model:
             return chat(advice=json.dumps({"self": "the advisor's"}))
         return chat(sentence=text.split("Hint: ")[1].split("\n")[0] if "Hint: " in text else "none")
 
-    async def was_asked(self, times):
-        while len(self.asked) < times:
+    async def was_called(self, times):
+        while len(self.prompts) < times:
             self.news.clear()
             await self.news.wait()
 
@@ -59,12 +61,12 @@ SUBJECTS = [{"subject": f"s{i}"} for i in range(6)]
 
 
 async def until(condition):
-    """Wait for something that tells nobody when it comes."""
+    """Poll until a condition holds."""
     while not condition():  # noqa: ASYNC110
         await asyncio.sleep(0.001)
 
 
-def told(run, *actions):
+def steered(run, *actions):
     return [event for event in run.record.events if isinstance(event, Steered) and event.action in actions]
 
 
@@ -73,7 +75,7 @@ def test_a_suggested_hint_is_in_the_next_attempts_prompt_and_only_there():
     async def main():
         model = Model(waiting=True)
         run = refined(model.lm).start(subject="the sea")
-        await model.was_asked(1)
+        await model.was_called(1)
         run.suggest_hint("a person's")
         for _ in range(3):
             model.go.release()
@@ -81,12 +83,12 @@ def test_a_suggested_hint_is_in_the_next_attempts_prompt_and_only_there():
         return run, model
 
     run, model = asyncio.run(main())
-    assert [text.count("a person's") for text in model.asked] == [0, 1, 0]
-    assert ["the reward's" in text for text in model.asked] == [False, False, True]
+    assert [text.count("a person's") for text in model.prompts] == [0, 1, 0]
+    assert ["the reward's" in text for text in model.prompts] == [False, False, True]
     table = run.attempts
     assert table.hint.tolist() == [None, "a person's", "the reward's"]
     assert table.hint_by.tolist() == ["", "person", ""]
-    (event,) = told(run, "hint")
+    (event,) = steered(run, "hint")
     assert (event.step, event.by, dict(event.values)) == (2, "person", {"hint": "a person's"})
 
 
@@ -94,7 +96,7 @@ def test_the_advisor_is_not_asked_where_a_hint_is_suggested():
     async def main():
         model = Model(waiting=True)
         run = refined(model.lm, hints="advisor", advisor_lm=model.lm).start(subject="x")
-        await model.was_asked(1)
+        await model.was_called(1)
         run.suggest_hint("a person's")
         for _ in range(4):
             model.go.release()
@@ -102,16 +104,16 @@ def test_the_advisor_is_not_asked_where_a_hint_is_suggested():
         return run, model
 
     run, model = asyncio.run(main())
-    assert len(model.asked) == 4  # three attempts, and the advisor before the last
+    assert len(model.prompts) == 4  # three attempts, and the advisor before the last
     assert run.attempts.hint.tolist() == [None, "a person's", "the advisor's"]
 
 
-def test_a_hint_that_comes_while_the_advisor_writes_takes_its_place():
+def test_a_hint_suggested_while_the_advisor_writes_replaces_the_advisors():
     async def main():
         model = Model(waiting=True)
         run = refined(model.lm, hints="advisor", advisor_lm=model.lm, n=2).start(subject="x")
         model.go.release()
-        await model.was_asked(2)  # the second is the advisor's
+        await model.was_called(2)  # the second is the advisor's
         run.suggest_hint("a person's")
         for _ in range(2):
             model.go.release()
@@ -125,7 +127,7 @@ def test_of_two_suggestions_for_one_wave_the_later_counts_and_it_holds_for_the_w
     async def main():
         model = Model(waiting=True)
         run = refined(model.lm, n=5, width=2).start(subject="x")
-        await model.was_asked(2)
+        await model.was_called(2)
         run.suggest_hint("first")
         run.suggest_hint("second")
         for _ in range(5):
@@ -137,7 +139,7 @@ def test_of_two_suggestions_for_one_wave_the_later_counts_and_it_holds_for_the_w
 
 
 def test_a_hint_may_name_predictors_by_their_paths():
-    class Two(dn.Module):
+    class TwoPredictors(dn.Module):
         def __init__(self, lm):
             self.a, self.b = dn.Predict(Caption, lm=lm), dn.Predict(Caption, lm=lm)
 
@@ -147,8 +149,8 @@ def test_a_hint_may_name_predictors_by_their_paths():
 
     async def main():
         model = Model(waiting=True)
-        run = dn.Refine(Two(model.lm), never, n=2).start(subject="x")
-        await model.was_asked(1)
+        run = dn.Refine(TwoPredictors(model.lm), never, n=2).start(subject="x")
+        await model.was_called(1)
         with pytest.raises(HintError, match=r"no predictor 'c' that it could be for.* There are a, b"):
             run.suggest_hint({"c": "no"})
         run.suggest_hint({"b": "for b"})
@@ -158,25 +160,25 @@ def test_a_hint_may_name_predictors_by_their_paths():
         return run, model
 
     run, model = asyncio.run(main())
-    assert ["for b" in text for text in model.asked] == [False, False, False, True]
+    assert ["for b" in text for text in model.prompts] == [False, False, False, True]
     assert run.attempts.hint.tolist() == [None, {"b": "for b"}]
 
 
 @pytest.mark.parametrize("way", ["batch", "evaluate"])
-def test_over_rows_a_hint_is_for_one_row_or_for_the_first_that_comes_to_a_further_wave(way):
+def test_over_rows_a_hint_is_for_a_given_row_or_the_first_that_begins_a_further_wave(way):
     async def main():
         model = Model(seconds=0.001)
         program = refined(model.lm, n=2)
         if way == "batch":
             work = asyncio.create_task(program.batch(SUBJECTS, concurrency=2))
-            await model.was_asked(1)
+            await model.was_called(1)
             run = dn.last_run()
         else:
             run = dn.Evaluate(never, concurrency=2).start(program, SUBJECTS)
             work = run
-            await model.was_asked(1)
+            await model.was_called(1)
         assert run.steerable == {"hint", "budget", "pause"}
-        run.suggest_hint("for four", row=np.int64(4))  # as a table gives it
+        run.suggest_hint("for four", row=np.int64(4))  # the type that a table has
         run.suggest_hint("for the first")
         with pytest.raises(SteeringError, match="row must be the number of a row that has not ended, got 6"):
             run.suggest_hint("x", row=6)
@@ -184,9 +186,9 @@ def test_over_rows_a_hint_is_for_one_row_or_for_the_first_that_comes_to_a_furthe
         return run, model
 
     run, model = asyncio.run(main())
-    assert [field_of(text) for text in model.asked if "for four" in text] == ["s4"]
-    assert len([text for text in model.asked if "for the first" in text]) == 1
-    assert {e.values.get("row") for e in told(run, "hint") if e.values["hint"] == "for four"} == {4}
+    assert [field_of(text) for text in model.prompts if "for four" in text] == ["s4"]
+    assert len([text for text in model.prompts if "for the first" in text]) == 1
+    assert {e.values.get("row") for e in steered(run, "hint") if e.values["hint"] == "for four"} == {4}
     attempts = [a for a in run.record.attempts.values() if a.hint_by]
     assert sorted(a.hint for a in attempts) == ["for four", "for the first"]
 
@@ -195,13 +197,13 @@ def field_of(text):
     return text.rsplit("[[ ## subject ## ]]\n")[-1].split("\n")[0]
 
 
-def test_a_row_that_has_ended_takes_no_hint():
+def test_a_row_that_has_ended_accepts_no_hint():
     async def main():
         model = Model(waiting=True)
         run = dn.Evaluate(never, concurrency=1).start(refined(model.lm, n=2), SUBJECTS)
         model.go.release()
         model.go.release()
-        await model.was_asked(3)
+        await model.was_called(3)
         with pytest.raises(SteeringError, match="row must be the number of a row that has not ended, got 0"):
             run.suggest_hint("x", row=0)
         run.stop()
@@ -222,7 +224,7 @@ def test_a_refine_in_the_metric_does_not_take_the_programs_hint():
         run = dn.Evaluate(metric, concurrency=1).start(refined(model.lm, n=2), SUBJECTS[:2])
         model.go.release()
         model.go.release()
-        await model.was_asked(3)  # the first row has been judged
+        await model.was_called(3)  # the first row has been judged
         run.suggest_hint("a person's")
         for _ in range(2):
             model.go.release()
@@ -230,34 +232,34 @@ def test_a_refine_in_the_metric_does_not_take_the_programs_hint():
         return model, judges
 
     model, judges = asyncio.run(main())
-    assert ["a person's" in text for text in model.asked] == [False, False, False, True]
-    assert not any("a person's" in text for text in judges.asked)
+    assert ["a person's" in text for text in model.prompts] == [False, False, False, True]
+    assert not any("a person's" in text for text in judges.prompts)
 
 
 def test_an_evaluation_that_is_resumed_gives_an_unfinished_row_the_hint_again():
     async def main():
         model = Model(waiting=True)
         run = dn.Evaluate(never, concurrency=1).start(refined(model.lm, n=3), SUBJECTS[:3])
-        await model.was_asked(1)
+        await model.was_called(1)
         run.suggest_hint("for one", row=1)
         for _ in range(4):
             model.go.release()
-        await model.was_asked(5)  # row 1 is in its second attempt, with the hint
+        await model.was_called(5)  # row 1 is in its second attempt, with the hint
         run.stop()
         await run
         flush_journals()
-        again = Model()
-        resumed = dn.Evaluate(never, concurrency=1).resume(run.id, refined(again.lm, n=3), SUBJECTS[:3])
+        second_model = Model()
+        resumed = dn.Evaluate(never, concurrency=1).resume(run.id, refined(second_model.lm, n=3), SUBJECTS[:3])
         await resumed
-        return model, again, resumed
+        return model, second_model, resumed
 
-    model, again, resumed = asyncio.run(main())
-    assert sum("for one" in text for text in model.asked) == 1
-    assert [(field_of(text), "for one" in text) for text in again.asked] == [
+    model, second_model, resumed = asyncio.run(main())
+    assert sum("for one" in text for text in model.prompts) == 1
+    assert [(field_of(text), "for one" in text) for text in second_model.prompts] == [
         ("s1", False), ("s1", True), ("s1", False), ("s2", False), ("s2", False), ("s2", False),
     ]  # fmt: skip
-    assert len(told(resumed, "hint")) == 1
-    assert [a.hint_by for a in resumed.record.attempts.values()].count("person") == 2  # of the attempt made again too
+    assert len(steered(resumed, "hint")) == 1
+    assert [a.hint_by for a in resumed.record.attempts.values()].count("person") == 2  # one was repeated
 
 
 @pytest.mark.parametrize(
@@ -269,11 +271,11 @@ def test_an_evaluation_that_is_resumed_gives_an_unfinished_row_the_hint_again():
         (lambda lm: refined(lm, n=2, width=2), "no Refine that can still make a further attempt"),
     ],
 )
-def test_where_no_further_attempt_can_come_a_hint_is_refused(make, why):
+def test_a_hint_is_refused_where_no_further_attempt_can_follow(make, why):
     async def main():
         model = Model(waiting=True)
         run = make(model.lm).start(subject="x")
-        await model.was_asked(1)
+        await model.was_called(1)
         assert "hint" not in run.steerable
         with pytest.raises(SteeringError, match=why):
             run.suggest_hint("x")
@@ -284,13 +286,13 @@ def test_where_no_further_attempt_can_come_a_hint_is_refused(make, why):
     asyncio.run(main())
 
 
-def test_in_its_last_wave_a_refine_takes_no_hint():
+def test_a_refine_accepts_no_hint_in_its_last_wave():
     async def main():
         model = Model(waiting=True)
         run = refined(model.lm, n=2).start(subject="x")
         assert "hint" in run.steerable
         model.go.release()
-        await model.was_asked(2)
+        await model.was_called(2)
         with pytest.raises(SteeringError, match="a further attempt"):
             run.suggest_hint("x")
         model.go.release()
@@ -315,7 +317,7 @@ def test_an_empty_hint_is_refused(hint):
     asyncio.run(main())
 
 
-def test_an_attempts_table_without_a_persons_hint_has_the_columns_it_always_had():
+def test_the_attempts_table_has_no_column_hint_by_without_a_persons_hint():
     run = refined(Model().lm).run_sync(subject="x").run
     assert "hint_by" not in run.attempts
 
@@ -333,24 +335,24 @@ def works():
 
 @pytest.mark.parametrize("kind", works())
 @pytest.mark.filterwarnings("ignore::dspynb.errors.DataOverlapWarning")
-def test_while_paused_no_call_starts_and_those_under_way_end(kind):
+def test_while_paused_no_call_starts_and_calls_in_progress_end(kind):
     async def main():
         model = Model(seconds=0.002)
         run = works()[kind](model.lm)
         if kind != "call":
-            await model.was_asked(2)
+            await model.was_called(2)
         run.pause()
         assert run.paused
         await asyncio.sleep(0.05)
-        asked, calls = len(model.asked), len(run.record.calls)
-        assert calls == asked  # those under way have ended
+        started = len(model.prompts)
+        assert len(run.record.calls) == started  # the calls in progress have ended
         await asyncio.sleep(0.05)
-        assert len(model.asked) == asked
+        assert len(model.prompts) == started
         run.unpause()
         assert not run.paused
         await run
-        assert len(model.asked) > asked
-        assert [e.action for e in told(run, "pause", "unpause")] == ["pause", "unpause"]
+        assert len(model.prompts) > started
+        assert [e.action for e in steered(run, "pause", "unpause")] == ["pause", "unpause"]
 
     asyncio.run(main())
     assert not GATE.shut
@@ -360,15 +362,15 @@ def test_a_run_can_be_paused_from_a_thread():
     async def main():
         model = Model(seconds=0.002)
         run = refined(model.lm, n=30).start(subject="x")
-        await model.was_asked(3)
+        await model.was_called(3)
         await asyncio.to_thread(run.pause)
         await asyncio.sleep(0.02)
-        asked = len(model.asked)
+        started = len(model.prompts)
         threading.Timer(0.05, run.unpause).start()
         await asyncio.sleep(0.03)
-        assert len(model.asked) == asked
+        assert len(model.prompts) == started
         await run
-        assert len(model.asked) == 30
+        assert len(model.prompts) == 30
 
     asyncio.run(main())
 
@@ -382,13 +384,13 @@ def test_stop_and_interrupt_work_while_paused(kind, how):
         run = works()[kind](model.lm)
         run.pause()
         await asyncio.sleep(0.02)
-        assert model.asked == []
+        assert model.prompts == []
         getattr(run, how)()
         began = time.perf_counter()
         await asyncio.wait({run.task})
         assert time.perf_counter() - began < 0.5
         assert run.status == ("stopped" if how == "stop" else "interrupted")
-        assert model.asked == []
+        assert model.prompts == []
         assert not run.paused
 
     asyncio.run(main())
@@ -397,7 +399,7 @@ def test_stop_and_interrupt_work_while_paused(kind, how):
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_calls_in_tasks_and_threads_that_a_program_made_wait_too(stopped):
-    class Own(dn.Module):
+    class TasksAndThreads(dn.Module):
         def __init__(self, lm):
             self.caption = dn.Predict(Caption, lm=lm)
 
@@ -409,31 +411,31 @@ def test_calls_in_tasks_and_threads_that_a_program_made_wait_too(stopped):
 
     async def main():
         model = Model()
-        run = Own(model.lm).start(subject="task")
+        run = TasksAndThreads(model.lm).start(subject="task")
         run.pause()
         await asyncio.sleep(0.05)
-        assert model.asked == []
+        assert model.prompts == []
         if stopped:
             run.stop()
         else:
             run.unpause()
         await asyncio.wait({run.task})
-        assert (run.status, len(model.asked)) == (("stopped", 0) if stopped else ("finished", 4))
+        assert (run.status, len(model.prompts)) == (("stopped", 0) if stopped else ("finished", 4))
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
 
 
-def test_only_the_run_that_is_paused_waits_also_where_both_ask_one_model():
+def test_only_the_paused_run_waits_even_where_two_runs_share_a_model():
     async def main():
         model = Model()
         first, second = (refined(model.lm, n=5).start(subject=name) for name in ("first", "second"))
         first.pause()
         await second
-        assert {field_of(text) for text in model.asked} == {"second"}
+        assert {field_of(text) for text in model.prompts} == {"second"}
         first.unpause()
         await first
-        assert sum(field_of(text) == "first" for text in model.asked) == 5
+        assert sum(field_of(text) == "first" for text in model.prompts) == 5
 
     asyncio.run(main())
 
@@ -470,14 +472,14 @@ def test_time_that_a_run_was_paused_is_not_counted_against_its_own_budget():
         model = Model(seconds=0.001)
         budget = dn.Budget(seconds=0.4)
         run = dn.Evaluate(never, concurrency=1, budget=budget).start(dn.Predict(Caption, lm=model.lm), SUBJECTS)
-        await model.was_asked(1)
+        await model.was_called(1)
         run.pause()
         await asyncio.sleep(0.5)
         assert run.meter.spent["seconds"] < 0.3
         run.unpause()
-        found = await run
+        evaluation = await run
         assert run.status == "finished"
-        assert len(found.table) == 6
+        assert len(evaluation.table) == 6
 
     asyncio.run(main())
 
@@ -486,7 +488,7 @@ def test_a_budget_of_seconds_that_is_set_later_does_not_count_earlier_pauses():
     async def main():
         model = Model(seconds=0.001)
         run = dn.Evaluate(never, concurrency=1).start(dn.Predict(Caption, lm=model.lm), SUBJECTS)
-        await model.was_asked(1)
+        await model.was_called(1)
         run.pause()
         await asyncio.sleep(0.5)
         run.unpause()
@@ -502,49 +504,49 @@ def test_a_run_that_has_ended_is_not_paused():
     run = refined(Model().lm).run_sync(subject="x").run
     run = dn.last_run()
     assert run.steerable == frozenset()
-    for ask in (run.pause, run.unpause, lambda: run.suggest_hint("x"), lambda: run.set_budget(calls=1), run.unpin):
+    for request in (run.pause, run.unpause, lambda: run.suggest_hint("x"), lambda: run.set_budget(calls=1), run.unpin):
         with pytest.raises(SteeringError, match=r"the run has ended \(finished\), so it cannot be steered any more"):
-            ask()
+            request()
     assert not GATE.shut
 
 
 # ── budgets ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_a_budget_of_calls_that_is_set_while_an_evaluation_runs_is_kept(concurrency):
+def test_a_budget_of_calls_set_while_an_evaluation_runs_is_respected(concurrency):
     async def main():
         model = Model(seconds=0.001)
         run = dn.Evaluate(never, concurrency=concurrency).start(dn.Predict(Caption, lm=model.lm), SUBJECTS * 5)
-        await model.was_asked(7)
+        await model.was_called(7)
         run.set_budget(calls=15)
-        found = await run
+        evaluation = await run
         assert run.status == "exhausted"
-        assert len(model.asked) == 15
+        assert len(model.prompts) == 15
         assert run.meter.spent["calls"] == 15
-        (event,) = told(run, "budget")
+        (event,) = steered(run, "budget")
         assert 7 <= event.step <= 7 + concurrency
-        return found
+        return evaluation
 
     assert len([row for row in asyncio.run(main()).table.score if row == 0.0]) == 15
 
 
-def test_a_budget_that_is_raised_lets_an_evaluation_go_on_and_one_that_is_lowered_ends_it():
-    async def main(before, now):
+def test_raising_the_budget_lets_an_evaluation_continue_and_lowering_it_ends_it():
+    async def main(first_limit, second_limit):
         model = Model(seconds=0.001)
-        budget = dn.Budget(metric_calls=before)
+        budget = dn.Budget(metric_calls=first_limit)
         run = dn.Evaluate(never, concurrency=2, budget=budget).start(dn.Predict(Caption, lm=model.lm), SUBJECTS * 5)
-        await model.was_asked(4)
-        run.set_budget(metric_calls=now)
+        await model.was_called(4)
+        run.set_budget(metric_calls=second_limit)
         await run
-        return run, len(model.asked)
+        return run, len(model.prompts)
 
-    run, asked = asyncio.run(main(10, 25))
-    assert (run.status, asked, run.meter.budget) == ("exhausted", 25, dn.Budget(metric_calls=25))
-    run, asked = asyncio.run(main(10, 100))
-    assert (run.status, asked) == ("finished", 30)
-    run, asked = asyncio.run(main(25, 1))  # less than is spent
+    run, calls = asyncio.run(main(10, 25))
+    assert (run.status, calls, run.meter.budget) == ("exhausted", 25, dn.Budget(metric_calls=25))
+    run, calls = asyncio.run(main(10, 100))
+    assert (run.status, calls) == ("finished", 30)
+    run, calls = asyncio.run(main(25, 1))  # less than is spent
     assert run.status == "exhausted"
-    assert 4 <= asked <= 6
-    assert len(run.best.table) == asked
+    assert 4 <= calls <= 6
+    assert len(run.best.table) == calls
 
 
 def test_a_batch_gets_a_budget_of_tokens_that_counts_what_was_spent_before():
@@ -566,7 +568,7 @@ def test_a_batch_gets_a_budget_of_tokens_that_counts_what_was_spent_before():
     asyncio.run(main())
 
 
-def test_other_runs_have_no_budget_of_their_own_and_a_limit_must_make_sense():
+def test_other_runs_have_no_budget_of_their_own_and_limits_are_checked():
     async def main():
         model = Model(waiting=True)
         run = refined(model.lm).start(subject="x")
@@ -585,10 +587,10 @@ def test_other_runs_have_no_budget_of_their_own_and_a_limit_must_make_sense():
 
 
 # ── candidates ───────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_what_makes_no_candidate_is_refused_with_one_clear_error():
+def test_invalid_proposals_are_refused_with_a_clear_error():
     async def main():
         run = small(dn.COPRO).start(one(World(1)), TRAIN, VAL)
-        for ask, error, words in (
+        for request, error, words in (
             (lambda: run.propose(""), InputError, "the text for 'self' is empty"),
             (lambda: run.propose(3), InputError, "an instruction is a text, or a mapping"),
             (lambda: run.propose({}), InputError, "an instruction is a text, or a mapping"),
@@ -599,7 +601,7 @@ def test_what_makes_no_candidate_is_refused_with_one_clear_error():
             (lambda: run.suggest_hint("x"), SteeringError, "no Refine"),
         ):
             with pytest.raises(error, match=words):
-                ask()
+                request()
         await until(lambda: len(run.record.candidates) > 1)
         with pytest.raises(SteeringError, match="the start, candidate 0, cannot be dropped"):
             run.drop(run.candidates.id[0])
@@ -607,15 +609,15 @@ def test_what_makes_no_candidate_is_refused_with_one_clear_error():
             run.pin(99)
         await run
         evaluating = dn.Evaluate(never).start(dn.Predict(Caption, lm=Model().lm), SUBJECTS)
-        for ask in (lambda: evaluating.propose("x"), lambda: evaluating.drop(1), evaluating.unpin):
+        for request in (lambda: evaluating.propose("x"), lambda: evaluating.drop(1), evaluating.unpin):
             with pytest.raises(SteeringError, match="only the run of an optimizer accepts this.*kind 'evaluate'"):
-                ask()
+                request()
         await evaluating
 
     asyncio.run(main())
 
 
-def test_a_program_of_several_predictors_needs_to_know_for_which_an_instruction_is():
+def test_a_proposal_for_several_predictors_must_name_them():
     from tests.optimizers.worlds import three
 
     async def main():
@@ -624,47 +626,46 @@ def test_a_program_of_several_predictors_needs_to_know_for_which_an_instruction_
             run.propose("x")
         run.propose({"answer": "Be careful."}, parent=None)
         await run
-        (made,) = [row for row in run.candidates.itertuples() if row.origin == "person"]
-        assert list(made.diff) == ["answer"]
+        (proposed,) = [row for row in run.candidates.itertuples() if row.origin == "person"]
+        assert list(proposed.diff) == ["answer"]
 
     asyncio.run(main())
 
 
-def test_what_is_asked_while_the_test_rows_run_is_refused():
+def test_requests_are_refused_while_the_test_rows_run():
     async def main():
-        world, asked = World(1), []
+        steerable = []
 
         def metric(row, prediction):
-            if int(row.question) >= 30 and not asked:
+            if int(row.question) >= 30 and not steerable:
                 run = dn.last_run()
                 with pytest.raises(SteeringError, match="or its search is over"):
                     run.propose("x")
-                asked.append(run.steerable)
+                steerable.append(run.steerable)
             return float(row.answer == prediction.answer)
 
         test = [{"question": "30", "answer": "60"}]
-        await small(dn.BootstrapFewShot, metric).start(one(world), TRAIN, VAL, test=test)
-        assert asked == [{"pause"}]
+        await small(dn.BootstrapFewShot, metric).start(one(World(1)), TRAIN, VAL, test=test)
+        assert steerable == [{"pause"}]
 
     asyncio.run(main())
 
 
-def test_what_is_proposed_at_the_very_end_is_still_evaluated():
+def test_a_proposal_at_the_very_end_is_still_evaluated():
     async def main():
         run = small(dn.BootstrapFewShot).start(one(World(1)), TRAIN, VAL)
 
         class Late:
             def emit(self, event):
-                if getattr(event, "full", False) and event.step == 1 and not asked:
-                    asked.append(event)
+                if getattr(event, "full", False) and event.step == 1 and not proposals:
+                    proposals.append(event)
                     run.propose("Be careful with units.")
 
-        asked = []
+        proposals = []
         run.listen(Late())
         await run
-        made = run.candidates
-        assert made.origin.tolist()[-1] == "person"
-        assert made.full.tolist()[-1]
+        assert run.candidates.origin.tolist()[-1] == "person"
+        assert run.candidates.full.tolist()[-1]
 
     asyncio.run(main())
 
@@ -689,11 +690,11 @@ async def _answered(program):
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_what_was_asked_is_read_back_from_the_file_and_files_without_it_can_be_read():
+def test_requests_are_read_from_the_file_and_files_without_them_can_be_read():
     async def main():
         model = Model(waiting=True)
         run = refined(model.lm).start(subject="x")
-        await model.was_asked(1)
+        await model.was_called(1)
         run.suggest_hint({"self": "a person's"})
         for _ in range(3):
             model.go.release()
@@ -702,9 +703,9 @@ def test_what_was_asked_is_read_back_from_the_file_and_files_without_it_can_be_r
 
     run = asyncio.run(main())
     flush_journals()
-    again = dn.open_run(run.path)
-    assert again.attempts.drop(columns="seconds").equals(run.attempts.drop(columns="seconds"))
-    assert [(e.action, e.step, e.by, e.values) for e in again.record.steered] == [
+    reopened = dn.open_run(run.path)
+    assert reopened.attempts.drop(columns="seconds").equals(run.attempts.drop(columns="seconds"))
+    assert [(e.action, e.step, e.by, e.values) for e in reopened.record.steered] == [
         ("hint", 2, "person", {"hint": {"self": "a person's"}})
     ]
     path = Path(run.path)
@@ -716,7 +717,7 @@ def test_what_was_asked_is_read_back_from_the_file_and_files_without_it_can_be_r
     assert [a.hint_by for a in record.attempts.values()] == ["", "", ""]
 
 
-def test_a_fold_tells_what_a_person_asked_and_the_winner_that_came_of_it():
+def test_a_record_has_the_winner_that_a_pin_led_to():
     record = RunRecord([Steered(span=1, action="pin", step=2, values={"candidate": "a", "best": "a"})])
     assert record.winner == "a"
     assert AttemptStarted(span=1, attempt=1, wave=1).hint_by == ""

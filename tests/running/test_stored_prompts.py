@@ -1,4 +1,4 @@
-"""Long prompts stay in the run file: what is read back, when, and where the file is gone."""
+"""Long prompts stay in the run file: when they are read, and what happens when the file is deleted."""
 
 import asyncio
 import gc
@@ -20,7 +20,7 @@ LONG = "word " * 2000
 
 
 def in_memory(call):
-    """What the event itself holds of its prompt."""
+    """The prompt as the event holds it: the messages, or a StoredPrompt."""
     return vars(PredictorCalled)["messages"]._slot.__get__(call, PredictorCalled)
 
 
@@ -28,43 +28,43 @@ def program():
     return dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: chat(answer="4")))
 
 
-def evaluated(tmp_path, rows, runs_dir=True):
+def evaluate(tmp_path, rows, runs_dir=True):
     dn.configure(runs_dir=str(tmp_path) if runs_dir else None)
-    done = dn.run_sync(lambda: dn.evaluate(program(), rows, lambda row, prediction: 1.0))
+    evaluation = dn.run_sync(lambda: dn.evaluate(program(), rows, lambda row, prediction: 1.0))
     flush_journals()
-    return done, dn.last_run()
+    return evaluation, dn.last_run()
 
 
 def rows(n, text=LONG):
     return [{"question": f"{i} {text}"} for i in range(n)]
 
 
-def test_a_long_prompt_is_not_kept_in_memory_once_it_is_in_the_run_file(tmp_path):
-    _, run = evaluated(tmp_path, rows(3))
+def test_a_long_prompt_is_released_from_memory_once_it_is_in_the_run_file(tmp_path):
+    _, run = evaluate(tmp_path, rows(3))
     assert [type(in_memory(call)) for call in run.record.calls] == [StoredPrompt] * 3
 
 
-def test_a_short_prompt_is_kept(tmp_path):
-    _, run = evaluated(tmp_path, rows(3, text="short"))
+def test_a_short_prompt_stays_in_memory(tmp_path):
+    _, run = evaluate(tmp_path, rows(3, text="short"))
     assert [type(in_memory(call)) for call in run.record.calls] == [tuple] * 3
 
 
-def test_without_a_run_file_every_prompt_is_kept(tmp_path):
-    _, run = evaluated(tmp_path, rows(3), runs_dir=False)
+def test_without_a_run_file_every_prompt_stays_in_memory(tmp_path):
+    _, run = evaluate(tmp_path, rows(3), runs_dir=False)
     assert [type(in_memory(call)) for call in run.record.calls] == [tuple] * 3
 
 
-def test_what_is_read_back_is_what_was_sent(tmp_path):
+def test_the_prompt_in_the_file_is_the_one_that_was_sent(tmp_path):
     texts = [LONG, LONG + "é \u2028 𝄞", LONG + "\ud800", LONG]
-    done, run = evaluated(tmp_path, [{"question": text} for text in texts])
-    shown = [messages[-1]["content"] for messages in run.calls["messages"]]
-    for text, content, prediction in zip(texts, shown, done.predictions, strict=True):
+    evaluation, run = evaluate(tmp_path, [{"question": text} for text in texts])
+    contents = [messages[-1]["content"] for messages in run.calls["messages"]]
+    for text, content, prediction in zip(texts, contents, evaluation.predictions, strict=True):
         assert text in content
         assert prediction.calls[0].messages[-1]["content"] == content
 
 
 def test_an_event_stays_equal_to_itself_copied_pickled_and_written(tmp_path):
-    _, run = evaluated(tmp_path, rows(1))
+    _, run = evaluate(tmp_path, rows(1))
     (call,) = run.record.calls
     assert pickle.loads(pickle.dumps(call)) == call
     assert replace(call, span=7).messages == call.messages
@@ -73,21 +73,19 @@ def test_an_event_stays_equal_to_itself_copied_pickled_and_written(tmp_path):
     assert reopened.record.calls[0].messages == call.messages
 
 
-def test_a_secret_in_a_long_prompt_is_redacted_and_the_prompts_after_it_are_read_from_their_places(
-    tmp_path, monkeypatch
-):
+def test_a_secret_in_a_long_prompt_is_redacted_and_later_prompts_are_read_at_the_right_offsets(tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_API_KEY", "sk-planted-0123456789abcdef")
     monkeypatch.setattr("dspynb.redact._known", (-1e9, frozenset()))
-    given = [{"question": LONG + "sk-planted-0123456789abcdef"}, *rows(3)]
-    _, run = evaluated(tmp_path, given)
-    shown = [messages[-1]["content"] for messages in run.calls["messages"]]
-    assert "sk-planted" not in shown[0]
-    assert [f"{i} word" in content for i, content in enumerate(shown[1:])] == [True] * 3
+    inputs = [{"question": LONG + "sk-planted-0123456789abcdef"}, *rows(3)]
+    _, run = evaluate(tmp_path, inputs)
+    contents = [messages[-1]["content"] for messages in run.calls["messages"]]
+    assert "sk-planted" not in contents[0]
+    assert [f"{i} word" in content for i, content in enumerate(contents[1:])] == [True] * 3
 
 
 @pytest.mark.parametrize("loss", ["deleted", "replaced"])
-def test_where_the_file_is_gone_one_warning_says_so_and_all_else_is_shown(tmp_path, loss):
-    _, run = evaluated(tmp_path, rows(2))
+def test_if_the_file_is_deleted_or_replaced_there_is_one_warning_and_tables_have_the_rest(tmp_path, loss):
+    _, run = evaluate(tmp_path, rows(2))
     path = Path(run.path)
     other = path.with_suffix(".other")
     other.write_bytes(path.read_bytes())
@@ -107,18 +105,21 @@ def test_where_the_file_is_gone_one_warning_says_so_and_all_else_is_shown(tmp_pa
 def test_a_run_whose_file_cannot_be_written_keeps_its_prompts(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    _, run = evaluated(blocked, rows(2))
+    _, run = evaluate(blocked, rows(2))
     assert [type(in_memory(call)) for call in run.record.calls] == [tuple] * 2
 
 
 def test_prompts_are_read_while_more_are_written(tmp_path):
     dn.configure(runs_dir=str(tmp_path))
-    seen, wrong, ended = [0], [], threading.Event()
+    readings = 0
+    wrong = []
+    ended = threading.Event()
 
     def read(run):
+        nonlocal readings
         while not ended.is_set():
             for call in list(run.record.calls):
-                seen[0] += 1
+                readings += 1
                 if LONG[:-1] not in call.messages[-1]["content"]:
                     wrong.append(call)
 
@@ -135,7 +136,7 @@ def test_prompts_are_read_while_more_are_written(tmp_path):
             thread.join()
 
     asyncio.run(main())
-    assert seen[0] > 0
+    assert readings > 0
     assert wrong == []
 
 
@@ -146,20 +147,20 @@ def test_a_replay_of_a_live_run_reads_its_prompts(tmp_path):
     flush_journals()
     run = dn.last_run()
     assert any(type(in_memory(call)) is StoredPrompt for call in run.record.calls)
-    again = dn.run_sync(lambda: dn.replay(run, refine))
-    assert again.exact
+    replayed = dn.run_sync(lambda: dn.replay(run, refine))
+    assert replayed.exact
 
 
 def test_the_memory_of_a_run_does_not_hold_the_texts_of_its_prompts(tmp_path):
-    _, run = evaluated(tmp_path, rows(50))
+    _, run = evaluate(tmp_path, rows(50))
     gc.collect()
-    texts = [thing for thing in gc.get_objects() if type(thing) is dict and "content" in thing and "role" in thing]
+    texts = [item for item in gc.get_objects() if type(item) is dict and "content" in item and "role" in item]
     assert not any(LONG[:-1] in str(message["content"]) for message in texts)
     assert len(run.record.calls) == 50
 
 
 def test_a_reopened_run_leaves_its_long_prompts_in_the_file_and_shows_what_the_live_run_shows(tmp_path):
-    _, run = evaluated(tmp_path, [{"question": LONG + "\ud800"}, *rows(2), *rows(1, text="short"), *rows(1)])
+    _, run = evaluate(tmp_path, [{"question": LONG + "\ud800"}, *rows(2), *rows(1, text="short"), *rows(1)])
     reopened = dn.open_run(run.path)
     kinds = [type(in_memory(call)) for call in reopened.record.calls]
     assert kinds == [StoredPrompt, StoredPrompt, StoredPrompt, tuple, StoredPrompt]
@@ -178,22 +179,23 @@ def test_a_resumed_run_leaves_its_long_prompts_in_the_file_and_adds_to_it(tmp_pa
         return chat(answer="4")
 
     program = dn.Predict("question -> answer", lm=dn.FunctionLM(answer))
-    plan, given = dn.Evaluate(lambda row, prediction: 1.0, concurrency=1), rows(4)
+    plan = dn.Evaluate(lambda row, prediction: 1.0, concurrency=1)
+    inputs = rows(4)
 
     async def main():
-        run = plan.start(program, given)
+        run = plan.start(program, inputs)
         await third.wait()
         run.stop()
         await run
-        again = plan.resume(run.id, program, given)
-        await again
-        return again
+        resumed = plan.resume(run.id, program, inputs)
+        await resumed
+        return resumed
 
-    again = asyncio.run(main())
+    resumed = asyncio.run(main())
     flush_journals()
-    assert [type(in_memory(call)) for call in again.record.calls] == [StoredPrompt] * 4
-    shown = [messages[-1]["content"] for messages in again.calls["messages"]]
-    assert all(f"{i} word" in content for i, content in enumerate(shown))
+    assert [type(in_memory(call)) for call in resumed.record.calls] == [StoredPrompt] * 4
+    contents = [messages[-1]["content"] for messages in resumed.calls["messages"]]
+    assert all(f"{i} word" in content for i, content in enumerate(contents))
 
 
 def test_a_saved_trace_has_its_prompts_in_memory(tmp_path):
@@ -205,7 +207,7 @@ def test_a_saved_trace_has_its_prompts_in_memory(tmp_path):
 
 
 @pytest.mark.parametrize("line", [b"{", b'{"messages": 3}\n', b'{"messages": ["text"]}\n', b"\xff\xff", b""])
-def test_a_place_that_holds_no_prompt_any_more_is_told_from_one_that_does(tmp_path, line):
+def test_an_offset_without_a_prompt_is_reported(tmp_path, line):
     path = tmp_path / "run.jsonl"
     path.write_bytes(line)
     with path.open("rb") as stream:

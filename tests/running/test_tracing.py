@@ -59,7 +59,7 @@ def plain_call(lm=None):
 
 
 # ── what a span holds ─────────────────────────────────────────────────────────────────────────────────────────────
-def test_a_span_of_a_call_holds_what_was_sent_and_what_came_back():
+def test_a_span_of_a_call_has_its_prompt_reply_and_outputs():
     reply = dn.LMReply(chat(sentence="blue"), usage=dn.Usage(calls=1, prompt_tokens=7, completion_tokens=3))
     (span,) = plain_call(dn.ScriptedLM([reply], name="some/model")).spans
     assert (span.kind, span.path, span.parent, span.depth) == ("call", "self", 0, 0)
@@ -110,7 +110,7 @@ def test_a_hint_is_a_field_of_its_own_and_never_among_the_inputs():
     assert (span.hint, span.inputs) == ("shine", {"subject": "sea"})
 
 
-def test_a_call_tells_which_candidate_was_in_force_by_a_hash_of_its_content():
+def test_a_call_has_the_hash_of_the_candidate_in_force():
     predict = dn.Predict(Caption, lm=dn.FunctionLM(lambda r: chat(sentence="s")))
     parts = [{"self": "Be brief."}, {"self": "Be brief."}, {"self": {"demos": [{"subject": "a", "sentence": "b"}]}}]
 
@@ -120,20 +120,21 @@ def test_a_call_tells_which_candidate_was_in_force_by_a_hash_of_its_content():
                 await predict(subject="sea")
         await predict(subject="sea")
 
-    first, again, demos, none = (s.candidate for s in traced(work).spans)
-    assert first == again != demos
+    first, repeated, demos, none = (span.candidate for span in traced(work).spans)
+    assert first == repeated
+    assert first != demos
     assert len(first) == 12
     assert none is None
 
 
-def test_a_predictor_that_the_candidate_does_not_name_has_none():
+def test_a_predictor_that_the_candidate_does_not_name_has_no_candidate():
     program = Captions(echo_hint())
     with dn.candidate({"draft": "Be brief."}, of=program):
         t = traced(lambda: program(subject="sea"))
     assert {s.path: s.candidate is not None for s in t.spans if s.kind == "call"} == {"draft": True, "steps[0]": False}
 
 
-def test_errors_stand_on_the_call_and_on_what_it_was_part_of():
+def test_errors_are_on_the_call_and_on_the_spans_around_it():
     program = Captions(dn.ScriptedLM([chat(sentence="x"), dn.errors.RateLimited("too many")]))
 
     async def work():
@@ -156,7 +157,7 @@ def test_rows_of_a_batch_hold_their_calls():
     assert all(rows[s.parent].inputs == s.inputs for s in t.spans if s.kind == "call")
 
 
-def test_a_whole_sums_what_its_calls_cost_and_is_cached_if_all_were():
+def test_a_span_sums_the_usage_of_its_calls_and_is_cached_if_all_of_them_are():
     paid = dn.LMReply(chat(sentence="a"), usage=dn.Usage(calls=1, prompt_tokens=5))
     free = dn.LMReply(chat(sentence="b"), usage=dn.Usage(prompt_tokens=4), cached=True)
     for replies, cached in (([paid, free], False), ([free, free], True)):
@@ -166,7 +167,7 @@ def test_a_whole_sums_what_its_calls_cost_and_is_cached_if_all_were():
         assert module.cached is cached
 
 
-def test_what_had_not_ended_has_no_seconds():
+def test_a_span_that_has_not_ended_has_no_seconds():
     gate = asyncio.Event()
 
     async def wait(request):
@@ -208,7 +209,7 @@ def test_the_calls_of_rewards_and_advisors_are_not_in_the_programs_trace():
     assert len(prediction.run.calls) == 5
 
 
-def test_what_outlives_the_block_adds_nothing():
+def test_a_task_that_outlives_the_block_adds_nothing():
     gate = asyncio.Event()
 
     async def wait(request):
@@ -231,7 +232,7 @@ def test_what_outlives_the_block_adds_nothing():
     assert before == after
 
 
-# ── parents, whatever runs beside ─────────────────────────────────────────────────────────────────────────────────
+# ── parents of concurrent spans ───────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class Node:
     how: str  # sequence, gather, tasks, carried
@@ -292,23 +293,23 @@ def expected(node, path="root"):
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 @given(node=nodes.filter(lambda node: node is not None))
-def test_every_span_has_the_parent_it_happened_in_whatever_runs_beside_it(node):
+def test_every_span_has_the_right_parent_whatever_runs_concurrently(node):
     dn.configure(runs_dir=None)
     predict = dn.Predict(Caption, lm=dn.FunctionLM(lambda request: chat(sentence="s")))
     spans = traced(lambda: Nested(node, predict)(subject="root")).spans
     assert sorted(s.inputs["subject"] for s in spans) == sorted(expected(node))
     by_number = {s.span: s for s in spans}
-    seen = set()
+    earlier = set()
     for span in spans:
         subject = span.inputs["subject"]
         above = by_number[span.parent].inputs["subject"] if span.parent else ""
         assert above == subject.rpartition(".")[0]
         assert span.depth == subject.count(".")
-        assert not span.parent or span.parent in seen  # parents come first
-        seen.add(span.span)
+        assert not span.parent or span.parent in earlier  # each parent comes before its children
+        earlier.add(span.span)
 
 
-def test_two_traces_at_once_hold_each_its_own():
+def test_two_concurrent_traces_each_have_their_own_spans():
     async def one(subject):
         predict = dn.Predict(Caption, lm=dn.FunctionLM(lambda r: chat(sentence="s")))
         with dn.trace() as t:
@@ -330,7 +331,7 @@ def test_a_thread_without_a_scope_adds_nothing():
     assert t.spans == ()
 
 
-# ── tables and looks ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── tables and display ────────────────────────────────────────────────────────────────────────────────────────────
 def test_the_table_has_one_row_a_span():
     t = refined()
     table = t.table()
@@ -353,7 +354,7 @@ def test_an_empty_trace_has_an_empty_table_of_the_same_types():
     assert "no spans" in dn.Trace()._repr_html_()
 
 
-def test_the_tree_reads_as_text_and_the_text_is_cut_in_the_repr_only():
+def test_the_tree_is_text_and_is_shortened_only_in_the_repr():
     t = refined()
     lines = t.tree().splitlines()
     assert lines[0].startswith("search Refine(Captions) · ")
@@ -383,7 +384,7 @@ def test_the_html_holds_no_markup_of_what_users_and_models_wrote():
 
 
 # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_a_saved_trace_reads_back_with_equal_spans_and_the_same_table(tmp_path):
+def test_a_saved_trace_loads_with_equal_spans_and_the_same_table(tmp_path):
     t = refined()
     t.save(tmp_path / "t.jsonl")
     back = dn.Trace.load(str(tmp_path / "t.jsonl"))
@@ -410,7 +411,7 @@ VALUES = st.recursive(
     inputs=st.dictionaries(st.text(st.characters(exclude_categories=()), max_size=5), VALUES, max_size=3),
     texts=st.lists(st.text(st.characters(exclude_categories=())), min_size=3, max_size=3),
 )
-def test_spans_of_any_values_and_texts_equal_themselves_read_back(tmp_path, inputs, texts):
+def test_spans_of_any_values_and_texts_equal_those_read_from_a_file(tmp_path, inputs, texts):
     hint, reply, content = texts
     call = events.PredictorCalled(
         span=2, parent=1, predictor="p", uid="u", inputs=inputs, hint=hint, reply=reply, outputs=inputs,
@@ -436,7 +437,7 @@ def test_spans_that_differ_are_not_equal():
     assert len({*spans, *spans_of(RunRecord([one]))}) == 1
 
 
-def test_a_trace_file_is_for_its_owner_only_and_replaces_what_was_there(tmp_path):
+def test_a_trace_file_is_readable_by_its_owner_only_and_replaces_an_existing_file(tmp_path):
     path = tmp_path / "new" / "t.jsonl"
     plain_call().save(path)
     plain_call().save(path)
@@ -445,7 +446,7 @@ def test_a_trace_file_is_for_its_owner_only_and_replaces_what_was_there(tmp_path
     assert [p.name for p in path.parent.iterdir()] == ["t.jsonl"]
 
 
-def test_a_place_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path):
+def test_a_path_that_cannot_be_written_is_an_error_and_no_file_remains(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(JournalError, match="cannot write"):
         plain_call().save(tmp_path / "file" / "t.jsonl")
@@ -455,7 +456,7 @@ def test_a_place_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "runs") == ["file", "folder"]
 
 
-def test_a_torn_last_line_is_dropped(tmp_path):
+def test_an_incomplete_last_line_is_dropped(tmp_path):
     path = tmp_path / "t.jsonl"
     refined().save(path)
     whole = path.read_bytes()
@@ -471,7 +472,7 @@ def test_a_torn_last_line_is_dropped(tmp_path):
         ('{"dspynb": 99, "kind": "trace"}\n', "upgrade dspynb"),
     ],
 )
-def test_a_file_that_is_no_trace_is_told(tmp_path, content, says):
+def test_loading_a_file_that_is_no_trace_is_an_error(tmp_path, content, says):
     path = tmp_path / "t.jsonl"
     path.write_text(content)
     with pytest.raises(JournalError, match=says):
@@ -495,21 +496,21 @@ def test_damaged_lines_of_a_trace_are_left_out_and_reported(tmp_path, content, s
         assert len(dn.Trace.load(path).spans) == 0
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path):
+def test_loading_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(JournalError, match="cannot read"):
         dn.Trace.load(tmp_path / "none.jsonl")
 
 
-def test_spans_in_a_circle_or_without_their_parent_are_all_there(tmp_path):
-    made = [
+def test_spans_in_a_circle_or_without_their_parent_are_all_listed(tmp_path):
+    started = [
         events.SpanStarted(span=i, parent=p, kind="module", name=str(i)) for i, p in ((1, 2), (2, 1), (3, 3), (4, 9))
     ]
-    spans = dn.Trace(made).spans
+    spans = dn.Trace(started).spans
     assert sorted(s.span for s in spans) == [1, 2, 3, 4]
     assert {s.parent for s in spans if s.depth == 0} == {0}
 
 
-def test_a_runs_file_reads_as_a_trace_with_its_run_as_the_root(tmp_path):
+def test_a_run_file_loads_as_a_trace_with_the_run_as_its_root(tmp_path):
     prediction = asyncio.run(dn.Refine(Captions(echo_hint()), scores(1.0))(subject="sea"))
     dn.open_run(prediction.run.id)
     spans = dn.Trace.load(prediction.run.path).spans

@@ -1,4 +1,4 @@
-"""What user code raises that is no Exception costs one row or attempt, and what must end the process does."""
+"""User code that raises SystemExit or similar makes one row or attempt fail; what must end the process does."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.campaigns.base_exceptions import draw_trial, outcome, raise_exception
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _collected():
-    """Tasks that nobody awaited say so now, and not within ``ast.parse`` of a later test: Python 3.11 fails there."""
+def _collect_garbage():
+    """Let tasks that nobody awaited warn now, and not during ``ast.parse`` in a later test, where Python 3.11 fails."""
     yield
     gc.collect()
 
@@ -50,14 +50,14 @@ def caught(work):
 
 
 # ── the campaign, reduced ─────────────────────────────────────────────────────────────────────────────────────────────
-def test_twenty_one_trials_in_this_process_each_cost_one_row_or_attempt_only():
-    for number in range(21):  # every callback once
+def test_in_twenty_one_trials_in_this_process_only_one_row_or_attempt_fails():
+    for number in range(21):  # each callback once
         name, work, expected, how = draw_trial("small", number)
         assert (name, outcome(work, how)) == (name, expected)
 
 
 @pytest.mark.slow
-def test_a_hundred_trials_in_processes_and_a_kernel_each_cost_one_row_or_attempt_only():
+def test_in_a_hundred_trials_in_processes_and_a_kernel_only_one_row_or_attempt_fails():
     numbers = ["--trials", "105", "--processes", "4", "--kernels", "1", "--seed", "reduced"]
     command = [sys.executable, "-m", "tests.campaigns.base_exceptions", *numbers]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
@@ -65,9 +65,9 @@ def test_a_hundred_trials_in_processes_and_a_kernel_each_cost_one_row_or_attempt
     assert done.returncode == 0
 
 
-# ── what is said ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── error texts ───────────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "text"),
     [
         ("sys.exit", "called sys.exit(3)"),
         ("KeyboardInterrupt", "raised KeyboardInterrupt: of the user"),
@@ -77,7 +77,7 @@ def test_a_hundred_trials_in_processes_and_a_kernel_each_cost_one_row_or_attempt
         ("CancelledError", "was cancelled from inside"),
     ],
 )
-def test_an_error_says_whose_code_raised_what(kind, said):
+def test_an_error_names_the_code_that_raised_it(kind, text):
     def judge(row, prediction):
         raise_exception(kind)
 
@@ -93,22 +93,22 @@ def test_an_error_says_whose_code_raised_what(kind, said):
 
     reward = caught(lambda: dn.BestOfN(ask(), judge, n=1)(question="1?")).exceptions[0]
     assert type(reward) is RewardError
-    assert f"the reward judge {said}" in str(reward)
+    assert f"the reward judge {text}" in str(reward)
     hint = caught(lambda: dn.Refine(ask(), lambda row, p: 0.5, n=2, hints=suggest)(question="1?"))
     assert type(hint) is HintError
-    assert f"the hints function suggest {said}" in str(hint)
+    assert f"the hints function suggest {text}" in str(hint)
     program = caught(lambda: Program()(question="1?"))
     assert type(program) is UserCodeExit
-    assert f"Program.forward {said}" in str(program)
+    assert f"Program.forward {text}" in str(program)
     assert program.__cause__ is not None
     called = caught(lambda: dn.Predict("question -> answer", lm=dn.FunctionLM(model, name="mine"))(question="1?"))
     assert type(called) is ModelError
-    assert f"the model mine {said}" in str(called)
+    assert f"the model mine {text}" in str(called)
     assert dn.last_run().status == "failed"
-    assert f"the model mine {said}" in dn.last_run().calls.error.iloc[0]
+    assert f"the model mine {text}" in dn.last_run().calls.error.iloc[0]
 
 
-def test_the_error_travels_to_other_processes():
+def test_the_error_can_be_pickled():
     error = caught(lambda: _Leaves()(question="1?"))
     message = "_Leaves.forward called sys.exit('no licence'); raise an Exception in its place"
     assert str(pickle.loads(pickle.dumps(error))) == str(error) == message
@@ -125,7 +125,7 @@ def test_an_awaited_program_that_exits_is_a_failed_run_and_an_error():
     assert dn.last_run().status == "failed"
 
 
-def test_a_wide_search_whose_attempts_leak_a_cancellation_has_the_others():
+def test_an_attempt_that_raises_a_cancellation_does_not_affect_the_others_of_its_wave():
     async def leaks(row, prediction):
         if dn.current_attempt().number == 2:
             task = asyncio.create_task(asyncio.sleep(5))
@@ -137,9 +137,9 @@ def test_a_wide_search_whose_attempts_leak_a_cancellation_has_the_others():
     assert ["cancelled from inside" in str(error) for error in prediction.run.attempts.error] == [False, True, False]
 
 
-# ── what must not be caught ───────────────────────────────────────────────────────────────────────────────────────────
+# ── errors that must not be caught ────────────────────────────────────────────────────────────────────────────────────
 def in_script(code, *signals):
-    """Run a script that prints "ready" and gets signals then; (exit status, what it wrote)."""
+    """Run a script, and send it signals when it prints "ready". Returns its exit status and its output."""
     command, lines = [sys.executable, "-c", code], []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout:
@@ -166,37 +166,37 @@ def busy(row, prediction):
 """
 
 
-def test_a_handler_of_sigterm_that_exits_ends_the_process_also_during_a_metric():
+def test_a_handler_of_sigterm_that_exits_ends_the_process_even_during_a_metric():
     code = SCRIPT + (
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
         "asyncio.run(dn.evaluate(ask, rows, busy))\nprint('went on')"
     )
-    status, said = in_script(code, signal.SIGTERM)
+    status, output = in_script(code, signal.SIGTERM)
     assert status == 7
-    assert "went on" not in said
+    assert "went on" not in output
 
 
 def test_ctrl_c_during_a_metric_of_a_table_ends_the_script():
     code = SCRIPT + "dn.score_table(busy, [{'question': '1', 'predicted_answer': '4'}])\nprint('went on')"
-    status, said = in_script(code, signal.SIGINT)
+    status, output = in_script(code, signal.SIGINT)
     assert status == -signal.SIGINT
-    assert "went on" not in said
-    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert "went on" not in output
+    assert output.rstrip().endswith("KeyboardInterrupt")
 
 
-def test_a_handler_of_the_users_that_raises_keyboard_interrupt_ends_the_script():
+def test_a_users_handler_that_raises_keyboard_interrupt_ends_the_script():
     code = SCRIPT + (
         "def handler(*_):\n    raise KeyboardInterrupt('mine')\n"
         "signal.signal(signal.SIGINT, handler)\n"
         "asyncio.run(dn.evaluate(ask, rows, busy))\nprint('went on')"
     )
-    status, said = in_script(code, signal.SIGINT)
+    status, output = in_script(code, signal.SIGINT)
     assert status != 0
-    assert "went on" not in said
-    assert "KeyboardInterrupt: mine" in said
+    assert "went on" not in output
+    assert "KeyboardInterrupt: mine" in output
 
 
-def test_a_real_press_is_told_from_one_that_code_raises():
+def test_ctrl_c_is_distinguished_from_a_keyboard_interrupt_that_code_raises():
     assert is_exit(_raised(KeyboardInterrupt))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -219,7 +219,7 @@ def _raised(kind):
         return error
 
 
-def test_a_program_that_is_closed_while_it_waits_is_no_error():
+def test_closing_the_coroutine_of_a_program_is_not_an_error():
     class Waits(dn.Module):
         async def forward(self, question):
             await asyncio.Event().wait()
@@ -227,7 +227,7 @@ def test_a_program_that_is_closed_while_it_waits_is_no_error():
     async def main():
         coroutine = Waits()._inside({"question": "1?"})
         coroutine.send(None)
-        coroutine.close()  # raises RuntimeError where the GeneratorExit was taken for the program's
+        coroutine.close()  # raises RuntimeError if the GeneratorExit counts as the program's error
 
     dn.run_sync(main)
 
@@ -251,7 +251,7 @@ async def _leave_soon():
     sys.exit(4)
 
 
-def test_run_sync_raises_where_a_task_that_nothing_awaits_ends_its_loop():
+def test_run_sync_raises_if_a_task_that_nothing_awaits_ends_its_loop():
     async def main():
         task = asyncio.create_task(_leave_soon())
         await asyncio.Event().wait()
@@ -263,7 +263,7 @@ def test_run_sync_raises_where_a_task_that_nothing_awaits_ends_its_loop():
     assert ask().run_sync(question="1?").answer == "4"
 
 
-def test_run_sync_raises_where_user_code_stops_its_loop():
+def test_run_sync_raises_if_user_code_stops_its_loop():
     async def main():
         asyncio.get_running_loop().stop()
         await asyncio.Event().wait()
@@ -272,7 +272,7 @@ def test_run_sync_raises_where_user_code_stops_its_loop():
     assert ask().run_sync(question="1?").answer == "4"
 
 
-def test_run_sync_raises_where_its_loop_is_broken_and_the_next_has_a_new_one():
+def test_run_sync_raises_if_its_loop_is_broken_and_the_next_call_has_a_new_loop():
     async def main():
         loops.append(asyncio.get_running_loop())
         loops[0]._selector.unregister(loops[0]._ssock)
@@ -287,15 +287,15 @@ def test_run_sync_raises_where_its_loop_is_broken_and_the_next_has_a_new_one():
     assert ask().run_sync(question="1?").answer == "4"
 
 
-def test_a_row_that_awaits_a_task_which_exits_costs_that_row_only_under_run_sync():
+def test_only_the_row_that_awaits_a_task_which_exits_fails_under_run_sync():
     class Gathers(dn.Module):
         async def forward(self, question):
             if question == "1":
                 await asyncio.gather(_leave_soon(), asyncio.sleep(0))
             return {"answer": question}
 
-    done = dn.run_sync(lambda: Gathers().batch([{"question": str(i)} for i in range(3)]))
-    assert [type(one).__name__ for one in done] == ["Prediction", "UserCodeExit", "Prediction"]
+    rows = dn.run_sync(lambda: Gathers().batch([{"question": str(i)} for i in range(3)]))
+    assert [type(row).__name__ for row in rows] == ["Prediction", "UserCodeExit", "Prediction"]
 
 
 def test_work_that_is_cancelled_before_it_begins_leaves_nothing_unawaited():
@@ -312,7 +312,7 @@ def test_work_that_is_cancelled_before_it_begins_leaves_nothing_unawaited():
 
 
 class Leaving:
-    """Shows itself, and is copied, by leaving the process."""
+    """Its repr and its copy exit the process."""
 
     def __repr__(self):
         sys.exit(3)
@@ -322,7 +322,7 @@ class Leaving:
 
 
 @pytest.mark.parametrize("key", ["", "a-key-that-is-looked-for-in-values"])
-def test_a_value_that_leaves_the_process_when_it_is_shown_is_shown_as_such_a_value(key, monkeypatch):
+def test_a_value_whose_repr_exits_the_process_is_shown_by_its_class(key, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", key)
 
     class Holds(dn.Module):
@@ -334,7 +334,7 @@ def test_a_value_that_leaves_the_process_when_it_is_shown_is_shown_as_such_a_val
     assert "Leaving that cannot be shown" in str(table.iloc[0].to_dict())
 
 
-def test_the_error_of_a_tool_may_leave_the_process_when_it_is_shown():
+def test_the_text_of_a_tools_error_may_exit_the_process():
     class Odd(Exception):
         def __str__(self):
             return sys.exit(3)
@@ -347,7 +347,7 @@ def test_the_error_of_a_tool_may_leave_the_process_when_it_is_shown():
     assert (observation.ok, observation.text) == (False, "search failed: <Odd that cannot be shown>")
 
 
-def test_an_attribute_that_leaves_the_process_when_it_is_copied_is_shared():
+def test_an_attribute_whose_copy_exits_the_process_is_shared():
     program = dn.Predict("question -> answer").map(lambda prediction: prediction)
     program.client = Leaving()
     assert copy.deepcopy(program).client is program.client

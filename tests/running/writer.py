@@ -1,8 +1,8 @@
 """A process that resumes or starts runs on command, for tests of two writers.
 
-It reads commands from its input, one a line: ``start`` (a new run), ``resume PATH``, ``end``. It answers ``writing
-PATH`` when the first call of a run is made, and waits then for the file ``go`` in its folder; ``done STATUS`` when the
-run has ended; ``refused MESSAGE``. Each call of the model adds a line to the file ``calls``.
+It reads commands from its input, one per line: ``start`` (a new run), ``resume PATH``, ``end``. Its answers are
+``writing PATH`` at the first call of a run, which then waits for the file ``go`` in the folder; ``done STATUS`` when
+the run has ended; or ``refused MESSAGE``. Each call of the model adds a line to the file ``calls``.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ ROWS = [{"subject": str(i)} for i in range(8)]
 
 
 def say(*words):
-    """Answer whoever commands this process."""
+    """Answer the process that sends the commands."""
     sys.stdout.write(" ".join(map(str, words)) + "\n")
     sys.stdout.flush()
 
 
 def program():
-    """A predictor that says when its first call is made, notes each, and waits for the file ``go``."""
+    """A predictor that reports its first call, logs each call, and waits for the file ``go``."""
     first = [True]
 
     async def answer(request):
@@ -37,7 +37,7 @@ def program():
             first.clear()
             flush_journals()
             say("writing", dn.last_run().path)
-        while not (FOLDER / "go").exists():  # noqa: ASYNC110  # which another process makes
+        while not (FOLDER / "go").exists():  # noqa: ASYNC110  # created by another process
             await asyncio.sleep(0.005)
         return chat(sentence="s")
 
@@ -56,8 +56,10 @@ async def main() -> None:
             return
         evaluate = dn.Evaluate(score, concurrency=2)
         try:
-            new = command[0] == "start"
-            run = evaluate.start(program(), ROWS) if new else evaluate.resume(command[1], program(), ROWS)
+            if command[0] == "start":
+                run = evaluate.start(program(), ROWS)
+            else:
+                run = evaluate.resume(command[1], program(), ROWS)
         except JournalError as error:
             say("refused", error)
             continue

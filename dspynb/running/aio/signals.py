@@ -46,9 +46,9 @@ class Interruptible(Protocol):
     def interrupt(self) -> None: ...
 
 
-_waiting: dict[Interruptible, int] = {}  # run → how many times it is awaited; not a Counter, whose methods are Python
+_awaited_runs: dict[Interruptible, int] = {}  # run → how many times it is awaited; a Counter would be slower
 _loops: dict[asyncio.AbstractEventLoop, int] = {}  # loop → how many awaited runs it has
-_joined: dict[Joined, None] = {}  # the waits of the main thread, oldest first; several if a signal handler waits too
+_loop_waits: dict[LoopWait, None] = {}  # of the main thread, oldest first; several if a signal handler waits too
 _previous: Any = None  # the handler that _on_sigint replaced
 _presses = 0  # how often Ctrl-C was pressed since the handler was installed
 
@@ -66,19 +66,19 @@ class foreground:  # noqa: N801  # a class, since a generator would slow down ev
         self._on_main, self._loop = _on_main_thread(), running_loop()
         self._counted = self._on_main or _main_waits_for(self._loop)
         if self._counted:
-            _add(_waiting, self._run)
+            _increment(_awaited_runs, self._run)
             if self._loop is not None:
-                _add(_loops, self._loop)
+                _increment(_loops, self._loop)
         if self._on_main:
             _install(self._run)
             if self._loop is not None:
-                _wakes.begin(self._loop)
+                _wakeup.begin(self._loop)
 
     def __exit__(self, *_: object) -> None:
         if self._counted:
-            _drop(_waiting, self._run)
+            _decrement(_awaited_runs, self._run)
             if self._loop is not None:
-                _drop(_loops, self._loop)
+                _decrement(_loops, self._loop)
         if self._on_main:
             _restore()
 
@@ -110,7 +110,7 @@ class Bell:
                 return
 
 
-class Joined(Bell):
+class LoopWait(Bell):
     """A wait for work on the ``loop`` of another thread. If the main thread waits, Ctrl-C also rings it, and sets
     ``pressed``."""
 
@@ -127,22 +127,22 @@ class Joined(Bell):
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Joined]:
+def loop_wait() -> Iterator[LoopWait]:
     """A block in which this thread waits for work on the loop of another thread.
 
     On the main thread, the first Ctrl-C rings the wait and raises nothing inside the block: KeyboardInterrupt is raised
     at its end, if the block has not raised it itself.
     """
-    wait = Joined()
+    wait = LoopWait()
     if not _on_main_thread():
         yield wait
         return
     try:
-        _joined[wait] = None
+        _loop_waits[wait] = None
         _install()
         yield wait
     finally:
-        _joined.pop(wait, None)
+        _loop_waits.pop(wait, None)
         _restore()
     if wait.pressed:
         raise KeyboardInterrupt
@@ -165,19 +165,19 @@ def _on_main_thread() -> bool:
     return threading.get_ident() == threading.main_thread().ident
 
 
-def _install(new: Interruptible | None = None) -> None:
+def _install(new_run: Interruptible | None = None) -> None:
     global _previous, _presses  # noqa: PLW0603  # one process has one SIGINT handler
     current = getsignal(SIGINT)
     if current is _on_sigint:
-        if _presses and all(run.interrupted for run in _waiting if run is not new):
+        if _presses and all(run.interrupted for run in _awaited_runs if run is not new_run):
             # The presses were meant for runs that have not ended yet, such as one that a broken loop left behind.
             _presses = 0
-    elif _wraps(current):
+    elif _is_wrappable(current):
         _previous, _presses = current, 0
         signal(SIGINT, _on_sigint)
 
 
-def _wraps(handler: Any) -> bool:
+def _is_wrappable(handler: Any) -> bool:
     """Whether a handler only ends a cell or a script, so that it can be wrapped. False for None (set outside Python),
     SIG_IGN (a script in the background, a kernel between cells), SIG_DFL, and the handlers of servers and users."""
     if handler is default_int_handler:
@@ -194,21 +194,21 @@ _RUNNERS = asyncio.Runner._on_sigint  # type: ignore[attr-defined]  # what async
 
 
 def _restore() -> None:
-    if not _waiting:
-        _wakes.end()
-    if not _waiting and not _joined and getsignal(SIGINT) is _on_sigint:
+    if not _awaited_runs:
+        _wakeup.end()
+    if not _awaited_runs and not _loop_waits and getsignal(SIGINT) is _on_sigint:
         signal(SIGINT, _previous)  # only if the handler was not replaced: ipykernel swaps handlers around a cell
 
 
 def _main_waits_for(loop: asyncio.AbstractEventLoop | None) -> bool:
-    return loop is not None and any(wait.loop is loop for wait in list(_joined))
+    return loop is not None and any(wait.loop is loop for wait in list(_loop_waits))
 
 
-def _add(counts: dict[T, int], key: T) -> None:
+def _increment(counts: dict[T, int], key: T) -> None:
     counts[key] = counts.get(key, 0) + 1
 
 
-def _drop(counts: dict[T, int], key: T) -> None:
+def _decrement(counts: dict[T, int], key: T) -> None:
     count = counts.pop(key) - 1
     if count > 0:
         counts[key] = count
@@ -218,23 +218,24 @@ def _drop(counts: dict[T, int], key: T) -> None:
 def _on_sigint(signum: int, frame: FrameType | None) -> None:
     global _presses  # noqa: PLW0603
     _presses += 1
-    for run in list(_waiting):
+    for run in list(_awaited_runs):
         run.interrupt()
     for loop in list(_loops):
         _wake(loop)
-    if not _joined and not any(loop.is_running() for loop in _loops):
-        _call(_previous, signum, frame)  # nothing waits: the runs belong to a loop that a KeyboardInterrupt ended
+    if not _loop_waits and not any(loop.is_running() for loop in _loops):
+        # Nothing waits: the runs belong to a loop that a KeyboardInterrupt ended.
+        _call_handler(_previous, signum, frame)
     elif _presses == 1:
-        for wait in list(_joined):
+        for wait in list(_loop_waits):
             wait.press()  # the wait raises KeyboardInterrupt where that cannot leave a lock locked
-        if not (_joined and _previous is default_int_handler) and not _cancel_main(frame):
-            _call(_previous, signum, frame)
+        if not (_loop_waits and _previous is default_int_handler) and not _cancel_main(frame):
+            _call_handler(_previous, signum, frame)
     elif _in_task():
         # A second press means that a reward or tool computes without ever letting the loop run. A KeyboardInterrupt
         # would end the kernel's loop; a CancelledError inside the current task ends only that task.
         raise asyncio.CancelledError("interrupted twice")
     elif _previous is default_int_handler:
-        _call(_previous, signum, frame)
+        _call_handler(_previous, signum, frame)
 
 
 def _cancel_main(frame: FrameType | None) -> bool:
@@ -252,13 +253,13 @@ def _cancel_main(frame: FrameType | None) -> bool:
     main = frame.f_locals.get("future")
     if not isinstance(main, asyncio.Task) or main.done() or main.get_loop() not in _loops:
         return False
-    main.add_done_callback(_as_interrupt)
+    main.add_done_callback(_raise_interrupt)
     main.cancel()
     _wake(main.get_loop())
     return True
 
 
-def _as_interrupt(main: asyncio.Task[Any]) -> None:
+def _raise_interrupt(main: asyncio.Task[Any]) -> None:
     """Make ``run_until_complete`` raise KeyboardInterrupt, as it would without a run."""
     if main.cancelled():
         raise KeyboardInterrupt
@@ -266,10 +267,10 @@ def _as_interrupt(main: asyncio.Task[Any]) -> None:
 
 def _wake(loop: asyncio.AbstractEventLoop) -> None:
     with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-        loop.call_soon_threadsafe(_nothing)
+        loop.call_soon_threadsafe(_do_nothing)
 
 
-class _Wakes:
+class _SignalWakeup:
     """Lets signals wake the loop of the main thread.
 
     Python calls a signal handler between two steps of its code. If the signal comes right before the loop waits in the
@@ -281,57 +282,59 @@ class _Wakes:
     """
 
     def __init__(self) -> None:
-        self._forget()
-        after_fork_in_child(self._forget)
+        self._reset()
+        after_fork_in_child(self._reset)
 
-    def _forget(self) -> None:
-        self._ends: tuple[socket.socket, socket.socket] | None = None
+    def _reset(self) -> None:
+        self._sockets: tuple[socket.socket, socket.socket] | None = None
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-        self._set = False
+        self._is_set = False
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let signals wake this loop from now on. Does nothing if the loop or a server has its own way for that."""
-        if self._set or set_wakeup_fd is None or getsignal(SIGINT) is not _on_sigint:
+        if self._is_set or set_wakeup_fd is None or getsignal(SIGINT) is not _on_sigint:
             return
-        if not self._reads(loop) or self._ends is None:
+        if not self._is_read_by(loop) or self._sockets is None:
             return
-        before = set_wakeup_fd(self._ends[1].fileno(), warn_on_full_buffer=False)
-        self._set = before == -1
-        if not self._set:
-            set_wakeup_fd(before)
+        earlier_fd = set_wakeup_fd(self._sockets[1].fileno(), warn_on_full_buffer=False)
+        self._is_set = earlier_fd == -1
+        if not self._is_set:
+            set_wakeup_fd(earlier_fd)
 
     def end(self) -> None:
         """Let signals no longer wake a loop."""
-        if self._set and self._ends is not None:
-            self._set = False
-            now = set_wakeup_fd(-1)
-            if now not in (-1, self._ends[1].fileno()):
-                set_wakeup_fd(now)  # other code has set it since
+        if self._is_set and self._sockets is not None:
+            self._is_set = False
+            current_fd = set_wakeup_fd(-1)
+            if current_fd not in (-1, self._sockets[1].fileno()):
+                set_wakeup_fd(current_fd)  # other code has set it since
 
-    def _reads(self, loop: asyncio.AbstractEventLoop) -> bool:
+    def _is_read_by(self, loop: asyncio.AbstractEventLoop) -> bool:
         if loop in self._loops:
             return True
         try:
-            if self._ends is None:
-                self._ends = socket.socketpair()
-                for end in self._ends:
+            if self._sockets is None:
+                self._sockets = socket.socketpair()
+                for end in self._sockets:
                     end.setblocking(False)
-            loop.add_reader(self._ends[0].fileno(), self._drain)
+            loop.add_reader(self._sockets[0].fileno(), self._drain)
         except (OSError, NotImplementedError, AttributeError):  # loops on Windows wake by themselves; Pyodide has none
             return False
         self._loops.add(loop)
         return True
 
     def _drain(self) -> None:
-        if self._ends is not None:
+        if self._sockets is not None:
             with contextlib.suppress(OSError):
-                self._ends[0].recv(4096)
+                self._sockets[0].recv(4096)
 
 
-_wakes = _Wakes()
+_wakeup = _SignalWakeup()
 
 
-def _call(handler: Callable[[int, FrameType | None], Any] | int | None, signum: int, frame: FrameType | None) -> None:
+def _call_handler(
+    handler: Callable[[int, FrameType | None], Any] | int | None, signum: int, frame: FrameType | None
+) -> None:
     if callable(handler):
         handler(signum, frame)
 
@@ -343,5 +346,5 @@ def _in_task() -> bool:
         return False
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     """Does nothing: scheduling it wakes the loop."""

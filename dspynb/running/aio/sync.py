@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from dspynb.errors import ScopeError, UserCodeExit
 from dspynb.exits import exit_text
 from dspynb.processes import after_fork_in_child
-from dspynb.running.aio.signals import Bell, interrupted, joined, running_loop
+from dspynb.running.aio.signals import Bell, interrupted, loop_wait, running_loop
 from dspynb.running.aio.tasks import GRACE
 from dspynb.running.user_code import guarded
 from dspynb.scope.core import current_scope
@@ -40,10 +40,10 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._forget()
-        after_fork_in_child(self._forget)
+        self._reset()
+        after_fork_in_child(self._reset)
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: set[_Pending] = set()
@@ -175,7 +175,7 @@ def run_sync(make: Callable[[], Awaitable[T]]) -> T:
     [Prediction(answer='4'), Prediction(answer='4')]
     """
     ended = Bell()
-    with joined() as wait:
+    with loop_wait() as wait:
         wait.loop = _THREAD.loop()
         if running_loop() is wait.loop:
             raise ScopeError("run_sync was called by code that run_sync runs; use `await` there")

@@ -17,9 +17,9 @@ T = TypeVar("T")
 async def in_thread(fn: Callable[[], T], name: str) -> T:
     """Run ``fn()`` in a new thread, in the caller's context, and return its result. Raises the errors of ``fn``.
 
-    ``asyncio.to_thread`` does not do: its few threads are shared by the whole loop, and both the loop and the
+    ``asyncio.to_thread`` is not suitable: its few threads are shared by the whole loop, and both the loop and the
     interpreter wait for them at their end, so a function that hangs would block everything. If the caller is cancelled,
-    the thread runs on.
+    the thread continues to run.
     """
     loop = asyncio.get_running_loop()
     context = contextvars.copy_context()

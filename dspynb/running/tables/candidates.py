@@ -227,7 +227,7 @@ def _start_won(record: RunRecord, start: str) -> list[str]:
     elif ahead:
         origin = record.candidates[ahead].origin
         result = f"The program stays as it is. Of {_size(record)} {ahead} ({origin}) scored highest."
-        validation = f"{_difference(record, start, ahead, 'val')} That is not enough to take it for better."
+        validation = f"{_difference(record, start, ahead, 'val')} That is not enough to prefer it."
     else:
         result = f"None of {_size(record)} was better than the program as it is."
     sentences = [_so_far(record) + result, validation, _score_text(record, start, "test")]
@@ -252,7 +252,7 @@ def _notes(record: RunRecord, start: str, best: str) -> list[str]:
     if failed:
         notes.append(f"{failed} of {proposals} proposals failed.")
     if failed < proposals and len(record.candidates) == 1 and record.ended is not None:
-        notes.append(f"No candidate came of {proposals - failed} proposals (see run.proposals).")
+        notes.append(f"None of {proposals - failed} proposals became a candidate (see run.proposals).")
     notes.append(_training_failures(record))
     notes.append(_validation_failures(record, start))
     if best != start:
@@ -306,7 +306,9 @@ def _ahead(record: RunRecord, start: str) -> str | None:
     if not scores:
         return None
     best = max(scores, key=scores.__getitem__)
-    return best if scores[best] > scores.get(start, math.inf) else None
+    if scores[best] > scores.get(start, math.inf):
+        return best
+    return None
 
 
 def _all_failed(rollouts: Mapping[int, RolloutEnded]) -> bool:
@@ -336,7 +338,7 @@ def _comparison_with_start(record: RunRecord, start: str, best: str, split: str)
         return ""
     text = _difference(record, start, best, split)
     if paired.low is None or paired.low <= 0:
-        return f"{text} That cannot be told from no difference."
+        return f"{text} That difference is not significant."
     if split == "val":
         return f"{text} It was chosen on these rows, so expect less on others."
     return text
@@ -356,7 +358,9 @@ def _difference(record: RunRecord, start: str, best: str, split: str) -> str:
 def _paired(record: RunRecord, start: str, best: str, split: str) -> PairedDifference | None:
     """The difference between two candidates on the rows that both have; None where they share none."""
     start_scores, best_scores = _shared_scores(record, start, best, split)
-    return paired_difference(start_scores, best_scores) if start_scores else None
+    if start_scores:
+        return paired_difference(start_scores, best_scores)
+    return None
 
 
 def _shared_scores(record: RunRecord, start: str, best: str, split: str) -> tuple[list[float], list[float]]:
@@ -385,7 +389,9 @@ def candidate_scores(record: RunRecord, candidate: str, split: str = "val") -> d
 
 
 def _score(rollout: RolloutEnded, failed: float) -> float:
-    return failed if rollout.error is not None or rollout.score is None else float(rollout.score)
+    if rollout.error is not None or rollout.score is None:
+        return failed
+    return float(rollout.score)
 
 
 def _costs(record: RunRecord) -> dict[str, Usage]:
@@ -400,4 +406,6 @@ def _costs(record: RunRecord) -> dict[str, Usage]:
 def _rows(record: RunRecord, split: str = "val") -> int:
     """The number of rows of a split that the run declares; 0 where it declares none that can be true."""
     count = record.started.inputs.get(split) if record.started else None
-    return int(count) if is_count(count) and count <= _MOST_ROWS else 0
+    if is_count(count) and count <= _MOST_ROWS:
+        return int(count)
+    return 0

@@ -94,7 +94,9 @@ def hint_uses_of_search(
 
 
 def _score(row: AttemptRow, failed: float) -> float:
-    return failed if row.score is None else float(row.score)
+    if row.score is None:
+        return failed
+    return float(row.score)
 
 
 def _hint_texts(row: AttemptRow, path_of: PathOf) -> Iterator[tuple[str | None, str, frozenset[str]]]:
@@ -169,9 +171,9 @@ def hints_frame(record: RunRecord, within: int = 0) -> pd.DataFrame:
 
     ``predictor``: the path of the predictor that the hint was for; ``*`` for all of the program, ``answer.*`` for all
     in ``answer``. ``used``: the number of attempts that had the hint and ended. ``passed``: how many of them met the
-    threshold; a search goes on to a hint only after no earlier attempt met it. ``gain``: the mean over these attempts
-    of their score minus the mean score of the attempts without a hint in earlier waves of the same search. An attempt
-    that failed counts as the run's ``failure_score``, or 0 where it has none.
+    threshold, which no earlier attempt of their search had met. ``gain``: the mean over these attempts of their score
+    minus the mean score of the attempts without a hint in earlier waves of the same search. An attempt that failed
+    counts as the run's ``failure_score``, or 0 where it has none.
     """
     import pandas as pd
 
@@ -203,4 +205,6 @@ def hints_text(record: RunRecord) -> str:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    if number == 1:
+        return f"{number:,} {noun}"
+    return f"{number:,} {noun}s"

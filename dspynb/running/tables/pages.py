@@ -68,5 +68,7 @@ def _text(value: Any) -> str:
         return ""
     if not isinstance(value, bool) and _is_number(value):
         number = float(value)
-        return f"{int(number):,}" if number.is_integer() else f"{number:.4g}"
+        if number.is_integer():
+            return f"{int(number):,}"
+        return f"{number:.4g}"
     return shorten(value, _MAX_TEXT).encode("utf-8", "replace").decode()

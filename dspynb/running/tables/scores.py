@@ -18,7 +18,9 @@ def failure_score(record: RunRecord) -> float:
 
 
 def _setting(record: RunRecord, name: str) -> Any:
-    return record.started.settings.get(name) if record.started else None
+    if record.started:
+        return record.started.settings.get(name)
+    return None
 
 
 def scores_by_program(record: RunRecord) -> dict[str, dict[int, list[float]]]:

@@ -212,7 +212,9 @@ def _python_number(value: Any) -> Any:
     """A score as a number of Python: unpacked from an Enum, and converted from numpy's types."""
     if isinstance(value, Enum):
         value = value.value
-    return value.tolist() if hasattr(value, "tolist") else value
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value
 
 
 def _checked_level(level: float) -> float:

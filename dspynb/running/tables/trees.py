@@ -85,7 +85,9 @@ def _html(span: Span) -> str:
 
 def _shortened(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= _MAX_VALUE else shorten(text, _MAX_VALUE)
+    if len(text) <= _MAX_VALUE:
+        return text
+    return shorten(text, _MAX_VALUE)
 
 
 def _without_surrogates(text: str) -> str:
