@@ -11,7 +11,7 @@ import pytest
 import dspynb as dn
 from dspynb.errors import ConfigurationError, InputError
 from dspynb.events import CandidateProposed, CandidateScored, RolloutEnded
-from dspynb.optimizers.core.demos import labeled
+from dspynb.optimizers.core.demos import labeled_demos
 from tests.helpers import chat, field
 from tests.optimizers.worlds import TRAIN, VAL, World, events, one, right, rows, small, three
 
@@ -212,7 +212,7 @@ def test_labels_are_rows_with_all_outputs_and_an_input():
         def sample(self, rows, most):
             return rows[:most]
 
-    found = labeled(predictor, [dn.Example(row) for row in given], 9, First())
+    found = labeled_demos(predictor, [dn.Example(row) for row in given], 9, First())
     assert found == [{"question": "1", "answer": "2"}]
 
 

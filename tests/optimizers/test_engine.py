@@ -12,7 +12,7 @@ import dspynb as dn
 from dspynb.errors import BudgetExhausted, ConfigurationError, OptimizerError
 from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, RolloutEnded
 from dspynb.optimizers.core.candidate import Candidate
-from dspynb.optimizers.core.task import Teacher
+from dspynb.optimizers.core.problem import Teacher
 from dspynb.scope import Layer, Part, current_scope
 from tests.helpers import chat, field
 from tests.optimizers.worlds import TRAIN, VAL, Plan, World, events, one, optimized, planned, rows, three

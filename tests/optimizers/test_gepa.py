@@ -13,7 +13,7 @@ import dspynb as dn
 from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.gepa.gepa import GEPA
-from dspynb.optimizers.gepa.parent_selection import front, pareto_choice
+from dspynb.optimizers.gepa.parent_selection import pareto_choice, pareto_front
 from dspynb.scope import Part
 from tests.helpers import chat, field, prompt
 from tests.optimizers.worlds import World, events, lines, optimized, outcome, three
@@ -502,7 +502,7 @@ def candidates(n):
 def test_the_front_leaves_out_what_another_is_as_good_as_wherever_it_is_best():
     a, b, c = candidates(3)
     scores = {a: {0: 1.0, 1: 0.0, 2: 1.0}, b: {0: 1.0, 1: 0.0, 2: 0.0}, c: {0: 0.0, 1: 1.0, 2: 0.0}}
-    assert front(scores) == {a: 2, c: 1}
+    assert pareto_front(scores) == {a: 2, c: 1}
 
 
 def test_a_parent_is_as_likely_as_the_rows_on_which_it_is_best():

@@ -79,7 +79,7 @@ def test_what_was_dropped_and_is_proposed_or_pinned_again_is_taken_back():
         run = dn.last_run()
         run.drop(given.id)
         assert await engine.step(2) == []
-        assert engine.kept([engine.start, given, given]) == [engine.start]
+        assert engine.active([engine.start, given, given]) == [engine.start]
         run.propose("Answer with steps and careful and short and check and units.")
         assert await engine.step(3) == [given]
         run.drop(given.id)

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from dspynb.optimizers.gepa.virtual_time import lanes_of
+from dspynb.optimizers.gepa.virtual_time import make_lanes
 from dspynb.running.aio.tasks import end_tasks
 
 
@@ -25,7 +25,7 @@ def acted(seed, plans):
         lane.leave()
 
     async def main():
-        lanes = lanes_of(len(plans))
+        lanes = make_lanes(len(plans))
         await asyncio.gather(*(work(lane, i, plan) for i, (lane, plan) in enumerate(zip(lanes, plans, strict=True))))
 
     asyncio.run(main())
@@ -58,7 +58,7 @@ def test_lanes_may_begin_one_after_the_other():
                 await lane.turn(2)
             lane.leave()
 
-        await asyncio.gather(*(work(lane, number) for number, lane in enumerate(lanes_of(3, apart=3))))
+        await asyncio.gather(*(work(lane, number) for number, lane in enumerate(make_lanes(3, apart=3))))
         return told
 
     assert asyncio.run(main()) == [0, 0, 1, 1, 2, 2]
@@ -69,7 +69,7 @@ def test_an_error_of_a_task_comes_in_the_lanes_turn_after_what_others_do_before(
         raise ValueError("it failed at once")
 
     async def main():
-        first, second = lanes_of(2)
+        first, second = make_lanes(2)
         told = []
 
         async def other():

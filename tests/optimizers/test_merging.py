@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import dspynb as dn
-from dspynb.optimizers.gepa.merge import merge_of, merge_parts
+from dspynb.optimizers.gepa.merge import merge_parts, next_merge
 from dspynb.scope import Part
 from tests.helpers import chat
 from tests.optimizers.worlds import VAL, World, planned, three
@@ -52,15 +52,15 @@ def test_a_merge_has_what_each_of_two_lineages_changed():
         plan = grown(engine, engine.start, "plan", "plan better", 1)
         answer = grown(engine, engine.start, "answer", "answer better", 2)
         pool, done = await pool_of(engine, plan, answer), set()
-        made = merge_of(engine, pool, done, 3)
+        made = next_merge(engine, pool, done, 3)
         assert {path: part.instruction for path, part in made.child.parts.items()} == {
             "plan": "plan better",
             "answer": "answer better",
         }
         assert set(made.child.parents) == {plan.id, answer.id}
         assert len(made.rows) == 5
-        assert made.wanted == max(sum(engine.scores(c)[row] for row in made.rows) for c in (plan, answer))
-        assert merge_of(engine, pool, done, 4) is None  # tried before
+        assert made.required_score == max(sum(engine.scores(c)[row] for row in made.rows) for c in (plan, answer))
+        assert next_merge(engine, pool, done, 4) is None  # tried before
 
     searched(search)
 
@@ -69,9 +69,9 @@ def test_without_a_common_ancestor_that_both_left_there_is_no_merge():
     async def search(engine):
         plan = grown(engine, engine.start, "plan", "plan better", 1)
         both = grown(engine, plan, "answer", "answer better", 2)  # of the same lineage
-        assert merge_of(engine, await pool_of(engine, plan, both), set(), 3) is None
+        assert next_merge(engine, await pool_of(engine, plan, both), set(), 3) is None
         orphan = engine.candidate({"answer": Part(instruction="answer better, too")}, origin="reflection", step=1)
-        assert merge_of(engine, await pool_of(engine, plan, orphan), set(), 3) is None
+        assert next_merge(engine, await pool_of(engine, plan, orphan), set(), 3) is None
 
     searched(search)
 
@@ -81,7 +81,7 @@ def test_over_an_ancestor_that_is_not_in_the_pool_lineages_are_merged_too():
         root = grown(engine, engine.start, "steps[0]", "draft it", 1)  # dropped by a person, or never kept
         plan = grown(engine, root, "plan", "plan better", 2)
         answer = grown(engine, root, "answer", "answer better", 3)
-        made = merge_of(engine, await pool_of(engine, plan, answer), set(), 4)
+        made = next_merge(engine, await pool_of(engine, plan, answer), set(), 4)
         assert {path: part.instruction for path, part in made.child.parts.items()} == {
             "plan": "plan better",
             "steps[0]": "draft it",

@@ -16,9 +16,9 @@ import dspynb as dn
 from dspynb.errors import ConfigurationError
 from dspynb.events import CandidateProposed, CandidateScored, PredictorCalled, RolloutEnded
 from dspynb.optimizers.core.candidate import Candidate
-from dspynb.optimizers.simba.mutations import dropped
+from dspynb.optimizers.simba.mutations import dropped_places
 from dspynb.optimizers.simba.simba import SIMBA
-from dspynb.optimizers.simba.trajectories import Bucket, Minibatches, Pool, Spread, Trajectory, buckets, softmax
+from dspynb.optimizers.simba.trajectories import Bucket, Minibatches, Pool, Spread, Trajectory, make_buckets, softmax
 from dspynb.scope import Part
 from tests.helpers import chat, field, prompt
 from tests.optimizers.worlds import World, chance, events, optimized, outcome, right, rows, three
@@ -94,19 +94,19 @@ def test_every_row_of_the_first_minibatch_gets_plain_and_sampled_rollouts_of_the
 def test_minibatches_go_through_all_rows_before_any_comes_again_in_another_order():
     engine = SimpleNamespace(train=range(10), random=lambda *purpose: random.Random(str(purpose)))
     batches = Minibatches(engine)
-    found = [batches.take(4) for _ in range(5)]
+    found = [batches.draw(4) for _ in range(5)]
     places = [row for batch in found for row in batch]
     assert sorted(places[:10]) == list(range(10))
     assert sorted(places[10:]) == list(range(10))
     assert places[:10] != places[10:]
     assert all(len(set(batch)) == 4 for batch in found)
-    assert sorted(Minibatches(engine).take(10)) == list(range(10))
+    assert sorted(Minibatches(engine).draw(10)) == list(range(10))
 
 
 def test_a_minibatch_over_the_end_of_an_epoch_has_no_row_twice():
     engine = SimpleNamespace(train=range(5), random=lambda *purpose: random.Random(str(purpose)))
     batches = Minibatches(engine)
-    assert all(len(set(batches.take(4))) == 4 for _ in range(30))
+    assert all(len(set(batches.draw(4))) == 4 for _ in range(30))
 
 
 def test_a_row_that_comes_again_is_not_sampled_again_by_the_same_candidate():
@@ -147,7 +147,7 @@ def bucket(row, *scores):
 
 def test_rows_with_the_largest_gap_come_first_then_the_best_score_then_the_lead_over_the_mean():
     by_row = {0: (0.5, 0.5), 1: (1, 0, 1), 2: (0.2, 0.9), 3: (1, 0, 0), 4: (0, 0)}
-    found = buckets([(row, [trajectory(s) for s in some]) for row, some in by_row.items()])
+    found = make_buckets([(row, [trajectory(s) for s in some]) for row, some in by_row.items()])
     assert [b.row for b in found] == [3, 1, 2, 0, 4]
     assert [t.score for t in found[1].trajectories] == [1, 1, 0]
 
@@ -155,17 +155,17 @@ def test_rows_with_the_largest_gap_come_first_then_the_best_score_then_the_lead_
 def test_a_demo_needs_a_best_above_the_10th_percentile_that_did_not_fail():
     some = [bucket(0, 1, 0), bucket(1, 0, 0), bucket(2, 1, 1)]
     spread = Spread.of(some)
-    assert [spread.shows(b) for b in some] == [True, False, True]
-    assert not spread.shows(Bucket(3, [trajectory(1, error="it broke"), trajectory(0)]))
+    assert [spread.has_demo(b) for b in some] == [True, False, True]
+    assert not spread.has_demo(Bucket(3, [trajectory(1, error="it broke"), trajectory(0)]))
     same = [bucket(0, 1, 1), bucket(1, 1, 1)]
-    assert not any(Spread.of(same).shows(b) or Spread.of(same).tells(b) for b in same)
+    assert not any(Spread.of(same).has_demo(b) or Spread.of(same).has_rule(b) for b in same)
 
 
 def test_a_rule_needs_a_worst_that_others_did_better_than():
     some = [bucket(0, 1, 0), bucket(1, 0, 0), bucket(2, 1, 1), bucket(3, 1, 1)]
-    assert [Spread.of(some).tells(b) for b in some] == [True, True, False, False]
+    assert [Spread.of(some).has_rule(b) for b in some] == [True, True, False, False]
     rare = [bucket(0, 1, 0), *(bucket(i, 0, 0) for i in range(1, 9))]  # nearly all are low
-    assert [Spread.of(rare).tells(b) for b in rare] == [True, *[False] * 8]
+    assert [Spread.of(rare).has_rule(b) for b in rare] == [True, *[False] * 8]
 
 
 # ── demos and rules ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -262,15 +262,15 @@ def test_no_predictor_gets_more_demos_than_it_may():
 
 
 def test_demos_are_dropped_at_random_and_one_at_least_where_there_is_no_room():
-    drawn = [dropped(2, 4, random.Random(i)) for i in range(2000)]
+    drawn = [dropped_places(2, 4, random.Random(i)) for i in range(2000)]
     assert 0.35 < statistics.mean(map(len, drawn)) < 0.5  # Poisson with mean .5, at most 2, which may be the same
     assert any(not gone for gone in drawn)
-    assert all(dropped(4, 4, random.Random(i)) for i in range(200))
+    assert all(dropped_places(4, 4, random.Random(i)) for i in range(200))
     assert all(
-        gone < set(range(4)) or gone == set(range(4)) for gone in (dropped(4, 1, random.Random(i)) for i in range(99))
+        gone < set(range(4)) or gone == set(range(4)) for gone in (dropped_places(4, 1, random.Random(i)) for i in range(99))
     )
-    assert dropped(0, 4, random.Random(1)) == set()
-    assert all(dropped(3, 0, random.Random(i)) for i in range(50))  # rules only: the program's own demos go as well
+    assert dropped_places(0, 4, random.Random(1)) == set()
+    assert all(dropped_places(3, 0, random.Random(i)) for i in range(50))  # rules only: the program's own demos go as well
 
 
 def test_the_programs_own_demos_are_kept_in_what_is_made_of_it_until_they_are_dropped():
