@@ -177,12 +177,16 @@ class COPRO(Optimizer):
         order = list(range(row_count))
         engine.random("rows").shuffle(order)
         breadth = max(1, self.breadth * candidates // total)
-        finalists = stages[-1][0] if len(stages) > 1 else 0
+        finalists = 0
+        if len(stages) > 1:
+            finalists, _ = stages[-1]
         return _Plan(order[:first_rows], breadth, finalists)
 
     async def _propose(self, engine: Engine, state: _State, depth: int) -> dict[str, list[Texts]]:
         """Path → new texts. All proposals of a round are submitted at the same time."""
-        count = max(1, state.plan.breadth - 1) if depth == 0 else state.plan.breadth
+        count = state.plan.breadth
+        if depth == 0:
+            count = max(1, count - 1)  # the predictor's own instruction is one of the first round's
         tasks = {}
         for path in engine.paths:
             attempts = state.attempts[path]

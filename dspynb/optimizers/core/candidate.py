@@ -116,12 +116,14 @@ class Candidate:
 
 
 def _part_to_json(part: Part) -> dict[str, Any]:
-    values = {
-        "instruction": part.instruction,
-        "demos": None if part.demos is None else [dict(demo) for demo in part.demos],
-        "prefix": part.prefix,
-    }
-    return {name: value for name, value in values.items() if value is not None}
+    values: dict[str, Any] = {}
+    if part.instruction is not None:
+        values["instruction"] = part.instruction
+    if part.demos is not None:
+        values["demos"] = [dict(demo) for demo in part.demos]
+    if part.prefix is not None:
+        values["prefix"] = part.prefix
+    return values
 
 
 def program_to_json(program: Module) -> dict[str, Any]:
@@ -135,14 +137,18 @@ def program_to_json(program: Module) -> dict[str, Any]:
 
 def _without_own(part: Part, predictor: Predict) -> Part:
     """The part without what is equal to the predictor's own."""
-    demos = None if part.demos is None else tuple(dump_demos(predictor.signature, part.demos))
-    if demos is not None and list(demos) == _dumped_demos(predictor):
-        demos = None
-    return Part(
-        None if part.instruction == predictor.instruction_under() else part.instruction,
-        demos,
-        None if part.prefix == predictor.prefix else part.prefix,
-    )
+    instruction = part.instruction
+    if instruction == predictor.instruction_under():
+        instruction = None
+    demos = None
+    if part.demos is not None:
+        dumped = dump_demos(predictor.signature, part.demos)
+        if dumped != _dumped_demos(predictor):
+            demos = tuple(dumped)
+    prefix = part.prefix
+    if prefix == predictor.prefix:
+        prefix = None
+    return Part(instruction, demos, prefix)
 
 
 def _dumped_demos(predictor: Predict) -> list[Any]:

@@ -50,7 +50,9 @@ class Bootstrapping:
         if rollout.ended.error is not None:
             return False
         score = engine.score(rollout)
-        return score > 0 if self.threshold is None else score >= self.threshold
+        if self.threshold is None:
+            return score > 0
+        return score >= self.threshold
 
 
 @dataclass
@@ -205,7 +207,7 @@ class _TeacherRollouts:
             if bootstrapping.max_labeled and not predictor.demos:
                 rng = engine.random("teacher", path)
                 demos = labeled_demos(predictor, engine.train, bootstrapping.max_labeled, rng)
-                self._parts[path] = Part(demos=tuple(demos)) if demos else Part()
+                self._parts[path] = Part(demos=tuple(demos) or None)
 
     def submit(self, row: int, repeat: int) -> asyncio.Future[Rollout]:
         """Submit the teacher's rollout of a training row."""

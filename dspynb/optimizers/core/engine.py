@@ -415,14 +415,14 @@ class Engine:
         """The outputs of a proposal, None for a failed one. Raises OptimizerError after too many failures in a row."""
         if ended.outputs is not None:
             self._failures_in_a_row = 0
-        else:
-            self._failures_in_a_row += 1
+            return Prediction(ended.outputs)
+        self._failures_in_a_row += 1
         if self._failures_in_a_row >= self.patience:
             raise OptimizerError(
                 f"{self._failures_in_a_row} proposals in a row failed, so the run ends before it spends more; the best "
                 f"so far is dn.last_run().best. The last: {ended.error}"
             )
-        return None if ended.outputs is None else Prediction(ended.outputs)
+        return None
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────
     async def wait_recorded(self) -> None:

@@ -23,9 +23,12 @@ def strip_quotes(text: str) -> str:
     """The text of a proposal without white space, quotes or a code fence around it."""
     bare = text.strip()
     if bare.startswith("```") and bare.endswith("```") and len(bare) > len("``````"):
-        first_line, _, rest = bare[3:-3].partition("\n")
+        bare = bare[3:-3]
+        first_line, _, rest = bare.partition("\n")
         is_language = " " not in first_line.strip()
-        bare = rest.strip() if rest and is_language else bare[3:-3].strip()
+        if rest and is_language:
+            bare = rest
+        bare = bare.strip()
     if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'":
         bare = bare[1:-1].strip()
     return bare
@@ -34,7 +37,10 @@ def strip_quotes(text: str) -> str:
 def adapter_begins_turn(predictor: Predict) -> bool:
     """Whether the predictor's adapter begins the model's turn, so that a prefix has an effect."""
     try:
-        lm = resolve_lm(predictor.lm if predictor.lm is not None else setting("lm"))
+        lm = predictor.lm
+        if lm is None:
+            lm = setting("lm")
+        lm = resolve_lm(lm)
         adapter = resolve_adapter(predictor.adapter or setting("adapter") or getattr(lm, "adapter", None))
         return bool(adapter.opening(predictor.signature))
     except (DspynbError, AttributeError):

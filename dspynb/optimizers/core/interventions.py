@@ -149,8 +149,10 @@ class Interventions:
     async def _evaluate(self, engine: Engine, candidates: list[Candidate], step: int) -> list[Candidate]:
         """Run candidates on all validation rows, as far as the budget has room. Returns those that have a mean score
         and are not dropped."""
+        if not engine.val:
+            return []
         tasks = []
-        for candidate in candidates if engine.val else ():
+        for candidate in candidates:
             missing = len(engine.val) - len(engine.scores(candidate))
             if missing <= engine.metric_calls_left():
                 tasks.append(engine.evaluate(candidate, step=step))

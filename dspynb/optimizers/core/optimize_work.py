@@ -58,7 +58,9 @@ class OptimizeWork:
         with self._layer:
             await self._search(Interventions(run, self._set_limits))
         best = self.partial()
-        return self.program if best is None else best
+        if best is None:
+            return self.program
+        return best
 
     def takes(self) -> Takes:
         """The requests that a person may make while the search runs."""
@@ -166,7 +168,9 @@ class _TestReserve:
         """Take the reserve from the budgets in force. Raises BudgetExhausted."""
         self._scope = current_scope()
         costs = _test_costs(self._problem)
-        calls = costs["calls"] if math.isfinite(self._scope.available()) else 0
+        calls = 0
+        if math.isfinite(self._scope.available()):
+            calls = costs["calls"]
         self._scope.take(calls, costs["metric_calls"])
         self._calls = calls
         self._metric_calls = costs["metric_calls"]

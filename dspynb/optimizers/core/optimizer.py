@@ -209,7 +209,7 @@ class Optimizer(Configured, ABC):
 
 def _warn_of_overlap(rows: Mapping[str, Sequence[Example]]) -> None:
     """Warn where validation or test rows are among the rows of another split."""
-    keys = {split: {_row_key(row) for row in split_rows} for split, split_rows in rows.items()}
+    keys = {split: set(map(_row_key, split_rows)) for split, split_rows in rows.items()}
     for split, other in (("val", "train"), ("test", "train"), ("test", "val")):
         common = len(keys[split] & keys[other])
         if common:

@@ -43,7 +43,9 @@ async def make_proposal(
     began = asyncio.get_running_loop().time()
     try:
         with mask() as masked:
-            settings = masked.settings if lm is None else replace(masked.settings, lm=lm)
+            settings = masked.settings
+            if lm is not None:
+                settings = replace(settings, lm=lm)
             context = replace(masked.context, sampling=sampling)
             with Layer(f"the proposal {key}", span=span, funds=funds, settings=settings, context=context):
                 result = await caught(_call(predict, inputs))
@@ -63,8 +65,9 @@ async def make_proposal(
 
 
 async def _call(predict: Predict, inputs: ProposalInputs) -> Prediction:
-    values = await inputs() if callable(inputs) else inputs
-    return await predict(**values)
+    if callable(inputs):
+        inputs = await inputs()
+    return await predict(**inputs)
 
 
 def _error_text(error: Exception) -> str:

@@ -125,7 +125,9 @@ class ResumeLog:
 
     def _pop(self, key: str) -> PredictorCalled | None:
         calls = self._unused_calls.get(key)
-        return calls.popleft() if calls else None
+        if not calls:
+            return None
+        return calls.popleft()
 
     def for_snapshot(self) -> RemoteResumeLog | None:
         """The interceptor that stands for this one in another process; None where the file has no such calls."""
@@ -162,7 +164,9 @@ class RemoteResumeLog:
         if self.ask is None:
             return None
         answer = self.ask({"request": _request_key(path, model, request)})
-        call = None if answer is None else from_json(answer)
+        if answer is None:
+            return None
+        call = from_json(answer)
         return call if isinstance(call, PredictorCalled) else None
 
 

@@ -119,7 +119,9 @@ class Configured:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls._own = {} if "__init__" in vars(cls) else _own_fields(cls)
+        cls._own = {}
+        if "__init__" not in vars(cls):
+            cls._own = _own_fields(cls)
 
     def __post_init__(self) -> None:
         """Check rules about several settings, and set attributes that depend on them."""
@@ -161,7 +163,9 @@ def _own_fields(cls: type) -> dict[str, Field]:
             delattr(cls, name)
         else:
             setattr(cls, name, declared.default)
-        kind = inspect.Parameter.KEYWORD_ONLY if declared.kw_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        if declared.kw_only:
+            kind = inspect.Parameter.KEYWORD_ONLY
         parameter = inspect.Parameter(name, kind, default=declared.default, annotation=annotation)
         fields[name] = Field(parameter, namespace)
     return fields

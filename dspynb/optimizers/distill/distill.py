@@ -135,8 +135,10 @@ class DistillHints(Optimizer):
         return train[:half], train[half:]
 
     def first_step(self, task: Problem) -> int:
-        training_rows = 1 if self._run_hints is None else 0  # at least one, to collect hints from
-        return 2 * len(task.rows["val"]) + training_rows  # the start and a candidate
+        metric_calls = 2 * len(task.rows["val"])  # the start and a candidate
+        if self._run_hints is None:
+            metric_calls += 1  # a training row to collect hints from
+        return metric_calls
 
     def _problem(self, program: Module, train: Any, val: Any, test: Any) -> Problem:
         checked_program(program)
@@ -201,7 +203,9 @@ class DistillHints(Optimizer):
             text = await _proposed_instruction(task)
             if text:
                 texts[path] = text
-        return [self._candidate(engine, texts, "rewritten")] if texts else []
+        if not texts:
+            return []
+        return [self._candidate(engine, texts, "rewritten")]
 
     def _candidate(self, engine: Engine, texts: Mapping[str, str], origin: str) -> Candidate:
         parts = {path: Part(instruction=text) for path, text in texts.items()}

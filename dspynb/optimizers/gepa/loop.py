@@ -276,8 +276,9 @@ class GEPALoop:
             for evaluation in await lane.turn(_EVALUATION_TIME, *tasks):
                 self._record_train(evaluation)
             lead = self._lead(step.parent, child, rows)
-        required = _REQUIRED_LEAD if len(rows) < len(self.engine.train) else 1
-        return lead >= required
+        if len(rows) == len(self.engine.train):
+            return lead > 0
+        return lead >= _REQUIRED_LEAD
 
     def _lead(self, parent: Candidate, child: Candidate, rows: Sequence[int]) -> int:
         """The number of rows on which the child is better than its parent, less those on which it is worse."""

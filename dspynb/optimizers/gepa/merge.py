@@ -6,6 +6,7 @@ Source: Agrawal et al. 2025, "GEPA", appendix on system-aware merge.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -49,8 +50,12 @@ def next_merge(engine: Engine, pool: Scores, merged_pairs: set[tuple[str, str]],
         return None
     rng = engine.random("merge rows", step)
     rows = sorted(rng.sample(range(len(engine.val)), min(MERGE_ROWS, len(engine.val))))
-    sums = [sum(pool[parent][row] for row in rows) for parent in (better, other)]
-    return Merge(child, better, rows, max(sums))
+    required_score = max(_total(pool[better], rows), _total(pool[other], rows))
+    return Merge(child, better, rows, required_score)
+
+
+def _total(scores: Mapping[int, float], rows: list[int]) -> float:
+    return sum(scores[row] for row in rows)
 
 
 def merge_parts(engine: Engine, ancestor: Candidate, better: Candidate, other: Candidate) -> dict[str, Part]:
@@ -83,7 +88,9 @@ def _draw_pair(
         )
         if both_changed and totals.get(ancestor, -math.inf) <= min(totals[first], totals[second]):
             pairs.append((first, second, ancestor))
-    return engine.random("merge", step).choice(pairs) if pairs else None
+    if not pairs:
+        return None
+    return engine.random("merge", step).choice(pairs)
 
 
 def _changed_alone(engine: Engine, ancestor: Candidate, candidate: Candidate, other: Candidate) -> bool:

@@ -30,7 +30,12 @@ def pareto_front(scores: Scores) -> dict[Candidate, int]:
         others = [other for other in front if other != candidate]
         if others and _is_dominated(candidate, others, winners_by_row):
             front = others
-    return {candidate: sum(candidate in winners for winners in winners_by_row) for candidate in front}
+    row_counts = dict.fromkeys(front, 0)
+    for winners in winners_by_row:
+        for candidate in winners:
+            if candidate in row_counts:
+                row_counts[candidate] += 1
+    return row_counts
 
 
 def _is_dominated(candidate: Candidate, others: list[Candidate], winners_by_row: list[list[Candidate]]) -> bool:

@@ -55,7 +55,9 @@ class Lane:
 
     def _wake_first(self) -> None:
         """Wake the lane whose turn it is, if it waits for its turn."""
-        first = self._first() if self._lanes else self
+        if not self._lanes:
+            return
+        first = self._first()
         ready = first._turn_ready
         if ready is not None:
             first._turn_ready = None

@@ -195,9 +195,13 @@ class MIPROv2(Optimizer):
             assert self.num_trials is not None  # noqa: S101
             return _Sizes(self.num_candidates, self.num_candidates, self.num_trials, minibatch)
         n = _AUTO[self.auto][0]
-        variables = len(engine.paths) * (1 if self.zero_shot else 2)
+        if self.zero_shot:
+            instructions = n
+            variables = len(engine.paths)
+        else:
+            instructions = n // 2
+            variables = 2 * len(engine.paths)
         trials = int(max(2 * variables * math.log2(n), 1.5 * n))
-        instructions = n if self.zero_shot else n // 2
         return _Sizes(instructions, n, trials, minibatch and len(engine.val) > _MIN_ROWS_FOR_MINIBATCHES)
 
     # ── the three stages ──────────────────────────────────────────────────────────────────────────────────────────
@@ -213,15 +217,16 @@ class MIPROv2(Optimizer):
 
     async def _demo_sets(self, engine: Engine, count: int) -> Demos:
         """Path → demo sets: the program's own demos, labels only, traces in order, traces of shuffled rows."""
-        max_labeled = 0 if self.zero_shot else self.max_labeled_demos
-        max_traces = _TRACES_FOR_PROPOSALS if self.zero_shot else self.max_bootstrapped_demos
+        max_traces = self.max_bootstrapped_demos
+        if self.zero_shot:
+            max_traces = _TRACES_FOR_PROPOSALS
         sets: list[Mapping[str, Sequence[Mapping[str, Any]]]] = []
         if self.max_labeled_demos:
             sets.append(labels_only(engine, self.max_labeled_demos))
         if max_traces:
             traced_sets = [DemoSet("unshuffled", range(len(engine.train)), max_traces)]
             traced_sets += [shuffled_set(engine, number, max_traces) for number in range(max(0, count - 3))]
-            bootstrapping = Bootstrapping(self.metric_threshold, 1, max_labeled)
+            bootstrapping = Bootstrapping(self.metric_threshold, 1, self.max_labeled_demos)
             sets += await bootstrap_demos(engine, bootstrapping, traced_sets)
         demos: Demos = {}
         for path, predictor in engine.program.named_predictors():

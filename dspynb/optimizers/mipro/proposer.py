@@ -217,9 +217,10 @@ def _program_code(engine: Engine) -> str:
     """The predictors with their fields, and the source of the program's ``forward``, where there is one."""
     lines = [f"{path}: {_module_text(engine, path)}" for path in engine.paths]
     program = engine.program
-    source = None if isinstance(program, Predict) else source_of(type(program).forward)
-    if source:
-        lines.append(source)
+    if not isinstance(program, Predict):
+        source = source_of(type(program).forward)
+        if source:
+            lines.append(source)
     return "\n".join(lines)
 
 

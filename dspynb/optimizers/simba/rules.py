@@ -81,7 +81,9 @@ class RuleWriter:
 
     def rules_from(self, engine: Engine, reply: Prediction | None) -> dict[str, str]:
         """Path → rule, for the program's predictors; empty for a failed proposal."""
-        advice = {} if reply is None else dict(reply["advice"])
+        if reply is None:
+            return {}
+        advice = dict(reply["advice"])
         rules = {}
         for path in engine.paths:
             text = strip_quotes(str(advice.get(path) or ""))
@@ -187,5 +189,6 @@ def _module_text(engine: Engine, source: Candidate, path: str) -> str:
 def _program_code(engine: Engine) -> str:
     """The source of the program's ``forward``; a text in its place where there is none."""
     program = engine.program
-    code = None if isinstance(program, Predict) else source_of(type(program).forward)
-    return code or "Not available"
+    if isinstance(program, Predict):
+        return "Not available"
+    return source_of(type(program).forward) or "Not available"
