@@ -493,7 +493,7 @@ CASES = {
         no_feedback, "a model has to guess", "the metric equal", "scores without feedback", "Let it return dn.Score("
     ),
     errors.ScoreRangeWarning: Case(
-        negative_scores, "counts for better", "the metric distance", "below failure_score=0", "Set failure_score to"
+        negative_scores, "counts for more", "the metric distance", "below failure_score=0", "Set failure_score to"
     ),
     errors.AdvisorFailedWarning: Case(
         failed_advisor,

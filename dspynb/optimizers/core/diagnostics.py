@@ -33,7 +33,7 @@ def warn_below(evaluation: CandidateEvaluation, problem: Problem) -> None:
     if min(scores, default=problem.failure_score) < problem.failure_score:
         warnings.warn(
             f"the metric {problem.metric.name} gives scores below failure_score={problem.failure_score:g}: a row that "
-            "fails counts for better than one that does not. Set failure_score to the lowest score that the metric can "
+            "fails counts for more than one that does not. Set failure_score to the lowest score that the metric can "
             "give",
             ScoreRangeWarning,
             stacklevel=2,
@@ -44,8 +44,8 @@ def warn_above(evaluation: CandidateEvaluation, problem: Problem, perfect: float
     """Warn where a row scored more than ``perfect``, so that nothing is learned from it."""
     if max(evaluation.scores) > perfect:
         warnings.warn(
-            f"the metric {problem.metric.name} gives scores above perfect_score={perfect:g}: from rows with that much "
-            "nothing is learned. Set perfect_score to the highest score that the metric can give",
+            f"the metric {problem.metric.name} gives scores above perfect_score={perfect:g}: nothing is learned from "
+            "rows with this score or more. Set perfect_score to the highest score that the metric can give",
             ScoreRangeWarning,
             stacklevel=2,
         )

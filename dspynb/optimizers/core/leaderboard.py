@@ -13,9 +13,9 @@ class Leaderboard:
     """The matrix candidates × examples of a run, as far as it is recorded, and the ``best`` candidate.
 
     ``sizes``: split → its number of rows. ``accepts``: whether a candidate that has run on all validation rows may be
-    the best (default: any may). It is not asked for the start, which always may, nor for a candidate that failed on all
-    rows, which never may. ``prefers``: rates candidates with equal means; the highest wins. ``pinned`` and ``dropped``:
-    set at the request of a person.
+    the best (default: any may). The start always may be the best, and a candidate that failed on all rows never may.
+    ``prefers``: rates candidates with equal means; the highest wins. ``pinned`` and ``dropped``: set at the request of
+    a person.
     """
 
     def __init__(self, start: Candidate, sizes: Mapping[str, int]) -> None:
