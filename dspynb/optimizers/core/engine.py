@@ -93,7 +93,7 @@ class Engine:
         self._lm = _first_model(self.program)  # for proposals without a model of their own
         self.register(self.start)
 
-    # ── randomness and candidates ─────────────────────────────────────────────────────────────────────────────────
+    # ── randomness and candidates ─────────────────────────────────────────────────────────────────────────────────────
     def random(self, *purpose: Any) -> random.Random:
         """A random generator for one purpose, such as ``("minibatch", step)``, seeded with it and the run's seed."""
         text = repr((self.seed, *purpose)).encode()
@@ -164,7 +164,7 @@ class Engine:
             return self.problem.failure_score
         return float(ended.score)
 
-    # ── requests of a person ──────────────────────────────────────────────────────────────────────────────────────
+    # ── requests of a person ──────────────────────────────────────────────────────────────────────────────────────────
     async def step(self, number: int) -> list[Candidate]:
         """Begin a logical step; pending requests of a person take effect now. Step numbers must rise.
 
@@ -195,7 +195,7 @@ class Engine:
         nothing is running."""
         ResumeLog.from_record(record).charge(meter, self._rollouts, self._proposal_keys)
 
-    # ── evaluating ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── evaluating ────────────────────────────────────────────────────────────────────────────────────────────────────
     def evaluate(
         self,
         candidate: Candidate,
@@ -374,7 +374,7 @@ class Engine:
             scope.emit(SpanStarted(span=self._spans[name], parent=scope.open_span, kind="candidate", name=name))
         return self._spans[name]
 
-    # ── proposing ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── proposing ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def propose(
         self,
         key: str,
@@ -424,7 +424,7 @@ class Engine:
             )
         return None
 
-    # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
     async def wait_recorded(self) -> None:
         """Wait until all results submitted so far have been recorded."""
         await self._results.wait_recorded()

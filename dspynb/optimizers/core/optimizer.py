@@ -87,7 +87,7 @@ class Optimizer(Configured, ABC):
     patience: Annotated[PositiveInt, NOT_RECORDED] = 5
     executor: ExecutorOption = None
 
-    # ── what a strategy writes ────────────────────────────────────────────────────────────────────────────────────
+    # ── what a strategy writes ────────────────────────────────────────────────────────────────────────────────────────
     @abstractmethod
     async def search(self, engine: Engine) -> None:
         """Propose candidates and evaluate them with the engine. The best candidate of its leaderboard is the result."""
@@ -123,7 +123,7 @@ class Optimizer(Configured, ABC):
         """The metric calls of the first step: a smaller budget is refused."""
         return len(task.rows["val"])
 
-    # ── what users call ───────────────────────────────────────────────────────────────────────────────────────────
+    # ── what users call ───────────────────────────────────────────────────────────────────────────────────────────────
     @configurable(renamed=COMPILE_OF_DSPY)
     async def compile(self, program: M, train: Rows, val: Rows | None = None, *, test: Rows | None = None) -> M:
         """Search for a better program, and return the best one as a new program. The original wins ties, unless the

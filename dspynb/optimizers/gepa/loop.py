@@ -125,7 +125,7 @@ class GEPALoop:
             self.pool.setdefault(candidate, self.engine.scores(candidate))
         self.pool = {candidate: self.pool[candidate] for candidate in self.engine.active(self.pool)}
 
-    # ── the next step ─────────────────────────────────────────────────────────────────────────────────────────────
+    # ── the next step ─────────────────────────────────────────────────────────────────────────────────────────────────
     def _room(self, lane: Lane) -> float:
         """How many rollouts are left that no other lane has reserved."""
         left = min(self.limit - self.engine.submitted_rollouts, self.engine.metric_calls_left())
@@ -167,7 +167,7 @@ class GEPALoop:
             rows.append(order[place])
         return list(dict.fromkeys(rows))
 
-    # ── one mutation ──────────────────────────────────────────────────────────────────────────────────────────────
+    # ── one mutation ──────────────────────────────────────────────────────────────────────────────────────────────────
     async def _mutate(self, lane: Lane, step: _Step) -> None:
         """Run the parent on the minibatch, reflect, run the child on the minibatch, and validate a better child."""
         task = self._submit_train(step.parent, step.rows, step)
@@ -252,7 +252,7 @@ class GEPALoop:
                 recalled.append(ReflectionExample(row, rollout, by_other=True))
         return [*map(ReflectionExample, before.rows, before.rollouts), *recalled[: self.gepa.recall]]
 
-    # ── acceptance ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── acceptance ────────────────────────────────────────────────────────────────────────────────────────────────────
     async def _is_clearly_better(self, lane: Lane, step: _Step, child: Candidate) -> bool:
         """Whether a child that is better on the minibatch is clearly better.
 
@@ -299,7 +299,7 @@ class GEPALoop:
         if validation.passed:
             self.pool.setdefault(child, validation.scores)
 
-    # ── merging ───────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── merging ───────────────────────────────────────────────────────────────────────────────────────────────────────
     def _next_merge(self, lane: Lane) -> Merge | None:
         """A merge of two lineages; None where there is no room or no pair to merge."""
         rollouts = MERGE_ROWS + len(self.engine.val)

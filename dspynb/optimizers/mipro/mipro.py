@@ -204,7 +204,7 @@ class MIPROv2(Optimizer):
         trials = int(max(2 * variables * math.log2(n), 1.5 * n))
         return _Sizes(instructions, n, trials, minibatch and len(engine.val) > _MIN_ROWS_FOR_MINIBATCHES)
 
-    # ── the three stages ──────────────────────────────────────────────────────────────────────────────────────────
+    # ── the three stages ──────────────────────────────────────────────────────────────────────────────────────────────
     async def search(self, engine: Engine) -> None:
         sizes = self._sizes(engine)
         start_task = engine.evaluate(engine.start)

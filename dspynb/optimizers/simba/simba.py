@@ -109,7 +109,7 @@ class SIMBA(Optimizer):
         """The metric calls that a row of a minibatch takes at most: the trajectories, and the new candidates."""
         return 2 * self.num_candidates + self.combine
 
-    # ── the loop ──────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── the loop ──────────────────────────────────────────────────────────────────────────────────────────────────────
     async def search(self, engine: Engine) -> None:
         tasks = [engine.evaluate(engine.start)]
         state = self._initial_state(engine)
@@ -180,7 +180,7 @@ class SIMBA(Optimizer):
         left = max(0.0, engine.metric_calls_left() - state.reserved)
         return int(left // self._row_costs())
 
-    # ── one step ──────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── one step ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def _submit_trajectories(self, engine: Engine, state: _State, rows: Sequence[int]) -> list[_RowRollouts]:
         """Submit the trajectories of each row. A candidate's first rollout on a row is the plain call; further ones are
         sampled repeats."""

@@ -1,4 +1,4 @@
-"""Racing: what a plan of stages costs, and who comes through."""
+"""Successive halving: the costs of a plan of stages, and the candidates that go on to the second."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.optimizers.worlds import TRAIN, World, events, one, rows, small
 
 
 def cost(plan):
-    """New rollouts of a plan: those on rows that a candidate has not seen."""
+    """The rollouts of a plan; a candidate runs only once on a row."""
     total, before = 0, 0
     for keep, upto in plan:
         total += keep * (upto - before)
@@ -26,7 +26,7 @@ def cost(plan):
 
 @settings(max_examples=500, deadline=None)
 @given(st.integers(2, 40), st.integers(1, 120), st.integers(0, 3000))
-def test_a_plan_costs_no_more_than_it_may_and_ends_on_all_rows(candidates, many, metric_calls):
+def test_a_plan_stays_within_the_budget_and_ends_on_all_rows(candidates, many, metric_calls):
     plan = plan_stages(candidates, many, metric_calls)
     assert plan[-1][1] == many
     for (keep, upto), (fewer, more) in itertools.pairwise(plan):
@@ -46,12 +46,12 @@ def test_without_a_limit_all_are_evaluated_on_all_rows(candidates, many):
 
 
 @given(st.integers(2, 30), st.integers(4, 60), st.integers(20, 900))
-def test_more_to_spend_never_means_fewer_in_the_race(candidates, many, metric_calls):
+def test_a_larger_budget_never_means_fewer_candidates(candidates, many, metric_calls):
     assert plan_stages(candidates, many, metric_calls + 50)[0][0] >= 2
     assert max(plan_stages(candidates, many, 10_000_000)[0]) >= candidates
 
 
-def test_the_best_go_on_for_at_most_half_of_what_is_spent():
+def test_the_second_stage_takes_at_most_half_of_what_is_spent():
     assert plan_stages(16, 60, 340) == [(16, 12), (3, 60)]
     assert plan_stages(10, 60, 113) == [(10, 5), (1, 60)]
     assert plan_stages(18, 300, 2000) == [(18, 57), (4, 300)]
