@@ -90,7 +90,7 @@ class BootstrapFewShot(_Bootstrap):
         demos = {path: path_demos for path, path_demos in demos.items() if path_demos}
         candidate = _with_demos(engine, demos, "bootstrapped", 1)
         if start_task is None:
-            demo_set.check_alive()
+            demo_set.raise_if_all_failed()
             engine.leaderboard.choose(candidate)
             return
         await start_task

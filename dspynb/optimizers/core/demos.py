@@ -76,7 +76,7 @@ class DemoSet:
         self._next += len(rows)
         return rows
 
-    def check_alive(self) -> None:
+    def raise_if_all_failed(self) -> None:
         """Raise OptimizerError where the teacher has failed on every row."""
         errors = [rollout.ended.error for rollout in self.rollouts if rollout.ended.error is not None]
         if errors and len(errors) == len(self.rollouts):

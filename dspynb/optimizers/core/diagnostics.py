@@ -8,10 +8,17 @@ from collections.abc import Iterable, Sequence
 from dspynb.errors import NoFeedbackWarning, OptimizerError, RewardError, ScoreRangeWarning, shorten
 from dspynb.optimizers.core.problem import CandidateEvaluation, Problem
 
-__all__ = ["check_alive", "failed_part", "warn_above", "warn_below", "warn_of_no_feedback", "warn_without_feedback"]
+__all__ = [
+    "failed_part",
+    "raise_if_all_failed",
+    "warn_above",
+    "warn_below",
+    "warn_of_no_feedback",
+    "warn_without_feedback",
+]
 
 
-def check_alive(start: CandidateEvaluation) -> None:
+def raise_if_all_failed(start: CandidateEvaluation) -> None:
     """Raise OptimizerError where the original program fails on every row: no proposal can help then."""
     errors = [rollout.ended.error for rollout in start.rollouts if rollout.ended.error is not None]
     if len(errors) == len(start.rollouts):

@@ -31,7 +31,7 @@ from dspynb.modules.batch import inputs_of
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
 from dspynb.optimizers.core.candidate import Candidate, program_to_json
-from dspynb.optimizers.core.diagnostics import check_alive, warn_below
+from dspynb.optimizers.core.diagnostics import raise_if_all_failed, warn_below
 from dspynb.optimizers.core.dispatcher import Dispatcher, OrderedResults
 from dspynb.optimizers.core.interventions import Interventions
 from dspynb.optimizers.core.leaderboard import Leaderboard
@@ -239,7 +239,7 @@ class Engine:
             scores = dict(zip(evaluation.rows, evaluation.scores, strict=True))
             self.leaderboard.record(candidate, split, scores, succeeded=succeeded)
         if candidate.id == self.start.id and split == "val" and len(evaluation.rows) == len(self.val):
-            check_alive(evaluation)
+            raise_if_all_failed(evaluation)
         self._emit_scored(evaluation, split, step)
         warn_below(evaluation, self.problem)
         return evaluation

@@ -41,15 +41,19 @@ class GEPA(Optimizer):
     merged, at most. ``perfect_score``: nothing is learned from rows with this score. ``temperature``: of the model that
     reflects (None leaves its own).
 
-    Beyond the paper: ``in_flight``: mutations at the same time, each made from the results known when it began; with
-    more of them the search is faster, and each learns less from the others. ``confirm``: further training rows, at
-    most, on which a child runs while it is ahead of its parent by a single row; a child that is still ahead by one row
-    is rejected, unless it has run on all training rows. ``recall``: other training rows, at most, that reflection also
-    sees, without further rollouts: rows on which the parent scored below ``perfect_score``, then rows on which only
-    other candidates have run and did, marked as such (default: 30; 0 with ``confirm=0``). ``racing``: validation of a
-    child ends early once it is clearly worse than its parent. The last minibatch may be half as large where the budget
-    has no room for a whole one. Of candidates that are equal on the validation rows the better one on training rows
-    wins. With ``confirm=0`` minibatches are always whole, and the first of equal candidates wins.
+    Beyond the paper:
+
+    - ``in_flight``: so many mutations are made at the same time, each from the results known when it began. With more
+      of them the search is faster, and each learns less from the others.
+    - ``confirm``: while a child is ahead of its parent by a single row, both run on further training rows, ``confirm``
+      at most. A child that is still ahead by one row is rejected, unless it has run on all training rows.
+    - ``recall``: reflection also sees at most so many other training rows, without further rollouts. The first are rows
+      where the parent scored below ``perfect_score``. The others, marked as such, are rows where another candidate did,
+      and the parent has not run. Default: 30; 0 with ``confirm=0``.
+    - ``racing``: validation of a child ends early once it is clearly worse than its parent.
+    - The last minibatch may be half as large, where the budget has no room for a whole one. Of candidates that are
+      equal on the validation rows, the better one on training rows wins. With ``confirm=0`` minibatches are always
+      whole, and the first of equal candidates wins.
 
     Without validation rows, the training rows serve as both. Source: Agrawal et al. 2025 (arXiv:2507.19457),
     algorithms 1 and 2.
