@@ -163,9 +163,7 @@ def _own_fields(cls: type) -> dict[str, Field]:
             delattr(cls, name)
         else:
             setattr(cls, name, declared.default)
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        if declared.kw_only:
-            kind = inspect.Parameter.KEYWORD_ONLY
+        kind = inspect.Parameter.KEYWORD_ONLY if declared.kw_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameter = inspect.Parameter(name, kind, default=declared.default, annotation=annotation)
         fields[name] = Field(parameter, namespace)
     return fields

@@ -43,11 +43,10 @@ class Validation:
 
     def submit_stage(self) -> asyncio.Task[CandidateEvaluation]:
         """Submit the next stage. Each stage has the rows of the one before."""
-        rows: list[int] | None = self._stages.pop(0)
+        rows = self._stages.pop(0)
         self.unsubmitted_rows = len(self._engine.val) - len(rows)
-        if not self._stages:
-            rows = None  # all, in their order
-        return self._engine.evaluate(self.child, rows, step=self.child.step, in_order=False)
+        is_last = not self._stages
+        return self._engine.evaluate(self.child, None if is_last else rows, step=self.child.step, in_order=False)
 
     def record_stage(self, evaluation: CandidateEvaluation) -> bool:
         """Record the result of a stage. Returns whether validation has ended."""
