@@ -92,7 +92,7 @@ MODULES = {
     "optimizers.racing": "optimizers.core.successive_halving",
     "optimizers.reflecting": "optimizers.gepa.reflection",
     "optimizers.standing": "optimizers.core.leaderboard",
-    "optimizers.task": "optimizers.core.task",
+    "optimizers.task": "optimizers.core.problem",
     "optimizers.texts": "optimizers.core.instructions",
     "optimizers.trajectories": "optimizers.simba.trajectories",
     "optimizers.validating": "optimizers.gepa.validation",

@@ -577,7 +577,7 @@ def distance(row, prediction):
 
 @provokes(
     errors.ScoreRangeWarning,
-    happened="counts for better",
+    happened="counts for more",
     where="the metric distance",
     received="below failure_score=0",
     advice="Set failure_score to",

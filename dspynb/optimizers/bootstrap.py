@@ -1,8 +1,8 @@
 """BootstrapFewShot and BootstrapRandomSearch.
 
 Source: Khattab et al. 2023, "DSPy: Compiling Declarative Language Model Calls into Self-Improving Pipelines", section
-4: a teacher runs on training rows; traces that the metric accepts become demos of each predictor. Random search makes
-many such sets from shuffled rows and keeps the one that scores best on validation rows.
+4. A teacher runs on training rows, and traces that the metric accepts become demos of each predictor. Random search
+makes many such sets from shuffled rows and chooses the one that scores best on validation rows.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dspynb.data import Example
 from dspynb.errors import InputError
 from dspynb.evaluation.evaluator import paths_of
 from dspynb.optimizers.core.candidate import Candidate
-from dspynb.optimizers.core.demos import Bootstrapping, DemoSet, bootstrapped, labeled
+from dspynb.optimizers.core.demos import Bootstrapping, DemoSet, bootstrap_demos, labeled_demos
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.optimizer import Optimizer
+from dspynb.optimizers.core.problem import Problem, Teacher
 from dspynb.optimizers.core.settings import ModelOption, ProgramOption
 from dspynb.optimizers.core.successive_halving import race
-from dspynb.optimizers.core.task import Task, Teacher
 from dspynb.options import Float, NonNegativeInt, PositiveInt
 from dspynb.scope.candidates import Part
 
@@ -27,7 +27,7 @@ __all__ = ["BootstrapFewShot", "BootstrapRandomSearch"]
 
 
 class _Bootstrap(Optimizer):
-    """What both share: how demos are made."""
+    """The settings that both optimizers share."""
 
     metric_threshold: Float | None = None
     max_bootstrapped_demos: PositiveInt = 4
@@ -39,8 +39,8 @@ class _Bootstrap(Optimizer):
     def paths(self) -> Mapping[str, str]:
         return {} if self.teacher is None else paths_of(self.teacher)
 
-    def how(self, engine: Engine) -> Bootstrapping:
-        """How demos are made, with the teacher. Raises InputError for one of another structure."""
+    def _bootstrapping(self, engine: Engine) -> Bootstrapping:
+        """How demos are bootstrapped. Raises InputError for a teacher whose predictors differ from the program's."""
         return Bootstrapping(
             self.metric_threshold, self.max_rounds, self.max_labeled_demos, teacher=self._teacher(engine)
         )
@@ -58,13 +58,13 @@ class _Bootstrap(Optimizer):
 
 
 class BootstrapFewShot(_Bootstrap):
-    """Demos from the program's own successes: at most ``max_bootstrapped_demos`` traces that the metric accepts
+    """Makes demos from the program's own successes: at most ``max_bootstrapped_demos`` traces that the metric accepts
     (``metric_threshold``; None: a score above 0), then labels up to ``max_labeled_demos`` demos.
 
-    ``teacher``: another program of the same structure, or ``teacher_lm``: the program with another model, makes the
-    traces. ``max_rounds``: tries a row. With validation rows, the result is the better of the start and the program
-    with demos; without, nothing is evaluated and it is the program with demos. Source: Khattab et al. 2023
-    (arXiv:2310.03714), section 4.
+    The traces are made by the program, by ``teacher`` (another program with the same predictors), or by the program
+    with the model ``teacher_lm``. ``max_rounds``: how often a row is tried. With validation rows, the result is the
+    better one of the original and the program with demos. Without, nothing is evaluated, and the result is the program
+    with demos. Source: Khattab et al. 2023 (arXiv:2310.03714), section 4.
 
     >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> rows = [{"question": "2+2?", "answer": "4"}, {"question": "2+3?", "answer": "5"}]
@@ -78,32 +78,34 @@ class BootstrapFewShot(_Bootstrap):
     def parted(self, train: Sequence[Example], val: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
         return train, val
 
-    def first_step(self, task: Task) -> int:
+    def first_step(self, task: Problem) -> int:
         return len(task.rows["val"]) + 1
 
     async def search(self, engine: Engine) -> None:
-        base = engine.evaluate(engine.start) if engine.val else None
+        start_task = engine.evaluate(engine.start) if engine.val else None
         await engine.step(0)
-        wanted = DemoSet("demos", range(len(engine.train)), self.max_bootstrapped_demos)
-        (demos,) = await bootstrapped(engine, self.how(engine), [wanted])
+        demo_set = DemoSet("demos", range(len(engine.train)), self.max_bootstrapped_demos)
+        (demos,) = await bootstrap_demos(engine, self._bootstrapping(engine), [demo_set])
         await engine.step(1)
-        made = with_demos(engine, {path: some for path, some in demos.items() if some}, "bootstrapped", 1)
-        if base is None:
-            wanted.check_alive()
-            engine.leaderboard.choose(made)
+        demos = {path: path_demos for path, path_demos in demos.items() if path_demos}
+        candidate = _with_demos(engine, demos, "bootstrapped", 1)
+        if start_task is None:
+            demo_set.raise_if_all_failed()
+            engine.leaderboard.choose(candidate)
             return
-        await base
-        await engine.evaluate(made, step=1)
+        await start_task
+        await engine.evaluate(candidate, step=1)
 
 
 class BootstrapRandomSearch(_Bootstrap):
-    """Many demo sets, the best of them by the validation rows: no demos, labels alone, traces in the rows' order, and
-    ``num_candidates`` sets of shuffled rows with 1 to ``max_bootstrapped_demos`` traces each. ``max_labeled_demos``,
-    ``metric_threshold``, ``max_rounds``, ``teacher`` and ``teacher_lm``: as of BootstrapFewShot.
+    """Makes many demo sets and chooses the best one by the validation rows: no demos, labels alone, traces in the order
+    of the rows, and ``num_candidates`` sets of shuffled rows with 1 to ``max_bootstrapped_demos`` traces each. For
+    ``max_labeled_demos``, ``metric_threshold``, ``max_rounds``, ``teacher`` and ``teacher_lm``, see BootstrapFewShot.
 
-    Without validation rows, the training rows judge. All candidates are evaluated at the same time. Where a budget of
-    metric calls is too small for all of them on all rows, they race: all on a few rows, the best quarter at most on
-    all. All sets share one teacher, whose rollouts are made once. Source: as of BootstrapFewShot.
+    Without validation rows, the training rows serve as both. All candidates are evaluated at the same time. Where a
+    budget of metric calls is too small for all of them on all rows, they race: all run on a few rows, and the best
+    quarter, at most, on all rows. All sets share one teacher, whose rollouts are made once. Source: see
+    BootstrapFewShot.
 
     >>> def answer(request):  # right once it has seen a demo
     ...     return "answer: 4" if len(request.messages) > 2 else "answer: four"
@@ -120,38 +122,39 @@ class BootstrapRandomSearch(_Bootstrap):
     num_candidates: PositiveInt = 16
 
     async def search(self, engine: Engine) -> None:
-        base = engine.evaluate(engine.start)
+        start_task = engine.evaluate(engine.start)
         await engine.step(0)
         sets = [DemoSet("unshuffled", range(len(engine.train)), self.max_bootstrapped_demos)]
-        sets += [shuffled(engine, i, self.max_bootstrapped_demos) for i in range(self.num_candidates)]
-        made = await bootstrapped(engine, self.how(engine), sets)
-        await base
+        sets += [shuffled_set(engine, i, self.max_bootstrapped_demos) for i in range(self.num_candidates)]
+        demos_of_sets = await bootstrap_demos(engine, self._bootstrapping(engine), sets)
+        await start_task
         await engine.step(1)
         candidates = [
-            with_demos(engine, {path: [] for path in engine.paths}, "zero-shot", 1),
-            with_demos(engine, labels(engine, self.max_labeled_demos), "labels", 1),
-            *(with_demos(engine, demos, given.name, 1) for given, demos in zip(sets, made, strict=True)),
+            _with_demos(engine, {path: [] for path in engine.paths}, "zero-shot", 1),
+            _with_demos(engine, labels_only(engine, self.max_labeled_demos), "labels", 1),
         ]
+        for demo_set, demos in zip(sets, demos_of_sets, strict=True):
+            candidates.append(_with_demos(engine, demos, demo_set.name, 1))
         await race(engine, candidates, step=1)
 
 
-def shuffled(engine: Engine, number: int, most: int) -> DemoSet:
-    """Set ``number``: the training rows shuffled, and 1 to ``most`` traces."""
-    chance = engine.random("set", number)
+def shuffled_set(engine: Engine, number: int, max_traces: int) -> DemoSet:
+    """An empty demo set with the training rows in shuffled order, for 1 to ``max_traces`` traces."""
+    rng = engine.random("set", number)
     order = list(range(len(engine.train)))
-    chance.shuffle(order)
-    return DemoSet(f"set {number}", order, chance.randint(1, most))
+    rng.shuffle(order)
+    return DemoSet(f"set {number}", order, rng.randint(1, max_traces))
 
 
-def labels(engine: Engine, most: int) -> dict[str, list[Mapping[str, Any]]]:
-    """Path → demos from labels alone."""
-    return {
-        path: labeled(predictor, engine.train, most, engine.random("labels alone", path))
-        for path, predictor in engine.program.named_predictors()
-    }
+def labels_only(engine: Engine, count: int) -> dict[str, list[Mapping[str, Any]]]:
+    """Path → ``count`` demos from labels, at most."""
+    demos = {}
+    for path, predictor in engine.program.named_predictors():
+        demos[path] = labeled_demos(predictor, engine.train, count, engine.random("labels alone", path))
+    return demos
 
 
-def with_demos(engine: Engine, demos: Mapping[str, Sequence[Mapping[str, Any]]], origin: str, step: int) -> Candidate:
-    """The start with these demos in place of its own."""
-    parts = {path: Part(demos=tuple(some)) for path, some in demos.items()}
+def _with_demos(engine: Engine, demos: Mapping[str, Sequence[Mapping[str, Any]]], origin: str, step: int) -> Candidate:
+    """The start with these demos instead of its own."""
+    parts = {path: Part(demos=tuple(path_demos)) for path, path_demos in demos.items()}
     return engine.candidate(parts, origin=origin, step=step, parents=[engine.start])

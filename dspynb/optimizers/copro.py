@@ -1,4 +1,4 @@
-"""COPRO: coordinate ascent on instructions, each round proposed from the best of those before.
+"""COPRO: coordinate ascent on instructions. Each round proposes instructions from the best of the rounds before.
 
 Source: the optimizer of that name in DSPy (2023), which carries over Yang et al. 2023, "Large Language Models as
 Optimizers" (OPRO, section 2: earlier instructions with their scores, the best last), to programs of several predictors.
@@ -6,6 +6,7 @@ Optimizers" (OPRO, section 2: earlier instructions with their scores, the best l
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -14,9 +15,9 @@ from dspynb.data import Prediction
 from dspynb.modules.predict import Predict
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.engine import Engine
-from dspynb.optimizers.core.instructions import begins_turn, cleaned, instruction_of
+from dspynb.optimizers.core.instructions import adapter_begins_turn, instruction_of, strip_quotes
 from dspynb.optimizers.core.optimizer import Optimizer
-from dspynb.optimizers.core.successive_halving import stages
+from dspynb.optimizers.core.successive_halving import plan_stages
 from dspynb.options import Number, PositiveInt, Whole
 from dspynb.signatures.fields import Input, Output
 from dspynb.signatures.signature import Signature
@@ -50,45 +51,59 @@ class GenerateInstructionGivenAttempts(Signature):
 _PREFIX = Output(desc="The string at the end of the prompt, which will help the model start solving the task")
 
 
+Texts = tuple[str, str | None]
+"""An instruction and a prefix."""
+
+
 @dataclass
-class _Tried:
-    """What was tried for one predictor: instruction and prefix → score."""
+class _Attempts:
+    """The texts that were tried for one predictor, with their scores."""
 
-    scores: dict[tuple[str, str | None], float] = field(default_factory=dict)
+    scores: dict[Texts, float] = field(default_factory=dict)
 
-    def best(self, most: int) -> list[tuple[tuple[str, str | None], float]]:
+    def best(self, count: int) -> list[tuple[Texts, float]]:
         """The best few, the best last."""
         ranked = sorted(self.scores.items(), key=lambda item: item[1])
-        return ranked[-most:]
+        return ranked[-count:]
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """``rows`` (all for None) that every candidate is tried on, how many a round, and how many of all go on to the
-    other rows."""
+    """How the validation rows are used. ``rows``: the rows on which every candidate runs, None for all. ``breadth``:
+    candidates of a round. ``finalists``: how many of all candidates run on the other rows at the end."""
 
     rows: list[int] | None
     breadth: int
     finalists: int
 
     def score(self, engine: Engine, candidate: Candidate) -> float:
-        """The mean on these rows."""
+        """The mean score on ``rows``."""
         scores = engine.scores(candidate)
         rows = range(len(engine.val)) if self.rows is None else self.rows
         return sum(scores[row] for row in rows) / len(rows)
 
 
+@dataclass
+class _State:
+    """The state of the search: the scores of all candidates, and path → the texts that were tried for a predictor."""
+
+    plan: _Plan
+    scores: dict[Candidate, float]
+    attempts: dict[str, _Attempts]
+
+
 class COPRO(Optimizer):
-    """Instructions (and, where the adapter begins the model's turn, the prefix of the output) by coordinate ascent.
+    """Improves instructions by coordinate ascent, and prefixes of the output where the adapter begins the model's turn.
 
-    In each of ``depth`` rounds ``breadth`` instructions are tried for every predictor in turn, with the best so far for
-    the others: first ``breadth - 1`` made from the predictor's own, then from the best that were tried, with scores,
-    the best last, at ``init_temperature``. The candidates of a round are evaluated at the same time, equal texts once.
-    Where a budget of metric calls is too small for all rounds on all rows, they are tried on a few rows, the same for
-    all, and the best of all rounds are evaluated on all rows at the end.
+    In each of ``depth`` rounds, ``breadth`` instructions are tried for every predictor in turn, with the best ones so
+    far for the other predictors. In the first round, ``breadth - 1`` are written from the predictor's own instruction;
+    later rounds see the best instructions with their scores, the best last. They are sampled at ``init_temperature``.
+    The candidates of a predictor are evaluated at the same time, equal texts once. Where a budget of metric calls is
+    too small for all rounds on all rows, all candidates run on the same few rows, and the best of all rounds run on all
+    rows at the end.
 
-    Without validation rows, the training rows judge (as in DSPy). Source: DSPy's COPRO, after Yang et al. 2023 (OPRO,
-    arXiv:2309.03409), section 2.
+    Without validation rows, the training rows serve as both (as in DSPy). Source: DSPy's COPRO, after Yang et al. 2023
+    (OPRO, arXiv:2309.03409), section 2.
 
     >>> def answer(request):  # right once it is told to use digits
     ...     return "answer: 4" if "digits" in request.messages[0]["content"] else "answer: four"
@@ -123,102 +138,129 @@ class COPRO(Optimizer):
     async def search(self, engine: Engine) -> None:
         start = (await engine.evaluate(engine.start)).candidate
         plan = self._plan(engine)
-        best, tried = {start: plan.score(engine, start)}, {path: _Tried() for path in engine.paths}
+        state = _State(plan, {start: plan.score(engine, start)}, {path: _Attempts() for path in engine.paths})
         for path in engine.paths:
-            tried[path].scores[instruction_of(engine, start, path), None] = best[start]
+            state.attempts[path].scores[instruction_of(engine, start, path), None] = state.scores[start]
         for depth in range(self.depth):
-            self._steer(engine, plan, best, tried, await engine.step(depth + 1))
-            proposed = await self._propose(engine, tried, depth, plan.breadth)
+            _apply_interventions(engine, state, await engine.step(depth + 1))
+            proposed = await self._propose(engine, state, depth)
             for path in engine.paths:
-                top = max(best, key=lambda c: best[c])
-                made = [self._candidate(engine, top, path, texts, depth) for texts in proposed[path]]
-                asked = [(c, engine.evaluate(c, plan.rows, step=depth + 1)) for c in dict.fromkeys(made)]
-                for candidate, task in asked:
-                    await task
-                    best[candidate] = plan.score(engine, candidate)
-                    part = candidate.part(path)
-                    tried[path].scores[instruction_of(engine, candidate, path), part.prefix] = best[candidate]
-        self._steer(engine, plan, best, tried, await engine.step(self.depth + 1))
-        latest = [c for c in reversed(best) if c != start]  # of equal ones the latest: it was made knowing more
-        latest.sort(key=lambda c: -best[c])
-        for task in [engine.evaluate(c, step=self.depth + 1) for c in latest[: plan.finalists]]:
+                await self._try_texts(engine, state, path, proposed[path], depth)
+        _apply_interventions(engine, state, await engine.step(self.depth + 1))
+        # Of equal candidates the latest comes first, since it was proposed with the most knowledge.
+        ranked = [c for c in reversed(state.scores) if c != start]
+        ranked.sort(key=lambda c: -state.scores[c])
+        tasks = [engine.evaluate(c, step=self.depth + 1) for c in ranked[: plan.finalists]]
+        for task in tasks:
             await task
 
-    def _steer(
-        self,
-        engine: Engine,
-        plan: _Plan,
-        best: dict[Candidate, float],
-        tried: Mapping[str, _Tried],
-        given: Sequence[Candidate],
-    ) -> None:
-        """Take a person's candidates for tried ones, and forget what was dropped."""
-        for candidate in given:
-            best[candidate] = plan.score(engine, candidate)
-            for path in candidate.parts:
-                texts = instruction_of(engine, candidate, path), candidate.part(path).prefix
-                tried[path].scores[texts] = best[candidate]
-        for candidate in [c for c in best if c not in engine.kept(best)]:
-            del best[candidate]
-            for path in candidate.parts:
-                texts = instruction_of(engine, candidate, path), candidate.part(path).prefix
-                if not any(texts == (instruction_of(engine, c, path), c.part(path).prefix) for c in best):
-                    tried[path].scores.pop(texts, None)
+    async def _try_texts(self, engine: Engine, state: _State, path: str, proposed: Sequence[Texts], depth: int) -> None:
+        """Evaluate the best candidate so far with each of the proposed texts for a predictor."""
+        best = max(state.scores, key=lambda c: state.scores[c])
+        candidates = [self._candidate(engine, best, path, texts, depth) for texts in proposed]
+        tasks = {c: engine.evaluate(c, state.plan.rows, step=depth + 1) for c in dict.fromkeys(candidates)}
+        for candidate, task in tasks.items():
+            await task
+            score = state.plan.score(engine, candidate)
+            state.scores[candidate] = score
+            state.attempts[path].scores[_texts_of(engine, candidate, path)] = score
 
     def _plan(self, engine: Engine) -> _Plan:
-        """How the rows are used, so that all rounds fit into the budget."""
-        a_round = len(engine.paths) * self.breadth
-        most, rows = a_round * self.depth - len(engine.paths), len(engine.val)
-        plan = stages(most, rows, engine.metric_calls_left())
-        if len(plan) == 1 and plan[0][0] == most:
+        """Plan the use of the rows so that all rounds fit into the budget."""
+        per_round = len(engine.paths) * self.breadth
+        total = per_round * self.depth - len(engine.paths)
+        row_count = len(engine.val)
+        stages = plan_stages(total, row_count, engine.metric_calls_left())
+        candidates, first_rows = stages[0]
+        if len(stages) == 1 and candidates == total:
             return _Plan(None, self.breadth, 0)
-        few, first = plan[0]
-        order = list(range(rows))
+        order = list(range(row_count))
         engine.random("rows").shuffle(order)
-        breadth = max(1, self.breadth * few // most)
-        return _Plan(order[:first], breadth, plan[-1][0] if len(plan) > 1 else 0)
+        breadth = max(1, self.breadth * candidates // total)
+        finalists = 0
+        if len(stages) > 1:
+            finalists, _ = stages[-1]
+        return _Plan(order[:first_rows], breadth, finalists)
 
-    async def _propose(
-        self, engine: Engine, tried: Mapping[str, _Tried], depth: int, breadth: int
-    ) -> dict[str, list[tuple[str, str | None]]]:
-        """New texts for each predictor; all are asked for at the same time."""
-        count = max(1, breadth - 1) if depth == 0 else breadth
-        asked = {path: [self._ask(engine, tried[path], path, depth, i) for i in range(count)] for path in engine.paths}
-        return {path: [texts for task in tasks if (texts := _texts(await task))] for path, tasks in asked.items()}
-
-    def _ask(self, engine: Engine, tried: _Tried, path: str, depth: int, number: int) -> Any:
-        predictor = dict(engine.program.named_predictors())[path]
-        given: dict[str, Any] = {"fields": predictor.signature.describe()}
+    async def _propose(self, engine: Engine, state: _State, depth: int) -> dict[str, list[Texts]]:
+        """Path → new texts. All proposals of a round are submitted at the same time."""
+        count = state.plan.breadth
         if depth == 0:
-            given["basic_instruction"] = instruction_of(engine, engine.start, path)
+            count = max(1, count - 1)  # the predictor's own instruction is one of the first round's
+        tasks = {}
+        for path in engine.paths:
+            attempts = state.attempts[path]
+            tasks[path] = [self._submit_proposal(engine, attempts, path, depth, number) for number in range(count)]
+        proposed: dict[str, list[Texts]] = {}
+        for path, path_tasks in tasks.items():
+            proposed[path] = []
+            for task in path_tasks:
+                texts = _texts_from(await task)
+                if texts is not None:
+                    proposed[path].append(texts)
+        return proposed
+
+    def _submit_proposal(
+        self, engine: Engine, attempts: _Attempts, path: str, depth: int, number: int
+    ) -> asyncio.Task[Prediction | None]:
+        predictor = dict(engine.program.named_predictors())[path]
+        with_prefix = adapter_begins_turn(predictor)
+        inputs: dict[str, Any] = {"fields": predictor.signature.describe()}
+        if depth == 0:
+            predict = self._first[with_prefix]
+            inputs["basic_instruction"] = instruction_of(engine, engine.start, path)
         else:
-            given["attempted_instructions"] = _attempts(tried.best(self.breadth))
-        predict = (self._first if depth == 0 else self._next)[begins_turn(predictor)]
+            predict = self._next[with_prefix]
+            inputs["attempted_instructions"] = _attempt_lines(attempts.best(self.breadth))
         key = f"round {depth + 1}, {path}, {number + 1}"
-        return engine.propose(key, predict, given, number=number, temperature=self.init_temperature)
+        return engine.propose(key, predict, inputs, number=number, temperature=self.init_temperature)
 
-    def _candidate(
-        self, engine: Engine, best: Candidate, path: str, texts: tuple[str, str | None], depth: int
-    ) -> Candidate:
+    def _candidate(self, engine: Engine, parent: Candidate, path: str, texts: Texts, depth: int) -> Candidate:
         instruction, prefix = texts
-        changes: dict[str, Any] = {"instruction": instruction, **({"prefix": prefix} if prefix else {})}
-        return engine.candidate(
-            best.changed(path, **changes), origin=f"round {depth + 1}", step=depth + 1, parents=[best]
-        )
+        changes: dict[str, Any] = {"instruction": instruction}
+        if prefix:
+            changes["prefix"] = prefix
+        parts = parent.changed(path, **changes)
+        return engine.candidate(parts, origin=f"round {depth + 1}", step=depth + 1, parents=[parent])
 
 
-def _attempts(best: Sequence[tuple[tuple[str, str | None], float]]) -> list[str]:
+def _apply_interventions(engine: Engine, state: _State, candidates: Sequence[Candidate]) -> None:
+    """Add a person's candidates to the tried ones, and remove dropped ones."""
+    for candidate in candidates:
+        score = state.plan.score(engine, candidate)
+        state.scores[candidate] = score
+        for path in candidate.parts:
+            state.attempts[path].scores[_texts_of(engine, candidate, path)] = score
+    active = engine.active(state.scores)
+    for candidate in [c for c in state.scores if c not in active]:
+        del state.scores[candidate]
+        for path in candidate.parts:
+            texts = _texts_of(engine, candidate, path)
+            if not any(texts == _texts_of(engine, other, path) for other in state.scores):
+                state.attempts[path].scores.pop(texts, None)
+
+
+def _texts_of(engine: Engine, candidate: Candidate, path: str) -> Texts:
+    """The instruction and prefix of a predictor under a candidate."""
+    return instruction_of(engine, candidate, path), candidate.part(path).prefix
+
+
+def _attempt_lines(best: Sequence[tuple[Texts, float]]) -> list[str]:
     lines = []
     for number, ((instruction, prefix), score) in enumerate(best, start=1):
         lines.append(f"Instruction #{number}: {instruction}")
-        lines += [f"Prefix #{number}: {prefix}"] if prefix else []
+        if prefix:
+            lines.append(f"Prefix #{number}: {prefix}")
         lines.append(f"Resulting Score #{number}: {score:.4g}")
     return lines
 
 
-def _texts(made: Prediction | None) -> tuple[str, str | None] | None:
-    """Instruction and prefix; None for an empty one."""
-    if made is None or not (instruction := cleaned(made["proposed_instruction"])):
+def _texts_from(reply: Prediction | None) -> Texts | None:
+    """The texts of a proposal; None where it failed, or its instruction is empty."""
+    if reply is None:
         return None
-    prefix = cleaned(str(made.get("proposed_prefix_for_output_field") or ""))
+    instruction = strip_quotes(reply["proposed_instruction"])
+    if not instruction:
+        return None
+    prefix = strip_quotes(str(reply.get("proposed_prefix_for_output_field") or ""))
     return instruction, prefix or None

@@ -1,4 +1,4 @@
-"""What settings of DSPy's optimizers are called here, or what to do in place of them."""
+"""Names of DSPy's settings that differ here: the name to use, or what to do where there is no such setting."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 __all__ = ["COMPILE_OF_DSPY", "OPTIMIZER_OF_DSPY"]
 
-_KEPT = "leave it out: every run is recorded, with its candidates and scores (see dn.last_run() and dn.open_run)"
-_BUDGET = "say it as a budget: budget=dn.Budget(metric_calls=…)"
-_FAILED = "a row that failed counts failure_score=, and the run ends with an error where every row fails"
+_RECORDED = "leave it out: every run is recorded, with its candidates and scores (see dn.last_run() and dn.open_run)"
+_BUDGET = "use a budget instead: budget=dn.Budget(metric_calls=…)"
+_FAILED = "a row that failed gets the score failure_score=, and the run ends with an error where every row fails"
 _ROWS = "the rows are arguments of compile: await optimizer.compile(program, train, val=…)"
-_PROPOSER = "instructions are always written with the program and the rows in view, so leave it out"
+_PROPOSER = "instructions are always proposed from the program and the rows, so leave it out"
 _TASK_MODEL = "the program has its model: dn.Predict(…, lm=…), or `with dn.context(lm=…)`"
-_OWN_PROPOSER = "write a strategy of your own (a subclass of dn.Optimizer) for another way to propose"
+_OWN_PROPOSER = "to propose in another way, write a subclass of dn.Optimizer"
 _NO_COUNTERPART = "it has no counterpart here, so leave it out"
 
 OPTIMIZER_OF_DSPY: Mapping[str, str] = {
@@ -21,9 +21,9 @@ OPTIMIZER_OF_DSPY: Mapping[str, str] = {
     **dict.fromkeys(("max_metric_calls", "max_full_evals", "max_rollouts"), _BUDGET),
     **dict.fromkeys(
         ("track_stats", "track_best_outputs", "log_dir", "run_dir", "use_wandb", "wandb_api_key", "wandb_init_kwargs"),
-        _KEPT,
+        _RECORDED,
     ),
-    **dict.fromkeys(("use_mlflow", "verbose", "callbacks", "display_progress"), _KEPT),
+    **dict.fromkeys(("use_mlflow", "verbose", "callbacks", "display_progress"), _RECORDED),
     **dict.fromkeys(("max_errors", "provide_traceback"), _FAILED),
     **dict.fromkeys(("trainset", "valset", "train", "val", "devset"), _ROWS),
     **dict.fromkeys(("bsize", "reflection_minibatch_size", "batch_size"), "minibatch_size"),
@@ -43,11 +43,11 @@ OPTIMIZER_OF_DSPY: Mapping[str, str] = {
     "teacher_settings": "teacher_lm",
     "teacher_model": "teacher_lm",
     "labeled_sample": _NO_COUNTERPART,
-    "eval_kwargs": "its settings are keywords of their own, as concurrency= and failure_score=",
+    "eval_kwargs": "its settings are keywords of the optimizer, such as concurrency= and failure_score=",
 }
-"""At the constructors."""
+"""Keyword of a constructor in DSPy → name here, or advice for the error message."""
 
-_OF_CONSTRUCTOR = "it is given where the optimizer is made, not to compile"
+_OF_CONSTRUCTOR = "pass it to the constructor of the optimizer, not to compile"
 COMPILE_OF_DSPY: Mapping[str, str] = {
     **OPTIMIZER_OF_DSPY,
     **dict.fromkeys(
@@ -79,4 +79,5 @@ COMPILE_OF_DSPY: Mapping[str, str] = {
     "devset": "val",
     "testset": "test",
 }
-"""At compile, compile_sync, start and resume."""
+"""Keyword of DSPy's compile → name here, or advice for the error message; for compile, compile_sync, start and
+resume."""

@@ -32,7 +32,7 @@ FINITE = "a finite number"
 FROM_0 = "a finite number of at least 0"
 ABOVE_0 = "a number above 0"
 BOOL = "True or False"
-MODEL = None  # it has sentences of its own
+MODEL = None  # its messages have a test of their own
 COMMON = {
     "budget": (None, 3, "a dn.Budget, or None"),
     "seed": (0, 0.5, "a whole number"),
@@ -101,7 +101,7 @@ DECLARED = {
         "level": (0.95, 1, "a number above 0 and below 1"),
     },
 }
-"""Optimizer → setting → its default, a value that it refuses, and what it says that a value must be."""
+"""Optimizer → setting → its default, a refused value, and what the message says that a value must be."""
 CASES = [
     pytest.param(kind, name, *setting[1:], id=f"{kind.__name__}-{name}")
     for kind, own in DECLARED.items()
@@ -110,7 +110,7 @@ CASES = [
 ]
 
 
-# ── the signature ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the signature ─────────────────────────────────────────────────────────────────────────────────────────────────────
 @every
 def test_the_signature_names_every_setting_with_its_type_and_default(kind):
     metric, *settings = inspect.signature(kind).parameters.values()
@@ -121,7 +121,7 @@ def test_the_signature_names_every_setting_with_its_type_and_default(kind):
     }
     assert all(p.annotation not in (p.empty, "Any", typing.Any) for p in [metric, *settings])
     own = [p.name for p in settings]
-    assert own[-len(COMMON) :] == list(COMMON)  # what all of them have comes last
+    assert own[-len(COMMON) :] == list(COMMON)  # the common settings come last
 
 
 @every
@@ -143,7 +143,7 @@ def test_the_metric_is_passed_by_position_or_name_and_everything_else_by_name(ki
             kind()
 
 
-# ── bad values ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── bad values ────────────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize(("kind", "name", "refused", "says"), CASES)
 def test_a_value_out_of_bounds_is_an_error_that_names_class_argument_value_and_bounds(kind, name, refused, says):
     with pytest.raises(ConfigurationError) as raised:
@@ -155,7 +155,7 @@ def test_a_value_out_of_bounds_is_an_error_that_names_class_argument_value_and_b
 
 
 @every
-def test_all_that_is_wrong_is_one_error(kind):
+def test_all_wrong_settings_are_in_one_error(kind):
     wrong = {name: refused for name, (_, refused, says) in {**DECLARED[kind], **COMMON}.items() if says}
     with pytest.raises(ConfigurationError) as raised:
         kind("accuracy", **wrong, seeds=3)
@@ -168,7 +168,7 @@ def test_all_that_is_wrong_is_one_error(kind):
 
 
 @pytest.mark.parametrize("half", [dn.Score(0.5), Decimal("0.5")])
-def test_every_kind_of_number_is_the_float_that_it_is(half):
+def test_every_type_of_number_becomes_an_equal_float(half):
     assert dn.GEPA(right, perfect_score=half, failure_score=half).perfect_score == 0.5
     assert type(dn.MIPROv2(right, metric_threshold=half).metric_threshold) is float
 
@@ -187,12 +187,12 @@ def test_every_kind_of_number_is_the_float_that_it_is(half):
         ("prompt_mdel", "Did you mean 'prompt_lm'|'prompt_mdel'"),
     ],
 )
-def test_names_of_dspy_say_what_they_are_called_here(kind, theirs, says):
+def test_names_of_dspy_are_refused_with_the_names_to_use(kind, theirs, says):
     with pytest.raises(ConfigurationError, match=f"{kind.__name__} has no setting '{theirs}'.*{says}"):
         kind(right, **{theirs: 3})
 
 
-def test_names_of_dspy_for_one_optimizers_own_settings():
+def test_names_of_dspy_for_settings_of_one_optimizer_are_refused_too():
     for kind, theirs, ours in (
         (dn.GEPA, "reflection_minibatch_size", "minibatch_size"),
         (dn.GEPA, "component_selector", "components"),
@@ -207,7 +207,7 @@ def test_names_of_dspy_for_one_optimizers_own_settings():
             kind(right, **{theirs: 3})
 
 
-# ── what a run file records ──────────────────────────────────────────────────────────────────────────────────────────
+# ── what a run file records ───────────────────────────────────────────────────────────────────────────────────────────
 NOT_RECORDED = {"budget", "concurrency", "patience", "executor"}
 OTHER = {
     "seed": 1,
@@ -275,10 +275,10 @@ def test_a_run_is_resumed_with_the_same_settings_and_with_no_other(kind):
 
 
 @every
-def test_settings_that_decide_nothing_may_be_others_when_a_run_is_resumed(kind):
+def test_settings_without_effect_on_the_result_may_differ_when_a_run_is_resumed(kind):
     path = run(optimized(kind, World())).path
     others = {"budget": dn.Budget(metric_calls=5000), "patience": 9}
-    if kind is not dn.MIPROv2:  # there it says how many results the sampler waits for
+    if kind is not dn.MIPROv2:  # there it decides how many results the sampler knows
         others["concurrency"] = 2
     resumed(kind, path, **others)
 
@@ -293,7 +293,7 @@ def defaults(kind):
 
 
 @every
-def test_what_is_recorded_is_every_setting_but_those_that_decide_nothing(kind):
+def test_every_setting_with_an_effect_on_the_result_is_recorded(kind):
     names = {**DECLARED[kind], **COMMON}.keys() - NOT_RECORDED
     if kind is dn.MIPROv2:
         names = {IN_THE_FILE.get(name, name) for name in names} | {"concurrency"}
@@ -307,8 +307,8 @@ async def refined():
     await program.batch([{"question": row["question"]} for row in TRAIN])
 
 
-# ── repr, copies ─────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_the_repr_shows_what_was_set():
+# ── repr, copies ──────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_the_repr_shows_the_settings_that_were_passed():
     assert repr(dn.GEPA(right)) == "GEPA(metric=right)"
     assert repr(dn.GEPA(right, seed=1, auto="light")) == "GEPA(metric=right, auto='light', seed=1)"
     assert repr(dn.GEPA(dn.metrics.exact_match())) == "GEPA(metric=exact_match)"
@@ -322,13 +322,13 @@ def test_the_repr_shows_what_was_set():
 
 @every
 def test_an_optimizer_can_be_copied_and_pickled(kind):
-    made = small(kind)
-    for other in (copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
-        assert repr(other) == repr(made)
-        assert other.described() == made.described()
+    optimizer = small(kind)
+    for other in (copy.copy(optimizer), copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert repr(other) == repr(optimizer)
+        assert other.described() == optimizer.described()
 
 
-# ── strategies of one's own ──────────────────────────────────────────────────────────────────────────────────────────
+# ── custom strategies ─────────────────────────────────────────────────────────────────────────────────────────────────
 class TryOne(dn.Optimizer):
     async def search(self, engine):
         await engine.evaluate(engine.start)
@@ -351,7 +351,7 @@ class Rounds(dn.Optimizer):
 
 class ByHand(dn.Optimizer):
     kind = "by_hand"
-    limit: int = 9  # with an __init__ of its own, no setting
+    limit: int = 9  # no setting, since the class has an __init__
 
     def __init__(self, metric, texts, **common):
         super().__init__(metric, **common)
@@ -364,7 +364,7 @@ class ByHand(dn.Optimizer):
         await engine.evaluate(engine.start)
 
 
-def test_a_strategy_without_a_constructor_takes_what_all_take():
+def test_a_strategy_without_a_constructor_takes_the_common_settings():
     assert list(inspect.signature(TryOne).parameters) == ["metric", *COMMON]
     assert TryOne(right, seed=4).seed == 4
     with pytest.raises(ConfigurationError, match="TryOne: patience must be a whole number of at least 1, got 0"):
@@ -375,21 +375,23 @@ def test_a_strategy_without_a_constructor_takes_what_all_take():
 
 def test_attributes_with_a_type_are_settings_of_a_strategy():
     assert list(inspect.signature(Rounds).parameters) == ["metric", "rounds", "texts", *COMMON]
-    made = Rounds(right, texts=["a"], rounds=2, seed=1)
-    assert (made.rounds, made._pool, made.seed) == (2, {"a": 2}, 1)
-    assert repr(made) == "Rounds(metric=right, rounds=2, texts=['a'], seed=1)"
-    assert made.described() == {"rounds": 2, "texts": ["a"], "seed": 1, "failure_score": 0.0, "prompt_lm": None}
+    optimizer = Rounds(right, texts=["a"], rounds=2, seed=1)
+    assert (optimizer.rounds, optimizer._pool, optimizer.seed) == (2, {"a": 2}, 1)
+    assert repr(optimizer) == "Rounds(metric=right, rounds=2, texts=['a'], seed=1)"
+    assert optimizer.described() == {"rounds": 2, "texts": ["a"], "seed": 1, "failure_score": 0.0, "prompt_lm": None}
     with pytest.raises(TypeError, match="missing a required argument: 'texts'"):
         Rounds(right)
     with pytest.raises(ConfigurationError, match="Rounds has no setting 'round'. Did you mean 'rounds'"):
         Rounds(right, texts=[], round=3)
 
 
-def test_such_a_setting_must_be_the_same_when_the_run_is_resumed():
+def test_a_setting_of_a_strategy_must_be_equal_when_the_run_is_resumed():
     def main(*, again=None, **settings):
         async def work():
-            made, program = Rounds(right, **settings), one(World())
-            handle = made.start(program, TRAIN, VAL) if again is None else made.resume(again, program, TRAIN, VAL)
+            optimizer, program = Rounds(right, **settings), one(World())
+            handle = (
+                optimizer.start(program, TRAIN, VAL) if again is None else optimizer.resume(again, program, TRAIN, VAL)
+            )
             await handle
             flush_journals()
             return handle.path
@@ -404,9 +406,9 @@ def test_such_a_setting_must_be_the_same_when_the_run_is_resumed():
         main(texts=["b"], again=path)
 
 
-def test_a_constructor_that_is_written_by_hand_passes_on_what_all_take():
-    made = ByHand(right, ["a"], seed=2)
-    assert (made.seed, made.texts, made.limit) == (2, ["a"], 9)
+def test_a_constructor_by_hand_passes_on_the_common_settings():
+    optimizer = ByHand(right, ["a"], seed=2)
+    assert (optimizer.seed, optimizer.texts, optimizer.limit) == (2, ["a"], 9)
     assert list(inspect.signature(ByHand).parameters) == ["metric", "texts", "common"]
     with pytest.raises(ConfigurationError, match="ByHand has no setting 'limit'"):
         ByHand(right, ["a"], limit=3)
@@ -527,7 +529,7 @@ def test_a_whole_number_beyond_all_floats_is_refused_when_the_setting_is_a_numbe
         dn.GEPA(right, perfect_score=10**400)
 
 
-# ── classes with a constructor of their own ───────────────────────────────────────────────────────────────────────────
+# ── classes with a constructor by hand ────────────────────────────────────────────────────────────────────────────────
 @dataclass
 class AsDataclass(dn.Optimizer):
     metric: Any
@@ -557,9 +559,9 @@ class SeededLightGEPA(LightGEPA):
     seed = 5
 
 
-def test_a_constructor_by_hand_gets_that_of_its_base_and_is_inherited():
-    made = SeededLightGEPA(right, patience=2)
-    assert (made.auto, made.patience) == ("light", 2)
+def test_a_constructor_by_hand_can_call_that_of_its_base_and_is_inherited():
+    optimizer = SeededLightGEPA(right, patience=2)
+    assert (optimizer.auto, optimizer.patience) == ("light", 2)
     assert list(inspect.signature(SeededLightGEPA).parameters) == ["metric", "common"]
     with pytest.raises(ConfigurationError, match="patience"):
         LightGEPA(right, patience=0)

@@ -1,4 +1,4 @@
-"""What every optimizer keeps to: seeds, budgets, events, stop, resume, and clear errors. Timing never decides."""
+"""The contract of every optimizer: seeds, budgets, events, stop, resume, and clear errors, independent of timing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ proposing = pytest.mark.parametrize("kind", PROPOSING, ids=lambda kind: kind.__n
 programs = pytest.mark.parametrize("program", [one, three], ids=["one predictor", "three predictors"])
 
 
-# ── seeds ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── seeds ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 @every
 @programs
 def test_the_same_seed_gives_the_same_run_whatever_the_latencies(kind, program):
@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_run_whatever_the_latencies(kind, program):
 
 
 @every
-def test_concurrency_decides_nothing(kind):
+def test_concurrency_has_no_effect_on_the_result(kind):
     async def main():
         more = {"in_flight": 2} if kind is dn.MIPROv2 else {}
         straight = outcome(await optimized(kind, World(), **more))
@@ -81,8 +81,8 @@ def test_concurrency_decides_nothing(kind):
 
 @every
 def test_another_seed_may_give_another_run(kind):
-    found = [outcome(run(optimized(kind, World(), seed=seed)))["candidates"] for seed in range(5)]
-    assert kind in (dn.COPRO, dn.DistillHints) or any(candidates != found[0] for candidates in found)
+    by_seed = [outcome(run(optimized(kind, World(), seed=seed)))["candidates"] for seed in range(5)]
+    assert kind in (dn.COPRO, dn.DistillHints) or any(candidates != by_seed[0] for candidates in by_seed)
 
 
 @every
@@ -94,9 +94,9 @@ def test_metrics_may_be_async(kind):
     run(main())
 
 
-# ── budgets ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── budgets ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 def spent(limits, kind, world, **more):
-    """A run under a budget; the outcome, or the error where it came to nothing."""
+    """A run under a budget: its outcome, or its error if it has no result."""
 
     async def main():
         return await optimized(kind, world, budget=dn.Budget(**limits), **more)
@@ -106,53 +106,53 @@ def spent(limits, kind, world, **more):
 
 @every
 @programs
-def test_metric_calls_are_never_exceeded_and_the_cut_is_not_timings(kind, program):
+def test_metric_calls_are_never_exceeded_and_the_cut_does_not_depend_on_timing(kind, program):
     whole = len(events(run(optimized(kind, World(), program=program)), RolloutEnded))
     for limit in sorted({9, 11, 16, 27, whole - 1, whole, whole + 40} if program is three else range(8, whole + 2, 2)):
         if limit < LEAST.get(kind, 0):
             continue
-        found = []
+        results = []
         for latency in (None, limit):
             world = World(latency)
             done = spent({"metric_calls": limit}, kind, world, program=program)
-            made = events(done, RolloutEnded)
-            assert len(made) <= limit
-            assert all(e.error is None for e in made)
-            found.append((outcome(done), len(world.asked)))
-        assert found[0] == found[1], limit
+            rollouts = events(done, RolloutEnded)
+            assert len(rollouts) <= limit
+            assert all(e.error is None for e in rollouts)
+            results.append((outcome(done), len(world.requests)))
+        assert results[0] == results[1], limit
         if limit >= whole + 40:
-            assert found[0][0]["status"] == "finished"
+            assert results[0][0]["status"] == "finished"
 
 
 @every
 @programs
-def test_calls_are_never_exceeded_and_the_cut_is_not_timings(kind, program):
+def test_calls_are_never_exceeded_and_the_cut_does_not_depend_on_timing(kind, program):
     world = World()
     run(optimized(kind, world, program=program))
-    whole = len(world.asked)
+    whole = len(world.requests)
     for limit in sorted({9, 11, 25, 47, whole - 1, whole + 100} if program is three else range(8, whole, 4)):
         if limit < LEAST.get(kind, 0):
             continue
-        found = []
+        results = []
         for latency in (None, limit):
             world = World(latency)
             done = spent({"calls": limit}, kind, world, program=program)
-            assert len(world.asked) <= limit
+            assert len(world.requests) <= limit
             assert all(e.error is None for e in events(done, RolloutEnded))
             assert all(e.error is None for e in events(done, ProposalEnded))
-            found.append((outcome(done), sorted(world.asked)))
-        assert found[0] == found[1], limit
-        assert found[0][0]["status"] == ("exhausted" if limit < whole else "finished")
+            results.append((outcome(done), sorted(world.requests)))
+        assert results[0] == results[1], limit
+        assert results[0][0]["status"] == ("exhausted" if limit < whole else "finished")
 
 
 @every
 def test_the_result_of_a_spent_budget_is_the_best_so_far(kind):
     done = spent({"metric_calls": 25}, kind, World(1), program=three)
     scored = [e for e in events(done, CandidateScored) if e.full and e.split == "val"]
-    made = {e.id: e for e in events(done, CandidateProposed)}
+    proposed = {e.id: e for e in events(done, CandidateProposed)}
     best = max(scored, key=lambda e: e.score)
     assert scored[-1].best == best.candidate
-    parts = made[best.candidate].parts
+    parts = proposed[best.candidate].parts
     for path, predictor in done.best.named_predictors():
         part = parts.get(path, {})
         own = predictor.signature.instruction
@@ -161,17 +161,17 @@ def test_the_result_of_a_spent_budget_is_the_best_so_far(kind):
 
 
 @every
-def test_a_budget_around_the_run_is_kept_too(kind):
+def test_a_budget_around_the_run_holds_too(kind):
     async def main():
         world = World(2)
         with dn.Budget(metric_calls=14, calls=30) as meter:
             better = await small(kind).compile(fitted(kind, one(world)), TRAIN, VAL)
-        assert len(world.asked) <= meter.spent["calls"] <= 30
+        assert len(world.requests) <= meter.spent["calls"] <= 30
         assert meter.spent["metric_calls"] <= 14
         assert isinstance(better, dn.Predict | dn.Refine)
 
     run(main())
-    # these begin no step for which there is no room
+    # these optimizers begin no step that does not fit into the budget
     assert dn.last_run().status == ("finished" if kind in (dn.GEPA, dn.SIMBA) else "exhausted")
 
 
@@ -201,11 +201,11 @@ def test_a_limit_that_is_known_afterwards_ends_the_run_with_a_program(kind, limi
     world.lm.fn = priced
     done = spent(limits, kind, world, concurrency=1)
     assert done.status == "exhausted"
-    assert len(world.asked) <= 1
+    assert len(world.requests) <= 1
     assert isinstance(done.best, dn.Predict | dn.Refine)
 
 
-# ── test rows ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── test rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 @every
 def test_the_start_and_the_winner_are_tested_also_when_the_budget_is_spent(kind):
     for limits in (None, {"metric_calls": 24}, {"calls": 60}):
@@ -223,7 +223,7 @@ def test_the_start_and_the_winner_are_tested_also_when_the_budget_is_spent(kind)
         assert [e.candidate for e in tested] == list(dict.fromkeys([start, best]))
         if limits:
             assert len(events(done, RolloutEnded)) <= limits.get("metric_calls", 1000)
-            assert len(world.asked) <= limits.get("calls", 1000)
+            assert len(world.requests) <= limits.get("calls", 1000)
 
 
 @every
@@ -233,9 +233,9 @@ def test_test_rows_that_all_fail_cost_no_result(kind):
     assert {e.score for e in events(done, CandidateScored) if e.split == "test"} == {0}
 
 
-# ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── events ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 @every
-def test_a_candidate_is_told_of_before_its_rollouts_and_those_before_its_score(kind):
+def test_a_candidate_is_recorded_before_its_rollouts_and_those_before_its_score(kind):
     done = run(optimized(kind, World(1), program=three, test=TEST))
     proposed, seen = set(), {}
     for event in done.record.events:
@@ -253,11 +253,11 @@ def test_a_candidate_is_told_of_before_its_rollouts_and_those_before_its_score(k
                 assert event.best in proposed
                 if event.full:
                     assert event.score == pytest.approx(sum(rows_seen.values()) / len(rows_seen))
-    made = events(done, CandidateProposed)
-    assert made[0].origin == "start"
-    assert all(set(e.parents) <= proposed for e in made)
-    told = [(e.candidate, e.split, e.rows, e.step) for e in events(done, CandidateScored)]
-    assert len(told) == len(set(told))
+    candidates = events(done, CandidateProposed)
+    assert candidates[0].origin == "start"
+    assert all(set(e.parents) <= proposed for e in candidates)
+    scores = [(e.candidate, e.split, e.rows, e.step) for e in events(done, CandidateScored)]
+    assert len(scores) == len(set(scores))
 
 
 @every
@@ -276,16 +276,16 @@ def test_rollouts_are_a_table_also_of_a_reopened_file(kind):
 def test_candidates_scores_history_and_proposals_are_tables(kind):
     done = run(optimized(kind, World(1), program=three))
     flush_journals()
-    for told in (done, dn.open_run(done.path)):
-        made, matrix, history = told.candidates, told.matrix, told.history
-        assert made.id.tolist() == [e.id for e in events(done, CandidateProposed)]
-        assert made.best.sum() == 1
-        winner = made[made.best].iloc[0]
+    for source in (done, dn.open_run(done.path)):
+        candidates, matrix, history = source.candidates, source.matrix, source.history
+        assert candidates.id.tolist() == [e.id for e in events(done, CandidateProposed)]
+        assert candidates.best.sum() == 1
+        winner = candidates[candidates.best].iloc[0]
         assert winner.id == [e for e in events(done, CandidateScored) if e.split == "val"][-1].best
         assert winner.score == pytest.approx(matrix.loc[winner.id].mean())
         assert winner.low <= winner.score <= winner.high
         assert list(matrix.columns) == list(range(len(VAL)))
-        assert set(matrix.index) <= set(made.id)
+        assert set(matrix.index) <= set(candidates.id)
         for number, row in enumerate(history.itertuples()):
             event = events(done, CandidateScored)[number]
             assert (row.candidate, row.split, row.score, row.full) == (
@@ -296,21 +296,21 @@ def test_candidates_scores_history_and_proposals_are_tables(kind):
             )
         for spent_so_far in ("calls", "metric_calls", "tokens"):
             assert history[spent_so_far].is_monotonic_increasing
-        assert history.metric_calls.iloc[-1] <= len(told.rollouts)
-        assert told.proposals.key.tolist() == [e.key for e in events(done, ProposalEnded)]
+        assert history.metric_calls.iloc[-1] <= len(source.rollouts)
+        assert source.proposals.key.tolist() == [e.key for e in events(done, ProposalEnded)]
 
 
 @every
 def test_no_candidate_is_evaluated_twice_on_a_row(kind):
     done = run(optimized(kind, World(), program=three))
-    made = [(e.candidate, e.split, e.row, e.repeat) for e in events(done, RolloutEnded)]
-    assert len(made) == len(set(made))
+    keys = [(e.candidate, e.split, e.row, e.repeat) for e in events(done, RolloutEnded)]
+    assert len(keys) == len(set(keys))
 
 
-# ── the program, stop, errors of rows ────────────────────────────────────────────────────────────────────────────────
+# ── the program, stop, errors of rows ─────────────────────────────────────────────────────────────────────────────────
 @every
 @programs
-def test_the_program_stays_as_it_is_and_the_result_is_another(kind, program):
+def test_the_program_is_not_changed_and_the_result_is_another_object(kind, program):
     async def main():
         world = World(1)
         original = fitted(kind, program(world))
@@ -339,12 +339,12 @@ def test_stop_gives_the_best_so_far_and_no_call_starts_afterwards(kind):
             original = fitted(kind, one(world))
             before = original.dump_state()
             handle = small(kind).start(original, TRAIN, VAL)
-            await world.was_asked(after)
+            await world.wait_for_requests(after)
             handle.stop()
             better = await handle
-            asked = len(world.asked)
+            count = len(world.requests)
             await asyncio.sleep(0.02)
-            assert len(world.asked) == asked
+            assert len(world.requests) == count
             assert handle.status in ("stopped", "finished")
             assert original.dump_state() == before
             assert isinstance(better, type(original))
@@ -354,15 +354,15 @@ def test_stop_gives_the_best_so_far_and_no_call_starts_afterwards(kind):
 
 
 @every
-def test_cancellation_from_outside_stays_one_and_leaves_no_task_behind(kind):
+def test_a_cancellation_from_outside_is_raised_and_leaves_no_task_behind(kind):
     async def main():
         world = World(1)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await small(kind).compile(fitted(kind, three(world)), TRAIN, VAL)
-        asked = len(world.asked)
+        count = len(world.requests)
         await asyncio.sleep(0.02)
-        assert len(world.asked) == asked
+        assert len(world.requests) == count
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(main())
@@ -395,7 +395,7 @@ def test_a_constant_metric_leaves_the_original(kind):
 
 
 @every
-def test_equal_rows_are_rows_of_their_own(kind):
+def test_equal_rows_are_separate_rows(kind):
     done = run(optimized(kind, World(1), train=[TRAIN[0]] * 4, val=[VAL[0]] * 4))
     assert {e.rows for e in events(done, CandidateScored) if e.full} == {4}
     assert done.status == "finished"
@@ -407,7 +407,7 @@ def test_a_search_inside_the_program_is_optimized_with_it(kind):
         return dn.Score(float(len(prediction.answer)), feedback="Answer in careful steps.")
 
     async def main():
-        found = []
+        results = []
         for latency in (1, 2):
             world = World(latency)
             refine = dn.Refine(one(world), longest, n=2, threshold=9, hints="feedback")
@@ -415,8 +415,8 @@ def test_a_search_inside_the_program_is_optimized_with_it(kind):
             better = await handle
             assert isinstance(better, dn.Refine)
             assert [path for path, _ in better.named_predictors()] == ["self"]
-            found.append(outcome(handle))
-        assert found[0] == found[1]
+            results.append(outcome(handle))
+        assert results[0] == results[1]
 
     run(main())
 
@@ -434,16 +434,16 @@ def test_it_can_be_part_of_another_run(kind):
     async def main():
         inside = World(1)
         alone = await optimized(kind, World(), program=three)
-        with pytest.warns(dn.HiddenPredictorWarning):  # the new program is no part of the one that made it
+        with pytest.warns(dn.HiddenPredictorWarning):  # the new program is no part of the outer one
             await Learns(inside)(question="3")
-        told = dn.last_run()
-        wanted, found = outcome(alone), [e.id for e in events(told, CandidateProposed)]
-        assert found == [c[0] for c in wanted["candidates"]]
+        outer = dn.last_run()
+        expected, ids = outcome(alone), [e.id for e in events(outer, CandidateProposed)]
+        assert ids == [c[0] for c in expected["candidates"]]
 
     run(main())
 
 
-# ── bad input ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── bad input ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 @every
 def test_rows_that_do_not_fit_are_refused_before_any_call(kind):
     world = World()
@@ -457,11 +457,11 @@ def test_rows_that_do_not_fit_are_refused_before_any_call(kind):
     ):
         with pytest.raises(InputError, match=says):
             run(optimized(kind, world, train=train, val=val))
-    assert world.asked == []
+    assert world.requests == []
 
 
 @every
-def test_what_is_no_program_with_predictors_is_refused(kind):
+def test_anything_but_a_program_with_predictors_is_refused(kind):
     class Nothing(dn.Module):
         async def forward(self, question):
             return {"answer": question}
@@ -473,7 +473,7 @@ def test_what_is_no_program_with_predictors_is_refused(kind):
 
 
 @every
-def test_what_cannot_be_copied_in_a_program_is_shared_with_the_one_that_is_returned(kind):
+def test_attributes_that_cannot_be_copied_are_shared_with_the_returned_program(kind):
     class Locked(dn.Module):
         def __init__(self, world):
             self.predict, self.file = one(world), sys.stdout
@@ -500,7 +500,7 @@ def test_a_program_that_refuses_to_be_copied_is_refused_before_any_call(kind):
     world = World()
     with pytest.raises(InputError, match="cannot be copied"):
         run(optimized(kind, world, program=Single))
-    assert world.asked == []
+    assert world.requests == []
 
 
 @every
@@ -510,7 +510,7 @@ def test_one_row_is_enough_to_learn_from(kind):
 
 @every
 @pytest.mark.parametrize("val", [None, []], ids=["None", "empty"])
-def test_without_validation_rows_its_own_rule_holds(kind, val):
+def test_without_validation_rows_the_optimizer_chooses_them(kind, val):
     if kind in (dn.MIPROv2, dn.DistillHints):
         with pytest.raises(InputError, match="at least 2 training rows where no validation rows"):
             run(optimized(kind, World(), train=TRAIN[:1], val=val))
@@ -522,7 +522,7 @@ def test_without_validation_rows_its_own_rule_holds(kind, val):
 
 @every
 @pytest.mark.parametrize("value", [float("nan"), "high", None], ids=str)
-def test_a_metric_without_a_score_ends_the_run_with_what_it_gave(kind, value):
+def test_a_metric_without_a_score_ends_the_run_with_an_error_that_has_its_value(kind, value):
     with pytest.raises(OptimizerError, match=rf"the metric fails on all 7 rows as it is.*{value or 'None'}"):
         run(optimized(kind, World(1), metric=lambda row, prediction: value))
     assert dn.last_run().status == "failed"
@@ -532,8 +532,10 @@ def test_a_metric_without_a_score_ends_the_run_with_what_it_gave(kind, value):
 def test_a_candidate_that_fails_on_every_row_does_not_win_where_scores_are_below_that_of_a_failure(kind):
     class Breaks(World):  # under every instruction but the first
         def _output(self, request, text):
-            told = request.messages[0]["content"]
-            return "I cannot do that." if "Answer with" in told or "Mind" in told else super()._output(request, text)
+            system = request.messages[0]["content"]
+            return (
+                "I cannot do that." if "Answer with" in system or "Mind" in system else super()._output(request, text)
+            )
 
     def loss(row, prediction):
         return dn.Score(-1.0 - (row.answer != prediction.answer), f"expected {row.answer}")
@@ -545,7 +547,7 @@ def test_a_candidate_that_fails_on_every_row_does_not_win_where_scores_are_below
     table = done.candidates
     judged = done.rollouts[done.rollouts.split == "val"]
     failed = judged.error.notna().groupby(judged.candidate).all()
-    assert table.score.max() == 0.0  # what broke was judged
+    assert table.score.max() == 0.0  # candidates that failed were evaluated
     assert not failed[table.id[table.best].item()]
     assert table.score[table.best].item() < 0
 
@@ -562,7 +564,7 @@ def test_rows_that_are_in_two_splits_are_warned_of(kind):
 
 
 @every
-def test_settings_without_sense_are_refused_when_made(kind):
+def test_settings_without_sense_are_refused_by_the_constructor(kind):
     for settings, says in (
         ({"budgets": 3}, f"{kind.__name__} has no setting 'budgets'"),
         ({"budget": 3}, rf"{kind.__name__}: budget must be a dn\.Budget, or None, got 3"),
@@ -580,13 +582,13 @@ def test_settings_without_sense_are_refused_when_made(kind):
         run(optimized(kind, World(), concurrency=0))
 
 
-# ── proposals ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── proposals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 @proposing
 def test_proposals_that_cannot_be_read_end_the_run_early_with_the_last_reply(kind):
     world = World(1, nonsense=True)
     with pytest.raises(OptimizerError, match=r"(?s)5 proposals in a row failed.*mumble \d+ mumble"):
         run(optimized(kind, world, program=three, **MANY.get(kind, {})))
-    assert world.proposals <= 2 * (5 + 4)  # each is repaired once; four may be under way
+    assert world.proposals <= 2 * (5 + 4)  # each is repaired once; four may be running
     assert dn.last_run().status == "failed"
 
 
@@ -604,11 +606,11 @@ def test_patience_is_how_many_proposals_may_fail(kind):
     many = {"breadth": 12} if kind is dn.COPRO else MANY.get(kind, {})
     with pytest.raises(OptimizerError, match="2 proposals in a row failed"):
         run(optimized(kind, world, program=three, patience=2, concurrency=1, **many))
-    assert world.proposals < 2 * 12  # each is repaired once; COPRO asks for 33
+    assert world.proposals < 2 * 12  # each is repaired once; COPRO submits 33
 
 
 @proposing
-def test_proposals_are_the_prompt_models_and_rollouts_the_programs(kind):
+def test_the_prompt_model_makes_the_proposals_and_the_programs_model_the_rollouts(kind):
     program, prompts = World(), World(1)
     done = run(optimized(kind, program, prompt_lm=prompts.lm))
     assert (program.proposals, prompts.programs) == (0, 0)
@@ -616,12 +618,12 @@ def test_proposals_are_the_prompt_models_and_rollouts_the_programs(kind):
     assert program.programs == len(events(done, RolloutEnded))
 
 
-# ── steered by a person ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── requests of a person ──────────────────────────────────────────────────────────────────────────────────────────────
 GOLDEN = "Answer with the golden rule."
 
 
 class Golden(World):
-    """A world in which one instruction is right about everything."""
+    """A world in which every answer with the instruction GOLDEN is right."""
 
     def _output(self, request, text):
         if "golden" in text.split("Respond with")[0] and field(request, "question") != "bad":
@@ -629,13 +631,13 @@ class Golden(World):
         return super()._output(request, text)
 
 
-def whenever(handle, wanted, act):
-    """Do something the first time that an event is ``wanted``."""
+def whenever(handle, expected, act):
+    """Call ``act`` with the first event that is ``expected``."""
     seen = []
 
     class Listener:
         def emit(self, event):
-            if not seen and wanted(event):
+            if not seen and expected(event):
                 seen.append(event)
                 act(event)
 
@@ -643,7 +645,7 @@ def whenever(handle, wanted, act):
 
 
 async def steered(kind, world, steer, *, program=one, test=None, **settings):
-    """A run that was steered from its begin on."""
+    """A run with requests made from its beginning."""
     handle = small(kind, **settings).start(fitted(kind, program(world)), TRAIN, VAL, test=test)
     steer(handle)
     await handle
@@ -651,7 +653,7 @@ async def steered(kind, world, steer, *, program=one, test=None, **settings):
 
 
 def instruction(handle):
-    """What the winner's last predictor is told."""
+    """The instruction of the winner's first predictor."""
     predictor = handle.best.named_predictors()[0][1]
     return predictor.instruction
 
@@ -662,30 +664,30 @@ def golden(handle):
 
 @every
 def test_a_persons_candidate_that_is_better_wins(kind):
-    found = []
+    results = []
     for latency in (None, 1, 2):
         done = run(steered(kind, Golden(latency), golden))
-        found.append(outcome(done))
+        results.append(outcome(done))
         assert instruction(done) == GOLDEN
         row = done.candidates[done.candidates.best].iloc[0]
         assert (row.origin, row.score, row.full) == ("person", 1.0, True)
         assert row.parents == [done.candidates.id[0]]
-    assert found[0] == found[1] == found[2]
-    (told,) = done.record.steered
-    assert (told.action, told.by, told.step) == ("propose", "person", row.step)
-    assert told.values == {"instructions": {"self": GOLDEN}, "parent": row.parents[0], "candidate": row.id}
+    assert results[0] == results[1] == results[2]
+    (event,) = done.record.steered
+    assert (event.action, event.by, event.step) == ("propose", "person", row.step)
+    assert event.values == {"instructions": {"self": GOLDEN}, "parent": row.parents[0], "candidate": row.id}
 
 
 @every
 def test_a_persons_candidate_that_is_worse_does_not_win(kind):
     done = run(steered(kind, Golden(1), lambda handle: handle.propose("Guess.", parent=None)))
-    made = done.candidates
-    assert (made.origin == "person").sum() == 1
-    assert made[made.best].origin.item() != "person"
+    candidates = done.candidates
+    assert (candidates.origin == "person").sum() == 1
+    assert candidates[candidates.best].origin.item() != "person"
 
 
 @pytest.mark.parametrize("kind", PROPOSING, ids=lambda kind: kind.__name__)
-def test_a_search_goes_on_from_a_persons_candidate(kind):
+def test_a_search_continues_from_a_persons_candidate(kind):
     done = run(steered(kind, Golden(1), golden, seed=1))
     (person,) = [e for e in events(done, CandidateProposed) if e.origin == "person"]
     if kind in (dn.GEPA, dn.SIMBA):  # it was drawn to run on training rows
@@ -693,13 +695,13 @@ def test_a_search_goes_on_from_a_persons_candidate(kind):
     elif kind is dn.MIPROv2:  # its instruction was tried with other demos
         others = [e for e in events(done, CandidateProposed) if e.origin.startswith("trial")]
         assert any(e.parts.get("self", {}).get("instruction") == GOLDEN for e in others)
-    else:  # it is among those that the model saw
-        asked = [e for e in events(done, PredictorCalled) if e.predictor == "copro.next"]
-        assert any(GOLDEN in str(e.messages) and "Score" in str(e.messages) for e in asked)
+    else:  # its instruction is among those that the model saw
+        calls = [e for e in events(done, PredictorCalled) if e.predictor == "copro.next"]
+        assert any(GOLDEN in str(e.messages) and "Score" in str(e.messages) for e in calls)
 
 
 def dropping(which):
-    """Drop a candidate as soon as it is there."""
+    """Drop a candidate as soon as it is proposed."""
 
     def steer(handle):
         whenever(handle, lambda e: isinstance(e, CandidateProposed) and e.id == which, lambda e: handle.drop(e.id))
@@ -714,16 +716,16 @@ def test_a_candidate_that_was_dropped_is_neither_winner_nor_parent(kind):
     winner = plain_run.candidates[plain_run.candidates.best].id.item()
     if winner == start:  # drop another one
         winner = plain_run.candidates.id[1]
-    found = []
+    results = []
     for latency in (None, 3):
         done = run(steered(kind, World(latency), dropping(winner), seed=2))
-        found.append(outcome(done))
+        results.append(outcome(done))
         assert done.candidates[done.candidates.best].id.item() != winner
-        (told,) = done.record.steered
-        after = [e for e in done.record.events[done.record.events.index(told) :] if isinstance(e, CandidateProposed)]
+        (dropped,) = done.record.steered
+        after = [e for e in done.record.events[done.record.events.index(dropped) :] if isinstance(e, CandidateProposed)]
         assert all(winner not in e.parents for e in after)
-        assert told.values == {"candidate": winner, "best": told.values["best"]}
-    assert found[0] == found[1]
+        assert dropped.values == {"candidate": winner, "best": dropped.values["best"]}
+    assert results[0] == results[1]
 
 
 @every
@@ -732,16 +734,16 @@ def test_a_candidate_that_was_pinned_is_what_the_run_returns(kind):
         golden(handle)
         whenever(handle, lambda e: isinstance(e, CandidateProposed) and e.origin != "start", lambda e: handle.pin(e.id))
 
-    found = []
+    results = []
     for latency in (None, 2):
         done = run(steered(kind, Golden(latency), pinning, test=TEST, seed=3))
-        found.append(outcome(done))
+        results.append(outcome(done))
         pinned = next(e for e in done.record.steered if e.action == "pin").values["candidate"]
         row = done.candidates[done.candidates.best].iloc[0]
         assert (row.id, row.full) == (pinned, True)
         tested = [e.candidate for e in events(done, CandidateScored) if e.split == "test"]
         assert tested == [done.candidates.id[0], pinned]
-    assert found[0] == found[1]
+    assert results[0] == results[1]
 
 
 @every
@@ -759,7 +761,7 @@ def test_the_start_can_be_pinned_and_unpinned_again(kind):
 
 
 def eventful(handle):
-    """Many things asked of one run: of its first step, and when the first candidate of its own is there."""
+    """Make several requests to one run: at its first step, and when its first own candidate is proposed."""
     handle.propose("Answer in short steps.")
     handle.set_budget(metric_calls=1000)
     other = lambda e: isinstance(e, CandidateProposed) and e.origin not in ("start", "person")  # noqa: E731
@@ -770,7 +772,7 @@ def eventful(handle):
 
 @every
 @pytest.mark.parametrize("limit", [None, 45], ids=["whole", "cut"])
-def test_a_resumed_run_lets_the_same_take_effect_and_ends_as_the_straight_one(kind, limit):
+def test_a_resumed_run_applies_the_same_requests_and_ends_as_the_straight_one(kind, limit):
     def steer(handle):
         eventful(handle)
         if limit:
@@ -778,21 +780,21 @@ def test_a_resumed_run_lets_the_same_take_effect_and_ends_as_the_straight_one(ki
 
     world = World(5)
     straight = run(steered(kind, world, steer, test=TEST))
-    text, wanted, path = lines(straight), outcome(straight), Path(straight.path)
-    told = len(events(straight, Steered))
-    assert told >= (2 if limit else 4)
+    text, expected, path = lines(straight), outcome(straight), Path(straight.path)
+    steered_count = len(events(straight, Steered))
+    assert steered_count >= (2 if limit else 4)
     first = 1 + max(i for i, line in enumerate(text) if b'"type":"Steered"' in line)
     for k in sorted({first, *range(first, len(text), max(1, (len(text) - first) // 6)), len(text)}):
         path.write_bytes(b"".join(text[:k]))
-        kept, again = journaled(path), World(k)
-        found = run(gone_on(kind, path, again, test=TEST))
-        assert outcome(found) == wanted, k
-        assert sorted([*again.asked, *kept]) == sorted(world.asked), k
-        assert len(events(found, Steered)) == told, k
+        recorded, resumed_world = journaled(path), World(k)
+        resumed = run(resumed_run(kind, path, resumed_world, test=TEST))
+        assert outcome(resumed) == expected, k
+        assert sorted([*resumed_world.requests, *recorded]) == sorted(world.requests), k
+        assert len(events(resumed, Steered)) == steered_count, k
 
 
 @every
-def test_what_was_proposed_one_after_the_other_at_the_end_is_so_again_in_a_resumed_run(kind):
+def test_proposals_made_one_after_the_other_at_the_end_are_repeated_in_a_resumed_run(kind):
     def steer(handle):
         texts = ["Be careful.", "Be short.", "Use units."]
 
@@ -808,18 +810,18 @@ def test_what_was_proposed_one_after_the_other_at_the_end_is_so_again_in_a_resum
         handle.propose("Answer in short steps.")
 
     straight = run(steered(kind, World(5), steer))
-    told = events(straight, Steered)
-    assert len(told) == 4
-    assert len({e.step for e in told}) > 1
-    text, wanted, path = lines(straight), outcome(straight), Path(straight.path)
+    steered_events = events(straight, Steered)
+    assert len(steered_events) == 4
+    assert len({e.step for e in steered_events}) > 1
+    text, expected, path = lines(straight), outcome(straight), Path(straight.path)
     first = 1 + max(i for i, line in enumerate(text) if b'"type":"Steered"' in line)
     for k in (first, len(text)):
         path.write_bytes(b"".join(text[:k]))
-        assert outcome(run(gone_on(kind, path, World(k)))) == wanted
+        assert outcome(run(resumed_run(kind, path, World(k)))) == expected
 
 
 @every
-def test_what_is_asked_of_a_resumed_run_takes_effect_after_the_steps_that_its_file_has(kind):
+def test_a_request_to_a_resumed_run_takes_effect_after_the_steps_in_its_file(kind):
     straight = run(optimized(kind, Golden(1)))
     text, path = lines(straight), Path(straight.path)
     for k in range(2, len(text), max(1, len(text) // 5)):
@@ -841,24 +843,24 @@ def test_what_is_asked_of_a_resumed_run_takes_effect_after_the_steps_that_its_fi
 @every
 @pytest.mark.parametrize("limits", [{"metric_calls": 16}, {"calls": 24}], ids=["metric calls", "calls"])
 def test_a_budget_that_is_set_while_it_runs_cuts_at_the_same_place_whatever_the_timing(kind, limits):
-    (name, limit), found = *limits.items(), []
+    (name, limit), results = *limits.items(), []
     for latency in (None, 1, 2):
         world = Golden(latency)
         done = run(steered(kind, world, lambda handle: handle.set_budget(**limits)))
-        found.append((outcome(done), sorted(world.asked)))
-        (told,) = done.record.steered
-        before = done.record.events[: done.record.events.index(told)]
+        results.append((outcome(done), sorted(world.requests)))
+        (new_budget,) = done.record.steered
+        before = done.record.events[: done.record.events.index(new_budget)]
         spent_before = len(
             [e for e in before if isinstance(e, RolloutEnded if name == "metric_calls" else PredictorCalled)]
         )
-        made = len(events(done, RolloutEnded)) if name == "metric_calls" else len(world.asked)
-        assert made <= max(limit, spent_before + 4)  # those that were under way end
+        spent = len(events(done, RolloutEnded)) if name == "metric_calls" else len(world.requests)
+        assert spent <= max(limit, spent_before + 4)  # running ones end
         assert isinstance(done.best, dn.Module)
-    assert found[0] == found[1] == found[2]
+    assert results[0] == results[1] == results[2]
 
 
 @every
-def test_a_larger_budget_lets_a_run_go_on(kind):
+def test_a_larger_budget_lets_a_run_continue(kind):
     whole = outcome(run(optimized(kind, World())))
     small_budget = dn.Budget(metric_calls=LEAST.get(kind, 8) + 1)
     less = run(optimized(kind, World(1), budget=small_budget))
@@ -881,8 +883,8 @@ def test_a_budget_below_what_is_spent_ends_the_run_with_its_best(kind):
         assert instruction(done) == GOLDEN
 
 
-# ── going on with a run ──────────────────────────────────────────────────────────────────────────────────────────────
-async def gone_on(kind, path, world, *, program=one, train=TRAIN, val=VAL, test=None, metric=right, **settings):
+# ── resuming ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+async def resumed_run(kind, path, world, *, program=one, train=TRAIN, val=VAL, test=None, metric=right, **settings):
     handle = small(kind, metric, **settings).resume(path, fitted(kind, program(world)), train, val, test=test)
     await handle
     flush_journals()  # before a test cuts the file
@@ -890,28 +892,28 @@ async def gone_on(kind, path, world, *, program=one, train=TRAIN, val=VAL, test=
 
 
 def cut_points(kind, program, chance, budget=None, count=20):
-    """A straight run, and what comes of going on with its file cut after k lines, or in the middle of the next."""
+    """A straight run, compared with runs resumed from its file, cut after k lines or in the middle of the next."""
     world = World(5)
     straight = run(optimized(kind, world, program=program, test=TEST, budget=budget))
     text = lines(straight)
-    wanted, path = outcome(straight), Path(straight.path)
+    expected, path = outcome(straight), Path(straight.path)
     for i in range(count):
         k = 1 + (len(text) - 1) * i // (count - 1)
         torn = text[k][: chance.randrange(1, len(text[k]))] if k < len(text) and i % 2 else b""
         path.write_bytes(b"".join(text[:k]) + torn)
-        kept = journaled(path)
-        again = World(i)
-        found = run(gone_on(kind, path, again, program=program, test=TEST, budget=budget))
-        yield k, wanted, outcome(found), sorted([*again.asked, *kept]), sorted(world.asked)
+        recorded = journaled(path)
+        resumed_world = World(i)
+        resumed = run(resumed_run(kind, path, resumed_world, program=program, test=TEST, budget=budget))
+        yield k, expected, outcome(resumed), sorted([*resumed_world.requests, *recorded]), sorted(world.requests)
 
 
 @every
 @programs
-def test_a_resumed_run_ends_as_the_straight_one_and_asks_only_what_is_missing(kind, program):
+def test_a_resumed_run_ends_as_the_straight_one_and_makes_only_the_missing_requests(kind, program):
     points = 20 if program is one else 8
-    for k, wanted, found, asked, straight in cut_points(kind, program, random.Random(1), count=points):
-        assert found == wanted, k
-        assert asked == straight, k
+    for k, expected, resumed, requests, straight_requests in cut_points(kind, program, random.Random(1), count=points):
+        assert resumed == expected, k
+        assert requests == straight_requests, k
 
 
 class SideBySide(dn.Module):
@@ -921,18 +923,18 @@ class SideBySide(dn.Module):
         self.ask = dn.Predict("question -> answer", lm=lm)
 
     async def forward(self, question):
-        made = await asyncio.gather(*(self.ask(question=str(int(question) + n)) for n in range(3)))
-        return {"answer": made[0].answer}
+        predictions = await asyncio.gather(*(self.ask(question=str(int(question) + n)) for n in range(3)))
+        return {"answer": predictions[0].answer}
 
 
 @every
-def test_a_stop_fails_no_rollout_of_a_program_with_calls_side_by_side_and_the_resumed_run_ends_as_the_straight_one(
+def test_a_stop_fails_no_rollout_with_calls_side_by_side_and_the_resumed_run_ends_as_the_straight_one(
     kind,
 ):
     async def stopped(number):
         world = World(number)
         handle = small(kind).start(fitted(kind, side_by_side(world)), TRAIN, VAL)
-        while len(world.asked) < number and not handle.done:  # noqa: ASYNC110  # at any point of the loop
+        while len(world.requests) < number and not handle.done:  # noqa: ASYNC110  # at any point of the loop
             await asyncio.sleep(0)
         handle.stop()
         with contextlib.suppress(dn.RunStopped):
@@ -942,21 +944,23 @@ def test_a_stop_fails_no_rollout_of_a_program_with_calls_side_by_side_and_the_re
     def side_by_side(world):
         return SideBySide(world.lm)
 
-    wanted = outcome(run(optimized(kind, World(5), program=side_by_side)))
+    expected = outcome(run(optimized(kind, World(5), program=side_by_side)))
     for number in (7, 30, 55, 80):
         handle = run(stopped(number))
         assert all(e.error is None for e in events(handle, RolloutEnded))
         flush_journals()
-        assert outcome(run(gone_on(kind, Path(handle.path), World(number + 1), program=side_by_side))) == wanted, number
+        assert (
+            outcome(run(resumed_run(kind, Path(handle.path), World(number + 1), program=side_by_side))) == expected
+        ), number
 
 
 @every
 @pytest.mark.parametrize("limits", [{"metric_calls": 28}, {"calls": 90}], ids=["metric calls", "calls"])
 def test_a_resumed_run_ends_where_the_budget_of_the_straight_one_did(kind, limits):
     budget = dn.Budget(**limits)
-    for k, wanted, found, asked, straight in cut_points(kind, three, random.Random(2), budget, count=8):
-        assert found == wanted, k
-        assert asked == straight, k
+    for k, expected, resumed, requests, straight_requests in cut_points(kind, three, random.Random(2), budget, count=8):
+        assert resumed == expected, k
+        assert requests == straight_requests, k
 
 
 @every
@@ -964,39 +968,39 @@ def test_a_run_that_is_resumed_twice_ends_as_the_straight_one(kind):
     budget = dn.Budget(calls=60)
     world = World(5)
     straight = run(optimized(kind, world, program=three, budget=budget))
-    text, path, wanted, chance = lines(straight), Path(straight.path), outcome(straight), random.Random(3)
+    text, path, expected, chance = lines(straight), Path(straight.path), outcome(straight), random.Random(3)
     for k in range(2, len(text), max(1, len(text) // 8)):
         path.write_bytes(b"".join(text[:k]))
-        first = run(gone_on(kind, path, World(1), program=three, budget=budget))
+        first = run(resumed_run(kind, path, World(1), program=three, budget=budget))
         later_text = lines(first)
         path.write_bytes(b"".join(later_text[: chance.randint(k, len(later_text))]))
-        kept, again = journaled(path), World(2)
-        second = run(gone_on(kind, path, again, program=three, budget=budget))
-        assert outcome(second) == wanted, k
-        assert sorted([*again.asked, *kept]) == sorted(world.asked), k
+        recorded, resumed_world = journaled(path), World(2)
+        second = run(resumed_run(kind, path, resumed_world, program=three, budget=budget))
+        assert outcome(second) == expected, k
+        assert sorted([*resumed_world.requests, *recorded]) == sorted(world.requests), k
 
 
 @every
-def test_a_larger_budget_lets_a_spent_run_go_on_to_its_end(kind):
+def test_a_larger_budget_lets_a_spent_run_continue_to_its_end(kind):
     straight = run(optimized(kind, World(), program=three))
     spent_run = run(optimized(kind, World(1), program=three, budget=dn.Budget(calls=40)))
     world = World(2)
-    found = run(gone_on(kind, spent_run.path, world, program=three))
-    assert outcome(found) == outcome(straight)
-    assert found.id == spent_run.id
+    resumed = run(resumed_run(kind, spent_run.path, world, program=three))
+    assert outcome(resumed) == outcome(straight)
+    assert resumed.id == spent_run.id
 
 
 @every
 def test_a_finished_run_is_read_back_without_a_call(kind):
     straight = run(optimized(kind, World()))
     world = World()
-    found = run(gone_on(kind, straight.id, world))
-    assert world.asked == []
-    assert outcome(found) == outcome(straight)
+    resumed = run(resumed_run(kind, straight.id, world))
+    assert world.requests == []
+    assert outcome(resumed) == outcome(straight)
 
 
 @every
-def test_a_search_inside_the_program_is_gone_on_with(kind):
+def test_a_search_inside_the_program_is_resumed(kind):
     def refine(world):
         inner = dn.Predict("question -> answer", lm=world.lm)
         return dn.Refine(inner, lambda row, p: float(p.answer != "wrong"), n=2, advisor_lm=Advises().lm)
@@ -1006,14 +1010,14 @@ def test_a_search_inside_the_program_is_gone_on_with(kind):
             self.lm = dn.FunctionLM(lambda request: chat(advice='{"self": "Try more steps."}'))
 
     straight = run(optimized(kind, World(1), program=refine))
-    text, path, wanted = lines(straight), Path(straight.path), outcome(straight)
+    text, path, expected = lines(straight), Path(straight.path), outcome(straight)
     for k in range(2, len(text), max(1, len(text) // 6)):
         path.write_bytes(b"".join(text[:k]))
-        assert outcome(run(gone_on(kind, path, World(k), program=refine))) == wanted, k
+        assert outcome(run(resumed_run(kind, path, World(k), program=refine))) == expected, k
 
 
 @every
-def test_what_differs_is_named_when_a_run_cannot_be_gone_on_with(kind):
+def test_the_differences_are_named_when_a_run_cannot_be_resumed(kind):
     done = run(optimized(kind, World(), test=TEST))
     before = lines(done)
 
@@ -1047,10 +1051,10 @@ def test_what_differs_is_named_when_a_run_cannot_be_gone_on_with(kind):
         (own, name),
     ):
         with pytest.raises(ConfigurationError, match=f"cannot resume this run: these settings changed: {says}"):
-            run(gone_on(kind, done.path, World(), **{"test": TEST, **more}))
+            run(resumed_run(kind, done.path, World(), **{"test": TEST, **more}))
     other = dn.COPRO if kind is not dn.COPRO else dn.MIPROv2
     with pytest.raises(JournalError, match=f"only '{other.kind}' can go on with it"):
-        run(gone_on(other, done.path, World(), test=TEST))
+        run(resumed_run(other, done.path, World(), test=TEST))
     assert lines(done) == before
 
 
@@ -1069,7 +1073,7 @@ asyncio.run(optimized(kind, World(int(sys.argv[3])), program=three))
 def test_a_run_that_is_killed_ends_as_the_straight_one(kind, tmp_path):
     world = World()
     straight = run(optimized(kind, world, program=three))
-    wanted, size = outcome(straight), sum(map(len, lines(straight)))
+    expected, size = outcome(straight), sum(map(len, lines(straight)))
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     for i in range(3):
         folder = tmp_path / str(i)
@@ -1078,6 +1082,6 @@ def test_a_run_that_is_killed_ends_as_the_straight_one(kind, tmp_path):
                 time.sleep(0.001)
             process.send_signal(signal.SIGKILL)
         (path,) = folder.glob("*.jsonl")
-        kept, again = journaled(path), World(i)
-        assert outcome(run(gone_on(kind, path, again, program=three))) == wanted
-        assert sorted([*again.asked, *kept]) == sorted(world.asked)
+        recorded, resumed_world = journaled(path), World(i)
+        assert outcome(run(resumed_run(kind, path, resumed_world, program=three))) == expected
+        assert sorted([*resumed_world.requests, *recorded]) == sorted(world.requests)

@@ -1,4 +1,4 @@
-"""Demos: which traces and labels become demos, from whom, and in which order."""
+"""Demos: which traces and labels become demos, of which program, and in which order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import dspynb as dn
 from dspynb.errors import ConfigurationError, InputError
 from dspynb.events import CandidateProposed, CandidateScored, RolloutEnded
-from dspynb.optimizers.core.demos import labeled
+from dspynb.optimizers.core.demos import labeled_demos
 from tests.helpers import chat, field
 from tests.optimizers.worlds import TRAIN, VAL, World, events, one, right, rows, small, three
 
@@ -19,13 +19,13 @@ run = asyncio.run
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
-def doubling(but=(), asked=None):
-    """A model that doubles, but not these; ``asked`` gets question and number of demos."""
+def doubling(but=(), requests=None):
+    """A model that doubles numbers, but not those in ``but``; appends (question, number of demos) to ``requests``."""
 
     def answer(request):
         question = field(request, "question")
-        if asked is not None:
-            asked.append((question, (len(request.messages) - 2) // 2))
+        if requests is not None:
+            requests.append((question, (len(request.messages) - 2) // 2))
         return chat(answer="wrong" if question in but else str(2 * int(question)))
 
     return dn.FunctionLM(answer)
@@ -48,18 +48,18 @@ def test_traces_that_the_metric_accepts_come_first_in_the_rows_order_then_labels
     assert all(demo["answer"] == str(2 * int(demo["question"])) for demo in better.demos)
 
 
-def test_no_more_rows_are_tried_than_one_after_the_other():
-    asked = []
-    program = dn.Predict("question -> answer", lm=doubling(but={"1"}, asked=asked))
+def test_concurrency_tries_no_more_rows_than_one_at_a_time():
+    requests = []
+    program = dn.Predict("question -> answer", lm=doubling(but={"1"}, requests=requests))
     learned(program, max_bootstrapped_demos=2, max_labeled_demos=0, max_rounds=1, concurrency=32)
-    assert [question for question, _ in asked] == ["0", "1", "2"]
+    assert [question for question, _ in requests] == ["0", "1", "2"]
 
 
-def test_a_row_is_tried_again_only_where_it_was_not_accepted():
-    asked = []
-    program = dn.Predict("question -> answer", lm=doubling(but={"0"}, asked=asked))
+def test_a_row_is_retried_only_if_its_trace_was_not_accepted():
+    requests = []
+    program = dn.Predict("question -> answer", lm=doubling(but={"0"}, requests=requests))
     learned(program, TRAIN[:2], max_bootstrapped_demos=2, max_labeled_demos=0, max_rounds=3)
-    assert sorted(question for question, _ in asked) == ["0", "0", "0", "1"]
+    assert sorted(question for question, _ in requests) == ["0", "0", "0", "1"]
 
 
 def test_a_threshold_decides_what_is_accepted():
@@ -86,10 +86,10 @@ def test_the_row_that_is_tried_is_not_among_the_demos_it_is_shown():
     assert seen == [False, False]
 
 
-def test_a_teacher_with_a_model_of_its_own_makes_the_traces_and_the_program_is_judged():
-    asked = []
+def test_the_traces_are_the_teachers_and_the_scores_the_programs():
+    requests = []
     program = dn.Predict("question -> answer", lm=doubling(but=set("0123456789")))
-    teacher = dn.Predict("question -> answer", lm=doubling(asked=asked))
+    teacher = dn.Predict("question -> answer", lm=doubling(requests=requests))
     handle = {}
 
     async def main():
@@ -97,13 +97,13 @@ def test_a_teacher_with_a_model_of_its_own_makes_the_traces_and_the_program_is_j
         return await handle["run"]
 
     run(main())
-    assert [question for question, _ in asked] == ["0", "1"]
-    made = events(handle["run"], CandidateProposed)[-1]
-    assert [demo["answer"] for demo in made.parts["self"]["demos"]] == ["0", "2"]
+    assert [question for question, _ in requests] == ["0", "1"]
+    last = events(handle["run"], CandidateProposed)[-1]
+    assert [demo["answer"] for demo in last.parts["self"]["demos"]] == ["0", "2"]
     assert {e.split for e in events(handle["run"], RolloutEnded) if e.candidate.startswith("teacher ")} == {"train"}
 
 
-def test_a_run_with_a_teacher_is_gone_on_with_and_refused_with_another():
+def test_a_run_with_a_teacher_is_resumed_and_refused_with_another_teacher():
     def start(teacher):
         return small(dn.BootstrapFewShot, max_labeled_demos=0, teacher=teacher)
 
@@ -113,23 +113,23 @@ def test_a_run_with_a_teacher_is_gone_on_with_and_refused_with_another():
     async def main():
         handle = start(program("Teach.")).start(program(), TRAIN)
         first = await handle
-        asked = []
-        taught = dn.Predict("question -> answer", lm=doubling(asked=asked), instruction="Teach.")
-        second = await start(taught).resume(handle.id, program(), TRAIN)
+        requests = []
+        other_teacher = dn.Predict("question -> answer", lm=doubling(requests=requests), instruction="Teach.")
+        second = await start(other_teacher).resume(handle.id, program(), TRAIN)
         assert second.demos == first.demos
         assert len(second.demos) == 2
-        assert asked == []
+        assert requests == []
         with pytest.raises(ConfigurationError, match="these settings changed: teacher"):
             start(program("Teach otherwise.")).resume(handle.id, program(), TRAIN)
 
     run(main())
 
 
-def test_a_model_for_the_teacher_alone_leaves_the_program_its_own():
+def test_the_teachers_model_does_not_replace_the_programs():
     strong, weak = [], []
     program = dn.Predict("question -> answer")
-    with dn.context(lm=doubling(but=set("0123456789"), asked=weak)):
-        better = learned(program, max_labeled_demos=0, teacher_lm=doubling(asked=strong))
+    with dn.context(lm=doubling(but=set("0123456789"), requests=weak)):
+        better = learned(program, max_labeled_demos=0, teacher_lm=doubling(requests=strong))
     assert questions(better) == ["0", "1"]
     assert weak == []
     assert better.lm is None
@@ -150,14 +150,14 @@ def test_every_predictor_gets_the_demos_of_its_own_calls():
     assert better.plan.demos
 
 
-def test_of_calls_side_by_side_the_demo_does_not_depend_on_which_ended_first():
+def test_the_demo_does_not_depend_on_which_of_several_concurrent_calls_ended_first():
     class Many(dn.Module):
         def __init__(self, lm):
             self.ask = dn.Predict("question -> answer", lm=lm)
 
         async def forward(self, question):
-            asked = [self.ask(question=str(int(question) + i)) for i in (0, 100, 200)]
-            return (await asyncio.gather(*asked))[0]
+            calls = [self.ask(question=str(int(question) + i)) for i in (0, 100, 200)]
+            return (await asyncio.gather(*calls))[0]
 
     class Late:
         def __init__(self, order):
@@ -168,9 +168,9 @@ def test_of_calls_side_by_side_the_demo_does_not_depend_on_which_ended_first():
             await asyncio.sleep(0.004 * (int(question) // 100 * self.order % 3))
             return chat(answer=str(2 * int(question)))
 
-    found = [learned(Many(dn.FunctionLM(Late(order))), max_labeled_demos=0).ask.demos for order in (1, 2)]
-    assert found[0] == found[1]
-    assert len(found[0]) == 2
+    demos = [learned(Many(dn.FunctionLM(Late(order))), max_labeled_demos=0).ask.demos for order in (1, 2)]
+    assert demos[0] == demos[1]
+    assert len(demos[0]) == 2
 
 
 class Look(dn.Signature):
@@ -180,7 +180,7 @@ class Look(dn.Signature):
     answer: str = dn.Output()
 
 
-def test_demos_with_images_have_them_whole_also_in_a_run_that_is_gone_on_with():
+def test_demos_with_images_have_them_whole_also_in_a_resumed_run():
     pixel = dn.Image(base64.b64decode(PIXEL))
     train = [{"image": pixel, "answer": str(i)} for i in (4, 4, 7)]
     program = dn.Predict(Look, lm=dn.FunctionLM(lambda request: chat(answer="4")))
@@ -206,14 +206,14 @@ def test_labels_of_another_type_than_the_field_are_left_out():
 
 def test_labels_are_rows_with_all_outputs_and_an_input():
     predictor = dn.Predict("question, context -> answer")
-    given = [{"question": "1", "answer": "2"}, {"question": "1"}, {"answer": "2"}, {"question": "1", "answer": None}]
+    table = [{"question": "1", "answer": "2"}, {"question": "1"}, {"answer": "2"}, {"question": "1", "answer": None}]
 
     class First:
         def sample(self, rows, most):
             return rows[:most]
 
-    found = labeled(predictor, [dn.Example(row) for row in given], 9, First())
-    assert found == [{"question": "1", "answer": "2"}]
+    demos = labeled_demos(predictor, [dn.Example(row) for row in table], 9, First())
+    assert demos == [{"question": "1", "answer": "2"}]
 
 
 def test_without_validation_rows_nothing_is_evaluated_and_the_demos_are_the_result():
@@ -242,15 +242,15 @@ def test_random_search_tries_no_demos_labels_and_sets_of_several_sizes():
 
 
 def test_sets_share_the_teachers_rollouts():
-    asked = []
+    requests = []
     learned(
-        dn.Predict("question -> answer", lm=doubling(asked=asked)),
+        dn.Predict("question -> answer", lm=doubling(requests=requests)),
         kind=dn.BootstrapRandomSearch,
         num_candidates=6,
         val=rows(50, 52),
         max_labeled_demos=0,
     )
-    tried = [question for question, _ in asked if int(question) < 10]
+    tried = [question for question, _ in requests if int(question) < 10]
     assert len(tried) == len(set(tried)) <= 6
 
 
@@ -269,7 +269,7 @@ def test_settings_out_of_range_are_refused(settings, says):
             kind(right, **settings)
 
 
-def test_of_a_refine_only_the_chosen_attempt_is_a_trace():
+def test_only_the_chosen_attempt_of_a_refine_is_a_trace():
     replies = iter(["BAD", "BAD", "good"] * 20)
     refine = dn.Refine(
         dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: chat(answer=next(replies)))),
@@ -291,17 +291,17 @@ def test_an_empty_cell_of_a_table_is_no_label():
     assert better.demos == [{"question": "1", "answer": "2"}]
 
 
-def test_the_teachers_model_is_asked_in_place_of_a_predictors_own():
-    asked = []
+def test_the_teachers_model_is_used_instead_of_a_predictors_own():
+    requests = []
 
     def big(request):
-        asked.append(request)
+        requests.append(request)
         return chat(answer="2")
 
     own = dn.FunctionLM(lambda request: chat(answer="small"))
     optimizer = dn.BootstrapFewShot(lambda row, prediction: prediction.answer == "2", teacher_lm=dn.FunctionLM(big))
     better = asyncio.run(optimizer.compile(dn.Predict("question -> answer", lm=own), [{"question": "1"}]))
-    assert len(asked) == 1
+    assert len(requests) == 1
     assert better.demos == [{"question": "1", "answer": "2"}]
     assert better.lm is own
 

@@ -1,4 +1,4 @@
-"""Refine and optimizers compose: a program with a Refine in it is optimized, and what comes of it is refined."""
+"""Refine and optimizers compose: a program with a Refine in it is optimized, and an optimized program is refined."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ every = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 
 
 class Advises:
-    """A model that advises, more to the point where its instruction has the word ``careful``, and keeps what it got."""
+    """A model that advises, with better hints where its instruction has the word ``careful``; it keeps its prompts."""
 
     def __init__(self):
         self.prompts = []
@@ -31,7 +31,7 @@ class Advises:
 
 
 class Planned(dn.Module):
-    """A plan, then an answer that is tried again with an advisor's hint."""
+    """A plan, then an answer with retries and an advisor's hints."""
 
     def __init__(self, lm, advisor):
         self.plan = dn.Predict("question -> plan", lm=lm)
@@ -44,7 +44,7 @@ class Planned(dn.Module):
 
 
 def doubled(row, prediction):
-    """The reward inside: it knows the inputs only."""
+    """The reward of the Refine: it sees the inputs, and no labels."""
     return float(prediction.answer == str(2 * int(row.question)))
 
 
@@ -55,7 +55,7 @@ def planned(advises):
 @every
 def test_a_program_with_a_refine_is_optimized_with_its_advisor_whatever_the_latencies(kind):
     async def main():
-        found = []
+        results = []
         for latency in (None, 1, 2):
             advises = Advises()
             done = await optimized(kind, World(latency), program=planned(advises))
@@ -64,22 +64,22 @@ def test_a_program_with_a_refine_is_optimized_with_its_advisor_whatever_the_late
             assert [path for path, _ in better.named_predictors()] == ["plan", "answer", "answer.advisor"]
             assert done.status == "finished"
             assert advises.prompts
-            found.append((outcome(done), sorted(advises.prompts)))
-        assert found[0] == found[1] == found[2]
+            results.append((outcome(done), sorted(advises.prompts)))
+        assert results[0] == results[1] == results[2]
 
     run(main())
 
 
 @every
 def test_the_winner_scores_as_it_did_when_it_was_a_candidate(kind):
-    """What was tried in a scope and what is written into the copy are the same program: its advisor's texts too."""
+    """The candidate in the scope and the returned copy are the same program, with its advisor's texts."""
 
     async def main():
         done = await optimized(kind, World(1), program=planned(Advises()))
         scored = [e for e in events(done, CandidateScored) if e.full and e.split == "val"]
-        wanted = next(e.score for e in scored if e.candidate == scored[-1].best)
-        found = await dn.evaluate(done.best, VAL, right)
-        assert float(found.score) == pytest.approx(wanted)
+        expected = next(e.score for e in scored if e.candidate == scored[-1].best)
+        evaluation = await dn.evaluate(done.best, VAL, right)
+        assert float(evaluation.score) == pytest.approx(expected)
 
     run(main())
 
@@ -117,10 +117,10 @@ def test_the_winner_of_an_optimizer_can_be_refined(kind):
         refined = dn.Refine(better, reward, n=2)
         predictions = await refined.batch(rows(40, 44))
         assert [p.answer for p in predictions] == ["80", "82", "84", "86"]
-        told = dn.last_run()
-        assert told.hints.values.tolist() == [["double it", "self", 4, 4, 1.0]]
+        last = dn.last_run()
+        assert last.hints.values.tolist() == [["double it", "self", 4, 4, 1.0]]
         own = better.instruction or better.signature.instruction
-        calls = [call for call in events(told, PredictorCalled) if call.hint]
+        calls = [call for call in events(last, PredictorCalled) if call.hint]
         assert all(own in prompt_of(call) for call in calls)
         assert len(calls[0].messages) == 2 + 2 * len(better.demos)
         assert better.dump_state() == state

@@ -1,4 +1,4 @@
-"""COPRO: rounds of instructions, each from the best of those before."""
+"""COPRO: rounds of instructions, each proposed from the best of the rounds before."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.optimizers.worlds import TRAIN, VAL, World, events, optimized, right,
 run = asyncio.run
 
 
-def test_a_round_asks_for_breadth_instructions_a_predictor_less_the_own_in_the_first():
+def test_a_round_proposes_breadth_instructions_for_a_predictor_one_less_in_the_first():
     done = run(optimized(dn.COPRO, World(1), program=three, breadth=3, depth=2))
     keys = [e.key for e in events(done, ProposalEnded)]
     assert sorted(keys) == sorted(
@@ -26,10 +26,10 @@ def test_a_round_asks_for_breadth_instructions_a_predictor_less_the_own_in_the_f
     )
 
 
-def test_later_rounds_see_what_was_tried_with_scores_the_best_last():
+def test_later_rounds_see_earlier_instructions_with_scores_the_best_last():
     done = run(optimized(dn.COPRO, World(1), breadth=3, depth=2))
-    asked = [c for c in events(done, PredictorCalled) if c.predictor == "copro.next"]
-    lines = asked[0].inputs["attempted_instructions"]
+    calls = [c for c in events(done, PredictorCalled) if c.predictor == "copro.next"]
+    lines = calls[0].inputs["attempted_instructions"]
     scores = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("Resulting Score")]
     assert scores == sorted(scores)
     assert len(scores) >= 2
@@ -37,17 +37,17 @@ def test_later_rounds_see_what_was_tried_with_scores_the_best_last():
 
 
 def test_a_proposal_is_sampled_at_the_temperature_with_a_number_of_its_own():
-    asked = []
+    samples = []
     world = World()
     answer = world.lm.fn
 
     async def noting(request):
-        asked.append((request.settings.get("temperature"), request.rollout))
+        samples.append((request.settings.get("temperature"), request.rollout))
         return await answer(request)
 
     world.lm.fn = noting
     run(optimized(dn.COPRO, world, breadth=4, depth=1, init_temperature=0.9))
-    assert sorted(rollout for temperature, rollout in asked if temperature == 0.9) == [0, 1, 2]
+    assert sorted(rollout for temperature, rollout in samples if temperature == 0.9) == [0, 1, 2]
 
 
 def test_equal_and_empty_proposals_cost_nothing():
@@ -55,13 +55,13 @@ def test_equal_and_empty_proposals_cost_nothing():
         return chat(proposed_instruction='```text\n"Be brief."\n```' if request.rollout else '""')
 
     done = run(optimized(dn.COPRO, World(), prompt_lm=dn.FunctionLM(same), breadth=5, depth=2))
-    made = events(done, CandidateProposed)
-    assert [e.origin for e in made] == ["start", "round 1"]
-    assert made[1].parts["self"]["instruction"] == "Be brief."
+    candidates = events(done, CandidateProposed)
+    assert [e.origin for e in candidates] == ["start", "round 1"]
+    assert candidates[1].parts["self"]["instruction"] == "Be brief."
     assert len(events(done, RolloutEnded)) == 2 * len(VAL)
 
 
-def test_the_best_of_the_predictors_before_is_what_later_ones_build_on():
+def test_later_predictors_build_on_the_best_of_earlier_ones():
     done = run(optimized(dn.COPRO, World(1), program=three, breadth=3, depth=1))
     best = [e for e in events(done, CandidateScored) if e.full]
     assert best[-1].score == max(e.score for e in best) or best[-1].best != best[-1].candidate
@@ -74,7 +74,7 @@ def test_a_small_budget_still_tries_something_new():
     assert len({e.candidate for e in events(done, CandidateScored) if e.full}) == 2
 
 
-def test_where_the_budget_is_too_small_for_all_rows_the_best_of_all_rounds_are_evaluated_on_them_at_the_end():
+def test_under_a_small_budget_the_best_of_all_rounds_are_evaluated_on_all_rows_at_the_end():
     val = rows(10, 30)
     done = run(optimized(dn.COPRO, World(), val=val, budget=dn.Budget(metric_calls=150), breadth=6, depth=3))
     scored = events(done, CandidateScored)
@@ -90,10 +90,10 @@ def test_where_the_budget_is_too_small_for_all_rows_the_best_of_all_rounds_are_e
 
 
 def test_prefixes_are_proposed_where_the_adapter_begins_the_turn():
-    asked = []
+    prompts = []
 
     def proposes(request):
-        asked.append(str(request.messages))
+        prompts.append(str(request.messages))
         return chat(proposed_instruction="Answer briefly.", proposed_prefix_for_output_field="The answer is")
 
     prefill = dn.FunctionLM(lambda request: "4", adapter="prefill")
@@ -104,9 +104,9 @@ def test_prefixes_are_proposed_where_the_adapter_begins_the_turn():
         await handle
         return handle
 
-    made = events(run(main()), CandidateProposed)
-    assert any("proposed_prefix_for_output_field" in text for text in asked)
-    assert made[-1].parts["self"]["prefix"] == "The answer is"
+    candidates = events(run(main()), CandidateProposed)
+    assert any("proposed_prefix_for_output_field" in text for text in prompts)
+    assert candidates[-1].parts["self"]["prefix"] == "The answer is"
 
 
 @pytest.mark.parametrize(

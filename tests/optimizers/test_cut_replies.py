@@ -1,4 +1,4 @@
-"""What a model was cut in is never adopted: no proposal, no demo, no hint."""
+"""Replies that were cut are never used: as a proposal, a demo or a hint."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ROWS = [{"question": f"q{n}", "answer": str(n)} for n in range(8)]
 
 
 def solver(request):
-    """Right where the instruction is the better one, or there are demos."""
+    """A model that is right with the better instruction or with demos."""
     text = prompt(request)
     number = text.rpartition("q")[2][:1]
     return f"[[ ## answer ## ]]\n{number if BETTER in text else 'no'}"
 
 
 def writer(finish):
-    """Writes the better instruction for whatever it is to write, and is cut in it or not."""
+    """A model that writes the better instruction in every output field; its reply is cut or not."""
 
     def answer(request):
         fields = {"proposed_instruction": BETTER, "new_instruction": BETTER, "proposed_prefix_for_output_field": ""}
@@ -53,7 +53,7 @@ def optimizer(name, finish):
 
 
 def sometimes(request):
-    """For SIMBA, which learns from rows that come out now well and now badly."""
+    """A model with varying answers, for SIMBA."""
     text = prompt(request)
     number = text.rpartition("q")[2][:1]
     right = BETTER in text or request.rollout % 2
@@ -67,12 +67,12 @@ def test_a_proposal_that_was_cut_is_never_a_candidate(name, finish):
     program = dn.Predict("question -> answer", lm=dn.FunctionLM(sometimes if name == "SIMBA" else solver))
     try:
         best = optimizer(name, finish).compile_sync(program, ROWS[:4], ROWS[4:])
-    except dn.OptimizerError:  # some end where no proposal at all can be had
+    except dn.OptimizerError:  # some optimizers raise where all proposals fail
         best = program
     run = dn.last_run()
     texts = [str(text) for text in run.candidates.instructions]
     assert len(run.proposals) > 0
-    if finish == "stop":  # what shows that the rest of the test could fail
+    if finish == "stop":  # without a cut the better instruction is used
         assert any(BETTER in text for text in texts)
     else:
         assert not any(BETTER in text for text in texts)
@@ -91,8 +91,8 @@ def test_a_cut_reply_of_a_teacher_is_no_demo(finish):
     program = dn.Predict("question -> answer", lm=dn.FunctionLM(answer))
     opt = dn.BootstrapFewShot(dn.metrics.exact_match(), max_bootstrapped_demos=4, max_labeled_demos=0)
     demos = opt.compile_sync(program, ROWS[:4]).demos
-    asked = {demo["question"] for demo in demos}
-    assert asked == ({"q0", "q1", "q2", "q3"} if finish == "stop" else {"q0", "q2", "q3"})
+    questions = {demo["question"] for demo in demos}
+    assert questions == ({"q0", "q1", "q2", "q3"} if finish == "stop" else {"q0", "q2", "q3"})
 
 
 def test_an_advisor_that_was_cut_gives_no_hint():

@@ -1,4 +1,5 @@
-"""DistillHints: hints that worked become the instruction, judged without retries, taken only where clearly better."""
+"""DistillHints: hints that worked become the instruction; candidates are judged without retries, and accepted only
+where they are clearly better."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ TRAIN, VAL = rows(0, 6), rows(10, 22)
 
 
 def saying(*words, writes=None, but=()):
-    """A model that says those of the words that it was asked for, for subjects that are not among ``but``; asked for an
+    """A model that says the words that its prompt names, except for the subjects in ``but``. Where the prompt is for an
     instruction, it writes ``writes``."""
 
     def answer(request):
@@ -42,7 +43,7 @@ def saying(*words, writes=None, but=()):
 
 
 def wants(*words, feedback=True):
-    """A reward: the share of the words that are said; its feedback asks for one that is not."""
+    """A reward: the share of the words that are said; its feedback names a missing one."""
 
     def reward(row, prediction):
         missing = [word for word in words if word not in prediction.sentence]
@@ -70,7 +71,7 @@ def instruction(done, path="self"):
     return done.candidates[done.candidates.best].instructions.iloc[0][path]
 
 
-# ── what it makes ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── candidates ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_the_hint_that_worked_becomes_the_instruction_in_the_words_of_a_retry():
     refine = refined(saying("blue"), wants("blue"))
     done = run(distilled(refine))
@@ -85,12 +86,12 @@ def test_the_hint_that_worked_becomes_the_instruction_in_the_words_of_a_retry():
     assert refine.module.instruction is None
 
 
-def test_candidates_are_judged_by_their_first_attempt_alone_also_on_test_rows():
+def test_candidates_are_judged_by_their_first_attempt_only_also_on_test_rows():
     done = run(distilled(refined(saying("blue"), wants("blue")), test=rows(30, 33)))
-    made = events(done, RolloutEnded)
-    assert {(e.split, e.attempts) for e in made} == {("train", 2), ("val", 1), ("test", 1)}
+    rollouts = events(done, RolloutEnded)
+    assert {(e.split, e.attempts) for e in rollouts} == {("train", 2), ("val", 1), ("test", 1)}
     start = done.candidates.id[0]
-    assert {e.score for e in made if (e.candidate, e.split) == (start, "val")} == {0}
+    assert {e.score for e in rollouts if (e.candidate, e.split) == (start, "val")} == {0}
     assert {call.hint for call in events(done, PredictorCalled)} == {None, "say blue"}
     assert sum(call.hint is not None for call in events(done, PredictorCalled)) == len(TRAIN)
 
@@ -141,7 +142,7 @@ def test_each_predictor_gets_its_own_hints():
 
 
 class Inside(dn.Module):
-    """A program that has a Refine, an advisor, and a predictor that no hint is for."""
+    """A program with a Refine, an advisor, and a predictor without hints."""
 
     def __init__(self, lm, reward, **settings):
         self.think = dn.Predict("subject -> sentence", lm=lm)
@@ -161,8 +162,8 @@ def test_a_refine_inside_a_program_is_distilled_under_the_paths_of_the_program()
     assert {(e.split, e.attempts) for e in events(done, RolloutEnded)} == {("train", 2), ("val", 1)}
 
 
-# ── the test ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_what_is_better_on_a_few_rows_only_is_not_taken_and_the_summary_says_so():
+# ── the test ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_a_candidate_that_is_better_on_a_few_rows_only_is_rejected_and_the_summary_says_so():
     few = [str(i) for i in range(13, 22)]  # of 12 validation rows it helps on 3
     refine = refined(saying("blue", but=few), wants("blue"))
     done = run(distilled(refine))
@@ -200,14 +201,14 @@ def test_a_gain_of_the_same_size_on_two_rows_proves_nothing():
     assert done.best.module.instruction is None
 
 
-def test_a_winner_is_tested_before_it_is_told_of_as_the_best():
+def test_a_winner_passes_the_paired_test_before_it_is_recorded_as_the_best():
     few = [str(i) for i in range(13, 22)]
     done = run(distilled(refined(saying("blue", but=few), wants("blue")), test=rows(30, 32)))
     assert set(done.history.best) == {done.candidates.id[0]}
     assert "test rows" in done.summary
 
 
-# ── written by a model ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── written by a model ────────────────────────────────────────────────────────────────────────────────────────────────
 def test_an_instruction_that_a_model_writes_is_tried_too():
     refine = refined(saying("blue"), wants("blue"))
     done = run(distilled(refine, rewrite=True, prompt_lm=saying(writes="Say blue of the subject.")))
@@ -218,7 +219,7 @@ def test_an_instruction_that_a_model_writes_is_tried_too():
     assert done.candidates.instructions[2]["self"] == "Say blue of the subject."
 
 
-def test_the_writer_is_told_what_the_hints_are():
+def test_the_writer_sees_the_hints():
     assert set(DistillInstruction.input_fields) == {"current_instruction", "hints"}
     assert "without hints" in DistillInstruction.instruction
 
@@ -232,7 +233,7 @@ def test_a_writer_that_fails_costs_its_candidate_only_however_often():
     assert instruction(done, "first") == f"{OWN}\n\nHint: say blue"
 
 
-# ── a run that has been made ─────────────────────────────────────────────────────────────────────────────────────────
+# ── an earlier run ────────────────────────────────────────────────────────────────────────────────────────────────────
 async def earlier(refine):
     await refine.batch(TRAIN)
     return dn.last_run()
@@ -254,15 +255,15 @@ def test_the_hints_of_a_run_are_distilled_without_a_rollout_on_training_rows():
 def test_the_hints_of_a_comparison_fit_the_refine_that_was_compared_and_the_program_inside():
     async def main():
         refine = refined(saying("blue"), wants("blue"))
-        found = await dn.compare({"plain": refine.module, "refined": refine}, TRAIN, wants("blue"))
+        comparison = await dn.compare({"plain": refine.module, "refined": refine}, TRAIN, wants("blue"))
         for program, metric in ((refine, None), (refine.module, wants("blue"))):
-            done = await distilled(program, run=found.run, metric=metric)
+            done = await distilled(program, run=comparison.run, metric=metric)
             assert instruction(done) == f"{OWN}\n\nHint: say blue"
 
     run(main())
 
 
-def test_a_run_that_has_nothing_to_distil_is_refused_when_given():
+def test_a_run_without_hints_to_distil_is_refused_by_the_constructor():
     async def main():
         passing = refined(saying("blue"), wants("blue"))
         passing.module.instruction = "say blue"
@@ -279,11 +280,11 @@ def test_a_run_that_has_nothing_to_distil_is_refused_when_given():
 def test_hints_for_predictors_that_the_program_lacks_are_refused_before_any_call():
     async def main():
         before = await earlier(refined(saying("blue"), wants("blue")))
-        asked = []
-        program = dn.Refine(Two(dn.FunctionLM(asked.append)), wants("blue"))
+        requests = []
+        program = dn.Refine(Two(dn.FunctionLM(requests.append)), wants("blue"))
         with pytest.raises(InputError, match=r"for other predictors \(self\); here there are first, second$"):
             await distilled(program, run=before)
-        assert asked == []
+        assert requests == []
 
     run(main())
 
@@ -300,8 +301,8 @@ def test_a_run_is_not_resumed_with_other_hints():
     run(main())
 
 
-# ── nothing to distil ────────────────────────────────────────────────────────────────────────────────────────────────
-def test_where_no_first_attempt_fell_short_the_program_stays_and_the_summary_says_why():
+# ── nothing to distil ─────────────────────────────────────────────────────────────────────────────────────────────────
+def test_without_a_failed_first_attempt_the_program_is_unchanged_and_the_summary_says_why():
     refine = refined(saying("blue"), wants("blue"))
     refine.module.instruction = "say blue"
     done = run(distilled(refine))
@@ -311,7 +312,7 @@ def test_where_no_first_attempt_fell_short_the_program_stays_and_the_summary_say
     assert "No first attempt on the training rows was tried again, so there was nothing to distil." in done.summary
 
 
-def test_where_no_hint_came_the_summary_says_so_and_that_feedback_would_help():
+def test_without_any_hint_the_summary_says_so_and_that_feedback_would_help():
     done = run(distilled(refined(saying("blue"), wants("blue", feedback=False))))
     assert origins(done) == ["start"]
     assert "6 first attempts fell short, but no hint was written." in done.summary
@@ -333,7 +334,7 @@ def test_a_reward_without_feedback_is_distilled_from_the_advisors_hints():
     assert "advisor" not in done.candidates["diff"][1]
 
 
-# ── bad input ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── bad input ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize(
     "program",
     [
@@ -344,15 +345,15 @@ def test_a_reward_without_feedback_is_distilled_from_the_advisors_hints():
     ],
     ids=["no search", "BestOfN", "one attempt", "one wave"],
 )
-def test_a_program_that_never_tries_again_after_a_hint_is_refused_before_any_call(program):
-    asked = []
+def test_a_program_that_never_retries_with_a_hint_is_refused_before_any_call(program):
+    requests = []
     with pytest.raises(InputError, match="has no Refine that tries again after a hint.*or a run of one"):
-        run(distilled(program(dn.FunctionLM(asked.append)), metric=wants("blue")))
-    assert asked == []
+        run(distilled(program(dn.FunctionLM(requests.append)), metric=wants("blue")))
+    assert requests == []
 
 
 @pytest.mark.parametrize("metric", [None, wants("blue")], ids=["no metric", "a metric"])
-def test_a_program_without_retries_is_told_so_before_it_is_asked_for_a_metric(metric):
+def test_a_program_without_retries_is_refused_for_that_and_not_for_a_missing_metric(metric):
     for program in (
         dn.Predict(Caption, lm=saying("blue")),
         dn.BestOfN(dn.Predict(Caption, lm=saying("blue")), wants("blue")),
@@ -366,7 +367,7 @@ def test_a_program_that_is_no_refine_needs_a_metric():
         run(distilled(Inside(saying("blue"), wants("blue"))))
 
 
-def test_settings_out_of_range_are_refused_when_made():
+def test_settings_out_of_range_are_refused_by_the_constructor():
     for settings, says in (
         ({"max_hints": 0}, "max_hints must be a whole number of at least 1"),
         ({"level": 1}, "level must be a number above 0 and below 1, got 1"),
@@ -377,8 +378,8 @@ def test_settings_out_of_range_are_refused_when_made():
             dn.DistillHints(**settings)
 
 
-# ── what is left alone ───────────────────────────────────────────────────────────────────────────────────────────────
-def test_a_judge_tries_again_while_the_program_must_not_and_its_hints_are_not_the_programs():
+# ── other searches in the program ─────────────────────────────────────────────────────────────────────────────────────
+def test_a_judge_may_retry_where_the_program_may_not_and_its_hints_are_left_out():
     verdicts = []
 
     def answer(request):
@@ -409,12 +410,12 @@ def test_samples_of_a_best_of_n_inside_stay_as_many():
     assert start == {
         3,
         5,
-    }  # two samples and the attempt they were made in; on training rows one more attempt and sample
+    }  # two samples and their attempt; on training rows one more attempt and sample
     assert hinted == {2}
     assert instruction(done) == f"{OWN}\n\nHint: say blue"
 
 
-# ── budgets and going on ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── budgets and resuming ──────────────────────────────────────────────────────────────────────────────────────────────
 def test_under_a_budget_as_many_training_rows_are_run_as_leave_room_for_a_candidate():
     done = run(distilled(refined(saying("blue"), wants("blue")), budget=dn.Budget(metric_calls=26)))
     counts = done.rollouts.split.value_counts().to_dict()
@@ -430,7 +431,7 @@ def test_a_budget_under_which_no_candidate_could_be_judged_is_refused():
     assert len(run(distilled(program, budget=dn.Budget(metric_calls=25))).rollouts) == 25
 
 
-def test_a_run_that_is_gone_on_with_has_the_same_hints_and_counts_none_twice():
+def test_a_resumed_run_has_the_same_hints_and_counts_none_twice():
     refine = refined(saying("blue", "red", writes="Please say blue."), wants("blue", "red"), hints=both)
     optimizer = dn.DistillHints(concurrency=2, seed=1)
 

@@ -1,4 +1,4 @@
-"""The engine: candidates, the score matrix, evaluations and proposals, told in the order of asking."""
+"""The engine: candidates, the score matrix, evaluations and proposals, recorded in the order of submission."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import dspynb as dn
 from dspynb.errors import BudgetExhausted, ConfigurationError, OptimizerError
 from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded, RolloutEnded
 from dspynb.optimizers.core.candidate import Candidate
-from dspynb.optimizers.core.task import Teacher
+from dspynb.optimizers.core.problem import Teacher
 from dspynb.scope import Layer, Part, current_scope
 from tests.helpers import chat, field
 from tests.optimizers.worlds import TRAIN, VAL, Plan, World, events, one, optimized, planned, rows, three
 
 
-def instructed(engine, text, **told):
-    """A candidate with an instruction."""
-    return engine.candidate({engine.paths[0]: Part(instruction=text)}, origin="test", **told)
+def instructed(engine, text, **keywords):
+    """A candidate with this instruction."""
+    return engine.candidate({engine.paths[0]: Part(instruction=text)}, origin="test", **keywords)
 
 
-def test_candidates_of_equal_content_are_one():
+def test_candidates_of_equal_content_are_the_same_object():
     async def search(engine):
         first, second = instructed(engine, "Do."), instructed(engine, "Do.", step=3)
         assert first is second
@@ -36,7 +36,7 @@ def test_candidates_of_equal_content_are_one():
     assert len(events(run, CandidateProposed)) == 2
 
 
-def test_ids_are_of_the_content_and_the_same_everywhere():
+def test_ids_depend_on_the_content_only():
     program = dn.Predict("question -> answer")
     one_way = Candidate.of({"self": Part(demos=({"question": "1", "answer": "2"},))}, program)
     other = Candidate.of({"self": Part(demos=({"answer": "2", "question": "1"},))}, program)
@@ -45,7 +45,7 @@ def test_ids_are_of_the_content_and_the_same_everywhere():
     assert one_way.id != Candidate.of({"self": Part(instruction="x")}, program).id
 
 
-def test_one_that_was_not_registered_is_scored_and_never_the_best():
+def test_an_unregistered_candidate_is_scored_and_never_the_best():
     async def search(engine):
         await engine.evaluate(engine.start)
         passing = Candidate.of({engine.paths[0]: Part(instruction="steps")}, engine.program)
@@ -56,7 +56,7 @@ def test_one_that_was_not_registered_is_scored_and_never_the_best():
     assert planned(search).status == "finished"
 
 
-def test_only_candidates_of_equal_means_are_rated_for_being_the_best():
+def test_only_candidates_with_the_highest_mean_are_rated():
     rated = []
 
     async def search(engine):
@@ -71,14 +71,14 @@ def test_only_candidates_of_equal_means_are_rated_for_being_the_best():
     assert planned(search).status == "finished"
 
 
-def test_rollouts_are_made_once_and_in_the_order_of_asking():
+def test_rollouts_run_once_and_in_the_order_of_submission():
     async def search(engine):
-        made = instructed(engine, "steps")
-        few = engine.evaluate(made, [2, 0])
-        all_of_them = engine.evaluate(made)
-        assert list((await few).rows) == [2, 0]
-        assert list((await all_of_them).rows) == list(range(7))
-        assert (await engine.evaluate(made, [2, 2])).mean == engine.scores(made)[2]
+        candidate = instructed(engine, "steps")
+        on_two_rows = engine.evaluate(candidate, [2, 0])
+        on_all_rows = engine.evaluate(candidate)
+        assert list((await on_two_rows).rows) == [2, 0]
+        assert list((await on_all_rows).rows) == list(range(7))
+        assert (await engine.evaluate(candidate, [2, 2])).mean == engine.scores(candidate)[2]
 
     run = planned(search, budget=dn.Budget(metric_calls=7))
     assert run.status == "finished"
@@ -86,11 +86,11 @@ def test_rollouts_are_made_once_and_in_the_order_of_asking():
     assert len(events(run, RolloutEnded)) == 7
 
 
-def test_a_repeat_is_a_sample_at_temperature_1_of_a_candidate_as_of_a_teacher():
-    asked = []
+def test_a_repeat_is_sampled_at_temperature_1_also_for_a_teacher():
+    samples = []
 
     def answer(request):
-        asked.append((request.rollout, request.settings.get("temperature")))
+        samples.append((request.rollout, request.settings.get("temperature")))
         return chat(answer="1")
 
     async def search(engine):
@@ -100,10 +100,10 @@ def test_a_repeat_is_a_sample_at_temperature_1_of_a_candidate_as_of_a_teacher():
         await engine.rollout(engine.start, 0, repeat=3, teacher=Teacher(engine.program))
 
     planned(search, program=lambda world: dn.Predict("question -> answer", lm=dn.FunctionLM(answer)))
-    assert asked == [(0, None), (1, 1.0), (2, 1.0), (3, 1.0)]
+    assert samples == [(0, None), (1, 1.0), (2, 1.0), (3, 1.0)]
 
 
-def test_a_batch_that_does_not_fit_is_refused_whole_and_what_was_asked_for_before_is_told():
+def test_an_evaluation_that_does_not_fit_is_refused_whole_and_earlier_ones_are_recorded():
     async def search(engine):
         first = engine.evaluate(instructed(engine, "steps"))
         second = engine.evaluate(instructed(engine, "careful"))
@@ -121,37 +121,37 @@ def test_a_batch_that_does_not_fit_is_refused_whole_and_what_was_asked_for_befor
     assert len(events(run, RolloutEnded)) == 7
 
 
-def test_the_best_is_of_those_that_were_told_and_the_first_of_equals():
+def test_the_best_is_the_first_of_equal_candidates_that_are_recorded():
     async def search(engine):
-        made = [instructed(engine, f"{'x' * i}") for i in range(4)]
-        tasks = [engine.evaluate(c) for c in made]
+        candidates = [instructed(engine, f"{'x' * i}") for i in range(4)]
+        tasks = [engine.evaluate(c) for c in candidates]
         assert engine.best is engine.start
-        for candidate, task in zip(made, tasks, strict=True):
+        for candidate, task in zip(candidates, tasks, strict=True):
             await task
             assert engine.mean(candidate) == 1.0
-            assert engine.best is made[0]
+            assert engine.best is candidates[0]
 
     run = planned(search, metric=lambda row, prediction: 1.0)
     assert {e.best for e in events(run, CandidateScored)} == {events(run, CandidateScored)[0].candidate}
 
 
-def test_evaluations_are_told_in_the_order_of_asking_whatever_the_latencies():
-    told = []
+def test_evaluations_are_recorded_in_the_order_of_submission_whatever_the_latencies():
+    recorded_by_run = []
     for latency in (None, 1, 2, 3):
 
         async def search(engine):
-            made = [instructed(engine, text) for text in ("steps", "short", "check", "units")]
-            tasks = [engine.evaluate(c, step=i) for i, c in enumerate(made)]
+            candidates = [instructed(engine, text) for text in ("steps", "short", "check", "units")]
+            tasks = [engine.evaluate(c, step=i) for i, c in enumerate(candidates)]
             await tasks[-1]
             assert all(task.done() for task in tasks)
 
         run = planned(search, World(latency))
-        told.append([(e.step, e.score, e.best) for e in events(run, CandidateScored)])
-    assert all(one_run == told[0] for one_run in told)
-    assert [step for step, *_ in told[0]] == [0, 1, 2, 3]
+        recorded_by_run.append([(e.step, e.score, e.best) for e in events(run, CandidateScored)])
+    assert all(one_run == recorded_by_run[0] for one_run in recorded_by_run)
+    assert [step for step, *_ in recorded_by_run[0]] == [0, 1, 2, 3]
 
 
-def test_a_program_that_fails_on_all_rows_is_told_of_but_a_few_rows_or_test_rows_are_no_reason():
+def test_a_program_that_fails_on_all_rows_is_an_error_but_not_on_a_few_rows_or_test_rows():
     bad = [{"question": "bad", "answer": str(i)} for i in range(3)]
 
     async def search(engine):
@@ -173,13 +173,13 @@ def test_a_program_that_fails_on_all_rows_is_told_of_but_a_few_rows_or_test_rows
         ("never", "None of 2 candidates"),
     ],
 )
-def test_the_summary_has_the_failures_of_the_winner_which_is_none_that_failed_on_all_rows(text, says):
+def test_the_summary_has_the_failures_of_the_winner_which_did_not_fail_on_all_rows(text, says):
     class Falls(World):
-        def _output(self, request, given):
-            told, first = request.messages[0]["content"], field(request, "question") == VAL[0]["question"]
-            if "never" in told or ("mostly" in told and first):
+        def _output(self, request, text):
+            system, is_first_row = request.messages[0]["content"], field(request, "question") == VAL[0]["question"]
+            if "never" in system or ("mostly" in system and is_first_row):
                 raise dn.errors.ServerError("the provider fell over")
-            return super()._output(request, given)
+            return super()._output(request, text)
 
     async def search(engine):
         await engine.evaluate(engine.start)
@@ -189,8 +189,8 @@ def test_the_summary_has_the_failures_of_the_winner_which_is_none_that_failed_on
         assert says in planned(search, Falls(), metric=lambda row, prediction: -1.0).summary
 
 
-def test_a_proposal_that_fails_is_none_and_success_begins_the_count_anew():
-    found = []
+def test_a_failed_proposal_returns_none_and_a_successful_one_resets_the_count():
+    replies = []
 
     class Numbers:
         def __init__(self):
@@ -205,21 +205,21 @@ def test_a_proposal_that_fails_is_none_and_success_begins_the_count_anew():
     async def some_fail(engine):
         for i in range(30):
             proposed = await engine.propose(f"p{i}", predict, {"ask": str(i)})
-            found.append(None if proposed is None else proposed["said"])
+            replies.append(None if proposed is None else proposed["said"])
 
     with pytest.raises(OptimizerError, match=r"3 proposals in a row failed.*'nothing'"):
         planned(some_fail, patience=3)
     run = dn.last_run()
     ended = events(run, ProposalEnded)
     assert [e.outputs is not None for e in ended] == [False, False, True, False, False, False]
-    assert found == [None, None, 7, None, None]
+    assert replies == [None, None, 7, None, None]
 
 
 def test_proposals_see_neither_the_candidate_nor_hints():
-    asked = []
+    prompts = []
 
     def answer(request):
-        asked.append(str(request.messages))
+        prompts.append(str(request.messages))
         return chat(said="fine")
 
     async def search(engine):
@@ -227,8 +227,8 @@ def test_proposals_see_neither_the_candidate_nor_hints():
             await engine.propose("p", dn.Predict("ask -> said", lm=dn.FunctionLM(answer)), {"ask": "1"})
 
     planned(search)
-    assert len(asked) == 1
-    assert "must not be seen" not in asked[0]
+    assert len(prompts) == 1
+    assert "must not be seen" not in prompts[0]
 
 
 def test_a_proposal_that_was_cancelled_from_inside_is_a_failed_one():
@@ -242,8 +242,8 @@ def test_a_proposal_that_was_cancelled_from_inside_is_a_failed_one():
     assert planned(search).status == "finished"
 
 
-def test_nothing_that_fails_is_left_unheard():
-    heard = []
+def test_no_exception_is_left_unretrieved():
+    loop_errors = []
 
     async def search(engine):
         engine.evaluate(instructed(engine, "steps"))
@@ -252,7 +252,7 @@ def test_nothing_that_fails_is_left_unheard():
         raise ValueError("the search is broken")
 
     async def main():
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: heard.append(context["message"]))
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: loop_errors.append(context["message"]))
         with pytest.raises(ValueError, match="broken"):
             await Plan(search, budget=dn.Budget(metric_calls=7), patience=1).compile(one(World(1)), TRAIN, VAL)
         gc.collect()
@@ -260,10 +260,10 @@ def test_nothing_that_fails_is_left_unheard():
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
-    assert heard == []
+    assert loop_errors == []
 
 
-def test_what_was_held_back_for_test_rows_is_given_back_when_the_search_fails():
+def test_the_reserve_for_test_rows_is_released_when_the_search_fails():
     async def search(engine):
         raise ValueError("the search is broken")
 
@@ -275,19 +275,19 @@ def test_what_was_held_back_for_test_rows_is_given_back_when_the_search_fails():
     asyncio.run(main())
 
 
-def test_random_generators_are_of_the_seed_and_the_purpose_alone():
-    found = {}
+def test_random_generators_depend_on_the_seed_and_the_purpose_only():
+    numbers = {}
 
     async def search(engine):
-        found[engine.seed] = [engine.random("a", 1).random(), engine.random("a", 2).random()]
-        assert engine.random("a", 1).random() == found[engine.seed][0]
+        numbers[engine.seed] = [engine.random("a", 1).random(), engine.random("a", 2).random()]
+        assert engine.random("a", 1).random() == numbers[engine.seed][0]
 
     for seed in (0, 0, 1):
         planned(search, seed=seed)
-    assert len({*found[0], *found[1]}) == 4
+    assert len({*numbers[0], *numbers[1]}) == 4
 
 
-def test_a_candidate_is_applied_to_a_copy_and_only_where_it_says_something():
+def test_a_candidate_is_applied_to_a_copy_and_changes_only_what_it_has():
     program = three(World())
     parts = {"steps[0]": Part(instruction="Think.", demos=({"question": "1", "plan": "p", "draft": "d"},))}
     new = Candidate.of(parts, program).applied(program)
@@ -297,7 +297,7 @@ def test_a_candidate_is_applied_to_a_copy_and_only_where_it_says_something():
     assert (program.steps[0].instruction, program.steps[0].demos) == (None, [])
 
 
-def test_a_reopened_run_tells_what_the_best_candidate_says():
+def test_a_reopened_run_has_the_parts_of_the_best_candidate():
     done = asyncio.run(optimized(dn.COPRO, World()))
     reopened = dn.open_run(done.id)
     best = reopened.candidates[reopened.candidates.best].iloc[0]
@@ -321,7 +321,7 @@ def test_a_run_that_is_no_optimizers_has_no_best_parts():
     assert (done.best_parts, dn.open_run(done.id).best_parts, dn.open_run(done.id).best) == (None, None, None)
 
 
-def test_an_optimizer_where_retries_are_switched_off_holds_back_for_test_rows_what_they_take_without_retries():
+def test_without_retries_on_test_rows_the_reserve_is_what_they_take_without_retries():
     rows = [{"question": str(number), "answer": "1"} for number in range(8)]
     ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 1"))
     program = dn.Refine(ask, lambda row, prediction: 0.5, n=3)

@@ -1,4 +1,4 @@
-"""GEPA: the published loop step by step, and what is added to it."""
+"""GEPA: the published loop step by step, and the additions to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import dspynb as dn
 from dspynb.events import CandidateProposed, CandidateScored, ProposalEnded
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.gepa.gepa import GEPA
-from dspynb.optimizers.gepa.parent_selection import front, pareto_choice
+from dspynb.optimizers.gepa.parent_selection import pareto_choice, pareto_front
 from dspynb.scope import Part
 from tests.helpers import chat, field, prompt
 from tests.optimizers.worlds import World, events, lines, optimized, outcome, three
@@ -22,7 +22,7 @@ RULES = 4
 
 
 def answer(request):
-    """Right where the instruction states the rule that a question needs: its number modulo 4."""
+    """A model that is right where the instruction has the rule for the question: its number modulo 4."""
     number = int(field(request, "question"))
     stated = re.findall(r"rule (\d)", request.messages[0]["content"])
     return chat(answer="right" if str(number % RULES) in stated else "wrong")
@@ -34,10 +34,10 @@ def metric(row, prediction):
 
 
 def reflecting(request):
-    """Adds the first rule that feedback names to what the instruction states."""
-    given = prompt(request)
-    current = re.findall(r"rule (\d)", given.split("[[ ## examples ## ]]")[-2].split("current_instruction")[-1])
-    named = re.findall(r"Follow rule (\d)", given)
+    """A model that appends the first rule in the feedback to the current instruction."""
+    text = prompt(request)
+    current = re.findall(r"rule (\d)", text.split("[[ ## examples ## ]]")[-2].split("current_instruction")[-1])
+    named = re.findall(r"Follow rule (\d)", text)
     rules = dict.fromkeys([*current, *named[:1]])
     return chat(new_instruction=" ".join(["Answer.", *(f"rule {rule}" for rule in rules)]))
 
@@ -60,7 +60,7 @@ def run_of(optimizer, train=None, val=None):
 
 
 def plain(**settings):
-    """The algorithm of the paper, without what is added."""
+    """The algorithm of the paper, without the additions."""
     return GEPA(
         metric,
         in_flight=1,
@@ -72,8 +72,8 @@ def plain(**settings):
     )
 
 
-def told(run):
-    """The run in the words of algorithm 1."""
+def event_lines(run):
+    """The events of a run as lines, in the words of algorithm 1."""
     lines, names = [], {}
     for event in run.record.events:
         match event:
@@ -88,9 +88,9 @@ def told(run):
     return lines
 
 
-def test_without_what_is_added_it_follows_the_published_algorithm_step_by_step():
+def test_with_all_additions_off_it_follows_the_published_algorithm_step_by_step():
     run = run_of(plain())
-    lines = told(run)
+    lines = event_lines(run)
     assert lines[:2] == ["c0 from nothing", "c0 on D_pareto: 0 of 8"]  # evaluate the start on all of D_pareto
     # then, while there is budget: a parent runs on a minibatch, reflection, the child runs on the same minibatch, and
     # only one that is better there runs on D_pareto
@@ -132,7 +132,7 @@ def test_reflection_sees_inputs_answers_and_feedback_of_the_minibatch():
     assert seen[0].count("Feedback: Follow rule") == 3
 
 
-def test_reflection_sees_what_else_the_parent_is_known_to_do_wrong():
+def test_reflection_sees_other_rows_on_which_the_parent_is_imperfect():
     seen = []
 
     def spying(request):
@@ -151,7 +151,7 @@ def test_reflection_sees_what_else_the_parent_is_known_to_do_wrong():
     assert shown(confirm=0) == [3, 3, 3, 3]
 
 
-def test_reflection_sees_what_others_did_wrong_on_rows_that_the_parent_has_not_run_on():
+def test_reflection_sees_imperfect_rollouts_of_others_on_rows_that_the_parent_has_not_run_on():
     seen = []
 
     def spying(request):
@@ -166,7 +166,7 @@ def test_reflection_sees_what_others_did_wrong_on_rows_that_the_parent_has_not_r
     assert third.index("another instruction") > third.index("Example 3")  # its own come first
 
 
-def test_a_search_goes_on_when_a_parent_is_dropped_while_its_child_is_made():
+def test_a_search_continues_when_a_parent_is_dropped_during_its_mutation():
     gone = []
 
     def reflect(request):
@@ -184,16 +184,16 @@ def test_a_search_goes_on_when_a_parent_is_dropped_while_its_child_is_made():
 
 
 def single(request):
-    """A reflection after which one more row of every four is right."""
+    """A reflection that makes one more row of every four right."""
     return chat(new_instruction="Answer. rule 1")
 
 
-def test_a_child_that_stays_ahead_by_one_row_is_not_kept_and_one_that_is_clearly_better_is():
+def test_a_child_that_stays_ahead_by_one_row_is_rejected_and_a_clearly_better_one_accepted():
     def lucky(request):  # right on row 1 alone, with the rule
         number, stated = field(request, "question"), "rule 1" in request.messages[0]["content"]
         return chat(answer="right" if stated and number in lucky.rows else "wrong")
 
-    def kept(*right, **settings):
+    def is_accepted(*right, **settings):
         lucky.rows = right
         train = rows(0, 12)
 
@@ -209,10 +209,10 @@ def test_a_child_that_stays_ahead_by_one_row_is_not_kept_and_one_that_is_clearly
         return len(validated) == 2
 
     numbers = [str(i) for i in range(12)]
-    assert kept(*numbers)
-    assert kept(*numbers[:6], *numbers[8:])
-    assert not any(kept(number, confirm=4) for number in numbers)
-    assert any(kept(number, confirm=0) for number in numbers)
+    assert is_accepted(*numbers)
+    assert is_accepted(*numbers[:6], *numbers[8:])
+    assert not any(is_accepted(number, confirm=4) for number in numbers)
+    assert any(is_accepted(number, confirm=0) for number in numbers)
 
 
 def test_the_last_minibatch_is_smaller_where_the_budget_has_no_room_for_a_whole_one():
@@ -232,7 +232,7 @@ def test_the_last_minibatch_is_smaller_where_the_budget_has_no_room_for_a_whole_
     assert sizes(8 + step + 9) == [6, 6, 4, 4]
 
 
-def test_of_candidates_that_are_equal_on_validation_rows_the_one_that_did_better_on_training_rows_wins():
+def test_training_rows_break_ties_on_validation_rows():
     def hard(request):  # nothing helps on the validation rows
         return chat(answer="wrong") if int(field(request, "question")) >= 20 else answer(request)
 
@@ -249,18 +249,18 @@ def test_of_candidates_that_are_equal_on_validation_rows_the_one_that_did_better
 
 def test_with_one_mutation_at_a_time_each_may_start_from_the_child_before_it():
     run = run_of(plain())
-    made = events(run, CandidateProposed)
+    proposed = events(run, CandidateProposed)
     depths = {}
-    for e in made:  # parents come before their children
+    for e in proposed:  # parents come before their children
         depths[e.id] = 1 + depths[e.parents[0]] if e.parents else 0
     assert max(depths.values()) >= 3  # four rules, one learned a step
 
 
-def test_a_metric_that_names_the_predictor_is_asked_for_its_feedback():
-    asked = []
+def test_a_metric_with_a_predictor_parameter_gives_feedback_on_each_predictor():
+    predictors = []
 
     def for_predictor(row, prediction, predictor=None):
-        asked.append(predictor)
+        predictors.append(predictor)
         return dn.Score(metric(row, prediction).value, f"Follow rule {int(row.question) % RULES}, {predictor}.")
 
     seen = []
@@ -270,7 +270,7 @@ def test_a_metric_that_names_the_predictor_is_asked_for_its_feedback():
         return reflecting(request)
 
     run_of(GEPA(for_predictor, prompt_lm=dn.FunctionLM(spying), budget=dn.Budget(metric_calls=60)))
-    assert "self" in asked
+    assert "self" in predictors
     assert re.search(r"Follow rule \d, self\.", seen[0])
 
 
@@ -285,12 +285,12 @@ def judged(judge):
     return metric_of
 
 
-def test_feedback_that_calls_a_model_is_part_of_the_proposal_and_not_asked_for_again(tmp_path):
-    asked = []
+def test_feedback_that_calls_a_model_is_part_of_the_proposal_and_not_repeated_on_resume(tmp_path):
+    questions = []
 
     def judging(request):
-        asked.append(field(request, "question"))
-        return chat(feedback=f"Follow rule {int(asked[-1]) % RULES}.")
+        questions.append(field(request, "question"))
+        return chat(feedback=f"Follow rule {int(questions[-1]) % RULES}.")
 
     judge = dn.Predict("question -> feedback", lm=dn.FunctionLM(judging))
 
@@ -302,12 +302,12 @@ def test_feedback_that_calls_a_model_is_part_of_the_proposal_and_not_asked_for_a
     straight = run_of(optimizer(200))
     assert straight.candidates.score.max() > 0
     steps = sum(isinstance(event, ProposalEnded) for event in straight.record.events)
-    assert len(asked) == 3 * steps > 0
+    assert len(questions) == 3 * steps > 0
 
     text, path = lines(straight), Path(straight.path)
     for cut in (len(text) * 2 // 3, len(text) * 5 // 6, len(text)):
         path.write_bytes(b"".join(text[:cut]))
-        asked.clear()
+        questions.clear()
 
         async def main():
             run = optimizer(200).resume(path, program(), rows(0, 12), rows(20, 28))
@@ -316,8 +316,8 @@ def test_feedback_that_calls_a_model_is_part_of_the_proposal_and_not_asked_for_a
 
         again = asyncio.run(main())
         assert again.candidates.score.tolist() == straight.candidates.score.tolist()
-        assert len(asked) < 3 * steps
-    assert asked == []
+        assert len(questions) < 3 * steps
+    assert questions == []
 
 
 def test_feedback_that_fails_is_a_failed_proposal():
@@ -366,14 +366,14 @@ def test_scores_above_the_perfect_one_are_warned_of():
 
 
 @pytest.mark.parametrize("settings", [{"perfect_score": None}, {"temperature": "hot"}, {"racing": "no"}], ids=str)
-def test_settings_of_another_kind_are_refused_when_made(settings):
+def test_settings_of_another_type_are_refused_by_the_constructor(settings):
     (name,) = settings
     with pytest.raises(dn.errors.ConfigurationError, match=f"{name} must be"):
         GEPA(metric, **settings)
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])
-def test_a_reflection_model_that_is_down_is_told_of_however_few_rows_there_are(count):
+def test_a_reflection_model_that_is_down_is_an_error_however_few_rows_there_are(count):
     def down(request):
         raise dn.errors.ConnectionFailed("nobody is there")
 
@@ -381,14 +381,14 @@ def test_a_reflection_model_that_is_down_is_told_of_however_few_rows_there_are(c
         run_of(GEPA(metric, prompt_lm=dn.FunctionLM(down)), train=rows(0, count))
 
 
-def test_what_reflection_sees_of_calls_side_by_side_does_not_depend_on_which_ended_first():
+def test_reflection_does_not_depend_on_which_of_several_concurrent_calls_ended_first():
     class Halves(dn.Module):
         def __init__(self, lm):
             self.ask = dn.Predict("question -> answer", lm=lm)
 
         async def forward(self, question):
-            made = await asyncio.gather(*(self.ask(question=str(int(question) + n)) for n in range(3)))
-            return {"answer": made[0].answer}
+            predictions = await asyncio.gather(*(self.ask(question=str(int(question) + n)) for n in range(3)))
+            return {"answer": predictions[0].answer}
 
     async def main(seed, seen):
         wait = random.Random(seed)
@@ -421,12 +421,12 @@ def test_minibatches_are_whole_in_the_published_algorithm_else_smaller_where_the
             e.rows for e in run_of(optimizer).record.events if isinstance(e, CandidateScored) and e.split == "train"
         }
 
-    found = set.union(*(sizes(limit) for limit in range(28, 60, 2)))
-    assert found == {6} if confirm == 0 else {4, 5} & found
+    all_sizes = set.union(*(sizes(limit) for limit in range(28, 60, 2)))
+    assert all_sizes == {6} if confirm == 0 else {4, 5} & all_sizes
 
 
 @pytest.mark.parametrize("confirm", [0, 3])
-def test_of_equal_candidates_the_first_wins_in_the_published_algorithm_else_the_one_better_in_training(confirm):
+def test_in_the_published_algorithm_the_first_of_equal_candidates_wins_else_training_rows_decide(confirm):
     def equal(row, prediction):
         learned = int(row.question) < 20
         return dn.Score(
@@ -439,7 +439,7 @@ def test_of_equal_candidates_the_first_wins_in_the_published_algorithm_else_the_
     assert table.best.tolist().index(True) == 0 if confirm == 0 else table.best.tolist().index(True) > 0
 
 
-def test_it_never_makes_a_rollout_above_the_budget_and_ends_by_itself():
+def test_it_stays_within_the_budget_and_ends_by_itself():
     for limit in range(22, 68, 5):
         run = run_of(GEPA(metric, prompt_lm=dn.FunctionLM(reflecting), budget=dn.Budget(metric_calls=limit)))
         assert len(run.rollouts) <= limit
@@ -462,7 +462,7 @@ def test_reflections_that_cannot_be_read_end_the_run():
 
 
 def test_the_winner_is_the_same_with_several_steps_in_flight_whatever_the_latencies():
-    found = set()
+    tables = set()
     for seed in range(3):
         chance = random.Random(seed)
 
@@ -478,34 +478,34 @@ def test_the_winner_is_the_same_with_several_steps_in_flight_whatever_the_latenc
             return run
 
         table = asyncio.run(main()).candidates
-        found.add(tuple(zip(table.id, table.score, table.n, strict=True)))
-    assert len(found) == 1
+        tables.add(tuple(zip(table.id, table.score, table.n, strict=True)))
+    assert len(tables) == 1
 
 
 @pytest.mark.parametrize("limits", [{"metric_calls": 77}, {"calls": 70, "metric_calls": 90}], ids=["rollouts", "calls"])
-def test_many_steps_in_flight_and_a_budget_that_cuts_them_come_to_the_same_end_whatever_the_latencies(limits):
-    def found(latency, concurrency):
+def test_many_steps_in_flight_under_a_budget_end_the_same_whatever_the_latencies(limits):
+    def result_with(latency, concurrency):
         settings = {"in_flight": 5, "max_steps": None, "budget": dn.Budget(**limits), "concurrency": concurrency}
         world = World(latency, slowest=0.004)
-        return outcome(asyncio.run(optimized(GEPA, world, program=three, **settings))), sorted(world.asked)
+        return outcome(asyncio.run(optimized(GEPA, world, program=three, **settings))), sorted(world.requests)
 
-    straight = found(None, 4)
+    straight = result_with(None, 4)
     assert len(straight[0]["candidates"]) > 3
     for latency, concurrency in ((1, 4), (2, 16), (3, 1)):
-        assert found(latency, concurrency) == straight
+        assert result_with(latency, concurrency) == straight
 
 
 def candidates(n):
     return [Candidate({"self": Part(str(i))}) for i in range(n)]
 
 
-def test_the_front_leaves_out_what_another_is_as_good_as_wherever_it_is_best():
+def test_the_front_has_no_dominated_candidates():
     a, b, c = candidates(3)
     scores = {a: {0: 1.0, 1: 0.0, 2: 1.0}, b: {0: 1.0, 1: 0.0, 2: 0.0}, c: {0: 0.0, 1: 1.0, 2: 0.0}}
-    assert front(scores) == {a: 2, c: 1}
+    assert pareto_front(scores) == {a: 2, c: 1}
 
 
-def test_a_parent_is_as_likely_as_the_rows_on_which_it_is_best():
+def test_a_parent_is_drawn_in_proportion_to_the_rows_on_which_it_is_best():
     a, b = candidates(2)
     scores = {a: dict.fromkeys(range(3), 1.0) | {3: 0.0}, b: dict.fromkeys(range(3), 0.0) | {3: 1.0}}
     drawn = [pareto_choice(scores, random.Random(seed)) for seed in range(400)]

@@ -1,4 +1,4 @@
-"""What an optimizer gains on rows it has not seen, measured on the embedded model."""
+"""What an optimizer gains on unseen rows, measured on the embedded model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Topic(dn.Signature):
 
 
 async def optimized(seed):
-    """The program with demos of its own successes, and how it and the start do on held-out rows."""
+    """The program with bootstrapped demos, and a comparison of it and the start on held-out rows."""
     program = dn.Predict(Topic, stop=["\n"])
     optimizer = dn.BootstrapFewShot(METRIC, max_bootstrapped_demos=3, max_labeled_demos=3, seed=seed)
     better = await optimizer.compile(program, TRAIN)
@@ -34,11 +34,11 @@ async def optimized(seed):
 def test_demos_of_its_own_successes_lift_accuracy_on_rows_it_has_not_seen():
     with dn.context(lm=dn.LocalLM(), view="off"):
         better, comparison = asyncio.run(optimized(seed=0))
-    found = comparison.difference("optimized", "start")
+    lift = comparison.difference("optimized", "start")
     assert len(HELD_OUT) >= 100
     assert len(better.demos) == 3
-    assert found.difference >= 0.2
-    assert found.low > 0
+    assert lift.difference >= 0.2
+    assert lift.low > 0
 
 
 VALIDATION = (
@@ -60,7 +60,7 @@ def met(row, prediction):
 
 
 async def distilled(seed):
-    """A Refine distilled, and how often the program inside meets the reward by one call, before and after."""
+    """A distilled Refine: how often one call of the program inside meets the reward, before and after."""
     refine = dn.Refine(dn.Predict(Caption), short_and_blue, n=3, temperature=0.7)
     train, val, unseen = ([{"subject": subject} for subject in some] for some in (SUBJECTS, VALIDATION, UNSEEN))
     better = await dn.DistillHints(rewrite=False, seed=seed).compile(refine, train, val)
@@ -69,7 +69,7 @@ async def distilled(seed):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_distilled_instruction_alone_does_at_once_what_took_retries_on_subjects_it_has_not_seen():
+def test_a_distilled_instruction_replaces_retries_on_unseen_subjects():
     assert len(set(UNSEEN)) == 50
     assert not set(UNSEEN) & {*SUBJECTS, *VALIDATION}
     with dn.context(lm=dn.LocalLM(seed=0), view="off"):

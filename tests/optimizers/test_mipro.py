@@ -32,9 +32,9 @@ def test_the_result_was_evaluated_on_all_rows():
 
 def test_without_demos_only_instructions_are_searched():
     done = run(optimized(dn.MIPROv2, World(1), max_bootstrapped_demos=0, max_labeled_demos=0))
-    made = events(done, CandidateProposed)[1:]
-    assert made
-    assert all(not part.get("demos") for e in made for part in e.parts.values())
+    proposed = events(done, CandidateProposed)[1:]
+    assert proposed
+    assert all(not part.get("demos") for e in proposed for part in e.parts.values())
 
 
 def test_the_programs_own_instruction_and_demos_are_among_the_choices():
@@ -51,9 +51,9 @@ def test_the_programs_own_instruction_and_demos_are_among_the_choices():
 
 def test_instructions_are_grounded_in_data_program_and_a_tip():
     done = run(optimized(dn.MIPROv2, World(1), program=three))
-    asked = [c for c in events(done, PredictorCalled) if c.predictor == "proposer.instruction"]
-    assert len(asked) == 2 * 3
-    for call in asked:
+    calls = [c for c in events(done, PredictorCalled) if c.predictor == "proposer.instruction"]
+    assert len(calls) == 2 * 3
+    for call in calls:
         assert call.inputs["dataset_description"].startswith("summary of ")
         assert call.inputs["program_description"].startswith("program_description of ")
         assert call.inputs["module_description"].startswith("module_description of ")
@@ -64,14 +64,14 @@ def test_instructions_are_grounded_in_data_program_and_a_tip():
 
 
 def test_how_many_trials_are_in_flight_changes_what_the_sampler_knows_but_not_the_order():
-    found = [
+    results = [
         outcome(run(optimized(dn.MIPROv2, World(latency), in_flight=3, num_trials=8, minibatch=False)))
         for latency in (1, 2, None)
     ]
-    assert found[0] == found[1] == found[2]
+    assert results[0] == results[1] == results[2]
 
 
-def test_the_concurrency_that_the_sampler_depends_on_is_part_of_what_must_be_the_same():
+def test_concurrency_must_be_equal_on_resume_where_the_sampler_depends_on_it():
     done = run(optimized(dn.MIPROv2, World()))
 
     async def again(**settings):
@@ -82,7 +82,7 @@ def test_the_concurrency_that_the_sampler_depends_on_is_part_of_what_must_be_the
     run(again())
 
 
-def test_without_validation_rows_the_last_four_fifths_judge():
+def test_without_validation_rows_the_last_four_fifths_are_the_validation_rows():
     done = run(optimized(dn.MIPROv2, World(), train=rows(0, 10), val=None))
     judged = {e.row for e in events(done, RolloutEnded) if e.split == "val"}
     learned = {e.row for e in events(done, RolloutEnded) if e.split == "train"}

@@ -25,7 +25,7 @@ def _no_texts():
 
 
 def proposer():
-    """Answers with every field that any optimizer asks for."""
+    """A model that answers with every field of all proposals."""
     fields = ("new_instruction", "proposed_instruction", "observations", "summary", "description", "discussion")
 
     def answer(request):

@@ -1,7 +1,7 @@
 """A small world for optimizers: a model that gets better with the right words and with demos, and writes instructions.
 
-What it answers depends on the text of the prompt alone (and on the number of the sample); how long it takes, on a seed
-of its own. So two runs with other latencies must come to the same end.
+An answer depends on the text of the prompt and the number of the sample only; its latency on a seed of its own. So two
+runs with different latencies must have the same result.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ PROPOSED = (
 
 
 def chance(*of):
-    """A number in [0, 1) for a content."""
+    """A number in [0, 1) that depends on the arguments only."""
     return int.from_bytes(hashlib.sha256(repr(of).encode()).digest()[:6], "big") / 2**48
 
 
 class World:
-    """A model: ``asked`` holds the text of every request it got, ``programs`` and ``proposals`` count them by kind.
+    """A model: ``requests`` has a key of every request, ``programs`` and ``proposals`` count them by kind.
 
-    ``latency``: seed of random latencies, None for none. ``nonsense``: proposals that cannot be read; ``down``: a
-    provider that is not there when proposals are asked for.
+    ``latency``: seed of random latencies, None for none. ``nonsense``: its proposals cannot be parsed. ``down``:
+    its provider fails for proposals.
     """
 
     def __init__(self, latency=None, *, nonsense=False, down=False, slowest=0.0015):
-        self.asked = []
+        self.requests = []
         self.programs = self.proposals = 0
         self._random = None if latency is None else random.Random(latency)
         self._nonsense, self._down, self._slowest = nonsense, down, slowest
         self._news = asyncio.Event()
         self.lm = dn.FunctionLM(self._answer)
 
-    async def was_asked(self, times):
-        """Wait until the model was asked so often."""
-        while len(self.asked) < times:
+    async def wait_for_requests(self, times):
+        """Wait until the model has had so many requests."""
+        while len(self.requests) < times:
             self._news.clear()
             await self._news.wait()
 
     async def _answer(self, request):
         text = prompt(request)
-        self.asked.append(told(request))
+        self.requests.append(request_key(request))
         self._news.set()
         proposing = f"Respond with `[[ ## {PROPOSED[0]}" in text or "## observations ## ]]" in text
         proposing = proposing or any(f"Respond with `[[ ## {name}" in text for name in PROPOSED)
@@ -73,7 +73,7 @@ class World:
         if self._down:
             raise dn.errors.ConnectionFailed("nobody is there")
         if self._nonsense:
-            return f"mumble {len(self.asked)} mumble"
+            return f"mumble {len(self.requests)} mumble"
         words = [word for word in WORDS if chance(word, text, request.rollout) < 0.4]
         said = {name: f"{name} of {len(text)}" for name in PROPOSED[2:]}
         written = f"Answer with {' and '.join(words) or 'nothing'}."
@@ -95,8 +95,8 @@ class World:
         return chat(**{name: right if able else "wrong"})
 
 
-def told(request):
-    """What a request is known by: short, so that lists of them can be compared."""
+def request_key(request):
+    """A short text that identifies a request, so that lists of them can be compared."""
     return _short(request.rollout, request.messages)
 
 
@@ -125,7 +125,7 @@ def one(world):
 
 
 def three(world):
-    """A program of three."""
+    """A program of three predictors."""
     return Three(world.lm)
 
 
@@ -149,13 +149,13 @@ async def later(row, prediction):
 
 
 def worded(row, prediction):
-    """A reward that says in words what the model needs: some of them for odd questions, all for even ones."""
+    """A reward whose feedback has the words that the model needs: two of them for odd questions, all for even ones."""
     words = WORDS[:2] if int(row.question) % 2 else WORDS
     return dn.Score(float(prediction.answer == str(2 * int(row.question))), f"Answer with {' and '.join(words)}.")
 
 
 def fitted(kind, program):
-    """The program as an optimizer takes it: for one that learns from retries, in a Refine."""
+    """The program as an optimizer takes it: in a Refine for DistillHints."""
     if kind is not dn.DistillHints or not isinstance(program, dn.Module) or isinstance(program, dn.Refine):
         return program
     return dn.Refine(program, worded, n=2, hints="feedback", temperature=None)
@@ -186,7 +186,7 @@ SMALL = {
 """Every optimizer, with settings that keep its runs small."""
 
 PROPOSING = (dn.COPRO, dn.MIPROv2, dn.GEPA, dn.SIMBA)
-"""Those that ask a model for proposals."""
+"""The optimizers whose proposals a model writes."""
 
 
 def small(kind, metric=right, **settings):
@@ -232,7 +232,7 @@ def events(run, kind):
 
 
 def outcome(run):
-    """All of a run that must not depend on timing."""
+    """Everything in a run that must not depend on timing."""
     return {
         "status": run.status,
         "candidates": [(e.id, e.origin, e.step, e.parents) for e in events(run, CandidateProposed)],

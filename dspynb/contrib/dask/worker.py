@@ -284,7 +284,7 @@ def _opened(packed: bytes, shipped: Mapping[str, bytes], worker: Any, header: He
     settings = {name: there(value) for name, value in job.snapshot.settings.items()}
     context = {name: there(value) for name, value in job.snapshot.context.items()}
     if "interceptors" in context:
-        context["interceptors"] = tuple(interceptor.asking(ask) for interceptor in context["interceptors"])
+        context["interceptors"] = tuple(interceptor.connected(ask) for interceptor in context["interceptors"])
     job = replace(job, arguments=arguments, snapshot=replace(job.snapshot, settings=settings, context=context))
     return job, AwayRun(job, ask)
 

@@ -1,4 +1,5 @@
-"""Candidates: what an optimizer tries, as data. A program is never changed to try one; its scope is entered."""
+"""Candidates: what an optimizer tries, as data. To try one, its parts become a layer of the scope; the program is never
+changed."""
 
 from __future__ import annotations
 
@@ -16,15 +17,19 @@ from dspynb.modules.predict import Predict
 from dspynb.scope.candidates import Part, resolve
 from dspynb.state.demos import dump_demos, load_demo
 
-__all__ = ["Candidate", "demo_of", "told_of"]
+__all__ = ["Candidate", "demo_of", "program_to_json"]
 
 M = TypeVar("M", bound=Module)
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """Predictor path → Part (instruction, demos as JSON-able dicts, prefix); a path that is missing keeps the program's
-    own. ``id``: a hash of the content, 12 hex digits; two with the same texts are equal. ``parents``: ids."""
+    """Texts and demos to try in place of a program's own.
+
+    ``parts``: predictor path → Part (instruction, demos as JSON-able dicts, prefix); a predictor without a part keeps
+    its own. ``parents``: ids of the candidates it was made from. ``origin`` and ``step``: how and when it was proposed.
+    Two candidates with the same parts are equal.
+    """
 
     parts: Mapping[str, Part] = field(default_factory=dict)
     parents: tuple[str, ...] = ()
@@ -33,9 +38,9 @@ class Candidate:
 
     @cached_property
     def id(self) -> str:
-        """The same in every process."""
-        told = "\n".join(f"{path} {self.parts[path].id}" for path in sorted(self.parts))
-        return hashlib.sha256(told.encode()).hexdigest()[:12]
+        """A hash of the parts, 12 hex digits, the same in every process."""
+        text = "\n".join(f"{path} {self.parts[path].id}" for path in sorted(self.parts))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Candidate) and self.id == other.id
@@ -44,33 +49,46 @@ class Candidate:
         return hash(self.id)
 
     @classmethod
-    def of(cls, parts: Mapping[str, Part], program: Module, **told: Any) -> Candidate:
-        """A candidate of these parts, without what is the program's own anyway. Raises StateError for demos that JSON
-        cannot hold."""
+    def of(
+        cls,
+        parts: Mapping[str, Part],
+        program: Module,
+        *,
+        origin: str = "start",
+        step: int = 0,
+        parents: tuple[str, ...] = (),
+    ) -> Candidate:
+        """A candidate with these parts, without texts and demos that are equal to the program's own. Raises StateError
+        for demos that JSON cannot hold."""
         predictors = dict(program.named_predictors())
-        slim = {path: _without_own(part, predictors[path]) for path, part in parts.items()}
-        return cls({path: part for path, part in slim.items() if part != Part()}, **told)
+        changed = {}
+        for path, part in parts.items():
+            difference = _without_own(part, predictors[path])
+            if difference != Part():
+                changed[path] = difference
+        return cls(changed, parents=parents, origin=origin, step=step)
 
     def part(self, path: str) -> Part:
-        """What it says of a predictor; an empty Part where nothing."""
+        """The part for a predictor; an empty Part where the predictor keeps its own."""
         return self.parts.get(path, Part())
 
     def changed(self, path: str, **changes: Any) -> dict[str, Part]:
-        """Its parts, with some of one predictor's replaced: ``instruction``, ``demos``, ``prefix``."""
+        """The parts with changes for one predictor: ``instruction``, ``demos``, ``prefix``."""
         return {**self.parts, path: replace(self.part(path), **changes)}
 
     def resolved(self, program: Module) -> Mapping[str, Part]:
         """Predictor uid → Part, as a layer of the scope takes it."""
-        return resolve(self._typed(program), program)
+        return resolve(self._typed_parts(program), program)
 
     def applied(self, program: M) -> M:
-        """A copy of the program with the candidate's parts for its own. Raises InputError where it cannot be copied."""
+        """A copy of the program whose own texts and demos are those of the candidate. Raises InputError for a program
+        that cannot be copied."""
         try:
             new = copy.deepcopy(program)
         except Exception as error:
             raise InputError(f"{type(program).__name__} cannot be copied ({shorten(error, 200)})") from error
         predictors = dict(new.named_predictors())
-        for path, part in self._typed(new).items():
+        for path, part in self._typed_parts(new).items():
             predictor = predictors[path]
             if part.instruction is not None:
                 predictor.instruction = part.instruction
@@ -80,55 +98,64 @@ class Candidate:
                 predictor.prefix = part.prefix
         return new
 
-    def _typed(self, program: Module) -> dict[str, Part]:
-        """The parts with demos as values of the fields' types."""
+    def _typed_parts(self, program: Module) -> dict[str, Part]:
+        """The parts, with values of demos converted to the types of the fields."""
         signatures = {path: predictor.signature for path, predictor in program.named_predictors()}
-        return {
-            path: part
-            if part.demos is None
-            else replace(part, demos=tuple(load_demo(signatures[path], dict(demo)) for demo in part.demos))
-            for path, part in self.parts.items()
-        }
+        typed = {}
+        for path, part in self.parts.items():
+            if part.demos is not None:
+                demos = tuple(load_demo(signatures[path], dict(demo)) for demo in part.demos)
+                typed[path] = replace(part, demos=demos)
+            else:
+                typed[path] = part
+        return typed
 
     def to_json(self) -> dict[str, Any]:
-        """As run files hold it."""
-        return {path: told(part) for path, part in self.parts.items()}
+        """The parts as run files hold them."""
+        return {path: _part_to_json(part) for path, part in self.parts.items()}
 
 
-def told(part: Part) -> dict[str, Any]:
-    """What a part says, as JSON-able values."""
-    values = {
-        "instruction": part.instruction,
-        "demos": None if part.demos is None else [dict(demo) for demo in part.demos],
-        "prefix": part.prefix,
-    }
-    return {name: value for name, value in values.items() if value is not None}
+def _part_to_json(part: Part) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    if part.instruction is not None:
+        values["instruction"] = part.instruction
+    if part.demos is not None:
+        values["demos"] = [dict(demo) for demo in part.demos]
+    if part.prefix is not None:
+        values["prefix"] = part.prefix
+    return values
 
 
-def told_of(program: Module) -> dict[str, Any]:
-    """What the program itself says, as run files hold it."""
+def program_to_json(program: Module) -> dict[str, Any]:
+    """The program's own texts and demos by predictor path, as run files hold them."""
     parts = {}
     for path, predictor in program.named_predictors():
-        parts[path] = told(Part(predictor.instruction_under(), tuple(_dumped(predictor)) or None, predictor.prefix))
+        demos = tuple(_dumped_demos(predictor)) or None
+        parts[path] = _part_to_json(Part(predictor.instruction_under(), demos, predictor.prefix))
     return parts
 
 
 def _without_own(part: Part, predictor: Predict) -> Part:
-    demos = None if part.demos is None else tuple(dump_demos(predictor.signature, part.demos))
-    if demos is not None and list(demos) == _dumped(predictor):
-        demos = None
-    return Part(
-        None if part.instruction == predictor.instruction_under() else part.instruction,
-        demos,
-        None if part.prefix == predictor.prefix else part.prefix,
-    )
+    """The part without what is equal to the predictor's own."""
+    instruction = part.instruction
+    if instruction == predictor.instruction_under():
+        instruction = None
+    demos = None
+    if part.demos is not None:
+        dumped = dump_demos(predictor.signature, part.demos)
+        if dumped != _dumped_demos(predictor):
+            demos = tuple(dumped)
+    prefix = part.prefix
+    if prefix == predictor.prefix:
+        prefix = None
+    return Part(instruction, demos, prefix)
 
 
-def _dumped(predictor: Predict) -> list[Any]:
+def _dumped_demos(predictor: Predict) -> list[Any]:
     return dump_demos(predictor.signature, predictor.demos) if predictor.demos else []
 
 
 def demo_of(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A demo from what a predictor got and gave: JSON-able, so that one read back from a run file is the same."""
+    """A demo with the inputs and outputs of a call: JSON-able, so that one read from a run file is the same."""
     demo: dict[str, Any] = plain({**inputs, **outputs})
     return demo

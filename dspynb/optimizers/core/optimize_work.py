@@ -1,4 +1,4 @@
-"""OptimizeWork: an optimizer's search as the work of a run, its budget, and the test rows at its end."""
+"""OptimizeWork: the search of an optimizer as the work of a run, with its budget and the test rows at the end."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from dspynb.modules.scorer import source_of
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.interventions import ACTIONS, Interventions
-from dspynb.optimizers.core.resume_log import Memory
-from dspynb.optimizers.core.task import Task
+from dspynb.optimizers.core.problem import Problem
+from dspynb.optimizers.core.resume_log import ResumeLog
 from dspynb.running.control import AcceptedRequests
 from dspynb.running.run import Run
 from dspynb.scope.budget import Meter
@@ -33,48 +33,55 @@ __all__ = ["OptimizeWork"]
 
 
 class OptimizeWork:
-    """An optimizer's search as the work of a run: when it is halted, the best program so far is its result."""
+    """The search of an optimizer as the work of a run. If the run is halted, its result is the best program so far."""
 
-    def __init__(self, optimizer: Optimizer, program: Module, task: Task) -> None:
-        self.optimizer, self.program, self.task, self.memory = optimizer, program, task, Memory()
+    def __init__(self, optimizer: Optimizer, program: Module, problem: Problem) -> None:
+        self.optimizer = optimizer
+        self.program = program
+        self.problem = problem
+        self.resume_log = ResumeLog()
         self.engine: Engine | None = None
-        self._held = _HeldBack(task)
+        self._test_reserve = _TestReserve(problem)
         self._width = pool_width(optimizer.concurrency)
-        Candidate().applied(program)  # now: at the end, one that cannot be copied would have cost much
-        _check_budget(optimizer, task)
+        Candidate().applied(program)  # raises now for a program that cannot be copied, and not after the search
+        _check_budget(optimizer, problem)
 
     async def __call__(self) -> Module:
-        """The best program."""
-        budget, own = self.optimizer.budget, own_run(self)
+        """Search, and return the best program."""
+        budget = self.optimizer.budget
+        run = own_run(self)
         funds = None if budget is None else Meter(budget)
-        if own is not None and funds is not None:
-            own.fund(funds)
-        context = current_scope().context.with_interceptor(self.memory)
+        if run is not None and funds is not None:
+            run.fund(funds)
+        context = current_scope().context.with_interceptor(self.resume_log)
         self._layer = Layer(None, funds=funds, context=context)
         with self._layer:
-            await self._search(Interventions(own, self._refund))
+            await self._search(Interventions(run, self._set_limits))
         best = self.partial()
-        return self.program if best is None else best
+        if best is None:
+            return self.program
+        return best
 
     def accepted_requests(self) -> AcceptedRequests:
-        """What a person may ask of the search."""
+        """The requests that a person may make while the search runs."""
         return AcceptedRequests(ACTIONS, [path for path, _ in self.program.named_predictors()])
 
     def partial(self) -> Module | None:
-        """The best program so far; None before anything is known."""
+        """The best program so far; None before the search has begun."""
         return None if self.engine is None else self.engine.best.applied(self.program)
 
     async def _search(self, interventions: Interventions) -> None:
-        self.engine = engine = Engine(
-            self.task,
+        engine = Engine(
+            self.problem,
             seed=self.optimizer.seed,
             width=self._width,
             patience=self.optimizer.patience,
-            memory=self.memory,
+            resume_log=self.resume_log,
             interventions=interventions,
             executor=self.optimizer.executor,
         )
-        self._held.take()
+        self.engine = engine
+        self._test_reserve.take()
         spent: BudgetExhausted | None = None
         try:
             await self.optimizer.search(engine)
@@ -85,105 +92,116 @@ class OptimizeWork:
         finally:
             interventions.finish(engine)
             await engine.close()
-            self._held.release()
-        if self.task.rows["test"]:
+            self._test_reserve.release()
+        if self.problem.rows["test"]:
             await self._test(engine)
         if spent is not None:
             raise spent
 
-    async def _refund(self, limits: Mapping[str, float]) -> None:
-        """Set new limits, where nothing is under way, so that the cut is a logical one. Where there was no budget, one
-        is in force from here to the end. Raises BudgetExhausted for limits below what is spent."""
-        engine, run = self.engine, current_scope().open_run
-        assert engine is not None  # noqa: S101  # it asks
+    async def _set_limits(self, limits: Mapping[str, float]) -> None:
+        """Set new limits of the budget once all submitted work has ended, so that timing has no effect on the cut.
+
+        A run without a budget gets one that is in force from here to the end. Raises BudgetExhausted for limits below
+        what is spent.
+        """
+        engine = self.engine
+        run = current_scope().open_run
+        assert engine is not None  # noqa: S101  # it is called by the engine's interventions
         assert isinstance(run, Run)  # noqa: S101
-        await engine.idle()
-        self._held.release()
+        await engine.wait_idle()
+        self._test_reserve.release()
         if run.meter is not None:
             run.meter.limit(limits)
         else:
             meter = run.new_meter(limits)
             engine.charge(meter, run.record)
             self._layer.fund(meter)
-        self._held.take()
+        self._test_reserve.take()
         current_scope().take()
-        engine.renew()
+        engine.renew_budget()
 
     async def _test(self, engine: Engine) -> None:
-        """The start and the winner on the test rows."""
-        judge = engine.again(self._width)
+        """Evaluate the start and the winner on the test rows."""
+        test_engine = engine.with_new_dispatcher(self._width)
         try:
-            asked = [judge.evaluate(c, split="test") for c in dict.fromkeys([engine.start, engine.best])]
-            for task in asked:
+            tasks = [test_engine.evaluate(c, split="test") for c in dict.fromkeys([engine.start, engine.best])]
+            for task in tasks:
                 await task
         finally:
-            await judge.close()
+            await test_engine.close()
 
     def inputs(self) -> dict[str, Any]:
-        """What the run's record says of its inputs."""
-        return {name: len(rows) for name, rows in self.task.rows.items()}
+        """The inputs of the run as its record has them: the number of rows of each split."""
+        return {name: len(rows) for name, rows in self.problem.rows.items()}
 
     def paths(self) -> dict[str, str]:
-        """Predictor uid → path, of the program and of those that write proposals."""
-        named = {predict.uid: name for name, predict in self.optimizer.proposers().items()}
-        return {**self.optimizer.paths(), **paths_of(self.program), **named}
+        """Predictor uid → path, of the program's predictors and of those that write proposals."""
+        proposers = {predict.uid: name for name, predict in self.optimizer.proposers().items()}
+        return {**self.optimizer.paths(), **paths_of(self.program), **proposers}
 
     def settings(self) -> dict[str, Any]:
-        """What must be the same for a run to be gone on with."""
+        """The settings and data that must be equal for a run to be resumed."""
         optimizer = self.optimizer
-        (metric,) = self.task.metrics.values()
+        (metric,) = self.problem.metrics.values()
         return {
             "optimizer": type(optimizer).__name__,
             "metric": metric.name,
             "metric's code": source_of(metric.fn),
             **plain(recorded_settings(optimizer)),
-            **{name: fingerprint(rows) if rows else None for name, rows in self.task.rows.items()},
+            **{name: fingerprint(rows) if rows else None for name, rows in self.problem.rows.items()},
             "program": program_fingerprint(self.program),
             "models": models_of(self.program),
             **plain(optimizer.described()),
         }
 
 
-class _HeldBack:
-    """What the test rows will take, kept from the search."""
+class _TestReserve:
+    """The part of the budget that is reserved for the test rows while the search runs."""
 
-    def __init__(self, task: Task) -> None:
-        self._task, self._scope = task, current_scope()
-        self._calls = self._metric_calls = 0
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._scope = current_scope()
+        self._calls = 0
+        self._metric_calls = 0
 
     def take(self) -> None:
-        """Keep it, from the budgets in force. Raises BudgetExhausted."""
-        self._scope, costs = current_scope(), _tested(self._task)
-        calls = costs["calls"] if math.isfinite(self._scope.available()) else 0
+        """Take the reserve from the budgets in force. Raises BudgetExhausted."""
+        self._scope = current_scope()
+        costs = _test_costs(self._problem)
+        calls = 0
+        if math.isfinite(self._scope.available()):
+            calls = costs["calls"]
         self._scope.take(calls, costs["metric_calls"])
-        self._calls, self._metric_calls = calls, costs["metric_calls"]
+        self._calls = calls
+        self._metric_calls = costs["metric_calls"]
 
     def release(self) -> None:
-        """Give it back, to be taken by the test rows."""
+        """Give the reserve back to the budgets, so that the test rows can take it."""
         self._scope.give_back(self._calls, self._metric_calls)
-        self._calls = self._metric_calls = 0
+        self._calls = 0
+        self._metric_calls = 0
 
 
-def _tested(task: Task) -> dict[str, int]:
-    """What the test rows take at most: the start and the winner on each."""
-    rollouts = 2 * len(task.rows["test"])
+def _test_costs(problem: Problem) -> dict[str, int]:
+    """What running the start and the winner on all test rows takes at most, by the names of a budget's limits."""
+    rollouts = 2 * len(problem.rows["test"])
     context = current_scope().context
-    if not task.retries.get("test", True):
+    if not problem.retries.get("test", True):
         context = replace(context, retries=False)
     with Layer(None, context=context):
-        return {"metric_calls": rollouts, "calls": rollouts * task.program.most_calls()}
+        return {"metric_calls": rollouts, "calls": rollouts * problem.program.most_calls()}
 
 
-def _check_budget(optimizer: Optimizer, task: Task) -> None:
-    """Raise ConfigurationError for a budget that is below the first step and the test rows."""
+def _check_budget(optimizer: Optimizer, problem: Problem) -> None:
+    """Raise ConfigurationError for a budget that is too small for the first step and the test rows."""
     if optimizer.budget is None:
         return
-    first = optimizer.first_step(task)
-    for name, tested in _tested(task).items():
+    first_step = optimizer.first_step(problem)
+    for name, test_costs in _test_costs(problem).items():
         limit = getattr(optimizer.budget, name)
-        if limit is not None and limit < first + tested:
-            also = f" and {tested} for the test rows" if tested else ""
+        if limit is not None and limit < first_step + test_costs:
+            test_part = f" and {test_costs} for the test rows" if test_costs else ""
             raise ConfigurationError(
                 f"a budget of {limit} {name.replace('_', ' ')} is too small for {type(optimizer).__name__}: its first "
-                f"step takes {first}{also}. Give more, or fewer rows"
+                f"step takes {first_step}{test_part}. Give more, or fewer rows"
             )

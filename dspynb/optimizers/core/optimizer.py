@@ -21,14 +21,14 @@ from dspynb.modules.predict import Predict
 from dspynb.modules.scorer import Scorer
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.optimize_work import OptimizeWork
-from dspynb.optimizers.core.resume_log import Memory
+from dspynb.optimizers.core.problem import Problem
+from dspynb.optimizers.core.resume_log import ResumeLog
 from dspynb.optimizers.core.settings import (
     Configured,
     MetricOption,
     ModelOption,
     setting,
 )
-from dspynb.optimizers.core.task import Task
 from dspynb.optimizers.names import COMPILE_OF_DSPY
 from dspynb.options import NOT_RECORDED, Concurrency, Float, Int, PositiveInt
 from dspynb.running.aio.sync import run_sync
@@ -47,24 +47,25 @@ class Optimizer(Configured, ABC):
     """Makes a better program: ``better = await COPRO(metric).compile(program, train, val=rows)``.
 
     ``metric(row, prediction) -> float | bool | Score``. ``budget``: of the whole run (see Budget); once it is spent,
-    the best so far is the result. ``seed``: the same seed, data and replies give the same result, whatever the timing.
-    ``concurrency``: rollouts and proposals at a time (default: the setting, 32). ``failure_score``: what a row counts
-    that failed. ``prompt_lm``: the model that writes proposals (default: the program's). ``patience``: proposals that
-    may fail in a row before the run ends with an error. ``executor``: where rollouts run, a DaskExecutor; None is this
-    process, where proposals are made in any case.
+    the best program so far is the result. ``seed``: the same seed, data and replies give the same result, whatever the
+    timing. ``concurrency``: how many rollouts and proposals run at a time (default: the setting, 32).
+    ``failure_score``: the score of a row that failed. ``prompt_lm``: the model that writes proposals (default: the
+    program's). ``patience``: how many proposals may fail in a row before the run ends with an error. ``executor``:
+    where rollouts run, such as a DaskExecutor; None is this process. Proposals are always made in this process.
 
-    While it runs, ``opt.start(…)``'s run takes candidates of yours (``run.propose``), drops or pins some, and another
-    budget: at its next step, and again at that step when it is resumed (see ``run.steerable``).
+    While the run of ``opt.start(…)`` is running, you can propose candidates (``run.propose``), drop or pin some, and
+    change the budget. Requests take effect at its next step, and again at that step when the run is resumed (see
+    ``run.steerable``).
 
-    The program itself stays as it is. Raises ConfigurationError for settings out of range, and OptimizerError where
+    The program itself is not changed. Raises ConfigurationError for settings out of range, and OptimizerError where
     the program fails on every row, or ``patience`` proposals in a row fail.
 
-    A strategy of your own is a subclass with ``search``. Its annotated attributes are settings too, as the fields of a
+    To write a strategy, make a subclass with ``search``. Its annotated attributes are settings too, as the fields of a
     dataclass are: with ``rounds: int = 3`` in the class, ``TryOne(metric, rounds=5)`` sets ``self.rounds``, and a run
-    is resumed with the same value only. ``__post_init__`` is called once the settings are there.
+    can only be resumed with the same value. ``__post_init__`` is called once the settings are set.
 
     >>> from dspynb.scope import Part
-    >>> class TryOne(dn.Optimizer):  # a strategy of your own
+    >>> class TryOne(dn.Optimizer):  # a strategy
     ...     async def search(self, engine):
     ...         await engine.evaluate(engine.start)
     ...         await engine.evaluate(engine.candidate({"self": Part("Be brief.")}, origin="mine"))
@@ -86,59 +87,63 @@ class Optimizer(Configured, ABC):
     patience: Annotated[PositiveInt, NOT_RECORDED] = 5
     executor: ExecutorOption = None
 
-    # ── what a strategy writes ────────────────────────────────────────────────────────────────────────────────────
+    # ── what a strategy writes ────────────────────────────────────────────────────────────────────────────────────────
     @abstractmethod
     async def search(self, engine: Engine) -> None:
-        """Propose candidates and have them evaluated; what is the best of them the engine knows."""
+        """Propose candidates and evaluate them with the engine. The best candidate of its leaderboard is the result."""
 
     def proposers(self) -> Mapping[str, Predict]:
-        """The predictors that write proposals, by the name that tables show."""
+        """The predictors that write proposals, by the name that tables show for them."""
         return {}
 
     def described(self) -> dict[str, Any]:
-        """What must be the same for a run to be resumed: the settings that are recorded.
+        """The settings that must be equal for a run to be resumed: those that are recorded.
 
-        A strategy with an ``__init__`` of its own adds what that takes.
+        A strategy with an ``__init__`` adds the arguments of that.
         """
         return recorded_settings(self)
 
     def paths(self) -> Mapping[str, str]:
-        """Predictor uid → path, of other programs that are run."""
+        """Predictor uid → path, of programs other than the one that is optimized."""
         return {}
 
     def parted(self, train: Sequence[Example], val: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
-        """The rows to learn from and those to judge by. Without validation rows, the training rows serve as both."""
+        """Split rows into training and validation rows. Without validation rows, the training rows serve as both."""
         return train, val or train
 
     def scorer(self, program: Module) -> Scorer:  # noqa: ARG002
-        """The metric by which a program is judged."""
+        """The metric that scores the program."""
         return cast("Scorer", self.metric)
 
     def retries_on(self, split: str) -> bool:  # noqa: ARG002
-        """Whether the program's Refines retry in the rollouts of a split: train, val or test."""
+        """Whether Refines of the program retry in the rollouts of a split: train, val or test."""
         return True
 
-    def first_step(self, task: Task) -> int:
-        """How many metric calls the first step takes, below which nothing can be said."""
+    def first_step(self, task: Problem) -> int:
+        """The metric calls of the first step: a smaller budget is refused."""
         return len(task.rows["val"])
 
-    # ── what users call ───────────────────────────────────────────────────────────────────────────────────────────
+    # ── what users call ───────────────────────────────────────────────────────────────────────────────────────────────
     @configurable(renamed=COMPILE_OF_DSPY)
     async def compile(self, program: M, train: Rows, val: Rows | None = None, *, test: Rows | None = None) -> M:
-        """A new program, the best that was found; the original wins ties, unless the optimizer says otherwise.
+        """Search for a better program, and return the best one as a new program. The original wins ties, unless the
+        optimizer says otherwise.
 
-        ``train``, ``val``, ``test``: a DataFrame, or a list of dicts or Examples. Without ``val`` (None or empty),
-        the optimizer's own rule holds (see its docstring). On ``test`` the start and the winner are evaluated at the
-        end, within the budget. Raises InputError for rows that do not fit the program.
+        ``train``, ``val``, ``test``: a DataFrame, or a list of dicts or Examples. Without ``val`` (None or empty), the
+        optimizer chooses the validation rows (see its docstring). The original and the best program are evaluated on
+        ``test`` at the end, within the budget. Raises InputError for rows that do not fit the program.
 
         >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> rows, opt = [{"question": "2+2?", "answer": "4"}], dn.BootstrapFewShot(dn.metrics.exact_match())
         >>> dn.run_sync(lambda: opt.compile(program, rows)).demos, program.demos
         ([{'question': '2+2?', 'answer': '4'}], [])
         """
-        work = OptimizeWork(self, program, self._task(program, train, val, test))
-        inner = current_scope().open_run is not None
-        best: Any = await (inside(work, self.budget) if inner else self._run(work).watched(work))
+        work = OptimizeWork(self, program, self._problem(program, train, val, test))
+        best: Any
+        if current_scope().open_run is None:
+            best = await self._run(work).watched(work)
+        else:
+            best = await inside(work, self.budget)
         return best  # type: ignore[no-any-return]  # a copy of the program
 
     @configurable(renamed=COMPILE_OF_DSPY)
@@ -148,70 +153,68 @@ class Optimizer(Configured, ABC):
 
     @configurable(renamed=COMPILE_OF_DSPY)
     def start(self, program: Module, train: Rows, val: Rows | None = None, *, test: Rows | None = None) -> Run:
-        """The same work as a handle: returns at once; display it, stop it, await it, steer it (see ``Run.propose``)."""
-        work = OptimizeWork(self, program, self._task(program, train, val, test))
+        """Start the search; return its run at once. Display it, stop it, await it, steer it (see ``Run.propose``)."""
+        work = OptimizeWork(self, program, self._problem(program, train, val, test))
         return self._run(work).start(work)
 
     @configurable(renamed=COMPILE_OF_DSPY)
     def resume(
         self, run: str | Path, program: Module, train: Rows, val: Rows | None = None, *, test: Rows | None = None
     ) -> Run:
-        """Go on with a run that was stopped or lost, by its id or path, to where it would have come.
+        """Resume a run that was stopped or lost, by its id or path. It ends as the uninterrupted run would have ended.
 
-        No call or rollout that its file holds is made again; the budget counts them, so a larger one goes on further.
-        Raises ConfigurationError, naming what differs, when program, rows or settings are not those of the run;
-        JournalError when its file cannot be read or is damaged, RunInUse (one of them) while another run, in whatever
-        process, writes it.
+        No call or rollout in its file is made again. The budget counts them, so a larger budget searches further.
+        Raises ConfigurationError, which names the differences, when program, rows or settings are not those of the run;
+        JournalError when its file cannot be read or is damaged; RunInUse (a JournalError) while another run writes the
+        file, in this process or in another.
 
         >>> dn.configure(runs_dir="runs")
         >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> rows, opt = [{"question": "2+2?", "answer": "4"}], dn.BootstrapFewShot(dn.metrics.exact_match())
         >>> better = opt.compile_sync(program, rows)
-        >>> again = dn.run_sync(lambda: opt.resume(dn.last_run().id, program, rows))
-        >>> again.demos == better.demos, dn.last_run().usage.calls
+        >>> resumed = dn.run_sync(lambda: opt.resume(dn.last_run().id, program, rows))
+        >>> resumed.demos == better.demos, dn.last_run().usage.calls
         (True, 1)
         """
-        task = self._task(program, train, val, test)
-        work = OptimizeWork(self, program, task)
+        work = OptimizeWork(self, program, self._problem(program, train, val, test))
         resumed = Run.resumed(run_file(run), self.kind, program._title(), work.inputs(), work.paths())
         with resumed.released_on_error():
             if resumed._settings:
                 check_same(resumed._settings, work.settings(), absent_settings(type(self)))
             resumed._settings = work.settings()
-            work.memory = Memory.of(resumed.record)
+            work.resume_log = ResumeLog.from_record(resumed.record)
             return resumed.start(work)
 
     def _run(self, work: OptimizeWork) -> Run:
         return Run(self.kind, work.program._title(), work.inputs(), work.paths(), work.settings())
 
-    def _task(self, program: Module, train: Any, val: Any, test: Any) -> Task:
+    def _problem(self, program: Module, train: Any, val: Any, test: Any) -> Problem:
         checked_program(program)
         if not program.named_predictors():
             raise InputError(f"{program._title()} has no predictors, so there is nothing to optimize")
-        given = {
-            name: [] if rows is None else rows_of(rows) for name, rows in zip(_SPLITS, (train, val, test), strict=True)
-        }
-        if not given["train"]:
+        rows: dict[str, Sequence[Example]] = {}
+        for split, table in (("train", train), ("val", val), ("test", test)):
+            rows[split] = [] if table is None else rows_of(table)
+        if not rows["train"]:
             raise InputError("there are no training rows")
-        _warn_of_overlap(given)
-        learned, judged = self.parted(given["train"], given["val"])
-        rows = {"train": list(learned), "val": list(judged), "test": given["test"]}
-        names = [check_columns(program, Table(listed, None, ""), None) for listed in rows.values() if listed]
-        retries = {split: self.retries_on(split) for split in _SPLITS}
+        _warn_of_overlap(rows)
+        train_rows, val_rows = self.parted(rows["train"], rows["val"])
+        rows["train"] = list(train_rows)
+        rows["val"] = list(val_rows)
+        names = [check_columns(program, Table(table, None, ""), None) for table in rows.values() if table]
+        retries = {split: self.retries_on(split) for split in rows}
         scorer = self.scorer(program)
-        return Task(program, rows, names[0], {scorer.name: scorer}, float(self.failure_score), retries)
+        return Problem(program, rows, names[0], {scorer.name: scorer}, float(self.failure_score), retries)
 
 
-_SPLITS = ("train", "val", "test")
-
-
-def _warn_of_overlap(given: Mapping[str, Sequence[Example]]) -> None:
-    keys = {name: {_row_key(row) for row in rows} for name, rows in given.items()}
-    for judged, learned in (("val", "train"), ("test", "train"), ("test", "val")):
-        if common := len(keys[judged] & keys[learned]):
+def _warn_of_overlap(rows: Mapping[str, Sequence[Example]]) -> None:
+    """Warn where validation or test rows are among the rows of another split."""
+    keys = {split: set(map(_row_key, split_rows)) for split, split_rows in rows.items()}
+    for split, other in (("val", "train"), ("test", "train"), ("test", "val")):
+        common = len(keys[split] & keys[other])
+        if common:
             warnings.warn(
-                f"{common} of the {judged} rows are among the {learned} rows: scores on them may be too high; "
-                "use others",
+                f"{common} of the {split} rows are among the {other} rows: scores on them may be too high; use others",
                 DataOverlapWarning,
                 stacklevel=4,
             )

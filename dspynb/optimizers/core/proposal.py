@@ -1,4 +1,4 @@
-"""One proposal: a predictor is asked, and what it said, or why it said nothing, is one record."""
+"""One proposal: call a predictor, and emit a record with its outputs or its error."""
 
 from __future__ import annotations
 
@@ -18,36 +18,44 @@ from dspynb.scope.call_context import Sampling
 from dspynb.scope.core import Layer, current_scope
 from dspynb.scope.hints import mask
 
-__all__ = ["Given", "ask"]
+__all__ = ["ProposalInputs", "make_proposal"]
 
-Given = Mapping[str, Any] | Callable[[], Awaitable[Mapping[str, Any]]]
-"""A proposal's inputs, or what makes them: its calls are the proposal's own."""
+ProposalInputs = Mapping[str, Any] | Callable[[], Awaitable[Mapping[str, Any]]]
+"""A proposal's inputs, or an async function that returns them. The model calls of that function belong to the
+proposal."""
 
 
-async def ask(
-    key: str, predict: Predict, inputs: Given, *, sampling: Sampling, lm: Any, funds: Allowance | None
+async def make_proposal(
+    key: str, predict: Predict, inputs: ProposalInputs, *, sampling: Sampling, lm: Any, funds: Allowance | None
 ) -> ProposalEnded:
-    """Ask for what ``key`` names, sampled like this, with hints and candidates masked. ``lm``: the model of predictors
-    without one, in place of the setting; None leaves the setting. A failure is part of the record; Halted and
-    cancellations pass."""
-    scope, span = current_scope(), new_span()
+    """Call ``predict`` for the proposal ``key``, with hints and candidates masked, and emit ProposalEnded.
+
+    ``lm``: the model of predictors without one, in place of the setting; None leaves the setting. A failure is part of
+    the record; Halted and cancellations are raised.
+    """
+    scope = current_scope()
+    span = new_span()
     parent = scope.open_span
-    known = {} if callable(inputs) else redact_values(inputs)
-    scope.emit(SpanStarted(span=span, parent=parent, kind="proposal", name=key, inputs=known))
-    outputs, error, began = None, None, asyncio.get_running_loop().time()
+    span_inputs = {} if callable(inputs) else redact_values(inputs)
+    scope.emit(SpanStarted(span=span, parent=parent, kind="proposal", name=key, inputs=span_inputs))
+    outputs = None
+    error = None
+    began = asyncio.get_running_loop().time()
     try:
         with mask() as masked:
-            settings = masked.settings if lm is None else replace(masked.settings, lm=lm)
+            settings = masked.settings
+            if lm is not None:
+                settings = replace(settings, lm=lm)
             context = replace(masked.context, sampling=sampling)
             with Layer(f"the proposal {key}", span=span, funds=funds, settings=settings, context=context):
-                made = await result_or_error(_asked(predict, inputs))
+                result = await result_or_error(_call(predict, inputs))
     except Halted:
         scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
         raise
-    if isinstance(made, Exception):
-        error = _failure(made)
+    if isinstance(result, Exception):
+        error = _error_text(result)
     else:
-        outputs = made.to_dict()
+        outputs = result.to_dict()
     seconds = asyncio.get_running_loop().time() - began
     ended = ProposalEnded(
         span=span, parent=parent, key=key, outputs=redact_values(outputs), error=error, seconds=seconds
@@ -56,13 +64,14 @@ async def ask(
     return ended
 
 
-async def _asked(predict: Predict, inputs: Given) -> Prediction:
-    given = await inputs() if callable(inputs) else inputs
-    return await predict(**given)
+async def _call(predict: Predict, inputs: ProposalInputs) -> Prediction:
+    if callable(inputs):
+        inputs = await inputs()
+    return await predict(**inputs)
 
 
-def _failure(error: Exception) -> str:
-    """A failed proposal as the run tells it, with the reply where there was one."""
+def _error_text(error: Exception) -> str:
+    """An error as the run file has it, with the reply that could not be parsed, if there is one."""
     if isinstance(error, ParseError):
         return redact(f"{error.problem}. The reply was: {shorten(error.raw, 600)!r}")
     return error_text(error)

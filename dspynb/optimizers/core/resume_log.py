@@ -1,4 +1,4 @@
-"""What the journal of a run that is resumed holds: rollouts, proposals, and calls of those that had not ended."""
+"""The resume log: results that the file of a resumed run holds, so that nothing is run or paid for twice."""
 
 from __future__ import annotations
 
@@ -26,154 +26,176 @@ from dspynb.scope.budget import Meter, estimated_tokens
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import current_scope
 
-__all__ = ["Kept", "Memory", "RolloutKey"]
+__all__ = ["LoggedResult", "ResumeLog", "RolloutKey"]
 
 RolloutKey = tuple[str, str, int, int]
 """Candidate id, split, row, repeat."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A rollout or proposal that had ended: its record, its calls, and what they took from a budget."""
+class LoggedResult:
+    """A rollout or proposal that ended before the run was interrupted. ``event``: RolloutEnded or ProposalEnded;
+    ``calls``: its model calls."""
 
-    ended: Any
+    event: Any
     calls: Sequence[PredictorCalled] = ()
 
     def charge(self) -> None:
-        """Take from the budgets in force what it took then, so that they end where they would have."""
+        """Charge the budgets in force as the calls were charged when they were made, so that a budget ends at the same
+        place as in the uninterrupted run."""
         scope = current_scope()
         for call in self.calls:
             if not call.cached:
-                scope.admit(1 + call.usage.retries)  # a call is one, whatever a model of the user's says of it
+                scope.admit(1 + call.usage.retries)  # a call counts as one, whatever the usage of a custom model says
                 scope.settle(call.usage, cached=False, estimate=estimated_tokens(call))
 
 
 @dataclass
-class Memory:
-    """What was done before, by key; empty for a run that begins. ``record``: of the run that it was read from. An
-    interceptor: it answers calls of rollouts and proposals that had not ended."""
+class ResumeLog:
+    """Results of a run file by key; empty for a new run.
+
+    ``record``: the record of that run. ``rollouts`` and ``proposals``: those that ended. ``proposed_ids`` and
+    ``scored_keys``: candidates and scores whose events are in the file and are not emitted again.
+
+    It is also an interceptor of model calls: it answers calls of rollouts and proposals that had not ended.
+    """
 
     place = Place.RESUME_LOG
 
     record: RunRecord = field(default_factory=RunRecord)
-    rollouts: dict[RolloutKey, Kept] = field(default_factory=dict)
-    proposals: dict[str, Kept] = field(default_factory=dict)
-    proposed: set[str] = field(default_factory=set)
-    scored: set[tuple[Any, ...]] = field(default_factory=set)
-    _loose: dict[str, deque[PredictorCalled]] = field(default_factory=dict)
+    rollouts: dict[RolloutKey, LoggedResult] = field(default_factory=dict)
+    proposals: dict[str, LoggedResult] = field(default_factory=dict)
+    proposed_ids: set[str] = field(default_factory=set)
+    scored_keys: set[tuple[Any, ...]] = field(default_factory=set)
+    _unused_calls: dict[str, deque[PredictorCalled]] = field(default_factory=dict)  # request key → its calls
 
     @classmethod
-    def of(cls, record: RunRecord) -> Memory:
-        """Read it from the record of a run."""
-        scored = {scored_key(milestone.scored) for milestone in record.milestones}
-        memory = cls(record=record, proposed=set(record.candidates), scored=scored)
+    def from_record(cls, record: RunRecord) -> ResumeLog:
+        """Read the resume log from the record of a run."""
+        scored_keys = {scored_key(milestone.scored) for milestone in record.milestones}
+        log = cls(record=record, proposed_ids=set(record.candidates), scored_keys=scored_keys)
         rollouts = {ended.span: ended for ended in record.rollouts if ended.candidate is not None}
         proposals = {ended.span: ended for ended in record.proposals}
-        calls = memory._assign_calls(record, {*rollouts, *proposals})
-        for span, ended in rollouts.items():
-            key = (ended.candidate or "", ended.split or "", ended.row, ended.repeat)
-            memory.rollouts[key] = Kept(ended, tuple(calls.get(span, ())))
+        calls = log._assign_calls(record, {*rollouts, *proposals})
+        for span, rollout in rollouts.items():
+            key = (rollout.candidate or "", rollout.split or "", rollout.row, rollout.repeat)
+            log.rollouts[key] = LoggedResult(rollout, tuple(calls.get(span, ())))
         for span, proposal in proposals.items():
-            if not _may_pass(proposal.error):  # else a provider was down: it is asked again
-                memory.proposals[proposal.key] = Kept(proposal, tuple(calls.get(span, ())))
-        return memory
+            if not _is_retryable(proposal.error):  # else a provider was down, and the proposal is made again
+                log.proposals[proposal.key] = LoggedResult(proposal, tuple(calls.get(span, ())))
+        return log
 
     def _assign_calls(self, record: RunRecord, ended: Collection[int]) -> dict[int, list[PredictorCalled]]:
-        """The calls of each rollout and proposal that ended, by its span. Others that have a reply are kept loose: they
-        answer the same request when their rollout or proposal is made again."""
+        """The calls of each rollout and proposal that ended, by its span.
+
+        Other calls with a reply are put into ``_unused_calls``: they answer the same request when their rollout or
+        proposal is run again.
+        """
         calls: dict[int, list[PredictorCalled]] = {}
         for call in record.calls:
             owner = next((span for span in record.ancestors(call.span) if span in ended), None)
-            before = self._loose.get(_key(call)) if call.cached else None  # it is the answer that was kept
+            # A cached call may have been answered from the log by an earlier resumption: the original has the costs.
+            originals = self._unused_calls.get(_call_key(call)) if call.cached else None
             if owner is not None:
-                calls.setdefault(owner, []).append(before.popleft() if before else call)
-            elif call.reply is not None and not before:
-                self._loose.setdefault(_key(call), deque()).append(call)
+                calls.setdefault(owner, []).append(originals.popleft() if originals else call)
+            elif call.reply is not None and not originals:
+                self._unused_calls.setdefault(_call_key(call), deque()).append(call)
         return calls
 
     def charge(self, meter: Meter, rollouts: Collection[RolloutKey], proposals: Iterable[str]) -> None:
-        """Count in a meter what these took, as their calls would take it from a budget when a run is gone on with."""
-        found = [*map(self.rollouts.get, rollouts), *map(self.proposals.get, proposals)]
-        for call in (call for kept in found if kept is not None for call in kept.calls if not call.cached):
-            meter.count(call.usage, calls=1 + call.usage.retries, estimate=estimated_tokens(call))
+        """Charge a meter with these rollouts and proposals, as they would be charged when the run is resumed."""
+        results = [*map(self.rollouts.get, rollouts), *map(self.proposals.get, proposals)]
+        for result in results:
+            if result is None:
+                continue
+            for call in result.calls:
+                if not call.cached:
+                    meter.count(call.usage, calls=1 + call.usage.retries, estimate=estimated_tokens(call))
         meter.count(Usage(), metric_calls=len(rollouts))
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
-        """The reply that the journal has, charged as it was then; else the model's."""
-        if not self._loose:
+        """Answer from the log, charged as the call was then; without a logged call, ask the model."""
+        if not self._unused_calls:
             return await proceed(call)
-        return await _resumed(self, call, proceed)
+        return await _answer_or_proceed(self, call, proceed)
 
-    def take(self, path: str, model: str, request: LMRequest) -> PredictorCalled | None:
-        """A call that was made for this request and not used yet."""
-        calls = self._loose.get(_text(path, model, request.rollout, as_recorded(request.messages)))
-        return calls.popleft() if calls else None
+    def pop_call(self, path: str, model: str, request: LMRequest) -> PredictorCalled | None:
+        """Remove and return a logged call with this request; None if there is none."""
+        return self._pop(_request_key(path, model, request))
 
-    def for_snapshot(self) -> ConsultedMemory | None:
-        """What stands for it in another process; None where there is nothing to look for."""
-        return ConsultedMemory() if self._loose else None
+    def _pop(self, key: str) -> PredictorCalled | None:
+        calls = self._unused_calls.get(key)
+        if not calls:
+            return None
+        return calls.popleft()
+
+    def for_snapshot(self) -> RemoteResumeLog | None:
+        """The interceptor that stands for this one in another process; None where the file has no such calls."""
+        return RemoteResumeLog() if self._unused_calls else None
 
     def answer(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
-        """A call that was made for the request in ``question``, as JSON."""
-        calls = self._loose.get(str(question["request"]))
-        return to_json(calls.popleft()) if calls else None
+        """Answer a RemoteResumeLog: a logged call for the key in ``question["request"]``, as JSON."""
+        call = self._pop(str(question["request"]))
+        return None if call is None else to_json(call)
 
 
 @dataclass(frozen=True)
-class ConsultedMemory:
-    """The memory seen from a worker, which asks for every request whether it has an answer."""
+class RemoteResumeLog:
+    """The resume log in a worker process: it asks the run's process for the answer to every request."""
 
     place = Place.RESUME_LOG
 
     ask: Callable[[Mapping[str, Any]], Any] | None = None
 
-    def for_snapshot(self) -> ConsultedMemory:
-        """Itself, without a way to ask."""
-        return ConsultedMemory()
+    def for_snapshot(self) -> RemoteResumeLog:
+        """A copy without a connection."""
+        return RemoteResumeLog()
 
-    def asking(self, ask: Callable[[Mapping[str, Any]], Any]) -> ConsultedMemory:
-        """The same, with a way to ask."""
-        return ConsultedMemory(ask)
+    def connected(self, ask: Callable[[Mapping[str, Any]], Any]) -> RemoteResumeLog:
+        """A copy that asks through ``ask``."""
+        return RemoteResumeLog(ask)
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
-        """The same as the memory."""
-        return await _resumed(self, call, proceed)
+        """Answer from the log, charged as the call was then; without a logged call, ask the model."""
+        return await _answer_or_proceed(self, call, proceed)
 
-    def take(self, path: str, model: str, request: LMRequest) -> PredictorCalled | None:
-        """A call that was made for this request and not used yet."""
+    def pop_call(self, path: str, model: str, request: LMRequest) -> PredictorCalled | None:
+        """Remove and return a logged call with this request; None if there is none."""
         if self.ask is None:
             return None
-        text = _text(path, model, request.rollout, as_recorded(request.messages))
-        told = self.ask({"request": text})
-        call = None if told is None else from_json(told)
+        answer = self.ask({"request": _request_key(path, model, request)})
+        if answer is None:
+            return None
+        call = from_json(answer)
         return call if isinstance(call, PredictorCalled) else None
 
 
-async def _resumed(memory: Memory | ConsultedMemory, call: ModelCall, proceed: Proceed) -> LMReply:
-    before = memory.take(call.path, call.model, call.request)
-    if before is None:
+async def _answer_or_proceed(log: ResumeLog | RemoteResumeLog, call: ModelCall, proceed: Proceed) -> LMReply:
+    logged = log.pop_call(call.path, call.model, call.request)
+    if logged is None:
         return await proceed(call)
-    Kept(None, (before,)).charge()
-    return _reply(before)
-
-
-def _reply(call: PredictorCalled) -> LMReply:
-    return LMReply(call.reply or "", call.tool_calls, usage=call.usage.as_cached(), cached=True)
+    LoggedResult(None, (logged,)).charge()
+    return LMReply(logged.reply or "", logged.tool_calls, usage=logged.usage.as_cached(), cached=True)
 
 
 def scored_key(event: CandidateScored) -> tuple[Any, ...]:
-    """What is told once only."""
+    """The fields that identify a CandidateScored event in a run."""
     return event.candidate, event.split, event.rows, event.step
 
 
-def _may_pass(error: str | None) -> bool:
+def _is_retryable(error: str | None) -> bool:
+    """Whether an error text of a run file names a model error that a retry may avoid."""
     kind = getattr(errors, (error or "").partition(":")[0], None)
     return isinstance(kind, type) and issubclass(kind, ModelError) and kind.retryable
 
 
-def _key(call: PredictorCalled) -> str:
-    return _text(call.predictor, call.model, call.rollout, call.messages)
+def _call_key(call: PredictorCalled) -> str:
+    return _key(call.predictor, call.model, call.rollout, call.messages)
 
 
-def _text(*parts: Any) -> str:
+def _request_key(path: str, model: str, request: LMRequest) -> str:
+    return _key(path, model, request.rollout, as_recorded(request.messages))
+
+
+def _key(*parts: Any) -> str:
     return json.dumps(plain(list(parts)), sort_keys=True, default=repr)

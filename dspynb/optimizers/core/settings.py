@@ -1,4 +1,4 @@
-"""Settings of optimizers: annotated attributes of a class, which its constructor takes and a run file records."""
+"""Settings of optimizers: annotated attributes of a class. The constructor takes them, and run files record them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ __all__ = [
 _EMPTY = inspect.Parameter.empty
 
 
-def _name(lm: Any) -> str:
-    return lm if isinstance(lm, str) else str(getattr(lm, "name", type(lm).__name__))
+def _model_name(lm: Any) -> str:
+    if isinstance(lm, str):
+        return lm
+    return str(getattr(lm, "name", type(lm).__name__))
 
 
 def _scorer(metric: Any) -> Scorer:
@@ -45,13 +47,14 @@ def _optional_scorer(metric: Any) -> Scorer | None:
 
 
 MetricOption: TypeAlias = Annotated[Metric, Check(_scorer, "a function of (row, prediction)"), NOT_RECORDED]
-"""A metric; the attribute is a Scorer. Run files record its name and source in another place."""
+"""A metric; the attribute is a Scorer. It is not recorded with the settings: run files have its name and source under
+keys of their own."""
 OptionalMetric: TypeAlias = Annotated[
     Metric | None, Check(_optional_scorer, "a function of (row, prediction), or None"), NOT_RECORDED
 ]
-"""A metric, or None for one that is known later."""
-ModelOption: TypeAlias = Annotated[Model, Recorded(value=_name)]
-"""A model or its name; None stands for another one."""
+"""A metric, or None where the optimizer takes it from the program."""
+ModelOption: TypeAlias = Annotated[Model, Recorded(value=_model_name)]
+"""A model or its name, or None for the default of the setting."""
 ProgramOption: TypeAlias = Annotated[Module, Instance("a program"), Recorded(value=program_fingerprint)]
 """A program."""
 
@@ -63,15 +66,16 @@ class _Setting:
 
 
 def setting(*, default: Any = _EMPTY, kw_only: bool = True) -> Any:
-    """A setting that has no ``default``, or, with ``kw_only=False``, one that may be passed by position."""
+    """Declare a setting that has no ``default``, or one that may be passed by position (``kw_only=False``)."""
     return _Setting(default, kw_only)
 
 
 class _GeneratedConstructor:
-    """The constructor of every configured class that has none of its own, made when the class is first used.
+    """The constructor of every configured class without an ``__init__``, generated when the class is first used.
 
-    It stands in the base class alone. So a class may get a constructor of its own in any way, by hand or from
-    ``@dataclass``, and call this one through ``super()``: then it is that of the bases after the last such class.
+    This descriptor is the ``__init__`` of Configured. A class may define an ``__init__``, by hand or with
+    ``@dataclass``, and call this one through ``super()``. It then takes the settings of the bases that come after the
+    last class with such an ``__init__`` in the method resolution order.
     """
 
     def __init__(self) -> None:
@@ -80,18 +84,19 @@ class _GeneratedConstructor:
     def __get__(self, instance: Any, owner: type | None = None) -> Callable[..., None]:
         if instance is None:
             return self.of(owner)
-        kind = instance if isinstance(instance, type) else type(instance)  # inspect asks for that of a class this way
-        return MethodType(self.of(kind), instance)
+        cls = instance if isinstance(instance, type) else type(instance)  # inspect passes a class as the instance
+        return MethodType(self.of(cls), instance)
 
     def of(self, cls: Any) -> Callable[..., None]:
-        """The constructor that a class has from its annotated attributes and those of its bases."""
-        for place, base in reversed(list(enumerate(cls.__mro__))):
+        """The constructor made from the annotated attributes of a class and its bases."""
+        for index, base in reversed(list(enumerate(cls.__mro__))):
             if vars(base).get("__init__", self) is not self and issubclass(base, Configured):
-                cls = cls.__mro__[place + 1]
+                cls = cls.__mro__[index + 1]
                 break
         constructor = self._constructors.get(cls)
         if constructor is None:
-            constructor = self._constructors[cls] = _constructor(cls)
+            constructor = _make_constructor(cls)
+            self._constructors[cls] = constructor
         return constructor
 
 
@@ -100,32 +105,34 @@ class Configured:
     """Base of classes whose annotated attributes are their settings, as the fields of a dataclass are.
 
     The attributes of a class and its bases are keywords of its constructor, with their types, checks and defaults (see
-    ``dspynb.options``). Names that begin with ``_`` and those that are annotated as ``ClassVar`` are none. A class with
-    an ``__init__`` of its own calls that of its base, and its attributes are its own affair. ``__post_init__`` comes
-    after the attributes are set: rules that need several of them have their place there.
+    ``dspynb.options``). Names that begin with ``_`` and attributes annotated as ``ClassVar`` are no settings. A class
+    with an ``__init__`` must call that of its base; its own annotated attributes are no settings. ``__post_init__``
+    runs after the attributes are set; rules about several of them belong there.
     """
 
-    _passed: Sequence[str]  # the settings that the caller has set, for the repr
+    _passed: Sequence[str]  # names of the settings that the caller passed, for the repr
 
-    _own: ClassVar[Mapping[str, Field]] = {}  # the settings that the class declares itself
+    _own: ClassVar[Mapping[str, Field]] = {}  # the settings declared in the class, without those of its bases
 
-    if not TYPE_CHECKING:  # type checkers read the annotated attributes
+    if not TYPE_CHECKING:  # type checkers see a constructor from dataclass_transform
         __init__ = _GeneratedConstructor()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls._own = {} if "__init__" in vars(cls) else _own_fields(cls)
+        cls._own = {}
+        if "__init__" not in vars(cls):
+            cls._own = _own_fields(cls)
 
     def __post_init__(self) -> None:
-        """Check rules of several settings, and make what depends on them."""
+        """Check rules about several settings, and set attributes that depend on them."""
 
     def __repr__(self) -> str:
-        shown = [f"{name}={_shown(getattr(self, name))}" for name in getattr(self, "_passed", ())]
-        return f"{type(self).__name__}({', '.join(shown)})"
+        arguments = [f"{name}={_repr_value(getattr(self, name))}" for name in getattr(self, "_passed", ())]
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
 
 class _ClassDeclaration(Declaration):
-    """The settings of a class, each with the names of the module that declares it."""
+    """The settings of a class. The annotation of each is resolved in the module that declares it."""
 
     def __init__(self, constructor: Callable[..., None], fields: Mapping[str, Field]) -> None:
         super().__init__(constructor)
@@ -138,14 +145,14 @@ class _ClassDeclaration(Declaration):
 
     @property
     def settings(self) -> Mapping[str, Field]:
-        """All of them, those that have to be passed too."""
+        """All settings by name, with those that have no default."""
         return self._fields
 
 
 def _own_fields(cls: type) -> dict[str, Field]:
-    """The settings that a class declares itself."""
+    """The settings declared in a class, without those of its bases."""
     namespace = getattr(sys.modules.get(cls.__module__), "__dict__", {})
-    found = {}
+    fields = {}
     for name, annotation in inspect.get_annotations(cls).items():
         if name.startswith("_") or _is_class_variable(annotation):
             continue
@@ -158,26 +165,26 @@ def _own_fields(cls: type) -> dict[str, Field]:
             setattr(cls, name, declared.default)
         kind = inspect.Parameter.KEYWORD_ONLY if declared.kw_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameter = inspect.Parameter(name, kind, default=declared.default, annotation=annotation)
-        found[name] = Field(parameter, namespace)
-    return found
+        fields[name] = Field(parameter, namespace)
+    return fields
 
 
 def _is_class_variable(annotation: Any) -> bool:
     if isinstance(annotation, str):
-        written = annotation.partition("[")[0]
-        return written.rpartition(".")[2].strip() == "ClassVar"
+        type_name = annotation.partition("[")[0]
+        return type_name.rpartition(".")[2].strip() == "ClassVar"
     return annotation is ClassVar or get_origin(annotation) is ClassVar
 
 
-def _constructor(cls: type[Configured]) -> Callable[..., None]:
-    """The constructor of a class: it takes the settings of its own, and those that its bases take."""
+def _make_constructor(cls: type[Configured]) -> Callable[..., None]:
+    """Make the constructor of a class. It takes the settings of the class and its bases."""
     fields: dict[str, Field] = {}
     for base in cls.__mro__:
         for name, field in vars(base).get("_own", {}).items():
             fields.setdefault(name, field)
     finish = cls.__post_init__
 
-    def __init__(self: Configured, *args: Any, **keywords: Any) -> None:  # noqa: N807  # what it will be
+    def __init__(self: Configured, *args: Any, **keywords: Any) -> None:  # noqa: N807  # it becomes the constructor of the class
         try:
             passed = signature.bind(self, *args, **keywords).arguments
         except TypeError as error:
@@ -186,11 +193,11 @@ def _constructor(cls: type[Configured]) -> Callable[..., None]:
         for name in fields:
             setattr(self, name, passed[name] if name in passed else getattr(type(self), name))
         self._passed = list(passed)
-        finish(self)  # not that of a class below, which calls this constructor from its own
+        finish(self)  # of ``cls``: a subclass with an __init__ runs its own afterwards
 
     parameters = sorted((field.parameter for field in fields.values()), key=lambda parameter: parameter.kind)
-    myself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    signature = inspect.Signature([myself, *parameters], return_annotation="None")
+    self_parameter = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    signature = inspect.Signature([self_parameter, *parameters], return_annotation="None")
     __init__.__qualname__ = f"{cls.__qualname__}.__init__"
     __init__.__module__ = cls.__module__
     __init__.__signature__ = signature  # type: ignore[attr-defined]
@@ -198,5 +205,5 @@ def _constructor(cls: type[Configured]) -> Callable[..., None]:
     return configurable(renamed=OPTIMIZER_OF_DSPY)(__init__)
 
 
-def _shown(value: Any) -> str:
+def _repr_value(value: Any) -> str:
     return value.name if isinstance(value, Scorer) else shorten(repr(value), 60)

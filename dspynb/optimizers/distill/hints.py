@@ -1,4 +1,4 @@
-"""Hints as what an instruction is made of: where they come from, what they are worth, and whom they are for."""
+"""Hints from which an instruction is distilled: their source, their gain, and the predictors that they are for."""
 
 from __future__ import annotations
 
@@ -12,46 +12,50 @@ from dspynb.running.reader import RunReader
 from dspynb.running.tables.hints import HintRow, hint_rows, hint_uses
 from dspynb.running.tracing import Trace, record_of
 
-__all__ = ["by_path", "hints_of", "taught", "worth"]
+__all__ = ["helpful_hints_for", "hints_by_path", "hints_of_run", "paths_without_advisors"]
 
 
-def hints_of(run: RunReader | Trace | str | Path) -> list[HintRow]:
-    """The hints of a run that raised scores. Raises InputError where there are none, JournalError."""
+def hints_of_run(run: RunReader | Trace | str | Path) -> list[HintRow]:
+    """The hints of a run that raised a score. Raises InputError where there are none, JournalError."""
     rows = hint_rows(hint_uses(record_of(run)))
     if not rows:
         raise InputError(
             "the run has no hints to distil: none of its attempts had one. Give a run of Refine over rows, such as "
             "that of refine.batch(rows), in which some first attempts fell short"
         )
-    helped = [row for row in rows if row.gain > 0]
-    if not helped:
+    helpful = [row for row in rows if row.gain > 0]
+    if not helpful:
         raise InputError(
             f"no hint of the run raised a score (it had {len(rows)}, see run.hints): none is worth keeping"
         )
-    return helped
+    return helpful
 
 
-def taught(program: Module) -> list[str]:
-    """Paths of the predictors that hints may be for: all but the advisors."""
+def paths_without_advisors(program: Module) -> list[str]:
+    """The paths of the predictors that hints may be for: all but advisors."""
     advisors = program.advisor_uids()
     return [path for path, predictor in program.named_predictors() if predictor.uid not in advisors]
 
 
-def worth(hints: Sequence[HintRow], paths: Sequence[str]) -> list[HintRow]:
-    """The hints that raised scores, for those of their predictors that are among ``paths``. In the run of a comparison
-    a path begins with the name of the program."""
+def helpful_hints_for(hints: Sequence[HintRow], paths: Sequence[str]) -> list[HintRow]:
+    """The hints that raised a score, each with those of its predictors that are among ``paths``. A path in the run of a
+    comparison begins with the name of the program, which is removed."""
 
-    def known(path: str) -> str:
+    def local_path(path: str) -> str:
         return path if path in paths else path.partition(".")[2]
 
-    found = [replace(row, predictors=tuple(p for p in map(known, row.predictors) if p in paths)) for row in hints]
-    return [row for row in found if row.predictors and row.gain > 0]
+    helpful = []
+    for row in hints:
+        predictors = tuple(path for path in map(local_path, row.predictors) if path in paths)
+        if predictors and row.gain > 0:
+            helpful.append(replace(row, predictors=predictors))
+    return helpful
 
 
-def by_path(hints: Sequence[HintRow]) -> dict[str, list[str]]:
-    """Predictor path → its hints, the best first, each once."""
-    found: dict[str, dict[str, None]] = {}
+def hints_by_path(hints: Sequence[HintRow]) -> dict[str, list[str]]:
+    """Predictor path → its hints, the best first, without duplicates."""
+    by_path: dict[str, dict[str, None]] = {}
     for row in hints:
         for path in row.predictors:
-            found.setdefault(path, {})[row.hint] = None
-    return {path: list(texts) for path, texts in found.items()}
+            by_path.setdefault(path, {})[row.hint] = None
+    return {path: list(texts) for path, texts in by_path.items()}

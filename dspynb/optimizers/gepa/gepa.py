@@ -1,4 +1,4 @@
-"""GEPA: reflective mutation of instructions, parents drawn from the Pareto front over validation rows.
+"""GEPA: reflective mutation of instructions; parents are drawn from the Pareto front over validation rows.
 
 Source: Agrawal et al. 2025, "GEPA: Reflective Prompt Evolution Can Outperform Reinforcement Learning", algorithm 1 (the
 loop), algorithm 2 (Pareto-based selection) and appendix on merging. With ``in_flight=1``, ``confirm=0`` and
@@ -15,7 +15,7 @@ from dspynb.data import Example
 from dspynb.modules.predict import Predict
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.optimizer import Optimizer
-from dspynb.optimizers.core.task import Task
+from dspynb.optimizers.core.problem import Problem
 from dspynb.optimizers.gepa.loop import GEPALoop
 from dspynb.optimizers.gepa.reflection import Reflection
 from dspynb.options import Bool, Float, NonNegativeInt, Number, PositiveInt
@@ -23,32 +23,37 @@ from dspynb.options import Bool, Float, NonNegativeInt, Number, PositiveInt
 __all__ = ["GEPA"]
 
 _AUTO = {"light": 6, "medium": 12, "heavy": 18}
-_FEWEST = 3
-"""Rows of a minibatch, at least, where what is left of the budget makes it smaller."""
-_RECALL = 30
-"""Further rows that reflection sees, at most, where nothing else was said."""
+_MIN_MINIBATCH = 3
+"""The least size of a minibatch that is made smaller for the rest of the budget."""
+_DEFAULT_RECALL = 30
+"""How many further rows reflection sees at most, by default."""
 
 
 class GEPA(Optimizer):
-    """Evolves instructions: a parent from the Pareto front runs on a few training rows, a model reflects on what it did
-    and on the feedback, and the child is kept if it does better on these rows; then it runs on the validation rows.
+    """Evolves instructions. A parent from the Pareto front runs on a minibatch of training rows. A model reflects on
+    its calls and the feedback, and writes an instruction. If the child scores higher on the minibatch, it is accepted
+    and runs on the validation rows.
 
-    The metric's ``Score.feedback`` is what is learned from; a metric with a ``predictor=`` parameter is asked for
-    feedback on each predictor. ``auto``: ``light``, ``medium``, ``heavy``, how many rollouts are made where no budget
-    of metric calls is given; ``max_steps``: mutations at most. ``minibatch_size``: training rows a step.
-    ``components``: ``round_robin`` (one predictor a step) or ``all``. ``max_merges``: how often two lineages with a
-    common ancestor are merged. ``perfect_score``: rows that have it teach nothing.
-    ``temperature``: of the model that reflects (None leaves its own).
+    It learns from the metric's ``Score.feedback``; a metric with a ``predictor=`` parameter is called for feedback on
+    each predictor. ``auto``: ``light``, ``medium`` or ``heavy``, the number of rollouts where there is no budget of
+    metric calls. ``max_steps``: mutations at most. ``minibatch_size``: training rows of a step. ``components``:
+    ``round_robin`` (one predictor a step) or ``all``. ``max_merges``: how often two lineages with a common ancestor are
+    merged, at most. ``perfect_score``: nothing is learned from rows with this score. ``temperature``: of the model that
+    reflects (None leaves its own).
 
-    Beyond the paper: ``in_flight`` mutations are made at the same time, each from what was known when it began: more of
-    them take less time, and learn less from each other. ``confirm``: further rows, at most, that a child is tried on
-    while it is ahead by a single row; if it still is, it is not kept, unless these are all training rows. ``recall``:
-    other training rows, at most, that reflection sees too, at no further rollout: those on which the parent is known to
-    fall short, then those on which another candidate did and the parent has not run, marked so (default: 30; 0 with
-    ``confirm=0``). ``racing``: validation of a child ends early once it is clear that it is worse than its parent. The
-    last minibatch is down to half as large where the budget has no room for a whole one, and of candidates that are
-    equal on the validation rows the one that did better on training rows wins; with ``confirm=0`` minibatches are whole
-    and the first one wins.
+    Beyond the paper:
+
+    - ``in_flight``: so many mutations are made at the same time, each from the results known when it began. With more
+      of them the search is faster, and each learns less from the others.
+    - ``confirm``: while a child is ahead of its parent by a single row, both run on further training rows, ``confirm``
+      at most. A child that is still ahead by one row is rejected, unless it has run on all training rows.
+    - ``recall``: reflection also sees at most so many other training rows, without further rollouts. The first are rows
+      where the parent scored below ``perfect_score``. The others, marked as such, are rows where another candidate did,
+      and the parent has not run. Default: 30; 0 with ``confirm=0``.
+    - ``racing``: validation of a child ends early once it is clearly worse than its parent.
+    - The last minibatch may be half as large, where the budget has no room for a whole one. Of candidates that are
+      equal on the validation rows, the better one on training rows wins. With ``confirm=0`` minibatches are always
+      whole, and the first of equal candidates wins.
 
     Without validation rows, the training rows serve as both. Source: Agrawal et al. 2025 (arXiv:2507.19457),
     algorithms 1 and 2.
@@ -81,19 +86,22 @@ class GEPA(Optimizer):
 
     def __post_init__(self) -> None:
         if self.recall is None:
-            self.recall = _RECALL if self.confirm else 0
+            self.recall = _DEFAULT_RECALL if self.confirm else 0
         self.reflection = Reflection(self.prompt_lm, self.temperature)
 
     def proposers(self) -> Mapping[str, Predict]:
         return {"gepa.reflect": self.reflection.predict}
 
-    def first_step(self, task: Task) -> int:
+    def first_step(self, task: Problem) -> int:
         size = min(self.minibatch_size, len(task.rows["train"]))
-        return 2 * (len(task.rows["val"]) + self.fewest(size))  # the start and a child, both on a minibatch too
+        return 2 * (len(task.rows["val"]) + self.fewest(size))  # the start and a child, each with a minibatch
 
     def fewest(self, size: int) -> int:
-        """Rows of a minibatch, at least, where the budget has no room for ``size``: in the published algorithm all."""
-        return max(math.ceil(size / 2), min(_FEWEST, size)) if self.confirm else size
+        """The least size of a minibatch where the budget has no room for ``size`` rows; in the published algorithm,
+        minibatches are always whole."""
+        if not self.confirm:
+            return size
+        return max(math.ceil(size / 2), min(_MIN_MINIBATCH, size))
 
     def parted(self, train: Sequence[Example], val: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
         return train, val or train
@@ -102,9 +110,11 @@ class GEPA(Optimizer):
         await GEPALoop(self, engine, self._limit(engine)).run()
 
     def _limit(self, engine: Engine) -> float:
-        """Rollouts in all: as many as the budget allows, else as ``auto`` says (DSPy's formula)."""
+        """Rollouts at most, beside the budget: infinite with a budget of metric calls, else from ``auto`` (DSPy's
+        formula)."""
         if math.isfinite(engine.metric_calls_left()):
             return math.inf
-        n, rows = _AUTO[self.auto], len(engine.val)
+        n = _AUTO[self.auto]
+        rows = len(engine.val)
         trials = int(max(2 * (len(engine.paths) * 2) * math.log2(n), 1.5 * n))
         return rows + n * 5 + trials * 35 + (trials // 5 + 1) * rows

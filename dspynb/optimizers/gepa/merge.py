@@ -1,4 +1,4 @@
-"""Merging two lineages: of each predictor, what the one changed and the other left as their common ancestor had it.
+"""Merging two lineages: each predictor is taken from the lineage that changed it since their common ancestor.
 
 Source: Agrawal et al. 2025, "GEPA", appendix on system-aware merge.
 """
@@ -6,94 +6,119 @@ Source: Agrawal et al. 2025, "GEPA", appendix on system-aware merge.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.engine import Engine
-from dspynb.optimizers.gepa.parent_selection import Scores, front
+from dspynb.optimizers.gepa.parent_selection import Scores, pareto_front
 from dspynb.scope.candidates import Part
 
-__all__ = ["MERGE_ROWS", "Merge", "merge_of", "merge_parts"]
+__all__ = ["MERGE_ROWS", "Merge", "merge_parts", "next_merge"]
 
 MERGE_ROWS = 5
-"""Validation rows that a merged candidate is tried on first, at most."""
+"""A merged candidate runs on so many validation rows first, at most."""
 
 
 @dataclass(frozen=True)
 class Merge:
-    """A merged candidate, the better one of those it came from, and the validation rows on which it has to score no
-    less than either of them to be validated: ``wanted`` in all."""
+    """A merged candidate. ``better``: the better one of its parents. It is validated where its scores on ``rows``
+    (validation rows) sum to ``required_score`` at least: the higher one of its parents' sums."""
 
     child: Candidate
     better: Candidate
     rows: list[int]
-    wanted: float
+    required_score: float
 
 
-def merge_of(engine: Engine, pool: Scores, done: set[tuple[str, str]], step: int) -> Merge | None:
-    """A merge of two of the front; None where there is no pair with a common ancestor. ``pool``: candidates with their
-    scores by validation row. ``done``: pairs that were tried, to be added to."""
-    pair = _pair(engine, pool, done, step)
+def next_merge(engine: Engine, pool: Scores, merged_pairs: set[tuple[str, str]], step: int) -> Merge | None:
+    """Merge two candidates of the Pareto front; None where no pair has a common ancestor.
+
+    ``pool``: candidate → validation row → score. ``merged_pairs``: ids of the pairs merged before; the new pair is
+    added.
+    """
+    pair = _draw_pair(engine, pool, merged_pairs, step)
     if pair is None:
         return None
     first, second, ancestor = pair
-    done.add((first.id, second.id))
-    better, other = sorted(pair[:2], key=lambda c: -sum(pool[c].values()))
-    child = engine.candidate(
-        merge_parts(engine, ancestor, better, other), origin="merge", step=step, parents=[better, other]
-    )
+    merged_pairs.add((first.id, second.id))
+    better, other = sorted((first, second), key=lambda c: -sum(pool[c].values()))
+    parts = merge_parts(engine, ancestor, better, other)
+    child = engine.candidate(parts, origin="merge", step=step, parents=[better, other])
     if child in pool or child.origin != "merge":
         return None
-    chance = engine.random("merge rows", step)
-    rows = sorted(chance.sample(range(len(engine.val)), min(MERGE_ROWS, len(engine.val))))
-    return Merge(child, better, rows, max(sum(pool[c][row] for row in rows) for c in (better, other)))
+    rng = engine.random("merge rows", step)
+    rows = sorted(rng.sample(range(len(engine.val)), min(MERGE_ROWS, len(engine.val))))
+    required_score = max(_total(pool[better], rows), _total(pool[other], rows))
+    return Merge(child, better, rows, required_score)
+
+
+def _total(scores: Mapping[int, float], rows: list[int]) -> float:
+    return sum(scores[row] for row in rows)
 
 
 def merge_parts(engine: Engine, ancestor: Candidate, better: Candidate, other: Candidate) -> dict[str, Part]:
-    """Path → Part: the other's where only it has changed what the ancestor had, else the better one's."""
-    return {
-        path: other.part(path) if better.part(path) == ancestor.part(path) else better.part(path)
-        for path in engine.paths
-    }
+    """Path → Part: from ``other`` where only it differs from the ancestor, else from ``better``."""
+    parts = {}
+    for path in engine.paths:
+        source = other if better.part(path) == ancestor.part(path) else better
+        parts[path] = source.part(path)
+    return parts
 
 
-def _pair(
-    engine: Engine, pool: Scores, done: set[tuple[str, str]], step: int
+def _draw_pair(
+    engine: Engine, pool: Scores, merged_pairs: set[tuple[str, str]], step: int
 ) -> tuple[Candidate, Candidate, Candidate] | None:
-    """Two of the front, neither the other's ancestor, each of which changed something that the other did not since an
-    ancestor that scores no higher than either, if that is known: one that was dropped or never kept has no scores."""
-    best = front(pool)
-    listed = [c for c in pool if c in best]
-    total = {c: sum(scores.values()) for c, scores in pool.items()}
-    found = []
-    for first, second in combinations(listed, 2):
-        ancestor = _ancestor(engine, first, second)
-        if ancestor is None or (first.id, second.id) in done:
+    """Draw two candidates of the front and their common ancestor.
+
+    Neither is the other's ancestor, and each has a change since the ancestor to a predictor that the other left alone.
+    The ancestor scores no higher than either; one that is not in the pool (dropped, or never accepted) has no scores,
+    and may be any.
+    """
+    front = pareto_front(pool)
+    totals = {candidate: sum(scores.values()) for candidate, scores in pool.items()}
+    pairs = []
+    for first, second in combinations([c for c in pool if c in front], 2):
+        ancestor = _common_ancestor(engine, first, second)
+        if ancestor is None or (first.id, second.id) in merged_pairs:
             continue
-        mine, theirs = (
-            any(a.part(p) != ancestor.part(p) and b.part(p) == ancestor.part(p) for p in engine.paths)
-            for a, b in ((first, second), (second, first))
+        both_changed = _changed_alone(engine, ancestor, first, second) and _changed_alone(
+            engine, ancestor, second, first
         )
-        if mine and theirs and total.get(ancestor, -math.inf) <= min(total[first], total[second]):
-            found.append((first, second, ancestor))
-    return engine.random("merge", step).choice(found) if found else None
-
-
-def _ancestor(engine: Engine, first: Candidate, second: Candidate) -> Candidate | None:
-    """The latest ancestor of both; None where one descends from the other."""
-    before = [_lineage(engine, candidate) for candidate in (first, second)]
-    if first.id in before[1] or second.id in before[0]:
+        if both_changed and totals.get(ancestor, -math.inf) <= min(totals[first], totals[second]):
+            pairs.append((first, second, ancestor))
+    if not pairs:
         return None
-    common = [name for name in before[0] if name in before[1]]
-    return max((engine.candidates[name] for name in common), key=lambda c: c.step, default=None)
+    return engine.random("merge", step).choice(pairs)
+
+
+def _changed_alone(engine: Engine, ancestor: Candidate, candidate: Candidate, other: Candidate) -> bool:
+    """Whether the candidate has changed a predictor that the other has as the ancestor."""
+    for path in engine.paths:
+        part = ancestor.part(path)
+        if candidate.part(path) != part and other.part(path) == part:
+            return True
+    return False
+
+
+def _common_ancestor(engine: Engine, first: Candidate, second: Candidate) -> Candidate | None:
+    """The latest common ancestor; None where one descends from the other."""
+    lineage = _lineage(engine, first)
+    other_lineage = _lineage(engine, second)
+    if first.id in other_lineage or second.id in lineage:
+        return None
+    common = [engine.candidates[name] for name in lineage if name in other_lineage]
+    return max(common, key=lambda c: c.step, default=None)
 
 
 def _lineage(engine: Engine, candidate: Candidate) -> list[str]:
-    found, left = [], list(candidate.parents)
-    while left:
-        name = left.pop(0)
-        if name not in found:
-            found.append(name)
-            left += engine.candidates[name].parents
-    return found
+    """The ids of all ancestors."""
+    ancestors: list[str] = []
+    queue = list(candidate.parents)
+    while queue:
+        name = queue.pop(0)
+        if name not in ancestors:
+            ancestors.append(name)
+            queue += engine.candidates[name].parents
+    return ancestors

@@ -1,4 +1,4 @@
-"""Pareto-based selection: a parent that is best on some rows, more often where it is best on many.
+"""Pareto-based selection of a parent: candidates that are best on some rows, weighted by the number of those rows.
 
 Source: Agrawal et al. 2025, "GEPA", algorithm 2.
 """
@@ -10,27 +10,43 @@ from collections.abc import Mapping
 
 from dspynb.optimizers.core.candidate import Candidate
 
-__all__ = ["Scores", "front", "pareto_choice"]
+__all__ = ["Scores", "pareto_choice", "pareto_front"]
 
 Scores = Mapping[Candidate, Mapping[int, float]]
 """Candidate → row → score; all candidates have the same rows."""
 
 
-def front(scores: Scores) -> dict[Candidate, int]:
-    """The candidates that are best on some row and not dominated, with on how many rows they are best."""
+def pareto_front(scores: Scores) -> dict[Candidate, int]:
+    """The candidates that are best on some row and not dominated, with the number of rows on which each is best."""
     rows = next(iter(scores.values()))
-    tops = {row: max(own[row] for own in scores.values()) for row in rows}
-    best = {row: [c for c, own in scores.items() if own[row] == tops[row]] for row in rows}
-    kept = list(dict.fromkeys(c for some in best.values() for c in some))
-    for candidate in sorted(kept, key=lambda c: sum(scores[c].values())):
-        others = [c for c in kept if c != candidate]
-        # dominated: wherever it is best, another that is kept is as good
-        if others and all(any(c in others for c in some) for some in best.values() if candidate in some):
-            kept = others
-    return {c: sum(c in some for some in best.values()) for c in kept}
+    winners_by_row: list[list[Candidate]] = []
+    for row in rows:
+        top = max(by_row[row] for by_row in scores.values())
+        winners_by_row.append([candidate for candidate, by_row in scores.items() if by_row[row] == top])
+    front: list[Candidate] = []
+    for winners in winners_by_row:
+        front += [candidate for candidate in winners if candidate not in front]
+    for candidate in sorted(front, key=lambda c: sum(scores[c].values())):
+        others = [other for other in front if other != candidate]
+        if others and _is_dominated(candidate, others, winners_by_row):
+            front = others
+    row_counts = dict.fromkeys(front, 0)
+    for winners in winners_by_row:
+        for candidate in winners:
+            if candidate in row_counts:
+                row_counts[candidate] += 1
+    return row_counts
 
 
-def pareto_choice(scores: Scores, chance: random.Random) -> Candidate:
-    """One of the front, as likely as the number of rows on which it is best."""
-    weights = front(scores)
-    return chance.choices(list(weights), weights=list(weights.values()))[0]
+def _is_dominated(candidate: Candidate, others: list[Candidate], winners_by_row: list[list[Candidate]]) -> bool:
+    """Whether one of the others is best as well on every row on which the candidate is best."""
+    for winners in winners_by_row:
+        if candidate in winners and not any(other in winners for other in others):
+            return False
+    return True
+
+
+def pareto_choice(scores: Scores, rng: random.Random) -> Candidate:
+    """Draw a candidate of the Pareto front, weighted by the number of rows on which it is best."""
+    weights = pareto_front(scores)
+    return rng.choices(list(weights), weights=list(weights.values()))[0]

@@ -1,4 +1,4 @@
-"""Reflection: a new instruction for a predictor from what it got, gave, and what was said of it."""
+"""Reflection: a model writes a new instruction for a predictor from its inputs, outputs, and the feedback on them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from dspynb.modules.predict import Predict
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.diagnostics import warn_without_feedback
 from dspynb.optimizers.core.engine import Engine
-from dspynb.optimizers.core.instructions import cleaned, instruction_of
+from dspynb.optimizers.core.instructions import instruction_of, strip_quotes
 from dspynb.signatures.fields import Input, Output
 from dspynb.signatures.signature import Signature
 
 __all__ = [
-    "MOST_CHARACTERS",
+    "MAX_CHARACTERS",
     "Reflect",
     "Reflection",
-    "Shown",
+    "ReflectionExample",
     "feedback_calls",
     "feedback_on",
-    "scored",
+    "score_text",
 ]
 
-MOST_CHARACTERS = 2000
-"""Of a value that a model is shown."""
-_OTHER = ", answered with another instruction; the current one has not been tried on it"
-_CALLS_A_ROW = 2
-"""Model calls that a metric with feedback on predictors makes at most, about: a judge, and a repair."""
+MAX_CHARACTERS = 2000
+"""A model sees at most so many characters of a value."""
+_BY_OTHER = ", answered with another instruction; the current one has not been tried on it"
+_CALLS_PER_ROW = 2
+"""The model calls that feedback on one predictor takes, about, at most: a judge, and a repair."""
 
 
 class Reflect(Signature):
@@ -50,81 +50,101 @@ class Reflect(Signature):
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A rollout on a training row that reflection sees. ``other``: of another candidate, since the one that is to be
-    changed has not run on the row."""
+class ReflectionExample:
+    """A rollout on a training row that reflection sees. ``by_other``: it is another candidate's, since the parent has
+    not run on the row."""
 
     row: int
     rollout: Rollout
-    other: bool = False
+    by_other: bool = False
 
 
 class Reflection:
-    """Asks a model for a new instruction."""
+    """Asks a model for new instructions."""
 
     def __init__(self, lm: Any, temperature: float | None) -> None:
-        self.predict, self.temperature = Predict(Reflect, lm=lm), temperature
+        self.predict = Predict(Reflect, lm=lm)
+        self.temperature = temperature
 
-    async def examples(self, engine: Engine, shown: Sequence[Shown], path: str) -> str:
-        """What the predictor did on the rows, and the feedback: the metric's for this predictor, where it takes one."""
-        lines, feedback = [], [await feedback_on(engine, one.row, one.rollout, path) for one in shown]
-        if engine.task.by_predictor:
-            warn_without_feedback(engine.task, feedback, path)
-        for number, (one, said) in enumerate(zip(shown, feedback, strict=True), start=1):
-            # Sorted: of calls side by side it is chance which ends first.
-            calls = sorted(_call_text(call) for call in one.rollout.calls if call.predictor == path)
-            told = "\n".join(calls) or "The predictor was not called."
-            lines.append(
-                f"# Example {number}{_OTHER if one.other else ''}\n{told}\nFeedback: {said or scored(one.rollout)}"
-            )
-        return "\n\n".join(lines)
+    async def format_examples(self, engine: Engine, examples: Sequence[ReflectionExample], path: str) -> str:
+        """The predictor's calls in the rollouts, with the feedback on each; on the predictor, where the metric has
+        that."""
+        feedback = [await feedback_on(engine, example.row, example.rollout, path) for example in examples]
+        if engine.problem.by_predictor:
+            warn_without_feedback(engine.problem, feedback, path)
+        texts = []
+        for number, (example, text) in enumerate(zip(examples, feedback, strict=True), start=1):
+            # Sorted, since the order in which calls that ran side by side have ended is chance.
+            calls = sorted(_call_text(call) for call in example.rollout.calls if call.predictor == path)
+            calls_text = "\n".join(calls) or "The predictor was not called."
+            note = _BY_OTHER if example.by_other else ""
+            feedback_text = text or score_text(example.rollout)
+            texts.append(f"# Example {number}{note}\n{calls_text}\nFeedback: {feedback_text}")
+        return "\n\n".join(texts)
 
-    def ask(
-        self, engine: Engine, parent: Candidate, shown: Sequence[Shown], path: str, *, key: str, number: int
+    def propose(
+        self,
+        engine: Engine,
+        parent: Candidate,
+        examples: Sequence[ReflectionExample],
+        path: str,
+        *,
+        key: str,
+        number: int,
     ) -> asyncio.Task[Prediction | None]:
-        """Ask for a new instruction; the task that is returned has it. Feedback that the metric is asked for belongs to
-        the proposal: its calls too."""
+        """Submit a proposal of a new instruction for a predictor of ``parent``; await the task for the reply.
 
-        async def given() -> Mapping[str, Any]:
-            told = await self.examples(engine, shown, path)
-            return {"current_instruction": instruction_of(engine, parent, path), "examples": told}
+        Feedback on predictors is computed inside the proposal, so that its model calls are recorded with it.
+        """
 
-        more = feedback_calls(engine, len(shown))
-        return engine.propose(key, self.predict, given, number=number, temperature=self.temperature, more_calls=more)
+        async def make_inputs() -> Mapping[str, Any]:
+            text = await self.format_examples(engine, examples, path)
+            return {"current_instruction": instruction_of(engine, parent, path), "examples": text}
 
-    def read(self, made: Prediction | None) -> str:
-        """The new instruction; empty where none came."""
-        return "" if made is None else cleaned(made["new_instruction"])
+        return engine.propose(
+            key,
+            self.predict,
+            make_inputs,
+            number=number,
+            temperature=self.temperature,
+            more_calls=feedback_calls(engine, len(examples)),
+        )
+
+    def instruction_from(self, reply: Prediction | None) -> str:
+        """The new instruction; empty for a failed proposal."""
+        return "" if reply is None else strip_quotes(reply["new_instruction"])
 
 
 async def feedback_on(engine: Engine, row: int, rollout: Rollout, path: str) -> str | None:
-    """What the metric says of a rollout on a training row, if anything; for the predictor, where it takes one."""
-    ended, task = rollout.ended, engine.task
+    """The metric's feedback on a rollout of a training row; on the predictor at ``path``, where the metric has that.
+    None where there is no feedback."""
+    ended = rollout.ended
+    problem = engine.problem
     if ended.error is not None:
-        return labelled("It failed", ended.error, MOST_CHARACTERS)
-    if not task.by_predictor:
+        return labelled("It failed", ended.error, MAX_CHARACTERS)
+    if not problem.by_predictor:
         return ended.feedback
     prediction = rollout.prediction or Prediction(ended.outputs or {})
-    told = await task.metric(engine.train[row], prediction, trace=rollout.calls, predictor=path)
-    return told.feedback or ended.feedback
+    score = await problem.metric(engine.train[row], prediction, trace=rollout.calls, predictor=path)
+    return score.feedback or ended.feedback
 
 
-def scored(rollout: Rollout) -> str:
-    """What stands for feedback where there is none."""
+def score_text(rollout: Rollout) -> str:
+    """A text with the score of a rollout, in place of missing feedback."""
     return f"This got a score of {rollout.ended.score:.4g}."
 
 
 def feedback_calls(engine: Engine, rollouts: int) -> int:
-    """How many model calls the feedback on so many rollouts makes at most, about."""
-    return _CALLS_A_ROW * rollouts if engine.task.by_predictor else 0
+    """The model calls that feedback on so many rollouts takes, about, at most."""
+    return _CALLS_PER_ROW * rollouts if engine.problem.by_predictor else 0
 
 
 def _call_text(call: PredictorCalled) -> str:
-    given = _fields(call.inputs)
+    inputs = _fields_text(call.inputs)
     if call.outputs is None:
-        return f"{given}\n{labelled('It could not be read', call.error or '', MOST_CHARACTERS)}"
-    return f"{given}\nAnswered: {_fields(call.outputs)}"
+        return f"{inputs}\n{labelled('It could not be read', call.error or '', MAX_CHARACTERS)}"
+    return f"{inputs}\nAnswered: {_fields_text(call.outputs)}"
 
 
-def _fields(values: Mapping[str, Any]) -> str:
-    return "\n".join(labelled(name, value, MOST_CHARACTERS) for name, value in values.items())
+def _fields_text(values: Mapping[str, Any]) -> str:
+    return "\n".join(labelled(name, value, MAX_CHARACTERS) for name, value in values.items())

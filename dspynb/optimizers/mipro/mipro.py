@@ -20,13 +20,13 @@ from dspynb.data import Example
 from dspynb.errors import ConfigurationError, InputError
 from dspynb.modules.ordered_pool import pool_width
 from dspynb.modules.predict import Predict
-from dspynb.optimizers.bootstrap import labels, shuffled
+from dspynb.optimizers.bootstrap import labels_only, shuffled_set
 from dspynb.optimizers.core.candidate import Candidate
-from dspynb.optimizers.core.demos import Bootstrapping, DemoSet, bootstrapped
+from dspynb.optimizers.core.demos import Bootstrapping, DemoSet, bootstrap_demos
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.instructions import instruction_of
 from dspynb.optimizers.core.optimizer import Optimizer
-from dspynb.optimizers.core.task import Evaluated, Task
+from dspynb.optimizers.core.problem import CandidateEvaluation, Problem
 from dspynb.optimizers.mipro.proposer import GroundedProposer
 from dspynb.options import Bool, Float, NonNegativeInt, Number, PositiveInt, Recorded, Whole
 from dspynb.scope.candidates import Part
@@ -34,15 +34,21 @@ from dspynb.scope.candidates import Part
 __all__ = ["MIPROv2"]
 
 _AUTO = {"light": (6, 100), "medium": (12, 300), "heavy": (18, 1000)}
-_LEAST_FOR_MINIBATCHES = 50
-_ASKS_A_TRIAL = 3  # a combination that was tried before costs nothing and does not count, up to this
-_SHOWN_ONLY = 3  # traces that a zero-shot run makes for its proposals
+"""``auto`` → number of candidates, validation rows at most."""
+_MIN_ROWS_FOR_MINIBATCHES = 50
+_SUBMISSIONS_PER_TRIAL = 3
+"""A combination that was tried before costs nothing and is no trial. The search ends after so many submissions a
+trial."""
+_TRACES_FOR_PROPOSALS = 3
+"""Traces that are bootstrapped for the proposals where no demos are searched."""
 Demos = dict[str, list[list[dict[str, Any]]]]
+"""Path → demo sets."""
 
 
 @dataclass(frozen=True)
 class _Sizes:
-    """How much is done: instructions and demo sets a predictor, trials, and whether on minibatches."""
+    """The size of the search: instructions and demo sets of a predictor, trials, and whether trials run on
+    minibatches."""
 
     instructions: int
     sets: int
@@ -52,67 +58,71 @@ class _Sizes:
 
 @dataclass
 class _Space:
-    """What trials choose from: path → instructions, path → demo sets (empty where demos are not searched)."""
+    """The search space: path → instructions, path → demo sets (empty where demos are not searched)."""
 
     instructions: dict[str, list[str]]
     demos: Demos
 
     def distributions(self) -> dict[str, Any]:
-        """As optuna takes them."""
+        """The distributions of the space, as optuna takes them."""
         import optuna
 
-        kinds: dict[str, Mapping[str, Sequence[Any]]] = {"instruction": self.instructions, "demos": self.demos}
-        return {
-            f"{path}: {what}": optuna.distributions.CategoricalDistribution(list(range(len(listed))))
-            for what, by_path in kinds.items()
-            for path, listed in by_path.items()
-        }
+        result = {}
+        by_kind: dict[str, Mapping[str, Sequence[Any]]] = {"instruction": self.instructions, "demos": self.demos}
+        for kind, by_path in by_kind.items():
+            for path, choices in by_path.items():
+                places = list(range(len(choices)))
+                result[f"{path}: {kind}"] = optuna.distributions.CategoricalDistribution(places)
+        return result
 
-    def parts(self, chosen: Mapping[str, int]) -> dict[str, Part]:
-        """Path → Part of a choice."""
-        found: dict[str, Part] = {}
+    def parts(self, params: Mapping[str, int]) -> dict[str, Part]:
+        """Path → Part for the params of a trial."""
+        parts: dict[str, Part] = {}
         for path, texts in self.instructions.items():
-            part = Part(instruction=texts[chosen[f"{path}: instruction"]])
+            part = Part(instruction=texts[params[f"{path}: instruction"]])
             if path in self.demos:
-                part = replace(part, demos=tuple(self.demos[path][chosen[f"{path}: demos"]]))
-            found[path] = part
-        return found
+                part = replace(part, demos=tuple(self.demos[path][params[f"{path}: demos"]]))
+            parts[path] = part
+        return parts
 
 
 @dataclass
 class _Block:
-    """The trials between two full evaluations: one minibatch, so that they are compared on the same rows."""
+    """The trials between two full evaluations. They share one minibatch (``rows``, None for all validation rows)."""
 
     rows: Sequence[int] | None
-    asked: int = 0
-    closed: bool = False  # no more trials are asked for in it
+    submitted: int = 0
+    closed: bool = False  # no more trials are submitted
     means: dict[Candidate, list[float]] = field(default_factory=dict)
 
-    def take(self, done: Evaluated) -> None:
-        """Note a trial's result."""
-        self.means.setdefault(done.candidate, []).append(done.mean)
+    def record(self, evaluation: CandidateEvaluation) -> None:
+        """Record the result of a trial."""
+        self.means.setdefault(evaluation.candidate, []).append(evaluation.mean)
 
     @property
-    def over(self) -> bool:
-        """Whether all results are there."""
-        return self.closed and sum(map(len, self.means.values())) == self.asked
+    def complete(self) -> bool:
+        """Whether all trials have been submitted and recorded."""
+        return self.closed and sum(map(len, self.means.values())) == self.submitted
 
 
 class MIPROv2(Optimizer):
-    """Bootstrapped demo sets × grounded instructions, searched with TPE.
+    """Searches combinations of bootstrapped demo sets and grounded instructions with TPE (Bayesian optimization).
 
     ``auto``: ``light``, ``medium`` or ``heavy`` (6, 12, 18 candidates; at most 100, 300, 1,000 validation rows), or
     None with ``num_candidates`` and ``num_trials``. With both ``max_bootstrapped_demos`` and ``max_labeled_demos`` 0
-    only instructions are searched. ``metric_threshold``: the score from which on a trace becomes a demo (None: any
-    above 0). ``init_temperature``: of the model that writes instructions; ``shown_rows``: training rows that it sees
-    for each. ``minibatch``: False runs every trial on all validation rows. Trials run on minibatches of
-    ``minibatch_size`` rows (above 50 validation rows), the same for all trials between two full evaluations, which come
-    every ``full_eval_steps`` trials. ``in_flight``: trials at a time (default: enough to keep ``concurrency`` busy, so
-    that results depend on it); the sampler knows the results of those before, in order.
+    only instructions are searched. ``metric_threshold``: the least score of a trace that becomes a demo (None: any
+    above 0). ``init_temperature``: of the model that writes instructions. ``shown_rows``: training rows that it sees
+    for each instruction.
 
-    The original program is trial 0 and wins ties. Of more validation rows than ``auto`` takes, a seeded sample judges.
-    Without validation rows, the last 80 % of the training rows (at most 1,000) judge, and the others are learned from.
-    Raises InputError for a single row without validation rows, ConfigurationError where optuna is not installed.
+    Trials run on minibatches of ``minibatch_size`` rows where there are more than 50 validation rows; with
+    ``minibatch=False`` on all of them. After every ``full_eval_steps`` trials, which share one minibatch, the best
+    runs on all validation rows. ``in_flight``: trials at a time (default: enough to keep ``concurrency`` busy, so that
+    results depend on it). The sampler learns the results of earlier trials in order.
+
+    The original program is trial 0 and wins ties. Where there are more validation rows than ``auto`` takes, a seeded
+    sample of them is used. Without validation rows, the last 80 % of the training rows (at most 1,000) are the
+    validation rows, and the others the training rows. Raises InputError for a single row without validation rows,
+    ConfigurationError where optuna is not installed.
     Source: Opsahl-Ong et al. 2024 (arXiv:2406.11695), section 4; settings are those of DSPy's MIPROv2.
 
     >>> def answer(request):  # right once it is told to use digits
@@ -167,68 +177,81 @@ class MIPROv2(Optimizer):
             if len(train) < 2:
                 raise InputError("MIPROv2 needs at least 2 training rows where no validation rows are given")
             cut = len(train) - min(1000, max(1, int(len(train) * 0.8)))
-            train, val = train[:cut], train[cut:]
-        most = len(val) if self.auto is None else _AUTO[self.auto][1]
-        if len(val) > most:
-            chance = random.Random(f"{self.seed} validation rows")  # noqa: S311  # keeps no secret
-            val = [val[i] for i in sorted(chance.sample(range(len(val)), most))]
+            val = train[cut:]
+            train = train[:cut]
+        max_rows = len(val) if self.auto is None else _AUTO[self.auto][1]
+        if len(val) > max_rows:
+            rng = random.Random(f"{self.seed} validation rows")  # noqa: S311  # keeps no secret
+            val = [val[i] for i in sorted(rng.sample(range(len(val)), max_rows))]
         return train, val
 
-    def first_step(self, task: Task) -> int:
+    def first_step(self, task: Problem) -> int:
         return len(task.rows["val"]) + 1
 
     def _sizes(self, engine: Engine) -> _Sizes:
+        minibatch = self.minibatch and self.minibatch_size < len(engine.val)
         if self.auto is None:
-            assert self.num_candidates is not None  # noqa: S101  # checked when made
+            assert self.num_candidates is not None  # noqa: S101  # checked in __post_init__
             assert self.num_trials is not None  # noqa: S101
-            small = self.minibatch and self.minibatch_size < len(engine.val)
-            return _Sizes(self.num_candidates, self.num_candidates, self.num_trials, small)
+            return _Sizes(self.num_candidates, self.num_candidates, self.num_trials, minibatch)
         n = _AUTO[self.auto][0]
-        variables = len(engine.paths) * (1 if self.zero_shot else 2)
+        if self.zero_shot:
+            instructions = n
+            variables = len(engine.paths)
+        else:
+            instructions = n // 2
+            variables = 2 * len(engine.paths)
         trials = int(max(2 * variables * math.log2(n), 1.5 * n))
-        small = self.minibatch and len(engine.val) > _LEAST_FOR_MINIBATCHES
-        return _Sizes(n if self.zero_shot else n // 2, n, trials, small and self.minibatch_size < len(engine.val))
+        return _Sizes(instructions, n, trials, minibatch and len(engine.val) > _MIN_ROWS_FOR_MINIBATCHES)
 
-    # ── the three steps ───────────────────────────────────────────────────────────────────────────────────────────
+    # ── the three stages ──────────────────────────────────────────────────────────────────────────────────────────────
     async def search(self, engine: Engine) -> None:
         sizes = self._sizes(engine)
-        base = engine.evaluate(engine.start)
-        given = await engine.step(0)
+        start_task = engine.evaluate(engine.start)
+        person_candidates = await engine.step(0)
         demos = await self._demo_sets(engine, sizes.sets)
-        start = await base
+        start = await start_task
         instructions = await self._proposer(engine, demos, sizes.instructions)
         space = _Space(instructions, {} if self.zero_shot else demos)
-        await _Trials(self, engine, space, sizes)(start, given)
+        await _Trials(self, engine, space, sizes).run(start, person_candidates)
 
     async def _demo_sets(self, engine: Engine, count: int) -> Demos:
-        """Path → demo sets: the program's own demos first, then labels, traces in order, traces of shuffled rows."""
-        how = Bootstrapping(self.metric_threshold, 1, 0 if self.zero_shot else self.max_labeled_demos)
-        traces = self.max_bootstrapped_demos or (_SHOWN_ONLY if self.zero_shot else 0)
-        sets = [DemoSet("unshuffled", range(len(engine.train)), traces)]
-        sets += [shuffled(engine, i, max(1, traces)) for i in range(max(0, count - 3))]
-        made = await bootstrapped(engine, how, sets if traces else [])
-        found: Demos = {}
-        only = [labels(engine, self.max_labeled_demos)] if self.max_labeled_demos else []
+        """Path → demo sets: the program's own demos, labels only, traces in order, traces of shuffled rows."""
+        max_traces = self.max_bootstrapped_demos
+        if self.zero_shot:
+            max_traces = _TRACES_FOR_PROPOSALS
+        sets: list[Mapping[str, Sequence[Mapping[str, Any]]]] = []
+        if self.max_labeled_demos:
+            sets.append(labels_only(engine, self.max_labeled_demos))
+        if max_traces:
+            traced_sets = [DemoSet("unshuffled", range(len(engine.train)), max_traces)]
+            traced_sets += [shuffled_set(engine, number, max_traces) for number in range(max(0, count - 3))]
+            bootstrapping = Bootstrapping(self.metric_threshold, 1, self.max_labeled_demos)
+            sets += await bootstrap_demos(engine, bootstrapping, traced_sets)
+        demos: Demos = {}
         for path, predictor in engine.program.named_predictors():
-            listed = [[dict(demo) for demo in predictor.demos], *([dict(d) for d in s[path]] for s in [*only, *made])]
-            found[path] = listed[:count]
-        return found
+            path_sets = [predictor.demos, *(demo_set[path] for demo_set in sets)]
+            demos[path] = [list(map(dict, path_set)) for path_set in path_sets[:count]]
+        return demos
 
 
 class _Trials:
-    """The Bayesian search: trials asked for in order, several under way, their results told in that order."""
+    """The Bayesian search. Several trials run at a time; they are submitted, and their results recorded, in order."""
 
-    def __init__(self, plan: MIPROv2, engine: Engine, space: _Space, sizes: _Sizes) -> None:
+    def __init__(self, optimizer: MIPROv2, engine: Engine, space: _Space, sizes: _Sizes) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._plan, self._engine, self._space, self._sizes = plan, engine, space, sizes
+        self._optimizer = optimizer
+        self._engine = engine
+        self._space = space
+        self._sizes = sizes
         self._distributions = space.distributions()
         self._study = self._new_study("tpe")
-        self._chosen: dict[Candidate, Mapping[str, int]] = {}
-        self._under_way: deque[tuple[asyncio.Task[Evaluated], Callable[[Evaluated], None]]] = deque()
-        rows = plan.minibatch_size if sizes.minibatch else len(engine.val)
-        self._in_flight = plan.in_flight or 1 + math.ceil(2 * engine.width / rows)
+        self._params: dict[Candidate, Mapping[str, int]] = {}  # of all submitted candidates
+        self._pending: deque[tuple[asyncio.Task[CandidateEvaluation], Callable[[CandidateEvaluation], None]]] = deque()
+        rows = optimizer.minibatch_size if sizes.minibatch else len(engine.val)
+        self._in_flight = optimizer.in_flight or 1 + math.ceil(2 * engine.width / rows)
 
     def _new_study(self, *purpose: Any) -> Any:
         import optuna
@@ -239,92 +262,100 @@ class _Trials:
             sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
         return optuna.create_study(direction="maximize", sampler=sampler)
 
-    async def __call__(self, start: Evaluated, given: Sequence[Candidate]) -> None:
-        """Run all trials; the engine knows the best. What was asked for is told in that order, and a full evaluation is
-        asked for as soon as the last trial of its block has been told, while the next block is under way."""
-        self._add(dict.fromkeys(self._distributions, 0), start.mean)
-        await self._join(given, 0)
-        steps, fresh, number, block = self._plan.full_eval_steps, 0, 0, self._block(0)
-        while fresh < self._sizes.trials and number < _ASKS_A_TRIAL * self._sizes.trials:
-            await self._join(await self._engine.step(number + 1), number + 1)
-            while len(self._under_way) >= self._in_flight:
-                await self._commit()
-            if block.asked == steps:
-                self._close(block, number)
-                block = self._block(number)
-            number += 1
-            fresh += self._ask(number, block)
-        self._close(block, number)
-        while self._under_way:
-            await self._commit()
+    async def run(self, start: CandidateEvaluation, person_candidates: Sequence[Candidate]) -> None:
+        """Run all trials; the leaderboard has the best candidate.
 
-    async def _join(self, given: Sequence[Candidate], number: int) -> None:
-        """Search from here on among a person's instructions too: in a study of the larger space, which knows the trials
-        so far and theirs."""
-        new = [candidate for candidate in given if candidate not in self._chosen and candidate != self._engine.start]
+        Results are recorded in the order of submission. A full evaluation is submitted as soon as the last trial of its
+        block has been recorded, while the next block is running.
+        """
+        self._add_trial(dict.fromkeys(self._distributions, 0), start.mean)
+        await self._extend_space(person_candidates, 0)
+        trials = 0
+        number = 0
+        block = self._new_block(0)
+        while trials < self._sizes.trials and number < _SUBMISSIONS_PER_TRIAL * self._sizes.trials:
+            await self._extend_space(await self._engine.step(number + 1), number + 1)
+            while len(self._pending) >= self._in_flight:
+                await self._record_next()
+            if block.submitted == self._optimizer.full_eval_steps:
+                self._close(block, number)
+                block = self._new_block(number)
+            number += 1
+            trials += self._submit_trial(number, block)
+        self._close(block, number)
+        while self._pending:
+            await self._record_next()
+
+    async def _extend_space(self, person_candidates: Sequence[Candidate], number: int) -> None:
+        """Add a person's instructions to the search space: in a new study of the larger space, with the trials so far
+        and the person's candidates."""
+        new = [c for c in person_candidates if c not in self._params and c != self._engine.start]
         if not new:
             return
-        while self._under_way:
-            await self._commit()
+        while self._pending:
+            await self._record_next()
         for candidate in new:
             parent = self._engine.candidates[candidate.parents[0]]
-            params = {**dict.fromkeys(self._distributions, 0), **self._chosen.get(parent, {})}
+            params = {**dict.fromkeys(self._distributions, 0), **self._params.get(parent, {})}
             for path, texts in self._space.instructions.items():
                 text = instruction_of(self._engine, candidate, path)
                 if text not in texts:
                     texts.append(text)
                 params[f"{path}: instruction"] = texts.index(text)
-            self._chosen[candidate] = params
-        before, self._study = self._study.trials, self._new_study("tpe", number)
+            self._params[candidate] = params
+        earlier_trials = self._study.trials
+        self._study = self._new_study("tpe", number)
         self._distributions = self._space.distributions()
-        for trial in before:
-            self._add(trial.params, trial.value)
+        for trial in earlier_trials:
+            self._add_trial(trial.params, trial.value)
         for candidate in new:
-            self._add(self._chosen[candidate], self._engine.mean(candidate) or 0.0)
+            self._add_trial(self._params[candidate], self._engine.mean(candidate) or 0.0)
 
-    def _block(self, number: int) -> _Block:
+    def _new_block(self, number: int) -> _Block:
         if not self._sizes.minibatch:
             return _Block(None)
-        chance = self._engine.random("minibatch", number)
-        return _Block(sorted(chance.sample(range(len(self._engine.val)), self._plan.minibatch_size)))
+        rng = self._engine.random("minibatch", number)
+        return _Block(sorted(rng.sample(range(len(self._engine.val)), self._optimizer.minibatch_size)))
 
-    def _ask(self, number: int, block: _Block) -> bool:
-        """Ask for a trial; whether its combination is a new one (another that was tried costs no rollout)."""
+    def _submit_trial(self, number: int, block: _Block) -> bool:
+        """Submit a trial. Returns whether its combination is new; one that was tried before costs no rollout."""
         trial = self._study.ask(self._distributions)
-        parts, start = self._space.parts(trial.params), self._engine.start
+        parts = self._space.parts(trial.params)
+        start = self._engine.start
         candidate = self._engine.candidate(parts, origin=f"trial {number}", step=number, parents=[start])
-        fresh = candidate not in self._chosen and candidate != start
-        self._chosen.setdefault(candidate, dict(trial.params))
-        block.asked += 1
+        is_new = candidate not in self._params and candidate != start
+        self._params.setdefault(candidate, dict(trial.params))
+        block.submitted += 1
 
-        def tell(done: Evaluated) -> None:
-            self._study.tell(trial, done.mean)
-            block.take(done)
-            self._ask_full(block, number)
+        def record(evaluation: CandidateEvaluation) -> None:
+            self._study.tell(trial, evaluation.mean)
+            block.record(evaluation)
+            self._submit_full_evaluation(block, number)
 
-        self._under_way.append((self._engine.evaluate(candidate, block.rows, step=number), tell))
-        return fresh
+        self._pending.append((self._engine.evaluate(candidate, block.rows, step=number), record))
+        return is_new
 
     def _close(self, block: _Block, number: int) -> None:
         block.closed = True
-        self._ask_full(block, number)
+        self._submit_full_evaluation(block, number)
 
-    def _ask_full(self, block: _Block, step: int) -> None:
-        """Once a block is over: its best on the minibatch, of those that were not yet, on all rows."""
-        fresh = [c for c in self._engine.kept(block.means) if self._engine.mean(c) is None]
-        if block.rows is None or not block.over or not fresh:
+    def _submit_full_evaluation(self, block: _Block, step: int) -> None:
+        """Once a block is complete: evaluate its best candidate without a mean on all validation rows."""
+        partial = [c for c in self._engine.active(block.means) if self._engine.mean(c) is None]
+        if block.rows is None or not block.complete or not partial:
             return
-        best = max(fresh, key=lambda c: sum(block.means[c]) / len(block.means[c]))
-        params = self._chosen[best]
-        self._under_way.append((self._engine.evaluate(best, step=step), lambda full: self._add(params, full.mean)))
+        best = max(partial, key=lambda c: sum(block.means[c]) / len(block.means[c]))
+        params = self._params[best]
+        task = self._engine.evaluate(best, step=step)
+        self._pending.append((task, lambda evaluation: self._add_trial(params, evaluation.mean)))
 
-    async def _commit(self) -> None:
-        """Wait for what was asked for first, and tell the sampler."""
-        task, tell = self._under_way.popleft()
-        tell(await task)
+    async def _record_next(self) -> None:
+        """Await the earliest pending evaluation, and record its result in the study."""
+        task, record = self._pending.popleft()
+        record(await task)
 
-    def _add(self, params: Mapping[str, int], score: float) -> None:
+    def _add_trial(self, params: Mapping[str, int], score: float) -> None:
         import optuna
 
-        made = optuna.trial.create_trial(params=dict(params), distributions=self._distributions, value=score)
-        self._study.add_trial(made)
+        trial = optuna.trial.create_trial(params=dict(params), distributions=self._distributions, value=score)
+        self._study.add_trial(trial)

@@ -1,4 +1,4 @@
-"""Grounded proposals of instructions: from a summary of the data, the program, its demos, and a tip.
+"""Grounded proposals of instructions: the model sees a summary of the data, the program, its demos, and a tip.
 
 Source: Opsahl-Ong et al. 2024, "Optimizing Instructions and Demonstrations for Multi-Stage Language Model Programs",
 section 4.1 and appendix C. The program and each of its modules are described once a run, and not once a proposal.
@@ -17,7 +17,7 @@ from dspynb.modules.excerpts import excerpt, labelled
 from dspynb.modules.predict import Predict
 from dspynb.modules.scorer import source_of
 from dspynb.optimizers.core.engine import Engine
-from dspynb.optimizers.core.instructions import cleaned, instruction_of
+from dspynb.optimizers.core.instructions import instruction_of, strip_quotes
 from dspynb.signatures.fields import Input, Output
 from dspynb.signatures.signature import Signature
 
@@ -32,9 +32,14 @@ TIPS = {
     "persona": 'Include a persona that is relevant to the task in the instruction (ie. "You are a ...")',
 }
 Demo = Mapping[str, Any]
-Asked = asyncio.Task[Prediction | None]
-_A_BATCH, _MOST_BATCHES, _ENOUGH = 10, 10, 5
-_SHOWN_DEMOS = 3
+ProposalTask = asyncio.Task[Prediction | None]
+_BATCH_SIZE = 10
+"""The number of training rows in a request for observations."""
+_MAX_BATCHES = 10
+_MAX_COMPLETE = 5
+"""No more observations are requested after the model has answered COMPLETE so often."""
+_MAX_DEMOS = 3
+"""The number of demos in a proposal, at most."""
 
 
 class DescribeDataset(Signature):
@@ -92,16 +97,20 @@ class GenerateModuleInstruction(Signature):
 
 
 class GroundedProposer:
-    """Writes instructions for each predictor. What fails is left out, and counts (``patience`` of the optimizer)."""
+    """Writes instructions for each predictor. A failed proposal is left out, and counts for the optimizer's
+    ``patience``."""
 
     def __init__(self, lm: Any, temperature: float, shown_rows: int) -> None:
-        self.temperature, self.shown_rows = temperature, shown_rows
-        self._dataset, self._summary = Predict(DescribeDataset, lm=lm), Predict(SummarizeObservations, lm=lm)
-        self._program, self._module = Predict(DescribeProgram, lm=lm), Predict(DescribeModule, lm=lm)
+        self.temperature = temperature
+        self.shown_rows = shown_rows
+        self._dataset = Predict(DescribeDataset, lm=lm)
+        self._summary = Predict(SummarizeObservations, lm=lm)
+        self._program = Predict(DescribeProgram, lm=lm)
+        self._module = Predict(DescribeModule, lm=lm)
         self._instruction = Predict(GenerateModuleInstruction, lm=lm)
 
     def predictors(self) -> Mapping[str, Predict]:
-        """By the name that tables show."""
+        """The predictors by the name that tables show for them."""
         return {
             "proposer.describe_dataset": self._dataset,
             "proposer.summarize": self._summary,
@@ -114,95 +123,124 @@ class GroundedProposer:
         self, engine: Engine, demos: Mapping[str, Sequence[Sequence[Demo]]], count: int
     ) -> dict[str, list[str]]:
         """Path → ``count`` instructions at most, the predictor's own first. ``demos``: path → demo sets to show."""
-        code = _code_of(engine)
-        program = self._ask(
-            engine, "program", self._program, {"program_code": code, "program_example": _some(engine, demos)}
-        )
-        dataset = await self._dataset_summary(engine)
-        about = {"program_code": code}
-        about["program_description"] = await _said(program, "program_description", "Not available")
-        modules = {path: self._describe(engine, path, about) for path in engine.paths}
-        shared = {**about, "dataset_description": dataset}
-        described = {path: await _said(task, "module_description", "Not provided") for path, task in modules.items()}
-        asked = {}
-        for path in engine.paths:
-            told = {**shared, "module": _module_of(engine, path)}
-            told["module_description"] = described[path]
-            asked[path] = [self._propose(engine, path, told, demos[path], i) for i in range(1, count)]
-        return {
-            path: [
-                instruction_of(engine, engine.start, path),
-                *[text for task in tasks if (text := cleaned(await _said(task, "proposed_instruction")))],
+        inputs_by_path = await self._describe(engine, demos)
+        tasks_by_path = {}
+        for path, inputs in inputs_by_path.items():
+            tasks_by_path[path] = [
+                self._propose_instruction(engine, path, inputs, demos[path], number) for number in range(1, count)
             ]
-            for path, tasks in asked.items()
-        }
+        instructions = {}
+        for path, tasks in tasks_by_path.items():
+            instructions[path] = [instruction_of(engine, engine.start, path)]
+            for task in tasks:
+                text = strip_quotes(await _output(task, "proposed_instruction"))
+                if text:
+                    instructions[path].append(text)
+        return instructions
 
-    def _propose(self, engine: Engine, path: str, told: Mapping[str, Any], sets: Sequence[Any], number: int) -> Asked:
-        chance = engine.random("tip", path, number)
-        if self.shown_rows:
-            rows = engine.random("rows", path, number).sample(engine.train, min(self.shown_rows, len(engine.train)))
-            told = {**told, "dataset_description": f"{told['dataset_description']}\n\nExamples:\n{_rows_text(rows)}"}
-        inputs = {
-            **told,
-            "task_demos": _demos_text([*sets[number % len(sets) :], *sets[: number % len(sets)]] if sets else []),
-            "basic_instruction": instruction_of(engine, engine.start, path),
-            "tip": TIPS[chance.choice(list(TIPS))] or "None.",
-        }
-        key = f"instruction, {path}, {number}"
-        return engine.propose(key, self._instruction, inputs, number=number, temperature=self.temperature)
+    async def _describe(
+        self, engine: Engine, demos: Mapping[str, Sequence[Sequence[Demo]]]
+    ) -> dict[str, dict[str, Any]]:
+        """Describe the data set, the program and each module. Returns path → the inputs that all proposals of an
+        instruction share."""
+        first_demos = demos.get(engine.paths[0], [])
+        program: dict[str, Any] = {"program_code": _program_code(engine)}
+        program_inputs = {**program, "program_example": _demos_text(first_demos)}
+        program_task = self._propose(engine, "program", self._program, program_inputs)
+        dataset = await self._summarize_dataset(engine)
+        program["program_description"] = await _output(program_task, "program_description", "Not available")
+        module_tasks = {}
+        for path in engine.paths:
+            module_inputs = {**program, "module": _module_text(engine, path)}
+            module_tasks[path] = self._propose(engine, f"module, {path}", self._module, module_inputs)
+        inputs_by_path = {}
+        for path, task in module_tasks.items():
+            inputs_by_path[path] = {
+                **program,
+                "dataset_description": dataset,
+                "module": _module_text(engine, path),
+                "module_description": await _output(task, "module_description", "Not provided"),
+            }
+        return inputs_by_path
 
-    def _describe(self, engine: Engine, path: str, about: Mapping[str, Any]) -> Asked:
-        return self._ask(engine, f"module, {path}", self._module, {**about, "module": _module_of(engine, path)})
-
-    def _ask(self, engine: Engine, key: str, predict: Predict, inputs: Mapping[str, Any]) -> Asked:
-        return engine.propose(key, predict, inputs, temperature=self.temperature)
-
-    async def _dataset_summary(self, engine: Engine) -> str:
-        """Observations batch by batch, each seeing those before, then a summary of them."""
-        observations, complete = "", 0
-        batches = range(0, len(engine.train), _A_BATCH)[:_MOST_BATCHES]
-        for number, first in enumerate(batches):
-            rows = engine.train[first : first + _A_BATCH]
-            given = {"examples": _rows_text(rows), "prior_observations": observations or "None yet."}
-            said = await _said(self._ask(engine, f"dataset, {number + 1}", self._dataset, given), "observations")
-            if said[: len("COMPLETE")].upper() == "COMPLETE":
+    async def _summarize_dataset(self, engine: Engine) -> str:
+        """Request observations on batches of training rows, each with the observations so far, then a summary."""
+        observations = ""
+        complete = 0
+        batches = range(0, len(engine.train), _BATCH_SIZE)[:_MAX_BATCHES]
+        for number, first in enumerate(batches, start=1):
+            rows = engine.train[first : first + _BATCH_SIZE]
+            inputs = {"examples": _rows_text(rows), "prior_observations": observations or "None yet."}
+            task = self._propose(engine, f"dataset, {number}", self._dataset, inputs)
+            text = await _output(task, "observations")
+            if text[: len("COMPLETE")].upper() == "COMPLETE":
                 complete += 1
-                if complete >= _ENOUGH:
+                if complete >= _MAX_COMPLETE:
                     break
                 continue
-            observations = f"{observations} {said}".strip()
-        given = {"observations": observations or "None."}
-        return await _said(self._ask(engine, "dataset summary", self._summary, given), "summary", observations)
+            observations = f"{observations} {text}".strip()
+        inputs = {"observations": observations or "None."}
+        task = self._propose(engine, "dataset summary", self._summary, inputs)
+        return await _output(task, "summary", observations)
+
+    def _propose_instruction(
+        self, engine: Engine, path: str, inputs: Mapping[str, Any], sets: Sequence[Sequence[Demo]], number: int
+    ) -> ProposalTask:
+        """Submit proposal ``number`` of an instruction for a predictor, with a demo set and a tip of its own."""
+        rng = engine.random("tip", path, number)
+        if self.shown_rows:
+            rows = engine.random("rows", path, number).sample(engine.train, min(self.shown_rows, len(engine.train)))
+            dataset = f"{inputs['dataset_description']}\n\nExamples:\n{_rows_text(rows)}"
+            inputs = {**inputs, "dataset_description": dataset}
+        first_set = number % len(sets) if sets else 0
+        inputs = {
+            **inputs,
+            "task_demos": _demos_text([*sets[first_set:], *sets[:first_set]]),
+            "basic_instruction": instruction_of(engine, engine.start, path),
+            "tip": TIPS[rng.choice(list(TIPS))] or "None.",
+        }
+        return self._propose(engine, f"instruction, {path}, {number}", self._instruction, inputs, number)
+
+    def _propose(
+        self, engine: Engine, key: str, predict: Predict, inputs: Mapping[str, Any], number: int = 0
+    ) -> ProposalTask:
+        return engine.propose(key, predict, inputs, number=number, temperature=self.temperature)
 
 
-async def _said(asked: Asked, name: str, default: str = "") -> str:
+async def _output(task: ProposalTask, name: str, default: str = "") -> str:
     """An output of a proposal; the default where it failed."""
-    found = await asked
-    return default if found is None else str(found[name])
+    reply = await task
+    return default if reply is None else str(reply[name])
 
 
-def _code_of(engine: Engine) -> str:
-    lines = [f"{path}: {_module_of(engine, path)}" for path in engine.paths]
+def _program_code(engine: Engine) -> str:
+    """The predictors with their fields, and the source of the program's ``forward``, where there is one."""
+    lines = [f"{path}: {_module_text(engine, path)}" for path in engine.paths]
     program = engine.program
-    source = None if isinstance(program, Predict) else source_of(type(program).forward)
-    return "\n".join([*lines, *([source] if source else [])])
+    if not isinstance(program, Predict):
+        source = source_of(type(program).forward)
+        if source:
+            lines.append(source)
+    return "\n".join(lines)
 
 
-def _module_of(engine: Engine, path: str) -> str:
+def _module_text(engine: Engine, path: str) -> str:
     predictor = dict(engine.program.named_predictors())[path]
     return f"{type(predictor).__name__}({predictor.signature.describe()})"
 
 
-def _some(engine: Engine, demos: Mapping[str, Sequence[Any]]) -> str:
-    first = engine.paths[0]
-    return _demos_text(demos.get(first, []))
-
-
-def _demos_text(sets: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """The first few demos of the sets, in their order."""
-    shown = list({json.dumps(d, sort_keys=True, default=repr): d for some in sets for d in some}.values())
-    texts = ["\n".join(labelled(name, value, 500) for name, value in demo.items()) for demo in shown[:_SHOWN_DEMOS]]
+def _demos_text(sets: Sequence[Sequence[Demo]]) -> str:
+    """The first few different demos of the sets, in their order."""
+    demos: dict[str, Demo] = {}
+    for demo_set in sets:
+        for demo in demo_set:
+            demos[json.dumps(demo, sort_keys=True, default=repr)] = demo
+    texts = [_demo_text(demo) for demo in list(demos.values())[:_MAX_DEMOS]]
     return "\n\n".join(texts) or "No task demos provided."
+
+
+def _demo_text(demo: Demo) -> str:
+    return "\n".join(labelled(name, value, 500) for name, value in demo.items())
 
 
 def _rows_text(rows: Sequence[Example]) -> str:

@@ -1,4 +1,4 @@
-"""Variants: a candidate less some of its demos, with what was learned from buckets: a demo or a rule a predictor.
+"""Mutations: a candidate less some of its demos, plus a demo or a rule for each predictor, learned from buckets.
 
 Source: the strategies of SIMBA in DSPy (see simba.py).
 """
@@ -12,18 +12,18 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from dspynb.optimizers.core.candidate import Candidate
-from dspynb.optimizers.core.demos import Demo, demos_of, traced
+from dspynb.optimizers.core.demos import Demo, demos_of, traced_demo
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.instructions import instruction_of
 from dspynb.optimizers.simba.trajectories import Bucket
 from dspynb.scope.candidates import Part
 
-__all__ = ["Addition", "Source", "dropped", "made"]
+__all__ = ["Addition", "Source", "dropped_places", "new_candidates"]
 
 T = TypeVar("T")
 
-_DEMOS_OF_RULES_ONLY = 3
-"""Where no demos are added, those that the program has are dropped as if so many might stay."""
+_ROOM_WITHOUT_DEMOS = 3
+"""How many demos may stay where no demos are added, as a basis for dropping some."""
 
 
 @dataclass(frozen=True)
@@ -37,73 +37,90 @@ class Addition:
         return bool(self.demos or self.rules)
 
     @classmethod
-    def of_best(cls, engine: Engine, bucket: Bucket) -> Addition:
-        """What the best trajectory did, as a demo of each predictor that was called."""
-        predictors, rollout = engine.program.named_predictors(), bucket.best.rollout
-        made = {path: traced(engine, path, predictor, bucket.row, rollout) for path, predictor in predictors}
-        return cls(demos={path: demo for path, demo in made.items() if demo is not None})
+    def from_best(cls, engine: Engine, bucket: Bucket) -> Addition:
+        """The calls of the best trajectory, as a demo for each predictor that was called."""
+        demos = {}
+        for path, predictor in engine.program.named_predictors():
+            demo = traced_demo(engine, path, predictor, bucket.row, bucket.best.rollout)
+            if demo is not None:
+                demos[path] = demo
+        return cls(demos=demos)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A candidate to add to, with the demos that were kept of it, by path."""
+    """A candidate to mutate. ``demos``: path → the demos that were not dropped."""
 
     candidate: Candidate
     demos: Mapping[str, Sequence[Demo]]
 
     @classmethod
-    def thinned(cls, engine: Engine, candidate: Candidate, max_demos: int, chance: random.Random) -> Source:
-        """Drops demos at random, at the same places for all predictors: demos at a place mostly belong together."""
+    def thinned(cls, engine: Engine, candidate: Candidate, max_demos: int, rng: random.Random) -> Source:
+        """A source with demos dropped at random. They are dropped at the same places for all predictors, since demos at
+        one place mostly are from one trajectory."""
         demos = {path: demos_of(engine, candidate, path) for path in engine.paths}
-        gone = dropped(max(map(len, demos.values())), max_demos, chance)
-        return cls(candidate, {path: [d for i, d in enumerate(some) if i not in gone] for path, some in demos.items()})
+        dropped = dropped_places(max(map(len, demos.values())), max_demos, rng)
+        remaining = {}
+        for path, path_demos in demos.items():
+            remaining[path] = [demo for place, demo in enumerate(path_demos) if place not in dropped]
+        return cls(candidate, remaining)
 
-    def with_all(self, engine: Engine, additions: Sequence[Addition]) -> dict[str, Part]:
-        """Its parts with these added; none where that adds nothing."""
-        parts, news = {}, 0
-        for path, shown in self.demos.items():
-            said = instruction_of(engine, self.candidate, path)
-            demos = _new((a.demos.get(path) for a in additions), shown)
-            rules = _new((a.rules.get(path) for a in additions), said)
-            part = replace(self.candidate.part(path), demos=(*shown, *demos))
-            parts[path] = replace(part, instruction="\n\n".join([said, *rules])) if rules else part
-            news += len(demos) + len(rules)
-        return parts if news else {}
+    def with_additions(self, engine: Engine, additions: Sequence[Addition]) -> dict[str, Part]:
+        """The parts of the candidate with these additions; empty where they add nothing new."""
+        parts = {}
+        new_count = 0
+        for path, demos in self.demos.items():
+            instruction = instruction_of(engine, self.candidate, path)
+            new_demos = _new_values((addition.demos.get(path) for addition in additions), demos)
+            new_rules = _new_values((addition.rules.get(path) for addition in additions), instruction)
+            part = replace(self.candidate.part(path), demos=(*demos, *new_demos))
+            if new_rules:
+                part = replace(part, instruction="\n\n".join([instruction, *new_rules]))
+            parts[path] = part
+            new_count += len(new_demos) + len(new_rules)
+        return parts if new_count else {}
 
     def fitting(self, additions: Sequence[Addition], max_demos: int) -> list[Addition]:
-        """All that bring rules, and of those that bring demos as many as there is room for, one at least."""
+        """All additions with rules, and as many with demos as there is room for, one at least."""
         room = max(1, max_demos - max(map(len, self.demos.values())))
-        showing = [a for a in additions if a.demos][:room]
-        return [a for a in additions if a.rules or a in showing]
+        with_demos = [addition for addition in additions if addition.demos][:room]
+        return [addition for addition in additions if addition.rules or addition in with_demos]
 
 
-def _new(found: Iterable[T | None], known: Container[T]) -> list[T]:
-    """Those that are there, each once, without the known."""
+def _new_values(values: Iterable[T | None], known: Container[T]) -> list[T]:
+    """The values that are neither None nor known, without duplicates."""
     new: list[T] = []
-    for one in found:
-        if one is not None and one not in known and one not in new:
-            new.append(one)
+    for value in values:
+        if value is not None and value not in known and value not in new:
+            new.append(value)
     return new
 
 
-def made(engine: Engine, source: Source, additions: Sequence[Addition], origin: str, step: int) -> list[Candidate]:
-    """The source with these additions; nothing where they change nothing, or to one that is known."""
-    known, parts = set(engine.candidates), source.with_all(engine, additions)
-    new = [engine.candidate(parts, origin=origin, step=step, parents=[source.candidate])] if parts else []
-    return [candidate for candidate in new if candidate.id not in known]
+def new_candidates(
+    engine: Engine, source: Source, additions: Sequence[Addition], origin: str, step: int
+) -> list[Candidate]:
+    """The candidate that these additions make of the source; none where they change nothing, or it is known."""
+    known = set(engine.candidates)
+    parts = source.with_additions(engine, additions)
+    if not parts:
+        return []
+    candidate = engine.candidate(parts, origin=origin, step=step, parents=[source.candidate])
+    return [] if candidate.id in known else [candidate]
 
 
-def dropped(count: int, most: int, chance: random.Random) -> set[int]:
-    """Which of ``count`` demos are dropped: as many as Poisson's distribution gives with the mean ``count / most``, and
-    at least one where there is no room for another."""
-    room = most or _DEMOS_OF_RULES_ONLY
-    number = max(_poisson(count / room, chance), int(count >= room))
-    return {chance.randrange(count) for _ in range(min(number, count))}
+def dropped_places(count: int, max_demos: int, rng: random.Random) -> set[int]:
+    """The places of the demos to drop, of ``count`` demos: as many as a Poisson distribution with the mean ``count /
+    max_demos`` gives, and at least one where there is no room for another demo."""
+    room = max_demos or _ROOM_WITHOUT_DEMOS
+    number = max(_poisson(count / room, rng), int(count >= room))
+    return {rng.randrange(count) for _ in range(min(number, count))}
 
 
-def _poisson(mean: float, chance: random.Random) -> int:
-    """Knuth's method: how many steps of exponential length fit into 1."""
-    number, product = 0, chance.random()
+def _poisson(mean: float, rng: random.Random) -> int:
+    """Draw from a Poisson distribution, by Knuth's method: count how many steps of exponential length fit into 1."""
+    number = 0
+    product = rng.random()
     while product > math.exp(-mean):
-        number, product = number + 1, product * chance.random()
+        number += 1
+        product *= rng.random()
     return number

@@ -1,4 +1,4 @@
-"""Advice: rules for each predictor, from a better and a worse trajectory on the same inputs.
+"""Rules: advice of a model for each predictor, from a better and a worse trajectory on the same inputs.
 
 Source: the rules of SIMBA in DSPy (see simba.py).
 """
@@ -20,13 +20,13 @@ from dspynb.modules.scorer import source_of
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.diagnostics import warn_without_feedback
 from dspynb.optimizers.core.engine import Engine
-from dspynb.optimizers.core.instructions import cleaned, instruction_of
-from dspynb.optimizers.gepa.reflection import MOST_CHARACTERS, feedback_calls, feedback_on, scored
+from dspynb.optimizers.core.instructions import instruction_of, strip_quotes
+from dspynb.optimizers.gepa.reflection import MAX_CHARACTERS, feedback_calls, feedback_on, score_text
 from dspynb.optimizers.simba.trajectories import Bucket, Trajectory
 from dspynb.signatures.fields import Input, Output
 from dspynb.signatures.signature import Signature
 
-__all__ = ["Advising", "OfferAdvice"]
+__all__ = ["OfferAdvice", "RuleWriter"]
 
 
 class OfferAdvice(Signature):
@@ -58,114 +58,137 @@ class OfferAdvice(Signature):
     )
 
 
-class Advising:
+class RuleWriter:
     """Asks a model for rules."""
 
     def __init__(self, lm: Any) -> None:
         self.predict = Predict(OfferAdvice, lm=lm)
 
-    def ask(
+    def propose(
         self, engine: Engine, source: Candidate, bucket: Bucket, *, key: str, number: int
     ) -> asyncio.Task[Prediction | None]:
-        """Ask for rules to be added to a candidate; the task that is returned has them. Where all trajectories scored
-        the same, only the last is shown. Feedback that the metric is asked for belongs to the proposal."""
+        """Submit a proposal of rules to add to a candidate; await the task for the reply.
 
-        async def given() -> Mapping[str, Any]:
-            return await _given(engine, source, bucket)
+        Where all trajectories of the bucket scored the same, the model sees only the last. Feedback on predictors is
+        computed inside the proposal, so that its model calls are recorded with it.
+        """
 
-        more = feedback_calls(engine, len(bucket.trajectories) * len(engine.paths))
-        return engine.propose(key, self.predict, given, number=number, more_calls=more)
+        async def make_inputs() -> Mapping[str, Any]:
+            return await _inputs(engine, source, bucket)
 
-    def read(self, engine: Engine, made: Prediction | None) -> dict[str, str]:
-        """Path → advice, of predictors that there are; empty where none came."""
-        advice = {} if made is None else dict(made["advice"])
-        return {path: text for path in engine.paths if (text := cleaned(str(advice.get(path) or "")))}
+        calls = feedback_calls(engine, len(bucket.trajectories) * len(engine.paths))
+        return engine.propose(key, self.predict, make_inputs, number=number, more_calls=calls)
+
+    def rules_from(self, engine: Engine, reply: Prediction | None) -> dict[str, str]:
+        """Path → rule, for the program's predictors; empty for a failed proposal."""
+        if reply is None:
+            return {}
+        advice = dict(reply["advice"])
+        rules = {}
+        for path in engine.paths:
+            text = strip_quotes(str(advice.get(path) or ""))
+            if text:
+                rules[path] = text
+        return rules
 
 
-async def _given(engine: Engine, source: Candidate, bucket: Bucket) -> dict[str, Any]:
-    row, better, worse = engine.train[bucket.row], bucket.best, bucket.worst
-    inputs = inputs_of(engine.program, row, engine.task.names)
-    given = {
-        "program_code": _code(engine),
-        "modules": "\n".join(_module(engine, source, path) for path in engine.paths),
-        "program_inputs": _lines(inputs),
-        "labels": _lines({name: value for name, value in row.to_dict().items() if name not in inputs}),
-        **{f"worse_{name}": text for name, text in _told(engine, worse).items()},
-        "worse_feedback": await _said(engine, bucket),
+async def _inputs(engine: Engine, source: Candidate, bucket: Bucket) -> dict[str, Any]:
+    row = engine.train[bucket.row]
+    better = bucket.best
+    worse = bucket.worst
+    program_inputs = inputs_of(engine.program, row, engine.problem.names)
+    labels = {name: value for name, value in row.to_dict().items() if name not in program_inputs}
+    inputs = {
+        "program_code": _program_code(engine),
+        "modules": "\n".join(_module_text(engine, source, path) for path in engine.paths),
+        "program_inputs": _lines(program_inputs),
+        "labels": _lines(labels),
+        **{f"worse_{name}": text for name, text in _trajectory_texts(engine, worse).items()},
+        "worse_feedback": await _feedback_below_best(engine, bucket),
         "module_names": list(engine.paths),
     }
     if better.score > worse.score:
-        told = _told(engine, better) | {"feedback": "\n".join(await _feedback(engine, bucket.row, better))}
+        texts = _trajectory_texts(engine, better)
+        texts["feedback"] = "\n".join(await _feedback(engine, bucket.row, better))
     else:
-        told = dict.fromkeys(("trajectory", "outputs", "score", "feedback"), "Not available")
-    return given | {f"better_{name}": text for name, text in told.items()}
+        texts = dict.fromkeys(("trajectory", "outputs", "score", "feedback"), "Not available")
+    return inputs | {f"better_{name}": text for name, text in texts.items()}
 
 
-async def _said(engine: Engine, bucket: Bucket) -> str:
-    """The feedback on the worst trajectory, and what else was said of those that scored below the best."""
-    poor = [t for t in bucket.trajectories if t.score < bucket.best.score] or [bucket.worst]
-    texts = [text for t in reversed(poor) for text in await _feedback(engine, bucket.row, t)]
+async def _feedback_below_best(engine: Engine, bucket: Bucket) -> str:
+    """The feedback on all trajectories that scored below the best, the worst first, without duplicates."""
+    below = [t for t in bucket.trajectories if t.score < bucket.best.score] or [bucket.worst]
+    texts: list[str] = []
+    for trajectory in reversed(below):
+        texts += await _feedback(engine, bucket.row, trajectory)
     return "\n".join(dict.fromkeys(texts))
 
 
 async def _feedback(engine: Engine, row: int, trajectory: Trajectory) -> list[str]:
-    """The metric's; a text for each module, from a metric that takes a predictor."""
-    rollout, task = trajectory.rollout, engine.task
-    if not task.by_predictor or rollout.ended.error is not None:
-        return [await feedback_on(engine, row, rollout, engine.paths[0]) or scored(rollout)]
-    said = {path: await feedback_on(engine, row, rollout, path) for path in engine.paths}
-    warn_without_feedback(task, said.values())
-    return [f"{path}: {text or scored(rollout)}" for path, text in said.items()]
+    """The metric's feedback; a text for each module, from a metric that has feedback on predictors."""
+    rollout = trajectory.rollout
+    problem = engine.problem
+    if not problem.by_predictor or rollout.ended.error is not None:
+        return [await feedback_on(engine, row, rollout, engine.paths[0]) or score_text(rollout)]
+    by_path = {path: await feedback_on(engine, row, rollout, path) for path in engine.paths}
+    warn_without_feedback(problem, by_path.values())
+    return [f"{path}: {text or score_text(rollout)}" for path, text in by_path.items()]
 
 
-def _told(engine: Engine, trajectory: Trajectory) -> dict[str, str]:
+def _trajectory_texts(engine: Engine, trajectory: Trajectory) -> dict[str, str]:
     ended = trajectory.rollout.ended
     return {
-        "trajectory": _calls(engine, trajectory.rollout.calls),
+        "trajectory": _calls_text(engine, trajectory.rollout.calls),
         "outputs": "None: it failed." if ended.outputs is None else _lines(ended.outputs),
         "score": f"{trajectory.score:.4g}",
     }
 
 
-def _calls(engine: Engine, calls: Sequence[PredictorCalled]) -> str:
-    """Module by module, and not in the order in which calls ended: of calls side by side that is chance."""
-    texts = {path: sorted(_call(call) for call in calls if call.predictor == path) for path in engine.paths}
-    lines = [f"# {path}\n{text}" for path, some in texts.items() for text in some]
-    return "\n\n".join(lines) or "No module was called."
+def _calls_text(engine: Engine, calls: Sequence[PredictorCalled]) -> str:
+    """The calls of each module, sorted: the order in which calls that ran side by side have ended is chance."""
+    blocks = []
+    for path in engine.paths:
+        texts = sorted(_call_text(call) for call in calls if call.predictor == path)
+        blocks += [f"# {path}\n{text}" for text in texts]
+    return "\n\n".join(blocks) or "No module was called."
 
 
-def _call(call: PredictorCalled) -> str:
-    failed = call.outputs is None
-    gave = labelled("Failed", call.error or "", MOST_CHARACTERS) if failed else _lines(call.outputs or {})
-    return f"It got\n{_lines(call.inputs)}\nIt gave\n{gave}"
+def _call_text(call: PredictorCalled) -> str:
+    inputs = _lines(call.inputs)
+    if call.outputs is None:
+        return f"It got\n{inputs}\nIt gave\n{labelled('Failed', call.error or '', MAX_CHARACTERS)}"
+    return f"It got\n{inputs}\nIt gave\n{_lines(call.outputs)}"
 
 
 def _lines(values: Mapping[str, Any]) -> str:
-    lines = [labelled(name, _text(value), MOST_CHARACTERS) for name, value in values.items()]
+    lines = [labelled(name, _text(value), MAX_CHARACTERS) for name, value in values.items()]
     return "\n".join(lines) or "Nothing."
 
 
 def _text(value: Any) -> str:
     if _is_trajectory(value):
         return trajectory_text(value)  # without the seconds that steps took
-    return value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False, default=repr)
+    if isinstance(value, str):
+        return value
+    return json.dumps(plain(value), ensure_ascii=False, default=repr)
 
 
 def _is_trajectory(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) > 0
-        and all(isinstance(step, Mapping) and step.keys() >= STEP for step in value)
-    )
+    """Whether a value is the trajectory of an agent: a list of its steps."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(step, Mapping) and step.keys() >= STEP for step in value)
 
 
-def _module(engine: Engine, source: Candidate, path: str) -> str:
+def _module_text(engine: Engine, source: Candidate, path: str) -> str:
     predictor = dict(engine.program.named_predictors())[path]
-    said = instruction_of(engine, source, path)
-    return f"Module {path}\n{predictor.signature.describe()}\nIt is told: {said}\n"
+    instruction = instruction_of(engine, source, path)
+    return f"Module {path}\n{predictor.signature.describe()}\nIt is told: {instruction}\n"
 
 
-def _code(engine: Engine) -> str:
-    """The source of the program's own class, where there is one."""
+def _program_code(engine: Engine) -> str:
+    """The source of the program's ``forward``; a text in its place where there is none."""
     program = engine.program
-    return (None if isinstance(program, Predict) else source_of(type(program).forward)) or "Not available"
+    if isinstance(program, Predict):
+        return "Not available"
+    return source_of(type(program).forward) or "Not available"

@@ -1,4 +1,4 @@
-"""Trajectories: minibatches of training rows, programs drawn by their scores to run on them, and what the runs teach.
+"""Trajectories: minibatches of training rows, candidates drawn by their scores to run on them, and the results by row.
 
 Source: the sampling of SIMBA in DSPy (see simba.py).
 """
@@ -13,68 +13,70 @@ from dspynb.evaluation.rollouts import Rollout
 from dspynb.optimizers.core.candidate import Candidate
 from dspynb.optimizers.core.engine import Engine
 
-__all__ = ["Bucket", "Minibatches", "Pool", "Spread", "Trajectory", "buckets", "softmax"]
+__all__ = ["Bucket", "Minibatches", "Pool", "Spread", "Trajectory", "make_buckets", "softmax"]
 
 
 class Minibatches:
-    """Training rows in an order that is shuffled anew each time all have been seen; a minibatch goes on where the one
-    before has ended."""
+    """Draws minibatches from the training rows, which are shuffled anew in each epoch. A minibatch begins where the
+    one before has ended."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine, self._epoch = engine, 0
-        self._left: list[int] = []
+        self._engine = engine
+        self._epoch = 0
+        self._remaining: list[int] = []
 
-    def take(self, size: int) -> list[int]:
-        """The next rows, no row twice; ``size`` may be all of them at most."""
-        found: list[int] = []
-        while len(found) < size:
-            if not self._left:
-                self._left = list(range(len(self._engine.train)))
-                self._engine.random("epoch", self._epoch).shuffle(self._left)
+    def draw(self, size: int) -> list[int]:
+        """The next ``size`` rows, without duplicates. ``size`` must not exceed the number of training rows."""
+        rows: list[int] = []
+        while len(rows) < size:
+            if not self._remaining:
+                self._remaining = list(range(len(self._engine.train)))
+                self._engine.random("epoch", self._epoch).shuffle(self._remaining)
                 self._epoch += 1
-            row = next(row for row in self._left if row not in found)
-            self._left.remove(row)
-            found.append(row)
-        return found
+            row = next(row for row in self._remaining if row not in rows)
+            self._remaining.remove(row)
+            rows.append(row)
+        return rows
 
 
 class Pool:
-    """The candidates that were tried, each with the scores of all its rollouts on training rows."""
+    """The evaluated candidates, each with the scores of all its rollouts on training rows."""
 
     def __init__(self, start: Candidate) -> None:
         self._start = start
-        self._scores: dict[Candidate, dict[tuple[int, int], float]] = {start: {}}
+        self._scores: dict[Candidate, dict[tuple[int, int], float]] = {start: {}}  # candidate → row, repeat → score
 
     def add(self, candidate: Candidate, row: int, repeat: int, score: float) -> None:
-        """Take note of a rollout; one that is known counts once."""
+        """Record the score of a rollout. A rollout that is added twice counts once."""
         self._scores.setdefault(candidate, {})[row, repeat] = score
 
-    def take(self, candidate: Candidate, scores: Mapping[int, float]) -> None:
-        """Take note of one that comes from outside, with its scores on validation rows; not of one that is known."""
+    def add_outside(self, candidate: Candidate, scores: Mapping[int, float]) -> None:
+        """Add a candidate that a person proposed, with its scores on validation rows. A candidate that is in the pool
+        stays as it is."""
         self._scores.setdefault(candidate, {(-1 - row, 0): score for row, score in scores.items()})
 
-    def keep(self, kept: Callable[[Iterable[Candidate]], Iterable[Candidate]]) -> None:
-        """Only those that are kept."""
-        self._scores = {candidate: self._scores[candidate] for candidate in kept(self._scores)}
+    def filter(self, active: Callable[[Iterable[Candidate]], Iterable[Candidate]]) -> None:
+        """Remove the candidates that ``active`` does not return."""
+        self._scores = {candidate: self._scores[candidate] for candidate in active(self._scores)}
 
     def mean(self, candidate: Candidate) -> float:
-        """The mean score; 0 before there is one."""
+        """The mean score; 0 before there is a score."""
         scores = self._scores[candidate]
         return sum(scores.values()) / len(scores) if scores else 0.0
 
-    def top(self, most: int) -> list[Candidate]:
-        """The best, of equal ones those made first; the start is always one of them."""
-        ranked = sorted(self._scores, key=lambda c: -self.mean(c))[:most]
+    def top(self, count: int) -> list[Candidate]:
+        """The best candidates, in order; ties by the order of registration. The start is always one of them."""
+        ranked = sorted(self._scores, key=lambda c: -self.mean(c))[:count]
         return ranked if self._start in ranked else [*ranked[:-1], self._start]
 
-    def weights(self, most: int, temperature: float) -> dict[Candidate, float]:
-        """The best, with how likely each is to be drawn: the softmax of their means."""
-        return softmax({candidate: self.mean(candidate) for candidate in self.top(most)}, temperature)
+    def weights(self, count: int, temperature: float) -> dict[Candidate, float]:
+        """The best candidates with their weights for drawing: the softmax of their means."""
+        return softmax({candidate: self.mean(candidate) for candidate in self.top(count)}, temperature)
 
 
 def softmax(scores: Mapping[Candidate, float], temperature: float) -> dict[Candidate, float]:
-    """Weights that are proportional to exp(score / temperature)."""
-    highest = max(scores.values())  # taken off, so that large scores overflow nothing
+    """Weights proportional to exp(score / temperature)."""
+    highest = max(scores.values())  # subtracted against overflow
     return {candidate: math.exp((score - highest) / temperature) for candidate, score in scores.items()}
 
 
@@ -96,51 +98,58 @@ class Bucket:
 
     @property
     def best(self) -> Trajectory:
-        """Of equal ones the first."""
+        """The trajectory with the highest score, the first in a tie."""
         return self.trajectories[0]
 
     @property
     def worst(self) -> Trajectory:
-        """Of equal ones the last."""
+        """The trajectory with the lowest score, the last in a tie."""
         return self.trajectories[-1]
 
     @property
     def rank(self) -> tuple[float, float, float]:
-        """What it may teach: the gap from best to worst, the best, and how far that is above the mean."""
-        best, scores = self.best.score, [t.score for t in self.trajectories]
+        """How much the bucket may teach: the gap from best to worst, the best score, and its distance to the mean."""
+        scores = [trajectory.score for trajectory in self.trajectories]
+        best = self.best.score
         return best - self.worst.score, best, best - sum(scores) / len(scores)
 
 
-def buckets(by_row: Iterable[tuple[int, Sequence[Trajectory]]]) -> list[Bucket]:
-    """The trajectories of each row as buckets, those first that teach most."""
-    made = [Bucket(row, sorted(some, key=lambda t: -t.score)) for row, some in by_row]
-    return sorted(made, key=lambda bucket: bucket.rank, reverse=True)
+def make_buckets(by_row: Iterable[tuple[int, Sequence[Trajectory]]]) -> list[Bucket]:
+    """The buckets of all rows, ordered by rank, highest first."""
+    buckets = []
+    for row, trajectories in by_row:
+        buckets.append(Bucket(row, sorted(trajectories, key=lambda t: -t.score)))
+    return sorted(buckets, key=lambda bucket: bucket.rank, reverse=True)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Where scores of a minibatch are low and high: its 10th and 90th percentile."""
+    """Which scores of a minibatch are low and high: its 10th and 90th percentile."""
 
     low: float
     high: float
 
     @classmethod
-    def of(cls, some: Sequence[Bucket]) -> Spread:
-        """That of all trajectories."""
-        scores = sorted(t.score for bucket in some for t in bucket.trajectories)
+    def of(cls, buckets: Iterable[Bucket]) -> Spread:
+        """The spread of all trajectories in the buckets."""
+        scores: list[float] = []
+        for bucket in buckets:
+            scores += [trajectory.score for trajectory in bucket.trajectories]
+        scores.sort()
         return cls(_quantile(scores, 0.1), _quantile(scores, 0.9))
 
-    def shows(self, bucket: Bucket) -> bool:
-        """Whether the best trajectory is worth showing as demos: it came to an end and did not score low."""
+    def has_demo(self, bucket: Bucket) -> bool:
+        """Whether the best trajectory is worth showing as demos: it did not fail, and its score is not low."""
         return bucket.best.score > self.low and bucket.best.rollout.ended.error is None
 
-    def tells(self, bucket: Bucket) -> bool:
-        """Whether the worst trajectory has something to learn: others on this row did better, or many on other rows."""
+    def has_rule(self, bucket: Bucket) -> bool:
+        """Whether a rule can be learned from the worst trajectory: others scored higher, on this row or on many other
+        rows."""
         return bucket.worst.score < max(self.high, bucket.best.score)
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
-    """With linear interpolation."""
+    """The quantile of ordered values, by linear interpolation."""
     place = share * (len(ordered) - 1)
     below = math.floor(place)
     above = min(below + 1, len(ordered) - 1)

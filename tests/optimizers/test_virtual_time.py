@@ -1,4 +1,4 @@
-"""Lanes act in an order that depends on what their tasks come to, and not on when."""
+"""Lanes act in an order that depends on the results of their tasks, and not on timing."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import random
 
 import pytest
 
-from dspynb.optimizers.gepa.virtual_time import lanes_of
+from dspynb.optimizers.gepa.virtual_time import make_lanes
 from dspynb.running.aio.tasks import end_tasks
 
 
 def acted(seed, plans):
-    """Which lane acted when: each goes through its plan of (what its task takes in turns) with real delays by seed."""
-    chance, told = random.Random(seed), []
+    """Run lanes by their plans (virtual durations of tasks), with real delays by seed. Returns the order of actions."""
+    chance, log = random.Random(seed), []
 
     async def work(lane, number, plan):
         await lane.turn(0)
         for i, takes in enumerate(plan):
-            told.append((number, i))
+            log.append((number, i))
             task = asyncio.create_task(asyncio.sleep(chance.random() * 0.004, (number, i)))
             assert await lane.turn(takes, task) == [(number, i)]
-        told.append((number, "end"))
+        log.append((number, "end"))
         lane.leave()
 
     async def main():
-        lanes = lanes_of(len(plans))
+        lanes = make_lanes(len(plans))
         await asyncio.gather(*(work(lane, i, plan) for i, (lane, plan) in enumerate(zip(lanes, plans, strict=True))))
 
     asyncio.run(main())
-    return told
+    return log
 
 
-def test_the_order_of_turns_is_that_of_the_times_given_whatever_the_delays():
+def test_turns_are_in_the_order_of_virtual_time_whatever_the_delays():
     plans = [[1, 2, 1], [1, 1, 1, 1], [3, 0.5]]
     orders = {tuple(acted(seed, plans)) for seed in range(6)}
     assert orders == {
@@ -49,40 +49,40 @@ def test_the_order_of_turns_is_that_of_the_times_given_whatever_the_delays():
 
 def test_lanes_may_begin_one_after_the_other():
     async def main():
-        told = []
+        log = []
 
         async def work(lane, number):
             await lane.turn(0)
             for _ in range(2):
-                told.append(number)
+                log.append(number)
                 await lane.turn(2)
             lane.leave()
 
-        await asyncio.gather(*(work(lane, number) for number, lane in enumerate(lanes_of(3, apart=3))))
-        return told
+        await asyncio.gather(*(work(lane, number) for number, lane in enumerate(make_lanes(3, apart=3))))
+        return log
 
     assert asyncio.run(main()) == [0, 0, 1, 1, 2, 2]
 
 
-def test_an_error_of_a_task_comes_in_the_lanes_turn_after_what_others_do_before():
+def test_an_error_of_a_task_is_raised_in_the_lanes_turn():
     async def failing():
         raise ValueError("it failed at once")
 
     async def main():
-        first, second = lanes_of(2)
-        told = []
+        first, second = make_lanes(2)
+        log = []
 
         async def other():
             await second.turn(0)
             for i in range(3):
                 await second.turn(1, asyncio.create_task(asyncio.sleep(0.002)))
-                told.append(i)
+                log.append(i)
 
         await first.turn(0)
         task = asyncio.create_task(other())
         with pytest.raises(ValueError, match="at once"):
             await first.turn(2.5, asyncio.create_task(failing()))
-        assert told == [0, 1]  # at 1 and 2; never at 3
+        assert log == [0, 1]  # at 1 and 2; never at 3
         await end_tasks([task])
 
     asyncio.run(main())

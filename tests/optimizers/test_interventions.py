@@ -1,4 +1,4 @@
-"""What a person asks of a search, seen from the strategy: steps, guests, and what there is room for."""
+"""Interventions of a person in a search, as a strategy sees them: steps, candidates, and the budget for these."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.optimizers.worlds import TRAIN, VAL, Plan, World, events, one, planne
 
 
 def guided(search, ask, *, program=one, **common):
-    """The run of a search that was asked for something before it began."""
+    """The run of a search with requests (made by ``ask``) before its first step."""
 
     async def main():
         handle = Plan(search, right, **{"concurrency": 4, **common}).start(program(World(1)), TRAIN, VAL)
@@ -24,17 +24,17 @@ def guided(search, ask, *, program=one, **common):
     return asyncio.run(main())
 
 
-def test_a_step_gives_what_was_proposed_evaluated_and_once():
-    given = []
+def test_a_step_returns_each_proposed_candidate_once_and_evaluated():
+    returned = []
 
     async def search(engine):
         await engine.evaluate(engine.start)
-        given.append(await engine.step(1))
-        given.append(await engine.step(2))
-        assert engine.mean(given[0][0]) is not None
+        returned.append(await engine.step(1))
+        returned.append(await engine.step(2))
+        assert engine.mean(returned[0][0]) is not None
 
     run = guided(search, lambda handle: handle.propose("Be careful."))
-    assert [[c.origin for c in some] for some in given] == [["person"], []]
+    assert [[c.origin for c in candidates] for candidates in returned] == [["person"], []]
     assert len(events(run, Steered)) == 1
 
 
@@ -48,7 +48,7 @@ def test_steps_have_rising_numbers():
     assert planned(search).status == "finished"
 
 
-def test_a_candidate_for_which_there_is_no_room_is_in_the_table_and_costs_nothing():
+def test_a_candidate_without_room_in_the_budget_is_in_the_table_and_costs_nothing():
     async def search(engine):
         await engine.evaluate(engine.start)
         assert await engine.step(1) == []
@@ -59,7 +59,7 @@ def test_a_candidate_for_which_there_is_no_room_is_in_the_table_and_costs_nothin
     assert len(events(run, RolloutEnded)) == len(VAL)
 
 
-def test_of_several_that_are_proposed_as_many_are_evaluated_as_there_is_room_for():
+def test_as_many_proposed_candidates_are_evaluated_as_the_budget_has_room_for():
     async def search(engine):
         await engine.evaluate(engine.start)
         assert len(await engine.step(1)) == 1
@@ -72,21 +72,21 @@ def test_of_several_that_are_proposed_as_many_are_evaluated_as_there_is_room_for
     assert run.candidates.full.tolist() == [True, True, False]
 
 
-def test_what_was_dropped_and_is_proposed_or_pinned_again_is_taken_back():
+def test_a_dropped_candidate_that_is_proposed_or_pinned_later_is_active_again():
     async def search(engine):
         await engine.evaluate(engine.start)
-        (given,) = await engine.step(1)
+        (candidate,) = await engine.step(1)
         run = dn.last_run()
-        run.drop(given.id)
+        run.drop(candidate.id)
         assert await engine.step(2) == []
-        assert engine.kept([engine.start, given, given]) == [engine.start]
+        assert engine.active([engine.start, candidate, candidate]) == [engine.start]
         run.propose("Answer with steps and careful and short and check and units.")
-        assert await engine.step(3) == [given]
-        run.drop(given.id)
-        run.pin(given.id)
+        assert await engine.step(3) == [candidate]
+        run.drop(candidate.id)
+        run.pin(candidate.id)
         await engine.step(4)
-        assert engine.best == given
-        run.drop(given.id)  # the later word counts
+        assert engine.best == candidate
+        run.drop(candidate.id)  # the later request counts
         await engine.step(5)
         assert engine.best == engine.start
 
@@ -96,16 +96,16 @@ def test_what_was_dropped_and_is_proposed_or_pinned_again_is_taken_back():
     assert run.candidates[run.candidates.best].origin.item() == "start"
 
 
-def test_a_candidate_of_ones_own_changes_only_what_it_names_of_its_parent():
+def test_a_persons_candidate_changes_only_the_predictors_that_it_names():
     async def search(engine):
         await engine.evaluate(engine.start)
         first = engine.candidate(
             engine.start.changed("plan", instruction="Plan."), origin="mine", step=1, parents=[engine.start]
         )
         dn.last_run().propose({"answer": "Be careful."}, parent=first.id)
-        (given,) = await engine.step(1)
-        assert given.parents == (first.id,)
-        assert {path: part.instruction for path, part in given.parts.items()} == {
+        (candidate,) = await engine.step(1)
+        assert candidate.parents == (first.id,)
+        assert {path: part.instruction for path, part in candidate.parts.items()} == {
             "plan": "Plan.",
             "answer": "Be careful.",
         }
@@ -113,7 +113,7 @@ def test_a_candidate_of_ones_own_changes_only_what_it_names_of_its_parent():
     assert planned(search, program=three).status == "finished"
 
 
-def test_it_is_told_of_before_it_is_registered_so_that_a_run_that_is_lost_has_it():
+def test_a_request_is_recorded_before_its_candidate_so_that_a_lost_run_has_it():
     async def search(engine):
         await engine.evaluate(engine.start)
         await engine.step(1)

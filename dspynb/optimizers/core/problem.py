@@ -1,4 +1,4 @@
-"""What an engine works on, and what comes of it, as values."""
+"""The problem that an engine works on, and the evaluation of a candidate, as values."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from dspynb.optimizers.core.candidate import Candidate
 from dspynb.running.record import RunRecord
 from dspynb.running.tables.hints import PathOf
 
-__all__ = ["Evaluated", "Task", "Teacher", "calls_of"]
+__all__ = ["CandidateEvaluation", "Problem", "Teacher", "calls_of"]
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is optimized: the program, the rows by split (train, val, test), the metric, what failed rows count, and
-    whether Refines retry in the rollouts of a split (where it is not said, they do)."""
+class Problem:
+    """What is optimized.
+
+    ``rows``: the rows of each split (train, val, test). ``names``: the columns that are inputs of the program, None for
+    the program's own rule. ``metrics``: name → metric; the first one counts. ``failure_score``: the score of a row that
+    failed. ``retries``: split → whether Refines retry in its rollouts (default: they do).
+    """
 
     program: Module
     rows: Mapping[str, Sequence[Example]]
@@ -42,8 +46,9 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """A candidate on rows (their numbers) of a split: ``scores`` and ``rollouts`` in their order, and the ``mean``."""
+class CandidateEvaluation:
+    """The evaluation of a candidate on some rows. ``rows``: numbers of rows in the split. ``rollouts`` and ``scores``:
+    one for each row, in the same order."""
 
     candidate: Candidate
     rows: Sequence[int]
@@ -58,7 +63,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A program that shows how it is done, with its own models or ``lm`` in place of them."""
+    """A program whose rollouts become demos. ``lm``: its model; None leaves the program's own models."""
 
     program: Module
     lm: Any = None
@@ -66,11 +71,14 @@ class Teacher:
 
 
 def calls_of(record: RunRecord, calls: Iterable[PredictorCalled], path_of: PathOf) -> list[PredictorCalled]:
-    """Those of the record's calls that a program's predictors made, by their paths in the program. Calls in attempts
-    that were not chosen do not count. ``path_of``: the path of a call; None for one that is not the program's."""
-    found = []
+    """The calls that a program's predictors made, named by their paths in the program. Calls in attempts that were not
+    chosen are left out.
+
+    ``path_of``: returns the path of a call, or None for a call of another program.
+    """
+    result = []
     for call in calls:
         path = path_of(call)
         if path is not None and record.counts(call.span):
-            found.append(call if call.predictor == path else replace(call, predictor=path))
-    return found
+            result.append(call if call.predictor == path else replace(call, predictor=path))
+    return result

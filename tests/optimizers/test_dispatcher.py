@@ -1,4 +1,4 @@
-"""The dispatcher: order, width, the cut, and ending."""
+"""The dispatcher: order, width, the cut, and closing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ run = asyncio.run
 
 
 def working(number, log, chance=None, calls=1):
-    """A job that takes ``calls`` calls, logs, and gives its number."""
+    """A job that makes ``calls`` calls, appends its number to ``log``, and returns it."""
 
     async def job(funds):
         log.append(number)
@@ -55,13 +55,13 @@ def test_jobs_start_in_order_and_no_more_than_the_width_at_a_time():
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=12), st.integers(1, 25), st.integers(1, 5), st.integers(0, 99))
-def test_the_cut_is_a_place_in_the_order_whatever_the_timing(needs, calls, width, seed):
+def test_the_cut_is_a_place_in_the_order_of_submission_whatever_the_timing(needs, calls, width, seed):
     async def main():
         chance, log = random.Random(seed), []
         with dn.Budget(calls=calls) as meter:
             dispatcher = Dispatcher(width)
-            asked = [dispatcher.submit(working(i, log, chance, n), 3) for i, n in enumerate(needs)]
-            done = await asyncio.gather(*asked, return_exceptions=True)
+            futures = [dispatcher.submit(working(i, log, chance, n), 3) for i, n in enumerate(needs)]
+            done = await asyncio.gather(*futures, return_exceptions=True)
             await dispatcher.close()
         assert meter.spent["calls"] <= calls
         return [not isinstance(result, BudgetExhausted) for result in done]
@@ -69,7 +69,7 @@ def test_the_cut_is_a_place_in_the_order_whatever_the_timing(needs, calls, width
     assert run(main()) == [sum(needs[: i + 1]) <= calls for i in range(len(needs))]
 
 
-def test_what_is_refused_is_told_once_all_before_it_has_ended():
+def test_refused_jobs_fail_once_all_jobs_before_them_have_ended():
     async def main():
         ended = []
 
@@ -89,7 +89,7 @@ def test_what_is_refused_is_told_once_all_before_it_has_ended():
     run(main())
 
 
-def test_a_job_that_fails_is_its_askers_and_the_others_go_on():
+def test_the_error_of_a_job_goes_to_its_submitter_and_the_others_continue():
     async def main():
         async def bad(funds):
             raise ValueError("no")
@@ -104,7 +104,7 @@ def test_a_job_that_fails_is_its_askers_and_the_others_go_on():
     run(main())
 
 
-def test_a_stop_inside_a_job_is_told_to_its_asker():
+def test_a_stop_inside_a_job_is_raised_in_its_future():
     async def main():
         async def stopped(funds):
             raise RunStopped
@@ -118,7 +118,7 @@ def test_a_stop_inside_a_job_is_told_to_its_asker():
     run(main())
 
 
-def test_a_job_whose_asker_has_gone_is_not_started():
+def test_a_job_whose_future_is_cancelled_is_not_started():
     async def main():
         dispatcher, log = Dispatcher(1), []
         first, second = dispatcher.submit(working(0, log), 1), dispatcher.submit(working(1, log), 1)
@@ -131,11 +131,11 @@ def test_a_job_whose_asker_has_gone_is_not_started():
     run(main())
 
 
-def test_closing_ends_what_runs_and_leaves_no_task_and_no_exception_unheard():
-    heard = []
+def test_closing_cancels_running_jobs_and_leaves_no_task_and_no_unretrieved_exception():
+    loop_errors = []
 
     async def main():
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: heard.append(context["message"]))
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: loop_errors.append(context["message"]))
 
         async def endless(funds):
             await asyncio.Event().wait()
@@ -144,16 +144,16 @@ def test_closing_ends_what_runs_and_leaves_no_task_and_no_exception_unheard():
             raise ValueError
 
         dispatcher = Dispatcher(2)
-        asked = [dispatcher.submit(job, 1) for job in (bad, endless, endless, endless)]
+        futures = [dispatcher.submit(job, 1) for job in (bad, endless, endless, endless)]
         await asyncio.sleep(0.001)
         await dispatcher.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        del asked
+        del futures
         gc.collect()
         await asyncio.sleep(0)
 
     run(main())
-    assert heard == []
+    assert loop_errors == []
 
 
 def test_jobs_that_never_wait_leave_the_loop_to_others():
