@@ -34,8 +34,8 @@ def outcome(fn, *values):
     return float(result)
 
 
-def same(one, other):
-    return one == other or (isinstance(one, float) and math.isnan(one) and math.isnan(other))
+def same(left, right):
+    return left == right or (isinstance(left, float) and math.isnan(left) and math.isnan(right))
 
 
 @given(st.sampled_from(BINARY), FLOATS, NUMBERS)
@@ -225,9 +225,9 @@ def test_a_dataclass_made_of_score_still_equals_its_number(kind):
 
 def test_parts_are_numbers_whatever_type_they_came_in():
     parts = {"bool": True, "numpy": np.float32(0.5), "decimal": Decimal("0.25"), "score": dn.Score(1.0, "Right.")}
-    found = dn.Score(0.5, parts=parts).parts
-    assert found == {"bool": 1.0, "numpy": 0.5, "decimal": 0.25, "score": 1.0}
-    assert {type(part) for part in found.values()} == {float}
+    floats = dn.Score(0.5, parts=parts).parts
+    assert floats == {"bool": 1.0, "numpy": 0.5, "decimal": 0.25, "score": 1.0}
+    assert {type(part) for part in floats.values()} == {float}
     assert dn.Score(0.5, parts=None).parts == {}
     with pytest.raises(RewardError, match="parts must be a mapping"):
         dn.Score(0.5, parts=[1.0])
@@ -270,8 +270,8 @@ def test_settings_that_scores_are_compared_with_take_every_number(half):
     evaluate = dn.Evaluate(lambda row, prediction: 1 / 0, failure_score=half)
     evaluation = evaluate.run_sync(program, rows)
     assert evaluation.table.score.tolist() == [0.5]
-    again = dn.run_sync(lambda: evaluate.resume(evaluation.run.id, program, rows))
-    assert again.run.status == "finished"
+    resumed = dn.run_sync(lambda: evaluate.resume(evaluation.run.id, program, rows))
+    assert resumed.run.status == "finished"
     dn.BootstrapFewShot(metric, metric_threshold=half, failure_score=half).compile_sync(program, rows)
     same = dn.BootstrapFewShot(metric, metric_threshold=0.5, failure_score=0.5)
     assert dn.run_sync(lambda: same.resume(dn.last_run().id, program, rows)).demos

@@ -64,13 +64,13 @@ class Fails:
 
 
 @lru_cache
-def one(kind, *constraints):
+def signature_with(kind, *constraints):
     """A signature with one output ``answer`` of this type."""
     space = {"__annotations__": {"question": str, "answer": kind}, "question": dn.Input(), "__doc__": "Answer."}
     return type("One", (dn.Signature,), {**space, "answer": dn.Output(**dict(constraints))})
 
 
-def said(adapter, text):
+def reply_with(adapter, text):
     """A reply in the adapter's own form whose ``answer`` is this text."""
     if adapter.name == "json":
         return json.dumps({"answer": text}, ensure_ascii=False)
@@ -81,11 +81,11 @@ def check(adapter, signature, reply, expected):
     if not isinstance(expected, Fails):
         assert adapter.parse(signature, reply) == expected
         return
-    with pytest.raises(ParseError) as caught:
+    with pytest.raises(ParseError) as raised:
         adapter.parse(signature, reply)
-    assert caught.value.stage == expected.stage
-    assert expected.says in caught.value.problem
-    assert caught.value.raw == reply
+    assert raised.value.stage == expected.stage
+    assert expected.says in raised.value.problem
+    assert raised.value.raw == reply
 
 
 def limits(**constraints):
@@ -204,7 +204,7 @@ VALUES = [
 )
 def test_a_value_is_read_as_its_type_or_refused(adapter, kind, constraints, text, expected):
     expected = expected if isinstance(expected, Fails) else {"answer": expected}
-    check(adapter, one(kind, *constraints), said(adapter, text), expected)
+    check(adapter, signature_with(kind, *constraints), reply_with(adapter, text), expected)
 
 
 ok = {"answer": "sky", "number": 3}
@@ -316,17 +316,17 @@ NOISE = ["{", "[", "'", '"', "\\", "{'a", '{"a":', "[[ ## ", "[[ ## a ## ]]\n", 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", [str, int, list[int], datetime.date], ids=str)
 def test_a_megabyte_of_anything_is_read_or_refused_at_once(adapter, kind):
-    told = []
+    messages = []
     for noise in NOISE:
-        for reply in (noise * (1_000_000 // len(noise)), said(adapter, noise * (1_000_000 // len(noise)))):
+        for reply in (noise * (1_000_000 // len(noise)), reply_with(adapter, noise * (1_000_000 // len(noise)))):
             try:
-                read = adapter.parse(one(kind), reply)["answer"]
+                read = adapter.parse(signature_with(kind), reply)["answer"]
             except ParseError as error:
-                told.append(str(error))
+                messages.append(str(error))
             else:
                 assert kind is str
                 assert isinstance(read, str)
-    assert max(map(len, told), default=0) < 2000
+    assert max(map(len, messages), default=0) < 2000
 
 
 @each_adapter

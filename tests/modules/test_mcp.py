@@ -57,19 +57,23 @@ def test_what_goes_wrong_in_the_server_is_an_observation():
     async def main():
         async with dn.mcp_tools(command=COMMAND) as tools:
             by_name = named(tools)
-            seen = [await by_name["fail"]({}), await by_name["search"]({"limit": "x"}), await by_name["search"]("{no")]
-            seen += [await by_name["die"]({}), await by_name["search"]({"query": "x"})]
-        return [*seen, await by_name["search"]({"query": "x"})]
+            observations = [
+                await by_name["fail"]({}),
+                await by_name["search"]({"limit": "x"}),
+                await by_name["search"]("{no"),
+            ]
+            observations += [await by_name["die"]({}), await by_name["search"]({"query": "x"})]
+        return [*observations, await by_name["search"]({"query": "x"})]
 
     began = time.perf_counter()
-    fail, wrong, broken, died, gone, closed = asyncio.run(main())
+    fail, wrong, broken, died, after_death, closed = asyncio.run(main())
     assert time.perf_counter() - began < 20
-    assert not any(seen.ok for seen in (fail, wrong, broken, died, gone, closed))
+    assert not any(observation.ok for observation in (fail, wrong, broken, died, after_death, closed))
     assert "fail failed" in fail.text
     assert "query" in wrong.text
     assert "not JSON" in broken.text
     assert "the MCP server" in died.text
-    assert "the MCP server" in gone.text
+    assert "the MCP server" in after_death.text
     assert "inside the `async with" in closed.text
 
 
@@ -91,7 +95,7 @@ def test_calls_at_the_same_time_get_their_own_answers():
             search = named(tools)["search"]
             return await asyncio.gather(*(search({"query": f"q{i}"}) for i in range(20)))
 
-    assert [seen.text for seen in asyncio.run(main())] == [f"3 on q{i}" for i in range(20)]
+    assert [observation.text for observation in asyncio.run(main())] == [f"3 on q{i}" for i in range(20)]
 
 
 def test_a_command_may_be_text_and_have_an_environment():
@@ -104,7 +108,7 @@ def test_a_command_may_be_text_and_have_an_environment():
 
 def test_a_server_that_does_not_start_is_a_configuration_error_that_tells_what_it_said_without_secrets():
     failing = "import os, sys; print('no licence', os.environ['KEY'], file=sys.stderr); sys.exit(1)"
-    for command, said in [
+    for command, message in [
         ([sys.executable, "-c", failing], r"did not answer.*no licence \*\*\*"),
         (["/no/such/program"], "did not answer.*No such file"),
         ("", "command= is empty"),
@@ -114,9 +118,9 @@ def test_a_server_that_does_not_start_is_a_configuration_error_that_tells_what_i
             async with dn.mcp_tools(command=command, env={"KEY": "sk-secret"}):
                 raise AssertionError("unreachable")
 
-        with pytest.raises(ConfigurationError, match=said) as caught:
+        with pytest.raises(ConfigurationError, match=message) as raised:
             asyncio.run(main())
-        assert "sk-secret" not in str(caught.value)
+        assert "sk-secret" not in str(raised.value)
 
 
 def test_a_server_that_never_answers_is_given_up():
@@ -129,13 +133,13 @@ def test_a_server_that_never_answers_is_given_up():
 
 
 def test_one_source_is_given():
-    async def main(**given):
-        async with dn.mcp_tools(**given):
+    async def main(**arguments):
+        async with dn.mcp_tools(**arguments):
             raise AssertionError("unreachable")
 
-    for given in ({}, {"command": "x", "url": "http://127.0.0.1"}):
+    for arguments in ({}, {"command": "x", "url": "http://127.0.0.1"}):
         with pytest.raises(ConfigurationError, match="one of command=, url= and session="):
-            asyncio.run(main(**given))
+            asyncio.run(main(**arguments))
 
 
 def test_without_the_package_the_error_has_the_pip_line(monkeypatch):
@@ -157,8 +161,8 @@ def test_a_session_of_the_users_is_used_and_left_open():
         async with mcp.Client(mcp.stdio_client(parameters)) as client:
             for session in (client, client.session):
                 async with dn.mcp_tools(session=session) as tools:
-                    seen = await named(tools)["search"]({"query": "x", "limit": 2})
-                assert seen.text == "2 on x"
+                    observation = await named(tools)["search"]({"query": "x", "limit": 2})
+                assert observation.text == "2 on x"
             return (await client.call_tool("search", {"query": "still"})).content[0].text
 
     assert asyncio.run(main()) == "3 on still"
@@ -173,11 +177,11 @@ def test_a_stop_ends_a_call_under_way_and_leaves_the_server_usable():
                 async for event in run.events():
                     if isinstance(event, SpanStarted) and event.kind == "tool":
                         break
-                asked = time.perf_counter()
+                began = time.perf_counter()
                 run.stop()
                 with pytest.raises(RunStopped):
                     await run
-                assert time.perf_counter() - asked < 2
+                assert time.perf_counter() - began < 2
             return (await wait({"seconds": 0})).text
 
     assert asyncio.run(main()) == "waited 0.0"
@@ -250,7 +254,7 @@ def test_a_server_that_refuses_is_told_without_the_secrets_of_its_address():
 
     with (
         Server(refuse) as server,
-        pytest.raises(ConfigurationError, match=r"did not answer.*\*\*\* is no token") as caught,
+        pytest.raises(ConfigurationError, match=r"did not answer.*\*\*\* is no token") as raised,
     ):
         asyncio.run(main(f"{server.base}/chat/completions?token=private2"))
-    assert "private2" not in str(caught.value)
+    assert "private2" not in str(raised.value)

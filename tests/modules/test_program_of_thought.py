@@ -57,9 +57,9 @@ def test_an_error_goes_back_with_the_code_and_the_correction_is_run():
     prediction = run(pot(numbers=[1, 2]))
     assert prediction.total == 3
     assert [c.predictor for c in prediction.calls] == ["generate", "regenerate", "answer"]
-    told = prediction.calls[1].inputs
-    assert told["previous_code"] == "print('so far')\ntotal(numbers)"
-    assert told["error"] == (
+    inputs = prediction.calls[1].inputs
+    assert inputs["previous_code"] == "print('so far')\ntotal(numbers)"
+    assert inputs["error"] == (
         "NameError: name 'total' is not defined\nline 2, in <module>: total(numbers)\nIt had printed:\nso far"
     )
     assert "Correct the error" in prompt(lm.requests[1])
@@ -69,9 +69,9 @@ def test_an_error_goes_back_with_the_code_and_the_correction_is_run():
 @pytest.mark.parametrize("iterations", [1, 3])
 def test_code_that_fails_each_time_is_one_clear_error_with_the_last_code(iterations):
     pot, lm = program(*[written(f"1 / 0  # {i}") for i in range(5)], max_iterations=iterations)
-    with pytest.raises(CodeError) as caught:
+    with pytest.raises(CodeError) as raised:
         run(pot(numbers=[]))
-    error = caught.value
+    error = raised.value
     assert len(lm.requests) == error.iterations == iterations
     assert error.code == f"1 / 0  # {iterations - 1}"
     assert error.problem.startswith("ZeroDivisionError: division by zero")
@@ -149,10 +149,12 @@ def test_inputs_are_checked_before_anything_is_asked_or_run():
     assert lm.requests == []
 
 
-@pytest.mark.parametrize("given", [{}, {"run_code": False}, {"run_code": None}, {"run_code": 1}, {"run_code": "yes"}])
-def test_it_is_off_unless_enabled(given):
+@pytest.mark.parametrize(
+    "arguments", [{}, {"run_code": False}, {"run_code": None}, {"run_code": 1}, {"run_code": "yes"}]
+)
+def test_it_is_off_unless_enabled(arguments):
     with pytest.raises(ConfigurationError, match="Pass run_code=True to allow it"):
-        dn.ProgramOfThought(Sum, **given)
+        dn.ProgramOfThought(Sum, **arguments)
 
 
 @pytest.mark.parametrize("without", ["machine", "seccomp"])
@@ -216,9 +218,9 @@ def test_refine_over_it_gives_each_predictor_its_own_hint():
 
 def test_code_that_fails_each_time_is_a_failed_attempt_of_refine():
     pot, _ = program(written("1 / 0"), written("2 / 0"), max_iterations=1)
-    with pytest.raises(AllAttemptsFailed, match="ZeroDivisionError") as caught:
+    with pytest.raises(AllAttemptsFailed, match="ZeroDivisionError") as raised:
         run(dn.Refine(pot, lambda row, p: 1.0, n=2, hints=lambda attempts, program, inputs: "h")(numbers=[]))
-    assert [type(e) for e in caught.value.exceptions] == [CodeError, CodeError]
+    assert [type(e) for e in raised.value.exceptions] == [CodeError, CodeError]
 
 
 def test_a_reply_that_cannot_be_read_names_its_predictor():
@@ -249,11 +251,11 @@ def test_calls_at_a_time_are_apart():
 
 
 def test_stopping_the_run_kills_the_process(monkeypatch):
-    popen, made = subprocess.Popen, []
+    popen, processes = subprocess.Popen, []
 
     def recording(*args, **kwargs):
-        made.append(popen(*args, **kwargs))
-        return made[-1]
+        processes.append(popen(*args, **kwargs))
+        return processes[-1]
 
     pot, _ = program(written("while True: pass"), timeout=60.0)
 
@@ -262,14 +264,14 @@ def test_stopping_the_run_kills_the_process(monkeypatch):
         monkeypatch.setattr(runner.subprocess, "Popen", recording)
         work = pot.start(numbers=[])
         async with asyncio.timeout(30):
-            while not made:  # noqa: ASYNC110  # another process is waited for
+            while not processes:  # noqa: ASYNC110  # another process is waited for
                 await asyncio.sleep(0.01)
             work.stop()
             with pytest.raises(dn.RunStopped):
                 await work
 
     run(main())
-    assert made[0].returncode is not None
+    assert processes[0].returncode is not None
 
 
 @linux

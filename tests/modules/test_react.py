@@ -51,7 +51,7 @@ ANSWER = chat(answer="42")
 
 def native(*calls, text=""):
     """A reply with tool calls: (name, args) pairs; args may be text that is no JSON."""
-    made = tuple(
+    tool_calls = tuple(
         {
             "id": f"c{i}",
             "type": "function",
@@ -59,7 +59,7 @@ def native(*calls, text=""):
         }
         for i, (name, args) in enumerate(calls)
     )
-    return dn.LMReply(text, tool_calls=made)
+    return dn.LMReply(text, tool_calls=tool_calls)
 
 
 class NativeLM(dn.ScriptedLM):
@@ -106,8 +106,8 @@ def test_the_model_sees_task_tools_and_trajectory():
     assert "Search the library." in prompt(first)
     assert "words to look for" in prompt(first)
     assert "(nothing yet)" in first.messages[-1]["content"]
-    shown = second.messages[-1]["content"]
-    assert 'Step 1\nThought: thinking\nTool: search {"query": "sea"}\nObservation: 1 page(s) on sea' in shown
+    prompt_text = second.messages[-1]["content"]
+    assert 'Step 1\nThought: thinking\nTool: search {"query": "sea"}\nObservation: 1 page(s) on sea' in prompt_text
     assert first.messages[0] == second.messages[0]  # so that a provider's prefix cache hits
 
 
@@ -146,12 +146,12 @@ def test_replies_that_make_no_sense_become_observations():
         step("add", a="many", b=2),
     ]
     prediction, _ = act([*nonsense, DONE, ANSWER])
-    told = observations(prediction)
-    assert len(told) == 5
-    assert "could not be read" in told[0]
-    assert "'search', 'add', 'finish'" in told[1]
-    assert "the JSON cannot be read" in told[2]
-    assert "'a': Input should be a valid integer" in told[3]
+    texts = observations(prediction)
+    assert len(texts) == 5
+    assert "could not be read" in texts[0]
+    assert "'search', 'add', 'finish'" in texts[1]
+    assert "the JSON cannot be read" in texts[2]
+    assert "'a': Input should be a valid integer" in texts[3]
     assert prediction.answer == "42"
 
 
@@ -216,8 +216,8 @@ def test_a_request_that_is_too_long_is_made_again_without_the_oldest_tool_call()
             raise ContextTooLong("too long")
         if "next_tool_name" not in text:
             return ANSWER
-        done = [i for i in range(4) if f"page(s) on w{i}" in text]
-        return DONE if done and done[-1] == 3 else step("search", query=f"w{done[-1] + 1 if done else 0}")
+        pages = [i for i in range(4) if f"page(s) on w{i}" in text]
+        return DONE if pages and pages[-1] == 3 else step("search", query=f"w{pages[-1] + 1 if pages else 0}")
 
     with dn.context(lm=dn.FunctionLM(answer)):
         prediction = asyncio.run(dn.ReAct(QA, [search])(question="q?"))
@@ -286,13 +286,13 @@ def test_native_calls_that_make_no_sense_become_observations():
     calls = [("add", "{broken"), ("serch", {"query": "x"}), ("", {}), ("add", '["list"]'), ("add", "")]
     odd = dn.LMReply("", tool_calls=({"id": "x"}, {"function": {"name": "add", "arguments": {"a": 1, "b": 1}}}))
     prediction, _ = act([native(*calls), odd, dn.LMReply("done"), ANSWER], lm=NativeLM)
-    told = observations(prediction)
-    assert "not JSON" in told[0]
-    assert "There is no tool 'serch'. Did you mean 'search'? Tools: search, add" in told[1]
-    assert "There is no tool ''" in told[2]
-    assert "must be a JSON object, got list" in told[3]
-    assert "'a' is missing" in told[4]
-    assert told[5:] == ["There is no tool ''. Tools: search, add", "2", "Finished."]
+    texts = observations(prediction)
+    assert "not JSON" in texts[0]
+    assert "There is no tool 'serch'. Did you mean 'search'? Tools: search, add" in texts[1]
+    assert "There is no tool ''" in texts[2]
+    assert "must be a JSON object, got list" in texts[3]
+    assert "'a' is missing" in texts[4]
+    assert texts[5:] == ["There is no tool ''. Tools: search, add", "2", "Finished."]
 
 
 def test_native_or_text_follows_the_model_unless_it_is_said():
@@ -471,8 +471,8 @@ def hints_of(request):
 @pytest.mark.parametrize("lm", [dn.ScriptedLM, NativeLM])
 @pytest.mark.parametrize("hint_as", ["instruction", "field"])
 def test_refine_gives_each_predictor_its_hint(lm, hint_as):
-    done = dn.LMReply("done") if lm is NativeLM else DONE
-    model = lm([done, chat(answer="1"), done, chat(answer="2")])
+    finish = dn.LMReply("done") if lm is NativeLM else DONE
+    model = lm([finish, chat(answer="1"), finish, chat(answer="2")])
     react = dn.ReAct(QA, [search])
 
     def advise(attempts, program, inputs):
@@ -570,11 +570,11 @@ def test_a_stop_while_a_tool_runs_ends_at_once_and_nothing_starts_afterwards(kin
         with dn.context(lm=lm):
             run = dn.ReAct(QA, [tool]).start(question="q?")
             await asyncio.to_thread(started.wait, 20)
-            asked = time.perf_counter()
+            began = time.perf_counter()
             run.stop()
             with pytest.raises(RunStopped):
                 await run
-            assert time.perf_counter() - asked < 2
+            assert time.perf_counter() - began < 2
             await asyncio.sleep(0.1)
             return run
 
@@ -621,7 +621,7 @@ def test_a_stop_reaches_a_tool_in_a_task_that_the_program_made():
 def test_what_is_wrong_is_said_when_it_is_made():
     def finish(): ...
 
-    for tools, said in [
+    for tools, message in [
         ([search, search], "two tools are named 'search'"),
         ([search, dn.Tool(add, name="search")], "two tools are named 'search'"),
         ([finish], "'finish' is taken"),
@@ -631,7 +631,7 @@ def test_what_is_wrong_is_said_when_it_is_made():
         ([lambda x: x], "cannot be named '<lambda>'"),
         (["search"], "a tool is a function"),
     ]:
-        with pytest.raises(ConfigurationError, match=said):
+        with pytest.raises(ConfigurationError, match=message):
             dn.ReAct(QA, tools)
     for limits in (
         {"max_iterations": 0},

@@ -239,11 +239,15 @@ def test_recorded_errors_are_raised_again_as_what_they_were():
             return t
 
         t = asyncio.run(main())
-        with pytest.raises(type(error)) as caught:
+        with pytest.raises(type(error)) as raised:
             replay(t, dn.Predict(Caption))
-        assert str(caught.value) == str(error)
-        kept = replay(t, dn.Predict(Caption), strict=False)
-        assert (type(kept.error), kept.prediction, kept.complete) == (type(error), None, True)
+        assert str(raised.value) == str(error)
+        replayed = replay(t, dn.Predict(Caption), strict=False)
+        assert (type(replayed.error), replayed.prediction, replayed.complete) == (
+            type(error),
+            None,
+            True,
+        )
 
 
 def test_an_error_class_that_is_not_known_is_a_model_error():
@@ -268,22 +272,22 @@ def test_a_reply_that_could_not_be_read_is_read_again_and_so_is_its_repair():
     repaired = asyncio.run(main("mumble", chat(sentence="blue")))
     assert [span.depth for span in repaired.spans] == [0, 1]
     assert replay(repaired, dn.Predict(Caption)).prediction.sentence == "blue"
-    with pytest.raises(ParseError) as caught:
+    with pytest.raises(ParseError) as raised:
         replay(asyncio.run(main("mumble", "grumble")), dn.Predict(Caption))
-    assert caught.value.raw == "grumble"
+    assert raised.value.raw == "grumble"
 
 
 # ── a program that changed ────────────────────────────────────────────────────────────────────────────────────────
 def test_strict_ends_at_the_first_prompt_that_differs_and_shows_the_difference():
     t, _ = record(Four(counting()), subject="sea")
-    with pytest.raises(dn.ReplayDiverged) as caught:
+    with pytest.raises(dn.ReplayDiverged) as raised:
         replay(t, Four(NO_MODEL, instruction="Shout it."))
-    divergence = caught.value.divergence
+    divergence = raised.value.divergence
     assert (divergence.path, divergence.message, divergence.rollout) == ("by['x']", 1, 0)
-    assert "[-Write one sentence about the subject-]{+Shout it+}." in str(caught.value)
+    assert "[-Write one sentence about the subject-]{+Shout it+}." in str(raised.value)
     assert divergence.diff.changed
     assert "<ins" in divergence._repr_html_()
-    assert isinstance(caught.value, dn.DspynbError)
+    assert isinstance(raised.value, dn.DspynbError)
 
 
 def test_the_message_that_differs_is_told_by_its_number():
@@ -315,10 +319,10 @@ def test_where_the_prompt_of_calls_at_once_has_changed_each_gets_the_reply_for_i
 
 def test_a_call_too_many_ends_the_replay_in_either_mode():
     t, _ = record(FanOut(counting()), subject="a b")
-    with pytest.raises(dn.ReplayDiverged, match="no further call") as caught:
+    with pytest.raises(dn.ReplayDiverged, match="no further call") as raised:
         replay(t, FanOut(), inputs={"subject": "a b c"})
-    assert caught.value.divergence.recorded is None
-    assert caught.value.divergence.message is None
+    assert raised.value.divergence.recorded is None
+    assert raised.value.divergence.message is None
     replayed = replay(t, FanOut(), inputs={"subject": "a b c"}, strict=False)
     assert (replayed.prediction, replayed.complete) == (None, False)
     assert [d.recorded for d in replayed.divergences] == [None]
@@ -403,16 +407,16 @@ class Snapping(Inner):
 def test_the_adapter_that_a_model_prefers_is_used_and_the_model_is_not():
     class Json:
         adapter = "json"
-        asked = 0
+        calls = 0
 
         async def complete(self, request):
-            self.asked += 1
+            self.calls += 1
             return dn.LMReply('{"sentence": "blue"}')
 
     lm = Json()
     t, prediction = record(dn.Predict(Caption, lm=lm), subject="sea")
     assert replay(t, dn.Predict(Caption, lm=lm)).prediction == prediction
-    assert lm.asked == 1
+    assert lm.calls == 1
     with dn.context(adapter="json"):
         assert replay(t, dn.Predict(Caption)).exact
 
@@ -584,8 +588,8 @@ def test_a_prompt_with_an_image_is_the_recorded_one(tmp_path):
         recorded.save(tmp_path / "t.jsonl")
         program = dn.Predict(Look, lm=NO_MODEL)
         assert (await dn.replay(recorded, program)).exact
-        given = {"image": dn.Image(PIXEL)}  # a file holds no data of images
-        assert (await dn.replay(tmp_path / "t.jsonl", program, inputs=given)).exact
+        inputs = {"image": dn.Image(PIXEL)}  # a file holds no data of images
+        assert (await dn.replay(tmp_path / "t.jsonl", program, inputs=inputs)).exact
         with pytest.raises(dn.errors.ReplayDiverged):
             await dn.replay(recorded, program, inputs={"image": dn.Image(PIXEL + b"!")})
 

@@ -97,11 +97,11 @@ def test_optional_literal_nested_and_annotated_types_are_in_the_schema():
     def find(place: Place, kind: Literal["a", "b"], note: str | None = None, n: Annotated[int, Field(ge=1)] = 2):
         return (place, kind, note, n)
 
-    shown = properties(find)
-    assert shown["kind"]["enum"] == ["a", "b"]
-    assert shown["n"]["minimum"] == 1
-    seen = call(find, {"place": {"city": "Rome"}, "kind": "a"})
-    assert seen.value == (Place(city="Rome"), "a", None, 2)
+    schema = properties(find)
+    assert schema["kind"]["enum"] == ["a", "b"]
+    assert schema["n"]["minimum"] == 1
+    observation = call(find, {"place": {"city": "Rome"}, "kind": "a"})
+    assert observation.value == (Place(city="Rome"), "a", None, 2)
     assert "'n'" in call(find, {"place": {"city": "Rome"}, "kind": "a", "n": 0}).text
 
 
@@ -242,8 +242,8 @@ def test_results_become_text(result, text):
     def tool():
         return result
 
-    seen = call(tool, {})
-    assert (seen.text, seen.ok) == (text, True)
+    observation = call(tool, {})
+    assert (observation.text, observation.ok) == (text, True)
 
 
 @pytest.mark.parametrize(
@@ -259,15 +259,15 @@ def test_results_that_json_cannot_say_are_shown_by_their_repr(make, start):
     def tool():
         return make()
 
-    seen = call(tool, {})
-    assert seen.text.startswith(start)
-    assert seen.ok
+    observation = call(tool, {})
+    assert observation.text.startswith(start)
+    assert observation.ok
 
 
 def test_a_long_result_loses_its_middle_but_stays_whole_as_a_value():
-    seen = call(lambda: "a" * 500 + "b" * 500, {}, name="t", limit=100)
-    assert seen.text == "a" * 50 + "\n… [900 characters left out] …\n" + "b" * 50
-    assert len(seen.value) == 1000
+    observation = call(lambda: "a" * 500 + "b" * 500, {}, name="t", limit=100)
+    assert observation.text == "a" * 50 + "\n… [900 characters left out] …\n" + "b" * 50
+    assert len(observation.value) == 1000
 
 
 def test_wrong_arguments_become_an_observation_that_says_what_is_right_and_the_tool_is_not_called():
@@ -276,8 +276,8 @@ def test_wrong_arguments_become_an_observation_that_says_what_is_right_and_the_t
     def search(query: str, limit: int = 5):
         called.append(query)
 
-    seen = call(search, {"qery": "x", "limit": "many"})
-    assert not seen.ok
+    observation = call(search, {"qery": "x", "limit": "many"})
+    assert not observation.ok
     for part in (
         "'query' is missing",
         "no argument 'qery'",
@@ -286,7 +286,7 @@ def test_wrong_arguments_become_an_observation_that_says_what_is_right_and_the_t
         "valid integer",
         '"query"',
     ):
-        assert part in seen.text
+        assert part in observation.text
     deep = '{"query": ' + "[" * 2000 + "]" * 2000 + "}"
     for broken in ("{nonsense", "[1]", '"text"', [1], 5, deep):
         assert "search was not called" in call(search, broken).text
@@ -318,12 +318,12 @@ def test_exceptions_of_sync_and_async_tools_become_observations():
     def silent():
         raise Silent
 
-    told = [
+    texts = [
         call(fn, {"x": 1} if "fails" in fn.__name__ else {}).text for fn in (fails, fails_too, leaves, says, silent)
     ]
-    assert told[:2] == ["fails failed: KeyError: 'no such row'", "fails_too failed: ValueError: bad"]
-    assert told[2:4] == ["leaves failed: SystemExit: 3", "closed on Sundays"]
-    assert told[4] == "silent failed: <Silent that cannot be shown>"
+    assert texts[:2] == ["fails failed: KeyError: 'no such row'", "fails_too failed: ValueError: bad"]
+    assert texts[2:4] == ["leaves failed: SystemExit: 3", "closed on Sundays"]
+    assert texts[4] == "silent failed: <Silent that cannot be shown>"
     assert not call(stops, {}).ok
 
 
@@ -354,9 +354,9 @@ def test_a_stop_and_a_cancellation_are_not_observations():
 
 def test_a_tool_that_waits_for_something_cancelled_has_failed_and_nothing_else_is_cancelled():
     async def waits():
-        gone = asyncio.get_running_loop().create_future()
-        gone.cancel()
-        await gone
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
 
     assert "cancelled" in call(waits, {}).text
 
@@ -377,10 +377,10 @@ def test_a_tool_that_takes_too_long_is_an_observation_and_its_own_timeout_is_its
         return [(await dn.Tool(fn)({}, timeout=0.05)).text for fn in (slow, hangs, own)]
 
     began = time.perf_counter()
-    told = asyncio.run(main())
+    texts = asyncio.run(main())
     assert time.perf_counter() - began < 5  # neither the call nor the loop's end waits for the thread
     release.set()
-    assert told == [
+    assert texts == [
         "slow was given up: it took longer than 0.05 s",
         "hangs was given up: it took longer than 0.05 s",
         "own failed: TimeoutError: mine",
@@ -402,7 +402,7 @@ def test_a_plain_function_runs_in_a_thread_with_the_callers_context_and_many_at_
         var.set("mine")
         return await asyncio.gather(*(dn.Tool(where)({"i": i}) for i in range(40)))
 
-    assert {seen.value for seen in asyncio.run(main())} == {("mine", False)}
+    assert {observation.value for observation in asyncio.run(main())} == {("mine", False)}
 
 
 def test_a_tool_keeps_nothing_of_a_call_and_its_defaults_and_arguments_are_fresh():
@@ -413,9 +413,9 @@ def test_a_tool_keeps_nothing_of_a_call_and_its_defaults_and_arguments_are_fresh
 
     tool = dn.Tool(collect)
     before = dict(vars(tool))
-    given = {"item": {"n": 1}}
-    assert [asyncio.run(tool(given)).value for _ in range(2)] == [[1], [1]]
-    assert given == {"item": {"n": 1}}
+    arguments = {"item": {"n": 1}}
+    assert [asyncio.run(tool(arguments)).value for _ in range(2)] == [[1], [1]]
+    assert arguments == {"item": {"n": 1}}
     assert vars(tool) == before
 
 
@@ -465,12 +465,12 @@ def test_refine_inside_a_tool_has_attempts_of_its_own_and_hints_outside_it_hold(
     refine = dn.Refine(inner, scores(0, 1, feedback="inner hint"), n=2)
 
     async def describe(subject: str):
-        found = await refine(subject=subject)
-        return [found.sentence, (await inner(subject=subject)).sentence, (await other(subject=subject)).sentence]
+        prediction = await refine(subject=subject)
+        return [prediction.sentence, (await inner(subject=subject)).sentence, (await other(subject=subject)).sentence]
 
     with dn.hints({inner: "outer hint"}):
-        seen = call(describe, {"subject": "s"})
-    assert seen.value == ["outer hint\ninner hint", "outer hint", "none"]
+        observation = call(describe, {"subject": "s"})
+    assert observation.value == ["outer hint\ninner hint", "outer hint", "none"]
 
 
 def test_after_a_stop_no_tool_starts():
@@ -549,8 +549,8 @@ def functions(draw):
     optional = draw(st.sets(st.sampled_from(sorted(kinds)))) if kinds else set()
     values = {name: draw(KINDS[kind][1]) for name, kind in kinds.items()}
 
-    def same(**given):
-        return given
+    def same(**arguments):
+        return arguments
 
     import inspect
 
@@ -564,19 +564,19 @@ def functions(draw):
 
 @given(functions(), st.data())
 @settings(max_examples=60, deadline=None)
-def test_arguments_written_as_json_arrive_as_they_were_and_the_schema_requires_what_the_function_does(made, data):
-    function, values, optional = made
+def test_arguments_written_as_json_arrive_as_they_were_and_the_schema_requires_what_the_function_does(generated, data):
+    function, values, optional = generated
     tool = dn.Tool(function)
     required = [name for name in values if name not in optional]
     assert tool.schema.get("required", []) == required
     assert list(tool.schema["properties"]) == list(values)
     text = json.dumps({n: v.model_dump() if isinstance(v, BaseModel) else v for n, v in values.items()})
-    seen = asyncio.run(tool(text))
-    assert (seen.value, seen.ok) == (values, True)
+    observation = asyncio.run(tool(text))
+    assert (observation.value, observation.ok) == (values, True)
     if required:
         missing = data.draw(st.sampled_from(required))
-        told = asyncio.run(tool({n: v for n, v in json.loads(text).items() if n != missing}))
-        assert f"{missing!r} is missing" in told.text
+        observation = asyncio.run(tool({n: v for n, v in json.loads(text).items() if n != missing}))
+        assert f"{missing!r} is missing" in observation.text
     assert "no argument 'zzz'" in asyncio.run(tool({**json.loads(text), "zzz": 1})).text
 
 
