@@ -155,7 +155,7 @@ def test_a_coroutine_function_stays_one():
 
 
 @pytest.mark.parametrize("name", ["system", "system_prompt", "streaming", "proxies", "kwargs", "model_kwargs"])
-def test_advice_on_another_setting_is_not_given_for_a_name_that_is_merely_alike(name):
+def test_a_name_that_is_merely_similar_gets_no_advice_on_another_setting(name):
     with pytest.raises(ConfigurationError) as raised:
         dn.LM("openai/m", **{name: 1})
     message = str(raised.value)
@@ -164,7 +164,7 @@ def test_advice_on_another_setting_is_not_given_for_a_name_that_is_merely_alike(
     assert "name it in the model" not in message
 
 
-def test_advice_is_given_for_a_misspelled_name_of_dspy():
+def test_a_misspelled_name_of_dspy_gets_advice():
     with pytest.raises(ConfigurationError, match="'rollout_ids': a further sample"):
         dn.LM("openai/m", rollout_ids=1)
 

@@ -110,7 +110,7 @@ def test_numpy_and_pandas_take_scores_as_numbers():
     assert (pd.Series([1.0, 2.0]) * dn.Score(0.5)).tolist() == [0.5, 1.0]
 
 
-def test_what_is_no_finite_number_any_more_is_pythons_own():
+def test_a_result_that_is_not_finite_is_a_plain_number():
     assert dn.Score(1e308) * 10 == math.inf
     assert type(dn.Score(1e308) * 10) is float
     assert dn.Score(0.5) * 1j == 0.5j
@@ -169,7 +169,7 @@ def test_best_of_n_does_not_take_a_wrong_answer(written):
     assert best.run_sync(question="2+2?").answer == "4"
 
 
-def test_an_attempt_that_scores_zero_keeps_its_feedback_and_may_be_the_best():
+def test_an_attempt_that_scores_zero_has_feedback_and_may_be_the_best():
     lm = dn.ScriptedLM(["answer: 5", "answer: 6"])
     best = dn.BestOfN(dn.Predict("question -> answer", lm=lm), lambda row, p: dn.Score(0.0, "Wrong."), n=2)
     prediction = best.run_sync(question="2+2?")
@@ -246,7 +246,7 @@ def test_a_run_file_can_be_read_whatever_the_parts_of_a_score_are(part):
     assert dn.open_run(best.run.id).attempts.score.dropna().tolist() == [0.5] * len(best.run.attempts)
 
 
-def test_a_score_that_tables_cannot_reckon_with_is_an_error_of_its_row():
+def test_a_score_beyond_the_range_of_tables_is_an_error_of_its_row():
     program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     evaluation = dn.Evaluate(lambda row, prediction: row.score).run_sync(
         program, [{"question": "2+2?", "score": value} for value in (1e100, -1e300, 10**400)]

@@ -138,7 +138,7 @@ def test_what_an_adapter_writes_it_reads_back_for_any_signature(adapter, signatu
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda a: a.name)
-def test_numbers_that_are_none_and_texts_that_are_half_come_back_as_near_as_they_can(adapter):
+def test_nan_infinity_and_lone_surrogates_come_back_as_near_as_possible(adapter):
     signature = type(
         "Odd",
         (dn.Signature,),

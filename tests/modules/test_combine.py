@@ -72,7 +72,7 @@ def test_refine_over_a_chain_gives_each_predictor_its_hint():
     assert hints_seen == [None, None, "one", "two"]
 
 
-def test_a_chain_runs_its_rows_side_by_side():
+def test_a_chain_runs_its_rows_concurrently():
     chain = predict(ASK[0], **ASK[1]).then(Shout())
     results = asyncio.run(chain.batch([{"question": "a"}, {"wrong": "b"}]))
     assert results[0].text == "YES!"
@@ -87,7 +87,7 @@ def test_a_chain_runs_its_rows_side_by_side():
         (dn.BestOfN(dn.Predict("answr -> x"), lambda r, p: 1), "needs 'answr'"),
     ],
 )
-def test_programs_that_do_not_fit_are_told_when_they_are_combined(second, says):
+def test_programs_that_do_not_fit_raise_when_they_are_combined(second, says):
     step = dn.Predict(second) if isinstance(second, str) else second
     with pytest.raises(SignatureError, match=says):
         dn.Predict(ASK[0]).then(step)
@@ -110,12 +110,12 @@ def test_types_that_may_fit_are_left_to_the_call(types):
 
 
 @pytest.mark.parametrize("types", [("str", "int"), ("list[str]", "list[int]"), ("list", "str"), ("float", "int")])
-def test_types_that_differ_are_told(types):
+def test_types_that_differ_raise_an_error(types):
     with pytest.raises(SignatureError, match="converts it"):
         dn.Predict(f"q -> a: {types[0]}").then(dn.Predict(f"a: {types[1]} -> b"))
 
 
-def test_what_cannot_be_combined_is_told():
+def test_values_that_cannot_be_combined_raise_an_error():
     program = predict(ASK[0], **ASK[1])
     with pytest.raises(ConfigurationError, match="then takes a program or a function"):
         program.then("answer -> x")

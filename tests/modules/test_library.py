@@ -25,7 +25,7 @@ def test_chain_of_thought_reasons_before_it_answers():
     assert prompt(lm.requests[0]).index("## reasoning") < prompt(lm.requests[0]).index("## answer")
 
 
-def test_chain_of_thought_takes_a_reasoning_of_ones_own():
+def test_chain_of_thought_takes_another_augmentation():
     class Steps(dn.Augmentation):
         """Short steps."""
 
@@ -65,7 +65,7 @@ def compared(request):
     return chat(rationale="All agree.", answer="4")
 
 
-def test_given_completions_are_compared_in_dspys_words():
+def test_completions_are_compared_in_dspys_words():
     lm = Recording(compared)
     completions = [
         dn.Prediction(rationale="add them\nslowly", answer="4"),
@@ -140,12 +140,12 @@ def test_a_sample_that_fails_fails_the_comparison():
         ([ValueError("x")] * 3, "completion 0 is ValueError"),
     ],
 )
-def test_completions_that_do_not_fit_are_told(completions, says):
+def test_completions_that_do_not_fit_raise_an_error(completions, says):
     with pytest.raises(InputError, match=says):
         dn.MultiChainComparison("question -> answer").run_sync(question="q", completions=completions)
 
 
-def test_a_comparison_of_nothing_is_told():
+def test_a_comparison_without_completions_raises_an_error():
     with pytest.raises(ConfigurationError, match="m must be a whole number of at least 1, got 0"):
         dn.MultiChainComparison("question -> answer", m=0)
     with pytest.raises(InputError, match="has no sampler; give it completions"):
@@ -180,7 +180,7 @@ def test_values_of_any_type_vote():
     assert dn.majority([{"x": 1}, {"x": 2}, {"x": 2}]) == dn.Prediction(x=2)
 
 
-def test_how_values_are_compared_can_be_said():
+def test_a_normalize_function_decides_how_values_are_compared():
     assert dn.majority(votes("12", "15", "31"), normalize=lambda a: a[0]).answer == "12"
     assert dn.majority(votes("a", "b", "b"), normalize=lambda a: None if a == "b" else a).answer == "a"
 
@@ -195,7 +195,7 @@ def test_how_values_are_compared_can_be_said():
         (votes("a"), "anser", "no field 'anser'. Did you mean 'answer'"),
     ],
 )
-def test_a_vote_that_cannot_be_held_is_told(predictions, field, says):
+def test_predictions_that_cannot_vote_raise_an_error(predictions, field, says):
     with pytest.raises(InputError, match=says):
         dn.majority(predictions, field)
 

@@ -344,7 +344,7 @@ def test_an_attempt_that_raises_is_an_attempt_with_an_error():
     assert prediction.run.attempts.error.tolist() == ["RuntimeError: boom", None]
 
 
-def test_a_reply_that_cannot_be_read_becomes_the_hint():
+def test_a_reply_that_cannot_be_parsed_becomes_the_hint():
     lm = dn.ScriptedLM(["no markers", "nor here", chat(sentence="blue")])  # the second was asked for as a repair
     prediction = run(dn.Refine(dn.Predict(Caption, lm=lm), blue, n=2)(subject="x"))
     assert "no `[[ ## sentence ## ]]`" in prediction.run.attempts.hint[1]
@@ -368,7 +368,7 @@ def test_max_failures_zero_means_that_the_first_failure_ends_the_call():
     assert dn.last_run().attempts.sentence.tolist() == ["red", None]
 
 
-def test_when_all_attempts_fail_each_error_is_kept():
+def test_when_all_attempts_fail_each_error_is_in_the_group():
     lm = dn.ScriptedLM([RuntimeError("a"), ValueError("b")])
     with pytest.raises(AllAttemptsFailed, match="all 2 attempts failed; the last: b") as raised:
         run(dn.Refine(dn.Predict(Caption, lm=lm), blue, n=2, hints="feedback")(subject="x"))
@@ -434,25 +434,25 @@ def test_an_inner_refine_adds_its_hint_after_the_outer_one():
         ({"reward": 5}, "reward must be a function"),
     ],
 )
-def test_a_wrong_setting_is_told_when_the_refine_is_made(kwargs, says):
+def test_a_wrong_setting_raises_when_the_refine_is_created(kwargs, says):
     with pytest.raises(ConfigurationError, match=says):
         dn.Refine(dn.Predict(Caption), kwargs.pop("reward", blue), **kwargs)
 
 
-def test_a_program_that_is_no_module_is_told():
+def test_a_program_that_is_no_module_raises_an_error():
     with pytest.raises(InputError, match=r"must be a dn\.Module"):
         dn.Refine("question -> answer", blue)
 
 
 @pytest.mark.parametrize("hint", [5, {"nobody": "x"}, {"self": 3}])
-def test_a_wrong_hint_of_a_function_is_told_and_the_attempts_are_kept(hint):
+def test_a_wrong_hint_of_a_function_raises_and_the_attempts_stay_recorded(hint):
     refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(0, 0), n=2, hints=lambda a, p, i: hint)
     with pytest.raises(HintError):
         run(refine(subject="x"))
     assert len(dn.last_run().attempts) == 1
 
 
-def test_wrong_inputs_and_a_missing_model_are_told_at_once_not_once_an_attempt():
+def test_wrong_inputs_and_a_missing_model_raise_after_the_first_attempt():
     refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), blue, n=5)
     with pytest.raises(InputError, match="'subject' is missing"):
         run(refine())
@@ -585,7 +585,7 @@ def test_an_attempt_that_refuses_to_be_cancelled_is_recorded_as_cancelled_and_st
     assert prediction.run.attempts.error.tolist() == [None, "cancelled"]
 
 
-def test_a_model_that_returns_no_reply_is_told():
+def test_a_model_that_returns_no_reply_raises_an_error():
     class Wrong:
         async def complete(self, request):
             return "text"

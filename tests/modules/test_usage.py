@@ -89,14 +89,14 @@ def test_each_program_inside_another_has_its_own_usage():
     assert nested.usages == [[5, 1]]
 
 
-def test_programs_side_by_side_do_not_count_each_others_calls():
+def test_concurrent_programs_do_not_count_each_others_calls():
     program = Gathered(Two(), predict(), Two("dict"))
     predictions = dn.run_sync(lambda: program.batch(ROWS * 10))
     assert [p.usage.calls for p in predictions] == [5] * 20
     assert program.usages == [[2, 1, 2]] * 20
 
 
-def test_a_prediction_that_forward_keeps_is_not_changed_by_the_module_around_it():
+def test_a_prediction_that_forward_stores_is_not_changed_by_the_module_around_it():
     class Keeps(dn.Module):
         def __init__(self):
             self.predict, self.last = predict(), None
