@@ -42,7 +42,7 @@ def test_an_unknown_price_stays_unknown():
 
 
 @pytest.mark.parametrize("value", [None, math.inf, math.nan, "1", [1], object()])
-def test_what_is_no_number_is_no_score(value):
+def test_a_value_that_is_not_a_number_is_no_score(value):
     with pytest.raises(RewardError):
         as_score(value)
     assert as_score(True).value == 1.0

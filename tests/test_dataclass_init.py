@@ -35,21 +35,21 @@ def values(instance):
 
 
 @pytest.mark.parametrize("arguments", [((1,), {}), ((1, "y", [2]), {"d": 4}), ((), {"a": 1, "c": None})])
-def test_it_takes_what_the_dataclass_takes(arguments):
+def test_fast_init_takes_the_arguments_that_the_dataclass_takes(arguments):
     args, named = arguments
     assert values(Quick(*args, **named)) == values(Plain(*args, **named))
     assert inspect.signature(Quick) == inspect.signature(Plain)
 
 
 @pytest.mark.parametrize("arguments", [((), {}), ((1, "y", [], 4), {}), ((1,), {"e": 5})])
-def test_it_refuses_what_the_dataclass_refuses(arguments):
+def test_fast_init_refuses_the_arguments_that_the_dataclass_refuses(arguments):
     args, named = arguments
     for kind in (Plain, Quick):
         with pytest.raises(TypeError):
             kind(*args, **named)
 
 
-def test_it_cannot_be_changed():
+def test_an_instance_is_frozen():
     instance = Quick(1)
     with pytest.raises(FrozenInstanceError):
         instance.a = 2
@@ -58,7 +58,7 @@ def test_it_cannot_be_changed():
     assert Quick(1).c is not instance.c
 
 
-def test_it_is_replaced_copied_and_pickled():
+def test_an_instance_can_be_replaced_copied_and_pickled():
     instance = Quick(1, "y")
     assert replace(instance, a=2) == Quick(2, "y")
     assert copy.deepcopy(instance) == pickle.loads(pickle.dumps(instance)) == instance

@@ -24,7 +24,7 @@ def reward(row, prediction):
 
 
 @pytest.mark.parametrize(
-    ("make", "name", "said"),
+    ("make", "name", "message"),
     [
         (lambda **k: dn.Refine(PROGRAM, reward, **k), "N", "Did you mean 'n'"),
         (lambda **k: dn.Refine(PROGRAM, **k), "reward_fn", "Did you mean 'reward'"),
@@ -62,8 +62,8 @@ def reward(row, prediction):
         (lambda **k: dn.DistillHints(METRIC, **k), "max_hint", "Did you mean 'max_hints'"),
     ],
 )
-def test_an_unknown_keyword_is_an_error_when_the_object_is_made(make, name, said):
-    with pytest.raises(ConfigurationError, match=rf"has no setting (?='{name}').*{said}"):
+def test_an_unknown_keyword_is_an_error_when_the_object_is_made(make, name, message):
+    with pytest.raises(ConfigurationError, match=rf"has no setting (?='{name}').*{message}"):
         make(**{name: 3})
 
 
@@ -75,8 +75,8 @@ def optimizers():
 @pytest.mark.parametrize("method", ["compile", "compile_sync", "start", "resume"])
 def test_compile_names_its_own_arguments(kind, method):
     def call(**keywords):
-        done = getattr(kind(METRIC), method)(**keywords)
-        return asyncio.run(done) if inspect.isawaitable(done) else done
+        result = getattr(kind(METRIC), method)(**keywords)
+        return asyncio.run(result) if inspect.isawaitable(result) else result
 
     with pytest.raises(ConfigurationError, match=rf"{kind.__name__}.{method} has no setting 'trainset'.*'train'"):
         call(program=PROGRAM, trainset=ROWS)
@@ -155,25 +155,25 @@ def test_a_coroutine_function_stays_one():
 
 
 @pytest.mark.parametrize("name", ["system", "system_prompt", "streaming", "proxies", "kwargs", "model_kwargs"])
-def test_advice_on_another_setting_is_not_given_for_a_name_that_is_merely_alike(name):
-    with pytest.raises(ConfigurationError) as caught:
+def test_a_name_that_is_merely_similar_gets_no_advice_on_another_setting(name):
+    with pytest.raises(ConfigurationError) as raised:
         dn.LM("openai/m", **{name: 1})
-    said = str(caught.value)
-    assert "stream(" not in said
-    assert "finetuning" not in said
-    assert "name it in the model" not in said
+    message = str(raised.value)
+    assert "stream(" not in message
+    assert "finetuning" not in message
+    assert "name it in the model" not in message
 
 
-def test_advice_is_given_for_a_misspelled_name_of_dspy():
+def test_a_misspelled_name_of_dspy_gets_advice():
     with pytest.raises(ConfigurationError, match="'rollout_ids': a further sample"):
         dn.LM("openai/m", rollout_ids=1)
 
 
 def test_a_shown_signature_is_a_plain_one_when_it_is_copied_or_pickled():
-    shown = inspect.signature(dn.Refine.__init__)
-    plain = inspect.Signature(list(shown.parameters.values()), return_annotation=shown.return_annotation)
-    assert shown == plain
-    assert str(shown) == str(plain)
-    assert shown.replace(return_annotation=int).return_annotation is int
-    assert copy.deepcopy(shown) == plain
-    assert pickle.loads(pickle.dumps(shown)) == plain
+    signature = inspect.signature(dn.Refine.__init__)
+    plain = inspect.Signature(list(signature.parameters.values()), return_annotation=signature.return_annotation)
+    assert signature == plain
+    assert str(signature) == str(plain)
+    assert signature.replace(return_annotation=int).return_annotation is int
+    assert copy.deepcopy(signature) == plain
+    assert pickle.loads(pickle.dumps(signature)) == plain

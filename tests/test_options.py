@@ -166,7 +166,7 @@ def test_fields_say_what_a_run_file_records_and_what_older_ones_count_as():
     assert fields_of(Tuner)["n"].annotation == Annotated[int, Whole(1)]
 
 
-def test_what_is_shown_is_what_differs_from_the_signature():
+def test_the_repr_shows_settings_that_differ_from_their_defaults():
     assert settings_repr(Tuner(len), "len") == "Tuner(len)"
     assert settings_repr(Tuner(len, 5, seed=2, racing=True, auto="heavy")) == "Tuner(seed=2, n=5, auto='heavy')"
 

@@ -34,8 +34,8 @@ def outcome(fn, *values):
     return float(result)
 
 
-def same(one, other):
-    return one == other or (isinstance(one, float) and math.isnan(one) and math.isnan(other))
+def same(left, right):
+    return left == right or (isinstance(left, float) and math.isnan(left) and math.isnan(right))
 
 
 @given(st.sampled_from(BINARY), FLOATS, NUMBERS)
@@ -110,7 +110,7 @@ def test_numpy_and_pandas_take_scores_as_numbers():
     assert (pd.Series([1.0, 2.0]) * dn.Score(0.5)).tolist() == [0.5, 1.0]
 
 
-def test_what_is_no_finite_number_any_more_is_pythons_own():
+def test_a_result_that_is_not_finite_is_a_plain_number():
     assert dn.Score(1e308) * 10 == math.inf
     assert type(dn.Score(1e308) * 10) is float
     assert dn.Score(0.5) * 1j == 0.5j
@@ -169,7 +169,7 @@ def test_best_of_n_does_not_take_a_wrong_answer(written):
     assert best.run_sync(question="2+2?").answer == "4"
 
 
-def test_an_attempt_that_scores_zero_keeps_its_feedback_and_may_be_the_best():
+def test_an_attempt_that_scores_zero_has_feedback_and_may_be_the_best():
     lm = dn.ScriptedLM(["answer: 5", "answer: 6"])
     best = dn.BestOfN(dn.Predict("question -> answer", lm=lm), lambda row, p: dn.Score(0.0, "Wrong."), n=2)
     prediction = best.run_sync(question="2+2?")
@@ -225,9 +225,9 @@ def test_a_dataclass_made_of_score_still_equals_its_number(kind):
 
 def test_parts_are_numbers_whatever_type_they_came_in():
     parts = {"bool": True, "numpy": np.float32(0.5), "decimal": Decimal("0.25"), "score": dn.Score(1.0, "Right.")}
-    found = dn.Score(0.5, parts=parts).parts
-    assert found == {"bool": 1.0, "numpy": 0.5, "decimal": 0.25, "score": 1.0}
-    assert {type(part) for part in found.values()} == {float}
+    floats = dn.Score(0.5, parts=parts).parts
+    assert floats == {"bool": 1.0, "numpy": 0.5, "decimal": 0.25, "score": 1.0}
+    assert {type(part) for part in floats.values()} == {float}
     assert dn.Score(0.5, parts=None).parts == {}
     with pytest.raises(RewardError, match="parts must be a mapping"):
         dn.Score(0.5, parts=[1.0])
@@ -246,7 +246,7 @@ def test_a_run_file_can_be_read_whatever_the_parts_of_a_score_are(part):
     assert dn.open_run(best.run.id).attempts.score.dropna().tolist() == [0.5] * len(best.run.attempts)
 
 
-def test_a_score_that_tables_cannot_reckon_with_is_an_error_of_its_row():
+def test_a_score_beyond_the_range_of_tables_is_an_error_of_its_row():
     program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     evaluation = dn.Evaluate(lambda row, prediction: row.score).run_sync(
         program, [{"question": "2+2?", "score": value} for value in (1e100, -1e300, 10**400)]
@@ -270,8 +270,8 @@ def test_settings_that_scores_are_compared_with_take_every_number(half):
     evaluate = dn.Evaluate(lambda row, prediction: 1 / 0, failure_score=half)
     evaluation = evaluate.run_sync(program, rows)
     assert evaluation.table.score.tolist() == [0.5]
-    again = dn.run_sync(lambda: evaluate.resume(evaluation.run.id, program, rows))
-    assert again.run.status == "finished"
+    resumed = dn.run_sync(lambda: evaluate.resume(evaluation.run.id, program, rows))
+    assert resumed.run.status == "finished"
     dn.BootstrapFewShot(metric, metric_threshold=half, failure_score=half).compile_sync(program, rows)
     same = dn.BootstrapFewShot(metric, metric_threshold=0.5, failure_score=0.5)
     assert dn.run_sync(lambda: same.resume(dn.last_run().id, program, rows)).demos

@@ -239,7 +239,7 @@ class Module:
         self.load_state(read_state(path), strict=strict)
 
     def submodules(self) -> Iterator[tuple[str, Any]]:
-        """The values in which predictors are searched, with their names: the attributes, in the order of setting."""
+        """The values that are searched for predictors, with their names: the attributes, in the order of setting."""
         yield from vars(self).items()
         for cls in type(self).__mro__:
             slots = cls.__dict__.get("__slots__", ())

@@ -82,15 +82,7 @@ async def make_attempt(
     scope = current_scope()
     parent = scope.open_span
     began = time.perf_counter()
-    started = AttemptStarted(
-        span=plan.span,
-        parent=parent,
-        attempt=plan.number,
-        wave=plan.wave,
-        hint=redact_values(plan.displayed_hint),
-        hint_by=plan.hint_by,
-    )
-    scope.emit(started)
+    scope.emit(_attempt_started(plan, parent))
     trace = Trace()
     prediction: Prediction | None = None
     score: Score | None = None
@@ -149,6 +141,17 @@ def _rollout(scope: Scope, plan: AttemptPlan) -> RolloutId:
     if scope.open_attempt is None and outside.number == 0:
         return RolloutId(n)
     return outside.child(n)
+
+
+def _attempt_started(plan: AttemptPlan, parent: int) -> AttemptStarted:
+    return AttemptStarted(
+        span=plan.span,
+        parent=parent,
+        attempt=plan.number,
+        wave=plan.wave,
+        hint=redact_values(plan.displayed_hint),
+        hint_by=plan.hint_by,
+    )
 
 
 def _attempt_ended(result: AttemptResult, parent: int, threshold: float | None) -> AttemptEnded:

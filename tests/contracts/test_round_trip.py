@@ -128,9 +128,9 @@ def round_tripped(adapter, field, value):
 
 @pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda a: a.name)
 @settings(deadline=None, max_examples=150)
-@given(made=signatures())
-def test_what_an_adapter_writes_it_reads_back_for_any_signature(adapter, made):
-    signature, outputs = made
+@given(signature_and_outputs=signatures())
+def test_what_an_adapter_writes_it_reads_back_for_any_signature(adapter, signature_and_outputs):
+    signature, outputs = signature_and_outputs
     read = adapter.parse(signature, adapter.format_output(signature, outputs))
     expected = {n: round_tripped(adapter, signature.output_fields[n], value) for n, value in outputs.items()}
     assert read == expected
@@ -138,7 +138,7 @@ def test_what_an_adapter_writes_it_reads_back_for_any_signature(adapter, made):
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda a: a.name)
-def test_numbers_that_are_none_and_texts_that_are_half_come_back_as_near_as_they_can(adapter):
+def test_nan_infinity_and_lone_surrogates_come_back_as_near_as_possible(adapter):
     signature = type(
         "Odd",
         (dn.Signature,),

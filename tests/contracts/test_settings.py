@@ -87,7 +87,7 @@ def _call(name, **keywords):
         asyncio.run(result)
 
 
-def test_everything_that_is_configured_is_declared():
+def test_every_configurable_has_a_declaration():
     optimizers = {"BootstrapFewShot", "BootstrapRandomSearch", "COPRO", "DistillHints", "GEPA", "MIPROv2", "SIMBA"}
     models = {"LM", "LocalLM", "Budget", "configure", "context", "DaskExecutor"}
     modules = {"Predict", "ChainOfThought", "MultiChainComparison", "ReAct", "ProgramOfThought", "Refine", "BestOfN"}

@@ -44,8 +44,7 @@ def test_functions_may_stand_anywhere_after_the_first_program():
 
 def test_predictors_of_a_chain_have_paths_that_do_not_depend_on_how_it_was_built():
     a, b, c = predict(ASK[0], answer="1"), dn.ChainOfThought("answer -> x"), predict("x -> y", y="2")
-    left, right = a.then(b).then(c), a.then(b.then(c))
-    for chain in (left, right):
+    for chain in (a.then(b).then(c), a.then(b.then(c))):
         assert [path for path, _ in chain.named_predictors()] == ["steps[0]", "steps[1].predict", "steps[2]"]
         assert chain.named_predictors()[0][1] is a
 
@@ -54,26 +53,26 @@ def test_map_changes_the_prediction_and_keeps_the_paths():
     mapped = dn.ChainOfThought("question -> answer").map(lambda p: {"answer": p.answer.upper()})
     assert [path for path, _ in mapped.named_predictors()] == ["predict"]
     with dn.context(lm=dn.ScriptedLM([chat(reasoning="r", answer="yes")])):
-        got = mapped.run_sync(question="q")
-    assert (got.to_dict(), len(got.calls)) == ({"answer": "YES"}, 1)
+        prediction = mapped.run_sync(question="q")
+    assert (prediction.to_dict(), len(prediction.calls)) == ({"answer": "YES"}, 1)
 
 
 def test_refine_over_a_chain_gives_each_predictor_its_hint():
-    seen = []
+    hints_seen = []
 
     def answer(request):
         text = request.messages[0]["content"]
-        seen.append(text.split("Hint: ")[1] if "Hint: " in text else None)
+        hints_seen.append(text.split("Hint: ")[1] if "Hint: " in text else None)
         return chat(answer="a", x="x")
 
     chain = dn.Predict(ASK[0]).then(dn.Predict("answer -> x").map(dict))
     hints = {"steps[0]": "one", "steps[1]": "two"}
     with dn.context(lm=dn.FunctionLM(answer)):
         dn.Refine(chain, lambda r, p: 0.0, n=2, hints=lambda *_: hints).run_sync(question="q")
-    assert seen == [None, None, "one", "two"]
+    assert hints_seen == [None, None, "one", "two"]
 
 
-def test_a_chain_runs_its_rows_side_by_side():
+def test_a_chain_runs_its_rows_concurrently():
     chain = predict(ASK[0], **ASK[1]).then(Shout())
     results = asyncio.run(chain.batch([{"question": "a"}, {"wrong": "b"}]))
     assert results[0].text == "YES!"
@@ -88,7 +87,7 @@ def test_a_chain_runs_its_rows_side_by_side():
         (dn.BestOfN(dn.Predict("answr -> x"), lambda r, p: 1), "needs 'answr'"),
     ],
 )
-def test_programs_that_do_not_fit_are_told_when_they_are_combined(second, says):
+def test_programs_that_do_not_fit_raise_when_they_are_combined(second, says):
     step = dn.Predict(second) if isinstance(second, str) else second
     with pytest.raises(SignatureError, match=says):
         dn.Predict(ASK[0]).then(step)
@@ -111,12 +110,12 @@ def test_types_that_may_fit_are_left_to_the_call(types):
 
 
 @pytest.mark.parametrize("types", [("str", "int"), ("list[str]", "list[int]"), ("list", "str"), ("float", "int")])
-def test_types_that_differ_are_told(types):
+def test_types_that_differ_raise_an_error(types):
     with pytest.raises(SignatureError, match="converts it"):
         dn.Predict(f"q -> a: {types[0]}").then(dn.Predict(f"a: {types[1]} -> b"))
 
 
-def test_what_cannot_be_combined_is_told():
+def test_values_that_cannot_be_combined_raise_an_error():
     program = predict(ASK[0], **ASK[1])
     with pytest.raises(ConfigurationError, match="then takes a program or a function"):
         program.then("answer -> x")

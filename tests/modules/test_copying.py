@@ -116,7 +116,7 @@ def test_an_optimizer_takes_a_program_with_a_resource(resource):
 
 
 @pytest.mark.parametrize("wrap", [lambda p: dn.Refine(p, lambda row, prediction: 1.0), lambda p: p.map(dict)])
-def test_a_resource_inside_a_module_of_ours_is_shared_too(resource, wrap):
+def test_a_resource_inside_a_library_module_is_shared_too(resource, wrap):
     program = Program(resource)
     new = copy.deepcopy(wrap(program))
     inner = next(module for module in vars(new).values() if isinstance(module, Program))
@@ -124,7 +124,7 @@ def test_a_resource_inside_a_module_of_ours_is_shared_too(resource, wrap):
     assert inner.client is resource
 
 
-def test_a_reward_or_a_tool_that_holds_a_resource_is_shared():
+def test_a_reward_or_a_tool_with_a_resource_is_shared():
     class Reward:
         def __init__(self):
             self.lock = threading.Lock()
@@ -369,7 +369,7 @@ def test_a_copy_takes_one_step_for_each_part_also_where_resources_are_nested():
     assert Counted.copies == 1
 
 
-def test_a_tuple_and_a_list_that_hold_each_other_are_copied():
+def test_a_tuple_and_a_list_that_contain_each_other_are_copied():
     class Rings(dn.Module):
         def __init__(self):
             self.ring = ([dn.Predict("question -> answer"), threading.Lock()],)

@@ -143,7 +143,7 @@ def closure():
 
 
 @pytest.mark.parametrize("make", [lambda: PerCall, lambda: Global, closure], ids=["per call", "global", "closure"])
-def test_a_predictor_that_the_program_does_not_hold_is_reported_once_a_type(make):
+def test_a_hidden_predictor_is_warned_of_once_a_type(make):
     kind = make()
     with dn.context(lm=dn.FunctionLM(lambda r: chat(sentence="x"))):
         with warnings.catch_warnings(record=True) as warned:
@@ -180,7 +180,7 @@ def test_predictors_called_by_other_work_than_a_programs_are_not_reported():
 # ── forward ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_forward_without_async_is_told_when_the_class_is_made():
+def test_a_forward_without_async_raises_when_the_class_is_defined():
     with pytest.raises(ConfigurationError, match="Plain.forward is a plain function; write `async def forward`"):
 
         class Plain(dn.Module):

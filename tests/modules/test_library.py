@@ -18,14 +18,14 @@ from tests.modules.programs import Recording
 def test_chain_of_thought_reasons_before_it_answers():
     lm = dn.ScriptedLM([chat(reasoning="Two and two.", answer="4")])
     program = dn.ChainOfThought("question -> answer: int", lm=lm, temperature=0.5)
-    got = program.run_sync(question="2+2?")
-    assert got.to_dict() == {"reasoning": "Two and two.", "answer": 4}
+    prediction = program.run_sync(question="2+2?")
+    assert prediction.to_dict() == {"reasoning": "Two and two.", "answer": 4}
     assert lm.requests[0].settings["temperature"] == 0.5
     assert [path for path, _ in program.named_predictors()] == ["predict"]
     assert prompt(lm.requests[0]).index("## reasoning") < prompt(lm.requests[0]).index("## answer")
 
 
-def test_chain_of_thought_takes_a_reasoning_of_ones_own():
+def test_chain_of_thought_takes_another_augmentation():
     class Steps(dn.Augmentation):
         """Short steps."""
 
@@ -33,10 +33,10 @@ def test_chain_of_thought_takes_a_reasoning_of_ones_own():
 
     program = dn.ChainOfThought(Caption, reasoning=Steps, instruction="Sing.", demos=[{"subject": "x", "steps": ["y"]}])
     with dn.context(lm=dn.ScriptedLM([chat(steps='["a"]', sentence="b")])):
-        got = program.run_sync(subject="sea")
-    assert got.steps == ["a"]
-    assert "Sing." in prompt(got.calls[0])
-    assert '["y"]' in prompt(got.calls[0])
+        prediction = program.run_sync(subject="sea")
+    assert prediction.steps == ["a"]
+    assert "Sing." in prompt(prediction.calls[0])
+    assert '["y"]' in prompt(prediction.calls[0])
     with pytest.raises(SignatureError, match="cannot add the output 'reasoning'"):
         dn.ChainOfThought("question -> reasoning, answer")
 
@@ -45,8 +45,8 @@ def test_chain_of_thought_works_against_a_server():
     with Server(lambda body, number: chat(reasoning="r", answer=str(number))) as server:
         lm = dn.LM("openai/m", api_base=server.base, api_key="k")
         rows = [{"question": str(i)} for i in range(3)]
-        got = asyncio.run(dn.ChainOfThought("question -> answer: int", lm=lm).batch(rows))
-    assert sorted(p.answer for p in got) == [1, 2, 3]
+        predictions = asyncio.run(dn.ChainOfThought("question -> answer: int", lm=lm).batch(rows))
+    assert sorted(p.answer for p in predictions) == [1, 2, 3]
     assert "[[ ## reasoning ## ]]" in server.bodies[0]["messages"][-1]["content"]
 
 
@@ -65,7 +65,7 @@ def compared(request):
     return chat(rationale="All agree.", answer="4")
 
 
-def test_given_completions_are_compared_in_dspys_words():
+def test_completions_are_compared_in_dspys_words():
     lm = Recording(compared)
     completions = [
         dn.Prediction(rationale="add them\nslowly", answer="4"),
@@ -73,12 +73,12 @@ def test_given_completions_are_compared_in_dspys_words():
         dn.Example(reasoning="count", answer="4"),
     ]
     compare = dn.MultiChainComparison("question -> answer", lm=lm, sampler=None)
-    got = compare.run_sync(question="2+2?", completions=completions)
-    assert got.to_dict() == {"rationale": "All agree.", "answer": "4"}
-    asked = lm.requests[0]
-    assert field(asked, "reasoning_attempt_1") == "«I'm trying to add them I'm not sure but my prediction is 4»"
-    assert field(asked, "reasoning_attempt_2") == "«I'm trying to guess I'm not sure but my prediction is 5»"
-    assert asked.settings["temperature"] == 0.7
+    prediction = compare.run_sync(question="2+2?", completions=completions)
+    assert prediction.to_dict() == {"rationale": "All agree.", "answer": "4"}
+    request = lm.requests[0]
+    assert field(request, "reasoning_attempt_1") == "«I'm trying to add them I'm not sure but my prediction is 4»"
+    assert field(request, "reasoning_attempt_2") == "«I'm trying to guess I'm not sure but my prediction is 5»"
+    assert request.settings["temperature"] == 0.7
     assert [path for path, _ in compare.named_predictors()] == ["predict"]
 
 
@@ -90,12 +90,12 @@ def test_without_completions_it_samples_them_each_with_a_rollout_of_its_own():
 
     lm = Recording(answer)
     compare = dn.MultiChainComparison("question -> answer", m=4, temperature=0.3, lm=lm)
-    got = compare.run_sync(question="2+2?")
+    prediction = compare.run_sync(question="2+2?")
     *samples, last = lm.requests
     assert len({r.rollout for r in samples}) == 4
     assert {r.settings["temperature"] for r in samples} == {0.3}
     assert [f"to r{i}" in field(last, f"reasoning_attempt_{i + 1}") for i in range(4)] == [True] * 4
-    assert len(got.calls) == 5
+    assert len(prediction.calls) == 5
     assert [path for path, _ in compare.named_predictors()] == ["predict", "sampler.predict"]
 
 
@@ -120,11 +120,11 @@ def test_refine_gives_the_sampler_and_the_comparison_a_hint_each():
     with dn.context(lm=lm):
         compare = dn.MultiChainComparison("question -> answer", m=2)
         dn.Refine(compare, lambda r, p: 0.0, n=2, hints=lambda *_: hints).run_sync(question="q")
-    told = (
+    differences = (
         ["Hint: Think well." in prompt(r) for r in lm.requests],
         ["Hint: Compare well." in prompt(r) for r in lm.requests],
     )
-    assert told == ([False] * 3 + [True, True, False], [False] * 5 + [True])
+    assert differences == ([False] * 3 + [True, True, False], [False] * 5 + [True])
 
 
 def test_a_sample_that_fails_fails_the_comparison():
@@ -140,12 +140,12 @@ def test_a_sample_that_fails_fails_the_comparison():
         ([ValueError("x")] * 3, "completion 0 is ValueError"),
     ],
 )
-def test_completions_that_do_not_fit_are_told(completions, says):
+def test_completions_that_do_not_fit_raise_an_error(completions, says):
     with pytest.raises(InputError, match=says):
         dn.MultiChainComparison("question -> answer").run_sync(question="q", completions=completions)
 
 
-def test_a_comparison_of_nothing_is_told():
+def test_a_comparison_without_completions_raises_an_error():
     with pytest.raises(ConfigurationError, match="m must be a whole number of at least 1, got 0"):
         dn.MultiChainComparison("question -> answer", m=0)
     with pytest.raises(InputError, match="has no sampler; give it completions"):
@@ -180,7 +180,7 @@ def test_values_of_any_type_vote():
     assert dn.majority([{"x": 1}, {"x": 2}, {"x": 2}]) == dn.Prediction(x=2)
 
 
-def test_how_values_are_compared_can_be_said():
+def test_a_normalize_function_decides_how_values_are_compared():
     assert dn.majority(votes("12", "15", "31"), normalize=lambda a: a[0]).answer == "12"
     assert dn.majority(votes("a", "b", "b"), normalize=lambda a: None if a == "b" else a).answer == "a"
 
@@ -195,7 +195,7 @@ def test_how_values_are_compared_can_be_said():
         (votes("a"), "anser", "no field 'anser'. Did you mean 'answer'"),
     ],
 )
-def test_a_vote_that_cannot_be_held_is_told(predictions, field, says):
+def test_predictions_that_cannot_vote_raise_an_error(predictions, field, says):
     with pytest.raises(InputError, match=says):
         dn.majority(predictions, field)
 
@@ -213,8 +213,8 @@ def test_rows_may_name_inputs_by_their_aliases():
     with dn.context(lm=answer):
         for program in (dn.Predict(Asked), dn.ChainOfThought(Asked), dn.MultiChainComparison(Asked, m=2)):
             assert [p.answer for p in asyncio.run(program.batch(rows))] == ["one", "two"]
-            done = asyncio.run(dn.evaluate(program, rows, lambda row, p: row.answer == p.answer))
-            assert float(done) == 1.0
+            evaluation = asyncio.run(dn.evaluate(program, rows, lambda row, p: row.answer == p.answer))
+            assert float(evaluation) == 1.0
 
 
 def test_a_candidates_demos_may_name_fields_by_their_aliases():

@@ -16,8 +16,11 @@ class Four(dn.Module):
     """Four predictors, each marked by its demo."""
 
     def __init__(self, *demos):
-        made = [dn.Predict(Caption, demos=[demo] if demo else []) for demo in (demos or [None] * 4)]
-        self.draft, self.steps, self.by, self.inner = made[0], [made[1]], {"x": made[2]}, Inner(made[3])
+        predictors = [dn.Predict(Caption, demos=[demo] if demo else []) for demo in (demos or [None] * 4)]
+        self.draft = predictors[0]
+        self.steps = [predictors[1]]
+        self.by = {"x": predictors[2]}
+        self.inner = Inner(predictors[3])
 
     async def forward(self, subject):
         draft = (await self.draft(subject=subject)).sentence

@@ -92,15 +92,15 @@ def test_concurrent_refines_on_one_instance_do_not_leak_into_each_other():
 def test_reward_and_hints_function_run_with_hints_masked():
     predict = dn.Predict(Caption, lm=echo_hint())
     judge = dn.Predict(Caption, lm=echo_hint())
-    seen = []
+    results = []
 
     async def reward(row, prediction):
-        seen.append((dn.current_hint(predict), (await judge(subject="j")).sentence))
+        results.append((dn.current_hint(predict), (await judge(subject="j")).sentence))
         return dn.Score(0.0, feedback="f")
 
     with dn.hints("outer"):
         run(dn.Refine(predict, reward, n=2)(subject="x"))
-    assert seen == [(None, "none")] * 2
+    assert results == [(None, "none")] * 2
 
 
 def test_two_predictors_of_one_signature_class_get_different_hints():
@@ -134,19 +134,19 @@ def test_the_advisor_sees_every_earlier_attempt(width):
                 "b": (await self.second(subject=subject)).sentence,
             }
 
-    asked = []
+    prompts = []
 
     def advise(request):
-        asked.append(prompt(request))
-        return chat(advice=f'{{"first": "A{len(asked)}", "second": "B{len(asked)}", "nobody": "C"}}')
+        prompts.append(prompt(request))
+        return chat(advice=f'{{"first": "A{len(prompts)}", "second": "B{len(prompts)}", "nobody": "C"}}')
 
     def reward(row, prediction):
         return 0.25
 
     refine = dn.Refine(Two(), reward, n=6, width=width, hints="advisor", advisor_lm=dn.FunctionLM(advise))
     prediction = run(refine(subject="x"))
-    assert len(asked) == 6 / width - 1
-    for wave, text in enumerate(asked, start=1):
+    assert len(prompts) == 6 / width - 1
+    for wave, text in enumerate(prompts, start=1):
         attempts = wave * width
         assert all(f"Attempt {i}\n" in text for i in range(1, attempts + 1))
         assert f"Attempt {attempts + 1}\n" not in text
@@ -175,10 +175,10 @@ def test_a_failing_advisor_is_warned_of_once_a_run_however_many_rows_and_waves_i
     refine = dn.Refine(
         dn.Predict(Caption, lm=echo_hint()), lambda row, p: 0.0, n=3, hints="advisor", advisor_lm=advisor
     )
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         run(refine.batch([{"subject": str(i)} for i in range(5)]))
-    assert [warning.category for warning in caught] == [dn.AdvisorFailedWarning]
+    assert [warning.category for warning in warned] == [dn.AdvisorFailedWarning]
     assert sum(row.hint_error is not None for row in dn.last_run().record.attempts.values()) == 10
     with pytest.warns(dn.AdvisorFailedWarning):
         run(refine(subject="x"))  # another run
@@ -186,48 +186,48 @@ def test_a_failing_advisor_is_warned_of_once_a_run_however_many_rows_and_waves_i
 
 @pytest.mark.parametrize("hints", ["auto", "advisor"])
 def test_an_advisor_without_a_model_takes_the_programs_where_none_is_configured(hints):
-    asked = []
+    prompts = []
 
     def answer(request):
-        asked.append(request)
+        prompts.append(request)
         return chat(advice='{"self": "say blue"}') if "advice" in prompt(request) else chat(sentence="grey")
 
     refine = dn.Refine(dn.Predict(Caption, lm=dn.FunctionLM(answer)), lambda row, p: 0.0, n=2, hints=hints)
     prediction = run(refine(subject="x"))
     assert prediction.run.attempts.hint.tolist() == [None, "say blue"]
-    assert len(asked) == 3
+    assert len(prompts) == 3
     configured = dn.FunctionLM(lambda request: chat(advice='{"self": "say red"}'))
     with dn.context(lm=configured):
         assert run(refine(subject="x")).run.attempts.hint.tolist() == [None, "say red"]
 
 
 def test_a_candidate_reaches_the_advisor_and_no_hint_does():
-    seen = []
+    prompts = []
 
     def advise(request):
-        seen.append(prompt(request))
+        prompts.append(prompt(request))
         return chat(advice='{"self": "from the advisor"}')
 
     refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(*[0] * 4), n=2, advisor_lm=dn.FunctionLM(advise))
     with dn.hints("for all"), dn.candidate({"advisor": "Advise in one word.", "self": "Be short."}, of=refine):
         run(refine(subject="x"))
     run(refine(subject="x"))
-    assert ["Advise in one word." in text for text in seen] == [True, False]
-    assert not any("Hint: " in text for text in seen)
+    assert ["Advise in one word." in text for text in prompts] == [True, False]
+    assert not any("Hint: " in text for text in prompts)
 
 
 def test_the_advisor_sees_the_instruction_that_is_tried():
-    seen = []
+    prompts = []
 
     def advise(request):
-        seen.append(prompt(request))
+        prompts.append(prompt(request))
         return chat(advice='{"self": "from the advisor"}')
 
     refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(*[0] * 4), n=2, advisor_lm=dn.FunctionLM(advise))
     with dn.candidate({"self": "Be short."}, of=refine):
         run(refine(subject="x"))
     run(refine(subject="x"))
-    assert ["instruction: Be short." in text for text in seen] == [True, False]
+    assert ["instruction: Be short." in text for text in prompts] == [True, False]
 
 
 def test_the_advisor_sees_an_empty_instruction_as_what_it_is():
@@ -251,7 +251,7 @@ def test_what_the_advisor_sees_of_calls_side_by_side_does_not_depend_on_which_en
             made = await asyncio.gather(*(self.ask(subject=f"{subject} {n}") for n in range(4)))
             return {"sentence": made[0].sentence}
 
-    def seen(seed):
+    def advisor_prompts(seed):
         wait, texts = random.Random(seed), []
 
         async def answer(request):
@@ -265,8 +265,8 @@ def test_what_the_advisor_sees_of_calls_side_by_side_does_not_depend_on_which_en
         run(dn.Refine(Parts(lm), lambda row, prediction: 0.0, n=2, advisor_lm=lm)(subject="x"))
         return texts
 
-    (text,) = seen(1)
-    assert seen(2) == [text]
+    (text,) = advisor_prompts(1)
+    assert advisor_prompts(2) == [text]
     assert "code:\nasync def forward(self, subject):\n    made = await" in text  # as it is indented
 
 
@@ -344,7 +344,7 @@ def test_an_attempt_that_raises_is_an_attempt_with_an_error():
     assert prediction.run.attempts.error.tolist() == ["RuntimeError: boom", None]
 
 
-def test_a_reply_that_cannot_be_read_becomes_the_hint():
+def test_a_reply_that_cannot_be_parsed_becomes_the_hint():
     lm = dn.ScriptedLM(["no markers", "nor here", chat(sentence="blue")])  # the second was asked for as a repair
     prediction = run(dn.Refine(dn.Predict(Caption, lm=lm), blue, n=2)(subject="x"))
     assert "no `[[ ## sentence ## ]]`" in prediction.run.attempts.hint[1]
@@ -362,18 +362,18 @@ def test_failures_are_counted_for_one_call_only():
 
 def test_max_failures_zero_means_that_the_first_failure_ends_the_call():
     lm = dn.ScriptedLM([chat(sentence="red"), RuntimeError("boom"), chat(sentence="blue")])
-    with pytest.raises(TooManyFailures, match="max_failures=0.*boom") as caught:
+    with pytest.raises(TooManyFailures, match="max_failures=0.*boom") as raised:
         run(dn.Refine(dn.Predict(Caption, lm=lm), blue, n=3, max_failures=0)(subject="x"))
-    assert len(caught.value.exceptions) == 1
+    assert len(raised.value.exceptions) == 1
     assert dn.last_run().attempts.sentence.tolist() == ["red", None]
 
 
-def test_when_all_attempts_fail_each_error_is_kept():
+def test_when_all_attempts_fail_each_error_is_in_the_group():
     lm = dn.ScriptedLM([RuntimeError("a"), ValueError("b")])
-    with pytest.raises(AllAttemptsFailed, match="all 2 attempts failed; the last: b") as caught:
+    with pytest.raises(AllAttemptsFailed, match="all 2 attempts failed; the last: b") as raised:
         run(dn.Refine(dn.Predict(Caption, lm=lm), blue, n=2, hints="feedback")(subject="x"))
-    assert [type(e) for e in caught.value.exceptions] == [RuntimeError, ValueError]
-    assert isinstance(caught.value, dn.DspynbError)
+    assert [type(e) for e in raised.value.exceptions] == [RuntimeError, ValueError]
+    assert isinstance(raised.value, dn.DspynbError)
 
 
 @pytest.mark.parametrize(
@@ -434,25 +434,25 @@ def test_an_inner_refine_adds_its_hint_after_the_outer_one():
         ({"reward": 5}, "reward must be a function"),
     ],
 )
-def test_a_wrong_setting_is_told_when_the_refine_is_made(kwargs, says):
+def test_a_wrong_setting_raises_when_the_refine_is_created(kwargs, says):
     with pytest.raises(ConfigurationError, match=says):
         dn.Refine(dn.Predict(Caption), kwargs.pop("reward", blue), **kwargs)
 
 
-def test_a_program_that_is_no_module_is_told():
+def test_a_program_that_is_no_module_raises_an_error():
     with pytest.raises(InputError, match=r"must be a dn\.Module"):
         dn.Refine("question -> answer", blue)
 
 
 @pytest.mark.parametrize("hint", [5, {"nobody": "x"}, {"self": 3}])
-def test_a_wrong_hint_of_a_function_is_told_and_the_attempts_are_kept(hint):
+def test_a_wrong_hint_of_a_function_raises_and_the_attempts_stay_recorded(hint):
     refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), scores(0, 0), n=2, hints=lambda a, p, i: hint)
     with pytest.raises(HintError):
         run(refine(subject="x"))
     assert len(dn.last_run().attempts) == 1
 
 
-def test_wrong_inputs_and_a_missing_model_are_told_at_once_not_once_an_attempt():
+def test_wrong_inputs_and_a_missing_model_raise_after_the_first_attempt():
     refine = dn.Refine(dn.Predict(Caption, lm=echo_hint()), blue, n=5)
     with pytest.raises(InputError, match="'subject' is missing"):
         run(refine())
@@ -585,7 +585,7 @@ def test_an_attempt_that_refuses_to_be_cancelled_is_recorded_as_cancelled_and_st
     assert prediction.run.attempts.error.tolist() == [None, "cancelled"]
 
 
-def test_a_model_that_returns_no_reply_is_told():
+def test_a_model_that_returns_no_reply_raises_an_error():
     class Wrong:
         async def complete(self, request):
             return "text"
@@ -623,9 +623,9 @@ def test_retries_switched_off_leave_the_first_attempt_alone_in_a_snapshot_too():
     with Layer(None, context=CallContext(retries=False)):
         assert refine.most_calls() == refine.module.most_calls() < calls
         assert len(run(refine(subject="x")).run.attempts) == 1
-        taken = dn.snapshot()
+        snapshot = dn.snapshot()
     assert len(run(refine(subject="x")).run.attempts) == 3
-    with taken.enter():
+    with snapshot.enter():
         assert len(run(refine(subject="x")).run.attempts) == 1
 
 

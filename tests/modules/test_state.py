@@ -145,7 +145,7 @@ def test_demos_of_any_typed_signature_survive_a_state(types, data):
     assert {name: type(value) for name, value in new.demos[0].items()} == {n: type(v) for n, v in demo.items()}
 
 
-def test_numbers_that_json_has_no_word_for_come_back():
+def test_infinity_and_nan_come_back():
     predictor, new = dn.Predict("a: float -> b"), dn.Predict("a: float -> b")
     predictor.demos = [{"a": value} for value in (math.inf, -math.inf, math.nan)]
     state = predictor.dump_state()
@@ -154,7 +154,7 @@ def test_numbers_that_json_has_no_word_for_come_back():
     assert math.isnan(new.demos[2]["a"])
 
 
-def test_with_state_gives_a_new_program_and_leaves_the_old_one():
+def test_with_state_returns_a_copy_and_does_not_change_the_program():
     program, state = Program(), learned().dump_state()
     new = program.with_state(state)
     assert contents(new) == contents(learned())
@@ -162,7 +162,7 @@ def test_with_state_gives_a_new_program_and_leaves_the_old_one():
     assert {p.uid for _, p in new.named_predictors()}.isdisjoint(p.uid for _, p in program.named_predictors())
 
 
-def test_a_program_that_cannot_be_copied_is_told():
+def test_a_program_that_cannot_be_copied_raises_an_error():
     class Single(dn.Module):
         def __init__(self):
             self.predict = dn.Predict("a -> b")
@@ -197,7 +197,7 @@ def test_a_shared_predictor_stands_once_and_loads_under_an_alias():
 # ── what is kept ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_state_holds_no_hint_candidate_model_setting_or_secret(monkeypatch):
+def test_a_state_contains_no_hint_candidate_model_setting_or_secret(monkeypatch):
     monkeypatch.setenv("SOME_API_KEY", "hidden-value-123")
     lm = dn.LM("openai/m", api_key="sk-abcdefghijklmnopqrstuvwxyz", api_base="http://127.0.0.1:9/v1")
     predictor = dn.Predict(Caption, lm=lm, temperature=0.123, extra_headers={"x": "y"})
@@ -210,7 +210,7 @@ def test_a_state_holds_no_hint_candidate_model_setting_or_secret(monkeypatch):
     assert "Use ***." in text
 
 
-def test_an_instruction_is_kept_only_where_the_predictor_has_its_own():
+def test_an_instruction_is_saved_only_if_the_predictor_has_its_own():
     state = dn.Predict(Caption).dump_state()
     entry = state["predictors"]["self"]
     assert (state["dspynb_state"], state["dspynb_version"], state["program"]) == (1, dn.__version__, "Predict")
@@ -221,7 +221,7 @@ def test_an_instruction_is_kept_only_where_the_predictor_has_its_own():
     assert program.instruction is None
 
 
-def test_a_demo_that_json_cannot_hold_or_that_has_another_type_is_told():
+def test_a_demo_that_json_cannot_represent_or_that_has_another_type_raises_an_error():
     program = Program()
     program.answer.predict.demos = [{"question": "q"}, {"question": "q", "context": "x"}]
     with pytest.raises(
@@ -287,7 +287,7 @@ def test_constraints_and_what_is_inside_a_type_are_part_of_a_signature():
         dn.Predict("c, a -> b", instruction="x").load_state(dn.Predict("a, c -> b").dump_state())
 
 
-def test_not_strict_leaves_out_paths_that_are_too_many_and_takes_other_wording():
+def test_not_strict_ignores_further_paths_and_accepts_other_wording():
     state = learned().dump_state()
     small = dn.Predict("question -> query")
     holder = dn.Module()
@@ -364,7 +364,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, body):
         Program().load(tmp_path / "p.json")
 
 
-def test_a_folder_a_missing_file_and_a_pickle_are_told(tmp_path):
+def test_a_folder_a_missing_file_and_a_pickle_raise_an_error(tmp_path):
     for act in (Program().save, Program().load):
         with pytest.raises(StateError, match=r"is a folder; give a file such as .*program.json"):
             act(tmp_path)
@@ -491,7 +491,7 @@ def test_texts_that_dspy_wrote_for_values_are_read():
 @pytest.mark.parametrize(
     "damage", [("signature", {}), ("demos", [3]), ("signature", {"instructions": 1, "fields": []})]
 )
-def test_a_damaged_dspy_state_is_told(damage):
+def test_a_damaged_dspy_state_raises_an_error(damage):
     state = json.loads((DATA / "dspy_predict.json").read_text())
     with pytest.raises(StateError, match="self: the DSPy state is damaged"):
         dn.Predict("question -> answer").load_state({**copy.deepcopy(state), damage[0]: damage[1]})

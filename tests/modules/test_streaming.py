@@ -191,7 +191,7 @@ def test_a_stream_that_is_cut_after_it_began_is_an_error_and_not_tried_again(ans
         over_http([answer, sse([chat(sentence="s")])])
 
 
-def test_an_error_in_the_stream_is_told():
+def test_an_error_in_the_stream_is_raised():
     async def answer(request):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)

@@ -40,18 +40,18 @@ class Outer(dn.Module):
     """A program of programs; remembers what the inner ones cost when it saw them."""
 
     def __init__(self, *inner):
-        self.inner, self.seen = list(inner), []
+        self.inner, self.usages = list(inner), []
 
     async def forward(self, question):
         predictions = [await program(question=question) for program in self.inner]
-        self.seen.append([prediction.usage.calls for prediction in predictions])
+        self.usages.append([prediction.usage.calls for prediction in predictions])
         return predictions[-1]
 
 
 class Gathered(Outer):
     async def forward(self, question):
         predictions = await asyncio.gather(*(program(question=question) for program in self.inner))
-        self.seen.append([prediction.usage.calls for prediction in predictions])
+        self.usages.append([prediction.usage.calls for prediction in predictions])
         return {"answer": predictions[0].answer}
 
 
@@ -67,36 +67,36 @@ def test_a_module_of_two_predictors_costs_two_calls_whatever_its_forward_returns
 
 @pytest.mark.parametrize("result", ["prediction", "dict", "new"])
 def test_a_batch_an_evaluation_and_its_metric_see_all_calls_of_a_row(result):
-    program, seen = Two(result), []
+    program, usages = Two(result), []
 
     def metric(row, prediction):
-        seen.append(prediction.usage.tokens)
+        usages.append(prediction.usage.tokens)
         return prediction.answer == row.answer
 
     assert [p.usage.calls for p in dn.run_sync(lambda: program.batch(ROWS))] == [2, 2]
     evaluation = dn.Evaluate(metric).run_sync(program, ROWS)
     assert [p.usage.calls for p in evaluation.predictions] == [2, 2]
-    assert seen == [20, 20]
+    assert usages == [20, 20]
     assert evaluation.table.tokens.tolist() == [20, 20]
 
 
 def test_each_program_inside_another_has_its_own_usage():
     outer = Outer(Two(), predict(), Two("dict"))
     assert outer.run_sync(question="2+2?").usage.calls == 5
-    assert outer.seen == [[2, 1, 2]]
+    assert outer.usages == [[2, 1, 2]]
     nested = Outer(outer, predict())
     assert nested.run_sync(question="2+2?").usage.calls == 6
-    assert nested.seen == [[5, 1]]
+    assert nested.usages == [[5, 1]]
 
 
-def test_programs_side_by_side_do_not_count_each_others_calls():
+def test_concurrent_programs_do_not_count_each_others_calls():
     program = Gathered(Two(), predict(), Two("dict"))
     predictions = dn.run_sync(lambda: program.batch(ROWS * 10))
     assert [p.usage.calls for p in predictions] == [5] * 20
-    assert program.seen == [[2, 1, 2]] * 20
+    assert program.usages == [[2, 1, 2]] * 20
 
 
-def test_a_prediction_that_forward_keeps_is_not_changed_by_the_module_around_it():
+def test_a_prediction_that_forward_stores_is_not_changed_by_the_module_around_it():
     class Keeps(dn.Module):
         def __init__(self):
             self.predict, self.last = predict(), None
@@ -123,7 +123,7 @@ def test_a_search_costs_all_its_attempts_and_the_calls_of_its_reward(search):
     assert program.run_sync(question="2+2?").usage.calls == 6
     outer = Outer(program, predict())
     assert outer.run_sync(question="2+2?").usage.calls == 7
-    assert outer.seen == [[6, 1]]
+    assert outer.usages == [[6, 1]]
 
 
 def test_a_refine_costs_the_calls_of_its_advisor():
@@ -198,8 +198,8 @@ def test_the_calls_of_a_judge_are_counted_in_a_line_of_their_own():
     assert (evaluation.usage.calls, evaluation.metric_usage.calls, evaluation.run.usage.calls) == (4, 4, 8)
     assert [p.usage.calls for p in evaluation.predictions] == [2, 2]
     assert evaluation.summary().endswith("4 calls, 40 tokens, $0.0400; metrics: 4 calls, 40 tokens, $0.0400")
-    again = dn.run_sync(lambda: dn.Evaluate(judged).resume(evaluation.run.id, Two(), ROWS))
-    assert (again.usage.calls, again.metric_usage.calls) == (4, 4)
+    resumed = dn.run_sync(lambda: dn.Evaluate(judged).resume(evaluation.run.id, Two(), ROWS))
+    assert (resumed.usage.calls, resumed.metric_usage.calls) == (4, 4)
     assert "metrics" not in dn.Evaluate(lambda row, prediction: 1.0).run_sync(Two(), ROWS).summary()
 
 

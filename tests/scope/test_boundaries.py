@@ -200,7 +200,7 @@ def test_run_sync_from_inside_a_running_loop_sees_all():
     assert inside(reach) == ALL
 
 
-def test_run_sync_on_its_own_loop_is_told_instead_of_hanging():
+def test_run_sync_on_its_own_loop_raises_instead_of_hanging():
     async def nested():
         return dn.run_sync(lambda: asyncio.sleep(0))
 
@@ -323,14 +323,14 @@ def test_a_snapshot_of_another_version_or_of_an_ended_block_is_refused():
         pass
 
 
-def test_a_snapshot_holds_no_key():
+def test_a_snapshot_contains_no_key():
     with dn.context(lm=dn.LM("openai/x", api_key="sk-very-secret-key")):
         data = pickle.dumps(dn.snapshot())
     assert b"sk-very-secret-key" not in data
     assert pickle.loads(data).settings["lm"].name == "openai/x"
 
 
-def test_a_setting_that_cannot_travel_is_named():
+def test_a_setting_that_cannot_be_pickled_is_named_in_the_error():
     with dn.context(lm=dn.FunctionLM(lambda r: "")), pytest.raises(ScopeError, match=r"setting lm \(FunctionLM\)"):
         dn.snapshot()
 

@@ -89,7 +89,7 @@ def test_a_budget_of_less_than_the_first_attempt_raises():
         run(main())
 
 
-def test_rows_beyond_the_budget_hold_that_it_is_spent_and_are_no_failures():
+def test_rows_beyond_the_budget_are_budget_exhausted_and_no_failures():
     async def main():
         with dn.Budget(calls=4):
             return await dn.Predict(Caption, lm=Counting()).batch([{"subject": str(i)} for i in range(10)])
@@ -132,7 +132,7 @@ def test_the_cut_is_where_it_would_be_one_row_after_the_other(needs, calls, widt
     assert lm.calls <= calls
 
 
-def test_nested_budgets_are_both_kept():
+def test_nested_budgets_both_apply():
     lm = Counting()
     predict = dn.Predict(Caption, lm=lm)
 
@@ -162,7 +162,7 @@ def test_calls_that_the_cache_answers_cost_nothing(tmp_path, monkeypatch):
     assert run(main()).spent["calls"] == 0
 
 
-def test_replies_that_are_kept_need_no_call_though_asked_for_at_once(tmp_path):
+def test_recorded_replies_take_no_call_though_requested_concurrently(tmp_path):
     lm = dn.recorded(tmp_path / "r.jsonl", lm=Counting())
     predict = dn.Predict(Caption, lm=lm)
 
@@ -218,7 +218,7 @@ def test_what_is_known_afterwards_stops_the_next_call(budget, says):
     assert lm.calls <= 3
 
 
-def test_a_budget_in_usd_cannot_be_kept_without_a_price():
+def test_a_budget_in_usd_raises_without_a_price():
     async def main():
         with dn.Budget(usd=5) as meter:
             await dn.Predict(Caption, lm=Counting(usd=None))(subject="x")
@@ -270,7 +270,7 @@ def test_a_task_that_outlives_a_spent_run_makes_no_call():
     assert lm.calls == 1
 
 
-def test_all_attempts_failing_is_still_told_as_that():
+def test_all_attempts_failing_still_raises_all_attempts_failed():
     async def main():
         with dn.Budget(calls=9):
             lm = dn.FunctionLM(lambda r: 1 / 0)
@@ -291,7 +291,7 @@ def test_all_attempts_failing_is_still_told_as_that():
         ({"tokens": True}, "whole number"),
     ],
 )
-def test_a_budget_without_sense_is_refused_when_made(limits, says):
+def test_a_budget_with_wrong_limits_raises_when_created(limits, says):
     with pytest.raises(ConfigurationError, match=says):
         dn.Budget(**limits)
 
@@ -306,7 +306,7 @@ def search(n=5):
     return dn.BestOfN(dn.Predict(Caption), lambda row, prediction: 0.0, n=n)
 
 
-def test_a_program_sets_aside_what_the_modules_in_it_make_at_most():
+def test_most_calls_of_a_program_is_the_sum_over_its_modules():
     def look(subject: str) -> str:
         return subject
 
@@ -323,7 +323,7 @@ def test_a_program_sets_aside_what_the_modules_in_it_make_at_most():
     assert dn.MultiChainComparison(Caption, m=4, sampler=None).most_calls() == 2
 
 
-def test_a_program_that_holds_itself_can_be_counted():
+def test_most_calls_of_a_program_that_contains_itself_is_finite():
     class Child(dn.Module):
         def __init__(self, parent):
             self.parent, self.predict = parent, dn.Predict(Caption)

@@ -98,7 +98,7 @@ def test_settings_of_a_context_block_end_with_it_and_configure_stays():
     assert setting("concurrency") == 5
 
 
-def test_configure_is_seen_in_other_threads():
+def test_configure_applies_in_other_threads():
     dn.configure(concurrency=9)
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(setting, "concurrency").result() == 9
@@ -145,7 +145,7 @@ def test_an_orphan_keeps_its_model():
     assert asyncio.run(main()) == "none"
 
 
-def test_a_hint_lives_in_no_state_of_the_predictor():
+def test_a_hint_is_never_stored_in_the_predictor():
     predict = dn.Predict(Caption, lm=dn.FunctionLM(lambda r: chat(sentence="x")))
     before = (pickle.dumps(vars(predict)["instruction"]), predict.signature.fingerprint(), repr(predict))
 
@@ -175,7 +175,7 @@ def test_a_hint_lives_in_no_state_of_the_predictor():
         (lambda: dn.configure(lm="nonsense"), ConfigurationError, "named 'provider/model'"),
     ],
 )
-def test_a_mistake_is_told_where_it_is_made(make, error, says):
+def test_a_mistake_raises_where_it_is_made(make, error, says):
     with pytest.raises(error, match=says):
         make()
 
