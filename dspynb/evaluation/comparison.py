@@ -13,7 +13,7 @@ from dspynb.evaluation.evaluator import (
     Evaluate,
     EvaluateWork,
     Table,
-    inside,
+    run_inside,
     table_of,
 )
 from dspynb.evaluation.result import Evaluation
@@ -244,7 +244,7 @@ async def _as_span(name: str, work: EvaluateWork) -> None:
 async def _evaluations(plan: Evaluate, programs: Mapping[str, Module], rows: Rows, kind: str) -> tuple[Any, Any]:
     work = _CompareWork(plan, programs, table_of(rows))
     if current_scope().open_run is not None:
-        return await inside(work, plan.budget), work.run
+        return await run_inside(work, plan.budget), work.run
     paths = {p.uid: f"{name}.{path}" for name, m in programs.items() for path, p in m.named_predictors()}
     steps = len(work.table.rows) * plan.repeats * len(programs)
     settings = {

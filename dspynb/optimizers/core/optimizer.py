@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, cast
 from dspynb.aliases import Rows
 from dspynb.data import Example, rows_of
 from dspynb.errors import DataOverlapWarning, InputError
-from dspynb.evaluation.evaluator import Table, check_columns, inside
+from dspynb.evaluation.evaluator import Table, check_columns, run_inside
 from dspynb.evaluation.resuming import check_same
 from dspynb.events import plain
 from dspynb.keywords import absent_settings, configurable, recorded_settings
@@ -138,7 +138,7 @@ class Optimizer(Configured, ABC):
         """
         work = OptimizeWork(self, program, self._task(program, train, val, test))
         inner = current_scope().open_run is not None
-        best: Any = await (inside(work, self.budget) if inner else self._run(work).watched(work))
+        best: Any = await (run_inside(work, self.budget) if inner else self._run(work).watched(work))
         return best  # type: ignore[no-any-return]  # a copy of the program
 
     @configurable(renamed=COMPILE_OF_DSPY)
