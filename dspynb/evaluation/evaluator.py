@@ -199,7 +199,7 @@ class EvaluateWork:
         self.pool = run_pool(len(table.rows) * plan.repeats, width, program.most_calls(), self._step)
 
     async def __call__(self) -> Evaluation:
-        """Run the rollouts and return the Evaluation. It lacks the rows that ``max_errors`` kept from starting."""
+        """Run the rollouts and return the Evaluation, without rows that ``max_errors`` stopped from starting."""
         self.run = current_scope().open_run
         own = own_run(self)
         self.pool.run = own
