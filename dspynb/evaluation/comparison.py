@@ -11,7 +11,7 @@ from dspynb.aliases import Metrics, Rows
 from dspynb.errors import ConfigurationError, InputError, nearest
 from dspynb.evaluation.evaluator import Evaluate, EvaluateWork, Table, run_inside, table_of
 from dspynb.evaluation.result import Evaluation
-from dspynb.evaluation.settings import SETTINGS_OF_EVALUATE, EvaluateSettings
+from dspynb.evaluation.settings import RENAMED_SETTINGS, EvaluateSettings
 from dspynb.events import SpanEnded, SpanStarted, new_span, plain
 from dspynb.keywords import configurable
 from dspynb.modules.module import Module
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "Grid", "compare", "grid"]
 
-_RENAMED = {**SETTINGS_OF_EVALUATE, "devset": "rows", "dataset": "rows"}
+_RENAMED = {**RENAMED_SETTINGS, "devset": "rows", "dataset": "rows"}
 """For names that DSPy uses: the parameter of ``compare`` and ``grid``, or a sentence that says what to do."""
 
 

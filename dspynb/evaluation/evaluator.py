@@ -15,9 +15,9 @@ from dspynb.data import Example, rows_of
 from dspynb.errors import BudgetExhausted, ConfigurationError, InputError, StateError, nearest
 from dspynb.evaluation.data_io.splitting import fingerprint
 from dspynb.evaluation.result import Evaluation
-from dspynb.evaluation.resuming import check_same
+from dspynb.evaluation.resuming import check_same_settings
 from dspynb.evaluation.rollouts import Rollout, rollouts_on, run_rollout
-from dspynb.evaluation.settings import OF_THE_CALL, SETTINGS_OF_EVALUATE, ColumnNames, ErrorLimit, EvaluateSettings
+from dspynb.evaluation.settings import RENAMED_ARGUMENTS, RENAMED_SETTINGS, ColumnNames, ErrorLimit, EvaluateSettings
 from dspynb.events import plain
 from dspynb.keywords import absent_settings, configurable, recorded_settings, shown
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
@@ -92,7 +92,7 @@ class Evaluate:
     {'right': 0.5, 'brief': 1.0}
     """
 
-    @configurable(renamed=SETTINGS_OF_EVALUATE)
+    @configurable(renamed=RENAMED_SETTINGS)
     def __init__(
         self,
         metric: Metrics,
@@ -117,7 +117,7 @@ class Evaluate:
     def __repr__(self) -> str:
         return shown(self, ", ".join(self.metrics))
 
-    @configurable(renamed=OF_THE_CALL)
+    @configurable(renamed=RENAMED_ARGUMENTS)
     async def __call__(self, program: Module, rows: Rows) -> Evaluation:
         """Evaluate the program on the rows and return an Evaluation.
 
@@ -128,7 +128,7 @@ class Evaluate:
             return await run_inside(work, self.budget)
         return await self._run(work).watched(work)  # type: ignore[no-any-return]
 
-    @configurable(renamed=OF_THE_CALL)
+    @configurable(renamed=RENAMED_ARGUMENTS)
     def start(self, program: Module, rows: Rows) -> Run:
         """Start the evaluation and return its Run at once: display it, stop it, or await it for the Evaluation.
 
@@ -142,12 +142,12 @@ class Evaluate:
         work = EvaluateWork(self, program, table_of(rows))
         return self._run(work).start(work)
 
-    @configurable(renamed=OF_THE_CALL)
+    @configurable(renamed=RENAMED_ARGUMENTS)
     def run_sync(self, program: Module, rows: Rows) -> Evaluation:
         """Run synchronously and return the Evaluation. For scripts; in a notebook, `await` the call instead."""
         return run_sync(lambda: self(program, rows))
 
-    @configurable(renamed=OF_THE_CALL)
+    @configurable(renamed=RENAMED_ARGUMENTS)
     def resume(self, run: str | Path, program: Module, rows: Rows, *, retry_failed: bool = False) -> Run:
         """Resume a run that was stopped or lost. Only rows without a result in its file are run.
 
@@ -169,7 +169,7 @@ class Evaluate:
         resumed = Run.resumed(run_file(run), "evaluate", program._title(), work.described(), paths_of(program))
         with resumed.released_on_error():
             if resumed._settings:
-                check_same(resumed._settings, work.settings(), absent_settings(type(self)))
+                check_same_settings(resumed._settings, work.settings(), absent_settings(type(self)))
             resumed._settings = work.settings()  # a run that was lost at its very beginning recorded none
             for ended in resumed.record.rollouts:
                 run_again = retry_failed and ended.error
@@ -282,7 +282,7 @@ async def run_inside(work: _Work[T], budget: Budget | None) -> T:
         return partial
 
 
-@configurable(passes_to=Evaluate.__init__, renamed={**SETTINGS_OF_EVALUATE, "devset": "rows", "dataset": "rows"})
+@configurable(passes_to=Evaluate.__init__, renamed={**RENAMED_SETTINGS, "devset": "rows", "dataset": "rows"})
 async def evaluate(program: Module, rows: Rows, metric: Metrics, **settings: Unpack[EvaluateSettings]) -> Evaluation:
     """Evaluate a program on rows: ``await evaluate(program, rows, metric)`` gives an Evaluation.
 

@@ -13,7 +13,7 @@ from dspynb.aliases import Rows
 from dspynb.data import Example, rows_of
 from dspynb.errors import DataOverlapWarning, InputError
 from dspynb.evaluation.evaluator import Table, check_columns, run_inside
-from dspynb.evaluation.resuming import check_same
+from dspynb.evaluation.resuming import check_same_settings
 from dspynb.events import plain
 from dspynb.keywords import absent_settings, configurable, recorded_settings
 from dspynb.modules.module import Module, checked_program
@@ -176,7 +176,7 @@ class Optimizer(Configured, ABC):
         resumed = Run.resumed(run_file(run), self.kind, program._title(), work.inputs(), work.paths())
         with resumed.released_on_error():
             if resumed._settings:
-                check_same(resumed._settings, work.settings(), absent_settings(type(self)))
+                check_same_settings(resumed._settings, work.settings(), absent_settings(type(self)))
             resumed._settings = work.settings()
             work.memory = Memory.of(resumed.record)
             return resumed.start(work)
