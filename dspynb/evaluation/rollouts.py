@@ -169,10 +169,7 @@ def _open_span(scope: Scope, row: Example, number: int, name: str) -> int:
 def _context_of(scope: Scope, repeat: int) -> CallContext:
     """The context with the rollout id of a repeat. Inside an attempt, the id differs from those of other attempts."""
     sampling = scope.context.sampling
-    if scope.open_attempt is None:
-        rollout = RolloutId(repeat)
-    else:
-        rollout = sampling.rollout.child(repeat)
+    rollout = RolloutId(repeat) if scope.open_attempt is None else sampling.rollout.child(repeat)
     return replace(scope.context, sampling=sampling.with_rollout(rollout))
 
 

@@ -89,7 +89,7 @@ def test_columns_that_do_not_fit_are_refused_before_anything_is_scored():
     ):
         with pytest.raises(InputError, match=told):
             dn.score_table(never, TABLE, **wrong)
-    with pytest.raises(InputError, match="'text' is there 2 times"):
+    with pytest.raises(InputError, match="the table has 2 columns 'text'"):
         dn.score_table(never, TABLE[["text", "text"]])
     for wrong in ({"outputs": "topic"}, {"columns": {}, "inputs": []}):
         with pytest.raises(ConfigurationError, match="score_table"):
