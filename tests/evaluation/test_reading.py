@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import dspynb as dn
 from dspynb.errors import ConfigurationError, InputError
-from dspynb.evaluation.data_io.reading import _typed
+from dspynb.evaluation.data_io.reading import _convert_column
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_csv_column_is_a_number_only_if_all_its_cells_are(write):
 
 @given(st.lists(st.one_of(st.integers(), st.none()), min_size=1))
 def test_whole_numbers_of_any_size_survive_a_csv_file(values):
-    assert _typed(["" if v is None else str(v) for v in values]) == values
+    assert _convert_column(["" if v is None else str(v) for v in values]) == values
 
 
 def test_csv_cells_may_hold_lines_quotes_and_long_documents(write):
