@@ -179,7 +179,7 @@ def test_a_cluster_that_vanishes_ends_the_run_with_a_clear_error_and_keeps_the_r
             return handle, str(caught.value), time.monotonic() - began
 
     handle, said, seconds = run(main())
-    assert "What had finished is kept: see dn.last_run()" in said
+    assert "Finished rollouts are in the run: see dn.last_run()" in said
     assert seconds < 10
     assert handle.status == "failed"
     assert 0 < len(handle.rollouts) < 40

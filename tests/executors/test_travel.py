@@ -21,20 +21,20 @@ KEY = "sk-planted-0123456789abcdef"
 
 
 @pytest.fixture
-def parcels(monkeypatch):
-    """All bytes that leave for workers."""
+def sent_bytes(monkeypatch):
+    """All bytes that are sent to workers."""
     sent = []
-    real = Cluster._sent
+    submit = Cluster._submit
 
-    def spied(self, client, parcel, worker):
-        sent.extend([parcel.packed, *parcel.shipped.values()])
-        return real(self, client, parcel, worker)
+    def record_and_submit(self, client, job, worker):
+        sent.extend([job.payload, *job.shared_values.values()])
+        return submit(self, client, job, worker)
 
-    monkeypatch.setattr(Cluster, "_sent", spied)
+    monkeypatch.setattr(Cluster, "_submit", record_and_submit)
     return sent
 
 
-def test_keys_of_models_stay_here(dask, parcels, monkeypatch):
+def test_keys_of_models_stay_here(dask, sent_bytes, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY + "-env")
     lm = dn.LM(
         "openai/x", api_key=KEY, api_base="http://127.0.0.1:9/v1", retries=0, extra_headers={"X-Key": KEY + "-h"}
@@ -46,16 +46,16 @@ def test_keys_of_models_stay_here(dask, parcels, monkeypatch):
 
     evaluation = run(main())
     assert "ConnectionFailed" in evaluation.table.error.iloc[0]
-    assert len(parcels) >= 6
-    assert not any(b"planted" in data for data in parcels)
-    assert any(b"openai/x" in data for data in parcels)
+    assert len(sent_bytes) >= 6
+    assert not any(b"planted" in data for data in sent_bytes)
+    assert any(b"openai/x" in data for data in sent_bytes)
 
 
 @pytest.mark.parametrize(
     ("where", "said"),
     [("attribute", "program.client['token']"), ("closure", "'s variable 'key'"), ("row", "['question']")],
 )
-def test_a_key_elsewhere_is_refused_with_its_place(where, said, dask, parcels, monkeypatch):
+def test_a_key_elsewhere_is_refused_with_its_place(where, said, dask, sent_bytes, monkeypatch):
     monkeypatch.setenv("SERVICE_TOKEN", KEY)
     monkeypatch.setattr("dspynb.redact._seen", (-9.0, frozenset()))  # the environment is looked at once a second
     asked, judged, given = program(), right, rows(2)
@@ -69,7 +69,7 @@ def test_a_key_elsewhere_is_refused_with_its_place(where, said, dask, parcels, m
         dn.Evaluate(judged, executor=dask).run_sync(asked, given)
     assert said in str(caught.value)
     assert KEY not in str(caught.value)
-    assert not any(b"planted" in data for data in parcels)
+    assert not any(b"planted" in data for data in sent_bytes)
 
 
 def keyed(key):
