@@ -220,39 +220,39 @@ def test_runs_are_counted(tmp_path):
     dn.runs()
     finding = said(examine(), "runs")
     assert finding.facts == {"path": str(tmp_path / "runs"), "runs": 1, "writable": True}
-    assert finding.says.startswith("1 file in ")
+    assert finding.message.startswith("1 file in ")
 
 
 def test_the_model_is_absent_whole_or_damaged(tmp_path, monkeypatch):
     finding = said(examine(), "model")
     assert finding.state == "without"
-    assert "(93 MB)" in finding.says
+    assert "(93 MB)" in finding.message
     path = Path(finding.facts["path"])
     path.parent.mkdir()
     with path.open("wb") as file:
         file.truncate(98_362_432)  # of the right size only
     assert said(examine(), "model").state == "wrong"
-    assert "remove it, and the next use fetches it anew" in said(examine(), "model").says
+    assert "remove it, and the next use fetches it anew" in said(examine(), "model").message
     path.write_bytes(b"abc")
     monkeypatch.setattr("dspynb.lm.download.GGUF_BYTES", 3)
     sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     monkeypatch.setattr("dspynb.lm.download.GGUF_SHA256", sha256)
-    assert said(examine(), "model").says == f"SmolLM2-135M, checksum verified: {path}"
+    assert said(examine(), "model").message == f"SmolLM2-135M, checksum verified: {path}"
     assert path.read_bytes() == b"abc"
 
 
 def test_the_reply_cache_tells_its_size_and_its_log(tmp_path):
     path = tmp_path / "cache" / "replies.sqlite"
-    assert said(examine(), "reply cache").says == f"begins with the first reply of a provider: {path}"
+    assert said(examine(), "reply cache").message == f"begins with the first reply of a provider: {path}"
     cache = ReplyCache(path)
     cache.put("key", LMReply("x" * 200_000, usage=Usage(calls=1)))
     cache.flush()
     finding = said(examine(), "reply cache")
     assert finding.facts["wal"] is True
     assert finding.facts["bytes"] > 200_000
-    assert "write-ahead log: " in finding.says
+    assert "write-ahead log: " in finding.message
     path.write_bytes(b"no database at all")
-    assert "the file is damaged" in said(examine(), "reply cache").says
+    assert "the file is damaged" in said(examine(), "reply cache").message
 
 
 # ── notebooks, generated code ─────────────────────────────────────────────────────────────────────────────────────────
@@ -287,8 +287,8 @@ def test_where_code_cannot_be_isolated_that_is_told_and_nothing_is_wrong(monkeyp
     monkeypatch.setattr("platform.machine", lambda: "vax")
     report = examine()
     assert report.fine
-    assert said(report, "code").says.startswith("ProgramOfThought runs no code here: ")
-    assert "vax" in said(report, "code").says
+    assert said(report, "code").message.startswith("ProgramOfThought runs no code here: ")
+    assert "vax" in said(report, "code").message
 
 
 # ── what is reached ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -320,7 +320,7 @@ def test_a_refusal_for_want_of_a_key_names_the_variable():
     with Server(lambda body, number: error(401, "who are you")) as server:
         report = examine(lm="openai/m", api_base=server.base)
     assert said(report, "lm").facts["error"] == "AuthenticationError"
-    assert "set OPENAI_API_KEY" in said(report, "lm").says
+    assert "set OPENAI_API_KEY" in said(report, "lm").message
 
 
 @pytest.mark.parametrize(
@@ -337,8 +337,8 @@ def test_a_refusal_is_tried_once_and_told_with_what_to_do(status, kind, advice):
         report = examine(lm="openai/m", api_base=server.base)
     finding = said(report, "lm")
     assert (finding.state, finding.facts["error"]) == ("wrong", kind)
-    assert "no such thing" in finding.says
-    assert advice in finding.says
+    assert "no such thing" in finding.message
+    assert advice in finding.message
     assert len(server.bodies) == 1
 
 
@@ -353,12 +353,12 @@ def test_a_cluster_is_told_with_its_workers_and_what_differs(monkeypatch):
 
     with started(2) as cluster:
         finding = said(examine(dask=cluster.scheduler_address), "dask")
-        assert finding.says == f"2 workers at {cluster.scheduler_address}"
+        assert finding.message == f"2 workers at {cluster.scheduler_address}"
         assert len(finding.facts["workers"]) == 2
         about = {"dspynb": "0.0.1", "python": "3.1"}
         monkeypatch.setattr("dspynb.contrib.dask.cluster._ABOUT", f"def about():\n    return {about!r}\n")
         report = examine(dask=cluster.scheduler_address)
-    wrong = [finding.says for finding in report.findings if finding.state == "wrong"]
+    wrong = [finding.message for finding in report.findings if finding.state == "wrong"]
     assert len(wrong) == 5  # of six: the scheduler and two workers, with two differences each
     assert wrong[0].startswith(f"the scheduler has dspynb 0.0.1, and here it is {dn.__version__}")
 
@@ -368,14 +368,14 @@ def test_a_cluster_that_is_asked_for_without_dask_names_the_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "distributed" else find_spec(name))
     finding = said(examine(dask="tcp://127.0.0.1:9"), "dask")
     assert finding.state == "wrong"
-    assert 'pip install "dspynb[scale]"' in finding.says
+    assert 'pip install "dspynb[scale]"' in finding.message
 
 
 def test_a_scheduler_that_is_not_there_is_told(monkeypatch):
-    monkeypatch.setattr("dspynb.contrib.doctor.abilities._DASK_PATIENCE", 0.2)
+    monkeypatch.setattr("dspynb.contrib.doctor.abilities._DASK_TIMEOUT", 0.2)
     finding = said(examine(dask="tcp://127.0.0.1:9"), "dask")
     assert finding.state == "wrong"
-    assert finding.says.startswith("no Dask scheduler answers at tcp://127.0.0.1:9 within 0.2 s")
+    assert finding.message.startswith("no Dask scheduler answers at tcp://127.0.0.1:9 within 0.2 s")
 
 
 # ── secrets and programs ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -400,7 +400,7 @@ def test_a_key_with_a_space_or_quote_around_it_is_told(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
     report = examine()
     assert not report.fine
-    assert said(report, "keys").says.startswith("OPENAI_API_KEY: the value begins or ends with a space or quote")
+    assert said(report, "keys").message.startswith("OPENAI_API_KEY: the value begins or ends with a space or quote")
     assert KEY not in report.text()
 
 
