@@ -110,7 +110,9 @@ class Comparison:
 
     def _pairs(self, name: str, base: str | None = None) -> dict[int, tuple[float, float]]:
         """For each row that both programs have: the mean score of the base, and that of the program ``name``."""
-        base_means = self._means(self.base if base is None else base)
+        if base is None:
+            base = self.base
+        base_means = self._means(base)
         means = self._means(name)
         return {row: (base_means[row], means[row]) for row in base_means if row in means}
 

@@ -89,7 +89,9 @@ class Evaluation:
 
     def _score_of(self, record: Any) -> float:
         """The score of a rollout; ``failure_score`` if it failed."""
-        return float(self.failure_score if record.error is not None else record.score)
+        if record.error is not None:
+            return self.failure_score
+        return float(record.score)
 
     def _first_repeats(self, attribute: str) -> list[Any]:
         """An attribute of the first rollout of each row; None where no rollout has ended."""

@@ -68,9 +68,12 @@ def score_table(
     """
     scorer = Scorer(metric, "metric")
     is_frame = hasattr(table, "columns")
-    frame_columns = _frame_columns(table) if is_frame else None
-    rows = rows_of(table)
-    names = _names_in(rows) if frame_columns is None else frame_columns
+    if is_frame:
+        names = _frame_columns(table)
+        rows = rows_of(table)
+    else:
+        rows = rows_of(table)
+        names = _names_in(rows)
     if columns is None:
         calls = _calls_with_predictions(scorer, rows, names, outputs, inputs)
     elif outputs is None and inputs is None:
@@ -126,8 +129,9 @@ def _pairs(
 ) -> Iterator[tuple[Example, Prediction]]:
     """For each row of the table, the row and the prediction to pass to the metric."""
     output_columns = _output_columns(names, outputs)
-    outputs_are_marked = outputs is not None or any(name.startswith(_OUTPUT_PREFIX) for name in names)
-    reserved = set(output_columns.values()) if outputs_are_marked else set()
+    reserved: set[str] = set()
+    if outputs is not None or any(name.startswith(_OUTPUT_PREFIX) for name in names):
+        reserved = set(output_columns.values())
     row_columns = {name.removeprefix(_LABEL_PREFIX): name for name in names if name not in reserved}
     _check_columns("inputs", inputs or (), list(row_columns))
     for row in rows:

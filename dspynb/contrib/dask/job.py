@@ -48,12 +48,16 @@ class Grant:
     def of(cls, scope: Scope, funds: Allowance | None) -> Grant:
         """The grant of a job that is sent from a scope. It takes all calls of ``funds``, the allowance of the job."""
         remaining_calls = scope.available()
-        calls = 0 if remaining_calls < math.inf else None
+        calls = None
+        if remaining_calls < math.inf:
+            calls = 0
         if funds is not None:
             calls = funds.left
             funds.take(calls)
         remaining_metric_calls = scope.metric_calls_left()
-        metric_calls = 0 if remaining_metric_calls < math.inf else None
+        metric_calls = None
+        if remaining_metric_calls < math.inf:
+            metric_calls = 0
         return cls(calls, metric_calls, remaining_calls, remaining_metric_calls, **_measured_limits(scope))
 
 

@@ -55,7 +55,9 @@ def pack(value: Any, description: str) -> bytes:
     data = _dump(value)
     if isinstance(data, Exception):
         path, cause, error = _find_cause(value, description, data)
-        reason = str(error) if isinstance(error, ExecutorError) else f"{type(error).__name__}: {shorten(error, 300)}"
+        reason = f"{type(error).__name__}: {shorten(error, 300)}"
+        if isinstance(error, ExecutorError):
+            reason = str(error)
         raise ExecutorError(f"{path} ({_kind(cause)}) cannot travel to another process: {reason}") from None
     if holds_known(data):
         path, _, _ = _find_cause(value, description, None)
@@ -124,10 +126,18 @@ def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
     elif getattr(value, "__self__", None) is not None and callable(value):
         yield ".__self__", value.__self__
     else:
-        state = value.__getstate__() if hasattr(value, "__getstate__") else None
-        attributes = state if isinstance(state, dict) else getattr(value, "__dict__", {})
-        for name, part in attributes.items():
+        for name, part in _attributes_of(value).items():
             yield f".{name}", part
+
+
+def _attributes_of(value: Any) -> Mapping[str, Any]:
+    """The attributes that pickle sends: those of ``__getstate__`` if it returns a dict."""
+    if hasattr(value, "__getstate__"):
+        state = value.__getstate__()
+        if isinstance(state, dict):
+            return state
+    attributes: dict[str, Any] = getattr(value, "__dict__", {})
+    return attributes
 
 
 def _variables_of(function: Any) -> Iterator[tuple[str, Any]]:
@@ -147,9 +157,12 @@ def _must_stay(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
+    """The type of a value and, of functions and classes, the name."""
     kind = type(value)
     name = getattr(value, "__qualname__", None)
-    return f"{kind.__name__} {name}" if name else f"{kind.__module__}.{kind.__qualname__}"
+    if name:
+        return f"{kind.__name__} {name}"
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 # ── replies ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -196,7 +209,9 @@ def _prediction(kind: type[Prediction], values: dict[str, Any], meta: dict[str, 
 
 def _picklable(value: Any) -> Any:
     """The value, or if it cannot be pickled, the value as a run file has it."""
-    return plain(value) if isinstance(_dump(value), Exception) else value
+    if isinstance(_dump(value), Exception):
+        return plain(value)
+    return value
 
 
 def _reduce_error(error: BaseException) -> Any:

@@ -273,11 +273,15 @@ class GrantFunds:
 
     def available(self) -> float:
         """The number of calls that can be taken, as far as this process knows."""
-        return math.inf if self._is_unlimited(0) else self.left[0] + self._grant.remaining_calls
+        if self._is_unlimited(0):
+            return math.inf
+        return self.left[0] + self._grant.remaining_calls
 
     def metric_calls_left(self) -> float:
         """The number of metric calls that can be taken, as far as this process knows."""
-        return math.inf if self._is_unlimited(1) else self.left[1] + self._grant.remaining_metric_calls
+        if self._is_unlimited(1):
+            return math.inf
+        return self.left[1] + self._grant.remaining_metric_calls
 
 
 def _meter_of(grant: Grant) -> Meter | None:

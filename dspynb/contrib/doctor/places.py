@@ -95,7 +95,9 @@ def keys() -> Iterator[Finding]:
     names = [name for name in key_names() if name.endswith("_API_KEY")]
     facts = {"set": names, "OPENAI_BASE_URL": "OPENAI_BASE_URL" in os.environ}
     base_variables = [name for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE") if os.environ.get(name)]
-    address_note = f"; {base_variables[0]} sets the address for openai/…" if base_variables else ""
+    address_note = ""
+    if base_variables:
+        address_note = f"; {base_variables[0]} sets the address for openai/…"
     malformed = [name for name in names if os.environ[name].strip("'\" \t\r\n") != os.environ[name]]
     if malformed:
         message = (

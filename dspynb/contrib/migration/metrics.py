@@ -59,7 +59,9 @@ def user_reward(fn: Any) -> Any:
 
 def max_failures_of(search: Any) -> int | None:
     """How many attempts of a dspy.BestOfN or dspy.Refine may fail; None if all but one may."""
-    return int(search.fail_count) if search.fail_count < search.N - 1 else None
+    if search.fail_count >= search.N - 1:
+        return None
+    return int(search.fail_count)
 
 
 def _required_count(fn: Callable[..., Any]) -> int:
@@ -91,5 +93,7 @@ def _as_score(value: Any) -> Any:
     if kind_of(value) is None or "score" not in value:
         return value
     feedback = value.get("feedback")
+    if feedback is not None:
+        feedback = str(feedback)
     parts = value.get("objective_scores")
-    return Score(float(value["score"]), feedback=None if feedback is None else str(feedback), parts=dict(parts or {}))
+    return Score(float(value["score"]), feedback=feedback, parts=dict(parts or {}))

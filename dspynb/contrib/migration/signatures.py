@@ -27,8 +27,9 @@ _COUNTERPARTS: dict[str, Any] = {"Image": Image, "File": File, "History": Histor
 
 def is_signature(value: Any) -> bool:
     """Whether a value is a dspy.Signature class."""
-    bases = value.__mro__ if isinstance(value, type) else ()
-    return any(base is dspy_class(base) and base.__name__ == "Signature" for base in bases)
+    if not isinstance(value, type):
+        return False
+    return any(base is dspy_class(base) and base.__name__ == "Signature" for base in value.__mro__)
 
 
 def convert_signature(dspy_signature: Any, without: Collection[str] = ()) -> type[Signature]:

@@ -71,8 +71,10 @@ class _SourceWriter:
         signatures = [_class_source(name, signature) for name, signature in self._signatures.items()]
         types = " ".join(_FIELD_TYPE.findall("\n".join(signatures)))
         typing_names = [name for name in ("Any", "Literal", "Optional", "Union") if re.search(rf"\b{name}\b", types)]
-        imports = [f"from typing import {', '.join(typing_names)}"] if typing_names else []
-        return "\n\n".join([*imports, *signatures, *self._modules.values()])
+        sections = [*signatures, *self._modules.values()]
+        if typing_names:
+            sections.insert(0, f"from typing import {', '.join(typing_names)}")
+        return "\n\n".join(sections)
 
     def _write_class(self, dspy_module: Any) -> str:
         """Write the class of a module, after the classes of the modules in it. Returns a call of the class."""

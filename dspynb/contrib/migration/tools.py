@@ -19,8 +19,9 @@ def convert_tool(dspy_tool: Any) -> Tool:
     default_tool = type(dspy_tool)(dspy_tool.func)  # with what DSPy derives from the function
     if dspy_tool.has_kwargs or dspy_tool.args != default_tool.args:
         return Tool.remote(dspy_tool.name, dspy_tool.desc or "", _schema(dspy_tool), _caller(dspy_tool))
-    has_own_description = dspy_tool.desc != default_tool.desc
-    description = dspy_tool.desc if has_own_description else None
+    description = None
+    if dspy_tool.desc != default_tool.desc:
+        description = dspy_tool.desc
     return Tool(dspy_tool.func, name=dspy_tool.name, description=description)
 
 

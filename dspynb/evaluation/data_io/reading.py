@@ -61,7 +61,9 @@ def read_examples(
         raise InputError(f"{file.name} holds no rows")
     if inputs is None:
         return rows
-    input_names = [inputs] if isinstance(inputs, str) else list(inputs)
+    if isinstance(inputs, str):
+        inputs = [inputs]
+    input_names = list(inputs)
     return [_mark_inputs(f"{file.name}, row {number}", row, input_names) for number, row in enumerate(rows, 1)]
 
 
@@ -96,8 +98,9 @@ def _sources(fields: Any) -> dict[str, str] | None:
         return None
     if isinstance(fields, Mapping):
         return {str(name): str(source) for name, source in fields.items()}
-    names = [fields] if isinstance(fields, str) else fields
-    return {str(name): str(name) for name in names}
+    if isinstance(fields, str):
+        return {fields: fields}
+    return {str(name): str(name) for name in fields}
 
 
 def _select(file: Path, position: str, row: dict[str, Any], sources: Mapping[str, str] | None) -> Example:
@@ -127,8 +130,10 @@ def _read_rows(file: Path, file_format: str, encoding: str) -> Iterator[LocatedR
                 yield from _json_rows(file, stream)
             elif file_format == "jsonl":
                 yield from _jsonl_rows(file, stream)
+            elif file_format == "tsv":
+                yield from _csv_rows(file, stream, "\t")
             else:
-                yield from _csv_rows(file, stream, "\t" if file_format == "tsv" else ",")
+                yield from _csv_rows(file, stream, ",")
     except UnicodeError as error:
         raise InputError(
             f"{file.name} is not {encoding} ({error}); give encoding=, e.g. 'latin-1' or 'utf-16'"
@@ -153,8 +158,10 @@ def _json_rows(file: Path, stream: IO[str]) -> Iterator[LocatedRow]:
     except RecursionError:
         raise InputError(f"{file.name}: nested too deeply") from None
     if not isinstance(content, list):
-        keys = f" with the keys {shorten(', '.join(content), 120)}" if isinstance(content, dict) else ""
-        raise InputError(f"{file.name} holds a {type(content).__name__}{keys}; it must hold a list of objects")
+        description = type(content).__name__
+        if isinstance(content, dict):
+            description += f" with the keys {shorten(', '.join(content), 120)}"
+        raise InputError(f"{file.name} holds a {description}; it must hold a list of objects")
     for number, row in enumerate(content, 1):
         yield _check_object(file, f"row {number}", row)
 

@@ -58,7 +58,9 @@ def _with_index(table: pd.DataFrame) -> pd.DataFrame:
 def _index_name(level: int, name: Any, levels: int) -> str:
     if name is not None:
         return str(name)
-    return "index" if levels == 1 else f"index_{level}"
+    if levels == 1:
+        return "index"
+    return f"index_{level}"
 
 
 def _write_csv(frame: pd.DataFrame, file: Path) -> None:
@@ -101,18 +103,25 @@ def _json(value: Any) -> str:
 
 
 def _json_if_nested(value: Any) -> Any:
-    return _json(value) if isinstance(value, list | dict) else value
+    if isinstance(value, list | dict):
+        return _json(value)
+    return value
 
 
 def _parquet_column(column: pd.Series[Any]) -> pd.Series[Any]:
     """The column with values that Parquet can hold: all of one type, or as JSON text."""
     types = {type(value) for value in column if not _is_missing(value)}
     if types == {str}:
-        return column.map(lambda value: None if _is_missing(value) else encodable(value)).astype(object)
+        return _map_values(column, encodable)
     has_one_flat_type = len(types) == 1 and not types & {list, dict}
     if types <= {int, float} or has_one_flat_type:
         return column
-    return column.map(lambda value: None if _is_missing(value) else _json(value)).astype(object)
+    return _map_values(column, _json)
+
+
+def _map_values(column: pd.Series[Any], convert: Callable[[Any], Any]) -> pd.Series[Any]:
+    """The column with its values converted, and None for missing ones."""
+    return column.map(lambda value: None if _is_missing(value) else convert(value)).astype(object)
 
 
 def _is_missing(value: Any) -> bool:

@@ -184,5 +184,7 @@ def _tagged(value: Any) -> Any:
         return [_tagged(plain(item)) for item in value]
     if isinstance(value, set | frozenset):
         return {"set": sorted(_canonical(item) for item in value)}
-    content = value.hex() if isinstance(value, bytes) else _ADDRESS.sub("", repr(value))
-    return {type(value).__name__: content}
+    type_name = type(value).__name__
+    if isinstance(value, bytes):
+        return {type_name: value.hex()}
+    return {type_name: _ADDRESS.sub("", repr(value))}

@@ -42,9 +42,15 @@ def retrieval(
     retrieved_ids = _distinct(retrieved, "retrieved")
     relevant_ids = _distinct(relevant, "relevant")
     hits = set(retrieved_ids) & set(relevant_ids)
-    precision = len(hits) / len(retrieved_ids) if retrieved_ids else float(not relevant_ids)
-    recall = len(hits) / len(relevant_ids) if relevant_ids else float(not retrieved_ids)
-    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    if retrieved_ids and relevant_ids:
+        precision = len(hits) / len(retrieved_ids)
+        recall = len(hits) / len(relevant_ids)
+    else:
+        both_empty = not retrieved_ids and not relevant_ids
+        precision = recall = float(both_empty)
+    f1 = 0.0
+    if precision + recall:
+        f1 = 2 * precision * recall / (precision + recall)
     missed = [document for document in relevant_ids if document not in hits]
     irrelevant = [document for document in retrieved_ids if document not in hits]
     notes = [

@@ -60,8 +60,9 @@ def _are_equal(output: Any, label: Any, normalize: Normalize | None) -> bool:
 
 
 def _as_texts(label: Any) -> list[str]:
-    items = label if isinstance(label, list) else [label]
-    return [text_of(item) for item in items]
+    if isinstance(label, list):
+        return [text_of(item) for item in label]
+    return [text_of(label)]
 
 
 def search_texts(field: str, output: Any, wanted: Any, *, ignore_case: bool, whole_words: bool) -> Score:
@@ -146,7 +147,9 @@ def number_of(value: Any) -> float | None:
             return float(value)
         except OverflowError:
             return math.inf if value > 0 else -math.inf
-    numbers = _NUMBER.findall(value) if isinstance(value, str) else []
+    if not isinstance(value, str):
+        return None
+    numbers = _NUMBER.findall(value)
     if not numbers:
         return None
     return float(numbers[-1].replace(",", ""))
@@ -197,11 +200,11 @@ def compare_json(field: str, output: Any, label: Any, *, partial: bool) -> Score
     Text is parsed as JSON.
     """
     try:
-        expected = _parse_json(label) if isinstance(label, str) else label
+        expected = _as_json(label)
     except (ValueError, RecursionError):
         raise RewardError(f"json_equal: the label {quoted(label)} is not JSON") from None
     try:
-        value = _parse_json(output) if isinstance(output, str) else output
+        value = _as_json(output)
     except (ValueError, RecursionError) as error:
         return Score(0.0, f"{field} is not JSON ({shorten(error, 100)}): {quoted(output)}.", {"equal_leaves": 0.0})
     try:
@@ -217,10 +220,12 @@ def compare_json(field: str, output: Any, label: Any, *, partial: bool) -> Score
     return Score(equal_share if partial else 0.0, feedback, {"equal_leaves": equal_share})
 
 
-def _parse_json(text: str) -> Any:
-    """Parse JSON text, which may stand in a Markdown code block."""
-    match = _FENCE.match(text.strip())
-    return json.loads(match.group(1) if match else text)
+def _as_json(value: Any) -> Any:
+    """Parse a value if it is text. The JSON may stand in a Markdown code block."""
+    if not isinstance(value, str):
+        return value
+    match = _FENCE.match(value.strip())
+    return json.loads(match.group(1) if match else value)
 
 
 def _differences(output: Any, label: Any, path: str) -> Iterator[tuple[int, str]]:
