@@ -339,8 +339,8 @@ def check_columns(program: Module, table: Table, names: Sequence[str] | None) ->
     """The names of the inputs that the rows have.
 
     ``names``: the inputs that the user named; None takes those that the rows mark, or else all that the program takes.
-    Returns None if each row marks its inputs or the program does not declare them. Raises InputError if the program
-    does not take a chosen input, or if the rows lack a required one.
+    Returns None if the rows mark their inputs, or if the program does not declare its inputs. Raises InputError if the
+    program does not take a chosen input, or if the rows lack a required one.
     """
     accepted = program.input_names()
     marked = table.rows[0].input_names

@@ -386,8 +386,8 @@ def _differences(machine: str, versions: Mapping[str, Any]) -> list[str]:
     for name, own_version in own_versions.items():
         if versions[name] != own_version:
             differences.append(
-                f"{machine} has {name} {versions[name]}, and here it is {own_version}: user code and rows travel "
-                "between the same versions only"
+                f"{machine} has {name} {versions[name]}, and here it is {own_version}: user code and rows can only be "
+                "sent between the same versions"
             )
     return differences
 

@@ -178,7 +178,7 @@ class _LocalSide:
     def receive(self, reply: Reply) -> Any:
         """Charge what the job used, emit its events, and return its result or raise its error."""
         scope = self._scope
-        (self._funds or scope).give_back(*reply.left)
+        (self._funds or scope).give_back(*reply.unused)
         scope.charge(*reply.used, reply.usage, reply.estimate)
         spans = _SpanNumbers({0: scope.open_span, reply.opened: self._opened})
         events, result = unpack_reply(reply.payload, scope.open_run, spans.translate, spans.renumber)

@@ -120,7 +120,7 @@ class Reply:
     """The number of the job's span on the worker."""
     masked: frozenset[int] = frozenset()
     """The indices of the events that were emitted under a mask. They are not the program's own."""
-    left: tuple[int, int] = (0, 0)
+    unused: tuple[int, int] = (0, 0)
     """Calls and metric calls of the grant that were not used."""
     used: tuple[int, int] = (0, 0)
     """Calls and metric calls that were used, where the grant sets no limit."""

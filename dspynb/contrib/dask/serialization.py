@@ -62,8 +62,8 @@ def pack(value: Any, description: str) -> bytes:
     if holds_known(data):
         path, _, _ = _find_cause(value, description, None)
         raise ExecutorError(
-            f"{path} holds a key that this process knows, and keys do not travel: let the worker's own environment "
-            "have it (os.environ, read where it is used), or give it to dn.LM, which leaves it behind"
+            f"{path} holds a key that this process knows, and keys are not sent to workers: set it in the worker's own "
+            "environment and read it from os.environ where it is used, or pass it to dn.LM, which does not send it"
         )
     return data
 

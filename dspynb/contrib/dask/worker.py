@@ -211,8 +211,8 @@ class _UnmaskedEvents:
 class GrantFunds:
     """The Grant of a job as the funds of its scope. When it is used up, the coordinator is asked for each call.
 
-    ``left`` and ``used`` have two numbers: calls and metric calls. ``left`` is what remains of a limited grant;
-    ``used`` counts where the grant sets no limit.
+    ``remaining`` and ``used`` have two numbers: calls and metric calls. ``remaining`` is what is unused of a limited
+    grant; ``used`` counts where the grant sets no limit.
     """
 
     covers = True
@@ -221,7 +221,7 @@ class GrantFunds:
         self._ask = ask
         self._grant = grant
         self._lock = threading.Lock()
-        self.left = [grant.calls or 0, grant.metric_calls or 0]
+        self.remaining = [grant.calls or 0, grant.metric_calls or 0]
         self.used = [0, 0]
         self.usage = Usage()
         self.estimate = 0
@@ -234,7 +234,7 @@ class GrantFunds:
         requested = (calls, metric_calls)
         with self._lock:
             granted = [
-                number if self._is_unlimited(kind) else min(number, self.left[kind])
+                number if self._is_unlimited(kind) else min(number, self.remaining[kind])
                 for kind, number in enumerate(requested)
             ]
             self._count(granted, 1)
@@ -249,12 +249,12 @@ class GrantFunds:
         return (self._grant.calls, self._grant.metric_calls)[kind] is None
 
     def _count(self, numbers: Sequence[int], sign: int) -> None:
-        """Count calls and metric calls that are taken (sign 1) or given back (sign -1)."""
+        """Count calls and metric calls that are taken (sign 1) or returned (sign -1)."""
         for kind, number in enumerate(numbers):
             if self._is_unlimited(kind):
                 self.used[kind] += sign * number
             else:
-                self.left[kind] -= sign * number
+                self.remaining[kind] -= sign * number
 
     def give_back(self, calls: int, metric_calls: int = 0) -> None:
         """Give back calls that were taken and not used."""
@@ -275,13 +275,13 @@ class GrantFunds:
         """The number of calls that can be taken, as far as this process knows."""
         if self._is_unlimited(0):
             return math.inf
-        return self.left[0] + self._grant.remaining_calls
+        return self.remaining[0] + self._grant.remaining_calls
 
     def metric_calls_left(self) -> float:
         """The number of metric calls that can be taken, as far as this process knows."""
         if self._is_unlimited(1):
             return math.inf
-        return self.left[1] + self._grant.remaining_metric_calls
+        return self.remaining[1] + self._grant.remaining_metric_calls
 
 
 def _meter_of(grant: Grant) -> Meter | None:
@@ -363,7 +363,7 @@ def _reply(address: str, job: Job, run: WorkerRun, result: Any, raised: bool) ->
         raised,
         opened=job.arguments.get("opened"),
         masked=masked,
-        left=(funds.left[0], funds.left[1]),
+        unused=(funds.remaining[0], funds.remaining[1]),
         used=(funds.used[0], funds.used[1]),
         usage=funds.usage,
         estimate=funds.estimate,

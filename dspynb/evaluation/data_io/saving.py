@@ -22,8 +22,8 @@ def save_table(table: pd.DataFrame, path: Path) -> Path:
     """Write a table to a file in the format of its ending, and return the path.
 
     The index becomes the first columns; an index without a name is called ``index``. JSON keeps numbers exactly. CSV
-    and Parquet hold lists and dicts as JSON text; Parquet also the values of columns with mixed types. API keys
-    are redacted. If writing fails, a file that was there before stays as it was.
+    and Parquet have lists and dicts as JSON text, and Parquet also columns with mixed types. API keys are redacted. If
+    writing fails, an existing file of that name is not changed.
 
     Raises InputError for an unknown ending or a file that cannot be written, and ConfigurationError if a package that
     Parquet needs is not installed.

@@ -68,7 +68,7 @@ def contains(
     if not texts or not all(isinstance(item, str) and item for item in texts):
         raise ConfigurationError(f"contains: text must be a text or several, none of them empty, got {text!r}")
     description = f"The share of these texts that the output contains: {', '.join(map(repr, texts))}."
-    return FieldMetric("contains", description, partial(search, wanted=texts), field, labelled=False)
+    return FieldMetric("contains", description, partial(search, expected=texts), field, labelled=False)
 
 
 def f1(field: str | None = None, *, label: str | None = None) -> FieldMetric:

@@ -65,9 +65,9 @@ def _as_texts(label: Any) -> list[str]:
     return [text_of(label)]
 
 
-def search_texts(field: str, output: Any, wanted: Any, *, ignore_case: bool, whole_words: bool) -> Score:
-    """The share of the wanted texts that the output contains."""
-    texts = _as_texts(wanted)
+def search_texts(field: str, output: Any, expected: Any, *, ignore_case: bool, whole_words: bool) -> Score:
+    """The share of the expected texts that the output contains. ``expected``: a text, or a list of texts."""
+    texts = _as_texts(expected)
     if not texts or not all(texts):
         raise RewardError("contains: there is no text to look for")
     output_text = text_of(output)
