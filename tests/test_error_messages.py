@@ -522,7 +522,12 @@ CASES = {
 }
 BASES = {errors.DspynbError, errors.AttemptsFailed, errors.Halted}
 """Never raised themselves."""
-ELSEWHERE = {errors.WorkerLost: ("executors/test_losses.py", "test_in_a_batch_it_is_a_row_that_failed_too")}
+ELSEWHERE = {
+    errors.WorkerLost: (
+        "executors/test_losses.py",
+        "test_in_a_batch_a_rollout_that_ends_its_processes_is_a_row_that_failed",
+    )
+}
 """Those that need a cluster."""
 
 

@@ -125,11 +125,8 @@ def test_a_prefix_of_the_user_becomes_the_alias_by_which_saved_programs_are_comp
         answer: str = old(dspy.OutputField, prefix="question")  # which would name two fields
 
     converted = dn.from_dspy(Ask)
-    assert [f.alias for f in (*converted.input_fields.values(), *converted.output_fields.values())] == [
-        "Frage",
-        None,
-        None,
-    ]
+    fields = [*converted.input_fields.values(), *converted.output_fields.values()]
+    assert [field.alias for field in fields] == ["Frage", None, None]
 
 
 def test_a_type_without_counterpart_is_named_at_any_depth(dspy):
@@ -295,11 +292,8 @@ def test_a_converted_agent_calls_its_tools(dspy):
     )
     with dn.context(lm=lm):
         prediction = converted.run_sync(question="q")
-    assert [s["observation"] for s in prediction.trajectory] == [
-        "rain in Rome for 2 day(s)",
-        "sun in Bonn",
-        "Finished.",
-    ]
+    observations = [step["observation"] for step in prediction.trajectory]
+    assert observations == ["rain in Rome for 2 day(s)", "sun in Bonn", "Finished."]
     assert converted.max_iterations == 4
     assert "tomorrow: Of the next day." in prompt(lm.requests[0])
     assert "weather: The weather in a city." in prompt(lm.requests[0])
@@ -382,9 +376,8 @@ def test_multi_chain_comparison_compares_the_completions_that_are_passed(dspy):
     converted = dn.from_dspy(original)
     lm = dn.ScriptedLM([chat(rationale="r", answer="a")])
     with dn.context(lm=lm):
-        prediction = converted.run_sync(
-            question="q", completions=[{"reasoning": f"because {i}", "answer": "x"} for i in range(2)]
-        )
+        completions = [{"reasoning": f"because {i}", "answer": "x"} for i in range(2)]
+        prediction = converted.run_sync(question="q", completions=completions)
     assert prediction.to_dict() == {"rationale": "r", "answer": "a"}
     assert dict(lm.requests[0].settings) == {"temperature": 0.4, "max_tokens": 9}
     assert "because 1" in field(lm.requests[0], "reasoning_attempt_2")
@@ -399,12 +392,8 @@ def test_a_refine_uses_the_reward_of_the_user_and_its_feedback_as_hint(dspy):
     original = dspy.Refine(dspy.ChainOfThought("question -> answer"), N=3, reward_fn=long_enough, threshold=0.5)
     converted = dn.from_dspy(original)
     assert isinstance(converted, dn.Refine)
-    assert (converted.plan.n, converted.plan.threshold, converted.plan.max_failures, converted.plan.temperature) == (
-        3,
-        0.5,
-        None,
-        1.0,
-    )
+    plan = converted.plan
+    assert (plan.n, plan.threshold, plan.max_failures, plan.temperature) == (3, 0.5, None, 1.0)
     assert converted.plan.reward.name == "long_enough"
     assert "Use more letters" in converted.plan.reward.describe()
     lm = dn.ScriptedLM([chat(reasoning="r", answer="a"), chat(reasoning="r", answer="longer")])
