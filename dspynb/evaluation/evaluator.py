@@ -350,7 +350,9 @@ def check_columns(program: Module, table: Table, names: Sequence[str] | None) ->
     required_by_name = accepted if chosen is None else dict.fromkeys(chosen, True)
     if required_by_name is None:
         return None
-    columns = {name for row in table.rows for name in row}
+    columns: set[str] = set()
+    for row in table.rows:
+        columns.update(row)
     for name, required in required_by_name.items():
         if required and column_of(program, name, columns) is None:
             raise InputError(

@@ -78,7 +78,7 @@ def score_table(
         calls = _calls_with_predictions(scorer, rows, names, outputs, inputs)
     elif outputs is None and inputs is None:
         _check_columns("columns", columns.values(), names)
-        calls = [((), {parameter: row.get(column) for parameter, column in columns.items()}) for row in rows]
+        calls = _calls_with_values(rows, columns)
     else:
         raise ConfigurationError("score_table: columns= gives the function its values; leave outputs= and inputs= out")
     results = _results(scorer, calls, concurrency)
@@ -109,6 +109,15 @@ def _check_columns(parameter: str, columns: Any, names: Sequence[str]) -> None:
             raise InputError(
                 f"score_table: {parameter} names {column!r}.{nearest(str(column), names)} There are: {known}"
             )
+
+
+def _calls_with_values(rows: list[Example], columns: Mapping[str, str]) -> list[ScorerCall]:
+    """For each row, the call of the function with values. ``columns``: the column for each parameter."""
+    calls: list[ScorerCall] = []
+    for row in rows:
+        arguments = {parameter: row.get(column) for parameter, column in columns.items()}
+        calls.append(((), arguments))
+    return calls
 
 
 def _calls_with_predictions(
