@@ -1,4 +1,4 @@
-"""``dspynb doctor``: what is there, what is missing and what to do, for people and for programs."""
+"""``dspynb doctor``: what is installed, what is missing and what to do, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_BASE", raising=False)
 
 
-def said(report, name):
+def finding_of(report, name):
     """The finding of this name."""
-    (finding,) = [f for f in report.findings if f.name == name]
+    (finding,) = [finding for finding in report.findings if finding.name == name]
     return finding
 
 
 def doctor(tmp_path, *arguments, before=(), **environment):
-    """(status, what was printed) of the command in a process of its own; ``before``: what to start it with."""
+    """Run the command in its own process. Returns (exit status, output). ``before``: arguments before Python."""
     path = os.pathsep.join([str(tmp_path / "front"), str(ROOT)])
     done = subprocess.run(
         [*before, sys.executable, "-m", "dspynb", "doctor", *arguments],
@@ -61,8 +61,9 @@ def doctor(tmp_path, *arguments, before=(), **environment):
 
 def line(out, name):
     """The line of a finding."""
-    (found,) = [text for text in out.splitlines() if text.split()[1 : 1 + len(name.split())] == name.split()]
-    return found
+    words = name.split()
+    (matching_line,) = [text for text in out.splitlines() if text.split()[1 : 1 + len(words)] == words]
+    return matching_line
 
 
 def installed(tmp_path, name, version, *requires):
@@ -74,7 +75,7 @@ def installed(tmp_path, name, version, *requires):
 
 
 # ── what is installed ─────────────────────────────────────────────────────────────────────────────────────────────────
-def test_a_whole_installation_is_fine_and_told_in_few_lines(tmp_path):
+def test_a_complete_installation_is_fine_and_the_report_is_short(tmp_path):
     status, out = doctor(tmp_path)
     assert status == 0
     assert "WRONG" not in out
@@ -88,11 +89,11 @@ def test_a_whole_installation_is_fine_and_told_in_few_lines(tmp_path):
             assert all(name in line(out, extra) for name in names)
 
 
-def test_no_network_is_touched_and_no_file_is_made_unless_asked_for(tmp_path, monkeypatch):
+def test_no_network_is_used_and_no_file_is_written_unless_requested(tmp_path, monkeypatch):
     touched = []
     for name in ("connect", "connect_ex", "sendto"):
-        monkeypatch.setattr(socket.socket, name, lambda self, *given: touched.append(given))
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **more: touched.append(given))
+        monkeypatch.setattr(socket.socket, name, lambda self, *arguments: touched.append(arguments))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **more: touched.append(arguments))
     assert examine().fine
     assert touched == []
     assert list(tmp_path.iterdir()) == []
@@ -107,7 +108,7 @@ def test_no_heavy_library_is_imported_to_read_its_version(tmp_path):
     assert json.loads(done.stdout) == []
 
 
-def test_an_extra_that_is_missing_is_told_with_its_command_and_nothing_is_wrong(tmp_path):
+def test_a_missing_extra_is_listed_with_its_command_and_is_not_wrong(tmp_path):
     installed(tmp_path, "dspynb", dn.__version__, "rich>=13", "not-there>=1; extra == 'scale'")
     status, out = doctor(tmp_path)
     assert status == 0
@@ -115,14 +116,14 @@ def test_an_extra_that_is_missing_is_told_with_its_command_and_nothing_is_wrong(
     assert line(out, "scale").endswith('rollouts on a Dask cluster: not installed: pip install "dspynb[scale]"')
 
 
-def test_an_extra_of_which_a_part_is_missing_is_told(tmp_path):
+def test_an_extra_with_a_missing_package_is_listed(tmp_path):
     installed(tmp_path, "dspynb", dn.__version__, "rich>=13; extra == 'otel'", "not-there>=1; extra == 'otel'")
     status, out = doctor(tmp_path)
     assert status == 0
     assert line(out, "otel").endswith('not installed (not-there of it): pip install "dspynb[otel]"')
 
 
-def test_a_bound_that_is_not_met_is_wrong_with_what_to_install(tmp_path):
+def test_a_dependency_below_its_bound_is_wrong_with_what_to_install(tmp_path):
     installed(tmp_path, "pandas", "1.5.3")
     status, out = doctor(tmp_path)
     assert status == 1
@@ -131,28 +132,28 @@ def test_a_bound_that_is_not_met_is_wrong_with_what_to_install(tmp_path):
     assert "1 to be put right: see WRONG." in out
 
 
-def test_an_extra_in_too_low_a_release_is_wrong_too(tmp_path):
+def test_an_extra_below_its_bound_is_wrong(tmp_path):
     installed(tmp_path, "optuna", "3.6.1")
     status, out = doctor(tmp_path)
     assert status == 1
     assert line(out, "optimizers").endswith('MIPROv2: optuna 3.6.1; needed: pip install "optuna>=4.0"')
 
 
-def test_a_dependency_that_is_missing_is_wrong(tmp_path):
+def test_a_missing_dependency_is_wrong(tmp_path):
     installed(tmp_path, "dspynb", dn.__version__, "not-there>=1,<2")
     status, out = doctor(tmp_path)
     assert status == 1
     assert line(out, "dependencies").endswith('not-there is not installed; needed: pip install "not-there>=1,<2"')
 
 
-def test_another_version_installed_than_imported_is_told(tmp_path):
+def test_an_installed_version_other_than_the_imported_one_is_wrong(tmp_path):
     installed(tmp_path, "dspynb", "0.0.9", "rich>=13")
     status, out = doctor(tmp_path)
     assert status == 1
     assert f"dspynb {dn.__version__} is imported, and 0.0.9 is installed" in line(out, "installation")
 
 
-def test_what_cannot_be_imported_leaves_the_other_checks(tmp_path):
+def test_a_check_that_fails_does_not_stop_the_others(tmp_path):
     (tmp_path / "front").mkdir()
     (tmp_path / "front" / "platformdirs.py").write_text("raise ImportError('broken here')")
     status, out = doctor(tmp_path)
@@ -167,7 +168,7 @@ def test_versions_are_compared_as_pip_does(version, bounds):
     assert meets(version, bounds) is SpecifierSet(bounds).contains(version, prereleases=True)
 
 
-def test_tools_of_the_tests_are_told_in_one_line_and_are_never_wrong(tmp_path):
+def test_tools_for_the_tests_are_one_line_and_never_wrong(tmp_path):
     tools = [f"{tool}; extra == 'dev'" for tool in ("rich>=13", "rich>=9999", "not-there>=1")]
     installed(tmp_path, "dspynb", dn.__version__, "rich>=13", *tools)
     status, out = doctor(tmp_path)
@@ -176,7 +177,7 @@ def test_tools_of_the_tests_are_told_in_one_line_and_are_never_wrong(tmp_path):
 
 
 @pytest.mark.slow
-def test_in_an_environment_without_extras_each_is_told_as_missing(tmp_path):
+def test_in_an_environment_without_extras_each_is_listed_as_missing(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
     python = tmp_path / "env" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "-q", str(ROOT)], check=True, capture_output=True)
@@ -218,45 +219,45 @@ def test_runs_are_counted(tmp_path):
     predict = dn.Predict("a -> b", lm=dn.FunctionLM(lambda r: "[[ ## b ## ]]\nx"))
     dn.BestOfN(predict, reward=lambda row, prediction: 1.0, n=1).run_sync(a="1")
     dn.runs()
-    finding = said(examine(), "runs")
+    finding = finding_of(examine(), "runs")
     assert finding.facts == {"path": str(tmp_path / "runs"), "runs": 1, "writable": True}
-    assert finding.says.startswith("1 file in ")
+    assert finding.message.startswith("1 file in ")
 
 
-def test_the_model_is_absent_whole_or_damaged(tmp_path, monkeypatch):
-    finding = said(examine(), "model")
+def test_the_model_is_missing_complete_or_damaged(tmp_path, monkeypatch):
+    finding = finding_of(examine(), "model")
     assert finding.state == "without"
-    assert "(93 MB)" in finding.says
+    assert "(93 MB)" in finding.message
     path = Path(finding.facts["path"])
     path.parent.mkdir()
     with path.open("wb") as file:
         file.truncate(98_362_432)  # of the right size only
-    assert said(examine(), "model").state == "wrong"
-    assert "remove it, and the next use fetches it anew" in said(examine(), "model").says
+    assert finding_of(examine(), "model").state == "wrong"
+    assert "remove it, and the next use fetches it anew" in finding_of(examine(), "model").message
     path.write_bytes(b"abc")
     monkeypatch.setattr("dspynb.lm.download.GGUF_BYTES", 3)
     sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     monkeypatch.setattr("dspynb.lm.download.GGUF_SHA256", sha256)
-    assert said(examine(), "model").says == f"SmolLM2-135M, checksum verified: {path}"
+    assert finding_of(examine(), "model").message == f"SmolLM2-135M, checksum verified: {path}"
     assert path.read_bytes() == b"abc"
 
 
-def test_the_reply_cache_tells_its_size_and_its_log(tmp_path):
+def test_the_reply_cache_is_listed_with_its_size_and_log(tmp_path):
     path = tmp_path / "cache" / "replies.sqlite"
-    assert said(examine(), "reply cache").says == f"begins with the first reply of a provider: {path}"
+    assert finding_of(examine(), "reply cache").message == f"begins with the first reply of a provider: {path}"
     cache = ReplyCache(path)
     cache.put("key", LMReply("x" * 200_000, usage=Usage(calls=1)))
     cache.flush()
-    finding = said(examine(), "reply cache")
+    finding = finding_of(examine(), "reply cache")
     assert finding.facts["wal"] is True
     assert finding.facts["bytes"] > 200_000
-    assert "write-ahead log: " in finding.says
+    assert "write-ahead log: " in finding.message
     path.write_bytes(b"no database at all")
-    assert "the file is damaged" in said(examine(), "reply cache").says
+    assert "the file is damaged" in finding_of(examine(), "reply cache").message
 
 
 # ── notebooks, generated code ─────────────────────────────────────────────────────────────────────────────────────────
-def test_an_old_kernel_is_told_with_what_it_means_for_stop(tmp_path):
+def test_an_old_kernel_is_listed_with_what_it_means_for_stop(tmp_path):
     installed(tmp_path, "ipykernel", "6.31.0")
     status, out = doctor(tmp_path)
     assert status == 0
@@ -272,7 +273,7 @@ def test_a_front_end_of_another_release_is_wrong(tmp_path):
     assert "its front end 0.2.1, so a live view stays empty: pip install --force" in line(out, "live view")
 
 
-def test_a_front_end_that_jupyterlab_would_not_load_is_not_looked_at(tmp_path):
+def test_a_front_end_that_jupyterlab_would_not_load_is_ignored(tmp_path):
     pytest.importorskip("jupyter_core")
     folder = tmp_path / "share" / "jupyter" / "labextensions" / "anywidget"
     folder.mkdir(parents=True)
@@ -282,17 +283,17 @@ def test_a_front_end_that_jupyterlab_would_not_load_is_not_looked_at(tmp_path):
     assert "0.2.1" not in line(out, "live view")
 
 
-def test_where_code_cannot_be_isolated_that_is_told_and_nothing_is_wrong(monkeypatch):
+def test_code_that_cannot_be_isolated_is_listed_and_is_not_wrong(monkeypatch):
     monkeypatch.setattr("dspynb.agents.sandbox.runner._isolated", False)
     monkeypatch.setattr("platform.machine", lambda: "vax")
     report = examine()
     assert report.fine
-    assert said(report, "code").says.startswith("ProgramOfThought runs no code here: ")
-    assert "vax" in said(report, "code").says
+    assert finding_of(report, "code").message.startswith("ProgramOfThought runs no code here: ")
+    assert "vax" in finding_of(report, "code").message
 
 
 # ── what is reached ───────────────────────────────────────────────────────────────────────────────────────────────────
-def test_a_model_that_is_asked_for_gets_one_short_request(tmp_path, capsys):
+def test_a_named_model_gets_one_short_request(tmp_path, capsys):
     with Server(lambda body, number: "ok") as server:
         assert main(["doctor", "--lm", "openai/m", "--api-base", server.base]) == 0
     out = capsys.readouterr().out
@@ -303,7 +304,7 @@ def test_a_model_that_is_asked_for_gets_one_short_request(tmp_path, capsys):
     assert not (tmp_path / "cache").exists()  # nothing was kept
 
 
-def test_a_server_that_is_not_there_is_told_with_its_address(tmp_path):
+def test_a_missing_server_is_wrong_with_its_address(tmp_path):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -316,11 +317,11 @@ def test_a_server_that_is_not_there_is_told_with_its_address(tmp_path):
     assert "Traceback" not in out
 
 
-def test_a_refusal_for_want_of_a_key_names_the_variable():
+def test_a_refusal_without_a_key_names_the_variable():
     with Server(lambda body, number: error(401, "who are you")) as server:
         report = examine(lm="openai/m", api_base=server.base)
-    assert said(report, "lm").facts["error"] == "AuthenticationError"
-    assert "set OPENAI_API_KEY" in said(report, "lm").says
+    assert finding_of(report, "lm").facts["error"] == "AuthenticationError"
+    assert "set OPENAI_API_KEY" in finding_of(report, "lm").message
 
 
 @pytest.mark.parametrize(
@@ -332,13 +333,13 @@ def test_a_refusal_for_want_of_a_key_names_the_variable():
         (500, "ServerError", "try again later"),
     ],
 )
-def test_a_refusal_is_tried_once_and_told_with_what_to_do(status, kind, advice):
+def test_a_refused_request_is_not_retried_and_has_advice(status, kind, advice):
     with Server(lambda body, number: error(status, "no such thing")) as server:
         report = examine(lm="openai/m", api_base=server.base)
-    finding = said(report, "lm")
+    finding = finding_of(report, "lm")
     assert (finding.state, finding.facts["error"]) == ("wrong", kind)
-    assert "no such thing" in finding.says
-    assert advice in finding.says
+    assert "no such thing" in finding.message
+    assert advice in finding.message
     assert len(server.bodies) == 1
 
 
@@ -347,48 +348,48 @@ def test_an_address_without_a_model_is_one_line(capsys):
     assert capsys.readouterr().err.startswith("dspynb: --api-base goes with --lm")
 
 
-def test_a_cluster_is_told_with_its_workers_and_what_differs(monkeypatch):
+def test_a_cluster_is_listed_with_its_workers_and_differences(monkeypatch):
     pytest.importorskip("distributed")
     from tests.executors.conftest import started
 
     with started(2) as cluster:
-        finding = said(examine(dask=cluster.scheduler_address), "dask")
-        assert finding.says == f"2 workers at {cluster.scheduler_address}"
+        finding = finding_of(examine(dask=cluster.scheduler_address), "dask")
+        assert finding.message == f"2 workers at {cluster.scheduler_address}"
         assert len(finding.facts["workers"]) == 2
         about = {"dspynb": "0.0.1", "python": "3.1"}
         monkeypatch.setattr("dspynb.contrib.dask.cluster._ABOUT", f"def about():\n    return {about!r}\n")
         report = examine(dask=cluster.scheduler_address)
-    wrong = [finding.says for finding in report.findings if finding.state == "wrong"]
+    wrong = [finding.message for finding in report.findings if finding.state == "wrong"]
     assert len(wrong) == 5  # of six: the scheduler and two workers, with two differences each
     assert wrong[0].startswith(f"the scheduler has dspynb 0.0.1, and here it is {dn.__version__}")
 
 
-def test_a_cluster_that_is_asked_for_without_dask_names_the_extra(monkeypatch):
+def test_a_named_cluster_without_dask_names_the_extra(monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "distributed" else find_spec(name))
-    finding = said(examine(dask="tcp://127.0.0.1:9"), "dask")
+    finding = finding_of(examine(dask="tcp://127.0.0.1:9"), "dask")
     assert finding.state == "wrong"
-    assert 'pip install "dspynb[scale]"' in finding.says
+    assert 'pip install "dspynb[scale]"' in finding.message
 
 
-def test_a_scheduler_that_is_not_there_is_told(monkeypatch):
-    monkeypatch.setattr("dspynb.contrib.doctor.abilities._DASK_PATIENCE", 0.2)
-    finding = said(examine(dask="tcp://127.0.0.1:9"), "dask")
+def test_a_missing_scheduler_is_wrong(monkeypatch):
+    monkeypatch.setattr("dspynb.contrib.doctor.abilities._DASK_TIMEOUT", 0.2)
+    finding = finding_of(examine(dask="tcp://127.0.0.1:9"), "dask")
     assert finding.state == "wrong"
-    assert finding.says.startswith("no Dask scheduler answers at tcp://127.0.0.1:9 within 0.2 s")
+    assert finding.message.startswith("no Dask scheduler answers at tcp://127.0.0.1:9 within 0.2 s")
 
 
 # ── secrets and programs ──────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize("as_json", [False, True])
-def test_names_of_keys_are_told_and_their_values_never(tmp_path, as_json):
+def test_names_of_keys_are_listed_and_their_values_never(tmp_path, as_json):
     def answer(body, number):
         return error(400, f"cannot take {KEY}")
 
     with Server(answer) as server:
         arguments = ["--lm", "openai/m", "--api-base", server.base, *(["--json"] if as_json else [])]
-        given = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"http://user:{KEY}@{server.base[7:]}"}
+        environment = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"http://user:{KEY}@{server.base[7:]}"}
         folder = str(tmp_path / f"cache-{KEY}")
-        status, out = doctor(tmp_path, *arguments, DSPYNB_CACHE_DIR=folder, **given)
+        status, out = doctor(tmp_path, *arguments, DSPYNB_CACHE_DIR=folder, **environment)
     assert status == 1
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
     assert "OPENAI_API_KEY" in out
@@ -396,11 +397,12 @@ def test_names_of_keys_are_told_and_their_values_never(tmp_path, as_json):
     assert KEY not in out
 
 
-def test_a_key_with_a_space_or_quote_around_it_is_told(monkeypatch):
+def test_a_key_with_a_space_or_quote_around_it_is_wrong(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
     report = examine()
     assert not report.fine
-    assert said(report, "keys").says.startswith("OPENAI_API_KEY: the value begins or ends with a space or quote")
+    message = finding_of(report, "keys").message
+    assert message.startswith("OPENAI_API_KEY: the value begins or ends with a space or quote")
     assert KEY not in report.text()
 
 
@@ -408,17 +410,17 @@ def test_the_home_folder_is_not_spelled_out(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     report = examine()
     assert str(tmp_path) not in report.text() + report.json()
-    assert said(report, "model").facts["path"].startswith("~/cache/")
+    assert finding_of(report, "model").facts["path"].startswith("~/cache/")
 
 
-def test_the_json_says_what_the_text_says(tmp_path):
+def test_the_json_has_the_same_findings_as_the_text(tmp_path):
     installed(tmp_path, "optuna", "3.6.1")
     _, text = doctor(tmp_path)
     status, out = doctor(tmp_path, "--json")
-    told = json.loads(out)
-    assert (status, told["fine"], told["dspynb"]) == (1, False, dn.__version__)
-    for finding in told["findings"]:
+    printed = json.loads(out)
+    assert (status, printed["fine"], printed["dspynb"]) == (1, False, dn.__version__)
+    for finding in printed["findings"]:
         assert line(text, finding["name"]).endswith(finding["says"])
-    (optimizers,) = [finding for finding in told["findings"] if finding["name"] == "optimizers"]
+    (optimizers,) = [finding for finding in printed["findings"] if finding["name"] == "optimizers"]
     assert optimizers["state"] == "wrong"
     assert optimizers["needs"] == [{"name": "optuna", "bounds": ">=4.0", "installed": "3.6.1", "met": False}]

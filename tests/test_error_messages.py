@@ -644,7 +644,12 @@ def late_task(tmp_path):
 # ── the tests ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 BASES = {errors.DspynbError, errors.AttemptsFailed, errors.Halted}
 """Classes that are never raised themselves."""
-ELSEWHERE = {errors.WorkerLost: ("executors/test_losses.py", "test_in_a_batch_it_is_a_row_that_failed_too")}
+ELSEWHERE = {
+    errors.WorkerLost: (
+        "executors/test_losses.py",
+        "test_in_a_batch_a_rollout_that_ends_its_processes_is_a_row_that_failed",
+    )
+}
 """Classes whose message is tested elsewhere, since they need a cluster."""
 
 

@@ -1,1 +1,1 @@
-"""What stands beside the house: Dask, migration from DSPy, the doctor."""
+"""Connections to other systems: Dask, programs of DSPy, and the doctor, which checks the installation."""

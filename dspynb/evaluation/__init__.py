@@ -1,4 +1,4 @@
-"""Evaluation: programs over rows, compared; metrics and feedback, statistics, and the data they are for."""
+"""Evaluation of programs on rows: metrics and feedback, results, comparisons, and the reading of data."""
 
 from dspynb.evaluation import metrics
 from dspynb.evaluation.comparison import Comparison, Grid, compare, grid

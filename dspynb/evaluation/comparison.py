@@ -1,4 +1,4 @@
-"""Comparing programs on the same rows with the same rollouts, and grids of settings."""
+"""Comparison of programs on the same rows with the same rollouts, and grids of settings."""
 
 from __future__ import annotations
 
@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from dspynb.aliases import Metrics, Rows
 from dspynb.errors import ConfigurationError, InputError, nearest
-from dspynb.evaluation.evaluator import (
-    Evaluate,
-    EvaluateWork,
-    Table,
-    inside,
-    table_of,
-)
+from dspynb.evaluation.evaluator import Evaluate, EvaluateWork, Table, run_inside, table_of
 from dspynb.evaluation.result import Evaluation
-from dspynb.evaluation.settings import SETTINGS_OF_EVALUATE, EvaluateSettings
+from dspynb.evaluation.settings import RENAMED_SETTINGS, EvaluateSettings
 from dspynb.events import SpanEnded, SpanStarted, new_span, plain
 from dspynb.keywords import configurable
 from dspynb.modules.module import Module
@@ -37,11 +31,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "Grid", "compare", "grid"]
 
-_OF_DSPY = {**SETTINGS_OF_EVALUATE, "devset": "rows", "dataset": "rows"}
+_RENAMED = {**RENAMED_SETTINGS, "devset": "rows", "dataset": "rows"}
+"""For names that DSPy uses: the parameter of ``compare`` and ``grid``, or a sentence that says what to do."""
 
 
 class Comparison:
-    """Programs on the same rows. ``table``: one row a program; ``evaluations``: by name; the first is the base.
+    """The results of several programs on the same rows.
+
+    ``table`` has one row per program. ``evaluations`` has the Evaluation of each program by its name. The first program
+    is the base, with which the others are compared.
 
     >>> a, b = (dn.Predict("n -> answer", lm=dn.FunctionLM(lambda request, n=n: f"answer: {n}")) for n in (1, 2))
     >>> rows = [{"n": "one", "answer": 1}, {"n": "two", "answer": 2}, {"n": "deux", "answer": 2}]
@@ -54,39 +52,49 @@ class Comparison:
     """
 
     def __init__(self, evaluations: Mapping[str, Evaluation], programs: int, run: Any = None) -> None:
-        self.evaluations, self.programs, self.run = dict(evaluations), programs, run
+        self.evaluations = dict(evaluations)
+        self.programs = programs
+        self.run = run
         self.base = next(iter(self.evaluations))
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a program: score, low and high (95 % interval), difference to the base with diff_low and diff_high,
-        p_value (exact McNemar test for scores of 0 and 1, else paired bootstrap), wins, ties, losses, rows, errors,
-        tokens, usd, seconds. Only rows that both have are paired."""
+        """One row per program, with its scores and what it cost.
+
+        Columns: score, low and high (the 95 % interval); difference to the base, diff_low and diff_high (its 95 %
+        interval), p_value (exact McNemar test if all scores are 0 or 1, else paired bootstrap), wins, ties, losses;
+        rows, errors, tokens, usd, seconds. The difference uses the rows that both programs have.
+        """
         import pandas as pd
 
         records = [self._record(name) for name in self.evaluations]
-        return with_costs(pd.DataFrame(records, index=pd.Index(list(map(encodable, self.evaluations)), name="program")))
+        names = [encodable(name) for name in self.evaluations]
+        return with_costs(pd.DataFrame(records, index=pd.Index(names, name="program")))
 
     def _record(self, name: str) -> dict[str, Any]:
-        evaluation, usage = self.evaluations[name], self.evaluations[name].usage
+        evaluation = self.evaluations[name]
         score = evaluation.score
         record: dict[str, Any] = {"score": score.mean, "low": score.low, "high": score.high}
-        paired = None if name == self.base or not self._pairs(name) else self.difference(name)
-        for column, attribute in _PAIRED.items():
-            record[column] = None if paired is None else getattr(paired, attribute)
-        seconds = float(evaluation.table.seconds.sum())
+        if name == self.base or not self._pairs(name):
+            record |= dict.fromkeys(_DIFFERENCE_COLUMNS)
+        else:
+            difference = self.difference(name)
+            record |= {column: getattr(difference, attribute) for column, attribute in _DIFFERENCE_COLUMNS.items()}
+        usage = evaluation.usage
         return {
             **record,
             "rows": len(evaluation),
             "errors": len(evaluation.errors),
             "tokens": usage.tokens,
             "usd": usage.usd,
-            "seconds": seconds,
+            "seconds": float(evaluation.table.seconds.sum()),
         }
 
     def difference(self, name: str, base: str | None = None) -> PairedDifference:
-        """How much higher a program scored than another (the base), on the rows that both have. Raises InputError for
-        an unknown name, or where there is no such row.
+        """How much higher program ``name`` scored than program ``base``, on the rows that both have.
+
+        ``base``: by default the base of the comparison. Raises InputError for an unknown name, or if the programs have
+        no row in common.
 
         >>> a, b = (dn.Predict("n -> answer", lm=dn.FunctionLM(lambda request, n=n: f"answer: {n}")) for n in (1, 2))
         >>> rows = [{"n": "one", "answer": 1}, {"n": "two", "answer": 2}, {"n": "deux", "answer": 2}]
@@ -96,40 +104,52 @@ class Comparison:
         (0.33, 2, 1, 1.0)
         """
         pairs = self._pairs(name, base)
-        return paired_difference([before for before, _ in pairs.values()], [after for _, after in pairs.values()])
+        base_scores = [pair[0] for pair in pairs.values()]
+        scores = [pair[1] for pair in pairs.values()]
+        return paired_difference(base_scores, scores)
 
     def _pairs(self, name: str, base: str | None = None) -> dict[int, tuple[float, float]]:
-        """Of each row that both have, the base's mean and the other's."""
-        first, second = self._means(self.base if base is None else base), self._means(name)
-        return {row: (first[row], second[row]) for row in first if row in second}
+        """For each row that both programs have: the mean score of the base, and that of the program ``name``."""
+        if base is None:
+            base = self.base
+        base_means = self._means(base)
+        means = self._means(name)
+        return {row: (base_means[row], means[row]) for row in base_means if row in means}
 
     def _means(self, name: str) -> dict[int, float]:
+        """The mean score of a program on each row, by the number of the row."""
         if name not in self.evaluations:
             raise InputError(f"there is no program {name!r}.{nearest(name, self.evaluations)}")
         scores = self.evaluations[name]._scores_by_row()
         return {row: sum(values) / len(values) for row, values in scores.items()}
 
     def changed(self, name: str, base: str | None = None) -> pd.DataFrame:
-        """The rows on which a program scored otherwise than another (the base), the largest changes first: the row's
-        columns, then each one's outputs, score and feedback under its name."""
+        """The rows on which program ``name`` and program ``base`` have different scores, the largest changes first.
+
+        ``base``: by default the base of the comparison. Columns: those of the row; the outputs, score and feedback of
+        both programs, each as ``<program>: <column>``; and change.
+        """
         import pandas as pd
 
-        base = self.base if base is None else base
+        if base is None:
+            base = self.base
         pairs = self._pairs(name, base)
-        change = {row: second - first for row, (first, second) in pairs.items()}
-        rows = sorted((row for row in change if abs(change[row]) > _NOISE), key=lambda row: -abs(change[row]))
-        before, after = self.evaluations[base], self.evaluations[name]
-        records = [
-            {
-                **before.rows[row].to_dict(),
-                **_of(before, row, base, pairs[row][0]),
-                **_of(after, row, name, pairs[row][1]),
-                "change": change[row],
+        changes = {row: score - base_score for row, (base_score, score) in pairs.items()}
+        changed_rows = [row for row, change in changes.items() if abs(change) > _ROUNDING]
+        changed_rows.sort(key=lambda row: -abs(changes[row]))
+        base_evaluation = self.evaluations[base]
+        evaluation = self.evaluations[name]
+        records = []
+        for row in changed_rows:
+            base_score, score = pairs[row]
+            record = {
+                **base_evaluation.rows[row].to_dict(),
+                **_result_columns(base_evaluation, row, base, base_score),
+                **_result_columns(evaluation, row, name, score),
+                "change": changes[row],
             }
-            for row in rows
-        ]
-        clean = [redact_values(plain(record)) for record in records]
-        return pd.DataFrame(clean, index=before._labels(rows), dtype=object)
+            records.append(redact_values(plain(record)))
+        return pd.DataFrame(records, index=base_evaluation._labels(changed_rows), dtype=object)
 
     def __repr__(self) -> str:
         return f"<Comparison of {', '.join(self.evaluations)}>\n{self.table.to_string()}"
@@ -138,17 +158,23 @@ class Comparison:
         return frame_html(self.table)
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """The programs' mean scores with their 95 % intervals. Draws into ``ax``, or a new figure; returns the Axes.
-        Raises ConfigurationError without matplotlib."""
-        scores = {name: evaluation.score for name, evaluation in self.evaluations.items()}
+        """Plot the mean score of each program with its 95 % interval.
+
+        ``ax``: the Axes to draw into; None makes a new figure. Returns the Axes. Raises ConfigurationError if
+        matplotlib is not installed.
+        """
         metric = self.evaluations[self.base].metrics[0]
-        means = {name: (s.mean, s.low, s.high) for name, s in scores.items()}
-        axes: Axes = plots().intervals(means, metric, ax)
+        intervals = {}
+        for name, evaluation in self.evaluations.items():
+            score = evaluation.score
+            intervals[name] = (score.mean, score.low, score.high)
+        axes: Axes = plots().intervals(intervals, metric, ax)
         return axes
 
 
-_NOISE = 1e-12  # of rounding: what the paired statistics take for a tie
-_PAIRED = {
+_ROUNDING = 1e-12
+"""Differences up to this size are rounding errors. The paired statistics count them as ties."""
+_DIFFERENCE_COLUMNS = {
     "difference": "difference",
     "diff_low": "low",
     "diff_high": "high",
@@ -157,27 +183,31 @@ _PAIRED = {
     "ties": "ties",
     "losses": "losses",
 }
+"""For the columns of the table about the difference to the base: the attribute of PairedDifference."""
 
 
-def _of(evaluation: Evaluation, row: int, name: str, score: float) -> dict[str, Any]:
+def _result_columns(evaluation: Evaluation, row: int, name: str, score: float) -> dict[str, Any]:
+    """The outputs, score and feedback of a row, of its first repeat, as columns that begin with the program's name."""
     record = next(rollout.ended for (number, _), rollout in evaluation._done.items() if number == row)
-    outputs = {f"{name}: {field}": value for field, value in (record.outputs or {}).items()}
-    return {**outputs, f"{name}: score": score, f"{name}: feedback": record.error or record.feedback}
+    outputs = record.outputs or {}
+    columns = {f"{name}: {field}": value for field, value in outputs.items()}
+    return {**columns, f"{name}: score": score, f"{name}: feedback": record.error or record.feedback}
 
 
 def _combinations(parameters: Any) -> list[dict[str, Any]]:
-    listed = dict(parameters) if isinstance(parameters, Mapping) else {}
-    if not listed or not all(_is_list(values) for values in listed.values()):
+    values_by_name = dict(parameters) if isinstance(parameters, Mapping) else {}
+    if not values_by_name or not all(_is_filled_list(values) for values in values_by_name.values()):
         raise ConfigurationError('grid takes a dict of lists, as in {"n": [1, 3, 5]}; each needs at least one value')
-    return [dict(zip(listed, values, strict=True)) for values in itertools.product(*listed.values())]
+    products = itertools.product(*values_by_name.values())
+    return [dict(zip(values_by_name, values, strict=True)) for values in products]
 
 
-def _is_list(values: Any) -> bool:
+def _is_filled_list(values: Any) -> bool:
     return not isinstance(values, str) and hasattr(values, "__len__") and len(values) > 0
 
 
 class Grid(Comparison):
-    """An ablation: one program for each combination of settings. ``table`` has a column for each setting.
+    """An ablation: one program for each combination of settings. ``table`` has a column for each setting too.
 
     >>> def make(temperature):
     ...     lm = dn.FunctionLM(lambda request: f"answer: {request.settings['temperature']}")
@@ -196,7 +226,7 @@ class Grid(Comparison):
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """As that of Comparison, with the settings as columns before the score."""
+        """The table of a Comparison, with a column for each setting before the score."""
         import pandas as pd
 
         scores = super().table.reset_index(drop=True)
@@ -204,35 +234,41 @@ class Grid(Comparison):
 
 
 class _CompareWork:
-    """Evaluations one after the other, as the work of one run: the same rows, the same rollouts, one budget."""
+    """The work of one run that evaluates several programs in turn, on the same rows and within one budget."""
 
     def __init__(self, plan: Evaluate, programs: Mapping[str, Module], table: Table) -> None:
-        self.plan, self.table = plan, table
+        self.plan = plan
+        self.table = table
         self.works = {name: EvaluateWork(plan, program, table) for name, program in programs.items()}
         self.run: Any = None
 
     async def __call__(self) -> dict[str, Evaluation]:
-        """The evaluations by name; those that the end of the budget left without a row are not among them."""
+        """Run all evaluations. Returns those that have at least one row, by the name of the program."""
         self.run = current_scope().open_run
         for work in self.works.values():
             work.run = self.run
         budget = self.plan.budget
         with Layer(None, funds=None if budget is None else Meter(budget)):
             for name, work in self.works.items():
-                await _as_span(name, work)
+                await _run_in_span(name, work)
         return self._evaluations()
 
     def partial(self) -> dict[str, Evaluation] | None:
-        """What there is so far; None where there is nothing."""
+        """The evaluations that have at least one row, by the name of the program; None if there are none."""
         return self._evaluations() or None
 
     def _evaluations(self) -> dict[str, Evaluation]:
-        parts = {name: work.partial() for name, work in self.works.items()}
-        return {name: part for name, part in parts.items() if part is not None}
+        evaluations = {}
+        for name, work in self.works.items():
+            evaluation = work.partial()
+            if evaluation is not None:
+                evaluations[name] = evaluation
+        return evaluations
 
 
-async def _as_span(name: str, work: EvaluateWork) -> None:
-    scope, span = current_scope(), new_span()
+async def _run_in_span(name: str, work: EvaluateWork) -> None:
+    scope = current_scope()
+    span = new_span()
     scope.emit(SpanStarted(span=span, parent=scope.open_span, kind="evaluation", name=name))
     try:
         with Layer(f"the evaluation of {name}", span=span):
@@ -241,28 +277,37 @@ async def _as_span(name: str, work: EvaluateWork) -> None:
         scope.emit(SpanEnded(span=span, parent=scope.open_span))
 
 
-async def _evaluations(plan: Evaluate, programs: Mapping[str, Module], rows: Rows, kind: str) -> tuple[Any, Any]:
+async def _evaluate_all(plan: Evaluate, programs: Mapping[str, Module], rows: Rows, kind: str) -> tuple[Any, Any]:
+    """Evaluate the programs, in a run of that kind if none is open. Returns the evaluations by name, and the run."""
     work = _CompareWork(plan, programs, table_of(rows))
     if current_scope().open_run is not None:
-        return await inside(work, plan.budget), work.run
-    paths = {p.uid: f"{name}.{path}" for name, m in programs.items() for path, p in m.named_predictors()}
+        evaluations = await run_inside(work, plan.budget)
+        return evaluations, work.run
+    paths = {}
+    for name, program in programs.items():
+        for path, predictor in program.named_predictors():
+            paths[predictor.uid] = f"{name}.{path}"
     steps = len(work.table.rows) * plan.repeats * len(programs)
     settings = {
-        "metric": ", ".join(plan.metrics), "data": work.table.fingerprint, "failure_score": plan.failure_score,
-    }  # fmt: skip
+        "metric": ", ".join(plan.metrics),
+        "data": work.table.fingerprint,
+        "failure_score": plan.failure_score,
+    }
     run = Run(kind, ", ".join(programs), {"rows": steps}, paths, settings)
-    return await run.watched(work), run
+    evaluations = await run.watched(work)
+    return evaluations, run
 
 
-@configurable(passes_to=Evaluate.__init__, renamed=_OF_DSPY)
+@configurable(passes_to=Evaluate.__init__, renamed=_RENAMED)
 async def compare(
     programs: Mapping[str, Module], rows: Rows, metric: Metrics, **settings: Unpack[EvaluateSettings]
 ) -> Comparison:
     """Evaluate programs on the same rows: ``await compare({"base": a, "refined": b}, rows, metric)``.
 
-    The first is the base of the differences. ``settings``: those of Evaluate; a budget is for all of them together.
-    When it is spent, or the run is stopped, what was done so far is compared. Raises ConfigurationError for less than
-    one program.
+    ``programs``: the programs by name; the first is the base of the differences. ``rows`` and ``metric``: as for
+    Evaluate. ``settings``: those of Evaluate; a budget is for all programs together. Returns a Comparison. If the
+    budget is spent or the run is stopped, it compares the rows that have ended. Raises ConfigurationError if there is
+    no program, or if two have the same name.
 
     >>> a, b = (dn.Predict("n -> answer", lm=dn.FunctionLM(lambda request, n=n: f"answer: {n}")) for n in (1, 2))
     >>> rows = [{"n": "one", "answer": 1}, {"n": "two", "answer": 2}, {"n": "deux", "answer": 2}]
@@ -275,14 +320,14 @@ async def compare(
     """
     if not isinstance(programs, Mapping) or not programs:
         raise ConfigurationError('compare takes a dict of programs, as in {"base": a, "refined": b}')
-    named = {str(name): program for name, program in programs.items()}
-    if len(named) < len(programs):
+    programs_by_name = {str(name): program for name, program in programs.items()}
+    if len(programs_by_name) < len(programs):
         raise ConfigurationError("compare: two programs have the same name as text")
-    found, run = await _evaluations(Evaluate(metric, **settings), named, rows, "compare")
-    return Comparison(found, len(named), run)
+    evaluations, run = await _evaluate_all(Evaluate(metric, **settings), programs_by_name, rows, "compare")
+    return Comparison(evaluations, len(programs_by_name), run)
 
 
-@configurable(passes_to=Evaluate.__init__, renamed=_OF_DSPY)
+@configurable(passes_to=Evaluate.__init__, renamed=_RENAMED)
 async def grid(
     make: Callable[..., Module],
     parameters: Mapping[str, Sequence[Any]],
@@ -292,11 +337,12 @@ async def grid(
 ) -> Grid:
     """Evaluate ``make(**combination)`` for every combination: ``await grid(make, {"n": [1, 3, 5]}, rows, metric)``.
 
-    ``make``: a function that returns a program. ``parameters``: the values of each of its arguments. The first
-    combination is the base. ``settings``: those of Evaluate; one budget and one Stop for all. Raises ConfigurationError
-    for a parameter without values.
+    ``make``: a function that returns a program. ``parameters``: the values to try for each of its arguments. ``rows``
+    and ``metric``: as for Evaluate. ``settings``: those of Evaluate; a budget is for all programs together, and one
+    Stop ends all. Returns a Grid; the first combination is its base. Raises ConfigurationError for a parameter without
+    values.
 
-    >>> lm = dn.FunctionLM(lambda request: f"answer: {request.rollout}")  # another one in every sample
+    >>> lm = dn.FunctionLM(lambda request: f"answer: {request.rollout}")  # each rollout has another answer
     >>> def make(n):
     ...     ask = dn.Predict("question -> answer", lm=lm)
     ...     return dn.BestOfN(ask, reward=lambda row, prediction: prediction.answer == "2", n=n)
@@ -307,8 +353,11 @@ async def grid(
     1  3    1.0
     """
     combinations = _combinations(parameters)
-    programs = {", ".join(f"{n}={v!r}" for n, v in c.items()): make(**c) for c in combinations}
+    programs = {}
+    for combination in combinations:
+        label = ", ".join(f"{name}={value!r}" for name, value in combination.items())
+        programs[label] = make(**combination)
     if len(programs) < len(combinations):
         raise ConfigurationError("grid: two values of a parameter look the same; give each once")
-    found, run = await _evaluations(Evaluate(metric, **settings), programs, rows, "grid")
-    return Grid(combinations, found, len(programs), run)
+    evaluations, run = await _evaluate_all(Evaluate(metric, **settings), programs, rows, "grid")
+    return Grid(combinations, evaluations, len(programs), run)

@@ -1,4 +1,4 @@
-"""Evaluate: a program over rows, scored by a metric."""
+"""Evaluate: run a program on rows and score each prediction with metrics."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dspynb.data import Example, rows_of
 from dspynb.errors import BudgetExhausted, ConfigurationError, InputError, StateError, nearest
 from dspynb.evaluation.data_io.splitting import fingerprint
 from dspynb.evaluation.result import Evaluation
-from dspynb.evaluation.resuming import check_same
+from dspynb.evaluation.resuming import check_same_settings
 from dspynb.evaluation.rollouts import Rollout, rollouts_on, run_rollout
-from dspynb.evaluation.settings import OF_THE_CALL, SETTINGS_OF_EVALUATE, ColumnNames, ErrorLimit, EvaluateSettings
+from dspynb.evaluation.settings import RENAMED_ARGUMENTS, RENAMED_SETTINGS, ColumnNames, ErrorLimit, EvaluateSettings
 from dspynb.events import plain
 from dspynb.keywords import absent_settings, configurable, recorded_settings, settings_repr
 from dspynb.modules.batch import column_of, inputs_of, own_run, takes_of_rows
@@ -40,10 +40,10 @@ __all__ = [
     "Table",
     "check_columns",
     "evaluate",
-    "inside",
     "models_of",
     "paths_of",
     "program_fingerprint",
+    "run_inside",
     "table_of",
 ]
 
@@ -53,32 +53,37 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows to evaluate on, and the index that their frame had (None where they were in no frame)."""
+    """The rows of an evaluation."""
 
     rows: Sequence[Example]
     index: Any
+    """The index of the DataFrame that held the rows; None if they were in no DataFrame."""
     fingerprint: str
+    """See `fingerprint` in data_io/splitting.py."""
 
 
 def table_of(rows: Rows) -> Table:
-    """Rows from a DataFrame, or a list of dicts or Examples. Raises InputError."""
-    listed = rows_of(rows)
-    if not listed:
+    """Read rows from a DataFrame, or from a list of dicts or Examples. Raises InputError if there are none."""
+    examples = rows_of(rows)
+    if not examples:
         raise InputError("there are no rows to evaluate on")
-    return Table(listed, rows.index if hasattr(rows, "columns") else None, fingerprint(listed))
+    is_frame = hasattr(rows, "columns")
+    return Table(examples, rows.index if is_frame else None, fingerprint(examples))
 
 
 class Evaluate:
-    """Runs a program on rows and scores each: ``await Evaluate(metric)(program, rows)`` gives an Evaluation.
+    """Runs a program on rows and scores each prediction: ``await Evaluate(metric)(program, rows)`` gives an Evaluation.
 
-    ``metric(row, prediction) -> float | bool | Score``, sync or async; it gets ``trace=`` if it has that parameter. A
-    dict or list of metrics is scored together; the first is the score. ``inputs``: names of the columns that the
-    program gets (default: those it takes; the others are labels). ``concurrency``: rows at a time (default: the
-    setting, 32). ``repeats``: rollouts of every row. ``failure_score``: what a row counts that failed, in the mean.
-    ``max_errors``: rows that may fail before no further row starts. ``budget``: of this evaluation. ``executor``: where
-    rollouts run, a DaskExecutor; None is this process.
+    ``metric``: a function ``(row, prediction) -> float | bool | Score``, sync or async; the calls of the program are
+    passed as ``trace`` if it has that parameter. A dict or list of metrics scores every row with each; the first gives
+    the score. ``inputs``: names of the columns to pass to the program; by default those that it takes. All other
+    columns are labels. ``concurrency``: rows to run at a time; by default ``dn.configure(concurrency=…)``, which is 32.
+    ``repeats``: rollouts of each row, 1 by default. ``failure_score``: the score of a row that failed, in the mean; 0
+    by default. ``max_errors``: how many rows may fail; after one more failure no further row starts. None sets no
+    limit. ``budget``: a Budget for this evaluation. ``executor``: a DaskExecutor that runs the rollouts; None runs them
+    in this process.
 
-    Raises ConfigurationError for settings out of range, InputError for rows that do not fit the program.
+    Raises ConfigurationError for settings out of range, and InputError for rows that do not fit the program.
 
     >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> rows = [{"question": "2+2?", "answer": "4"}, {"question": "2+3?", "answer": "5"}]
@@ -87,7 +92,7 @@ class Evaluate:
     {'right': 0.5, 'brief': 1.0}
     """
 
-    @configurable(renamed=SETTINGS_OF_EVALUATE)
+    @configurable(renamed=RENAMED_SETTINGS)
     def __init__(
         self,
         metric: Metrics,
@@ -102,23 +107,30 @@ class Evaluate:
     ) -> None:
         self.metrics = _scorers(metric)
         self.inputs = None if inputs is None else tuple(inputs)
-        self.concurrency, self.repeats, self.failure_score = concurrency, repeats, float(failure_score)
-        self.max_errors, self.budget, self.executor = max_errors, budget, executor
+        self.concurrency = concurrency
+        self.repeats = repeats
+        self.failure_score = float(failure_score)
+        self.max_errors = max_errors
+        self.budget = budget
+        self.executor = executor
 
     def __repr__(self) -> str:
         return settings_repr(self, ", ".join(self.metrics))
 
-    @configurable(renamed=OF_THE_CALL)
+    @configurable(renamed=RENAMED_ARGUMENTS)
     async def __call__(self, program: Module, rows: Rows) -> Evaluation:
-        """Evaluate, with a live view in a notebook; inside another run, as part of it."""
+        """Evaluate the program on the rows and return an Evaluation.
+
+        A notebook shows a live view. Inside another run, the evaluation becomes part of that run.
+        """
         work = EvaluateWork(self, program, table_of(rows))
         if current_scope().open_run is not None:
-            return await inside(work, self.budget)
+            return await run_inside(work, self.budget)
         return await self._run(work).watched(work)  # type: ignore[no-any-return]
 
-    @configurable(renamed=OF_THE_CALL)
+    @configurable(renamed=RENAMED_ARGUMENTS)
     def start(self, program: Module, rows: Rows) -> Run:
-        """The same work as a handle: returns at once; display it, stop it, await it.
+        """Start the evaluation and return its Run at once: display it, stop it, or await it for the Evaluation.
 
         >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> async def main():
@@ -130,18 +142,20 @@ class Evaluate:
         work = EvaluateWork(self, program, table_of(rows))
         return self._run(work).start(work)
 
-    @configurable(renamed=OF_THE_CALL)
+    @configurable(renamed=RENAMED_ARGUMENTS)
     def run_sync(self, program: Module, rows: Rows) -> Evaluation:
-        """The same, waited for: for scripts."""
+        """Run synchronously and return the Evaluation. For scripts; in a notebook, `await` the call instead."""
         return run_sync(lambda: self(program, rows))
 
-    @configurable(renamed=OF_THE_CALL)
+    @configurable(renamed=RENAMED_ARGUMENTS)
     def resume(self, run: str | Path, program: Module, rows: Rows, *, retry_failed: bool = False) -> Run:
-        """Go on with a run that was stopped or lost, by its id or path: only rows that its file lacks are run.
+        """Resume a run that was stopped or lost. Only rows without a result in its file are run.
 
-        ``retry_failed``: also those that failed. ``budget`` and ``max_errors`` count anew. Raises ConfigurationError,
-        naming what differs, when program, rows or settings are not those of the run; JournalError when its file cannot
-        be read or is damaged, RunInUse (one of them) while another run, in whatever process, writes it.
+        ``run``: the id of the run, or the path of its file. ``retry_failed``: also run the rows that failed; False by
+        default. ``budget`` and ``max_errors`` count from zero again. Returns the Run, as ``start`` does.
+
+        Raises ConfigurationError if the program, the rows or a setting changed, and names what did; JournalError if the
+        run file is damaged or cannot be read; RunInUse, a JournalError, while a run in any process writes the file.
 
         >>> dn.configure(runs_dir="runs")
         >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
@@ -155,10 +169,11 @@ class Evaluate:
         resumed = Run.resumed(run_file(run), "evaluate", program._title(), work.described(), paths_of(program))
         with resumed.released_on_error():
             if resumed._settings:
-                check_same(resumed._settings, work.settings(), absent_settings(type(self)))
-            resumed._settings = work.settings()  # of one that was lost before it had told anything
+                check_same_settings(resumed._settings, work.settings(), absent_settings(type(self)))
+            resumed._settings = work.settings()  # a run that was lost at its very beginning recorded none
             for ended in resumed.record.rollouts:
-                if not (retry_failed and ended.error):
+                run_again = retry_failed and ended.error
+                if not run_again:
                     work.done[ended.row, ended.repeat] = Rollout(ended)
             return resumed.start(work)
 
@@ -168,12 +183,14 @@ class Evaluate:
 
 
 class EvaluateWork:
-    """An evaluation as the work of a run. When it is halted, the rows so far are its result."""
+    """The work of a run that evaluates one program. If the run is halted, the rows that have ended are its result."""
 
     def __init__(self, plan: Evaluate, program: Module, table: Table) -> None:
         checked_program(program)
-        self.plan, self.program, self.table = plan, program, table
-        self.names = check_columns(program, table, plan.inputs)
+        self.plan = plan
+        self.program = program
+        self.table = table
+        self.input_names = check_columns(program, table, plan.inputs)
         self.done: dict[tuple[int, int], Rollout] = {}
         self.run: Any = None
         self._errors = 0
@@ -182,8 +199,9 @@ class EvaluateWork:
         self.pool = run_pool(len(table.rows) * plan.repeats, width, program.most_calls(), self._step)
 
     async def __call__(self) -> Evaluation:
-        """The evaluation of all rows, or of those before ``max_errors``."""
-        self.run, own = current_scope().open_run, own_run(self)
+        """Run the rollouts and return the Evaluation, without rows that ``max_errors`` stopped from starting."""
+        self.run = current_scope().open_run
+        own = own_run(self)
         self.pool.run = own
         funds = None if self.plan.budget is None else Meter(self.plan.budget)
         if own is not None and funds is not None:
@@ -193,15 +211,16 @@ class EvaluateWork:
         return self._evaluation()
 
     def accepted_requests(self) -> AcceptedRequests:
-        """A budget, and hints for the Refines in the program."""
-        return takes_of_rows(self.program, self._open, here=self._rollout is run_rollout)
+        """What can be requested while the run is under way: a budget, and hints for each Refine in the program."""
+        return takes_of_rows(self.program, self._is_unfinished, here=self._rollout is run_rollout)
 
-    def _open(self, row: int) -> bool:
-        repeats = range(self.plan.repeats)
-        return 0 <= row < len(self.table.rows) and any((row, repeat) not in self.done for repeat in repeats)
+    def _is_unfinished(self, row: int) -> bool:
+        if not 0 <= row < len(self.table.rows):
+            return False
+        return any((row, repeat) not in self.done for repeat in range(self.plan.repeats))
 
     def partial(self) -> Evaluation | None:
-        """The rows so far; None where there is none."""
+        """The Evaluation of the rows that have ended; None if there is no such row."""
         return self._evaluation() if self.done else None
 
     def _evaluation(self) -> Evaluation:
@@ -212,7 +231,7 @@ class EvaluateWork:
         if (row, repeat) in self.done:
             return
         example = self.table.rows[row]
-        inputs = inputs_of(self.program, example, self.names)
+        inputs = inputs_of(self.program, example, self.input_names)
         current_scope().take(metric_calls=1)
         rollout = await self._rollout(
             self.program, example, inputs, self.plan.metrics, number=row, repeat=repeat, funds=funds
@@ -223,16 +242,16 @@ class EvaluateWork:
             self.pool.stop()
 
     def described(self) -> dict[str, Any]:
-        """What the run's record says of its inputs."""
+        """What the run records as its inputs: the number of rollouts."""
         return {"rows": len(self.table.rows) * self.plan.repeats}
 
     def settings(self) -> dict[str, Any]:
-        """What must be the same for a run to be gone on with."""
+        """The settings that the run records. They must be the same when the run is resumed."""
         plan = self.plan
         return {
             "metric": ", ".join(plan.metrics),
             **recorded_settings(plan),
-            "inputs": list(self.names) if self.names is not None else None,
+            "inputs": None if self.input_names is None else list(self.input_names),
             "data": self.table.fingerprint,
             "program": program_fingerprint(self.program),
             "models": models_of(self.program),
@@ -245,24 +264,29 @@ class _Work(Protocol[T_co]):
     def partial(self) -> T_co | None: ...
 
 
-async def inside(work: _Work[T], budget: Budget | None) -> T:
-    """The work as part of the run that is open. Where its own budget is spent it comes to what there is; where the one
-    around it is, the run ends."""
+async def run_inside(work: _Work[T], budget: Budget | None) -> T:
+    """Do the work as part of the open run and return its result.
+
+    ``budget``: the budget of the work itself. When it is spent, the partial result is returned. When a budget of the
+    open run is spent, BudgetExhausted is raised.
+    """
     try:
         return await work()
     except BudgetExhausted:
-        so_far = work.partial()
-        if budget is None or so_far is None:
+        partial = work.partial()
+        if budget is None or partial is None:
             raise
         scope = current_scope()
-        scope.take(1, metric_calls=1)  # raises where nothing is left around it
+        scope.take(1, metric_calls=1)  # raises BudgetExhausted if a budget of the open run is spent
         scope.give_back(1, metric_calls=1)
-        return so_far
+        return partial
 
 
-@configurable(passes_to=Evaluate.__init__, renamed={**SETTINGS_OF_EVALUATE, "devset": "rows", "dataset": "rows"})
+@configurable(passes_to=Evaluate.__init__, renamed={**RENAMED_SETTINGS, "devset": "rows", "dataset": "rows"})
 async def evaluate(program: Module, rows: Rows, metric: Metrics, **settings: Unpack[EvaluateSettings]) -> Evaluation:
-    """``await evaluate(program, rows, metric)``: see Evaluate for the settings and the errors.
+    """Evaluate a program on rows: ``await evaluate(program, rows, metric)`` gives an Evaluation.
+
+    For the settings and the errors, see Evaluate.
 
     >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> rows = [{"question": "2+2?", "answer": "4"}, {"question": "2+3?", "answer": "5"}]
@@ -276,7 +300,7 @@ async def evaluate(program: Module, rows: Rows, metric: Metrics, **settings: Unp
 
 
 def program_fingerprint(program: Module) -> str:
-    """16 hex digits of the program's settings and predictors: paths, signatures, instructions and demos."""
+    """A hash, as 16 hex digits, of the program's settings, predictor paths, signatures, instructions and demos."""
     try:
         predictors: Any = program.dump_state()["predictors"]
     except StateError:  # demos that cannot be saved
@@ -286,57 +310,70 @@ def program_fingerprint(program: Module) -> str:
 
 
 def models_of(program: Module) -> list[str]:
-    """The names of the models that the program's predictors ask."""
-    models = [getattr(predictor, "lm", None) or setting("lm") for _, predictor in program.named_predictors()]
-    return sorted({lm if isinstance(lm, str) else getattr(lm, "name", type(lm).__name__) for lm in models if lm})
+    """The names of the models that the program's predictors use, sorted and without duplicates."""
+    names = set()
+    for _, predictor in program.named_predictors():
+        lm = getattr(predictor, "lm", None) or setting("lm")
+        if lm:
+            names.add(lm if isinstance(lm, str) else getattr(lm, "name", type(lm).__name__))
+    return sorted(names)
 
 
 def _scorers(metric: Any) -> dict[str, Scorer]:
     if isinstance(metric, Mapping):
-        found = {str(name): Scorer(fn, "metric") for name, fn in metric.items()}
+        scorers = {str(name): Scorer(fn, "metric") for name, fn in metric.items()}
     elif isinstance(metric, list | tuple):
-        listed = [Scorer(fn, "metric") for fn in metric]
-        found = {scorer.name: scorer for scorer in listed}
-        if len(found) < len(listed):
+        unnamed = [Scorer(fn, "metric") for fn in metric]
+        scorers = {scorer.name: scorer for scorer in unnamed}
+        if len(scorers) < len(unnamed):
             raise ConfigurationError("two metrics have the same name; give a dict of name to metric")
     else:
         scorer = Scorer(metric, "metric")
-        found = {scorer.name: scorer}
-    if not found:
+        scorers = {scorer.name: scorer}
+    if not scorers:
         raise ConfigurationError("give at least one metric: a function of (row, prediction)")
-    return found
+    return scorers
 
 
 def check_columns(program: Module, table: Table, names: Sequence[str] | None) -> Sequence[str] | None:
-    """The names of the inputs, where they are known. Raises InputError for one that no row has."""
-    takes, marked = program.input_names(), table.rows[0].input_names
-    chosen = names if names is not None else marked
-    if chosen is not None and takes is not None:
-        _check_chosen(program, chosen, takes)
-    wanted = takes if chosen is None else dict.fromkeys(chosen, True)
-    if wanted is None:
+    """The names of the inputs that the rows have.
+
+    ``names``: the inputs that the user named; None takes those that the rows mark, or else all that the program takes.
+    Returns None if the rows mark their inputs, or if the program does not declare its inputs. Raises InputError if the
+    program does not take a chosen input, or if the rows lack a required one.
+    """
+    accepted = program.input_names()
+    marked = table.rows[0].input_names
+    chosen = marked if names is None else names
+    if chosen is not None and accepted is not None:
+        _check_chosen(program, chosen, accepted)
+    required_by_name = accepted if chosen is None else dict.fromkeys(chosen, True)
+    if required_by_name is None:
         return None
-    there = {name for row in table.rows for name in row}
-    for name, required in wanted.items():
-        if required and column_of(program, name, there) is None:
+    columns: set[str] = set()
+    for row in table.rows:
+        columns.update(row)
+    for name, required in required_by_name.items():
+        if required and column_of(program, name, columns) is None:
             raise InputError(
-                f"the rows have no {name!r}, which {program._title()} takes.{nearest(name, there)} "
-                f"They have: {', '.join(sorted(there))}"
+                f"the rows have no {name!r}, which {program._title()} takes.{nearest(name, columns)} "
+                f"They have: {', '.join(sorted(columns))}"
             )
-    known = [name for name in wanted if column_of(program, name, there) is not None]
-    return None if names is None and marked is not None else known
+    if names is None and marked is not None:
+        return None
+    return [name for name in required_by_name if column_of(program, name, columns) is not None]
 
 
-def _check_chosen(program: Module, chosen: Collection[str], takes: Mapping[str, bool]) -> None:
-    """Raise InputError where the inputs that were named are not those that the program takes."""
+def _check_chosen(program: Module, chosen: Collection[str], accepted: Mapping[str, bool]) -> None:
+    """Raise InputError if the program does not take a chosen input, or requires one that is not chosen."""
     for name in chosen:
-        if name not in takes:
-            raise InputError(f"{program._title()} takes no input {name!r}.{nearest(name, takes)}")
-    for name, required in takes.items():
+        if name not in accepted:
+            raise InputError(f"{program._title()} takes no input {name!r}.{nearest(name, accepted)}")
+    for name, required in accepted.items():
         if required and name not in chosen:
             raise InputError(f"{program._title()} takes {name!r}, which is not among the inputs: {', '.join(chosen)}")
 
 
 def paths_of(program: Module) -> dict[str, str]:
-    """Predictor uid → path."""
+    """The path of each predictor by its uid."""
     return {predictor.uid: path for path, predictor in program.named_predictors()}

@@ -1,4 +1,4 @@
-"""Evaluation: what came of a program on rows, as a table, a score with its interval, and the rows to look at."""
+"""Evaluation: the results of a program on rows, as a table, as scores with intervals, and as plots."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation"]
 
-_SHOWN = 10
+_DISPLAYED_ROWS = 10
 
 
 class Evaluation:
-    """A program's results on rows. ``table``: one row a rollout; ``score``: the mean with its 95 % interval.
+    """The results of a program on rows. ``table`` has one row per rollout; ``score`` is the mean and its 95 % interval.
 
-    ``float(evaluation)`` and ``float(evaluation.score)`` are the mean. ``predictions`` and ``exceptions`` go by row,
-    None where there is none. Rows that failed count as ``failure_score`` in the mean, and are in ``errors``.
+    ``float(evaluation)`` and ``float(evaluation.score)`` are the mean. ``predictions`` and ``exceptions`` have one item
+    per row, which may be None. Rows that failed count as ``failure_score`` in the mean, and ``errors`` lists them.
 
     >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> rows = [{"question": "2+2?", "answer": "4"}, {"question": "2+3?", "answer": "5"}]
@@ -46,19 +46,25 @@ class Evaluation:
         plan: Evaluate,
         run: Any = None,
     ) -> None:
-        self.rows, self.run, self.metrics = table.rows, run, list(plan.metrics)
-        self.failure_score, self.repeats, self.total = plan.failure_score, plan.repeats, len(table.rows) * plan.repeats
+        self.rows = table.rows
+        self.run = run
+        self.metrics = list(plan.metrics)
+        self.failure_score = plan.failure_score
+        self.repeats = plan.repeats
+        self.total = len(table.rows) * plan.repeats
         self._index = table.index
-        self._done = dict(sorted(done.items(), key=lambda item: (item[0][1], item[0][0])))
+        by_repeat_and_row = sorted(done.items(), key=lambda item: (item[0][1], item[0][0]))
+        self._done = dict(by_repeat_and_row)
 
     # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a rollout that has ended, with the index of the rows that were given: inputs and labels, outputs,
-        the parts of the score, other metrics, then score, feedback, error, attempts, tokens, usd, seconds, cached.
+        """One row per rollout that has ended, with the index of the rows that were passed.
 
-        A label and an output of one name are ``expected_…`` and ``predicted_…``; so are names of the columns above.
-        Cells hold what a run file holds: a pydantic output is a dict, a date its text. ``repeat`` only with repeats.
+        Columns: the inputs and labels, the outputs, the parts of the score, the other metrics, then score, feedback,
+        error, attempts, tokens, usd, seconds, cached; and repeat if the evaluation has repeats. If a label and an
+        output have the same name, their columns are ``expected_<name>`` and ``predicted_<name>``; likewise if a name is
+        that of a column above. Cells have the values that the run file has: a pydantic model is a dict, a date is text.
 
         >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> done = dn.Evaluate(dn.metrics.exact_match()).run_sync(program, [{"question": "2+3?", "answer": "5"}])
@@ -67,37 +73,43 @@ class Evaluation:
         0     2+3?               5                4  answer is '4'; expected '5'.
         """
         records = [rollout.ended for rollout in self._done.values()]
-        frame = rollouts_frame(records, [self.rows[record.row] for record in records], other_metrics=self.metrics[1:])
-        frame["score"] = [self._counted(record) for record in records]
+        rows = [self.rows[record.row] for record in records]
+        frame = rollouts_frame(records, rows, other_metrics=self.metrics[1:])
+        frame["score"] = [self._score_of(record) for record in records]
         frame.index = self._labels([record.row for record in records])
-        return frame.drop(columns=["row"] if self.repeats > 1 else ["row", "repeat"])
+        dropped = ["row"] if self.repeats > 1 else ["row", "repeat"]
+        return frame.drop(columns=dropped)
 
     def _labels(self, rows: list[int]) -> pd.Index:
-        """What the given index calls these rows."""
+        """The index labels of the rows with these numbers."""
         import pandas as pd
 
         index = pd.RangeIndex(len(self.rows)) if self._index is None else self._index
         return index.take(rows)
 
-    def _counted(self, record: Any) -> float:
-        return float(self.failure_score if record.error is not None else record.score)
+    def _score_of(self, record: Any) -> float:
+        """The score of a rollout; ``failure_score`` if it failed."""
+        if record.error is not None:
+            return self.failure_score
+        return float(record.score)
 
-    def _by_row(self, attribute: str) -> list[Any]:
-        return [getattr(self._done.get((i, 0)), attribute, None) for i in range(len(self.rows))]
+    def _first_repeats(self, attribute: str) -> list[Any]:
+        """An attribute of the first rollout of each row; None where no rollout has ended."""
+        return [getattr(self._done.get((row, 0)), attribute, None) for row in range(len(self.rows))]
 
     @property
     def predictions(self) -> list[Prediction | None]:
-        """The prediction of each row (of its first repeat); None where it failed or was not run here."""
-        return self._by_row("prediction")
+        """The prediction of each row, from its first repeat; None if the row failed or did not run in this process."""
+        return self._first_repeats("prediction")
 
     @property
     def exceptions(self) -> list[Exception | None]:
-        """The error of each row (of its first repeat); None where there is none."""
-        return self._by_row("error")
+        """The exception of each row, from its first repeat; None if there was none."""
+        return self._first_repeats("error")
 
     @property
     def errors(self) -> pd.DataFrame:
-        """The rows of the table that failed.
+        """The rows of ``table`` that failed.
 
         >>> program = dn.Predict("question -> answer", lm=dn.ScriptedLM([dn.errors.ServerError("it is down")]))
         >>> done = dn.Evaluate(dn.metrics.exact_match()).run_sync(program, [{"question": "2+2?", "answer": "4"}])
@@ -108,7 +120,7 @@ class Evaluation:
         return self.table[self.table.error.notna()]
 
     def worst(self, n: int = 5) -> pd.DataFrame:
-        """The ``n`` rows that scored lowest, the lowest first. Raises InputError for ``n`` below 1.
+        """The ``n`` rows of ``table`` with the lowest scores, the lowest first. Raises InputError for ``n`` below 1.
 
         >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> rows = [{"question": "2+2?", "answer": "4"}, {"question": "2+3?", "answer": "5"}]
@@ -122,7 +134,11 @@ class Evaluation:
 
     @property
     def by_row(self) -> pd.DataFrame:
-        """One row for each row given: the mean of its repeats, their variance (sample; None for one) and number."""
+        """One row per row that was evaluated, with the columns mean, variance and n.
+
+        They are the mean of the scores of its repeats, their sample variance (NaN for a single repeat) and their
+        number.
+        """
         import pandas as pd
 
         scores = self._scores_by_row()
@@ -135,17 +151,23 @@ class Evaluation:
         return pd.DataFrame(cells, index=self._labels(list(scores)))
 
     def _scores_by_row(self, metric: str | None = None) -> dict[int, list[float]]:
-        found: dict[int, list[float]] = {}
+        """The scores of the repeats of each row, or the values of another metric. Failures are ``failure_score``."""
+        scores: dict[int, list[float]] = {}
         for (row, _), rollout in sorted(self._done.items()):
             record = rollout.ended
-            value = self._counted(record) if metric is None or record.error else record.metrics[metric]
-            found.setdefault(row, []).append(value if record.error is None else self.failure_score)
-        return found
+            if record.error is not None:
+                score = self.failure_score
+            elif metric is None:
+                score = self._score_of(record)
+            else:
+                score = record.metrics[metric]
+            scores.setdefault(row, []).append(score)
+        return scores
 
     # ── scores ────────────────────────────────────────────────────────────────────────────────────────────────────
     @cached_property
     def score(self) -> Interval:
-        """The mean score with its 95 % interval: over rows, each with the mean of its repeats.
+        """The mean score and its 95 % interval, over rows. A row counts with the mean of its repeats.
 
         >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> rows = [{"question": "2+2?", "answer": "4"}, {"question": "2+3?", "answer": "5"}]
@@ -157,68 +179,88 @@ class Evaluation:
 
     @property
     def scores(self) -> dict[str, Interval]:
-        """The mean of every metric, by its name."""
-        return {name: self.score if name == self.metrics[0] else self._interval(name) for name in self.metrics}
+        """The mean of every metric and its 95 % interval, by the name of the metric."""
+        others = {name: self._interval(name) for name in self.metrics[1:]}
+        return {self.metrics[0]: self.score, **others}
 
     def _interval(self, metric: str | None) -> Interval:
-        return mean_interval([sum(values) / len(values) for values in self._scores_by_row(metric).values()])
+        scores = self._scores_by_row(metric)
+        return mean_interval([sum(values) / len(values) for values in scores.values()])
 
     def __float__(self) -> float:
         return float(self.score)
 
     @property
     def usage(self) -> Usage:
-        """What the program's calls cost."""
+        """What the calls of the program cost."""
         return sum((rollout.ended.usage for rollout in self._done.values()), Usage())
 
     @property
     def metric_usage(self) -> Usage:
-        """What the calls of metrics cost, such as a judge's. They are not in ``usage``."""
+        """What the calls of metrics cost, such as those of a judge. ``usage`` does not include them."""
         return sum((rollout.ended.metric_usage for rollout in self._done.values()), Usage())
 
     def __len__(self) -> int:
         return len(self._done)
 
-    # ── showing and keeping ───────────────────────────────────────────────────────────────────────────────────────
+    # ── display and files ─────────────────────────────────────────────────────────────────────────────────────────
     def summary(self) -> str:
-        """In one line: the score, how many rows, how many failed, what the program's calls and the metrics' cost."""
+        """One line of text: the score, the number of rows and failures, and what the program and the metrics cost."""
         failed = sum(rollout.ended.error is not None for rollout in self._done.values())
-        rows = f"{len(self):,} rows" if len(self) == self.total else f"{len(self):,} of {self.total:,} rows"
-        told = [f"{self.metrics[0]} {self.score}", rows]
+        parts = [f"{self.metrics[0]} {self.score}"]
+        if len(self) == self.total:
+            parts.append(f"{len(self):,} rows")
+        else:
+            parts.append(f"{len(self):,} of {self.total:,} rows")
         if failed:
-            told.append(f"{failed:,} failed, counted as {self.failure_score:g}")
-        told.append(_cost(self.usage))
-        judged = self.metric_usage
-        return ", ".join(told) + (f"; metrics: {_cost(judged)}" if judged.calls or judged.tokens != 0 else "")
+            parts.append(f"{failed:,} failed, counted as {self.failure_score:g}")
+        parts.append(_cost_text(self.usage))
+        text = ", ".join(parts)
+        metric_usage = self.metric_usage
+        if metric_usage.calls or metric_usage.tokens != 0:
+            text += f"; metrics: {_cost_text(metric_usage)}"
+        return text
 
     def __repr__(self) -> str:
         return f"<Evaluation: {self.summary()}>"
 
     def _repr_html_(self) -> str:
-        more = f"<p>… {len(self) - _SHOWN:,} more rows in <code>.table</code></p>" if len(self) > _SHOWN else ""
-        return f"<p>{escape(self.summary())}</p>{frame_html(self.table.head(_SHOWN))}{more}"
+        html = f"<p>{escape(self.summary())}</p>{frame_html(self.table.head(_DISPLAYED_ROWS))}"
+        if len(self) > _DISPLAYED_ROWS:
+            html += f"<p>… {len(self) - _DISPLAYED_ROWS:,} more rows in <code>.table</code></p>"
+        return html
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """A histogram of the rows' scores, with the mean and its interval. Draws into ``ax``, or a new figure; returns
-        the Axes. Raises ConfigurationError without matplotlib."""
-        scores = [value for values in self._scores_by_row().values() for value in values]
+        """Plot a histogram of the scores of the rollouts, with their mean and its 95 % interval.
+
+        ``ax``: the Axes to draw into; None makes a new figure. Returns the Axes. Raises ConfigurationError if
+        matplotlib is not installed.
+        """
+        scores: list[float] = []
+        for row_scores in self._scores_by_row().values():
+            scores.extend(row_scores)
         mean = self.score
-        group = scores, (mean.mean, mean.low, mean.high)
+        group = (scores, (mean.mean, mean.low, mean.high))
         unit = "rollouts" if self.repeats > 1 else "rows"
         axes: Axes = plots().histogram({"": group}, self.metrics[0], unit, ax)
         return axes
 
     def save(self, path: str | Path) -> Path:
-        """Write the table: ``.csv``, ``.jsonl``, ``.json`` or ``.parquet``. Raises InputError for another ending."""
+        """Write ``table`` to a file and return its path.
+
+        ``path``: ends in ``.csv``, ``.jsonl``, ``.json`` or ``.parquet``. Raises InputError for another ending, or if
+        the file cannot be written.
+        """
         from dspynb.evaluation.data_io.saving import save_table
 
         return save_table(self.table, Path(path))
 
 
-def _cost(usage: Usage) -> str:
-    """Calls, tokens and USD, as far as there are any."""
+def _cost_text(usage: Usage) -> str:
+    """The number of calls; tokens and USD if they are known and not 0."""
     parts = [f"{usage.calls:,} calls"]
-    if tokens := tokens_text(usage.tokens):
+    tokens = tokens_text(usage.tokens)
+    if tokens:
         parts.append(tokens)
     if usage.usd:
         parts.append(f"${usage.usd:.4f}")

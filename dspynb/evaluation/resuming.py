@@ -1,4 +1,4 @@
-"""Whether a run may be resumed: its settings are those that it began with."""
+"""The check that the settings of a run did not change before it is resumed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import Any
 from dspynb.errors import ConfigurationError
 from dspynb.events import plain
 
-__all__ = ["check_same"]
+__all__ = ["check_same_settings"]
 
 
-def check_same(before: Mapping[str, Any], now: Mapping[str, Any], absent: Mapping[str, Any]) -> None:
-    """Raise ConfigurationError, naming what differs, where a run's settings are not those of now.
+def check_same_settings(recorded: Mapping[str, Any], current: Mapping[str, Any], absent: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError, and name what changed, if the current settings are not those that a run recorded.
 
-    ``absent``: the value that a setting counts as in a file that lacks it; None where it is not among them.
+    ``absent``: for each setting, the value that it has in a run file that lacks it. A setting that is not in ``absent``
+    counts as None there.
     """
-    then = {name: before.get(name, plain(absent.get(name))) for name in now}
-    differs = [f"{name} ({then[name]!r} then, {now[name]!r} now)" for name in now if then[name] != now[name]]
-    if differs:
+    changes = []
+    for name, value in current.items():
+        recorded_value = recorded.get(name, plain(absent.get(name)))
+        if recorded_value != value:
+            changes.append(f"{name} ({recorded_value!r} then, {value!r} now)")
+    if changes:
         raise ConfigurationError(
-            f"cannot resume this run: these settings changed: {', '.join(differs)}. Start a new run instead"
+            f"cannot resume this run: these settings changed: {', '.join(changes)}. Start a new run instead"
         )

@@ -1,4 +1,4 @@
-"""One rollout: a program on a row, scored, as one record."""
+"""One rollout: run a program on a row, score the prediction, and emit the result as an event."""
 
 from __future__ import annotations
 
@@ -29,13 +29,18 @@ __all__ = ["Rollout", "rollouts_on", "run_rollout"]
 
 @dataclass(slots=True)
 class Rollout:
-    """What came of one: the record that is kept, and the prediction or error itself (none where it was read back)."""
+    """The result of a rollout."""
 
     ended: RolloutEnded
+    """The event that the run records."""
     prediction: Prediction | None = None
+    """None if the rollout failed, or was read from a run file."""
     error: Exception | None = None
-    calls: Sequence[PredictorCalled] = ()  # those of the program
-    hints: Sequence[HintUse] = ()  # of an optimizer's: what became of the hints of its searches
+    """None if the rollout succeeded, or was read from a run file."""
+    calls: Sequence[PredictorCalled] = ()
+    """The calls of the program, without those of the metrics."""
+    hints: Sequence[HintUse] = ()
+    """In an optimizer: how the hints of the searches in the program were used."""
 
 
 async def run_rollout(
@@ -51,20 +56,32 @@ async def run_rollout(
     split: str | None = None,
     opened: int | None = None,
 ) -> Rollout:
-    """Run the program on a row and score it with each metric; the first is the score. What fails is part of the result;
-    Halted and cancellations pass. The program runs with rollout ``repeat``. The caller has taken the metric call.
-    ``opened``: its span, where its beginning has been told."""
-    scope, began, name = current_scope(), time.perf_counter(), _name(number, repeat)
-    parent, span = scope.open_span, _begun(scope, row, number, name) if opened is None else opened
-    trace, record, scores = Trace(), open_record(), dict[str, Score]()
-    count, attempts = 0, 0
-    prediction, error = None, None
+    """Run the program on a row and score the prediction with each metric; the first metric gives the score.
+
+    ``inputs``: what to pass to the program. ``number``: of the row. ``repeat``: of the rollout of this row; the program
+    runs with this rollout id. ``funds``: this rollout's share of a budget. ``candidate`` and ``split``: recorded with
+    the result. ``opened``: the number of the rollout's span, if the caller has emitted its SpanStarted. The caller has
+    taken the metric call from the budget.
+
+    An error of the program or of a metric is part of the result; Halted and cancellations are raised.
+    """
+    scope = current_scope()
+    began = time.perf_counter()
+    name = _name(number, repeat)
+    parent = scope.open_span
+    span = _open_span(scope, row, number, name) if opened is None else opened
+    trace = Trace()
+    record = open_record()
+    scores: dict[str, Score] = {}
+    program_calls = attempts = 0
+    prediction = error = None
     try:
         context = _context_of(scope, repeat) if repeat else None
-        around, place = scope.nearest_lease, (number, repeat)
-        with Layer(name, outer=around, context=context, span=span, trace=trace, funds=funds, row=place):
+        lease = scope.nearest_lease
+        with Layer(name, outer=lease, context=context, span=span, trace=trace, funds=funds, row=(number, repeat)):
             result = await result_or_error(program(**inputs))
-            count, attempts = len(record.calls), _ended_attempts(record, span)
+            program_calls = len(record.calls)
+            attempts = _ended_attempts(record, span)
             if isinstance(result, Exception):
                 error = result
             else:
@@ -73,7 +90,7 @@ async def run_rollout(
     except Halted:
         scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
         raise
-    calls, of_metrics = record.split_calls_in(span, count)
+    calls, metric_calls = record.split_calls_in(span, program_calls)
     first = next(iter(scores.values()), None) if error is None else None
     ended = RolloutEnded(
         span=span,
@@ -88,7 +105,7 @@ async def run_rollout(
         error=None if error is None else error_text(error),
         seconds=time.perf_counter() - began,
         usage=usage_of(calls),
-        metric_usage=usage_of(of_metrics),
+        metric_usage=usage_of(metric_calls),
         cached=bool(calls) and all(call.cached for call in calls),
         attempts=attempts,
         candidate=candidate,
@@ -99,21 +116,24 @@ async def run_rollout(
 
 
 def rollouts_on(executor: Executor | None) -> Callable[..., Awaitable[Rollout]]:
-    """``run_rollout`` as the executor runs it, itself for None. Its beginning is told when it is sent, so that rows are
-    shown in their order; one that takes the workers down is a row that failed."""
+    """``run_rollout`` on an executor, with the same arguments; ``run_rollout`` itself for None.
+
+    The span of a rollout begins when the rollout is sent, so that views show rows in their order. A rollout that ends
+    its workers (WorkerLost) is a row that failed.
+    """
     run = elsewhere(executor, run_rollout, once=("program", "metrics"))
     if run is run_rollout:
         return run
 
-    async def sent(program: Module, row: Example, *given: Any, number: int, repeat: int = 0, **named: Any) -> Rollout:
-        opened = _begun(current_scope(), row, number, _name(number, repeat))
-        named |= {"number": number, "repeat": repeat, "opened": opened}
+    async def send(program: Module, row: Example, *args: Any, number: int, repeat: int = 0, **kwargs: Any) -> Rollout:
+        opened = _open_span(current_scope(), row, number, _name(number, repeat))
+        kwargs |= {"number": number, "repeat": repeat, "opened": opened}
         try:
-            return await run(program, row, *given, **named)
+            return await run(program, row, *args, **kwargs)
         except WorkerLost as error:
-            return await run_rollout(_Lost(error), row, *given, **named)
+            return await run_rollout(_RaisingModule(error), row, *args, **kwargs)
 
-    return sent
+    return send
 
 
 def _ended_attempts(record: RunRecord, span: int) -> int:
@@ -122,8 +142,8 @@ def _ended_attempts(record: RunRecord, span: int) -> int:
     return sum(row.state not in ("running", "cancelled") for row in record.attempts_in(span))
 
 
-class _Lost(Module):
-    """In place of a program that could not be run."""
+class _RaisingModule(Module):
+    """A program that raises an error. It stands for a program that could not be run."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -133,21 +153,24 @@ class _Lost(Module):
 
 
 def _name(number: int, repeat: int) -> str:
-    return f"row {number}" + (f", repeat {repeat}" if repeat else "")
+    if repeat:
+        return f"row {number}, repeat {repeat}"
+    return f"row {number}"
 
 
-def _begun(scope: Scope, row: Example, number: int, name: str) -> int:
-    """Tell that a rollout begins; its span."""
-    span, given = new_span(), redact_values(row.to_dict())
-    scope.emit(SpanStarted(span=span, parent=scope.open_span, kind="row", name=name, inputs=given, row=number))
+def _open_span(scope: Scope, row: Example, number: int, name: str) -> int:
+    """Emit that the span of a rollout has started, and return its number."""
+    span = new_span()
+    fields = redact_values(row.to_dict())
+    scope.emit(SpanStarted(span=span, parent=scope.open_span, kind="row", name=name, inputs=fields, row=number))
     return span
 
 
 def _context_of(scope: Scope, repeat: int) -> CallContext:
-    """Repeats are samples of their own; inside an attempt they have numbers that no other attempt's calls have."""
-    outside = scope.context.sampling
-    rollout = RolloutId(repeat) if scope.open_attempt is None else outside.rollout.child(repeat)
-    return replace(scope.context, sampling=outside.with_rollout(rollout))
+    """The context with the rollout id of a repeat. Inside an attempt, the id differs from those of other attempts."""
+    sampling = scope.context.sampling
+    rollout = RolloutId(repeat) if scope.open_attempt is None else sampling.rollout.child(repeat)
+    return replace(scope.context, sampling=sampling.with_rollout(rollout))
 
 
 async def _score(
@@ -157,7 +180,7 @@ async def _score(
     calls: Sequence[PredictorCalled],
     scores: dict[str, Score],
 ) -> Exception | None:
-    """Fill in the scores; the first metric that fails ends it with its error."""
+    """Add the score of each metric to ``scores``. Stops at the first metric that fails and returns its error."""
     for name, metric in metrics.items():
         result = await result_or_error(metric(row, prediction, trace=calls))
         if isinstance(result, Exception):

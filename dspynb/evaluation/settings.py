@@ -1,4 +1,4 @@
-"""The settings of an evaluation: their types, and what other libraries call them."""
+"""The settings of an evaluation: their types, and the names that other libraries use for them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dspynb.options import NOT_RECORDED, Check, Concurrency, Float, NonNegativeI
 from dspynb.running.executor import ExecutorOption
 from dspynb.scope.budget import BudgetOption
 
-__all__ = ["OF_THE_CALL", "SETTINGS_OF_EVALUATE", "ColumnNames", "ErrorLimit", "EvaluateSettings"]
+__all__ = ["RENAMED_ARGUMENTS", "RENAMED_SETTINGS", "ColumnNames", "ErrorLimit", "EvaluateSettings"]
 
 _ROWS = "the rows are an argument of the call: await Evaluate(metric)(program, rows)"
-_VIEW = "a run shows itself, and what it shows is a setting: dn.configure(view=…)"
+_VIEW = "a run shows its own progress; choose the view with dn.configure(view=…)"
 _TABLE = "the result is a table: evaluation.table.to_csv(…) or evaluation.table.to_json(…)"
-SETTINGS_OF_EVALUATE: Mapping[str, str] = {
+RENAMED_SETTINGS: Mapping[str, str] = {
     **dict.fromkeys(("devset", "dataset", "rows", "testset"), _ROWS),
     **dict.fromkeys(("display_progress", "display_table"), _VIEW),
     **dict.fromkeys(("save_as_csv", "save_as_json"), _TABLE),
@@ -26,25 +26,27 @@ SETTINGS_OF_EVALUATE: Mapping[str, str] = {
     "provide_traceback": "the error of a row that failed is in evaluation.table",
     "callback_metadata": "runs record every call: see run.calls",
     "callbacks": "runs record every call: see run.calls",
-    "lm": "the program has its model: dn.Predict(…, lm=…), or `with dn.context(lm=…)`",
+    "lm": "the model belongs to the program: dn.Predict(…, lm=…), or `with dn.context(lm=…)`",
 }
-"""What the names of DSPy are called at Evaluate, or what to do in place of them."""
-OF_THE_CALL = {
+"""For names that DSPy has at Evaluate: the setting of that meaning, or a sentence that says what to do."""
+
+
+def _use_setting(name: str) -> str:
+    return f"it is a setting of Evaluate: await dn.Evaluate(metric, {name}=…)(program, rows)"
+
+
+RENAMED_ARGUMENTS: Mapping[str, str] = {
     "devset": "rows",
     "dataset": "rows",
-    **{
-        name: f"it is a setting of Evaluate: await dn.Evaluate(metric, {ours}=…)(program, rows)"
-        for name, ours in (
-            ("metric", "metric"),
-            ("num_threads", "concurrency"),
-            ("concurrency", "concurrency"),
-            ("budget", "budget"),
-            ("repeats", "repeats"),
-            ("max_errors", "max_errors"),
-        )
-    },
-    **{name: SETTINGS_OF_EVALUATE[name] for name in ("display_progress", "display_table", "save_as_csv")},
+    "metric": _use_setting("metric"),
+    "num_threads": _use_setting("concurrency"),
+    "concurrency": _use_setting("concurrency"),
+    "budget": _use_setting("budget"),
+    "repeats": _use_setting("repeats"),
+    "max_errors": _use_setting("max_errors"),
+    **{name: RENAMED_SETTINGS[name] for name in ("display_progress", "display_table", "save_as_csv")},
 }
+"""For names passed to the call of an Evaluate: its parameter of that meaning, or a sentence that says what to do."""
 
 
 def _column_names(value: Any) -> Any:
@@ -58,7 +60,7 @@ ErrorLimit: TypeAlias = Annotated[NonNegativeInt | None, NOT_RECORDED]
 
 
 class EvaluateSettings(TypedDict, total=False):
-    """The settings of Evaluate, for type checkers where they are passed on; see Evaluate."""
+    """The settings of Evaluate, for functions that pass them on as keywords. For their meaning, see Evaluate."""
 
     inputs: ColumnNames
     concurrency: Concurrency

@@ -1,11 +1,11 @@
-"""Metrics and feedback helpers over a table."""
+"""Scoring of predictions that are in a table."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction, Score, as_score, rows_of
@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["score_table"]
 
-_OUTPUT, _LABEL = "predicted_", "expected_"
-_OWN = ("score", "feedback", "error")
+_OUTPUT_PREFIX = "predicted_"
+_LABEL_PREFIX = "expected_"
+_RESULT_COLUMNS = ("score", "feedback", "error")
+
+ScorerCall = tuple[tuple[Any, ...], dict[str, Any]]
+"""The positional and keyword arguments of one call of a metric."""
 
 
 @configurable()
@@ -39,18 +43,21 @@ def score_table(
     columns: Mapping[str, str] | None = None,
     concurrency: Concurrency = None,
 ) -> pd.DataFrame:
-    """Score predictions that stand in a table. Gives a DataFrame with its index: ``score``, ``feedback``, ``error`` and
-    one column a part.
+    """Score the predictions in a table. Returns a DataFrame with the index of the table.
 
-    A metric ``(row, prediction)`` gets the columns ``outputs`` as the prediction: by default those that begin with
-    ``predicted_``, without that beginning, and where there are none, every column. All other columns are the row,
-    those that begin with ``expected_`` without it; ``inputs`` marks which of them are no labels.
-    With ``columns`` (parameter → column) the function gets values instead:
+    Its columns are ``score``, ``feedback``, ``error`` and one for each part of the score. A row whose metric raises, or
+    returns no score, has NaN as score and the error as text.
+
+    ``metric``: a function ``(row, prediction) -> float | bool | Score``, or with ``columns`` any function that returns
+    such a score. ``outputs``: the columns of the prediction. By default they are those that begin with ``predicted_``;
+    if there are none, all columns. The other columns are the row. The prefixes ``predicted_`` and ``expected_`` are
+    removed. ``inputs``: the columns of the row that are inputs, so that they are not taken for labels. ``columns``:
+    passes values instead of row and prediction; maps each parameter of the function to a column, as in
     ``score_table(dn.feedback.string_similarity, df, columns={"predicted": "answer", "expected": "gold"})``.
+    ``concurrency``: rows at a time for an async metric, such as a judge; by default ``dn.configure(concurrency=…)``.
 
-    A row whose metric raises, or gives no score, has NaN and its error. An async metric (a judge) is awaited here, at
-    most ``concurrency`` rows at a time (default: the setting). Raises InputError for columns that are not there or are
-    double, and ConfigurationError for a metric that does not fit the table.
+    Raises InputError for columns that are missing or duplicated, and ConfigurationError for a metric that does not fit
+    the table.
 
     >>> import pandas as pd
     >>> table = pd.DataFrame({"expected_answer": ["4", "5"], "predicted_answer": ["4", "6"]})
@@ -60,103 +67,139 @@ def score_table(
     1    0.0  answer is '6'; expected '5'.  None
     """
     scorer = Scorer(metric, "metric")
-    rows, names = _rows(table)
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
-    if columns is not None:
-        if outputs is not None or inputs is not None:
-            raise ConfigurationError(
-                "score_table: columns= gives the function its values; leave outputs= and inputs= out"
-            )
-        _check_columns("columns", columns.values(), names)
-        calls = [((), {p: row.get(c) for p, c in columns.items()}) for row in rows]
+    is_frame = hasattr(table, "columns")
+    if is_frame:
+        names = _frame_columns(table)
+        rows = rows_of(table)
     else:
-        extras: dict[str, Any] = {name: () if name == "trace" else None for name in scorer.extras}
-        calls = [(pair, extras) for pair in _pairs(rows, names, outputs, inputs)]
-    return _frame(_outcomes(scorer, calls, concurrency), table.index if hasattr(table, "columns") else None)
+        rows = rows_of(table)
+        names = _names_in(rows)
+    if columns is None:
+        calls = _calls_with_predictions(scorer, rows, names, outputs, inputs)
+    elif outputs is None and inputs is None:
+        _check_columns("columns", columns.values(), names)
+        calls = _calls_with_values(rows, columns)
+    else:
+        raise ConfigurationError("score_table: columns= gives the function its values; leave outputs= and inputs= out")
+    results = _results(scorer, calls, concurrency)
+    return _results_frame(results, table.index if is_frame else None)
 
 
-def _rows(table: Any) -> tuple[list[Example], list[str]]:
-    if hasattr(table, "columns"):
-        names = list(map(str, table.columns))
-        double = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-        if double:
-            raise InputError(
-                f"score_table: the column {double[0]!r} is there {names.count(double[0])} times; rename one"
-            )
-        return rows_of(table), names
-    rows = rows_of(table)
-    return rows, list(dict.fromkeys(name for row in rows for name in row))
+def _frame_columns(frame: Any) -> list[str]:
+    names = [str(name) for name in frame.columns]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"score_table: the table has {names.count(name)} columns {name!r}; rename one")
+    return names
 
 
-def _check_columns(what: str, wanted: Any, names: Sequence[str]) -> None:
-    for name in wanted:
-        if name not in names:
+def _names_in(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The keys of all mappings, without duplicates, in the order in which they first appear."""
+    names: dict[str, None] = {}
+    for mapping in mappings:
+        names.update(dict.fromkeys(mapping))
+    return list(names)
+
+
+def _check_columns(parameter: str, columns: Any, names: Sequence[str]) -> None:
+    """Raise InputError if one of the columns, which a parameter of score_table names, is not in the table."""
+    for column in columns:
+        if column not in names:
             known = ", ".join(names) or "none"
-            raise InputError(f"score_table: {what} names {name!r}.{nearest(str(name), names)} There are: {known}")
+            raise InputError(
+                f"score_table: {parameter} names {column!r}.{nearest(str(column), names)} There are: {known}"
+            )
+
+
+def _calls_with_values(rows: list[Example], columns: Mapping[str, str]) -> list[ScorerCall]:
+    """For each row, the call of the function with values. ``columns``: the column for each parameter."""
+    calls: list[ScorerCall] = []
+    for row in rows:
+        arguments = {parameter: row.get(column) for parameter, column in columns.items()}
+        calls.append(((), arguments))
+    return calls
+
+
+def _calls_with_predictions(
+    scorer: Scorer,
+    rows: list[Example],
+    names: list[str],
+    outputs: Sequence[str] | None,
+    inputs: Sequence[str] | None,
+) -> list[ScorerCall]:
+    """For each row, the call ``metric(row, prediction)``; of ``trace`` and ``predictor``, those that the metric has."""
+    empty_extras = {"trace": (), "predictor": None}
+    extras = {name: empty_extras[name] for name in scorer.extras}
+    return [(pair, extras) for pair in _pairs(rows, names, outputs, inputs)]
 
 
 def _pairs(
     rows: list[Example], names: list[str], outputs: Sequence[str] | None, inputs: Sequence[str] | None
 ) -> Iterator[tuple[Example, Prediction]]:
-    """Each row as the metric's ``row`` and ``prediction``."""
-    told = outputs is not None or any(n.startswith(_OUTPUT) for n in names)
-    source = _output_columns(names, outputs)
-    taken = set(source.values()) if told else set()
-    label = {(n.removeprefix(_LABEL) if n.startswith(_LABEL) else n): n for n in names if n not in taken}
-    _check_columns("inputs", inputs or (), list(label))
+    """For each row of the table, the row and the prediction to pass to the metric."""
+    output_columns = _output_columns(names, outputs)
+    reserved: set[str] = set()
+    if outputs is not None or any(name.startswith(_OUTPUT_PREFIX) for name in names):
+        reserved = set(output_columns.values())
+    row_columns = {name.removeprefix(_LABEL_PREFIX): name for name in names if name not in reserved}
+    _check_columns("inputs", inputs or (), list(row_columns))
     for row in rows:
-        prediction = Prediction({name: row[c] for name, c in source.items() if c in row})
-        example = Example({name: row[c] for name, c in label.items() if c in row})
+        prediction = Prediction({name: row[column] for name, column in output_columns.items() if column in row})
+        example = Example({name: row[column] for name, column in row_columns.items() if column in row})
         if inputs is not None:
-            example = example.with_inputs(*(n for n in inputs if n in example))
+            example = example.with_inputs(*(name for name in inputs if name in example))
         yield example, prediction
 
 
 def _output_columns(names: list[str], outputs: Sequence[str] | None) -> dict[str, str]:
-    """Output name → column."""
+    """The column of each output, by the name of the output."""
     if isinstance(outputs, str):
         raise ConfigurationError(f"score_table: outputs must be a list of columns, got the text {outputs!r}")
     if outputs is None:
-        found = {n.removeprefix(_OUTPUT): n for n in names if n.startswith(_OUTPUT)}
-        return found or {n: n for n in names}
-    found = {n: _OUTPUT + n if _OUTPUT + n in names else n for n in outputs}
-    _check_columns("outputs", found.values(), names)
-    return found
+        marked = {name.removeprefix(_OUTPUT_PREFIX): name for name in names if name.startswith(_OUTPUT_PREFIX)}
+        return marked or {name: name for name in names}
+    columns = {}
+    for name in outputs:
+        prefixed = f"{_OUTPUT_PREFIX}{name}"
+        columns[name] = prefixed if prefixed in names else name
+    _check_columns("outputs", columns.values(), names)
+    return columns
 
 
-def _outcomes(scorer: Scorer, calls: list[Any], concurrency: int | None) -> list[Score | Exception]:
-    """Each row's Score, or the error in its place."""
+def _results(scorer: Scorer, calls: list[ScorerCall], concurrency: int | None) -> list[Score | Exception]:
+    """The Score of each call, or the error in its place."""
     values: list[Any] = []
     try:
         with mask():
-            values.extend(_called(scorer, args, named) for args, named in calls)
+            values.extend(_call(scorer, args, kwargs) for args, kwargs in calls)
         if any(map(inspect.isawaitable, values)):
-            return run_sync(lambda: _awaited(scorer, values, concurrency))
-        return [_read(value) for value in values]
+            return run_sync(lambda: _await_all(scorer, values, concurrency))
+        return [_as_result(value) for value in values]
     finally:
         for value in values:
             if inspect.iscoroutine(value):
-                value.close()  # those that were never begun
+                value.close()  # without effect on one that was awaited
 
 
-def _called(scorer: Scorer, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+def _call(scorer: Scorer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     try:
-        return scorer.fn(*args, **named)
+        return scorer.fn(*args, **kwargs)
     except (Halted, ConfigurationError):
         raise
     except BaseException as error:
-        return _error(scorer, error)
+        return _as_row_error(scorer, error)
 
 
-def _error(scorer: Scorer, error: BaseException) -> Exception:
-    """What a row has in place of a score. Raises what must pass: Ctrl-C, a cancellation."""
-    exited = as_exception(error, f"the {scorer.what} {scorer.name}")
-    if isinstance(exited, Exception):
-        return exited
+def _as_row_error(scorer: Scorer, error: BaseException) -> Exception:
+    """The error to record for a row. Raises the error itself if it is an interrupt or a cancellation."""
+    row_error = as_exception(error, f"the {scorer.what} {scorer.name}")
+    if isinstance(row_error, Exception):
+        return row_error
     raise error
 
 
-def _read(value: Any) -> Score | Exception:
+def _as_result(value: Any) -> Score | Exception:
+    """What a metric returned as a Score; the error where that is impossible."""
     if isinstance(value, Exception):
         return value
     try:
@@ -165,41 +208,55 @@ def _read(value: Any) -> Score | Exception:
         return error
 
 
-async def _awaited(scorer: Scorer, values: list[Any], concurrency: int | None) -> list[Score | Exception]:
+async def _await_all(scorer: Scorer, values: list[Any], concurrency: int | None) -> list[Score | Exception]:
     slots = asyncio.Semaphore(pool_width(concurrency))
 
-    async def one(value: Any) -> Score | Exception:
+    async def result_of(value: Any) -> Score | Exception:
         if not inspect.isawaitable(value):
-            return _read(value)
+            return _as_result(value)
         async with slots:
             try:
                 with mask():
-                    return _read(await value)
+                    return _as_result(await value)
             except (Halted, ConfigurationError):
                 raise
             except BaseException as error:
-                return _error(scorer, error)
+                return _as_row_error(scorer, error)
 
-    tasks = [asyncio.create_task(guarded(f"the {scorer.what} {scorer.name}", one, value)) for value in values]
+    tasks = [asyncio.create_task(guarded(f"the {scorer.what} {scorer.name}", result_of, value)) for value in values]
     try:
         return list(await asyncio.gather(*tasks))
     finally:
         await end_tasks(tasks)
 
 
-def _frame(outcomes: list[Score | Exception], index: Any) -> pd.DataFrame:
+def _results_frame(results: list[Score | Exception], index: Any) -> pd.DataFrame:
+    """The table that ``score_table`` returns."""
     import pandas as pd
 
-    scores = [one if isinstance(one, Score) else None for one in outcomes]
-    texts = {
-        "feedback": [None if s is None else s.feedback for s in scores],
-        "error": [error_text(one) if isinstance(one, Exception) else None for one in outcomes],
+    values: list[float] = []
+    feedbacks: list[str | None] = []
+    errors: list[str | None] = []
+    parts: list[Mapping[str, float]] = []
+    for result in results:
+        if isinstance(result, Score):
+            values.append(result.value)
+            feedbacks.append(result.feedback)
+            errors.append(None)
+            parts.append(result.parts)
+        else:
+            values.append(math.nan)
+            feedbacks.append(None)
+            errors.append(error_text(result))
+            parts.append({})
+    columns: dict[str, Any] = {
+        "score": pd.Series(values, dtype=float),
+        # dtype object, since None would become NaN in a column of text
+        "feedback": pd.Series(feedbacks, dtype=object),
+        "error": pd.Series(errors, dtype=object),
     }
-    table: dict[str, Any] = {"score": pd.Series([math.nan if s is None else s.value for s in scores], dtype=float)}
-    # as objects: in a column of texts, None would become NaN
-    table |= {name: pd.Series(values, dtype=object) for name, values in texts.items()}
-    for part in dict.fromkeys(part for s in scores if s is not None for part in s.parts):
-        name = f"part_{part}" if part in _OWN else part
-        table[name] = [math.nan if s is None else s.parts.get(part, math.nan) for s in scores]
-    frame = pd.DataFrame(table)
+    for part in _names_in(parts):
+        name = f"part_{part}" if part in _RESULT_COLUMNS else part
+        columns[name] = [row_parts.get(part, math.nan) for row_parts in parts]
+    frame = pd.DataFrame(columns)
     return frame if index is None else frame.set_axis(index)

@@ -41,73 +41,73 @@ BASE, OTHER = [0, 1, 0, 1, 1, 0], [1, 1, 1, 0, 1, 0]
 
 def test_programs_run_on_the_same_rows_with_the_same_rollouts():
     first, second = [], []
-    found = compared({"a": scoring(BASE, first), "b": scoring(OTHER, second)}, frame(6), repeats=2)
+    comparison = compared({"a": scoring(BASE, first), "b": scoring(OTHER, second)}, frame(6), repeats=2)
     assert sorted(first) == sorted(second) == sorted((str(i), r) for i in range(6) for r in (0, 1))
-    assert list(found.evaluations) == ["a", "b"]
-    assert found.evaluations["b"].run is found.run
-    assert found.run.kind == "compare"
+    assert list(comparison.evaluations) == ["a", "b"]
+    assert comparison.evaluations["b"].run is comparison.run
+    assert comparison.run.kind == "compare"
 
 
-def test_the_table_tells_the_paired_statistics_against_the_first():
-    found = compared({"a": scoring(BASE), "b": scoring(OTHER)}, frame(6))
-    a, b = (found.table.loc[name] for name in "ab")
-    wanted = paired_difference(BASE, OTHER)
-    assert (wanted.wins, wanted.ties, wanted.losses) == (2, 3, 1)
+def test_the_table_has_the_paired_statistics_against_the_base():
+    comparison = compared({"a": scoring(BASE), "b": scoring(OTHER)}, frame(6))
+    a, b = (comparison.table.loc[name] for name in "ab")
+    expected = paired_difference(BASE, OTHER)
+    assert (expected.wins, expected.ties, expected.losses) == (2, 3, 1)
     for column, name in {
         "difference": "difference",
         "diff_low": "low",
         "diff_high": "high",
         "p_value": "p_value",
     }.items():
-        assert b[column] == getattr(wanted, name)
+        assert b[column] == getattr(expected, name)
         assert a.isna()[column]
     assert (b.wins, b.ties, b.losses, b.rows, b.errors) == (2, 3, 1, 6, 0)
     assert a.score == 0.5
-    assert (a.low, a.high) == (found.evaluations["a"].score.low, found.evaluations["a"].score.high)
-    assert found.difference("b") == wanted
-    assert found.difference("a", "b").wins == 1
+    assert (a.low, a.high) == (comparison.evaluations["a"].score.low, comparison.evaluations["a"].score.high)
+    assert comparison.difference("b") == expected
+    assert comparison.difference("a", "b").wins == 1
     with pytest.raises(InputError, match="no program 'c'"):
-        found.difference("c")
+        comparison.difference("c")
 
 
-def test_changed_lists_the_rows_that_scored_otherwise_the_largest_first():
-    found = compared({"a": scoring([0, 1, 5, 2]), "b": scoring([0.5, 1, 1, 2])}, frame(4))
-    changed = found.changed("b")
+def test_changed_lists_rows_with_different_scores_largest_change_first():
+    comparison = compared({"a": scoring([0, 1, 5, 2]), "b": scoring([0.5, 1, 1, 2])}, frame(4))
+    changed = comparison.changed("b")
     assert changed.index.tolist() == ["r2", "r0"]
     assert changed.change.tolist() == [-4, 0.5]
     assert changed.iloc[0].to_dict() == {
         "question": "2", "answer": "4", "a: answer": "5", "a: score": 5, "a: feedback": "said 5",
         "b: answer": "1", "b: score": 1, "b: feedback": "said 1", "change": -4,
     }  # fmt: skip
-    assert found.changed("a", "b").change.tolist() == [4, -0.5]
-    assert found.changed("a").empty
+    assert comparison.changed("a", "b").change.tolist() == [4, -0.5]
+    assert comparison.changed("a").empty
 
 
 def test_differences_of_rounding_are_ties_everywhere():
-    found = compared({"a": scoring([0.1 + 0.2, 1]), "b": scoring([0.3, 2])}, frame(2))
-    assert found.table.ties.tolist()[1] == 1
-    assert found.changed("b").index.tolist() == ["r1"]
+    comparison = compared({"a": scoring([0.1 + 0.2, 1]), "b": scoring([0.3, 2])}, frame(2))
+    assert comparison.table.ties.tolist()[1] == 1
+    assert comparison.changed("b").index.tolist() == ["r1"]
 
 
-def test_a_row_that_failed_shows_its_error_in_what_changed():
-    found = compared({"a": scoring([1, 1]), "b": scoring(["x", 1])}, frame(2))
-    assert found.changed("b")["b: feedback"].iloc[0].startswith("RewardError")
-    assert found.table.errors.tolist() == [0, 1]
+def test_changed_shows_the_error_of_a_row_that_failed():
+    comparison = compared({"a": scoring([1, 1]), "b": scoring(["x", 1])}, frame(2))
+    assert comparison.changed("b")["b: feedback"].iloc[0].startswith("RewardError")
+    assert comparison.table.errors.tolist() == [0, 1]
 
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 14))
 def test_one_budget_is_spent_in_the_order_of_the_programs(seed, budget):
     programs = {"a": program(late(seed)), "b": program(late(seed + 1))}
-    found = compared(programs, frame(6), right, budget=dn.Budget(calls=budget), concurrency=4)
-    done = [len(e) for e in found.evaluations.values()]
+    comparison = compared(programs, frame(6), right, budget=dn.Budget(calls=budget), concurrency=4)
+    done = [len(e) for e in comparison.evaluations.values()]
     assert done == ([budget] if budget <= 6 else [6, min(6, budget - 6)])
-    assert found.run.status == ("exhausted" if budget < 12 else "finished")
-    assert len(found.table) == len(done)
-    assert found.programs == 2
+    assert comparison.run.status == ("exhausted" if budget < 12 else "finished")
+    assert len(comparison.table) == len(done)
+    assert comparison.programs == 2
 
 
-def test_stop_in_the_middle_compares_what_there_is():
+def test_stop_in_the_middle_compares_the_rows_that_ended():
     async def main():
         slow = program(lambda q: 0 if int(q) < 2 else 30)
         task = asyncio.create_task(dn.compare({"a": program(), "b": slow}, frame(8, wrong={0}), right))
@@ -116,13 +116,13 @@ def test_stop_in_the_middle_compares_what_there_is():
         dn.last_run().stop()
         return await task
 
-    found = asyncio.run(main())
-    assert found.run.status == "stopped"
-    assert found.table.rows.tolist() == [8, 2]
-    assert found.difference("b").n == 2
+    comparison = asyncio.run(main())
+    assert comparison.run.status == "stopped"
+    assert comparison.table.rows.tolist() == [8, 2]
+    assert comparison.difference("b").n == 2
 
 
-def test_stop_before_anything_has_ended_raises():
+def test_stop_before_a_row_has_ended_raises():
     async def main():
         task = asyncio.create_task(dn.compare({"a": program(lambda q: 30)}, frame(2), right))
         await asyncio.sleep(0.02)
@@ -144,11 +144,11 @@ def test_programs_without_a_row_in_common_have_no_difference():
         dn.last_run().stop()
         return await task
 
-    found = asyncio.run(main())
-    assert found.table.rows.tolist() == [1, 5]
-    assert found.table.difference.isna().all()
+    comparison = asyncio.run(main())
+    assert comparison.table.rows.tolist() == [1, 5]
+    assert comparison.table.difference.isna().all()
     with pytest.raises(InputError, match="no scores"):
-        found.difference("b")
+        comparison.difference("b")
 
 
 class Study(dn.Module):
@@ -156,21 +156,21 @@ class Study(dn.Module):
         self.a, self.b, self.budget = program(), program(), budget
 
     async def forward(self, question):
-        self.found = await dn.compare({"a": self.a, "b": self.b}, frame(3), right, budget=self.budget)
+        self.comparison = await dn.compare({"a": self.a, "b": self.b}, frame(3), right, budget=self.budget)
         return await self.a(question=question)
 
 
-def test_inside_another_run_its_budget_ends_it_alone_and_one_around_it_ends_both():
+def test_inside_a_run_its_own_budget_ends_only_it_and_the_runs_budget_ends_both():
     study = Study(dn.Budget(calls=4))
     run = study.run_sync(question="1").run
-    assert [len(e) for e in study.found.evaluations.values()] == [3, 1]
-    assert study.found.run is run
+    assert [len(e) for e in study.comparison.evaluations.values()] == [3, 1]
+    assert study.comparison.run is run
     assert run.rollouts.program.tolist() == ["a", "a", "a", "b"]
     with dn.Budget(calls=4), pytest.raises(BudgetExhausted):
         Study().run_sync(question="1")
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_arguments_that_cannot_be_compared_are_refused():
     for programs in ({}, [program()], None):
         with pytest.raises(ConfigurationError, match="compare takes a dict of programs"):
             compared(programs, frame(1))
@@ -181,25 +181,25 @@ def test_what_cannot_be_compared_is_refused():
 
 
 def test_hostile_names_and_texts_stay_text():
-    found = compared({"<script>": scoring([1, 1]), "b": scoring(["<script>", 1])}, frame(2))
-    assert "<script" not in found._repr_html_()
-    assert "Comparison of <script>, b" in repr(found)
+    comparison = compared({"<script>": scoring([1, 1]), "b": scoring(["<script>", 1])}, frame(2))
+    assert "<script" not in comparison._repr_html_()
+    assert "Comparison of <script>, b" in repr(comparison)
     broken = compared({"a": scoring([1]), "b": scoring(["\ud800"])}, frame(1), lambda r, p: p.answer == "1")
     assert len(broken.changed("b")) == 1
 
 
 def test_the_plot_has_each_mean_with_its_interval():
-    found = compared({"$a$": scoring(BASE), "b": scoring(OTHER)}, frame(6))
-    axes = found.plot(Figure().subplots())
+    comparison = compared({"$a$": scoring(BASE), "b": scoring(OTHER)}, frame(6))
+    axes = comparison.plot(Figure().subplots())
     axes.figure.canvas.draw()
     assert [label.get_text() for label in axes.get_yticklabels()] == [r"\$a\$", "b"]
     bars = [c for c in axes.containers if c.has_xerr]
-    assert [bar.lines[0].get_xdata()[0] for bar in bars] == found.table.score.tolist()
+    assert [bar.lines[0].get_xdata()[0] for bar in bars] == comparison.table.score.tolist()
     assert [bar.lines[0].get_ydata()[0] for bar in bars] == [1, 0]
     ends = [sorted(cap.get_xdata()[0] for cap in bar.lines[1]) for bar in bars]
-    assert ends == [pytest.approx([row.low, row.high]) for row in found.table.itertuples()]
-    one = compared({"a": scoring([0.5])}, frame(1)).plot(Figure().subplots())
-    assert one.containers[0].lines[0].get_xdata()[0] == 0.5
+    assert ends == [pytest.approx([row.low, row.high]) for row in comparison.table.itertuples()]
+    axes = compared({"a": scoring([0.5])}, frame(1)).plot(Figure().subplots())
+    assert axes.containers[0].lines[0].get_xdata()[0] == 0.5
 
 
 # ── grid ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -207,37 +207,37 @@ def test_a_grid_has_a_column_for_each_setting_and_the_first_is_the_base():
     def make(n, sign):
         return scoring([n * (1 if sign == "+" else -1)] * 4)
 
-    found = asyncio.run(dn.grid(make, {"n": [1, 3], "sign": ["+", "-"]}, frame(4), as_said))
-    assert found.table[["n", "sign", "score"]].to_numpy().tolist() == [
+    grid = asyncio.run(dn.grid(make, {"n": [1, 3], "sign": ["+", "-"]}, frame(4), as_said))
+    assert grid.table[["n", "sign", "score"]].to_numpy().tolist() == [
         [1, "+", 1],
         [1, "-", -1],
         [3, "+", 3],
         [3, "-", -3],
     ]
-    assert found.base == "n=1, sign='+'"
-    assert found.run.kind == "grid"
-    assert found.table.wins.tolist()[2] == 4
-    assert "n" in found._repr_html_()
+    assert grid.base == "n=1, sign='+'"
+    assert grid.run.kind == "grid"
+    assert grid.table.wins.tolist()[2] == 4
+    assert "n" in grid._repr_html_()
 
 
-def test_a_grid_asks_for_what_is_recorded_once(tmp_path):
+def test_a_grid_reuses_calls_of_earlier_programs(tmp_path):
     sent = []
     lm = dn.recorded(tmp_path / "grid.jsonl", lm=dn.FunctionLM(lambda r: (sent.append(r), chat(answer="0.5"))[1]))
 
     def make(n):
         return dn.BestOfN(dn.Predict("question -> answer", lm=lm), as_said, n=n)
 
-    found = asyncio.run(dn.grid(make, {"n": [1, 2]}, frame(3), as_said))
+    grid = asyncio.run(dn.grid(make, {"n": [1, 2]}, frame(3), as_said))
     assert len(sent) == 3 + 3
-    assert found.evaluations["n=2"].table.attempts.tolist() == [2, 2, 2]
+    assert grid.evaluations["n=2"].table.attempts.tolist() == [2, 2, 2]
 
 
-def test_a_grid_that_was_cut_short_has_the_settings_of_what_there_is():
+def test_a_grid_that_was_cut_short_has_the_settings_of_the_evaluations_it_has():
     def make(n):
         return scoring([n] * 4)
 
-    found = asyncio.run(dn.grid(make, {"n": [1, 2, 3]}, frame(4), as_said, budget=dn.Budget(calls=6)))
-    assert found.table[["n", "rows"]].to_numpy().tolist() == [[1, 4], [2, 2]]
+    grid = asyncio.run(dn.grid(make, {"n": [1, 2, 3]}, frame(4), as_said, budget=dn.Budget(calls=6)))
+    assert grid.table[["n", "rows"]].to_numpy().tolist() == [[1, 4], [2, 2]]
 
 
 @pytest.mark.parametrize("parameters", [{}, {"n": []}, [1], {"n": "ab"}, {"n": 3}])
@@ -246,6 +246,6 @@ def test_a_grid_without_values_is_refused(parameters):
         asyncio.run(dn.grid(program, parameters, frame(1), right))
 
 
-def test_a_grid_with_a_value_twice_is_refused():
+def test_a_grid_with_a_duplicate_value_is_refused():
     with pytest.raises(ConfigurationError, match="look the same"):
         asyncio.run(dn.grid(lambda n: program(), {"n": [1, 1]}, frame(1), right))

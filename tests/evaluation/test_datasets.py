@@ -22,7 +22,7 @@ def test_topics_are_balanced_and_distinct():
     assert (list(rows[0].inputs()), list(rows[0].labels())) == (["text"], ["topic"])
 
 
-def test_captions_ask_for_what_can_be_checked():
+def test_captions_can_be_scored_without_labels():
     rows = dn.load_dataset("captions")
     assert len({row.subject for row in rows}) == len(rows) == 120
     assert set(rows[0].inputs()) == {"subject", "word", "max_words"}
@@ -37,7 +37,7 @@ def test_an_unknown_dataset_lists_the_known_ones():
         dn.load_dataset("topic")
 
 
-def test_the_data_lies_in_the_package_so_that_the_wheel_has_it():
+def test_the_data_files_are_in_the_package():
     folder = Path(dn.__file__).parent / "evaluation" / "data"
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", "captions.jsonl", "topics.jsonl"]
 
@@ -58,5 +58,5 @@ def test_tasks_of_reasoning_gym_are_rows_and_metric():
 
 
 def _known(request, answers):
-    asked = request.messages[-1]["content"]
-    return next((answer for question, answer in answers.items() if question in asked), "unknown")
+    prompt = request.messages[-1]["content"]
+    return next((answer for question, answer in answers.items() if question in prompt), "unknown")

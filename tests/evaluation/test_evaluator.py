@@ -39,34 +39,34 @@ def evaluated(rows, metric=right, prog=None, **kwargs):
 
 
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_a_frame_gives_a_frame_with_its_index_and_a_score_with_its_interval():
-    found = evaluated(frame(4, wrong={1}))
-    assert found.table.columns.tolist() == COLUMNS
-    assert found.table.index.tolist() == ["r0", "r1", "r2", "r3"]
-    assert found.table.predicted_answer.tolist() == ["0", "2", "4", "6"]
-    assert found.table.score.tolist() == [1, 0, 1, 1]
-    assert found.table.feedback[1:2].tolist() == ["expected ?"]
-    assert found.score == mean_interval([1, 0, 1, 1])
-    assert float(found) == float(found.score) == 0.75
-    assert (len(found), found.total, found.usage.calls) == (4, 4, 4)
-    assert [p.answer for p in found.predictions] == ["0", "2", "4", "6"]
-    assert found.exceptions == [None] * 4
-    assert found.run.status == "finished"
+def test_a_frame_gives_a_table_with_its_index_and_a_score_with_an_interval():
+    evaluation = evaluated(frame(4, wrong={1}))
+    assert evaluation.table.columns.tolist() == COLUMNS
+    assert evaluation.table.index.tolist() == ["r0", "r1", "r2", "r3"]
+    assert evaluation.table.predicted_answer.tolist() == ["0", "2", "4", "6"]
+    assert evaluation.table.score.tolist() == [1, 0, 1, 1]
+    assert evaluation.table.feedback[1:2].tolist() == ["expected ?"]
+    assert evaluation.score == mean_interval([1, 0, 1, 1])
+    assert float(evaluation) == float(evaluation.score) == 0.75
+    assert (len(evaluation), evaluation.total, evaluation.usage.calls) == (4, 4, 4)
+    assert [p.answer for p in evaluation.predictions] == ["0", "2", "4", "6"]
+    assert evaluation.exceptions == [None] * 4
+    assert evaluation.run.status == "finished"
 
 
 def test_dicts_and_examples_give_the_same_table_as_the_frame():
     records = frame(3).to_dict("records")
-    wanted = evaluated(frame(3).reset_index(drop=True)).table.drop(columns="seconds")
+    expected = evaluated(frame(3).reset_index(drop=True)).table.drop(columns="seconds")
     for rows in (records, [dn.Example(r) for r in records], (r for r in records)):
-        pd.testing.assert_frame_equal(evaluated(rows).table.drop(columns="seconds"), wanted, check_index_type=False)
+        pd.testing.assert_frame_equal(evaluated(rows).table.drop(columns="seconds"), expected, check_index_type=False)
 
 
 def test_a_metric_sees_labels_and_the_program_only_its_inputs():
-    seen = []
+    received = []
 
     class Echo(dn.Module):
         async def forward(self, **inputs):
-            seen.append(inputs)
+            received.append(inputs)
             return inputs
 
     rows = [{"a": 1, "b": 2, "label": 3}]
@@ -75,13 +75,13 @@ def test_a_metric_sees_labels_and_the_program_only_its_inputs():
     evaluated(rows, metric, Echo(), inputs=["b"])
     evaluated([dn.Example(rows[0]).with_inputs("a")], metric, Echo())
     evaluated([dn.Example(rows[0]).with_inputs("a")], metric, Echo(), inputs=("a", "b"))
-    assert seen == [rows[0], {"b": 2}, {"a": 1}, {"a": 1, "b": 2}]
+    assert received == [rows[0], {"b": 2}, {"a": 1}, {"a": 1, "b": 2}]
 
 
 def test_rows_that_do_not_fit_are_refused_before_anything_is_run():
     calls = []
     prog = program(calls=calls)
-    for rows, kwargs, said in (
+    for rows, kwargs, message in (
         (frame(2).rename(columns={"question": "questions"}), {}, "no 'question', which .*Did you mean 'questions'"),
         (frame(2), {"inputs": ["qestion"]}, "takes no input 'qestion'. Did you mean 'question'"),
         (frame(2), {"inputs": []}, "takes 'question', which is not among the inputs"),
@@ -92,7 +92,7 @@ def test_rows_that_do_not_fit_are_refused_before_anything_is_run():
         ("rows", {}, "rows must be a DataFrame"),
         (pd.concat([frame(1), frame(1)], axis=1), {}, "two columns 'question'"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             evaluated(rows, prog=prog, **kwargs)
     with pytest.raises(InputError, match=r"dn\.Module such as dn\.Predict"):
         asyncio.run(dn.evaluate(lambda question: "1", frame(1), right))
@@ -100,7 +100,7 @@ def test_rows_that_do_not_fit_are_refused_before_anything_is_run():
 
 
 @pytest.mark.parametrize(
-    ("metric", "kwargs", "said"),
+    ("metric", "kwargs", "message"),
     [
         (right, {"repeats": 0}, "repeats must be a whole number of at least 1"),
         (right, {"repeats": True}, "repeats must be"),
@@ -115,19 +115,19 @@ def test_rows_that_do_not_fit_are_refused_before_anything_is_run():
         ([right, right], {}, "two metrics have the same name"),
     ],
 )
-def test_settings_out_of_range_are_refused(metric, kwargs, said):
-    with pytest.raises(ConfigurationError, match=said):
+def test_settings_out_of_range_are_refused(metric, kwargs, message):
+    with pytest.raises(ConfigurationError, match=message):
         evaluated(frame(1), metric, **kwargs)
 
 
-def test_a_cell_that_is_no_input_fails_its_row_alone():
+def test_a_cell_that_is_not_a_valid_input_fails_only_its_row():
     rows = frame(4)
     rows["question"] = ["0", math.nan, None, 3]
-    found = evaluated(rows)
-    assert found.table.score.tolist()[0] == 1
-    assert found.errors.index.tolist() == ["r1", "r2", "r3"][: len(found.errors)]
-    assert found.table.error.notna().tolist()[1:3] == [True, True]
-    assert "question" in found.errors.error.iloc[0]
+    evaluation = evaluated(rows)
+    assert evaluation.table.score.tolist()[0] == 1
+    assert evaluation.errors.index.tolist() == ["r1", "r2", "r3"][: len(evaluation.errors)]
+    assert evaluation.table.error.notna().tolist()[1:3] == [True, True]
+    assert "question" in evaluation.errors.error.iloc[0]
 
 
 @pytest.mark.parametrize(
@@ -140,14 +140,14 @@ def test_a_cell_that_is_no_input_fails_its_row_alone():
     ],
     ids=["duplicate", "multi", "dates", "mixed"],
 )
-def test_any_index_comes_back_as_it_was(index):
-    found = evaluated(frame(3).set_axis(index))
-    assert found.table.index.equals(index)
-    assert found.table.index.names == index.names
-    assert found.by_row.index.equals(index)
+def test_the_table_has_the_index_of_the_frame(index):
+    evaluation = evaluated(frame(3).set_axis(index))
+    assert evaluation.table.index.equals(index)
+    assert evaluation.table.index.names == index.names
+    assert evaluation.by_row.index.equals(index)
 
 
-def test_values_that_json_does_not_know_are_told_in_the_table():
+def test_values_that_are_not_json_are_converted_in_the_table():
     rows = [
         {
             "question": "1",
@@ -158,16 +158,16 @@ def test_values_that_json_does_not_know_are_told_in_the_table():
         },
         {"question": "2", "when": pd.Timestamp("2024-05-01"), "array": np.arange(2)},
     ]
-    found = evaluated(rows, lambda r, p: 1)
-    assert found.table.when[0] == "2024-05-01"
-    assert found.table.deep[0] == {"x": [1, 2]}
-    assert found.table.array[0] is None
-    json.dumps(found.table.drop(columns="array").to_dict("records"))
-    again = dn.open_run(found.run.id).rollouts
-    assert again.when.tolist() == found.table.when.tolist()
+    evaluation = evaluated(rows, lambda r, p: 1)
+    assert evaluation.table.when[0] == "2024-05-01"
+    assert evaluation.table.deep[0] == {"x": [1, 2]}
+    assert evaluation.table.array[0] is None
+    json.dumps(evaluation.table.drop(columns="array").to_dict("records"))
+    reopened = dn.open_run(evaluation.run.id).rollouts
+    assert reopened.when.tolist() == evaluation.table.when.tolist()
 
 
-def test_columns_that_clash_get_names_of_their_own_and_none_is_lost():
+def test_columns_with_the_same_name_are_renamed_and_none_is_lost():
     class Named(dn.Module):
         async def forward(self, question):
             return {"answer": "out", "score": "so", "error": 5}
@@ -175,11 +175,11 @@ def test_columns_that_clash_get_names_of_their_own_and_none_is_lost():
     rows = [{"question": "q", "answer": "label", "expected_answer": "x", "seconds": 9, "usd": "$", "repeat": 1}]
     metrics = {"m": lambda r, p: dn.Score(0.5, parts={"answer": 0.1, "part": 0.2}), "part": lambda r, p: 1}
     row = evaluated(rows, metrics, Named()).table.iloc[0].to_dict()
-    wanted = {"question": "q", "expected_expected_answer": "label", "expected_answer": "x", "expected_seconds": 9}
-    wanted |= {"expected_usd": "$", "expected_repeat": 1, "predicted_answer": "out", "predicted_score": "so"}
-    wanted |= {"predicted_error": 5, "answer": 0.1, "part": 0.2, "metric_part": 1.0, "score": 0.5}
-    assert {name: row[name] for name in wanted} == wanted
-    assert len(row) == len(wanted) + 7
+    expected = {"question": "q", "expected_expected_answer": "label", "expected_answer": "x", "expected_seconds": 9}
+    expected |= {"expected_usd": "$", "expected_repeat": 1, "predicted_answer": "out", "predicted_score": "so"}
+    expected |= {"predicted_error": 5, "answer": 0.1, "part": 0.2, "metric_part": 1.0, "score": 0.5}
+    assert {name: row[name] for name in expected} == expected
+    assert len(row) == len(expected) + 7
 
 
 # ── metrics ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -205,43 +205,43 @@ def test_a_metric_that_names_trace_gets_the_calls_of_its_row():
     assert evaluated(frame(5), metric, program(late())).table.error.isna().all()
 
 
-def test_a_judge_is_kept_out_of_the_trace_and_the_costs_of_the_program():
+def test_calls_of_a_judge_are_not_in_the_trace_or_usage_of_the_program():
     judge = dn.Predict("answer -> ok: bool", lm=dn.FunctionLM(lambda r: chat(ok="yes")))
 
     async def judged(row, prediction):
         return (await judge(answer=prediction.answer)).ok
 
-    found = evaluated(frame(2), {"judged": judged, "calls": lambda r, p, trace: len(trace)})
-    assert found.usage.calls == 2
-    assert found.table.calls.tolist() == [1, 1]
-    assert len(found.run.calls) == 4
+    evaluation = evaluated(frame(2), {"judged": judged, "calls": lambda r, p, trace: len(trace)})
+    assert evaluation.usage.calls == 2
+    assert evaluation.table.calls.tolist() == [1, 1]
+    assert len(evaluation.run.calls) == 4
 
 
-def test_rows_whose_metric_fails_are_errors_apart_from_real_zeros():
+def test_rows_whose_metric_fails_are_errors_and_zeros_are_not():
     def lazy(row, prediction):
         values = {"0": 1.0, "1": math.nan, "2": None, "3": "yes", "4": 0.0, "5": math.inf}
         if row.question == "6":
             raise KeyError("no such label")
         return values[row.question]
 
-    found = evaluated(frame(7), lazy, failure_score=-1)
-    assert found.table.score.tolist() == [1, -1, -1, -1, 0, -1, -1]
-    assert found.errors.index.tolist() == ["r1", "r2", "r3", "r5", "r6"]
-    assert found.table.error.iloc[6].startswith("RewardError: the metric lazy raised KeyError")
-    assert float(found) == pytest.approx(-4 / 7)
-    assert isinstance(found.exceptions[1], RewardError)
-    assert found.predictions[1].answer == "2"
-    assert "5 failed, counted as -1" in repr(found)
+    evaluation = evaluated(frame(7), lazy, failure_score=-1)
+    assert evaluation.table.score.tolist() == [1, -1, -1, -1, 0, -1, -1]
+    assert evaluation.errors.index.tolist() == ["r1", "r2", "r3", "r5", "r6"]
+    assert evaluation.table.error.iloc[6].startswith("RewardError: the metric lazy raised KeyError")
+    assert float(evaluation) == pytest.approx(-4 / 7)
+    assert isinstance(evaluation.exceptions[1], RewardError)
+    assert evaluation.predictions[1].answer == "2"
+    assert "5 failed, counted as -1" in repr(evaluation)
 
 
 def test_several_metrics_are_scored_together_and_the_first_is_the_score():
     def length(row, prediction):
         return dn.Score(len(prediction.answer), parts={"chars": 1.0})
 
-    found = evaluated(frame(12), {"length": length, "right": right, "half": lambda r, p: 0.5})
-    assert found.table.score.tolist() == found.table.apply(lambda r: len(r.predicted_answer), axis=1).tolist()
-    assert found.table["right"].tolist() == [1.0] * 12
-    assert {name: s.mean for name, s in found.scores.items()} == {"length": 19 / 12, "right": 1.0, "half": 0.5}
+    evaluation = evaluated(frame(12), {"length": length, "right": right, "half": lambda r, p: 0.5})
+    assert evaluation.table.score.tolist() == evaluation.table.apply(lambda r: len(r.predicted_answer), axis=1).tolist()
+    assert evaluation.table["right"].tolist() == [1.0] * 12
+    assert {name: s.mean for name, s in evaluation.scores.items()} == {"length": 19 / 12, "right": 1.0, "half": 0.5}
     listed = evaluated(frame(3), [right, length])
     assert (listed.metrics, float(listed)) == (["right", "length"], 1.0)
     assert listed.table.length.tolist() == [1, 1, 1]
@@ -253,10 +253,10 @@ def test_several_metrics_are_scored_together_and_the_first_is_the_score():
 def test_a_program_that_fails_keeps_its_row_with_its_error():
     rows = frame(5)
     rows.loc["r2", "question"] = "bad"
-    found = evaluated(rows)
-    assert found.errors.error.tolist() == ["ServerError: the provider fell over"]
-    assert found.table.predicted_answer.tolist()[2] is None
-    assert found.predictions[2] is None
+    evaluation = evaluated(rows)
+    assert evaluation.errors.error.tolist() == ["ServerError: the provider fell over"]
+    assert evaluation.table.predicted_answer.tolist()[2] is None
+    assert evaluation.predictions[2] is None
     parse = evaluated(frame(1), prog=dn.Predict("question -> answer", lm=dn.FunctionLM(lambda r: "")))
     assert isinstance(parse.exceptions[0], ParseError)
     assert parse.table.tokens.tolist() == [0]
@@ -264,13 +264,13 @@ def test_a_program_that_fails_keeps_its_row_with_its_error():
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 12))
-def test_order_and_index_are_kept_whatever_the_latencies(seed, concurrency):
-    found = evaluated(frame(25), prog=program(late(seed)), concurrency=concurrency)
-    assert found.table.index.tolist() == [f"r{i}" for i in range(25)]
-    assert found.table.predicted_answer.tolist() == [str(2 * i) for i in range(25)]
+def test_order_and_index_do_not_depend_on_latencies(seed, concurrency):
+    evaluation = evaluated(frame(25), prog=program(late(seed)), concurrency=concurrency)
+    assert evaluation.table.index.tolist() == [f"r{i}" for i in range(25)]
+    assert evaluation.table.predicted_answer.tolist() == [str(2 * i) for i in range(25)]
 
 
-def test_no_more_rows_are_under_way_than_the_concurrency():
+def test_no_more_rows_run_at_a_time_than_the_concurrency():
     now, most = 0, 0
 
     async def answer(request):
@@ -285,7 +285,7 @@ def test_no_more_rows_are_under_way_than_the_concurrency():
 
 
 # ── repeats ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_repeats_are_samples_of_their_own_with_a_variance_for_each_row():
+def test_repeats_are_separate_samples_with_a_variance_for_each_row():
     rollouts = []
 
     def answer(request):
@@ -293,17 +293,17 @@ def test_repeats_are_samples_of_their_own_with_a_variance_for_each_row():
         return chat(answer=str(request.rollout * int(field(request, "question"))))
 
     prog = dn.Predict("question -> answer", lm=dn.FunctionLM(answer))
-    found = evaluated(frame(3), lambda r, p: float(p.answer), prog, repeats=3)
+    evaluation = evaluated(frame(3), lambda r, p: float(p.answer), prog, repeats=3)
     assert sorted(rollouts) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert found.table.repeat.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert found.table.index.tolist() == ["r0", "r1", "r2"] * 3
-    assert found.by_row.to_dict("list") == {"mean": [0, 1, 2], "variance": [0, 1, 4], "n": [3, 3, 3]}
-    assert found.score == mean_interval([0, 1, 2])
+    assert evaluation.table.repeat.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert evaluation.table.index.tolist() == ["r0", "r1", "r2"] * 3
+    assert evaluation.by_row.to_dict("list") == {"mean": [0, 1, 2], "variance": [0, 1, 4], "n": [3, 3, 3]}
+    assert evaluation.score == mean_interval([0, 1, 2])
     assert evaluated(frame(2)).by_row.variance.isna().all()
 
 
 # ── the end ahead of time ─────────────────────────────────────────────────────────────────────────────────────────────
-def test_stop_leaves_the_rows_that_had_ended():
+def test_stop_returns_the_rows_that_had_ended():
     async def main():
         prog = program(lambda q: 0 if int(q) < 6 else 30)
         run = dn.Evaluate(right, concurrency=4).start(prog, frame(100))
@@ -311,13 +311,13 @@ def test_stop_leaves_the_rows_that_had_ended():
         run.stop()
         return run, await run
 
-    run, found = asyncio.run(main())
+    run, evaluation = asyncio.run(main())
     assert run.status == "stopped"
-    assert found.run is run
-    assert found.table.index.tolist() == [f"r{i}" for i in range(6)]
-    assert found.predictions[5].answer == "10"
-    assert found.predictions[6] is None
-    assert "6 of 100 rows" in repr(found)
+    assert evaluation.run is run
+    assert evaluation.table.index.tolist() == [f"r{i}" for i in range(6)]
+    assert evaluation.predictions[5].answer == "10"
+    assert evaluation.predictions[6] is None
+    assert "6 of 100 rows" in repr(evaluation)
 
 
 def test_stop_before_a_row_has_ended_raises():
@@ -345,20 +345,20 @@ def test_an_interrupt_ends_the_cell_and_keeps_the_rows():
 
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from(["calls", "metric_calls"]), st.integers(1, 24), st.integers(1, 9))
-def test_a_budget_cuts_in_row_order_whatever_the_latencies(seed, limit, given, concurrency):
+def test_a_budget_cuts_in_row_order_regardless_of_latencies(seed, limit, most, concurrency):
     calls = []
-    budget = dn.Budget(**{limit: given})
-    found = evaluated(frame(20), prog=program(late(seed), calls), budget=budget, concurrency=concurrency)
-    assert found.table.index.tolist() == [f"r{i}" for i in range(min(20, given))]
-    assert len(calls) == min(20, given)
-    assert found.run.status == ("exhausted" if given < 20 else "finished")
+    budget = dn.Budget(**{limit: most})
+    evaluation = evaluated(frame(20), prog=program(late(seed), calls), budget=budget, concurrency=concurrency)
+    assert evaluation.table.index.tolist() == [f"r{i}" for i in range(min(20, most))]
+    assert len(calls) == min(20, most)
+    assert evaluation.run.status == ("exhausted" if most < 20 else "finished")
 
 
-def test_a_budget_around_it_ends_it_with_the_rows_so_far():
+def test_a_budget_of_the_caller_ends_it_with_the_rows_so_far():
     with dn.Budget(metric_calls=3):
-        found = evaluated(frame(9))
-    assert len(found) == 3
-    assert found.run.status == "exhausted"
+        evaluation = evaluated(frame(9))
+    assert len(evaluation) == 3
+    assert evaluation.run.status == "exhausted"
 
 
 def test_a_budget_that_is_spent_before_a_row_raises():
@@ -371,10 +371,10 @@ def test_a_budget_that_is_spent_before_a_row_raises():
 def test_max_errors_ends_early_with_the_table_so_far():
     rows = frame(50)
     rows["question"] = ["bad" if i % 2 else q for i, q in enumerate(rows.question)]
-    found = evaluated(rows, max_errors=3, concurrency=1)
-    assert found.table.index.tolist() == [f"r{i}" for i in range(8)]
-    assert len(found.errors) == 4
-    assert found.run.status == "finished"
+    evaluation = evaluated(rows, max_errors=3, concurrency=1)
+    assert evaluation.table.index.tolist() == [f"r{i}" for i in range(8)]
+    assert len(evaluation.errors) == 4
+    assert evaluation.run.status == "finished"
     assert len(evaluated(rows, max_errors=25)) == 50
 
 
@@ -383,40 +383,40 @@ class Study(dn.Module):
     """Evaluates twice in one run, the first time within a budget of its own."""
 
     def __init__(self, budget=None):
-        self.answer, self.budget, self.found = program(), budget, []
+        self.answer, self.budget, self.evaluations = program(), budget, []
 
     async def forward(self, question):
-        self.found.append(await dn.evaluate(self.answer, frame(6), right, budget=self.budget))
-        self.found.append(await dn.evaluate(self.answer, frame(2), right))
-        return {"n": len(self.found)}
+        self.evaluations.append(await dn.evaluate(self.answer, frame(6), right, budget=self.budget))
+        self.evaluations.append(await dn.evaluate(self.answer, frame(2), right))
+        return {"n": len(self.evaluations)}
 
 
 def test_an_evaluation_inside_another_run_is_part_of_it():
     study = Study()
     prediction = study.run_sync(question="1")
-    assert [len(found) for found in study.found] == [6, 2]
+    assert [len(evaluation) for evaluation in study.evaluations] == [6, 2]
     assert dn.runs().shape[0] <= 1
-    assert study.found[0].run is prediction.run
+    assert study.evaluations[0].run is prediction.run
     assert prediction.run.rollouts.row.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_inside_another_run_its_own_budget_ends_only_it():
     study = Study(dn.Budget(calls=3))
     assert study.run_sync(question="1").n == 2
-    assert [len(found) for found in study.found] == [3, 2]
+    assert [len(evaluation) for evaluation in study.evaluations] == [3, 2]
 
 
-def test_inside_another_run_the_budget_around_ends_both():
+def test_inside_another_run_the_budget_of_that_run_ends_both():
     study = Study(dn.Budget(calls=5))
     with dn.Budget(calls=3) as meter, pytest.raises(BudgetExhausted):
         study.run_sync(question="1")
-    assert study.found == []
+    assert study.evaluations == []
     assert meter.spent["calls"] == 3
     with dn.Budget(calls=5), pytest.raises(BudgetExhausted):
         Study(dn.Budget(calls=5)).run_sync(question="1")
 
 
-def test_refine_inside_has_its_attempts_counted_and_hints_stay_in_their_row():
+def test_attempts_of_a_refine_are_counted_and_hints_stay_in_their_row():
     async def answer(request):
         text = "".join(str(m["content"]) for m in request.messages)
         question = field(request, "question")
@@ -430,11 +430,11 @@ def test_refine_inside_has_its_attempts_counted_and_hints_stay_in_their_row():
         return dn.Score(float(bool(good)), f"of row {inputs.question}")
 
     refine = dn.Refine(dn.Predict("question -> answer", lm=dn.FunctionLM(answer)), reward, n=3, hints="feedback")
-    found = evaluated(frame(20), lambda r, p: r.question == p.answer, refine)
-    assert found.table.error.isna().all()
-    assert found.table.attempts.tolist() == [2 - i % 2 for i in range(20)]
-    assert found.table.score.tolist() == [float(i % 2 == 0) for i in range(20)]
-    assert found.usage.calls == 30
+    evaluation = evaluated(frame(20), lambda r, p: r.question == p.answer, refine)
+    assert evaluation.table.error.isna().all()
+    assert evaluation.table.attempts.tolist() == [2 - i % 2 for i in range(20)]
+    assert evaluation.table.score.tolist() == [float(i % 2 == 0) for i in range(20)]
+    assert evaluation.usage.calls == 30
 
 
 def test_start_is_a_handle_with_the_rows_in_its_file():
@@ -443,24 +443,24 @@ def test_start_is_a_handle_with_the_rows_in_its_file():
         assert run.status == "pending"
         return run, await run
 
-    run, found = asyncio.run(main())
+    run, evaluation = asyncio.run(main())
     assert run.kind == "evaluate"
     assert "RolloutEnded" in journal(run)
     for reader in (run, dn.open_run(run.id)):
-        rollouts = reader.rollouts.set_index(found.table.index)
+        rollouts = reader.rollouts.set_index(evaluation.table.index)
         assert rollouts.columns.tolist() == ["row", "repeat", *COLUMNS]
-        pd.testing.assert_frame_equal(rollouts.drop(columns=["row", "repeat"]), found.table)
+        pd.testing.assert_frame_equal(rollouts.drop(columns=["row", "repeat"]), evaluation.table)
 
 
 def test_a_reopened_rollout_that_failed_has_no_score():
     rows = frame(2)
     rows.loc["r1", "question"] = "bad"
-    found = evaluated(rows, {"right": right, "one": lambda r, p: 1})
-    again = dn.open_run(found.run.path).rollouts
-    assert math.isnan(again.score[1])
-    assert again.error[1] == "ServerError: the provider fell over"
-    assert again.one.tolist() == [1.0, None]
-    assert dn.open_run(found.run.path).rollouts.row.tolist() == [0, 1]
+    evaluation = evaluated(rows, {"right": right, "one": lambda r, p: 1})
+    reopened = dn.open_run(evaluation.run.path).rollouts
+    assert math.isnan(reopened.score[1])
+    assert reopened.error[1] == "ServerError: the provider fell over"
+    assert reopened.one.tolist() == [1.0, None]
+    assert dn.open_run(evaluation.run.path).rollouts.row.tolist() == [0, 1]
 
 
 def test_a_run_without_an_evaluation_has_an_empty_table_of_rollouts():
@@ -471,11 +471,11 @@ def test_a_run_without_an_evaluation_has_an_empty_table_of_rollouts():
 
 # ── looking and keeping ───────────────────────────────────────────────────────────────────────────────────────────────
 def test_worst_gives_the_lowest_scores_first():
-    found = evaluated(frame(5), lambda r, p: [3, 1, 2, 1, 5][int(r.question)])
-    assert found.worst(3).index.tolist() == ["r1", "r3", "r2"]
+    evaluation = evaluated(frame(5), lambda r, p: [3, 1, 2, 1, 5][int(r.question)])
+    assert evaluation.worst(3).index.tolist() == ["r1", "r3", "r2"]
     for n in (0, True, 2.0):
         with pytest.raises(InputError, match="whole number of at least 1"):
-            found.worst(n)
+            evaluation.worst(n)
 
 
 HOSTILE = "<script>alert(1)</script>"
@@ -484,8 +484,8 @@ HOSTILE = "<script>alert(1)</script>"
 def test_hostile_text_stays_text_and_only_the_first_rows_are_shown():
     rows = pd.DataFrame({"question": "1", "answer": HOSTILE, f"c{HOSTILE}": [{"x": HOSTILE}] * 12})
     rows.index = [HOSTILE] * 12
-    found = evaluated(rows, {f"m{HOSTILE}": lambda r, p: dn.Score(1, HOSTILE + "x" * 500)})
-    page = found._repr_html_()
+    evaluation = evaluated(rows, {f"m{HOSTILE}": lambda r, p: dn.Score(1, HOSTILE + "x" * 500)})
+    page = evaluation._repr_html_()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "2 more rows" in page
@@ -497,31 +497,31 @@ def test_secrets_are_in_no_table_repr_or_file(tmp_path):
     keep_secret("hunter2-hunter2")
     prog = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda r: chat(answer="say hunter2-hunter2")))
     rows = [{"question": "1", "note": "key hunter2-hunter2", "deep": ["hunter2-hunter2"]}]
-    found = evaluated(rows, lambda r, p: dn.Score(1, "hunter2-hunter2"), prog)
-    told = [
-        found.table.to_string(),
-        found._repr_html_(),
-        repr(found),
-        found.run.rollouts.to_string(),
-        journal(found.run),
+    evaluation = evaluated(rows, lambda r, p: dn.Score(1, "hunter2-hunter2"), prog)
+    texts = [
+        evaluation.table.to_string(),
+        evaluation._repr_html_(),
+        repr(evaluation),
+        evaluation.run.rollouts.to_string(),
+        journal(evaluation.run),
     ]
-    told += [found.save(tmp_path / f"t{end}").read_text() for end in (".csv", ".json", ".jsonl")]
-    assert not [text for text in told if "hunter2" in text]
+    texts += [evaluation.save(tmp_path / f"t{end}").read_text() for end in (".csv", ".json", ".jsonl")]
+    assert not [text for text in texts if "hunter2" in text]
 
 
-def test_the_summary_tells_costs():
+def test_the_summary_has_the_costs():
     lm = dn.FunctionLM(lambda r: dn.LMReply(chat(answer="0"), usage=dn.Usage(1, 600, 600, usd=0.25)))
-    found = evaluated(frame(2), prog=dn.Predict("question -> answer", lm=lm))
-    assert repr(found) == "<Evaluation: right 0.5 [0.0945, 0.905], 2 rows, 2 calls, 2,400 tokens, $0.5000>"
-    assert found.table.tokens.tolist() == [1200, 1200]
-    assert found.table.usd.tolist() == [0.25, 0.25]
+    evaluation = evaluated(frame(2), prog=dn.Predict("question -> answer", lm=lm))
+    assert repr(evaluation) == "<Evaluation: right 0.5 [0.0945, 0.905], 2 rows, 2 calls, 2,400 tokens, $0.5000>"
+    assert evaluation.table.tokens.tolist() == [1200, 1200]
+    assert evaluation.table.usd.tolist() == [0.25, 0.25]
 
 
 @pytest.mark.parametrize("ending", [".csv", ".json", ".jsonl", ".parquet"])
 def test_a_saved_table_reads_back(tmp_path, ending):
     rows = frame(3).assign(index="mine", row=7, deep=[{"x": 1}] * 3, mixed=[1, "a", None], part=[1 / 3, 2, math.nan])
-    found = evaluated(rows)
-    path = found.save(tmp_path / f"table{ending}")
+    evaluation = evaluated(rows)
+    path = evaluation.save(tmp_path / f"table{ending}")
     back = dn.read_examples(path)
     assert [r["predicted_answer"] for r in back] in (["0", "2", "4"], [0, 2, 4])
     assert [r["index_"] for r in back] == ["r0", "r1", "r2"]
@@ -532,34 +532,34 @@ def test_a_saved_table_reads_back(tmp_path, ending):
         assert back[0]["error"] is None
 
 
-def test_saving_names_what_it_cannot_do_and_leaves_nothing_behind(tmp_path, monkeypatch):
-    found = evaluated(frame(2).set_axis(pd.MultiIndex.from_tuples([(1, 2), (3, 4)])))
+def test_a_failed_save_names_the_reason_and_leaves_no_file(tmp_path, monkeypatch):
+    evaluation = evaluated(frame(2).set_axis(pd.MultiIndex.from_tuples([(1, 2), (3, 4)])))
     with pytest.raises(InputError, match=r"\.csv, \.json, \.jsonl, \.parquet; got 'x.xlsx'"):
-        found.save(tmp_path / "x.xlsx")
+        evaluation.save(tmp_path / "x.xlsx")
     with pytest.raises(InputError, match="cannot write .*: No such file"):
-        found.save(tmp_path / "no" / "x.json")
+        evaluation.save(tmp_path / "no" / "x.json")
     monkeypatch.setattr(pd.DataFrame, "to_parquet", lambda *a, **k: (_ for _ in ()).throw(ImportError("pyarrow")))
     with pytest.raises(ConfigurationError, match="pip install pyarrow"):
-        found.save(tmp_path / "x.parquet")
+        evaluation.save(tmp_path / "x.parquet")
     assert not [p for p in tmp_path.iterdir() if p.is_file()]
-    lines = found.save(str(tmp_path / "x.jsonl")).read_text().splitlines()
+    lines = evaluation.save(str(tmp_path / "x.jsonl")).read_text().splitlines()
     assert json.loads(lines[1])["index_0"] == 3
 
 
 def test_a_table_with_broken_text_is_saved_too(tmp_path):
-    found = evaluated([{"question": "1", "answer": "\ud800"}])
+    evaluation = evaluated([{"question": "1", "answer": "\ud800"}])
     for ending in (".csv", ".json"):
-        assert found.save(tmp_path / f"t{ending}").stat().st_size
+        assert evaluation.save(tmp_path / f"t{ending}").stat().st_size
 
 
 def test_the_plot_has_the_scores_the_mean_and_its_interval():
-    found = evaluated(frame(10, wrong={0, 1}), {"$right_a$": right})
-    axes = found.plot(Figure().subplots())
+    evaluation = evaluated(frame(10, wrong={0, 1}), {"$right_a$": right})
+    axes = evaluation.plot(Figure().subplots())
     assert [bar.get_height() for bar in axes.patches[:-1] if bar.get_height()] == [2, 8]
     assert axes.lines[0].get_xdata()[0] == 0.8
     band = axes.patches[-1]
     edges = band.get_patch_transform().transform(band.get_path().vertices)[:, 0]
-    assert (min(edges), max(edges)) == pytest.approx((found.score.low, found.score.high))
+    assert (min(edges), max(edges)) == pytest.approx((evaluation.score.low, evaluation.score.high))
     axes.figure.canvas.draw()
     assert axes.get_xlabel() == r"\$right_a\$"
 
@@ -596,16 +596,16 @@ def test_twenty_thousand_instant_rows_take_seconds_and_little_memory():
     prog = dn.Predict("question -> answer", lm=doubling())
     rows = frame(20_000)
     began = time.perf_counter()
-    found = evaluated(rows, prog=prog, concurrency=256)
-    assert len(found.table) == 20_000
+    evaluation = evaluated(rows, prog=prog, concurrency=256)
+    assert len(evaluation.table) == 20_000
     assert time.perf_counter() - began < 60
     tracemalloc.start()
-    found._repr_html_()
+    evaluation._repr_html_()
     assert tracemalloc.get_traced_memory()[1] < 100e6
     tracemalloc.stop()
 
 
-def test_a_rows_usage_holds_its_advisors_calls_and_not_those_of_a_judge():
+def test_the_usage_of_a_row_includes_calls_of_advisors_but_not_of_judges():
     def answer(request):
         text = prompt(request)
         reply = chat(advice='{"self": "Be blue."}') if "`advice`" in text else chat(sentence="s", grade="0.5")

@@ -26,23 +26,23 @@ def test_retrieval_is_scored_by_f1_with_precision_and_recall():
     ("retrieved", "relevant", "value"),
     [([], [], 1), ([], ["a"], 0), (["a"], [], 0), ([2, 1], [1, 2], 1), ({"a"}, ("a",), 1)],
 )
-def test_retrieval_of_nothing_is_right_only_where_nothing_is_relevant(retrieved, relevant, value):
+def test_retrieving_nothing_scores_1_only_if_nothing_is_relevant(retrieved, relevant, value):
     assert df.retrieval(retrieved, relevant).value == value
 
 
 @given(st.sets(st.integers(0, 9), min_size=1), st.sets(st.integers(0, 9)))
-def test_retrieval_is_the_textbooks(retrieved, relevant):
+def test_retrieval_agrees_with_the_textbook_definition(retrieved, relevant):
     score, both = df.retrieval(list(retrieved), np.array(sorted(relevant))), len(retrieved & relevant)
     assert score.value == pytest.approx(2 * both / (len(retrieved) + len(relevant)))
 
 
 @pytest.mark.parametrize("bad", ["text", None, 3, [["a"]], [{"id": 1}]])
-def test_retrieval_refuses_what_is_no_list_of_documents(bad):
+def test_retrieval_refuses_arguments_that_are_not_lists_of_documents(bad):
     with pytest.raises(RewardError, match="retrieved must"):
         df.retrieval(bad, ["a"])
 
 
-def test_a_pipeline_tells_the_first_stage_that_failed():
+def test_the_feedback_of_a_pipeline_names_the_first_failed_stage():
     score = df.code_pipeline(
         {"parse": True, "compile": (True, None), "test": (False, "2 of 5"), "lint": ValueError("x"), "run": None}
     )
@@ -51,7 +51,7 @@ def test_a_pipeline_tells_the_first_stage_that_failed():
     assert score.feedback == "Stage 'test' failed: 2 of 5. Passed before it: parse, compile."
 
 
-def test_a_pipeline_that_passed_and_one_that_was_not_begun():
+def test_a_pipeline_that_passed_and_one_that_was_not_reached():
     assert df.code_pipeline({"parse": True, "run": np.True_}).feedback == "All 2 stages passed: parse, run."
     assert df.code_pipeline({"parse": None}).feedback == "Stage 'parse' was not reached."
     assert "ValueError: no" in df.code_pipeline({"parse": ValueError("no")}).feedback
@@ -63,7 +63,7 @@ def test_a_pipeline_refuses_results_that_could_be_misread(bad):
         df.code_pipeline(bad)
 
 
-def test_objectives_are_weighed_and_the_heaviest_loss_comes_first():
+def test_objectives_are_weighted_and_the_largest_loss_comes_first():
     scores = {"short": dn.Score(0.5, "Cut it.", {"words": 0.2}), "blue": False, "polite": 1}
     score = df.multi_objective(scores, {"short": 1, "blue": 2, "polite": 1})
     assert score.value == pytest.approx(0.375)
@@ -103,31 +103,37 @@ def test_long_texts_are_compared_by_words():
 
 
 @pytest.mark.parametrize("pair", [(None, "a"), ("a", None), ("a", math.nan)])
-def test_similarity_to_nothing_is_refused(pair):
+def test_similarity_to_a_missing_text_is_refused(pair):
     with pytest.raises(RewardError, match="is missing"):
         df.string_similarity(*pair)
 
 
-def test_confidence_is_rewarded_where_right_and_punished_where_wrong():
-    given = (("cat", 1), ("cat", 0), ("dog", 0), ("dog", 1))
-    assert [df.classification(got, "cat", sure).value for got, sure in given] == [1, 0.5, 0.5, 0]
+def test_confidence_is_rewarded_if_right_and_penalised_if_wrong():
+    predictions = (("cat", 1), ("cat", 0), ("dog", 0), ("dog", 1))
+    assert [df.classification(predicted, "cat", sure).value for predicted, sure in predictions] == [1, 0.5, 0.5, 0]
     assert df.classification("Cat", "cat").value == 1
     assert df.classification("dog", "cat").feedback == "Wrong: 'dog', expected 'cat'."
     assert df.classification(None, "cat", 0.9).value < 0.5
 
 
-def test_confidence_feedback_says_which():
-    told = {(got, sure): df.classification(got, "cat", sure).feedback for got in ("cat", "dog") for sure in (0.9, 0.1)}
-    assert told["dog", 0.9].startswith("Wrong: 'dog', expected 'cat', with confidence 0.90. Less confidence was due")
-    assert told["dog", 0.1].endswith("The doubt was due.")
-    assert told["cat", 0.1].endswith("More confidence was due.")
-    assert told["cat", 0.9] == "Right: 'cat', with confidence 0.90."
+def test_the_feedback_says_whether_confidence_was_too_high_or_too_low():
+    feedback = {
+        (predicted, sure): df.classification(predicted, "cat", sure).feedback
+        for predicted in ("cat", "dog")
+        for sure in (0.9, 0.1)
+    }
+    assert feedback["dog", 0.9].startswith(
+        "Wrong: 'dog', expected 'cat', with confidence 0.90. Less confidence was due"
+    )
+    assert feedback["dog", 0.1].endswith("The doubt was due.")
+    assert feedback["cat", 0.1].endswith("More confidence was due.")
+    assert feedback["cat", 0.9] == "Right: 'cat', with confidence 0.90."
 
 
 @given(st.floats(0.01, 0.99))
 def test_the_true_confidence_is_worth_most(truth):
     def worth(sure):
-        right, wrong = (df.classification(got, "cat", sure).value for got in ("cat", "dog"))
+        right, wrong = (df.classification(predicted, "cat", sure).value for predicted in ("cat", "dog"))
         return truth * right + (1 - truth) * wrong
 
     assert all(worth(truth) >= worth(other / 20) - 1e-12 for other in range(21))

@@ -50,19 +50,19 @@ def test_one_output_of_several_can_be_judged():
 
 
 @pytest.mark.parametrize("score", ["1.5", "-0.1", "nan", "good", ""])
-def test_a_reply_that_is_no_score_from_0_to_1_is_a_reward_error(score):
+def test_a_reply_without_a_score_from_0_to_1_is_a_reward_error(score):
     with pytest.raises(RewardError, match="the judge gave no score from 0 to 1"):
         judged(dm.llm_judge("Good.", lm=judge_lm(score)))
 
 
-def test_a_judge_without_a_model_or_criteria_says_so():
+def test_a_judge_needs_a_model_and_criteria():
     with pytest.raises(NoModelError):
         judged(dm.llm_judge("Good."))
     with pytest.raises(ConfigurationError, match="criteria"):
         dm.llm_judge(" ")
 
 
-def test_the_judges_calls_are_in_no_trace_and_see_no_hint():
+def test_calls_of_a_judge_are_in_no_trace_and_have_no_hint():
     lm = judge_lm()
 
     async def program():
@@ -74,7 +74,7 @@ def test_the_judges_calls_are_in_no_trace_and_see_no_hint():
     assert "Be vivid." not in prompt(lm.requests[0])
 
 
-def test_a_refine_is_steered_by_the_judges_reasons():
+def test_the_reasons_of_a_judge_become_hints_of_a_refine():
     lm = dn.ScriptedLM([chat(sentence="Waves."), chat(sentence="The sea glitters.")])
     judge = dn.ScriptedLM([chat(reasons="Name the sea.", score="0.2"), chat(reasons="Fine.", score="1")])
     reward = dm.llm_judge("Names its subject.", lm=judge)
@@ -85,7 +85,7 @@ def test_a_refine_is_steered_by_the_judges_reasons():
     assert "Name the sea." not in prompt(judge.requests[1])
 
 
-def test_the_judges_settings_go_with_its_requests():
+def test_the_settings_of_a_judge_are_sent_with_its_requests():
     lm = judge_lm()
     judged(dm.llm_judge("Good.", lm=lm, temperature=0.0))
     assert lm.requests[0].settings == {"temperature": 0.0}

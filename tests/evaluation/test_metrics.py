@@ -17,8 +17,8 @@ from dspynb.errors import ConfigurationError, RewardError
 from tests.helpers import Caption, chat
 
 
-def score(metric, got, label):
-    return metric(dn.Example(answer=label), dn.Prediction(answer=got))
+def score(metric, output, label):
+    return metric(dn.Example(answer=label), dn.Prediction(answer=output))
 
 
 def test_the_metrics_are_reached_through_the_package():
@@ -44,7 +44,7 @@ def test_the_only_label_and_the_only_output_are_a_pair():
     assert dm.exact_match(label="gold")(row, dn.Prediction(topic="x")).value == 1.0
 
 
-def test_what_is_ambiguous_names_the_candidates():
+def test_the_error_for_an_ambiguous_field_names_the_candidates():
     row = dn.Example(a=1, b=2)
     with pytest.raises(ConfigurationError, match=r"share 2 names \(a, b\).*field=one of a, b and label=one of a, b"):
         dm.exact_match()(row, dn.Prediction(a=1, b=2))
@@ -76,8 +76,8 @@ def test_a_row_without_label_is_refused(label):
 @pytest.mark.parametrize("nothing", [None, math.nan, pd.NA])
 def test_no_answer_is_a_wrong_answer(nothing):
     for metric in (dm.exact_match(), dm.contains(), dm.f1(), dm.numeric(), dm.regex("."), dm.word_count(at_most=3)):
-        got = score(metric, nothing, "1")
-        assert (got.value, "There is no answer" in got.feedback) == (0.0, True)
+        result = score(metric, nothing, "1")
+        assert (result.value, "There is no answer" in result.feedback) == (0.0, True)
 
 
 # ── exact match ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -86,7 +86,7 @@ class Colour(Enum):
 
 
 @pytest.mark.parametrize(
-    ("got", "label", "value"),
+    ("output", "label", "value"),
     [
         ("Paris", "paris", 1),
         (' "Paris." ', "Paris", 1),
@@ -109,8 +109,8 @@ class Colour(Enum):
         (True, "True", 1),
     ],
 )
-def test_exact_match_ignores_case_and_what_stands_around(got, label, value):
-    assert score(dm.exact_match(), got, label).value == value
+def test_exact_match_ignores_case_quotes_spaces_and_a_full_stop(output, label, value):
+    assert score(dm.exact_match(), output, label).value == value
 
 
 def test_exact_match_says_what_was_expected():
@@ -137,7 +137,7 @@ def test_contains_looks_for_the_label_or_a_text():
     assert score(dm.contains(text="a.c"), "abc", "").value == 0  # text, not a pattern
 
 
-def test_contains_refuses_nothing_to_look_for():
+def test_contains_refuses_an_empty_text():
     with pytest.raises(RewardError, match="no text to look for"):
         score(dm.contains(), "x", "")
     for wrong in ({"text": ""}, {"text": []}, {"text": [3]}, {"text": "a", "label": "b"}):
@@ -146,7 +146,7 @@ def test_contains_refuses_nothing_to_look_for():
 
 
 @pytest.mark.parametrize(
-    ("got", "label", "f1", "precision", "recall"),
+    ("output", "label", "f1", "precision", "recall"),
     [
         ("The cat sat.", "a CAT sat", 1, 1, 1),
         ("the black cat", "cat", 2 / 3, 0.5, 1),
@@ -158,8 +158,8 @@ def test_contains_refuses_nothing_to_look_for():
         ("New York City", ["York", "new york"], 0.8, 2 / 3, 1),
     ],
 )
-def test_f1_is_squads(got, label, f1, precision, recall):
-    result = score(dm.f1(), got, label)
+def test_f1_is_that_of_squad(output, label, f1, precision, recall):
+    result = score(dm.f1(), output, label)
     assert result.value == pytest.approx(f1)
     assert result.parts == {"precision": pytest.approx(precision), "recall": pytest.approx(recall)}
 
@@ -171,7 +171,7 @@ def test_f1_says_which_words_are_missing_or_too_many():
 
 
 @pytest.mark.parametrize(
-    ("got", "label", "value"),
+    ("output", "label", "value"),
     [
         (3.0000001, 3, 1),
         ("The total is $1,234.50.", 1234.5, 1),
@@ -188,11 +188,11 @@ def test_f1_says_which_words_are_missing_or_too_many():
         ("none", 5, 0),
     ],
 )
-def test_numbers_are_compared_as_numbers(got, label, value):
-    assert score(dm.numeric(), got, label).value == value
+def test_numbers_are_compared_as_numbers(output, label, value):
+    assert score(dm.numeric(), output, label).value == value
 
 
-def test_tolerances_are_of_the_label():
+def test_tolerances_are_relative_to_the_label():
     assert score(dm.numeric(abs_tol=0.1), 1.1, 1.05).value == 1
     assert score(dm.numeric(rel_tol=0.1), 109, 100).value == 1
     off = score(dm.numeric(rel_tol=0.1), 111, 100)
@@ -221,9 +221,9 @@ def test_json_is_compared_by_content():
 
 
 def test_json_feedback_lists_the_paths_that_differ():
-    got = {"a": [1, {"b": 2}], "extra key": 0}
+    output = {"a": [1, {"b": 2}], "extra key": 0}
     label = {"a": [1, {"b": 3}, 4], "c": None}
-    result = score(dm.json_equal(), got, label)
+    result = score(dm.json_equal(), output, label)
     assert result.feedback == (
         "answer differs: $.a[1].b is 2, expected 3; $.a[2] is missing, expected 4; $.c is missing, expected None; "
         "$['extra key'] is not expected."
@@ -234,7 +234,7 @@ def test_json_feedback_lists_the_paths_that_differ():
     assert "and 95 more" in score(dm.json_equal(), list(range(100)), [None] * 100).feedback
 
 
-def test_json_that_is_none_is_wrong_in_the_answer_and_refused_in_the_label():
+def test_malformed_json_is_wrong_in_the_output_and_refused_in_the_label():
     broken = score(dm.json_equal(), '{"a": 1', {"a": 1})
     assert (broken.value, "answer is not JSON" in broken.feedback) == (0, True)
     assert score(dm.json_equal(), "[" * 100_000, []).value == 0
@@ -245,8 +245,8 @@ def test_json_that_is_none_is_wrong_in_the_answer_and_refused_in_the_label():
 def test_a_pattern_is_searched_or_matched_whole():
     assert score(dm.regex(r"\d{4}"), "in 1999.", "").value == 1
     assert score(dm.regex(r"\d{4}", full=True), "in 1999.", "").value == 0
-    told = score(dm.regex(r"\d{4}", message="Give the year in four digits."), "last year", "")
-    assert (told.value, told.feedback) == (0, "Give the year in four digits.")
+    result = score(dm.regex(r"\d{4}", message="Give the year in four digits."), "last year", "")
+    assert (result.value, result.feedback) == (0, "Give the year in four digits.")
     with pytest.raises(ConfigurationError, match=r"pattern '\(' is malformed"):
         dm.regex("(")
 
@@ -268,7 +268,7 @@ def test_words_are_counted():
 ROW, GIVEN = dn.Example(word="blue", limit=2), dn.Prediction(sentence="the blue sea")
 
 
-def test_several_metrics_are_weighed_and_kept_as_parts():
+def test_several_metrics_are_weighted_and_become_parts():
     metrics = {"word": dm.contains(label="word"), "length": dm.word_count(label="limit")}
     result = dm.weighted(metrics, {"word": 3, "length": 1})(ROW, GIVEN)
     assert (result.value, result.parts) == (0.75, {"word": 1.0, "length": 0.0})
@@ -285,7 +285,7 @@ def test_a_weighted_metric_with_an_async_one_is_awaited():
     assert dn.run_sync(use).parts == {"judge": 0.5, "word": 1.0}
 
 
-def test_a_weighted_metric_refuses_what_it_cannot_weigh():
+def test_a_weighted_metric_refuses_malformed_weights():
     one = {"word": dm.contains(label="word")}
     for metrics, weights in (({}, None), (one, {"wort": 1}), (one, {}), (one, {"word": -1}), (one, {"word": 0})):
         with pytest.raises(ConfigurationError):
@@ -297,7 +297,7 @@ def test_a_weighted_metric_refuses_what_it_cannot_weigh():
 
 
 def test_metrics_have_names_and_descriptions_and_can_be_sent_to_another_process():
-    made = {
+    metrics = {
         "exact_match": dm.exact_match("a"),
         "contains": dm.contains(text="x"),
         "f1": dm.f1(),
@@ -307,7 +307,7 @@ def test_metrics_have_names_and_descriptions_and_can_be_sent_to_another_process(
         "word_count": dm.word_count(at_most=2),
     }
     row, prediction = dn.Example(a="7"), dn.Prediction(a="7 8")
-    for name, metric in made.items():
+    for name, metric in metrics.items():
         assert pickle.loads(pickle.dumps(metric))(row, prediction) == metric(row, prediction)
         assert metric.__name__ == name
         assert repr(metric).startswith(name)

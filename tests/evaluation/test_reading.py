@@ -1,4 +1,4 @@
-"""Rows from files: types kept, fields mapped, and errors that name the row."""
+"""Reading of rows from files: types, mapping of fields, and errors that name the row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import dspynb as dn
 from dspynb.errors import ConfigurationError, InputError
-from dspynb.evaluation.data_io.reading import _typed
+from dspynb.evaluation.data_io.reading import _convert_column
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_json_and_json_lines_keep_their_types(write):
     assert rows(write("d.txt", lines), format="jsonl") == TWO
 
 
-def test_a_byte_order_mark_is_no_part_of_the_data(write):
+def test_a_byte_order_mark_is_not_part_of_the_data(write):
     assert rows(write("a.csv", "q,n\nä,1\n", "utf-8-sig")) == [{"q": "ä", "n": 1}]
     assert rows(write("a.jsonl", '{"q": 1}\n', "utf-8-sig")) == [{"q": 1}]
     assert rows(write("u.csv", "q\nä\n", "utf-16"), encoding="utf-16") == [{"q": "ä"}]
@@ -57,24 +57,24 @@ def test_a_csv_column_is_a_number_only_if_all_its_cells_are(write):
 
 @given(st.lists(st.one_of(st.integers(), st.none()), min_size=1))
 def test_whole_numbers_of_any_size_survive_a_csv_file(values):
-    assert _typed(["" if v is None else str(v) for v in values]) == values
+    assert _convert_column(["" if v is None else str(v) for v in values]) == values
 
 
-def test_csv_cells_may_hold_lines_quotes_and_long_documents(write):
+def test_csv_cells_may_contain_lines_quotes_and_long_documents(write):
     long = "x" * 200_000
     assert rows(write("a.csv", f'a,b\r\n"1,\r\n""2""",{long}\r\n\r\n')) == [{"a": '1,\r\n"2"', "b": long}]
     assert rows(write("a.tsv", "a\tb\n1,5\t2\n")) == [{"a": "1,5", "b": 2}]
 
 
-def test_parquet_keeps_whole_numbers_beside_missing_ones_lists_and_dates(tmp_path):
+def test_parquet_keeps_integers_missing_values_lists_and_dates(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     data = [{"n": 1, "tags": ["a"], "day": datetime.date(2024, 2, 29)}, {"n": None, "tags": [], "day": None}]
     pq.write_table(pa.Table.from_pylist(data), tmp_path / "a.parquet")
-    got = rows(tmp_path / "a.parquet")
-    assert got == data
-    assert type(got[0]["n"]) is int
+    parquet_rows = rows(tmp_path / "a.parquet")
+    assert parquet_rows == data
+    assert type(parquet_rows[0]["n"]) is int
 
 
 def test_parquet_without_pyarrow_says_what_to_install(write, monkeypatch):
@@ -91,7 +91,7 @@ def test_fields_are_selected_and_renamed_and_inputs_marked(write):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("a.csv", "a,b\n1,2\n3\n", r"a\.csv, row 2 \(line 3\): 1 cells, the header has 2"),
         ("a.csv", 'a,b\n1,2\n"x\ny",2,3\n', r"row 2 \(line 4\): 3 cells"),
@@ -111,12 +111,12 @@ def test_fields_are_selected_and_renamed_and_inputs_marked(write):
         ("a.csv", b"a\n\xff\xfe\n", "give encoding="),
     ],
 )
-def test_what_is_wrong_in_a_file_is_told_with_its_place(write, name, text, told):
-    with pytest.raises(InputError, match=told):
+def test_the_error_for_a_malformed_file_names_the_place(write, name, text, message):
+    with pytest.raises(InputError, match=message):
         rows(write(name, text))
 
 
-def test_fields_that_a_row_lacks_are_told_with_the_row(write):
+def test_the_error_for_a_missing_field_names_the_row(write):
     path = write("a.jsonl", '{"question": 1}\n{"query": 1}\n')
     with pytest.raises(InputError, match=r"a\.jsonl, row 2: no field 'question'.*There are: query"):
         rows(path, fields=["question"])
@@ -124,7 +124,7 @@ def test_fields_that_a_row_lacks_are_told_with_the_row(write):
         rows(path, inputs=["question"])
 
 
-def test_files_that_cannot_be_read_are_told(write, tmp_path):
+def test_files_that_cannot_be_read_are_refused(write, tmp_path):
     write("train.csv", "a\n1\n")
     with pytest.raises(ConfigurationError, match="there is no file .*Did you mean 'train.csv'"):
         rows(tmp_path / "trian.csv")

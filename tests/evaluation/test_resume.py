@@ -43,38 +43,38 @@ def stopped_after(n, rows, **kwargs):
     return run
 
 
-def same(found, rows, **kwargs):
+def same(evaluation, rows, **kwargs):
     """Whether the table is that of a run that was not interrupted."""
-    wanted = dn.Evaluate(right, **kwargs).run_sync(program(), rows)
-    pd.testing.assert_frame_equal(found.table.drop(columns="seconds"), wanted.table.drop(columns="seconds"))
-    assert found.score == wanted.score
+    expected = dn.Evaluate(right, **kwargs).run_sync(program(), rows)
+    pd.testing.assert_frame_equal(evaluation.table.drop(columns="seconds"), expected.table.drop(columns="seconds"))
+    assert evaluation.score == expected.score
 
 
 @pytest.mark.parametrize("by", ["id", "path", "text"])
-def test_only_rows_that_the_file_lacks_are_run_and_the_table_is_the_same(by):
+def test_resuming_runs_only_missing_rows_and_gives_the_same_table(by):
     rows, calls = frame(30, wrong={3, 20}), []
     run = stopped_after(10, rows)
     which = {"id": run.id, "path": Path(run.path), "text": run.path}[by]
-    found = resumed(which, program(calls=calls), rows)
+    evaluation = resumed(which, program(calls=calls), rows)
     assert sorted(map(int, calls)) == list(range(10, 30))
-    assert found.run.id == run.id
-    assert found.run.status == dn.open_run(run.id).status == "finished"
-    same(found, rows)
-    again = dn.open_run(run.id).rollouts
-    assert again.row.tolist() == list(range(30))
+    assert evaluation.run.id == run.id
+    assert evaluation.run.status == dn.open_run(run.id).status == "finished"
+    same(evaluation, rows)
+    rollouts = dn.open_run(run.id).rollouts
+    assert rollouts.row.tolist() == list(range(30))
     assert dn.runs().id.tolist().count(run.id) == 1
 
 
-def test_repeats_are_gone_on_with():
+def test_resuming_runs_only_missing_repeats():
     rows, calls = frame(8), []
     run = stopped_after(5, rows, repeats=2)
-    found = resumed(run.id, program(calls=calls), rows, repeats=2)
+    evaluation = resumed(run.id, program(calls=calls), rows, repeats=2)
     assert len(calls) == 16 - len(run.rollouts)
-    same(found, rows, repeats=2)
+    same(evaluation, rows, repeats=2)
 
 
 @pytest.mark.parametrize("cut", [1, 20, 0], ids=["no newline", "torn", "whole"])
-def test_a_torn_last_line_is_dropped_and_its_row_run_again(cut):
+def test_a_torn_last_line_is_dropped_and_its_row_is_run_again(cut):
     rows, calls = frame(6), []
     run = dn.Evaluate(right, concurrency=1).run_sync(program(), rows).run
     flush_journals()
@@ -83,13 +83,13 @@ def test_a_torn_last_line_is_dropped_and_its_row_run_again(cut):
     last = max(i for i, line in enumerate(lines) if b'"RolloutEnded"' in line)
     text = b"".join(lines[: last + 1])
     path.write_bytes(text[: len(text) - cut])
-    found = resumed(path, program(calls=calls), rows)
+    evaluation = resumed(path, program(calls=calls), rows)
     assert calls == (["5"] if cut == 20 else [])
-    same(found, rows)
+    same(evaluation, rows)
     assert dn.open_run(path).rollouts.row.tolist() == list(range(6))
 
 
-def test_a_run_that_was_lost_right_after_its_header_is_done_whole():
+def test_a_run_that_was_lost_right_after_its_header_is_run_completely():
     run = dn.Evaluate(right).run_sync(program(), frame(3)).run
     flush_journals()
     path = Path(run.path)
@@ -100,21 +100,21 @@ def test_a_run_that_was_lost_right_after_its_header_is_done_whole():
         resumed(path, program(), frame(4))
 
 
-def test_failed_rows_stay_failed_unless_they_are_to_be_tried_again():
+def test_failed_rows_stay_failed_unless_retried():
     rows, calls = frame(6), []
     bad = rows.assign(question=["0", "bad", "2", "3", "bad", "5"])
     run = dn.Evaluate(right).run_sync(program(), bad).run
-    kept = resumed(run.id, program(calls=calls), bad)
+    resumed_evaluation = resumed(run.id, program(calls=calls), bad)
     assert calls == []
-    assert kept.errors.index.tolist() == ["r1", "r4"]
-    assert kept.exceptions == [None] * 6
-    again = resumed(run.id, program(calls=calls), bad, retry_failed=True)
+    assert resumed_evaluation.errors.index.tolist() == ["r1", "r4"]
+    assert resumed_evaluation.exceptions == [None] * 6
+    retried = resumed(run.id, program(calls=calls), bad, retry_failed=True)
     assert calls == ["bad", "bad"]
-    assert len(again.errors) == 2
+    assert len(retried.errors) == 2
     assert dn.open_run(run.id).rollouts.error.notna().tolist() == [False, True, False, False, True, False]
 
 
-def test_a_row_that_was_tried_again_counts_once_and_as_it_ended_last():
+def test_a_retried_row_counts_once_with_its_last_result():
     rows = frame(4)
     broken = {"now": True}
 
@@ -125,8 +125,8 @@ def test_a_row_that_was_tried_again_counts_once_and_as_it_ended_last():
 
     run = dn.Evaluate(flaky).run_sync(program(), rows).run
     broken["now"] = False
-    found = resumed(run.id, program(), rows, flaky, retry_failed=True)
-    assert found.table.error.isna().all()
+    evaluation = resumed(run.id, program(), rows, flaky, retry_failed=True)
+    assert evaluation.table.error.isna().all()
     reader = dn.open_run(run.id)
     assert reader.rollouts.error.isna().all()
     plain = reader._repr_html_().split("</style>")[1].split("<script")[0]
@@ -135,7 +135,7 @@ def test_a_row_that_was_tried_again_counts_once_and_as_it_ended_last():
     assert len(resumed(run.id, program(), rows, flaky).errors) == 0
 
 
-def test_what_differs_is_named_and_the_file_stays_as_it_was():
+def test_changed_settings_are_named_and_the_file_is_not_changed():
     rows = frame(5)
     run = stopped_after(2, rows)
     before = Path(run.path).read_bytes()
@@ -147,7 +147,7 @@ def test_what_differs_is_named_and_the_file_stays_as_it_was():
     changed.instruction = "Answer otherwise."
     named = program()
     named.lm.name = "another"
-    for prog, data, metric, kwargs, said in (
+    for prog, data, metric, kwargs, setting in (
         (program(), frame(6), right, {}, "data"),
         (program(), rows.assign(answer="x"), right, {}, "data"),
         (program(), rows, other, {}, r"metric \('right' then, 'other' now\)"),
@@ -157,7 +157,7 @@ def test_what_differs_is_named_and_the_file_stays_as_it_was():
         (changed, rows, right, {}, "program"),
         (named, rows, right, {}, r"models \(\['function'\] then, \['another'\] now\)"),
     ):
-        with pytest.raises(ConfigurationError, match=f"cannot resume this run: these settings changed: {said}"):
+        with pytest.raises(ConfigurationError, match=f"cannot resume this run: these settings changed: {setting}"):
             resumed(run.id, prog, data, metric, **kwargs)
     assert Path(run.path).read_bytes() == before
 
@@ -172,13 +172,13 @@ def test_a_search_with_other_settings_is_another_program():
         resumed(run.id, refine(3), frame(2))
 
 
-def test_demos_that_cannot_be_saved_hinder_no_evaluation():
+def test_a_program_with_demos_that_cannot_be_saved_can_be_evaluated():
     prog = program()
     prog.demos = [{"question": "1", "answer": object}]
     assert len(dn.Evaluate(right).run_sync(prog, frame(2))) == 2
 
 
-def test_a_run_of_another_kind_and_a_file_that_is_no_run_are_refused_untouched(tmp_path):
+def test_runs_of_another_kind_and_other_files_are_refused_and_not_changed(tmp_path):
     refined = dn.Refine(program(), lambda r, p: 1.0, n=1).run_sync(question="1").run
     flush_journals()
     with pytest.raises(JournalError, match="it is the file of a run of 'refine', not of 'evaluate'"):
@@ -194,24 +194,24 @@ def test_a_run_of_another_kind_and_a_file_that_is_no_run_are_refused_untouched(t
         resumed(None, program(), frame(1))
 
 
-def test_a_run_that_had_finished_gives_its_table_again():
+def test_resuming_a_finished_run_gives_its_table():
     calls = []
     run = dn.Evaluate(right).run_sync(program(), frame(4)).run
-    found = resumed(run.id, program(calls=calls), frame(4))
+    evaluation = resumed(run.id, program(calls=calls), frame(4))
     assert calls == []
-    same(found, frame(4))
-    assert found.predictions == [None] * 4
+    same(evaluation, frame(4))
+    assert evaluation.predictions == [None] * 4
 
 
-def test_a_budget_lets_a_run_go_on_piece_by_piece():
+def test_a_run_can_be_resumed_piece_by_piece_with_budgets():
     rows = frame(10)
-    found = dn.Evaluate(right, budget=dn.Budget(calls=4)).run_sync(program(), rows)
+    evaluation = dn.Evaluate(right, budget=dn.Budget(calls=4)).run_sync(program(), rows)
     sizes = []
     for _ in range(2):
-        found = resumed(found.run.id, program(), rows, budget=dn.Budget(calls=4))
-        sizes.append(len(found))
+        evaluation = resumed(evaluation.run.id, program(), rows, budget=dn.Budget(calls=4))
+        sizes.append(len(evaluation))
     assert sizes == [8, 10]
-    same(found, rows)
+    same(evaluation, rows)
 
 
 KILLED = """
@@ -226,12 +226,12 @@ dn.Evaluate(right, concurrency=16).run_sync(program(late(int(sys.argv[2]), 0.002
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_table(tmp_path):
+def test_a_run_that_is_killed_at_any_moment_is_resumed_to_the_same_table(tmp_path):
     rows, chance = frame(2000, wrong={7, 1500}), random.Random(5)
     straight = dn.Evaluate(right).run_sync(program(), rows)
-    wanted = straight.table.drop(columns="seconds")
+    expected = straight.table.drop(columns="seconds")
     flush_journals()
-    whole = Path(straight.run.path).stat().st_size
+    full_size = Path(straight.run.path).stat().st_size
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     cut = 0
     for i in range(20):
@@ -239,7 +239,7 @@ def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_table(tmp_path):
         child = [sys.executable, "-c", KILLED, str(folder), str(i)]
         with subprocess.Popen(child, env=env, stdout=subprocess.PIPE) as process:
             process.stdout.readline()
-            moment = chance.random() * whole
+            moment = chance.random() * full_size
             while process.poll() is None and sum(path.stat().st_size for path in folder.glob("*.jsonl")) < moment:
                 time.sleep(0.002)
             process.send_signal(signal.SIGKILL)
@@ -250,8 +250,8 @@ def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_table(tmp_path):
             continue
         cut += 0 < len(journaled) < 2000
         calls = []
-        found = resumed(path, program(calls=calls), rows)
+        evaluation = resumed(path, program(calls=calls), rows)
         assert {int(q) for q in calls} == set(range(2000)) - journaled
         assert len(calls) == 2000 - len(journaled)
-        pd.testing.assert_frame_equal(found.table.drop(columns="seconds"), wanted)
+        pd.testing.assert_frame_equal(evaluation.table.drop(columns="seconds"), expected)
     assert cut >= 10

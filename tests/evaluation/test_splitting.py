@@ -25,7 +25,7 @@ def ids(part):
 
 
 @given(st.integers(3, 60), st.integers(0, 5), st.floats(0.2, 0.5))
-def test_parts_are_disjoint_of_the_size_asked_for_and_in_order(n, seed, share):
+def test_parts_are_disjoint_have_the_requested_sizes_and_keep_the_order(n, seed, share):
     parts = dn.split([{"id": i} for i in range(n)], val=share, test=1, seed=seed)
     assert sorted(i for part in parts for i in ids(part)) == list(range(n))
     assert len(parts.test) == 1
@@ -34,16 +34,16 @@ def test_parts_are_disjoint_of_the_size_asked_for_and_in_order(n, seed, share):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_strata_are_as_frequent_in_each_part_as_in_the_whole(seed):
+def test_strata_are_as_frequent_in_each_part_as_in_all_rows(seed):
     parts = dn.split(ROWS, train=0.6, val=0.2, test=0.2, seed=seed, stratify="label")
     counts = [Counter(row["label"] for row in part) for part in parts]
     assert [c.total() for c in counts] == [60, 20, 20]
     assert all(abs(c["rare"] - c.total() / 10) <= 1 for c in counts)
 
 
-def test_the_seed_decides():
-    first, again, other = (dn.split(ROWS, test=0.3, seed=s) for s in (1, 1, 2))
-    assert first == again
+def test_the_split_depends_on_the_seed():
+    first, repeated, other = (dn.split(ROWS, test=0.3, seed=s) for s in (1, 1, 2))
+    assert first == repeated
     assert first.test != other.test
     assert len({tuple(ids(dn.split(ROWS, test=5, seed=s).test)) for s in range(20)}) > 15
 
@@ -52,9 +52,9 @@ def test_equal_rows_stay_together():
     rows = [{"id": i % 20, "label": i % 2} for i in range(60)]
     for seed in range(5):
         parts = dn.split(rows, train=0.5, val=0.25, test=0.25, seed=seed)
-        seen = [set(ids(part)) for part in parts]
-        assert seen[0].isdisjoint(seen[1] | seen[2])
-        assert seen[1].isdisjoint(seen[2])
+        ids_of_parts = [set(ids(part)) for part in parts]
+        assert ids_of_parts[0].isdisjoint(ids_of_parts[1] | ids_of_parts[2])
+        assert ids_of_parts[1].isdisjoint(ids_of_parts[2])
         assert sum(map(len, parts)) == 60
 
 
@@ -64,7 +64,7 @@ def test_rows_with_equal_inputs_and_other_labels_stay_together():
     assert {row.q for row in parts.train}.isdisjoint({row.q for row in parts.test})
 
 
-def test_a_frame_is_parted_into_frames_with_its_index():
+def test_a_frame_is_split_into_frames_with_its_index():
     frame = pd.DataFrame(ROWS, index=[5] * 100)
     train, val, test = dn.split(frame, train=10, test=5)
     assert (len(train), len(val), len(test)) == (10, 0, 5)
@@ -72,13 +72,13 @@ def test_a_frame_is_parted_into_frames_with_its_index():
     assert list(train.columns) == ["id", "label"]
 
 
-def test_rows_come_out_as_they_went_in():
+def test_parts_contain_the_same_row_objects():
     rows = [dn.Example(a=i) for i in range(4)]
-    assert all(any(row is given for given in rows) for row in dn.split(rows, test=2).test)
+    assert all(any(row is original for original in rows) for row in dn.split(rows, test=2).test)
 
 
 @pytest.mark.parametrize(
-    ("sizes", "told"),
+    ("sizes", "message"),
     [
         ({"train": 0.8, "test": 0.3}, "110 rows together, and there are 100"),
         ({"test": 101}, "101 rows together"),
@@ -90,12 +90,12 @@ def test_rows_come_out_as_they_went_in():
         ({"test": 0.2, "stratify": "lable"}, "row 0 has no field 'lable'. Did you mean 'label'"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(sizes, told):
-    with pytest.raises(InputError, match=told):
+def test_sizes_that_do_not_fit_are_refused(sizes, message):
+    with pytest.raises(InputError, match=message):
         dn.split(ROWS, **sizes)
 
 
-def test_a_part_that_would_stay_empty_is_refused():
+def test_a_part_that_would_be_empty_is_refused():
     with pytest.raises(InputError, match="test would be empty"):
         dn.split([{"a": 1}] * 10, test=0.2)
     with pytest.raises(InputError, match="there are no rows"):
@@ -117,8 +117,10 @@ def test_a_fingerprint_changes_with_value_type_and_order_but_not_with_the_order_
     assert dn.fingerprint(base) == dn.fingerprint([{"b": "x", "a": 1}, dn.Example(b="y", a=2)])
     assert dn.fingerprint(base) == dn.fingerprint(pd.DataFrame(base, index=[3, 3]))
     others = [[base[1], base[0]], base[:1], [{**base[0], "a": "1"}, base[1]], [{**base[0], "a": 1.5}, base[1]]]
-    found = {dn.fingerprint(rows) for rows in (base, *others, [{"a": None}], [{"a": float("nan")}], [{"a": True}])}
-    assert len(found) == 8
+    fingerprints = {
+        dn.fingerprint(rows) for rows in (base, *others, [{"a": None}], [{"a": float("nan")}], [{"a": True}])
+    }
+    assert len(fingerprints) == 8
 
 
 def test_any_value_has_a_fingerprint():

@@ -1,4 +1,4 @@
-"""One cluster of four worker processes for all tests that do not harm it, and small ones for those that do."""
+"""A cluster of four worker processes for tests that leave it intact, and small clusters for tests that damage it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ distributed = pytest.importorskip("distributed")
 @contextlib.contextmanager
 def started(workers):
     """A LocalCluster of processes."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it tells of every worker that is lost
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it logs every worker that is lost
     with distributed.LocalCluster(
         n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=logging.CRITICAL
     ) as cluster:
@@ -37,7 +37,7 @@ def dask(cluster):
 
 @pytest.fixture
 def fragile():
-    """A cluster of two, for tests that kill its workers or end it; with its executor."""
+    """A cluster of two workers and its executor, for tests that kill workers or end the cluster."""
     with started(2) as cluster:
         executor = dn.DaskExecutor(cluster, timeout=20)
         yield cluster, executor

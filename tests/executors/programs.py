@@ -1,4 +1,4 @@
-"""Programs, models and metrics that workers can import, and what a run is known by."""
+"""Programs, models and metrics that workers can import, and functions that compare runs."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def right(row, prediction):
 
 
 def by_pid(row, prediction):
-    """A metric that tells its process."""
+    """A metric whose feedback is the id of its process."""
     return dn.Score(1.0, str(os.getpid()))
 
 
 def wordy(row, prediction):
-    """A reward whose hint grows with what was said."""
+    """A reward whose feedback grows with the length of the sentence."""
     return dn.Score(min(1.0, len(prediction.sentence) / 40), f"more than {len(prediction.sentence)} letters")
 
 
@@ -54,7 +54,7 @@ def refined():
 
 
 class Slow:
-    """A model that takes ``seconds`` and leaves a mark in a folder when it was asked, and when it answered."""
+    """A model that takes ``seconds``. It writes a file into a folder for each request and for each answer."""
 
     def __init__(self, folder, seconds):
         self.folder, self.seconds, self.name = Path(folder), seconds, "slow"
@@ -71,13 +71,13 @@ def marks(folder, kind):
     return sorted(path.name for path in Path(folder).iterdir() if path.name.startswith(kind))
 
 
-def known(frame):
-    """A table without what is another time: seconds, spans, ids."""
-    kept = [c for c in frame.columns if c not in ("seconds", "started", "span", "parent")]
-    return frame[kept]
+def without_times(frame):
+    """A table without the columns that differ between runs: times and spans."""
+    columns = [c for c in frame.columns if c not in ("seconds", "started", "span", "parent")]
+    return frame[columns]
 
 
-def told(run):
-    """The calls of a run, in an order of their own."""
+def calls_of(run):
+    """The calls of a run, sorted."""
     calls = [e for e in run.record.events if isinstance(e, PredictorCalled)]
     return sorted((c.predictor, str(c.messages), c.rollout, str(c.hint), str(c.outputs), str(c.error)) for c in calls)

@@ -1,4 +1,4 @@
-"""Budgets are the coordinator's and never exceeded; Stop reaches the workers; a run is resumed on either side."""
+"""Budgets are never exceeded, Stop reaches the workers, and a run can be resumed locally or on a cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import dspynb as dn
 from dspynb.events import PredictorCalled, RolloutEnded
-from tests.executors.programs import Slow, doubled, known, marks, program, refined, right, rows, told, wordy
+from tests.executors.programs import Slow, calls_of, doubled, marks, program, refined, right, rows, without_times, wordy
 from tests.helpers import chat
 from tests.optimizers.worlds import TRAIN, VAL, World, events, one, optimized, outcome, small
 
@@ -18,13 +18,13 @@ run = asyncio.run
 
 
 def spent(run):
-    """Calls that a run's record tells of."""
+    """The number of calls in the record of a run."""
     return sum(e.usage.calls for e in run.record.events if isinstance(e, PredictorCalled))
 
 
 # ── budgets ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize("limit", [1, 5, 7, 20])
-def test_a_budget_of_calls_cuts_where_it_cuts_a_local_run(limit, dask):
+def test_a_budget_of_calls_ends_the_run_where_it_ends_a_local_run(limit, dask):
     subjects = [{"subject": f"s{i}"} for i in range(6)]
 
     async def main(executor):
@@ -34,14 +34,14 @@ def test_a_budget_of_calls_cuts_where_it_cuts_a_local_run(limit, dask):
             await handle
         return handle
 
-    here, there = run(main(None)), run(main(dask))
-    assert (here.status, spent(here)) == (there.status, spent(there))
-    assert spent(there) <= limit
-    assert known(here.rollouts).to_dict("records") == known(there.rollouts).to_dict("records")
-    assert told(here) == told(there)
+    local, remote = run(main(None)), run(main(dask))
+    assert (local.status, spent(local)) == (remote.status, spent(remote))
+    assert spent(remote) <= limit
+    assert without_times(local.rollouts).to_dict("records") == without_times(remote.rollouts).to_dict("records")
+    assert calls_of(local) == calls_of(remote)
 
 
-def test_a_meter_counts_what_the_workers_spent(dask):
+def test_a_meter_counts_the_usage_of_the_workers(dask):
     async def main(executor, **limits):
         with dn.Budget(**limits) as meter:
             await dn.evaluate(program(), rows(9, bad=[2]), right, executor=executor)
@@ -61,7 +61,7 @@ def test_metric_calls_are_never_exceeded(dask):
 
 
 class Greedy(dn.Module):
-    """Makes more calls than it says."""
+    """Makes more calls than ``most_calls`` says."""
 
     def __init__(self, calls):
         self.calls, self.predict = calls, dn.Predict("question -> answer", lm=dn.FunctionLM(doubled))
@@ -73,14 +73,14 @@ class Greedy(dn.Module):
 
 
 @pytest.mark.parametrize(("limit", "rows_done"), [(24, 4), (11, 1), (12, 2)])
-def test_a_program_that_makes_more_calls_than_it_says_asks_for_them_and_gets_none_too_many(limit, rows_done, dask):
+def test_a_program_with_more_calls_than_it_declares_stays_within_the_budget(limit, rows_done, dask):
     async def main(executor):
         budget = dn.Budget(calls=limit)
         return await dn.evaluate(Greedy(6), rows(4), right, executor=executor, concurrency=1, budget=budget)
 
-    here, there = run(main(None)), run(main(dask))
-    assert len(here) == len(there) == rows_done
-    assert spent(here.run) == spent(there.run) <= limit
+    local, remote = run(main(None)), run(main(dask))
+    assert len(local) == len(remote) == rows_done
+    assert spent(local.run) == spent(remote.run) <= limit
 
 
 def test_tokens_are_counted_and_end_the_run(dask):
@@ -106,12 +106,12 @@ def tokens(request):
 
 # ── stop ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 async def asked_for(n, folder):
-    """Wait until the workers' models were asked so often."""
+    """Wait until the models on the workers have received ``n`` requests."""
     while len(marks(folder, "asked")) < n:  # noqa: ASYNC110  # other processes ask
         await asyncio.sleep(0.02)
 
 
-def test_stop_ends_within_half_a_second_keeps_what_is_done_and_cancels_the_calls_on_the_workers(dask, tmp_path):
+def test_stop_ends_within_half_a_second_and_cancels_the_calls_on_the_workers(dask, tmp_path):
     async def main():
         plan = dn.Evaluate(right, executor=dask, concurrency=8)
         handle = plan.start(dn.Predict("question -> answer", lm=Slow(tmp_path, 2.0)), rows(30))
@@ -125,10 +125,10 @@ def test_stop_ends_within_half_a_second_keeps_what_is_done_and_cancels_the_calls
     handle, seconds = run(main())
     assert seconds < 0.5
     assert handle.status == "stopped"
-    asked = marks(tmp_path, "asked")
+    marks_before = marks(tmp_path, "asked")
     time.sleep(2.5)
     assert marks(tmp_path, "answered") == []  # every call was cancelled
-    assert marks(tmp_path, "asked") == asked  # and none was made
+    assert marks(tmp_path, "asked") == marks_before  # and none was made
 
 
 @pytest.mark.slow
@@ -148,58 +148,58 @@ def test_a_coordinator_that_is_cancelled_leaves_no_call_running(dask, tmp_path):
 
 # ── resuming ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize(("first", "then"), [(True, True), (True, False), (False, True)])
-def test_an_evaluation_is_resumed_on_either_side(first, then, dask):
+def test_an_evaluation_is_resumed_locally_or_on_a_cluster(first, then, dask):
     async def main():
         plan = dn.Evaluate(right, executor=dask if first else None, budget=dn.Budget(metric_calls=5))
         part = await plan(program(), rows(12))
-        rest = dn.Evaluate(right, executor=dask if then else None).resume(part.run.path, program(), rows(12))
-        return part, await rest, await dn.evaluate(program(), rows(12), right)
+        resumed = dn.Evaluate(right, executor=dask if then else None).resume(part.run.path, program(), rows(12))
+        return part, await resumed, await dn.evaluate(program(), rows(12), right)
 
-    part, whole, straight = run(main())
-    assert (len(part), len(whole)) == (5, 12)
-    assert known(whole.table).to_dict("records") == known(straight.table).to_dict("records")
-    assert len(events(whole.run, RolloutEnded)) == 12
+    part, complete, straight = run(main())
+    assert (len(part), len(complete)) == (5, 12)
+    assert without_times(complete.table).to_dict("records") == without_times(straight.table).to_dict("records")
+    assert len(events(complete.run, RolloutEnded)) == 12
 
 
-def test_an_optimizer_that_ran_out_on_a_cluster_is_resumed_there_without_repeating_a_call(dask):
+def test_an_exhausted_optimizer_is_resumed_on_a_cluster_without_repeating_calls(dask):
     async def main(executor):
         part = await optimized(dn.GEPA, World(), executor=executor, budget=dn.Budget(calls=25))
-        rest = small(dn.GEPA, executor=executor).resume(part.path, one(World()), TRAIN, VAL)
-        await rest
-        return part, rest
+        resumed = small(dn.GEPA, executor=executor).resume(part.path, one(World()), TRAIN, VAL)
+        await resumed
+        return part, resumed
 
-    here, there, whole = run(main(None)), run(main(dask)), run(optimized(dn.GEPA, World()))
-    assert here[0].status == there[0].status == "exhausted"
-    assert outcome(here[1]) == outcome(there[1])
-    assert told(here[1]) == told(there[1])
-    assert outcome(there[1])["winner"] == outcome(whole)["winner"]
+    local, remote, complete = run(main(None)), run(main(dask)), run(optimized(dn.GEPA, World()))
+    assert local[0].status == remote[0].status == "exhausted"
+    assert outcome(local[1]) == outcome(remote[1])
+    assert calls_of(local[1]) == calls_of(remote[1])
+    assert outcome(remote[1])["winner"] == outcome(complete)["winner"]
 
 
 def wrong(row, prediction):
     return 0.0
 
 
-def test_a_call_of_a_rollout_that_was_cut_is_found_again_by_a_worker(dask):
+def test_a_recorded_call_of_an_unfinished_rollout_is_reused_by_a_worker(dask):
     apart = [{"question": str(100 * i), "answer": str(200 * i + 10)} for i in range(6)]
 
     async def main(executor):
         plan = {"max_bootstrapped_demos": 6, "max_rounds": 1, "executor": executor, "concurrency": 1}
         handle = dn.BootstrapFewShot(wrong, budget=dn.Budget(calls=27), **plan).start(Greedy(6), apart)
         await handle
-        rest = dn.BootstrapFewShot(wrong, **plan).resume(handle.path, Greedy(6), apart)
-        await rest
-        return handle, rest
+        resumed = dn.BootstrapFewShot(wrong, **plan).resume(handle.path, Greedy(6), apart)
+        await resumed
+        return handle, resumed
 
-    found = []
+    outcomes = []
     for executor in (None, dask):
-        handle, rest = run(main(executor))
-        calls = events(rest, PredictorCalled)
+        handle, resumed = run(main(executor))
+        calls = events(resumed, PredictorCalled)
         fresh = [(str(e.messages), e.rollout) for e in calls if not e.cached]
-        assert (handle.status, rest.status) == ("exhausted", "finished")
-        assert any(e.cached for e in calls)  # found again
+        assert (handle.status, resumed.status) == ("exhausted", "finished")
+        assert any(e.cached for e in calls)  # from the log of the resumed run
         assert len(set(fresh)) == len(fresh)  # none was made twice
-        found.append(outcome(rest))
-    assert found[0] == found[1]
+        outcomes.append(outcome(resumed))
+    assert outcomes[0] == outcomes[1]
 
 
 @pytest.mark.slow
@@ -221,7 +221,7 @@ def test_stop_of_an_optimizer_reaches_the_workers(dask, tmp_path):
 
 
 # ── steering ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_a_paused_run_sends_no_further_row_and_goes_on_or_is_stopped(dask, tmp_path):
+def test_a_paused_run_sends_no_further_row_and_can_be_continued_or_stopped(dask, tmp_path):
     async def main(ends):
         folder = tmp_path / ends
         folder.mkdir()
@@ -230,16 +230,16 @@ def test_a_paused_run_sends_no_further_row_and_goes_on_or_is_stopped(dask, tmp_p
         await asked_for(2, folder)
         handle.pause()
         await asyncio.sleep(1)
-        asked = marks(folder, "asked")
+        marks_when_paused = marks(folder, "asked")
         await asyncio.sleep(0.7)
-        assert marks(folder, "asked") == asked
-        assert len(asked) == len(marks(folder, "answered")) < 6
+        assert marks(folder, "asked") == marks_when_paused
+        assert len(marks_when_paused) == len(marks(folder, "answered")) < 6
         getattr(handle, ends)()
-        return len(asked), len(await handle)
+        return len(marks_when_paused), len(await handle)
 
     assert run(main("unpause"))[1] == 6
-    asked, rows_done = run(main("stop"))
-    assert rows_done == asked
+    sent_rows, rows_done = run(main("stop"))
+    assert rows_done == sent_rows
 
 
 def test_a_budget_that_is_set_while_rows_are_on_workers_holds_from_the_next_row(dask):

@@ -1,4 +1,4 @@
-"""What every executor keeps to: a function that it carries comes to what the function comes to."""
+"""What every executor must do: a function that runs on it has the same result, errors, events and charges."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.helpers import Caption, chat
 run = asyncio.run
 
 
-class Here:
+class LocalExecutor:
     """The smallest executor: it runs everything on the event loop that awaits it."""
 
     def carry(self, fn, once=()):
@@ -25,10 +25,10 @@ class Here:
 
 @pytest.fixture(params=["local", "dask"])
 def executor(request):
-    return Here() if request.param == "local" else request.getfixturevalue("dask")
+    return LocalExecutor() if request.param == "local" else request.getfixturevalue("dask")
 
 
-def test_it_is_an_executor(executor):
+def test_it_has_the_protocol_of_an_executor(executor):
     assert isinstance(executor, Executor)
 
 
@@ -36,7 +36,7 @@ async def added(a, b=1, *, c=0):
     return a + b + c
 
 
-def test_arguments_and_results_are_the_functions_own(executor):
+def test_arguments_and_results_are_those_of_the_function(executor):
     carried = elsewhere(executor, added, once=("a",))
 
     async def main():
@@ -55,7 +55,7 @@ async def running_out():
     raise dn.BudgetExhausted("it is spent")
 
 
-class Heard:
+class EventRecorder:
     def __init__(self):
         self.events = []
 
@@ -63,14 +63,14 @@ class Heard:
         self.events.append(event)
 
 
-def test_errors_and_control_flow_are_raised_and_what_was_told_before_is_told(executor):
+def test_errors_and_control_flow_are_raised_after_the_events_before_them(executor):
     async def main():
         with pytest.raises(ValueError, match="what was wrong"):
             await elsewhere(executor, failing)()
-        heard = Heard()
-        with pytest.raises(dn.BudgetExhausted, match="it is spent"), Layer("a run", trace=heard):
+        recorder = EventRecorder()
+        with pytest.raises(dn.BudgetExhausted, match="it is spent"), Layer("a run", trace=recorder):
             await elsewhere(executor, running_out)()
-        return [event.name for event in heard.events]
+        return [event.name for event in recorder.events]
 
     assert run(main()) == ["before"]
 
@@ -83,22 +83,22 @@ async def nested():
     return "done"
 
 
-def test_events_come_to_the_scope_that_awaits_with_spans_of_this_process(executor):
+def test_events_reach_the_awaiting_scope_with_span_numbers_of_this_process(executor):
     async def main():
-        heard, mine = Heard(), new_span()
-        with Layer("a run", span=mine, trace=heard):
+        recorder, own_span = EventRecorder(), new_span()
+        with Layer("a run", span=own_span, trace=recorder):
             for _ in range(2):
                 await elsewhere(executor, nested)()
-        return mine, heard.events
+        return own_span, recorder.events
 
-    mine, events = run(main())
+    own_span, events = run(main())
     spans = [event.span for event in events]
-    assert [event.parent for event in events] == [mine, spans[0], spans[0], mine, spans[3], spans[3]]
-    assert len({mine, *spans}) == 5
+    assert [event.parent for event in events] == [own_span, spans[0], spans[0], own_span, spans[3], spans[3]]
+    assert len({own_span, *spans}) == 5
     assert new_span() > max(spans)
 
 
-async def seen(predict):
+async def read_scope(predict):
     scope = current_scope()
     return (
         dn.current_hint(),
@@ -122,7 +122,7 @@ def test_hints_candidate_and_settings_are_in_force(executor):
             dn.context(concurrency=3),
             Layer("an attempt", context=CallContext(sampling=Sampling(RolloutId(7), {"temperature": 0.5}))),
         ):
-            return await elsewhere(executor, seen, once=("predict",))(predict)
+            return await elsewhere(executor, read_scope, once=("predict",))(predict)
 
     assert run(main()) == ("h", "h\nown", 7, {"temperature": 0.5}, 3, None, "True")
 
@@ -133,30 +133,30 @@ async def asking(times, funds=None):
         return [(await predict(question=str(i))).answer for i in range(times)]
 
 
-@pytest.mark.parametrize(("given", "times", "left"), [(2, 1, 9), (2, 2, 8), (2, 5, 5), (0, 3, 7), (10, 10, 0)])
-def test_calls_are_charged_once_and_what_is_not_used_goes_back(executor, given, times, left):
+@pytest.mark.parametrize(("granted", "times", "remaining"), [(2, 1, 9), (2, 2, 8), (2, 5, 5), (0, 3, 7), (10, 10, 0)])
+def test_calls_are_charged_once_and_unused_calls_are_given_back(executor, granted, times, remaining):
     async def main():
         meter = Meter(dn.Budget(calls=10))
         with Layer(None, funds=meter):
             funds = None
-            if given:
-                current_scope().take(given)
-                funds = Allowance(current_scope(), given)
+            if granted:
+                current_scope().take(granted)
+                funds = Allowance(current_scope(), granted)
             answers = await elsewhere(executor, asking)(times, funds=funds)
             if funds is not None:
                 funds.close()
         return answers, meter.left["calls"]
 
-    assert run(main()) == ([str(2 * i) for i in range(times)], left)
+    assert run(main()) == ([str(2 * i) for i in range(times)], remaining)
 
 
 def test_no_call_is_made_beyond_the_budget(executor):
     async def main():
-        heard, meter = Heard(), Meter(dn.Budget(calls=3))
+        recorder, meter = EventRecorder(), Meter(dn.Budget(calls=3))
         with pytest.raises(dn.BudgetExhausted, match="the budget of 3 calls is spent"):
-            with Layer("a run", funds=meter, trace=heard):
+            with Layer("a run", funds=meter, trace=recorder):
                 await elsewhere(executor, asking)(5)
-        return meter.spent["calls"], sum(isinstance(event, PredictorCalled) for event in heard.events)
+        return meter.spent["calls"], sum(isinstance(event, PredictorCalled) for event in recorder.events)
 
     assert run(main()) == (3, 3)
 
@@ -165,7 +165,7 @@ async def sleeping():
     await asyncio.sleep(30)
 
 
-def test_who_is_cancelled_waits_for_nothing(executor):
+def test_a_cancelled_caller_returns_at_once(executor):
     async def main():
         loop = asyncio.get_running_loop()
         task = loop.create_task(elsewhere(executor, sleeping)())

@@ -1,4 +1,4 @@
-"""A run on a cluster comes to what the local one comes to: tables, calls, winners, files."""
+"""A run on a cluster has the same tables, calls, winners and files as a local run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 import dspynb as dn
 from dspynb.running.record import RunRecord
-from tests.executors.programs import by_pid, known, program, refined, right, rows, told, wordy
+from tests.executors.programs import by_pid, calls_of, program, refined, right, rows, without_times, wordy
 from tests.helpers import Caption, chat
 from tests.optimizers.worlds import SMALL, World, optimized, outcome, three
 
@@ -24,24 +24,24 @@ def test_an_evaluation_has_the_same_table_score_calls_and_file(dask):
     async def main(executor):
         return await dn.evaluate(program(), rows(12, bad=[4]), [right, by_len], executor=executor, repeats=2)
 
-    here, there = run(main(None)), run(main(dask))
-    same(known(here.table), known(there.table))
-    assert here.score == there.score
-    assert here.scores == there.scores
-    assert told(here.run) == told(there.run)
-    assert here.predictions == there.predictions
-    assert [str(e) for e in here.exceptions] == [str(e) for e in there.exceptions]
-    assert [type(e) for e in here.exceptions] == [type(e) for e in there.exceptions]
-    reopened = dn.open_run(there.run.path)
-    same(known(reopened.rollouts), known(there.run.rollouts))
-    assert list(dn.history(24)) == there.run.record.calls
+    local, remote = run(main(None)), run(main(dask))
+    same(without_times(local.table), without_times(remote.table))
+    assert local.score == remote.score
+    assert local.scores == remote.scores
+    assert calls_of(local.run) == calls_of(remote.run)
+    assert local.predictions == remote.predictions
+    assert [str(e) for e in local.exceptions] == [str(e) for e in remote.exceptions]
+    assert [type(e) for e in local.exceptions] == [type(e) for e in remote.exceptions]
+    reopened = dn.open_run(remote.run.path)
+    same(without_times(reopened.rollouts), without_times(remote.run.rollouts))
+    assert list(dn.history(24)) == remote.run.record.calls
 
 
 def by_len(row, prediction):
     return float(len(prediction.answer))
 
 
-def test_rollouts_run_in_all_workers_and_in_no_thread_of_this_process(dask, cluster):
+def test_rollouts_run_in_all_workers_and_not_in_this_process(dask, cluster):
     async def main():
         return await dn.evaluate(program(), rows(24), by_pid, executor=dask)
 
@@ -59,11 +59,11 @@ def test_spans_are_one_tree_with_numbers_of_this_process(dask):
         assert all(record.ancestors(span) for span in record.spans)
         return sorted(depth.values())
 
-    here, there = run(main(None)), run(main(dask))
-    assert shape(here) == shape(there)
-    same(known(here.run.attempts), known(there.run.attempts))
-    same(known(here.run.hints), known(there.run.hints))
-    spans = [e.span for e in there.run.record.events if type(e).__name__ == "PredictorCalled"]
+    local, remote = run(main(None)), run(main(dask))
+    assert shape(local) == shape(remote)
+    same(without_times(local.run.attempts), without_times(remote.run.attempts))
+    same(without_times(local.run.hints), without_times(remote.run.hints))
+    spans = [e.span for e in remote.run.record.events if type(e).__name__ == "PredictorCalled"]
     assert len(set(spans)) == len(spans) == 6 * 4
 
 
@@ -75,8 +75,8 @@ def test_compare_and_grid_have_the_same_tables(dask):
         ablated = await dn.grid(sampled, {"n": [1, 3]}, rows(6), right, executor=executor)
         return compared, ablated
 
-    for here, there in zip(run(main(None)), run(main(dask)), strict=True):
-        same(known(here.table), known(there.table))
+    for local, remote in zip(run(main(None)), run(main(dask)), strict=True):
+        same(without_times(local.table), without_times(remote.table))
 
 
 def thinking(request):
@@ -103,14 +103,15 @@ def test_refine_in_a_batch_has_the_same_predictions_attempts_and_errors(dask):
     async def main(executor):
         return await refined().batch(subjects, executor=executor)
 
-    here, there = run(main(None)), run(main(dask))
-    assert [str(p) for p in here] == [str(p) for p in there]
-    for mine, theirs in zip(here[:-1], there[:-1], strict=True):
-        assert (mine.score, mine.usage.calls) == (theirs.score, theirs.usage.calls)
-        assert [c.messages for c in mine.calls] == [c.messages for c in theirs.calls]
-        same(known(mine.run.attempts), known(theirs.run.attempts))
-        assert str(mine.run.diff(1, 2)) == str(theirs.run.diff(1, 2))
-    assert isinstance(there[-1], dn.errors.InputError)
+    local, remote = run(main(None)), run(main(dask))
+    assert [str(p) for p in local] == [str(p) for p in remote]
+    for local_prediction, remote_prediction in zip(local[:-1], remote[:-1], strict=True):
+        assert local_prediction.score == remote_prediction.score
+        assert local_prediction.usage.calls == remote_prediction.usage.calls
+        assert [c.messages for c in local_prediction.calls] == [c.messages for c in remote_prediction.calls]
+        same(without_times(local_prediction.run.attempts), without_times(remote_prediction.run.attempts))
+        assert str(local_prediction.run.diff(1, 2)) == str(remote_prediction.run.diff(1, 2))
+    assert isinstance(remote[-1], dn.errors.InputError)
 
 
 QUICK = (dn.BootstrapRandomSearch, dn.MIPROv2, dn.GEPA)
@@ -121,22 +122,22 @@ QUICK = (dn.BootstrapRandomSearch, dn.MIPROv2, dn.GEPA)
     [pytest.param(k, marks=() if k in QUICK else pytest.mark.slow) for k in SMALL],
     ids=lambda kind: kind.__name__,
 )
-def test_an_optimizer_comes_to_the_same_candidates_scores_and_winner(kind, dask):
+def test_an_optimizer_has_the_same_candidates_scores_and_winner(kind, dask):
     async def main(executor):
         return await optimized(kind, World(), program=three, test=rows_to_test(), executor=executor)
 
-    here, there = run(main(None)), run(main(dask))
-    assert outcome(here) == outcome(there)
-    assert told(here) == told(there)
-    assert there.status == "finished"
+    local, remote = run(main(None)), run(main(dask))
+    assert outcome(local) == outcome(remote)
+    assert calls_of(local) == calls_of(remote)
+    assert remote.status == "finished"
 
 
 def rows_to_test():
     return [{"question": str(i), "answer": str(2 * i)} for i in range(30, 33)]
 
 
-def test_what_stands_in_a_notebook_travels_with_its_validators_and_types(dask):
-    """As cloudpickle has it: classes and functions of ``__main__`` by value, and the same class when they come back."""
+def test_code_of_a_notebook_is_sent_with_its_validators_and_types(dask):
+    """cloudpickle sends classes and functions of ``__main__`` by value. Objects of them return with the same class."""
     space = {"__name__": "__main__", "dn": dn, "chat": chat}
     exec(compile(NOTEBOOK, "a cell", "exec", dont_inherit=True), space)  # noqa: S102  # as a kernel does
 
@@ -146,10 +147,10 @@ def test_what_stands_in_a_notebook_travels_with_its_validators_and_types(dask):
         )
 
     with dn.context(lm=dn.FunctionLM(space["model"])):
-        here, there = run(main(None)), run(main(dask))
-    assert here.table.feedback.tolist() == there.table.feedback.tolist() == ["A0!", "A1!", "A2!", "A3!"]
-    assert here.predictions == there.predictions
-    assert type(there.predictions[0].answer) is space["Answer"]
+        local, remote = run(main(None)), run(main(dask))
+    assert local.table.feedback.tolist() == remote.table.feedback.tolist() == ["A0!", "A1!", "A2!", "A3!"]
+    assert local.predictions == remote.predictions
+    assert type(remote.predictions[0].answer) is space["Answer"]
 
 
 NOTEBOOK = '''
@@ -185,7 +186,7 @@ metric = lambda row, prediction: dn.Score(1.0, prediction.answer.text + mark)
 '''
 
 
-def test_hints_candidates_and_settings_in_force_are_in_force_there(dask):
+def test_hints_candidates_and_settings_are_in_force_on_workers(dask):
     predict = dn.Predict(Caption)
 
     async def main(executor):
@@ -197,9 +198,9 @@ def test_hints_candidates_and_settings_in_force_are_in_force_there(dask):
         ):
             return await dn.evaluate(predict, [{"subject": "x"}], lambda r, p: 1.0, executor=executor)
 
-    here, there = run(main(None)), run(main(dask))
-    (call,) = there.run.record.calls
-    assert call.messages == here.run.record.calls[0].messages
+    local, remote = run(main(None)), run(main(dask))
+    (call,) = remote.run.record.calls
+    assert call.messages == local.run.record.calls[0].messages
     assert "be brief\nmind the gap" in str(call.hint)
     assert "Say it." in call.messages[0]["content"]
 
@@ -208,7 +209,7 @@ def hash_free(request):
     return '{"sentence": "x"}'
 
 
-def test_a_trace_hears_the_program_and_not_the_metric(dask):
+def test_a_trace_has_calls_of_the_program_and_not_of_the_metric(dask):
     judge = dn.Predict("sentence -> verdict", lm=dn.FunctionLM(lambda request: chat(verdict="fine")))
 
     async def judged(row, prediction):
@@ -223,7 +224,7 @@ def test_a_trace_hears_the_program_and_not_the_metric(dask):
     assert run(main(None)) == run(main(dask)) == (2, 4, 2)
 
 
-def test_it_works_from_run_sync_with_a_client_a_cluster_and_an_asynchronous_client(dask, cluster):
+def test_run_sync_clients_clusters_and_asynchronous_clients_work(dask, cluster):
     from distributed import Client
 
     assert dn.Evaluate(right, executor=dask).run_sync(program(), rows(4)).score.mean > 0
@@ -246,13 +247,13 @@ def test_a_local_run_is_not_wrapped():
     assert inspect.iscoroutinefunction(run_rollout)
 
 
-def test_a_view_shows_the_same(dask):
+def test_a_static_view_shows_the_same(dask):
     from dspynb.running.view_hook import static_html
 
     async def main(executor):
         return await dn.evaluate(refined(), [{"subject": str(i)} for i in range(3)], wordy, executor=executor)
 
-    def shown(run):
+    def normalised(run):
         page = re.sub(r"\d+(\.\d+)? s\b|(?<=number'>)\d+\.\d\d(?=</td>)", "SECONDS", static_html(run))
         table, data = re.search(r"<table.*</table>", page)[0], json.loads(re.search(r"still\('\w+', (.*)\);", page)[1])
         rows = {row.pop("key"): row for row in data["rows"]}  # by numbers of spans
@@ -262,8 +263,8 @@ def test_a_view_shows_the_same(dask):
                 row.pop(name, None)
         for block in (block for detail in data["details"].values() for block in detail["blocks"]):
             block["text"] = data["texts"][block["text"]]
-        told = [{names[key]: value for key, value in of.items()} for of in (rows, data["details"])]
-        return table, data["header"], *told
+        renamed = [{names[key]: value for key, value in of.items()} for of in (rows, data["details"])]
+        return table, data["header"], *renamed
 
-    here, there = run(main(None)), run(main(dask))
-    assert shown(here.run) == shown(there.run)
+    local, remote = run(main(None)), run(main(dask))
+    assert normalised(local.run) == normalised(remote.run)

@@ -37,7 +37,7 @@ def test_a_program_that_exits_on_a_worker_costs_that_row_only(dask):
             return {"answer": question}
 
     done = asyncio.run(Leaves().batch([{"question": str(i)} for i in range(4)], executor=dask))
-    assert [str(one) for one in done if isinstance(one, Exception)] == [
+    assert [str(result) for result in done if isinstance(result, Exception)] == [
         "Leaves.forward called sys.exit('no licence'); raise an Exception in its place"
     ]
     assert len(done) == 4

@@ -1,4 +1,4 @@
-"""Workers that are killed, rollouts that kill workers, a cluster that vanishes."""
+"""Workers that are killed, rollouts that kill workers, and a cluster that is lost."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import dspynb as dn
 from dspynb.contrib.dask.job import Header
 from dspynb.events import RolloutEnded
 from tests.executors.conftest import started
-from tests.executors.programs import Slow, known, marks, program, right, rows, told
+from tests.executors.programs import Slow, calls_of, marks, program, right, rows, without_times
 from tests.optimizers.worlds import World, events, optimized, outcome
 
 run = asyncio.run
 
 
 async def asked_for(n, folder):
-    """Wait until the workers' models were asked so often."""
+    """Wait until the models on the workers have received ``n`` requests."""
     while len(marks(folder, "asked")) < n:  # noqa: ASYNC110  # other processes ask
         await asyncio.sleep(0.02)
 
@@ -43,17 +43,18 @@ def test_a_worker_killed_during_an_evaluation_loses_no_row_and_counts_none_twice
 
     evaluation, victim = run(main())
     straight = dn.Evaluate(right).run_sync(program(), rows(24))
-    assert known(evaluation.table).to_dict("records") == known(straight.table).to_dict("records")
+    assert without_times(evaluation.table).to_dict("records") == without_times(straight.table).to_dict("records")
     assert evaluation.run.status == "finished"
     assert len(events(evaluation.run, RolloutEnded)) == len(evaluation.run.calls) == 24
-    asked, answered = (marks(tmp_path, kind) for kind in ("asked", "answered"))
-    lost = {mark.removeprefix("asked ") for mark in asked} - {mark.removeprefix("answered ") for mark in answered}
+    asked_marks, answered_marks = (marks(tmp_path, kind) for kind in ("asked", "answered"))
+    answered = {mark.removeprefix("answered ") for mark in answered_marks}
+    lost = {mark.removeprefix("asked ") for mark in asked_marks} - answered
     assert lost  # it was killed while it worked
     assert all(mark.endswith(f" {victim}") for mark in lost)
 
 
 @pytest.mark.slow
-def test_calls_of_a_worker_that_is_lost_count_as_spent_so_that_the_budget_holds(fragile, tmp_path):
+def test_calls_of_a_lost_worker_count_as_spent_so_that_the_budget_holds(fragile, tmp_path):
     cluster, executor = fragile
     slow = dn.Predict("question -> answer", lm=Slow(tmp_path, 0.4))
 
@@ -65,10 +66,10 @@ def test_calls_of_a_worker_that_is_lost_count_as_spent_so_that_the_budget_holds(
         return await handle
 
     evaluation = run(main())
-    asked, answered = marks(tmp_path, "asked"), marks(tmp_path, "answered")
-    assert len(answered) < len(asked) <= 16
+    asked_marks, answered_marks = marks(tmp_path, "asked"), marks(tmp_path, "answered")
+    assert len(answered_marks) < len(asked_marks) <= 16
     assert evaluation.run.status == "exhausted"
-    assert len(evaluation) == len(evaluation.run.calls) == len(answered)
+    assert len(evaluation) == len(evaluation.run.calls) == len(answered_marks)
 
 
 def test_a_job_that_dask_moved_before_it_began_keeps_its_grant(dask, cluster, monkeypatch):
@@ -77,7 +78,7 @@ def test_a_job_that_dask_moved_before_it_began_keeps_its_grant(dask, cluster, mo
     addresses = [nanny.worker_address for nanny in cluster.workers.values()]
 
     def moved(version, topic, key, worker, once):
-        """A header that tells of another worker than the one that gets the job."""
+        """A header that names another worker than the one that gets the job."""
         return Header(version, topic, key, next(a for a in addresses if a != worker), once)
 
     monkeypatch.setattr(home, "Header", moved)
@@ -113,11 +114,11 @@ def test_a_worker_killed_during_gepa_changes_nothing(fragile, tmp_path):
     async def main():
         return await optimized(dn.GEPA, Fatal(tmp_path), executor=executor, budget=dn.Budget(metric_calls=60))
 
-    there = run(main())
-    here = run(optimized(dn.GEPA, World(), budget=dn.Budget(metric_calls=60)))
+    remote = run(main())
+    local = run(optimized(dn.GEPA, World(), budget=dn.Budget(metric_calls=60)))
     assert (tmp_path / "dead").exists()
-    assert outcome(here) == outcome(there)
-    assert told(here) == told(there)
+    assert outcome(local) == outcome(remote)
+    assert calls_of(local) == calls_of(remote)
 
 
 @pytest.mark.slow
@@ -133,7 +134,7 @@ def test_a_rollout_that_ends_every_process_it_runs_in_is_a_row_that_failed(fragi
 
 
 @pytest.mark.slow
-def test_in_a_batch_it_is_a_row_that_failed_too(fragile):
+def test_in_a_batch_a_rollout_that_ends_its_processes_is_a_row_that_failed(fragile):
     _, executor = fragile
 
     async def main():
@@ -164,7 +165,7 @@ async def fatal_for_three(row, prediction):
 
 
 @pytest.mark.slow
-def test_a_cluster_that_vanishes_ends_the_run_with_a_clear_error_and_keeps_the_rows(tmp_path):
+def test_a_lost_cluster_ends_the_run_with_a_clear_error_and_the_rows_that_ended(tmp_path):
     async def main():
         with started(2) as cluster:
             executor = dn.DaskExecutor(cluster.scheduler_address)
@@ -178,15 +179,15 @@ def test_a_cluster_that_vanishes_ends_the_run_with_a_clear_error_and_keeps_the_r
             executor.close()
             return handle, str(caught.value), time.monotonic() - began
 
-    handle, said, seconds = run(main())
-    assert "What had finished is kept: see dn.last_run()" in said
+    handle, message, seconds = run(main())
+    assert "Finished rollouts are in the run: see dn.last_run()" in message
     assert seconds < 10
     assert handle.status == "failed"
     assert 0 < len(handle.rollouts) < 40
-    rest = dn.Evaluate(right)
+    plan = dn.Evaluate(right)
 
     async def resumed():
-        return await rest.resume(handle.path, dn.Predict("question -> answer", lm=Slow(tmp_path, 0.0)), rows(40))
+        return await plan.resume(handle.path, dn.Predict("question -> answer", lm=Slow(tmp_path, 0.0)), rows(40))
 
     assert len(run(resumed())) == 40
 
@@ -208,7 +209,7 @@ def test_a_cluster_that_loses_its_workers_ends_the_run(tmp_path):
     assert len(run(main()).rollouts) > 0
 
 
-def test_no_scheduler_is_told_with_its_address():
+def test_the_error_for_a_missing_scheduler_has_its_address():
     async def main():
         await dn.evaluate(program(), rows(20), right, executor=dn.DaskExecutor("tcp://127.0.0.1:9", timeout=0.5))
 
@@ -218,7 +219,7 @@ def test_no_scheduler_is_told_with_its_address():
     assert time.monotonic() - began < 5  # once, and not for every row
 
 
-def test_a_cluster_without_workers_is_told():
+def test_a_cluster_without_workers_is_an_error():
     with started(0) as cluster:
         executor = dn.DaskExecutor(cluster, timeout=0.5)
         with pytest.raises(dn.ExecutorError, match="has no workers, and none came within 0.5 s"):
@@ -226,7 +227,7 @@ def test_a_cluster_without_workers_is_told():
         executor.close()
 
 
-def test_a_client_that_is_closed_is_told(cluster):
+def test_a_closed_client_is_an_error(cluster):
     from distributed import Client
 
     client = Client(cluster, set_as_default=False)
@@ -235,24 +236,24 @@ def test_a_client_that_is_closed_is_told(cluster):
         dn.Evaluate(right, executor=dn.DaskExecutor(client)).run_sync(program(), rows(2))
 
 
-@pytest.mark.parametrize("given", ["not an address", "127.0.0.1"])
-def test_an_address_that_is_none_is_told(given):
+@pytest.mark.parametrize("address", ["not an address", "127.0.0.1"])
+def test_a_malformed_address_is_an_error(address):
     with pytest.raises(dn.ExecutorError, match="no Dask scheduler answers at"):
-        dn.Evaluate(right, executor=dn.DaskExecutor(given, timeout=0.5)).run_sync(program(), rows(2))
+        dn.Evaluate(right, executor=dn.DaskExecutor(address, timeout=0.5)).run_sync(program(), rows(2))
 
 
 @pytest.mark.parametrize(
-    ("about", "said"),
+    ("about", "message"),
     [
         ({"dspynb": None, "python": "3.11"}, "does not have dspynb: pip install dspynb=="),
         ({"dspynb": "0.0.1", "python": "3.11"}, "has dspynb 0.0.1, and here it is"),
         ({"dspynb": dn.__version__, "python": "3.1"}, "has python 3.1, and here it is"),
     ],
 )
-def test_workers_of_another_kind_are_told_before_anything_is_run(about, said, cluster, monkeypatch):
+def test_workers_with_other_versions_are_refused_before_anything_is_run(about, message, cluster, monkeypatch):
     monkeypatch.setattr("dspynb.contrib.dask.cluster._ABOUT", f"def about():\n    return {about!r}\n")
     executor = dn.DaskExecutor(cluster)
-    with pytest.raises(dn.ExecutorError, match=said):
+    with pytest.raises(dn.ExecutorError, match=message):
         dn.Evaluate(right, executor=executor).run_sync(program(), rows(2))
     executor.close()
 
@@ -285,7 +286,7 @@ def bare(kind, address=""):
 
 
 @pytest.mark.slow
-def test_a_worker_without_the_package_is_told():
+def test_a_worker_without_the_package_is_an_error():
     with started(1) as cluster, bare("worker", cluster.scheduler_address) as address:
         executor = dn.DaskExecutor(cluster)
         with pytest.raises(dn.ExecutorError, match=f"the worker {address} does not have dspynb: pip install dspynb=="):
@@ -294,7 +295,7 @@ def test_a_worker_without_the_package_is_told():
 
 
 @pytest.mark.slow
-def test_a_worker_without_the_package_that_comes_later_costs_no_row(fragile):
+def test_a_worker_without_the_package_that_joins_later_costs_no_row(fragile):
     cluster, executor = fragile
 
     async def main():
@@ -309,14 +310,14 @@ def test_a_worker_without_the_package_that_comes_later_costs_no_row(fragile):
 
 
 @pytest.mark.slow
-def test_a_scheduler_without_the_package_is_told():
+def test_a_scheduler_without_the_package_is_an_error():
     with bare("scheduler") as address, bare("worker", address):
         executor = dn.DaskExecutor(address)
         with pytest.raises(dn.ExecutorError, match="the scheduler does not have dspynb"):
             dn.Evaluate(right, executor=executor).run_sync(program(), rows(2))
 
 
-def test_a_worker_that_came_later_with_another_version_refuses(dask, monkeypatch):
+def test_a_worker_with_another_version_that_joins_later_refuses_jobs(dask, monkeypatch):
     dn.Evaluate(right, executor=dask).run_sync(program(), rows(2))
     monkeypatch.setattr(dn, "__version__", "9.9.9")
     with pytest.raises(dn.ExecutorError, match=r"it has dspynb .* and the coordinator 9.9.9"):

@@ -1,4 +1,4 @@
-"""What travels and what does not: user code by value, no keys, and objects that cannot travel are named."""
+"""What is sent to workers: user code by value, no keys; objects that cannot be sent are named."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ KEY = "sk-planted-0123456789abcdef"
 
 
 @pytest.fixture
-def parcels(monkeypatch):
-    """All bytes that leave for workers."""
+def sent_bytes(monkeypatch):
+    """All bytes that are sent to workers."""
     sent = []
-    real = Cluster._sent
+    submit = Cluster._submit
 
-    def spied(self, client, parcel, worker):
-        sent.extend([parcel.packed, *parcel.shipped.values()])
-        return real(self, client, parcel, worker)
+    def record_and_submit(self, client, job, worker):
+        sent.extend([job.payload, *job.shared_values.values()])
+        return submit(self, client, job, worker)
 
-    monkeypatch.setattr(Cluster, "_sent", spied)
+    monkeypatch.setattr(Cluster, "_submit", record_and_submit)
     return sent
 
 
-def test_keys_of_models_stay_here(dask, parcels, monkeypatch):
+def test_keys_of_models_are_not_sent(dask, sent_bytes, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY + "-env")
     lm = dn.LM(
         "openai/x", api_key=KEY, api_base="http://127.0.0.1:9/v1", retries=0, extra_headers={"X-Key": KEY + "-h"}
@@ -46,30 +46,30 @@ def test_keys_of_models_stay_here(dask, parcels, monkeypatch):
 
     evaluation = run(main())
     assert "ConnectionFailed" in evaluation.table.error.iloc[0]
-    assert len(parcels) >= 6
-    assert not any(b"planted" in data for data in parcels)
-    assert any(b"openai/x" in data for data in parcels)
+    assert len(sent_bytes) >= 6
+    assert not any(b"planted" in data for data in sent_bytes)
+    assert any(b"openai/x" in data for data in sent_bytes)
 
 
 @pytest.mark.parametrize(
-    ("where", "said"),
+    ("where", "message"),
     [("attribute", "program.client['token']"), ("closure", "'s variable 'key'"), ("row", "['question']")],
 )
-def test_a_key_elsewhere_is_refused_with_its_place(where, said, dask, parcels, monkeypatch):
+def test_a_key_elsewhere_is_refused_and_its_place_named(where, message, dask, sent_bytes, monkeypatch):
     monkeypatch.setenv("SERVICE_TOKEN", KEY)
     monkeypatch.setattr("dspynb.redact._known", (-9.0, frozenset()))  # the environment is looked at once a second
-    asked, judged, given = program(), right, rows(2)
+    subject, judged, data = program(), right, rows(2)
     if where == "attribute":
-        asked.client = {"token": KEY}
+        subject.client = {"token": KEY}
     elif where == "closure":
         judged = keyed(KEY)
     else:
-        given[1]["question"] = f"what is {KEY}?"
+        data[1]["question"] = f"what is {KEY}?"
     with pytest.raises(dn.ExecutorError, match="holds a key that this process knows") as caught:
-        dn.Evaluate(judged, executor=dask).run_sync(asked, given)
-    assert said in str(caught.value)
+        dn.Evaluate(judged, executor=dask).run_sync(subject, data)
+    assert message in str(caught.value)
     assert KEY not in str(caught.value)
-    assert not any(b"planted" in data for data in parcels)
+    assert not any(b"planted" in data for data in sent_bytes)
 
 
 def keyed(key):
@@ -112,7 +112,7 @@ def locking():
 
 
 @pytest.mark.parametrize(
-    ("asked", "metric", "given", "said"),
+    ("subject", "metric", "data", "message"),
     [
         (Locked, right, rows(1), r"program\.tools\[0\]\['lock'\] \(_thread\.lock\) cannot travel"),
         (program, locking(), rows(1), r"metrics\['metric'\]\.fn's variable 'lock' \(_thread\.lock\) cannot travel"),
@@ -126,12 +126,12 @@ def locking():
     ],
     ids=["program", "metric", "row", "ScriptedLM"],
 )
-def test_what_does_not_pickle_is_named(asked, metric, given, said, dask):
-    with pytest.raises(dn.ExecutorError, match=said):
-        dn.Evaluate(metric, executor=dask).run_sync(asked(), given)
+def test_an_object_that_cannot_be_pickled_is_named(subject, metric, data, message, dask):
+    with pytest.raises(dn.ExecutorError, match=message):
+        dn.Evaluate(metric, executor=dask).run_sync(subject(), data)
 
 
-def test_a_setting_that_does_not_travel_is_named(dask):
+def test_a_setting_that_cannot_be_sent_is_named(dask):
     lock = threading.Lock()
 
     async def main():
@@ -142,7 +142,7 @@ def test_a_setting_that_does_not_travel_is_named(dask):
         run(main())
 
 
-def test_a_module_that_workers_lack_is_told(dask, tmp_path, monkeypatch):
+def test_a_module_that_workers_lack_is_an_error(dask, tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("def metric(row, prediction):\n    return 1.0\n")
     monkeypatch.syspath_prepend(tmp_path)
     import only_here
@@ -151,7 +151,7 @@ def test_a_module_that_workers_lack_is_told(dask, tmp_path, monkeypatch):
         dn.Evaluate(only_here.metric, executor=dask).run_sync(program(), rows(1))
 
 
-def test_a_replay_stays_here(dask):
+def test_a_replay_is_not_sent(dask):
     async def main():
         with dn.trace() as trace:
             await program()(question="1")
@@ -170,7 +170,7 @@ class Evaluating(dn.Module):
         return {"score": evaluation.score.mean}
 
 
-def test_what_comes_back_and_cannot_travel_is_told_as_files_hold_it(dask):
+def test_results_that_cannot_be_pickled_return_as_run_files_have_them(dask):
     async def main():
         return await dn.evaluate(Handing(), rows(2), lambda row, prediction: 1.0, executor=dask)
 
@@ -187,7 +187,7 @@ class Handing(dn.Module):
         return {"thing": threading.Lock(), "number": 1}
 
 
-def test_an_error_that_cannot_be_made_again_arrives_as_what_it_said(dask):
+def test_an_error_that_cannot_be_unpickled_returns_with_its_text(dask):
     async def main():
         return await Failing().batch(rows(1), executor=dask)
 
@@ -206,7 +206,7 @@ class Failing(dn.Module):
         raise Odd(1, 2)
 
 
-def test_signatures_and_their_derivatives_travel_by_value():
+def test_signatures_and_derived_ones_are_sent_by_value():
     class Ask(dn.Signature):
         """Ask."""
 
@@ -215,19 +215,19 @@ def test_signatures_and_their_derivatives_travel_by_value():
 
     derived = Ask.append("reason", dn.Output())
     for signature in (Ask, derived, dn.Predict("a -> b: list[int]").signature):
-        there = unpack(pack(signature, "it"))
-        assert there.describe() == signature.describe()
-        assert there.instruction == signature.instruction
+        copy = unpack(pack(signature, "it"))
+        assert copy.describe() == signature.describe()
+        assert copy.instruction == signature.instruction
 
 
-@pytest.mark.parametrize("given", [3, None, object(), dn.DaskExecutor])
-def test_what_is_no_executor_or_cluster_is_refused(given):
+@pytest.mark.parametrize("data", [3, None, object(), dn.DaskExecutor])
+def test_other_objects_than_executors_and_clusters_are_refused(data):
     with pytest.raises(ConfigurationError, match="DaskExecutor"):
-        dn.DaskExecutor(given)
-    if given is not None:
+        dn.DaskExecutor(data)
+    if data is not None:
         with pytest.raises(ConfigurationError, match="executor must be a dn.DaskExecutor"):
-            dn.Evaluate(right, executor=given)
+            dn.Evaluate(right, executor=data)
         with pytest.raises(ConfigurationError, match="executor must be a dn.DaskExecutor"):
-            dn.GEPA(right, executor=given)
+            dn.GEPA(right, executor=data)
         with pytest.raises(ConfigurationError, match="executor must be a dn.DaskExecutor"):
-            run(program().batch(rows(1), executor=given))
+            run(program().batch(rows(1), executor=data))

@@ -1,4 +1,4 @@
-"""Live objects of the real DSPy become ours, with what they have learned, and stay as they are."""
+"""Conversion of objects of the real DSPy, with their state. The objects of DSPy do not change."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Check(dn.Signature):
 # ── signatures ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_signature_is_the_one_that_one_would_have_written_here(check):
+def test_a_signature_equals_the_one_that_a_user_of_dspynb_would_write(check):
     converted = dn.from_dspy(check)
     assert converted.same_as(Check)
     assert (converted.__name__, converted.describe()) == ("Check", Check.describe())
@@ -87,7 +87,7 @@ def test_a_signature_is_the_one_that_one_would_have_written_here(check):
 @pytest.mark.parametrize(
     "text", ["question, context: list[str] -> answer: float", "a: dict[str, int] -> b: Optional[int], c"]
 )
-def test_a_string_says_here_what_it_said_there(dspy, text):
+def test_a_signature_string_means_the_same_as_in_dspy(dspy, text):
     assert dn.from_dspy(dspy.Signature(text)).same_as(dn.ChainOfThought(text).predict.signature.delete("reasoning"))
     assert not dn.from_dspy(dspy.Signature(text)).has_own_instruction
     assert dn.from_dspy(dspy.Signature(text, "Sing.")).instruction == "Sing."
@@ -101,7 +101,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_a_type_is_kept_with_all_that_is_inside_it(dspy, kind):
+def test_a_type_is_kept_with_all_types_in_it(dspy, kind):
     original = dspy.Signature({"q": (kind, dspy.InputField(desc="d")), "a": (kind, dspy.OutputField())})
     written = (
         dn.Predict("q -> a").signature.with_field("q", dn.Input(desc="d"), kind).with_field("a", dn.Output(), kind)
@@ -109,30 +109,27 @@ def test_a_type_is_kept_with_all_that_is_inside_it(dspy, kind):
     assert dn.from_dspy(original).same_as(written)
 
 
-def test_images_files_and_histories_become_ours_in_lists_and_beside_none_too(dspy):
-    input_fields = "image: dspy.Image, papers: list[dspy.File], more: list[dspy.Image] | None, history: dspy.History"
-    converted = dn.from_dspy(dspy.Signature(f"{input_fields} -> thoughts: dspy.Reasoning"))
+def test_images_files_and_histories_are_converted_in_lists_and_unions_too(dspy):
+    inputs = "image: dspy.Image, papers: list[dspy.File], more: list[dspy.Image] | None, history: dspy.History"
+    converted = dn.from_dspy(dspy.Signature(f"{inputs} -> thoughts: dspy.Reasoning"))
     fields = {**converted.input_fields, **converted.output_fields}
     assert [f.annotation for f in fields.values()] == [
         dn.Image, list[dn.File], list[dn.Image] | None, dn.History, str,
     ]  # fmt: skip
 
 
-def test_a_prefix_that_somebody_wrote_is_the_alias_by_which_saved_programs_are_compared(dspy, tmp_path):
+def test_a_prefix_of_the_user_becomes_the_alias_by_which_saved_programs_are_compared(dspy, tmp_path):
     class Ask(dspy.Signature):
         question: str = old(dspy.InputField, prefix="Frage:")
         context: str = old(dspy.InputField, prefix="Context:")
         answer: str = old(dspy.OutputField, prefix="question")  # which would name two fields
 
     converted = dn.from_dspy(Ask)
-    assert [f.alias for f in (*converted.input_fields.values(), *converted.output_fields.values())] == [
-        "Frage",
-        None,
-        None,
-    ]
+    fields = [*converted.input_fields.values(), *converted.output_fields.values()]
+    assert [field.alias for field in fields] == ["Frage", None, None]
 
 
-def test_a_type_without_counterpart_is_named_however_deep_it_is(dspy):
+def test_a_type_without_counterpart_is_named_at_any_depth(dspy):
     class Inside(BaseModel):
         picture: dspy.Image
 
@@ -159,26 +156,26 @@ def sections(message):
     return {name: value.strip().replace('", "', '","') for name, value in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-def test_the_prompt_has_the_fields_demos_and_instruction_that_it_had_in_dspy(dspy):
+def test_the_prompt_has_the_same_fields_demos_and_instruction_as_in_dspy(dspy):
     original = dspy.ChainOfThought(dspy.Signature("question, context: list[str] -> answer", "Answer in one word."))
     original.predict.demos = [
         dspy.Example(augmented=True, question="2+2?", context=["sums"], reasoning="Two and two.", answer="Four"),
         {"question": "3+3?", "context": [], "reasoning": "Three and three.", "answer": "Six"},
     ]
     inputs = {"question": "4+4?", "context": ["more", "sums"]}
-    expected_messages = dspy.ChatAdapter().format(original.predict.signature, original.predict.demos, inputs)
+    expected = dspy.ChatAdapter().format(original.predict.signature, original.predict.demos, inputs)
     lm = Recording(lambda request: chat(reasoning="r", answer="Eight"))
     with dn.context(lm=lm):
         prediction = dn.from_dspy(original).run_sync(**inputs)
     assert prediction.to_dict() == {"reasoning": "r", "answer": "Eight"}
     (request,) = lm.requests
-    assert [m["role"] for m in request.messages] == [m["role"] for m in expected_messages]
-    assert [sections(m) for m in request.messages[1:]] == [sections(m) for m in expected_messages[1:]]
+    assert [m["role"] for m in request.messages] == [m["role"] for m in expected]
+    assert [sections(m) for m in request.messages[1:]] == [sections(m) for m in expected[1:]]
     assert len(request.messages) == 6
     assert "Answer in one word." in request.messages[0]["content"]
 
 
-def test_demos_keep_their_types_and_only_what_the_signature_has(dspy):
+def test_demos_keep_their_types_and_only_fields_of_the_signature(dspy):
     original = dspy.Predict("image: dspy.Image, history: dspy.History, sources -> answer")
     picture = dspy.Image(dn.Image(PNG).whole())
     past = dspy.History(messages=[{"sources": "s", "answer": "b"}])
@@ -193,7 +190,7 @@ def test_demos_keep_their_types_and_only_what_the_signature_has(dspy):
     }
 
 
-def test_reasoning_is_there_once_and_is_the_users_where_the_user_wrote_it(dspy):
+def test_there_is_one_reasoning_field_and_a_custom_one_is_kept(dspy):
     original = dspy.ChainOfThought("question -> answer")
     assert dn.from_dspy(original).predict.signature.same_as(dn.ChainOfThought("question -> answer").predict.signature)
     original.predict.signature = original.predict.signature.with_instructions("Learned.")
@@ -210,7 +207,7 @@ def test_reasoning_is_there_once_and_is_the_users_where_the_user_wrote_it(dspy):
         dn.from_dspy(steps)
 
 
-def test_settings_and_models_come_along_and_a_shared_model_stays_one(dspy):
+def test_settings_and_models_are_converted_and_a_shared_model_stays_shared(dspy):
     lm = dspy.LM("gpt-4o-mini", temperature=0.2, num_retries=1, cache=False, api_base="http://127.0.0.1:9/v1")
     original = dspy.ReAct("question -> answer", tools=[weather])
     original.react.lm = original.extract.predict.lm = lm
@@ -220,10 +217,10 @@ def test_settings_and_models_come_along_and_a_shared_model_stays_one(dspy):
     assert converted.react.lm is converted.extract.lm
     model = converted.react.lm
     assert (model.name, model.settings) == ("openai/gpt-4o-mini", {"temperature": 0.2})
-    assert (model._retries, model._cache, model._endpoint_settings["api_base"]) == (1, False, "http://127.0.0.1:9/v1")
+    assert (model._retries, model._cache, model._given["api_base"]) == (1, False, "http://127.0.0.1:9/v1")
 
 
-def test_a_key_reaches_the_server_and_nothing_that_is_shown(dspy, capsys):
+def test_a_key_is_sent_to_the_server_and_never_displayed(dspy, capsys):
     key = "sk-abcdefghijklmnopqrstuvwxyz123"
     with Server(lambda body, number: chat(answer=key)) as server:
         original = dspy.Predict("question -> answer")
@@ -243,17 +240,17 @@ def test_a_key_reaches_the_server_and_nothing_that_is_shown(dspy, capsys):
     assert not [text for text in texts if key in text]
 
 
-def test_a_model_that_was_named_without_a_provider_is_openais_or_refused_so_that_its_key_goes_nowhere_else(dspy):
+def test_a_model_named_without_a_provider_is_openais_or_refused_to_protect_its_key(dspy):
     for name in ("gpt-4o-mini", "o3", "ft:gpt-4o-mini:me"):
         assert dn.from_dspy(dspy.LM(name, api_key="sk-hidden-0123456789abcdef")).name == f"openai/{name}"
     for name in ("claude-haiku-4-5", "anthropic:claude-haiku-4-5", "gpt-oss-20b"):
-        with pytest.raises(ConfigurationError, match=rf"{name}: whose model is it.*dspy.LM\('provider/") as raised:
+        with pytest.raises(ConfigurationError, match=rf"{name}: whose model is it.*dspy.LM\('provider/") as caught:
             dn.from_dspy(dspy.LM(name, api_key="sk-hidden-0123456789abcdef"))
-        assert "hidden" not in str(raised.value)
+        assert "hidden" not in str(caught.value)
     assert dn.from_dspy(dspy.LM("mine", api_base="http://127.0.0.1:9/v1")).name == "openai/mine"
 
 
-def test_a_model_with_code_of_its_own_is_refused(dspy):
+def test_a_model_with_methods_of_its_own_is_refused(dspy):
     class Mine(dspy.LM):
         def forward(self, prompt=None, messages=None, **kwargs):
             return None
@@ -263,9 +260,9 @@ def test_a_model_with_code_of_its_own_is_refused(dspy):
     for original, name in ((Mine("openai/m", api_key="sk-hidden-0123456789abcdef"), "Mine"), (predict, "DummyLM")):
         with pytest.raises(
             ConfigurationError, match=rf"{name}.* is a model with code of its own.*dn.FunctionLM"
-        ) as raised:
+        ) as caught:
             dn.from_dspy(original)
-        assert "hidden" not in str(raised.value)
+        assert "hidden" not in str(caught.value)
     with pytest.raises(ConfigurationError, match="openai/m: model_type='text' has no counterpart"):
         dn.from_dspy(dspy.LM("openai/m", model_type="text"))
 
@@ -287,7 +284,7 @@ def step(name, **args):
     return chat(next_thought="t", next_tool_name=name, next_tool_args=str(args).replace("'", '"'))
 
 
-def test_an_agent_calls_its_tools_here(dspy):
+def test_a_converted_agent_calls_its_tools(dspy):
     tools = [weather, dspy.Tool(later, name="tomorrow", desc="Of the next day.")]
     converted = dn.from_dspy(dspy.ReAct("question -> answer", tools=tools, max_iters=4))
     lm = dn.ScriptedLM(
@@ -295,11 +292,8 @@ def test_an_agent_calls_its_tools_here(dspy):
     )
     with dn.context(lm=lm):
         prediction = converted.run_sync(question="q")
-    assert [s["observation"] for s in prediction.trajectory] == [
-        "rain in Rome for 2 day(s)",
-        "sun in Bonn",
-        "Finished.",
-    ]
+    observations = [step["observation"] for step in prediction.trajectory]
+    assert observations == ["rain in Rome for 2 day(s)", "sun in Bonn", "Finished."]
     assert converted.max_iterations == 4
     assert "tomorrow: Of the next day." in prompt(lm.requests[0])
     assert "weather: The weather in a city." in prompt(lm.requests[0])
@@ -316,7 +310,7 @@ def test_a_tool_whose_arguments_were_described_by_hand_is_still_checked_by_dspy(
     assert "Arg n is invalid" in str(asyncio.run(converted({"n": "x"})))
 
 
-def test_an_agent_keeps_an_instruction_that_was_learned_and_not_dspys_own(dspy):
+def test_an_agent_keeps_an_optimized_instruction_but_not_the_default_of_dspy(dspy):
     original = dspy.ReAct(dspy.Signature("question -> answer", "Be kind."), tools=[weather])
     converted = dn.from_dspy(original)
     assert [converted.react.instruction, converted.extract.instruction] == [None, None]
@@ -333,7 +327,7 @@ def test_an_agent_keeps_an_instruction_that_was_learned_and_not_dspys_own(dspy):
     assert converted.extract.demos == [{"question": "q", "trajectory": "t", "answer": "a"}]
 
 
-def test_the_trajectory_of_an_agents_demo_is_written_as_the_one_that_it_stands_before(dspy):
+def test_trajectories_in_demos_have_the_same_form_as_those_in_prompts(dspy):
     original = dspy.ReAct("question -> answer", tools=[weather])
     past = {
         "thought_0": "look",
@@ -362,7 +356,7 @@ def test_the_trajectory_of_an_agents_demo_is_written_as_the_one_that_it_stands_b
     assert all('Step 1\nThought: look\nTool: weather {"city": "Rome"}\nObservation:' in text for text in (demo, now))
 
 
-def test_program_of_thought_asks_for_leave_to_run_code_and_hands_on_no_code_for_another_sandbox(dspy):
+def test_program_of_thought_needs_run_code_and_refuses_demos_for_dspys_interpreter(dspy):
     if not hasattr(dspy, "ProgramOfThought"):
         pytest.skip("DSPy 3.5 has none")
     original = old(dspy.ProgramOfThought, "question -> answer: int", max_iters=5)
@@ -377,21 +371,20 @@ def test_program_of_thought_asks_for_leave_to_run_code_and_hands_on_no_code_for_
         dn.from_dspy(original, run_code=True)
 
 
-def test_multi_chain_comparison_compares_what_it_is_given(dspy):
+def test_multi_chain_comparison_compares_the_completions_that_are_passed(dspy):
     original = old(dspy.MultiChainComparison, "question -> answer", M=2, temperature=0.4, max_tokens=9)
     converted = dn.from_dspy(original)
     lm = dn.ScriptedLM([chat(rationale="r", answer="a")])
     with dn.context(lm=lm):
-        prediction = converted.run_sync(
-            question="q", completions=[{"reasoning": f"because {i}", "answer": "x"} for i in range(2)]
-        )
+        completions = [{"reasoning": f"because {i}", "answer": "x"} for i in range(2)]
+        prediction = converted.run_sync(question="q", completions=completions)
     assert prediction.to_dict() == {"rationale": "r", "answer": "a"}
     assert dict(lm.requests[0].settings) == {"temperature": 0.4, "max_tokens": 9}
     assert "because 1" in field(lm.requests[0], "reasoning_attempt_2")
     assert [path for path, _ in converted.named_predictors()] == ["predict"]
 
 
-def test_a_refine_gives_the_reward_of_the_user_and_makes_its_feedback_the_hint(dspy):
+def test_a_refine_uses_the_reward_of_the_user_and_its_feedback_as_hint(dspy):
     def long_enough(args, pred):
         assert args["question"] == "q"
         return dspy.Prediction(score=float(len(pred.answer) > 3), feedback="Use more letters.")
@@ -399,12 +392,8 @@ def test_a_refine_gives_the_reward_of_the_user_and_makes_its_feedback_the_hint(d
     original = dspy.Refine(dspy.ChainOfThought("question -> answer"), N=3, reward_fn=long_enough, threshold=0.5)
     converted = dn.from_dspy(original)
     assert isinstance(converted, dn.Refine)
-    assert (converted.plan.n, converted.plan.threshold, converted.plan.max_failures, converted.plan.temperature) == (
-        3,
-        0.5,
-        None,
-        1.0,
-    )
+    plan = converted.plan
+    assert (plan.n, plan.threshold, plan.max_failures, plan.temperature) == (3, 0.5, None, 1.0)
     assert converted.plan.reward.name == "long_enough"
     assert "Use more letters" in converted.plan.reward.describe()
     lm = dn.ScriptedLM([chat(reasoning="r", answer="a"), chat(reasoning="r", answer="longer")])
@@ -428,7 +417,7 @@ def test_best_of_n_takes_the_first_that_is_good_enough(dspy):
 # ── rows and metrics ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_rows_keep_which_fields_are_inputs(dspy):
+def test_rows_keep_their_marked_inputs(dspy):
     original = [
         dspy.Example(question="q", answer="a", dspy_uuid="u").with_inputs("question"),
         dspy.Example(question="q", answer="a"),
@@ -453,7 +442,7 @@ def scored(metric, answer, **extras):
     return asyncio.run(Scorer(metric, "metric")(dn.Example(answer="four"), dn.Prediction(answer=answer), **extras))
 
 
-def test_a_metric_that_is_strict_while_dspy_bootstraps_is_not_so_while_it_is_evaluated_here(dspy):
+def test_a_metric_that_is_strict_in_bootstrapping_is_not_strict_in_evaluation(dspy):
     def metric(example, pred, trace=None):
         overlap = len(set(example.answer) & set(pred.answer)) / len(set(example.answer))
         return overlap >= 0.9 if trace is not None else overlap
@@ -466,15 +455,13 @@ def test_a_metric_that_is_strict_while_dspy_bootstraps_is_not_so_while_it_is_eva
     assert float(scored(dn.from_dspy(dspy.evaluate.answer_exact_match), "Four.")) == 1.0
 
 
-def test_a_metric_of_gepas_gives_its_feedback_on_the_predictor_it_is_asked_for(dspy):
+def test_a_metric_for_gepa_gives_feedback_on_the_requested_predictor(dspy):
     def metric(gold, pred, trace=None, pred_name=None, pred_trace=None):
-        steps_seen = (
-            None
-            if pred_trace is None
-            else [(path, inputs["question"], output.query) for path, inputs, output in pred_trace]
-        )
-        message = f"{pred_name}: {len(trace or [])} steps, {steps_seen}"
-        return dspy.Prediction(score=pred.answer == gold.answer, feedback=message, objective_scores={"short": 0.5})
+        steps = None
+        if pred_trace is not None:
+            steps = [(path, inputs["question"], outputs.query) for path, inputs, outputs in pred_trace]
+        feedback = f"{pred_name}: {len(trace or [])} steps, {steps}"
+        return dspy.Prediction(score=pred.answer == gold.answer, feedback=feedback, objective_scores={"short": 0.5})
 
     plain = scored(dn.from_dspy(metric), "four")
     assert plain == dn.Score(1.0, "None: 0 steps, None", {"short": 0.5})
@@ -503,15 +490,15 @@ def test_gepa_learns_from_a_metric_that_was_written_for_dspy(dspy):
     assert better.instruction == "Be LOUD."
 
 
-def test_a_translated_metric_travels_to_another_process(dspy):
+def test_a_converted_metric_can_be_sent_to_another_process(dspy):
     def metric(gold, pred, trace=None, pred_name=None, pred_trace=None):
         return dspy.Prediction(score=0.5, feedback=str(pred_name))
 
-    there = cloudpickle.loads(cloudpickle.dumps(dn.from_dspy(metric)))
-    assert scored(there, "x", predictor="self") == dn.Score(0.5, feedback="self")
+    unpickled = cloudpickle.loads(cloudpickle.dumps(dn.from_dspy(metric)))
+    assert scored(unpickled, "x", predictor="self") == dn.Score(0.5, feedback="self")
 
 
-def test_async_metrics_callable_objects_and_what_is_none(dspy):
+def test_async_metrics_and_callable_objects_are_converted_and_others_refused(dspy):
     class Judge:
         async def __call__(self, example, pred, trace=None):
             return dspy.Prediction(score=0.5)
@@ -566,12 +553,10 @@ def reward(args, pred):
     return 1.0
 
 
-def test_a_program_with_code_of_its_own_is_refused_with_the_class_to_write_and_that_class_loads_its_state(
-    program, tmp_path, dspy
-):
-    with pytest.raises(InputError) as raised:
+def test_the_error_for_a_custom_forward_has_the_class_to_write_which_loads_the_state(program, tmp_path, dspy):
+    with pytest.raises(InputError) as caught:
         dn.from_dspy(program)
-    text = str(raised.value)
+    text = str(caught.value)
     assert text.startswith(
         "Program has a forward of its own, which cannot be translated. Its predictors:\n- retrieve: "
     )
@@ -599,7 +584,7 @@ def test_a_program_with_code_of_its_own_is_refused_with_the_class_to_write_and_t
     assert new.steps[1].signature.input_fields["image"].annotation is dn.Image
 
 
-def test_the_class_to_write_has_the_settings_that_no_saved_program_has_and_no_key(dspy):
+def test_the_class_to_write_has_the_settings_that_saved_programs_lack_and_no_key(dspy):
     class Program(dspy.Module):
         def __init__(self):
             super().__init__()
@@ -610,16 +595,16 @@ def test_the_class_to_write_has_the_settings_that_no_saved_program_has_and_no_ke
         def forward(self, a):
             return self.ask(a=a)
 
-    with pytest.raises(InputError) as raised:
+    with pytest.raises(InputError) as caught:
         dn.from_dspy(Program())
-    text = str(raised.value)
+    text = str(caught.value)
     assert 'self.ask = dn.Predict("a -> b", temperature=0.7)\n' in text
     assert 'self.think = dn.ChainOfThought("a -> b", max_tokens=9)\n' in text
     assert 'reward, n=5, threshold=float("inf"), max_failures=2)\n' in text
     assert "hidden" not in text
 
 
-def test_a_module_in_a_module_is_refused_by_its_own_name_and_a_forward_makes_the_difference(dspy, program):
+def test_an_inner_module_with_a_forward_is_refused_by_its_own_name(dspy, program):
     with pytest.raises(InputError, match="Inner has a forward of its own"):
         dn.from_dspy(dspy.BestOfN(program.by["x"], 2, reward, 1.0))
 
@@ -638,31 +623,29 @@ def test_a_module_in_a_module_is_refused_by_its_own_name_and_a_forward_makes_the
         dn.from_dspy(Changed())
 
 
-def test_anything_else_is_named_with_what_is_taken(dspy):
+def test_the_error_for_other_objects_lists_what_can_be_converted(dspy):
     code = old(dspy.CodeAct, "question -> answer", tools=[weather])
     with pytest.raises(
         InputError, match="dspy.CodeAct has no counterpart here. Programs that have: Predict, ChainOfThought"
     ):
         dn.from_dspy(code)
-    wrong_values = [
+    unsupported = [
         (5, "int"),
         ("question -> answer", "str"),
         (dspy.Evaluate(devset=[1]), "dspy.Evaluate"),
         (Check, "the class Check"),
     ]
-    wrong_values += [(dspy.Predict, "the class dspy.Predict"), (None, "NoneType"), (dn.Predict("a -> b"), "Predict")]
-    for value, name in wrong_values:
+    unsupported += [(dspy.Predict, "the class dspy.Predict"), (None, "NoneType"), (dn.Predict("a -> b"), "Predict")]
+    for thing, name in unsupported:
         with pytest.raises(InputError, match=f"from_dspy takes a dspy.Signature class, .*; got {name}$"):
-            dn.from_dspy(value)
+            dn.from_dspy(thing)
 
 
-def test_what_is_dspys_is_told_so_where_ours_is_wanted(dspy):
-    row = dspy.Example(a="x")
-    original = dspy.Predict("a -> b")
-    lm = dspy.LM("openai/m")
-    program = dn.Predict("a -> b", lm=dn.ScriptedLM([]))
+def test_errors_for_objects_of_dspy_recommend_from_dspy(dspy):
+    row, original, lm = dspy.Example(a="x"), dspy.Predict("a -> b"), dspy.LM("openai/m")
+    converted = dn.Predict("a -> b", lm=dn.ScriptedLM([]))
     mistakes = [
-        (InputError, "row 0 is Example", lambda: asyncio.run(program.batch([row]))),
+        (InputError, "row 0 is Example", lambda: asyncio.run(converted.batch([row]))),
         (InputError, "got Predict", lambda: dn.Refine(original, reward)),
         (InputError, "got Predict", lambda: asyncio.run(dn.evaluate(original, [{"a": "x"}], reward))),
         (SignatureError, "got StringSignature", lambda: dn.Predict(dspy.Signature("a -> b"))),
@@ -674,7 +657,7 @@ def test_what_is_dspys_is_told_so_where_ours_is_wanted(dspy):
             act()
 
 
-def test_the_object_stays_as_it_is(dspy, check):
+def test_the_object_of_dspy_does_not_change(dspy, check):
     original = dspy.ReAct(check, tools=[weather])
     original.react.demos = [dspy.Example(answer="a", sources=[Source(title="t", year=1)])]
     original.extract.predict.lm = dspy.LM("openai/m", temperature=0.5)
@@ -713,7 +696,7 @@ assert [name for name in sys.modules if name.startswith("dspy.")] == []
 # ── saved programs ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_this_dspy_saves_loads_and_what_would_run_code_is_refused(dspy, tmp_path):
+def test_programs_saved_by_dspy_load_and_pickles_are_refused(dspy, tmp_path):
     original = dspy.Refine(
         dspy.ChainOfThought("question, when: datetime.date -> answer: int"), N=2, reward_fn=reward, threshold=1.0
     )

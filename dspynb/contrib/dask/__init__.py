@@ -1,1 +1,1 @@
-"""Rollouts on the workers of a Dask cluster."""
+"""An executor that runs rollouts on the workers of a Dask cluster."""

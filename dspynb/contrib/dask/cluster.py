@@ -1,4 +1,4 @@
-"""The connection to a Dask cluster: checked once, jobs sent to the worker that has the fewest, lost ones told."""
+"""The connection to a Dask cluster: it checks the cluster, sends jobs to workers and waits for their replies."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dspynb.contrib.dask.job import Header, Reply
-from dspynb.contrib.dask.worker import answered, run_job, same
+from dspynb.contrib.dask.worker import hold_bytes, receive_answer, run_job
 from dspynb.errors import ConfigurationError, ExecutorError, WorkerLost, shorten
 from dspynb.redact import error_text
 from dspynb.running.aio.threads import in_thread
 
-__all__ = ["Cluster", "Parcel", "Survey"]
+__all__ = ["Cluster", "ClusterCheck", "PackedJob"]
 
 T = TypeVar("T")
 Answer = Callable[[Mapping[str, Any]], Any]
+"""Returns the answer to a question of a job."""
 
-_DASK = ("dask", "distributed", "cloudpickle")
-_LOOK = 1.0
-"""Seconds between two looks at which workers there are."""
-_KEPT = "What had finished is kept: see dn.last_run(), and go on with .resume(run id, …)"
+_DASK_PACKAGES = ("dask", "distributed", "cloudpickle")
+_POLL_SECONDS = 1.0
+"""Time between two requests for the list of workers."""
+_HOW_TO_RESUME = "Finished rollouts are in the run: see dn.last_run(), and resume it with .resume(run id, …)"
 
-# Sent as text, so that it runs on workers without dspynb too.
+# As text, so that it also runs on workers without dspynb.
 _ABOUT = """
 def about():
     import platform
@@ -45,332 +46,365 @@ def about():
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
-    """One job on its way. ``shipped``: what travels once, by key; ``held``: of that, what its sender has sent, which is
-    kept as long as the sender is. ``answer``: answers what the job asks, in another thread."""
+class PackedJob:
+    """A job to send to a worker."""
 
-    job: str
-    packed: bytes
-    shipped: Mapping[str, bytes]
-    held: dict[str, Any]
+    job_id: str
+    payload: bytes
+    """The Job, pickled."""
+    shared_values: Mapping[str, bytes]
+    """Values that are sent to each worker once and used by many jobs, pickled, by key."""
+    sent_values: dict[str, Any]
+    """The Dask futures of the shared values that have been sent, by key. Dask holds a value as long as its future."""
     answer: Answer
+    """Answers questions of the job. Called in another thread."""
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    """What a cluster is. ``refused``: why it takes no work from here, a line each; ``differing``: packages of another
-    release than here, which Dask puts up with, by who has them."""
+class ClusterCheck:
+    """The result of checking a cluster."""
 
     workers: tuple[str, ...]
-    refused: tuple[str, ...]
-    differing: Mapping[str, str]
+    """Their addresses."""
+    problems: tuple[str, ...]
+    """Why the cluster cannot run jobs of this process; one sentence per problem."""
+    other_releases: Mapping[str, str]
+    """Packages of Dask whose release differs from that of this process, which Dask tolerates; by who has them."""
 
 
 class Quarantine:
-    """Lets many be under way at a time, or one alone."""
+    """A lock that lets many jobs run together, or a suspect alone. A suspect is a job that may end its workers."""
 
     def __init__(self) -> None:
-        self._inside, self._suspects = 0, 0
+        self._running_together = 0
+        self._suspects = 0
         self._alone = asyncio.Lock()
         self._changed = asyncio.Condition()
 
     @contextlib.asynccontextmanager
-    async def among_others(self) -> AsyncIterator[None]:
-        """With others, once no suspect is waited for."""
+    async def together(self) -> AsyncIterator[None]:
+        """Run with other jobs. Waits until no suspect runs or waits."""
         async with self._changed:
             await self._changed.wait_for(lambda: not self._suspects)
-            self._inside += 1
+            self._running_together += 1
         try:
             yield
         finally:
-            await self._left(inside=1)
+            self._running_together -= 1
+            await self._notify()
 
     @contextlib.asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Alone, once those inside have left; no other enters before."""
+        """Run as a suspect. Waits until all other jobs have ended; no further job starts before this one."""
         self._suspects += 1
         try:
             async with self._alone:
                 async with self._changed:
-                    await self._changed.wait_for(lambda: not self._inside)
+                    await self._changed.wait_for(lambda: not self._running_together)
                 yield
         finally:
-            await self._left(suspects=1)
+            self._suspects -= 1
+            await self._notify()
 
-    async def _left(self, inside: int = 0, suspects: int = 0) -> None:
-        self._inside, self._suspects = self._inside - inside, self._suspects - suspects
+    async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
 
 
 class Cluster:
-    """``await ready()`` connects and checks; ``await run(…)`` has a job done by a worker."""
+    """The connection to a Dask cluster. ``await ready()`` connects; ``await run(job)`` runs a job on a worker."""
 
-    def __init__(self, given: Any, timeout: float) -> None:
-        if importlib.util.find_spec("distributed") is None:  # now, before anything is packed for it
+    def __init__(self, target: Any, timeout: float) -> None:
+        if importlib.util.find_spec("distributed") is None:  # checked at once, before a job is packed
             raise ConfigurationError('DaskExecutor needs Dask: pip install "dspynb[scale]"')
-        self._given, self._timeout = given, timeout
-        self._client: Any = None
-        self._own = False
-        self._lock = threading.Lock()
-        self._tries = 0
-        self._failed: ExecutorError | None = None
-        self._topic = f"dspynb-{uuid.uuid4().hex}"
-        self._load: Counter[str] = Counter()
-        self._workers: list[str] = []
-        self._looked = -_LOOK
-        self._seen = 0.0  # when there last was a worker
-        self._answers: dict[str, Answer] = {}
-        self._asked: set[asyncio.Task[None]] = set()
-        self._quarantine = Quarantine()
-        if not isinstance(given, str) and not hasattr(given, "scheduler_address") and not hasattr(given, "submit"):
+        if not isinstance(target, str) and not hasattr(target, "scheduler_address") and not hasattr(target, "submit"):
             raise ConfigurationError(
                 "DaskExecutor takes the address of a scheduler, as in 'tcp://127.0.0.1:8786', or a dask.distributed "
-                f"Client or cluster; got {type(given).__name__}"
+                f"Client or cluster; got {type(target).__name__}"
             )
+        self._target = target  # the address of a scheduler, a Client or a cluster
+        self._timeout = timeout
+        self._client: Any = None
+        self._owns_client = False
+        self._lock = threading.Lock()
+        self._connection_attempts = 0
+        self._connection_error: ExecutorError | None = None
+        self._topic = f"dspynb-{uuid.uuid4().hex}"
+        self._jobs_on: Counter[str] = Counter()  # by the address of the worker
+        self._workers: list[str] = []
+        self._workers_listed_at = -_POLL_SECONDS
+        self._last_worker_at = 0.0  # the last time at which there was a worker
+        self._answers: dict[str, Answer] = {}
+        self._answer_tasks: set[asyncio.Task[None]] = set()
+        self._quarantine = Quarantine()
 
     @property
     def address(self) -> str:
-        """The scheduler's."""
-        if isinstance(self._given, str):
-            return self._given
-        scheduler = getattr(self._given, "scheduler", None)
-        return str(getattr(self._given, "scheduler_address", None) or getattr(scheduler, "address", "?"))
+        """The address of the scheduler; ``?`` if it is unknown."""
+        if isinstance(self._target, str):
+            return self._target
+        scheduler = getattr(self._target, "scheduler", None)
+        return str(getattr(self._target, "scheduler_address", None) or getattr(scheduler, "address", "?"))
 
     def close(self) -> None:
-        """Close the connection that was made here."""
+        """Disconnect. A Client that the user passed stays open."""
         with self._lock:
-            client, self._client = self._client, None
+            client = self._client
+            self._client = None
         if client is not None:
             client.unsubscribe_topic(self._topic)
-            if self._own:
+            if self._owns_client:
                 client.close()
 
-    # ── connecting ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── connection ────────────────────────────────────────────────────────────────────────────────────────────────
     async def ready(self) -> None:
-        """Connect and check, where that was not done. Raises ExecutorError."""
+        """Connect and check the cluster, if this has not been done. Raises ExecutorError if it cannot be used."""
         if self._client is None:
             await in_thread(self._connect, "dspynb-connect")
 
     def _connect(self) -> None:
-        tries = self._tries
+        attempts = self._connection_attempts
         with self._lock:
             if self._client is not None:
                 return
-            if tries != self._tries and self._failed is not None:  # of who connected while this one waited
-                raise self._failed
+            if attempts != self._connection_attempts and self._connection_error is not None:
+                raise self._connection_error  # another thread tried while this one waited for the lock
             try:
-                client = self._opened()
-                self._checked(client)
-                client.subscribe_topic(self._topic, self._asked_by)
+                client = self._open_client()
+                self._check(client)
+                client.subscribe_topic(self._topic, self._on_question)
             except ExecutorError as error:
-                self._failed = error
+                self._connection_error = error
                 raise
             finally:
-                self._tries += 1
-            self._client, self._failed, self._quarantine = client, None, Quarantine()
+                self._connection_attempts += 1
+            self._client = client
+            self._connection_error = None
+            self._quarantine = Quarantine()
 
-    def _opened(self) -> Any:
+    def _open_client(self) -> Any:
         from distributed import Client
 
-        if isinstance(self._given, Client):
-            if self._given.status not in ("running", "connecting"):
-                raise ExecutorError(f"the Dask client is {self._given.status}: give one that is connected")
-            return self._given
-        self._own = True
+        if isinstance(self._target, Client):
+            if self._target.status not in ("running", "connecting"):
+                raise ExecutorError(f"the Dask client is {self._target.status}: give one that is connected")
+            return self._target
+        self._owns_client = True
         try:
-            return Client(self._given, timeout=self._timeout, set_as_default=False)
-        except (OSError, ValueError) as error:  # TimeoutError is one; ValueError of an address that is none
-            said = error_text(error, 300)
+            return Client(self._target, timeout=self._timeout, set_as_default=False)
+        except (OSError, ValueError) as error:  # a TimeoutError is an OSError; a malformed address is a ValueError
             raise ExecutorError(
-                f"no Dask scheduler answers at {self.address} within {self._timeout:g} s ({said}). Start one with "
-                "`dask scheduler`, or LocalCluster(), and give its address"
+                f"no Dask scheduler answers at {self.address} within {self._timeout:g} s ({error_text(error, 300)}). "
+                "Start one with `dask scheduler`, or LocalCluster(), and give its address"
             ) from None
 
-    def _checked(self, client: Any) -> None:
-        try:
-            _on(client, self._check(client)).result()
-        except (OSError, RuntimeError) as error:  # a loop that is closed is a RuntimeError
-            raise ExecutorError(
-                f"the Dask cluster at {self.address} does not answer: {error_text(error, 300)}"
-            ) from None
+    def _check(self, client: Any) -> None:
+        """Raise ExecutorError if the cluster does not answer, has no workers, or has some that cannot run jobs."""
+        for problem in self._problems(client):
+            raise ExecutorError(problem)
 
-    def survey(self) -> Survey:
-        """Look at the cluster, and leave it. Raises ExecutorError where it does not answer or has no workers."""
-        client = self._opened()
+    def check(self) -> ClusterCheck:
+        """Check the cluster, and disconnect. Raises ExecutorError if it does not answer or has no workers."""
+        client = self._open_client()
         try:
-            refused = _on(client, self._differences(client)).result()
-            return Survey(tuple(self._workers), tuple(refused), _differing(client.get_versions()))
-        except (OSError, RuntimeError) as error:
-            raise ExecutorError(
-                f"the Dask cluster at {self.address} does not answer: {error_text(error, 300)}"
-            ) from None
+            problems = self._problems(client)
+            try:
+                other_releases = _other_releases(client.get_versions())
+            except (OSError, RuntimeError) as error:
+                raise self._no_answer(error) from None
+            return ClusterCheck(tuple(self._workers), tuple(problems), other_releases)
         finally:
-            if self._own:
+            if self._owns_client:
                 client.close()
 
-    async def _check(self, client: Any) -> None:
-        """Raise ExecutorError where there are no workers, or some that cannot run what is sent to them."""
-        for difference in await self._differences(client):
-            raise ExecutorError(difference)
+    def _problems(self, client: Any) -> list[str]:
+        """Why the scheduler or a worker cannot run jobs of this process."""
+        try:
+            return _run_on_client_loop(client, self._version_problems(client)).result()
+        except (OSError, RuntimeError) as error:  # a closed event loop raises RuntimeError
+            raise self._no_answer(error) from None
 
-    async def _differences(self, client: Any) -> list[str]:
-        """What of the scheduler and the workers cannot run what is sent to them, and why."""
-        await self._some_worker(client)
-        made: dict[str, Any] = {"__name__": "__main__"}
-        exec(_ABOUT, made)  # noqa: S102  # the text above: a function of no module travels by value
-        there = {"the scheduler": await client.run_on_scheduler(made["about"])}  # it reads the tasks too
-        there |= {f"the worker {address}": about for address, about in (await client.run(made["about"])).items()}
-        import dspynb
+    def _no_answer(self, error: Exception) -> ExecutorError:
+        return ExecutorError(f"the Dask cluster at {self.address} does not answer: {error_text(error, 300)}")
 
-        python = ".".join(platform.python_version_tuple()[:2])
-        differences = []
-        for who, about in sorted(there.items()):
-            if about["dspynb"] is None:
-                differences.append(f"{who} does not have dspynb: pip install dspynb=={dspynb.__version__} there")
-                continue
-            differences += [
-                f"{who} has {name} {about[name]}, and here it is {here}: user code and rows travel between the same "
-                "versions only"
-                for name, here in (("dspynb", dspynb.__version__), ("python", python))
-                if about[name] != here
-            ]
-        return differences
+    async def _version_problems(self, client: Any) -> list[str]:
+        await self._wait_for_worker(client)
+        namespace: dict[str, Any] = {"__name__": "__main__"}
+        exec(_ABOUT, namespace)  # noqa: S102  # the text above: a function outside of any module is sent by value
+        about = namespace["about"]
+        versions = {"the scheduler": await client.run_on_scheduler(about)}  # it unpickles the tasks too
+        for address, worker_versions in (await client.run(about)).items():
+            versions[f"the worker {address}"] = worker_versions
+        problems: list[str] = []
+        for machine in sorted(versions):
+            problems += _differences(machine, versions[machine])
+        return problems
 
-    async def _some_worker(self, client: Any) -> None:
-        """Wait for a worker. A task waits with us, which makes an adaptive cluster start one."""
-        until, wish = time.monotonic() + self._timeout, None
-        while not await self._look(client):
-            wish = wish or client.submit(same, b"", pure=False)
-            if time.monotonic() > until:
+    async def _wait_for_worker(self, client: Any) -> None:
+        """Wait until there is a worker. Submits a task in the meantime, for which an adaptive cluster starts one."""
+        deadline = time.monotonic() + self._timeout
+        placeholder = None
+        while not await self._list_workers(client):
+            if placeholder is None:
+                placeholder = client.submit(hold_bytes, b"", pure=False)
+            if time.monotonic() > deadline:
                 raise ExecutorError(
                     f"the Dask cluster at {self.address} has no workers, and none came within {self._timeout:g} s"
                 )
             await asyncio.sleep(0.1)
 
     # ── jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────
-    async def run(self, parcel: Parcel) -> Reply:
-        """What came of a job.
+    async def run(self, job: PackedJob) -> Reply:
+        """Run a job on a worker and return its reply.
 
-        Raises WorkerLost where it took several workers down with it, ExecutorError where it could not be run.
+        Raises WorkerLost if several workers ended while they ran it, and ExecutorError if it could not be run.
         """
         client = self._client
-        return await asyncio.wrap_future(_on(client, self._run(client, parcel)))
+        return await asyncio.wrap_future(_run_on_client_loop(client, self._run(client, job)))
 
-    async def _run(self, client: Any, parcel: Parcel) -> Reply:
-        """On the client's loop. A job that was in several workers when they ended is tried once more alone: another one
-        may have ended them."""
+    async def _run(self, client: Any, job: PackedJob) -> Reply:
+        """Runs on the client's event loop.
+
+        If workers ended while they ran the job, another job may be the cause. So the job is tried once more, alone.
+        """
         try:
-            async with self._quarantine.among_others():
-                return await self._sent_and_read(client, parcel)
+            async with self._quarantine.together():
+                return await self._submit_and_wait(client, job)
         except WorkerLost:
             async with self._quarantine.alone():
-                return await self._sent_and_read(client, parcel)
+                return await self._submit_and_wait(client, job)
 
-    async def _sent_and_read(self, client: Any, parcel: Parcel) -> Reply:
-        await self._look(client)
+    async def _submit_and_wait(self, client: Any, job: PackedJob) -> Reply:
+        await self._list_workers(client)
         worker = self._least_loaded()
-        future = self._sent(client, parcel, worker)
-        self._answers[parcel.job] = parcel.answer
-        self._load[worker] += 1
+        future = self._submit(client, job, worker)
+        self._answers[job.job_id] = job.answer
+        self._jobs_on[worker] += 1
         try:
-            reply = await self._awaited(client, future)
+            reply = await self._wait_for_reply(client, future)
         finally:
-            self._load[worker] -= 1
-            del self._answers[parcel.job]
-            future.release()  # a job that is no longer awaited is no longer wanted: its worker cancels it
+            self._jobs_on[worker] -= 1
+            del self._answers[job.job_id]
+            future.release()  # the worker cancels a job whose future has been released
         if reply.refused is not None:
             raise ExecutorError(f"the worker {reply.worker} cannot run the rollout: {reply.refused}")
         return reply
 
-    def _sent(self, client: Any, parcel: Parcel, worker: str) -> Any:
-        """The job as a task of Dask, which runs it again elsewhere where its worker is lost."""
+    def _submit(self, client: Any, job: PackedJob, worker: str) -> Any:
+        """Submit the job as a Dask task, and return its future. Dask runs it on another worker if this one is lost."""
         import dspynb
 
-        held = parcel.held
-        for key, data in parcel.shipped.items():
-            if key not in held:
-                held[key] = client.submit(same, data, key=f"dspynb-once-{key}-{self._topic}")
-        key = f"dspynb-rollout-{parcel.job}"
-        header = Header(dspynb.__version__, self._topic, key, worker, tuple(parcel.shipped))
+        sent = job.sent_values
+        for key, data in job.shared_values.items():
+            if key not in sent:
+                sent[key] = client.submit(hold_bytes, data, key=f"dspynb-once-{key}-{self._topic}")
+        task_key = f"dspynb-rollout-{job.job_id}"
+        header = Header(dspynb.__version__, self._topic, task_key, worker, tuple(job.shared_values))
         return client.submit(
             run_job,
             header,
-            parcel.packed,
-            *(held[key] for key in parcel.shipped),
-            key=key,
+            job.payload,
+            *(sent[key] for key in job.shared_values),
+            key=task_key,
             pure=False,
             workers=[worker] if worker else None,
             allow_other_workers=bool(worker),
         )
 
-    async def _awaited(self, client: Any, future: Any) -> Reply:
-        """The result. Raises ExecutorError where the cluster has gone or has no workers left."""
-        waiting = asyncio.ensure_future(_result(future))
+    async def _wait_for_reply(self, client: Any, future: Any) -> Reply:
+        """The reply of a job. Raises ExecutorError if the cluster is lost or has no workers any more."""
+        reply = asyncio.ensure_future(_result(future))
         try:
-            while not (await asyncio.wait([waiting], timeout=_LOOK))[0]:
-                await self._still_there(client, waiting)
-            return waiting.result()
+            while True:
+                done, _ = await asyncio.wait([reply], timeout=_POLL_SECONDS)
+                if done:
+                    return reply.result()
+                await self._check_for_workers(client, reply)
         finally:
-            waiting.cancel()
+            reply.cancel()
 
-    async def _still_there(self, client: Any, waiting: asyncio.Future[Any]) -> None:
-        """Look whether there are workers, while a job is waited for. Raises ExecutorError."""
-        looking: asyncio.Future[Any] = asyncio.ensure_future(self._look(client))
-        await asyncio.wait([waiting, looking], return_when=asyncio.FIRST_COMPLETED)
-        if waiting.done():
-            looking.cancel()
-        elif not looking.result() and time.monotonic() - self._seen > self._timeout:
+    async def _check_for_workers(self, client: Any, reply: asyncio.Future[Any]) -> None:
+        """Raise ExecutorError if there has been no worker for the timeout. Returns early when the reply is there."""
+        listing: asyncio.Future[Any] = asyncio.ensure_future(self._list_workers(client))
+        await asyncio.wait([reply, listing], return_when=asyncio.FIRST_COMPLETED)
+        if reply.done():
+            listing.cancel()
+        elif not listing.result() and time.monotonic() - self._last_worker_at > self._timeout:
             raise ExecutorError(
-                f"the Dask cluster at {self.address} has had no worker for {self._timeout:g} s. {_KEPT}"
+                f"the Dask cluster at {self.address} has had no worker for {self._timeout:g} s. {_HOW_TO_RESUME}"
             )
 
-    async def _look(self, client: Any) -> list[str]:
-        """The workers there are, as of a second ago."""
-        if time.monotonic() - self._looked >= _LOOK:
-            self._looked = time.monotonic()
+    async def _list_workers(self, client: Any) -> list[str]:
+        """The addresses of the workers. The list is up to a second old."""
+        if time.monotonic() - self._workers_listed_at >= _POLL_SECONDS:
+            self._workers_listed_at = time.monotonic()
             try:
-                told = await client.scheduler.identity()
+                identity = await client.scheduler.identity()
             except (OSError, AttributeError):
-                raise ExecutorError(f"the Dask cluster at {self.address} has gone. {_KEPT}") from None
-            self._workers = sorted(told["workers"])
+                raise ExecutorError(f"the Dask cluster at {self.address} has gone. {_HOW_TO_RESUME}") from None
+            self._workers = sorted(identity["workers"])
             if self._workers:
-                self._seen = time.monotonic()
+                self._last_worker_at = time.monotonic()
         return self._workers
 
     def _least_loaded(self) -> str:
-        """Chosen here: Dask would send all jobs to where the program is already."""
-        return min(self._workers, key=lambda address: self._load[address], default="")
+        """The address of the worker with the fewest jobs; empty if there is no worker.
+
+        Dask itself would send all jobs to the workers that have the program already.
+        """
+        return min(self._workers, key=lambda address: self._jobs_on[address], default="")
 
     # ── questions of jobs ─────────────────────────────────────────────────────────────────────────────────────────
-    def _asked_by(self, event: tuple[float, Mapping[str, Any]]) -> None:
+    def _on_question(self, event: tuple[float, Mapping[str, Any]]) -> None:
         _, message = event
         task = asyncio.get_running_loop().create_task(self._answer(message))
-        self._asked.add(task)
-        task.add_done_callback(self._asked.discard)
+        self._answer_tasks.add(task)
+        task.add_done_callback(self._answer_tasks.discard)
 
     async def _answer(self, message: Mapping[str, Any]) -> None:
-        answer, client = self._answers.get(message["job"]), self._client
-        if answer is not None and client is not None:
-            asked = message["asked"]
-            if "stolen from" in asked:  # by Dask, before it began; else the worker is lost
-                reply = asked["stolen from"] in (await client.scheduler.identity())["workers"]
-            else:
-                reply = answer(asked)
-            await client.run(answered, message["question"], reply, workers=[message["worker"]])
+        answer = self._answers.get(message["job"])
+        client = self._client
+        if answer is None or client is None:
+            return
+        question = message["question"]
+        if "has_worker" in question:
+            identity = await client.scheduler.identity()
+            reply = question["has_worker"] in identity["workers"]
+        else:
+            reply = answer(question)
+        await client.run(receive_answer, message["id"], reply, workers=[message["worker"]])
 
 
-def _differing(versions: Mapping[str, Any]) -> dict[str, str]:
-    """Of what ``Client.get_versions`` tells: who has other releases of what Dask itself is made of."""
-    here = versions["client"]["packages"]
-    others = {"the scheduler": versions["scheduler"], **{f"the worker {a}": v for a, v in versions["workers"].items()}}
-    found = {}
-    for who, told_of in others.items():
-        there = told_of["packages"]
-        differing = [f"{name} {there.get(name)}" for name in _DASK if there.get(name) != here.get(name)]
+def _differences(machine: str, versions: Mapping[str, Any]) -> list[str]:
+    """Why a scheduler or worker with these versions cannot run jobs of this process."""
+    import dspynb
+
+    if versions["dspynb"] is None:
+        return [f"{machine} does not have dspynb: pip install dspynb=={dspynb.__version__} there"]
+    own_versions = {"dspynb": dspynb.__version__, "python": ".".join(platform.python_version_tuple()[:2])}
+    differences = []
+    for name, own_version in own_versions.items():
+        if versions[name] != own_version:
+            differences.append(
+                f"{machine} has {name} {versions[name]}, and here it is {own_version}: user code and rows can only be "
+                "sent between the same versions"
+            )
+    return differences
+
+
+def _other_releases(versions: Mapping[str, Any]) -> dict[str, str]:
+    """From ``Client.get_versions``: the packages of Dask that have another release than here, by who has them."""
+    own_packages = versions["client"]["packages"]
+    machines = {"the scheduler": versions["scheduler"]}
+    for address, worker_versions in versions["workers"].items():
+        machines[f"the worker {address}"] = worker_versions
+    other_releases = {}
+    for machine, machine_versions in machines.items():
+        packages = machine_versions["packages"]
+        differing = [name for name in _DASK_PACKAGES if packages.get(name) != own_packages.get(name)]
         if differing:
-            found[who] = ", ".join(differing)
-    return found
+            other_releases[machine] = ", ".join(f"{name} {packages.get(name)}" for name in differing)
+    return other_releases
 
 
 async def _result(future: Any) -> Reply:
@@ -385,10 +419,9 @@ async def _result(future: Any) -> Reply:
             f"{error.last_worker.address}: it may need more memory than they have, or end its process"
         ) from None
     except (CancelledError, OSError) as error:
-        raise ExecutorError(f"the Dask cluster has gone ({shorten(error, 200)}). {_KEPT}") from None
+        raise ExecutorError(f"the Dask cluster has gone ({shorten(error, 200)}). {_HOW_TO_RESUME}") from None
     return reply
 
 
-def _on(client: Any, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-    """The work on the client's own event loop."""
-    return asyncio.run_coroutine_threadsafe(work, client.loop.asyncio_loop)
+def _run_on_client_loop(client: Any, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+    return asyncio.run_coroutine_threadsafe(coroutine, client.loop.asyncio_loop)

@@ -1,4 +1,4 @@
-"""DaskExecutor: rollouts on the workers of a Dask cluster, events and results in the run that asked for them."""
+"""DaskExecutor: runs rollouts on the workers of a Dask cluster. Events and results belong to the run that sent them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from dspynb.contrib.dask.cluster import Cluster, Parcel
+from dspynb.contrib.dask.cluster import Cluster, PackedJob
 from dspynb.contrib.dask.job import Grant, Job, Ref, Reply
 from dspynb.contrib.dask.serialization import digest, pack, unpack_reply
 from dspynb.errors import BudgetExhausted
@@ -27,37 +27,37 @@ from dspynb.scope.snapshot import unchecked_snapshot
 __all__ = ["DaskExecutor"]
 
 F = TypeVar("F")
-_SENT_ONCE = frozenset({"lm", "adapter"})
-"""Fields whose values may be large: they travel once to each worker, and later jobs refer to them."""
-_HERE = {"view": "off", "runs_dir": None}
-"""Settings of a worker: what is shown and kept is shown and kept by the coordinator."""
+_SHARED_SETTINGS = frozenset({"lm", "adapter"})
+"""Settings whose values may be large. They are sent to each worker once, and jobs refer to them."""
+_WORKER_SETTINGS = {"view": "off", "runs_dir": None}
+"""Settings on a worker. Views and run files belong to the coordinator."""
 
 
 class DaskExecutor:
     """Runs rollouts on a Dask cluster: ``dn.DaskExecutor("tcp://scheduler:8786")``.
 
-    ``client``: the address of a scheduler, a ``Client`` or a cluster.
+    Pass it as ``executor=`` to ``evaluate``, ``compare``, ``grid``, ``module.batch`` or an optimizer. It needs the
+    extra ``scale``. The setting ``concurrency`` limits the number of rollouts on all workers together. Budget, order,
+    Stop, tables and files work as in a local run, and the same seed gives the same result.
 
-    Give it as ``executor=`` to ``evaluate``, ``compare``, ``grid``, ``module.batch`` and the optimizers. Needs the
-    extra ``scale``. Every worker runs whole rollouts on an event loop of its own, as many as ``concurrency=`` allows in
-    all; budget, order, Stop, tables and files are those of a local run, and so is the result for the same seed.
+    ``client``: the address of a scheduler, a ``Client`` or a cluster. ``timeout``: seconds to wait for the scheduler
+    and for a worker, 30 by default.
 
-    User code travels as Dask's users expect (cloudpickle: what stands in a notebook is sent, what is in a module must
-    be importable on the workers). Keys do not travel: workers take theirs from their own environment. Limits of a model
-    (``rpm``, ``concurrency``) hold in each worker. ``timeout``: seconds to wait for the scheduler, and for a worker.
+    User code is sent with cloudpickle: code in a notebook is sent with the job, and modules must be importable on the
+    workers. API keys are not sent; workers read theirs from their own environment. The limits of a model (``rpm``,
+    ``concurrency``) hold in each worker.
 
-    A run is steered as a local one is, at the coordinator: while it is paused no further rollout is sent, and those on
-    workers go on to their end. The Refines on workers take no hints of a person (``run.suggest_hint`` is refused, and a
-    run that is resumed here leaves out those of its file).
+    The run is steered in the process that started it. While it is paused, no further rollout is sent; rollouts on
+    workers continue. ``run.suggest_hint`` is refused, and resuming with this executor ignores hints in the run file.
 
-    Raises ConfigurationError without the extra; a run raises ExecutorError where the cluster cannot be reached or used,
-    or has gone: what had finished is in its tables and file, and it can be resumed.
+    Raises ConfigurationError without the extra. A run raises ExecutorError if the cluster cannot be reached or used, or
+    is lost; the rollouts that had finished are in its tables and file, and the run can be resumed.
 
     >>> from distributed import LocalCluster
     >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
     >>> rows = [{"question": "2+2?", "answer": "4"}, {"question": "1+3?", "answer": "4"}]
     >>> with LocalCluster(processes=False, protocol="tcp", dashboard_address=None) as cluster:
-    ...     executor = dn.DaskExecutor(cluster)  # or of an address: dn.DaskExecutor("tcp://scheduler:8786")
+    ...     executor = dn.DaskExecutor(cluster)  # or an address: dn.DaskExecutor("tcp://scheduler:8786")
     ...     done = dn.Evaluate(dn.metrics.exact_match(), executor=executor).run_sync(program, rows)
     ...     executor.close()
     >>> done.table.score.tolist()
@@ -69,89 +69,104 @@ class DaskExecutor:
         self.cluster = Cluster(client, float(timeout))
 
     def carry(self, fn: Any, once: tuple[str, ...] = ()) -> Any:
-        """``fn`` on the cluster: see Executor."""
-        carried = _Carried(self.cluster, fn, once)
+        """A function that runs ``fn`` on the cluster. For its arguments, see Executor."""
+        remote = _RemoteFunction(self.cluster, fn, once)
 
         @functools.wraps(fn)
         async def run(*args: Any, **kwargs: Any) -> Any:
-            return await carried(*args, **kwargs)
+            return await remote(*args, **kwargs)
 
         return run
 
     def close(self) -> None:
-        """Close the connection, if it was made here. The cluster stays as it is."""
+        """Disconnect from the cluster, which continues to run. A Client that was passed stays open."""
         self.cluster.close()
 
     def __repr__(self) -> str:
         return f"DaskExecutor({self.cluster.address!r})"
 
 
-class _Carried:
-    """A function on the cluster, for one run: what travels once is kept for its length."""
+class _RemoteFunction:
+    """A function that runs on the cluster, for one run. Its shared values stay in the cluster for as long as it."""
 
     def __init__(self, cluster: Cluster, fn: Any, once: tuple[str, ...]) -> None:
-        self._cluster, self._fn, self._once = cluster, fn, once
+        self._cluster = cluster
+        self._fn = fn
+        self._once = once
         self._signature = inspect.signature(fn)
-        self._shipped: dict[int, tuple[Any, str, bytes]] = {}  # the value too: an id may be given again once it is gone
-        self._held: dict[str, Any] = {}  # what has been sent, by key
+        # (value, key, bytes) by the id of the value. The value is in it, so that its id is not used for another one.
+        self._packed: dict[int, tuple[Any, str, bytes]] = {}
+        self._sent_values: dict[str, Any] = {}  # Dask futures by key
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The same as the function, from a worker."""
-        given = dict(self._signature.bind(*args, **kwargs).arguments)
-        funds: Allowance | None = given.get("funds")
-        given |= {"funds": None} if funds is not None else {}
+        """Run the function on a worker. Returns its result, or raises its error."""
+        arguments = dict(self._signature.bind(*args, **kwargs).arguments)
+        funds: Allowance | None = arguments.get("funds")
+        if funds is not None:
+            arguments["funds"] = None
         scope = current_scope()
-        shipped: dict[str, bytes] = {}
-        arguments = {n: self._ref(v, n, shipped) if n in self._once else v for n, v in given.items()}
+        shared_values: dict[str, bytes] = {}
+        for name in self._once:
+            if name in arguments:
+                arguments[name] = self._share(arguments[name], name, shared_values)
         await self._cluster.ready()
         if GATE.shut:
             await GATE.passed(scope)
-        job = self._job(scope, arguments, shipped, Grant.of(scope, funds))
-        charged = _Charged(scope, funds, given.get("opened"))
-        packed = pack(job, "the rollout")
-        reply = await self._cluster.run(Parcel(job.id, packed, shipped, self._held, charged.answer))
-        return charged.take_in(reply)
+        job = self._job(scope, arguments, shared_values, Grant.of(scope, funds))
+        local = _LocalSide(scope, funds, arguments.get("opened"))
+        payload = pack(job, "the rollout")
+        reply = await self._cluster.run(PackedJob(job.id, payload, shared_values, self._sent_values, local.answer))
+        return local.receive(reply)
 
-    def _job(self, scope: Scope, arguments: Mapping[str, Any], shipped: dict[str, bytes], grant: Grant) -> Job:
-        taken, run = unchecked_snapshot(), scope.open_run
-        settings = self._shipped_once({**taken.settings, **_HERE}, shipped)
-        context = self._shipped_once(taken.context, shipped)
+    def _job(self, scope: Scope, arguments: Mapping[str, Any], shared_values: dict[str, bytes], grant: Grant) -> Job:
+        snapshot = unchecked_snapshot()
+        run = scope.open_run
+        settings = self._share_settings({**snapshot.settings, **_WORKER_SETTINGS}, shared_values)
+        context = self._share_settings(snapshot.context, shared_values)
         return Job(
             id=uuid.uuid4().hex,
             fn=self._fn,
             arguments=arguments,
-            snapshot=replace(taken, settings=settings, context=context),
+            snapshot=replace(snapshot, settings=settings, context=context),
             paths=dict(getattr(run, "paths", {})),
             name=str(getattr(run, "name", "")),
             grant=grant,
         )
 
-    def _shipped_once(self, values: Mapping[str, Any], shipped: dict[str, bytes]) -> dict[str, Any]:
-        """The values, with references in place of models and adapters, which are sent to a worker once."""
-        sent = dict(values)
-        for name in _SENT_ONCE & values.keys():
-            if not isinstance(values[name], str):
-                sent[name] = self._ref(values[name], f"the setting {name}", shipped)
-        return sent
+    def _share_settings(self, settings: Mapping[str, Any], shared_values: dict[str, bytes]) -> dict[str, Any]:
+        """The settings, with references in place of models and adapters."""
+        with_references = dict(settings)
+        for name in _SHARED_SETTINGS & settings.keys():
+            if not isinstance(settings[name], str):
+                with_references[name] = self._share(settings[name], f"the setting {name}", shared_values)
+        return with_references
 
-    def _ref(self, value: Any, what: str, shipped: dict[str, bytes]) -> Ref:
-        known = self._shipped.get(id(value))
-        if known is None:
-            data = pack(value, what)
-            known = self._shipped[id(value)] = (value, digest(data), data)
-        shipped[known[1]] = known[2]
-        return Ref(known[1])
+    def _share(self, value: Any, description: str, shared_values: dict[str, bytes]) -> Ref:
+        """Add a value to the shared values of a job, and return the reference to it. A value is pickled once."""
+        packed = self._packed.get(id(value))
+        if packed is None:
+            data = pack(value, description)
+            packed = (value, digest(data), data)
+            self._packed[id(value)] = packed
+        _, key, data = packed
+        shared_values[key] = data
+        return Ref(key)
 
 
-class _Charged:
-    """The coordinator's side of one job: answers what it asks, and takes in what came of it."""
+class _LocalSide:
+    """The coordinator's side of one job: it answers the questions of the job, and receives its reply."""
 
     def __init__(self, scope: Scope, funds: Allowance | None, opened: int | None) -> None:
-        self._scope, self._funds, self._opened = scope, funds, opened
+        self._scope = scope
+        self._funds = funds
+        self._opened = opened
 
     def answer(self, question: Mapping[str, Any]) -> Any:
-        """Of a question about calls: None where they were taken, else why not. Of one about what a resumed run has
-        kept: that. From any thread."""
+        """Answer a question. Called from any thread.
+
+        Asked for calls, it takes them from the budget and returns None, or returns the reason why it cannot. Any other
+        question is for the log of a resumed run.
+        """
         if "calls" not in question:
             return self._scope.context.interceptor(Place.RESUME_LOG).answer(question)
         try:
@@ -160,22 +175,22 @@ class _Charged:
             return str(error)
         return None
 
-    def take_in(self, reply: Reply) -> Any:
-        """Charge what was spent, tell the events, and give or raise the result."""
+    def receive(self, reply: Reply) -> Any:
+        """Charge what the job used, emit its events, and return its result or raise its error."""
         scope = self._scope
-        (self._funds or scope).give_back(*reply.left)
+        (self._funds or scope).give_back(*reply.unused)
         scope.charge(*reply.used, reply.usage, reply.estimate)
-        spans = _Spans({0: scope.open_span, reply.opened: self._opened})
-        events, result = unpack_reply(reply.packed, scope.open_run, spans.here, spans.moved)
-        for place, event in enumerate(events):
-            _tell(event, masked=place in reply.masked)
+        spans = _SpanNumbers({0: scope.open_span, reply.opened: self._opened})
+        events, result = unpack_reply(reply.payload, scope.open_run, spans.translate, spans.renumber)
+        for index, event in enumerate(events):
+            _emit(event, masked=index in reply.masked)
         if reply.raised:
             raise result
         return result
 
 
-def _tell(event: Event, *, masked: bool) -> None:
-    """Emit an event of a job here; one that a mask hid from traces there, under a mask."""
+def _emit(event: Event, *, masked: bool) -> None:
+    """Emit an event of a job in this process. ``masked``: under a mask, so that traces do not have it."""
     if isinstance(event, PredictorCalled):
         remember(event)
     if masked:
@@ -185,18 +200,21 @@ def _tell(event: Event, *, masked: bool) -> None:
         current_scope().emit(event)
 
 
-class _Spans:
-    """Span numbers of another process, as numbers of this one. ``known``: those of spans that were begun here."""
+class _SpanNumbers:
+    """Translates span numbers of a worker to numbers of this process.
+
+    ``known``: the numbers of the spans that this process opened, by their numbers on the worker.
+    """
 
     def __init__(self, known: Mapping[Any, Any]) -> None:
-        self._here: dict[int, int] = dict(known)
+        self._own_numbers: dict[int, int] = dict(known)
 
-    def here(self, span: int) -> int:
-        """Its number here."""
-        if span not in self._here:
-            self._here[span] = new_span()
-        return self._here[span]
+    def translate(self, span: int) -> int:
+        """The number of a span in this process."""
+        if span not in self._own_numbers:
+            self._own_numbers[span] = new_span()
+        return self._own_numbers[span]
 
-    def moved(self, event: Event) -> Event:
-        """The event with numbers of this process."""
-        return replace(event, span=self.here(event.span), parent=self.here(event.parent))
+    def renumber(self, event: Event) -> Event:
+        """The event with span numbers of this process."""
+        return replace(event, span=self.translate(event.span), parent=self.translate(event.parent))

@@ -1,4 +1,4 @@
-"""A job away from its run: what travels to a worker, and what comes back."""
+"""The data that a coordinator sends to a worker, and that the worker sends back."""
 
 from __future__ import annotations
 
@@ -17,89 +17,113 @@ __all__ = ["Grant", "Header", "Job", "Ref", "Reply"]
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A value that travels once, by the hash of its bytes."""
+    """A reference to a shared value, which is sent to each worker once."""
 
     key: str
+    """The hash of the pickled value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a job may spend without asking. ``calls`` and ``metric_calls``: None is no limit; ``more`` and
-    ``more_metric_calls``: what was left besides. ``tokens``, ``usd``, ``seconds``: what was left of them, None is no
-    limit."""
+    """What a job may spend. None is no limit."""
 
     calls: int | None = None
+    """Calls that the job may make without asking the coordinator."""
     metric_calls: int | None = None
-    more: float = math.inf
-    more_metric_calls: float = math.inf
+    """Metric calls that the job may make without asking the coordinator."""
+    remaining_calls: float = math.inf
+    """Calls that the budgets of the coordinator had left when the job was sent."""
+    remaining_metric_calls: float = math.inf
+    """Metric calls that the budgets of the coordinator had left when the job was sent."""
     tokens: float | None = None
+    """Tokens that the budgets had left; likewise ``usd`` and ``seconds``."""
     usd: float | None = None
     seconds: float | None = None
 
-    def spent(self) -> Grant:
-        """What is left of it where it may have been spent already: what is limited is asked for."""
+    def without_calls(self) -> Grant:
+        """The grant of a job whose calls may have been used before. It asks the coordinator for every limited call."""
         return replace(self, calls=None if self.calls is None else 0)
 
     @classmethod
     def of(cls, scope: Scope, funds: Allowance | None) -> Grant:
-        """What is left, of what is limited. The calls of ``funds`` are taken from it."""
-        limited, more = scope.available() < math.inf, scope.available()
-        calls = None if not limited else 0
+        """The grant of a job that is sent from a scope. It takes all calls of ``funds``, the allowance of the job."""
+        remaining_calls = scope.available()
+        calls = None
+        if remaining_calls < math.inf:
+            calls = 0
         if funds is not None:
             calls = funds.left
             funds.take(calls)
-        metric_calls = 0 if scope.metric_calls_left() < math.inf else None
-        return cls(calls, metric_calls, more, scope.metric_calls_left(), **_afterwards(scope))
+        remaining_metric_calls = scope.metric_calls_left()
+        metric_calls = None
+        if remaining_metric_calls < math.inf:
+            metric_calls = 0
+        return cls(calls, metric_calls, remaining_calls, remaining_metric_calls, **_measured_limits(scope))
 
 
-def _afterwards(scope: Scope) -> dict[str, float]:
-    """The least that is left of what is known only afterwards."""
-    left: dict[str, float] = {}
+def _measured_limits(scope: Scope) -> dict[str, float]:
+    """The tokens, USD and seconds that the budgets have left. What a call takes of these is known after the call."""
+    limits: dict[str, float] = {}
     for layer in scope.open_layers():
-        for name, value in getattr(layer.funds, "left", {}).items() if hasattr(layer.funds, "budget") else ():
+        if not hasattr(layer.funds, "budget"):
+            continue
+        for name, value in getattr(layer.funds, "left", {}).items():
             if name in ("tokens", "usd", "seconds"):
-                left[name] = min(value, left.get(name, math.inf))
-    return left
+                limits[name] = min(value, limits.get(name, math.inf))
+    return limits
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a worker reads before it unpacks a job: the ``version`` that sent it, the ``topic`` to ask on, the ``key``
-    of its task, the ``worker`` it was sent to (empty for any), and the keys of what travels ``once``."""
+    """What a worker reads before it unpickles a job."""
 
     version: str
+    """The dspynb version of the coordinator."""
     topic: str
+    """The Dask topic for questions to the coordinator."""
     key: str
+    """The key of the Dask task."""
     worker: str
+    """The address of the worker that the job was sent to; empty for any worker."""
     once: tuple[str, ...]
+    """The keys of the shared values of the job."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One call of a function on a worker: all of it as data, but for user code and what travels once."""
+    """One call of a function on a worker."""
 
     id: str
     fn: Any
     arguments: Mapping[str, Any]
     snapshot: Snapshot
-    paths: Mapping[str, str]  # predictor uid → path, of the run
-    name: str  # of the run
+    paths: Mapping[str, str]
+    """The paths of the predictors by their uid, from the run."""
+    name: str
+    """The name of the run."""
     grant: Grant
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of a job. ``packed``: events and result (see packing). ``masked``: places of events that are not the
-    program's own. ``left``: calls and metric calls of the grant that were not used; ``used``: those that were, where
-    they are not limited. ``estimate``: tokens of calls whose usage does not have them."""
+    """The result of a job."""
 
     worker: str
-    packed: bytes = b""
-    raised: bool = False  # the result is an error of the function, to be raised
-    refused: str | None = None  # why it was not run
-    opened: int | None = None  # the number that the span had there
+    """The address of the worker."""
+    payload: bytes = b""
+    """The events and the result, pickled (see serialization)."""
+    raised: bool = False
+    """Whether the result is an error that the function raised."""
+    refused: str | None = None
+    """Why the worker did not run the job; None if it did."""
+    opened: int | None = None
+    """The number of the job's span on the worker."""
     masked: frozenset[int] = frozenset()
-    left: tuple[int, int] = (0, 0)
+    """The indices of the events that were emitted under a mask. They are not the program's own."""
+    unused: tuple[int, int] = (0, 0)
+    """Calls and metric calls of the grant that were not used."""
     used: tuple[int, int] = (0, 0)
+    """Calls and metric calls that were used, where the grant sets no limit."""
     usage: Usage = field(default_factory=Usage)
     estimate: int = 0
+    """An estimate of the tokens of calls whose usage does not have them."""

@@ -1,4 +1,4 @@
-"""What travels, as bytes: user code as Dask's users expect (cloudpickle), no keys, and errors that name the object."""
+"""Pickling of jobs and replies with cloudpickle. Secrets are refused, and errors name the object that is the cause."""
 
 from __future__ import annotations
 
@@ -19,61 +19,67 @@ from dspynb.signatures.signature import Signature, rebuild
 
 __all__ = ["digest", "pack", "pack_reply", "unpack", "unpack_reply"]
 
-_DEPTH = 12
-"""How far into an object it is looked for what does not pickle."""
+_SEARCH_DEPTH = 12
+"""How many levels of an object are searched for the part that cannot be pickled."""
 
 
 @cache
 def _pickler() -> type[Any]:
-    """The pickler, made when it is first used: cloudpickle comes with Dask."""
+    """The class of the pickler. It is made at the first use, since cloudpickle is installed with Dask only."""
     from cloudpickle import Pickler
 
-    class Packer(Pickler):  # type: ignore[misc]
-        """cloudpickle's, with what it does not know of: signatures, and models whose place is one process."""
+    class JobPickler(Pickler):  # type: ignore[misc]
+        """Pickles signatures too, and refuses objects that must stay in this process."""
 
         def reducer_override(self, obj: Any) -> Any:
-            stays = getattr(type(obj), "stays_here", None)
-            if isinstance(stays, str):
-                raise ExecutorError(stays)
+            reason_to_stay = getattr(type(obj), "stays_here", None)
+            if isinstance(reason_to_stay, str):
+                raise ExecutorError(reason_to_stay)
             if isinstance(obj, type) and issubclass(obj, Signature):
                 if obj.__pydantic_generic_metadata__["origin"] is not None:
-                    return NotImplemented  # by its origin, as copyreg knows
+                    return NotImplemented  # copyreg pickles a parametrised class by its origin
                 reduced = super().reducer_override(obj)
                 if isinstance(reduced, tuple):
                     return rebuild, (reduced[0], reduced[1]), *reduced[2:]
                 return reduced
             return super().reducer_override(obj)
 
-    return Packer
+    return JobPickler
 
 
-def pack(value: Any, what: str) -> bytes:
-    """The value as bytes. Raises ExecutorError naming the object that does not travel, or that holds a key."""
-    data = _dumped(value)
+def pack(value: Any, description: str) -> bytes:
+    """Pickle a value. ``description``: what it is, for errors.
+
+    Raises ExecutorError, and names the object, if an object in it cannot be pickled or contains a known secret.
+    """
+    data = _dump(value)
     if isinstance(data, Exception):
-        where, culprit, error = _culprit(value, what, data)
-        said = str(error) if isinstance(error, ExecutorError) else f"{type(error).__name__}: {shorten(error, 300)}"
-        raise ExecutorError(f"{where} ({_kind(culprit)}) cannot travel to another process: {said}") from None
-    if _holds_secret(data):
-        where, _, _ = _culprit(value, what, None)
+        path, cause, error = _find_cause(value, description, data)
+        reason = f"{type(error).__name__}: {shorten(error, 300)}"
+        if isinstance(error, ExecutorError):
+            reason = str(error)
+        raise ExecutorError(f"{path} ({_kind(cause)}) cannot travel to another process: {reason}") from None
+    if holds_known(data):
+        path, _, _ = _find_cause(value, description, None)
         raise ExecutorError(
-            f"{where} holds a key that this process knows, and keys do not travel: let the worker's own environment "
-            "have it (os.environ, read where it is used), or give it to dn.LM, which leaves it behind"
+            f"{path} holds a key that this process knows, and keys are not sent to workers: set it in the worker's own "
+            "environment and read it from os.environ where it is used, or pass it to dn.LM, which does not send it"
         )
     return data
 
 
 def digest(data: bytes) -> str:
-    """A name for the bytes: 32 hex digits."""
+    """A hash of bytes, as 32 hex digits."""
     return hashlib.sha256(data).hexdigest()[:32]
 
 
 def unpack(data: bytes) -> Any:
-    """The value that ``pack`` was given."""
-    return pickle.loads(data)  # noqa: S301  # from the run's own coordinator or worker, as all of Dask is
+    """Unpickle a value."""
+    return pickle.loads(data)  # noqa: S301  # from the coordinator or a worker of the same cluster, which Dask trusts
 
 
-def _dumped(value: Any) -> bytes | Exception:
+def _dump(value: Any) -> bytes | Exception:
+    """The pickled value, or the error of pickling it."""
     stream = io.BytesIO()
     try:
         _pickler()(stream, protocol=5).dump(value)
@@ -82,83 +88,116 @@ def _dumped(value: Any) -> bytes | Exception:
     return stream.getvalue()
 
 
-def _holds_secret(data: bytes) -> bool:
-    return holds_known(data)
+# ── the cause of a failure ────────────────────────────────────────────────────────────────────────────────────────────
+def _find_cause(
+    value: Any, path: str, error: Exception | None, depth: int = _SEARCH_DEPTH
+) -> tuple[str, Any, Exception | None]:
+    """The innermost part of ``value`` that cannot be pickled. If ``error`` is None, the one that contains a secret.
 
-
-# ── which object it was ───────────────────────────────────────────────────────────────────────────────────────────────
-def _culprit(value: Any, where: str, error: Exception | None, depth: int = _DEPTH) -> tuple[str, Any, Exception | None]:
-    """The innermost object that fails as ``value`` does, with the way to it; without an error, that holds a secret."""
-    for step, part in _parts_of(value) if depth and not _stays(value) else ():
-        data = _dumped(part)
-        if error is not None and isinstance(data, Exception):
-            return _culprit(part, where + step, data, depth - 1)
-        if error is None and not isinstance(data, Exception) and _holds_secret(data):
-            return _culprit(part, where + step, None, depth - 1)
-    return where, value, error
+    Returns the path to the part, the part, and its error.
+    """
+    if depth == 0 or _must_stay(value):
+        return path, value, error
+    for step, part in _parts_of(value):
+        data = _dump(part)
+        if isinstance(data, Exception):
+            if error is not None:
+                return _find_cause(part, path + step, data, depth - 1)
+        elif error is None and holds_known(data):
+            return _find_cause(part, path + step, None, depth - 1)
+    return path, value, error
 
 
 def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
-    """What a value is made of, as code would name it."""
+    """The parts of a value, each with its name as an extension of the path to the value."""
     if isinstance(value, str | bytes | int | float | None | type):
         return
     if isinstance(value, Mapping):
-        yield from ((f"[{key!r}]", part) for key, part in value.items())
+        for key, part in value.items():
+            yield f"[{key!r}]", part
     elif dataclasses.is_dataclass(value):
-        yield from ((f".{f.name}", getattr(value, f.name, None)) for f in dataclasses.fields(value))
+        for field in dataclasses.fields(value):
+            yield f".{field.name}", getattr(value, field.name, None)
     elif isinstance(value, list | tuple | set | frozenset):
-        yield from ((f"[{i}]", part) for i, part in enumerate(value))
-    elif code := getattr(value, "__code__", None):
-        cells = getattr(value, "__closure__", None) or ()
-        for name, cell in zip(code.co_freevars, cells, strict=False):
-            yield f"'s variable {name!r}", cell.cell_contents
-        found = getattr(value, "__globals__", {})
-        yield from ((f"'s global {name!r}", found[name]) for name in code.co_names if name in found)
-    elif (owner := getattr(value, "__self__", None)) is not None and callable(value):
-        yield ".__self__", owner
+        for index, part in enumerate(value):
+            yield f"[{index}]", part
+    elif getattr(value, "__code__", None):
+        yield from _variables_of(value)
+    elif getattr(value, "__self__", None) is not None and callable(value):
+        yield ".__self__", value.__self__
     else:
-        state = value.__getstate__() if hasattr(value, "__getstate__") else None
-        own = state if isinstance(state, dict) else getattr(value, "__dict__", {})
-        yield from ((f".{name}", part) for name, part in own.items())
+        for name, part in _attributes_of(value).items():
+            yield f".{name}", part
 
 
-def _stays(value: Any) -> bool:
+def _attributes_of(value: Any) -> Mapping[str, Any]:
+    """The attributes that pickle sends: those of ``__getstate__`` if it returns a dict."""
+    if hasattr(value, "__getstate__"):
+        state = value.__getstate__()
+        if isinstance(state, dict):
+            return state
+    attributes: dict[str, Any] = getattr(value, "__dict__", {})
+    return attributes
+
+
+def _variables_of(function: Any) -> Iterator[tuple[str, Any]]:
+    """The values that a function takes from outside: closure variables and globals."""
+    code = function.__code__
+    cells = getattr(function, "__closure__", None) or ()
+    for name, cell in zip(code.co_freevars, cells, strict=False):
+        yield f"'s variable {name!r}", cell.cell_contents
+    global_values = getattr(function, "__globals__", {})
+    for name in code.co_names:
+        if name in global_values:
+            yield f"'s global {name!r}", global_values[name]
+
+
+def _must_stay(value: Any) -> bool:
     return isinstance(getattr(type(value), "stays_here", None), str)
 
 
 def _kind(value: Any) -> str:
+    """The type of a value and, of functions and classes, the name."""
     kind = type(value)
     name = getattr(value, "__qualname__", None)
-    return f"{kind.__name__} {name}" if name else f"{kind.__module__}.{kind.__qualname__}"
+    if name:
+        return f"{kind.__name__} {name}"
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
-# ── what comes back ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── replies ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 @cache
 def _reply_pickler() -> type[Any]:
-    class ReplyPacker(_pickler()):  # type: ignore[misc]
-        """Keeps what a prediction knows of itself; events and runs are told by their place."""
+    class ReplyPickler(_pickler()):  # type: ignore[misc]
+        """Pickles predictions with their metadata, events by their index in the reply, and runs by their search.
 
-        def __init__(self, stream: Any, places: Mapping[int, int], *, carefully: bool) -> None:
+        ``convert``: whether values of predictions that cannot be pickled are converted as for a run file.
+        """
+
+        def __init__(self, stream: Any, indices: Mapping[int, int], *, convert: bool) -> None:
             super().__init__(stream, protocol=5)
-            self._places, self._carefully = places, carefully
+            self._indices = indices
+            self._convert = convert
 
         def persistent_id(self, obj: Any) -> tuple[str, int] | None:
             if isinstance(obj, Event):
-                place = self._places.get(id(obj))
-                return None if place is None else ("event", place)
+                index = self._indices.get(id(obj))
+                return None if index is None else ("event", index)
             if isinstance(obj, RunReader):
                 return "run", obj._search
             return None
 
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, Prediction):
-                values = {n: _travelling(v) for n, v in obj.items()} if self._carefully else obj.to_dict()
-                return _prediction, (type(obj), values, {n: getattr(obj.meta, n) for n in _META})
+                values = obj.to_dict()
+                if self._convert:
+                    values = {name: _picklable(value) for name, value in obj.items()}
+                return _prediction, (type(obj), values, {name: getattr(obj.meta, name) for name in _META})
             if isinstance(obj, BaseException):
-                return _error_parts(obj)
+                return _reduce_error(obj)
             return super().reducer_override(obj)
 
-    return ReplyPacker
+    return ReplyPickler
 
 
 _META = ("score", "usage", "calls", "run")
@@ -168,14 +207,16 @@ def _prediction(kind: type[Prediction], values: dict[str, Any], meta: dict[str, 
     return kind(values).with_meta(**meta)
 
 
-def _travelling(value: Any) -> Any:
-    """The value; as run files hold it, where it cannot travel."""
-    return plain(value) if isinstance(_dumped(value), Exception) else value
+def _picklable(value: Any) -> Any:
+    """The value, or if it cannot be pickled, the value as a run file has it."""
+    if isinstance(_dump(value), Exception):
+        return plain(value)
+    return value
 
 
-def _error_parts(error: BaseException) -> Any:
-    """An error as it arrives: itself, where it can be made again, else what it said."""
-    data = _dumped(error)
+def _reduce_error(error: BaseException) -> Any:
+    """How to make an error again: an equal one, or if that is impossible, a DspynbError with its text."""
+    data = _dump(error)
     try:
         if not isinstance(data, Exception) and type(unpack(data)) is type(error):
             return unpack, (data,)
@@ -185,29 +226,34 @@ def _error_parts(error: BaseException) -> Any:
 
 
 def pack_reply(events: Sequence[Event], result: Any) -> bytes:
-    """Events, and a result that may refer to them, as bytes. Raises ExecutorError where the result cannot travel."""
-    places = {id(event): place for place, event in enumerate(events)}
-    told_events = _dumped(list(events))
-    if isinstance(told_events, Exception):  # with a value that only stands in its process: as run files hold them
-        told_events = pickle.dumps([to_json(event) for event in events])
+    """Pickle the events of a job and its result, which may refer to them.
+
+    Raises ExecutorError if the result cannot be pickled.
+    """
+    events_data = _dump(list(events))
+    if isinstance(events_data, Exception):  # then as a run file has them
+        events_data = pickle.dumps([to_json(event) for event in events])
+    indices = {id(event): index for index, event in enumerate(events)}
     error: Exception | None = None
-    for carefully in (False, True):
+    for convert in (False, True):
         stream = io.BytesIO()
         try:
-            _reply_pickler()(stream, places, carefully=carefully).dump(result)
-        except Exception as failed:
-            error = failed
+            _reply_pickler()(stream, indices, convert=convert).dump(result)
+        except Exception as dump_error:
+            error = dump_error
         else:
-            return pickle.dumps((told_events, stream.getvalue()))
-    raise ExecutorError(f"what came of it cannot travel back: {error_text(error) if error else ''}")
+            return pickle.dumps((events_data, stream.getvalue()))
+    raise ExecutorError(f"the result cannot be sent back from the worker: {error_text(error) if error else ''}")
 
 
-class _ReplyReader(pickle.Unpickler):
-    """Puts in the events and the run of this process."""
+class _ReplyUnpickler(pickle.Unpickler):
+    """Puts the events and the run of this process in the place of their references."""
 
-    def __init__(self, stream: Any, events: Sequence[Event], run: Any, span: Callable[[int], int]) -> None:
+    def __init__(self, stream: Any, events: Sequence[Event], run: Any, translate: Callable[[int], int]) -> None:
         super().__init__(stream)
-        self._events, self._run, self._span = events, run, span
+        self._events = events
+        self._run = run
+        self._translate = translate
 
     def persistent_load(self, pid: Any) -> Any:
         kind, number = pid
@@ -215,15 +261,21 @@ class _ReplyReader(pickle.Unpickler):
             return self._events[number]
         if not number or not isinstance(self._run, RunReader):
             return self._run
-        return self._run.part(self._span(number))
+        return self._run.part(self._translate(number))
 
 
 def unpack_reply(
-    data: bytes, run: Any, span: Callable[[int], int], moved: Callable[[Event], Event]
+    data: bytes, run: Any, translate: Callable[[int], int], renumber: Callable[[Event], Event]
 ) -> tuple[list[Event], Any]:
-    """Events and result. ``moved`` gives an event its place in this process, ``span`` a span its number here; ``run``
-    is that of this process."""
-    told_events, told_result = unpack(data)
-    read = (from_json(event) if isinstance(event, dict) else event for event in unpack(told_events))
-    events = [moved(event) for event in read if event is not None]
-    return events, _ReplyReader(io.BytesIO(told_result), events, run, span).load()
+    """Unpickle the events of a job and its result.
+
+    ``run``: the run of this process. ``translate`` returns the number of a span in this process, and ``renumber`` an
+    event with such numbers.
+    """
+    events_data, result_data = unpack(data)
+    events = []
+    for item in unpack(events_data):
+        event = from_json(item) if isinstance(item, dict) else item
+        if event is not None:
+            events.append(renumber(event))
+    return events, _ReplyUnpickler(io.BytesIO(result_data), events, run, translate).load()

@@ -1,8 +1,8 @@
-"""On a worker: one event loop for all jobs of the process, whole rollouts on it, and one reply each.
+"""What runs on a Dask worker: jobs, each of which runs one rollout and returns one reply.
 
-A job is a Dask task of its own, which waits on the worker's loop and takes none of its slots, so that a worker holds as
-many jobs as the coordinator sends. When Dask no longer wants the task (a stop, a coordinator that has gone), the job is
-cancelled.
+All jobs of a process run on one event loop. Each is a Dask task that waits on the worker's own loop and occupies no
+slot of the worker, so that a worker runs as many jobs as the coordinator sends. When Dask no longer needs the task,
+since the run was stopped or the coordinator is lost, the job is cancelled.
 """
 
 from __future__ import annotations
@@ -31,34 +31,35 @@ from dspynb.running.user_code import guarded
 from dspynb.scope.budget import Budget, Meter
 from dspynb.scope.core import Layer
 
-__all__ = ["AwayRun", "Granted", "answered", "run_job", "same"]
+__all__ = ["GrantFunds", "WorkerRun", "hold_bytes", "receive_answer", "run_job"]
 
 Ask = Callable[[Mapping[str, Any]], Any]
+"""Sends a question to the coordinator and returns the answer."""
 
-_LOOK = 0.1
-"""Seconds between two looks at whether a job is still wanted."""
-_PATIENCE = 30.0
-"""Seconds that a job waits for the coordinator's answer."""
-_KEPT = 64
-"""Programs, metrics and models that are kept unpacked."""
+_POLL_SECONDS = 0.1
+"""Time between two checks whether Dask still needs the jobs."""
+_ANSWER_TIMEOUT = 30.0
+"""Seconds for which a job waits for the coordinator's answer."""
+_SHARED_VALUE_LIMIT = 64
+"""How many shared values (programs, metrics, models) a process has in memory."""
 
-_lock = threading.Lock()
-_JOBS = LoopThread("dspynb-jobs")  # not the loop of ``run_sync``, which a metric may use
-_unpacked: OrderedDict[str, Any] = OrderedDict()
-_questions: dict[str, Future[Any]] = {}
-_running: dict[str, tuple[_Doing, asyncio.Future[Reply]]] = {}  # by the task's key
-_watching: asyncio.Task[None] | None = None
+_JOB_LOOP = LoopThread("dspynb-jobs")  # not the loop of ``run_sync``, which a metric may use
+_shared_values: OrderedDict[str, Any] = OrderedDict()  # by key; the one used last is at the end
+_shared_values_lock = threading.Lock()
+_open_questions: dict[str, Future[Any]] = {}  # by the id of the question
+_running: dict[str, tuple[_RunningJob, asyncio.Future[Reply]]] = {}  # by the key of the Dask task
+_watcher: asyncio.Task[None] | None = None
 
 
-def same(data: bytes) -> bytes:
-    """What travels once, as a task: computed again where the worker that had it is lost."""
+def hold_bytes(data: bytes) -> bytes:
+    """The Dask task that holds a shared value. Dask runs it again if the worker that had the result is lost."""
     return data
 
 
-async def run_job(header: Header, packed: bytes, *shipped: bytes) -> Reply:
-    """The task: have the job done on this process's loop for jobs, and give what came of it.
+async def run_job(header: Header, payload: bytes, *shared_values: bytes) -> Reply:
+    """The Dask task of a job: run the job on the event loop for jobs, and return its reply.
 
-    Raises RunStopped where Dask no longer wanted it.
+    Raises RunStopped if Dask no longer needs the job.
     """
     from distributed import get_worker
     from distributed.worker_state_machine import SecedeEvent
@@ -67,16 +68,17 @@ async def run_job(header: Header, packed: bytes, *shipped: bytes) -> Reply:
 
     worker = get_worker()
     if header.version != dspynb.__version__:
-        said = f"it has dspynb {dspynb.__version__} and the coordinator {header.version}: install one version on both"
-        return Reply(worker.address, refused=said)
-    # What ``secede()`` tells for a task in a thread: this one does not take one of the worker's few slots. It tells no
-    # duration: where tasks of a kind take none, Dask's work stealing fails on one that waits, and loses the worker.
-    seceded: Any = SecedeEvent
-    worker.handle_stimulus(seceded(key=header.key, compute_duration=None, stimulus_id=f"secede-{time.time()}"))
-    doing = _Doing()
-    future = asyncio.wrap_future(_JOBS.submit(_do, doing, header, packed, shipped, worker))
-    _running[header.key] = doing, future
-    _watch(worker)
+        reason = f"it has dspynb {dspynb.__version__} and the coordinator {header.version}: install one version on both"
+        return Reply(worker.address, refused=reason)
+    # ``secede()`` does the same for a task in a thread: the job occupies none of the worker's few slots. The duration
+    # is None, since Dask's work stealing fails on a waiting task if tasks of its kind take no time, and loses the
+    # worker.
+    secede_event: Any = SecedeEvent
+    worker.handle_stimulus(secede_event(key=header.key, compute_duration=None, stimulus_id=f"secede-{time.time()}"))
+    running_job = _RunningJob()
+    future = asyncio.wrap_future(_JOB_LOOP.submit(_execute, running_job, header, payload, shared_values, worker))
+    _running[header.key] = (running_job, future)
+    _start_watcher(worker)
     try:
         await asyncio.wait([future])
         if future.cancelled():
@@ -84,45 +86,48 @@ async def run_job(header: Header, packed: bytes, *shipped: bytes) -> Reply:
         return future.result()
     finally:
         del _running[header.key]
-        doing.stop(future)
+        running_job.stop(future)
 
 
-class _Doing:
-    """A job under way: its run, once it is unpacked."""
+class _RunningJob:
+    """A job that has started. ``run`` is None until the job is unpickled."""
 
     def __init__(self) -> None:
-        self.away: AwayRun | None = None
+        self.run: WorkerRun | None = None
 
     def stop(self, future: asyncio.Future[Reply]) -> None:
-        """End it, where it has not ended."""
-        if not future.done() and self.away is not None:
-            self.away.stop()
+        """Stop the job, unless it has ended."""
+        if not future.done() and self.run is not None:
+            self.run.stop()
         future.cancel()
 
 
-def _watch(worker: Any) -> None:
-    """Have one task of the worker look at whether Dask still wants what is done here."""
-    global _watching  # noqa: PLW0603
+def _start_watcher(worker: Any) -> None:
+    """Start the task that stops jobs which Dask no longer needs, unless it is running."""
+    global _watcher  # noqa: PLW0603
 
     async def watch() -> None:
         while _running:
-            await asyncio.sleep(_LOOK)
-            for key, (doing, future) in list(_running.items()):
-                if not _wanted(worker, key):
-                    doing.stop(future)
+            await asyncio.sleep(_POLL_SECONDS)
+            for key, (running_job, future) in list(_running.items()):
+                if not _is_needed(worker, key):
+                    running_job.stop(future)
 
-    if _watching is None or _watching.done():
-        _watching = asyncio.get_running_loop().create_task(watch())
+    if _watcher is None or _watcher.done():
+        _watcher = asyncio.get_running_loop().create_task(watch())
 
 
-async def _do(doing: _Doing, header: Header, packed: bytes, shipped: Sequence[bytes], worker: Any) -> Reply:
-    """On the loop for jobs: unpack, run, pack."""
+async def _execute(
+    running_job: _RunningJob, header: Header, payload: bytes, shared_values: Sequence[bytes], worker: Any
+) -> Reply:
+    """Unpickle a job, run it and make its reply. Runs on the event loop for jobs."""
     try:
-        job, away = _opened(packed, dict(zip(header.once, shipped, strict=True)), worker, header)
+        job, run = _unpack_job(payload, dict(zip(header.once, shared_values, strict=True)), worker, header)
     except Exception as error:
         return Reply(worker.address, refused=f"it cannot read what was sent to it: {error_text(error)}. {_ADVICE}")
-    doing.away = away
-    return _reply(worker.address, job, away, *await _run(job, away))
+    running_job.run = run
+    result, raised = await _run(job, run)
+    return _reply(worker.address, job, run, result, raised)
 
 
 _ADVICE = (
@@ -131,22 +136,24 @@ _ADVICE = (
 )
 
 
-def _wanted(worker: Any, key: Any) -> bool:
-    """Whether Dask still wants the task's result."""
+def _is_needed(worker: Any, key: Any) -> bool:
+    """Whether Dask still needs the result of a task."""
     task = worker.state.tasks.get(key)
     return task is not None and task.state not in ("cancelled", "released", "forgotten")
 
 
-class AwayRun(RunReader):
-    """What stands for the run on a worker: keeps a job's events, and admits calls until the job is stopped."""
+class WorkerRun(RunReader):
+    """The run as a job on a worker sees it. It records the events of the job, and admits calls until it is stopped."""
 
     def __init__(self, job: Job, ask: Ask) -> None:
         super().__init__(job.snapshot.run)
-        self.paths, self.name, self.program_type = job.paths, job.name, None
-        self.granted = Granted(job.grant, ask)
-        self.program: set[int] = set()  # ids of events that no mask hides
+        self.paths = job.paths
+        self.name = job.name
+        self.program_type = None
+        self.funds = GrantFunds(job.grant, ask)
+        self.unmasked_events: set[int] = set()  # ids of the events of the program itself
         self._stopped = False
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._waiting_tasks: set[asyncio.Task[Any]] = set()
         self._lock = threading.Lock()
 
     @property
@@ -156,101 +163,106 @@ class AwayRun(RunReader):
 
     @property
     def events(self) -> list[Event]:
-        """Those so far."""
+        """The events so far."""
         return self.record.events
 
     def emit(self, event: Event) -> None:
-        """Keep an event."""
+        """Record an event."""
         with self.record.lock:
             self.record.apply(event)
 
     def admit(self) -> None:
-        """Raise RunStopped once the job was stopped."""
+        """Raise RunStopped if the job was stopped."""
         if self._stopped:
             raise RunStopped
 
     def call_began(self, task: asyncio.Task[Any] | None) -> None:
-        """A task waits for a model."""
+        """Note that a task waits for a model."""
         if task is not None:
             with self._lock:
-                self._tasks.add(task)
+                self._waiting_tasks.add(task)
 
     def call_ended(self, task: Any) -> None:
-        """It waits no longer."""
+        """Note that a task no longer waits for a model."""
         with self._lock:
-            self._tasks.discard(task)
+            self._waiting_tasks.discard(task)
 
     def stop(self) -> None:
-        """No call starts any more; those in flight are cancelled, also in tasks that the program made."""
+        """Admit no further call, and cancel those that are waiting, also in tasks that the program created."""
         self._stopped = True
         with self._lock:
-            waiting = list(self._tasks)
-        for task in waiting:
+            tasks = list(self._waiting_tasks)
+        for task in tasks:
             with contextlib.suppress(RuntimeError):
                 task.get_loop().call_soon_threadsafe(task.cancel)
 
 
-class _Program:
-    """Hears what no mask hides."""
+class _UnmaskedEvents:
+    """A trace that notes which events are the program's own. Events under a mask do not reach it."""
 
-    def __init__(self, run: AwayRun) -> None:
+    def __init__(self, run: WorkerRun) -> None:
         self._run = run
 
     def emit(self, event: Event) -> None:
-        """Take note of it."""
-        self._run.program.add(id(event))
+        """Note an event."""
+        self._run.unmasked_events.add(id(event))
 
 
-class Granted:
-    """A grant as funds of a scope. What it lacks is asked for where the budget is."""
+class GrantFunds:
+    """The Grant of a job as the funds of its scope. When it is used up, the coordinator is asked for each call.
+
+    ``remaining`` and ``used`` have two numbers: calls and metric calls. ``remaining`` is what is unused of a limited
+    grant; ``used`` counts where the grant sets no limit.
+    """
 
     covers = True
 
     def __init__(self, grant: Grant, ask: Ask) -> None:
-        self._ask, self._grant, self._lock = ask, grant, threading.Lock()
-        self.left = [grant.calls or 0, grant.metric_calls or 0]
+        self._ask = ask
+        self._grant = grant
+        self._lock = threading.Lock()
+        self.remaining = [grant.calls or 0, grant.metric_calls or 0]
         self.used = [0, 0]
-        self.usage, self.estimate = Usage(), 0
-        limits = {
-            "tokens": None if grant.tokens is None else max(1, int(grant.tokens)),
-            "usd": None if grant.usd is None else max(1e-12, grant.usd),
-            "seconds": None if grant.seconds is None else max(1e-9, grant.seconds),
-        }
-        limited = any(limit is not None for limit in limits.values())
-        self._meter = Meter(Budget(**limits)) if limited else None  # type: ignore[arg-type]
+        self.usage = Usage()
+        self.estimate = 0
+        self._meter = _meter_of(grant)
 
     def take(self, calls: int = 0, metric_calls: int = 0) -> None:
-        """Take calls; those that the grant lacks are asked for. Raises BudgetExhausted."""
+        """Take calls from the grant, or from the budget of the coordinator. Raises BudgetExhausted."""
         if self._meter is not None:
             self._meter.take()
-        wanted = (calls, metric_calls)
+        requested = (calls, metric_calls)
         with self._lock:
-            own = [n if self._free(kind) else min(n, self.left[kind]) for kind, n in enumerate(wanted)]
-            self._move(own, 1)
-        lacking = [n - mine for n, mine in zip(wanted, own, strict=True)]
-        if any(lacking):
-            refused = self._ask({"calls": lacking[0], "metric_calls": lacking[1]})
-            if refused is not None:
-                self.give_back(*own)
-                raise BudgetExhausted(str(refused))
+            granted = [
+                number if self._is_unlimited(kind) else min(number, self.remaining[kind])
+                for kind, number in enumerate(requested)
+            ]
+            self._count(granted, 1)
+        missing = [number - part for number, part in zip(requested, granted, strict=True)]
+        if any(missing):
+            refusal = self._ask({"calls": missing[0], "metric_calls": missing[1]})
+            if refusal is not None:
+                self.give_back(*granted)
+                raise BudgetExhausted(str(refusal))
 
-    def _free(self, kind: int) -> bool:
+    def _is_unlimited(self, kind: int) -> bool:
         return (self._grant.calls, self._grant.metric_calls)[kind] is None
 
-    def _move(self, numbers: Sequence[int], sign: int) -> None:
+    def _count(self, numbers: Sequence[int], sign: int) -> None:
+        """Count calls and metric calls that are taken (sign 1) or returned (sign -1)."""
         for kind, number in enumerate(numbers):
-            if self._free(kind):
+            if self._is_unlimited(kind):
                 self.used[kind] += sign * number
             else:
-                self.left[kind] -= sign * number
+                self.remaining[kind] -= sign * number
 
     def give_back(self, calls: int, metric_calls: int = 0) -> None:
-        """What was taken and not used."""
+        """Give back calls that were taken and not used."""
         with self._lock:
-            self._move((calls, metric_calls), -1)
+            self._count((calls, metric_calls), -1)
 
     def add(self, usage: Usage, estimate: int = 0) -> None:
-        """Count what a call turned out to cost, and an estimate of its tokens where they are unknown."""
+        """Count what a call cost. ``estimate``: its tokens, where the usage does not have them."""
         if usage.tokens is None:
             usage = replace(usage, prompt_tokens=0, completion_tokens=0)
         with self._lock:
@@ -260,52 +272,75 @@ class Granted:
             self._meter.add(usage, estimate)
 
     def available(self) -> float:
-        """Calls that can be taken, as far as is known here."""
-        return math.inf if self._free(0) else self.left[0] + self._grant.more
+        """The number of calls that can be taken, as far as this process knows."""
+        if self._is_unlimited(0):
+            return math.inf
+        return self.remaining[0] + self._grant.remaining_calls
 
     def metric_calls_left(self) -> float:
-        """Metric calls that can be taken, as far as is known here."""
-        return math.inf if self._free(1) else self.left[1] + self._grant.more_metric_calls
+        """The number of metric calls that can be taken, as far as this process knows."""
+        if self._is_unlimited(1):
+            return math.inf
+        return self.remaining[1] + self._grant.remaining_metric_calls
+
+
+def _meter_of(grant: Grant) -> Meter | None:
+    """A meter for the tokens, USD and seconds of a grant; None if it limits none of them."""
+    limits: dict[str, float] = {}
+    if grant.tokens is not None:
+        limits["tokens"] = max(1, int(grant.tokens))
+    if grant.usd is not None:
+        limits["usd"] = max(1e-12, grant.usd)
+    if grant.seconds is not None:
+        limits["seconds"] = max(1e-9, grant.seconds)
+    return Meter(Budget(**limits)) if limits else None  # type: ignore[arg-type]
 
 
 # ── one job ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _opened(packed: bytes, shipped: Mapping[str, bytes], worker: Any, header: Header) -> tuple[Job, AwayRun]:
-    job: Job = unpack(packed)
+def _unpack_job(
+    payload: bytes, shared_values: Mapping[str, bytes], worker: Any, header: Header
+) -> tuple[Job, WorkerRun]:
+    """Unpickle a job and put the shared values in the place of their references."""
+    job: Job = unpack(payload)
     ask = _asker(worker, header.topic, job.id)
-    if header.worker not in ("", worker.address) and not ask({"stolen from": header.worker}):
-        job = replace(job, grant=job.grant.spent())  # the worker that had it is lost, and with it what it spent
+    was_moved = header.worker not in ("", worker.address)
+    if was_moved and not ask({"has_worker": header.worker}):
+        # The first worker is lost, and may have used the grant. If it still exists, Dask moved the job before it began.
+        job = replace(job, grant=job.grant.without_calls())
 
-    def there(value: Any) -> Any:
-        return _once(value.key, shipped[value.key]) if isinstance(value, Ref) else value
+    def resolve(value: Any) -> Any:
+        if isinstance(value, Ref):
+            return _shared_value(value.key, shared_values[value.key])
+        return value
 
-    arguments = {name: there(value) for name, value in job.arguments.items()}
+    arguments = {name: resolve(value) for name, value in job.arguments.items()}
     if arguments.get("opened") is not None:
         arguments["opened"] = new_span()
-    settings = {name: there(value) for name, value in job.snapshot.settings.items()}
-    context = {name: there(value) for name, value in job.snapshot.context.items()}
+    settings = {name: resolve(value) for name, value in job.snapshot.settings.items()}
+    context = {name: resolve(value) for name, value in job.snapshot.context.items()}
     if "interceptors" in context:
         context["interceptors"] = tuple(interceptor.connected(ask) for interceptor in context["interceptors"])
     job = replace(job, arguments=arguments, snapshot=replace(job.snapshot, settings=settings, context=context))
-    return job, AwayRun(job, ask)
+    return job, WorkerRun(job, ask)
 
 
-def _once(key: str, data: bytes) -> Any:
-    """The one object of these bytes in this process."""
-    with _lock:
-        if key in _unpacked:
-            _unpacked.move_to_end(key)
-            return _unpacked[key]
+def _shared_value(key: str, data: bytes) -> Any:
+    """The shared value of a key. All jobs of this process get the same object."""
+    with _shared_values_lock:
+        if key in _shared_values:
+            _shared_values.move_to_end(key)
+            return _shared_values[key]
     value = unpack(data)
-    with _lock:
-        value = _unpacked.setdefault(key, value)
-        while len(_unpacked) > _KEPT:
-            _unpacked.popitem(last=False)
+    with _shared_values_lock:
+        value = _shared_values.setdefault(key, value)
+        while len(_shared_values) > _SHARED_VALUE_LIMIT:
+            _shared_values.popitem(last=False)
     return value
 
 
-async def _run(job: Job, away: AwayRun) -> tuple[Any, bool]:
-    """What the function comes to, and whether it was raised."""
-    layer = Layer("a rollout on a worker", port=away, trace=_Program(away), funds=away.granted)
+async def _run(job: Job, run: WorkerRun) -> tuple[Any, bool]:
+    """Call the function of a job. Returns its result or error, and whether it is an error that it raised."""
+    layer = Layer("a rollout on a worker", port=run, trace=_UnmaskedEvents(run), funds=run.funds)
     try:
         with job.snapshot.enter(), layer:
             return await guarded("the program", job.fn, **job.arguments), False
@@ -313,46 +348,53 @@ async def _run(job: Job, away: AwayRun) -> tuple[Any, bool]:
         return error, True
 
 
-def _reply(address: str, job: Job, away: AwayRun, result: Any, raised: bool) -> Reply:
-    events, granted = list(away.events), away.granted
+def _reply(address: str, job: Job, run: WorkerRun, result: Any, raised: bool) -> Reply:
+    events = list(run.events)
     try:
-        packed = pack_reply(events, result)
+        payload = pack_reply(events, result)
     except ExecutorError as error:
-        packed, raised = pack_reply(events, error), True
+        payload = pack_reply(events, error)
+        raised = True
+    masked = frozenset(index for index, event in enumerate(events) if id(event) not in run.unmasked_events)
+    funds = run.funds
     return Reply(
         address,
-        packed,
+        payload,
         raised,
         opened=job.arguments.get("opened"),
-        masked=frozenset(place for place, event in enumerate(events) if id(event) not in away.program),
-        left=(granted.left[0], granted.left[1]),
-        used=(granted.used[0], granted.used[1]),
-        usage=granted.usage,
-        estimate=granted.estimate,
+        masked=masked,
+        unused=(funds.remaining[0], funds.remaining[1]),
+        used=(funds.used[0], funds.used[1]),
+        usage=funds.usage,
+        estimate=funds.estimate,
     )
 
 
-# ── asking the coordinator ────────────────────────────────────────────────────────────────────────────────────────────
-def _asker(worker: Any, topic: str, job: str) -> Ask:
-    """Asks the coordinator and waits for its answer, which takes some milliseconds. Raises ExecutorError."""
+# ── questions to the coordinator ──────────────────────────────────────────────────────────────────────────────────────
+def _asker(worker: Any, topic: str, job_id: str) -> Ask:
+    """A function that asks the coordinator and waits for the answer, which takes some milliseconds.
+
+    It raises ExecutorError if there is no answer.
+    """
 
     def ask(question: Mapping[str, Any]) -> Any:
-        number, answer = uuid.uuid4().hex, Future[Any]()
-        _questions[number] = answer
-        message = {"question": number, "job": job, "worker": worker.address, "asked": dict(question)}
+        question_id = uuid.uuid4().hex
+        answer = Future[Any]()
+        _open_questions[question_id] = answer
+        message = {"id": question_id, "job": job_id, "worker": worker.address, "question": dict(question)}
         worker.loop.add_callback(worker.log_event, topic, message)
         try:
-            return answer.result(_PATIENCE)
+            return answer.result(_ANSWER_TIMEOUT)
         except TimeoutError:
-            raise ExecutorError(f"the coordinator gave no answer within {_PATIENCE:g} s") from None
+            raise ExecutorError(f"the coordinator gave no answer within {_ANSWER_TIMEOUT:g} s") from None
         finally:
-            _questions.pop(number, None)
+            _open_questions.pop(question_id, None)
 
     return ask
 
 
-def answered(number: str, answer: Any) -> None:
-    """Called by the coordinator on the worker that asked."""
-    waiting = _questions.get(number)
-    if waiting is not None and not waiting.done():
-        waiting.set_result(answer)
+def receive_answer(question_id: str, answer: Any) -> None:
+    """Hand an answer to the job that asked. The coordinator calls this on the worker."""
+    future = _open_questions.get(question_id)
+    if future is not None and not future.done():
+        future.set_result(answer)

@@ -1,7 +1,7 @@
-"""The doctor: what is installed, missing and reachable, for who begins and for who reads a report of a bug.
+"""The doctor: a report on what is installed, missing and reachable, for new users and for bug reports.
 
-Each check is a function that gives findings; one that fails itself is a finding. No network is touched but for the
-model and the cluster that are asked for, and nothing is made or changed.
+Each check is a function that yields findings. If a check itself fails, that is a finding too. The doctor changes
+nothing, and uses the network only for a model or cluster that the user names.
 """
 
 from dspynb.contrib.doctor.examining import examine, run_doctor

@@ -1,4 +1,4 @@
-"""All checks, one after the other."""
+"""The doctor's entry points: they run all checks and make the report."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ __all__ = ["examine", "run_doctor"]
 def run_doctor(
     lm: str | None = None, api_base: str | None = None, dask: str | None = None, *, as_json: bool = False
 ) -> int:
-    """What ``dspynb doctor`` does; returns the process's exit status: 1 where something is wrong."""
+    """Print the report, for ``dspynb doctor``. Returns the exit status: 1 if something is wrong, else 0."""
     report = examine(lm, api_base, dask)
     sys.stdout.write(report.json() if as_json else report.text())
     return 0 if report.fine else 1
 
 
 def examine(lm: str | None = None, api_base: str | None = None, dask: str | None = None) -> Report:
-    """The report. ``lm``, at ``api_base``, is sent one short request; the cluster of the scheduler ``dask`` is asked
-    for its versions."""
+    """Run all checks and return the report.
+
+    ``lm``: a model to send a short request to; None sends none. ``api_base``: its address. ``dask``: the address of a
+    scheduler whose cluster to check; None checks none.
+    """
     checks: dict[str, Callable[[], Iterable[Finding]]] = {
         "installation": installed.installation,
         "dependencies": installed.dependencies,
@@ -39,11 +42,14 @@ def examine(lm: str | None = None, api_base: str | None = None, dask: str | None
         checks["lm"] = lambda: abilities.provider(lm, api_base)
     if dask is not None:
         checks["dask"] = lambda: abilities.cluster(dask)
-    return Report.of(installed.head(), [finding for name, check in checks.items() for finding in _found(name, check)])
+    findings: list[Finding] = []
+    for name, check in checks.items():
+        findings += _run_check(name, check)
+    return Report.of(installed.head(), findings)
 
 
-def _found(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+def _run_check(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
     try:
         return list(check())
-    except Exception as error:  # in a broken installation anything may fail; the other checks are wanted then
+    except Exception as error:  # in a broken installation anything may fail; the other checks must run all the same
         return [Finding(name, WRONG, f"could not be examined: {error_text(error, 300)}")]

@@ -1,4 +1,4 @@
-"""What is installed, as the metadata of packages tell it: nothing is imported for its version."""
+"""Checks of what is installed, from the metadata of packages. No package is imported to read its version."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import dspynb
 from dspynb.contrib.doctor.report import OK, WITHOUT, WRONG, Finding
 
-__all__ = ["dependencies", "head", "installation", "meets", "order", "version_of"]
+__all__ = ["dependencies", "head", "installation", "meets", "version_key", "version_of"]
 
-_GIVES = {
+_EXTRAS = {
     "local": "the embedded model",
     "providers": "other providers than openai/…, through litellm",
     "otel": "traces as OpenTelemetry spans",
@@ -25,12 +25,13 @@ _GIVES = {
     "scale": "rollouts on a Dask cluster",
     "lab": "the tutorials in JupyterLab",
 }
+"""What each extra is for."""
 _TOOLS = "dev"
-"""The extra that only who works on a checkout needs."""
+"""The extra for work on a checkout."""
 
 
 def head() -> dict[str, str]:
-    """What a report begins with: versions, and where the package is."""
+    """The first lines of a report: versions, and where the package is."""
     return {
         "dspynb": dspynb.__version__,
         "python": platform.python_version(),
@@ -49,7 +50,7 @@ def _is_checkout() -> bool:
 
 
 def installation() -> Iterator[Finding]:
-    """Whether what is imported is what was installed."""
+    """Whether the imported package is the installed one."""
     version = version_of("dspynb")
     if version is None:
         yield Finding("installation", WRONG, 'dspynb is imported but not installed: pip install -e "." in its checkout')
@@ -64,40 +65,44 @@ def installation() -> Iterator[Finding]:
 
 
 def dependencies() -> Iterator[Finding]:
-    """What the package needs, and each extra by what it gives."""
-    needed = _requirements()
-    if not needed:  # told by installation
+    """Whether the requirements of the package are installed; one finding for each extra too."""
+    requirements = _requirements()
+    if not requirements:  # dspynb is not installed: a finding of ``installation``
         return
-    tools = needed.pop(_TOOLS, [])
-    yield _group("dependencies", "", needed.pop("", []))
-    for extra in [*_GIVES, *sorted(needed.keys() - _GIVES.keys())]:
-        if extra in needed:
-            yield _group(extra, _GIVES.get(extra, ""), needed[extra])
+    tools = requirements.pop(_TOOLS, [])
+    yield _requirements_finding("dependencies", "", requirements.pop("", []))
+    for extra in [*_EXTRAS, *sorted(requirements.keys() - _EXTRAS.keys())]:
+        if extra in requirements:
+            yield _requirements_finding(extra, _EXTRAS.get(extra, ""), requirements[extra])
     if tools and _is_checkout():
-        yield _told_of_tools(tools)
+        yield _tools_finding(tools)
 
 
 @dataclass(frozen=True, slots=True)
 class _Requirement:
-    """A distribution, the bounds as they are written, and the version that is installed, or None."""
+    """A required distribution."""
 
     name: str
     bounds: str
+    """The bounds of its version, as in ``>=1.2``."""
     version: str | None
+    """The installed version; None if it is not installed."""
 
     @property
-    def met(self) -> bool:
+    def is_met(self) -> bool:
         return self.version is not None and meets(self.version, self.bounds)
 
     @property
-    def asked(self) -> str:
+    def pip_argument(self) -> str:
         return f'"{self.name}{self.bounds}"'
 
 
 def _requirements() -> dict[str, list[_Requirement]]:
-    """What the package needs, by extra; "" is what it always needs. As its metadata have it, of the form that our
-    pyproject.toml writes: ``name>=bound; extra == 'name'``."""
-    needed: dict[str, list[_Requirement]] = {}
+    """The requirements of each extra of dspynb; under "", those that it always has.
+
+    They are read from the metadata, which have the form of pyproject.toml: ``name>=bound; extra == 'name'``.
+    """
+    requirements: dict[str, list[_Requirement]] = {}
     try:
         lines = metadata.requires("dspynb") or []
     except metadata.PackageNotFoundError:
@@ -105,62 +110,81 @@ def _requirements() -> dict[str, list[_Requirement]]:
     for line in lines:
         requirement, _, marker = line.partition(";")
         match = re.match(r"\s*([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*\(?([^)]*)\)?\s*$", requirement)
-        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)", marker)
+        extra_match = re.search(r"extra\s*==\s*['\"]([^'\"]+)", marker)
+        extra = extra_match[1] if extra_match else ""
         if match and match[1] != "dspynb":
-            found = _Requirement(match[1], match[2].replace(" ", ""), version_of(match[1]))
-            needed.setdefault(extra[1] if extra else "", []).append(found)
-    return needed
+            name = match[1]
+            bounds = match[2].replace(" ", "")
+            requirements.setdefault(extra, []).append(_Requirement(name, bounds, version_of(name)))
+    return requirements
 
 
 def version_of(name: str) -> str | None:
-    """The version of a distribution, or None where it is not installed."""
+    """The version of a distribution; None if it is not installed."""
     try:
-        return metadata.version(name) or None  # metadata that were cut have none
+        return metadata.version(name) or None  # truncated metadata have no version
     except metadata.PackageNotFoundError:
         return None
 
 
-def _group(name: str, gives: str, needed: list[_Requirement]) -> Finding:
-    """What is always needed, or an extra: ``without`` where a part is not there, ``wrong`` where it is too low."""
-    there = ", ".join(f"{r.name} {r.version}" for r in needed if r.version is not None)
-    facts = _facts(needed)
-    low = [r for r in needed if r.version is not None and not r.met]
-    absent = [r for r in needed if r.version is None]
-    before = f"{gives}: " if gives else ""
-    if low or (absent and name == "dependencies"):
-        said = [f"{r.name} {r.version or 'is not installed'}" for r in [*low, *absent]]
-        asked = " ".join(r.asked for r in [*low, *absent])
-        return Finding(name, WRONG, f"{before}{', '.join(said)}; needed: pip install {asked}", facts)
-    if absent:
-        rest = f" ({', '.join(r.name for r in absent)} of it)" if there else ""
-        return Finding(name, WITHOUT, f'{before}not installed{rest}: pip install "dspynb[{name}]"', facts)
-    return Finding(name, OK, before + there, facts)
+def _requirements_finding(name: str, purpose: str, requirements: list[_Requirement]) -> Finding:
+    """The finding about the dependencies or an extra.
+
+    WRONG if a version is too low or a dependency is missing; WITHOUT if a package of an extra is missing.
+    """
+    facts = _requirement_facts(requirements)
+    installed = [requirement for requirement in requirements if requirement.version is not None]
+    missing = [requirement for requirement in requirements if requirement.version is None]
+    outdated = [requirement for requirement in installed if not requirement.is_met]
+    prefix = f"{purpose}: " if purpose else ""
+    if outdated or (missing and name == "dependencies"):
+        unmet = [*outdated, *missing]
+        states = ", ".join(f"{requirement.name} {requirement.version or 'is not installed'}" for requirement in unmet)
+        arguments = " ".join(requirement.pip_argument for requirement in unmet)
+        return Finding(name, WRONG, f"{prefix}{states}; needed: pip install {arguments}", facts)
+    if missing:
+        part = ""
+        if installed:
+            part = f" ({', '.join(requirement.name for requirement in missing)} of it)"
+        return Finding(name, WITHOUT, f'{prefix}not installed{part}: pip install "dspynb[{name}]"', facts)
+    versions = ", ".join(f"{requirement.name} {requirement.version}" for requirement in installed)
+    return Finding(name, OK, prefix + versions, facts)
 
 
-def _told_of_tools(needed: list[_Requirement]) -> Finding:
-    facts, lacking = _facts(needed), sum(not r.met for r in needed)
-    if lacking:
-        says = f'{lacking} of {len(needed)} packages for the tests are missing or too old: pip install -e ".[{_TOOLS}]"'
-        return Finding(_TOOLS, WITHOUT, says, facts)
-    return Finding(_TOOLS, OK, f"all {len(needed)} packages for the tests", facts)
+def _tools_finding(requirements: list[_Requirement]) -> Finding:
+    """The finding about the tools for work on a checkout."""
+    facts = _requirement_facts(requirements)
+    count = len(requirements)
+    unmet_count = sum(not requirement.is_met for requirement in requirements)
+    if unmet_count:
+        message = (
+            f'{unmet_count} of {count} packages for the tests are missing or too old: pip install -e ".[{_TOOLS}]"'
+        )
+        return Finding(_TOOLS, WITHOUT, message, facts)
+    return Finding(_TOOLS, OK, f"all {count} packages for the tests", facts)
 
 
-def _facts(needed: list[_Requirement]) -> dict[str, Any]:
-    return {"needs": [{"name": r.name, "bounds": r.bounds, "installed": r.version, "met": r.met} for r in needed]}
+def _requirement_facts(requirements: list[_Requirement]) -> dict[str, Any]:
+    needs = [
+        {"name": item.name, "bounds": item.bounds, "installed": item.version, "met": item.is_met}
+        for item in requirements
+    ]
+    return {"needs": needs}
 
 
 def meets(version: str, bounds: str) -> bool:
-    """Whether a version is at least what ``>=1.2`` says. Our bounds are of this form; another one counts as met."""
-    lowest = [bound[2:] for bound in bounds.split(",") if bound.startswith(">=")]
-    return all(order(version) >= order(bound) for bound in lowest)
+    """Whether a version is within bounds as in ``>=1.2``. Only lower bounds are compared; dspynb has no others."""
+    lower_bounds = [bound[2:] for bound in bounds.split(",") if bound.startswith(">=")]
+    return all(version_key(version) >= version_key(bound) for bound in lower_bounds)
 
 
-def order(version: str) -> tuple[tuple[int, ...], bool]:
-    """What to compare versions by: the release without zeros at its end; and a pre-release comes before it."""
+def version_key(version: str) -> tuple[tuple[int, ...], bool]:
+    """A key to compare versions by: the release without zeros at its end, and whether it is a final release."""
     match = re.match(r"(\d+(?:\.\d+)*)(.*)", version)
     if match is None:
         return (), False
-    numbers = [int(part) for part in match[1].split(".")]
-    while numbers and not numbers[-1]:
-        numbers.pop()
-    return tuple(numbers), re.match(r"[.\-_]?(a|b|rc|dev)", match[2]) is None
+    release = [int(part) for part in match[1].split(".")]
+    while release and release[-1] == 0:
+        release.pop()
+    is_final = re.match(r"[.\-_]?(a|b|rc|dev)", match[2]) is None
+    return tuple(release), is_final

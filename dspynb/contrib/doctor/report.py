@@ -1,4 +1,4 @@
-"""What the doctor found, for people and for programs, without keys."""
+"""The doctor's report, as text and as JSON, without keys."""
 
 from __future__ import annotations
 
@@ -6,40 +6,47 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dspynb.redact import redact
 
 __all__ = ["OK", "WITHOUT", "WRONG", "Finding", "Report"]
 
-OK, WITHOUT, WRONG = "ok", "without", "wrong"
+OK = "ok"
+"""The state of a part that works."""
+WITHOUT = "without"
+"""The state of an optional part that is missing."""
+WRONG = "wrong"
+"""The state of a part that needs repair."""
 _MARKS = {OK: "ok", WITHOUT: "-", WRONG: "WRONG"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line. ``state``: ``ok``; ``without``: something optional is not there; ``wrong``: something is to be done.
-    ``facts``: the same for programs."""
+    """One line of the report."""
 
     name: str
+    """The part that was checked."""
     state: str
-    says: str
+    """OK, WITHOUT or WRONG."""
+    message: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    """The values behind the message, for programs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All findings; ``Report.of`` takes keys out of them, and the name of who runs it."""
+    """The findings of all checks. ``Report.of`` removes keys from them, and the user's name in paths."""
 
     head: Mapping[str, str]
     findings: tuple[Finding, ...]
 
     @classmethod
     def of(cls, head: Mapping[str, str], findings: Iterable[Finding]) -> Report:
-        """The report of these findings."""
-        shown = (Finding(f.name, f.state, _clean(f.says), _clean(f.facts)) for f in findings)
-        return cls(_clean(head), tuple(shown))
+        """Make the report of these findings, without keys. ``head``: versions and places, see `head` in installed."""
+        clean = [replace(item, message=_clean(item.message), facts=_clean(item.facts)) for item in findings]
+        return cls(_clean(head), tuple(clean))
 
     @property
     def fine(self) -> bool:
@@ -47,26 +54,33 @@ class Report:
         return all(finding.state != WRONG for finding in self.findings)
 
     def text(self) -> str:
-        """The report in lines."""
+        """The report as lines of text."""
         head = self.head
-        first = f"dspynb {head['dspynb']}, Python {head['python']}, {head['platform']}"
         width = max(len(finding.name) for finding in self.findings)
-        lines = [f"{_MARKS[f.state]:<5}  {f.name:<{width}}  {f.says}" for f in self.findings]
-        wrong = sum(f.state == WRONG for f in self.findings)
-        last = f"{wrong} to be put right: see WRONG." if wrong else "All that is required is there."
-        return "\n".join([first, f"{head['from']}: {head['folder']}", "", *lines, "", last, ""])
+        heading = f"dspynb {head['dspynb']}, Python {head['python']}, {head['platform']}"
+        place = f"{head['from']}: {head['folder']}"
+        lines = [f"{_MARKS[item.state]:<5}  {item.name:<{width}}  {item.message}" for item in self.findings]
+        wrong_count = sum(finding.state == WRONG for finding in self.findings)
+        summary = f"{wrong_count} to be put right: see WRONG." if wrong_count else "All that is required is there."
+        return "\n".join([heading, place, "", *lines, "", summary, ""])
 
     def json(self) -> str:
         """The report as a JSON object: ``fine``, the versions, and ``findings``, each with its facts."""
-        findings = [{"name": f.name, "state": f.state, "says": f.says, **f.facts} for f in self.findings]
+        findings = [
+            {"name": item.name, "state": item.state, "says": item.message, **item.facts} for item in self.findings
+        ]
         return json.dumps({"fine": self.fine, **self.head, "findings": findings}, indent=2, ensure_ascii=False) + "\n"
 
 
 def _clean(value: Any) -> Any:
-    """The value with keys taken out of its texts, and the home folder, which bears a name."""
+    """The value with keys redacted in its texts, and ``~`` in place of the home folder, whose path has a user name."""
     if isinstance(value, str):
-        home = os.path.expanduser("~")  # noqa: PTH111  # Path.home() raises where there is none
-        return redact(re.sub(rf"{re.escape(home)}(?=/|\b)", "~", value) if len(home) > 1 else value)
+        home = os.path.expanduser("~")  # noqa: PTH111  # Path.home() raises if there is no home
+        if len(home) > 1:
+            value = re.sub(rf"{re.escape(home)}(?=/|\b)", "~", value)
+        return redact(value)
     if isinstance(value, Mapping):
         return {name: _clean(item) for name, item in value.items()}
-    return [_clean(item) for item in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    return value

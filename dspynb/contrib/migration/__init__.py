@@ -1,4 +1,4 @@
-"""From DSPy: live objects of it, read without importing it, become dspynb's."""
+"""Migration from DSPy: conversion of its objects, without importing it."""
 
 from dspynb.contrib.migration.translate import from_dspy
 

@@ -1,8 +1,8 @@
-"""A metric or reward written for DSPy, as one that dspynb calls.
+"""Conversion of metrics and rewards that were written for DSPy.
 
-DSPy passes arguments by position, and a ``trace`` only while it bootstraps; dspynb passes ``trace=`` and
-``predictor=`` by name, always. So ``trace is None``, by which a metric of DSPy's knows that it is to evaluate, would
-never be true.
+DSPy passes arguments by position, and a trace only while it bootstraps. So a DSPy metric may test ``trace is None`` to
+find out whether it evaluates. dspynb always passes ``trace=`` and ``predictor=``, by name, if a metric has these
+parameters. A converted metric does not have them, unless it is one for GEPA.
 """
 
 from __future__ import annotations
@@ -17,71 +17,83 @@ from dspynb.contrib.migration.names import kind_of
 from dspynb.data import Prediction, Score
 from dspynb.errors import InputError
 
-__all__ = ["failures_of", "metric_of", "written_reward"]
+__all__ = ["convert_metric", "max_failures_of", "user_reward"]
 
-_OF_GEPA = 5  # gold, pred, trace, pred_name, pred_trace
+_GEPA_PARAMETER_COUNT = 5  # gold, pred, trace, pred_name, pred_trace
 
 
-def metric_of(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """``fn(row, prediction)``, its result as a Score where it is a dspy.Prediction with ``score`` and ``feedback``.
+def convert_metric(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A metric ``(row, prediction)`` that calls the DSPy metric ``fn``.
 
-    Further parameters without a default get None. One that takes five, as GEPA's do, is also asked for feedback on one
-    predictor: then ``pred_name`` is its path, and traces are lists of (path, inputs, prediction).
+    If ``fn`` returns a dspy.Prediction with ``score`` and ``feedback``, the metric returns a Score. Further parameters
+    of ``fn`` without a default get None. If ``fn`` has five parameters, as metrics for GEPA do, the metric also accepts
+    ``trace`` and ``predictor``, and can give feedback on one predictor: then ``pred_name`` is the path of the
+    predictor, and the traces are lists of (path, inputs, prediction).
     """
-    missing = (None,) * (_required(fn) - 2)
+    further_arguments = (None,) * (_required_count(fn) - 2)
 
     def score(row: Any, prediction: Any) -> Any:
-        return _read(fn(row, prediction, *missing))
+        return _convert_result(fn(row, prediction, *further_arguments))
 
     def score_or_advise(row: Any, prediction: Any, *, trace: Sequence[Any] = (), predictor: str | None = None) -> Any:
         if predictor is None:
             return score(row, prediction)
-        past = [(c.predictor, dict(c.inputs), Prediction(c.outputs)) for c in trace if c.outputs is not None]
-        return _read(fn(row, prediction, past, predictor, [step for step in past if step[0] == predictor]))
+        steps = [
+            (call.predictor, dict(call.inputs), Prediction(call.outputs)) for call in trace if call.outputs is not None
+        ]
+        predictor_steps = [step for step in steps if step[0] == predictor]
+        return _convert_result(fn(row, prediction, steps, predictor, predictor_steps))
 
-    metric = score_or_advise if _takes(fn, _OF_GEPA) else score
-    own = inspect.signature(metric)
+    metric = score_or_advise if _accepts(fn, _GEPA_PARAMETER_COUNT) else score
+    signature = inspect.signature(metric)
     functools.update_wrapper(metric, fn)
-    metric.__name__, metric.__signature__ = name_of(fn), own  # type: ignore[attr-defined]  # not the wrapped one's
+    metric.__name__ = name_of(fn)
+    metric.__signature__ = signature  # type: ignore[attr-defined]  # by default it is that of the wrapped function
     return metric
 
 
-def written_reward(fn: Any) -> Any:
-    """The user's reward, which a dspy.BestOfN or dspy.Refine keeps inside a function of its own."""
+def user_reward(fn: Any) -> Any:
+    """The reward that a user passed to dspy.BestOfN or dspy.Refine, which wrap it in a function ``fn``."""
     return inspect.getclosurevars(fn).nonlocals.get("reward_fn", fn)
 
 
-def failures_of(search: Any) -> int | None:
-    """How many attempts of a dspy.BestOfN or dspy.Refine may fail; None where all but one may."""
-    return int(search.fail_count) if search.fail_count < search.N - 1 else None
+def max_failures_of(search: Any) -> int | None:
+    """How many attempts of a dspy.BestOfN or dspy.Refine may fail; None if all but one may."""
+    if search.fail_count >= search.N - 1:
+        return None
+    return int(search.fail_count)
 
 
-def _required(fn: Callable[..., Any]) -> int:
-    """How many arguments it must be given by position: at least 2. Raises InputError where it cannot take two."""
-    for count in range(2, _OF_GEPA + 1):
-        if _takes(fn, count):
+def _required_count(fn: Callable[..., Any]) -> int:
+    """The number of positional arguments that a metric requires, at least 2. Raises InputError if it is no metric."""
+    for count in range(2, _GEPA_PARAMETER_COUNT + 1):
+        if _accepts(fn, count):
             return count
     raise InputError(f"{name_of(fn)} cannot be a metric: it is not called as metric(example, prediction)")
 
 
-def _takes(fn: Callable[..., Any], count: int) -> bool:
+def _accepts(fn: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with this number of positional arguments."""
     try:
         inspect.signature(fn).bind(*[None] * count)
-    except (TypeError, ValueError):  # other parameters, or a builtin that tells none
+    except (TypeError, ValueError):  # it has other parameters, or is a builtin without a signature
         return False
     return True
 
 
-def _read(value: Any) -> Any:
-    return _later(value) if inspect.isawaitable(value) else _as_score(value)
+def _convert_result(value: Any) -> Any:
+    return _await_score(value) if inspect.isawaitable(value) else _as_score(value)
 
 
-async def _later(value: Awaitable[Any]) -> Any:
+async def _await_score(value: Awaitable[Any]) -> Any:
     return _as_score(await value)
 
 
 def _as_score(value: Any) -> Any:
     if kind_of(value) is None or "score" not in value:
         return value
-    feedback, parts = value.get("feedback"), value.get("objective_scores")
-    return Score(float(value["score"]), feedback=None if feedback is None else str(feedback), parts=dict(parts or {}))
+    feedback = value.get("feedback")
+    if feedback is not None:
+        feedback = str(feedback)
+    parts = value.get("objective_scores")
+    return Score(float(value["score"]), feedback=feedback, parts=dict(parts or {}))

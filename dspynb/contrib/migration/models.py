@@ -1,62 +1,69 @@
-"""A dspy.LM as a dn.LM."""
+"""Conversion of a dspy.LM to a dn.LM."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from dspynb.contrib.migration.names import kind_of, overrides, shown
+from dspynb.contrib.migration.names import describe_type, kind_of, overrides
 from dspynb.errors import ConfigurationError
 from dspynb.lm.client import LM
 
-__all__ = ["model_of", "sampling_of"]
+__all__ = ["convert_model", "sampling_settings"]
 
-_OF_OPENAI = re.compile(r"(ft:)?(gpt-(?!oss)|chatgpt-|o\d)")
-_LEFT_OUT = ("rollout_id", "prompt_cache")  # which sample is meant, which the scope says here; and where a price is
+_OPENAI_NAMES = re.compile(r"(ft:)?(gpt-(?!oss)|chatgpt-|o\d)")
+_DROPPED_SETTINGS = ("rollout_id", "prompt_cache")  # dspynb numbers rollouts itself, and takes no such cache setting
 
 
-def model_of(theirs: Any) -> LM:
-    """The same model at the same place with the same settings. Its key goes from the one to the other and nowhere else.
+def convert_model(dspy_lm: Any) -> LM:
+    """A dn.LM with the model, address, settings and key of a dspy.LM. The key is copied to the dn.LM only.
 
-    Raises ConfigurationError for a model that is no plain dspy.LM of a chat API, or whose provider is not told.
+    Raises ConfigurationError if the object is not a plain dspy.LM of a chat API, or if its provider is unknown.
     """
-    _check(theirs)
-    settings = sampling_of(theirs.kwargs)
-    base = settings.pop("base_url", None)
-    settings.setdefault("api_base", base)
-    engine = getattr(theirs, "engine", "auto")  # DSPy before 3.4 has no choice
+    _check(dspy_lm)
+    settings = sampling_settings(dspy_lm.kwargs)
+    base_url = settings.pop("base_url", None)
+    settings.setdefault("api_base", base_url)
+    engine = getattr(dspy_lm, "engine", "auto")  # DSPy before 3.4 has no such attribute
+    name = dspy_lm.model
+    if "/" not in name:
+        name = _with_provider(name, settings["api_base"])
     return LM(
-        theirs.model if "/" in theirs.model else _with_provider(theirs.model, settings["api_base"]),
+        name,
         engine="litellm" if engine == "litellm" else "auto",
-        cache=bool(theirs.cache),
-        retries=theirs.num_retries,
+        cache=bool(dspy_lm.cache),
+        retries=dspy_lm.num_retries,
         **settings,
     )
 
 
 def _with_provider(name: str, api_base: str | None) -> str:
-    """The whole name of a model that was named alone. Raises ConfigurationError where it may not be OpenAI's: DSPy
-    knows whose some names are, and a key must not go to another provider."""
-    if api_base is None and not _OF_OPENAI.match(name):
+    """The name of a model with OpenAI as its provider.
+
+    Raises ConfigurationError if the model may be another provider's. DSPy knows the providers of some names, and a key
+    must not be sent to the wrong one.
+    """
+    if api_base is None and not _OPENAI_NAMES.match(name):
         raise ConfigurationError(
             f"{name}: whose model is it? Name its provider in DSPy too: dspy.LM('provider/{name}')"
         )
     return f"openai/{name}"
 
 
-def sampling_of(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of requests: those that have a value and are sent."""
-    return {name: value for name, value in settings.items() if value is not None and name not in _LEFT_OUT}
+def sampling_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of requests that dspynb sends too, without those that are None."""
+    return {name: value for name, value in settings.items() if value is not None and name not in _DROPPED_SETTINGS}
 
 
-def _check(theirs: Any) -> None:
-    methods = ("forward", "aforward", "__call__", "acall")
-    if kind_of(theirs) != "LM" or overrides(theirs, *methods) or not isinstance(getattr(theirs, "engine", ""), str):
+def _check(dspy_lm: Any) -> None:
+    has_own_methods = overrides(dspy_lm, "forward", "aforward", "__call__", "acall")
+    has_own_engine = not isinstance(getattr(dspy_lm, "engine", ""), str)
+    if kind_of(dspy_lm) != "LM" or has_own_methods or has_own_engine:
         raise ConfigurationError(
-            f"{shown(theirs)} is a model with code of its own, which cannot be translated: write any object with "
-            "`async def complete(request)` that returns dn.LMReply(text), or, in tests, use dn.FunctionLM"
+            f"{describe_type(dspy_lm)} is a model with code of its own, which cannot be translated: write any object "
+            "with `async def complete(request)` that returns dn.LMReply(text), or, in tests, use dn.FunctionLM"
         )
-    if theirs.model_type != "chat":
+    if dspy_lm.model_type != "chat":
         raise ConfigurationError(
-            f"{theirs.model}: model_type={theirs.model_type!r} has no counterpart; dn.LM asks chat APIs only"
+            f"{dspy_lm.model}: model_type={dspy_lm.model_type!r} has no counterpart; dn.LM asks chat APIs only"
         )

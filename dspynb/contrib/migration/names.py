@@ -1,36 +1,44 @@
-"""Which class of DSPy an object is of, told by the names of classes: DSPy itself is never imported."""
+"""Recognition of DSPy's objects by the names of their classes. DSPy itself is never imported."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["dspy_class", "kind_of", "overrides", "shown"]
+__all__ = ["describe_type", "dspy_class", "kind_of", "overrides"]
 
 
-def dspy_class(kind: type) -> type | None:
-    """The class, or the nearest of its bases, that is DSPy's own; None for a class that has none."""
-    return next((base for base in kind.__mro__ if base.__module__.partition(".")[0] == "dspy"), None)
+def dspy_class(cls: type) -> type | None:
+    """The first class in the MRO of ``cls`` that is defined in DSPy; None if there is none."""
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] == "dspy":
+            return base
+    return None
 
 
-def kind_of(thing: Any) -> str | None:
-    """The name of an object's nearest DSPy class, as ``Predict``; None for what is not DSPy's."""
-    found = dspy_class(type(thing))
-    return None if found is None else found.__name__
+def kind_of(value: Any) -> str | None:
+    """The name of a value's first DSPy class, such as ``Predict``; None if the value is not DSPy's."""
+    base = dspy_class(type(value))
+    return None if base is None else base.__name__
 
 
-def overrides(thing: Any, *names: str) -> bool:
-    """Whether a class of the user's, between the object and DSPy's class, has one of these methods of its own."""
-    classes = type(thing).__mro__
-    own = classes[: classes.index(dspy_class(type(thing)) or object)]
-    return any(name in vars(cls) for cls in own for name in names)
+def overrides(value: Any, *methods: str) -> bool:
+    """Whether a user's subclass of a DSPy class defines one of these methods. ``value``: an object of the subclass."""
+    classes = type(value).__mro__
+    user_classes = classes[: classes.index(dspy_class(type(value)) or object)]
+    return any(method in vars(cls) for cls in user_classes for method in methods)
 
 
-def shown(thing: Any) -> str:
-    """What an object is, for an error: ``dspy.LM``, ``a function``, ``Program (a dspy.Module)``."""
-    kind = thing if isinstance(thing, type) else type(thing)
-    what = "the class " if isinstance(thing, type) else ""
-    found = dspy_class(kind)
-    if found is None:
-        return what + kind.__qualname__
-    own = f"dspy.{found.__name__}"
-    return what + (own if kind is found else f"{kind.__qualname__} (a {own})")
+def describe_type(value: Any) -> str:
+    """The type of a value, for errors: ``dspy.LM``, ``function``, ``Program (a dspy.Module)``, ``the class int``."""
+    if isinstance(value, type):
+        return f"the class {_class_text(value)}"
+    return _class_text(type(value))
+
+
+def _class_text(cls: type) -> str:
+    base = dspy_class(cls)
+    if base is None:
+        return cls.__qualname__
+    if cls is base:
+        return f"dspy.{base.__name__}"
+    return f"{cls.__qualname__} (a dspy.{base.__name__})"

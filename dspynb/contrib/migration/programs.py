@@ -1,22 +1,22 @@
-"""The modules of DSPy that have a counterpart, with what they have learned: demos, instructions, models, settings."""
+"""Conversion of DSPy's modules that have a counterpart, with their demos, instructions, models and settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from pydantic import create_model
 
 from dspynb.agents.program_of_thought import ProgramOfThought
 from dspynb.agents.react import ReAct
-from dspynb.contrib.migration.metrics import failures_of, metric_of, written_reward
-from dspynb.contrib.migration.models import model_of, sampling_of
-from dspynb.contrib.migration.names import dspy_class, kind_of, overrides, shown
-from dspynb.contrib.migration.signatures import signature_of
-from dspynb.contrib.migration.skeleton import cannot_be_translated
-from dspynb.contrib.migration.tools import tool_of
-from dspynb.contrib.migration.trajectories import trajectory_of
-from dspynb.contrib.migration.values import value_of
+from dspynb.contrib.migration.metrics import convert_metric, max_failures_of, user_reward
+from dspynb.contrib.migration.models import convert_model, sampling_settings
+from dspynb.contrib.migration.names import describe_type, dspy_class, kind_of, overrides
+from dspynb.contrib.migration.signatures import comparison_fields, convert_signature
+from dspynb.contrib.migration.skeleton import own_forward_error
+from dspynb.contrib.migration.tools import convert_tool
+from dspynb.contrib.migration.trajectories import convert_trajectory
+from dspynb.contrib.migration.values import convert_value
 from dspynb.errors import InputError
 from dspynb.modules.chain_of_thought import ChainOfThought
 from dspynb.modules.module import Module
@@ -28,137 +28,159 @@ from dspynb.signatures.augment import Augmentation, Reasoning
 from dspynb.signatures.fields import definition_of
 from dspynb.signatures.signature import Signature
 
-__all__ = ["PROGRAMS", "Translation"]
+__all__ = ["PROGRAM_CONVERTERS", "ProgramConverter"]
 
 
-class Translation:
-    """One translation of a program: a model that several predictors share stays one model.
+class ProgramConverter:
+    """Converts one program. A model that several predictors share is converted to one model.
 
     ``run_code``: whether a ProgramOfThought in it may run code that a model wrote.
     """
 
     def __init__(self, run_code: bool = False) -> None:
         self.run_code = run_code
-        self._models: dict[int, Any] = {}
+        self._models: dict[int, Any] = {}  # by the id of the dspy.LM
 
-    def program(self, theirs: Any) -> Module:
-        """The module that does the same. Raises InputError for one that has code of its own, or no counterpart."""
-        if overrides(theirs, "forward", "aforward", "__call__", "acall") or kind_of(theirs) == "Module":
-            raise cannot_be_translated(theirs)
-        if kind_of(theirs) not in PROGRAMS:
-            raise InputError(f"{shown(theirs)} has no counterpart here. Programs that have: {', '.join(PROGRAMS)}")
-        return PROGRAMS[kind_of(theirs) or ""](self, theirs)
+    def convert(self, dspy_module: Any) -> Module:
+        """Convert a module. Raises InputError if it has a forward method of its own, or no counterpart."""
+        kind = kind_of(dspy_module) or ""
+        if kind == "Module" or overrides(dspy_module, "forward", "aforward", "__call__", "acall"):
+            raise own_forward_error(dspy_module)
+        if kind not in PROGRAM_CONVERTERS:
+            raise InputError(
+                f"{describe_type(dspy_module)} has no counterpart here. Programs that have: "
+                f"{', '.join(PROGRAM_CONVERTERS)}"
+            )
+        return PROGRAM_CONVERTERS[kind](self, dspy_module)
 
-    def teach(self, ours: Predict, theirs: Any, instruction: str | None = None) -> None:
-        """Hand on what a dspy.Predict holds beside its signature. ``instruction``: one that is not the signature's."""
-        if getattr(theirs, "fields", None):
+    def copy_state(self, predictor: Predict, dspy_predict: Any, instruction: str | None = None) -> None:
+        """Copy demos, settings and model of a dspy.Predict. ``instruction``: to set in place of the signature's."""
+        if getattr(dspy_predict, "fields", None):
             raise InputError("a dspy.Predict with criteria for decisions (`fields`) has no counterpart here")
-        fields = {**ours.signature.input_fields, **ours.signature.output_fields}
-        ours.demos = [{n: value_of(v) for n, v in demo.items() if n in fields} for demo in theirs.demos]
-        ours.settings = {**ours.settings, **Predict(ours.signature, **sampling_of(theirs.config)).settings}
-        ours.lm, ours.instruction = self.model(theirs.lm), instruction
+        signature = predictor.signature
+        fields = {**signature.input_fields, **signature.output_fields}
+        predictor.demos = [_convert_demo(demo, fields) for demo in dspy_predict.demos]
+        own_settings = Predict(signature, **sampling_settings(dspy_predict.config)).settings
+        predictor.settings = {**predictor.settings, **own_settings}
+        predictor.lm = self._model(dspy_predict.lm)
+        predictor.instruction = instruction
 
-    def model(self, theirs: Any) -> Any:
-        """The model of a predictor; None where it has none of its own."""
-        if theirs is None:
+    def _model(self, dspy_lm: Any) -> Any:
+        """The model of a predictor; None if it has none of its own."""
+        if dspy_lm is None:
             return None
-        if id(theirs) not in self._models:
-            self._models[id(theirs)] = model_of(theirs)
-        return self._models[id(theirs)]
+        if id(dspy_lm) not in self._models:
+            self._models[id(dspy_lm)] = convert_model(dspy_lm)
+        return self._models[id(dspy_lm)]
 
 
-def _predict(how: Translation, theirs: Any) -> Module:
-    ours = Predict(signature_of(theirs.signature))
-    how.teach(ours, theirs)
-    return ours
+def _convert_demo(demo: Any, fields: Container[str]) -> dict[str, Any]:
+    return {name: convert_value(value) for name, value in demo.items() if name in fields}
 
 
-def _chain_of_thought(how: Translation, theirs: Any) -> Module:
-    whole = signature_of(theirs.predict.signature)
-    if "reasoning" not in whole.output_fields:
+def _convert_predict(converter: ProgramConverter, dspy_predict: Any) -> Module:
+    predictor = Predict(convert_signature(dspy_predict.signature))
+    converter.copy_state(predictor, dspy_predict)
+    return predictor
+
+
+def _convert_chain_of_thought(converter: ProgramConverter, dspy_module: Any) -> Module:
+    dspy_signature = dspy_module.predict.signature
+    with_reasoning = convert_signature(dspy_signature)
+    if "reasoning" not in with_reasoning.output_fields:
         raise InputError("the dspy.ChainOfThought has no `reasoning` any more; translate its predictor: `….predict`")
-    ours = ChainOfThought(signature_of(theirs.predict.signature, without=["reasoning"]), reasoning=_reasoning(whole))
-    how.teach(ours.predict, theirs.predict)
-    return ours
+    task = convert_signature(dspy_signature, without=["reasoning"])
+    module = ChainOfThought(task, reasoning=_reasoning(with_reasoning))
+    converter.copy_state(module.predict, dspy_module.predict)
+    return module
 
 
-def _reasoning(whole: type[Signature]) -> type[Augmentation]:
-    """Ours, unless somebody gave it a type or description."""
-    field = whole.output_fields["reasoning"]
+def _reasoning(signature: type[Signature]) -> type[Augmentation]:
+    """The augmentation for the field ``reasoning``; dspynb's own if nobody changed its type or description."""
+    field = signature.output_fields["reasoning"]
     if field.is_text and not field.desc and not field.info.metadata:
         return Reasoning
     return create_model("Reasoning", __base__=Augmentation, reasoning=definition_of(field))
 
 
-def _react(how: Translation, theirs: Any) -> Module:
-    tools = {name: tool for name, tool in theirs.tools.items() if name != "finish"}
-    task = signature_of(theirs.signature)
-    ours = ReAct(task, [tool_of(tool) for tool in tools.values()], max_iterations=theirs.max_iters)
-    # DSPy's own text, with the list of its tools, is of no use here; one that an optimizer wrote is.
-    fresh: Any = dspy_class(type(theirs))
-    untaught = fresh(theirs.signature, list(tools.values()), theirs.max_iters)
-    how.teach(ours.react, theirs.react, _changed(theirs.react, untaught.react))
-    how.teach(ours.extract, theirs.extract.predict, _changed(theirs.extract.predict, untaught.extract.predict))
-    for predictor in (ours.react, ours.extract):
-        predictor.demos = [
-            {name: trajectory_of(value) if name == "trajectory" else value for name, value in demo.items()}
-            for demo in predictor.demos
-        ]
-    return ours
+def _convert_react(converter: ProgramConverter, dspy_react: Any) -> Module:
+    dspy_tools = [tool for name, tool in dspy_react.tools.items() if name != "finish"]
+    tools = [convert_tool(tool) for tool in dspy_tools]
+    module = ReAct(convert_signature(dspy_react.signature), tools, max_iterations=dspy_react.max_iters)
+    # An instruction that an optimizer wrote is copied. The default one lists tools as DSPy writes them, and is not.
+    dspy_react_class: Any = dspy_class(type(dspy_react))
+    default = dspy_react_class(dspy_react.signature, dspy_tools, dspy_react.max_iters)
+    predictors = (
+        (module.react, dspy_react.react, default.react),
+        (module.extract, dspy_react.extract.predict, default.extract.predict),
+    )
+    for predictor, dspy_predict, default_predict in predictors:
+        converter.copy_state(predictor, dspy_predict, _changed_instruction(dspy_predict, default_predict))
+        predictor.demos = [_convert_trajectory_in(demo) for demo in predictor.demos]
+    return module
 
 
-def _changed(theirs: Any, untaught: Any) -> str | None:
-    text = theirs.signature.instructions
-    return None if text == untaught.signature.instructions else str(text)
+def _convert_trajectory_in(demo: Mapping[str, Any]) -> dict[str, Any]:
+    fields = dict(demo)
+    if "trajectory" in fields:
+        fields["trajectory"] = convert_trajectory(fields["trajectory"])
+    return fields
 
 
-_MODES = {"code_generate": "generate", "code_regenerate": "regenerate"}
+def _changed_instruction(dspy_predict: Any, default_predict: Any) -> str | None:
+    """The instruction of a predictor; None if it is the default."""
+    instruction = dspy_predict.signature.instructions
+    return None if instruction == default_predict.signature.instructions else str(instruction)
 
 
-def _program_of_thought(how: Translation, theirs: Any) -> Module:
-    ours = ProgramOfThought(signature_of(theirs.signature), run_code=how.run_code, max_iterations=theirs.max_iters)
-    read = "generate_output" if hasattr(theirs, "generate_output") else "generate_answer"  # in DSPy 3.0
-    parts = {"code_generate": ours.generate, "code_regenerate": ours.regenerate, read: ours.answer}
-    for part, predictor in parts.items():
-        predict, mode = getattr(theirs, part).predict, _MODES.get(part, "answer")
-        if predict.demos or predict.signature.instructions != theirs._generate_instruction(mode):
+_INSTRUCTION_MODES = {"code_generate": "generate", "code_regenerate": "regenerate"}
+
+
+def _convert_program_of_thought(converter: ProgramConverter, dspy_module: Any) -> Module:
+    task = convert_signature(dspy_module.signature)
+    module = ProgramOfThought(task, run_code=converter.run_code, max_iterations=dspy_module.max_iters)
+    answer = "generate_output" if hasattr(dspy_module, "generate_output") else "generate_answer"  # DSPy 3.0
+    predictors = {"code_generate": module.generate, "code_regenerate": module.regenerate, answer: module.answer}
+    for name, predictor in predictors.items():
+        dspy_predict = getattr(dspy_module, name).predict
+        mode = _INSTRUCTION_MODES.get(name, "answer")
+        if dspy_predict.demos or dspy_predict.signature.instructions != dspy_module._generate_instruction(mode):
             raise InputError(
-                f"what the dspy.ProgramOfThought has learned ({part}) is about code for DSPy's interpreter, and code "
+                f"what the dspy.ProgramOfThought has learned ({name}) is about code for DSPy's interpreter, and code "
                 "is written otherwise here: translate one that is not compiled, and compile it with an optimizer of dn"
             )
-        how.teach(predictor, predict)
-    return ours
+        converter.copy_state(predictor, dspy_predict)
+    return module
 
 
-def _comparison(how: Translation, theirs: Any) -> Module:
-    own = ("rationale", *(f"reasoning_attempt_{i + 1}" for i in range(theirs.M)))
-    temperature = theirs.predict.config.get("temperature")
-    ours = MultiChainComparison(
-        signature_of(theirs.predict.signature, without=own), theirs.M, temperature, sampler=None
-    )
-    how.teach(ours.predict, theirs.predict)
-    return ours
+def _convert_comparison(converter: ProgramConverter, dspy_module: Any) -> Module:
+    task = convert_signature(dspy_module.predict.signature, without=comparison_fields(dspy_module))
+    temperature = dspy_module.predict.config.get("temperature")
+    module = MultiChainComparison(task, dspy_module.M, temperature, sampler=None)
+    converter.copy_state(module.predict, dspy_module.predict)
+    return module
 
 
-def _search(kind: type[BestOfN | Refine]) -> Callable[[Translation, Any], Module]:
-    def made(how: Translation, theirs: Any) -> Module:
-        return kind(
-            how.program(theirs.module),
-            metric_of(written_reward(theirs.reward_fn)),
-            theirs.N,
-            theirs.threshold,
-            max_failures=failures_of(theirs),
+def _search_converter(cls: type[BestOfN | Refine]) -> Callable[[ProgramConverter, Any], Module]:
+    def convert(converter: ProgramConverter, search: Any) -> Module:
+        return cls(
+            converter.convert(search.module),
+            convert_metric(user_reward(search.reward_fn)),
+            search.N,
+            search.threshold,
+            max_failures=max_failures_of(search),
         )
 
-    return made
+    return convert
 
 
-PROGRAMS: dict[str, Callable[[Translation, Any], Module]] = {
-    "Predict": _predict,
-    "ChainOfThought": _chain_of_thought,
-    "ReAct": _react,
-    "ProgramOfThought": _program_of_thought,
-    "MultiChainComparison": _comparison,
-    "BestOfN": _search(BestOfN),
-    "Refine": _search(Refine),
+PROGRAM_CONVERTERS: dict[str, Callable[[ProgramConverter, Any], Module]] = {
+    "Predict": _convert_predict,
+    "ChainOfThought": _convert_chain_of_thought,
+    "ReAct": _convert_react,
+    "ProgramOfThought": _convert_program_of_thought,
+    "MultiChainComparison": _convert_comparison,
+    "BestOfN": _search_converter(BestOfN),
+    "Refine": _search_converter(Refine),
 }
+"""For each class of DSPy that has a counterpart: the function that converts a module."""

@@ -1,4 +1,4 @@
-"""A dspy.Signature class as a dn.Signature class."""
+"""Conversion of a dspy.Signature class to a dn.Signature class."""
 
 from __future__ import annotations
 
@@ -19,84 +19,113 @@ from dspynb.signatures.fields import Input, Output
 from dspynb.signatures.kinds import classes_in
 from dspynb.signatures.signature import Signature, build
 
-__all__ = ["is_signature", "signature_of"]
+__all__ = ["comparison_fields", "convert_signature", "is_signature"]
 
-_TYPES: dict[str, Any] = {"Image": Image, "File": File, "History": History, "Reasoning": str}
-
-
-def is_signature(thing: Any) -> bool:
-    """Whether it is a dspy.Signature class."""
-    bases = thing.__mro__ if isinstance(thing, type) else ()
-    return any(base is dspy_class(base) and base.__name__ == "Signature" for base in bases)
+_COUNTERPARTS: dict[str, Any] = {"Image": Image, "File": File, "History": History, "Reasoning": str}
+"""For types of DSPy: the type to use."""
 
 
-def signature_of(theirs: Any, without: Collection[str] = ()) -> type[Signature]:
-    """Fields in their order, with types, constraints, defaults and descriptions; and the instruction.
+def is_signature(value: Any) -> bool:
+    """Whether a value is a dspy.Signature class."""
+    if not isinstance(value, type):
+        return False
+    return any(base is dspy_class(base) and base.__name__ == "Signature" for base in value.__mro__)
 
-    ``without``: names of fields to leave out. Raises SignatureError for a type of DSPy's that has no counterpart.
+
+def convert_signature(dspy_signature: Any, without: Collection[str] = ()) -> type[Signature]:
+    """A dn.Signature with the same instruction and fields, which keep order, type, constraints, default, description.
+
+    ``without``: names of fields to leave out. Raises SignatureError for a type of DSPy that has no counterpart.
     """
-    listed = [(n, f, Input) for n, f in theirs.input_fields.items() if n not in without]
-    listed += [(n, f, Output) for n, f in theirs.output_fields.items() if n not in without]
-    labels = _labels({name: field for name, field, _ in listed})
-    definitions = {n: _definition(theirs, n, field, declare, labels.get(n)) for n, field, declare in listed}
-    name = "Signature" if theirs.__name__ == "StringSignature" else theirs.__name__
-    made = build(name, None, definitions)
-    return made if made.instruction == theirs.instructions else build(name, theirs.instructions, definitions)
+    inputs = {name: field for name, field in dspy_signature.input_fields.items() if name not in without}
+    outputs = {name: field for name, field in dspy_signature.output_fields.items() if name not in without}
+    aliases = _aliases({**inputs, **outputs})
+    definitions = {}
+    for fields, declare in ((inputs, Input), (outputs, Output)):
+        for name, field in fields.items():
+            definitions[name] = _definition(dspy_signature, name, field, declare, aliases.get(name))
+    class_name = dspy_signature.__name__
+    if class_name == "StringSignature":
+        class_name = "Signature"
+    signature = build(class_name, None, definitions)
+    if signature.instruction == dspy_signature.instructions:
+        return signature
+    return build(class_name, dspy_signature.instructions, definitions)
 
 
-def _definition(theirs: Any, name: str, field: Any, declare: Any, label: str | None) -> tuple[Any, Any]:
-    annotation = _type(field.annotation, f"{theirs.__name__}: the field {name!r}")
+def comparison_fields(comparison: Any) -> list[str]:
+    """The fields that a dspy.MultiChainComparison adds to the signature of its task."""
+    return ["rationale", *(f"reasoning_attempt_{number}" for number in range(1, comparison.M + 1))]
+
+
+def _definition(dspy_signature: Any, name: str, field: Any, declare: Any, alias: str | None) -> tuple[Any, Any]:
+    """The type of a field and its declaration by ``declare``: Input or Output."""
+    annotation = _convert_type(field.annotation, f"{dspy_signature.__name__}: the field {name!r}")
     if field.metadata:
         annotation = Annotated[(annotation, *field.metadata)]
-    desc = field.json_schema_extra.get("desc")
-    more: dict[str, Any] = {} if label is None else {"alias": label}
+    options: dict[str, Any] = {}
+    if alias is not None:
+        options["alias"] = alias
     if field.default_factory is not None:
-        more["default_factory"] = field.default_factory
+        options["default_factory"] = field.default_factory
     elif field.default is not PydanticUndefined:
-        more["default"] = field.default
-    own = None if desc in ("", f"${{{name}}}") else desc  # what DSPy writes where nobody described the field
-    return annotation, declare(desc=own, **more)
+        options["default"] = field.default
+    desc = field.json_schema_extra.get("desc")
+    if desc in ("", f"${{{name}}}"):  # what DSPy writes if the field has no description
+        desc = None
+    return annotation, declare(desc=desc, **options)
 
 
-def _labels(fields: dict[str, Any]) -> dict[str, str]:
-    """The prefixes that somebody wrote, as aliases: DSPy puts them into no prompt, but compares saved programs by them.
-    One that would name two fields is left out."""
-    prefixes = {n: str(f.json_schema_extra.get("prefix") or "").partition(":")[0].strip() for n, f in fields.items()}
-    own = {name: prefix for name, prefix in prefixes.items() if _letters(prefix) != _letters(name)}
-    taken = [*fields, *own.values()]
-    return {name: label for name, label in own.items() if label and taken.count(label) == 1}
+def _aliases(fields: dict[str, Any]) -> dict[str, str]:
+    """The prefixes that the user wrote, as aliases of fields. DSPy compares saved programs by them.
+
+    A prefix that is also the name or prefix of another field is left out.
+    """
+    prefixes = {}
+    for name, field in fields.items():
+        prefix = str(field.json_schema_extra.get("prefix") or "").partition(":")[0].strip()
+        if _letters(prefix) != _letters(name):
+            prefixes[name] = prefix
+    labels = [*fields, *prefixes.values()]
+    return {name: prefix for name, prefix in prefixes.items() if prefix and labels.count(prefix) == 1}
 
 
 def _letters(text: str) -> str:
     return re.sub(r"\W|_", "", text).casefold()
 
 
-def _type(annotation: Any, where: str) -> Any:
-    """The type with DSPy's own replaced, however deep. Raises SignatureError."""
-    origin, args = get_origin(annotation), get_args(annotation)
+def _convert_type(annotation: Any, owner: str) -> Any:
+    """The type with dspynb's types in the place of DSPy's, at any depth. ``owner``: whose type it is, for errors.
+
+    Raises SignatureError for a type of DSPy that has no counterpart.
+    """
+    origin = get_origin(annotation)
+    args = get_args(annotation)
     if origin is Literal:
         return annotation
     if not args:
-        return _class(annotation, where) if isinstance(annotation, type) else annotation
+        return _convert_class(annotation, owner) if isinstance(annotation, type) else annotation
     if origin is Annotated:
-        return Annotated[(_type(args[0], where), *args[1:])]
-    inner = tuple(arg if arg is ... or isinstance(arg, list) else _type(arg, where) for arg in args)
-    if inner == args:
+        return Annotated[(_convert_type(args[0], owner), *args[1:])]
+    converted_args = tuple(arg if arg is ... or isinstance(arg, list) else _convert_type(arg, owner) for arg in args)
+    if converted_args == args:
         return annotation
     if origin in (Union, UnionType):
-        return functools.reduce(operator.or_, inner)
-    return origin[inner]
+        return functools.reduce(operator.or_, converted_args)
+    return origin[converted_args]
 
 
-def _class(kind: type, where: str) -> Any:
-    theirs = next((found for found in classes_in(kind) if dspy_class(found) is not None), None)
-    if theirs is None:
-        return kind
-    name = getattr(dspy_class(theirs), "__name__", "")
-    if theirs is kind and name in _TYPES:
-        return _TYPES[name]
-    inside = "" if theirs is kind else f" inside {kind.__name__}"
-    raise SignatureError(
-        f"{where} has the type {theirs.__name__} of DSPy{inside}, which has no counterpart here. Use a type that "
-        f"pydantic knows, or, for a field, its list or with None: {', '.join(f'dspy.{known}' for known in _TYPES)}"
-    )
+def _convert_class(cls: type, owner: str) -> Any:
+    for inner in classes_in(cls):
+        base = dspy_class(inner)
+        if base is None:
+            continue
+        if inner is cls and base.__name__ in _COUNTERPARTS:
+            return _COUNTERPARTS[base.__name__]
+        place = "" if inner is cls else f" inside {cls.__name__}"
+        known = ", ".join(f"dspy.{name}" for name in _COUNTERPARTS)
+        raise SignatureError(
+            f"{owner} has the type {inner.__name__} of DSPy{place}, which has no counterpart here. Use a type that "
+            f"pydantic knows, or, for a field, its list or with None: {known}"
+        )
+    return cls

@@ -1,4 +1,4 @@
-"""What to write for a dspy.Module with a ``forward`` of its own: its class for dspynb, but for that method's body."""
+"""The class to write for a dspy.Module with a ``forward`` of its own, without the body of that method."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from dspynb.agents.tools.callables import name_of
-from dspynb.contrib.migration.metrics import failures_of, written_reward
-from dspynb.contrib.migration.models import sampling_of
+from dspynb.contrib.migration.metrics import max_failures_of, user_reward
+from dspynb.contrib.migration.models import sampling_settings
 from dspynb.contrib.migration.names import kind_of, overrides
-from dspynb.contrib.migration.signatures import signature_of
+from dspynb.contrib.migration.signatures import comparison_fields, convert_signature
 from dspynb.conversation import History
 from dspynb.errors import InputError, SignatureError
 from dspynb.media.values import Medium
@@ -22,173 +22,215 @@ from dspynb.signatures.kinds import classes_in, source_text
 from dspynb.signatures.shapes import constraint_texts
 from dspynb.signatures.signature import Signature, as_signature
 
-__all__ = ["cannot_be_translated"]
+__all__ = ["own_forward_error"]
 
-_OWN = frozenset({"callbacks", "history", "_compiled"})
-_WRITTEN_TYPE = re.compile(r"^    \w+: (.*) = dn\.(?:Input|Output)\(", re.MULTILINE)
+_DSPY_ATTRIBUTES = frozenset({"callbacks", "history", "_compiled"})
+"""Attributes that DSPy sets on every module."""
+_FIELD_TYPE = re.compile(r"^    \w+: (.*) = dn\.(?:Input|Output)\(", re.MULTILINE)
+"""Finds the types of the fields in the source of a signature class."""
 
 
-def cannot_be_translated(theirs: Any) -> InputError:
-    """The error for such a module: its predictors, the class to write, and how to load what it has learned."""
-    name = type(theirs).__name__
-    parts = theirs.named_predictors()
-    listed = "\n".join(f"- {path}: {_described(p.signature)} ({type(p).__name__})" for path, p in parts)
+def own_forward_error(dspy_module: Any) -> InputError:
+    """The error for a module with a forward of its own.
+
+    It lists the predictors of the module, and shows the class to write and how to load the saved state.
+    """
+    name = type(dspy_module).__name__
+    lines = []
+    for path, predict in dspy_module.named_predictors():
+        lines.append(f"- {path}: {_signature_text(predict.signature)} ({type(predict).__name__})")
+    predictors = "\n".join(lines) or "- none"
     return InputError(
-        f"{name} has a forward of its own, which cannot be translated. Its predictors:\n{listed or '- none'}\n"
-        f"Write it anew, with `await` before every call of a predictor:\n\n{_Skeleton(theirs)}\n\n"
+        f"{name} has a forward of its own, which cannot be translated. Its predictors:\n{predictors}\n"
+        f"Write it anew, with `await` before every call of a predictor:\n\n{_SourceWriter(dspy_module)}\n\n"
         'Then load what it has learned: save it in DSPy with old.save("program.json"), and here call '
         f'new = {name}(); new.load("program.json").'
     )
 
 
-def _described(theirs: Any) -> str:
+def _signature_text(dspy_signature: Any) -> str:
     try:
-        return signature_of(theirs).describe()
-    except SignatureError:  # a type that has no counterpart
-        return str(theirs.signature)
+        return convert_signature(dspy_signature).describe()
+    except SignatureError:  # it has a type without a counterpart
+        return str(dspy_signature.signature)
 
 
-class _Skeleton:
-    """The source of the classes: signatures that no string can say, modules inside, and the module itself."""
+class _SourceWriter:
+    """Writes the source of a module: its class, those of the modules in it, and those of their signatures.
 
-    def __init__(self, theirs: Any) -> None:
-        self._signatures: dict[str, type[Signature]] = {}
-        self._modules: dict[str, str] = {}
-        self._lacking: list[str] = []
-        self._write(theirs)
+    A signature that can be written as a string has no class. ``str(writer)`` is the source.
+    """
+
+    def __init__(self, dspy_module: Any) -> None:
+        self._signatures: dict[str, type[Signature]] = {}  # by the name of the class to write
+        self._modules: dict[str, str] = {}  # the source of a class by its name, in the order of writing
+        self._problems: list[str] = []  # why parts of the current attribute cannot be written
+        self._write_class(dspy_module)
 
     def __str__(self) -> str:
-        signatures = [_class_text(name, kept) for name, kept in self._signatures.items()]
-        types = " ".join(written for text in signatures for written in _WRITTEN_TYPE.findall(text))
-        used = [name for name in ("Any", "Literal", "Optional", "Union") if re.search(rf"\b{name}\b", types)]
-        imports = [f"from typing import {', '.join(used)}"] if used else []
-        return "\n\n".join([*imports, *signatures, *self._modules.values()])
+        signatures = [_class_source(name, signature) for name, signature in self._signatures.items()]
+        types = " ".join(_FIELD_TYPE.findall("\n".join(signatures)))
+        typing_names = [name for name in ("Any", "Literal", "Optional", "Union") if re.search(rf"\b{name}\b", types)]
+        sections = [*signatures, *self._modules.values()]
+        if typing_names:
+            sections.insert(0, f"from typing import {', '.join(typing_names)}")
+        return "\n\n".join(sections)
 
-    def _write(self, theirs: Any) -> str:
-        """Write the class of a module, after those inside it; what makes one."""
-        name = type(theirs).__name__
+    def _write_class(self, dspy_module: Any) -> str:
+        """Write the class of a module, after the classes of the modules in it. Returns a call of the class."""
+        name = type(dspy_module).__name__
         if name not in self._modules:
-            self._modules[name] = ""  # a module may hold others of its own class
-            head = [
+            self._modules[name] = ""  # so that a module inside of the same class does not write it again
+            init_lines = list(self._init_lines(dspy_module)) or ["        pass"]
+            lines = [
                 f"class {name}(dn.Module):",
                 "    def __init__(self):",
-                *(list(self._fields(theirs)) or ["        pass"]),
+                *init_lines,
+                "",
+                f"    async def forward({_forward_parameters(dspy_module)}):",
+                "        ...  # as it was, with `await`",
             ]
-            body = [f"    async def forward({_parameters(theirs)}):", "        ...  # as it was, with `await`"]
-            del self._modules[name]  # it stands after those inside it
-            self._modules[name] = "\n".join([*head, "", *body])
+            del self._modules[name]  # to add it at the end, after the classes of the modules in it
+            self._modules[name] = "\n".join(lines)
         return f"{name}()"
 
-    def _fields(self, theirs: Any) -> Iterator[str]:
-        """The lines of ``__init__``."""
+    def _init_lines(self, dspy_module: Any) -> Iterator[str]:
+        """The lines of ``__init__``: an assignment for each attribute with modules, and comments on the others."""
         others = []
-        for name, value in vars(theirs).items():
-            if name in _OWN:
+        for name, value in vars(dspy_module).items():
+            if name in _DSPY_ATTRIBUTES:
                 continue
-            if text := self._made(name, value):
-                yield f"        self.{name} = {text}"
+            source = self.expression(name, value)
+            if source:
+                yield f"        self.{name} = {source}"
             else:
                 others.append(name)
-            yield from (f"        # {lacking}" for lacking in self._lacking)
-            self._lacking.clear()
+            for problem in self._problems:
+                yield f"        # {problem}"
+            self._problems.clear()
         if others:
             yield f"        # and what else it holds: {', '.join(others)}"
 
-    def _made(self, path: str, value: Any) -> str:
-        """The expression that makes the value; empty for what holds no module."""
+    def expression(self, path: str, value: Any) -> str:
+        """The expression for a value; empty if the value contains no module, or something besides modules."""
         if isinstance(value, list | tuple):
-            items = [self._made(f"{path}_{i}", item) for i, item in enumerate(value)]
+            items = [self.expression(f"{path}_{index}", item) for index, item in enumerate(value)]
             return f"[{', '.join(items)}]" if items and all(items) else ""
         if isinstance(value, Mapping):
-            named = {key: self._made(f"{path}_{key}", item) for key, item in value.items()}
-            return "{" + ", ".join(f"{k!r}: {v}" for k, v in named.items()) + "}" if all(named.values()) else ""
-        if not hasattr(type(value), "named_predictors") or kind_of(value) is None:
+            sources = {key: self.expression(f"{path}_{key}", item) for key, item in value.items()}
+            members = ", ".join(f"{key!r}: {source}" for key, source in sources.items())
+            return f"{{{members}}}" if all(sources.values()) else ""
+        kind = kind_of(value)
+        if kind is None or not hasattr(type(value), "named_predictors"):
             return ""
-        if kind_of(value) == "Module" or overrides(value, "forward", "aforward"):
-            return self._write(value)
-        make = _EXPRESSIONS.get(kind_of(value) or "")
-        try:
-            if make:
-                return make(self, path, value)
-            self._lacking.append(f"dspy.{kind_of(value)} has no counterpart")
-        except SignatureError as error:
-            self._lacking.append(str(error))
-        return "..."
+        return self._module_expression(path, value, kind)
 
-    def signature(self, path: str, theirs: Any, without: Collection[str] = ()) -> str:
-        """The signature as a string, where that says all of it; else the name of its class, which is written too."""
-        ours = signature_of(theirs, without)
-        text = ours.describe().replace(": str,", ",").replace(": str ->", " ->").removesuffix(": str")
+    def _module_expression(self, path: str, dspy_module: Any, kind: str) -> str:
+        """The expression for a module; ``...`` if it cannot be written, for a reason that is added to the problems."""
+        if kind == "Module" or overrides(dspy_module, "forward", "aforward"):
+            return self._write_class(dspy_module)
+        if kind not in _EXPRESSIONS:
+            self._problems.append(f"dspy.{kind} has no counterpart")
+            return "..."
         try:
-            if as_signature(text).same_as(ours):
+            return _EXPRESSIONS[kind](self, path, dspy_module)
+        except SignatureError as error:
+            self._problems.append(str(error))
+            return "..."
+
+    def signature(self, path: str, dspy_signature: Any, without: Collection[str] = ()) -> str:
+        """The expression for a signature: a string if it says all, else the name of a class that is written too.
+
+        ``path``: where the signature is in the module, to name the class. ``without``: fields to leave out.
+        """
+        signature = convert_signature(dspy_signature, without)
+        text = signature.describe().replace(": str,", ",").replace(": str ->", " ->").removesuffix(": str")
+        try:
+            if as_signature(text).same_as(signature):
                 return f'"{text}"'
         except SignatureError:
             pass
-        named = "".join(part.capitalize() for part in re.findall(r"[A-Za-z0-9]+", path))
-        name = named if ours.__name__ == "Signature" else ours.__name__
-        while name in self._signatures and not self._signatures[name].same_as(ours):
+        name = signature.__name__
+        if name == "Signature":
+            name = "".join(part.capitalize() for part in re.findall(r"[A-Za-z0-9]+", path))
+        while name in self._signatures and not self._signatures[name].same_as(signature):
             name += "_"
-        self._signatures[name] = ours
+        self._signatures[name] = signature
         return name
 
 
-def _search(made: _Skeleton, path: str, search: Any) -> str:
-    named = name_of(written_reward(search.reward_fn))
-    name = named if named.isidentifier() else "reward"  # of a lambda
+def _search_expression(writer: _SourceWriter, path: str, search: Any) -> str:
+    reward = name_of(user_reward(search.reward_fn))
+    if not reward.isidentifier():  # a lambda
+        reward = "reward"
     threshold = search.threshold if math.isfinite(search.threshold) else f'float("{search.threshold}")'
-    allowed = failures_of(search)
-    limits = f"n={search.N}, threshold={threshold}" + ("" if allowed is None else f", max_failures={allowed}")
-    return f"dn.{kind_of(search)}({made._made(path, search.module)}, {name}, {limits})"
+    arguments = f"{writer.expression(path, search.module)}, {reward}, n={search.N}, threshold={threshold}"
+    max_failures = max_failures_of(search)
+    if max_failures is not None:
+        arguments += f", max_failures={max_failures}"
+    return f"dn.{kind_of(search)}({arguments})"
 
 
-def _settings(predict: Any) -> str:
-    """The settings of a predictor, which no saved program has; a key is not spelled out."""
-    kept = {name: value for name, value in sampling_of(predict.config).items() if not is_secret_name(name)}
-    return "".join(f", {name}={value!r}" for name, value in kept.items())
+def _settings_arguments(predict: Any) -> str:
+    """The settings of a predictor as further arguments, since a saved program lacks them. Secrets are left out."""
+    settings = sampling_settings(predict.config)
+    return "".join(f", {name}={value!r}" for name, value in settings.items() if not is_secret_name(name))
 
 
-def _react(made: _Skeleton, path: str, agent: Any) -> str:
+def _predict_expression(writer: _SourceWriter, path: str, predict: Any) -> str:
+    return f"dn.Predict({writer.signature(path, predict.signature)}{_settings_arguments(predict)})"
+
+
+def _chain_of_thought_expression(writer: _SourceWriter, path: str, dspy_module: Any) -> str:
+    task = writer.signature(path, dspy_module.predict.signature, ["reasoning"])
+    return f"dn.ChainOfThought({task}{_settings_arguments(dspy_module.predict)})"
+
+
+def _react_expression(writer: _SourceWriter, path: str, agent: Any) -> str:
     tools = ", ".join(name for name in agent.tools if name != "finish")
-    return f"dn.ReAct({made.signature(path, agent.signature)}, [{tools}], max_iterations={agent.max_iters})"
+    return f"dn.ReAct({writer.signature(path, agent.signature)}, [{tools}], max_iterations={agent.max_iters})"
 
 
-def _comparison(made: _Skeleton, path: str, compare: Any) -> str:
-    own = ["rationale", *(f"reasoning_attempt_{i + 1}" for i in range(compare.M))]
-    task = made.signature(path, compare.predict.signature, own)
-    return f"dn.MultiChainComparison({task}, m={compare.M}, sampler=None)"
+def _program_of_thought_expression(writer: _SourceWriter, path: str, agent: Any) -> str:
+    task = writer.signature(path, agent.signature)
+    return f"dn.ProgramOfThought({task}, run_code=True, max_iterations={agent.max_iters})"
 
 
-_EXPRESSIONS: dict[str, Callable[[_Skeleton, str, Any], str]] = {
-    "Predict": lambda made, path, it: f"dn.Predict({made.signature(path, it.signature)}{_settings(it)})",
-    "ChainOfThought": lambda made, path, it: (
-        f"dn.ChainOfThought({made.signature(path, it.predict.signature, ['reasoning'])}{_settings(it.predict)})"
-    ),
-    "ReAct": _react,
-    "ProgramOfThought": lambda made, path, it: (
-        f"dn.ProgramOfThought({made.signature(path, it.signature)}, run_code=True, max_iterations={it.max_iters})"
-    ),
-    "MultiChainComparison": _comparison,
-    "BestOfN": _search,
-    "Refine": _search,
+def _comparison_expression(writer: _SourceWriter, path: str, comparison: Any) -> str:
+    task = writer.signature(path, comparison.predict.signature, comparison_fields(comparison))
+    return f"dn.MultiChainComparison({task}, m={comparison.M}, sampler=None)"
+
+
+_EXPRESSIONS: dict[str, Callable[[_SourceWriter, str, Any], str]] = {
+    "Predict": _predict_expression,
+    "ChainOfThought": _chain_of_thought_expression,
+    "ReAct": _react_expression,
+    "ProgramOfThought": _program_of_thought_expression,
+    "MultiChainComparison": _comparison_expression,
+    "BestOfN": _search_expression,
+    "Refine": _search_expression,
 }
+"""For each class of DSPy that has a counterpart: the function that writes the expression for a module."""
 
 
-def _parameters(theirs: Any) -> str:
-    method = inspect.getattr_static(type(theirs), "forward", None) or inspect.getattr_static(
-        type(theirs), "aforward", None
-    )
+def _forward_parameters(dspy_module: Any) -> str:
+    """The parameters of the forward method, as its source has them."""
+    cls = type(dspy_module)
+    method = inspect.getattr_static(cls, "forward", None) or inspect.getattr_static(cls, "aforward", None)
     if not inspect.isfunction(method):
         return "self, **inputs"
-    found = inspect.signature(method)
-    written = [
-        p.replace(annotation=_AsWritten(p.annotation)) if isinstance(p.annotation, str) else p
-        for p in found.parameters.values()
-    ]
-    return str(found.replace(parameters=written, return_annotation=found.empty))[1:-1]
+    signature = inspect.signature(method)
+    parameters = []
+    for parameter in signature.parameters.values():
+        annotation = parameter.annotation
+        if isinstance(annotation, str):
+            annotation = _UnquotedAnnotation(annotation)
+        parameters.append(parameter.replace(annotation=annotation))
+    return str(signature.replace(parameters=parameters, return_annotation=signature.empty))[1:-1]
 
 
-class _AsWritten(str):
-    """An annotation that is text, which ``inspect`` would put into quotes."""
+class _UnquotedAnnotation(str):
+    """A text annotation whose repr has no quotes, so that ``inspect`` shows it as in the source."""
 
     __slots__ = ()
 
@@ -196,26 +238,37 @@ class _AsWritten(str):
         return str(self)
 
 
-def _class_text(name: str, signature: type[Signature]) -> str:
-    task = signature.instruction.replace("\\", "\\\\").replace('"""', '\\"\\"\\"').replace("\n", "\n    ")
-    task = f'{task[:-1]}\\"' if task.endswith('"') else task
-    doc = [f'    """{task}"""', ""] if signature.has_own_instruction else []
-    fields = [*signature.input_fields.values(), *signature.output_fields.values()]
-    return "\n".join([f"class {name}(dn.Signature):", *doc, *(f"    {_field_text(field)}" for field in fields)])
+def _class_source(name: str, signature: type[Signature]) -> str:
+    """The source of a signature class."""
+    lines = [f"class {name}(dn.Signature):"]
+    if signature.has_own_instruction:
+        lines += [f'    """{_docstring(signature.instruction)}"""', ""]
+    for field in (*signature.input_fields.values(), *signature.output_fields.values()):
+        lines.append(f"    {_field_source(field)}")
+    return "\n".join(lines)
 
 
-def _field_text(field: Field) -> str:
+def _docstring(instruction: str) -> str:
+    """An instruction as it is written in an indented docstring."""
+    text = instruction.replace("\\", "\\\\").replace('"""', '\\"\\"\\"').replace("\n", "\n    ")
+    if text.endswith('"'):
+        text = f'{text[:-1]}\\"'
+    return text
+
+
+def _field_source(field: Field) -> str:
     declare = "dn.Input" if field.kind == "input" else "dn.Output"
-    text = source_text(field.annotation).replace("typing.", "")
-    if any(issubclass(kind, Medium | History) for kind in classes_in(field.annotation)):
-        text = re.sub(r"\b(Image|File|History)\b", r"dn.\1", text)
-    return f"{field.name}: {text} = {declare}({', '.join(_declared(field))})"
+    annotation = source_text(field.annotation).replace("typing.", "")
+    if any(issubclass(cls, Medium | History) for cls in classes_in(field.annotation)):
+        annotation = re.sub(r"\b(Image|File|History)\b", r"dn.\1", annotation)
+    return f"{field.name}: {annotation} = {declare}({', '.join(_field_arguments(field))})"
 
 
-def _declared(field: Field) -> Iterator[str]:
-    for name, value in (("desc", field.desc), ("alias", field.alias)):
-        if value is not None:
-            yield f"{name}={value!r}"
+def _field_arguments(field: Field) -> Iterator[str]:
+    if field.desc is not None:
+        yield f"desc={field.desc!r}"
+    if field.alias is not None:
+        yield f"alias={field.alias!r}"
     yield from (text for text in constraint_texts(field.info.metadata) if "=" in text)
     if not field.info.is_required():
         yield f"default={field.info.get_default(call_default_factory=True)!r}"

@@ -1,4 +1,4 @@
-"""The trajectories in the demos of a dspy.ReAct, written as ours are: a demo shows what stands in its place later."""
+"""Conversion of the trajectories in the demos of a dspy.ReAct, so that they read as those of dn.ReAct do."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from typing import Any
 
 from dspynb.agents.react import trajectory_text
 
-__all__ = ["trajectory_of"]
+__all__ = ["convert_trajectory"]
 
-_FIELD = re.compile(r"^\[\[ ## (thought|tool_name|tool_args|observation)_(\d+) ## \]\]$", re.MULTILINE)
-_OURS = {"thought": "thought", "tool_name": "tool", "tool_args": "args", "observation": "observation"}
+_FIELD_HEADER = re.compile(r"^\[\[ ## (thought|tool_name|tool_args|observation)_(\d+) ## \]\]$", re.MULTILINE)
+_STEP_FIELDS = {"thought": "thought", "tool_name": "tool", "tool_args": "args", "observation": "observation"}
+"""For the fields of a step in DSPy: the names in dspynb."""
 
 
-def trajectory_of(theirs: Any) -> Any:
-    """DSPy's fields (``thought_0``, …) as our steps; a text of another form as it is."""
-    if not isinstance(theirs, str):
-        return theirs
-    before, *found = _FIELD.split(theirs)
-    if before.strip():
-        return theirs
+def convert_trajectory(trajectory: Any) -> Any:
+    """The text of a trajectory with DSPy's fields (``thought_0``, …), as dn.ReAct writes it.
+
+    A text of another form, and a value that is not text, is returned unchanged.
+    """
+    if not isinstance(trajectory, str):
+        return trajectory
+    preface, *parts = _FIELD_HEADER.split(trajectory)
+    if preface.strip():
+        return trajectory
     steps: dict[str, dict[str, str]] = {}
-    for name, number, value in zip(found[::3], found[1::3], found[2::3], strict=True):
-        steps.setdefault(number, dict.fromkeys(_OURS.values(), ""))[_OURS[name]] = value.strip()
+    for name, number, value in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        step = steps.setdefault(number, dict.fromkeys(_STEP_FIELDS.values(), ""))
+        step[_STEP_FIELDS[name]] = value.strip()
     return trajectory_text(list(steps.values()))

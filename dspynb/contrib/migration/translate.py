@@ -1,74 +1,78 @@
-"""from_dspy: what it is that was given, and who translates it."""
+"""from_dspy: recognises an object of DSPy and converts it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from dspynb.contrib.migration.metrics import metric_of
-from dspynb.contrib.migration.models import model_of
-from dspynb.contrib.migration.names import dspy_class, kind_of, shown
-from dspynb.contrib.migration.programs import PROGRAMS, Translation
-from dspynb.contrib.migration.signatures import is_signature, signature_of
-from dspynb.contrib.migration.tools import tool_of
-from dspynb.contrib.migration.values import example_of, prediction_of, value_of
+from dspynb.contrib.migration.metrics import convert_metric
+from dspynb.contrib.migration.models import convert_model
+from dspynb.contrib.migration.names import describe_type, dspy_class, kind_of
+from dspynb.contrib.migration.programs import PROGRAM_CONVERTERS, ProgramConverter
+from dspynb.contrib.migration.signatures import convert_signature, is_signature
+from dspynb.contrib.migration.tools import convert_tool
+from dspynb.contrib.migration.values import convert_example, convert_prediction, convert_value
 from dspynb.errors import InputError
 
 __all__ = ["from_dspy"]
 
-_OTHERS = {
-    "Example": example_of,
-    "Prediction": prediction_of,
-    "LM": model_of,
-    "BaseLM": model_of,
-    "Tool": tool_of,
-    "Image": value_of,
-    "File": value_of,
-    "History": value_of,
+_CONVERTERS = {
+    "Example": convert_example,
+    "Prediction": convert_prediction,
+    "LM": convert_model,
+    "BaseLM": convert_model,
+    "Tool": convert_tool,
+    "Image": convert_value,
+    "File": convert_value,
+    "History": convert_value,
 }
+"""For the classes of DSPy other than programs and signatures: the function that converts an object."""
 
 
 def from_dspy(thing: Any, *, run_code: bool = False) -> Any:
-    """A live object of DSPy's as dspynb's own; the object stays as it is: ``program = dn.from_dspy(compiled)``.
+    """Convert an object of DSPy to the one of dspynb that does the same: ``program = dn.from_dspy(compiled)``.
 
-    ``thing``: a dspy.Signature class; a program made of Predict, ChainOfThought, ReAct, ProgramOfThought,
-    MultiChainComparison, BestOfN and Refine, whose demos, instructions, models and settings come along; an Example or
-    Prediction; an LM, whose key is handed on; a Tool, Image, File or History; a metric or reward, a function of
-    (example, prediction) or of the five arguments that GEPA passes; or a list of such.
-    ``run_code``: allows a ProgramOfThought to run the code that a model writes.
+    The object of DSPy is not changed.
 
-    Callbacks, ``rollout_id`` and ``prompt_cache`` are left out. Raises InputError for what cannot be translated (for a
-    module with a ``forward`` of its own, with the class that is to be written), SignatureError for a type without
-    counterpart, ConfigurationError for a model without one.
+    ``thing``: a program of Predict, ChainOfThought, ReAct, ProgramOfThought, MultiChainComparison, BestOfN and Refine,
+    with its demos, instructions, models and settings; a dspy.Signature class; an Example or Prediction; an LM, with its
+    key; a Tool, Image, File or History; a metric or reward, which is a function of (example, prediction) or of the five
+    arguments that GEPA passes; or a list of these. ``run_code``: whether a ProgramOfThought may run the code that a
+    model writes, False by default.
+
+    Callbacks, ``rollout_id`` and ``prompt_cache`` are left out. Raises InputError for an object without a counterpart;
+    for a module with a ``forward`` of its own, the error has the class to write. Raises SignatureError for a type, and
+    ConfigurationError for a model, without a counterpart.
 
     >>> import dspy
-    >>> theirs = dspy.ChainOfThought("question -> answer: int")
-    >>> theirs.predict.demos = [dspy.Example(question="2+2?", reasoning="Two and two.", answer=4)]
-    >>> ours = dn.from_dspy(theirs)
-    >>> ours.predict.demos[0]["answer"], ours.predict.signature.describe()
+    >>> old = dspy.ChainOfThought("question -> answer: int")
+    >>> old.predict.demos = [dspy.Example(question="2+2?", reasoning="Two and two.", answer=4)]
+    >>> new = dn.from_dspy(old)
+    >>> new.predict.demos[0]["answer"], new.predict.signature.describe()
     (4, 'question: str -> reasoning: str, answer: int')
     """
     if isinstance(thing, list | tuple):
         return [from_dspy(item, run_code=run_code) for item in thing]
     if is_signature(thing):
-        return signature_of(thing)
+        return convert_signature(thing)
     if isinstance(thing, type):
-        raise _refusal(thing)
+        raise _not_convertible(thing)
     kind = kind_of(thing)
-    if kind in _OTHERS:
-        return _OTHERS[kind](thing)
-    if kind in PROGRAMS or _is_program(thing):
-        return Translation(run_code).program(thing)
-    if kind is None and callable(thing) and not type(thing).__module__.startswith("dspynb."):
-        return metric_of(thing)
-    raise _refusal(thing)
+    if kind in _CONVERTERS:
+        return _CONVERTERS[kind](thing)
+    if kind in PROGRAM_CONVERTERS or _is_program(thing):
+        return ProgramConverter(run_code).convert(thing)
+    is_own_object = type(thing).__module__.startswith("dspynb.")
+    if kind is None and callable(thing) and not is_own_object:
+        return convert_metric(thing)
+    raise _not_convertible(thing)
 
 
-def _is_program(thing: Any) -> bool:
-    return dspy_class(type(thing)) is not None and hasattr(type(thing), "named_predictors")
+def _is_program(value: Any) -> bool:
+    return dspy_class(type(value)) is not None and hasattr(type(value), "named_predictors")
 
 
-def _refusal(thing: Any) -> InputError:
+def _not_convertible(value: Any) -> InputError:
     return InputError(
         "from_dspy takes a dspy.Signature class, a program, an Example or Prediction, an LM, a Tool, an Image, File or "
-        f"History, a metric, or a list of these; got {shown(thing)}"
+        f"History, a metric, or a list of these; got {describe_type(value)}"
     )

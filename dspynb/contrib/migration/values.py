@@ -1,73 +1,81 @@
-"""Rows, predictions and the values in them."""
+"""Conversion of DSPy's rows, predictions, and the values in them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from dspynb.contrib.migration.names import kind_of, shown
+from dspynb.contrib.migration.names import describe_type, kind_of
 from dspynb.conversation import History
 from dspynb.data import Example, Prediction
 from dspynb.errors import InputError, shorten
 from dspynb.media.values import File, Image
 
-__all__ = ["example_of", "prediction_of", "value_of"]
+__all__ = ["convert_example", "convert_prediction", "convert_value"]
 
-_OPENED_BY_A_PROVIDER = ("data:", "http://", "https://")
+_CONTENT_OR_URL = ("data:", "http://", "https://")
 
 
-def value_of(value: Any) -> Any:
-    """A value with DSPy's types in it replaced by ours; lists and dicts are new ones. Raises InputError."""
+def convert_value(value: Any) -> Any:
+    """A copy of a value with dspynb's types in the place of DSPy's, at any depth of lists and dicts.
+
+    Raises InputError for a type without a counterpart.
+    """
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        return type(value)([value_of(item) for item in value])
+        return type(value)([convert_value(item) for item in value])
     if isinstance(value, dict):
-        return {name: value_of(item) for name, item in value.items()}
+        return {name: convert_value(item) for name, item in value.items()}
     kind = kind_of(value)
     if kind is None:
         return value
-    if kind not in _VALUES:
-        raise InputError(f"a value is {shown(value)}, which has no counterpart here")
-    return _VALUES[kind](value)
+    if kind not in _CONVERTERS:
+        raise InputError(f"a value is {describe_type(value)}, which has no counterpart here")
+    return _CONVERTERS[kind](value)
 
 
-def example_of(row: Any) -> Example:
-    """A dspy.Example; what DSPy keeps under names that begin with ``dspy_`` is left out. Raises InputError."""
-    example = Example({name: value_of(value) for name, value in row.items()})
+def convert_example(row: Any) -> Example:
+    """A dspy.Example as an Example with the same inputs, without DSPy's own fields (``dspy_…``).
+
+    Raises InputError for a value without a counterpart.
+    """
+    example = Example({name: convert_value(value) for name, value in row.items()})
     try:
-        marked = list(row.inputs().keys())
+        input_names = list(row.inputs().keys())
     except ValueError:  # no inputs are marked
         return example
-    return example.with_inputs(*(name for name in marked if name in example))
+    return example.with_inputs(*(name for name in input_names if name in example))
 
 
-def prediction_of(prediction: Any) -> Prediction:
-    """A dspy.Prediction: its values, of several completions those of the first."""
-    return Prediction({name: value_of(value) for name, value in prediction.items()})
+def convert_prediction(prediction: Any) -> Prediction:
+    """A dspy.Prediction as a Prediction. If it has several completions, the values of the first are used."""
+    return Prediction({name: convert_value(value) for name, value in prediction.items()})
 
 
-def _image(image: Any) -> Image:
-    return Image(_checked(image.url, image))
+def _convert_image(image: Any) -> Image:
+    return Image(_check_source(image.url, image))
 
 
-def _file(file: Any) -> File:
-    return File(_checked(file.file_data or file.file_id or "", file), name=file.filename)
+def _convert_file(file: Any) -> File:
+    return File(_check_source(file.file_data or file.file_id or "", file), name=file.filename)
 
 
-def _checked(source: str, medium: Any) -> str:
-    # Any other text would be taken for the path of a file on this machine.
-    if not source.startswith(_OPENED_BY_A_PROVIDER):
-        raise InputError(f"{shown(medium)}: only its content or an http(s) URL is taken, got {shorten(source, 80)!r}")
+def _check_source(source: str, medium: Any) -> str:
+    # Image and File would read any other text as the path of a file on this machine.
+    if not source.startswith(_CONTENT_OR_URL):
+        raise InputError(
+            f"{describe_type(medium)}: only its content or an http(s) URL is taken, got {shorten(source, 80)!r}"
+        )
     return source
 
 
-def _history(history: Any) -> History:
-    return History(value_of(history.messages))
+def _convert_history(history: Any) -> History:
+    return History(convert_value(history.messages))
 
 
-_VALUES: dict[str, Any] = {
-    "Image": _image,
-    "File": _file,
-    "History": _history,
+_CONVERTERS: dict[str, Any] = {
+    "Image": _convert_image,
+    "File": _convert_file,
+    "History": _convert_history,
     "Reasoning": str,
-    "Example": lambda row: example_of(row).to_dict(),
-    "Prediction": lambda prediction: prediction_of(prediction).to_dict(),
+    "Example": lambda row: convert_example(row).to_dict(),
+    "Prediction": lambda prediction: convert_prediction(prediction).to_dict(),
 }

@@ -1,1 +1,1 @@
-"""Rows from files and to files: reading, splitting, small datasets, saving tables."""
+"""Data in files: reading rows, splitting them, small datasets, saving tables."""

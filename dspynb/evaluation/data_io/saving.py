@@ -19,25 +19,21 @@ __all__ = ["save_table"]
 
 
 def save_table(table: pd.DataFrame, path: Path) -> Path:
-    """Write a table by the ending of the path, whole or not at all; returns the path.
+    """Write a table to a file in the format of its ending, and return the path.
 
-    JSON keeps numbers exactly; CSV and Parquet hold lists and dicts as JSON text, Parquet also columns of mixed types.
-    The index comes first, named ``index`` where it has no name. Raises InputError for an ending that is not known or a
-    file that cannot be written, ConfigurationError where parquet needs a package.
+    The index becomes the first columns; an index without a name is called ``index``. JSON keeps numbers exactly. CSV
+    and Parquet have lists and dicts as JSON text, and Parquet also columns with mixed types. API keys are redacted. If
+    writing fails, an existing file of that name is not changed.
+
+    Raises InputError for an unknown ending or a file that cannot be written, and ConfigurationError if a package that
+    Parquet needs is not installed.
     """
-    how: dict[str, Callable[[pd.DataFrame, Path], object]] = {
-        ".csv": lambda frame, file: file.write_bytes(
-            mapped(frame, _flat).to_csv(index=False).encode("utf-8", "backslashreplace")
-        ),
-        ".json": lambda frame, file: file.write_text(f"[{', '.join(_lines(frame))}]\n", encoding="utf-8"),
-        ".jsonl": lambda frame, file: file.write_text("".join(f"{x}\n" for x in _lines(frame)), encoding="utf-8"),
-        ".parquet": lambda frame, file: frame.apply(_uniform).to_parquet(file, index=False),
-    }
-    if path.suffix not in how:
-        raise InputError(f"save(path) writes {', '.join(how)}; got {path.name!r}")
+    if path.suffix not in _WRITERS:
+        raise InputError(f"save(path) writes {', '.join(_WRITERS)}; got {path.name!r}")
+    write = _WRITERS[path.suffix]
     part = path.with_name(f".{path.name}.part")
     try:
-        how[path.suffix](mapped(_with_index(table), redact_values), part)
+        write(mapped(_with_index(table), redact_values), part)
         part.replace(path)
     except ImportError as error:
         raise ConfigurationError("parquet needs pyarrow: pip install pyarrow") from error
@@ -49,19 +45,52 @@ def save_table(table: pd.DataFrame, path: Path) -> Path:
 
 
 def _with_index(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with its index as columns, under names that it does not have yet."""
+    """The table with its index as columns. Their names differ from those of the other columns."""
     names: list[str] = []
-    for level, name in enumerate(table.index.names):
-        own = str(name) if name is not None else "index" if table.index.nlevels == 1 else f"index_{level}"
-        while own in table.columns or own in names:
-            own = f"{own}_"
-        names.append(own)
+    for level, level_name in enumerate(table.index.names):
+        name = _index_name(level, level_name, table.index.nlevels)
+        while name in table.columns or name in names:
+            name = f"{name}_"
+        names.append(name)
     return table.reset_index(names=names)
 
 
-def _lines(frame: pd.DataFrame) -> list[str]:
-    """Each row as JSON."""
-    return [_json(dict(zip(frame.columns, row, strict=True))) for row in frame.astype(object).to_numpy().tolist()]
+def _index_name(level: int, name: Any, levels: int) -> str:
+    if name is not None:
+        return str(name)
+    if levels == 1:
+        return "index"
+    return f"index_{level}"
+
+
+def _write_csv(frame: pd.DataFrame, file: Path) -> None:
+    text = mapped(frame, _json_if_nested).to_csv(index=False)
+    file.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def _write_json(frame: pd.DataFrame, file: Path) -> None:
+    file.write_text(f"[{', '.join(_json_rows(frame))}]\n", encoding="utf-8")
+
+
+def _write_jsonl(frame: pd.DataFrame, file: Path) -> None:
+    file.write_text("".join(f"{row}\n" for row in _json_rows(frame)), encoding="utf-8")
+
+
+def _write_parquet(frame: pd.DataFrame, file: Path) -> None:
+    frame.apply(_parquet_column).to_parquet(file, index=False)
+
+
+_WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    ".csv": _write_csv,
+    ".json": _write_json,
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+}
+
+
+def _json_rows(frame: pd.DataFrame) -> list[str]:
+    rows = frame.astype(object).to_numpy().tolist()
+    return [_json(dict(zip(frame.columns, row, strict=True))) for row in rows]
 
 
 def _json(value: Any) -> str:
@@ -69,22 +98,30 @@ def _json(value: Any) -> str:
 
     try:
         return pydantic_core.to_json(value, inf_nan_mode="null", fallback=str).decode()
-    except Exception:  # a lone surrogate
+    except Exception:  # pydantic refuses a lone surrogate
         return json.dumps(value, default=str)
 
 
-def _flat(value: Any) -> Any:
-    return _json(value) if isinstance(value, list | dict) else value
+def _json_if_nested(value: Any) -> Any:
+    if isinstance(value, list | dict):
+        return _json(value)
+    return value
 
 
-def _uniform(column: pd.Series[Any]) -> pd.Series[Any]:
-    """The column as Parquet can hold it: one type, or JSON text."""
-    kinds = {type(value) for value in column if not _is_missing(value)}
-    if kinds == {str}:
-        return column.map(lambda value: None if _is_missing(value) else encodable(value)).astype(object)
-    if kinds <= {int, float} or (len(kinds) == 1 and not kinds & {list, dict}):
+def _parquet_column(column: pd.Series[Any]) -> pd.Series[Any]:
+    """The column with values that Parquet can hold: all of one type, or as JSON text."""
+    types = {type(value) for value in column if not _is_missing(value)}
+    if types == {str}:
+        return _map_values(column, encodable)
+    has_one_flat_type = len(types) == 1 and not types & {list, dict}
+    if types <= {int, float} or has_one_flat_type:
         return column
-    return column.map(lambda value: None if _is_missing(value) else _json(value)).astype(object)
+    return _map_values(column, _json)
+
+
+def _map_values(column: pd.Series[Any], convert: Callable[[Any], Any]) -> pd.Series[Any]:
+    """The column with its values converted, and None for missing ones."""
+    return column.map(lambda value: None if _is_missing(value) else convert(value)).astype(object)
 
 
 def _is_missing(value: Any) -> bool:

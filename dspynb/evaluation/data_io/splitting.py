@@ -1,4 +1,4 @@
-"""Rows parted into train, validation and test; and what tells that rows are the same as those of an earlier run."""
+"""Splitting of rows into train, validation and test, and fingerprints by which rows are recognised."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from dspynb.evaluation.metrics.fields import plain
 __all__ = ["Splits", "fingerprint", "split"]
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-_OF_JSON = (type(None), str, int, float)
+_JSON_SCALARS = (type(None), str, int, float)
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class Splits(NamedTuple):
-    """Three disjoint parts of rows, each in the order of the rows: ``train``, ``val``, ``test``.
+    """The parts that ``split`` returns: ``train``, ``val`` and ``test``. They are disjoint and keep the order of rows.
 
-    Of a DataFrame each part is a DataFrame with its index, else a list of the same objects.
+    If the rows were a DataFrame, each part is a DataFrame with its index; otherwise it is a list of the same objects.
     """
 
     train: Any
@@ -43,12 +43,17 @@ def split(
     seed: int = 0,
     stratify: str | None = None,
 ) -> Splits:
-    """Part rows at random, the same way for the same seed and rows.
+    """Split rows at random into train, validation and test. The same rows and seed give the same split.
 
-    Sizes are fractions (a float up to 1) or counts (an int); a part that is None is empty, but ``train`` takes the
-    rest. ``stratify`` names a field whose values are to be as frequent in each part as in the whole. Equal rows (equal
-    inputs, where inputs are marked) stay together, so that no part has seen another's; so with duplicates a size may be
-    missed by a few. Raises InputError for sizes that do not fit, and for a part that would stay empty.
+    ``rows``: a DataFrame, or a list of dicts or Examples. ``train``, ``val``, ``test``: the size of each part, as a
+    fraction (a float up to 1) or as a number of rows (an int). For None, ``val`` and ``test`` are empty and ``train``
+    gets all other rows. ``seed``: of the random order, 0 by default. ``stratify``: a field whose values shall have the
+    same frequencies in each part as in all rows.
+
+    Equal rows stay in one part, so that no part contains rows of another. Rows with marked inputs are equal if their
+    inputs are. With duplicates, the size of a part may therefore be off by a few rows.
+
+    Returns Splits. Raises InputError for sizes that do not fit the rows, and if a part with a size would be empty.
 
     >>> parts = dn.split([{"n": n} for n in range(10)], val=0.2, test=0.2, seed=1)
     >>> len(parts.train), len(parts.val), len(parts.test)
@@ -56,40 +61,50 @@ def split(
     """
     examples = rows_of(rows)
     sizes = _sizes(len(examples), train, val, test)
+    parts = _fill_parts(_ordered_groups(examples, seed, stratify), sizes)
+    for name, size, numbers in zip(Splits._fields, sizes, parts, strict=True):
+        if size and not numbers:
+            raise InputError(f"split: {name} would be empty: {len(examples)} rows are too few, or too many are equal")
+    return Splits(*(_select(rows, sorted(numbers)) for numbers in parts))
+
+
+def _fill_parts(groups: list[list[int]], sizes: list[int]) -> list[list[int]]:
+    """Assign groups of rows to the parts in turn. A part is full when it has as many rows as its size, or more."""
     parts: list[list[int]] = [[], [], []]
-    part, ends = 0, list(accumulate(sizes))
-    taken = 0
-    for group in _ordered(examples, seed, stratify):
-        while part < 3 and taken >= ends[part]:
+    ends = list(accumulate(sizes))
+    part = 0
+    assigned = 0
+    for group in groups:
+        while part < len(parts) and assigned >= ends[part]:
             part += 1
-        if part == 3:
+        if part == len(parts):
             break
         parts[part] += group
-        taken += len(group)
-    for name, size, members in zip(Splits._fields, sizes, parts, strict=True):
-        if size and not members:
-            raise InputError(f"split: {name} would be empty: {len(examples)} rows are too few, or too many are equal")
-    return Splits(*(_taken(rows, sorted(members)) for members in parts))
+        assigned += len(group)
+    return parts
 
 
-def _taken(rows: Any, members: list[int]) -> Any:
-    return rows.iloc[members] if hasattr(rows, "iloc") else [rows[i] for i in members]
+def _select(rows: Any, numbers: list[int]) -> Any:
+    if hasattr(rows, "iloc"):
+        return rows.iloc[numbers]
+    return [rows[number] for number in numbers]
 
 
-def _sizes(n: int, *wanted: float | None) -> list[int]:
-    """How many rows each part gets."""
-    if n == 0:
+def _sizes(row_count: int, *requested: float | None) -> list[int]:
+    """The number of rows of each part, from the sizes that ``split`` was called with."""
+    if row_count == 0:
         raise InputError("split: there are no rows")
-    shares = [_share(name, value, n) for name, value in zip(Splits._fields, wanted, strict=True)]
-    if wanted[0] is None:
-        shares[0] = max(0.0, n - sum(shares))
-    if sum(shares) > n * (1 + 1e-9):
-        raise InputError(f"split: the sizes are {sum(shares):g} rows together, and there are {n}")
-    ends = [math.floor(end + 0.5 + 1e-9) for end in accumulate(shares)]
+    sizes = [_size(name, value, row_count) for name, value in zip(Splits._fields, requested, strict=True)]
+    if requested[0] is None:
+        sizes[0] = max(0.0, row_count - sum(sizes))
+    if sum(sizes) > row_count * (1 + 1e-9):
+        raise InputError(f"split: the sizes are {sum(sizes):g} rows together, and there are {row_count}")
+    ends = [math.floor(end + 0.5 + 1e-9) for end in accumulate(sizes)]
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _share(name: str, value: Any, n: int) -> float:
+def _size(name: str, value: Any, row_count: int) -> float:
+    """The size of a part in rows, before rounding."""
     if value is None:
         return 0.0
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
@@ -97,48 +112,51 @@ def _share(name: str, value: Any, n: int) -> float:
     if isinstance(value, float):
         if value > 1:
             raise InputError(f"split: {name}={value!r} is a fraction above 1; for a number of rows give an int")
-        return value * n
+        return value * row_count
     return float(value)
 
 
-def _ordered(rows: Sequence[Example], seed: int, stratify: str | None) -> list[list[int]]:
-    """Groups of equal rows in random order, with the strata spread evenly over it.
+def _ordered_groups(rows: Sequence[Example], seed: int, stratify: str | None) -> list[list[int]]:
+    """Groups of equal rows in random order, with the strata spread evenly.
 
-    Any stretch of this order then has each stratum in proportion (systematic sampling with a random start), so the
-    parts can be cut from it one after the other.
+    Every stretch of this order has each stratum in proportion (systematic sampling with a random start). So the parts
+    can be cut from it one after the other. A group has the numbers of its rows.
     """
     rng = random.Random(seed)  # noqa: S311  # for sampling, not for secrets
     strata: dict[str, list[list[int]]] = defaultdict(list)
-    for group in _equal(rows):
-        strata[_stratum(rows[group[0]], group[0], stratify)].append(group)
-    placed: list[tuple[float, list[int]]] = []
+    for group in _groups_of_equal(rows):
+        first = group[0]
+        strata[_stratum(rows[first], first, stratify)].append(group)
+    positions: list[tuple[float, list[int]]] = []
     for groups in strata.values():
         rng.shuffle(groups)
         start = rng.random()
-        placed += [((rank + start) / len(groups), group) for rank, group in enumerate(groups)]
-    return [group for _, group in sorted(placed, key=lambda one: one[0])]
+        positions += [((rank + start) / len(groups), group) for rank, group in enumerate(groups)]
+    positions.sort(key=lambda position: position[0])
+    return [group for _, group in positions]
 
 
-def _equal(rows: Sequence[Example]) -> list[list[int]]:
+def _groups_of_equal(rows: Sequence[Example]) -> list[list[int]]:
     groups: dict[str, list[int]] = defaultdict(list)
-    for i, row in enumerate(rows):
-        groups[_canonical(row.inputs())].append(i)
+    for number, row in enumerate(rows):
+        groups[_canonical(row.inputs())].append(number)
     return list(groups.values())
 
 
-def _stratum(row: Example, i: int, field: str | None) -> str:
+def _stratum(row: Example, number: int, field: str | None) -> str:
     if field is None:
         return ""
     if field not in row:
-        raise InputError(f"split: row {i} has no field {field!r}.{nearest(field, row)} There are: {', '.join(row)}")
+        fields = ", ".join(row)
+        raise InputError(f"split: row {number} has no field {field!r}.{nearest(field, row)} There are: {fields}")
     return _canonical(row[field])
 
 
 def fingerprint(rows: Any) -> str:
-    """16 hex digits that change when a row, a value, its type or the order changes; the same in every process.
+    """A hash of rows as 16 hex digits. It changes if a row, a value, the type of a value or the order of rows changes.
 
-    Names may stand in any order. A value that is neither JSON nor a date, array, set or bytes counts by its repr,
-    without the address in memory.
+    It is the same in every process, and does not depend on the order of fields in a row. JSON values, dates, arrays,
+    sets and bytes count with their content, all other values with their repr, without addresses in memory.
 
     >>> rows = [{"question": "2+2?", "answer": "4"}]
     >>> dn.fingerprint(rows)
@@ -157,14 +175,16 @@ def _canonical(value: Any) -> str:
 
 
 def _tagged(value: Any) -> Any:
-    """JSON values as they are; all else as its type and content."""
-    if isinstance(value, _OF_JSON):
+    """The value as JSON; a value that is not JSON becomes a dict of its type and content."""
+    if isinstance(value, _JSON_SCALARS):
         return value
     if isinstance(value, Mapping):
-        return {str(k): _tagged(v) for k, v in value.items()}
+        return {str(name): _tagged(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_tagged(plain(v)) for v in value]
+        return [_tagged(plain(item)) for item in value]
     if isinstance(value, set | frozenset):
-        return {"set": sorted(_canonical(v) for v in value)}
-    content = value.hex() if isinstance(value, bytes) else _ADDRESS.sub("", repr(value))
-    return {type(value).__name__: content}
+        return {"set": sorted(_canonical(item) for item in value)}
+    type_name = type(value).__name__
+    if isinstance(value, bytes):
+        return {type_name: value.hex()}
+    return {type_name: _ADDRESS.sub("", repr(value))}

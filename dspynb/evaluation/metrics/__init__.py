@@ -1,8 +1,8 @@
 """Metrics with textual feedback, for ``evaluate``, ``Refine`` and the optimizers: ``dn.metrics.exact_match()``.
 
-Each function makes a metric: a callable ``(row, prediction) -> Score`` with a value from 0 to 1. ``field`` names the
-output and ``label`` the field of the row it is compared with; by default, the only name that both have. Feedback tells
-the label where there is one: it is meant for training rows, not for rows whose label must stay unseen.
+Each function makes a metric: a callable ``(row, prediction) -> Score`` with a value from 0 to 1. It compares the output
+``field`` of the prediction with the field ``label`` of the row; by default, both are the only name that prediction and
+row have in common. The feedback contains the label, so use it for training rows only.
 
 >>> metric = dn.metrics.exact_match()
 >>> metric(dn.Example(question="2+2?", answer="4"), dn.Prediction(answer="four"))

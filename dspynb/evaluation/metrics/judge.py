@@ -1,4 +1,4 @@
-"""A model as a metric."""
+"""A metric for which a model judges the prediction (LLM as a judge)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class JudgementByReference(Judgement):
 
 
 class Judge:
-    """An async metric that asks a model. Made by ``dn.metrics.llm_judge``."""
+    """The async metric that ``dn.metrics.llm_judge`` makes."""
 
     def __init__(
         self,
@@ -51,32 +51,46 @@ class Judge:
     ) -> None:
         if not isinstance(criteria, str) or not criteria.strip():
             raise ConfigurationError(f"llm_judge: criteria must be a text, got {criteria!r}")
-        self.criteria, self.field, self.label, self.__name__ = criteria, field, label, name
+        self.criteria = criteria
+        self.field = field
+        self.label = label
+        self.__name__ = name
         self.__doc__ = f"A model's judgement from 0 to 1 by these criteria: {criteria}"
         signature = Judgement if label is None else JudgementByReference
         self.predict = Predict(signature, lm=lm, adapter=adapter, **settings)
 
     async def __call__(self, row: Mapping[str, Any], prediction: Mapping[str, Any]) -> Score:
-        """The judgement, with the reasons as feedback. Raises RewardError for a reply that is none."""
-        given = {"criteria": self.criteria, "inputs": self._inputs(row), "output": self._output(prediction)}
+        """Ask the model to judge a prediction. Returns its score, with the reasons as feedback.
+
+        Raises ConfigurationError if the row has no field ``label``, and RewardError if the reply cannot be parsed.
+        """
+        fields = {
+            "criteria": self.criteria,
+            "inputs": self._inputs_text(row),
+            "output": self._output_text(prediction),
+        }
         if self.label is not None:
             if self.label not in row:
                 known = ", ".join(row) or "none"
                 raise ConfigurationError(f"{self.__name__}: the row has no field {self.label!r}. There are: {known}")
-            given["reference"] = str(row[self.label])
+            fields["reference"] = str(row[self.label])
         try:
             with mask():
-                judged = await self.predict(**given)
+                judgement = await self.predict(**fields)
         except ParseError as error:
             raise RewardError(f"the judge gave no score from 0 to 1: {error}") from error
-        return Score(judged.score, judged.reasons or None)
+        return Score(judgement.score, judgement.reasons or None)
 
-    def _inputs(self, row: Mapping[str, Any]) -> str | None:
+    def _inputs_text(self, row: Mapping[str, Any]) -> str | None:
+        """The inputs of the row as lines. If the row marks no inputs, they are all fields but the label."""
         names = getattr(row, "input_names", None)
-        shown = [name for name in row if (name in names if names is not None else name != self.label)]
-        return _lines({name: row[name] for name in shown}) or None
+        if names is None:
+            inputs = {name: value for name, value in row.items() if name != self.label}
+        else:
+            inputs = {name: value for name, value in row.items() if name in names}
+        return _lines(inputs) or None
 
-    def _output(self, prediction: Mapping[str, Any]) -> str:
+    def _output_text(self, prediction: Mapping[str, Any]) -> str:
         if self.field is None and len(prediction) > 1:
             return _lines(prediction)
         return str(prediction[output_of(self.__name__, self.field, prediction)])

@@ -1,4 +1,4 @@
-"""Several metrics as one."""
+"""The weighted mean of several metrics, as one metric."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Weighted"]
 
 
 class Weighted:
-    """Metrics by name, and their weights. Made by ``dn.metrics.weighted``."""
+    """The metric that ``dn.metrics.weighted`` makes."""
 
     __name__ = "weighted"
 
@@ -24,27 +24,33 @@ class Weighted:
             raise ConfigurationError("weighted: give metrics as a mapping of name to metric")
         self.scorers = {name: Scorer(metric, f"metric {name!r}") for name, metric in metrics.items()}
         self.weights = weights_of(metrics, weights)
-        told = (f"{name} (weight {self.weights[name]:g}): {s.describe()}" for name, s in self.scorers.items())
-        self.__doc__ = "The weighted mean of: " + "; ".join(told)
+        descriptions = []
+        for name, scorer in self.scorers.items():
+            descriptions.append(f"{name} (weight {self.weights[name]:g}): {scorer.describe()}")
+        self.__doc__ = f"The weighted mean of: {'; '.join(descriptions)}"
 
     def __call__(
         self, row: Example, prediction: Prediction, trace: Any = (), predictor: str | None = None
     ) -> Score | Awaitable[Score]:
-        """The combined Score, or an awaitable of it where a metric is async."""
-        offered = {"trace": trace, "predictor": predictor}
-        values = {
-            name: scorer.fn(row, prediction, **{extra: offered[extra] for extra in scorer.extras})
-            for name, scorer in self.scorers.items()
-        }
+        """Score a prediction with all metrics. Returns the combined Score; an awaitable of it if a metric is async."""
+        extras = {"trace": trace, "predictor": predictor}
+        values = {}
+        for name, scorer in self.scorers.items():
+            arguments = {extra: extras[extra] for extra in scorer.extras}
+            values[name] = scorer.fn(row, prediction, **arguments)
         if any(map(inspect.isawaitable, values.values())):
-            return self._awaited(values)
-        return self._combined(values)
+            return self._await_and_combine(values)
+        return self._combine(values)
 
-    async def _awaited(self, values: Mapping[str, Any]) -> Score:
-        return self._combined({n: await v if inspect.isawaitable(v) else v for n, v in values.items()})
+    async def _await_and_combine(self, values: Mapping[str, Any]) -> Score:
+        results = {}
+        for name, value in values.items():
+            results[name] = await value if inspect.isawaitable(value) else value
+        return self._combine(results)
 
-    def _combined(self, values: Mapping[str, Any]) -> Score:
+    def _combine(self, values: Mapping[str, Any]) -> Score:
         return multi_objective({name: as_score(value) for name, value in values.items()}, self.weights)
 
     def __repr__(self) -> str:
-        return f"weighted({', '.join(f'{name}={weight:g}' for name, weight in self.weights.items())})"
+        weights = [f"{name}={weight:g}" for name, weight in self.weights.items()]
+        return f"weighted({', '.join(weights)})"

@@ -12,8 +12,8 @@ from typing import Annotated, Any, ClassVar, TypeVar, cast
 from dspynb.aliases import Rows
 from dspynb.data import Example, rows_of
 from dspynb.errors import DataOverlapWarning, InputError
-from dspynb.evaluation.evaluator import Table, check_columns, inside
-from dspynb.evaluation.resuming import check_same
+from dspynb.evaluation.evaluator import Table, check_columns, run_inside
+from dspynb.evaluation.resuming import check_same_settings
 from dspynb.events import plain
 from dspynb.keywords import absent_settings, configurable, recorded_settings
 from dspynb.modules.module import Module, checked_program
@@ -143,7 +143,7 @@ class Optimizer(Configured, ABC):
         if current_scope().open_run is None:
             best = await self._run(work).watched(work)
         else:
-            best = await inside(work, self.budget)
+            best = await run_inside(work, self.budget)
         return best  # type: ignore[no-any-return]  # a copy of the program
 
     @configurable(renamed=COMPILE_OF_DSPY)
@@ -180,7 +180,7 @@ class Optimizer(Configured, ABC):
         resumed = Run.resumed(run_file(run), self.kind, program._title(), work.inputs(), work.paths())
         with resumed.released_on_error():
             if resumed._settings:
-                check_same(resumed._settings, work.settings(), absent_settings(type(self)))
+                check_same_settings(resumed._settings, work.settings(), absent_settings(type(self)))
             resumed._settings = work.settings()
             work.resume_log = ResumeLog.from_record(resumed.record)
             return resumed.start(work)
