@@ -304,7 +304,7 @@ def test_of_many_hints_the_most_and_the_least_useful_are_shown():
     axes = plotted(reader(*searches(*[[0.5, i / 40] for i in range(40)], hint=hints)), "hints")
     shown = [label.get_text() for label in axes.get_yticklabels()]
     assert shown == [f"hint {i:02}" for i in range(39, 27, -1)] + ["hint 02", "hint 01", "hint 00"]
-    assert axes.get_ylabel() == "hint (15 of 40: the most, the least useful)"
+    assert axes.get_ylabel() == "hint (15 of 40: the most and the least useful)"
 
 
 # ── what is there ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -334,7 +334,7 @@ def test_an_unknown_kind_names_the_near_one_and_all_others():
         reader(*optimized()).plot("heat_map")
     with pytest.raises(dn.errors.InputError, match="x must be one of calls.*Did you mean 'seconds'"):
         reader(*optimized()).plot("best", x="second")
-    with pytest.raises(dn.errors.InputError, match="x is of the plots 'best' and 'pareto'"):
+    with pytest.raises(dn.errors.InputError, match="x is an argument of the plots 'best' and 'pareto'"):
         reader(*optimized()).plot("heatmap", x="calls")
     with pytest.raises(dn.errors.InputError, match="there is no plot 3"):
         reader(*optimized()).plot(3)
