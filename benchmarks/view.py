@@ -150,7 +150,7 @@ def folded(n: int) -> dict[str, float]:
     state = ViewModel(RunRecord())
     for event in events:
         state.note(state.record.apply(event))
-    state.changes()
+    state.take_changes()
     return {"record": middle - began, "view": time.process_time() - middle, "events": len(events)}
 
 

@@ -45,5 +45,5 @@ export function storeOf(rows, headerChanges = {}, source = {}) {
 }
 
 export function delta(seq, changes = {}) {
-  return { type: "delta", seq, header: {}, rows: [], gone: [], ...changes };
+  return { type: "delta", seq, header: {}, rows: [], removed: [], ...changes };
 }

@@ -127,7 +127,7 @@ test("an opened row asks for the rows inside it, and shows them", (t) => {
   assert.equal(lineOf(view, "11").getAttribute("aria-level"), "2");
   lineOf(view, "1").dispatch("dblclick");
   assert.deepEqual(labels(view), ["▸ 1", "2"]);
-  assert.equal(view.sent.at(-1).type, "shut");
+  assert.equal(view.sent.at(-1).type, "close");
 });
 
 test("the filter shows what it leaves, and selecting a hidden row clears it", (t) => {
@@ -421,7 +421,7 @@ test("a widget has one store for all its outputs", () => {
   const closes = pages.map((el) => one.render({ el }));
   listeners["msg:custom"](delta(1, { rows: [row(2)] }));
   for (const page of pages) assert.equal(page.all("dspynb-name-of").length, 2);
-  assert.deepEqual(sent.filter(({ type }) => type === "here").length, 2);
+  assert.deepEqual(sent.filter(({ type }) => type === "alive").length, 2);
   for (const close of closes) close();
   end();
   assert.deepEqual(listeners, {});
@@ -451,6 +451,6 @@ test("a saved page shows what it holds, and its plain table is gone", () => {
     .all("dspynb-line")
     .find((line) => line.dataset.key === "2")
     .dispatch("click");
-  assert.equal(root.all("dspynb-waits")[0].textContent, "its texts are only in the run's file (run.jsonl)");
+  assert.equal(root.all("dspynb-waits")[0].textContent, "the texts are only in the run's file (run.jsonl)");
   assert.equal(root.all("dspynb-follow").length, 0);
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { comparableRows, comparisonOptions, usualComparison } from "../../dspynb/views/js/comparison.js";
+import { comparableRows, comparisonOptions, defaultComparison } from "../../dspynb/views/js/comparison.js";
 import { actionOfKey } from "../../dspynb/views/js/keyboard.js";
 import {
   groupByParent,
@@ -67,13 +67,13 @@ test("clicks on a heading: its usual direction, the other, the rows' own order",
 
 test("an attempt is compared with the one before it in its search, a candidate with its parent", () => {
   const attempts = rowMap([row(1), row(2), row(3), { ...row(9), order: [1, 0] }]);
-  assert.equal(usualComparison(attempts.get("3"), attempts, "attempts"), "2");
-  assert.equal(usualComparison(attempts.get("1"), attempts, "attempts"), "");
-  assert.equal(usualComparison(attempts.get("9"), attempts, "attempts"), ""); // another search
-  assert.equal(usualComparison(attempts.get("3"), attempts, "rows"), "");
+  assert.equal(defaultComparison(attempts.get("3"), attempts, "attempts"), "2");
+  assert.equal(defaultComparison(attempts.get("1"), attempts, "attempts"), "");
+  assert.equal(defaultComparison(attempts.get("9"), attempts, "attempts"), ""); // another search
+  assert.equal(defaultComparison(attempts.get("3"), attempts, "rows"), "");
   const candidates = rowMap([row(1), row(2, { parents: ["gone", "1"] }), row(3)]);
-  assert.equal(usualComparison(candidates.get("2"), candidates, "candidates"), "1");
-  assert.equal(usualComparison(candidates.get("3"), candidates, "candidates"), "");
+  assert.equal(defaultComparison(candidates.get("2"), candidates, "candidates"), "1");
+  assert.equal(defaultComparison(candidates.get("3"), candidates, "candidates"), "");
 });
 
 test("the list to compare with has the nearest rows, and the best", () => {

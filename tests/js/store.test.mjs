@@ -41,9 +41,9 @@ test("a new row has no fields that are null", () => {
   assert.equal("score" in store.rows.get("1"), false);
 });
 
-test("rows that are gone are removed", () => {
+test("removed rows disappear", () => {
   const { store } = storeOf([row(1), row(2)]);
-  store.receive(delta(1, { gone: ["1", "unknown"] }));
+  store.receive(delta(1, { removed: ["1", "unknown"] }));
   assert.deepEqual([...store.rows.keys()], ["2"]);
 });
 
@@ -119,10 +119,10 @@ test("while messages come, Python hears every five seconds that the page is open
   const { store, sent } = storeOf([]);
   store.receive(delta(1));
   store.receive(delta(2));
-  assert.deepEqual(ofType(sent, "here"), [{ type: "here", seq: 1 }]);
+  assert.deepEqual(ofType(sent, "alive"), [{ type: "alive", seq: 1 }]);
   now += 5_001;
   store.receive(delta(3));
-  assert.deepEqual(ofType(sent, "here").at(-1), { type: "here", seq: 3 });
+  assert.deepEqual(ofType(sent, "alive").at(-1), { type: "alive", seq: 3 });
 });
 
 test("after the end the page is silent", () => {

@@ -175,7 +175,7 @@ def test_stop_from_the_front_end_ends_the_run(outputs):
 def test_on_an_old_kernel_an_awaited_run_says_where_stop_works(monkeypatch, version, started, said):
     monkeypatch.setitem(sys.modules, "ipykernel", types.SimpleNamespace(version_info=(*version, 0)))
     run = types.SimpleNamespace(is_handle=started)
-    assert bool(attach_module._note(run)) is said
+    assert bool(attach_module._kernel_note(run)) is said
 
 
 def test_without_a_notebook_every_mode_is_text(capsys, monkeypatch):

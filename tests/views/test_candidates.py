@@ -49,11 +49,11 @@ def test_the_end_tells_whether_anything_was_better():
 
 def test_a_candidate_has_its_parents_its_texts_and_its_rollouts():
     state = ViewModel(optimized().record)
-    start, child = state.everything()[:2]
+    start, child = state.payloads()[:2]
     assert child["parents"] == [start["key"]]
     blocks = state.detail(child["key"])["blocks"]
     assert [(block["heading"], block["text"]) for block in blocks] == [("self · instruction", "Double it.")]
-    assert [row["label"] for row in state.everything([child["key"]]) if row.get("up")] == ["0", "1", "2", "3"]
+    assert [row["label"] for row in state.payloads([child["key"]]) if row.get("up")] == ["0", "1", "2", "3"]
     assert state.record.front.leads == dict.fromkeys(state.record.candidates, 4)
 
 

@@ -21,7 +21,7 @@ from tests.views.fakes import FrontEnd, a_batch, a_live_view, a_refine, an_attem
 
 def expected(events):
     """What a view must show after these events."""
-    return {row["key"]: row for row in ViewModel(RunRecord(events)).everything()}
+    return {row["key"]: row for row in ViewModel(RunRecord(events)).payloads()}
 
 
 def play(events, *, pause=0.0, while_open=lambda view, front: None, note=""):
@@ -257,7 +257,7 @@ def test_a_person_steers_and_is_told_what_the_run_refuses():
 
 
 def test_nothing_is_made_for_pages_that_were_closed_and_one_that_comes_back_has_lost_nothing(monkeypatch):
-    monkeypatch.setattr(live_view, "_SILENCE", 0.2)
+    monkeypatch.setattr(live_view, "_SILENCE_LIMIT", 0.2)
 
     async def main():
         view, run = a_live_view()
@@ -272,7 +272,7 @@ def test_nothing_is_made_for_pages_that_were_closed_and_one_that_comes_back_has_
             run.emit(event)
             await asyncio.sleep(0.005)
         assert len(front.messages) <= before + 1
-        view.message({"type": "here", "seq": front.seq})
+        view.message({"type": "alive", "seq": front.seq})
         front.snapshot()
         assert front.rows == expected(events[:-1])
 
@@ -389,7 +389,7 @@ def watched(start):
 def test_the_front_end_shows_the_rows_of_a_real_evaluation_in_their_order():
     front, run = watched(lambda: dn.Evaluate(right).start(program(late(most=0.02)), frame(40)))
     assert len(front.deltas) > 1
-    assert front.rows == {row["key"]: row for row in ViewModel(run.record).everything()}
+    assert front.rows == {row["key"]: row for row in ViewModel(run.record).payloads()}
     assert front.entries() == [[1, str(number)] for number in range(40)]
     assert [1, "7"] in front.entries(filter={"words": "14", "state": ""})  # the answer to 7
     assert [1, "8"] not in front.entries(filter={"words": "14", "state": ""})
@@ -403,6 +403,6 @@ def test_the_front_end_shows_the_candidates_of_a_real_optimizer_and_their_rollou
     front, run = watched(lambda: copro.start(program(), frame(4, wrong=[1, 3])))
     state = ViewModel(run.record)
     assert front.header["mode"] == "candidates"
-    assert front.rows == {row["key"]: row for row in state.everything()}
+    assert front.rows == {row["key"]: row for row in state.payloads()}
     assert front.leads == run.record.front.leads
     assert front.entries(sort={"by": "label", "descending": True}) == [[1, "2"], [1, "1"], [1, "0"]]

@@ -32,20 +32,20 @@ def taken(events):
 
 def test_attempts_are_counted_with_the_best():
     progress = taken(list(a_refine(3))[:-5])
-    assert (progress.counted(), progress.score()) == ("2 attempts", "best 0.6667")
+    assert (progress.done_text(), progress.score_text()) == ("2 attempts", "best 0.6667")
     assert [fact.text for fact in progress.costs()] == ["2 calls", "14 tokens"]
     assert progress.share is None
 
 
 def test_rows_are_counted_with_those_that_failed():
     progress = taken(list(a_batch(4, failing={1}))[:-1])
-    assert (progress.counted(), progress.score(), progress.share) == ("4/4 rows, 1 failed", "", 1.0)
+    assert (progress.done_text(), progress.score_text(), progress.share) == ("4/4 rows, 1 failed", "", 1.0)
     assert progress.errors() == ["ParseError: a sentence"]
 
 
 def test_candidates_are_counted_with_the_best_that_was_told():
     progress = taken(optimized().record.events)
-    assert (progress.counted(), progress.score()) == ("3 candidates, 12 rollouts", "best 0.5")
+    assert (progress.done_text(), progress.score_text()) == ("3 candidates, 12 rollouts", "best 0.5")
 
 
 def test_scores_are_those_of_the_fold():
@@ -77,9 +77,9 @@ def test_attempts_inside_rows_are_not_counted_and_the_chosen_ones_score_is_the_r
 
     asyncio.run(refine.batch([{"subject": "a"}, {"subject": "b"}]))
     progress = taken(dn.last_run().record.events)
-    assert (progress.counted(), progress.score()) == ("2/2 rows", "mean 0.75")
+    assert (progress.done_text(), progress.score_text()) == ("2/2 rows", "mean 0.75")
     asyncio.run(Outer().batch([{"subject": "a"}, {"subject": "b"}]))
-    assert taken(dn.last_run().record.events).counted() == "2/2 rows"
+    assert taken(dn.last_run().record.events).done_text() == "2/2 rows"
 
 
 def test_rows_that_a_stop_broke_off_are_not_done():
@@ -95,7 +95,7 @@ def test_rows_that_a_stop_broke_off_are_not_done():
     plan = dn.Evaluate(lambda row, p: 1.0, concurrency=1)
     asyncio.run(plan(dn.Predict("question -> answer", lm=dn.FunctionLM(stops)), frame(6)))
     flush_journals()
-    assert taken(read_journal(Path(dn.last_run().path))[1]).counted() == "3/6 rows"
+    assert taken(read_journal(Path(dn.last_run().path))[1]).done_text() == "3/6 rows"
 
 
 def test_a_row_that_is_run_again_replaces_what_it_was():
@@ -113,7 +113,7 @@ def test_a_row_that_is_run_again_replaces_what_it_was():
         *row(4, 0.5),
     ]
     progress = taken(events)
-    assert (progress.counted(), progress.score()) == ("1/2 rows", "mean 0.5")
+    assert (progress.done_text(), progress.score_text()) == ("1/2 rows", "mean 0.5")
     assert progress.ended is None
 
 
@@ -121,8 +121,8 @@ def test_what_is_left_is_told_once_something_is_known(monkeypatch):
     events = list(a_batch(4))[:5]
     monkeypatch.setattr(progress_module.time, "time", lambda: events[0].at + 20)
     progress = taken(events)
-    assert (progress.counted(), progress.seconds, progress.left()) == ("2/4 rows", 20, 20)
-    assert taken(events[:1]).left() is None
+    assert (progress.done_text(), progress.seconds, progress.seconds_left()) == ("2/4 rows", 20, 20)
+    assert taken(events[:1]).seconds_left() is None
 
 
 def test_times_read_as_clocks():

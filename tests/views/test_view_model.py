@@ -32,14 +32,14 @@ def test_a_run_read_after_every_event_shows_what_one_that_is_read_at_its_end_sho
     watched, sent = ViewModel(RunRecord()), {}
     for event in events:
         watched.note(watched.record.apply(event))
-        rows, gone = watched.changes()
+        rows, gone = watched.take_changes()
         sent |= {row["key"]: row for row in rows}
         for key in gone:
             sent.pop(key, None)
         header = watched.header()
     read = ViewModel(RunRecord(events))
     assert watched.snapshot()[1] == read.snapshot()[1]
-    assert sent == {row["key"]: row for row in read.everything()}
+    assert sent == {row["key"]: row for row in read.payloads()}
     assert {**header, "elapsed": 0} == {**read.header(), "elapsed": 0}
     assert len(sent) == 3
 

@@ -1,4 +1,4 @@
-/* The box of charts above the table: which chart is shown, and which point is selected. */
+/* The charts above the table: which chart is shown, and which point is selected. */
 
 /** @import { RunStore } from "./store.js" */
 /** @import { Row } from "./types.js" */
@@ -9,7 +9,7 @@ import { drawLineage } from "./lineage_chart.js";
 import { compareRows } from "./row_order.js";
 import { drawScores, leadsOf, scoredRows } from "./score_chart.js";
 
-/** Makes a shape the point of a row: with a tooltip, and selecting the row when it is clicked.
+/** Makes a shape the point of a row: adds a tooltip, and selects the row when the shape is clicked.
  * @typedef {(shape: SVGElement, row: Row) => SVGElement} MarkPoint */
 
 export class Charts {

@@ -23,15 +23,15 @@ export function drawScores(rows, header, leads, markPoint) {
   const { mode } = header;
   const scored = scoredRows(rows);
   const place = placement(rows, header);
-  const what = mode === "rows" ? "mean so far" : "best so far";
-  const points = thinned(scored, (row) => row.score).map((row, _, shown) => {
-    const radius = shown.length > 200 ? 2 : 4;
-    const leading = mode === "candidates" && leadsOf(row, leads);
-    return drawPoint(place(row, row.score), radius, Boolean(leading), (circle) => markPoint(circle, row));
+  const lineName = mode === "rows" ? "mean so far" : "best so far";
+  const points = thinned(scored, (row) => row.score).map((row, _, drawn) => {
+    const radius = drawn.length > 200 ? 2 : 4;
+    const onFront = mode === "candidates" && leadsOf(row, leads);
+    return drawPoint(place(row, row.score), radius, Boolean(onFront), (circle) => markPoint(circle, row));
   });
-  const label = `scores of ${scored.length} ${mode}; ${what} ${header.result}`;
-  const front = mode === "candidates" && Object.keys(leads).length > 0;
-  const legend = `● score   ─ ${what}${front ? "   ○ on the Pareto front over rows" : ""}`;
+  const label = `scores of ${scored.length} ${mode}; ${lineName} ${header.result}`;
+  const hasFront = mode === "candidates" && Object.keys(leads).length > 0;
+  const legend = `● score   ─ ${lineName}${hasFront ? "   ○ on the Pareto front over rows" : ""}`;
   return svgElement(
     "svg",
     { viewBox: `0 0 ${CHART_WIDTH} ${CHART_HEIGHT}`, class: "dspynb-chart", role: "img", "aria-label": label },
@@ -52,7 +52,7 @@ export function scoredRows(rows) {
 }
 
 /**
- * On how many validation rows a candidate is the best.
+ * The number of validation rows on which a candidate is the best.
  * @param {Row} row
  * @param {Leads} leads
  * @returns {number | undefined}
@@ -81,7 +81,7 @@ function heightOf(value, { low, high }) {
 }
 
 /**
- * The mean of the scores so far in a table of rows, and the best so far elsewhere.
+ * After each row, the mean score so far in the mode `rows`, and the best score so far in other modes.
  * @param {ScoredRow[]} scored
  * @param {Mode} mode
  * @param {(row: Row, value: number) => Point} place
@@ -109,7 +109,7 @@ function drawLine(points, mode) {
 }
 
 /**
- * The corners of a step: the best so far stays until there is a better one.
+ * The corners of a step: the best score stays constant until there is a better one.
  * @param {Point} point
  * @param {Point | undefined} before
  * @returns {Point[]}

@@ -1,4 +1,5 @@
-/* The lines of the table that are on the page: only those in sight, each at its place in a body as high as all rows. */
+/* The visible lines of the table. The table's body is as high as all rows, and only visible rows have a line on the
+ * page. */
 
 /** @import { ColumnName, Entry, Header, Row } from "./types.js" */
 
@@ -7,13 +8,13 @@ import { element } from "./dom.js";
 
 /** Pixels, as in live.css. */
 export const ROW_HEIGHT = 46;
-/** Lines beyond the visible ones, so that a little scrolling shows no gap. */
+/** Extra lines above and below the visible ones, so that short scrolling shows no gap. */
 const SPARE_LINES = 4;
 
-/** A line on the page, and what it shows.
+/** A line on the page, and the row that it shows.
  * @typedef {{ node: HTMLTableRowElement, row: Row | null, isOpen: boolean }} Line */
 
-/** What the lines show.
+/** The state of the table that the lines show.
  * @typedef {object} Shown
  * @property {Entry[]} entries
  * @property {ColumnName[]} columns
@@ -21,10 +22,10 @@ const SPARE_LINES = 4;
  * @property {Set<string>} open
  * @property {string | null} selected */
 
-let tables = 0; // ids of elements are numbered, so that two views on a page share none
+let tables = 0; // numbers the ids of elements, so that two views on a page have different ids
 
 /**
- * The entries that are in sight, as a range of places.
+ * The visible entries, as a range of positions.
  * @param {number} count
  * @param {number} scrollTop
  * @param {number} height
@@ -47,7 +48,7 @@ export class TableRows {
     this.id = `dspynb-${tables}`;
   }
 
-  /** Remove all lines, as when the columns change. */
+  /** Remove all lines; needed when the columns change. */
   clear() {
     for (const { node } of this.lines.values()) node.remove();
     this.lines.clear();
@@ -59,7 +60,7 @@ export class TableRows {
   }
 
   /**
-   * Put the visible lines on the page, and change only what is not as it should be.
+   * Show the visible lines, and change only lines that are outdated.
    * @param {Shown} shown
    */
   draw(shown) {
@@ -84,15 +85,15 @@ export class TableRows {
 
   /**
    * @param {Entry} entry
-   * @param {number} place
+   * @param {number} position
    * @param {Shown} shown
    */
-  drawLine({ row, level }, place, shown) {
+  drawLine({ row, level }, position, shown) {
     const line = this.lines.get(row.key) ?? this.addLine(row.key);
     const isOpen = shown.open.has(row.key);
     const { node } = line;
-    node.style.transform = `translateY(${place * ROW_HEIGHT}px)`;
-    node.setAttribute("aria-rowindex", String(place + 2)); // the first row is that of the headings
+    node.style.transform = `translateY(${position * ROW_HEIGHT}px)`;
+    node.setAttribute("aria-rowindex", String(position + 2)); // the first row is that of the headings
     node.setAttribute("aria-level", String(level));
     node.setAttribute("aria-selected", String(row.key === shown.selected));
     if (row.kids) node.setAttribute("aria-expanded", String(isOpen));
@@ -114,7 +115,7 @@ export class TableRows {
   }
 
   /**
-   * Screen readers read the elements in their order on the page.
+   * Put the lines in order, since screen readers read elements in the order of the document.
    * @param {Entry[]} visible
    */
   putInOrder(visible) {
