@@ -1091,7 +1091,7 @@ class HintForm {
     this.text.addEventListener("keydown", (event) => {
       if (event.key === "Enter") this.send();
     });
-    const give = button("Give", "dspynb-give", () => this.send());
+    const give = button("Send", "dspynb-give", () => this.send());
     this.node = element("div", "dspynb-form dspynb-hinting", labelled("hint", this.text), give, this.sent);
   }
 
