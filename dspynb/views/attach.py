@@ -31,7 +31,9 @@ def attach(run: Run, mode: str) -> None:
             end, elsewhere plain lines.
     """
     try:
-        _open(run, mode if in_ipython() else "text")
+        if not in_ipython():
+            mode = "text"
+        _open(run, mode)
     except Exception:
         _log.exception("the view of run %s could not be opened; the run continues without it", run.id)
 

@@ -12,7 +12,7 @@ from dspynb.running.record import RunRecord
 from dspynb.running.record_rows import AttemptRow, SpanRow
 from dspynb.running.tables.candidates import instructions_of
 from dspynb.views.rows import Node
-from dspynb.views.texts import Named, clip, named, number
+from dspynb.views.texts import Named, clip, named, score_text
 
 __all__ = ["Block", "Detail", "build_detail"]
 
@@ -87,7 +87,7 @@ def _batch_row(node: Node, span: SpanRow) -> Detail:
     values = [
         ("inputs", named_at_length(span.inputs)),
         ("outputs", named_at_length(span.outputs)),
-        ("score", _text(None if span.score is None else number(span.score))),
+        ("score", _text(score_text(span.score))),
         ("feedback", _text(span.feedback)),
         ("error", _text(span.error)),
     ]

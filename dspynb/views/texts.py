@@ -6,7 +6,19 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["Named", "clip", "named", "number", "one_line", "signed", "text_of", "visible"]
+__all__ = [
+    "Named",
+    "clip",
+    "counted",
+    "named",
+    "number",
+    "one_line",
+    "one_line_or_empty",
+    "score_text",
+    "signed",
+    "text_of",
+    "visible",
+]
 
 MOST_CHARACTERS = 2_000
 """Characters of a cell; a longer text ends with the number of characters that were cut."""
@@ -44,6 +56,16 @@ def named(values: Mapping[str, Any] | None, most: int = MOST_CHARACTERS) -> Name
 def number(value: float) -> str:
     """A score with four significant digits, without trailing zeros."""
     return f"{value:.4g}"
+
+
+def score_text(score: float | None) -> str:
+    """A score as a number; empty if there is none."""
+    return "" if score is None else number(score)
+
+
+def counted(n: int, unit: str) -> str:
+    """A number with its unit: ``1 call``, ``2,000 calls``."""
+    return f"{n:,} {unit}" if n == 1 else f"{n:,} {unit}s"
 
 
 def signed(value: float) -> str:
@@ -97,3 +119,8 @@ def one_line(parts: Iterable[Iterable[str]] | str, most: int = 60) -> str:
     if len(text) > most:
         return f"{text[: most - 1]}…"
     return text or "–"
+
+
+def one_line_or_empty(parts: Named | str, most: int = 60) -> str:
+    """As ``one_line``, but empty if there are no parts."""
+    return one_line(parts, most) if parts else ""

@@ -15,8 +15,9 @@ from dspynb.running.record import RunRecord
 from dspynb.running.record_changes import Changes
 from dspynb.running.record_rows import AttemptRow, SpanRow
 from dspynb.running.tables.candidates import winner_of
+from dspynb.views.counts import Counts
 from dspynb.views.details import Detail, build_detail
-from dspynb.views.header import Counts, Header, build_header
+from dspynb.views.header import Header, build_header
 from dspynb.views.rows import Mode, Node, Payload, Row, build_row, row_payload, state_and_score, state_and_score_of_row
 
 __all__ = ["MOST_FAILED", "MOST_ROWS", "MOST_SENT", "ViewModel"]

@@ -11,7 +11,7 @@ from dspynb.running.journal import flush_journals
 from dspynb.running.journal_reader import read_journal
 from dspynb.running.record import RunRecord
 from dspynb.running.tables.scores import scores_by_program
-from dspynb.views.terminal import progress as progress_module
+from dspynb.views import run_facts
 from dspynb.views.terminal.progress import Progress, clock
 from dspynb.views.texts import visible
 from dspynb.views.view_model import ViewModel
@@ -119,7 +119,7 @@ def test_a_row_that_is_run_again_replaces_what_it_was():
 
 def test_what_is_left_is_told_once_something_is_known(monkeypatch):
     events = list(a_batch(4))[:5]
-    monkeypatch.setattr(progress_module.time, "time", lambda: events[0].at + 20)
+    monkeypatch.setattr(run_facts.time, "time", lambda: events[0].at + 20)
     progress = taken(events)
     assert (progress.done_text(), progress.seconds, progress.seconds_left()) == ("2/4 rows", 20, 20)
     assert taken(events[:1]).seconds_left() is None

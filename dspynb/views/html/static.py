@@ -277,11 +277,15 @@ def _error(row: Row) -> str:
 
 
 def _seconds(row: Row) -> str:
-    return _cell("" if row["seconds"] is None else f"{row['seconds']:.2f}", "number")
+    if row["seconds"] is None:
+        return _cell("", "number")
+    return _cell(f"{row['seconds']:.2f}", "number")
 
 
 def _tokens(row: Row) -> str:
-    return _cell(f"{row['tokens']:,}" if row["tokens"] else "", "number")
+    if not row["tokens"]:
+        return _cell("", "number")
+    return _cell(f"{row['tokens']:,}", "number")
 
 
 def _cell(inner: str, kind: str) -> str:

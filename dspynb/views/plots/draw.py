@@ -216,9 +216,10 @@ def intervals(means: Mapping[str, MeanInterval], label: str = "score", ax: Axes 
     """Draw means with their intervals, one line each, the first at the top."""
     axes = _axes(ax, min(12, 1.2 + 0.4 * len(means)))
     positions = _from_the_top(len(means))
-    for position, (mean, low, high) in zip(positions, means.values(), strict=True):
-        below = 0.0 if low is None else mean - low
-        above = 0.0 if high is None else high - mean
+    for position, interval in zip(positions, means.values(), strict=True):
+        mean, _, _ = interval
+        below = mean - _low_end(interval)
+        above = _high_end(interval) - mean
         axes.errorbar([mean], [position], xerr=[[below], [above]], fmt="o", color=BLUE, capsize=4)
     if len(means) > 1:
         first, _, _ = next(iter(means.values()))
@@ -228,6 +229,18 @@ def intervals(means: Mapping[str, MeanInterval], label: str = "score", ax: Axes 
     axes.set_ylabel("program")
     axes.margins(y=0.3 / max(1, len(means)))
     return axes
+
+
+def _low_end(interval: MeanInterval) -> float:
+    """The low end of the interval; the mean if it has none."""
+    mean, low, _ = interval
+    return mean if low is None else low
+
+
+def _high_end(interval: MeanInterval) -> float:
+    """The high end of the interval; the mean if it has none."""
+    mean, _, high = interval
+    return mean if high is None else high
 
 
 def _from_the_top(count: int) -> list[int]:
@@ -301,8 +314,8 @@ def curves(
     for line in lines:
         axes.plot(attempts, line, color=BLUE, linewidth=0.7, alpha=0.15)
         scores.extend(line)
-    lows = [mean if low is None else low for mean, low, _ in means]
-    highs = [mean if high is None else high for mean, _, high in means]
+    lows = [_low_end(interval) for interval in means]
+    highs = [_high_end(interval) for interval in means]
     axes.fill_between(attempts, lows, highs, color=BLUE, alpha=0.2, linewidth=0)
     axes.plot(attempts, [mean for mean, _, _ in means], "o-", color=BLUE, label="best so far, mean with 95 % interval")
     if any(passed):
@@ -406,6 +419,9 @@ def heatmap(
         if best is not None:
             axes.annotate("★", (1.0, best), xycoords=("axes fraction", "data"), ha="left", va="center", color=GREEN)
     _whole_numbers(axes.xaxis)
-    axes.set_xlabel("validation row" + (" (grey: not run)" if np.ma.is_masked(values) else ""))
+    x_label = "validation row"
+    if np.ma.is_masked(values):
+        x_label += " (grey: not run)"
+    axes.set_xlabel(x_label)
     axes.set_ylabel("candidate")
     return axes

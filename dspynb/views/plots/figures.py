@@ -19,6 +19,7 @@ from dspynb.running.tables.scores import chosen_attempts, failure_score, metric_
 from dspynb.running.tables.statistics import mean_interval
 from dspynb.views.plots import draw
 from dspynb.views.plots.draw import Bar, Curve, MeanInterval, Point
+from dspynb.views.run_facts import run_setting
 from dspynb.views.texts import one_line
 
 if TYPE_CHECKING:
@@ -93,15 +94,15 @@ def _default_kind(record: RunRecord, available: Sequence[str]) -> str:
 def _best(record: RunRecord, _: int, x: str | None, ax: Axes | None) -> Axes:
     """The best score so far, by what the run had spent when it was reached."""
     milestones = [m for m in record.milestones if m.scored.full and m.scored.split == "val"]
-    spent = {name: [_spent_at(record, milestone, name) for milestone in milestones] for name in X_LABELS}
     if x is None:
-        x = _first_spent(spent)
-    _check_spent(spent[x], x)
+        x = _default_x(record, milestones)
+    spent = [_spent_at(record, milestone, x) for milestone in milestones]
+    _check_spent(spent, x)
     winner = winner_of(record)
     scores: dict[str | None, float] = {}
     points: list[Point] = []
     line: list[tuple[float, float]] = []
-    for milestone, at in zip(milestones, spent[x], strict=True):
+    for milestone, at in zip(milestones, spent, strict=True):
         candidate = milestone.scored.candidate
         score = milestone.scored.score
         if candidate not in scores:
@@ -113,10 +114,10 @@ def _best(record: RunRecord, _: int, x: str | None, ax: Axes | None) -> Axes:
     return draw.scatter(points, line, ("best so far", X_LABELS[x], _val_score(record)), ax)
 
 
-def _first_spent(spent: Mapping[str, Sequence[float]]) -> str:
-    """The default x axis: model calls, else rollouts, else seconds; the first that is not 0 throughout."""
+def _default_x(record: RunRecord, milestones: Sequence[Milestone]) -> str:
+    """The first of model calls and rollouts that the run has spent; seconds if it has spent none."""
     for name in ("calls", "metric_calls"):
-        if max(spent[name]) > 0:
+        if any(_spent_at(record, milestone, name) > 0 for milestone in milestones):
             return name
     return "seconds"
 
@@ -298,12 +299,16 @@ def _attempts(record: RunRecord, search: int, _: str | None, ax: Axes | None) ->
 
 
 def _single_search(record: RunRecord, rows: Sequence[AttemptRow], ax: Axes | None) -> Axes:
-    threshold = record.started.settings.get("threshold") if record.started else None
+    threshold = run_setting(record, "threshold")
     if not is_real(threshold):
         threshold = None
-    scores = [math.nan if row.score is None else float(row.score) for row in rows]
+    scores = [_score_or(row, math.nan) for row in rows]
     states = [row.state for row in rows]
     return draw.steps(Curve(scores, states), threshold, ax)
+
+
+def _score_or(row: AttemptRow, default: float) -> float:
+    return default if row.score is None else float(row.score)
 
 
 def _share_passed(searches: Sequence[Sequence[AttemptRow]], attempts: int) -> float:
@@ -321,9 +326,8 @@ def _best_so_far(rows: Sequence[AttemptRow], most: int, failed: float) -> list[f
     best = -math.inf
     line = []
     for i in range(most):
-        score = rows[i].score if i < len(rows) else None
-        if score is not None:
-            best = max(best, float(score))
+        if i < len(rows):
+            best = max(best, _score_or(rows[i], -math.inf))
         line.append(failed if best == -math.inf else best)
     return line
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from typing import NamedTuple
 
 from dspynb.data import tokens_text
 from dspynb.events import RunEnded, RunStarted
 from dspynb.json_checks import is_real
 from dspynb.running.record_rows import SpanRow
-from dspynb.views.header import mean_of_rows, score_of_best, total_of_rows
-from dspynb.views.texts import number
+from dspynb.views.run_facts import elapsed_seconds, result_text, run_setting, total_of_rows
+from dspynb.views.texts import counted
 from dspynb.views.view_model import ViewModel
 
-__all__ = ["Fact", "Progress", "clock", "count"]
+__all__ = ["Fact", "Progress", "clock"]
 
 
 class Fact(NamedTuple):
@@ -66,10 +65,7 @@ class Progress:
     @property
     def seconds(self) -> float:
         """Seconds since the run was started or resumed."""
-        if self.started is None:
-            return 0.0
-        end = self.ended.at if self.ended else time.time()
-        return max(0.0, end - self.started.at)
+        return elapsed_seconds(self.record) or 0.0
 
     def scores(self) -> dict[str, dict[int, list[float]]]:
         """Program → row → the scores of its repeats. The program is empty where only one is evaluated.
@@ -79,7 +75,7 @@ class Progress:
         scores: dict[str, dict[int, list[float]]] = {}
         if not self.counts_rows:
             return scores
-        failure_score = self.started.settings.get("failure_score") if self.started else None
+        failure_score = run_setting(self.record, "failure_score")
         for key, state, metric_score in self.state.counts.items():
             score = metric_score
             if state == "failed" and is_real(failure_score):
@@ -105,40 +101,36 @@ class Progress:
         """How much is done: ``3/10 rows, 1 failed``, ``2/3 attempts``, ``4 candidates, 80 rollouts``."""
         mode = self.state.mode()
         if mode == "candidates":
-            candidates = count(len(self.record.candidates), "candidate")
-            rollouts = count(len(self.record.rollouts), "rollout")
+            candidates = counted(len(self.record.candidates), "candidate")
+            rollouts = counted(len(self.record.rollouts), "rollout")
             return f"{candidates}, {rollouts}"
         if self.counts_rows:
             return self._rows_text()
         attempts = self.state.counts.ended if mode == "attempts" else 0
-        limit = self.started.settings.get("n") if self.started else None
+        limit = run_setting(self.record, "n")
         if isinstance(limit, int):
-            return f"{attempts}/{count(limit, 'attempt')}"
-        return count(attempts, "attempt") if attempts else ""
+            return f"{attempts}/{counted(limit, 'attempt')}"
+        return counted(attempts, "attempt") if attempts else ""
 
     def _rows_text(self) -> str:
         done, total, failed = self.row_counts
-        text = count(done, "row")
+        text = counted(done, "row")
         if total:
-            text = f"{done:,}/{count(total, 'row')}"
+            text = f"{done:,}/{counted(total, 'row')}"
         if failed:
             text += f", {failed:,} failed"
         return text
 
     def score_text(self) -> str:
         """The mean score of the rows so far, or the best score of attempts or candidates."""
-        if self.counts_rows:
-            mean = mean_of_rows(self.record, self.state.counts)
-            return "" if mean is None else f"mean {number(mean)}"
-        best = score_of_best(self.record, self.state.mode(), self.state.counts)
-        return "" if best is None else f"best {number(best)}"
+        return result_text(self.record, self.state.mode(), self.state.counts)
 
     def costs(self) -> list[Fact]:
         """The number of calls and of cached calls, tokens and US dollars."""
         usage = self.record.usage
         facts = []
         if self.record.calls:
-            facts.append(Fact(count(len(self.record.calls), "call"), 6))
+            facts.append(Fact(counted(len(self.record.calls), "call"), 6))
         if self.record.cached:
             facts.append(Fact(f"{self.record.cached:,} cached", 2))
         tokens = tokens_text(usage.tokens)
@@ -155,11 +147,6 @@ class Progress:
         if not share or share == 1 or seconds < 1:
             return None
         return seconds * (1 - share) / share
-
-
-def count(n: int, unit: str) -> str:
-    """A number with its unit: ``1 call``, ``2,000 calls``."""
-    return f"{n:,} {unit}{'' if n == 1 else 's'}"
 
 
 def clock(seconds: float) -> str:

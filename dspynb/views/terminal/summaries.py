@@ -12,7 +12,7 @@ from dspynb.running.tables.statistics import mean_interval
 from dspynb.views.html.static import GLYPHS
 from dspynb.views.rows import Row
 from dspynb.views.terminal.progress import Progress, clock
-from dspynb.views.texts import number, one_line
+from dspynb.views.texts import one_line, one_line_or_empty, score_text
 from dspynb.views.view_model import ViewModel
 
 if TYPE_CHECKING:
@@ -159,16 +159,20 @@ def _rows(columns: list[str], rows: Sequence[Row]) -> Table:
     cells: dict[str, list[Text]] = {
         "#": [_cell(one_line(row["label"], 20)) for row in rows],
         "state": [_state_cell(row["state"]) for row in rows],
-        "score": [_cell("" if row["score"] is None else number(row["score"])) for row in rows],
+        "score": [_cell(score_text(row["score"])) for row in rows],
         columns[0]: [_named_cell(row["about"]) for row in rows],
         columns[1]: [_named_cell(row["outputs"]) for row in rows],
         "error": [_error_cell(row["error"]) for row in rows],
     }
-    names = [name for name in cells if any(cell.plain for cell in cells[name])]
+    names = [name for name, column in cells.items() if _has_text(column)]
     table = _grid(*names)
     for i, row in enumerate(rows):
         table.add_row(_star_cell(row["best"]), *(cells[name][i] for name in names))
     return table
+
+
+def _has_text(column: Sequence[Text]) -> bool:
+    return any(cell.plain for cell in column)
 
 
 def _state_cell(state: str) -> Text:
@@ -176,11 +180,11 @@ def _state_cell(state: str) -> Text:
 
 
 def _named_cell(pairs: list[list[str]]) -> Text:
-    return _cell(one_line(pairs, 200) if pairs else "")
+    return _cell(one_line_or_empty(pairs, 200))
 
 
 def _error_cell(error: str) -> Text:
-    return _cell(one_line(error, 200) if error else "", "red")
+    return _cell(one_line_or_empty(error, 200), "red")
 
 
 def _star_cell(is_best: bool) -> Text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dspynb.events import CandidateScored
@@ -12,7 +13,7 @@ from dspynb.running.record_changes import Changes
 from dspynb.running.record_rows import AttemptRow
 from dspynb.views.rows import Row
 from dspynb.views.terminal.progress import Progress
-from dspynb.views.texts import number, one_line, text_of, visible
+from dspynb.views.texts import number, one_line, one_line_or_empty, score_text, text_of, visible
 from dspynb.views.view_model import ViewModel
 
 if TYPE_CHECKING:
@@ -51,16 +52,20 @@ def _cells(row: Row) -> list[str]:
     label = row["label"]
     if row["best"]:
         label += "*"
-    score = "" if row["score"] is None else number(row["score"])
-    error = one_line(row["error"]) if row["error"] else ""
-    return [label, row["state"], score, one_line(row["about"], 40), one_line(row["outputs"], 40), error]
+    about = one_line(row["about"], 40)
+    outputs = one_line(row["outputs"], 40)
+    return [label, row["state"], score_text(row["score"]), about, outputs, one_line_or_empty(row["error"])]
 
 
 def _without_empty_columns(cells: list[list[str]]) -> list[list[str]]:
     """The lines without the columns that are empty or a dash below their heading."""
     columns = zip(*cells, strict=True)
-    filled = [column for column in columns if any(text.strip("–") for text in column[1:])]
+    filled = [column for column in columns if _has_text(column[1:])]
     return [list(line) for line in zip(*filled, strict=True)]
+
+
+def _has_text(cells: Sequence[str]) -> bool:
+    return any(cell.strip("–") for cell in cells)
 
 
 def _aligned(cells: list[list[str]]) -> list[str]:
@@ -149,8 +154,7 @@ class TextView:
 
 
 def _attempt_line(attempt: AttemptRow) -> str:
-    score = "–" if attempt.score is None else number(attempt.score)
-    parts = [f"attempt {attempt.attempt}", attempt.state, score]
+    parts = [f"attempt {attempt.attempt}", attempt.state, score_text(attempt.score) or "–"]
     for name, value in (("hint", attempt.hint), ("feedback", attempt.feedback), ("error", attempt.error)):
         if value:
             parts.append(f"{name}: {one_line(text_of(value), 80)}")
