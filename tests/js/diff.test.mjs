@@ -34,11 +34,11 @@ test("a changed phrase is one piece", () => {
   ]);
 });
 
-test("spaces beside a word that is only removed are not new", () => {
+test("spaces beside a word that is only removed are not added", () => {
   assert.deepEqual(marked(diffWords("say(it) now Y", "say now Z")), [" say", "-(it)", "  now ", "-Y", "+Z"]);
 });
 
-test("only inserted, only removed, and wholly other texts", () => {
+test("texts that are only added, only removed, or entirely different", () => {
   assert.deepEqual(marked(diffWords("", "new text")), ["+new text"]);
   assert.deepEqual(marked(diffWords("old text", "")), ["-old text"]);
   assert.deepEqual(marked(diffWords("old", "new")), ["-old", "+new"]);
@@ -85,7 +85,7 @@ test("words are counted by kind", () => {
   assert.equal(countWords(pieces, "added"), 2);
 });
 
-test("of long unchanged text only what is next to a change is shown", () => {
+test("of long unchanged text only the parts next to a change are shown", () => {
   const text = Array.from({ length: 20 }, (_, i) => `line ${i}\n`).join("");
   const { head, cut, tail } = splitUnchanged(text, false, false);
   assert.equal(head, "line 0\nline 1\nline 2\n");
