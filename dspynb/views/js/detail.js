@@ -21,8 +21,8 @@ export class DetailView {
     this.chosen = null;
     this.sideBySide = false;
     this.editing = false;
-    /** Describes what is on the page, to notice changes. */
-    this.shown = "";
+    /** The state that was drawn last, as JSON, to notice changes. */
+    this.drawnState = "";
     /** The key of the row whose list of choices was opened.
      * @type {string | null} */
     this.openedFor = null;
@@ -53,7 +53,7 @@ export class DetailView {
   }
 
   redraw() {
-    this.shown = "";
+    this.drawnState = "";
     this.update();
   }
 
@@ -68,13 +68,13 @@ export class DetailView {
     const before = compared ? this.store.detail(compared) : null;
     const { key, state, score, mark } = row;
     const { steerable, ended } = header;
-    const shown = JSON.stringify([
+    const newState = JSON.stringify([
       [key, state, score, mark],
       [defaultKey, compared, detail, before, this.sideBySide],
       [steerable, ended],
     ]);
-    if (shown === this.shown) return; // to keep the scroll position and the selection
-    this.shown = shown;
+    if (newState === this.drawnState) return; // to keep the scroll position and the selection
+    this.drawnState = newState;
     const hasChoices = this.offerChoices(row, FEW_CHOICES) > 0;
     this.openedFor = null;
     this.choices.value = compared;

@@ -50,12 +50,12 @@ export class FilterBar {
 
   /**
    * @param {Row[]} rows all outermost rows
-   * @param {number} shown how many rows the table shows
+   * @param {number} entryCount how many rows the table shows
    */
-  update(rows, shown) {
+  update(rows, entryCount) {
     const { words, state } = this.filter;
     this.node.hidden = rows.length < FEWEST_ROWS;
-    setText(this.count, words || state ? `${formatCount(shown)} of ${formatCount(rows.length)}` : "");
+    setText(this.count, words || state ? `${formatCount(entryCount)} of ${formatCount(rows.length)}` : "");
     this.updateStates(rows);
   }
 

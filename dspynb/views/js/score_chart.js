@@ -102,8 +102,8 @@ function runningValues(scored, mode, place) {
  * @param {Mode} mode
  */
 function drawLine(points, mode) {
-  const shown = thinned(points, (point) => point.y);
-  const corners = mode === "rows" ? shown : shown.flatMap((point, i) => step(point, shown[i - 1]));
+  const drawn = thinned(points, (point) => point.y);
+  const corners = mode === "rows" ? drawn : drawn.flatMap((point, i) => step(point, drawn[i - 1]));
   const text = corners.map(({ x, y }) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
   return svgElement("polyline", { points: text, class: "dspynb-line" });
 }

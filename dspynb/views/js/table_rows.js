@@ -15,7 +15,7 @@ const SPARE_LINES = 4;
  * @typedef {{ node: HTMLTableRowElement, row: Row | null, isOpen: boolean }} Line */
 
 /** The state of the table that the lines show.
- * @typedef {object} Shown
+ * @typedef {object} TableState
  * @property {Entry[]} entries
  * @property {ColumnName[]} columns
  * @property {Header} header
@@ -61,17 +61,17 @@ export class TableRows {
 
   /**
    * Show the visible lines, and change only lines that are outdated.
-   * @param {Shown} shown
+   * @param {TableState} table
    */
-  draw(shown) {
-    const { first, last } = visibleRange(shown.entries.length, this.grid.scrollTop, this.grid.clientHeight);
-    const visible = shown.entries.slice(first, last);
+  draw(table) {
+    const { first, last } = visibleRange(table.entries.length, this.grid.scrollTop, this.grid.clientHeight);
+    const visible = table.entries.slice(first, last);
     this.removeAllBut(new Set(visible.map(({ row }) => row.key)));
     visible.forEach((entry, i) => {
-      this.drawLine(entry, first + i, shown);
+      this.drawLine(entry, first + i, table);
     });
     this.putInOrder(visible);
-    this.markActive(shown.selected);
+    this.markActive(table.selected);
   }
 
   /** @param {Set<string>} keys */
@@ -86,19 +86,19 @@ export class TableRows {
   /**
    * @param {Entry} entry
    * @param {number} position
-   * @param {Shown} shown
+   * @param {TableState} table
    */
-  drawLine({ row, level }, position, shown) {
+  drawLine({ row, level }, position, table) {
     const line = this.lines.get(row.key) ?? this.addLine(row.key);
-    const isOpen = shown.open.has(row.key);
+    const isOpen = table.open.has(row.key);
     const { node } = line;
     node.style.transform = `translateY(${position * ROW_HEIGHT}px)`;
     node.setAttribute("aria-rowindex", String(position + 2)); // the first row is that of the headings
     node.setAttribute("aria-level", String(level));
-    node.setAttribute("aria-selected", String(row.key === shown.selected));
+    node.setAttribute("aria-selected", String(row.key === table.selected));
     if (row.kids) node.setAttribute("aria-expanded", String(isOpen));
     else node.removeAttribute("aria-expanded");
-    if (line.row !== row || line.isOpen !== isOpen) fillLine(line, row, level, isOpen, shown);
+    if (line.row !== row || line.isOpen !== isOpen) fillLine(line, row, level, isOpen, table);
   }
 
   /** @param {string} key */
@@ -145,7 +145,7 @@ export class TableRows {
  * @param {Row} row
  * @param {number} level
  * @param {boolean} isOpen
- * @param {Shown} shown
+ * @param {TableState} table
  */
 function fillLine(line, row, level, isOpen, { columns, header }) {
   line.row = row;

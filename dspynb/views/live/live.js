@@ -312,8 +312,8 @@ function runningValues(scored, mode, place) {
 }
 
 function drawLine(points, mode) {
-  const shown = thinned(points, (point) => point.y);
-  const corners = mode === "rows" ? shown : shown.flatMap((point, i) => step(point, shown[i - 1]));
+  const drawn = thinned(points, (point) => point.y);
+  const corners = mode === "rows" ? drawn : drawn.flatMap((point, i) => step(point, drawn[i - 1]));
   const text = corners.map(({ x, y }) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
   return svgElement("polyline", { points: text, class: "dspynb-line" });
 }
@@ -513,27 +513,26 @@ class Charts {
     this.node.hidden = scored.length < 2 && !hasLineage;
     this.tabs.hidden = !hasLineage;
     if (this.node.hidden) return;
-    const shown = this.shownChart(hasLineage, scored.length);
-    for (const tab of this.buttons) tab.setAttribute("aria-pressed", String(tab.textContent === shown));
+    const chart = this.chartToShow(hasLineage, scored.length);
+    for (const tab of this.buttons) tab.setAttribute("aria-pressed", String(tab.textContent === chart));
     const scores = scored.map((row) => [row.score, row.best, row.state]);
-    const key = JSON.stringify([shown, rows.length, scores, leads]);
+    const key = JSON.stringify([chart, rows.length, scores, leads]);
     if (key === this.drawn) return;
     this.drawn = key;
-    this.draw(shown, rows);
+    this.draw(chart, rows);
   }
 
-  shownChart(hasLineage, scored) {
+  chartToShow(hasLineage, scored) {
     if (!hasLineage) return "scores";
     return scored < 2 ? "lineage" : this.chosen;
   }
 
-  draw(shown, rows) {
+  draw(chart, rows) {
     const { header, leads } = this.store;
     this.points = new Map();
     const markPoint = (shape, row) => this.markPoint(shape, row);
-    const chart =
-      shown === "lineage" ? drawLineage(rows, header, markPoint) : drawScores(rows, header, leads, markPoint);
-    this.box.replaceChildren(chart);
+    const svg = chart === "lineage" ? drawLineage(rows, header, markPoint) : drawScores(rows, header, leads, markPoint);
+    this.box.replaceChildren(svg);
   }
 
   markPoint(shape, row) {
@@ -876,7 +875,7 @@ class DetailView {
     this.chosen = null;
     this.sideBySide = false;
     this.editing = false;
-    this.shown = "";
+    this.drawnState = "";
     this.openedFor = null;
     this.node = element("section", "dspynb-detail");
     this.node.hidden = true;
@@ -904,7 +903,7 @@ class DetailView {
   }
 
   redraw() {
-    this.shown = "";
+    this.drawnState = "";
     this.update();
   }
 
@@ -919,13 +918,13 @@ class DetailView {
     const before = compared ? this.store.detail(compared) : null;
     const { key, state, score, mark } = row;
     const { steerable, ended } = header;
-    const shown = JSON.stringify([
+    const newState = JSON.stringify([
       [key, state, score, mark],
       [defaultKey, compared, detail, before, this.sideBySide],
       [steerable, ended],
     ]);
-    if (shown === this.shown) return; // to keep the scroll position and the selection
-    this.shown = shown;
+    if (newState === this.drawnState) return; // to keep the scroll position and the selection
+    this.drawnState = newState;
     const hasChoices = this.offerChoices(row, FEW_CHOICES) > 0;
     this.openedFor = null;
     this.choices.value = compared;
@@ -1296,10 +1295,10 @@ class FilterBar {
     this.follow.checked = false;
   }
 
-  update(rows, shown) {
+  update(rows, entryCount) {
     const { words, state } = this.filter;
     this.node.hidden = rows.length < FEWEST_ROWS;
-    setText(this.count, words || state ? `${formatCount(shown)} of ${formatCount(rows.length)}` : "");
+    setText(this.count, words || state ? `${formatCount(entryCount)} of ${formatCount(rows.length)}` : "");
     this.updateStates(rows);
   }
 
@@ -1419,15 +1418,15 @@ class TableRows {
     this.body.style.height = `${count * ROW_HEIGHT}px`;
   }
 
-  draw(shown) {
-    const { first, last } = visibleRange(shown.entries.length, this.grid.scrollTop, this.grid.clientHeight);
-    const visible = shown.entries.slice(first, last);
+  draw(table) {
+    const { first, last } = visibleRange(table.entries.length, this.grid.scrollTop, this.grid.clientHeight);
+    const visible = table.entries.slice(first, last);
     this.removeAllBut(new Set(visible.map(({ row }) => row.key)));
     visible.forEach((entry, i) => {
-      this.drawLine(entry, first + i, shown);
+      this.drawLine(entry, first + i, table);
     });
     this.putInOrder(visible);
-    this.markActive(shown.selected);
+    this.markActive(table.selected);
   }
 
   removeAllBut(keys) {
@@ -1438,17 +1437,17 @@ class TableRows {
     }
   }
 
-  drawLine({ row, level }, position, shown) {
+  drawLine({ row, level }, position, table) {
     const line = this.lines.get(row.key) ?? this.addLine(row.key);
-    const isOpen = shown.open.has(row.key);
+    const isOpen = table.open.has(row.key);
     const { node } = line;
     node.style.transform = `translateY(${position * ROW_HEIGHT}px)`;
     node.setAttribute("aria-rowindex", String(position + 2)); // the first row is that of the headings
     node.setAttribute("aria-level", String(level));
-    node.setAttribute("aria-selected", String(row.key === shown.selected));
+    node.setAttribute("aria-selected", String(row.key === table.selected));
     if (row.kids) node.setAttribute("aria-expanded", String(isOpen));
     else node.removeAttribute("aria-expanded");
-    if (line.row !== row || line.isOpen !== isOpen) fillLine(line, row, level, isOpen, shown);
+    if (line.row !== row || line.isOpen !== isOpen) fillLine(line, row, level, isOpen, table);
   }
 
   addLine(key) {
