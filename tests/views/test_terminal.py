@@ -44,7 +44,7 @@ def drawn(sent):
 
 
 def test_an_evaluation_is_a_status_line_that_is_redrawn_and_a_summary():
-    with terminal("asyncio.run(dn.evaluate(program, rows(40), right, concurrency=4))") as screen:
+    with terminal("asyncio.run(dn.evaluate(program, rows(40), right, concurrency=4))", pace=0.05) as screen:
         assert screen.end() == 0, "\n".join(screen.lines)
         (line,) = [text for text in screen.lines if text]
         lines = drawn(screen.sent)
