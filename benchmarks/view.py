@@ -161,7 +161,7 @@ def apply_events(n: int) -> dict[str, float]:
     state = ViewModel(RunRecord())
     for event in events:
         state.note(state.record.apply(event))
-    state.changes()
+    state.take_changes()
     return {"record": middle - start, "view": time.process_time() - middle, "events": len(events)}
 
 

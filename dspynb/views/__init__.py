@@ -1,6 +1,6 @@
-"""How a run is seen: a live widget while it works, static HTML afterwards, lines of text in a terminal.
+"""Views of a run: a live widget while it works, static HTML afterwards, text in a terminal, and plots.
 
-All views show the same rows (``view_model.py``), made from a record over the run's events.
+All views show the same rows (``view_model.py``), which are built from the run's record.
 """
 
 from __future__ import annotations

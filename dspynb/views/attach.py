@@ -1,4 +1,4 @@
-"""Opening a view of a run: which one, and that it never hurts the run."""
+"""Open the view of a run that suits the environment. A view that fails never stops the run."""
 
 from __future__ import annotations
 
@@ -18,30 +18,38 @@ __all__ = ["attach"]
 
 _log = logging.getLogger("dspynb")
 
-_OLD_KERNEL = "on this kernel Stop works for start(); use the kernel's stop button here"
+_OLD_KERNEL = "with ipykernel before 7.4, Stop works only for start(); interrupt the kernel instead"
 
 
 def attach(run: Run, mode: str) -> None:
-    """Show the run: ``widget`` live, ``html`` at its end, both with static HTML as what remains; else as text.
+    """Show a run. A view that cannot be opened is logged, and the run continues without it.
 
-    Where there is no notebook, as text: in a terminal a line that is written anew and a table at the end, elsewhere
-    plain lines. A view that cannot be opened is logged; the run goes on.
+    Args:
+        run: the run to show.
+        mode: ``widget``: a live widget, which static HTML replaces at the end; ``html``: static HTML at the end; any
+            other value: text. Outside IPython the view is always text: in a terminal a status line and a table at the
+            end, elsewhere plain lines.
     """
     try:
-        _open(run, mode if in_ipython() else "text")
+        if not in_ipython():
+            mode = "text"
+        _open(run, mode)
     except Exception:
-        _log.exception("the view of run %s could not be opened; the run goes on without it", run.id)
+        _log.exception("the view of run %s could not be opened; the run continues without it", run.id)
 
 
 def _open(run: Run, mode: str) -> None:
     if mode not in ("widget", "html"):
         _open_text(run)
-    elif run.done:
+        return
+    if run.done:
         Cell(pages(run.record, run.path))
-    elif mode == "widget" and (loop := _loop(run)) is not None:
+        return
+    loop = _loop(run)
+    if mode == "widget" and loop is not None:
         _open_widget(run, loop)
     else:
-        run.watch(_AtTheEnd(run).changed)
+        run.watch(_StaticView(run).changed)
 
 
 def _open_text(run: Run) -> None:
@@ -56,12 +64,12 @@ def _open_text(run: Run) -> None:
 
 
 def _is_terminal() -> bool:
-    """Whether stderr is a terminal; rich is loaded only then."""
+    """Whether stderr is a terminal with lines that can be overwritten. rich is imported only for a terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         return False
-    from dspynb.views.terminal.terminal import fits
+    from dspynb.views.terminal.terminal import can_redraw
 
-    return fits(sys.stderr)
+    return can_redraw(sys.stderr)
 
 
 def _open_terminal(run: Run) -> None:
@@ -79,7 +87,7 @@ def _open_widget(run: Run, loop: asyncio.AbstractEventLoop) -> None:
     from dspynb.views.live.live_view import LiveView
     from dspynb.views.live.widget import LiveWidget, WidgetTransport
 
-    view = LiveView(run, loop, _note(run))
+    view = LiveView(run, loop, _kernel_note(run))
     run.watch(view.changed)
     try:
         widget = LiveWidget(view.snapshot, view.message)
@@ -90,7 +98,7 @@ def _open_widget(run: Run, loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _loop(run: Run) -> asyncio.AbstractEventLoop | None:
-    """The run's event loop; before it began, the one it is about to begin in."""
+    """The run's event loop; for a run that has not begun, the running loop, in which it is about to begin."""
     if run.loop is not None:
         return run.loop
     try:
@@ -99,21 +107,21 @@ def _loop(run: Run) -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _note(run: Run) -> str:
-    """What to say about Stop where a click waits for the cell: an awaited run on an old kernel."""
+def _kernel_note(run: Run) -> str:
+    """A note for awaited runs on an ipykernel before 7.4, which handles a click on Stop after the cell has ended."""
     kernel = sys.modules.get("ipykernel")
-    old = kernel is not None and tuple(kernel.version_info[:2]) < (7, 4)
-    return _OLD_KERNEL if old and not run.is_handle else ""
+    is_old = kernel is not None and tuple(kernel.version_info[:2]) < (7, 4)
+    return _OLD_KERNEL if is_old and not run.is_handle else ""
 
 
-class _AtTheEnd:
-    """Holds a place in the output and fills it when the run ends."""
+class _StaticView:
+    """A placeholder in the output, which static HTML replaces when the run ends."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._cell = Cell({"text/plain": f"{run.name}: running"})
 
     def changed(self, changes: Changes) -> None:
-        """Wait for the end."""
+        """Replace the placeholder if the run has ended."""
         if changes.run and self._run.record.ended is not None:
             self._cell.replace(pages(self._run.record, self._run.path))

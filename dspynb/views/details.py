@@ -1,4 +1,4 @@
-"""What is shown of one row when it is opened: its values, the prompts that were sent, and the replies."""
+"""The detail of a row, which is shown when it is selected: its values, the prompts that were sent, and the replies."""
 
 from __future__ import annotations
 
@@ -6,68 +6,102 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypedDict
 
 from dspynb.data import tokens_text
-from dspynb.events import CandidateProposed, PredictorCalled
+from dspynb.events import CandidateProposed, Hint, PredictorCalled
 from dspynb.media.describe import content_text
 from dspynb.running.record import RunRecord
 from dspynb.running.record_rows import AttemptRow, SpanRow
 from dspynb.running.tables.candidates import instructions_of
 from dspynb.views.rows import Node
-from dspynb.views.texts import Named, clip, named, number
+from dspynb.views.texts import Named, clip, named, score_text
 
-__all__ = ["Block", "Detail", "detail_of"]
+__all__ = ["Block", "Detail", "build_detail"]
 
 MOST = 20_000
-"""Characters of one text; what is cut is counted in it."""
+"""Characters of one text; a longer one ends with the number of characters that were cut."""
 _MOST_CALLS = 100
-"""Calls of one row."""
+"""Model calls of one row."""
 
 
 class Block(TypedDict):
-    """A text under a heading. ``kind``: sent (compared with other rows'), reply, or error; ``of``: the predictor."""
+    """A text under a heading."""
 
     kind: str
+    """``sent`` (compared with the texts of other rows), ``reply``, or ``error``."""
     of: str
+    """The path of the predictor."""
     heading: str
     text: str
 
 
 class Detail(TypedDict):
-    """``values``: pairs of a name and named texts; ``edit``: path → instruction, of a candidate."""
+    """Everything about a row that does not fit into its line."""
 
     values: list[tuple[str, Named]]
+    """Pairs of a heading and named texts."""
     blocks: list[Block]
     edit: dict[str, str]
+    """Path of a predictor → its instruction, for a candidate; else empty."""
 
 
-def detail_of(node: Node, record: RunRecord) -> Detail:
-    """Everything about a row that its line has no room for."""
-    match node.of:
+def build_detail(node: Node, record: RunRecord) -> Detail:
+    """The detail of a row."""
+    match node.item:
         case AttemptRow():
-            attempt = node.of
-            hint = named_at_length(attempt.hint) if isinstance(attempt.hint, Mapping) else _text(attempt.hint)
-            values = [
-                ("hint", hint),
-                ("outputs", named_at_length(attempt.outputs)),
-                ("feedback", _text(attempt.feedback)),
-            ]
-            return _detail([*values, ("error", _text(attempt.error))], _calls(attempt.calls))
+            return _attempt(node.item)
         case SpanRow():
-            span = node.of
-            attempts = [attempt for attempt in node.attempts() if attempt.best] or node.attempts()[-1:]
-            calls = [*node.calls, *(call for attempt in attempts for call in attempt.calls)]
-            values = [("inputs", named_at_length(span.inputs)), ("outputs", named_at_length(span.outputs))]
-            values += [("score", _text(None if span.score is None else number(span.score)))]
-            return _detail([*values, ("feedback", _text(span.feedback)), ("error", _text(span.error))], _calls(calls))
+            return _batch_row(node, node.item)
         case CandidateProposed():
-            return _candidate(node.of, record)
+            return _candidate(node.item, record)
         case PredictorCalled():
-            call = node.of
-            values = [("inputs", named_at_length(call.inputs)), ("outputs", named_at_length(call.outputs))]
-            return _detail([*values, ("hint", _text(call.hint)), ("error", _text(call.error))], _calls([call]))
+            return _call(node.item)
 
 
 def _detail(values: Iterable[tuple[str, Named]], blocks: Iterable[Block], edit: dict[str, str] | None = None) -> Detail:
+    """A detail without empty values."""
     return {"values": [pair for pair in values if pair[1]], "blocks": list(blocks), "edit": edit or {}}
+
+
+def _attempt(attempt: AttemptRow) -> Detail:
+    values = [
+        ("hint", _hint(attempt.hint)),
+        ("outputs", named_at_length(attempt.outputs)),
+        ("feedback", _text(attempt.feedback)),
+        ("error", _text(attempt.error)),
+    ]
+    return _detail(values, _blocks_of_calls(attempt.calls))
+
+
+def _hint(hint: Hint) -> Named:
+    if isinstance(hint, Mapping):
+        return named_at_length(hint)
+    return _text(hint)
+
+
+def _batch_row(node: Node, span: SpanRow) -> Detail:
+    """A row of a batch, with the calls of its best attempt; without one, of its last."""
+    attempts = node.attempts()
+    best = [attempt for attempt in attempts if attempt.best]
+    calls = [*node.calls]
+    for attempt in best or attempts[-1:]:
+        calls.extend(attempt.calls)
+    values = [
+        ("inputs", named_at_length(span.inputs)),
+        ("outputs", named_at_length(span.outputs)),
+        ("score", _text(score_text(span.score))),
+        ("feedback", _text(span.feedback)),
+        ("error", _text(span.error)),
+    ]
+    return _detail(values, _blocks_of_calls(calls))
+
+
+def _call(call: PredictorCalled) -> Detail:
+    values = [
+        ("inputs", named_at_length(call.inputs)),
+        ("outputs", named_at_length(call.outputs)),
+        ("hint", _text(call.hint)),
+        ("error", _text(call.error)),
+    ]
+    return _detail(values, _blocks_of_calls([call]))
 
 
 def _text(value: Any) -> Named:
@@ -75,12 +109,12 @@ def _text(value: Any) -> Named:
 
 
 def named_at_length(values: Mapping[str, Any] | None) -> Named:
-    """Name and text of each value, cut only where it is very long."""
+    """The name and text of each value; only very long texts are cut."""
     return named(values, MOST)
 
 
-def _calls(calls: list[PredictorCalled]) -> Iterator[Block]:
-    """The messages that were sent, and what came back."""
+def _blocks_of_calls(calls: list[PredictorCalled]) -> Iterator[Block]:
+    """The messages that were sent, the replies, tool calls and errors."""
     for call in calls[:_MOST_CALLS]:
         name = clip(call.predictor, 200)
         for message in call.messages:
@@ -89,19 +123,21 @@ def _calls(calls: list[PredictorCalled]) -> Iterator[Block]:
         if call.reply is not None:
             yield _block("reply", name, f"{name} · reply{_facts(call)}", call.reply)
         if call.tool_calls:
-            told = "\n".join(map(str, call.tool_calls))
-            yield _block("reply", name, f"{name} · tool calls", told)
+            yield _block("reply", name, f"{name} · tool calls", "\n".join(map(str, call.tool_calls)))
         if call.error is not None:
-            yield _block("error", name, f"{name} · error{'' if call.reply else _facts(call)}", call.error)
+            facts = "" if call.reply else _facts(call)
+            yield _block("error", name, f"{name} · error{facts}", call.error)
     if len(calls) > _MOST_CALLS:
         yield _block("reply", "", f"{len(calls) - _MOST_CALLS:,} more calls are in run.calls", "")
 
 
 def _facts(call: PredictorCalled) -> str:
-    usage = call.usage
-    told = [call.model, tokens_text(usage.tokens), f"{call.seconds:.2f} s"]
-    told += ["cached" if call.cached else "", "repair" if call.repair else ""]
-    return "".join(f" · {part}" for part in told if part)
+    facts = [call.model, tokens_text(call.usage.tokens), f"{call.seconds:.2f} s"]
+    if call.cached:
+        facts.append("cached")
+    if call.repair:
+        facts.append("repair")
+    return "".join(f" · {fact}" for fact in facts if fact)
 
 
 def _block(kind: str, of: str, heading: str, text: str) -> Block:
@@ -109,15 +145,17 @@ def _block(kind: str, of: str, heading: str, text: str) -> Block:
 
 
 def _candidate(candidate: CandidateProposed, record: RunRecord) -> Detail:
-    """Its instructions and demos; the parent's are compared with them."""
-    own = instructions_of(candidate, record)
-    parents = [str(list(record.candidates).index(p)) for p in candidate.parents if p in record.candidates]
-    values = [("made in", _text(candidate.origin)), ("parents", _text(", ".join(parents)))]
-    blocks = [_block("sent", path, f"{path} · instruction", text) for path, text in own.items()]
+    """The instructions, prefixes and demos of a candidate. The front end compares them with those of its parent."""
+    instructions = instructions_of(candidate, record)
+    candidates = list(record.candidates)
+    parents = [str(candidates.index(parent)) for parent in candidate.parents if parent in record.candidates]
+    values = [("origin", _text(candidate.origin)), ("parents", _text(", ".join(parents)))]
+    blocks = [_block("sent", path, f"{path} · instruction", text) for path, text in instructions.items()]
     for path, part in candidate.parts.items():
         if part.get("prefix"):
             blocks.append(_block("sent", path, f"{path} · prefix", part["prefix"]))
         for i, demo in enumerate(part.get("demos") or (), start=1):
-            told = "\n".join(f"{name}: {value}" for name, value in named_at_length(demo))
-            blocks.append(_block("sent", path, f"{path} · demo {i}", told))
-    return _detail(values, blocks, {path: clip(text, MOST) for path, text in own.items()})
+            lines = [f"{name}: {value}" for name, value in named_at_length(demo)]
+            blocks.append(_block("sent", path, f"{path} · demo {i}", "\n".join(lines)))
+    edit = {path: clip(text, MOST) for path, text in instructions.items()}
+    return _detail(values, blocks, edit)

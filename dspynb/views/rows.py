@@ -1,4 +1,4 @@
-"""One row of a view: what it is about (``Node``), all that it can show (``Row``), and what a front end is sent."""
+"""One row of a view: its place in the view (``Node``), everything it shows (``Row``), and what a front end is sent."""
 
 from __future__ import annotations
 
@@ -14,149 +14,181 @@ from dspynb.running.record_rows import AttemptRow, SpanRow
 from dspynb.running.tables.candidates import candidate_scores, demos_of, instructions_of, winner_of
 from dspynb.views.texts import Named, clip, named, number, one_line
 
-__all__ = ["Mode", "Node", "Row", "Sparse", "mean", "row_of", "sent_row", "standing", "standing_of_row"]
+__all__ = [
+    "Mode",
+    "Node",
+    "Payload",
+    "Row",
+    "build_row",
+    "mean",
+    "row_payload",
+    "state_and_score",
+    "state_and_score_of_row",
+]
 
 Mode = Literal["attempts", "rows", "candidates", "calls"]
 """What the outermost rows of a run are."""
 _HALTED = "halted"
-"""The error of a row that was broken off by a stop or by the end of a budget."""
-_LONG, _SHORT, _FEW = 240, 80, 50
-"""Characters of a cell of the first ``_FEW`` rows, and of those after them, as a front end is sent them."""
+"""The error of a row that did not finish because the run was stopped or its budget was spent."""
+_LONG_CELL = 240
+"""Characters of a cell in the first ``_LONG_ROWS`` rows, as they are sent to a front end."""
+_SHORT_CELL = 80
+"""Characters of a cell in later rows."""
+_LONG_ROWS = 50
 
-Sparse = dict[str, Any]
-"""A row or header as it is sent: only the fields that are not empty."""
+Payload = dict[str, Any]
+"""A row or header as it is sent to a front end: only the fields that are not empty."""
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A row's place in the view. ``of``: the part of the run's record that it shows; ``up``: the row around it;
-    ``number``: its place among its siblings, from 0; ``calls``: model calls made in it, but in no row inside it."""
+    """A row and its place in the view."""
 
     key: str
     mode: Mode
-    of: CandidateProposed | SpanRow | AttemptRow | PredictorCalled
-    up: Node | None
+    item: CandidateProposed | SpanRow | AttemptRow | PredictorCalled
+    """The part of the run's record that the row shows."""
+    parent: Node | None
+    """The row that this one is inside."""
     number: int
-    children: list[Node] | tuple[()] = ()  # most rows have none: a list for each would keep the garbage collector busy
+    """Its position among its siblings, from 0."""
+    children: list[Node] | tuple[()] = ()
+    """The rows inside it. A tuple while it has none: a list for each row would slow down the garbage collector."""
     calls: list[PredictorCalled] | tuple[()] = ()
+    """Its model calls, without those of its children."""
 
     def add_child(self, child: Node) -> None:
-        """Put a row inside this one, after the others."""
+        """Add a row inside this one, after the others."""
         if isinstance(self.children, list):
             self.children.append(child)
         else:
             self.children = [child]
 
     def replace_child(self, before: Node, after: Node) -> None:
-        """Put a row inside this one in the place of another."""
+        """Replace a row inside this one."""
         self.children = [after if child is before else child for child in self.children]
 
     def add_call(self, call: PredictorCalled) -> None:
-        """Take note of a call that was made in this row."""
+        """Add a model call of this row."""
         if isinstance(self.calls, list):
             self.calls.append(call)
         else:
             self.calls = [call]
 
     def attempts(self) -> list[AttemptRow]:
-        """The attempts right inside it."""
-        return [child.of for child in self.children if isinstance(child.of, AttemptRow)]
+        """The attempts among its children."""
+        return [child.item for child in self.children if isinstance(child.item, AttemptRow)]
 
 
 class Row(TypedDict):
-    """All that a row can show. ``about``: its hint, inputs, origin or predictor; ``order``: sorts it among its
-    siblings; ``by``: ``person``, where a person proposed it or its hint; ``mark``: pinned or dropped, by a person;
-    ``tokens``: None where unknown."""
+    """Everything that a row can show."""
 
     key: str
     order: list[int]
+    """Sorts it among its siblings."""
     label: str
     state: str
     best: bool
     by: str
+    """``person`` if a person proposed the candidate or the hint; else empty."""
     mark: str
+    """``pinned`` or ``dropped`` if a person did so; else empty."""
     about: Named
+    """The second column: its hint, inputs, origin or predictor."""
     score: float | None
     change: float | None
+    """The difference to the score of the previous attempt, or of the parent candidate."""
     outputs: Named
     feedback: str
     error: str
     seconds: float | None
     tokens: int | None
+    """None where the number is unknown."""
 
 
-def row_of(node: Node, record: RunRecord, *, several: bool = False) -> Row:
-    """The row that a node is shown as. ``several``: attempts of more than one search are shown side by side."""
+def build_row(node: Node, record: RunRecord, *, several: bool = False) -> Row:
+    """Everything that a node's row shows. ``several``: attempts of more than one search are shown in one table."""
     row: Row = {
         "key": node.key, "order": [0, node.number], "label": str(node.number), "state": "running", "best": False,
         "by": "", "mark": "", "about": [], "score": None, "change": None, "outputs": [], "feedback": "", "error": "",
         "seconds": None, "tokens": 0,
     }  # fmt: skip
-    match node.of:
+    match node.item:
         case AttemptRow():
-            _attempt(row, node.of, node, record, several)
+            _attempt(row, node.item, node, record, several)
         case SpanRow():
-            _batch_row(row, node.of, node, record)
+            _batch_row(row, node.item, node, record)
         case CandidateProposed():
-            _candidate(row, node.of, record)
+            _candidate(row, node.item, record)
         case PredictorCalled():
-            _call(row, node.of, node.number)
+            _call(row, node.item, node.number)
     return row
 
 
-def standing(node: Node, record: RunRecord) -> tuple[str, float | None]:
-    """State and score of a row: what a header counts. Much quicker than the whole row."""
-    match node.of:
+def state_and_score(node: Node, record: RunRecord) -> tuple[str, float | None]:
+    """The state and score of a row, which a header counts. Much faster than building the whole row."""
+    match node.item:
         case AttemptRow():
-            return node.of.state, node.of.score
+            return node.item.state, node.item.score
         case SpanRow():
-            return standing_of_row(node.of, record)
+            return state_and_score_of_row(node.item, record)
         case CandidateProposed():
-            own = candidate_scores(record, node.of.id)
-            return _state_of_candidate(node.of, record, len(own)), mean(own)
+            scores = candidate_scores(record, node.item.id)
+            return _state_of_candidate(node.item, record, len(scores)), mean(scores)
         case PredictorCalled():
-            return "failed" if node.of.error else "done", None
+            return "failed" if node.item.error else "done", None
 
 
-def sent_row(node: Node, record: RunRecord, *, several: bool = False) -> Sparse:
-    """The row as a front end is sent it: short texts, and only the fields that are not empty."""
-    row = row_of(node, record, several=several)
-    most = _LONG if node.number < _FEW else _SHORT
-    sent: Sparse = {"key": row["key"], "order": row["order"], "label": clip(row["label"], 40), "state": row["state"]}
+def row_payload(node: Node, record: RunRecord, *, several: bool = False) -> Payload:
+    """The row as it is sent to a front end: with short texts, and only the fields that are not empty."""
+    row = build_row(node, record, several=several)
+    most = _LONG_CELL if node.number < _LONG_ROWS else _SHORT_CELL
+    payload: Payload = {
+        "key": row["key"],
+        "order": row["order"],
+        "label": clip(row["label"], 40),
+        "state": row["state"],
+    }
     for name, pairs in (("about", row["about"]), ("outputs", row["outputs"])):
         if pairs:
-            shown = [["", pairs[0][1]]] if len(pairs) == 1 else pairs
-            sent[name] = one_line([[of, text[:most]] for of, text in shown], most)
+            payload[name] = _cell_text(pairs, most)
     if row["error"]:
-        sent["error"] = one_line(row["error"][: 2 * most], most)
+        payload["error"] = one_line(row["error"][: 2 * most], most)
     for name, value in (("score", row["score"]), ("change", row["change"]), ("seconds", row["seconds"])):
         if value is not None:
-            sent[name] = _finite(value)
-    flags = {
+            payload[name] = _finite(value)
+    optional = {
         "best": row["best"],
         "by": row["by"],
         "mark": row["mark"],
         "tokens": row["tokens"],
         "kids": len(node.children),
     }
-    for name, flag in flags.items():
-        if flag:
-            sent[name] = flag
-    if node.up is not None:
-        sent["up"] = node.up.key
-    if isinstance(node.of, CandidateProposed) and node.of.parents:
-        sent["parents"] = [f"candidate {parent}" for parent in node.of.parents]
-    return sent
+    for name, field in optional.items():
+        if field:
+            payload[name] = field
+    if node.parent is not None:
+        payload["up"] = node.parent.key
+    if isinstance(node.item, CandidateProposed) and node.item.parents:
+        payload["parents"] = [f"candidate {parent}" for parent in node.item.parents]
+    return payload
+
+
+def _cell_text(pairs: Named, most: int) -> str:
+    """Named texts on one line of at most ``most`` characters; a single text stands without its name."""
+    if len(pairs) == 1:
+        pairs = [["", pairs[0][1]]]
+    return one_line([[name, text[:most]] for name, text in pairs], most)
 
 
 def _finite(value: float) -> float | None:
-    """The value with six digits; None for infinities and NaN, which JSON cannot express."""
+    """The value with six significant digits; None for infinities and NaN, which JSON cannot express."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 # ── rows of a batch ───────────────────────────────────────────────────────────────────────────────────────────────────
-def standing_of_row(span: SpanRow, record: RunRecord) -> tuple[str, float | None]:
-    """State and score of a row of a batch: the metric's score, else that of the attempt that was chosen in the row."""
+def state_and_score_of_row(span: SpanRow, record: RunRecord) -> tuple[str, float | None]:
+    """The state and score of a row of a batch. Without a score of a metric, the score of its chosen attempt counts."""
     score = span.score
     if score is None and span.chosen is not None:
         score = span.chosen.score
@@ -168,23 +200,26 @@ def standing_of_row(span: SpanRow, record: RunRecord) -> tuple[str, float | None
 
 
 def _batch_row(row: Row, span: SpanRow, node: Node, record: RunRecord) -> None:
-    above = record.spans.get(span.parent)
-    program = f"{above.name}: " if above is not None and above.kind == "evaluation" else ""
-    row["label"] = clip(program + span.name.removeprefix("row "), 200)
-    row["state"], row["score"] = standing_of_row(span, record)
+    label = span.name.removeprefix("row ")
+    parent = record.spans.get(span.parent)
+    if parent is not None and parent.kind == "evaluation":
+        label = f"{parent.name}: {label}"
+    row["label"] = clip(label, 200)
+    row["state"], row["score"] = state_and_score_of_row(span, record)
     row["about"] = named(span.inputs)
     row["outputs"] = named(span.outputs)
     row["error"] = clip(span.error or "")
     row["feedback"] = clip(span.feedback or "")
     row["seconds"] = span.seconds
-    usages = [*(call.usage for call in node.calls), *(attempt.usage for attempt in node.attempts())]
+    usages = [call.usage for call in node.calls]
+    usages += [attempt.usage for attempt in node.attempts()]
     row["tokens"] = span.tokens or sum_tokens(usages)
 
 
 # ── attempts and calls ────────────────────────────────────────────────────────────────────────────────────────────────
 def _attempt(row: Row, attempt: AttemptRow, node: Node, record: RunRecord, several: bool) -> None:
     row["label"] = str(attempt.attempt)
-    if node.up is None:
+    if node.parent is None:
         search = record.search_numbers.get(attempt.parent, 0)
         row["order"] = [search, attempt.attempt]
         if several:
@@ -207,8 +242,8 @@ def _attempt(row: Row, attempt: AttemptRow, node: Node, record: RunRecord, sever
     row["tokens"] = attempt.usage.tokens
 
 
-def _call(row: Row, call: PredictorCalled, place: int) -> None:
-    row["label"] = str(place + 1)
+def _call(row: Row, call: PredictorCalled, position: int) -> None:
+    row["label"] = str(position + 1)
     row["state"] = "failed" if call.error else "done"
     row["about"] = [["", clip(call.predictor)]]
     if call.hint:
@@ -221,63 +256,80 @@ def _call(row: Row, call: PredictorCalled, place: int) -> None:
 
 # ── candidates ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _candidate(row: Row, candidate: CandidateProposed, record: RunRecord) -> None:
-    own = candidate_scores(record, candidate.id)
-    parent = next((record.candidates[p] for p in candidate.parents if p in record.candidates), None)
-    before = None if parent is None else mean(candidate_scores(record, parent.id))
+    scores = candidate_scores(record, candidate.id)
+    score = mean(scores)
+    parent = _first_parent(candidate, record)
+    parent_score = None if parent is None else mean(candidate_scores(record, parent.id))
     rollouts = record.rollouts_by_candidate.get((candidate.id, "val"), {})
-    row["state"] = _state_of_candidate(candidate, record, len(own))
+    row["state"] = _state_of_candidate(candidate, record, len(scores))
     row["best"] = candidate.id == winner_of(record)
     row["by"] = "person" if candidate.origin == "person" else ""
     row["mark"] = record.marks.get(candidate.id, "")
-    row["about"] = _about_candidate(candidate, record, len(own))
-    row["score"] = mean(own)
-    if row["score"] is not None and before is not None:
-        row["change"] = row["score"] - before
+    row["about"] = _about_candidate(candidate, record, len(scores))
+    row["score"] = score
+    if score is not None and parent_score is not None:
+        row["change"] = score - parent_score
     row["outputs"] = _instructions(candidate, parent, record)
     row["error"] = _failures(rollouts)
     row["tokens"] = sum_tokens(rollout.usage for rollout in rollouts.values())
 
 
-def _state_of_candidate(candidate: CandidateProposed, record: RunRecord, done: int) -> str:
-    """``done``: on how many validation rows it was evaluated."""
-    if done == _validation_rows(record):
+def _first_parent(candidate: CandidateProposed, record: RunRecord) -> CandidateProposed | None:
+    """Its first parent that is in the record."""
+    for parent in candidate.parents:
+        if parent in record.candidates:
+            return record.candidates[parent]
+    return None
+
+
+def _state_of_candidate(candidate: CandidateProposed, record: RunRecord, scored_rows: int) -> str:
+    """The state of a candidate that was scored on ``scored_rows`` validation rows."""
+    if scored_rows == _validation_rows(record):
         return "done"
-    tried = bool(record.rollouts_by_candidate.get((candidate.id, "train")))
-    if record.ended is not None and not done and not tried:
+    has_training_rollouts = bool(record.rollouts_by_candidate.get((candidate.id, "train")))
+    if record.ended is not None and not scored_rows and not has_training_rollouts:
         return "cancelled"
-    if record.ended is not None or (tried and not done):
+    if record.ended is not None or (has_training_rollouts and not scored_rows):
         return "scored"
     return "running"
 
 
-def _about_candidate(candidate: CandidateProposed, record: RunRecord, done: int) -> Named:
+def _about_candidate(candidate: CandidateProposed, record: RunRecord, scored_rows: int) -> Named:
     about = [["", clip(candidate.origin, 200)]]
-    if demos := demos_of(candidate, record):
+    demos = demos_of(candidate, record)
+    if demos:
         about.append(["demos", ", ".join(map(str, demos.values()))])
     total = _validation_rows(record)
-    if 0 < done < total:
-        about.append(["rows", f"{done:,} of {total:,}"])
-    if not done and (tried := candidate_scores(record, candidate.id, "train")):
-        about.append(["", f"{number(sum(tried.values()) / len(tried))} on {len(tried):,} training rows"])
+    if 0 < scored_rows < total:
+        about.append(["rows", f"{scored_rows:,} of {total:,}"])
+    if not scored_rows:
+        training_scores = candidate_scores(record, candidate.id, "train")
+        training_mean = mean(training_scores)
+        if training_mean is not None:
+            about.append(["", f"{number(training_mean)} on {len(training_scores):,} training rows"])
     return about
 
 
 def _instructions(candidate: CandidateProposed, parent: CandidateProposed | None, record: RunRecord) -> Named:
-    """The instructions; of several predictors, those that differ from the parent's."""
-    own = instructions_of(candidate, record)
-    if len(own) == 1:
-        return [["", text] for _, text in named(own)]
-    before = {} if parent is None else instructions_of(parent, record)
-    return named({path: text for path, text in own.items() if before.get(path) != text})
+    """Its instruction; for a program with several predictors, the instructions that differ from the parent's."""
+    instructions = instructions_of(candidate, record)
+    if len(instructions) == 1:
+        return [["", text] for _, text in named(instructions)]
+    parent_instructions = {} if parent is None else instructions_of(parent, record)
+    changed = {path: text for path, text in instructions.items() if parent_instructions.get(path) != text}
+    return named(changed)
 
 
 def _failures(rollouts: Mapping[int, RolloutEnded]) -> str:
+    """How many rows failed, and the first error; empty if none failed."""
     errors = [rollout.error for rollout in rollouts.values() if rollout.error is not None]
-    return clip(f"{len(errors):,} of {len(rollouts):,} rows failed: {errors[0]}") if errors else ""
+    if not errors:
+        return ""
+    return clip(f"{len(errors):,} of {len(rollouts):,} rows failed: {errors[0]}")
 
 
 def mean(scores: Mapping[int, float]) -> float | None:
-    """The mean of scores by row; None where there are none."""
+    """The mean of scores by row; None without scores."""
     return sum(scores.values()) / len(scores) if scores else None
 
 

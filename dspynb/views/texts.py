@@ -1,4 +1,4 @@
-"""Values as text: capped, safe to encode, and the same every time."""
+"""Values as text: of limited length, safe to encode, and the same for every execution."""
 
 from __future__ import annotations
 
@@ -6,17 +6,29 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["Named", "clip", "named", "number", "one_line", "signed", "text_of", "visible"]
+__all__ = [
+    "Named",
+    "clip",
+    "counted",
+    "named",
+    "number",
+    "one_line",
+    "one_line_or_empty",
+    "score_text",
+    "signed",
+    "text_of",
+    "visible",
+]
 
 MOST_CHARACTERS = 2_000
-"""Of a cell or a changed stretch of a prompt; what is cut is counted in the text."""
+"""Characters of a cell; a longer text ends with the number of characters that were cut."""
 
 Named = list[list[str]]
-"""Pairs of a name (empty where it goes without saying) and a text; lists, since that is what JSON gives back."""
+"""Pairs of a name and a text. The name is empty where it is obvious. The pairs are lists, as they are in JSON."""
 
 
 def text_of(value: Any) -> str:
-    """The value as text: itself, or its repr. A repr that raises does not hurt the view."""
+    """The value itself if it is a string, else its repr. If the repr raises, a text that says so."""
     if isinstance(value, str):
         return value
     try:
@@ -26,52 +38,89 @@ def text_of(value: Any) -> str:
 
 
 def clip(value: Any, most: int = MOST_CHARACTERS) -> str:
-    """At most ``most`` characters of the value's text, and how many were left out. Lone surrogates become ``?``."""
+    """The first ``most`` characters of the value's text, and how many were cut. Lone surrogates become ``?``."""
     text = text_of(value)
     if len(text) <= most and text.isascii():
         return text
-    kept = text[:most].encode("utf-8", "replace").decode()
-    return kept if len(text) <= most else f"{kept} … [{len(text) - most:,} more characters]"
+    start = text[:most].encode("utf-8", "replace").decode()
+    if len(text) <= most:
+        return start
+    return f"{start} … [{len(text) - most:,} more characters]"
 
 
 def named(values: Mapping[str, Any] | None, most: int = MOST_CHARACTERS) -> Named:
-    """Name and clipped text of each value."""
+    """The name and the clipped text of each value."""
     return [[clip(name, 200), clip(value, most)] for name, value in (values or {}).items()]
 
 
 def number(value: float) -> str:
-    """A score as shown: four digits, no trailing zeros."""
+    """A score with four significant digits, without trailing zeros."""
     return f"{value:.4g}"
 
 
+def score_text(score: float | None) -> str:
+    """A score as a number; empty if there is none."""
+    return "" if score is None else number(score)
+
+
+def counted(n: int, unit: str) -> str:
+    """A number with its unit: ``1 call``, ``2,000 calls``."""
+    return f"{n:,} {unit}" if n == 1 else f"{n:,} {unit}s"
+
+
 def signed(value: float) -> str:
-    """A change of score with its sign."""
-    return "±0" if abs(value) < 1e-9 else f"{value:+.3g}".replace("-", "−")
+    """A change of a score with its sign."""
+    if abs(value) < 1e-9:
+        return "±0"
+    return f"{value:+.3g}".replace("-", "−")
 
 
 def visible(text: str) -> str:
-    """The text without what a terminal or a reader would take for something else than text: control characters
-    (escape sequences begin with one) and broken ones become U+FFFD, other spaces a space, and what turns the direction
-    of writing or shows nothing goes. Line breaks, tabs and joiners stay, which scripts and emoji need."""
-    return text if text.isascii() and text.isprintable() else text.translate(_UNSEEN)
+    """The text without characters that a terminal or a reader could mistake for something else.
+
+    Control characters (with which escape sequences begin) and invalid ones become U+FFFD, and all kinds of spaces a
+    space. Characters that change the direction of writing or are invisible are removed. Line breaks, tabs and joiners,
+    which scripts and emoji need, stay.
+    """
+    return text if text.isascii() and text.isprintable() else text.translate(_REPLACEMENTS)
 
 
-class _Unseen(dict[int, "str | int | None"]):
-    """What ``str.translate`` puts for each character; found out when it first comes."""
+class _Replacements(dict[int, "str | int | None"]):
+    """The table of ``str.translate``: code point → its replacement, computed when the character first occurs."""
 
     def __missing__(self, code: int) -> str | int | None:
-        kind = unicodedata.category(chr(code))
-        kept = chr(code) in "\n\t\u200c\u200d" or kind[0] not in "CZ" or kind == "Cn"
-        self[code] = code if kept else None if kind == "Cf" else " " if kind[0] == "Z" else "\ufffd"
-        return self[code]
+        replacement = _replacement(code)
+        self[code] = replacement
+        return replacement
 
 
-_UNSEEN = _Unseen()
+def _replacement(code: int) -> str | int | None:
+    """The code point itself, another text, or None to remove the character."""
+    character = chr(code)
+    category = unicodedata.category(character)
+    is_ordinary = category[0] not in "CZ" or category == "Cn"  # Cn: not assigned yet
+    if is_ordinary or character in "\n\t\u200c\u200d":
+        return code
+    if category == "Cf":
+        return None
+    return " " if category[0] == "Z" else "\ufffd"
+
+
+_REPLACEMENTS = _Replacements()
 
 
 def one_line(parts: Iterable[Iterable[str]] | str, most: int = 60) -> str:
-    """Named texts, or a text, on one line of at most ``most`` characters; a dash for nothing."""
-    pairs = [["", parts]] if isinstance(parts, str) else parts
-    text = "; ".join(f"{name}: {value}" if name else value for name, value in pairs)
+    """A text, or named texts, on one line of at most ``most`` characters; a dash if there is no text."""
+    if isinstance(parts, str):
+        text = parts
+    else:
+        text = "; ".join(f"{name}: {value}" if name else value for name, value in parts)
     text = visible(" ".join(text.split()))
-    return (text if len(text) <= most else f"{text[: most - 1]}…") or "–"
+    if len(text) > most:
+        return f"{text[: most - 1]}…"
+    return text or "–"
+
+
+def one_line_or_empty(parts: Named | str, most: int = 60) -> str:
+    """As ``one_line``, but empty if there are no parts."""
+    return one_line(parts, most) if parts else ""

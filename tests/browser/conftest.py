@@ -1,4 +1,4 @@
-"""Notebooks with a story in them, opened in a real browser."""
+"""Notebooks that import ``story.py``, opened in a real browser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.js.node import node_program
 from tests.js.packages import node_modules
 
 SHOTS = os.environ.get("DSPYNB_SHOTS")
-"""A folder for screenshots, if they are wanted."""
+"""A folder for screenshots; None: take none."""
 HERE = Path(__file__).parent
 
 MARKS = [
@@ -46,9 +46,9 @@ def classic(tmp_path_factory):
 
 
 def opener(server, request):
-    """``open(*cells)``: a notebook with these cells after ``from story import *``, opened."""
+    """A function that opens a notebook with these cells, after ``from story import *``."""
 
-    def made(context):
+    def with_context(context):
         def open_with(*cells):
             name = f"{request.node.name.replace('[', '-').replace(']', '')}.ipynb"
             shutil.copy(HERE / "story.py", server.work)
@@ -59,7 +59,7 @@ def opener(server, request):
 
         return open_with
 
-    return made
+    return with_context
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def classic_notebook(classic, request):
 
 @pytest.fixture
 def shot():
-    """``shot(opened, name)``: keep a screenshot, where they are wanted."""
+    """``shot(opened, name)`` saves a screenshot if ``SHOTS`` is set."""
 
     def take(opened, name):
         if SHOTS:
@@ -89,5 +89,5 @@ def shot():
 @pytest.fixture(scope="session")
 def axe():
     """The source of axe-core, from the npm registry."""
-    node_program()  # without Node.js the test is skipped; where npm fails, the test fails
+    node_program()  # skips the test without Node.js; if npm fails, the test fails
     return (node_modules() / "axe-core" / "axe.min.js").read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
-"""A real JupyterLab or Notebook 7 in headless Chromium, for what no test without a browser can see.
+"""A real JupyterLab or Notebook 7 in headless Chromium.
 
-``Lab`` serves a folder of its own on loopback; ``Lab.page`` opens a notebook in it. Nothing of the user's Jupyter
+``Lab`` serves a temporary folder on loopback; ``Lab.open`` opens a notebook in it. Nothing of the user's Jupyter
 configuration, workspaces or browser profile is read or written.
 """
 
@@ -33,11 +33,11 @@ FLAGS = [
 ]
 ROOT = Path(__file__).parents[2]
 SCROLLED = ".jp-NotebookPanel-notebook .jp-WindowedPanel-outer"
-"""What scrolls in a notebook."""
+"""The element of a notebook that scrolls."""
 
 
 def chromium() -> str | None:
-    """The path of a Chromium that is installed, or None."""
+    """The path of the installed Chromium, or None."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -46,21 +46,23 @@ class Lab:
 
     def __init__(self, folder: Path, app: str = "lab") -> None:
         self.app = app
-        self.folder, self.token, self.port = folder, secrets.token_hex(8), _free_port()
+        self.folder = folder
+        self.token = secrets.token_hex(8)
+        self.port = _free_port()
         self.work = folder / "work"
         self.work.mkdir(parents=True)
         self.base = f"http://127.0.0.1:{self.port}"
         self._setting("notification", {"fetchNews": "false", "checkForUpdates": False})
 
     def __enter__(self) -> Lab:
-        own = {name: str(self.folder / name) for name in ("config", "data", "runtime", "settings", "workspaces")}
+        folders = {name: str(self.folder / name) for name in ("config", "data", "runtime", "settings", "workspaces")}
         env = {
             **os.environ,
-            "JUPYTER_CONFIG_DIR": own["config"],
-            "JUPYTER_DATA_DIR": own["data"],
-            "JUPYTER_RUNTIME_DIR": own["runtime"],
-            "JUPYTERLAB_SETTINGS_DIR": own["settings"],
-            "JUPYTERLAB_WORKSPACES_DIR": own["workspaces"],
+            "JUPYTER_CONFIG_DIR": folders["config"],
+            "JUPYTER_DATA_DIR": folders["data"],
+            "JUPYTER_RUNTIME_DIR": folders["runtime"],
+            "JUPYTERLAB_SETTINGS_DIR": folders["settings"],
+            "JUPYTERLAB_WORKSPACES_DIR": folders["workspaces"],
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         }
         options = [
@@ -109,7 +111,7 @@ class Lab:
         raise TimeoutError((self.folder / "server.log").read_text())
 
     def rest(self, method: str, path: str) -> object:
-        """An answer of the server's REST interface."""
+        """Call the server's REST interface, and return its answer."""
         request = urllib.request.Request(  # noqa: S310  # our own loopback server
             f"{self.base}/api/{path}", method=method, headers={"Authorization": f"token {self.token}"}
         )
@@ -122,7 +124,7 @@ class Lab:
             self.rest("DELETE", f"sessions/{session['id']}")
 
     def theme(self, name: str) -> None:
-        """Use this theme in pages opened from now on: ``JupyterLab Light`` or ``JupyterLab Dark``."""
+        """Set the theme of pages that are opened later: ``JupyterLab Light`` or ``JupyterLab Dark``."""
         self._setting("themes", {"theme": name})
 
     def _setting(self, name: str, value: dict) -> None:
@@ -131,7 +133,7 @@ class Lab:
         file.write_text(json.dumps(value))
 
     def write(self, name: str, *cells: str) -> Path:
-        """A notebook with these code cells."""
+        """Write a notebook with these code cells."""
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         path = self.work / name
@@ -157,19 +159,21 @@ class Lab:
                 context.close()
 
     def open(self, context, name: str) -> NotebookPage:
-        """A notebook in a page of its own, its kernel ready."""
+        """Open a notebook in a new page, and wait for its kernel."""
         return NotebookPage(self, context.new_page(), name)
 
 
 class NotebookPage:
-    """A notebook in the browser. ``page`` is Playwright's; ``errors`` are uncaught errors of the page, and what it
-    wrote to its console as errors."""
+    """A notebook in the browser. ``page`` is Playwright's page; ``errors`` are uncaught errors of the page and the
+    errors in its console."""
 
     def __init__(self, lab: Lab, page, name: str) -> None:
-        self.lab, self.page, self.name = lab, page, name
+        self.lab = lab
+        self.page = page
+        self.name = name
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         page.set_default_timeout(30_000)
         self.reload()
 
@@ -180,7 +184,7 @@ class NotebookPage:
         self.page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
         self._wait_for_kernel()
         self.page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
-        self.page.wait_for_timeout(500)  # the page asks for a kernel by a dialog if cells are run before it has noticed
+        self.page.wait_for_timeout(500)  # if cells run earlier, the page opens a dialog that asks for a kernel
 
     def _wait_for_kernel(self) -> None:
         until = time.monotonic() + 60
@@ -199,7 +203,7 @@ class NotebookPage:
         self._choose("Run", "Run All Cells")
 
     def clear_outputs(self) -> None:
-        """Clear the outputs of all cells, and the numbers that say in which order they were run."""
+        """Clear the outputs and the execution counts of all cells."""
         self._choose("Edit", "Clear Outputs of All Cells")
 
     def _choose(self, menu: str, item: str) -> None:
@@ -207,8 +211,9 @@ class NotebookPage:
         self.page.click(f'.lm-Menu-itemLabel:text-is("{item}")')
 
     def wait_for_end(self, seconds: float = 90) -> dict:
-        """Wait until the last code cell has been run and the kernel is idle; the notebook's JSON as saved then."""
-        until, last = time.monotonic() + seconds, None
+        """Wait until the last code cell has run and the kernel is idle. Returns the JSON of the saved notebook."""
+        until = time.monotonic() + seconds
+        last = None
         while time.monotonic() < until:
             ended = last is not None and self._states() == ["idle"]
             notebook = self.save()
@@ -224,7 +229,7 @@ class NotebookPage:
         self._scroll("0")
 
     def further(self) -> bool:
-        """Scroll on by most of what is in sight; whether there was anything left to scroll."""
+        """Scroll down by most of the visible height. Returns whether it scrolled."""
         return self._scroll("at.scrollTop + 0.85 * at.clientHeight")
 
     def _scroll(self, to: str) -> bool:
@@ -232,17 +237,17 @@ class NotebookPage:
             f"() => {{ const at = document.querySelector('{SCROLLED}'), was = at.scrollTop;"
             f" at.scrollTop = {to}; return at.scrollTop > was + 1 }}"
         )
-        self.page.wait_for_timeout(300)  # what comes into sight is put on the page now
+        self.page.wait_for_timeout(300)  # visible cells are rendered now
         return moved
 
     def wait_for_output(self, text: str) -> str:
-        """The text of the first output that has this in it."""
+        """Wait for an output that contains ``text``, and return the output's text."""
         output = self.page.locator(f'.jp-OutputArea-output:has-text("{text}")').first
         output.wait_for(state="attached")  # JupyterLab hides a cell that is scrolled out of sight
         return (output.text_content() or "").strip()
 
     def save(self) -> dict:
-        """Save, and the notebook's JSON as it is in the file then."""
+        """Save the notebook, and return its JSON from the file."""
         path = self.lab.work / self.name
         before = path.stat().st_mtime_ns
         self.page.keyboard.press("Control+s")

@@ -1,4 +1,4 @@
-"""What the notebooks of the browser tests import: a program whose model is a function, its reward, an optimizer."""
+"""Imported by the notebooks of the browser tests: programs whose model is a function, a reward, and an optimizer."""
 
 import asyncio
 
@@ -22,18 +22,18 @@ SENTENCES = [
 ]
 
 
-def said(sentence):
+def reply(sentence):
     return f"[[ ## sentence ## ]]\n{sentence}\n\n[[ ## completed ## ]]"
 
 
 def writer(pace, fail=-1, endless=False):
-    """A model that gets better from sample to sample; ``endless``: never good enough."""
+    """A model that improves with each sample. ``endless``: it never reaches the threshold."""
 
     async def model(request):
         await asyncio.sleep(pace)
         if fail == request.rollout:
             return "I would rather not."
-        return said(SENTENCES[request.rollout % 4 if endless else min(request.rollout, 4)])
+        return reply(SENTENCES[request.rollout % 4 if endless else min(request.rollout, 4)])
 
     return dn.FunctionLM(model)
 
@@ -43,7 +43,7 @@ def echo(pace):
 
     async def model(request):
         await asyncio.sleep(pace)
-        return said("heard: " + str(request.messages[0]["content"]).strip().splitlines()[-1])
+        return reply("heard: " + str(request.messages[0]["content"]).strip().splitlines()[-1])
 
     return dn.FunctionLM(model)
 
@@ -65,13 +65,13 @@ SUBJECTS = [{"subject": name} for name in NAMES]
 
 
 def optimizer(pace=0.05, steps=400):
-    """A GEPA whose reflection writes one more word each time."""
-    count = [0]
+    """A GEPA whose reflection proposes a new number of words each time."""
+    proposals = [0]
 
     async def reflect(request):
         await asyncio.sleep(pace)
-        count[0] += 1
-        return f"[[ ## new_instruction ## ]]\nWrite {count[0]} words.\n\n[[ ## completed ## ]]"
+        proposals[0] += 1
+        return f"[[ ## new_instruction ## ]]\nWrite {proposals[0]} words.\n\n[[ ## completed ## ]]"
 
     return GEPA(
         lambda row, prediction: dn.Score(0.5 * ("blue" in prediction.sentence), feedback="Use the word 'blue'."),
@@ -80,12 +80,12 @@ def optimizer(pace=0.05, steps=400):
 
 
 def hostile(text):
-    """A program that says this text wherever something can be said."""
+    """A program that has this text in its outputs, errors, feedback and hints."""
 
     def model(request):
         if request.rollout == 1:
             raise dn.errors.ServerError(text)
-        return said(text)
+        return reply(text)
 
     judge = lambda row, prediction: dn.Score(0.1 * len(prediction.sentence) % 1, feedback=text)  # noqa: E731
     return dn.Refine(dn.Predict(Caption, lm=dn.FunctionLM(model)), judge, n=3, hints=lambda *_: text)

@@ -1,4 +1,4 @@
-"""The live view in a real JupyterLab and Notebook 7: rows while a cell awaits, Stop, and what can be done with rows."""
+"""The live view in a real JupyterLab and Notebook 7: rows while a cell awaits, Stop, and actions on rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def labels(opened):
     return [line.split()[0] for line in opened.page.locator(f"{ROWS} .dspynb-name-of b").all_inner_texts()]
 
 
-def test_rows_appear_while_the_cell_awaits_and_a_still_view_remains(lab, notebook, shot):
+def test_rows_appear_while_the_cell_awaits_and_a_saved_view_remains(lab, notebook, shot):
     opened = notebook(AWAITED.format("refine(pace=1.0, fail=2)(subject='the ocean')"))
     opened.run_all()
     opened.page.locator(ROWS).nth(3).wait_for()
@@ -153,7 +153,7 @@ def test_attempts_inside_a_row_appear_while_it_runs(notebook):
     assert opened.errors == []
 
 
-def test_an_optimizer_shows_its_candidates_their_lineage_and_who_leads(notebook, shot):
+def test_an_optimizer_shows_its_candidates_and_their_lineage(notebook, shot):
     opened = notebook(
         "program = await optimizer(steps=150).compile(dn.Predict(Caption, lm=writer(0.02)), SUBJECTS)\nprint('RESULT')"
     )
@@ -170,7 +170,7 @@ def test_an_optimizer_shows_its_candidates_their_lineage_and_who_leads(notebook,
     assert opened.errors == []
 
 
-def test_an_output_that_is_cleared_does_not_hurt_the_run(notebook):
+def test_clearing_an_output_does_not_disturb_the_run(notebook):
     opened = notebook(
         "run = refine(pace=0.3, n=12).start(subject='the ocean')\nrun",
         "prediction = await run\nprint('RESULT', prediction.score.value, run.status)",

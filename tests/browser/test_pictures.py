@@ -1,6 +1,6 @@
-"""The README's picture: what a cell of the first tutorial shows, with what the embedded model really wrote.
+"""The picture in the README: the output of a cell of the first tutorial, with recorded replies of the embedded model.
 
-``DSPYNB_PICTURES=docs/images pytest -m slow tests/browser/test_pictures.py`` makes it anew.
+``DSPYNB_PICTURES=docs/images pytest -m slow tests/browser/test_pictures.py`` takes it again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def short_and_blue(row, prediction):
 )
 
 
-def test_the_picture_in_the_readme_is_of_the_view_and_of_a_real_model(lab, notebook):
+def test_the_picture_in_the_readme_shows_the_view_of_a_real_model(lab, notebook):
     shutil.copy(RECORDING, lab.work)
     opened = notebook(*CELLS)
     opened.run_all()

@@ -1,4 +1,4 @@
-"""What remains of a run: in a saved notebook, in HTML that nbconvert made, in a new kernel; and that it is sound."""
+"""The saved view of a run: in a notebook, in HTML from nbconvert, in a new kernel; it is safe and accessible."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ HOSTILE = [
 ]
 
 
-def settled(page):
-    """Nothing ran, nothing was fetched, and no line is higher or wider than it may be."""
+def check_page(page):
+    """Check that no hostile script ran, and that each line has the right height and width."""
     assert page.evaluate("window.pwned") in (0, None)
     sizes = page.evaluate(
         f"""() => [...document.querySelectorAll('{ROWS}')].map(line => [line.offsetHeight,
@@ -96,7 +96,7 @@ def test_at_least_60_hostile_strings_are_tried():
     assert len(set(HOSTILE)) >= 60
 
 
-def test_hostile_text_runs_nowhere_and_breaks_nothing(notebook, shot):
+def test_hostile_text_is_never_executed_and_breaks_nothing(notebook, shot):
     cells = [
         f"texts = {json.dumps(HOSTILE)}",
         "rows = [{'subject': text} for text in texts]\n"
@@ -110,8 +110,8 @@ def test_hostile_text_runs_nowhere_and_breaks_nothing(notebook, shot):
     ]
     opened = notebook(*cells)
     opened.page.set_default_timeout(90_000)
-    asked = []
-    opened.page.on("request", lambda request: asked.append(request.url))
+    requested = []
+    opened.page.on("request", lambda request: requested.append(request.url))
     opened.run_all()
     opened.wait_for_output("RESULT")
     views = opened.page.locator(STILL)
@@ -120,9 +120,9 @@ def test_hostile_text_runs_nowhere_and_breaks_nothing(notebook, shot):
         view = views.nth(i)
         view.scroll_into_view_if_needed()
         view.locator(".dspynb-line[data-key]").last.click()
-    settled(opened.page)
+    check_page(opened.page)
     assert opened.page.get_by_role("button", name="Stop", exact=True).count() == 0
-    assert not [url for url in asked if ":1/" in url]
+    assert not [url for url in requested if ":1/" in url]
     shot(opened, "hostile")
     assert [error for error in opened.errors if "127.0.0.1" not in error] == []
 
@@ -145,7 +145,7 @@ def test_open_run_shows_the_full_view_in_a_new_kernel(lab, notebook, shot):
     assert later.errors == []
 
 
-def test_the_page_that_nbconvert_makes_shows_the_view(lab, notebook, tmp_path):
+def test_a_page_from_nbconvert_shows_the_view(lab, notebook, tmp_path):
     from nbconvert import HTMLExporter
 
     opened = notebook("prediction = await refine(pace=0.01)(subject='the ocean')\nprint('RESULT')")
@@ -166,24 +166,25 @@ def test_the_page_that_nbconvert_makes_shows_the_view(lab, notebook, tmp_path):
     assert errors == []
 
 
-def test_a_saved_page_runs_nothing_but_its_own_script(lab, tmp_path):
+def test_a_saved_page_runs_only_its_own_script(lab, tmp_path):
     runs = [asyncio.run(ended(text)) for text in (" | ".join(HOSTILE[:40]), HOSTILE[-3])]
     with lab.browser() as context:
         page = context.new_page()
-        said = []
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("console", lambda message: said.append(message.text))
+        messages = []
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("console", lambda message: messages.append(message.text))
         for i, run in enumerate(runs):
             page.goto(f"file://{run.save_html(tmp_path / f'{i}.html')}")
             page.wait_for_selector(STILL)
             page.locator(ROWS).last.click()
-            settled(page)
+            check_page(page)
             page.evaluate(
                 "() => { const s = document.createElement('script'); s.text = 'pwned = 1'; document.body.append(s); }"
             )
             assert page.evaluate("window.pwned") is None
-            assert [text for text in said if "Content Security Policy" not in text] == []
-            assert len([text for text in said if "Content Security Policy" in text]) == i + 1  # the one that we tried
+            assert [text for text in messages if "Content Security Policy" not in text] == []
+            blocked = [text for text in messages if "Content Security Policy" in text]
+            assert len(blocked) == i + 1  # the script that this test added, once for each page
 
 
 async def ended(text):
@@ -206,13 +207,13 @@ def test_axe_finds_no_serious_violation(lab, notebook, axe, theme, shot):
         opened.wait_for_output("RESULT")
         opened.page.locator(ROWS).nth(2).click()
         opened.page.evaluate(axe)
-        found = opened.page.evaluate("axe.run('.dspynb').then(result => result.violations)")
+        violations = opened.page.evaluate("axe.run('.dspynb').then(result => result.violations)")
         shot(opened, f"axe-{theme.split()[-1].lower()}")
     finally:
         lab.theme("JupyterLab Light")
     serious = [
-        (one["id"], one["nodes"][0]["html"][:200], one["nodes"][0]["failureSummary"])
-        for one in found
-        if one["impact"] in ("serious", "critical")
+        (violation["id"], violation["nodes"][0]["html"][:200], violation["nodes"][0]["failureSummary"])
+        for violation in violations
+        if violation["impact"] in ("serious", "critical")
     ]
     assert serious == []

@@ -1,11 +1,11 @@
-"""A person steers a run from its view."""
+"""Actions of a person in the view control the run."""
 
 from __future__ import annotations
 
 from tests.browser.test_live_view import AWAITED, ROWS, SELECTED, STILL
 
 
-def test_a_typed_hint_is_in_the_next_attempts_prompt(notebook, shot):
+def test_a_typed_hint_is_in_the_prompt_of_the_next_attempt(notebook, shot):
     opened = notebook(AWAITED.format("refine(n=40, lm=echo(0.5))(subject='the ocean')"))
     opened.run_all()
     opened.page.locator(ROWS).nth(1).wait_for()
@@ -25,7 +25,7 @@ def test_a_typed_hint_is_in_the_next_attempts_prompt(notebook, shot):
     assert opened.errors == []
 
 
-def test_pause_holds_the_run_and_continue_lets_it_go_on(notebook):
+def test_pause_stops_the_progress_and_continue_resumes_it(notebook):
     opened = notebook(AWAITED.format("refine(pace=0.2, n=300)(subject='the ocean')"))
     opened.run_all()
     opened.page.locator(ROWS).nth(2).wait_for()
@@ -59,7 +59,9 @@ def test_an_edited_instruction_becomes_a_candidate_and_can_be_pinned(notebook, s
     line.wait_for()
     if page.locator(".dspynb-tools").is_visible():
         page.get_by_label("show only rows with this text").fill("person")
-        page.wait_for_function(f"document.querySelectorAll('{ROWS}').length === 1")  # or the click meets another row
+        page.wait_for_function(
+            f"document.querySelectorAll('{ROWS}').length === 1"
+        )  # otherwise the click could hit another row
     line.click()
     selected = page.locator(f"{ROWS}[aria-selected=true]")
     selected.filter(has_text="Say that it is blue.").wait_for()
@@ -71,7 +73,7 @@ def test_an_edited_instruction_becomes_a_candidate_and_can_be_pinned(notebook, s
     assert opened.errors == []
 
 
-def test_what_is_pressed_stays_under_the_pointer_until_it_is_let_go(notebook):
+def test_a_pressed_row_stays_under_the_pointer_until_it_is_released(notebook):
     opened = notebook("run = refine(pace=0.2, n=300).start(subject='the ocean')\nrun")
     opened.run_all()
     page = opened.page
@@ -85,18 +87,18 @@ def test_what_is_pressed_stays_under_the_pointer_until_it_is_let_go(notebook):
         at = page.locator(".dspynb-grid").bounding_box()
         page.mouse.move(at["x"] + 300, at["y"] + 150)
         page.mouse.down()
-        page.wait_for_timeout(1000)  # meanwhile it would have been scrolled away
+        page.wait_for_timeout(1000)  # without the press, the table would have scrolled
         page.mouse.up()
         page.wait_for_timeout(200)
         assert page.locator(SELECTED).get_attribute("data-key") == page.evaluate("window.pressed")
     known = page.locator(".dspynb-grid").get_attribute("aria-rowcount")
-    page.locator(f".dspynb-grid:not([aria-rowcount='{known}'])").wait_for()  # and the view goes on
+    page.locator(f".dspynb-grid:not([aria-rowcount='{known}'])").wait_for()  # the view is updated again
     page.get_by_role("button", name="Stop", exact=True).click()
     page.wait_for_selector(STILL)
     assert opened.errors == []
 
 
-def test_what_the_run_refuses_is_told_in_the_view(notebook):
+def test_a_refusal_of_the_run_is_shown_in_the_view(notebook):
     opened = notebook("run = optimizer(pace=0.3, steps=3000).start(dn.Predict(Caption, lm=echo(0.05)), SUBJECTS)\nrun")
     opened.run_all()
     opened.page.locator(ROWS).first.wait_for()

@@ -1,7 +1,7 @@
 """Check the front end's sources: types (``tsc --checkJs``), lint and layout (biome), and that live.js is current.
 
-python -m tests.js.check          report
-python -m tests.js.check --fix    lay the sources out, apply the linter's safe fixes, and join live.js anew
+python -m tests.js.check          report problems
+python -m tests.js.check --fix    format the sources, apply the linter's safe fixes, and join live.js
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def main() -> None:
     commands = {"biome": [*biome, ".", str(TESTS)], "tsc": tsc, "join": join}
     failed = []
     for name, command in commands.items():
-        done = subprocess.run(command, cwd=SOURCES, check=False, timeout=300)
-        if done.returncode:
+        process = subprocess.run(command, cwd=SOURCES, check=False, timeout=300)
+        if process.returncode:
             failed.append(name)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

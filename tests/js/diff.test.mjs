@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { countWords, diffWords } from "../../dspynb/views/js/diff.js";
 import { splitUnchanged } from "../../dspynb/views/js/diff_view.js";
 
-const signs = { same: " ", gone: "-", new: "+" };
+const signs = { same: " ", removed: "-", added: "+" };
 const marked = (pieces) => pieces.map(({ kind, text }) => signs[kind] + text);
 const side = (pieces, without) =>
   pieces
@@ -16,7 +16,7 @@ test("equal texts are one piece", () => {
   assert.deepEqual(diffWords("", ""), []);
 });
 
-test("a changed word is gone and new", () => {
+test("a changed word is removed and added", () => {
   assert.deepEqual(marked(diffWords("Be brief, please.", "Be bold, please.")), [
     " Be ",
     "-brief",
@@ -34,11 +34,11 @@ test("a changed phrase is one piece", () => {
   ]);
 });
 
-test("spaces beside a word that is only removed are not new", () => {
+test("spaces beside a word that is only removed are not added", () => {
   assert.deepEqual(marked(diffWords("say(it) now Y", "say now Z")), [" say", "-(it)", "  now ", "-Y", "+Z"]);
 });
 
-test("only inserted, only removed, and wholly other texts", () => {
+test("texts that are only added, only removed, or entirely different", () => {
   assert.deepEqual(marked(diffWords("", "new text")), ["+new text"]);
   assert.deepEqual(marked(diffWords("old text", "")), ["-old text"]);
   assert.deepEqual(marked(diffWords("old", "new")), ["-old", "+new"]);
@@ -60,8 +60,8 @@ test("the pieces always join to both texts", () => {
     const before = text();
     const after = text();
     const pieces = diffWords(before, after);
-    assert.equal(side(pieces, "new"), before);
-    assert.equal(side(pieces, "gone"), after);
+    assert.equal(side(pieces, "added"), before);
+    assert.equal(side(pieces, "removed"), after);
     assert.equal(
       pieces.some((piece, j) => piece.kind === pieces[j + 1]?.kind),
       false,
@@ -75,17 +75,17 @@ test("texts that differ in too many words are replaced as a whole, in little tim
   const pieces = diffWords(before, after);
   assert.deepEqual(
     pieces.map(({ kind }) => kind),
-    ["gone", "new"],
+    ["removed", "added"],
   );
 });
 
 test("words are counted by kind", () => {
   const pieces = diffWords("one two three", "one 2 3 three");
-  assert.equal(countWords(pieces, "gone"), 1);
-  assert.equal(countWords(pieces, "new"), 2);
+  assert.equal(countWords(pieces, "removed"), 1);
+  assert.equal(countWords(pieces, "added"), 2);
 });
 
-test("of long unchanged text only what is next to a change is shown", () => {
+test("of long unchanged text only the parts next to a change are shown", () => {
   const text = Array.from({ length: 20 }, (_, i) => `line ${i}\n`).join("");
   const { head, cut, tail } = splitUnchanged(text, false, false);
   assert.equal(head, "line 0\nline 1\nline 2\n");

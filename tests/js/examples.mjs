@@ -2,7 +2,7 @@
 
 import { RunStore } from "../../dspynb/views/js/store.js";
 
-/** A header of a run that goes on. */
+/** The header of an active run. */
 export function header(changes = {}) {
   return {
     mode: "attempts",
@@ -33,10 +33,10 @@ export function row(number, changes = {}) {
 }
 
 export function rowMap(rows) {
-  return new Map(rows.map((one) => [one.key, one]));
+  return new Map(rows.map((row) => [row.key, row]));
 }
 
-/** A store of a run that goes on, with a snapshot of these rows; `sent` is what it sends. */
+/** The store of an active run, with a snapshot of these rows; `sent` has the messages that it sends. */
 export function storeOf(rows, headerChanges = {}, source = {}) {
   const sent = [];
   const store = new RunStore({ send: (message) => sent.push(message), ...source });
@@ -45,5 +45,5 @@ export function storeOf(rows, headerChanges = {}, source = {}) {
 }
 
 export function delta(seq, changes = {}) {
-  return { type: "delta", seq, header: {}, rows: [], gone: [], ...changes };
+  return { type: "delta", seq, header: {}, rows: [], removed: [], ...changes };
 }

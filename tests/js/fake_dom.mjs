@@ -1,5 +1,5 @@
-/* As much of a page as the front end uses, for tests without a browser. Parsing HTML is missing on purpose: code that
- * sets innerHTML or the like fails. Layout is missing too: a grid is as high as `clientHeight` says. */
+/* The part of a page that the front end uses, for tests without a browser. Parsing HTML is missing on purpose: code that
+ * sets innerHTML fails. There is no layout: a grid has the height `clientHeight`. */
 
 class FakeText {
   constructor(text) {
@@ -100,28 +100,28 @@ export class FakeElement {
     return siblings[siblings.indexOf(this) - 1] ?? null;
   }
   closest(selector) {
-    const wanted = selector.match(/\.([\w-]+)/)[1];
+    const className = selector.match(/\.([\w-]+)/)[1];
     const needsKey = selector.includes("[data-key]");
-    const matches = this.classList.contains(wanted) && (!needsKey || this.dataset.key !== undefined);
+    const matches = this.classList.contains(className) && (!needsKey || this.dataset.key !== undefined);
     return matches ? this : (this.parentNode?.closest(selector) ?? null);
   }
   focus() {}
   addEventListener(type, listener) {
     this.listeners.push({ type, listener });
   }
-  /** Call the listeners of this element and of those around it. */
+  /** Call the listeners of this element and of its ancestors. */
   dispatch(type, event = {}) {
     const whole = { target: this, preventDefault() {}, stopPropagation() {}, ...event };
     for (let node = this; node; node = node.parentNode) {
-      for (const one of node.listeners) if (one.type === type) one.listener(whole);
+      for (const { type: listened, listener } of node.listeners) if (listened === type) listener(whole);
     }
   }
-  /** All elements inside with a class. */
+  /** This element and its descendants, if they have the class. */
   all(className) {
     const own = this.classList.contains(className) ? [this] : [];
     return [...own, ...this.children.flatMap((child) => child.all(className))];
   }
-  /** All elements inside, and this one. */
+  /** This element and its descendants. */
   everything() {
     return [this, ...this.children.flatMap((child) => child.everything())];
   }
@@ -150,7 +150,7 @@ function siblingOf(node, step) {
   return siblings[siblings.indexOf(node) + step] ?? null;
 }
 
-/** Make the page's globals; importing this module is enough. */
+/** Define the globals of a page. Importing this module is enough. */
 function install() {
   const listeners = [];
   Object.assign(globalThis, {
@@ -164,7 +164,7 @@ function install() {
     getSelection: () => "",
     addEventListener: (type, listener) => listeners.push({ type, listener }),
     removeEventListener: (_, listener) => {
-      const at = listeners.findIndex((one) => one.listener === listener);
+      const at = listeners.findIndex((added) => added.listener === listener);
       if (at >= 0) listeners.splice(at, 1);
     },
   });

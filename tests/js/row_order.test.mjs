@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { comparableRows, comparisonOptions, usualComparison } from "../../dspynb/views/js/comparison.js";
+import { comparableRows, comparisonOptions, defaultComparison } from "../../dspynb/views/js/comparison.js";
 import { actionOfKey } from "../../dspynb/views/js/keyboard.js";
 import {
   groupByParent,
@@ -13,15 +13,15 @@ import {
 import { row, rowMap } from "./examples.mjs";
 
 const ALL = { words: "", state: "" };
-const labels = (entries) => entries.map(({ row: one, level }) => `${level}:${one.label}`);
-const keys = (rows) => rows.map((one) => one.key);
+const labels = (entries) => entries.map((entry) => `${entry.level}:${entry.row.label}`);
+const keys = (rows) => rows.map(({ key }) => key);
 
-test("rows stand in their order, whenever they came", () => {
+test("rows are in their own order, whatever the order of receiving them", () => {
   const rows = [row(3), row(1), { ...row(2), order: [1, 0] }, row(4)];
   assert.deepEqual(keys(groupByParent(rows).get("")), ["1", "3", "4", "2"]);
 });
 
-test("an open row is followed by those inside it, at any depth", () => {
+test("an open row is followed by the rows inside it, at any depth", () => {
   const rows = [row(1), row(2), row(11, { up: "1" }), row(12, { up: "1" }), row(111, { up: "11" })];
   const groups = groupByParent(rows);
   assert.deepEqual(labels(listEntries(groups, ALL, OWN_ORDER, new Set())), ["1:1", "1:2"]);
@@ -30,18 +30,18 @@ test("an open row is followed by those inside it, at any depth", () => {
   assert.deepEqual(labels(listEntries(groups, ALL, OWN_ORDER, open)), ["1:1", "2:11", "3:111", "2:12", "1:2"]);
 });
 
-test("a filter is for the outermost rows; those inside an open row stay", () => {
+test("a filter applies to outermost rows; rows inside an open row stay", () => {
   const rows = [row(1, { about: "Sea" }), row(2, { about: "sky" }), row(11, { up: "1", about: "sky" })];
-  const found = listEntries(groupByParent(rows), { words: "sea", state: "" }, OWN_ORDER, new Set(["1", "2"]));
-  assert.deepEqual(labels(found), ["1:1", "2:11"]);
+  const entries = listEntries(groupByParent(rows), { words: "sea", state: "" }, OWN_ORDER, new Set(["1", "2"]));
+  assert.deepEqual(labels(entries), ["1:1", "2:11"]);
 });
 
-test("a filter looks at all texts of a row, in any case, and at its state", () => {
-  const one = row(1, { error: "ParseError: x", by: "person" });
-  assert.equal(matchesFilter(one, { words: "parseerror", state: "" }), true);
-  assert.equal(matchesFilter(one, { words: "person", state: "scored" }), true);
-  assert.equal(matchesFilter(one, { words: "", state: "failed" }), false);
-  assert.equal(matchesFilter(one, { words: "sea", state: "" }), false);
+test("a filter matches all texts of a row, in any case, and its state", () => {
+  const failed = row(1, { error: "ParseError: x", by: "person" });
+  assert.equal(matchesFilter(failed, { words: "parseerror", state: "" }), true);
+  assert.equal(matchesFilter(failed, { words: "person", state: "scored" }), true);
+  assert.equal(matchesFilter(failed, { words: "", state: "failed" }), false);
+  assert.equal(matchesFilter(failed, { words: "sea", state: "" }), false);
 });
 
 test("rows are sorted by a column; equal ones keep their order", () => {
@@ -65,15 +65,15 @@ test("clicks on a heading: its usual direction, the other, the rows' own order",
   assert.deepEqual(nextSort(first, "about"), { by: "about", descending: false });
 });
 
-test("an attempt is compared with the one before it in its search, a candidate with its parent", () => {
+test("an attempt is compared with the previous one of its search, a candidate with its parent", () => {
   const attempts = rowMap([row(1), row(2), row(3), { ...row(9), order: [1, 0] }]);
-  assert.equal(usualComparison(attempts.get("3"), attempts, "attempts"), "2");
-  assert.equal(usualComparison(attempts.get("1"), attempts, "attempts"), "");
-  assert.equal(usualComparison(attempts.get("9"), attempts, "attempts"), ""); // another search
-  assert.equal(usualComparison(attempts.get("3"), attempts, "rows"), "");
-  const candidates = rowMap([row(1), row(2, { parents: ["gone", "1"] }), row(3)]);
-  assert.equal(usualComparison(candidates.get("2"), candidates, "candidates"), "1");
-  assert.equal(usualComparison(candidates.get("3"), candidates, "candidates"), "");
+  assert.equal(defaultComparison(attempts.get("3"), attempts, "attempts"), "2");
+  assert.equal(defaultComparison(attempts.get("1"), attempts, "attempts"), "");
+  assert.equal(defaultComparison(attempts.get("9"), attempts, "attempts"), ""); // another search
+  assert.equal(defaultComparison(attempts.get("3"), attempts, "rows"), "");
+  const candidates = rowMap([row(1), row(2, { parents: ["unknown", "1"] }), row(3)]);
+  assert.equal(defaultComparison(candidates.get("2"), candidates, "candidates"), "1");
+  assert.equal(defaultComparison(candidates.get("3"), candidates, "candidates"), "");
 });
 
 test("the list to compare with has the nearest rows, and the best", () => {
@@ -89,11 +89,11 @@ test("the list to compare with has the nearest rows, and the best", () => {
   );
 });
 
-test("the arrows move, open and close; other keys are the page's", () => {
+test("the keys move, open and close; other keys are ignored", () => {
   const rows = [row(1, { kids: 2 }), row(2), row(11, { up: "1" })];
   const open = new Set(["1"]);
   const entries = listEntries(groupByParent(rows), ALL, OWN_ORDER, open);
-  const press = (key, place) => actionOfKey(key, entries, place, 2, open);
+  const press = (key, position) => actionOfKey(key, entries, position, 2, open);
   assert.deepEqual(press("ArrowDown", 0), { select: "11" });
   assert.deepEqual(press("ArrowUp", 0), { select: "1" });
   assert.deepEqual(press("End", 0), { select: "2" });

@@ -12,7 +12,7 @@ test("a snapshot replaces all rows", () => {
   assert.deepEqual([store.seq, store.leads], [4, { a: 2 }]);
 });
 
-test("a snapshot that is older than what was applied is ignored", () => {
+test("a snapshot older than the last delta is ignored", () => {
   const { store } = storeOf([row(1)]);
   store.receive(delta(1, { rows: [row(2)] }));
   store.applySnapshot({ seq: 0, header: header(), rows: [] });
@@ -41,13 +41,13 @@ test("a new row has no fields that are null", () => {
   assert.equal("score" in store.rows.get("1"), false);
 });
 
-test("rows that are gone are removed", () => {
+test("removed rows disappear", () => {
   const { store } = storeOf([row(1), row(2)]);
-  store.receive(delta(1, { gone: ["1", "unknown"] }));
+  store.receive(delta(1, { removed: ["1", "unknown"] }));
   assert.deepEqual([...store.rows.keys()], ["2"]);
 });
 
-test("a delta that was applied is ignored when it comes again", () => {
+test("a delta that was already applied is ignored", () => {
   const { store, sent } = storeOf([row(1)]);
   store.receive(delta(1, { rows: [{ key: "1", state: "done" }] }));
   store.receive(delta(2, { rows: [{ key: "1", state: "failed" }] }));
@@ -56,7 +56,7 @@ test("a delta that was applied is ignored when it comes again", () => {
   assert.deepEqual(ofType(sent, "snapshot"), []);
 });
 
-test("a missed delta asks once for a snapshot, and what comes after it is not applied", () => {
+test("after a missed delta one snapshot is requested, and later deltas are not applied", () => {
   const { store, sent } = storeOf([row(1)]);
   store.receive(delta(2, { rows: [row(2)] }));
   store.receive(delta(3, { rows: [row(3)] }));
@@ -69,7 +69,7 @@ test("a missed delta asks once for a snapshot, and what comes after it is not ap
   assert.equal(ofType(sent, "snapshot").length, 2);
 });
 
-test("leads stay until a delta has others", () => {
+test("leads stay until a delta replaces them", () => {
   const { store } = storeOf([]);
   store.receive(delta(1, { leads: { a: 1 } }));
   store.receive(delta(2));
@@ -85,11 +85,11 @@ test("a detail is requested once, and again after its row has changed", () => {
   assert.equal(store.detail("1").outdated, false);
   assert.equal(ofType(sent, "detail").length, 1);
   store.receive(delta(1, { rows: [{ key: "1", state: "done" }] }));
-  assert.equal(store.detail("1").outdated, true); // shown until the new one comes
+  assert.equal(store.detail("1").outdated, true); // returned until the new one is received
   assert.equal(ofType(sent, "detail").length, 2);
 });
 
-test("a detail that does not come is requested again after a while", (t) => {
+test("a detail that is not received is requested again after a while", (t) => {
   let now = 10_000;
   t.mock.method(performance, "now", () => now);
   const { store, sent } = storeOf([row(1)]);
@@ -102,7 +102,7 @@ test("a detail that does not come is requested again after a while", (t) => {
   assert.equal(ofType(sent, "detail").length, 2);
 });
 
-test("a saved page takes details from itself and sends nothing", () => {
+test("a saved page has its own details and sends nothing", () => {
   const detail = { values: [], blocks: [], edit: {} };
   const store = new RunStore({ detail: (key) => (key === "1" ? detail : undefined), file: "run.jsonl" });
   assert.equal(store.saved, true);
@@ -113,19 +113,19 @@ test("a saved page takes details from itself and sends nothing", () => {
   store.send({ type: "open", key: "1" });
 });
 
-test("while messages come, Python hears every five seconds that the page is open", (t) => {
+test("while messages are received, the page tells Python every five seconds that it is open", (t) => {
   let now = 10_000;
   t.mock.method(performance, "now", () => now);
   const { store, sent } = storeOf([]);
   store.receive(delta(1));
   store.receive(delta(2));
-  assert.deepEqual(ofType(sent, "here"), [{ type: "here", seq: 1 }]);
+  assert.deepEqual(ofType(sent, "alive"), [{ type: "alive", seq: 1 }]);
   now += 5_001;
   store.receive(delta(3));
-  assert.deepEqual(ofType(sent, "here").at(-1), { type: "here", seq: 3 });
+  assert.deepEqual(ofType(sent, "alive").at(-1), { type: "alive", seq: 3 });
 });
 
-test("after the end the page is silent", () => {
+test("after the end the page sends nothing", () => {
   const { store, sent } = storeOf([], { ended: true });
   store.sendAlive();
   assert.deepEqual(sent, []);
@@ -139,17 +139,17 @@ test("a refusal is shown until the next action", () => {
   assert.equal(store.refusal, "");
 });
 
-test("messages without a meaning are ignored", () => {
+test("unknown messages are ignored", () => {
   const { store } = storeOf([row(1)]);
   for (const message of [null, undefined, {}, { type: "unknown" }]) store.receive(message);
   assert.equal(store.rows.size, 1);
 });
 
-test("each view hears of each change once", () => {
+test("each view is notified of each change once", () => {
   const { store } = storeOf([]);
-  const heard = [];
-  store.views.add(() => heard.push("first"));
-  store.views.add(() => heard.push("second"));
+  const notified = [];
+  store.views.add(() => notified.push("first"));
+  store.views.add(() => notified.push("second"));
   store.receive(delta(1));
-  assert.deepEqual(heard, ["first", "second"]);
+  assert.deepEqual(notified, ["first", "second"]);
 });

@@ -1,5 +1,5 @@
-/* Stores of the view's front end, driven by Python: reads one command a line and answers each with a line of JSON. See
- * tests/views/fakes.py. */
+/* Stores of the view's front end for tests in Python: reads commands as lines of JSON, and answers each with a line of
+ * JSON. See tests/views/fakes.py. */
 
 import { createInterface } from "node:readline";
 import { groupByParent, listEntries, OWN_ORDER } from "../../dspynb/views/js/row_order.js";

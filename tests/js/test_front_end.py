@@ -1,4 +1,4 @@
-"""The view's front end: its unit tests in Node.js, and its sources, which are joined into one file."""
+"""The front end of the view: its unit tests in Node.js, and the joining of its sources into one file."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ JOIN = load_join()
 @needs_node
 @pytest.mark.parametrize("tests", sorted(HERE.glob("*.test.mjs")), ids=lambda path: path.name.partition(".")[0])
 def test_in_node(tests):
-    done = run_node("--test", "--test-reporter=spec", str(tests))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^ℹ pass [1-9]", done.stdout, re.MULTILINE)
-    assert re.search(r"^ℹ skipped 0$", done.stdout, re.MULTILINE)
+    process = run_node("--test", "--test-reporter=spec", str(tests))
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert re.search(r"^ℹ pass [1-9]", process.stdout, re.MULTILINE)
+    assert re.search(r"^ℹ skipped 0$", process.stdout, re.MULTILINE)
 
 
-def test_the_joined_file_is_what_the_sources_give():
+def test_the_joined_file_is_current():
     assert JOINED.read_text(encoding="utf-8") == JOIN.join(JOIN.read_sources())
 
 
-def test_the_script_tells_whether_the_joined_file_is_current():
+def test_the_script_checks_whether_the_joined_file_is_current():
     command = [sys.executable, str(SOURCES / "join.py"), "--check"]
     assert subprocess.run(command, check=False, timeout=60).returncode == 0
 
@@ -55,21 +55,21 @@ def test_the_script_tells_whether_the_joined_file_is_current():
 @needs_node
 def test_the_joined_file_is_a_module_with_one_default_export():
     source = f"import({JOINED.as_uri()!r}).then((live) => console.log(Object.keys(live).join()))"
-    done = run_node("--input-type=module", "--eval", source)
-    assert done.stdout.strip() == "default", done.stderr
+    process = run_node("--input-type=module", "--eval", source)
+    assert process.stdout.strip() == "default", process.stderr
 
 
 @needs_node
-def test_states_have_the_same_signs_as_in_a_plain_table():
+def test_states_have_the_same_symbols_as_in_a_plain_table():
     source = (
         f"import {{ stateText }} from {(SOURCES / 'format.js').as_uri()!r};"
         f"console.log(JSON.stringify({json.dumps(list(GLYPHS))}.map(stateText)))"
     )
-    done = run_node("--input-type=module", "--eval", source)
-    assert json.loads(done.stdout) == [f"{sign} {state}" for state, sign in GLYPHS.items()], done.stderr
+    process = run_node("--input-type=module", "--eval", source)
+    assert json.loads(process.stdout) == [f"{symbol} {state}" for state, symbol in GLYPHS.items()], process.stderr
 
 
-def test_each_source_begins_with_what_it_is_for():
+def test_each_source_begins_with_a_comment_on_its_purpose():
     for name, text in JOIN.read_sources().items():
         assert text.startswith("/* "), name
         assert "*/\n\n" in text, name
@@ -81,7 +81,7 @@ def test_no_source_parses_a_text_as_html_or_code():
 
 
 # ── joining ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_files_come_after_those_that_they_import_and_lose_imports_exports_and_comments():
+def test_files_stand_after_their_imports_and_lose_imports_exports_and_comments():
     main = '/* The view. */\n\nimport {\n  one,\n  two,\n} from "./parts.js";\n\nexport default () => one + two;\n'
     parts = "/* Parts. */\n\nexport const one = 1; // stays\n/** @type {number}\n * of two */\nexport let two = 2;\n"
     sources = {"main.js": main, "parts.js": parts}

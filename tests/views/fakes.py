@@ -1,4 +1,4 @@
-"""Runs made of events, and front ends with the real store, for tests of views."""
+"""Events of runs, and front ends with the real store, for tests of views."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ HOSTILE = "<img src=x onerror=alert(1)></pre></details><script>alert(2)</script>
 
 def a_refine(n=3, text="a sentence", end="finished", hint="be brief"):
     """The events of a Refine of ``n`` attempts with rising scores."""
-    run, search = next(_numbers), next(_numbers)
+    run = next(_numbers)
+    search = next(_numbers)
     yield RunStarted(span=run, kind="refine", name=f"Refine({text})", at=100.0)
     yield SpanStarted(span=search, parent=run, kind="search", name="Refine")
     for number in range(1, n + 1):
@@ -63,21 +64,24 @@ def a_batch(rows=3, failing=(), text="a sentence"):
     run = next(_numbers)
     yield RunStarted(span=run, kind="batch", name="Predict", inputs={"rows": rows})
     for row in range(rows):
-        span, error = next(_numbers), f"ParseError: {text}" if row in failing else None
+        span = next(_numbers)
+        error = f"ParseError: {text}" if row in failing else None
         yield SpanStarted(span=span, parent=run, kind="row", name=f"row {row}", inputs={"subject": text}, row=row)
         yield SpanEnded(span=span, parent=run, outputs=None if error else {"sentence": text}, error=error)
     yield RunEnded(span=run, status="finished")
 
 
 class FakeRun:
-    """A run as views see it."""
+    """The part of a run that views use."""
 
     id = "a-run"
     done = stopped = paused = False
     steerable = frozenset({"pause", "hint"})
 
     def __init__(self, events=()):
-        self.asked, self.watchers, self.record = [], [], RunRecord(events)
+        self.hints = []
+        self.watchers = []
+        self.record = RunRecord(events)
 
     def watch(self, watcher):
         self.watchers.append(watcher)
@@ -97,7 +101,7 @@ class FakeRun:
     def suggest_hint(self, hint, *, row=None):
         if not hint:
             raise InputError("a hint needs words")
-        self.asked.append((hint, row))
+        self.hints.append((hint, row))
 
 
 _STORES = Path(__file__).parent.parent / "js" / "stores.mjs"
@@ -105,7 +109,7 @@ _STORES = Path(__file__).parent.parent / "js" / "stores.mjs"
 
 @cache
 def _stores():
-    """A process of Node.js with the stores of all front ends of these tests."""
+    """A Node.js process with the stores of all front ends of these tests."""
     node = Node(_STORES)
     atexit.register(node.close)
     return node
@@ -120,12 +124,20 @@ def a_live_view(note="", events=()):
 
 
 class FrontEnd:
-    """A transport, and at its other end the store of the view's front end, in Node.js. Its messages reach the view."""
+    """A transport that passes messages to the front end's store in Node.js, and the store's messages to the view.
+
+    While it is ``deaf``, messages to the store are lost.
+    """
 
     def __init__(self, view, clock=lambda: 0.0):
-        self.view, self.clock = view, clock
-        self.times, self.messages, self.finished, self.refused = [], [], [], []
-        self.deaf, self.asked = False, 0
+        self.view = view
+        self.clock = clock
+        self.times = []
+        self.messages = []
+        self.finished = []
+        self.refused = []
+        self.deaf = False
+        self.snapshot_requests = 0
         self._id = _stores().call("create")
         self.snapshot()
 
@@ -157,7 +169,7 @@ class FrontEnd:
         return _stores().call("state", id=self._id)
 
     def entries(self, **options):
-        """What the table shows, from top to bottom: pairs of a level and a label."""
+        """The level and the label of each row of the table, from top to bottom."""
         return _stores().call("entries", id=self._id, **options)
 
     def send(self, message):
@@ -168,7 +180,7 @@ class FrontEnd:
         if message["type"] == "refused":
             self.refused.append(message["text"])
         for answer in _stores().call("receive", id=self._id, message=message):
-            self.asked += answer["type"] == "snapshot"
+            self.snapshot_requests += answer["type"] == "snapshot"
             self.view.message(answer)
 
     def snapshot(self):

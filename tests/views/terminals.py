@@ -1,4 +1,4 @@
-"""A real pseudo-terminal with a Python process in it, and what a person would see there."""
+"""A pseudo-terminal with a Python process in it, and the text that a person would see there."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ ROOT = Path(__file__).parents[2]
 
 
 class Terminal:
-    """Runs ``code`` in a terminal of ``columns``; ``sent`` collects what it wrote. A context manager."""
+    """A context manager that runs ``code`` in a terminal with ``columns``. ``sent`` has the bytes that it wrote."""
 
     def __init__(self, code, columns=100, env=None, stdout=None):
-        self.columns, self.sent = columns, b""
+        self.columns = columns
+        self.sent = b""
         self._own, other = pty.openpty()
         fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        quiet = ("CI", "PYTEST_VERSION", "PYTEST_CURRENT_TEST", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
-        given = {name: value for name, value in os.environ.items() if name not in quiet}
-        given |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "", **(env or {})}
+        removed = ("CI", "PYTEST_VERSION", "PYTEST_CURRENT_TEST", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
+        variables = {name: value for name, value in os.environ.items() if name not in removed}
+        variables |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "", **(env or {})}
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=other,
             stdout=other if stdout is None else stdout,
             stderr=other,
-            env=given,
+            env=variables,
             start_new_session=True,
             preexec_fn=_as_in_a_shell,  # noqa: PLW1509
         )
@@ -57,11 +58,11 @@ class Terminal:
         return self
 
     def press_ctrl_c(self):
-        """As a person would: the terminal sends the signal."""
+        """Press Ctrl-C in the terminal, which then sends the signal."""
         os.write(self._own, b"\x03")
 
     def end(self, seconds=60):
-        """Read until the process has ended; its exit status."""
+        """Read until the process has ended. Returns its exit status."""
         until = time.monotonic() + seconds
         while self.process.poll() is None or self._read(0.05):
             assert time.monotonic() < until, self.sent
@@ -69,7 +70,7 @@ class Terminal:
         return self.process.returncode
 
     def kill(self):
-        """End it as ``kill -9`` does."""
+        """Kill the process as ``kill -9`` does."""
         self.process.send_signal(signal.SIGKILL)
 
     def _read(self, seconds):
@@ -77,26 +78,27 @@ class Terminal:
         if not ready:
             return False
         try:
-            got = os.read(self._own, 65536)
-        except OSError:  # Linux says so when the other side is closed
+            received = os.read(self._own, 65536)
+        except OSError:  # on Linux: the other side is closed
             return False
-        self.sent += got
-        return bool(got)
+        self.sent += received
+        return bool(received)
 
     @property
     def lines(self):
-        """What the screen and what scrolled off it show, without colours."""
-        return shown(self.sent.decode("utf-8", "replace"), self.columns)
+        """The lines on the screen and those that scrolled off it, without colours."""
+        return screen_lines(self.sent.decode("utf-8", "replace"), self.columns)
 
 
 def _as_in_a_shell():
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # for Ctrl-C to be sent
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # and heard: it is ignored where tests were begun in the background
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # it is ignored if the tests run in the background
 
 
-def shown(text, columns):
-    """The lines that a terminal shows of a text with carriage returns, erasures and colours; others fail."""
-    rows, column = [[]], 0
+def screen_lines(text, columns):
+    """The lines that a terminal shows for a text. Fails for control sequences other than colours and erasures."""
+    rows = [[]]
+    column = 0
     for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[\s\S]", text):
         if part == "\r":
             column = 0

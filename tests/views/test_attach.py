@@ -1,4 +1,4 @@
-"""Which view is opened, that it is replaced at the end, and that it never hurts the run."""
+"""The right view is opened, it is replaced at the end, and it never disturbs the run."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def a_refine_module(*values, **more):
 
 @pytest.fixture
 def outputs(monkeypatch):
-    """A notebook's outputs, in order: what each shows last, as a dict of mime types or an object."""
-    shown = []
+    """The outputs of a notebook; each is the list of what it showed, as objects or texts by MIME type."""
+    outputs = []
 
     class Cell:
         def __init__(self, first):
-            shown.append([first])
-            self.history = shown[-1]
+            self.history = [first]
+            outputs.append(self.history)
 
         def replace(self, data):
             self.history.append(data)
@@ -40,11 +40,11 @@ def outputs(monkeypatch):
     monkeypatch.setattr(attach_module, "Cell", Cell)
     monkeypatch.setattr(attach_module, "in_ipython", lambda: True)
     monkeypatch.setattr(widget.LiveWidget, "comm", FakeComm(), raising=False)
-    return shown
+    return outputs
 
 
 class FakeComm:
-    """Takes the place of a front end: remembers what was sent."""
+    """A comm without a front end. It stores the messages that are sent."""
 
     comm_id = "a-comm"
     kernel = "a kernel"
@@ -84,7 +84,7 @@ def test_a_batch_as_text_ends_with_its_counts(capsys):
     assert capsys.readouterr().err.strip().endswith("finished, 2 of 2 rows, 1 failed")
 
 
-def test_a_batch_as_text_tells_how_many_of_its_rows_are_done(capsys, monkeypatch):
+def test_a_batch_as_text_says_how_many_of_its_rows_are_done(capsys, monkeypatch):
     settings.configure(view="text")
     seconds = iter(range(1000))
     monkeypatch.setattr(text.time, "monotonic", lambda: next(seconds))
@@ -98,13 +98,13 @@ def test_a_batch_as_text_tells_how_many_of_its_rows_are_done(capsys, monkeypatch
     ]
 
 
-def test_a_run_that_has_ended_is_told_at_once(capsys):
+def test_a_run_that_has_ended_is_written_at_once(capsys):
     run = asyncio.run(a_refine_module(1.0)(subject="the sea")) and dn.last_run()
     attach(run, "text")
     assert "finished, 1 of 3 attempts, best 1" in capsys.readouterr().err
 
 
-def test_a_view_that_fails_does_not_hurt_the_run(monkeypatch, caplog, capsys):
+def test_a_view_that_fails_does_not_disturb_the_run(monkeypatch, caplog, capsys):
     settings.configure(view="text")
 
     def fail(*_):
@@ -117,7 +117,7 @@ def test_a_view_that_fails_does_not_hurt_the_run(monkeypatch, caplog, capsys):
     assert asyncio.run(a_refine_module(1.0)(subject="the sea")).score.value == 1
 
 
-def test_html_holds_its_place_and_fills_it_at_the_end(outputs):
+def test_html_shows_a_placeholder_that_is_replaced_at_the_end(outputs):
     async def main():
         run = a_refine_module(0.0, 1.0).start(subject="the sea")
         attach(run, "html")
@@ -170,12 +170,12 @@ def test_stop_from_the_front_end_ends_the_run(outputs):
 
 
 @pytest.mark.parametrize(
-    ("version", "started", "said"), [((6, 31), False, True), ((6, 31), True, False), ((7, 4), False, False)]
+    ("version", "started", "has_note"), [((6, 31), False, True), ((6, 31), True, False), ((7, 4), False, False)]
 )
-def test_on_an_old_kernel_an_awaited_run_says_where_stop_works(monkeypatch, version, started, said):
+def test_on_an_old_kernel_an_awaited_run_says_where_stop_works(monkeypatch, version, started, has_note):
     monkeypatch.setitem(sys.modules, "ipykernel", types.SimpleNamespace(version_info=(*version, 0)))
     run = types.SimpleNamespace(is_handle=started)
-    assert bool(attach_module._note(run)) is said
+    assert bool(attach_module._kernel_note(run)) is has_note
 
 
 def test_without_a_notebook_every_mode_is_text(capsys, monkeypatch):
@@ -185,17 +185,18 @@ def test_without_a_notebook_every_mode_is_text(capsys, monkeypatch):
     assert "attempt 1  passed  1" in capsys.readouterr().err
 
 
-def test_a_run_that_is_gone_on_with_is_told_from_where_it_goes_on(capsys):
-    asked = []
+def test_as_text_a_resumed_run_does_not_repeat_earlier_rows(capsys):
+    requests = []
 
     async def stops(request):
-        asked.append(request)
-        if len(asked) == 3:
+        requests.append(request)
+        if len(requests) == 3:
             dn.last_run().stop()
             await asyncio.sleep(10)
         return "[[ ## sentence ## ]]\nthe sea\n[[ ## completed ## ]]"
 
-    plan, rows = dn.Evaluate(lambda row, p: 1.0, concurrency=1), [{"subject": str(i)} for i in range(5)]
+    plan = dn.Evaluate(lambda row, p: 1.0, concurrency=1)
+    rows = [{"subject": str(i)} for i in range(5)]
 
     async def main():
         await plan(dn.Predict(Caption, lm=dn.FunctionLM(stops)), rows)

@@ -38,7 +38,7 @@ def test_candidates_are_rows_with_score_change_and_instruction():
     assert rows[1]["outputs"] == [["", "Double it."]]
 
 
-def test_the_end_tells_whether_anything_was_better():
+def test_the_summary_says_whether_a_candidate_was_better():
     header, _ = ViewModel(optimized().record).snapshot()
     assert header["notes"] == []
     assert header["summary"] == (
@@ -49,11 +49,11 @@ def test_the_end_tells_whether_anything_was_better():
 
 def test_a_candidate_has_its_parents_its_texts_and_its_rollouts():
     state = ViewModel(optimized().record)
-    start, child = state.everything()[:2]
+    start, child = state.payloads()[:2]
     assert child["parents"] == [start["key"]]
     blocks = state.detail(child["key"])["blocks"]
     assert [(block["heading"], block["text"]) for block in blocks] == [("self · instruction", "Double it.")]
-    assert [row["label"] for row in state.everything([child["key"]]) if row.get("up")] == ["0", "1", "2", "3"]
+    assert [row["label"] for row in state.payloads([child["key"]]) if row.get("up")] == ["0", "1", "2", "3"]
     assert state.record.front.leads == dict.fromkeys(state.record.candidates, 4)
 
 
@@ -84,7 +84,7 @@ def test_the_text_view_lists_the_candidates():
     assert "round 1" in summary(optimized().record)
 
 
-def test_who_leads_is_kept_row_by_row():
+def test_the_leading_candidates_are_those_with_the_best_score_of_each_row():
     scores = {("a", 0): 0.5, ("b", 0): 0.5, ("c", 0): 1.0, ("a", 1): 0.2, ("b", 1): 0.1, ("c", 1): 0.2}
     record = RunRecord()
     for span, ((candidate, row), score) in enumerate(scores.items(), start=1):

@@ -1,4 +1,4 @@
-"""Views of evaluations: each row with its score, feedback and error; of a row that was run again, the last."""
+"""Views of evaluations: each row has its score, feedback and error; a repeated row replaces the earlier one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.views.fakes import HOSTILE
 
 
 def an_evaluation(end="finished", text="said"):
-    """Four rows: one scored, one failed, one broken off, one that never ended; then the third is run again."""
+    """Four rows: one scored, one failed, one cancelled, one that never ended."""
     yield RunStarted(
         span=1, kind="evaluate", name="Predict", inputs={"rows": 4}, settings={"failure_score": -1.0}, at=1.0
     )
@@ -52,7 +52,7 @@ def test_a_row_shows_its_score_feedback_error_and_costs():
     assert header["result"] == "mean 0"  # the failed row counts as -1
 
 
-def test_a_row_that_was_run_again_is_shown_once():
+def test_a_repeated_row_is_shown_once():
     header, rows = ViewModel(RunRecord(resumed())).snapshot()
     assert [row["label"] for row in rows] == ["0", "1", "2", "3"]
     assert {row["state"] for row in rows} == {"done"}
@@ -74,19 +74,19 @@ def test_hostile_text_of_an_evaluation_stays_text():
 @pytest.mark.parametrize("failure_score", [0.0, -1.0])
 def test_the_mean_shown_is_that_of_the_evaluation(failure_score):
     rows = frame(8, wrong={1}).assign(question=["bad", *"1234567"])
-    found = dn.Evaluate(right, failure_score=failure_score).run_sync(program(), rows)
-    for run in (found.run, dn.open_run(found.run.id)):
-        assert ViewModel(run.record).snapshot()[0]["result"] == f"mean {float(found):.4g}"
-    assert "8 of 8 rows, 1 failed" in found.run._repr_html_()
+    evaluation = dn.Evaluate(right, failure_score=failure_score).run_sync(program(), rows)
+    for run in (evaluation.run, dn.open_run(evaluation.run.id)):
+        assert ViewModel(run.record).snapshot()[0]["result"] == f"mean {float(evaluation):.4g}"
+    assert "8 of 8 rows, 1 failed" in evaluation.run._repr_html_()
 
 
-def test_repeats_and_programs_are_told_apart():
+def test_repeats_have_different_labels():
     repeated = dn.Evaluate(right, repeats=2, concurrency=1).run_sync(program(), frame(2)).run
     labels = [row["label"] for row in ViewModel(repeated.record).snapshot()[1]]
     assert labels == ["0", "1", "0, repeat 1", "1, repeat 1"]
 
 
-def test_compared_programs_are_told_apart():
+def test_compared_programs_have_different_labels():
     import asyncio
 
     run = asyncio.run(dn.compare({"a": program(), "b": program()}, frame(1), right)).run
@@ -94,7 +94,7 @@ def test_compared_programs_are_told_apart():
     assert summary(run.record).startswith("a, b: finished, 2 of 2 rows, mean 1")
 
 
-def test_text_tells_how_many_rows_are_done(capsys, monkeypatch):
+def test_text_says_how_many_rows_are_done(capsys, monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr("dspynb.views.terminal.text.time.monotonic", lambda: next(clock))
     run = RunReader("a-run")
@@ -102,6 +102,6 @@ def test_text_tells_how_many_rows_are_done(capsys, monkeypatch):
     view.open()
     for event in an_evaluation():
         view.changed(run.record.apply(event))
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "1 of 4 rows done, 0 failed, mean 1"
-    assert said[-1] == "Predict: finished, 2 of 4 rows, 1 failed, mean 0"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "1 of 4 rows done, 0 failed, mean 1"
+    assert lines[-1] == "Predict: finished, 2 of 4 rows, 1 failed, mean 0"

@@ -1,4 +1,4 @@
-"""The live view sends little, loses nothing, and never hurts the run."""
+"""The live view sends few messages, loses no change, and never disturbs the run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.views.fakes import FrontEnd, a_batch, a_live_view, a_refine, an_attem
 
 
 def expected(events):
-    """What a view must show after these events."""
-    return {row["key"]: row for row in ViewModel(RunRecord(events)).everything()}
+    """Key → row, as a front end must show them after these events."""
+    return {row["key"]: row for row in ViewModel(RunRecord(events)).payloads()}
 
 
 def play(events, *, pause=0.0, while_open=lambda view, front: None, note=""):
-    """Send events through a live view on a loop; its front end."""
+    """Send events through a live view. Returns its front end."""
 
     async def main():
         view, run = a_live_view(note)
@@ -57,26 +57,26 @@ def test_at_most_ten_batches_a_second_are_sent():
     assert min(gaps) >= live_view.INTERVAL * 0.98
 
 
-def test_a_front_end_that_missed_batches_asks_once_and_has_lost_nothing():
+def test_a_front_end_that_missed_batches_requests_one_snapshot_and_loses_nothing():
     def miss_some(view, front):
         front.deaf = 2 <= len(front.messages) <= 4
 
     events = list(a_refine(60))
     front = play(events, pause=0.005, while_open=miss_some)
-    assert front.asked == 1
+    assert front.snapshot_requests == 1
     assert front.rows == expected(events)
 
 
-def test_a_front_end_that_is_never_heard_gets_the_snapshot_anyway(monkeypatch):
+def test_a_front_end_whose_messages_wait_is_sent_snapshots_without_a_request(monkeypatch):
     monkeypatch.setattr(live_view, "_FIRST_PUSH", 0.0)
 
-    def muted(view, front):
-        front.asked = 0
+    def mute(view, front):
+        front.snapshot_requests = 0
         front.deaf = len(front.messages) <= 2
         view.message = lambda _: None
 
     events = list(a_refine(60))
-    front = play(events, pause=0.005, while_open=muted, note="on this kernel messages wait")
+    front = play(events, pause=0.005, while_open=mute, note="on this kernel messages wait")
     assert len(front.rows) > 40
 
 
@@ -94,12 +94,12 @@ def test_a_page_opened_between_two_batches_misses_no_row():
             run.emit(event)
         late.send(first.messages[-1])
         assert late.rows == first.rows == expected(events)
-        assert late.asked == 0
+        assert late.snapshot_requests == 0
 
     asyncio.run(main())
 
 
-def test_events_may_come_from_other_threads():
+def test_events_may_be_emitted_from_other_threads():
     async def main():
         view, run = a_live_view()
         front, events = FrontEnd(view), list(a_refine(6))
@@ -122,7 +122,7 @@ def test_events_may_come_from_other_threads():
     asyncio.run(main())
 
 
-def test_everything_is_sent_before_the_run_has_ended_and_nothing_after():
+def test_everything_is_sent_before_the_run_ends_and_nothing_afterwards():
     async def main():
         view, run = a_live_view()
         front, events = FrontEnd(view), list(a_refine(3))
@@ -171,7 +171,7 @@ def test_stop_reaches_the_run_and_the_view_says_that_it_is_stopping():
     asyncio.run(main())
 
 
-def test_a_front_end_that_fails_is_left_alone_until_the_end(caplog):
+def test_a_front_end_that_fails_is_sent_nothing_until_the_end(caplog):
     class Broken(FrontEnd):
         def send(self, message):
             super().send(message)
@@ -196,15 +196,15 @@ def test_messages_are_plain_json():
     json.dumps(front.messages, allow_nan=False).encode()
 
 
-def test_a_row_that_changes_is_sent_as_what_changed_in_it():
+def test_of_a_row_that_changes_only_the_changed_fields_are_sent():
     front = play(list(a_refine(12, text="words " * 30)), pause=0.06)
-    again = [row for message in front.deltas for row in message["rows"] if "label" not in row]
-    assert again
-    assert all("order" not in row and "about" not in row for row in again)
+    patches = [row for message in front.deltas for row in message["rows"] if "label" not in row]
+    assert patches
+    assert all("order" not in patch and "about" not in patch for patch in patches)
 
 
-def test_the_texts_of_a_row_come_when_it_is_opened_and_not_before():
-    def ask(view, front):
+def test_the_detail_of_a_row_is_sent_only_on_request():
+    def request_details(view, front):
         for key in front.rows:
             view.message({"type": "detail", "key": key})
         view.message({"type": "detail", "key": "unknown"})
@@ -213,7 +213,7 @@ def test_the_texts_of_a_row_come_when_it_is_opened_and_not_before():
     events = list(a_refine(2, hint="Be brief. " * 40 + words))
     front = play(events[:-1], pause=0.12)
     assert words not in json.dumps(front.messages)
-    front = play(events[:-1], pause=0.12, while_open=ask)
+    front = play(events[:-1], pause=0.12, while_open=request_details)
     assert words in json.dumps(front.details)
     assert set(front.details) == set(front.rows)
 
@@ -223,20 +223,20 @@ def test_rows_inside_a_row_are_sent_while_it_is_open():
     for row in range(2):
         run += [SpanStarted(span=10 + row, parent=1, kind="row", name=f"row {row}", row=row)]
         run += [SpanStarted(span=20 + row, parent=10 + row, kind="search", name="Refine"), *an_attempt(20 + row, 1)]
-    seen = []
+    parents = []
 
-    def look(view, front):
-        seen.append({row.get("up") for row in front.rows.values()})
+    def open_row(view, front):
+        parents.append({row.get("up") for row in front.rows.values()})
         view.message({"type": "open", "key": "10"})
 
-    front = play([*run, *an_attempt(20, 2)], pause=0.12, while_open=look)
-    assert next(filter(None, seen)) == {None}
+    front = play([*run, *an_attempt(20, 2)], pause=0.12, while_open=open_row)
+    assert next(filter(None, parents)) == {None}
     assert [row["label"] for row in front.rows.values() if row.get("up") == "10"] == ["1", "2"]
     assert front.rows["10"]["kids"] == 2
     assert not [row for row in front.rows.values() if row.get("up") == "11"]
 
 
-def test_a_person_steers_and_is_told_what_the_run_refuses():
+def test_actions_of_a_person_reach_the_run_and_refusals_reach_the_front_end():
     async def main():
         view, run = a_live_view()
         front = FrontEnd(view)
@@ -248,7 +248,7 @@ def test_a_person_steers_and_is_told_what_the_run_refuses():
         view.message({"type": "steer", "action": "no such thing"})
         view.message({"type": "steer", "action": "pause"})
         await asyncio.sleep(0.15)
-        assert run.asked == [("Be brief.", None)]
+        assert run.hints == [("Be brief.", None)]
         assert front.refused == ["a hint needs words"]
         assert front.header["paused"]
         assert front.header["steerable"] == ["hint", "pause"]
@@ -256,8 +256,8 @@ def test_a_person_steers_and_is_told_what_the_run_refuses():
     asyncio.run(main())
 
 
-def test_nothing_is_made_for_pages_that_were_closed_and_one_that_comes_back_has_lost_nothing(monkeypatch):
-    monkeypatch.setattr(live_view, "_SILENCE", 0.2)
+def test_nothing_is_sent_to_closed_pages_and_a_page_that_reconnects_has_lost_nothing(monkeypatch):
+    monkeypatch.setattr(live_view, "_SILENCE_LIMIT", 0.2)
 
     async def main():
         view, run = a_live_view()
@@ -272,22 +272,22 @@ def test_nothing_is_made_for_pages_that_were_closed_and_one_that_comes_back_has_
             run.emit(event)
             await asyncio.sleep(0.005)
         assert len(front.messages) <= before + 1
-        view.message({"type": "here", "seq": front.seq})
+        view.message({"type": "alive", "seq": front.seq})
         front.snapshot()
         assert front.rows == expected(events[:-1])
 
     asyncio.run(main())
 
 
-def test_a_run_that_is_gone_on_with_is_watched_to_its_second_end():
+def test_a_resumed_run_is_watched_to_its_second_end():
     async def main():
         view, run = a_live_view()
-        first, again = list(a_refine(2, end="stopped")), list(a_refine(3))
+        first, resumed = list(a_refine(2, end="stopped")), list(a_refine(3))
         front = FrontEnd(view)
-        for event in [*first, again[0]]:
+        for event in [*first, resumed[0]]:
             run.emit(event)
         view.open(front)
-        for event in again[1:]:
+        for event in resumed[1:]:
             run.emit(event)
             assert len(front.finished) == isinstance(event, RunEnded)
         assert front.header["state"] == "finished"
@@ -297,12 +297,12 @@ def test_a_run_that_is_gone_on_with_is_watched_to_its_second_end():
 
 def test_a_view_of_a_run_that_is_about_to_be_resumed_waits_for_its_second_end():
     async def main():
-        first, again = list(a_refine(2, end="stopped")), list(a_refine(3))
+        first, resumed = list(a_refine(2, end="stopped")), list(a_refine(3))
         view, run = a_live_view(events=first)
         front = FrontEnd(view)
         view.open(front)
         assert not front.finished
-        for event in again:
+        for event in resumed:
             run.emit(event)
         assert len(front.finished) == 1
         assert front.header["state"] == "finished"
@@ -310,7 +310,7 @@ def test_a_view_of_a_run_that_is_about_to_be_resumed_waits_for_its_second_end():
     asyncio.run(main())
 
 
-def test_a_view_that_is_opened_late_shows_what_came_before_a_thousand_rows_at_a_time():
+def test_a_view_opened_late_sends_earlier_rows_a_thousand_at_a_time():
     async def main():
         events = list(a_batch(1500, failing={3}))
         view, run = a_live_view(events=events[:-3])
@@ -352,11 +352,11 @@ def test_a_page_that_reads_while_threads_emit_sees_whole_events_only():
 
 
 def test_a_million_characters_are_sent_in_small_pieces():
-    def ask(view, front):
+    def request_details(view, front):
         for key in front.rows:
             view.message({"type": "detail", "key": key})
 
-    front = play(list(a_refine(2, text="x" * 1_000_000))[:-1], pause=0.12, while_open=ask)
+    front = play(list(a_refine(2, text="x" * 1_000_000))[:-1], pause=0.12, while_open=request_details)
     assert all(len(json.dumps(message)) < 5_000 for message in front.deltas)
     assert 0 < max(len(json.dumps(detail)) for detail in front.details.values()) < 100_000
     assert "[980,000 more characters]" in json.dumps(front.details)
@@ -389,7 +389,7 @@ def watched(start):
 def test_the_front_end_shows_the_rows_of_a_real_evaluation_in_their_order():
     front, run = watched(lambda: dn.Evaluate(right).start(program(late(most=0.02)), frame(40)))
     assert len(front.deltas) > 1
-    assert front.rows == {row["key"]: row for row in ViewModel(run.record).everything()}
+    assert front.rows == {row["key"]: row for row in ViewModel(run.record).payloads()}
     assert front.entries() == [[1, str(number)] for number in range(40)]
     assert [1, "7"] in front.entries(filter={"words": "14", "state": ""})  # the answer to 7
     assert [1, "8"] not in front.entries(filter={"words": "14", "state": ""})
@@ -403,6 +403,6 @@ def test_the_front_end_shows_the_candidates_of_a_real_optimizer_and_their_rollou
     front, run = watched(lambda: copro.start(program(), frame(4, wrong=[1, 3])))
     state = ViewModel(run.record)
     assert front.header["mode"] == "candidates"
-    assert front.rows == {row["key"]: row for row in state.everything()}
+    assert front.rows == {row["key"]: row for row in state.payloads()}
     assert front.leads == run.record.front.leads
     assert front.entries(sort={"by": "label", "descending": True}) == [[1, "2"], [1, "1"], [1, "0"]]

@@ -1,4 +1,4 @@
-"""Plots of runs: what each shows, that a reopened run shows the same, and what is said where nothing can be drawn."""
+"""Plots of runs: their data, the same plot for a reopened run, and the errors where nothing can be drawn."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def reader(*events):
 
 
 def plotted(run, *args, **settings):
-    """The Axes of a plot, drawn, so that what cannot be drawn fails here."""
+    """The axes of a plot. The plot is drawn, so that an error of drawing is raised here."""
     axes = run.plot(*args, ax=Figure(layout="constrained").subplots(), **settings)
     axes.figure.canvas.draw()
     return axes
@@ -63,12 +63,14 @@ def optimized(count=6, rows=4, usd: float | None = 0.01, cached=False, partial=(
     """The events of an optimizer's run: candidate ``i`` is right on the first ``i`` rows and costs ``10 * (i + 1)``
     tokens a row; those in ``partial`` are run on the first row only."""
     yield RunStarted(span=1, kind="gepa", name="Predict", inputs={"val": rows}, settings={"metric": "exact"}, at=100.0)
-    span, best, top = 1, None, -1.0
+    span = 1
+    best = None
+    top = -1.0
     for i in range(count):
         name = names[i] if names else f"c{i}"
         yield CandidateProposed(span=1, id=name, origin="mutation" if i else "start")
-        there = 1 if i in partial else rows
-        for row in range(there):
+        rows_run = 1 if i in partial else rows
+        for row in range(rows_run):
             span += 1
             usage = Usage(calls=1, prompt_tokens=10 * (i + 1), usd=usd)
             usage = usage.as_cached() if cached else usage
@@ -83,27 +85,36 @@ def optimized(count=6, rows=4, usd: float | None = 0.01, cached=False, partial=(
                 usage=usage,
                 seconds=0.5,
             )
-        score = min(i, there) / there
-        if there == rows and score > top:
+        score = min(i, rows_run) / rows_run
+        if rows_run == rows and score > top:
             best, top = name, score
         yield CandidateScored(
-            span=1, candidate=name, split="val", rows=there, score=score, full=there == rows, best=best, at=101.0 + i
+            span=1,
+            candidate=name,
+            split="val",
+            rows=rows_run,
+            score=score,
+            full=rows_run == rows,
+            best=best,
+            at=101.0 + i,
         )
     yield RunEnded(span=1, status="finished", at=110.0)
 
 
-def searches(*found, threshold=1.0, hint="be brief", kind="batch"):
-    """The events of a batch with one search a row: for each, the scores of its attempts (None: failed)."""
-    yield RunStarted(span=1, kind=kind, name="Refine", inputs={"rows": len(found)}, settings={"threshold": threshold})
-    for row, values in enumerate(found):
+def searches(*scores_of_searches, threshold=1.0, hint="be brief", kind="batch"):
+    """The events of a batch with one search per row. For each search: the scores of its attempts (None: failed)."""
+    yield RunStarted(
+        span=1, kind=kind, name="Refine", inputs={"rows": len(scores_of_searches)}, settings={"threshold": threshold}
+    )
+    for row, values in enumerate(scores_of_searches):
         span = 1000 * (row + 1)
         yield SpanStarted(span=span, parent=1, kind="row", name=f"row {row}", row=row)
         yield SpanStarted(span=span + 1, parent=span, kind="search", name="Refine(Caption)")
         for number, score in enumerate(values, start=1):
             own = {"span": span + 1 + number, "parent": span + 1}
             state = "failed" if score is None else "passed" if score >= threshold else "scored"
-            given = hint if isinstance(hint, str) else hint[row % len(hint)]
-            yield AttemptStarted(**own, attempt=number, wave=number, hint=given if number > 1 else None)
+            own_hint = hint if isinstance(hint, str) else hint[row % len(hint)]
+            yield AttemptStarted(**own, attempt=number, wave=number, hint=own_hint if number > 1 else None)
             yield AttemptEnded(**own, state=state, score=score, error=None if score is not None else "ParseError: no")
         best = max((i for i in range(len(values)) if values[i] is not None), key=lambda i: values[i], default=0)
         yield AttemptChosen(span=span + 1, attempt=best + 1)
@@ -112,13 +123,13 @@ def searches(*found, threshold=1.0, hint="be brief", kind="batch"):
 
 
 def dots(axes, label):
-    (found,) = [c for c in axes.collections if c.get_label() == label]
-    return found.get_offsets().data.tolist()
+    (collection,) = [c for c in axes.collections if c.get_label() == label]
+    return collection.get_offsets().data.tolist()
 
 
 def line(axes, label):
-    (found,) = [drawn for drawn in axes.lines if drawn.get_label() == label]
-    return [list(map(float, found.get_xdata())), list(map(float, found.get_ydata()))]
+    (curve,) = [curve for curve in axes.lines if curve.get_label() == label]
+    return [list(map(float, curve.get_xdata())), list(map(float, curve.get_ydata()))]
 
 
 def labelled(axes):
@@ -126,7 +137,7 @@ def labelled(axes):
 
 
 # ── candidates ────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_the_best_so_far_goes_up_by_calls_and_stays_to_the_runs_end():
+def test_the_best_so_far_rises_with_calls_and_extends_to_the_end_of_the_run():
     axes = plotted(reader(*optimized(count=4, rows=4)))
     assert labelled(axes) == ("model calls", "exact on validation rows")
     assert dots(axes, "start") == [[4, 0]]
@@ -144,23 +155,23 @@ def test_the_best_so_far_goes_up_by_calls_and_stays_to_the_runs_end():
         ("metric_calls", "rollouts scored", 16),
     ],
 )
-def test_it_is_plotted_against_what_was_spent(x, label, last):
+def test_the_x_axis_is_the_chosen_cost(x, label, last):
     axes = plotted(reader(*optimized(count=4)), "best", x=x)
     assert axes.get_xlabel() == label
     assert line(axes, "best so far")[0][-1] == pytest.approx(last)
 
 
-def test_the_line_is_the_best_that_the_optimizer_told_not_any_that_scored_higher_by_chance():
+def test_the_line_is_the_optimizers_best_rather_than_the_highest_score():
     events = list(optimized(count=3, rows=4))
-    told = [i for i, e in enumerate(events) if isinstance(e, CandidateScored)][-1]
-    events[told] = CandidateScored(
+    last = [i for i, e in enumerate(events) if isinstance(e, CandidateScored)][-1]
+    events[last] = CandidateScored(
         span=1, candidate="c2", split="val", rows=4, score=0.5, full=True, best="c1", at=103.0
     )
     run = reader(*events)
     assert line(plotted(run), "best so far")[1] == [*run.history.best_score.tolist(), 0.25]
 
 
-def test_costs_that_are_unknown_or_none_are_told_and_not_plotted_as_zero():
+def test_unknown_and_zero_costs_are_errors_and_are_not_plotted():
     with pytest.raises(dn.errors.InputError, match="price of some of the run's calls is unknown"):
         reader(*optimized(usd=None)).plot("best", x="usd")
     with pytest.raises(dn.errors.InputError, match=r"cost nothing in cost \(USD\)"):
@@ -168,7 +179,7 @@ def test_costs_that_are_unknown_or_none_are_told_and_not_plotted_as_zero():
     assert plotted(reader(*optimized(cached=True))).get_xlabel() == "rollouts scored"
 
 
-def test_the_front_has_what_none_beats_in_score_and_cost():
+def test_the_front_has_the_candidates_that_no_other_beats_in_score_and_cost():
     events = list(optimized(count=6, rows=4))  # the last two are right on all rows, the very last costs more
     axes = plotted(reader(*events), "pareto")
     assert labelled(axes) == ("tokens a row", "exact on validation rows")
@@ -178,7 +189,7 @@ def test_the_front_has_what_none_beats_in_score_and_cost():
         reader(*events).plot("pareto", x="metric_calls")
 
 
-def test_the_heat_map_has_a_row_a_candidate_and_leaves_out_what_was_not_run():
+def test_the_heat_map_has_a_line_for_each_candidate_and_masks_rows_that_were_not_run():
     axes = plotted(reader(*optimized(count=3, rows=4, partial={1})), "heatmap")
     (image,) = axes.images
     cells = np.ma.filled(image.get_array(), math.nan)
@@ -191,12 +202,12 @@ def test_the_heat_map_has_a_row_a_candidate_and_leaves_out_what_was_not_run():
 
 def test_scores_of_an_optimizers_run_are_the_best_beside_the_start():
     axes = plotted(reader(*optimized(count=3, rows=4)), "scores")
-    told = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert told == ["start: mean 0 [0, 0.4899]", "best: mean 0.5 [0.15, 0.85]"]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["start: mean 0 [0, 0.4899]", "best: mean 0.5 [0.15, 0.85]"]
     assert labelled(axes) == ("exact", "validation rows")
 
 
-def test_one_candidate_is_a_plot_too():
+def test_a_single_candidate_can_be_plotted():
     run = reader(*optimized(count=1))
     assert all(plotted(run, kind) for kind in ("best", "pareto", "heatmap", "scores"))
 
@@ -216,8 +227,9 @@ def bars(axes):
 
 
 def test_an_evaluations_run_is_drawn_like_the_evaluation():
-    found = asyncio.run(dn.evaluate(program(), frame(10, wrong={0, 1}), right))
-    own, run = found.plot(Figure().subplots()), plotted(found.run)
+    evaluation = asyncio.run(dn.evaluate(program(), frame(10, wrong={0, 1}), right))
+    own = evaluation.plot(Figure().subplots())
+    run = plotted(evaluation.run)
     for axes in (own, run):
         assert {
             round(bar.get_x() + bar.get_width() / 2, 6): bar.get_height() for bar in bars(axes) if bar.get_height()
@@ -229,37 +241,38 @@ def test_an_evaluations_run_is_drawn_like_the_evaluation():
 
 def test_repeats_are_rollouts_and_failed_rows_count_as_the_failure_score():
     rows = frame(3).assign(question=["bad", "1", "2"])
-    found = asyncio.run(dn.evaluate(program(), rows, right, repeats=2, failure_score=-1))
-    axes = plotted(found.run)
+    evaluation = asyncio.run(dn.evaluate(program(), rows, right, repeats=2, failure_score=-1))
+    axes = plotted(evaluation.run)
     assert axes.get_ylabel() == "rollouts"
     heights = {round(bar.get_x() + bar.get_width() / 2, 6): bar.get_height() for bar in bars(axes)}
     assert heights[-1] == 2
-    assert found.run.plot(ax=Figure().subplots()).lines[0].get_xdata()[0] == pytest.approx(float(found))
+    assert evaluation.run.plot(ax=Figure().subplots()).lines[0].get_xdata()[0] == pytest.approx(float(evaluation))
 
 
-def test_scores_that_are_not_apart_evenly_get_twenty_bars():
+def test_unevenly_spaced_scores_are_drawn_in_twenty_bars():
     values = random.Random(0)
-    found = asyncio.run(dn.evaluate(program(), frame(200), lambda row, p: values.random()))
-    axes = found.plot(Figure().subplots())
+    evaluation = asyncio.run(dn.evaluate(program(), frame(200), lambda row, p: values.random()))
+    axes = evaluation.plot(Figure().subplots())
     assert sum(bar.get_width() == pytest.approx(0.05) for bar in bars(axes)) == 20
     assert sum(bar.get_height() for bar in axes.patches[:20]) == 200
 
 
-def test_ten_thousand_rows_are_as_many_in_the_bars():
+def test_the_bars_count_all_of_ten_thousand_rows():
     rows = (RolloutEnded(span=row + 2, parent=1, row=row, score=row % 7 / 6) for row in range(10_000))
     axes = plotted(reader(RunStarted(span=1, kind="evaluate", name="P"), *rows, RunEnded(span=1, status="finished")))
     assert sum(bar.get_height() for bar in bars(axes) if bar.get_height() > 1) == 10_000
 
 
 def test_a_comparison_is_drawn_from_its_run_with_the_same_means():
-    found = asyncio.run(dn.compare({"$a$": program(), "b": program()}, frame(6, wrong={1}), right))
-    own, run = found.plot(Figure().subplots()), plotted(found.run)
+    comparison = asyncio.run(dn.compare({"$a$": program(), "b": program()}, frame(6, wrong={1}), right))
+    own = comparison.plot(Figure().subplots())
+    run = plotted(comparison.run)
     for axes in (own, run):
         assert [label.get_text() for label in axes.get_yticklabels()] == [r"\$a\$", "b"]
         assert labelled(axes) == ("right (mean, 95 % interval)", "program")
     values = [[bar.lines[0].get_xdata()[0] for bar in axes.containers] for axes in (own, run)]
     assert values[0] == values[1]
-    both = plotted(found.run, "scores")
+    both = plotted(comparison.run, "scores")
     assert [text.get_text().split(":")[0] for text in both.get_legend().get_texts()] == [r"\$a\$", "b"]
 
 
@@ -299,20 +312,20 @@ def test_a_hints_gain_is_a_bar_with_how_often_it_was_used():
     assert mpl.colors.same_color(axes.patches[1].get_facecolor()[:3], mpl.colors.to_rgb(RED))
 
 
-def test_of_many_hints_the_most_and_the_least_useful_are_shown():
+def test_of_many_hints_the_most_and_the_least_useful_are_drawn():
     hints = [f"hint {i:02}" for i in range(40)]
     axes = plotted(reader(*searches(*[[0.5, i / 40] for i in range(40)], hint=hints)), "hints")
-    shown = [label.get_text() for label in axes.get_yticklabels()]
-    assert shown == [f"hint {i:02}" for i in range(39, 27, -1)] + ["hint 02", "hint 01", "hint 00"]
-    assert axes.get_ylabel() == "hint (15 of 40: the most, the least useful)"
+    hints_drawn = [label.get_text() for label in axes.get_yticklabels()]
+    assert hints_drawn == [f"hint {i:02}" for i in range(39, 27, -1)] + ["hint 02", "hint 01", "hint 00"]
+    assert axes.get_ylabel() == "hint (15 of 40: the most and the least useful)"
 
 
-# ── what is there ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── which plot ────────────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize(
     ("events", "first"),
     [(optimized, "model calls"), (a_refine, "attempt"), (lambda: searches([0.0], [1.0]), "attempt")],
 )
-def test_unasked_a_run_is_drawn_as_what_it_is(events, first):
+def test_the_default_kind_of_plot_depends_on_the_run(events, first):
     assert plotted(reader(*events())).get_xlabel() == first
 
 
@@ -321,26 +334,27 @@ def test_a_reopened_run_is_drawn_the_same():
     asyncio.run(refine(subject="the sea"))
     live = dn.last_run()
     flush_journals()
-    again = dn.open_run(live.path)
+    reopened = dn.open_run(live.path)
     for kind in ("attempts", "scores", "hints"):
-        a, b = plotted(live, kind), plotted(again, kind)
+        a = plotted(live, kind)
+        b = plotted(reopened, kind)
         assert [drawn.get_xydata().tolist() for drawn in a.lines] == [drawn.get_xydata().tolist() for drawn in b.lines]
         assert [p.get_extents().bounds for p in a.patches] == [p.get_extents().bounds for p in b.patches]
         assert [t.get_text() for t in a.get_yticklabels()] == [t.get_text() for t in b.get_yticklabels()]
 
 
-def test_an_unknown_kind_names_the_near_one_and_all_others():
+def test_the_error_for_an_unknown_kind_suggests_a_similar_one_and_lists_all():
     with pytest.raises(dn.errors.InputError, match="there is no plot 'heat_map'. Did you mean 'heatmap'.*attempts"):
         reader(*optimized()).plot("heat_map")
     with pytest.raises(dn.errors.InputError, match="x must be one of calls.*Did you mean 'seconds'"):
         reader(*optimized()).plot("best", x="second")
-    with pytest.raises(dn.errors.InputError, match="x is of the plots 'best' and 'pareto'"):
+    with pytest.raises(dn.errors.InputError, match="x is an argument of the plots 'best' and 'pareto'"):
         reader(*optimized()).plot("heatmap", x="calls")
     with pytest.raises(dn.errors.InputError, match="there is no plot 3"):
         reader(*optimized()).plot(3)
 
 
-def test_a_kind_that_the_run_has_nothing_for_says_what_it_has():
+def test_the_error_for_a_kind_without_data_lists_the_kinds_with_data():
     with pytest.raises(
         dn.errors.InputError, match="'heatmap', which needs candidates.*as 'scores', 'attempts', 'hints'"
     ):
@@ -368,17 +382,17 @@ def test_without_axes_a_plot_makes_one_figure_and_shows_nothing():
     assert plt.get_fignums() == [axes.figure.number]
 
 
-def test_a_running_run_is_drawn_as_far_as_it_has_come():
+def test_an_active_run_is_drawn_up_to_the_present():
     events = list(optimized(count=4))[:-1]
     assert line(plotted(reader(*events)), "best so far")[1][-1] == 0.75
     assert plotted(reader(*list(a_refine(3))[:-6]))
 
 
-def test_texts_of_others_are_labels_and_nothing_else():
+def test_hostile_texts_are_only_labels():
     run = reader(*searches(*[[0.0, 0.5]] * 5, hint=HOSTILE))
-    shown = [label.get_text() for label in plotted(run, "hints").get_yticklabels()]
-    assert len(shown) == 5
-    for text in shown:
+    labels = [label.get_text() for label in plotted(run, "hints").get_yticklabels()]
+    assert len(labels) == 5
+    for text in labels:
         assert max(map(len, text.splitlines())) <= 40
         assert not set(text) & set("\x1b\x00\u202e")
     names = [f"{text}{i}" for i, text in enumerate(HOSTILE)]
@@ -387,7 +401,7 @@ def test_texts_of_others_are_labels_and_nothing_else():
     assert max(map(len, labels)) <= 30
 
 
-def test_lines_that_are_no_data_take_the_colour_of_the_style():
+def test_lines_that_are_not_data_use_the_text_colour_of_the_style():
     import matplotlib.pyplot as plt
 
     with plt.style.context("dark_background"):

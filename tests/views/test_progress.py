@@ -1,4 +1,4 @@
-"""What a line says of a run as its events come, against what the record says of them all."""
+"""The progress of a run, read after each event, agrees with the record of all events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dspynb.running.journal import flush_journals
 from dspynb.running.journal_reader import read_journal
 from dspynb.running.record import RunRecord
 from dspynb.running.tables.scores import scores_by_program
-from dspynb.views.terminal import progress as progress_module
+from dspynb.views import run_facts
 from dspynb.views.terminal.progress import Progress, clock
 from dspynb.views.texts import visible
 from dspynb.views.view_model import ViewModel
@@ -21,8 +21,8 @@ from tests.views.fakes import a_batch, a_refine
 from tests.views.test_candidates import optimized
 
 
-def taken(events):
-    """The progress of a run that is looked at after every event."""
+def progress_after(events):
+    """The progress of a run that was updated after each of these events."""
     progress = Progress(ViewModel(RunRecord()))
     for event in events:
         progress.state.note(progress.record.apply(event))
@@ -31,24 +31,24 @@ def taken(events):
 
 
 def test_attempts_are_counted_with_the_best():
-    progress = taken(list(a_refine(3))[:-5])
-    assert (progress.counted(), progress.score()) == ("2 attempts", "best 0.6667")
+    progress = progress_after(list(a_refine(3))[:-5])
+    assert (progress.done_text(), progress.score_text()) == ("2 attempts", "best 0.6667")
     assert [fact.text for fact in progress.costs()] == ["2 calls", "14 tokens"]
     assert progress.share is None
 
 
 def test_rows_are_counted_with_those_that_failed():
-    progress = taken(list(a_batch(4, failing={1}))[:-1])
-    assert (progress.counted(), progress.score(), progress.share) == ("4/4 rows, 1 failed", "", 1.0)
+    progress = progress_after(list(a_batch(4, failing={1}))[:-1])
+    assert (progress.done_text(), progress.score_text(), progress.share) == ("4/4 rows, 1 failed", "", 1.0)
     assert progress.errors() == ["ParseError: a sentence"]
 
 
-def test_candidates_are_counted_with_the_best_that_was_told():
-    progress = taken(optimized().record.events)
-    assert (progress.counted(), progress.score()) == ("3 candidates, 12 rollouts", "best 0.5")
+def test_candidates_are_counted_with_the_best_score():
+    progress = progress_after(optimized().record.events)
+    assert (progress.done_text(), progress.score_text()) == ("3 candidates, 12 rollouts", "best 0.5")
 
 
-def test_scores_are_those_of_the_fold():
+def test_scores_are_those_of_the_record():
     runs = [
         dn.Evaluate(right, repeats=2, failure_score=-1)
         .run_sync(program(), frame(3).assign(question=["bad", "1", "2"]))
@@ -56,12 +56,12 @@ def test_scores_are_those_of_the_fold():
         asyncio.run(dn.compare({"a": program(), "b": program()}, frame(4, wrong={1}), right)).run,
     ]
     for run in runs:
-        progress = taken(run.record.events)
+        progress = progress_after(run.record.events)
         assert progress.scores() == scores_by_program(run.record)
         assert progress.share == 1.0
 
 
-def test_attempts_inside_rows_are_not_counted_and_the_chosen_ones_score_is_the_rows():
+def test_attempts_inside_rows_are_not_counted_and_a_row_has_the_score_of_its_chosen_attempt():
     def reward(row, prediction):
         return dn.Score(0.25 if prediction.sentence == "none" else 0.75, feedback="be brief")
 
@@ -76,18 +76,18 @@ def test_attempts_inside_rows_are_not_counted_and_the_chosen_ones_score_is_the_r
             return first
 
     asyncio.run(refine.batch([{"subject": "a"}, {"subject": "b"}]))
-    progress = taken(dn.last_run().record.events)
-    assert (progress.counted(), progress.score()) == ("2/2 rows", "mean 0.75")
+    progress = progress_after(dn.last_run().record.events)
+    assert (progress.done_text(), progress.score_text()) == ("2/2 rows", "mean 0.75")
     asyncio.run(Outer().batch([{"subject": "a"}, {"subject": "b"}]))
-    assert taken(dn.last_run().record.events).counted() == "2/2 rows"
+    assert progress_after(dn.last_run().record.events).done_text() == "2/2 rows"
 
 
-def test_rows_that_a_stop_broke_off_are_not_done():
-    asked = []
+def test_rows_cancelled_by_a_stop_are_not_done():
+    requests = []
 
     async def stops(request):
-        asked.append(request)
-        if len(asked) == 4:
+        requests.append(request)
+        if len(requests) == 4:
             dn.last_run().stop()
             await asyncio.sleep(10)
         return chat(answer="2")
@@ -95,10 +95,10 @@ def test_rows_that_a_stop_broke_off_are_not_done():
     plan = dn.Evaluate(lambda row, p: 1.0, concurrency=1)
     asyncio.run(plan(dn.Predict("question -> answer", lm=dn.FunctionLM(stops)), frame(6)))
     flush_journals()
-    assert taken(read_journal(Path(dn.last_run().path))[1]).counted() == "3/6 rows"
+    assert progress_after(read_journal(Path(dn.last_run().path))[1]).done_text() == "3/6 rows"
 
 
-def test_a_row_that_is_run_again_replaces_what_it_was():
+def test_a_repeated_row_replaces_the_earlier_one():
     def row(span, score, error=None):
         yield SpanStarted(span=span, parent=1, kind="row", name="row 0", row=0)
         yield RolloutEnded(span=span, parent=1, row=0, score=score, error=error)
@@ -112,26 +112,26 @@ def test_a_row_that_is_run_again_replaces_what_it_was():
         RunStarted(span=1, kind="evaluate", name="P", inputs={"rows": 2}),
         *row(4, 0.5),
     ]
-    progress = taken(events)
-    assert (progress.counted(), progress.score()) == ("1/2 rows", "mean 0.5")
+    progress = progress_after(events)
+    assert (progress.done_text(), progress.score_text()) == ("1/2 rows", "mean 0.5")
     assert progress.ended is None
 
 
-def test_what_is_left_is_told_once_something_is_known(monkeypatch):
+def test_the_time_left_is_estimated_once_a_row_is_done(monkeypatch):
     events = list(a_batch(4))[:5]
-    monkeypatch.setattr(progress_module.time, "time", lambda: events[0].at + 20)
-    progress = taken(events)
-    assert (progress.counted(), progress.seconds, progress.left()) == ("2/4 rows", 20, 20)
-    assert taken(events[:1]).left() is None
+    monkeypatch.setattr(run_facts.time, "time", lambda: events[0].at + 20)
+    progress = progress_after(events)
+    assert (progress.done_text(), progress.seconds, progress.seconds_left()) == ("2/4 rows", 20, 20)
+    assert progress_after(events[:1]).seconds_left() is None
 
 
 def test_times_read_as_clocks():
     assert [clock(s) for s in (0, 7.9, 61, 3600, 90061)] == ["0:00", "0:07", "1:01", "1:00:00", "25:01:01"]
 
 
-def test_what_a_terminal_would_obey_becomes_visible_and_writing_stays():
+def test_control_characters_become_visible_and_ordinary_text_stays():
     assert visible("a\x1b[31mb\x00\x9b\ud800\x7f") == "a\ufffd[31mb" + "\ufffd" * 4
     assert visible("x\u202egpj.exe\u2066\ufeff") == "xgpj.exe"
     assert visible("a\u00a0b\u2028c") == "a b c"
-    kept = "naïve 数学 مرحبا 👩\u200d💻 क्\u200dष\n\tend"
-    assert visible(kept) == kept
+    ordinary = "naïve 数学 مرحبا 👩\u200d💻 क्\u200dष\n\tend"
+    assert visible(ordinary) == ordinary

@@ -16,13 +16,13 @@ from dspynb.views.terminal.text import summary
 from tests.views.fakes import HOSTILE, a_batch, a_refine, an_attempt
 
 
-def shown(page):
-    """What the page's script is given."""
+def script_data(page):
+    """The data of the page's script."""
     return json.loads(page.rpartition("\nstill(")[2].partition(", ")[2].removesuffix(");</script>"))
 
 
 class Tags(HTMLParser):
-    """All tags and attributes of a page, and whether it is well formed."""
+    """The tags, attributes and texts of a page. Fails if the page is not well formed."""
 
     def __init__(self, page):
         super().__init__()
@@ -52,16 +52,16 @@ OUR_ATTRIBUTES = {"class", "scope", "title", "data-run", "type"}
 )
 def test_hostile_text_stays_text(events):
     page = static_html(RunRecord(events), path=HOSTILE)
-    seen = Tags(page)
-    assert seen.tags <= OUR_TAGS
-    assert seen.attributes <= OUR_ATTRIBUTES
-    assert HOSTILE[:28] in "".join(seen.text)
+    parsed = Tags(page)
+    assert parsed.tags <= OUR_TAGS
+    assert parsed.attributes <= OUR_ATTRIBUTES
+    assert HOSTILE[:28] in "".join(parsed.text)
     assert page.count("<script") == page.count("</script") == 1
-    assert HOSTILE[:28] in str(shown(page))
+    assert HOSTILE[:28] in str(script_data(page))
     page.encode()
 
 
-def test_the_runs_file_is_told_from_the_working_folder_where_it_lies_in_it(tmp_path, monkeypatch):
+def test_the_path_of_a_file_in_the_working_folder_is_relative(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     inside, outside = tmp_path / ".dspynb" / "a.jsonl", tmp_path.parent / "b.jsonl"
     assert ">.dspynb/a.jsonl<" in static_html(RunRecord(a_refine(1)), path=str(inside))
@@ -76,7 +76,7 @@ def test_each_attempt_has_its_hint_score_outputs_feedback_and_cost():
 
 
 def test_the_prompts_that_were_sent_are_in_the_page_each_text_once():
-    data = shown(static_html(RunRecord(a_refine(30, hint="Name the colour."))))
+    data = script_data(static_html(RunRecord(a_refine(30, hint="Name the colour."))))
     assert data["texts"] == ["Write. Hint: Name the colour.", "a sentence", "Write."]
     first, last = (data["details"][row["key"]] for row in (data["rows"][0], data["rows"][-1]))
     assert [data["texts"][block["text"]] for block in first["blocks"]] == ["Write.", "a sentence"]
@@ -87,20 +87,20 @@ def test_rows_inside_rows_are_in_the_page():
     run = [RunStarted(span=1, kind="evaluate", name="Refine", inputs={"rows": 1})]
     run += [SpanStarted(span=2, parent=1, kind="row", name="row 0", row=0)]
     run += [SpanStarted(span=3, parent=2, kind="search", name="Refine"), *an_attempt(3, 1), *an_attempt(3, 2)]
-    rows = shown(static_html(RunRecord(run)))["rows"]
+    rows = script_data(static_html(RunRecord(run)))["rows"]
     assert [(row["label"], row.get("up"), row.get("kids")) for row in rows] == [
         ("0", None, 2), ("1", "2", None), ("2", "2", None)
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("events", [a_batch(10_000, text="a sentence " * 40), a_refine(2_000, text="x" * 100_000)])
-def test_a_page_stays_below_a_megabyte_and_says_what_it_left_out(events):
+def test_a_page_stays_below_a_size_and_says_what_it_left_out(events):
     page = static_html(RunRecord(events), path="runs/a.jsonl")
     assert len(page) < 1_500_000
     assert len(page.split("<script")[1]) < 500_000
     assert (
-        any("rows are in this page" in note for note in shown(page)["header"]["notes"])
-        or len(shown(page)["details"]) < 2000
+        any("rows are in this page" in note for note in script_data(page)["header"]["notes"])
+        or len(script_data(page)["details"]) < 2000
     )
 
 
@@ -133,7 +133,7 @@ def test_long_text_is_cut_and_says_by_how_much():
     assert "[30,000 more characters]" in page.split("<script")[1]
 
 
-def test_only_the_search_that_is_asked_for_is_shown():
+def test_only_the_selected_search_is_shown():
     run = [RunStarted(span=1, kind="call", name="Program")]
     for search in (2, 3):
         run += [SpanStarted(span=search, parent=1, kind="search", name="Refine")]
@@ -144,7 +144,7 @@ def test_only_the_search_that_is_asked_for_is_shown():
     assert "<b>2.1</b>" in both
 
 
-def test_attempts_inside_attempts_are_left_to_them():
+def test_attempts_inside_attempts_are_not_outermost_rows():
     run = [RunStarted(span=1, kind="refine", name="Refine"), AttemptStarted(span=5, parent=2, attempt=1, wave=1)]
     run += [SpanStarted(span=6, parent=5, kind="search", name="inner"), *an_attempt(6, 1, text="inner words")]
     run += [AttemptEnded(span=5, parent=2, state="scored", outputs={"sentence": "outer words"}, score=1.0)]
@@ -153,11 +153,11 @@ def test_attempts_inside_attempts_are_left_to_them():
     assert "outer words" in page
 
 
-def test_the_ends_of_the_score_bars_hold_all_scores():
+def test_the_score_bars_extend_to_all_scores():
     run = [RunStarted(span=1, kind="refine", name="Refine"), SpanStarted(span=2, parent=1, kind="search", name="R")]
     for number, score in enumerate((-20.0, 100.0, 40.0), start=1):
         run += an_attempt(2, number, score=score)
-    header = shown(static_html(RunRecord(run)))["header"]
+    header = script_data(static_html(RunRecord(run)))["header"]
     assert (header["low"], header["high"]) == (-20, 100)
 
 
@@ -173,7 +173,7 @@ def test_an_output_whose_repr_fails_does_not_hide_the_rest():
     assert "Rude without a repr" in static_html(RunRecord(events))
 
 
-def test_the_text_is_the_same_whatever_the_times_and_ids():
+def test_the_text_is_independent_of_times_and_ids():
     first, second = (summary(RunRecord(a_refine(3, text="The sea."))) for _ in range(2))
     assert first == second
     assert first.splitlines() == [

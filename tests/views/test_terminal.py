@@ -1,4 +1,4 @@
-"""Runs in a real terminal: a process of its own behind a pseudo-terminal, as a person would see it."""
+"""Runs in a real terminal: a process behind a pseudo-terminal, as a person would see it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import sys
 
 import pytest
 
-from tests.views.terminals import ROOT, Terminal, shown
+from tests.views.terminals import ROOT, Terminal, screen_lines
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 
 HEAD = """
-import asyncio, sys
+import asyncio, gc, sys
 import dspynb as dn
+gc.disable()  # a collection during a drawing would count as slow drawing, which delays the next one by seconds
 dn.configure(cache=False, runs_dir=None)
 replies = []
 async def model(request):
@@ -36,12 +37,14 @@ def terminal(code, pace=0.02, **settings):
 
 
 def drawn(sent):
-    """What was written of the line, each time."""
-    return [shown(part, 1000)[-1] for part in sent.decode().split("\r") if "\x1b[K" in part and part[:3] != "\x1b[K"]
+    """The texts of the status line, one for each drawing."""
+    parts = sent.decode().split("\r")
+    drawings = [part for part in parts if "\x1b[K" in part and not part.startswith("\x1b[K")]
+    return [screen_lines(part, 1000)[-1] for part in drawings]
 
 
-def test_an_evaluation_is_one_line_that_is_written_anew_and_a_summary():
-    with terminal("asyncio.run(dn.evaluate(program, rows(40), right, concurrency=4))") as screen:
+def test_an_evaluation_is_a_status_line_that_is_redrawn_and_a_summary():
+    with terminal("asyncio.run(dn.evaluate(program, rows(40), right, concurrency=4))", pace=0.05) as screen:
         assert screen.end() == 0, "\n".join(screen.lines)
         (line,) = [text for text in screen.lines if text]
         lines = drawn(screen.sent)
@@ -64,7 +67,7 @@ def test_a_refine_ends_with_its_attempts_in_a_table():
     assert lines[-1].endswith("4 is the answer")
 
 
-def test_ctrl_c_leaves_the_line_tidy_and_keeps_the_best():
+def test_ctrl_c_leaves_the_terminal_tidy_and_keeps_the_best():
     code = """
 try:
     asyncio.run(dn.Refine(program, lambda r, p: len(replies) / 100, n=50, hints="feedback")(question="a"))
@@ -97,7 +100,7 @@ def test_ctrl_c_in_a_script_without_async_is_tidy_too():
     assert not any(text.startswith("●") for text in lines)
 
 
-def test_what_the_program_prints_goes_above_the_line_as_it_is():
+def test_output_of_the_program_is_written_unchanged_above_the_status_line():
     code = """
 def talking(row, prediction):
     print("row", row.question)
@@ -122,18 +125,18 @@ assert (sys.stdout, sys.stderr) == before
     assert [text for text in lines if "●" in text] == []
 
 
-def test_stdout_that_goes_elsewhere_gets_nothing_of_the_line():
+def test_redirected_stdout_has_nothing_of_the_status_line():
     code = "asyncio.run(dn.evaluate(program, rows(20), right)); print('RESULT')"
     with terminal(code, stdout=subprocess.PIPE) as screen:
-        said = screen.process.stdout.read()
+        output = screen.process.stdout.read()
         screen.process.stdout.close()
         screen.end()
         assert "✓ finished" in "".join(screen.lines)
-    assert said == b"RESULT\n"
+    assert output == b"RESULT\n"
 
 
 @pytest.mark.parametrize("columns", [20, 40])
-def test_a_narrow_terminal_gets_what_matters_most_on_one_line(columns):
+def test_a_narrow_terminal_shows_the_most_important_facts_on_one_line(columns):
     code = "asyncio.run(dn.evaluate(program, rows(30), right, concurrency=2))"
     with terminal(code, pace=0.05, columns=columns) as screen:
         screen.end()
@@ -145,7 +148,7 @@ def test_a_narrow_terminal_gets_what_matters_most_on_one_line(columns):
     assert ended[0].startswith("✓ finished")
 
 
-def test_no_color_is_heeded():
+def test_no_color_is_respected():
     with terminal("asyncio.run(dn.evaluate(program, rows(5), right))", env={"NO_COLOR": "1"}) as screen:
         screen.end()
         assert b"\x1b[3" not in screen.sent
@@ -169,7 +172,7 @@ def test_a_terminal_without_unicode_gets_ascii():
         assert "\\" not in "".join(screen.lines)
 
 
-def test_hostile_texts_reach_the_terminal_as_harmless_ones():
+def test_hostile_texts_are_made_harmless_in_the_terminal():
     code = r"""
 bad = "\x1b]0;pwned\x07\x1b[2J\x9b31m\x00\r\nnext\u202egpj.exe\u2066 [bold]markup[/bold] :boom:"
 class Hostile(Exception): pass
@@ -193,7 +196,7 @@ asyncio.run(dn.Refine(program, lambda r, p: dn.Score(0.1, feedback=bad), n=2)(qu
     assert "]0;pwned" in text
 
 
-def test_runs_side_by_side_share_the_line_and_end_in_a_line_each():
+def test_parallel_runs_share_the_status_line_and_each_ends_in_a_line():
     code = """
 async def main():
     refine = dn.Refine(program, lambda r, p: 0.5, n=3, hints="feedback")
@@ -208,7 +211,7 @@ asyncio.run(main())
     assert all("3/3 attempts · best 0.5" in text for text in lines)
 
 
-def test_runs_in_threads_share_the_line_and_none_waits_for_another():
+def test_runs_in_threads_share_the_status_line_without_blocking_each_other():
     code = """
 import threading
 def work():
@@ -257,7 +260,7 @@ print("SECONDS", time.monotonic() - began)
         assert 2 <= len(drawn(screen.sent)) <= 10 * seconds + 2
 
 
-def test_the_clock_goes_on_while_a_call_takes_long():
+def test_the_clock_is_updated_during_a_long_call():
     with terminal("asyncio.run(dn.evaluate(program, rows(1), right))", pace=2.5) as screen:
         screen.end()
         lines = drawn(screen.sent)
@@ -268,14 +271,14 @@ def test_the_clock_goes_on_while_a_call_takes_long():
     ]
 
 
-def test_a_stream_that_someone_kept_goes_on_as_the_one_it_stood_for():
+def test_a_stream_proxy_that_the_program_stored_goes_on_working():
     code = """
-kept = []
-def keeping(row, prediction):
-    kept.append((sys.stdout, sys.stderr))
+stored = []
+def store(row, prediction):
+    stored.append((sys.stdout, sys.stderr))
     return 1.0
-asyncio.run(dn.evaluate(program, rows(1), keeping))
-sys.stdout, sys.stderr = kept[0]
+asyncio.run(dn.evaluate(program, rows(1), store))
+sys.stdout, sys.stderr = stored[0]
 asyncio.run(dn.evaluate(program, rows(1), right))
 print("AFTER", file=sys.stdout)
 print("ALL", file=sys.stderr)
@@ -304,7 +307,7 @@ asyncio.run(dn.evaluate(program, rows(1), forking))
         assert any("CHILD TextIOWrapper" in text for text in screen.lines)
 
 
-def test_a_process_that_ends_before_its_run_leaves_no_line():
+def test_a_process_that_ends_before_its_run_leaves_no_status_line():
     code = """
 async def main():
     task = asyncio.ensure_future(dn.evaluate(program, rows(5), right))
@@ -318,38 +321,41 @@ asyncio.run(main())
         assert not any(text.startswith("●") for text in screen.lines)
 
 
-# ── what is opened where ──────────────────────────────────────────────────────────────────────────────────────────────
-def told(code, pace=0.0, **env):
-    """What a process without a terminal says on stderr."""
+# ── choosing a view ───────────────────────────────────────────────────────────────────────────────────────────────────
+def stderr_of(code, pace=0.0, **env):
+    """What a process without a terminal writes to stderr."""
     import os
 
-    quiet = ("CI", "PYTEST_VERSION", "PYTEST_CURRENT_TEST")
-    given = {name: value for name, value in os.environ.items() if name not in quiet} | {"PYTHONPATH": str(ROOT)} | env
+    removed = ("CI", "PYTEST_VERSION", "PYTEST_CURRENT_TEST")
+    variables = {name: value for name, value in os.environ.items() if name not in removed}
+    variables |= {"PYTHONPATH": str(ROOT), **env}
     code = HEAD.format(pace=pace) + code
-    return subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True).stderr
+    return subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True
+    ).stderr
 
 
-EVALUATED = "asyncio.run(dn.evaluate(program, rows(12), right, concurrency=2))"
-REFINED = "asyncio.run(dn.Refine(program, better, n=2)(question='a'))"
+EVALUATE = "asyncio.run(dn.evaluate(program, rows(12), right, concurrency=2))"
+REFINE = "asyncio.run(dn.Refine(program, better, n=2)(question='a'))"
 
 
-def test_a_log_gets_plain_lines_of_what_takes_long():
-    also = f"assert 'rich' not in sys.modules\n{REFINED}\nasyncio.run(program(question='a'))"
-    lines = told(f"{EVALUATED}\n{also}", pace=0.3).splitlines()
+def test_without_a_terminal_long_runs_write_plain_lines():
+    also = f"assert 'rich' not in sys.modules\n{REFINE}\nasyncio.run(program(question='a'))"
+    lines = stderr_of(f"{EVALUATE}\n{also}", pace=0.3).splitlines()
     assert lines[-1] == "Predict(question: str -> answer: str): finished, 12 of 12 rows, mean 1"
     assert lines[0].endswith(" of 12 rows done, 0 failed, mean 1")
-    assert "attempt 1  scored" in told(f"dn.configure(view='text')\n{REFINED}")
+    assert "attempt 1  scored" in stderr_of(f"dn.configure(view='text')\n{REFINE}")
 
 
 @pytest.mark.parametrize("env", [{"CI": "true"}, {"PYTEST_VERSION": "8"}])
-def test_tests_are_quiet_unless_text_is_asked_for(env):
-    assert told(EVALUATED, **env) == ""
-    assert told(f"dn.configure(view='off')\n{EVALUATED}") == ""
-    assert "finished" in told(f"dn.configure(view='text')\n{EVALUATED}", **env)
+def test_under_tests_nothing_is_written_unless_text_is_configured(env):
+    assert stderr_of(EVALUATE, **env) == ""
+    assert stderr_of(f"dn.configure(view='off')\n{EVALUATE}") == ""
+    assert "finished" in stderr_of(f"dn.configure(view='text')\n{EVALUATE}", **env)
 
 
-def test_in_a_terminal_off_and_ci_are_quiet_too():
+def test_in_a_terminal_nothing_is_written_with_off_or_in_ci():
     for before, env in (("dn.configure(view='off')\n", {}), ("", {"CI": "1"})):
-        with terminal(before + EVALUATED, env=env) as screen:
+        with terminal(before + EVALUATE, env=env) as screen:
             assert screen.end() == 0, "\n".join(screen.lines)
             assert screen.sent == b""

@@ -1,4 +1,4 @@
-"""A run's rows, read while it goes on."""
+"""The rows of a run, read while it is active."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ def a_nested_evaluation():
 
 
 @pytest.mark.parametrize("make", [a_nested_evaluation, a_batch, a_refine])
-def test_a_run_read_after_every_event_shows_what_one_that_is_read_at_its_end_shows(make):
+def test_a_run_read_after_every_event_shows_the_same_as_one_read_at_its_end(make):
     events = list(make())
-    watched, sent = ViewModel(RunRecord()), {}
+    watched = ViewModel(RunRecord())
+    sent = {}
     for event in events:
         watched.note(watched.record.apply(event))
-        rows, gone = watched.changes()
+        rows, removed = watched.take_changes()
         sent |= {row["key"]: row for row in rows}
-        for key in gone:
+        for key in removed:
             sent.pop(key, None)
         header = watched.header()
     read = ViewModel(RunRecord(events))
     assert watched.snapshot()[1] == read.snapshot()[1]
-    assert sent == {row["key"]: row for row in read.everything()}
+    assert sent == {row["key"]: row for row in read.payloads()}
     assert {**header, "elapsed": 0} == {**read.header(), "elapsed": 0}
     assert len(sent) == 3
 

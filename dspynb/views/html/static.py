@@ -1,7 +1,7 @@
-"""A run as a page of HTML that needs nothing else: a plain table, and a script that puts the full view in its place.
+"""A run as self-contained HTML: a plain table, and a script that replaces the table with the full view.
 
-The script is the live view's own (``live.js``); what it shows is in the page as JSON. Where scripts and styles are cut,
-as on GitHub, the table remains.
+The script is that of the live view (``live.js``), and its data is in the page as JSON. Where scripts and styles are
+removed, as on GitHub, the plain table remains.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from html import escape
@@ -21,7 +21,7 @@ from dspynb.redact import redact_known
 from dspynb.running.record import RunRecord
 from dspynb.views.details import Detail
 from dspynb.views.header import Header
-from dspynb.views.rows import Row, Sparse
+from dspynb.views.rows import Payload, Row
 from dspynb.views.texts import Named, clip, number, signed
 from dspynb.views.view_model import ViewModel
 
@@ -33,32 +33,40 @@ GLYPHS = {
     "passed": "✓", "done": "✓", "finished": "✓", "scored": "○", "failed": "✕", "cancelled": "⊘", "stopped": "■",
     "exhausted": "■", "interrupted": "■", "running": "●", "pending": "●",
 }  # fmt: skip
-"""A sign beside each state, so that colour is never the only one. ``live.js`` has the same."""
+"""A symbol beside each state, so that states differ not only in colour. ``live.js`` has the same symbols."""
 
 _MOST_BYTES = 400_000
-"""Of the rows and texts in a page, about; the run's file has all."""
-_OF_ROWS = 0.5
-"""The share of it that rows may take; details have the rest."""
+"""The approximate size of the rows and texts in a page. The run's file has all of them."""
+_SHARE_OF_ROWS = 0.5
+"""The share of ``_MOST_BYTES`` that rows may take; details have the rest."""
 
 
 def static_html(record: RunRecord, search: int = 0, path: str | None = None) -> str:
-    """A run as HTML. ``search``: only the attempts of this span; ``path``: of the run's file, shown below the table."""
+    """A run as HTML.
+
+    Args:
+        record: the run's record.
+        search: the span of a search, to show only its attempts; 0: the whole run.
+        path: the path of the run's file, which is shown below the table.
+    """
     return state_html(ViewModel(record, search), path)
 
 
 def state_html(state: ViewModel, path: str | None = None) -> str:
-    """A run that a view has read already, as HTML."""
+    """A run as HTML, from the view model of a view that has read it."""
     with state.record.lock:
         return _html(state, path)
 
 
 def _html(state: ViewModel, path: str | None) -> str:
     header, rows = state.snapshot()
-    file = escape(clip(_from_here(path))) if path else ""
-    body = _plain(header, rows, state.record) + (f"<div class='dspynb-file'>{file}</div>" if file else "")
+    file = _relative_to_cwd(path) if path else ""
+    body = _plain_view(header, rows, state.record)
+    if file:
+        body += f"<div class='dspynb-file'>{escape(clip(file))}</div>"
     if not rows:
         return f"<div class='dspynb'><style>{_css()}</style>{body}</div>"
-    data = _json({**_data(state), "file": _from_here(path) if path else ""})
+    data = _json({**_data(state), "file": file})
     name = hashlib.sha256(data.encode()).hexdigest()[:12]
     return (
         f"<div class='dspynb' data-run='{name}'><style>{_css()}</style>{body}</div>"
@@ -67,28 +75,31 @@ def _html(state: ViewModel, path: str | None) -> str:
 
 
 def page_html(record: RunRecord, search: int = 0, path: str | None = None) -> str:
-    """The same as a page of its own, whose content policy lets nothing run or load but what it was made with."""
+    """A run as a complete HTML page. Its content security policy allows only the page's own script and style."""
     inner = redact_known(static_html(record, search, path))
-    allowed = {tag: _digest(inner, tag) for tag in ("script", "style")}
-    policy = f"default-src 'none'; base-uri 'none'; form-action 'none'; script-src {allowed['script']}; "
+    policy = (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; "
+        f"script-src {_source_expression(inner, 'script')}; style-src {_source_expression(inner, 'style')}"
+    )
     title = escape(clip(record.started.name if record.started else "a run", 200))
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}style-src {allowed["style"]}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f"<meta name='viewport' content='width=device-width'><title>{title}</title></head><body>{inner}</body></html>"
     )
 
 
-def _digest(page: str, tag: str) -> str:
-    """The source expression that allows this page's only element of a kind; nothing, where it has none."""
-    found = re.search(rf"<{tag}[^>]*>(.*?)</{tag}>", page, flags=re.DOTALL)
-    if found is None:
+def _source_expression(page: str, tag: str) -> str:
+    """What the content security policy allows: the page's only element with this tag, by its hash; or nothing."""
+    match = re.search(rf"<{tag}[^>]*>(.*?)</{tag}>", page, flags=re.DOTALL)
+    if match is None:
         return "'none'"
-    return f"'sha256-{b64encode(hashlib.sha256(found[1].encode()).digest()).decode()}'"
+    digest = hashlib.sha256(match[1].encode()).digest()
+    return f"'sha256-{b64encode(digest).decode()}'"
 
 
-def _from_here(path: str) -> str:
-    """The path from the working folder, if it lies in it: a shared notebook need not tell whose folder it was."""
+def _relative_to_cwd(path: str) -> str:
+    """The path relative to the working folder, if it is inside, so that a shared notebook does not show user names."""
     with suppress(OSError, ValueError):
         return str(Path(path).relative_to(Path.cwd()))
     return path
@@ -101,148 +112,195 @@ def _css() -> str:
 
 @cache
 def _script() -> str:
-    """``live.js`` for a page: without what anywidget calls, and without comments and indentation."""
-    source = (_LIVE / "live.js").read_text(encoding="utf-8").split("/* ── widget.js")[0]
-    lines = (line.strip() for line in re.sub(r"^/\*.*?\*/$", "", source, flags=re.MULTILINE | re.DOTALL).splitlines())
+    """``live.js`` for a page: without the part for anywidget, and without comments and indentation."""
+    source = (_LIVE / "live.js").read_text(encoding="utf-8")
+    page_source, _, _ = source.partition("/* ── widget.js")
+    code = re.sub(r"^/\*.*?\*/$", "", page_source, flags=re.MULTILINE | re.DOTALL)
+    lines = [line.strip() for line in code.splitlines()]
     return "\n".join(filter(None, lines))
 
 
 def _json(data: Any) -> str:
-    """JSON that can stand in a script: no text in it can end the script or begin a comment."""
-    told = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return told.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    """JSON for a script element. No text in it can end the script or begin a comment."""
+    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-# ── what the script shows ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── the data of the script ────────────────────────────────────────────────────────────────────────────────────────────
 def _data(state: ViewModel) -> dict[str, Any]:
-    """The rows, the outermost first, and the details of as many as there is room for: the best, those that failed, then
-    in order."""
-    room, rows = _MOST_BYTES * _OF_ROWS, list[Sparse]()
-    tops = state.tops()
-    every = list(dict.fromkeys([*tops, *state.inside(tops)]))
-    for node in every:
-        row = state.sent(node)
-        room -= len(json.dumps(row))
-        if room < 0:
+    """The header, the rows and their details, as many as fit into ``_MOST_BYTES``.
+
+    Outermost rows come first. Details are those of the best row, of failed rows, then of the others in order.
+    """
+    outermost = state.outermost_nodes()
+    nodes = list(dict.fromkeys([*outermost, *state.with_descendants(outermost)]))
+    rows: list[Payload] = []
+    bytes_left = _MOST_BYTES * _SHARE_OF_ROWS
+    for node in nodes:
+        row = state.payload(node)
+        bytes_left -= len(json.dumps(row))
+        if bytes_left < 0:
             break
         rows.append(row)
     header: dict[str, Any] = {**state.header(), "ended": True, "stopping": False, "paused": False, "steerable": []}
-    if len(rows) < len(every):
-        header["notes"].append(f"{len(rows):,} of {len(every):,} rows are in this page; the run's file has all")
-    texts = _Texts(_MOST_BYTES * (1 - _OF_ROWS) + max(0.0, room))
-    keys = [row["key"] for row in sorted(rows, key=_rank)]
-    details = {key: kept for key in keys if (kept := texts.keep(state.detail(key))) is not None}
+    if len(rows) < len(nodes):
+        header["notes"].append(f"{len(rows):,} of {len(nodes):,} rows are in this page; the run's file has all")
+    texts = _SharedTexts(_MOST_BYTES * (1 - _SHARE_OF_ROWS) + max(0.0, bytes_left))
+    details = {}
+    for row in sorted(rows, key=_priority):
+        detail = state.detail(row["key"])
+        numbered = None if detail is None else texts.add(detail)
+        if numbered is not None:
+            details[row["key"]] = numbered
     return {"header": header, "rows": rows, "leads": state.record.front.leads, "details": details, "texts": texts.all}
 
 
-def _rank(row: Sparse) -> int:
-    return 0 if row.get("best") else 1 if row["state"] == "failed" else 2
+def _priority(row: Payload) -> int:
+    if row.get("best"):
+        return 0
+    return 1 if row["state"] == "failed" else 2
 
 
-class _Texts:
-    """Texts, each once: prompts of a run are mostly the same. A detail names them by their numbers."""
+class _SharedTexts:
+    """The texts of details, each once, since most prompts of a run are equal. Details refer to texts by number."""
 
-    def __init__(self, room: float) -> None:
+    def __init__(self, size: float) -> None:
         self.all: list[str] = []
         self._numbers: dict[str, int] = {}
-        self._room = room
+        self._size_left = size
 
-    def keep(self, detail: Detail | None) -> dict[str, Any] | None:
-        """The detail with numbers in place of its blocks' texts; None where there is no room for it."""
-        if detail is None:
+    def add(self, detail: Detail) -> dict[str, Any] | None:
+        """Add the texts of a detail. Returns the detail with numbers instead of the texts; None if it does not fit."""
+        new_texts = {block["text"] for block in detail["blocks"]} - self._numbers.keys()
+        size_of_blocks = len(detail["blocks"]) * 80
+        size = sum(map(len, new_texts)) + len(json.dumps({**detail, "blocks": size_of_blocks}))
+        if size > self._size_left:
             return None
-        new = {block["text"] for block in detail["blocks"]} - self._numbers.keys()
-        size = sum(map(len, new)) + len(json.dumps({**detail, "blocks": len(detail["blocks"]) * 80}))
-        if size > self._room:
-            return None
-        self._room -= size
-        for text in (block["text"] for block in detail["blocks"]):
+        self._size_left -= size
+        blocks = []
+        for block in detail["blocks"]:
+            text = block["text"]
             if text not in self._numbers:
                 self._numbers[text] = len(self.all)
                 self.all.append(text)
-        return {**detail, "blocks": [{**block, "text": self._numbers[block["text"]]} for block in detail["blocks"]]}
+            blocks.append({**block, "text": self._numbers[text]})
+        return {**detail, "blocks": blocks}
 
 
 # ── the plain table ───────────────────────────────────────────────────────────────────────────────────────────────────
-def _plain(header: Header, rows: list[Row], record: RunRecord) -> str:
-    shown = _shown(rows)
-    body = "".join(_row(row, shown) for row in rows)
-    table = f"<table class='dspynb-plain'>{_head(header, shown)}<tbody>{body}</tbody></table>" if rows else ""
-    notes = "".join(f"<div class='dspynb-note'>{escape(note)}</div>" for note in header["notes"])
-    summary = f"<div class='dspynb-summary'>{escape(header['summary'])}</div>" if header["summary"] else ""
-    return f"{_header(header, record)}{summary}{notes}{table}"
+def _plain_view(header: Header, rows: list[Row], record: RunRecord) -> str:
+    parts = [_header(header, record)]
+    if header["summary"]:
+        parts.append(f"<div class='dspynb-summary'>{escape(header['summary'])}</div>")
+    parts += [f"<div class='dspynb-note'>{escape(note)}</div>" for note in header["notes"]]
+    if rows:
+        parts.append(_table(header, rows))
+    return "".join(parts)
 
 
 def _header(header: Header, record: RunRecord) -> str:
-    seconds = [f"{header['elapsed']:.1f} s"] if record.ended and header["elapsed"] is not None else []
-    parts = [header["progress"], header["result"], *header["facts"], *seconds]
-    facts = " · ".join(escape(fact) for fact in parts if fact)
+    facts = [header["progress"], header["result"], *header["facts"]]
+    if record.ended and header["elapsed"] is not None:
+        facts.append(f"{header['elapsed']:.1f} s")
+    joined_facts = " · ".join(escape(fact) for fact in facts if fact)
     state = header["state"]
     return (
-        f"<div class='dspynb-head'><b class='dspynb-state dspynb-{escape(state)}'>{GLYPHS.get(state, '')} "
-        f"{escape(state)}</b> <span class='dspynb-name'>{escape(header['name'])}</span></div>"
-        f"<div class='dspynb-facts'>{facts}</div>"
+        f"<div class='dspynb-head'><b class='dspynb-state dspynb-{escape(state)}'>{_state_text(state)}</b> "
+        f"<span class='dspynb-name'>{escape(header['name'])}</span></div>"
+        f"<div class='dspynb-facts'>{joined_facts}</div>"
     )
 
 
-def _shown(rows: Iterable[Row]) -> dict[str, bool]:
-    """Which of the columns that may stay empty have something in them."""
-    rows = list(rows)
-    return {
-        "score": any(row["score"] is not None for row in rows),
-        "feedback": any(row["feedback"] for row in rows),
-        "error": any(row["error"] for row in rows),
-        "seconds": any(row["seconds"] is not None for row in rows),
-        "tokens": any(row["tokens"] for row in rows),
-    }
+def _state_text(state: str) -> str:
+    return f"{GLYPHS.get(state, '')} {escape(state)}"
 
 
-def _head(header: Header, shown: dict[str, bool]) -> str:
+Column = tuple[str, Callable[[Row], str]]
+"""A heading, and a function that writes the cell of a row."""
+
+
+def _table(header: Header, rows: list[Row]) -> str:
+    columns = _columns(header, rows)
+    head = "".join(f"<th scope='col'>{escape(heading)}</th>" for heading, _ in columns)
+    lines = []
+    for row in rows:
+        cells = "".join(cell(row) for _, cell in columns)
+        best = " dspynb-best" if row["best"] else ""
+        lines.append(f"<tr class='dspynb-row{best}'>{cells}</tr>")
+    return f"<table class='dspynb-plain'><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _columns(header: Header, rows: list[Row]) -> list[Column]:
+    """The heading and the cells of each column. Optional columns that would be empty are left out."""
     about, outputs = header["columns"]
-    names = ["#", about, *_if(shown["score"], "score"), outputs]
-    names += [name for name in ("feedback", "error", "seconds", "tokens") if shown[name]]
-    return "<thead><tr>" + "".join(f"<th scope='col'>{escape(name)}</th>" for name in names) + "</tr></thead>"
-
-
-def _if(wanted: bool, cell: str) -> list[str]:
-    return [cell] if wanted else []
-
-
-def _row(row: Row, shown: dict[str, bool]) -> str:
-    cells = [
-        _label(row),
-        _cell(_named(row["about"]), "about"),
-        *_if(shown["score"], _score(row)),
-        _cell(_named(row["outputs"]), "outputs"),
-        *_if(shown["feedback"], _cell(escape(row["feedback"]), "feedback")),
-        *_if(shown["error"], _cell(escape(row["error"]), "error")),
-        *_if(shown["seconds"], _cell("" if row["seconds"] is None else f"{row['seconds']:.2f}", "number")),
-        *_if(shown["tokens"], _cell(f"{row['tokens']:,}" if row["tokens"] else "", "number")),
-    ]
-    best = " dspynb-best" if row["best"] else ""
-    return f"<tr class='dspynb-row{best}'>{''.join(cells)}</tr>"
+    columns: list[Column] = [("#", _label), (about, _about)]
+    if any(row["score"] is not None for row in rows):
+        columns.append(("score", _score))
+    columns.append((outputs, _outputs))
+    if any(row["feedback"] for row in rows):
+        columns.append(("feedback", _feedback))
+    if any(row["error"] for row in rows):
+        columns.append(("error", _error))
+    if any(row["seconds"] is not None for row in rows):
+        columns.append(("seconds", _seconds))
+    if any(row["tokens"] for row in rows):
+        columns.append(("tokens", _tokens))
+    return columns
 
 
 def _label(row: Row) -> str:
-    star = " <span title='best'>★</span>" if row["best"] else ""
-    person = "".join(f" <span class='dspynb-by'>{escape(told)}</span>" for told in (row["by"], row["mark"]) if told)
+    label = escape(row["label"])
+    if row["best"]:
+        label += " <span title='best'>★</span>"
+    marks = [f" <span class='dspynb-by'>{escape(mark)}</span>" for mark in (row["by"], row["mark"]) if mark]
     state = row["state"]
     return (
-        f"<td class='dspynb-label'><b>{escape(row['label'])}{star}</b>{person}<br>"
-        f"<span class='dspynb-state dspynb-{escape(state)}'>{GLYPHS.get(state, '')} {escape(state)}</span></td>"
+        f"<td class='dspynb-label'><b>{label}</b>{''.join(marks)}<br>"
+        f"<span class='dspynb-state dspynb-{escape(state)}'>{_state_text(state)}</span></td>"
     )
+
+
+def _about(row: Row) -> str:
+    return _cell(_named_texts(row["about"]), "about")
+
+
+def _outputs(row: Row) -> str:
+    return _cell(_named_texts(row["outputs"]), "outputs")
+
+
+def _feedback(row: Row) -> str:
+    return _cell(escape(row["feedback"]), "feedback")
+
+
+def _error(row: Row) -> str:
+    return _cell(escape(row["error"]), "error")
+
+
+def _seconds(row: Row) -> str:
+    if row["seconds"] is None:
+        return _cell("", "number")
+    return _cell(f"{row['seconds']:.2f}", "number")
+
+
+def _tokens(row: Row) -> str:
+    if not row["tokens"]:
+        return _cell("", "number")
+    return _cell(f"{row['tokens']:,}", "number")
 
 
 def _cell(inner: str, kind: str) -> str:
     return f"<td class='dspynb-{kind}'>{inner}</td>" if inner else "<td class='dspynb-none'>–</td>"
 
 
-def _named(parts: Named) -> str:
-    return "<br>".join(f"<i>{escape(name)}:</i> {escape(text)}" if name else escape(text) for name, text in parts)
+def _named_texts(pairs: Named) -> str:
+    lines = [f"<i>{escape(name)}:</i> {escape(text)}" if name else escape(text) for name, text in pairs]
+    return "<br>".join(lines)
 
 
 def _score(row: Row) -> str:
     if row["score"] is None:
-        return "<td class='dspynb-none'>–</td>"
-    change = "" if row["change"] is None else f" <span class='dspynb-change'>{signed(row['change'])}</span>"
-    return f"<td class='dspynb-score'><b>{number(row['score'])}</b>{change}</td>"
+        return _cell("", "score")
+    text = f"<b>{number(row['score'])}</b>"
+    if row["change"] is not None:
+        text += f" <span class='dspynb-change'>{signed(row['change'])}</span>"
+    return _cell(text, "score")

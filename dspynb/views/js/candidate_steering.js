@@ -1,4 +1,4 @@
-/* What a person can do with a candidate of an optimizer: drop it, pin it, or propose an edited one. */
+/* The actions of a person on a candidate of an optimizer: drop it, pin it, or propose an edited candidate. */
 
 /** @import { RunStore } from "./store.js" */
 /** @import { Detail, Row, Steer } from "./types.js" */
@@ -9,7 +9,7 @@ import { keepKeys, labelled } from "./fields.js";
 const MOST_LINES = 12;
 
 /**
- * The buttons of a candidate; none where the run takes no such action.
+ * The buttons of a candidate; none if the run does not accept these actions.
  * @param {RunStore} store
  * @param {Row} row
  * @param {() => void} onEdit
@@ -24,14 +24,14 @@ export function candidateButtons(store, row, onEdit) {
   const buttons = [];
   if (header.steerable.includes("drop") && row.mark !== "dropped" && row.label !== "0") {
     const drop = button("Drop", "dspynb-drop", send("drop", id));
-    buttons.push(withTooltip("neither parent nor winner from now on", drop));
+    buttons.push(withTooltip("never use this candidate as a parent or as the result", drop));
   }
   if (header.steerable.includes("pin")) {
     if (row.mark === "pinned") {
       buttons.push(button("Unpin", "dspynb-pin", send("unpin", id)));
     } else {
       const pin = button("Pin", "dspynb-pin", send("pin", id));
-      buttons.push(withTooltip("what the run returns, whatever the scores", pin));
+      buttons.push(withTooltip("return this candidate from the run, whatever its score", pin));
     }
   }
   if (header.steerable.includes("propose")) buttons.push(button("Edit…", "dspynb-edit", onEdit));
@@ -40,7 +40,7 @@ export function candidateButtons(store, row, onEdit) {
 }
 
 /**
- * Fields for the instructions of a candidate, to propose another one.
+ * Fields to edit the instructions of a candidate, and a button to propose the result as a new candidate.
  * @param {RunStore} store
  * @param {Row} row
  * @param {Detail} detail
@@ -55,7 +55,7 @@ export function candidateEditor(store, row, detail, onClose) {
     onClose();
   };
   const nodes = [
-    element("div", "dspynb-title", "a candidate of your own"),
+    element("div", "dspynb-title", "propose an edited candidate"),
     ...fields.map(({ path, area }) => labelled(path, area)),
     element("div", "dspynb-form", button("Propose", "dspynb-give", propose), button("Cancel", "", onClose)),
   ];

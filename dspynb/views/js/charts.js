@@ -1,4 +1,4 @@
-/* The box of charts above the table: which chart is shown, and which point is selected. */
+/* The charts above the table: which chart is shown, and which point is selected. */
 
 /** @import { RunStore } from "./store.js" */
 /** @import { Row } from "./types.js" */
@@ -9,7 +9,7 @@ import { drawLineage } from "./lineage_chart.js";
 import { compareRows } from "./row_order.js";
 import { drawScores, leadsOf, scoredRows } from "./score_chart.js";
 
-/** Makes a shape the point of a row: with a tooltip, and selecting the row when it is clicked.
+/** Makes a shape the point of a row: adds a tooltip, and selects the row when the shape is clicked.
  * @typedef {(shape: SVGElement, row: Row) => SVGElement} MarkPoint */
 
 export class Charts {
@@ -47,36 +47,35 @@ export class Charts {
     this.node.hidden = scored.length < 2 && !hasLineage;
     this.tabs.hidden = !hasLineage;
     if (this.node.hidden) return;
-    const shown = this.shownChart(hasLineage, scored.length);
-    for (const tab of this.buttons) tab.setAttribute("aria-pressed", String(tab.textContent === shown));
+    const chart = this.chartToShow(hasLineage, scored.length);
+    for (const tab of this.buttons) tab.setAttribute("aria-pressed", String(tab.textContent === chart));
     const scores = scored.map((row) => [row.score, row.best, row.state]);
-    const key = JSON.stringify([shown, rows.length, scores, leads]);
+    const key = JSON.stringify([chart, rows.length, scores, leads]);
     if (key === this.drawn) return;
     this.drawn = key;
-    this.draw(shown, rows);
+    this.draw(chart, rows);
   }
 
   /**
    * @param {boolean} hasLineage
    * @param {number} scored how many rows have a score
    */
-  shownChart(hasLineage, scored) {
+  chartToShow(hasLineage, scored) {
     if (!hasLineage) return "scores";
     return scored < 2 ? "lineage" : this.chosen;
   }
 
   /**
-   * @param {string} shown
+   * @param {string} chart
    * @param {Row[]} rows
    */
-  draw(shown, rows) {
+  draw(chart, rows) {
     const { header, leads } = this.store;
     this.points = new Map();
     /** @type {MarkPoint} */
     const markPoint = (shape, row) => this.markPoint(shape, row);
-    const chart =
-      shown === "lineage" ? drawLineage(rows, header, markPoint) : drawScores(rows, header, leads, markPoint);
-    this.box.replaceChildren(chart);
+    const svg = chart === "lineage" ? drawLineage(rows, header, markPoint) : drawScores(rows, header, leads, markPoint);
+    this.box.replaceChildren(svg);
   }
 
   /**

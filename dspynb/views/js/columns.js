@@ -13,11 +13,11 @@ const WIDTHS = {
   seconds: "76px",
   tokens: "72px",
 };
-/** The first column's width where rows say who made them. */
+/** The width of the first column if rows show who proposed them. */
 const MARKED_WIDTH = "132px";
 
 /**
- * Only columns in which a row has something; attempts always have scores.
+ * The columns that are not empty. The column of scores is always shown for attempts.
  * @param {Row[]} rows
  * @param {Mode} mode
  * @returns {ColumnName[]}
@@ -37,7 +37,7 @@ export function shownColumns(rows, mode) {
 /**
  * The widths as a CSS value.
  * @param {ColumnName[]} names
- * @param {boolean} marked whether a row says who made it
+ * @param {boolean} marked whether a row shows who proposed it
  */
 export function columnWidths(names, marked) {
   return names.map((name) => (name === "label" && marked ? MARKED_WIDTH : WIDTHS[name])).join(" ");

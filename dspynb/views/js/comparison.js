@@ -1,23 +1,22 @@
-/* Which rows the texts of a row can be compared with. */
+/* The rows that a row can be compared with. */
 
 /** @import { Mode, Row } from "./types.js" */
 
 import { ROW_NAMES } from "./format.js";
 import { compareRows, groupByParent } from "./row_order.js";
 
-/** How many rows the list of choices has at first, and once it is opened. */
+/** How many rows the list of choices has before it is opened, and after. */
 export const FEW_CHOICES = 20;
 export const MOST_CHOICES = 2000;
 
 /**
- * The row that another is compared with unless a person chooses: the parent of a candidate, the attempt before. The
- * empty key where there is none.
+ * The row that a row is compared with by default: the parent of a candidate, or the previous attempt.
  * @param {Row} row
  * @param {Map<string, Row>} rows
  * @param {Mode} mode
- * @returns {string}
+ * @returns {string} its key; empty if there is none
  */
-export function usualComparison(row, rows, mode) {
+export function defaultComparison(row, rows, mode) {
   if (mode === "candidates" && row.parents) return row.parents.find((key) => rows.has(key)) ?? "";
   if (mode !== "attempts" && row.up === undefined) return "";
   return rowBefore(row, rows)?.key ?? "";
@@ -39,7 +38,7 @@ function rowBefore(row, rows) {
 }
 
 /**
- * The rows nearest to a row among its neighbours, and the best ones.
+ * Up to `most` siblings around a row, and the best ones.
  * @param {Row} row
  * @param {Map<string, Row>} rows
  * @param {number} most
@@ -49,27 +48,27 @@ export function comparableRows(row, rows, most) {
   const siblings = groupByParent(rows.values()).get(row.up ?? "") ?? [];
   const others = siblings.filter((other) => other.key !== row.key);
   const after = others.findIndex((other) => compareRows(other, row) > 0);
-  const place = after < 0 ? others.length : after;
-  const first = Math.max(0, Math.min(place - most / 2, others.length - most));
+  const position = after < 0 ? others.length : after;
+  const first = Math.max(0, Math.min(position - most / 2, others.length - most));
   const near = others.slice(first, first + most);
   const best = others.filter((other) => other.best && !near.includes(other));
   return [...near, ...best];
 }
 
 /**
- * The options of the list: nothing, the rows, and the usual one by what it is.
+ * The options of the list: nothing, and the rows; the default row is named by its relation (parent or previous).
  * @param {Row[]} comparable
- * @param {Row | undefined} usual
+ * @param {Row | undefined} defaultRow
  * @param {Mode} mode
  * @returns {Map<string, string>} key of the row → text
  */
-export function comparisonOptions(comparable, usual, mode) {
+export function comparisonOptions(comparable, defaultRow, mode) {
   const options = new Map([["", "nothing"]]);
   for (const row of comparable) {
     const star = row.best ? " ★" : "";
     options.set(row.key, `${ROW_NAMES[mode]} ${row.label}${star}`);
   }
   const relation = mode === "candidates" ? "parent" : "previous";
-  if (usual) options.set(usual.key, `${relation}: ${usual.label}`);
+  if (defaultRow) options.set(defaultRow.key, `${relation}: ${defaultRow.label}`);
   return options;
 }

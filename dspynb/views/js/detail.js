@@ -1,10 +1,10 @@
-/* Everything about the selected row: its values, its prompts and replies, and what changed since another row. */
+/* The detail of the selected row: its values, its prompts and replies, and the differences to another row. */
 
 /** @import { RunStore } from "./store.js" */
 /** @import { CachedDetail, Detail, Row } from "./types.js" */
 
 import { candidateButtons, candidateEditor } from "./candidate_steering.js";
-import { comparableRows, comparisonOptions, FEW_CHOICES, MOST_CHOICES, usualComparison } from "./comparison.js";
+import { comparableRows, comparisonOptions, defaultComparison, FEW_CHOICES, MOST_CHOICES } from "./comparison.js";
 import { blockHead, diffBlock } from "./diff_view.js";
 import { button, element, scrollable } from "./dom.js";
 import { selectField, setOptions } from "./fields.js";
@@ -16,14 +16,14 @@ export class DetailView {
     this.store = store;
     /** @type {string | null} */
     this.key = null;
-    /** The row to compare with that a person chose; null: the usual one.
+    /** The row to compare with, as chosen by a person; null: the default.
      * @type {string | null} */
     this.chosen = null;
     this.sideBySide = false;
     this.editing = false;
-    /** What is on the page. */
-    this.shown = "";
-    /** The row whose list of choices was opened.
+    /** The state that was drawn last, as JSON, to notice changes. */
+    this.drawnState = "";
+    /** The key of the row whose list of choices was opened.
      * @type {string | null} */
     this.openedFor = null;
     this.node = element("section", "dspynb-detail");
@@ -53,7 +53,7 @@ export class DetailView {
   }
 
   redraw() {
-    this.shown = "";
+    this.drawnState = "";
     this.update();
   }
 
@@ -62,16 +62,19 @@ export class DetailView {
     this.node.hidden = !row;
     if (!row || this.editing) return;
     const { header } = this.store;
-    const usual = this.usualKey(row);
-    const compared = this.chosen ?? usual;
+    const defaultKey = this.defaultKey(row);
+    const compared = this.chosen ?? defaultKey;
     const detail = this.store.detail(row.key);
     const before = compared ? this.store.detail(compared) : null;
     const { key, state, score, mark } = row;
     const { steerable, ended } = header;
-    const now = [key, state, score, mark, usual, compared, detail, before, this.sideBySide, steerable, ended];
-    const shown = JSON.stringify(now);
-    if (shown === this.shown) return; // keeps the reader's scroll position and selection
-    this.shown = shown;
+    const newState = JSON.stringify([
+      [key, state, score, mark],
+      [defaultKey, compared, detail, before, this.sideBySide],
+      [steerable, ended],
+    ]);
+    if (newState === this.drawnState) return; // to keep the scroll position and the selection
+    this.drawnState = newState;
     const hasChoices = this.offerChoices(row, FEW_CHOICES) > 0;
     this.openedFor = null;
     this.choices.value = compared;
@@ -87,8 +90,8 @@ export class DetailView {
   }
 
   /** @param {Row} row */
-  usualKey(row) {
-    return usualComparison(row, this.store.rows, this.store.header.mode);
+  defaultKey(row) {
+    return defaultComparison(row, this.store.rows, this.store.header.mode);
   }
 
   /**
@@ -100,11 +103,11 @@ export class DetailView {
   offerChoices(row, most) {
     const { rows, header } = this.store;
     const comparable = comparableRows(row, rows, most);
-    setOptions(this.choices, comparisonOptions(comparable, rows.get(this.usualKey(row)), header.mode));
+    setOptions(this.choices, comparisonOptions(comparable, rows.get(this.defaultKey(row)), header.mode));
     return comparable.length;
   }
 
-  /** Fill the list with many rows once it is opened: to do so at each selection would take long. */
+  /** Fill the list with many rows when it is opened. At each selection this would take too long. */
   offerAll() {
     const row = this.selectedRow();
     if (!row || this.openedFor === row.key) return;
@@ -128,8 +131,8 @@ export class DetailView {
 
   waitingText() {
     const { saved, file, header } = this.store;
-    if (!saved) return header.note ? "its texts come when the cell has ended" : "…";
-    return `its texts are only in the run's file${file ? ` (${file})` : ""}`;
+    if (!saved) return header.note ? "the texts are loaded after the cell has ended" : "…";
+    return `the texts are only in the run's file${file ? ` (${file})` : ""}`;
   }
 
   /**
@@ -166,14 +169,14 @@ export class DetailView {
    */
   compareBar(row, before) {
     const isCandidate = this.store.header.mode === "candidates" && row.up === undefined;
-    const text = element("span", "", isCandidate ? "texts against" : "prompt against");
+    const text = element("span", "", isCandidate ? "compare the texts with" : "compare the prompt with");
     const node = element("div", "dspynb-compare", text, this.choices);
     if (before) node.append(this.sides);
     return node;
   }
 
   /**
-   * The texts that were sent, compared with those of another row under the same headings, and the replies.
+   * The texts that were sent, compared with the texts of another row under the same headings, and the replies.
    * @param {Detail} detail
    * @param {CachedDetail | null} before
    * @returns {HTMLElement[]}
@@ -215,7 +218,7 @@ function namedText(name, text) {
 }
 
 /**
- * The texts that a row sent, by heading, in order.
+ * Heading → the texts that a row sent under it, in order.
  * @param {Detail | null} detail
  * @returns {Map<string, string[]>}
  */

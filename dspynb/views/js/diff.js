@@ -1,14 +1,15 @@
-/* Word by word: what changed between two texts. */
+/* The difference between two texts, word by word. */
 
 /** @import { Piece } from "./types.js" */
 
 const WORDS = /\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu;
 const SPACES = /^[^\S\n]+$/;
-/** Texts that differ in more words than this are shown as wholly replaced. */
+/** If more words than this differ, the whole text is shown as replaced. */
 const MOST_EDITS = 1500;
 
 /**
- * The pieces of both texts in order: "same" and "gone" join to `before`, "same" and "new" to `after`.
+ * The pieces of both texts in order. Those of the kinds "same" and "removed" join to `before`, those of the kinds "same"
+ * and "added" to `after`.
  * @param {string} before
  * @param {string} after
  * @returns {Piece[]}
@@ -44,7 +45,7 @@ function piece(kind, text) {
  * @returns {Piece[]}
  */
 function diffMiddle(a, b) {
-  const replaced = [piece("gone", a.join("")), piece("new", b.join(""))];
+  const replaced = [piece("removed", a.join("")), piece("added", b.join(""))];
   if (!a.length || !b.length) return replaced;
   const most = Math.min(a.length + b.length, MOST_EDITS);
   const middle = most + 1;
@@ -64,11 +65,11 @@ function diffMiddle(a, b) {
 }
 
 /**
- * How many words are equal from these places on.
+ * How many words are equal from these positions on.
  * @param {string[]} a
  * @param {string[]} b
- * @param {number} x place in a
- * @param {number} y place in b
+ * @param {number} x position in a
+ * @param {number} y position in b
  */
 function equalWords(a, b, x, y) {
   let count = 0;
@@ -77,8 +78,8 @@ function equalWords(a, b, x, y) {
 }
 
 /**
- * Whether the furthest path to diagonal k comes from the diagonal above (a word of b is inserted), not from the one
- * below (a word of a is removed).
+ * Whether the furthest path to diagonal k comes from the diagonal above (a word of b is inserted), rather than from the
+ * diagonal below (a word of a is removed).
  * @param {Int32Array} ends
  * @param {number} middle
  * @param {number} k
@@ -116,39 +117,39 @@ function tracePath(a, b, history, middle) {
     if (!d) continue;
     if (inserts) {
       y--;
-      pieces.push(piece("new", b[y]));
+      pieces.push(piece("added", b[y]));
     } else {
       x--;
-      pieces.push(piece("gone", a[x]));
+      pieces.push(piece("removed", a[x]));
     }
   }
   return pieces.reverse();
 }
 
 /**
- * Neighbours of one kind as one piece; what is gone stands before what is new in its place. Spaces between two changed
- * words count as changed, so that a changed phrase is one piece.
+ * Join neighbouring pieces of the same kind. A removed piece stands before the added piece that replaces it. Spaces
+ * between two changed words count as changed, so that a changed phrase is one piece.
  * @param {Piece[]} pieces
  * @returns {Piece[]}
  */
 function joinPieces(pieces) {
   /** @type {Piece[]} */
   const result = [];
-  let gone = "";
+  let removed = "";
   let added = "";
   const flush = () => {
-    if (gone) result.push(piece("gone", gone));
-    if (added) result.push(piece("new", added));
-    gone = "";
+    if (removed) result.push(piece("removed", removed));
+    if (added) result.push(piece("added", added));
+    removed = "";
     added = "";
   };
   for (const { kind, text } of pieces) {
-    if (kind === "gone") {
-      gone += text;
-    } else if (kind === "new") {
+    if (kind === "removed") {
+      removed += text;
+    } else if (kind === "added") {
       added += text;
-    } else if (gone && added && SPACES.test(text)) {
-      gone += text;
+    } else if (removed && added && SPACES.test(text)) {
+      removed += text;
       added += text;
     } else if (text) {
       flush();
@@ -162,14 +163,14 @@ function joinPieces(pieces) {
 }
 
 /**
- * How many words the pieces of a kind have.
+ * The number of words in the pieces of one kind.
  * @param {Piece[]} pieces
  * @param {Piece["kind"]} kind
  */
 export function countWords(pieces, kind) {
   let count = 0;
-  for (const one of pieces) {
-    if (one.kind === kind) count += one.text.trim().split(/\s+/).filter(Boolean).length;
+  for (const piece of pieces) {
+    if (piece.kind === kind) count += piece.text.trim().split(/\s+/).filter(Boolean).length;
   }
   return count;
 }

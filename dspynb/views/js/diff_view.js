@@ -1,4 +1,4 @@
-/* The difference of two texts on the page: in one column or side by side, with long unchanged parts folded. */
+/* Shows the difference of two texts, in one column or side by side. Long unchanged parts are folded. */
 
 /** @import { Block, Piece } from "./types.js" */
 
@@ -10,7 +10,7 @@ import { formatCount } from "./format.js";
 const NEAR_LINES = 3;
 const NEAR_CHARACTERS = 300;
 
-const TAGS = /** @type {const} */ ({ gone: "del", new: "ins" });
+const TAGS = /** @type {const} */ ({ removed: "del", added: "ins" });
 
 /**
  * @param {string} heading
@@ -31,11 +31,11 @@ export function blockHead(heading, text) {
 export function diffBlock(block, before, sideBySide) {
   if (before === block.text) return [blockHead(`${block.heading} · unchanged`, block.text)];
   const pieces = diffWords(before, block.text);
-  const counts = `+${countWords(pieces, "new")} −${countWords(pieces, "gone")} words`;
+  const counts = `+${countWords(pieces, "added")} −${countWords(pieces, "removed")} words`;
   const head = blockHead(`${block.heading} · ${counts}`, block.text);
   if (!sideBySide) return [head, scrollable("pre", "", ...shownPieces(pieces))];
-  const left = scrollable("pre", "", ...shownPieces(pieces.filter(({ kind }) => kind !== "new")));
-  const right = scrollable("pre", "", ...shownPieces(pieces.filter(({ kind }) => kind !== "gone")));
+  const left = scrollable("pre", "", ...shownPieces(pieces.filter(({ kind }) => kind !== "added")));
+  const right = scrollable("pre", "", ...shownPieces(pieces.filter(({ kind }) => kind !== "removed")));
   return [head, element("div", "dspynb-sides", left, right)];
 }
 
@@ -46,17 +46,17 @@ export function diffBlock(block, before, sideBySide) {
 function shownPieces(pieces) {
   return pieces.flatMap(({ kind, text }, i) => {
     if (kind === "same") return foldedText(text, i === 0, i === pieces.length - 1);
-    const breaks = /^\s*\n/.exec(text)?.[0] ?? ""; // so that the sign of the change stands where its words do
+    const breaks = /^\s*\n/.exec(text)?.[0] ?? ""; // so that the sign of the change is beside its words
     const words = text.slice(breaks.length);
     return words ? [breaks, element(TAGS[kind], "", words)] : [breaks];
   });
 }
 
 /**
- * Of unchanged text only what is next to a change; a button shows the rest.
+ * Unchanged text without its middle part, which a button shows.
  * @param {string} text
- * @param {boolean} first whether no change stands before it
- * @param {boolean} last whether no change stands after it
+ * @param {boolean} first whether no change is before it
+ * @param {boolean} last whether no change is after it
  * @returns {(Node | string)[]}
  */
 function foldedText(text, first, last) {
@@ -73,7 +73,8 @@ function foldedText(text, first, last) {
 }
 
 /**
- * Split unchanged text into what is next to a change and what is cut between; `cut` is empty where it would be short.
+ * Split unchanged text into the parts next to a change (`head`, `tail`) and the part to fold (`cut`). `cut` is empty if
+ * it would be short.
  * @param {string} text
  * @param {boolean} first
  * @param {boolean} last

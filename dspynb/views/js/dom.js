@@ -1,4 +1,4 @@
-/* Elements of the page. Every text becomes a text node: what models write is hostile, and is never parsed as HTML. */
+/* Creates elements of the page. Every text becomes a text node, so that model output is never parsed as HTML. */
 
 /**
  * @template {keyof HTMLElementTagNameMap} Tag
@@ -32,7 +32,7 @@ export function svgElement(tag, attributes, ...children) {
  * @param {string} text
  * @param {string} className
  * @param {() => void} action
- * @param {string} [label] what a screen reader says, where the text alone does not tell
+ * @param {string} [label] the name for screen readers, if the text alone is not clear
  */
 export function button(text, className, action, label = "") {
   const node = element("button", `dspynb-button ${className}`, text);
@@ -54,7 +54,7 @@ export function withTooltip(text, node) {
 }
 
 /**
- * An element that may be higher than its place: it can be scrolled with the keyboard.
+ * An element that can be scrolled with the keyboard.
  * @template {keyof HTMLElementTagNameMap} Tag
  * @param {Tag} tag
  * @param {string} className
@@ -68,7 +68,7 @@ export function scrollable(tag, className, ...children) {
 }
 
 /**
- * Set the text of an element, if it is another: a selection in it stays.
+ * Set the text of an element only if it differs, so that a selection in the text stays.
  * @param {Element} node
  * @param {string} text
  */

@@ -1,9 +1,9 @@
-/* Fields that a person fills in. */
+/* Input fields. */
 
 import { element } from "./dom.js";
 
 /**
- * Keep the keys that are pressed in a field from the notebook, which has shortcuts of its own.
+ * Stop key presses in a field from triggering keyboard shortcuts of the notebook.
  * @param {HTMLElement} node
  */
 export function keepKeys(node) {
@@ -23,7 +23,7 @@ export function inputField(type, placeholder = "") {
   return node;
 }
 
-/** @param {string} label what a screen reader says */
+/** @param {string} label the name for screen readers */
 export function selectField(label) {
   const node = element("select", "dspynb-input");
   node.setAttribute("aria-label", label);

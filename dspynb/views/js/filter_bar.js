@@ -1,4 +1,4 @@
-/* The fields above the table: the filter, and whether the view follows the latest row. */
+/* The fields above the table: the filter, and the checkbox that follows the latest row. */
 
 /** @import { Filter, Row } from "./types.js" */
 
@@ -6,12 +6,12 @@ import { element, setText } from "./dom.js";
 import { inputField, selectField, setOptions } from "./fields.js";
 import { formatCount } from "./format.js";
 
-/** With fewer rows than this there is nothing to filter. */
+/** The bar is hidden if the table has fewer rows. */
 const FEWEST_ROWS = 9;
 
 export class FilterBar {
   /**
-   * @param {boolean} saved whether this is a saved page, in which no row is added any more
+   * @param {boolean} saved whether this is a saved page, to which no rows are added
    * @param {() => void} onChange
    */
   constructor(saved, onChange) {
@@ -50,12 +50,12 @@ export class FilterBar {
 
   /**
    * @param {Row[]} rows all outermost rows
-   * @param {number} shown how many rows the table shows
+   * @param {number} entryCount how many rows the table shows
    */
-  update(rows, shown) {
+  update(rows, entryCount) {
     const { words, state } = this.filter;
     this.node.hidden = rows.length < FEWEST_ROWS;
-    setText(this.count, words || state ? `${formatCount(shown)} of ${formatCount(rows.length)}` : "");
+    setText(this.count, words || state ? `${formatCount(entryCount)} of ${formatCount(rows.length)}` : "");
     this.updateStates(rows);
   }
 

@@ -1,8 +1,8 @@
-/* Numbers, durations and states as the words that a reader sees. */
+/* Numbers, durations and states as text. */
 
-/** A sign beside each state, so that colour is never the only difference.
+/** A symbol beside each state, so that states differ not only in colour.
  * @type {Record<string, string>} */
-const STATE_SIGNS = {
+const STATE_SYMBOLS = {
   passed: "✓",
   done: "✓",
   finished: "✓",
@@ -18,21 +18,21 @@ const STATE_SIGNS = {
   "stopping…": "■",
 };
 
-/** What one row is called in each mode. */
+/** Mode → the name of one row. */
 export const ROW_NAMES = { attempts: "attempt", rows: "row", candidates: "candidate", calls: "call" };
 
 /**
- * The state as part of a CSS class: only words of this file, never a text of a model.
+ * The state as part of a CSS class: only states that this file lists, never a text of a model.
  * @param {string} state
  */
 export function stateClass(state) {
-  return Object.hasOwn(STATE_SIGNS, state) ? state.replace("…", "") : "other";
+  return Object.hasOwn(STATE_SYMBOLS, state) ? state.replace("…", "") : "other";
 }
 
 /** @param {string} state */
 export function stateText(state) {
-  const sign = Object.hasOwn(STATE_SIGNS, state) ? STATE_SIGNS[state] : "•";
-  return `${sign} ${state}`;
+  const symbol = Object.hasOwn(STATE_SYMBOLS, state) ? STATE_SYMBOLS[state] : "•";
+  return `${symbol} ${state}`;
 }
 
 /**

@@ -1,4 +1,4 @@
-/* Above the rows: the run's state and progress, what it cost, notes, and the buttons that act on the whole run. */
+/* The header above the rows: state, progress, costs, notes, and the buttons for the whole run. */
 
 /** @import { RunStore } from "./store.js" */
 /** @import { Header } from "./types.js" */

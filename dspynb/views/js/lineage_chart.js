@@ -1,4 +1,4 @@
-/* The chart of an optimizer's candidates: which was made from which, from left to right. */
+/* The chart of an optimizer's candidates, with parents to the left of their children. */
 
 /** @import { Header, Point, Row } from "./types.js" */
 /** @import { MarkPoint } from "./charts.js" */
@@ -17,7 +17,7 @@ export function drawLineage(all, header, markPoint) {
   const rows = shownRows(all);
   const { places, height } = layout(rows);
   const width = Math.max(CHART_WIDTH, ...[...places.values()].map(({ x }) => x + 30));
-  const label = `lineage of ${rows.length} candidates: which was made from which`;
+  const label = `lineage of ${rows.length} candidates, from parents to children`;
   const attributes = { viewBox: `0 0 ${width} ${height}`, class: "dspynb-chart dspynb-lineage" };
   const nodes = rows.map((row) => drawNode(row, pointOf(places, row.key), header, markPoint));
   const drawing = [...drawEdges(rows, places), ...nodes];
@@ -27,7 +27,7 @@ export function drawLineage(all, header, markPoint) {
 }
 
 /**
- * Of very many candidates only the first, and the best.
+ * All candidates; if there are very many, the first ones and the best.
  * @param {Row[]} rows
  */
 function shownRows(rows) {
@@ -36,7 +36,7 @@ function shownRows(rows) {
 }
 
 /**
- * How many steps each candidate is from one without parents.
+ * The generation of each candidate: 0 without parents, else one more than its latest parent's.
  * @param {Row[]} rows parents before children
  * @returns {Map<string, number>}
  */
@@ -58,12 +58,12 @@ export function generations(rows) {
 function layout(rows) {
   const generation = generations(rows);
   /** @type {number[]} */
-  const filled = []; // by generation: how high its nodes are together
+  const filled = []; // generation → the total height of its nodes
   /** @type {Map<string, Point>} */
   const places = new Map(); // x: the generation, y: the middle of the node in its column
   for (const row of rows) {
     const column = generation.get(row.key) ?? 0;
-    const space = row.score === undefined ? 11 : 26; // candidates that were never validated are small
+    const space = row.score === undefined ? 11 : 26; // candidates without a validation score are small
     filled[column] = (filled[column] ?? 0) + space;
     places.set(row.key, { x: column, y: filled[column] - space / 2 });
   }

@@ -1,11 +1,11 @@
-/* How long a run has taken, and about how long it will go on. */
+/* The elapsed time of a run, and an estimate of the time left. */
 
 /** @import { Header } from "./types.js" */
 
 import { formatDuration } from "./format.js";
 
 /**
- * The elapsed time, and an estimate of what is left while the run goes on.
+ * The elapsed time, and while the run is active an estimate of the time left.
  * @param {Header} header
  * @param {number} sinceSent seconds since the header was received
  * @returns {string[]}
@@ -20,7 +20,7 @@ export function timeTexts(header, sinceSent) {
 }
 
 /**
- * Null where nothing can be said: the run has ended, its size is unknown, or too little of it is done.
+ * Null without an estimate: the run has ended, its size is unknown, or too little of it is done.
  * @param {Header} header
  * @param {number} elapsed seconds
  * @returns {number | null}

@@ -1,4 +1,4 @@
-/* The order of rows, and which rows are inside which. */
+/* The order of rows, and the rows inside each row. */
 
 /** @import { Entry, Filter, Row, Sort } from "./types.js" */
 
@@ -39,7 +39,7 @@ export function matchesFilter(row, { words, state }) {
   return texts.some((text) => text?.toLowerCase().includes(words));
 }
 
-/** What rows are sorted by in each column; the label means their own order.
+/** Column → the value that rows are sorted by. Sorting by the label means the rows' own order.
  * @type {Record<Exclude<Sort["by"], "label">, (row: Row) => number | string>} */
 const SORT_VALUES = {
   score: (row) => row.score ?? -Infinity,
@@ -66,7 +66,7 @@ export function sortRows(rows, { by, descending }) {
   });
 }
 
-/** The order in which rows come from Python.
+/** The order in which Python sends rows.
  * @type {Sort} */
 export const OWN_ORDER = { by: "label", descending: false };
 
@@ -84,8 +84,8 @@ export function nextSort(sort, column) {
 }
 
 /**
- * The rows of a table from top to bottom: the outermost that match the filter, and after each the rows inside it, if it
- * is open.
+ * The rows of a table from top to bottom: the outermost rows that match the filter, each followed by the rows inside it
+ * if it is open.
  * @param {Map<string, Row[]>} groups from {@link groupByParent}
  * @param {Filter} filter
  * @param {Sort} sort

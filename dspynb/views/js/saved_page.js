@@ -1,4 +1,4 @@
-/* In a saved page: the plain table gives way to the view of the data in the page. */
+/* The script of a saved page: it replaces the plain table with a view of the data in the page. */
 
 /** @import { Detail, SavedData } from "./types.js" */
 
@@ -7,8 +7,8 @@ import { RunStore } from "./store.js";
 import { createView } from "./view.js";
 
 /**
- * Called by the page (views/html/static.py).
- * @param {string} name of the run's elements in the page
+ * Show the data in the page. The page calls this function (views/html/static.py).
+ * @param {string} name the data-run attribute of the run's elements
  * @param {SavedData} data
  */
 export function still(name, data) {
@@ -23,7 +23,7 @@ export function still(name, data) {
 }
 
 /**
- * The detail of a row with its texts in place of their numbers.
+ * The detail of a row, with texts instead of their numbers.
  * @param {SavedData} data
  * @param {string} key
  * @returns {Detail | undefined}

@@ -23,15 +23,15 @@ export function drawScores(rows, header, leads, markPoint) {
   const { mode } = header;
   const scored = scoredRows(rows);
   const place = placement(rows, header);
-  const what = mode === "rows" ? "mean so far" : "best so far";
-  const points = thinned(scored, (row) => row.score).map((row, _, shown) => {
-    const radius = shown.length > 200 ? 2 : 4;
-    const leading = mode === "candidates" && leadsOf(row, leads);
-    return drawPoint(place(row, row.score), radius, Boolean(leading), (circle) => markPoint(circle, row));
+  const lineName = mode === "rows" ? "mean so far" : "best so far";
+  const points = thinned(scored, (row) => row.score).map((row, _, drawn) => {
+    const radius = drawn.length > 200 ? 2 : 4;
+    const onFront = mode === "candidates" && leadsOf(row, leads);
+    return drawPoint(place(row, row.score), radius, Boolean(onFront), (circle) => markPoint(circle, row));
   });
-  const label = `scores of ${scored.length} ${mode}; ${what} ${header.result}`;
-  const front = mode === "candidates" && Object.keys(leads).length > 0;
-  const legend = `● score   ─ ${what}${front ? "   ○ on the Pareto front over rows" : ""}`;
+  const label = `scores of ${scored.length} ${mode}; ${lineName} ${header.result}`;
+  const hasFront = mode === "candidates" && Object.keys(leads).length > 0;
+  const legend = `● score   ─ ${lineName}${hasFront ? "   ○ on the Pareto front over rows" : ""}`;
   return svgElement(
     "svg",
     { viewBox: `0 0 ${CHART_WIDTH} ${CHART_HEIGHT}`, class: "dspynb-chart", role: "img", "aria-label": label },
@@ -52,7 +52,7 @@ export function scoredRows(rows) {
 }
 
 /**
- * On how many validation rows a candidate is the best.
+ * The number of validation rows on which a candidate is the best.
  * @param {Row} row
  * @param {Leads} leads
  * @returns {number | undefined}
@@ -81,7 +81,7 @@ function heightOf(value, { low, high }) {
 }
 
 /**
- * The mean of the scores so far in a table of rows, and the best so far elsewhere.
+ * After each row, the mean score so far in the mode `rows`, and the best score so far in other modes.
  * @param {ScoredRow[]} scored
  * @param {Mode} mode
  * @param {(row: Row, value: number) => Point} place
@@ -102,14 +102,14 @@ function runningValues(scored, mode, place) {
  * @param {Mode} mode
  */
 function drawLine(points, mode) {
-  const shown = thinned(points, (point) => point.y);
-  const corners = mode === "rows" ? shown : shown.flatMap((point, i) => step(point, shown[i - 1]));
+  const drawn = thinned(points, (point) => point.y);
+  const corners = mode === "rows" ? drawn : drawn.flatMap((point, i) => step(point, drawn[i - 1]));
   const text = corners.map(({ x, y }) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
   return svgElement("polyline", { points: text, class: "dspynb-line" });
 }
 
 /**
- * The corners of a step: the best so far stays until there is a better one.
+ * The corners of a step: the best score stays constant until there is a better one.
  * @param {Point} point
  * @param {Point | undefined} before
  * @returns {Point[]}

@@ -1,4 +1,4 @@
-/* What a person can change in the whole run: its budget, and a hint for the next attempt. */
+/* The actions of a person on the whole run: a new budget, and a hint for the next attempt. */
 
 /** @import { RunStore } from "./store.js" */
 
@@ -20,7 +20,7 @@ export function createBudgetForm(store) {
   const form = element(
     "div",
     "dspynb-form",
-    element("span", "", "new limits, what is spent included:"),
+    element("span", "", "new limits (including what is already spent):"),
     labelled("calls", fields.calls),
     labelled("rollouts", fields.metric_calls),
     labelled("USD", fields.usd),
@@ -46,7 +46,7 @@ export class HintForm {
     this.text.addEventListener("keydown", (event) => {
       if (event.key === "Enter") this.send();
     });
-    const give = button("Give", "dspynb-give", () => this.send());
+    const give = button("Send", "dspynb-give", () => this.send());
     this.node = element("div", "dspynb-form dspynb-hinting", labelled("hint", this.text), give, this.sent);
   }
 
@@ -54,7 +54,7 @@ export class HintForm {
     const hint = this.text.value.trim();
     if (!hint) return;
     this.store.send({ type: "steer", action: "hint", value: hint });
-    this.sent.textContent = `in the next attempt: ${hint}`;
+    this.sent.textContent = `sent for the next attempt: ${hint}`;
     this.text.value = "";
   }
 

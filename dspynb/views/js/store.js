@@ -1,15 +1,14 @@
-/* The store: the header and the rows of a run. Python sends a snapshot, then numbered deltas; a missed delta is noticed
- * by its number, and a new snapshot is requested. Applying a message twice does no harm. Any number of views show one
- * store. */
+/* The store: the header and the rows of a run. Python sends a snapshot, then numbered deltas. When a number is missing,
+ * the store requests a new snapshot. Applying a message twice has no effect. Several views can show one store. */
 
 /** @import { CachedDetail, Delta, Header, Leads, Received, Row, RowPatch, Sent, Snapshot, Source } from "./types.js" */
 
-/** Milliseconds between two messages that say that this page is open. */
+/** Milliseconds between two messages that tell Python that this page is open. */
 const ALIVE_INTERVAL = 5000;
-/** Milliseconds after which a detail that has not come is requested again. */
+/** Milliseconds after which a detail that was not received is requested again. */
 const DETAIL_TIMEOUT = 3000;
 
-/** What a store shows before the first snapshot: nothing.
+/** The header before the first snapshot.
  * @type {Header} */
 const EMPTY_HEADER = {
   mode: "attempts",
@@ -48,25 +47,25 @@ export class RunStore {
     this.seq = -1;
     /** When the header was received, in milliseconds of the page's clock. */
     this.receivedAt = 0;
-    /** Why the run refused the last action of a person; empty if it did not. */
+    /** Why the run refused the last action of a person; empty if it accepted it. */
     this.refusal = "";
     /** Called after each change.
      * @type {Set<() => void>} */
     this.views = new Set();
-    /** Whether this is a saved page, in which nothing changes any more. */
+    /** Whether this is a saved page, in which nothing changes. */
     this.saved = !source.send;
     this.file = source.file ?? "";
     /** @type {Map<string, CachedDetail>} */
     this.details = new Map();
-    /** When each detail that has not come yet was requested.
+    /** When each pending detail was requested.
      * @type {Map<string, number>} */
     this.pendingDetails = new Map();
-    this.awaitsSnapshot = false;
+    this.snapshotRequested = false;
     this.lastAlive = 0;
   }
 
   /**
-   * Replace all rows, unless something newer was applied already.
+   * Replace the header and all rows, unless a later delta was already applied.
    * @param {Partial<Snapshot>} snapshot
    */
   applySnapshot({ seq, header, rows, leads }) {
@@ -78,12 +77,12 @@ export class RunStore {
     this.receivedAt = performance.now();
     this.rows = new Map();
     for (const row of rows ?? []) this.rows.set(row.key, mergeRow(undefined, row));
-    this.awaitsSnapshot = false;
+    this.snapshotRequested = false;
     this.notify();
   }
 
   /**
-   * Apply a message of Python.
+   * Apply a message from Python.
    * @param {Received | null | undefined} message
    */
   receive(message) {
@@ -112,7 +111,7 @@ export class RunStore {
     this.seq = delta.seq;
     this.receivedAt = performance.now();
     if (delta.leads) this.leads = delta.leads;
-    for (const key of delta.gone) this.rows.delete(key);
+    for (const key of delta.removed) this.rows.delete(key);
     for (const patch of delta.rows) this.applyPatch(patch);
     this.notify();
   }
@@ -125,18 +124,18 @@ export class RunStore {
   }
 
   requestSnapshot() {
-    if (!this.awaitsSnapshot) this.source.send?.({ type: "snapshot" });
-    this.awaitsSnapshot = true;
+    if (!this.snapshotRequested) this.source.send?.({ type: "snapshot" });
+    this.snapshotRequested = true;
   }
 
   /** Tell Python that this page is open, and which delta it applied last. */
   sendAlive() {
     this.lastAlive = performance.now();
-    if (!this.header.ended) this.source.send?.({ type: "here", seq: this.seq });
+    if (!this.header.ended) this.source.send?.({ type: "alive", seq: this.seq });
   }
 
   /**
-   * Send what a person did.
+   * Send an action of a person to Python.
    * @param {Sent} message
    */
   send(message) {
@@ -145,7 +144,7 @@ export class RunStore {
   }
 
   /**
-   * The detail of a row; null until it has come. An outdated one is returned while a new one is requested.
+   * The detail of a row; null until it is received. An outdated detail is returned while a new one is requested.
    * @param {string} key
    * @returns {CachedDetail | null}
    */
@@ -172,7 +171,7 @@ export class RunStore {
 }
 
 /**
- * The row with the fields of a patch; a field that is null there is removed.
+ * The row with the fields of a patch. A field that is null in the patch is removed.
  * @param {Row | undefined} row
  * @param {RowPatch} patch
  * @returns {Row}

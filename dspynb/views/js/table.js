@@ -1,4 +1,5 @@
-/* The table of rows: it can be filtered and sorted, rows open to show those inside them, and one row is selected. */
+/* The table of rows. It can be filtered and sorted, rows can be opened to show the rows inside them, and one row is
+ * selected. */
 
 /** @import { RunStore } from "./store.js" */
 /** @import { ColumnName, Entry, Row, Sort } from "./types.js" */
@@ -22,10 +23,10 @@ export class Table {
     /** All outermost rows, in their own order.
      * @type {Row[]} */
     this.outermost = [];
-    /** What is shown.
+    /** The rows that are shown, from top to bottom.
      * @type {Entry[]} */
     this.entries = [];
-    /** The place of each shown row.
+    /** Key of a shown row → its position in the table.
      * @type {Map<string, number>} */
     this.places = new Map();
     /** @type {ColumnName[]} */
@@ -43,7 +44,7 @@ export class Table {
     this.grid = element("table", "dspynb-grid", this.head);
     this.lines = new TableRows(this.grid);
     this.grid.append(this.lines.body);
-    this.empty = element("div", "dspynb-empty", "no row matches");
+    this.empty = element("div", "dspynb-empty", "no rows match");
     this.filterBar = new FilterBar(store.saved, () => this.update());
     this.nodes = [this.filterBar.node, this.grid, this.empty];
     this.setRoles();
@@ -89,7 +90,7 @@ export class Table {
     this.filterBar.update(this.outermost, this.entries.length);
   }
 
-  /** Where columns, headings or the scale of the scores changed, all lines are made anew. */
+  /** Redraw all lines if the columns, the headings or the scale of the scores changed. */
   updateLayout() {
     const { header } = this.store;
     this.columns = shownColumns(this.outermost, header.mode);
@@ -105,9 +106,10 @@ export class Table {
   }
 
   /**
-   * The row to select now, if it is another: the best at the end, the first before, the latest one where it is followed.
+   * The row to select if the selection has to change: the latest row if it is followed; if no row is selected, the best
+   * row of a run that has ended, else the first row.
    * @param {boolean} followsLatest
-   * @returns {string | null}
+   * @returns {string | null} null: the selection stays
    */
   rowToSelect(followsLatest) {
     const isShown = this.selected !== null && this.places.has(this.selected);
@@ -133,7 +135,7 @@ export class Table {
   }
 
   /**
-   * Select a row for a person: it is brought into sight, and the view no longer follows the latest row.
+   * Select a row that a person chose: scroll to it, and stop following the latest row.
    * @param {string} key
    */
   select(key) {
@@ -172,7 +174,7 @@ export class Table {
     if (opens === this.open.has(key)) return;
     if (opens) this.open.add(key);
     else this.open.delete(key);
-    this.store.send({ type: opens ? "open" : "shut", key });
+    this.store.send({ type: opens ? "open" : "close", key });
     this.update();
   }
 
@@ -206,7 +208,7 @@ export class Table {
 }
 
 /**
- * The row that was clicked.
+ * The key of the row that was clicked.
  * @param {Event} event
  */
 function keyOfEvent({ target }) {

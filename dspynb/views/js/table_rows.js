@@ -1,4 +1,5 @@
-/* The lines of the table that are on the page: only those in sight, each at its place in a body as high as all rows. */
+/* The visible lines of the table. The table's body is as high as all rows, and only visible rows have a line on the
+ * page. */
 
 /** @import { ColumnName, Entry, Header, Row } from "./types.js" */
 
@@ -7,24 +8,24 @@ import { element } from "./dom.js";
 
 /** Pixels, as in live.css. */
 export const ROW_HEIGHT = 46;
-/** Lines beyond the visible ones, so that a little scrolling shows no gap. */
+/** Extra lines above and below the visible ones, so that short scrolling shows no gap. */
 const SPARE_LINES = 4;
 
-/** A line on the page, and what it shows.
+/** A line on the page, and the row that it shows.
  * @typedef {{ node: HTMLTableRowElement, row: Row | null, isOpen: boolean }} Line */
 
-/** What the lines show.
- * @typedef {object} Shown
+/** The state of the table that the lines show.
+ * @typedef {object} TableState
  * @property {Entry[]} entries
  * @property {ColumnName[]} columns
  * @property {Header} header
  * @property {Set<string>} open
  * @property {string | null} selected */
 
-let tables = 0; // ids of elements are numbered, so that two views on a page share none
+let tables = 0; // numbers the ids of elements, so that two views on a page have different ids
 
 /**
- * The entries that are in sight, as a range of places.
+ * The visible entries, as a range of positions.
  * @param {number} count
  * @param {number} scrollTop
  * @param {number} height
@@ -47,7 +48,7 @@ export class TableRows {
     this.id = `dspynb-${tables}`;
   }
 
-  /** Remove all lines, as when the columns change. */
+  /** Remove all lines; needed when the columns change. */
   clear() {
     for (const { node } of this.lines.values()) node.remove();
     this.lines.clear();
@@ -59,18 +60,18 @@ export class TableRows {
   }
 
   /**
-   * Put the visible lines on the page, and change only what is not as it should be.
-   * @param {Shown} shown
+   * Show the visible lines, and change only lines that are outdated.
+   * @param {TableState} table
    */
-  draw(shown) {
-    const { first, last } = visibleRange(shown.entries.length, this.grid.scrollTop, this.grid.clientHeight);
-    const visible = shown.entries.slice(first, last);
+  draw(table) {
+    const { first, last } = visibleRange(table.entries.length, this.grid.scrollTop, this.grid.clientHeight);
+    const visible = table.entries.slice(first, last);
     this.removeAllBut(new Set(visible.map(({ row }) => row.key)));
     visible.forEach((entry, i) => {
-      this.drawLine(entry, first + i, shown);
+      this.drawLine(entry, first + i, table);
     });
     this.putInOrder(visible);
-    this.markActive(shown.selected);
+    this.markActive(table.selected);
   }
 
   /** @param {Set<string>} keys */
@@ -84,20 +85,20 @@ export class TableRows {
 
   /**
    * @param {Entry} entry
-   * @param {number} place
-   * @param {Shown} shown
+   * @param {number} position
+   * @param {TableState} table
    */
-  drawLine({ row, level }, place, shown) {
+  drawLine({ row, level }, position, table) {
     const line = this.lines.get(row.key) ?? this.addLine(row.key);
-    const isOpen = shown.open.has(row.key);
+    const isOpen = table.open.has(row.key);
     const { node } = line;
-    node.style.transform = `translateY(${place * ROW_HEIGHT}px)`;
-    node.setAttribute("aria-rowindex", String(place + 2)); // the first row is that of the headings
+    node.style.transform = `translateY(${position * ROW_HEIGHT}px)`;
+    node.setAttribute("aria-rowindex", String(position + 2)); // the first row is that of the headings
     node.setAttribute("aria-level", String(level));
-    node.setAttribute("aria-selected", String(row.key === shown.selected));
+    node.setAttribute("aria-selected", String(row.key === table.selected));
     if (row.kids) node.setAttribute("aria-expanded", String(isOpen));
     else node.removeAttribute("aria-expanded");
-    if (line.row !== row || line.isOpen !== isOpen) fillLine(line, row, level, isOpen, shown);
+    if (line.row !== row || line.isOpen !== isOpen) fillLine(line, row, level, isOpen, table);
   }
 
   /** @param {string} key */
@@ -114,7 +115,7 @@ export class TableRows {
   }
 
   /**
-   * Screen readers read the elements in their order on the page.
+   * Put the lines in order, since screen readers read elements in the order of the document.
    * @param {Entry[]} visible
    */
   putInOrder(visible) {
@@ -144,7 +145,7 @@ export class TableRows {
  * @param {Row} row
  * @param {number} level
  * @param {boolean} isOpen
- * @param {Shown} shown
+ * @param {TableState} table
  */
 function fillLine(line, row, level, isOpen, { columns, header }) {
   line.row = row;

@@ -1,10 +1,10 @@
-/* Fewer points of a curve, so that a chart of many thousands stays quick and looks the same. */
+/* Reduces the points of a curve, so that a chart of many thousand points is drawn quickly and looks the same. */
 
-/** More points than this cannot be told apart in a chart. */
+/** More points than this cannot be distinguished in a chart. */
 export const MOST_POINTS = 1200;
 
 /**
- * Of each stretch its first, last, lowest and highest item.
+ * The first, last, lowest and highest item of each stretch of a long list; all items of a short list.
  * @template Item
  * @param {Item[]} items
  * @param {(item: Item) => number} heightOf

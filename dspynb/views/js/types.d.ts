@@ -26,7 +26,7 @@ export interface Header {
   paused: boolean;
   /** The actions that a person can take, as in {@link Steer}. */
   steerable: string[];
-  /** Why messages of the page wait, where they do. */
+  /** Why Python handles messages of the page only after the cell has ended; empty if it handles them at once. */
   note?: string;
 }
 
@@ -51,14 +51,14 @@ export interface Row {
   change?: number;
   seconds?: number;
   tokens?: number;
-  /** Keys of the candidates that this candidate was made from. */
+  /** Keys of the candidate's parents. */
   parents?: string[];
 }
 
-/** The changed fields of a row; null for a field that is no longer there. */
+/** The changed fields of a row; null for a field that no longer exists. */
 export type RowPatch = { key: string } & { [Name in keyof Row]?: Row[Name] | null };
 
-/** For each candidate: on how many validation rows it is the best. */
+/** Candidate → the number of validation rows on which it is the best. */
 export type Leads = { [candidate: string]: number };
 
 export interface Snapshot {
@@ -73,7 +73,8 @@ export interface Delta {
   seq: number;
   header: Partial<Header>;
   rows: RowPatch[];
-  gone: string[];
+  /** Keys of rows that no longer exist. */
+  removed: string[];
   leads?: Leads;
 }
 
@@ -83,7 +84,7 @@ export interface Block {
   text: string;
 }
 
-/** Everything about a row that its line in the table has no room for. */
+/** Everything about a row that does not fit into its line in the table. */
 export interface Detail {
   values: [title: string, parts: [name: string, text: string][]][];
   blocks: Block[];
@@ -92,7 +93,7 @@ export interface Detail {
 }
 
 export interface CachedDetail extends Detail {
-  /** The row changed since; a new detail has to be requested. */
+  /** Whether the row changed since, so that a new detail has to be requested. */
   outdated?: boolean;
 }
 
@@ -108,8 +109,8 @@ export interface Steer {
 export type Sent =
   | { type: "stop" }
   | { type: "snapshot" }
-  | { type: "here"; seq: number }
-  | { type: "detail" | "open" | "shut"; key: string }
+  | { type: "alive"; seq: number }
+  | { type: "detail" | "open" | "close"; key: string }
   | Steer;
 
 /** Where a store gets its data from: a running kernel (`send`), or the page itself (`detail`). */
@@ -120,7 +121,7 @@ export interface Source {
   file?: string;
 }
 
-/** The data in a saved page: details name their texts by number, so that each text is in the page once. */
+/** The data in a saved page. Details refer to texts by number, so that each text is in the page only once. */
 export interface SavedData {
   header: Header;
   rows: RowPatch[];
@@ -137,7 +138,7 @@ export interface Sort {
 
 export type ColumnName = "label" | "about" | "score" | "outputs" | "seconds" | "tokens";
 
-/** A row in the table, and how deep it is: 1 for the outermost. */
+/** A row in the table and its level: 1 for an outermost row. */
 export interface Entry {
   row: Row;
   level: number;
@@ -151,7 +152,7 @@ export interface Filter {
 }
 
 export interface Piece {
-  kind: "same" | "gone" | "new";
+  kind: "same" | "removed" | "added";
   text: string;
 }
 
@@ -160,7 +161,7 @@ export interface Point {
   y: number;
 }
 
-/** What anywidget gives the front end. */
+/** The part of anywidget's model that the front end uses. */
 export interface WidgetModel {
   get(name: string): unknown;
   send(message: unknown): void;

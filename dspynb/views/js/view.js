@@ -1,4 +1,4 @@
-/* One view of a run on the page: its parts, and when they are brought up to date. */
+/* One view of a run on the page: its parts, and when they are updated. */
 
 /** @import { RunStore } from "./store.js" */
 
@@ -9,7 +9,7 @@ import { HeaderView } from "./header.js";
 import { HintForm } from "./steering.js";
 import { Table } from "./table.js";
 
-/** Milliseconds after which a press counts as released: the page hears nothing of a scrollbar that is released. */
+/** Milliseconds after which a press counts as released, since releasing a scrollbar causes no event. */
 const LONGEST_PRESS = 3000;
 const RELEASES = ["pointerup", "pointercancel", "blur"];
 
@@ -41,7 +41,7 @@ class View {
     const top = [...this.header.nodes, this.hints.node, this.charts.node];
     this.root = element("div", "dspynb-view", ...top, ...this.table.nodes, this.detail.node);
     if (store.file) this.root.append(element("div", "dspynb-file", store.file));
-    /** The timer of a press; while there is one nothing moves, since a click is lost where its target is replaced.
+    /** The timer of a press. During a press nothing is updated: replacing the target of a click would lose the click.
      * @type {ReturnType<typeof setTimeout> | undefined} */
     this.pressed = undefined;
     this.update = () => this.updateParts();

@@ -1,4 +1,4 @@
-/* What anywidget calls: one store for each widget, and a view in each output that shows it. */
+/* The entry point for anywidget: one store for each widget, and a view in each output that shows the widget. */
 
 /** @import { Received, Snapshot, WidgetModel } from "./types.js" */
 

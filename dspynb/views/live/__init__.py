@@ -1,1 +1,1 @@
-"""The live view: what is sent to the browser, and the widget."""
+"""The live view of a run in a notebook: its messages and its widget."""

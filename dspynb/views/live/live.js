@@ -94,7 +94,7 @@ class RunStore {
     this.file = source.file ?? "";
     this.details = new Map();
     this.pendingDetails = new Map();
-    this.awaitsSnapshot = false;
+    this.snapshotRequested = false;
     this.lastAlive = 0;
   }
 
@@ -107,7 +107,7 @@ class RunStore {
     this.receivedAt = performance.now();
     this.rows = new Map();
     for (const row of rows ?? []) this.rows.set(row.key, mergeRow(undefined, row));
-    this.awaitsSnapshot = false;
+    this.snapshotRequested = false;
     this.notify();
   }
 
@@ -136,7 +136,7 @@ class RunStore {
     this.seq = delta.seq;
     this.receivedAt = performance.now();
     if (delta.leads) this.leads = delta.leads;
-    for (const key of delta.gone) this.rows.delete(key);
+    for (const key of delta.removed) this.rows.delete(key);
     for (const patch of delta.rows) this.applyPatch(patch);
     this.notify();
   }
@@ -148,13 +148,13 @@ class RunStore {
   }
 
   requestSnapshot() {
-    if (!this.awaitsSnapshot) this.source.send?.({ type: "snapshot" });
-    this.awaitsSnapshot = true;
+    if (!this.snapshotRequested) this.source.send?.({ type: "snapshot" });
+    this.snapshotRequested = true;
   }
 
   sendAlive() {
     this.lastAlive = performance.now();
-    if (!this.header.ended) this.source.send?.({ type: "here", seq: this.seq });
+    if (!this.header.ended) this.source.send?.({ type: "alive", seq: this.seq });
   }
 
   send(message) {
@@ -191,7 +191,7 @@ function mergeRow(row, patch) {
 }
 
 /* ── format.js ── */
-const STATE_SIGNS = {
+const STATE_SYMBOLS = {
   passed: "✓",
   done: "✓",
   finished: "✓",
@@ -210,12 +210,12 @@ const STATE_SIGNS = {
 const ROW_NAMES = { attempts: "attempt", rows: "row", candidates: "candidate", calls: "call" };
 
 function stateClass(state) {
-  return Object.hasOwn(STATE_SIGNS, state) ? state.replace("…", "") : "other";
+  return Object.hasOwn(STATE_SYMBOLS, state) ? state.replace("…", "") : "other";
 }
 
 function stateText(state) {
-  const sign = Object.hasOwn(STATE_SIGNS, state) ? STATE_SIGNS[state] : "•";
-  return `${sign} ${state}`;
+  const symbol = Object.hasOwn(STATE_SYMBOLS, state) ? STATE_SYMBOLS[state] : "•";
+  return `${symbol} ${state}`;
 }
 
 function formatNumber(value) {
@@ -263,15 +263,15 @@ function drawScores(rows, header, leads, markPoint) {
   const { mode } = header;
   const scored = scoredRows(rows);
   const place = placement(rows, header);
-  const what = mode === "rows" ? "mean so far" : "best so far";
-  const points = thinned(scored, (row) => row.score).map((row, _, shown) => {
-    const radius = shown.length > 200 ? 2 : 4;
-    const leading = mode === "candidates" && leadsOf(row, leads);
-    return drawPoint(place(row, row.score), radius, Boolean(leading), (circle) => markPoint(circle, row));
+  const lineName = mode === "rows" ? "mean so far" : "best so far";
+  const points = thinned(scored, (row) => row.score).map((row, _, drawn) => {
+    const radius = drawn.length > 200 ? 2 : 4;
+    const onFront = mode === "candidates" && leadsOf(row, leads);
+    return drawPoint(place(row, row.score), radius, Boolean(onFront), (circle) => markPoint(circle, row));
   });
-  const label = `scores of ${scored.length} ${mode}; ${what} ${header.result}`;
-  const front = mode === "candidates" && Object.keys(leads).length > 0;
-  const legend = `● score   ─ ${what}${front ? "   ○ on the Pareto front over rows" : ""}`;
+  const label = `scores of ${scored.length} ${mode}; ${lineName} ${header.result}`;
+  const hasFront = mode === "candidates" && Object.keys(leads).length > 0;
+  const legend = `● score   ─ ${lineName}${hasFront ? "   ○ on the Pareto front over rows" : ""}`;
   return svgElement(
     "svg",
     { viewBox: `0 0 ${CHART_WIDTH} ${CHART_HEIGHT}`, class: "dspynb-chart", role: "img", "aria-label": label },
@@ -312,8 +312,8 @@ function runningValues(scored, mode, place) {
 }
 
 function drawLine(points, mode) {
-  const shown = thinned(points, (point) => point.y);
-  const corners = mode === "rows" ? shown : shown.flatMap((point, i) => step(point, shown[i - 1]));
+  const drawn = thinned(points, (point) => point.y);
+  const corners = mode === "rows" ? drawn : drawn.flatMap((point, i) => step(point, drawn[i - 1]));
   const text = corners.map(({ x, y }) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
   return svgElement("polyline", { points: text, class: "dspynb-line" });
 }
@@ -348,7 +348,7 @@ function drawLineage(all, header, markPoint) {
   const rows = shownRows(all);
   const { places, height } = layout(rows);
   const width = Math.max(CHART_WIDTH, ...[...places.values()].map(({ x }) => x + 30));
-  const label = `lineage of ${rows.length} candidates: which was made from which`;
+  const label = `lineage of ${rows.length} candidates, from parents to children`;
   const attributes = { viewBox: `0 0 ${width} ${height}`, class: "dspynb-chart dspynb-lineage" };
   const nodes = rows.map((row) => drawNode(row, pointOf(places, row.key), header, markPoint));
   const drawing = [...drawEdges(rows, places), ...nodes];
@@ -373,11 +373,11 @@ function generations(rows) {
 
 function layout(rows) {
   const generation = generations(rows);
-  const filled = []; // by generation: how high its nodes are together
+  const filled = []; // generation → the total height of its nodes
   const places = new Map(); // x: the generation, y: the middle of the node in its column
   for (const row of rows) {
     const column = generation.get(row.key) ?? 0;
-    const space = row.score === undefined ? 11 : 26; // candidates that were never validated are small
+    const space = row.score === undefined ? 11 : 26; // candidates without a validation score are small
     filled[column] = (filled[column] ?? 0) + space;
     places.set(row.key, { x: column, y: filled[column] - space / 2 });
   }
@@ -513,27 +513,26 @@ class Charts {
     this.node.hidden = scored.length < 2 && !hasLineage;
     this.tabs.hidden = !hasLineage;
     if (this.node.hidden) return;
-    const shown = this.shownChart(hasLineage, scored.length);
-    for (const tab of this.buttons) tab.setAttribute("aria-pressed", String(tab.textContent === shown));
+    const chart = this.chartToShow(hasLineage, scored.length);
+    for (const tab of this.buttons) tab.setAttribute("aria-pressed", String(tab.textContent === chart));
     const scores = scored.map((row) => [row.score, row.best, row.state]);
-    const key = JSON.stringify([shown, rows.length, scores, leads]);
+    const key = JSON.stringify([chart, rows.length, scores, leads]);
     if (key === this.drawn) return;
     this.drawn = key;
-    this.draw(shown, rows);
+    this.draw(chart, rows);
   }
 
-  shownChart(hasLineage, scored) {
+  chartToShow(hasLineage, scored) {
     if (!hasLineage) return "scores";
     return scored < 2 ? "lineage" : this.chosen;
   }
 
-  draw(shown, rows) {
+  draw(chart, rows) {
     const { header, leads } = this.store;
     this.points = new Map();
     const markPoint = (shape, row) => this.markPoint(shape, row);
-    const chart =
-      shown === "lineage" ? drawLineage(rows, header, markPoint) : drawScores(rows, header, leads, markPoint);
-    this.box.replaceChildren(chart);
+    const svg = chart === "lineage" ? drawLineage(rows, header, markPoint) : drawScores(rows, header, leads, markPoint);
+    this.box.replaceChildren(svg);
   }
 
   markPoint(shape, row) {
@@ -613,14 +612,14 @@ function candidateButtons(store, row, onEdit) {
   const buttons = [];
   if (header.steerable.includes("drop") && row.mark !== "dropped" && row.label !== "0") {
     const drop = button("Drop", "dspynb-drop", send("drop", id));
-    buttons.push(withTooltip("neither parent nor winner from now on", drop));
+    buttons.push(withTooltip("never use this candidate as a parent or as the result", drop));
   }
   if (header.steerable.includes("pin")) {
     if (row.mark === "pinned") {
       buttons.push(button("Unpin", "dspynb-pin", send("unpin", id)));
     } else {
       const pin = button("Pin", "dspynb-pin", send("pin", id));
-      buttons.push(withTooltip("what the run returns, whatever the scores", pin));
+      buttons.push(withTooltip("return this candidate from the run, whatever its score", pin));
     }
   }
   if (header.steerable.includes("propose")) buttons.push(button("Edit…", "dspynb-edit", onEdit));
@@ -637,7 +636,7 @@ function candidateEditor(store, row, detail, onClose) {
     onClose();
   };
   const nodes = [
-    element("div", "dspynb-title", "a candidate of your own"),
+    element("div", "dspynb-title", "propose an edited candidate"),
     ...fields.map(({ path, area }) => labelled(path, area)),
     element("div", "dspynb-form", button("Propose", "dspynb-give", propose), button("Cancel", "", onClose)),
   ];
@@ -659,7 +658,7 @@ function candidateId(row) {
 const FEW_CHOICES = 20;
 const MOST_CHOICES = 2000;
 
-function usualComparison(row, rows, mode) {
+function defaultComparison(row, rows, mode) {
   if (mode === "candidates" && row.parents) return row.parents.find((key) => rows.has(key)) ?? "";
   if (mode !== "attempts" && row.up === undefined) return "";
   return rowBefore(row, rows)?.key ?? "";
@@ -678,21 +677,21 @@ function comparableRows(row, rows, most) {
   const siblings = groupByParent(rows.values()).get(row.up ?? "") ?? [];
   const others = siblings.filter((other) => other.key !== row.key);
   const after = others.findIndex((other) => compareRows(other, row) > 0);
-  const place = after < 0 ? others.length : after;
-  const first = Math.max(0, Math.min(place - most / 2, others.length - most));
+  const position = after < 0 ? others.length : after;
+  const first = Math.max(0, Math.min(position - most / 2, others.length - most));
   const near = others.slice(first, first + most);
   const best = others.filter((other) => other.best && !near.includes(other));
   return [...near, ...best];
 }
 
-function comparisonOptions(comparable, usual, mode) {
+function comparisonOptions(comparable, defaultRow, mode) {
   const options = new Map([["", "nothing"]]);
   for (const row of comparable) {
     const star = row.best ? " ★" : "";
     options.set(row.key, `${ROW_NAMES[mode]} ${row.label}${star}`);
   }
   const relation = mode === "candidates" ? "parent" : "previous";
-  if (usual) options.set(usual.key, `${relation}: ${usual.label}`);
+  if (defaultRow) options.set(defaultRow.key, `${relation}: ${defaultRow.label}`);
   return options;
 }
 
@@ -720,7 +719,7 @@ function piece(kind, text) {
 }
 
 function diffMiddle(a, b) {
-  const replaced = [piece("gone", a.join("")), piece("new", b.join(""))];
+  const replaced = [piece("removed", a.join("")), piece("added", b.join(""))];
   if (!a.length || !b.length) return replaced;
   const most = Math.min(a.length + b.length, MOST_EDITS);
   const middle = most + 1;
@@ -767,10 +766,10 @@ function tracePath(a, b, history, middle) {
     if (!d) continue;
     if (inserts) {
       y--;
-      pieces.push(piece("new", b[y]));
+      pieces.push(piece("added", b[y]));
     } else {
       x--;
-      pieces.push(piece("gone", a[x]));
+      pieces.push(piece("removed", a[x]));
     }
   }
   return pieces.reverse();
@@ -778,21 +777,21 @@ function tracePath(a, b, history, middle) {
 
 function joinPieces(pieces) {
   const result = [];
-  let gone = "";
+  let removed = "";
   let added = "";
   const flush = () => {
-    if (gone) result.push(piece("gone", gone));
-    if (added) result.push(piece("new", added));
-    gone = "";
+    if (removed) result.push(piece("removed", removed));
+    if (added) result.push(piece("added", added));
+    removed = "";
     added = "";
   };
   for (const { kind, text } of pieces) {
-    if (kind === "gone") {
-      gone += text;
-    } else if (kind === "new") {
+    if (kind === "removed") {
+      removed += text;
+    } else if (kind === "added") {
       added += text;
-    } else if (gone && added && SPACES.test(text)) {
-      gone += text;
+    } else if (removed && added && SPACES.test(text)) {
+      removed += text;
       added += text;
     } else if (text) {
       flush();
@@ -807,8 +806,8 @@ function joinPieces(pieces) {
 
 function countWords(pieces, kind) {
   let count = 0;
-  for (const one of pieces) {
-    if (one.kind === kind) count += one.text.trim().split(/\s+/).filter(Boolean).length;
+  for (const piece of pieces) {
+    if (piece.kind === kind) count += piece.text.trim().split(/\s+/).filter(Boolean).length;
   }
   return count;
 }
@@ -817,7 +816,7 @@ function countWords(pieces, kind) {
 const NEAR_LINES = 3;
 const NEAR_CHARACTERS = 300;
 
-const TAGS = /** @type {const} */ ({ gone: "del", new: "ins" });
+const TAGS = /** @type {const} */ ({ removed: "del", added: "ins" });
 
 function blockHead(heading, text) {
   const node = element("div", "dspynb-heading", element("span", "", heading));
@@ -828,18 +827,18 @@ function blockHead(heading, text) {
 function diffBlock(block, before, sideBySide) {
   if (before === block.text) return [blockHead(`${block.heading} · unchanged`, block.text)];
   const pieces = diffWords(before, block.text);
-  const counts = `+${countWords(pieces, "new")} −${countWords(pieces, "gone")} words`;
+  const counts = `+${countWords(pieces, "added")} −${countWords(pieces, "removed")} words`;
   const head = blockHead(`${block.heading} · ${counts}`, block.text);
   if (!sideBySide) return [head, scrollable("pre", "", ...shownPieces(pieces))];
-  const left = scrollable("pre", "", ...shownPieces(pieces.filter(({ kind }) => kind !== "new")));
-  const right = scrollable("pre", "", ...shownPieces(pieces.filter(({ kind }) => kind !== "gone")));
+  const left = scrollable("pre", "", ...shownPieces(pieces.filter(({ kind }) => kind !== "added")));
+  const right = scrollable("pre", "", ...shownPieces(pieces.filter(({ kind }) => kind !== "removed")));
   return [head, element("div", "dspynb-sides", left, right)];
 }
 
 function shownPieces(pieces) {
   return pieces.flatMap(({ kind, text }, i) => {
     if (kind === "same") return foldedText(text, i === 0, i === pieces.length - 1);
-    const breaks = /^\s*\n/.exec(text)?.[0] ?? ""; // so that the sign of the change stands where its words do
+    const breaks = /^\s*\n/.exec(text)?.[0] ?? ""; // so that the sign of the change is beside its words
     const words = text.slice(breaks.length);
     return words ? [breaks, element(TAGS[kind], "", words)] : [breaks];
   });
@@ -876,7 +875,7 @@ class DetailView {
     this.chosen = null;
     this.sideBySide = false;
     this.editing = false;
-    this.shown = "";
+    this.drawnState = "";
     this.openedFor = null;
     this.node = element("section", "dspynb-detail");
     this.node.hidden = true;
@@ -904,7 +903,7 @@ class DetailView {
   }
 
   redraw() {
-    this.shown = "";
+    this.drawnState = "";
     this.update();
   }
 
@@ -913,16 +912,19 @@ class DetailView {
     this.node.hidden = !row;
     if (!row || this.editing) return;
     const { header } = this.store;
-    const usual = this.usualKey(row);
-    const compared = this.chosen ?? usual;
+    const defaultKey = this.defaultKey(row);
+    const compared = this.chosen ?? defaultKey;
     const detail = this.store.detail(row.key);
     const before = compared ? this.store.detail(compared) : null;
     const { key, state, score, mark } = row;
     const { steerable, ended } = header;
-    const now = [key, state, score, mark, usual, compared, detail, before, this.sideBySide, steerable, ended];
-    const shown = JSON.stringify(now);
-    if (shown === this.shown) return; // keeps the reader's scroll position and selection
-    this.shown = shown;
+    const newState = JSON.stringify([
+      [key, state, score, mark],
+      [defaultKey, compared, detail, before, this.sideBySide],
+      [steerable, ended],
+    ]);
+    if (newState === this.drawnState) return; // to keep the scroll position and the selection
+    this.drawnState = newState;
     const hasChoices = this.offerChoices(row, FEW_CHOICES) > 0;
     this.openedFor = null;
     this.choices.value = compared;
@@ -936,14 +938,14 @@ class DetailView {
     return this.key === null ? undefined : this.store.rows.get(this.key);
   }
 
-  usualKey(row) {
-    return usualComparison(row, this.store.rows, this.store.header.mode);
+  defaultKey(row) {
+    return defaultComparison(row, this.store.rows, this.store.header.mode);
   }
 
   offerChoices(row, most) {
     const { rows, header } = this.store;
     const comparable = comparableRows(row, rows, most);
-    setOptions(this.choices, comparisonOptions(comparable, rows.get(this.usualKey(row)), header.mode));
+    setOptions(this.choices, comparisonOptions(comparable, rows.get(this.defaultKey(row)), header.mode));
     return comparable.length;
   }
 
@@ -969,8 +971,8 @@ class DetailView {
 
   waitingText() {
     const { saved, file, header } = this.store;
-    if (!saved) return header.note ? "its texts come when the cell has ended" : "…";
-    return `its texts are only in the run's file${file ? ` (${file})` : ""}`;
+    if (!saved) return header.note ? "the texts are loaded after the cell has ended" : "…";
+    return `the texts are only in the run's file${file ? ` (${file})` : ""}`;
   }
 
   content(row, detail, before, hasChoices) {
@@ -991,7 +993,7 @@ class DetailView {
 
   compareBar(row, before) {
     const isCandidate = this.store.header.mode === "candidates" && row.up === undefined;
-    const text = element("span", "", isCandidate ? "texts against" : "prompt against");
+    const text = element("span", "", isCandidate ? "compare the texts with" : "compare the prompt with");
     const node = element("div", "dspynb-compare", text, this.choices);
     if (before) node.append(this.sides);
     return node;
@@ -1063,7 +1065,7 @@ function createBudgetForm(store) {
   const form = element(
     "div",
     "dspynb-form",
-    element("span", "", "new limits, what is spent included:"),
+    element("span", "", "new limits (including what is already spent):"),
     labelled("calls", fields.calls),
     labelled("rollouts", fields.metric_calls),
     labelled("USD", fields.usd),
@@ -1088,7 +1090,7 @@ class HintForm {
     this.text.addEventListener("keydown", (event) => {
       if (event.key === "Enter") this.send();
     });
-    const give = button("Give", "dspynb-give", () => this.send());
+    const give = button("Send", "dspynb-give", () => this.send());
     this.node = element("div", "dspynb-form dspynb-hinting", labelled("hint", this.text), give, this.sent);
   }
 
@@ -1096,7 +1098,7 @@ class HintForm {
     const hint = this.text.value.trim();
     if (!hint) return;
     this.store.send({ type: "steer", action: "hint", value: hint });
-    this.sent.textContent = `in the next attempt: ${hint}`;
+    this.sent.textContent = `sent for the next attempt: ${hint}`;
     this.text.value = "";
   }
 
@@ -1293,10 +1295,10 @@ class FilterBar {
     this.follow.checked = false;
   }
 
-  update(rows, shown) {
+  update(rows, entryCount) {
     const { words, state } = this.filter;
     this.node.hidden = rows.length < FEWEST_ROWS;
-    setText(this.count, words || state ? `${formatCount(shown)} of ${formatCount(rows.length)}` : "");
+    setText(this.count, words || state ? `${formatCount(entryCount)} of ${formatCount(rows.length)}` : "");
     this.updateStates(rows);
   }
 
@@ -1311,11 +1313,11 @@ class FilterBar {
 }
 
 /* ── keyboard.js ── */
-function actionOfKey(key, entries, place, pageSize, open) {
-  if (place >= entries.length) return null;
-  const target = targetOfKey(key, place, entries.length, pageSize);
+function actionOfKey(key, entries, position, pageSize, open) {
+  if (position >= entries.length) return null;
+  const target = targetOfKey(key, position, entries.length, pageSize);
   if (target !== null) return { select: entries[target].row.key };
-  const { row, level } = entries[place];
+  const { row, level } = entries[position];
   if (key === "ArrowRight" && row.kids) return { open: row.key };
   if (key === "ArrowLeft" && open.has(row.key)) return { close: row.key };
   if (key === "ArrowLeft" && level > 1 && entries.some((entry) => entry.row.key === row.up)) {
@@ -1325,14 +1327,14 @@ function actionOfKey(key, entries, place, pageSize, open) {
   return null;
 }
 
-function targetOfKey(key, place, count, pageSize) {
+function targetOfKey(key, position, count, pageSize) {
   const targets = {
-    ArrowDown: place + 1,
-    ArrowUp: place - 1,
+    ArrowDown: position + 1,
+    ArrowUp: position - 1,
     Home: 0,
     End: count - 1,
-    PageDown: place + pageSize,
-    PageUp: place - pageSize,
+    PageDown: position + pageSize,
+    PageUp: position - pageSize,
   };
   if (!Object.hasOwn(targets, key)) return null;
   return Math.max(0, Math.min(count - 1, targets[key]));
@@ -1389,7 +1391,7 @@ function scoreContent(row, { low, high }) {
 const ROW_HEIGHT = 46;
 const SPARE_LINES = 4;
 
-let tables = 0; // ids of elements are numbered, so that two views on a page share none
+let tables = 0; // numbers the ids of elements, so that two views on a page have different ids
 
 function visibleRange(count, scrollTop, height) {
   const first = Math.max(0, Math.floor(scrollTop / ROW_HEIGHT) - SPARE_LINES);
@@ -1416,15 +1418,15 @@ class TableRows {
     this.body.style.height = `${count * ROW_HEIGHT}px`;
   }
 
-  draw(shown) {
-    const { first, last } = visibleRange(shown.entries.length, this.grid.scrollTop, this.grid.clientHeight);
-    const visible = shown.entries.slice(first, last);
+  draw(table) {
+    const { first, last } = visibleRange(table.entries.length, this.grid.scrollTop, this.grid.clientHeight);
+    const visible = table.entries.slice(first, last);
     this.removeAllBut(new Set(visible.map(({ row }) => row.key)));
     visible.forEach((entry, i) => {
-      this.drawLine(entry, first + i, shown);
+      this.drawLine(entry, first + i, table);
     });
     this.putInOrder(visible);
-    this.markActive(shown.selected);
+    this.markActive(table.selected);
   }
 
   removeAllBut(keys) {
@@ -1435,17 +1437,17 @@ class TableRows {
     }
   }
 
-  drawLine({ row, level }, place, shown) {
+  drawLine({ row, level }, position, table) {
     const line = this.lines.get(row.key) ?? this.addLine(row.key);
-    const isOpen = shown.open.has(row.key);
+    const isOpen = table.open.has(row.key);
     const { node } = line;
-    node.style.transform = `translateY(${place * ROW_HEIGHT}px)`;
-    node.setAttribute("aria-rowindex", String(place + 2)); // the first row is that of the headings
+    node.style.transform = `translateY(${position * ROW_HEIGHT}px)`;
+    node.setAttribute("aria-rowindex", String(position + 2)); // the first row is that of the headings
     node.setAttribute("aria-level", String(level));
-    node.setAttribute("aria-selected", String(row.key === shown.selected));
+    node.setAttribute("aria-selected", String(row.key === table.selected));
     if (row.kids) node.setAttribute("aria-expanded", String(isOpen));
     else node.removeAttribute("aria-expanded");
-    if (line.row !== row || line.isOpen !== isOpen) fillLine(line, row, level, isOpen, shown);
+    if (line.row !== row || line.isOpen !== isOpen) fillLine(line, row, level, isOpen, table);
   }
 
   addLine(key) {
@@ -1509,7 +1511,7 @@ class Table {
     this.grid = element("table", "dspynb-grid", this.head);
     this.lines = new TableRows(this.grid);
     this.grid.append(this.lines.body);
-    this.empty = element("div", "dspynb-empty", "no row matches");
+    this.empty = element("div", "dspynb-empty", "no rows match");
     this.filterBar = new FilterBar(store.saved, () => this.update());
     this.nodes = [this.filterBar.node, this.grid, this.empty];
     this.setRoles();
@@ -1621,7 +1623,7 @@ class Table {
     if (opens === this.open.has(key)) return;
     if (opens) this.open.add(key);
     else this.open.delete(key);
-    this.store.send({ type: opens ? "open" : "shut", key });
+    this.store.send({ type: opens ? "open" : "close", key });
     this.update();
   }
 

@@ -1,18 +1,19 @@
-"""The live view: a run's record changes at any rate and from any thread; what changed is sent in batches.
+"""The live view: sends the changes of a run's record to front ends, in batches.
 
-``changed`` takes note of the keys that an event changed. ``_flush``, at most ten times a second on the run's event
-loop, makes rows of them (``views/view_model.py``, ``views/rows.py``). Nothing here knows of widgets: messages are
-handed to a ``Transport``.
+The record changes at any rate and from any thread. ``changed`` remembers which keys an event changed. ``_flush`` builds
+their rows (``views/view_model.py``, ``views/rows.py``) and sends them; it runs on the run's event loop, at most ten
+times a second. Messages go to a ``Transport``, so this module is independent of widgets.
 
-Out go messages of these types:
-- ``delta`` {seq, header, rows, gone, leads}: what changed since the last one. Of the header and of rows that were sent
-  before, only the fields that changed (None: no longer there). Each has a number; a front end that sees a gap asks for
-  a snapshot and has lost nothing.
-- ``detail`` {key, detail}: everything about a row, when it was asked for.
-- ``refused`` {text}: why something that a person asked for cannot be done.
+Messages to a front end:
+- ``delta`` {seq, header, rows, removed, leads}: the changes since the last delta. Of the header and of rows that were
+  sent before, it has only the changed fields; a field that no longer exists is None. ``seq`` numbers the deltas. A
+  front end that misses a number requests a snapshot.
+- ``detail`` {key, detail}: everything about a row, as requested.
+- ``refused`` {text}: why the run refused an action of a person.
 
-In come ``stop``, ``snapshot``, ``here`` {seq} (this front end is alive, and where it is), ``detail`` {key}, ``open``
-and ``shut`` {key} (rows inside a row), and ``steer`` {action, …}.
+Messages from a front end: ``stop``; ``snapshot`` (request one); ``alive`` {seq} (this page is open, and has applied
+this delta); ``detail`` {key} (request one); ``open`` and ``close`` {key} (show or hide the rows inside a row); and
+``steer`` {action, …}.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any, Protocol
 from dspynb.errors import DspynbError, shorten
 from dspynb.running.record import RunRecord
 from dspynb.running.record_changes import Changes
-from dspynb.views.rows import Sparse
+from dspynb.views.rows import Payload
 from dspynb.views.view_model import MOST_SENT, ViewModel
 
 __all__ = ["LiveView", "Transport", "Viewed"]
@@ -35,17 +36,17 @@ _log = logging.getLogger("dspynb")
 
 INTERVAL = 0.1
 """Seconds between two batches, at least."""
-_SHARE = 20
-"""A batch that took t seconds to make is followed by none for 20 t, so that watching costs at most 5 % of the time."""
-_SILENCE = 20.0
-"""Seconds without a word from any front end after which nothing more is made for them: their pages are closed."""
+_PAUSE_FACTOR = 20
+"""A batch that took t seconds is followed by a pause of 20 t, so that the view costs at most 5 % of the time."""
+_SILENCE_LIMIT = 20.0
+"""Seconds without a message from any front end after which no more batches are sent: all pages are closed."""
 _FIRST_PUSH = 1.0
-"""Where front ends are not heard (on a kernel older than 7.4 their messages wait for the cell): seconds until the
-snapshot is sent unasked; then after twice as long each time."""
+"""Seconds until a snapshot is pushed without a request, if messages of front ends wait for the cell to end (ipykernel
+before 7.4). The time doubles after each push."""
 
 
 class Transport(Protocol):
-    """Where a live view sends to. Nothing is sent after ``finish``."""
+    """Sends messages to front ends. Nothing is sent after ``finish``."""
 
     def send(self, message: dict[str, Any]) -> None: ...
 
@@ -55,7 +56,7 @@ class Transport(Protocol):
 
 
 class Viewed(Protocol):
-    """What the view needs of a run."""
+    """The part of a run that the view uses."""
 
     @property
     def id(self) -> str: ...
@@ -79,68 +80,78 @@ class Viewed(Protocol):
 
 
 class LiveView:
-    """Sends what changed in a run's record, at most every ``INTERVAL`` seconds, from the run's event loop.
+    """Sends the changes of a run's record, at most every ``INTERVAL`` seconds, from the run's event loop.
 
-    ``run.watch(view.changed)`` connects it. Its lock is the record's, which the run holds while it applies an event and
-    calls ``changed``: so nothing is read while an event is half applied. Who emits takes the run's lock and then
-    this one, never the other way round.
-    ``note``: what to say where messages of a front end wait for the cell; then it counts as present.
+    ``run.watch(view.changed)`` connects it. The view uses the record's lock. The run holds this lock while it applies
+    an event and calls ``changed``, so the view never reads a partly applied event. A thread that emits an event takes
+    the run's lock first and then this one; the opposite order would be a deadlock.
+
+    Args:
+        run: the run to show.
+        loop: the event loop that sends.
+        note: a note for a kernel on which messages of front ends wait for the cell to end. With a note, front ends
+            count as open although they are silent.
     """
 
     def __init__(self, run: Viewed, loop: asyncio.AbstractEventLoop, note: str = "") -> None:
-        self._run, self._loop, self._note = run, loop, note
+        self._run = run
+        self._loop = loop
+        self._note = note
         self._record = run.record
         self._lock = run.record.lock
         self._state = ViewModel(run.record)
         self._transport: Transport | None = None
-        self._sent: dict[str, Sparse] = {}  # rows as they were sent last
-        self._head: Sparse = {}
-        self._leads: dict[str, int] = {}
-        self._opened: set[str] = set()
+        self._sent_rows: dict[str, Payload] = {}  # key → the row as it was sent last
+        self._sent_header: Payload = {}
+        self._sent_leads: dict[str, int] = {}
+        self._opened: set[str] = set()  # keys of rows whose children are shown
         self._seq = 0
-        self._armed = self._ended = self._broken = False
-        self._not_before = 0.0
-        self._push_at, self._push_after = time.monotonic() + _FIRST_PUSH, _FIRST_PUSH
-        self._heard = time.monotonic()
+        self._scheduled = False  # whether _flush is scheduled
+        self._ended = False
+        self._failed = False
+        self._next_flush = 0.0  # monotonic time before which nothing is sent
+        self._push_interval = _FIRST_PUSH
+        self._next_push = time.monotonic() + _FIRST_PUSH
+        self._last_message_at = time.monotonic()
 
     def open(self, transport: Transport) -> None:
-        """Begin to send; what came before is sent too."""
+        """Begin to send, everything that happened before included."""
         with self._lock:
             self._transport = transport
             if self._ended or self._run.done:
                 self._finish()
             else:
-                self._arm()
+                self._schedule()
 
-    # ── in ────────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── from the run and from front ends ──────────────────────────────────────────────────────────────────────────
     def changed(self, changes: Changes) -> None:
-        """Take note of what an event changed; from any thread. At the run's end everything is sent before this
-        returns."""
+        """Remember what an event changed. At the end of the run, send everything before returning. Thread-safe."""
         with self._lock:
             self._state.note(changes)
-            if changes.run:  # it began, was resumed, or ended
+            if changes.run:  # the run was started, resumed or ended
                 self._ended = self._record.ended is not None
             if self._ended:
                 self._finish()
             else:
-                self._arm()
+                self._schedule()
 
     def message(self, content: Mapping[str, Any]) -> None:
-        """Take a message of a front end. One that makes no sense is ignored."""
-        refused = self._asked(content)
+        """Handle a message of a front end. Unknown messages are ignored."""
+        refusal = self._control(content)
         with self._lock:
             if self._transport is None or self._ended:
                 return
-            was_silent, self._heard = self._silent(), time.monotonic()
+            was_silent = self._is_silent()
+            self._last_message_at = time.monotonic()
             try:
-                self._take(content, self._transport, was_silent)
-                if refused:
-                    self._transport.send({"type": "refused", "text": refused})
+                self._reply(content, self._transport, was_silent)
+                if refusal:
+                    self._transport.send({"type": "refused", "text": refusal})
             except Exception:
-                self._break()
+                self._fail()
 
-    def _asked(self, content: Mapping[str, Any]) -> str:
-        """Do what a person asked of the run; why not, where it refuses."""
+    def _control(self, content: Mapping[str, Any]) -> str:
+        """Stop or steer the run if the message says so. Returns why the run refuses it; empty if it does not."""
         if content.get("type") == "stop":
             self._run.stop()
         if content.get("type") != "steer":
@@ -151,121 +162,137 @@ class LiveView:
             return shorten(str(error), 500)
         return ""
 
-    def _take(self, content: Mapping[str, Any], transport: Transport, was_silent: bool) -> None:
+    def _reply(self, content: Mapping[str, Any], transport: Transport, was_silent: bool) -> None:
         key = str(content.get("key", ""))
         match content.get("type"):
             case "snapshot":
                 transport.snapshot()
-            case "here" if was_silent or content.get("seq") != self._seq:
-                transport.snapshot()
-            case "detail" if (detail := self._state.detail(key)) is not None:
-                transport.send({"type": "detail", "key": key, "detail": detail})
-            case "open" if key in self._state.nodes:
-                self._opened.add(key)
-                self._state.resend_inside(key)
-            case "shut":
+            case "alive":
+                if was_silent or content.get("seq") != self._seq:
+                    transport.snapshot()
+            case "detail":
+                detail = self._state.detail(key)
+                if detail is not None:
+                    transport.send({"type": "detail", "key": key, "detail": detail})
+            case "open":
+                if key in self._state.nodes:
+                    self._opened.add(key)
+                    self._state.resend_children(key)
+            case "close":
                 self._opened.discard(key)
-        self._arm()
+        self._schedule()
 
-    # ── out ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── to front ends ─────────────────────────────────────────────────────────────────────────────────────────────
     def snapshot(self) -> dict[str, Any]:
-        """The whole state, with the number of the last batch that it includes."""
+        """The header and all rows, with the number of the last delta that they include."""
         with self._lock:
-            rows = self._state.everything(self._opened)
+            rows = self._state.payloads(self._opened)
             leads = dict(self._record.front.leads)
             return {"seq": self._seq, "header": self._header(), "rows": rows, "leads": leads}
 
-    def _header(self) -> Sparse:
-        stopping = self._run.stopped and not self._ended
-        steerable = [] if self._ended or self._note else sorted(self._run.steerable)
-        more = {"stopping": stopping, "note": self._note, "ended": self._ended, "paused": self._run.paused}
+    def _header(self) -> Payload:
         header = self._state.header()
         count = self._state.counts.all
         if count > MOST_SENT:
-            header["notes"].append(
-                f"{MOST_SENT:,} of {count:,} {header['mode']} are shown; the run's tables have all of them"
-            )
-        return {**header, **more, "steerable": steerable}
+            header["notes"].append(self._state.note_of_shown_rows(MOST_SENT, count))
+        can_steer = not self._ended and not self._note
+        return {
+            **header,
+            "stopping": self._run.stopped and not self._ended,
+            "note": self._note,
+            "ended": self._ended,
+            "paused": self._run.paused,
+            "steerable": sorted(self._run.steerable) if can_steer else [],
+        }
 
-    def _silent(self) -> bool:
+    def _is_silent(self) -> bool:
         """Whether all pages that showed the run seem to be closed."""
-        return not self._note and time.monotonic() - self._heard > _SILENCE
+        return not self._note and time.monotonic() - self._last_message_at > _SILENCE_LIMIT
 
-    def _arm(self) -> None:
-        if not self._armed and self._transport is not None and not self._silent():
-            self._armed = True
+    def _schedule(self) -> None:
+        if not self._scheduled and self._transport is not None and not self._is_silent():
+            self._scheduled = True
             self._loop.call_soon_threadsafe(self._wait)
 
     def _wait(self) -> None:
-        self._loop.call_later(max(0.0, self._not_before - time.monotonic()), self._flush)
+        self._loop.call_later(max(0.0, self._next_flush - time.monotonic()), self._flush)
 
     def _flush(self) -> None:
         with self._lock:
-            self._armed = False
-            if self._transport is None or self._ended or self._broken:
+            self._scheduled = False
+            if self._transport is None or self._ended or self._failed:
                 return
             began = time.monotonic()
             self._send(self._transport)
             ended = time.monotonic()
-            self._not_before = ended + max(INTERVAL, _SHARE * (ended - began))
-            if self._state.waiting:
-                self._arm()
+            self._next_flush = ended + max(INTERVAL, _PAUSE_FACTOR * (ended - began))
+            if self._state.has_unsent:
+                self._schedule()
 
     def _send(self, transport: Transport) -> None:
-        """Send what changed. A front end that fails is left alone until the end; the run goes on."""
+        """Send the changes. After a failure nothing more is sent, and the run continues."""
         try:
             transport.send(self._delta())
-            if self._note and time.monotonic() >= self._push_at:
-                self._push_after *= 2
-                self._push_at = time.monotonic() + self._push_after
+            if self._note and time.monotonic() >= self._next_push:
+                self._push_interval *= 2
+                self._next_push = time.monotonic() + self._push_interval
                 transport.snapshot()
         except Exception:
-            self._break()
+            self._fail()
 
-    def _break(self) -> None:
-        self._broken = True
-        _log.exception("the live view of run %s failed; the run goes on without it", self._run.id)
+    def _fail(self) -> None:
+        self._failed = True
+        _log.exception("the live view of run %s failed; the run continues without it", self._run.id)
 
     def _delta(self) -> dict[str, Any]:
-        changed, gone = self._state.changes(self._opened)
-        rows = [patch for row in changed if (patch := _patch(self._sent.get(row["key"]), row, keep="key"))]
-        self._sent |= {row["key"]: row for row in changed}
-        gone = [key for key in gone if self._sent.pop(key, None) is not None]
+        changed, removed = self._state.take_changes(self._opened)
+        patches = []
+        for row in changed:
+            patch = _patch(self._sent_rows.get(row["key"]), row)
+            if patch:
+                patch["key"] = row["key"]
+                patches.append(patch)
+            self._sent_rows[row["key"]] = row
+        removed = [key for key in removed if self._sent_rows.pop(key, None) is not None]
         header = self._header()
-        patch = _patch(self._head, header)
-        self._head = header
+        header_patch = _patch(self._sent_header, header)
+        self._sent_header = header
         self._seq += 1
-        message = {"type": "delta", "seq": self._seq, "header": patch, "rows": rows, "gone": gone}
-        if self._record.front.leads != self._leads:
-            self._leads = dict(self._record.front.leads)
-            message["leads"] = self._leads
+        message = {"type": "delta", "seq": self._seq, "header": header_patch, "rows": patches, "removed": removed}
+        if self._record.front.leads != self._sent_leads:
+            self._sent_leads = dict(self._record.front.leads)
+            message["leads"] = self._sent_leads
         return message
 
     def _finish(self) -> None:
-        transport, self._transport = self._transport, None
+        transport = self._transport
         if transport is None:
             return
-        if not self._broken and not self._silent():
+        self._transport = None
+        if not self._failed and not self._is_silent():
             self._send(transport)
         transport.finish(self._state)
 
 
-def _patch(before: Sparse | None, after: Sparse, keep: str | None = None) -> Sparse:
-    """The fields that changed, None for those that are no longer there; empty if none did. ``keep``: the one that
-    names what it is."""
+def _patch(before: Payload | None, after: Payload) -> Payload:
+    """The fields that changed, and None for fields that no longer exist; empty if nothing changed."""
     if before is None:
         return after
     patch = {name: value for name, value in after.items() if before.get(name) != value or name not in before}
-    patch |= {name: None for name in before if name not in after}
-    if patch and keep is not None:
-        patch[keep] = after[keep]
+    for name in before:
+        if name not in after:
+            patch[name] = None
     return patch
 
 
 def steer(run: Any, content: Mapping[str, Any]) -> None:
-    """One intervention of a person. Raises DspynbError where the run refuses it."""
-    action, value = content.get("action"), content.get("value")
-    match action:
+    """Apply an action of a person to a run.
+
+    Raises:
+        DspynbError: the run refuses the action.
+    """
+    value = content.get("value")
+    match content.get("action"):
         case "hint":
             run.suggest_hint(value, row=content.get("row"))
         case "propose":

@@ -1,4 +1,4 @@
-"""Outputs of a notebook that can be replaced later."""
+"""Notebook outputs that can be replaced later."""
 
 from __future__ import annotations
 
@@ -14,25 +14,34 @@ __all__ = ["Cell", "in_ipython", "pages"]
 
 
 def in_ipython() -> bool:
-    """Whether there is an IPython that displays; does not import it to find out."""
+    """Whether the code runs in IPython. Does not import it."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and ipython.get_ipython() is not None
 
 
-def pages(seen: RunRecord | ViewModel, path: str | None = None) -> dict[str, str]:
-    """The run as a notebook keeps it: static HTML, and text that is the same at every execution."""
-    state = seen if isinstance(seen, ViewModel) else ViewModel(seen)
+def pages(source: RunRecord | ViewModel, path: str | None = None) -> dict[str, str]:
+    """The static output of a run, by MIME type: HTML, and text that is the same for every execution.
+
+    Args:
+        source: the run's record, or the view model of a view that has read it.
+        path: the path of the run's file.
+    """
+    state = source if isinstance(source, ViewModel) else ViewModel(source)
     return {"text/html": state_html(state, path), "text/plain": summary(state)}
 
 
 class Cell:
-    """One output, shown at once, replaced when the run has ended, in whatever cell it was shown."""
+    """A notebook output that is displayed at once and can be replaced later, even from another cell.
 
-    def __init__(self, first: Any) -> None:
+    Args:
+        content: an object with a display of its own, or texts by MIME type.
+    """
+
+    def __init__(self, content: Any) -> None:
         from IPython.display import display
 
-        self._handle = display(first, raw=isinstance(first, dict), display_id=True)
+        self._handle = display(content, raw=isinstance(content, dict), display_id=True)
 
     def replace(self, data: dict[str, str]) -> None:
-        """Show this instead, given as text per mime type."""
+        """Replace the output with texts by MIME type."""
         self._handle.update(data, raw=True)

@@ -1,4 +1,4 @@
-"""The anywidget behind the live view. Imported only when a widget is shown."""
+"""The widget of the live view. This module imports anywidget, so it is imported only when a widget is shown."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ _HERE = Path(__file__).parent
 
 
 class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc]  # untyped base
-    """``snapshot`` is made when it is sent, so that a page opened later gets the present state, not a stale one."""
+    """Sends a snapshot to each page that opens it, then the messages of a `LiveView`.
 
-    # Text, not paths: for a path anywidget keeps every instance alive as a listener for changes of the file.
+    ``snapshot`` is computed when it is sent, so that a page that is opened later gets the present state.
+    """
+
+    # Texts, not paths: for a path, anywidget watches the file, and its watcher keeps every instance alive.
     _esm = (_HERE / "live.js").read_text(encoding="utf-8")
     _css = (_HERE / "live.css").read_text(encoding="utf-8")
     snapshot = traitlets.Dict().tag(sync=True, to_json=lambda _, widget: widget.read_snapshot())
@@ -37,19 +40,21 @@ class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc]  # untyped base
 
 
 class HasPath(Protocol):
-    """A run, as far as it is needed here: ``path`` is known once its file is open."""
+    """The part of a run that the transport uses. ``path`` is None until the run's file is open."""
 
     path: str | None
 
 
 class WidgetTransport:
-    """Sends to a widget shown in an output, and in the end puts static HTML in its place."""
+    """Sends messages to a widget in a notebook output, and replaces the widget with static HTML at the end."""
 
     def __init__(self, widget: LiveWidget, cell: Cell, run: HasPath) -> None:
-        self._widget, self._cell, self._run = widget, cell, run
+        self._widget = widget
+        self._cell = cell
+        self._run = run
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message."""
+        """Send a message to all views of the widget."""
         self._widget.send(message)
 
     def snapshot(self) -> None:
@@ -57,7 +62,7 @@ class WidgetTransport:
         self._widget.send_state("snapshot")
 
     def finish(self, state: ViewModel) -> None:
-        """Replace the output and close the widget: a saved notebook must not need it."""
+        """Replace the output with static HTML, since a saved notebook has no widget, and close the widget."""
         try:
             self._cell.replace(pages(state, self._run.path))
         finally:

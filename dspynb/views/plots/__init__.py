@@ -1,1 +1,1 @@
-"""Plots: what is drawn, and how."""
+"""Plots of runs: their numbers (``figures.py``), and the drawing (``draw.py``)."""

@@ -1,9 +1,10 @@
-"""Which plot a run gets, and the numbers in it, read from its record: of a live run and of a file alike."""
+"""Choose the plot of a run, and read its numbers from the run's record. Works for live runs and for run files."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from dspynb.data import Usage
@@ -11,19 +12,23 @@ from dspynb.errors import InputError, nearest
 from dspynb.events import RolloutEnded
 from dspynb.json_checks import is_real
 from dspynb.running.record import RunRecord
-from dspynb.running.record_rows import AttemptRow
+from dspynb.running.record_rows import AttemptRow, Milestone
 from dspynb.running.tables.candidates import full_scores, scores_of, winner_of
 from dspynb.running.tables.hints import hint_rows, hint_uses
 from dspynb.running.tables.scores import chosen_attempts, failure_score, metric_of, outer_searches, scores_by_program
 from dspynb.running.tables.statistics import mean_interval
 from dspynb.views.plots import draw
-from dspynb.views.plots.draw import Bar, Curve, Ends, Point
+from dspynb.views.plots.draw import Bar, Curve, MeanInterval, Point
+from dspynb.views.run_facts import run_setting
 from dspynb.views.texts import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["KINDS", "plot_run"]
+
+ScoresByProgram = Mapping[str, Mapping[int, Sequence[float]]]
+"""Program → row → the score of each repeat."""
 
 X_LABELS = {
     "calls": "model calls",
@@ -32,12 +37,27 @@ X_LABELS = {
     "usd": "cost (USD)",
     "seconds": "time (s)",
 }
-_MOST_THIN, _MOST_HINTS, _WORST_HINTS = 50, 15, 3
+"""Values of ``x`` → the label of the axis."""
+_MOST_LINES = 50
+"""Searches whose single lines are drawn; with more, only the mean is."""
+_MOST_HINTS = 15
+"""Hints that are drawn; with more, the first ones and the last ``_WORST_HINTS``."""
+_WORST_HINTS = 3
 
 
 def plot_run(record: RunRecord, kind: str | None, x: str | None, ax: Axes | None, search: int = 0) -> Axes:
-    """Draw the run. ``kind``: one of KINDS, or None for the first that the run has something for; ``search``: the
-    span whose attempts are meant. Raises InputError for a kind that is unknown or that the run has nothing for."""
+    """Draw a run.
+
+    Args:
+        record: the run's record.
+        kind: one of KINDS; None: the first kind that the run has data for.
+        x: one of X_LABELS, for the kinds ``best`` and ``pareto``; None: the usual one.
+        ax: the axes to draw into; default: those of a new figure.
+        search: the span of a search, to draw only its attempts; 0: the whole run.
+
+    Raises:
+        InputError: ``kind`` or ``x`` is unknown, or the run has no data for this kind of plot.
+    """
     with record.lock:
         return _plot(record, kind, x, ax, search)
 
@@ -48,57 +68,101 @@ def _plot(record: RunRecord, kind: str | None, x: str | None, ax: Axes | None, s
     if x is not None and x not in X_LABELS:
         raise InputError(f"x must be one of {', '.join(X_LABELS)}, got {x!r}.{nearest(str(x), X_LABELS)}")
     if x is not None and kind not in (None, "best", "pareto"):
-        raise InputError(f"x is of the plots 'best' and 'pareto'; {kind!r} has none")
-    there = [name for name, (_, has) in KINDS.items() if has(record, search)]
-    kind = _default(record, there) if kind is None else kind
+        raise InputError(f"x is an argument of the plots 'best' and 'pareto'; the plot {kind!r} takes none")
+    available = [name for name, (_, has_data) in KINDS.items() if has_data(record, search)]
     if kind is None:
-        raise InputError(f"there is nothing to plot: the run ({record.status}) has no scores")
-    if kind not in there:
-        others = f"it can be plotted as {', '.join(map(repr, there))}" if there else "it has no scores at all"
-        raise InputError(f"the run has nothing for the plot {kind!r}, which needs {_NEEDS[kind]}; {others}")
-    return KINDS[kind][0](record, search, x, ax)
+        if not available:
+            raise InputError(f"there is nothing to plot: the run ({record.status}) has no scores")
+        kind = _default_kind(record, available)
+    if kind not in available:
+        others = "it has no scores at all"
+        if available:
+            others = f"it can be plotted as {', '.join(map(repr, available))}"
+        raise InputError(f"the run has no data for the plot {kind!r}, which needs {_NEEDS[kind]}; {others}")
+    draw_kind, _ = KINDS[kind]
+    return draw_kind(record, search, x, ax)
 
 
-def _default(record: RunRecord, there: Sequence[str]) -> str | None:
-    """The first kind that the run has; where no rows were scored, its attempts."""
-    return "attempts" if "attempts" in there and not record.rollouts else next(iter(there), None)
+def _default_kind(record: RunRecord, available: Sequence[str]) -> str:
+    """``attempts`` where no rows were scored, else the first kind that is available."""
+    if "attempts" in available and not record.rollouts:
+        return "attempts"
+    return available[0]
 
 
 # ── candidates ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _best(record: RunRecord, _: int, x: str | None, ax: Axes | None) -> Axes:
-    """The best so far against what it had cost."""
-    told = [m for m in record.milestones if m.scored.full and m.scored.split == "val"]
-    spent = {
-        name: [_spent(m.usage, m.metric_calls, m.scored.at - record.began, name) for m in told] for name in X_LABELS
-    }
-    x = x or next((name for name in ("calls", "metric_calls") if max(spent[name]) > 0), "seconds")
-    _check_spent(spent[x], x)
-    start, winner = next(iter(record.candidates), None), winner_of(record)
+    """The best score so far, by what the run had spent when it was reached."""
+    milestones = [m for m in record.milestones if m.scored.full and m.scored.split == "val"]
+    if x is None:
+        x = _default_x(record, milestones)
+    spent = [_spent_at(record, milestone, x) for milestone in milestones]
+    _check_spent(spent, x)
+    winner = winner_of(record)
     scores: dict[str | None, float] = {}
-    points, line = [], []
-    for milestone, at in zip(told, spent[x], strict=True):
-        candidate, score = milestone.scored.candidate, milestone.scored.score
-        kind = "best" if candidate == winner else "start" if candidate == start else "candidate"
-        points += [] if candidate in scores else [Point(at, score, kind)]
+    points: list[Point] = []
+    line: list[tuple[float, float]] = []
+    for milestone, at in zip(milestones, spent, strict=True):
+        candidate = milestone.scored.candidate
+        score = milestone.scored.score
+        if candidate not in scores:
+            points.append(Point(at, score, _kind_of_point(record, candidate, winner)))
         scores[candidate] = score
         line.append((at, scores.get(milestone.scored.best, math.nan)))
-    ended = record.ended.at if record.ended else record.milestones[-1].scored.at
-    line.append((max(line[-1][0], _spent(record.usage, len(record.rollouts), ended - record.began, x)), line[-1][1]))
+    last_spent, last_score = line[-1]
+    line.append((max(last_spent, _spent_in_total(record, x)), last_score))
     return draw.scatter(points, line, ("best so far", X_LABELS[x], _val_score(record)), ax)
 
 
+def _default_x(record: RunRecord, milestones: Sequence[Milestone]) -> str:
+    """The first of model calls and rollouts that the run has spent; seconds if it has spent none."""
+    for name in ("calls", "metric_calls"):
+        if any(_spent_at(record, milestone, name) > 0 for milestone in milestones):
+            return name
+    return "seconds"
+
+
+def _kind_of_point(record: RunRecord, candidate: str, winner: str | None) -> str:
+    if candidate == winner:
+        return "best"
+    if candidate == next(iter(record.candidates), None):
+        return "start"
+    return "candidate"
+
+
+def _spent_at(record: RunRecord, milestone: Milestone, x: str) -> float:
+    return _spent(milestone.usage, milestone.metric_calls, milestone.scored.at - record.began, x)
+
+
+def _spent_in_total(record: RunRecord, x: str) -> float:
+    end = record.ended.at if record.ended else record.milestones[-1].scored.at
+    return _spent(record.usage, len(record.rollouts), end - record.began, x)
+
+
 def _spent(usage: Usage, rollouts: int, seconds: float, x: str) -> float:
-    found = {"calls": usage.calls, "metric_calls": rollouts, "tokens": usage.tokens, "usd": usage.usd}
-    value = {**found, "seconds": seconds}[x]
-    return math.nan if value is None else float(value)
+    """The amount named ``x``; NaN where it is unknown."""
+    amounts = {
+        "calls": usage.calls,
+        "metric_calls": rollouts,
+        "tokens": usage.tokens,
+        "usd": usage.usd,
+        "seconds": seconds,
+    }
+    amount = amounts[x]
+    return math.nan if amount is None else float(amount)
 
 
 def _check_spent(values: Sequence[float], x: str) -> None:
+    """Raise InputError where some amounts are unknown, or all are 0."""
     if any(map(math.isnan, values)):
-        what, others = ("price", "'tokens' or 'seconds'") if x == "usd" else ("number of tokens", "'usd' or 'seconds'")
-        raise InputError(f"the {what} of some of the run's calls is unknown; x may be 'calls', {others}")
+        amount = "number of tokens"
+        others = "'usd' or 'seconds'"
+        if x == "usd":
+            amount = "price"
+            others = "'tokens' or 'seconds'"
+        raise InputError(f"the {amount} of some of the run's calls is unknown; x may be 'calls', {others}")
     if not any(values):
-        others = "'tokens' or 'seconds'" if x != "tokens" else "'calls' or 'seconds'"
+        others = "'calls' or 'seconds'" if x == "tokens" else "'tokens' or 'seconds'"
         raise InputError(f"the run cost nothing in {X_LABELS[x]} (was all of it cached?); x may be {others}")
 
 
@@ -107,16 +171,18 @@ def _val_score(record: RunRecord) -> str:
 
 
 def _pareto(record: RunRecord, _: int, x: str | None, ax: Axes | None) -> Axes:
-    """What each candidate scores against what a row costs with it, and those that none beats in both."""
-    x = x or "tokens"
+    """The score of each candidate by its cost per row, and the Pareto front of the two."""
+    if x is None:
+        x = "tokens"
     if x == "metric_calls":
         raise InputError("a row is one rollout with every candidate; x may be calls, tokens, usd or seconds")
     full = full_scores(record)
     costs = {candidate: _cost(record.rollouts_of(candidate), x) for candidate in full}
     _check_spent(list(costs.values()), x)
-    start, winner = next(iter(record.candidates), None), winner_of(record)
-    kinds = {start: "start", winner: "best"}
-    points = [Point(costs[c], score, kinds.get(c, "candidate")) for c, score in full.items()]
+    winner = winner_of(record)
+    points = [
+        Point(costs[candidate], score, _kind_of_point(record, candidate, winner)) for candidate, score in full.items()
+    ]
     front: list[tuple[float, float]] = []
     for point in sorted(points, key=lambda p: (p.x, -p.y)):
         if not front or point.y > front[-1][1]:
@@ -125,24 +191,28 @@ def _pareto(record: RunRecord, _: int, x: str | None, ax: Axes | None) -> Axes:
 
 
 def _cost(rollouts: Mapping[int, RolloutEnded], x: str) -> float:
-    """The mean over rows, of what the program's calls took."""
+    """What one row costs, as the mean over rows. Calls of metrics do not count."""
     total = math.fsum(_spent(rollout.usage, 1, rollout.seconds, x) for rollout in rollouts.values())
     return total / len(rollouts)
 
 
 def _heatmap(record: RunRecord, _: int, __: str | None, ax: Axes | None) -> Axes:
     """Candidates × validation rows."""
-    scores, winner = scores_of(record), winner_of(record)
-    known = [candidate for candidate in record.candidates if candidate in scores]
-    rows = range(max(row for own in scores.values() for row in own) + 1)
-    cells = [[scores[candidate].get(row, math.nan) for row in rows] for candidate in known]
-    best = known.index(winner) if winner in known else None
-    return draw.heatmap(cells, known, best, metric_of(record), ax)
+    scores = scores_of(record)
+    winner = winner_of(record)
+    candidates = [candidate for candidate in record.candidates if candidate in scores]
+    row_count = max(max(scores_by_row, default=-1) for scores_by_row in scores.values()) + 1
+    cells = []
+    for candidate in candidates:
+        scores_by_row = scores[candidate]
+        cells.append([scores_by_row.get(row, math.nan) for row in range(row_count)])
+    best = candidates.index(winner) if winner in candidates else None
+    return draw.heatmap(cells, candidates, best, metric_of(record), ax)
 
 
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _compare(record: RunRecord, _: int, __: str | None, ax: Axes | None) -> Axes:
-    """The mean of each program that was compared, with its interval."""
+    """The mean score of each compared program, with its interval."""
     means = {name: _interval(_row_means(rows)) for name, rows in scores_by_program(record).items()}
     return draw.intervals(means, metric_of(record), ax)
 
@@ -151,113 +221,170 @@ def _row_means(rows: Mapping[int, Sequence[float]]) -> list[float]:
     return [math.fsum(values) / len(values) for values in rows.values()]
 
 
-def _interval(values: Sequence[float]) -> Ends:
-    found = mean_interval(values)
-    return found.mean, found.low, found.high
+def _interval(values: Sequence[float]) -> MeanInterval:
+    interval = mean_interval(values)
+    return interval.mean, interval.low, interval.high
 
 
 def _scores(record: RunRecord, search: int, _: str | None, ax: Axes | None) -> Axes:
-    """How many rows have which score; of an optimizer's run, with the best candidate and with the start."""
-    programs = scores_by_program(record)
+    """A histogram of scores: of validation rows for an optimizer's run, else of rows, of searches or of attempts."""
     if record.candidates:
-        scores, start, winner = scores_of(record), next(iter(record.candidates)), winner_of(record)
-        named = {candidate: name for candidate, name in ((start, "start"), (winner, "best")) if candidate in scores}
-        groups = {name: _group(list(scores[candidate].values())) for candidate, name in named.items() if candidate}
-        return draw.histogram(groups, metric_of(record), "validation rows", ax)
+        return _scores_of_candidates(record, ax)
+    programs = scores_by_program(record)
     if programs and not search:
-        some = {
-            name: ([s for own in rows.values() for s in own], _interval(_row_means(rows)))
-            for name, rows in programs.items()
-        }
-        repeated = any(len(own) > 1 for rows in programs.values() for own in rows.values())
-        return draw.histogram(some, metric_of(record), "rollouts" if repeated else "rows", ax)
+        return _scores_of_programs(record, programs, ax)
     searches = _searches(record, search)
     if len(searches) > 1:
         chosen = [float(row.score or 0) for row in chosen_attempts(record)]
         return draw.histogram({"": _group(chosen)}, "score of the attempt that was chosen", "searches", ax)
-    found = [float(row.score) for row in searches[0] if row.score is not None and row.state != "cancelled"]
-    return draw.histogram({"": _group(found)}, "score", "attempts", ax)
+    scores = [float(row.score) for row in searches[0] if row.score is not None and row.state != "cancelled"]
+    return draw.histogram({"": _group(scores)}, "score", "attempts", ax)
 
 
-def _group(scores: list[float]) -> tuple[list[float], Ends]:
+def _scores_of_candidates(record: RunRecord, ax: Axes | None) -> Axes:
+    """The scores of the initial program and of the best candidate."""
+    scores = scores_of(record)
+    start = next(iter(record.candidates))
+    winner = winner_of(record)
+    groups: dict[str, tuple[list[float], MeanInterval]] = {}
+    if start in scores and start != winner:
+        groups["start"] = _group(list(scores[start].values()))
+    if winner and winner in scores:
+        groups["best"] = _group(list(scores[winner].values()))
+    return draw.histogram(groups, metric_of(record), "validation rows", ax)
+
+
+def _scores_of_programs(record: RunRecord, programs: ScoresByProgram, ax: Axes | None) -> Axes:
+    """The scores of each program's rows. An interval is that of the rows' means, since repeats are not independent."""
+    groups: dict[str, tuple[list[float], MeanInterval]] = {}
+    unit = "rows"
+    for name, rows in programs.items():
+        scores: list[float] = []
+        for repeats in rows.values():
+            scores.extend(repeats)
+            if len(repeats) > 1:
+                unit = "rollouts"
+        groups[name] = (scores, _interval(_row_means(rows)))
+    return draw.histogram(groups, metric_of(record), unit, ax)
+
+
+def _group(scores: list[float]) -> tuple[list[float], MeanInterval]:
     return scores, _interval(scores)
 
 
 # ── attempts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _searches(record: RunRecord, search: int) -> list[list[AttemptRow]]:
-    """The attempts of the search that is meant, or of all outermost ones, as far as they ended and count."""
+    """The finished attempts of each search: of the search with this span, else of all outermost searches."""
     spans = [search] if search in record.searches() else outer_searches(record)
-    found = [[row for row in record.children(s) if row.state not in ("running", "cancelled")] for s in spans]
-    return [rows for rows in found if rows]
+    searches = []
+    for span in spans:
+        rows = [row for row in record.children(span) if row.state not in ("running", "cancelled")]
+        if rows:
+            searches.append(rows)
+    return searches
 
 
 def _attempts(record: RunRecord, search: int, _: str | None, ax: Axes | None) -> Axes:
-    """The scores of attempts and the best so far; of many searches, their mean."""
+    """The scores of attempts and the best score so far; of several searches, the mean over them."""
     searches = _searches(record, search)
     if len(searches) == 1:
-        threshold = record.started.settings.get("threshold") if record.started else None
-        shown = threshold if is_real(threshold) else None
-        scores = [math.nan if row.score is None else float(row.score) for row in searches[0]]
-        return draw.steps(Curve(scores, [row.state for row in searches[0]]), shown, ax)
+        return _single_search(record, searches[0], ax)
     most = max(len(rows) for rows in searches)
-    lines = [_best_so_far(rows, most, failure_score(record)) for rows in searches]
+    failed = failure_score(record)
+    lines = [_best_so_far(rows, most, failed) for rows in searches]
     means = [_interval(column) for column in zip(*lines, strict=True)]
-    passed = [sum(any(r.state == "passed" for r in rows[:n]) for rows in searches) / len(searches) for n in _upto(most)]
-    return draw.curves(means, passed, len(searches), lines if len(lines) <= _MOST_THIN else [], ax)
+    passed = [_share_passed(searches, attempts) for attempts in range(1, most + 1)]
+    single_lines = lines if len(lines) <= _MOST_LINES else []
+    return draw.curves(means, passed, len(searches), single_lines, ax)
 
 
-def _upto(most: int) -> range:
-    return range(1, most + 1)
+def _single_search(record: RunRecord, rows: Sequence[AttemptRow], ax: Axes | None) -> Axes:
+    threshold = run_setting(record, "threshold")
+    if not is_real(threshold):
+        threshold = None
+    scores = [_score_or(row, math.nan) for row in rows]
+    states = [row.state for row in rows]
+    return draw.steps(Curve(scores, states), threshold, ax)
+
+
+def _score_or(row: AttemptRow, default: float) -> float:
+    return default if row.score is None else float(row.score)
+
+
+def _share_passed(searches: Sequence[Sequence[AttemptRow]], attempts: int) -> float:
+    """The share of searches in which one of the first ``attempts`` attempts passed."""
+    passed = 0
+    for rows in searches:
+        if any(row.state == "passed" for row in rows[:attempts]):
+            passed += 1
+    return passed / len(searches)
 
 
 def _best_so_far(rows: Sequence[AttemptRow], most: int, failed: float) -> list[float]:
-    """By attempt; a search that ended earlier keeps its best. Without a score so far, the failure score."""
-    best, line = -math.inf, []
-    for number in range(most):
-        score = rows[number].score if number < len(rows) else None
-        best = best if score is None else max(best, float(score))
+    """The best score after each of ``most`` attempts; ``failed`` while there is none. A search that ended earlier stays
+    at its best score."""
+    best = -math.inf
+    line = []
+    for i in range(most):
+        if i < len(rows):
+            best = max(best, _score_or(rows[i], -math.inf))
         line.append(failed if best == -math.inf else best)
     return line
 
 
 def _hints(record: RunRecord, search: int, _: str | None, ax: Axes | None) -> Axes:
-    """What each hint added, the most useful first; of many, the first ones and the last."""
+    """The gain of each hint, the most useful first. Of many hints, only the most and the least useful ones."""
     rows = hint_rows(hint_uses(record, search))
-    shown = rows if len(rows) <= _MOST_HINTS else rows[: _MOST_HINTS - _WORST_HINTS] + rows[-_WORST_HINTS:]
-    bars = [Bar(row.hint, row.gain, f"used {row.used:,}, passed {row.passed:,}") for row in shown]
-    told = "hint" if len(shown) == len(rows) else f"hint ({len(shown)} of {len(rows):,}: the most, the least useful)"
-    return draw.gains(bars, told, ax)
+    label = "hint"
+    drawn = rows
+    if len(rows) > _MOST_HINTS:
+        drawn = rows[: _MOST_HINTS - _WORST_HINTS] + rows[-_WORST_HINTS:]
+        label = f"hint ({len(drawn)} of {len(rows):,}: the most and the least useful)"
+    bars = [Bar(row.hint, row.gain, f"used {row.used:,}, passed {row.passed:,}") for row in drawn]
+    return draw.gains(bars, label, ax)
 
 
-# ── what a run has ────────────────────────────────────────────────────────────────────────────────────────────────────
-def _has_attempts(record: RunRecord, search: int) -> bool:
-    return any(row.score is not None for rows in _searches(record, search) for row in rows)
+# ── which plots a run has data for ────────────────────────────────────────────────────────────────────────────────────
+def _has_full_scores(record: RunRecord, search: int) -> bool:
+    return not search and bool(full_scores(record))
+
+
+def _has_candidate_scores(record: RunRecord, search: int) -> bool:
+    return not search and bool(scores_of(record))
+
+
+def _has_several_programs(record: RunRecord, search: int) -> bool:
+    return not search and len(scores_by_program(record)) > 1
 
 
 def _has_scores(record: RunRecord, search: int) -> bool:
     if record.candidates:
         return bool(scores_of(record))
-    return bool(record.rollouts and not search) or _has_attempts(record, search)
+    has_scored_rows = bool(record.rollouts) and not search
+    return has_scored_rows or _has_attempts(record, search)
 
 
-def _compared(record: RunRecord, search: int) -> bool:
-    return not search and len(scores_by_program(record)) > 1
+def _has_attempts(record: RunRecord, search: int) -> bool:
+    attempts = chain.from_iterable(_searches(record, search))
+    return any(row.score is not None for row in attempts)
+
+
+def _has_hints(record: RunRecord, search: int) -> bool:
+    return _has_attempts(record, search) and any(True for _ in hint_uses(record, search))
 
 
 Draw = Callable[[RunRecord, int, str | None, "Axes | None"], "Axes"]
-KINDS: Mapping[str, tuple[Draw, Callable[[RunRecord, int], bool]]] = {
-    "best": (_best, lambda record, search: not search and bool(full_scores(record))),
-    "pareto": (_pareto, lambda record, search: not search and bool(full_scores(record))),
-    "heatmap": (_heatmap, lambda record, search: not search and bool(scores_of(record))),
-    "compare": (_compare, _compared),
+HasData = Callable[[RunRecord, int], bool]
+KINDS: Mapping[str, tuple[Draw, HasData]] = {
+    "best": (_best, _has_full_scores),
+    "pareto": (_pareto, _has_full_scores),
+    "heatmap": (_heatmap, _has_candidate_scores),
+    "compare": (_compare, _has_several_programs),
     "scores": (_scores, _has_scores),
     "attempts": (_attempts, _has_attempts),
-    "hints": (
-        _hints,
-        lambda record, search: _has_attempts(record, search) and any(True for _ in hint_uses(record, search)),
-    ),
+    "hints": (_hints, _has_hints),
 }
-"""Kind of plot → how it is drawn, and whether a run has something for it; the first that it has is drawn unasked."""
+"""Kind of plot → how it is drawn, and whether a run has data for it. The default is the first kind with data."""
 _NEEDS = {
     "best": "a candidate scored on all validation rows",
     "pareto": "a candidate scored on all validation rows",

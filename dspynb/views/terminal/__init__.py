@@ -1,1 +1,1 @@
-"""A run in a terminal: one line while it works, a table afterwards."""
+"""Views of a run as text: a status line and a table in a terminal, plain lines elsewhere."""

@@ -1,83 +1,85 @@
-"""How far a run is, as short texts for a line: counts, score, costs, and the time that is left."""
+"""The progress of a run as short texts: counts, score, costs, and the estimated time left."""
 
 from __future__ import annotations
 
-import time
 from typing import NamedTuple
 
 from dspynb.data import tokens_text
 from dspynb.events import RunEnded, RunStarted
 from dspynb.json_checks import is_real
 from dspynb.running.record_rows import SpanRow
-from dspynb.views.header import mean_of_rows, score_of_best, total_of_rows
-from dspynb.views.texts import number
+from dspynb.views.run_facts import elapsed_seconds, result_text, run_setting, total_of_rows
+from dspynb.views.texts import counted
 from dspynb.views.view_model import ViewModel
 
-__all__ = ["Fact", "Progress", "clock", "count"]
+__all__ = ["Fact", "Progress", "clock"]
 
 
 class Fact(NamedTuple):
-    """Something to say, and how much it matters: where there is no room, what matters least goes first."""
+    """A short text. Where a line has no room for all facts, those of the lowest priority are left out."""
 
     text: str
-    matters: int
+    priority: int
 
 
 class Progress:
-    """The progress of a run, by its outermost rows, attempts or candidates. Call ``update`` before reading it."""
+    """The progress of a run, counted in its outermost rows, attempts or candidates. Call ``update`` before reading."""
 
     def __init__(self, state: ViewModel) -> None:
         self.state = state
         self.record = state.record
 
     def update(self) -> None:
-        """Look at what has changed in the run's record."""
+        """Count the changes of the run's record since the last update."""
         self.state.count()
 
     @property
     def started(self) -> RunStarted | None:
-        """How the run began, or was resumed."""
+        """The event that started or resumed the run."""
         return self.record.started
 
     @property
     def ended(self) -> RunEnded | None:
-        """How the run ended; None while it runs."""
+        """The event that ended the run; None while it is active."""
         return self.record.ended
 
     @property
-    def of_rows(self) -> bool:
-        """Whether rows are counted, not attempts or candidates."""
+    def counts_rows(self) -> bool:
+        """Whether progress is counted in rows, not in attempts or candidates."""
         return self.state.mode() == "rows" and self.state.counts.all > 0
 
     @property
-    def rows(self) -> tuple[int, int | None, int]:
-        """Of rows: done, all (None where that is not known), failed."""
+    def row_counts(self) -> tuple[int, int | None, int]:
+        """How many rows are done, are there in total (None if unknown), and have failed."""
         counts = self.state.counts
-        return counts.ended - counts.of("cancelled"), total_of_rows(self.record), counts.of("failed")
+        return counts.ended - counts.in_state("cancelled"), total_of_rows(self.record), counts.in_state("failed")
 
     @property
     def share(self) -> float | None:
-        """How much is done, from 0 to 1; None where that cannot be known."""
-        done, total, _ = self.rows
-        return min(1.0, done / total) if self.of_rows and total else None
+        """The share of rows that are done, from 0 to 1; None if the total is unknown."""
+        if not self.counts_rows:
+            return None
+        done, total, _ = self.row_counts
+        return min(1.0, done / total) if total else None
 
     @property
     def seconds(self) -> float:
-        """Seconds since the run began, or was resumed."""
-        if self.started is None:
-            return 0.0
-        until = self.ended.at if self.ended else time.time()
-        return max(0.0, until - self.started.at)
+        """Seconds since the run was started or resumed."""
+        return elapsed_seconds(self.record) or 0.0
 
     def scores(self) -> dict[str, dict[int, list[float]]]:
-        """Program (empty where only one is evaluated) → row → scores of its repeats, of rows that have one. A row that
-        failed counts as the run's ``failure_score``."""
-        penalty = self.started.settings.get("failure_score") if self.started else None
+        """Program → row → the scores of its repeats. The program is empty where only one is evaluated.
+
+        Rows without a score are left out. A row that failed counts as the run's ``failure_score``.
+        """
         scores: dict[str, dict[int, list[float]]] = {}
-        for key, state, counted in self.state.counts.items() if self.of_rows else ():
-            score = counted
-            if state == "failed" and is_real(penalty):
-                score = float(penalty)
+        if not self.counts_rows:
+            return scores
+        failure_score = run_setting(self.record, "failure_score")
+        for key, state, metric_score in self.state.counts.items():
+            score = metric_score
+            if state == "failed" and is_real(failure_score):
+                score = float(failure_score)
             row = self.record.spans[int(key)]
             if score is None or row.row is None or not row.done:
                 continue
@@ -86,54 +88,60 @@ class Progress:
         return scores
 
     def _program(self, row: SpanRow) -> str:
-        above = self.record.spans.get(row.parent)
-        return above.name if above is not None and above.kind == "evaluation" else ""
+        parent = self.record.spans.get(row.parent)
+        return parent.name if parent is not None and parent.kind == "evaluation" else ""
 
     def errors(self) -> list[str]:
         """The errors of failed rows."""
-        keys = self.state.counts.keys("failed") if self.of_rows else []
-        return [self.record.spans[int(key)].error or "" for key in keys]
+        if not self.counts_rows:
+            return []
+        return [self.record.spans[int(key)].error or "" for key in self.state.counts.keys("failed")]
 
-    def counted(self) -> str:
-        """How much of what is done: ``3/10 rows, 1 failed``, ``2/3 attempts``, ``4 candidates, 80 rollouts``."""
+    def done_text(self) -> str:
+        """How much is done: ``3/10 rows, 1 failed``, ``2/3 attempts``, ``4 candidates, 80 rollouts``."""
         mode = self.state.mode()
-        counts = self.state.counts
         if mode == "candidates":
-            return f"{count(len(self.record.candidates), 'candidate')}, {count(len(self.record.rollouts), 'rollout')}"
-        if self.of_rows:
-            done, total, failed = self.rows
-            of = f"{done:,}/{total:,} row{'' if total == 1 else 's'}" if total else count(done, "row")
-            return f"{of}, {failed:,} failed" if failed else of
-        tried = counts.ended if mode == "attempts" else 0
-        limit = self.started.settings.get("n") if self.started else None
+            candidates = counted(len(self.record.candidates), "candidate")
+            rollouts = counted(len(self.record.rollouts), "rollout")
+            return f"{candidates}, {rollouts}"
+        if self.counts_rows:
+            return self._rows_text()
+        attempts = self.state.counts.ended if mode == "attempts" else 0
+        limit = run_setting(self.record, "n")
         if isinstance(limit, int):
-            return f"{tried}/{count(limit, 'attempt')}"
-        return count(tried, "attempt") if tried else ""
+            return f"{attempts}/{counted(limit, 'attempt')}"
+        return counted(attempts, "attempt") if attempts else ""
 
-    def score(self) -> str:
-        """The mean of the rows so far, or the best of attempts or candidates."""
-        if self.of_rows:
-            mean = mean_of_rows(self.record, self.state.counts)
-            return "" if mean is None else f"mean {number(mean)}"
-        best = score_of_best(self.record, self.state.mode(), self.state.counts)
-        return "" if best is None else f"best {number(best)}"
+    def _rows_text(self) -> str:
+        done, total, failed = self.row_counts
+        text = counted(done, "row")
+        if total:
+            text = f"{done:,}/{counted(total, 'row')}"
+        if failed:
+            text += f", {failed:,} failed"
+        return text
+
+    def score_text(self) -> str:
+        """The mean score of the rows so far, or the best score of attempts or candidates."""
+        return result_text(self.record, self.state.mode(), self.state.counts)
 
     def costs(self) -> list[Fact]:
-        """Calls, those that the cache answered, tokens and USD."""
+        """The number of calls and of cached calls, tokens and US dollars."""
         usage = self.record.usage
         facts = []
         if self.record.calls:
-            facts.append(Fact(count(len(self.record.calls), "call"), 6))
+            facts.append(Fact(counted(len(self.record.calls), "call"), 6))
         if self.record.cached:
             facts.append(Fact(f"{self.record.cached:,} cached", 2))
-        if tokens := tokens_text(usage.tokens):
+        tokens = tokens_text(usage.tokens)
+        if tokens:
             facts.append(Fact(tokens, 1))
         if usage.usd:
             facts.append(Fact(f"${usage.usd:.4f}", 5))
         return facts
 
-    def left(self) -> float | None:
-        """Seconds until the end, if it goes on like this; None where that cannot be known."""
+    def seconds_left(self) -> float | None:
+        """The estimated seconds until the end, at the speed so far; None where there is no estimate."""
         share = self.share
         seconds = self.seconds
         if not share or share == 1 or seconds < 1:
@@ -141,13 +149,10 @@ class Progress:
         return seconds * (1 - share) / share
 
 
-def count(n: int, unit: str) -> str:
-    """A number of things: ``1 call``, ``2,000 calls``."""
-    return f"{n:,} {unit}{'' if n == 1 else 's'}"
-
-
 def clock(seconds: float) -> str:
-    """A time as ``0:07``, ``12:03`` or ``1:00:00``."""
-    minutes, rest = divmod(int(seconds), 60)
+    """A duration as ``0:07``, ``12:03`` or ``1:00:00``."""
+    minutes, seconds_of_minute = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    if hours:
+        return f"{hours}:{minutes:02}:{seconds_of_minute:02}"
+    return f"{minutes}:{seconds_of_minute:02}"

@@ -1,4 +1,4 @@
-"""What a terminal shows of a run that has ended: a line, and a short table of what is worth a look."""
+"""What a terminal shows of a run that has ended: a line, and a short table of its most important rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dspynb.running.tables.statistics import mean_interval
 from dspynb.views.html.static import GLYPHS
 from dspynb.views.rows import Row
 from dspynb.views.terminal.progress import Progress, clock
-from dspynb.views.texts import number, one_line
+from dspynb.views.texts import one_line, one_line_or_empty, score_text
 from dspynb.views.view_model import ViewModel
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dspynb.running.reader import RunReader
 
-__all__ = ["STYLES", "closing"]
+__all__ = ["STYLES", "closing_parts"]
 
 Programs = Mapping[str, Mapping[int, Sequence[float]]]
 """Program → row → scores of its repeats."""
@@ -30,63 +30,75 @@ STYLES = {
     "paused": "yellow",
     "stopped": "yellow", "exhausted": "yellow", "interrupted": "yellow", "cancelled": "yellow",
 }  # fmt: skip
-"""Colours by name, which every terminal's theme sets to what is readable on its ground."""
-_MOST_ROWS, _MOST_ATTEMPTS, _MOST_ERRORS, _MOST_CANDIDATES = 10, 30, 5, 6
+"""State → a named colour. The terminal's theme chooses a shade that is readable on its background."""
+_MOST_ROWS = 10
+"""Rows of a batch that are listed; with more, only the errors of failed rows are."""
+_MOST_ATTEMPTS = 30
+_MOST_ERRORS = 5
+_MOST_CANDIDATES = 6
 
 
-def closing(run: RunReader, progress: Progress, *, table: bool) -> Iterator[Text | Table]:
-    """The line of a run's end, and with ``table`` what it made, what went wrong and its id."""
-    programs = progress.scores() if progress.of_rows else {}
-    yield _line(progress, programs)
+def closing_parts(run: RunReader, progress: Progress, *, table: bool) -> Iterator[Text | Table]:
+    """The line that says how a run ended and its error; with ``table`` also a table and how to open the run again."""
+    programs = progress.scores() if progress.counts_rows else {}
+    yield _closing_line(progress, programs)
     if progress.ended is not None and progress.ended.error:
         yield _indented(one_line(progress.ended.error, 1000), "red")
     if not table:
         return
-    note = ""
+    record = run.record
+    main_table = _main_table(record, progress, programs)
+    if main_table is not None:
+        yield main_table
+    summary = summary_of(record) if winner_of(record) else ""
+    if summary:
+        yield _indented(one_line(summary, 1000), "default")
+    if run.path and main_table is not None:
+        yield _unwrapped_line(f"  dn.open_run({run.id!r})", "dim")
+
+
+def _main_table(record: RunRecord, progress: Progress, programs: Programs) -> Table | None:
+    """Programs, errors of rows, candidates, rows or attempts; None for a run without any of them."""
     if len(programs) > 1:
-        made: Table | None = _programs(programs)
-    elif progress.of_rows and progress.rows[0] > _MOST_ROWS:
-        made = _errors(progress.errors())
-    else:
-        record = run.record
-        made = _candidates(record) if record.candidates else _shown(progress.state)
-        note = summary_of(record) if record.candidates and winner_of(record) else ""
-    if made is not None:
-        yield made
-    if note:
-        yield _indented(one_line(note, 1000), "default")
-    if run.path and made is not None:
-        yield _whole(f"  dn.open_run({run.id!r})", "dim")
+        return _programs(programs)
+    done, _, _ = progress.row_counts
+    if progress.counts_rows and done > _MOST_ROWS:
+        return _errors(progress.errors())
+    if record.candidates:
+        return _candidates(record)
+    return _rows_or_attempts(progress.state)
 
 
-def _line(progress: Progress, programs: Programs) -> Text:
+def _closing_line(progress: Progress, programs: Programs) -> Text:
     from rich.text import Text
 
     status = progress.ended.status if progress.ended else "running"
-    facts = [
-        progress.counted(),
-        _score(progress, programs),
-        *(fact.text for fact in progress.costs()),
-        _time(progress.seconds),
-    ]
+    facts = [progress.done_text(), _score(progress, programs)]
+    facts += [fact.text for fact in progress.costs()]
+    facts.append(_duration(progress.seconds))
     text = Text(f"{GLYPHS.get(status, '')} {status}", style=STYLES.get(status, "default"))
-    text.append(f" {one_line(progress.started.name, 80) if progress.started else ''}", style="bold")
+    name = one_line(progress.started.name, 80) if progress.started else ""
+    text.append(f" {name}", style="bold")
     return text.append(" " + " · ".join(filter(None, facts)), style="default")
 
 
-def _time(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else clock(seconds)
 
 
 def _score(progress: Progress, programs: Programs) -> str:
-    """The score; of an evaluation with its interval, of several programs none."""
-    if len(programs) == 1:
-        return f"mean {_interval(next(iter(programs.values())))}"
-    return "" if len(programs) > 1 else progress.score()
+    """The score; with its interval for an evaluation of one program, empty for several programs."""
+    if not programs:
+        return progress.score_text()
+    if len(programs) > 1:
+        return ""
+    rows = next(iter(programs.values()))
+    return f"mean {_mean_interval(rows)}"
 
 
-def _interval(rows: Mapping[int, Sequence[float]]) -> str:
-    return str(mean_interval([sum(values) / len(values) for values in rows.values()]))
+def _mean_interval(rows: Mapping[int, Sequence[float]]) -> str:
+    row_means = [sum(repeats) / len(repeats) for repeats in rows.values()]
+    return str(mean_interval(row_means))
 
 
 def _indented(text: str, style: str) -> Text:
@@ -96,97 +108,135 @@ def _indented(text: str, style: str) -> Text:
     return Padding(Text(text, style=style), (0, 0, 0, 2))  # type: ignore[return-value]  # a renderable, as that is
 
 
-def _whole(text: str, style: str) -> Text:
-    """A line to be copied: where it is too long, the terminal breaks it."""
+def _unwrapped_line(text: str, style: str) -> Text:
+    """A line without line breaks of its own, so that it can be copied even if the terminal wraps it."""
     from rich.text import Text
 
     return Text(text, style=style, no_wrap=True, overflow="ignore")
 
 
-def _shown(state: ViewModel) -> Table | None:
-    """Few rows, or the attempts of one search; None for anything else."""
+def _rows_or_attempts(state: ViewModel) -> Table | None:
+    """The rows of a batch, or the attempts of a single search; None for anything else."""
     header, rows = state.snapshot()
-    alone = header["mode"] == "attempts" and len({row["order"][0] for row in rows}) == 1
-    return _rows(header["columns"], rows[:_MOST_ATTEMPTS]) if alone or (header["mode"] == "rows" and rows) else None
+    if header["mode"] == "rows" and rows:
+        return _rows(header["columns"], rows[:_MOST_ATTEMPTS])
+    searches = {row["order"][0] for row in rows}
+    if header["mode"] == "attempts" and len(searches) == 1:
+        return _rows(header["columns"], rows[:_MOST_ATTEMPTS])
+    return None
 
 
 def _grid(*names: str) -> Table:
+    """An empty table with these columns, after a narrow one for the star of the best row."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("", width=1)
     for name in names:
-        numbers = name in ("#", "score", "rows", "tokens")
-        ratio = None if numbers or name in ("state", "made in") else 1
+        is_number = name in ("#", "score", "rows", "tokens")
+        is_narrow = is_number or name in ("state", "origin")
         table.add_column(
-            one_line(name, 20), justify="right" if numbers else "left", no_wrap=True, overflow="ellipsis", ratio=ratio,
-            min_width=3 if ratio is None else 6,
-        )  # fmt: skip
-    table.expand = any(column.ratio for column in table.columns)
+            one_line(name, 20),
+            justify="right" if is_number else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=None if is_narrow else 1,
+            min_width=3 if is_narrow else 6,
+        )
+        if not is_narrow:
+            table.expand = True
     return table
 
 
-def _plain(text: str, style: str = "default") -> Text:
+def _cell(text: str, style: str = "default") -> Text:
     from rich.text import Text
 
     return Text(text, style=style)
 
 
 def _rows(columns: list[str], rows: Sequence[Row]) -> Table:
-    """Attempts, or rows of a batch: those columns that have something in them."""
-    shown: dict[str, list[Text]] = {
-        "#": [_plain(one_line(row["label"], 20)) for row in rows],
-        "state": [
-            _plain(f"{GLYPHS.get(row['state'], '')} {row['state']}", STYLES.get(row["state"], "default"))
-            for row in rows
-        ],
-        "score": [_plain("" if row["score"] is None else number(row["score"])) for row in rows],
-        columns[0]: [_told(row["about"]) for row in rows],
-        columns[1]: [_told(row["outputs"]) for row in rows],
-        "error": [_plain(one_line(row["error"], 200) if row["error"] else "", "red") for row in rows],
+    """Attempts, or rows of a batch. Columns without any text are left out."""
+    cells: dict[str, list[Text]] = {
+        "#": [_cell(one_line(row["label"], 20)) for row in rows],
+        "state": [_state_cell(row["state"]) for row in rows],
+        "score": [_cell(score_text(row["score"])) for row in rows],
+        columns[0]: [_named_cell(row["about"]) for row in rows],
+        columns[1]: [_named_cell(row["outputs"]) for row in rows],
+        "error": [_error_cell(row["error"]) for row in rows],
     }
-    kept = {name: cells for name, cells in shown.items() if any(cell.plain for cell in cells)}
-    table = _grid(*kept)
+    names = [name for name, column in cells.items() if _has_text(column)]
+    table = _grid(*names)
     for i, row in enumerate(rows):
-        table.add_row(_plain("★" if row["best"] else "", "green"), *(cells[i] for cells in kept.values()))
+        table.add_row(_star_cell(row["best"]), *(cells[name][i] for name in names))
     return table
 
 
-def _told(parts: list[list[str]]) -> Text:
-    return _plain(one_line(parts, 200) if parts else "")
+def _has_text(column: Sequence[Text]) -> bool:
+    return any(cell.plain for cell in column)
+
+
+def _state_cell(state: str) -> Text:
+    return _cell(f"{GLYPHS.get(state, '')} {state}", STYLES.get(state, "default"))
+
+
+def _named_cell(pairs: list[list[str]]) -> Text:
+    return _cell(one_line_or_empty(pairs, 200))
+
+
+def _error_cell(error: str) -> Text:
+    return _cell(one_line_or_empty(error, 200), "red")
+
+
+def _star_cell(is_best: bool) -> Text:
+    return _cell("★" if is_best else "", "green")
 
 
 def _errors(errors: Sequence[str]) -> Table | None:
-    """Of many rows those that failed, by their error."""
+    """The most frequent errors, and how many rows have each."""
     if not errors:
         return None
     table = _grid("rows", "error")
-    for error, times in Counter(one_line(error, 200) for error in errors).most_common(_MOST_ERRORS):
-        table.add_row("", _plain(f"{times:,}"), _plain(error, "red"))
+    counter = Counter(one_line(error, 200) for error in errors)
+    for error, rows in counter.most_common(_MOST_ERRORS):
+        table.add_row("", _cell(f"{rows:,}"), _cell(error, "red"))
     return table
 
 
 def _programs(programs: Programs) -> Table:
     table = _grid("program", "rows", "mean score")
     for name, rows in programs.items():
-        table.add_row("", _plain(one_line(name, 200)), _plain(f"{len(rows):,}"), _plain(_interval(rows)))
+        table.add_row("", _cell(one_line(name, 200)), _cell(f"{len(rows):,}"), _cell(_mean_interval(rows)))
     return table
 
 
 def _candidates(record: RunRecord) -> Table:
-    """The best candidates on all validation rows, and the start."""
-    scores, winner = scores_of(record), winner_of(record)
-    full = max((len(own) for own in scores.values()), default=0)
-    ranked = sorted(
-        (c for c, own in scores.items() if len(own) == full), key=lambda c: (c != winner, -sum(scores[c].values()))
-    )
+    """The best of the candidates that were evaluated on the most validation rows, and the initial program."""
+    scores = scores_of(record)
+    winner = winner_of(record)
     start = next(iter(record.candidates))
-    shown = [c for c in ranked[:_MOST_CANDIDATES] if c != start] + ([start] if start in scores else [])
-    table = _grid("candidate", "made in", "mean score")
-    for candidate in shown:
-        made, told = record.candidates[candidate], _interval({row: [s] for row, s in scores[candidate].items()})
-        best = "★" if candidate == winner else ""
+    best = _rank(scores, winner)[:_MOST_CANDIDATES]
+    listed = [candidate for candidate in best if candidate != start]
+    if start in scores:
+        listed.append(start)
+    table = _grid("candidate", "origin", "mean score")
+    for candidate in listed:
+        interval = mean_interval(list(scores[candidate].values()))
+        origin = record.candidates[candidate].origin
         table.add_row(
-            _plain(best, "green"), _plain(one_line(candidate, 40)), _plain(one_line(made.origin)), _plain(told)
+            _star_cell(candidate == winner),
+            _cell(one_line(candidate, 40)),
+            _cell(one_line(origin)),
+            _cell(str(interval)),
         )
     return table
+
+
+def _rank(scores: Mapping[str, Mapping[int, float]], winner: str | None) -> list[str]:
+    """The candidates with the most scored rows: the winner first, then by their total score."""
+    most_rows = max((len(scores_by_row) for scores_by_row in scores.values()), default=0)
+    candidates = [candidate for candidate, scores_by_row in scores.items() if len(scores_by_row) == most_rows]
+
+    def rank(candidate: str) -> tuple[bool, float]:
+        return candidate != winner, -sum(scores[candidate].values())
+
+    return sorted(candidates, key=rank)

@@ -1,10 +1,10 @@
-"""Runs in a terminal: one line that is written anew while they work, and a short table when one has ended.
+"""Show runs in a terminal: a status line while they work, and a short table when one has ended.
 
-The line belongs to the process, not to a run: of runs side by side it shows the first and counts the others. It is
-drawn when the runs' records change and from a timer on their event loops, never from a thread of its own, so that a
-debugger's prompt, for which the loop stands still, is left alone. What the program prints meanwhile goes above it, as
-it is. Only carriage return and erase-to-the-end-of-line are used, and the cursor stays visible: whatever happens to the
-process, the terminal is in order.
+The process has a single status line. It shows the first of the runs that are active, and how many others there are. It
+is redrawn when a run's record changes and by a timer on the run's event loop, never by a thread of its own: a prompt of
+a debugger stops the event loop, so nothing is drawn over it. Whatever the program prints meanwhile is written unchanged
+above the status line. Only carriage return and erase-to-end-of-line are used, and the cursor stays visible, so the
+terminal stays usable even if the process is killed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dspynb.processes import after_fork_in_child
 from dspynb.running.record_changes import Changes
 from dspynb.views.html.static import GLYPHS
 from dspynb.views.terminal.progress import Fact, Progress, clock
-from dspynb.views.terminal.summaries import STYLES, closing
+from dspynb.views.terminal.summaries import STYLES, closing_parts
 from dspynb.views.texts import one_line
 from dspynb.views.view_model import ViewModel
 
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 
     from dspynb.running.run import Run
 
-__all__ = ["TerminalView", "fits", "show_ended"]
+__all__ = ["TerminalView", "can_redraw", "show_ended"]
 
 INTERVAL = 0.1
 """Seconds between two drawings, at least."""
-_TICK = 0.5
-"""Seconds after which it is drawn without an event, for its clock."""
-_SHARE = 50
-"""A drawing that took t seconds is followed by none for 50 t, so that it costs at most 2 % of the time."""
-_BAR = 12
-_ROOM = 3
-"""Cells left free at the end of the line, for the ^C that a terminal writes there."""
+_CLOCK_INTERVAL = 0.5
+"""Seconds after which the line is drawn even without an event, to update its clock."""
+_PAUSE_FACTOR = 50
+"""A drawing that took t seconds is followed by a pause of 50 t, so that drawing costs at most 2 % of the time."""
+_BAR_CELLS = 12
+_RIGHT_MARGIN = 3
+"""Cells that stay free at the end of the line, for the ^C that a terminal writes there."""
 
 
-def fits(stream: TextIO) -> bool:
-    """Whether lines of this terminal can be written anew: one whose TERM says nothing, or dumb, has no such thing."""
+def can_redraw(stream: TextIO) -> bool:
+    """Whether this terminal can overwrite a line. It cannot if TERM is unset or ``dumb``."""
     return not _console(stream).is_dumb_terminal
 
 
@@ -57,18 +57,24 @@ def _console(stream: TextIO) -> Console:
 
 
 class TerminalView:
-    """Has a run shown; ``run.watch(view.changed)`` connects it. ``loop`` is where its clock ticks."""
+    """Shows one run in the status line. ``run.watch(view.changed)`` connects it.
+
+    Args:
+        run: the run to show.
+        loop: the event loop on which the clock is updated; None: it is updated by events only.
+    """
 
     def __init__(self, run: Run, loop: asyncio.AbstractEventLoop | None) -> None:
-        self._run, self._loop = run, loop
+        self._run = run
+        self._loop = loop
         self.progress = Progress(ViewModel(run.record))
         self._note = self.progress.state.note
         self._open = False
 
     def open(self) -> None:
-        """Begin to show."""
+        """Begin to show the run."""
         self._open = True
-        _screen.open(self)
+        _status_line.add(self)
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._tick)
 
@@ -80,243 +86,273 @@ class TerminalView:
         try:
             if changes.run and self._run.record.ended is not None:
                 self._open = False
-                _screen.close(self, self._run)
+                _status_line.close(self, self._run)
             else:
-                _screen.draw()
+                _status_line.draw()
         except BaseException:
             self._open = False
-            _screen.drop(self)
+            _status_line.remove(self)
             raise
 
     def _tick(self) -> None:
         if self._open and self._loop is not None:
-            _screen.draw()
-            self._loop.call_later(_TICK, self._tick)
+            _status_line.draw()
+            self._loop.call_later(_CLOCK_INTERVAL, self._tick)
 
-    # ── the line ──────────────────────────────────────────────────────────────────────────────────────────────────
-    def line(self, width: int, more: int) -> Text | None:
-        """What is shown in ``width`` cells; ``more``: how many other runs there are. None while another thread has the
-        record: it may wait for the screen, so the screen must not wait for it; and it has the line drawn."""
+    def line(self, width: int, other_runs: int) -> Text | None:
+        """The text of the status line, at most ``width`` cells wide.
+
+        None while another thread holds the record's lock. That thread may be waiting for the status line, so waiting
+        for it here could be a deadlock; and it will draw the line itself.
+        """
         lock = self._run.record.lock
         if not lock.acquire(blocking=False):
             return None
         try:
             self.progress.update()
-            return self._text(width, more)
+            return self._text(width, other_runs)
         finally:
             lock.release()
 
-    def _text(self, width: int, more: int) -> Text:
+    def _text(self, width: int, other_runs: int) -> Text:
         from rich.cells import cell_len
         from rich.text import Text
 
-        state = "stopping" if self._run.stopped else "paused" if self._run.paused else "running"
-        facts = [*self._facts(), *([Fact(f"+{more} more", 8)] if more else [])]
-        head = f"{GLYPHS['running']} {state if state != 'running' else ''}".strip()
+        state = self._state()
+        head = GLYPHS["running"]
+        if state != "running":
+            head = f"{head} {state}"
+        facts = list(self._facts())
+        if other_runs:
+            facts.append(Fact(f"+{other_runs} more", 8))
         while True:
             text = Text(head, style=STYLES.get(state, "cyan"), end="", no_wrap=True, overflow="crop")
             text.append(" " + " · ".join(fact.text for fact in facts), style="default")
             if cell_len(text.plain) <= width or len(facts) <= 1:
                 return text
-            facts.remove(min(facts, key=lambda fact: fact.matters))
+            facts.remove(min(facts, key=lambda fact: fact.priority))
+
+    def _state(self) -> str:
+        if self._run.stopped:
+            return "stopping"
+        return "paused" if self._run.paused else "running"
 
     def _facts(self) -> Iterator[Fact]:
         progress = self.progress
         yield Fact(one_line(self._run.name, 30), 3)
         if progress.share is not None:
-            full = int(_BAR * progress.share)
-            yield Fact("━" * full + "─" * (_BAR - full), 4)
-        for text, matters in ((progress.counted(), 10), (progress.score(), 9)):
-            if text:
-                yield Fact(text, matters)
+            filled = int(_BAR_CELLS * progress.share)
+            yield Fact("━" * filled + "─" * (_BAR_CELLS - filled), 4)
+        done = progress.done_text()
+        if done:
+            yield Fact(done, 10)
+        score = progress.score_text()
+        if score:
+            yield Fact(score, 9)
         yield from progress.costs()
-        left = progress.left()
         yield Fact(clock(progress.seconds), 8)
-        if left is not None:
-            yield Fact(f"{clock(left)} left", 7)
+        seconds_left = progress.seconds_left()
+        if seconds_left is not None:
+            yield Fact(f"{clock(seconds_left)} left", 7)
 
 
-class _Screen:
-    """The one line of the process, and what may be written above it."""
+class _StatusLine:
+    """The status line of the process. While it is shown, texts for stdout and stderr are written above it."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._views: list[TerminalView] = []
         self._stream: TextIO = sys.stderr
-        self._wrapped: list[tuple[str, _Above]] = []
+        self._proxies: list[tuple[str, _StreamProxy]] = []
         self._console: Any = None
         self._line = ""
-        self._shown = self._partial = self._together = False
-        self._next = 0.0
+        self._visible = False
+        self._output_unfinished = False  # the program's last output had no line break at its end
+        self._parallel_runs = False
+        self._next_draw = 0.0  # monotonic time before which nothing is drawn
 
-    def open(self, view: TerminalView) -> None:
-        """Show a run."""
+    def add(self, view: TerminalView) -> None:
+        """Show a run; if others are shown already, only count it."""
         with self._lock:
             self._views.append(view)
-            self._together = len(self._views) > 1
-            if not self._together:
-                self._take_over()
+            self._parallel_runs = len(self._views) > 1
+            if not self._parallel_runs:
+                self._wrap_streams()
             self.draw()
 
-    def _take_over(self) -> None:
-        self._stream = _own(sys.stderr)
-        self._console, self._partial, self._next = _console(self._stream), False, 0.0
+    def _wrap_streams(self) -> None:
+        self._stream = _unwrapped(sys.stderr)
+        self._console = _console(self._stream)
+        self._output_unfinished = False
+        self._next_draw = 0.0
         for name in ("stdout", "stderr"):
-            stream = _own(getattr(sys, name))
+            stream = _unwrapped(getattr(sys, name))
             if stream is not None and stream.isatty():
-                self._wrapped.append((name, above := _Above(stream, self)))
-                setattr(sys, name, above)
+                proxy = _StreamProxy(stream, self)
+                self._proxies.append((name, proxy))
+                setattr(sys, name, proxy)
 
-    def _give_back(self) -> None:
-        """Put the streams back."""
-        for name, above in self._wrapped:
-            if getattr(sys, name) is above:  # else somebody put another in its place
-                setattr(sys, name, above.stream)
-        self._wrapped.clear()
+    def restore_streams(self) -> None:
+        """Undo the replacement of ``sys.stdout`` and ``sys.stderr``."""
+        for name, proxy in self._proxies:
+            if getattr(sys, name) is proxy:  # otherwise the program has replaced the stream since
+                setattr(sys, name, proxy.stream)
+        self._proxies.clear()
 
     def close(self, view: TerminalView, run: Run) -> None:
-        """Show the end of a run: with a table, or in a line where others ran beside it."""
+        """Show how a run ended: with a table, or in a single line if other runs were shown at the same time."""
         with self._lock:
             try:
                 self._erase()
-                if self._partial:
+                if self._output_unfinished:
                     self._stream.write("\n")
-                    self._partial = False
-                self._stream.write(_ending(self._console, run, view.progress, table=not self._together))
+                    self._output_unfinished = False
+                self._stream.write(_closing_text(self._console, run, view.progress, table=not self._parallel_runs))
                 self._stream.flush()
             finally:
-                self.drop(view)
+                self.remove(view)
 
-    def drop(self, view: TerminalView) -> None:
-        """Show a run no more."""
+    def remove(self, view: TerminalView) -> None:
+        """Stop showing a run."""
         with self._lock:
             if view in self._views:
                 self._views.remove(view)
-                self._next = 0.0
+                self._next_draw = 0.0
                 if not self._views:
-                    self.leave()
+                    self.release()
 
-    def leave(self) -> None:
-        """Leave the terminal as it was found."""
+    def release(self) -> None:
+        """Erase the line and restore the streams."""
         try:
             self._erase()
         finally:
-            self._give_back()
+            self.restore_streams()
 
-    # ── drawing ───────────────────────────────────────────────────────────────────────────────────────────────────
     def draw(self) -> None:
-        """Write the line anew, unless that was done a moment ago."""
+        """Redraw the line, unless it was drawn a moment ago."""
         began = time.monotonic()
-        if began < self._next or not self._views:
+        if began < self._next_draw or not self._views:
             return
         with self._lock:
             if not self._views:
                 return
-            width = max(10, self._console.width - _ROOM)
-            line = self._views[0].line(width, more=len(self._views) - 1)
+            width = max(10, self._console.width - _RIGHT_MARGIN)
+            line = self._views[0].line(width, other_runs=len(self._views) - 1)
             if line is None:
                 return
             with self._console.capture() as captured:
                 self._console.print(line, width=width, crop=True, no_wrap=True, overflow="crop", end="")
-            first, self._line = not self._line, _written(self._console, captured.get())
-            self._put()
-            ended = time.monotonic()  # what the first drawing takes is the import of a library
-            self._next = ended + max(INTERVAL, 0.0 if first else _SHARE * (ended - began))
+            is_first = not self._line
+            self._line = _encodable(self._console, captured.get())
+            self._write_line()
+            ended = time.monotonic()
+            pause = INTERVAL
+            if not is_first:  # the first drawing is slow because it imports rich
+                pause = max(INTERVAL, _PAUSE_FACTOR * (ended - began))
+            self._next_draw = ended + pause
 
-    def _put(self) -> None:
-        if not self._partial:
+    def _write_line(self) -> None:
+        if not self._output_unfinished:
             self._stream.write(f"\r{self._line}\x1b[K")
             self._stream.flush()
-            self._shown = True
+            self._visible = True
 
     def _erase(self) -> None:
-        if self._shown:
+        if self._visible:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
-            self._shown = False
+            self._visible = False
 
     def write_above(self, stream: TextIO, text: str) -> int:
-        """Write a program's text where the line was, and the line below it once the text has ended its own."""
+        """Write a text of the program in place of the status line, and the status line below it.
+
+        After a text without a line break at its end, the status line stays hidden until the break is written.
+        """
         with self._lock:
             self._erase()
             written = stream.write(text)
             stream.flush()
             if text:
-                self._partial = not text.endswith("\n")
+                self._output_unfinished = not text.endswith("\n")
             if self._views:
-                self._put()
+                self._write_line()
             return written
 
 
-_SIGNS = "✓○✕⊘■●★·…━─–"
-_ASCII = str.maketrans(_SIGNS, "+oxo#**|~#--")
+_SYMBOLS = "✓○✕⊘■●★·…━─–"
+_ASCII_SYMBOLS = str.maketrans(_SYMBOLS, "+oxo#**|~#--")
 
 
-def _written(console: Console, text: str) -> str:
-    """The text in what the terminal's encoding has."""
+def _encodable(console: Console, text: str) -> str:
+    """The text without characters that the terminal's encoding lacks."""
     try:
-        _SIGNS.encode(console.encoding)
+        _SYMBOLS.encode(console.encoding)
     except (UnicodeError, LookupError):
-        text = text.translate(_ASCII)
+        text = text.translate(_ASCII_SYMBOLS)
     return text.encode(console.encoding, "replace").decode(console.encoding)
 
 
-def _ending(console: Console, run: Run, progress: Progress, *, table: bool) -> str:
-    """What is shown of a run that has ended."""
+def _closing_text(console: Console, run: Run, progress: Progress, *, table: bool) -> str:
+    """What is shown of a run that has ended, with the terminal's codes for colours."""
     progress.update()
     with console.capture() as captured:
-        for part in closing(run, progress, table=table):
+        for part in closing_parts(run, progress, table=table):
             console.print(part, crop=False)
-    return _written(console, captured.get())
+    return _encodable(console, captured.get())
 
 
-def _own(stream: Any) -> Any:
-    """The stream itself, where what stood in its place was kept by someone."""
-    while isinstance(stream, _Above):
+def _unwrapped(stream: Any) -> Any:
+    """The stream behind a proxy; the program may have stored a proxy and put it back into ``sys``."""
+    while isinstance(stream, _StreamProxy):
         stream = stream.stream
     return stream
 
 
-class _Above:
-    """In the place of ``sys.stdout`` or ``sys.stderr`` while the line is shown; for whoever keeps it, goes on as it."""
+class _StreamProxy:
+    """Replaces ``sys.stdout`` or ``sys.stderr`` while the status line is shown, and writes above the line.
 
-    def __init__(self, stream: TextIO, screen: _Screen) -> None:
-        self.stream, self._screen = stream, screen
+    Code that has stored the proxy can go on using it: it then writes to the stream itself.
+    """
+
+    def __init__(self, stream: TextIO, status_line: _StatusLine) -> None:
+        self.stream = stream
+        self._status_line = status_line
 
     def write(self, text: str) -> int:
-        """Write above the line."""
-        return self._screen.write_above(self.stream, text)
+        """Write above the status line."""
+        return self._status_line.write_above(self.stream, text)
 
     def writelines(self, lines: Any) -> None:
-        """Write above the line."""
+        """Write above the status line."""
         self.write("".join(lines))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
 
-_screen = _Screen()
+_status_line = _StatusLine()
 
 
-def _forget() -> None:
-    """A forked child has no runs: it writes as if there was no line."""
-    global _screen  # noqa: PLW0603
-    _screen._give_back()
-    _screen = _Screen()
+def _reset_in_child() -> None:
+    """A forked child process shows no runs: give it a status line without any."""
+    global _status_line  # noqa: PLW0603
+    _status_line.restore_streams()
+    _status_line = _StatusLine()
 
 
-after_fork_in_child(_forget)
+after_fork_in_child(_reset_in_child)
 
 
 @atexit.register
-def _leave() -> None:
-    """Of a run that the process does not wait for, leave no line."""
-    with contextlib.suppress(OSError, ValueError):  # the terminal is gone
-        _screen.leave()
+def _release_at_exit() -> None:
+    """Erase the status line of a run that is still active when the process exits."""
+    with contextlib.suppress(OSError, ValueError):  # the terminal was closed
+        _status_line.release()
 
 
 def show_ended(run: Run) -> None:
-    """Show a run that has ended."""
+    """Show a run that has already ended."""
     progress = Progress(ViewModel(run.record))
-    sys.stderr.write(_ending(_console(_own(sys.stderr)), run, progress, table=True))
+    console = _console(_unwrapped(sys.stderr))
+    sys.stderr.write(_closing_text(console, run, progress, table=True))
     sys.stderr.flush()
