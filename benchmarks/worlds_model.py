@@ -163,12 +163,12 @@ class Model:
 
     def instruction(self, seen: Seen, draws: Draws) -> str:
         world = self.world
-        rules = list(seen.kept)
+        rules = list(seen.current_rules)
         for rule in seen.rules:
             if rule not in rules and self._fits(rule, seen.stage) and draws.uniform() < ADD_PROBABILITY:
                 rules.append(rule)
-        if seen.kept and draws.uniform() < DROP_PROBABILITY:
-            rules.remove(draws.choice(seen.kept))
+        if seen.current_rules and draws.uniform() < DROP_PROBABILITY:
+            rules.remove(draws.choice(seen.current_rules))
         stages = list(range(len(world.stages))) if seen.stage is None else [seen.stage]
         pool: list[str] = []
         for at in stages:
@@ -199,12 +199,12 @@ class Model:
 class Seen:
     """The content of a prompt for words that its reply depends on.
 
-    Replies are drawn from the repr of this class. Renaming the class or a field would change all results.
+    Replies are drawn from the repr of this class. A change of the repr would change all results.
     """
 
     stage: int | None
     """The stage whose instruction is to be written, if the prompt says so."""
-    kept: tuple[str, ...]
+    current_rules: tuple[str, ...]
     """The rules of the current instruction, or of the best attempt."""
     rules: tuple[str, ...]
     """The visible rules."""
@@ -213,6 +213,13 @@ class Seen:
     feedback: bool
     modules: tuple[tuple[str, int], ...]
     """The modules that the prompt defines, each with its stage."""
+
+    def __repr__(self) -> str:
+        """The text as it was when the results in this folder were made, when the first rules were called ``kept``."""
+        return (
+            f"Seen(stage={self.stage!r}, kept={self.current_rules!r}, rules={self.rules!r}, prior={self.prior!r}, "
+            f"feedback={self.feedback!r}, modules={self.modules!r})"
+        )
 
     @classmethod
     def of(cls, world: World, messages: Sequence[Mapping[str, str]]) -> Seen:
@@ -233,7 +240,7 @@ class Seen:
             stage = stage_of(world, " ".join(attempt for _, attempt in attempts))
         return cls(
             stage=stage,
-            kept=tuple(sorted(rules_in(best))),
+            current_rules=tuple(sorted(rules_in(best))),
             rules=tuple(sorted(visible)),
             prior=tuple(sorted(rules_in(sections.get("prior_observations", "")))),
             feedback=bool(feedback),

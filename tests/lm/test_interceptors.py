@@ -262,16 +262,14 @@ def test_a_models_own_cache_is_looked_into_under_a_budget_only():
 
 
 def test_the_old_name_of_a_models_own_cache_still_works_with_a_warning():
-    class Own:
-        async def kept(self, request):
-            return dn.LMReply("answer: from before", cached=True)
+    async def look_up(self, request):
+        return dn.LMReply("answer: from before", cached=True)
 
-        async def complete(self, request):
-            return dn.LMReply("answer: new")
+    async def complete(self, request):
+        return dn.LMReply("answer: new")
 
-    class OwnOfLM(dn.LM):
-        kept = Own.kept
-
-    for lm in (Own(), OwnOfLM("openai/x", api_key="none")):
+    own_model = type("OwnModel", (), {"kept": look_up, "complete": complete})
+    kind_of_lm = type("KindOfLM", (dn.LM,), {"kept": look_up})
+    for lm in (own_model(), kind_of_lm("openai/x", api_key="none")):
         with dn.Budget(calls=1), pytest.warns(DeprecationWarning, match="kept is now cached_reply"):
             assert dn.Predict("question -> answer", lm=lm).run_sync(question="?").answer == "from before"

@@ -64,8 +64,8 @@ def model():
     """Answers every predictor of the program."""
 
     def reply(request):
-        asked = request.messages[-1]["content"].split("Respond with")[1]
-        return chat(**{name: text for name, text in _REPLIES.items() if f"[[ ## {name} ## ]]" in asked})
+        format_note = request.messages[-1]["content"].split("Respond with")[1]
+        return chat(**{name: text for name, text in _REPLIES.items() if f"[[ ## {name} ## ]]" in format_note})
 
     return Recording(reply)
 

@@ -248,8 +248,8 @@ def test_what_the_advisor_sees_of_calls_side_by_side_does_not_depend_on_which_en
             self.ask = dn.Predict(Caption, lm=lm)
 
         async def forward(self, subject):
-            made = await asyncio.gather(*(self.ask(subject=f"{subject} {n}") for n in range(4)))
-            return {"sentence": made[0].sentence}
+            predictions = await asyncio.gather(*(self.ask(subject=f"{subject} {n}") for n in range(4)))
+            return {"sentence": predictions[0].sentence}
 
     def advisor_prompts(seed):
         wait, texts = random.Random(seed), []
@@ -267,7 +267,7 @@ def test_what_the_advisor_sees_of_calls_side_by_side_does_not_depend_on_which_en
 
     (text,) = advisor_prompts(1)
     assert advisor_prompts(2) == [text]
-    assert "code:\nasync def forward(self, subject):\n    made = await" in text  # as it is indented
+    assert "code:\nasync def forward(self, subject):\n    predictions = await" in text  # as it is indented
 
 
 @pytest.mark.parametrize("model", [5, "gpt-5"])

@@ -32,10 +32,10 @@ class Dripping:
     async def complete(self, request):
         return dn.LMReply("".join(self.pieces))
 
-    async def stream(self, request, heard):
+    async def stream(self, request, on_piece):
         for piece in self.pieces:
             await asyncio.sleep(0)
-            heard(piece)
+            on_piece(piece)
         return dn.LMReply("".join(self.pieces))
 
 
@@ -99,9 +99,9 @@ def test_leaving_the_loop_early_ends_the_call():
     class Endless(Dripping):
         ended = False
 
-        async def stream(self, request, heard):
+        async def stream(self, request, on_piece):
             try:
-                heard(WHOLE[:60])
+                on_piece(WHOLE[:60])
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
                 self.ended = True

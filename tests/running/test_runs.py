@@ -91,9 +91,9 @@ def test_stop_gives_the_best_so_far_and_no_call_starts_afterwards(width):
         await lm.slow.wait()
         run.stop()
         prediction = await run
-        made = len(lm.calls)
+        calls_before = len(lm.calls)
         await asyncio.sleep(0.1)
-        assert len(lm.calls) == made
+        assert len(lm.calls) == calls_before
         return run, prediction
 
     run, prediction = asyncio.run(main())
