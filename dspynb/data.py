@@ -443,7 +443,7 @@ def rows_of(rows: Rows) -> list[Example]:
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
         names = [str(name) for name in rows.columns]
         duplicate = next((name for name in names if names.count(name) > 1), None)
-        if duplicate:
+        if duplicate is not None:
             raise InputError(f"the DataFrame has two columns {duplicate!r}; rename one")
         return [Example(dict(zip(names, row.values(), strict=True))) for row in rows.to_dict("records")]
     if isinstance(rows, str | bytes | Mapping) or not hasattr(rows, "__iter__"):

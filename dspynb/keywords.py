@@ -296,7 +296,9 @@ class _DisplayedSignature(inspect.Signature):
 
 
 def _refusal(name: str, annotation: Any, value: Any) -> str:
-    sentence = f"{name} must be {requirement(annotation)}, got {shorten(repr(value), 100)}"
+    from dspynb.redact import redact
+
+    sentence = f"{name} must be {requirement(annotation)}, got {shorten(redact(repr(value)), 100)}"
     suggestion = nearest(value, literals(annotation)) if isinstance(value, str) else ""
     return f"{sentence}.{suggestion}" if suggestion else sentence
 

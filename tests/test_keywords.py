@@ -84,7 +84,7 @@ def test_compile_names_its_own_arguments(kind, method):
         ConfigurationError, match=r"'student'\. Did you mean 'program'\? .*'valset'\. Did you mean 'val'"
     ):
         call(student=PROGRAM, train=ROWS, valset=ROWS)
-    with pytest.raises(ConfigurationError, match="where the optimizer is made"):
+    with pytest.raises(ConfigurationError, match="to the constructor of the optimizer"):
         call(program=PROGRAM, train=ROWS, num_trials=3)
 
 

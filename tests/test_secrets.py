@@ -378,3 +378,23 @@ def test_names_in_a_schema_are_no_secrets():
     schema = {"properties": {"key": {"description": "the key of a map"}, "password": {"type": "string-of-text"}}}
     dn.LM("openai/m", api_key="key-0123456789", response_format=schema)
     assert redact_known("the key of a map string-of-text") == "the key of a map string-of-text"
+
+
+@pytest.mark.parametrize(
+    "setting_it",
+    [
+        lambda key: dn.LM("openai/gpt-4.1-mini", temperature=key),
+        lambda key: dn.LM("openai/gpt-4.1-mini", retries=key),
+        lambda key: dn.Predict("question -> answer", max_tokens=key),
+        lambda key: dn.Refine(dn.Predict("question -> answer"), lambda row, prediction: 1.0, n=key),
+        lambda key: dn.GEPA(lambda row, prediction: 1.0, max_steps=key),
+        lambda key: dn.configure(history=key),
+        lambda key: dn.configure(lm=key),
+    ],
+)
+def test_a_key_that_was_passed_as_another_setting_is_not_in_the_error(setting_it):
+    key = "sk-proj-0123456789abcdefghijklmnopqrstuvwxyz"
+    with pytest.raises(dn.errors.ConfigurationError) as raised:
+        setting_it(key)
+    assert "0123456789" not in str(raised.value)
+    assert "***" in str(raised.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 from dspynb.data import Prediction
 from dspynb.errors import InputError
@@ -13,11 +13,13 @@ from dspynb.modules.chain_of_thought import ChainOfThought
 from dspynb.modules.module import Module, checked_program
 from dspynb.modules.predict import Predict
 from dspynb.modules.sampling import sample
-from dspynb.options import Float, PositiveInt
+from dspynb.options import Float, Whole
 from dspynb.signatures.fields import Field, Input, Output
 from dspynb.signatures.signature import Signature, as_signature
 
 __all__ = ["MultiChainComparison"]
+
+_MAX_ANSWERS = 1_000
 
 
 class MultiChainComparison(Module):
@@ -42,7 +44,7 @@ class MultiChainComparison(Module):
     def __init__(  # type: ignore[misc]  # temperature is one of the settings; here it has a default
         self,
         signature: type[Signature] | str,
-        m: PositiveInt = 3,
+        m: Annotated[int, Whole(1, _MAX_ANSWERS)] = 3,
         temperature: Float | None = 0.7,
         *,
         sampler: Module | str | None = "chain_of_thought",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypedDict, Unpack
 from dspynb.errors import ConfigurationError, of_dspy
 from dspynb.keywords import configurable
 from dspynb.options import Bool, Check, NonNegativeInt, PositiveInt
+from dspynb.redact import redact
 from dspynb.scope.call_context import UNSET, Settings
 from dspynb.scope.core import Block, Layer, Scope, current_scope
 
@@ -21,7 +22,8 @@ View: TypeAlias = Literal["auto", "widget", "html", "text", "off"]
 def model_name(value: Any) -> str:
     """Check the name of a provider's model and return it. Raises ConfigurationError for anything else."""
     if not isinstance(value, str) or not all(value.partition("/")):
-        raise ConfigurationError(f"a model is named 'provider/model', as in 'openai/gpt-4.1-mini'; got {value!r}")
+        text = redact(repr(value))
+        raise ConfigurationError(f"a model is named 'provider/model', as in 'openai/gpt-4.1-mini'; got {text}")
     return value
 
 

@@ -91,6 +91,7 @@ def test_rows_that_do_not_fit_are_refused_before_anything_is_run():
         ([1], {}, "row 0 is int"),
         ("rows", {}, "rows must be a DataFrame"),
         (pd.concat([frame(1), frame(1)], axis=1), {}, "two columns 'question'"),
+        (pd.DataFrame([["2+2?", 1, 2]], columns=["question", "", ""]), {}, "two columns ''"),
     ):
         with pytest.raises(InputError, match=message):
             evaluated(rows, prog=prog, **kwargs)

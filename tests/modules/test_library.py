@@ -146,7 +146,7 @@ def test_completions_that_do_not_fit_raise_an_error(completions, says):
 
 
 def test_a_comparison_without_completions_raises_an_error():
-    with pytest.raises(ConfigurationError, match="m must be a whole number of at least 1, got 0"):
+    with pytest.raises(ConfigurationError, match="m must be a whole number from 1 to 1000, got 0"):
         dn.MultiChainComparison("question -> answer", m=0)
     with pytest.raises(InputError, match="has no sampler; give it completions"):
         dn.MultiChainComparison("question -> answer", sampler=None).run_sync(question="q")

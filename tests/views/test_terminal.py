@@ -13,9 +13,8 @@ from tests.views.terminals import ROOT, Terminal, screen_lines
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 
 HEAD = """
-import asyncio, gc, sys
+import asyncio, sys
 import dspynb as dn
-gc.disable()  # a collection during a drawing would count as slow drawing, which delays the next one by seconds
 dn.configure(cache=False, runs_dir=None)
 replies = []
 async def model(request):

@@ -266,7 +266,7 @@ class GEPALoop:
         further = further[: self.gepa.confirm]
         lead = self._lead(step.parent, child, rows)
         while 0 < lead < _REQUIRED_LEAD and further:
-            room = (self._room(lane) - lane.reserved) // 2
+            room = max(0, (self._room(lane) - lane.reserved) // 2)  # less than 0 once a person has lowered the budget
             batch = further[: int(min(self.minibatch_size, room))]
             if not batch:
                 break

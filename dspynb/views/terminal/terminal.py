@@ -40,6 +40,8 @@ _CLOCK_INTERVAL = 0.5
 """Seconds after which the line is drawn even without an event, to update its clock."""
 _PAUSE_FACTOR = 50
 """A drawing that took t seconds is followed by a pause of 50 t, so that drawing costs at most 2 % of the time."""
+_MAX_PAUSE = 1.0
+"""The longest pause, in seconds: a drawing is also slow when a garbage collection or another process comes between."""
 _BAR_CELLS = 12
 _RIGHT_MARGIN = 3
 """Cells that stay free at the end of the line, for the ^C that a terminal writes there."""
@@ -248,7 +250,7 @@ class _StatusLine:
             ended = time.monotonic()
             pause = INTERVAL
             if not is_first:  # the first drawing is slow because it imports rich
-                pause = max(INTERVAL, _PAUSE_FACTOR * (ended - began))
+                pause = min(_MAX_PAUSE, max(INTERVAL, _PAUSE_FACTOR * (ended - began)))
             self._next_draw = ended + pause
 
     def _write_line(self) -> None:
