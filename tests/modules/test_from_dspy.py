@@ -217,7 +217,7 @@ def test_settings_and_models_are_converted_and_a_shared_model_stays_shared(dspy)
     assert converted.react.lm is converted.extract.lm
     model = converted.react.lm
     assert (model.name, model.settings) == ("openai/gpt-4o-mini", {"temperature": 0.2})
-    assert (model._retries, model._cache, model._given["api_base"]) == (1, False, "http://127.0.0.1:9/v1")
+    assert (model._retries, model._cache, model._endpoint_settings["api_base"]) == (1, False, "http://127.0.0.1:9/v1")
 
 
 def test_a_key_is_sent_to_the_server_and_never_displayed(dspy, capsys):
