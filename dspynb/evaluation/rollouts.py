@@ -91,18 +91,13 @@ async def run_rollout(
         scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
         raise
     calls, metric_calls = record.split_calls_in(span, program_calls)
-    first = next(iter(scores.values()), None) if error is None else None
     ended = RolloutEnded(
         span=span,
         parent=parent,
         row=number,
         repeat=repeat,
-        outputs=None if prediction is None else redact_values(prediction.to_dict()),
-        score=None if first is None else first.value,
-        feedback=None if first is None else redact_values(first.feedback),
-        parts={} if first is None else first.parts,
+        **_result_fields(prediction, error, scores),
         metrics={name: score.value for name, score in scores.items()} if len(metrics) > 1 else {},
-        error=None if error is None else error_text(error),
         seconds=time.perf_counter() - began,
         usage=usage_of(calls),
         metric_usage=usage_of(metric_calls),
@@ -113,6 +108,23 @@ async def run_rollout(
     )
     scope.emit(ended)
     return Rollout(ended, prediction, error, trace.calls)
+
+
+def _result_fields(
+    prediction: Prediction | None, error: Exception | None, scores: Mapping[str, Score]
+) -> dict[str, Any]:
+    """The fields of RolloutEnded that hold the outputs, and the error or the first score."""
+    fields: dict[str, Any] = {}
+    if prediction is not None:
+        fields["outputs"] = redact_values(prediction.to_dict())
+    if error is not None:
+        fields["error"] = error_text(error)
+    elif scores:
+        score = next(iter(scores.values()))
+        fields["score"] = score.value
+        fields["feedback"] = redact_values(score.feedback)
+        fields["parts"] = score.parts
+    return fields
 
 
 def rollouts_on(executor: Executor | None) -> Callable[..., Awaitable[Rollout]]:
