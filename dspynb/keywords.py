@@ -2,7 +2,7 @@
 
 ``@configurable()`` on a function or constructor reads its signature. pydantic checks the arguments of each call against
 the types there (see ``dspynb.options``), and all problems are one ConfigurationError. The checks are built when they
-are first used. ``fields_of`` reads the same declaration for code that records settings.
+are first used. ``settings_of`` reads the same declaration for code that records settings.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = [
     "Field",
     "absent_settings",
     "configurable",
-    "fields_of",
     "recorded_fields",
     "recorded_settings",
+    "settings_of",
     "settings_repr",
 ]
 
@@ -393,7 +393,7 @@ def _settings_of_subclass(fn: Callable[..., Any], args: tuple[Any, ...]) -> froz
     """The settings of the class that is created by a base class's constructor ``fn``: one of them may be meant."""
     if fn.__name__ != "__init__" or not args:
         return frozenset()
-    return frozenset(fields_of(type(args[0])))
+    return frozenset(settings_of(type(args[0])))
 
 
 def _owner(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
@@ -405,20 +405,23 @@ def _owner(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
     return kind if name in ("__init__", "__call__") else f"{kind}.{name}"
 
 
-_FIELDS: WeakKeyDictionary[type, Mapping[str, Field]] = WeakKeyDictionary()
+_SETTINGS: WeakKeyDictionary[type, Mapping[str, Field]] = WeakKeyDictionary()
 _RECORDED: WeakKeyDictionary[type, Sequence[str]] = WeakKeyDictionary()
 
 
-def fields_of(cls: type) -> Mapping[str, Field]:
-    """The settings of a class by name: the parameters with a default of its constructor and those of its bases."""
-    fields = _FIELDS.get(cls)
-    if fields is None:
-        fields = _collect_fields(cls)
-        _FIELDS[cls] = fields
-    return fields
+def settings_of(cls: type) -> Mapping[str, Field]:
+    """The settings of a class, by name.
+
+    A setting is a parameter that has a default, in the constructor of the class or of one of its bases.
+    """
+    settings = _SETTINGS.get(cls)
+    if settings is None:
+        settings = _collect_settings(cls)
+        _SETTINGS[cls] = settings
+    return settings
 
 
-def _collect_fields(cls: type) -> dict[str, Field]:
+def _collect_settings(cls: type) -> dict[str, Field]:
     fields: dict[str, Field] = {}
     for base in reversed(cls.__mro__):
         constructor = _constructor_in(base, cls)
@@ -462,7 +465,7 @@ def recorded_settings(configured: object, *parts: object) -> dict[str, Any]:
     The values are attributes of the object, or of one of its ``parts``.
     """
     owners = (configured, *parts)
-    fields = fields_of(type(configured))
+    fields = settings_of(type(configured))
     settings = {}
     for name in recorded_fields(type(configured)):
         file_format = fields[name].file_format
@@ -481,7 +484,7 @@ def _attribute(owners: Iterable[object], name: str, default: Any = None) -> Any:
 def absent_settings(cls: type) -> dict[str, Any]:
     """The values that a run file without them stands for, by the names of the settings in the file."""
     settings = {}
-    for name, field in fields_of(cls).items():
+    for name, field in settings_of(cls).items():
         if field.has_default:
             settings[field.file_format.name or name] = field.file_format.to_file(field.value_if_absent)
     return settings
@@ -494,7 +497,7 @@ def settings_repr(configured: object, *first: str, parts: Iterable[object] = ())
     """
     arguments = list(first)
     owners = (configured, *parts)
-    for name, field in fields_of(type(configured)).items():
+    for name, field in settings_of(type(configured)).items():
         value = _attribute(owners, name, field.default)
         if value is not field.default and repr(value) != repr(field.default):
             arguments.append(f"{name}={shorten(repr(value), 100)}")

@@ -270,7 +270,7 @@ def test_a_front_end_of_another_release_is_wrong(tmp_path):
     (folder / "package.json").write_text('{"version": "0.2.1"}')
     status, out = doctor(tmp_path, JUPYTER_PATH=str(tmp_path / "share"))
     assert status == 1
-    assert "its front end 0.2.1, so a live view stays empty: pip install --force" in line(out, "live view")
+    assert "its front end is 0.2.1, so a live view stays empty: pip install --force" in line(out, "live view")
 
 
 def test_a_front_end_that_jupyterlab_would_not_load_is_ignored(tmp_path):

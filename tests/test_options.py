@@ -20,9 +20,9 @@ from dspynb.errors import ConfigurationError
 from dspynb.keywords import (
     absent_settings,
     configurable,
-    fields_of,
     recorded_fields,
     recorded_settings,
+    settings_of,
     settings_repr,
 )
 from dspynb.options import (
@@ -163,7 +163,7 @@ def test_fields_say_what_a_run_file_records_and_what_older_ones_count_as():
     assert recorded_settings(Tuner(len, 4))["n"] == 4
     assert absent_settings(Tuner)["racing"] is False
     assert absent_settings(Tuner)["n"] == 3
-    assert fields_of(Tuner)["n"].annotation == Annotated[int, Whole(1)]
+    assert settings_of(Tuner)["n"].annotation == Annotated[int, Whole(1)]
 
 
 def test_the_repr_shows_settings_that_differ_from_their_defaults():

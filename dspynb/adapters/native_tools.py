@@ -50,7 +50,7 @@ class NativeTools(Adapter):
 
     def format(
         self,
-        signature: type[Signature],  # noqa: ARG002
+        signature: type[Signature],  # noqa: ARG002  # the adapter has a signature of its own
         inputs: Mapping[str, Any],
         *,
         instruction: str | None = None,
@@ -58,12 +58,13 @@ class NativeTools(Adapter):
         hint: str | None = None,
         prefix: str | None = None,  # noqa: ARG002  # the assistant's turn is not prefilled
     ) -> Messages:
+        """Format the messages with the inner adapter, and add the tool call of each demo to its reply."""
         messages = self.inner.format(self.signature, inputs, instruction=instruction, demos=demos, hint=hint)
-        remaining_demos = iter(demos)
+        remaining_demos = iter(demos)  # each assistant message is the reply of the next demo
         turns: list[Mapping[str, Any]] = []
-        for message in _without_opening(messages):
+        for message in _without_prefill(messages):
             demo = next(remaining_demos, {}) if message["role"] == "assistant" else {}
-            turns += _with_call(message, demo, f"demo_{len(turns)}", self._names())
+            turns += _as_tool_turns(message, demo, f"demo_{len(turns)}", self._tool_names())
         return tuple(turns)
 
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:  # noqa: ARG002
@@ -72,16 +73,16 @@ class NativeTools(Adapter):
         except ParseError:
             return {self.output: reply.strip()}
 
-    def _names(self) -> set[str]:
+    def _tool_names(self) -> set[str]:
         return {tool["function"]["name"] for tool in self.tools}
 
 
-def _without_opening(messages: Messages) -> Messages:
+def _without_prefill(messages: Messages) -> Messages:
     """Drop a prefilled assistant message at the end, which would keep the model from calling a tool."""
     return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
 
 
-def _with_call(
+def _as_tool_turns(
     message: Mapping[str, Any], demo: Mapping[str, Any], identity: str, names: set[str]
 ) -> list[Mapping[str, Any]]:
     """Return a demo's reply with its tool call, and a tool message, since providers require a result for every call."""

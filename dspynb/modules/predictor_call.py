@@ -136,7 +136,7 @@ class Call(ModelCall):
             tool_calls=() if reply is None else reply.tool_calls,
             outputs=outputs,
             error=None if error is None else error_text(error),
-            usage=_usage_without_reply(error) if reply is None else reply.usage,
+            usage=_usage_of_failed_call(error) if reply is None else reply.usage,
             cached=getattr(error, "cached", False) if reply is None else reply.cached,
             seconds=time.perf_counter() - self.began,
             rollout=self.request.rollout,
@@ -175,8 +175,8 @@ def as_recorded(messages: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, A
     return recorded
 
 
-def _usage_without_reply(error: Exception | None) -> Usage:
-    """The known usage of a call that has no reply."""
+def _usage_of_failed_call(error: Exception | None) -> Usage:
+    """The usage of a failed call: as its error reports it, else one call and its retries. Zero if no model replied."""
     if not isinstance(error, ModelError):
         return Usage()
     if error.usage is not None:

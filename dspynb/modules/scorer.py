@@ -31,7 +31,7 @@ class Scorer:
             raise ConfigurationError(f"{what} must be a function of (row, prediction), got {type(fn).__name__}")
         self.fn = fn
         self.what = what
-        self.extras = _named_extras(fn)
+        self.extras = _accepted_extras(fn)
         self._check_parameters()
 
     async def __call__(
@@ -83,9 +83,12 @@ class Scorer:
         return source_of(self.fn) or inspect.getdoc(self.fn) or self.name
 
 
-def _named_extras(fn: Callable[..., Any]) -> frozenset[str]:
-    """Which of ``trace`` and ``predictor`` are parameters of the function. Only names count, and not the number of
-    parameters: the ``e`` of ``lambda row, prediction, e=e: …`` is no trace."""
+def _accepted_extras(fn: Callable[..., Any]) -> frozenset[str]:
+    """Which of the arguments ``trace`` and ``predictor`` the function accepts.
+
+    They are matched by name and not by position: a third parameter with another name, such as the ``e`` of
+    ``lambda row, prediction, e=e: …``, does not receive the trace.
+    """
     try:
         names = inspect.signature(fn).parameters
     except (TypeError, ValueError):  # some builtins have no signature

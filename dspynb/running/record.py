@@ -348,14 +348,14 @@ class RunRecord:
         return changed
 
     def _set_winner(self, best: str | None) -> tuple[str, ...]:
-        """Set the best candidate. Returns the candidates that became or ceased to be it."""
-        earlier = self.winner
-        if best is None or best == earlier:
+        """Set the best candidate; None leaves it as it is. Returns the new and the previous one, if they differ."""
+        previous = self.winner
+        if best is None or best == previous:
             return ()
         self.winner = best
-        if earlier is None:
+        if previous is None:
             return (best,)
-        return (best, earlier)
+        return (best, previous)
 
     def _mark_unfinished_as_lost(self) -> None:
         """Add the unfinished and the halted rows and searches to ``lost``: a run that is resumed does them again."""

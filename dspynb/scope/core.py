@@ -342,21 +342,26 @@ class Scope:
         return min((funds.metric_calls_left() for funds in self._funds()), default=math.inf)
 
     async def in_flight(self, call: Awaitable[T]) -> T:
-        """Await a model's reply. Meanwhile every open run of the chain may cancel the running task."""
+        """Await a model call. Until it ends, each run around it that has not ended can cancel the current task."""
         task = asyncio.current_task()
-        ports: list[RunPort] = []
-        layer: Scope | None = self
-        while layer is not None:
-            if layer.port is not None and not (layer.lease and layer.lease.closed):
-                ports.append(layer.port)
-            layer = layer.parent
-        for port in ports:
-            port.call_began(task)
+        runs = self._open_runs()
+        for run in runs:
+            run.call_began(task)
         try:
             return await call
         finally:
-            for port in ports:
-                port.call_ended(task)
+            for run in runs:
+                run.call_ended(task)
+
+    def _open_runs(self) -> list[RunPort]:
+        """The runs around this scope that have not ended, innermost first."""
+        runs: list[RunPort] = []
+        layer: Scope | None = self
+        while layer is not None:
+            if layer.port is not None and not (layer.lease and layer.lease.closed):
+                runs.append(layer.port)
+            layer = layer.parent
+        return runs
 
     @property
     def nearest_lease(self) -> Lease | None:

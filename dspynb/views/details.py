@@ -44,16 +44,16 @@ class Detail(TypedDict):
 
 
 def build_detail(node: Node, record: RunRecord) -> Detail:
-    """The detail of a row."""
+    """What opens below a row of the view, an attempt, span, candidate or call: its full values and prompts."""
     match node.item:
         case AttemptRow():
-            return _attempt(node.item)
+            return _attempt_detail(node.item)
         case SpanRow():
-            return _batch_row(node, node.item)
+            return _span_detail(node, node.item)
         case CandidateProposed():
-            return _candidate(node.item, record)
+            return _candidate_detail(node.item, record)
         case PredictorCalled():
-            return _call(node.item)
+            return _call_detail(node.item)
 
 
 def _detail(values: Iterable[tuple[str, Named]], blocks: Iterable[Block], edit: dict[str, str] | None = None) -> Detail:
@@ -61,7 +61,7 @@ def _detail(values: Iterable[tuple[str, Named]], blocks: Iterable[Block], edit: 
     return {"values": [pair for pair in values if pair[1]], "blocks": list(blocks), "edit": edit or {}}
 
 
-def _attempt(attempt: AttemptRow) -> Detail:
+def _attempt_detail(attempt: AttemptRow) -> Detail:
     values = [
         ("hint", _hint(attempt.hint)),
         ("outputs", named_at_length(attempt.outputs)),
@@ -77,7 +77,7 @@ def _hint(hint: Hint) -> Named:
     return _text(hint)
 
 
-def _batch_row(node: Node, span: SpanRow) -> Detail:
+def _span_detail(node: Node, span: SpanRow) -> Detail:
     """A row of a batch, with the calls of its best attempt; without one, of its last."""
     attempts = node.attempts()
     best = [attempt for attempt in attempts if attempt.best]
@@ -94,7 +94,7 @@ def _batch_row(node: Node, span: SpanRow) -> Detail:
     return _detail(values, _blocks_of_calls(calls))
 
 
-def _call(call: PredictorCalled) -> Detail:
+def _call_detail(call: PredictorCalled) -> Detail:
     values = [
         ("inputs", named_at_length(call.inputs)),
         ("outputs", named_at_length(call.outputs)),
@@ -144,7 +144,7 @@ def _block(kind: str, of: str, heading: str, text: str) -> Block:
     return {"kind": kind, "of": of, "heading": clip(heading, 300), "text": clip(text, MOST)}
 
 
-def _candidate(candidate: CandidateProposed, record: RunRecord) -> Detail:
+def _candidate_detail(candidate: CandidateProposed, record: RunRecord) -> Detail:
     """The instructions, prefixes and demos of a candidate. The front end compares them with those of its parent."""
     instructions = instructions_of(candidate, record)
     candidates = list(record.candidates)

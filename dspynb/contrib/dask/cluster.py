@@ -324,18 +324,18 @@ class Cluster:
             reply.cancel()
 
     async def _check_for_workers(self, client: Any, reply: asyncio.Future[Any]) -> None:
-        """Raise ExecutorError if there has been no worker for the timeout. Returns early when the reply is there."""
-        listing: asyncio.Future[Any] = asyncio.ensure_future(self._list_workers(client))
-        await asyncio.wait([reply, listing], return_when=asyncio.FIRST_COMPLETED)
+        """Raise ExecutorError if there has been no worker for ``timeout`` seconds. Returns once ``reply`` is done."""
+        workers: asyncio.Future[Any] = asyncio.ensure_future(self._list_workers(client))
+        await asyncio.wait([reply, workers], return_when=asyncio.FIRST_COMPLETED)
         if reply.done():
-            listing.cancel()
-        elif not listing.result() and time.monotonic() - self._last_worker_at > self._timeout:
+            workers.cancel()
+        elif not workers.result() and time.monotonic() - self._last_worker_at > self._timeout:
             raise ExecutorError(
                 f"the Dask cluster at {self.address} has had no worker for {self._timeout:g} s. {_HOW_TO_RESUME}"
             )
 
     async def _list_workers(self, client: Any) -> list[str]:
-        """The addresses of the workers. The list is up to a second old."""
+        """The addresses of the workers, at most a second old. Notes when there was a worker last."""
         if time.monotonic() - self._workers_listed_at >= _POLL_SECONDS:
             self._workers_listed_at = time.monotonic()
             try:

@@ -183,17 +183,17 @@ class _LocalSide:
         spans = _SpanNumbers({0: scope.open_span, reply.opened: self._opened})
         events, result = unpack_reply(reply.payload, scope.open_run, spans.translate, spans.renumber)
         for index, event in enumerate(events):
-            _emit(event, masked=index in reply.masked)
+            _emit_here(event, hide_from_traces=index in reply.masked)
         if reply.raised:
             raise result
         return result
 
 
-def _emit(event: Event, *, masked: bool) -> None:
-    """Emit an event of a job in this process. ``masked``: under a mask, so that traces do not have it."""
+def _emit_here(event: Event, *, hide_from_traces: bool) -> None:
+    """Emit, in this process, an event that a job recorded on a worker. ``hide_from_traces``: only runs record it."""
     if isinstance(event, PredictorCalled):
-        remember(event)
-    if masked:
+        remember(event)  # for dn.history
+    if hide_from_traces:
         with mask() as scope:
             scope.emit(event)
     else:

@@ -55,7 +55,7 @@ def stop() -> Iterator[Finding]:
 
 
 def live_view() -> Iterator[Finding]:
-    """Whether JupyterLab has the front ends of a live view, in the release of their Python packages."""
+    """Check that JupyterLab has the front ends of the widgets, and that anywidget's has the version of its package."""
     lab = version_of("jupyterlab")
     anywidget = version_of("anywidget")
     front_end = _front_end_version("anywidget")
@@ -65,13 +65,13 @@ def live_view() -> Iterator[Finding]:
     if front_end is None or manager is None:
         front_ends = {"anywidget": front_end, "jupyterlab_widgets": manager}
         missing = " and ".join(name for name, version in front_ends.items() if version is None)
-        message = f"the front end of {missing} is not here, so a live view shows as text: {reinstall}"
+        message = f"the front end of {missing} is not installed, so a live view shows as text: {reinstall}"
         yield Finding("live view", WITHOUT if lab is None else WRONG, message, facts)
     elif anywidget is not None and not _same_minor_release(front_end, anywidget):
-        message = f"anywidget is {anywidget} and its front end {front_end}, so a live view stays empty: {reinstall}"
+        message = f"anywidget is {anywidget} and its front end is {front_end}, so a live view stays empty: {reinstall}"
         yield Finding("live view", WRONG, message, facts)
     elif lab is None:
-        message = "JupyterLab is not here; if it runs from another environment, install anywidget there too"
+        message = "JupyterLab is not installed; if it runs from another environment, install anywidget there too"
         yield Finding("live view", WITHOUT, message, facts)
     else:
         message = f"JupyterLab {lab} with the front ends of ipywidgets and anywidget {front_end}"

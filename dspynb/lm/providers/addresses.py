@@ -15,13 +15,13 @@ __all__ = [
     "base_in_environment",
     "chat_url",
     "check_base",
+    "describe_redirect",
     "foreign_credentials",
     "has_login",
     "is_own_host",
     "key_in_environment",
     "key_name",
     "no_key_sent",
-    "redirected_to",
     "refused_redirect",
 ]
 
@@ -132,7 +132,7 @@ def _displayed(url: str) -> str:
     """The origin of an address for an error message, without path and password: ``https://api.openai.com``."""
     origin = _origin(url)
     if origin is None:
-        return "an address that cannot be read"
+        return "an invalid URL"
     return shorten(redact(origin), 200)
 
 
@@ -179,16 +179,17 @@ def _addresses_in_environment(provider: str) -> list[str]:
     return addresses
 
 
-def redirected_to(url: str, location: str | None) -> str:
-    """The target of a redirect, for an error message. ``location``: the Location header of the response of ``url``."""
+def describe_redirect(url: str, location: str | None) -> str:
+    """Describe the target of a redirect for an error message. ``location``: the Location header of the response from
+    ``url``."""
     if not location:
-        return "another address, which it does not name"
+        return "another URL, which it does not name"
     try:
         target = urljoin(url, location)
     except ValueError:
-        return "an address that cannot be read"
+        return "an invalid URL"
     if _origin(target) == _origin(url):
-        return f"another path of {_displayed(target)}"
+        return f"another path on {_displayed(target)}"
     return _displayed(target)
 
 

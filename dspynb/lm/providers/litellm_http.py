@@ -12,7 +12,7 @@ from functools import wraps
 from typing import Any
 
 from dspynb.lm.providers import sse
-from dspynb.lm.providers.addresses import redirected_to
+from dspynb.lm.providers.addresses import describe_redirect
 
 __all__ = ["HTTPGuard", "current_guard", "guard_clients"]
 
@@ -166,5 +166,5 @@ class _DecodedBody:
 def _guard_response(response: Any, guard: HTTPGuard, bounded_stream: Callable[..., Any]) -> None:
     """Record a redirect, and bound the response's stream."""
     if response.is_redirect:
-        guard.redirects.append(redirected_to(str(response.request.url), response.headers.get("location")))
+        guard.redirects.append(describe_redirect(str(response.request.url), response.headers.get("location")))
     response.stream = bounded_stream(response.stream, guard.size_limit(response), guard)

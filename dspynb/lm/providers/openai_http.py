@@ -25,11 +25,11 @@ from dspynb.lm.providers.addresses import (
     base_in_environment,
     chat_url,
     check_base,
+    describe_redirect,
     has_login,
     is_own_host,
     key_in_environment,
     no_key_sent,
-    redirected_to,
     refused_redirect,
 )
 from dspynb.lm.providers.endpoint import Endpoint
@@ -148,7 +148,7 @@ class DirectEngine:
     def _check_redirect(self, response: aiohttp.ClientResponse, url: str) -> None:
         """Raise BadRequestError for a redirect. Prompts and keys are sent only to the address in the settings."""
         if 300 <= response.status < 400:
-            target = redirected_to(url, response.headers.get("Location"))
+            target = describe_redirect(url, response.headers.get("Location"))
             raise BadRequestError(refused_redirect(target), model=self.model, status=response.status)
 
     async def _read(self, response: aiohttp.ClientResponse, on_piece: PieceCallback | None) -> LMReply:

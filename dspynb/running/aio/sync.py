@@ -82,7 +82,7 @@ class LoopThread:
                 self._lost(loop, error)
                 return
             except BaseException as error:  # SystemExit or KeyboardInterrupt of a task or callback
-                loop.call_later(GRACE, self._end_all_unless_retrieved, error, _task_of(error))
+                loop.call_later(GRACE, self._end_all_unless_retrieved, error, _task_that_raised(error))
 
     def _end_all_unless_retrieved(self, error: BaseException, task: asyncio.Future[Any] | None) -> None:
         if getattr(task, "_log_traceback", True):  # False once the exception was retrieved
@@ -145,9 +145,12 @@ class _Pending:
                 self.future.set_exception(exception)
 
 
-def _task_of(error: BaseException) -> asyncio.Future[Any] | None:
-    """The task whose step raised the error through the loop, found in the frames of asyncio; None where it is not
-    found."""
+def _task_that_raised(error: BaseException) -> asyncio.Future[Any] | None:
+    """The task that was running when the error left the event loop; None if the traceback does not show it.
+
+    asyncio lets SystemExit and KeyboardInterrupt out of the loop. Their traceback has a frame of ``Handle._run``, and
+    the callback of that handle is a bound method of the task.
+    """
     traceback = error.__traceback__
     while traceback is not None:
         frame = traceback.tb_frame

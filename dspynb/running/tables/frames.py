@@ -50,12 +50,13 @@ def _event_dtypes(event: type[Event], dtype_of: Mapping[Any, Any]) -> dict[str, 
 
 
 def attempts_frame(attempts: Iterable[AttemptRow], outputs: Iterable[str] = ()) -> pd.DataFrame:
-    """One row per attempt: attempt, wave, hint, one column per output, score, feedback, error, seconds, tokens, usd,
+    """One row per attempt. Columns: attempt, wave, hint, one per output, score, feedback, error, seconds, tokens, usd,
     cached, best.
 
-    An output that is named like one of these columns gets the prefix ``predicted_``. Two more columns follow ``hint``
-    where they have a value: ``hint_by`` is ``person`` for a hint that somebody suggested while the run ran, else empty;
-    ``hint_error`` is the error of an advisor that failed, for the attempts that lack its hint.
+    ``wave``: the number of the group of attempts that ran at the same time. Two columns follow ``hint`` if any attempt
+    has a value for them. ``hint_by``: ``person`` if somebody suggested the hint during the run, else empty.
+    ``hint_error``: why the attempt has no hint, if the advisor that should have written one failed. An output with the
+    name of one of these columns gets the prefix ``predicted_``.
     """
     rows = list(attempts)
     hint_columns = [name for name in _HINT_COLUMNS if any(getattr(row, name) for row in rows)]

@@ -96,11 +96,11 @@ class PairedDifference:
 
 
 def mean_interval(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> Interval:
-    """The mean of scores with its confidence interval. The module's docstring says which method is used.
+    """The mean of scores with its confidence interval: Wilson's if all scores are 0 or 1, else a bootstrap interval.
 
-    ``level``: between 0 and 1. ``seed``: for the bootstrap. Values that are all equal but neither 0 nor 1 give an
-    interval of width 0, since they say nothing about the spread. Raises InputError where there are no values, or one is
-    not a finite number.
+    ``level``: the confidence level, between 0 and 1. ``seed``: of the bootstrap. If all scores are one number other
+    than 0 and 1, the interval has width 0, because resampling shows no spread: do not read it as certainty. Raises
+    InputError if there are no values, or one is not a finite number.
     """
     data = _numbers(values, "values")
     level = _checked_level(level)

@@ -183,6 +183,7 @@ class _StatusLine:
             self.draw()
 
     def _wrap_streams(self) -> None:
+        """Begin with a new console, and put proxies before ``sys.stdout`` and ``sys.stderr`` if they are terminals."""
         self._stream = _unwrapped(sys.stderr)
         self._console = _console(self._stream)
         self._output_unfinished = False
