@@ -130,8 +130,8 @@ def _result_fields(
 def rollouts_on(executor: Executor | None) -> Callable[..., Awaitable[Rollout]]:
     """``run_rollout`` on an executor, with the same arguments; ``run_rollout`` itself for None.
 
-    The span of a rollout begins when the rollout is sent, so that views show rows in their order. A rollout that ends
-    its workers (WorkerLost) is a row that failed.
+    The span of a rollout begins when the rollout is sent, so that views show rows in their order. If the workers that
+    run a rollout die (WorkerLost), its row is recorded as failed.
     """
     run = elsewhere(executor, run_rollout, once=("program", "metrics"))
     if run is run_rollout:
@@ -143,6 +143,7 @@ def rollouts_on(executor: Executor | None) -> Callable[..., Awaitable[Rollout]]:
         try:
             return await run(program, row, *args, **kwargs)
         except WorkerLost as error:
+            # Record the failure as if the program had raised it.
             return await run_rollout(_RaisingModule(error), row, *args, **kwargs)
 
     return send

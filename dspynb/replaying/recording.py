@@ -136,7 +136,7 @@ def _text(value: Any) -> str:
 
 
 def _has_answer(call: PredictorCalled) -> bool:
-    """Whether the provider answered a call with a reply or an error. A call that was stopped has neither."""
+    """Whether the provider answered a call, with a reply or an error. The error of a stopped call is no answer."""
     if call.reply is not None:
         return True
     error_class = (call.error or "").partition(":")[0]

@@ -32,14 +32,14 @@ def _pickler() -> type[Any]:
         """Pickles signatures too, and refuses objects that must stay in this process."""
 
         def reducer_override(self, obj: Any) -> Any:
-            reason_to_stay = getattr(type(obj), "stays_here", None)
+            reason_to_stay = getattr(type(obj), "stays_here", None)  # the text of the error, if it cannot be sent
             if isinstance(reason_to_stay, str):
                 raise ExecutorError(reason_to_stay)
             if isinstance(obj, type) and issubclass(obj, Signature):
                 if obj.__pydantic_generic_metadata__["origin"] is not None:
-                    return NotImplemented  # copyreg pickles a parametrised class by its origin
+                    return NotImplemented  # pickle goes on with copyreg, which knows a parametrised class by its origin
                 reduced = super().reducer_override(obj)
-                if isinstance(reduced, tuple):
+                if isinstance(reduced, tuple):  # by value: the worker calls rebuild in place of reduced[0]
                     return rebuild, (reduced[0], reduced[1]), *reduced[2:]
                 return reduced
             return super().reducer_override(obj)

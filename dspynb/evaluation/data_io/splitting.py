@@ -175,7 +175,8 @@ def _canonical(value: Any) -> str:
 
 
 def _tagged(value: Any) -> Any:
-    """The value as JSON; a value that is not JSON becomes a dict of its type and content."""
+    """The value in the types of JSON. A value of another type becomes the dict {type: content}, without its address in
+    memory."""
     if isinstance(value, _JSON_SCALARS):
         return value
     if isinstance(value, Mapping):

@@ -158,6 +158,8 @@ class DistillHints(Optimizer):
         return problem
 
     async def search(self, engine: Engine) -> None:
+        """Propose programs with the hints of earlier attempts. One is accepted only if it is clearly better than the
+        initial program."""
         start_task = engine.evaluate(engine.start)
         person_candidates = await engine.step(0)
         if self._run_hints is None:
@@ -173,7 +175,8 @@ class DistillHints(Optimizer):
         candidates = [candidate for candidate in dict.fromkeys(proposed) if candidate != engine.start]
         compared = {*candidates, *person_candidates} - {engine.start}
         if compared:
-            engine.leaderboard.accepts = _BetterThanStart(engine, 1 - (1 - self.level) / len(compared))
+            level = 1 - (1 - self.level) / len(compared)  # Bonferroni's correction for several comparisons
+            engine.leaderboard.accepts = _BetterThanStart(engine, level)
             await race(engine, candidates, step=1)
 
     def _with_hints_appended(self, engine: Engine, hints: Sequence[HintRow]) -> list[Candidate]:

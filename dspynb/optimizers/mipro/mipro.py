@@ -249,9 +249,11 @@ class _Trials:
         self._distributions = space.distributions()
         self._study = self._new_study("tpe")
         self._params: dict[Candidate, Mapping[str, int]] = {}  # of all submitted candidates
+        # Evaluations in the order of their submission, each with the function that records its result.
         self._pending: deque[tuple[asyncio.Task[CandidateEvaluation], Callable[[CandidateEvaluation], None]]] = deque()
         rows = optimizer.minibatch_size if sizes.minibatch else len(engine.val)
-        self._in_flight = optimizer.in_flight or 1 + math.ceil(2 * engine.width / rows)
+        enough_for_all_slots = 1 + math.ceil(2 * engine.width / rows)
+        self._in_flight = optimizer.in_flight or enough_for_all_slots
 
     def _new_study(self, *purpose: Any) -> Any:
         import optuna

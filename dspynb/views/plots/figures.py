@@ -227,7 +227,12 @@ def _interval(values: Sequence[float]) -> MeanInterval:
 
 
 def _scores(record: RunRecord, search: int, _: str | None, ax: Axes | None) -> Axes:
-    """A histogram of scores: of validation rows for an optimizer's run, else of rows, of searches or of attempts."""
+    """Draw a histogram of scores. What is counted depends on the run.
+
+    In an optimizer's run: validation rows, for the initial and the best candidate. In an evaluation: rows, for each
+    program. With several searches: the attempt that each search chose. With one search: its attempts. ``search``: the
+    span of the search to draw; 0 for the whole run.
+    """
     if record.candidates:
         return _scores_of_candidates(record, ax)
     programs = scores_by_program(record)
