@@ -252,7 +252,7 @@ def _label(row: Row) -> str:
     label = escape(row["label"])
     if row["best"]:
         label += " <span title='best'>★</span>"
-    marks = [f" <span class='dspynb-by'>{escape(mark)}</span>" for mark in (row["by"], row["mark"]) if mark]
+    marks = [f" <span class='dspynb-by'>{escape(mark)}</span>" for mark in (row["mark"], row["by"]) if mark]
     state = row["state"]
     return (
         f"<td class='dspynb-label'><b>{label}</b>{''.join(marks)}<br>"

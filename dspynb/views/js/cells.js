@@ -52,8 +52,8 @@ function labelContent(row, level, isOpen) {
   if (row.kids) name.append(element("span", "dspynb-twist", isOpen ? "▾ " : "▸ "));
   name.append(element("b", "", row.label));
   if (row.best) name.append(" ", element("span", "dspynb-star", "★"));
-  if (row.by) name.append(" ", element("span", "dspynb-by", row.by));
   if (row.mark) name.append(" ", element("span", "dspynb-by", row.mark));
+  if (row.by) name.append(" ", element("span", "dspynb-by", row.by));
   const state = element("div", `dspynb-state dspynb-${stateClass(row.state)}`, stateText(row.state));
   const node = element("div", "", name, state);
   node.style.paddingLeft = `${(level - 1) * INDENT}px`;
