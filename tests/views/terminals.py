@@ -57,6 +57,14 @@ class Terminal:
             assert self._read(0.2) or self.process.poll() is None, self.sent
         return self
 
+    def wait_for_match(self, pattern, seconds=60):
+        """Read until a match of ``pattern`` was written: for a line that a busy machine may draw at any count."""
+        until = time.monotonic() + seconds
+        while not re.search(pattern, self.sent.decode(errors="replace")):
+            assert time.monotonic() < until, self.sent
+            assert self._read(0.2) or self.process.poll() is None, self.sent
+        return self
+
     def press_ctrl_c(self):
         """Press Ctrl-C in the terminal, which then sends the signal."""
         os.write(self._own, b"\x03")

@@ -74,12 +74,12 @@ except KeyboardInterrupt:
     print("BEST", dn.last_run().best.answer, dn.last_run().status)
 """
     with terminal(code, pace=0.2) as screen:
-        screen.wait_for("2/50 attempts")
+        screen.wait_for_match(r" [1-9]\d?/50 attempts")
         screen.press_ctrl_c()
         assert screen.end() == 0, "\n".join(screen.lines)
         lines = [text for text in screen.lines if text]
     assert lines[0].startswith("■ interrupted Refine(Predict(question: str -> answer: str))")
-    assert re.search(r"/50 attempts · best 0\.0\d", lines[0])
+    assert re.search(r" [1-9]\d?/50 attempts · best 0\.\d+", lines[0])
     assert any(text.startswith("★") for text in lines)
     assert lines[-1].split()[0] == "BEST"
     assert lines[-1].split()[-1] == "interrupted"
@@ -90,7 +90,7 @@ def test_ctrl_c_in_a_script_without_async_is_tidy_too():
     with terminal(
         "dn.Refine(program, lambda r, p: 0.1, n=50, hints='feedback').run_sync(question='a')", pace=0.2
     ) as screen:
-        screen.wait_for("1/50 attempts")
+        screen.wait_for_match(r" [1-9]\d?/50 attempts")
         screen.press_ctrl_c()
         assert screen.end() != 0
         lines = [text for text in screen.lines if text]
@@ -260,14 +260,11 @@ print("SECONDS", time.monotonic() - began)
 
 
 def test_the_clock_is_updated_during_a_long_call():
-    with terminal("asyncio.run(dn.evaluate(program, rows(1), right))", pace=2.5) as screen:
+    with terminal("asyncio.run(dn.evaluate(program, rows(1), right))", pace=5) as screen:
         screen.end()
         lines = drawn(screen.sent)
-    assert [clock for clock in ("0:00", "0:01", "0:02") if any(clock in text for text in lines)] == [
-        "0:00",
-        "0:01",
-        "0:02",
-    ]
+    clocks = [clock for clock in ("0:00", "0:01", "0:02", "0:03", "0:04") if any(clock in text for text in lines)]
+    assert len(clocks) >= 3  # a busy machine may skip one
 
 
 def test_a_stream_proxy_that_the_program_stored_goes_on_working():
