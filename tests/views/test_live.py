@@ -36,7 +36,10 @@ def play(events, *, pause=0.0, while_open=lambda view, front: None, note=""):
             if pause:
                 await asyncio.sleep(pause)
                 while_open(view, front)
-        await asyncio.sleep(0.15)
+        sent = -1
+        while sent != len(front.messages):  # until nothing more is sent: a busy machine sends late
+            sent = len(front.messages)
+            await asyncio.sleep(0.4)
         return front
 
     return asyncio.run(main())
