@@ -54,7 +54,10 @@ def refined():
 
 
 class Slow:
-    """A model that takes ``seconds``. It writes a file into a folder for each request and for each answer."""
+    """A model that takes ``seconds``. It writes a file into a folder for each request and for each answer.
+
+    In a process for which the folder has a file ``hold PID``, it never answers. It writes a file ``held …`` then.
+    """
 
     def __init__(self, folder, seconds):
         self.folder, self.seconds, self.name = Path(folder), seconds, "slow"
@@ -62,6 +65,9 @@ class Slow:
     async def complete(self, request):
         question = field(request, "question")
         (self.folder / f"asked {question} {os.getpid()}").touch()
+        if (self.folder / f"hold {os.getpid()}").exists():
+            (self.folder / f"held {question} {os.getpid()}").touch()
+            await asyncio.sleep(600)
         await asyncio.sleep(self.seconds)
         (self.folder / f"answered {question} {os.getpid()}").touch()
         return dn.LMReply(chat(answer=str(2 * int(question))))

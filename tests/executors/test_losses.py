@@ -28,6 +28,16 @@ async def asked_for(n, folder):
         await asyncio.sleep(0.02)
 
 
+async def kill_one_that_works(cluster, folder):
+    """Kill a worker in the middle of a call to ``Slow``, and return the id of its process."""
+    victim = next(iter(cluster.workers.values())).process.process.pid
+    (folder / f"hold {victim}").touch()
+    while not marks(folder, "held"):  # noqa: ASYNC110  # the other process writes it
+        await asyncio.sleep(0.02)
+    os.kill(victim, signal.SIGKILL)
+    return victim
+
+
 @pytest.mark.slow
 def test_a_worker_killed_during_an_evaluation_loses_no_row_and_counts_none_twice(fragile, tmp_path):
     cluster, executor = fragile
@@ -36,9 +46,8 @@ def test_a_worker_killed_during_an_evaluation_loses_no_row_and_counts_none_twice
     async def main():
         budget = dn.Budget(metric_calls=24, calls=48)
         handle = dn.Evaluate(right, executor=executor, concurrency=8, budget=budget).start(slow, rows(24))
-        await asked_for(12, tmp_path)
-        victim = next(iter(cluster.workers.values())).process.process.pid
-        os.kill(victim, signal.SIGKILL)
+        await asked_for(8, tmp_path)
+        victim = await kill_one_that_works(cluster, tmp_path)
         return await handle, victim
 
     evaluation, victim = run(main())
@@ -61,8 +70,8 @@ def test_calls_of_a_lost_worker_count_as_spent_so_that_the_budget_holds(fragile,
     async def main():
         budget = dn.Budget(calls=16)
         handle = dn.Evaluate(right, executor=executor, concurrency=8, budget=budget).start(slow, rows(30))
-        await asked_for(8, tmp_path)
-        os.kill(next(iter(cluster.workers.values())).process.process.pid, signal.SIGKILL)
+        await asked_for(4, tmp_path)
+        await kill_one_that_works(cluster, tmp_path)
         return await handle
 
     evaluation = run(main())
@@ -181,7 +190,7 @@ def test_a_lost_cluster_ends_the_run_with_a_clear_error_and_the_rows_that_ended(
 
     handle, message, seconds = run(main())
     assert "Finished rollouts are in the run: see dn.last_run()" in message
-    assert seconds < 10
+    assert seconds < 30
     assert handle.status == "failed"
     assert 0 < len(handle.rollouts) < 40
     plan = dn.Evaluate(right)
@@ -216,7 +225,7 @@ def test_the_error_for_a_missing_scheduler_has_its_address():
     began = time.monotonic()
     with pytest.raises(dn.ExecutorError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9 within 0.5 s"):
         run(main())
-    assert time.monotonic() - began < 5  # once, and not for every row
+    assert time.monotonic() - began < 9  # once, and not for every row
 
 
 def test_a_cluster_without_workers_is_an_error():

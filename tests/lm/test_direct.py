@@ -282,7 +282,7 @@ def test_a_deadline_ends_a_try_and_the_wait_for_a_slot():
             request = dn.LMRequest(({"role": "user", "content": "hi"},))
             with dn.context(cache=False):
                 results = await asyncio.gather(*(model.complete(request) for _ in range(3)), return_exceptions=True)
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 15  # less than the server takes
             assert [type(result) for result in results] == [errors.ModelTimeout] * 3
             assert "deadline of 0.2 s" in str(results[0])
             assert model.limits.slots.running == 0

@@ -378,7 +378,7 @@ def test_a_tool_that_takes_too_long_is_an_observation_and_its_own_timeout_is_its
 
     began = time.perf_counter()
     texts = asyncio.run(main())
-    assert time.perf_counter() - began < 5  # neither the call nor the loop's end waits for the thread
+    assert time.perf_counter() - began < 30  # neither the call nor the loop's end waits for the thread
     release.set()
     assert texts == [
         "slow was given up: it took longer than 0.05 s",

@@ -99,18 +99,18 @@ def test_the_kernel_is_the_expected_one(kernel):
         "while True:\n    async with asyncio.TaskGroup() as group:\n"
         "        for i in range(5):\n            group.create_task(refine(n=2)(subject=str(i)))",
         "await predict.batch([{'subject': str(i)} for i in range(50)])",
-        "task = asyncio.create_task(refine()(subject='x'))\nawait asyncio.sleep(30)",
+        "task = asyncio.create_task(refine()(subject='x'))\nawait asyncio.sleep(60)",
     ],
     ids=[
         "predict", "refine", "wide refine", "handle", "gather", "loop", "loop that catches", "loop of gathers",
         "loop of task groups", "batch", "task beside",
     ],
 )  # fmt: skip
-def test_one_interrupt_ends_the_cell_within_half_a_second(kernel, code):
-    kernel.run("seconds[0] = 10")
+def test_one_interrupt_ends_the_cell_at_once(kernel, code):
+    kernel.run("seconds[0] = 60")
     _, error, elapsed = kernel.run(code, 0.7)
     assert error in ("RunInterrupted", "CancelledError", "KeyboardInterrupt")
-    assert elapsed < 1.2 + 1.0  # the target is 1.2 s; time decides no test, so only a hang fails here
+    assert elapsed < 30  # the target is 1.2 s; time decides no test, so only a call that is waited for fails here
     assert kernel.run("dn.last_run().status")[0] == "'interrupted'"
 
 
@@ -125,29 +125,29 @@ def test_attempts_before_the_interrupt_are_in_the_run(kernel):
 
 def test_a_computing_reward_stops_at_the_second_press(kernel):
     kernel.run(
-        "def busy(row, p):\n    end = time.time() + 15\n    while time.time() < end:\n        pass\n    return 0.0\n"
+        "def busy(row, p):\n    end = time.time() + 30\n    while time.time() < end:\n        pass\n    return 0.0\n"
         "hard = dn.Refine(predict, busy, n=3)"
     )
     _, error, elapsed = kernel.run("await hard(subject='x')", 0.5, 1.0)
     assert error in ("RunInterrupted", "CancelledError")
-    assert elapsed < 10
+    assert elapsed < 25
 
 
 def test_a_reward_in_a_thread_is_not_waited_for(kernel):
     kernel.run(
-        "async def in_thread(row, p):\n    await asyncio.to_thread(time.sleep, 4)\n    return 0.0\n"
+        "async def in_thread(row, p):\n    await asyncio.to_thread(time.sleep, 15)\n    return 0.0\n"
         "threaded = dn.Refine(predict, in_thread, n=3)"
     )
     _, error, elapsed = kernel.run("await threaded(subject='x')", 0.5)
     assert error == "RunInterrupted"
-    assert elapsed < 3
+    assert elapsed < 12
 
 
 def test_run_sync_in_a_cell_ends_too(kernel):
-    kernel.run("seconds[0] = 10")
+    kernel.run("seconds[0] = 60")
     _, error, elapsed = kernel.run("predict.run_sync(subject='x')", 0.5)
     assert error in ("KeyboardInterrupt", "RunInterrupted", "CancelledError")
-    assert elapsed < 5
+    assert elapsed < 30
     assert kernel.run("dn.last_run().status")[0] == "'interrupted'"
 
 
@@ -168,7 +168,7 @@ def test_a_block_held_open_across_async_cells_reaches_no_other_cell(kernel):
 
 
 def test_a_foreign_cancellation_is_no_interrupt(kernel):
-    kernel.run("seconds[0] = 10")
+    kernel.run("seconds[0] = 60")
     code = (
         "try:\n    async with asyncio.timeout(0.2):\n        await refine()(subject='x')\n"
         "except TimeoutError:\n    print('timeout')"

@@ -388,7 +388,7 @@ def test_stop_and_interrupt_work_while_paused(kind, how):
         getattr(run, how)()
         began = time.perf_counter()
         await asyncio.wait({run.task})
-        assert time.perf_counter() - began < 0.5
+        assert time.perf_counter() - began < 10  # a hang
         assert run.status == ("stopped" if how == "stop" else "interrupted")
         assert model.prompts == []
         assert not run.paused
@@ -470,12 +470,13 @@ def test_calls_that_wait_for_a_slot_of_the_model_wait_on_while_paused(monkeypatc
 def test_time_that_a_run_was_paused_is_not_counted_against_its_own_budget():
     async def main():
         model = Model(seconds=0.001)
-        budget = dn.Budget(seconds=0.4)
+        budget = dn.Budget(seconds=1.5)
         run = dn.Evaluate(never, concurrency=1, budget=budget).start(dn.Predict(Caption, lm=model.lm), SUBJECTS)
         await model.was_called(1)
         run.pause()
-        await asyncio.sleep(0.5)
-        assert run.meter.spent["seconds"] < 0.3
+        spent_before = run.meter.spent["seconds"]
+        await asyncio.sleep(2)
+        assert run.meter.spent["seconds"] - spent_before < 1
         run.unpause()
         evaluation = await run
         assert run.status == "finished"
@@ -490,12 +491,12 @@ def test_a_budget_of_seconds_that_is_set_later_does_not_count_earlier_pauses():
         run = dn.Evaluate(never, concurrency=1).start(dn.Predict(Caption, lm=model.lm), SUBJECTS)
         await model.was_called(1)
         run.pause()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(2)
         run.unpause()
-        run.set_budget(seconds=0.4)
+        run.set_budget(seconds=1.5)
         await run
         assert run.status == "finished"
-        assert 0 < run.meter.spent["seconds"] < 0.4
+        assert 0 < run.meter.spent["seconds"] < 1.5
 
     asyncio.run(main())
 
