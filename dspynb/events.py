@@ -117,6 +117,7 @@ COLUMN: Mapping[str, Any] = {"column": True}
 """Metadata of the fields of AttemptStarted and AttemptEnded that are columns of ``run.attempts``, in this order."""
 
 
+@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted(Event):
     """An attempt of a search (Refine, BestOfN) began. ``parent`` is the search's span. ``hint_by``: ``person`` if a
@@ -128,6 +129,7 @@ class AttemptStarted(Event):
     hint_by: str = ""
 
 
+@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptEnded(Event):
     """An attempt ended: ``state`` is passed, scored, failed or cancelled. A later event for the same span replaces an
@@ -237,6 +239,7 @@ class Steered(Event):
     by: str = "person"
 
 
+@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictorCalled(Event):
     """A predictor called its model: the request, the reply, and the hint and candidate (its id) that were in force."""

@@ -116,8 +116,9 @@ class Run(Steerable):
                     changes = NOTHING
                 else:
                     changes = record.apply(event)
-            for listener in tuple(self._listeners):  # without the record's lock: one may wait for a reading thread
-                self._send(listener, event)
+            if self._listeners:  # without the record's lock: a listener may wait for a reading thread
+                for listener in tuple(self._listeners):
+                    self._send(listener, event)
             if self._watchers and changes is not NOTHING:
                 with self._record_lock:
                     for watcher in tuple(self._watchers):
