@@ -40,7 +40,8 @@ def recorded(path: str | Path, lm: LMProtocol | None = None, *, strict: bool | N
 
 
 def _is_recorded(body: Any) -> bool:
-    """Whether a line of the file is a recorded reply. Its usage may be of any form, and then counts as unknown."""
+    """Whether a line of the file is a recorded reply. Its usage is not checked here: a malformed one is read as
+    unknown."""
     if not isinstance(body, dict):
         return False
     if not isinstance(body.get("key"), str) or not isinstance(body.get("text"), str):

@@ -260,10 +260,10 @@ class _UnrecordedRequests:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._number: dict[int, int] = {}  # attempt → its number
-        self._search: dict[int, int] = {}  # attempt → its search
-        self._running: dict[int, set[int]] = {}  # search → its attempts that have not ended
-        self._first_passed: dict[int, int] = {}  # search → the lowest number of an attempt that passed
+        self._number: dict[int, int] = {}  # span of an attempt → its number within its search, from 1
+        self._search: dict[int, int] = {}  # span of an attempt → span of its search
+        self._running: dict[int, set[int]] = {}  # span of a search → spans of its attempts that have not ended
+        self._first_passed: dict[int, int] = {}  # span of a search → the lowest number of an attempt that passed
         self._requests: list[_WaitingRequest] = []
 
     def emit(self, event: Event) -> None:

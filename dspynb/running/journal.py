@@ -71,9 +71,10 @@ class JournalFile:
             _writer.put(self, _line({"dspynb": FORMAT, **header}))
 
     def emit(self, event: Event) -> None:
-        """Queue one event. The prompt of a long line is released from memory once the line is written."""
-        line, exact = _line_of(event)  # serialized now, since values may change before the thread writes them
-        if exact and len(line) > LONG_LINE and isinstance(event, PredictorCalled):
+        """Queue one event. If its line is long, the event's prompt is dropped from memory once the line is written, and
+        read from the file after that."""
+        line, lossless = _line_of(event)  # serialized now, since values may change before the thread writes them
+        if lossless and len(line) > LONG_LINE and isinstance(event, PredictorCalled):
             _writer.put(self, line, event)
         else:
             _writer.put(self, line)

@@ -44,8 +44,8 @@ def as_exception(error: BaseException, who: str) -> BaseException:
 
 
 def reraise_as(kind: Callable[[str], Exception], error: BaseException, who: str) -> NoReturn:
-    """Raise ``kind(text)`` from an error of user code. Raises the error itself if it must pass unchanged: a stop, a
-    cancellation, Ctrl-C. ``who``: the owner of the code, for the text."""
+    """Raise ``kind(text)`` from an error of user code, SystemExit included. Raises the error itself if it must pass
+    unchanged: a stop, a cancellation, Ctrl-C. ``who``: the owner of the code, for the text."""
     if isinstance(error, Exception):
         raise kind(f"{who} raised {type(error).__name__}: {error}") from error
     text = exit_of(error, who)

@@ -395,11 +395,12 @@ class Reserve:
             self._step_ended.set()
 
     async def _next(self, calls: int) -> Allowance:
-        async with self._turn:
+        """Wait until ``calls`` calls are available, or no other step runs. Then take as many of them as there are."""
+        async with self._turn:  # steps wait in their order
             while self._running and self.scope.available() < calls:
                 self._step_ended.clear()
                 await self._step_ended.wait()
-            calls = int(max(1, min(calls, self.scope.available())))
+            calls = int(max(1, min(calls, self.scope.available())))  # at least 1: taking it raises if none is left
             self.scope.take(calls)
             self._running += 1
             return Allowance(self.scope, calls)

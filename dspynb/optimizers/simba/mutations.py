@@ -99,8 +99,9 @@ def _new_values(values: Iterable[T | None], known: Container[T]) -> list[T]:
 def new_candidates(
     engine: Engine, source: Source, additions: Sequence[Addition], origin: str, step: int
 ) -> list[Candidate]:
-    """The candidate that these additions make of the source; none where they change nothing, or it is known."""
-    known = set(engine.candidates)
+    """The source with these additions, as a list of one candidate. The list is empty if the additions change nothing,
+    or if the engine already has this candidate."""
+    known = set(engine.candidates)  # before engine.candidate() adds the new one
     parts = source.with_additions(engine, additions)
     if not parts:
         return []
