@@ -17,8 +17,11 @@
     ├── SteeringError               a run does not accept an intervention, or no longer accepts it
     ├── ModelError                  a model call failed
     │   ├── AuthenticationError     the key is missing or wrong
+    │   │   └── QuotaExceeded       the account has no credits or quota left
     │   ├── BadRequestError         the provider refused the request as it is
-    │   │   └── ContextTooLong      the request is longer than the model's context
+    │   │   ├── ContextTooLong      the request is longer than the model's context
+    │   │   ├── ModelNotFound       the provider or server has no model of this name
+    │   │   └── UnsupportedParameter the model does not accept a parameter, or its value
     │   ├── ContentFiltered         the provider's content filter stopped the request or the reply
     │   ├── RateLimited             too many requests or tokens (retryable)
     │   ├── ServerError             the provider failed (retryable)
@@ -87,11 +90,13 @@ __all__ = [
     "JournalError",
     "MalformedReply",
     "ModelError",
+    "ModelNotFound",
     "ModelTimeout",
     "NoFeedbackWarning",
     "NoModelError",
     "OptimizerError",
     "ParseError",
+    "QuotaExceeded",
     "RateLimited",
     "RecordingMiss",
     "Refused",
@@ -110,6 +115,7 @@ __all__ = [
     "StateError",
     "SteeringError",
     "TooManyFailures",
+    "UnsupportedParameter",
     "UsageUnknownWarning",
     "UserCodeExit",
     "WorkerLost",
@@ -327,11 +333,14 @@ class ModelError(DspynbError):
             text += f"; {advice}"
         super().__init__(text)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def _keywords(self) -> dict[str, Any]:
+        """The keyword arguments that create an equal error."""
         names = ("model", "status", "request_id", "retry_after", "advice")
-        keywords = {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names}
+
+    def __reduce__(self) -> tuple[Any, ...]:
         state = {n: value for n, value in vars(self).items() if n in ("retries", "usage", "cached", "text")}
-        return _model_error, (type(self), self.problem, keywords), state
+        return _model_error, (type(self), self.problem, self._keywords()), state
 
 
 def _model_error(kind: type[ModelError], problem: str, keywords: dict[str, Any]) -> ModelError:
@@ -344,10 +353,51 @@ class AuthenticationError(ModelError):
     remedy = "check api_key= or the key in the environment, what it may use, and its quota"
 
 
+class QuotaExceeded(AuthenticationError):
+    """The account has no credits or quota left. Waiting does not help, so the call is not retried."""
+
+    remedy = "add credits or raise the limit of the account at the provider, or use another key"
+
+
 class BadRequestError(ModelError):
     """The provider refused the request as it is: an unknown model, a wrong setting."""
 
     remedy = "check the name of the model and the settings"
+
+
+class ModelNotFound(BadRequestError):
+    """The provider or server has no model of the name that was sent, or the account may not use it.
+
+    The message has the name that was sent. It can differ from the name of the LM: the provider before the first slash
+    is not sent.
+    """
+
+    remedy = "check the name of the model"
+
+
+class UnsupportedParameter(BadRequestError):
+    """The model or server does not accept a parameter of the request, or its value.
+
+    ``parameter``: its name as in the provider's message, such as ``"temperature"``, ``"response_format"``, ``"tools"``
+    or ``"maxOutputTokens"``. ``allowed``: the smallest and the largest value that the message allows, as floats
+    (``-inf`` or ``inf`` for a bound that it does not name), or None if it names none.
+
+    >>> error = dn.errors.UnsupportedParameter("only 1 is allowed", parameter="temperature", allowed=(1.0, 1.0))
+    >>> error.parameter, error.allowed
+    ('temperature', (1.0, 1.0))
+    """
+
+    remedy = "leave the setting out or change it, or use another model"
+
+    def __init__(
+        self, message: str, *, parameter: str = "", allowed: tuple[float, float] | None = None, **details: Any
+    ) -> None:
+        self.parameter = parameter
+        self.allowed = allowed
+        super().__init__(message, **details)
+
+    def _keywords(self) -> dict[str, Any]:
+        return {**super()._keywords(), "parameter": self.parameter, "allowed": self.allowed}
 
 
 class ContextTooLong(BadRequestError):

@@ -241,10 +241,31 @@ SERVER_ERRORS = [
     (errors.AuthenticationError, (401, "invalid key", "invalid_api_key"), {}, "(status 401)", "check api_key="),
     (
         errors.BadRequestError,
+        (400, "messages: roles must alternate", "invalid_request_error"),
+        {},
+        "(status 400)",
+        "check the name of the model and the settings",
+    ),
+    (
+        errors.ModelNotFound,
         (404, "the model `m` does not exist", "model_not_found"),
         {},
         "(status 404)",
-        "check the name of the model and the settings",
+        "check the name of the model",
+    ),
+    (
+        errors.UnsupportedParameter,
+        (400, "'temperature' is not supported with this model", "unsupported_parameter"),
+        {},
+        "'temperature'",
+        "leave the setting out or change it",
+    ),
+    (
+        errors.QuotaExceeded,
+        (429, "you exceeded your current quota", "insufficient_quota"),
+        {},
+        "(status 429)",
+        "add credits or raise the limit of the account",
     ),
     (
         errors.ContextTooLong,

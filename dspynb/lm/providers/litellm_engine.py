@@ -17,14 +17,17 @@ from dspynb.errors import (
     MalformedReply,
     ModelError,
     ModelTimeout,
+    QuotaExceeded,
     RateLimited,
     ServerError,
 )
 from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers.addresses import foreign_credentials, is_own_host, no_key_sent, refused_redirect
 from dspynb.lm.providers.endpoint import Endpoint
+from dspynb.lm.providers.error_kinds import error_kind, provider_error
+from dspynb.lm.providers.error_report import ErrorReport, read_report
 from dspynb.lm.providers.litellm_http import HTTPGuard, current_guard, guard_clients
-from dspynb.lm.providers.openai_format import ReplyAssembler, error_class, read_reply, request_body, retry_after
+from dspynb.lm.providers.openai_format import ReplyAssembler, read_reply, request_body, retry_after
 from dspynb.lm.settings import LITELLM_SETTINGS
 from dspynb.redact import error_text, redact
 
@@ -55,6 +58,7 @@ _ERROR_CLASSES: Mapping[str, type[ModelError]] = {
     "ContentPolicyViolationError": ContentFiltered,
     "AuthenticationError": AuthenticationError,
     "PermissionDeniedError": AuthenticationError,
+    "PaymentRequiredError": QuotaExceeded,
     "RateLimitError": RateLimited,
     "Timeout": ModelTimeout,
     "APIConnectionError": ConnectionFailed,
@@ -166,32 +170,36 @@ class LiteLLMEngine:
         if guard.exceeded_limit:
             problem = f"the body of the reply is too long: more than {guard.exceeded_limit}"
             return MalformedReply(problem, model=self.model)
-        cls = _error_class(error)
         headers = getattr(error, "litellm_response_headers", None) or {}
         problem = error_text(error, 400)
-        advice = cls.remedy
-        if cls is AuthenticationError and key_problem:
-            problem += key_problem
-            advice = ""  # key_problem says what to do
-        return cls(
-            problem,
-            model=self.model,
-            status=getattr(error, "status_code", None),
-            request_id=redact(headers.get("x-request-id") or "") or None,
-            retry_after=retry_after(headers),
-            advice=advice,
-        )
+        details: dict[str, Any] = {
+            "model": self.model,
+            "status": getattr(error, "status_code", None),
+            "request_id": redact(headers.get("x-request-id") or "") or None,
+            "retry_after": retry_after(headers),
+        }
+        report = _report(error)
+        if error_kind(report, _client_kind(error)) is AuthenticationError and key_problem:
+            return AuthenticationError(problem + key_problem, **details)  # key_problem says what to do
+        return provider_error(report, problem, client_kind=_client_kind(error), **details)
 
 
-def _error_class(error: Exception) -> type[ModelError]:
-    cls: type[ModelError] = ModelError
+def _report(error: Exception) -> ErrorReport:
+    """An exception of litellm as an error response."""
+    status = getattr(error, "status_code", None)
+    fields = {name: getattr(error, name, None) for name in ("code", "type", "param")}
+    body = {**fields, "message": str(error), "details": getattr(error, "body", None)}
+    return read_report(status if isinstance(status, int) else None, body)
+
+
+def _client_kind(error: Exception) -> type[ModelError] | None:
+    """The class for litellm's class of an exception. None for one that says nothing beyond its status."""
     for base in type(error).__mro__:
         if base.__name__ in _ERROR_CLASSES:
-            cls = _ERROR_CLASSES[base.__name__]
-            break
-    if cls is BadRequestError:  # litellm does not recognize all messages about a prompt that is too long
-        return error_class(400, str(getattr(error, "code", "")), str(error).lower())
-    return cls
+            return _ERROR_CLASSES[base.__name__]
+    if isinstance(getattr(error, "status_code", None), int):
+        return None
+    return ModelError
 
 
 async def _streamed(response: Any, on_piece: PieceCallback, error_fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,31 +7,20 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dspynb.data import Usage, token_count
-from dspynb.errors import (
-    AuthenticationError,
-    BadRequestError,
-    ConfigurationError,
-    ContentFiltered,
-    ContextTooLong,
-    MalformedReply,
-    ModelError,
-    ModelTimeout,
-    RateLimited,
-    Refused,
-    ServerError,
-    shorten,
-)
+from dspynb.errors import ConfigurationError, MalformedReply, ModelError, Refused, shorten
 from dspynb.lm.protocol import LMReply, LMRequest, is_complete, with_usage
+from dspynb.lm.providers.error_kinds import provider_error
+from dspynb.lm.providers.error_report import read_report
 from dspynb.lm.providers.prices import cost
 from dspynb.redact import redact, redact_known
 
 __all__ = [
     "ReplyAssembler",
     "damaged_chunk",
-    "error_class",
     "excerpt",
     "read_reply",
     "read_usage",
+    "reported_error",
     "request_body",
     "retry_after",
 ]
@@ -63,6 +52,8 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any]) -> LMRepl
     """
     raw_choices = _field(body, "choices")
     if not isinstance(raw_choices, list | tuple) or not raw_choices:
+        if _field(body, "error"):  # OpenRouter reports errors of its providers with the status 200
+            raise reported_error(body, error_fields)
         problem = f"the reply has no choices: {excerpt(body, 200)!r}"
         raise MalformedReply(problem, **error_fields, advice=MalformedReply.remedy)
     usage = read_usage(body.get("usage"), model)
@@ -267,25 +258,15 @@ def excerpt(value: Any, limit: int) -> str:
     return f"{words[:length].rstrip()} … [{len(text)} characters in all]"
 
 
+def reported_error(body: Any, error_fields: Mapping[str, Any]) -> ModelError:
+    """The error that a provider reports within a stream, or in a body that is no error response."""
+    report = read_report(None, body)
+    return provider_error(report, excerpt(report.message or body, 400), **error_fields)
+
+
 def damaged_chunk(chunk: Any, error_fields: Mapping[str, Any]) -> MalformedReply:
     """The error for a chunk of a stream that is not in OpenAI's format."""
     return MalformedReply(f"a piece of the stream is damaged: {excerpt(chunk, 200)!r}", **error_fields)
-
-
-def error_class(status: int, code: str, message: str) -> type[ModelError]:
-    """The class of the error for an HTTP status, the provider's error code and its message in lower case."""
-    if status in (401, 403):
-        return AuthenticationError
-    if status == 413 or code == "context_length_exceeded" or "context length" in message or "context size" in message:
-        return ContextTooLong
-    if "content_filter" in code or "content_policy" in code:
-        return ContentFiltered
-    if status == 429:
-        # Waiting does not restore a quota that is used up.
-        return AuthenticationError if code == "insufficient_quota" else RateLimited
-    if status in (408, 504):
-        return ModelTimeout
-    return ServerError if status >= 500 else BadRequestError
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -311,14 +292,10 @@ class ReplyAssembler:
         self._usage: Any = None
 
     def add(self, chunk: Mapping[str, Any], error_fields: Mapping[str, Any]) -> str:
-        """Add a chunk and return its text. Raises ServerError if the chunk is an error report of the provider, and
+        """Add a chunk and return its text. Raises a ModelError if the chunk is an error report of the provider, and
         MalformedReply if it is not in OpenAI's format."""
-        problem = chunk.get("error")
-        if not problem and chunk.get("object") == "error":
-            problem = chunk
-        if problem:
-            message = problem.get("message", problem) if isinstance(problem, Mapping) else problem
-            raise ServerError(excerpt(message, 400), **error_fields)
+        if chunk.get("error") or chunk.get("object") == "error":
+            raise reported_error(chunk, error_fields)
         self._usage = chunk.get("usage") or self._usage
         choices = chunk.get("choices")
         if not isinstance(choices, list | tuple | None):

@@ -12,12 +12,12 @@ from weakref import WeakKeyDictionary
 import pydantic_core
 
 from dspynb.errors import (
+    AuthenticationError,
     BadRequestError,
     ConfigurationError,
     ConnectionFailed,
     ModelError,
     ModelTimeout,
-    ServerError,
 )
 from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers import sse
@@ -33,12 +33,14 @@ from dspynb.lm.providers.addresses import (
     refused_redirect,
 )
 from dspynb.lm.providers.endpoint import Endpoint
+from dspynb.lm.providers.error_kinds import provider_error
+from dspynb.lm.providers.error_report import read_report
 from dspynb.lm.providers.openai_format import (
     ReplyAssembler,
     damaged_chunk,
-    error_class,
     excerpt,
     read_reply,
+    reported_error,
     request_body,
     retry_after,
 )
@@ -175,22 +177,15 @@ class DirectEngine:
         self, status: int, headers: Mapping[str, str], raw: bytes, error_fields: dict[str, Any]
     ) -> ModelError:
         """The error for a response with a status of 400 or above."""
+        text = raw.decode("utf-8", "replace")
         body = _decoded(raw)
-        detail: Any = raw.decode("utf-8", "replace")
-        if isinstance(body, Mapping):
-            detail = body.get("error", body)
-        code = ""
-        message = detail
-        if isinstance(detail, Mapping):
-            code = str(detail.get("code") or detail.get("type") or "")
-            message = detail.get("message", detail)
-        problem = excerpt(message, 400) or "no message"
-        cls = error_class(status, code, problem.lower())
-        advice = cls.remedy
-        if status in (401, 403) and not self.key and not has_login(self.url):
-            problem += no_key_sent(self.provider, self.url)
-            advice = ""  # no_key_sent says what to do
-        return cls(problem, **error_fields, retry_after=retry_after(headers), advice=advice)
+        report = read_report(status, text if body is None else body)
+        problem = excerpt(report.message or text, 400) or "no message"
+        error = provider_error(report, problem, **error_fields, retry_after=retry_after(headers))
+        if type(error) is AuthenticationError and not self.key and not has_login(self.url):
+            problem += no_key_sent(self.provider, self.url)  # it says what to do
+            return AuthenticationError(problem, **error_fields, retry_after=error.retry_after)
+        return error
 
 
 async def _streamed(
@@ -206,7 +201,7 @@ async def _streamed(
                 continue
             chunk = _decoded(data)
             if name == b"error" and not (isinstance(chunk, Mapping) and chunk.get("error")):
-                raise ServerError(excerpt(data.decode("utf-8", "replace"), 400), **error_fields)
+                raise reported_error(data.decode("utf-8", "replace") if chunk is None else chunk, error_fields)
             if not isinstance(chunk, Mapping):
                 raise damaged_chunk(data.decode("utf-8", "replace"), error_fields)
             text = assembler.add(chunk, error_fields)
