@@ -319,19 +319,27 @@ class ModelError(DspynbError):
         self.request_id = request_id
         self.retry_after = retry_after
         self.advice = advice
+        super().__init__(self._text())
+
+    def _text(self) -> str:
         details = []
-        if status:
-            details.append(f"status {status}")
-        if request_id:
-            details.append(f"request {request_id}")
-        if retry_after:
-            details.append(f"retry after {retry_after:g} s")
-        text = f"{model}: {message}" if model else message
+        if self.status:
+            details.append(f"status {self.status}")
+        if self.request_id:
+            details.append(f"request {self.request_id}")
+        if self.retry_after:
+            details.append(f"retry after {self.retry_after:g} s")
+        text = f"{self.model}: {self.problem}" if self.model else self.problem
         if details:
             text += f" ({', '.join(details)})"
-        if advice:
-            text += f"; {advice}"
-        super().__init__(text)
+        if self.advice:
+            text += f"; {self.advice}"
+        return text
+
+    def advise(self, advice: str) -> None:
+        """Replace the advice at the end of the message."""
+        self.advice = advice
+        self.args = (self._text(),)
 
     def _keywords(self) -> dict[str, Any]:
         """The keyword arguments that create an equal error."""

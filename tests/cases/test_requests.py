@@ -489,7 +489,6 @@ def test_a_provider_before_the_name_is_not_sent(provider, name):
 # ── Retry-After ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.xfail(strict=True, raises=TimeoutError, reason="part 4: a call waits for a day where a provider says so")
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(
     "header",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import reprlib
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from dspynb.data import Usage, token_count
@@ -270,13 +272,30 @@ def damaged_chunk(chunk: Any, error_fields: Mapping[str, Any]) -> MalformedReply
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from the headers ``retry-after-ms`` and ``retry-after``; None without them."""
+    """Seconds to wait, from the headers ``retry-after-ms`` and ``retry-after``: a number, or the time of the next try
+    as in HTTP. None without them, or if they are damaged; infinite for a number that is too large."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        value = headers.get(name) or ""
         try:
-            return max(0.0, float(headers[name]) * unit)
-        except (KeyError, ValueError):
+            seconds = float(value) * unit
+        except ValueError:
             continue
-    return None
+        if seconds >= 0:  # not for NaN
+            return seconds
+    return _seconds_until(headers.get("retry-after") or "", headers.get("date") or "")
+
+
+def _seconds_until(date: str, server_time: str) -> float | None:
+    """The seconds from now, by the server's clock if it is known, until an HTTP date. None if it is no date."""
+    try:
+        until = parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    try:
+        now = parsedate_to_datetime(server_time).timestamp()
+    except (ValueError, OverflowError):
+        now = time.time()
+    return max(0.0, until - now)
 
 
 class ReplyAssembler:
