@@ -250,8 +250,8 @@ SERVER_ERRORS = [
         errors.ModelNotFound,
         (404, "the model `m` does not exist", "model_not_found"),
         {},
-        "(status 404)",
-        "check the name of the model",
+        "the name that was sent is 'm'",
+        "see the names that the server lists",
     ),
     (
         errors.UnsupportedParameter,

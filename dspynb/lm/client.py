@@ -55,9 +55,12 @@ class LM:
 
     ``openai/…`` models, and servers at ``api_base`` (or ``base_url``, another name of it), are called directly over
     HTTP. All other providers are called through litellm (the extra ``providers``). ``engine="litellm"`` or ``"direct"``
-    chooses. The key is ``api_key``, or the value of the provider's environment variable. A key from the environment is
-    sent only to the provider's own host, or to the host in its ``*_BASE_URL`` or ``*_API_BASE`` variable; for any other
-    address pass ``api_key``. Redirects are not followed.
+    chooses. With an ``api_base``, the provider before the first slash of the name is not sent, if it is a known one;
+    any other name is sent whole, such as ``Qwen/Qwen3-8B`` or ``my-model``.
+
+    The key is ``api_key``, or the value of the provider's environment variable. A key from the environment is sent only
+    to the provider's own host, or to the host in its ``*_BASE_URL`` or ``*_API_BASE`` variable; for any other address
+    pass ``api_key``. A call without a key to a provider's own host fails before it is sent. Redirects are not followed.
 
     ``timeout``: seconds per try (default 120). ``retries``: further tries after a temporary error (default 4).
     ``deadline``: seconds for the whole call, including the wait for a slot and all retries; None for no limit.
@@ -78,7 +81,7 @@ class LM:
     >>> lm = dn.LM("openai/gpt-4.1-mini", temperature=0, max_tokens=500, concurrency=16)
     >>> lm, lm.settings
     (LM('openai/gpt-4.1-mini'), {'temperature': 0, 'max_tokens': 500})
-    >>> own = dn.LM("openai/my-model", api_base="http://127.0.0.1:8000/v1")  # a server of your own, such as vLLM
+    >>> own = dn.LM("Qwen/Qwen3-8B", api_base="http://127.0.0.1:8000/v1")  # a server of your own, such as vLLM
     """
 
     adapter: str | None = None
@@ -103,12 +106,13 @@ class LM:
         native_tools: Bool | None = None,
         **settings: Unpack[RequestSettings],
     ) -> None:
-        model_name(model)
+        address = _address(api_base, base_url)
+        model_name(model, has_address=address is not None)
         check_settings("LM", settings)
         self.name = model
         self.settings = dict(settings)
         self._endpoint_settings = {
-            "api_base": _address(api_base, base_url),
+            "api_base": address,
             "api_key": _key(api_key),
             "timeout": timeout,
         }

@@ -148,8 +148,8 @@ def _check_wait(error: ModelError, wait: float, end: float | None) -> None:
             return
         if error.retry_after is not None:
             error.advise(
-                f"the provider asks to wait for {error.retry_after:.0f} s, which is after the deadline: try again later, "
-                "or give dn.LM a longer deadline="
+                f"the provider asks to wait for {error.retry_after:.0f} s, which is after the deadline: try again "
+                "later, or give dn.LM a longer deadline="
             )
         raise error
     if error.retry_after is not None and error.retry_after > LONGEST_RETRY_AFTER:

@@ -463,11 +463,6 @@ def serving(name):
     return serve
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="part 4: the owner is cut off a model's name as if it were a provider, and the 404 does not say so",
-)
 @pytest.mark.parametrize("name", ["Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mistral-7B-v0.3"])
 def test_a_model_on_a_private_server_is_requested_by_its_name_or_the_error_explains_the_prefix(name):
     with Server(serving(name)) as server:

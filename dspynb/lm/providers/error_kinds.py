@@ -264,7 +264,9 @@ KINDS: tuple[KindRule, ...] = (
         ModelNotFound,
         "litellm's proxy: Invalid model name passed in model=x (issue: BerriAI/litellm#9663); Bedrock: The provided "
         "model identifier is invalid (litellm); OpenRouter: No endpoints found for x/y; Azure: The API deployment for "
-        "this resource does not exist; Together: Unable to access model x; Anthropic: model: x",
+        "this resource does not exist; Together: Unable to access model x; Anthropic: model: x; litellm: LLM Provider "
+        "NOT provided (litellm_core_utils/get_llm_provider_logic.py)",
+        r"llm provider not provided",
         r"model identifier is invalid",
         r"with on-demand throughput isn.t supported",
         r"no endpoints found for",

@@ -17,6 +17,7 @@ from dspynb.errors import (
     ConfigurationError,
     ConnectionFailed,
     ModelError,
+    ModelNotFound,
     ModelTimeout,
 )
 from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
@@ -29,12 +30,15 @@ from dspynb.lm.providers.addresses import (
     has_login,
     is_own_host,
     key_in_environment,
+    missing_key,
     no_key_sent,
+    provider_of_host,
     refused_redirect,
 )
 from dspynb.lm.providers.endpoint import Endpoint
 from dspynb.lm.providers.error_kinds import provider_error
 from dspynb.lm.providers.error_report import read_report
+from dspynb.lm.providers.model_names import not_found_advice, parse_name
 from dspynb.lm.providers.openai_format import (
     ReplyAssembler,
     damaged_chunk,
@@ -45,7 +49,7 @@ from dspynb.lm.providers.openai_format import (
     retry_after,
 )
 from dspynb.lm.settings import refuse_litellm_settings
-from dspynb.redact import error_text, redact
+from dspynb.redact import error_text, is_secret_name, redact
 
 if TYPE_CHECKING:
     import aiohttp
@@ -83,7 +87,7 @@ class DirectEngine:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.model = endpoint.model
-        self.provider, self.remote = endpoint.model.split("/", 1)
+        self.provider, self.remote = parse_name(endpoint.model, has_address=endpoint.api_base is not None)
         self._timeout: aiohttp.ClientTimeout | None = None
 
     @property
@@ -124,7 +128,9 @@ class DirectEngine:
         headers = dict(settings.pop("extra_headers", None) or {})
         url = self.url
         key = self._key_for(url)
-        if key and not any(name.lower() == "authorization" for name in headers):
+        if key is None:
+            self._check_key(url, headers)
+        elif not any(name.lower() == "authorization" for name in headers):
             headers["Authorization"] = f"Bearer {key}"
         refuse_litellm_settings(self.model, settings)
         body = request_body(self.remote, request, settings)
@@ -146,6 +152,14 @@ class DirectEngine:
         except (aiohttp.ClientError, OSError) as error:
             advice = ConnectionFailed.remedy
             raise ConnectionFailed(error_text(error, 300), model=self.model, advice=advice) from None
+
+    def _check_key(self, url: str, headers: Mapping[str, str]) -> None:
+        """Raise AuthenticationError for a request without a key to a server that is known to need one."""
+        if provider_of_host(url) is None or has_login(url) or any(map(is_secret_name, headers)):
+            return
+        problem = missing_key(self.provider, url)
+        if problem is not None:
+            raise AuthenticationError(problem, model=self.model)
 
     def _check_redirect(self, response: aiohttp.ClientResponse, url: str) -> None:
         """Raise BadRequestError for a redirect. Prompts and keys are sent only to the address in the settings."""
@@ -185,6 +199,10 @@ class DirectEngine:
         if type(error) is AuthenticationError and not self.key and not has_login(self.url):
             problem += no_key_sent(self.provider, self.url)  # it says what to do
             return AuthenticationError(problem, **error_fields, retry_after=error.retry_after)
+        if isinstance(error, ModelNotFound):
+            error.advise(not_found_advice(self.model, has_address=self.endpoint.api_base is not None))
+        elif status == 404:
+            error.advise("check the address, api_base= (it often ends with /v1), and the name of the model")
         return error
 
 

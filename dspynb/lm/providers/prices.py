@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
+
+from dspynb.lm.providers.litellm_files import litellm_file
 
 __all__ = ["cost", "supports"]
 
@@ -18,10 +18,9 @@ _FILE = "model_prices_and_context_window_backup.json"
 @lru_cache(maxsize=1)
 def _prices() -> Mapping[str, Any]:
     """The price map. It is empty if litellm is not installed, so that costs are unknown."""
-    spec = importlib.util.find_spec("litellm")
-    if spec is None or not spec.submodule_search_locations:
+    path = litellm_file(_FILE)
+    if path is None:
         return {}
-    path = Path(next(iter(spec.submodule_search_locations))) / _FILE
     try:
         return dict(from_json(path.read_bytes()))  # 3 MB, read during the first call: twice as fast as json
     except (OSError, ValueError):
