@@ -46,7 +46,7 @@ def read_report(status: int | None, body: Any) -> ErrorReport:
     """
     reader = _Reader()
     reader.read(body, 0)
-    text = "\n".join(reader.texts)[:_MAX_TEXT]
+    text = "\n".join(reader.texts + reader.quoted_texts)[:_MAX_TEXT]
     message = reader.texts[0] if reader.texts else ""
     if len(reader.texts) > 1 and (reader.is_list or reader.is_quoted):
         message = "; ".join(dict.fromkeys(reader.texts))  # a gateway's own text says little
@@ -60,6 +60,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.quoted_texts: list[str] = []
         self.codes: set[str] = set()
         self.parameter = ""
         self.status: int | None = None
@@ -87,10 +88,11 @@ class _Reader:
             return
         if start:  # a text before the JSON
             self.texts.append(text)
-            quiet = _Reader()
-            quiet.read(quoted, depth + 1)
-            self.codes |= quiet.codes
-            self.parameter = self.parameter or quiet.parameter
+            inner = _Reader()
+            inner.read(quoted, depth + 1)
+            self.quoted_texts += inner.texts
+            self.codes |= inner.codes
+            self.parameter = self.parameter or inner.parameter
             return
         self.read(quoted, depth + 1)
 

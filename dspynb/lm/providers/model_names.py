@@ -75,12 +75,12 @@ def not_found_advice(name: str, *, has_address: bool) -> str:
     do."""
     provider, sent = parse_name(name, has_address=has_address)
     if not has_address:
-        return f"the name that was sent is {sent!r}: check it; for a server of your own, give its address, api_base="
+        return f"the name that was sent is {sent!r}: check it. For a server of your own, give its address, api_base="
     listed = "see the names that the server lists (GET …/v1/models)"
     if provider:
         return (
-            f"the name that was sent is {sent!r}, without the provider {provider!r}: {listed}. If its name is {name!r}, "
-            f"use dn.LM('{provider}/{name}', api_base=…)"
+            f"the name that was sent is {sent!r}, without the provider {provider!r}: {listed}. If its name is "
+            f"{name!r}, use dn.LM('{provider}/{name}', api_base=…)"
         )
     first, _, rest = sent.partition("/")
     if not first or not rest:

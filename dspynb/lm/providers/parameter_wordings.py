@@ -54,8 +54,8 @@ PARAMETERS = (
         "'response_format' of type … Unknown parameter: 'x'. Unrecognized request argument supplied: x (litellm: "
         "litellm_core_utils/exception_mapping_utils.py; issue: openai/openai-python#2072)",
         r"(?:unsupported|unknown|unrecognized|invalid|unexpected|disallowed) (?:request )?",
-        r"(?:parameter|param|field|argument|name|key|property)s?(?: supplied)?:? *\(?(?:parameter )?",
-        rf"(?:{_QUOTED}|(?P<bare>[a-z]\w*))",
+        r"(?:parameter|param|field|argument|name|key|property)s?(?: supplied)?",
+        rf"(?::? *\(?(?:parameter )?{_QUOTED}|: *(?P<bare>[a-z]\w*))",
     ),
     _wording(
         "OpenAI: Unsupported value: 'temperature' does not support 0.7 with this model. Invalid value for 'x' "
