@@ -94,6 +94,7 @@ KINDS: tuple[KindRule, ...] = (
         "Anthropic: max_tokens: 100000 > 64000, which is the maximum allowed number of output tokens",
         r"(?<!\+ `)max_\w*tokens['\"`]? (?:or '\w+' )?(?:is too large|must be)",
         r"max_\w*tokens=\d+ ?cannot be greater",
+        r"(?<!and `)max_\w*tokens['\"`]?(?: value)?[ =(:]*\d*\)? (?:exceeds|is (?:greater|higher|larger|above|more))",
         r"maximum tokens you requested exceeds",
         r"max tokens must be less",
         r"number of output tokens",
@@ -160,10 +161,14 @@ KINDS: tuple[KindRule, ...] = (
         ContextTooLong,
         "DashScope: Range of input length should be [1, 30720] (issue: QwenLM/Qwen-Agent#615); Copilot: prompt token "
         "count exceeds the limit; GitHub: Request body too large; SGLang: Input length (160062 tokens) exceeds the "
-        "maximum allowed length (issue: sgl-project/sglang#4048); Zhipu: Prompt exceeds max length; watsonx: number of "
+        "maximum allowed length (issue: sgl-project/sglang#4048); Zhipu: Prompt exceeds max length; Moonshot: "
+        "Your request exceeded model token limit: 8192; Volcengine: exceed max message tokens; watsonx: number of "
         "input tokens 5021 cannot exceed the total tokens limit",
         r"range of input length",
-        r"(?:prompt|input)(?: token count| length)?\b.{0,40} (?:exceeds?|is longer than) (?:the )?(?:limit|max)",
+        r"(?:prompt|input)(?: token count| length)?\b.{0,40} (?:exceed(?:s|ed)?|is longer than) (?:the )?"
+        r"(?:model's )?(?:limit|max)",
+        r"exceed(?:s|ed)? (?:the )?(?:model(?:'s)? )?(?:token limit|max message tokens)",
+        r"prompt 超长",
         r"(?:request|prompt|input) (?:body |is )?too (?:large|long)\b",
         r"input tokens .{0,40}cannot exceed",
         r"(?:reduce|shorten) (?:the )?(?:length of )?(?:your |the )?(?:prompt|messages|input)\b",

@@ -54,7 +54,7 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any]) -> LMRepl
     """
     raw_choices = _field(body, "choices")
     if not isinstance(raw_choices, list | tuple) or not raw_choices:
-        if _field(body, "error"):  # OpenRouter reports errors of its providers with the status 200
+        if is_error_report(body):  # OpenRouter reports errors of its providers with the status 200
             raise reported_error(body, error_fields)
         problem = f"the reply has no choices: {excerpt(body, 200)!r}"
         raise MalformedReply(problem, **error_fields, advice=MalformedReply.remedy)
@@ -260,6 +260,15 @@ def excerpt(value: Any, limit: int) -> str:
     return f"{words[:length].rstrip()} … [{len(text)} characters in all]"
 
 
+def is_error_report(body: Any) -> bool:
+    """Whether a body, or a chunk of a stream, is an error report of a provider in one of their forms."""
+    if not isinstance(body, Mapping):
+        return False
+    if body.get("error") or "error" in (body.get("object"), body.get("type")):
+        return True
+    return "choices" not in body and any(body.get(name) for name in ("message", "detail", "Message"))
+
+
 def reported_error(body: Any, error_fields: Mapping[str, Any]) -> ModelError:
     """The error that a provider reports within a stream, or in a body that is no error response."""
     report = read_report(None, body)
@@ -313,7 +322,7 @@ class ReplyAssembler:
     def add(self, chunk: Mapping[str, Any], error_fields: Mapping[str, Any]) -> str:
         """Add a chunk and return its text. Raises a ModelError if the chunk is an error report of the provider, and
         MalformedReply if it is not in OpenAI's format."""
-        if chunk.get("error") or chunk.get("object") == "error":
+        if is_error_report(chunk):
             raise reported_error(chunk, error_fields)
         self._usage = chunk.get("usage") or self._usage
         choices = chunk.get("choices")

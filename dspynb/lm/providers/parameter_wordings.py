@@ -37,7 +37,7 @@ _SETTING_NAMES = (
     r"|metadata|store|prediction)"
 )
 _SETTING = rf"(?P<setting>{_SETTING_NAMES})"
-_ANY = rf"(?<!\w)(?:{_QUOTED}|{_SETTING})(?![\w.])"
+_ANY = rf"(?<!\w)(?:{_QUOTED}|{_SETTING})(?![\w.])(?:[ =:(]*-?\d[\d.]*\)?)?"  # also with its value
 
 
 def _wording(source: str, *parts: str) -> ParameterWording:
@@ -54,7 +54,7 @@ PARAMETERS = (
         "'response_format' of type … Unknown parameter: 'x'. Unrecognized request argument supplied: x (litellm: "
         "litellm_core_utils/exception_mapping_utils.py; issue: openai/openai-python#2072)",
         r"(?:unsupported|unknown|unrecognized|invalid|unexpected|disallowed) (?:request )?",
-        r"(?:parameter|param|field|argument|name|key|property)s?(?: supplied)?",
+        r"(?:parameter|param|field|argument|name|key|property)(?:s|\(s\))?(?: supplied)?",
         rf"(?::? *\(?(?:parameter )?{_QUOTED}|: *(?P<bare>[a-z]\w*))",
     ),
     _wording(
@@ -71,6 +71,10 @@ PARAMETERS = (
         "Moonshot: invalid temperature: only 1 is allowed for this model (issue: MoonshotAI/kimi-cli); DeepSeek: "
         "Invalid max_tokens value, the valid range of max_tokens is [1, 8192] (issue: Aider-AI/aider#4125)",
         rf"invalid {_SETTING}\b(?:: | value|,)",
+    ),
+    _wording(
+        "vLLM: Requested sample logprobs of 30, which is greater than max allowed: 20 (vllm/v1/engine/processor.py)",
+        r"requested (?:sample |prompt )?(?P<name>logprobs) of",
     ),
     _wording("vLLM: (parameter=max_tokens, value=5000) (vllm/exceptions.py)", r"\(parameter=(?P<name>\w+)"),
     _wording(
@@ -97,12 +101,12 @@ PARAMETERS = (
         "Anthropic: temperature: range: 0..1. max_tokens: 100000 > 64000, which is the maximum … top_k: Extra inputs "
         "are not permitted. temperature: Input should be less than or equal to 1 (tests/cases/refusals.py)",
         r"(?:^|[\s\"(;.])(?P<name>[a-z_][\w.]*): (?:range|extra inputs|input should be|value error|",
-        r"\d+ [<>]=? \d+|must\b|should\b|unknown field|this (?:field|parameter)|property)",
+        r"\d+ [<>]=? \d+|must\b|should\b|unknown field|this (?:field|parameter)|property|\w+ may not)",
     ),
     _wording(
         "Anthropic: `temperature` and `top_p` cannot both be specified for this model. The request is accepted "
         "without the second one (issue: aws-samples/bedrock-access-gateway#191)",
-        r"[`'\"]\w+[`'\"] and [`'\"](?P<name>\w+)[`'\"] cannot both",
+        r"[`'\"]?\w+[`'\"]? and [`'\"]?(?P<name>\w+)[`'\"]? cannot both",
     ),
     _wording(
         'Gemini: Invalid JSON payload received. Unknown name "seed": Cannot find field. (issue: '
@@ -160,9 +164,10 @@ PARAMETERS = (
     _wording(
         "Groq, Cerebras: property 'x' is unsupported (issue: BerriAI/litellm); Anthropic: `temperature` is deprecated "
         "for this model. (issue: NousResearch/hermes-agent#111438); Gemini: Logprobs is not enabled for …",
-        rf"{_ANY} ?:? (?:parameter |field |option |argument )?(?:is|are) (?:not (?:a )?(?:supported|allowed|permitted|",
-        r"valid|enabled|available|accepted|compatible)|unsupported|deprecated|unavailable|unknown|only |",
-        r"too (?:large|high|low|small|big|long)|incompatible|out of range|greater than|less than|disabled)",
+        rf"{_ANY} ?:? (?:parameter |field |option |argument |value )?(?:(?:(?:is|are) )?not (?:a )?",
+        r"(?:supported|allowed|permitted|valid|enabled|available|accepted|compatible)|(?:is|are) ",
+        r"(?:unsupported|deprecated|unavailable|unknown|only |too (?:large|high|low|small|big|long)|",
+        r"incompatible|out of range|greater than|less than|disabled))",
     ),
     _wording(
         "Groq: `max_tokens` must be less than or equal to `16384` (issue: RooCodeInc/Roo-Code#5729); TGI: "
@@ -205,11 +210,13 @@ CLEAR_FEATURES = (
     ),
     _feature(
         "thinking",
-        'Ollama: "m" does not support thinking; think value "low" is not supported for this model (server/routes.go)',
+        'Ollama: "m" does not support thinking; think value "low" is not supported for this model (server/routes.go); '
+        "Gemini: The thinking budget 100 is invalid. Budget 0 is invalid. This model only works in thinking mode.",
         r"not support thinking",
         r"think value",
         r"thinking is not (?:supported|enabled)",
-        r"thinking (?:level|budget) is",
+        r"thinking (?:level|budget) ",
+        r"only works in thinking mode",
     ),
 )
 """Wordings that say enough by themselves."""

@@ -152,6 +152,7 @@ _OUTPUT_TOKENS = re.compile(
 )
 _MOST = re.compile(
     r"(<=|<|less (?:than )?or equal to|at most|lower than or equal to|up to|\d+ > (?=\d+)|(?:limit|maximum) (?:of|is)|"
+    r"max allowed:|"
     rf"(?<!greater than )(?:less|lower|smaller) than|cannot exceed|exceed) ?{_NUMBER}",
     re.IGNORECASE,
 )
