@@ -92,9 +92,10 @@ KINDS: tuple[KindRule, ...] = (
         "`max_tokens` must be less than or equal to `16384`, … the `context_window` (issue: RooCodeInc/Roo-Code#5729); "
         "Bedrock: The maximum tokens you requested exceeds the model limit; Cohere: max tokens must be less than …; "
         "Anthropic: max_tokens: 100000 > 64000, which is the maximum allowed number of output tokens",
-        r"(?<!\+ `)max_\w*tokens['\"`]? (?:or '\w+' )?(?:is too large|must be)",
-        r"max_\w*tokens=\d+ ?cannot be greater",
-        r"(?<!and `)max_\w*tokens['\"`]?(?: value)?[ =(:]*\d*\)? (?:exceeds|is (?:greater|higher|larger|above|more))",
+        r"(?<!\+ `)max_\w{0,20}tokens['\"`]? (?:or '\w{1,40}' )?(?:is too large|must be)",
+        r"max_\w{0,20}tokens=\d{1,12} ?cannot be greater",
+        r"(?<!and `)max_\w{0,20}tokens['\"`]?(?: value)?[ =(:]{0,3}\d{0,12}\)? "
+        r"(?:exceeds|is (?:greater|higher|larger|above|more))",
         r"maximum tokens you requested exceeds",
         r"max tokens must be less",
         r"number of output tokens",
@@ -102,7 +103,7 @@ KINDS: tuple[KindRule, ...] = (
     _rule(
         UnsupportedParameter,
         "OpenAI: Invalid 'user': string too long. Expected a string with maximum length 64 (litellm)",
-        r"invalid '(?!messages|input|prompt)[^']*': (?:string|array) too long",
+        r"invalid '(?!messages|input|prompt)[^']{1,80}': (?:string|array) too long",
     ),
     # A prompt that is too long.
     _rule(
@@ -253,12 +254,13 @@ KINDS: tuple[KindRule, ...] = (
         "OpenAI, vLLM, Groq, xAI: The model `x` does not exist; DeepSeek: Model Not Exist; Ollama: model x not found; "
         "Gemini: models/x is not found for API version v1beta; Groq: The model `x` has been decommissioned; Hugging "
         "Face: The requested model 'x' is not supported by any provider",
-        r"\bmodels?(?:[ :=/]+[`'\"\\]*[\w./:@+-]+[`'\"\\]*)?,? (?:do(?:es)? not exist|not exist|(?:is |was )?not found|"
+        r"\bmodels?(?:[ :=/]{1,2}[`'\"\\]{0,3}[\w./:@+-]{1,120}[`'\"\\]{0,3})?,? "
+        r"(?:do(?:es)? not exist|not exist|(?:is |was )?not found|"
         r"could not be found|is not available|is no longer available|has been (?:decommissioned|deprecated|retired))",
-        r"\bmodel [`'\"\\]*[\w.:@+-]*[/\d-][\w./:@+-]*[`'\"\\]* is not supported",
+        r"\bmodel [`'\"\\]{0,3}[\w.:@+]{0,60}[/\d-][\w./:@+-]{0,120}[`'\"\\]{0,3} is not supported",
         r"is not a valid model",
         r"no such model",
-        r"(?:unknown|invalid|unsupported|unrecognized) model\b:? [`'\"\\]*[\w-]",
+        r"(?:unknown|invalid|unsupported|unrecognized) model\b:? [`'\"\\]{0,3}[\w-]",
         codes={
             *("model_not_found", "deploymentnotfound", "invalid_model", "model_decommissioned"),
             *("model_not_available", "model_not_supported", "modelnotfound", "unknown_model", "model_deprecated"),
@@ -277,7 +279,7 @@ KINDS: tuple[KindRule, ...] = (
         r"no endpoints found for",
         r"deployment .{0,80}does not exist",
         r"unable to access model",
-        r"(?m:^\W*model: [\w./:@-]+$)",
+        r"(?m:^model: [\w./:@-]{1,120}$)",
         r"not supported by any provider",
         statuses=_REFUSALS,
     ),
@@ -286,7 +288,7 @@ _AFTER_PARAMETERS: tuple[KindRule, ...] = (
     _rule(
         RateLimited,
         "litellm, is_error_str_rate_limit; Bedrock: ThrottlingException; Mistral: Service tier capacity exceeded",
-        r"rate[\s_-]*limit(?:ed|error|s? (?:exceeded|reached|error))",
+        r"rate[\s_-]{0,2}limit(?:ed|error|s? (?:exceeded|reached|error))",
         r"too many requests",
         r"throttl(?:ing|ed)",
         r"service tier capacity exceeded",

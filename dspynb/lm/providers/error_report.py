@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 __all__ = ["ErrorReport", "read_report"]
 
-_MAX_TEXT = 16_384
+_MAX_TEXT = 8_192
 """Maximum number of characters of a text that is searched for wordings."""
+_LONG_WORD = re.compile(r"(\S{300})\S+")
+"""A part without spaces that is too long for a wording, such as encoded data. Its end would make searches slow."""
 _MAX_DEPTH = 6
 _MAX_ITEMS = 20
 _CODE_FIELDS = ("code", "type", "status", "error_type", "reason", "quotaId", "__type", "object")
@@ -46,7 +49,8 @@ def read_report(status: int | None, body: Any) -> ErrorReport:
     """
     reader = _Reader()
     reader.read(body, 0)
-    text = "\n".join(reader.texts + reader.quoted_texts)[:_MAX_TEXT]
+    text = "\n".join(reader.texts + reader.quoted_texts)
+    text = _LONG_WORD.sub(r"\1…", text[: 4 * _MAX_TEXT])[:_MAX_TEXT]
     message = reader.texts[0] if reader.texts else ""
     if len(reader.texts) > 1 and (reader.is_list or reader.is_quoted):
         message = "; ".join(dict.fromkeys(reader.texts))  # a gateway's own text says little

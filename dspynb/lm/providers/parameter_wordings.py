@@ -27,9 +27,9 @@ class FeatureWording(NamedTuple):
 
 
 # A name in quotes may be any word. Without quotes it must be the name of a setting.
-_QUOTED = r"[`'\"“\\]+(?P<name>[A-Za-z_][\w.\[\]-]*)[`'\"”\\]+"
+_QUOTED = r"[`'\"“\\]{1,3}(?P<name>[A-Za-z_][\w.\[\]-]{0,80})[`'\"”\\]{1,3}"
 _SETTING_NAMES = (
-    r"(?:[\w-]+\.)*(?:temperature|top_?p|top_?k|min_p|max_?tokens|max_(?:completion|new|output)_tokens|maxOutputTokens"
+    r"(?:[\w-]{1,40}\.){0,4}(?:temperature|top_?p|top_?k|min_p|max_?tokens|max_(?:completion|new|output)_tokens|maxOutputTokens"
     r"|n|best_of|stop|stop_?sequences|seed|top_?logprobs|logprobs|logit_?bias|presence_?penalty|frequency_?penalty"
     r"|repetition_?penalty|reasoning_?effort|effort|reasoning|thinking|thinking_?(?:budget|level|config)"
     r"|budget_tokens|enable_thinking|verbosity|response_?format|response_?schema|response_?mime_?type|guided_json"
@@ -37,7 +37,7 @@ _SETTING_NAMES = (
     r"|metadata|store|prediction)"
 )
 _SETTING = rf"(?P<setting>{_SETTING_NAMES})"
-_ANY = rf"(?<!\w)(?:{_QUOTED}|{_SETTING})(?![\w.])(?:[ =:(]*-?\d[\d.]*\)?)?"  # also with its value
+_ANY = rf"(?<!\w)(?:{_QUOTED}|{_SETTING})(?![\w.])(?:[ =:(]*-?\d[\d.]{{0,12}}\)?)?"  # also with its value
 
 
 def _wording(source: str, *parts: str) -> ParameterWording:
@@ -55,7 +55,7 @@ PARAMETERS = (
         "litellm_core_utils/exception_mapping_utils.py; issue: openai/openai-python#2072)",
         r"(?:unsupported|unknown|unrecognized|invalid|unexpected|disallowed) (?:request )?",
         r"(?:parameter|param|field|argument|name|key|property)(?:s|\(s\))?(?: supplied)?",
-        rf"(?::? *\(?(?:parameter )?{_QUOTED}|: *(?P<bare>[a-z]\w*))",
+        rf"(?::? *\(?(?:parameter )?{_QUOTED}|: *(?P<bare>[a-z]\w{{0,60}}))",
     ),
     _wording(
         "OpenAI: Unsupported value: 'temperature' does not support 0.7 with this model. Invalid value for 'x' "
@@ -76,18 +76,18 @@ PARAMETERS = (
         "vLLM: Requested sample logprobs of 30, which is greater than max allowed: 20 (vllm/v1/engine/processor.py)",
         r"requested (?:sample |prompt )?(?P<name>logprobs) of",
     ),
-    _wording("vLLM: (parameter=max_tokens, value=5000) (vllm/exceptions.py)", r"\(parameter=(?P<name>\w+)"),
+    _wording("vLLM: (parameter=max_tokens, value=5000) (vllm/exceptions.py)", r"\(parameter=(?P<name>\w{1,60})"),
     _wording(
         "vLLM: 'max_tokens' or 'max_completion_tokens' is too large: 5000. (vllm/entrypoints/openai/serving_engine.py)",
-        rf"{_QUOTED} or '\w+' is too (?:large|small)",
+        rf"{_QUOTED} or '\w{{1,60}}' is too (?:large|small)",
     ),
     _wording(
         "vLLM: max_tokens=5000 cannot be greater than max_model_len=4096 (vllm/entrypoints/utils.py)",
-        r"\b(?P<name>max_\w*tokens)=\d+ ?cannot be",
+        r"\b(?P<name>max_\w{0,20}tokens)=\d+ ?cannot be",
     ),
     _wording(
         "vLLM, NVIDIA: {'type': 'extra_forbidden', 'loc': ('body', 'x'), …} (pydantic's errors as text)",
-        r"'loc': [(\[]'body', '(?P<name>\w+)'",
+        r"'loc': [(\[]'body', '(?P<name>\w{1,60})'",
     ),
     _wording(
         "Fireworks: Extra inputs are not permitted, field: 'x' (issue: continuedev/continue)",
@@ -100,13 +100,13 @@ PARAMETERS = (
     _wording(
         "Anthropic: temperature: range: 0..1. max_tokens: 100000 > 64000, which is the maximum … top_k: Extra inputs "
         "are not permitted. temperature: Input should be less than or equal to 1 (tests/cases/refusals.py)",
-        r"(?:^|[\s\"(;.])(?P<name>[a-z_][\w.]*): (?:range|extra inputs|input should be|value error|",
-        r"\d+ [<>]=? \d+|must\b|should\b|unknown field|this (?:field|parameter)|property|\w+ may not)",
+        r"(?:^|[\s\"(;.])(?P<name>[a-z_][\w.]{0,80}): (?:range|extra inputs|input should be|value error|",
+        r"\d{1,12} [<>]=? \d|must\b|should\b|unknown field|this (?:field|parameter)|property|\w{1,60} may not)",
     ),
     _wording(
         "Anthropic: `temperature` and `top_p` cannot both be specified for this model. The request is accepted "
         "without the second one (issue: aws-samples/bedrock-access-gateway#191)",
-        r"[`'\"]?\w+[`'\"]? and [`'\"]?(?P<name>\w+)[`'\"]? cannot both",
+        r"\b\w{1,60}[`'\"]? and [`'\"]?(?P<name>\w{1,60})[`'\"]? cannot both",
     ),
     _wording(
         'Gemini: Invalid JSON payload received. Unknown name "seed": Cannot find field. (issue: '
@@ -116,45 +116,45 @@ PARAMETERS = (
     _wording(
         "Vertex AI: it has a maxOutputTokens value of 655360 but the supported range is … (issue: "
         "stackblitz-labs/bolt.diy#955)",
-        r"has an? (?P<name>\w+) value of",
+        r"has an? (?P<name>\w{1,60}) value of",
     ),
     _wording(
         "Gemini: GenerateContentRequest.generation_config.temperature: temperature must be in the range [0.0, 2.0] "
         "(issue: google-gemini/generative-ai-python)",
-        r"generation_?config\.(?P<name>\w+)",
+        r"generation_?config\.(?P<name>\w{1,60})",
     ),
     _wording(
         "xAI: Model grok-4 does not support parameter presencePenalty. (issue: open-webui/open-webui#21266)",
-        r"not support(?:ed)? (?:the )?(?:parameter|argument|field)s?:? [`'\"]?(?P<name>[a-z]\w*)",
+        r"not support(?:ed)? (?:the )?(?:parameter|argument|field)s?:? [`'\"]?(?P<name>[a-z]\w{0,60})",
     ),
     _wording(
         "xAI: Argument not supported on this model: presencePenalty (issue: yym68686/uni-api#105)",
-        r"argument not supported(?: on this model)?: (?P<name>\w+)",
+        r"argument not supported(?: on this model)?: (?P<name>\w{1,60})",
     ),
     _wording(
         "litellm: openai does not support parameters: ['temperature'], for model=o3-mini; also with a dict (utils.py)",
-        r"not support parameters: [\[{]'(?P<name>\w+)'",
+        r"not support parameters: [\[{]'(?P<name>\w{1,60})'",
     ),
     _wording(
         "litellm: gpt-5 models don't support temperature=0.7 (llms/openai/chat/gpt_5_transformation.py)",
-        r"(?:n't|not) support (?P<name>\w+)=",
+        r"(?:n't|not) support (?P<name>\w{1,60})=",
     ),
     _wording(
         "Bedrock: This model doesn't support the stopSequences field. Remove stopSequences and try again. (issue: "
         "langgenius/dify-official-plugins#1767)",
-        r"(?:n't|not) support the [`'\"]?(?P<name>\w+)[`'\"]? (?:field|parameter|option|setting)",
+        r"(?:n't|not) support the [`'\"]?(?P<name>\w{1,60})[`'\"]? (?:field|parameter|option|setting)",
     ),
     _wording(
         "Bedrock: Malformed input request: #: extraneous key [top_k] is not permitted (issue: BerriAI/litellm)",
-        r"extraneous key \[(?P<name>\w+)\]",
+        r"extraneous key \[(?P<name>\w{1,60})\]",
     ),
     _wording(
         "Bedrock: Malformed input request: #/temperature: 1.4 is not less or equal to 1.0 (Bedrock's JSON schemas)",
-        r"#/(?P<name>\w+): ",
+        r"#/(?P<name>\w{1,60}): ",
     ),
     _wording(
         "Bedrock: Value '1.4' at 'inferenceConfig.temperature' failed to satisfy constraint (AWS' API errors)",
-        r"at '(?P<name>[\w.]+)' failed to satisfy",
+        r"at '(?P<name>[\w.]{1,80})' failed to satisfy",
     ),
     _wording(
         "DeepSeek: Failed to deserialize the JSON body into the target type: response_format: … "

@@ -80,9 +80,10 @@ def refused_parameter(report: ErrorReport) -> RefusedParameter | None:
 
 
 _REQUESTED = re.compile(
-    r"maximum context length is (?P<limit>\d+) tokens.{0,40}?you requested (?:\d+ tokens \((?P<prompt>\d+) in the "
-    r"(?:messages|prompt)[^)]*? (?P<output>\d+) in the completion|"
-    r"(?P<new_output>\d+) output tokens and your prompt contains (?:at least )?(?P<new_prompt>\d+))",
+    r"maximum context length is (?P<limit>\d{1,15}) tokens.{0,40}?you requested "
+    r"(?:\d{1,15} tokens \((?P<prompt>\d{1,15}) in the (?:messages|prompt)[^)]{0,80}? "
+    r"(?P<output>\d{1,15}) in the completion|"
+    r"(?P<new_output>\d{1,15}) output tokens and your prompt contains (?:at least )?(?P<new_prompt>\d{1,15}))",
     re.IGNORECASE | re.DOTALL,
 )
 """The words of OpenAI and vLLM for a prompt and a reply that exceed the context together."""
@@ -133,9 +134,10 @@ def _setting(path: str) -> str | None:
     return None
 
 
-_NUMBER = r"[`'\"(]*(-?\d+(?:\.\d+)?)(?:[`'\")])*"
+_NUMBER = r"[`'\"(]{0,2}(-?\d{1,15}(?:\.\d{1,15})?)[`'\")]{0,2}"
 _ONLY = re.compile(
-    rf"only (?:the )?(?:default )?(?:value )?{_NUMBER} (?:value )?is|only \w+={_NUMBER} is|only be set to {_NUMBER}|"
+    rf"only (?:the )?(?:default )?(?:value )?{_NUMBER} (?:value )?is|only \w{{1,60}}={_NUMBER} is|"
+    rf"only be set to {_NUMBER}|"
     rf"must be (?:equal to |set to )?(?:exactly )?{_NUMBER}(?= (?:when|for|with)|[.,]|$)",
     re.IGNORECASE,
 )
@@ -146,13 +148,13 @@ _RANGE = re.compile(
     re.IGNORECASE,
 )
 _OUTPUT_TOKENS = re.compile(
-    r"maximum context length is (\d+) tokens[^.]*?request has (\d+) input tokens|"
-    r"max_\w*tokens=\d+ ?cannot be greater than \w+=(?:\w+=)?(\d+)",
+    r"maximum context length is (\d{1,15}) tokens[^.]{0,80}?request has (\d{1,15}) input tokens|"
+    r"max_\w{0,20}tokens=\d{1,15} ?cannot be greater than \w{1,40}=(?:\w{1,40}=)?(\d{1,15})",
     re.IGNORECASE,
 )
 _MOST = re.compile(
-    r"(<=|<|less (?:than )?or equal to|at most|lower than or equal to|up to|\d+ > (?=\d+)|(?:limit|maximum) (?:of|is)|"
-    r"max allowed:|"
+    r"(<=|<|less (?:than )?or equal to|at most|lower than or equal to|up to|\d{1,15} > (?=\d)|"
+    r"(?:limit|maximum) (?:of|is)|max allowed:|"
     rf"(?<!greater than )(?:less|lower|smaller) than|cannot exceed|exceed) ?{_NUMBER}",
     re.IGNORECASE,
 )
