@@ -23,6 +23,8 @@ _FINDING_LIMIT = 5
 _CHECK_ADDRESS = "look at the address (--api-base, OPENAI_BASE_URL, OPENAI_API_BASE), which mostly ends in /v1"
 _ADVICE = {
     "AuthenticationError": ": look at the key, and whether its account may use this model",
+    "QuotaExceeded": ": the key is accepted; look at the account's credits",
+    "ModelNotFound": f"; {_CHECK_ADDRESS}",
     "BadRequestError": f": look at the model's name, as the provider writes it; {_CHECK_ADDRESS}",
     "RateLimited": ": the provider is reached; wait, or look at the limits of the account",
     "ServerError": ": the provider is reached, and fails itself; try again later",
