@@ -8,7 +8,7 @@ import dspynb as dn
 from dspynb import errors
 from dspynb.lm.limits import LONGEST_RETRY_AFTER
 from dspynb.lm.providers.openai_format import retry_after
-from tests.cases.providers import model, without_waiting
+from tests.cases.providers import model, plain, without_waiting
 from tests.lm.server import Server, error, reply
 
 NOW = "Mon, 30 Nov 2026 12:00:00 GMT"
@@ -100,3 +100,13 @@ def test_a_provider_that_never_allows_another_try_ends_the_call(monkeypatch):
     with slow_server({"Retry-After": "1e400"}) as server, pytest.raises(errors.RateLimited, match="inf s"):
         answer(server)
     assert slept == []
+
+
+def test_the_wait_that_gemini_names_in_the_body_is_waited(monkeypatch):
+    slept = without_waiting(monkeypatch)
+    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}]
+    body = [{"error": {"code": 429, "message": "slow down", "status": "RESOURCE_EXHAUSTED", "details": details}}]
+    answers = [plain(body, 429), reply("[[ ## answer ## ]]\nParis")]
+    with Server(lambda body, number: answers[number - 1]) as server:
+        assert answer(server) == "Paris"
+    assert 34.5 <= sum(slept) <= 1.1 * 34.5

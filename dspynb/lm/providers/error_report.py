@@ -29,6 +29,7 @@ class ErrorReport:
     ``status``: the HTTP status; None if there is none, as within a stream. ``message``: the text for users; empty if
     there is none. ``text``: all texts of the response, in which wordings are searched. ``codes``: all codes and types,
     in lower case. ``parameter``: the request's field that the provider names in a field of the response, or empty.
+    ``retry_after``: the seconds to wait that the body names, as Gemini's ``retryDelay`` does, or None.
     """
 
     status: int | None
@@ -36,6 +37,7 @@ class ErrorReport:
     text: str
     codes: frozenset[str] = frozenset()
     parameter: str = ""
+    retry_after: float | None = None
 
 
 def read_report(status: int | None, body: Any) -> ErrorReport:
@@ -56,7 +58,7 @@ def read_report(status: int | None, body: Any) -> ErrorReport:
         message = "; ".join(dict.fromkeys(reader.texts))  # a gateway's own text says little
     if status is None:
         status = reader.status
-    return ErrorReport(status, message, text, frozenset(reader.codes), reader.parameter)
+    return ErrorReport(status, message, text, frozenset(reader.codes), reader.parameter, reader.retry_after)
 
 
 class _Reader:
@@ -68,6 +70,7 @@ class _Reader:
         self.codes: set[str] = set()
         self.parameter = ""
         self.status: int | None = None
+        self.retry_after: float | None = None
         self.is_list = False
         self.is_quoted = False
 
@@ -97,6 +100,8 @@ class _Reader:
             self.quoted_texts += inner.texts
             self.codes |= inner.codes
             self.parameter = self.parameter or inner.parameter
+            if self.retry_after is None:
+                self.retry_after = inner.retry_after
             return
         self.read(quoted, depth + 1)
 
@@ -105,6 +110,8 @@ class _Reader:
             self._read_code(fields.get(name))
         if not self.parameter:
             self.parameter = _parameter(fields)
+        if self.retry_after is None:
+            self.retry_after = _delay(fields.get("retryDelay"))
         if isinstance(fields.get("msg"), str) and isinstance(fields.get("loc"), list | tuple):
             self.is_list = True
             self.texts.append(f"{_place(fields['loc'])}: {fields['msg']}")
@@ -124,6 +131,14 @@ class _Reader:
         digits = str(code)
         if self.status is None and digits.isdecimal() and len(digits) == 3 and 400 <= int(digits) < 600:
             self.status = int(digits)
+
+
+def _delay(text: Any) -> float | None:
+    """A duration in the form of Google's APIs, ``34.07s``, in seconds."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)s", text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    return float(match[1])
 
 
 def _parameter(fields: Mapping[str, Any]) -> str:

@@ -192,13 +192,16 @@ class LiteLLMEngine:
             return MalformedReply(problem, model=self.model)
         headers = getattr(error, "litellm_response_headers", None) or {}
         problem = error_text(error, 400)
+        report = _report(error)
+        wait = retry_after(headers)
+        if wait is None:
+            wait = report.retry_after
         details: dict[str, Any] = {
             "model": self.model,
             "status": getattr(error, "status_code", None),
             "request_id": redact(headers.get("x-request-id") or "") or None,
-            "retry_after": retry_after(headers),
+            "retry_after": wait,
         }
-        report = _report(error)
         if error_kind(report, _client_kind(error)) is AuthenticationError and key_problem:
             return AuthenticationError(problem + key_problem, **details)  # key_problem says what to do
         model_error = provider_error(report, problem, client_kind=_client_kind(error), **details)

@@ -195,7 +195,10 @@ class DirectEngine:
         body = _decoded(raw)
         report = read_report(status, text if body is None else body)
         problem = excerpt(report.message or text, 400) or "no message"
-        error = provider_error(report, problem, **error_fields, retry_after=retry_after(headers))
+        wait = retry_after(headers)
+        if wait is None:
+            wait = report.retry_after
+        error = provider_error(report, problem, **error_fields, retry_after=wait)
         if type(error) is AuthenticationError and not self.key and not has_login(self.url):
             problem += no_key_sent(self.provider, self.url)  # it says what to do
             return AuthenticationError(problem, **error_fields, retry_after=error.retry_after)
