@@ -53,14 +53,20 @@ def feedback_of(attempts: Sequence[AttemptResult]) -> str | None:
     counts as feedback. None where there is none."""
     if not attempts:
         return None
-    last_wave = attempts[-1].wave
     texts: dict[str, None] = {}
-    for attempt in attempts:
-        if attempt.wave == last_wave:
-            text = attempt.feedback or _reply_problem(attempt.error)
-            if text:
-                texts[text] = None
+    for attempt in _last_wave(attempts):
+        text = attempt.feedback or _reply_problem(attempt.error)
+        if text:
+            texts[text] = None
     return "\n".join(texts) or None
+
+
+def _last_wave(attempts: Sequence[AttemptResult]) -> Sequence[AttemptResult]:
+    """The attempts of the last wave, which are at the end. Takes time proportional to their number."""
+    start = len(attempts)
+    while start > 0 and attempts[start - 1].wave == attempts[-1].wave:
+        start -= 1
+    return attempts[start:]
 
 
 def _reply_problem(error: Exception | None) -> str | None:
