@@ -36,7 +36,7 @@ def play(events, *, pause=0.0, while_open=lambda view, front: None, note=""):
             if pause:
                 await asyncio.sleep(pause)
                 while_open(view, front)
-        while view._scheduled:  # a busy machine sends late
+        while view._scheduled:  # noqa: ASYNC110  # a busy machine sends late
             await asyncio.sleep(0.02)
         return front
 
