@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from dspynb.data import Example
 from dspynb.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
 
 __all__ = ["History"]
 
@@ -59,7 +62,7 @@ class History(Sequence[Example]):
     def __iter__(self) -> Iterator[Example]:
         return iter(self._turns)
 
-    def __setattr__(self, name: str, _: Any) -> None:
+    def __setattr__(self, name: str, _: object) -> None:
         raise AttributeError(f"History is immutable; {name!r} cannot be set: append() returns a new one")
 
     def __eq__(self, other: object) -> bool:
@@ -79,7 +82,7 @@ class History(Sequence[Example]):
         return [turn.to_dict() for turn in self._turns]
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> Any:
         from pydantic_core import core_schema
 
         serialization = core_schema.plain_serializer_function_ser_schema(cls.to_list)
@@ -90,7 +93,7 @@ class History(Sequence[Example]):
         return value if isinstance(value, History) else cls(value)
 
 
-def _turn(number: int, turn: Any) -> Example:
+def _turn(number: int, turn: object) -> Example:
     if not isinstance(turn, Mapping):
         raise InputError(f"History, turn {number}: a turn is a mapping of values, got {type(turn).__name__}")
     if not turn:

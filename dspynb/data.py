@@ -61,7 +61,7 @@ class _Record(Mapping[str, Any]):
         except KeyError:
             raise AttributeError(f"no field {name!r}; there are: {redact_known(', '.join(self)) or 'none'}") from None
 
-    def __setattr__(self, name: str, _: Any) -> None:
+    def __setattr__(self, name: str, _: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable; {name!r} cannot be set")
 
     def __dir__(self) -> list[str]:
@@ -282,7 +282,7 @@ _LARGEST = 10**12
 """A larger number is not valid in a Usage. Sums of valid numbers stay far below 2**63, the limit of tables."""
 
 
-def token_count(value: Any) -> int | None:
+def token_count(value: object) -> int | None:
     """The number of tokens that a provider or a file reports; None for anything that is not a valid number."""
     if type(value) is int:  # nearly always; the checks below take 20 times as long
         return value if 0 <= value <= _LARGEST else None
@@ -294,7 +294,7 @@ def token_count(value: Any) -> int | None:
     return number if 0 <= number <= _LARGEST else None
 
 
-def is_sound(usage: Any) -> bool:
+def is_sound(usage: object) -> bool:
     """Whether a value is a Usage whose fields are valid numbers, or None where that is allowed."""
     if type(usage) is not Usage:
         return False
@@ -308,7 +308,7 @@ def is_sound(usage: Any) -> bool:
     return has_counts and _amount(usage.usd) is usage.usd and _amount(usage.seconds) is not None
 
 
-def usage_of(values: Any) -> Usage:
+def usage_of(values: object) -> Usage:
     """Build a Usage from a mapping, or from a Usage with unchecked fields. Invalid numbers become unknown."""
     if type(values) is dict:
         usage = _complete_usage(values)
@@ -356,7 +356,7 @@ def _complete_usage(values: dict[str, Any]) -> Usage | None:
     return Usage(calls, prompt, completion, cached, reasoning, usd, seconds, retries)
 
 
-def _amount(value: Any) -> float | None:
+def _amount(value: object) -> float | None:
     """A number of seconds or US dollars; None for anything that is not a valid number."""
     if type(value) is not float and (not isinstance(value, int | float) or isinstance(value, bool)):
         return None
@@ -430,7 +430,7 @@ class Prediction(_Record):
         return html
 
 
-def _cell_text(value: Any) -> str:
+def _cell_text(value: object) -> str:
     text = redact_known(str(value))
     return text[:2000] if isinstance(value, str) else shorten(text, 2000)
 
@@ -451,7 +451,7 @@ def rows_of(rows: Rows) -> list[Example]:
     return [_as_example(number, row) for number, row in enumerate(rows)]
 
 
-def _as_example(number: int, row: Any) -> Example:
+def _as_example(number: int, row: object) -> Example:
     if isinstance(row, Example):
         return row
     if isinstance(row, Mapping):

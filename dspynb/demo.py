@@ -17,6 +17,8 @@ from dspynb.running.aio.sync import run_sync
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dspynb.lm.protocol import LMProtocol
+
 __all__ = ["SUBJECTS", "Caption", "hints_or_not", "run_demo", "short_and_blue"]
 
 SUBJECTS = (
@@ -103,7 +105,7 @@ def _summary(results: list[Any]) -> dict[str, Any]:
     }
 
 
-def run_demo(lm: Any = None, subjects: tuple[str, ...] = SUBJECTS) -> int:
+def run_demo(lm: LMProtocol | None = None, subjects: tuple[str, ...] = SUBJECTS) -> int:
     """Run the demo and return the exit status of the process. ``lm``: by default LocalLM."""
     with tempfile.TemporaryDirectory() as folder, dn.context(lm=_recorded(lm or dn.LocalLM(), folder), view="off"):
         _write("One Refine: three attempts. Each has a hint from the reward's feedback on the previous attempt.\n\n")
@@ -121,7 +123,7 @@ def run_demo(lm: Any = None, subjects: tuple[str, ...] = SUBJECTS) -> int:
     return 0
 
 
-def _recorded(lm: Any, folder: str) -> Any:
+def _recorded(lm: LMProtocol, folder: str) -> Any:
     """The model with recorded replies, so that both programs get the same reply in their first attempts."""
     return dn.recorded(Path(folder) / "replies.jsonl", lm=lm)
 

@@ -649,9 +649,9 @@ class Halted(DspynbError):
 
     status = "stopped"
 
-    def __init__(self, message: str, run: Any = None) -> None:
+    def __init__(self, message: str, run: object = None) -> None:
         super().__init__(message)
-        self.run = run
+        self.run: Any = run
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.args
@@ -672,7 +672,9 @@ class RunStopped(Halted):
     """
 
     def __init__(
-        self, message: str = "the run was stopped before it had a result; error.run has what was done", run: Any = None
+        self,
+        message: str = "the run was stopped before it had a result; error.run has what was done",
+        run: object = None,
     ) -> None:
         super().__init__(message, run)
 
@@ -710,9 +712,9 @@ class ReplayDiverged(RunStopped):
     self: message 1 of the prompt is not the recorded one
     """
 
-    def __init__(self, message: str, divergence: Any = None, run: Any = None) -> None:
+    def __init__(self, message: str, divergence: object = None, run: object = None) -> None:
         super().__init__(message, run)
-        self.divergence = divergence
+        self.divergence: Any = divergence
 
 
 def is_control_flow(error: BaseException) -> bool:
@@ -732,9 +734,9 @@ class RunInterrupted(asyncio.CancelledError):
     False
     """
 
-    def __init__(self, run: Any = None) -> None:
+    def __init__(self, run: object = None) -> None:
         super().__init__("the stop button or Ctrl-C interrupted this run; dn.last_run() has what was done")
-        self.run = run
+        self.run: Any = run
 
 
 class ScopeClosedWarning(UserWarning):

@@ -11,13 +11,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dspynb.data import Usage, usage_of
 from dspynb.dataclass_init import fast_init
 from dspynb.errors import shorten
 from dspynb.json_checks import Check, check_of, checks_of, compile_reader, is_count, is_named
 from dspynb.json_values import SCALARS, is_plain, plain
+
+if TYPE_CHECKING:
+    from types import MemberDescriptorType
 
 __all__ = [
     "EVENT_TYPES",
@@ -274,17 +277,17 @@ class _StorableField:
     All references to the event stay valid, since only the place of its value changes.
     """
 
-    def __init__(self, slot: Any, kind: type) -> None:
+    def __init__(self, slot: MemberDescriptorType, kind: type) -> None:
         self._slot = slot
         self._kind = kind
 
-    def __get__(self, event: Any, owner: type | None = None) -> Any:
+    def __get__(self, event: object, owner: type | None = None) -> Any:
         if event is None:
             return self
         value = self._slot.__get__(event, owner)
         return value if type(value) is self._kind else value.load()
 
-    def __set__(self, event: Any, value: Any) -> None:
+    def __set__(self, event: object, value: object) -> None:
         self._slot.__set__(event, value)
 
 

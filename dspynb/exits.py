@@ -14,7 +14,6 @@ from _signal import SIGINT, default_int_handler, getsignal, valid_signals  # `si
 from collections.abc import Callable
 from opcode import opmap
 from types import CodeType, FrameType, TracebackType
-from typing import Any
 
 from dspynb.errors import is_control_flow, shorten
 
@@ -97,7 +96,7 @@ def handles_signals(handler: Callable[[int, FrameType | None], None]) -> Callabl
     return handler
 
 
-def _code(handler: Any) -> CodeType | None:
+def _code(handler: object) -> CodeType | None:
     """The code of a signal handler; None if it is not a Python function or callable object."""
     while isinstance(handler, functools.partial):
         handler = handler.func

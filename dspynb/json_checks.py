@@ -18,7 +18,7 @@ _LARGEST = 1e100
 """Maximum size of a float, so that its square is still finite."""
 
 
-def is_count(value: Any) -> TypeGuard[int]:
+def is_count(value: object) -> TypeGuard[int]:
     """Whether a value is an integer of at least 0, such as a count or the number of a span."""
     return type(value) is int and 0 <= value < _MAX_COUNT
 
@@ -31,7 +31,7 @@ def is_real(value: Any) -> TypeGuard[float]:
 _STRING = frozenset({str})
 
 
-def is_named(value: Any) -> bool:
+def is_named(value: object) -> bool:
     """Whether a value is a dict whose keys are texts."""
     return isinstance(value, dict) and _STRING.issuperset(map(type, value))
 
@@ -118,7 +118,7 @@ def compile_reader(
     return reader
 
 
-def _assignments(field: Field[Any], hint: Any, *, is_converted: bool) -> list[str]:
+def _assignments(field: Field[Any], hint: object, *, is_converted: bool) -> list[str]:
     """The source of the lines that read the value of a field from the dict."""
     name = field.name
     value = f"value_{name}"
@@ -131,7 +131,7 @@ def _assignments(field: Field[Any], hint: Any, *, is_converted: bool) -> list[st
     return lines
 
 
-def _quick_test(annotation: Any, value: str, check: str) -> str:
+def _quick_test(annotation: object, value: str, check: str) -> str:
     """The source of a fast test for the types of most fields. ``check``: the source of the check, for other types."""
     options = (annotation,)
     if get_origin(annotation) in (UnionType, Union):

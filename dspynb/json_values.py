@@ -18,7 +18,7 @@ _USAGE = tuple(f.name for f in fields(Usage))
 _STRING = frozenset({str})
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Convert a value to the JSON value that a run file contains. NaN and infinity stay floats."""
     try:
         return _convert_json_types(value)
@@ -54,7 +54,7 @@ def _convert_json_types(value: Any) -> Any:
     raise TypeError
 
 
-def _convert_any_type(value: Any) -> Any:
+def _convert_any_type(value: object) -> Any:
     from pydantic_core import to_jsonable_python
 
     try:
@@ -66,7 +66,7 @@ def _convert_any_type(value: Any) -> Any:
         return _repr(value)
 
 
-def _prepare(value: Any) -> Any:
+def _prepare(value: object) -> Any:
     """A copy of a value with iterators replaced by their repr, since writing would exhaust them; with data URLs
     replaced by descriptions; and with sets as sorted lists."""
     if isinstance(value, str):
@@ -90,7 +90,7 @@ def _number_or_repr(value: Any) -> Any:
     return _repr(value)
 
 
-def _repr(value: Any) -> str:
+def _repr(value: object) -> str:
     try:
         return repr(value)[:10_000]
     except BaseException as error:

@@ -130,7 +130,7 @@ class _Check:
         self.annotation = annotation
         self.validate: Callable[[Any], Any] = TypeAdapter(annotation).validator.validate_python
 
-    def __call__(self, value: Any, problems: list[str]) -> Any:
+    def __call__(self, value: object, problems: list[str]) -> Any:
         """Return the value to use. If the type refuses the value, add a sentence to ``problems``."""
         try:
             return self.validate(value)
@@ -138,7 +138,7 @@ class _Check:
             problems.append(self._sentence(error, value))
             return value
 
-    def _sentence(self, error: Any, value: Any) -> str:
+    def _sentence(self, error: Any, value: object) -> str:
         for problem in error.errors(include_url=False):
             if problem["type"] == "sentence":  # a whole sentence, from a Check option
                 sentence = str(problem["msg"])
@@ -166,7 +166,7 @@ class Declaration:
     """The parameters of one function, read from its signature. The parameters of ``passes_to`` replace its
     ``**keywords``."""
 
-    def __init__(self, fn: Callable[..., Any], passes_to: Any = None) -> None:
+    def __init__(self, fn: Callable[..., Any], passes_to: Callable[..., Any] | None = None) -> None:
         self._fn = fn
         self.passes_to = passes_to
 
@@ -295,7 +295,7 @@ class _DisplayedSignature(inspect.Signature):
         return self.replace().__reduce__()
 
 
-def _refusal(name: str, annotation: Any, value: Any) -> str:
+def _refusal(name: str, annotation: object, value: object) -> str:
     from dspynb.redact import redact
 
     sentence = f"{name} must be {requirement(annotation)}, got {shorten(redact(repr(value)), 100)}"
@@ -303,7 +303,7 @@ def _refusal(name: str, annotation: Any, value: Any) -> str:
     return f"{sentence}.{suggestion}" if suggestion else sentence
 
 
-def _keyword_fields(target: Any) -> Mapping[str, Field]:
+def _keyword_fields(target: Callable[..., Any] | None) -> Mapping[str, Field]:
     """The keyword parameters of a function, or the entries of a TypedDict, which have no defaults."""
     if target is None:
         return {}
@@ -318,12 +318,12 @@ def _keyword_fields(target: Any) -> Mapping[str, Field]:
 
 
 @cache
-def _entries(target: Any) -> Mapping[str, Field]:
+def _entries(target: Callable[..., Any]) -> Mapping[str, Field]:
     namespace = vars(sys.modules[target.__module__])
     return {name: Field(_parameter(name, annotation), namespace) for name, annotation in target.__annotations__.items()}
 
 
-def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+def _parameter(name: str, annotation: object) -> inspect.Parameter:
     if isinstance(annotation, ForwardRef):
         annotation = annotation.__forward_arg__
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=UNSET, annotation=annotation)
@@ -335,7 +335,7 @@ def _declaration(fn: Callable[..., Any]) -> Declaration:
 
 
 def configurable(
-    *, renamed: Mapping[str, str] | None = None, otherwise: str = "", passes_to: Any = None
+    *, renamed: Mapping[str, str] | None = None, otherwise: str = "", passes_to: Callable[..., Any] | None = None
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorator: checks the arguments of each call against the signature of the function, which declares its settings.
 
@@ -473,7 +473,7 @@ def recorded_settings(configured: object, *parts: object) -> dict[str, Any]:
     return settings
 
 
-def _attribute(owners: Iterable[object], name: str, default: Any = None) -> Any:
+def _attribute(owners: Iterable[object], name: str, default: object = None) -> Any:
     """The attribute of the first owner that has it."""
     for owner in owners:
         if hasattr(owner, name):

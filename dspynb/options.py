@@ -67,7 +67,7 @@ class Whole(Option):
     def requirement(self) -> str:
         return f"a whole number{_range(self.least, self.most)}"
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
 
         return core_schema.int_schema(strict=True, ge=self.least, le=self.most)
@@ -102,12 +102,12 @@ class Number(Option):
             kind = kind.replace("number", "finite number")
         return f"{kind}{_range(self.least, self.most)}"
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
 
         return core_schema.no_info_plain_validator_function(self._read)
 
-    def _read(self, value: Any) -> Any:
+    def _read(self, value: object) -> Any:
         number = as_float(value)
         if isinstance(number, bool) or not isinstance(number, int | float) or not self._is_within_bounds(number):
             raise ValueError
@@ -138,7 +138,7 @@ class _Bool(Option):
     def requirement(self) -> str:
         return "True or False"
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
 
         return core_schema.bool_schema(strict=True)
@@ -154,7 +154,7 @@ class Instance(Option):
     def requirement(self) -> str:
         return self.name
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
 
         return core_schema.is_instance_schema(source)
@@ -174,12 +174,12 @@ class Check(Option):
     def requirement(self) -> str:
         return self.name
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
 
         return core_schema.no_info_plain_validator_function(self._read)
 
-    def _read(self, value: Any) -> Any:
+    def _read(self, value: object) -> Any:
         from pydantic_core import PydanticCustomError
 
         try:
@@ -210,7 +210,7 @@ class Recorded(NamedTuple):
     name: str | None = None
     value: Callable[[Any], Any] | None = None
 
-    def to_file(self, value: Any) -> Any:
+    def to_file(self, value: object) -> Any:
         """The value in the file for a value of the setting."""
         if value is None or self.value is None:
             return value
@@ -239,7 +239,7 @@ Concurrency: TypeAlias = Annotated[PositiveInt | None, NOT_RECORDED]
 """How many rows or steps run at the same time; None means the setting of ``configure``."""
 
 
-def metadata(annotation: Any) -> tuple[Any, ...]:
+def metadata(annotation: object) -> tuple[Any, ...]:
     """The metadata that a type has in ``Annotated``, including that of the types in a union."""
     origin = get_origin(annotation)
     if origin is Annotated:
@@ -253,7 +253,7 @@ def metadata(annotation: Any) -> tuple[Any, ...]:
     return tuple(all_items)
 
 
-def is_checked(annotation: Any) -> bool:
+def is_checked(annotation: object) -> bool:
     """Whether calls are checked against a type: whether it has an Option as metadata, or is or contains a Literal."""
     if get_origin(annotation) is Literal:
         return True
@@ -262,7 +262,7 @@ def is_checked(annotation: Any) -> bool:
     return any(is_checked(member) for member in _members(annotation))
 
 
-def requirement(annotation: Any) -> str:
+def requirement(annotation: object) -> str:
     """What a value of a type must be, for errors: ``a whole number of at least 1, or None``."""
     origin = get_origin(annotation)
     if origin is Annotated:
@@ -281,7 +281,7 @@ def requirement(annotation: Any) -> str:
     return str(getattr(annotation, "__name__", annotation))
 
 
-def type_text(annotation: Any) -> str:
+def type_text(annotation: object) -> str:
     """A type without its metadata, as signatures show it: ``int | None``."""
     if annotation in (None, type(None)):
         return "None"
@@ -296,7 +296,7 @@ def type_text(annotation: Any) -> str:
     return str(annotation).replace("typing.", "").replace("collections.abc.", "")
 
 
-def literals(annotation: Any) -> tuple[str, ...]:
+def literals(annotation: object) -> tuple[str, ...]:
     """The texts that the Literals in a type allow."""
     if get_origin(annotation) is Literal:
         return tuple(value for value in get_args(annotation) if isinstance(value, str))
@@ -306,7 +306,7 @@ def literals(annotation: Any) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _members(annotation: Any) -> tuple[Any, ...]:
+def _members(annotation: object) -> tuple[Any, ...]:
     """The types in a union; empty for any other type."""
     origin = get_origin(annotation)
     if origin is Annotated:

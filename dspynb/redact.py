@@ -108,7 +108,7 @@ def keep_address(address: str | None) -> None:
         _registered.update(part for part in _parts_of_address(address) if len(part) >= _MIN_LENGTH)
 
 
-def secrets_in(settings: Any, *, inside: bool = False, depth: int = 20) -> list[str]:
+def secrets_in(settings: object, *, inside: bool = False, depth: int = 20) -> list[str]:
     """The texts in settings, at any depth, whose names are those of secrets.
 
     ``inside``: whether ``settings`` is itself the value of a secret, so that all its texts are secret. ``depth``:
@@ -136,7 +136,7 @@ def secrets_in(settings: Any, *, inside: bool = False, depth: int = 20) -> list[
     return [str(settings)]
 
 
-def without_secrets(settings: Any, depth: int = 20) -> Any:
+def without_secrets(settings: object, depth: int = 20) -> Any:
     """A copy of settings without those that hold secrets, at any depth."""
     if isinstance(settings, Mapping) and depth:
         return {
@@ -149,7 +149,7 @@ def without_secrets(settings: Any, depth: int = 20) -> Any:
     return settings
 
 
-def _holds_secrets(name: str, value: Any) -> bool:
+def _holds_secrets(name: str, value: object) -> bool:
     """Whether the whole value of a setting is secret. A dict of headers is; another dict is searched instead, since a
     schema may have a field that is named like a secret."""
     if isinstance(value, Mapping):
@@ -157,7 +157,7 @@ def _holds_secrets(name: str, value: Any) -> bool:
     return _is_secret(name) or _HEADERS.search(name) is not None
 
 
-def without_password(address: Any) -> Any:
+def without_password(address: object) -> Any:
     """An address without its user and password; None if ``address`` is no text."""
     return _USER.sub("://", address) if isinstance(address, str) else None
 
@@ -374,7 +374,7 @@ def _redacted_mapping(values: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
     return redacted
 
 
-def _is_clean(value: Any) -> bool:
+def _is_clean(value: object) -> bool:
     """Whether a value made of texts, numbers, dicts, lists and tuples contains no secret. False for a value of another
     type, which has to be examined further. All texts are searched at once, since nearly every value is clean."""
     secrets = _spellings(known_secrets())
@@ -405,7 +405,7 @@ def _gather_texts(values: Iterable[Any], texts: list[str], depth: int) -> bool:
     return True
 
 
-def _redacted_object(value: Any) -> Any:
+def _redacted_object(value: object) -> Any:
     from pydantic_core import to_jsonable_python
 
     try:

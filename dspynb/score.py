@@ -70,58 +70,58 @@ class Score(_Number):
     def __ne__(self, other: object) -> Any:
         return self.value != _plain(other)
 
-    def __lt__(self, other: Any) -> bool:
+    def __lt__(self, other: object) -> bool:
         return operator.lt(self.value, _plain(other))  # type: ignore[no-any-return]
 
-    def __le__(self, other: Any) -> bool:
+    def __le__(self, other: object) -> bool:
         return operator.le(self.value, _plain(other))  # type: ignore[no-any-return]
 
-    def __gt__(self, other: Any) -> bool:
+    def __gt__(self, other: object) -> bool:
         return operator.gt(self.value, _plain(other))  # type: ignore[no-any-return]
 
-    def __ge__(self, other: Any) -> bool:
+    def __ge__(self, other: object) -> bool:
         return operator.ge(self.value, _plain(other))  # type: ignore[no-any-return]
 
-    def __add__(self, other: Any) -> Any:
+    def __add__(self, other: object) -> Any:
         return self._combined(operator.add(self.value, _plain(other)), other)
 
-    def __radd__(self, other: Any) -> Any:
+    def __radd__(self, other: object) -> Any:
         return self._combined(operator.add(other, self.value), other)
 
-    def __sub__(self, other: Any) -> Any:
+    def __sub__(self, other: object) -> Any:
         return self._combined(operator.sub(self.value, _plain(other)), other)
 
-    def __rsub__(self, other: Any) -> Any:
+    def __rsub__(self, other: object) -> Any:
         return self._combined(operator.sub(other, self.value), other)
 
-    def __mul__(self, other: Any) -> Any:
+    def __mul__(self, other: object) -> Any:
         return self._combined(operator.mul(self.value, _plain(other)), other)
 
-    def __rmul__(self, other: Any) -> Any:
+    def __rmul__(self, other: object) -> Any:
         return self._combined(operator.mul(other, self.value), other)
 
-    def __truediv__(self, other: Any) -> Any:
+    def __truediv__(self, other: object) -> Any:
         return self._combined(operator.truediv(self.value, _plain(other)), other)
 
-    def __rtruediv__(self, other: Any) -> Any:
+    def __rtruediv__(self, other: object) -> Any:
         return self._combined(operator.truediv(other, self.value), other)
 
-    def __floordiv__(self, other: Any) -> Any:
+    def __floordiv__(self, other: object) -> Any:
         return self._combined(operator.floordiv(self.value, _plain(other)), other)
 
-    def __rfloordiv__(self, other: Any) -> Any:
+    def __rfloordiv__(self, other: object) -> Any:
         return self._combined(operator.floordiv(other, self.value), other)
 
-    def __mod__(self, other: Any) -> Any:
+    def __mod__(self, other: object) -> Any:
         return self._combined(operator.mod(self.value, _plain(other)), other)
 
-    def __rmod__(self, other: Any) -> Any:
+    def __rmod__(self, other: object) -> Any:
         return self._combined(operator.mod(other, self.value), other)
 
-    def __pow__(self, other: Any) -> Any:
+    def __pow__(self, other: object) -> Any:
         return self._combined(operator.pow(self.value, _plain(other)), other)
 
-    def __rpow__(self, other: Any) -> Any:
+    def __rpow__(self, other: object) -> Any:
         return self._combined(operator.pow(other, self.value), other)
 
     def __neg__(self) -> Score:
@@ -170,7 +170,7 @@ class Score(_Number):
 
         return np.asarray(self.value, dtype=dtype)
 
-    def _combined(self, result: Any, other: Any) -> Any:
+    def _combined(self, result: object, other: object) -> Any:
         """The result of an operation with ``other``, as a Score if it is a finite real number."""
         if not isinstance(result, Real) or not math.isfinite(result):
             return result
@@ -182,17 +182,17 @@ class Score(_Number):
 _REFLECTED = {"add": "__radd__", "subtract": "__rsub__", "multiply": "__rmul__", "divide": "__rtruediv__"}
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     """Whether a value is one number, of Python or numpy. (``numpy.bool_`` is not a Real.)"""
     return isinstance(value, Real | Decimal) or getattr(value, "shape", None) == ()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """The number of a Score; any other value itself."""
     return value.value if isinstance(value, Score) else value
 
 
-def _parts(parts: Any) -> dict[str, Any]:
+def _parts(parts: object) -> dict[str, Any]:
     """The parts with all numbers (also bools, Scores, Decimals and those of numpy) as floats, for run files."""
     if parts is None:
         return {}
@@ -231,7 +231,7 @@ def as_score(value: Any) -> Score:
     return value if isinstance(value, Score) else Score(value)
 
 
-def as_float(value: Any) -> Any:
+def as_float(value: object) -> Any:
     """Convert a Score, Decimal or number of numpy to a float, for settings that are compared with scores. Any other
     value, also a bool, is returned unchanged."""
     if isinstance(value, Real | Decimal) and not isinstance(value, bool | int | float):

@@ -134,7 +134,7 @@ class _AdapterKey:
 
     __slots__ = ("_values", "adapter")
 
-    def __init__(self, adapter: Adapter, values: Any) -> None:
+    def __init__(self, adapter: Adapter, values: object) -> None:
         self.adapter = adapter
         self._values = values
 
@@ -239,7 +239,7 @@ def input_pieces(signature: type[Signature], values: Mapping[str, Any]) -> list[
     ]
 
 
-def _pieces(field: Field, value: Any) -> list[Any]:
+def _pieces(field: Field, value: object) -> list[Any]:
     if isinstance(value, Medium):
         return [value]
     if isinstance(value, list | tuple) and value and all(isinstance(item, Medium) for item in value):

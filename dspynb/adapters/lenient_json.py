@@ -103,7 +103,7 @@ def _strict_at(text: str, start: int) -> tuple[Any, int]:
     return value, end
 
 
-def _check_depth(value: Any, bound: int) -> None:
+def _check_depth(value: object, bound: int) -> None:
     """Raise RecursionError for a value that is nested too deeply. ``bound``: an upper bound of its depth."""
     if bound <= _MAX_DEPTH_STRICT:
         return

@@ -87,14 +87,14 @@ def _limits(schema: _Schema) -> list[str]:
     return limits
 
 
-def _limit_text(template: str, value: Any) -> str:
+def _limit_text(template: str, value: object) -> str:
     text = template.format(_number_text(value))
     if value == 1 and "{} " in template:
         return text.removesuffix("s")
     return text
 
 
-def _number_text(value: Any) -> str:
+def _number_text(value: object) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return str(value)

@@ -81,7 +81,7 @@ _SPAN = re.compile(
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
-def read_time(kind: Any, text: str) -> Any:
+def read_time(kind: object, text: str) -> Any:
     """Return the only date, time or duration in the text, in a form that pydantic reads, or None."""
     if kind is timedelta:
         return _duration(text)

@@ -30,7 +30,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def to_text(field: Field, value: Any) -> str:
+def to_text(field: Field, value: object) -> str:
     """Return an input value as the model sees it: text unchanged, everything else as JSON."""
     if isinstance(value, str) and not isinstance(value, Enum):
         return value
@@ -40,14 +40,14 @@ def to_text(field: Field, value: Any) -> str:
         return _dumps(to_json_value(field, value))
 
 
-def output_text(field: Field, value: Any) -> str:
+def output_text(field: Field, value: object) -> str:
     """Return an output value as ``parse_value`` reads it: text unchanged if it is read as itself, all else as JSON."""
     if isinstance(value, str) and not isinstance(value, Enum) and (field.is_text or _is_read_unchanged(field, value)):
         return value
     return _dumps(to_json_value(field, value))
 
 
-def to_json_value(field: Field, value: Any) -> Any:
+def to_json_value(field: Field, value: object) -> Any:
     """Convert a value to JSON types. A value that pydantic cannot convert becomes its text."""
     try:
         return field.adapter.dump_python(_ordered(value), mode="json", by_alias=True, warnings=False)
@@ -55,12 +55,12 @@ def to_json_value(field: Field, value: Any) -> Any:
         return to_jsonable_python(value, fallback=str)
 
 
-def _ordered(value: Any) -> Any:
+def _ordered(value: object) -> Any:
     """Sort a set into a list, so that its text, and with it the cache key, is the same in every process."""
     return sorted(value, key=repr) if isinstance(value, set | frozenset) else value
 
 
-def _dumps(value: Any) -> str:
+def _dumps(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
     if _SURROGATE.search(text):
         return json.dumps(value, separators=(",", ":"), default=str)
@@ -128,7 +128,7 @@ def _unfenced(text: str) -> str:
     return match[1].strip() if match else text
 
 
-def parse_json(field: Field, value: Any, raw: str) -> Any:
+def parse_json(field: Field, value: object, raw: str) -> Any:
     """Convert a decoded JSON value to the type of the field. Strings are read as by ``parse_value``.
 
     Raises ParseError.
@@ -166,7 +166,7 @@ def _first_valid(field: Field, readings: Iterable[Any], raw: str) -> Any:
     raise ParseError(f"not a valid {field.type_text}: {problem}", raw=raw, stage="validate", field=field.name)
 
 
-def _validated(field: Field, reading: Any) -> Any:
+def _validated(field: Field, reading: object) -> Any:
     """Convert a reading to the type of the field. Raises ValidationError."""
     try:
         return field.adapter.validate_python(reading)
@@ -195,7 +195,7 @@ def _progress(error: ValidationError) -> int:
     return 0
 
 
-def _without_surrogates(value: Any) -> Any:
+def _without_surrogates(value: object) -> Any:
     """Replace lone surrogates, which cannot be written to a file or a screen."""
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value)
@@ -233,7 +233,7 @@ def _readings(field: Field, text: str) -> Iterator[Any]:
     yield from _json_in_prose(field, body)
 
 
-def _acceptable(field: Field, value: Any) -> Iterator[Any]:
+def _acceptable(field: Field, value: object) -> Iterator[Any]:
     """Yield a JSON value unless pydantic would convert it to another meaning: true to 1, or 2024 to a date in 1970.
 
     For a field with choices, also yield the choice that is written as the value.
@@ -315,7 +315,7 @@ def _json_in_prose(field: Field, text: str) -> Iterator[Any]:
             yield items
 
 
-def _is_valid(field: Field, value: Any) -> bool:
+def _is_valid(field: Field, value: object) -> bool:
     try:
         _validated(field, value)
     except ValidationError:
@@ -338,5 +338,5 @@ def _matching_choice(choices: tuple[tuple[Any, Any], ...], text: str) -> Iterato
         yield matches[0]
 
 
-def _folded(value: Any) -> str:
+def _folded(value: object) -> str:
     return str(value).strip().strip("\"'`.!*").strip().casefold()

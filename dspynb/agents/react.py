@@ -242,5 +242,5 @@ def _step_text(number: int, step: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(to_jsonable_python(value, fallback=str), ensure_ascii=False)

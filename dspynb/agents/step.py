@@ -157,7 +157,7 @@ def _instruction(signature: type[Signature]) -> str:
     )
 
 
-def _no_arguments(value: Any) -> Any:
+def _no_arguments(value: object) -> Any:
     if isinstance(value, str) and value.strip() in ("", "None", "null"):
         return {}
     return value

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dspynb.running.view_hook import Axes
+    from dspynb.scope.core import RunPort
 
 __all__ = ["Comparison", "Grid", "compare", "grid"]
 
@@ -51,10 +52,10 @@ class Comparison:
     2  deux    1.0
     """
 
-    def __init__(self, evaluations: Mapping[str, Evaluation], programs: int, run: Any = None) -> None:
+    def __init__(self, evaluations: Mapping[str, Evaluation], programs: int, run: RunPort | None = None) -> None:
         self.evaluations = dict(evaluations)
         self.programs = programs
-        self.run = run
+        self.run: Any = run
         self.base = next(iter(self.evaluations))
 
     @cached_property
@@ -194,7 +195,7 @@ def _result_columns(evaluation: Evaluation, row: int, name: str, score: float) -
     return {**columns, f"{name}: score": score, f"{name}: feedback": record.error or record.feedback}
 
 
-def _combinations(parameters: Any) -> list[dict[str, Any]]:
+def _combinations(parameters: object) -> list[dict[str, Any]]:
     values_by_name = dict(parameters) if isinstance(parameters, Mapping) else {}
     if not values_by_name or not all(_is_filled_list(values) for values in values_by_name.values()):
         raise ConfigurationError('grid takes a dict of lists, as in {"n": [1, 3, 5]}; each needs at least one value')
@@ -202,7 +203,7 @@ def _combinations(parameters: Any) -> list[dict[str, Any]]:
     return [dict(zip(values_by_name, values, strict=True)) for values in products]
 
 
-def _is_filled_list(values: Any) -> bool:
+def _is_filled_list(values: object) -> bool:
     return not isinstance(values, str) and hasattr(values, "__len__") and len(values) > 0
 
 
@@ -219,7 +220,11 @@ class Grid(Comparison):
     """
 
     def __init__(
-        self, settings: Sequence[Mapping[str, Any]], evaluations: Mapping[str, Evaluation], programs: int, run: Any
+        self,
+        settings: Sequence[Mapping[str, Any]],
+        evaluations: Mapping[str, Evaluation],
+        programs: int,
+        run: RunPort | None,
     ) -> None:
         super().__init__(evaluations, programs, run)
         self.settings = dict(zip(evaluations, settings, strict=False))

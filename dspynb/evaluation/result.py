@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dspynb.evaluation.evaluator import Evaluate, Table
     from dspynb.evaluation.rollouts import Rollout
     from dspynb.running.view_hook import Axes
+    from dspynb.scope.core import RunPort
 
 __all__ = ["Evaluation"]
 
@@ -44,10 +45,10 @@ class Evaluation:
         table: Table,
         done: Mapping[tuple[int, int], Rollout],
         plan: Evaluate,
-        run: Any = None,
+        run: RunPort | None = None,
     ) -> None:
         self.rows = table.rows
-        self.run = run
+        self.run: Any = run
         self.metrics = list(plan.metrics)
         self.failure_score = plan.failure_score
         self.repeats = plan.repeats

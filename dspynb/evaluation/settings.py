@@ -49,7 +49,7 @@ RENAMED_ARGUMENTS: Mapping[str, str] = {
 """For names passed to the call of an Evaluate: its parameter of that meaning, or a sentence that says what to do."""
 
 
-def _column_names(value: Any) -> Any:
+def _column_names(value: object) -> Any:
     if isinstance(value, str):
         raise ConfigurationError(f"inputs must be a list of column names, as in [{value!r}]; got text")
     return value

@@ -101,7 +101,7 @@ def _names_in(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(names)
 
 
-def _check_columns(parameter: str, columns: Any, names: Sequence[str]) -> None:
+def _check_columns(parameter: str, columns: Iterable[str], names: Sequence[str]) -> None:
     """Raise InputError if one of the columns, which a parameter of score_table names, is not in the table."""
     for column in columns:
         if column not in names:
@@ -198,7 +198,7 @@ def _as_row_error(scorer: Scorer, error: BaseException) -> Exception:
     raise error
 
 
-def _as_result(value: Any) -> Score | Exception:
+def _as_result(value: object) -> Score | Exception:
     """What a metric returned as a Score; the error where that is impossible."""
     if isinstance(value, Exception):
         return value
@@ -211,7 +211,7 @@ def _as_result(value: Any) -> Score | Exception:
 async def _await_all(scorer: Scorer, values: list[Any], concurrency: int | None) -> list[Score | Exception]:
     slots = asyncio.Semaphore(pool_width(concurrency))
 
-    async def result_of(value: Any) -> Score | Exception:
+    async def result_of(value: object) -> Score | Exception:
         if not inspect.isawaitable(value):
             return _as_result(value)
         async with slots:

@@ -323,7 +323,7 @@ class _PendingRequest:
             self.on_piece(text)
 
 
-def _address(api_base: Any, base_url: Any) -> str | None:
+def _address(api_base: object, base_url: object) -> str | None:
     """The server's address from its two arguments. Raises ConfigurationError if they differ, or for an empty one."""
     if api_base is not None and base_url is not None and api_base != base_url:
         raise ConfigurationError("api_base and base_url are two names of one setting and differ: give one of them")
@@ -337,7 +337,7 @@ def _address(api_base: Any, base_url: Any) -> str | None:
     return str(address)
 
 
-def _key(api_key: Any) -> str | None:
+def _key(api_key: object) -> str | None:
     """The API key without surrounding whitespace, which a file or a paste may add; None for an empty one."""
     if api_key is not None and not isinstance(api_key, str):
         raise ConfigurationError(f"api_key must be text, got {type(api_key).__name__}")

@@ -39,7 +39,7 @@ def recorded(path: str | Path, lm: LMProtocol | None = None, *, strict: bool | N
     return RecordedLM(Path(path), lm, strict=strict)
 
 
-def _is_recorded(body: Any) -> bool:
+def _is_recorded(body: object) -> bool:
     """Whether a line of the file is a recorded reply. Its usage is not checked here: a malformed one is read as
     unknown."""
     if not isinstance(body, dict):

@@ -18,7 +18,7 @@ def _shared_lm(model: str) -> LM:
     return LM(model)
 
 
-def check_lm(choice: Any) -> Any:
+def check_lm(choice: object) -> Any:
     """Return ``choice`` unchanged if it is a model, the name of one, or None. Raises ConfigurationError otherwise."""
     if choice is not None:
         resolve_lm(choice)
@@ -31,7 +31,7 @@ Model: TypeAlias = Annotated[
 """The type of settings that choose a model: ``"provider/model"``, a model, or None for the default."""
 
 
-def resolve_lm(choice: Any) -> LMProtocol:
+def resolve_lm(choice: object) -> LMProtocol:
     """Return the model of a setting: itself, or the shared LM of a name such as ``"openai/gpt-4.1-mini"``.
 
     Raises NoModelError for None, ConfigurationError for any other value.

@@ -140,7 +140,7 @@ def check_settings(owner: str, settings: Mapping[str, Any]) -> None:
             _check_json(owner, name, value)
 
 
-def _check_json(owner: str, name: str, value: Any) -> None:
+def _check_json(owner: str, name: str, value: object) -> None:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -150,7 +150,7 @@ def _check_json(owner: str, name: str, value: Any) -> None:
         ) from None
 
 
-def _check_extra_body(owner: str, body: Any) -> None:
+def _check_extra_body(owner: str, body: object) -> None:
     if not isinstance(body, dict) or not all(isinstance(name, str) for name in body):
         raise ConfigurationError(f"{owner}: extra_body must be a dict of fields, got {type(body).__name__}")
     for name, reason in _RESERVED_FIELDS.items():
@@ -158,7 +158,7 @@ def _check_extra_body(owner: str, body: Any) -> None:
             raise ConfigurationError(f"{owner}: extra_body may not replace {name!r}: {reason}")
 
 
-def _check_extra_headers(owner: str, headers: Any) -> None:
+def _check_extra_headers(owner: str, headers: object) -> None:
     if not isinstance(headers, dict):
         raise ConfigurationError(f"{owner}: extra_headers must be a dict of texts, got {type(headers).__name__}")
     for name, value in headers.items():

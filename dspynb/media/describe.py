@@ -50,7 +50,7 @@ def describe_url(url: str) -> str:
     return describe_data(shorten(mime or "data", 60), data or b"")
 
 
-def _describe_part(part: Any) -> Any:
+def _describe_part(part: object) -> Any:
     """A copy of a content part, with data and URLs replaced by their descriptions."""
     if not isinstance(part, Mapping):
         return part
@@ -67,7 +67,7 @@ def _describe_part(part: Any) -> Any:
     return part
 
 
-def _is_list_of_parts(content: Any) -> bool:
+def _is_list_of_parts(content: object) -> bool:
     return isinstance(content, Sequence) and not isinstance(content, str | bytes)
 
 
@@ -104,7 +104,7 @@ def content_text(content: Any) -> str:
     return "" if content is None else str(content)
 
 
-def _part_text(part: Any) -> str:
+def _part_text(part: object) -> str:
     if not isinstance(part, Mapping):
         return str(part)
     if isinstance(part.get("text"), str):

@@ -28,7 +28,7 @@ Source = tuple[bytes | None, str | None, str | None, str | None]
 """The data, URL, MIME type and name of a source; each is None if it is unknown."""
 
 
-def read_source(source: Any, owner: str) -> Source:
+def read_source(source: object, owner: str) -> Source:
     """Read the source of an image or file. Raises InputError, whose message begins with ``owner``."""
     if isinstance(source, bytes | bytearray | memoryview):
         return _not_empty(bytes(source), owner), None, None, None

@@ -7,12 +7,15 @@ import hashlib
 import mimetypes
 import re
 from html import escape
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import quote
 
 from dspynb.errors import InputError, shorten
 from dspynb.media.describe import describe_data, public_url
 from dspynb.media.sources import detect_type, read_source
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
 
 __all__ = ["File", "Image", "Medium"]
 
@@ -31,7 +34,7 @@ class Medium:
     mime: str | None
     name: str | None
 
-    def __init__(self, source: Any, *, mime: str | None = None, name: str | None = None) -> None:
+    def __init__(self, source: object, *, mime: str | None = None, name: str | None = None) -> None:
         data, url, known_mime, known_name = read_source(source, type(self).__name__)
         if name is None:
             name = known_name
@@ -76,7 +79,7 @@ class Medium:
     def _data_url(self) -> str:
         return f"data:{self.mime};base64,{base64.b64encode(self.data or b'').decode()}"
 
-    def __setattr__(self, name: str, _: Any) -> None:
+    def __setattr__(self, name: str, _: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable; {name!r} cannot be set")
 
     __delattr__ = __setattr__  # type: ignore[assignment]  # raises the same error
@@ -105,14 +108,14 @@ class Medium:
         return f"<img src='{self._data_url()}' alt='{escape(self.description)}' style='max-width:100%'>"
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> Any:
         from pydantic_core import core_schema
 
         serialization = core_schema.plain_serializer_function_ser_schema(_serialize, info_arg=True)
         return core_schema.no_info_plain_validator_function(cls._validated, serialization=serialization)
 
     @classmethod
-    def _validated(cls, value: Any) -> Self:
+    def _validated(cls, value: object) -> Self:
         if isinstance(value, cls):
             return value
         # A text may come from a model, which must not choose a file of this machine.
@@ -146,7 +149,7 @@ class Image(Medium):
             raise InputError(f"Image: the content is {mime}, not an image; use dn.File for other files")
         return mime
 
-    def __init__(self, source: Any, *, mime: str | None = None, name: str | None = None) -> None:
+    def __init__(self, source: object, *, mime: str | None = None, name: str | None = None) -> None:
         super().__init__(source, mime=mime, name=name)
         if self.mime is None and self.data is not None:
             raise InputError("Image: cannot detect the type of these bytes; pass mime='image/…'")
@@ -189,7 +192,7 @@ def _serialize(medium: Medium, info: Any) -> str:
     return medium.whole() if (info.context or {}).get("whole") else medium.description
 
 
-def _restored(cls: type[Medium], *values: Any) -> Medium:
+def _restored(cls: type[Medium], *values: object) -> Medium:
     medium = object.__new__(cls)
     for slot, value in zip(("data", "url", "mime", "name"), values, strict=True):
         object.__setattr__(medium, slot, value)

@@ -112,7 +112,7 @@ def row_runner(executor: Executor | None) -> Callable[..., Awaitable[Row]]:
     return run_remotely
 
 
-def own_run(work: Any) -> Run | None:
+def own_run(work: object) -> Run | None:
     """The run whose work this is; None if the work is a part of another run's."""
     run = current_scope().open_run
     return run if isinstance(run, Run) and run.work is work else None

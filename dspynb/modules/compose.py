@@ -71,7 +71,7 @@ def check_fit(before: Program, after: Program) -> None:
             )
 
 
-def _fits(output: Any, expected: Any) -> bool:
+def _fits(output: object, expected: object) -> bool:
     """Whether values of one type may be inputs of another. False only for types that certainly differ: unions, Any and
     the like are checked in the call."""
     if output == expected or (output, expected) == (int, float):

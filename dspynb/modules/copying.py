@@ -73,7 +73,7 @@ def _make_instance(kind: type, make: Any, args: tuple[Any, ...]) -> Any:
         return object.__new__(kind)  # the class's __new__ has parameters, whose values the state restores
 
 
-def _set_state(new: Any, state: Any) -> None:
+def _set_state(new: object, state: object) -> None:
     if hasattr(new, "__setstate__"):
         new.__setstate__(state)
         return
@@ -82,7 +82,7 @@ def _set_state(new: Any, state: Any) -> None:
         object.__setattr__(new, name, attribute)
 
 
-def _is_model(value: Any) -> bool:
+def _is_model(value: object) -> bool:
     """Whether a value is a language model. Models are shared, since a copy would have connections and limits of its
     own."""
     return callable(getattr(type(value), "complete", None)) and not hasattr(type(value), "named_predictors")
@@ -111,7 +111,7 @@ def _copy_builtin(value: Any, memo: dict[int, Any]) -> Any:
     return memo.setdefault(id(value), value if unchanged else tuple(items))
 
 
-def _copy_by_parts(value: Any, memo: dict[int, Any]) -> Any:
+def _copy_by_parts(value: object, memo: dict[int, Any]) -> Any:
     """A copy of a container with a copy of each item; any other value itself."""
     memo.setdefault(id(memo), []).append(value)  # keeps the value alive, as deepcopy does, so that its id stays unique
     if isinstance(value, tuple | set | frozenset | MappingProxyType):

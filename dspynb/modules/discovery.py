@@ -13,6 +13,7 @@ from dspynb.errors import HiddenPredictorWarning
 from dspynb.scope.core import Scope, users_line
 
 if TYPE_CHECKING:
+    from dspynb.modules.module import Module
     from dspynb.modules.predict import Predict
 
 __all__ = [
@@ -29,7 +30,7 @@ _counting = threading.local()  # .modules: the modules whose calls are being sum
 _LEAVES = frozenset({str, int, float, bool, bytes, type(None)})
 
 
-def named_predictors(root: Any) -> list[tuple[str, Predict]]:
+def named_predictors(root: object) -> list[tuple[str, Predict]]:
     """(path, predictor) in the order of attributes. A shared predictor is listed once, under its first path.
 
     Paths look like ``retrieve``, ``answer.predict``, ``steps[0]``, ``by['x']``, and ``self`` for a predictor that is
@@ -51,7 +52,7 @@ def named_predictors(root: Any) -> list[tuple[str, Predict]]:
     return predictors
 
 
-def calls_inside(root: Any) -> int:
+def calls_inside(root: object) -> int:
     """The sum of ``most_calls`` of the modules and predictors in a module, each counted once. A module that contains
     itself adds nothing for the inner occurrence."""
     counting: set[int] = _counting.__dict__.setdefault("modules", set())
@@ -64,7 +65,7 @@ def calls_inside(root: Any) -> int:
         counting.remove(id(root))
 
 
-def inner_modules(root: Any) -> Iterator[Any]:
+def inner_modules(root: object) -> Iterator[Any]:
     """The modules directly inside a module, without those that these contain."""
     visited: dict[int, Any] = {id(root): root}
     pending = [part for _, part in _parts(root) or ()]
@@ -80,7 +81,7 @@ def inner_modules(root: Any) -> Iterator[Any]:
             pending.extend(part for _, part in parts)
 
 
-def _all_modules(root: Any) -> list[Any]:
+def _all_modules(root: object) -> list[Any]:
     """The program and all modules inside it."""
     visited: dict[int, Any] = {}
     pending = [root]
@@ -92,7 +93,7 @@ def _all_modules(root: Any) -> list[Any]:
     return list(visited.values())
 
 
-def hinted_paths(program: Any) -> list[str] | None:
+def hinted_paths(program: Module) -> list[str] | None:
     """The paths of predictors to which a Refine in the program may give hints; None if no Refine can have a second
     wave."""
     hinted_programs: list[Any] = []
@@ -106,7 +107,7 @@ def hinted_paths(program: Any) -> list[str] | None:
     return [path for path, predictor in program.named_predictors() if predictor.uid in uids]
 
 
-def advisor_uids(program: Any) -> set[str]:
+def advisor_uids(program: object) -> set[str]:
     """The uids of a program's advisors."""
     uids: set[str] = set()
     for module in _all_modules(program):
@@ -114,7 +115,7 @@ def advisor_uids(program: Any) -> set[str]:
     return uids
 
 
-def resolve_path(root: Any, path: str) -> str | None:
+def resolve_path(root: object, path: str) -> str | None:
     """The path under which ``named_predictors`` lists the predictor at ``path``; None if there is none. ``path`` may be
     any of several paths to a shared predictor."""
     listed = named_predictors(root)
@@ -124,7 +125,7 @@ def resolve_path(root: Any, path: str) -> str | None:
     return next((name for name, predictor in listed if predictor is target), None)
 
 
-def _predictors_at(value: Any, rest: str, visited: frozenset[tuple[int, str]]) -> Iterator[Any]:
+def _predictors_at(value: object, rest: str, visited: frozenset[tuple[int, str]]) -> Iterator[Any]:
     """The predictors to which the path ``rest`` leads from ``value``. ``visited``: pairs of the id of a value and the
     rest of the path, for the values between the root and this one."""
     if (id(value), rest) in visited:
@@ -144,11 +145,11 @@ def _join(path: str, step: str) -> str:
     return path + step if step.startswith("[") else f"{path}.{step}"
 
 
-def _is_module(value: Any) -> bool:
+def _is_module(value: object) -> bool:
     return hasattr(type(value), "named_predictors")
 
 
-def _is_predictor(value: Any) -> bool:
+def _is_predictor(value: object) -> bool:
     return _is_module(value) and getattr(value, "is_predictor", False)
 
 
@@ -169,7 +170,7 @@ def _parts(value: Any) -> list[tuple[str, Any]] | None:
 _warned_names: WeakKeyDictionary[type, set[str]] = WeakKeyDictionary()  # type of a program → names of its runs
 
 
-def warn_of_hidden(scope: Scope, run: Any, predictor: Any) -> None:
+def warn_of_hidden(scope: Scope, run: Any, predictor: Predict) -> None:
     """Warn that the run's program called a predictor that discovery cannot find. Warns once for each program type and
     run name.
 

@@ -26,7 +26,7 @@ def check_forward(cls: type[Any]) -> None:
         )
 
 
-def checked_awaitable(module: object, value: Any) -> Any:
+def checked_awaitable(module: object, value: object) -> Any:
     if inspect.isawaitable(value):
         return value
     raise ConfigurationError(
@@ -35,7 +35,7 @@ def checked_awaitable(module: object, value: Any) -> Any:
     )
 
 
-def as_prediction(module: object, value: Any, what: str = "") -> Prediction:
+def as_prediction(module: object, value: object, what: str = "") -> Prediction:
     """Convert the value that ``forward``, or the function called ``what``, has returned. Raises InputError."""
     if isinstance(value, Prediction):
         return value

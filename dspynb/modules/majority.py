@@ -66,7 +66,7 @@ def _vote(voter: Mapping[str, Any], field: str, normalize: Callable[[Any], Any])
     return json.dumps(to_jsonable_python(value, fallback=repr), sort_keys=True)
 
 
-def _normalized_text(value: Any) -> Any:
+def _normalized_text(value: object) -> Any:
     if not isinstance(value, str):
         return value
     text = unicodedata.normalize("NFD", value).casefold().translate(_PUNCTUATION)

@@ -418,7 +418,7 @@ def _refuse_positional(module: Module, args: tuple[Any, ...]) -> None:
         raise InputError(f"{type(module).__name__} takes its inputs by name, as in program(question='…')")
 
 
-def checked_program(module: Any) -> Module:
+def checked_program(module: object) -> Module:
     """Check that a value is a program and return it. Raises InputError."""
     if not isinstance(module, Module):
         raise InputError(

@@ -76,7 +76,7 @@ class MultiChainComparison(Module):
             raise InputError(f"{self._title()} compares m={self.m} completions, got {len(attempts)}")
         return await self.predict(**attempts, **inputs)
 
-    def _attempt_text(self, number: int, completion: Any) -> str:
+    def _attempt_text(self, number: int, completion: object) -> str:
         if not isinstance(completion, Mapping):
             raise InputError(f"completion {number} is {type(completion).__name__}; give a prediction or a dict")
         reasoning = completion.get("rationale", completion.get("reasoning"))
@@ -113,5 +113,5 @@ def _input_name(number: int) -> str:
     return f"reasoning_attempt_{number + 1}"
 
 
-def _first_line(value: Any) -> str:
+def _first_line(value: object) -> str:
     return str(value).strip().split("\n")[0].strip()

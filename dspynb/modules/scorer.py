@@ -96,7 +96,7 @@ def _accepted_extras(fn: Callable[..., Any]) -> frozenset[str]:
     return frozenset({"trace", "predictor"} & set(names))
 
 
-def source_of(code: Any, limit: int = 4000) -> str | None:
+def source_of(code: Callable[..., Any] | type, limit: int = 4000) -> str | None:
     """The source of a function, class or module, at most ``limit`` characters; None where it is not available, as for
     builtins and functions made by ``exec``."""
     try:

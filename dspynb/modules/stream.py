@@ -18,6 +18,7 @@ from dspynb.running.user_code import as_exception, guarded
 from dspynb.scope.core import current_scope
 
 if TYPE_CHECKING:
+    from dspynb.adapters.base import Adapter
     from dspynb.modules.predict import Predict
 
 __all__ = ["FieldText", "stream"]
@@ -42,7 +43,7 @@ class _FieldStreamer:
         self._parsed_length = 0
         self._fields: dict[str, str] = {}
 
-    def __call__(self, adapter: Any, piece: str) -> None:
+    def __call__(self, adapter: Adapter, piece: str) -> None:
         self._reply += piece
         # Parsed again after growth by 2 %, since parsing a long reply after every piece would be slow.
         if not piece:
@@ -50,7 +51,7 @@ class _FieldStreamer:
         elif len(self._reply) >= self._parsed_length * 1.02:
             self._queue_growth(adapter, redact_growing)
 
-    def _queue_growth(self, adapter: Any, clean: Callable[[str], str]) -> None:
+    def _queue_growth(self, adapter: Adapter, clean: Callable[[str], str]) -> None:
         self._parsed_length = len(self._reply)
         for name, field_text in self._partial(adapter).items():
             text = clean(field_text)

@@ -21,7 +21,7 @@ from dspynb.running.control import Request
 from dspynb.running.run import Run
 from dspynb.running.user_code import reraise_as
 from dspynb.scope.call_context import Settings
-from dspynb.scope.core import HintAs, HintLayer, Layer, current_scope, users_line
+from dspynb.scope.core import HintAs, HintLayer, Layer, RunPort, current_scope, users_line
 from dspynb.scope.hints import address, mask
 from dspynb.scope.settings import setting
 from dspynb.signatures.fields import Input, Output
@@ -53,14 +53,20 @@ def feedback_of(attempts: Sequence[AttemptResult]) -> str | None:
     counts as feedback. None where there is none."""
     if not attempts:
         return None
-    last_wave = attempts[-1].wave
     texts: dict[str, None] = {}
-    for attempt in attempts:
-        if attempt.wave == last_wave:
-            text = attempt.feedback or _reply_problem(attempt.error)
-            if text:
-                texts[text] = None
+    for attempt in _last_wave(attempts):
+        text = attempt.feedback or _reply_problem(attempt.error)
+        if text:
+            texts[text] = None
     return "\n".join(texts) or None
+
+
+def _last_wave(attempts: Sequence[AttemptResult]) -> Sequence[AttemptResult]:
+    """The attempts of the last wave, which are at the end. Takes time proportional to their number."""
+    start = len(attempts)
+    while start > 0 and attempts[start - 1].wave == attempts[-1].wave:
+        start -= 1
+    return attempts[start:]
 
 
 def _reply_problem(error: Exception | None) -> str | None:
@@ -126,7 +132,7 @@ class Advisor:
 _warned_runs: WeakSet[Any] = WeakSet()
 
 
-def _warn_of_failure(run: Any, program: Module, wave: int, error: str) -> None:
+def _warn_of_failure(run: RunPort | None, program: Module, wave: int, error: str) -> None:
     if run in _warned_runs:
         return
     _warned_runs.add(run)
@@ -204,7 +210,7 @@ async def call_hints_function(
             reraise_as(HintError, error, f"the hints function {name}")
 
 
-def as_layer(hint: Any, program: Module, hint_as: HintAs) -> tuple[HintLayer | None, Hint]:
+def as_layer(hint: object, program: Module, hint_as: HintAs) -> tuple[HintLayer | None, Hint]:
     """A hint as a layer addressed to the program's predictors, and as tables show it. Raises HintError."""
     if hint is None or (isinstance(hint, str | Mapping) and not hint):
         return None, None

@@ -131,7 +131,7 @@ def _keys(path: str, rollout: int, messages: Sequence[Mapping[str, Any]], inputs
     ]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return json.dumps(plain(value), sort_keys=True, default=repr)
 
 

@@ -159,7 +159,7 @@ class Replaying:
         """Raise ScopeError: a replay cannot be sent to another process."""
         raise ScopeError("a replay stays in its process: in another process, models would be called")
 
-    def model(self, path: str, choice: Any) -> LMProtocol:
+    def model(self, path: str, choice: object) -> LMProtocol:
         """A stand-in for the model of one predictor. ``choice``: the model that the predictor would use; its name, its
         preferred adapter and whether it calls tools are taken from it."""
         lm: Any = None

@@ -240,7 +240,7 @@ class Steerable(RunReader):
             values["row"] = int(row)
         self._submit("hint", values, lambda other: other.action == "hint" and other.values.get("row") == row)
 
-    def _check_row(self, row: Any, accepted: AcceptedRequests) -> None:
+    def _check_row(self, row: object, accepted: AcceptedRequests) -> None:
         if accepted.open_row is None:
             raise SteeringError("row= is for the rows of a batch or an evaluation; this run has none")
         if not _is_integer(row) or not accepted.open_row(row):
@@ -294,7 +294,7 @@ class Steerable(RunReader):
         self._require("pin")
         self._submit("unpin", {})
 
-    def _candidate_id(self, candidate: Any) -> str:
+    def _candidate_id(self, candidate: object) -> str:
         """The id of a candidate, from its id or number. Raises InputError."""
         ids = list(self.record.candidates)
         if isinstance(candidate, str) and candidate in ids:
@@ -382,7 +382,7 @@ _WHY_NOT = {
 }
 
 
-def _is_integer(value: Any) -> TypeGuard[int]:
+def _is_integer(value: object) -> TypeGuard[int]:
     """Whether a value is a whole number, including numpy's."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
@@ -402,7 +402,7 @@ def _paused_seconds(steered: Sequence[Steered], since: float, until: float) -> f
     return seconds
 
 
-def _checked_hint(hint: Any, paths: Sequence[str]) -> str | dict[str, str]:
+def _checked_hint(hint: object, paths: Sequence[str]) -> str | dict[str, str]:
     """The hint, with checked texts. Raises HintError."""
     if isinstance(hint, str) and hint.strip():
         return hint
@@ -411,7 +411,7 @@ def _checked_hint(hint: Any, paths: Sequence[str]) -> str | dict[str, str]:
     raise HintError(f"a hint is a text, or a mapping of predictor paths to texts; got {hint!r}")
 
 
-def _checked_instructions(instruction: Any, paths: Sequence[str]) -> dict[str, str]:
+def _checked_instructions(instruction: object, paths: Sequence[str]) -> dict[str, str]:
     """Path → instruction, with checked texts. Raises InputError."""
     if isinstance(instruction, str):
         if len(paths) != 1:
@@ -422,7 +422,7 @@ def _checked_instructions(instruction: Any, paths: Sequence[str]) -> dict[str, s
     return {path: _checked_text(path, text, paths, InputError) for path, text in instruction.items()}
 
 
-def _checked_text(path: Any, text: Any, paths: Sequence[str], error: type[HintError] | type[InputError]) -> str:
+def _checked_text(path: object, text: object, paths: Sequence[str], error: type[HintError] | type[InputError]) -> str:
     if path not in paths:
         raise error(
             f"there is no predictor {path!r} that it could be for.{nearest(str(path), paths)} There are "

@@ -184,7 +184,7 @@ def _parse(line: bytes) -> Any:
     return value
 
 
-def _is_deep(value: Any) -> bool:
+def _is_deep(value: object) -> bool:
     level = [value]
     depth = 0
     while level and depth <= _MAX_VALUE_DEPTH:

@@ -192,12 +192,12 @@ def _content(span: Span) -> Iterator[tuple[str, Any]]:
         yield "gen_ai.tool.call.result" if is_tool else "dspynb.outputs", _json(span.outputs)
 
 
-def _message(role: Any, content: Any) -> Mapping[str, Any]:
+def _message(role: object, content: object) -> Mapping[str, Any]:
     parts = content if isinstance(content, list | tuple) else [{"type": "text", "content": content}]
     return {"role": role, "parts": parts}
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(plain(value), default=repr)
 
 

@@ -36,7 +36,8 @@ __all__ = ["RunRecord"]
 
 
 _RUN = Changes(run=True)
-_ONE_CALL = Changes(grown=("calls",))
+_CALLS = ("calls",)
+_ONE_CALL = Changes(grown=_CALLS)
 _ONE_PROPOSAL = Changes(grown=("proposals",))
 _ONE_HINT_FAILURE = Changes(grown=("hint_failures",))
 _ROLLOUTS = ("rollouts",)
@@ -255,24 +256,32 @@ class RunRecord:
             self.models.append(event.model)
         if not self.attempts:
             return _ONE_CALL
-        attempts = []
-        for span in self.ancestors(event.parent):
-            if row := self.attempts.get(span):
+        attempts: tuple[int, ...] = ()
+        span = event.parent
+        while span:  # the loop of ``ancestors``, written out because it runs in every call
+            row = self.attempts.get(span)
+            if row is not None:
                 row.calls.append(event)
-                attempts.append(span)
+                attempts = (*attempts, span)
+            span = self._parents.get(span, 0)
         if not attempts:
             return _ONE_CALL
-        return Changes(spans=tuple(attempts), grown=_ONE_CALL.grown)
+        return Changes(False, attempts, (), _CALLS)
 
     def _attempt_started(self, event: AttemptStarted) -> Changes:
-        row = AttemptRow(event, self._hint_errors.get((event.parent, event.wave)))
-        self.attempts[event.span] = row
-        if event.parent not in self._searches and self.is_outermost(event.parent):
-            self.search_numbers[event.parent] = len(self.search_numbers)
-        self._searches.setdefault(event.parent, []).append(row)
-        self._parents[event.span] = event.parent
-        self._spans_in.setdefault(event.parent, []).append(event.span)
-        return Changes(False, (event.span,))
+        span = event.span
+        search = event.parent
+        row = AttemptRow(event, self._hint_errors.get((search, event.wave)) if self._hint_errors else None)
+        self.attempts[span] = row
+        rows = self._searches.get(search)
+        if rows is None:
+            if self.is_outermost(search):
+                self.search_numbers[search] = len(self.search_numbers)
+            rows = self._searches[search] = []
+        rows.append(row)
+        self._parents[span] = search
+        self._spans_in.setdefault(search, []).append(span)
+        return Changes(False, (span,))
 
     def _attempt_ended(self, event: AttemptEnded) -> Changes:
         row = self.attempts.get(event.span)

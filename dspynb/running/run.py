@@ -395,7 +395,7 @@ class Run(Steerable):
         self._end("cancelled", (False, error))
         raise error
 
-    def _raise_if_interrupted(self, result: Any = None) -> None:
+    def _raise_if_interrupted(self, result: object = None) -> None:
         """End the run as interrupted if it was, even if the work finished before it noticed."""
         if self._interrupted:
             interrupted = RunInterrupted(self)

@@ -45,12 +45,12 @@ SnapshotRule = Callable[[Any], Any]
 _RULE = "snapshot"
 
 
-def unchanged(value: Any) -> Any:
+def unchanged(value: object) -> Any:
     """The rule for fields that have the same value in another process."""
     return value
 
 
-def unless_none(value: Any) -> Any:
+def unless_none(value: object) -> Any:
     """The rule for models and adapters: None becomes UNSET, so that the other process uses its own default."""
     return UNSET if value is None else value
 

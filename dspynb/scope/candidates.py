@@ -44,7 +44,7 @@ def parts_of(parts: Mapping[str, Any]) -> dict[str, Part]:
     return {path: _part(path, value) for path, value in parts.items()}
 
 
-def _part(path: Any, value: Any) -> Part:
+def _part(path: object, value: object) -> Part:
     if not isinstance(path, str):
         raise InputError(f"a candidate is keyed by dotted paths, not by {type(path).__name__}")
     if isinstance(value, Part):
@@ -79,7 +79,7 @@ def resolve(parts: Mapping[str, Part], program: Any) -> dict[str, Part]:
     return parts_by_uid
 
 
-def _with_field_names(part: Part, predictor: Any) -> Part:
+def _with_field_names(part: Part, predictor: object) -> Part:
     """The part, with the aliases in its demos replaced by the names of the predictor's fields."""
     by_name = getattr(getattr(predictor, "signature", None), "by_name", None)
     if by_name is None or not part.demos:
@@ -89,7 +89,7 @@ def _with_field_names(part: Part, predictor: Any) -> Part:
     return part if unchanged else replace(part, demos=demos)
 
 
-def canonical(path: str, predictors: Mapping[str, Any], program: Any) -> str | None:
+def canonical(path: str, predictors: Mapping[str, Any], program: object) -> str | None:
     """The path under which the program lists a predictor, from any path that leads to it; None if there is none."""
     if path in predictors:
         return path

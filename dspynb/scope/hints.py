@@ -34,7 +34,7 @@ def address(hint: Any, of: Any = None) -> dict[str, str]:
     return by_uid
 
 
-def _uid(key: Any, paths: Mapping[str, Any], of: Any) -> str:
+def _uid(key: object, paths: Mapping[str, Any], of: object) -> str:
     if isinstance(key, str):
         if of is None:
             raise HintError(f"a hint for the path {key!r} needs its program: hints({{...}}, of=program)")
@@ -47,7 +47,7 @@ def _uid(key: Any, paths: Mapping[str, Any], of: Any) -> str:
     raise HintError(f"hints are addressed to predictors or their paths, not to {type(key).__name__}")
 
 
-def _text(key: Any, text: Any) -> str:
+def _text(key: object, text: object) -> str:
     if isinstance(text, str):
         return text
     name = key if isinstance(key, str) else repr(type(key).__name__)
@@ -71,7 +71,7 @@ class hints(Block):  # noqa: N801  # used as a verb: with dn.hints(...)
 
     __slots__ = ("_hints",)
 
-    def __init__(self, hint: Any, *, of: Any = None, hint_as: HintAs = "instruction") -> None:
+    def __init__(self, hint: str | Mapping[Any, str], *, of: Any = None, hint_as: HintAs = "instruction") -> None:
         super().__init__()
         if hint_as not in ("instruction", "field"):
             raise HintError(f"hint_as must be 'instruction' or 'field', got {hint_as!r}")

@@ -19,7 +19,7 @@ __all__ = ["configure", "context", "model_name", "setting", "settings_in_force"]
 View: TypeAlias = Literal["auto", "widget", "html", "text", "off"]
 
 
-def model_name(value: Any, *, has_address: bool = False) -> str:
+def model_name(value: object, *, has_address: bool = False) -> str:
     """Check the name of a provider's model and return it. Raises ConfigurationError for anything else.
 
     ``has_address``: whether the address of the server is known, so that the name needs no provider.
@@ -35,7 +35,7 @@ def model_name(value: Any, *, has_address: bool = False) -> str:
     raise ConfigurationError(f"a model is named 'provider/model', as in 'openai/gpt-4.1-mini'; got {text}{advice}")
 
 
-def _lm(value: Any) -> Any:
+def _lm(value: object) -> Any:
     if isinstance(value, str):
         return model_name(value)
     if value is None or callable(getattr(value, "complete", None)):
@@ -46,13 +46,13 @@ def _lm(value: Any) -> Any:
     )
 
 
-def _adapter(value: Any) -> Any:
+def _adapter(value: object) -> Any:
     if value is None or isinstance(value, str) or callable(getattr(value, "format", None)):
         return value
     raise ConfigurationError(f"adapter must be 'chat', 'json', 'prefill' or an adapter, got {type(value).__name__}")
 
 
-def _folder(value: Any) -> str | None:
+def _folder(value: object) -> str | None:
     if value is None:
         return None
     if isinstance(value, str | Path):

@@ -118,7 +118,7 @@ def unchecked_snapshot() -> Snapshot:
     )
 
 
-def _check_pickles(name: str, value: Any) -> None:
+def _check_pickles(name: str, value: object) -> None:
     try:
         pickle.dumps(value)
     except Exception as error:

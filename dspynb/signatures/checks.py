@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Annotated, Any, ForwardRef, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ForwardRef, Literal, get_args, get_origin
 
 from dspynb.conversation import History
 from dspynb.errors import SignatureError
@@ -11,12 +11,15 @@ from dspynb.media.values import Medium
 from dspynb.signatures.fields import Field
 from dspynb.signatures.kinds import contains_class, is_history, is_media
 
+if TYPE_CHECKING:
+    from dspynb.signatures.signature import Signature
+
 __all__ = ["check_fields", "check_types", "instruction_of"]
 
 _RESERVED = frozenset({"meta", "items", "keys", "values", "get", "to_dict", "with_meta", "self"})
 
 
-def check_types(cls: Any) -> None:
+def check_types(cls: type[Signature]) -> None:
     """Raise SignatureError for a field whose type is an unknown name."""
     for name, info in cls.model_fields.items():
         unknown = _unresolved_names(info.annotation)
@@ -27,7 +30,7 @@ def check_types(cls: Any) -> None:
             )
 
 
-def _unresolved_names(annotation: Any) -> list[str]:
+def _unresolved_names(annotation: object) -> list[str]:
     """Return the names in a type that could not be resolved."""
     if isinstance(annotation, str):
         return [annotation]
@@ -45,7 +48,7 @@ def _unresolved_names(annotation: Any) -> list[str]:
     return names
 
 
-def check_fields(cls: Any) -> None:
+def check_fields(cls: type[Signature]) -> None:
     """Raise SignatureError for a signature without outputs, a reserved or repeated name, or a misplaced type."""
     if not cls.output_fields and not cls.__dict__.get("_is_base"):
         raise SignatureError(f"{cls.__name__} has no output field; declare one with dn.Output()")
@@ -94,7 +97,7 @@ def instruction_of(cls: Any) -> tuple[str, bool]:
     return _default_instruction(cls), False
 
 
-def _default_instruction(cls: Any) -> str:
+def _default_instruction(cls: type[Signature]) -> str:
     inputs = ", ".join(f"`{name}`" for name, field in cls.input_fields.items() if not field.is_history)
     outputs = ", ".join(f"`{name}`" for name in cls.output_fields)
     if inputs:

@@ -188,7 +188,7 @@ class Field:
             return False
         return True
 
-    def checked(self, value: Any, where: str) -> Any:
+    def checked(self, value: object, where: str) -> Any:
         """Validate a value and return it. Raises InputError, whose text begins with ``where``."""
         try:
             return self.adapter.validate_python(value)
@@ -227,7 +227,7 @@ def definition_of(field: Field, *, place: str | None = None) -> tuple[Any, Any]:
     return _annotated(field.annotation, field.info.metadata), declaration
 
 
-def changed_definition(field: Field, annotation: Any, desc: Any, constraints: dict[str, Any]) -> tuple[Any, Any]:
+def changed_definition(field: Field, annotation: object, desc: object, constraints: dict[str, Any]) -> tuple[Any, Any]:
     """Return the definition of a field with another type, description or constraints; other constraints stay.
 
     ``annotation`` and ``desc`` are ``...`` if they do not change. A new type drops the old constraints and validators.
@@ -249,7 +249,7 @@ def changed_definition(field: Field, annotation: Any, desc: Any, constraints: di
     return _annotated(annotation, metadata), _declaration(field.info, **changes)
 
 
-def _annotated(annotation: Any, metadata: Iterable[Any]) -> Any:
+def _annotated(annotation: object, metadata: Iterable[Any]) -> Any:
     items = tuple(metadata)
     return Annotated[(annotation, *items)] if items else annotation
 

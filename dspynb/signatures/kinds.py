@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-def members_of(annotation: Any) -> list[Any]:
+def members_of(annotation: object) -> list[Any]:
     """Return the members of a union, or a list of the type itself. Constraints are removed."""
     if get_origin(annotation) is Annotated:
         return members_of(get_args(annotation)[0])
@@ -39,17 +39,17 @@ def members_of(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def _members_without_none(annotation: Any) -> list[Any]:
+def _members_without_none(annotation: object) -> list[Any]:
     return [member for member in members_of(annotation) if member not in (None, type(None))]
 
 
-def core_of(annotation: Any) -> Any:
+def core_of(annotation: object) -> Any:
     """Return the only type beside None, or the annotation itself if there are several."""
     members = _members_without_none(annotation)
     return members[0] if len(members) == 1 else annotation
 
 
-def choices_of(core: Any) -> tuple[tuple[Any, Any], ...]:
+def choices_of(core: object) -> tuple[tuple[Any, Any], ...]:
     """Return the choices of a Literal or Enum as pairs (value as written, value of the field); () for other types."""
     members: Iterable[Any] = ()
     if get_origin(core) is Literal:
@@ -59,27 +59,27 @@ def choices_of(core: Any) -> tuple[tuple[Any, Any], ...]:
     return tuple((_written(member), member) for member in members)
 
 
-def _written(choice: Any) -> Any:
+def _written(choice: object) -> Any:
     """Return the value of an enum member, and any other choice unchanged."""
     return choice.value if isinstance(choice, enum.Enum) else choice
 
 
-def is_history(annotation: Any) -> bool:
+def is_history(annotation: object) -> bool:
     """Whether the type is ``History`` or ``History | None``."""
     return core_of(annotation) is History
 
 
-def is_media(annotation: Any) -> bool:
+def is_media(annotation: object) -> bool:
     """Whether values of the type are an image or file, a list or tuple of them, or None, and nothing else."""
     members = _members_without_none(annotation)
     return bool(members) and all(_is_medium(member) or _is_medium_list(member) for member in members)
 
 
-def _is_medium(annotation: Any) -> bool:
+def _is_medium(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Medium)
 
 
-def _is_medium_list(annotation: Any) -> bool:
+def _is_medium_list(annotation: object) -> bool:
     if get_origin(annotation) not in (list, tuple, Sequence):
         return False
     for item in get_args(annotation):
@@ -88,12 +88,12 @@ def _is_medium_list(annotation: Any) -> bool:
     return True
 
 
-def contains_class(annotation: Any, base: type) -> bool:
+def contains_class(annotation: object, base: type) -> bool:
     """Whether values of the type can contain an instance of ``base``, at any depth."""
     return any(issubclass(cls, base) for cls in classes_in(annotation))
 
 
-def classes_in(annotation: Any, seen: set[Any] | None = None) -> Iterator[type]:
+def classes_in(annotation: object, seen: set[Any] | None = None) -> Iterator[type]:
     """Yield the classes of which values of the type can contain instances, at any depth.
 
     ``seen``: the classes already yielded, which are skipped.
@@ -115,7 +115,7 @@ def classes_in(annotation: Any, seen: set[Any] | None = None) -> Iterator[type]:
             yield from classes_in(hint, seen)
 
 
-def type_text(annotation: Any) -> str:
+def type_text(annotation: object) -> str:
     """Return a type as text for prompts and messages: ``str``, ``list[int]``, ``one of: 'a', 'b'``."""
     if get_origin(annotation) is Literal:
         return "one of: " + ", ".join(repr(_written(choice)) for choice in get_args(annotation))
@@ -126,7 +126,7 @@ def type_text(annotation: Any) -> str:
     return source_text(annotation)
 
 
-def source_text(annotation: Any) -> str:
+def source_text(annotation: object) -> str:
     """Return a type as Python writes it, without constraints and without the modules of users' classes."""
     origin = get_origin(annotation)
     args = get_args(annotation)
@@ -142,7 +142,7 @@ def source_text(annotation: Any) -> str:
     return f"{_generic_name(annotation)}[{', '.join(texts)}]"
 
 
-def _class_text(annotation: Any) -> str:
+def _class_text(annotation: object) -> str:
     if annotation is type(None):
         return "None"
     if annotation is ...:
@@ -166,7 +166,7 @@ def _union_text(args: Sequence[Any]) -> str:
     return union
 
 
-def _generic_name(annotation: Any) -> str:
+def _generic_name(annotation: object) -> str:
     origin: Any = typing.get_origin(annotation)
     name = str(annotation).partition("[")[0].replace("typing.", "")
     if "." in name and issubclass(origin, BaseModel):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator, WrapValidator
 from pydantic_core import PydanticOmit, PydanticUseDefault
 
 from dspynb.errors import SignatureError
 from dspynb.exits import exit_text, is_exit
+
+if TYPE_CHECKING:
+    from dspynb.signatures.signature import Signature
 
 __all__ = ["FieldValidator", "validators_of"]
 
@@ -42,7 +45,7 @@ class FieldValidator:
             raise ValueError(f"{name} {exit_text(error)}") from error
 
 
-def validators_of(cls: Any, kinds: dict[str, str]) -> dict[str, list[Any]]:
+def validators_of(cls: type[Signature], kinds: dict[str, str]) -> dict[str, list[Any]]:
     """Return the validators of each field, in the order of their definition. ``kinds``: field name → input or output.
 
     Raises SignatureError for validators that need more than one field, since outputs are validated one by one.
@@ -61,7 +64,7 @@ def validators_of(cls: Any, kinds: dict[str, str]) -> dict[str, list[Any]]:
     return validators
 
 
-def _check_parameters(cls: Any, decorator: Any, field: str, kind: str) -> None:
+def _check_parameters(cls: type[Signature], decorator: Any, field: str, kind: str) -> None:
     if kind != "output":
         return
     max_parameters = 2 if decorator.info.mode == "wrap" else 1

@@ -16,7 +16,7 @@ __all__ = ["constraint_texts", "shape", "stable_repr"]
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-def shape(annotation: Any, above: tuple[Any, ...] = ()) -> str:
+def shape(annotation: object, above: tuple[Any, ...] = ()) -> str:
     """Return the text of a type with all nested types: fields of models, members of enums, constraints.
 
     ``above``: the classes that contain this type; a class inside itself is written as its name only.
@@ -57,7 +57,7 @@ def _body(kind: type, above: tuple[Any, ...]) -> str:
     return "{" + ", ".join(fields) + "}"
 
 
-def _annotated(annotation: Any, metadata: list[Any]) -> Any:
+def _annotated(annotation: object, metadata: list[Any]) -> Any:
     return Annotated[(annotation, *metadata)] if metadata else annotation
 
 
@@ -66,7 +66,7 @@ def constraint_texts(metadata: Iterable[Any]) -> list[str]:
     return sorted(_constraint(item) for item in metadata)
 
 
-def _constraint(item: Any) -> str:
+def _constraint(item: object) -> str:
     function = getattr(item, "func", None)
     if callable(function):
         return f"{type(item).__name__.removesuffix('Validator').lower()} {_function(function)}"
@@ -78,13 +78,13 @@ def _constraint(item: Any) -> str:
     return ", ".join(settings) if settings else stable_repr(item)
 
 
-def _function(function: Any) -> str:
+def _function(function: object) -> str:
     inner = getattr(function, "__wrapped__", function)
     path = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__name__)}"
     return str(getattr(inner, "saved_as", path))  # a moved validator keeps its old name in saved states
 
 
-def stable_repr(value: Any) -> str:
+def stable_repr(value: object) -> str:
     """Return the ``repr`` without addresses, which differ between processes, and with sets sorted."""
     if isinstance(value, set | frozenset):
         return "{" + ", ".join(sorted(map(stable_repr, value))) + "}"

@@ -113,7 +113,7 @@ class Signature(BaseModel, metaclass=_SignatureType):
         return build(cls.__name__, instruction, _definitions(cls))
 
     @classmethod
-    def prepend(cls, name: str, field: Any, type: Any = None) -> type[Signature]:  # noqa: A002  # the usual word
+    def prepend(cls, name: str, field: FieldInfo, type: object = None) -> type[Signature]:  # noqa: A002  # the usual word
         """Return a copy with one more field, first among the inputs or outputs.
 
         ``field`` is ``dn.Input(...)`` or ``dn.Output(...)``; ``type`` is ``str`` by default. Raises SignatureError if
@@ -128,7 +128,7 @@ class Signature(BaseModel, metaclass=_SignatureType):
         return _derived(cls, {**_new_definition(cls, name, field, type), **_definitions(cls)})
 
     @classmethod
-    def append(cls, name: str, field: Any, type: Any = None) -> type[Signature]:  # noqa: A002
+    def append(cls, name: str, field: FieldInfo, type: object = None) -> type[Signature]:  # noqa: A002
         """Return a copy with one more field, last among the inputs or outputs.
 
         ``field`` is ``dn.Input(...)`` or ``dn.Output(...)``; ``type`` is ``str`` by default. Raises SignatureError if
@@ -158,8 +158,8 @@ class Signature(BaseModel, metaclass=_SignatureType):
     def with_field(
         cls,
         name: str,
-        field: Any = None,
-        type: Any = ...,  # noqa: A002
+        field: FieldInfo | None = None,
+        type: object = ...,  # noqa: A002
         *,
         desc: str | EllipsisType | None = ...,
         **constraints: Any,
@@ -209,7 +209,7 @@ class Signature(BaseModel, metaclass=_SignatureType):
         return hashlib.sha256(json.dumps([cls.instruction, fields]).encode()).hexdigest()[:16]
 
     @classmethod
-    def same_as(cls, other: Any) -> bool:
+    def same_as(cls, other: object) -> bool:
         """Whether ``other`` is a signature with the same instruction and fields.
 
         ``==`` compares classes by identity, which caches and ``isinstance`` need.
@@ -286,7 +286,7 @@ def _require_field(cls: type[Signature], name: str) -> Field:
     return fields[name]
 
 
-def _new_definition(cls: type[Signature], name: str, field: Any, annotation: Any) -> dict[str, Any]:
+def _new_definition(cls: type[Signature], name: str, field: object, annotation: object) -> dict[str, Any]:
     if name in cls.input_fields or name in cls.output_fields:
         raise SignatureError(f"{cls.__name__} has a field {name!r} already; change it with with_field({name!r}, …)")
     if not isinstance(field, FieldInfo):
@@ -330,7 +330,7 @@ def _from_string(text: str, instruction: str | None) -> type[Signature]:
     return build("Signature", instruction, definitions)
 
 
-def as_signature(spec: Any, instruction: str | None = None) -> type[Signature]:
+def as_signature(spec: object, instruction: str | None = None) -> type[Signature]:
     """Return a signature from a class, or from a string such as ``"question, context: list[str] -> answer: float"``.
 
     ``instruction`` replaces the instruction of the class. Raises SignatureError.

@@ -65,7 +65,7 @@ def dump_demos(signature: type[Signature], demos: Sequence[Mapping[str, Any]]) -
     return dumped
 
 
-def _medium_text(value: Any) -> str:
+def _medium_text(value: object) -> str:
     """The JSON text of an image or file inside a value whose type does not declare it, such as a past turn."""
     if isinstance(value, Medium):
         return value.whole()
@@ -103,7 +103,7 @@ def _known_values(fields: Mapping[str, Field], demo: Mapping[str, Any]) -> dict[
     return {name: value for name, value in demo.items() if name in fields and _is_value(fields[name], value)}
 
 
-def _is_value(field: Field, value: Any) -> bool:
+def _is_value(field: Field, value: object) -> bool:
     if value is not None:
         return True
     return field.annotation in (Any, None, NoneType) or NoneType in get_args(field.annotation)

@@ -63,7 +63,7 @@ def _letters(text: str) -> str:
     return re.sub(r"\W|_", "", text).casefold()
 
 
-def dspy_entries(state: Any) -> dict[str, DSPyPredictor] | None:
+def dspy_entries(state: object) -> dict[str, DSPyPredictor] | None:
     """The predictors of a state by path; None for a state that DSPy did not write. Raises StateError for a damaged
     state of DSPy."""
     if not isinstance(state, Mapping) or "dspynb_state" in state:
@@ -77,7 +77,7 @@ def dspy_entries(state: Any) -> dict[str, DSPyPredictor] | None:
     return {path: _read_entry(path, entry) for path, entry in entries.items()}
 
 
-def _is_entry(value: Any) -> bool:
+def _is_entry(value: object) -> bool:
     return isinstance(value, Mapping) and {"signature", "demos"} <= set(value)
 
 

@@ -14,7 +14,7 @@ from dspynb.errors import StateError, shorten
 __all__ = ["read_state", "write_state"]
 
 
-def write_state(path: str | Path, state: Any) -> None:
+def write_state(path: str | Path, state: object) -> None:
     """Write a state to a file. A concurrent reader sees the old file or the new one. Raises StateError."""
     target = _file(path)
     new = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")

@@ -113,7 +113,7 @@ def _saved_signature(signature: type[Signature]) -> SavedSignature:
     return SavedSignature(fingerprint=signature.fingerprint(), instruction=signature.instruction, fields=fields)
 
 
-def _without_secrets(value: Any) -> Any:
+def _without_secrets(value: object) -> Any:
     if isinstance(value, str):
         return redact(value) if len(value) > 5 else value  # shorter texts are never redacted
     if isinstance(value, Mapping):
@@ -254,7 +254,7 @@ def _signature_differences(saved: SavedSignature, signature: type[Signature], st
     return differences + (wording if strict else [])
 
 
-def _checked(state: Any) -> SavedProgram:
+def _checked(state: object) -> SavedProgram:
     """Validate a state of this version. Raises StateError."""
     if not isinstance(state, Mapping):
         raise StateError(f"a state is a dict as dump_state() returns it, got {type(state).__name__}")

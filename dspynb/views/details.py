@@ -104,7 +104,7 @@ def _call_detail(call: PredictorCalled) -> Detail:
     return _detail(values, _blocks_of_calls([call]))
 
 
-def _text(value: Any) -> Named:
+def _text(value: object) -> Named:
     return [["", clip(value, MOST)]] if value else []
 
 

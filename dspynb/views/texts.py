@@ -27,7 +27,7 @@ Named = list[list[str]]
 """Pairs of a name and a text. The name is empty where it is obvious. The pairs are lists, as they are in JSON."""
 
 
-def text_of(value: Any) -> str:
+def text_of(value: object) -> str:
     """The value itself if it is a string, else its repr. If the repr raises, a text that says so."""
     if isinstance(value, str):
         return value
@@ -37,7 +37,7 @@ def text_of(value: Any) -> str:
         return f"<{type(value).__name__} without a repr>"
 
 
-def clip(value: Any, most: int = MOST_CHARACTERS) -> str:
+def clip(value: object, most: int = MOST_CHARACTERS) -> str:
     """The first ``most`` characters of the value's text, and how many were cut. Lone surrogates become ``?``."""
     text = text_of(value)
     if len(text) <= most and text.isascii():

@@ -380,8 +380,12 @@ def test_batch_keeps_order_and_gives_each_row_its_result_or_its_error():
 def test_a_stopped_batch_keeps_the_rows_that_finished():
     async def main():
         predict = dn.Predict(Caption, lm=slow(0.03))
-        asyncio.get_running_loop().call_later(0.08, lambda: dn.last_run().stop())
-        return await predict.batch([{"subject": str(i)} for i in range(20)], concurrency=2)
+        earlier_run = dn.last_run()
+        batch = asyncio.ensure_future(predict.batch([{"subject": str(i)} for i in range(20)], concurrency=2))
+        while dn.last_run() is earlier_run or len(dn.last_run().record.calls) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        dn.last_run().stop()
+        return await batch
 
     results = asyncio.run(main())
     assert len(results) == 20

@@ -36,10 +36,8 @@ def play(events, *, pause=0.0, while_open=lambda view, front: None, note=""):
             if pause:
                 await asyncio.sleep(pause)
                 while_open(view, front)
-        sent = -1
-        while sent != len(front.messages):  # until nothing more is sent: a busy machine sends late
-            sent = len(front.messages)
-            await asyncio.sleep(0.4)
+        while view._scheduled:  # noqa: ASYNC110  # a busy machine sends late
+            await asyncio.sleep(0.02)
         return front
 
     return asyncio.run(main())

@@ -202,7 +202,7 @@ def _execute(code: str, space: dict[str, Any]) -> Any:
     return None
 
 
-def _value_text(value: Any, limit: int) -> str:
+def _value_text(value: object, limit: int) -> str:
     """Return a value as text: a text unchanged, everything else as JSON, or its repr if that fails."""
     if isinstance(value, str):
         text = str(value)

@@ -29,7 +29,7 @@ class _Schema(GenerateJsonSchema):
 
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012  # as pydantic declares it
 
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+    def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002
         return False
 
 
@@ -128,7 +128,7 @@ def _hints(fn: Callable[..., Any], who: str) -> dict[str, Any]:
         raise SignatureError(f"{who}: an annotation cannot be resolved ({error})") from None
 
 
-def _field(parameter: inspect.Parameter, annotation: Any, description: str | None) -> Any:
+def _field(parameter: inspect.Parameter, annotation: object, description: str | None) -> Any:
     """Return the (annotation, default) of a parameter for ``create_model``."""
     default = ... if parameter.default is inspect.Parameter.empty else parameter.default
     if annotation is Any:

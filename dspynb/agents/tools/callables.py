@@ -13,13 +13,13 @@ from dspynb.errors import ConfigurationError
 __all__ = ["check_callable", "describe_callable", "is_async", "module_of", "name_of"]
 
 
-def name_of(fn: Any) -> str:
+def name_of(fn: object) -> str:
     """Return the name of a callable, or of its type."""
     inner = _without_partial(fn)
     return str(getattr(inner, "__name__", type(inner).__name__))
 
 
-def check_callable(fn: Any) -> None:
+def check_callable(fn: object) -> None:
     """Raise ConfigurationError for an object that cannot be a tool."""
     if isinstance(fn, type):
         raise ConfigurationError(f"{_MUST_BE_CALLABLE}, got the class {fn.__name__}")
@@ -50,7 +50,7 @@ def describe_callable(fn: Any) -> tuple[Callable[..., Any], str, dict[str, str]]
     return function, method_description or class_description, parameters
 
 
-def _without_partial(fn: Any) -> Any:
+def _without_partial(fn: object) -> Any:
     return fn.func if isinstance(fn, functools.partial) else fn
 
 
@@ -70,11 +70,11 @@ def _function_with(fields: Mapping[str, Any]) -> Callable[..., Any]:
     return call
 
 
-def _is_module(value: Any) -> bool:
+def _is_module(value: object) -> bool:
     return hasattr(value, "named_predictors") and not isinstance(value, type)
 
 
-def module_of(fn: Any) -> Any:
+def module_of(fn: object) -> Any:
     """Return the Module that the callable is or belongs to, or None."""
     inner = _without_partial(fn)
     owner = getattr(inner, "__self__", inner)
@@ -83,7 +83,7 @@ def module_of(fn: Any) -> Any:
     return None
 
 
-def is_async(fn: Any) -> bool:
+def is_async(fn: object) -> bool:
     """Whether a call returns a coroutine."""
     inner = _without_partial(fn)
     if not inspect.isroutine(inner):

@@ -175,7 +175,11 @@ class _Connection:
                 await end_tasks([self._owner])
 
 
-async def _connect(client: Any, server_log: _ServerLog, timeout: float) -> _Connection:  # noqa: ASYNC109
+async def _connect(
+    client: contextlib.AbstractAsyncContextManager[Any],
+    server_log: _ServerLog,
+    timeout: float,  # noqa: ASYNC109
+) -> _Connection:
     """Wait until the server answers, and return the connection. Raises ConfigurationError if it does not answer.
 
     The client is entered and left in a task of its own. When the server fails, the client cancels the task that has
@@ -199,7 +203,9 @@ async def _connect(client: Any, server_log: _ServerLog, timeout: float) -> _Conn
     raise ConfigurationError(f"the MCP server did not answer {reason}{server_log}")
 
 
-async def _hold_open(client: Any, ready: asyncio.Future[None], leave: asyncio.Event) -> None:
+async def _hold_open(
+    client: contextlib.AbstractAsyncContextManager[Any], ready: asyncio.Future[None], leave: asyncio.Event
+) -> None:
     async with client:
         ready.set_result(None)
         await leave.wait()

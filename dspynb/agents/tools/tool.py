@@ -228,7 +228,7 @@ def unknown_tool(name: str, known: Iterable[str]) -> Observation:
     return Observation(text, ok=False)
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     """Return a result as the model sees it: text unchanged, JSON where possible, everything else as its ``repr``."""
     from pydantic_core import to_json
 
@@ -253,7 +253,7 @@ def clipped(text: str, limit: int) -> str:
     return f"{text[:half]}\n… [{len(text) - 2 * half} characters left out] …\n{text[len(text) - half :]}"
 
 
-def _safe_text(value: Any) -> str:
+def _safe_text(value: object) -> str:
     """Return an error as ``Type: text`` and other values as their repr, without raising their errors."""
     kind = type(value).__name__
     try:
@@ -277,7 +277,7 @@ def _as_mapping(arguments: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
     return {str(name): value for name, value in arguments.items()}
 
 
-def _checked_name(name: Any) -> str:
+def _checked_name(name: object) -> str:
     if isinstance(name, str) and _NAME.fullmatch(name):
         return name
     raise ConfigurationError(

@@ -13,13 +13,16 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dspynb.contrib.dask.job import Header, Reply
 from dspynb.contrib.dask.worker import hold_bytes, receive_answer, run_job
 from dspynb.errors import ConfigurationError, ExecutorError, WorkerLost, shorten
 from dspynb.redact import error_text
 from dspynb.running.aio.threads import in_thread
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
 
 __all__ = ["Cluster", "ClusterCheck", "PackedJob"]
 
@@ -114,7 +117,7 @@ class Quarantine:
 class Cluster:
     """The connection to a Dask cluster. ``await ready()`` connects; ``await run(job)`` runs a job on a worker."""
 
-    def __init__(self, target: Any, timeout: float) -> None:
+    def __init__(self, target: object, timeout: float) -> None:
         if importlib.util.find_spec("distributed") is None:  # checked at once, before a job is packed
             raise ConfigurationError('DaskExecutor needs Dask: pip install "dspynb[scale]"')
         if not isinstance(target, str) and not hasattr(target, "scheduler_address") and not hasattr(target, "submit"):
@@ -198,7 +201,7 @@ class Cluster:
                 "Start one with `dask scheduler`, or LocalCluster(), and give its address"
             ) from None
 
-    def _check(self, client: Any) -> None:
+    def _check(self, client: Client) -> None:
         """Raise ExecutorError if the cluster does not answer, has no workers, or has some that cannot run jobs."""
         for problem in self._problems(client):
             raise ExecutorError(problem)
@@ -217,7 +220,7 @@ class Cluster:
             if self._owns_client:
                 client.close()
 
-    def _problems(self, client: Any) -> list[str]:
+    def _problems(self, client: Client) -> list[str]:
         """Why the scheduler or a worker cannot run jobs of this process."""
         try:
             return _run_on_client_loop(client, self._version_problems(client)).result()
@@ -227,7 +230,7 @@ class Cluster:
     def _no_answer(self, error: Exception) -> ExecutorError:
         return ExecutorError(f"the Dask cluster at {self.address} does not answer: {error_text(error, 300)}")
 
-    async def _version_problems(self, client: Any) -> list[str]:
+    async def _version_problems(self, client: Client) -> list[str]:
         await self._wait_for_worker(client)
         namespace: dict[str, Any] = {"__name__": "__main__"}
         exec(_ABOUT, namespace)  # noqa: S102  # the text above: a function outside of any module is sent by value
@@ -240,7 +243,7 @@ class Cluster:
             problems += _differences(machine, versions[machine])
         return problems
 
-    async def _wait_for_worker(self, client: Any) -> None:
+    async def _wait_for_worker(self, client: Client) -> None:
         """Wait until there is a worker. Submits a task in the meantime, for which an adaptive cluster starts one."""
         deadline = time.monotonic() + self._timeout
         placeholder = None
@@ -262,7 +265,7 @@ class Cluster:
         client = self._client
         return await asyncio.wrap_future(_run_on_client_loop(client, self._run(client, job)))
 
-    async def _run(self, client: Any, job: PackedJob) -> Reply:
+    async def _run(self, client: Client, job: PackedJob) -> Reply:
         """Runs on the client's event loop.
 
         If workers ended while they ran the job, another job may be the cause. So the job is tried once more, alone.
@@ -274,7 +277,7 @@ class Cluster:
             async with self._quarantine.alone():
                 return await self._submit_and_wait(client, job)
 
-    async def _submit_and_wait(self, client: Any, job: PackedJob) -> Reply:
+    async def _submit_and_wait(self, client: Client, job: PackedJob) -> Reply:
         await self._list_workers(client)
         worker = self._least_loaded()
         future = self._submit(client, job, worker)
@@ -290,7 +293,7 @@ class Cluster:
             raise ExecutorError(f"the worker {reply.worker} cannot run the rollout: {reply.refused}")
         return reply
 
-    def _submit(self, client: Any, job: PackedJob, worker: str) -> Any:
+    def _submit(self, client: Client, job: PackedJob, worker: str) -> Any:
         """Submit the job as a Dask task, and return its future. Dask runs it on another worker if this one is lost."""
         import dspynb
 
@@ -311,7 +314,7 @@ class Cluster:
             allow_other_workers=bool(worker),
         )
 
-    async def _wait_for_reply(self, client: Any, future: Any) -> Reply:
+    async def _wait_for_reply(self, client: Client, future: Future) -> Reply:
         """The reply of a job. Raises ExecutorError if the cluster is lost or has no workers any more."""
         reply = asyncio.ensure_future(_result(future))
         try:
@@ -323,7 +326,7 @@ class Cluster:
         finally:
             reply.cancel()
 
-    async def _check_for_workers(self, client: Any, reply: asyncio.Future[Any]) -> None:
+    async def _check_for_workers(self, client: Client, reply: asyncio.Future[Any]) -> None:
         """Raise ExecutorError if there has been no worker for ``timeout`` seconds. Returns once ``reply`` is done."""
         workers: asyncio.Future[Any] = asyncio.ensure_future(self._list_workers(client))
         await asyncio.wait([reply, workers], return_when=asyncio.FIRST_COMPLETED)
@@ -334,7 +337,7 @@ class Cluster:
                 f"the Dask cluster at {self.address} has had no worker for {self._timeout:g} s. {_HOW_TO_RESUME}"
             )
 
-    async def _list_workers(self, client: Any) -> list[str]:
+    async def _list_workers(self, client: Client) -> list[str]:
         """The addresses of the workers, at most a second old. Notes when there was a worker last."""
         if time.monotonic() - self._workers_listed_at >= _POLL_SECONDS:
             self._workers_listed_at = time.monotonic()
@@ -407,7 +410,7 @@ def _other_releases(versions: Mapping[str, Any]) -> dict[str, str]:
     return other_releases
 
 
-async def _result(future: Any) -> Reply:
+async def _result(future: Future) -> Reply:
     from distributed import CancelledError
     from distributed.scheduler import KilledWorker
 
@@ -423,5 +426,5 @@ async def _result(future: Any) -> Reply:
     return reply
 
 
-def _run_on_client_loop(client: Any, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+def _run_on_client_loop(client: Client, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
     return asyncio.run_coroutine_threadsafe(coroutine, client.loop.asyncio_loop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -68,7 +68,7 @@ class DaskExecutor:
     def __init__(self, client: Any, *, timeout: Seconds = 30.0) -> None:
         self.cluster = Cluster(client, float(timeout))
 
-    def carry(self, fn: Any, once: tuple[str, ...] = ()) -> Any:
+    def carry(self, fn: Callable[..., Any], once: tuple[str, ...] = ()) -> Any:
         """A function that runs ``fn`` on the cluster. For its arguments, see Executor."""
         remote = _RemoteFunction(self.cluster, fn, once)
 
@@ -89,7 +89,7 @@ class DaskExecutor:
 class _RemoteFunction:
     """A function that runs on the cluster, for one run. Its shared values stay in the cluster for as long as it."""
 
-    def __init__(self, cluster: Cluster, fn: Any, once: tuple[str, ...]) -> None:
+    def __init__(self, cluster: Cluster, fn: Callable[..., Any], once: tuple[str, ...]) -> None:
         self._cluster = cluster
         self._fn = fn
         self._once = once
@@ -141,7 +141,7 @@ class _RemoteFunction:
                 with_references[name] = self._share(settings[name], f"the setting {name}", shared_values)
         return with_references
 
-    def _share(self, value: Any, description: str, shared_values: dict[str, bytes]) -> Ref:
+    def _share(self, value: object, description: str, shared_values: dict[str, bytes]) -> Ref:
         """Add a value to the shared values of a job, and return the reference to it. A value is pickled once."""
         packed = self._packed.get(id(value))
         if packed is None:

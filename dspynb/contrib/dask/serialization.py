@@ -8,7 +8,7 @@ import io
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dspynb.data import Prediction
 from dspynb.errors import DspynbError, ExecutorError, shorten
@@ -16,6 +16,9 @@ from dspynb.events import Event, from_json, plain, to_json
 from dspynb.redact import error_text, holds_known
 from dspynb.running.reader import RunReader
 from dspynb.signatures.signature import Signature, rebuild
+
+if TYPE_CHECKING:
+    from dspynb.scope.core import RunPort
 
 __all__ = ["digest", "pack", "pack_reply", "unpack", "unpack_reply"]
 
@@ -31,7 +34,7 @@ def _pickler() -> type[Any]:
     class JobPickler(Pickler):  # type: ignore[misc]
         """Pickles signatures too, and refuses objects that must stay in this process."""
 
-        def reducer_override(self, obj: Any) -> Any:
+        def reducer_override(self, obj: object) -> Any:
             reason_to_stay = getattr(type(obj), "stays_here", None)  # the text of the error, if it cannot be sent
             if isinstance(reason_to_stay, str):
                 raise ExecutorError(reason_to_stay)
@@ -47,7 +50,7 @@ def _pickler() -> type[Any]:
     return JobPickler
 
 
-def pack(value: Any, description: str) -> bytes:
+def pack(value: object, description: str) -> bytes:
     """Pickle a value. ``description``: what it is, for errors.
 
     Raises ExecutorError, and names the object, if an object in it cannot be pickled or contains a known secret.
@@ -78,7 +81,7 @@ def unpack(data: bytes) -> Any:
     return pickle.loads(data)  # noqa: S301  # from the coordinator or a worker of the same cluster, which Dask trusts
 
 
-def _dump(value: Any) -> bytes | Exception:
+def _dump(value: object) -> bytes | Exception:
     """The pickled value, or the error of pickling it."""
     stream = io.BytesIO()
     try:
@@ -90,7 +93,7 @@ def _dump(value: Any) -> bytes | Exception:
 
 # ── the cause of a failure ────────────────────────────────────────────────────────────────────────────────────────────
 def _find_cause(
-    value: Any, path: str, error: Exception | None, depth: int = _SEARCH_DEPTH
+    value: object, path: str, error: Exception | None, depth: int = _SEARCH_DEPTH
 ) -> tuple[str, Any, Exception | None]:
     """The innermost part of ``value`` that cannot be pickled. If ``error`` is None, the one that contains a secret.
 
@@ -130,7 +133,7 @@ def _parts_of(value: Any) -> Iterator[tuple[str, Any]]:
             yield f".{name}", part
 
 
-def _attributes_of(value: Any) -> Mapping[str, Any]:
+def _attributes_of(value: object) -> Mapping[str, Any]:
     """The attributes that pickle sends: those of ``__getstate__`` if it returns a dict."""
     if hasattr(value, "__getstate__"):
         state = value.__getstate__()
@@ -152,11 +155,11 @@ def _variables_of(function: Any) -> Iterator[tuple[str, Any]]:
             yield f"'s global {name!r}", global_values[name]
 
 
-def _must_stay(value: Any) -> bool:
+def _must_stay(value: object) -> bool:
     return isinstance(getattr(type(value), "stays_here", None), str)
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     """The type of a value and, of functions and classes, the name."""
     kind = type(value)
     name = getattr(value, "__qualname__", None)
@@ -174,12 +177,12 @@ def _reply_pickler() -> type[Any]:
         ``convert``: whether values of predictions that cannot be pickled are converted as for a run file.
         """
 
-        def __init__(self, stream: Any, indices: Mapping[int, int], *, convert: bool) -> None:
+        def __init__(self, stream: BinaryIO, indices: Mapping[int, int], *, convert: bool) -> None:
             super().__init__(stream, protocol=5)
             self._indices = indices
             self._convert = convert
 
-        def persistent_id(self, obj: Any) -> tuple[str, int] | None:
+        def persistent_id(self, obj: object) -> tuple[str, int] | None:
             if isinstance(obj, Event):
                 index = self._indices.get(id(obj))
                 return None if index is None else ("event", index)
@@ -187,7 +190,7 @@ def _reply_pickler() -> type[Any]:
                 return "run", obj._search
             return None
 
-        def reducer_override(self, obj: Any) -> Any:
+        def reducer_override(self, obj: object) -> Any:
             if isinstance(obj, Prediction):
                 values = obj.to_dict()
                 if self._convert:
@@ -207,7 +210,7 @@ def _prediction(kind: type[Prediction], values: dict[str, Any], meta: dict[str, 
     return kind(values).with_meta(**meta)
 
 
-def _picklable(value: Any) -> Any:
+def _picklable(value: object) -> Any:
     """The value, or if it cannot be pickled, the value as a run file has it."""
     if isinstance(_dump(value), Exception):
         return plain(value)
@@ -225,7 +228,7 @@ def _reduce_error(error: BaseException) -> Any:
     return DspynbError, (error_text(error),)
 
 
-def pack_reply(events: Sequence[Event], result: Any) -> bytes:
+def pack_reply(events: Sequence[Event], result: object) -> bytes:
     """Pickle the events of a job and its result, which may refer to them.
 
     Raises ExecutorError if the result cannot be pickled.
@@ -249,13 +252,15 @@ def pack_reply(events: Sequence[Event], result: Any) -> bytes:
 class _ReplyUnpickler(pickle.Unpickler):
     """Puts the events and the run of this process in the place of their references."""
 
-    def __init__(self, stream: Any, events: Sequence[Event], run: Any, translate: Callable[[int], int]) -> None:
+    def __init__(
+        self, stream: BinaryIO, events: Sequence[Event], run: RunPort | None, translate: Callable[[int], int]
+    ) -> None:
         super().__init__(stream)
         self._events = events
         self._run = run
         self._translate = translate
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: tuple[str, int]) -> Any:
         kind, number = pid
         if kind == "event":
             return self._events[number]
@@ -265,7 +270,7 @@ class _ReplyUnpickler(pickle.Unpickler):
 
 
 def unpack_reply(
-    data: bytes, run: Any, translate: Callable[[int], int], renumber: Callable[[Event], Event]
+    data: bytes, run: RunPort | None, translate: Callable[[int], int], renumber: Callable[[Event], Event]
 ) -> tuple[list[Event], Any]:
     """Unpickle the events of a job and its result.
 

@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dspynb.contrib.dask.job import Grant, Header, Job, Ref, Reply
 from dspynb.contrib.dask.serialization import pack_reply, unpack
@@ -30,6 +30,9 @@ from dspynb.running.reader import RunReader
 from dspynb.running.user_code import guarded
 from dspynb.scope.budget import Budget, Meter
 from dspynb.scope.core import Layer
+
+if TYPE_CHECKING:
+    from distributed import Worker
 
 __all__ = ["GrantFunds", "WorkerRun", "hold_bytes", "receive_answer", "run_job"]
 
@@ -102,7 +105,7 @@ class _RunningJob:
         future.cancel()
 
 
-def _start_watcher(worker: Any) -> None:
+def _start_watcher(worker: Worker) -> None:
     """Start the task that stops jobs which Dask no longer needs, unless it is running."""
     global _watcher  # noqa: PLW0603
 
@@ -118,7 +121,7 @@ def _start_watcher(worker: Any) -> None:
 
 
 async def _execute(
-    running_job: _RunningJob, header: Header, payload: bytes, shared_values: Sequence[bytes], worker: Any
+    running_job: _RunningJob, header: Header, payload: bytes, shared_values: Sequence[bytes], worker: Worker
 ) -> Reply:
     """Unpickle a job, run it and make its reply. Runs on the event loop for jobs."""
     try:
@@ -136,7 +139,7 @@ _ADVICE = (
 )
 
 
-def _is_needed(worker: Any, key: Any) -> bool:
+def _is_needed(worker: Worker, key: object) -> bool:
     """Whether Dask still needs the result of a task."""
     task = worker.state.tasks.get(key)
     return task is not None and task.state not in ("cancelled", "released", "forgotten")
@@ -182,7 +185,7 @@ class WorkerRun(RunReader):
             with self._lock:
                 self._waiting_tasks.add(task)
 
-    def call_ended(self, task: Any) -> None:
+    def call_ended(self, task: asyncio.Task[Any] | None) -> None:
         """Note that a task no longer waits for a model."""
         with self._lock:
             self._waiting_tasks.discard(task)
@@ -298,7 +301,7 @@ def _meter_of(grant: Grant) -> Meter | None:
 
 # ── one job ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _unpack_job(
-    payload: bytes, shared_values: Mapping[str, bytes], worker: Any, header: Header
+    payload: bytes, shared_values: Mapping[str, bytes], worker: Worker, header: Header
 ) -> tuple[Job, WorkerRun]:
     """Unpickle a job and put the shared values in the place of their references."""
     job: Job = unpack(payload)
@@ -308,7 +311,7 @@ def _unpack_job(
         # The first worker is lost, and may have used the grant. If it still exists, Dask moved the job before it began.
         job = replace(job, grant=job.grant.without_calls())
 
-    def resolve(value: Any) -> Any:
+    def resolve(value: object) -> Any:
         if isinstance(value, Ref):
             return _shared_value(value.key, shared_values[value.key])
         return value
@@ -348,7 +351,7 @@ async def _run(job: Job, run: WorkerRun) -> tuple[Any, bool]:
         return error, True
 
 
-def _reply(address: str, job: Job, run: WorkerRun, result: Any, raised: bool) -> Reply:
+def _reply(address: str, job: Job, run: WorkerRun, result: object, raised: bool) -> Reply:
     events = list(run.events)
     try:
         payload = pack_reply(events, result)
@@ -371,7 +374,7 @@ def _reply(address: str, job: Job, run: WorkerRun, result: Any, raised: bool) ->
 
 
 # ── questions to the coordinator ──────────────────────────────────────────────────────────────────────────────────────
-def _asker(worker: Any, topic: str, job_id: str) -> Ask:
+def _asker(worker: Worker, topic: str, job_id: str) -> Ask:
     """A function that asks the coordinator and waits for the answer, which takes some milliseconds.
 
     It raises ExecutorError if there is no answer.
@@ -393,7 +396,7 @@ def _asker(worker: Any, topic: str, job_id: str) -> Ask:
     return ask
 
 
-def receive_answer(question_id: str, answer: Any) -> None:
+def receive_answer(question_id: str, answer: object) -> None:
     """Hand an answer to the job that asked. The coordinator calls this on the worker."""
     future = _open_questions.get(question_id)
     if future is not None and not future.done():

@@ -72,7 +72,7 @@ class Report:
         return json.dumps({"fine": self.fine, **self.head, "findings": findings}, indent=2, ensure_ascii=False) + "\n"
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: object) -> Any:
     """The value with keys redacted in its texts, and ``~`` in place of the home folder, whose path has a user name."""
     if isinstance(value, str):
         home = os.path.expanduser("~")  # noqa: PTH111  # Path.home() raises if there is no home

@@ -52,7 +52,7 @@ def convert_metric(fn: Callable[..., Any]) -> Callable[..., Any]:
     return metric
 
 
-def user_reward(fn: Any) -> Any:
+def user_reward(fn: Callable[..., Any]) -> Any:
     """The reward that a user passed to dspy.BestOfN or dspy.Refine, which wrap it in a function ``fn``."""
     return inspect.getclosurevars(fn).nonlocals.get("reward_fn", fn)
 
@@ -81,7 +81,7 @@ def _accepts(fn: Callable[..., Any], count: int) -> bool:
     return True
 
 
-def _convert_result(value: Any) -> Any:
+def _convert_result(value: object) -> Any:
     return _await_score(value) if inspect.isawaitable(value) else _as_score(value)
 
 

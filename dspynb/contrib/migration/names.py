@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 __all__ = ["describe_type", "dspy_class", "kind_of", "overrides"]
 
 
@@ -15,20 +13,20 @@ def dspy_class(cls: type) -> type | None:
     return None
 
 
-def kind_of(value: Any) -> str | None:
+def kind_of(value: object) -> str | None:
     """The name of a value's first DSPy class, such as ``Predict``; None if the value is not DSPy's."""
     base = dspy_class(type(value))
     return None if base is None else base.__name__
 
 
-def overrides(value: Any, *methods: str) -> bool:
+def overrides(value: object, *methods: str) -> bool:
     """Whether a user's subclass of a DSPy class defines one of these methods. ``value``: an object of the subclass."""
     classes = type(value).__mro__
     user_classes = classes[: classes.index(dspy_class(type(value)) or object)]
     return any(method in vars(cls) for cls in user_classes for method in methods)
 
 
-def describe_type(value: Any) -> str:
+def describe_type(value: object) -> str:
     """The type of a value, for errors: ``dspy.LM``, ``function``, ``Program (a dspy.Module)``, ``the class int``."""
     if isinstance(value, type):
         return f"the class {_class_text(value)}"

@@ -41,7 +41,7 @@ class ProgramConverter:
         self.run_code = run_code
         self._models: dict[int, Any] = {}  # by the id of the dspy.LM
 
-    def convert(self, dspy_module: Any) -> Module:
+    def convert(self, dspy_module: object) -> Module:
         """Convert a module. Raises InputError if it has a forward method of its own, or no counterpart."""
         kind = kind_of(dspy_module) or ""
         if kind == "Module" or overrides(dspy_module, "forward", "aforward", "__call__", "acall"):
@@ -65,7 +65,7 @@ class ProgramConverter:
         predictor.lm = self._model(dspy_predict.lm)
         predictor.instruction = instruction
 
-    def _model(self, dspy_lm: Any) -> Any:
+    def _model(self, dspy_lm: object) -> Any:
         """The model of a predictor; None if it has none of its own."""
         if dspy_lm is None:
             return None

@@ -25,7 +25,7 @@ _COUNTERPARTS: dict[str, Any] = {"Image": Image, "File": File, "History": Histor
 """For types of DSPy: the type to use."""
 
 
-def is_signature(value: Any) -> bool:
+def is_signature(value: object) -> bool:
     """Whether a value is a dspy.Signature class."""
     if not isinstance(value, type):
         return False

@@ -61,7 +61,7 @@ class _SourceWriter:
     A signature that can be written as a string has no class. ``str(writer)`` is the source.
     """
 
-    def __init__(self, dspy_module: Any) -> None:
+    def __init__(self, dspy_module: object) -> None:
         self._signatures: dict[str, type[Signature]] = {}  # by the name of the class to write
         self._modules: dict[str, str] = {}  # the source of a class by its name, in the order of writing
         self._problems: list[str] = []  # why parts of the current attribute cannot be written
@@ -76,7 +76,7 @@ class _SourceWriter:
             sections.insert(0, f"from typing import {', '.join(typing_names)}")
         return "\n\n".join(sections)
 
-    def _write_class(self, dspy_module: Any) -> str:
+    def _write_class(self, dspy_module: object) -> str:
         """Write the class of a module, after the classes of the modules in it. Returns a call of the class."""
         name = type(dspy_module).__name__
         if name not in self._modules:
@@ -94,7 +94,7 @@ class _SourceWriter:
             self._modules[name] = "\n".join(lines)
         return f"{name}()"
 
-    def _init_lines(self, dspy_module: Any) -> Iterator[str]:
+    def _init_lines(self, dspy_module: object) -> Iterator[str]:
         """The lines of ``__init__``: an assignment for each attribute with modules, and comments on the others."""
         others = []
         for name, value in vars(dspy_module).items():
@@ -111,7 +111,7 @@ class _SourceWriter:
         if others:
             yield f"        # and what else it holds: {', '.join(others)}"
 
-    def expression(self, path: str, value: Any) -> str:
+    def expression(self, path: str, value: object) -> str:
         """The expression for a value; empty if the value contains no module, or something besides modules."""
         if isinstance(value, list | tuple):
             items = [self.expression(f"{path}_{index}", item) for index, item in enumerate(value)]
@@ -125,7 +125,7 @@ class _SourceWriter:
             return ""
         return self._module_expression(path, value, kind)
 
-    def _module_expression(self, path: str, dspy_module: Any, kind: str) -> str:
+    def _module_expression(self, path: str, dspy_module: object, kind: str) -> str:
         """The expression for a module; ``...`` if it cannot be written, for a reason that is added to the problems."""
         if kind == "Module" or overrides(dspy_module, "forward", "aforward"):
             return self._write_class(dspy_module)
@@ -138,7 +138,7 @@ class _SourceWriter:
             self._problems.append(str(error))
             return "..."
 
-    def signature(self, path: str, dspy_signature: Any, without: Collection[str] = ()) -> str:
+    def signature(self, path: str, dspy_signature: object, without: Collection[str] = ()) -> str:
         """The expression for a signature: a string if it says all, else the name of a class that is written too.
 
         ``path``: where the signature is in the module, to name the class. ``without``: fields to leave out.
@@ -213,7 +213,7 @@ _EXPRESSIONS: dict[str, Callable[[_SourceWriter, str, Any], str]] = {
 """For each class of DSPy that has a counterpart: the function that writes the expression for a module."""
 
 
-def _forward_parameters(dspy_module: Any) -> str:
+def _forward_parameters(dspy_module: object) -> str:
     """The parameters of the forward method, as its source has them."""
     cls = type(dspy_module)
     method = inspect.getattr_static(cls, "forward", None) or inspect.getattr_static(cls, "aforward", None)

@@ -14,7 +14,7 @@ _STEP_FIELDS = {"thought": "thought", "tool_name": "tool", "tool_args": "args", 
 """For the fields of a step in DSPy: the names in dspynb."""
 
 
-def convert_trajectory(trajectory: Any) -> Any:
+def convert_trajectory(trajectory: object) -> Any:
     """The text of a trajectory with DSPy's fields (``thought_0``, …), as dn.ReAct writes it.
 
     A text of another form, and a value that is not text, is returned unchanged.

@@ -28,7 +28,7 @@ _CONVERTERS = {
 """For the classes of DSPy other than programs and signatures: the function that converts an object."""
 
 
-def from_dspy(thing: Any, *, run_code: bool = False) -> Any:
+def from_dspy(thing: object, *, run_code: bool = False) -> Any:
     """Convert an object of DSPy to the one of dspynb that does the same: ``program = dn.from_dspy(compiled)``.
 
     The object of DSPy is not changed.
@@ -67,11 +67,11 @@ def from_dspy(thing: Any, *, run_code: bool = False) -> Any:
     raise _not_convertible(thing)
 
 
-def _is_program(value: Any) -> bool:
+def _is_program(value: object) -> bool:
     return dspy_class(type(value)) is not None and hasattr(type(value), "named_predictors")
 
 
-def _not_convertible(value: Any) -> InputError:
+def _not_convertible(value: object) -> InputError:
     return InputError(
         "from_dspy takes a dspy.Signature class, a program, an Example or Prediction, an LM, a Tool, an Image, File or "
         f"History, a metric, or a list of these; got {describe_type(value)}"

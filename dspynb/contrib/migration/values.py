@@ -15,7 +15,7 @@ __all__ = ["convert_example", "convert_prediction", "convert_value"]
 _CONTENT_OR_URL = ("data:", "http://", "https://")
 
 
-def convert_value(value: Any) -> Any:
+def convert_value(value: object) -> Any:
     """A copy of a value with dspynb's types in the place of DSPy's, at any depth of lists and dicts.
 
     Raises InputError for a type without a counterpart.
@@ -58,7 +58,7 @@ def _convert_file(file: Any) -> File:
     return File(_check_source(file.file_data or file.file_id or "", file), name=file.filename)
 
 
-def _check_source(source: str, medium: Any) -> str:
+def _check_source(source: str, medium: object) -> str:
     # Image and File would read any other text as the path of a file on this machine.
     if not source.startswith(_CONTENT_OR_URL):
         raise InputError(

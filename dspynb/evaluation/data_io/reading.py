@@ -183,7 +183,7 @@ def _jsonl_rows(file: Path, stream: IO[str]) -> Iterator[LocatedRow]:
         yield _check_object(file, position, row)
 
 
-def _check_object(file: Path, position: str, row: Any) -> LocatedRow:
+def _check_object(file: Path, position: str, row: object) -> LocatedRow:
     if not isinstance(row, dict):
         raise InputError(f"{file.name}, {position}: {shorten(repr(row), 80)} is not an object with named fields")
     return position, row

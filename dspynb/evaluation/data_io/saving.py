@@ -55,7 +55,7 @@ def _with_index(table: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index(names=names)
 
 
-def _index_name(level: int, name: Any, levels: int) -> str:
+def _index_name(level: int, name: object, levels: int) -> str:
     if name is not None:
         return str(name)
     if levels == 1:
@@ -93,7 +93,7 @@ def _json_rows(frame: pd.DataFrame) -> list[str]:
     return [_json(dict(zip(frame.columns, row, strict=True))) for row in rows]
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     import pydantic_core
 
     try:
@@ -102,7 +102,7 @@ def _json(value: Any) -> str:
         return json.dumps(value, default=str)
 
 
-def _json_if_nested(value: Any) -> Any:
+def _json_if_nested(value: object) -> Any:
     if isinstance(value, list | dict):
         return _json(value)
     return value
@@ -124,5 +124,5 @@ def _map_values(column: pd.Series[Any], convert: Callable[[Any], Any]) -> pd.Ser
     return column.map(lambda value: None if _is_missing(value) else convert(value)).astype(object)
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+from dspynb.aliases import Rows
 from dspynb.data import Example, rows_of
 from dspynb.errors import InputError, nearest
 from dspynb.evaluation.metrics.fields import plain
@@ -35,7 +36,7 @@ class Splits(NamedTuple):
 
 
 def split(
-    rows: Any,
+    rows: Rows,
     *,
     train: float | None = None,
     val: float | None = None,
@@ -103,7 +104,7 @@ def _sizes(row_count: int, *requested: float | None) -> list[int]:
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _size(name: str, value: Any, row_count: int) -> float:
+def _size(name: str, value: object, row_count: int) -> float:
     """The size of a part in rows, before rounding."""
     if value is None:
         return 0.0
@@ -152,7 +153,7 @@ def _stratum(row: Example, number: int, field: str | None) -> str:
     return _canonical(row[field])
 
 
-def fingerprint(rows: Any) -> str:
+def fingerprint(rows: Rows) -> str:
     """A hash of rows as 16 hex digits. It changes if a row, a value, the type of a value or the order of rows changes.
 
     It is the same in every process, and does not depend on the order of fields in a row. JSON values, dates, arrays,
@@ -170,11 +171,11 @@ def fingerprint(rows: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _canonical(value: Any) -> str:
+def _canonical(value: object) -> str:
     return _CANONICAL.encode(_tagged(plain(value)))
 
 
-def _tagged(value: Any) -> Any:
+def _tagged(value: object) -> Any:
     """The value in the types of JSON. A value of another type becomes the dict {type: content}, without its address in
     memory."""
     if isinstance(value, _JSON_SCALARS):

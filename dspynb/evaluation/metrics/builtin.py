@@ -13,7 +13,9 @@ from dspynb.evaluation.metrics.fields import FieldMetric, plain_text
 from dspynb.evaluation.metrics.weighted_mean import Weighted
 
 if TYPE_CHECKING:
+    from dspynb.adapters.base import Adapter
     from dspynb.evaluation.metrics.judge import Judge
+    from dspynb.lm.protocol import LMProtocol
 
 
 def exact_match(
@@ -189,10 +191,10 @@ def weighted(metrics: Mapping[str, Callable[..., Any]], weights: Mapping[str, fl
 def llm_judge(
     criteria: str,
     *,
-    lm: Any = None,
+    lm: LMProtocol | str | None = None,
     field: str | None = None,
     label: str | None = None,
-    adapter: Any = None,
+    adapter: Adapter | str | None = None,
     name: str = "llm_judge",
     **settings: Any,
 ) -> Judge:

@@ -65,7 +65,7 @@ def retrieval(
     return Score(f1, " ".join(notes), {"precision": precision, "recall": recall, "f1": f1})
 
 
-def _distinct(values: Any, parameter: str) -> list[Any]:
+def _distinct(values: object, parameter: str) -> list[Any]:
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise RewardError(f"retrieval: {parameter} must be a list of documents, got {shorten(repr(values), 80)}")
     try:
@@ -74,7 +74,7 @@ def _distinct(values: Any, parameter: str) -> list[Any]:
         raise RewardError(f"retrieval: {parameter} must hold ids or texts, not lists or dicts") from None
 
 
-def _listing(ids: list[Any], documents: Any) -> str:
+def _listing(ids: list[Any], documents: object) -> str:
     """The first documents, each with the beginning of its text if that is known, and how many more there are."""
     texts = documents if isinstance(documents, Mapping) else {}
     items = []
@@ -125,7 +125,7 @@ def _failure_text(name: str, problem: str, message: str, earlier: list[str]) -> 
     return text
 
 
-def _outcome(name: str, result: Any) -> tuple[bool, str]:
+def _outcome(name: str, result: object) -> tuple[bool, str]:
     """Whether a stage passed, and its message."""
     result = plain(result)
     message = ""
@@ -199,7 +199,7 @@ def weights_of(names: Iterable[str], weights: Mapping[str, float] | None) -> dic
     return {name: weight / total for name, weight in numbers.items()}
 
 
-def string_similarity(predicted: Any, expected: Any, *, ignore_case: bool = False) -> Score:
+def string_similarity(predicted: object, expected: object, *, ignore_case: bool = False) -> Score:
     """How similar two texts are, as 2·M / T (Ratcliff and Obershelp 1988, as in Python's difflib).
 
     M is the number of characters in matching blocks, and T that of both texts together. For texts above 2,000
@@ -248,7 +248,7 @@ def _compare_sequences(a: Sequence[str], b: Sequence[str], unit: str, separator:
     return matcher.ratio(), f"{unit} {start_a + 1}: {change}"
 
 
-def classification(predicted: Any, expected: Any, confidence: float | None = None) -> Score:
+def classification(predicted: object, expected: object, confidence: float | None = None) -> Score:
     """1 if the predicted class is the expected one, else 0. Classes are compared without case and outer spaces.
 
     With a ``confidence`` from 0 to 1, the value is the mean of that and of the Brier score
@@ -279,7 +279,7 @@ def classification(predicted: Any, expected: Any, confidence: float | None = Non
     return Score((correct + brier) / 2, feedback, {"correct": float(correct), "brier": brier})
 
 
-def _probability(value: Any) -> float:
+def _probability(value: object) -> float:
     number = plain(value)
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 1:
         raise RewardError(f"classification: confidence must be a number from 0 to 1, got {shorten(repr(value), 60)}")

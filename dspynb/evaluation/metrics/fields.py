@@ -61,7 +61,7 @@ class FieldMetric:
             raise RewardError(f"{self.name}: the row has no label: {label!r} is {value!r}; leave such rows out")
         return self._compare(field, prediction[field], value)
 
-    def _compare(self, field: str, output: Any, *label: Any) -> Score:
+    def _compare(self, field: str, output: object, *label: object) -> Score:
         value = plain(output)
         if is_missing(value) and not (value is None and self.allows_null):
             return Score(0.0, f"There is no answer: {field} is {value!r}.")
@@ -148,7 +148,7 @@ def _ambiguity(metric: str, prediction: Row, labels: list[str], shared: list[str
     )
 
 
-def is_missing(value: Any) -> bool:
+def is_missing(value: object) -> bool:
     """Whether a value is None, NaN, NaT or pandas' NA."""
     if value is None:
         return True
@@ -160,7 +160,7 @@ def is_missing(value: Any) -> bool:
         return False
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Convert a value to plain Python, at any depth.
 
     A numpy scalar becomes a Python number and an array a list; an Enum its value; a pydantic model a dict; a tuple a
@@ -179,7 +179,7 @@ def plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def text_of(value: Any) -> str:
+def text_of(value: object) -> str:
     """A value as text. A whole float has no ``.0``, so that ``3.0`` from a table equals ``3`` from a model."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
@@ -196,6 +196,6 @@ def plain_text(text: str) -> str:
     return text.strip("\"'`“”‘’").rstrip(".").strip("\"'`“”‘’ ") or text
 
 
-def quoted(value: Any, limit: int = 120) -> str:
+def quoted(value: object, limit: int = 120) -> str:
     """A value as feedback quotes it, cut to ``limit`` characters."""
     return repr(shorten(value, limit)) if isinstance(value, str) else shorten(repr(value), limit)

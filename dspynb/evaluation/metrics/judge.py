@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Score
 from dspynb.errors import ConfigurationError, ParseError, RewardError
@@ -12,6 +12,10 @@ from dspynb.modules.predict import Predict
 from dspynb.scope.hints import mask
 from dspynb.signatures.fields import Input, Output
 from dspynb.signatures.signature import Signature
+
+if TYPE_CHECKING:
+    from dspynb.adapters.base import Adapter
+    from dspynb.lm.protocol import LMProtocol
 
 __all__ = ["Judge"]
 
@@ -42,10 +46,10 @@ class Judge:
         self,
         criteria: str,
         *,
-        lm: Any,
+        lm: LMProtocol | str | None,
         field: str | None,
         label: str | None,
-        adapter: Any,
+        adapter: Adapter | str | None,
         name: str,
         settings: Mapping[str, Any],
     ) -> None:

@@ -47,7 +47,7 @@ def compare_exactly(field: str, output: Any, label: Any, *, normalize: Normalize
     return Score(0.0, f"{field} is {quoted(output)}; expected {expected}.")
 
 
-def _are_equal(output: Any, label: Any, normalize: Normalize | None) -> bool:
+def _are_equal(output: object, label: object, normalize: Normalize | None) -> bool:
     if normalize is None:
         return type(output) is type(label) and bool(output == label)
     if isinstance(output, str) or isinstance(label, str):
@@ -59,13 +59,13 @@ def _are_equal(output: Any, label: Any, normalize: Normalize | None) -> bool:
     return bool(output == label)
 
 
-def _as_texts(label: Any) -> list[str]:
+def _as_texts(label: object) -> list[str]:
     if isinstance(label, list):
         return [text_of(item) for item in label]
     return [text_of(label)]
 
 
-def search_texts(field: str, output: Any, expected: Any, *, ignore_case: bool, whole_words: bool) -> Score:
+def search_texts(field: str, output: object, expected: object, *, ignore_case: bool, whole_words: bool) -> Score:
     """The share of the expected texts that the output contains. ``expected``: a text, or a list of texts."""
     texts = _as_texts(expected)
     if not texts or not all(texts):
@@ -94,7 +94,7 @@ def squad_text(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", lower_case).split())
 
 
-def compare_tokens(field: str, output: Any, label: Any) -> Score:
+def compare_tokens(field: str, output: object, label: object) -> Score:
     """The token F1 of the output with the reference that it matches best. A list of labels holds several references."""
     references = _as_texts(label)
     if not references:
@@ -140,7 +140,7 @@ def _token_f1(text: str, reference: str) -> tuple[float, float, float]:
     return 2 * precision * recall / (precision + recall), precision, recall
 
 
-def number_of(value: Any) -> float | None:
+def number_of(value: object) -> float | None:
     """A number, or the last number in a text (thousands separators allowed); None if there is none."""
     if isinstance(value, int | float):
         try:
@@ -155,7 +155,7 @@ def number_of(value: Any) -> float | None:
     return float(numbers[-1].replace(",", ""))
 
 
-def compare_numbers(field: str, output: Any, label: Any, *, abs_tol: float, rel_tol: float) -> Score:
+def compare_numbers(field: str, output: object, label: object, *, abs_tol: float, rel_tol: float) -> Score:
     """1 if the number in the output is within the tolerances of the label, else 0."""
     target = number_of(label)
     number = number_of(output)
@@ -169,7 +169,7 @@ def compare_numbers(field: str, output: Any, label: Any, *, abs_tol: float, rel_
     return Score(0.0, f"{field} is {number:.10g}; expected {target:.10g} (off by {error:.4g}).")
 
 
-def match_pattern(field: str, output: Any, *, pattern: re.Pattern[str], full: bool, message: str | None) -> Score:
+def match_pattern(field: str, output: object, *, pattern: re.Pattern[str], full: bool, message: str | None) -> Score:
     """1 if the pattern matches somewhere in the output, or with ``full`` all of it; else 0."""
     text = text_of(output)
     match = pattern.fullmatch(text) if full else pattern.search(text)
@@ -179,7 +179,7 @@ def match_pattern(field: str, output: Any, *, pattern: re.Pattern[str], full: bo
     return Score(0.0, message or f"{field} does not {part}match the pattern {pattern.pattern!r}: {quoted(output)}.")
 
 
-def compare_length(field: str, output: Any, *label: Any, at_least: int | None, at_most: int | None) -> Score:
+def compare_length(field: str, output: object, *label: object, at_least: int | None, at_most: int | None) -> Score:
     """1 if the number of words is within the limits, else 0. ``label``: the largest number, in place of ``at_most``."""
     if label:
         limit = number_of(label[0])
@@ -194,7 +194,7 @@ def compare_length(field: str, output: Any, *label: Any, at_least: int | None, a
     return Score(1.0, "Correct.")
 
 
-def compare_json(field: str, output: Any, label: Any, *, partial: bool) -> Score:
+def compare_json(field: str, output: object, label: object, *, partial: bool) -> Score:
     """1 if output and label are the same JSON, else 0 or, with ``partial``, the share of equal leaves.
 
     Text is parsed as JSON.
@@ -220,7 +220,7 @@ def compare_json(field: str, output: Any, label: Any, *, partial: bool) -> Score
     return Score(equal_share if partial else 0.0, feedback, {"equal_leaves": equal_share})
 
 
-def _as_json(value: Any) -> Any:
+def _as_json(value: object) -> Any:
     """Parse a value if it is text. The JSON may stand in a Markdown code block."""
     if not isinstance(value, str):
         return value
@@ -228,7 +228,7 @@ def _as_json(value: Any) -> Any:
     return json.loads(match.group(1) if match else value)
 
 
-def _differences(output: Any, label: Any, path: str) -> Iterator[tuple[int, str]]:
+def _differences(output: object, label: object, path: str) -> Iterator[tuple[int, str]]:
     """For each path at which the values differ: the number of leaves below it, and a description."""
     if isinstance(output, dict) and isinstance(label, dict):
         for key in {**label, **output}:
@@ -241,7 +241,7 @@ def _differences(output: Any, label: Any, path: str) -> Iterator[tuple[int, str]
         yield max(1, _count_leaves(label)), f"{path} is {quoted(output, 60)}, expected {quoted(label, 60)}"
 
 
-def _member_differences(output: Any, label: Any, path: str) -> Iterator[tuple[int, str]]:
+def _member_differences(output: object, label: object, path: str) -> Iterator[tuple[int, str]]:
     """The differences between two members of dicts or lists. One that does not exist is ``_MISSING``."""
     if label is _MISSING:
         yield max(1, _count_leaves(output)), f"{path} is not expected"
@@ -251,7 +251,7 @@ def _member_differences(output: Any, label: Any, path: str) -> Iterator[tuple[in
         yield from _differences(output, label, path)
 
 
-def _count_leaves(value: Any) -> int:
+def _count_leaves(value: object) -> int:
     if isinstance(value, dict):
         return sum(map(_count_leaves, value.values()))
     if isinstance(value, list):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from dspynb.data import Example, Prediction, Score, as_score
@@ -30,7 +30,7 @@ class Weighted:
         self.__doc__ = f"The weighted mean of: {'; '.join(descriptions)}"
 
     def __call__(
-        self, row: Example, prediction: Prediction, trace: Any = (), predictor: str | None = None
+        self, row: Example, prediction: Prediction, trace: Sequence[object] = (), predictor: str | None = None
     ) -> Score | Awaitable[Score]:
         """Score a prediction with all metrics. Returns the combined Score; an awaitable of it if a metric is async."""
         extras = {"trace": trace, "predictor": predictor}

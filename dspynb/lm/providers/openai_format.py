@@ -88,7 +88,7 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any]) -> LMRepl
     return reply
 
 
-def _field(value: Any, name: str) -> Any:
+def _field(value: object, name: str) -> Any:
     """A field of a value from a server; None if the value is no JSON object or lacks the field."""
     return value.get(name) if isinstance(value, Mapping) else None
 
@@ -135,7 +135,7 @@ _TEXT_TYPES = ("text", "output_text", "input_text")
 _REASONING_TYPES = ("thinking", "reasoning", "reasoning_text", "summary_text")
 
 
-def read_content(content: Any) -> Content | None:
+def read_content(content: object) -> Content | None:
     """Read the content of a message: a text, None, or a list of parts. Returns None for anything else."""
     if content is None or isinstance(content, str):
         return Content(content or "")
@@ -196,7 +196,7 @@ def read_reasoning(message: Mapping[str, Any]) -> str:
     return "" if content is None else content.text + content.reasoning
 
 
-def _tool_calls(calls: Any) -> tuple[Mapping[str, Any], ...] | None:
+def _tool_calls(calls: object) -> tuple[Mapping[str, Any], ...] | None:
     if calls is None:
         return ()
     if not isinstance(calls, list | tuple) or not all(map(_is_call, calls)):
@@ -213,7 +213,7 @@ def _is_call(call: Any) -> bool:
     return isinstance(call.get("id"), str | None)
 
 
-def read_usage(body: Any, model: str) -> Usage:
+def read_usage(body: object, model: str) -> Usage:
     """The usage in a response body, with its price. Every count that is not reported as a number is unknown."""
     if not isinstance(body, Mapping):
         return Usage(1, None, None, None, None, None)
@@ -246,7 +246,7 @@ _MOST_REDACTED = 2**14
 """Maximum number of characters that are redacted for an excerpt."""
 
 
-def excerpt(value: Any, limit: int) -> str:
+def excerpt(value: object, limit: int) -> str:
     """A value from a server for an error message: on one line, cut to about ``limit`` characters, without secrets.
 
     Secrets are redacted before the text is cut, since a part of a key would not be recognized. For the same reason, an
@@ -275,7 +275,7 @@ def reported_error(body: Any, error_fields: Mapping[str, Any]) -> ModelError:
     return provider_error(report, excerpt(report.message or body, 400), **error_fields)
 
 
-def damaged_chunk(chunk: Any, error_fields: Mapping[str, Any]) -> MalformedReply:
+def damaged_chunk(chunk: object, error_fields: Mapping[str, Any]) -> MalformedReply:
     """The error for a chunk of a stream that is not in OpenAI's format."""
     return MalformedReply(f"a piece of the stream is damaged: {excerpt(chunk, 200)!r}", **error_fields)
 
@@ -367,7 +367,7 @@ class ReplyAssembler:
         self._texts.append(content.text)
         return content.text
 
-    def _add_call(self, part: Any) -> bool:
+    def _add_call(self, part: object) -> bool:
         """Add a part of a tool call. Returns False if it is not in OpenAI's format."""
         if not isinstance(part, Mapping):
             return False

@@ -231,7 +231,7 @@ async def _streamed(
     return assembler.body(error_fields)
 
 
-def _encoded(body: Any) -> bytes:
+def _encoded(body: object) -> bytes:
     try:
         return pydantic_core.to_json(body)
     except ValueError:  # lone surrogates, which only json can escape; or a value that is not JSON

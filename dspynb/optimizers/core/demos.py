@@ -175,7 +175,7 @@ def _labeled_demo(predictor: Predict, row: Example) -> Demo | None:
     return _dumped_demo(predictor, values)
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: object) -> bool:
     """None, or the value of an empty cell in a table."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
@@ -227,5 +227,5 @@ def _without_demo(part: Part, demo: Demo | None) -> Part:
     return replace(part, demos=tuple(other for other in part.demos if other != demo))
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return json.dumps(value, sort_keys=True, default=repr)

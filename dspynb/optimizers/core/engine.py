@@ -94,7 +94,7 @@ class Engine:
         self.register(self.start)
 
     # ── randomness and candidates ─────────────────────────────────────────────────────────────────────────────────────
-    def random(self, *purpose: Any) -> random.Random:
+    def random(self, *purpose: object) -> random.Random:
         """A random generator for one purpose, such as ``("minibatch", step)``, seeded with it and the run's seed."""
         text = repr((self.seed, *purpose)).encode()
         return random.Random(int.from_bytes(hashlib.sha256(text).digest()[:8]))  # noqa: S311  # keeps no secret

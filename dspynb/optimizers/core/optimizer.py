@@ -188,7 +188,7 @@ class Optimizer(Configured, ABC):
     def _run(self, work: OptimizeWork) -> Run:
         return Run(self.kind, work.program._title(), work.inputs(), work.paths(), work.settings())
 
-    def _problem(self, program: Module, train: Any, val: Any, test: Any) -> Problem:
+    def _problem(self, program: Module, train: Rows, val: Rows | None, test: Rows | None) -> Problem:
         checked_program(program)
         if not program.named_predictors():
             raise InputError(f"{program._title()} has no predictors, so there is nothing to optimize")

@@ -10,6 +10,7 @@ from typing import Any
 from dspynb.data import Prediction
 from dspynb.errors import Halted, ParseError, shorten
 from dspynb.events import ProposalEnded, SpanEnded, SpanStarted, new_span
+from dspynb.lm.protocol import LMProtocol
 from dspynb.modules.ordered_pool import result_or_error
 from dspynb.modules.predict import Predict
 from dspynb.redact import error_text, redact, redact_values
@@ -26,7 +27,13 @@ proposal."""
 
 
 async def make_proposal(
-    key: str, predict: Predict, inputs: ProposalInputs, *, sampling: Sampling, lm: Any, funds: Allowance | None
+    key: str,
+    predict: Predict,
+    inputs: ProposalInputs,
+    *,
+    sampling: Sampling,
+    lm: LMProtocol | str | None,
+    funds: Allowance | None,
 ) -> ProposalEnded:
     """Call ``predict`` for the proposal ``key``, with hints and candidates masked, and emit ProposalEnded.
 

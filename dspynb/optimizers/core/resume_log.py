@@ -197,5 +197,5 @@ def _request_key(path: str, model: str, request: LMRequest) -> str:
     return _key(path, model, request.rollout, as_recorded(request.messages))
 
 
-def _key(*parts: Any) -> str:
+def _key(*parts: object) -> str:
     return json.dumps(plain(list(parts)), sort_keys=True, default=repr)

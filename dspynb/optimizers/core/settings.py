@@ -32,17 +32,17 @@ __all__ = [
 _EMPTY = inspect.Parameter.empty
 
 
-def _model_name(lm: Any) -> str:
+def _model_name(lm: object) -> str:
     if isinstance(lm, str):
         return lm
     return str(getattr(lm, "name", type(lm).__name__))
 
 
-def _scorer(metric: Any) -> Scorer:
+def _scorer(metric: Metric) -> Scorer:
     return metric if isinstance(metric, Scorer) else Scorer(metric, "metric")
 
 
-def _optional_scorer(metric: Any) -> Scorer | None:
+def _optional_scorer(metric: Metric | None) -> Scorer | None:
     return None if metric is None else _scorer(metric)
 
 
@@ -65,7 +65,7 @@ class _Setting:
     kw_only: bool
 
 
-def setting(*, default: Any = _EMPTY, kw_only: bool = True) -> Any:
+def setting(*, default: object = _EMPTY, kw_only: bool = True) -> Any:
     """Declare a setting that has no ``default``, or one that may be passed by position (``kw_only=False``)."""
     return _Setting(default, kw_only)
 
@@ -81,7 +81,7 @@ class _GeneratedConstructor:
     def __init__(self) -> None:
         self._constructors: WeakKeyDictionary[type, Callable[..., None]] = WeakKeyDictionary()
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Callable[..., None]:
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., None]:
         if instance is None:
             return self.of(owner)
         cls = instance if isinstance(instance, type) else type(instance)  # inspect passes a class as the instance
@@ -169,7 +169,7 @@ def _own_fields(cls: type) -> dict[str, Field]:
     return fields
 
 
-def _is_class_variable(annotation: Any) -> bool:
+def _is_class_variable(annotation: object) -> bool:
     if isinstance(annotation, str):
         type_name = annotation.partition("[")[0]
         return type_name.rpartition(".")[2].strip() == "ClassVar"
@@ -205,5 +205,5 @@ def _make_constructor(cls: type[Configured]) -> Callable[..., None]:
     return configurable(renamed=OPTIMIZER_OF_DSPY)(__init__)
 
 
-def _repr_value(value: Any) -> str:
+def _repr_value(value: object) -> str:
     return value.name if isinstance(value, Scorer) else shorten(repr(value), 60)

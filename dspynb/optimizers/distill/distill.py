@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from dspynb.aliases import Rows
 from dspynb.data import Example, Prediction
 from dspynb.errors import InputError, OptimizerError
 from dspynb.modules.discovery import hinted_paths
@@ -140,7 +141,7 @@ class DistillHints(Optimizer):
             metric_calls += 1  # a training row to collect hints from
         return metric_calls
 
-    def _problem(self, program: Module, train: Any, val: Any, test: Any) -> Problem:
+    def _problem(self, program: Module, train: Rows, val: Rows | None, test: Rows | None) -> Problem:
         checked_program(program)
         if self._run_hints is None and hinted_paths(program) is None:
             raise InputError(

@@ -10,6 +10,7 @@ from typing import Any
 from dspynb.data import Prediction
 from dspynb.evaluation.rollouts import Rollout
 from dspynb.events import PredictorCalled
+from dspynb.lm.protocol import LMProtocol
 from dspynb.modules.excerpts import labelled
 from dspynb.modules.predict import Predict
 from dspynb.optimizers.core.candidate import Candidate
@@ -62,7 +63,7 @@ class ReflectionExample:
 class Reflection:
     """Asks a model for new instructions."""
 
-    def __init__(self, lm: Any, temperature: float | None) -> None:
+    def __init__(self, lm: LMProtocol | str | None, temperature: float | None) -> None:
         self.predict = Predict(Reflect, lm=lm)
         self.temperature = temperature
 

@@ -255,7 +255,7 @@ class _Trials:
         enough_for_all_slots = 1 + math.ceil(2 * engine.width / rows)
         self._in_flight = optimizer.in_flight or enough_for_all_slots
 
-    def _new_study(self, *purpose: Any) -> Any:
+    def _new_study(self, *purpose: object) -> Any:
         import optuna
 
         with warnings.catch_warnings():  # both settings are experimental in optuna

@@ -13,6 +13,7 @@ from typing import Any
 
 from dspynb.data import Example, Prediction
 from dspynb.events import plain
+from dspynb.lm.protocol import LMProtocol
 from dspynb.modules.excerpts import excerpt, labelled
 from dspynb.modules.predict import Predict
 from dspynb.modules.scorer import source_of
@@ -100,7 +101,7 @@ class GroundedProposer:
     """Writes instructions for each predictor. A failed proposal is left out, and counts for the optimizer's
     ``patience``."""
 
-    def __init__(self, lm: Any, temperature: float, shown_rows: int) -> None:
+    def __init__(self, lm: LMProtocol | str | None, temperature: float, shown_rows: int) -> None:
         self.temperature = temperature
         self.shown_rows = shown_rows
         self._dataset = Predict(DescribeDataset, lm=lm)

@@ -13,6 +13,7 @@ from typing import Any
 from dspynb.agents.react import STEP, trajectory_text
 from dspynb.data import Prediction
 from dspynb.events import PredictorCalled, plain
+from dspynb.lm.protocol import LMProtocol
 from dspynb.modules.batch import inputs_of
 from dspynb.modules.excerpts import labelled
 from dspynb.modules.predict import Predict
@@ -61,7 +62,7 @@ class OfferAdvice(Signature):
 class RuleWriter:
     """Asks a model for rules."""
 
-    def __init__(self, lm: Any) -> None:
+    def __init__(self, lm: LMProtocol | str | None) -> None:
         self.predict = Predict(OfferAdvice, lm=lm)
 
     def propose(
@@ -173,7 +174,7 @@ def _text(value: Any) -> str:
     return json.dumps(plain(value), ensure_ascii=False, default=repr)
 
 
-def _is_trajectory(value: Any) -> bool:
+def _is_trajectory(value: object) -> bool:
     """Whether a value is the trajectory of an agent: a list of its steps."""
     if not isinstance(value, list) or not value:
         return False

@@ -177,7 +177,7 @@ def _install(new_run: Interruptible | None = None) -> None:
         signal(SIGINT, _on_sigint)
 
 
-def _is_wrappable(handler: Any) -> bool:
+def _is_wrappable(handler: object) -> bool:
     """Whether a handler only ends a cell or a script, so that it can be wrapped. False for None (set outside Python),
     SIG_IGN (a script in the background, a kernel between cells), SIG_DFL, and the handlers of servers and users."""
     if handler is default_int_handler:

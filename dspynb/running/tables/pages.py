@@ -35,11 +35,11 @@ def frame_html(frame: pd.DataFrame) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _heading(value: Any, side: str) -> str:
+def _heading(value: object, side: str) -> str:
     return f"<th style='{side};{_UNBROKEN}'>{escape(_text(value))}</th>"
 
 
-def _none_if_missing(value: Any) -> Any:
+def _none_if_missing(value: object) -> Any:
     """The value, or None for NaN and similar values, which do not equal themselves."""
     try:
         missing = value is None or bool(value != value)  # noqa: PLR0124
@@ -48,7 +48,7 @@ def _none_if_missing(value: Any) -> Any:
     return None if missing else value
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return hasattr(value, "__float__") and not hasattr(value, "__len__")
 
 
@@ -56,7 +56,7 @@ def _side(values: list[Any]) -> str:
     return _RIGHT if all(value is None or _is_number(value) for value in values) else _LEFT
 
 
-def _cell(value: Any, column: list[Any]) -> str:
+def _cell(value: object, column: list[Any]) -> str:
     longest = max(len(_text(other)) for other in column)
     # Without a minimum, columns of long words squeeze this one to nothing, since its words may be broken anywhere.
     width = f"min-width:{min(22, 0.6 * longest):.3g}em"

@@ -188,7 +188,7 @@ def mcnemar_exact(wins: int, losses: int) -> float:
     return min(1.0, 2 * math.fsum(probabilities))
 
 
-def _numbers(values: Any, name: str) -> Values:
+def _numbers(values: object, name: str) -> Values:
     import numpy as np
 
     if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
@@ -208,7 +208,7 @@ def _numbers(values: Any, name: str) -> Values:
     return np.array(numbers)
 
 
-def _python_number(value: Any) -> Any:
+def _python_number(value: object) -> Any:
     """A score as a number of Python: unpacked from an Enum, and converted from numpy's types."""
     if isinstance(value, Enum):
         value = value.value

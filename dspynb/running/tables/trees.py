@@ -83,7 +83,7 @@ def _html(span: Span) -> str:
     return f"<details style='{style}'><summary>{escape(_summary(span))}</summary>{blocks}</details>"
 
 
-def _shortened(value: Any) -> str:
+def _shortened(value: object) -> str:
     text = str(value)
     if len(text) <= _MAX_VALUE:
         return text

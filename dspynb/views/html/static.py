@@ -120,7 +120,7 @@ def _script() -> str:
     return "\n".join(filter(None, lines))
 
 
-def _json(data: Any) -> str:
+def _json(data: object) -> str:
     """JSON for a script element. No text in it can end the script or begin a comment."""
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from dspynb.running.record import RunRecord
 from dspynb.views.html.static import state_html
@@ -37,7 +36,7 @@ class Cell:
         content: an object with a display of its own, or texts by MIME type.
     """
 
-    def __init__(self, content: Any) -> None:
+    def __init__(self, content: object) -> None:
         from IPython.display import display
 
         self._handle = display(content, raw=isinstance(content, dict), display_id=True)

@@ -18,6 +18,7 @@ from dspynb.views.texts import number, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes  # noqa: PLC0414  # re-exported for classes with a plot()
+    from matplotlib.axis import Axis
 
 __all__ = [
     "Bar",
@@ -100,13 +101,13 @@ def _literal(text: str, most: int = 40) -> str:
     return one_line(text, most).replace("$", r"\$")
 
 
-def _whole_numbers(axis: Any) -> None:
+def _whole_numbers(axis: Axis) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(integer=True, nbins="auto"))
 
 
-def _thousands(axis: Any) -> None:
+def _thousands(axis: Axis) -> None:
     from matplotlib.ticker import FuncFormatter
 
     def label(value: float, _: object) -> str:

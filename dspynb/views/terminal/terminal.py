@@ -15,7 +15,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dspynb.processes import after_fork_in_child
@@ -304,7 +304,7 @@ def _closing_text(console: Console, run: Run, progress: Progress, *, table: bool
     return _encodable(console, captured.get())
 
 
-def _unwrapped(stream: Any) -> Any:
+def _unwrapped(stream: object) -> Any:
     """The stream behind a proxy; the program may have stored a proxy and put it back into ``sys``."""
     while isinstance(stream, _StreamProxy):
         stream = stream.stream
@@ -325,7 +325,7 @@ class _StreamProxy:
         """Write above the status line."""
         return self._status_line.write_above(self.stream, text)
 
-    def writelines(self, lines: Any) -> None:
+    def writelines(self, lines: Iterable[str]) -> None:
         """Write above the status line."""
         self.write("".join(lines))
 
