@@ -242,7 +242,10 @@ class Steered(Event):
 @fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictorCalled(Event):
-    """A predictor called its model: the request, the reply, and the hint and candidate (its id) that were in force."""
+    """A predictor called its model: the request, the reply, and the hint and candidate (its id) that were in force.
+
+    A direct call (``await lm(…)``) has the predictor ``lm()``, no ``uid``, and no outputs.
+    """
 
     predictor: str
     uid: str

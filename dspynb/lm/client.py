@@ -10,12 +10,12 @@ from typing import Any, Literal, TypeVar, Unpack
 from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
 from dspynb.keywords import configurable
 from dspynb.lm.cache import default_cache
+from dspynb.lm.direct_call import DirectCalls
 from dspynb.lm.interceptors.cache import OLD_CACHED_REPLY, CacheInterceptor
 from dspynb.lm.interceptors.chain import Links, ModelCall, chain
 from dspynb.lm.interceptors.single_flight import SingleFlight
 from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.protocol import (
-    LMProtocol,
     LMReply,
     LMRequest,
     PieceCallback,
@@ -45,12 +45,12 @@ from dspynb.scope.core import current_scope
 from dspynb.scope.gate import GATE
 from dspynb.scope.settings import model_name, setting
 
-__all__ = ["LM", "links_of"]
+__all__ = ["LM"]
 
 T = TypeVar("T")
 
 
-class LM:
+class LM(DirectCalls):
     """A model of a provider: ``LM("openai/gpt-4.1-mini")``.
 
     ``openai/…`` models, and servers at ``api_base`` (or ``base_url``, another name of it), are called directly over
@@ -170,6 +170,19 @@ class LM:
             return None
         return await default_cache().get(key)
 
+    def call_links(self) -> Links | None:
+        """The links that this model adds to the chain of its calls.
+
+        None if the model is called through its methods, because ``complete``, ``stream`` or ``cached_reply`` of this
+        object is overridden or replaced.
+        """
+        for method, lm_method in zip((self.complete, self.stream, self.cached_reply), _METHODS, strict=True):
+            if getattr(method, "__func__", None) is not lm_method:
+                return None
+        if hasattr(self, OLD_CACHED_REPLY):  # of a subclass that was written for 0.1
+            return None
+        return self._links()
+
     def _links(self) -> Links:
         """The links that this model adds to the chain of a call."""
         return (CacheInterceptor(self._cache_key), self._single_flight), self._send_call
@@ -256,22 +269,6 @@ class LM:
 
 
 _METHODS = LM.complete, LM.stream, LM.cached_reply
-
-
-def links_of(lm: LMProtocol) -> Links | None:
-    """The links that a model adds to the chain of its calls.
-
-    None for a model that is called through its methods: any model that is no LM, and an LM with an overridden or
-    replaced ``complete``, ``stream`` or ``cached_reply``.
-    """
-    if not isinstance(lm, LM):
-        return None
-    for method, lm_method in zip((lm.complete, lm.stream, lm.cached_reply), _METHODS, strict=True):
-        if getattr(method, "__func__", None) is not lm_method:
-            return None
-    if hasattr(lm, OLD_CACHED_REPLY):  # of a subclass that was written for 0.1
-        return None
-    return lm._links()
 
 
 class _PendingRequest:

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from dspynb.data import Usage, token_count
 from dspynb.errors import BadRequestError, ConfigurationError, ContextTooLong, ModelError, nearest
 from dspynb.keywords import configurable
+from dspynb.lm.direct_call import DirectCalls
 from dspynb.lm.download import cached_path, smollm2_path
 from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback, refuse_in_a_replay, refuse_media
 from dspynb.options import Float, Int, PositiveInt
@@ -32,7 +33,7 @@ _SETTINGS = {"temperature", "max_tokens", "top_p", "top_k", "min_p", "seed", "st
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class LocalLM:
+class LocalLM(DirectCalls):
     """A small language model in this process: no key, no network after the first use, reproducible replies.
 
     ``path``: a GGUF file; by default SmolLM2-135M-Instruct, which is downloaded on first use into the user's cache

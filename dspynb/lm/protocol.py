@@ -74,8 +74,9 @@ class LMRequest:
 class LMReply:
     """A model's reply.
 
-    ``text``: the text of the reply. ``tool_calls``: the tool calls, in OpenAI's format. ``usage``: what the call cost.
-    ``raw``: the provider's response, or None. ``cached``: whether the reply comes from a cache and cost nothing.
+    ``text``: the text of the reply, which is also ``str(reply)``. ``tool_calls``: the tool calls, in OpenAI's format.
+    ``usage``: what the call cost. ``raw``: the provider's response, or None. ``cached``: whether the reply comes from a
+    cache and cost nothing.
     ``reasoning``: the text of the model's reasoning, or None. ``completions``: the texts of a request with ``n`` > 1,
     without truncated and filtered ones. ``logprobs``: the log probabilities of the tokens in the provider's format, if
     the request asks for them.
@@ -99,6 +100,9 @@ class LMReply:
     reasoning: str | None = None
     completions: tuple[str, ...] = ()
     logprobs: Any = None
+
+    def __str__(self) -> str:
+        return self.text
 
     def with_usage(self, usage: Usage) -> LMReply:
         """A copy of the reply with another usage."""
@@ -273,11 +277,11 @@ class LMProtocol(Protocol):
 
 
 def refuse_in_a_replay(model: str) -> None:
-    """Raise ScopeError if a replay is active: a replayed program may call models through predictors only."""
+    """Raise ScopeError if a replay is active: ``complete`` and ``stream`` are not recorded, so they have no answer."""
     if current_scope().context.interceptor(Place.REPLAY) is not None:
         raise ScopeError(
-            f"a replay calls no model, and this call of {model} was not recorded, since it is made directly and not by "
-            "a predictor. Call the model through dn.Predict"
+            f"a replay calls no model, and this call of {model} was not recorded, since `complete` and `stream` bypass "
+            "the records. Call the model through dn.Predict, or directly with `await lm(…)`"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from dspynb.data import usage_of
 from dspynb.errors import ConfigurationError, RecordingMiss, shorten
+from dspynb.lm.direct_call import DirectCalls
 from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, check_reply, is_complete, request_key, sent_settings
 from dspynb.media.describe import content_text, without_data
 from dspynb.redact import redact_known
@@ -54,7 +55,7 @@ def _is_recorded(body: Any) -> bool:
     return isinstance(calls, list) and all(isinstance(call, dict) for call in calls)
 
 
-class RecordedLM:
+class RecordedLM(DirectCalls):
     """A model that serves recorded replies, made by ``recorded``."""
 
     constrains = True

@@ -21,6 +21,7 @@ __all__ = [
     "REQUEST_SETTINGS",
     "RequestSettings",
     "check_call",
+    "check_json",
     "check_settings",
     "key_settings",
     "merge_settings",
@@ -137,10 +138,11 @@ def check_settings(owner: str, settings: Mapping[str, Any]) -> None:
         elif type(value) in (str, int, bool) or (type(value) is float and math.isfinite(value)):
             continue
         if name != "azure_ad_token_provider" or not callable(value):  # litellm calls this function and never sends it
-            _check_json(owner, name, value)
+            check_json(owner, name, value)
 
 
-def _check_json(owner: str, name: str, value: Any) -> None:
+def check_json(owner: str, name: str, value: Any) -> None:
+    """Raise ConfigurationError for a value that is not JSON."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

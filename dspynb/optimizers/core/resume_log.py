@@ -10,7 +10,7 @@ from typing import Any
 
 from dspynb import errors
 from dspynb.data import Usage
-from dspynb.errors import ModelError
+from dspynb.errors import ContextTooLong, ModelError
 from dspynb.events import (
     CandidateScored,
     PredictorCalled,
@@ -20,7 +20,7 @@ from dspynb.events import (
 )
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMReply, LMRequest
-from dspynb.modules.predictor_call import as_recorded
+from dspynb.lm.recorded_call import as_recorded
 from dspynb.running.record import RunRecord
 from dspynb.scope.budget import Meter, estimated_tokens
 from dspynb.scope.call_context import Place
@@ -46,7 +46,7 @@ class LoggedResult:
         scope = current_scope()
         for call in self.calls:
             if not call.cached:
-                scope.admit(1 + call.usage.retries)  # a call counts as one, whatever the usage of a custom model says
+                scope.admit(_calls_of_budget(call))
                 scope.settle(call.usage, cached=False, estimate=estimated_tokens(call))
 
 
@@ -110,7 +110,7 @@ class ResumeLog:
                 continue
             for call in result.calls:
                 if not call.cached:
-                    meter.count(call.usage, calls=1 + call.usage.retries, estimate=estimated_tokens(call))
+                    meter.count(call.usage, calls=_calls_of_budget(call), estimate=estimated_tokens(call))
         meter.count(Usage(), metric_calls=len(rollouts))
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
@@ -168,6 +168,15 @@ class RemoteResumeLog:
             return None
         call = from_json(answer)
         return call if isinstance(call, PredictorCalled) else None
+
+
+def _calls_of_budget(call: PredictorCalled) -> int:
+    """The calls that budgets counted for a call: the call itself, whatever the usage of a custom model says, and its
+    retries. A request that was refused as too long counts as no call; its usage says so, in files of this version."""
+    was_refused = call.reply is None and (call.error or "").startswith(f"{ContextTooLong.__name__}:")
+    if was_refused and not call.usage.calls:
+        return call.usage.retries
+    return 1 + call.usage.retries
 
 
 async def _answer_or_proceed(log: ResumeLog | RemoteResumeLog, call: ModelCall, proceed: Proceed) -> LMReply:
