@@ -15,6 +15,7 @@ from dspynb.events import Hint, HintFailed, PredictorCalled, Steered
 from dspynb.modules.excerpts import labelled
 from dspynb.modules.predict import Predict
 from dspynb.modules.scorer import Scorer, source_of
+from dspynb.modules.shortening import call_shortened
 from dspynb.redact import error_text
 from dspynb.refine.attempt import AttemptResult
 from dspynb.running.control import Request
@@ -89,12 +90,13 @@ class Advisor:
         program_text = _program_text(program)  # before the mask below hides the candidate's instructions
         candidate = None if part is None else {uid: part}
         with mask(), Layer("the advisor's candidate", candidate=candidate, settings=self._settings(program)):
-            answer = await self.predict(
-                program=program_text,
-                reward=self.reward.describe(),
-                inputs=_fields_text(inputs),
-                attempts="\n\n".join(_attempt_text(attempt, program) for attempt in attempts),
-            )
+            advisor_inputs = {
+                "program": program_text,
+                "reward": self.reward.describe(),
+                "inputs": _fields_text(inputs),
+                "attempts": "\n\n".join(_attempt_text(attempt, program) for attempt in attempts),
+            }
+            answer = await call_shortened(self.predict, advisor_inputs)
         advice = {path: text for path, text in answer.advice.items() if path in paths and text.strip()}
         return advice or None
 

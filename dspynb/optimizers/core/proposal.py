@@ -12,6 +12,7 @@ from dspynb.errors import Halted, ParseError, shorten
 from dspynb.events import ProposalEnded, SpanEnded, SpanStarted, new_span
 from dspynb.modules.ordered_pool import result_or_error
 from dspynb.modules.predict import Predict
+from dspynb.modules.shortening import call_shortened
 from dspynb.redact import error_text, redact, redact_values
 from dspynb.scope.budget import Allowance
 from dspynb.scope.call_context import Sampling
@@ -30,8 +31,8 @@ async def make_proposal(
 ) -> ProposalEnded:
     """Call ``predict`` for the proposal ``key``, with hints and candidates masked, and emit ProposalEnded.
 
-    ``lm``: the model of predictors without one, in place of the setting; None leaves the setting. A failure is part of
-    the record; Halted and cancellations are raised.
+    ``lm``: the model of predictors without one, in place of the setting; None leaves the setting. Inputs that are too
+    long for the model are shortened. A failure is part of the record; Halted and cancellations are raised.
     """
     scope = current_scope()
     span = new_span()
@@ -67,7 +68,7 @@ async def make_proposal(
 async def _call(predict: Predict, inputs: ProposalInputs) -> Prediction:
     if callable(inputs):
         inputs = await inputs()
-    return await predict(**inputs)
+    return await call_shortened(predict, inputs)
 
 
 def _error_text(error: Exception) -> str:
