@@ -244,7 +244,7 @@ class Steered(Event):
 class PredictorCalled(Event):
     """A predictor called its model: the request, the reply, and the hint and candidate (its id) that were in force.
 
-    A direct call (``await lm(…)``) has the predictor ``lm()``, no ``uid``, and no outputs.
+    A direct call (``await lm(…)``) has the predictor ``lm()``, no ``uid``, no inputs, and the output ``text``.
     """
 
     predictor: str

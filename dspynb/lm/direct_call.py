@@ -85,7 +85,7 @@ async def _call_directly(
         if failure is error:
             raise
         raise failure from error
-    call.report()
+    call.report(outputs={"text": reply.text})
     return reply
 
 

@@ -12,6 +12,8 @@ from weakref import WeakSet
 from dspynb.data import Example
 from dspynb.errors import AdvisorFailedWarning, DspynbError, Halted, HintError, ParseError
 from dspynb.events import Hint, HintFailed, PredictorCalled, Steered
+from dspynb.lm.direct_call import DIRECT
+from dspynb.media.describe import content_text
 from dspynb.modules.excerpts import labelled
 from dspynb.modules.predict import Predict
 from dspynb.modules.scorer import Scorer, source_of
@@ -258,7 +260,10 @@ def _position(paths: Sequence[str], path: str) -> int:
 
 def _call_text(call: PredictorCalled) -> str:
     outcome = _fields_text(call.outputs) if call.outputs is not None else f"error: {call.error}"
-    return f"{call.predictor} got {_fields_text(call.inputs)}\n{call.predictor} gave {outcome}"
+    inputs = call.inputs
+    if call.predictor == DIRECT:
+        inputs = {"prompt": content_text(call.messages[-1].get("content"))}
+    return f"{call.predictor} got {_fields_text(inputs)}\n{call.predictor} gave {outcome}"
 
 
 def _fields_text(values: Mapping[str, Any]) -> str:

@@ -65,6 +65,7 @@ DECLARED = {
         "max_bootstrapped_demos": (4, -1, WHOLE),
         "max_labeled_demos": (4, True, WHOLE),
         "metric_threshold": (None, math.inf, f"{FINITE}, or None"),
+        "teacher_lm": (None, 3, MODEL),
         "init_temperature": (1.0, "hot", FROM_0),
         "minibatch": (True, 1, BOOL),
         "minibatch_size": (35, 0, POSITIVE),

@@ -325,6 +325,23 @@ def test_attempts_of_a_search_get_samples_and_a_temperature_of_their_own():
     assert sorted(samples) == ["0 0.7", "1 0.7", "2 0.7"]
 
 
+def test_an_advisor_reads_what_the_model_was_asked_and_what_it_said():
+    advisor = dn.ScriptedLM([chat(advice='{"write": "Name another city."}')])
+    refine = dn.Refine(
+        Draft(dn.FunctionLM(echo)), reward=lambda row, prediction: 0.0, n=2, hints="advisor", advisor_lm=advisor
+    )
+    refine.run_sync(question="The capital?")
+    attempts = advisor.requests[0].messages[-1]["content"]
+    assert "lm() got prompt = The capital?\nlm() gave text = You said: The capital?" in attempts
+
+
+def test_demos_and_reflections_are_about_predictors_and_not_about_direct_calls():
+    program = Draft(dn.FunctionLM(echo))
+    rows = [{"question": f"{i}?", "answer": "Paris"} for i in range(2)]
+    better = dn.BootstrapFewShot(dn.metrics.exact_match(), max_labeled_demos=0).compile_sync(program, rows)
+    assert [demo["draft"] for demo in better.write.demos] == ["You said: 0?", "You said: 1?"]
+
+
 def test_a_call_that_outlives_a_stopped_run_is_not_sent():
     lm = dn.ScriptedLM(["one", "two"])
 
