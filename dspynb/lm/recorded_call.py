@@ -73,26 +73,41 @@ class RecordedCall(ModelCall):
         exit_error = exit_of(error, f"the model {self.model}")
         return error if exit_error is None else ModelError(exit_error)
 
-    def report(self, *, error: Exception | None = None, **fields: Any) -> PredictorCalled:
-        """Emit an event with the request and the reply or error. ``fields``: further fields of the event."""
+    def report(self, outputs: Mapping[str, Any] | None = None, error: Exception | None = None) -> PredictorCalled:
+        """Emit an event with the request and the reply or error."""
+        return self._emit(outputs, error, self.scope.open_span)
+
+    def _emit(
+        self,
+        outputs: Mapping[str, Any] | None,
+        error: Exception | None,
+        parent: int,
+        *,
+        hint: str | None = None,
+        candidate: str | None = None,
+        repair: bool = False,
+    ) -> PredictorCalled:
         reply = self.reply
-        inputs, messages = redact_values((self.inputs, without_data(self.request.messages)))
+        inputs, messages, hint = redact_values((self.inputs, without_data(self.request.messages), hint))
         event = PredictorCalled(
             span=new_span(),
-            parent=fields.pop("parent", None) or self.scope.open_span,
+            parent=parent,
             predictor=self.path,
             uid=self.uid,
             inputs=inputs,
             messages=messages,
+            hint=hint,
+            candidate=candidate,
             reply=None if reply is None else reply.text,
             tool_calls=() if reply is None else reply.tool_calls,
+            outputs=outputs,
             error=None if error is None else error_text(error),
             usage=_usage_of_failed_call(error) if reply is None else reply.usage,
             cached=getattr(error, "cached", False) if reply is None else reply.cached,
             seconds=time.perf_counter() - self.began,
             rollout=self.request.rollout,
             model=self.model,
-            **fields,
+            repair=repair,
         )
         self.scope.emit(event)
         remember(event)

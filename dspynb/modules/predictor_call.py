@@ -14,7 +14,6 @@ from dspynb.errors import ParseError
 from dspynb.events import PredictorCalled
 from dspynb.lm.protocol import LMReply
 from dspynb.lm.recorded_call import RecordedCall
-from dspynb.redact import redact_values
 from dspynb.running.call_history import Calls
 from dspynb.running.user_code import as_exception
 from dspynb.scope.core import Reading
@@ -80,16 +79,11 @@ class Call(RecordedCall):
             began=time.perf_counter(),
         )
 
-    def report(self, *, error: Exception | None = None, **fields: Any) -> PredictorCalled:
+    def report(self, outputs: Mapping[str, Any] | None = None, error: Exception | None = None) -> PredictorCalled:
         """Emit an event with the request, the reply or error, and what was read from the scope."""
-        event = RecordedCall.report(
-            self,
-            error=error,
-            parent=self.before[0].span if self.before else None,
-            hint=redact_values(self.reading.hint()),
-            candidate=self.reading.candidate and self.reading.candidate.id,
-            repair=bool(self.before),
-            **fields,
-        )
+        parent = self.before[0].span if self.before else self.scope.open_span
+        candidate = self.reading.candidate and self.reading.candidate.id
+        hint = self.reading.hint()
+        event = self._emit(outputs, error, parent, hint=hint, candidate=candidate, repair=bool(self.before))
         self.reported = (*self.before, event)
         return event
