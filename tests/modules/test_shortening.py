@@ -34,9 +34,9 @@ def limited(characters, **fields):
 
 def test_an_excerpt_of_examples_has_whole_examples_from_both_ends():
     parts = excerpt_of_parts(EXAMPLES, len(EXAMPLES) // 2).split("\n\n")
-    kept = [part for part in parts if part.startswith("# Example")]
-    assert all(part in EXAMPLES.split("\n\n") for part in kept)
-    assert [part.split("\n")[0] for part in kept] == ["# Example 1", "# Example 2", "# Example 8"]
+    shown = [part for part in parts if part.startswith("# Example")]
+    assert all(part in EXAMPLES.split("\n\n") for part in shown)
+    assert [part.split("\n")[0] for part in shown] == ["# Example 1", "# Example 2", "# Example 8"]
     assert "characters] …" in parts[2]
 
 
