@@ -72,6 +72,8 @@ class LM(DirectCalls):
     body, for fields that only one provider or server knows. ``extra_headers``: a dict of HTTP headers. Those of a call
     are added.
 
+    ``await lm("text or messages")``, or ``lm.run_sync(…)`` in scripts, calls the model without a signature.
+
     Raises ConfigurationError for a name without provider, a limit below 1, an unknown setting (with the nearest known
     one) or a value that is not JSON. A call raises ModelError.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dspynb.data import Usage, token_count
-from dspynb.errors import BadRequestError, ConfigurationError, ContextTooLong, ModelError, nearest
+from dspynb.errors import BadRequestError, ConfigurationError, ContextTooLong, ModelError, nearest, shorten
 from dspynb.keywords import configurable
 from dspynb.lm.direct_call import DirectCalls
 from dspynb.lm.download import cached_path, smollm2_path
@@ -29,7 +29,8 @@ __all__ = ["LocalLM"]
 
 # Without a system message, SmolLM2's chat template adds an advertisement for itself.
 _NEUTRAL_SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
-_SETTINGS = {"temperature", "max_tokens", "top_p", "top_k", "min_p", "seed", "stop", "repeat_penalty"}
+_SAMPLING = {"temperature", "max_tokens", "top_p", "top_k", "min_p", "seed", "stop", "repeat_penalty"}
+_SETTINGS = {*_SAMPLING, "response_format"}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -117,14 +118,33 @@ class LocalLM(DirectCalls):
         unknown = sorted(settings.keys() - _SETTINGS)
         if unknown:
             raise ConfigurationError(f"{self.name} has no setting {unknown[0]!r}.{nearest(unknown[0], _SETTINGS)}")
+        schema = request.response_format
+        if "response_format" in settings:
+            schema = self._schema(settings.pop("response_format"))
         return {
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             **settings,
             "seed": _sample_seed(settings.get("seed", self.seed), request.rollout),
             "messages": _with_system([dict(m) for m in request.messages]),
-            "response_format": request.response_format,
+            "response_format": schema,
         }
+
+    def _schema(self, response_format: Any) -> Mapping[str, Any] | None:
+        """The JSON schema of a response format in OpenAI's form; None for plain text."""
+        kind = response_format.get("type") if isinstance(response_format, Mapping) else None
+        json_schema = response_format.get("json_schema") if kind == "json_schema" else None
+        if isinstance(json_schema, Mapping) and isinstance(json_schema.get("schema"), Mapping):
+            schema: Mapping[str, Any] = json_schema["schema"]
+            return schema
+        if kind == "json_object":
+            return {"type": "object"}
+        if kind == "text":
+            return None
+        raise ConfigurationError(
+            f"{self.name}: response_format must be {{'type': 'json_schema', 'json_schema': {{'schema': …}}}}, "
+            f"{{'type': 'json_object'}} or {{'type': 'text'}}, got {shorten(repr(response_format), 100)}"
+        )
 
     def _run(
         self, engine: _Engine, body: dict[str, Any], stopped: Callable[[], bool], on_piece: PieceCallback

@@ -202,6 +202,7 @@ def test_names_of_dspy_for_settings_of_one_optimizer_are_refused_too():
         (dn.MIPROv2, "minibatch_full_eval_steps", "full_eval_steps"),
         (dn.MIPROv2, "view_data_batch_size", "shown_rows"),
         (dn.BootstrapFewShot, "teacher_settings", "teacher_lm"),
+        (dn.MIPROv2, "teacher_settings", "teacher_lm"),
         (dn.BootstrapRandomSearch, "num_candidate_programs", "num_candidates"),
     ):
         with pytest.raises(ConfigurationError, match=f"'{theirs}'. Did you mean '{ours}'"):
