@@ -46,6 +46,7 @@ _HOMES = {
         "ScopeClosedWarning",
         "ScoreRangeWarning",
         "StateError",
+        "TruncatedReplyWarning",
         "UsageUnknownWarning",
     ),
     "dspynb.evaluation": ("metrics",),

@@ -30,6 +30,7 @@ from dspynb.errors import RunStopped as RunStopped
 from dspynb.errors import ScopeClosedWarning as ScopeClosedWarning
 from dspynb.errors import ScoreRangeWarning as ScoreRangeWarning
 from dspynb.errors import StateError as StateError
+from dspynb.errors import TruncatedReplyWarning as TruncatedReplyWarning
 from dspynb.errors import UsageUnknownWarning as UsageUnknownWarning
 from dspynb.evaluation import metrics as metrics
 from dspynb.evaluation.comparison import Comparison as Comparison
@@ -164,6 +165,7 @@ __all__ = [  # noqa: RUF022
     "StateError",
     "Tool",
     "Trace",
+    "TruncatedReplyWarning",
     "Usage",
     "UsageUnknownWarning",
     "augment",

@@ -49,6 +49,7 @@
     NoFeedbackWarning               a metric returns scores only, where textual feedback would help
     ScoreRangeWarning               a metric returns scores outside the range that an optimizer's settings assume
     AdvisorFailedWarning            the advisor of a Refine failed, so attempts had no new hint
+    TruncatedReplyWarning           a reply was cut at the limit of tokens and is used (``truncated="accept"``)
     UsageUnknownWarning             a token budget counts an estimate, since a reply did not report its tokens
     HiddenPredictorWarning          a program called a predictor that is not among its attributes
     ScopeClosedWarning              code outlived the attempt (or ``with`` block) whose scope it still uses
@@ -110,6 +111,7 @@ __all__ = [
     "StateError",
     "SteeringError",
     "TooManyFailures",
+    "TruncatedReplyWarning",
     "UsageUnknownWarning",
     "UserCodeExit",
     "WorkerLost",
@@ -330,8 +332,12 @@ class ModelError(DspynbError):
     def __reduce__(self) -> tuple[Any, ...]:
         names = ("model", "status", "request_id", "retry_after", "advice")
         keywords = {name: getattr(self, name) for name in names}
-        state = {n: value for n, value in vars(self).items() if n in ("retries", "usage", "cached", "text")}
+        state = {n: value for n, value in vars(self).items() if n in _MODEL_ERROR_STATE}
         return _model_error, (type(self), self.problem, keywords), state
+
+
+_MODEL_ERROR_STATE = ("retries", "usage", "cached", "text", "reasoning")
+"""The attributes of model errors that are set after an error was created."""
 
 
 def _model_error(kind: type[ModelError], problem: str, keywords: dict[str, Any]) -> ModelError:
@@ -399,9 +405,10 @@ class MalformedReply(ModelError):
 
 class ReplyTruncated(ModelError):
     """The reply was cut at the limit of tokens, so that it is no answer. ``text``: the part that arrived.
+    ``reasoning``: the reasoning that arrived, or None.
 
     The reply is not cached or repaired, and the request is not retried, since its reply would be cut again. Raise the
-    limit that the message names.
+    limit that the message names. ``dn.LM(…, truncated="accept")`` takes such a reply instead.
 
     >>> lm = dn.FunctionLM(lambda request: dn.LMReply("The capital of France is Par", finish="length"))
     >>> ask = dn.Predict("question -> answer", lm=lm, max_tokens=8)
@@ -415,6 +422,7 @@ class ReplyTruncated(ModelError):
     """
 
     text = ""
+    reasoning: str | None = None
 
 
 class Refused(ModelError):
@@ -781,6 +789,15 @@ class ScoreRangeWarning(UserWarning):
     Traceback (most recent call last):
         ...
     dspynb.errors.ScoreRangeWarning: the metric <lambda> gives scores below failure_score=0: a row that fails counts ...
+    """
+
+
+class TruncatedReplyWarning(UserWarning):
+    """A reply of a model with ``truncated="accept"`` was cut at the limit of tokens. It is said once for each model.
+
+    >>> import warnings
+    >>> lm = dn.LM("openai/gpt-4.1-mini", max_tokens=8, truncated="accept")
+    >>> warnings.filterwarnings("error", category=dn.TruncatedReplyWarning)  # to find the first such reply
     """
 
 

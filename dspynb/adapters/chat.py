@@ -85,6 +85,9 @@ class ChatAdapter(Adapter):
         texts = _marked_texts(_names(signature), _without_open_marker(text))
         return {name: texts[name] for name in signature.output_fields if name in texts}
 
+    def names_outputs(self, signature: type[Signature]) -> bool:  # noqa: ARG002
+        return True
+
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         text = clean_reply(reply)
         texts = _marked_texts(_names(signature), text)

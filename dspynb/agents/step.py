@@ -14,8 +14,8 @@ from dspynb.adapters.lenient_json import read_json
 from dspynb.adapters.native_tools import NativeTools
 from dspynb.agents.tools.tool import Tool
 from dspynb.data import Prediction
-from dspynb.errors import SignatureError
-from dspynb.lm.protocol import LMProtocol, LMReply
+from dspynb.errors import ParseError, SignatureError
+from dspynb.lm.protocol import LMProtocol, LMReply, is_truncated
 from dspynb.modules.predict import Predict
 from dspynb.signatures.fields import Input, Output
 from dspynb.signatures.signature import Signature
@@ -66,6 +66,8 @@ class Act(Predict):
         return NativeTools(adapter, self._native_signature, self._specs) if native else adapter
 
     def _read(self, adapter: Adapter, reply: LMReply) -> dict[str, Any]:
+        if is_truncated(reply):  # a tool must not be called with a part of its arguments
+            raise ParseError("the reply was cut at the limit of tokens", raw=reply.text, stage="locate")
         if not isinstance(adapter, NativeTools):
             values = super()._read(adapter, reply)
             name = values["next_tool_name"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, TypeVar, Unpack
 
-from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
+from dspynb.errors import ConfigurationError, ModelError, ModelTimeout, TruncatedReplyWarning
 from dspynb.keywords import configurable
 from dspynb.lm.cache import default_cache
 from dspynb.lm.interceptors.cache import OLD_CACHED_REPLY, CacheInterceptor
@@ -20,6 +21,9 @@ from dspynb.lm.protocol import (
     LMRequest,
     PieceCallback,
     check_reply,
+    describe_cut,
+    is_complete,
+    is_truncated,
     refuse_in_a_replay,
     request_key,
 )
@@ -65,7 +69,10 @@ class LM:
     ``rpm``, ``tpm``: requests and tokens per minute. ``cache``: whether replies are cached (see also the setting
     ``cache``); equal requests that are pending at the same time are sent once. ``native_tools``: whether the model
     takes descriptions of tools and replies with tool calls; by default True for a direct client, and for litellm what
-    its model map says.
+    its model map says. ``truncated``: what becomes of a reply that was cut at the limit of tokens. ``error`` raises
+    ReplyTruncated; ``accept`` uses the text that arrived, and says so once (TruncatedReplyWarning). The prediction then
+    has None for outputs that the text does not reach, and ``prediction.truncated`` is true. Such a reply is never
+    cached, and never becomes a demo or a proposal of an optimizer.
 
     Other settings (``temperature``, ``max_tokens``, … of OpenAI's chat completions and of ``litellm.completion``) are
     sent with every request, unless a call overrides them. ``extra_body``: a dict of further fields of the request's
@@ -101,6 +108,7 @@ class LM:
         tpm: PositiveFloat | None = None,
         cache: Bool = True,
         native_tools: Bool | None = None,
+        truncated: Literal["error", "accept"] = "error",
         **settings: Unpack[RequestSettings],
     ) -> None:
         model_name(model)
@@ -118,6 +126,8 @@ class LM:
         self._limit_settings = (concurrency, rpm, tpm)
         self._cache = cache
         self._native_tools = native_tools
+        self.truncated = truncated
+        self._warned_of_truncation = False
         self._connect()
 
     @property
@@ -186,7 +196,7 @@ class LM:
         """The end of the chain: call the provider, and add the reply to the cache."""
         reply = await self._send(call.request, self._merged_settings(call.request), call.listener)
         call.streamed = True
-        if call.key is not None:
+        if call.key is not None and is_complete(reply):
             default_cache().put(call.key, reply)
         return reply
 
@@ -203,7 +213,7 @@ class LM:
         self, request: LMRequest, settings: dict[str, Any], on_piece: PieceCallback | None = None
     ) -> LMReply:
         started = time.perf_counter()
-        pending = _PendingRequest(self.limits, self._engine, request, settings, on_piece)
+        pending = _PendingRequest(self.limits, self._engine, request, settings, on_piece, check=self._checked)
         tries = with_retries(pending.attempt, self._retries, self._deadline, pending.may_retry)
         try:
             if self._deadline is None:
@@ -215,6 +225,16 @@ class LM:
                 error.usage = error.usage.timed(time.perf_counter() - started, error.retries)
             raise
         return reply.with_usage(reply.usage.timed(time.perf_counter() - started, failures))
+
+    def _checked(self, reply: LMReply, settings: Mapping[str, Any]) -> LMReply:
+        """Return the reply if it is complete, or truncated where that is accepted. Raises ModelError."""
+        accept_truncated = self.truncated == "accept"
+        reply = check_reply(reply, settings, self.name, accept_truncated=accept_truncated)
+        if accept_truncated and not self._warned_of_truncation and is_truncated(reply):
+            self._warned_of_truncation = True
+            problem = f"{self.name}: {describe_cut(settings)}; it is used as it is, since truncated='accept'"
+            warnings.warn(problem, TruncatedReplyWarning, stacklevel=2)
+        return reply
 
     async def _within(self, deadline: float, tries: Awaitable[T]) -> T:
         try:
@@ -277,7 +297,7 @@ def links_of(lm: LMProtocol) -> Links | None:
 class _PendingRequest:
     """One request with its limits. It is not retried after the first piece of a streamed reply."""
 
-    __slots__ = ("engine", "limits", "on_piece", "request", "settings", "started_streaming")
+    __slots__ = ("check", "engine", "limits", "on_piece", "request", "settings", "started_streaming")
 
     def __init__(
         self,
@@ -286,7 +306,10 @@ class _PendingRequest:
         request: LMRequest,
         settings: dict[str, Any],
         on_piece: PieceCallback | None,
+        *,
+        check: Callable[[LMReply, Mapping[str, Any]], LMReply],
     ) -> None:
+        self.check = check
         self.limits = limits
         self.engine = engine
         self.request = request
@@ -305,7 +328,7 @@ class _PendingRequest:
                 if not (GATE.shut and GATE.holding(current_scope())):
                     on_piece = self._pass_on if self.on_piece else None
                     reply = await self.engine.complete(self.request, self.settings, on_piece)
-                    return check_reply(reply, self.settings, self.engine.model)
+                    return self.check(reply, self.settings)
 
     def may_retry(self, error: ModelError) -> None:
         """Raise ``error`` if a piece of the reply has arrived, or Halted if the run or a budget allows no retry."""

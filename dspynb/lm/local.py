@@ -212,6 +212,7 @@ def _generate(
 
 def _reply(chunks: list[dict[str, Any]], seconds: float) -> LMReply:
     texts: list[str] = []
+    reasoning: list[str] = []
     finish = None
     tokens: dict[str, Any] = {}
     for chunk in chunks:
@@ -219,6 +220,7 @@ def _reply(chunks: list[dict[str, Any]], seconds: float) -> LMReply:
             raise _request_error(chunk["error"])
         for choice in chunk["choices"]:
             texts.append(choice["delta"].get("content") or "")
+            reasoning.append(choice["delta"].get("reasoning_content") or "")
             finish = choice["finish_reason"] or finish
         tokens = chunk.get("usage") or tokens
     if finish is None:
@@ -226,7 +228,7 @@ def _reply(chunks: list[dict[str, Any]], seconds: float) -> LMReply:
     prompt_tokens = token_count(tokens.get("prompt_tokens"))
     completion_tokens = token_count(tokens.get("completion_tokens"))
     usage = Usage(1, prompt_tokens, completion_tokens, usd=0.0, seconds=seconds)
-    return LMReply("".join(texts), usage=usage, finish=finish)
+    return LMReply("".join(texts), usage=usage, finish=finish, reasoning="".join(reasoning) or None)
 
 
 def _request_error(error: Mapping[str, Any]) -> ModelError:

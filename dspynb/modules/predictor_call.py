@@ -10,21 +10,23 @@ from typing import Any, Self
 
 from dspynb.adapters.base import Adapter
 from dspynb.data import NO_USAGE, Prediction, Usage
-from dspynb.errors import Halted, ModelError, ParseError
+from dspynb.errors import Halted, ModelError, ParseError, ReplyTruncated
 from dspynb.events import PredictorCalled, new_span
 from dspynb.lm.client import links_of
 from dspynb.lm.interceptors.budget import BUDGET
 from dspynb.lm.interceptors.cache import OWN_CACHE, has_own_cache
 from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain
-from dspynb.lm.protocol import LMReply, check_reply, sent_settings, without_secrets
+from dspynb.lm.protocol import LMReply, check_reply, is_truncated, sent_settings, with_thinking, without_secrets
 from dspynb.media.describe import without_data
 from dspynb.redact import error_text, redact_values
 from dspynb.running.call_history import Calls, remember
 from dspynb.running.user_code import as_exception, exit_of
 from dspynb.scope.core import Reading
 from dspynb.scope.gate import GATE
+from dspynb.signatures.signature import Signature
+from dspynb.thinking import may_have_tags
 
-__all__ = ["Call", "Listener", "as_recorded"]
+__all__ = ["Call", "Listener", "as_recorded", "recorded_reply", "refuse_truncated"]
 
 Listener = Callable[[Adapter, str], None]
 """Receives each new piece of a reply, with the adapter that parses it, and an empty piece at the end."""
@@ -34,6 +36,7 @@ Listener = Callable[[Adapter, str], None]
 class Call(ModelCall):
     """A predictor's call: what was read from the scope when it began, and its reply."""
 
+    signature: type[Signature]
     read: Callable[[Adapter, LMReply], Mapping[str, Any]]  # parses the outputs of a reply
     uid: str
     reading: Reading
@@ -53,7 +56,7 @@ class Call(ModelCall):
         try:
             reply = await self._complete()
             self.reply = without_secrets(reply)
-            outputs = self.read(self.adapter, self.reply)
+            outputs, *further_outputs = self._read_completions(self.reply)
         except ParseError as error:
             error_with_path = error.by(self.path)
             self._report(error=error_with_path)
@@ -66,14 +69,56 @@ class Call(ModelCall):
             if failure is error:
                 raise
             raise failure from error
-        calls = (*self.before, self._report(outputs=outputs))
+        event = self._report(outputs=outputs)
         prediction = Prediction(outputs)
-        if len(calls) == 1:
-            prediction.meta.usage = calls[0].usage
-        else:
-            prediction.meta.usage = sum((call.usage for call in calls), NO_USAGE)
-        prediction.meta.calls = Calls(calls)
+        meta = prediction.meta
+        meta.usage = event.usage
+        meta.calls = Calls((*self.before, event))
+        meta.logprobs = reply.logprobs
+        meta.truncated = event.truncated
+        if self.before:
+            meta.usage = sum((call.usage for call in meta.calls), NO_USAGE)
+        if further_outputs:
+            meta.further_completions = tuple(map(Prediction, further_outputs))
         return prediction
+
+    def _read_completions(self, reply: LMReply) -> list[Mapping[str, Any]]:
+        """The outputs of each completion that can be read, nearly always one. The first of these completions becomes
+        the reply of this call. Raises ParseError if no completion can be read."""
+        if len(reply.completions) < 2 or reply.tool_calls:
+            self.reply = self._without_thinking(reply)
+            return [self._read_text(self.reply)]
+        outputs: list[Mapping[str, Any]] = []
+        first_error: ParseError | None = None
+        for text in _completion_texts(reply):
+            completion = self._without_thinking(_completion(reply, text))
+            try:
+                values = self._read_text(completion)
+            except ParseError as error:
+                first_error = first_error or error
+                continue
+            if not outputs:
+                self.reply = completion
+            outputs.append(values)
+        if not outputs and first_error is not None:
+            self.reply = self._without_thinking(reply)
+            raise first_error
+        return outputs
+
+    def _read_text(self, reply: LMReply) -> Mapping[str, Any]:
+        if reply.reasoning is not None and not reply.tool_calls and not reply.text.strip():
+            raise ParseError("the reply ends within its thinking", raw="", stage="locate")
+        return self.read(self.adapter, reply)
+
+    def _without_thinking(self, reply: LMReply) -> LMReply:
+        """The reply without thinking in its text, which becomes its reasoning."""
+        if not may_have_tags(reply.text):
+            return reply
+        split_thinking = getattr(self.adapter, "split_thinking", None)
+        if split_thinking is None:  # a user's adapter that is no subclass
+            return reply
+        split = split_thinking(self.signature, reply.text)
+        return with_thinking(reply, split.thinking, split.text) if split.text != reply.text else reply
 
     async def _complete(self) -> LMReply:
         """The reply, from the first link of the chain that has one."""
@@ -142,6 +187,9 @@ class Call(ModelCall):
             rollout=self.request.rollout,
             model=self.model,
             repair=bool(self.before),
+            reasoning=getattr(error, "reasoning", None) if reply is None else reply.reasoning,
+            completions=() if reply is None or len(reply.completions) < 2 else reply.completions,
+            truncated=reply is not None and is_truncated(reply),
         )
         self.reported = (*self.before, event)
         self.scope.emit(event)
@@ -163,7 +211,23 @@ async def ask_model(call: ModelCall) -> LMReply:
     if call.listener is not None:
         call.stream_rest(reply)
         call.listener("")
-    return check_reply(reply, sent_settings(call.lm, call.request), call.model)
+    accept_truncated = getattr(call.lm, "truncated", "error") == "accept"
+    settings = sent_settings(call.lm, call.request)
+    return check_reply(reply, settings, call.model, accept_truncated=accept_truncated)
+
+
+def _completion_texts(reply: LMReply) -> tuple[str, ...]:
+    """The texts of all completions of a reply."""
+    if reply.text in reply.completions:
+        return reply.completions
+    return (reply.text, *reply.completions)
+
+
+def _completion(reply: LMReply, text: str) -> LMReply:
+    """One completion as a reply. The reasoning and the finish reason are those of the reply's own text."""
+    if text == reply.text:
+        return reply
+    return replace(reply, text=text, reasoning=None, finish=None)
 
 
 _BUDGET_ALONE = chain((BUDGET,), ask_model)
@@ -173,6 +237,25 @@ def as_recorded(messages: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, A
     """Messages as events have them: without the data of images and files, and without known secrets."""
     recorded: tuple[Mapping[str, Any], ...] = redact_values(without_data(messages))
     return recorded
+
+
+def recorded_reply(event: PredictorCalled) -> LMReply:
+    """The reply in the event of a call, marked as cached, so that it costs nothing."""
+    return LMReply(
+        event.reply or "",
+        event.tool_calls,
+        event.usage.as_cached(),
+        cached=True,
+        finish="length" if event.truncated else None,
+        reasoning=event.reasoning,
+        completions=event.completions,
+    )
+
+
+def refuse_truncated(prediction: Prediction) -> None:
+    """Raise ReplyTruncated for a prediction from a truncated reply, where a part would be worse than nothing."""
+    if prediction.meta.truncated:
+        raise ReplyTruncated("the reply was cut at the limit of tokens, and a part of it cannot be used here")
 
 
 def _usage_of_failed_call(error: Exception | None) -> Usage:

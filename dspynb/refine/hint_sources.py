@@ -14,6 +14,7 @@ from dspynb.errors import AdvisorFailedWarning, DspynbError, Halted, HintError, 
 from dspynb.events import Hint, HintFailed, PredictorCalled, Steered
 from dspynb.modules.excerpts import labelled
 from dspynb.modules.predict import Predict
+from dspynb.modules.predictor_call import refuse_truncated
 from dspynb.modules.scorer import Scorer, source_of
 from dspynb.redact import error_text
 from dspynb.refine.attempt import AttemptResult
@@ -95,6 +96,7 @@ class Advisor:
                 inputs=_fields_text(inputs),
                 attempts="\n\n".join(_attempt_text(attempt, program) for attempt in attempts),
             )
+        refuse_truncated(answer)
         advice = {path: text for path, text in answer.advice.items() if path in paths and text.strip()}
         return advice or None
 

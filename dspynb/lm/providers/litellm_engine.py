@@ -24,7 +24,8 @@ from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers.addresses import foreign_credentials, is_own_host, no_key_sent, refused_redirect
 from dspynb.lm.providers.endpoint import Endpoint
 from dspynb.lm.providers.litellm_http import HTTPGuard, current_guard, guard_clients
-from dspynb.lm.providers.openai_format import ReplyAssembler, error_class, read_reply, request_body, retry_after
+from dspynb.lm.providers.openai_format import error_class, read_reply, request_body, retry_after
+from dspynb.lm.providers.reply_assembler import ReplyAssembler
 from dspynb.lm.settings import LITELLM_SETTINGS
 from dspynb.redact import error_text, redact
 

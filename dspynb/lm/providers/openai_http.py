@@ -34,7 +34,6 @@ from dspynb.lm.providers.addresses import (
 )
 from dspynb.lm.providers.endpoint import Endpoint
 from dspynb.lm.providers.openai_format import (
-    ReplyAssembler,
     damaged_chunk,
     error_class,
     excerpt,
@@ -42,6 +41,7 @@ from dspynb.lm.providers.openai_format import (
     request_body,
     retry_after,
 )
+from dspynb.lm.providers.reply_assembler import ReplyAssembler
 from dspynb.lm.settings import refuse_litellm_settings
 from dspynb.redact import error_text, redact
 

@@ -12,6 +12,7 @@ from dspynb.errors import Halted, ParseError, shorten
 from dspynb.events import ProposalEnded, SpanEnded, SpanStarted, new_span
 from dspynb.modules.ordered_pool import result_or_error
 from dspynb.modules.predict import Predict
+from dspynb.modules.predictor_call import refuse_truncated
 from dspynb.redact import error_text, redact, redact_values
 from dspynb.scope.budget import Allowance
 from dspynb.scope.call_context import Sampling
@@ -67,7 +68,9 @@ async def make_proposal(
 async def _call(predict: Predict, inputs: ProposalInputs) -> Prediction:
     if callable(inputs):
         inputs = await inputs()
-    return await predict(**inputs)
+    prediction = await predict(**inputs)
+    refuse_truncated(prediction)
+    return prediction
 
 
 def _error_text(error: Exception) -> str:

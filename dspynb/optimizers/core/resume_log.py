@@ -20,7 +20,7 @@ from dspynb.events import (
 )
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMReply, LMRequest
-from dspynb.modules.predictor_call import as_recorded
+from dspynb.modules.predictor_call import as_recorded, recorded_reply
 from dspynb.running.record import RunRecord
 from dspynb.scope.budget import Meter, estimated_tokens
 from dspynb.scope.call_context import Place
@@ -175,7 +175,7 @@ async def _answer_or_proceed(log: ResumeLog | RemoteResumeLog, call: ModelCall, 
     if logged is None:
         return await proceed(call)
     LoggedResult(None, (logged,)).charge()
-    return LMReply(logged.reply or "", logged.tool_calls, usage=logged.usage.as_cached(), cached=True)
+    return recorded_reply(logged)
 
 
 def scored_key(event: CandidateScored) -> tuple[Any, ...]:
