@@ -11,10 +11,12 @@ import re
 from collections import deque
 from typing import NamedTuple
 
-__all__ = ["SplitReply", "closing_tags", "may_have_tags", "split_opened", "unopened_tag", "visible_text"]
+__all__ = ["BLANK", "SplitReply", "closing_tags", "may_have_tags", "split_opened", "unopened_tag", "visible_text"]
 
 INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
 """Byte order marks and other characters that are not visible, which may come before a reply."""
+BLANK = f"{INVISIBLE} \t\r\n"
+"""Characters that are dropped at the ends of thinking, and before the text after it."""
 _BLANK = rf"[\s{INVISIBLE}]*+"
 _NAMES = ("think", "thinking", "thought", "reasoning")
 _NAME = "|".join(_NAMES)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from dspynb.errors import ParseError
-from dspynb.thinking import INVISIBLE, SplitReply, closing_tags, may_have_tags, split_opened, unopened_tag
+from dspynb.thinking import BLANK, INVISIBLE, SplitReply, closing_tags, may_have_tags, split_opened, unopened_tag
 
 __all__ = ["FieldNames", "clean_reply", "separate_thinking", "without_blank_ends"]
 
@@ -30,7 +30,7 @@ def clean_reply(reply: str) -> str:
         if not split.is_finished:
             raise ParseError("the reply ends within its thinking", raw=reply, stage="locate")
         text = split.text
-    start = text.lstrip(INVISIBLE + " \t\r\n")
+    start = text.lstrip(BLANK)
     if start is not text and text[:1] in INVISIBLE:
         text = start
     if not start:

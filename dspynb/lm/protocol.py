@@ -23,7 +23,7 @@ from dspynb.media.describe import has_media
 from dspynb.redact import redact_known, redact_values
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import current_scope
-from dspynb.thinking import may_have_tags, split_opened
+from dspynb.thinking import BLANK, may_have_tags, split_opened
 
 __all__ = [
     "LMProtocol",
@@ -122,8 +122,8 @@ class LMReply:
 
 def with_thinking(reply: LMReply, thinking: str, text: str) -> LMReply:
     """The reply with ``text`` as its text, and ``thinking``, which was a part of it, added to its reasoning."""
-    parts = [part for part in (reply.reasoning, thinking.strip()) if part]
-    return replace(reply, text=text.lstrip(), reasoning="\n\n".join(parts) or None)
+    parts = [part for part in (reply.reasoning, thinking.strip(BLANK)) if part]
+    return replace(reply, text=text.lstrip(BLANK), reasoning="\n\n".join(parts) or None)
 
 
 def _without_opened_thinking(reply: LMReply) -> LMReply:
@@ -141,7 +141,7 @@ def _without_opened_thinking(reply: LMReply) -> LMReply:
 
 def _text_without_thinking(text: str) -> str:
     split = split_opened(text)
-    return text if split.text is text else split.text.lstrip()
+    return text if split.text is text else split.text.lstrip(BLANK)
 
 
 def without_secrets(reply: LMReply) -> LMReply:

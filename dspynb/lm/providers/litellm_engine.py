@@ -196,7 +196,7 @@ def _error_class(error: Exception) -> type[ModelError]:
 
 
 async def _streamed(response: Any, on_piece: PieceCallback, error_fields: Mapping[str, Any]) -> dict[str, Any]:
-    assembler = ReplyAssembler()
+    assembler = ReplyAssembler(shares_finish=True)
     async for chunk in response:
         text = assembler.add(chunk.model_dump(), error_fields)
         if text:

@@ -20,9 +20,13 @@ class ReplyAssembler:
     """Assembles the chunks of a streamed reply. ``add`` returns the new text of a chunk, ``body`` the whole reply.
 
     With ``n`` > 1, the chunks of several completions are mixed. The text of the first one is streamed.
+
+    ``shares_finish``: whether the stream has one finish reason for all completions, as litellm's streams have. The last
+    one then counts for every completion without its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, shares_finish: bool = False) -> None:
+        self._shares_finish = shares_finish
         self._choices: dict[int, _StreamedChoice] = {0: _StreamedChoice()}
         self._usage: Any = None
 
@@ -57,6 +61,8 @@ class ReplyAssembler:
     def body(self, error_fields: Mapping[str, Any]) -> dict[str, Any]:
         """The whole reply as a response body. Raises MalformedReply if the stream ended before the first completion
         did. Another completion that did not end is left out."""
+        if self._shares_finish:
+            self._share_finish()
         if self._choices[0].finish is None:
             raise MalformedReply("the reply ended before it was complete", **error_fields)
         bodies = []
@@ -65,6 +71,14 @@ class ReplyAssembler:
             if choice.finish is not None:
                 bodies.append(choice.body())
         return {"choices": bodies, "usage": self._usage}
+
+    def _share_finish(self) -> None:
+        finishes = [choice.finish for choice in self._choices.values() if choice.finish is not None]
+        if not finishes:
+            return
+        for choice in self._choices.values():
+            if choice.finish is None:
+                choice.finish = finishes[-1]
 
 
 def _choice_index(choice: Any) -> int | None:
