@@ -82,7 +82,10 @@ def closing_tags(text: str, most: int) -> list[re.Match[str]]:
     """The last closing tags of a text, at most ``most``, in order."""
     if "<" not in text or "/" not in text:
         return []
-    return list(deque(_ANY_CLOSING.finditer(text), most))
+    tags: deque[re.Match[str]] = deque(maxlen=most)
+    for tag in _ANY_CLOSING.finditer(text):  # a loop lets other threads run, and deque(finditer) does not
+        tags.append(tag)
+    return list(tags)
 
 
 def unopened_tag(text: str) -> re.Match[str] | None:

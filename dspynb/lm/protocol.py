@@ -26,6 +26,7 @@ from dspynb.scope.core import current_scope
 from dspynb.thinking import BLANK, may_have_tags, split_opened
 
 __all__ = [
+    "LONG_TEXT",
     "LMProtocol",
     "LMReply",
     "LMRequest",
@@ -44,6 +45,8 @@ __all__ = [
     "without_secrets",
 ]
 
+LONG_TEXT = 2**20
+"""Characters of a reply, or bytes of a body, above which it is read in a thread and not on the event loop."""
 Message = Mapping[str, Any]
 PieceCallback = Callable[[str], None]
 """A function that is called with each new piece of a reply's text while the reply arrives."""

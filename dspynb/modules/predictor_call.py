@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,15 @@ from dspynb.lm.client import links_of
 from dspynb.lm.interceptors.budget import BUDGET
 from dspynb.lm.interceptors.cache import OWN_CACHE, has_own_cache
 from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain
-from dspynb.lm.protocol import LMReply, check_reply, is_truncated, sent_settings, with_thinking, without_secrets
+from dspynb.lm.protocol import (
+    LONG_TEXT,
+    LMReply,
+    check_reply,
+    is_truncated,
+    sent_settings,
+    with_thinking,
+    without_secrets,
+)
 from dspynb.media.describe import without_data
 from dspynb.redact import error_text, redact_values
 from dspynb.running.call_history import Calls, remember
@@ -55,8 +64,10 @@ class Call(ModelCall):
             self.listener = partial(listener, self.adapter)
         try:
             reply = await self._complete()
-            self.reply = without_secrets(reply)
-            outputs, *further_outputs = self._read_completions(self.reply)
+            if len(reply.text) <= LONG_TEXT:
+                outputs, *further_outputs = self._read_completions(reply)
+            else:
+                outputs, *further_outputs = await asyncio.to_thread(self._read_completions, reply)
         except ParseError as error:
             error_with_path = error.by(self.path)
             self._report(error=error_with_path)
@@ -85,6 +96,8 @@ class Call(ModelCall):
     def _read_completions(self, reply: LMReply) -> list[Mapping[str, Any]]:
         """The outputs of each completion that can be read, nearly always one. The first of these completions becomes
         the reply of this call. Raises ParseError if no completion can be read."""
+        reply = without_secrets(reply)
+        self.reply = reply
         if len(reply.completions) < 2 or reply.tool_calls:
             self.reply = self._without_thinking(reply)
             return [self._read_text(self.reply)]

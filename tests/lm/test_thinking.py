@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 import time
 
 import pytest
@@ -315,3 +316,36 @@ def test_the_time_grows_linearly_with_the_length_of_the_reply(unit):
 
     short = min(seconds(5_000) for _ in range(3))
     assert seconds(80_000) < 16 * 8 * short + 0.5  # a quadratic time would be 256 times as long
+
+
+@pytest.mark.parametrize(("length", "on_the_loop"), [(1_000, True), (2_000_000, False)])
+def test_a_reply_of_megabytes_is_read_in_a_thread(length, on_the_loop):
+    threads = []
+
+    class Watched(FirstLine):
+        def parse(self, signature, reply):
+            threads.append(threading.current_thread())
+            return super().parse(signature, reply)
+
+    async def main():
+        prediction = await dn.Predict("question -> answer", lm=lm, adapter=Watched())(question="?")
+        return prediction, threading.current_thread()
+
+    lm = dn.FunctionLM(lambda request: "<think>x</think>" + "y" * length)
+    prediction, loop_thread = dn.run_sync(main)
+    assert prediction.answer == "y" * length
+    assert [thread is loop_thread for thread in threads] == [on_the_loop]
+
+
+@pytest.mark.parametrize("error", [ParseError("no", raw="", stage="locate"), SystemExit(3), KeyError("x")])
+def test_the_errors_of_an_adapter_are_the_same_in_a_thread(error):
+    class Failing(FirstLine):
+        def parse(self, signature, reply):
+            raise error
+
+    kinds = []
+    for length in (10, 2_000_000):
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            ask("y" * length, adapter=Failing(repair=False))
+        kinds.append(type(caught.value))
+    assert kinds[0] is kinds[1]

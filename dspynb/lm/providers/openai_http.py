@@ -19,7 +19,7 @@ from dspynb.errors import (
     ModelTimeout,
     ServerError,
 )
-from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
+from dspynb.lm.protocol import LONG_TEXT, LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers import sse
 from dspynb.lm.providers.addresses import (
     base_in_environment,
@@ -163,13 +163,19 @@ class DirectEngine:
             raw = await sse.read_at_most(chunks, sse.MAX_ERROR_BYTES)
             raise self._response_error(status, headers, raw, error_fields)
         raw = await sse.read_body(chunks, error_fields)
-        body = _decoded(raw)
-        if body is None:
-            body = raw.decode("utf-8", "replace")
-        reply = read_reply(body, self.model, error_fields)
+        if len(raw) <= LONG_TEXT:
+            reply = self._read_body(raw, error_fields)
+        else:
+            reply = await asyncio.to_thread(self._read_body, raw, error_fields)
         if on_piece is not None:
             on_piece(reply.text)
         return reply
+
+    def _read_body(self, raw: bytes, error_fields: Mapping[str, Any]) -> LMReply:
+        body = _decoded(raw)
+        if body is None:
+            body = raw.decode("utf-8", "replace")
+        return read_reply(body, self.model, error_fields)
 
     def _response_error(
         self, status: int, headers: Mapping[str, str], raw: bytes, error_fields: dict[str, Any]
