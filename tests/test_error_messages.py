@@ -19,7 +19,7 @@ import dspynb as dn
 from dspynb import errors
 from dspynb.lm import download
 from tests.helpers import chat
-from tests.lm.server import Server, error
+from tests.lm.server import Server, error, reply
 
 ROWS = [{"question": "2+2?", "answer": "4"}]
 QUESTION = {"question": "2+2?"}
@@ -596,6 +596,19 @@ def negative_scores(tmp_path):
 def failed_advisor(tmp_path):
     advisor = dn.ScriptedLM([errors.ServerError("it is down")])
     dn.Refine(ask(), lambda row, prediction: 0.0, n=2, advisor_lm=advisor).run_sync(**QUESTION)
+
+
+@provokes(
+    errors.TruncatedReplyWarning,
+    happened="the reply was cut",
+    where="openai/m",
+    received="at max_tokens=8",
+    advice="raise it",
+)
+def cut_reply(tmp_path):
+    body = reply("answer: 4")
+    body["choices"][0]["finish_reason"] = "length"
+    call_server(lambda request, number: body, truncated="accept", max_tokens=8)
 
 
 @provokes(

@@ -70,8 +70,8 @@ class Adapter(ABC):
     def split_thinking(self, signature: type[Signature], reply: str) -> SplitReply:
         """Split the thinking off a reply: at its beginning after an opening tag, or before a closing tag without one.
 
-        A closing tag ends thinking if ``parse`` can read the text after it, and either `names_outputs` is true or a new
-        line follows the tag. Any other tag is a part of the answer. Only tags of thinking are dropped.
+        A closing tag ends thinking if ``parse`` can read the text after it, and either `names_outputs` is true, or the
+        tag ends its line or begins the reply. Any other tag is a part of the answer. Only tags of thinking are dropped.
         """
 
         def is_reply(text: str) -> bool:

@@ -71,9 +71,6 @@ class PrefillAdapter(Adapter):
             text = complete_lines
         return {name: value.strip() for name, value in _split_fields(signature, text).items()}
 
-    def names_outputs(self, signature: type[Signature]) -> bool:
-        return len(signature.output_fields) > 1  # the text of the first output has no label
-
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         labels = labels_of(signature)
         texts = _split_fields(signature, clean_reply(reply))

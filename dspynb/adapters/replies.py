@@ -42,8 +42,8 @@ def separate_thinking(reply: str, is_reply: Callable[[str], bool], *, names_outp
     """Split the thinking off a reply, also where its opening tag is missing. See ``Adapter.split_thinking``.
 
     ``is_reply``: whether a text is a reply with all outputs. Of several closing tags, the last one counts whose rest is
-    a reply. If ``names_outputs`` is false, so that any text may be a reply, the first tag at the end of a line counts,
-    if no opening tag is before it.
+    a reply. If ``names_outputs`` is false, so that other text may be a reply, the first tag at the end of a line or at
+    the beginning counts, if no opening tag is before it.
     """
     if not may_have_tags(reply):
         return SplitReply("", reply)

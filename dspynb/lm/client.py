@@ -164,8 +164,8 @@ class LM:
     async def stream(self, request: LMRequest, on_piece: PieceCallback) -> LMReply:
         """Send a request, call ``on_piece`` with each new piece of the text, and return the reply.
 
-        The call is retried only before the first piece. It does not share the reply of an equal pending request.
-        Raises ModelError.
+        The pieces include thinking that the model writes into its text; ``reply.text`` does not. The call is retried
+        only before the first piece. It does not share the reply of an equal pending request. Raises ModelError.
         """
         refuse_in_a_replay(self.name)
         call = ModelCall(self, request, current_scope(), listener=on_piece)

@@ -160,7 +160,7 @@ class RecordedLM:
         )
 
     def _record(self, key: str, request: LMRequest, reply: LMReply) -> None:
-        body = {
+        body: dict[str, Any] = {
             "key": key,
             "model": self.name,
             "adapter": self.adapter if isinstance(self.adapter, str) else None,

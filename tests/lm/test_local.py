@@ -578,3 +578,13 @@ def test_the_interpreter_ends_promptly_while_a_call_runs():
         """)
     )
     assert took < 20
+
+
+def test_the_thinking_of_the_model_is_its_reasoning(llama, gguf):
+    deltas = [{"reasoning_content": "Lyon? "}, {"reasoning_content": "No."}, {"content": " Paris"}]
+    llama.chunks[1:3] = [{"choices": [{"delta": delta, "finish_reason": None}]} for delta in deltas]
+    prediction = Predict("question -> answer", lm=LocalLM(gguf)).run_sync(question="?")
+    assert (prediction.answer, prediction.run.calls.reasoning[0]) == ("Paris", "Lyon? No.")
+    llama.chunks[1:4] = [{"choices": [{"delta": {"content": "<think>Nice</think>Paris"}, "finish_reason": None}]}]
+    prediction = Predict("question -> answer", lm=LocalLM(gguf)).run_sync(question="?")
+    assert (prediction.answer, prediction.run.calls.reasoning[0]) == ("Paris", "Nice")

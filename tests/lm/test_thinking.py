@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import threading
 import time
+import warnings
 
 import pytest
 from hypothesis import given
@@ -88,6 +90,35 @@ def test_the_outputs_of_several_fields_are_read_after_thinking():
     text = f"{thinking}\n</think>\n{chat(reasoning='Say </think>.', answer='Paris')}"
     prediction = ask(text, "question -> reasoning, answer")
     assert (prediction.reasoning, prediction.answer) == ("Say </think>.", "Paris")
+
+
+def test_the_first_of_several_outputs_of_a_prefilled_reply_may_have_a_tag():
+    prediction = ask(" Use </think> to end.\nCount: 3", "question -> answer, count: int", adapter="prefill")
+    assert prediction.to_dict() == {"answer": "Use </think> to end.", "count": 3}
+    thinking = " Lyon\nCount: 2\nno wait</think>\n"
+    prediction = ask(f"{thinking} Paris\nCount: 3", "question -> answer, count: int", adapter="prefill")
+    assert (prediction.to_dict(), recorded(prediction)[0]) == (
+        {"answer": "Paris", "count": 3},
+        "Lyon\nCount: 2\nno wait",
+    )
+
+
+@each_adapter
+@pytest.mark.parametrize("between", ["", " ", "\n\n"])
+def test_a_closing_tag_at_the_beginning_is_dropped(adapter, between):
+    prediction = ask(f"\n</think>{between}{ANSWERS[adapter]}", adapter=adapter)
+    assert (prediction.answer, recorded(prediction)) == ("Paris", (None, 1))
+
+
+def test_a_budget_of_tokens_counts_thinking_of_which_the_tokens_are_unknown():
+    unknown = dn.Usage(calls=1, prompt_tokens=None, completion_tokens=None)
+    whole = dn.LMReply(f"<think>{'x' * 4_000}</think>{PARIS}", usage=unknown)
+    cut = dn.LMReply(f"<think>{'x' * 4_000}", finish="length", usage=unknown)
+    for reply_or_cut in (whole, cut):
+        with warnings.catch_warnings(action="ignore"), dn.Budget(tokens=100_000) as meter:
+            with contextlib.suppress(ReplyTruncated):
+                ask(reply_or_cut)
+        assert meter.spent["tokens"] > 1_000
 
 
 def test_a_value_that_cannot_be_read_after_thinking_is_repaired_without_the_thinking():

@@ -27,7 +27,7 @@ class BudgetInterceptor:
             reply = await scope.in_flight(proceed(call))
         except ModelError as error:
             if error.usage is not None and scope.funded:
-                reply_text = str(getattr(error, "text", ""))
+                reply_text = f"{getattr(error, 'text', '')}{getattr(error, 'reasoning', None) or ''}"
                 _settle(call, error.usage, reply_text, cached=error.cached)
             raise
         if scope.funded:
