@@ -26,7 +26,8 @@ _ANY_CLOSING = re.compile(rf"<[ \t]{{0,4}}/[ \t]{{0,4}}(?:{_NAME})[ \t]{{0,4}}>"
 _CLOSING = {name: re.compile(rf"<[ \t]{{0,4}}/[ \t]{{0,4}}{name}[ \t]{{0,4}}>", re.IGNORECASE) for name in _NAMES}
 _BLANKS = re.compile(_BLANK)
 _LINE_END = re.compile(r"[ \t\r]*+\n")
-_START_OF_TAG = re.compile(rf"{_BLANK}<[ \t]{{0,4}}[a-zA-Z]{{0,9}}[ \t]{{0,4}}\Z")
+_LEADING_CLOSING = re.compile(rf"{_BLANK}(?:{_ANY_CLOSING.pattern})", re.IGNORECASE)
+_START_OF_TAG = re.compile(rf"{_BLANK}<[ \t]{{0,4}}/?[ \t]{{0,4}}[a-zA-Z]{{0,9}}[ \t]{{0,4}}\Z")
 
 
 class SplitReply(NamedTuple):
@@ -108,4 +109,7 @@ def visible_text(text: str) -> str:
     if not may_have_tags(text):
         return text
     rest = split_opened(text).text
+    closing = _LEADING_CLOSING.match(rest)
+    if closing is not None:
+        rest = rest[closing.end() :]
     return "" if _START_OF_TAG.match(rest) else rest

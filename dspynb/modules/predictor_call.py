@@ -221,6 +221,9 @@ async def ask_model(call: ModelCall) -> LMReply:
     if not isinstance(reply, LMReply):
         message = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
         raise ModelError(message, model=call.model)
+    if not isinstance(reply.text, str):
+        message = f"the text of the LMReply is {type(reply.text).__name__}; give a text, which may be empty"
+        raise ModelError(message, model=call.model)
     if call.listener is not None:
         call.stream_rest(reply)
         call.listener("")

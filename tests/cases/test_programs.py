@@ -205,7 +205,6 @@ def test_one_call_sets_the_model_of_all_predictors_of_a_program():
 
 
 @pytest.mark.parametrize("text", [None, 3])
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="part 7: a reply whose text is none")
 def test_a_reply_without_text_is_one_clear_error(text):
     ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: dn.LMReply(text)))
     with pytest.raises(errors.DspynbError, match="text"):
