@@ -24,7 +24,6 @@ _OPENING = re.compile(rf"{_BLANK}<[ \t]{{0,4}}({_NAME})[ \t]{{0,4}}>", re.IGNORE
 _ANY_TAG = re.compile(rf"<[ \t]{{0,4}}(?P<slash>/?)[ \t]{{0,4}}(?:{_NAME})[ \t]{{0,4}}>", re.IGNORECASE)
 _ANY_CLOSING = re.compile(rf"<[ \t]{{0,4}}/[ \t]{{0,4}}(?:{_NAME})[ \t]{{0,4}}>", re.IGNORECASE)
 _CLOSING = {name: re.compile(rf"<[ \t]{{0,4}}/[ \t]{{0,4}}{name}[ \t]{{0,4}}>", re.IGNORECASE) for name in _NAMES}
-_BLANKS = re.compile(_BLANK)
 _LINE_END = re.compile(r"[ \t\r]*+\n")
 _LEADING_CLOSING = re.compile(rf"{_BLANK}(?:{_ANY_CLOSING.pattern})", re.IGNORECASE)
 _START_OF_TAG = re.compile(rf"{_BLANK}<[ \t]{{0,4}}/?[ \t]{{0,4}}[a-zA-Z]{{0,9}}[ \t]{{0,4}}\Z")
@@ -93,10 +92,12 @@ def closing_tags(text: str, most: int) -> list[re.Match[str]]:
 def unopened_tag(text: str) -> re.Match[str] | None:
     """The first closing tag that ends its line, with another line after it, or that is the beginning of the text. None
     if an opening tag is before it."""
+    if _LEADING_CLOSING.match(text):
+        return _ANY_CLOSING.search(text)
     for tag in _ANY_TAG.finditer(text):
         if not tag["slash"]:
             return None
-        if _LINE_END.match(text, tag.end()) or _BLANKS.fullmatch(text, 0, tag.start()):
+        if _LINE_END.match(text, tag.end()):
             return tag
     return None
 

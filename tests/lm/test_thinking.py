@@ -338,14 +338,15 @@ def test_what_a_stream_has_shown_is_never_taken_back(text):
 UNITS = ["<think>", "</think>", "<think></think>", "<think></thought>", "</think>\n", "<", "</", "< / think", "{", "\n"]
 
 
+@pytest.mark.parametrize("start", ["", "\n", "x"])
 @pytest.mark.parametrize(
     "unit", [*UNITS, "<thinking></think><think>", '{"a": "</think>"}', "[[ ## answer ## ]]\n</think>"]
 )
-def test_the_time_grows_linearly_with_the_length_of_the_reply(unit):
+def test_the_time_grows_linearly_with_the_length_of_the_reply(start, unit):
     signature = dn.Predict("question -> answer").signature
 
     def seconds(count):
-        text = unit * count
+        text = start * count + unit * count
         started = time.process_time()
         for adapter in (dn.ChatAdapter(), dn.JSONAdapter(), dn.PrefillAdapter()):
             adapter.split_thinking(signature, text)
