@@ -20,6 +20,7 @@ from dspynb.errors import DataOverlapWarning as DataOverlapWarning
 from dspynb.errors import DspynbError as DspynbError
 from dspynb.errors import ExecutorError as ExecutorError
 from dspynb.errors import HiddenPredictorWarning as HiddenPredictorWarning
+from dspynb.errors import ModelAdaptedWarning as ModelAdaptedWarning
 from dspynb.errors import NoFeedbackWarning as NoFeedbackWarning
 from dspynb.errors import OptimizerError as OptimizerError
 from dspynb.errors import Refused as Refused
@@ -30,6 +31,7 @@ from dspynb.errors import RunStopped as RunStopped
 from dspynb.errors import ScopeClosedWarning as ScopeClosedWarning
 from dspynb.errors import ScoreRangeWarning as ScoreRangeWarning
 from dspynb.errors import StateError as StateError
+from dspynb.errors import TruncatedReplyWarning as TruncatedReplyWarning
 from dspynb.errors import UsageUnknownWarning as UsageUnknownWarning
 from dspynb.evaluation import metrics as metrics
 from dspynb.evaluation.comparison import Comparison as Comparison
@@ -135,6 +137,7 @@ __all__ = [  # noqa: RUF022
     "LMRequest",
     "LocalLM",
     "MIPROv2",
+    "ModelAdaptedWarning",
     "Module",
     "MultiChainComparison",
     "NoFeedbackWarning",
@@ -164,6 +167,7 @@ __all__ = [  # noqa: RUF022
     "StateError",
     "Tool",
     "Trace",
+    "TruncatedReplyWarning",
     "Usage",
     "UsageUnknownWarning",
     "augment",

@@ -375,12 +375,30 @@ class Meta:
     usage: Usage = NO_USAGE
     calls: tuple[Any, ...] = ()
     run: Any = None
+    logprobs: Any = None
+    truncated: bool = False
+    further_completions: tuple[Prediction, ...] = ()
+
+
+class Completions(list["Prediction"]):
+    """The predictions of all completions of one call. ``completions.answer`` is the list of their answers."""
+
+    def __getattr__(self, name: str) -> list[Any]:
+        if name.startswith("__") or not any(name in prediction for prediction in self):
+            raise AttributeError(f"no field {name!r} in the completions")
+        return [prediction[name] for prediction in self]
 
 
 class Prediction(_Record):
     """The outputs of a module, as attributes and keys, in the order of its signature.
 
-    ``.meta`` has ``score``, ``usage``, ``calls`` and ``run``; each is also an attribute unless an output has its name.
+    ``.meta`` has ``score``, ``usage``, ``calls``, ``run``, ``logprobs`` (the log probabilities of the reply in the
+    provider's format, if ``logprobs=True`` was sent) and ``truncated`` (whether the reply was cut; see ``LM``). Each is
+    also an attribute unless an output has its name.
+
+    ``.completions``: a list of the predictions of a call with ``n`` > 1, one for each completion that can be read, in
+    the order of the provider. The first is this prediction, also if the provider's first completion cannot be read; a
+    reply is repaired only if none can be read. ``completions.answer`` is the list of their answers.
 
     >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
     >>> prediction = ask.run_sync(question="2+2?")
@@ -397,6 +415,8 @@ class Prediction(_Record):
 
     def __getattr__(self, name: str) -> Any:
         if name in _META_NAMES and name not in self._values:
+            if name == "completions":
+                return Completions([self, *self.meta.further_completions])
             return getattr(self.meta, name)
         return super().__getattr__(name)
 
@@ -406,9 +426,7 @@ class Prediction(_Record):
         if hasattr(self, "__dict__"):
             vars(copy).update(vars(self))
         object.__setattr__(copy, "_values", self._values)
-        object.__setattr__(copy, "meta", Meta())
-        for name in _META_NAMES:
-            setattr(copy.meta, name, changes.get(name, getattr(self.meta, name)))
+        object.__setattr__(copy, "meta", replace(self.meta, **changes))
         return copy
 
     def __dir__(self) -> list[str]:
@@ -435,7 +453,7 @@ def _cell_text(value: object) -> str:
     return text[:2000] if isinstance(value, str) else shorten(text, 2000)
 
 
-_META_NAMES = ("score", "usage", "calls", "run")
+_META_NAMES = ("score", "usage", "calls", "run", "completions", "logprobs", "truncated")
 
 
 def rows_of(rows: Rows) -> list[Example]:

@@ -17,8 +17,11 @@
     ├── SteeringError               a run does not accept an intervention, or no longer accepts it
     ├── ModelError                  a model call failed
     │   ├── AuthenticationError     the key is missing or wrong
+    │   │   └── QuotaExceeded       the account has no credits or quota left
     │   ├── BadRequestError         the provider refused the request as it is
-    │   │   └── ContextTooLong      the request is longer than the model's context
+    │   │   ├── ContextTooLong      the request is longer than the model's context
+    │   │   ├── ModelNotFound       the provider or server has no model of this name
+    │   │   └── UnsupportedParameter the model does not accept a parameter, or its value
     │   ├── ContentFiltered         the provider's content filter stopped the request or the reply
     │   ├── RateLimited             too many requests or tokens (retryable)
     │   ├── ServerError             the provider failed (retryable)
@@ -49,7 +52,9 @@
     NoFeedbackWarning               a metric returns scores only, where textual feedback would help
     ScoreRangeWarning               a metric returns scores outside the range that an optimizer's settings assume
     AdvisorFailedWarning            the advisor of a Refine failed, so attempts had no new hint
+    TruncatedReplyWarning           a reply was cut at the limit of tokens and is used (``truncated="accept"``)
     UsageUnknownWarning             a token budget counts an estimate, since a reply did not report its tokens
+    ModelAdaptedWarning             a setting was changed or left out, since the model does not take it as requested
     HiddenPredictorWarning          a program called a predictor that is not among its attributes
     ScopeClosedWarning              code outlived the attempt (or ``with`` block) whose scope it still uses
 """
@@ -86,12 +91,15 @@ __all__ = [
     "InputError",
     "JournalError",
     "MalformedReply",
+    "ModelAdaptedWarning",
     "ModelError",
+    "ModelNotFound",
     "ModelTimeout",
     "NoFeedbackWarning",
     "NoModelError",
     "OptimizerError",
     "ParseError",
+    "QuotaExceeded",
     "RateLimited",
     "RecordingMiss",
     "Refused",
@@ -110,6 +118,8 @@ __all__ = [
     "StateError",
     "SteeringError",
     "TooManyFailures",
+    "TruncatedReplyWarning",
+    "UnsupportedParameter",
     "UsageUnknownWarning",
     "UserCodeExit",
     "WorkerLost",
@@ -313,25 +323,40 @@ class ModelError(DspynbError):
         self.request_id = request_id
         self.retry_after = retry_after
         self.advice = advice
+        super().__init__(self._text())
+
+    def _text(self) -> str:
         details = []
-        if status:
-            details.append(f"status {status}")
-        if request_id:
-            details.append(f"request {request_id}")
-        if retry_after:
-            details.append(f"retry after {retry_after:g} s")
-        text = f"{model}: {message}" if model else message
+        if self.status:
+            details.append(f"status {self.status}")
+        if self.request_id:
+            details.append(f"request {self.request_id}")
+        if self.retry_after:
+            details.append(f"retry after {self.retry_after:g} s")
+        text = f"{self.model}: {self.problem}" if self.model else self.problem
         if details:
             text += f" ({', '.join(details)})"
-        if advice:
-            text += f"; {advice}"
-        super().__init__(text)
+        if self.advice:
+            text += f"; {self.advice}"
+        return text
+
+    def advise(self, advice: str) -> None:
+        """Replace the advice at the end of the message."""
+        self.advice = advice
+        self.args = (self._text(),)
+
+    def _keywords(self) -> dict[str, Any]:
+        """The keyword arguments that create an equal error."""
+        names = ("model", "status", "request_id", "retry_after", "advice")
+        return {name: getattr(self, name) for name in names}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        names = ("model", "status", "request_id", "retry_after", "advice")
-        keywords = {name: getattr(self, name) for name in names}
-        state = {n: value for n, value in vars(self).items() if n in ("retries", "usage", "cached", "text")}
-        return _model_error, (type(self), self.problem, keywords), state
+        state = {n: value for n, value in vars(self).items() if n in _MODEL_ERROR_STATE}
+        return _model_error, (type(self), self.problem, self._keywords()), state
+
+
+_MODEL_ERROR_STATE = ("retries", "usage", "cached", "text", "reasoning")
+"""The attributes of model errors that are set after an error was created."""
 
 
 def _model_error(kind: type[ModelError], problem: str, keywords: dict[str, Any]) -> ModelError:
@@ -344,10 +369,51 @@ class AuthenticationError(ModelError):
     remedy = "check api_key= or the key in the environment, what it may use, and its quota"
 
 
+class QuotaExceeded(AuthenticationError):
+    """The account has no credits or quota left. Waiting does not help, so the call is not retried."""
+
+    remedy = "add credits or raise the limit of the account at the provider, or use another key"
+
+
 class BadRequestError(ModelError):
     """The provider refused the request as it is: an unknown model, a wrong setting."""
 
     remedy = "check the name of the model and the settings"
+
+
+class ModelNotFound(BadRequestError):
+    """The provider or server has no model of the name that was sent, or the account may not use it.
+
+    The message has the name that was sent. It can differ from the name of the LM: the provider before the first slash
+    is not sent.
+    """
+
+    remedy = "check the name of the model"
+
+
+class UnsupportedParameter(BadRequestError):
+    """The model or server does not accept a parameter of the request, or its value.
+
+    ``parameter``: its name as in the provider's message, such as ``"temperature"``, ``"response_format"``, ``"tools"``
+    or ``"maxOutputTokens"``. ``allowed``: the smallest and the largest value that the message allows, as floats
+    (``-inf`` or ``inf`` for a bound that it does not name), or None if it names none.
+
+    >>> error = dn.errors.UnsupportedParameter("only 1 is allowed", parameter="temperature", allowed=(1.0, 1.0))
+    >>> error.parameter, error.allowed
+    ('temperature', (1.0, 1.0))
+    """
+
+    remedy = "leave the setting out or change it, or use another model"
+
+    def __init__(
+        self, message: str, *, parameter: str = "", allowed: tuple[float, float] | None = None, **details: Any
+    ) -> None:
+        self.parameter = parameter
+        self.allowed = allowed
+        super().__init__(message, **details)
+
+    def _keywords(self) -> dict[str, Any]:
+        return {**super()._keywords(), "parameter": self.parameter, "allowed": self.allowed}
 
 
 class ContextTooLong(BadRequestError):
@@ -399,9 +465,10 @@ class MalformedReply(ModelError):
 
 class ReplyTruncated(ModelError):
     """The reply was cut at the limit of tokens, so that it is no answer. ``text``: the part that arrived.
+    ``reasoning``: the reasoning that arrived, or None.
 
     The reply is not cached or repaired, and the request is not retried, since its reply would be cut again. Raise the
-    limit that the message names.
+    limit that the message names. ``dn.LM(…, truncated="accept")`` takes such a reply instead.
 
     >>> lm = dn.FunctionLM(lambda request: dn.LMReply("The capital of France is Par", finish="length"))
     >>> ask = dn.Predict("question -> answer", lm=lm, max_tokens=8)
@@ -415,6 +482,7 @@ class ReplyTruncated(ModelError):
     """
 
     text = ""
+    reasoning: str | None = None
 
 
 class Refused(ModelError):
@@ -714,6 +782,22 @@ class HiddenPredictorWarning(UserWarning):
     """
 
 
+class ModelAdaptedWarning(UserWarning):
+    """A setting was renamed, changed or left out, because the model does not take it as it was requested.
+
+    Each change is named once for each model. ``run.calls`` has the settings as requested and as sent, and
+    ``LM(strict=True)`` raises UnsupportedParameter instead.
+
+    >>> import warnings
+    >>> lm = dn.LM("openai/gpt-5", api_base="http://127.0.0.1:9/v1", api_key="none", retries=0, temperature=0.7)
+    >>> with warnings.catch_warnings(action="error", category=dn.ModelAdaptedWarning):
+    ...     dn.Predict("question -> answer", lm=lm).run_sync(question="2+2?")
+    Traceback (most recent call last):
+        ...
+    dspynb.errors.ModelAdaptedWarning: openai/gpt-5 does not take these settings as requested: temperature=0.7 was ...
+    """
+
+
 class AdvisorFailedWarning(UserWarning):
     """The advisor of a Refine failed, so that attempts had no new hint. Issued once in a run; ``run.attempts`` has all
     errors.
@@ -783,6 +867,15 @@ class ScoreRangeWarning(UserWarning):
     Traceback (most recent call last):
         ...
     dspynb.errors.ScoreRangeWarning: the metric <lambda> gives scores below failure_score=0: a row that fails counts ...
+    """
+
+
+class TruncatedReplyWarning(UserWarning):
+    """A reply of a model with ``truncated="accept"`` was cut at the limit of tokens. It is said once for each model.
+
+    >>> import warnings
+    >>> lm = dn.LM("openai/gpt-4.1-mini", max_tokens=8, truncated="accept")
+    >>> warnings.filterwarnings("error", category=dn.TruncatedReplyWarning)  # to find the first such reply
     """
 
 

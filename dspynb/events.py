@@ -245,7 +245,14 @@ class Steered(Event):
 @fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictorCalled(Event):
-    """A predictor called its model: the request, the reply, and the hint and candidate (its id) that were in force."""
+    """A predictor called its model: the request, the reply, and the hint and candidate (its id) that were in force.
+
+    ``requested``: the settings of the request. ``sent``: the settings as they were sent, where the model does not take
+    them as requested; else None. ``reasoning``: the model's reasoning, if the reply has one. ``completions``: the texts
+    of all completions, if there is more than one. ``truncated``: whether the reply was cut at the limit of tokens, and
+    accepted. A direct call (``await lm(…)``) has the predictor ``lm()``, no ``uid``, no inputs, and the output
+    ``text``.
+    """
 
     predictor: str
     uid: str
@@ -263,6 +270,11 @@ class PredictorCalled(Event):
     rollout: int = 0
     model: str = ""
     repair: bool = False  # whether the call repairs an earlier reply, which could not be parsed
+    requested: Mapping[str, Any] = field(default_factory=dict)
+    sent: Mapping[str, Any] | None = None
+    reasoning: str | None = None
+    completions: tuple[str, ...] = ()
+    truncated: bool = False
 
 
 class StoredValue(Protocol):
@@ -361,7 +373,7 @@ def _read_slowly(kind: str, cls: type[Event], body: Mapping[str, Any]) -> Event:
     for name, check in _checks_by_name(kind).items():
         if name in values and not check(values[name]):
             raise TypeError(f"{name} of {kind} is {shorten(repr(values[name])[:200], 80)}")
-    for name in ("messages", "paths", "tool_calls", "parents"):
+    for name in ("messages", "paths", "tool_calls", "parents", "completions"):
         if name in values:
             values[name] = tuple(values[name])
     missing = [name for name in _required_names(kind) if name not in values]

@@ -27,7 +27,7 @@ LAYERS = [
     ["keywords"],
     ["data"],
     ["media", "conversation"],
-    ["json_values"],
+    ["json_values", "thinking"],
     ["events"],
     ["scope", "signatures"],
     ["running"],

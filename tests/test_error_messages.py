@@ -19,7 +19,7 @@ import dspynb as dn
 from dspynb import errors
 from dspynb.lm import download
 from tests.helpers import chat
-from tests.lm.server import Server, error
+from tests.lm.server import Server, error, reply
 
 ROWS = [{"question": "2+2?", "answer": "4"}]
 QUESTION = {"question": "2+2?"}
@@ -241,10 +241,31 @@ SERVER_ERRORS = [
     (errors.AuthenticationError, (401, "invalid key", "invalid_api_key"), {}, "(status 401)", "check api_key="),
     (
         errors.BadRequestError,
+        (400, "messages: roles must alternate", "invalid_request_error"),
+        {},
+        "(status 400)",
+        "check the name of the model and the settings",
+    ),
+    (
+        errors.ModelNotFound,
         (404, "the model `m` does not exist", "model_not_found"),
         {},
-        "(status 404)",
-        "check the name of the model and the settings",
+        "the name that was sent is 'm'",
+        "see the names that the server lists",
+    ),
+    (
+        errors.UnsupportedParameter,
+        (400, "'temperature' is not supported with this model", "unsupported_parameter"),
+        {},
+        "'temperature'",
+        "leave the setting out or change it",
+    ),
+    (
+        errors.QuotaExceeded,
+        (429, "you exceeded your current quota", "insufficient_quota"),
+        {},
+        "(status 429)",
+        "add credits or raise the limit of the account",
     ),
     (
         errors.ContextTooLong,
@@ -596,6 +617,32 @@ def negative_scores(tmp_path):
 def failed_advisor(tmp_path):
     advisor = dn.ScriptedLM([errors.ServerError("it is down")])
     dn.Refine(ask(), lambda row, prediction: 0.0, n=2, advisor_lm=advisor).run_sync(**QUESTION)
+
+
+@provokes(
+    errors.ModelAdaptedWarning,
+    happened="does not take these settings as requested",
+    where="openai/gpt-5",
+    received="temperature=0.7 was left out",
+    advice="strict=True",
+)
+def adapted_settings(tmp_path):
+    with Server(lambda body, number: chat(answer="4")) as server:
+        lm = dn.LM("openai/gpt-5", api_base=server.base, temperature=0.7)
+        dn.Predict("question -> answer", lm=lm).run_sync(**QUESTION)
+
+
+@provokes(
+    errors.TruncatedReplyWarning,
+    happened="the reply was cut",
+    where="openai/m",
+    received="at max_tokens=8",
+    advice="raise it",
+)
+def cut_reply(tmp_path):
+    body = reply("answer: 4")
+    body["choices"][0]["finish_reason"] = "length"
+    call_server(lambda request, number: body, truncated="accept", max_tokens=8)
 
 
 @provokes(

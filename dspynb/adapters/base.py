@@ -8,20 +8,23 @@ or a candidate is never stored in the adapter or the signature.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from dspynb.adapters.cache_keys import FrozenRows
-from dspynb.adapters.values import output_text, to_text
+from dspynb.adapters.replies import separate_thinking
+from dspynb.adapters.values import output_text, parse_value, to_text
 from dspynb.conversation import History
 from dspynb.errors import InputError, ParseError, nearest
 from dspynb.media.values import Medium
 from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
+from dspynb.thinking import SplitReply
 
-__all__ = ["Adapter", "Content", "input_pieces", "message_content", "message_inputs", "output_texts"]
+__all__ = ["Adapter", "Content", "input_pieces", "message_content", "message_inputs", "output_texts", "outputs_so_far"]
 
 Messages = tuple[Mapping[str, Any], ...]
 _MAX_REPEATED_REPLY = 8000
@@ -63,6 +66,26 @@ class Adapter(ABC):
     @abstractmethod
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         """Return the typed outputs of a reply. Raises ParseError if it cannot be read."""
+
+    def split_thinking(self, signature: type[Signature], reply: str) -> SplitReply:
+        """Split the thinking off a reply: at its beginning after an opening tag, or before a closing tag without one.
+
+        A closing tag ends thinking if ``parse`` can read the text after it, and either `names_outputs` is true, or the
+        tag ends its line or begins the reply. Any other tag is a part of the answer. Only tags of thinking are dropped.
+        """
+
+        def is_reply(text: str) -> bool:
+            try:
+                self.parse(signature, text)
+            except ParseError as error:  # where only a value cannot be read, the text is still a reply
+                return error.field is not None and error.stage != "locate"
+            return True
+
+        return separate_thinking(reply, is_reply, names_outputs=self.names_outputs(signature))
+
+    def names_outputs(self, signature: type[Signature]) -> bool:  # noqa: ARG002
+        """Return whether each output has its name in a reply, so that ``parse`` refuses any other text."""
+        return False
 
     def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
         """Return the text so far of each output field, from the beginning of a reply that is being streamed."""
@@ -278,3 +301,20 @@ def _parts(pieces: Sequence[Any]) -> list[dict[str, Any]]:
     if texts:
         parts.append({"type": "text", "text": "".join(texts)})
     return parts
+
+
+def outputs_so_far(adapter: Adapter, signature: type[Signature], text: str, error: ParseError) -> dict[str, Any]:
+    """Return the outputs in the beginning of a reply. Outputs that it does not reach, or that cannot be read, are None.
+
+    ``error``: why the whole text cannot be parsed. Raises it if no output can be read.
+    """
+    texts = adapter.partial(signature, text)
+    values: dict[str, Any] = {}
+    for name, field in signature.output_fields.items():
+        values[name] = None
+        if name in texts:
+            with contextlib.suppress(ParseError):
+                values[name] = parse_value(field, texts[name], text)
+    if all(value is None for value in values.values()):
+        raise error
+    return values

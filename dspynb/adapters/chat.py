@@ -85,6 +85,9 @@ class ChatAdapter(Adapter):
         texts = _marked_texts(_names(signature), _without_open_marker(text))
         return {name: texts[name] for name in signature.output_fields if name in texts}
 
+    def names_outputs(self, signature: type[Signature]) -> bool:  # noqa: ARG002
+        return True
+
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         text = clean_reply(reply)
         texts = _marked_texts(_names(signature), text)
@@ -132,7 +135,9 @@ def _marked_texts(names: FieldNames, text: str) -> dict[str, str]:
     if "[[" not in text:
         return {}
     text = _unfenced(text)
-    marks = list(_MARKER.finditer(text))
+    marks = []
+    for mark in _MARKER.finditer(text):  # a loop lets other threads run while a reply of megabytes is read
+        marks.append(mark)  # noqa: PERF402
     ends = [*[mark.start() for mark in marks[1:]], len(text)]
     texts: dict[str, str] = {}
     for mark, end in zip(marks, ends, strict=False):

@@ -88,6 +88,9 @@ class JSONAdapter(Adapter):
                 texts[name] = value if isinstance(value, str) else json.dumps(value)
         return texts
 
+    def names_outputs(self, signature: type[Signature]) -> bool:  # noqa: ARG002
+        return True
+
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         try:
             body = find_object(signature.output_fields, clean_reply(reply))

@@ -64,7 +64,7 @@ class NativeTools(Adapter):
         turns: list[Mapping[str, Any]] = []
         for message in _without_prefill(messages):
             demo = next(remaining_demos, {}) if message["role"] == "assistant" else {}
-            turns += _as_tool_turns(message, demo, f"demo_{len(turns)}", self._tool_names())
+            turns += _as_tool_turns(message, demo, f"demo_{len(turns)}", self.tool_names())
         return tuple(turns)
 
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:  # noqa: ARG002
@@ -73,7 +73,8 @@ class NativeTools(Adapter):
         except ParseError:
             return {self.output: reply.strip()}
 
-    def _tool_names(self) -> set[str]:
+    def tool_names(self) -> set[str]:
+        """The names of the tools."""
         return {tool["function"]["name"] for tool in self.tools}
 
 

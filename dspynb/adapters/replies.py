@@ -1,39 +1,86 @@
-"""Steps that all adapters share when they read a reply: removing a thinking block, and matching field names."""
+"""Steps that all adapters share when they read a reply: separating thinking, and matching field names."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from dspynb.errors import ParseError
+from dspynb.thinking import BLANK, INVISIBLE, SplitReply, closing_tags, may_have_tags, split_opened, unopened_tag
 
-__all__ = ["FieldNames", "clean_reply", "without_blank_ends"]
+__all__ = ["FieldNames", "clean_reply", "separate_thinking", "without_blank_ends"]
 
-_INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_THINKING = re.compile(r"<(think|thinking|thought)>", re.IGNORECASE)
+_JSON = json.JSONDecoder(strict=False)
+_MOST_TAGS = 8
+"""The number of closing tags, from the end of a reply, that may end its thinking."""
 
 
 def clean_reply(reply: str) -> str:
-    """Remove a thinking block and byte order marks from the beginning of a reply, and replace lone surrogates.
+    """Remove thinking and byte order marks from the beginning of a reply, and replace lone surrogates.
 
-    Raises ParseError for an empty reply, and for a reply that ends inside its thinking block.
+    Raises ParseError for an empty reply, and for a reply that ends within its thinking.
     """
     text = reply
     if not text.isascii() and _SURROGATE.search(text):
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    start = text.lstrip(_INVISIBLE + " \t\r\n")
-    match = _THINKING.match(start)
-    if match:
-        _, end, start = start.partition(f"</{match[1]}>")
-        if not end:
+    if may_have_tags(text):
+        split = split_opened(text)
+        if not split.is_finished:
             raise ParseError("the reply ends within its thinking", raw=reply, stage="locate")
+        text = split.text
+    start = text.lstrip(BLANK)
+    if start is not text and text[:1] in INVISIBLE:
         text = start
-    elif start is not text and text[:1] in _INVISIBLE:
-        text = start
-    if not start.strip(_INVISIBLE + " \t\r\n"):
+    if not start:
         raise ParseError("the reply is empty", raw=reply, stage="locate")
     return text
+
+
+def separate_thinking(reply: str, is_reply: Callable[[str], bool], *, names_outputs: bool) -> SplitReply:
+    """Split the thinking off a reply, also where its opening tag is missing. See ``Adapter.split_thinking``.
+
+    ``is_reply``: whether a text is a reply with all outputs. Of several closing tags, the last one counts whose rest is
+    a reply. If ``names_outputs`` is false, so that other text may be a reply, the first tag at the end of a line or at
+    the beginning counts, if no opening tag is before it.
+    """
+    if not may_have_tags(reply):
+        return SplitReply("", reply)
+    split = split_opened(reply)
+    text = split.text
+    tags = []
+    if names_outputs:
+        tags = _possible_ends(text)
+    elif not split.thinking:
+        tag = unopened_tag(text)
+        tags = [] if tag is None else [tag]
+    for tag in tags:
+        rest = text[tag.end() :]
+        if is_reply(rest):
+            return SplitReply(split.thinking + text[: tag.start()], rest)
+    return split
+
+
+def _possible_ends(text: str) -> list[re.Match[str]]:
+    """The closing tags that may end the thinking in a text, the last one first."""
+    tags = closing_tags(text, _MOST_TAGS)
+    if not tags:
+        return []
+    json_start, json_end = _json_span(text)
+    return [tag for tag in reversed(tags) if not json_start < tag.start() < json_end]
+
+
+def _json_span(text: str) -> tuple[int, int]:
+    """The start and end of the first JSON object in a text; (-1, -1) if the first brace begins none. A tag in an object
+    is a part of a value."""
+    start = text.find("{")
+    if start < 0:
+        return -1, -1
+    try:
+        return start, _JSON.raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
+        return -1, -1
 
 
 def without_blank_ends(text: str) -> str:

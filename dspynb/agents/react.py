@@ -16,6 +16,7 @@ from dspynb.errors import ConfigurationError, ContextTooLong, ParseError
 from dspynb.keywords import configurable
 from dspynb.modules.module import Module
 from dspynb.modules.predict import Predict
+from dspynb.modules.shortening import repeat_until_it_fits
 from dspynb.options import Bool, PositiveInt, Seconds
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.user_code import guarded
@@ -27,8 +28,8 @@ __all__ = ["STEP", "ReAct", "trajectory_text"]
 STEP = frozenset({"thought", "tool", "args", "observation"})
 """The keys of a step of a trajectory, beside ``seconds``."""
 
-_MAX_TRIES = 4
-"""Requests for one step that is too long for the model. Each repeated request drops one more tool call."""
+_MAX_DROPPED = 3
+"""Tool calls that are dropped at most for one step that is too long for the model, one with each repeated request."""
 
 _OF_DSPY = {
     "max_iters": "max_iterations",
@@ -201,14 +202,15 @@ class _Episode:
 
     async def ask(self, predictor: Predict) -> Prediction:
         """Call a predictor with the inputs and the trajectory, without its oldest tool calls if that is too long."""
-        for tries_left in reversed(range(_MAX_TRIES)):
-            try:
-                return await predictor(**self.inputs, trajectory=self.text())
-            except ContextTooLong:
-                if tries_left == 0 or len(self.trajectory) - self.dropped <= 1:
-                    raise
-                self.dropped += 1
-        raise AssertionError("unreachable")
+        most_dropped = min(self.dropped + _MAX_DROPPED, len(self.trajectory) - 1)
+
+        def drop_oldest() -> bool:
+            if self.dropped >= most_dropped:
+                return False
+            self.dropped += 1
+            return True
+
+        return await repeat_until_it_fits(lambda: predictor(**self.inputs, trajectory=self.text()), drop_oldest)
 
     def text(self) -> str:
         """Return the trajectory as the model sees it."""

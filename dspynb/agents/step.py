@@ -12,11 +12,14 @@ from pydantic import BeforeValidator, create_model
 from dspynb.adapters.base import Adapter
 from dspynb.adapters.lenient_json import read_json
 from dspynb.adapters.native_tools import NativeTools
+from dspynb.agents.text_calls import calls_in_text
 from dspynb.agents.tools.tool import Tool
 from dspynb.data import Prediction
-from dspynb.errors import SignatureError
-from dspynb.lm.protocol import LMProtocol, LMReply
+from dspynb.errors import ParseError, SignatureError, UnsupportedParameter
+from dspynb.lm.adaptation import TOOL_SETTINGS
+from dspynb.lm.protocol import LMProtocol, LMReply, is_truncated
 from dspynb.modules.predict import Predict
+from dspynb.modules.predictor_call import Listener
 from dspynb.signatures.fields import Input, Output
 from dspynb.signatures.signature import Signature
 
@@ -59,6 +62,15 @@ class Act(Predict):
         """One call, since a reply is not repaired."""
         return 1
 
+    async def _answer(self, inputs: Mapping[str, Any], listener: Listener | None = None) -> Prediction:
+        """Call the model. If it turns out to take no tools, ask it once more, with the tools as text."""
+        try:
+            return await super()._answer(inputs, listener)
+        except UnsupportedParameter as error:
+            if self._native == "auto" and error.parameter in TOOL_SETTINGS:
+                return await super()._answer(inputs, listener)
+            raise
+
     def _fitted(self, adapter: Adapter, lm: LMProtocol) -> Adapter:
         native = self._native
         if native == "auto":
@@ -66,6 +78,8 @@ class Act(Predict):
         return NativeTools(adapter, self._native_signature, self._specs) if native else adapter
 
     def _read(self, adapter: Adapter, reply: LMReply) -> dict[str, Any]:
+        if is_truncated(reply):  # a tool must not be called with a part of its arguments
+            raise ParseError("the reply was cut at the limit of tokens", raw=reply.text, stage="locate")
         if not isinstance(adapter, NativeTools):
             values = super()._read(adapter, reply)
             name = values["next_tool_name"]
@@ -76,6 +90,8 @@ class Act(Predict):
             call = _native_call(tool_call)
             if call["name"] != FINISH:
                 calls.append(call)
+        if not reply.tool_calls:
+            calls = calls_in_text(reply.text, adapter.tool_names())
         first = calls[0] if calls else {"name": FINISH, "args": {}}
         thought = ""
         if reply.text:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+import warnings
+from collections.abc import Awaitable, Mapping
 from typing import Any, Literal, TypeVar, Unpack
 
-from dspynb.errors import ConfigurationError, ModelError, ModelTimeout
+from dspynb.errors import ConfigurationError, ModelError, ModelTimeout, TruncatedReplyWarning
 from dspynb.keywords import configurable
+from dspynb.lm.adaptation import Adaptation
 from dspynb.lm.cache import default_cache
+from dspynb.lm.direct_call import DirectCalls
 from dspynb.lm.interceptors.cache import OLD_CACHED_REPLY, CacheInterceptor
 from dspynb.lm.interceptors.chain import Links, ModelCall, chain
 from dspynb.lm.interceptors.single_flight import SingleFlight
 from dspynb.lm.limits import Limits, with_retries
+from dspynb.lm.profiles import ModelProfile, overridden, profile_of, without_rules
 from dspynb.lm.protocol import (
-    LMProtocol,
     LMReply,
     LMRequest,
     PieceCallback,
     check_reply,
+    describe_cut,
+    is_complete,
+    is_truncated,
     refuse_in_a_replay,
     request_key,
 )
@@ -45,32 +51,46 @@ from dspynb.scope.core import current_scope
 from dspynb.scope.gate import GATE
 from dspynb.scope.settings import model_name, setting
 
-__all__ = ["LM", "links_of"]
+__all__ = ["LM"]
 
 T = TypeVar("T")
 
 
-class LM:
+class LM(DirectCalls):
     """A model of a provider: ``LM("openai/gpt-4.1-mini")``.
 
     ``openai/…`` models, and servers at ``api_base`` (or ``base_url``, another name of it), are called directly over
-    HTTP. All other providers are called through litellm (the extra ``providers``). ``engine="litellm"`` or ``"direct"``
-    chooses. The key is ``api_key``, or the value of the provider's environment variable. A key from the environment is
-    sent only to the provider's own host, or to the host in its ``*_BASE_URL`` or ``*_API_BASE`` variable; for any other
-    address pass ``api_key``. Redirects are not followed.
+    HTTP. All other providers are called through litellm, which is imported then. ``engine="litellm"`` or ``"direct"``
+    chooses. With an ``api_base``, the provider before the first slash of the name is not sent, if it is a known one;
+    any other name is sent whole, such as ``Qwen/Qwen3-8B`` or ``my-model``.
+
+    The key is ``api_key``, or the value of the provider's environment variable. A key from the environment is sent only
+    to the provider's own host, or to the host in its ``*_BASE_URL`` or ``*_API_BASE`` variable; for any other address
+    pass ``api_key``. A call without a key to a provider's own host fails before it is sent. Redirects are not followed.
 
     ``timeout``: seconds per try (default 120). ``retries``: further tries after a temporary error (default 4).
     ``deadline``: seconds for the whole call, including the wait for a slot and all retries; None for no limit.
     ``concurrency``: calls at a time (default 256); halved when the provider reports a rate limit, then growing back.
     ``rpm``, ``tpm``: requests and tokens per minute. ``cache``: whether replies are cached (see also the setting
     ``cache``); equal requests that are pending at the same time are sent once. ``native_tools``: whether the model
-    takes descriptions of tools and replies with tool calls; by default True for a direct client, and for litellm what
-    its model map says.
+    takes descriptions of tools and replies with tool calls; by default True for a direct client until its server
+    refuses them, and for litellm what its model map says.
+
+    A setting that the model does not take is renamed, moved into the range that it takes, or left out, with one
+    ModelAdaptedWarning; ``strict=True`` raises UnsupportedParameter instead. ``profile``: what the model takes, where
+    this differs from what is known (see docs/models.md); ``lm.profile`` has all of it.
+
+    ``truncated``: what becomes of a reply that was cut at the limit of tokens. ``error`` raises ReplyTruncated;
+    ``accept`` uses the text that arrived, and says so once (TruncatedReplyWarning). The prediction then has None for
+    outputs that the text does not reach, and ``prediction.truncated`` is true. Such a reply is never cached, and never
+    becomes a demo or a proposal of an optimizer.
 
     Other settings (``temperature``, ``max_tokens``, … of OpenAI's chat completions and of ``litellm.completion``) are
     sent with every request, unless a call overrides them. ``extra_body``: a dict of further fields of the request's
     body, for fields that only one provider or server knows. ``extra_headers``: a dict of HTTP headers. Those of a call
     are added.
+
+    ``await lm("text or messages")``, or ``lm.run_sync(…)`` in scripts, calls the model without a signature.
 
     Raises ConfigurationError for a name without provider, a limit below 1, an unknown setting (with the nearest known
     one) or a value that is not JSON. A call raises ModelError.
@@ -78,7 +98,7 @@ class LM:
     >>> lm = dn.LM("openai/gpt-4.1-mini", temperature=0, max_tokens=500, concurrency=16)
     >>> lm, lm.settings
     (LM('openai/gpt-4.1-mini'), {'temperature': 0, 'max_tokens': 500})
-    >>> own = dn.LM("openai/my-model", api_base="http://127.0.0.1:8000/v1")  # a server of your own, such as vLLM
+    >>> own = dn.LM("Qwen/Qwen3-8B", api_base="http://127.0.0.1:8000/v1")  # a server of your own, such as vLLM
     """
 
     adapter: str | None = None
@@ -101,14 +121,18 @@ class LM:
         tpm: PositiveFloat | None = None,
         cache: Bool = True,
         native_tools: Bool | None = None,
+        profile: Mapping[str, Any] | None = None,
+        strict: Bool = False,
+        truncated: Literal["error", "accept"] = "error",
         **settings: Unpack[RequestSettings],
     ) -> None:
-        model_name(model)
+        address = _address(api_base, base_url)
+        model_name(model, has_address=address is not None)
         check_settings("LM", settings)
         self.name = model
         self.settings = dict(settings)
         self._endpoint_settings = {
-            "api_base": _address(api_base, base_url),
+            "api_base": address,
             "api_key": _key(api_key),
             "timeout": timeout,
         }
@@ -118,6 +142,13 @@ class LM:
         self._limit_settings = (concurrency, rpm, tpm)
         self._cache = cache
         self._native_tools = native_tools
+        self._strict = strict
+        self._profile_changes = dict(profile or {})
+        if profile:
+            overridden(ModelProfile(), profile)  # a wrong field is an error here, and not at the first call
+        self._adaptation: Adaptation | None = None
+        self.truncated = truncated
+        self._warned_of_truncation = False
         self._connect()
 
     @property
@@ -125,7 +156,24 @@ class LM:
         """Whether the model takes descriptions of tools and replies with tool calls."""
         if self._native_tools is not None:
             return self._native_tools
+        if self.profile.native_tools is False:
+            return False
         return isinstance(self._engine, DirectEngine) or supports(self.name, "function_calling")
+
+    @property
+    def profile(self) -> ModelProfile:
+        """What the model takes, and its limits and prices, as far as they are known."""
+        return self._adapt().profile
+
+    def _adapt(self) -> Adaptation:
+        """The profile and what refusals have taught, made when it is first used, since it reads litellm's map."""
+        if self._adaptation is None:
+            known = profile_of(self.name)
+            if not isinstance(self._engine, DirectEngine):
+                known = without_rules(known)
+            profile = overridden(known, self._profile_changes)
+            self._adaptation = Adaptation(self.name, profile, strict=self._strict)
+        return self._adaptation
 
     def _connect(self) -> None:
         """Make the client, the limits and the single flight, which are not pickled."""
@@ -154,8 +202,8 @@ class LM:
     async def stream(self, request: LMRequest, on_piece: PieceCallback) -> LMReply:
         """Send a request, call ``on_piece`` with each new piece of the text, and return the reply.
 
-        The call is retried only before the first piece. It does not share the reply of an equal pending request.
-        Raises ModelError.
+        The pieces include thinking that the model writes into its text; ``reply.text`` does not. The call is retried
+        only before the first piece. It does not share the reply of an equal pending request. Raises ModelError.
         """
         refuse_in_a_replay(self.name)
         call = ModelCall(self, request, current_scope(), listener=on_piece)
@@ -169,6 +217,19 @@ class LM:
         if key is None:
             return None
         return await default_cache().get(key)
+
+    def call_links(self) -> Links | None:
+        """The links that this model adds to the chain of its calls.
+
+        None if the model is called through its methods, because ``complete``, ``stream`` or ``cached_reply`` of this
+        object is overridden or replaced.
+        """
+        for method, lm_method in zip((self.complete, self.stream, self.cached_reply), _METHODS, strict=True):
+            if getattr(method, "__func__", None) is not lm_method:
+                return None
+        if hasattr(self, OLD_CACHED_REPLY):  # of a subclass that was written for 0.1
+            return None
+        return self._links()
 
     def _links(self) -> Links:
         """The links that this model adds to the chain of a call."""
@@ -186,7 +247,7 @@ class LM:
         """The end of the chain: call the provider, and add the reply to the cache."""
         reply = await self._send(call.request, self._merged_settings(call.request), call.listener)
         call.streamed = True
-        if call.key is not None:
+        if call.key is not None and is_complete(reply):
             default_cache().put(call.key, reply)
         return reply
 
@@ -203,7 +264,7 @@ class LM:
         self, request: LMRequest, settings: dict[str, Any], on_piece: PieceCallback | None = None
     ) -> LMReply:
         started = time.perf_counter()
-        pending = _PendingRequest(self.limits, self._engine, request, settings, on_piece)
+        pending = _PendingRequest(self, request, settings, on_piece)
         tries = with_retries(pending.attempt, self._retries, self._deadline, pending.may_retry)
         try:
             if self._deadline is None:
@@ -215,6 +276,16 @@ class LM:
                 error.usage = error.usage.timed(time.perf_counter() - started, error.retries)
             raise
         return reply.with_usage(reply.usage.timed(time.perf_counter() - started, failures))
+
+    def _checked(self, reply: LMReply, settings: Mapping[str, Any]) -> LMReply:
+        """Return the reply if it is complete, or truncated where that is accepted. Raises ModelError."""
+        accept_truncated = self.truncated == "accept"
+        reply = check_reply(reply, settings, self.name, accept_truncated=accept_truncated)
+        if accept_truncated and not self._warned_of_truncation and is_truncated(reply):
+            self._warned_of_truncation = True
+            problem = f"{self.name}: {describe_cut(settings)}; it is used as it is, since truncated='accept'"
+            warnings.warn(problem, TruncatedReplyWarning, stacklevel=2)
+        return reply
 
     async def _within(self, deadline: float, tries: Awaitable[T]) -> T:
         try:
@@ -240,6 +311,8 @@ class LM:
         state = {name: value for name, value in vars(self).items() if name not in unpickled}
         settings = {name: value for name, value in self.settings.items() if not is_secret_name(name)}
         state["settings"] = without_secrets(settings)
+        if self._adaptation is not None and not self._adaptation.has_learned:
+            state["_adaptation"] = None  # it is made anew when it is used
         state["_endpoint_settings"] = {
             **self._endpoint_settings,
             "api_key": None,
@@ -258,37 +331,22 @@ class LM:
 _METHODS = LM.complete, LM.stream, LM.cached_reply
 
 
-def links_of(lm: LMProtocol) -> Links | None:
-    """The links that a model adds to the chain of its calls.
-
-    None for a model that is called through its methods: any model that is no LM, and an LM with an overridden or
-    replaced ``complete``, ``stream`` or ``cached_reply``.
-    """
-    if not isinstance(lm, LM):
-        return None
-    for method, lm_method in zip((lm.complete, lm.stream, lm.cached_reply), _METHODS, strict=True):
-        if getattr(method, "__func__", None) is not lm_method:
-            return None
-    if hasattr(lm, OLD_CACHED_REPLY):  # of a subclass that was written for 0.1
-        return None
-    return lm._links()
-
-
 class _PendingRequest:
     """One request with its limits. It is not retried after the first piece of a streamed reply."""
 
-    __slots__ = ("engine", "limits", "on_piece", "request", "settings", "started_streaming")
+    __slots__ = ("adaptation", "check", "engine", "limits", "on_piece", "request", "settings", "started_streaming")
 
     def __init__(
         self,
-        limits: Limits,
-        engine: DirectEngine | LiteLLMEngine,
+        lm: LM,
         request: LMRequest,
         settings: dict[str, Any],
         on_piece: PieceCallback | None,
     ) -> None:
-        self.limits = limits
-        self.engine = engine
+        self.limits = lm.limits
+        self.engine = lm._engine
+        self.adaptation = lm._adapt()
+        self.check = lm._checked
         self.request = request
         self.settings = settings
         self.on_piece = on_piece
@@ -303,9 +361,12 @@ class _PendingRequest:
                 await GATE.passed(current_scope())
             async with self.limits.slots:
                 if not (GATE.shut and GATE.holding(current_scope())):
-                    on_piece = self._pass_on if self.on_piece else None
-                    reply = await self.engine.complete(self.request, self.settings, on_piece)
-                    return check_reply(reply, self.settings, self.engine.model)
+                    reply = await self.adaptation.send(self.request, self.settings, self._send)
+                    return self.check(reply, self.settings)
+
+    async def _send(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
+        on_piece = self._pass_on if self.on_piece else None
+        return await self.engine.complete(request, settings, on_piece)
 
     def may_retry(self, error: ModelError) -> None:
         """Raise ``error`` if a piece of the reply has arrived, or Halted if the run or a budget allows no retry."""

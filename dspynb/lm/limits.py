@@ -13,11 +13,14 @@ from weakref import WeakKeyDictionary
 
 from dspynb.errors import ModelError, RateLimited
 
-__all__ = ["AdaptiveLimit", "Limits", "Pace", "backoff", "with_retries"]
+__all__ = ["LONGEST_RETRY_AFTER", "AdaptiveLimit", "Limits", "Pace", "backoff", "with_retries"]
 
 T = TypeVar("T")
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 30.0
+LONGEST_RETRY_AFTER = 60.0
+"""Maximum number of seconds that a call without a deadline waits because the provider asks for it. Limits per minute
+end in this time. Whether a call should wait for the end of a limit per day is for the user to say, with a deadline."""
 
 
 class AdaptiveLimit:
@@ -138,6 +141,25 @@ def backoff(failures: int, retry_after: float | None) -> float:
     return random.uniform(0.0, min(_LONGEST_WAIT, _FIRST_WAIT * 2**failures))  # noqa: S311
 
 
+def _check_wait(error: ModelError, wait: float, end: float | None) -> None:
+    """Raise ``error`` if the call may not wait for ``wait`` seconds. ``end``: the time of its deadline, or None."""
+    if end is not None:
+        if time.monotonic() + wait <= end:
+            return
+        if error.retry_after is not None:
+            error.advise(
+                f"the provider asks to wait for {error.retry_after:.0f} s, which is after the deadline: try again "
+                "later, or give dn.LM a longer deadline="
+            )
+        raise error
+    if error.retry_after is not None and error.retry_after > LONGEST_RETRY_AFTER:
+        error.advise(
+            f"the provider asks to wait for {error.retry_after:.0f} s, and a call without deadline= waits for at most "
+            f"{LONGEST_RETRY_AFTER:g} s: try again later, or give dn.LM a deadline= that is longer"
+        )
+        raise error
+
+
 async def with_retries(
     attempt: Callable[[], Awaitable[T]],
     retries: int,
@@ -146,7 +168,8 @@ async def with_retries(
 ) -> tuple[T, int]:
     """Call ``attempt`` until it succeeds. Returns the result and the number of failed tries.
 
-    Retryable errors are retried at most ``retries`` times, and not later than ``deadline`` seconds from now.
+    Retryable errors are retried at most ``retries`` times, and not later than ``deadline`` seconds from now. Without a
+    deadline, an error whose provider asks to wait for more than ``LONGEST_RETRY_AFTER`` seconds is raised at once.
     ``may_retry`` is called with the error before each retry and can raise to prevent it. An error that is raised has
     the number of retries as ``error.retries``.
     """
@@ -155,11 +178,11 @@ async def with_retries(
         try:
             return await attempt(), failures
         except ModelError as error:
-            wait = backoff(failures, error.retry_after)
-            too_late = end is not None and time.monotonic() + wait > end
             error.retries = failures
-            if not error.retryable or failures == retries or too_late:
+            if not error.retryable or failures == retries:
                 raise
+            wait = backoff(failures, error.retry_after)
+            _check_wait(error, wait, end)
             may_retry(error)
             await asyncio.sleep(wait)
     raise AssertionError("unreachable")

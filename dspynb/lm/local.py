@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dspynb.data import Usage, token_count
-from dspynb.errors import BadRequestError, ConfigurationError, ContextTooLong, ModelError, nearest
+from dspynb.errors import BadRequestError, ConfigurationError, ContextTooLong, ModelError, nearest, shorten
 from dspynb.keywords import configurable
+from dspynb.lm.direct_call import DirectCalls
 from dspynb.lm.download import cached_path, smollm2_path
 from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback, refuse_in_a_replay, refuse_media
 from dspynb.options import Float, Int, PositiveInt
@@ -28,11 +29,12 @@ __all__ = ["LocalLM"]
 
 # Without a system message, SmolLM2's chat template adds an advertisement for itself.
 _NEUTRAL_SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
-_SETTINGS = {"temperature", "max_tokens", "top_p", "top_k", "min_p", "seed", "stop", "repeat_penalty"}
+_SAMPLING = {"temperature", "max_tokens", "top_p", "top_k", "min_p", "seed", "stop", "repeat_penalty"}
+_SETTINGS = {*_SAMPLING, "response_format"}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class LocalLM:
+class LocalLM(DirectCalls):
     """A small language model in this process: no key, no network after the first use, reproducible replies.
 
     ``path``: a GGUF file; by default SmolLM2-135M-Instruct, which is downloaded on first use into the user's cache
@@ -116,14 +118,33 @@ class LocalLM:
         unknown = sorted(settings.keys() - _SETTINGS)
         if unknown:
             raise ConfigurationError(f"{self.name} has no setting {unknown[0]!r}.{nearest(unknown[0], _SETTINGS)}")
+        schema = request.response_format
+        if "response_format" in settings:
+            schema = self._schema(settings.pop("response_format"))
         return {
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             **settings,
             "seed": _sample_seed(settings.get("seed", self.seed), request.rollout),
             "messages": _with_system([dict(m) for m in request.messages]),
-            "response_format": request.response_format,
+            "response_format": schema,
         }
+
+    def _schema(self, response_format: Any) -> Mapping[str, Any] | None:
+        """The JSON schema of a response format in OpenAI's form; None for plain text."""
+        kind = response_format.get("type") if isinstance(response_format, Mapping) else None
+        json_schema = response_format.get("json_schema") if kind == "json_schema" else None
+        if isinstance(json_schema, Mapping) and isinstance(json_schema.get("schema"), Mapping):
+            schema: Mapping[str, Any] = json_schema["schema"]
+            return schema
+        if kind == "json_object":
+            return {"type": "object"}
+        if kind == "text":
+            return None
+        raise ConfigurationError(
+            f"{self.name}: response_format must be {{'type': 'json_schema', 'json_schema': {{'schema': …}}}}, "
+            f"{{'type': 'json_object'}} or {{'type': 'text'}}, got {shorten(repr(response_format), 100)}"
+        )
 
     def _run(
         self, engine: _Engine, body: dict[str, Any], stopped: Callable[[], bool], on_piece: PieceCallback
@@ -212,6 +233,7 @@ def _generate(
 
 def _reply(chunks: list[dict[str, Any]], seconds: float) -> LMReply:
     texts: list[str] = []
+    reasoning: list[str] = []
     finish = None
     tokens: dict[str, Any] = {}
     for chunk in chunks:
@@ -219,6 +241,7 @@ def _reply(chunks: list[dict[str, Any]], seconds: float) -> LMReply:
             raise _request_error(chunk["error"])
         for choice in chunk["choices"]:
             texts.append(choice["delta"].get("content") or "")
+            reasoning.append(choice["delta"].get("reasoning_content") or "")
             finish = choice["finish_reason"] or finish
         tokens = chunk.get("usage") or tokens
     if finish is None:
@@ -226,7 +249,7 @@ def _reply(chunks: list[dict[str, Any]], seconds: float) -> LMReply:
     prompt_tokens = token_count(tokens.get("prompt_tokens"))
     completion_tokens = token_count(tokens.get("completion_tokens"))
     usage = Usage(1, prompt_tokens, completion_tokens, usd=0.0, seconds=seconds)
-    return LMReply("".join(texts), usage=usage, finish=finish)
+    return LMReply("".join(texts), usage=usage, finish=finish, reasoning="".join(reasoning) or None)
 
 
 def _request_error(error: Mapping[str, Any]) -> ModelError:

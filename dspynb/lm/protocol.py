@@ -23,23 +23,30 @@ from dspynb.media.describe import has_media
 from dspynb.redact import redact_known, redact_values
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import current_scope
+from dspynb.thinking import BLANK, may_have_tags, split_opened
 
 __all__ = [
+    "LONG_TEXT",
     "LMProtocol",
     "LMReply",
     "LMRequest",
     "Message",
     "PieceCallback",
     "check_reply",
+    "describe_cut",
     "is_complete",
+    "is_truncated",
     "refuse_in_a_replay",
     "refuse_media",
     "request_key",
     "sent_settings",
+    "with_thinking",
     "with_usage",
     "without_secrets",
 ]
 
+LONG_TEXT = 2**20
+"""Characters of a reply, or bytes of a body, above which it is read in a thread and not on the event loop."""
 Message = Mapping[str, Any]
 PieceCallback = Callable[[str], None]
 """A function that is called with each new piece of a reply's text while the reply arrives."""
@@ -74,11 +81,13 @@ class LMRequest:
 class LMReply:
     """A model's reply.
 
-    ``text``: the text of the reply. ``tool_calls``: the tool calls, in OpenAI's format. ``usage``: what the call cost.
-    ``raw``: the provider's response, or None. ``cached``: whether the reply comes from a cache and cost nothing.
-    ``reasoning``: the text of the model's reasoning, or None. ``completions``: the texts of a request with ``n`` > 1,
-    without truncated and filtered ones. ``logprobs``: the log probabilities of the tokens in the provider's format, if
-    the request asks for them.
+    ``text``: the text of the reply, which is also ``str(reply)``. ``tool_calls``: the tool calls, in OpenAI's format.
+    ``usage``: what the call cost. ``raw``: the provider's response, or None. ``cached``: whether the reply comes from a
+    cache and cost nothing. ``reasoning``: the text of the model's reasoning, or None; thinking at the beginning of
+    ``text``, between ``<think>`` and ``</think>`` or a tag of a similar name, is moved there. ``completions``: the
+    texts of a request with ``n`` > 1, without truncated and filtered ones. ``logprobs``: the log probabilities of the
+    tokens in the provider's format, if the request asks for them. ``sent``: the settings as they were sent, if the
+    model does not take them as they were requested; else None.
 
     ``finish``: the provider's finish reason, which says why the model stopped. A predictor raises ReplyTruncated,
     ContentFiltered or Refused for a reply that is incomplete (``length``, ``content_filter``, ``refusal``, …).
@@ -99,6 +108,10 @@ class LMReply:
     reasoning: str | None = None
     completions: tuple[str, ...] = ()
     logprobs: Any = None
+    sent: Mapping[str, Any] | None = None
+
+    def __str__(self) -> str:
+        return self.text
 
     def with_usage(self, usage: Usage) -> LMReply:
         """A copy of the reply with another usage."""
@@ -112,7 +125,32 @@ class LMReply:
             self.reasoning,
             self.completions,
             self.logprobs,
+            self.sent,
         )
+
+
+def with_thinking(reply: LMReply, thinking: str, text: str) -> LMReply:
+    """The reply with ``text`` as its text, and ``thinking``, which was a part of it, added to its reasoning."""
+    parts = [part for part in (reply.reasoning, thinking.strip(BLANK)) if part]
+    return replace(reply, text=text.lstrip(BLANK), reasoning="\n\n".join(parts) or None)
+
+
+def _without_opened_thinking(reply: LMReply) -> LMReply:
+    """The reply without thinking at the beginning of its text, which becomes its reasoning, and without that of its
+    other completions."""
+    split = split_opened(reply.text)
+    if split.text is not reply.text:
+        reply = with_thinking(reply, split.thinking, split.text)
+    if len(reply.completions) > 1:
+        others = tuple(_text_without_thinking(text) for text in reply.completions)
+        if others != reply.completions:
+            reply = replace(reply, completions=others)
+    return reply
+
+
+def _text_without_thinking(text: str) -> str:
+    split = split_opened(text)
+    return text if split.text is text else split.text.lstrip(BLANK)
 
 
 def without_secrets(reply: LMReply) -> LMReply:
@@ -151,6 +189,11 @@ def is_complete(reply: LMReply) -> bool:
     return reply.finish is None or reply.finish == "stop" or _normalized_finish(reply.finish) not in _INCOMPLETE
 
 
+def is_truncated(reply: LMReply) -> bool:
+    """Whether a limit of tokens cut the reply, judged by its finish reason."""
+    return reply.finish is not None and reply.finish != "stop" and _normalized_finish(reply.finish) in _TRUNCATED
+
+
 def _normalized_finish(finish: object) -> str:
     """A finish reason in one spelling: ``FinishReason.MAX_TOKENS`` and ``max-tokens`` become ``max_tokens``."""
     spelling = getattr(finish, "value", finish)
@@ -160,16 +203,21 @@ def _normalized_finish(finish: object) -> str:
     return word.removeprefix("finish_reason_")
 
 
-def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str) -> LMReply:
+def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str, *, accept_truncated: bool = False) -> LMReply:
     """Return the reply if it is complete. Every reply of every model is checked before it is cached or parsed.
 
-    ``settings``: the settings that were sent; an error names the token limit among them. A usage that is not valid is
-    replaced by an unknown one. Raises ReplyTruncated, ContentFiltered, Refused or MalformedReply, with the usage of the
-    call.
+    ``settings``: the settings that were sent; an error names the token limit among them. ``accept_truncated``: whether
+    a truncated reply is returned as well; one without a text, or with a tool call, is an error in any case. A usage
+    that is not valid is replaced by an unknown one, and thinking at the beginning of the text becomes the reasoning.
+    Raises ReplyTruncated, ContentFiltered, Refused or MalformedReply, with the usage of the call.
     """
     if not is_sound(reply.usage):
         reply = reply.with_usage(usage_of(reply.usage if isinstance(reply.usage, Usage) else None))
+    if len(reply.completions) > 1 or may_have_tags(reply.text):
+        reply = _without_opened_thinking(reply)
     if is_complete(reply):
+        return reply
+    if accept_truncated and is_truncated(reply) and reply.text.strip() and not reply.tool_calls:
         return reply
     error = _incomplete_reply_error(reply, settings, model)
     raise with_usage(error, reply.usage, cached=reply.cached)
@@ -181,6 +229,7 @@ def _incomplete_reply_error(reply: LMReply, settings: Mapping[str, Any], model: 
     if finish in _TRUNCATED:
         truncated = ReplyTruncated(_truncation_problem(reply, text, settings), model=model)
         truncated.text = text
+        truncated.reasoning = None if reply.reasoning is None else redact_known(reply.reasoning)
         return truncated
     if finish in _FILTERED:
         problem = "the content filter stopped the reply"
@@ -218,22 +267,28 @@ def sent_settings(lm: object, request: LMRequest) -> dict[str, Any]:
 
 
 def _truncation_problem(reply: LMReply, text: str, settings: Mapping[str, Any]) -> str:
-    name, limit = _token_limit(settings)
+    name, _ = _token_limit(settings)
     usage = reply.usage
     if not text.strip() and not reply.tool_calls and (reply.reasoning or usage.reasoning_tokens):
-        used = usage.reasoning_tokens or usage.completion_tokens or limit
+        used = usage.reasoning_tokens or usage.completion_tokens or _token_limit(settings)[1]
         tokens = "all its tokens"
         if used:
             tokens = f"all {used} tokens"
         return f"the reply was cut: it used {tokens} for reasoning; raise {name or 'max_tokens'} or lower the effort"
-    problem = f"the reply was cut at {name}={limit} (raise it)"
-    if not name:
-        problem = "the reply was cut at the model's own limit (no max_tokens was sent: set it, or ask for less)"
+    problem = describe_cut(settings)
     if reply.tool_calls:
         problem += ", in or after a tool call"
     if text.strip():
         problem += f"; it begins: {_beginning(text)!r}"
     return problem
+
+
+def describe_cut(settings: Mapping[str, Any]) -> str:
+    """Say at which limit a reply was cut, and what to do. ``settings``: the settings that were sent."""
+    name, limit = _token_limit(settings)
+    if not name:
+        return "the reply was cut at the model's own limit (no max_tokens was sent: set it, or ask for less)"
+    return f"the reply was cut at {name}={limit} (raise it)"
 
 
 def _token_limit(settings: Mapping[str, Any]) -> tuple[str, Any]:
@@ -273,11 +328,11 @@ class LMProtocol(Protocol):
 
 
 def refuse_in_a_replay(model: str) -> None:
-    """Raise ScopeError if a replay is active: a replayed program may call models through predictors only."""
+    """Raise ScopeError if a replay is active: ``complete`` and ``stream`` are not recorded, so they have no answer."""
     if current_scope().context.interceptor(Place.REPLAY) is not None:
         raise ScopeError(
-            f"a replay calls no model, and this call of {model} was not recorded, since it is made directly and not by "
-            "a predictor. Call the model through dn.Predict"
+            f"a replay calls no model, and this call of {model} was not recorded, since `complete` and `stream` bypass "
+            "the records. Call the model through dn.Predict, or directly with `await lm(…)`"
         )
 
 

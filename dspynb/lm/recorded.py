@@ -11,6 +11,7 @@ from typing import Any
 
 from dspynb.data import usage_of
 from dspynb.errors import ConfigurationError, RecordingMiss, shorten
+from dspynb.lm.direct_call import DirectCalls
 from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, check_reply, is_complete, request_key, sent_settings
 from dspynb.media.describe import content_text, without_data
 from dspynb.redact import redact_known
@@ -48,13 +49,16 @@ def _is_recorded(body: object) -> bool:
         return False
     if not isinstance(body.get("finish"), str | None) or not isinstance(body.get("adapter"), str | None):
         return False
-    if not isinstance(body.get("model", ""), str):
+    if not isinstance(body.get("model", ""), str) or not isinstance(body.get("reasoning"), str | None):
+        return False
+    completions = body.get("completions", [])
+    if not isinstance(completions, list) or not all(isinstance(text, str) for text in completions):
         return False
     calls = body.get("tool_calls", [])
     return isinstance(calls, list) and all(isinstance(call, dict) for call in calls)
 
 
-class RecordedLM:
+class RecordedLM(DirectCalls):
     """A model that serves recorded replies, made by ``recorded``."""
 
     constrains = True
@@ -69,6 +73,7 @@ class RecordedLM:
         self.adapter = getattr(lm, "adapter", None)
         self.native_tools = bool(getattr(lm, "native_tools", False))
         self.takes_media = getattr(lm, "takes_media", True)
+        self.truncated = getattr(lm, "truncated", "error")
         self._lock = threading.Lock()
         self._replies: dict[str, dict[str, Any]] = {}
         if path.exists():
@@ -103,8 +108,8 @@ class RecordedLM:
     async def complete(self, request: LMRequest) -> LMReply:
         """Return the recorded reply, marked as cached, or call the model and record its reply.
 
-        Raises RecordingMiss in strict mode; ReplyTruncated, Refused or ContentFiltered for an incomplete reply. These
-        are not recorded, and an incomplete reply in an older recording is requested again.
+        Raises RecordingMiss in strict mode; ReplyTruncated, Refused or ContentFiltered for an incomplete reply. An
+        incomplete reply is not recorded, and one in an older recording is requested again.
         """
         if self._live and self.lm is not None:
             return await self.lm.complete(request)
@@ -115,8 +120,11 @@ class RecordedLM:
             if recorded is not None:
                 return check_reply(recorded, request.settings, self.name)
             raise self._miss(request)
-        reply = check_reply(await self.lm.complete(request), sent_settings(self.lm, request), self.name)
-        self._record(request_key(request), request, reply)
+        reply = await self.lm.complete(request)
+        accept_truncated = self.truncated == "accept"
+        reply = check_reply(reply, sent_settings(self.lm, request), self.name, accept_truncated=accept_truncated)
+        if is_complete(reply):
+            self._record(request_key(request), request, reply)
         return reply
 
     async def cached_reply(self, request: LMRequest) -> LMReply | None:
@@ -142,11 +150,18 @@ class RecordedLM:
         if body is None:
             return None
         usage = usage_of(body.get("usage")).as_cached()
-        calls = tuple(body.get("tool_calls", ()))
-        return LMReply(body["text"], calls, usage, cached=True, finish=body.get("finish"))
+        return LMReply(
+            body["text"],
+            tuple(body.get("tool_calls", ())),
+            usage,
+            cached=True,
+            finish=body.get("finish"),
+            reasoning=body.get("reasoning"),
+            completions=tuple(body.get("completions", ())),
+        )
 
     def _record(self, key: str, request: LMRequest, reply: LMReply) -> None:
-        body = {
+        body: dict[str, Any] = {
             "key": key,
             "model": self.name,
             "adapter": self.adapter if isinstance(self.adapter, str) else None,
@@ -159,6 +174,10 @@ class RecordedLM:
         }
         if request.tools:
             body["tool_calls"] = [dict(call) for call in reply.tool_calls]
+        if reply.reasoning is not None:
+            body["reasoning"] = reply.reasoning
+        if len(reply.completions) > 1:
+            body["completions"] = list(reply.completions)
         with self._lock:
             known = self._replies.get(key)
             # The last line of a key counts, so the line of an incomplete reply can stay in the file.

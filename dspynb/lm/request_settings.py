@@ -33,8 +33,10 @@ class _OpenAISettings(TypedDict, total=False):
     """Seed of sampling, where the provider has one."""
     n: PositiveInt | None
     """Replies per request."""
+    effort: str | None
+    """How much a reasoning model thinks: ``none``, ``low``, ``medium`` or ``high``. Sent as ``reasoning_effort``."""
     reasoning_effort: str | None
-    """How much a reasoning model thinks: ``none``, ``minimal``, ``low``, ``medium``, ``high``, …"""
+    """Another name of ``effort``. Some models have further levels, such as ``minimal``."""
     verbosity: str | None
     """Length of replies: ``low``, ``medium`` or ``high``."""
     frequency_penalty: Float | None

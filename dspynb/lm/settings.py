@@ -11,7 +11,7 @@ from typing import Any
 from dspynb.errors import ConfigurationError
 from dspynb.lm.request_settings import LiteLLMSettings, RequestSettings
 from dspynb.name_advice import refuse_unknown
-from dspynb.redact import is_secret_name
+from dspynb.redact import is_secret_name, redact_values, without_secrets
 
 __all__ = [
     "LITELLM_SETTINGS",
@@ -21,9 +21,11 @@ __all__ = [
     "REQUEST_SETTINGS",
     "RequestSettings",
     "check_call",
+    "check_json",
     "check_settings",
     "key_settings",
     "merge_settings",
+    "recorded_settings",
     "refuse_litellm_settings",
 ]
 
@@ -137,10 +139,11 @@ def check_settings(owner: str, settings: Mapping[str, Any]) -> None:
         elif type(value) in (str, int, bool) or (type(value) is float and math.isfinite(value)):
             continue
         if name != "azure_ad_token_provider" or not callable(value):  # litellm calls this function and never sends it
-            _check_json(owner, name, value)
+            check_json(owner, name, value)
 
 
-def _check_json(owner: str, name: str, value: object) -> None:
+def check_json(owner: str, name: str, value: object) -> None:
+    """Raise ConfigurationError for a value that is not JSON."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -226,3 +229,21 @@ def key_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _may_be_secret(header: str) -> bool:
     return is_secret_name(header) or "token" in header.lower() or "cookie" in header.lower()
+
+
+def recorded_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings as events have them: without headers, which may hold secrets, and without secrets."""
+    if not settings:
+        return _NO_SETTINGS
+    for value in settings.values():
+        if type(value) not in _NUMBERS:
+            break
+    else:  # nearly always; no number is a secret
+        return settings
+    recorded = {name: value for name, value in settings.items() if name != "extra_headers"}
+    result: Mapping[str, Any] = redact_values(without_secrets(recorded))
+    return result
+
+
+_NO_SETTINGS: Mapping[str, Any] = {}
+_NUMBERS = (int, float, bool, type(None))

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from dspynb.data import Usage
 from dspynb.errors import ConfigurationError, ModelError, ScriptExhausted
+from dspynb.lm.direct_call import DirectCalls
 from dspynb.lm.protocol import LMReply, LMRequest
 
 __all__ = ["FunctionLM", "ScriptedLM"]
@@ -15,7 +16,7 @@ __all__ = ["FunctionLM", "ScriptedLM"]
 _FREE = Usage(calls=1)
 
 
-class FunctionLM:
+class FunctionLM(DirectCalls):
     """A model that replies with the result of a function, for tests and tutorials.
 
     ``fn``: a sync or async function ``fn(request) -> str | LMReply`` of an LMRequest. Its exceptions are raised by the
@@ -52,7 +53,7 @@ class FunctionLM:
         raise ModelError(f"{self.name} answered with {type(answer).__name__}; return text or an LMReply")
 
 
-class ScriptedLM:
+class ScriptedLM(DirectCalls):
     """A model that returns the replies of a list in order, for tests and tutorials.
 
     ``replies``: texts, LMReply objects, and exceptions, which are raised. ``name``, ``adapter``: see FunctionLM.

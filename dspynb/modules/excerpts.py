@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["excerpt", "labelled"]
+__all__ = ["excerpt", "excerpt_of_parts", "labelled"]
 
 
 def excerpt(value: object, limit: int) -> str:
@@ -26,3 +26,36 @@ def labelled(name: str, value: object, limit: int, sign: str = ":") -> str:
     text = excerpt(value, limit)
     separator = "\n" if "\n" in text else " "
     return f"{name}{sign}{separator}{text}"
+
+
+def excerpt_of_parts(text: str, limit: int) -> str:
+    """A text without its middle, like ``excerpt``, but cut between paragraphs, else between lines, if a part that fits
+    takes at least half of ``limit``. So examples that are separated by empty lines stay whole."""
+    if len(text) <= limit:
+        return text
+    for separator in ("\n\n", "\n"):
+        shortened = _outer_parts(text.split(separator), separator, limit)
+        if len(shortened) >= limit // 2:
+            return shortened
+    return excerpt(text, limit)
+
+
+def _outer_parts(parts: list[str], separator: str, limit: int) -> str:
+    """As many parts as fit, by turns from the beginning and the end, with a mark for those between."""
+    begin = 0
+    end = len(parts)
+    room = limit
+    while begin < end:
+        from_end = begin > len(parts) - end
+        part = parts[end - 1] if from_end else parts[begin]
+        room -= len(part) + len(separator)
+        if room < 0:
+            break
+        if from_end:
+            end -= 1
+        else:
+            begin += 1
+    if begin + len(parts) - end == 0:
+        return ""
+    left_out = len(separator.join(parts[begin:end]))
+    return separator.join([*parts[:begin], f"… [{left_out} characters] …", *parts[end:]])

@@ -13,6 +13,8 @@ from dspynb.data import Prediction, rows_of
 from dspynb.errors import ConfigurationError, InputError, of_dspy
 from dspynb.events import SpanEnded, SpanStarted, new_span
 from dspynb.keywords import configurable
+from dspynb.lm.protocol import LMProtocol
+from dspynb.lm.resolve import check_lm
 from dspynb.modules.batch import run_batch
 from dspynb.modules.compose import accepted_values, apply_function, check_fit
 from dspynb.modules.copying import copy_instance
@@ -209,6 +211,30 @@ class Module:
         from dspynb.state.state import with_state
 
         return with_state(self, state, strict=strict)
+
+    def with_lm(self, lm: LMProtocol | str | None) -> Self:
+        """A copy of the program in which every predictor uses ``lm``. The program itself does not change.
+
+        ``lm``: a model, or its name ("provider/model"). It replaces the models that predictors of the program have of
+        their own, at every depth, including those of tools and the advisor of a Refine. With None, all of them use the
+        model in force (``dn.configure(lm=…)``, ``dn.context(lm=…)``). Models that ``forward`` calls directly, and those
+        of rewards, stay. The copy shares with the program what ``with_state`` shares: other models, and what cannot be
+        copied. A saved state has no models, so it loads into both. Raises ConfigurationError for a value that is no
+        model, StateError for a program that cannot be copied.
+
+        >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: four"))
+        >>> ask.with_lm(dn.FunctionLM(lambda request: "answer: 4")).run_sync(question="2+2?").answer
+        '4'
+        >>> ask.run_sync(question="2+2?").answer
+        'four'
+        """
+        from dspynb.state.state import copy_program
+
+        check_lm(lm)
+        new = copy_program(self, "create another program and give its predictors the model")
+        for _, predictor in new.named_predictors():
+            predictor.lm = lm
+        return new
 
     def save(self, path: str | Path) -> None:
         """Write the state to a JSON file, atomically. Raises StateError.

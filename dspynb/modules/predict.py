@@ -6,12 +6,12 @@ import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Self, Unpack
 
-from dspynb.adapters.base import Adapter
+from dspynb.adapters.base import Adapter, outputs_so_far
 from dspynb.adapters.resolve import resolve_adapter
 from dspynb.data import Prediction
 from dspynb.errors import DspynbError, InputError, ModelError, ParseError
 from dspynb.keywords import configurable
-from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, refuse_media
+from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, is_truncated, refuse_media
 from dspynb.lm.resolve import resolve_lm
 from dspynb.lm.settings import OTHERWISE, REQUEST_ADVICE, RequestSettings, check_settings
 from dspynb.modules.copying import copy_value
@@ -139,6 +139,8 @@ class Predict(Module):
             except ParseError as error:
                 if not (self.repairs and getattr(call.adapter, "repair", False)):
                     raise
+                if call.reply is not None and is_truncated(call.reply):  # a repair would be cut at the same limit
+                    raise
                 return await self._repair(call, error)
         except BaseException as error:
             failure = as_exception(error, f"the call of {self._title()}")
@@ -155,8 +157,13 @@ class Predict(Module):
             raise error from model_error
 
     def _read(self, adapter: Adapter, reply: LMReply) -> dict[str, Any]:
-        """Parse the outputs of a reply. Raises ParseError."""
-        return adapter.parse(self.signature, reply.text)
+        """Parse the outputs of a reply; of a truncated one, as far as its text goes. Raises ParseError."""
+        try:
+            return adapter.parse(self.signature, reply.text)
+        except ParseError as error:
+            if not is_truncated(reply):
+                raise
+            return outputs_so_far(adapter, self.signature, reply.text, error)
 
     def _fitted(self, adapter: Adapter, lm: LMProtocol) -> Adapter:  # noqa: ARG002
         """The adapter that this predictor uses with a model; subclasses may wrap it."""
@@ -195,6 +202,7 @@ class Predict(Module):
             scope=scope,
             path=path,
             inputs=values,
+            signature=self.signature,
             read=self._read,
             uid=self.uid,
             reading=reading,

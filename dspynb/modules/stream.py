@@ -16,6 +16,7 @@ from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.run import Run
 from dspynb.running.user_code import as_exception, guarded
 from dspynb.scope.core import current_scope
+from dspynb.thinking import visible_text
 
 if TYPE_CHECKING:
     from dspynb.adapters.base import Adapter
@@ -39,32 +40,35 @@ class _FieldStreamer:
     def __init__(self, predictor: Predict, queue: asyncio.Queue[FieldText | None]) -> None:
         self._predictor = predictor
         self._queue = queue
-        self._reply = ""
+        self._pieces: list[str] = []
+        self._length = 0
         self._parsed_length = 0
         self._fields: dict[str, str] = {}
 
     def __call__(self, adapter: Adapter, piece: str) -> None:
-        self._reply += piece
+        self._pieces.append(piece)
+        self._length += len(piece)
         # Parsed again after growth by 2 %, since parsing a long reply after every piece would be slow.
         if not piece:
             self._queue_growth(adapter, redact_known)
-        elif len(self._reply) >= self._parsed_length * 1.02:
+        elif self._length >= self._parsed_length * 1.02:
             self._queue_growth(adapter, redact_growing)
 
     def _queue_growth(self, adapter: Adapter, clean: Callable[[str], str]) -> None:
-        self._parsed_length = len(self._reply)
-        for name, field_text in self._partial(adapter).items():
+        self._parsed_length = self._length
+        self._pieces = ["".join(self._pieces)]
+        for name, field_text in self._partial(adapter, visible_text(self._pieces[0])).items():
             text = clean(field_text)
             before = self._fields.get(name, "")
             if text != before and text.startswith(before):
                 self._fields[name] = text
                 self._queue.put_nowait(FieldText(name, text, text[len(before) :]))
 
-    def _partial(self, adapter: Any) -> Mapping[str, str]:
-        """The fields in the reply so far. An error names the adapter here, since the model calls this method and would
-        seem to have raised it."""
+    def _partial(self, adapter: Any, text: str) -> Mapping[str, str]:
+        """The fields in the text of the reply so far, which excludes the thinking at its beginning. An error names the
+        adapter here, since the model calls this method and would seem to have raised it."""
         try:
-            return adapter.partial(self._predictor.signature, self._reply)  # type: ignore[no-any-return]
+            return adapter.partial(self._predictor.signature, text)  # type: ignore[no-any-return]
         except BaseException as error:
             failure = as_exception(error, f"the adapter {type(adapter).__name__}")
             if failure is error:

@@ -12,9 +12,13 @@ from weakref import WeakSet
 from dspynb.data import Example
 from dspynb.errors import AdvisorFailedWarning, DspynbError, Halted, HintError, ParseError
 from dspynb.events import Hint, HintFailed, PredictorCalled, Steered
+from dspynb.lm.direct_call import DIRECT
+from dspynb.media.describe import content_text
 from dspynb.modules.excerpts import labelled
 from dspynb.modules.predict import Predict
+from dspynb.modules.predictor_call import refuse_truncated
 from dspynb.modules.scorer import Scorer, source_of
+from dspynb.modules.shortening import call_shortened
 from dspynb.redact import error_text
 from dspynb.refine.attempt import AttemptResult
 from dspynb.running.control import Request
@@ -95,12 +99,14 @@ class Advisor:
         program_text = _program_text(program)  # before the mask below hides the candidate's instructions
         candidate = None if part is None else {uid: part}
         with mask(), Layer("the advisor's candidate", candidate=candidate, settings=self._settings(program)):
-            answer = await self.predict(
-                program=program_text,
-                reward=self.reward.describe(),
-                inputs=_fields_text(inputs),
-                attempts="\n\n".join(_attempt_text(attempt, program) for attempt in attempts),
-            )
+            advisor_inputs = {
+                "program": program_text,
+                "reward": self.reward.describe(),
+                "inputs": _fields_text(inputs),
+                "attempts": "\n\n".join(_attempt_text(attempt, program) for attempt in attempts),
+            }
+            answer = await call_shortened(self.predict, advisor_inputs)
+        refuse_truncated(answer)
         advice = {path: text for path, text in answer.advice.items() if path in paths and text.strip()}
         return advice or None
 
@@ -262,7 +268,10 @@ def _position(paths: Sequence[str], path: str) -> int:
 
 def _call_text(call: PredictorCalled) -> str:
     outcome = _fields_text(call.outputs) if call.outputs is not None else f"error: {call.error}"
-    return f"{call.predictor} got {_fields_text(call.inputs)}\n{call.predictor} gave {outcome}"
+    inputs = call.inputs
+    if call.predictor == DIRECT:
+        inputs = {"prompt": content_text(call.messages[-1].get("content"))}
+    return f"{call.predictor} got {_fields_text(inputs)}\n{call.predictor} gave {outcome}"
 
 
 def _fields_text(values: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from dspynb import errors
 from dspynb.errors import DspynbError, InputError, ModelError
 from dspynb.events import PredictorCalled, plain
 from dspynb.lm.protocol import LMReply
+from dspynb.lm.recorded_call import recorded_reply
 from dspynb.running.record import RunRecord
 from dspynb.running.tables.diffs import PromptDiff, diff_messages
 from dspynb.running.tables.spans import Span, spans_of
@@ -147,7 +148,7 @@ def answer(call: PredictorCalled) -> LMReply:
     """The recorded reply, marked as cached, so that it costs nothing. Raises the recorded error where there is none."""
     if call.reply is None:
         raise _recorded_error(call.error or "")
-    return LMReply(call.reply, call.tool_calls, usage=call.usage.as_cached(), cached=True)
+    return recorded_reply(call)
 
 
 def _recorded_error(text: str) -> Exception:

@@ -18,9 +18,9 @@ from dspynb.events import AttemptEnded, AttemptStarted, Event
 from dspynb.lm.interceptors.budget import BUDGET
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest
+from dspynb.lm.recorded_call import as_recorded
 from dspynb.lm.resolve import resolve_lm
 from dspynb.modules.module import Module
-from dspynb.modules.predictor_call import as_recorded
 from dspynb.redact import redact_values
 from dspynb.replaying.recording import Divergence, Recording, answer, recording_of
 from dspynb.running.call_history import Calls

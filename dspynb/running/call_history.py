@@ -61,11 +61,13 @@ def _summary(call: PredictorCalled) -> str:
 
 
 def _parts(call: PredictorCalled) -> Iterable[tuple[str, str]]:
-    """Yield a title and a text for each message, the error and the reply."""
+    """Yield a title and a text for each message, the error, the reasoning and the reply."""
     for message in call.messages:
         yield str(message.get("role")), content_text(message.get("content"))
     if call.error is not None:
         yield "error", call.error
+    if call.reasoning:
+        yield "reasoning", call.reasoning
     if call.reply is not None:
         yield "reply", call.reply
 

@@ -136,6 +136,9 @@ class RunReader:
     def calls(self) -> pd.DataFrame:
         """One row per model call, in the order in which the calls ended.
 
+        ``requested``, ``sent``: the settings of the request, as requested and as sent. They differ where the model does
+        not take a setting.
+
         >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
         >>> ask.run_sync(question="2+2?").run.calls[["predictor", "reply", "tokens", "model"]]
           predictor      reply  tokens     model

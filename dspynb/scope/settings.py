@@ -19,12 +19,20 @@ __all__ = ["configure", "context", "model_name", "setting", "settings_in_force"]
 View: TypeAlias = Literal["auto", "widget", "html", "text", "off"]
 
 
-def model_name(value: object) -> str:
-    """Check the name of a provider's model and return it. Raises ConfigurationError for anything else."""
-    if not isinstance(value, str) or not all(value.partition("/")):
-        text = redact(repr(value))
-        raise ConfigurationError(f"a model is named 'provider/model', as in 'openai/gpt-4.1-mini'; got {text}")
-    return value
+def model_name(value: object, *, has_address: bool = False) -> str:
+    """Check the name of a provider's model and return it. Raises ConfigurationError for anything else.
+
+    ``has_address``: whether the address of the server is known, so that the name needs no provider.
+    """
+    if isinstance(value, str):
+        is_server_name = has_address and bool(value.strip()) and not value.endswith("/")
+        if is_server_name or all(value.partition("/")):
+            return value
+    advice = ""
+    if isinstance(value, str) and value:
+        advice = ". For a server of your own, give its address too: dn.LM('my-model', api_base='http://…/v1')"
+    text = redact(repr(value))
+    raise ConfigurationError(f"a model is named 'provider/model', as in 'openai/gpt-4.1-mini'; got {text}{advice}")
 
 
 def _lm(value: object) -> Any:

@@ -19,7 +19,7 @@ from dspynb.signatures.signature import Signature
 from dspynb.state.demos import dump_demos, load_demo
 from dspynb.state.dspy_json import DSPyPredictor, dspy_entries
 
-__all__ = ["VERSION", "dump_state", "load_state", "with_state"]
+__all__ = ["VERSION", "copy_program", "dump_state", "load_state", "with_state"]
 
 VERSION = 1
 
@@ -283,12 +283,17 @@ def _problems(error: ValidationError) -> Iterable[str]:
 
 def with_state(program: M, state: Mapping[str, Any], *, strict: bool = True) -> M:
     """A copy of the program with the state loaded. The program itself does not change. Raises StateError."""
-    try:
-        new = copy.deepcopy(program)
-    except Exception as error:
-        raise StateError(
-            f"{type(program).__name__} cannot be copied ({type(error).__name__}: {shorten(error, 200)}); create "
-            "another program and use its load_state"
-        ) from error
+    new = copy_program(program, "create another program and use its load_state")
     load_state(new, state, strict=strict)
     return new
+
+
+def copy_program(program: M, advice: str) -> M:
+    """A copy of the program with predictors of its own. Models are shared. Raises StateError, with the advice for a
+    program that cannot be copied."""
+    try:
+        return copy.deepcopy(program)
+    except Exception as error:
+        raise StateError(
+            f"{type(program).__name__} cannot be copied ({type(error).__name__}: {shorten(error, 200)}); {advice}"
+        ) from error

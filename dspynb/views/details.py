@@ -120,6 +120,8 @@ def _blocks_of_calls(calls: list[PredictorCalled]) -> Iterator[Block]:
         for message in call.messages:
             role = str(message.get("role", "message"))
             yield _block("sent", name, f"{name} · {role}", content_text(message.get("content")))
+        if call.reasoning:
+            yield _block("reply", name, f"{name} · reasoning", call.reasoning)
         if call.reply is not None:
             yield _block("reply", name, f"{name} · reply{_facts(call)}", call.reply)
         if call.tool_calls:

@@ -130,7 +130,7 @@ TOO_LONG = {
         "Your input exceeds the context window of this model. Please adjust your input and try again.",
     ),
 }
-"""Responses to a request that exceeds the context of the model, which are not yet recognized as such."""
+"""Responses to a request that exceeds the context of the model."""
 
 TOO_LONG_UNDERSTOOD = {
     "openai": partial(refused, "Your input exceeds the context window of this model.", code="context_length_exceeded"),
@@ -154,7 +154,7 @@ TOO_LONG_UNDERSTOOD = {
         413,
     ),
 }
-"""Responses to a request that exceeds the context of the model, which are recognized."""
+"""Further responses to a request that exceeds the context of the model."""
 
 NOT_TOO_LONG = {
     "anthropic, max_tokens": partial(

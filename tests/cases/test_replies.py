@@ -11,8 +11,6 @@ from tests.cases.providers import model
 from tests.helpers import chat
 from tests.lm.server import Server, reply, sse
 
-THINKING = "part 4: thinking without an opening tag is taken for the answer"
-SECOND = "part 4: with n=2 the second completion is paid for and cannot be reached"
 UNOPENED = "[[ ## answer ## ]]\nLyon\nno wait</think>\n[[ ## answer ## ]]\nParis\n[[ ## completed ## ]]"
 
 
@@ -24,13 +22,11 @@ def ask(text, signature="question -> answer", **settings):
 # ── thinking without an opening tag ───────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=THINKING)
 @pytest.mark.parametrize("tag", ["think", "thinking", "thought", "THINK"])
 def test_the_answer_stands_after_the_closing_tag_of_thinking_that_was_never_opened(tag):
     assert ask(UNOPENED.replace("</think>", f"</{tag}>")).answer == "Paris"
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=THINKING)
 @pytest.mark.parametrize(
     ("adapter", "text"),
     [
@@ -44,14 +40,12 @@ def test_every_form_of_a_reply_is_read_after_unopened_thinking(adapter, text):
     assert ask(text, adapter=adapter).answer == "Paris"
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=THINKING)
 def test_a_number_after_unopened_thinking_is_read_and_costs_no_repair():
     text = "[[ ## answer ## ]]\n12\nno wait</think>\n[[ ## answer ## ]]\n13\n[[ ## completed ## ]]"
     prediction = ask(text, "question -> answer: int")
     assert (prediction.answer, prediction.usage.calls) == (13, 1)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=THINKING)
 def test_the_prediction_of_a_stream_holds_no_unopened_thinking():
     with Server(streamed=[sse([UNOPENED[:30], UNOPENED[30:]])]) as server:
         program = dn.Predict("question -> answer", lm=model(server))
@@ -62,9 +56,6 @@ def test_the_prediction_of_a_stream_holds_no_unopened_thinking():
         assert asyncio.run(main())[-1].answer == "Paris"
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="part 4: thinking in a reply's text is on no record of a call"
-)
 @pytest.mark.parametrize("opening", ["", "<think>"], ids=["unopened", "opened"])
 def test_thinking_in_the_text_of_a_reply_becomes_its_reasoning(opening):
     run = ask(f"{opening}Lyon, no wait</think>\n{chat(answer='Paris')}").run
@@ -103,7 +94,6 @@ def all_of(prediction):
     return [completions[i].answer for i in range(len(completions))]
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason=SECOND)
 @pytest.mark.parametrize("where", ["model", "predictor"])
 def test_all_completions_of_a_call_can_be_reached(where):
     n = {"n": 2}
@@ -116,7 +106,6 @@ def test_all_completions_of_a_call_can_be_reached(where):
     assert all_of(prediction) == ["Paris", "Lyon"]
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason=SECOND)
 @pytest.mark.parametrize(
     ("adapter", "texts"),
     [
@@ -131,7 +120,6 @@ def test_all_completions_have_the_types_of_the_signature(adapter, texts):
     assert all_of(prediction) == [1, 2]
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason=SECOND)
 def test_all_completions_can_be_reached_when_the_cache_answers(tmp_path, monkeypatch):
     monkeypatch.setenv("DSPYNB_CACHE_DIR", str(tmp_path))
     with Server(lambda body, number: two(chat(answer="Paris"), chat(answer="Lyon"))) as server, dn.context(cache=True):
@@ -143,7 +131,6 @@ def test_all_completions_can_be_reached_when_the_cache_answers(tmp_path, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of litellm itself
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason=SECOND)
 def test_all_completions_can_be_reached_through_litellm():
     with Server(lambda body, number: two(chat(answer="Paris"), chat(answer="Lyon"))) as server:
         program = dn.Predict("question -> answer", lm=model(server, engine="litellm"), n=2)

@@ -65,6 +65,7 @@ DECLARED = {
         "max_bootstrapped_demos": (4, -1, WHOLE),
         "max_labeled_demos": (4, True, WHOLE),
         "metric_threshold": (None, math.inf, f"{FINITE}, or None"),
+        "teacher_lm": (None, 3, MODEL),
         "init_temperature": (1.0, "hot", FROM_0),
         "minibatch": (True, 1, BOOL),
         "minibatch_size": (35, 0, POSITIVE),
@@ -201,6 +202,7 @@ def test_names_of_dspy_for_settings_of_one_optimizer_are_refused_too():
         (dn.MIPROv2, "minibatch_full_eval_steps", "full_eval_steps"),
         (dn.MIPROv2, "view_data_batch_size", "shown_rows"),
         (dn.BootstrapFewShot, "teacher_settings", "teacher_lm"),
+        (dn.MIPROv2, "teacher_settings", "teacher_lm"),
         (dn.BootstrapRandomSearch, "num_candidate_programs", "num_candidates"),
     ):
         with pytest.raises(ConfigurationError, match=f"'{theirs}'. Did you mean '{ours}'"):

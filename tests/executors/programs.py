@@ -31,6 +31,18 @@ def program():
     return dn.Predict("question -> answer", lm=dn.FunctionLM(doubled))
 
 
+class Direct(dn.Module):
+    """Doubles a question, and calls a model directly before."""
+
+    def __init__(self):
+        self.lm = dn.FunctionLM(lambda request: request.messages[-1]["content"])
+        self.double = program()
+
+    async def forward(self, question):
+        said = await self.lm(question)
+        return await self.double(question=said.text)
+
+
 def rows(n, bad=()):
     return [{"question": "bad" if i in bad else str(i), "answer": str(2 * i + (i % 3 == 0))} for i in range(n)]
 

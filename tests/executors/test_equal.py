@@ -12,7 +12,7 @@ import pytest
 
 import dspynb as dn
 from dspynb.running.record import RunRecord
-from tests.executors.programs import by_pid, calls_of, program, refined, right, rows, without_times, wordy
+from tests.executors.programs import Direct, by_pid, calls_of, program, refined, right, rows, without_times, wordy
 from tests.helpers import Caption, chat
 from tests.optimizers.worlds import SMALL, World, optimized, outcome, three
 
@@ -35,6 +35,18 @@ def test_an_evaluation_has_the_same_table_score_calls_and_file(dask):
     reopened = dn.open_run(remote.run.path)
     same(without_times(reopened.rollouts), without_times(remote.run.rollouts))
     assert list(dn.history(24)) == remote.run.record.calls
+
+
+def test_direct_calls_of_a_program_come_back_with_its_others(dask):
+    async def main(executor):
+        with dn.Budget(calls=100) as meter:
+            evaluation = await dn.evaluate(Direct(), rows(6), right, executor=executor)
+        return evaluation, meter
+
+    (local, local_meter), (remote, remote_meter) = run(main(None)), run(main(dask))
+    assert calls_of(local.run) == calls_of(remote.run)
+    assert {call.predictor for call in remote.run.record.calls} == {"lm()", "double"}
+    assert local_meter.spent["calls"] == remote_meter.spent["calls"] == 12
 
 
 def by_len(row, prediction):

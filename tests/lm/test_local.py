@@ -321,6 +321,29 @@ def test_a_schema_is_a_response_format_and_after_a_prefill_a_grammar(llama, gguf
     assert "response_format" not in second
 
 
+def test_a_response_format_of_openai_is_taken_as_a_setting(llama, gguf):
+    schema = {"enum": ["yes", "no"]}
+    formats = [
+        {"type": "json_schema", "json_schema": {"name": "blue", "schema": schema}},
+        {"type": "json_object"},
+        {"type": "text"},
+    ]
+    for response_format in formats:
+        LocalLM(gguf).run_sync("blue?", response_format=response_format)
+    assert [body.get("response_format") for body in llama.bodies] == [
+        {"type": "json_schema", "json_schema": {"schema": schema}},
+        {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}},
+        None,
+    ]
+
+
+@pytest.mark.parametrize("response_format", [{"type": "xml"}, {"type": "json_schema"}, "json", 3])
+def test_an_unknown_response_format_is_refused(llama, gguf, response_format):
+    with pytest.raises(ConfigurationError, match="response_format must be .*json_schema"):
+        LocalLM(gguf).run_sync("blue?", response_format=response_format)
+    assert not llama.bodies
+
+
 def test_instances_share_a_server_unless_it_is_made_differently(llama, gguf):
     for lm in (LocalLM(gguf), LocalLM(str(gguf), seed=5, temperature=1.0), LocalLM(gguf, n_ctx=128, parallel=2)):
         run(lm, ask("hi"))
@@ -578,3 +601,13 @@ def test_the_interpreter_ends_promptly_while_a_call_runs():
         """)
     )
     assert took < 20
+
+
+def test_the_thinking_of_the_model_is_its_reasoning(llama, gguf):
+    deltas = [{"reasoning_content": "Lyon? "}, {"reasoning_content": "No."}, {"content": " Paris"}]
+    llama.chunks[1:3] = [{"choices": [{"delta": delta, "finish_reason": None}]} for delta in deltas]
+    prediction = Predict("question -> answer", lm=LocalLM(gguf)).run_sync(question="?")
+    assert (prediction.answer, prediction.run.calls.reasoning[0]) == ("Paris", "Lyon? No.")
+    llama.chunks[1:4] = [{"choices": [{"delta": {"content": "<think>Nice</think>Paris"}, "finish_reason": None}]}]
+    prediction = Predict("question -> answer", lm=LocalLM(gguf)).run_sync(question="?")
+    assert (prediction.answer, prediction.run.calls.reasoning[0]) == ("Paris", "Nice")

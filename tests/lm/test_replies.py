@@ -20,7 +20,8 @@ from dspynb import errors
 from dspynb.data import Usage
 from dspynb.lm.cache import default_cache
 from dspynb.lm.providers import openai_format
-from dspynb.lm.providers.openai_format import ReplyAssembler, excerpt, read_reply
+from dspynb.lm.providers.openai_format import excerpt, read_reply
+from dspynb.lm.providers.reply_assembler import ReplyAssembler
 from tests.helpers import Caption, chat
 from tests.lm.server import Server, reply, sse
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import pytest
 from aiohttp import web
@@ -43,6 +44,94 @@ def events(*chunks):
 def test_events_are_read_by_the_standard(sent, data):
     assert [text for _, text in events(sent)] == data
     assert [text for _, text in events(*(sent[i : i + 1] for i in range(len(sent))))] == data
+
+
+EXAMPLES = [
+    ("data: YHOO\ndata: +2\ndata: 10\n\n", [("", "YHOO\n+2\n10")], []),
+    (
+        ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n",
+        [("", "first event"), ("", "second event")],
+        [("", " third event")],
+    ),
+    ("data\n\ndata\ndata\n\ndata:", [("", ""), ("", "\n")], [("", "")]),
+    ("data:test\n\ndata: test\n\n", [("", "test"), ("", "test")], []),
+    (
+        "data: This is the first message.\n\ndata: This is the second message, it\ndata: has two lines.\n\n",
+        [("", "This is the first message."), ("", "This is the second message, it\nhas two lines.")],
+        [],
+    ),
+    (
+        "event: add\ndata: 73857293\n\nevent: remove\ndata: 2153\n\nevent: add\ndata: 113411\n\n",
+        [("add", "73857293"), ("remove", "2153"), ("add", "113411")],
+        [],
+    ),
+]
+
+
+@pytest.mark.parametrize(("sent", "complete", "unfinished"), EXAMPLES)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_the_examples_of_the_standard_are_read_as_it_says(sent, complete, unfinished, end):
+    """The examples of https://html.spec.whatwg.org/multipage/server-sent-events.html.
+
+    The standard drops an event without an empty line after it. Some servers of models end a stream in this way, so here
+    it is read when the stream ends; whether the reply is complete is judged by its finish reason.
+    """
+    parser = EventParser()
+    events_so_far = parser.feed(sent.replace("\n", end).encode())
+    assert [(event.name.decode(), event.data.decode()) for event in events_so_far] == complete
+    assert [(event.name.decode(), event.data.decode()) for event in parser.end()] == unfinished
+
+
+def standard_events(stream):
+    """The events of a stream by the steps of the standard, in its words; an event at the end needs no empty line."""
+    lines = re.split("\r\n|\n|\r", stream.removeprefix("\ufeff"))
+    data_buffer = ""
+    type_buffer = ""
+    dispatched = []
+    for line in [*lines, ""]:
+        if not line:
+            if data_buffer:
+                dispatched.append((type_buffer, data_buffer.removesuffix("\n")))
+            data_buffer = ""
+            type_buffer = ""
+        elif not line.startswith(":"):
+            field, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if field == "event":
+                type_buffer = value
+            elif field == "data":
+                data_buffer += f"{value}\n"
+    return dispatched
+
+
+STREAM_PIECES = st.sampled_from(
+    [
+        "data",
+        "event",
+        "id",
+        "retry",
+        "Data",
+        ":",
+        ": ",
+        " ",
+        "\n",
+        "\r",
+        "\r\n",
+        "\n\n",
+        "\ufeff",
+        "x",
+        "é",
+        "data: a\n",
+    ]
+)
+
+
+@given(st.lists(STREAM_PIECES, max_size=30).map("".join), st.data())
+def test_any_stream_has_the_events_of_the_standard(stream, data):
+    sent = stream.encode()
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(len(sent), 1)), max_size=10)))
+    chunks = [sent[a:b] for a, b in zip([0, *cuts], [*cuts, len(sent)], strict=True)]
+    assert events(*chunks) == standard_events(stream)
 
 
 def test_comments_that_keep_a_stream_alive_belong_to_no_event():

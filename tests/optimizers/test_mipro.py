@@ -9,6 +9,7 @@ import pytest
 import dspynb as dn
 from dspynb.errors import ConfigurationError
 from dspynb.events import CandidateProposed, CandidateScored, PredictorCalled, ProposalEnded, RolloutEnded
+from tests.helpers import chat, field
 from tests.optimizers.worlds import TRAIN, VAL, World, events, one, optimized, outcome, right, rows, small, three
 
 run = asyncio.run
@@ -114,3 +115,53 @@ def test_auto_sets_the_sizes():
 def test_settings_out_of_range_are_refused(settings, says):
     with pytest.raises(ConfigurationError, match=says):
         dn.MIPROv2(right, **settings)
+
+
+# ── a teacher's model ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def taught(teacher, **settings):
+    """An optimizer whose demos come from a teacher's model."""
+    return small(dn.MIPROv2, teacher_lm=teacher, **settings)
+
+
+def knowing(requests):
+    """A model that is always right, and the list of its requests."""
+
+    def answer(request):
+        requests.append(request)
+        return chat(answer=str(2 * int(field(request, "question"))))
+
+    return dn.FunctionLM(answer, name="teacher")
+
+
+@pytest.mark.parametrize("demos", [2, 0], ids=["with demos", "instructions only"])
+def test_demos_are_bootstrapped_with_the_model_of_the_teacher_alone(demos):
+    requests = []
+    world = World(1)
+    settings = {"max_bootstrapped_demos": demos, "max_labeled_demos": 0}
+    taught(knowing(requests), prompt_lm=world.lm, **settings).compile_sync(one(world), TRAIN, val=VAL)
+    calls = events(dn.last_run(), PredictorCalled)
+    assert {field(request, "question") for request in requests} <= {row["question"] for row in TRAIN}
+    assert len(requests) >= 2
+    assert len(requests) == len([call for call in calls if call.model == "teacher"])
+    shown = [call.inputs["task_demos"] for call in calls if call.predictor == "proposer.instruction"]
+    assert any("answer: 0" in text for text in shown)
+
+
+def test_the_model_of_the_teacher_is_a_setting_that_resuming_compares_and_the_repr_shows():
+    world = World(1)
+    optimizer = taught(knowing([]))
+    assert "teacher_lm=" in repr(optimizer)
+
+    async def main():
+        handle = optimizer.start(one(world), TRAIN, VAL)
+        await handle
+        with pytest.raises(ConfigurationError, match="these settings changed: teacher_lm"):
+            small(dn.MIPROv2).resume(handle.id, one(world), TRAIN, VAL)
+        requests = []
+        resumed = await taught(knowing(requests)).resume(handle.id, one(world), TRAIN, VAL)
+        assert requests == []
+        return (await handle).dump_state() == resumed.dump_state()
+
+    assert run(main())

@@ -203,7 +203,7 @@ def _reply_pickler() -> type[Any]:
     return ReplyPickler
 
 
-_META = ("score", "usage", "calls", "run")
+_META = ("score", "usage", "calls", "run", "logprobs", "truncated", "further_completions")
 
 
 def _prediction(kind: type[Prediction], values: dict[str, Any], meta: dict[str, Any]) -> Prediction:

@@ -6,13 +6,14 @@ import asyncio
 import json
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dspynb.contrib.doctor.installed import version_key, version_of
 from dspynb.contrib.doctor.report import OK, WITHOUT, WRONG, Finding
-from dspynb.errors import ConfigurationError, DspynbError, ExecutorError
+from dspynb.errors import ConfigurationError, DspynbError, ExecutorError, ModelAdaptedWarning
 
 __all__ = ["cluster", "generated_code", "live_view", "provider", "stop"]
 
@@ -23,6 +24,8 @@ _FINDING_LIMIT = 5
 _CHECK_ADDRESS = "look at the address (--api-base, OPENAI_BASE_URL, OPENAI_API_BASE), which mostly ends in /v1"
 _ADVICE = {
     "AuthenticationError": ": look at the key, and whether its account may use this model",
+    "QuotaExceeded": ": the key is accepted; look at the account's credits",
+    "ModelNotFound": f"; {_CHECK_ADDRESS}",
     "BadRequestError": f": look at the model's name, as the provider writes it; {_CHECK_ADDRESS}",
     "RateLimited": ": the provider is reached; wait, or look at the limits of the account",
     "ServerError": ": the provider is reached, and fails itself; try again later",
@@ -117,16 +120,17 @@ def generated_code() -> Iterator[Finding]:
 
 
 def provider(name: str, api_base: str | None) -> Iterator[Finding]:
-    """Whether a model answers. Sends one request, without retries and cache."""
+    """Whether a model answers, and what it takes. Sends one request, without retries and cache."""
     from dspynb.lm.client import LM
     from dspynb.lm.protocol import LMRequest
 
-    settings = _length_limit(name, api_base)
+    settings = {"max_tokens": 256}  # room for the reasoning of some models
     request = LMRequest(messages=({"role": "user", "content": "Say ok."},), settings=settings)
     began = time.perf_counter()
     try:
         lm = LM(name, api_base=api_base, retries=0, cache=False, timeout=_LM_TIMEOUT)
-        reply = asyncio.run(lm.complete(request))
+        with warnings.catch_warnings(action="ignore", category=ModelAdaptedWarning):  # the profile says the same
+            reply = asyncio.run(lm.complete(request))
     except DspynbError as error:
         kind = type(error).__name__
         yield Finding("lm", WRONG, f"{error}{_ADVICE.get(kind, '')}", {"lm": name, "error": kind})
@@ -135,16 +139,7 @@ def provider(name: str, api_base: str | None) -> Iterator[Finding]:
     facts = {"lm": name, "seconds": seconds, "tokens": reply.usage.tokens}
     tokens = "unknown" if facts["tokens"] is None else facts["tokens"]
     yield Finding("lm", OK, f"{name} answered in {seconds:.2f} s ({tokens} tokens)", facts)
-
-
-def _length_limit(name: str, api_base: str | None) -> dict[str, Any]:
-    """Settings that limit the length of a reply. They leave room for the reasoning of some models."""
-    from dspynb.lm.providers.addresses import base_in_environment
-
-    is_openai = name.startswith("openai/") and not (api_base or base_in_environment("openai"))
-    if is_openai:
-        return {"max_completion_tokens": 256}  # newer models of OpenAI refuse max_tokens
-    return {"max_tokens": 256}
+    yield Finding("profile", OK, f"its profile: {lm.profile.describe()}", {"lm": name, "profile": lm.profile.facts()})
 
 
 def cluster(address: str) -> Iterator[Finding]:

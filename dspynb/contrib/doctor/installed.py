@@ -17,7 +17,6 @@ __all__ = ["dependencies", "head", "installation", "meets", "version_key", "vers
 
 _EXTRAS = {
     "local": "the embedded model",
-    "providers": "other providers than openai/…, through litellm",
     "otel": "traces as OpenTelemetry spans",
     "mcp": "tools of MCP servers",
     "plots": "run.plot()",

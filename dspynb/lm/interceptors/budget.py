@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from dspynb.data import Usage
-from dspynb.errors import ModelError
+from dspynb.errors import ContextTooLong, ModelError, UnsupportedParameter
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMReply
 from dspynb.scope.budget import missing_tokens
 from dspynb.scope.call_context import Place
 
-__all__ = ["BUDGET", "BudgetInterceptor"]
+__all__ = ["BUDGET", "FREE_REFUSALS", "BudgetInterceptor", "is_free_refusal"]
+
+FREE_REFUSALS = (ContextTooLong, UnsupportedParameter)
+"""Errors of requests that a provider refuses before it calls the model."""
+
+
+def is_free_refusal(error: Exception) -> bool:
+    """Whether a provider refused a request without a bill. Such a request is no call of a budget."""
+    return isinstance(error, FREE_REFUSALS) and error.usage is None
 
 
 class BudgetInterceptor:
     """Admits a call to the runs and budgets around it, lets these runs cancel it while it is pending, and counts its
-    cost, also that of a failed call."""
+    cost, also that of a failed call. A request that the provider refuses without a bill counts as no call."""
 
     place = Place.BUDGET
 
@@ -26,8 +34,10 @@ class BudgetInterceptor:
         try:
             reply = await scope.in_flight(proceed(call))
         except ModelError as error:
-            if error.usage is not None and scope.funded:
-                reply_text = str(getattr(error, "text", ""))
+            if is_free_refusal(error):
+                scope.give_back(1)
+            elif error.usage is not None and scope.funded:
+                reply_text = f"{getattr(error, 'text', '')}{getattr(error, 'reasoning', None) or ''}"
                 _settle(call, error.usage, reply_text, cached=error.cached)
             raise
         if scope.funded:

@@ -18,7 +18,7 @@ from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, PieceCallback
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import Scope
 
-__all__ = ["Interceptor", "Links", "ModelCall", "Proceed", "chain"]
+__all__ = ["Interceptor", "Links", "ModelCall", "Proceed", "chain", "links_of"]
 
 
 @dataclass(slots=True)
@@ -80,3 +80,9 @@ def chain(interceptors: Iterable[Interceptor], send: Proceed) -> Proceed:
     for interceptor in sorted(interceptors, key=_by_place, reverse=True):
         proceed = partial(interceptor, proceed=proceed)
     return proceed
+
+
+def links_of(lm: LMProtocol) -> Links | None:
+    """The links that a model adds to the chain of its calls; None for a model that is called through its methods."""
+    own_links = getattr(type(lm), "call_links", None)
+    return None if own_links is None else own_links(lm)

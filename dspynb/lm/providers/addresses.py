@@ -21,11 +21,15 @@ __all__ = [
     "is_own_host",
     "key_in_environment",
     "key_name",
+    "missing_key",
     "no_key_sent",
+    "provider_of_host",
     "refused_redirect",
+    "unset_key",
 ]
 
 _SUFFIX = "/chat/completions"
+_PROCESS = "in the environment of the process that makes the call"
 _PORTS = {"http": 80, "https": 443}
 # The hosts of providers, by the first part of a model's name (from litellm's get_llm_provider_logic). A key from the
 # environment is sent to these hosts, and to those in the environment.
@@ -65,7 +69,26 @@ _REGIONAL = {
     "vertex_ai": re.compile(r"[a-z0-9-]+-aiplatform(\.[a-z0-9-]+\.rep)?\.googleapis\.com"),
 }
 _REGIONAL["sagemaker_chat"] = _REGIONAL["sagemaker"]
-_KEY_NAMES = {"bedrock": "AWS_BEARER_TOKEN_BEDROCK"}
+# Environment variables with keys, where they are not only PROVIDER_API_KEY. The first one is named in messages.
+# litellm reads the others as well (its files main.py and llms/*/common_utils.py).
+_KEY_NAMES = {
+    "anthropic": ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
+    "bedrock": ("AWS_BEARER_TOKEN_BEDROCK",),
+    "cohere": ("COHERE_API_KEY", "CO_API_KEY"),
+    "cohere_chat": ("COHERE_API_KEY", "CO_API_KEY"),
+    "fireworks_ai": ("FIREWORKS_AI_API_KEY", "FIREWORKS_API_KEY", "FIREWORKSAI_API_KEY", "FIREWORKS_AI_TOKEN"),
+    "gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    "huggingface": ("HUGGINGFACE_API_KEY", "HF_TOKEN"),
+    "mistral": ("MISTRAL_API_KEY", "MISTRAL_AZURE_API_KEY"),
+    "openrouter": ("OPENROUTER_API_KEY", "OR_API_KEY"),
+    "perplexity": ("PERPLEXITY_API_KEY", "PERPLEXITYAI_API_KEY"),
+    "replicate": ("REPLICATE_API_KEY", "REPLICATE_API_TOKEN"),
+    "together_ai": ("TOGETHER_AI_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_API_KEY", "TOGETHER_AI_TOKEN"),
+}
+_OTHER_CREDENTIALS = frozenset(
+    {"azure", "azure_ai", "bedrock", "databricks", "sagemaker", "sagemaker_chat", "vertex_ai"}
+)
+"""Providers that also take credentials other than a key, such as those of a cloud."""
 _MORE_ADDRESS_NAMES = {
     "bedrock": ("AWS_BEDROCK_RUNTIME_ENDPOINT",),
     "vertex_ai": ("VERTEXAI_API_BASE", "VERTEX_API_BASE"),
@@ -79,12 +102,22 @@ def _prefix(provider: str) -> str:
 
 def key_name(provider: str) -> str:
     """The name of the environment variable with a provider's key."""
-    return _KEY_NAMES.get(provider) or f"{_prefix(provider)}_API_KEY"
+    return _key_names(provider)[0]
+
+
+def _key_names(provider: str) -> tuple[str, ...]:
+    return _KEY_NAMES.get(provider) or (f"{_prefix(provider)}_API_KEY",)
 
 
 def key_in_environment(provider: str) -> str | None:
-    """A provider's key in the environment; None if it is unset or blank."""
-    return (os.environ.get(key_name(provider)) or "").strip() or None
+    """A provider's key in the environment; None if it is unset or blank, or for a name without a provider."""
+    if not provider:
+        return None
+    for name in _key_names(provider):
+        key = (os.environ.get(name) or "").strip()
+        if key:
+            return key
+    return None
 
 
 def base_in_environment(provider: str) -> str | None:
@@ -156,16 +189,57 @@ def is_own_host(provider: str, url: str) -> bool:
     Scheme, host and port are compared. The provider's own hosts count only with ``https`` on the default port.
     """
     origin = _origin(url)
-    if origin is None:
+    if origin is None or not provider:
         return False
-    if origin in map(_origin, _addresses_in_environment(provider)):
-        return True
+    return origin in map(_origin, _addresses_in_environment(provider)) or _is_host_of(provider, origin)
+
+
+def _is_host_of(provider: str, origin: str) -> bool:
     host = origin.removeprefix("https://")
     if host == origin:
         return False
     if provider in _REGIONAL and _REGIONAL[provider].fullmatch(host):
         return True
     return any(host == name or host.endswith(f".{name}") for name in _HOSTS.get(provider, "").split())
+
+
+@lru_cache(maxsize=256)
+def provider_of_host(url: str) -> str | None:
+    """The provider to whose own host an address belongs. None for any other server, which may need no key."""
+    origin = _origin(url)
+    if origin is None:
+        return None
+    for provider in (*_HOSTS, *_REGIONAL):
+        if _is_host_of(provider, origin):
+            return provider
+    return None
+
+
+def missing_key(provider: str, url: str) -> str | None:
+    """The error message for a request without a key to the own host of a provider. None if the server may need no key.
+
+    ``provider``: that of the model's name, or empty.
+    """
+    owner = provider_of_host(url)
+    if owner is None:
+        return None
+    start = f"{_displayed(url)} needs a key, and none was found, so nothing was sent: pass api_key=, or"
+    if is_own_host(provider, url):
+        return f"{start} set {key_name(provider)} {_PROCESS}"
+    return f"{start} name the model '{owner}/…' and set {key_name(owner)} {_PROCESS}"
+
+
+def unset_key(provider: str) -> str | None:
+    """The error message for a provider that is called at its own address without a key. None if its variable is set, or
+    if it may take other credentials or another address."""
+    if provider not in _HOSTS or provider in _OTHER_CREDENTIALS:
+        return None
+    if key_in_environment(provider) or base_in_environment(provider):
+        return None
+    return (
+        f"{provider} needs a key, and none was found, so nothing was sent: pass api_key=, or set {key_name(provider)} "
+        f"{_PROCESS}"
+    )
 
 
 def _addresses_in_environment(provider: str) -> list[str]:
@@ -203,15 +277,16 @@ def refused_redirect(target: str) -> str:
 
 def no_key_sent(provider: str, url: str) -> str:
     """The end of the error message for a request without a key: why no key was sent, and what to do."""
+    if not provider:
+        return "; no key was sent: pass api_key="
     name = key_name(provider)
-    process = "in the environment of the process that makes the call"
     if is_own_host(provider, url):
-        return f"; no key was sent: set {name} {process}"
+        return f"; no key was sent: set {name} {_PROCESS}"
     base = f"{_prefix(provider)}_API_BASE"
     reason = ""
     if key_in_environment(provider):
         reason = f", since {_displayed(url)} is not the provider's own host"
-    return f"; no key was sent{reason}: pass api_key=, or set {name}, and {base} to this address, {process}"
+    return f"; no key was sent{reason}: pass api_key=, or set {name}, and {base} to this address, {_PROCESS}"
 
 
 def foreign_credentials(model: str, provider: str, url: str, settings: Sequence[str]) -> str:

@@ -16,21 +16,34 @@ from dspynb.errors import (
     ContextTooLong,
     MalformedReply,
     ModelError,
+    ModelNotFound,
     ModelTimeout,
+    QuotaExceeded,
     RateLimited,
     ServerError,
+    UnsupportedParameter,
 )
 from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
-from dspynb.lm.providers.addresses import foreign_credentials, is_own_host, no_key_sent, refused_redirect
+from dspynb.lm.providers.addresses import (
+    foreign_credentials,
+    is_own_host,
+    no_key_sent,
+    refused_redirect,
+    unset_key,
+)
 from dspynb.lm.providers.endpoint import Endpoint
+from dspynb.lm.providers.error_kinds import error_kind, provider_error
+from dspynb.lm.providers.error_report import ErrorReport, read_report
 from dspynb.lm.providers.litellm_http import HTTPGuard, current_guard, guard_clients
-from dspynb.lm.providers.openai_format import ReplyAssembler, error_class, read_reply, request_body, retry_after
+from dspynb.lm.providers.model_names import not_found_advice, parse_name
+from dspynb.lm.providers.openai_format import read_reply, request_body, retry_after
+from dspynb.lm.providers.reply_assembler import ReplyAssembler
 from dspynb.lm.settings import LITELLM_SETTINGS
-from dspynb.redact import error_text, redact
+from dspynb.redact import error_text, is_secret_name, redact
 
 __all__ = ["LiteLLMEngine"]
 
-_MISSING = 'providers are reached through litellm: pip install "dspynb[providers]"'
+_MISSING = "this provider is called through litellm, which is not installed: pip install litellm"
 _NO_KEY = "no-key"
 """The key that litellm gets if no key from the environment may be sent. Without a key, litellm would look there."""
 _FOLLOWS_REDIRECTS = "aiohttp_openai/"
@@ -51,10 +64,12 @@ _NO_FIELDS = frozenset(
 )
 """Fields that extra_body may not have for the providers in _UNMERGED: litellm would read them as its own arguments."""
 _ERROR_CLASSES: Mapping[str, type[ModelError]] = {
+    "UnsupportedParamsError": UnsupportedParameter,
     "ContextWindowExceededError": ContextTooLong,
     "ContentPolicyViolationError": ContentFiltered,
     "AuthenticationError": AuthenticationError,
     "PermissionDeniedError": AuthenticationError,
+    "PaymentRequiredError": QuotaExceeded,
     "RateLimitError": RateLimited,
     "Timeout": ModelTimeout,
     "APIConnectionError": ConnectionFailed,
@@ -73,6 +88,7 @@ class LiteLLMEngine:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.model = endpoint.model
+        self.provider = parse_name(endpoint.model, has_address=endpoint.api_base is not None).provider
         if self.model.startswith(_FOLLOWS_REDIRECTS):
             name = self.model.partition("/")[2]
             raise ConfigurationError(
@@ -89,7 +105,7 @@ class LiteLLMEngine:
         ConfigurationError if litellm would send credentials from the environment to a foreign host.
         """
         base = self._base(settings)
-        provider = self.model.partition("/")[0]
+        provider = self.provider
         api_key = self.endpoint.api_key
         if base is None or is_own_host(provider, base):
             return api_key
@@ -114,6 +130,8 @@ class LiteLLMEngine:
         litellm is not installed."""
         litellm = await asyncio.to_thread(_litellm)
         key = self._key(settings)
+        if key is None and not _has_credentials(litellm, self.provider, settings):
+            self._check_key(settings)
         arguments = self._arguments(request, settings, key)
         if on_piece is not None:
             arguments |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -131,15 +149,24 @@ class LiteLLMEngine:
         except Exception as error:
             key_problem = ""
             if key == _NO_KEY:
-                key_problem = no_key_sent(self.model.partition("/")[0], self._base(settings) or "")
+                key_problem = no_key_sent(self.provider, self._base(settings) or "")
             raise self._model_error(error, guard, key_problem) from None
         finally:
             current_guard.reset(token)
         return read_reply(body, self.model, error_fields)
 
+    def _check_key(self, settings: Mapping[str, Any]) -> None:
+        """Raise AuthenticationError if the provider is called at its own address, and its key is not set."""
+        problem = None
+        if self._base(settings) is None:
+            problem = unset_key(self.provider)
+        if problem is not None:
+            raise AuthenticationError(problem, model=self.model)
+
     def _arguments(self, request: LMRequest, settings: Mapping[str, Any], key: str | None) -> dict[str, Any]:
         """The arguments of ``litellm.acompletion``."""
-        arguments = request_body(self.model, request, settings)
+        name = self.model if self.provider else f"openai/{self.model}"  # litellm removes the provider
+        arguments = request_body(name, request, settings)
         if self.model.startswith(_UNMERGED):
             arguments |= self._checked_fields(arguments.pop("extra_body", None) or {})
         if self.endpoint.api_base is not None:
@@ -166,36 +193,54 @@ class LiteLLMEngine:
         if guard.exceeded_limit:
             problem = f"the body of the reply is too long: more than {guard.exceeded_limit}"
             return MalformedReply(problem, model=self.model)
-        cls = _error_class(error)
         headers = getattr(error, "litellm_response_headers", None) or {}
         problem = error_text(error, 400)
-        advice = cls.remedy
-        if cls is AuthenticationError and key_problem:
-            problem += key_problem
-            advice = ""  # key_problem says what to do
-        return cls(
-            problem,
-            model=self.model,
-            status=getattr(error, "status_code", None),
-            request_id=redact(headers.get("x-request-id") or "") or None,
-            retry_after=retry_after(headers),
-            advice=advice,
-        )
+        report = _report(error)
+        wait = retry_after(headers)
+        if wait is None:
+            wait = report.retry_after
+        details: dict[str, Any] = {
+            "model": self.model,
+            "status": getattr(error, "status_code", None),
+            "request_id": redact(headers.get("x-request-id") or "") or None,
+            "retry_after": wait,
+        }
+        if error_kind(report, _client_kind(error)) is AuthenticationError and key_problem:
+            return AuthenticationError(problem + key_problem, **details)  # key_problem says what to do
+        model_error = provider_error(report, problem, client_kind=_client_kind(error), **details)
+        if isinstance(model_error, ModelNotFound):
+            model_error.advise(not_found_advice(self.model, has_address=self.endpoint.api_base is not None))
+        return model_error
 
 
-def _error_class(error: Exception) -> type[ModelError]:
-    cls: type[ModelError] = ModelError
+def _has_credentials(litellm: Any, provider: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a request has credentials from its settings or from litellm's own variables."""
+    if any(map(is_secret_name, settings.get("extra_headers") or ())) or not LITELLM_SETTINGS.isdisjoint(settings):
+        return True
+    names = ("api_key", f"{provider}_key", "secret_manager_client")
+    return any(getattr(litellm, name, None) for name in names)
+
+
+def _report(error: Exception) -> ErrorReport:
+    """An exception of litellm as an error response."""
+    status = getattr(error, "status_code", None)
+    fields = {name: getattr(error, name, None) for name in ("code", "type", "param")}
+    body = {**fields, "message": str(error), "details": getattr(error, "body", None)}
+    return read_report(status if isinstance(status, int) else None, body)
+
+
+def _client_kind(error: Exception) -> type[ModelError] | None:
+    """The class for litellm's class of an exception. None for one that says nothing beyond its status."""
     for base in type(error).__mro__:
         if base.__name__ in _ERROR_CLASSES:
-            cls = _ERROR_CLASSES[base.__name__]
-            break
-    if cls is BadRequestError:  # litellm does not recognize all messages about a prompt that is too long
-        return error_class(400, str(getattr(error, "code", "")), str(error).lower())
-    return cls
+            return _ERROR_CLASSES[base.__name__]
+    if isinstance(getattr(error, "status_code", None), int):
+        return None
+    return ModelError
 
 
 async def _streamed(response: Any, on_piece: PieceCallback, error_fields: Mapping[str, Any]) -> dict[str, Any]:
-    assembler = ReplyAssembler()
+    assembler = ReplyAssembler(shares_finish=True)
     async for chunk in response:
         text = assembler.add(chunk.model_dump(), error_fields)
         if text:

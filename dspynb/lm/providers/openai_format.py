@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import reprlib
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from dspynb.data import Usage, token_count
-from dspynb.errors import (
-    AuthenticationError,
-    BadRequestError,
-    ConfigurationError,
-    ContentFiltered,
-    ContextTooLong,
-    MalformedReply,
-    ModelError,
-    ModelTimeout,
-    RateLimited,
-    Refused,
-    ServerError,
-    shorten,
-)
+from dspynb.errors import ConfigurationError, MalformedReply, ModelError, Refused, shorten
 from dspynb.lm.protocol import LMReply, LMRequest, is_complete, with_usage
+from dspynb.lm.providers.error_kinds import provider_error
+from dspynb.lm.providers.error_report import read_report
 from dspynb.lm.providers.prices import cost
 from dspynb.redact import redact, redact_known
 
 __all__ = [
-    "ReplyAssembler",
     "damaged_chunk",
-    "error_class",
     "excerpt",
+    "is_error_report",
+    "read_content",
+    "read_reasoning",
     "read_reply",
     "read_usage",
+    "reported_error",
     "request_body",
     "retry_after",
 ]
@@ -63,6 +56,8 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any]) -> LMRepl
     """
     raw_choices = _field(body, "choices")
     if not isinstance(raw_choices, list | tuple) or not raw_choices:
+        if is_error_report(body):  # OpenRouter reports errors of its providers with the status 200
+            raise reported_error(body, error_fields)
         problem = f"the reply has no choices: {excerpt(body, 200)!r}"
         raise MalformedReply(problem, **error_fields, advice=MalformedReply.remedy)
     usage = read_usage(body.get("usage"), model)
@@ -74,7 +69,7 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any]) -> LMRepl
         choices.append(choice)
     if len(choices) < len(raw_choices) or body.get("error"):
         raise with_usage(MalformedReply(f"the reply is damaged: {excerpt(body, 200)!r}", **error_fields), usage)
-    first = choices[0]
+    first = _first_answer(choices)
     if first.refusal:
         problem = f"the model refused to answer: {excerpt(first.refusal, 400)!r}"
         error = Refused(problem, **error_fields, advice=Refused.remedy)
@@ -88,7 +83,7 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any]) -> LMRepl
         finish=first.finish,
         reasoning=first.reasoning or None,
         logprobs=first.logprobs,
-        completions=tuple(choice.text for choice in choices if choice is first or choice.is_complete),
+        completions=tuple(choice.text for choice in choices if choice is first or choice.is_answer),
     )
     if not first.text and not first.calls and is_complete(reply):
         raise with_usage(MalformedReply("the reply is empty", **error_fields), usage)
@@ -109,8 +104,21 @@ class _Choice(NamedTuple):
     logprobs: Any
 
     @property
-    def is_complete(self) -> bool:
-        return not self.refusal and is_complete(LMReply("", finish=self.finish))
+    def is_answer(self) -> bool:
+        """Whether the model wrote the choice to its end, and it has content."""
+        if self.refusal or not (self.text or self.calls):
+            return False
+        return is_complete(LMReply("", finish=self.finish))
+
+
+def _first_answer(choices: list[_Choice]) -> _Choice:
+    """The first choice that is an answer. Without one it is the first choice, whose error is raised."""
+    if len(choices) == 1:
+        return choices[0]
+    for choice in choices:
+        if choice.is_answer:
+            return choice
+    return choices[0]
 
 
 def _choice(choice: Any) -> _Choice | None:
@@ -197,10 +205,37 @@ def _reasoning_text(part: Mapping[str, Any]) -> str | None:
     return "".join(texts)
 
 
+_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
+"""The fields of a message that hold the reasoning. Several of them hold the same text, so the first one counts.
+
+DeepSeek, vLLM, SGLang and litellm; OpenRouter, Groq and newer vLLM; Ollama; OpenRouter's parts; and litellm's parts of
+Anthropic.
+"""
+
+
 def read_reasoning(message: Mapping[str, Any]) -> str:
     """The reasoning in a message's own field beside the content; empty if it is in no known form."""
-    content = read_content(message.get("reasoning_content") or message.get("reasoning"))
-    return "" if content is None else content.text + content.reasoning
+    for name in _REASONING_FIELDS:
+        value = message.get(name)
+        if value:
+            text = _reasoning_parts(value)
+            if text:
+                return text
+    return ""
+
+
+def _reasoning_parts(value: Any) -> str:
+    """The text of a reasoning field: a text, a part, or a list of them. Parts without a text, such as encrypted ones,
+    are left out."""
+    if isinstance(value, str):
+        return value
+    parts = value if isinstance(value, list | tuple) else [value]
+    texts = []
+    for part in parts:
+        text = _reasoning_text(part) if isinstance(part, Mapping) else part
+        if isinstance(text, str):
+            texts.append(text)
+    return "".join(texts)
 
 
 def _tool_calls(calls: object) -> tuple[Mapping[str, Any], ...] | None:
@@ -267,131 +302,48 @@ def excerpt(value: object, limit: int) -> str:
     return f"{words[:length].rstrip()} … [{len(text)} characters in all]"
 
 
+def is_error_report(body: object) -> bool:
+    """Whether a body, or a chunk of a stream, is an error report of a provider in one of their forms."""
+    if not isinstance(body, Mapping):
+        return False
+    if body.get("error") or "error" in (body.get("object"), body.get("type")):
+        return True
+    return "choices" not in body and any(body.get(name) for name in ("message", "detail", "Message"))
+
+
+def reported_error(body: object, error_fields: Mapping[str, Any]) -> ModelError:
+    """The error that a provider reports within a stream, or in a body that is no error response."""
+    report = read_report(None, body)
+    return provider_error(report, excerpt(report.message or body, 400), **error_fields)
+
+
 def damaged_chunk(chunk: object, error_fields: Mapping[str, Any]) -> MalformedReply:
     """The error for a chunk of a stream that is not in OpenAI's format."""
     return MalformedReply(f"a piece of the stream is damaged: {excerpt(chunk, 200)!r}", **error_fields)
 
 
-def error_class(status: int, code: str, message: str) -> type[ModelError]:
-    """The class of the error for an HTTP status, the provider's error code and its message in lower case."""
-    if status in (401, 403):
-        return AuthenticationError
-    if status == 413 or code == "context_length_exceeded" or "context length" in message or "context size" in message:
-        return ContextTooLong
-    if "content_filter" in code or "content_policy" in code:
-        return ContentFiltered
-    if status == 429:
-        # Waiting does not restore a quota that is used up.
-        return AuthenticationError if code == "insufficient_quota" else RateLimited
-    if status in (408, 504):
-        return ModelTimeout
-    return ServerError if status >= 500 else BadRequestError
-
-
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from the headers ``retry-after-ms`` and ``retry-after``; None without them."""
+    """Seconds to wait, from the headers ``retry-after-ms`` and ``retry-after``: a number, or the time of the next try
+    as in HTTP. None without them, or if they are damaged; infinite for a number that is too large."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        value = headers.get(name) or ""
         try:
-            return max(0.0, float(headers[name]) * unit)
-        except (KeyError, ValueError):
+            seconds = float(value) * unit
+        except ValueError:
             continue
-    return None
+        if seconds >= 0:  # not for NaN
+            return seconds
+    return _seconds_until(headers.get("retry-after") or "", headers.get("date") or "")
 
 
-class ReplyAssembler:
-    """Assembles the chunks of a streamed reply. ``add`` returns the new text of a chunk, ``body`` the whole reply."""
-
-    def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._reasoning: list[str] = []
-        self._refusal: list[str] = []
-        self._calls: dict[int, dict[str, Any]] = {}
-        self._arguments: dict[int, list[str]] = {}
-        self._finish: str | None = None
-        self._usage: Any = None
-
-    def add(self, chunk: Mapping[str, Any], error_fields: Mapping[str, Any]) -> str:
-        """Add a chunk and return its text. Raises ServerError if the chunk is an error report of the provider, and
-        MalformedReply if it is not in OpenAI's format."""
-        problem = chunk.get("error")
-        if not problem and chunk.get("object") == "error":
-            problem = chunk
-        if problem:
-            message = problem.get("message", problem) if isinstance(problem, Mapping) else problem
-            raise ServerError(excerpt(message, 400), **error_fields)
-        self._usage = chunk.get("usage") or self._usage
-        choices = chunk.get("choices")
-        if not isinstance(choices, list | tuple | None):
-            raise damaged_chunk(chunk, error_fields)
-        for choice in choices or ():
-            if not isinstance(choice, Mapping) or not isinstance(choice.get("index"), int | float | None):
-                raise damaged_chunk(chunk, error_fields)
-        texts = []
-        for choice in choices or ():
-            if choice.get("index"):  # with n > 1 only the first choice is streamed
-                continue
-            text = self._add_choice(choice)
-            if text is None:
-                raise damaged_chunk(chunk, error_fields)
-            texts.append(text)
-        return "".join(texts)
-
-    def _add_choice(self, choice: Mapping[str, Any]) -> str | None:
-        """Add a choice and return its text; None if it is not in OpenAI's format."""
-        finish = choice.get("finish_reason")
-        delta = choice.get("delta")
-        if delta is None:
-            delta = {}
-            if choice.get("message") or choice.get("text"):  # another format, whose text would be lost
-                return None
-        if not isinstance(finish, str | None) or not isinstance(delta, Mapping):
-            return None
-        if self._finish is None or is_complete(
-            LMReply("", finish=self._finish)
-        ):  # an incomplete finish is not replaced
-            self._finish = finish or self._finish
-        content = read_content(delta.get("content"))
-        refusal = delta.get("refusal")
-        calls = delta.get("tool_calls")
-        if content is None or not isinstance(refusal, str | None) or not isinstance(calls, list | tuple | None):
-            return None
-        self._reasoning.append(read_reasoning(delta) or content.reasoning)
-        self._refusal.append(refusal or content.refusal)
-        if not all(map(self._add_call, calls or ())):
-            return None
-        self._texts.append(content.text)
-        return content.text
-
-    def _add_call(self, part: object) -> bool:
-        """Add a part of a tool call. Returns False if it is not in OpenAI's format."""
-        if not isinstance(part, Mapping):
-            return False
-        index = part.get("index") or 0
-        function = part.get("function")
-        if function is None:
-            function = {}
-        if not isinstance(index, int) or not isinstance(function, Mapping):
-            return False
-        texts = (part.get("id"), part.get("type"), function.get("name"), function.get("arguments"))
-        if not all(isinstance(text, str | None) for text in texts):
-            return False
-        call = self._calls.setdefault(index, {"type": "function", "function": {}})
-        call.update({name: part[name] for name in ("id", "type") if part.get(name)})
-        if function.get("name"):
-            call["function"]["name"] = function["name"]
-        self._arguments.setdefault(index, []).append(function.get("arguments") or "")
-        return True
-
-    def body(self, error_fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole reply as a response body. Raises MalformedReply if the stream ended before the reply did."""
-        if self._finish is None:
-            raise MalformedReply("the reply ended before it was complete", **error_fields)
-        for index, call in self._calls.items():
-            call["function"]["arguments"] = "".join(self._arguments[index])
-        message = {
-            "content": "".join(self._texts),
-            "tool_calls": [self._calls[i] for i in sorted(self._calls)],
-            "reasoning_content": "".join(self._reasoning) or None,
-            "refusal": "".join(self._refusal) or None,
-        }
-        return {"choices": [{"message": message, "finish_reason": self._finish}], "usage": self._usage}
+def _seconds_until(date: str, server_time: str) -> float | None:
+    """The seconds from now, by the server's clock if it is known, until an HTTP date. None if it is no date."""
+    try:
+        until = parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    try:
+        now = parsedate_to_datetime(server_time).timestamp()
+    except (ValueError, OverflowError):
+        now = time.time()
+    return max(0.0, until - now)

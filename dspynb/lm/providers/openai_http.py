@@ -12,14 +12,15 @@ from weakref import WeakKeyDictionary
 import pydantic_core
 
 from dspynb.errors import (
+    AuthenticationError,
     BadRequestError,
     ConfigurationError,
     ConnectionFailed,
     ModelError,
+    ModelNotFound,
     ModelTimeout,
-    ServerError,
 )
-from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
+from dspynb.lm.protocol import LONG_TEXT, LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers import sse
 from dspynb.lm.providers.addresses import (
     base_in_environment,
@@ -29,21 +30,26 @@ from dspynb.lm.providers.addresses import (
     has_login,
     is_own_host,
     key_in_environment,
+    missing_key,
     no_key_sent,
+    provider_of_host,
     refused_redirect,
 )
 from dspynb.lm.providers.endpoint import Endpoint
+from dspynb.lm.providers.error_kinds import provider_error
+from dspynb.lm.providers.error_report import read_report
+from dspynb.lm.providers.model_names import not_found_advice, parse_name
 from dspynb.lm.providers.openai_format import (
-    ReplyAssembler,
     damaged_chunk,
-    error_class,
     excerpt,
     read_reply,
+    reported_error,
     request_body,
     retry_after,
 )
+from dspynb.lm.providers.reply_assembler import ReplyAssembler
 from dspynb.lm.settings import refuse_litellm_settings
-from dspynb.redact import error_text, redact
+from dspynb.redact import error_text, is_secret_name, redact
 
 if TYPE_CHECKING:
     import aiohttp
@@ -81,7 +87,7 @@ class DirectEngine:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.model = endpoint.model
-        self.provider, self.remote = endpoint.model.split("/", 1)
+        self.provider, self.remote = parse_name(endpoint.model, has_address=endpoint.api_base is not None)
         self._timeout: aiohttp.ClientTimeout | None = None
 
     @property
@@ -122,7 +128,9 @@ class DirectEngine:
         headers = dict(settings.pop("extra_headers", None) or {})
         url = self.url
         key = self._key_for(url)
-        if key and not any(name.lower() == "authorization" for name in headers):
+        if key is None:
+            self._check_key(url, headers)
+        elif not any(name.lower() == "authorization" for name in headers):
             headers["Authorization"] = f"Bearer {key}"
         refuse_litellm_settings(self.model, settings)
         body = request_body(self.remote, request, settings)
@@ -145,6 +153,14 @@ class DirectEngine:
             advice = ConnectionFailed.remedy
             raise ConnectionFailed(error_text(error, 300), model=self.model, advice=advice) from None
 
+    def _check_key(self, url: str, headers: Mapping[str, str]) -> None:
+        """Raise AuthenticationError for a request without a key to a server that is known to need one."""
+        if provider_of_host(url) is None or has_login(url) or any(map(is_secret_name, headers)):
+            return
+        problem = missing_key(self.provider, url)
+        if problem is not None:
+            raise AuthenticationError(problem, model=self.model)
+
     def _check_redirect(self, response: aiohttp.ClientResponse, url: str) -> None:
         """Raise BadRequestError for a redirect. Prompts and keys are sent only to the address in the settings."""
         if 300 <= response.status < 400:
@@ -163,34 +179,40 @@ class DirectEngine:
             raw = await sse.read_at_most(chunks, sse.MAX_ERROR_BYTES)
             raise self._response_error(status, headers, raw, error_fields)
         raw = await sse.read_body(chunks, error_fields)
-        body = _decoded(raw)
-        if body is None:
-            body = raw.decode("utf-8", "replace")
-        reply = read_reply(body, self.model, error_fields)
+        if len(raw) <= LONG_TEXT:
+            reply = self._read_body(raw, error_fields)
+        else:
+            reply = await asyncio.to_thread(self._read_body, raw, error_fields)
         if on_piece is not None:
             on_piece(reply.text)
         return reply
+
+    def _read_body(self, raw: bytes, error_fields: Mapping[str, Any]) -> LMReply:
+        body = _decoded(raw)
+        if body is None:
+            body = raw.decode("utf-8", "replace")
+        return read_reply(body, self.model, error_fields)
 
     def _response_error(
         self, status: int, headers: Mapping[str, str], raw: bytes, error_fields: dict[str, Any]
     ) -> ModelError:
         """The error for a response with a status of 400 or above."""
+        text = raw.decode("utf-8", "replace")
         body = _decoded(raw)
-        detail: Any = raw.decode("utf-8", "replace")
-        if isinstance(body, Mapping):
-            detail = body.get("error", body)
-        code = ""
-        message = detail
-        if isinstance(detail, Mapping):
-            code = str(detail.get("code") or detail.get("type") or "")
-            message = detail.get("message", detail)
-        problem = excerpt(message, 400) or "no message"
-        cls = error_class(status, code, problem.lower())
-        advice = cls.remedy
-        if status in (401, 403) and not self.key and not has_login(self.url):
-            problem += no_key_sent(self.provider, self.url)
-            advice = ""  # no_key_sent says what to do
-        return cls(problem, **error_fields, retry_after=retry_after(headers), advice=advice)
+        report = read_report(status, text if body is None else body)
+        problem = excerpt(report.message or text, 400) or "no message"
+        wait = retry_after(headers)
+        if wait is None:
+            wait = report.retry_after
+        error = provider_error(report, problem, **error_fields, retry_after=wait)
+        if type(error) is AuthenticationError and not self.key and not has_login(self.url):
+            problem += no_key_sent(self.provider, self.url)  # it says what to do
+            return AuthenticationError(problem, **error_fields, retry_after=error.retry_after)
+        if isinstance(error, ModelNotFound):
+            error.advise(not_found_advice(self.model, has_address=self.endpoint.api_base is not None))
+        elif status == 404:
+            error.advise("check the address, api_base= (it often ends with /v1), and the name of the model")
+        return error
 
 
 async def _streamed(
@@ -206,7 +228,7 @@ async def _streamed(
                 continue
             chunk = _decoded(data)
             if name == b"error" and not (isinstance(chunk, Mapping) and chunk.get("error")):
-                raise ServerError(excerpt(data.decode("utf-8", "replace"), 400), **error_fields)
+                raise reported_error(data.decode("utf-8", "replace") if chunk is None else chunk, error_fields)
             if not isinstance(chunk, Mapping):
                 raise damaged_chunk(data.decode("utf-8", "replace"), error_fields)
             text = assembler.add(chunk, error_fields)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
 
-__all__ = ["cost", "supports"]
+from dspynb.lm.providers.litellm_files import litellm_file
+
+__all__ = ["cost", "map_entry", "supports"]
 
 _FILE = "model_prices_and_context_window_backup.json"
 
@@ -18,10 +18,9 @@ _FILE = "model_prices_and_context_window_backup.json"
 @lru_cache(maxsize=1)
 def _prices() -> Mapping[str, Any]:
     """The price map. It is empty if litellm is not installed, so that costs are unknown."""
-    spec = importlib.util.find_spec("litellm")
-    if spec is None or not spec.submodule_search_locations:
+    path = litellm_file(_FILE)
+    if path is None:
         return {}
-    path = Path(next(iter(spec.submodule_search_locations))) / _FILE
     try:
         return dict(from_json(path.read_bytes()))  # 3 MB, read during the first call: twice as fast as json
     except (OSError, ValueError):
@@ -29,14 +28,15 @@ def _prices() -> Mapping[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def _entry(model: str) -> Mapping[str, Any] | None:
+def map_entry(model: str) -> Mapping[str, Any] | None:
+    """The entry of ``provider/model`` in the map; None if it has none."""
     prices = _prices()
     return prices.get(model) or prices.get(model.split("/", 1)[-1])
 
 
 def supports(model: str, feature: str) -> bool:
     """Whether a model supports a feature, such as ``function_calling``, according to litellm's price map."""
-    return bool((_entry(model) or {}).get(f"supports_{feature}"))
+    return bool((map_entry(model) or {}).get(f"supports_{feature}"))
 
 
 def cost(model: str, prompt: int, completion: int, cached: int) -> float | None:
@@ -45,7 +45,7 @@ def cost(model: str, prompt: int, completion: int, cached: int) -> float | None:
     ``prompt``, ``completion``: tokens of the prompt and the reply. ``cached``: tokens of the prompt that the provider
     read from its cache.
     """
-    entry = _entry(model)
+    entry = map_entry(model)
     if entry is None or "input_cost_per_token" not in entry:
         return None
     input_price = float(entry["input_cost_per_token"])

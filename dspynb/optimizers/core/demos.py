@@ -133,8 +133,8 @@ def traced_demo(engine: Engine, path: str, predictor: Predict, row: int, rollout
     One of several calls is drawn at random, since the order in which calls that ran side by side have ended must decide
     nothing. A record only describes an image or file; the demo gets the value of the row.
     """
-    calls = [call for call in rollout.calls if call.predictor == path and call.outputs is not None]
-    demos = sorted((demo_of(call.inputs, call.outputs or {}) for call in calls), key=_text)
+    calls = [call for call in rollout.calls if call.predictor == path and not call.truncated]
+    demos = sorted((demo_of(call.inputs, call.outputs) for call in calls if call.outputs is not None), key=_text)
     if not demos:
         return None
     demo = engine.random("trace", path, row).choice(demos)

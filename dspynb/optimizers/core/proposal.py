@@ -13,6 +13,8 @@ from dspynb.events import ProposalEnded, SpanEnded, SpanStarted, new_span
 from dspynb.lm.protocol import LMProtocol
 from dspynb.modules.ordered_pool import result_or_error
 from dspynb.modules.predict import Predict
+from dspynb.modules.predictor_call import refuse_truncated
+from dspynb.modules.shortening import call_shortened
 from dspynb.redact import error_text, redact, redact_values
 from dspynb.scope.budget import Allowance
 from dspynb.scope.call_context import Sampling
@@ -37,8 +39,8 @@ async def make_proposal(
 ) -> ProposalEnded:
     """Call ``predict`` for the proposal ``key``, with hints and candidates masked, and emit ProposalEnded.
 
-    ``lm``: the model of predictors without one, in place of the setting; None leaves the setting. A failure is part of
-    the record; Halted and cancellations are raised.
+    ``lm``: the model of predictors without one, in place of the setting; None leaves the setting. Inputs that are too
+    long for the model are shortened. A failure is part of the record; Halted and cancellations are raised.
     """
     scope = current_scope()
     span = new_span()
@@ -74,7 +76,9 @@ async def make_proposal(
 async def _call(predict: Predict, inputs: ProposalInputs) -> Prediction:
     if callable(inputs):
         inputs = await inputs()
-    return await predict(**inputs)
+    prediction = await call_shortened(predict, inputs)
+    refuse_truncated(prediction)
+    return prediction
 
 
 def _error_text(error: Exception) -> str:

@@ -18,9 +18,10 @@ from dspynb.events import (
     plain,
     to_json,
 )
+from dspynb.lm.interceptors.budget import FREE_REFUSALS
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
 from dspynb.lm.protocol import LMReply, LMRequest
-from dspynb.modules.predictor_call import as_recorded
+from dspynb.lm.recorded_call import as_recorded, recorded_reply
 from dspynb.running.record import RunRecord
 from dspynb.scope.budget import Meter, estimated_tokens
 from dspynb.scope.call_context import Place
@@ -46,7 +47,7 @@ class LoggedResult:
         scope = current_scope()
         for call in self.calls:
             if not call.cached:
-                scope.admit(1 + call.usage.retries)  # a call counts as one, whatever the usage of a custom model says
+                scope.admit(_calls_of_budget(call))
                 scope.settle(call.usage, cached=False, estimate=estimated_tokens(call))
 
 
@@ -110,7 +111,7 @@ class ResumeLog:
                 continue
             for call in result.calls:
                 if not call.cached:
-                    meter.count(call.usage, calls=1 + call.usage.retries, estimate=estimated_tokens(call))
+                    meter.count(call.usage, calls=_calls_of_budget(call), estimate=estimated_tokens(call))
         meter.count(Usage(), metric_calls=len(rollouts))
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
@@ -170,12 +171,25 @@ class RemoteResumeLog:
         return call if isinstance(call, PredictorCalled) else None
 
 
+_REFUSED = frozenset(kind.__name__ for kind in FREE_REFUSALS)
+
+
+def _calls_of_budget(call: PredictorCalled) -> int:
+    """The calls that budgets counted for a call: the call itself, whatever the usage of a custom model says, and its
+    retries. A request that was refused without a bill counts as no call; its usage says so, in files of this
+    version."""
+    was_refused = call.reply is None and (call.error or "").partition(":")[0] in _REFUSED
+    if was_refused and not call.usage.calls:
+        return call.usage.retries
+    return 1 + call.usage.retries
+
+
 async def _answer_or_proceed(log: ResumeLog | RemoteResumeLog, call: ModelCall, proceed: Proceed) -> LMReply:
     logged = log.pop_call(call.path, call.model, call.request)
     if logged is None:
         return await proceed(call)
     LoggedResult(None, (logged,)).charge()
-    return LMReply(logged.reply or "", logged.tool_calls, usage=logged.usage.as_cached(), cached=True)
+    return recorded_reply(logged)
 
 
 def scored_key(event: CandidateScored) -> tuple[Any, ...]:

@@ -26,7 +26,8 @@ from dspynb.optimizers.core.demos import Bootstrapping, DemoSet, bootstrap_demos
 from dspynb.optimizers.core.engine import Engine
 from dspynb.optimizers.core.instructions import instruction_of
 from dspynb.optimizers.core.optimizer import Optimizer
-from dspynb.optimizers.core.problem import CandidateEvaluation, Problem
+from dspynb.optimizers.core.problem import CandidateEvaluation, Problem, Teacher
+from dspynb.optimizers.core.settings import ModelOption
 from dspynb.optimizers.mipro.proposer import GroundedProposer
 from dspynb.options import Bool, Float, NonNegativeInt, Number, PositiveInt, Recorded, Whole
 from dspynb.scope.candidates import Part
@@ -111,8 +112,9 @@ class MIPROv2(Optimizer):
     ``auto``: ``light``, ``medium`` or ``heavy`` (6, 12, 18 candidates; at most 100, 300, 1,000 validation rows), or
     None with ``num_candidates`` and ``num_trials``. With both ``max_bootstrapped_demos`` and ``max_labeled_demos`` 0
     only instructions are searched. ``metric_threshold``: the least score of a trace that becomes a demo (None: any
-    above 0). ``init_temperature``: of the model that writes instructions. ``shown_rows``: training rows that it sees
-    for each instruction.
+    above 0). ``teacher_lm``: the model with which the traces are made, such as a larger one (default: the program's
+    own models). ``init_temperature``: of the model that writes instructions. ``shown_rows``: training rows that it
+    sees for each instruction.
 
     Trials run on minibatches of ``minibatch_size`` rows where there are more than 50 validation rows; with
     ``minibatch=False`` on all of them. After every ``full_eval_steps`` trials, which share one minibatch, the best
@@ -143,6 +145,7 @@ class MIPROv2(Optimizer):
     max_bootstrapped_demos: Annotated[NonNegativeInt, Recorded("traces")] = 4
     max_labeled_demos: Annotated[NonNegativeInt, Recorded("labeled")] = 4
     metric_threshold: Float | None = None
+    teacher_lm: ModelOption = None
     init_temperature: Annotated[float, Number(0)] = 1.0
     minibatch: Bool = True
     minibatch_size: PositiveInt = 35
@@ -226,7 +229,8 @@ class MIPROv2(Optimizer):
         if max_traces:
             traced_sets = [DemoSet("unshuffled", range(len(engine.train)), max_traces)]
             traced_sets += [shuffled_set(engine, number, max_traces) for number in range(max(0, count - 3))]
-            bootstrapping = Bootstrapping(self.metric_threshold, 1, self.max_labeled_demos)
+            teacher = None if self.teacher_lm is None else Teacher(engine.program, self.teacher_lm)
+            bootstrapping = Bootstrapping(self.metric_threshold, 1, self.max_labeled_demos, teacher=teacher)
             sets += await bootstrap_demos(engine, bootstrapping, traced_sets)
         demos: Demos = {}
         for path, predictor in engine.program.named_predictors():

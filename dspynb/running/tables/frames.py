@@ -7,7 +7,7 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from dspynb.events import AttemptEnded, AttemptStarted, Event, RolloutEnded, plain
+from dspynb.events import AttemptEnded, AttemptStarted, Event, PredictorCalled, RolloutEnded, plain
 from dspynb.redact import redact_known, redact_values
 from dspynb.running.record import RunRecord
 from dspynb.running.record_rows import DERIVED_COLUMNS, AttemptRow
@@ -88,8 +88,8 @@ def with_costs(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def calls_frame(record: RunRecord) -> pd.DataFrame:
-    """One row per model call: predictor, attempt, hint, messages, reply, error, seconds, tokens, usd, cached, rollout,
-    repair, model."""
+    """One row per model call: predictor, attempt, hint, messages, reasoning, reply, error, seconds, tokens, usd,
+    cached, truncated, rollout, repair, model."""
     import pandas as pd
 
     attempt_of = {}
@@ -102,15 +102,19 @@ def calls_frame(record: RunRecord) -> pd.DataFrame:
         "attempt": [attempt_of.get(id(call)) for call in calls],
         "hint": [call.hint for call in calls],
         "messages": [list(call.messages) for call in calls],
+        "reasoning": [call.reasoning for call in calls],
         "reply": [call.reply for call in calls],
         "error": [call.error for call in calls],
         "seconds": [call.seconds for call in calls],
         "tokens": [call.usage.tokens for call in calls],
         "usd": [call.usage.usd for call in calls],
         "cached": [call.cached for call in calls],
+        "truncated": [call.truncated for call in calls],
         "rollout": [call.rollout for call in calls],
         "repair": [call.repair for call in calls],
         "model": [call.model for call in calls],
+        "requested": [dict(call.requested) for call in calls],
+        "sent": [dict(_sent(call)) for call in calls],
     }
     columns = {}
     for name, values in cells.items():
@@ -119,7 +123,14 @@ def calls_frame(record: RunRecord) -> pd.DataFrame:
     return with_costs(pd.DataFrame(columns))
 
 
-_TEXTS_OF_CALLS = frozenset({"predictor", "hint", "messages", "reply", "error", "model"})
+_TEXTS_OF_CALLS = frozenset(
+    {"predictor", "hint", "messages", "reasoning", "reply", "error", "model", "requested", "sent"}
+)
+
+
+def _sent(call: PredictorCalled) -> Mapping[str, Any]:
+    """The settings of a call as they were sent: as requested, unless the model does not take them so."""
+    return call.requested if call.sent is None else call.sent
 
 
 def encodable(text: str) -> str:

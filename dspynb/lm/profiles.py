@@ -1,0 +1,244 @@
+"""What a model accepts: the settings and formats that it takes, its limits, and its prices.
+
+A profile is built from litellm's model map (read as a file), from the rules for OpenAI's models below, and from
+``LM(profile={…})``, in this order; the last one wins. A refusal of the server changes the profile of that ``LM``
+(``dspynb.lm.adaptation``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from typing import Any
+
+from dspynb.errors import ConfigurationError
+from dspynb.lm.providers.prices import map_entry
+from dspynb.name_advice import refuse_unknown
+
+__all__ = ["EFFORT_LEVELS", "LIMIT_NAMES", "ModelProfile", "overridden", "profile_of", "without_rules"]
+
+EFFORT_LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""The levels of ``effort``, from the lowest to the highest."""
+LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
+"""The names that servers have for the largest number of tokens in a reply."""
+RESPONSE_FORMATS = ("json_schema", "json_object")
+"""The kinds of structured output, the strictest first. Where a model has none, the prompt alone asks for JSON."""
+
+_SAMPLING = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs"})
+_O_SERIES = re.compile(r"o\d(?=-|$)")
+"""OpenAI's reasoning models o1, o3-mini …. They take temperature=1 only, and no other sampling setting."""
+_GPT_REASONING = re.compile(r"gpt-[5-9](?!-chat)(?=[-.]|$)")
+"""OpenAI's reasoning models gpt-5, gpt-5.1-codex …, but not gpt-5-chat. Sampling settings need the effort none."""
+_NOT_OF_GPT_REASONING = frozenset({"presence_penalty", "frequency_penalty", "stop", "logit_bias"})
+_SEARCH_MODEL = re.compile(r"gpt-[5-9][-\w.]*-search(?:-|$)")
+"""OpenAI's models that search the web, such as gpt-5-search-api. They take no sampling settings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelProfile:
+    """What a model takes, and its limits and prices. None where that is unknown.
+
+    Args:
+        refused: Names of settings that the model does not take. They are left out.
+        ranges: The smallest and largest value of a setting, by name. Other values are moved into the range; if it has
+            one value only, which is the default of the model, the setting is left out.
+        limit_name: The name of the limit of a reply's tokens, ``max_tokens`` or ``max_completion_tokens``.
+        efforts: The levels of ``effort`` that the model takes. Any other level becomes the nearest one; an empty tuple
+            means that the model takes none.
+        sampling_without_effort: Whether sampling settings are taken only with the effort ``none``.
+        default_effort: The effort of a request that names none.
+        response_formats: The kinds of structured output, the strictest first.
+        native_tools: Whether the model takes descriptions of tools and replies with tool calls.
+        media: The kinds of input beside text, such as ``image``, ``audio`` and ``pdf``.
+        context_window: The largest number of tokens of a prompt.
+        output_limit: The largest number of tokens of a reply.
+        input_price: US dollars for a token of the prompt.
+        output_price: US dollars for a token of the reply.
+    """
+
+    refused: frozenset[str] = frozenset()
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    limit_name: str | None = None
+    efforts: tuple[str, ...] | None = None
+    sampling_without_effort: bool = False
+    default_effort: str | None = None
+    response_formats: tuple[str, ...] = RESPONSE_FORMATS
+    native_tools: bool | None = None
+    media: tuple[str, ...] | None = None
+    context_window: int | None = None
+    output_limit: int | None = None
+    input_price: float | None = None
+    output_price: float | None = None
+
+    def refuses(self, name: str, value: object, settings: Mapping[str, Any]) -> bool:
+        """Whether the model refuses a setting in a request with these settings."""
+        if name in self.refused:
+            return True
+        if not self.sampling_without_effort or name not in _SAMPLING:
+            return False
+        if name == "temperature" and value == 1:  # the default of these models
+            return False
+        effort = settings.get("effort") or settings.get("reasoning_effort") or self.default_effort
+        return effort != "none"
+
+    def facts(self) -> dict[str, Any]:
+        """The fields that are known or not the default, as JSON values."""
+        facts: dict[str, Any] = {}
+        for declared in fields(self):
+            value = getattr(self, declared.name)
+            if value in (None, False) or value == _UNKNOWN[declared.name]:
+                continue
+            facts[declared.name] = sorted(value) if isinstance(value, frozenset) else value
+        return facts
+
+    def describe(self) -> str:
+        """The profile on one line, for people."""
+        facts = [f"{name.replace('_', ' ')} {value}" for name, value in self.facts().items()]
+        return "; ".join(facts) or "nothing is known of this model"
+
+    def nearest_effort(self, effort: str) -> str | None:
+        """The level that the model takes instead of ``effort``; None if it takes no level. An unknown level stays."""
+        if self.efforts is None or effort in self.efforts or effort not in EFFORT_LEVELS:
+            return effort
+        levels = [level for level in self.efforts if level in EFFORT_LEVELS]
+        if not levels:
+            return None
+        position = EFFORT_LEVELS.index(effort)
+        return min(levels, key=lambda level: abs(EFFORT_LEVELS.index(level) - position))
+
+
+_UNKNOWN: Mapping[str, Any] = {
+    declared.name: getattr(ModelProfile(), declared.name) for declared in fields(ModelProfile)
+}
+"""The fields of a model of which nothing is known."""
+
+
+def without_rules(profile: ModelProfile) -> ModelProfile:
+    """The profile without its rules for settings, for a client that has rules of its own, as litellm has."""
+    return replace(
+        profile, refused=frozenset(), ranges={}, limit_name=None, efforts=None, sampling_without_effort=False
+    )
+
+
+@lru_cache(maxsize=256)
+def profile_of(model: str) -> ModelProfile:
+    """The profile of ``provider/model``, from litellm's map and the rules for OpenAI's models."""
+    entry = map_entry(model) or {}
+    provider, slash, full_name = model.partition("/")
+    if not slash:  # the name of a model at an address
+        full_name = model
+    alias = entry.get("alias_of")
+    if isinstance(alias, str):
+        entry = {**(map_entry(alias) or {}), **entry}
+        full_name = alias
+    name = full_name.rpartition("/")[2]
+    profile = _from_map(entry)
+    if _SEARCH_MODEL.match(name):
+        refused = _SAMPLING | _NOT_OF_GPT_REASONING | {"seed", "n", "effort", "reasoning_effort"}
+        return replace(profile, limit_name="max_completion_tokens", refused=refused)
+    if _O_SERIES.match(name):
+        refused = _SAMPLING - {"temperature"}
+        return replace(profile, limit_name="max_completion_tokens", sampling_without_effort=True, refused=refused)
+    if _GPT_REASONING.match(name):
+        refused = _NOT_OF_GPT_REASONING
+        return replace(profile, limit_name="max_completion_tokens", sampling_without_effort=True, refused=refused)
+    is_of_openai = provider == "openai" and name == full_name and profile.input_price is not None
+    if is_of_openai and not name.startswith("ft:"):
+        return replace(profile, efforts=())  # OpenAI's other models have no reasoning
+    return profile
+
+
+def _from_map(entry: Mapping[str, Any]) -> ModelProfile:
+    if not entry:
+        return ModelProfile()
+    return ModelProfile(
+        efforts=_efforts(entry),
+        default_effort=entry.get("default_reasoning_effort"),
+        native_tools=bool(entry.get("supports_function_calling")),
+        media=_media(entry),
+        context_window=_count(entry.get("max_input_tokens")),
+        output_limit=_count(entry.get("max_output_tokens")),
+        input_price=entry.get("input_cost_per_token"),
+        output_price=entry.get("output_cost_per_token"),
+    )
+
+
+def _efforts(entry: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The levels of effort of a map's entry; None if the entry does not say."""
+    levels = entry.get("reasoning_effort_levels")
+    if isinstance(levels, list):
+        return tuple(str(level) for level in levels)
+    if not entry.get("supports_reasoning"):
+        return None
+    unusual = [level for level in EFFORT_LEVELS if entry.get(f"supports_{level}_reasoning_effort")]
+    usual = [
+        level for level in ("low", "medium", "high") if entry.get(f"supports_{level}_reasoning_effort") is not False
+    ]
+    return tuple(level for level in EFFORT_LEVELS if level in (*unusual, *usual))
+
+
+def _media(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    flags = {"image": "supports_vision", "audio": "supports_audio_input", "pdf": "supports_pdf_input"}
+    return tuple(kind for kind, flag in flags.items() if entry.get(flag))
+
+
+def _count(value: Any) -> int | None:
+    return int(value) if isinstance(value, int | float) else None
+
+
+def overridden(profile: ModelProfile, changes: Mapping[str, Any]) -> ModelProfile:
+    """A profile with the fields of ``LM(profile={…})``. Raises ConfigurationError for an unknown field or a value of a
+    wrong form."""
+    names = [declared.name for declared in fields(ModelProfile)]
+    refuse_unknown("profile", changes, names, {}, "")
+    values = dict(changes)
+    for name, convert in _CONVERSIONS.items():
+        if name in values:
+            try:
+                values[name] = convert(values[name])
+            except (TypeError, ValueError, AttributeError):
+                problem = f"profile: {name} is {values[name]!r}; it must be {_FORMS[name]}"
+                raise ConfigurationError(problem) from None
+    return replace(profile, **values)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+        raise TypeError
+    return tuple(value)
+
+
+def _ranges(value: Any) -> dict[str, tuple[float, float]]:
+    ranges = {}
+    for name, bounds in value.items():
+        low, high = bounds
+        ranges[name] = (float(low), float(high))
+        if not low <= high:
+            raise ValueError
+    return ranges
+
+
+def _limit_name(value: Any) -> str:
+    if value not in LIMIT_NAMES:
+        raise ValueError
+    return str(value)
+
+
+_CONVERSIONS = {
+    "refused": lambda value: frozenset(_names(value)),
+    "ranges": _ranges,
+    "limit_name": _limit_name,
+    "efforts": _names,
+    "response_formats": _names,
+    "media": _names,
+}
+_FORMS = {
+    "refused": "a list of names of settings, such as ['temperature']",
+    "ranges": "a dict of bounds, such as {'temperature': (0, 1)}",
+    "limit_name": "'max_tokens' or 'max_completion_tokens'",
+    "efforts": "a list of levels, such as ['low', 'high']",
+    "response_formats": "a list of 'json_schema' and 'json_object'",
+    "media": "a list of kinds, such as ['image']",
+}

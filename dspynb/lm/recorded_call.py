@@ -1,0 +1,180 @@
+"""One call of a model that runs, traces and the history record: by a predictor, or directly."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dspynb.data import Usage
+from dspynb.errors import Halted, ModelError
+from dspynb.events import PredictorCalled, new_span
+from dspynb.lm.interceptors.budget import BUDGET, is_free_refusal
+from dspynb.lm.interceptors.cache import OWN_CACHE, has_own_cache
+from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain, links_of
+from dspynb.lm.protocol import LONG_TEXT, LMReply, check_reply, is_truncated, sent_settings, without_secrets
+from dspynb.lm.settings import recorded_settings
+from dspynb.media.describe import without_data
+from dspynb.redact import error_text, redact_values
+from dspynb.running.call_history import remember
+from dspynb.running.user_code import exit_of
+from dspynb.scope.gate import GATE
+
+__all__ = ["RecordedCall", "as_recorded", "recorded_reply"]
+
+
+@dataclass(slots=True, kw_only=True)
+class RecordedCall(ModelCall):
+    """A call of a model, with its reply once it has arrived. ``uid``: of the calling predictor; empty without one."""
+
+    uid: str = ""
+    reply: LMReply | None = None
+    began: float = field(default_factory=time.perf_counter)
+
+    async def ask(self) -> LMReply:
+        """Wait while a run around the call is paused; then return the reply, without secrets."""
+        if GATE.shut:
+            await GATE.passed(self.scope)
+        reply = await self._complete()
+        if len(reply.text) <= LONG_TEXT:
+            self.reply = without_secrets(reply)
+        else:
+            self.reply = await asyncio.to_thread(without_secrets, reply)
+        return self.reply
+
+    async def _complete(self) -> LMReply:
+        """The reply, from the first link of the chain that has one."""
+        reply = await self._chain()(self)
+        if not self.admitted:  # a cached reply takes no call from the budget, but a stopped run must not continue
+            self.scope.admit(0)
+            self.admitted = True
+        if self.listener is not None:
+            self.stream_rest(reply)
+            self.listener("")
+        return reply
+
+    def _chain(self) -> Proceed:
+        """The interceptors of the blocks around the call and of its model, and the budget between them."""
+        around = self.scope.context.interceptors
+        of_model = links_of(self.lm)
+        if of_model is not None:
+            links, send = of_model
+            return chain((*around, BUDGET, *links), send)
+        if not around and not has_own_cache(self.lm):
+            return _BUDGET_ALONE
+        return chain((*around, OWN_CACHE, BUDGET), ask_model)
+
+    def failure(self, error: BaseException) -> BaseException:
+        """Record an error of the call, and return the error to raise. If a model or adapter has raised SystemExit or
+        the like, an Exception replaces it. A call that was halted before it was sent is not recorded."""
+        failure = self._as_error(error)
+        never_began = isinstance(failure, Halted) and not self.admitted
+        if isinstance(failure, Exception) and not never_began:
+            self.report(error=failure)
+        return failure
+
+    def _as_error(self, error: BaseException) -> BaseException:
+        exit_error = exit_of(error, f"the model {self.model}")
+        return error if exit_error is None else ModelError(exit_error)
+
+    def report(self, outputs: Mapping[str, Any] | None = None, error: Exception | None = None) -> PredictorCalled:
+        """Emit an event with the request and the reply or error."""
+        return self._emit(outputs, error, self.scope.open_span)
+
+    def _emit(
+        self,
+        outputs: Mapping[str, Any] | None,
+        error: Exception | None,
+        parent: int,
+        *,
+        hint: str | None = None,
+        candidate: str | None = None,
+        repair: bool = False,
+    ) -> PredictorCalled:
+        reply = self.reply
+        inputs, messages, hint = redact_values((self.inputs, without_data(self.request.messages), hint))
+        event = PredictorCalled(
+            span=new_span(),
+            parent=parent,
+            predictor=self.path,
+            uid=self.uid,
+            inputs=inputs,
+            messages=messages,
+            hint=hint,
+            candidate=candidate,
+            reply=None if reply is None else reply.text,
+            tool_calls=() if reply is None else reply.tool_calls,
+            outputs=outputs,
+            error=None if error is None else error_text(error),
+            usage=_usage_of_failed_call(error) if reply is None else reply.usage,
+            cached=getattr(error, "cached", False) if reply is None else reply.cached,
+            seconds=time.perf_counter() - self.began,
+            rollout=self.request.rollout,
+            model=self.model,
+            repair=repair,
+            requested=recorded_settings(sent_settings(self.lm, self.request)),
+            sent=None if reply is None or reply.sent is None else recorded_settings(reply.sent),
+            reasoning=getattr(error, "reasoning", None) if reply is None else reply.reasoning,
+            completions=() if reply is None or len(reply.completions) < 2 else reply.completions,
+            truncated=reply is not None and is_truncated(reply),
+        )
+        self.scope.emit(event)
+        remember(event)
+        return event
+
+
+async def ask_model(call: ModelCall) -> LMReply:
+    """The end of the chain: call any model, and check its reply."""
+    stream = None if call.listener is None else getattr(call.lm, "stream", None)
+    if stream is None:
+        reply = await call.lm.complete(call.request)
+    else:
+        reply = await stream(call.request, call.listener)
+        call.streamed = True
+    if not isinstance(reply, LMReply):
+        message = f"complete() returned {type(reply).__name__}; a model returns an LMReply"
+        raise ModelError(message, model=call.model)
+    if not isinstance(reply.text, str):
+        message = f"the text of the LMReply is {type(reply.text).__name__}; give a text, which may be empty"
+        raise ModelError(message, model=call.model)
+    if call.listener is not None:
+        call.stream_rest(reply)
+        call.listener("")
+    accept_truncated = getattr(call.lm, "truncated", "error") == "accept"
+    settings = sent_settings(call.lm, call.request)
+    return check_reply(reply, settings, call.model, accept_truncated=accept_truncated)
+
+
+_BUDGET_ALONE = chain((BUDGET,), ask_model)
+
+
+def as_recorded(messages: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
+    """Messages as events have them: without the data of images and files, and without known secrets."""
+    recorded: tuple[Mapping[str, Any], ...] = redact_values(without_data(messages))
+    return recorded
+
+
+def recorded_reply(event: PredictorCalled) -> LMReply:
+    """The reply in the event of a call, marked as cached, so that it costs nothing."""
+    return LMReply(
+        event.reply or "",
+        event.tool_calls,
+        event.usage.as_cached(),
+        cached=True,
+        finish="length" if event.truncated else None,
+        reasoning=event.reasoning,
+        completions=event.completions,
+    )
+
+
+def _usage_of_failed_call(error: Exception | None) -> Usage:
+    """The usage of a failed call: as its error reports it, else one call and its retries. Zero if no model replied; a
+    request that was refused without a bill is no call."""
+    if not isinstance(error, ModelError):
+        return Usage()
+    if error.usage is not None:
+        usage: Usage = error.usage
+        return usage
+    return Usage(calls=0 if is_free_refusal(error) else 1, retries=error.retries)
