@@ -223,8 +223,9 @@ class Adaptation:
         try:
             return await self._send(adapted, request, settings, send)
         finally:
-            del self._first_calls[loop]
-            ended.set_result(None)
+            self._first_calls.pop(loop, None)
+            if not loop.is_closed():
+                ended.set_result(None)
 
     async def _send(
         self, adapted: AdaptedRequest, request: LMRequest, settings: Mapping[str, Any], send: Send
@@ -233,9 +234,13 @@ class Adaptation:
             try:
                 reply = await send(adapted.request, adapted.settings)
             except UnsupportedParameter as refusal:
-                if self.strict or not self.learn(refusal, adapted):
+                if self.strict:
                     raise
+                has_learned = self.learn(refusal, adapted)
+                before = adapted
                 adapted = self.adapt(request, settings)
+                if not has_learned and adapted == before:  # nor has another call, while this one was under way
+                    raise
                 continue
             self._taken |= _proofs(adapted)
             if adapted.changes:

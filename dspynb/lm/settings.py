@@ -184,6 +184,9 @@ def merge_settings(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[s
     ``extra_body`` and ``extra_headers`` are merged field by field.
     """
     settings = {**outer, **inner}
+    if "effort" in settings and "reasoning_effort" in settings:  # two names of one setting
+        outer_name = "reasoning_effort" if "effort" in inner else "effort"
+        del settings[outer_name]
     for name in _MERGED_SETTINGS:
         if outer.get(name) and name in inner:
             settings[name] = _merge_fields(name, outer[name], inner[name] or {})

@@ -241,6 +241,43 @@ def test_a_first_call_that_fails_holds_no_other_call_back():
     assert results == ["ServerError", "LMReply", "LMReply"]
 
 
+def test_calls_that_were_under_way_when_another_was_refused_are_adapted_too():
+    async def main():
+        adaptation = Adaptation("openai/m", ModelProfile())
+        released = asyncio.Event()
+
+        async def send(request, settings):
+            if "temperature" not in settings:
+                return dn.LMReply("ok")
+            if settings["seed"]:
+                await released.wait()  # sent before the refusal of the others, and refused after it
+            raise errors.UnsupportedParameter("temperature is not supported", parameter="temperature")
+
+        late = asyncio.create_task(adaptation.send(REQUEST, {"temperature": 0.7, "seed": 1}, send))
+        await asyncio.sleep(0)
+        adaptation._first_calls.clear()  # as after the longest time that other calls wait
+        with pytest.warns(dn.errors.ModelAdaptedWarning):
+            first = await adaptation.send(REQUEST, {"temperature": 0.7, "seed": 0}, send)
+        released.set()
+        return first.text, (await late).text
+
+    assert asyncio.run(main()) == ("ok", "ok")
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "sent_effort"),
+    [
+        ({"effort": "low"}, {"reasoning_effort": "high"}, "high"),
+        ({"reasoning_effort": "low"}, {"effort": "high"}, "high"),
+    ],
+)
+def test_the_effort_of_a_predictor_wins_under_either_name(outer, inner, sent_effort):
+    with Server(lambda body, number: chat(answer="Paris")) as server:
+        ask(model(server, "openai/m", **outer), **inner).run_sync(question="?")
+    assert server.bodies[0]["reasoning_effort"] == sent_effort
+    assert "effort" not in server.bodies[0]
+
+
 def test_a_first_call_that_is_cancelled_holds_no_other_call_back():
     async def main():
         adaptation = Adaptation("openai/m", ModelProfile())
