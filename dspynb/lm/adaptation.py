@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,9 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from dspynb.errors import ModelAdaptedWarning, UnsupportedParameter
+from dspynb.errors import ContextTooLong, ModelAdaptedWarning, UnsupportedParameter
 from dspynb.lm.profiles import LIMIT_NAMES, ModelProfile
 from dspynb.lm.protocol import LMReply, LMRequest
+from dspynb.lm.settings import recorded_settings
 
 __all__ = ["TOOL_SETTINGS", "Adaptation", "AdaptedRequest", "Change", "adapt"]
 
@@ -35,6 +37,17 @@ _SEE = "run.calls has the settings as requested and as sent; dn.LM(…, strict=T
 Outline = tuple[Mapping[str, Any], bool, bool]
 """Settings of a request, and whether it has no response format and no tools."""
 _EMPTY_OUTLINE: Outline = ({}, True, True)
+_SAMPLED = frozenset({"temperature", "top_p", "n"})
+"""Settings of which a server takes some values only. Of others it takes each value or none."""
+_WHOLE_NUMBERS = frozenset({"max_tokens", "max_completion_tokens", "n", "seed", "top_logprobs"})
+_SPELLINGS_OF_LIMIT = frozenset(
+    {"maxtokens", "maxcompletiontokens", "maxoutputtokens", "maxnewtokens", "maxtokenstosample", "maxgentokens"}
+    | {"numpredict", "npredict"}
+)
+"""The names of the limit of a reply's tokens in the words of providers, without underscores."""
+_OF_THIS_PROMPT = re.compile(r"context|input|prompt|messages|inputs", re.IGNORECASE)
+_LEAST_ROOM = 256
+"""With less room for the reply, in tokens, a prompt counts as too long."""
 _MOST_ACCEPTED = 4
 """Requests that the server takes as they are, of which a model remembers so many outlines."""
 Send = Callable[[LMRequest, Mapping[str, Any]], Awaitable[LMReply]]
@@ -62,22 +75,41 @@ def adapt(profile: ModelProfile, request: LMRequest, settings: Mapping[str, Any]
     """Adapt a request and its merged settings to a model."""
     if not settings and request.response_format is None:
         return AdaptedRequest(request, settings)
-    sent: dict[str, Any] = {}
     changes: list[Change] = []
-    for name, value in settings.items():
-        if value is None or name in ("extra_body", "extra_headers"):
+    requested = _with_effort(profile, settings, changes)
+    sent: dict[str, Any] = {}
+    for name, value in requested.items():
+        if name in ("extra_body", "extra_headers"):
             sent[name] = value
+        elif value is None:  # is sent as null
+            if name not in profile.refused:
+                sent[name] = None
         elif name in LIMIT_NAMES:
             _rename_limit(profile, name, value, sent, changes)
-        elif profile.refuses(name, value, settings):
+        elif profile.refuses(name, value, requested):
             changes.append(Change(name, f"{name}={_short(value)} was left out"))
         elif name in profile.ranges:
             _fit_into_range(profile.ranges[name], name, value, sent, changes)
-        elif name in ("effort", _EFFORT):
-            _choose_effort(profile, name, value, sent, changes)
         else:
             sent[name] = value
     return _with_format(profile, AdaptedRequest(request, sent, tuple(changes)))
+
+
+def _with_effort(profile: ModelProfile, settings: Mapping[str, Any], changes: list[Change]) -> Mapping[str, Any]:
+    """The settings with the effort under the name and at the level that the model takes."""
+    if "effort" not in settings and _EFFORT not in settings:
+        return settings
+    name = "effort" if "effort" in settings else _EFFORT
+    value = settings[name]
+    requested = {key: other for key, other in settings.items() if key not in ("effort", _EFFORT)}
+    level = profile.nearest_effort(value) if isinstance(value, str) else value
+    if level is None and value is not None:
+        changes.append(Change(_EFFORT, f"{name}={_short(value)} was left out"))
+        return requested
+    if level != value:
+        levels = ", ".join(profile.efforts or ())
+        changes.append(Change(_EFFORT, f"{name}={_short(value)} became {level!r}: allowed are {levels}"))
+    return {**requested, _EFFORT: level}
 
 
 def _fit_into_range(
@@ -86,11 +118,14 @@ def _fit_into_range(
     low, high = bounds
     if not isinstance(value, int | float) or low <= value <= high:
         sent[name] = value
-    elif low == high:
-        changes.append(Change(name, f"{name}={value:g} was left out: only {low:g} is allowed"))
+        return
+    nearest = min(max(value, low), high)
+    if name in _WHOLE_NUMBERS:
+        nearest = math.ceil(nearest) if value < low else math.floor(nearest)
+    if low == high or not low <= nearest <= high:
+        changes.append(Change(name, f"{name}={value:g} was left out: allowed is {low:g} only"))
     else:
-        nearest = min(max(value, low), high)
-        sent[name] = int(nearest) if isinstance(value, int) else nearest
+        sent[name] = nearest
         changes.append(Change(name, f"{name}={value:g} became {nearest:g}: allowed are {low:g} to {high:g}"))
 
 
@@ -99,23 +134,13 @@ def _rename_limit(profile: ModelProfile, name: str, value: Any, sent: dict[str, 
     new_name = next((known_name for known_name in names if known_name not in profile.refused), None)
     if new_name is None:
         changes.append(Change(name, f"{name}={value} was left out"))
-    elif new_name in profile.ranges:
+        return
+    if new_name != name:
+        changes.append(Change(name, f"{name}={value} was sent as {new_name}"))
+    if new_name in profile.ranges:
         _fit_into_range(profile.ranges[new_name], new_name, value, sent, changes)
     else:
         sent[new_name] = value
-        if new_name != name:
-            changes.append(Change(name, f"{name}={value} was sent as {new_name}"))
-
-
-def _choose_effort(profile: ModelProfile, name: str, value: Any, sent: dict[str, Any], changes: list[Change]) -> None:
-    level = profile.nearest_effort(value) if isinstance(value, str) else value
-    if level is None:
-        changes.append(Change(name, f"{name}={_short(value)} was left out"))
-        return
-    sent[_EFFORT] = level
-    if level != value:
-        levels = ", ".join(profile.efforts or ())
-        changes.append(Change(name, f"{name}={_short(value)} became {level!r}: allowed are {levels}"))
 
 
 def _with_format(profile: ModelProfile, adapted: AdaptedRequest) -> AdaptedRequest:
@@ -158,28 +183,40 @@ class Adaptation:
     def __init__(self, model: str, profile: ModelProfile, *, strict: bool = False) -> None:
         self.model = model
         self.profile = profile
-        self._known_profile = profile
         self.strict = strict
-        self._taken: frozenset[Any] = frozenset()  # settings, with their values, that the server has taken
+        self.refuses_tools = False
+        """Whether the server has refused the descriptions of tools."""
+        self.has_learned = False
+        """Whether a refusal has changed the profile."""
+        self._warned: frozenset[str] = frozenset()  # settings that a warning has named
+        self._forget_requests()
+
+    def _forget_requests(self) -> None:
+        """Forget which requests the server has taken."""
         self._accepted: tuple[Outline, ...] = (_EMPTY_OUTLINE,)
-        self._warned: frozenset[str] = frozenset()  # changes that a warning has named
+        self._taken: frozenset[str] = frozenset()  # names of settings that the server has taken
+        self._taken_ranges: dict[str, tuple[float, float]] = {}  # the smallest and largest value that it has taken
         self._first_calls: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[None]] = WeakKeyDictionary()
 
-    @property
-    def has_learned(self) -> bool:
-        """Whether a refusal has changed the profile."""
-        return self.profile is not self._known_profile
-
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_first_calls"}
+        # Without settings of requests, which may hold secrets.
+        names = ("model", "profile", "strict", "refuses_tools", "has_learned", "_warned")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _first_calls=WeakKeyDictionary())
+        vars(self).update(state)
+        self._forget_requests()
 
     def adapt(self, request: LMRequest, settings: Mapping[str, Any]) -> AdaptedRequest:
-        """Adapt a request. Warns once of each change. Raises UnsupportedParameter in strict mode if a setting would be
-        changed."""
-        adapted = adapt(self.profile, request, settings)
+        """Adapt a request. Warns once of each setting that is changed. Raises UnsupportedParameter in strict mode if a
+        setting would be changed, and for tools that the server has refused before."""
+        return self._adapt(self.profile, request, settings)
+
+    def _adapt(self, profile: ModelProfile, request: LMRequest, settings: Mapping[str, Any]) -> AdaptedRequest:
+        if request.tools and self.refuses_tools:
+            problem = "the server takes no descriptions of tools, as it has said before"
+            raise UnsupportedParameter(problem, model=self.model, parameter="tools", advice=UnsupportedParameter.remedy)
+        adapted = adapt(profile, request, settings)
         if adapted.changes:
             self._check_changes(adapted.changes)
         return adapted
@@ -191,34 +228,33 @@ class Adaptation:
                 f"the model does not take the setting {change.name} as requested (without strict=True: {change.text})"
             )
             raise UnsupportedParameter(problem, model=self.model, parameter=change.name, advice=_STRICT_ADVICE)
-        new_texts = [change.text for change in changes if change.text not in self._warned]
-        if new_texts:
-            self._warned |= set(new_texts)
-            message = f"{self.model} does not take these settings as requested: {'; '.join(new_texts)} ({_SEE})"
+        new_changes = [change for change in changes if change.name not in self._warned]
+        if new_changes:
+            self._warned |= {change.name for change in new_changes}
+            texts = "; ".join(change.text for change in new_changes)
+            message = f"{self.model} does not take these settings as requested: {texts} ({_SEE})"
             warnings.warn(ModelAdaptedWarning(message), stacklevel=2)
 
     async def send(self, request: LMRequest, settings: Mapping[str, Any], send: Send) -> LMReply:
         """Adapt a request and send it. Where the server refuses a setting, adapt the request again and repeat it.
 
-        While the first call with some settings is under way, other calls with new settings wait for it, so that a
-        server refuses a setting once and not for each of them.
+        While the first call with some settings is under way, other calls with new settings wait for it, for one second
+        at most. So a server refuses a setting once, and not for each of them.
         """
-        outline = (settings, request.response_format is None, not request.tools)
-        if outline in self._accepted:
-            try:
-                return await send(request, settings)
-            except UnsupportedParameter:  # the server has changed its mind
-                self._accepted = (_EMPTY_OUTLINE,)
-        adapted = self.adapt(request, settings)
+        if (settings, request.response_format is None, not request.tools) in self._accepted:
+            return await self._send(AdaptedRequest(request, settings), request, settings, send)
         loop = asyncio.get_running_loop()
-        first_call = self._first_calls.get(loop)
-        if _proofs(adapted) <= self._taken:
-            return await self._send(adapted, request, settings, send)
-        if first_call is not None:
+        deadline = loop.time() + _FIRST_CALL_SECONDS
+        while True:
+            adapted = self.adapt(request, settings)
+            first_call = self._first_calls.get(loop)
+            if self._has_taken(adapted) or loop.time() >= deadline:
+                return await self._send(adapted, request, settings, send)
+            if first_call is None:
+                break
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_FIRST_CALL_SECONDS):
+                async with asyncio.timeout_at(deadline):
                     await asyncio.shield(first_call)
-            return await self._send(self.adapt(request, settings), request, settings, send)
         self._first_calls[loop] = ended = loop.create_future()
         try:
             return await self._send(adapted, request, settings, send)
@@ -230,21 +266,32 @@ class Adaptation:
     async def _send(
         self, adapted: AdaptedRequest, request: LMRequest, settings: Mapping[str, Any], send: Send
     ) -> LMReply:
-        while True:  # each refusal removes something from the request
+        profile_before = self.profile
+        refused: list[AdaptedRequest] = []
+        room: dict[str, tuple[float, float]] = {}  # limits that hold for this prompt only
+        while True:
             try:
                 reply = await send(adapted.request, adapted.settings)
             except UnsupportedParameter as refusal:
+                self._accepted = (_EMPTY_OUTLINE,)
                 if self.strict:
                     raise
-                has_learned = self.learn(refusal, adapted)
-                before = adapted
-                adapted = self.adapt(request, settings)
-                if not has_learned and adapted == before:  # nor has another call, while this one was under way
+                refused.append(adapted)
+                room_now = _room_for_reply(refusal, adapted)
+                if room_now is None:
+                    self.learn(refusal, adapted)
+                learned_profile = self.profile
+                room |= room_now or {}
+                profile = replace(learned_profile, ranges={**learned_profile.ranges, **room})
+                adapted = self._adapt(profile, request, settings)
+                if adapted in refused:  # nothing is left to adapt
+                    if self.profile is learned_profile:
+                        self.profile = profile_before
                     raise
                 continue
-            self._taken |= _proofs(adapted)
+            self._note_taken(adapted)
             if adapted.changes:
-                return replace(reply, sent=adapted.settings)
+                return replace(reply, sent=recorded_settings(adapted.settings))
             self._accept(request, settings)
             return reply
 
@@ -255,32 +302,75 @@ class Adaptation:
         if outline not in self._accepted:
             self._accepted = (outline, *self._accepted[: _MOST_ACCEPTED - 1])
 
-    def learn(self, refusal: UnsupportedParameter, adapted: AdaptedRequest) -> bool:
-        """Change the profile after a refusal. Returns False if the request cannot be adapted to it: the parameter is
-        unknown or is no setting."""
-        name = _refused_setting(refusal, adapted.settings)
-        if name in TOOL_SETTINGS and adapted.request.tools:
-            self.profile = replace(self.profile, native_tools=False)  # only the module can do without tools
+    def _note_taken(self, adapted: AdaptedRequest) -> None:
+        names = _names(adapted)
+        if not names <= self._taken:
+            self._taken |= names
+        for name in _SAMPLED & names:
+            value = adapted.settings[name]
+            if isinstance(value, int | float):
+                low, high = self._taken_ranges.get(name, (value, value))
+                self._taken_ranges[name] = (min(low, value), max(high, value))
+
+    def _has_taken(self, adapted: AdaptedRequest) -> bool:
+        """Whether the server has taken requests with these settings before, and sampling settings of such values."""
+        names = _names(adapted)
+        if not names <= self._taken:
             return False
-        if name == "response_format":
-            return self._learn_format(adapted)
-        value = adapted.settings.get(name)
-        if value is None or name in self.profile.refused:
-            return False
-        allowed = refusal.allowed
-        if allowed is not None and isinstance(value, int | float) and not allowed[0] <= value <= allowed[1]:
-            self.profile = replace(self.profile, ranges={**self.profile.ranges, name: allowed})
-        else:
-            self.profile = replace(self.profile, refused=self.profile.refused | {name})
+        for name in _SAMPLED & names:
+            value = adapted.settings[name]
+            low, high = self._taken_ranges.get(name, (math.inf, -math.inf))
+            if isinstance(value, int | float) and not low <= value <= high:
+                return False
         return True
 
-    def _learn_format(self, adapted: AdaptedRequest) -> bool:
-        kind = _format_kind(adapted)
-        formats = self.profile.response_formats
-        if kind not in formats:
-            return False
-        self.profile = replace(self.profile, response_formats=formats[formats.index(kind) + 1 :])
-        return True
+    def learn(self, refusal: UnsupportedParameter, adapted: AdaptedRequest) -> None:
+        """Change the profile after a refusal, if the refused parameter is a setting of the request."""
+        name = _refused_setting(refusal, adapted.settings)
+        changed: dict[str, Any] = {}
+        if name == "response_format":
+            formats = self.profile.response_formats
+            kind = _format_kind(adapted)
+            if kind in formats:
+                changed["response_formats"] = formats[formats.index(kind) + 1 :]
+        elif name in adapted.settings:
+            bounds = _narrower_range(refusal.allowed, self.profile.ranges.get(name), adapted.settings[name])
+            if bounds is None:
+                changed["refused"] = self.profile.refused | {name}
+            else:
+                changed["ranges"] = {**self.profile.ranges, name: bounds}
+        elif name in TOOL_SETTINGS and adapted.request.tools:
+            self.refuses_tools = True  # only the module can do without tools
+            changed["native_tools"] = False
+        if changed:
+            self.profile = replace(self.profile, **changed)
+            self.has_learned = True
+
+
+def _narrower_range(
+    allowed: tuple[float, float] | None, known: tuple[float, float] | None, value: Any
+) -> tuple[float, float] | None:
+    """The range of a setting after a refusal of ``value``. None if no value of it is known to be allowed."""
+    if allowed is None or not isinstance(value, int | float) or allowed[0] <= value <= allowed[1]:
+        return None
+    low, high = allowed
+    if known is not None:
+        low, high = max(low, known[0]), min(high, known[1])
+    return (low, high) if low <= high else None
+
+
+def _room_for_reply(refusal: UnsupportedParameter, adapted: AdaptedRequest) -> dict[str, tuple[float, float]] | None:
+    """The limit of the reply that the refusal names, if it depends on the length of this prompt. None otherwise. Raises
+    ContextTooLong if there is hardly any room."""
+    name = _refused_setting(refusal, adapted.settings)
+    if name not in LIMIT_NAMES or refusal.allowed is None or not _OF_THIS_PROMPT.search(refusal.problem):
+        return None
+    most = refusal.allowed[1]
+    if most < min(_LEAST_ROOM, adapted.settings[name]):
+        raise ContextTooLong(
+            refusal.problem, model=refusal.model, status=refusal.status, advice=ContextTooLong.remedy
+        ) from refusal
+    return {name: refusal.allowed}
 
 
 def _refused_setting(refusal: UnsupportedParameter, settings: Mapping[str, Any]) -> str:
@@ -291,24 +381,24 @@ def _refused_setting(refusal: UnsupportedParameter, settings: Mapping[str, Any])
     parameter = refusal.parameter
     if parameter in settings or parameter in TOOL_SETTINGS or parameter == "response_format":
         return parameter
+    if parameter in (settings.get("extra_body") or {}):  # its fields are sent as they are
+        return ""
     word = parameter.lower().replace("_", "").replace("-", "")
     for name in settings:
         if name.replace("_", "") == word:
             return name
-    if "token" in word:
+    if word in _SPELLINGS_OF_LIMIT:
         return next((name for name in LIMIT_NAMES if name in settings), parameter)
     mentions = {name: re.search(rf"\b{name}\b", refusal.problem) for name in settings}
     positions = {name: match.start() for name, match in mentions.items() if match is not None}
     return min(positions, key=lambda name: positions[name], default=parameter)
 
 
-def _proofs(adapted: AdaptedRequest) -> frozenset[Any]:
-    """What a server takes if it answers the request: its settings, with their values if these are numbers or texts."""
-    proofs: set[Any] = set()
-    for name, value in adapted.settings.items():
-        proofs.add((name, value) if isinstance(value, int | float | str) else name)
+def _names(adapted: AdaptedRequest) -> frozenset[str]:
+    """The names of what a server could refuse in a request."""
+    names = set(adapted.settings)
     if adapted.request.response_format is not None:
-        proofs.add("response_format")
+        names.add("response_format")
     if adapted.request.tools:
-        proofs.add("tools")
-    return frozenset(proofs)
+        names.add("tools")
+    return frozenset(names)

@@ -8,7 +8,14 @@ import warnings
 from collections.abc import Awaitable, Mapping
 from typing import Any, Literal, TypeVar, Unpack
 
-from dspynb.errors import ConfigurationError, ModelError, ModelTimeout, TruncatedReplyWarning
+from dspynb.errors import (
+    BadRequestError,
+    ConfigurationError,
+    ModelError,
+    ModelTimeout,
+    TruncatedReplyWarning,
+    UnsupportedParameter,
+)
 from dspynb.keywords import configurable
 from dspynb.lm.adaptation import Adaptation
 from dspynb.lm.cache import default_cache
@@ -154,10 +161,12 @@ class LM(DirectCalls):
     @property
     def native_tools(self) -> bool:
         """Whether the model takes descriptions of tools and replies with tool calls."""
+        if self._adaptation is not None and self._adaptation.refuses_tools:
+            return False
         if self._native_tools is not None:
             return self._native_tools
-        if self.profile.native_tools is False:
-            return False
+        if "native_tools" in self._profile_changes or self.profile.native_tools is False:
+            return bool(self.profile.native_tools)
         return isinstance(self._engine, DirectEngine) or supports(self.name, "function_calling")
 
     @property
@@ -362,11 +371,20 @@ class _PendingRequest:
             async with self.limits.slots:
                 if not (GATE.shut and GATE.holding(current_scope())):
                     reply = await self.adaptation.send(self.request, self.settings, self._send)
-                    return self.check(reply, self.settings)
+                    return self.check(reply, self.settings if reply.sent is None else reply.sent)
 
     async def _send(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
-        on_piece = self._pass_on if self.on_piece else None
-        return await self.engine.complete(request, settings, on_piece)
+        if self.on_piece is None:
+            return await self.engine.complete(request, settings)
+        try:
+            return await self.engine.complete(request, settings, self._pass_on)
+        except UnsupportedParameter as error:
+            if self.started_streaming:  # the listener has a part of the reply, which cannot be taken back
+                raise BadRequestError(error.problem, model=error.model, status=error.status) from error
+            if error.parameter != "stream_options" or not self.engine.asks_for_usage:
+                raise
+        self.engine.asks_for_usage = False
+        return await self.engine.complete(request, settings, self._pass_on)
 
     def may_retry(self, error: ModelError) -> None:
         """Raise ``error`` if a piece of the reply has arrived, or Halted if the run or a budget allows no retry."""

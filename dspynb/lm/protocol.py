@@ -108,7 +108,7 @@ class LMReply:
     reasoning: str | None = None
     completions: tuple[str, ...] = ()
     logprobs: Any = None
-    sent: Mapping[str, Any] | None = None
+    sent: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.text

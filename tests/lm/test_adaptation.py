@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import pickle
 import subprocess
 import sys
 import warnings
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +21,7 @@ from dspynb.lm.adaptation import Adaptation, adapt
 from dspynb.lm.profiles import ModelProfile, profile_of
 from tests.cases.providers import model, no_max_tokens, no_temperature, only_temperature_one, refused, strict
 from tests.helpers import chat
-from tests.lm.server import Server
+from tests.lm.server import Server, sse
 
 REQUEST = dn.LMRequest(({"role": "user", "content": "hi"},))
 
@@ -294,6 +296,250 @@ def test_a_first_call_that_is_cancelled_holds_no_other_call_back():
         return (await second).text
 
     assert asyncio.run(main()) == "ok"
+
+
+# ── refusals of other kinds ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sent_until_taken(settings, *refusals, profile=None, adaptation=None, **request):
+    """The settings of each request that is sent, to a server that refuses with these errors, one after the other."""
+    adaptation = adaptation or Adaptation("openai/m", profile or ModelProfile())
+    remaining, requests = list(refusals), []
+
+    async def send(request, settings):
+        requests.append(dict(settings))
+        if remaining:
+            raise remaining.pop(0)
+        return dn.LMReply("ok")
+
+    async def main():
+        await adaptation.send(dn.LMRequest(REQUEST.messages, **request), settings, send)
+
+    with warnings.catch_warnings(action="ignore", category=dn.ModelAdaptedWarning):
+        asyncio.run(main())
+    return requests
+
+
+def refusal_of(parameter, allowed=None, text="it is not supported"):
+    return errors.UnsupportedParameter(text, parameter=parameter, allowed=allowed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed", "expected"),
+    [
+        ({"temperature": 0}, (0.01, math.inf), {"temperature": 0.01}),
+        ({"temperature": 2}, (0.0, 1.5), {"temperature": 1.5}),
+        ({"top_p": 0}, (0.001, 1.0), {"top_p": 0.001}),
+        ({"max_tokens": 9000}, (1.0, 4096.0), {"max_tokens": 4096}),
+        ({"n": 5}, (1.0, 1.0), {}),
+        ({"max_tokens": 5}, (5.2, 5.8), {}),
+    ],
+)
+def test_a_value_outside_of_the_range_that_a_refusal_names_is_moved_into_it(settings, allowed, expected):
+    (name,) = settings
+    assert sent_until_taken(settings, refusal_of(name, allowed)) == [settings, expected]
+
+
+def test_ranges_that_contradict_each_other_leave_the_setting_out():
+    refusals = [refusal_of("temperature", (1.6, 2.0)), refusal_of("temperature", (0.0, 0.8))]
+    assert sent_until_taken({"temperature": 1}, *refusals)[-1] == {}
+
+
+def test_no_request_is_sent_twice_whatever_is_refused():
+    refusals = [refusal_of("temperature", (0.5, 1.0)) for _ in range(50)]
+    with pytest.raises(errors.UnsupportedParameter):
+        sent_until_taken({"temperature": 0, "seed": 1}, *refusals)
+    assert 46 <= len(refusals) <= 50
+
+
+TOO_LITTLE_ROOM = "max_tokens is too large: this model's context is 4096 tokens and your request has {} input tokens"
+
+
+def test_a_limit_that_depends_on_the_prompt_holds_for_this_request_only():
+    adaptation = Adaptation("openai/m", ModelProfile())
+    refusal = refusal_of("max_tokens", (1.0, 1096.0), TOO_LITTLE_ROOM.format(3000))
+    assert sent_until_taken({"max_tokens": 2000}, refusal, adaptation=adaptation)[-1] == {"max_tokens": 1096}
+    assert sent_until_taken({"max_tokens": 2000}, adaptation=adaptation) == [{"max_tokens": 2000}]
+
+
+def test_a_prompt_that_leaves_hardly_any_room_is_too_long():
+    refusal = refusal_of("max_tokens", (1.0, 10.0), TOO_LITTLE_ROOM.format(4086))
+    with pytest.raises(errors.ContextTooLong):
+        sent_until_taken({"max_tokens": 2000}, refusal)
+
+
+@pytest.mark.parametrize("name", ["effort", "reasoning_effort"])
+def test_an_effort_that_a_server_refuses_is_left_out_under_either_name(name):
+    requests = sent_until_taken({name: "low"}, refusal_of("reasoning_effort"))
+    assert requests == [{"reasoning_effort": "low"}, {}]
+    assert sent(ModelProfile(refused=frozenset({"reasoning_effort"})), **{name: "low"}) == {}
+
+
+def test_sampling_settings_depend_on_the_effort_that_is_sent():
+    profile = ModelProfile(sampling_without_effort=True, efforts=("minimal", "low"))
+    assert sent(profile, effort="none", temperature=0.7) == {"reasoning_effort": "minimal"}
+
+
+@pytest.mark.parametrize("parameter", ["min_tokens", "stop_token_ids", "skip_special_tokens"])
+def test_a_refused_field_of_the_body_leaves_the_limit_of_the_reply_alone(parameter):
+    settings = {"max_tokens": 50, "extra_body": {parameter: 5}}
+    adaptation = Adaptation("openai/m", ModelProfile())
+    with pytest.raises(errors.UnsupportedParameter):
+        sent_until_taken(settings, refusal_of(parameter), adaptation=adaptation)
+    assert sent_until_taken({"max_tokens": 50}, adaptation=adaptation) == [{"max_tokens": 50}]
+
+
+def test_the_limit_of_a_reply_is_tried_under_its_other_name_before_it_is_left_out():
+    refusals = [refusal_of("max_tokens"), refusal_of("max_completion_tokens")]
+    assert sent_until_taken({"max_tokens": 50}, *refusals) == [{"max_tokens": 50}, {"max_completion_tokens": 50}, {}]
+
+
+TOOL = {"type": "function", "function": {"name": "look", "description": "", "parameters": {}}}
+
+
+def test_a_refused_setting_of_tools_is_left_out_and_the_tools_stay():
+    adaptation = Adaptation("openai/m", ModelProfile())
+    settings = {"parallel_tool_calls": False}
+    requests = sent_until_taken(settings, refusal_of("parallel_tool_calls"), adaptation=adaptation, tools=(TOOL,))
+    assert requests == [settings, {}]
+    assert not adaptation.refuses_tools
+
+
+def test_a_refused_tool_is_not_sent_again_not_even_to_a_model_that_is_said_to_take_tools():
+    def rule(body):
+        return refused("tools are not supported", param="tools") if "tools" in body else None
+
+    serve = strict(rule)
+    with Server(serve) as server:
+        lm = model(server, native_tools=True)
+        for _ in range(2):
+            with pytest.raises(errors.UnsupportedParameter):
+                lm.run_sync("hi", tools=[TOOL])
+        assert not lm.native_tools
+    assert len(serve.refusals) == 1
+
+
+def first_calls(count, first, settings=lambda i: {"temperature": 0.7}):
+    """The settings of all requests of ``count`` calls at once, to a server without temperature and response format.
+
+    ``first``: what the first request does before it is answered.
+    """
+
+    async def main():
+        adaptation = Adaptation("openai/m", ModelProfile())
+        requests = []
+
+        async def send(request, sent_settings):
+            requests.append(dict(sent_settings))
+            if len(requests) == 1:
+                await first()
+            await asyncio.sleep(0.001)
+            for name in ("temperature", "seed"):
+                if name in sent_settings:
+                    raise refusal_of(name)
+            return dn.LMReply("ok")
+
+        calls = [asyncio.create_task(adaptation.send(REQUEST, settings(i), send)) for i in range(count)]
+        await asyncio.sleep(0.001)
+        if first is wait_for_ever:
+            calls[0].cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        return requests
+
+    with warnings.catch_warnings(action="ignore", category=dn.ModelAdaptedWarning):
+        return asyncio.run(main())
+
+
+async def wait_for_ever():
+    await asyncio.sleep(600)
+
+
+async def fail():
+    await asyncio.sleep(0.002)
+    raise errors.ServerError("down")
+
+
+@pytest.mark.parametrize("first", [wait_for_ever, fail])
+def test_after_a_first_call_that_told_nothing_the_next_one_goes_ahead(first):
+    requests = first_calls(32, first)
+    assert len([request for request in requests[1:] if "temperature" in request]) == 1
+
+
+def test_each_group_of_settings_is_refused_once():
+    requests = first_calls(32, lambda: asyncio.sleep(0), lambda i: {"temperature": 0.7} if i % 2 else {"seed": 1})
+    assert len([request for request in requests if request]) == 2
+
+
+def test_calls_with_new_values_of_a_setting_that_the_server_takes_do_not_wait_for_each_other():
+    async def main():
+        adaptation = Adaptation("openai/m", ModelProfile())
+        under_way, most = 0, 0
+
+        async def send(request, settings):
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.01)
+            under_way -= 1
+            return dn.LMReply("ok")
+
+        await adaptation.send(REQUEST, {"seed": 0, "temperature": 0.5}, send)
+        await asyncio.gather(*(adaptation.send(REQUEST, {"seed": i, "temperature": 0.5}, send) for i in range(1, 9)))
+        return most
+
+    assert asyncio.run(main()) == 8
+
+
+def test_no_secret_is_in_the_repr_of_an_adapted_reply_or_in_a_pickled_model():
+    secret = "a-very-long-secret-value"  # noqa: S105
+    with Server(strict(no_temperature)) as server:
+        lm = model(server, temperature=0.7, extra_headers={"Authorization": f"Bearer {secret}"}, cache=False)
+        with pytest.warns(dn.ModelAdaptedWarning):
+            reply = lm.run_sync("hi")
+        lm.run_sync("hi", temperature=None)
+    assert secret not in repr(reply)
+    assert secret not in str(reply.sent)
+    assert secret.encode() not in pickle.dumps(lm)
+
+
+def test_a_stream_is_not_sent_again_once_a_piece_of_it_has_arrived():
+    error = {"error": {"message": "Unsupported parameter: 'temperature'.", "param": "temperature"}}
+    body = {"choices": [{"index": 0, "delta": {"content": "Hello "}}]}
+    events = "".join(f"data: {json.dumps(event)}\n\n" for event in (body, error))
+    with Server(streamed=[web.Response(text=events, content_type="text/event-stream")]) as server:
+        program = ask(model(server, temperature=0.7, retries=0))
+
+        async def main():
+            return [part async for part in program.stream(question="?")]
+
+        with pytest.raises(errors.BadRequestError, match="temperature"):
+            asyncio.run(main())
+    assert len(server.bodies) == 1
+
+
+def test_a_server_that_refuses_to_give_the_usage_of_a_stream_can_be_streamed():
+    def answer(server):
+        if "stream_options" in server.bodies[-1]:
+            return refused("stream_options: Extra inputs are not permitted", param="stream_options")
+        return sse(["[[ ## answer ## ]]\nParis"])
+
+    class Answers:
+        def __init__(self, server):
+            self.server = server
+
+        def pop(self, _):
+            return answer(self.server)
+
+    with Server() as server:
+        server.streamed = Answers(server)
+        program = ask(model(server))
+
+        async def main():
+            return [part async for part in program.stream(question="?")][-1].answer
+
+        assert asyncio.run(main()) == "Paris"
+        assert asyncio.run(main()) == "Paris"
+    assert ["stream_options" in body for body in server.bodies] == [True, False, False]
 
 
 # ── the campaign, reduced ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -88,6 +88,8 @@ class LiteLLMEngine:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.model = endpoint.model
+        self.asks_for_usage = True
+        """Whether a stream is asked for its usage. False for a server that has refused this."""
         self.provider = parse_name(endpoint.model, has_address=endpoint.api_base is not None).provider
         if self.model.startswith(_FOLLOWS_REDIRECTS):
             name = self.model.partition("/")[2]
@@ -134,7 +136,9 @@ class LiteLLMEngine:
             self._check_key(settings)
         arguments = self._arguments(request, settings, key)
         if on_piece is not None:
-            arguments |= {"stream": True, "stream_options": {"include_usage": True}}
+            arguments["stream"] = True
+            if self.asks_for_usage:
+                arguments["stream_options"] = {"include_usage": True}
         error_fields = {"model": self.model}
         guard = HTTPGuard()
         token = current_guard.set(guard)

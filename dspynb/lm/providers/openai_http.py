@@ -87,6 +87,8 @@ class DirectEngine:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.model = endpoint.model
+        self.asks_for_usage = True
+        """Whether a stream is asked for its usage. False for a server that has refused this."""
         self.provider, self.remote = parse_name(endpoint.model, has_address=endpoint.api_base is not None)
         self._timeout: aiohttp.ClientTimeout | None = None
 
@@ -136,7 +138,9 @@ class DirectEngine:
         body = request_body(self.remote, request, settings)
         body |= body.pop("extra_body", None) or {}
         if on_piece is not None:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
+            body["stream"] = True
+            if self.asks_for_usage:
+                body["stream_options"] = {"include_usage": True}
         if self._timeout is None:
             self._timeout = aiohttp.ClientTimeout(total=self.endpoint.timeout)
         try:
