@@ -403,9 +403,10 @@ UNKNOWN_PARTS = [REFERENCE, {"type": "image_url", "image_url": {"url": "data:ima
 def test_a_part_of_an_unknown_type_beside_a_text_is_left_out(unknown, place):
     parts = [{"type": "text", "text": "Paris"}]
     parts.insert(place, unknown)
+    request = dn.LMRequest(({"role": "user", "content": "hi"},))
     with Server(lambda b, n: _with(content=parts), streamed=[sse([[part] for part in parts])]) as server:
         whole = ask(lm(server))
-        streamed = asyncio.run(lm(server).stream(dn.LMRequest(({"role": "user", "content": "hi"},)), lambda piece: None))
+        streamed = asyncio.run(lm(server).stream(request, lambda piece: None))
     assert (whole.text, whole.usage.retries, streamed.text) == ("Paris", 0, "Paris")
 
 

@@ -33,8 +33,8 @@ __all__ = [
 def request_body(remote: str, request: LMRequest, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON body of a request, without its rollout.
 
-    ``remote``: the model's name at the provider. A response format in the settings replaces that of the request. Raises
-    ConfigurationError if both the settings and the request have tools.
+    ``remote``: the model's name at the provider. A response format in the settings replaces that of the request, unless
+    it is None. Raises ConfigurationError if both the settings and the request have tools.
     """
     body: dict[str, Any] = {"model": remote, "messages": [dict(m) for m in request.messages], **settings}
     if request.tools:
