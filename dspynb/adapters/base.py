@@ -22,7 +22,7 @@ from dspynb.errors import InputError, ParseError, nearest
 from dspynb.media.values import Medium
 from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
-from dspynb.thinking import SplitReply
+from dspynb.thinking import SplitReply, tags_beside
 
 __all__ = ["Adapter", "Content", "input_pieces", "message_content", "message_inputs", "output_texts", "outputs_so_far"]
 
@@ -71,7 +71,8 @@ class Adapter(ABC):
         """Split the thinking off a reply: at its beginning after an opening tag, or before a closing tag without one.
 
         A closing tag ends thinking if ``parse`` can read the text after it, and either `names_outputs` is true, or the
-        tag ends its line or begins the reply. Any other tag is a part of the answer. Only tags of thinking are dropped.
+        tag ends its line or begins the reply. Any other tag is a part of the answer, and so is one that has the name of
+        an output, such as ``<reasoning>``. Only tags of thinking are dropped.
         """
 
         def is_reply(text: str) -> bool:
@@ -81,7 +82,10 @@ class Adapter(ABC):
                 return error.field is not None and error.stage != "locate"
             return True
 
-        return separate_thinking(reply, is_reply, names_outputs=self.names_outputs(signature))
+        thinking_tags = tags_beside(signature.output_fields)
+        return separate_thinking(
+            reply, is_reply, names_outputs=self.names_outputs(signature), thinking_tags=thinking_tags
+        )
 
     def names_outputs(self, signature: type[Signature]) -> bool:  # noqa: ARG002
         """Return whether each output has its name in a reply, so that ``parse`` refuses any other text."""

@@ -73,7 +73,7 @@ class PrefillAdapter(Adapter):
 
     def parse(self, signature: type[Signature], reply: str) -> dict[str, Any]:
         labels = labels_of(signature)
-        texts = _split_fields(signature, clean_reply(reply))
+        texts = _split_fields(signature, clean_reply(reply, signature.output_fields))
         values = {}
         for name, field in signature.output_fields.items():
             if name not in texts:

@@ -7,7 +7,18 @@ import re
 from collections.abc import Callable, Iterable
 
 from dspynb.errors import ParseError
-from dspynb.thinking import BLANK, INVISIBLE, SplitReply, closing_tags, may_have_tags, split_opened, unopened_tag
+from dspynb.thinking import (
+    ALL_TAGS,
+    BLANK,
+    INVISIBLE,
+    SplitReply,
+    Tags,
+    closing_tags,
+    may_have_tags,
+    split_opened,
+    tags_beside,
+    unopened_tag,
+)
 
 __all__ = ["FieldNames", "clean_reply", "separate_thinking", "without_blank_ends"]
 
@@ -17,16 +28,17 @@ _MOST_TAGS = 8
 """The number of closing tags, from the end of a reply, that may end its thinking."""
 
 
-def clean_reply(reply: str) -> str:
+def clean_reply(reply: str, outputs: Iterable[str] = ()) -> str:
     """Remove thinking and byte order marks from the beginning of a reply, and replace lone surrogates.
 
+    ``outputs``: names of outputs that the reply may begin with; a tag with one of these names is no thinking.
     Raises ParseError for an empty reply, and for a reply that ends within its thinking.
     """
     text = reply
     if not text.isascii() and _SURROGATE.search(text):
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if may_have_tags(text):
-        split = split_opened(text)
+        split = split_opened(text, tags_beside(outputs))
         if not split.is_finished:
             raise ParseError("the reply ends within its thinking", raw=reply, stage="locate")
         text = split.text
@@ -38,7 +50,9 @@ def clean_reply(reply: str) -> str:
     return text
 
 
-def separate_thinking(reply: str, is_reply: Callable[[str], bool], *, names_outputs: bool) -> SplitReply:
+def separate_thinking(
+    reply: str, is_reply: Callable[[str], bool], *, names_outputs: bool, thinking_tags: Tags = ALL_TAGS
+) -> SplitReply:
     """Split the thinking off a reply, also where its opening tag is missing. See ``Adapter.split_thinking``.
 
     ``is_reply``: whether a text is a reply with all outputs. Of several closing tags, the last one counts whose rest is
@@ -47,13 +61,13 @@ def separate_thinking(reply: str, is_reply: Callable[[str], bool], *, names_outp
     """
     if not may_have_tags(reply):
         return SplitReply("", reply)
-    split = split_opened(reply)
+    split = split_opened(reply, thinking_tags)
     text = split.text
     tags = []
     if names_outputs:
-        tags = _possible_ends(text)
+        tags = _possible_ends(text, thinking_tags)
     elif not split.thinking:
-        tag = unopened_tag(text)
+        tag = unopened_tag(text, thinking_tags)
         tags = [] if tag is None else [tag]
     for tag in tags:
         rest = text[tag.end() :]
@@ -62,9 +76,9 @@ def separate_thinking(reply: str, is_reply: Callable[[str], bool], *, names_outp
     return split
 
 
-def _possible_ends(text: str) -> list[re.Match[str]]:
+def _possible_ends(text: str, thinking_tags: Tags) -> list[re.Match[str]]:
     """The closing tags that may end the thinking in a text, the last one first."""
-    tags = closing_tags(text, _MOST_TAGS)
+    tags = closing_tags(text, _MOST_TAGS, thinking_tags)
     if not tags:
         return []
     json_start, json_end = _json_span(text)

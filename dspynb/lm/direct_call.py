@@ -98,15 +98,28 @@ def _request(
     refuse_media(lm, sent_messages)
     sampling = scope.context.sampling
     sent = {**settings, **sampling.settings}
+    own_settings = getattr(lm, "settings", None)
     schema = None
     if hasattr(sent.get("response_format"), "model_json_schema"):
-        schema = sent.pop("response_format").model_json_schema()
+        schema = sent["response_format"].model_json_schema()
+        _take_out("response_format", sent, own_settings)
     check_settings(name, sent)
     sample = sampling.rollout
     if rollout:
         sample = sample.child(rollout)
-    tools = tuple(sent.pop("tools", None) or ())
+    tools: tuple[Any, ...] = ()
+    if "tools" in sent:
+        tools = tuple(sent["tools"] or ())
+        _take_out("tools", sent, own_settings)
     return LMRequest(sent_messages, sent, response_format=schema, tools=tools, rollout=sample.number)
+
+
+def _take_out(name: str, settings: dict[str, Any], own_settings: object) -> None:
+    """Remove a setting that has a place of its own in a request. If the model has the setting too, None remains, which
+    takes precedence over the model's value."""
+    del settings[name]
+    if isinstance(own_settings, Mapping) and own_settings.get(name) is not None:
+        settings[name] = None
 
 
 def _checked_messages(model: str, messages: Any) -> tuple[Message, ...]:

@@ -23,7 +23,7 @@ from dspynb.media.describe import has_media
 from dspynb.redact import redact_known, redact_values
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import current_scope
-from dspynb.thinking import BLANK, may_have_tags, split_opened
+from dspynb.thinking import BLANK, SERVER_TAGS, may_have_tags, split_opened
 
 __all__ = [
     "LONG_TEXT",
@@ -84,10 +84,10 @@ class LMReply:
     ``text``: the text of the reply, which is also ``str(reply)``. ``tool_calls``: the tool calls, in OpenAI's format.
     ``usage``: what the call cost. ``raw``: the provider's response, or None. ``cached``: whether the reply comes from a
     cache and cost nothing. ``reasoning``: the text of the model's reasoning, or None; thinking at the beginning of
-    ``text``, between ``<think>`` and ``</think>`` or a tag of a similar name, is moved there. ``completions``: the
-    texts of a request with ``n`` > 1, without truncated and filtered ones. ``logprobs``: the log probabilities of the
-    tokens in the provider's format, if the request asks for them. ``sent``: the settings as they were sent, if the
-    model does not take them as they were requested; else None.
+    ``text``, between ``<think>`` and ``</think>``, is moved there. ``completions``: the texts of a request with ``n`` >
+    1, without truncated and filtered ones. ``logprobs``: the log probabilities of the tokens in the provider's format,
+    if the request asks for them. ``sent``: the settings as they were sent, if the model does not take them as they were
+    requested; else None.
 
     ``finish``: the provider's finish reason, which says why the model stopped. A predictor raises ReplyTruncated,
     ContentFiltered or Refused for a reply that is incomplete (``length``, ``content_filter``, ``refusal``, …).
@@ -138,7 +138,7 @@ def with_thinking(reply: LMReply, thinking: str, text: str) -> LMReply:
 def _without_opened_thinking(reply: LMReply) -> LMReply:
     """The reply without thinking at the beginning of its text, which becomes its reasoning, and without that of its
     other completions."""
-    split = split_opened(reply.text)
+    split = split_opened(reply.text, SERVER_TAGS)
     if split.text is not reply.text:
         reply = with_thinking(reply, split.thinking, split.text)
     if len(reply.completions) > 1:
@@ -149,7 +149,7 @@ def _without_opened_thinking(reply: LMReply) -> LMReply:
 
 
 def _text_without_thinking(text: str) -> str:
-    split = split_opened(text)
+    split = split_opened(text, SERVER_TAGS)
     return text if split.text is text else split.text.lstrip(BLANK)
 
 
@@ -208,7 +208,9 @@ def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str, *, acce
 
     ``settings``: the settings that were sent; an error names the token limit among them. ``accept_truncated``: whether
     a truncated reply is returned as well; one without a text, or with a tool call, is an error in any case. A usage
-    that is not valid is replaced by an unknown one, and thinking at the beginning of the text becomes the reasoning.
+    that is not valid is replaced by an unknown one, and a ``<think>`` block at the beginning of the text becomes the
+    reasoning. Tags of other names stay in the text, since the prompt may have asked for them.
+
     Raises ReplyTruncated, ContentFiltered, Refused or MalformedReply, with the usage of the call.
     """
     if not is_sound(reply.usage):

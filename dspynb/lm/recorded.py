@@ -71,7 +71,7 @@ class RecordedLM(DirectCalls):
         self.strict = strict
         self.name = str(getattr(lm, "name", None) or f"recorded/{path.stem}")
         self.adapter = getattr(lm, "adapter", None)
-        self.native_tools = bool(getattr(lm, "native_tools", False))
+        self._has_tool_calls = False
         self.takes_media = getattr(lm, "takes_media", True)
         self.truncated = getattr(lm, "truncated", "error")
         self._lock = threading.Lock()
@@ -80,6 +80,16 @@ class RecordedLM(DirectCalls):
             self._load()
         elif strict and not self._live:
             raise ConfigurationError(f"there is no recording {path}; make it with recorded(path, lm=...)")
+
+    @property
+    def native_tools(self) -> bool:
+        """Whether the model takes descriptions of tools. Without a model: whether the file has replies with tool calls.
+
+        The model is asked each time, since its server may have refused tools.
+        """
+        if self.lm is None:
+            return self._has_tool_calls
+        return bool(getattr(self.lm, "native_tools", False))
 
     @property
     def _live(self) -> bool:
@@ -95,7 +105,7 @@ class RecordedLM(DirectCalls):
                 raise ConfigurationError(f"{self.path}, line {number}: not a recorded reply")
             self._replies[body["key"]] = body
             if self.lm is None:
-                self.native_tools = self.native_tools or "tool_calls" in body
+                self._has_tool_calls = self._has_tool_calls or "tool_calls" in body
                 self.name = body.get("model", self.name)
                 self.adapter = body.get("adapter", self.adapter)
 

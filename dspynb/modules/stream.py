@@ -16,7 +16,7 @@ from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.run import Run
 from dspynb.running.user_code import as_exception, guarded
 from dspynb.scope.core import current_scope
-from dspynb.thinking import visible_text
+from dspynb.thinking import tags_beside, visible_text
 
 if TYPE_CHECKING:
     from dspynb.adapters.base import Adapter
@@ -39,6 +39,7 @@ class _FieldStreamer:
 
     def __init__(self, predictor: Predict, queue: asyncio.Queue[FieldText | None]) -> None:
         self._predictor = predictor
+        self._thinking_tags = tags_beside(predictor.signature.output_fields)
         self._queue = queue
         self._pieces: list[str] = []
         self._length = 0
@@ -57,7 +58,8 @@ class _FieldStreamer:
     def _queue_growth(self, adapter: Adapter, clean: Callable[[str], str]) -> None:
         self._parsed_length = self._length
         self._pieces = ["".join(self._pieces)]
-        for name, field_text in self._partial(adapter, visible_text(self._pieces[0])).items():
+        visible = visible_text(self._pieces[0], self._thinking_tags)
+        for name, field_text in self._partial(adapter, visible).items():
             text = clean(field_text)
             before = self._fields.get(name, "")
             if text != before and text.startswith(before):

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from pydantic import BaseModel
 
 import dspynb as dn
@@ -96,6 +97,39 @@ def test_a_response_format_may_be_a_pydantic_model_or_the_format_of_openai():
     sent = [body["response_format"] for body in server.bodies]
     assert (sent[0]["type"], sent[0]["json_schema"]["schema"]["required"]) == ("json_schema", ["name"])
     assert sent[1] == {"type": "json_object"}
+
+
+def tool(name):
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
+
+
+OWN = {"tools": [tool("search")], "response_format": {"type": "json_object"}}
+
+
+def test_tools_and_a_response_format_of_a_call_win_over_those_of_the_model():
+    with Server(lambda body, number: '{"name": "Paris"}') as server:
+        lm = at(server, **OWN)
+        lm.run_sync("A city", tools=[tool("look")], response_format=City)
+        lm.run_sync("A city", tools=[], response_format={"type": "text"})
+        lm.run_sync("A city")
+    first, second, third = [(body["tools"], body["response_format"]) for body in server.bodies]
+    assert first[0] == [tool("look")]
+    assert (first[1]["type"], first[1]["json_schema"]["schema"]["required"]) == ("json_schema", ["name"])
+    assert second == (None, {"type": "text"})
+    assert third == (OWN["tools"], OWN["response_format"])
+
+
+def test_the_schema_of_a_call_is_left_out_where_the_server_refuses_it_and_so_is_the_format_of_the_model():
+    def serve(body, number):
+        if body.get("response_format") is None:
+            return "Paris"
+        error = {"message": "Unknown parameter: 'response_format'.", "param": "response_format"}
+        return web.json_response({"error": error}, status=400)
+
+    with Server(serve) as server, pytest.warns(dn.ModelAdaptedWarning):
+        at(server, retries=0, response_format=OWN["response_format"]).run_sync("A city", response_format=City)
+    kinds = [(body.get("response_format") or {}).get("type") for body in server.bodies]
+    assert (kinds[0], kinds[-1]) == ("json_schema", None)
 
 
 @pytest.mark.parametrize("make", [lambda lm: lm, lambda lm: pickle.loads(pickle.dumps(lm))])

@@ -6,10 +6,13 @@ import asyncio
 import json
 
 import pytest
+from aiohttp import web
 
 import dspynb as dn
 from dspynb.errors import ConfigurationError, ModelError, RecordingMiss, ScriptExhausted
 from dspynb.lm.protocol import LMProtocol, request_key
+from tests.helpers import chat
+from tests.lm.server import Server
 
 
 def ask(lm, text="hi", **kwargs):
@@ -54,6 +57,32 @@ def test_a_recording_serves_what_it_has_and_records_what_is_missing(tmp_path):
     assert (reopened.name, reopened.adapter) == ("scripted", "prefill")
     with pytest.raises(RecordingMiss, match="'never asked' \\(rollout 0\\); record it"):
         ask(reopened, "never asked")
+
+
+def test_an_agent_with_a_recording_falls_back_to_text_once_the_server_has_refused_tools(tmp_path):
+    def serve(body, number):
+        if "tools" in body:
+            message = "m does not support tools"
+            return web.json_response({"error": {"message": message, "type": "invalid_request_error"}}, status=400)
+        if "`[[ ## next_tool_name ## ]]`" in json.dumps(body["messages"]):
+            return chat(next_thought="known", next_tool_name="finish", next_tool_args="{}")
+        return chat(reasoning="It is known.", answer="Paris")
+
+    def look(word: str) -> str:
+        return word
+
+    path = tmp_path / "r.jsonl"
+    agent = dn.ReAct("question -> answer", [look])
+    with Server(serve) as server:
+        lm = dn.recorded(path, lm=dn.LM("openai/m", api_base=server.base, retries=0))
+        assert lm.native_tools
+        with dn.context(lm=lm):
+            answers = [agent.run_sync(question=question).answer for question in ("France?", "Its capital?")]
+    assert answers == ["Paris", "Paris"]
+    assert ["tools" in body for body in server.bodies] == [True, *[False] * 4]
+    assert not lm.native_tools
+    with dn.context(lm=dn.recorded(path)):
+        assert agent.run_sync(question="France?").answer == "Paris"
 
 
 def test_live_mode_bypasses_recordings_and_writes_nothing(tmp_path, monkeypatch):

@@ -394,6 +394,30 @@ def test_a_body_of_another_shape_is_a_malformed_reply_and_tried_again(answer):
         read_reply(answer, "openai/m", {})
 
 
+REFERENCE = {"type": "reference", "reference_ids": [1, 2]}
+UNKNOWN_PARTS = [REFERENCE, {"type": "image_url", "image_url": {"url": "data:image/png;base64,x"}}, {"type": ["x"]}]
+
+
+@pytest.mark.parametrize("unknown", UNKNOWN_PARTS)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_part_of_an_unknown_type_beside_a_text_is_left_out(unknown, place):
+    parts = [{"type": "text", "text": "Paris"}]
+    parts.insert(place, unknown)
+    request = dn.LMRequest(({"role": "user", "content": "hi"},))
+    with Server(lambda b, n: _with(content=parts), streamed=[sse([[part] for part in parts])]) as server:
+        whole = ask(lm(server))
+        streamed = asyncio.run(lm(server).stream(request, lambda piece: None))
+    assert (whole.text, whole.usage.retries, streamed.text) == ("Paris", 0, "Paris")
+
+
+def test_a_tool_call_beside_a_part_of_an_unknown_type_is_read_and_nothing_else_is_no_reply():
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    assert read_reply(_with(content=[REFERENCE], tool_calls=[call]), "openai/m", {}).tool_calls == (call,)
+    for content in ([REFERENCE], UNKNOWN_PARTS):
+        with pytest.raises(errors.MalformedReply, match="damaged"):
+            read_reply(_with(content=content), "openai/m", {})
+
+
 def test_parts_of_text_are_joined_and_thinking_is_reasoning():
     thought = {"type": "thinking", "thinking": [{"type": "text", "text": "so "}, {"type": "text", "text": "it is"}]}
     parts = [thought, {"type": "text", "text": "4"}, {"type": "redacted_thinking", "data": "x"}, {"text": "2"}]

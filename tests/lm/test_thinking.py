@@ -52,7 +52,8 @@ def test_each_adapter_reads_the_answer_after_the_thinking(adapter, tag, opening)
     ("text", "reasoning"),
     [
         ("<think>a</think>\n<think>b</think>\n{}", "a\nb"),
-        ("<think>a</think><thought>b</thought>{}", "ab"),
+        ("<think>a</think><thought>b</thought>{}", "a\n\nb"),
+        ("<thinking>a</thinking><thought>b</thought>{}", "ab"),
         ("<think>use <think> twice</think>{}", "use <think> twice"),
         ("<think>a <think>b</think> c</think>\n{}", "a <think>b\n\nc"),
         ("<think>a</thinking>\n{}", "a"),
@@ -189,6 +190,75 @@ def test_thinking_is_removed_before_an_adapter_of_a_user_reads_the_reply(text):
     assert (prediction.answer, recorded(prediction)) == ("Paris", ("Lyon", 1))
 
 
+OTHER_TAGS = ["thinking", "thought", "reasoning"]
+
+
+class Tagged(FirstLine):
+    """An adapter of a user, which reads each output between tags of its name."""
+
+    name = "tagged"
+
+    def partial(self, signature, text):
+        texts = {name: re.search(f"<{name}>([^<]*)", text) for name in signature.output_fields}
+        return {name: match[1] for name, match in texts.items() if match}
+
+    def parse(self, signature, reply):
+        outputs = {}
+        for name in signature.output_fields:
+            match = re.search(f"<{name}>(.*?)</{name}>", reply, re.DOTALL)
+            if match is None:
+                raise ParseError(f"there is no <{name}>", raw=reply, field=name, stage="locate")
+            outputs[name] = match[1]
+        return outputs
+
+
+class NamedTagged(Tagged):
+    def names_outputs(self, signature):
+        return True
+
+
+@pytest.mark.parametrize("adapter", [Tagged, NamedTagged])
+@pytest.mark.parametrize("thinking", ["", "<think>hm</think>\n", "hm</think>\n"])
+@pytest.mark.parametrize("name", OTHER_TAGS)
+def test_a_tag_with_the_name_of_an_output_is_no_thinking(name, thinking, adapter):
+    text = f"{thinking}<{name}>because</{name}>\n<answer>Paris</answer>"
+    prediction = ask(text, f"question -> {name}, answer", adapter=adapter(repair=False))
+    assert prediction.to_dict() == {name: "because", "answer": "Paris"}
+    assert recorded(prediction) == ("hm" if thinking else None, 1)
+
+
+@pytest.mark.parametrize("name", OTHER_TAGS)
+def test_a_tag_of_another_name_than_the_outputs_is_thinking_for_an_adapter_of_a_user(name):
+    prediction = ask(f"<{name}>hm <answer>Lyon</answer></{name}><answer>Paris</answer>", adapter=Tagged())
+    assert (prediction.answer, recorded(prediction)) == ("Paris", ("hm <answer>Lyon</answer>", 1))
+
+
+def test_a_prefilled_output_may_begin_with_a_tag_of_its_name():
+    text = " <reasoning>Because.</reasoning>\nAnswer: Paris"
+    prediction = ask(text, "question -> reasoning, answer", adapter="prefill")
+    assert prediction.to_dict() == {"reasoning": "<reasoning>Because.</reasoning>", "answer": "Paris"}
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+def test_chain_of_thought_reads_the_answer_after_a_block_with_a_draft(adapter):
+    def reply_with(answer):
+        outputs = {"reasoning": "It is.", "answer": answer}
+        return json.dumps(outputs) if adapter == "json" else chat(**outputs)
+
+    text = f"<reasoning>{reply_with('Lyon')}</reasoning>\n{reply_with('Paris')}"
+    program = dn.ChainOfThought("question -> answer", lm=dn.FunctionLM(lambda request: text), adapter=adapter)
+    assert program.run_sync(question="?").answer == "Paris"
+
+
+@pytest.mark.parametrize("closing", ["</{}>", ""])
+@pytest.mark.parametrize("name", OTHER_TAGS)
+def test_a_direct_call_keeps_the_tags_that_its_prompt_may_have_asked_for(name, closing):
+    text = f"<{name}>because{closing.format(name)}<answer>Paris</answer>"
+    direct = dn.FunctionLM(lambda request: dn.LMReply(f"<think>hm</think>\n{text}", completions=(text, text)))
+    answer = direct.run_sync("?")
+    assert (answer.text, answer.reasoning, answer.completions) == (text, "hm", (text, text))
+
+
 # ── from a provider ───────────────────────────────────────────────────────────────────────────────────────────────────
 DETAILS = [
     {"type": "reasoning.summary", "summary": "Lyon, "},
@@ -242,9 +312,9 @@ def test_thinking_that_uses_up_the_limit_is_told_from_an_answer_that_was_cut():
 
 
 # ── streams ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-def parts_of(pieces, **settings):
+def parts_of(pieces, signature="question -> answer", **settings):
     with Server(streamed=[sse(pieces)]) as server:
-        program = dn.Predict("question -> answer", lm=dn.LM("openai/m", api_base=server.base), **settings)
+        program = dn.Predict(signature, lm=dn.LM("openai/m", api_base=server.base), **settings)
 
         async def main():
             return [part async for part in program.stream(question="?")]
@@ -259,6 +329,13 @@ def test_no_part_of_a_stream_holds_thinking_that_was_opened(adapter):
     assert parts[-1].answer == "Paris"
     assert [part.text for part in parts[:-1]][-1].strip() == "Paris"
     assert "".join(part.delta for part in parts[:-1]).strip() == "Paris"
+
+
+def test_the_parts_of_a_stream_hold_an_output_between_tags_of_its_name():
+    text = "<think>hm</think><reasoning>because</reasoning><answer>Paris</answer>"
+    parts = parts_of(list(text), signature="question -> reasoning, answer", adapter=Tagged())
+    assert parts[-1].to_dict() == {"reasoning": "because", "answer": "Paris"}
+    assert "".join(part.delta for part in parts[:-1] if part.field == "reasoning") == "because"
 
 
 @each_adapter

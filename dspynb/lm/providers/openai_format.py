@@ -33,8 +33,8 @@ __all__ = [
 def request_body(remote: str, request: LMRequest, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON body of a request, without its rollout.
 
-    ``remote``: the model's name at the provider. A response format in the settings replaces that of the request. Raises
-    ConfigurationError if both the settings and the request have tools.
+    ``remote``: the model's name at the provider. A response format in the settings replaces that of the request, unless
+    it is None. Raises ConfigurationError if both the settings and the request have tools.
     """
     body: dict[str, Any] = {"model": remote, "messages": [dict(m) for m in request.messages], **settings}
     if request.tools:
@@ -134,16 +134,19 @@ def _choice(choice: Any) -> _Choice | None:
     calls = _tool_calls(message.get("tool_calls"))
     if content is None or calls is None:
         return None
+    if content.has_unknown and not (content.text or content.refusal or calls):
+        return None
     reasoning = read_reasoning(message) or content.reasoning
     return _Choice(content.text, calls, reasoning, refusal or content.refusal, finish, choice.get("logprobs"))
 
 
 class Content(NamedTuple):
-    """The texts in the content of a message."""
+    """The texts in the content of a message. ``has_unknown``: whether parts of unknown types were left out."""
 
     text: str = ""
     reasoning: str = ""
     refusal: str = ""
+    has_unknown: bool = False
 
 
 _TEXT_TYPES = ("text", "output_text", "input_text")
@@ -151,7 +154,10 @@ _REASONING_TYPES = ("thinking", "reasoning", "reasoning_text", "summary_text")
 
 
 def read_content(content: object) -> Content | None:
-    """Read the content of a message: a text, None, or a list of parts. Returns None for anything else."""
+    """Read the content of a message: a text, None, or a list of parts. Returns None for anything else.
+
+    Parts of unknown types, such as the references of Mistral, are left out.
+    """
     if content is None or isinstance(content, str):
         return Content(content or "")
     if not isinstance(content, list | tuple):
@@ -159,6 +165,7 @@ def read_content(content: object) -> Content | None:
     texts: list[str] = []
     reasoning: list[str] = []
     refusals: list[str] = []
+    has_unknown = False
     for part in content:
         if isinstance(part, str):
             texts.append(part)
@@ -178,11 +185,12 @@ def read_content(content: object) -> Content | None:
             target = reasoning
             value = _reasoning_text(part)
         else:
-            return None
+            has_unknown = True
+            continue
         if not isinstance(value, str):
             return None
         target.append(value)
-    return Content("".join(texts), "".join(reasoning), "".join(refusals))
+    return Content("".join(texts), "".join(reasoning), "".join(refusals), has_unknown)
 
 
 def _reasoning_text(part: Mapping[str, Any]) -> str | None:
