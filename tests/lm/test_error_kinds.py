@@ -129,3 +129,16 @@ def test_a_text_that_is_made_to_be_searched_slowly_is_searched_fast(text):
 def test_every_wording_names_its_source():
     for rule in (*RULES, *PARAMETERS, *CLEAR_FEATURES, *FEATURES):
         assert len(rule.source) > 5
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (503, "The model is not available right now, please try again later"),
+        (503, "Model not found on this replica, it is still loading"),
+        (500, "Internal error: json_schema grammar worker failed"),
+        (500, "CUDA error: unknown error, seed must be set"),
+    ],
+)
+def test_a_failure_of_the_server_is_retried_whatever_its_text_mentions(status, message):
+    assert error_kind(read_report(status, {"error": {"message": message}})) is errors.ServerError

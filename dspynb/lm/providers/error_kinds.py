@@ -329,6 +329,11 @@ _BY_STATUS: tuple[KindRule, ...] = (
 )
 
 
+_NOT_SUPPORTED = re.compile(r"(?:not|n't) support|unsupported|requires? --|not (?:been )?implemented", re.IGNORECASE)
+"""Ollama and llama.cpp refuse parameters with the status 500, in these words. Other texts of a 500 name a parameter by
+chance."""
+
+
 def error_kind(report: ErrorReport, client_kind: type[ModelError] | None = None) -> type[ModelError]:
     """The class of an error response: by the table of codes and words, else by its HTTP status.
 
@@ -336,9 +341,13 @@ def error_kind(report: ErrorReport, client_kind: type[ModelError] | None = None)
     error without a status is a ServerError if nothing else is known, so that it is retried.
     """
     kind = _first_match(KINDS, report)
+    is_server_failure = report.status is not None and report.status >= 500
+    if kind is ModelNotFound and is_server_failure:  # it is loading, or not on this replica, and may be there later
+        kind = ServerError
     if kind is ContextTooLong and excessive_output(report.text) is not None:
         kind = UnsupportedParameter
-    if kind is None and refused_parameter(report) is not None:
+    may_refuse = not is_server_failure or _NOT_SUPPORTED.search(report.text) is not None
+    if kind is None and may_refuse and refused_parameter(report) is not None:
         kind = UnsupportedParameter
     if kind is None:
         kind = _first_match(_AFTER_PARAMETERS, report)
