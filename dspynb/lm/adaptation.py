@@ -363,10 +363,13 @@ def _room_for_reply(refusal: UnsupportedParameter, adapted: AdaptedRequest) -> d
     """The limit of the reply that the refusal names, if it depends on the length of this prompt. None otherwise. Raises
     ContextTooLong if there is hardly any room."""
     name = _refused_setting(refusal, adapted.settings)
-    if name not in LIMIT_NAMES or refusal.allowed is None or not _OF_THIS_PROMPT.search(refusal.problem):
+    value = adapted.settings.get(name)
+    if name not in LIMIT_NAMES or not isinstance(value, int | float) or refusal.allowed is None:
+        return None
+    if not _OF_THIS_PROMPT.search(refusal.problem):
         return None
     most = refusal.allowed[1]
-    if most < min(_LEAST_ROOM, adapted.settings[name]):
+    if most < min(_LEAST_ROOM, value):
         raise ContextTooLong(
             refusal.problem, model=refusal.model, status=refusal.status, advice=ContextTooLong.remedy
         ) from refusal

@@ -362,6 +362,12 @@ def test_a_limit_that_depends_on_the_prompt_holds_for_this_request_only():
     assert sent_until_taken({"max_tokens": 2000}, adaptation=adaptation) == [{"max_tokens": 2000}]
 
 
+@pytest.mark.parametrize("settings", [{}, {"seed": 1}])
+def test_a_refusal_of_a_limit_that_was_not_sent_is_raised(settings):
+    with pytest.raises(errors.UnsupportedParameter, match="is too large"):
+        sent_until_taken(settings, refusal_of("max_tokens", (1.0, 10.0), TOO_LITTLE_ROOM.format(4086)))
+
+
 def test_a_prompt_that_leaves_hardly_any_room_is_too_long():
     refusal = refusal_of("max_tokens", (1.0, 10.0), TOO_LITTLE_ROOM.format(4086))
     with pytest.raises(errors.ContextTooLong):

@@ -69,7 +69,9 @@ def test_an_error_behind_litellm_is_of_the_kind_that_its_provider_means(refusing
 @pytest.mark.parametrize("model", ["openai/o3-mini", "openai/gpt-5-mini"])
 def test_a_parameter_that_litellm_itself_refuses_is_unsupported(refusing, model):
     base = f"http://127.0.0.1:{refusing.server_port}/v1"
-    lm = dn.LM(model, api_base=base, api_key="k" * 20, engine="litellm", retries=0, cache=False, temperature=0.7)
+    lm = dn.LM(
+        model, api_base=base, api_key="k" * 20, engine="litellm", retries=0, cache=False, temperature=0.7, strict=True
+    )
     with pytest.raises(UnsupportedParameter) as caught:
         asyncio.run(lm.complete(REQUEST))
     assert caught.value.parameter == "temperature"
