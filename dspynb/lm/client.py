@@ -150,9 +150,9 @@ class LM(DirectCalls):
         self._cache = cache
         self._native_tools = native_tools
         self._strict = strict
-        self._profile_changes = dict(profile or {})
-        if profile:
+        if profile is not None:
             overridden(ModelProfile(), profile)  # a wrong field is an error here, and not at the first call
+        self._profile_changes = dict(profile or {})
         self._adaptation: Adaptation | None = None
         self.truncated = truncated
         self._warned_of_truncation = False

@@ -8,7 +8,7 @@ A profile is built from litellm's model map (read as a file), from the rules for
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -191,16 +191,16 @@ def _count(value: Any) -> int | None:
 def overridden(profile: ModelProfile, changes: Mapping[str, Any]) -> ModelProfile:
     """A profile with the fields of ``LM(profile={…})``. Raises ConfigurationError for an unknown field or a value of a
     wrong form."""
-    names = [declared.name for declared in fields(ModelProfile)]
-    refuse_unknown("profile", changes, names, {}, "")
-    values = dict(changes)
-    for name, convert in _CONVERSIONS.items():
-        if name in values:
-            try:
-                values[name] = convert(values[name])
-            except (TypeError, ValueError, AttributeError):
-                problem = f"profile: {name} is {values[name]!r}; it must be {_FORMS[name]}"
-                raise ConfigurationError(problem) from None
+    if not isinstance(changes, Mapping):
+        raise ConfigurationError(f"profile must be a dict of fields, got {type(changes).__name__}")
+    refuse_unknown("profile", changes, _FIELDS, {}, _OTHERWISE)
+    values: dict[str, Any] = {}
+    for name, value in changes.items():
+        convert, form = _FIELDS[name]
+        try:
+            values[name] = convert(value)
+        except (TypeError, ValueError, AttributeError):
+            raise ConfigurationError(f"profile: {name} is {value!r}; it must be {form}") from None
     return replace(profile, **values)
 
 
@@ -226,19 +226,28 @@ def _limit_name(value: Any) -> str:
     return str(value)
 
 
-_CONVERSIONS = {
-    "refused": lambda value: frozenset(_names(value)),
-    "ranges": _ranges,
-    "limit_name": _limit_name,
-    "efforts": _names,
-    "response_formats": _names,
-    "media": _names,
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _level(value: Any) -> str:
+    if value not in EFFORT_LEVELS:
+        raise ValueError
+    return str(value)
+
+
+_FIELDS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
+    "refused": (lambda value: frozenset(_names(value)), "a list of names of settings, such as ['temperature']"),
+    "ranges": (_ranges, "a dict of bounds, such as {'temperature': (0, 1)}"),
+    "limit_name": (_limit_name, "'max_tokens' or 'max_completion_tokens'"),
+    "efforts": (_names, "a list of levels, such as ['low', 'high']"),
+    "sampling_without_effort": (_flag, "True or False"),
+    "default_effort": (_level, f"one of {', '.join(EFFORT_LEVELS)}"),
+    "response_formats": (_names, "a list of 'json_schema' and 'json_object'"),
+    "native_tools": (_flag, "True or False"),
 }
-_FORMS = {
-    "refused": "a list of names of settings, such as ['temperature']",
-    "ranges": "a dict of bounds, such as {'temperature': (0, 1)}",
-    "limit_name": "'max_tokens' or 'max_completion_tokens'",
-    "efforts": "a list of levels, such as ['low', 'high']",
-    "response_formats": "a list of 'json_schema' and 'json_object'",
-    "media": "a list of kinds, such as ['image']",
-}
+"""The fields that ``LM(profile={…})`` may set: a check of the value, and what it must be. The other fields are facts of
+litellm's map."""
+_OTHERWISE = "Windows, prices and media come from litellm's map, and cannot be set here."

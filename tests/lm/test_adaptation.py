@@ -91,6 +91,10 @@ def test_a_profile_that_is_passed_wins():
         ({"ranges": {"temperature": (1, 0)}}, "ranges is .*; it must be a dict of bounds"),
         ({"limit_name": "tokens"}, "limit_name is 'tokens'; it must be 'max_tokens'"),
         ({"efforts": 3}, "efforts is 3; it must be a list of levels"),
+        ({"native_tools": "no"}, "native_tools is 'no'; it must be True or False"),
+        ({"default_effort": "much"}, "default_effort is 'much'; it must be one of none, minimal"),
+        ({"input_price": 1e-6}, "profile has no setting 'input_price'.*come from litellm's map"),
+        (["temperature"], "profile must be a dict of fields, got list"),
     ],
 )
 def test_a_wrong_profile_is_one_error_when_the_model_is_created(profile, problem):
