@@ -375,7 +375,7 @@ class _PendingRequest:
 
     async def _send(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
         if self.on_piece is None:
-            return await self.engine.complete(request, settings)
+            return await self.engine.complete(request, settings, None)
         try:
             return await self.engine.complete(request, settings, self._pass_on)
         except UnsupportedParameter as error:
