@@ -43,7 +43,6 @@ def ask(lm, **settings):
         ("openai/o3-mini", {"temperature": 0.7, "max_tokens": 10}, {"max_completion_tokens": 10}),
         ("openai/o1", {"temperature": 1}, {"temperature": 1}),
         ("openai/gpt-5-mini", {"temperature": 0.7, "top_p": 0.5, "seed": 1}, {"seed": 1}),
-        ("openai/gpt-5.1", {"temperature": 0.7, "effort": "none"}, {"temperature": 0.7, "reasoning_effort": "none"}),
         ("openai/gpt-5-search-api", {"temperature": 0.7, "max_tokens": 5}, {"max_completion_tokens": 5}),
         ("openai/gpt-4.1", {"effort": "low"}, {}),
         ("openai/gpt-5-chat-latest", {"temperature": 0.7}, {"temperature": 0.7}),
@@ -388,6 +387,9 @@ def test_an_effort_that_a_server_refuses_is_left_out_under_either_name(name):
 def test_sampling_settings_depend_on_the_effort_that_is_sent():
     profile = ModelProfile(sampling_without_effort=True, efforts=("minimal", "low"))
     assert sent(profile, effort="none", temperature=0.7) == {"reasoning_effort": "minimal"}
+    profile = ModelProfile(sampling_without_effort=True, efforts=("none", "low"))
+    assert sent(profile, effort="none", temperature=0.7) == {"reasoning_effort": "none", "temperature": 0.7}
+    assert sent(profile, effort="low", temperature=0.7) == {"reasoning_effort": "low"}
 
 
 @pytest.mark.parametrize("parameter", ["min_tokens", "stop_token_ids", "skip_special_tokens"])
