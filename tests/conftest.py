@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 from dspynb import redact
+from dspynb.lm import cache
 from dspynb.scope import settings
 from tests.planted import Planted
 
@@ -40,6 +41,12 @@ def _fresh_settings(tmp_path, monkeypatch):
     monkeypatch.setattr(
         settings, "_process", replace(settings._DEFAULTS, view="off", runs_dir=str(tmp_path / "runs"), cache=False)
     )
+
+
+@pytest.fixture(autouse=True)
+def _own_reply_cache(tmp_path, monkeypatch):
+    """Each test has a reply cache of its own, since a later server of another test may get the same port."""
+    monkeypatch.setattr(cache, "_default", {"": cache.ReplyCache(tmp_path / "default-cache" / "replies.sqlite")})
 
 
 @pytest.fixture(scope="session")
