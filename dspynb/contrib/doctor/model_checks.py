@@ -1,0 +1,205 @@
+"""Checks of one model: whether each way of using it works. ``dspynb doctor --live`` and the tests of servers run them.
+
+The tasks are so easy that a small model can do them. A check is about requests and replies, and not about how good the
+answers are: a wrong answer passes, and one that cannot be read is reported as "reply not usable".
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import dspynb as dn
+from dspynb.errors import BudgetExhausted, DspynbError, ModelAdaptedWarning, shorten
+from dspynb.redact import error_text
+
+__all__ = ["MODEL_CHECKS", "CheckResult", "ModelCheck", "run_check"]
+
+Outcome = Literal["works", "reply not usable", "fails"]
+_ERRORS_OF_A_WEAK_MODEL = ("ParseError", "AllAttemptsFailed", "ReplyTruncated", "OptimizerError", "BudgetExhausted")
+"""Errors that a weak model causes where requests and replies pass as they should."""
+_DETAIL_LENGTH = 200
+"""How many letters of an error are shown."""
+_ROWS = tuple({"question": f"What is {n} + {4 - n}?", "answer": "4"} for n in range(4))
+_QUESTION = "What is the capital of France?"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCheck:
+    """A way of using a model. ``use``: run a program with the model of the settings. ``most_calls``: calls of the
+    model at most."""
+
+    name: str
+    most_calls: int
+    use: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What a check showed. ``detail``: the first error, and the settings that were adapted, without secrets.
+    ``tokens`` and ``usd`` are None where they are not known for each call."""
+
+    name: str
+    outcome: Outcome
+    detail: str
+    calls: int = 0
+    tokens: int | None = None
+    usd: float | None = None
+
+
+async def run_check(check: ModelCheck, lm: Any, adapter: str | None = None) -> CheckResult:
+    """Run one check on a model, without the reply cache. Errors of the model are in the result.
+
+    ``adapter``: that of programs which name none, such as ``json`` for a small model that is held to JSON.
+    """
+    before = dn.last_run()
+    errors: list[str] = []
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        dn.context(lm=lm, adapter=adapter, cache=False, view="off", runs_dir=None),
+        dn.Budget(calls=check.most_calls),
+    ):
+        warnings.simplefilter("always", ModelAdaptedWarning)
+        try:
+            await check.use()
+        except (DspynbError, AssertionError) as error:
+            errors.append(error_text(error, _DETAIL_LENGTH))
+    adapted = [str(warning.message) for warning in caught if warning.category is ModelAdaptedWarning]
+    run = dn.last_run()
+    if run is None or run is before:  # the program failed before its run began
+        return CheckResult(check.name, _outcome(errors), _detail(errors, adapted))
+    calls = run.calls
+    errors = [*calls.error.dropna(), *errors]
+    return CheckResult(
+        check.name,
+        _outcome(errors),
+        _detail(errors, adapted),
+        calls=len(calls),
+        tokens=None if calls.tokens.isna().any() else int(calls.tokens.sum()),
+        usd=None if calls.usd.isna().any() else float(calls.usd.sum()),
+    )
+
+
+def _outcome(errors: Sequence[str]) -> Outcome:
+    if not errors:
+        return "works"
+    if all(error.startswith(_ERRORS_OF_A_WEAK_MODEL) for error in errors):
+        return "reply not usable"
+    return "fails"
+
+
+def _detail(errors: Sequence[str], adapted: Sequence[str]) -> str:
+    """The error that decides the outcome, and what was adapted."""
+    deciding = [error for error in errors if not error.startswith(_ERRORS_OF_A_WEAK_MODEL)] or errors
+    texts = [shorten(error, _DETAIL_LENGTH) for error in deciding[:1]]
+    return "; ".join([*texts, *adapted])
+
+
+class Facts(dn.Signature):
+    """Read the facts from the text."""
+
+    text: str = dn.Input()
+    city: str = dn.Output()
+    inhabitants: int = dn.Output()
+    continent: Literal["Africa", "America", "Asia", "Europe"] = dn.Output()
+    is_capital: bool = dn.Output()
+
+
+_TEXT = "Paris, the capital of France in Europe, has 2102650 inhabitants."
+
+
+async def _predict() -> None:
+    prediction = await dn.Predict("question -> answer")(question=_QUESTION)
+    assert prediction.answer, "the answer is empty"
+
+
+async def _typed_outputs() -> None:
+    prediction = await dn.Predict(Facts)(text=_TEXT)
+    assert isinstance(prediction.inhabitants, int), prediction.inhabitants
+
+
+async def _json_adapter() -> None:
+    prediction = await dn.Predict(Facts, adapter="json")(text=_TEXT)
+    assert isinstance(prediction.is_capital, bool), prediction.is_capital
+
+
+async def _refine() -> None:
+    """The reward wants a second attempt, so that one has a hint."""
+    attempts = []
+
+    def reward(row: Any, prediction: Any) -> dn.Score:
+        attempts.append(prediction)
+        return dn.Score(len(attempts) / 2, feedback="Answer with one word.")
+
+    program = dn.Refine(dn.Predict("question -> answer"), reward, n=2, threshold=1.0)
+    prediction = await program(question=_QUESTION)
+    assert prediction.run.attempts.hint.tolist()[1:] == ["Answer with one word."], "the second attempt has no hint"
+
+
+def population(city: str) -> int:
+    """How many people live in a city."""
+    return 709_037 if "oslo" in city.lower() else 0
+
+
+async def _native_tools() -> None:
+    agent = dn.ReAct("question -> answer", [population], max_iterations=3)
+    prediction = await agent(question="How many people live in Oslo? Use the tool.")
+    assert prediction.answer, "the answer is empty"
+
+
+async def _stream() -> None:
+    program = dn.Predict("question -> answer")
+    *parts, prediction = [part async for part in program.stream(question=_QUESTION)]
+    assert parts, "no part of the answer arrived before its end"
+    assert parts[-1].text == prediction.answer, f"the parts end as {parts[-1].text!r}"
+
+
+def _metric(row: Any, prediction: Any) -> dn.Score:
+    correct = prediction.answer.strip().rstrip(".") == row.answer
+    return dn.Score(0.5 * correct, feedback="" if correct else "Answer with the number only.")
+
+
+async def _optimize(optimizer: Any) -> None:
+    program = dn.Predict("question -> answer")
+    await optimizer.compile(program, list(_ROWS[:2]), val=list(_ROWS[2:]))
+
+
+async def _gepa() -> None:
+    await _optimize(dn.GEPA(_metric, max_steps=1, minibatch_size=1))
+
+
+async def _copro() -> None:
+    await _optimize(dn.COPRO(_metric, breadth=2, depth=1))
+
+
+async def _mipro() -> None:
+    await _optimize(dn.MIPROv2(_metric, auto=None, num_candidates=2, num_trials=1))
+
+
+async def _budget() -> None:
+    program = dn.Predict("question -> answer")
+    with dn.Budget(calls=1) as meter:
+        await program(question=_QUESTION)
+        try:
+            await program(question="What is the capital of Norway?")
+        except BudgetExhausted:
+            pass
+        else:
+            raise AssertionError("a call above the budget was sent")
+    assert meter.spent["calls"] == 1, f"{meter.spent['calls']} calls were counted"
+
+
+MODEL_CHECKS: tuple[ModelCheck, ...] = (
+    ModelCheck("Predict", 2, _predict),
+    ModelCheck("typed outputs", 2, _typed_outputs),
+    ModelCheck("JSONAdapter", 2, _json_adapter),
+    ModelCheck("Refine", 6, _refine),
+    ModelCheck("ReAct", 8, _native_tools),
+    ModelCheck("stream", 2, _stream),
+    ModelCheck("GEPA", 20, _gepa),
+    ModelCheck("COPRO", 20, _copro),
+    ModelCheck("MIPROv2", 40, _mipro),
+    ModelCheck("Budget", 2, _budget),
+)
