@@ -59,12 +59,12 @@ async def run_check(check: ModelCheck, lm: Any, adapter: str | None = None) -> C
     with (
         warnings.catch_warnings(record=True) as caught,
         dn.context(lm=lm, adapter=adapter, cache=False, view="off", runs_dir=None),
-        dn.Budget(calls=check.most_calls),
+        dn.Budget(calls=check.most_calls) as meter,
     ):
         warnings.simplefilter("always", ModelAdaptedWarning)
         try:
             await check.use()
-        except (DspynbError, AssertionError) as error:
+        except DspynbError as error:
             errors.append(error_text(error, _DETAIL_LENGTH))
     adapted = [str(warning.message) for warning in caught if warning.category is ModelAdaptedWarning]
     run = dn.last_run()
@@ -76,7 +76,7 @@ async def run_check(check: ModelCheck, lm: Any, adapter: str | None = None) -> C
         check.name,
         _outcome(errors),
         _detail(errors, adapted),
-        calls=len(calls),
+        calls=meter.spent["calls"],
         tokens=None if calls.tokens.isna().any() else int(calls.tokens.sum()),
         usd=None if calls.usd.isna().any() else float(calls.usd.sum()),
     )
@@ -97,6 +97,15 @@ def _detail(errors: Sequence[str], adapted: Sequence[str]) -> str:
     return "; ".join([*texts, *adapted])
 
 
+class UnexpectedResult(DspynbError):
+    """A program ended without an error, and its result is not as it should be."""
+
+
+def _expect(condition: object, problem: str) -> None:
+    if not condition:
+        raise UnexpectedResult(problem)
+
+
 class Facts(dn.Signature):
     """Read the facts from the text."""
 
@@ -112,30 +121,30 @@ _TEXT = "Paris, the capital of France in Europe, has 2102650 inhabitants."
 
 async def _predict() -> None:
     prediction = await dn.Predict("question -> answer")(question=_QUESTION)
-    assert prediction.answer, "the answer is empty"
+    _expect(prediction.answer, "the answer is empty")
 
 
 async def _typed_outputs() -> None:
     prediction = await dn.Predict(Facts)(text=_TEXT)
-    assert isinstance(prediction.inhabitants, int), prediction.inhabitants
+    _expect(isinstance(prediction.inhabitants, int), f"inhabitants is {prediction.inhabitants!r}")
 
 
 async def _json_adapter() -> None:
     prediction = await dn.Predict(Facts, adapter="json")(text=_TEXT)
-    assert isinstance(prediction.is_capital, bool), prediction.is_capital
+    _expect(isinstance(prediction.is_capital, bool), f"is_capital is {prediction.is_capital!r}")
 
 
 async def _refine() -> None:
     """The reward wants a second attempt, so that one has a hint."""
     attempts = []
 
-    def reward(row: Any, prediction: Any) -> dn.Score:
+    def reward(_: Any, prediction: Any) -> dn.Score:
         attempts.append(prediction)
         return dn.Score(len(attempts) / 2, feedback="Answer with one word.")
 
     program = dn.Refine(dn.Predict("question -> answer"), reward, n=2, threshold=1.0)
     prediction = await program(question=_QUESTION)
-    assert prediction.run.attempts.hint.tolist()[1:] == ["Answer with one word."], "the second attempt has no hint"
+    _expect(prediction.run.attempts.hint.tolist()[1:] == ["Answer with one word."], "the second attempt has no hint")
 
 
 def population(city: str) -> int:
@@ -146,14 +155,14 @@ def population(city: str) -> int:
 async def _native_tools() -> None:
     agent = dn.ReAct("question -> answer", [population], max_iterations=3)
     prediction = await agent(question="How many people live in Oslo? Use the tool.")
-    assert prediction.answer, "the answer is empty"
+    _expect(prediction.answer, "the answer is empty")
 
 
 async def _stream() -> None:
     program = dn.Predict("question -> answer")
     *parts, prediction = [part async for part in program.stream(question=_QUESTION)]
-    assert parts, "no part of the answer arrived before its end"
-    assert parts[-1].text == prediction.answer, f"the parts end as {parts[-1].text!r}"
+    _expect(parts, "no part of the answer arrived before its end")
+    _expect(parts[-1].text == prediction.answer, f"the parts end as {parts[-1].text!r}")
 
 
 def _metric(row: Any, prediction: Any) -> dn.Score:
@@ -187,8 +196,8 @@ async def _budget() -> None:
         except BudgetExhausted:
             pass
         else:
-            raise AssertionError("a call above the budget was sent")
-    assert meter.spent["calls"] == 1, f"{meter.spent['calls']} calls were counted"
+            raise UnexpectedResult("a call above the budget was sent")
+    _expect(meter.spent["calls"] == 1, f"{meter.spent['calls']} calls were counted")
 
 
 MODEL_CHECKS: tuple[ModelCheck, ...] = (
