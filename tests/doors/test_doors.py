@@ -85,5 +85,7 @@ def test_calls_show_the_settings_that_the_server_received(door):
     if report.sent is None:
         pytest.skip("the provider has other names for the settings")
     received = [json.dumps(settings, sort_keys=True) for settings in report.sent]
-    for sent in report.calls.sent:
-        received.remove(json.dumps(sent, sort_keys=True))
+    for sent in report.calls.sent[report.calls.error.isna()]:
+        settings = {name: value for name, value in sent.items() if name != "response_format"}
+        received.remove(json.dumps(settings, sort_keys=True))
+    assert len(received) == 1  # the check of budgets has two runs, and the report has the calls of the last one
