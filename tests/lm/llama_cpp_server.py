@@ -29,6 +29,8 @@ def llama_cpp_server() -> Iterator[LlamaCppServer]:
     params.n_parallel = 2
     params.hostnames = ["127.0.0.1"]
     params.port = 0
+    params.cpuparams.n_threads = 1  # two threads wait for each other on a busy machine
+    params.cpuparams_batch.n_threads = 1
     params.n_threads_http = 2
     params.verbosity = -1
     params.ui = False
