@@ -193,6 +193,7 @@ class Reading:
 _NOTHING = Reading((), None)
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """The attempt of a search that the code runs in; numbers and waves count from 1."""
