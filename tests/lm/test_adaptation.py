@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import dspynb as dn
 from dspynb import errors
-from dspynb.lm.adaptation import Adaptation, adapt
+from dspynb.lm.adaptation import Adaptation
+from dspynb.lm.adapted_request import adapt
 from dspynb.lm.profiles import ModelProfile, profile_of
 from tests.cases.providers import model, no_max_tokens, no_temperature, only_temperature_one, refused, strict
 from tests.helpers import chat
