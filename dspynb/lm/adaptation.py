@@ -12,11 +12,14 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from dspynb.errors import ContextTooLong, ModelAdaptedWarning, UnsupportedParameter
+from dspynb.errors import ContextTooLong, ModelAdaptedWarning, ModelError, UnsupportedParameter
+from dspynb.events import ProfileChanged, new_span
 from dspynb.lm.adapted_request import AdaptedRequest, Change, adapt, format_kind
+from dspynb.lm.learned_profile import learned_changes, with_changes
 from dspynb.lm.profiles import LIMIT_NAMES, ModelProfile
 from dspynb.lm.protocol import LMReply, LMRequest
 from dspynb.lm.settings import recorded_settings
+from dspynb.scope.core import RunPort, current_scope
 
 __all__ = ["TOOL_SETTINGS", "Adaptation"]
 
@@ -54,10 +57,13 @@ class Adaptation:
     Several calls, threads and event loops may share it: a profile is replaced as a whole.
     """
 
-    def __init__(self, model: str, profile: ModelProfile, *, strict: bool = False) -> None:
+    def __init__(self, model: str, profile: ModelProfile, *, strict: bool = False, key: str = "") -> None:
+        """``key``: identifies the model in run files."""
         self.model = model
+        self.key = key
         self.profile = profile
         self.strict = strict
+        self._known_profile = profile
         self.refuses_tools = False
         """Whether the server has refused the descriptions of tools."""
         self.has_learned = False
@@ -66,7 +72,9 @@ class Adaptation:
         self._forget_requests()
 
     def _forget_requests(self) -> None:
-        """Forget which requests the server has taken."""
+        """Forget which requests the server has taken, and which runs have recorded what refusals have taught."""
+        self._recorded_profiles: WeakKeyDictionary[RunPort, ModelProfile] = WeakKeyDictionary()
+        self._applied_changes: object = None
         self._accepted: tuple[Outline, ...] = (_EMPTY_OUTLINE,)
         self._taken: frozenset[str] = frozenset()  # names of settings that the server has taken
         self._taken_ranges: dict[str, tuple[float, float]] = {}  # the smallest and largest value that it has taken
@@ -74,7 +82,7 @@ class Adaptation:
 
     def __getstate__(self) -> dict[str, Any]:
         # Without settings of requests, which may hold secrets.
-        names = ("model", "profile", "strict", "refuses_tools", "has_learned", "_warned")
+        names = ("model", "key", "profile", "strict", "refuses_tools", "has_learned", "_known_profile", "_warned")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -140,6 +148,8 @@ class Adaptation:
     async def _send(
         self, adapted: AdaptedRequest, request: LMRequest, settings: Mapping[str, Any], send: Send
     ) -> LMReply:
+        if self.has_learned:
+            self._record_changes()
         profile_before = self.profile
         refused: list[AdaptedRequest] = []
         room: dict[str, tuple[float, float]] = {}  # limits that hold for this prompt only
@@ -154,6 +164,7 @@ class Adaptation:
                 room_now = _room_for_reply(refusal, adapted)
                 if room_now is None:
                     self.learn(refusal, adapted)
+                    self._record_changes()
                 learned_profile = self.profile
                 room |= room_now or {}
                 profile = replace(learned_profile, ranges={**learned_profile.ranges, **room})
@@ -161,11 +172,16 @@ class Adaptation:
                 if adapted in refused:  # nothing is left to adapt
                     if self.profile is learned_profile:
                         self.profile = profile_before
+                        self._record_changes()
+                    refusal.sent = _as_sent(refused[-1])
                     raise
                 continue
+            except ModelError as error:
+                error.sent = _as_sent(adapted)
+                raise
             self._note_taken(adapted)
             if adapted.changes:
-                return replace(reply, sent=recorded_settings(adapted.settings))
+                return replace(reply, sent=_as_sent(adapted))
             self._accept(request, settings)
             return reply
 
@@ -198,6 +214,38 @@ class Adaptation:
                 return False
         return True
 
+    def refuse(self, name: str) -> None:
+        """Note that the server refuses a field which is no setting of the request."""
+        self.profile = replace(self.profile, refused=self.profile.refused | {name})
+        self.has_learned = True
+        self._record_changes()
+
+    def apply_recorded(self, changes: Mapping[str, Any]) -> None:
+        """Apply the changes that the file of a resumed run has for this model, once."""
+        if changes is self._applied_changes:
+            return
+        self._applied_changes = changes
+        profile = with_changes(self.profile, changes)
+        if profile == self.profile:
+            return
+        if profile.native_tools is False and self.profile.native_tools is not False:
+            self.refuses_tools = True
+        self.profile = profile
+        self.has_learned = True
+        self._accepted = (_EMPTY_OUTLINE,)
+
+    def _record_changes(self) -> None:
+        """Record what refusals have changed in the runs around the call that have not recorded it yet."""
+        scope = current_scope()
+        runs = scope.open_runs()
+        profile = self.profile
+        if all(self._recorded_profiles.get(run) is profile for run in runs):
+            return
+        for run in runs:
+            self._recorded_profiles[run] = profile
+        changes = learned_changes(self._known_profile, profile)
+        scope.emit(ProfileChanged(span=scope.open_span or new_span(), model=self.model, key=self.key, changes=changes))
+
     def learn(self, refusal: UnsupportedParameter, adapted: AdaptedRequest) -> None:
         """Change the profile after a refusal, if the refused parameter is a setting of the request."""
         name = _refused_setting(refusal, adapted.settings)
@@ -219,6 +267,11 @@ class Adaptation:
         if changed:
             self.profile = replace(self.profile, **changed)
             self.has_learned = True
+
+
+def _as_sent(adapted: AdaptedRequest) -> Mapping[str, Any] | None:
+    """The settings as they were sent, without secrets; None if they were sent as requested."""
+    return recorded_settings(adapted.settings) if adapted.changes else None
 
 
 def _narrower_range(

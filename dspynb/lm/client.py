@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import time
 import warnings
 from collections.abc import Awaitable, Mapping
@@ -178,8 +180,19 @@ class LM(DirectCalls):
             if not isinstance(self._engine, DirectEngine):
                 known = without_rules(known)
             profile = overridden(known, self._profile_changes)
-            self._adaptation = Adaptation(self.name, profile, strict=self._strict)
+            self._adaptation = Adaptation(self.name, profile, strict=self._strict, key=self._profile_key())
+        recorded = current_scope().context.learned_profiles
+        if recorded and not self._strict and self._adaptation.key in recorded:
+            self._adaptation.apply_recorded(recorded[self._adaptation.key])
         return self._adaptation
+
+    def _profile_key(self) -> str:
+        """A hash of what the model knew of its profile when it was created. Changes that a run file has for another
+        key, such as that of another address or another ``profile``, do not apply."""
+        address = without_password(self._base())
+        profile = overridden(ModelProfile(), self._profile_changes).facts()
+        parts = (self.name, address, self._engine_name, profile, self._native_tools)
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _connect(self) -> None:
         """Make the client, the limits and the single flight, which are not pickled."""
@@ -263,8 +276,11 @@ class LM(DirectCalls):
 
     def _key(self, request: LMRequest, settings: dict[str, Any]) -> str:
         """A hash of everything that can change a reply. The client, the API key, limits and retries cannot."""
-        base = self._endpoint_settings["api_base"] or base_in_environment(self.name.partition("/")[0])
-        return request_key(request, {**key_settings(settings), "model": self.name, "api_base": base})
+        return request_key(request, {**key_settings(settings), "model": self.name, "api_base": self._base()})
+
+    def _base(self) -> object:
+        """The address in the settings or in the environment; None for the provider's own."""
+        return self._endpoint_settings["api_base"] or base_in_environment(self.name.partition("/")[0])
 
     async def _send(
         self, request: LMRequest, settings: dict[str, Any], on_piece: PieceCallback | None = None

@@ -16,6 +16,8 @@ from dspynb.scope.gate import GATE
 
 __all__ = ["PendingRequest"]
 
+_USAGE = "stream_options"
+"""The field of a request that asks for the usage of a stream."""
 Check = Callable[[LMReply, Mapping[str, Any]], LMReply]
 """Returns a reply that is an answer; gets the reply and the settings that were sent. Raises ModelError."""
 
@@ -55,18 +57,24 @@ class PendingRequest:
             async with self.limits.slots:
                 if not (GATE.shut and GATE.holding(current_scope())):
                     reply = await self.adaptation.send(self.request, self.settings, self._send)
-                    return self.check(reply, self.settings if reply.sent is None else reply.sent)
+                    try:
+                        return self.check(reply, self.settings if reply.sent is None else reply.sent)
+                    except ModelError as error:
+                        error.sent = reply.sent
+                        raise
 
     async def _send(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
         if self.on_piece is None:
             return await self.engine.complete(request, settings, None)
+        self.engine.asks_for_usage = _USAGE not in self.adaptation.profile.refused
         try:
             return await self.engine.complete(request, settings, self._pass_on)
         except UnsupportedParameter as error:
             if self.started_streaming:  # the listener has a part of the reply, which cannot be taken back
                 raise BadRequestError(error.problem, model=error.model, status=error.status) from error
-            if error.parameter != "stream_options" or not self.engine.asks_for_usage:
+            if error.parameter != _USAGE or not self.engine.asks_for_usage:
                 raise
+        self.adaptation.refuse(_USAGE)
         self.engine.asks_for_usage = False
         return await self.engine.complete(request, settings, self._pass_on)
 
