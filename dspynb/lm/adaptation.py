@@ -179,17 +179,18 @@ class Adaptation:
             except ModelError as error:
                 error.sent = _as_sent(adapted)
                 raise
-            self._note_taken(adapted)
             if adapted.changes:
+                self._note_taken(adapted)
                 return replace(reply, sent=_as_sent(adapted))
-            self._accept(request, settings)
+            self._accept(adapted)
             return reply
 
-    def _accept(self, request: LMRequest, settings: Mapping[str, Any]) -> None:
+    def _accept(self, adapted: AdaptedRequest) -> None:
         """Remember that the server takes requests with these settings as they are, so that they need no further
         checks."""
-        outline = (settings, request.response_format is None, not request.tools)
+        outline = (adapted.settings, adapted.request.response_format is None, not adapted.request.tools)
         if outline not in self._accepted:
+            self._note_taken(adapted)
             self._accepted = (outline, *self._accepted[: _MOST_ACCEPTED - 1])
 
     def _note_taken(self, adapted: AdaptedRequest) -> None:

@@ -232,7 +232,7 @@ class LM(DirectCalls):
 
     async def cached_reply(self, request: LMRequest) -> LMReply | None:
         """The cached reply to an equal request; None for a miss."""
-        key = self._cache_key(request)
+        key = self._cache_key(ModelCall(self, request, current_scope()))
         if key is None:
             return None
         return await default_cache().get(key)
@@ -243,8 +243,10 @@ class LM(DirectCalls):
         None if the model is called through its methods, because ``complete``, ``stream`` or ``cached_reply`` of this
         object is overridden or replaced.
         """
-        for method, lm_method in zip((self.complete, self.stream, self.cached_reply), _METHODS, strict=True):
-            if getattr(method, "__func__", None) is not lm_method:
+        own_class = type(self)
+        own_attributes = vars(self)
+        for name, method in _METHODS:
+            if getattr(own_class, name) is not method or name in own_attributes:
                 return None
         if hasattr(self, OLD_CACHED_REPLY):  # of a subclass that was written for 0.1
             return None
@@ -254,17 +256,19 @@ class LM(DirectCalls):
         """The links that this model adds to the chain of a call."""
         return (CacheInterceptor(self._cache_key), self._single_flight), self._send_call
 
-    def _cache_key(self, request: LMRequest) -> str | None:
-        """The key of a request in the reply cache; None if the cache is off, for this model or by the setting
-        ``cache``. Raises ConfigurationError for an unknown setting in the request."""
-        settings = self._merged_settings(request)
+    def _cache_key(self, call: ModelCall) -> str | None:
+        """The key of a call's request in the reply cache; None if the cache is off, for this model or by the setting
+        ``cache``. Merges the settings of the call. Raises ConfigurationError for an unknown setting in the request."""
+        settings = self._merged_settings(call.request)
+        call.settings = settings
         if not self._cache or not setting("cache"):
             return None
-        return self._key(request, settings)
+        return self._key(call.request, settings)
 
     async def _send_call(self, call: ModelCall) -> LMReply:
         """The end of the chain: call the provider, and add the reply to the cache."""
-        reply = await self._send(call.request, self._merged_settings(call.request), call.listener)
+        settings = self._merged_settings(call.request) if call.settings is None else call.settings
+        reply = await self._send(call.request, settings, call.listener)
         call.streamed = True
         if call.key is not None and is_complete(reply):
             default_cache().put(call.key, reply)
@@ -274,7 +278,7 @@ class LM(DirectCalls):
         check_call(self.name, request.settings)
         return merge_settings(self.settings, request.settings)
 
-    def _key(self, request: LMRequest, settings: dict[str, Any]) -> str:
+    def _key(self, request: LMRequest, settings: Mapping[str, Any]) -> str:
         """A hash of everything that can change a reply. The client, the API key, limits and retries cannot."""
         return request_key(request, {**key_settings(settings), "model": self.name, "api_base": self._base()})
 
@@ -283,7 +287,7 @@ class LM(DirectCalls):
         return self._endpoint_settings["api_base"] or base_in_environment(self.name.partition("/")[0])
 
     async def _send(
-        self, request: LMRequest, settings: dict[str, Any], on_piece: PieceCallback | None = None
+        self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
     ) -> LMReply:
         started = time.perf_counter()
         pending = PendingRequest(
@@ -358,7 +362,7 @@ class LM(DirectCalls):
         return f"LM({self.name!r})"
 
 
-_METHODS = LM.complete, LM.stream, LM.cached_reply
+_METHODS = (("complete", LM.complete), ("stream", LM.stream), ("cached_reply", LM.cached_reply))
 
 
 def _address(api_base: object, base_url: object) -> str | None:

@@ -30,7 +30,7 @@ class PendingRequest:
     def __init__(
         self,
         request: LMRequest,
-        settings: dict[str, Any],
+        settings: Mapping[str, Any],
         on_piece: PieceCallback | None,
         *,
         limits: Limits,
@@ -90,7 +90,7 @@ class PendingRequest:
             self.on_piece(text)
 
 
-def _estimated_tokens(request: LMRequest, settings: dict[str, Any]) -> float:
+def _estimated_tokens(request: LMRequest, settings: Mapping[str, Any]) -> float:
     """An estimate of the tokens of a request and its reply: four characters per token, plus ``max_tokens``.
 
     An image or file counts by its short description, since its size in bytes says little about its tokens.
