@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from dspynb.lm.format_in_words import ask_for_json
 from dspynb.lm.profiles import LIMIT_NAMES, ModelProfile
 from dspynb.lm.protocol import LMRequest
 
@@ -108,8 +109,8 @@ def _rename_limit(profile: ModelProfile, name: str, value: Any, sent: dict[str, 
 
 
 def _with_format(profile: ModelProfile, adapted: AdaptedRequest) -> AdaptedRequest:
-    """Replace a kind of structured output that the model does not take by the strictest one that it takes, or by none:
-    the prompt describes the format as well."""
+    """Replace a kind of structured output that the model does not take by the strictest one that it takes, or by none.
+    The prompt then describes the format in words."""
     kind = format_kind(adapted)
     if kind is None or kind in profile.response_formats:
         return adapted
@@ -118,8 +119,23 @@ def _with_format(profile: ModelProfile, adapted: AdaptedRequest) -> AdaptedReque
     if kind == "json_schema" and "json_object" in profile.response_formats:
         settings["response_format"] = {"type": "json_object"}
         text = "response_format became {'type': 'json_object'}"
+    request = adapted.request
+    messages = request.messages
+    if not request.format_in_prompt:
+        messages = ask_for_json(messages, _schema(adapted))
+        text += ", and the prompt asks for JSON"
     changes = (*adapted.changes, Change("response_format", text))
-    return AdaptedRequest(replace(adapted.request, response_format=None), settings, changes)
+    return AdaptedRequest(replace(request, messages=messages, response_format=None), settings, changes)
+
+
+def _schema(adapted: AdaptedRequest) -> Mapping[str, Any] | None:
+    """The JSON schema of the structured output of a request; None if it has none."""
+    setting = adapted.settings.get("response_format")
+    if not isinstance(setting, Mapping):
+        return adapted.request.response_format
+    json_schema = setting.get("json_schema")
+    schema = json_schema.get("schema") if isinstance(json_schema, Mapping) else None
+    return schema if isinstance(schema, Mapping) else None
 
 
 def format_kind(adapted: AdaptedRequest) -> str | None:
