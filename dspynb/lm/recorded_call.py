@@ -89,6 +89,7 @@ class RecordedCall(ModelCall):
         repair: bool = False,
     ) -> PredictorCalled:
         reply = self.reply
+        sent = getattr(error, "sent", None) if reply is None else reply.sent
         inputs, messages, hint = redact_values((self.inputs, without_data(self.request.messages), hint))
         event = PredictorCalled(
             span=new_span(),
@@ -110,7 +111,7 @@ class RecordedCall(ModelCall):
             model=self.model,
             repair=repair,
             requested=recorded_settings(self.requested()),
-            sent=None if reply is None or reply.sent is None else recorded_settings(reply.sent),
+            sent=None if sent is None else recorded_settings(sent),
             reasoning=getattr(error, "reasoning", None) if reply is None else reply.reasoning,
             completions=() if reply is None or len(reply.completions) < 2 else reply.completions,
             truncated=reply is not None and is_truncated(reply),
@@ -160,6 +161,7 @@ def recorded_reply(event: PredictorCalled) -> LMReply:
         finish="length" if event.truncated else None,
         reasoning=event.reasoning,
         completions=event.completions,
+        sent=event.sent if event.sent is not None else event.requested or None,  # older files have neither
     )
 
 

@@ -345,7 +345,7 @@ class Scope:
     async def in_flight(self, call: Awaitable[T]) -> T:
         """Await a model call. Until it ends, each run around it that has not ended can cancel the current task."""
         task = asyncio.current_task()
-        runs = self._open_runs()
+        runs = self.open_runs()
         for run in runs:
             run.call_began(task)
         try:
@@ -354,7 +354,7 @@ class Scope:
             for run in runs:
                 run.call_ended(task)
 
-    def _open_runs(self) -> list[RunPort]:
+    def open_runs(self) -> list[RunPort]:
         """The runs around this scope that have not ended, innermost first."""
         runs: list[RunPort] = []
         layer: Scope | None = self

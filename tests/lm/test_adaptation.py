@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 
 import dspynb as dn
 from dspynb import errors
-from dspynb.lm.adaptation import Adaptation, adapt
+from dspynb.lm.adaptation import Adaptation
+from dspynb.lm.adapted_request import adapt
 from dspynb.lm.profiles import ModelProfile, profile_of
 from tests.cases.providers import model, no_max_tokens, no_temperature, only_temperature_one, refused, strict
 from tests.helpers import chat
-from tests.lm.server import Server, sse
+from tests.lm.server import Server, reply, sse
+from tests.lm.server import error as server_error
 
 REQUEST = dn.LMRequest(({"role": "user", "content": "hi"},))
 
@@ -203,6 +205,36 @@ def test_the_table_of_calls_has_settings_as_requested_and_as_sent():
     assert run.calls.sent.tolist() == [{"max_tokens": 9}]
 
 
+@pytest.mark.filterwarnings("ignore::dspynb.ModelAdaptedWarning")
+def test_the_table_of_calls_has_what_was_sent_for_a_call_that_fails():
+    cut = json.loads(json.dumps(reply("Par")).replace('"stop"', '"length"'))
+    for answer, kind in [(cut, errors.ReplyTruncated), (server_error(400), errors.BadRequestError)]:
+        with Server(strict(no_temperature, answer=answer)) as server:
+            lm = model(server, "openai/m", temperature=0.7, max_tokens=9)
+            with pytest.raises(kind):
+                ask(lm).run_sync(question="?")
+        call = dn.history(1)[0]
+        assert call.requested == {"temperature": 0.7, "max_tokens": 9}
+        assert call.sent == {"max_tokens": 9}
+
+
+@pytest.mark.filterwarnings("ignore::dspynb.ModelAdaptedWarning")
+def test_a_replayed_call_and_one_of_a_recording_show_what_was_sent_then(tmp_path):
+    with Server(strict(no_temperature)) as server:
+        lm = model(server, "openai/m", temperature=0.7, max_tokens=9)
+        program = ask(dn.recorded(tmp_path / "replies.jsonl", lm), temperature=0.5)
+        with dn.trace() as trace:
+            first = program.run_sync(question="?")
+        again = dn.run_sync(lambda: dn.replay(trace, program))
+        plain = ask(model(server, "openai/m", max_tokens=9))
+        with dn.trace() as plain_trace:
+            plain.run_sync(question="?")
+        plain_again = dn.run_sync(lambda: dn.replay(plain_trace, plain))
+    recorded = ask(dn.recorded(tmp_path / "replies.jsonl"), temperature=0.5).run_sync(question="?")
+    for run in (first.run, again.run, recorded.run, plain_again.run):
+        assert run.calls.sent.tolist() == [{"max_tokens": 9}]
+
+
 def test_no_header_and_no_secret_is_in_the_table_of_calls():
     with Server(lambda body, number: chat(answer="Paris")) as server:
         headers = {"X-Api-Key": "a-long-header-secret"}
@@ -220,6 +252,8 @@ def test_a_reply_of_the_cache_is_found_under_the_requested_settings(tmp_path, mo
         second = ask(model(server, "openai/m", temperature=0.7)).run_sync(question="?")
     assert (first.answer, second.answer) == ("Paris", "Paris")
     assert second.run.calls.cached.tolist() == [True]
+    assert second.run.calls.requested.tolist() == [{"temperature": 0.7}]
+    assert first.run.calls.sent.tolist() == second.run.calls.sent.tolist() == [{}]
     assert len(server.bodies) == 2  # the refused one and its repetition
 
 
