@@ -491,7 +491,8 @@ def test_an_effort_is_left_out_if_the_server_refuses_thinking_in_its_own_words(m
     assert len(serve.refusals) == 1
 
 
-def test_a_react_whose_tools_are_refused_says_once_that_they_are_text():
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_a_react_whose_tools_are_refused_says_once_that_they_are_text(is_recorded, tmp_path):
     def rule(body):
         return refused("tools are not supported", param="tools") if "tools" in body else None
 
@@ -506,7 +507,10 @@ def test_a_react_whose_tools_are_refused_says_once_that_they_are_text():
     serve = strict(rule, answer=text)
     with Server(serve) as server, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with dn.context(lm=model(server)):
+        lm = model(server)
+        if is_recorded:
+            lm = dn.recorded(tmp_path / "replies.jsonl", lm)
+        with dn.context(lm=lm):
             answers = [dn.ReAct("question -> answer", [add]).run_sync(question="2+2?").answer for _ in range(2)]
     assert answers == ["4", "4"]
     (warning,) = caught
