@@ -142,6 +142,31 @@ def test_each_retry_is_checked():
     assert limit.usd <= 0.004
 
 
+def test_the_limit_holds_through_litellm_too():
+    limit = SpendingLimit(0.0006, HighestPrices(1e-7, 1e-6))
+    with Server(lambda body, number: with_usage("ok", 1000, 300)) as server:
+        lm = dn.LM("mistral/m", api_base=server.base, engine="litellm", api_key=KEY, concurrency=1, max_tokens=300)
+        limit.watch(lm)
+        lm.run_sync("Say ok.")
+        with pytest.raises(BudgetExhausted, match="the next call could cost"):
+            lm.run_sync("Say ok again.")
+    assert len(server.bodies) == 1
+    assert limit.usd == pytest.approx(0.0004)
+
+
+def test_a_first_reply_that_was_cut_does_not_stop_the_checks():
+    def thinks_long(body, number):
+        cut = with_usage("I think", 10, 256)
+        cut["choices"][0]["finish_reason"] = "length"
+        return cut if number == 1 else answer(body, number)
+
+    with Server(thinks_long) as server:
+        report = checked(server)
+    assert report.results[0].outcome == "reply not usable"
+    assert report.results[0].detail.startswith("openai/m: the reply was cut at max_tokens=256")
+    assert outcomes(report)["Predict"] == "works"
+
+
 def test_a_server_that_ignores_the_limit_of_a_reply_gets_no_further_call():
     with Server(lambda body, number: with_usage(ANSWER, 100, 5000)) as server:
         report = checked(server, prices=(0.1, 0.1))
@@ -226,6 +251,7 @@ def test_prices_may_be_given():
         ({"prices": (-1.0, 2.0)}, "--prices must be two numbers of at least 0"),
         ({"prices": (1.0, 2.0), "free": True}, "contradict each other"),
         ({"api_base": "http://models.localhost.example/v1"}, "its price is unknown"),
+        ({"adapter": "yaml"}, "there is no adapter 'yaml'"),
         ({"api_key_env": "NO_SUCH_VARIABLE"}, "NO_SUCH_VARIABLE is not set"),
     ],
 )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+from dspynb.adapters.resolve import resolve_adapter
 from dspynb.contrib.doctor.abilities import say_ok
 from dspynb.contrib.doctor.installed import head, version_of
 from dspynb.contrib.doctor.live_report import LiveReport
@@ -107,6 +108,7 @@ def _check_options(options: LiveOptions) -> None:
         raise ConfigurationError("--prices must be two numbers of at least 0: USD for a million tokens")
     if options.prices is not None and options.free:
         raise ConfigurationError("--prices and --free contradict each other: give one of them")
+    resolve_adapter(options.adapter)  # raises for an unknown name
 
 
 def _lm(options: LiveOptions, *, retries: int) -> LM:

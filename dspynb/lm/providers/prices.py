@@ -78,7 +78,7 @@ def highest_prices(model: str, prompt: int) -> HighestPrices | None:
     they apply on request only.
     """
     entry = map_entry(model)
-    if entry is None or "input_cost_per_token" not in entry:
+    if entry is None or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
         return None
     call_price = float(entry.get("input_cost_per_request") or 0.0)
     searches = entry.get("search_context_cost_per_query")
