@@ -9,11 +9,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import dspynb
 from dspynb.errors import ConfigurationError, DspynbError
 
 __all__ = ["main"]
+
+_LIVE_OPTIONS = ("max_usd", "prices", "free", "max_tokens", "adapter", "api_key_env")
+"""The options of ``dspynb doctor`` that only ``--live`` has."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +51,25 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--dask", metavar="ADDRESS", help="examine the cluster of this scheduler: tcp://host:8786")
     doctor.add_argument("--json", action="store_true", help="print a JSON object")
     doctor.set_defaults(run=_doctor)
+    _add_live_options(doctor)
     return parser
+
+
+def _add_live_options(doctor: argparse.ArgumentParser) -> None:
+    live = doctor.add_argument_group("checks of one model", "No call is sent that could pass the limit of the cost.")
+    live.add_argument("--live", metavar="MODEL", help="run ten checks on this model and print a table for an issue")
+    live.add_argument("--max-usd", metavar="USD", type=float, help="limit of the cost of all calls (default 0.05)")
+    live.add_argument(
+        "--prices",
+        metavar=("INPUT", "OUTPUT"),
+        type=float,
+        nargs=2,
+        help="USD for a million tokens of prompts and of replies, of a model whose prices are unknown",
+    )
+    live.add_argument("--free", action="store_const", const=True, help="the model costs nothing")
+    live.add_argument("--max-tokens", metavar="N", type=int, help="limit of each reply (default 1024)")
+    live.add_argument("--adapter", metavar="NAME", help="adapter of the programs, such as json for a small model")
+    live.add_argument("--api-key-env", metavar="NAME", help="environment variable with the key")
 
 
 def _demo(_: argparse.Namespace) -> int:
@@ -78,11 +100,25 @@ def _tutorials(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from dspynb.contrib.doctor.examining import run_doctor
-
+    live_options = {name: getattr(options, name) for name in _LIVE_OPTIONS if getattr(options, name) is not None}
+    if options.live:
+        return _doctor_live(options, live_options)
+    if live_options:
+        name = min(live_options).replace("_", "-")
+        raise ConfigurationError(f"--{name} goes with --live: name the model to check, as in openai/gpt-4.1-mini")
     if options.api_base and not options.lm:
         raise ConfigurationError("--api-base goes with --lm: name the model at this address, as in openai/gpt-4.1-mini")
+    from dspynb.contrib.doctor.examining import run_doctor
+
     return run_doctor(options.lm, options.api_base, options.dask, as_json=options.json)
+
+
+def _doctor_live(options: argparse.Namespace, live_options: dict[str, Any]) -> int:
+    if options.lm or options.dask:
+        raise ConfigurationError("--live goes without --lm and --dask: run dspynb doctor twice")
+    from dspynb.contrib.doctor.live import LiveOptions, run_live
+
+    return run_live(LiveOptions(options.live, options.api_base, **live_options), as_json=options.json)
 
 
 def _notebooks() -> Path:

@@ -45,8 +45,12 @@ def adapted_settings(text: str) -> list[str]:
     """The settings that warnings in this text name."""
     names = []
     for changes in _WARNING.findall(text):
-        names += [_SETTING.match(change).group() for change in changes.split("; ")]
+        names += _changed_settings(changes)
     return names
+
+
+def _changed_settings(changes: str) -> list[str]:
+    return [_SETTING.match(change).group() for change in changes.split("; ")]
 
 
 def try_door(door: Door) -> DoorReport:
@@ -73,6 +77,7 @@ async def _run_checks(door: Door, lm: dn.LM, report: DoorReport) -> None:
             warnings.simplefilter("ignore")
             result = await run_check(check, lm, door.adapter)
         report.results.append(result)
-        report.adapted += adapted_settings(result.detail)
+        for changes in result.adapted:
+            report.adapted += _changed_settings(changes)
         tables.append(dn.last_run().calls.assign(check=check.name))
     report.calls = pd.concat(tables, ignore_index=True)

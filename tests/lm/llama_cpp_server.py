@@ -31,6 +31,7 @@ def llama_cpp_server() -> Iterator[LlamaCppServer]:
     params.port = 0
     params.cpuparams.n_threads = 1  # two threads wait for each other on a busy machine
     params.cpuparams_batch.n_threads = 1
+    params.sampling.seed = 1  # of requests that name none
     params.n_threads_http = 2
     params.verbosity = -1
     params.ui = False

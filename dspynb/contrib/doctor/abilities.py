@@ -9,13 +9,17 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dspynb.contrib.doctor.installed import version_key, version_of
 from dspynb.contrib.doctor.report import OK, WITHOUT, WRONG, Finding
 from dspynb.errors import ConfigurationError, DspynbError, ExecutorError, ModelAdaptedWarning
 
-__all__ = ["cluster", "generated_code", "live_view", "provider", "stop"]
+if TYPE_CHECKING:
+    from dspynb.lm.client import LM
+    from dspynb.lm.protocol import LMReply
+
+__all__ = ["cluster", "generated_code", "live_view", "provider", "say_ok", "stop"]
 
 _STOP_DURING_AWAIT = (7, 4)
 """The first release of ipykernel in which a click on Stop reaches Python while a cell awaits."""
@@ -119,18 +123,23 @@ def generated_code() -> Iterator[Finding]:
         yield Finding("code", OK, "ProgramOfThought can run generated code: it is isolated here", {"isolated": True})
 
 
-def provider(name: str, api_base: str | None) -> Iterator[Finding]:
-    """Whether a model answers, and what it takes. Sends one request, without retries and cache."""
-    from dspynb.lm.client import LM
+async def say_ok(lm: LM) -> LMReply:
+    """Send a short request to a model. Raises ModelError."""
     from dspynb.lm.protocol import LMRequest
 
     settings = {"max_tokens": 256}  # room for the reasoning of some models
-    request = LMRequest(messages=({"role": "user", "content": "Say ok."},), settings=settings)
+    return await lm.complete(LMRequest(messages=({"role": "user", "content": "Say ok."},), settings=settings))
+
+
+def provider(name: str, api_base: str | None) -> Iterator[Finding]:
+    """Whether a model answers, and what it takes. Sends one request, without retries and cache."""
+    from dspynb.lm.client import LM
+
     began = time.perf_counter()
     try:
         lm = LM(name, api_base=api_base, retries=0, cache=False, timeout=_LM_TIMEOUT)
         with warnings.catch_warnings(action="ignore", category=ModelAdaptedWarning):  # the profile says the same
-            reply = asyncio.run(lm.complete(request))
+            reply = asyncio.run(say_ok(lm))
     except DspynbError as error:
         kind = type(error).__name__
         yield Finding("lm", WRONG, f"{error}{_ADVICE.get(kind, '')}", {"lm": name, "error": kind})

@@ -13,13 +13,16 @@ from typing import Any, Literal
 
 import dspynb as dn
 from dspynb.errors import BudgetExhausted, DspynbError, ModelAdaptedWarning, shorten
-from dspynb.redact import error_text
+from dspynb.redact import error_text, redact
 
 __all__ = ["MODEL_CHECKS", "CheckResult", "ModelCheck", "run_check"]
 
-Outcome = Literal["works", "reply not usable", "fails"]
-_ERRORS_OF_A_WEAK_MODEL = ("ParseError", "AllAttemptsFailed", "ReplyTruncated", "OptimizerError", "BudgetExhausted")
+Outcome = Literal["works", "reply not usable", "fails", "not run"]
+"""``not run``: the check was not run, or not to its end; `run_check` never returns it."""
+_ERRORS_OF_A_WEAK_MODEL = ("ParseError", "ReplyTruncated", "Refused", "ContentFiltered", "BudgetExhausted")
 """Errors that a weak model causes where requests and replies pass as they should."""
+_ERRORS_OF_PROGRAMS = ("AllAttemptsFailed", "TooManyFailures", "OptimizerError")
+"""Errors that follow from the errors of calls. If no call failed, they have another cause."""
 _DETAIL_LENGTH = 200
 """How many letters of an error are shown."""
 _ROWS = tuple({"question": f"What is {n} + {4 - n}?", "answer": "4"} for n in range(4))
@@ -38,8 +41,11 @@ class ModelCheck:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check showed. ``detail``: the first error, and the settings that were adapted, without secrets.
-    ``tokens`` and ``usd`` are None where they are not known for each call."""
+    """What a check showed. ``detail``: the error that decides the outcome, and ``adapted``, without secrets.
+
+    ``calls``, ``tokens``, ``usd``: what all calls of the check used, with retries and repairs; tokens and USD are None
+    if one call did not report them. ``adapted``: the settings that were first adapted in this check.
+    """
 
     name: str
     outcome: Outcome
@@ -47,6 +53,7 @@ class CheckResult:
     calls: int = 0
     tokens: int | None = None
     usd: float | None = None
+    adapted: tuple[str, ...] = ()
 
 
 async def run_check(check: ModelCheck, lm: Any, adapter: str | None = None) -> CheckResult:
@@ -54,39 +61,57 @@ async def run_check(check: ModelCheck, lm: Any, adapter: str | None = None) -> C
 
     ``adapter``: that of programs which name none, such as ``json`` for a small model that is held to JSON.
     """
-    before = dn.last_run()
+    run_before = dn.last_run()
     errors: list[str] = []
     with (
         warnings.catch_warnings(record=True) as caught,
         dn.context(lm=lm, adapter=adapter, cache=False, view="off", runs_dir=None),
         dn.Budget(calls=check.most_calls) as meter,
     ):
-        warnings.simplefilter("always", ModelAdaptedWarning)
+        warnings.simplefilter("always", UserWarning)
         try:
             await check.use()
-        except DspynbError as error:
+        except Exception as error:  # a check that crashes fails, and the next one runs
             errors.append(error_text(error, _DETAIL_LENGTH))
-    adapted = [str(warning.message) for warning in caught if warning.category is ModelAdaptedWarning]
     run = dn.last_run()
-    if run is None or run is before:  # the program failed before its run began
-        return CheckResult(check.name, _outcome(errors), _detail(errors, adapted))
-    calls = run.calls
-    errors = [*_errors_of_calls(calls.error.dropna(), adapted), *errors]
+    adapted = _adapted(caught)
+    if run is not None and run is not run_before:
+        errors = _causes([*_errors_of_calls(run.calls.error.dropna(), adapted), *errors])
+    spent = meter.spent
+    tokens = spent["tokens"]
     return CheckResult(
         check.name,
         _outcome(errors),
-        _detail(errors, adapted),
-        calls=meter.spent["calls"],
-        tokens=None if calls.tokens.isna().any() else int(calls.tokens.sum()),
-        usd=None if calls.usd.isna().any() else float(calls.usd.sum()),
+        "; ".join([*_deciding_error(errors), *adapted]),
+        calls=int(spent["calls"] or 0),
+        tokens=None if meter.estimated or tokens is None else int(tokens),
+        usd=spent["usd"],
+        adapted=adapted,
     )
 
 
 def _errors_of_calls(errors: Iterable[str], adapted: Sequence[str]) -> list[str]:
     """The errors of a run's calls, without refusals of tools after which ReAct has repeated the step as text."""
-    if not any(" tools were refused" in text for text in adapted):
+    if not any("tools were refused" in text for text in adapted):
         return list(errors)
     return [error for error in errors if not error.startswith("UnsupportedParameter")]
+
+
+def _adapted(caught: Sequence[warnings.WarningMessage]) -> tuple[str, ...]:
+    """What the warnings say that was adapted, without the name of the model and the advice around it."""
+    texts = []
+    for warning in caught:
+        if issubclass(warning.category, ModelAdaptedWarning):
+            text = str(warning.message)
+            _, _, changes = text.rpartition(" does not take these settings as requested: ")
+            texts.append(redact(changes.partition(" (run.calls ")[0]))
+    return tuple(texts)
+
+
+def _causes(errors: Sequence[str]) -> list[str]:
+    """The errors, without those of programs where an error of a call has caused them."""
+    causes = [error for error in errors if not error.startswith(_ERRORS_OF_PROGRAMS)]
+    return causes or list(errors)
 
 
 def _outcome(errors: Sequence[str]) -> Outcome:
@@ -97,11 +122,10 @@ def _outcome(errors: Sequence[str]) -> Outcome:
     return "fails"
 
 
-def _detail(errors: Sequence[str], adapted: Sequence[str]) -> str:
-    """The error that decides the outcome, and what was adapted."""
+def _deciding_error(errors: Sequence[str]) -> list[str]:
+    """The error that decides the outcome, if there is one."""
     deciding = [error for error in errors if not error.startswith(_ERRORS_OF_A_WEAK_MODEL)] or errors
-    texts = [shorten(error, _DETAIL_LENGTH) for error in deciding[:1]]
-    return "; ".join([*texts, *adapted])
+    return [shorten(error, _DETAIL_LENGTH) for error in deciding[:1]]
 
 
 class UnexpectedResult(DspynbError):
@@ -167,7 +191,8 @@ async def _native_tools() -> None:
 
 async def _stream() -> None:
     program = dn.Predict("question -> answer")
-    *parts, prediction = [part async for part in program.stream(question=_QUESTION)]
+    parts: list[Any] = [part async for part in program.stream(question=_QUESTION)]
+    prediction = parts.pop()
     _expect(parts, "no part of the answer arrived before its end")
     _expect(parts[-1].text == prediction.answer, f"the parts end as {parts[-1].text!r}")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dspynb.redact import redact
 
-__all__ = ["OK", "WITHOUT", "WRONG", "Finding", "Report"]
+__all__ = ["OK", "WITHOUT", "WRONG", "Finding", "Report", "clean"]
 
 OK = "ok"
 """The state of a part that works."""
@@ -45,8 +45,8 @@ class Report:
     @classmethod
     def of(cls, head: Mapping[str, str], findings: Iterable[Finding]) -> Report:
         """Make the report of these findings, without keys. ``head``: versions and places, see `head` in installed."""
-        clean = [replace(item, message=_clean(item.message), facts=_clean(item.facts)) for item in findings]
-        return cls(_clean(head), tuple(clean))
+        cleaned = [replace(item, message=clean(item.message), facts=clean(item.facts)) for item in findings]
+        return cls(clean(head), tuple(cleaned))
 
     @property
     def fine(self) -> bool:
@@ -72,15 +72,16 @@ class Report:
         return json.dumps({"fine": self.fine, **self.head, "findings": findings}, indent=2, ensure_ascii=False) + "\n"
 
 
-def _clean(value: object) -> Any:
-    """The value with keys redacted in its texts, and ``~`` in place of the home folder, whose path has a user name."""
+def clean(value: object) -> Any:
+    """The value for a report: with keys redacted in its texts, and ``~`` in place of the home folder, whose path has a
+    user name."""
     if isinstance(value, str):
         home = os.path.expanduser("~")  # noqa: PTH111  # Path.home() raises if there is no home
         if len(home) > 1:
             value = re.sub(rf"{re.escape(home)}(?=/|\b)", "~", value)
         return redact(value)
     if isinstance(value, Mapping):
-        return {name: _clean(item) for name, item in value.items()}
+        return {name: clean(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
+        return [clean(item) for item in value]
     return value

@@ -236,7 +236,9 @@ KINDS: tuple[KindRule, ...] = (
     _rule(AuthenticationError, "HTTP: unauthorized, forbidden", statuses=(401, 403)),
     _rule(
         AuthenticationError,
-        "litellm: Gemini and xAI answer 400 for a wrong key; Cohere, Bedrock and Hugging Face",
+        "litellm: Gemini and xAI answer 400 for a wrong key; Cohere, Bedrock and Hugging Face. litellm's proxy without "
+        "a database, where it would look for a key other than its master key (tests/lm/test_proxy.py)",
+        r"^no connected db\.",
         r"api key (?:not valid|expired|not found|is invalid)",
         r"(?:incorrect|invalid|missing|no) (?:\w+ )?(?:api[ _-]?key|api token|auth\w* token|bearer token)",
         r"security token included in the request is (?:invalid|expired)",
@@ -245,6 +247,7 @@ KINDS: tuple[KindRule, ...] = (
         codes={
             *("invalid_api_key", "authentication_error", "permission_error", "api_key_invalid", "unauthenticated"),
             *("permission_denied", "key_model_access_denied", "auth_error", "invalid_authentication_error"),
+            "no_db_connection",
         },
         statuses=_REFUSALS,
     ),

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
 from dspynb.lm.providers.litellm_files import litellm_file
 
-__all__ = ["cost", "map_entry", "supports"]
+__all__ = ["HighestPrices", "cost", "highest_prices", "map_entry", "supports"]
 
 _FILE = "model_prices_and_context_window_backup.json"
+_INPUT_PRICES = ("input_cost_per_token", "cache_creation_input_token_cost")
+"""The prices of a token of the prompt; the second one is that of a token which the provider adds to its cache."""
+_OUTPUT_PRICES = ("output_cost_per_token", "output_cost_per_reasoning_token")
+_LONG_PROMPT_PRICE = re.compile(r"(?P<name>\w+?)_above_(?P<thousands>\d+)k_tokens")
+"""The name of a price for prompts above a number of tokens, as in ``input_cost_per_token_above_200k_tokens``."""
+_SEARCHES_ALWAYS = re.compile(r"search|sonar", re.IGNORECASE)
+"""Names of models that search the web for each request."""
 
 
 @lru_cache(maxsize=1)
@@ -52,3 +60,39 @@ def cost(model: str, prompt: int, completion: int, cached: int) -> float | None:
     cached_price = float(entry.get("cache_read_input_token_cost") or input_price)
     output_price = float(entry.get("output_cost_per_token") or 0.0)
     return (prompt - cached) * input_price + cached * cached_price + completion * output_price
+
+
+class HighestPrices(NamedTuple):
+    """The highest prices of a call in USD: for a token of the prompt, a token of the reply, and the call itself."""
+
+    prompt_token: float
+    reply_token: float
+    call: float = 0.0
+
+
+def highest_prices(model: str, prompt: int) -> HighestPrices | None:
+    """The highest prices that may apply to a call of ``provider/model``; None if they are unknown.
+
+    Reasoning, tokens that the provider adds to its cache, long prompts and web searches have prices of their own at
+    some providers. ``prompt``: the number of tokens of the prompt. Prices of service tiers are not considered, since
+    they apply on request only.
+    """
+    entry = map_entry(model)
+    if entry is None or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
+        return None
+    call_price = float(entry.get("input_cost_per_request") or 0.0)
+    searches = entry.get("search_context_cost_per_query")
+    if isinstance(searches, Mapping) and _SEARCHES_ALWAYS.search(model):
+        call_price += max(float(price) for price in searches.values())
+    prompt_price = _highest(entry, _INPUT_PRICES, prompt)
+    return HighestPrices(prompt_price, _highest(entry, _OUTPUT_PRICES, prompt), call_price)
+
+
+def _highest(entry: Mapping[str, Any], names: tuple[str, ...], prompt: int) -> float:
+    """The highest of some prices, with those that apply to a prompt of this number of tokens."""
+    prices = [float(entry.get(name) or 0.0) for name in names]
+    for field, price in entry.items():
+        match = _LONG_PROMPT_PRICE.fullmatch(field)
+        if match and match["name"] in names and prompt > 1000 * int(match["thousands"]):
+            prices.append(float(price or 0.0))
+    return max(prices)
