@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from dspynb.text_search import find_all, search
+
 __all__ = [
     "ALL_TAGS",
     "BLANK",
@@ -37,6 +39,8 @@ _BLANK = rf"[\s{INVISIBLE}]*+"
 _NAMES = ("think", "thinking", "thought", "reasoning")
 _NEVER = "(?!)"
 """A pattern that matches nothing."""
+_LONGEST_TAG = 128
+"""More characters than any tag or other form has."""
 _LINE_END = re.compile(r"[ \t\r]*+\n")
 _START_OF_TAG = re.compile(rf"{_BLANK}<[ \t]{{0,4}}/?[ \t]{{0,4}}[a-zA-Z]{{0,9}}[ \t]{{0,4}}\Z")
 
@@ -247,13 +251,13 @@ def without_end(answer: str) -> str:
 def _closing_tag(text: str, opening: re.Match[str], missing: set[str], tags: Tags) -> re.Match[str] | None:
     form = str(opening.lastgroup)
     if form not in missing:
-        closing = tags.closing[form].search(text, opening.end())
+        closing = search(tags.closing[form], text, opening.end(), longest=_LONGEST_TAG)
         if closing is not None:
             return closing
         missing.add(form)
     if form in tags.phrases:
         return None
-    return tags.any_closing.search(text, opening.end())
+    return search(tags.any_closing, text, opening.end(), longest=_LONGEST_TAG)
 
 
 def closing_tags(text: str, most: int, tags: Tags = ALL_TAGS) -> list[re.Match[str]]:
@@ -261,7 +265,7 @@ def closing_tags(text: str, most: int, tags: Tags = ALL_TAGS) -> list[re.Match[s
     if not may_have_tags(text):
         return []
     last_tags: deque[re.Match[str]] = deque(maxlen=most)
-    for tag in tags.any_closing.finditer(text):  # a loop lets other threads run, and deque(finditer) does not
+    for tag in find_all(tags.any_closing, text, longest=_LONGEST_TAG):
         last_tags.append(tag)
     return list(last_tags)
 
@@ -270,8 +274,8 @@ def unopened_tag(text: str, tags: Tags = ALL_TAGS) -> re.Match[str] | None:
     """The first closing tag that ends its line, with another line after it, or that is the beginning of the text. None
     if an opening tag is before it."""
     if tags.leading_closing.match(text):
-        return tags.any_closing.search(text)
-    for tag in tags.any_tag.finditer(text):
+        return search(tags.any_closing, text, longest=_LONGEST_TAG)
+    for tag in find_all(tags.any_tag, text, longest=_LONGEST_TAG):
         if tag["closing"] is None:
             return None
         if _LINE_END.match(text, tag.end()):
