@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import math
 import re
-import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,7 @@ from dspynb.lm.learned_profile import learned_changes, with_changes
 from dspynb.lm.profiles import LIMIT_NAMES, ModelProfile
 from dspynb.lm.protocol import LMReply, LMRequest
 from dspynb.lm.settings import recorded_settings
-from dspynb.scope.core import RunPort, current_scope
+from dspynb.scope.core import RunPort, current_scope, warn_user
 
 __all__ = ["TOOL_SETTINGS", "Adaptation"]
 
@@ -115,7 +114,7 @@ class Adaptation:
             self._warned |= {change.name for change in new_changes}
             texts = "; ".join(change.text for change in new_changes)
             message = f"{self.model} does not take these settings as requested: {texts} ({_SEE})"
-            warnings.warn(ModelAdaptedWarning(message), stacklevel=2)
+            warn_user(message, ModelAdaptedWarning)
 
     async def send(self, request: LMRequest, settings: Mapping[str, Any], send: Send) -> LMReply:
         """Adapt a request and send it. Where the server refuses a setting, adapt the request again and repeat it.

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import time
-import warnings
 from collections.abc import Awaitable, Mapping
 from typing import Any, Literal, TypeVar, Unpack
 
@@ -54,7 +53,7 @@ from dspynb.lm.settings import (
 )
 from dspynb.options import Bool, NonNegativeInt, PositiveFloat, PositiveInt
 from dspynb.redact import is_secret_name, secrets_in, without_password, without_secrets
-from dspynb.scope.core import current_scope
+from dspynb.scope.core import current_scope, warn_user
 from dspynb.scope.settings import model_name, setting
 
 __all__ = ["LM"]
@@ -318,7 +317,7 @@ class LM(DirectCalls):
         if accept_truncated and not self._warned_of_truncation and is_truncated(reply):
             self._warned_of_truncation = True
             problem = f"{self.name}: {describe_cut(settings)}; it is used as it is, since truncated='accept'"
-            warnings.warn(problem, TruncatedReplyWarning, stacklevel=2)
+            warn_user(problem, TruncatedReplyWarning)
         return reply
 
     async def _within(self, deadline: float, tries: Awaitable[T]) -> T:

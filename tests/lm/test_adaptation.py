@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import math
 import pickle
@@ -597,3 +598,18 @@ def test_what_is_sent_to_models_of_litellms_map_passes_its_checks_and_nothing_is
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "failed 0" in done.stdout
+
+
+def test_the_warning_is_at_the_line_of_the_users_call_also_in_concurrent_attempts():
+    line = None
+
+    async def main(program):
+        nonlocal line
+        line = inspect.currentframe().f_lineno + 1
+        await program(question="?")
+
+    with Server(strict(no_temperature)) as server:
+        program = dn.BestOfN(ask(model(server)), lambda row, prediction: 1.0, n=4, width=4, temperature=0.7)
+        with pytest.warns(dn.errors.ModelAdaptedWarning) as caught:
+            asyncio.run(main(program))
+    assert [(warning.filename, warning.lineno) for warning in caught] == [(__file__, line)]
