@@ -41,6 +41,11 @@ _SPELLINGS_OF_LIMIT = frozenset(
     | {"numpredict", "npredict"}
 )
 """The names of the limit of a reply's tokens in the words of providers, without underscores."""
+_SPELLINGS_OF_EFFORT = frozenset(
+    {"effort", "think", "thinking", "reasoning", "thinkinglevel", "thinkingbudget", "thinkingconfig", "budgettokens"}
+    | {"enablethinking", "reasoningconfig", "thinkingtype"}
+)
+"""The names of the effort in the words of providers, without underscores."""
 _OF_THIS_PROMPT = re.compile(r"context|input|prompt|messages|inputs", re.IGNORECASE)
 _LEAST_ROOM = 256
 """With less room for the reply, in tokens, a prompt counts as too long."""
@@ -109,12 +114,21 @@ class Adaptation:
                 f"the model does not take the setting {change.name} as requested (without strict=True: {change.text})"
             )
             raise UnsupportedParameter(problem, model=self.model, parameter=change.name, advice=_STRICT_ADVICE)
+        self._warn(changes)
+
+    def _warn(self, changes: tuple[Change, ...]) -> None:
+        """Warn of the changes to settings that no warning has named yet."""
         new_changes = [change for change in changes if change.name not in self._warned]
         if new_changes:
             self._warned |= {change.name for change in new_changes}
             texts = "; ".join(change.text for change in new_changes)
             message = f"{self.model} does not take these settings as requested: {texts} ({_SEE})"
             warn_user(message, ModelAdaptedWarning)
+
+    def warn_of_text_tools(self) -> None:
+        """Warn once that an agent describes its tools in the prompt, if the server has refused them."""
+        if self.refuses_tools:
+            self._warn((Change("tools", "tools were refused, and are described in the prompt"),))
 
     async def send(self, request: LMRequest, settings: Mapping[str, Any], send: Send) -> LMReply:
         """Adapt a request and send it. Where the server refuses a setting, adapt the request again and repeat it.
@@ -172,15 +186,16 @@ class Adaptation:
                     if self.profile is learned_profile:
                         self.profile = profile_before
                         self._record_changes()
-                    refusal.sent = _as_sent(refused[-1])
+                    refusal.sent = _as_sent(refused[-1], settings)
                     raise
                 continue
             except ModelError as error:
-                error.sent = _as_sent(adapted)
+                error.sent = _as_sent(adapted, settings)
                 raise
-            if adapted.changes:
+            sent = _as_sent(adapted, settings)
+            if sent is not None:
                 self._note_taken(adapted)
-                return replace(reply, sent=_as_sent(adapted))
+                return replace(reply, sent=sent)
             self._accept(adapted)
             return reply
 
@@ -269,9 +284,11 @@ class Adaptation:
             self.has_learned = True
 
 
-def _as_sent(adapted: AdaptedRequest) -> Mapping[str, Any] | None:
+def _as_sent(adapted: AdaptedRequest, requested: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The settings as they were sent, without secrets; None if they were sent as requested."""
-    return recorded_settings(adapted.settings) if adapted.changes else None
+    if adapted.changes or adapted.settings != requested:  # effort gets the name of the server without a change
+        return recorded_settings(adapted.settings)
+    return None
 
 
 def _narrower_range(
@@ -319,6 +336,8 @@ def _refused_setting(refusal: UnsupportedParameter, settings: Mapping[str, Any])
             return name
     if word in _SPELLINGS_OF_LIMIT:
         return next((name for name in LIMIT_NAMES if name in settings), parameter)
+    if word in _SPELLINGS_OF_EFFORT and "reasoning_effort" in settings:
+        return "reasoning_effort"
     mentions = {name: re.search(rf"\b{name}\b", refusal.problem) for name in settings}
     positions = {name: match.start() for name, match in mentions.items() if match is not None}
     return min(positions, key=lambda name: positions[name], default=parameter)

@@ -167,6 +167,11 @@ class LM(DirectCalls):
             return bool(self.profile.native_tools)
         return isinstance(self._engine, DirectEngine) or supports(self.name, "function_calling")
 
+    def warn_of_text_tools(self) -> None:
+        """Warn once that an agent describes its tools in the prompt, if the server has refused them."""
+        if self._adaptation is not None:
+            self._adaptation.warn_of_text_tools()
+
     @property
     def profile(self) -> ModelProfile:
         """What the model takes, and its limits and prices, as far as they are known."""

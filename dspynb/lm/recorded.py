@@ -92,6 +92,12 @@ class RecordedLM(DirectCalls):
             return self._has_tool_calls
         return bool(getattr(self.lm, "native_tools", False))
 
+    def warn_of_text_tools(self) -> None:
+        """Warn once that an agent describes its tools in the prompt, if the server has refused them."""
+        warn = getattr(self.lm, "warn_of_text_tools", None)
+        if warn is not None:
+            warn()
+
     @property
     def _live(self) -> bool:
         return os.environ.get(LIVE) == "1" and self.lm is not None

@@ -466,6 +466,57 @@ def test_a_refused_tool_is_not_sent_again_not_even_to_a_model_that_is_said_to_ta
     assert len(serve.refusals) == 1
 
 
+def test_an_effort_has_the_name_of_the_server_in_each_request_and_in_the_column_sent():
+    with Server(lambda body, number: chat(answer="4")) as server:
+        predictor = ask(model(server), effort="low")
+        predictions = [predictor.run_sync(question="2+2?") for _ in range(3)]
+    assert [body.get("reasoning_effort") for body in server.bodies] == ["low"] * 3
+    assert not any("effort" in body for body in server.bodies)
+    for prediction in predictions:
+        assert prediction.run.calls.requested.tolist() == [{"effort": "low"}]
+        assert prediction.run.calls.sent.tolist() == [{"reasoning_effort": "low"}]
+
+
+@pytest.mark.parametrize(
+    "message",
+    ['"gemma3:4b" does not support thinking', "This model does not support the effort parameter."],
+)
+def test_an_effort_is_left_out_if_the_server_refuses_thinking_in_its_own_words(message):
+    serve = strict(lambda body: refused(message, param=None) if "reasoning_effort" in body else None)
+    with Server(serve) as server:
+        predictor = ask(model(server), effort="low")
+        with pytest.warns(errors.ModelAdaptedWarning, match="reasoning_effort='low' was left out"):
+            predictor.run_sync(question="2+2?")
+        predictor.run_sync(question="2+2?")
+    assert len(serve.refusals) == 1
+
+
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_a_react_whose_tools_are_refused_says_once_that_they_are_text(is_recorded, tmp_path):
+    def rule(body):
+        return refused("tools are not supported", param="tools") if "tools" in body else None
+
+    def text(body):
+        if "next_tool_name" in json.dumps(body):
+            return chat(next_thought="done", next_tool_name="finish", next_tool_args="{}")
+        return chat(answer="4")
+
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    serve = strict(rule, answer=text)
+    with Server(serve) as server, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        lm = model(server)
+        if is_recorded:
+            lm = dn.recorded(tmp_path / "replies.jsonl", lm)
+        with dn.context(lm=lm):
+            answers = [dn.ReAct("question -> answer", [add]).run_sync(question="2+2?").answer for _ in range(2)]
+    assert answers == ["4", "4"]
+    (warning,) = caught
+    assert "tools were refused, and are described in the prompt" in str(warning.message)
+
+
 def first_calls(count, first, settings=lambda i: {"temperature": 0.7}):
     """The settings of all requests of ``count`` calls at once, to a server without temperature and response format.
 
