@@ -305,10 +305,12 @@ class LM(DirectCalls):
             else:
                 reply, failures = await self._within(self._deadline, tries)
         except ModelError as error:
+            error.waited = time.perf_counter() - started - pending.worked
             if error.usage is not None:
-                error.usage = error.usage.timed(time.perf_counter() - started, error.retries)
+                error.usage = error.usage.timed(pending.worked, error.retries)
             raise
-        return reply.with_usage(reply.usage.timed(time.perf_counter() - started, failures))
+        waited = time.perf_counter() - started - pending.worked
+        return reply.timed(pending.worked, failures, waited=waited, first_token=pending.first_token)
 
     def _checked(self, reply: LMReply, settings: Mapping[str, Any]) -> LMReply:
         """Return the reply if it is complete, or truncated where that is accepted. Raises ModelError."""

@@ -88,8 +88,7 @@ def with_costs(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def calls_frame(record: RunRecord) -> pd.DataFrame:
-    """One row per model call: predictor, attempt, hint, messages, reasoning, reply, error, seconds, tokens, usd,
-    cached, truncated, rollout, repair, model."""
+    """One row per model call. The columns are documented in docs/runs.md."""
     import pandas as pd
 
     attempt_of = {}
@@ -104,9 +103,14 @@ def calls_frame(record: RunRecord) -> pd.DataFrame:
         "messages": [list(call.messages) for call in calls],
         "reasoning": [call.reasoning for call in calls],
         "reply": [call.reply for call in calls],
+        "tool_calls": [list(call.tool_calls) for call in calls],
+        "finish": [call.finish for call in calls],
         "error": [call.error for call in calls],
         "seconds": [call.seconds for call in calls],
+        "waited": [call.waited for call in calls],
+        "first_token": [call.first_token for call in calls],
         "tokens": [call.usage.tokens for call in calls],
+        "reasoning_tokens": [call.usage.reasoning_tokens for call in calls],
         "usd": [call.usage.usd for call in calls],
         "cached": [call.cached for call in calls],
         "truncated": [call.truncated for call in calls],
@@ -115,6 +119,9 @@ def calls_frame(record: RunRecord) -> pd.DataFrame:
         "model": [call.model for call in calls],
         "requested": [dict(call.requested) for call in calls],
         "sent": [dict(_sent(call)) for call in calls],
+        "tools": [list(call.tools) for call in calls],
+        "response_format": [call.response_format for call in calls],
+        "request_id": [call.request_id for call in calls],
     }
     columns = {}
     for name, values in cells.items():
@@ -124,7 +131,20 @@ def calls_frame(record: RunRecord) -> pd.DataFrame:
 
 
 _TEXTS_OF_CALLS = frozenset(
-    {"predictor", "hint", "messages", "reasoning", "reply", "error", "model", "requested", "sent"}
+    {
+        "predictor",
+        "hint",
+        "messages",
+        "reasoning",
+        "reply",
+        "tool_calls",
+        "finish",
+        "error",
+        "model",
+        "requested",
+        "sent",
+    }
+    | {"tools", "response_format", "request_id"}
 )
 
 
