@@ -136,8 +136,9 @@ class AttemptStarted(Event):
 @fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptEnded(Event):
-    """An attempt ended: ``state`` is passed, scored, failed or cancelled. A later event for the same span replaces an
-    earlier one."""
+    """An attempt ended: ``state`` is passed, scored, failed or cancelled. ``seconds`` is its work, without ``waited``,
+    the seconds in which it only waited for a slot, a rate limit, a retry or the end of a pause. A later event for the
+    same span replaces an earlier one."""
 
     state: str
     outputs: Mapping[str, Any] | None = None
@@ -146,6 +147,7 @@ class AttemptEnded(Event):
     parts: Mapping[str, float] = field(default_factory=dict)
     error: str | None = field(default=None, metadata=COLUMN)
     seconds: float = field(default=0.0, metadata=COLUMN)
+    waited: float = field(default=0.0, metadata=COLUMN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,11 +160,14 @@ class AttemptChosen(Event):
 @fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutEnded(Event):
-    """A program was run on a row and scored, or failed. ``repeat`` counts from 0. ``score``: that of the first metric.
-    ``metrics``: the scores of all metrics by name. ``attempts``: how many attempts searches inside have made.
-    ``usage``: that of the program's calls. ``metric_usage``: that of the calls of metrics, such as a judge's. In an
-    optimizer's run, ``candidate`` is the id of the candidate in force, and ``split`` that of the row: train, val or
-    test."""
+    """A program was run on a row and scored, or failed. ``repeat`` counts from 0.
+
+    ``score``: that of the first metric. ``metrics``: the scores of all metrics by name. ``attempts``: how many attempts
+    searches inside have made. ``seconds``: the work on the row. ``waited``: the seconds in which it only waited for a
+    slot, a rate limit, a retry or the end of a pause. ``usage``: that of the program's calls. ``metric_usage``: that of
+    the calls of metrics, such as a judge's. In an optimizer's run, ``candidate`` is the id of the candidate in force,
+    and ``split`` that of the row: train, val or test.
+    """
 
     row: int
     repeat: int = 0
@@ -179,6 +184,7 @@ class RolloutEnded(Event):
     attempts: int = 0
     candidate: str | None = None
     split: str | None = None
+    waited: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

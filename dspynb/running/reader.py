@@ -112,8 +112,8 @@ class RunReader:
     @property
     def rollouts(self) -> pd.DataFrame:
         """One row per rollout of an evaluation: row, repeat, inputs and labels, outputs, score, feedback, error,
-        attempts, tokens, usd, seconds, cached; ``program`` where several programs were compared. A rollout that failed
-        has no score."""
+        attempts, tokens, usd, seconds (of work), waited (seconds for a slot of the model, a rate limit or a retry),
+        cached; ``program`` where several programs were compared. A rollout that failed has no score."""
         return self._read(rollouts_of)
 
     @property

@@ -50,8 +50,8 @@ def _event_dtypes(event: type[Event], dtype_of: Mapping[Any, Any]) -> dict[str, 
 
 
 def attempts_frame(attempts: Iterable[AttemptRow], outputs: Iterable[str] = ()) -> pd.DataFrame:
-    """One row per attempt. Columns: attempt, wave, hint, one per output, score, feedback, error, seconds, tokens, usd,
-    cached, best.
+    """One row per attempt. Columns: attempt, wave, hint, one per output, score, feedback, error, seconds, waited,
+    tokens, usd, cached, best.
 
     ``wave``: the number of the group of attempts that ran at the same time. Two columns follow ``hint`` if any attempt
     has a value for them. ``hint_by``: ``person`` if somebody suggested the hint during the run, else empty.
@@ -158,7 +158,10 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-_ROLLOUT_COLUMNS = ("row", "repeat", "score", "feedback", "error", "attempts", "tokens", "usd", "seconds", "cached")
+_ROLLOUT_COLUMNS = (
+    *("row", "repeat", "score", "feedback", "error"),
+    *("attempts", "tokens", "usd", "seconds", "waited", "cached"),
+)
 
 
 def rollouts_of(record: RunRecord) -> pd.DataFrame:
@@ -193,7 +196,8 @@ def rollouts_frame(
     first_columns: Mapping[str, list[Any]] | None = None,
 ) -> pd.DataFrame:
     """One row per rollout: ``first_columns``, row, repeat, inputs and labels, outputs, parts of the score, the metrics
-    after the first, score (NaN where the rollout failed), feedback, error, attempts, tokens, usd, seconds, cached.
+    after the first, score (NaN where the rollout failed), feedback, error, attempts, tokens, usd, seconds, waited,
+    cached.
 
     ``inputs``: the inputs and labels of each rollout. ``other_metrics``: the names of the metrics after the first
     (default: as the rollouts have them). A label and an output of the same name become ``expected_…`` and
@@ -229,9 +233,10 @@ def rollouts_frame(
     cells["tokens"] = [rollout.usage.tokens for rollout in rollouts]
     cells["usd"] = [rollout.usage.usd for rollout in rollouts]
     cells["seconds"] = [rollout.seconds for rollout in rollouts]
+    cells["waited"] = [rollout.waited for rollout in rollouts]
     cells["cached"] = [rollout.cached for rollout in rollouts]
     numbers = {"row": int, "repeat": int, "score": float, "attempts": int}
-    return with_costs(_object_frame(cells).astype({**numbers, "seconds": float, "cached": bool}))
+    return with_costs(_object_frame(cells).astype({**numbers, "seconds": float, "waited": float, "cached": bool}))
 
 
 def mapped(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
