@@ -88,7 +88,7 @@ def with_costs(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def calls_frame(record: RunRecord) -> pd.DataFrame:
-    """One row per model call. The columns are documented in docs/runs.md."""
+    """One row per model call. ``run.calls`` has a description of the columns."""
     import pandas as pd
 
     attempt_of = {}
