@@ -91,6 +91,11 @@ class Adapter(ABC):
         """Return whether each output has its name in a reply, so that ``parse`` refuses any other text."""
         return False
 
+    def begins_reply(self, signature: type[Signature], text: str) -> bool:  # noqa: ARG002
+        """Return whether the beginning of a text is that of a reply. A stream shows no part of any other text before
+        its end, since it may be thinking."""
+        return True
+
     def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
         """Return the text so far of each output field, from the beginning of a reply that is being streamed."""
         names = list(signature.output_fields)

@@ -16,6 +16,7 @@ from dspynb.adapters.values import parse_json, parse_value
 from dspynb.errors import ParseError
 from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
+from dspynb.thinking import BLANK
 
 __all__ = ["ChatAdapter"]
 
@@ -84,6 +85,10 @@ class ChatAdapter(Adapter):
     def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
         texts = _marked_texts(_names(signature), _without_open_marker(text))
         return {name: texts[name] for name in signature.output_fields if name in texts}
+
+    def begins_reply(self, signature: type[Signature], text: str) -> bool:  # noqa: ARG002
+        beginning = text.lstrip(BLANK)
+        return beginning.startswith("```") or _MARKER.match(beginning) is not None
 
     def names_outputs(self, signature: type[Signature]) -> bool:  # noqa: ARG002
         return True

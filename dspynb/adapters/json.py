@@ -19,6 +19,7 @@ from dspynb.adapters.values import parse_json, to_json_value
 from dspynb.errors import ParseError
 from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
+from dspynb.thinking import BLANK
 
 __all__ = ["JSONAdapter", "find_object"]
 
@@ -87,6 +88,9 @@ class JSONAdapter(Adapter):
                 value = body[name]
                 texts[name] = value if isinstance(value, str) else json.dumps(value)
         return texts
+
+    def begins_reply(self, signature: type[Signature], text: str) -> bool:  # noqa: ARG002
+        return text.lstrip(BLANK).startswith(("{", "```"))
 
     def names_outputs(self, signature: type[Signature]) -> bool:  # noqa: ARG002
         return True

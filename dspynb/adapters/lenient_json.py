@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from dspynb.text_search import search
+
 __all__ = ["json_values", "read_json", "read_loose"]
 
 _STRICT = json.JSONDecoder(strict=False)
@@ -20,6 +22,8 @@ _MAX_STARTS = 1000  # opening brackets that are tried in one text; prose has few
 _NOTHING: Any = object()
 _OBJECT = r"\{(?=\s*(?:[\"'“}/#]|[^\W\d][\w$-]*+\s*:))"
 _STARTS = {"{": re.compile(_OBJECT), "{[": re.compile(_OBJECT + r"|\[(?=\s*[^,:)}\s])")}
+_LONGEST_START = 2**12
+"""Characters after an opening bracket, within which a key or value must begin."""
 _MAX_DEPTH = 100
 _MAX_DEPTH_STRICT = 500
 """Nested lists and objects. Python 3.13 reads thousands of levels, but cannot print, copy or compare the result."""
@@ -76,7 +80,7 @@ def json_values(text: str, opening: str = "{") -> Iterator[Any]:
     at = 0
     strict_tries = _STRICT_TRIES
     for _ in range(_MAX_STARTS):
-        start = starts.search(text, at)
+        start = search(starts, text, at, longest=_LONGEST_START)
         if start is None:
             return
         try:

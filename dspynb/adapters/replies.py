@@ -18,6 +18,7 @@ from dspynb.thinking import (
     split_opened,
     tags_beside,
     unopened_tag,
+    without_end,
 )
 
 __all__ = ["FieldNames", "clean_reply", "separate_thinking", "without_blank_ends"]
@@ -72,6 +73,8 @@ def separate_thinking(
     for tag in tags:
         rest = text[tag.end() :]
         if is_reply(rest):
+            if not tag[0].startswith("<") or "|" in tag[0]:
+                rest = without_end(rest)
             return SplitReply(split.thinking + text[: tag.start()], rest)
     return split
 

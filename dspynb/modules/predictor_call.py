@@ -13,17 +13,18 @@ from dspynb.adapters.base import Adapter
 from dspynb.data import NO_USAGE, Prediction
 from dspynb.errors import ParseError, ReplyTruncated
 from dspynb.events import PredictorCalled
-from dspynb.lm.protocol import LONG_TEXT, LMReply, with_thinking
+from dspynb.lm.protocol import LONG_TEXT, LMProtocol, LMReply, with_thinking
 from dspynb.lm.recorded_call import RecordedCall
+from dspynb.modules.unopened_thinking import note_unopened_thinking
 from dspynb.running.call_history import Calls
 from dspynb.running.user_code import as_exception
 from dspynb.scope.core import Reading
 from dspynb.signatures.signature import Signature
-from dspynb.thinking import may_have_tags
+from dspynb.thinking import may_have_tags, split_opened
 
 __all__ = ["Call", "Listener", "refuse_truncated"]
 
-Listener = Callable[[Adapter, str], None]
+Listener = Callable[[Adapter, LMProtocol, str], None]
 """Receives each new piece of a reply, with the adapter that parses it, and an empty piece at the end."""
 
 
@@ -42,7 +43,7 @@ class Call(RecordedCall):
         """Make the call and return its prediction. ``listener`` receives the text of the reply while it arrives. Raises
         ParseError with the predictor's path, ModelError or Halted."""
         if listener is not None:
-            self.listener = partial(listener, self.adapter)
+            self.listener = partial(listener, self.adapter, self.lm)
         try:
             reply = await self.ask()
             if len(reply.text) <= LONG_TEXT:
@@ -107,7 +108,11 @@ class Call(RecordedCall):
         if split_thinking is None:  # a user's adapter that is no subclass
             return reply
         split = split_thinking(self.signature, reply.text)
-        return with_thinking(reply, split.thinking, split.text) if split.text != reply.text else reply
+        if split.text == reply.text:
+            return reply
+        if split.text != split_opened(reply.text).text:
+            note_unopened_thinking(self.lm)
+        return with_thinking(reply, split.thinking, split.text)
 
     def _as_error(self, error: BaseException) -> BaseException:
         if self.reply is not None:

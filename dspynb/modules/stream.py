@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Prediction
 from dspynb.errors import RunInterrupted
+from dspynb.lm.protocol import LONG_TEXT
 from dspynb.modules.module import ModuleWork
+from dspynb.modules.unopened_thinking import begins_within_thinking
 from dspynb.redact import redact_growing, redact_known
 from dspynb.running.aio.signals import foreground
 from dspynb.running.aio.tasks import end_tasks
 from dspynb.running.run import Run
 from dspynb.running.user_code import as_exception, guarded
 from dspynb.scope.core import current_scope
-from dspynb.thinking import tags_beside, visible_text
+from dspynb.thinking import closing_tags, may_have_tags, tags_beside, visible_text
 
 if TYPE_CHECKING:
     from dspynb.adapters.base import Adapter
+    from dspynb.lm.protocol import LMProtocol
     from dspynb.modules.predict import Predict
 
 __all__ = ["FieldText", "stream"]
+
+_MOST_TAGS = 8
+"""The number of closing tags, from the end of a growing reply, that may end its thinking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +52,50 @@ class _FieldStreamer:
         self._parsed_length = 0
         self._fields: dict[str, str] = {}
 
-    def __call__(self, adapter: Adapter, piece: str) -> None:
+    def __call__(self, adapter: Adapter, lm: LMProtocol, piece: str) -> None:
         self._pieces.append(piece)
         self._length += len(piece)
         # Parsed again after growth by 2 %, since parsing a long reply after every piece would be slow.
         if not piece:
-            self._queue_growth(adapter, redact_known)
+            self._join_pieces()
+            self._queue_growth(adapter, self._whole_answer(adapter), redact_known)
         elif self._length >= self._parsed_length * 1.02:
-            self._queue_growth(adapter, redact_growing)
+            self._join_pieces()
+            self._queue_growth(adapter, self._visible_answer(adapter, lm), redact_growing)
 
-    def _queue_growth(self, adapter: Adapter, clean: Callable[[str], str]) -> None:
+    def _join_pieces(self) -> None:
         self._parsed_length = self._length
         self._pieces = ["".join(self._pieces)]
-        visible = visible_text(self._pieces[0], self._thinking_tags)
+
+    def _whole_answer(self, adapter: Adapter) -> str:
+        """The text of the whole reply without its thinking."""
+        text = self._pieces[0]
+        split_thinking = getattr(adapter, "split_thinking", None)
+        if split_thinking is None or not may_have_tags(text) or len(text) > LONG_TEXT:
+            return visible_text(text, self._thinking_tags)
+        return str(split_thinking(self._predictor.signature, text).text)
+
+    def _visible_answer(self, adapter: Adapter, lm: LMProtocol) -> str:
+        """The part of the growing text that is certainly no thinking, as far as the model is known.
+
+        A text that does not begin as a reply may be thinking whose opening tag is in the prompt. It is held back until
+        a closing tag after which a reply begins, or until the end.
+        """
+        text = visible_text(self._pieces[0], self._thinking_tags)
+        begins_reply = getattr(adapter, "begins_reply", None)
+        if begins_reply is None or not text:
+            return text
+        signature = self._predictor.signature
+        for tag in reversed(closing_tags(text, _MOST_TAGS, self._thinking_tags)):
+            if adapter.names_outputs(signature) and begins_reply(signature, text[tag.end() :]):
+                return text[tag.end() :]
+        if text != self._pieces[0]:  # after an opening tag
+            return text
+        if begins_within_thinking(lm) or not begins_reply(signature, text):
+            return ""
+        return text
+
+    def _queue_growth(self, adapter: Adapter, visible: str, clean: Callable[[str], str]) -> None:
         for name, field_text in self._partial(adapter, visible).items():
             text = clean(field_text)
             before = self._fields.get(name, "")

@@ -259,6 +259,104 @@ def test_a_direct_call_keeps_the_tags_that_its_prompt_may_have_asked_for(name, c
     assert (answer.text, answer.reasoning, answer.completions) == (text, "hm", (text, text))
 
 
+# ── forms of models ──
+FORMS = {
+    "magistral": ("[THINK]", "[/THINK]", ""),
+    "seed": ("<seed:think>", "</seed:think>", ""),
+    "kimi": ("◁think▷", "◁/think▷", ""),
+    "kimi k3": ("<|open|>think<|sep|>", "<|close|>think<|sep|>", ""),
+    "command": ("<|START_THINKING|>", "<|END_THINKING|>\n<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+    "apertus": ("<|inner_prefix|>", "<|inner_suffix|>", ""),
+    "gemma": ("<|channel>thought\n", "<channel|>", ""),
+    "solar": ("<|think|>", "<|end|><|begin|>assistant<|content|>", "<|end|>"),
+    "gpt-oss": (
+        "<|channel|>analysis<|message|>",
+        "<|end|><|start|>assistant<|channel|>final<|message|>",
+        "<|return|>",
+    ),
+    "gpt-oss with its header": (
+        "<|start|>assistant<|channel|>analysis<|message|>",
+        "<|end|>\n<|start|>assistant<|channel|>final<|message|>",
+        "<|end|>",
+    ),
+    "gpt-oss without tokens": ("analysis", "assistantfinal", ""),
+    "granite": ("Here is my thought process:", "Here is my response:", ""),
+    "apriel": ("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]", "\n[END FINAL RESPONSE]"),
+}
+PHRASES = ("gpt-oss without tokens", "granite", "apriel")
+each_form = pytest.mark.parametrize("form", FORMS)
+
+
+@each_form
+@each_adapter
+@pytest.mark.parametrize("blank", ["", "\n "])
+def test_each_adapter_reads_the_answer_after_the_thinking_of_each_model(form, adapter, blank):
+    opening, closing, end = FORMS[form]
+    prediction = ask(f"{blank}{opening}Lyon, no wait{closing}{ANSWERS[adapter]}{end}", adapter=adapter)
+    assert (prediction.answer, recorded(prediction)) == ("Paris", ("Lyon, no wait", 1))
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in PHRASES])
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+def test_the_answer_is_read_where_the_prompt_begins_the_thinking_of_each_model(form, adapter):
+    _, closing, end = FORMS[form]
+    prediction = ask(
+        f"{ANSWERS[adapter].replace('Paris', 'Lyon')} no{closing}\n{ANSWERS[adapter]}{end}", adapter=adapter
+    )
+    assert prediction.answer == "Paris"
+    reasoning, calls = recorded(prediction)
+    assert "Lyon" in reasoning
+    assert calls == 1
+
+
+@each_form
+def test_a_direct_call_gets_the_answer_after_the_thinking_of_each_model(form):
+    opening, closing, end = FORMS[form]
+    text = f"{opening}Lyon, no wait{closing}\nParis{end}"
+    answer = dn.FunctionLM(lambda request: text).run_sync("?")
+    if form in PHRASES:  # the prompt may have asked for it
+        assert (answer.text, answer.reasoning) == (text, None)
+    else:
+        assert (answer.text, answer.reasoning) == ("Paris", "Lyon, no wait")
+
+
+@each_form
+@each_adapter
+def test_an_answer_with_the_marks_of_a_model_is_read_whole(form, adapter):
+    opening, closing, _ = FORMS[form]
+    said = f"Use {opening} and then {closing} here."
+    text = {"chat": chat(answer=said), "json": json.dumps({"answer": said}), "prefill": f" {said}"}[adapter]
+    prediction = ask(text, adapter=adapter)
+    assert (" ".join(prediction.answer.split()), recorded(prediction)) == (" ".join(said.split()), (None, 1))
+    assert dn.FunctionLM(lambda request: said).run_sync("?").text == said
+
+
+@pytest.mark.parametrize(
+    "text", ["analysis of it", "analysisX", "Here is my thought process: none", "[ THINK ] x", "[x"]
+)
+def test_a_text_that_only_looks_like_the_thinking_of_a_model_is_the_answer(text):
+    assert ask(f" {text}", adapter="prefill").answer == text
+    assert ask(chat(answer=text)).answer == text
+    assert dn.FunctionLM(lambda request: text).run_sync("?").text == text
+
+
+def test_several_channels_before_the_final_one_are_thinking():
+    text = (
+        "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>commentary<|message|>b<|end|>"
+        f"<|start|>assistant<|channel|>final<|message|>{PARIS}<|return|>"
+    )
+    assert recorded(ask(text)) == ("ab", 1)
+    only_final = f"<|channel|>final<|message|>{PARIS}<|return|>"
+    assert ask(only_final).answer == "Paris"
+    assert dn.FunctionLM(lambda request: only_final).run_sync("?").text == PARIS
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in PHRASES])
+def test_a_reply_that_ends_within_the_thinking_of_a_model_is_no_answer(form):
+    with pytest.raises(ParseError, match="ends within its thinking"):
+        ask(f"{FORMS[form][0]}hm {PARIS}", adapter=dn.ChatAdapter(repair=False))
+
+
 # ── from a provider ───────────────────────────────────────────────────────────────────────────────────────────────────
 DETAILS = [
     {"type": "reasoning.summary", "summary": "Lyon, "},
@@ -342,6 +440,61 @@ def test_the_parts_of_a_stream_hold_an_output_between_tags_of_its_name():
 def test_no_part_of_a_stream_holds_a_closing_tag_at_the_beginning(adapter):
     parts = parts_of(list(f"\n</think>\n{ANSWERS[adapter]}"), adapter=adapter)
     assert parts[-1].answer == "".join(part.delta for part in parts[:-1]).strip() == "Paris"
+
+
+def shown(parts):
+    """The text of each field in the last parts of a stream."""
+    return {part.field: part.text.strip() for part in parts[:-1]}
+
+
+@each_form
+@each_adapter
+@pytest.mark.parametrize("size", [1, 5])
+def test_no_part_of_a_stream_holds_the_thinking_of_any_model(form, adapter, size):
+    opening, closing, end = FORMS[form]
+    text = f"{opening}Lyon? {ANSWERS[adapter].replace('Paris', 'Nice')} no{closing}\n{ANSWERS[adapter]}{end}"
+    parts = parts_of([text[start : start + size] for start in range(0, len(text), size)], adapter=adapter)
+    assert parts[-1].answer == "Paris"
+    if form not in PHRASES or adapter != "prefill":
+        assert shown(parts)["answer"].startswith("Paris")
+    assert not any(word in part.text for part in parts[:-1] for word in ("Lyon", "Nice", "no"))
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+@pytest.mark.parametrize("closing", ["</think>", "[/THINK]", "<|end|><|start|>assistant<|channel|>final<|message|>"])
+@pytest.mark.parametrize("draft", [True, False])
+def test_no_part_of_a_stream_holds_thinking_that_the_prompt_began(adapter, closing, draft):
+    drafted = ANSWERS[adapter].replace("Paris", "Nice") if draft else ""
+    text = f"Lyon? {drafted} no{closing}\n{ANSWERS[adapter]}"
+    parts = parts_of(list(text), adapter=adapter)
+    assert (parts[-1].answer, shown(parts)) == ("Paris", {"answer": "Paris"})
+    assert "".join(part.delta for part in parts[:-1]).strip() == "Paris"
+
+
+def test_a_stream_that_begins_with_a_draft_is_held_back_once_the_model_is_known_to_think_first():
+    draft = f"{chat(answer='Nice')}\nno wait</think>\n{PARIS}"
+    with Server(streamed=[sse(list(draft)) for _ in range(2)]) as server:
+        program = dn.Predict("question -> answer", lm=dn.LM("openai/m", api_base=server.base, cache=False))
+
+        async def main():
+            return [part async for part in program.stream(question="?")]
+
+        assert asyncio.run(main())[-1].answer == "Paris"
+        parts = asyncio.run(main())
+    assert (parts[-1].answer, shown(parts)) == ("Paris", {"answer": "Paris"})
+    assert not any("Nice" in part.text for part in parts[:-1])
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+def test_the_answer_after_an_introduction_is_shown_at_the_end_of_a_stream(adapter):
+    parts = parts_of(list(f"Sure, here it is:\n{ANSWERS[adapter]}"), adapter=adapter)
+    assert (parts[-1].answer, shown(parts)) == ("Paris", {"answer": "Paris"})
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+def test_a_reply_that_begins_as_an_answer_is_shown_while_it_arrives(adapter):
+    parts = parts_of(list(ANSWERS[adapter]), adapter=adapter)
+    assert len(parts) > 4
 
 
 def test_the_prediction_of_a_stream_has_the_reasoning():

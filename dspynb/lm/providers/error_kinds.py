@@ -83,7 +83,8 @@ KINDS: tuple[KindRule, ...] = (
     ),
     _rule(
         RateLimited,
-        "Bedrock: Too many tokens, please wait before trying again. (issue: BerriAI/litellm)",
+        "Bedrock: Too many tokens, please wait before trying again. (issue: RooCodeInc/Roo-Code#5050); Too many tokens "
+        "per day, … (issue: minorun365/agent-book#29)",
         r"too many tokens(?: per day)?,? please wait",
     ),
     _rule(
@@ -96,7 +97,7 @@ KINDS: tuple[KindRule, ...] = (
         r"max_\w{0,20}tokens=\d{1,12} ?cannot be greater",
         r"(?<!and `)max_\w{0,20}tokens['\"`]?(?: value)?[ =(:]{0,3}\d{0,12}\)? "
         r"(?:exceeds|is (?:greater|higher|larger|above|more))",
-        r"maximum tokens you requested exceeds",
+        r"maximum tokens you requested exceeds?",
         r"max tokens must be less",
         r"number of output tokens",
     ),
@@ -152,8 +153,9 @@ KINDS: tuple[KindRule, ...] = (
     ),
     _rule(
         ContextTooLong,
-        "Gemini and Vertex AI: input token count is 40000 but model only supports up to 32768 (issue: "
-        "google-gemini/gemini-cli); Request payload size exceeds the limit (litellm)",
+        "Gemini: The input token count (3475108) exceeds the maximum number of tokens allowed (1048576). (issue: "
+        "google-gemini/gemini-cli#4231); Vertex AI: the input token count is 1251952 but model only supports up to "
+        "1048576 (issue: google-gemini/gemini-cli#19727); Request payload size exceeds the limit (litellm)",
         r"input token count .{0,80}(?:exceeds|supports up to)",
         r"request payload size exceeds",
         statuses=_REFUSALS,
@@ -208,7 +210,8 @@ KINDS: tuple[KindRule, ...] = (
     # The account.
     _rule(
         RateLimited,
-        "Gemini: its limits per minute have OpenAI's words about a quota (issue: google-gemini/gemini-cli)",
+        "Gemini: Resource has been exhausted (e.g. check quota). Its limits per minute have OpenAI's words about a "
+        "quota. (issue: google-gemini/gemini-cli#1905)",
         r"resource[ _](?:has been )?exhausted",
         codes={"resource_exhausted"},
         statuses=(429, *_IN_STREAM),

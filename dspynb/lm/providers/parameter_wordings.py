@@ -1,6 +1,8 @@
 """The words in which providers and servers refuse a parameter: a table with the source of each wording.
 
-``litellm`` is a file of the package litellm, ``issue`` a public report on GitHub.
+``litellm`` is a file of the package litellm, ``issue`` a public report on GitHub. ``vllm/…`` is a file of
+vllm-project/vllm, ``tools/server/…`` of ggml-org/llama.cpp, ``server/…`` of ollama/ollama, and ``router/…`` of
+huggingface/text-generation-inference.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ PARAMETERS = (
         rf"invalid {_QUOTED}:",
     ),
     _wording(
-        "Moonshot: invalid temperature: only 1 is allowed for this model (issue: MoonshotAI/kimi-cli); DeepSeek: "
+        "Moonshot: invalid temperature: only 1 is allowed for this model (issue: countbot-ai/CountBot#61); DeepSeek: "
         "Invalid max_tokens value, the valid range of max_tokens is [1, 8192] (issue: Aider-AI/aider#4125)",
         rf"invalid {_SETTING}\b(?:: | value|,)",
     ),
@@ -90,7 +92,7 @@ PARAMETERS = (
         r"'loc': [(\[]'body', '(?P<name>\w{1,60})'",
     ),
     _wording(
-        "Fireworks: Extra inputs are not permitted, field: 'x' (issue: continuedev/continue)",
+        "Fireworks: Extra inputs are not permitted, field: 'stream_options' (issue: FlowiseAI/Flowise#2866)",
         rf"not permitted, field: {_QUOTED}",
     ),
     _wording(
@@ -119,8 +121,8 @@ PARAMETERS = (
         r"has an? (?P<name>\w{1,60}) value of",
     ),
     _wording(
-        "Gemini: GenerateContentRequest.generation_config.temperature: temperature must be in the range [0.0, 2.0] "
-        "(issue: google-gemini/generative-ai-python)",
+        "Gemini: * GenerateContentRequest.generation_config.temperature: temperature must be in the range [0.0, 2.0]. "
+        "(answers of generateContent, v1beta, 2026)",
         r"generation_?config\.(?P<name>\w{1,60})",
     ),
     _wording(
@@ -128,7 +130,7 @@ PARAMETERS = (
         r"not support(?:ed)? (?:the )?(?:parameter|argument|field)s?:? [`'\"]?(?P<name>[a-z]\w{0,60})",
     ),
     _wording(
-        "xAI: Argument not supported on this model: presencePenalty (issue: yym68686/uni-api#105)",
+        "xAI: Argument not supported on this model: frequencyPenalty (issue: BerriAI/litellm#14056)",
         r"argument not supported(?: on this model)?: (?P<name>\w{1,60})",
     ),
     _wording(
@@ -145,7 +147,8 @@ PARAMETERS = (
         r"(?:n't|not) support the [`'\"]?(?P<name>\w{1,60})[`'\"]? (?:field|parameter|option|setting)",
     ),
     _wording(
-        "Bedrock: Malformed input request: #: extraneous key [top_k] is not permitted (issue: BerriAI/litellm)",
+        "Bedrock: Malformed input request: … #: extraneous key [response_mime_type] is not permitted, please reformat "
+        "your input and try again. (issue: pingcap/autoflow#574)",
         r"extraneous key \[(?P<name>\w{1,60})\]",
     ),
     _wording(
@@ -162,12 +165,14 @@ PARAMETERS = (
         rf"into the target type: {_SETTING}",
     ),
     _wording(
-        "Groq, Cerebras: property 'x' is unsupported (issue: BerriAI/litellm); Anthropic: `temperature` is deprecated "
-        "for this model. (issue: NousResearch/hermes-agent#111438); Gemini: Logprobs is not enabled for …",
+        "Groq: property 'reasoning_effort' is unsupported, did you mean 'reasoning_format'? (issue: "
+        "CherryHQ/cherry-studio#1099); 'reasoning_effort' : value is not one of the allowed values ['none', …] (issue: "
+        "earendil-works/pi#3764); Anthropic: `temperature` is deprecated for this model. (issue: "
+        "NousResearch/hermes-agent#111438); Gemini: Logprobs is not enabled for …",
         rf"{_ANY} ?:? (?:parameter |field |option |argument |value )?(?:(?:(?:is|are) )?not (?:a )?",
         r"(?:supported|allowed|permitted|valid|enabled|available|accepted|compatible)|(?:is|are) ",
         r"(?:unsupported|deprecated|unavailable|unknown|only |too (?:large|high|low|small|big|long)|",
-        r"incompatible|out of range|greater than|less than|disabled))",
+        r"incompatible|out of range|greater than|less than|disabled)|is not one of the allowed)",
     ),
     _wording(
         "Groq: `max_tokens` must be less than or equal to `16384` (issue: RooCodeInc/Roo-Code#5729); TGI: "
@@ -179,7 +184,7 @@ PARAMETERS = (
         r"(?:does not|doesn't) (?:support|allow|accept))\b",
     ),
     _wording(
-        "Groq and others: This model does not support `reasoning_effort` (issue: BerriAI/litellm, groq)",
+        "Groq and others: This model does not support `reasoning_effort` (no report found; xAI's words are above)",
         rf"(?:n't|not) support (?:the )?(?:use of )?(?:{_QUOTED}|{_SETTING})(?!\w)",
     ),
 )
@@ -224,8 +229,8 @@ CLEAR_FEATURES = (
 FEATURES = (
     _feature(
         "response_format",
-        "OpenAI, Groq, DeepSeek: This response_format type is unavailable now (tests/cases/refusals.py); Gemini: JSON "
-        "mode is not enabled for … (issue: google-gemini/generative-ai-python)",
+        "OpenAI, Groq, DeepSeek: This response_format type is unavailable now (tests/cases/refusals.py); Gemini: Json "
+        "mode is not enabled for models/gemini-pro (issue: google-gemini/deprecated-generative-ai-python#137)",
         r"response[_ ]format",
         r"response schema",
         r"json_schema",
@@ -235,7 +240,8 @@ FEATURES = (
     ),
     _feature(
         "response_format",
-        "vLLM, SGLang, llama.cpp, TGI: errors of the grammar that is made from a schema (issue: vllm-project/vllm)",
+        "llama.cpp: Failed to initialize samplers: failed to parse grammar (issue: lidge-jun/opencodex#2135); vLLM, "
+        "SGLang, TGI: other errors of the grammar that is made from a schema",
         r"failed to (?:parse|compile|initialize) (?:the )?(?:grammar|schema)",
         r"invalid schema",
         r"guided decoding",
@@ -255,8 +261,9 @@ FEATURES = (
     ),
     _feature(
         "max_tokens",
-        "Bedrock: The maximum tokens you requested exceeds the model limit of 4096. (issue: langchain-aws);"
-        " Cohere: max tokens must be less than or equal to 4096, the maximum output for this model",
+        "Bedrock: The maximum tokens you requested exceeds the model limit of 4096. Try again with a maximum tokens "
+        "value that is lower than 4096. (issue: vercel/ai#2772); Cohere: max tokens must be less than or equal to "
+        "4096, the maximum output for this model",
         r"maximum tokens you requested",
         r"max tokens must be",
         r"output tokens? (?:limit|must)",
