@@ -8,8 +8,9 @@ from typing import Any
 
 from dspynb.errors import BadRequestError, ModelError, UnsupportedParameter
 from dspynb.lm.adaptation import Adaptation
+from dspynb.lm.interceptors.chain import ModelCall
 from dspynb.lm.limits import Limits
-from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
+from dspynb.lm.protocol import LMReply, LMRequest
 from dspynb.lm.providers.engine import Engine
 from dspynb.scope.budget import about_tokens
 from dspynb.scope.core import current_scope
@@ -24,15 +25,17 @@ Check = Callable[[LMReply, Mapping[str, Any]], LMReply]
 
 
 class PendingRequest:
-    """One request with its limits. It is not retried after the first piece of a streamed reply.
+    """The request of one call with its limits. It is not retried after the first piece of a streamed reply.
 
-    ``worked``: the seconds in which the provider worked on the request, in all tries. ``first_token``: the seconds from
-    sending to the first piece of a streamed reply; None without one.
+    ``settings``: those of the request, merged with those of the model. ``worked``: the seconds in which the provider
+    worked on the request, in all tries. ``first_token``: the seconds from sending to the first piece of a streamed
+    reply; None without one.
     """
 
     __slots__ = (
         "_sent_at",
         "adaptation",
+        "call",
         "check",
         "engine",
         "first_token",
@@ -45,9 +48,8 @@ class PendingRequest:
 
     def __init__(
         self,
-        request: LMRequest,
+        call: ModelCall,
         settings: Mapping[str, Any],
-        on_piece: PieceCallback | None,
         *,
         limits: Limits,
         engine: Engine,
@@ -58,9 +60,10 @@ class PendingRequest:
         self.engine = engine
         self.adaptation = adaptation
         self.check = check
-        self.request = request
+        self.call = call
+        self.request = call.request
         self.settings = settings
-        self.on_piece = on_piece
+        self.on_piece = call.listener
         self.worked = 0.0
         self.first_token: float | None = None
         self._sent_at = 0.0
@@ -82,6 +85,7 @@ class PendingRequest:
                         raise
 
     async def _send(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
+        self.call.sent = None if settings is self.settings else settings
         self._sent_at = time.perf_counter()
         try:
             if self.on_piece is None:

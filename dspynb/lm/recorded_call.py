@@ -93,7 +93,7 @@ class RecordedCall(ModelCall):
         candidate: str | None = None,
         repair: bool = False,
     ) -> PredictorCalled:
-        reply = _facts_of_failed_call(error) if self.reply is None else self.reply
+        reply = self._facts_of_failed_call(error) if self.reply is None else self.reply
         request = self.request
         inputs, messages, hint = redact_values((self.inputs, without_data(request.messages), hint))
         waited = self.paused + reply.waited
@@ -132,6 +132,26 @@ class RecordedCall(ModelCall):
         self.scope.emit(event)
         remember(event)
         return event
+
+    def _facts_of_failed_call(self, error: BaseException | None) -> LMReply:
+        """What is known of a call without a reply, from its error. Its usage is the one that the error reports, else
+        one call and its retries; zero if no model replied, or if the request was refused without a bill."""
+        if isinstance(error, asyncio.CancelledError):
+            return LMReply("", usage=Usage(calls=1), sent=None if self.sent == self.requested() else self.sent)
+        if not isinstance(error, ModelError):
+            return LMReply("", usage=Usage())
+        usage = error.usage
+        if usage is None:
+            usage = Usage(calls=0 if is_free_refusal(error) else 1, retries=error.retries)
+        return LMReply(
+            "",
+            usage=usage,
+            cached=error.cached,
+            reasoning=getattr(error, "reasoning", None),
+            sent=error.sent,
+            request_id=error.request_id,
+            waited=error.waited,
+        )
 
 
 async def ask_model(call: ModelCall) -> LMReply:
@@ -175,23 +195,4 @@ def recorded_reply(event: PredictorCalled) -> LMReply:
         reasoning=event.reasoning,
         completions=event.completions,
         sent=event.sent if event.sent is not None else event.requested or None,  # older files have neither
-    )
-
-
-def _facts_of_failed_call(error: BaseException | None) -> LMReply:
-    """What is known of a call without a reply, from its error. Its usage is the one that the error reports, else one
-    call and its retries; zero if no model replied, or if the request was refused without a bill."""
-    if not isinstance(error, ModelError):
-        return LMReply("", usage=Usage(calls=1) if isinstance(error, asyncio.CancelledError) else Usage())
-    usage = error.usage
-    if usage is None:
-        usage = Usage(calls=0 if is_free_refusal(error) else 1, retries=error.retries)
-    return LMReply(
-        "",
-        usage=usage,
-        cached=error.cached,
-        reasoning=getattr(error, "reasoning", None),
-        sent=error.sent,
-        request_id=error.request_id,
-        waited=error.waited,
     )
