@@ -294,7 +294,8 @@ class ModelError(DspynbError):
     the end of the message; or empty), ``retryable`` (whether the same request may succeed later), ``retries`` (how
     often the call was retried), ``usage`` (the Usage of the call, or None if the provider did not report it),
     ``cached`` (whether the call shared the request of an equal one, which was paid for), ``sent`` (the settings as they
-    were sent, if the model does not take them as requested; else None). Never contains an API key.
+    were sent, if the model does not take them as requested; else None), ``waited`` (the seconds in which the request
+    waited for a slot, a rate limit or a retry). Never contains an API key.
     Class attribute: ``remedy``, the advice that ``dn.LM`` gives.
 
     >>> error = dn.errors.RateLimited("slow down", model="openai/m", status=429, advice="come back tomorrow")
@@ -308,6 +309,7 @@ class ModelError(DspynbError):
     usage: Any = None
     cached = False
     sent: Any = None
+    waited = 0.0
 
     def __init__(
         self,
@@ -357,7 +359,7 @@ class ModelError(DspynbError):
         return _model_error, (type(self), self.problem, self._keywords()), state
 
 
-_MODEL_ERROR_STATE = ("retries", "usage", "cached", "sent", "text", "reasoning")
+_MODEL_ERROR_STATE = ("retries", "usage", "cached", "sent", "waited", "text", "reasoning")
 """The attributes of model errors that are set after an error was created."""
 
 

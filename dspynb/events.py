@@ -136,8 +136,9 @@ class AttemptStarted(Event):
 @fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptEnded(Event):
-    """An attempt ended: ``state`` is passed, scored, failed or cancelled. A later event for the same span replaces an
-    earlier one."""
+    """An attempt ended: ``state`` is passed, scored, failed or cancelled. ``seconds`` is its work, without ``waited``,
+    the seconds in which it only waited for a slot, a rate limit, a retry or the end of a pause. A later event for the
+    same span replaces an earlier one."""
 
     state: str
     outputs: Mapping[str, Any] | None = None
@@ -146,6 +147,7 @@ class AttemptEnded(Event):
     parts: Mapping[str, float] = field(default_factory=dict)
     error: str | None = field(default=None, metadata=COLUMN)
     seconds: float = field(default=0.0, metadata=COLUMN)
+    waited: float = field(default=0.0, metadata=COLUMN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,11 +160,14 @@ class AttemptChosen(Event):
 @fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutEnded(Event):
-    """A program was run on a row and scored, or failed. ``repeat`` counts from 0. ``score``: that of the first metric.
-    ``metrics``: the scores of all metrics by name. ``attempts``: how many attempts searches inside have made.
-    ``usage``: that of the program's calls. ``metric_usage``: that of the calls of metrics, such as a judge's. In an
-    optimizer's run, ``candidate`` is the id of the candidate in force, and ``split`` that of the row: train, val or
-    test."""
+    """A program was run on a row and scored, or failed. ``repeat`` counts from 0.
+
+    ``score``: that of the first metric. ``metrics``: the scores of all metrics by name. ``attempts``: how many attempts
+    searches inside have made. ``seconds``: the work on the row. ``waited``: the seconds in which it only waited for a
+    slot, a rate limit, a retry or the end of a pause. ``usage``: that of the program's calls. ``metric_usage``: that of
+    the calls of metrics, such as a judge's. In an optimizer's run, ``candidate`` is the id of the candidate in force,
+    and ``split`` that of the row: train, val or test.
+    """
 
     row: int
     repeat: int = 0
@@ -179,6 +184,7 @@ class RolloutEnded(Event):
     attempts: int = 0
     candidate: str | None = None
     split: str | None = None
+    waited: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,11 +268,20 @@ class ProfileChanged(Event):
 class PredictorCalled(Event):
     """A predictor called its model: the request, the reply, and the hint and candidate (its id) that were in force.
 
+    ``seconds``: the work of the call. ``waited``: the seconds in which it waited besides: for a slot, a rate limit, a
+    retry, or the end of a pause. ``first_token``: the seconds from sending to the first piece of a streamed reply; else
+    None.
+
     ``requested``: the settings of the request. ``sent``: the settings as they were sent, where the model does not take
-    them as requested; else None. ``reasoning``: the model's reasoning, if the reply has one. ``completions``: the texts
-    of all completions, if there is more than one. ``truncated``: whether the reply was cut at the limit of tokens, and
-    accepted. A direct call (``await lm(…)``) has the predictor ``lm()``, no ``uid``, no inputs, and the output
-    ``text``.
+    them as requested; else None. ``tools``, ``response_format``: the descriptions of tools and the JSON schema of the
+    request.
+
+    ``reasoning``: the model's reasoning, if the reply has one. ``completions``: the texts of all completions, if there
+    is more than one. ``finish``: the provider's finish reason. ``truncated``: whether the reply was cut at the limit of
+    tokens, and accepted. ``request_id``, ``response_id``: the provider's ids; None if it reports none.
+
+    A call that was cancelled, for example by a stop, has the error ``CancelledError``. A direct call (``await lm(…)``)
+    has the predictor ``lm()``, no ``uid``, no inputs, and the output ``text``.
     """
 
     predictor: str
@@ -290,6 +305,18 @@ class PredictorCalled(Event):
     reasoning: str | None = None
     completions: tuple[str, ...] = ()
     truncated: bool = False
+    finish: str | None = None
+    request_id: str | None = None
+    response_id: str | None = None
+    waited: float = 0.0
+    first_token: float | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    response_format: Mapping[str, Any] | None = None
+
+    @property
+    def started(self) -> float:
+        """The time at which the call began, in unix seconds."""
+        return self.at - self.seconds - self.waited
 
 
 class StoredValue(Protocol):
@@ -389,7 +416,7 @@ def _read_slowly(kind: str, cls: type[Event], body: Mapping[str, Any]) -> Event:
     for name, check in _checks_by_name(kind).items():
         if name in values and not check(values[name]):
             raise TypeError(f"{name} of {kind} is {shorten(repr(values[name])[:200], 80)}")
-    for name in ("messages", "paths", "tool_calls", "parents", "completions"):
+    for name in ("messages", "paths", "tool_calls", "parents", "completions", "tools"):
         if name in values:
             values[name] = tuple(values[name])
     missing = [name for name in _required_names(kind) if name not in values]
@@ -404,7 +431,7 @@ def _compiled_reader(kind: str) -> Any:
 
 
 _TIME = "type({0}) is float and 0 <= {0} < 4e9"
-_QUICK = {"span": "type({0}) is int and 0 < {0} < MAX_COUNT", "at": _TIME, "seconds": _TIME}
+_QUICK = {"span": "type({0}) is int and 0 < {0} < MAX_COUNT", "at": _TIME, "seconds": _TIME, "waited": _TIME}
 
 
 @cache
@@ -423,8 +450,9 @@ def _special_checks(kind: str) -> dict[str, Check]:
     """The checks of fields for which the check by type is too strict or too lax."""
     cls = EVENT_TYPES[kind]
     checks: dict[str, Check] = {"span": lambda value: is_count(value) and value > 0, "at": _is_time}
-    if "seconds" in FIELDS[cls]:
-        checks["seconds"] = _is_time
+    for name in ("seconds", "waited"):
+        if name in FIELDS[cls]:
+            checks[name] = _is_time
     if "rollout" in FIELDS[cls]:  # in nested searches it may be larger than other counts
         checks["rollout"] = lambda value: type(value) is int and value >= 0
     if cls is Steered:

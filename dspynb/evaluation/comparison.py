@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Unpack
@@ -12,7 +13,7 @@ from dspynb.errors import ConfigurationError, InputError, nearest
 from dspynb.evaluation.evaluator import Evaluate, EvaluateWork, Table, run_inside, table_of
 from dspynb.evaluation.result import Evaluation
 from dspynb.evaluation.settings import RENAMED_SETTINGS, EvaluateSettings
-from dspynb.events import SpanEnded, SpanStarted, new_span, plain
+from dspynb.events import RolloutEnded, SpanEnded, SpanStarted, new_span, plain
 from dspynb.keywords import configurable
 from dspynb.modules.module import Module
 from dspynb.redact import redact_values
@@ -64,7 +65,9 @@ class Comparison:
 
         Columns: score, low and high (the 95 % interval); difference to the base, diff_low and diff_high (its 95 %
         interval), p_value (exact McNemar test if all scores are 0 or 1, else paired bootstrap), wins, ties, losses;
-        rows, errors, tokens, usd, seconds. The difference uses the rows that both programs have.
+        rows, errors, tokens, usd; seconds of work on all rows, seconds in which rows only waited (waited), and seconds
+        from the start of the first row to the end of the last (wall). The difference uses the rows that both programs
+        have.
         """
         import pandas as pd
 
@@ -82,13 +85,16 @@ class Comparison:
             difference = self.difference(name)
             record |= {column: getattr(difference, attribute) for column, attribute in _DIFFERENCE_COLUMNS.items()}
         usage = evaluation.usage
+        ended_rollouts = [rollout.ended for rollout in evaluation._done.values()]
         return {
             **record,
             "rows": len(evaluation),
             "errors": len(evaluation.errors),
             "tokens": usage.tokens,
             "usd": usage.usd,
-            "seconds": float(evaluation.table.seconds.sum()),
+            "seconds": math.fsum(ended.seconds for ended in ended_rollouts),
+            "waited": math.fsum(ended.waited for ended in ended_rollouts),
+            "wall": _wall_seconds(ended_rollouts),
         }
 
     def difference(self, name: str, base: str | None = None) -> PairedDifference:
@@ -193,6 +199,14 @@ def _result_columns(evaluation: Evaluation, row: int, name: str, score: float) -
     outputs = record.outputs or {}
     columns = {f"{name}: {field}": value for field, value in outputs.items()}
     return {**columns, f"{name}: score": score, f"{name}: feedback": record.error or record.feedback}
+
+
+def _wall_seconds(rollouts: Sequence[RolloutEnded]) -> float:
+    """The seconds from the start of the first rollout to the end of the last; 0 without rollouts."""
+    if not rollouts:
+        return 0.0
+    first = min(ended.at - ended.seconds - ended.waited for ended in rollouts)
+    return max(ended.at for ended in rollouts) - first
 
 
 def _combinations(parameters: object) -> list[dict[str, Any]]:

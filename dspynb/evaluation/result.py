@@ -63,9 +63,10 @@ class Evaluation:
         """One row per rollout that has ended, with the index of the rows that were passed.
 
         Columns: the inputs and labels, the outputs, the parts of the score, the other metrics, then score, feedback,
-        error, attempts, tokens, usd, seconds, cached; and repeat if the evaluation has repeats. If a label and an
-        output have the same name, their columns are ``expected_<name>`` and ``predicted_<name>``; likewise if a name is
-        that of a column above. Cells have the values that the run file has: a pydantic model is a dict, a date is text.
+        error, attempts, tokens, usd, seconds (of work), waited (seconds for a slot of the model, a rate limit or a
+        retry), cached; and repeat if the evaluation has repeats. If a label and an output have the same name, their
+        columns are ``expected_<name>`` and ``predicted_<name>``; likewise if a name is that of a column above. Cells
+        have the values that the run file has: a pydantic model is a dict, a date is text.
 
         >>> program = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
         >>> done = dn.Evaluate(dn.metrics.exact_match()).run_sync(program, [{"question": "2+3?", "answer": "5"}])

@@ -20,6 +20,7 @@ from dspynb.running.record import RunRecord
 from dspynb.running.record_rows import usage_of
 from dspynb.running.tables.hints import HintUse
 from dspynb.running.tracing import Trace
+from dspynb.running.waiting import only_waited
 from dspynb.scope.budget import Allowance
 from dspynb.scope.call_context import CallContext, RolloutId
 from dspynb.scope.core import Layer, Scope, current_scope
@@ -91,6 +92,7 @@ async def run_rollout(
         scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
         raise
     calls, metric_calls = record.split_calls_in(span, program_calls)
+    waited = only_waited([*calls, *metric_calls])
     ended = RolloutEnded(
         span=span,
         parent=parent,
@@ -98,13 +100,14 @@ async def run_rollout(
         repeat=repeat,
         **_result_fields(prediction, error, scores),
         metrics={name: score.value for name, score in scores.items()} if len(metrics) > 1 else {},
-        seconds=time.perf_counter() - began,
+        seconds=max(0.0, time.perf_counter() - began - waited),
         usage=usage_of(calls),
         metric_usage=usage_of(metric_calls),
         cached=bool(calls) and all(call.cached for call in calls),
         attempts=attempts,
         candidate=candidate,
         split=split,
+        waited=waited,
     )
     scope.emit(ended)
     return Rollout(ended, prediction, error, trace.calls)

@@ -272,7 +272,7 @@ class LM(DirectCalls):
     async def _send_call(self, call: ModelCall) -> LMReply:
         """The end of the chain: call the provider, and add the reply to the cache."""
         settings = self._merged_settings(call.request) if call.settings is None else call.settings
-        reply = await self._send(call.request, settings, call.listener)
+        reply = await self._send(call, settings)
         call.streamed = True
         if call.key is not None and is_complete(reply):
             default_cache().put(call.key, reply)
@@ -290,14 +290,11 @@ class LM(DirectCalls):
         """The address in the settings or in the environment; None for the provider's own."""
         return self._endpoint_settings["api_base"] or base_in_environment(self.name.partition("/")[0])
 
-    async def _send(
-        self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
-    ) -> LMReply:
+    async def _send(self, call: ModelCall, settings: Mapping[str, Any]) -> LMReply:
         started = time.perf_counter()
         pending = PendingRequest(
-            request,
+            call,
             settings,
-            on_piece,
             limits=self.limits,
             engine=self._engine,
             adaptation=self._adapt(),
@@ -310,10 +307,12 @@ class LM(DirectCalls):
             else:
                 reply, failures = await self._within(self._deadline, tries)
         except ModelError as error:
+            error.waited = time.perf_counter() - started - pending.worked
             if error.usage is not None:
-                error.usage = error.usage.timed(time.perf_counter() - started, error.retries)
+                error.usage = error.usage.timed(pending.worked, error.retries)
             raise
-        return reply.with_usage(reply.usage.timed(time.perf_counter() - started, failures))
+        waited = time.perf_counter() - started - pending.worked
+        return reply.timed(pending.worked, failures, waited=waited, first_token=pending.first_token)
 
     def _checked(self, reply: LMReply, settings: Mapping[str, Any]) -> LMReply:
         """Return the reply if it is complete, or truncated where that is accepted. Raises ModelError."""

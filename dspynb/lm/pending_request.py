@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from dspynb.errors import BadRequestError, ModelError, UnsupportedParameter
 from dspynb.lm.adaptation import Adaptation
+from dspynb.lm.interceptors.chain import ModelCall
 from dspynb.lm.limits import Limits
-from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
+from dspynb.lm.protocol import LMReply, LMRequest
 from dspynb.lm.providers.engine import Engine
 from dspynb.scope.budget import about_tokens
 from dspynb.scope.core import current_scope
@@ -23,15 +25,31 @@ Check = Callable[[LMReply, Mapping[str, Any]], LMReply]
 
 
 class PendingRequest:
-    """One request with its limits. It is not retried after the first piece of a streamed reply."""
+    """The request of one call with its limits. It is not retried after the first piece of a streamed reply.
 
-    __slots__ = ("adaptation", "check", "engine", "limits", "on_piece", "request", "settings", "started_streaming")
+    ``settings``: those of the request, merged with those of the model. ``worked``: the seconds in which the provider
+    worked on the request, in all tries. ``first_token``: the seconds from sending to the first piece of a streamed
+    reply; None without one.
+    """
+
+    __slots__ = (
+        "_sent_at",
+        "adaptation",
+        "call",
+        "check",
+        "engine",
+        "first_token",
+        "limits",
+        "on_piece",
+        "request",
+        "settings",
+        "worked",
+    )
 
     def __init__(
         self,
-        request: LMRequest,
+        call: ModelCall,
         settings: Mapping[str, Any],
-        on_piece: PieceCallback | None,
         *,
         limits: Limits,
         engine: Engine,
@@ -42,10 +60,13 @@ class PendingRequest:
         self.engine = engine
         self.adaptation = adaptation
         self.check = check
-        self.request = request
+        self.call = call
+        self.request = call.request
         self.settings = settings
-        self.on_piece = on_piece
-        self.started_streaming = False
+        self.on_piece = call.listener
+        self.worked = 0.0
+        self.first_token: float | None = None
+        self._sent_at = 0.0
 
     async def attempt(self) -> LMReply:
         """Send the request once, within the limits. A paused run holds no slot."""
@@ -64,13 +85,21 @@ class PendingRequest:
                         raise
 
     async def _send(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
-        if self.on_piece is None:
-            return await self.engine.complete(request, settings, None)
+        self.call.sent = None if settings is self.settings else settings
+        self._sent_at = time.perf_counter()
+        try:
+            if self.on_piece is None:
+                return await self.engine.complete(request, settings, None)
+            return await self._stream(request, settings)
+        finally:
+            self.worked += time.perf_counter() - self._sent_at
+
+    async def _stream(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
         self.engine.asks_for_usage = _USAGE not in self.adaptation.profile.refused
         try:
             return await self.engine.complete(request, settings, self._pass_on)
         except UnsupportedParameter as error:
-            if self.started_streaming:  # the listener has a part of the reply, which cannot be taken back
+            if self.first_token is not None:  # the listener has a part of the reply, which cannot be taken back
                 raise BadRequestError(error.problem, model=error.model, status=error.status) from error
             if error.parameter != _USAGE or not self.engine.asks_for_usage:
                 raise
@@ -80,12 +109,13 @@ class PendingRequest:
 
     def may_retry(self, error: ModelError) -> None:
         """Raise ``error`` if a piece of the reply has arrived, or Halted if the run or a budget allows no retry."""
-        if self.started_streaming:
+        if self.first_token is not None:
             raise error
         current_scope().admit()
 
     def _pass_on(self, text: str) -> None:
-        self.started_streaming = True
+        if self.first_token is None:
+            self.first_token = time.perf_counter() - self._sent_at
         if self.on_piece is not None:
             self.on_piece(text)
 

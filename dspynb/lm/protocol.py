@@ -90,7 +90,9 @@ class LMReply:
     ``text``, between ``<think>`` and ``</think>``, is moved there. ``completions``: the texts of a request with ``n`` >
     1, without truncated and filtered ones. ``logprobs``: the log probabilities of the tokens in the provider's format,
     if the request asks for them. ``sent``: the settings as they were sent, if the model does not take them as they were
-    requested; else None.
+    requested; else None. ``request_id``: the provider's id of the request, and ``response_id``: its id of the response;
+    None if it reports none. ``waited``: the seconds in which the request waited for a slot, a rate limit, or a retry.
+    ``first_token``: the seconds from sending to the first piece of a streamed reply; else None.
 
     ``finish``: the provider's finish reason, which says why the model stopped. A predictor raises ReplyTruncated,
     ContentFiltered or Refused for a reply that is incomplete (``length``, ``content_filter``, ``refusal``, …).
@@ -112,12 +114,24 @@ class LMReply:
     completions: tuple[str, ...] = ()
     logprobs: Any = None
     sent: Mapping[str, Any] | None = field(default=None, repr=False)
+    request_id: str | None = field(default=None, repr=False)
+    response_id: str | None = field(default=None, repr=False)
+    waited: float = field(default=0.0, repr=False)
+    first_token: float | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.text
 
     def with_usage(self, usage: Usage) -> LMReply:
         """A copy of the reply with another usage."""
+        return self._timed(usage, self.waited, self.first_token)
+
+    def timed(self, worked: float, retries: int, *, waited: float, first_token: float | None) -> LMReply:
+        """A copy of the reply with its times in seconds: ``worked``, in which the provider worked on the request and
+        its ``retries``, ``waited`` and ``first_token``."""
+        return self._timed(self.usage.timed(worked, retries), waited, first_token)
+
+    def _timed(self, usage: Usage, waited: float, first_token: float | None) -> LMReply:
         return LMReply(  # dataclasses.replace takes three times as long
             self.text,
             self.tool_calls,
@@ -129,6 +143,10 @@ class LMReply:
             self.completions,
             self.logprobs,
             self.sent,
+            self.request_id,
+            self.response_id,
+            waited,
+            first_token,
         )
 
 

@@ -27,16 +27,20 @@ __all__ = ["RecordedCall", "as_recorded", "recorded_reply"]
 
 @dataclass(slots=True, kw_only=True)
 class RecordedCall(ModelCall):
-    """A call of a model, with its reply once it has arrived. ``uid``: of the calling predictor; empty without one."""
+    """A call of a model, with its reply once it has arrived. ``uid``: of the calling predictor; empty without one.
+    ``paused``: the seconds for which it waited while a run around it was paused."""
 
     uid: str = ""
     reply: LMReply | None = None
     began: float = field(default_factory=time.perf_counter)
+    paused: float = 0.0
 
     async def ask(self) -> LMReply:
         """Wait while a run around the call is paused; then return the reply, without secrets."""
         if GATE.shut:
+            paused_at = time.perf_counter()
             await GATE.passed(self.scope)
+            self.paused += time.perf_counter() - paused_at
         reply = await self._chain()(self)
         if not self.admitted:  # a cached reply takes no call from the budget, but a stopped run must not continue
             self.scope.admit(0)
@@ -63,10 +67,11 @@ class RecordedCall(ModelCall):
 
     def failure(self, error: BaseException) -> BaseException:
         """Record an error of the call, and return the error to raise. If a model or adapter has raised SystemExit or
-        the like, an Exception replaces it. A call that was halted before it was sent is not recorded."""
+        the like, an Exception replaces it. A call that was halted or cancelled before it was sent is not recorded."""
         failure = self._as_error(error)
-        never_began = isinstance(failure, Halted) and not self.admitted
-        if isinstance(failure, Exception) and not never_began:
+        is_halted = isinstance(failure, Halted | asyncio.CancelledError)
+        is_recorded = isinstance(failure, Exception | asyncio.CancelledError)
+        if is_recorded and (self.admitted or not is_halted):
             self.report(error=failure)
         return failure
 
@@ -74,23 +79,24 @@ class RecordedCall(ModelCall):
         exit_error = exit_of(error, f"the model {self.model}")
         return error if exit_error is None else ModelError(exit_error)
 
-    def report(self, outputs: Mapping[str, Any] | None = None, error: Exception | None = None) -> PredictorCalled:
+    def report(self, outputs: Mapping[str, Any] | None = None, error: BaseException | None = None) -> PredictorCalled:
         """Emit an event with the request and the reply or error."""
         return self._emit(outputs, error, self.scope.open_span)
 
     def _emit(
         self,
         outputs: Mapping[str, Any] | None,
-        error: Exception | None,
+        error: BaseException | None,
         parent: int,
         *,
         hint: str | None = None,
         candidate: str | None = None,
         repair: bool = False,
     ) -> PredictorCalled:
-        reply = self.reply
-        sent = getattr(error, "sent", None) if reply is None else reply.sent
-        inputs, messages, hint = redact_values((self.inputs, without_data(self.request.messages), hint))
+        reply = self._facts_of_failed_call(error) if self.reply is None else self.reply
+        request = self.request
+        inputs, messages, hint = redact_values((self.inputs, without_data(request.messages), hint))
+        waited = self.paused + reply.waited
         event = PredictorCalled(
             span=new_span(),
             parent=parent,
@@ -100,25 +106,52 @@ class RecordedCall(ModelCall):
             messages=messages,
             hint=hint,
             candidate=candidate,
-            reply=None if reply is None else reply.text,
-            tool_calls=() if reply is None else reply.tool_calls,
+            reply=None if self.reply is None else reply.text,
+            tool_calls=reply.tool_calls,
             outputs=outputs,
             error=None if error is None else error_text(error),
-            usage=_usage_of_failed_call(error) if reply is None else reply.usage,
-            cached=getattr(error, "cached", False) if reply is None else reply.cached,
-            seconds=time.perf_counter() - self.began,
-            rollout=self.request.rollout,
+            usage=reply.usage,
+            cached=reply.cached,
+            seconds=max(0.0, time.perf_counter() - self.began - waited),
+            rollout=request.rollout,
             model=self.model,
             repair=repair,
             requested=recorded_settings(self.requested()),
-            sent=None if sent is None else recorded_settings(sent),
-            reasoning=getattr(error, "reasoning", None) if reply is None else reply.reasoning,
-            completions=() if reply is None or len(reply.completions) < 2 else reply.completions,
-            truncated=reply is not None and is_truncated(reply),
+            sent=None if reply.sent is None else recorded_settings(reply.sent),
+            reasoning=reply.reasoning,
+            completions=reply.completions if len(reply.completions) > 1 else (),
+            truncated=is_truncated(reply),
+            finish=reply.finish,
+            request_id=reply.request_id,
+            response_id=reply.response_id,
+            waited=waited,
+            first_token=reply.first_token,
+            tools=request.tools,
+            response_format=request.response_format,
         )
         self.scope.emit(event)
         remember(event)
         return event
+
+    def _facts_of_failed_call(self, error: BaseException | None) -> LMReply:
+        """What is known of a call without a reply, from its error. Its usage is the one that the error reports, else
+        one call and its retries; zero if no model replied, or if the request was refused without a bill."""
+        if isinstance(error, asyncio.CancelledError):
+            return LMReply("", usage=Usage(calls=1), sent=None if self.sent == self.requested() else self.sent)
+        if not isinstance(error, ModelError):
+            return LMReply("", usage=Usage())
+        usage = error.usage
+        if usage is None:
+            usage = Usage(calls=0 if is_free_refusal(error) else 1, retries=error.retries)
+        return LMReply(
+            "",
+            usage=usage,
+            cached=error.cached,
+            reasoning=getattr(error, "reasoning", None),
+            sent=error.sent,
+            request_id=error.request_id,
+            waited=error.waited,
+        )
 
 
 async def ask_model(call: ModelCall) -> LMReply:
@@ -163,14 +196,3 @@ def recorded_reply(event: PredictorCalled) -> LMReply:
         completions=event.completions,
         sent=event.sent if event.sent is not None else event.requested or None,  # older files have neither
     )
-
-
-def _usage_of_failed_call(error: Exception | None) -> Usage:
-    """The usage of a failed call: as its error reports it, else one call and its retries. Zero if no model replied; a
-    request that was refused without a bill is no call."""
-    if not isinstance(error, ModelError):
-        return Usage()
-    if error.usage is not None:
-        usage: Usage = error.usage
-        return usage
-    return Usage(calls=0 if is_free_refusal(error) else 1, retries=error.retries)

@@ -132,9 +132,10 @@ class Call(RecordedCall):
             before=self.reported,
             reply=None,
             began=time.perf_counter(),
+            paused=0.0,
         )
 
-    def report(self, outputs: Mapping[str, Any] | None = None, error: Exception | None = None) -> PredictorCalled:
+    def report(self, outputs: Mapping[str, Any] | None = None, error: BaseException | None = None) -> PredictorCalled:
         """Emit an event with the request, the reply or error, and what was read from the scope."""
         parent = self.before[0].span if self.before else self.scope.open_span
         candidate = self.reading.candidate and self.reading.candidate.id

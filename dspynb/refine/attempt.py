@@ -14,6 +14,7 @@ from dspynb.events import AttemptEnded, AttemptStarted, Hint, PredictorCalled, n
 from dspynb.redact import error_text, redact_values
 from dspynb.running.tracing import Trace
 from dspynb.running.user_code import as_exception
+from dspynb.running.waiting import only_waited
 from dspynb.scope.budget import Allowance
 from dspynb.scope.call_context import RolloutId
 from dspynb.scope.core import Attempt, HintLayer, Layer, Scope, current_scope
@@ -55,6 +56,7 @@ class AttemptResult:
     error: Exception | None
     calls: tuple[PredictorCalled, ...]
     seconds: float
+    waited: float
     span: int
     mistake: bool = False  # whether the caller made a mistake, so that another attempt could not help
 
@@ -105,6 +107,8 @@ async def make_attempt(
                 scope.emit(cancelled_attempt(plan.span, parent, time.perf_counter() - began))
                 raise
             error = failure
+    calls = tuple(trace.calls)
+    waited = only_waited(calls)
     result = AttemptResult(
         number=plan.number,
         wave=plan.wave,
@@ -112,8 +116,9 @@ async def make_attempt(
         prediction=prediction,
         score=score,
         error=error,
-        calls=tuple(trace.calls),
-        seconds=time.perf_counter() - began,
+        calls=calls,
+        seconds=max(0.0, time.perf_counter() - began - waited),
+        waited=waited,
         span=plan.span,
         mistake=_is_mistake(error, trace),
     )
@@ -173,7 +178,7 @@ def _attempt_ended(result: AttemptResult, parent: int, threshold: float | None) 
         values["outputs"] = redact_values(result.prediction.to_dict())
     if result.error is not None:
         values["error"] = error_text(result.error)
-    return AttemptEnded(span=result.span, parent=parent, seconds=result.seconds, **values)
+    return AttemptEnded(span=result.span, parent=parent, seconds=result.seconds, waited=result.waited, **values)
 
 
 def cancelled_attempt(span: int, parent: int, seconds: float) -> AttemptEnded:

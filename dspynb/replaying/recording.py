@@ -22,7 +22,7 @@ from dspynb.running.tables.spans import Span, spans_of
 __all__ = ["Divergence", "Recording", "answer", "recording_of"]
 
 _PROGRAM_KINDS = ("call", "module", "search")
-_STOPS = ("RunStopped", "ReplayDiverged", "Halted", "BudgetExhausted")
+_STOPS = ("RunStopped", "RunInterrupted", "ReplayDiverged", "Halted", "BudgetExhausted", "CancelledError")
 Key = tuple[Any, ...]
 
 
@@ -89,7 +89,7 @@ class Recording:
     def __init__(self, root: Span, calls: Iterable[PredictorCalled], cancelled: frozenset[int] = frozenset()) -> None:
         """``cancelled``: the spans inside attempts that were cancelled."""
         self.root = root
-        self.calls = sorted(filter(_has_answer, calls), key=lambda call: call.at - call.seconds)
+        self.calls = sorted(filter(_has_answer, calls), key=lambda call: call.started)
         self.paths = {call.predictor for call in self.calls}
         self.native = {call.predictor for call in self.calls if call.tool_calls}
         self._cancelled = cancelled

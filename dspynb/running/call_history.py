@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
+from typing import Any
 
 from dspynb.errors import InputError, shorten
 from dspynb.events import PredictorCalled
@@ -15,31 +16,37 @@ __all__ = ["Calls", "history", "remember"]
 
 _MAX_HTML_TEXT = 20_000  # characters
 _calls: deque[PredictorCalled] = deque()
+_is_cut = False  # whether calls were removed from the history
 
 
 def remember(call: PredictorCalled) -> None:
     """Add a call to the history, and remove the oldest calls beyond the number in the setting ``history``."""
+    global _is_cut  # noqa: PLW0603  # one process has one history
     limit = setting("history")
     _calls.append(call)
     while len(_calls) > limit:
         _calls.popleft()
+        _is_cut = True
 
 
 class Calls(tuple[PredictorCalled, ...]):
-    """Calls whose repr and notebook display show prompts and replies."""
+    """Calls whose repr and notebook display show prompts and replies, and above them ``note``, if there is one."""
 
-    __slots__ = ()
+    note = ""
 
     def __repr__(self) -> str:
-        return "\n\n".join(map(_text, self)) or "(no calls)"
+        texts = [self.note] if self.note else []
+        return "\n\n".join([*texts, *map(_text, self)]) or "(no calls)"
 
     def _repr_html_(self) -> str:
-        return "".join(map(_html, self)) or "<em>no calls</em>"
+        note = f"<em>{escape(self.note)}</em>" if self.note else ""
+        return note + "".join(map(_html, self)) or "<em>no calls</em>"
 
 
 def history(n: int = 1) -> Calls:
     """The last ``n`` calls of this process, oldest first, as events with ``predictor``, ``messages``, ``reply``,
-    ``usage`` and more. Raises InputError for ``n`` below 1.
+    ``usage`` and more. Where fewer are left, since the setting ``history`` limits their number, the display says so.
+    Raises InputError for ``n`` below 1.
 
     >>> first = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"])).run_sync(question="2+2?")
     >>> print(dn.history(1)[0].reply)
@@ -49,7 +56,13 @@ def history(n: int = 1) -> Calls:
     """
     if not isinstance(n, int) or n < 1:
         raise InputError(f"history(n) takes a whole number of at least 1, got {n!r}")
-    return Calls(list(_calls)[-n:])
+    calls = Calls(list(_calls)[-n:])
+    if _is_cut and len(calls) < n:
+        calls.note = (
+            f"Only the last {len(calls)} calls are in the history: dn.configure(history=…) sets how many are. "
+            "run.calls has all calls of a run."
+        )
+    return calls
 
 
 def _summary(call: PredictorCalled) -> str:
@@ -68,8 +81,15 @@ def _parts(call: PredictorCalled) -> Iterable[tuple[str, str]]:
         yield "error", call.error
     if call.reasoning:
         yield "reasoning", call.reasoning
-    if call.reply is not None:
+    if call.reply or (call.reply is not None and not call.tool_calls):
         yield "reply", call.reply
+    for tool_call in call.tool_calls:
+        yield "tool call", _tool_call_text(tool_call)
+
+
+def _tool_call_text(tool_call: Mapping[str, Any]) -> str:
+    function = tool_call.get("function") or {}
+    return f"{function.get('name')}({function.get('arguments')})"
 
 
 def _text(call: PredictorCalled) -> str:

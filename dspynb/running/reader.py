@@ -112,8 +112,8 @@ class RunReader:
     @property
     def rollouts(self) -> pd.DataFrame:
         """One row per rollout of an evaluation: row, repeat, inputs and labels, outputs, score, feedback, error,
-        attempts, tokens, usd, seconds, cached; ``program`` where several programs were compared. A rollout that failed
-        has no score."""
+        attempts, tokens, usd, seconds (of work), waited (seconds for a slot of the model, a rate limit or a retry),
+        cached; ``program`` where several programs were compared. A rollout that failed has no score."""
         return self._read(rollouts_of)
 
     @property
@@ -134,10 +134,18 @@ class RunReader:
 
     @property
     def calls(self) -> pd.DataFrame:
-        """One row per model call, in the order in which the calls ended.
+        """One row per model call, in the order in which the calls ended. Calls that failed or were cancelled are rows
+        too. Columns, beside those that their names explain:
 
-        ``requested``, ``sent``: the settings of the request, as requested and as sent. They differ where the model does
-        not take a setting.
+        - attempt: the number of the attempt that made the call; rollout: which sample of the prompt it asked for;
+          repair: whether it repairs the reply of the call before, which could not be read.
+        - reasoning: the model's reasoning; reasoning_tokens: its tokens. finish: the provider's finish reason.
+          truncated: whether the reply was cut at the limit of tokens, and accepted.
+        - seconds: of work. waited: seconds besides in which the call waited for a slot of the model, a rate limit, a
+          retry, or the end of a pause. first_token: seconds from sending to the first piece of a streamed reply.
+        - requested, sent: the settings of the request. They differ where the model does not take a setting.
+        - tools, response_format: the descriptions of tools and the JSON schema that were sent with the request.
+        - request_id: the provider's id of the request, for its support.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
         >>> ask.run_sync(question="2+2?").run.calls[["predictor", "reply", "tokens", "model"]]

@@ -20,6 +20,8 @@ MOST = 20_000
 """Characters of one text; a longer one ends with the number of characters that were cut."""
 _MOST_CALLS = 100
 """Model calls of one row."""
+_SHOWN_WAIT = 0.1
+"""Seconds. A shorter wait of a call is not worth a word."""
 
 
 class Block(TypedDict):
@@ -135,6 +137,8 @@ def _blocks_of_calls(calls: list[PredictorCalled]) -> Iterator[Block]:
 
 def _facts(call: PredictorCalled) -> str:
     facts = [call.model, tokens_text(call.usage.tokens), f"{call.seconds:.2f} s"]
+    if call.waited >= _SHOWN_WAIT:
+        facts.append(f"waited {call.waited:.2f} s")
     if call.cached:
         facts.append("cached")
     if call.repair:

@@ -232,14 +232,12 @@ def through_one_slot(tmp_path_factory):
     return evaluation, sum(worked)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 8: seconds include the wait for a slot")
 @pytest.mark.parametrize("table", [lambda done: done.table, lambda done: done.run.calls], ids=["rows", "calls"])
 def test_seconds_are_those_of_the_work(through_one_slot, table):
     evaluation, worked = through_one_slot
     assert table(evaluation).seconds.sum() < 4 * worked  # 10 times as much, with what each waited for the slot
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="part 8: the wait for a slot has no column of its own")
 @pytest.mark.parametrize("table", [lambda done: done.table, lambda done: done.run.calls], ids=["rows", "calls"])
 def test_the_wait_for_a_slot_has_a_separate_column(through_one_slot, table):
     evaluation, worked = through_one_slot

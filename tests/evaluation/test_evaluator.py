@@ -31,7 +31,7 @@ from tests.evaluation.programs import doubling, frame, late, program, right, row
 from tests.helpers import Caption, chat, field, journal, prompt
 
 COLUMNS = ["question", "expected_answer", "predicted_answer", "score", "feedback", "error", "attempts", "tokens"]
-COLUMNS += ["usd", "seconds", "cached"]
+COLUMNS += ["usd", "seconds", "waited", "cached"]
 
 
 def evaluated(rows, metric=right, prog=None, **kwargs):
@@ -180,7 +180,7 @@ def test_columns_with_the_same_name_are_renamed_and_none_is_lost():
     expected |= {"expected_usd": "$", "expected_repeat": 1, "predicted_answer": "out", "predicted_score": "so"}
     expected |= {"predicted_error": 5, "answer": 0.1, "part": 0.2, "metric_part": 1.0, "score": 0.5}
     assert {name: row[name] for name in expected} == expected
-    assert len(row) == len(expected) + 7
+    assert len(row) == len(expected) + 8
 
 
 # ── metrics ───────────────────────────────────────────────────────────────────────────────────────────────────────────

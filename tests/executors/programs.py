@@ -91,7 +91,9 @@ def marks(folder, kind):
 
 def without_times(frame):
     """A table without the columns that differ between runs: times and spans."""
-    columns = [c for c in frame.columns if c not in ("seconds", "started", "span", "parent")]
+    columns = [
+        c for c in frame.columns if c not in ("seconds", "waited", "wall", "first_token", "started", "span", "parent")
+    ]
     return frame[columns]
 
 

@@ -39,7 +39,7 @@ def test_the_next_attempt_gets_the_feedback_as_its_hint_and_the_first_gets_none(
     assert table.hint.tolist() == [None, "say blue"]
     assert table.score.tolist() == [0.0, 1.0]
     assert table.best.tolist() == [False, True]
-    names = "attempt wave hint sentence score feedback error seconds tokens usd cached best"
+    names = "attempt wave hint sentence score feedback error seconds waited tokens usd cached best"
     assert list(table.columns) == names.split()
 
 

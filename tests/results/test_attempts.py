@@ -39,7 +39,15 @@ def test_int_and_bool_columns_of_the_end_are_na_while_an_attempt_is_running(monk
 
 
 def test_columns_keep_their_types():
-    dtypes = {"attempt": int, "wave": int, "score": float, "seconds": float, "cached": bool, "best": bool}
+    dtypes = {
+        "attempt": int,
+        "wave": int,
+        "score": float,
+        "seconds": float,
+        "waited": float,
+        "cached": bool,
+        "best": bool,
+    }
     assert frames._attempt_dtypes() == dtypes
 
 

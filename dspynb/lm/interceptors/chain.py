@@ -28,8 +28,9 @@ class ModelCall:
     ``path``, ``inputs``: the path and inputs of the calling predictor; empty if the model is called directly.
     ``listener``: called with each new piece of the reply's text; None for a call that is not streamed. ``key``: the key
     of the request in the reply cache; None if the cache is not used. ``settings``: those of the request merged with
-    those of the model; None until they are merged. ``admitted``: whether the runs and budgets around the call have
-    admitted it. ``streamed``: whether the listener has received the text of the reply.
+    those of the model; None until they are merged. ``sent``: the settings as they were sent last, where they were
+    adapted to the model; else None. ``admitted``: whether the runs and budgets around the call have admitted it.
+    ``streamed``: whether the listener has received the text of the reply.
     """
 
     lm: LMProtocol
@@ -40,6 +41,7 @@ class ModelCall:
     listener: PieceCallback | None = None
     key: str | None = None
     settings: Mapping[str, Any] | None = None
+    sent: Mapping[str, Any] | None = None
     admitted: bool = False
     streamed: bool = False
 

@@ -50,8 +50,8 @@ def _event_dtypes(event: type[Event], dtype_of: Mapping[Any, Any]) -> dict[str, 
 
 
 def attempts_frame(attempts: Iterable[AttemptRow], outputs: Iterable[str] = ()) -> pd.DataFrame:
-    """One row per attempt. Columns: attempt, wave, hint, one per output, score, feedback, error, seconds, tokens, usd,
-    cached, best.
+    """One row per attempt. Columns: attempt, wave, hint, one per output, score, feedback, error, seconds, waited,
+    tokens, usd, cached, best.
 
     ``wave``: the number of the group of attempts that ran at the same time. Two columns follow ``hint`` if any attempt
     has a value for them. ``hint_by``: ``person`` if somebody suggested the hint during the run, else empty.
@@ -88,8 +88,7 @@ def with_costs(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def calls_frame(record: RunRecord) -> pd.DataFrame:
-    """One row per model call: predictor, attempt, hint, messages, reasoning, reply, error, seconds, tokens, usd,
-    cached, truncated, rollout, repair, model."""
+    """One row per model call. ``run.calls`` has a description of the columns."""
     import pandas as pd
 
     attempt_of = {}
@@ -104,9 +103,14 @@ def calls_frame(record: RunRecord) -> pd.DataFrame:
         "messages": [list(call.messages) for call in calls],
         "reasoning": [call.reasoning for call in calls],
         "reply": [call.reply for call in calls],
+        "tool_calls": [list(call.tool_calls) for call in calls],
+        "finish": [call.finish for call in calls],
         "error": [call.error for call in calls],
         "seconds": [call.seconds for call in calls],
+        "waited": [call.waited for call in calls],
+        "first_token": [call.first_token for call in calls],
         "tokens": [call.usage.tokens for call in calls],
+        "reasoning_tokens": [call.usage.reasoning_tokens for call in calls],
         "usd": [call.usage.usd for call in calls],
         "cached": [call.cached for call in calls],
         "truncated": [call.truncated for call in calls],
@@ -115,6 +119,9 @@ def calls_frame(record: RunRecord) -> pd.DataFrame:
         "model": [call.model for call in calls],
         "requested": [dict(call.requested) for call in calls],
         "sent": [dict(_sent(call)) for call in calls],
+        "tools": [list(call.tools) for call in calls],
+        "response_format": [call.response_format for call in calls],
+        "request_id": [call.request_id for call in calls],
     }
     columns = {}
     for name, values in cells.items():
@@ -124,7 +131,20 @@ def calls_frame(record: RunRecord) -> pd.DataFrame:
 
 
 _TEXTS_OF_CALLS = frozenset(
-    {"predictor", "hint", "messages", "reasoning", "reply", "error", "model", "requested", "sent"}
+    {
+        "predictor",
+        "hint",
+        "messages",
+        "reasoning",
+        "reply",
+        "tool_calls",
+        "finish",
+        "error",
+        "model",
+        "requested",
+        "sent",
+    }
+    | {"tools", "response_format", "request_id"}
 )
 
 
@@ -138,7 +158,10 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-_ROLLOUT_COLUMNS = ("row", "repeat", "score", "feedback", "error", "attempts", "tokens", "usd", "seconds", "cached")
+_ROLLOUT_COLUMNS = (
+    *("row", "repeat", "score", "feedback", "error"),
+    *("attempts", "tokens", "usd", "seconds", "waited", "cached"),
+)
 
 
 def rollouts_of(record: RunRecord) -> pd.DataFrame:
@@ -173,7 +196,8 @@ def rollouts_frame(
     first_columns: Mapping[str, list[Any]] | None = None,
 ) -> pd.DataFrame:
     """One row per rollout: ``first_columns``, row, repeat, inputs and labels, outputs, parts of the score, the metrics
-    after the first, score (NaN where the rollout failed), feedback, error, attempts, tokens, usd, seconds, cached.
+    after the first, score (NaN where the rollout failed), feedback, error, attempts, tokens, usd, seconds, waited,
+    cached.
 
     ``inputs``: the inputs and labels of each rollout. ``other_metrics``: the names of the metrics after the first
     (default: as the rollouts have them). A label and an output of the same name become ``expected_…`` and
@@ -209,9 +233,10 @@ def rollouts_frame(
     cells["tokens"] = [rollout.usage.tokens for rollout in rollouts]
     cells["usd"] = [rollout.usage.usd for rollout in rollouts]
     cells["seconds"] = [rollout.seconds for rollout in rollouts]
+    cells["waited"] = [rollout.waited for rollout in rollouts]
     cells["cached"] = [rollout.cached for rollout in rollouts]
     numbers = {"row": int, "repeat": int, "score": float, "attempts": int}
-    return with_costs(_object_frame(cells).astype({**numbers, "seconds": float, "cached": bool}))
+    return with_costs(_object_frame(cells).astype({**numbers, "seconds": float, "waited": float, "cached": bool}))
 
 
 def mapped(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:

@@ -108,8 +108,7 @@ def _draft_of_attempt(row: AttemptRow) -> dict[str, Any]:
 
 def _draft_of_call(call: PredictorCalled) -> dict[str, Any]:
     draft = {name: getattr(call, name) for name in _CALL_FIELDS}
-    started = call.at - call.seconds
-    return {**draft, "kind": "call", "path": call.predictor, "started": started, "cached_calls": [call.cached]}
+    return {**draft, "kind": "call", "path": call.predictor, "started": call.started, "cached_calls": [call.cached]}
 
 
 def _in_tree_order(drafts: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
