@@ -26,7 +26,9 @@ from dspynb.errors import (
 from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers.addresses import (
     foreign_credentials,
-    is_own_host,
+    has_login,
+    key_in_environment,
+    needs_key,
     no_key_sent,
     refused_redirect,
     unset_key,
@@ -48,6 +50,8 @@ _NO_KEY = "no-key"
 """The key that litellm gets if no key from the environment may be sent. Without a key, litellm would look there."""
 _FOLLOWS_REDIRECTS = "aiohttp_openai/"
 """The provider that litellm calls without httpx, so that redirects cannot be prevented."""
+_IGNORES_ADDRESS = frozenset({"bytez", "replicate", "sap"})
+"""The providers that litellm calls at their own address, whatever address it is given."""
 _UNMERGED = ("anthropic/", "bedrock/")
 """Providers for which litellm sends extra_body as a field of this name, and unknown arguments as fields."""
 _CREDENTIALS = {
@@ -97,6 +101,12 @@ class LiteLLMEngine:
                 f"{self.model}: litellm calls this provider with a client that follows redirects; use 'openai/{name}'"
             )
 
+        if endpoint.api_base is not None and self.provider in _IGNORES_ADDRESS:
+            raise ConfigurationError(
+                f"{self.model}: litellm calls this provider at its own address only. Leave out api_base, or use "
+                "engine='direct' for a server that speaks OpenAI's format"
+            )
+
     def _base(self, settings: Mapping[str, Any]) -> str | None:
         return self.endpoint.api_base or settings.get(_ADDRESS_SETTING)
 
@@ -109,7 +119,7 @@ class LiteLLMEngine:
         base = self._base(settings)
         provider = self.provider
         api_key = self.endpoint.api_key
-        if base is None or is_own_host(provider, base):
+        if base is None or self.endpoint.owns(provider, base):
             return api_key
         credential_settings = _CREDENTIALS.get(provider, ())
         has_credentials = any(settings.get(name) for name in credential_settings)
@@ -132,8 +142,8 @@ class LiteLLMEngine:
         litellm is not installed."""
         litellm = await asyncio.to_thread(_litellm)
         key = self._key(settings)
-        if key is None and not _has_credentials(litellm, self.provider, settings):
-            self._check_key(settings)
+        if key in (None, _NO_KEY) and not _has_credentials(litellm, self.provider, settings):
+            self._check_key(settings, key)
         arguments = self._arguments(request, settings, key)
         if on_piece is not None:
             arguments["stream"] = True
@@ -157,15 +167,30 @@ class LiteLLMEngine:
             raise self._model_error(error, guard, key_problem) from None
         finally:
             current_guard.reset(token)
-        return read_reply(body, self.model, error_fields)
+        return read_reply(body, self.model, error_fields, self.endpoint.prices)
 
-    def _check_key(self, settings: Mapping[str, Any]) -> None:
-        """Raise AuthenticationError if the provider is called at its own address, and its key is not set."""
-        problem = None
-        if self._base(settings) is None:
-            problem = unset_key(self.provider)
+    def _check_key(self, settings: Mapping[str, Any], key: str | None) -> None:
+        """Raise AuthenticationError for a request without a key to a server that is known to need one.
+
+        ``key``: None if litellm may use a key from the environment.
+        """
+        base = self._base(settings)
+        needed = self.endpoint.needs_key
+        if needed is False:
+            return
+        if base is None:
+            problem = unset_key(self.provider, needed=bool(needed))
+        elif has_login(base) or (key is None and self._may_have_credentials()):
+            return
+        else:
+            problem = self.endpoint.missing_key(self.provider, base)
         if problem is not None:
             raise AuthenticationError(problem, model=self.model)
+
+    def _may_have_credentials(self) -> bool:
+        """Whether litellm may find a key, or credentials of a cloud, in the environment."""
+        takes_only_keys = self.endpoint.needs_key or needs_key(self.provider)
+        return not takes_only_keys or key_in_environment(self.provider) is not None
 
     def _arguments(self, request: LMRequest, settings: Mapping[str, Any], key: str | None) -> dict[str, Any]:
         """The arguments of ``litellm.acompletion``."""
