@@ -58,10 +58,14 @@ class Server:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._serve())
 
+    def add_routes(self, app):
+        """Add what the server answers. For subclasses."""
+        app.router.add_post("/v1/chat/completions", self._handle)
+
     async def _serve(self):
         self._stop = asyncio.Event()
         app = web.Application(client_max_size=2**26)
-        app.router.add_post("/v1/chat/completions", self._handle)
+        self.add_routes(app)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
