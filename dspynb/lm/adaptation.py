@@ -45,6 +45,8 @@ _SPELLINGS_OF_LIMIT = frozenset(
     | {"numpredict", "npredict"}
 )
 """The names of the limit of a reply's tokens in the words of providers, without underscores."""
+_SPELLINGS_OF_FORMAT = frozenset({"outputformat", "responseschema", "responsejsonschema", "responsemimetype"})
+"""The names of the response format in the words of Anthropic, Bedrock and Gemini."""
 _OF_THIS_PROMPT = re.compile(r"context|input|prompt|messages|inputs", re.IGNORECASE)
 _LEAST_ROOM = 256
 """With less room for the reply, in tokens, a prompt counts as too long."""
@@ -292,7 +294,8 @@ class Adaptation:
             self._note_taken(adapted)
             if adapted.changes:
                 return replace(reply, sent=recorded_settings(adapted.settings))
-            self._accept(request, settings)
+            if adapted.settings is settings or adapted.settings == settings:  # not with `effort`, which is renamed
+                self._accept(request, settings)
             return reply
 
     def _accept(self, request: LMRequest, settings: Mapping[str, Any]) -> None:
@@ -390,6 +393,8 @@ def _refused_setting(refusal: UnsupportedParameter, settings: Mapping[str, Any])
     for name in settings:
         if name.replace("_", "") == word:
             return name
+    if word in _SPELLINGS_OF_FORMAT:
+        return "response_format"
     if word in _SPELLINGS_OF_LIMIT:
         return next((name for name in LIMIT_NAMES if name in settings), parameter)
     mentions = {name: re.search(rf"\b{name}\b", refusal.problem) for name in settings}

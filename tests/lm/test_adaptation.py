@@ -574,3 +574,12 @@ def test_what_is_sent_to_models_of_litellms_map_passes_its_checks_and_nothing_is
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "failed 0" in done.stdout
+
+
+def test_effort_is_renamed_in_each_request_that_a_server_takes():
+    with Server(lambda body, number: "hello") as server:
+        lm = model(server, "openai/my-model", effort="low")
+        for _ in range(3):
+            lm.run_sync("Say hello.")
+    assert [body.get("reasoning_effort") for body in server.bodies] == ["low"] * 3
+    assert all("effort" not in body for body in server.bodies)

@@ -54,6 +54,9 @@ _IGNORES_ADDRESS = frozenset({"bytez", "replicate", "sap"})
 """The providers that litellm calls at their own address, whatever address it is given."""
 _UNMERGED = ("anthropic/", "bedrock/")
 """Providers for which litellm sends extra_body as a field of this name, and unknown arguments as fields."""
+_LOCAL_FILES = ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS")
+"""Variables that make litellm read the files that are installed with it, which it would download at its import and at
+the first call of Anthropic."""
 _CREDENTIALS = {
     **dict.fromkeys(("bedrock", "sagemaker", "sagemaker_chat"), ("aws_access_key_id", "aws_profile_name")),
     "vertex_ai": ("vertex_credentials", "vertex_ai_credentials"),
@@ -289,7 +292,8 @@ def _with_refusals(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _litellm() -> Any:
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no network request at import
+    for name in _LOCAL_FILES:
+        os.environ.setdefault(name, "True")
     try:
         import litellm
     except ImportError as error:
