@@ -181,6 +181,27 @@ def test_an_address_gets_requests_in_the_format_of_the_provider(name, path, key_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "path", "sent"),
+    [
+        ("anthropic/claude-sonnet-4-5", "/v1", "/v1/messages"),
+        ("anthropic/claude-sonnet-4-5", "/gateway/v1/", "/gateway/v1/messages"),
+        ("anthropic/claude-sonnet-4-5", "/v1/messages", "/v1/messages"),
+        ("cohere_chat/command-r-plus", "", "/v2/chat"),
+        ("cohere/command-r-plus", "/v2/", "/v2/chat"),
+        ("cohere/command-r-plus", "/v2/chat", "/v2/chat"),
+        ("gemini/gemini-2.5-flash", "/v1beta/", "/v1beta/models/gemini-2.5-flash:generateContent"),
+        ("mistral/mistral-small-latest", "/v1/", "/v1/chat/completions"),
+    ],
+)
+def test_the_path_of_an_address_is_completed_once(name, path, sent, recording):
+    base = f"http://127.0.0.1:{recording.server_port}{path}"
+    with pytest.raises(errors.AuthenticationError):
+        ask(dn.LM(name, api_base=base, api_key=GIVEN, retries=0))
+    assert recording.requests[0][0] == sent
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, *_ in FORMATS])
 def test_a_redirect_is_refused_in_every_format(name, recording, planted):
     recording.target = planted.base

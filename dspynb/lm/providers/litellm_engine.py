@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from dspynb.errors import (
     AuthenticationError,
@@ -27,6 +28,7 @@ from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers.addresses import (
     foreign_credentials,
     has_login,
+    hosts_of,
     key_in_environment,
     needs_key,
     no_key_sent,
@@ -202,7 +204,7 @@ class LiteLLMEngine:
         if self.model.startswith(_UNMERGED):
             arguments |= self._checked_fields(arguments.pop("extra_body", None) or {})
         if self.endpoint.api_base is not None:
-            arguments["api_base"] = self.endpoint.api_base
+            arguments["api_base"] = _address_for_litellm(self.provider, self.endpoint.api_base)
         if key is not None:
             arguments["api_key"] = key
         # LM retries, and counts its retries.
@@ -243,6 +245,22 @@ class LiteLLMEngine:
         if isinstance(model_error, ModelNotFound):
             model_error.advise(not_found_advice(self.model, has_address=self.endpoint.api_base is not None))
         return model_error
+
+
+def _address_for_litellm(provider: str, api_base: str) -> str:
+    """An address with the path that litellm expects: without the version for Anthropic, which it would add twice, and
+    the whole path for Cohere, or the version for Gemini, which it would not add."""
+    parts = urlsplit(api_base.strip())
+    path = parts.path.rstrip("/")
+    if provider == "anthropic":
+        path = path.removesuffix("/v1")
+    elif provider in ("cohere", "cohere_chat") and path in ("", "/v1", "/v2"):
+        path = "/v2/chat"
+    elif provider == "gemini" and not path and parts.hostname in hosts_of(provider):
+        path = "/v1beta"
+    else:
+        return api_base
+    return parts._replace(path=path).geturl()
 
 
 def _has_credentials(litellm: Any, provider: str, settings: Mapping[str, Any]) -> bool:
