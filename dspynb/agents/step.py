@@ -75,6 +75,9 @@ class Act(Predict):
         native = self._native
         if native == "auto":
             native = getattr(lm, "native_tools", False)
+            warn = getattr(lm, "warn_of_text_tools", None)
+            if not native and warn is not None:
+                warn()
         return NativeTools(adapter, self._native_signature, self._specs) if native else adapter
 
     def _read(self, adapter: Adapter, reply: LMReply) -> dict[str, Any]:

@@ -47,6 +47,11 @@ _SPELLINGS_OF_LIMIT = frozenset(
 """The names of the limit of a reply's tokens in the words of providers, without underscores."""
 _SPELLINGS_OF_FORMAT = frozenset({"outputformat", "responseschema", "responsejsonschema", "responsemimetype"})
 """The names of the response format in the words of Anthropic, Bedrock and Gemini."""
+_SPELLINGS_OF_EFFORT = frozenset(
+    {"effort", "think", "thinking", "reasoning", "thinkinglevel", "thinkingbudget", "thinkingconfig", "budgettokens"}
+    | {"enablethinking", "reasoningconfig", "thinkingtype"}
+)
+"""The names of the effort in the words of providers, without underscores."""
 _OF_THIS_PROMPT = re.compile(r"context|input|prompt|messages|inputs", re.IGNORECASE)
 _LEAST_ROOM = 256
 """With less room for the reply, in tokens, a prompt counts as too long."""
@@ -230,12 +235,21 @@ class Adaptation:
                 f"the model does not take the setting {change.name} as requested (without strict=True: {change.text})"
             )
             raise UnsupportedParameter(problem, model=self.model, parameter=change.name, advice=_STRICT_ADVICE)
+        self._warn(changes)
+
+    def _warn(self, changes: tuple[Change, ...]) -> None:
+        """Warn of the changes to settings that no warning has named yet."""
         new_changes = [change for change in changes if change.name not in self._warned]
         if new_changes:
             self._warned |= {change.name for change in new_changes}
             texts = "; ".join(change.text for change in new_changes)
             message = f"{self.model} does not take these settings as requested: {texts} ({_SEE})"
             warnings.warn(ModelAdaptedWarning(message), stacklevel=2)
+
+    def warn_of_text_tools(self) -> None:
+        """Warn once that an agent describes its tools in the prompt, if the server has refused them."""
+        if self.refuses_tools:
+            self._warn((Change("tools", "tools were refused, and are described in the prompt"),))
 
     async def send(self, request: LMRequest, settings: Mapping[str, Any], send: Send) -> LMReply:
         """Adapt a request and send it. Where the server refuses a setting, adapt the request again and repeat it.
@@ -292,10 +306,9 @@ class Adaptation:
                     raise
                 continue
             self._note_taken(adapted)
-            if adapted.changes:
+            if adapted.changes or adapted.settings != settings:  # effort has another name without a change
                 return replace(reply, sent=recorded_settings(adapted.settings))
-            if adapted.settings is settings or adapted.settings == settings:  # not with `effort`, which is renamed
-                self._accept(request, settings)
+            self._accept(request, settings)
             return reply
 
     def _accept(self, request: LMRequest, settings: Mapping[str, Any]) -> None:
@@ -397,6 +410,8 @@ def _refused_setting(refusal: UnsupportedParameter, settings: Mapping[str, Any])
         return "response_format"
     if word in _SPELLINGS_OF_LIMIT:
         return next((name for name in LIMIT_NAMES if name in settings), parameter)
+    if word in _SPELLINGS_OF_EFFORT and _EFFORT in settings:
+        return _EFFORT
     mentions = {name: re.search(rf"\b{name}\b", refusal.problem) for name in settings}
     positions = {name: match.start() for name, match in mentions.items() if match is not None}
     return min(positions, key=lambda name: positions[name], default=parameter)

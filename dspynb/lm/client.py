@@ -168,6 +168,11 @@ class LM(DirectCalls):
             return bool(self.profile.native_tools)
         return isinstance(self._engine, DirectEngine) or supports(self.name, "function_calling")
 
+    def warn_of_text_tools(self) -> None:
+        """Warn once that an agent describes its tools in the prompt, if the server has refused them."""
+        if self._adaptation is not None:
+            self._adaptation.warn_of_text_tools()
+
     @property
     def takes_media(self) -> bool:
         """Whether images and files are sent. False if the ``profile`` of this LM has no kinds of media."""

@@ -10,29 +10,17 @@ import pytest
 
 import dspynb as dn
 from dspynb import errors
+from tests.lm.llama_cpp_server import llama_cpp_server
 
-xllamacpp = pytest.importorskip("xllamacpp")
+pytest.importorskip("xllamacpp")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 QUESTION = {"question": "What is the capital of France?"}
 
 
 @pytest.fixture(scope="module")
 def address():
-    from dspynb.lm.download import smollm2_path
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(smollm2_path())
-    params.n_ctx = 8192
-    params.n_parallel = 2
-    params.hostnames = ["127.0.0.1"]
-    params.port = 0
-    params.n_threads_http = 2
-    params.verbosity = -1
-    params.ui = False
-    params.warmup = False
-    server = xllamacpp.Server(params)
-    yield f"{server.listening_address}/v1"
-    del server
+    with llama_cpp_server() as server:
+        yield server.base
 
 
 @pytest.fixture

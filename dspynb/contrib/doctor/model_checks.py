@@ -7,7 +7,7 @@ answers are: a wrong answer passes, and one that cannot be read is reported as "
 from __future__ import annotations
 
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,7 +71,7 @@ async def run_check(check: ModelCheck, lm: Any, adapter: str | None = None) -> C
     if run is None or run is before:  # the program failed before its run began
         return CheckResult(check.name, _outcome(errors), _detail(errors, adapted))
     calls = run.calls
-    errors = [*calls.error.dropna(), *errors]
+    errors = [*_errors_of_calls(calls.error.dropna(), adapted), *errors]
     return CheckResult(
         check.name,
         _outcome(errors),
@@ -80,6 +80,13 @@ async def run_check(check: ModelCheck, lm: Any, adapter: str | None = None) -> C
         tokens=None if calls.tokens.isna().any() else int(calls.tokens.sum()),
         usd=None if calls.usd.isna().any() else float(calls.usd.sum()),
     )
+
+
+def _errors_of_calls(errors: Iterable[str], adapted: Sequence[str]) -> list[str]:
+    """The errors of a run's calls, without refusals of tools after which ReAct has repeated the step as text."""
+    if not any(" tools were refused" in text for text in adapted):
+        return list(errors)
+    return [error for error in errors if not error.startswith("UnsupportedParameter")]
 
 
 def _outcome(errors: Sequence[str]) -> Outcome:
