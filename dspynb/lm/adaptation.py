@@ -406,15 +406,23 @@ def _refused_setting(refusal: UnsupportedParameter, settings: Mapping[str, Any])
     for name in settings:
         if name.replace("_", "") == word:
             return name
-    if word in _SPELLINGS_OF_FORMAT:
-        return "response_format"
-    if word in _SPELLINGS_OF_LIMIT:
-        return next((name for name in LIMIT_NAMES if name in settings), parameter)
-    if word in _SPELLINGS_OF_EFFORT and _EFFORT in settings:
-        return _EFFORT
+    setting = _setting_by_spelling(word, settings)
+    if setting is not None:
+        return setting
     mentions = {name: re.search(rf"\b{name}\b", refusal.problem) for name in settings}
     positions = {name: match.start() for name, match in mentions.items() if match is not None}
     return min(positions, key=lambda name: positions[name], default=parameter)
+
+
+def _setting_by_spelling(word: str, settings: Mapping[str, Any]) -> str | None:
+    """The setting for which providers have this other name; None if there is none."""
+    if word in _SPELLINGS_OF_FORMAT:
+        return "response_format"
+    if word in _SPELLINGS_OF_LIMIT:
+        return next((name for name in LIMIT_NAMES if name in settings), word)
+    if word in _SPELLINGS_OF_EFFORT and _EFFORT in settings:
+        return _EFFORT
+    return None
 
 
 def _names(adapted: AdaptedRequest) -> frozenset[str]:
