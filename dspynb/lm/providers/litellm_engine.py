@@ -248,8 +248,8 @@ class LiteLLMEngine:
 
 
 def _address_for_litellm(provider: str, api_base: str) -> str:
-    """An address with the path that litellm expects: without the version for Anthropic, which it would add twice, and
-    the whole path for Cohere, or the version for Gemini, which it would not add."""
+    """An address with the path that litellm expects: without a slash at its end; without the version for Anthropic,
+    which litellm would add twice; with the whole path for Cohere, or the version for Gemini, which it would not add."""
     parts = urlsplit(api_base.strip())
     path = parts.path.rstrip("/")
     if provider == "anthropic":
@@ -258,8 +258,6 @@ def _address_for_litellm(provider: str, api_base: str) -> str:
         path = "/v2/chat"
     elif provider == "gemini" and not path and parts.hostname in hosts_of(provider):
         path = "/v1beta"
-    else:
-        return api_base
     return parts._replace(path=path).geturl()
 
 
