@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -145,10 +146,10 @@ class LiteLLMEngine:
     ) -> LMReply:
         """Send a request and return the reply; with ``on_piece``, stream it. Raises ModelError; ConfigurationError if
         litellm is not installed."""
-        litellm = await asyncio.to_thread(_litellm)
         key = self._key(settings)
-        if key in (None, _NO_KEY) and not _has_credentials(litellm, self.provider, settings):
+        if key in (None, _NO_KEY) and not _has_credentials(self.provider, settings):
             self._check_key(settings, key)
+        litellm = await asyncio.to_thread(_litellm)
         arguments = self._arguments(request, settings, key)
         if on_piece is not None:
             arguments["stream"] = True
@@ -261,10 +262,11 @@ def _address_for_litellm(provider: str, api_base: str) -> str:
     return parts._replace(path=path).geturl()
 
 
-def _has_credentials(litellm: Any, provider: str, settings: Mapping[str, Any]) -> bool:
+def _has_credentials(provider: str, settings: Mapping[str, Any]) -> bool:
     """Whether a request has credentials from its settings or from litellm's own variables."""
     if any(map(is_secret_name, settings.get("extra_headers") or ())) or not LITELLM_SETTINGS.isdisjoint(settings):
         return True
+    litellm = sys.modules.get("litellm")  # without a program that has imported it, its variables have no values
     names = ("api_key", f"{provider}_key", "secret_manager_client")
     return any(getattr(litellm, name, None) for name in names)
 
