@@ -293,7 +293,8 @@ class ModelError(DspynbError):
     provider's, or None), ``retry_after`` (seconds that the provider asked to wait, or None), ``advice`` (what to do,
     the end of the message; or empty), ``retryable`` (whether the same request may succeed later), ``retries`` (how
     often the call was retried), ``usage`` (the Usage of the call, or None if the provider did not report it),
-    ``cached`` (whether the call shared the request of an equal one, which was paid for). Never contains an API key.
+    ``cached`` (whether the call shared the request of an equal one, which was paid for), ``sent`` (the settings as they
+    were sent, if the model does not take them as requested; else None). Never contains an API key.
     Class attribute: ``remedy``, the advice that ``dn.LM`` gives.
 
     >>> error = dn.errors.RateLimited("slow down", model="openai/m", status=429, advice="come back tomorrow")
@@ -306,6 +307,7 @@ class ModelError(DspynbError):
     retries = 0
     usage: Any = None
     cached = False
+    sent: Any = None
 
     def __init__(
         self,
@@ -355,7 +357,7 @@ class ModelError(DspynbError):
         return _model_error, (type(self), self.problem, self._keywords()), state
 
 
-_MODEL_ERROR_STATE = ("retries", "usage", "cached", "text", "reasoning")
+_MODEL_ERROR_STATE = ("retries", "usage", "cached", "sent", "text", "reasoning")
 """The attributes of model errors that are set after an error was created."""
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "Event",
     "HintFailed",
     "PredictorCalled",
+    "ProfileChanged",
     "ProposalEnded",
     "RolloutEnded",
     "RunEnded",
@@ -242,6 +243,20 @@ class Steered(Event):
     by: str = "person"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileChanged(Event):
+    """Refusals of a server have changed the profile of a model, or had changed it before the run called the model.
+
+    ``model``: its name. ``key``: identifies the model with its address and the profile that it was created with.
+    ``changes``: all fields that refusals have changed so far, as ``dspynb.lm.learned_profile`` writes them. A later
+    event of the same key replaces an earlier one. A resumed run applies the changes to the model again.
+    """
+
+    model: str
+    key: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
 @fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictorCalled(Event):
@@ -333,6 +348,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
         ProposalEnded,
         HintFailed,
         Steered,
+        ProfileChanged,
         PredictorCalled,
     )
 }

@@ -377,14 +377,17 @@ def _redacted_mapping(values: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
 def _is_clean(value: object) -> bool:
     """Whether a value made of texts, numbers, dicts, lists and tuples contains no secret. False for a value of another
     type, which has to be examined further. All texts are searched at once, since nearly every value is clean."""
-    secrets = _spellings(known_secrets())
+    secrets = known_secrets()
     if not secrets:
         return True
     texts: list[str] = []
     if not _gather_texts((value,), texts, 30):
         return False
     joined = "\n".join(texts)
-    return not _may_hold(joined) or not any(secret in joined for secret in secrets)
+    for core in _cores(secrets)[0]:  # a plain loop, since it runs three times in each model call
+        if core in joined:
+            return not any(spelling in joined for spelling in _spellings(secrets))
+    return True
 
 
 def _gather_texts(values: Iterable[Any], texts: list[str], depth: int) -> bool:
@@ -395,7 +398,14 @@ def _gather_texts(values: Iterable[Any], texts: list[str], depth: int) -> bool:
         if kind is str:
             texts.append(value)
         elif kind is dict:
-            if not depth or not _gather_texts(value, texts, 0) or not _gather_texts(value.values(), texts, depth - 1):
+            if not depth:
+                return False
+            for key in value:
+                if type(key) is str:
+                    texts.append(key)
+                elif type(key) not in _PLAIN:
+                    return False
+            if not _gather_texts(value.values(), texts, depth - 1):
                 return False
         elif kind is tuple or kind is list:
             if not depth or not _gather_texts(value, texts, depth - 1):

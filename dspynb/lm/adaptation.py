@@ -1,8 +1,4 @@
-"""Adapting requests to a model: settings that it does not take are renamed, moved into its range, or left out.
-
-``adapt`` applies the model's profile before a request is sent. ``Adaptation`` holds the profile of one ``LM`` and
-changes it where the server refuses a setting.
-"""
+"""The profile of one ``LM``, which changes where the server refuses a setting; then the request is adapted again."""
 
 from __future__ import annotations
 
@@ -10,23 +6,24 @@ import asyncio
 import contextlib
 import math
 import re
-import warnings
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from dspynb.errors import ContextTooLong, ModelAdaptedWarning, UnsupportedParameter
+from dspynb.errors import ContextTooLong, ModelAdaptedWarning, ModelError, UnsupportedParameter
+from dspynb.events import ProfileChanged, new_span
+from dspynb.lm.adapted_request import AdaptedRequest, Change, adapt, format_kind
+from dspynb.lm.learned_profile import learned_changes, with_changes
 from dspynb.lm.profiles import LIMIT_NAMES, ModelProfile
 from dspynb.lm.protocol import LMReply, LMRequest
 from dspynb.lm.settings import recorded_settings
+from dspynb.scope.core import RunPort, current_scope, warn_user
 
-__all__ = ["TOOL_SETTINGS", "Adaptation", "AdaptedRequest", "Change", "adapt"]
+__all__ = ["TOOL_SETTINGS", "Adaptation"]
 
 TOOL_SETTINGS = frozenset({"tools", "tool_choice", "functions", "function_call", "parallel_tool_calls"})
 """Settings that only a model with native tools takes."""
-_EFFORT = "reasoning_effort"
-"""The name under which servers take ``effort``."""
 _FIRST_CALL_SECONDS = 1.0
 """A refusal comes within one round trip. A first call that takes longer than this was probably not refused, so the
 calls that wait for it go on."""
@@ -39,7 +36,6 @@ Outline = tuple[Mapping[str, Any], bool, bool]
 _EMPTY_OUTLINE: Outline = ({}, True, True)
 _SAMPLED = frozenset({"temperature", "top_p", "n"})
 """Settings of which a server takes some values only. Of others it takes each value or none."""
-_WHOLE_NUMBERS = frozenset({"max_tokens", "max_completion_tokens", "n", "seed", "top_logprobs"})
 _SPELLINGS_OF_LIMIT = frozenset(
     {"maxtokens", "maxcompletiontokens", "maxoutputtokens", "maxnewtokens", "maxtokenstosample", "maxgentokens"}
     | {"numpredict", "npredict"}
@@ -61,136 +57,19 @@ Send = Callable[[LMRequest, Mapping[str, Any]], Awaitable[LMReply]]
 """Sends a request with its settings."""
 
 
-class Change(NamedTuple):
-    """A change to a setting: its name, and what was done to it, for people."""
-
-    name: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class AdaptedRequest:
-    """A request as it is sent. ``settings``: with the names and values that the model takes. ``changes``: what differs
-    from the requested settings."""
-
-    request: LMRequest
-    settings: Mapping[str, Any]
-    changes: tuple[Change, ...] = ()
-
-
-def adapt(profile: ModelProfile, request: LMRequest, settings: Mapping[str, Any]) -> AdaptedRequest:
-    """Adapt a request and its merged settings to a model."""
-    if not settings and request.response_format is None:
-        return AdaptedRequest(request, settings)
-    changes: list[Change] = []
-    requested = _with_effort(profile, settings, changes)
-    sent: dict[str, Any] = {}
-    for name, value in requested.items():
-        if name in ("extra_body", "extra_headers"):
-            sent[name] = value
-        elif value is None:  # is sent as null
-            if name not in profile.refused:
-                sent[name] = None
-        elif name in LIMIT_NAMES:
-            _rename_limit(profile, name, value, sent, changes)
-        elif profile.refuses(name, value, requested):
-            changes.append(Change(name, f"{name}={_short(value)} was left out"))
-        elif name in profile.ranges:
-            _fit_into_range(profile.ranges[name], name, value, sent, changes)
-        else:
-            sent[name] = value
-    return _with_format(profile, AdaptedRequest(request, sent, tuple(changes)))
-
-
-def _with_effort(profile: ModelProfile, settings: Mapping[str, Any], changes: list[Change]) -> Mapping[str, Any]:
-    """The settings with the effort under the name and at the level that the model takes."""
-    if "effort" not in settings and _EFFORT not in settings:
-        return settings
-    name = "effort" if "effort" in settings else _EFFORT
-    value = settings[name]
-    requested = {key: other for key, other in settings.items() if key not in ("effort", _EFFORT)}
-    level = profile.nearest_effort(value) if isinstance(value, str) else value
-    if level is None and value is not None:
-        changes.append(Change(_EFFORT, f"{name}={_short(value)} was left out"))
-        return requested
-    if level != value:
-        levels = ", ".join(profile.efforts or ())
-        changes.append(Change(_EFFORT, f"{name}={_short(value)} became {level!r}: allowed are {levels}"))
-    return {**requested, _EFFORT: level}
-
-
-def _fit_into_range(
-    bounds: tuple[float, float], name: str, value: Any, sent: dict[str, Any], changes: list[Change]
-) -> None:
-    low, high = bounds
-    if not isinstance(value, int | float) or low <= value <= high:
-        sent[name] = value
-        return
-    nearest = min(max(value, low), high)
-    if name in _WHOLE_NUMBERS:
-        nearest = math.ceil(nearest) if value < low else math.floor(nearest)
-    if low == high or not low <= nearest <= high:
-        changes.append(Change(name, f"{name}={value:g} was left out: allowed is {low:g} only"))
-    else:
-        sent[name] = nearest
-        changes.append(Change(name, f"{name}={value:g} became {nearest:g}: allowed are {low:g} to {high:g}"))
-
-
-def _rename_limit(profile: ModelProfile, name: str, value: Any, sent: dict[str, Any], changes: list[Change]) -> None:
-    names = [profile.limit_name or name, *LIMIT_NAMES]
-    new_name = next((known_name for known_name in names if known_name not in profile.refused), None)
-    if new_name is None:
-        changes.append(Change(name, f"{name}={value} was left out"))
-        return
-    if new_name != name:
-        changes.append(Change(name, f"{name}={value} was sent as {new_name}"))
-    if new_name in profile.ranges:
-        _fit_into_range(profile.ranges[new_name], new_name, value, sent, changes)
-    else:
-        sent[new_name] = value
-
-
-def _with_format(profile: ModelProfile, adapted: AdaptedRequest) -> AdaptedRequest:
-    """Replace a kind of structured output that the model does not take by the strictest one that it takes, or by none:
-    the prompt describes the format as well."""
-    kind = _format_kind(adapted)
-    if kind is None or kind in profile.response_formats:
-        return adapted
-    settings = {name: value for name, value in adapted.settings.items() if name != "response_format"}
-    text = "response_format was left out"
-    if kind == "json_schema" and "json_object" in profile.response_formats:
-        settings["response_format"] = {"type": "json_object"}
-        text = "response_format became {'type': 'json_object'}"
-    changes = (*adapted.changes, Change("response_format", text))
-    return AdaptedRequest(replace(adapted.request, response_format=None), settings, changes)
-
-
-def _format_kind(adapted: AdaptedRequest) -> str | None:
-    """The kind of structured output of a request; None if it has none, or a kind that only its server knows."""
-    setting = adapted.settings.get("response_format")
-    if isinstance(setting, Mapping):
-        kind = setting.get("type")
-        return str(kind) if kind in ("json_schema", "json_object") else None
-    if setting is None and adapted.request.response_format is not None:
-        return "json_schema"
-    return None
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
 class Adaptation:
     """The profile of one ``LM``, which changes where the server refuses a setting.
 
     Several calls, threads and event loops may share it: a profile is replaced as a whole.
     """
 
-    def __init__(self, model: str, profile: ModelProfile, *, strict: bool = False) -> None:
+    def __init__(self, model: str, profile: ModelProfile, *, strict: bool = False, key: str = "") -> None:
+        """``key``: identifies the model in run files."""
         self.model = model
+        self.key = key
         self.profile = profile
         self.strict = strict
+        self._known_profile = profile
         self.refuses_tools = False
         """Whether the server has refused the descriptions of tools."""
         self.has_learned = False
@@ -199,7 +78,9 @@ class Adaptation:
         self._forget_requests()
 
     def _forget_requests(self) -> None:
-        """Forget which requests the server has taken."""
+        """Forget which requests the server has taken, and which runs have recorded what refusals have taught."""
+        self._recorded_profiles: WeakKeyDictionary[RunPort, ModelProfile] = WeakKeyDictionary()
+        self._applied_changes: object = None
         self._accepted: tuple[Outline, ...] = (_EMPTY_OUTLINE,)
         self._taken: frozenset[str] = frozenset()  # names of settings that the server has taken
         self._taken_ranges: dict[str, tuple[float, float]] = {}  # the smallest and largest value that it has taken
@@ -207,7 +88,7 @@ class Adaptation:
 
     def __getstate__(self) -> dict[str, Any]:
         # Without settings of requests, which may hold secrets.
-        names = ("model", "profile", "strict", "refuses_tools", "has_learned", "_warned")
+        names = ("model", "key", "profile", "strict", "refuses_tools", "has_learned", "_known_profile", "_warned")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -244,7 +125,7 @@ class Adaptation:
             self._warned |= {change.name for change in new_changes}
             texts = "; ".join(change.text for change in new_changes)
             message = f"{self.model} does not take these settings as requested: {texts} ({_SEE})"
-            warnings.warn(ModelAdaptedWarning(message), stacklevel=2)
+            warn_user(message, ModelAdaptedWarning)
 
     def warn_of_text_tools(self) -> None:
         """Warn once that an agent describes its tools in the prompt, if the server has refused them."""
@@ -282,6 +163,8 @@ class Adaptation:
     async def _send(
         self, adapted: AdaptedRequest, request: LMRequest, settings: Mapping[str, Any], send: Send
     ) -> LMReply:
+        if self.has_learned:
+            self._record_changes()
         profile_before = self.profile
         refused: list[AdaptedRequest] = []
         room: dict[str, tuple[float, float]] = {}  # limits that hold for this prompt only
@@ -296,6 +179,7 @@ class Adaptation:
                 room_now = _room_for_reply(refusal, adapted)
                 if room_now is None:
                     self.learn(refusal, adapted)
+                    self._record_changes()
                 learned_profile = self.profile
                 room |= room_now or {}
                 profile = replace(learned_profile, ranges={**learned_profile.ranges, **room})
@@ -303,19 +187,26 @@ class Adaptation:
                 if adapted in refused:  # nothing is left to adapt
                     if self.profile is learned_profile:
                         self.profile = profile_before
+                        self._record_changes()
+                    refusal.sent = _as_sent(refused[-1], settings)
                     raise
                 continue
-            self._note_taken(adapted)
-            if adapted.changes or adapted.settings != settings:  # effort has another name without a change
-                return replace(reply, sent=recorded_settings(adapted.settings))
-            self._accept(request, settings)
+            except ModelError as error:
+                error.sent = _as_sent(adapted, settings)
+                raise
+            sent = _as_sent(adapted, settings)
+            if sent is not None:
+                self._note_taken(adapted)
+                return replace(reply, sent=sent)
+            self._accept(adapted)
             return reply
 
-    def _accept(self, request: LMRequest, settings: Mapping[str, Any]) -> None:
+    def _accept(self, adapted: AdaptedRequest) -> None:
         """Remember that the server takes requests with these settings as they are, so that they need no further
         checks."""
-        outline = (settings, request.response_format is None, not request.tools)
+        outline = (adapted.settings, adapted.request.response_format is None, not adapted.request.tools)
         if outline not in self._accepted:
+            self._note_taken(adapted)
             self._accepted = (outline, *self._accepted[: _MOST_ACCEPTED - 1])
 
     def _note_taken(self, adapted: AdaptedRequest) -> None:
@@ -340,13 +231,45 @@ class Adaptation:
                 return False
         return True
 
+    def refuse(self, name: str) -> None:
+        """Note that the server refuses a field which is no setting of the request."""
+        self.profile = replace(self.profile, refused=self.profile.refused | {name})
+        self.has_learned = True
+        self._record_changes()
+
+    def apply_recorded(self, changes: Mapping[str, Any]) -> None:
+        """Apply the changes that the file of a resumed run has for this model, once."""
+        if changes is self._applied_changes:
+            return
+        self._applied_changes = changes
+        profile = with_changes(self.profile, changes)
+        if profile == self.profile:
+            return
+        if profile.native_tools is False and self.profile.native_tools is not False:
+            self.refuses_tools = True
+        self.profile = profile
+        self.has_learned = True
+        self._accepted = (_EMPTY_OUTLINE,)
+
+    def _record_changes(self) -> None:
+        """Record what refusals have changed in the runs around the call that have not recorded it yet."""
+        scope = current_scope()
+        runs = scope.open_runs()
+        profile = self.profile
+        if all(self._recorded_profiles.get(run) is profile for run in runs):
+            return
+        for run in runs:
+            self._recorded_profiles[run] = profile
+        changes = learned_changes(self._known_profile, profile)
+        scope.emit(ProfileChanged(span=scope.open_span or new_span(), model=self.model, key=self.key, changes=changes))
+
     def learn(self, refusal: UnsupportedParameter, adapted: AdaptedRequest) -> None:
         """Change the profile after a refusal, if the refused parameter is a setting of the request."""
         name = _refused_setting(refusal, adapted.settings)
         changed: dict[str, Any] = {}
         if name == "response_format":
             formats = self.profile.response_formats
-            kind = _format_kind(adapted)
+            kind = format_kind(adapted)
             if kind in formats:
                 changed["response_formats"] = formats[formats.index(kind) + 1 :]
         elif name in adapted.settings:
@@ -361,6 +284,13 @@ class Adaptation:
         if changed:
             self.profile = replace(self.profile, **changed)
             self.has_learned = True
+
+
+def _as_sent(adapted: AdaptedRequest, requested: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The settings as they were sent, without secrets; None if they were sent as requested."""
+    if adapted.changes or adapted.settings != requested:  # effort gets the name of the server without a change
+        return recorded_settings(adapted.settings)
+    return None
 
 
 def _narrower_range(
@@ -420,8 +350,8 @@ def _setting_by_spelling(word: str, settings: Mapping[str, Any]) -> str | None:
         return "response_format"
     if word in _SPELLINGS_OF_LIMIT:
         return next((name for name in LIMIT_NAMES if name in settings), word)
-    if word in _SPELLINGS_OF_EFFORT and _EFFORT in settings:
-        return _EFFORT
+    if word in _SPELLINGS_OF_EFFORT and "reasoning_effort" in settings:
+        return "reasoning_effort"
     return None
 
 

@@ -49,7 +49,7 @@ _LOOP_PAUSE = 1.0
 """Seconds for which look-ups go to the thread after a slow one."""
 _BATCH = 512
 """Entries per statement: 1,536 values, which every SQLite version accepts."""
-_STORED_FIELDS = ("text", "tool_calls", "finish", "reasoning", "completions", "logprobs")
+_STORED_FIELDS = ("text", "tool_calls", "finish", "reasoning", "completions", "logprobs", "sent")
 
 
 class ReplyCache:
@@ -326,6 +326,7 @@ def _reply(body: str) -> LMReply | None:
         values = json.loads(body)
         usage = usage_of({**values["usage"]})
         logprobs = values.get("logprobs")
+        sent = values.get("sent")  # earlier versions did not store it
         if not all(check(values[name]) for name, check in _FIELD_CHECKS.items()):
             return None
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -340,6 +341,7 @@ def _reply(body: str) -> LMReply | None:
         reasoning=values["reasoning"],
         completions=tuple(values["completions"]),
         logprobs=logprobs,
+        sent=sent if isinstance(sent, dict) else None,
     )
     return reply if is_complete(reply) else None
 

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import time
-import warnings
 from collections.abc import Awaitable, Mapping
 from typing import Any, Literal, TypeVar, Unpack
 
 from dspynb.errors import (
-    BadRequestError,
     ModelError,
     ModelTimeout,
     TruncatedReplyWarning,
-    UnsupportedParameter,
 )
 from dspynb.keywords import configurable
 from dspynb.lm.adaptation import Adaptation
 from dspynb.lm.cache import default_cache
 from dspynb.lm.direct_call import DirectCalls
-from dspynb.lm.engines import Engine, check_address, check_key, fields_of_engine, make_endpoint, make_engine
+from dspynb.lm.engines import check_address, check_key, fields_of_engine, make_endpoint, make_engine
 from dspynb.lm.interceptors.cache import OLD_CACHED_REPLY, CacheInterceptor
 from dspynb.lm.interceptors.chain import Links, ModelCall, chain
 from dspynb.lm.interceptors.single_flight import SingleFlight
 from dspynb.lm.limits import Limits, with_retries
-from dspynb.lm.profiles import ModelProfile, checked_changes, profile_at
+from dspynb.lm.pending_request import PendingRequest
+from dspynb.lm.profiles import ModelProfile, checked_changes, overridden, profile_at
 from dspynb.lm.protocol import (
     LMReply,
     LMRequest,
@@ -37,6 +37,7 @@ from dspynb.lm.protocol import (
     request_key,
 )
 from dspynb.lm.providers.addresses import base_in_environment
+from dspynb.lm.providers.engine import Engine
 from dspynb.lm.providers.openai_http import DirectEngine
 from dspynb.lm.providers.prices import supports
 from dspynb.lm.providers.wire_formats import format_of, is_direct
@@ -51,9 +52,7 @@ from dspynb.lm.settings import (
 )
 from dspynb.options import Bool, NonNegativeInt, PositiveFloat, PositiveInt
 from dspynb.redact import is_secret_name, without_password, without_secrets
-from dspynb.scope.budget import about_tokens
-from dspynb.scope.core import current_scope
-from dspynb.scope.gate import GATE
+from dspynb.scope.core import current_scope, warn_user
 from dspynb.scope.settings import model_name, setting
 
 __all__ = ["LM"]
@@ -190,8 +189,19 @@ class LM(DirectCalls):
             profile = profile_at(self.name, api_base, self._profile_changes)
             if is_direct(profile.wire_format) != isinstance(self._engine, DirectEngine):
                 self._engine = make_engine(self._engine.endpoint, profile.wire_format, self.settings)
-            self._adaptation = Adaptation(self.name, profile, strict=self._strict)
+            self._adaptation = Adaptation(self.name, profile, strict=self._strict, key=self._profile_key())
+        recorded = current_scope().context.learned_profiles
+        if recorded and not self._strict and self._adaptation.key in recorded:
+            self._adaptation.apply_recorded(recorded[self._adaptation.key])
         return self._adaptation
+
+    def _profile_key(self) -> str:
+        """A hash of what the model knew of its profile when it was created. Changes that a run file has for another
+        key, such as that of another address or another ``profile``, do not apply."""
+        address = without_password(self._base())
+        profile = overridden(ModelProfile(), self._profile_changes).facts()
+        parts = (self.name, address, profile, self._native_tools)
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _connect(self) -> None:
         """Make the client, the limits and the single flight, which are not pickled."""
@@ -223,7 +233,7 @@ class LM(DirectCalls):
 
     async def cached_reply(self, request: LMRequest) -> LMReply | None:
         """The cached reply to an equal request; None for a miss."""
-        key = self._cache_key(request)
+        key = self._cache_key(ModelCall(self, request, current_scope()))
         if key is None:
             return None
         return await default_cache().get(key)
@@ -234,8 +244,10 @@ class LM(DirectCalls):
         None if the model is called through its methods, because ``complete``, ``stream`` or ``cached_reply`` of this
         object is overridden or replaced.
         """
-        for method, lm_method in zip((self.complete, self.stream, self.cached_reply), _METHODS, strict=True):
-            if getattr(method, "__func__", None) is not lm_method:
+        own_class = type(self)
+        own_attributes = vars(self)
+        for name, method in _METHODS:
+            if getattr(own_class, name) is not method or name in own_attributes:
                 return None
         if hasattr(self, OLD_CACHED_REPLY):  # of a subclass that was written for 0.1
             return None
@@ -245,17 +257,19 @@ class LM(DirectCalls):
         """The links that this model adds to the chain of a call."""
         return (CacheInterceptor(self._cache_key), self._single_flight), self._send_call
 
-    def _cache_key(self, request: LMRequest) -> str | None:
-        """The key of a request in the reply cache; None if the cache is off, for this model or by the setting
-        ``cache``. Raises ConfigurationError for an unknown setting in the request."""
-        settings = self._merged_settings(request)
+    def _cache_key(self, call: ModelCall) -> str | None:
+        """The key of a call's request in the reply cache; None if the cache is off, for this model or by the setting
+        ``cache``. Merges the settings of the call. Raises ConfigurationError for an unknown setting in the request."""
+        settings = self._merged_settings(call.request)
+        call.settings = settings
         if not self._cache or not setting("cache"):
             return None
-        return self._key(request, settings)
+        return self._key(call.request, settings)
 
     async def _send_call(self, call: ModelCall) -> LMReply:
         """The end of the chain: call the provider, and add the reply to the cache."""
-        reply = await self._send(call.request, self._merged_settings(call.request), call.listener)
+        settings = self._merged_settings(call.request) if call.settings is None else call.settings
+        reply = await self._send(call.request, settings, call.listener)
         call.streamed = True
         if call.key is not None and is_complete(reply):
             default_cache().put(call.key, reply)
@@ -265,16 +279,28 @@ class LM(DirectCalls):
         check_call(self.name, request.settings)
         return merge_settings(self.settings, request.settings)
 
-    def _key(self, request: LMRequest, settings: dict[str, Any]) -> str:
+    def _key(self, request: LMRequest, settings: Mapping[str, Any]) -> str:
         """A hash of everything that can change a reply. The client, the API key, limits and retries cannot."""
-        base = self._endpoint_settings["api_base"] or base_in_environment(self.name.partition("/")[0])
-        return request_key(request, {**key_settings(settings), "model": self.name, "api_base": base})
+        return request_key(request, {**key_settings(settings), "model": self.name, "api_base": self._base()})
+
+    def _base(self) -> object:
+        """The address in the settings or in the environment; None for the provider's own."""
+        return self._endpoint_settings["api_base"] or base_in_environment(self.name.partition("/")[0])
 
     async def _send(
-        self, request: LMRequest, settings: dict[str, Any], on_piece: PieceCallback | None = None
+        self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
     ) -> LMReply:
         started = time.perf_counter()
-        pending = _PendingRequest(self, request, settings, on_piece)
+        adaptation = self._adapt()  # may change the engine
+        pending = PendingRequest(
+            request,
+            settings,
+            on_piece,
+            limits=self.limits,
+            engine=self._engine,
+            adaptation=adaptation,
+            check=self._checked,
+        )
         tries = with_retries(pending.attempt, self._retries, self._deadline, pending.may_retry)
         try:
             if self._deadline is None:
@@ -294,7 +320,7 @@ class LM(DirectCalls):
         if accept_truncated and not self._warned_of_truncation and is_truncated(reply):
             self._warned_of_truncation = True
             problem = f"{self.name}: {describe_cut(settings)}; it is used as it is, since truncated='accept'"
-            warnings.warn(problem, TruncatedReplyWarning, stacklevel=2)
+            warn_user(problem, TruncatedReplyWarning)
         return reply
 
     async def _within(self, deadline: float, tries: Awaitable[T]) -> T:
@@ -338,70 +364,4 @@ class LM(DirectCalls):
         return f"LM({self.name!r})"
 
 
-_METHODS = LM.complete, LM.stream, LM.cached_reply
-
-
-class _PendingRequest:
-    """One request with its limits. It is not retried after the first piece of a streamed reply."""
-
-    __slots__ = ("adaptation", "check", "engine", "limits", "on_piece", "request", "settings", "started_streaming")
-
-    def __init__(
-        self,
-        lm: LM,
-        request: LMRequest,
-        settings: dict[str, Any],
-        on_piece: PieceCallback | None,
-    ) -> None:
-        self.limits = lm.limits
-        self.adaptation = lm._adapt()
-        self.engine = lm._engine  # the profile may have changed it
-        self.check = lm._checked
-        self.request = request
-        self.settings = settings
-        self.on_piece = on_piece
-        self.started_streaming = False
-
-    async def attempt(self) -> LMReply:
-        """Send the request once, within the limits. A paused run holds no slot."""
-        if self.limits.paced:
-            await self.limits.pace(_estimated_tokens(self.request, self.settings))
-        while True:
-            if GATE.shut:
-                await GATE.passed(current_scope())
-            async with self.limits.slots:
-                if not (GATE.shut and GATE.holding(current_scope())):
-                    reply = await self.adaptation.send(self.request, self.settings, self._send)
-                    return self.check(reply, self.settings if reply.sent is None else reply.sent)
-
-    async def _send(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
-        if self.on_piece is None:
-            return await self.engine.complete(request, settings, None)
-        try:
-            return await self.engine.complete(request, settings, self._pass_on)
-        except UnsupportedParameter as error:
-            if self.started_streaming:  # the listener has a part of the reply, which cannot be taken back
-                raise BadRequestError(error.problem, model=error.model, status=error.status) from error
-            if error.parameter != "stream_options" or not self.engine.asks_for_usage:
-                raise
-        self.engine.asks_for_usage = False
-        return await self.engine.complete(request, settings, self._pass_on)
-
-    def may_retry(self, error: ModelError) -> None:
-        """Raise ``error`` if a piece of the reply has arrived, or Halted if the run or a budget allows no retry."""
-        if self.started_streaming:
-            raise error
-        current_scope().admit()
-
-    def _pass_on(self, text: str) -> None:
-        self.started_streaming = True
-        if self.on_piece is not None:
-            self.on_piece(text)
-
-
-def _estimated_tokens(request: LMRequest, settings: dict[str, Any]) -> float:
-    """An estimate of the tokens of a request and its reply: four characters per token, plus ``max_tokens``.
-
-    An image or file counts by its short description, since its size in bytes says little about its tokens.
-    """
-    return about_tokens(request.messages) + float(settings.get("max_tokens") or 0)
+_METHODS = (("complete", LM.complete), ("stream", LM.stream), ("cached_reply", LM.cached_reply))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Unpack
 
 from dspynb.errors import InputError, of_dspy
 from dspynb.keywords import configurable
-from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, Message, refuse_media
+from dspynb.lm.format_in_words import ask_for_json, json_in
+from dspynb.lm.protocol import LONG_TEXT, LMProtocol, LMReply, LMRequest, Message, refuse_media
 from dspynb.lm.recorded_call import RecordedCall
 from dspynb.lm.settings import OTHERWISE, REQUEST_ADVICE, RequestSettings, check_json, check_settings
 from dspynb.options import NonNegativeInt
@@ -43,8 +46,9 @@ class DirectCalls:
         ``messages``: a text, which becomes one user message, or a list of messages (``{"role": …, "content": …}``),
         which is sent as it is. ``settings``: those of a request (temperature, max_tokens, stop, n, tools, …); they win
         over the model's own, and the temperature of a Refine or BestOfN around the call wins over both. A
-        ``response_format`` may also be a pydantic model. ``rollout``: equal requests with different numbers get
-        different samples; the attempts of a search around the call are numbered besides.
+        ``response_format`` may also be a pydantic model; where the model takes no response format, the prompt asks for
+        JSON in words, and Markdown fences around the JSON are removed. ``rollout``: equal requests with different
+        numbers get different samples; the attempts of a search around the call are numbered besides.
 
         Returns the LMReply: ``reply.text``, ``reply.tool_calls``, ``reply.completions``, ``reply.usage``. Inside a run
         the call belongs to the run: it is in ``run.calls`` under the name ``lm()``, in the usage, in traces and in
@@ -85,8 +89,27 @@ async def _call_directly(
         if failure is error:
             raise
         raise failure from error
+    if _asks_for_json(lm, call.request):
+        reply = await _with_json(reply)
     call.report(outputs={"text": reply.text})
     return reply
+
+
+def _asks_for_json(lm: LMProtocol, request: LMRequest) -> bool:
+    if request.response_format is not None:
+        return True
+    settings = request.settings if "response_format" in request.settings else getattr(lm, "settings", None)
+    setting = settings.get("response_format") if isinstance(settings, Mapping) else None
+    return isinstance(setting, Mapping) and setting.get("type") in ("json_schema", "json_object")
+
+
+async def _with_json(reply: LMReply) -> LMReply:
+    """The reply without Markdown fences around its JSON."""
+    if len(reply.text) <= LONG_TEXT:
+        text = json_in(reply.text)
+    else:
+        text = await asyncio.to_thread(json_in, reply.text)
+    return reply if text is reply.text else replace(reply, text=text)
 
 
 def _request(
@@ -103,6 +126,8 @@ def _request(
     if hasattr(sent.get("response_format"), "model_json_schema"):
         schema = sent["response_format"].model_json_schema()
         _take_out("response_format", sent, own_settings)
+        if not getattr(lm, "constrains", False):
+            sent_messages = ask_for_json(sent_messages, schema)
     check_settings(name, sent)
     sample = sampling.rollout
     if rollout:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from dspynb.errors import ConfigurationError
 from dspynb.lm.providers.addresses import check_base, has_login
 from dspynb.lm.providers.endpoint import Endpoint
+from dspynb.lm.providers.engine import Engine
 from dspynb.lm.providers.litellm_engine import LiteLLMEngine
 from dspynb.lm.providers.openai_http import DirectEngine
 from dspynb.lm.providers.prices import NO_PRICES, Prices
@@ -15,10 +16,8 @@ from dspynb.lm.providers.wire_formats import OPENAI_CHAT, OWN_FORMAT, WireFormat
 from dspynb.lm.settings import refuse_litellm_settings
 from dspynb.redact import is_secret_name, secrets_in
 
-__all__ = ["Engine", "check_address", "check_key", "fields_of_engine", "make_endpoint", "make_engine"]
+__all__ = ["check_address", "check_key", "fields_of_engine", "make_endpoint", "make_engine"]
 
-Engine: TypeAlias = DirectEngine | LiteLLMEngine
-"""A client that sends single requests."""
 _FORMAT_OF_ENGINE: Mapping[str, WireFormat] = {"direct": OPENAI_CHAT, "litellm": OWN_FORMAT}
 _PRICES = ("input_price", "output_price", "cached_input_price")
 

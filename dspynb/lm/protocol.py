@@ -61,6 +61,8 @@ class LMRequest:
     ``response_format``: the JSON schema of the reply, for models that can be constrained. ``rollout``: the number of
     the sample; equal requests with different numbers get different samples. It is part of the cache key and never sent
     to a provider. ``tools``: descriptions of the tools that the model may call, in OpenAI's format.
+    ``format_in_prompt``: whether the messages describe the response format in words, as those of an adapter do. If they
+    do not, ``LM`` adds such a description where the model takes no schema.
 
     >>> lm = dn.ScriptedLM(["answer: 4"])
     >>> prediction = dn.Predict("question -> answer", lm=lm, temperature=0).run_sync(question="2+2?")
@@ -74,6 +76,7 @@ class LMRequest:
     response_format: Mapping[str, Any] | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     rollout: int = 0
+    format_in_prompt: bool = False
 
 
 @fast_init

@@ -47,9 +47,10 @@ def _is_recorded(body: object) -> bool:
         return False
     if not isinstance(body.get("key"), str) or not isinstance(body.get("text"), str):
         return False
-    if not isinstance(body.get("finish"), str | None) or not isinstance(body.get("adapter"), str | None):
+    optional_texts = ("finish", "adapter", "reasoning")
+    if not all(isinstance(body.get(name), str | None) for name in optional_texts):
         return False
-    if not isinstance(body.get("model", ""), str) or not isinstance(body.get("reasoning"), str | None):
+    if not isinstance(body.get("model", ""), str) or not isinstance(body.get("sent"), dict | None):
         return False
     completions = body.get("completions", [])
     if not isinstance(completions, list) or not all(isinstance(text, str) for text in completions):
@@ -90,6 +91,12 @@ class RecordedLM(DirectCalls):
         if self.lm is None:
             return self._has_tool_calls
         return bool(getattr(self.lm, "native_tools", False))
+
+    def warn_of_text_tools(self) -> None:
+        """Warn once that an agent describes its tools in the prompt, if the server has refused them."""
+        warn = getattr(self.lm, "warn_of_text_tools", None)
+        if warn is not None:
+            warn()
 
     @property
     def _live(self) -> bool:
@@ -168,6 +175,7 @@ class RecordedLM(DirectCalls):
             finish=body.get("finish"),
             reasoning=body.get("reasoning"),
             completions=tuple(body.get("completions", ())),
+            sent=body.get("sent"),
         )
 
     def _record(self, key: str, request: LMRequest, reply: LMReply) -> None:
@@ -186,6 +194,8 @@ class RecordedLM(DirectCalls):
             body["tool_calls"] = [dict(call) for call in reply.tool_calls]
         if reply.reasoning is not None:
             body["reasoning"] = reply.reasoning
+        if reply.sent is not None:
+            body["sent"] = dict(reply.sent)
         if len(reply.completions) > 1:
             body["completions"] = list(reply.completions)
         with self._lock:

@@ -14,7 +14,7 @@ from dspynb.events import PredictorCalled, new_span
 from dspynb.lm.interceptors.budget import BUDGET, is_free_refusal
 from dspynb.lm.interceptors.cache import OWN_CACHE, has_own_cache
 from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain, links_of
-from dspynb.lm.protocol import LONG_TEXT, LMReply, check_reply, is_truncated, sent_settings, without_secrets
+from dspynb.lm.protocol import LONG_TEXT, LMReply, check_reply, is_truncated, without_secrets
 from dspynb.lm.settings import recorded_settings
 from dspynb.media.describe import without_data
 from dspynb.redact import error_text, redact_values
@@ -37,15 +37,6 @@ class RecordedCall(ModelCall):
         """Wait while a run around the call is paused; then return the reply, without secrets."""
         if GATE.shut:
             await GATE.passed(self.scope)
-        reply = await self._complete()
-        if len(reply.text) <= LONG_TEXT:
-            self.reply = without_secrets(reply)
-        else:
-            self.reply = await asyncio.to_thread(without_secrets, reply)
-        return self.reply
-
-    async def _complete(self) -> LMReply:
-        """The reply, from the first link of the chain that has one."""
         reply = await self._chain()(self)
         if not self.admitted:  # a cached reply takes no call from the budget, but a stopped run must not continue
             self.scope.admit(0)
@@ -53,7 +44,11 @@ class RecordedCall(ModelCall):
         if self.listener is not None:
             self.stream_rest(reply)
             self.listener("")
-        return reply
+        if len(reply.text) <= LONG_TEXT:
+            self.reply = without_secrets(reply)
+        else:
+            self.reply = await asyncio.to_thread(without_secrets, reply)
+        return self.reply
 
     def _chain(self) -> Proceed:
         """The interceptors of the blocks around the call and of its model, and the budget between them."""
@@ -94,6 +89,7 @@ class RecordedCall(ModelCall):
         repair: bool = False,
     ) -> PredictorCalled:
         reply = self.reply
+        sent = getattr(error, "sent", None) if reply is None else reply.sent
         inputs, messages, hint = redact_values((self.inputs, without_data(self.request.messages), hint))
         event = PredictorCalled(
             span=new_span(),
@@ -114,8 +110,8 @@ class RecordedCall(ModelCall):
             rollout=self.request.rollout,
             model=self.model,
             repair=repair,
-            requested=recorded_settings(sent_settings(self.lm, self.request)),
-            sent=None if reply is None or reply.sent is None else recorded_settings(reply.sent),
+            requested=recorded_settings(self.requested()),
+            sent=None if sent is None else recorded_settings(sent),
             reasoning=getattr(error, "reasoning", None) if reply is None else reply.reasoning,
             completions=() if reply is None or len(reply.completions) < 2 else reply.completions,
             truncated=reply is not None and is_truncated(reply),
@@ -143,8 +139,7 @@ async def ask_model(call: ModelCall) -> LMReply:
         call.stream_rest(reply)
         call.listener("")
     accept_truncated = getattr(call.lm, "truncated", "error") == "accept"
-    settings = sent_settings(call.lm, call.request)
-    return check_reply(reply, settings, call.model, accept_truncated=accept_truncated)
+    return check_reply(reply, call.requested(), call.model, accept_truncated=accept_truncated)
 
 
 _BUDGET_ALONE = chain((BUDGET,), ask_model)
@@ -166,6 +161,7 @@ def recorded_reply(event: PredictorCalled) -> LMReply:
         finish="length" if event.truncated else None,
         reasoning=event.reasoning,
         completions=event.completions,
+        sent=event.sent if event.sent is not None else event.requested or None,  # older files have neither
     )
 
 

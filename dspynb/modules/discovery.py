@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from dspynb.errors import HiddenPredictorWarning
-from dspynb.scope.core import Scope, users_line
+from dspynb.scope.core import Scope, warn_user
 
 if TYPE_CHECKING:
     from dspynb.modules.module import Module
@@ -185,10 +184,9 @@ def warn_of_hidden(scope: Scope, run: Any, predictor: Predict) -> None:
     if not any(layer.port is run for layer in scope.visible()):
         return
     warned_names.add(run.name)
-    warnings.warn_explicit(
+    warn_user(
         f"{run.name} called {predictor._title()}, which is not among its parts: it is created in each call, global, or "
         "part of a closure. Hints to paths, candidates and saved states cannot reach it. Create it in "
         "__init__ and assign it to an attribute: self.name = dn.Predict(...)",
         HiddenPredictorWarning,
-        *users_line(),
     )

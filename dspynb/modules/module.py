@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Union
@@ -316,13 +316,14 @@ class Module:
         """Call the program as one span of the open run."""
         scope = current_scope()
         span = new_span()
+        title = self._title()
         started = SpanStarted(
-            span=span, parent=scope.open_span, kind="module", name=self._title(), inputs=redact_values(inputs)
+            span=span, parent=scope.open_span, kind="module", name=title, inputs=redact_values(inputs)
         )
         scope.emit(started)
         run = open_reader()
         try:
-            with Layer(f"the call of {self._title()}", span=span):
+            with Layer(f"the call of {title}", span=span):
                 prediction = as_prediction(self, await checked_awaitable(self, self.forward(**inputs)))
         except BaseException as error:
             failure = as_exception(error, f"{type(self).__name__}.forward")
@@ -426,8 +427,8 @@ class ModuleWork:
             prediction.meta.run = run
         return prediction
 
-    async def _call(self) -> Prediction:
-        return await self.module._inside(self.inputs)
+    def _call(self) -> Coroutine[Any, Any, Prediction]:
+        return self.module._inside(self.inputs)
 
     def partial(self) -> Prediction | None:
         """The best result so far; None, since only searches have one."""

@@ -258,6 +258,7 @@ class Predict(Module):
             response_format=adapter.response_format(self.signature) if constrained else None,
             tools=getattr(adapter, "tools", ()),
             rollout=sampling.rollout.number,
+            format_in_prompt=True,
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dspynb.data import Example, Prediction, Score, Usage
+from dspynb.dataclass_init import fast_init
 from dspynb.errors import ConfigurationError, Halted, InputError
 from dspynb.events import AttemptEnded, AttemptStarted, Hint, PredictorCalled, new_span
 from dspynb.redact import error_text, redact_values
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["AttemptPlan", "AttemptResult", "cancelled_attempt", "make_attempt"]
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class AttemptPlan:
     """The number of an attempt and the settings of its calls."""
@@ -34,13 +36,12 @@ class AttemptPlan:
     displayed_hint: Hint = None
     """The hint as tables show it."""
     temperature: float | None = None
-    funds: Allowance | None = None
-    """The calls that the attempt may make; None where calls are not limited."""
     hint_by: str = ""
     """``person`` if a person suggested the hint, else empty."""
     span: int = field(default_factory=new_span)
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
     """A finished attempt: its number, hint and calls, and a scored prediction or an error (or a prediction and an error
@@ -73,11 +74,18 @@ class AttemptResult:
 
 
 async def make_attempt(
-    program: Module, inputs: Mapping[str, Any], reward: Scorer, plan: AttemptPlan, threshold: float | None
+    program: Module,
+    inputs: Mapping[str, Any],
+    reward: Scorer,
+    plan: AttemptPlan,
+    *,
+    threshold: float | None,
+    funds: Allowance | None = None,
 ) -> AttemptResult:
     """Run the program once under the plan's hint and rollout, and score its prediction.
 
-    An error of the program or the reward is part of the result. Stops and cancellations are raised.
+    ``funds``: the calls that the attempt may make; None where calls are not limited. An error of the program or the
+    reward is part of the result. Stops and cancellations are raised.
     """
     scope = current_scope()
     parent = scope.open_span
@@ -87,7 +95,7 @@ async def make_attempt(
     prediction: Prediction | None = None
     score: Score | None = None
     error: Exception | None = None
-    with _attempt_layer(scope, plan, trace):
+    with _attempt_layer(scope, plan, trace, funds):
         try:
             prediction = await program(**inputs)
             score = await reward(Example(inputs), prediction, trace=trace.calls)
@@ -120,14 +128,14 @@ def _is_mistake(error: Exception | None, trace: Trace) -> bool:
     return isinstance(error, InputError) and not trace.calls
 
 
-def _attempt_layer(scope: Scope, plan: AttemptPlan, trace: Trace) -> Layer:
+def _attempt_layer(scope: Scope, plan: AttemptPlan, trace: Trace, funds: Allowance | None) -> Layer:
     sampling = scope.context.sampling.with_temperature(plan.temperature).with_rollout(_rollout(scope, plan))
     return Layer(
         f"attempt {plan.number}",
         span=plan.span,
         trace=trace,
         hints=plan.hint,
-        funds=plan.funds,
+        funds=funds,
         attempt=Attempt(plan.number, plan.wave),
         context=scope.context.in_attempt(sampling),
     )

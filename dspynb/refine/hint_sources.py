@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from dspynb.running.control import Request
 from dspynb.running.run import Run
 from dspynb.running.user_code import reraise_as
 from dspynb.scope.call_context import Settings
-from dspynb.scope.core import HintAs, HintLayer, Layer, RunPort, current_scope, users_line
+from dspynb.scope.core import HintAs, HintLayer, Layer, RunPort, current_scope, warn_user
 from dspynb.scope.hints import address, mask
 from dspynb.scope.settings import setting
 from dspynb.signatures.fields import Input, Output
@@ -142,11 +141,10 @@ def _warn_of_failure(run: RunPort | None, program: Module, wave: int, error: str
     if run in _warned_runs:
         return
     _warned_runs.add(run)
-    warnings.warn_explicit(
+    warn_user(
         f"wave {wave} of Refine({program._title()}) had no new hint: its advisor failed ({error}). Pass "
         "another model as advisor_lm=, or return dn.Score(value, feedback=...) from the reward",
         AdvisorFailedWarning,
-        *users_line(),
     )
 
 

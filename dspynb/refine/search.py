@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dspynb.data import Prediction
@@ -25,7 +25,7 @@ from dspynb.running.control import AcceptedRequests
 from dspynb.running.reader import RunReader
 from dspynb.running.record import RunRecord
 from dspynb.running.user_code import guarded
-from dspynb.scope.budget import Reserve
+from dspynb.scope.budget import Allowance, Reserve
 from dspynb.scope.core import HintLayer, Layer, RunPort, current_scope
 from dspynb.signatures.fields import Field
 
@@ -145,8 +145,10 @@ class Search:
         return results
 
     async def _attempt_in_turn(self, plan: AttemptPlan, reserve: Reserve) -> AttemptResult:
+        if not reserve.limited:
+            return await self._attempt(plan)
         async with reserve.step() as funds:
-            return await self._attempt(replace(plan, funds=funds))
+            return await self._attempt(plan, funds)
 
     def _last_number(self, task: asyncio.Task[AttemptResult], number: int) -> int:
         """The number of the last attempt that counts, judged by one finished attempt alone. If the budget refused the
@@ -173,8 +175,11 @@ class Search:
                 seconds = 0.0 if dropped is None else dropped.seconds
                 current_scope().emit(cancelled_attempt(plan.span, self.span, seconds))
 
-    async def _attempt(self, plan: AttemptPlan) -> AttemptResult:
-        result = await make_attempt(self.program, self.inputs, self.plan.reward, plan, self.plan.threshold)
+    async def _attempt(self, plan: AttemptPlan, funds: Allowance | None = None) -> AttemptResult:
+        search_plan = self.plan
+        result = await make_attempt(
+            self.program, self.inputs, search_plan.reward, plan, threshold=search_plan.threshold, funds=funds
+        )
         self.finished[plan.number] = result
         return result
 

@@ -20,6 +20,7 @@ from dspynb.events import (
     Event,
     HintFailed,
     PredictorCalled,
+    ProfileChanged,
     ProposalEnded,
     RolloutEnded,
     RunEnded,
@@ -44,6 +45,7 @@ _ROLLOUTS = ("rollouts",)
 _MILESTONES = ("milestones",)
 _STEERED = ("steered",)
 _NO_FRONT = ParetoFront()
+_NO_PROFILES: Mapping[str, Mapping[str, Any]] = {}
 T = TypeVar("T")
 
 
@@ -93,6 +95,7 @@ class RunRecord:
         "front",
         "hint_failures",
         "last_step",
+        "learned_profiles",
         "lock",
         "lost",
         "marks",
@@ -128,6 +131,8 @@ class RunRecord:
         """(candidate id, split) → row → rollout of repeat 0. Of a rollout that was run again, the last one."""
         self.milestones: Sequence[Milestone] = ()
         self.proposals: Sequence[ProposalEnded] = ()
+        self.learned_profiles = _NO_PROFILES
+        """What refusals of servers have changed in the profiles of models, by the key of the model."""
         self.winner: str | None = None  # the id of the best candidate so far
         self.front = _NO_FRONT  # the Pareto front of the candidates over the validation rows
         self._usage = UsageTotal()
@@ -342,6 +347,10 @@ class RunRecord:
         changed = [*self._mark(event), *self._set_winner(event.values.get("best"))]
         return Changes(candidates=tuple(changed), grown=_STEERED)
 
+    def _profile_changed(self, event: ProfileChanged) -> Changes:
+        self.learned_profiles = {**self.learned_profiles, event.key: event.changes}
+        return NOTHING
+
     def _mark(self, event: Steered) -> list[str]:
         """Update ``marks`` where a candidate was pinned, unpinned or dropped. Returns the candidates whose mark
         changed."""
@@ -540,6 +549,7 @@ _HANDLERS: Mapping[type[Event], Callable[[RunRecord, Any], Changes]] = {
     CandidateScored: RunRecord._candidate_scored,
     ProposalEnded: RunRecord._proposal_ended,
     Steered: RunRecord._steered,
+    ProfileChanged: RunRecord._profile_changed,
     RunStarted: RunRecord._run_started,
     RunEnded: RunRecord._run_ended,
 }

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from dspynb.running.record import RunRecord
 from dspynb.running.record_changes import NOTHING, Changes
 from dspynb.running.user_code import as_exception
 from dspynb.running.view_hook import attach_view, show
+from dspynb.scope.call_context import CallContext
 from dspynb.scope.core import Layer, current_scope
 from dspynb.scope.settings import setting
 
@@ -329,7 +331,9 @@ class Run(Steerable):
             self._driver = task
         self._nest()
         try:
-            with foreground(self), Layer(f"the run of {self.name}", port=self, span=self.span):
+            name = f"the run of {self.name}"
+            context = None if self._record is None else self._resumed_context(self._record)
+            with foreground(self), Layer(name, context=context, port=self, span=self.span):
                 self._begin()
                 result = await work()
         except asyncio.CancelledError as error:
@@ -350,6 +354,13 @@ class Run(Steerable):
         self._raise_if_interrupted(result)
         self._end("finished", (True, result))
         return result
+
+    def _resumed_context(self, record: RunRecord) -> CallContext | None:
+        """The call context with the profiles of models that the run file holds; None where it holds none."""
+        if not record.learned_profiles:
+            return None
+        context = current_scope().context
+        return replace(context, learned_profiles={**(context.learned_profiles or {}), **record.learned_profiles})
 
     def _nest(self) -> None:
         """Tell each run around this one in which of its spans this one starts: it receives this run's events too."""

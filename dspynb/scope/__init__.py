@@ -16,8 +16,8 @@ from dspynb.scope.core import (
     Scope,
     current_attempt,
     current_scope,
-    users_line,
     warn_of,
+    warn_user,
 )
 from dspynb.scope.gate import GATE
 from dspynb.scope.hints import address, current_hint, hints, mask
@@ -63,6 +63,6 @@ __all__ = [
     "setting",
     "snapshot",
     "unchecked_snapshot",
-    "users_line",
     "warn_of",
+    "warn_user",
 ]

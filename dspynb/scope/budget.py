@@ -12,7 +12,6 @@ import contextlib
 import math
 import threading
 import time
-import warnings
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -22,7 +21,7 @@ from dspynb.errors import BudgetExhausted, ConfigurationError, UsageUnknownWarni
 from dspynb.keywords import configurable
 from dspynb.media.describe import content_text
 from dspynb.options import NOT_RECORDED, Instance, Number, PositiveInt
-from dspynb.scope.core import Block, Layer, Scope, current_scope
+from dspynb.scope.core import Block, Layer, Scope, current_scope, warn_user
 
 if TYPE_CHECKING:
     from dspynb.events import PredictorCalled
@@ -274,12 +273,11 @@ class Meter:
             else:
                 self._usd += usage.usd
         if first_estimate and self.budget.tokens is not None:
-            warnings.warn(
+            warn_user(
                 f"a reply did not report its tokens, so the budget of {self.budget.tokens} tokens counts an estimate "
                 "for it and its like: one token for four characters of prompt and reply. "
                 "For an exact limit give calls=",
                 UsageUnknownWarning,
-                stacklevel=2,
             )
 
     def available(self) -> float:

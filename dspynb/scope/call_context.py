@@ -187,17 +187,20 @@ class CallContext:
     """Whether a Refine may make more than its first attempt."""
     interceptors: tuple[ScopedInterceptor, ...] = field(default=(), metadata=snapshot_by(_snapshot_interceptors))
     """Interceptors around every call, in the order of their places: a replay, the log of a resumed run."""
+    learned_profiles: Mapping[str, Mapping[str, Any]] | None = field(default=None, metadata=snapshot_by(unchanged))
+    """What the file of a resumed run says that refusals of servers have changed in the profiles of models, by the key
+    of the model."""
 
     def masked(self) -> CallContext:
         """The context for rewards and advisors: sampled as outside the attempt, and with retries."""
         if self.outside_attempt is None and self.retries:
             return self
         sampling = self.outside_attempt or self.sampling
-        return CallContext(self.lm, sampling, self.outside_attempt, True, self.interceptors)
+        return CallContext(self.lm, sampling, self.outside_attempt, True, self.interceptors, self.learned_profiles)
 
     def in_attempt(self, sampling: Sampling) -> CallContext:
         """The context for the calls of an attempt, with the attempt's own sampling."""
-        return CallContext(self.lm, sampling, self.sampling, self.retries, self.interceptors)
+        return CallContext(self.lm, sampling, self.sampling, self.retries, self.interceptors, self.learned_profiles)
 
     def interceptor(self, place: Place) -> Any:
         """The interceptor in force at a place, or None."""

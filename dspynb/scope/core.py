@@ -130,9 +130,23 @@ def _users_frame(frame: FrameType) -> FrameType:
     return outer
 
 
-def users_line() -> tuple[str, int]:
-    """The file and line of the user's code that called this package."""
-    frame = _users_frame(sys._getframe(1))
+def warn_user(message: str, category: type[Warning]) -> None:
+    """Issue a warning at the line of the user's code that called this package."""
+    warnings.warn_explicit(message, category, *_users_line())
+
+
+def _users_line() -> tuple[str, int]:
+    """The file and line of the user's code that called this package. In a task that this package has started, the line
+    that opened the innermost block around the task: most often the line of the call."""
+    frame = _users_frame(sys._getframe(2))
+    if not frame.f_code.co_filename.startswith(_PACKAGE):
+        return frame.f_code.co_filename, frame.f_lineno
+    layer: Scope | None = current_scope()
+    while layer is not None:
+        lease = layer.lease
+        if lease is not None and not lease.code.co_filename.startswith(_PACKAGE):
+            return lease.code.co_filename, lease.line
+        layer = layer.parent
     return frame.f_code.co_filename, frame.f_lineno
 
 
@@ -193,6 +207,7 @@ class Reading:
 _NOTHING = Reading((), None)
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """The attempt of a search that the code runs in; numbers and waves count from 1."""
@@ -344,7 +359,7 @@ class Scope:
     async def in_flight(self, call: Awaitable[T]) -> T:
         """Await a model call. Until it ends, each run around it that has not ended can cancel the current task."""
         task = asyncio.current_task()
-        runs = self._open_runs()
+        runs = self.open_runs()
         for run in runs:
             run.call_began(task)
         try:
@@ -353,7 +368,7 @@ class Scope:
             for run in runs:
                 run.call_ended(task)
 
-    def _open_runs(self) -> list[RunPort]:
+    def open_runs(self) -> list[RunPort]:
         """The runs around this scope that have not ended, innermost first."""
         runs: list[RunPort] = []
         layer: Scope | None = self

@@ -31,6 +31,8 @@ class Gate:
 
     def open(self, run: object) -> bool:
         """Let the run's calls continue. Returns whether they were paused."""
+        if not self.shut:  # each run that ends opens the gate
+            return False
         with self._lock:
             was_paused = run in self._paused
             self._paused.discard(run)

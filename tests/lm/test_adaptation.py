@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import math
 import pickle
@@ -17,11 +18,13 @@ from hypothesis import strategies as st
 
 import dspynb as dn
 from dspynb import errors
-from dspynb.lm.adaptation import Adaptation, adapt
+from dspynb.lm.adaptation import Adaptation
+from dspynb.lm.adapted_request import adapt
 from dspynb.lm.profiles import ModelProfile, profile_of
 from tests.cases.providers import model, no_max_tokens, no_temperature, only_temperature_one, refused, strict
 from tests.helpers import chat
-from tests.lm.server import Server, sse
+from tests.lm.server import Server, reply, sse
+from tests.lm.server import error as server_error
 
 REQUEST = dn.LMRequest(({"role": "user", "content": "hi"},))
 
@@ -214,6 +217,36 @@ def test_the_table_of_calls_has_settings_as_requested_and_as_sent():
     assert run.calls.sent.tolist() == [{"max_tokens": 9}]
 
 
+@pytest.mark.filterwarnings("ignore::dspynb.ModelAdaptedWarning")
+def test_the_table_of_calls_has_what_was_sent_for_a_call_that_fails():
+    cut = json.loads(json.dumps(reply("Par")).replace('"stop"', '"length"'))
+    for answer, kind in [(cut, errors.ReplyTruncated), (server_error(400), errors.BadRequestError)]:
+        with Server(strict(no_temperature, answer=answer)) as server:
+            lm = model(server, "openai/m", temperature=0.7, max_tokens=9)
+            with pytest.raises(kind):
+                ask(lm).run_sync(question="?")
+        call = dn.history(1)[0]
+        assert call.requested == {"temperature": 0.7, "max_tokens": 9}
+        assert call.sent == {"max_tokens": 9}
+
+
+@pytest.mark.filterwarnings("ignore::dspynb.ModelAdaptedWarning")
+def test_a_replayed_call_and_one_of_a_recording_show_what_was_sent_then(tmp_path):
+    with Server(strict(no_temperature)) as server:
+        lm = model(server, "openai/m", temperature=0.7, max_tokens=9)
+        program = ask(dn.recorded(tmp_path / "replies.jsonl", lm), temperature=0.5)
+        with dn.trace() as trace:
+            first = program.run_sync(question="?")
+        again = dn.run_sync(lambda: dn.replay(trace, program))
+        plain = ask(model(server, "openai/m", max_tokens=9))
+        with dn.trace() as plain_trace:
+            plain.run_sync(question="?")
+        plain_again = dn.run_sync(lambda: dn.replay(plain_trace, plain))
+    recorded = ask(dn.recorded(tmp_path / "replies.jsonl"), temperature=0.5).run_sync(question="?")
+    for run in (first.run, again.run, recorded.run, plain_again.run):
+        assert run.calls.sent.tolist() == [{"max_tokens": 9}]
+
+
 def test_no_header_and_no_secret_is_in_the_table_of_calls():
     with Server(lambda body, number: chat(answer="Paris")) as server:
         headers = {"X-Api-Key": "a-long-header-secret"}
@@ -231,6 +264,8 @@ def test_a_reply_of_the_cache_is_found_under_the_requested_settings(tmp_path, mo
         second = ask(model(server, "openai/m", temperature=0.7)).run_sync(question="?")
     assert (first.answer, second.answer) == ("Paris", "Paris")
     assert second.run.calls.cached.tolist() == [True]
+    assert second.run.calls.requested.tolist() == [{"temperature": 0.7}]
+    assert first.run.calls.sent.tolist() == second.run.calls.sent.tolist() == [{}]
     assert len(server.bodies) == 2  # the refused one and its repetition
 
 
@@ -442,6 +477,57 @@ def test_a_refused_tool_is_not_sent_again_not_even_to_a_model_that_is_said_to_ta
     assert len(serve.refusals) == 1
 
 
+def test_an_effort_has_the_name_of_the_server_in_each_request_and_in_the_column_sent():
+    with Server(lambda body, number: chat(answer="4")) as server:
+        predictor = ask(model(server), effort="low")
+        predictions = [predictor.run_sync(question="2+2?") for _ in range(3)]
+    assert [body.get("reasoning_effort") for body in server.bodies] == ["low"] * 3
+    assert not any("effort" in body for body in server.bodies)
+    for prediction in predictions:
+        assert prediction.run.calls.requested.tolist() == [{"effort": "low"}]
+        assert prediction.run.calls.sent.tolist() == [{"reasoning_effort": "low"}]
+
+
+@pytest.mark.parametrize(
+    "message",
+    ['"gemma3:4b" does not support thinking', "This model does not support the effort parameter."],
+)
+def test_an_effort_is_left_out_if_the_server_refuses_thinking_in_its_own_words(message):
+    serve = strict(lambda body: refused(message, param=None) if "reasoning_effort" in body else None)
+    with Server(serve) as server:
+        predictor = ask(model(server), effort="low")
+        with pytest.warns(errors.ModelAdaptedWarning, match="reasoning_effort='low' was left out"):
+            predictor.run_sync(question="2+2?")
+        predictor.run_sync(question="2+2?")
+    assert len(serve.refusals) == 1
+
+
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_a_react_whose_tools_are_refused_says_once_that_they_are_text(is_recorded, tmp_path):
+    def rule(body):
+        return refused("tools are not supported", param="tools") if "tools" in body else None
+
+    def text(body):
+        if "next_tool_name" in json.dumps(body):
+            return chat(next_thought="done", next_tool_name="finish", next_tool_args="{}")
+        return chat(answer="4")
+
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    serve = strict(rule, answer=text)
+    with Server(serve) as server, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        lm = model(server)
+        if is_recorded:
+            lm = dn.recorded(tmp_path / "replies.jsonl", lm)
+        with dn.context(lm=lm):
+            answers = [dn.ReAct("question -> answer", [add]).run_sync(question="2+2?").answer for _ in range(2)]
+    assert answers == ["4", "4"]
+    (warning,) = caught
+    assert "tools were refused, and are described in the prompt" in str(warning.message)
+
+
 def first_calls(count, first, settings=lambda i: {"temperature": 0.7}):
     """The settings of all requests of ``count`` calls at once, to a server without temperature and response format.
 
@@ -583,3 +669,18 @@ def test_effort_is_renamed_in_each_request_that_a_server_takes():
             lm.run_sync("Say hello.")
     assert [body.get("reasoning_effort") for body in server.bodies] == ["low"] * 3
     assert all("effort" not in body for body in server.bodies)
+
+
+def test_the_warning_is_at_the_line_of_the_users_call_also_in_concurrent_attempts():
+    line = None
+
+    async def main(program):
+        nonlocal line
+        line = inspect.currentframe().f_lineno + 1
+        await program(question="?")
+
+    with Server(strict(no_temperature)) as server:
+        program = dn.BestOfN(ask(model(server)), lambda row, prediction: 1.0, n=4, width=4, temperature=0.7)
+        with pytest.warns(dn.errors.ModelAdaptedWarning) as caught:
+            asyncio.run(main(program))
+    assert [(warning.filename, warning.lineno) for warning in caught] == [(__file__, line)]

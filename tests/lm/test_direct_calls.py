@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 
 import dspynb as dn
 from dspynb import errors
+from dspynb.lm.format_in_words import json_in
 from tests.helpers import chat, journal
 from tests.lm.server import Server, reply
 
@@ -130,6 +132,103 @@ def test_the_schema_of_a_call_is_left_out_where_the_server_refuses_it_and_so_is_
         at(server, retries=0, response_format=OWN["response_format"]).run_sync("A city", response_format=City)
     kinds = [(body.get("response_format") or {}).get("type") for body in server.bodies]
     assert (kinds[0], kinds[-1]) == ("json_schema", None)
+
+
+FORMATS = ("json_schema", "json_object")
+
+
+def complying(*formats, fence=False):
+    """A server that takes these kinds of response formats, with a model that answers with JSON where it is asked to."""
+
+    def serve(body, number):
+        kind = (body.get("response_format") or {}).get("type")
+        if kind is not None and kind not in formats:
+            error = {"message": f"'response_format.type' : '{kind}' is not supported", "param": "response_format"}
+            return web.json_response({"error": error}, status=400)
+        text = json.dumps(body["messages"])
+        if kind != "json_schema" and "JSON" not in text:
+            return "It is Paris."
+        return '```json\n{"name": "Paris"}\n```' if fence else '{"name": "Paris"}'
+
+    return serve
+
+
+@pytest.mark.filterwarnings("ignore::dspynb.ModelAdaptedWarning")
+@pytest.mark.parametrize("formats", [FORMATS, FORMATS[1:], ()])
+@pytest.mark.parametrize("fence", [False, True])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        "A city",
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "A city"}],
+        [{"role": "user", "content": [{"type": "text", "text": "A city"}]}],
+        [{"role": "system", "content": "Name a city."}],
+        [{"role": "user", "content": "A city"}, {"role": "assistant", "content": "Which?"}],
+    ],
+)
+def test_a_direct_call_gets_json_of_a_schema_whatever_formats_the_server_takes(formats, fence, messages):
+    with Server(complying(*formats, fence=fence)) as server:
+        lm = at(server, retries=0)
+        replies = [lm.run_sync(messages, response_format=City) for _ in range(2)]
+    assert [City.model_validate_json(answer.text).name for answer in replies] == ["Paris"] * 2
+    sent = server.bodies[-1]
+    kind = (sent.get("response_format") or {}).get("type")
+    assert kind == (formats[0] if formats else None)
+    texts = json.dumps(sent["messages"])
+    assert ("JSON schema" in texts) == (formats != FORMATS)
+
+
+@pytest.mark.filterwarnings("ignore::dspynb.ModelAdaptedWarning")
+@pytest.mark.parametrize(
+    "response_format",
+    [
+        {"type": "json_object"},
+        {"type": "json_schema", "json_schema": {"name": "city", "schema": City.model_json_schema()}},
+    ],
+)
+@pytest.mark.parametrize("of_model", [False, True])
+def test_formats_in_the_form_of_openai_are_asked_for_in_words_where_the_server_takes_none(response_format, of_model):
+    with Server(complying(fence=True)) as server:
+        if of_model:
+            answer = at(server, response_format=response_format).run_sync("A city")
+        else:
+            answer = at(server).run_sync("A city", response_format=response_format)
+    assert json.loads(answer.text) == {"name": "Paris"}
+    assert ("JSON schema" in json.dumps(server.bodies[-1]["messages"])) == ("json_schema" in response_format)
+
+
+def test_a_model_that_honours_no_response_format_is_asked_for_json_in_words():
+    lm = dn.ScriptedLM(['Here it is:\n```json\n{"name": "Paris"}\n```\nGood luck!'])
+    assert json.loads(lm.run_sync("A city", response_format=City).text) == {"name": "Paris"}
+    assert '"required": ["name"]' in lm.requests[0].messages[0]["content"]
+
+
+@pytest.mark.filterwarnings("ignore::dspynb.ModelAdaptedWarning")
+def test_the_prompt_of_an_adapter_does_not_describe_the_format_twice():
+    with Server(complying()) as server:
+        ask = dn.Predict("question -> name", lm=at(server), adapter="json")
+        assert ask.run_sync(question="JSON?").name == "Paris"
+    first, last = server.bodies[0], server.bodies[-1]
+    assert first["messages"] == last["messages"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is Paris.",
+        '```json\n{"name": "Paris"\n```',
+        '"a text with ```json\\n{}\\n``` inside"',
+        "```\nParis\n```",
+        "",
+    ],
+)
+def test_a_text_without_json_in_fences_is_returned_as_it_is(text):
+    assert json_in(text) is text
+
+
+def test_taking_json_out_of_a_long_text_takes_time_linear_in_its_length():
+    for text in ("```json\n" * 200_000, "a```\n" * 200_000, "```" * 500_000, "`" * 10**6, "```json" + " " * 10**6):
+        assert json_in(text) is text
 
 
 @pytest.mark.parametrize("make", [lambda lm: lm, lambda lm: pickle.loads(pickle.dumps(lm))])

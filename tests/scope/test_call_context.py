@@ -37,6 +37,7 @@ OTHER_VALUES = {
     "outside_attempt": (WARM, WARM),
     "retries": (False, False),
     "interceptors": ((Link(there=There()), Link(Place.CACHE)), (There(),)),
+    "learned_profiles": ({"key": {"refused": ["temperature"]}}, {"key": {"refused": ["temperature"]}}),
 }
 """By field of the context: a value that is not the default, and what it is in another process."""
 

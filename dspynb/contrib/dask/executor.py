@@ -13,10 +13,11 @@ from dspynb.contrib.dask.cluster import Cluster, PackedJob
 from dspynb.contrib.dask.job import Grant, Job, Ref, Reply
 from dspynb.contrib.dask.serialization import digest, pack, unpack_reply
 from dspynb.errors import BudgetExhausted
-from dspynb.events import Event, PredictorCalled, new_span
+from dspynb.events import Event, PredictorCalled, ProfileChanged, new_span
 from dspynb.keywords import configurable
 from dspynb.options import Seconds
 from dspynb.running.call_history import remember
+from dspynb.running.reader import RunReader
 from dspynb.scope.budget import Allowance
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import Scope, current_scope
@@ -183,10 +184,18 @@ class _LocalSide:
         spans = _SpanNumbers({0: scope.open_span, reply.opened: self._opened})
         events, result = unpack_reply(reply.payload, scope.open_run, spans.translate, spans.renumber)
         for index, event in enumerate(events):
-            _emit_here(event, hide_from_traces=index in reply.masked)
+            if not _is_known_profile(event, scope.open_run):
+                _emit_here(event, hide_from_traces=index in reply.masked)
         if reply.raised:
             raise result
         return result
+
+
+def _is_known_profile(event: Event, run: object) -> bool:
+    """Whether an event says what the run has recorded already: each worker learns what a model refuses."""
+    if not isinstance(event, ProfileChanged) or not isinstance(run, RunReader):
+        return False
+    return run.record.learned_profiles.get(event.key) == event.changes
 
 
 def _emit_here(event: Event, *, hide_from_traces: bool) -> None:

@@ -21,18 +21,18 @@ LookUp = Callable[[LMRequest], Awaitable[LMReply | None]]
 class CacheInterceptor:
     """Looks requests up in the reply cache.
 
-    ``cache_key``: returns the key of a request, or None if the cache is off. ``LM`` itself adds replies to the cache
-    when they arrive, so that the reply to a request whose caller was cancelled is cached too.
+    ``cache_key``: returns the key of a call's request, or None if the cache is off. ``LM`` itself adds replies to the
+    cache when they arrive, so that the reply to a request whose caller was cancelled is cached too.
     """
 
     place = Place.CACHE
 
-    def __init__(self, cache_key: Callable[[LMRequest], str | None]) -> None:
+    def __init__(self, cache_key: Callable[[ModelCall], str | None]) -> None:
         self._cache_key = cache_key
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:
         """Return the cached reply, or for a miss the model's."""
-        call.key = self._cache_key(call.request)
+        call.key = self._cache_key(call)
         if call.key is None:
             return await proceed(call)
         reply = await call.scope.in_flight(default_cache().get(call.key))

@@ -14,7 +14,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Protocol
 
-from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, PieceCallback
+from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, PieceCallback, sent_settings
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import Scope
 
@@ -27,8 +27,9 @@ class ModelCall:
 
     ``path``, ``inputs``: the path and inputs of the calling predictor; empty if the model is called directly.
     ``listener``: called with each new piece of the reply's text; None for a call that is not streamed. ``key``: the key
-    of the request in the reply cache; None if the cache is not used. ``admitted``: whether the runs and budgets around
-    the call have admitted it. ``streamed``: whether the listener has received the text of the reply.
+    of the request in the reply cache; None if the cache is not used. ``settings``: those of the request merged with
+    those of the model; None until they are merged. ``admitted``: whether the runs and budgets around the call have
+    admitted it. ``streamed``: whether the listener has received the text of the reply.
     """
 
     lm: LMProtocol
@@ -38,6 +39,7 @@ class ModelCall:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     listener: PieceCallback | None = None
     key: str | None = None
+    settings: Mapping[str, Any] | None = None
     admitted: bool = False
     streamed: bool = False
 
@@ -45,6 +47,12 @@ class ModelCall:
     def model(self) -> str:
         """The model's name."""
         return str(getattr(self.lm, "name", type(self.lm).__name__))
+
+    def requested(self) -> Mapping[str, Any]:
+        """The settings of the request, merged with those that the model declares."""
+        if self.settings is None:
+            self.settings = sent_settings(self.lm, self.request)
+        return self.settings
 
     def stream_rest(self, reply: LMReply) -> None:
         """Call the listener with the whole text of a reply that was not streamed, such as a cached one."""

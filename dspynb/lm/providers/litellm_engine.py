@@ -37,6 +37,7 @@ from dspynb.lm.providers.addresses import (
     unset_key,
 )
 from dspynb.lm.providers.endpoint import Endpoint
+from dspynb.lm.providers.engine import Engine
 from dspynb.lm.providers.error_kinds import error_kind, provider_error
 from dspynb.lm.providers.error_report import ErrorReport, read_report
 from dspynb.lm.providers.litellm_http import HTTPGuard, current_guard, guard_clients
@@ -92,14 +93,11 @@ _ERROR_CLASSES: Mapping[str, type[ModelError]] = {
 }
 
 
-class LiteLLMEngine:
-    """Sends single requests through litellm, and raises the errors of dspynb. Retries and limits are applied by LM."""
+class LiteLLMEngine(Engine):
+    """Sends single requests through litellm."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        self.model = endpoint.model
-        self.asks_for_usage = True
-        """Whether a stream is asked for its usage. False for a server that has refused this."""
+        super().__init__(endpoint)
         self.provider = parse_name(endpoint.model, has_address=endpoint.api_base is not None).provider
         if self.model.startswith(_FOLLOWS_REDIRECTS):
             name = self.model.partition("/")[2]
@@ -152,9 +150,7 @@ class LiteLLMEngine:
         litellm = await asyncio.to_thread(_litellm)
         arguments = self._arguments(request, settings, key)
         if on_piece is not None:
-            arguments["stream"] = True
-            if self.asks_for_usage:
-                arguments["stream_options"] = {"include_usage": True}
+            arguments |= self.stream_fields()
         error_fields = {"model": self.model}
         guard = HTTPGuard()
         token = current_guard.set(guard)

@@ -33,6 +33,7 @@ from dspynb.lm.providers.addresses import (
     refused_redirect,
 )
 from dspynb.lm.providers.endpoint import Endpoint
+from dspynb.lm.providers.engine import Engine
 from dspynb.lm.providers.error_kinds import provider_error
 from dspynb.lm.providers.error_report import read_report
 from dspynb.lm.providers.model_names import not_found_advice, parse_name
@@ -77,15 +78,11 @@ async def _session() -> aiohttp.ClientSession:
     return entry[1]
 
 
-class DirectEngine:
-    """Sends single requests to an OpenAI-compatible server, and raises the errors of dspynb. Retries and limits are
-    applied by LM."""
+class DirectEngine(Engine):
+    """Sends single requests to an OpenAI-compatible server."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        self.model = endpoint.model
-        self.asks_for_usage = True
-        """Whether a stream is asked for its usage. False for a server that has refused this."""
+        super().__init__(endpoint)
         self.provider, self.remote = parse_name(endpoint.model, has_address=endpoint.api_base is not None)
         self._timeout: aiohttp.ClientTimeout | None = None
 
@@ -136,9 +133,7 @@ class DirectEngine:
         body = request_body(self.remote, request, settings)
         body |= body.pop("extra_body", None) or {}
         if on_piece is not None:
-            body["stream"] = True
-            if self.asks_for_usage:
-                body["stream_options"] = {"include_usage": True}
+            body |= self.stream_fields()
         if self._timeout is None:
             self._timeout = aiohttp.ClientTimeout(total=self.endpoint.timeout)
         try:

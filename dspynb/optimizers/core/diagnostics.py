@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 
 from dspynb.errors import NoFeedbackWarning, OptimizerError, RewardError, ScoreRangeWarning, shorten
 from dspynb.optimizers.core.problem import CandidateEvaluation, Problem
+from dspynb.scope.core import warn_user
 
 __all__ = [
     "failed_part",
@@ -38,23 +38,21 @@ def warn_below(evaluation: CandidateEvaluation, problem: Problem) -> None:
     ended = [rollout.ended for rollout in evaluation.rollouts]
     scores = [float(rollout.score) for rollout in ended if rollout.score is not None]
     if min(scores, default=problem.failure_score) < problem.failure_score:
-        warnings.warn(
+        warn_user(
             f"the metric {problem.metric.name} gives scores below failure_score={problem.failure_score:g}: a row that "
             "fails counts for more than one that does not. Set failure_score to the lowest score that the metric can "
             "give",
             ScoreRangeWarning,
-            stacklevel=2,
         )
 
 
 def warn_above(evaluation: CandidateEvaluation, problem: Problem, perfect: float) -> None:
     """Warn where a row scored more than ``perfect``, so that nothing is learned from it."""
     if max(evaluation.scores) > perfect:
-        warnings.warn(
+        warn_user(
             f"the metric {problem.metric.name} gives scores above perfect_score={perfect:g}: nothing is learned from "
             "rows with this score or more. Set perfect_score to the highest score that the metric can give",
             ScoreRangeWarning,
-            stacklevel=2,
         )
 
 
@@ -69,9 +67,8 @@ def warn_without_feedback(problem: Problem, feedback: Iterable[str | None], pred
     """Warn where all feedback is empty. ``predictor``: the path that the feedback is on, if it is on one."""
     if not any(feedback):
         on = "" if predictor is None else f" on {predictor}"
-        warnings.warn(
+        warn_user(
             f"the metric {problem.metric.name} gives scores without feedback{on}, so that a model has to guess what "
             "was wrong. Let it return dn.Score(value, feedback='what was wrong, in words')",
             NoFeedbackWarning,
-            stacklevel=2,
         )

@@ -1,0 +1,98 @@
+"""One request of a model that waits for its limits, is adapted to the model, and is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dspynb.errors import BadRequestError, ModelError, UnsupportedParameter
+from dspynb.lm.adaptation import Adaptation
+from dspynb.lm.limits import Limits
+from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
+from dspynb.lm.providers.engine import Engine
+from dspynb.scope.budget import about_tokens
+from dspynb.scope.core import current_scope
+from dspynb.scope.gate import GATE
+
+__all__ = ["PendingRequest"]
+
+_USAGE = "stream_options"
+"""The field of a request that asks for the usage of a stream."""
+Check = Callable[[LMReply, Mapping[str, Any]], LMReply]
+"""Returns a reply that is an answer; gets the reply and the settings that were sent. Raises ModelError."""
+
+
+class PendingRequest:
+    """One request with its limits. It is not retried after the first piece of a streamed reply."""
+
+    __slots__ = ("adaptation", "check", "engine", "limits", "on_piece", "request", "settings", "started_streaming")
+
+    def __init__(
+        self,
+        request: LMRequest,
+        settings: Mapping[str, Any],
+        on_piece: PieceCallback | None,
+        *,
+        limits: Limits,
+        engine: Engine,
+        adaptation: Adaptation,
+        check: Check,
+    ) -> None:
+        self.limits = limits
+        self.engine = engine
+        self.adaptation = adaptation
+        self.check = check
+        self.request = request
+        self.settings = settings
+        self.on_piece = on_piece
+        self.started_streaming = False
+
+    async def attempt(self) -> LMReply:
+        """Send the request once, within the limits. A paused run holds no slot."""
+        if self.limits.paced:
+            await self.limits.pace(_estimated_tokens(self.request, self.settings))
+        while True:
+            if GATE.shut:
+                await GATE.passed(current_scope())
+            async with self.limits.slots:
+                if not (GATE.shut and GATE.holding(current_scope())):
+                    reply = await self.adaptation.send(self.request, self.settings, self._send)
+                    try:
+                        return self.check(reply, self.settings if reply.sent is None else reply.sent)
+                    except ModelError as error:
+                        error.sent = reply.sent
+                        raise
+
+    async def _send(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
+        if self.on_piece is None:
+            return await self.engine.complete(request, settings, None)
+        self.engine.asks_for_usage = _USAGE not in self.adaptation.profile.refused
+        try:
+            return await self.engine.complete(request, settings, self._pass_on)
+        except UnsupportedParameter as error:
+            if self.started_streaming:  # the listener has a part of the reply, which cannot be taken back
+                raise BadRequestError(error.problem, model=error.model, status=error.status) from error
+            if error.parameter != _USAGE or not self.engine.asks_for_usage:
+                raise
+        self.adaptation.refuse(_USAGE)
+        self.engine.asks_for_usage = False
+        return await self.engine.complete(request, settings, self._pass_on)
+
+    def may_retry(self, error: ModelError) -> None:
+        """Raise ``error`` if a piece of the reply has arrived, or Halted if the run or a budget allows no retry."""
+        if self.started_streaming:
+            raise error
+        current_scope().admit()
+
+    def _pass_on(self, text: str) -> None:
+        self.started_streaming = True
+        if self.on_piece is not None:
+            self.on_piece(text)
+
+
+def _estimated_tokens(request: LMRequest, settings: Mapping[str, Any]) -> float:
+    """An estimate of the tokens of a request and its reply: four characters per token, plus ``max_tokens``.
+
+    An image or file counts by its short description, since its size in bytes says little about its tokens.
+    """
+    return about_tokens(request.messages) + float(settings.get("max_tokens") or 0)

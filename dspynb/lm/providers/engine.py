@@ -1,0 +1,34 @@
+"""The base class of the engines, which send single requests to providers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
+from dspynb.lm.providers.endpoint import Endpoint
+
+__all__ = ["Engine"]
+
+
+class Engine(ABC):
+    """Sends single requests to a provider, and raises the errors of dspynb. Retries and limits are applied by LM."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.model = endpoint.model
+        self.asks_for_usage = True
+        """Whether a stream is asked for its usage. False for a server that has refused this."""
+
+    @abstractmethod
+    async def complete(
+        self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
+    ) -> LMReply:
+        """Send a request and return the reply; with ``on_piece``, stream it. Raises ModelError."""
+
+    def stream_fields(self) -> dict[str, Any]:
+        """The fields of a request for a streamed reply."""
+        if self.asks_for_usage:
+            return {"stream": True, "stream_options": {"include_usage": True}}
+        return {"stream": True}
