@@ -9,6 +9,7 @@ import pytest
 
 import dspynb as dn
 from dspynb.running.journal import flush_journals
+from dspynb.scope.gate import GATE
 from tests.helpers import chat
 from tests.lm.server import Server, reply, sse
 from tests.lm.server import error as server_error
@@ -58,8 +59,10 @@ def test_the_wait_while_a_run_is_paused_is_apart_from_the_work_of_a_call():
     async def main(ask):
         run = ask.start(question="?")
         run.pause()
+        while not GATE._waiting:  # the call has reached the gate  # noqa: ASYNC110
+            await asyncio.sleep(0)
         began = time.perf_counter()
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.05)
         paused = time.perf_counter() - began
         run.unpause()
         await run
