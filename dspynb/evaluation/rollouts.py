@@ -92,7 +92,7 @@ async def run_rollout(
         scope.emit(SpanEnded(span=span, parent=parent, error="halted"))
         raise
     calls, metric_calls = record.split_calls_in(span, program_calls)
-    waited = only_waited([*calls, *metric_calls])
+    waited = only_waited([*calls, *metric_calls] if metric_calls else calls)
     ended = RolloutEnded(
         span=span,
         parent=parent,

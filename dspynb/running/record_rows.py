@@ -27,6 +27,8 @@ def usage_of(calls: Sequence[PredictorCalled]) -> Usage:
     """The usage of some calls, added up."""
     if len(calls) == 1:  # as of most evaluated rows
         return calls[0].usage
+    if not calls:
+        return NO_USAGE
     return sum((call.usage for call in calls), NO_USAGE)
 
 

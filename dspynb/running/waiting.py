@@ -12,11 +12,10 @@ __all__ = ["only_waited"]
 def only_waited(calls: Sequence[PredictorCalled]) -> float:
     """The seconds in which at least one of these calls waited and none worked. A call waits before it works, as far as
     its event tells."""
-    waiting_calls = [call for call in calls if call.waited]
-    if not waiting_calls:
-        return 0.0
-    if len(calls) == 1:
+    if len(calls) == 1:  # as of most evaluated rows
         return calls[0].waited
+    if not any(call.waited for call in calls):
+        return 0.0
     changes: list[tuple[float, int, int]] = []  # (time, change of the calls that wait, change of those that work)
     for call in calls:
         begins_work = call.at - call.seconds
