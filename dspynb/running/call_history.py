@@ -30,17 +30,33 @@ def remember(call: PredictorCalled) -> None:
 
 
 class Calls(tuple[PredictorCalled, ...]):
-    """Calls whose repr and notebook display show prompts and replies, and above them ``note``, if there is one."""
+    """Calls whose repr and notebook display show prompts and replies."""
 
-    note = ""
+    __slots__ = ()
 
     def __repr__(self) -> str:
-        texts = [self.note] if self.note else []
-        return "\n\n".join([*texts, *map(_text, self)]) or "(no calls)"
+        return "\n\n".join(map(_text, self)) or "(no calls)"
 
     def _repr_html_(self) -> str:
-        note = f"<em>{escape(self.note)}</em>" if self.note else ""
-        return note + "".join(map(_html, self)) or "<em>no calls</em>"
+        return "".join(map(_html, self)) or "<em>no calls</em>"
+
+
+class _FewerCalls(Calls):
+    """Fewer calls than were requested, with a note that says why."""
+
+    __slots__ = ()
+
+    def _note(self) -> str:
+        return (
+            f"Only the last {len(self)} calls are in the history: dn.configure(history=…) sets how many are. "
+            "run.calls has all calls of a run."
+        )
+
+    def __repr__(self) -> str:
+        return f"{self._note()}\n\n{Calls.__repr__(self)}"
+
+    def _repr_html_(self) -> str:
+        return f"<em>{escape(self._note())}</em>{Calls._repr_html_(self)}"
 
 
 def history(n: int = 1) -> Calls:
@@ -56,13 +72,8 @@ def history(n: int = 1) -> Calls:
     """
     if not isinstance(n, int) or n < 1:
         raise InputError(f"history(n) takes a whole number of at least 1, got {n!r}")
-    calls = Calls(list(_calls)[-n:])
-    if _is_cut and len(calls) < n:
-        calls.note = (
-            f"Only the last {len(calls)} calls are in the history: dn.configure(history=…) sets how many are. "
-            "run.calls has all calls of a run."
-        )
-    return calls
+    calls = list(_calls)[-n:]
+    return _FewerCalls(calls) if _is_cut and len(calls) < n else Calls(calls)
 
 
 def _summary(call: PredictorCalled) -> str:
