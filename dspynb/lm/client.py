@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Awaitable, Mapping
 from typing import Any, Literal, TypeVar, Unpack
@@ -58,6 +59,7 @@ from dspynb.scope.settings import model_name, setting
 __all__ = ["LM"]
 
 T = TypeVar("T")
+_ADAPTATION_LOCK = threading.Lock()
 
 
 class LM(DirectCalls):
@@ -184,16 +186,22 @@ class LM(DirectCalls):
 
     def _adapt(self) -> Adaptation:
         """The profile and what refusals have taught, made when it is first used, since it reads litellm's map."""
-        if self._adaptation is None:
-            api_base: Any = self._endpoint_settings["api_base"]
-            profile = profile_at(self.name, api_base, self._profile_changes)
-            if is_direct(profile.wire_format) != isinstance(self._engine, DirectEngine):
-                self._engine = make_engine(self._engine.endpoint, profile.wire_format, self.settings)
-            self._adaptation = Adaptation(self.name, profile, strict=self._strict, key=self._profile_key())
+        adaptation = self._adaptation
+        if adaptation is None:
+            with _ADAPTATION_LOCK:  # threads may make their first calls at the same time, and must share one
+                adaptation = self._adaptation or self._new_adaptation()
+                self._adaptation = adaptation
         recorded = current_scope().context.learned_profiles
-        if recorded and not self._strict and self._adaptation.key in recorded:
-            self._adaptation.apply_recorded(recorded[self._adaptation.key])
-        return self._adaptation
+        if recorded and not self._strict and adaptation.key in recorded:
+            adaptation.apply_recorded(recorded[adaptation.key])
+        return adaptation
+
+    def _new_adaptation(self) -> Adaptation:
+        api_base: Any = self._endpoint_settings["api_base"]
+        profile = profile_at(self.name, api_base, self._profile_changes)
+        if is_direct(profile.wire_format) != isinstance(self._engine, DirectEngine):
+            self._engine = make_engine(self._engine.endpoint, profile.wire_format, self.settings)
+        return Adaptation(self.name, profile, strict=self._strict, key=self._profile_key())
 
     def _profile_key(self) -> str:
         """A hash of what the model knew of its profile when it was created. Changes that a run file has for another

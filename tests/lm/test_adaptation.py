@@ -9,6 +9,7 @@ import math
 import pickle
 import subprocess
 import sys
+import threading
 import warnings
 
 import pytest
@@ -684,3 +685,28 @@ def test_the_warning_is_at_the_line_of_the_users_call_also_in_concurrent_attempt
         with pytest.warns(dn.errors.ModelAdaptedWarning) as caught:
             asyncio.run(main(program))
     assert [(warning.filename, warning.lineno) for warning in caught] == [(__file__, line)]
+
+
+def test_threads_with_event_loops_of_their_own_share_what_a_model_has_learned(monkeypatch):
+    monkeypatch.setattr("dspynb.lm.adaptation._FIRST_CALL_SECONDS", 60.0)  # so that time does not decide
+
+    async def many(program):
+        return await asyncio.gather(*[program(question=str(number)) for number in range(16)])
+
+    def in_a_thread(program, answers):
+        answers += [prediction.answer for prediction in asyncio.run(many(program))]
+
+    with Server(strict(no_temperature)) as server, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", errors.ModelAdaptedWarning)
+        program = ask(model(server, cache=False), temperature=0.7)
+        answers = []
+        threads = [threading.Thread(target=in_a_thread, args=(program, answers)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    refused_requests = [body for body in server.bodies if "temperature" in body]
+    assert len(answers) == 64
+    assert len(server.bodies) - len(refused_requests) == 64
+    assert 1 <= len(refused_requests) <= 4  # each loop has at most one first call
+    assert len([warning for warning in caught if "temperature" in str(warning.message)]) <= 4
