@@ -52,6 +52,7 @@ from dspynb.lm.settings import (
     merge_settings,
 )
 from dspynb.options import Bool, NonNegativeInt, PositiveFloat, PositiveInt
+from dspynb.processes import after_fork_in_child
 from dspynb.redact import is_secret_name, without_password, without_secrets
 from dspynb.scope.core import current_scope, warn_user
 from dspynb.scope.settings import model_name, setting
@@ -59,7 +60,6 @@ from dspynb.scope.settings import model_name, setting
 __all__ = ["LM"]
 
 T = TypeVar("T")
-_ADAPTATION_LOCK = threading.Lock()
 
 
 class LM(DirectCalls):
@@ -188,7 +188,7 @@ class LM(DirectCalls):
         """The profile and what refusals have taught, made when it is first used, since it reads litellm's map."""
         adaptation = self._adaptation
         if adaptation is None:
-            with _ADAPTATION_LOCK:  # threads may make their first calls at the same time, and must share one
+            with _new_adaptation_lock:  # threads may make their first calls at the same time, and must share one
                 adaptation = self._adaptation or self._new_adaptation()
                 self._adaptation = adaptation
         recorded = current_scope().context.learned_profiles
@@ -372,3 +372,12 @@ class LM(DirectCalls):
 
 
 _METHODS = (("complete", LM.complete), ("stream", LM.stream), ("cached_reply", LM.cached_reply))
+_new_adaptation_lock = threading.Lock()
+
+
+def _reset_lock() -> None:
+    global _new_adaptation_lock  # noqa: PLW0603  # another thread of the parent may have held it during the fork
+    _new_adaptation_lock = threading.Lock()
+
+
+after_fork_in_child(_reset_lock)
