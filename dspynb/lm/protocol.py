@@ -39,6 +39,7 @@ __all__ = [
     "refuse_in_a_replay",
     "refuse_media",
     "request_key",
+    "returns_reasoning",
     "sent_settings",
     "with_thinking",
     "with_usage",
@@ -287,6 +288,13 @@ def sent_settings(lm: object, request: LMRequest) -> dict[str, Any]:
         settings.update(lm_settings)
     settings.update(request.settings)
     return settings
+
+
+def returns_reasoning(lm: object, settings: Mapping[str, Any]) -> bool:
+    """Whether a model says that its reply to a request with these settings has the text of its reasoning: by an
+    attribute ``returns_reasoning``, which is a bool, or a function of the settings."""
+    says = getattr(lm, "returns_reasoning", False)
+    return bool(says(settings) if callable(says) else says)
 
 
 def _truncation_problem(reply: LMReply, text: str, settings: Mapping[str, Any]) -> str:

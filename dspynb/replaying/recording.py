@@ -84,6 +84,7 @@ class Recording:
     """The model calls of one recorded program call, the ``root``. Each is returned once. Can be used from any thread.
 
     ``paths``: the predictors that were called. ``native``: those of them whose model called tools itself.
+    ``native_reasoning``: those of them whose output ``reasoning`` is the model's own.
     """
 
     def __init__(self, root: Span, calls: Iterable[PredictorCalled], cancelled: frozenset[int] = frozenset()) -> None:
@@ -92,6 +93,7 @@ class Recording:
         self.calls = sorted(filter(_has_answer, calls), key=lambda call: call.started)
         self.paths = {call.predictor for call in self.calls}
         self.native = {call.predictor for call in self.calls if call.tool_calls}
+        self.native_reasoning = {call.predictor for call in self.calls if _has_native_reasoning(call)}
         self._cancelled = cancelled
         self._used: set[int] = set()
         self._lock = threading.Lock()
@@ -134,6 +136,11 @@ def _keys(path: str, rollout: int, messages: Sequence[Mapping[str, Any]], inputs
 
 def _text(value: object) -> str:
     return json.dumps(plain(value), sort_keys=True, default=repr)
+
+
+def _has_native_reasoning(call: PredictorCalled) -> bool:
+    """Whether the model's own reasoning became an output of a call."""
+    return bool(call.reasoning) and (call.outputs or {}).get("reasoning") == call.reasoning
 
 
 def _has_answer(call: PredictorCalled) -> bool:

@@ -167,7 +167,8 @@ class Replaying:
             with contextlib.suppress(DspynbError):  # the model may not be available here
                 lm = resolve_lm(choice)
         native_tools = getattr(lm, "native_tools", False) or path in self.recording.native
-        return _RecordedModel(getattr(lm, "name", "recorded"), getattr(lm, "adapter", None), native_tools)
+        reasons = path in self.recording.native_reasoning
+        return _RecordedModel(getattr(lm, "name", "recorded"), getattr(lm, "adapter", None), native_tools, reasons)
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:  # noqa: ARG002  # no model is called
         """The recorded reply. Budgets inside the program are charged as for a reply of a model."""
@@ -236,6 +237,7 @@ class _RecordedModel:
     name: str
     adapter: Any
     native_tools: bool
+    returns_reasoning: bool
 
     async def complete(self, request: LMRequest) -> LMReply:  # noqa: ARG002
         raise ScopeError(f"a replay calls no model, but {self.name} was called")
