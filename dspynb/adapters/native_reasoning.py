@@ -88,6 +88,9 @@ class NativeReasoning(Adapter):
     def opening(self, signature: type[Signature]) -> Messages:
         return self.inner.opening(_without(signature, self.output))
 
+    def grammar(self, signature: type[Signature]) -> str | None:
+        return self.inner.grammar(_without(signature, self.output))
+
     def response_format(self, signature: type[Signature]) -> Mapping[str, Any] | None:
         return self.inner.response_format(_without(signature, self.output))
 

@@ -7,11 +7,13 @@ from functools import lru_cache
 from typing import Any
 
 from dspynb.adapters.base import Adapter, Content, Messages, input_pieces, message_content, output_texts
+from dspynb.adapters.grammar import has_typed_outputs, reply_grammar
 from dspynb.adapters.labelled_lines import labels_of
 from dspynb.adapters.replies import clean_reply
 from dspynb.adapters.schema import constraints_of, type_notes
 from dspynb.adapters.values import parse_value
 from dspynb.errors import ParseError
+from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
 
 __all__ = ["PrefillAdapter"]
@@ -65,6 +67,9 @@ class PrefillAdapter(Adapter):
     def opening(self, signature: type[Signature]) -> Messages:
         return ({"role": "assistant", "content": f"{_first_label(signature)}:"},)
 
+    def grammar(self, signature: type[Signature]) -> str | None:
+        return _grammar(signature)
+
     def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
         complete_lines, _, last_line = text.rpartition("\n")
         if len(signature.output_fields) > 1 and ":" not in last_line:  # the last line may become a label
@@ -81,6 +86,18 @@ class PrefillAdapter(Adapter):
                 raise ParseError(f"the reply has no line `{label}:`", raw=reply, stage="locate", field=name)
             values[name] = parse_value(field, labels.unescape(texts[name].strip()), reply)
         return values
+
+
+@lru_cache(maxsize=512)
+def _grammar(signature: type[Signature]) -> str | None:
+    """The reply after the label of the first output: its value, and then a line for each other output."""
+    if not has_typed_outputs(signature):
+        return None
+    parts: list[str | tuple[str, Field]] = []
+    for number, (name, field) in enumerate(signature.output_fields.items()):
+        label = f"\n{labels_of(signature).written[name]}: " if number else " "
+        parts += [label, (f"value{number}", field)]
+    return reply_grammar(parts)
 
 
 def _split_fields(signature: type[Signature], text: str) -> dict[str, str]:

@@ -63,7 +63,9 @@ class LMRequest:
     the sample; equal requests with different numbers get different samples. It is part of the cache key and never sent
     to a provider. ``tools``: descriptions of the tools that the model may call, in OpenAI's format.
     ``format_in_prompt``: whether the messages describe the response format in words, as those of an adapter do. If they
-    do not, ``LM`` adds such a description where the model takes no schema.
+    do not, ``LM`` adds such a description where the model takes no schema. ``grammar``: the grammar of the reply in
+    GBNF, for models with ``takes_grammar``. It follows from the adapter and the signature, so that it is no part of the
+    keys of recordings.
 
     >>> lm = dn.ScriptedLM(["answer: 4"])
     >>> prediction = dn.Predict("question -> answer", lm=lm, temperature=0).run_sync(question="2+2?")
@@ -78,6 +80,7 @@ class LMRequest:
     tools: tuple[Mapping[str, Any], ...] = ()
     rollout: int = 0
     format_in_prompt: bool = False
+    grammar: str | None = None
 
 
 @fast_init

@@ -110,6 +110,11 @@ class RecordedLM(DirectCalls):
             return self._has_reasoning
         return returns_reasoning(self.lm, settings)
 
+    @property
+    def takes_grammar(self) -> bool:
+        """Whether the model can be held to a grammar."""
+        return bool(getattr(self.lm, "takes_grammar", False))
+
     def warn_of_text_tools(self) -> None:
         """Warn once that an agent describes its tools in the prompt, if the server has refused them."""
         warn = getattr(self.lm, "warn_of_text_tools", None)

@@ -271,14 +271,20 @@ class Predict(Module):
         sampling: Sampling,
         settings: Mapping[str, Any],
     ) -> LMRequest:
-        constrained = getattr(lm, "constrains", False)
+        response_format = grammar = None
+        if getattr(lm, "constrains", False):
+            response_format = adapter.response_format(self.signature)
+            if response_format is None and getattr(lm, "takes_grammar", False):
+                make_grammar = getattr(adapter, "grammar", None)  # a user's adapter may have none
+                grammar = None if make_grammar is None else make_grammar(self.signature)
         return LMRequest(
             messages=messages,
             settings=settings,
-            response_format=adapter.response_format(self.signature) if constrained else None,
+            response_format=response_format,
             tools=getattr(adapter, "tools", ()),
             rollout=sampling.rollout.number,
             format_in_prompt=True,
+            grammar=grammar,
         )
 
 
