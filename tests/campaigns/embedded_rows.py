@@ -227,14 +227,14 @@ _WITH_NUMBERS = (
 
 
 def _numbered(count: int) -> list[tuple[str, int]]:
-    """Texts with a number of one to three digits."""
+    """Texts with a number of one to three digits, each text once."""
     chance = random.Random(7)
-    rows = []
-    for position in range(count):
+    rows: dict[str, int] = {}
+    while len(rows) < count:
         lowest, highest = chance.choice(((2, 20), (21, 99), (100, 999)))
         number = chance.randint(lowest, highest)
-        rows.append((_WITH_NUMBERS[position % len(_WITH_NUMBERS)].format(n=number), number))
-    return rows
+        rows[_WITH_NUMBERS[len(rows) % len(_WITH_NUMBERS)].format(n=number)] = number
+    return list(rows.items())
 
 
 def _labelled(groups: dict[str, Sequence[str]]) -> list[tuple[str, object]]:
