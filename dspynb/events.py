@@ -32,6 +32,7 @@ __all__ = [
     "CandidateScored",
     "Event",
     "HintFailed",
+    "NotRecorded",
     "PredictorCalled",
     "ProfileChanged",
     "ProposalEnded",
@@ -263,6 +264,10 @@ class ProfileChanged(Event):
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
+class NotRecorded(dict[str, Any]):
+    """The settings of a call in the file of an earlier version, which has none."""
+
+
 @fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictorCalled(Event):
@@ -300,7 +305,7 @@ class PredictorCalled(Event):
     rollout: int = 0
     model: str = ""
     repair: bool = False  # whether the call repairs an earlier reply, which could not be parsed
-    requested: Mapping[str, Any] = field(default_factory=dict)
+    requested: Mapping[str, Any] = field(default_factory=NotRecorded)
     sent: Mapping[str, Any] | None = None
     reasoning: str | None = None
     completions: tuple[str, ...] = ()

@@ -153,6 +153,11 @@ class Adapter(ABC):
         """Return the beginning of the assistant's reply as a message, or an empty tuple if the adapter writes none."""
         return ()
 
+    def grammar(self, signature: type[Signature]) -> str | None:  # noqa: ARG002
+        """Return a grammar of the reply in GBNF, for models that take grammars, or None. It is used where there is no
+        ``response_format``."""
+        return None
+
     def response_format(self, signature: type[Signature]) -> Mapping[str, Any] | None:  # noqa: ARG002
         """Return the JSON schema of the reply for models that support constrained output, or None."""
         return None

@@ -7,11 +7,13 @@ from functools import lru_cache
 from typing import Any
 
 from dspynb.adapters.base import Adapter, Content, Messages, input_pieces, message_content, output_texts
+from dspynb.adapters.grammar import has_typed_outputs, reply_grammar, value_rule
 from dspynb.adapters.labelled_lines import labels_of
 from dspynb.adapters.replies import clean_reply
 from dspynb.adapters.schema import constraints_of, type_notes
 from dspynb.adapters.values import parse_value
 from dspynb.errors import ParseError
+from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
 
 __all__ = ["PrefillAdapter"]
@@ -20,8 +22,10 @@ __all__ = ["PrefillAdapter"]
 class PrefillAdapter(Adapter):
     """Writes ``Label: value`` lines, then the instruction; the model continues after the label of the first output.
 
-    The instruction is at the end of the user's message, since small models rarely follow it in the system message. With
-    one output, the whole reply is its value. With several outputs, each starts a line with its label. A line of an
+    The instruction is at the end of the user's message, since small models rarely follow it in the system message when
+    they write text. Where an output is a choice, a truth value, a number or a list of these, the instruction and the
+    types of the outputs are the system message: choices are then right more often (tests/campaigns/embedded_model.py).
+    With one output, the whole reply is its value. With several outputs, each starts a line with its label. A line of an
     output that looks like a label is escaped with a backslash, which is removed when it is read. White space around a
     text is dropped.
 
@@ -37,7 +41,9 @@ class PrefillAdapter(Adapter):
     def __init__(self, *, repair: bool = False) -> None:  # small models rarely learn from an error message
         super().__init__(repair=repair)
 
-    def format_system(self, signature: type[Signature], instruction: str) -> str:  # noqa: ARG002
+    def format_system(self, signature: type[Signature], instruction: str) -> str:
+        if has_typed_outputs(signature):
+            return "\n".join(filter(None, [instruction, _answer_lines(signature)]))
         return "You are a helpful assistant."  # without it, a chat template may insert a worse one
 
     def format_input(
@@ -48,7 +54,7 @@ class PrefillAdapter(Adapter):
             if pieces:
                 pieces.append("\n")
             pieces += [f"{field.label}: ", *value_pieces]
-        paragraphs = [instruction, _answer_format(signature)]
+        paragraphs = [] if has_typed_outputs(signature) else [instruction, _answer_format(signature)]
         if hint:
             paragraphs.append(f"Hint: {hint}")
         request = "\n\n".join(filter(None, paragraphs))
@@ -64,6 +70,9 @@ class PrefillAdapter(Adapter):
 
     def opening(self, signature: type[Signature]) -> Messages:
         return ({"role": "assistant", "content": f"{_first_label(signature)}:"},)
+
+    def grammar(self, signature: type[Signature]) -> str | None:
+        return _grammar(signature)
 
     def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
         complete_lines, _, last_line = text.rpartition("\n")
@@ -83,6 +92,18 @@ class PrefillAdapter(Adapter):
         return values
 
 
+@lru_cache(maxsize=512)
+def _grammar(signature: type[Signature]) -> str | None:
+    """The reply after the label of the first output: its value, and then a line for each other output."""
+    if not has_typed_outputs(signature):
+        return None
+    parts: list[str | tuple[str, Field]] = []
+    for number, (name, field) in enumerate(signature.output_fields.items()):
+        label = f"\n{labels_of(signature).written[name]}: " if number else " "
+        parts += [label, (f"value{number}", field)]
+    return reply_grammar(parts)
+
+
 def _split_fields(signature: type[Signature], text: str) -> dict[str, str]:
     """Return the text of each field. Text before the first label is that of the first field."""
     before, texts = labels_of(signature).split(text)
@@ -99,14 +120,21 @@ def _first_label(signature: type[Signature]) -> str:
 def _answer_format(signature: type[Signature]) -> str:
     """Describe the lines of the answer. Empty for one output without notes, whose label the prompt ends with."""
     fields = signature.output_fields
-    notes = type_notes(signature)
-    constraints = {name: constraints_of(field) for name, field in fields.items()}
-    if len(fields) == 1 and not notes and not any(constraints.values()):
+    if len(fields) == 1 and not type_notes(signature) and not any(map(constraints_of, fields.values())):
         return ""
+    heading = "Answer with these lines:" if len(fields) > 1 else "Answer with this line:"
+    return f"{heading}\n{_answer_lines(signature)}"
+
+
+@lru_cache(maxsize=512)
+def _answer_lines(signature: type[Signature]) -> str:
+    """The label of each output with its type and constraints, and notes about nested types."""
     written = labels_of(signature).written
+    typed = has_typed_outputs(signature)
     lines = []
-    for name, field in fields.items():
-        description = ", ".join(filter(None, [field.desc or field.type_text, constraints[name]]))
-        lines.append(f"{written[name]}: {description}")
-    heading = "Answer with these lines:" if len(lines) > 1 else "Answer with this line:"
-    return "\n".join([heading, *lines, *notes])
+    for name, field in signature.output_fields.items():
+        texts = [field.type_text] if typed and value_rule(field) is not None else []
+        texts.append(field.desc or ("" if texts else field.type_text))
+        texts.append(constraints_of(field))
+        lines.append(f"{written[name]}: {', '.join(filter(None, texts))}")
+    return "\n".join([*lines, *type_notes(signature)])

@@ -71,7 +71,7 @@ class Act(Predict):
                 return await super()._answer(inputs, listener)
             raise
 
-    def _fitted(self, adapter: Adapter, lm: LMProtocol) -> Adapter:
+    def _fitted(self, adapter: Adapter, lm: LMProtocol, settings: Mapping[str, Any]) -> Adapter:  # noqa: ARG002
         native = self._native
         if native == "auto":
             native = getattr(lm, "native_tools", False)

@@ -169,6 +169,11 @@ class LM(DirectCalls):
             return bool(self.profile.native_tools)
         return isinstance(self._engine, DirectEngine) or supports(self.name, "function_calling")
 
+    def returns_reasoning(self, settings: Mapping[str, Any]) -> bool:
+        """Whether the reply to a request with these settings has the text of the model's reasoning, as far as is
+        known."""
+        return self.profile.has_reasoning(merge_settings(self.settings, settings))
+
     def warn_of_text_tools(self) -> None:
         """Warn once that an agent describes its tools in the prompt, if the server has refused them."""
         if self._adaptation is not None:

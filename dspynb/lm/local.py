@@ -66,6 +66,7 @@ class LocalLM(DirectCalls):
 
     adapter: ClassVar[str] = "prefill"
     constrains: ClassVar[bool] = True
+    takes_grammar: ClassVar[bool] = True
     takes_media: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -128,6 +129,7 @@ class LocalLM(DirectCalls):
             "seed": _sample_seed(settings.get("seed", self.seed), request.rollout),
             "messages": _with_system([dict(m) for m in request.messages]),
             "response_format": schema,
+            "grammar": request.grammar if schema is None else None,
         }
 
     def _schema(self, response_format: Any) -> Mapping[str, Any] | None:
@@ -196,9 +198,9 @@ def _with_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _constrained(body: dict[str, Any]) -> dict[str, Any]:
-    """The body with its JSON schema in the form that llama.cpp takes."""
+    """The body with its JSON schema or grammar in the form that llama.cpp takes."""
     schema = body["response_format"]
-    constrained = {name: value for name, value in body.items() if name != "response_format"}
+    constrained = {name: value for name, value in body.items() if name != "response_format" and value is not None}
     if schema is None:
         return constrained
     if body["messages"][-1]["role"] != "assistant":

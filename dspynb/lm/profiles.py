@@ -26,6 +26,7 @@ from dspynb.lm.providers.wire_formats import (
     is_at_openai,
     is_direct,
 )
+from dspynb.lm.returned_reasoning import RETURNS_REASONING, ReturnsReasoning, returned_reasoning
 from dspynb.name_advice import refuse_unknown
 
 __all__ = [
@@ -80,6 +81,8 @@ class ModelProfile:
         sampling_without_effort: Whether sampling settings are taken only with the effort ``none``.
         default_effort: The effort of a request that names none.
         response_formats: The kinds of structured output, the strictest first.
+        returns_reasoning: When the text of the model's reasoning is in its replies: ``always``, ``with_effort`` (if the
+            request has an ``effort`` other than ``none``), or ``never``.
         native_tools: Whether the model takes descriptions of tools and replies with tool calls.
         media: The kinds of input beside text, such as ``image``, ``audio`` and ``pdf``.
         context_window: The largest number of tokens of a prompt.
@@ -100,6 +103,7 @@ class ModelProfile:
     sampling_without_effort: bool = False
     default_effort: str | None = None
     response_formats: tuple[str, ...] = RESPONSE_FORMATS
+    returns_reasoning: ReturnsReasoning | None = None
     native_tools: bool | None = None
     media: tuple[str, ...] | None = None
     context_window: int | None = None
@@ -118,6 +122,13 @@ class ModelProfile:
             return False
         effort = settings.get("effort") or settings.get("reasoning_effort") or self.default_effort
         return effort != "none"
+
+    def has_reasoning(self, settings: Mapping[str, Any]) -> bool:
+        """Whether a reply to a request with these settings has the text of the model's reasoning."""
+        if self.returns_reasoning != "with_effort":
+            return self.returns_reasoning == "always"
+        effort = settings.get("effort") or settings.get("reasoning_effort") or self.default_effort
+        return effort not in (None, "none")
 
     def facts(self) -> dict[str, Any]:
         """The fields that are known or not the default, as JSON values."""
@@ -201,7 +212,7 @@ def profile_of(model: str) -> ModelProfile:
         entry = {**(map_entry(alias) or {}), **entry}
         full_name = alias
     name = full_name.rpartition("/")[2]
-    profile = _from_map(entry)
+    profile = replace(_from_map(entry), returns_reasoning=returned_reasoning(provider, name, entry))
     if _SEARCH_MODEL.match(name):
         refused = _SAMPLING | _NOT_OF_GPT_REASONING | {"seed", "n", "effort", "reasoning_effort"}
         return replace(profile, limit_name="max_completion_tokens", refused=refused)
@@ -353,6 +364,7 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "sampling_without_effort": (_flag, "True or False"),
     "default_effort": (_one_of(*EFFORT_LEVELS), f"one of {', '.join(EFFORT_LEVELS)}"),
     "response_formats": (_names, "a list of 'json_schema' and 'json_object'"),
+    "returns_reasoning": (_one_of(*RETURNS_REASONING), f"one of {', '.join(RETURNS_REASONING)}"),
     "native_tools": (_flag, "True or False"),
     "media": (_media_kinds, f"a list of kinds, of {', '.join(MEDIA)}"),
     "context_window": (_positive_count, "a whole number of tokens"),

@@ -39,6 +39,7 @@ __all__ = [
     "refuse_in_a_replay",
     "refuse_media",
     "request_key",
+    "returns_reasoning",
     "sent_settings",
     "with_thinking",
     "with_usage",
@@ -62,7 +63,9 @@ class LMRequest:
     the sample; equal requests with different numbers get different samples. It is part of the cache key and never sent
     to a provider. ``tools``: descriptions of the tools that the model may call, in OpenAI's format.
     ``format_in_prompt``: whether the messages describe the response format in words, as those of an adapter do. If they
-    do not, ``LM`` adds such a description where the model takes no schema.
+    do not, ``LM`` adds such a description where the model takes no schema. ``grammar``: the grammar of the reply in
+    GBNF, for models with ``takes_grammar``. It follows from the adapter and the signature, so that it is no part of the
+    keys of recordings.
 
     >>> lm = dn.ScriptedLM(["answer: 4"])
     >>> prediction = dn.Predict("question -> answer", lm=lm, temperature=0).run_sync(question="2+2?")
@@ -77,6 +80,7 @@ class LMRequest:
     tools: tuple[Mapping[str, Any], ...] = ()
     rollout: int = 0
     format_in_prompt: bool = False
+    grammar: str | None = None
 
 
 @fast_init
@@ -287,6 +291,13 @@ def sent_settings(lm: object, request: LMRequest) -> dict[str, Any]:
         settings.update(lm_settings)
     settings.update(request.settings)
     return settings
+
+
+def returns_reasoning(lm: object, settings: Mapping[str, Any]) -> bool:
+    """Whether a model says that its reply to a request with these settings has the text of its reasoning: by an
+    attribute ``returns_reasoning``, which is a bool, or a function of the settings."""
+    says = getattr(lm, "returns_reasoning", False)
+    return bool(says(settings) if callable(says) else says)
 
 
 def _truncation_problem(reply: LMReply, text: str, settings: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,16 @@ from typing import Any
 from dspynb.data import usage_of
 from dspynb.errors import ConfigurationError, RecordingMiss, shorten
 from dspynb.lm.direct_call import DirectCalls
-from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, check_reply, is_complete, request_key, sent_settings
+from dspynb.lm.protocol import (
+    LMProtocol,
+    LMReply,
+    LMRequest,
+    check_reply,
+    is_complete,
+    request_key,
+    returns_reasoning,
+    sent_settings,
+)
 from dspynb.media.describe import content_text, without_data
 from dspynb.redact import redact_known
 
@@ -73,6 +83,7 @@ class RecordedLM(DirectCalls):
         self.name = str(getattr(lm, "name", None) or f"recorded/{path.stem}")
         self.adapter = getattr(lm, "adapter", None)
         self._has_tool_calls = False
+        self._has_reasoning = False
         self.takes_media = getattr(lm, "takes_media", True)
         self.truncated = getattr(lm, "truncated", "error")
         self._lock = threading.Lock()
@@ -91,6 +102,18 @@ class RecordedLM(DirectCalls):
         if self.lm is None:
             return self._has_tool_calls
         return bool(getattr(self.lm, "native_tools", False))
+
+    def returns_reasoning(self, settings: Mapping[str, Any]) -> bool:
+        """Whether the reply to a request with these settings has the text of the model's reasoning. Without a model:
+        whether the file has replies with reasoning."""
+        if self.lm is None:
+            return self._has_reasoning
+        return returns_reasoning(self.lm, settings)
+
+    @property
+    def takes_grammar(self) -> bool:
+        """Whether the model can be held to a grammar."""
+        return bool(getattr(self.lm, "takes_grammar", False))
 
     def warn_of_text_tools(self) -> None:
         """Warn once that an agent describes its tools in the prompt, if the server has refused them."""
@@ -113,6 +136,7 @@ class RecordedLM(DirectCalls):
             self._replies[body["key"]] = body
             if self.lm is None:
                 self._has_tool_calls = self._has_tool_calls or "tool_calls" in body
+                self._has_reasoning = self._has_reasoning or bool(body.get("reasoning"))
                 self.name = body.get("model", self.name)
                 self.adapter = body.get("adapter", self.adapter)
 

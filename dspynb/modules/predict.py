@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequenc
 from typing import Any, Self, Unpack
 
 from dspynb.adapters.base import Adapter, outputs_so_far
+from dspynb.adapters.native_reasoning import NativeReasoning
 from dspynb.adapters.resolve import resolve_adapter
 from dspynb.data import Prediction
 from dspynb.errors import DspynbError, InputError, ModelError, ParseError
 from dspynb.keywords import configurable
-from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, is_truncated, refuse_media
+from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, is_truncated, refuse_media, returns_reasoning
 from dspynb.lm.resolve import resolve_lm
 from dspynb.lm.settings import OTHERWISE, REQUEST_ADVICE, RequestSettings, check_settings
 from dspynb.modules.copying import copy_value
@@ -20,10 +21,11 @@ from dspynb.modules.module import Module
 from dspynb.modules.predictor_call import Call, Listener
 from dspynb.modules.stream import FieldText, stream
 from dspynb.running.user_code import as_exception, exit_of
-from dspynb.scope.call_context import Place
+from dspynb.scope.call_context import Place, Sampling
 from dspynb.scope.candidates import Part
 from dspynb.scope.core import Reading, Scope, current_scope, warn_of
 from dspynb.scope.settings import setting
+from dspynb.signatures.augment import reasoning_output
 from dspynb.signatures.signature import Signature, as_signature
 
 __all__ = ["Predict", "with_hint"]
@@ -53,6 +55,8 @@ class Predict(Module):
     """
 
     is_predictor = True
+    native_reasoning: bool | None = None
+    """Whether the model's own reasoning fills the output of ``dn.Reasoning``; None for what the model does."""
     repairs = True  # whether a reply that cannot be parsed may be repaired, if the adapter repairs replies
 
     @configurable(passes_to=RequestSettings, renamed=REQUEST_ADVICE, otherwise=OTHERWISE)
@@ -159,15 +163,26 @@ class Predict(Module):
     def _read(self, adapter: Adapter, reply: LMReply) -> dict[str, Any]:
         """Parse the outputs of a reply; of a truncated one, as far as its text goes. Raises ParseError."""
         try:
-            return adapter.parse(self.signature, reply.text)
+            values = adapter.parse(self.signature, reply.text)
         except ParseError as error:
             if not is_truncated(reply):
                 raise
-            return outputs_so_far(adapter, self.signature, reply.text, error)
+            values = outputs_so_far(adapter, self.signature, reply.text, error)
+        if isinstance(adapter, NativeReasoning):
+            return adapter.with_reasoning(self.signature, values, reply.reasoning)
+        return values
 
-    def _fitted(self, adapter: Adapter, lm: LMProtocol) -> Adapter:  # noqa: ARG002
-        """The adapter that this predictor uses with a model; subclasses may wrap it."""
-        return adapter
+    def _fitted(self, adapter: Adapter, lm: LMProtocol, settings: Mapping[str, Any]) -> Adapter:
+        """The adapter that this predictor uses with a model and the settings of a request; subclasses may wrap it."""
+        output = reasoning_output(self.signature)
+        if output is None or not self._has_native_reasoning(lm, settings):
+            return adapter
+        return NativeReasoning(adapter, output)
+
+    def _has_native_reasoning(self, lm: LMProtocol, settings: Mapping[str, Any]) -> bool:
+        if self.native_reasoning is not None:
+            return self.native_reasoning
+        return returns_reasoning(lm, settings)
 
     def instruction_under(self, candidate: Part | None = None) -> str:
         """The instruction without hints: the candidate's, else the predictor's own, else the signature's. Computed here
@@ -193,12 +208,14 @@ class Predict(Module):
         path = _path(scope, self)
         values = self.signature.check_inputs(inputs, path)
         lm = self._lm_in(scope, path)
-        adapter = self._adapter_for(lm, scope)
+        sampling = scope.context.sampling
+        settings = {**self.settings, **sampling.settings}  # those of the scope take precedence
+        adapter = self._adapter_for(lm, scope, settings)
         messages = self._messages(adapter, values, reading, path)
         refuse_media(lm, messages)
         return Call(
             lm=lm,
-            request=self._request(lm, adapter, messages, scope),
+            request=self._request(lm, adapter, messages, sampling, settings),
             scope=scope,
             path=path,
             inputs=values,
@@ -221,10 +238,10 @@ class Predict(Module):
             return replay.model(path, lm)  # type: ignore[no-any-return]  # the scope has no types of models
         return resolve_lm(lm)
 
-    def _adapter_for(self, lm: LMProtocol, scope: Scope) -> Adapter:
+    def _adapter_for(self, lm: LMProtocol, scope: Scope, settings: Mapping[str, Any]) -> Adapter:
         """The adapter: the predictor's own, else the setting, else the one that the model prefers."""
         choice = self.adapter or setting("adapter", scope) or getattr(lm, "adapter", None)
-        return self._fitted(resolve_adapter(choice), lm)
+        return self._fitted(resolve_adapter(choice), lm, settings)
 
     def _messages(
         self, adapter: Adapter, values: Mapping[str, Any], reading: Reading, path: str
@@ -247,18 +264,27 @@ class Predict(Module):
             raise InputError(f"{path}: the inputs could not be written ({exit_error})") from error
 
     def _request(
-        self, lm: LMProtocol, adapter: Adapter, messages: tuple[Mapping[str, Any], ...], scope: Scope
+        self,
+        lm: LMProtocol,
+        adapter: Adapter,
+        messages: tuple[Mapping[str, Any], ...],
+        sampling: Sampling,
+        settings: Mapping[str, Any],
     ) -> LMRequest:
-        """The request. Settings of the scope's sampling take precedence over the predictor's own."""
-        sampling = scope.context.sampling
-        constrained = getattr(lm, "constrains", False)
+        response_format = grammar = None
+        if getattr(lm, "constrains", False):
+            response_format = adapter.response_format(self.signature)
+            if response_format is None and getattr(lm, "takes_grammar", False):
+                make_grammar = getattr(adapter, "grammar", None)  # a user's adapter may have none
+                grammar = None if make_grammar is None else make_grammar(self.signature)
         return LMRequest(
             messages=messages,
-            settings={**self.settings, **sampling.settings},
-            response_format=adapter.response_format(self.signature) if constrained else None,
+            settings=settings,
+            response_format=response_format,
             tools=getattr(adapter, "tools", ()),
             rollout=sampling.rollout.number,
             format_in_prompt=True,
+            grammar=grammar,
         )
 
 

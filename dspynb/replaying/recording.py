@@ -7,14 +7,16 @@ import json
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from dspynb import errors
-from dspynb.errors import DspynbError, InputError, ModelError
-from dspynb.events import PredictorCalled, plain
-from dspynb.lm.protocol import LMReply
+from dspynb.errors import DspynbError, InputError, ModelError, shorten
+from dspynb.events import NotRecorded, PredictorCalled, plain
+from dspynb.lm.protocol import LMReply, LMRequest
 from dspynb.lm.recorded_call import recorded_reply
+from dspynb.lm.settings import merge_settings, recorded_settings
 from dspynb.running.record import RunRecord
 from dspynb.running.tables.diffs import PromptDiff, diff_messages
 from dspynb.running.tables.spans import Span, spans_of
@@ -28,24 +30,26 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Divergence:
-    """A call of a replay that differs from the recorded one: its prompt differs, or no call was recorded
-    (``recorded`` is None).
+    """A call of a replay that differs from the recorded one: in its prompt, its settings, its tools or its response
+    format; or no call was recorded (``recorded`` is None).
 
     ``path`` and ``rollout``: of the call. ``sent``: its messages. ``message``: the number of the first message that
-    differs, from 1, or None where nothing was recorded. ``diff``: the recorded prompt compared with the one that was
-    sent. Its repr is text; a notebook shows HTML.
+    differs, from 1; None where none does, or nothing was recorded. ``settings``: what differs beside the prompt, by
+    name: the recorded value and that of the replay. ``diff``: the recorded prompt compared with the one that was sent.
+    Its repr is text; a notebook shows HTML.
     """
 
     path: str
     rollout: int
     sent: tuple[Mapping[str, Any], ...]
     recorded: PredictorCalled | None = None
+    settings: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     known: bool = True
     """Whether the recording has any call of this predictor."""
 
     @property
     def message(self) -> int | None:
-        """The number of the first message that differs, from 1; None where nothing was recorded."""
+        """The number of the first message that differs, from 1; None where none does, or nothing was recorded."""
         if self.recorded is None:
             return None
         recorded = [_text(message) for message in self.recorded.messages]
@@ -54,7 +58,7 @@ class Divergence:
         for i in range(shared):
             if recorded[i] != sent[i]:
                 return i + 1
-        return shared + 1
+        return None if len(recorded) == len(sent) else shared + 1
 
     @property
     def diff(self) -> PromptDiff:
@@ -64,8 +68,11 @@ class Divergence:
 
     def describe(self) -> str:
         """What differs, in a sentence."""
-        if self.message is not None:
-            return f"{self.path}: message {self.message} of the prompt is not the recorded one"
+        if self.recorded is not None:
+            texts = [f"{name} was {_short(was)} and is {_short(now)}" for name, (was, now) in self.settings.items()]
+            if self.message is not None:
+                texts.insert(0, f"message {self.message} of the prompt is not the recorded one")
+            return f"{self.path}: {'; '.join(texts)}"
         if not self.known:
             return (
                 f"{self.path}: the recording holds no call of this predictor (those of rewards and advisors are in a "
@@ -74,16 +81,57 @@ class Divergence:
         return f"{self.path}: the recording holds no further call of this predictor with rollout {self.rollout}"
 
     def __repr__(self) -> str:
-        return repr(self.diff)
+        return self.describe() if self.recorded is not None and self.message is None else repr(self.diff)
 
     def _repr_html_(self) -> str:
+        if self.recorded is not None and self.message is None:
+            return f"<div>{escape(self.describe())}</div>"
         return self.diff._repr_html_()
+
+
+def _short(value: object) -> str:
+    return "not set" if value is None else shorten(repr(value), 200)
+
+
+def changed_settings(
+    recorded: PredictorCalled, request: LMRequest, own_settings: Mapping[str, Any] | None
+) -> dict[str, tuple[Any, Any]]:
+    """What differs between a recorded call and a request beside the prompt: the recorded value and the new one, by
+    name. Empty for a call from a file of an earlier version, which has no settings.
+
+    ``own_settings``: those of the model, which the request completes; None where the model is not known, so that only
+    the settings of the request are compared.
+    """
+    if isinstance(recorded.requested, NotRecorded):
+        return {}
+    sent = recorded_settings(merge_settings(own_settings or {}, request.settings))
+    names = request.settings if own_settings is None else {**recorded.requested, **sent}
+    changed: dict[str, tuple[Any, Any]] = {}
+    for name in names:
+        was = recorded.requested.get(name)
+        if _text(was) != _text(sent.get(name)):
+            changed[name] = (was, sent.get(name))
+    for name, was, now in (
+        ("tools", _tool_names(recorded.tools), _tool_names(request.tools)),
+        ("response_format", recorded.response_format, request.response_format),
+    ):
+        if _text(was) != _text(now):
+            changed[name] = (was, now)
+    if "tools" not in changed and _text(recorded.tools) != _text(request.tools):
+        changed["the descriptions of tools"] = (recorded.tools, request.tools)
+    return changed
+
+
+def _tool_names(tools: Iterable[Mapping[str, Any]]) -> list[Any]:
+    return [(tool.get("function") or {}).get("name") for tool in tools]
 
 
 class Recording:
     """The model calls of one recorded program call, the ``root``. Each is returned once. Can be used from any thread.
 
     ``paths``: the predictors that were called. ``native``: those of them whose model called tools itself.
+    ``constrained``: those whose
+    requests had a response format. ``native_reasoning``: those of them whose output ``reasoning`` is the model's own.
     """
 
     def __init__(self, root: Span, calls: Iterable[PredictorCalled], cancelled: frozenset[int] = frozenset()) -> None:
@@ -92,6 +140,8 @@ class Recording:
         self.calls = sorted(filter(_has_answer, calls), key=lambda call: call.started)
         self.paths = {call.predictor for call in self.calls}
         self.native = {call.predictor for call in self.calls if call.tool_calls}
+        self.constrained = {call.predictor for call in self.calls if call.response_format is not None}
+        self.native_reasoning = {call.predictor for call in self.calls if _has_native_reasoning(call)}
         self._cancelled = cancelled
         self._used: set[int] = set()
         self._lock = threading.Lock()
@@ -134,6 +184,11 @@ def _keys(path: str, rollout: int, messages: Sequence[Mapping[str, Any]], inputs
 
 def _text(value: object) -> str:
     return json.dumps(plain(value), sort_keys=True, default=repr)
+
+
+def _has_native_reasoning(call: PredictorCalled) -> bool:
+    """Whether the model's own reasoning became an output of a call."""
+    return bool(call.reasoning) and (call.outputs or {}).get("reasoning") == call.reasoning
 
 
 def _has_answer(call: PredictorCalled) -> bool:

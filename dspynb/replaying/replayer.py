@@ -17,12 +17,12 @@ from dspynb.errors import DspynbError, InputError, ReplayDiverged, RunStopped, S
 from dspynb.events import AttemptEnded, AttemptStarted, Event
 from dspynb.lm.interceptors.budget import BUDGET
 from dspynb.lm.interceptors.chain import ModelCall, Proceed
-from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest
+from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, sent_settings
 from dspynb.lm.recorded_call import as_recorded
 from dspynb.lm.resolve import resolve_lm
 from dspynb.modules.module import Module
 from dspynb.redact import redact_values
-from dspynb.replaying.recording import Divergence, Recording, answer, recording_of
+from dspynb.replaying.recording import Divergence, Recording, answer, changed_settings, recording_of
 from dspynb.running.call_history import Calls
 from dspynb.running.reader import RunReader
 from dspynb.running.run import Run
@@ -40,8 +40,8 @@ class Replay:
 
     ``prediction``: the program's result; None where it failed (``error``) or the replay ended first.
     ``complete``: whether the program ran to its end, without a call that was not recorded. ``divergences``: the calls
-    whose prompt differs from the recorded one, in order. ``calls``: the calls of the replay. ``unused``: the recorded
-    calls that it did not need. ``run``: the run of the replay.
+    that differ from the recorded ones in their prompt, settings, tools or response format, in order. ``calls``: the
+    calls of the replay. ``unused``: the recorded calls that it did not need. ``run``: the run of the replay.
 
     >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
     >>> with dn.trace() as recorded:
@@ -96,10 +96,11 @@ async def replay(
     reply for the same predictor path and rollout: one with the same prompt in any order, else one with the same inputs,
     else the next one.
 
-    ``strict=True``: the first request whose prompt differs, or for which no reply is left, ends the replay with
-    ReplayDiverged, whose ``divergence`` has the prompt diff. ``strict=False``: a request whose prompt differs is
-    answered and listed in ``divergences``, and an error of the program is in ``error``; only a request for which no
-    reply is left ends the replay.
+    ``strict=True``: the first request that differs in its prompt, settings, tools or response format, or for which no
+    reply is left, ends the replay with ReplayDiverged, whose ``divergence`` says what differs. ``strict=False``: a
+    request that differs is answered and listed in ``divergences``, and an error of the program is in ``error``; only a
+    request for which no reply is left ends the replay. Settings of a model are compared only where the model is
+    available. Files of version 0.1 have no settings.
 
     Settings, adapter, hints and candidate are those in force now. Tools and rewards run again; recorded errors are
     raised again. Nothing is written to the runs folder, and budgets in force are neither checked nor charged. Raises
@@ -160,33 +161,46 @@ class Replaying:
         raise ScopeError("a replay stays in its process: in another process, models would be called")
 
     def model(self, path: str, choice: object) -> LMProtocol:
-        """A stand-in for the model of one predictor. ``choice``: the model that the predictor would use; its name, its
-        preferred adapter and whether it calls tools are taken from it."""
+        """A stand-in for the model of one predictor. ``choice``: the model that the predictor would use. What decides
+        the request is taken from it: its name, settings and preferred adapter, and which formats it takes."""
         lm: Any = None
         if choice is not None:
             with contextlib.suppress(DspynbError):  # the model may not be available here
                 lm = resolve_lm(choice)
-        native_tools = getattr(lm, "native_tools", False) or path in self.recording.native
-        return _RecordedModel(getattr(lm, "name", "recorded"), getattr(lm, "adapter", None), native_tools)
+        recording = self.recording
+        return _RecordedModel(
+            name=getattr(lm, "name", "recorded"),
+            adapter=getattr(lm, "adapter", None),
+            settings=None if lm is None else sent_settings(lm, _NO_REQUEST),
+            constrains=path in recording.constrained if lm is None else getattr(lm, "constrains", False),
+            native_tools=getattr(lm, "native_tools", False) or path in recording.native,
+            returns_reasoning=path in recording.native_reasoning,
+        )
 
     async def __call__(self, call: ModelCall, proceed: Proceed) -> LMReply:  # noqa: ARG002  # no model is called
         """The recorded reply. Budgets inside the program are charged as for a reply of a model."""
         return await BUDGET(call, self._answer_call)
 
     async def _answer_call(self, call: ModelCall) -> LMReply:
-        return await self.answer(call.path, call.inputs, call.request)
+        return await self.answer(call.path, call.inputs, call.request, getattr(call.lm, "settings", None))
 
-    async def answer(self, path: str, inputs: Mapping[str, Any], request: LMRequest) -> LMReply:
-        """The recorded reply to a request. Raises the recorded error, or ReplayDiverged."""
+    async def answer(
+        self, path: str, inputs: Mapping[str, Any], request: LMRequest, own_settings: Mapping[str, Any] | None = None
+    ) -> LMReply:
+        """The recorded reply to a request. Raises the recorded error, or ReplayDiverged.
+
+        ``own_settings``: those of the model; None where they are not known.
+        """
         if self.ended is not None:
             raise self._diverged(self.ended)
         sent = as_recorded(request.messages)
         call, same_prompt = self.recording.take(path, request.rollout, sent, redact_values(inputs))
         if call is None:
             await self._unrecorded.wait()
-        if not same_prompt:
+        settings = {} if call is None else changed_settings(call, request, own_settings)
+        if not same_prompt or settings:
             is_known = path in self.recording.paths
-            self._note(Divergence(path, request.rollout, sent, call, is_known))
+            self._note(Divergence(path, request.rollout, sent, call, settings, is_known))
         await asyncio.sleep(0)  # as a model would, let other tasks run and a stop take effect
         assert call is not None  # noqa: S101  # else _note has raised
         return answer(call)
@@ -229,13 +243,19 @@ class Replaying:
         )
 
 
+_NO_REQUEST = LMRequest(())
+
+
 @dataclass(slots=True)
 class _RecordedModel:
     """A stand-in for the model of a predictor. It is never called, since the replay answers first."""
 
     name: str
     adapter: Any
+    settings: Mapping[str, Any] | None
+    constrains: bool
     native_tools: bool
+    returns_reasoning: bool
 
     async def complete(self, request: LMRequest) -> LMReply:  # noqa: ARG002
         raise ScopeError(f"a replay calls no model, but {self.name} was called")

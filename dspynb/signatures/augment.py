@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from dspynb.errors import SignatureError
 from dspynb.signatures.fields import Output, definition_of
 from dspynb.signatures.signature import Signature, as_signature, build
 
-__all__ = ["Augmentation", "Confidence", "Reasoning", "augment"]
+__all__ = ["Augmentation", "Confidence", "Reasoning", "augment", "reasoning_output"]
 
 
 class Augmentation(Signature):
@@ -44,6 +45,9 @@ class Augmentation(Signature):
 class Reasoning(Augmentation):
     """Reasoning in words, before the answer.
 
+    A model that returns its own reasoning (by ``lm.profile.returns_reasoning``) is not asked for it: its reasoning
+    becomes the output. ``dn.ChainOfThought(…, native=…)`` chooses one or the other for every model.
+
     >>> dn.augment("question -> answer", dn.Reasoning).describe()
     'question: str -> reasoning: str, answer: str'
     """
@@ -60,6 +64,16 @@ class Confidence(Augmentation, place="after"):
     """
 
     confidence: float = Output(desc="how likely the answer is right, from 0 to 1", ge=0, le=1)
+
+
+@lru_cache(maxsize=1024)
+def reasoning_output(signature: type[Signature]) -> str | None:
+    """The name of the text output that an augmentation has added for the model's reasoning; None if there is none, or
+    if it is the only output."""
+    field = signature.output_fields.get("reasoning")
+    if field is None or field.place != "before" or field.annotation is not str or len(signature.output_fields) < 2:
+        return None
+    return field.name
 
 
 def augment(signature: type[Signature] | str, *augmentations: type[Augmentation]) -> type[Signature]:

@@ -116,14 +116,14 @@ def named_at_length(values: Mapping[str, Any] | None) -> Named:
 
 
 def _blocks_of_calls(calls: list[PredictorCalled]) -> Iterator[Block]:
-    """The messages that were sent, the replies, tool calls and errors."""
+    """The messages that were sent, the reasoning (which the front end folds), the replies, tool calls and errors."""
     for call in calls[:_MOST_CALLS]:
         name = clip(call.predictor, 200)
         for message in call.messages:
             role = str(message.get("role", "message"))
             yield _block("sent", name, f"{name} · {role}", content_text(message.get("content")))
         if call.reasoning:
-            yield _block("reply", name, f"{name} · reasoning", call.reasoning)
+            yield _block("reasoning", name, f"{name} · reasoning{_reasoning_tokens(call)}", call.reasoning)
         if call.reply is not None:
             yield _block("reply", name, f"{name} · reply{_facts(call)}", call.reply)
         if call.tool_calls:
@@ -133,6 +133,10 @@ def _blocks_of_calls(calls: list[PredictorCalled]) -> Iterator[Block]:
             yield _block("error", name, f"{name} · error{facts}", call.error)
     if len(calls) > _MOST_CALLS:
         yield _block("reply", "", f"{len(calls) - _MOST_CALLS:,} more calls are in run.calls", "")
+
+
+def _reasoning_tokens(call: PredictorCalled) -> str:
+    return f" · {tokens_text(call.usage.reasoning_tokens)}" if call.usage.reasoning_tokens else ""
 
 
 def _facts(call: PredictorCalled) -> str:

@@ -13,8 +13,8 @@ import { FakeElement } from "./fake_dom.mjs";
 
 const HOSTILE = `<img src=x onerror=alert(1)></pre><script>alert(2)</script>'"&\ud800 dspynb-best`;
 const TAGS = new Set(
-  "b button circle dd del div dl dt g i input ins label line option path polyline pre section select"
-    .concat(" span style svg table tbody td text textarea th thead title tr")
+  "b button circle dd del details div dl dt g i input ins label line option path polyline pre section select"
+    .concat(" span style summary svg table tbody td text textarea th thead title tr")
     .split(" "),
 );
 
@@ -214,6 +214,19 @@ test("the detail of the selected row is compared with that of the attempt before
     view.first("dspynb-sides").children.map((node) => node.textContent),
     ["Be brief.", "Be bold."],
   );
+});
+
+test("the reasoning of a model is folded, with its heading", (t) => {
+  const view = open(t, [row(1)]);
+  lineOf(view, "1").dispatch("click");
+  const reasoning = { kind: "reasoning", of: "self", heading: "self · reasoning · 61 tokens", text: HOSTILE };
+  view.store.receive({ type: "detail", key: "1", detail: detailOf([sentBlock("Be bold."), reasoning]) });
+  const [folded] = view.all("dspynb-folded");
+  assert.equal(folded.tagName, "details");
+  assert.equal(folded.getAttribute("open"), null);
+  assert.equal(folded.children[0].tagName, "summary");
+  assert.equal(folded.children[0].textContent, "self · reasoning · 61 tokens");
+  assert.equal(folded.children.at(-1).textContent, HOSTILE);
 });
 
 test("long unchanged text is folded, and unfolds", (t) => {

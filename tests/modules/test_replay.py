@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dspynb as dn
-from dspynb.errors import InputError, JournalError, ParseError, RateLimited, ScopeError
+from dspynb.errors import InputError, JournalError, ParseError, RateLimited, ReplayDiverged, ScopeError
+from dspynb.events import from_json, to_json
+from dspynb.replaying.recording import changed_settings
 from tests.helpers import Caption, chat, echo_hint, field, scores
 
 HOSTILE = "<script>alert(1)</script>"
@@ -607,3 +609,63 @@ def test_a_prompt_with_a_secret_equals_the_recorded_one(monkeypatch):
         return dn.FunctionLM(lambda request: chat(sentence="blue"))
 
     asyncio.run(main())
+
+
+# ── settings, tools and response formats ──────────────────────────────────────────────────────────────────────────────
+class Constrained:
+    """A model that is held to a schema."""
+
+    name, constrains = "constrained", True
+
+    def __init__(self, temperature=0.5):
+        self.settings = {"temperature": temperature}
+
+    async def complete(self, request):
+        return dn.LMReply('{"answer": "4"}' if request.response_format else chat(answer="4"))
+
+
+def recorded_with(program, **settings):
+    with dn.trace() as recorded, dn.context(lm=Constrained(), **settings):
+        program.run_sync(question="2+2?")
+    return recorded
+
+
+def differences(recorded, program, **settings):
+    with dn.context(**settings):
+        again = asyncio.run(dn.replay(recorded, program, strict=False))
+    return [divergence.settings for divergence in again.divergences]
+
+
+def test_a_changed_setting_is_a_divergence_that_names_both_values():
+    recorded = recorded_with(dn.Predict("question -> answer", temperature=0.2, max_tokens=9))
+    changed = dn.Predict("question -> answer", temperature=0.7, top_p=0.9)
+    with pytest.raises(ReplayDiverged, match=r"self: temperature was 0\.2 and is 0\.7; top_p was not set and is 0\.9"):
+        asyncio.run(dn.replay(recorded, changed))
+    assert differences(recorded, changed, lm=Constrained()) == [
+        {"temperature": (0.2, 0.7), "max_tokens": (9, None), "top_p": (None, 0.9)}
+    ]
+
+
+def test_a_changed_setting_of_the_model_is_a_divergence_where_the_model_is_known():
+    program = dn.Predict("question -> answer")
+    recorded = recorded_with(program)
+    assert differences(recorded, program, lm=Constrained(0.0)) == [{"temperature": (0.5, 0.0)}]
+    assert differences(recorded, program, lm=Constrained()) == []
+    assert differences(recorded, program) == []  # no model: its settings are not known
+
+
+def test_a_changed_schema_is_a_divergence_with_the_same_prompt():
+    recorded = recorded_with(dn.Predict("question -> answer", adapter="json"))
+    unconstrained = Constrained()
+    unconstrained.constrains = False
+    (difference,) = differences(recorded, dn.Predict("question -> answer", adapter="json"), lm=unconstrained)
+    assert list(difference) == ["response_format"]
+    assert difference["response_format"][1] is None
+
+
+def test_a_call_of_an_earlier_version_has_no_settings_to_compare():
+    program = dn.Predict("question -> answer", temperature=0.2)
+    recorded = recorded_with(program)
+    body = to_json(recorded.calls[0])
+    old = from_json({name: value for name, value in body.items() if name not in ("requested", "sent")})
+    assert changed_settings(old, dn.LMRequest((), {"temperature": 0.7}), {}) == {}

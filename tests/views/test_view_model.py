@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import dspynb as dn
 from dspynb.events import RunStarted, SpanEnded, SpanStarted
 from dspynb.running.record import RunRecord
 from dspynb.views.view_model import ViewModel
@@ -49,3 +50,17 @@ def test_a_batch_inside_an_attempt_has_no_rows_of_its_own():
     rows = ViewModel(RunRecord(a_nested_evaluation())).snapshot()[1]
     assert [row["key"] for row in rows] == ["10", "11", "12"]
     assert all(row["tokens"] == 14 for row in rows)  # both attempts of each
+
+
+def test_the_reasoning_of_a_call_is_a_block_of_its_own_between_prompt_and_reply():
+    async def think(request):
+        usage = dn.Usage(calls=1, completion_tokens=90, reasoning_tokens=61)
+        return dn.LMReply("answer: 4", reasoning="Two and two.", usage=usage)
+
+    run = dn.Predict("question -> answer", lm=dn.FunctionLM(think)).run_sync(question="2+2?").run
+    state = ViewModel(run.record)
+    _, rows = state.snapshot()
+    blocks = state.detail(rows[0]["key"])["blocks"]
+    assert [block["kind"] for block in blocks] == ["sent", "sent", "reasoning", "reply"]
+    assert blocks[2]["heading"] == "self · reasoning · 61 tokens"
+    assert blocks[2]["text"] == "Two and two."

@@ -1,7 +1,7 @@
 /* The detail of the selected row: its values, its prompts and replies, and the differences to another row. */
 
 /** @import { RunStore } from "./store.js" */
-/** @import { CachedDetail, Detail, Row } from "./types.js" */
+/** @import { Block, CachedDetail, Detail, Row } from "./types.js" */
 
 import { candidateButtons, candidateEditor } from "./candidate_steering.js";
 import { comparableRows, comparisonOptions, defaultComparison, FEW_CHOICES, MOST_CHOICES } from "./comparison.js";
@@ -187,6 +187,7 @@ export class DetailView {
       if (before && block.kind === "sent") {
         return diffBlock(block, earlier.get(block.heading)?.shift() ?? "", this.sideBySide);
       }
+      if (block.kind === "reasoning") return [foldedBlock(block)];
       const head = blockHead(block.heading, block.text);
       const className = block.kind === "error" ? "dspynb-error" : "";
       return block.text ? [head, scrollable("pre", className, block.text)] : [head];
@@ -207,6 +208,15 @@ export class DetailView {
     this.node.replaceChildren(...editor.nodes);
     editor.focus();
   }
+}
+
+/**
+ * A block that is shown when a person opens it.
+ * @param {Block} block
+ */
+function foldedBlock({ heading, text }) {
+  const summary = element("summary", "", heading);
+  return element("details", "dspynb-folded", summary, blockHead("", text), scrollable("pre", "", text));
 }
 
 /**

@@ -1005,6 +1005,7 @@ class DetailView {
       if (before && block.kind === "sent") {
         return diffBlock(block, earlier.get(block.heading)?.shift() ?? "", this.sideBySide);
       }
+      if (block.kind === "reasoning") return [foldedBlock(block)];
       const head = blockHead(block.heading, block.text);
       const className = block.kind === "error" ? "dspynb-error" : "";
       return block.text ? [head, scrollable("pre", className, block.text)] : [head];
@@ -1021,6 +1022,11 @@ class DetailView {
     this.node.replaceChildren(...editor.nodes);
     editor.focus();
   }
+}
+
+function foldedBlock({ heading, text }) {
+  const summary = element("summary", "", heading);
+  return element("details", "dspynb-folded", summary, blockHead("", text), scrollable("pre", "", text));
 }
 
 function namedText(name, text) {

@@ -1,0 +1,176 @@
+"""The model's own reasoning as the output ``reasoning``, where the provider returns it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import dspynb as dn
+from dspynb.errors import SignatureError
+from dspynb.lm.profiles import profile_of
+from tests.helpers import chat
+from tests.lm.server import Server, reply
+
+
+class Thinker:
+    """A model that returns its reasoning beside the reply."""
+
+    name, returns_reasoning = "thinker", True
+
+    def __init__(self, text=None, reasoning="Two and two."):
+        self.text = chat(answer="4") if text is None else text
+        self.reasoning = reasoning
+        self.requests = []
+
+    async def complete(self, request):
+        self.requests.append(request)
+        return dn.LMReply(self.text, reasoning=self.reasoning)
+
+
+def prompt(request):
+    return "\n".join(str(message["content"]) for message in request.messages)
+
+
+@pytest.mark.parametrize("adapter", ["chat", "json"])
+@pytest.mark.parametrize(
+    "make",
+    [dn.ChainOfThought, lambda spec, **k: dn.Predict(dn.augment(spec, dn.Reasoning), **k)],
+    ids=["CoT", "Predict"],
+)
+def test_the_models_own_reasoning_is_the_output_and_is_not_asked_for(make, adapter):
+    lm = Thinker(chat(answer="4") if adapter == "chat" else '{"answer": "4"}')
+    prediction = make("question -> answer", lm=lm, adapter=adapter).run_sync(question="2+2?")
+    assert list(prediction.to_dict()) == ["reasoning", "answer"]
+    assert (prediction.reasoning, prediction.answer) == ("Two and two.", "4")
+    assert "reasoning" not in prompt(lm.requests[0])
+    assert prediction.run.calls.reasoning.tolist() == ["Two and two."]
+
+
+def test_reasoning_is_written_for_models_that_do_not_return_it():
+    lm = dn.ScriptedLM([chat(reasoning="Written.", answer="4")])
+    prediction = dn.ChainOfThought("question -> answer", lm=lm).run_sync(question="2+2?")
+    assert prediction.reasoning == "Written."
+    assert "[[ ## reasoning ## ]]" in prompt(lm.requests[0])
+
+
+def test_native_chooses_one_or_the_other_for_every_model():
+    written = Thinker(chat(reasoning="Written.", answer="4"))
+    assert (
+        dn.ChainOfThought("question -> answer", native=False, lm=written).run_sync(question="?").reasoning == "Written."
+    )
+    own = Thinker()
+    own.returns_reasoning = False
+    assert (
+        dn.ChainOfThought("question -> answer", native=True, lm=own).run_sync(question="?").reasoning == "Two and two."
+    )
+
+
+def test_native_reasoning_is_an_empty_text_where_none_is_returned():
+    prediction = dn.ChainOfThought("question -> answer", lm=Thinker(reasoning=None)).run_sync(question="?")
+    assert (prediction.reasoning, prediction.answer) == ("", "4")
+
+
+def test_demos_keep_their_reasoning_and_are_shown_without_it_to_a_model_with_its_own():
+    demo = {"question": "1+1?", "reasoning": "One and one.", "answer": "2"}
+    think = dn.ChainOfThought("question -> answer", demos=[demo])
+    for lm, shown in ((Thinker(), False), (dn.ScriptedLM([chat(reasoning="r", answer="4")]), True)):
+        with dn.context(lm=lm):
+            think.run_sync(question="2+2?")
+        text = prompt(lm.requests[0])
+        assert "1+1?" in text
+        assert ("One and one." in text) == shown
+    assert think.predict.demos == [demo]
+
+
+def test_a_saved_state_has_the_same_fields_whether_or_not_reasoning_is_native(tmp_path):
+    demo = {"question": "1+1?", "reasoning": "One and one.", "answer": "2"}
+    program = dn.ChainOfThought("question -> answer", demos=[demo], lm=Thinker())
+    program.run_sync(question="2+2?")
+    program.save(tmp_path / "program.json")
+    other = dn.ChainOfThought("question -> answer")
+    other.load(tmp_path / "program.json")
+    assert other.predict.demos == [demo]
+
+
+def test_a_bootstrapped_demo_has_the_models_own_reasoning():
+    rows = [{"question": "2+2?", "answer": "4"}]
+    program = dn.ChainOfThought("question -> answer", lm=Thinker())
+    better = dn.BootstrapFewShot(dn.metrics.exact_match(), max_bootstrapped_demos=1).compile_sync(program, rows)
+    assert better.predict.demos[0]["reasoning"] == "Two and two."
+
+
+def test_a_reply_that_cannot_be_read_is_repaired_without_asking_for_reasoning():
+    lm = Thinker("no marker")
+    with pytest.raises(dn.errors.ParseError):
+        dn.ChainOfThought("question, hint -> answer: int, why", lm=lm).run_sync(question="?", hint="h")
+    assert len(lm.requests) == 2
+    assert "reasoning" not in prompt(lm.requests[1])
+
+
+def test_a_stream_ends_with_the_models_own_reasoning():
+    async def main():
+        think = dn.ChainOfThought("question -> answer", lm=Thinker())
+        return [part async for part in think.predict.stream(question="?")]
+
+    *parts, prediction = asyncio.run(main())
+    assert prediction.reasoning == "Two and two."
+    assert {part.field for part in parts} == {"answer"}
+
+
+def test_a_replay_has_the_recorded_reasoning_without_the_model():
+    think = dn.ChainOfThought("question -> answer")
+    with dn.trace() as recorded, dn.context(lm=Thinker()):
+        think.run_sync(question="2+2?")
+    again = dn.run_sync(lambda: dn.replay(recorded, think))
+    assert again.exact
+    assert again.prediction.reasoning == "Two and two."
+
+
+def test_recorded_replies_are_served_without_the_model(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    think = dn.ChainOfThought("question -> answer")
+    with dn.context(lm=dn.recorded(path, lm=Thinker(), strict=False)):
+        think.run_sync(question="2+2?")
+    with dn.context(lm=dn.recorded(path)):
+        assert think.run_sync(question="2+2?").reasoning == "Two and two."
+
+
+def test_native_needs_a_reasoning_output_of_text():
+    class Steps(dn.Augmentation):
+        reasoning: list[str] = dn.Output(desc="steps")
+
+    with pytest.raises(SignatureError, match="native=True needs an output reasoning of type str"):
+        dn.ChainOfThought("question -> answer", reasoning=Steps, native=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("deepseek/deepseek-reasoner", {}, True),
+        ("openrouter/deepseek/deepseek-r1", {}, True),
+        ("mistral/magistral-medium-latest", {}, True),
+        ("xai/grok-3-mini", {}, True),
+        ("xai/grok-4", {}, False),
+        ("deepseek/deepseek-chat", {}, False),
+        ("openai/o3", {"effort": "high"}, False),
+        ("openai/gpt-5", {}, False),
+        ("anthropic/claude-sonnet-4-5", {}, False),
+        ("anthropic/claude-sonnet-4-5", {"effort": "low"}, True),
+        ("anthropic/claude-sonnet-4-5", {"reasoning_effort": "none"}, False),
+        ("gemini/gemini-2.5-flash", {"effort": "low"}, True),
+        ("openai/my-model", {}, False),
+    ],
+)
+def test_the_profile_says_which_models_return_their_reasoning(name, settings, expected):
+    assert profile_of(name).has_reasoning(settings) is expected
+
+
+def test_the_profile_of_an_lm_may_say_that_its_server_returns_reasoning():
+    body = reply(chat(answer="4"), reasoning_content="Two and two.")
+    with Server(lambda *_: body) as server:
+        settings = {"api_base": server.base, "api_key": "none", "cache": False}
+        lm = dn.LM("Qwen/Qwen3-8B", profile={"returns_reasoning": "always"}, **settings)
+        prediction = dn.ChainOfThought("question -> answer", lm=lm).run_sync(question="2+2?")
+    assert prediction.reasoning == "Two and two."
+    assert "reasoning" not in str(server.bodies[0]["messages"])
