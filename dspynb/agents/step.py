@@ -16,8 +16,8 @@ from dspynb.agents.text_calls import calls_in_text
 from dspynb.agents.tools.tool import Tool
 from dspynb.data import Prediction
 from dspynb.errors import ParseError, SignatureError, UnsupportedParameter
-from dspynb.lm.adaptation import TOOL_SETTINGS
 from dspynb.lm.protocol import LMProtocol, LMReply, is_truncated
+from dspynb.lm.refused_settings import TOOL_SETTINGS
 from dspynb.modules.predict import Predict
 from dspynb.modules.predictor_call import Listener
 from dspynb.signatures.fields import Input, Output

@@ -11,19 +11,21 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from dspynb.errors import ContextTooLong, ModelAdaptedWarning, ModelError, UnsupportedParameter
+from dspynb.errors import BadRequestError, ContextTooLong, ModelAdaptedWarning, ModelError, UnsupportedParameter
 from dspynb.events import ProfileChanged, new_span
 from dspynb.lm.adapted_request import AdaptedRequest, Change, adapt, format_kind
 from dspynb.lm.learned_profile import learned_changes, with_changes
-from dspynb.lm.profiles import LIMIT_NAMES, ModelProfile
+from dspynb.lm.profiles import LIMIT_NAMES, ModelProfile, in_responses_format
 from dspynb.lm.protocol import LMReply, LMRequest
+from dspynb.lm.providers.direct_formats import is_without_path, needs_responses
+from dspynb.lm.providers.responses_request import OWN_FIELDS
+from dspynb.lm.providers.wire_formats import OPENAI_CHAT, OPENAI_RESPONSES
+from dspynb.lm.refused_settings import TOOL_SETTINGS, refused_setting
 from dspynb.lm.settings import recorded_settings
 from dspynb.scope.core import RunPort, current_scope, warn_user
 
-__all__ = ["TOOL_SETTINGS", "Adaptation"]
+__all__ = ["Adaptation"]
 
-TOOL_SETTINGS = frozenset({"tools", "tool_choice", "functions", "function_call", "parallel_tool_calls"})
-"""Settings that only a model with native tools takes."""
 _FIRST_CALL_SECONDS = 1.0
 """A refusal comes within one round trip. A first call that takes longer than this was probably not refused, so the
 calls that wait for it go on."""
@@ -36,18 +38,6 @@ Outline = tuple[Mapping[str, Any], bool, bool]
 _EMPTY_OUTLINE: Outline = ({}, True, True)
 _SAMPLED = frozenset({"temperature", "top_p", "n"})
 """Settings of which a server takes some values only. Of others it takes each value or none."""
-_SPELLINGS_OF_LIMIT = frozenset(
-    {"maxtokens", "maxcompletiontokens", "maxoutputtokens", "maxnewtokens", "maxtokenstosample", "maxgentokens"}
-    | {"numpredict", "npredict"}
-)
-"""The names of the limit of a reply's tokens in the words of providers, without underscores."""
-_SPELLINGS_OF_FORMAT = frozenset({"outputformat", "responseschema", "responsejsonschema", "responsemimetype"})
-"""The names of the response format in the words of Anthropic, Bedrock and Gemini."""
-_SPELLINGS_OF_EFFORT = frozenset(
-    {"effort", "think", "thinking", "reasoning", "thinkinglevel", "thinkingbudget", "thinkingconfig", "budgettokens"}
-    | {"enablethinking", "reasoningconfig", "thinkingtype"}
-)
-"""The names of the effort in the words of providers, without underscores."""
 _OF_THIS_PROMPT = re.compile(r"context|input|prompt|messages|inputs", re.IGNORECASE)
 _LEAST_ROOM = 256
 """With less room for the reply, in tokens, a prompt counts as too long."""
@@ -168,27 +158,36 @@ class Adaptation:
         profile_before = self.profile
         refused: list[AdaptedRequest] = []
         room: dict[str, tuple[float, float]] = {}  # limits that hold for this prompt only
+        refusal_of_format: BadRequestError | None = None
         while True:
+            sent_profile = self.profile
             try:
                 reply = await send(adapted.request, adapted.settings)
-            except UnsupportedParameter as refusal:
+            except BadRequestError as error:
+                if refusal_of_format is not None and is_without_path(error):
+                    self.profile = profile_before
+                    self._record_changes()
+                    raise refusal_of_format from None
+                if self._learn_format(error, sent_profile):
+                    if sent_profile.wire_format == OPENAI_CHAT:
+                        refusal_of_format = error
+                    adapted = self._adapt(self.profile, request, settings)
+                    continue
+                if not isinstance(error, UnsupportedParameter):
+                    error.sent = _as_sent(adapted, settings)
+                    raise
                 self._accepted = (_EMPTY_OUTLINE,)
                 if self.strict:
                     raise
                 refused.append(adapted)
-                room_now = _room_for_reply(refusal, adapted)
-                if room_now is None:
-                    self.learn(refusal, adapted)
-                    self._record_changes()
-                learned_profile = self.profile
-                room |= room_now or {}
+                learned_profile = self._profile_after(error, adapted, room)
                 profile = replace(learned_profile, ranges={**learned_profile.ranges, **room})
                 adapted = self._adapt(profile, request, settings)
                 if adapted in refused:  # nothing is left to adapt
                     if self.profile is learned_profile:
                         self.profile = profile_before
                         self._record_changes()
-                    refusal.sent = _as_sent(refused[-1], settings)
+                    error.sent = _as_sent(refused[-1], settings)
                     raise
                 continue
             except ModelError as error:
@@ -200,6 +199,39 @@ class Adaptation:
                 return replace(reply, sent=sent)
             self._accept(adapted)
             return reply
+
+    def _profile_after(
+        self, refusal: UnsupportedParameter, adapted: AdaptedRequest, room: dict[str, tuple[float, float]]
+    ) -> ModelProfile:
+        """Learn from the refusal of a setting, and return the profile. A limit that holds for this prompt only is added
+        to ``room`` instead."""
+        room_now = _room_for_reply(refusal, adapted)
+        if room_now is None:
+            self.learn(refusal, adapted)
+            self._record_changes()
+        room |= room_now or {}
+        return self.profile
+
+    def _learn_format(self, refusal: BadRequestError, sent_profile: ModelProfile) -> bool:
+        """Change the profile after a refusal of the format, or of a field that each request in this format has. Returns
+        whether the request is to be sent again. ``sent_profile``: the profile with which it was sent."""
+        if refusal.status is None or refusal.status < 400:
+            return False
+        if sent_profile.wire_format == OPENAI_RESPONSES:
+            name = refusal.parameter if isinstance(refusal, UnsupportedParameter) else ""
+            if name not in OWN_FIELDS - sent_profile.refused:
+                return False
+            if name not in self.profile.refused:
+                self.refuse(name)
+            return True
+        if self.strict or sent_profile.wire_format != OPENAI_CHAT or not needs_responses(refusal):
+            return False
+        if self.profile.wire_format == OPENAI_CHAT:  # else another call has learned it meanwhile
+            self._accepted = (_EMPTY_OUTLINE,)
+            self.profile = in_responses_format(self.profile)
+            self.has_learned = True
+            self._record_changes()
+        return True
 
     def _accept(self, adapted: AdaptedRequest) -> None:
         """Remember that the server takes requests with these settings as they are, so that they need no further
@@ -265,7 +297,7 @@ class Adaptation:
 
     def learn(self, refusal: UnsupportedParameter, adapted: AdaptedRequest) -> None:
         """Change the profile after a refusal, if the refused parameter is a setting of the request."""
-        name = _refused_setting(refusal, adapted.settings)
+        name = refused_setting(refusal, adapted.settings)
         changed: dict[str, Any] = {}
         if name == "response_format":
             formats = self.profile.response_formats
@@ -308,7 +340,7 @@ def _narrower_range(
 def _room_for_reply(refusal: UnsupportedParameter, adapted: AdaptedRequest) -> dict[str, tuple[float, float]] | None:
     """The limit of the reply that the refusal names, if it depends on the length of this prompt. None otherwise. Raises
     ContextTooLong if there is hardly any room."""
-    name = _refused_setting(refusal, adapted.settings)
+    name = refused_setting(refusal, adapted.settings)
     value = adapted.settings.get(name)
     if name not in LIMIT_NAMES or not isinstance(value, int | float) or refusal.allowed is None:
         return None
@@ -320,39 +352,6 @@ def _room_for_reply(refusal: UnsupportedParameter, adapted: AdaptedRequest) -> d
             refusal.problem, model=refusal.model, status=refusal.status, advice=ContextTooLong.remedy
         ) from refusal
     return {name: refusal.allowed}
-
-
-def _refused_setting(refusal: UnsupportedParameter, settings: Mapping[str, Any]) -> str:
-    """The setting that a provider means, which may have another spelling there, such as ``maxOutputTokens``.
-
-    If no setting has the name that was read from the message, it is the first setting that the message mentions.
-    """
-    parameter = refusal.parameter
-    if parameter in settings or parameter in TOOL_SETTINGS or parameter == "response_format":
-        return parameter
-    if parameter in (settings.get("extra_body") or {}):  # its fields are sent as they are
-        return ""
-    word = parameter.lower().replace("_", "").replace("-", "")
-    for name in settings:
-        if name.replace("_", "") == word:
-            return name
-    setting = _setting_by_spelling(word, settings)
-    if setting is not None:
-        return setting
-    mentions = {name: re.search(rf"\b{name}\b", refusal.problem) for name in settings}
-    positions = {name: match.start() for name, match in mentions.items() if match is not None}
-    return min(positions, key=lambda name: positions[name], default=parameter)
-
-
-def _setting_by_spelling(word: str, settings: Mapping[str, Any]) -> str | None:
-    """The setting for which providers have this other name; None if there is none."""
-    if word in _SPELLINGS_OF_FORMAT:
-        return "response_format"
-    if word in _SPELLINGS_OF_LIMIT:
-        return next((name for name in LIMIT_NAMES if name in settings), word)
-    if word in _SPELLINGS_OF_EFFORT and "reasoning_effort" in settings:
-        return "reasoning_effort"
-    return None
 
 
 def _names(adapted: AdaptedRequest) -> frozenset[str]:

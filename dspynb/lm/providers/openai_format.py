@@ -26,6 +26,7 @@ __all__ = [
     "read_usage",
     "reported_error",
     "request_body",
+    "response_id",
     "retry_after",
 ]
 
@@ -86,16 +87,17 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any], prices: P
         logprobs=first.logprobs,
         completions=tuple(choice.text for choice in choices if choice is first or choice.is_answer),
         request_id=error_fields.get("request_id"),
-        response_id=_response_id(body),
+        response_id=response_id(body),
     )
     if not first.text and not first.calls and is_complete(reply):
         raise with_usage(MalformedReply("the reply is empty", **error_fields), usage)
     return reply
 
 
-def _response_id(body: Mapping[str, Any]) -> str | None:
-    response_id = body.get("id")
-    return response_id if isinstance(response_id, str) and len(response_id) <= _LONGEST_ID else None
+def response_id(body: Mapping[str, Any]) -> str | None:
+    """The provider's id of a response; None without one, or if it is too long."""
+    identity = body.get("id")
+    return identity if isinstance(identity, str) and len(identity) <= _LONGEST_ID else None
 
 
 _LONGEST_ID = 200
