@@ -943,6 +943,9 @@ def test_a_conversation_of_direct_calls_hands_reasoning_back():
         result = {"role": "tool", "tool_call_id": first.tool_calls[0]["id"], "content": "709037"}
         lm.run_sync([USER, turn, result], tools=[TOOL])
     assert kinds(server.bodies[1]["input"]) == ["user", "reasoning", "function_call", "function_call_output"]
+    with Server(lambda body, number: "It is Oslo.") as chat_server:
+        chat_model(chat_server).run_sync([USER, turn, result], tools=[TOOL])
+    assert chat_server.bodies[0]["messages"][1]["tool_calls"][0].keys() == {"id", "type", "function"}
 
 
 def test_a_run_with_encrypted_reasoning_is_replayed_exactly(tmp_path):
