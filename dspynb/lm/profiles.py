@@ -179,7 +179,7 @@ def profile_at(model: str, api_base: str | None, changes: Mapping[str, Any]) -> 
     """
     provider = parse_name(model, has_address=api_base is not None).provider
     wire_format = format_of(model, api_base)
-    if is_at_openai(model, api_base) and (map_entry(model) or {}).get("mode") == "responses":
+    if is_at_openai(model, api_base) and _has_responses_only(map_entry(model) or {}):
         wire_format = OPENAI_RESPONSES
     key_needed = needs_key(provider)
     if api_base is not None and provider_of_host(api_base) is None:
@@ -190,6 +190,14 @@ def profile_at(model: str, api_base: str | None, changes: Mapping[str, Any]) -> 
     known = replace(known, wire_format=wire_format, hosts=hosts_of(provider), needs_key=key_needed)
     profile = overridden(known, changes)
     return in_responses_format(profile) if profile.wire_format == OPENAI_RESPONSES else profile
+
+
+def _has_responses_only(entry: Mapping[str, Any]) -> bool:
+    """Whether a map's entry is that of a model which has the Responses API only."""
+    endpoints = entry.get("supported_endpoints") or ()
+    if "/v1/responses" in endpoints and "/v1/chat/completions" not in endpoints:
+        return True
+    return entry.get("mode") == "responses"
 
 
 def in_responses_format(profile: ModelProfile) -> ModelProfile:

@@ -92,7 +92,7 @@ def test_the_engine_wins_over_the_wire_format_of_a_profile():
 
 
 def test_a_model_of_openai_that_has_the_responses_api_only_is_called_directly_in_it(default_addresses):
-    for name in ("openai/o1-pro", "openai/gpt-5-codex"):
+    for name in ("openai/o1-pro", "openai/gpt-5-codex", "openai/o3-deep-research", "openai/computer-use-preview"):
         lm = dn.LM(name)
         assert lm.profile.wire_format == "openai_responses"
         assert lm._engine.url == "https://api.openai.com/v1/responses"
