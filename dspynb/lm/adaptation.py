@@ -11,7 +11,14 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from dspynb.errors import BadRequestError, ContextTooLong, ModelAdaptedWarning, ModelError, UnsupportedParameter
+from dspynb.errors import (
+    BadRequestError,
+    ContextTooLong,
+    ModelAdaptedWarning,
+    ModelError,
+    ModelNotFound,
+    UnsupportedParameter,
+)
 from dspynb.events import ProfileChanged, new_span
 from dspynb.lm.adapted_request import AdaptedRequest, Change, adapt, format_kind
 from dspynb.lm.learned_profile import learned_changes, with_changes
@@ -164,7 +171,8 @@ class Adaptation:
             try:
                 reply = await send(adapted.request, adapted.settings)
             except BadRequestError as error:
-                if refusal_of_format is not None and is_without_path(error):
+                is_no_way_out = isinstance(error, ModelNotFound) or is_without_path(error)
+                if refusal_of_format is not None and is_no_way_out:
                     self.profile = profile_before
                     self._record_changes()
                     raise refusal_of_format from None

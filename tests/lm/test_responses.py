@@ -283,13 +283,13 @@ def test_a_comment_of_the_model_is_no_part_of_its_answer():
     assert ask(response(comment)).text == "Let me think."
 
 
-def test_tool_calls_have_the_form_of_chat_completions_and_keep_encrypted_reasoning():
+def test_tool_calls_have_the_form_of_chat_completions_and_hold_encrypted_reasoning():
     encrypted = reasoning_item("I look it up.", encrypted_content="abc", status="completed")
     answer = ask(response(encrypted, call_item(), call_item(call_id="call_2")))
     function = {"name": "population", "arguments": '{"city": "Oslo"}'}
-    kept = {"type": "reasoning", "id": "rs_1", "summary": encrypted["summary"], "encrypted_content": "abc"}
+    handed_back = {"type": "reasoning", "id": "rs_1", "summary": encrypted["summary"], "encrypted_content": "abc"}
     assert answer.tool_calls == (
-        {"id": "call_1", "type": "function", "function": function, "reasoning_items": [kept]},
+        {"id": "call_1", "type": "function", "function": function, "reasoning_items": [handed_back]},
         {"id": "call_2", "type": "function", "function": function},
     )
     assert answer.finish == "tool_calls"
@@ -741,6 +741,19 @@ def test_a_server_without_the_responses_api_is_said_to_have_none():
         with pytest.raises(errors.BadRequestError, match="no Responses API, use dn.LM.*'wire_format': 'openai_chat'"):
             lm.run_sync("2+2?")
         assert server.bodies == []
+
+
+def test_a_missing_item_or_model_is_no_missing_path():
+    message = "Item with id 'rs_1' not found. Items are not persisted when `store` is set to false."
+    with ResponsesServer(lambda body, number: openai_error(404, message, param="input")) as server:
+        with pytest.raises(errors.BadRequestError, match="not persisted") as caught:
+            model(server).run_sync("2+2?")
+    assert "wire_format" not in str(caught.value)
+    message = "The model `m` does not exist or you do not have access to it."
+    with ResponsesServer(lambda body, number: openai_error(404, message, code="model_not_found")) as server:
+        with pytest.raises(errors.ModelNotFound) as caught:
+            model(server).run_sync("2+2?")
+    assert "wire_format" not in str(caught.value)
 
 
 def test_a_model_that_is_not_in_the_responses_api_is_said_to_be_in_the_other_format():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dspynb.errors import BadRequestError, ModelError
+from dspynb.errors import BadRequestError, ModelError, ModelNotFound
 from dspynb.lm.protocol import LMReply, LMRequest
 from dspynb.lm.providers.addresses import chat_url, responses_url
 from dspynb.lm.providers.error_report import ErrorReport
@@ -86,6 +86,9 @@ _NO_CHAT_MODEL = re.compile(r"not a chat model and thus not supported in the v1/
 """OpenAI says this of models that have the Responses API only, and of others. (issue: micz/ThunderAI#570)"""
 _NO_RESPONSES = re.compile(r"not supported (?:with|in|by) (?:the )?(?:responses api|/?v1/responses)", re.IGNORECASE)
 """OpenAI: The requested model 'gpt-audio' is not supported with the Responses API."""
+_MISSING_ITEM = re.compile(r"with id ['\"`]", re.IGNORECASE)
+"""OpenAI: Item with id 'rs_1' not found. Items are not persisted when `store` is set to false. (issue:
+openai/openai-agents-js#546)"""
 
 
 def needs_responses(error: ModelError) -> bool:
@@ -99,4 +102,8 @@ def is_without_path(error: ModelError) -> bool:
     """Whether a server does not have the path of requests in the Responses format, or not for this model."""
     if not isinstance(error, BadRequestError):
         return False
-    return error.status in (404, 405) or _NO_RESPONSES.search(error.problem) is not None
+    if _NO_RESPONSES.search(error.problem) is not None:
+        return True
+    if isinstance(error, ModelNotFound) or _MISSING_ITEM.search(error.problem) is not None:
+        return False
+    return error.status in (404, 405)

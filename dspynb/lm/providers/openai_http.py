@@ -89,8 +89,8 @@ class DirectEngine(Engine):
 
     def fit(self, profile: EngineProfile) -> None:
         super().fit(profile)
-        if profile.wire_format in FORMATS:
-            self.format = FORMATS[profile.wire_format]
+        if profile.wire_format is not None:
+            self.format = FORMATS.get(profile.wire_format, self.format)
         self._left_out = profile.refused & OWN_FIELDS
 
     def stream_fields(self) -> dict[str, Any]:
