@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import pickle
+from types import SimpleNamespace
 from typing import ClassVar
 
 import openai
@@ -18,6 +19,7 @@ from dspynb import errors
 from dspynb.lm.learned_profile import learned_changes
 from dspynb.lm.protocol import LMRequest
 from dspynb.lm.providers.responses_request import responses_body
+from dspynb.views.details import build_detail
 from tests.doors.providers.openai_responses import CodexServer, O3ProServer
 from tests.doors.validation import check_reply, request_check
 from tests.lm.server import Server, error, reply
@@ -911,6 +913,14 @@ def test_a_call_has_the_whole_trajectory_as_its_input_on_record():
     call = prediction.run.record.calls[1]
     assert "709037" in call.inputs["trajectory"]
     assert call.messages[2]["tool_calls"][0]["reasoning_items"][0]["encrypted_content"] == "secret 1"
+
+
+def test_the_view_of_a_call_shows_no_encrypted_reasoning():
+    prediction, _ = agent_of([encrypted(1, town_call(1, "Oslo")), FINISHED, ANSWERED])
+    record = prediction.run.record
+    details = [str(build_detail(SimpleNamespace(item=call), record)) for call in record.calls]
+    assert "population" in details[0]
+    assert not [detail for detail in details if "secret" in detail]
 
 
 def test_parallel_calls_are_handed_back_with_their_outputs():
