@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from dspynb.errors import (
     BadRequestError,
-    ContextTooLong,
     ModelAdaptedWarning,
     ModelError,
     ModelNotFound,
@@ -22,12 +20,12 @@ from dspynb.errors import (
 from dspynb.events import ProfileChanged, new_span
 from dspynb.lm.adapted_request import AdaptedRequest, Change, adapt, format_kind
 from dspynb.lm.learned_profile import learned_changes, with_changes
-from dspynb.lm.profiles import LIMIT_NAMES, ModelProfile, in_responses_format
+from dspynb.lm.profiles import ModelProfile, in_responses_format
 from dspynb.lm.protocol import LMReply, LMRequest
 from dspynb.lm.providers.direct_formats import is_without_path, needs_responses
 from dspynb.lm.providers.responses_request import OWN_FIELDS
 from dspynb.lm.providers.wire_formats import OPENAI_CHAT, OPENAI_RESPONSES
-from dspynb.lm.refused_settings import TOOL_SETTINGS, refused_setting
+from dspynb.lm.refused_settings import TOOL_SETTINGS, narrower_range, refused_setting, room_for_reply
 from dspynb.lm.settings import recorded_settings
 from dspynb.scope.core import RunPort, current_scope, warn_user
 
@@ -45,13 +43,27 @@ Outline = tuple[Mapping[str, Any], bool, bool]
 _EMPTY_OUTLINE: Outline = ({}, True, True)
 _SAMPLED = frozenset({"temperature", "top_p", "n"})
 """Settings of which a server takes some values only. Of others it takes each value or none."""
-_OF_THIS_PROMPT = re.compile(r"context|input|prompt|messages|inputs", re.IGNORECASE)
-_LEAST_ROOM = 256
-"""With less room for the reply, in tokens, a prompt counts as too long."""
 _MOST_ACCEPTED = 4
 """Requests that the server takes as they are, of which a model remembers so many outlines."""
 Send = Callable[[LMRequest, Mapping[str, Any]], Awaitable[LMReply]]
 """Sends a request with its settings."""
+
+
+@dataclass(slots=True)
+class _Sending:
+    """A request that a server has refused at least once.
+
+    ``profile_before``: the profile before the first refusal. ``refused``: the adapted requests that were refused.
+    ``room``: limits that hold for this prompt only. ``in_chat``: the refusal of the chat format and the request in it,
+    after which the request was sent in the Responses format.
+    """
+
+    request: LMRequest
+    settings: Mapping[str, Any]
+    profile_before: ModelProfile
+    refused: list[AdaptedRequest] = field(default_factory=list)
+    room: dict[str, tuple[float, float]] = field(default_factory=dict)
+    in_chat: tuple[BadRequestError, AdaptedRequest] | None = None
 
 
 class Adaptation:
@@ -71,6 +83,7 @@ class Adaptation:
         """Whether the server has refused the descriptions of tools."""
         self.has_learned = False
         """Whether a refusal has changed the profile."""
+        self._takes_chat_only = False  # whether the server has said that it has no Responses API for this model
         self._warned: frozenset[str] = frozenset()  # settings that a warning has named
         self._forget_requests()
 
@@ -85,7 +98,8 @@ class Adaptation:
 
     def __getstate__(self) -> dict[str, Any]:
         # Without settings of requests, which may hold secrets.
-        names = ("model", "key", "profile", "strict", "refuses_tools", "has_learned", "_known_profile", "_warned")
+        public = ("model", "key", "profile", "strict", "refuses_tools", "has_learned")
+        names = (*public, "_known_profile", "_warned", "_takes_chat_only")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -163,40 +177,14 @@ class Adaptation:
         if self.has_learned:
             self._record_changes()
         profile_before = self.profile
-        refused: list[AdaptedRequest] = []
-        room: dict[str, tuple[float, float]] = {}  # limits that hold for this prompt only
-        refusal_of_format: BadRequestError | None = None
+        sending: _Sending | None = None
         while True:
             sent_profile = self.profile
             try:
                 reply = await send(adapted.request, adapted.settings)
             except BadRequestError as error:
-                is_no_way_out = isinstance(error, ModelNotFound) or is_without_path(error)
-                if refusal_of_format is not None and is_no_way_out:
-                    self.profile = profile_before
-                    self._record_changes()
-                    raise refusal_of_format from None
-                if self._learn_format(error, sent_profile):
-                    if sent_profile.wire_format == OPENAI_CHAT:
-                        refusal_of_format = error
-                    adapted = self._adapt(self.profile, request, settings)
-                    continue
-                if not isinstance(error, UnsupportedParameter):
-                    error.sent = _as_sent(adapted, settings)
-                    raise
-                self._accepted = (_EMPTY_OUTLINE,)
-                if self.strict:
-                    raise
-                refused.append(adapted)
-                learned_profile = self._profile_after(error, adapted, room)
-                profile = replace(learned_profile, ranges={**learned_profile.ranges, **room})
-                adapted = self._adapt(profile, request, settings)
-                if adapted in refused:  # nothing is left to adapt
-                    if self.profile is learned_profile:
-                        self.profile = profile_before
-                        self._record_changes()
-                    error.sent = _as_sent(refused[-1], settings)
-                    raise
+                sending = sending or _Sending(request, settings, profile_before)
+                adapted = self._adapt_again(error, adapted, sent_profile, sending)
                 continue
             except ModelError as error:
                 error.sent = _as_sent(adapted, settings)
@@ -208,12 +196,45 @@ class Adaptation:
             self._accept(adapted)
             return reply
 
+    def _adapt_again(
+        self, error: BadRequestError, adapted: AdaptedRequest, sent_profile: ModelProfile, sending: _Sending
+    ) -> AdaptedRequest:
+        """Adapt a request after it was refused. Raises ``error`` if nothing is left to adapt. ``sent_profile``: the
+        profile with which it was sent."""
+        if sending.in_chat is not None and _has_no_responses(error):
+            error, adapted = sending.in_chat
+            sending.in_chat = None
+            self._takes_chat_only = True
+            self._restore(sending.profile_before)
+        elif self._learn_format(error, sent_profile):
+            if sent_profile.wire_format == OPENAI_CHAT:
+                sending.in_chat = (error, adapted)
+            return self._adapt(self.profile, sending.request, sending.settings)
+        if self.strict or not isinstance(error, UnsupportedParameter):
+            error.sent = _as_sent(adapted, sending.settings)
+            raise error
+        self._accepted = (_EMPTY_OUTLINE,)
+        sending.refused.append(adapted)
+        learned_profile = self._profile_after(error, adapted, sending.room)
+        profile = replace(learned_profile, ranges={**learned_profile.ranges, **sending.room})
+        adapted = self._adapt(profile, sending.request, sending.settings)
+        if adapted in sending.refused:  # nothing is left to adapt
+            if self.profile is learned_profile:
+                self._restore(sending.profile_before)
+            error.sent = _as_sent(sending.refused[-1], sending.settings)
+            raise error
+        return adapted
+
+    def _restore(self, profile: ModelProfile) -> None:
+        self.profile = profile
+        self._record_changes()
+
     def _profile_after(
         self, refusal: UnsupportedParameter, adapted: AdaptedRequest, room: dict[str, tuple[float, float]]
     ) -> ModelProfile:
         """Learn from the refusal of a setting, and return the profile. A limit that holds for this prompt only is added
         to ``room`` instead."""
-        room_now = _room_for_reply(refusal, adapted)
+        room_now = room_for_reply(refusal, adapted)
         if room_now is None:
             self.learn(refusal, adapted)
             self._record_changes()
@@ -232,7 +253,9 @@ class Adaptation:
             if name not in self.profile.refused:
                 self.refuse(name)
             return True
-        if self.strict or sent_profile.wire_format != OPENAI_CHAT or not needs_responses(refusal):
+        if self.strict or self._takes_chat_only or sent_profile.wire_format != OPENAI_CHAT:
+            return False
+        if not needs_responses(refusal):
             return False
         if self.profile.wire_format == OPENAI_CHAT:  # else another call has learned it meanwhile
             self._accepted = (_EMPTY_OUTLINE,)
@@ -313,7 +336,7 @@ class Adaptation:
             if kind in formats:
                 changed["response_formats"] = formats[formats.index(kind) + 1 :]
         elif name in adapted.settings:
-            bounds = _narrower_range(refusal.allowed, self.profile.ranges.get(name), adapted.settings[name])
+            bounds = narrower_range(refusal.allowed, self.profile.ranges.get(name), adapted.settings[name])
             if bounds is None:
                 changed["refused"] = self.profile.refused | {name}
             else:
@@ -326,40 +349,16 @@ class Adaptation:
             self.has_learned = True
 
 
+def _has_no_responses(error: BadRequestError) -> bool:
+    """Whether a server does not have the Responses API, or not for this model."""
+    return isinstance(error, ModelNotFound) or is_without_path(error)
+
+
 def _as_sent(adapted: AdaptedRequest, requested: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The settings as they were sent, without secrets; None if they were sent as requested."""
     if adapted.changes or adapted.settings != requested:  # effort gets the name of the server without a change
         return recorded_settings(adapted.settings)
     return None
-
-
-def _narrower_range(
-    allowed: tuple[float, float] | None, known: tuple[float, float] | None, value: Any
-) -> tuple[float, float] | None:
-    """The range of a setting after a refusal of ``value``. None if no value of it is known to be allowed."""
-    if allowed is None or not isinstance(value, int | float) or allowed[0] <= value <= allowed[1]:
-        return None
-    low, high = allowed
-    if known is not None:
-        low, high = max(low, known[0]), min(high, known[1])
-    return (low, high) if low <= high else None
-
-
-def _room_for_reply(refusal: UnsupportedParameter, adapted: AdaptedRequest) -> dict[str, tuple[float, float]] | None:
-    """The limit of the reply that the refusal names, if it depends on the length of this prompt. None otherwise. Raises
-    ContextTooLong if there is hardly any room."""
-    name = refused_setting(refusal, adapted.settings)
-    value = adapted.settings.get(name)
-    if name not in LIMIT_NAMES or not isinstance(value, int | float) or refusal.allowed is None:
-        return None
-    if not _OF_THIS_PROMPT.search(refusal.problem):
-        return None
-    most = refusal.allowed[1]
-    if most < min(_LEAST_ROOM, value):
-        raise ContextTooLong(
-            refusal.problem, model=refusal.model, status=refusal.status, advice=ContextTooLong.remedy
-        ) from refusal
-    return {name: refusal.allowed}
 
 
 def _names(adapted: AdaptedRequest) -> frozenset[str]:

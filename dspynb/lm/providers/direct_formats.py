@@ -82,9 +82,21 @@ _NEEDS_RESPONSES = re.compile(
 """OpenAI: This model is only supported in v1/responses and not in v1/chat/completions. Function tools with
 reasoning_effort are not supported for gpt-5.4 in /v1/chat/completions. Please use /v1/responses instead. (issue:
 pipecat-ai/pipecat#4043)"""
-_NO_CHAT_MODEL = re.compile(r"not a chat model and thus not supported in the v1/chat/completions", re.IGNORECASE)
-"""OpenAI says this of models that have the Responses API only, and of others. (issue: micz/ThunderAI#570)"""
-_NO_RESPONSES = re.compile(r"not supported (?:with|in|by) (?:the )?(?:responses api|/?v1/responses)", re.IGNORECASE)
+_NO_CHAT_MODEL = re.compile(
+    r"not a chat model and thus not supported|chatcompletion operation does not work with the specified model|"
+    r"not support (?:the )?chat completions api|"
+    r"not (?:accessible|available|supported) (?:via|in|on|by|with|at|through)(?: the)? "
+    r"[`'\"]?/?(?:v1/)?chat/completions",
+    re.IGNORECASE,
+)
+"""Models without chat completions, which may have the Responses API. OpenAI: This is not a chat model and thus not
+supported in the v1/chat/completions endpoint. (issue: micz/ThunderAI#570) Azure: The chatCompletion operation does not
+work with the specified model, gpt-5-codex. (issue: vanna-ai/vanna#967) Copilot: model gpt-5.3-codex is not accessible
+via the /chat/completions endpoint (issue: caozhiyuan/copilot-api#102) vLLM: The model does not support Chat Completions
+API (issue: vllm-project/vllm#16831)"""
+_NO_RESPONSES = re.compile(
+    r"not support(?:ed)?(?: (?:with|in|by|on))?(?: the)? [`'\"]?(?:responses api|/?v1/responses)", re.IGNORECASE
+)
 """OpenAI: The requested model 'gpt-audio' is not supported with the Responses API."""
 _MISSING_ITEM = re.compile(r"with id ['\"`]", re.IGNORECASE)
 """OpenAI: Item with id 'rs_1' not found. Items are not persisted when `store` is set to false. (issue:
