@@ -104,8 +104,8 @@ class DirectEngine(Engine):
         base = self.endpoint.api_base or base_in_environment(self.provider)
         if base is None and self.provider != "openai":
             raise ConfigurationError(
-                f"{self.model} is called directly (engine='direct', or wire_format 'openai_chat' in its profile): give "
-                "the address of the server, api_base='https://…/v1'"
+                f"{self.model} is called directly (by engine='direct', or by the wire_format of its profile): give the "
+                "address of the server, api_base='https://…/v1'"
             )
         if base is not None and base is not self.endpoint.api_base:
             check_base(base)
