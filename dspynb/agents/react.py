@@ -9,7 +9,16 @@ from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
 
-from dspynb.agents.step import FINISH, Act, ToolCall, calls_of, extract_signature
+from dspynb.agents.step import (
+    FINISH,
+    Act,
+    ToolCall,
+    Trajectory,
+    calls_of,
+    extract_signature,
+    has_reasoning,
+    turn_messages,
+)
 from dspynb.agents.tools.tool import Observation, Tool, named_tools, unknown_tool
 from dspynb.data import Prediction
 from dspynb.errors import ConfigurationError, ContextTooLong, ParseError
@@ -134,6 +143,8 @@ class _Episode:
         self.inputs = inputs
         self.trajectory: list[dict[str, Any]] = []
         self.dropped = 0  # oldest tool calls that are left out of requests
+        self.turns: list[Mapping[str, Any]] = []  # messages of the last turns, from one with encrypted reasoning on
+        self.before_turns = 0  # the number of steps before these turns
 
     async def act(self) -> None:
         """Take turns until the model finishes or the iterations or the time run out."""
@@ -157,6 +168,7 @@ class _Episode:
         except ParseError as error:
             text = f"Your reply could not be read: {error.problem}. Keep to the form that was asked for."
             self._add_step("", "", {}, text)
+            self.turns = []
             return False
         calls = calls_of(turn)
         if not calls:
@@ -168,7 +180,21 @@ class _Episode:
             pairs.append((call, self._add_step(thought, call.name, call.args, _UNFINISHED)))
             thought = ""  # the first step of the turn has it
         await self._call_all(pairs)
+        self._add_turn(turn, [step for _, step in pairs])
         return False
+
+    def _add_turn(self, turn: Prediction, steps: Sequence[Mapping[str, Any]]) -> None:
+        """Add a turn to those that requests repeat as messages. A turn without native calls ends these, since a text of
+        the trajectory after them would be in the wrong order."""
+        event = turn.meta.calls[-1] if turn.meta.calls else None
+        if event is None or not event.tool_calls:
+            self.turns = []
+            return
+        if not self.turns:
+            if not has_reasoning(event):
+                return
+            self.before_turns = len(self.trajectory) - len(steps)
+        self.turns += turn_messages(event, [step["observation"] for step in steps])
 
     def _add_step(self, thought: str, tool: str, args: Mapping[str, Any] | str, observation: str) -> dict[str, Any]:
         step = {"thought": thought, "tool": tool, "args": args, "observation": observation, "seconds": 0.0}
@@ -214,7 +240,10 @@ class _Episode:
 
     def text(self) -> str:
         """Return the trajectory as the model sees it."""
-        return trajectory_text(self.trajectory, self.dropped)
+        text = trajectory_text(self.trajectory, self.dropped)
+        if self.dropped or not self.turns:
+            return text
+        return Trajectory(text, trajectory_text(self.trajectory[: self.before_turns]), self.turns)
 
 
 def trajectory_text(trajectory: Sequence[Mapping[str, Any]], dropped: int = 0) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, create_model
@@ -16,14 +16,17 @@ from dspynb.agents.text_calls import calls_in_text
 from dspynb.agents.tools.tool import Tool
 from dspynb.data import Prediction
 from dspynb.errors import ParseError, SignatureError, UnsupportedParameter
-from dspynb.lm.adaptation import TOOL_SETTINGS
+from dspynb.events import PredictorCalled
 from dspynb.lm.protocol import LMProtocol, LMReply, is_truncated
+from dspynb.lm.providers.responses_request import REASONING_ITEMS
+from dspynb.lm.refused_settings import TOOL_SETTINGS
 from dspynb.modules.predict import Predict
-from dspynb.modules.predictor_call import Listener
+from dspynb.modules.predictor_call import Call, Listener
+from dspynb.scope.core import Scope
 from dspynb.signatures.fields import Input, Output
 from dspynb.signatures.signature import Signature
 
-__all__ = ["FINISH", "Act", "ToolCall", "calls_of", "extract_signature"]
+__all__ = ["FINISH", "Act", "ToolCall", "Trajectory", "calls_of", "extract_signature", "has_reasoning", "turn_messages"]
 
 FINISH = "finish"
 _RESERVED_FIELDS = ("trajectory", "next_thought", "next_tool_name", "next_tool_args")
@@ -35,6 +38,47 @@ class ToolCall:
 
     name: str
     args: Mapping[str, Any] | str
+
+
+class Trajectory(str):
+    """The text of a trajectory, and its last turns as messages, with the reasoning that the model's provider encrypted.
+
+    Args:
+        text: The whole trajectory as text.
+        before: The part before these turns, as text.
+        turns: The messages of these turns: those of the model with its tool calls, and those of the tools.
+    """
+
+    before: str
+    turns: tuple[Mapping[str, Any], ...]
+
+    def __new__(cls, text: str, before: str, turns: Sequence[Mapping[str, Any]]) -> Trajectory:
+        trajectory = super().__new__(cls, text)
+        trajectory.before = before
+        trajectory.turns = tuple(turns)
+        return trajectory
+
+
+def has_reasoning(event: PredictorCalled) -> bool:
+    """Whether the reply of a call has reasoning that the next request should hand back."""
+    return any(REASONING_ITEMS in call for call in event.tool_calls)
+
+
+def turn_messages(event: PredictorCalled, observations: Sequence[str]) -> list[Mapping[str, Any]]:
+    """A turn of an agent as messages: the model's with its tool calls, and one of a tool for each of them.
+
+    ``observations``: the results of the calls, in their order, without those that finish.
+    """
+    messages: list[Mapping[str, Any]] = [
+        {"role": "assistant", "content": event.reply or "", "tool_calls": list(event.tool_calls)}
+    ]
+    remaining = iter(observations)
+    for call in event.tool_calls:
+        text = "Not finished yet."
+        if _native_call(call)["name"] != FINISH:
+            text = next(remaining, text)
+        messages.append({"role": "tool", "tool_call_id": call.get("id"), "content": text})
+    return messages
 
 
 class Act(Predict):
@@ -70,6 +114,17 @@ class Act(Predict):
             if self._native == "auto" and error.parameter in TOOL_SETTINGS:
                 return await super()._answer(inputs, listener)
             raise
+
+    def _prepare(self, scope: Scope, inputs: Mapping[str, Any]) -> Call:
+        """Prepare the call. The last turns of a ``Trajectory`` are messages of the request, if tools are sent natively,
+        and are left out of its text."""
+        call = super()._prepare(scope, inputs)
+        trajectory = inputs.get("trajectory")
+        if not isinstance(trajectory, Trajectory) or not isinstance(call.adapter, NativeTools):
+            return call
+        values = {**call.inputs, "trajectory": trajectory.before}
+        messages = self._messages(call.adapter, values, call.reading, call.path)
+        return replace(call, request=replace(call.request, messages=(*messages, *trajectory.turns)))
 
     def _fitted(self, adapter: Adapter, lm: LMProtocol, settings: Mapping[str, Any]) -> Adapter:  # noqa: ARG002
         native = self._native

@@ -5,25 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from dspynb.errors import ContextTooLong, ModelAdaptedWarning, ModelError, UnsupportedParameter
+from dspynb.errors import (
+    BadRequestError,
+    ModelAdaptedWarning,
+    ModelError,
+    ModelNotFound,
+    UnsupportedParameter,
+)
 from dspynb.events import ProfileChanged, new_span
 from dspynb.lm.adapted_request import AdaptedRequest, Change, adapt, format_kind
 from dspynb.lm.learned_profile import learned_changes, with_changes
-from dspynb.lm.profiles import LIMIT_NAMES, ModelProfile
+from dspynb.lm.profiles import ModelProfile, in_responses_format
 from dspynb.lm.protocol import LMReply, LMRequest
+from dspynb.lm.providers.direct_formats import is_without_path, needs_responses
+from dspynb.lm.providers.responses_request import OWN_FIELDS
+from dspynb.lm.providers.wire_formats import OPENAI_CHAT, OPENAI_RESPONSES
+from dspynb.lm.refused_settings import TOOL_SETTINGS, narrower_range, refused_setting, room_for_reply
 from dspynb.lm.settings import recorded_settings
 from dspynb.scope.core import RunPort, current_scope, warn_user
 
-__all__ = ["TOOL_SETTINGS", "Adaptation"]
+__all__ = ["Adaptation"]
 
-TOOL_SETTINGS = frozenset({"tools", "tool_choice", "functions", "function_call", "parallel_tool_calls"})
-"""Settings that only a model with native tools takes."""
 _FIRST_CALL_SECONDS = 1.0
 """A refusal comes within one round trip. A first call that takes longer than this was probably not refused, so the
 calls that wait for it go on."""
@@ -36,25 +43,27 @@ Outline = tuple[Mapping[str, Any], bool, bool]
 _EMPTY_OUTLINE: Outline = ({}, True, True)
 _SAMPLED = frozenset({"temperature", "top_p", "n"})
 """Settings of which a server takes some values only. Of others it takes each value or none."""
-_SPELLINGS_OF_LIMIT = frozenset(
-    {"maxtokens", "maxcompletiontokens", "maxoutputtokens", "maxnewtokens", "maxtokenstosample", "maxgentokens"}
-    | {"numpredict", "npredict"}
-)
-"""The names of the limit of a reply's tokens in the words of providers, without underscores."""
-_SPELLINGS_OF_FORMAT = frozenset({"outputformat", "responseschema", "responsejsonschema", "responsemimetype"})
-"""The names of the response format in the words of Anthropic, Bedrock and Gemini."""
-_SPELLINGS_OF_EFFORT = frozenset(
-    {"effort", "think", "thinking", "reasoning", "thinkinglevel", "thinkingbudget", "thinkingconfig", "budgettokens"}
-    | {"enablethinking", "reasoningconfig", "thinkingtype"}
-)
-"""The names of the effort in the words of providers, without underscores."""
-_OF_THIS_PROMPT = re.compile(r"context|input|prompt|messages|inputs", re.IGNORECASE)
-_LEAST_ROOM = 256
-"""With less room for the reply, in tokens, a prompt counts as too long."""
 _MOST_ACCEPTED = 4
 """Requests that the server takes as they are, of which a model remembers so many outlines."""
 Send = Callable[[LMRequest, Mapping[str, Any]], Awaitable[LMReply]]
 """Sends a request with its settings."""
+
+
+@dataclass(slots=True)
+class _Sending:
+    """A request that a server has refused at least once.
+
+    ``profile_before``: the profile before the first refusal. ``refused``: the adapted requests that were refused.
+    ``room``: limits that hold for this prompt only. ``in_chat``: the refusal of the chat format and the request in it,
+    after which the request was sent in the Responses format.
+    """
+
+    request: LMRequest
+    settings: Mapping[str, Any]
+    profile_before: ModelProfile
+    refused: list[AdaptedRequest] = field(default_factory=list)
+    room: dict[str, tuple[float, float]] = field(default_factory=dict)
+    in_chat: tuple[BadRequestError, AdaptedRequest] | None = None
 
 
 class Adaptation:
@@ -74,6 +83,7 @@ class Adaptation:
         """Whether the server has refused the descriptions of tools."""
         self.has_learned = False
         """Whether a refusal has changed the profile."""
+        self._takes_chat_only = False  # whether the server has said that it has no Responses API for this model
         self._warned: frozenset[str] = frozenset()  # settings that a warning has named
         self._forget_requests()
 
@@ -88,7 +98,8 @@ class Adaptation:
 
     def __getstate__(self) -> dict[str, Any]:
         # Without settings of requests, which may hold secrets.
-        names = ("model", "key", "profile", "strict", "refuses_tools", "has_learned", "_known_profile", "_warned")
+        public = ("model", "key", "profile", "strict", "refuses_tools", "has_learned")
+        names = (*public, "_known_profile", "_warned", "_takes_chat_only")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -166,30 +177,14 @@ class Adaptation:
         if self.has_learned:
             self._record_changes()
         profile_before = self.profile
-        refused: list[AdaptedRequest] = []
-        room: dict[str, tuple[float, float]] = {}  # limits that hold for this prompt only
+        sending: _Sending | None = None
         while True:
+            sent_profile = self.profile
             try:
                 reply = await send(adapted.request, adapted.settings)
-            except UnsupportedParameter as refusal:
-                self._accepted = (_EMPTY_OUTLINE,)
-                if self.strict:
-                    raise
-                refused.append(adapted)
-                room_now = _room_for_reply(refusal, adapted)
-                if room_now is None:
-                    self.learn(refusal, adapted)
-                    self._record_changes()
-                learned_profile = self.profile
-                room |= room_now or {}
-                profile = replace(learned_profile, ranges={**learned_profile.ranges, **room})
-                adapted = self._adapt(profile, request, settings)
-                if adapted in refused:  # nothing is left to adapt
-                    if self.profile is learned_profile:
-                        self.profile = profile_before
-                        self._record_changes()
-                    refusal.sent = _as_sent(refused[-1], settings)
-                    raise
+            except BadRequestError as error:
+                sending = sending or _Sending(request, settings, profile_before)
+                adapted = self._adapt_again(error, adapted, sent_profile, sending)
                 continue
             except ModelError as error:
                 error.sent = _as_sent(adapted, settings)
@@ -200,6 +195,74 @@ class Adaptation:
                 return replace(reply, sent=sent)
             self._accept(adapted)
             return reply
+
+    def _adapt_again(
+        self, error: BadRequestError, adapted: AdaptedRequest, sent_profile: ModelProfile, sending: _Sending
+    ) -> AdaptedRequest:
+        """Adapt a request after it was refused. Raises ``error`` if nothing is left to adapt. ``sent_profile``: the
+        profile with which it was sent."""
+        if sending.in_chat is not None and _has_no_responses(error):
+            error, adapted = sending.in_chat
+            sending.in_chat = None
+            self._takes_chat_only = True
+            self._restore(sending.profile_before)
+        elif self._learn_format(error, sent_profile):
+            if sent_profile.wire_format == OPENAI_CHAT:
+                sending.in_chat = (error, adapted)
+            return self._adapt(self.profile, sending.request, sending.settings)
+        if self.strict or not isinstance(error, UnsupportedParameter):
+            error.sent = _as_sent(adapted, sending.settings)
+            raise error
+        self._accepted = (_EMPTY_OUTLINE,)
+        sending.refused.append(adapted)
+        learned_profile = self._profile_after(error, adapted, sending.room)
+        profile = replace(learned_profile, ranges={**learned_profile.ranges, **sending.room})
+        adapted = self._adapt(profile, sending.request, sending.settings)
+        if adapted in sending.refused:  # nothing is left to adapt
+            if self.profile is learned_profile:
+                self._restore(sending.profile_before)
+            error.sent = _as_sent(sending.refused[-1], sending.settings)
+            raise error
+        return adapted
+
+    def _restore(self, profile: ModelProfile) -> None:
+        self.profile = profile
+        self._record_changes()
+
+    def _profile_after(
+        self, refusal: UnsupportedParameter, adapted: AdaptedRequest, room: dict[str, tuple[float, float]]
+    ) -> ModelProfile:
+        """Learn from the refusal of a setting, and return the profile. A limit that holds for this prompt only is added
+        to ``room`` instead."""
+        room_now = room_for_reply(refusal, adapted)
+        if room_now is None:
+            self.learn(refusal, adapted)
+            self._record_changes()
+        room |= room_now or {}
+        return self.profile
+
+    def _learn_format(self, refusal: BadRequestError, sent_profile: ModelProfile) -> bool:
+        """Change the profile after a refusal of the format, or of a field that each request in this format has. Returns
+        whether the request is to be sent again. ``sent_profile``: the profile with which it was sent."""
+        if refusal.status is None or refusal.status < 400:
+            return False
+        if sent_profile.wire_format == OPENAI_RESPONSES:
+            name = refusal.parameter if isinstance(refusal, UnsupportedParameter) else ""
+            if name not in OWN_FIELDS - sent_profile.refused:
+                return False
+            if name not in self.profile.refused:
+                self.refuse(name)
+            return True
+        if self.strict or self._takes_chat_only or sent_profile.wire_format != OPENAI_CHAT:
+            return False
+        if not needs_responses(refusal):
+            return False
+        if self.profile.wire_format == OPENAI_CHAT:  # else another call has learned it meanwhile
+            self._accepted = (_EMPTY_OUTLINE,)
+            self.profile = in_responses_format(self.profile)
+            self.has_learned = True
+            self._record_changes()
+        return True
 
     def _accept(self, adapted: AdaptedRequest) -> None:
         """Remember that the server takes requests with these settings as they are, so that they need no further
@@ -265,7 +328,7 @@ class Adaptation:
 
     def learn(self, refusal: UnsupportedParameter, adapted: AdaptedRequest) -> None:
         """Change the profile after a refusal, if the refused parameter is a setting of the request."""
-        name = _refused_setting(refusal, adapted.settings)
+        name = refused_setting(refusal, adapted.settings)
         changed: dict[str, Any] = {}
         if name == "response_format":
             formats = self.profile.response_formats
@@ -273,7 +336,7 @@ class Adaptation:
             if kind in formats:
                 changed["response_formats"] = formats[formats.index(kind) + 1 :]
         elif name in adapted.settings:
-            bounds = _narrower_range(refusal.allowed, self.profile.ranges.get(name), adapted.settings[name])
+            bounds = narrower_range(refusal.allowed, self.profile.ranges.get(name), adapted.settings[name])
             if bounds is None:
                 changed["refused"] = self.profile.refused | {name}
             else:
@@ -286,72 +349,15 @@ class Adaptation:
             self.has_learned = True
 
 
+def _has_no_responses(error: BadRequestError) -> bool:
+    """Whether a server does not have the Responses API, or not for this model."""
+    return isinstance(error, ModelNotFound) or is_without_path(error)
+
+
 def _as_sent(adapted: AdaptedRequest, requested: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The settings as they were sent, without secrets; None if they were sent as requested."""
     if adapted.changes or adapted.settings != requested:  # effort gets the name of the server without a change
         return recorded_settings(adapted.settings)
-    return None
-
-
-def _narrower_range(
-    allowed: tuple[float, float] | None, known: tuple[float, float] | None, value: Any
-) -> tuple[float, float] | None:
-    """The range of a setting after a refusal of ``value``. None if no value of it is known to be allowed."""
-    if allowed is None or not isinstance(value, int | float) or allowed[0] <= value <= allowed[1]:
-        return None
-    low, high = allowed
-    if known is not None:
-        low, high = max(low, known[0]), min(high, known[1])
-    return (low, high) if low <= high else None
-
-
-def _room_for_reply(refusal: UnsupportedParameter, adapted: AdaptedRequest) -> dict[str, tuple[float, float]] | None:
-    """The limit of the reply that the refusal names, if it depends on the length of this prompt. None otherwise. Raises
-    ContextTooLong if there is hardly any room."""
-    name = _refused_setting(refusal, adapted.settings)
-    value = adapted.settings.get(name)
-    if name not in LIMIT_NAMES or not isinstance(value, int | float) or refusal.allowed is None:
-        return None
-    if not _OF_THIS_PROMPT.search(refusal.problem):
-        return None
-    most = refusal.allowed[1]
-    if most < min(_LEAST_ROOM, value):
-        raise ContextTooLong(
-            refusal.problem, model=refusal.model, status=refusal.status, advice=ContextTooLong.remedy
-        ) from refusal
-    return {name: refusal.allowed}
-
-
-def _refused_setting(refusal: UnsupportedParameter, settings: Mapping[str, Any]) -> str:
-    """The setting that a provider means, which may have another spelling there, such as ``maxOutputTokens``.
-
-    If no setting has the name that was read from the message, it is the first setting that the message mentions.
-    """
-    parameter = refusal.parameter
-    if parameter in settings or parameter in TOOL_SETTINGS or parameter == "response_format":
-        return parameter
-    if parameter in (settings.get("extra_body") or {}):  # its fields are sent as they are
-        return ""
-    word = parameter.lower().replace("_", "").replace("-", "")
-    for name in settings:
-        if name.replace("_", "") == word:
-            return name
-    setting = _setting_by_spelling(word, settings)
-    if setting is not None:
-        return setting
-    mentions = {name: re.search(rf"\b{name}\b", refusal.problem) for name in settings}
-    positions = {name: match.start() for name, match in mentions.items() if match is not None}
-    return min(positions, key=lambda name: positions[name], default=parameter)
-
-
-def _setting_by_spelling(word: str, settings: Mapping[str, Any]) -> str | None:
-    """The setting for which providers have this other name; None if there is none."""
-    if word in _SPELLINGS_OF_FORMAT:
-        return "response_format"
-    if word in _SPELLINGS_OF_LIMIT:
-        return next((name for name in LIMIT_NAMES if name in settings), word)
-    if word in _SPELLINGS_OF_EFFORT and "reasoning_effort" in settings:
-        return "reasoning_effort"
     return None
 
 

@@ -152,7 +152,8 @@ class LM(DirectCalls):
         self._cache = cache
         self._native_tools = native_tools
         self._strict = strict
-        self._profile_changes = {**checked_changes({} if profile is None else profile), **fields_of_engine(engine)}
+        changes = checked_changes({} if profile is None else profile)
+        self._profile_changes = {**changes, **fields_of_engine(engine, model, address, changes)}
         self._adaptation: Adaptation | None = None
         self.truncated = truncated
         self._warned_of_truncation = False
@@ -206,6 +207,7 @@ class LM(DirectCalls):
         profile = profile_at(self.name, api_base, self._profile_changes)
         if is_direct(profile.wire_format) != isinstance(self._engine, DirectEngine):
             self._engine = make_engine(self._engine.endpoint, profile.wire_format, self.settings)
+        self._engine.fit(profile)
         return Adaptation(self.name, profile, strict=self._strict, key=self._profile_key())
 
     def _profile_key(self) -> str:

@@ -12,7 +12,7 @@ from dspynb.lm.providers.engine import Engine
 from dspynb.lm.providers.litellm_engine import LiteLLMEngine
 from dspynb.lm.providers.openai_http import DirectEngine
 from dspynb.lm.providers.prices import NO_PRICES, Prices
-from dspynb.lm.providers.wire_formats import OPENAI_CHAT, OWN_FORMAT, WireFormat, is_direct
+from dspynb.lm.providers.wire_formats import OPENAI_CHAT, OWN_FORMAT, WireFormat, format_of, is_direct
 from dspynb.lm.settings import refuse_litellm_settings
 from dspynb.redact import is_secret_name, secrets_in
 
@@ -22,9 +22,14 @@ _FORMAT_OF_ENGINE: Mapping[str, WireFormat] = {"direct": OPENAI_CHAT, "litellm":
 _PRICES = ("input_price", "output_price", "cached_input_price")
 
 
-def fields_of_engine(engine: str) -> dict[str, WireFormat]:
-    """The field of a profile that ``LM(engine=…)`` decides. Empty for ``auto``."""
+def fields_of_engine(
+    engine: str, model: str, api_base: str | None, profile: Mapping[str, Any]
+) -> dict[str, WireFormat]:
+    """The field of a profile that ``LM(engine=…)`` decides. Empty for ``auto``, and for ``direct`` if the model is
+    called directly anyway. ``profile``: the fields of ``LM(profile={…})``."""
     if engine == "auto":
+        return {}
+    if engine == "direct" and is_direct(profile.get("wire_format") or format_of(model, api_base)):
         return {}
     return {"wire_format": _FORMAT_OF_ENGINE[engine]}
 
@@ -60,7 +65,7 @@ def make_engine(endpoint: Endpoint, wire_format: WireFormat | None, settings: Ma
     refuse_litellm_settings(endpoint.model, settings)
     if endpoint.api_base is not None and endpoint.api_key and has_login(endpoint.api_base):
         raise ConfigurationError("api_base contains a user name and api_key is given; only one of them can be sent")
-    return DirectEngine(endpoint)
+    return DirectEngine(endpoint, wire_format or OPENAI_CHAT)
 
 
 def check_address(api_base: object, base_url: object) -> str | None:

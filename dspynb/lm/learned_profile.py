@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dspynb.lm.profiles import ModelProfile
+from dspynb.lm.profiles import ModelProfile, in_responses_format
+from dspynb.lm.providers.wire_formats import OPENAI_CHAT, OPENAI_RESPONSES
 
 __all__ = ["learned_changes", "with_changes"]
 
@@ -26,6 +27,8 @@ def learned_changes(known: ModelProfile, profile: ModelProfile) -> dict[str, Any
         changes["ranges"] = {name: [_finite(bound) for bound in bounds] for name, bounds in ranges.items()}
     if profile.response_formats != known.response_formats:
         changes["response_formats"] = list(profile.response_formats)
+    if profile.wire_format != known.wire_format:
+        changes["wire_format"] = profile.wire_format
     if profile.native_tools is False and known.native_tools is not False:
         changes["native_tools"] = False
     return changes
@@ -36,6 +39,8 @@ def with_changes(profile: ModelProfile, changes: Mapping[str, Any]) -> ModelProf
 
     A run file may come from anywhere, so that a value of a wrong form is left out.
     """
+    if changes.get("wire_format") == OPENAI_RESPONSES and profile.wire_format == OPENAI_CHAT:
+        profile = in_responses_format(profile)
     values: dict[str, Any] = {"refused": profile.refused.union(_texts(changes.get("refused")))}
     ranges = dict(profile.ranges)
     for name, bounds in _ranges(changes.get("ranges")).items():

@@ -87,6 +87,8 @@ class PendingRequest:
     async def _send(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
         self.call.sent = None if settings is self.settings else settings
         self._sent_at = time.perf_counter()
+        if self.engine.profile is not self.adaptation.profile:
+            self.engine.fit(self.adaptation.profile)
         try:
             if self.on_piece is None:
                 return await self.engine.complete(request, settings, None)

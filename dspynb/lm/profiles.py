@@ -18,6 +18,7 @@ from dspynb.errors import ConfigurationError
 from dspynb.lm.providers.addresses import hosts_of, needs_key, provider_of_host
 from dspynb.lm.providers.model_names import parse_name
 from dspynb.lm.providers.prices import map_entry
+from dspynb.lm.providers.responses_request import REFUSED_SETTINGS
 from dspynb.lm.providers.wire_formats import (
     OPENAI_RESPONSES,
     WIRE_FORMATS,
@@ -35,6 +36,7 @@ __all__ = [
     "MEDIA",
     "ModelProfile",
     "checked_changes",
+    "in_responses_format",
     "overridden",
     "profile_at",
     "profile_of",
@@ -67,8 +69,8 @@ class ModelProfile:
 
     Args:
         wire_format: The format of requests and replies, which chooses the client: ``openai_chat`` (OpenAI's chat
-            completions, called directly), ``openai_responses`` (OpenAI's Responses API) or ``litellm`` (the provider's
-            own format, through litellm).
+            completions, called directly), ``openai_responses`` (OpenAI's Responses API, called directly) or ``litellm``
+            (the provider's own format, through litellm).
         hosts: The provider's own hosts. A key from the environment is sent to these only, with ``https``, and to the
             host in the provider's ``*_BASE_URL`` or ``*_API_BASE`` variable.
         needs_key: Whether a call without a key fails before it is sent.
@@ -188,7 +190,7 @@ def profile_at(model: str, api_base: str | None, changes: Mapping[str, Any]) -> 
     """
     provider = parse_name(model, has_address=api_base is not None).provider
     wire_format = format_of(model, api_base)
-    if is_at_openai(model, api_base) and (map_entry(model) or {}).get("mode") == "responses":
+    if is_at_openai(model, api_base) and _has_responses_only(map_entry(model) or {}):
         wire_format = OPENAI_RESPONSES
     key_needed = needs_key(provider)
     if api_base is not None and provider_of_host(api_base) is None:
@@ -197,7 +199,25 @@ def profile_at(model: str, api_base: str | None, changes: Mapping[str, Any]) -> 
     if not is_direct(changes.get("wire_format") or wire_format):
         known = _without_rules(known)
     known = replace(known, wire_format=wire_format, hosts=hosts_of(provider), needs_key=key_needed)
-    return overridden(known, changes)
+    profile = overridden(known, changes)
+    return in_responses_format(profile) if profile.wire_format == OPENAI_RESPONSES else profile
+
+
+def _has_responses_only(entry: Mapping[str, Any]) -> bool:
+    """Whether a map's entry is that of a model which has the Responses API only."""
+    endpoints = entry.get("supported_endpoints") or ()
+    if "/v1/responses" in endpoints and "/v1/chat/completions" not in endpoints:
+        return True
+    return entry.get("mode") == "responses"
+
+
+def in_responses_format(profile: ModelProfile) -> ModelProfile:
+    """The profile of a model that is called in the Responses format, which lacks some settings and has one name for the
+    limit of a reply. Encrypted reasoning is not requested from a model that is known to have no reasoning."""
+    refused = profile.refused | REFUSED_SETTINGS
+    if profile.efforts == ():
+        refused |= {"include"}
+    return replace(profile, wire_format=OPENAI_RESPONSES, limit_name=None, refused=refused)
 
 
 @lru_cache(maxsize=256)

@@ -61,8 +61,8 @@ _ADVICE = {
     "extra_query": "write it into the address: api_base='https://…?name=value'",
     "rollout": _ROLLOUT,
     "rollout_id": _ROLLOUT,
-    "model_type": "dspynb uses chat APIs only. Leave out model_type='chat'; 'responses' and 'text' are not supported "
-    "yet",
+    "model_type": "dspynb uses chat APIs only. Leave out model_type='chat'; in place of 'responses' pass "
+    "profile={'wire_format': 'openai_responses'}; 'text' is not supported",
     "callbacks": "runs record every call: see run.calls, dn.trace() and run.listen(…)",
     "provider": "name it in the model, as in 'openai/gpt-4.1-mini'. OpenRouter's field of that name goes into "
     "extra_body={'provider': …}",

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from dspynb.data import tokens_text
 from dspynb.events import CandidateProposed, Hint, PredictorCalled
+from dspynb.lm.providers.responses_request import REASONING_ITEMS
 from dspynb.media.describe import content_text
 from dspynb.running.record import RunRecord
 from dspynb.running.record_rows import AttemptRow, SpanRow
@@ -127,7 +128,7 @@ def _blocks_of_calls(calls: list[PredictorCalled]) -> Iterator[Block]:
         if call.reply is not None:
             yield _block("reply", name, f"{name} · reply{_facts(call)}", call.reply)
         if call.tool_calls:
-            yield _block("reply", name, f"{name} · tool calls", "\n".join(map(str, call.tool_calls)))
+            yield _block("reply", name, f"{name} · tool calls", "\n".join(map(_call_text, call.tool_calls)))
         if call.error is not None:
             facts = "" if call.reply else _facts(call)
             yield _block("error", name, f"{name} · error{facts}", call.error)
@@ -137,6 +138,11 @@ def _blocks_of_calls(calls: list[PredictorCalled]) -> Iterator[Block]:
 
 def _reasoning_tokens(call: PredictorCalled) -> str:
     return f" · {tokens_text(call.usage.reasoning_tokens)}" if call.usage.reasoning_tokens else ""
+
+
+def _call_text(call: Mapping[str, Any]) -> str:
+    """A tool call without the reasoning before it, which nobody but the provider can read."""
+    return str({key: value for key, value in call.items() if key != REASONING_ITEMS})
 
 
 def _facts(call: PredictorCalled) -> str:

@@ -14,7 +14,7 @@ from tests.doors.answers import Answer, Prompt
 from tests.doors.fake_server import FakeServer
 from tests.doors.validation import check_reply, request_check
 
-__all__ = ["OpenAIFormatServer", "openai_error"]
+__all__ = ["OpenAIFormatServer", "openai_error", "without_stream"]
 
 _PIECE = re.compile(r"\S*\s*")
 """A reply is streamed word by word."""
@@ -41,7 +41,7 @@ class OpenAIFormatServer(FakeServer):
 
     def check_request(self, raw: bytes) -> None:
         # The type without a condition on `stream` gives one clear error, where a union would give two.
-        request_check(completion_create_params.CompletionCreateParamsBase)(_without_stream(raw))
+        request_check(completion_create_params.CompletionCreateParamsBase)(without_stream(raw))
 
     def invalid(self, problem: str) -> web.Response:
         return openai_error(400, f"Invalid request: {problem}")
@@ -162,7 +162,7 @@ class OpenAIFormatServer(FakeServer):
         check_reply(ChatCompletionChunk, chunk, added)
 
 
-def _without_stream(raw: bytes) -> bytes:
+def without_stream(raw: bytes) -> bytes:
     """The body without ``stream``. Raises ValueError if it is no boolean."""
     body = json.loads(raw)
     if not isinstance(body, dict) or not isinstance(body.pop("stream", False), bool):

@@ -9,7 +9,7 @@ from typing import Any
 import pydantic
 from pydantic_core import SchemaValidator
 
-__all__ = ["check_reply", "request_check"]
+__all__ = ["check_event", "check_reply", "request_check"]
 
 
 @cache
@@ -54,6 +54,14 @@ def check_reply(reply_type: type[pydantic.BaseModel], body: Mapping[str, Any], a
     unknown = sorted(set(_unknown_keys(reply, "")) - set(added))
     if unknown:
         raise ValueError(f"{reply_type.__name__} has no {', '.join(unknown)}")
+
+
+def check_event(event_type: pydantic.TypeAdapter[Any], event: Mapping[str, Any]) -> None:
+    """Raise ValueError for an event of a stream that is none of a union of the SDK's types."""
+    parsed = event_type.validate_json(pydantic.TypeAdapter(Any).dump_json(event), strict=True)
+    unknown = sorted(set(_unknown_keys(parsed, "")))
+    if unknown:
+        raise ValueError(f"{type(parsed).__name__} has no {', '.join(unknown)}")
 
 
 def _unknown_keys(value: Any, path: str) -> Iterator[str]:

@@ -91,16 +91,17 @@ def test_the_engine_wins_over_the_wire_format_of_a_profile():
     assert dn.LM("openai/m", profile={"wire_format": "litellm"}).profile.wire_format == "litellm"
 
 
-def test_a_model_of_openai_that_has_the_responses_api_only_is_called_through_litellm(monkeypatch, default_addresses):
-    for name in ("openai/o1-pro", "openai/gpt-5-codex"):
+def test_a_model_of_openai_that_has_the_responses_api_only_is_called_directly_in_it(default_addresses):
+    for name in ("openai/o1-pro", "openai/gpt-5-codex", "openai/o3-deep-research", "openai/computer-use-preview"):
         lm = dn.LM(name)
         assert lm.profile.wire_format == "openai_responses"
-        assert type(lm._engine).__name__ == "LiteLLMEngine"
+        assert lm._engine.url == "https://api.openai.com/v1/responses"
         again = pickle.loads(pickle.dumps(lm))
         assert again.profile.wire_format == "openai_responses"
-        assert type(again._engine).__name__ == "LiteLLMEngine"
+        assert again._engine.url == "https://api.openai.com/v1/responses"
     assert dn.LM("openai/o1-pro", api_base=LOOPBACK).profile.wire_format == "openai_chat"
-    assert dn.LM("openai/o1-pro", engine="direct").profile.wire_format == "openai_chat"
+    assert dn.LM("openai/o1-pro", engine="direct").profile.wire_format == "openai_responses"
+    assert dn.LM("openai/o1-pro", engine="litellm").profile.wire_format == "litellm"
     assert dn.LM("openai/gpt-5").profile.wire_format == "openai_chat"
 
 

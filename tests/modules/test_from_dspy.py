@@ -265,6 +265,8 @@ def test_a_model_with_methods_of_its_own_is_refused(dspy):
         assert "hidden" not in str(caught.value)
     with pytest.raises(ConfigurationError, match="openai/m: model_type='text' has no counterpart"):
         dn.from_dspy(dspy.LM("openai/m", model_type="text"))
+    responses = dn.from_dspy(dspy.LM("openai/m", model_type="responses"))
+    assert responses.profile.wire_format == "openai_responses"
 
 
 # ── agents and searches ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,7 @@ from typing import Any
 from dspynb.contrib.migration.names import describe_type, kind_of, overrides
 from dspynb.errors import ConfigurationError
 from dspynb.lm.client import LM
+from dspynb.lm.providers.wire_formats import OPENAI_RESPONSES
 
 __all__ = ["convert_model", "sampling_settings"]
 
@@ -28,6 +29,8 @@ def convert_model(dspy_lm: Any) -> LM:
     name = dspy_lm.model
     if "/" not in name:
         name = _with_provider(name, settings["api_base"])
+    if dspy_lm.model_type == "responses":
+        settings["profile"] = {"wire_format": OPENAI_RESPONSES}
     return LM(
         name,
         engine="litellm" if engine == "litellm" else "auto",
@@ -63,7 +66,7 @@ def _check(dspy_lm: Any) -> None:
             f"{describe_type(dspy_lm)} is a model with code of its own, which cannot be translated: write any object "
             "with `async def complete(request)` that returns dn.LMReply(text), or, in tests, use dn.FunctionLM"
         )
-    if dspy_lm.model_type != "chat":
+    if dspy_lm.model_type not in ("chat", "responses"):
         raise ConfigurationError(
             f"{dspy_lm.model}: model_type={dspy_lm.model_type!r} has no counterpart; dn.LM asks chat APIs only"
         )

@@ -27,10 +27,12 @@ __all__ = [
     "no_key_sent",
     "provider_of_host",
     "refused_redirect",
+    "responses_url",
     "unset_key",
 ]
 
-_SUFFIX = "/chat/completions"
+_CHAT_PATH = "/chat/completions"
+_RESPONSES_PATH = "/responses"
 _PROCESS = "in the environment of the process that makes the call"
 _PORTS = {"http": 80, "https": 443}
 # The hosts of providers, by the first part of a model's name (from litellm's get_llm_provider_logic). A key from the
@@ -152,9 +154,19 @@ def _split(url: str) -> SplitResult | None:
 def chat_url(base: str) -> str:
     """The URL of chat completions at an address. The address may end with a slash or with the whole path. Its query is
     preserved."""
+    return _with_path(base, _CHAT_PATH)
+
+
+@lru_cache(maxsize=256)
+def responses_url(base: str) -> str:
+    """The URL of the Responses API at an address, which may have the same forms."""
+    return _with_path(base, _RESPONSES_PATH)
+
+
+def _with_path(base: str, end: str) -> str:
     parts = urlsplit(base.strip())
-    path = parts.path.rstrip("/").removesuffix(_SUFFIX)
-    return parts._replace(path=path + _SUFFIX, fragment="").geturl()
+    path = parts.path.rstrip("/").removesuffix(_CHAT_PATH).removesuffix(_RESPONSES_PATH)
+    return parts._replace(path=path + end, fragment="").geturl()
 
 
 def has_login(url: str) -> bool:

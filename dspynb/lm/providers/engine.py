@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers.endpoint import Endpoint
+from dspynb.lm.providers.wire_formats import WireFormat
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "EngineProfile"]
+
+
+class EngineProfile(Protocol):
+    """The fields of a model's profile that concern its client."""
+
+    @property
+    def wire_format(self) -> WireFormat | None: ...
+
+    @property
+    def refused(self) -> frozenset[str]: ...
 
 
 class Engine(ABC):
@@ -20,6 +31,12 @@ class Engine(ABC):
         self.model = endpoint.model
         self.asks_for_usage = True
         """Whether a stream is asked for its usage. False for a server that has refused this."""
+        self.profile: EngineProfile | None = None
+        """The profile for which ``fit`` was called last."""
+
+    def fit(self, profile: EngineProfile) -> None:
+        """Adapt the client to what is known of the model. Called again when a refusal has changed the profile."""
+        self.profile = profile
 
     @abstractmethod
     async def complete(

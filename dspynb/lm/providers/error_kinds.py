@@ -72,6 +72,12 @@ _REFUSALS = (None, 400, 404, 405, 409, 410, 413, 422, 424, 451, 500, 501, 503)
 """Statuses of requests that are refused for what they contain. Some servers answer with 500 or 503."""
 _CLIENT = (None, *range(400, 429), *range(430, 500))
 _IN_STREAM = (None, 200)
+_IMAGE_CODES = (
+    *("invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url", "invalid_image_mode"),
+    *("image_too_large", "image_too_small", "image_parse_error", "image_file_too_large", "empty_image_file"),
+    *("unsupported_image_media_type", "failed_to_download_image", "image_file_not_found"),
+)
+"""Codes of failed responses of OpenAI's Responses API (openai.types.responses.ResponseError)."""
 
 KINDS: tuple[KindRule, ...] = (
     # Limits that are no context, in spite of similar words.
@@ -322,7 +328,7 @@ _AFTER_PARAMETERS: tuple[KindRule, ...] = (
     _rule(
         BadRequestError,
         "OpenAI, Anthropic, Gemini, vLLM, in a stream",
-        codes={"invalid_request_error", "invalid_argument", "badrequesterror", "validationexception"},
+        codes={"invalid_request_error", "invalid_argument", "badrequesterror", "validationexception", *_IMAGE_CODES},
         statuses=_IN_STREAM,
     ),
 )

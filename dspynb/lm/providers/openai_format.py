@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from dspynb.data import Usage, token_count
 from dspynb.errors import ConfigurationError, MalformedReply, ModelError, Refused, shorten
-from dspynb.lm.protocol import LMReply, LMRequest, is_complete, with_usage
+from dspynb.lm.protocol import LMReply, LMRequest, Message, is_complete, with_usage
 from dspynb.lm.providers.error_kinds import provider_error
 from dspynb.lm.providers.error_report import read_report
 from dspynb.lm.providers.prices import NO_PRICES, Prices, cost
+from dspynb.lm.providers.responses_request import REASONING_ITEMS
 from dspynb.redact import redact, redact_known
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "read_usage",
     "reported_error",
     "request_body",
+    "response_id",
     "retry_after",
 ]
 
@@ -36,7 +38,8 @@ def request_body(remote: str, request: LMRequest, settings: Mapping[str, Any]) -
     ``remote``: the model's name at the provider. A response format in the settings replaces that of the request, unless
     it is None. Raises ConfigurationError if both the settings and the request have tools.
     """
-    body: dict[str, Any] = {"model": remote, "messages": [dict(m) for m in request.messages], **settings}
+    messages = [_chat_message(m) if "tool_calls" in m else dict(m) for m in request.messages]
+    body: dict[str, Any] = {"model": remote, "messages": messages, **settings}
     if request.tools:
         if body.get("tools") or (body.get("extra_body") or {}).get("tools"):
             raise ConfigurationError("both the settings and the request have tools: give them in one place")
@@ -45,6 +48,14 @@ def request_body(remote: str, request: LMRequest, settings: Mapping[str, Any]) -
         schema = {"name": "reply", "schema": dict(request.response_format)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
+
+
+def _chat_message(message: Message) -> dict[str, Any]:
+    """A message without the encrypted reasoning that a reply in the Responses format has in its tool calls."""
+    calls = message["tool_calls"]
+    if not isinstance(calls, list | tuple) or not any(REASONING_ITEMS in call for call in calls):
+        return dict(message)
+    return {**message, "tool_calls": [{key: call[key] for key in call if key != REASONING_ITEMS} for call in calls]}
 
 
 def read_reply(body: Any, model: str, error_fields: Mapping[str, Any], prices: Prices = NO_PRICES) -> LMReply:
@@ -86,16 +97,17 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any], prices: P
         logprobs=first.logprobs,
         completions=tuple(choice.text for choice in choices if choice is first or choice.is_answer),
         request_id=error_fields.get("request_id"),
-        response_id=_response_id(body),
+        response_id=response_id(body),
     )
     if not first.text and not first.calls and is_complete(reply):
         raise with_usage(MalformedReply("the reply is empty", **error_fields), usage)
     return reply
 
 
-def _response_id(body: Mapping[str, Any]) -> str | None:
-    response_id = body.get("id")
-    return response_id if isinstance(response_id, str) and len(response_id) <= _LONGEST_ID else None
+def response_id(body: Mapping[str, Any]) -> str | None:
+    """The provider's id of a response; None without one, or if it is too long."""
+    identity = body.get("id")
+    return identity if isinstance(identity, str) and len(identity) <= _LONGEST_ID else None
 
 
 _LONGEST_ID = 200

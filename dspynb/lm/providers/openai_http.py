@@ -24,7 +24,6 @@ from dspynb.lm.protocol import LONG_TEXT, LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers import sse
 from dspynb.lm.providers.addresses import (
     base_in_environment,
-    chat_url,
     check_base,
     describe_redirect,
     has_login,
@@ -32,20 +31,20 @@ from dspynb.lm.providers.addresses import (
     no_key_sent,
     refused_redirect,
 )
+from dspynb.lm.providers.direct_formats import CHAT, FORMATS, DirectFormat, is_without_path, needs_responses
 from dspynb.lm.providers.endpoint import Endpoint
-from dspynb.lm.providers.engine import Engine
+from dspynb.lm.providers.engine import Engine, EngineProfile
 from dspynb.lm.providers.error_kinds import provider_error
 from dspynb.lm.providers.error_report import read_report
 from dspynb.lm.providers.model_names import not_found_advice, parse_name
 from dspynb.lm.providers.openai_format import (
     damaged_chunk,
     excerpt,
-    read_reply,
     reported_error,
-    request_body,
     retry_after,
 )
-from dspynb.lm.providers.reply_assembler import ReplyAssembler
+from dspynb.lm.providers.responses_request import OWN_FIELDS
+from dspynb.lm.providers.wire_formats import OPENAI_CHAT, WireFormat
 from dspynb.lm.settings import refuse_litellm_settings
 from dspynb.redact import error_text, is_secret_name, redact
 
@@ -81,23 +80,36 @@ async def _session() -> aiohttp.ClientSession:
 class DirectEngine(Engine):
     """Sends single requests to an OpenAI-compatible server."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, wire_format: WireFormat = OPENAI_CHAT) -> None:
         super().__init__(endpoint)
         self.provider, self.remote = parse_name(endpoint.model, has_address=endpoint.api_base is not None)
         self._timeout: aiohttp.ClientTimeout | None = None
+        self.format = FORMATS.get(wire_format, CHAT)
+        self._left_out: frozenset[str] = frozenset()
+
+    def fit(self, profile: EngineProfile) -> None:
+        super().fit(profile)
+        if profile.wire_format is not None:
+            self.format = FORMATS.get(profile.wire_format, self.format)
+        self._left_out = profile.refused & OWN_FIELDS
+
+    def stream_fields(self) -> dict[str, Any]:
+        if self.format is CHAT:
+            return super().stream_fields()
+        return {"stream": True}  # the last event always has the usage
 
     @property
     def url(self) -> str:
-        """The URL of the server's chat completions. Raises ConfigurationError if no address is known."""
+        """The URL of the server's chat completions or responses. Raises ConfigurationError if no address is known."""
         base = self.endpoint.api_base or base_in_environment(self.provider)
         if base is None and self.provider != "openai":
             raise ConfigurationError(
-                f"{self.model} is called directly (engine='direct', or wire_format 'openai_chat' in its profile): give "
-                "the address of the server, api_base='https://…/v1'"
+                f"{self.model} is called directly (by engine='direct', or by the wire_format of its profile): give the "
+                "address of the server, api_base='https://…/v1'"
             )
         if base is not None and base is not self.endpoint.api_base:
             check_base(base)
-        return chat_url(base or "https://api.openai.com/v1")
+        return self.format.url(base or "https://api.openai.com/v1")
 
     @property
     def key(self) -> str | None:
@@ -124,14 +136,14 @@ class DirectEngine(Engine):
         settings = dict(settings)
         headers = dict(settings.pop("extra_headers", None) or {})
         url = self.url
+        message_format = self.format  # a refusal of another call may change it meanwhile
         key = self._key_for(url)
         if key is None:
             self._check_key(url, headers)
         elif not any(name.lower() == "authorization" for name in headers):
             headers["Authorization"] = f"Bearer {key}"
         refuse_litellm_settings(self.model, settings)
-        body = request_body(self.remote, request, settings)
-        body |= body.pop("extra_body", None) or {}
+        body = message_format.request_body(self.remote, request, settings, self._left_out)
         if on_piece is not None:
             body |= self.stream_fields()
         if self._timeout is None:
@@ -142,7 +154,7 @@ class DirectEngine(Engine):
                 url, data=payload, headers=headers, timeout=self._timeout, allow_redirects=False
             ) as response:
                 self._check_redirect(response, url)
-                return await self._read(response, on_piece)
+                return await self._read(response, message_format, on_piece)
         except TimeoutError:
             problem = f"no reply within {self.endpoint.timeout:g} s"
             raise ModelTimeout(problem, model=self.model, advice=ModelTimeout.remedy) from None
@@ -164,40 +176,43 @@ class DirectEngine(Engine):
             target = describe_redirect(url, response.headers.get("Location"))
             raise BadRequestError(refused_redirect(target), model=self.model, status=response.status)
 
-    async def _read(self, response: aiohttp.ClientResponse, on_piece: PieceCallback | None) -> LMReply:
+    async def _read(
+        self, response: aiohttp.ClientResponse, message_format: DirectFormat, on_piece: PieceCallback | None
+    ) -> LMReply:
         status = response.status
         headers = response.headers
         request_id = redact(headers.get("x-request-id", "")) or None
         error_fields: dict[str, Any] = {"model": self.model, "status": status, "request_id": request_id}
         if status < 400 and on_piece is not None and response.content_type == "text/event-stream":
-            body = await _streamed(response, on_piece, error_fields)
-            return read_reply(body, self.model, error_fields, self.endpoint.prices)
+            body = await _streamed(response, message_format, on_piece, error_fields)
+            return message_format.read_reply(body, self.model, error_fields, self.endpoint.prices)
         chunks = response.content.iter_any()
         if status >= 400:
             raw = await sse.read_at_most(chunks, sse.MAX_ERROR_BYTES)
-            raise self._response_error(status, headers, raw, error_fields)
+            raise self._response_error(message_format, headers, raw, error_fields)
         raw = await sse.read_body(chunks, error_fields)
         if len(raw) <= LONG_TEXT:
-            reply = self._read_body(raw, error_fields)
+            reply = self._read_body(raw, message_format, error_fields)
         else:
-            reply = await asyncio.to_thread(self._read_body, raw, error_fields)
+            reply = await asyncio.to_thread(self._read_body, raw, message_format, error_fields)
         if on_piece is not None:
             on_piece(reply.text)
         return reply
 
-    def _read_body(self, raw: bytes, error_fields: Mapping[str, Any]) -> LMReply:
+    def _read_body(self, raw: bytes, message_format: DirectFormat, error_fields: Mapping[str, Any]) -> LMReply:
         body = _decoded(raw)
         if body is None:
             body = raw.decode("utf-8", "replace")
-        return read_reply(body, self.model, error_fields, self.endpoint.prices)
+        return message_format.read_reply(body, self.model, error_fields, self.endpoint.prices)
 
     def _response_error(
-        self, status: int, headers: Mapping[str, str], raw: bytes, error_fields: dict[str, Any]
+        self, message_format: DirectFormat, headers: Mapping[str, str], raw: bytes, error_fields: dict[str, Any]
     ) -> ModelError:
         """The error for a response with a status of 400 or above."""
+        status = error_fields["status"]
         text = raw.decode("utf-8", "replace")
         body = _decoded(raw)
-        report = read_report(status, text if body is None else body)
+        report = message_format.read_report(read_report(status, text if body is None else body))
         problem = excerpt(report.message or text, 400) or "no message"
         wait = retry_after(headers)
         if wait is None:
@@ -206,18 +221,37 @@ class DirectEngine(Engine):
         if type(error) is AuthenticationError and not self.key and not has_login(self.url):
             problem += no_key_sent(self.provider, self.url)  # it says what to do
             return AuthenticationError(problem, **error_fields, retry_after=error.retry_after)
-        if isinstance(error, ModelNotFound):
+        other_format = self._advice_of_other_format(message_format, error)
+        if other_format is not None:
+            error.advise(other_format)
+        elif isinstance(error, ModelNotFound):
             error.advise(not_found_advice(self.model, has_address=self.endpoint.api_base is not None))
         elif status == 404:
             error.advise("check the address, api_base= (it often ends with /v1), and the name of the model")
         return error
 
+    def _advice_of_other_format(self, message_format: DirectFormat, error: ModelError) -> str | None:
+        """The advice for a model or server that does not take requests in this format; None for any other error."""
+        if message_format is CHAT:
+            if not needs_responses(error):
+                return None
+            return f"use dn.LM({self.model!r}, …, profile={{'wire_format': 'openai_responses'}})"
+        if not is_without_path(error):
+            return None
+        return (
+            "check the name of the model and the address, api_base=. If the server has no Responses API, use "
+            f"dn.LM({self.model!r}, …, profile={{'wire_format': 'openai_chat'}})"
+        )
+
 
 async def _streamed(
-    response: aiohttp.ClientResponse, on_piece: PieceCallback, error_fields: Mapping[str, Any]
+    response: aiohttp.ClientResponse,
+    message_format: DirectFormat,
+    on_piece: PieceCallback,
+    error_fields: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Read a reply that is streamed as server-sent events, and return it as a response body."""
-    assembler = ReplyAssembler()
+    assembler = message_format.assembler()
     async with contextlib.aclosing(sse.read_events(response.content.iter_any(), error_fields)) as events:
         async for name, data in events:
             if data.strip() == b"[DONE]":

@@ -1,4 +1,4 @@
-"""The wire format of a model: OpenAI's, which a direct client speaks, or the provider's own, through litellm."""
+"""The wire format of a model: one of OpenAI's two, for a direct client, or the provider's own, through litellm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WireFormat = Literal["openai_chat", "openai_responses", "litellm"]
 OPENAI_CHAT: WireFormat = "openai_chat"
 """OpenAI's chat completions."""
 OPENAI_RESPONSES: WireFormat = "openai_responses"
-"""OpenAI's Responses API. Models that have only this one are called through litellm."""
+"""OpenAI's Responses API, called directly."""
 OWN_FORMAT: WireFormat = "litellm"
 """The provider's own format and path, through litellm."""
 WIRE_FORMATS: tuple[WireFormat, ...] = (OPENAI_CHAT, OPENAI_RESPONSES, OWN_FORMAT)
@@ -44,6 +44,7 @@ names and values of fields (``random_seed``, the tool choice ``any``), of which 
 """
 _OPENAI_PATHS = re.compile(r"/chat/completions|/openai/v1|/openai|/compatibility/v1|/endpoints/openapi")
 """Ends of paths at which providers with a format of their own speak OpenAI's: such as those of Gemini and Cohere."""
+_RESPONSES_PATH = "/v1/responses"
 _MORE_OPENAI_PATHS = {
     "azure": re.compile(r"/openai/v1"),
     "azure_ai": re.compile(r"/openai/v1"),
@@ -61,6 +62,8 @@ def format_of(model: str, api_base: str | None) -> WireFormat:
     if api_base is None:
         return OPENAI_CHAT if model.startswith("openai/") else OWN_FORMAT
     provider = parse_name(model, has_address=True).provider
+    if _path(api_base).endswith(_RESPONSES_PATH):
+        return OPENAI_RESPONSES
     if provider not in _WITH_OWN_FORMAT or _is_openai_path(provider, api_base):
         return OPENAI_CHAT
     return OWN_FORMAT
@@ -68,17 +71,21 @@ def format_of(model: str, api_base: str | None) -> WireFormat:
 
 def is_direct(wire_format: WireFormat | None) -> bool:
     """Whether a model with this wire format is called directly, and not through litellm."""
-    return wire_format == OPENAI_CHAT
+    return wire_format in (OPENAI_CHAT, OPENAI_RESPONSES)
 
 
 def _is_openai_path(provider: str, api_base: str) -> bool:
     """Whether the provider speaks OpenAI's format at this address."""
-    try:
-        path = urlsplit(api_base.strip()).path.rstrip("/")
-    except ValueError:  # an invalid address, which is an error later
-        return False
     ends = _MORE_OPENAI_PATHS.get(provider, _OPENAI_PATHS)
-    return re.search(f"(?:{ends.pattern})$", path) is not None
+    return re.search(f"(?:{ends.pattern})$", _path(api_base)) is not None
+
+
+def _path(api_base: str) -> str:
+    """The path of an address, without a slash at its end."""
+    try:
+        return urlsplit(api_base.strip()).path.rstrip("/")
+    except ValueError:  # an invalid address, which is an error later
+        return ""
 
 
 def is_at_openai(model: str, api_base: str | None) -> bool:

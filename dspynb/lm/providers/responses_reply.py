@@ -1,0 +1,185 @@
+"""OpenAI's Responses format: replies, and their usage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dspynb.data import Usage
+from dspynb.errors import MalformedReply, ModelError, Refused
+from dspynb.lm.protocol import LMReply, is_complete, with_usage
+from dspynb.lm.providers.openai_format import excerpt, is_error_report, read_usage, reported_error, response_id
+from dspynb.lm.providers.prices import NO_PRICES, Prices
+from dspynb.lm.providers.responses_request import REASONING_ITEMS
+from dspynb.redact import redact_known
+
+__all__ = ["read_response"]
+
+_FINISH_OF_REASON = {"max_output_tokens": "length", "content_filter": "content_filter"}
+_UNFINISHED = ("in_progress", "queued", "cancelled", "incomplete")
+
+
+def read_response(body: Any, model: str, error_fields: Mapping[str, Any], prices: Prices = NO_PRICES) -> LMReply:
+    """Read the reply in a response body, with its price.
+
+    ``error_fields``: arguments of errors, such as ``model`` and ``status``. ``prices``: replace those of litellm's map.
+    Raises Refused for a refusal, the error that the provider reports for a response that failed, and MalformedReply for
+    a body that is not in the Responses format. An incomplete reply is returned: ``check_reply`` raises for it.
+    """
+    output = body.get("output") if isinstance(body, Mapping) else None
+    if isinstance(body, Mapping) and (body.get("error") or body.get("status") == "failed"):
+        raise _failed_response(body, model, error_fields, prices)
+    if not isinstance(output, list | tuple):
+        if is_error_report(body):
+            raise reported_error(body, error_fields)
+        problem = f"the reply has no output: {excerpt(body, 200)!r}"
+        raise MalformedReply(problem, **error_fields, advice=MalformedReply.remedy)
+    usage = _usage(body, model, prices)
+    items = _Items()
+    if not all(map(items.add, output)):
+        raise with_usage(MalformedReply(f"the reply is damaged: {excerpt(body, 200)!r}", **error_fields), usage)
+    refusal = "".join(items.refusals)
+    if refusal:
+        error = Refused(
+            f"the model refused to answer: {excerpt(refusal, 400)!r}", **error_fields, advice=Refused.remedy
+        )
+        error.text = redact_known(refusal)
+        raise with_usage(error, usage)
+    reply = LMReply(
+        "".join(items.texts or items.comments),
+        tuple(items.calls),
+        usage,
+        body,
+        finish=_finish(body, has_calls=bool(items.calls)),
+        reasoning="\n\n".join(items.reasoning) or None,
+        logprobs={"content": items.logprobs} if items.logprobs else None,
+        request_id=error_fields.get("request_id"),
+        response_id=response_id(body),
+    )
+    if not reply.text and not items.calls and is_complete(reply):
+        raise with_usage(MalformedReply("the reply is empty", **error_fields), usage)
+    return reply
+
+
+def _failed_response(
+    body: Mapping[str, Any], model: str, error_fields: Mapping[str, Any], prices: Prices
+) -> ModelError:
+    """The error of a response whose status is ``failed``, with the usage that the provider reports."""
+    details = body.get("error")
+    if not isinstance(details, Mapping | str) or not details:
+        details = {"message": "the response failed, and the provider gives no reason"}
+    fields = {name: value for name, value in error_fields.items() if name != "status"}
+    error = reported_error({"error": details}, fields)
+    if isinstance(body.get("usage"), Mapping):
+        return with_usage(error, _usage(body, model, prices))
+    return error
+
+
+def _usage(body: Mapping[str, Any], model: str, prices: Prices) -> Usage:
+    usage = body.get("usage")
+    if not isinstance(usage, Mapping):
+        return read_usage(None, model, prices)
+    in_chat_format = {
+        "prompt_tokens": usage.get("input_tokens"),
+        "completion_tokens": usage.get("output_tokens"),
+        "prompt_tokens_details": usage.get("input_tokens_details"),
+        "completion_tokens_details": usage.get("output_tokens_details"),
+    }
+    return read_usage(in_chat_format, model, prices)
+
+
+def _finish(body: Mapping[str, Any], *, has_calls: bool) -> str:
+    """The finish reason in the words of chat completions."""
+    status = body.get("status")
+    if status == "incomplete":
+        details = body.get("incomplete_details")
+        reason = details.get("reason") if isinstance(details, Mapping) else None
+        return _FINISH_OF_REASON.get(str(reason), "incomplete")
+    if status in _UNFINISHED:
+        return "incomplete"
+    return "tool_calls" if has_calls else "stop"
+
+
+class _Items:
+    """What the items of an output contain. Items of other types, such as calls of the provider's own tools, are left
+    out; the reply's ``raw`` has them."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.comments: list[str] = []  # texts that the model marks as no part of its answer
+        self.refusals: list[str] = []
+        self.reasoning: list[str] = []
+        self.logprobs: list[Any] = []
+        self.calls: list[Mapping[str, Any]] = []
+        self._encrypted: list[Mapping[str, Any]] = []  # reasoning that belongs to the next tool call
+
+    def add(self, item: Any) -> bool:
+        """Add an item. Returns False if it is not in the Responses format."""
+        if not isinstance(item, Mapping):
+            return False
+        kind = item.get("type")
+        if kind == "message":
+            return self._add_message(item)
+        if kind == "reasoning":
+            return self._add_reasoning(item)
+        if kind == "function_call":
+            return self._add_call(item)
+        return True
+
+    def _add_message(self, item: Mapping[str, Any]) -> bool:
+        parts = item.get("content")
+        if isinstance(parts, str):
+            parts = [{"type": "output_text", "text": parts}]
+        if not isinstance(parts, list | tuple):
+            return False
+        texts = self.comments if item.get("phase") == "commentary" else self.texts
+        for part in parts:
+            if not isinstance(part, Mapping):
+                return False
+            kind = part.get("type")
+            if kind not in _TEXT_OF_PART:
+                continue
+            text = part.get(_TEXT_OF_PART[kind])
+            if not isinstance(text, str):
+                return False
+            target = self.refusals if kind == "refusal" else texts
+            target.append(text)
+            logprobs = part.get("logprobs")
+            if isinstance(logprobs, list | tuple):
+                self.logprobs.extend(logprobs)
+        return True
+
+    def _add_reasoning(self, item: Mapping[str, Any]) -> bool:
+        for name in ("content", "summary"):  # the whole reasoning, or a summary of it
+            parts = item.get(name) or ()
+            if not isinstance(parts, list | tuple) or not all(isinstance(part, Mapping) for part in parts):
+                return False
+            texts = [part["text"] for part in parts if part.get("text") and isinstance(part["text"], str)]
+            if texts:
+                self.reasoning += texts
+                break
+        if isinstance(item.get("encrypted_content"), str) and isinstance(item.get("id"), str):
+            fields = ("id", "summary", "encrypted_content")
+            self._encrypted.append({"type": "reasoning", "summary": [], **{name: item.get(name) for name in fields}})
+        return True
+
+    def _add_call(self, item: Mapping[str, Any]) -> bool:
+        name = item.get("name")
+        arguments = item.get("arguments")
+        identity = item.get("call_id") or item.get("id")
+        if not isinstance(name, str) or not isinstance(arguments, str | None) or not isinstance(identity, str | None):
+            return False
+        call: dict[str, Any] = {
+            "id": identity,
+            "type": "function",
+            "function": {"name": name, "arguments": arguments or ""},
+        }
+        if self._encrypted:
+            call[REASONING_ITEMS] = self._encrypted
+            self._encrypted = []
+        self.calls.append(call)
+        return True
+
+
+_TEXT_OF_PART = {"output_text": "text", "text": "text", "refusal": "refusal"}
+"""The types of the parts of a message, with the field of the text."""
