@@ -54,11 +54,37 @@ def _wrong_attributes(where, attributes, types, known, prefix=""):
         if expected == "any":  # JSON text on spans
             if received != "string":
                 problems.append(f"{where}: {name} is {received}")
-            json.loads(value)
+            problems += [f"{where}: {name}: {problem}" for problem in _wrong_content(name, _strict_json(value))]
         elif received != expected:
             problems.append(f"{where}: {name} is {received}, not {expected}")
         if value in ("", []):
             problems.append(f"{where}: {name} is empty")
+    return problems
+
+
+def _strict_json(text):
+    def refuse(constant):
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def _wrong_content(name, value):
+    """What is wrong with messages or tools by their schemas."""
+    if name == "gen_ai.tool.definitions":
+        return [f"a tool lacks {key}" for tool in value for key in TABLE["tools"] if not isinstance(tool.get(key), str)]
+    if not name.endswith(".messages"):
+        return []
+    problems = []
+    for message in value:
+        if not isinstance(message.get("role"), str) or not isinstance(message.get("parts"), list):
+            problems.append("a message lacks role or parts")
+            continue
+        for part in message["parts"]:
+            required = TABLE["parts"].get(part["type"], [])
+            problems += [f"a part of type {part['type']} lacks {key}" for key in required if key not in part]
+            if "content" in required and not isinstance(part.get("content"), str):
+                problems.append(f"the content of a part of type {part['type']} is no text")
     return problems
 
 

@@ -6,6 +6,7 @@ A real exporter sends to a receiver on loopback. ``export_otel`` sends the same 
 from __future__ import annotations
 
 import asyncio
+import enum
 import json
 import logging
 import subprocess
@@ -23,6 +24,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 
 import dspynb as dn
 from dspynb.errors import ConfigurationError, RateLimited, TrackingWarning
+from dspynb.lm.recorded_call import RecordedCall
 from dspynb.redact import keep_secret
 from dspynb.running.otel import exporter_logs, live
 from tests.helpers import Caption, chat, scores
@@ -203,7 +205,42 @@ def batch():
     return dn.last_run()
 
 
+class Finish(enum.Enum):
+    STOP = "STOP"
+
+
+def hostile_values():
+    """A model whose replies and settings have values of other types than they should have."""
+
+    class Odd:
+        name = "odd/\ud800"
+        settings = {"temperature": float("nan"), "seed": 10**30, "stop": [1], "top_p": "0.5", "n": True, "effort": 3}  # noqa: RUF012
+
+        async def complete(self, request):
+            calls = ({"function": {"name": None, "arguments": "{"}}, {"function": "x"}, {"id": 3})
+            usage = dn.Usage(calls=1, prompt_tokens=10**30, completion_tokens=3)
+            return dn.LMReply("SECRET-REPLY", calls, usage, finish=Finish.STOP, response_id="", reasoning="\ud800")
+
+    messages = [
+        {"role": "user", "content": ["SECRET-INPUT", {"type": "image_url", "image_url": {"url": "http://x/y"}}, {}]},
+        {"role": "tool", "content": None},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]},
+    ]
+
+    class Direct(dn.Module):
+        async def forward(self, subject):
+            lm = Odd()
+            request = dn.LMRequest(tuple(messages), tools=({"name": "t"}, {"function": {"name": "f"}}))
+            call = RecordedCall(lm=lm, request=request, scope=dn.current_scope(), path="odd")
+            reply = await call.ask()
+            call.report(outputs={"text": reply.text, 3: {1, 2}, "x": float("nan")})
+            return dn.Prediction(sentence=reply.text)
+
+    return Direct().run_sync(subject="SECRET-INPUT").run
+
+
 WORK = [
+    hostile_values,
     call_with_settings,
     call_with_effort,
     stream,
@@ -279,6 +316,9 @@ def test_the_settings_of_a_request_are_attributes_with_the_types_of_the_conventi
     }
     assert facts["gen_ai.response.finish_reasons"] == ["stop"]
     assert facts["gen_ai.response.id"] == "x"
+    assert facts["gen_ai.response.model"] == "m"
+    assert facts["server.address"] == "127.0.0.1"
+    assert facts["server.port"] > 0
     assert facts["gen_ai.usage.input_tokens"] == 7
     assert facts["gen_ai.usage.cache_read.input_tokens"] == 2
     assert facts["gen_ai.usage.reasoning.output_tokens"] == 1
@@ -350,7 +390,7 @@ def test_a_schema_in_a_request_is_the_output_type_json(tracked, receiver):
 def test_scores_are_evaluation_results_and_the_spans_of_a_nested_refine_have_their_parents(tracked, receiver):
     refine_in_an_evaluation()
     rows = [span for span in receiver.spans if span.name in ("row 0", "row 1")]
-    assert [row.results() for row in rows] == [{"score": 0.75}] * 2
+    assert [row.results() for row in rows] == [{"judge": 0.75}] * 2
     attempts = [span.results() for span in receiver.spans if span.name.startswith("attempt ")]
     assert attempts == [{"reward": 0.1}, {"reward": 1.0}, {"reward": 0.2}, {"reward": 1.0}]
     assert [

@@ -85,16 +85,17 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any]) -> LMRepl
         logprobs=first.logprobs,
         completions=tuple(choice.text for choice in choices if choice is first or choice.is_answer),
         request_id=error_fields.get("request_id"),
-        response_id=_response_id(body),
+        response_id=_short_text(body.get("id")),
+        response_model=_short_text(body.get("model")),
     )
     if not first.text and not first.calls and is_complete(reply):
         raise with_usage(MalformedReply("the reply is empty", **error_fields), usage)
     return reply
 
 
-def _response_id(body: Mapping[str, Any]) -> str | None:
-    response_id = body.get("id")
-    return response_id if isinstance(response_id, str) and len(response_id) <= _LONGEST_ID else None
+def _short_text(value: object) -> str | None:
+    """An id or a name; None for any other value."""
+    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_ID else None
 
 
 _LONGEST_ID = 200

@@ -126,6 +126,7 @@ class DirectEngine(Engine):
         settings = dict(settings)
         headers = dict(settings.pop("extra_headers", None) or {})
         url = self.url
+        self.address = url
         key = self._key_for(url)
         if key is None:
             self._check_key(url, headers)

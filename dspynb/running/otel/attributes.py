@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dspynb.events import AttemptEnded, AttemptStarted, PredictorCalled, RolloutEnded, RunStarted, SpanStarted
-from dspynb.running.otel.messages import as_json, input_messages, output_messages, tool_definitions
+from dspynb.running.otel.messages import as_json, finish_text, input_messages, output_messages, tool_definitions
 from dspynb.running.otel.names import OWN_PROVIDER, error_class, model_of, operation_of, provider_of, without_surrogates
 from dspynb.running.otel.request import output_type, request_attributes
 
@@ -23,20 +23,21 @@ __all__ = [
 Attributes = Iterator[tuple[str, Any]]
 _TOO_LARGE = 2**63
 """The protocol has integers of 64 bits, and the rollouts of searches nested three deep are larger."""
+_LONGEST_PORT = 5
 _FINISH_OF_ERRORS = {"ReplyTruncated": "length", "ContentFiltered": "content_filter"}
 AGENTS = ("module", "search")
 """The kinds of spans that are agents in the conventions."""
 
 
 def clean(attributes: Attributes) -> dict[str, Any]:
-    """The attributes as a dict, with texts that can be sent."""
+    """The attributes as a dict, with texts that can be sent. Values that the protocol does not have are left out."""
     cleaned: dict[str, Any] = {}
     for name, value in attributes:
         if type(value) is str:
             cleaned[name] = value if value.isascii() else without_surrogates(value)
         elif type(value) is tuple:
             cleaned[name] = tuple(without_surrogates(text) for text in value)
-        else:
+        elif type(value) in (bool, float) or (type(value) is int and abs(value) < _TOO_LARGE):
             cleaned[name] = value
     return cleaned
 
@@ -66,41 +67,60 @@ def start_attributes(kind: str, event: RunStarted | SpanStarted | AttemptStarted
 
 def call_attributes(call: PredictorCalled) -> Attributes:
     """Yield the attributes of a model call that are no content."""
-    settings = call.requested if call.sent is None else call.sent
     yield "gen_ai.operation.name", "chat"
     yield "gen_ai.provider.name", provider_of(call.model)
+    yield from _request_attributes(call)
+    yield from _response_attributes(call)
+    yield from _usage_attributes(call)
+    yield from _own_attributes(call)
+
+
+def _request_attributes(call: PredictorCalled) -> Attributes:
+    settings = call.requested if call.sent is None else call.sent
     if call.model:
         yield "gen_ai.request.model", model_of(call.model)
     yield from request_attributes(settings)
-    if call.first_token is not None:
-        yield "gen_ai.request.stream", True
-        yield "gen_ai.response.time_to_first_chunk", call.first_token
     kind = output_type(settings, call.response_format)
     if kind is not None:
         yield "gen_ai.output.type", kind
-    if call.response_id is not None:
+    if call.server is not None:
+        host, _, port = call.server.rpartition(":")
+        if host and port.isdecimal() and len(port) <= _LONGEST_PORT:
+            yield "server.address", host.strip("[]")
+            yield "server.port", int(port)
+
+
+def _response_attributes(call: PredictorCalled) -> Attributes:
+    if call.first_token is not None:
+        yield "gen_ai.request.stream", True
+        yield "gen_ai.response.time_to_first_chunk", float(call.first_token)
+    if call.response_model:
+        yield "gen_ai.response.model", call.response_model
+    if call.response_id:
         yield "gen_ai.response.id", call.response_id
-    finish = call.finish
+    finish = finish_text(call.finish)
     if finish is None and call.reply is None and call.error is not None:
         finish = _FINISH_OF_ERRORS.get(error_class(call.error), "error")
-    if finish is not None:
+    if finish:
         yield "gen_ai.response.finish_reasons", (finish,)
-    yield from _usage_attributes(call)
+
+
+def _own_attributes(call: PredictorCalled) -> Attributes:
+    """Yield the attributes that the conventions do not have."""
     yield "dspynb.span.kind", "call"
     yield "dspynb.predictor", call.predictor
     yield "dspynb.cached", call.cached
-    if call.rollout < _TOO_LARGE:
-        yield "dspynb.rollout", call.rollout
+    yield "dspynb.rollout", call.rollout
     if call.candidate is not None:
         yield "dspynb.candidate", call.candidate
     if call.repair:
         yield "dspynb.repair", True
     if call.waited:
-        yield "dspynb.waited", call.waited
+        yield "dspynb.waited", float(call.waited)
     if call.request_id is not None:
         yield "dspynb.request_id", call.request_id
     if call.usage.usd:
-        yield "dspynb.usd", call.usage.usd
+        yield "dspynb.usd", float(call.usage.usd)
 
 
 def _usage_attributes(call: PredictorCalled) -> Attributes:
@@ -129,11 +149,11 @@ def call_content(call: PredictorCalled) -> Attributes:
         yield "gen_ai.tool.definitions", as_json(tool_definitions(call))
 
 
-def evaluations(event: RolloutEnded | AttemptEnded, *, capture_content: bool) -> Iterator[dict[str, Any]]:
+def evaluations(event: RolloutEnded | AttemptEnded, metric: str, *, capture_content: bool) -> Iterator[dict[str, Any]]:
     """Yield the attributes of an evaluation result for each score of a rollout or attempt.
 
-    The score of a rollout with several metrics has one result for each, with the metric's name. The name of any other
-    score is ``score`` for a rollout, and ``reward`` for an attempt.
+    A rollout with several metrics has one result for each, with the metric's name. ``metric``: the name of the only
+    metric of a rollout. The name of an attempt's score is ``reward``.
     """
     if event.score is None:
         return
@@ -146,7 +166,7 @@ def evaluations(event: RolloutEnded | AttemptEnded, *, capture_content: bool) ->
         yield {**_evaluation("reward", event.score), **result, **explanation}
         return
     if not event.metrics:
-        yield {**_evaluation("score", event.score), **explanation}
+        yield {**_evaluation(metric, event.score), **explanation}
     for name, score in event.metrics.items():
         yield {**_evaluation(name, score), **explanation}
         explanation = {}  # the feedback is that of the first metric

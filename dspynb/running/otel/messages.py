@@ -12,6 +12,7 @@ from dspynb.running.otel.names import without_surrogates
 
 __all__ = [
     "as_json",
+    "finish_text",
     "input_messages",
     "output_messages",
     "tool_call_ids",
@@ -23,8 +24,14 @@ _FINISH_REASONS = {"tool_calls": "tool_call", "function_call": "tool_call", "too
 
 
 def as_json(value: object) -> str:
-    """A value as JSON text."""
-    return without_surrogates(json.dumps(plain(value), default=repr, ensure_ascii=False))
+    """A value as JSON text. NaN and infinity, which JSON does not have, become texts."""
+    value = plain(value)
+    try:
+        text = json.dumps(value, default=repr, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        value = json.loads(json.dumps(value, default=repr), parse_constant=str)
+        text = json.dumps(value, ensure_ascii=False)
+    return without_surrogates(text)
 
 
 def input_messages(call: PredictorCalled) -> list[Mapping[str, Any]]:
@@ -35,7 +42,9 @@ def input_messages(call: PredictorCalled) -> list[Mapping[str, Any]]:
 def output_messages(call: PredictorCalled) -> list[Mapping[str, Any]]:
     """The reply, one message for each completion. The first has the reasoning and the tool calls."""
     texts = call.completions or (call.reply or "",)
-    finish = _FINISH_REASONS.get(call.finish or "", call.finish)
+    finish = finish_text(call.finish)
+    if finish is not None:
+        finish = _FINISH_REASONS.get(finish, finish)
     messages: list[Mapping[str, Any]] = []
     for number, text in enumerate(texts):
         parts: list[Mapping[str, Any]] = []
@@ -50,6 +59,13 @@ def output_messages(call: PredictorCalled) -> list[Mapping[str, Any]]:
             message["finish_reason"] = finish
         messages.append(message)
     return messages
+
+
+def finish_text(finish: object) -> str | None:
+    """A finish reason as text; None for none. Models of users may have an enumeration."""
+    if finish is None or isinstance(finish, str):
+        return finish or None
+    return str(getattr(finish, "value", finish))
 
 
 def tool_definitions(call: PredictorCalled) -> list[Mapping[str, Any]]:

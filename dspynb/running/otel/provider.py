@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import dspynb
@@ -34,6 +35,7 @@ def process_provider() -> TracerProvider | None:
     return provider
 
 
+@lru_cache(maxsize=1)  # to make a tracer takes as long as a span
 def tracer_of(provider: TracerProvider) -> Tracer:
     """The tracer of this package."""
     return provider.get_tracer("dspynb", dspynb.__version__)

@@ -49,6 +49,7 @@ class _Open:
     kind: str
     parent: int
     last_at: float  # when the span itself started or the last span inside it ended, in unix seconds
+    metric: str | None = None  # the name of the metric of rows inside
     model: str | None = None  # of the first call inside
     response_id: str | None = None  # of the last call inside
     tool_calls: list[tuple[str, str]] = field(default_factory=list)  # (name, id) that the last call inside requested
@@ -125,7 +126,15 @@ class SpanWriter:
         if self._capture_content and inputs:
             attributes["gen_ai.tool.call.arguments" if kind == "tool" else "dspynb.inputs"] = as_json(inputs)
         otel = self._start_span(span_name(kind, name), event.parent, event.at, attributes)
-        self._open[event.span] = _Open(otel, kind, event.parent, event.at)
+        self._open[event.span] = _Open(otel, kind, event.parent, event.at, self._metric_in(event))
+
+    def _metric_in(self, event: RunStarted | SpanStarted | AttemptStarted) -> str | None:
+        """The name of the metric that the run around a span has. Rows inside a row have a metric of their own."""
+        if isinstance(event, RunStarted):
+            metric = event.settings.get("metric")
+            return metric if isinstance(metric, str) and metric else None
+        outer = self._open.get(event.parent)
+        return None if outer is None or outer.kind == "row" else outer.metric
 
     def _facts_of_tool(self, agent: int, name: str) -> Attributes:
         """Yield the description of a tool, and the id of its call: those of the last model call inside the agent. Tools
@@ -176,7 +185,7 @@ class SpanWriter:
             attributes.update(clean(call_content(call)))
         name = span_name("call", model_of(call.model)) if call.model else "chat"
         otel = self._start_span(name, call.parent, call.started, attributes, SpanKind.CLIENT)
-        span = _Open(otel, "call", call.parent, call.at, call.model, call.response_id)
+        span = _Open(otel, "call", call.parent, call.at, None, call.model, call.response_id)
         if call.error is not None:
             self._set_error(otel, call.error)
             self._write_exception(otel, call.error, call.at)
@@ -238,7 +247,8 @@ class SpanWriter:
             error = "cancelled"
         if event.score is not None:
             attributes["dspynb.score"] = float(event.score)
-        for result in evaluations(event, capture_content=self._capture_content):
+        metric = span.metric or "score"
+        for result in evaluations(event, metric, capture_content=self._capture_content):
             if span.response_id is not None:
                 result["gen_ai.response.id"] = without_surrogates(span.response_id)
             span.otel.add_event(_EVALUATION, result, timestamp=_nanoseconds(event.at))
