@@ -70,7 +70,7 @@ def finish_text(finish: object) -> str | None:
 
 def tool_definitions(call: PredictorCalled) -> list[Mapping[str, Any]]:
     """The descriptions of the tools of a request."""
-    definitions = []
+    definitions: list[Mapping[str, Any]] = []
     for tool in call.tools:
         function = tool.get("function")
         facts = function if isinstance(function, Mapping) else tool
