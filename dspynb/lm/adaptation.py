@@ -41,6 +41,8 @@ _SPELLINGS_OF_LIMIT = frozenset(
     | {"numpredict", "npredict"}
 )
 """The names of the limit of a reply's tokens in the words of providers, without underscores."""
+_SPELLINGS_OF_FORMAT = frozenset({"outputformat", "responseschema", "responsejsonschema", "responsemimetype"})
+"""The names of the response format in the words of Anthropic, Bedrock and Gemini."""
 _SPELLINGS_OF_EFFORT = frozenset(
     {"effort", "think", "thinking", "reasoning", "thinkinglevel", "thinkingbudget", "thinkingconfig", "budgettokens"}
     | {"enablethinking", "reasoningconfig", "thinkingtype"}
@@ -334,13 +336,23 @@ def _refused_setting(refusal: UnsupportedParameter, settings: Mapping[str, Any])
     for name in settings:
         if name.replace("_", "") == word:
             return name
-    if word in _SPELLINGS_OF_LIMIT:
-        return next((name for name in LIMIT_NAMES if name in settings), parameter)
-    if word in _SPELLINGS_OF_EFFORT and "reasoning_effort" in settings:
-        return "reasoning_effort"
+    setting = _setting_by_spelling(word, settings)
+    if setting is not None:
+        return setting
     mentions = {name: re.search(rf"\b{name}\b", refusal.problem) for name in settings}
     positions = {name: match.start() for name, match in mentions.items() if match is not None}
     return min(positions, key=lambda name: positions[name], default=parameter)
+
+
+def _setting_by_spelling(word: str, settings: Mapping[str, Any]) -> str | None:
+    """The setting for which providers have this other name; None if there is none."""
+    if word in _SPELLINGS_OF_FORMAT:
+        return "response_format"
+    if word in _SPELLINGS_OF_LIMIT:
+        return next((name for name in LIMIT_NAMES if name in settings), word)
+    if word in _SPELLINGS_OF_EFFORT and "reasoning_effort" in settings:
+        return "reasoning_effort"
+    return None
 
 
 def _names(adapted: AdaptedRequest) -> frozenset[str]:

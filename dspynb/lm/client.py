@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Mapping
 from typing import Any, Literal, TypeVar, Unpack
 
 from dspynb.errors import (
-    ConfigurationError,
     ModelError,
     ModelTimeout,
     TruncatedReplyWarning,
@@ -19,12 +18,13 @@ from dspynb.keywords import configurable
 from dspynb.lm.adaptation import Adaptation
 from dspynb.lm.cache import default_cache
 from dspynb.lm.direct_call import DirectCalls
+from dspynb.lm.engines import check_address, check_key, fields_of_engine, make_endpoint, make_engine
 from dspynb.lm.interceptors.cache import OLD_CACHED_REPLY, CacheInterceptor
 from dspynb.lm.interceptors.chain import Links, ModelCall, chain
 from dspynb.lm.interceptors.single_flight import SingleFlight
 from dspynb.lm.limits import Limits, with_retries
 from dspynb.lm.pending_request import PendingRequest
-from dspynb.lm.profiles import ModelProfile, overridden, profile_of, without_rules
+from dspynb.lm.profiles import ModelProfile, checked_changes, overridden, profile_at
 from dspynb.lm.protocol import (
     LMReply,
     LMRequest,
@@ -36,11 +36,11 @@ from dspynb.lm.protocol import (
     refuse_in_a_replay,
     request_key,
 )
-from dspynb.lm.providers.addresses import base_in_environment, check_base, has_login, host_and_port
-from dspynb.lm.providers.endpoint import Endpoint
-from dspynb.lm.providers.litellm_engine import LiteLLMEngine
+from dspynb.lm.providers.addresses import base_in_environment, host_and_port
+from dspynb.lm.providers.engine import Engine
 from dspynb.lm.providers.openai_http import DirectEngine
 from dspynb.lm.providers.prices import supports
+from dspynb.lm.providers.wire_formats import format_of, is_direct
 from dspynb.lm.settings import (
     LM_ADVICE,
     OTHERWISE,
@@ -49,10 +49,9 @@ from dspynb.lm.settings import (
     check_settings,
     key_settings,
     merge_settings,
-    refuse_litellm_settings,
 )
 from dspynb.options import Bool, NonNegativeInt, PositiveFloat, PositiveInt
-from dspynb.redact import is_secret_name, secrets_in, without_password, without_secrets
+from dspynb.redact import is_secret_name, without_password, without_secrets
 from dspynb.scope.core import current_scope, warn_user
 from dspynb.scope.settings import model_name, setting
 
@@ -64,10 +63,13 @@ T = TypeVar("T")
 class LM(DirectCalls):
     """A model of a provider: ``LM("openai/gpt-4.1-mini")``.
 
-    ``openai/…`` models, and servers at ``api_base`` (or ``base_url``, another name of it), are called directly over
-    HTTP. All other providers are called through litellm, which is imported then. ``engine="litellm"`` or ``"direct"``
-    chooses. With an ``api_base``, the provider before the first slash of the name is not sent, if it is a known one;
-    any other name is sent whole, such as ``Qwen/Qwen3-8B`` or ``my-model``.
+    ``openai/…`` models, and servers at ``api_base`` (or ``base_url``, another name of it) that speak OpenAI's format,
+    are called directly over HTTP. All other models are called through litellm, which is imported then: those without an
+    ``api_base``, and those of providers with a format of their own, such as ``anthropic/…`` and ``gemini/…``, also at
+    an ``api_base``. For a server that speaks OpenAI's format for such a model, as gateways do, use ``engine="direct"``
+    or ``profile={"wire_format": "openai_chat"}``; ``engine="litellm"`` does the reverse. With an ``api_base``, the
+    provider before the first slash of the name is not sent, if it is a known one; any other name is sent whole, such as
+    ``Qwen/Qwen3-8B`` or ``my-model``.
 
     The key is ``api_key``, or the value of the provider's environment variable. A key from the environment is sent only
     to the provider's own host, or to the host in its ``*_BASE_URL`` or ``*_API_BASE`` variable; for any other address
@@ -108,6 +110,7 @@ class LM(DirectCalls):
 
     adapter: str | None = None
     constrains = True
+    _engine: Engine
 
     @configurable(passes_to=RequestSettings, renamed=LM_ADVICE, otherwise=OTHERWISE)
     def __init__(
@@ -131,26 +134,23 @@ class LM(DirectCalls):
         truncated: Literal["error", "accept"] = "error",
         **settings: Unpack[RequestSettings],
     ) -> None:
-        address = _address(api_base, base_url)
+        address = check_address(api_base, base_url)
         model_name(model, has_address=address is not None)
         check_settings("LM", settings)
         self.name = model
         self.settings = dict(settings)
         self._endpoint_settings = {
             "api_base": address,
-            "api_key": _key(api_key),
+            "api_key": check_key(api_key),
             "timeout": timeout,
         }
-        self._engine_name = engine
         self._retries = retries
         self._deadline = deadline
         self._limit_settings = (concurrency, rpm, tpm)
         self._cache = cache
         self._native_tools = native_tools
         self._strict = strict
-        if profile is not None:
-            overridden(ModelProfile(), profile)  # a wrong field is an error here, and not at the first call
-        self._profile_changes = dict(profile or {})
+        self._profile_changes = {**checked_changes({} if profile is None else profile), **fields_of_engine(engine)}
         self._adaptation: Adaptation | None = None
         self.truncated = truncated
         self._warned_of_truncation = False
@@ -173,6 +173,11 @@ class LM(DirectCalls):
             self._adaptation.warn_of_text_tools()
 
     @property
+    def takes_media(self) -> bool:
+        """Whether images and files are sent. False if the ``profile`` of this LM has no kinds of media."""
+        return "media" not in self._profile_changes or bool(self._profile_changes["media"])
+
+    @property
     def profile(self) -> ModelProfile:
         """What the model takes, and its limits and prices, as far as they are known."""
         return self._adapt().profile
@@ -180,10 +185,10 @@ class LM(DirectCalls):
     def _adapt(self) -> Adaptation:
         """The profile and what refusals have taught, made when it is first used, since it reads litellm's map."""
         if self._adaptation is None:
-            known = profile_of(self.name)
-            if not isinstance(self._engine, DirectEngine):
-                known = without_rules(known)
-            profile = overridden(known, self._profile_changes)
+            api_base: Any = self._endpoint_settings["api_base"]
+            profile = profile_at(self.name, api_base, self._profile_changes)
+            if is_direct(profile.wire_format) != isinstance(self._engine, DirectEngine):
+                self._engine = make_engine(self._engine.endpoint, profile.wire_format, self.settings)
             self._adaptation = Adaptation(self.name, profile, strict=self._strict, key=self._profile_key())
         recorded = current_scope().context.learned_profiles
         if recorded and not self._strict and self._adaptation.key in recorded:
@@ -195,25 +200,17 @@ class LM(DirectCalls):
         key, such as that of another address or another ``profile``, do not apply."""
         address = without_password(self._base())
         profile = overridden(ModelProfile(), self._profile_changes).facts()
-        parts = (self.name, address, self._engine_name, profile, self._native_tools)
+        parts = (self.name, address, profile, self._native_tools)
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _connect(self) -> None:
         """Make the client, the limits and the single flight, which are not pickled."""
-        secrets: list[str] = []
-        for name, value in self.settings.items():
-            secrets += secrets_in(value, inside=is_secret_name(name))
-        direct = self._engine_name == "direct"
-        if self._engine_name == "auto":
-            direct = self.name.startswith("openai/") or self._endpoint_settings["api_base"] is not None
-        if direct:
-            refuse_litellm_settings(self.name, self.settings)
-            _check_address(
-                self._endpoint_settings["api_base"],  # type: ignore[arg-type]
-                self._endpoint_settings["api_key"],  # type: ignore[arg-type]
-            )
-        endpoint = Endpoint(self.name, **self._endpoint_settings, secrets=tuple(secrets))  # type: ignore[arg-type]
-        self._engine = DirectEngine(endpoint) if direct else LiteLLMEngine(endpoint)
+        endpoint = make_endpoint(self.name, self._endpoint_settings, self.settings, self._profile_changes)
+        if self._adaptation is not None:
+            wire_format = self._adaptation.profile.wire_format
+        else:  # without reading litellm's map
+            wire_format = self._profile_changes.get("wire_format") or format_of(self.name, endpoint.api_base)
+        self._engine = make_engine(endpoint, wire_format, self.settings)
         self.limits = Limits(*self._limit_settings)
         self._single_flight = SingleFlight()
 
@@ -297,12 +294,13 @@ class LM(DirectCalls):
 
     async def _send(self, call: ModelCall, settings: Mapping[str, Any]) -> LMReply:
         started = time.perf_counter()
+        adaptation = self._adapt()  # may change the engine
         pending = PendingRequest(
             call,
             settings,
             limits=self.limits,
             engine=self._engine,
-            adaptation=self._adapt(),
+            adaptation=adaptation,
             check=self._checked,
         )
         tries = with_retries(pending.attempt, self._retries, self._deadline, pending.may_retry)
@@ -371,35 +369,3 @@ class LM(DirectCalls):
 
 
 _METHODS = (("complete", LM.complete), ("stream", LM.stream), ("cached_reply", LM.cached_reply))
-
-
-def _address(api_base: object, base_url: object) -> str | None:
-    """The server's address from its two arguments. Raises ConfigurationError if they differ, or for an empty one."""
-    if api_base is not None and base_url is not None and api_base != base_url:
-        raise ConfigurationError("api_base and base_url are two names of one setting and differ: give one of them")
-    address: Any = api_base
-    if address is None:
-        address = base_url
-    if address is None:
-        return None
-    if not str(address).strip():
-        raise ConfigurationError("api_base is empty; leave it out for the provider's own address")
-    return str(address)
-
-
-def _key(api_key: object) -> str | None:
-    """The API key without surrounding whitespace, which a file or a paste may add; None for an empty one."""
-    if api_key is not None and not isinstance(api_key, str):
-        raise ConfigurationError(f"api_key must be text, got {type(api_key).__name__}")
-    key = (api_key or "").strip()
-    if any(ord(letter) < ord(" ") for letter in key):
-        raise ConfigurationError("api_key contains a line break or another control character: give the key alone")
-    return key or None
-
-
-def _check_address(api_base: str | None, api_key: str | None) -> None:
-    if api_base is None:
-        return
-    check_base(api_base)
-    if api_key and has_login(api_base):
-        raise ConfigurationError("api_base contains a user name and api_key is given; only one of them can be sent")

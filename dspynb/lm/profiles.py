@@ -7,6 +7,7 @@ A profile is built from litellm's model map (read as a file), from the rules for
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -14,10 +15,29 @@ from functools import lru_cache
 from typing import Any
 
 from dspynb.errors import ConfigurationError
+from dspynb.lm.providers.addresses import hosts_of, needs_key, provider_of_host
+from dspynb.lm.providers.model_names import parse_name
 from dspynb.lm.providers.prices import map_entry
+from dspynb.lm.providers.wire_formats import (
+    OPENAI_RESPONSES,
+    WIRE_FORMATS,
+    WireFormat,
+    format_of,
+    is_at_openai,
+    is_direct,
+)
 from dspynb.name_advice import refuse_unknown
 
-__all__ = ["EFFORT_LEVELS", "LIMIT_NAMES", "ModelProfile", "overridden", "profile_of", "without_rules"]
+__all__ = [
+    "EFFORT_LEVELS",
+    "LIMIT_NAMES",
+    "MEDIA",
+    "ModelProfile",
+    "checked_changes",
+    "overridden",
+    "profile_at",
+    "profile_of",
+]
 
 EFFORT_LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """The levels of ``effort``, from the lowest to the highest."""
@@ -25,7 +45,11 @@ LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
 """The names that servers have for the largest number of tokens in a reply."""
 RESPONSE_FORMATS = ("json_schema", "json_object")
 """The kinds of structured output, the strictest first. Where a model has none, the prompt alone asks for JSON."""
+MEDIA = ("image", "audio", "pdf")
+"""The kinds of input beside text."""
 
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+")
+"""A host name with a dot. A single label, such as ``com``, would also stand for all hosts below it."""
 _SAMPLING = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs"})
 _O_SERIES = re.compile(r"o\d(?=-|$)")
 """OpenAI's reasoning models o1, o3-mini …. They take temperature=1 only, and no other sampling setting."""
@@ -41,6 +65,12 @@ class ModelProfile:
     """What a model takes, and its limits and prices. None where that is unknown.
 
     Args:
+        wire_format: The format of requests and replies, which chooses the client: ``openai_chat`` (OpenAI's chat
+            completions, called directly), ``openai_responses`` (OpenAI's Responses API) or ``litellm`` (the provider's
+            own format, through litellm).
+        hosts: The provider's own hosts. A key from the environment is sent to these only, with ``https``, and to the
+            host in the provider's ``*_BASE_URL`` or ``*_API_BASE`` variable.
+        needs_key: Whether a call without a key fails before it is sent.
         refused: Names of settings that the model does not take. They are left out.
         ranges: The smallest and largest value of a setting, by name. Other values are moved into the range; if it has
             one value only, which is the default of the model, the setting is left out.
@@ -55,9 +85,14 @@ class ModelProfile:
         context_window: The largest number of tokens of a prompt.
         output_limit: The largest number of tokens of a reply.
         input_price: US dollars for a token of the prompt.
+        cached_input_price: US dollars for a token of the prompt that the provider read from its cache. None for the
+            price of any other token.
         output_price: US dollars for a token of the reply.
     """
 
+    wire_format: WireFormat | None = None
+    hosts: tuple[str, ...] = ()
+    needs_key: bool | None = None
     refused: frozenset[str] = frozenset()
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     limit_name: str | None = None
@@ -70,6 +105,7 @@ class ModelProfile:
     context_window: int | None = None
     output_limit: int | None = None
     input_price: float | None = None
+    cached_input_price: float | None = None
     output_price: float | None = None
 
     def refuses(self, name: str, value: object, settings: Mapping[str, Any]) -> bool:
@@ -88,15 +124,18 @@ class ModelProfile:
         facts: dict[str, Any] = {}
         for declared in fields(self):
             value = getattr(self, declared.name)
-            if value in (None, False) or value == _UNKNOWN[declared.name]:
+            if value is None or value == _UNKNOWN[declared.name]:
                 continue
             facts[declared.name] = sorted(value) if isinstance(value, frozenset) else value
         return facts
 
     def describe(self) -> str:
         """The profile on one line, for people."""
-        facts = [f"{name.replace('_', ' ')} {value}" for name, value in self.facts().items()]
-        return "; ".join(facts) or "nothing is known of this model"
+        facts = self.facts()
+        texts = [f"{name.replace('_', ' ')} {_in_words(value)}" for name, value in facts.items()]
+        if facts.keys() <= _OF_THE_PROVIDER:
+            texts.append("nothing is known of this model")
+        return "; ".join(texts)
 
     def nearest_effort(self, effort: str) -> str | None:
         """The level that the model takes instead of ``effort``; None if it takes no level. An unknown level stays."""
@@ -109,17 +148,45 @@ class ModelProfile:
         return min(levels, key=lambda level: abs(EFFORT_LEVELS.index(level) - position))
 
 
+def _in_words(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+_OF_THE_PROVIDER = frozenset({"wire_format", "hosts", "needs_key"})
+"""The fields that are known from the name and the address of a model."""
 _UNKNOWN: Mapping[str, Any] = {
     declared.name: getattr(ModelProfile(), declared.name) for declared in fields(ModelProfile)
 }
 """The fields of a model of which nothing is known."""
 
 
-def without_rules(profile: ModelProfile) -> ModelProfile:
+def _without_rules(profile: ModelProfile) -> ModelProfile:
     """The profile without its rules for settings, for a client that has rules of its own, as litellm has."""
     return replace(
         profile, refused=frozenset(), ranges={}, limit_name=None, efforts=None, sampling_without_effort=False
     )
+
+
+def profile_at(model: str, api_base: str | None, changes: Mapping[str, Any]) -> ModelProfile:
+    """The profile of ``provider/model`` at an address, with its wire format and the provider's hosts.
+
+    ``changes``: the fields of ``LM(profile={…})``. Rules for settings hold for the direct client only, since litellm
+    has rules of its own.
+    """
+    provider = parse_name(model, has_address=api_base is not None).provider
+    wire_format = format_of(model, api_base)
+    if is_at_openai(model, api_base) and (map_entry(model) or {}).get("mode") == "responses":
+        wire_format = OPENAI_RESPONSES
+    key_needed = needs_key(provider)
+    if api_base is not None and provider_of_host(api_base) is None:
+        key_needed = None
+    known = profile_of(model)
+    if not is_direct(changes.get("wire_format") or wire_format):
+        known = _without_rules(known)
+    known = replace(known, wire_format=wire_format, hosts=hosts_of(provider), needs_key=key_needed)
+    return overridden(known, changes)
 
 
 @lru_cache(maxsize=256)
@@ -161,6 +228,7 @@ def _from_map(entry: Mapping[str, Any]) -> ModelProfile:
         context_window=_count(entry.get("max_input_tokens")),
         output_limit=_count(entry.get("max_output_tokens")),
         input_price=entry.get("input_cost_per_token"),
+        cached_input_price=entry.get("cache_read_input_token_cost"),
         output_price=entry.get("output_cost_per_token"),
     )
 
@@ -189,10 +257,22 @@ def _count(value: Any) -> int | None:
 
 
 def overridden(profile: ModelProfile, changes: Mapping[str, Any]) -> ModelProfile:
-    """A profile with the fields of ``LM(profile={…})``. Raises ConfigurationError for an unknown field or a value of a
-    wrong form."""
+    """A profile with the fields of ``LM(profile={…})``. A limit of the reply's tokens becomes a range of the settings
+    that limit them. Raises ConfigurationError for an unknown field or a value of a wrong form."""
+    values = checked_changes(changes)
+    if "output_limit" in values:
+        ranges = dict.fromkeys(LIMIT_NAMES, (1.0, float(values["output_limit"])))
+        values["ranges"] = {**profile.ranges, **ranges, **values.get("ranges", {})}
+    return replace(profile, **values)
+
+
+def checked_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ``LM(profile={…})``, with values of the types that a ModelProfile has. Raises ConfigurationError
+    for an unknown field or a value of a wrong form."""
     if not isinstance(changes, Mapping):
         raise ConfigurationError(f"profile must be a dict of fields, got {type(changes).__name__}")
+    if not changes:
+        return {}
     refuse_unknown("profile", changes, _FIELDS, {}, _OTHERWISE)
     values: dict[str, Any] = {}
     for name, value in changes.items():
@@ -201,7 +281,7 @@ def overridden(profile: ModelProfile, changes: Mapping[str, Any]) -> ModelProfil
             values[name] = convert(value)
         except (TypeError, ValueError, AttributeError):
             raise ConfigurationError(f"profile: {name} is {value!r}; it must be {form}") from None
-    return replace(profile, **values)
+    return values
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -220,10 +300,39 @@ def _ranges(value: Any) -> dict[str, tuple[float, float]]:
     return ranges
 
 
-def _limit_name(value: Any) -> str:
-    if value not in LIMIT_NAMES:
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise ValueError
+        return str(value)
+
+    return check
+
+
+def _hosts(value: Any) -> tuple[str, ...]:
+    names = tuple(name.strip().lower().rstrip(".") for name in _names(value))
+    if not all(_HOST_NAME.fullmatch(name) for name in names):
         raise ValueError
-    return str(value)
+    return names
+
+
+def _media_kinds(value: Any) -> tuple[str, ...]:
+    kinds = _names(value)
+    if not set(kinds) <= set(MEDIA):
+        raise ValueError
+    return kinds
+
+
+def _positive_count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError
+    return value
+
+
+def _price(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError
+    return float(value)
 
 
 def _flag(value: Any) -> bool:
@@ -232,22 +341,25 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _level(value: Any) -> str:
-    if value not in EFFORT_LEVELS:
-        raise ValueError
-    return str(value)
-
-
+_PRICE_FORM = "US dollars for one token, such as 2.5e-06"
 _FIELDS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
+    "wire_format": (_one_of(*WIRE_FORMATS), f"one of {', '.join(WIRE_FORMATS)}"),
+    "hosts": (_hosts, "a list of names of hosts, such as ['llm.example.com']"),
+    "needs_key": (_flag, "True or False"),
     "refused": (lambda value: frozenset(_names(value)), "a list of names of settings, such as ['temperature']"),
     "ranges": (_ranges, "a dict of bounds, such as {'temperature': (0, 1)}"),
-    "limit_name": (_limit_name, "'max_tokens' or 'max_completion_tokens'"),
+    "limit_name": (_one_of(*LIMIT_NAMES), "'max_tokens' or 'max_completion_tokens'"),
     "efforts": (_names, "a list of levels, such as ['low', 'high']"),
     "sampling_without_effort": (_flag, "True or False"),
-    "default_effort": (_level, f"one of {', '.join(EFFORT_LEVELS)}"),
+    "default_effort": (_one_of(*EFFORT_LEVELS), f"one of {', '.join(EFFORT_LEVELS)}"),
     "response_formats": (_names, "a list of 'json_schema' and 'json_object'"),
     "native_tools": (_flag, "True or False"),
+    "media": (_media_kinds, f"a list of kinds, of {', '.join(MEDIA)}"),
+    "context_window": (_positive_count, "a whole number of tokens"),
+    "output_limit": (_positive_count, "a whole number of tokens"),
+    "input_price": (_price, _PRICE_FORM),
+    "cached_input_price": (_price, _PRICE_FORM),
+    "output_price": (_price, _PRICE_FORM),
 }
-"""The fields that ``LM(profile={…})`` may set: a check of the value, and what it must be. The other fields are facts of
-litellm's map."""
-_OTHERWISE = "Windows, prices and media come from litellm's map, and cannot be set here."
+"""The fields that ``LM(profile={…})`` may set: a check of the value, and what it must be."""
+_OTHERWISE = "The fields are those of lm.profile: see docs/models.md."

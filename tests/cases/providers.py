@@ -14,8 +14,8 @@ KEY = "sk-a-key-of-the-cases-0123456789"
 
 
 def model(server, name="openai/m", **settings):
-    """The model ``name`` at the loopback server."""
-    return dn.LM(name, api_base=server.base, api_key=KEY, **settings)
+    """The model ``name`` at the loopback server, which speaks OpenAI's format for models of any provider."""
+    return dn.LM(name, api_base=server.base, api_key=KEY, **{"engine": "direct", **settings})
 
 
 def refused(message, *, status=400, code=None, param=None, kind="invalid_request_error"):

@@ -95,7 +95,18 @@ def test_a_profile_that_is_passed_wins():
         ({"efforts": 3}, "efforts is 3; it must be a list of levels"),
         ({"native_tools": "no"}, "native_tools is 'no'; it must be True or False"),
         ({"default_effort": "much"}, "default_effort is 'much'; it must be one of none, minimal"),
-        ({"input_price": 1e-6}, "profile has no setting 'input_price'.*come from litellm's map"),
+        ({"price": 1e-6}, "profile has no setting 'price'.*see docs/models.md"),
+        ({"wire_format": "openai"}, "wire_format is 'openai'; it must be one of openai_chat, openai_resp"),
+        ({"hosts": "llm.example.com"}, "hosts is 'llm.example.com'; it must be a list of names of hosts"),
+        ({"hosts": ["com"]}, "hosts is .*; it must be a list of names of hosts"),
+        ({"hosts": ["https://llm.example.com"]}, "hosts is .*; it must be a list of names of hosts"),
+        ({"needs_key": "yes"}, "needs_key is 'yes'; it must be True or False"),
+        ({"media": ["video"]}, "media is .*; it must be a list of kinds, of image, audio, pdf"),
+        ({"context_window": 0}, "context_window is 0; it must be a whole number of tokens"),
+        ({"output_limit": 1.5}, "output_limit is 1.5; it must be a whole number of tokens"),
+        ({"input_price": -1}, "input_price is -1; it must be US dollars for one token"),
+        ({"output_price": float("nan")}, "output_price is nan; it must be US dollars for one token"),
+        ({"cached_input_price": True}, "cached_input_price is True; it must be US dollars for one token"),
         (["temperature"], "profile must be a dict of fields, got list"),
     ],
 )
@@ -649,6 +660,15 @@ def test_what_is_sent_to_models_of_litellms_map_passes_its_checks_and_nothing_is
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "failed 0" in done.stdout
+
+
+def test_effort_is_renamed_in_each_request_that_a_server_takes():
+    with Server(lambda body, number: "hello") as server:
+        lm = model(server, "openai/my-model", effort="low")
+        for _ in range(3):
+            lm.run_sync("Say hello.")
+    assert [body.get("reasoning_effort") for body in server.bodies] == ["low"] * 3
+    assert all("effort" not in body for body in server.bodies)
 
 
 def test_the_warning_is_at_the_line_of_the_users_call_also_in_concurrent_attempts():

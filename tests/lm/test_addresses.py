@@ -155,7 +155,7 @@ def test_a_key_from_the_environment_is_not_sent_to_another_host_and_a_passed_key
         ask(dn.LM("openai/m", api_base=server.base))
         ask(dn.LM("openai/m", base_url=server.base))
         ask(dn.LM("openai/m", base_url=server.base, api_key=""))
-        ask(dn.LM("mistral/m", api_base=server.base))
+        ask(dn.LM("mistral/m", api_base=server.base, engine="direct"))
         monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")  # another port is another server
         ask(dn.LM("openai/m", api_base=server.base))
         ask(dn.LM("openai/m", api_base=server.base, api_key=GIVEN))

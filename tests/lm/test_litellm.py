@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import gc
 import json
 import threading
 import zlib
@@ -139,6 +140,17 @@ def test_a_reply_is_streamed():
         *parts, prediction = asyncio.run(main())
     assert "".join(part.delta for part in parts) == prediction.answer == "four"
     assert len(parts) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["openai/m", "mistral/m"])
+def test_connections_are_closed_with_the_event_loop_and_the_next_loop_connects_anew(name):
+    with Server(lambda body, number: _reply(body)) as http:
+        lm = dn.LM(name, api_base=http.base, api_key="k" * 20, engine="litellm")
+        for _ in range(3):
+            assert "4" in ask(lm).text
+            gc.collect()  # an open socket would be a ResourceWarning, which is an error in the tests
+    assert len(http.bodies) == 3
 
 
 # ── where requests and keys go ────────────────────────────────────────────────────────────────────────────────────────

@@ -196,7 +196,8 @@ def test_a_resumed_run_leaves_its_long_prompts_in_the_file_and_adds_to_it(tmp_pa
     assert [type(in_memory(call)) for call in resumed.record.calls] == [
         StoredPrompt
     ] * 5  # one was cancelled by the stop
-    contents = [messages[-1]["content"] for messages in resumed.calls["messages"]]
+    answered = resumed.calls[resumed.calls.reply.notna()]
+    contents = [messages[-1]["content"] for messages in answered["messages"]]
     assert all(f"{i} word" in content for i, content in enumerate(contents))
 
 

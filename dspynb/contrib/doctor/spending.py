@@ -58,6 +58,7 @@ class SpendingLimit:
 
     def watch(self, lm: LM) -> None:
         """Apply the limit to all requests of a model. It must send one request at a time (``concurrency=1``)."""
+        lm.profile  # noqa: B018  # the engine is chosen when the profile is first read
         engine = lm._engine
         send = engine.complete
 

@@ -19,10 +19,12 @@ __all__ = [
     "foreign_credentials",
     "has_login",
     "host_and_port",
+    "hosts_of",
     "is_own_host",
     "key_in_environment",
     "key_name",
     "missing_key",
+    "needs_key",
     "no_key_sent",
     "provider_of_host",
     "refused_redirect",
@@ -196,24 +198,47 @@ def _origin(url: str) -> str | None:
     return f"{parts.scheme}://{host}{port}"
 
 
-def is_own_host(provider: str, url: str) -> bool:
+def hosts_of(provider: str) -> tuple[str, ...]:
+    """The names of a provider's own hosts, without those that contain a region. Empty if they are unknown."""
+    return tuple(_HOSTS.get(provider, "").split())
+
+
+def needs_key(provider: str) -> bool | None:
+    """Whether the provider's own hosts need a key. None if they are unknown, or if they also take credentials of a
+    cloud."""
+    if provider not in _HOSTS or provider in _OTHER_CREDENTIALS:
+        return None
+    return True
+
+
+def is_own_host(provider: str, url: str, hosts: Sequence[str] | None = None) -> bool:
     """Whether an address belongs to the provider, or is the provider's address in the environment.
 
     Scheme, host and port are compared. The provider's own hosts count only with ``https`` on the default port.
+    ``hosts``: replaces the names of the provider's own hosts.
     """
     origin = _origin(url)
     if origin is None or not provider:
         return False
-    return origin in map(_origin, _addresses_in_environment(provider)) or _is_host_of(provider, origin)
+    if origin in map(_origin, _addresses_in_environment(provider)):
+        return True
+    if hosts is not None:
+        return _is_one_of(hosts, origin)
+    return _is_host_of(provider, origin)
 
 
 def _is_host_of(provider: str, origin: str) -> bool:
+    if provider in _REGIONAL and _REGIONAL[provider].fullmatch(origin.removeprefix("https://")):
+        return origin.startswith("https://")
+    return _is_one_of(hosts_of(provider), origin)
+
+
+def _is_one_of(hosts: Sequence[str], origin: str) -> bool:
+    """Whether an origin is one of these hosts or a subdomain of one, with ``https`` on the default port."""
     host = origin.removeprefix("https://")
     if host == origin:
         return False
-    if provider in _REGIONAL and _REGIONAL[provider].fullmatch(host):
-        return True
-    return any(host == name or host.endswith(f".{name}") for name in _HOSTS.get(provider, "").split())
+    return any(host == name or host.endswith(f".{name}") for name in hosts)
 
 
 @lru_cache(maxsize=256)
@@ -228,24 +253,27 @@ def provider_of_host(url: str) -> str | None:
     return None
 
 
-def missing_key(provider: str, url: str) -> str | None:
+def missing_key(provider: str, url: str, hosts: Sequence[str] | None = None, *, needed: bool = False) -> str | None:
     """The error message for a request without a key to the own host of a provider. None if the server may need no key.
 
-    ``provider``: that of the model's name, or empty.
+    ``provider``: that of the model's name, or empty. ``hosts``: replaces the names of the provider's own hosts.
+    ``needed``: whether any other server needs a key as well.
     """
     owner = provider_of_host(url)
-    if owner is None:
+    if owner is None and not needed:
         return None
-    start = f"{_displayed(url)} needs a key, and none was found, so nothing was sent: pass api_key=, or"
-    if is_own_host(provider, url):
-        return f"{start} set {key_name(provider)} {_PROCESS}"
-    return f"{start} name the model '{owner}/…' and set {key_name(owner)} {_PROCESS}"
+    start = f"{_displayed(url)} needs a key, and none was found, so nothing was sent: pass api_key="
+    if is_own_host(provider, url, hosts):
+        return f"{start}, or set {key_name(provider)} {_PROCESS}"
+    if owner is None:
+        return start
+    return f"{start}, or name the model '{owner}/…' and set {key_name(owner)} {_PROCESS}"
 
 
-def unset_key(provider: str) -> str | None:
+def unset_key(provider: str, *, needed: bool = False) -> str | None:
     """The error message for a provider that is called at its own address without a key. None if its variable is set, or
-    if it may take other credentials or another address."""
-    if provider not in _HOSTS or provider in _OTHER_CREDENTIALS:
+    if it may take other credentials or another address. ``needed``: whether it is known to need a key."""
+    if not needed and not needs_key(provider):
         return None
     if key_in_environment(provider) or base_in_environment(provider):
         return None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from dspynb.errors import (
     AuthenticationError,
@@ -26,7 +28,10 @@ from dspynb.errors import (
 from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers.addresses import (
     foreign_credentials,
-    is_own_host,
+    has_login,
+    hosts_of,
+    key_in_environment,
+    needs_key,
     no_key_sent,
     refused_redirect,
     unset_key,
@@ -49,8 +54,13 @@ _NO_KEY = "no-key"
 """The key that litellm gets if no key from the environment may be sent. Without a key, litellm would look there."""
 _FOLLOWS_REDIRECTS = "aiohttp_openai/"
 """The provider that litellm calls without httpx, so that redirects cannot be prevented."""
+_IGNORES_ADDRESS = frozenset({"bytez", "replicate", "sap"})
+"""The providers that litellm calls at their own address, whatever address it is given."""
 _UNMERGED = ("anthropic/", "bedrock/")
 """Providers for which litellm sends extra_body as a field of this name, and unknown arguments as fields."""
+_LOCAL_FILES = ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS")
+"""Variables that make litellm read the files that are installed with it, which it would download at its import and at
+the first call of Anthropic."""
 _CREDENTIALS = {
     **dict.fromkeys(("bedrock", "sagemaker", "sagemaker_chat"), ("aws_access_key_id", "aws_profile_name")),
     "vertex_ai": ("vertex_credentials", "vertex_ai_credentials"),
@@ -95,6 +105,12 @@ class LiteLLMEngine(Engine):
                 f"{self.model}: litellm calls this provider with a client that follows redirects; use 'openai/{name}'"
             )
 
+        if endpoint.api_base is not None and self.provider in _IGNORES_ADDRESS:
+            raise ConfigurationError(
+                f"{self.model}: litellm calls this provider at its own address only. Leave out api_base, or use "
+                "engine='direct' for a server that speaks OpenAI's format"
+            )
+
     def _base(self, settings: Mapping[str, Any]) -> str | None:
         return self.endpoint.api_base or settings.get(_ADDRESS_SETTING)
 
@@ -107,7 +123,7 @@ class LiteLLMEngine(Engine):
         base = self._base(settings)
         provider = self.provider
         api_key = self.endpoint.api_key
-        if base is None or is_own_host(provider, base):
+        if base is None or self.endpoint.owns(provider, base):
             return api_key
         credential_settings = _CREDENTIALS.get(provider, ())
         has_credentials = any(settings.get(name) for name in credential_settings)
@@ -128,10 +144,10 @@ class LiteLLMEngine(Engine):
     ) -> LMReply:
         """Send a request and return the reply; with ``on_piece``, stream it. Raises ModelError; ConfigurationError if
         litellm is not installed."""
-        litellm = await asyncio.to_thread(_litellm)
         key = self._key(settings)
-        if key is None and not _has_credentials(litellm, self.provider, settings):
-            self._check_key(settings)
+        if key in (None, _NO_KEY) and not _has_credentials(self.provider, settings):
+            self._check_key(settings, key)
+        litellm = await asyncio.to_thread(_litellm)
         arguments = self._arguments(request, settings, key)
         if on_piece is not None:
             arguments |= self.stream_fields()
@@ -153,15 +169,30 @@ class LiteLLMEngine(Engine):
             raise self._model_error(error, guard, key_problem) from None
         finally:
             current_guard.reset(token)
-        return read_reply(body, self.model, error_fields)
+        return read_reply(body, self.model, error_fields, self.endpoint.prices)
 
-    def _check_key(self, settings: Mapping[str, Any]) -> None:
-        """Raise AuthenticationError if the provider is called at its own address, and its key is not set."""
-        problem = None
-        if self._base(settings) is None:
-            problem = unset_key(self.provider)
+    def _check_key(self, settings: Mapping[str, Any], key: str | None) -> None:
+        """Raise AuthenticationError for a request without a key to a server that is known to need one.
+
+        ``key``: None if litellm may use a key from the environment.
+        """
+        base = self._base(settings)
+        needed = self.endpoint.needs_key
+        if needed is False:
+            return
+        if base is None:
+            problem = unset_key(self.provider, needed=bool(needed))
+        elif has_login(base) or (key is None and self._may_have_credentials()):
+            return
+        else:
+            problem = self.endpoint.missing_key(self.provider, base)
         if problem is not None:
             raise AuthenticationError(problem, model=self.model)
+
+    def _may_have_credentials(self) -> bool:
+        """Whether litellm may find a key, or credentials of a cloud, in the environment."""
+        takes_only_keys = self.endpoint.needs_key or needs_key(self.provider)
+        return not takes_only_keys or key_in_environment(self.provider) is not None
 
     def _arguments(self, request: LMRequest, settings: Mapping[str, Any], key: str | None) -> dict[str, Any]:
         """The arguments of ``litellm.acompletion``."""
@@ -170,7 +201,7 @@ class LiteLLMEngine(Engine):
         if self.model.startswith(_UNMERGED):
             arguments |= self._checked_fields(arguments.pop("extra_body", None) or {})
         if self.endpoint.api_base is not None:
-            arguments["api_base"] = self.endpoint.api_base
+            arguments["api_base"] = _address_for_litellm(self.provider, self.endpoint.api_base)
         if key is not None:
             arguments["api_key"] = key
         # LM retries, and counts its retries.
@@ -213,10 +244,25 @@ class LiteLLMEngine(Engine):
         return model_error
 
 
-def _has_credentials(litellm: Any, provider: str, settings: Mapping[str, Any]) -> bool:
+def _address_for_litellm(provider: str, api_base: str) -> str:
+    """An address with the path that litellm expects: without a slash at its end; without the version for Anthropic,
+    which litellm would add twice; with the whole path for Cohere, or the version for Gemini, which it would not add."""
+    parts = urlsplit(api_base.strip())
+    path = parts.path.rstrip("/")
+    if provider == "anthropic":
+        path = path.removesuffix("/v1")
+    elif provider in ("cohere", "cohere_chat") and path in ("", "/v1", "/v2"):
+        path = "/v2/chat"
+    elif provider == "gemini" and not path and parts.hostname in hosts_of(provider):
+        path = "/v1beta"
+    return parts._replace(path=path).geturl()
+
+
+def _has_credentials(provider: str, settings: Mapping[str, Any]) -> bool:
     """Whether a request has credentials from its settings or from litellm's own variables."""
     if any(map(is_secret_name, settings.get("extra_headers") or ())) or not LITELLM_SETTINGS.isdisjoint(settings):
         return True
+    litellm = sys.modules.get("litellm")  # without a program that has imported it, its variables have no values
     names = ("api_key", f"{provider}_key", "secret_manager_client")
     return any(getattr(litellm, name, None) for name in names)
 
@@ -260,7 +306,8 @@ def _with_refusals(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _litellm() -> Any:
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no network request at import
+    for name in _LOCAL_FILES:
+        os.environ.setdefault(name, "True")
     try:
         import litellm
     except ImportError as error:

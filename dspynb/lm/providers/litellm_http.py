@@ -1,4 +1,5 @@
-"""Guards the HTTP clients of litellm: they follow no redirects and read no endless body.
+"""Guards the HTTP clients of litellm: they follow no redirects, read no endless body, and close their connections with
+the event loop.
 
 litellm creates its clients itself and has no settings for this. It would send prompts, and for some providers keys in
 headers, to the target of a redirect. Calls of litellm from outside dspynb are left unchanged.
@@ -6,10 +7,13 @@ headers, to the target of a redirect. Calls of litellm from outside dspynb are l
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 from dspynb.lm.providers import sse
 from dspynb.lm.providers.addresses import describe_redirect
@@ -43,6 +47,35 @@ class HTTPGuard:
 
 current_guard: ContextVar[HTTPGuard | None] = ContextVar("HTTP requests of the call", default=None)
 """The guard of the current call; None outside of calls of dspynb."""
+
+
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, WeakSet[Any]]] = WeakKeyDictionary()
+"""For each event loop, the clients that have sent a request on it, and the generator that closes their connections."""
+
+
+async def _connection_owner(clients: WeakSet[Any]) -> AsyncGenerator[None, None]:
+    """Close the connections of clients with the event loop: asyncio ends its generators before it closes the loop.
+
+    litellm keeps the connections of a loop that has ended. Its clients stay usable, and connect anew.
+    """
+    try:
+        yield
+    finally:
+        for client in list(clients):
+            with contextlib.suppress(Exception):
+                await client._transport.aclose()
+        await asyncio.sleep(0)  # sockets are closed in the next cycle of the loop
+
+
+async def _close_with_loop(client: Any) -> None:
+    """Close the connections of a client when the running event loop ends."""
+    loop = asyncio.get_running_loop()
+    if loop not in _clients:
+        clients: WeakSet[Any] = WeakSet()
+        owner = _connection_owner(clients)
+        await anext(owner)
+        _clients[loop] = (owner, clients)
+    _clients[loop][1].add(client)
 
 
 class _BoundedStream:
@@ -97,6 +130,7 @@ def _guarded_async_send(send: Callable[..., Any], bounded_stream: Callable[..., 
         guard = current_guard.get()
         if guard is None:
             return await send(*args, **keywords)
+        await _close_with_loop(args[0])
         response = await send(*args, **keywords | _SEND_OPTIONS)
         _guard_response(response, guard, bounded_stream)
         if keywords.get("stream"):

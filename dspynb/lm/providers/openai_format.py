@@ -13,7 +13,7 @@ from dspynb.errors import ConfigurationError, MalformedReply, ModelError, Refuse
 from dspynb.lm.protocol import LMReply, LMRequest, is_complete, with_usage
 from dspynb.lm.providers.error_kinds import provider_error
 from dspynb.lm.providers.error_report import read_report
-from dspynb.lm.providers.prices import cost
+from dspynb.lm.providers.prices import NO_PRICES, Prices, cost
 from dspynb.redact import redact, redact_known
 
 __all__ = [
@@ -47,10 +47,11 @@ def request_body(remote: str, request: LMRequest, settings: Mapping[str, Any]) -
     return body
 
 
-def read_reply(body: Any, model: str, error_fields: Mapping[str, Any]) -> LMReply:
+def read_reply(body: Any, model: str, error_fields: Mapping[str, Any], prices: Prices = NO_PRICES) -> LMReply:
     """Read the reply in a response body, with its price.
 
-    ``error_fields``: arguments of errors, such as ``model`` and ``status``. Raises Refused for a refusal, and
+    ``error_fields``: arguments of errors, such as ``model`` and ``status``. ``prices``: replace those of litellm's map.
+    Raises Refused for a refusal, and
     MalformedReply for a body that is not in OpenAI's format. An incomplete reply is returned: ``check_reply`` raises
     for it.
     """
@@ -60,7 +61,7 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any]) -> LMRepl
             raise reported_error(body, error_fields)
         problem = f"the reply has no choices: {excerpt(body, 200)!r}"
         raise MalformedReply(problem, **error_fields, advice=MalformedReply.remedy)
-    usage = read_usage(body.get("usage"), model)
+    usage = read_usage(body.get("usage"), model, prices)
     choices = []
     for raw_choice in raw_choices:
         choice = _choice(raw_choice)
@@ -274,7 +275,7 @@ def _is_call(call: Any) -> bool:
     return isinstance(call.get("id"), str | None)
 
 
-def read_usage(body: object, model: str) -> Usage:
+def read_usage(body: object, model: str, prices: Prices = NO_PRICES) -> Usage:
     """The usage in a response body, with its price. Every count that is not reported as a number is unknown."""
     if not isinstance(body, Mapping):
         return Usage(1, None, None, None, None, None)
@@ -284,7 +285,7 @@ def read_usage(body: object, model: str) -> Usage:
     reasoning = _detail(body, "completion_tokens_details", "reasoning_tokens")
     usd = None
     if prompt is not None and completion is not None and cached is not None:
-        usd = cost(model, prompt, completion, min(cached, prompt))
+        usd = cost(model, prompt, completion, min(cached, prompt), prices)
     return Usage(1, prompt, completion, cached, reasoning, usd)
 
 

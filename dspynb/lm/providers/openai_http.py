@@ -28,11 +28,8 @@ from dspynb.lm.providers.addresses import (
     check_base,
     describe_redirect,
     has_login,
-    is_own_host,
     key_in_environment,
-    missing_key,
     no_key_sent,
-    provider_of_host,
     refused_redirect,
 )
 from dspynb.lm.providers.endpoint import Endpoint
@@ -95,7 +92,8 @@ class DirectEngine(Engine):
         base = self.endpoint.api_base or base_in_environment(self.provider)
         if base is None and self.provider != "openai":
             raise ConfigurationError(
-                f"{self.model}: with engine='direct', give the address of the server, api_base='https://…/v1'"
+                f"{self.model} is called directly (engine='direct', or wire_format 'openai_chat' in its profile): give "
+                "the address of the server, api_base='https://…/v1'"
             )
         if base is not None and base is not self.endpoint.api_base:
             check_base(base)
@@ -111,7 +109,7 @@ class DirectEngine(Engine):
         if self.endpoint.api_key:
             return self.endpoint.api_key
         key = key_in_environment(self.provider)
-        if key and not has_login(url) and is_own_host(self.provider, url):
+        if key and not has_login(url) and self.endpoint.owns(self.provider, url):
             return key
         return None
 
@@ -155,9 +153,9 @@ class DirectEngine(Engine):
 
     def _check_key(self, url: str, headers: Mapping[str, str]) -> None:
         """Raise AuthenticationError for a request without a key to a server that is known to need one."""
-        if provider_of_host(url) is None or has_login(url) or any(map(is_secret_name, headers)):
+        if not self.endpoint.is_key_needed(url) or has_login(url) or any(map(is_secret_name, headers)):
             return
-        problem = missing_key(self.provider, url)
+        problem = self.endpoint.missing_key(self.provider, url)
         if problem is not None:
             raise AuthenticationError(problem, model=self.model)
 
@@ -173,7 +171,8 @@ class DirectEngine(Engine):
         request_id = redact(headers.get("x-request-id", "")) or None
         error_fields: dict[str, Any] = {"model": self.model, "status": status, "request_id": request_id}
         if status < 400 and on_piece is not None and response.content_type == "text/event-stream":
-            return read_reply(await _streamed(response, on_piece, error_fields), self.model, error_fields)
+            body = await _streamed(response, on_piece, error_fields)
+            return read_reply(body, self.model, error_fields, self.endpoint.prices)
         chunks = response.content.iter_any()
         if status >= 400:
             raw = await sse.read_at_most(chunks, sse.MAX_ERROR_BYTES)
@@ -191,7 +190,7 @@ class DirectEngine(Engine):
         body = _decoded(raw)
         if body is None:
             body = raw.decode("utf-8", "replace")
-        return read_reply(body, self.model, error_fields)
+        return read_reply(body, self.model, error_fields, self.endpoint.prices)
 
     def _response_error(
         self, status: int, headers: Mapping[str, str], raw: bytes, error_fields: dict[str, Any]
