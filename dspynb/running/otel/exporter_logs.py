@@ -7,7 +7,8 @@ import threading
 
 __all__ = ["FailureFilter", "report_failures_once"]
 
-_EXPORTERS = "opentelemetry.exporter."
+_EXPORTERS = ("opentelemetry.exporter.", "opentelemetry.sdk.trace.export", "opentelemetry.sdk._shared_internal")
+"""How the names of the loggers begin that report failures of exporters, in new and old versions of OpenTelemetry."""
 _RETRYING = "Transient error"  # how the exporters of OpenTelemetry begin the record of a failure that they retry
 _lock = threading.Lock()
 _filtered: set[str] = set()

@@ -88,8 +88,7 @@ class SpanWriter:
         """End all spans that have not ended, inner ones first, each with the last span inside it."""
         with self._lock:
             for number in reversed(list(self._open)):
-                is_unfinished = self._open[number].kind != "candidate"  # candidates have no end of their own
-                self._end(number, 0.0, {"dspynb.unfinished": True} if is_unfinished else {})
+                self._end_unfinished(number, 0.0)
             self._failed_calls.clear()
 
     # ── starts ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -212,11 +211,9 @@ class SpanWriter:
 
     # ── ends ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def _run_ended(self, event: RunEnded) -> None:
-        if event.span == self._run:
-            inner = [number for number in self._open if number != event.span]
-            for number in reversed(inner):
-                is_unfinished = self._open[number].kind != "candidate"
-                self._end(number, event.at, {"dspynb.unfinished": True} if is_unfinished else {})
+        for number in reversed(list(self._open)):
+            if number != event.span and (event.span == self._run or self._is_inside(number, event.span)):
+                self._end_unfinished(number, event.at)
         error = event.error
         if error is None and event.status != "finished":
             error = event.status
@@ -274,6 +271,19 @@ class SpanWriter:
         span.last_at = max(span.last_at, at)
         span.otel.end(end_time=_nanoseconds(span.last_at))
         self._add_to_outer(span)
+
+    def _end_unfinished(self, number: int, at: float) -> None:
+        """End a span that has no end of its own. Candidates never have one, and count as finished."""
+        is_candidate = self._open[number].kind == "candidate"
+        self._end(number, at, {} if is_candidate else {"dspynb.unfinished": True})
+
+    def _is_inside(self, number: int, outer: int) -> bool:
+        span = self._open.get(number)
+        while span is not None:
+            if span.parent == outer:
+                return True
+            span = self._open.get(span.parent)
+        return False
 
     def _set_error(self, otel: Span, error: str) -> None:
         from opentelemetry.trace import Status, StatusCode
