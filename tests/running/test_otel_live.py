@@ -514,8 +514,13 @@ def test_a_known_secret_appears_in_no_span(captured, receiver):
     keep_secret(key)
     lm = dn.FunctionLM(lambda request: chat(sentence=f"the key is {key}"))
     Program(lm).run_sync(subject=f"my key is {key}")
-    assert receiver.spans
+    with Server(lambda body, number: {**reply(chat(sentence=key)), "id": key, "model": key}) as server:
+        address = server.base.replace("http://", "http://user:pass-word-of-the-server@")
+        lm = dn.LM("openai/m", api_base=address, extra_headers={"x-api-key": key}, stop=[key], user=key)
+        Program(lm).run_sync(subject=key)
+    assert len(receiver.spans) == 6
     assert key.encode() not in receiver.raw
+    assert b"pass-word" not in receiver.raw
 
 
 @pytest.mark.parametrize("value", ["", "false", "NO_CONTENT", "EVENT_ONLY"])

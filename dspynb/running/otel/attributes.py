@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dspynb.events import AttemptEnded, AttemptStarted, PredictorCalled, RolloutEnded, RunStarted, SpanStarted
+from dspynb.redact import redact_known
 from dspynb.running.otel.messages import as_json, finish_text, input_messages, output_messages, tool_definitions
 from dspynb.running.otel.names import OWN_PROVIDER, error_class, model_of, operation_of, provider_of, without_surrogates
 from dspynb.running.otel.request import output_type, request_attributes
@@ -95,9 +96,9 @@ def _response_attributes(call: PredictorCalled) -> Attributes:
         yield "gen_ai.request.stream", True
         yield "gen_ai.response.time_to_first_chunk", float(call.first_token)
     if call.response_model:
-        yield "gen_ai.response.model", call.response_model
+        yield "gen_ai.response.model", redact_known(call.response_model)
     if call.response_id:
-        yield "gen_ai.response.id", call.response_id
+        yield "gen_ai.response.id", redact_known(call.response_id)
     finish = finish_text(call.finish)
     if finish is None and call.reply is None and call.error is not None:
         finish = _FINISH_OF_ERRORS.get(error_class(call.error), "error")

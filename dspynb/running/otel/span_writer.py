@@ -184,7 +184,7 @@ class SpanWriter:
             attributes.update(clean(call_content(call)))
         name = span_name("call", model_of(call.model)) if call.model else "chat"
         otel = self._start_span(name, call.parent, call.started, attributes, SpanKind.CLIENT)
-        span = _Open(otel, "call", call.parent, call.at, None, call.model, call.response_id)
+        span = _Open(otel, "call", call.parent, call.at, None, call.model, attributes.get("gen_ai.response.id"))
         if call.error is not None:
             self._set_error(otel, call.error)
             self._write_exception(otel, call.error, call.at)
@@ -247,7 +247,7 @@ class SpanWriter:
         metric = span.metric or "score"
         for result in evaluations(event, metric, capture_content=self._capture_content):
             if span.response_id is not None:
-                result["gen_ai.response.id"] = without_surrogates(span.response_id)
+                result["gen_ai.response.id"] = span.response_id
             span.otel.add_event(_EVALUATION, result, timestamp=_nanoseconds(event.at))
         self._end(event.span, event.at, attributes, error)
 
