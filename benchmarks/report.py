@@ -194,6 +194,7 @@ CHARTS: dict[str, Callable[[Axes, Sequence[Row]], None]] = {
     "throughput": bars("rows/s", "rows per second"),
     "traces": bars("dspynb", "share of the limit", limit="limit", mark=1.0),
     "view": bars("figure", "share of the limit", limit="limit", mark=1.0),
+    "tracking": bars("difference, µs", 'microseconds that track="otel" adds'),
 }
 
 

@@ -53,6 +53,7 @@
     ScoreRangeWarning               a metric returns scores outside the range that an optimizer's settings assume
     AdvisorFailedWarning            the advisor of a Refine failed, so attempts had no new hint
     TruncatedReplyWarning           a reply was cut at the limit of tokens and is used (``truncated="accept"``)
+    TrackingWarning                 runs are tracked (``track="otel"``), and nothing receives their spans
     UsageUnknownWarning             a token budget counts an estimate, since a reply did not report its tokens
     ModelAdaptedWarning             a setting was changed or left out, since the model does not take it as requested
     HiddenPredictorWarning          a program called a predictor that is not among its attributes
@@ -118,6 +119,7 @@ __all__ = [
     "StateError",
     "SteeringError",
     "TooManyFailures",
+    "TrackingWarning",
     "TruncatedReplyWarning",
     "UnsupportedParameter",
     "UsageUnknownWarning",
@@ -895,3 +897,8 @@ class UsageUnknownWarning(UserWarning):
         ...
     dspynb.errors.UsageUnknownWarning: a reply did not report its tokens, so the budget of 5000 tokens counts ...
     """
+
+
+class TrackingWarning(UserWarning):
+    """Runs are tracked (``dn.configure(track="otel")``), and nothing is set up that would receive their spans. The runs
+    continue. Issued once in a process. See docs/opentelemetry.md."""

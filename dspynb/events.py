@@ -284,6 +284,8 @@ class PredictorCalled(Event):
     ``reasoning``: the model's reasoning, if the reply has one. ``completions``: the texts of all completions, if there
     is more than one. ``finish``: the provider's finish reason. ``truncated``: whether the reply was cut at the limit of
     tokens, and accepted. ``request_id``, ``response_id``: the provider's ids; None if it reports none.
+    ``response_model``: the name of the model that the response reports. ``server``: the host and port of the server, as
+    in ``api.openai.com:443``; None if they are not known.
 
     A call that was cancelled, for example by a stop, has the error ``CancelledError``. A direct call (``await lm(…)``)
     has the predictor ``lm()``, no ``uid``, no inputs, and the output ``text``.
@@ -317,6 +319,8 @@ class PredictorCalled(Event):
     first_token: float | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     response_format: Mapping[str, Any] | None = None
+    response_model: str | None = None
+    server: str | None = None
 
     @property
     def started(self) -> float:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import dspynb as dn
 from dspynb import errors
 from dspynb.lm import download
+from dspynb.running.otel import live
 from tests.helpers import chat
 from tests.lm.server import Server, error, reply
 
@@ -655,6 +657,21 @@ def cut_reply(tmp_path):
 def unknown_usage(tmp_path):
     with dn.Budget(tokens=5_000):
         call(dn.LMReply("answer: 4", usage=dn.Usage(calls=1, prompt_tokens=None)))
+
+
+@provokes(
+    errors.TrackingWarning,
+    happened="no OpenTelemetry tracer provider is set",
+    where='track="otel"',
+    received="would go nowhere",
+    advice="set one with opentelemetry.trace.set_tracer_provider",
+)
+def no_tracer_provider(tmp_path):
+    trace = pytest.importorskip("opentelemetry.trace")
+    with pytest.MonkeyPatch.context() as patch, dn.context(track="otel"):
+        patch.setattr(trace, "_TRACER_PROVIDER", None)
+        patch.setattr(live, "_warned", threading.Event())
+        ask().run_sync(**QUESTION)
 
 
 @provokes(

@@ -37,7 +37,7 @@ from dspynb.lm.protocol import (
     refuse_in_a_replay,
     request_key,
 )
-from dspynb.lm.providers.addresses import base_in_environment
+from dspynb.lm.providers.addresses import base_in_environment, host_and_port
 from dspynb.lm.providers.engine import Engine
 from dspynb.lm.providers.openai_http import DirectEngine
 from dspynb.lm.providers.prices import supports
@@ -267,6 +267,11 @@ class LM(DirectCalls):
         if hasattr(self, OLD_CACHED_REPLY):  # of a subclass that was written for 0.1
             return None
         return self._links()
+
+    @property
+    def _dspynb_server(self) -> str | None:
+        """The host and port to which the last request was sent; None if they are not known. See ``SERVER``."""
+        return host_and_port(self._engine.address)
 
     def _links(self) -> Links:
         """The links that this model adds to the chain of a call."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 from dspynb.errors import InputError, of_dspy
+from dspynb.events import PredictorCalled
 from dspynb.keywords import configurable
 from dspynb.lm.format_in_words import ask_for_json, json_in
 from dspynb.lm.protocol import LONG_TEXT, LMProtocol, LMReply, LMRequest, Message, refuse_media
@@ -15,6 +16,7 @@ from dspynb.lm.recorded_call import RecordedCall
 from dspynb.lm.settings import OTHERWISE, REQUEST_ADVICE, RequestSettings, check_json, check_settings
 from dspynb.options import NonNegativeInt
 from dspynb.running.aio.sync import run_sync
+from dspynb.running.tracking import track_call
 from dspynb.scope.core import Scope, current_scope
 
 __all__ = ["DIRECT", "DirectCalls"]
@@ -77,11 +79,24 @@ class DirectCalls:
         return run_sync(lambda: _call_directly(self, messages, rollout, settings))  # type: ignore[arg-type]
 
 
+class _DirectCall(RecordedCall):
+    """A direct call. Outside of all runs, it is tracked on its own."""
+
+    __slots__ = ()
+
+    def report(self, outputs: Mapping[str, Any] | None = None, error: BaseException | None = None) -> PredictorCalled:
+        """Emit an event with the request and the reply or error, and track it if no run does."""
+        event = super().report(outputs, error)
+        if self.scope.open_run is None:
+            track_call(event)
+        return event
+
+
 async def _call_directly(
     lm: LMProtocol, messages: str | Sequence[Message], rollout: int, settings: Mapping[str, Any]
 ) -> LMReply:
     scope = current_scope()
-    call = RecordedCall(lm=lm, request=_request(lm, messages, rollout, settings, scope), scope=scope, path=DIRECT)
+    call = _DirectCall(lm=lm, request=_request(lm, messages, rollout, settings, scope), scope=scope, path=DIRECT)
     try:
         reply = await call.ask()
     except BaseException as error:

@@ -27,6 +27,7 @@ from dspynb.thinking import BLANK, SERVER_TAGS, may_have_tags, split_opened
 
 __all__ = [
     "LONG_TEXT",
+    "SERVER",
     "LMProtocol",
     "LMReply",
     "LMRequest",
@@ -48,6 +49,8 @@ __all__ = [
 
 LONG_TEXT = 2**20
 """Characters of a reply, or bytes of a body, above which it is read in a thread and not on the event loop."""
+SERVER = "_dspynb_server"
+"""The attribute of a model with the host and port of its server. A model of a user is unlikely to have it."""
 Message = Mapping[str, Any]
 PieceCallback = Callable[[str], None]
 """A function that is called with each new piece of a reply's text while the reply arrives."""
@@ -96,7 +99,8 @@ class LMReply:
     if the request asks for them. ``sent``: the settings as they were sent, if the model does not take them as they were
     requested; else None. ``request_id``: the provider's id of the request, and ``response_id``: its id of the response;
     None if it reports none. ``waited``: the seconds in which the request waited for a slot, a rate limit, or a retry.
-    ``first_token``: the seconds from sending to the first piece of a streamed reply; else None.
+    ``first_token``: the seconds from sending to the first piece of a streamed reply; else None. ``response_model``: the
+    name of the model that the response reports; None if it reports none.
 
     ``finish``: the provider's finish reason, which says why the model stopped. A predictor raises ReplyTruncated,
     ContentFiltered or Refused for a reply that is incomplete (``length``, ``content_filter``, ``refusal``, …).
@@ -122,6 +126,7 @@ class LMReply:
     response_id: str | None = field(default=None, repr=False)
     waited: float = field(default=0.0, repr=False)
     first_token: float | None = field(default=None, repr=False)
+    response_model: str | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.text
@@ -151,6 +156,7 @@ class LMReply:
             self.response_id,
             waited,
             first_token,
+            self.response_model,
         )
 
 

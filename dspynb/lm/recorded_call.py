@@ -14,7 +14,7 @@ from dspynb.events import PredictorCalled, new_span
 from dspynb.lm.interceptors.budget import BUDGET, is_free_refusal
 from dspynb.lm.interceptors.cache import OWN_CACHE, has_own_cache
 from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain, links_of
-from dspynb.lm.protocol import LONG_TEXT, LMReply, check_reply, is_truncated, without_secrets
+from dspynb.lm.protocol import LONG_TEXT, SERVER, LMReply, check_reply, is_truncated, without_secrets
 from dspynb.lm.settings import recorded_settings
 from dspynb.media.describe import without_data
 from dspynb.redact import error_text, redact_values
@@ -128,6 +128,8 @@ class RecordedCall(ModelCall):
             first_token=reply.first_token,
             tools=request.tools,
             response_format=request.response_format,
+            response_model=reply.response_model,
+            server=None if reply.cached else getattr(self.lm, SERVER, None),
         )
         self.scope.emit(event)
         remember(event)

@@ -28,6 +28,7 @@ from dspynb.running.locks import lock_run
 from dspynb.running.reader import RunReader
 from dspynb.running.record import RunRecord
 from dspynb.running.record_changes import NOTHING, Changes
+from dspynb.running.tracking import InnerRun, begin_tracking
 from dspynb.running.user_code import as_exception
 from dspynb.running.view_hook import attach_view, show
 from dspynb.scope.call_context import CallContext
@@ -101,6 +102,8 @@ class Run(Steerable):
         self._lock = threading.RLock()  # held while emitting; acquired before the record's lock, never after it
         self._journal: JournalFile | None = None
         self._in_flight: set[asyncio.Task[Any] | None] = set()  # tasks that wait for a model
+        self._tracker: Sink | None = None  # receives the events for the system of the setting ``track``
+        self._is_tracked_elsewhere = False  # whether the run is inside one of another process, which has a tracker
 
     # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
     def emit(self, event: Event) -> None:
@@ -363,18 +366,27 @@ class Run(Steerable):
         return replace(context, learned_profiles={**(context.learned_profiles or {}), **record.learned_profiles})
 
     def _nest(self) -> None:
-        """Tell each run around this one in which of its spans this one starts: it receives this run's events too."""
+        """Tell each run around this one in which of its spans this one starts: it receives this run's events too, and
+        so does its tracker."""
         scope = current_scope()
         if scope.open_run is None:
             return
         for layer in scope.open_layers():
             if isinstance(layer.port, RunReader):
                 layer.port.record.nest(self.span, scope.open_span)
+            if isinstance(layer.port, Run):
+                self._tracker = self._tracker or layer.port._tracker
+            elif layer.port is not None:
+                self._is_tracked_elsewhere = True
+        if self._tracker is not None:
+            self.listen(InnerRun(self._tracker, scope.open_span))
 
     def _begin(self) -> None:
         _last.append(self)
         if self.kind != "call" and self._journal is None:
             self._open_journal()
+        if self._tracker is None and setting("track") is not None:
+            self._begin_tracking()
         started = RunStarted(
             span=self.span,
             kind=self.kind,
@@ -385,6 +397,12 @@ class Run(Steerable):
         )
         self.emit(started)
         self.admit()  # raises if the run was stopped before it began
+
+    def _begin_tracking(self) -> None:
+        if not self._is_tracked_elsewhere:
+            self._tracker = begin_tracking()
+            if self._tracker is not None:
+                self.listen(self._tracker)
 
     def _forget_driver(self) -> None:
         with self._lock:

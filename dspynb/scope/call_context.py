@@ -99,6 +99,8 @@ class Settings:
     """The folder of run files; None writes none."""
     history: int | Unset = field(default=UNSET, metadata=snapshot_by(unchanged))
     """How many model calls ``dn.history`` remembers."""
+    track: str | Unset | None = field(default=UNSET, metadata=snapshot_by(unchanged))
+    """The system that receives runs while they run: ``otel``, or None."""
 
 
 # ── what searches, evaluations and optimizers set ─────────────────────────────────────────────────────────────────────

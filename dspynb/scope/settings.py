@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from dataclasses import fields, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypedDict, Unpack
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict, Unpack, get_args
 
 from dspynb.errors import ConfigurationError, of_dspy
 from dspynb.keywords import configurable
@@ -16,6 +17,7 @@ from dspynb.scope.core import Block, Layer, Scope, current_scope
 
 __all__ = ["configure", "context", "model_name", "setting", "settings_in_force"]
 
+Track: TypeAlias = Literal["otel"]
 View: TypeAlias = Literal["auto", "widget", "html", "text", "off"]
 
 
@@ -60,6 +62,25 @@ def _folder(value: object) -> str | None:
     raise ConfigurationError(f"runs_dir must be a path, or None to keep no files, got {type(value).__name__}")
 
 
+def _track(value: object) -> str | None:
+    if value is None:
+        return None
+    if value not in get_args(Track):
+        known = " or ".join(map(repr, get_args(Track)))
+        raise ConfigurationError(f"track must be {known}, or None to track no runs, got {redact(repr(value))}")
+    if not _has_opentelemetry():
+        raise ConfigurationError('track="otel" needs OpenTelemetry: pip install "dspynb[otel]"')
+    return str(value)
+
+
+def _has_opentelemetry() -> bool:
+    """Whether OpenTelemetry's API is installed. Does not import it."""
+    try:
+        return find_spec("opentelemetry.trace") is not None
+    except ImportError:
+        return False
+
+
 class SettingArguments(TypedDict, total=False):
     """The keyword arguments of ``configure`` and ``context``: the fields of ``Settings``, each optional."""
 
@@ -77,10 +98,12 @@ class SettingArguments(TypedDict, total=False):
     """The folder of run files; None writes none."""
     history: NonNegativeInt
     """How many calls ``dn.history`` remembers."""
+    track: Annotated[Track | None, Check(_track, "'otel', or None")]
+    """The system that receives runs while they run; None for none."""
 
 
 _DEFAULTS = Settings(
-    lm=None, adapter=None, cache=True, concurrency=32, view="auto", runs_dir=".dspynb/runs", history=1000
+    lm=None, adapter=None, cache=True, concurrency=32, view="auto", runs_dir=".dspynb/runs", history=1000, track=None
 )
 _process = _DEFAULTS
 _lock = threading.Lock()
@@ -91,12 +114,17 @@ _OTHERWISE = f"Settings: {', '.join(Settings.__annotations__)}"
 
 @configurable(passes_to=SettingArguments, otherwise=_OTHERWISE)
 def configure(**settings: Unpack[SettingArguments]) -> None:
-    """Set process-wide defaults: ``lm``, ``adapter``, ``cache``, ``concurrency``, ``view``, ``runs_dir``, ``history``.
+    """Set process-wide defaults: ``lm``, ``adapter``, ``cache``, ``concurrency``, ``view``, ``runs_dir``, ``history``,
+    ``track``.
 
     ``view``: how runs are shown. ``widget``: live, in a notebook; ``html``: in a notebook, when the run has ended;
     ``text``: in a terminal one line that is updated and a table at the end, elsewhere plain lines on stderr; ``off``:
     not at all. ``auto``: the widget in a notebook, text in a terminal, plain lines if stderr is a file (for batches,
     evaluations and optimizers, not for single calls), nothing under pytest or where ``CI`` is set.
+
+    ``track``: ``otel`` sends the spans of runs, and of direct calls of models, to OpenTelemetry while they run, through
+    the process-wide tracer provider (see docs/opentelemetry.md). Prompts and replies are sent only if the environment
+    variable ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` is ``true``. Needs the extra ``otel``.
 
     May be called from any thread, task or cell, any number of times. Settings that are not named stay as they are.
     Raises ConfigurationError, which names the nearest setting, and then changes nothing.

@@ -20,7 +20,7 @@ from dspynb.events import from_json, to_json
 from dspynb.lm.cache import ReplyCache
 from dspynb.lm.providers.openai_format import read_reply, read_usage
 from dspynb.running.journal import flush_journals
-from dspynb.running.otel import _call_metadata as otel_of
+from dspynb.running.otel.attributes import call_attributes as otel_of
 from dspynb.views.html.static import static_html
 from dspynb.views.terminal.progress import Progress
 from dspynb.views.view_model import ViewModel
@@ -148,9 +148,9 @@ def test_a_trace_exports_only_the_numbers_that_are_known():
     assert all(span.usage.tokens is None for span in trace.spans)
     assert trace.table().tokens.isna().all()
     assert "unknown tokens" in trace.tree()
-    for span in trace.spans:
-        if span.kind == "call":
-            assert "gen_ai.usage.input_tokens" not in dict(otel_of(span))
+    assert len(trace.calls) == 1
+    for call in trace.calls:
+        assert "gen_ai.usage.input_tokens" not in dict(otel_of(call))
 
 
 def test_a_plot_against_unknown_tokens_says_so():

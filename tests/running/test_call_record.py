@@ -99,6 +99,28 @@ def test_the_providers_ids_and_its_finish_reason_are_recorded():
     assert (call.request_id, call.response_id, call.finish) == ("req-9", "chatcmpl-7", "stop")
 
 
+def test_the_model_of_the_response_and_the_server_are_recorded_without_path_and_password():
+    with Server(lambda body, number: {**reply(chat(answer="4")), "model": "m-2026"}) as server:
+        address = server.base.replace("http://", "http://user:pass-word@")
+        model = dn.LM("openai/m", api_base=address, cache=False, retries=0)
+        (call,) = dn.Predict("question -> answer", lm=model).run_sync(question="?").calls
+    assert call.response_model == "m-2026"
+    assert call.server == f"127.0.0.1:{server.port}"
+    with pytest.raises(dn.errors.ModelError):  # nothing listens there any more
+        dn.Predict("question -> answer", lm=model).run_sync(question="?")
+    assert dn.last_run().record.calls[0].server == f"127.0.0.1:{server.port}"
+
+
+def test_a_reply_without_a_model_and_a_model_without_a_server_have_none():
+    body = reply(chat(answer="4"))
+    del body["model"]
+    with Server(lambda *_: body) as server:
+        (call,) = dn.Predict("question -> answer", lm=lm(server)).run_sync(question="?").calls
+    assert call.response_model is None
+    (call,) = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"])).run_sync(question="?").calls
+    assert (call.server, call.response_model) == (None, None)
+
+
 def test_the_schema_of_a_request_are_recorded_and_in_the_file(tmp_path):
     dn.configure(runs_dir=str(tmp_path))
     with Server(lambda body, number: '{"answer": "4"}') as server:

@@ -169,6 +169,47 @@ def test_a_span_that_never_ended_ends_with_the_last_span_inside_it():
     assert "dspynb.unfinished" not in spans["invoke_agent inner"].attributes
 
 
+def test_a_run_that_was_killed_and_resumed_is_one_trace_for_each_time_that_it_ran():
+    t = dn.Trace(
+        [
+            events.RunStarted(span=1, kind="evaluate", name="program", at=1.0),
+            events.SpanStarted(span=2, parent=1, kind="row", name="row 0", at=2.0),
+            events.RunStarted(span=1, kind="evaluate", name="program", at=10.0),
+            events.SpanStarted(span=3, parent=1, kind="row", name="row 0", at=11.0),
+            events.RolloutEnded(span=3, parent=1, row=0, score=1, at=12.0),
+            events.RunEnded(span=1, status="finished", at=13.0),
+        ]
+    )
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    assert dn.export_otel(t, provider) == 4
+    killed_row, killed_run, row, run = exporter.get_finished_spans()
+    assert (killed_row.parent.span_id, row.parent.span_id) == (killed_run.context.span_id, run.context.span_id)
+    assert killed_run.context.trace_id != run.context.trace_id
+    assert killed_row.attributes["dspynb.unfinished"] is True
+    assert killed_run.end_time == 2_000_000_000
+    assert (run.start_time, run.end_time) == (10_000_000_000, 13_000_000_000)
+    assert run.attributes["gen_ai.workflow.name"] == "program"
+
+
+def test_a_damaged_file_is_sent_as_far_as_it_goes():
+    t = dn.Trace(
+        [
+            events.SpanEnded(span=9, outputs={}, at=1.0),
+            events.SpanStarted(span=1, parent=1, kind="module", name="m", at=1.0),
+            events.SpanStarted(span=1, parent=7, kind="module", name="m", at=2.0),
+            events.AttemptEnded(span=4, state="scored", score=0.5, at=3.0),
+            events.RunEnded(span=8, status="failed", at=4.0),
+        ]
+    )
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    assert dn.export_otel(t, provider) == 2
+    assert [span.name for span in exporter.get_finished_spans()] == ["invoke_agent m", "invoke_agent m"]
+
+
 def test_a_run_and_its_file_are_sent_with_the_run_as_a_workflow():
     prediction = asyncio.run(dn.Refine(Program(dn.FunctionLM(lambda r: REPLY)), scores(1.0))(subject="sea"))
     for recorded in (prediction.run, prediction.run.path):

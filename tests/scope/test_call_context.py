@@ -77,6 +77,7 @@ SETTINGS = {
     "view": "text",
     "runs_dir": None,
     "history": 5,
+    "track": "otel",
 }
 
 

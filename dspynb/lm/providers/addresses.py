@@ -18,6 +18,7 @@ __all__ = [
     "describe_redirect",
     "foreign_credentials",
     "has_login",
+    "host_and_port",
     "hosts_of",
     "is_own_host",
     "key_in_environment",
@@ -167,6 +168,18 @@ def _with_path(base: str, end: str) -> str:
     parts = urlsplit(base.strip())
     path = parts.path.rstrip("/").removesuffix(_CHAT_PATH).removesuffix(_RESPONSES_PATH)
     return parts._replace(path=path + end, fragment="").geturl()
+
+
+@lru_cache(maxsize=256)
+def host_and_port(address: str | None) -> str | None:
+    """The host and port of an address, as in ``api.openai.com:443``, without known secrets. None if it has no host."""
+    parts = _split(address or "")
+    if parts is None or parts.scheme not in _PORTS or not parts.hostname:
+        return None
+    host = redact(parts.hostname)
+    if ":" in host:
+        host = f"[{host}]"
+    return f"{host}:{parts.port or _PORTS[parts.scheme]}"
 
 
 def has_login(url: str) -> bool:

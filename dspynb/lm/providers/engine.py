@@ -29,6 +29,8 @@ class Engine(ABC):
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.model = endpoint.model
+        self.address = endpoint.api_base
+        """The address to which the last request was sent; None if it is not known."""
         self.asks_for_usage = True
         """Whether a stream is asked for its usage. False for a server that has refused this."""
         self.profile: EngineProfile | None = None

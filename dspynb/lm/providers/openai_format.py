@@ -27,8 +27,8 @@ __all__ = [
     "read_usage",
     "reported_error",
     "request_body",
-    "response_id",
     "retry_after",
+    "short_text",
 ]
 
 
@@ -97,17 +97,17 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any], prices: P
         logprobs=first.logprobs,
         completions=tuple(choice.text for choice in choices if choice is first or choice.is_answer),
         request_id=error_fields.get("request_id"),
-        response_id=response_id(body),
+        response_id=short_text(body.get("id")),
+        response_model=short_text(body.get("model")),
     )
     if not first.text and not first.calls and is_complete(reply):
         raise with_usage(MalformedReply("the reply is empty", **error_fields), usage)
     return reply
 
 
-def response_id(body: Mapping[str, Any]) -> str | None:
-    """The provider's id of a response; None without one, or if it is too long."""
-    identity = body.get("id")
-    return identity if isinstance(identity, str) and len(identity) <= _LONGEST_ID else None
+def short_text(value: object) -> str | None:
+    """An id or a name from a response; None for any other value."""
+    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_ID else None
 
 
 _LONGEST_ID = 200

@@ -137,6 +137,7 @@ class DirectEngine(Engine):
         headers = dict(settings.pop("extra_headers", None) or {})
         url = self.url
         message_format = self.format  # a refusal of another call may change it meanwhile
+        self.address = url
         key = self._key_for(url)
         if key is None:
             self._check_key(url, headers)

@@ -8,7 +8,7 @@ from typing import Any
 from dspynb.data import Usage
 from dspynb.errors import MalformedReply, ModelError, Refused
 from dspynb.lm.protocol import LMReply, is_complete, with_usage
-from dspynb.lm.providers.openai_format import excerpt, is_error_report, read_usage, reported_error, response_id
+from dspynb.lm.providers.openai_format import excerpt, is_error_report, read_usage, reported_error, short_text
 from dspynb.lm.providers.prices import NO_PRICES, Prices
 from dspynb.lm.providers.responses_request import REASONING_ITEMS
 from dspynb.redact import redact_known
@@ -54,7 +54,8 @@ def read_response(body: Any, model: str, error_fields: Mapping[str, Any], prices
         reasoning="\n\n".join(items.reasoning) or None,
         logprobs={"content": items.logprobs} if items.logprobs else None,
         request_id=error_fields.get("request_id"),
-        response_id=response_id(body),
+        response_id=short_text(body.get("id")),
+        response_model=short_text(body.get("model")),
     )
     if not reply.text and not items.calls and is_complete(reply):
         raise with_usage(MalformedReply("the reply is empty", **error_fields), usage)
