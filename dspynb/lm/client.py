@@ -308,8 +308,8 @@ class LM(DirectCalls):
         return self._endpoint_settings["api_base"] or base_in_environment(self.name.partition("/")[0])
 
     async def _send(self, call: ModelCall, settings: Mapping[str, Any]) -> LMReply:
+        adaptation = self._adapt()  # may change the engine, and reads litellm's map at first, which is no waiting
         started = time.perf_counter()
-        adaptation = self._adapt()  # may change the engine
         pending = PendingRequest(
             call,
             settings,

@@ -25,6 +25,7 @@ from dspynb.errors import (
     ServerError,
 )
 from tests.helpers import chat
+from tests.lm.recording_server import recording_server
 from tests.lm.server import Server, error, sse
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # raised by litellm itself
@@ -158,32 +159,10 @@ ENVIRONMENT = "environment-key-0123456789"
 PROVIDERS = ("openai/m", "mistral/m", "anthropic/claude-x", "gemini/gemini-pro", "openrouter/m", "ollama_chat/m")
 
 
-class Recording(BaseHTTPRequestHandler):
-    """Records headers and bodies, and redirects every client to ``server.target``, or refuses its key."""
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append((dict(self.headers), body))
-        self.send_response(307 if self.server.target else 401)
-        if self.server.target:
-            self.send_header("Location", self.server.target)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def recording():
-    http = HTTPServer(("127.0.0.1", 0), Recording)
-    http.requests, http.target = [], None
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
-    thread.start()
-    yield http
-    http.shutdown()
-    http.server_close()
-    thread.join()
+    with recording_server() as server:
+        yield server
 
 
 def ask(lm, how="complete"):
@@ -232,11 +211,11 @@ def test_a_key_from_the_environment_is_not_sent_to_another_host_and_a_passed_key
     assert ENVIRONMENT not in str(recording.requests)
     with pytest.raises(ModelError):
         ask(dn.LM(name, engine="litellm", api_base=base, retries=0, api_key="given-0123456789"))
-    assert "given-0123456789" in str(recording.requests[-1][0])
+    assert "given-0123456789" in str(recording.requests[-1].headers)
     monkeypatch.setenv(f"{provider}_API_BASE", base)
     with pytest.raises(ModelError):
         ask(dn.LM(name, engine="litellm", api_base=base, retries=0))
-    assert ENVIRONMENT in str(recording.requests[-1][0])
+    assert ENVIRONMENT in str(recording.requests[-1].headers)
 
 
 @pytest.mark.slow
@@ -253,9 +232,9 @@ def test_extra_body_and_extra_headers_are_sent_as_such(name, recording):
     )
     with pytest.raises(AuthenticationError):
         ask(lm)
-    headers, body = recording.requests[0]
+    _, headers, body = recording.requests[0]
     assert body["mine"] == {"a": 1}
-    assert {name.lower(): value for name, value in headers.items()}["x-mine"] == "2"
+    assert headers["x-mine"] == "2"
     assert "extra_body" not in body
     assert "extra_headers" not in body
 
@@ -277,7 +256,7 @@ def test_credentials_of_aws_in_the_environment_go_to_no_other_host(address, bear
     monkeypatch.setenv("AWS_BEDROCK_RUNTIME_ENDPOINT", base)  # now the environment names this host
     with pytest.raises(ModelError):
         ask(dn.LM("bedrock/anthropic.claude-x", **settings))
-    assert ENVIRONMENT in str(recording.requests[-1][0])
+    assert ENVIRONMENT in str(recording.requests[-1].headers)
 
 
 @pytest.mark.slow

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -14,6 +12,7 @@ import dspynb as dn
 from dspynb import errors
 from dspynb.lm.providers.addresses import is_own_host
 from dspynb.lm.providers.wire_formats import format_of
+from tests.lm.recording_server import recording_server
 from tests.lm.server import Server, reply
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # raised by litellm itself
@@ -121,33 +120,10 @@ def test_creating_a_model_reads_no_map(monkeypatch):
 
 
 # ── requests in the provider's own format ─────────────────────────────────────────────────────────────────────────────
-class Recording(BaseHTTPRequestHandler):
-    """Records paths, headers and bodies, and refuses every key."""
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.requests.append((self.path, headers, body))
-        self.send_response(307 if self.server.target else 401)
-        if self.server.target:
-            self.send_header("Location", self.server.target)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def recording():
-    http = HTTPServer(("127.0.0.1", 0), Recording)
-    http.requests, http.target = [], None
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
-    thread.start()
-    yield http
-    http.shutdown()
-    http.server_close()
-    thread.join()
+    with recording_server() as server:
+        yield server
 
 
 FORMATS = [
@@ -199,7 +175,7 @@ def test_the_path_of_an_address_is_completed_once(name, path, sent, recording):
     base = f"http://127.0.0.1:{recording.server_port}{path}"
     with pytest.raises(errors.AuthenticationError):
         ask(dn.LM(name, api_base=base, api_key=GIVEN, retries=0))
-    assert recording.requests[0][0] == sent
+    assert recording.requests[0].path == sent
 
 
 @pytest.mark.slow

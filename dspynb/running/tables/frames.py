@@ -96,24 +96,25 @@ def calls_frame(record: RunRecord) -> pd.DataFrame:
         for call in row.calls:
             attempt_of[id(call)] = row.attempt
     calls = record.calls
+    # pandas shows the first and last ten columns of a wide table, so that the costs are among the first ten.
     cells: dict[str, list[Any]] = {
         "predictor": [call.predictor for call in calls],
         "attempt": [attempt_of.get(id(call)) for call in calls],
         "hint": [call.hint for call in calls],
         "messages": [list(call.messages) for call in calls],
-        "reasoning": [call.reasoning for call in calls],
         "reply": [call.reply for call in calls],
-        "tool_calls": [list(call.tool_calls) for call in calls],
-        "finish": [call.finish for call in calls],
         "error": [call.error for call in calls],
         "seconds": [call.seconds for call in calls],
         "waited": [call.waited for call in calls],
-        "first_token": [call.first_token for call in calls],
         "tokens": [call.usage.tokens for call in calls],
-        "reasoning_tokens": [call.usage.reasoning_tokens for call in calls],
         "usd": [call.usage.usd for call in calls],
         "cached": [call.cached for call in calls],
         "truncated": [call.truncated for call in calls],
+        "finish": [call.finish for call in calls],
+        "reasoning": [call.reasoning for call in calls],
+        "reasoning_tokens": [call.usage.reasoning_tokens for call in calls],
+        "tool_calls": [list(call.tool_calls) for call in calls],
+        "first_token": [call.first_token for call in calls],
         "rollout": [call.rollout for call in calls],
         "repair": [call.repair for call in calls],
         "model": [call.model for call in calls],
