@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 from dataclasses import replace
 
@@ -22,6 +23,10 @@ hypothesis.settings.load_profile("no clock")
 os.environ.setdefault(
     "LITELLM_LOCAL_MODEL_COST_MAP", "True"
 )  # litellm, which DSPy imports too, must not download prices
+
+# A shell starts background jobs with SIGINT ignored, and what they start inherits it: no Ctrl-C would reach a test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _ADDRESSES = ("_BASE_URL", "_API_BASE")
 _PROVIDERS = ("OPENAI", "ANTHROPIC", "GEMINI", "MISTRAL", "GROQ", "OPENROUTER", "DEEPSEEK")
