@@ -287,6 +287,9 @@ class PredictorCalled(Event):
     ``response_model``: the name of the model that the response reports. ``server``: the host and port of the server, as
     in ``api.openai.com:443``; None if they are not known.
 
+    ``role``: what the call is for: task, proposal, judge, advisor or teacher; empty in files of earlier versions, which
+    do not say.
+
     A call that was cancelled, for example by a stop, has the error ``CancelledError``. A direct call (``await lm(…)``)
     has the predictor ``lm()``, no ``uid``, no inputs, and the output ``text``.
     """
@@ -321,6 +324,7 @@ class PredictorCalled(Event):
     response_format: Mapping[str, Any] | None = None
     response_model: str | None = None
     server: str | None = None
+    role: str = ""
 
     @property
     def started(self) -> float:

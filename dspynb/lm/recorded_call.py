@@ -130,6 +130,7 @@ class RecordedCall(ModelCall):
             response_format=request.response_format,
             response_model=reply.response_model,
             server=None if reply.cached else getattr(self.lm, SERVER, None),
+            role=self.scope.context.role,
         )
         self.scope.emit(event)
         remember(event)
