@@ -81,9 +81,11 @@ class LM(DirectCalls):
     ``deadline``: seconds for the whole call, including the wait for a slot and all retries; None for no limit.
     ``concurrency``: calls at a time (default 256); halved when the provider reports a rate limit, then growing back.
     ``rpm``, ``tpm``: requests and tokens per minute. ``cache``: whether replies are cached (see also the setting
-    ``cache``); equal requests that are pending at the same time are sent once. ``native_tools``: whether the model
-    takes descriptions of tools and replies with tool calls; by default True for a direct client until its server
-    refuses them, and for litellm what its model map says.
+    ``cache``); equal requests that are pending at the same time are sent once. ``streaming``: whether the replies to
+    plain calls are streamed too (default False). The view of a run then shows the thinking and the text while they are
+    written. Some providers return thinking only in streams. ``native_tools``: whether the model takes descriptions of
+    tools and replies with tool calls; by default True for a direct client until its server refuses them, and for
+    litellm what its model map says.
 
     A setting that the model does not take is renamed, moved into the range that it takes, or left out, with one
     ModelAdaptedWarning; ``strict=True`` raises UnsupportedParameter instead. ``profile``: what the model takes, where
@@ -130,6 +132,7 @@ class LM(DirectCalls):
         rpm: PositiveFloat | None = None,
         tpm: PositiveFloat | None = None,
         cache: Bool = True,
+        streaming: Bool = False,
         native_tools: Bool | None = None,
         profile: Mapping[str, Any] | None = None,
         strict: Bool = False,
@@ -150,6 +153,7 @@ class LM(DirectCalls):
         self._deadline = deadline
         self._limit_settings = (concurrency, rpm, tpm)
         self._cache = cache
+        self.streaming = streaming
         self._native_tools = native_tools
         self._strict = strict
         changes = checked_changes({} if profile is None else profile)
@@ -317,6 +321,7 @@ class LM(DirectCalls):
             engine=self._engine,
             adaptation=adaptation,
             check=self._checked,
+            streams=call.listener is not None or self.streaming,
         )
         tries = with_retries(pending.attempt, self._retries, self._deadline, pending.may_retry)
         try:

@@ -42,9 +42,14 @@ class Engine(ABC):
 
     @abstractmethod
     async def complete(
-        self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
+        self,
+        request: LMRequest,
+        settings: Mapping[str, Any],
+        on_piece: PieceCallback | None = None,
+        on_thinking: PieceCallback | None = None,
     ) -> LMReply:
-        """Send a request and return the reply; with ``on_piece``, stream it. Raises ModelError."""
+        """Send a request and return the reply; with ``on_piece``, stream it. ``on_thinking``: called with each piece of
+        the thinking that arrives beside the text of a stream. Raises ModelError."""
 
     def stream_fields(self) -> dict[str, Any]:
         """The fields of a request for a streamed reply."""
