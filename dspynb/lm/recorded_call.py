@@ -185,7 +185,8 @@ class RecordedCall(ModelCall):
 
 async def ask_model(call: ModelCall) -> LMReply:
     """The end of the chain: call any model, and check its reply."""
-    stream = None if call.listener is None else getattr(call.lm, "stream", None)
+    is_streamed = call.progress is not None or call.listener is not None
+    stream = getattr(call.lm, "stream", None) if is_streamed else None
     if stream is None:
         reply = await call.lm.complete(call.request)
     else:

@@ -136,6 +136,22 @@ def test_the_thinking_in_a_text_is_shown_while_it_is_written():
     asyncio.run(main())
 
 
+def test_plain_calls_of_a_model_that_always_streams_are_shown_too():
+    async def main():
+        lm = Writing()
+        lm.streaming = True
+        run = search(dn.Predict("subject -> sentence", lm=lm)).start(subject="sea")
+        front = watch(run)
+        lm.write("<think>The sea.")
+        await until(lambda: "The sea." in line_of(front))
+        lm.write("</think>", ANSWER, END)
+        await ended(run)
+        assert run.calls.reasoning.tolist() == ["The sea."]
+        assert run.calls.reply.tolist() == [ANSWER]
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     ("pieces", "thinking", "reply"),
     [
