@@ -51,7 +51,7 @@ class RecordedCall(ModelCall):
         """Let the views show the event of the call instead of its pieces."""
         progress = self.progress
         if progress is not None:
-            for calls in progress.listeners:
+            for calls in progress.runs:
                 calls.remove(progress)
 
     async def ask(self) -> LMReply:

@@ -105,7 +105,7 @@ def _reasoning_title(call: PredictorCalled) -> str:
     if tokens:
         facts.append(tokens_text(tokens))
     if not call.reasoning:
-        facts.append("the provider returned no text of it")
+        facts.append("its text is not available")
     return " · ".join(facts)
 
 

@@ -533,10 +533,6 @@ class Run(Steerable):
         """Let the views of the run show the reply of a call while it arrives."""
         self.record.streams.add(call)
 
-    def stream_ended(self, call: StreamedCall) -> None:
-        """Note that a streamed call has ended. Its event has the reply."""
-        self.record.streams.remove(call)
-
     def admit(self) -> None:
         """Check that a model call may start. Raises RunStopped once a stop or an interrupt was requested."""
         if self.stopped:

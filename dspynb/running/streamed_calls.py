@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,10 +44,10 @@ class StreamedCall:
         self.predictor = predictor
         self.parent = parent
         self.messages = messages
-        self.began = time.time()
         self.size = 0
         """The number of characters that have arrived."""
-        self.listeners: list[StreamedCalls] = []
+        self.runs: list[StreamedCalls] = []
+        """The streamed calls of the runs around the call."""
         self._tags = tags
         self._begins_within_thinking = begins_within_thinking
         self._thinking: list[str] = []
@@ -77,8 +76,8 @@ class StreamedCall:
 
     def _grow(self, characters: int) -> None:
         self.size += characters
-        for listener in self.listeners:
-            listener.notify()
+        for calls in self.runs:
+            calls.notify()
 
     def read(self) -> SplitReply:
         """The thinking and the text so far. ``is_finished``: whether the thinking has ended, as far as is known."""
@@ -138,7 +137,7 @@ class StreamedCalls:
     def add(self, call: StreamedCall) -> None:
         """Add a call that has begun."""
         self.pending[call.number] = call
-        call.listeners.append(self)
+        call.runs.append(self)
         self.notify()
 
     def remove(self, call: StreamedCall) -> None:

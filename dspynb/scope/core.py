@@ -65,9 +65,6 @@ class RunPort(Protocol):
     def stream_began(self, call: Any) -> None:
         """The reply of a call will arrive as a stream: a ``StreamedCall``."""
 
-    def stream_ended(self, call: Any) -> None:
-        """The call has ended."""
-
 
 class Funds(Protocol):
     """The part of a budget that a scope uses (see ``budget.py``)."""

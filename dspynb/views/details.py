@@ -158,7 +158,7 @@ def _blocks_of_calls(calls: list[PredictorCalled]) -> Iterator[Block]:
 
 def _reasoning_facts(call: PredictorCalled) -> str:
     tokens = f" · {tokens_text(call.usage.reasoning_tokens)}" if call.usage.reasoning_tokens else ""
-    return tokens if call.reasoning else f"{tokens} · the provider returned no text of it"
+    return tokens if call.reasoning else f"{tokens} · its text is not available"
 
 
 def _call_text(call: Mapping[str, Any]) -> str:

@@ -502,9 +502,9 @@ def test_thinking_that_is_only_encrypted_has_no_text_and_the_view_says_so():
     assert run.calls.reasoning_tokens.tolist() == [61]
     detail = ViewModel(run.record).detail(str(next(iter(run.record.attempts))))
     block = next(block for block in detail["blocks"] if block["kind"] == "reasoning")
-    assert block["heading"] == "self · reasoning · 61 tokens · the provider returned no text of it"
+    assert block["heading"] == "self · reasoning · 61 tokens · its text is not available"
     assert not block["text"]
-    assert "61 tokens · the provider returned no text of it" in repr(dn.history(1))
+    assert "61 tokens · its text is not available" in repr(dn.history(1))
 
 
 def test_the_run_file_has_the_final_record_only(tmp_path):

@@ -193,9 +193,6 @@ class WorkerRun(RunReader):
     def stream_began(self, call: object) -> None:
         """A worker sends no part of a reply: views show the reply when the call has ended."""
 
-    def stream_ended(self, call: object) -> None:
-        """See ``stream_began``."""
-
     def stop(self) -> None:
         """Admit no further call, and cancel those that are waiting, also in tasks that the program created."""
         self._stopped = True
