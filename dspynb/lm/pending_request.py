@@ -11,7 +11,7 @@ from dspynb.lm.adaptation import Adaptation
 from dspynb.lm.interceptors.chain import ModelCall
 from dspynb.lm.limits import Limits
 from dspynb.lm.protocol import LMReply, LMRequest
-from dspynb.lm.providers.engine import Engine
+from dspynb.lm.providers.engine import Engine, needs_stream
 from dspynb.scope.budget import about_tokens
 from dspynb.scope.core import current_scope
 from dspynb.scope.gate import GATE
@@ -92,11 +92,21 @@ class PendingRequest:
         if self.engine.profile is not self.adaptation.profile:
             self.engine.fit(self.adaptation.profile)
         try:
-            if not self.streams:
-                return await self.engine.complete(request, settings, None)
-            return await self._stream(request, settings)
+            if self.streams or self.adaptation.needs_stream:
+                return await self._stream(request, settings)
+            return await self._complete(request, settings)
         finally:
             self.worked += time.perf_counter() - self._sent_at
+
+    async def _complete(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
+        """Send the request; once more as a stream if the server takes nothing else."""
+        try:
+            return await self.engine.complete(request, settings, None)
+        except BadRequestError as error:
+            if not needs_stream(error):
+                raise
+        self.adaptation.needs_stream = True
+        return await self._stream(request, settings)
 
     async def _stream(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
         self.engine.asks_for_usage = _USAGE not in self.adaptation.profile.refused

@@ -34,7 +34,7 @@ def test_the_pieces_of_the_thinking_make_the_reasoning_of_the_reply(door, monkey
     monkeypatch.setattr(StreamedCall, "__init__", noted)
     with door.server() as server:
         lm = door.lm(server)
-        lm.streaming = True
+        lm._streaming = True
         prediction = asyncio.run(_ask(lm, door.adapter))
     [streamed] = calls
     [call] = prediction.run.record.calls

@@ -9,7 +9,7 @@ import pickle
 import pytest
 
 import dspynb as dn
-from dspynb.errors import ConfigurationError, MalformedReply
+from dspynb.errors import BadRequestError, ConfigurationError, MalformedReply
 from dspynb.lm.protocol import LMRequest
 from tests.helpers import chat
 from tests.lm.server import Server, error, reply, sse
@@ -87,6 +87,34 @@ def test_a_server_that_does_not_know_stream_options_is_called_without_them():
     prediction, server = call(refusal, sse([ANSWER]), cache=False)
     assert prediction.answer == 4
     assert [("stream_options" in body) for body in server.bodies] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "This model only support stream mode, please enable the stream parameter to access the model. ",
+        "Stream must be set to true",
+        "Non-streaming requests are not supported for this model",
+    ],
+)
+def test_a_model_that_takes_streamed_requests_only_is_streamed_from_then_on(refusal):
+    with Server(lambda body, number: error(400, refusal), streamed=[sse([ANSWER]), sse([ANSWER])]) as server:
+        lm = dn.LM("openai/m", api_base=server.base, api_key="k" * 20, cache=False)
+        ask = dn.Predict("question -> answer: int", lm=lm)
+        assert not lm.streaming
+        first = ask.run_sync(question="2+2?")
+        assert lm.streaming
+        assert ask.run_sync(question="2+2?").answer == first.answer == 4
+    assert [body.get("stream", False) for body in server.bodies] == [False, True, True]
+    assert first.usage.calls == 1
+
+
+def test_another_refusal_is_no_reason_to_stream():
+    with Server(lambda body, number: error(400, "stream is a fine word, and your prompt is too odd")) as server:
+        lm = dn.LM("openai/m", api_base=server.base, api_key="k" * 20, cache=False)
+        with pytest.raises(BadRequestError):
+            lm.run_sync("2+2?")
+    assert len(server.bodies) == 1
 
 
 def test_a_server_that_does_not_stream_may_answer_at_once():
