@@ -24,6 +24,7 @@ __all__ = [
     "Tags",
     "closing_tags",
     "may_have_tags",
+    "split_growing",
     "split_opened",
     "tags_beside",
     "unopened_tag",
@@ -288,13 +289,22 @@ def visible_text(text: str, tags: Tags = ALL_TAGS) -> str:
 
     Empty while the thinking goes on, and while the text may be the beginning of thinking.
     """
+    return split_growing(text, tags).text
+
+
+def split_growing(text: str, tags: Tags = ALL_TAGS) -> SplitReply:
+    """Split off the thinking at the beginning of a growing text. A text that may be the beginning of thinking has
+    neither thinking nor text yet."""
     if not may_have_tags(text):
-        return "" if _may_begin_form(text) else text
-    rest = _split(text, tags, is_growing=True).text
+        return SplitReply("", "" if _may_begin_form(text) else text)
+    split = _split(text, tags, is_growing=True)
+    rest = split.text
     closing = tags.leading_closing.match(rest)
     if closing is not None:
         rest = rest[closing.end() :]
-    return "" if _START_OF_TAG.match(rest) or _may_begin_form(rest) else rest
+    if _START_OF_TAG.match(rest) or _may_begin_form(rest):
+        rest = ""
+    return split._replace(text=rest)
 
 
 _LONGEST_BEGINNING = max(map(len, _BEGINNINGS))

@@ -81,6 +81,8 @@ class Adaptation:
         self._known_profile = profile
         self.refuses_tools = False
         """Whether the server has refused the descriptions of tools."""
+        self.needs_stream = False
+        """Whether the server has refused a request because it was not streamed."""
         self.has_learned = False
         """Whether a refusal has changed the profile."""
         self._takes_chat_only = False  # whether the server has said that it has no Responses API for this model
@@ -98,7 +100,7 @@ class Adaptation:
 
     def __getstate__(self) -> dict[str, Any]:
         # Without settings of requests, which may hold secrets.
-        public = ("model", "key", "profile", "strict", "refuses_tools", "has_learned")
+        public = ("model", "key", "profile", "strict", "refuses_tools", "needs_stream", "has_learned")
         names = (*public, "_known_profile", "_warned", "_takes_chat_only")
         return {name: getattr(self, name) for name in names}
 

@@ -81,9 +81,12 @@ class LM(DirectCalls):
     ``deadline``: seconds for the whole call, including the wait for a slot and all retries; None for no limit.
     ``concurrency``: calls at a time (default 256); halved when the provider reports a rate limit, then growing back.
     ``rpm``, ``tpm``: requests and tokens per minute. ``cache``: whether replies are cached (see also the setting
-    ``cache``); equal requests that are pending at the same time are sent once. ``native_tools``: whether the model
-    takes descriptions of tools and replies with tool calls; by default True for a direct client until its server
-    refuses them, and for litellm what its model map says.
+    ``cache``); equal requests that are pending at the same time are sent once. ``streaming``: whether the replies to
+    plain calls are streamed too (default False). The view of a run then shows the thinking and the text while they are
+    written. Some providers return thinking only in streams; a model whose server refuses other requests is streamed by
+    itself. ``native_tools``: whether the model takes descriptions of
+    tools and replies with tool calls; by default True for a direct client until its server refuses them, and for
+    litellm what its model map says.
 
     A setting that the model does not take is renamed, moved into the range that it takes, or left out, with one
     ModelAdaptedWarning; ``strict=True`` raises UnsupportedParameter instead. ``profile``: what the model takes, where
@@ -130,6 +133,7 @@ class LM(DirectCalls):
         rpm: PositiveFloat | None = None,
         tpm: PositiveFloat | None = None,
         cache: Bool = True,
+        streaming: Bool = False,
         native_tools: Bool | None = None,
         profile: Mapping[str, Any] | None = None,
         strict: Bool = False,
@@ -150,6 +154,7 @@ class LM(DirectCalls):
         self._deadline = deadline
         self._limit_settings = (concurrency, rpm, tpm)
         self._cache = cache
+        self._streaming = streaming
         self._native_tools = native_tools
         self._strict = strict
         changes = checked_changes({} if profile is None else profile)
@@ -169,6 +174,11 @@ class LM(DirectCalls):
         if "native_tools" in self._profile_changes or self.profile.native_tools is False:
             return bool(self.profile.native_tools)
         return isinstance(self._engine, DirectEngine) or supports(self.name, "function_calling")
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the replies to plain calls are streamed. True also after the server has refused any other request."""
+        return self._streaming or (self._adaptation is not None and self._adaptation.needs_stream)
 
     def returns_reasoning(self, settings: Mapping[str, Any]) -> bool:
         """Whether the reply to a request with these settings has the text of the model's reasoning, as far as is
@@ -317,6 +327,7 @@ class LM(DirectCalls):
             engine=self._engine,
             adaptation=adaptation,
             check=self._checked,
+            streams=call.listener is not None or self._streaming,
         )
         tries = with_retries(pending.attempt, self._retries, self._deadline, pending.may_retry)
         try:

@@ -97,6 +97,15 @@ async def _call_directly(
 ) -> LMReply:
     scope = current_scope()
     call = _DirectCall(lm=lm, request=_request(lm, messages, rollout, settings, scope), scope=scope, path=DIRECT)
+    if getattr(lm, "streaming", False):
+        call.begin_stream()
+    try:
+        return await _answer(call)
+    finally:
+        call.end_stream()
+
+
+async def _answer(call: _DirectCall) -> LMReply:
     try:
         reply = await call.ask()
     except BaseException as error:
@@ -104,7 +113,7 @@ async def _call_directly(
         if failure is error:
             raise
         raise failure from error
-    if _asks_for_json(lm, call.request):
+    if _asks_for_json(call.lm, call.request):
         reply = await _with_json(reply)
     call.report(outputs={"text": reply.text})
     return reply

@@ -11,7 +11,7 @@ from dspynb.lm.adaptation import Adaptation
 from dspynb.lm.interceptors.chain import ModelCall
 from dspynb.lm.limits import Limits
 from dspynb.lm.protocol import LMReply, LMRequest
-from dspynb.lm.providers.engine import Engine
+from dspynb.lm.providers.engine import Engine, needs_stream
 from dspynb.scope.budget import about_tokens
 from dspynb.scope.core import current_scope
 from dspynb.scope.gate import GATE
@@ -27,7 +27,8 @@ Check = Callable[[LMReply, Mapping[str, Any]], LMReply]
 class PendingRequest:
     """The request of one call with its limits. It is not retried after the first piece of a streamed reply.
 
-    ``settings``: those of the request, merged with those of the model. ``worked``: the seconds in which the provider
+    ``settings``: those of the request, merged with those of the model. ``streams``: whether the reply is streamed.
+    ``worked``: the seconds in which the provider
     worked on the request, in all tries. ``first_token``: the seconds from sending to the first piece of a streamed
     reply; None without one.
     """
@@ -40,9 +41,9 @@ class PendingRequest:
         "engine",
         "first_token",
         "limits",
-        "on_piece",
         "request",
         "settings",
+        "streams",
         "worked",
     )
 
@@ -55,6 +56,7 @@ class PendingRequest:
         engine: Engine,
         adaptation: Adaptation,
         check: Check,
+        streams: bool,
     ) -> None:
         self.limits = limits
         self.engine = engine
@@ -63,7 +65,7 @@ class PendingRequest:
         self.call = call
         self.request = call.request
         self.settings = settings
-        self.on_piece = call.listener
+        self.streams = streams
         self.worked = 0.0
         self.first_token: float | None = None
         self._sent_at = 0.0
@@ -90,36 +92,55 @@ class PendingRequest:
         if self.engine.profile is not self.adaptation.profile:
             self.engine.fit(self.adaptation.profile)
         try:
-            if self.on_piece is None:
-                return await self.engine.complete(request, settings, None)
-            return await self._stream(request, settings)
+            if self.streams or self.adaptation.needs_stream:
+                return await self._stream(request, settings)
+            return await self._complete(request, settings)
         finally:
             self.worked += time.perf_counter() - self._sent_at
 
+    async def _complete(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
+        """Send the request; once more as a stream if the server takes nothing else."""
+        try:
+            return await self.engine.complete(request, settings, None)
+        except BadRequestError as error:
+            if not needs_stream(error):
+                raise
+        self.adaptation.needs_stream = True
+        return await self._stream(request, settings)
+
     async def _stream(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
         self.engine.asks_for_usage = _USAGE not in self.adaptation.profile.refused
+        progress = self.call.progress
+        on_thinking = None
+        if progress is not None:
+            progress.restart()
+            on_thinking = progress.add_thinking
         try:
-            return await self.engine.complete(request, settings, self._pass_on)
+            return await self.engine.complete(request, settings, self._pass_on, on_thinking)
         except UnsupportedParameter as error:
-            if self.first_token is not None:  # the listener has a part of the reply, which cannot be taken back
+            if self._has_streamed:
                 raise BadRequestError(error.problem, model=error.model, status=error.status) from error
             if error.parameter != _USAGE or not self.engine.asks_for_usage:
                 raise
         self.adaptation.refuse(_USAGE)
         self.engine.asks_for_usage = False
-        return await self.engine.complete(request, settings, self._pass_on)
+        return await self.engine.complete(request, settings, self._pass_on, on_thinking)
+
+    @property
+    def _has_streamed(self) -> bool:
+        """Whether the listener has a part of the reply, which cannot be taken back."""
+        return self.first_token is not None and self.call.listener is not None
 
     def may_retry(self, error: ModelError) -> None:
         """Raise ``error`` if a piece of the reply has arrived, or Halted if the run or a budget allows no retry."""
-        if self.first_token is not None:
+        if self._has_streamed:
             raise error
         current_scope().admit()
 
     def _pass_on(self, text: str) -> None:
         if self.first_token is None:
             self.first_token = time.perf_counter() - self._sent_at
-        if self.on_piece is not None:
-            self.on_piece(text)
+        self.call.pass_on(text)
 
 
 def _estimated_tokens(request: LMRequest, settings: Mapping[str, Any]) -> float:

@@ -17,10 +17,12 @@ from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain, links_of
 from dspynb.lm.protocol import LONG_TEXT, SERVER, LMReply, check_reply, is_truncated, without_secrets
 from dspynb.lm.settings import recorded_settings
 from dspynb.media.describe import without_data
-from dspynb.redact import error_text, redact_values
+from dspynb.redact import error_text, redact_known, redact_values
 from dspynb.running.call_history import remember
+from dspynb.running.streamed_calls import StreamedCall
 from dspynb.running.user_code import exit_of
 from dspynb.scope.gate import GATE
+from dspynb.thinking import BLANK, SERVER_TAGS, Tags
 
 __all__ = ["RecordedCall", "as_recorded", "recorded_reply"]
 
@@ -34,6 +36,23 @@ class RecordedCall(ModelCall):
     reply: LMReply | None = None
     began: float = field(default_factory=time.perf_counter)
     paused: float = 0.0
+
+    def begin_stream(self, tags: Tags = SERVER_TAGS, *, begins_within_thinking: bool = False) -> None:
+        """Let the views of the runs around the call show its reply while it arrives. Call ``end_stream`` afterwards."""
+        parent = self.scope.open_span
+        progress = StreamedCall(
+            self.path, parent, self.request.messages, tags, begins_within_thinking=begins_within_thinking
+        )
+        self.progress = progress
+        for run in self.scope.open_runs():
+            run.stream_began(progress)
+
+    def end_stream(self) -> None:
+        """Let the views show the event of the call instead of its pieces."""
+        progress = self.progress
+        if progress is not None:
+            for calls in progress.runs:
+                calls.remove(progress)
 
     async def ask(self) -> LMReply:
         """Wait while a run around the call is paused; then return the reply, without secrets."""
@@ -139,8 +158,10 @@ class RecordedCall(ModelCall):
     def _facts_of_failed_call(self, error: BaseException | None) -> LMReply:
         """What is known of a call without a reply, from its error. Its usage is the one that the error reports, else
         one call and its retries; zero if no model replied, or if the request was refused without a bill."""
+        reasoning = getattr(error, "reasoning", None) or self._streamed_thinking()
         if isinstance(error, asyncio.CancelledError):
-            return LMReply("", usage=Usage(calls=1), sent=None if self.sent == self.requested() else self.sent)
+            sent = None if self.sent == self.requested() else self.sent
+            return LMReply("", usage=Usage(calls=1), sent=sent, reasoning=reasoning)
         if not isinstance(error, ModelError):
             return LMReply("", usage=Usage())
         usage = error.usage
@@ -150,20 +171,27 @@ class RecordedCall(ModelCall):
             "",
             usage=usage,
             cached=error.cached,
-            reasoning=getattr(error, "reasoning", None),
+            reasoning=reasoning,
             sent=error.sent,
             request_id=error.request_id,
             waited=error.waited,
         )
 
+    def _streamed_thinking(self) -> str | None:
+        """The thinking of a reply that did not arrive as a whole, without secrets; None if nothing arrived."""
+        if self.progress is None:
+            return None
+        return redact_known(self.progress.read().thinking.strip(BLANK)) or None
+
 
 async def ask_model(call: ModelCall) -> LMReply:
     """The end of the chain: call any model, and check its reply."""
-    stream = None if call.listener is None else getattr(call.lm, "stream", None)
+    is_streamed = call.progress is not None or call.listener is not None
+    stream = getattr(call.lm, "stream", None) if is_streamed else None
     if stream is None:
         reply = await call.lm.complete(call.request)
     else:
-        reply = await stream(call.request, call.listener)
+        reply = await stream(call.request, call.pass_on)
         call.streamed = True
     if not isinstance(reply, LMReply):
         message = f"complete() returned {type(reply).__name__}; a model returns an LMReply"

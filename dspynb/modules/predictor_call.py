@@ -15,12 +15,12 @@ from dspynb.errors import ParseError, ReplyTruncated
 from dspynb.events import PredictorCalled
 from dspynb.lm.protocol import LONG_TEXT, LMProtocol, LMReply, with_thinking
 from dspynb.lm.recorded_call import RecordedCall
-from dspynb.modules.unopened_thinking import note_unopened_thinking
+from dspynb.modules.unopened_thinking import begins_within_thinking, note_unopened_thinking
 from dspynb.running.call_history import Calls
 from dspynb.running.user_code import as_exception
 from dspynb.scope.core import Reading
 from dspynb.signatures.signature import Signature
-from dspynb.thinking import may_have_tags, split_opened
+from dspynb.thinking import may_have_tags, split_opened, tags_beside
 
 __all__ = ["Call", "Listener", "refuse_truncated"]
 
@@ -44,6 +44,15 @@ class Call(RecordedCall):
         ParseError with the predictor's path, ModelError or Halted."""
         if listener is not None:
             self.listener = partial(listener, self.adapter, self.lm)
+        if listener is not None or getattr(self.lm, "streaming", False):
+            tags = tags_beside(self.signature.output_fields)
+            self.begin_stream(tags, begins_within_thinking=begins_within_thinking(self.lm))
+        try:
+            return await self._answer()
+        finally:
+            self.end_stream()
+
+    async def _answer(self) -> Prediction:
         try:
             reply = await self.ask()
             if len(reply.text) <= LONG_TEXT:
@@ -127,6 +136,7 @@ class Call(RecordedCall):
             request=request,
             listener=None,
             key=None,
+            progress=None,
             admitted=False,
             streamed=False,
             before=self.reported,

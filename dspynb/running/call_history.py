@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
+from dspynb.data import tokens_text
 from dspynb.errors import InputError, shorten
 from dspynb.events import PredictorCalled
 from dspynb.media.describe import content_text
@@ -90,12 +91,22 @@ def _parts(call: PredictorCalled) -> Iterable[tuple[str, str]]:
         yield str(message.get("role")), content_text(message.get("content"))
     if call.error is not None:
         yield "error", call.error
-    if call.reasoning:
-        yield "reasoning", call.reasoning
+    if call.reasoning or call.usage.reasoning_tokens:
+        yield _reasoning_title(call), call.reasoning or ""
     if call.reply or (call.reply is not None and not call.tool_calls):
         yield "reply", call.reply
     for tool_call in call.tool_calls:
         yield "tool call", _tool_call_text(tool_call)
+
+
+def _reasoning_title(call: PredictorCalled) -> str:
+    tokens = call.usage.reasoning_tokens
+    facts = ["reasoning"]
+    if tokens:
+        facts.append(tokens_text(tokens))
+    if not call.reasoning:
+        facts.append("its text is not available")
+    return " · ".join(facts)
 
 
 def _tool_call_text(tool_call: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ from dspynb.events import (
 from dspynb.running.pareto_front import ParetoFront
 from dspynb.running.record_changes import NOTHING, Changes
 from dspynb.running.record_rows import AttemptRow, Milestone, SpanRow, role_of, usage_of
+from dspynb.running.streamed_calls import StreamedCalls
 
 __all__ = ["RunRecord"]
 
@@ -84,6 +85,7 @@ class RunRecord:
         "_rows",
         "_searches",
         "_spans_in",
+        "_streams",
         "_usage_by_role",
         "attempts",
         "began",
@@ -155,6 +157,7 @@ class RunRecord:
         self._searches: dict[int, list[AttemptRow]] = {}
         self._rows: dict[tuple[int, str], int] = {}  # (span around a row, its name) → the row's last span
         self._outermost: dict[int, bool] = {}  # the answers of is_outermost
+        self._streams: StreamedCalls | None = None
         for event in events:
             self.apply(event)
 
@@ -170,6 +173,14 @@ class RunRecord:
         """The usage of the calls so far by what they were for, in the order of the first calls; see ``role_of``."""
         with self.lock:  # so that the numbers belong together
             return {role: total.value() for role, total in self._usage_by_role.items()}
+
+    @property
+    def streams(self) -> StreamedCalls:
+        """The calls in flight whose replies arrive as streams. They are no events: only a live run has any."""
+        with self.lock:
+            if self._streams is None:
+                self._streams = StreamedCalls()
+            return self._streams
 
     @property
     def status(self) -> str:

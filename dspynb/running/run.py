@@ -28,6 +28,7 @@ from dspynb.running.locks import lock_run
 from dspynb.running.reader import RunReader
 from dspynb.running.record import RunRecord
 from dspynb.running.record_changes import NOTHING, Changes
+from dspynb.running.streamed_calls import StreamedCall
 from dspynb.running.tracking import InnerRun, begin_tracking
 from dspynb.running.user_code import as_exception
 from dspynb.running.view_hook import attach_view, show
@@ -527,6 +528,10 @@ class Run(Steerable):
     def call_ended(self, task: asyncio.Task[Any] | None) -> None:
         """Note that a task no longer waits for a model."""
         self._in_flight.discard(task)
+
+    def stream_began(self, call: StreamedCall) -> None:
+        """Let the views of the run show the reply of a call while it arrives."""
+        self.record.streams.add(call)
 
     def admit(self) -> None:
         """Check that a model call may start. Raises RunStopped once a stop or an interrupt was requested."""

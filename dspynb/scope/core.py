@@ -62,6 +62,9 @@ class RunPort(Protocol):
     def call_ended(self, task: asyncio.Task[Any] | None) -> None:
         """The task has stopped waiting for the model."""
 
+    def stream_began(self, call: Any) -> None:
+        """The reply of a call will arrive as a stream: a ``StreamedCall``."""
+
 
 class Funds(Protocol):
     """The part of a budget that a scope uses (see ``budget.py``)."""

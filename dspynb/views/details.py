@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from dspynb.data import tokens_text
 from dspynb.events import CandidateProposed, Hint, PredictorCalled
@@ -11,11 +11,12 @@ from dspynb.lm.providers.responses_request import REASONING_ITEMS
 from dspynb.media.describe import content_text
 from dspynb.running.record import RunRecord
 from dspynb.running.record_rows import AttemptRow, SpanRow
+from dspynb.running.streamed_calls import StreamedCall
 from dspynb.running.tables.candidates import instructions_of
 from dspynb.views.rows import Node
 from dspynb.views.texts import Named, clip, named, score_text
 
-__all__ = ["Block", "Detail", "build_detail"]
+__all__ = ["MOST", "Block", "Detail", "LiveCall", "build_detail", "make_block"]
 
 MOST = 20_000
 """Characters of one text; a longer one ends with the number of characters that were cut."""
@@ -25,15 +26,32 @@ _SHOWN_WAIT = 0.1
 """Seconds. A shorter wait of a call is not worth a word."""
 
 
+class LiveCall(TypedDict):
+    """The reply so far of a call that is being streamed."""
+
+    id: int
+    of: str
+    """The path of the predictor."""
+    characters: int
+    """Of the thinking."""
+    line: str
+    """The last words of the thinking."""
+    thinking: str
+    reply: str
+
+
 class Block(TypedDict):
     """A text under a heading."""
 
     kind: str
-    """``sent`` (compared with the texts of other rows), ``reply``, or ``error``."""
+    """``sent`` (compared with the texts of other rows), ``reasoning`` (folded), ``live`` (a reply that is being
+    streamed), ``reply``, or ``error``."""
     of: str
     """The path of the predictor."""
     heading: str
     text: str
+    live: NotRequired[LiveCall]
+    """Of a ``live`` block."""
 
 
 class Detail(TypedDict):
@@ -57,6 +75,8 @@ def build_detail(node: Node, record: RunRecord) -> Detail:
             return _candidate_detail(node.item, record)
         case PredictorCalled():
             return _call_detail(node.item)
+        case StreamedCall():
+            return _detail([], [])
 
 
 def _detail(values: Iterable[tuple[str, Named]], blocks: Iterable[Block], edit: dict[str, str] | None = None) -> Detail:
@@ -122,22 +142,23 @@ def _blocks_of_calls(calls: list[PredictorCalled]) -> Iterator[Block]:
         name = clip(call.predictor, 200)
         for message in call.messages:
             role = str(message.get("role", "message"))
-            yield _block("sent", name, f"{name} · {role}", content_text(message.get("content")))
-        if call.reasoning:
-            yield _block("reasoning", name, f"{name} · reasoning{_reasoning_tokens(call)}", call.reasoning)
+            yield make_block("sent", name, f"{name} · {role}", content_text(message.get("content")))
+        if call.reasoning or call.usage.reasoning_tokens:
+            yield make_block("reasoning", name, f"{name} · reasoning{_reasoning_facts(call)}", call.reasoning or "")
         if call.reply is not None:
-            yield _block("reply", name, f"{name} · reply{_facts(call)}", call.reply)
+            yield make_block("reply", name, f"{name} · reply{_facts(call)}", call.reply)
         if call.tool_calls:
-            yield _block("reply", name, f"{name} · tool calls", "\n".join(map(_call_text, call.tool_calls)))
+            yield make_block("reply", name, f"{name} · tool calls", "\n".join(map(_call_text, call.tool_calls)))
         if call.error is not None:
             facts = "" if call.reply else _facts(call)
-            yield _block("error", name, f"{name} · error{facts}", call.error)
+            yield make_block("error", name, f"{name} · error{facts}", call.error)
     if len(calls) > _MOST_CALLS:
-        yield _block("reply", "", f"{len(calls) - _MOST_CALLS:,} more calls are in run.calls", "")
+        yield make_block("reply", "", f"{len(calls) - _MOST_CALLS:,} more calls are in run.calls", "")
 
 
-def _reasoning_tokens(call: PredictorCalled) -> str:
-    return f" · {tokens_text(call.usage.reasoning_tokens)}" if call.usage.reasoning_tokens else ""
+def _reasoning_facts(call: PredictorCalled) -> str:
+    tokens = f" · {tokens_text(call.usage.reasoning_tokens)}" if call.usage.reasoning_tokens else ""
+    return tokens if call.reasoning else f"{tokens} · its text is not available"
 
 
 def _call_text(call: Mapping[str, Any]) -> str:
@@ -156,7 +177,8 @@ def _facts(call: PredictorCalled) -> str:
     return "".join(f" · {fact}" for fact in facts if fact)
 
 
-def _block(kind: str, of: str, heading: str, text: str) -> Block:
+def make_block(kind: str, of: str, heading: str, text: str) -> Block:
+    """A text under a heading, both of limited length."""
     return {"kind": kind, "of": of, "heading": clip(heading, 300), "text": clip(text, MOST)}
 
 
@@ -166,12 +188,12 @@ def _candidate_detail(candidate: CandidateProposed, record: RunRecord) -> Detail
     candidates = list(record.candidates)
     parents = [str(candidates.index(parent)) for parent in candidate.parents if parent in record.candidates]
     values = [("origin", _text(candidate.origin)), ("parents", _text(", ".join(parents)))]
-    blocks = [_block("sent", path, f"{path} · instruction", text) for path, text in instructions.items()]
+    blocks = [make_block("sent", path, f"{path} · instruction", text) for path, text in instructions.items()]
     for path, part in candidate.parts.items():
         if part.get("prefix"):
-            blocks.append(_block("sent", path, f"{path} · prefix", part["prefix"]))
+            blocks.append(make_block("sent", path, f"{path} · prefix", part["prefix"]))
         for i, demo in enumerate(part.get("demos") or (), start=1):
             lines = [f"{name}: {value}" for name, value in named_at_length(demo)]
-            blocks.append(_block("sent", path, f"{path} · demo {i}", "\n".join(lines)))
+            blocks.append(make_block("sent", path, f"{path} · demo {i}", "\n".join(lines)))
     edit = {path: clip(text, MOST) for path, text in instructions.items()}
     return _detail(values, blocks, edit)

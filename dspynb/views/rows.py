@@ -11,6 +11,7 @@ from dspynb.data import sum_tokens
 from dspynb.events import CandidateProposed, PredictorCalled, RolloutEnded
 from dspynb.running.record import RunRecord
 from dspynb.running.record_rows import AttemptRow, SpanRow
+from dspynb.running.streamed_calls import StreamedCall
 from dspynb.running.tables.candidates import candidate_scores, demos_of, instructions_of, winner_of
 from dspynb.views.texts import Named, clip, named, number, one_line
 
@@ -46,8 +47,8 @@ class Node:
 
     key: str
     mode: Mode
-    item: CandidateProposed | SpanRow | AttemptRow | PredictorCalled
-    """The part of the run's record that the row shows."""
+    item: CandidateProposed | SpanRow | AttemptRow | PredictorCalled | StreamedCall
+    """The part of the run's record that the row shows, or a call that has not ended."""
     parent: Node | None
     """The row that this one is inside."""
     number: int
@@ -122,6 +123,9 @@ def build_row(node: Node, record: RunRecord, *, several: bool = False) -> Row:
             _candidate(row, node.item, record)
         case PredictorCalled():
             _call(row, node.item, node.number)
+        case StreamedCall():
+            row["label"] = str(node.number + 1)
+            row["about"] = [["", clip(node.item.predictor)]]
     return row
 
 
@@ -137,6 +141,8 @@ def state_and_score(node: Node, record: RunRecord) -> tuple[str, float | None]:
             return _state_of_candidate(node.item, record, len(scores)), mean(scores)
         case PredictorCalled():
             return "failed" if node.item.error else "done", None
+        case StreamedCall():
+            return "running", None
 
 
 def row_payload(node: Node, record: RunRecord, *, several: bool = False) -> Payload:

@@ -19,6 +19,8 @@ from dspynb.views.counts import Counts
 from dspynb.views.details import Detail, build_detail
 from dspynb.views.header import Header, build_header
 from dspynb.views.rows import Mode, Node, Payload, Row, build_row, row_payload, state_and_score, state_and_score_of_row
+from dspynb.views.stream_rows import StreamRows
+from dspynb.views.streams import stream_blocks
 
 __all__ = ["MOST_FAILED", "MOST_ROWS", "MOST_SENT", "ViewModel"]
 
@@ -59,6 +61,7 @@ class ViewModel:
         self._spans_to_place: dict[int, None] = {}  # counted since the last update
         self._end_changed = False
         self._calls_read = 0
+        self.streams = StreamRows(record, self._node)
         self._changed_keys: dict[str, None] = {}  # rows that changed in this update
         self._unsent: dict[str, None] = {}
         self._last_mode: Mode | None = None  # the mode at the last update
@@ -117,6 +120,8 @@ class ViewModel:
         for span in self._spans_to_place:
             self._mark_changed(self._node(span))
         self._place_calls()
+        changed_streams = self.streams.place(self.nodes, len(self._roots["calls"]))
+        self._changed_keys.update(dict.fromkeys(changed_streams))
         mode = self.mode()
         if mode != self._last_mode:
             self._last_mode = mode
@@ -282,7 +287,11 @@ class ViewModel:
         """Everything about the row with this key; None if there is no such row."""
         self.update()
         node = self.nodes.get(key)
-        return None if node is None else build_detail(node, self.record)
+        if node is None:
+            return None
+        detail = build_detail(node, self.record)
+        detail["blocks"] += stream_blocks(self.streams.by_row().get(key, ()))
+        return detail
 
     def snapshot(self, most: int = MOST_ROWS) -> tuple[Header, list[Row]]:
         """The header and the outermost rows: the first ``most``, then later ones that failed, and the best."""
@@ -349,6 +358,11 @@ class ViewModel:
             return node.number < MOST_SENT
         return node.parent is not None and node.parent.key in opened
 
+    def is_sent(self, key: str, opened: set[str]) -> bool:
+        """Whether a front end is sent the row with this key. ``opened``: keys of rows whose children are shown."""
+        node = self.nodes.get(key)
+        return node is not None and self._is_sent(node, self.mode(), opened)
+
     def resend_children(self, key: str) -> None:
         """Let the next ``take_changes`` return the children of a row that was opened."""
         if key in self.nodes:
@@ -359,6 +373,8 @@ class ViewModel:
         opened = set(opened)
         outermost = self.outermost_nodes()[:MOST_SENT]
         nodes = list(outermost)
+        if self.mode() == "calls":
+            nodes.extend(self.streams.own_nodes.values())
         for node in self.with_descendants(outermost):
             if node.key in opened:
                 nodes.extend(node.children)

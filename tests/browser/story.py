@@ -89,3 +89,26 @@ def hostile(text):
 
     judge = lambda row, prediction: dn.Score(0.1 * len(prediction.sentence) % 1, feedback=text)  # noqa: E731
     return dn.Refine(dn.Predict(Caption, lm=dn.FunctionLM(model)), judge, n=3, hints=lambda *_: text)
+
+
+class Thinker:
+    """A model that thinks before its sentence, word by word; every call is streamed."""
+
+    name = "thinker"
+    streaming = True
+
+    def __init__(self, pace):
+        self.pace = pace
+
+    async def complete(self, request):
+        return await self.stream(request, lambda piece: None)
+
+    async def stream(self, request, on_piece):
+        sentence = SENTENCES[min(request.rollout, 4)]
+        thinking = "<think>The ocean is wide. <img src=x onerror='window.pwned=1'> I need few words."
+        text = ""
+        for piece in [*thinking.split(" "), "And blue.</think>", reply(sentence)]:
+            await asyncio.sleep(self.pace)
+            on_piece(f"{piece} ")
+            text += f"{piece} "
+        return dn.LMReply(text, usage=dn.Usage(calls=1, reasoning_tokens=12))

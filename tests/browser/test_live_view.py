@@ -198,3 +198,26 @@ def test_notebook_7_shows_the_same(classic, classic_notebook, shot):
     opened.reload()
     opened.page.wait_for_selector(STILL)
     assert set(opened.errors) <= its_own
+
+
+def test_thinking_is_folded_while_it_is_written_and_stays_open(notebook, shot):
+    opened = notebook("prediction = await refine(lm=Thinker(pace=0.4), n=2)(subject='the ocean')\nprint('RESULT')")
+    opened.run_all()
+    folded = opened.page.locator(".dspynb-detail .dspynb-folded")
+    opened.page.locator(f"{ROWS} .dspynb-live:has-text('thinking · ')").first.wait_for()
+    folded.locator("summary .dspynb-live:has-text('The ocean')").wait_for()
+    assert not folded.locator("pre").is_visible()
+    folded.locator("summary").click()
+    folded.locator("pre:has-text('I need')").wait_for()
+    shot(opened, "thinking-light")
+    opened.page.locator(ROWS).nth(1).wait_for()
+    folded.locator("pre:has-text('wide.')").wait_for()  # that of the next attempt, open too
+    assert "Hint" in opened.page.locator(".dspynb-detail ins").first.inner_text()
+    opened.wait_for_output("RESULT")
+    opened.page.wait_for_selector(STILL)
+    summary = opened.page.locator(f"{STILL} .dspynb-folded summary")
+    assert summary.inner_text() == "self · reasoning · 12 tokens"
+    summary.click()
+    assert opened.page.locator(f"{STILL} .dspynb-folded pre").inner_text().endswith("I need few words. And blue.")
+    assert opened.page.evaluate("window.pwned") == 0
+    assert opened.errors == []

@@ -24,8 +24,9 @@ const commands = {
     return stores[id].sent.splice(0);
   },
   state({ id }) {
-    const { header, rows, seq, leads, refusal, details } = stores[id].store;
-    return { header, rows: [...rows.values()], seq, leads, refusal, details: Object.fromEntries(details) };
+    const { header, rows, seq, leads, refusal, details, liveCalls } = stores[id].store;
+    const live = Object.fromEntries(liveCalls);
+    return { header, rows: [...rows.values()], seq, leads, refusal, details: Object.fromEntries(details), live };
   },
   entries({ id, filter = { words: "", state: "" }, sort = OWN_ORDER, open = [] }) {
     const entries = listEntries(groupByParent(stores[id].store.rows.values()), filter, sort, new Set(open));

@@ -8,6 +8,7 @@ import pytest
 
 from dspynb import errors
 from dspynb.lm.protocol import LMRequest
+from dspynb.lm.providers.responses_stream import ResponseAssembler
 from tests.lm.responses_server import (
     USER,
     ResponsesServer,
@@ -136,3 +137,36 @@ def test_a_server_that_does_not_stream_gives_one_piece():
         server.streamed.append(response(text_item("4")))
         answer = asyncio.run(model(server).stream(LMRequest((USER,)), pieces.append))
     assert (pieces, answer.text) == (["4"], "4")
+
+
+def thinking_of(*events):
+    assembler = ResponseAssembler()
+    pieces = []
+    for event in events:
+        assembler.add(event, {})
+        pieces.append(assembler.thinking)
+    return "".join(pieces)
+
+
+def test_the_parts_of_a_streamed_summary_are_paragraphs():
+    summary = "reasoning_summary_text"
+    assert (
+        thinking_of(
+            delta("I ", summary, summary_index=0),
+            delta("add.", summary, summary_index=0),
+            delta("It is ", summary, summary_index=1),
+            delta("4.", summary, summary_index=1),
+            delta("4", index=1),
+        )
+        == "I add.\n\nIt is 4."
+    )
+
+
+def test_a_summary_of_streamed_reasoning_is_left_out():
+    assert (
+        thinking_of(
+            delta("I add.", "reasoning_text", content_index=0),
+            delta("Adding", "reasoning_summary_text", summary_index=0),
+        )
+        == "I add."
+    )

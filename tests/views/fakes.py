@@ -165,6 +165,11 @@ class FrontEnd:
     def details(self):
         return self._state()["details"]
 
+    @property
+    def live(self):
+        """Key of a row → its calls that are being streamed, if their texts were sent."""
+        return self._state()["live"]
+
     def _state(self):
         return _stores().call("state", id=self._id)
 

@@ -190,6 +190,9 @@ class WorkerRun(RunReader):
         with self._lock:
             self._waiting_tasks.discard(task)
 
+    def stream_began(self, call: object) -> None:
+        """A worker sends no part of a reply: views show the reply when the call has ended."""
+
     def stop(self) -> None:
         """Admit no further call, and cancel those that are waiting, also in tasks that the program created."""
         self._stopped = True

@@ -63,12 +63,15 @@ class SpendingLimit:
         send = engine.complete
 
         async def complete(
-            request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
+            request: LMRequest,
+            settings: Mapping[str, Any],
+            on_piece: PieceCallback | None = None,
+            on_thinking: PieceCallback | None = None,
         ) -> LMReply:
             bound = self._admit(lm, request, settings)
             reserved = bound.usd
             try:
-                reply = await send(request, settings, on_piece)
+                reply = await send(request, settings, on_piece, on_thinking)
                 reserved = self._actual(lm, reply.usage, bound)
             except ModelError as error:
                 reserved = self._actual_of_error(lm, error, bound)

@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, PieceCallback, sent_settings
+from dspynb.running.streamed_calls import StreamedCall
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import Scope
 
@@ -29,7 +30,8 @@ class ModelCall:
     ``listener``: called with each new piece of the reply's text; None for a call that is not streamed. ``key``: the key
     of the request in the reply cache; None if the cache is not used. ``settings``: those of the request merged with
     those of the model; None until they are merged. ``sent``: the settings as they were sent last, where they were
-    adapted to the model; else None. ``admitted``: whether the runs and budgets around the call have admitted it.
+    adapted to the model; else None. ``progress``: the part of a streamed reply that views show; None for a call that is
+    not streamed. ``admitted``: whether the runs and budgets around the call have admitted it.
     ``streamed``: whether the listener has received the text of the reply.
     """
 
@@ -42,6 +44,7 @@ class ModelCall:
     key: str | None = None
     settings: Mapping[str, Any] | None = None
     sent: Mapping[str, Any] | None = None
+    progress: StreamedCall | None = None
     admitted: bool = False
     streamed: bool = False
 
@@ -55,6 +58,13 @@ class ModelCall:
         if self.settings is None:
             self.settings = sent_settings(self.lm, self.request)
         return self.settings
+
+    def pass_on(self, piece: str) -> None:
+        """Pass a piece of the reply's text to the views and to the listener."""
+        if self.progress is not None:
+            self.progress.add_text(piece)
+        if self.listener is not None:
+            self.listener(piece)
 
     def stream_rest(self, reply: LMReply) -> None:
         """Call the listener with the whole text of a reply that was not streamed, such as a cached one."""

@@ -25,6 +25,10 @@ __all__ = ["CHAT", "FORMATS", "DirectFormat", "is_without_path", "needs_response
 class Assembler(Protocol):
     """Assembles a streamed reply: ``add`` returns the new text of a piece, ``body`` the whole reply."""
 
+    @property
+    def thinking(self) -> str:
+        """The thinking beside the text in the piece that was added last."""
+
     def add(self, chunk: Mapping[str, Any], error_fields: Mapping[str, Any]) -> str: ...
 
     def body(self, error_fields: Mapping[str, Any]) -> dict[str, Any]: ...

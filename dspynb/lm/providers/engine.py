@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from dspynb.errors import BadRequestError
 from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers.endpoint import Endpoint
 from dspynb.lm.providers.wire_formats import WireFormat
 
-__all__ = ["Engine", "EngineProfile"]
+__all__ = ["Engine", "EngineProfile", "needs_stream"]
+
+# Sources: DashScope (FoundationAgents/OpenManus#330), OpenAI's Codex (tinyhumansai/openhuman#5165).
+_NEEDS_STREAM = re.compile(
+    r"\bonly supports? (?:the )?stream|\benable the stream parameter|\bstream must be (?:set to )?'?true"
+    r"|\bstreaming is required|\bnon-?stream(?:ing)? (?:requests?|calls?|mode)? ?(?:is|are) not supported",
+    re.IGNORECASE,
+)
 
 
 class EngineProfile(Protocol):
@@ -21,6 +30,11 @@ class EngineProfile(Protocol):
 
     @property
     def refused(self) -> frozenset[str]: ...
+
+
+def needs_stream(error: BadRequestError) -> bool:
+    """Whether a server has refused a request because it takes streamed requests only."""
+    return _NEEDS_STREAM.search(error.problem) is not None
 
 
 class Engine(ABC):
@@ -42,9 +56,14 @@ class Engine(ABC):
 
     @abstractmethod
     async def complete(
-        self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
+        self,
+        request: LMRequest,
+        settings: Mapping[str, Any],
+        on_piece: PieceCallback | None = None,
+        on_thinking: PieceCallback | None = None,
     ) -> LMReply:
-        """Send a request and return the reply; with ``on_piece``, stream it. Raises ModelError."""
+        """Send a request and return the reply; with ``on_piece``, stream it. ``on_thinking``: called with each piece of
+        the thinking that arrives beside the text of a stream. Raises ModelError."""
 
     def stream_fields(self) -> dict[str, Any]:
         """The fields of a request for a streamed reply."""

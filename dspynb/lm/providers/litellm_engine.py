@@ -140,7 +140,11 @@ class LiteLLMEngine(Engine):
         return api_key
 
     async def complete(
-        self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
+        self,
+        request: LMRequest,
+        settings: Mapping[str, Any],
+        on_piece: PieceCallback | None = None,
+        on_thinking: PieceCallback | None = None,
     ) -> LMReply:
         """Send a request and return the reply; with ``on_piece``, stream it. Raises ModelError; ConfigurationError if
         litellm is not installed."""
@@ -159,7 +163,7 @@ class LiteLLMEngine(Engine):
             if on_piece is None:
                 body = _with_refusals(response.model_dump())
             else:
-                body = await _streamed(response, on_piece, error_fields)
+                body = await _streamed(response, on_piece, on_thinking, error_fields)
         except ModelError:
             raise
         except Exception as error:
@@ -285,10 +289,14 @@ def _client_kind(error: Exception) -> type[ModelError] | None:
     return ModelError
 
 
-async def _streamed(response: Any, on_piece: PieceCallback, error_fields: Mapping[str, Any]) -> dict[str, Any]:
+async def _streamed(
+    response: Any, on_piece: PieceCallback, on_thinking: PieceCallback | None, error_fields: Mapping[str, Any]
+) -> dict[str, Any]:
     assembler = ReplyAssembler(shares_finish=True)
     async for chunk in response:
         text = assembler.add(chunk.model_dump(), error_fields)
+        if on_thinking is not None and assembler.thinking:
+            on_thinking(assembler.thinking)
         if text:
             on_piece(text)
     return assembler.body(error_fields)

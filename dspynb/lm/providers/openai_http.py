@@ -126,7 +126,11 @@ class DirectEngine(Engine):
         return None
 
     async def complete(
-        self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
+        self,
+        request: LMRequest,
+        settings: Mapping[str, Any],
+        on_piece: PieceCallback | None = None,
+        on_thinking: PieceCallback | None = None,
     ) -> LMReply:
         """Send a request and return the reply; with ``on_piece``, stream it. Raises ModelError. A cancellation closes
         the connection."""
@@ -155,7 +159,7 @@ class DirectEngine(Engine):
                 url, data=payload, headers=headers, timeout=self._timeout, allow_redirects=False
             ) as response:
                 self._check_redirect(response, url)
-                return await self._read(response, message_format, on_piece)
+                return await self._read(response, message_format, on_piece, on_thinking)
         except TimeoutError:
             problem = f"no reply within {self.endpoint.timeout:g} s"
             raise ModelTimeout(problem, model=self.model, advice=ModelTimeout.remedy) from None
@@ -178,14 +182,18 @@ class DirectEngine(Engine):
             raise BadRequestError(refused_redirect(target), model=self.model, status=response.status)
 
     async def _read(
-        self, response: aiohttp.ClientResponse, message_format: DirectFormat, on_piece: PieceCallback | None
+        self,
+        response: aiohttp.ClientResponse,
+        message_format: DirectFormat,
+        on_piece: PieceCallback | None,
+        on_thinking: PieceCallback | None,
     ) -> LMReply:
         status = response.status
         headers = response.headers
         request_id = redact(headers.get("x-request-id", "")) or None
         error_fields: dict[str, Any] = {"model": self.model, "status": status, "request_id": request_id}
         if status < 400 and on_piece is not None and response.content_type == "text/event-stream":
-            body = await _streamed(response, message_format, on_piece, error_fields)
+            body = await _streamed(response, message_format, on_piece, on_thinking, error_fields)
             return message_format.read_reply(body, self.model, error_fields, self.endpoint.prices)
         chunks = response.content.iter_any()
         if status >= 400:
@@ -249,6 +257,7 @@ async def _streamed(
     response: aiohttp.ClientResponse,
     message_format: DirectFormat,
     on_piece: PieceCallback,
+    on_thinking: PieceCallback | None,
     error_fields: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Read a reply that is streamed as server-sent events, and return it as a response body."""
@@ -265,6 +274,8 @@ async def _streamed(
             if not isinstance(chunk, Mapping):
                 raise damaged_chunk(data.decode("utf-8", "replace"), error_fields)
             text = assembler.add(chunk, error_fields)
+            if on_thinking is not None and assembler.thinking:
+                on_thinking(assembler.thinking)
             if text:
                 on_piece(text)
     return assembler.body(error_fields)

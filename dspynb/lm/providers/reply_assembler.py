@@ -34,6 +34,8 @@ class ReplyAssembler:
     def __init__(self, *, shares_finish: bool = False) -> None:
         self._shares_finish = shares_finish
         self._choices: dict[int, _StreamedChoice] = {0: _StreamedChoice()}
+        self.thinking = ""
+        """The thinking beside the text in the chunk that was added last, of the first completion."""
         self._usage: Any = None
 
     def add(self, chunk: Mapping[str, Any], error_fields: Mapping[str, Any]) -> str:
@@ -45,6 +47,7 @@ class ReplyAssembler:
         if is_error_report(chunk):
             raise reported_error(chunk, error_fields)
         self._usage = chunk.get("usage") or self._usage
+        self.thinking = ""
         choices = chunk.get("choices")
         if not isinstance(choices, list | tuple | None):
             raise damaged_chunk(chunk, error_fields)
@@ -53,11 +56,13 @@ class ReplyAssembler:
             index = _choice_index(choice)
             if index is None:
                 raise damaged_chunk(chunk, error_fields)
-            text = self._choices.setdefault(index, _StreamedChoice()).add(choice)
+            streamed = self._choices.setdefault(index, _StreamedChoice())
+            text = streamed.add(choice)
             if text is None:
                 raise damaged_chunk(chunk, error_fields)
             if index == 0:
                 texts.append(text)
+                self.thinking += streamed.reasoning
         return "".join(texts)
 
     def body(self, error_fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +101,8 @@ class _StreamedChoice:
 
     def __init__(self) -> None:
         self.finish: str | None = None
+        self.reasoning = ""
+        """The reasoning in the piece that was added last."""
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -120,7 +127,8 @@ class _StreamedChoice:
         calls = delta.get("tool_calls")
         if content is None or not isinstance(refusal, str | None) or not isinstance(calls, list | tuple | None):
             return None
-        self._reasoning.append(read_reasoning(delta) or content.reasoning)
+        self.reasoning = read_reasoning(delta) or content.reasoning
+        self._reasoning.append(self.reasoning)
         self._refusal.append(refusal or content.refusal)
         self._add_logprobs(choice.get("logprobs"))
         if not all(map(self._add_call, calls or ())):

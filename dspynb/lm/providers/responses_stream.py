@@ -22,6 +22,8 @@ _DELTAS = {
     "response.function_call_arguments.delta": "arguments",
 }
 """The events that add to an item, and what they add."""
+_PARTS_OF_REASONING = {"summary": "summary_index", "reasoning": "content_index"}
+"""The texts of an item that are its reasoning, and the field with the number of a part."""
 
 
 class ResponseAssembler:
@@ -34,6 +36,9 @@ class ResponseAssembler:
     def __init__(self) -> None:
         self._items: dict[int, _StreamedItem] = {}
         self._response: Mapping[str, Any] | None = None
+        self.thinking = ""
+        """The reasoning, or the summary of it, in the event that was added last."""
+        self._thinking_part: tuple[Any, ...] | None = None  # the part that the last piece of reasoning belongs to
 
     def add(self, event: Mapping[str, Any], error_fields: Mapping[str, Any]) -> str:
         """Add an event and return the text that it adds to the reply.
@@ -42,6 +47,7 @@ class ResponseAssembler:
         Responses format. Events of unknown types are left out.
         """
         kind = event.get("type")
+        self.thinking = ""
         if kind == "error" or (kind is None and is_error_report(event)):
             raise reported_error(event, error_fields)
         if not isinstance(kind, str):
@@ -68,8 +74,23 @@ class ResponseAssembler:
         if not isinstance(delta, str):
             raise damaged_chunk(event, error_fields)
         item.add(_DELTAS[kind], delta)
+        if _DELTAS[kind] in _PARTS_OF_REASONING:
+            self._add_thinking(index, event, delta)
         is_answer = _DELTAS[kind] == "text" and item.fields.get("phase") != "commentary"
         return delta if is_answer else ""
+
+    def _add_thinking(self, index: int, event: Mapping[str, Any], delta: str) -> None:
+        """Set ``thinking`` to a piece of reasoning, with a blank line before each part but the first. A summary of
+        reasoning that has arrived itself is left out, as in the whole reply."""
+        kind = _DELTAS[event["type"]]
+        part = (index, kind, event.get(_PARTS_OF_REASONING[kind]))
+        before = self._thinking_part
+        if before is not None and kind == "summary" and before[:2] == (index, "reasoning"):
+            return
+        if before is not None and before != part:
+            delta = f"\n\n{delta}"
+        self._thinking_part = part
+        self.thinking = delta
 
     def body(self, error_fields: Mapping[str, Any]) -> dict[str, Any]:
         """The whole reply as a response body. Raises MalformedReply if the stream ended before the reply did."""

@@ -23,7 +23,8 @@ export function cellContent(name, row, level, isOpen, header) {
     case "about":
       return [textContent(row.about)];
     case "outputs":
-      return [row.error ? textContent(row.error, "dspynb-error") : textContent(row.outputs)];
+      if (row.error) return [textContent(row.error, "dspynb-error")];
+      return [row.live && !row.outputs ? textContent(row.live, "dspynb-live") : textContent(row.outputs)];
     case "score":
       return scoreContent(row, header);
     case "seconds":

@@ -1,7 +1,7 @@
 /* The detail of the selected row: its values, its prompts and replies, and the differences to another row. */
 
 /** @import { RunStore } from "./store.js" */
-/** @import { Block, CachedDetail, Detail, Row } from "./types.js" */
+/** @import { Block, CachedDetail, Detail, LiveCall, Row } from "./types.js" */
 
 import { candidateButtons, candidateEditor } from "./candidate_steering.js";
 import { comparableRows, comparisonOptions, defaultComparison, FEW_CHOICES, MOST_CHOICES } from "./comparison.js";
@@ -9,6 +9,7 @@ import { blockHead, diffBlock } from "./diff_view.js";
 import { button, element, scrollable } from "./dom.js";
 import { selectField, setOptions } from "./fields.js";
 import { ROW_NAMES } from "./format.js";
+import { LiveCallView } from "./live_call.js";
 
 export class DetailView {
   /** @param {RunStore} store */
@@ -21,6 +22,12 @@ export class DetailView {
     this.chosen = null;
     this.sideBySide = false;
     this.editing = false;
+    /** The positions of the folded blocks that a person has opened. They stay open when the detail is drawn again, and
+     * in the next row.
+     * @type {Set<number>} */
+    this.unfolded = new Set();
+    /** @type {LiveCallView[]} */
+    this.liveViews = [];
     /** The state that was drawn last, as JSON, to notice changes. */
     this.drawnState = "";
     /** The key of the row whose list of choices was opened.
@@ -73,7 +80,10 @@ export class DetailView {
       [defaultKey, compared, detail, before, this.sideBySide],
       [steerable, ended],
     ]);
-    if (newState === this.drawnState) return; // to keep the scroll position and the selection
+    if (newState === this.drawnState) {
+      this.updateLive(key);
+      return; // to keep the scroll position and the selection
+    }
     this.drawnState = newState;
     const hasChoices = this.offerChoices(row, FEW_CHOICES) > 0;
     this.openedFor = null;
@@ -82,6 +92,19 @@ export class DetailView {
     const title = element("div", "dspynb-title", this.title(row));
     if (detail) this.node.replaceChildren(title, ...this.content(row, detail, before, hasChoices));
     else this.node.replaceChildren(title, element("div", "dspynb-waits", this.waitingText()));
+    this.updateLive(key);
+  }
+
+  /**
+   * Show the texts so far of the row's streamed calls.
+   * @param {string} key
+   */
+  updateLive(key) {
+    const calls = this.store.liveCalls.get(key) ?? [];
+    for (const view of this.liveViews) {
+      const call = calls.find(({ id }) => id === view.id);
+      if (call) view.update(call);
+    }
   }
 
   /** @returns {Row | undefined} */
@@ -183,15 +206,52 @@ export class DetailView {
    */
   blocks(detail, before) {
     const earlier = sentTexts(before);
+    this.liveViews = [];
+    let folds = 0;
     return detail.blocks.flatMap((block) => {
       if (before && block.kind === "sent") {
         return diffBlock(block, earlier.get(block.heading)?.shift() ?? "", this.sideBySide);
       }
-      if (block.kind === "reasoning") return [foldedBlock(block)];
+      if (block.kind === "reasoning" && block.text) return [this.foldedBlock(folds++, block)];
+      if (block.live) return this.liveBlock(folds++, block.live);
       const head = blockHead(block.heading, block.text);
       const className = block.kind === "error" ? "dspynb-error" : "";
       return block.text ? [head, scrollable("pre", className, block.text)] : [head];
     });
+  }
+
+  /**
+   * An element that is shown when a person opens it.
+   * @param {number} position among the folded elements
+   */
+  fold(position) {
+    const node = element("details", "dspynb-folded");
+    node.open = this.unfolded.has(position);
+    node.addEventListener("toggle", () => {
+      if (node.open) this.unfolded.add(position);
+      else this.unfolded.delete(position);
+    });
+    return node;
+  }
+
+  /**
+   * @param {number} position
+   * @param {Block} block
+   */
+  foldedBlock(position, { heading, text }) {
+    const node = this.fold(position);
+    node.append(element("summary", "", heading), blockHead("", text), scrollable("pre", "", text));
+    return node;
+  }
+
+  /**
+   * @param {number} position
+   * @param {LiveCall} call
+   */
+  liveBlock(position, call) {
+    const view = new LiveCallView(call, this.fold(position));
+    this.liveViews.push(view);
+    return view.nodes;
   }
 
   /**
@@ -208,15 +268,6 @@ export class DetailView {
     this.node.replaceChildren(...editor.nodes);
     editor.focus();
   }
-}
-
-/**
- * A block that is shown when a person opens it.
- * @param {Block} block
- */
-function foldedBlock({ heading, text }) {
-  const summary = element("summary", "", heading);
-  return element("details", "dspynb-folded", summary, blockHead("", text), scrollable("pre", "", text));
 }
 
 /**

@@ -1,7 +1,8 @@
 /* The store: the header and the rows of a run. Python sends a snapshot, then numbered deltas. When a number is missing,
  * the store requests a new snapshot. Applying a message twice has no effect. Several views can show one store. */
 
-/** @import { CachedDetail, Delta, Header, Leads, Received, Row, RowPatch, Sent, Snapshot, Source } from "./types.js" */
+/** @import { CachedDetail, Delta, Header, Leads, LiveCall, LiveRow, Received, Row } from "./types.js" */
+/** @import { RowPatch, Sent, Snapshot, Source } from "./types.js" */
 
 /** Milliseconds between two messages that tell Python that this page is open. */
 const ALIVE_INTERVAL = 5000;
@@ -57,6 +58,9 @@ export class RunStore {
     this.file = source.file ?? "";
     /** @type {Map<string, CachedDetail>} */
     this.details = new Map();
+    /** Key of a row → its streamed calls, with their texts.
+     * @type {Map<string, LiveCall[]>} */
+    this.liveCalls = new Map();
     /** When each pending detail was requested.
      * @type {Map<string, number>} */
     this.pendingDetails = new Map();
@@ -68,7 +72,7 @@ export class RunStore {
    * Replace the header and all rows, unless a later delta was already applied.
    * @param {Partial<Snapshot>} snapshot
    */
-  applySnapshot({ seq, header, rows, leads }) {
+  applySnapshot({ seq, header, rows, leads, live }) {
     if (!header || seq === undefined || seq < this.seq) return;
     this.header = header;
     this.ready = true;
@@ -77,6 +81,7 @@ export class RunStore {
     this.receivedAt = performance.now();
     this.rows = new Map();
     for (const row of rows ?? []) this.rows.set(row.key, mergeRow(undefined, row));
+    this.applyLive(live ?? {});
     this.snapshotRequested = false;
     this.notify();
   }
@@ -111,9 +116,32 @@ export class RunStore {
     this.seq = delta.seq;
     this.receivedAt = performance.now();
     if (delta.leads) this.leads = delta.leads;
-    for (const key of delta.removed) this.rows.delete(key);
+    for (const key of delta.removed) {
+      this.rows.delete(key);
+      this.liveCalls.delete(key);
+    }
     for (const patch of delta.rows) this.applyPatch(patch);
+    this.applyLive(delta.live ?? {});
     this.notify();
+  }
+
+  /**
+   * Apply what is new of streamed calls. Their texts change no detail, so that a detail is requested again only when a
+   * call began or ended.
+   * @param {{ [key: string]: LiveRow }} rows
+   */
+  applyLive(rows) {
+    for (const [key, { line, calls }] of Object.entries(rows)) {
+      const row = this.rows.get(key);
+      if (!row) continue;
+      this.rows.set(key, mergeRow(row, { key, live: line || null }));
+      if (calls) this.liveCalls.set(key, calls);
+      else if (!line) this.liveCalls.delete(key);
+      const detail = this.details.get(key);
+      const shown = detail?.blocks.flatMap(({ live }) => (live ? [live.id] : [])) ?? [];
+      const isOutdated = line ? calls && String(calls.map(({ id }) => id)) !== String(shown) : shown.length > 0;
+      if (detail && isOutdated) detail.outdated = true;
+    }
   }
 
   /** @param {RowPatch} patch */

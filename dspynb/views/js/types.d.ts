@@ -53,6 +53,8 @@ export interface Row {
   tokens?: number;
   /** Keys of the candidate's parents. */
   parents?: string[];
+  /** The state of the calls inside it that are being streamed, from {@link LiveRow}; absent if there are none. */
+  live?: string;
 }
 
 /** The changed fields of a row; null for a field that no longer exists. */
@@ -61,11 +63,32 @@ export type RowPatch = { key: string } & { [Name in keyof Row]?: Row[Name] | nul
 /** Candidate → the number of validation rows on which it is the best. */
 export type Leads = { [candidate: string]: number };
 
+/** The reply so far of a call that is being streamed. */
+export interface LiveCall {
+  id: number;
+  /** The path of the predictor. */
+  of: string;
+  /** How many characters the thinking has. */
+  characters: number;
+  /** The last words of the thinking. */
+  line: string;
+  thinking: string;
+  reply: string;
+}
+
+/** The streamed calls of a row: a line, which is empty when all of them have ended; and their texts if its detail was
+ * requested. */
+export interface LiveRow {
+  line: string;
+  calls?: LiveCall[];
+}
+
 export interface Snapshot {
   seq: number;
   header: Header;
   rows: RowPatch[];
   leads?: Leads;
+  live?: { [key: string]: LiveRow };
 }
 
 export interface Delta {
@@ -76,12 +99,16 @@ export interface Delta {
   /** Keys of rows that no longer exist. */
   removed: string[];
   leads?: Leads;
+  /** Key of a row → its streamed calls, for rows in which they changed. */
+  live?: { [key: string]: LiveRow };
 }
 
 export interface Block {
   kind: string;
   heading: string;
   text: string;
+  /** Of a block of the kind `live`. */
+  live?: LiveCall;
 }
 
 /** Everything about a row that does not fit into its line in the table. */

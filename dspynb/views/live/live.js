@@ -93,12 +93,13 @@ class RunStore {
     this.saved = !source.send;
     this.file = source.file ?? "";
     this.details = new Map();
+    this.liveCalls = new Map();
     this.pendingDetails = new Map();
     this.snapshotRequested = false;
     this.lastAlive = 0;
   }
 
-  applySnapshot({ seq, header, rows, leads }) {
+  applySnapshot({ seq, header, rows, leads, live }) {
     if (!header || seq === undefined || seq < this.seq) return;
     this.header = header;
     this.ready = true;
@@ -107,6 +108,7 @@ class RunStore {
     this.receivedAt = performance.now();
     this.rows = new Map();
     for (const row of rows ?? []) this.rows.set(row.key, mergeRow(undefined, row));
+    this.applyLive(live ?? {});
     this.snapshotRequested = false;
     this.notify();
   }
@@ -136,9 +138,27 @@ class RunStore {
     this.seq = delta.seq;
     this.receivedAt = performance.now();
     if (delta.leads) this.leads = delta.leads;
-    for (const key of delta.removed) this.rows.delete(key);
+    for (const key of delta.removed) {
+      this.rows.delete(key);
+      this.liveCalls.delete(key);
+    }
     for (const patch of delta.rows) this.applyPatch(patch);
+    this.applyLive(delta.live ?? {});
     this.notify();
+  }
+
+  applyLive(rows) {
+    for (const [key, { line, calls }] of Object.entries(rows)) {
+      const row = this.rows.get(key);
+      if (!row) continue;
+      this.rows.set(key, mergeRow(row, { key, live: line || null }));
+      if (calls) this.liveCalls.set(key, calls);
+      else if (!line) this.liveCalls.delete(key);
+      const detail = this.details.get(key);
+      const shown = detail?.blocks.flatMap(({ live }) => (live ? [live.id] : [])) ?? [];
+      const isOutdated = line ? calls && String(calls.map(({ id }) => id)) !== String(shown) : shown.length > 0;
+      if (detail && isOutdated) detail.outdated = true;
+    }
   }
 
   applyPatch(patch) {
@@ -867,6 +887,51 @@ function splitUnchanged(text, first, last) {
   return isShort ? { head: text, cut: "", tail: "" } : { head, cut, tail };
 }
 
+/* ── live_call.js ── */
+const NEAR_END = 24;
+
+class LiveCallView {
+  constructor(call, folded) {
+    this.id = call.id;
+    this.summary = element("summary", "");
+    this.line = element("span", "dspynb-live");
+    this.state = element("span", "");
+    this.summary.append(this.state, this.line);
+    this.thinking = scrollable("pre", "");
+    this.folded = folded;
+    this.folded.append(this.summary, this.thinking);
+    this.replyHead = blockHead(`${call.of} · reply so far`, "");
+    this.reply = scrollable("pre", "");
+    this.nodes = [this.folded, this.replyHead, this.reply];
+    this.update(call);
+  }
+
+  update(call) {
+    const { of, characters, line, thinking, reply } = call;
+    setText(this.state, `${of} · ${thinkingState(characters, reply)}`);
+    setText(this.line, line && !reply ? ` ${line}` : "");
+    extendText(this.thinking, thinking);
+    this.thinking.hidden = !thinking;
+    extendText(this.reply, reply);
+    this.replyHead.hidden = !reply;
+    this.reply.hidden = !reply;
+  }
+}
+
+function thinkingState(characters, reply) {
+  if (characters) return `${reply ? "reasoning" : "thinking"} · ${formatCount(characters)} characters`;
+  return reply ? "no reasoning" : "waiting for the first words";
+}
+
+function extendText(node, text) {
+  const before = node.textContent ?? "";
+  if (text === before) return;
+  const atEnd = node.scrollTop + node.clientHeight >= node.scrollHeight - NEAR_END;
+  if (before && text.startsWith(before)) node.append(text.slice(before.length));
+  else node.replaceChildren(text);
+  if (atEnd) node.scrollTop = node.scrollHeight;
+}
+
 /* ── detail.js ── */
 class DetailView {
   constructor(store) {
@@ -875,6 +940,8 @@ class DetailView {
     this.chosen = null;
     this.sideBySide = false;
     this.editing = false;
+    this.unfolded = new Set();
+    this.liveViews = [];
     this.drawnState = "";
     this.openedFor = null;
     this.node = element("section", "dspynb-detail");
@@ -923,7 +990,10 @@ class DetailView {
       [defaultKey, compared, detail, before, this.sideBySide],
       [steerable, ended],
     ]);
-    if (newState === this.drawnState) return; // to keep the scroll position and the selection
+    if (newState === this.drawnState) {
+      this.updateLive(key);
+      return; // to keep the scroll position and the selection
+    }
     this.drawnState = newState;
     const hasChoices = this.offerChoices(row, FEW_CHOICES) > 0;
     this.openedFor = null;
@@ -932,6 +1002,15 @@ class DetailView {
     const title = element("div", "dspynb-title", this.title(row));
     if (detail) this.node.replaceChildren(title, ...this.content(row, detail, before, hasChoices));
     else this.node.replaceChildren(title, element("div", "dspynb-waits", this.waitingText()));
+    this.updateLive(key);
+  }
+
+  updateLive(key) {
+    const calls = this.store.liveCalls.get(key) ?? [];
+    for (const view of this.liveViews) {
+      const call = calls.find(({ id }) => id === view.id);
+      if (call) view.update(call);
+    }
   }
 
   selectedRow() {
@@ -1001,15 +1080,40 @@ class DetailView {
 
   blocks(detail, before) {
     const earlier = sentTexts(before);
+    this.liveViews = [];
+    let folds = 0;
     return detail.blocks.flatMap((block) => {
       if (before && block.kind === "sent") {
         return diffBlock(block, earlier.get(block.heading)?.shift() ?? "", this.sideBySide);
       }
-      if (block.kind === "reasoning") return [foldedBlock(block)];
+      if (block.kind === "reasoning" && block.text) return [this.foldedBlock(folds++, block)];
+      if (block.live) return this.liveBlock(folds++, block.live);
       const head = blockHead(block.heading, block.text);
       const className = block.kind === "error" ? "dspynb-error" : "";
       return block.text ? [head, scrollable("pre", className, block.text)] : [head];
     });
+  }
+
+  fold(position) {
+    const node = element("details", "dspynb-folded");
+    node.open = this.unfolded.has(position);
+    node.addEventListener("toggle", () => {
+      if (node.open) this.unfolded.add(position);
+      else this.unfolded.delete(position);
+    });
+    return node;
+  }
+
+  foldedBlock(position, { heading, text }) {
+    const node = this.fold(position);
+    node.append(element("summary", "", heading), blockHead("", text), scrollable("pre", "", text));
+    return node;
+  }
+
+  liveBlock(position, call) {
+    const view = new LiveCallView(call, this.fold(position));
+    this.liveViews.push(view);
+    return view.nodes;
   }
 
   edit(row, detail) {
@@ -1022,11 +1126,6 @@ class DetailView {
     this.node.replaceChildren(...editor.nodes);
     editor.focus();
   }
-}
-
-function foldedBlock({ heading, text }) {
-  const summary = element("summary", "", heading);
-  return element("details", "dspynb-folded", summary, blockHead("", text), scrollable("pre", "", text));
 }
 
 function namedText(name, text) {
@@ -1356,7 +1455,8 @@ function cellContent(name, row, level, isOpen, header) {
     case "about":
       return [textContent(row.about)];
     case "outputs":
-      return [row.error ? textContent(row.error, "dspynb-error") : textContent(row.outputs)];
+      if (row.error) return [textContent(row.error, "dspynb-error")];
+      return [row.live && !row.outputs ? textContent(row.live, "dspynb-live") : textContent(row.outputs)];
     case "score":
       return scoreContent(row, header);
     case "seconds":

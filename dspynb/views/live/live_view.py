@@ -5,9 +5,10 @@ their rows (``views/view_model.py``, ``views/rows.py``) and sends them; it runs 
 times a second. Messages go to a ``Transport``, so this module is independent of widgets.
 
 Messages to a front end:
-- ``delta`` {seq, header, rows, removed, leads}: the changes since the last delta. Of the header and of rows that were
-  sent before, it has only the changed fields; a field that no longer exists is None. ``seq`` numbers the deltas. A
-  front end that misses a number requests a snapshot.
+- ``delta`` {seq, header, rows, removed, leads, live}: the changes since the last delta. Of the header and of rows that
+  were sent before, it has only the changed fields; a field that no longer exists is None. ``seq`` numbers the deltas. A
+  front end that misses a number requests a snapshot. ``live`` has the calls that are being streamed, by row
+  (``views/streams.py``): a short line, and the texts so far for the rows of which a front end has requested the detail.
 - ``detail`` {key, detail}: everything about a row, as requested.
 - ``refused`` {text}: why the run refused an action of a person.
 
@@ -28,6 +29,7 @@ from dspynb.errors import DspynbError, shorten
 from dspynb.running.record import RunRecord
 from dspynb.running.record_changes import Changes
 from dspynb.views.rows import Payload
+from dspynb.views.streams import LiveRow, live_row
 from dspynb.views.view_model import MOST_SENT, ViewModel
 
 __all__ = ["LiveView", "Transport", "Viewed"]
@@ -36,6 +38,10 @@ _log = logging.getLogger("dspynb")
 
 INTERVAL = 0.1
 """Seconds between two batches, at least."""
+LIVE_INTERVAL = 0.25
+"""Seconds between two batches with the texts of calls that are being streamed, at least."""
+_MOST_FOLLOWED = 16
+"""Rows whose streamed texts are sent: those of which a front end has requested the detail last."""
 _PAUSE_FACTOR = 20
 """A batch that took t seconds is followed by a pause of 20 t, so that the view costs at most 5 % of the time."""
 _SILENCE_LIMIT = 20.0
@@ -105,6 +111,10 @@ class LiveView:
         self._sent_header: Payload = {}
         self._sent_leads: dict[str, int] = {}
         self._opened: set[str] = set()  # keys of rows whose children are shown
+        self._followed: dict[str, None] = {}  # keys of rows whose detail was requested, the last one at the end
+        self._sent_live: dict[str, Any] = {}  # key → the sizes of the row's streamed calls when they were sent last
+        self._waits_for_live = False  # whether _live_is_due is scheduled
+        self._is_live_due = False
         self._seq = 0
         self._scheduled = False  # whether _flush is scheduled
         self._ended = False
@@ -118,6 +128,7 @@ class LiveView:
         """Begin to send, everything that happened before included."""
         with self._lock:
             self._transport = transport
+            self._record.streams.watch(self.stream_grew)
             if self._ended or self._run.done:
                 self._finish()
             else:
@@ -134,6 +145,19 @@ class LiveView:
                 self._finish()
             else:
                 self._schedule()
+
+    def stream_grew(self) -> None:
+        """Schedule a batch with the texts of streamed calls. Called for each piece of a reply, in any thread."""
+        if not self._waits_for_live:
+            self._waits_for_live = True
+            self._loop.call_soon_threadsafe(self._loop.call_later, LIVE_INTERVAL, self._live_is_due)
+
+    def _live_is_due(self) -> None:
+        with self._lock:
+            self._is_live_due = True
+            self._schedule()
+            if not self._scheduled:  # all pages are closed
+                self._waits_for_live = False
 
     def message(self, content: Mapping[str, Any]) -> None:
         """Handle a message of a front end. Unknown messages are ignored."""
@@ -173,6 +197,7 @@ class LiveView:
             case "detail":
                 detail = self._state.detail(key)
                 if detail is not None:
+                    self._follow(key)
                     transport.send({"type": "detail", "key": key, "detail": detail})
             case "open":
                 if key in self._state.nodes:
@@ -182,13 +207,23 @@ class LiveView:
                 self._opened.discard(key)
         self._schedule()
 
+    def _follow(self, key: str) -> None:
+        self._followed.pop(key, None)
+        self._followed[key] = None
+        if len(self._followed) > _MOST_FOLLOWED:
+            del self._followed[next(iter(self._followed))]
+
     # ── to front ends ─────────────────────────────────────────────────────────────────────────────────────────────
     def snapshot(self) -> dict[str, Any]:
         """The header and all rows, with the number of the last delta that they include."""
         with self._lock:
             rows = self._state.payloads(self._opened)
             leads = dict(self._record.front.leads)
-            return {"seq": self._seq, "header": self._header(), "rows": rows, "leads": leads}
+            live = {}
+            for key, streams in self._state.streams.by_row().items():
+                if self._state.is_sent(key, self._opened):
+                    live[key] = live_row(streams, with_texts=key in self._followed)
+            return {"seq": self._seq, "header": self._header(), "rows": rows, "leads": leads, "live": live}
 
     def _header(self) -> Payload:
         header = self._state.header()
@@ -262,13 +297,38 @@ class LiveView:
         if self._record.front.leads != self._sent_leads:
             self._sent_leads = dict(self._record.front.leads)
             message["leads"] = self._sent_leads
+        if self._is_live_due:
+            live = self._live()
+            if live:
+                message["live"] = live
         return message
+
+    def _live(self) -> dict[str, LiveRow]:
+        """The rows whose streamed calls have changed since the last batch with such rows."""
+        self._is_live_due = False
+        self._waits_for_live = False  # before reading, so that no later piece is missed
+        rows: dict[str, LiveRow] = {}
+        sizes: dict[str, Any] = {}
+        for key, streams in self._state.streams.by_row().items():
+            if not self._state.is_sent(key, self._opened):
+                continue
+            with_texts = key in self._followed
+            sizes[key] = (with_texts, [(stream.number, stream.size) for stream in streams])
+            if self._sent_live.get(key) != sizes[key]:
+                rows[key] = live_row(streams, with_texts=with_texts)
+        for key in self._sent_live:
+            if key not in sizes:
+                rows[key] = {"line": ""}
+        self._sent_live = sizes
+        return rows
 
     def _finish(self) -> None:
         transport = self._transport
         if transport is None:
             return
         self._transport = None
+        self._record.streams.unwatch(self.stream_grew)
+        self._is_live_due = bool(self._sent_live)
         if not self._failed and not self._is_silent():
             self._send(transport)
         transport.finish(self._state)
