@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
+from dspynb.lm.providers.billing import Billing, dollars
 from dspynb.lm.providers.endpoint import Endpoint
 from dspynb.lm.providers.wire_formats import WireFormat
 
-__all__ = ["Engine", "EngineProfile"]
+__all__ = ["COST_HEADER", "Engine", "EngineProfile"]
+
+COST_HEADER = "x-litellm-response-cost"
+"""The header in which litellm's proxy reports the cost of a reply, in US dollars."""
 
 
 class EngineProfile(Protocol):
@@ -33,6 +37,7 @@ class Engine(ABC):
         """The address to which the last request was sent; None if it is not known."""
         self.asks_for_usage = True
         """Whether a stream is asked for its usage. False for a server that has refused this."""
+        self._usual_billing = Billing(endpoint.price)
         self.profile: EngineProfile | None = None
         """The profile for which ``fit`` was called last."""
 
@@ -45,6 +50,16 @@ class Engine(ABC):
         self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
     ) -> LMReply:
         """Send a request and return the reply; with ``on_piece``, stream it. Raises ModelError."""
+
+    def billing(self, request_fields: Mapping[str, Any], usd: object = None) -> Billing:
+        """What decides the price of a reply beside its usage: the service tier among the fields of the request, and the
+        cost in US dollars in a header of the response."""
+        tier = request_fields.get("service_tier")
+        if tier is None and request_fields.get("extra_body"):
+            tier = request_fields["extra_body"].get("service_tier")
+        if tier is None and usd is None:
+            return self._usual_billing
+        return Billing(self.endpoint.price, tier, None if usd is None else dollars(usd))
 
     def stream_fields(self) -> dict[str, Any]:
         """The fields of a request for a streamed reply."""

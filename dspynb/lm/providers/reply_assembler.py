@@ -35,6 +35,7 @@ class ReplyAssembler:
         self._shares_finish = shares_finish
         self._choices: dict[int, _StreamedChoice] = {0: _StreamedChoice()}
         self._usage: Any = None
+        self._service_tier: Any = None
 
     def add(self, chunk: Mapping[str, Any], error_fields: Mapping[str, Any]) -> str:
         """Add a chunk and return the text that it adds to the first completion.
@@ -45,6 +46,7 @@ class ReplyAssembler:
         if is_error_report(chunk):
             raise reported_error(chunk, error_fields)
         self._usage = chunk.get("usage") or self._usage
+        self._service_tier = chunk.get("service_tier") or self._service_tier
         choices = chunk.get("choices")
         if not isinstance(choices, list | tuple | None):
             raise damaged_chunk(chunk, error_fields)
@@ -72,7 +74,7 @@ class ReplyAssembler:
             choice = self._choices[index]
             if choice.finish is not None:
                 bodies.append(choice.body())
-        return {"choices": bodies, "usage": self._usage}
+        return {"choices": bodies, "usage": self._usage, "service_tier": self._service_tier}
 
     def _share_finish(self) -> None:
         finishes = [choice.finish for choice in self._choices.values() if choice.finish is not None]
