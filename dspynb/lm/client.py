@@ -149,7 +149,9 @@ class LM(DirectCalls):
         cache: Bool = True,
         native_tools: Bool | None = None,
         profile: Mapping[str, Any] | None = None,
-        price: Annotated[Any, Check(_own_price, "a dict of US dollars for a million tokens, a dn.Price, or None")] = None,
+        price: Annotated[
+            Any, Check(_own_price, "a dict of US dollars for a million tokens, a dn.Price, or None")
+        ] = None,
         strict: Bool = False,
         truncated: Literal["error", "accept"] = "error",
         **settings: Unpack[RequestSettings],

@@ -15,7 +15,7 @@ from dspynb.lm.providers.openai_http import DirectEngine
 from dspynb.lm.providers.prices import read_environment
 from dspynb.lm.providers.wire_formats import OPENAI_CHAT, OWN_FORMAT, WireFormat, format_of, is_direct
 from dspynb.lm.settings import refuse_litellm_settings
-from dspynb.pricing.price import Price
+from dspynb.pricing.price import Price, price_from_fields
 from dspynb.pricing.price_list import as_price
 from dspynb.redact import is_secret_name, secrets_in
 
@@ -87,7 +87,7 @@ def own_price(price: object, profile: Mapping[str, Any]) -> Price | None:
     ConfigurationError for a price that is not valid, and if both have one."""
     in_profile = {_PRICES[name]: float(Decimal(repr(profile[name])) * 1_000_000) for name in _PRICES if name in profile}
     if price is None:
-        return Price(**in_profile) if in_profile else None
+        return price_from_fields(in_profile) if in_profile else None
     if in_profile:
         raise ConfigurationError("price and the profile both have prices of this model: give them in one place")
     return as_price(price)

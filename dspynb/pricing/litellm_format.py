@@ -11,7 +11,7 @@ from dspynb.errors import ConfigurationError
 from dspynb.pricing.price import Price, price_from_fields
 from dspynb.pricing.rates import BATCH
 
-__all__ = ["has_prices", "price_of_entry"]
+__all__ = ["has_prices", "price_of_entry", "with_alias"]
 
 _FIELDS: Mapping[str, str] = {
     "input_cost_per_token": "input",
@@ -48,6 +48,13 @@ _HALF_CACHED = "fireworks_ai"
 def has_prices(entry: Mapping[str, Any]) -> bool:
     """Whether an entry has prices of tokens in litellm's format."""
     return "tiered_pricing" in entry or any(_KEY.fullmatch(name) for name in entry)
+
+
+def with_alias(entry: Mapping[str, Any], entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An entry of a map, with the fields of the one of which it is an alias."""
+    alias = entry.get("alias_of")
+    original = entries.get(alias) if isinstance(alias, str) else None
+    return {**original, **entry} if isinstance(original, Mapping) else entry
 
 
 def price_of_entry(entry: Mapping[str, Any]) -> Price | None:

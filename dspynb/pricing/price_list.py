@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dspynb.errors import ConfigurationError, shorten
-from dspynb.pricing.litellm_format import has_prices, price_of_entry
+from dspynb.pricing.litellm_format import has_prices, price_of_entry, with_alias
 from dspynb.pricing.price import PRICE_FIELDS, Price, price_from_fields
 from dspynb.redact import redact
 
@@ -52,7 +52,8 @@ def _as_price(value: object) -> Price:
     if not isinstance(value, Mapping):
         shown = redact(shorten(repr(value), 60))
         raise ConfigurationError(
-            f"{shown} is no price; give a dict of US dollars for a million tokens, such as {{'input': 2.5, 'output': 10}}"
+            f"{shown} is no price; give a dict of US dollars for a million tokens, such as "
+            "{'input': 2.5, 'output': 10}"
         )
     if not all(isinstance(field, str) for field in value):
         raise ConfigurationError("the names of prices must be texts, such as 'input' and 'output'")
@@ -60,7 +61,8 @@ def _as_price(value: object) -> Price:
         mixed = [field for field in value if field in PRICE_FIELDS]
         if mixed:
             raise ConfigurationError(
-                f"{mixed[0]} is US dollars for a million tokens, and the fields of litellm are for one token: use one format"
+                f"{mixed[0]} is US dollars for a million tokens, and the fields of litellm are for one token: use one "
+                "format"
             )
         price = price_of_entry(value)
         if price is None:
@@ -104,23 +106,32 @@ def _price_list(values: Any, name: str, content: bytes) -> PriceList:
     if not isinstance(values, Mapping):
         raise ConfigurationError(f"{name}: a price file is a JSON object of prices by the names of models")
     prices: dict[str, Price] = {}
+    is_map = any(_is_of_litellm(value) for value in values.values())
     for model, value in values.items():
+        if is_map and model in _NO_MODELS:
+            continue
         where = f"{name}: {redact(str(model))}"
-        if isinstance(value, Mapping) and _is_of_litellm(value):
-            price = _price_of_litellm(value, where)
-        else:
-            price = as_price(value, where)
+        price = _price_in_file(value, values, where)
         if price is not None:
             prices[str(model)] = price
     return PriceList(prices, f"{redact(name)} ({hashlib.sha256(content).hexdigest()[:8]})")
 
 
-def _is_of_litellm(entry: Mapping[str, Any]) -> bool:
+def _is_of_litellm(entry: object) -> bool:
     """Whether an entry is one of litellm's map, which also has models without a price of tokens."""
-    return "mode" in entry or "litellm_provider" in entry
+    return isinstance(entry, Mapping) and not _MARKS.isdisjoint(entry)
 
 
-def _price_of_litellm(entry: Mapping[str, Any], name: str) -> Price | None:
+_NO_MODELS = ("sample_spec", "fallback_generalizations")
+"""Entries of litellm's map that are no models."""
+_MARKS = frozenset({"mode", "litellm_provider", "alias_of"})
+
+
+def _price_in_file(value: object, values: Mapping[str, Any], name: str) -> Price | None:
+    """The price of an entry of a file; None for an entry of litellm's map without a price of tokens."""
+    if not isinstance(value, Mapping) or not _is_of_litellm(value):
+        return as_price(value, name)
+    entry = with_alias(value, values)
     try:
         return price_of_entry(entry)
     except ConfigurationError as error:

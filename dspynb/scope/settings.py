@@ -106,7 +106,15 @@ class SettingArguments(TypedDict, total=False):
 
 
 _DEFAULTS = Settings(
-    lm=None, adapter=None, cache=True, concurrency=32, view="auto", runs_dir=".dspynb/runs", history=1000, track=None, prices=None
+    lm=None,
+    adapter=None,
+    cache=True,
+    concurrency=32,
+    view="auto",
+    runs_dir=".dspynb/runs",
+    history=1000,
+    track=None,
+    prices=None,
 )
 _process = _DEFAULTS
 _lock = threading.Lock()

@@ -59,7 +59,7 @@ def read_bill(body: object, model: str, billing: Billing = FROM_LISTS, served: o
             tier = None
             if served is not None or billing.service_tier is not None:
                 tier = served_tier(served, billing.service_tier)
-            usd = None if listed.price is None else plain_cost(listed.price, *usual, tier)
+            usd = None if listed.price is None else plain_cost(listed.price, usual, tier)
             return Usage(1, *usual, usd), None if usd is None else listed.source
     if not isinstance(body, Mapping):
         if billing.usd is None:

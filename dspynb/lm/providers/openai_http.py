@@ -31,9 +31,9 @@ from dspynb.lm.providers.addresses import (
     no_key_sent,
     refused_redirect,
 )
+from dspynb.lm.providers.billing import Billing
 from dspynb.lm.providers.direct_formats import CHAT, FORMATS, DirectFormat, is_without_path, needs_responses
 from dspynb.lm.providers.endpoint import Endpoint
-from dspynb.lm.providers.billing import Billing
 from dspynb.lm.providers.engine import COST_HEADER, Engine, EngineProfile
 from dspynb.lm.providers.error_kinds import provider_error
 from dspynb.lm.providers.error_report import read_report

@@ -18,7 +18,7 @@ from pydantic_core import from_json
 
 from dspynb.errors import ConfigurationError
 from dspynb.lm.providers.litellm_files import litellm_file
-from dspynb.pricing.litellm_format import price_of_entry
+from dspynb.pricing.litellm_format import price_of_entry, with_alias
 from dspynb.pricing.price import Price, combined
 from dspynb.pricing.price_list import PriceList, read_price_file
 from dspynb.pricing.rates import HighestPrices, TokenCounts, cost_of, highest
@@ -91,9 +91,7 @@ def _price_in_map(model: str) -> ListedPrice:
     entry = map_entry(model)
     if entry is None:
         return _UNKNOWN
-    alias = entry.get("alias_of")
-    if isinstance(alias, str):
-        entry = {**(map_entry(alias) or {}), **entry}
+    entry = with_alias(entry, _prices())
     try:
         price = price_of_entry(entry)
     except ConfigurationError:  # a damaged map
