@@ -219,7 +219,7 @@ class LM(DirectCalls):
     def price(self) -> Price | None:
         """What the model costs, in US dollars for a million tokens: the price of this LM, of the price file, or of
         litellm's map. None if it is unknown."""
-        return price_of(self.name, self._own_price).price
+        return price_of(self._engine.endpoint.listed_as or self.name, self._own_price).price
 
     def _adapt(self) -> Adaptation:
         """The profile and what refusals have taught, made when it is first used, since it reads litellm's map."""

@@ -66,6 +66,7 @@ def make_endpoint(
         hosts=profile.get("hosts"),
         needs_key=profile.get("needs_key"),
         price=price,
+        listed_as=settings.get("base_model"),
     )
 
 

@@ -532,6 +532,15 @@ def test_the_whole_map_of_litellm_is_a_price_file():
     assert pickle.loads(pickle.dumps(prices)).get("gpt-4.1-mini") == prices.get("gpt-4.1-mini")
 
 
+@needs_the_map
+def test_the_setting_base_model_names_the_model_whose_listed_price_holds():
+    lm = dn.LM("azure/my-deployment", base_model="openai/gpt-4.1-mini", api_key="k")
+    assert lm.price == price_of("openai/gpt-4.1-mini").price is not None
+    billing = lm._engine.billing({"service_tier": "default"})
+    assert read_usage(USED, lm.name, billing).usd == read_usage(USED, "openai/gpt-4.1-mini").usd > 0
+    assert read_usage(USED, lm.name).usd is None
+
+
 # ── the run file ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def source_in_file(lm):
     """The source of the price of a call, in the file of its run."""

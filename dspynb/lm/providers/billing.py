@@ -24,12 +24,14 @@ class Billing(NamedTuple):
     """What decides the cost of a reply beside its tokens.
 
     ``own``: the model's own price, in place of the listed ones. ``service_tier``: the one that the request names.
-    ``usd``: the cost in the headers of the response; None if they have none.
+    ``usd``: the cost in the headers of the response; None if they have none. ``listed_as``: the name under which the
+    model is listed, in place of its own.
     """
 
     own: Price | None = None
     service_tier: object = None
     usd: float | None = None
+    listed_as: str | None = None
 
 
 FROM_LISTS = Billing()
@@ -55,7 +57,7 @@ def read_bill(body: object, model: str, billing: Billing = FROM_LISTS, served: o
     if type(body) is dict and billing.usd is None:
         usual = _usual_tokens(body)
         if usual is not None:
-            listed = price_of(model, billing.own)
+            listed = price_of(billing.listed_as or model, billing.own)
             tier = None
             if served is not None or billing.service_tier is not None:
                 tier = served_tier(served, billing.service_tier)
@@ -71,7 +73,7 @@ def read_bill(body: object, model: str, billing: Billing = FROM_LISTS, served: o
         reported = reported_usd(body)
     if reported is not None:
         return tokens.usage(reported), REPORTED
-    listed = price_of(model, billing.own)
+    listed = price_of(billing.listed_as or model, billing.own)
     usd = tokens.cost(listed.price, served_tier(served or body.get("service_tier"), billing.service_tier))
     return tokens.usage(usd), None if usd is None else listed.source
 

@@ -18,7 +18,8 @@ class Endpoint:
     ``model``: ``provider/model``. ``timeout``: seconds per try. ``secrets``: secrets other than the key, such as
     headers. ``hosts``: hosts that get the provider's key from the environment, in place of the provider's own. None for
     the known ones. ``needs_key``: whether a call without a key fails before it is sent. None if the host decides.
-    ``price``: in place of the listed one; None for that.
+    ``price``: in place of the listed one; None for that. ``listed_as``: the name under which lists of prices have the
+    model; None for its own.
     """
 
     model: str
@@ -29,6 +30,7 @@ class Endpoint:
     hosts: tuple[str, ...] | None = None
     needs_key: bool | None = None
     price: Price | None = None
+    listed_as: str | None = None
 
     def __post_init__(self) -> None:
         keep_secret(self.api_key, *self.secrets)

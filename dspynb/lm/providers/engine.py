@@ -37,7 +37,7 @@ class Engine(ABC):
         """The address to which the last request was sent; None if it is not known."""
         self.asks_for_usage = True
         """Whether a stream is asked for its usage. False for a server that has refused this."""
-        self._usual_billing = Billing(endpoint.price)
+        self._usual_billing = Billing(endpoint.price, listed_as=endpoint.listed_as)
         self.profile: EngineProfile | None = None
         """The profile for which ``fit`` was called last."""
 
@@ -59,7 +59,7 @@ class Engine(ABC):
             tier = request_fields["extra_body"].get("service_tier")
         if tier is None and usd is None:
             return self._usual_billing
-        return Billing(self.endpoint.price, tier, None if usd is None else dollars(usd))
+        return self._usual_billing._replace(service_tier=tier, usd=None if usd is None else dollars(usd))
 
     def stream_fields(self) -> dict[str, Any]:
         """The fields of a request for a streamed reply."""
