@@ -30,6 +30,12 @@ class PriceList:
             price = self._prices.get(model.partition("/")[2])
         return price
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PriceList) and (self.source, self._prices) == (other.source, other._prices)
+
+    def __hash__(self) -> int:
+        return hash(self.source)
+
     def __len__(self) -> int:
         return len(self._prices)
 

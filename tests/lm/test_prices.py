@@ -541,6 +541,16 @@ def test_the_setting_base_model_names_the_model_whose_listed_price_holds():
     assert read_usage(USED, lm.name).usd is None
 
 
+def test_prices_go_to_other_processes():
+    lm = pickle.loads(pickle.dumps(dn.LM("openai/my-model", price=TIERED)))
+    assert lm.price == as_price(TIERED)
+    assert lm._engine.endpoint.price == as_price(TIERED)
+    with dn.context(prices=FILE):
+        sent = pickle.dumps(dn.snapshot())
+    with pickle.loads(sent).enter():
+        assert dn.LM("openai/my-model").price == dn.Price(**OWN)
+
+
 # ── the run file ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def source_in_file(lm):
     """The source of the price of a call, in the file of its run."""
