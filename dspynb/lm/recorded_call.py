@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from dspynb.data import Usage
@@ -14,11 +14,10 @@ from dspynb.events import PredictorCalled, new_span
 from dspynb.lm.interceptors.budget import BUDGET, is_free_refusal
 from dspynb.lm.interceptors.cache import OWN_CACHE, has_own_cache
 from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain, links_of
+from dspynb.lm.own_price import at_own_price
 from dspynb.lm.protocol import LONG_TEXT, SERVER, LMReply, check_reply, is_truncated, without_secrets
-from dspynb.lm.providers.billing import usage_at_price
 from dspynb.lm.settings import recorded_settings
 from dspynb.media.describe import without_data
-from dspynb.pricing.price_list import as_price
 from dspynb.redact import error_text, redact_values
 from dspynb.running.call_history import remember
 from dspynb.running.user_code import exit_of
@@ -176,21 +175,9 @@ async def ask_model(call: ModelCall) -> LMReply:
     if call.listener is not None:
         call.stream_rest(reply)
         call.listener("")
-    reply = _at_own_price(reply, call)
+    reply = at_own_price(reply, call.lm, call.model)
     accept_truncated = getattr(call.lm, "truncated", "error") == "accept"
     return check_reply(reply, call.requested(), call.model, accept_truncated=accept_truncated)
-
-
-def _at_own_price(reply: LMReply, call: ModelCall) -> LMReply:
-    """The reply with its cost, where the model has a ``price`` or reports its usage as a dict. Raises
-    ConfigurationError for a price that is not valid."""
-    price = getattr(call.lm, "price", None)
-    if reply.cached or (price is None and type(reply.usage) is Usage):
-        return reply
-    own = None if price is None else as_price(price, f"the price of the model {call.model}")
-    source = "" if own is None else f"the model's own price {own.fingerprint()}"
-    usage, price_source = usage_at_price(reply.usage, own, source)
-    return replace(reply, usage=usage, price_source=reply.price_source or price_source)
 
 
 _BUDGET_ALONE = chain((BUDGET,), ask_model)

@@ -86,7 +86,7 @@ class Price:
     above: Mapping[int, Price] = field(default_factory=dict)
     service_tiers: Mapping[str, Price] = field(default_factory=dict)
     _hash: int = field(init=False, repr=False, compare=False)
-    usual: Any = field(init=False, repr=False, compare=False)
+    _usual: Any = field(init=False, repr=False, compare=False)
     """The prices of usual calls, which ``dspynb.pricing.rates`` computes when they are first needed."""
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class Price:
         object.__setattr__(self, "above", _nested("above", self.above, _threshold))
         object.__setattr__(self, "service_tiers", _nested("service_tiers", self.service_tiers, _tier_name))
         amounts = [getattr(self, name) for name in AMOUNTS]
-        object.__setattr__(self, "usual", None)
+        object.__setattr__(self, "_usual", None)
         object.__setattr__(self, "_hash", hash((*amounts, *self.above.items(), *self.service_tiers.items())))
 
     def __hash__(self) -> int:

@@ -152,7 +152,7 @@ def plain_cost(price: Price, tokens: tuple[int, int, int, int], service_tier: st
     """The same for a call of which only these tokens have a price: those of the prompt, of the reply, cached ones and
     reasoning. Takes a third of the time."""
     prompt, completion, cached, reasoning = tokens
-    usual = price.usual
+    usual = price._usual
     if usual is None or service_tier is not None or prompt > usual.longest:
         rates = _rates_for(price, prompt, service_tier)
     else:
@@ -168,10 +168,10 @@ def plain_cost(price: Price, tokens: tuple[int, int, int, int], service_tier: st
 
 def _rates_for(price: Price, prompt: int, service_tier: str | None) -> Rates | None:
     """The prices of a call; None if the price of the prompt or the reply is unknown."""
-    usual = price.usual
+    usual = price._usual
     if usual is None:
         usual = _Usual(rates_of(price, None, 0), _thresholds(price)[0] if _thresholds(price) else _NEVER)
-        object.__setattr__(price, "usual", usual)
+        object.__setattr__(price, "_usual", usual)
     if service_tier is None and prompt <= usual.longest:
         rates: Rates | None = usual.rates
         return rates

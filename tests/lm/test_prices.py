@@ -427,6 +427,20 @@ def test_the_doubles_take_a_price_too():
     assert dn.Predict(Caption, lm=lm).run_sync(subject="x").usage.usd == OWN_COST
 
 
+def test_a_recorded_model_has_the_price_of_its_model(tmp_path):
+    lm = dn.recorded(tmp_path / "replies.jsonl", lm=Own(USED, OWN))
+    assert dn.Predict(Caption, lm=lm).run_sync(subject="x").usage.usd == OWN_COST
+    assert dn.Predict(Caption, lm=lm).run_sync(subject="x").usage.usd == 0.0
+
+
+def test_a_method_named_price_is_no_price():
+    class Priced(Own):
+        def price(self):
+            raise AssertionError
+
+    assert dn.Predict(Caption, lm=Priced(dn.Usage(1, 10, 5))).run_sync(subject="x").usage.usd == 0.0
+
+
 def test_an_incomplete_reply_of_a_model_of_ones_own_costs_its_price():
     class Cut(Own):
         async def complete(self, request):
