@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
+from aiohttp import web
 
+import dspynb as dn
 from dspynb.lm.providers.billing import Billing, read_usage
 from dspynb.lm.providers.prices import map_entry
 from dspynb.pricing.litellm_format import price_of_entry
 from dspynb.pricing.rates import TokenCounts, cost_of
+from tests.lm.server import Server, reply
 
 pytestmark = pytest.mark.slow  # importing litellm takes up to a quarter of a minute
 KINDS = ("chat", "completion", "responses")
@@ -155,3 +158,61 @@ def test_costs_of_batches_are_those_of_litellm(litellm):
             usd = cost_of(price_of_entry(entry), TokenCounts(prompt, 1000), "batch")
             assert usd == pytest.approx(expected, rel=1e-9), (name, prompt)
     assert len(names) > 100
+
+
+# ── replies that come through litellm ─────────────────────────────────────────────────────────────────────────────────
+USED = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
+
+
+def usage_through_litellm(body, name, path="/v1", headers=None, **settings):
+    def answer(request, number):
+        return web.json_response(body, headers=headers or {})
+
+    with AnyPath(answer) as server:
+        address = f"http://127.0.0.1:{server.port}{path}"
+        lm = dn.LM(name, api_base=address, api_key="k", engine="litellm", cache=False, **settings)
+        return lm.run_sync("Say hello.").usage
+
+
+class AnyPath(Server):
+    def add_routes(self, app):
+        app.router.add_post("/{path:.*}", self._handle)
+
+
+def test_a_cost_that_openrouter_reports_settles_through_litellm():
+    body = {**reply("hello"), "created": 0, "usage": {**USED, "cost": 0.0123}}
+    assert usage_through_litellm(body, "openrouter/some/model").usd == 0.0123
+
+
+def test_the_header_of_a_proxy_settles_through_litellm():
+    body = {**reply("hello"), "created": 0, "usage": USED}
+    headers = {"x-litellm-response-cost": "0.0042"}
+    assert usage_through_litellm(body, "litellm_proxy/my-model", headers=headers).usd == 0.0042
+
+
+def test_a_price_and_a_service_tier_hold_through_litellm():
+    price = {"input": 2, "output": 8, "service_tiers": {"flex": {"input": 1, "output": 4}}}
+    body = {**reply("hello"), "created": 0, "usage": USED}
+    assert usage_through_litellm(body, "openai/my-model", price=price).usd == (2000 + 800) / 1e6
+    body["service_tier"] = "flex"
+    assert usage_through_litellm(body, "openai/my-model", price=price).usd == (1000 + 400) / 1e6
+
+
+def test_what_claude_adds_to_its_cache_has_its_price_through_litellm():
+    name = "anthropic/claude-sonnet-4-5"
+    entry = map_entry(name)
+    used = {
+        "input_tokens": 10,
+        "output_tokens": 5,
+        "cache_read_input_tokens": 4000,
+        "cache_creation_input_tokens": 3000,
+        "cache_creation": {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 2000},
+    }
+    content = [{"type": "text", "text": "hello"}]
+    body = {"id": "m", "type": "message", "role": "assistant", "model": "claude", "content": content}
+    usage = usage_through_litellm({**body, "stop_reason": "end_turn", "usage": used}, name, path="")
+    assert (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens) == (7010, 4000, 5)
+    expected = 10 * entry["input_cost_per_token"] + 4000 * entry["cache_read_input_token_cost"]
+    expected += 1000 * entry["cache_creation_input_token_cost"] + 5 * entry["output_cost_per_token"]
+    expected += 2000 * entry["cache_creation_input_token_cost_above_1hr"]
+    assert usage.usd == pytest.approx(expected, rel=1e-12)
