@@ -288,6 +288,9 @@ class PredictorCalled(Event):
     in ``api.openai.com:443``; None if they are not known. ``price_source``: where the price in ``usage`` comes from,
     with the version and a short hash; None if it is unknown, or the call cost nothing.
 
+    ``role``: what the call is for: task, proposal, judge, advisor or teacher; empty in files of earlier versions, which
+    do not say.
+
     A call that was cancelled, for example by a stop, has the error ``CancelledError``. A direct call (``await lm(…)``)
     has the predictor ``lm()``, no ``uid``, no inputs, and the output ``text``.
     """
@@ -323,6 +326,7 @@ class PredictorCalled(Event):
     response_model: str | None = None
     server: str | None = None
     price_source: str | None = None
+    role: str = ""
 
     @property
     def started(self) -> float:

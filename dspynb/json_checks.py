@@ -109,6 +109,8 @@ def compile_reader(
                 check = _quick_test(hint, f"value_{name}", check)
             elif name in quick:
                 check = f"({quick[name].format(f'value_{name}')} or {check})"
+            if field.default is not MISSING:
+                check = f"(value_{name} is default_{name} or {check})"  # most fields of most events have their default
             tests.append(check)
         arguments.append(f"{name}=value_{name}")
     lines.append(f"return cls({', '.join(arguments)}) if {' and '.join(tests)} else None")

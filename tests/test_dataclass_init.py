@@ -64,6 +64,30 @@ def test_an_instance_can_be_replaced_copied_and_pickled():
     assert copy.deepcopy(instance) == pickle.loads(pickle.dumps(instance)) == instance
 
 
+def test_an_instance_has_its_own_class_and_a_subclass_may_have_further_attributes():
+    class Further(Quick):
+        pass
+
+    further = Further(1, "y", d=5)
+    object.__setattr__(further, "more", 6)
+    assert values(further) == [1, "y", [], 5]
+    assert vars(further) == {"more": 6}
+    assert type(further) is Further
+    assert type(Quick(1)) is Quick
+
+
+def test_an_instance_of_a_derived_dataclass_has_the_fields_of_both():
+    @fast_init
+    @dataclass(frozen=True, slots=True)
+    class Derived(Quick):
+        e: int = 9
+
+    derived = Derived(1, e=8)
+    assert (type(derived), values(derived)) == (Derived, [1, "x", [], 3, 8])
+    with pytest.raises(FrozenInstanceError):
+        derived.e = 2
+
+
 def test_every_event_is_frozen():
     for kind in EVENT_TYPES.values():
         assert kind.__dataclass_params__.frozen

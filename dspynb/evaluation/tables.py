@@ -170,7 +170,7 @@ def _results(scorer: Scorer, calls: list[ScorerCall], concurrency: int | None) -
     """The Score of each call, or the error in its place."""
     values: list[Any] = []
     try:
-        with mask():
+        with mask("judge"):
             values.extend(_call(scorer, args, kwargs) for args, kwargs in calls)
         if any(map(inspect.isawaitable, values)):
             return run_sync(lambda: _await_all(scorer, values, concurrency))
@@ -216,7 +216,7 @@ async def _await_all(scorer: Scorer, values: list[Any], concurrency: int | None)
             return _as_result(value)
         async with slots:
             try:
-                with mask():
+                with mask("judge"):
                     return _as_result(await value)
             except (Halted, ConfigurationError):
                 raise

@@ -132,6 +132,7 @@ class RecordedCall(ModelCall):
             response_model=reply.response_model,
             server=None if reply.cached else getattr(self.lm, SERVER, None),
             price_source=None if reply.cached else reply.price_source,
+            role=self.scope.context.role,
         )
         self.scope.emit(event)
         remember(event)

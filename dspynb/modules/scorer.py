@@ -46,7 +46,7 @@ class Scorer:
         if self.extras:
             available = {"trace": trace, "predictor": predictor}
             extras = {name: available[name] for name in self.extras}
-        with mask():
+        with mask("judge"):
             try:
                 value = self.fn(row, prediction, **extras)
                 if not isinstance(value, _SCORES) and inspect.isawaitable(value):

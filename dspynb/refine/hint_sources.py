@@ -97,7 +97,7 @@ class Advisor:
         part = current_scope().read(uid).candidate
         program_text = _program_text(program)  # before the mask below hides the candidate's instructions
         candidate = None if part is None else {uid: part}
-        with mask(), Layer("the advisor's candidate", candidate=candidate, settings=self._settings(program)):
+        with mask("advisor"), Layer("the advisor's candidate", candidate=candidate, settings=self._settings(program)):
             advisor_inputs = {
                 "program": program_text,
                 "reward": self.reward.describe(),
@@ -204,7 +204,7 @@ async def call_hints_function(
 ) -> Any:
     """The hint of a user's function ``fn(attempts, program, inputs)``. Raises HintError from the function's error."""
     name = getattr(fn, "__name__", type(fn).__name__)
-    with mask():
+    with mask("advisor"):
         try:
             hint = fn(list(attempts), program, Example(inputs))
             return await hint if inspect.isawaitable(hint) else hint

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import errno
 import json
 import logging
@@ -15,12 +16,15 @@ import queue
 import secrets
 import threading
 from collections.abc import Iterable
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pydantic_core
+from pydantic_core import core_schema
 
+from dspynb.data import Usage
 from dspynb.errors import JournalError
 from dspynb.events import FIELDS, Event, PredictorCalled, is_plain, store_messages, to_json
 from dspynb.processes import after_fork_in_child
@@ -42,6 +46,8 @@ def _user_values_getter(names: Iterable[str]) -> attrgetter[Any]:
 
 
 _USER_VALUES = {event_type: _user_values_getter(names) for event_type, names in FIELDS.items()}
+_EMPTY_FACTORIES = (dict, tuple, Usage)
+"""Default factories of fields that are left out of a line where their value is empty."""
 _BINARY = getattr(os, "O_BINARY", 0)
 _PAUSE = 0.01
 """Seconds that the writer thread waits for further lines, so that it does not compete with the event loop for each
@@ -178,12 +184,29 @@ def _make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+@cache
+def _serializer(event_type: type[Event]) -> pydantic_core.SchemaSerializer:
+    """Writes the fields of an event that do not have their default value: most fields of most events have it, and the
+    reader fills it in. The fields whose absence means something else are written always."""
+    declared = []
+    for field in dataclasses.fields(event_type):
+        schema: core_schema.CoreSchema = core_schema.any_schema()
+        if field.default is not dataclasses.MISSING:
+            schema = core_schema.with_default_schema(schema, default=field.default)
+        elif field.default_factory in _EMPTY_FACTORIES:
+            schema = core_schema.with_default_schema(schema, default=field.default_factory())  # type: ignore[misc]
+        declared.append(core_schema.dataclass_field(field.name, schema))
+    arguments = core_schema.dataclass_args_schema(event_type.__name__, declared)
+    schema = core_schema.dataclass_schema(event_type, arguments, list(FIELDS[event_type]), slots=True)
+    return pydantic_core.SchemaSerializer(schema, core_schema.CoreConfig(ser_json_inf_nan="constants"))
+
+
 def _line_of(event: Event) -> tuple[bytes, bool]:
     """The event as a line, and whether the line holds its values exactly. Only values that come from users can be of
     any type and must be checked; a data URL anywhere else is recognised in the line."""
     try:
         if all(map(is_plain, _USER_VALUES[type(event)](event))):
-            fields = pydantic_core.to_json(event, inf_nan_mode="constants")
+            fields = _serializer(type(event)).to_json(event, exclude_defaults=True)
             if b";base64," not in fields:
                 return b'{"type":"%b",%b\n' % (type(event).__name__.encode(), fields[1:]), True
     except Exception:  # too deep, a lone surrogate, or a message with values of an adapter's own types

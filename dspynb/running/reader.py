@@ -23,6 +23,7 @@ from dspynb.running.tables.candidates import (
     summary_of,
     winner_of,
 )
+from dspynb.running.tables.costs import costs_frame
 from dspynb.running.tables.diffs import PromptDiff, diff_messages
 from dspynb.running.tables.frames import attempts_frame, calls_frame, rollouts_of
 from dspynb.running.tables.hints import hints_frame
@@ -145,6 +146,7 @@ class RunReader:
           retry, or the end of a pause. first_token: seconds from sending to the first piece of a streamed reply.
         - requested, sent: the settings of the request. They differ where the model does not take a setting.
         - tools, response_format: the descriptions of tools and the JSON schema that were sent with the request.
+        - role: what the call was for, as in ``run.costs``.
         - request_id: the provider's id of the request, for its support.
 
         >>> ask = dn.Predict("question -> answer", lm=dn.ScriptedLM(["answer: 4"]))
@@ -153,6 +155,25 @@ class RunReader:
         0      self  answer: 4       0  scripted
         """
         return self._read(calls_frame)
+
+    @property
+    def costs(self) -> pd.DataFrame:
+        """What the run has cost so far: one row per role and model, with calls, tokens, cached_tokens (of the prompts),
+        usd and seconds (of work, added up over calls that ran at the same time).
+
+        The roles: task (the program), repair (of a reply that could not be read), judge (metrics and rewards), advisor
+        (hints of a Refine), proposal and teacher (of an optimizer); unknown for calls in files of earlier versions.
+        ``tokens`` and ``usd`` are missing where some are not known.
+
+        >>> judge = dn.metrics.llm_judge("It is right.", lm=dn.FunctionLM(lambda request: "reasons: Yes.\\nscore: 1"))
+        >>> ask = dn.Predict("question -> answer", lm=dn.FunctionLM(lambda request: "answer: 4"))
+        >>> result = dn.run_sync(lambda: dn.evaluate(ask, [{"question": "2+2?"}, {"question": "3+1?"}], judge))
+        >>> result.run.costs[["role", "model", "calls", "tokens"]]
+            role     model  calls  tokens
+        0   task  function      2       0
+        1  judge  function      2       0
+        """
+        return self._read(costs_frame)
 
     @property
     def candidates(self) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from dspynb.data import Usage, UsageTotal
+from dspynb.data import NO_USAGE, Usage, UsageTotal
 from dspynb.events import (
     AttemptChosen,
     AttemptEnded,
@@ -31,7 +31,7 @@ from dspynb.events import (
 )
 from dspynb.running.pareto_front import ParetoFront
 from dspynb.running.record_changes import NOTHING, Changes
-from dspynb.running.record_rows import AttemptRow, Milestone, SpanRow, usage_of
+from dspynb.running.record_rows import AttemptRow, Milestone, SpanRow, role_of, usage_of
 
 __all__ = ["RunRecord"]
 
@@ -84,7 +84,7 @@ class RunRecord:
         "_rows",
         "_searches",
         "_spans_in",
-        "_usage",
+        "_usage_by_role",
         "attempts",
         "began",
         "cached",
@@ -135,7 +135,7 @@ class RunRecord:
         """What refusals of servers have changed in the profiles of models, by the key of the model."""
         self.winner: str | None = None  # the id of the best candidate so far
         self.front = _NO_FRONT  # the Pareto front of the candidates over the validation rows
-        self._usage = UsageTotal()
+        self._usage_by_role: dict[str, UsageTotal] = {}
         self.cached = 0  # the number of calls that were answered without a provider
         self.models: list[str] = []  # the names of the models, in the order of their first calls
         self.lost: frozenset[int] = frozenset()
@@ -164,8 +164,12 @@ class RunRecord:
     @property
     def usage(self) -> Usage:
         """The usage of all calls so far."""
+        return sum(self.usage_by_role().values(), NO_USAGE)
+
+    def usage_by_role(self) -> dict[str, Usage]:
+        """The usage of the calls so far by what they were for, in the order of the first calls; see ``role_of``."""
         with self.lock:  # so that the numbers belong together
-            return self._usage.value()
+            return {role: total.value() for role, total in self._usage_by_role.items()}
 
     @property
     def status(self) -> str:
@@ -255,7 +259,11 @@ class RunRecord:
         self._previous_call.append(self._last_call_in.get(event.parent))
         self._last_call_in[event.parent] = len(self.calls)
         self.calls.append(event)
-        self._usage.add(event.usage)
+        role = role_of(event)
+        total = self._usage_by_role.get(role)
+        if total is None:
+            total = self._usage_by_role[role] = UsageTotal()
+        total.add(event.usage)
         self.cached += event.cached
         if event.model and event.model not in self.models:
             self.models.append(event.model)

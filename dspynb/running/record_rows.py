@@ -20,7 +20,7 @@ from dspynb.events import (
     SpanStarted,
 )
 
-__all__ = ["DERIVED_COLUMNS", "AttemptRow", "Milestone", "SpanRow", "usage_of"]
+__all__ = ["DERIVED_COLUMNS", "AttemptRow", "Milestone", "SpanRow", "role_of", "usage_of"]
 
 
 def usage_of(calls: Sequence[PredictorCalled]) -> Usage:
@@ -30,6 +30,12 @@ def usage_of(calls: Sequence[PredictorCalled]) -> Usage:
     if not calls:
         return NO_USAGE
     return sum((call.usage for call in calls), NO_USAGE)
+
+
+def role_of(call: PredictorCalled) -> str:
+    """What a call was for: task, proposal, judge, advisor, teacher, or repair for one that repairs the reply of another
+    call; empty for calls in files of earlier versions, which do not say."""
+    return "repair" if call.repair else call.role
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from enum import Enum, IntEnum
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from dspynb.dataclass_init import fast_init
 from dspynb.pricing.price_list import PriceList
@@ -176,6 +176,11 @@ def _snapshot_interceptors(interceptors: tuple[ScopedInterceptor, ...]) -> tuple
     return tuple(replacement for replacement in replacements if replacement is not None)
 
 
+Role: TypeAlias = Literal["task", "proposal", "judge", "advisor", "teacher"]
+"""What a model call is for: the program itself, an optimizer's proposal, a metric or reward, the hint of a Refine, or
+the program that makes an optimizer's demos. ``run.costs`` has the costs of each."""
+
+
 @fast_init
 @dataclass(frozen=True, slots=True)
 class CallContext:
@@ -195,17 +200,21 @@ class CallContext:
     learned_profiles: Mapping[str, Mapping[str, Any]] | None = field(default=None, metadata=snapshot_by(unchanged))
     """What the file of a resumed run says that refusals of servers have changed in the profiles of models, by the key
     of the model."""
+    role: Role = field(default="task", metadata=snapshot_by(unchanged))
+    """What the calls are for; the innermost block decides."""
 
-    def masked(self) -> CallContext:
-        """The context for rewards and advisors: sampled as outside the attempt, and with retries."""
-        if self.outside_attempt is None and self.retries:
-            return self
+    def masked(self, role: Role) -> CallContext:
+        """The context for rewards, advisors and proposals: sampled as outside the attempt, and with retries."""
         sampling = self.outside_attempt or self.sampling
-        return CallContext(self.lm, sampling, self.outside_attempt, True, self.interceptors, self.learned_profiles)
+        return CallContext(
+            self.lm, sampling, self.outside_attempt, True, self.interceptors, self.learned_profiles, role
+        )
 
     def in_attempt(self, sampling: Sampling) -> CallContext:
         """The context for the calls of an attempt, with the attempt's own sampling."""
-        return CallContext(self.lm, sampling, self.sampling, self.retries, self.interceptors, self.learned_profiles)
+        return CallContext(
+            self.lm, sampling, self.sampling, self.retries, self.interceptors, self.learned_profiles, self.role
+        )
 
     def interceptor(self, place: Place) -> Any:
         """The interceptor in force at a place, or None."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from dspynb.errors import HintError, nearest
+from dspynb.scope.call_context import Role
 from dspynb.scope.candidates import canonical
 from dspynb.scope.core import Block, HintAs, HintLayer, Layer, current_scope
 
@@ -84,13 +85,15 @@ class hints(Block):  # noqa: N801  # used as a verb: with dn.hints(...)
         return Layer("a hints(...) block", hints=self._hints)
 
 
-def mask() -> Layer:
-    """``with mask()``: hides hints, candidates and traces from rewards and advisors. Settings and budgets stay.
+def mask(role: Role) -> Layer:
+    """``with mask("judge")``: hides hints, candidates and traces from rewards, advisors and proposals. Settings and
+    budgets stay.
 
-    Sampling and retries are those outside the attempt, so that a judge is not sampled as the program is.
+    ``role``: what the model calls of the block are for. Sampling and retries are those outside the attempt, so that a
+    judge is not sampled as the program is.
     """
     scope = current_scope()
-    return Layer("a masked block", outer=scope.nearest_lease, masks=True, context=scope.context.masked())
+    return Layer("a masked block", outer=scope.nearest_lease, masks=True, context=scope.context.masked(role))
 
 
 def current_hint(predictor: Addressable | None = None) -> str | None:

@@ -7,6 +7,7 @@ from typing import TypedDict
 from dspynb.data import tokens_text
 from dspynb.running.record import RunRecord
 from dspynb.running.tables.candidates import summary_of
+from dspynb.running.tables.costs import usd_text
 from dspynb.views.counts import Counts
 from dspynb.views.rows import Mode
 from dspynb.views.run_facts import elapsed_seconds, result_text, run_setting, total_of_rows
@@ -141,8 +142,9 @@ def _costs(record: RunRecord) -> list[str]:
     tokens = tokens_text(usage.tokens)
     if tokens:
         facts.append(tokens)
-    if usage.usd:
-        facts.append(f"{usage.usd:.4f} USD")
+    usd = usd_text(record)
+    if usd:
+        facts.append(usd)
     facts += [clip(model, 60) for model in record.models[:2]]
     return facts
 

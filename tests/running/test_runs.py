@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 import dspynb as dn
+from dspynb.data import Usage
 from dspynb.errors import DamagedFileWarning, InputError, JournalError, RunStopped, ScopeError
-from dspynb.events import AttemptEnded, RunEnded
+from dspynb.events import AttemptEnded, NotRecorded, PredictorCalled, RolloutEnded, RunEnded
 from dspynb.running import read_journal
-from dspynb.running.journal import flush_journals
+from dspynb.running.journal import flush_journals, write_journal
 from dspynb.running.journal_reader import _lines_from_end
 from tests.helpers import Caption, chat, echo_hint, scores
 
@@ -323,6 +324,37 @@ def test_an_event_of_a_newer_version_is_skipped(tmp_path):
     header, events = read_journal(path)
     assert header["id"] == "x"
     assert [type(e) for e in events] == [RunEnded]
+
+
+def test_fields_with_their_default_value_are_left_out_of_a_run_file_and_read_back(tmp_path):
+    common = {"predictor": "p", "uid": "u", "inputs": {}, "messages": ()}
+    plain = PredictorCalled(span=2, requested={}, **common)
+    full = PredictorCalled(
+        span=3,
+        requested={"seed": None},
+        reply="",
+        hint="",
+        outputs={},
+        rollout=1,
+        cached=True,
+        usage=Usage(1),
+        **common,
+    )
+    ended = RolloutEnded(span=4, row=0, score=0.0, metrics={"exact": 0.0}, metric_usage=Usage(usd=None))
+    path = tmp_path / "x.jsonl"
+    write_journal(path, {"id": "x"}, [plain, full, ended])
+    assert read_journal(path)[1] == [plain, full, ended]
+    first_line = json.loads(path.read_text().splitlines()[1])
+    assert first_line.keys() == {"type", "span", "at", "predictor", "uid", "inputs", "messages", "requested"}
+
+
+def test_the_settings_of_a_call_without_settings_differ_from_those_of_an_old_file(tmp_path):
+    call = PredictorCalled(span=2, predictor="p", uid="u", inputs={}, messages=(), requested={})
+    path = tmp_path / "x.jsonl"
+    write_journal(path, {"id": "x"}, [call])
+    assert not isinstance(read_journal(path)[1][0].requested, NotRecorded)
+    path.write_text(path.read_text().replace(',"requested":{}', ""))
+    assert isinstance(read_journal(path)[1][0].requested, NotRecorded)
 
 
 def test_a_listener_that_fails_is_removed_and_the_run_continues(caplog):

@@ -39,6 +39,7 @@ OTHER_VALUES = {
     "retries": (False, False),
     "interceptors": ((Link(there=There()), Link(Place.CACHE)), (There(),)),
     "learned_profiles": ({"key": {"refused": ["temperature"]}}, {"key": {"refused": ["temperature"]}}),
+    "role": ("judge", "judge"),
 }
 """By field of the context: a value that is not the default, and what it is in another process."""
 

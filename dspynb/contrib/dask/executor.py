@@ -20,9 +20,8 @@ from dspynb.running.call_history import remember
 from dspynb.running.reader import RunReader
 from dspynb.scope.budget import Allowance
 from dspynb.scope.call_context import Place
-from dspynb.scope.core import Scope, current_scope
+from dspynb.scope.core import Layer, Scope, current_scope
 from dspynb.scope.gate import GATE
-from dspynb.scope.hints import mask
 from dspynb.scope.snapshot import unchecked_snapshot
 
 __all__ = ["DaskExecutor"]
@@ -203,7 +202,7 @@ def _emit_here(event: Event, *, hide_from_traces: bool) -> None:
     if isinstance(event, PredictorCalled):
         remember(event)  # for dn.history
     if hide_from_traces:
-        with mask() as scope:
+        with Layer(None, masks=True) as scope:
             scope.emit(event)
     else:
         current_scope().emit(event)

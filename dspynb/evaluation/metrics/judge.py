@@ -79,7 +79,7 @@ class Judge:
                 raise ConfigurationError(f"{self.__name__}: the row has no field {self.label!r}. There are: {known}")
             fields["reference"] = str(row[self.label])
         try:
-            with mask():
+            with mask("judge"):
                 judgement = await self.predict(**fields)
         except ParseError as error:
             raise RewardError(f"the judge gave no score from 0 to 1: {error}") from error

@@ -59,7 +59,7 @@ def read_bill(body: object, model: str, billing: Billing = FROM_LISTS, served: o
         if usual is not None:
             listed = price_of(billing.listed_as or model, billing.own)
             tier = None
-            if served is not None or billing.service_tier is not None:
+            if served != "default" and (served is not None or billing.service_tier is not None):
                 tier = served_tier(served, billing.service_tier)
             usd = None if listed.price is None else plain_cost(listed.price, usual, tier)
             return Usage(1, *usual, usd), None if usd is None else listed.source

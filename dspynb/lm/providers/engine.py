@@ -54,11 +54,11 @@ class Engine(ABC):
     def billing(self, request_fields: Mapping[str, Any], usd: object = None) -> Billing:
         """What decides the price of a reply beside its usage: the service tier among the fields of the request, and the
         cost in US dollars in a header of the response."""
+        if usd is None and "service_tier" not in request_fields and "extra_body" not in request_fields:
+            return self._usual_billing
         tier = request_fields.get("service_tier")
         if tier is None and request_fields.get("extra_body"):
             tier = request_fields["extra_body"].get("service_tier")
-        if tier is None and usd is None:
-            return self._usual_billing
         return self._usual_billing._replace(service_tier=tier, usd=None if usd is None else dollars(usd))
 
     def stream_fields(self) -> dict[str, Any]:

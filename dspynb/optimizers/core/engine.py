@@ -315,8 +315,9 @@ class Engine:
         context = current_scope().context
         if not self.problem.retries.get(split, True):
             context = replace(context, retries=False)
-        if teacher is not None and teacher.lm is not None:
-            context = replace(context, lm=teacher.lm)
+        if teacher is not None:
+            teacher_lm = context.lm if teacher.lm is None else teacher.lm
+            context = replace(context, lm=teacher_lm, role="teacher")
         if repeat:
             sampling = Sampling(context.sampling.rollout, {"temperature": 1.0})
             context = replace(context, sampling=sampling)

@@ -51,7 +51,7 @@ async def make_proposal(
     error = None
     began = asyncio.get_running_loop().time()
     try:
-        with mask() as masked:
+        with mask("proposal") as masked:
             settings = masked.settings
             if lm is not None:
                 settings = replace(settings, lm=lm)

@@ -11,6 +11,7 @@ from dspynb.errors import shorten
 from dspynb.events import CandidateProposed, RolloutEnded
 from dspynb.json_checks import is_count
 from dspynb.running.record import RunRecord
+from dspynb.running.tables.costs import usd_text
 from dspynb.running.tables.diffs import diff_words
 from dspynb.running.tables.frames import encodable, with_costs
 from dspynb.running.tables.hints import hints_text
@@ -261,6 +262,9 @@ def _notes(record: RunRecord, start: str, best: str) -> list[str]:
         notes.append(hints_text(record))
     if _pinned(record) == best:
         notes.append("A person pinned it.")
+    usd = usd_text(record)
+    if usd:
+        notes.append(f"The run cost {usd}.")
     return [note for note in notes if note]
 
 

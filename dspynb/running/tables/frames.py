@@ -117,6 +117,7 @@ def calls_frame(record: RunRecord) -> pd.DataFrame:
         "first_token": [call.first_token for call in calls],
         "rollout": [call.rollout for call in calls],
         "repair": [call.repair for call in calls],
+        "role": [call.role or None for call in calls],
         "model": [call.model for call in calls],
         "requested": [dict(call.requested) for call in calls],
         "sent": [dict(_sent(call)) for call in calls],
@@ -145,7 +146,7 @@ _TEXTS_OF_CALLS = frozenset(
         "requested",
         "sent",
     }
-    | {"tools", "response_format", "request_id"}
+    | {"tools", "response_format", "request_id", "role"}
 )
 
 
