@@ -153,36 +153,55 @@ def plain_cost(price: Price, tokens: tuple[int, int, int, int], service_tier: st
     reasoning. Takes a third of the time."""
     prompt, completion, cached, reasoning = tokens
     usual = price._usual
-    if usual is None or service_tier is not None or prompt > usual.longest:
+    if usual is None or service_tier is not None or prompt > usual[0]:
         rates = _rates_for(price, prompt, service_tier)
-    else:
-        rates = usual.rates
-    if rates is None:
-        return None
-    cached = min(cached, prompt)
-    reasoning = min(reasoning, completion)
-    total = (prompt - cached) * rates.input + cached * rates.cached_input + rates.request
-    total += (completion - reasoning) * rates.output + reasoning * rates.reasoning
-    return total / rates.denominator
+        if rates is None:
+            return None
+        usual = _Usual.of(rates)
+    _, input_price, cached_price, output_price, reasoning_price, request, denominator = usual
+    if cached > prompt:
+        cached = prompt
+    if reasoning > completion:
+        reasoning = completion
+    total = (prompt - cached) * input_price + cached * cached_price + request
+    total += (completion - reasoning) * output_price + reasoning * reasoning_price
+    usd: float = total / denominator
+    return usd
 
 
 def _rates_for(price: Price, prompt: int, service_tier: str | None) -> Rates | None:
     """The prices of a call; None if the price of the prompt or the reply is unknown."""
-    usual = price._usual
-    if usual is None:
-        usual = _Usual(rates_of(price, None, 0), _thresholds(price)[0] if _thresholds(price) else _NEVER)
-        object.__setattr__(price, "_usual", usual)
-    if service_tier is None and prompt <= usual.longest:
-        rates: Rates | None = usual.rates
-        return rates
+    if price._usual is None:
+        rates = rates_of(price, None, 0)
+        if rates is not None:
+            thresholds = _thresholds(price)
+            object.__setattr__(price, "_usual", _Usual.of(rates, thresholds[0] if thresholds else _NEVER))
     return rates_of(price, tier_of(price, service_tier), _crossed(price, prompt))
 
 
 class _Usual(NamedTuple):
-    """The prices of usual calls, which have no service tier, and the largest number of tokens of their prompts."""
+    """The prices of a usual call, which has no service tier, in a form that is fast to read: the largest number of
+    tokens of its prompt, and fields of its Rates."""
 
-    rates: Rates | None
     longest: float
+    input: int
+    cached_input: int
+    output: int
+    reasoning: int
+    request: int
+    denominator: int
+
+    @classmethod
+    def of(cls, rates: Rates, longest: float = 0) -> _Usual:
+        return cls(
+            longest,
+            rates.input,
+            rates.cached_input,
+            rates.output,
+            rates.reasoning,
+            rates.request,
+            rates.denominator,
+        )
 
 
 _NEVER = float("inf")

@@ -54,28 +54,28 @@ def read_bill(body: object, model: str, billing: Billing = FROM_LISTS, served: o
     ``served``: the service tier that the reply reports beside the usage. A cost that is reported in US dollars is
     taken as it is, that in the headers first.
     """
-    if type(body) is dict and billing.usd is None:
+    own, requested, reported, listed_as = billing
+    if type(body) is dict and reported is None:
         usual = _usual_tokens(body)
         if usual is not None:
-            listed = price_of(billing.listed_as or model, billing.own)
+            price, source = price_of(listed_as or model, own)
             tier = None
-            if served != "default" and (served is not None or billing.service_tier is not None):
-                tier = served_tier(served, billing.service_tier)
-            usd = None if listed.price is None else plain_cost(listed.price, usual, tier)
-            return Usage(1, *usual, usd), None if usd is None else listed.source
+            if served != "default" and (served is not None or requested is not None):
+                tier = served_tier(served, requested)
+            usd = None if price is None else plain_cost(price, usual, tier)
+            return Usage(1, *usual, usd), None if usd is None else source
     if not isinstance(body, Mapping):
-        if billing.usd is None:
+        if reported is None:
             return _NO_REPORT
-        return Usage(1, None, None, None, None, billing.usd), REPORTED
+        return Usage(1, None, None, None, None, reported), REPORTED
     tokens = _count_tokens(body)
-    reported = billing.usd
     if reported is None:
         reported = reported_usd(body)
     if reported is not None:
         return tokens.usage(reported), REPORTED
-    listed = price_of(billing.listed_as or model, billing.own)
-    usd = tokens.cost(listed.price, served_tier(served or body.get("service_tier"), billing.service_tier))
-    return tokens.usage(usd), None if usd is None else listed.source
+    price, source = price_of(listed_as or model, own)
+    usd = tokens.cost(price, served_tier(served or body.get("service_tier"), requested))
+    return tokens.usage(usd), None if usd is None else source
 
 
 def _usual_tokens(body: dict[str, Any]) -> tuple[int, int, int, int] | None:
