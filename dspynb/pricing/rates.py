@@ -159,9 +159,9 @@ def plain_cost(price: Price, tokens: tuple[int, int, int, int], service_tier: st
             return None
         usual = _Usual.of(rates)
     _, input_price, cached_price, output_price, reasoning_price, request, denominator = usual
-    if cached > prompt:
+    if cached > prompt:  # noqa: PLR1730  # min takes twice as long
         cached = prompt
-    if reasoning > completion:
+    if reasoning > completion:  # noqa: PLR1730
         reasoning = completion
     total = (prompt - cached) * input_price + cached * cached_price + request
     total += (completion - reasoning) * output_price + reasoning * reasoning_price
