@@ -100,6 +100,7 @@ _HOMES = {
     "dspynb.optimizers.gepa.gepa": ("GEPA",),
     "dspynb.optimizers.mipro.mipro": ("MIPROv2",),
     "dspynb.optimizers.simba.simba": ("SIMBA",),
+    "dspynb.pricing.price": ("Price",),
     "dspynb.refine.best_of_n": ("BestOfN",),
     "dspynb.refine.refine": ("Refine",),
     "dspynb.replaying.replayer": (

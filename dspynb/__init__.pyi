@@ -69,6 +69,7 @@ from dspynb.optimizers.distill.distill import DistillHints as DistillHints
 from dspynb.optimizers.gepa.gepa import GEPA as GEPA
 from dspynb.optimizers.mipro.mipro import MIPROv2 as MIPROv2
 from dspynb.optimizers.simba.simba import SIMBA as SIMBA
+from dspynb.pricing.price import Price as Price
 from dspynb.refine.best_of_n import BestOfN as BestOfN
 from dspynb.refine.refine import Refine as Refine
 from dspynb.replaying.replayer import Replay as Replay
@@ -147,6 +148,7 @@ __all__ = [  # noqa: RUF022
     "Predict",
     "Prediction",
     "PrefillAdapter",
+    "Price",
     "ProgramOfThought",
     "ReAct",
     "Reasoning",

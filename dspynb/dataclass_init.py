@@ -48,9 +48,8 @@ def fast_init(cls: type[T]) -> type[T]:
         keyword_only = ["*", *keyword_only]
     parameters = ", ".join(["self", *positional, *keyword_only])
     lines = [f"def __init__({parameters}):"]
-    for field in declared:
-        if field.default_factory is not MISSING:
-            lines.append(f"    if {field.name} is MISSING: {field.name} = make_{field.name}()")
+    with_factory = [field.name for field in declared if field.default_factory is not MISSING]
+    lines += [f"    if {name} is MISSING: {name} = make_{name}()" for name in with_factory]
     lines.append("    if type(self) is cls:")
     lines.append("        set_class(self, Unfrozen)")
     lines += [f"        self.{field.name} = {field.name}" for field in declared]

@@ -285,7 +285,8 @@ class PredictorCalled(Event):
     is more than one. ``finish``: the provider's finish reason. ``truncated``: whether the reply was cut at the limit of
     tokens, and accepted. ``request_id``, ``response_id``: the provider's ids; None if it reports none.
     ``response_model``: the name of the model that the response reports. ``server``: the host and port of the server, as
-    in ``api.openai.com:443``; None if they are not known.
+    in ``api.openai.com:443``; None if they are not known. ``price_source``: where the price in ``usage`` comes from,
+    with the version and a short hash; None if it is unknown, or the call cost nothing.
 
     ``role``: what the call is for: task, proposal, judge, advisor or teacher; empty in files of earlier versions, which
     do not say.
@@ -324,6 +325,7 @@ class PredictorCalled(Event):
     response_format: Mapping[str, Any] | None = None
     response_model: str | None = None
     server: str | None = None
+    price_source: str | None = None
     role: str = ""
 
     @property

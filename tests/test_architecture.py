@@ -26,6 +26,7 @@ LAYERS = [
     ["name_advice"],
     ["keywords"],
     ["data"],
+    ["pricing"],
     ["media", "conversation"],
     ["json_values", "thinking"],
     ["events"],

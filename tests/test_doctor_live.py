@@ -14,7 +14,7 @@ import pytest
 import dspynb as dn
 from dspynb import errors
 from dspynb.cli import main
-from dspynb.contrib.doctor.live import LiveOptions, check_model
+from dspynb.contrib.doctor.live import LiveOptions, _describe_prices, _prices, check_model
 from dspynb.contrib.doctor.model_checks import MODEL_CHECKS, run_check
 from dspynb.contrib.doctor.spending import PROMPT_OVERHEAD, SpendingLimit
 from dspynb.errors import BudgetExhausted, ConfigurationError
@@ -215,6 +215,14 @@ def test_a_model_without_a_price_is_refused_with_what_to_do():
     assert "nothing was sent" in str(caught.value)
     assert "--prices INPUT OUTPUT" in str(caught.value)
     assert "--free" in str(caught.value)
+
+
+def test_the_price_of_a_model_that_the_map_does_not_have_may_be_in_a_price_file():
+    options = LiveOptions("openai/my-model", "http://models.example/v1")
+    with dn.context(prices={"my-model": {"input": 1, "output": 2, "cache_write": 3}}):
+        lm = dn.LM(options.model, api_base=options.api_base)
+        assert _prices(options, lm) is None
+        assert _describe_prices(lm, None) == "USD 3 and 2 for a million tokens of prompts and replies"
 
 
 def test_a_server_on_this_machine_counts_as_free():

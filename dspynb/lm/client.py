@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Awaitable, Mapping
-from typing import Any, Literal, TypeVar, Unpack
+from typing import Annotated, Any, Literal, TypeVar, Unpack
 
 from dspynb.errors import (
     ModelError,
@@ -19,7 +19,15 @@ from dspynb.keywords import configurable
 from dspynb.lm.adaptation import Adaptation
 from dspynb.lm.cache import default_cache
 from dspynb.lm.direct_call import DirectCalls
-from dspynb.lm.engines import check_address, check_key, fields_of_engine, make_endpoint, make_engine
+from dspynb.lm.engines import (
+    check_address,
+    check_key,
+    fields_of_engine,
+    make_endpoint,
+    make_engine,
+    own_price,
+    prices_in_profile,
+)
 from dspynb.lm.interceptors.cache import OLD_CACHED_REPLY, CacheInterceptor
 from dspynb.lm.interceptors.chain import Links, ModelCall, chain
 from dspynb.lm.interceptors.single_flight import SingleFlight
@@ -40,7 +48,7 @@ from dspynb.lm.protocol import (
 from dspynb.lm.providers.addresses import base_in_environment, host_and_port
 from dspynb.lm.providers.engine import Engine
 from dspynb.lm.providers.openai_http import DirectEngine
-from dspynb.lm.providers.prices import supports
+from dspynb.lm.providers.prices import price_of, supports
 from dspynb.lm.providers.wire_formats import format_of, is_direct
 from dspynb.lm.settings import (
     LM_ADVICE,
@@ -51,7 +59,9 @@ from dspynb.lm.settings import (
     key_settings,
     merge_settings,
 )
-from dspynb.options import Bool, NonNegativeInt, PositiveFloat, PositiveInt
+from dspynb.options import Bool, Check, NonNegativeInt, PositiveFloat, PositiveInt
+from dspynb.pricing.price import Price
+from dspynb.pricing.price_list import as_price
 from dspynb.processes import after_fork_in_child
 from dspynb.redact import is_secret_name, without_password, without_secrets
 from dspynb.scope.core import current_scope, warn_user
@@ -60,6 +70,10 @@ from dspynb.scope.settings import model_name, setting
 __all__ = ["LM"]
 
 T = TypeVar("T")
+
+
+def _own_price(value: object) -> Price | None:
+    return None if value is None else as_price(value)
 
 
 class LM(DirectCalls):
@@ -92,6 +106,9 @@ class LM(DirectCalls):
     ModelAdaptedWarning; ``strict=True`` raises UnsupportedParameter instead. ``profile``: what the model takes, where
     this differs from what is known (see docs/models.md); ``lm.profile`` has all of it.
 
+    ``price``: what the model costs, in US dollars for a million tokens, as a dict such as ``{"input": 2.5, "output":
+    10}`` or a ``dn.Price``. By default the price in the setting ``prices``, or in litellm's map; ``lm.price`` has it.
+
     ``truncated``: what becomes of a reply that was cut at the limit of tokens. ``error`` raises ReplyTruncated;
     ``accept`` uses the text that arrived, and says so once (TruncatedReplyWarning). The prediction then has None for
     outputs that the text does not reach, and ``prediction.truncated`` is true. Such a reply is never cached, and never
@@ -105,7 +122,7 @@ class LM(DirectCalls):
     ``await lm("text or messages")``, or ``lm.run_sync(…)`` in scripts, calls the model without a signature.
 
     Raises ConfigurationError for a name without provider, a limit below 1, an unknown setting (with the nearest known
-    one) or a value that is not JSON. A call raises ModelError.
+    one), a value that is not JSON, or a price that is negative or no number. A call raises ModelError.
 
     >>> lm = dn.LM("openai/gpt-4.1-mini", temperature=0, max_tokens=500, concurrency=16)
     >>> lm, lm.settings
@@ -136,6 +153,9 @@ class LM(DirectCalls):
         streaming: Bool = False,
         native_tools: Bool | None = None,
         profile: Mapping[str, Any] | None = None,
+        price: Annotated[
+            Any, Check(_own_price, "a dict of US dollars for a million tokens, a dn.Price, or None")
+        ] = None,
         strict: Bool = False,
         truncated: Literal["error", "accept"] = "error",
         **settings: Unpack[RequestSettings],
@@ -158,7 +178,12 @@ class LM(DirectCalls):
         self._native_tools = native_tools
         self._strict = strict
         changes = checked_changes({} if profile is None else profile)
-        self._profile_changes = {**changes, **fields_of_engine(engine, model, address, changes)}
+        self._own_price = own_price(price, changes)
+        self._profile_changes = {
+            **changes,
+            **prices_in_profile(self._own_price),
+            **fields_of_engine(engine, model, address, changes),
+        }
         self._adaptation: Adaptation | None = None
         self.truncated = truncated
         self._warned_of_truncation = False
@@ -200,6 +225,12 @@ class LM(DirectCalls):
         """What the model takes, and its limits and prices, as far as they are known."""
         return self._adapt().profile
 
+    @property
+    def price(self) -> Price | None:
+        """What the model costs, in US dollars for a million tokens: the price of this LM, of the price file, or of
+        litellm's map. None if it is unknown."""
+        return price_of(self._engine.endpoint.listed_as or self.name, self._own_price).price
+
     def _adapt(self) -> Adaptation:
         """The profile and what refusals have taught, made when it is first used, since it reads litellm's map."""
         adaptation = self._adaptation
@@ -230,7 +261,9 @@ class LM(DirectCalls):
 
     def _connect(self) -> None:
         """Make the client, the limits and the single flight, which are not pickled."""
-        endpoint = make_endpoint(self.name, self._endpoint_settings, self.settings, self._profile_changes)
+        endpoint = make_endpoint(
+            self.name, self._endpoint_settings, self.settings, self._profile_changes, self._own_price
+        )
         if self._adaptation is not None:
             wire_format = self._adaptation.profile.wire_format
         else:  # without reading litellm's map

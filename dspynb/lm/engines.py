@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from dspynb.errors import ConfigurationError
@@ -11,15 +12,26 @@ from dspynb.lm.providers.endpoint import Endpoint
 from dspynb.lm.providers.engine import Engine
 from dspynb.lm.providers.litellm_engine import LiteLLMEngine
 from dspynb.lm.providers.openai_http import DirectEngine
-from dspynb.lm.providers.prices import NO_PRICES, Prices
+from dspynb.lm.providers.prices import read_environment
 from dspynb.lm.providers.wire_formats import OPENAI_CHAT, OWN_FORMAT, WireFormat, format_of, is_direct
 from dspynb.lm.settings import refuse_litellm_settings
+from dspynb.pricing.price import Price, price_from_fields
+from dspynb.pricing.price_list import as_price
 from dspynb.redact import is_secret_name, secrets_in
 
-__all__ = ["check_address", "check_key", "fields_of_engine", "make_endpoint", "make_engine"]
+__all__ = [
+    "check_address",
+    "check_key",
+    "fields_of_engine",
+    "make_endpoint",
+    "make_engine",
+    "own_price",
+    "prices_in_profile",
+]
 
 _FORMAT_OF_ENGINE: Mapping[str, WireFormat] = {"direct": OPENAI_CHAT, "litellm": OWN_FORMAT}
-_PRICES = ("input_price", "output_price", "cached_input_price")
+_PRICES = {"input_price": "input", "output_price": "output", "cached_input_price": "cached_input"}
+"""The prices in a profile, in US dollars for one token, and the names that a Price has for them."""
 
 
 def fields_of_engine(
@@ -35,23 +47,26 @@ def fields_of_engine(
 
 
 def make_endpoint(
-    model: str, address: Mapping[str, Any], settings: Mapping[str, Any], profile: Mapping[str, Any]
+    model: str,
+    address: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    profile: Mapping[str, Any],
+    price: Price | None = None,
 ) -> Endpoint:
     """The endpoint of a model, with the secrets in its settings. ``address``: api_base, api_key and timeout.
-    ``profile``: the fields of ``LM(profile={…})``."""
+    ``profile``: the fields of ``LM(profile={…})``. ``price``: the model's own price."""
     secrets: list[str] = []
     for name, value in settings.items():
         secrets += secrets_in(value, inside=is_secret_name(name))
-    prices = NO_PRICES
-    if not profile.keys().isdisjoint(_PRICES):
-        prices = Prices(*[profile.get(name) for name in _PRICES])
+    read_environment()
     return Endpoint(
         model,
         **address,
         secrets=tuple(secrets),
         hosts=profile.get("hosts"),
         needs_key=profile.get("needs_key"),
-        prices=prices,
+        price=price,
+        listed_as=settings.get("base_model"),
     )
 
 
@@ -66,6 +81,27 @@ def make_engine(endpoint: Endpoint, wire_format: WireFormat | None, settings: Ma
     if endpoint.api_base is not None and endpoint.api_key and has_login(endpoint.api_base):
         raise ConfigurationError("api_base contains a user name and api_key is given; only one of them can be sent")
     return DirectEngine(endpoint, wire_format or OPENAI_CHAT)
+
+
+def own_price(price: object, profile: Mapping[str, Any]) -> Price | None:
+    """The price of ``LM(price=…)``, or that in the fields of its profile; None if it has none. Raises
+    ConfigurationError for a price that is not valid, and if both have one."""
+    in_profile = {_PRICES[name]: float(Decimal(repr(profile[name])) * 1_000_000) for name in _PRICES if name in profile}
+    if price is None:
+        return price_from_fields(in_profile) if in_profile else None
+    if in_profile:
+        raise ConfigurationError("price and the profile both have prices of this model: give them in one place")
+    return as_price(price)
+
+
+def prices_in_profile(price: Price | None) -> dict[str, float]:
+    """The fields of a profile that show a model's own price, in US dollars for one token."""
+    fields: dict[str, float] = {}
+    for field, name in _PRICES.items():
+        amount = None if price is None else getattr(price, name)
+        if amount is not None:
+            fields[field] = float(Decimal(repr(amount)) / 1_000_000)
+    return fields
 
 
 def check_address(api_base: object, base_url: object) -> str | None:

@@ -100,7 +100,8 @@ class LMReply:
     requested; else None. ``request_id``: the provider's id of the request, and ``response_id``: its id of the response;
     None if it reports none. ``waited``: the seconds in which the request waited for a slot, a rate limit, or a retry.
     ``first_token``: the seconds from sending to the first piece of a streamed reply; else None. ``response_model``: the
-    name of the model that the response reports; None if it reports none.
+    name of the model that the response reports; None if it reports none. ``price_source``: where the price of the usage
+    comes from; None if it is unknown.
 
     ``finish``: the provider's finish reason, which says why the model stopped. A predictor raises ReplyTruncated,
     ContentFiltered or Refused for a reply that is incomplete (``length``, ``content_filter``, ``refusal``, …).
@@ -127,6 +128,7 @@ class LMReply:
     waited: float = field(default=0.0, repr=False)
     first_token: float | None = field(default=None, repr=False)
     response_model: str | None = field(default=None, repr=False)
+    price_source: str | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.text
@@ -157,6 +159,7 @@ class LMReply:
             waited,
             first_token,
             self.response_model,
+            self.price_source,
         )
 
 

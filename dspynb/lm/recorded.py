@@ -13,6 +13,7 @@ from typing import Any
 from dspynb.data import usage_of
 from dspynb.errors import ConfigurationError, RecordingMiss, shorten
 from dspynb.lm.direct_call import DirectCalls
+from dspynb.lm.own_price import at_own_price
 from dspynb.lm.protocol import (
     LMProtocol,
     LMReply,
@@ -153,7 +154,7 @@ class RecordedLM(DirectCalls):
         incomplete reply is not recorded, and one in an older recording is requested again.
         """
         if self._live and self.lm is not None:
-            return await self.lm.complete(request)
+            return at_own_price(await self.lm.complete(request), self.lm, self.name)
         recorded = self._recorded(request)
         if recorded is not None and is_complete(recorded):
             return recorded
@@ -161,7 +162,7 @@ class RecordedLM(DirectCalls):
             if recorded is not None:
                 return check_reply(recorded, request.settings, self.name)
             raise self._miss(request)
-        reply = await self.lm.complete(request)
+        reply = at_own_price(await self.lm.complete(request), self.lm, self.name)
         accept_truncated = self.truncated == "accept"
         reply = check_reply(reply, sent_settings(self.lm, request), self.name, accept_truncated=accept_truncated)
         if is_complete(reply):

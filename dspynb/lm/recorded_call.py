@@ -14,6 +14,7 @@ from dspynb.events import PredictorCalled, new_span
 from dspynb.lm.interceptors.budget import BUDGET, is_free_refusal
 from dspynb.lm.interceptors.cache import OWN_CACHE, has_own_cache
 from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain, links_of
+from dspynb.lm.own_price import at_own_price
 from dspynb.lm.protocol import LONG_TEXT, SERVER, LMReply, check_reply, is_truncated, without_secrets
 from dspynb.lm.settings import recorded_settings
 from dspynb.media.describe import without_data
@@ -149,6 +150,7 @@ class RecordedCall(ModelCall):
             response_format=request.response_format,
             response_model=reply.response_model,
             server=None if reply.cached else getattr(self.lm, SERVER, None),
+            price_source=None if reply.cached else reply.price_source,
             role=self.scope.context.role,
         )
         self.scope.emit(event)
@@ -202,6 +204,7 @@ async def ask_model(call: ModelCall) -> LMReply:
     if call.listener is not None:
         call.stream_rest(reply)
         call.listener("")
+    reply = at_own_price(reply, call.lm, call.model)
     accept_truncated = getattr(call.lm, "truncated", "error") == "accept"
     return check_reply(reply, call.requested(), call.model, accept_truncated=accept_truncated)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from dspynb.dataclass_init import fast_init
+from dspynb.pricing.price_list import PriceList
 
 __all__ = [
     "UNSET",
@@ -101,6 +102,8 @@ class Settings:
     """How many model calls ``dn.history`` remembers."""
     track: str | Unset | None = field(default=UNSET, metadata=snapshot_by(unchanged))
     """The system that receives runs while they run: ``otel``, or None."""
+    prices: PriceList | Unset | None = field(default=UNSET, metadata=snapshot_by(unchanged))
+    """Prices of models by their names, in place of those of litellm's map; None for those."""
 
 
 # ── what searches, evaluations and optimizers set ─────────────────────────────────────────────────────────────────────

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypedDict, Unpack, get_ar
 from dspynb.errors import ConfigurationError, of_dspy
 from dspynb.keywords import configurable
 from dspynb.options import Bool, Check, NonNegativeInt, PositiveInt
+from dspynb.pricing.price_list import as_price_list
 from dspynb.redact import redact
 from dspynb.scope.call_context import UNSET, Settings
 from dspynb.scope.core import Block, Layer, Scope, current_scope
@@ -100,10 +101,20 @@ class SettingArguments(TypedDict, total=False):
     """How many calls ``dn.history`` remembers."""
     track: Annotated[Track | None, Check(_track, "'otel', or None")]
     """The system that receives runs while they run; None for none."""
+    prices: Annotated[Any, Check(as_price_list, "the path of a price file, a dict of prices, or None")]
+    """Prices of models by their names, in place of those of litellm's map."""
 
 
 _DEFAULTS = Settings(
-    lm=None, adapter=None, cache=True, concurrency=32, view="auto", runs_dir=".dspynb/runs", history=1000, track=None
+    lm=None,
+    adapter=None,
+    cache=True,
+    concurrency=32,
+    view="auto",
+    runs_dir=".dspynb/runs",
+    history=1000,
+    track=None,
+    prices=None,
 )
 _process = _DEFAULTS
 _lock = threading.Lock()
@@ -115,7 +126,7 @@ _OTHERWISE = f"Settings: {', '.join(Settings.__annotations__)}"
 @configurable(passes_to=SettingArguments, otherwise=_OTHERWISE)
 def configure(**settings: Unpack[SettingArguments]) -> None:
     """Set process-wide defaults: ``lm``, ``adapter``, ``cache``, ``concurrency``, ``view``, ``runs_dir``, ``history``,
-    ``track``.
+    ``track``, ``prices``.
 
     ``view``: how runs are shown. ``widget``: live, in a notebook; ``html``: in a notebook, when the run has ended;
     ``text``: in a terminal one line that is updated and a table at the end, elsewhere plain lines on stderr; ``off``:
@@ -125,6 +136,10 @@ def configure(**settings: Unpack[SettingArguments]) -> None:
     ``track``: ``otel`` sends the spans of runs, and of direct calls of models, to OpenTelemetry while they run, through
     the process-wide tracer provider (see docs/opentelemetry.md). Prompts and replies are sent only if the environment
     variable ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` is ``true``. Needs the extra ``otel``.
+
+    ``prices``: the path of a JSON file with prices of models, or a dict of them. They replace those of litellm's map,
+    for the models that it names (see docs/models.md). The environment variable ``DSPYNB_PRICES`` has the path of such a
+    file for programs that do not set ``prices``.
 
     May be called from any thread, task or cell, any number of times. Settings that are not named stay as they are.
     Raises ConfigurationError, which names the nearest setting, and then changes nothing.

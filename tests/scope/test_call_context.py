@@ -7,6 +7,7 @@ import pytest
 
 import dspynb as dn
 from dspynb.errors import ScopeError
+from dspynb.pricing.price_list import as_price_list
 from dspynb.scope import CallContext, Layer, RolloutId, Sampling, Settings, current_scope, setting
 from dspynb.scope.call_context import UNSET, Place, as_snapshot, snapshot_rule
 from dspynb.scope.settings import SettingArguments
@@ -79,6 +80,7 @@ SETTINGS = {
     "runs_dir": None,
     "history": 5,
     "track": "otel",
+    "prices": as_price_list({"openai/my-model": {"input": 1, "output": 2}}),
 }
 
 

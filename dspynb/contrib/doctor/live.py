@@ -135,7 +135,7 @@ def _prices(options: LiveOptions, lm: LM) -> HighestPrices | None:
     if options.prices is not None:
         prompt, reply = options.prices
         return HighestPrices(prompt / 1e6, reply / 1e6)
-    known = highest_prices(lm.name, 0)
+    known = highest_prices(lm.name, 0, lm.price)
     if known is not None:
         return _FREE if known == _FREE else None
     if _is_local(options):
@@ -221,7 +221,7 @@ def _settings(options: LiveOptions) -> Iterator[str]:
 def _describe_prices(lm: LM, prices: HighestPrices | None) -> str:
     if prices == _FREE:
         return "none: the model counts as free"
-    known = prices or highest_prices(lm.name, 0)
+    known = prices or highest_prices(lm.name, 0, lm.price)
     if known is None:
         return "unknown"
     text = (

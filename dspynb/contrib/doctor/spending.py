@@ -37,7 +37,7 @@ class SpendingLimit:
     as many tokens as the request allows. A request without a limit of the reply counts with the longest reply of the
     model, and is not sent if that is unknown.
 
-    ``max_usd``: the limit. ``prices``: the prices of the model; None for those of litellm's map.
+    ``max_usd``: the limit. ``prices``: the prices of the model; None for those of ``lm.price``.
 
     Attributes: ``usd``: what is spent at most, in USD. A reply whose tokens are unknown counts with its largest cost,
     and so does a request that failed without saying whether it is billed. ``refusal``: why a request was not sent; None
@@ -102,7 +102,7 @@ class SpendingLimit:
 
     def _prices_for(self, lm: LM, prompt: int) -> HighestPrices:
         """The prices of a prompt of this length. Raises BudgetExhausted if they are unknown."""
-        prices = self.prices or highest_prices(lm.name, prompt)
+        prices = self.prices or highest_prices(lm.name, prompt, lm.price)
         if prices is None:
             self.refusal = "the price of a call is unknown"
             raise BudgetExhausted(f"the limit of USD {self.max_usd:g}: {self.refusal}")

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from dspynb.errors import BadRequestError, ModelError, ModelNotFound
 from dspynb.lm.protocol import LMReply, LMRequest
 from dspynb.lm.providers.addresses import chat_url, responses_url
+from dspynb.lm.providers.billing import Billing
 from dspynb.lm.providers.error_report import ErrorReport
 from dspynb.lm.providers.openai_format import read_reply, request_body
-from dspynb.lm.providers.prices import Prices
 from dspynb.lm.providers.reply_assembler import ReplyAssembler
 from dspynb.lm.providers.responses_reply import read_response
 from dspynb.lm.providers.responses_request import in_words_of_chat, responses_body
@@ -42,7 +42,7 @@ class DirectFormat:
         wire_format: The name of the format in profiles.
         url: The URL of requests for the address of a server.
         request_body: The body for a model's name, a request, its settings, and the fields that are left out.
-        read_reply: The reply in a body.
+        read_reply: The reply in a body, for the name of the model, arguments of errors, and what decides the price.
         assembler: Makes an assembler for a streamed reply.
         read_report: An error response, with the names of settings that the rules for refusals know.
         other_format: The format to use at a server that does not have this one.
@@ -51,7 +51,7 @@ class DirectFormat:
     wire_format: WireFormat
     url: Callable[[str], str]
     request_body: Callable[[str, LMRequest, Mapping[str, Any], frozenset[str]], dict[str, Any]]
-    read_reply: Callable[[Any, str, Mapping[str, Any], Prices], LMReply]
+    read_reply: Callable[[Any, str, Mapping[str, Any], Billing], LMReply]
     assembler: Callable[[], Assembler]
     read_report: Callable[[ErrorReport], ErrorReport]
     other_format: WireFormat

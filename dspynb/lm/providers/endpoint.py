@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dspynb.lm.providers.addresses import is_own_host, missing_key, provider_of_host
-from dspynb.lm.providers.prices import NO_PRICES, Prices
+from dspynb.pricing.price import Price
 from dspynb.redact import keep_address, keep_secret
 
 __all__ = ["Endpoint"]
@@ -18,7 +18,8 @@ class Endpoint:
     ``model``: ``provider/model``. ``timeout``: seconds per try. ``secrets``: secrets other than the key, such as
     headers. ``hosts``: hosts that get the provider's key from the environment, in place of the provider's own. None for
     the known ones. ``needs_key``: whether a call without a key fails before it is sent. None if the host decides.
-    ``prices``: prices in place of those of litellm's map.
+    ``price``: in place of the listed one; None for that. ``listed_as``: the name under which lists of prices have the
+    model; None for its own.
     """
 
     model: str
@@ -28,7 +29,8 @@ class Endpoint:
     secrets: tuple[str, ...] = ()
     hosts: tuple[str, ...] | None = None
     needs_key: bool | None = None
-    prices: Prices = NO_PRICES
+    price: Price | None = None
+    listed_as: str | None = None
 
     def __post_init__(self) -> None:
         keep_secret(self.api_key, *self.secrets)

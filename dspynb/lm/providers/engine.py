@@ -9,11 +9,14 @@ from typing import Any, Protocol
 
 from dspynb.errors import BadRequestError
 from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
+from dspynb.lm.providers.billing import Billing, dollars
 from dspynb.lm.providers.endpoint import Endpoint
 from dspynb.lm.providers.wire_formats import WireFormat
 
-__all__ = ["Engine", "EngineProfile", "needs_stream"]
+__all__ = ["COST_HEADER", "Engine", "EngineProfile", "needs_stream"]
 
+COST_HEADER = "x-litellm-response-cost"
+"""The header in which litellm's proxy reports the cost of a reply, in US dollars."""
 # Sources: DashScope (FoundationAgents/OpenManus#330), OpenAI's Codex (tinyhumansai/openhuman#5165).
 _NEEDS_STREAM = re.compile(
     r"\bonly supports? (?:the )?stream|\benable the stream parameter|\bstream must be (?:set to )?'?true"
@@ -47,6 +50,7 @@ class Engine(ABC):
         """The address to which the last request was sent; None if it is not known."""
         self.asks_for_usage = True
         """Whether a stream is asked for its usage. False for a server that has refused this."""
+        self._usual_billing = Billing(endpoint.price, listed_as=endpoint.listed_as)
         self.profile: EngineProfile | None = None
         """The profile for which ``fit`` was called last."""
 
@@ -64,6 +68,16 @@ class Engine(ABC):
     ) -> LMReply:
         """Send a request and return the reply; with ``on_piece``, stream it. ``on_thinking``: called with each piece of
         the thinking that arrives beside the text of a stream. Raises ModelError."""
+
+    def billing(self, request_fields: Mapping[str, Any], usd: object = None) -> Billing:
+        """What decides the price of a reply beside its usage: the service tier among the fields of the request, and the
+        cost in US dollars in a header of the response."""
+        if usd is None and "service_tier" not in request_fields and "extra_body" not in request_fields:
+            return self._usual_billing
+        tier = request_fields.get("service_tier")
+        if tier is None and request_fields.get("extra_body"):
+            tier = request_fields["extra_body"].get("service_tier")
+        return self._usual_billing._replace(service_tier=tier, usd=None if usd is None else dollars(usd))
 
     def stream_fields(self) -> dict[str, Any]:
         """The fields of a request for a streamed reply."""

@@ -37,7 +37,7 @@ from dspynb.lm.providers.addresses import (
     unset_key,
 )
 from dspynb.lm.providers.endpoint import Endpoint
-from dspynb.lm.providers.engine import Engine
+from dspynb.lm.providers.engine import COST_HEADER, Engine
 from dspynb.lm.providers.error_kinds import error_kind, provider_error
 from dspynb.lm.providers.error_report import ErrorReport, read_report
 from dspynb.lm.providers.litellm_http import HTTPGuard, current_guard, guard_clients
@@ -160,8 +160,10 @@ class LiteLLMEngine(Engine):
         token = current_guard.set(guard)
         try:
             response = await litellm.acompletion(**arguments)
+            usd = None
             if on_piece is None:
                 body = _with_refusals(response.model_dump())
+                usd = _reported_cost(response)
             else:
                 body = await _streamed(response, on_piece, on_thinking, error_fields)
         except ModelError:
@@ -173,7 +175,7 @@ class LiteLLMEngine(Engine):
             raise self._model_error(error, guard, key_problem) from None
         finally:
             current_guard.reset(token)
-        return read_reply(body, self.model, error_fields, self.endpoint.prices)
+        return read_reply(body, self.model, error_fields, self.billing(arguments, usd))
 
     def _check_key(self, settings: Mapping[str, Any], key: str | None) -> None:
         """Raise AuthenticationError for a request without a key to a server that is known to need one.
@@ -300,6 +302,13 @@ async def _streamed(
         if text:
             on_piece(text)
     return assembler.body(error_fields)
+
+
+def _reported_cost(response: Any) -> object:
+    """The cost that the provider has reported for a response, in US dollars; None if it has reported none."""
+    hidden = getattr(response, "_hidden_params", None)
+    headers = hidden.get("additional_headers") if isinstance(hidden, Mapping) else None
+    return headers.get(f"llm_provider-{COST_HEADER}") if isinstance(headers, Mapping) else None
 
 
 def _with_refusals(body: dict[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
-from dspynb.data import Usage, token_count
 from dspynb.errors import ConfigurationError, MalformedReply, ModelError, Refused, shorten
 from dspynb.lm.protocol import LMReply, LMRequest, Message, is_complete, with_usage
+from dspynb.lm.providers.billing import FROM_LISTS, Billing, read_bill, read_usage
 from dspynb.lm.providers.error_kinds import provider_error
 from dspynb.lm.providers.error_report import read_report
-from dspynb.lm.providers.prices import NO_PRICES, Prices, cost
 from dspynb.lm.providers.responses_request import REASONING_ITEMS
 from dspynb.redact import redact, redact_known
 
@@ -58,21 +57,17 @@ def _chat_message(message: Message) -> dict[str, Any]:
     return {**message, "tool_calls": [{key: call[key] for key in call if key != REASONING_ITEMS} for call in calls]}
 
 
-def read_reply(body: Any, model: str, error_fields: Mapping[str, Any], prices: Prices = NO_PRICES) -> LMReply:
+def read_reply(body: Any, model: str, error_fields: Mapping[str, Any], billing: Billing = FROM_LISTS) -> LMReply:
     """Read the reply in a response body, with its price.
 
-    ``error_fields``: arguments of errors, such as ``model`` and ``status``. ``prices``: replace those of litellm's map.
-    Raises Refused for a refusal, and
-    MalformedReply for a body that is not in OpenAI's format. An incomplete reply is returned: ``check_reply`` raises
-    for it.
+    ``error_fields``: arguments of errors, such as ``model`` and ``status``. ``billing``: what decides the price beside
+    the usage. Raises Refused for a refusal, and MalformedReply for a body that is not in OpenAI's format. An incomplete
+    reply is returned: ``check_reply`` raises for it.
     """
     raw_choices = _field(body, "choices")
     if not isinstance(raw_choices, list | tuple) or not raw_choices:
-        if is_error_report(body):  # OpenRouter reports errors of its providers with the status 200
-            raise reported_error(body, error_fields)
-        problem = f"the reply has no choices: {excerpt(body, 200)!r}"
-        raise MalformedReply(problem, **error_fields, advice=MalformedReply.remedy)
-    usage = read_usage(body.get("usage"), model, prices)
+        raise _error_without_choices(body, model, error_fields, billing)
+    usage, price_source = read_bill(body.get("usage"), model, billing, body.get("service_tier"))
     choices = []
     for raw_choice in raw_choices:
         choice = _choice(raw_choice)
@@ -99,10 +94,24 @@ def read_reply(body: Any, model: str, error_fields: Mapping[str, Any], prices: P
         request_id=error_fields.get("request_id"),
         response_id=short_text(body.get("id")),
         response_model=short_text(body.get("model")),
+        price_source=price_source,
     )
     if not first.text and not first.calls and is_complete(reply):
         raise with_usage(MalformedReply("the reply is empty", **error_fields), usage)
     return reply
+
+
+def _error_without_choices(body: Any, model: str, error_fields: Mapping[str, Any], billing: Billing) -> ModelError:
+    """The error for a body without choices, with the usage that it reports, since it is billed."""
+    if is_error_report(body):  # OpenRouter reports errors of its providers with the status 200
+        error = reported_error(body, error_fields)
+    else:
+        problem = f"the reply has no choices: {excerpt(body, 200)!r}"
+        error = MalformedReply(problem, **error_fields, advice=MalformedReply.remedy)
+    usage = _field(body, "usage")
+    if isinstance(usage, Mapping):
+        return with_usage(error, read_usage(usage, model, billing))
+    return error
 
 
 def short_text(value: object) -> str | None:
@@ -284,32 +293,6 @@ def _is_call(call: Any) -> bool:
     if not isinstance(function.get("arguments"), str | Mapping | None):
         return False
     return isinstance(call.get("id"), str | None)
-
-
-def read_usage(body: object, model: str, prices: Prices = NO_PRICES) -> Usage:
-    """The usage in a response body, with its price. Every count that is not reported as a number is unknown."""
-    if not isinstance(body, Mapping):
-        return Usage(1, None, None, None, None, None)
-    prompt = token_count(body.get("prompt_tokens"))
-    completion = token_count(body.get("completion_tokens"))
-    cached = _detail(body, "prompt_tokens_details", "cached_tokens")
-    reasoning = _detail(body, "completion_tokens_details", "reasoning_tokens")
-    usd = None
-    if prompt is not None and completion is not None and cached is not None:
-        usd = cost(model, prompt, completion, min(cached, prompt), prices)
-    return Usage(1, prompt, completion, cached, reasoning, usd)
-
-
-def _detail(usage: Mapping[str, Any], section: str, name: str) -> int | None:
-    """A count in a section of a usage: 0 if it is not reported, None if it is no number."""
-    details = usage.get(section)
-    if details is None:
-        return 0
-    if not isinstance(details, Mapping):
-        return None
-    if details.get(name) is None:
-        return 0
-    return token_count(details[name])
 
 
 _short = reprlib.Repr()

@@ -31,9 +31,10 @@ from dspynb.lm.providers.addresses import (
     no_key_sent,
     refused_redirect,
 )
+from dspynb.lm.providers.billing import Billing
 from dspynb.lm.providers.direct_formats import CHAT, FORMATS, DirectFormat, is_without_path, needs_responses
 from dspynb.lm.providers.endpoint import Endpoint
-from dspynb.lm.providers.engine import Engine, EngineProfile
+from dspynb.lm.providers.engine import COST_HEADER, Engine, EngineProfile
 from dspynb.lm.providers.error_kinds import provider_error
 from dspynb.lm.providers.error_report import read_report
 from dspynb.lm.providers.model_names import not_found_advice, parse_name
@@ -159,7 +160,7 @@ class DirectEngine(Engine):
                 url, data=payload, headers=headers, timeout=self._timeout, allow_redirects=False
             ) as response:
                 self._check_redirect(response, url)
-                return await self._read(response, message_format, on_piece, on_thinking)
+                return await self._read(response, message_format, on_piece, on_thinking, body)
         except TimeoutError:
             problem = f"no reply within {self.endpoint.timeout:g} s"
             raise ModelTimeout(problem, model=self.model, advice=ModelTimeout.remedy) from None
@@ -187,6 +188,7 @@ class DirectEngine(Engine):
         message_format: DirectFormat,
         on_piece: PieceCallback | None,
         on_thinking: PieceCallback | None,
+        request_fields: Mapping[str, Any],
     ) -> LMReply:
         status = response.status
         headers = response.headers
@@ -194,25 +196,28 @@ class DirectEngine(Engine):
         error_fields: dict[str, Any] = {"model": self.model, "status": status, "request_id": request_id}
         if status < 400 and on_piece is not None and response.content_type == "text/event-stream":
             body = await _streamed(response, message_format, on_piece, on_thinking, error_fields)
-            return message_format.read_reply(body, self.model, error_fields, self.endpoint.prices)
+            return message_format.read_reply(body, self.model, error_fields, self.billing(request_fields))
         chunks = response.content.iter_any()
         if status >= 400:
             raw = await sse.read_at_most(chunks, sse.MAX_ERROR_BYTES)
             raise self._response_error(message_format, headers, raw, error_fields)
         raw = await sse.read_body(chunks, error_fields)
+        billing = self.billing(request_fields, headers.get(COST_HEADER))
         if len(raw) <= LONG_TEXT:
-            reply = self._read_body(raw, message_format, error_fields)
+            reply = self._read_body(raw, message_format, error_fields, billing)
         else:
-            reply = await asyncio.to_thread(self._read_body, raw, message_format, error_fields)
+            reply = await asyncio.to_thread(self._read_body, raw, message_format, error_fields, billing)
         if on_piece is not None:
             on_piece(reply.text)
         return reply
 
-    def _read_body(self, raw: bytes, message_format: DirectFormat, error_fields: Mapping[str, Any]) -> LMReply:
+    def _read_body(
+        self, raw: bytes, message_format: DirectFormat, error_fields: Mapping[str, Any], billing: Billing
+    ) -> LMReply:
         body = _decoded(raw)
         if body is None:
             body = raw.decode("utf-8", "replace")
-        return message_format.read_reply(body, self.model, error_fields, self.endpoint.prices)
+        return message_format.read_reply(body, self.model, error_fields, billing)
 
     def _response_error(
         self, message_format: DirectFormat, headers: Mapping[str, str], raw: bytes, error_fields: dict[str, Any]

@@ -1,7 +1,14 @@
-"""Prices of calls, from litellm's price map. The file is read without importing litellm."""
+"""The prices of models: from ``LM(price=…)``, a price file, or litellm's map, which is read without importing litellm.
+
+``dspynb.pricing`` computes costs from them.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
+import json
+import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -9,16 +16,29 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
+from dspynb.errors import ConfigurationError
 from dspynb.lm.providers.litellm_files import litellm_file
+from dspynb.pricing.litellm_format import price_of_entry, with_alias
+from dspynb.pricing.price import Price, combined
+from dspynb.pricing.price_list import PriceList, read_price_file
+from dspynb.pricing.rates import HighestPrices, TokenCounts, cost_of, highest
+from dspynb.scope.settings import setting
 
-__all__ = ["NO_PRICES", "HighestPrices", "Prices", "cost", "highest_prices", "map_entry", "supports"]
+__all__ = [
+    "PRICES_VARIABLE",
+    "HighestPrices",
+    "ListedPrice",
+    "cost",
+    "highest_prices",
+    "map_entry",
+    "price_of",
+    "read_environment",
+    "supports",
+]
 
 _FILE = "model_prices_and_context_window_backup.json"
-_INPUT_PRICES = ("input_cost_per_token", "cache_creation_input_token_cost")
-"""The prices of a token of the prompt; the second one is that of a token which the provider adds to its cache."""
-_OUTPUT_PRICES = ("output_cost_per_token", "output_cost_per_reasoning_token")
-_LONG_PROMPT_PRICE = re.compile(r"(?P<name>\w+?)_above_(?P<thousands>\d+)k_tokens")
-"""The name of a price for prompts above a number of tokens, as in ``input_cost_per_token_above_200k_tokens``."""
+PRICES_VARIABLE = "DSPYNB_PRICES"
+"""The environment variable with the path of a price file, for programs that do not set ``prices``."""
 _SEARCHES_ALWAYS = re.compile(r"search|sonar", re.IGNORECASE)
 """Names of models that search the web for each request."""
 
@@ -47,87 +67,117 @@ def supports(model: str, feature: str) -> bool:
     return bool((map_entry(model) or {}).get(f"supports_{feature}"))
 
 
-class Prices(NamedTuple):
-    """Prices in US dollars for a token: of the prompt, of the reply, and of a part of the prompt that the provider read
-    from its cache. None where a price is unknown."""
+class ListedPrice(NamedTuple):
+    """The price of a model, and where it comes from, with a short hash of its content. ``price``: None if it is
+    unknown."""
 
-    input: float | None = None
-    output: float | None = None
-    cached_input: float | None = None
+    price: Price | None = None
+    source: str | None = None
 
 
-NO_PRICES = Prices()
-"""Prices of a model of which none is known."""
+_UNKNOWN = ListedPrice()
+
+
+@lru_cache(maxsize=1)
+def _litellm_version() -> str:
+    try:
+        return importlib.metadata.version("litellm")
+    except importlib.metadata.PackageNotFoundError:
+        return "of an unknown version"
 
 
 @lru_cache(maxsize=256)
-def _prices_of(model: str, own: Prices) -> Prices:
-    """The prices of a model: ``own``, and those of the map for the rest. A cached token costs as much as any other one
-    if its price is unknown, or if only the price of the prompt is given anew."""
-    entry = map_entry(model) or {}
-    listed = Prices()
-    if "input_cost_per_token" in entry:
-        listed = Prices(
-            float(entry["input_cost_per_token"]),
-            float(entry.get("output_cost_per_token") or 0.0),
-            float(entry.get("cache_read_input_token_cost") or 0.0) or None,
-        )
-    input_price = listed.input
-    cached_price = listed.cached_input
-    if own.input is not None:
-        input_price = own.input
-        cached_price = None
-    if own.cached_input is not None:
-        cached_price = own.cached_input
-    if cached_price is None:
-        cached_price = input_price
-    output_price = listed.output if own.output is None else own.output
-    return Prices(input_price, output_price, cached_price)
+def _price_in_map(model: str) -> ListedPrice:
+    entry = map_entry(model)
+    if entry is None:
+        return _UNKNOWN
+    entry = with_alias(entry, _prices())
+    try:
+        price = price_of_entry(entry)
+    except ConfigurationError:  # a damaged map
+        return _UNKNOWN
+    if price is None:
+        return _UNKNOWN
+    digest = hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:8]
+    return ListedPrice(price, f"litellm {_litellm_version()}, entry {digest}")
 
 
-def cost(model: str, prompt: int, completion: int, cached: int, own: Prices = NO_PRICES) -> float | None:
+class _Environment:
+    """The price file that the environment variable names. It is read again when the variable changes."""
+
+    def __init__(self) -> None:
+        self.path = ""
+        self.prices: PriceList | None = None
+
+    def read(self) -> None:
+        path = os.environ.get(PRICES_VARIABLE, "").strip()
+        if path == self.path:
+            return
+        prices = None
+        if path:
+            try:
+                prices = read_price_file(path)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{error} (it is the value of {PRICES_VARIABLE})") from None
+        self.prices = prices
+        self.path = path
+
+
+_environment = _Environment()
+
+
+def read_environment() -> None:
+    """Read the price file that the environment variable ``DSPYNB_PRICES`` names, if it has changed. Raises
+    ConfigurationError if it cannot be read."""
+    _environment.read()
+
+
+def price_of(model: str, own: Price | None = None) -> ListedPrice:
+    """The price of ``provider/model``: its ``own`` one, for the rest that of the price file of the setting ``prices``
+    or of the environment, and where there is none, that of litellm's map."""
+    prices = setting("prices") or _environment.prices
+    if own is None and prices is None:
+        return _price_in_map(model)
+    return _price_in(model, own, prices)
+
+
+@lru_cache(maxsize=256)
+def _price_in(model: str, own: Price | None, prices: PriceList | None) -> ListedPrice:
+    listed = _price_in_map(model)
+    if prices is not None:
+        in_file = prices.get(model)
+        if in_file is not None:
+            listed = ListedPrice(in_file, prices.source)
+    if own is None:
+        return listed
+    price = combined(own, listed.price)
+    source = f"the model's own price {own.fingerprint()}"
+    if price is not own and listed.source is not None:
+        source += f", and {listed.source}"
+    return ListedPrice(price, source)
+
+
+def cost(model: str, prompt: int, completion: int, cached: int, own: Price | None = None) -> float | None:
     """The price of one call of ``provider/model`` in USD; None if it is unknown.
 
     ``prompt``, ``completion``: tokens of the prompt and the reply. ``cached``: tokens of the prompt that the provider
-    read from its cache. ``own``: prices that replace those of litellm's map.
+    read from its cache. ``own``: prices that replace those of price files and of litellm's map.
     """
-    input_price, output_price, cached_price = _prices_of(model, own)
-    if input_price is None or output_price is None or cached_price is None:
-        return None
-    return (prompt - cached) * input_price + cached * cached_price + completion * output_price
+    price = price_of(model, own).price
+    return None if price is None else cost_of(price, TokenCounts(prompt, completion, cached))
 
 
-class HighestPrices(NamedTuple):
-    """The highest prices of a call in USD: for a token of the prompt, a token of the reply, and the call itself."""
-
-    prompt_token: float
-    reply_token: float
-    call: float = 0.0
-
-
-def highest_prices(model: str, prompt: int) -> HighestPrices | None:
+def highest_prices(
+    model: str, prompt: int | None = None, own: Price | None = None, service_tier: str | None = None
+) -> HighestPrices | None:
     """The highest prices that may apply to a call of ``provider/model``; None if they are unknown.
 
     Reasoning, tokens that the provider adds to its cache, long prompts and web searches have prices of their own at
-    some providers. ``prompt``: the number of tokens of the prompt. Prices of service tiers are not considered, since
-    they apply on request only.
+    some providers. ``prompt``: the largest number of tokens of the prompt; None for any. ``service_tier``: the one that
+    the request names.
     """
-    entry = map_entry(model)
-    if entry is None or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
-        return None
-    call_price = float(entry.get("input_cost_per_request") or 0.0)
-    searches = entry.get("search_context_cost_per_query")
-    if isinstance(searches, Mapping) and _SEARCHES_ALWAYS.search(model):
-        call_price += max(float(price) for price in searches.values())
-    prompt_price = _highest(entry, _INPUT_PRICES, prompt)
-    return HighestPrices(prompt_price, _highest(entry, _OUTPUT_PRICES, prompt), call_price)
-
-
-def _highest(entry: Mapping[str, Any], names: tuple[str, ...], prompt: int) -> float:
-    """The highest of some prices, with those that apply to a prompt of this number of tokens."""
-    prices = [float(entry.get(name) or 0.0) for name in names]
-    for field, price in entry.items():
-        match = _LONG_PROMPT_PRICE.fullmatch(field)
-        if match and match["name"] in names and prompt > 1000 * int(match["thousands"]):
-            prices.append(float(price or 0.0))
-    return max(prices)
+    prices = highest(price_of(model, own).price, prompt, service_tier)
+    searches = (map_entry(model) or {}).get("search_context_cost_per_query")
+    if prices is None or not isinstance(searches, Mapping) or not _SEARCHES_ALWAYS.search(model):
+        return prices
+    return prices._replace(call=prices.call + max(float(price) for price in searches.values()))

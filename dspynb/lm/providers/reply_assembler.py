@@ -37,6 +37,7 @@ class ReplyAssembler:
         self.thinking = ""
         """The thinking beside the text in the chunk that was added last, of the first completion."""
         self._usage: Any = None
+        self._service_tier: Any = None
 
     def add(self, chunk: Mapping[str, Any], error_fields: Mapping[str, Any]) -> str:
         """Add a chunk and return the text that it adds to the first completion.
@@ -48,6 +49,7 @@ class ReplyAssembler:
             raise reported_error(chunk, error_fields)
         self._usage = chunk.get("usage") or self._usage
         self.thinking = ""
+        self._service_tier = chunk.get("service_tier") or self._service_tier
         choices = chunk.get("choices")
         if not isinstance(choices, list | tuple | None):
             raise damaged_chunk(chunk, error_fields)
@@ -77,7 +79,7 @@ class ReplyAssembler:
             choice = self._choices[index]
             if choice.finish is not None:
                 bodies.append(choice.body())
-        return {"choices": bodies, "usage": self._usage}
+        return {"choices": bodies, "usage": self._usage, "service_tier": self._service_tier}
 
     def _share_finish(self) -> None:
         finishes = [choice.finish for choice in self._choices.values() if choice.finish is not None]

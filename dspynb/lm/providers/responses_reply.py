@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dspynb.data import Usage
 from dspynb.errors import MalformedReply, ModelError, Refused
 from dspynb.lm.protocol import LMReply, is_complete, with_usage
-from dspynb.lm.providers.openai_format import excerpt, is_error_report, read_usage, reported_error, short_text
-from dspynb.lm.providers.prices import NO_PRICES, Prices
+from dspynb.lm.providers.billing import FROM_LISTS, Bill, Billing, read_bill
+from dspynb.lm.providers.openai_format import excerpt, is_error_report, reported_error, short_text
 from dspynb.lm.providers.responses_request import REASONING_ITEMS
 from dspynb.redact import redact_known
 
@@ -19,22 +18,23 @@ _FINISH_OF_REASON = {"max_output_tokens": "length", "content_filter": "content_f
 _UNFINISHED = ("in_progress", "queued", "cancelled", "incomplete")
 
 
-def read_response(body: Any, model: str, error_fields: Mapping[str, Any], prices: Prices = NO_PRICES) -> LMReply:
+def read_response(body: Any, model: str, error_fields: Mapping[str, Any], billing: Billing = FROM_LISTS) -> LMReply:
     """Read the reply in a response body, with its price.
 
-    ``error_fields``: arguments of errors, such as ``model`` and ``status``. ``prices``: replace those of litellm's map.
-    Raises Refused for a refusal, the error that the provider reports for a response that failed, and MalformedReply for
-    a body that is not in the Responses format. An incomplete reply is returned: ``check_reply`` raises for it.
+    ``error_fields``: arguments of errors, such as ``model`` and ``status``. ``billing``: what decides the price beside
+    the usage. Raises Refused for a refusal, the error that the provider reports for a response that failed, and
+    MalformedReply for a body that is not in the Responses format. An incomplete reply is returned: ``check_reply``
+    raises for it.
     """
     output = body.get("output") if isinstance(body, Mapping) else None
     if isinstance(body, Mapping) and (body.get("error") or body.get("status") == "failed"):
-        raise _failed_response(body, model, error_fields, prices)
+        raise _failed_response(body, model, error_fields, billing)
     if not isinstance(output, list | tuple):
         if is_error_report(body):
             raise reported_error(body, error_fields)
         problem = f"the reply has no output: {excerpt(body, 200)!r}"
         raise MalformedReply(problem, **error_fields, advice=MalformedReply.remedy)
-    usage = _usage(body, model, prices)
+    usage, price_source = _bill(body, model, billing)
     items = _Items()
     if not all(map(items.add, output)):
         raise with_usage(MalformedReply(f"the reply is damaged: {excerpt(body, 200)!r}", **error_fields), usage)
@@ -56,6 +56,7 @@ def read_response(body: Any, model: str, error_fields: Mapping[str, Any], prices
         request_id=error_fields.get("request_id"),
         response_id=short_text(body.get("id")),
         response_model=short_text(body.get("model")),
+        price_source=price_source,
     )
     if not reply.text and not items.calls and is_complete(reply):
         raise with_usage(MalformedReply("the reply is empty", **error_fields), usage)
@@ -63,7 +64,7 @@ def read_response(body: Any, model: str, error_fields: Mapping[str, Any], prices
 
 
 def _failed_response(
-    body: Mapping[str, Any], model: str, error_fields: Mapping[str, Any], prices: Prices
+    body: Mapping[str, Any], model: str, error_fields: Mapping[str, Any], billing: Billing
 ) -> ModelError:
     """The error of a response whose status is ``failed``, with the usage that the provider reports."""
     details = body.get("error")
@@ -72,21 +73,25 @@ def _failed_response(
     fields = {name: value for name, value in error_fields.items() if name != "status"}
     error = reported_error({"error": details}, fields)
     if isinstance(body.get("usage"), Mapping):
-        return with_usage(error, _usage(body, model, prices))
+        return with_usage(error, _bill(body, model, billing)[0])
     return error
 
 
-def _usage(body: Mapping[str, Any], model: str, prices: Prices) -> Usage:
+def _bill(body: Mapping[str, Any], model: str, billing: Billing) -> Bill:
     usage = body.get("usage")
     if not isinstance(usage, Mapping):
-        return read_usage(None, model, prices)
-    in_chat_format = {
+        return read_bill(None, model, billing)
+    in_chat_format = {name: value for name, value in usage.items() if name not in _FIELDS_OF_RESPONSES}
+    in_chat_format |= {
         "prompt_tokens": usage.get("input_tokens"),
         "completion_tokens": usage.get("output_tokens"),
         "prompt_tokens_details": usage.get("input_tokens_details"),
         "completion_tokens_details": usage.get("output_tokens_details"),
     }
-    return read_usage(in_chat_format, model, prices)
+    return read_bill(in_chat_format, model, billing, body.get("service_tier"))
+
+
+_FIELDS_OF_RESPONSES = frozenset({"input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details"})
 
 
 def _finish(body: Mapping[str, Any], *, has_calls: bool) -> str:
