@@ -7,13 +7,12 @@ from functools import lru_cache
 from typing import Any
 
 from dspynb.adapters.base import Adapter, Content, Messages, input_pieces, message_content, output_texts
-from dspynb.adapters.grammar import has_typed_outputs, reply_grammar, value_rule
+from dspynb.adapters.grammar import has_typed_outputs, value_rule
 from dspynb.adapters.labelled_lines import labels_of
 from dspynb.adapters.replies import clean_reply
 from dspynb.adapters.schema import constraints_of, type_notes
 from dspynb.adapters.values import parse_value
 from dspynb.errors import ParseError
-from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
 
 __all__ = ["PrefillAdapter"]
@@ -71,9 +70,6 @@ class PrefillAdapter(Adapter):
     def opening(self, signature: type[Signature]) -> Messages:
         return ({"role": "assistant", "content": f"{_first_label(signature)}:"},)
 
-    def grammar(self, signature: type[Signature]) -> str | None:
-        return _grammar(signature)
-
     def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
         complete_lines, _, last_line = text.rpartition("\n")
         if len(signature.output_fields) > 1 and ":" not in last_line:  # the last line may become a label
@@ -92,23 +88,19 @@ class PrefillAdapter(Adapter):
         return values
 
 
-@lru_cache(maxsize=512)
-def _grammar(signature: type[Signature]) -> str | None:
-    """The reply after the label of the first output: its value, and then a line for each other output."""
-    if not has_typed_outputs(signature):
-        return None
-    parts: list[str | tuple[str, Field]] = []
-    for number, (name, field) in enumerate(signature.output_fields.items()):
-        label = f"\n{labels_of(signature).written[name]}: " if number else " "
-        parts += [label, (f"value{number}", field)]
-    return reply_grammar(parts)
-
-
 def _split_fields(signature: type[Signature], text: str) -> dict[str, str]:
-    """Return the text of each field. Text before the first label is that of the first field."""
-    before, texts = labels_of(signature).split(text)
+    """Return the text of each field. Text before the first label is that of the first field, and so is the first line
+    of a reply that repeats no label of it: the request ends with this label."""
+    labels = labels_of(signature)
+    first = next(iter(signature.output_fields))
+    before, texts = labels.split(text)
     if before.strip() or not texts:
-        texts[next(iter(signature.output_fields))] = before
+        texts[first] = before
+    elif first not in texts:
+        first_line, line_end, rest = text.partition("\n")
+        if first_line.strip():
+            before, texts = labels.split(rest)
+            texts[first] = f"{first_line}{line_end}{before}"
     return texts
 
 

@@ -119,8 +119,10 @@ class LocalLM(DirectCalls):
         unknown = sorted(settings.keys() - _SETTINGS)
         if unknown:
             raise ConfigurationError(f"{self.name} has no setting {unknown[0]!r}.{nearest(unknown[0], _SETTINGS)}")
-        schema = request.response_format
+        grammar = request.grammar
+        schema = request.response_format if grammar is None else None
         if "response_format" in settings:
+            grammar = None
             schema = self._schema(settings.pop("response_format"))
         return {
             "temperature": self.temperature,
@@ -129,7 +131,7 @@ class LocalLM(DirectCalls):
             "seed": _sample_seed(settings.get("seed", self.seed), request.rollout),
             "messages": _with_system([dict(m) for m in request.messages]),
             "response_format": schema,
-            "grammar": request.grammar if schema is None else None,
+            "grammar": grammar,
         }
 
     def _schema(self, response_format: Any) -> Mapping[str, Any] | None:
