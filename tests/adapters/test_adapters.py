@@ -106,16 +106,20 @@ hint: think
 """,
     "prefill": """\
 <system>
+You are a helpful assistant.
+<user>
+Question: why?
+Context: ["a","b"]
+
 Fill in everything.
+
+Answer with these lines:
 Final answer: short
 Score: float
 Tags: list[str]
 Colour: one of: 'red', 'blue'
 Sure: bool
 Size: one of: 'small', 'large'
-<user>
-Question: why?
-Context: ["a","b"]
 
 Hint: think
 <assistant>

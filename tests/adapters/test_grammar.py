@@ -180,3 +180,22 @@ def test_a_recording_does_not_depend_on_the_grammar(tmp_path):
         first = ask.run_sync(message="?")
     with dn.context(lm=dn.recorded(path)):
         assert ask.run_sync(message="?").to_dict() == first.to_dict()
+
+
+class Urgency(dn.Signature):
+    """Sort the message."""
+
+    message: str = dn.Input()
+    urgency: Literal["low", "high"] = dn.Output(desc="how soon to answer")
+    is_complaint: bool = dn.Output()
+
+
+def test_a_prefilled_prompt_has_the_instruction_and_all_types_before_the_inputs_if_no_output_is_text():
+    system, user, _ = dn.PrefillAdapter().format(Urgency, {"message": "Help!"}, hint="think")
+    lines = "Urgency: one of: 'low', 'high', how soon to answer\nIs complaint: bool"
+    assert system["content"] == f"Sort the message.\n{lines}"
+    assert user["content"] == "Message: Help!\n\nHint: think"
+    with_text = Urgency.append("reason", dn.Output())
+    system, user, _ = dn.PrefillAdapter().format(with_text, {"message": "Help!"})
+    assert "Sort" not in system["content"]
+    assert user["content"] == f"Message: Help!\n\nSort the message.\n\nAnswer with these lines:\n{lines}\nReason: str"
