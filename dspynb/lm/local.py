@@ -38,10 +38,11 @@ class LocalLM(DirectCalls):
     """A small language model in this process: no key, no network after the first use, reproducible replies.
 
     ``path``: a GGUF file; by default SmolLM2-135M-Instruct, which is downloaded on first use into the user's cache
-    folder (98 MB). ``seed`` (0), ``temperature`` (0: greedy) and ``max_tokens`` (256) are defaults that the settings of
-    a request override. Above temperature 0, each ``rollout`` of a request is another sample, which is the same in every
-    process. ``n_ctx``: tokens of context per call (4096). ``threads``: CPU threads (1). ``parallel``: calls at a time
-    (1); above 1, calls that run together may change each other's text.
+    folder (98 MB). Outputs of a type other than text are held to a grammar, so that they can be read (docs/models.md).
+    ``seed`` (0), ``temperature`` (0: greedy) and ``max_tokens`` (256) are defaults that the settings of a request
+    override. Above temperature 0, each ``rollout`` of a request is another sample, which is the same in every process.
+    ``n_ctx``: tokens of context per call (4096). ``threads``: CPU threads (1). ``parallel``: calls at a time (1); above
+    1, calls that run together may change each other's text.
 
     The model is loaded in the first call, which blocks the interpreter for about half a second. Objects with equal
     path, n_ctx, threads and parallel share one loaded model (about 300 MB).
