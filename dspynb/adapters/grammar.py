@@ -70,7 +70,12 @@ def _typed_rule(field: Field) -> str | None:
         return _choice_rule(field)
     if field.core is bool:
         return _readable(field, [(spelling, spelling.lower() in ("true", "yes")) for spelling in _TRUTHS])
-    return _number_or_list_rule(field)
+    rule = _number_or_list_rule(field)
+    if rule is not None and field.core is float:
+        # Without a full stop, the model that writes one after a whole number has to go on with decimals.
+        whole = number_rule(_value_schema(field), is_whole=True)
+        return rule if whole is None else f'({rule} | {whole} ".")'
+    return rule
 
 
 def _number_or_list_rule(field: Field) -> str | None:

@@ -12,7 +12,7 @@ __all__ = ["number_rule"]
 
 _MOST_DIGITS = 15
 """Digits before the decimal point. Small models seldom end a number by themselves."""
-_MOST_DIGITS_OF_STEPS = 9
+_MOST_DIGITS_OF_STEPS = 6
 """The same, if the number is a multiple of 0.01 or the like: pydantic's test of larger ones is not exact."""
 _MOST_DECIMALS = 15
 _USUAL_DECIMALS = 4
@@ -73,6 +73,8 @@ class _Limits:
         if self.high is not None:
             high = floor(self.high * factor)
             high -= self.excludes_high and high == self.high * factor
+        if self.step in _DECIMAL_STEPS:
+            return max(low, -most), min(high, most)
         return low, high
 
     @property

@@ -67,6 +67,15 @@ def test_other_types_are_free_text(annotation):
     assert value_rule(declared) is None
 
 
+@pytest.mark.parametrize(("constraints", "no"), [({}, "27.x"), ({"le": 30}, "31."), ({"ge": 28}, "27.")])
+def test_a_full_stop_may_end_a_whole_number_of_a_decimal_type(constraints, no):
+    declared = field(float, **constraints)
+    derives = language(f"root ::= {value_rule(declared)}").fullmatch
+    assert all(map(derives, ["28.", "28.5", "28"]))
+    assert not derives(no)
+    assert parse_value(declared, "28.", "28.") == 28
+
+
 def test_a_list_is_short_json():
     rule = value_rule(field(list[Literal["red", "blue"]]))
     assert rule == r'"[" (("\"red\"" | "\"blue\"") ("," " "? ("\"red\"" | "\"blue\"")){0,9})? "]"'

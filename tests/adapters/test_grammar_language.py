@@ -77,6 +77,7 @@ TYPES = {
     "float": float,
     "float with limits": Annotated[float, Field(gt=0, le=1)],
     "price": Annotated[float, Field(ge=0.5, multiple_of=0.01)],
+    "large price": Annotated[float, Field(ge=-5, le=1e12, multiple_of=0.1)],
     "optional literal": Literal["a", "b"] | None,
     "optional int": Annotated[int, Field(ge=1, le=9)] | None,
     "optional bool": bool | None,
