@@ -203,32 +203,44 @@ class ParseError(DspynbError):
     """The output fields could not be parsed from a model's reply.
 
     Attributes: ``predictor`` (path or name), ``field`` (name or None), ``stage`` (``"locate"``, ``"decode"`` or
-    ``"validate"``), ``raw`` (the whole reply), ``problem`` (what was wrong, one line).
+    ``"validate"``), ``raw`` (the whole reply), ``problem`` (what was wrong, one line), ``advice`` (what to do with this
+    model; or empty).
     """
 
-    def __init__(self, problem: str, *, raw: str, stage: str, field: str | None = None, predictor: str = "") -> None:
+    def __init__(
+        self,
+        problem: str,
+        *,
+        raw: str,
+        stage: str,
+        field: str | None = None,
+        predictor: str = "",
+        advice: str = "",
+    ) -> None:
         self.problem = problem
         self.raw = raw
         self.stage = stage
         self.field = field
         self.predictor = predictor
+        self.advice = advice
         owner = f"{predictor}: " if predictor else ""
         place = f"field {field!r}, {stage}" if field else stage
-        super().__init__(f"{owner}{problem} ({place}). The reply was: {shorten(raw)!r}")
+        what_to_do = f"; {advice}" if advice else ""
+        super().__init__(f"{owner}{problem} ({place}){what_to_do}. The reply was: {shorten(raw)!r}")
         self.add_note(
             "Say in the instruction what the reply should look like, or try another adapter=, such as 'json'."
         )
 
-    def by(self, predictor: str) -> ParseError:
-        """A copy of the error with the name of the predictor whose reply it was."""
-        return ParseError(self.problem, raw=self.raw, stage=self.stage, field=self.field, predictor=predictor)
+    def by(self, predictor: str, advice: str = "") -> ParseError:
+        """A copy of the error with the name of the predictor whose reply it was, and what to do with its model."""
+        return ParseError(
+            self.problem, raw=self.raw, stage=self.stage, field=self.field, predictor=predictor, advice=advice
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _parse_error, (self.problem, self.raw, self.stage, self.field, self.predictor)
-
-
-def _parse_error(problem: str, raw: str, stage: str, field: str | None, predictor: str) -> ParseError:
-    return ParseError(problem, raw=raw, stage=stage, field=field, predictor=predictor)
+        names = ("raw", "stage", "field", "predictor", "advice")
+        keywords = {name: getattr(self, name) for name in names}
+        return partial(type(self), self.problem, **keywords), ()
 
 
 class CodeError(DspynbError):

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from dspynb.adapters.cache_keys import FrozenRows
+from dspynb.adapters.grammar import form_grammar
 from dspynb.adapters.replies import separate_thinking
 from dspynb.adapters.values import output_text, parse_value, to_text
 from dspynb.conversation import History
@@ -153,10 +154,17 @@ class Adapter(ABC):
         """Return the beginning of the assistant's reply as a message, or an empty tuple if the adapter writes none."""
         return ()
 
-    def grammar(self, signature: type[Signature]) -> str | None:  # noqa: ARG002
-        """Return a grammar of the reply in GBNF, for models that take grammars, or None. It is used where there is no
-        ``response_format``."""
-        return None
+    def grammar(self, signature: type[Signature]) -> str | None:
+        """Return a grammar of the reply in GBNF, for models that take grammars and so keep to the types of the outputs.
+
+        It is made of the form that ``format_output`` writes, if ``parse`` reads it. None if all outputs are text, or of
+        types that no grammar can hold, such as nested models. A model that takes grammars is not sent the
+        ``response_format`` beside one.
+        """
+        cache_key = _AdapterKey.of(self)
+        if cache_key is None:
+            return _form_grammar(self, signature)
+        return _cached_grammar(cache_key, signature)
 
     def response_format(self, signature: type[Signature]) -> Mapping[str, Any] | None:  # noqa: ARG002
         """Return the JSON schema of the reply for models that support constrained output, or None."""
@@ -203,6 +211,16 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 def _cached_system(key: _AdapterKey, signature: type[Signature], instruction: str) -> str:
     """Cached, since the system messages of a program change only with its instructions."""
     return key.adapter.format_system(signature, instruction)
+
+
+@lru_cache(maxsize=512)
+def _cached_grammar(key: _AdapterKey, signature: type[Signature]) -> str | None:
+    return _form_grammar(key.adapter, signature)
+
+
+def _form_grammar(adapter: Adapter, signature: type[Signature]) -> str | None:
+    opening = "".join(str(message["content"]) for message in adapter.opening(signature))
+    return form_grammar(signature, adapter.format_output, adapter.parse, opening)
 
 
 def _turns(

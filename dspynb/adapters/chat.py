@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 from dspynb.adapters.base import Adapter, Content, input_pieces, message_content, message_inputs, output_texts
-from dspynb.adapters.grammar import has_typed_outputs, reply_grammar
 from dspynb.adapters.json import find_object
 from dspynb.adapters.labelled_lines import labelled_texts
 from dspynb.adapters.replies import FieldNames, clean_reply, without_blank_ends
@@ -83,9 +82,6 @@ class ChatAdapter(Adapter):
         sections = [_section(field.name, _escaped(text)) for field, text in output_texts(signature, outputs)]
         return "\n".join([*sections, "[[ ## completed ## ]]"])
 
-    def grammar(self, signature: type[Signature]) -> str | None:
-        return _grammar(signature)
-
     def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
         texts = _marked_texts(_names(signature), _without_open_marker(text))
         return {name: texts[name] for name in signature.output_fields if name in texts}
@@ -131,18 +127,6 @@ def _names(signature: type[Signature]) -> FieldNames:
     if _END_NAME not in names:
         names.append(_END_NAME)
     return FieldNames(names)
-
-
-@lru_cache(maxsize=512)
-def _grammar(signature: type[Signature]) -> str | None:
-    """A marker and a value for each output, and the marker of the end."""
-    if not has_typed_outputs(signature):
-        return None
-    parts: list[str | tuple[str, Field]] = []
-    for number, (name, field) in enumerate(signature.output_fields.items()):
-        before = "\n\n" if number else ""
-        parts += [f"{before}[[ ## {name} ## ]]\n", (f"value{number}", field)]
-    return reply_grammar(parts, end=f"\n\n[[ ## {_END_NAME} ## ]]")
 
 
 @lru_cache(maxsize=512)

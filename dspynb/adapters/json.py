@@ -12,6 +12,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import from_json
 
 from dspynb.adapters.base import Adapter, Content, input_pieces, message_content, message_inputs
+from dspynb.adapters.grammar import has_typed_outputs, reply_grammar
 from dspynb.adapters.lenient_json import json_values
 from dspynb.adapters.replies import FieldNames, clean_reply
 from dspynb.adapters.schema import constraints_of, type_notes
@@ -68,6 +69,9 @@ class JSONAdapter(Adapter):
     def format_output(self, signature: type[Signature], outputs: Mapping[str, Any]) -> str:
         values = {n: to_json_value(f, outputs[n]) for n, f in signature.output_fields.items() if n in outputs}
         return json.dumps(values, ensure_ascii=False, default=str)
+
+    def grammar(self, signature: type[Signature]) -> str | None:
+        return _grammar(signature)
 
     def response_format(self, signature: type[Signature]) -> Mapping[str, Any] | None:
         return _schema(signature)
@@ -150,6 +154,18 @@ def _note(field: Field) -> str:
         if constraints:
             parts.append(constraints)
     return "; ".join(parts)
+
+
+@lru_cache(maxsize=512)
+def _grammar(signature: type[Signature]) -> str | None:
+    """One object with all outputs. None if the schema has to do, as for nested types."""
+    if not has_typed_outputs(signature):
+        return None
+    parts: list[str | Field] = []
+    for name, field in signature.output_fields.items():
+        before = ", " if parts else "{"
+        parts += [f"{before}{json.dumps(name)}: ", field]
+    return reply_grammar([*parts, "}"], in_json=True)
 
 
 @lru_cache(maxsize=512)

@@ -73,6 +73,10 @@ class NativeTools(Adapter):
         except ParseError:
             return {self.output: reply.strip()}
 
+    def grammar(self, signature: type[Signature]) -> str | None:  # noqa: ARG002
+        """Return None: the text beside tool calls has no form."""
+        return None
+
     def tool_names(self) -> set[str]:
         """The names of the tools."""
         return {tool["function"]["name"] for tool in self.tools}

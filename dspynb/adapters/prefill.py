@@ -7,13 +7,12 @@ from functools import lru_cache
 from typing import Any
 
 from dspynb.adapters.base import Adapter, Content, Messages, input_pieces, message_content, output_texts
-from dspynb.adapters.grammar import has_typed_outputs, reply_grammar, value_rule
+from dspynb.adapters.grammar import value_rule
 from dspynb.adapters.labelled_lines import labels_of
 from dspynb.adapters.replies import clean_reply
 from dspynb.adapters.schema import constraints_of, type_notes
 from dspynb.adapters.values import parse_value
 from dspynb.errors import ParseError
-from dspynb.signatures.fields import Field
 from dspynb.signatures.signature import Signature
 
 __all__ = ["PrefillAdapter"]
@@ -23,8 +22,8 @@ class PrefillAdapter(Adapter):
     """Writes ``Label: value`` lines, then the instruction; the model continues after the label of the first output.
 
     The instruction is at the end of the user's message, since small models rarely follow it in the system message when
-    they write text. Where an output is a choice, a truth value, a number or a list of these, the instruction and the
-    types of the outputs are the system message: choices are then right more often (tests/campaigns/embedded_model.py).
+    they write text. Where each output is a choice, a truth value, a number or a short list, the instruction and the
+    types are the system message: answers are then right more often (tests/campaigns/embedded_model.py).
     With one output, the whole reply is its value. With several outputs, each starts a line with its label. A line of an
     output that looks like a label is escaped with a backslash, which is removed when it is read. White space around a
     text is dropped.
@@ -42,7 +41,7 @@ class PrefillAdapter(Adapter):
         super().__init__(repair=repair)
 
     def format_system(self, signature: type[Signature], instruction: str) -> str:
-        if has_typed_outputs(signature):
+        if _is_typed(signature):
             return "\n".join(filter(None, [instruction, _answer_lines(signature)]))
         return "You are a helpful assistant."  # without it, a chat template may insert a worse one
 
@@ -54,7 +53,7 @@ class PrefillAdapter(Adapter):
             if pieces:
                 pieces.append("\n")
             pieces += [f"{field.label}: ", *value_pieces]
-        paragraphs = [] if has_typed_outputs(signature) else [instruction, _answer_format(signature)]
+        paragraphs = [] if _is_typed(signature) else [instruction, _answer_format(signature)]
         if hint:
             paragraphs.append(f"Hint: {hint}")
         request = "\n\n".join(filter(None, paragraphs))
@@ -70,9 +69,6 @@ class PrefillAdapter(Adapter):
 
     def opening(self, signature: type[Signature]) -> Messages:
         return ({"role": "assistant", "content": f"{_first_label(signature)}:"},)
-
-    def grammar(self, signature: type[Signature]) -> str | None:
-        return _grammar(signature)
 
     def partial(self, signature: type[Signature], text: str) -> dict[str, str]:
         complete_lines, _, last_line = text.rpartition("\n")
@@ -92,24 +88,26 @@ class PrefillAdapter(Adapter):
         return values
 
 
-@lru_cache(maxsize=512)
-def _grammar(signature: type[Signature]) -> str | None:
-    """The reply after the label of the first output: its value, and then a line for each other output."""
-    if not has_typed_outputs(signature):
-        return None
-    parts: list[str | tuple[str, Field]] = []
-    for number, (name, field) in enumerate(signature.output_fields.items()):
-        label = f"\n{labels_of(signature).written[name]}: " if number else " "
-        parts += [label, (f"value{number}", field)]
-    return reply_grammar(parts)
-
-
 def _split_fields(signature: type[Signature], text: str) -> dict[str, str]:
-    """Return the text of each field. Text before the first label is that of the first field."""
-    before, texts = labels_of(signature).split(text)
+    """Return the text of each field. Text before the first label is that of the first field, and so is the first line
+    of a reply that repeats no label of it: the request ends with this label."""
+    labels = labels_of(signature)
+    first = next(iter(signature.output_fields))
+    before, texts = labels.split(text)
     if before.strip() or not texts:
-        texts[next(iter(signature.output_fields))] = before
+        texts[first] = before
+    elif first not in texts:
+        first_line, line_end, rest = text.partition("\n")
+        if first_line.strip():
+            before, texts = labels.split(rest)
+            texts[first] = f"{first_line}{line_end}{before}"
     return texts
+
+
+@lru_cache(maxsize=1024)
+def _is_typed(signature: type[Signature]) -> bool:
+    """Whether a grammar can hold every output to its type."""
+    return all(value_rule(field) is not None for field in signature.output_fields.values())
 
 
 def _first_label(signature: type[Signature]) -> str:
@@ -130,10 +128,9 @@ def _answer_format(signature: type[Signature]) -> str:
 def _answer_lines(signature: type[Signature]) -> str:
     """The label of each output with its type and constraints, and notes about nested types."""
     written = labels_of(signature).written
-    typed = has_typed_outputs(signature)
     lines = []
     for name, field in signature.output_fields.items():
-        texts = [field.type_text] if typed and value_rule(field) is not None else []
+        texts = [] if value_rule(field) is None else [field.type_text]
         texts.append(field.desc or ("" if texts else field.type_text))
         texts.append(constraints_of(field))
         lines.append(f"{written[name]}: {', '.join(filter(None, texts))}")

@@ -38,10 +38,11 @@ class LocalLM(DirectCalls):
     """A small language model in this process: no key, no network after the first use, reproducible replies.
 
     ``path``: a GGUF file; by default SmolLM2-135M-Instruct, which is downloaded on first use into the user's cache
-    folder (98 MB). ``seed`` (0), ``temperature`` (0: greedy) and ``max_tokens`` (256) are defaults that the settings of
-    a request override. Above temperature 0, each ``rollout`` of a request is another sample, which is the same in every
-    process. ``n_ctx``: tokens of context per call (4096). ``threads``: CPU threads (1). ``parallel``: calls at a time
-    (1); above 1, calls that run together may change each other's text.
+    folder (98 MB). Outputs of a type other than text are held to a grammar, so that they can be read (docs/models.md).
+    ``seed`` (0), ``temperature`` (0: greedy) and ``max_tokens`` (256) are defaults that the settings of a request
+    override. Above temperature 0, each ``rollout`` of a request is another sample, which is the same in every process.
+    ``n_ctx``: tokens of context per call (4096). ``threads``: CPU threads (1). ``parallel``: calls at a time (1); above
+    1, calls that run together may change each other's text.
 
     The model is loaded in the first call, which blocks the interpreter for about half a second. Objects with equal
     path, n_ctx, threads and parallel share one loaded model (about 300 MB).
@@ -119,8 +120,10 @@ class LocalLM(DirectCalls):
         unknown = sorted(settings.keys() - _SETTINGS)
         if unknown:
             raise ConfigurationError(f"{self.name} has no setting {unknown[0]!r}.{nearest(unknown[0], _SETTINGS)}")
-        schema = request.response_format
+        grammar = request.grammar
+        schema = request.response_format if grammar is None else None
         if "response_format" in settings:
+            grammar = None
             schema = self._schema(settings.pop("response_format"))
         return {
             "temperature": self.temperature,
@@ -129,7 +132,7 @@ class LocalLM(DirectCalls):
             "seed": _sample_seed(settings.get("seed", self.seed), request.rollout),
             "messages": _with_system([dict(m) for m in request.messages]),
             "response_format": schema,
-            "grammar": request.grammar if schema is None else None,
+            "grammar": grammar,
         }
 
     def _schema(self, response_format: Any) -> Mapping[str, Any] | None:

@@ -67,8 +67,8 @@ class LMRequest:
     to a provider. ``tools``: descriptions of the tools that the model may call, in OpenAI's format.
     ``format_in_prompt``: whether the messages describe the response format in words, as those of an adapter do. If they
     do not, ``LM`` adds such a description where the model takes no schema. ``grammar``: the grammar of the reply in
-    GBNF, for models with ``takes_grammar``. It follows from the adapter and the signature, so that it is no part of the
-    keys of recordings.
+    GBNF, for models with ``takes_grammar``, which use it instead of ``response_format``. It follows from the adapter
+    and the signature, so that it is no part of the keys of recordings.
 
     >>> lm = dn.ScriptedLM(["answer: 4"])
     >>> prediction = dn.Predict("question -> answer", lm=lm, temperature=0).run_sync(question="2+2?")
@@ -359,8 +359,8 @@ class LMProtocol(Protocol):
     """Any object that completes requests.
 
     Optional attributes: ``name`` (text), ``adapter`` (the adapter that the model prefers), ``constrains`` (whether it
-    honours ``response_format``), ``native_tools`` (whether it honours ``tools``), ``takes_media`` (whether it takes
-    images and files; default True).
+    honours ``response_format``), ``takes_grammar`` (whether it holds a reply to ``grammar``, a grammar in GBNF),
+    ``native_tools`` (whether it honours ``tools``), ``takes_media`` (whether it takes images and files; default True).
 
     Optional methods: ``async stream(request, on_piece) -> reply`` calls ``on_piece(text)`` with each new piece of the
     text while the reply arrives. ``async cached_reply(request) -> reply | None`` looks a request up in the model's own

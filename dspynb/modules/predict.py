@@ -274,9 +274,9 @@ class Predict(Module):
         response_format = grammar = None
         if getattr(lm, "constrains", False):
             response_format = adapter.response_format(self.signature)
-            if response_format is None and getattr(lm, "takes_grammar", False):
-                make_grammar = getattr(adapter, "grammar", None)  # a user's adapter may have none
-                grammar = None if make_grammar is None else make_grammar(self.signature)
+        if getattr(lm, "takes_grammar", False):
+            make_grammar = getattr(adapter, "grammar", None)  # a user's adapter may have none
+            grammar = None if make_grammar is None else make_grammar(self.signature)
         return LMRequest(
             messages=messages,
             settings=settings,

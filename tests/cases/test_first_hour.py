@@ -256,9 +256,6 @@ class Triage(dn.Signature):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="part 5: a Literal classifier on the embedded model fails to parse"
-)
 def test_a_literal_classifier_on_the_embedded_model_always_parses():
     rows = ["The server is down!", "Could you send me the invoice?", "Thanks for lunch.", "My order is late again."]
     with dn.context(lm=dn.LocalLM(), view="off"):

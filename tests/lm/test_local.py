@@ -321,6 +321,16 @@ def test_a_schema_is_a_response_format_and_after_a_prefill_a_grammar(llama, gguf
     assert "response_format" not in second
 
 
+def test_a_grammar_takes_the_place_of_a_schema_but_not_of_a_requested_response_format(llama, gguf):
+    adapted = {"response_format": {"type": "object"}, "grammar": 'root ::= "yes"'}
+    run(LocalLM(gguf), ask("blue?", **adapted))
+    run(LocalLM(gguf), ask("blue?", settings={"response_format": {"type": "json_object"}}, **adapted))
+    first, second = llama.bodies
+    assert (first.get("response_format"), first["grammar"]) == (None, 'root ::= "yes"')
+    assert second["response_format"]["type"] == "json_schema"
+    assert "grammar" not in second
+
+
 def test_a_response_format_of_openai_is_taken_as_a_setting(llama, gguf):
     schema = {"enum": ["yes", "no"]}
     formats = [
