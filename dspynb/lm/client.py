@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import threading
-import time
 from collections.abc import Awaitable, Mapping
 from typing import Any, Literal, TypeVar, Unpack
 
@@ -309,7 +308,6 @@ class LM(DirectCalls):
 
     async def _send(self, call: ModelCall, settings: Mapping[str, Any]) -> LMReply:
         adaptation = self._adapt()  # may change the engine, and reads litellm's map at first, which is no waiting
-        started = time.perf_counter()
         pending = PendingRequest(
             call,
             settings,
@@ -325,12 +323,11 @@ class LM(DirectCalls):
             else:
                 reply, failures = await self._within(self._deadline, tries)
         except ModelError as error:
-            error.waited = time.perf_counter() - started - pending.worked
-            if error.usage is not None:
-                error.usage = error.usage.timed(pending.worked, error.retries)
+            pending.note_facts(error)
+            call.progress = None
             raise
-        waited = time.perf_counter() - started - pending.worked
-        return reply.timed(pending.worked, failures, waited=waited, first_token=pending.first_token)
+        call.progress = None  # a cancelled call keeps it, to be recorded with what is known
+        return reply.timed(pending.worked, failures, waited=pending.waited, first_token=pending.first_token)
 
     def _checked(self, reply: LMReply, settings: Mapping[str, Any]) -> LMReply:
         """Return the reply if it is complete, or truncated where that is accepted. Raises ModelError."""

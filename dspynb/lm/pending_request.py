@@ -25,15 +25,18 @@ Check = Callable[[LMReply, Mapping[str, Any]], LMReply]
 
 
 class PendingRequest:
-    """The request of one call with its limits. It is not retried after the first piece of a streamed reply.
+    """The request of one call with its limits. It is not retried after the first piece of a streamed text.
 
-    ``settings``: those of the request, merged with those of the model. ``worked``: the seconds in which the provider
-    worked on the request, in all tries. ``first_token``: the seconds from sending to the first piece of a streamed
-    reply; None without one.
+    ``settings``: those of the request, merged with those of the model. ``first_token``: the seconds from sending to the
+    first piece of a streamed reply, which may be reasoning; None without one. ``request_id``: the provider's id of the
+    last request; None if it has not arrived, or the provider sends none.
     """
 
     __slots__ = (
+        "_has_streamed",
         "_sent_at",
+        "_started",
+        "_worked",
         "adaptation",
         "call",
         "check",
@@ -42,8 +45,8 @@ class PendingRequest:
         "limits",
         "on_piece",
         "request",
+        "request_id",
         "settings",
-        "worked",
     )
 
     def __init__(
@@ -64,9 +67,36 @@ class PendingRequest:
         self.request = call.request
         self.settings = settings
         self.on_piece = call.listener
-        self.worked = 0.0
         self.first_token: float | None = None
-        self._sent_at = 0.0
+        self.request_id: str | None = None
+        self._started = time.perf_counter()
+        self._worked = 0.0
+        self._sent_at: float | None = None  # None while the request is not sent
+        self._has_streamed = False
+        call.progress = self
+
+    @property
+    def worked(self) -> float:
+        """The seconds in which the provider worked on the request, in all tries so far."""
+        if self._sent_at is None:
+            return self._worked
+        return self._worked + time.perf_counter() - self._sent_at
+
+    @property
+    def waited(self) -> float:
+        """The seconds in which the request waited for its limits or a retry so far."""
+        return time.perf_counter() - self._started - self.worked
+
+    def reply_so_far(self) -> LMReply:
+        return LMReply("", waited=self.waited, first_token=self.first_token, request_id=self.request_id)
+
+    def note_facts(self, error: ModelError) -> None:
+        """Set on the error of the call its times, and the id of its request."""
+        error.waited = self.waited
+        error.first_token = self.first_token
+        error.request_id = error.request_id or self.request_id
+        if error.usage is not None:
+            error.usage = error.usage.timed(self.worked, error.retries)
 
     async def attempt(self) -> LMReply:
         """Send the request once, within the limits. A paused run holds no slot."""
@@ -86,39 +116,46 @@ class PendingRequest:
 
     async def _send(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
         self.call.sent = None if settings is self.settings else settings
-        self._sent_at = time.perf_counter()
+        self.request_id = None
         if self.engine.profile is not self.adaptation.profile:
             self.engine.fit(self.adaptation.profile)
+        self._sent_at = sent_at = time.perf_counter()
         try:
             if self.on_piece is None:
-                return await self.engine.complete(request, settings, None)
+                return await self.engine.complete(request, settings, None, self._note_response)
             return await self._stream(request, settings)
         finally:
-            self.worked += time.perf_counter() - self._sent_at
+            self._worked += time.perf_counter() - sent_at
+            self._sent_at = None
 
     async def _stream(self, request: LMRequest, settings: Mapping[str, Any]) -> LMReply:
         self.engine.asks_for_usage = _USAGE not in self.adaptation.profile.refused
         try:
-            return await self.engine.complete(request, settings, self._pass_on)
+            return await self.engine.complete(request, settings, self._pass_on, self._note_response)
         except UnsupportedParameter as error:
-            if self.first_token is not None:  # the listener has a part of the reply, which cannot be taken back
+            if self._has_streamed:  # the listener has a part of the reply, which cannot be taken back
                 raise BadRequestError(error.problem, model=error.model, status=error.status) from error
             if error.parameter != _USAGE or not self.engine.asks_for_usage:
                 raise
         self.adaptation.refuse(_USAGE)
         self.engine.asks_for_usage = False
-        return await self.engine.complete(request, settings, self._pass_on)
+        return await self.engine.complete(request, settings, self._pass_on, self._note_response)
 
     def may_retry(self, error: ModelError) -> None:
-        """Raise ``error`` if a piece of the reply has arrived, or Halted if the run or a budget allows no retry."""
-        if self.first_token is not None:
+        """Raise ``error`` if a piece of the text has arrived, or Halted if the run or a budget allows no retry."""
+        if self._has_streamed:
             raise error
         current_scope().admit()
+        self.first_token = None
+
+    def _note_response(self, request_id: str | None) -> None:
+        self.request_id = request_id
 
     def _pass_on(self, text: str) -> None:
-        if self.first_token is None:
+        if self.first_token is None and self._sent_at is not None:
             self.first_token = time.perf_counter() - self._sent_at
-        if self.on_piece is not None:
+        if text and self.on_piece is not None:
+            self._has_streamed = True
             self.on_piece(text)
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "PieceCallback",
     "check_reply",
     "describe_cut",
+    "finish_reason",
     "is_complete",
     "is_truncated",
     "refuse_in_a_replay",
@@ -42,6 +43,7 @@ __all__ = [
     "request_key",
     "returns_reasoning",
     "sent_settings",
+    "with_facts",
     "with_thinking",
     "with_usage",
     "without_secrets",
@@ -187,12 +189,21 @@ def _text_without_thinking(text: str) -> str:
 def without_secrets(reply: LMReply) -> LMReply:
     """The reply with the known secrets redacted. A reply can repeat a prompt, and so bring a key into tables, files
     and caches."""
-    contents = reply.text, reply.tool_calls, reply.reasoning, reply.completions
+    names = f"{reply.response_id} {reply.response_model}"  # a secret is found faster in one text than in two
+    contents = reply.text, reply.tool_calls, reply.reasoning, reply.completions, names
     redacted = redact_values(contents)
     if redacted == contents:
         return reply
-    text, tool_calls, reasoning, completions = redacted
-    return replace(reply, text=text, tool_calls=tool_calls, reasoning=reasoning, completions=completions)
+    text, tool_calls, reasoning, completions, _ = redacted
+    return replace(
+        reply,
+        text=text,
+        tool_calls=tool_calls,
+        reasoning=reasoning,
+        completions=completions,
+        response_id=redact_values(reply.response_id),
+        response_model=redact_values(reply.response_model),
+    )
 
 
 # Finish reasons of OpenAI, Anthropic, Gemini, Bedrock, Cohere, DeepSeek, Mistral, watsonx, Zhipu, vLLM and SGLang.
@@ -234,6 +245,29 @@ def _normalized_finish(finish: object) -> str:
     return word.removeprefix("finish_reason_")
 
 
+_FINISHED = frozenset(
+    {"stop", "stop_sequence", "stop_token", "eos", "eos_token", "end_turn", "complete", "completed", "finished"}
+)
+_CALLED_TOOLS = frozenset({"tool_calls", "tool_call", "tool_use", "function_call"})
+_FINISH_REASONS: Mapping[str, str] = {
+    **dict.fromkeys(_FINISHED, "stop"),
+    **dict.fromkeys(_CALLED_TOOLS, "tool_calls"),
+    **dict.fromkeys(_TRUNCATED, "length"),
+    **dict.fromkeys(_FILTERED, "content_filter"),
+}
+
+
+def finish_reason(finish: object) -> str | None:
+    """A finish reason in OpenAI's words: ``stop``, ``length``, ``tool_calls`` or ``content_filter``. Any other reason
+    of a provider is returned in one spelling, such as ``malformed_function_call``; None for no reason."""
+    if finish is None:
+        return None
+    if isinstance(finish, str) and finish in _FINISH_REASONS:  # as nearly always
+        return _FINISH_REASONS[finish]
+    word = _normalized_finish(finish)
+    return _FINISH_REASONS.get(word, word) or None
+
+
 def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str, *, accept_truncated: bool = False) -> LMReply:
     """Return the reply if it is complete. Every reply of every model is checked before it is cached or parsed.
 
@@ -252,8 +286,7 @@ def check_reply(reply: LMReply, settings: Mapping[str, Any], model: str, *, acce
         return reply
     if accept_truncated and is_truncated(reply) and reply.text.strip() and not reply.tool_calls:
         return reply
-    error = _incomplete_reply_error(reply, settings, model)
-    raise with_usage(error, reply.usage, cached=reply.cached)
+    raise with_facts(_incomplete_reply_error(reply, settings, model), reply)
 
 
 def _incomplete_reply_error(reply: LMReply, settings: Mapping[str, Any], model: str) -> ModelError:
@@ -262,7 +295,6 @@ def _incomplete_reply_error(reply: LMReply, settings: Mapping[str, Any], model: 
     if finish in _TRUNCATED:
         truncated = ReplyTruncated(_truncation_problem(reply, text, settings), model=model)
         truncated.text = text
-        truncated.reasoning = None if reply.reasoning is None else redact_known(reply.reasoning)
         return truncated
     if finish in _FILTERED:
         problem = "the content filter stopped the reply"
@@ -284,6 +316,18 @@ def with_usage(error: ModelError, usage: Usage, *, cached: bool = False) -> Mode
     error.usage = usage.as_cached() if cached else usage
     error.cached = cached
     return error
+
+
+def with_facts(error: ModelError, reply: LMReply) -> ModelError:
+    """Set on an error what the reply that it refuses says about the call: its usage, why the model stopped, its
+    reasoning, and its ids. Returns the error."""
+    error.finish = reply.finish
+    error.request_id = reply.request_id or error.request_id
+    error.response_id = redact_values(reply.response_id)
+    error.response_model = redact_values(reply.response_model)
+    if reply.reasoning is not None:
+        error.reasoning = redact_known(reply.reasoning)
+    return with_usage(error, reply.usage, cached=reply.cached)
 
 
 def sent_settings(lm: object, request: LMRequest) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dspynb.data import Usage
@@ -14,7 +14,7 @@ from dspynb.events import PredictorCalled, new_span
 from dspynb.lm.interceptors.budget import BUDGET, is_free_refusal
 from dspynb.lm.interceptors.cache import OWN_CACHE, has_own_cache
 from dspynb.lm.interceptors.chain import ModelCall, Proceed, chain, links_of
-from dspynb.lm.protocol import LONG_TEXT, SERVER, LMReply, check_reply, is_truncated, without_secrets
+from dspynb.lm.protocol import LONG_TEXT, SERVER, LMReply, check_reply, finish_reason, is_truncated, without_secrets
 from dspynb.lm.settings import recorded_settings
 from dspynb.media.describe import without_data
 from dspynb.redact import error_text, redact_values
@@ -120,8 +120,8 @@ class RecordedCall(ModelCall):
             sent=None if reply.sent is None else recorded_settings(reply.sent),
             reasoning=reply.reasoning,
             completions=reply.completions if len(reply.completions) > 1 else (),
-            truncated=is_truncated(reply),
-            finish=reply.finish,
+            truncated=self.reply is not None and is_truncated(reply),
+            finish=finish_reason(reply.finish),
             request_id=reply.request_id,
             response_id=reply.response_id,
             waited=waited,
@@ -139,7 +139,8 @@ class RecordedCall(ModelCall):
         """What is known of a call without a reply, from its error. Its usage is the one that the error reports, else
         one call and its retries; zero if no model replied, or if the request was refused without a bill."""
         if isinstance(error, asyncio.CancelledError):
-            return LMReply("", usage=Usage(calls=1), sent=None if self.sent == self.requested() else self.sent)
+            reply = LMReply("") if self.progress is None else self.progress.reply_so_far()
+            return replace(reply, sent=None if self.sent == self.requested() else self.sent)
         if not isinstance(error, ModelError):
             return LMReply("", usage=Usage())
         usage = error.usage
@@ -149,10 +150,14 @@ class RecordedCall(ModelCall):
             "",
             usage=usage,
             cached=error.cached,
-            reasoning=getattr(error, "reasoning", None),
+            finish=error.finish,
+            reasoning=error.reasoning,
             sent=error.sent,
             request_id=error.request_id,
+            response_id=error.response_id,
             waited=error.waited,
+            first_token=error.first_token,
+            response_model=error.response_model,
         )
 
 
@@ -193,7 +198,7 @@ def recorded_reply(event: PredictorCalled) -> LMReply:
         event.tool_calls,
         event.usage.as_cached(),
         cached=True,
-        finish="length" if event.truncated else None,
+        finish="length" if event.truncated else event.finish,
         reasoning=event.reasoning,
         completions=event.completions,
         sent=event.sent if event.sent is not None else event.requested or None,  # older files have neither

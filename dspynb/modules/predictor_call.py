@@ -127,6 +127,7 @@ class Call(RecordedCall):
             request=request,
             listener=None,
             key=None,
+            progress=None,
             admitted=False,
             streamed=False,
             before=self.reported,

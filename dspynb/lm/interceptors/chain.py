@@ -18,7 +18,15 @@ from dspynb.lm.protocol import LMProtocol, LMReply, LMRequest, PieceCallback, se
 from dspynb.scope.call_context import Place
 from dspynb.scope.core import Scope
 
-__all__ = ["Interceptor", "Links", "ModelCall", "Proceed", "chain", "links_of"]
+__all__ = ["Interceptor", "Links", "ModelCall", "Proceed", "Progress", "chain", "links_of"]
+
+
+class Progress(Protocol):
+    """A request that is waiting or being sent."""
+
+    def reply_so_far(self) -> LMReply:
+        """The times and the ids of the call as they are known now, as those of a reply without a text."""
+        ...
 
 
 @dataclass(slots=True)
@@ -29,7 +37,8 @@ class ModelCall:
     ``listener``: called with each new piece of the reply's text; None for a call that is not streamed. ``key``: the key
     of the request in the reply cache; None if the cache is not used. ``settings``: those of the request merged with
     those of the model; None until they are merged. ``sent``: the settings as they were sent last, where they were
-    adapted to the model; else None. ``admitted``: whether the runs and budgets around the call have admitted it.
+    adapted to the model; else None. ``progress``: what is known of the call while it is sent; None before, and for
+    models other than ``LM``. ``admitted``: whether the runs and budgets around the call have admitted it.
     ``streamed``: whether the listener has received the text of the reply.
     """
 
@@ -42,6 +51,7 @@ class ModelCall:
     key: str | None = None
     settings: Mapping[str, Any] | None = None
     sent: Mapping[str, Any] | None = None
+    progress: Progress | None = None
     admitted: bool = False
     streamed: bool = False
 

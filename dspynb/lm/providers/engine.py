@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from dspynb.lm.protocol import LMReply, LMRequest, PieceCallback
 from dspynb.lm.providers.endpoint import Endpoint
 from dspynb.lm.providers.wire_formats import WireFormat
 
-__all__ = ["Engine", "EngineProfile"]
+__all__ = ["Engine", "EngineProfile", "ResponseCallback"]
+
+ResponseCallback = Callable[[str | None], None]
+"""A function that is called when the headers of a response have arrived, with the provider's id of the request."""
 
 
 class EngineProfile(Protocol):
@@ -42,9 +45,17 @@ class Engine(ABC):
 
     @abstractmethod
     async def complete(
-        self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
+        self,
+        request: LMRequest,
+        settings: Mapping[str, Any],
+        on_piece: PieceCallback | None = None,
+        on_response: ResponseCallback | None = None,
     ) -> LMReply:
-        """Send a request and return the reply; with ``on_piece``, stream it. Raises ModelError."""
+        """Send a request and return the reply. Raises ModelError.
+
+        ``on_piece``: streams the reply. It is called with each new piece of the text, and with an empty text for the
+        first piece of another kind, such as reasoning. ``on_response``: called once, when a response begins to arrive.
+        """
 
     def stream_fields(self) -> dict[str, Any]:
         """The fields of a request for a streamed reply."""

@@ -33,7 +33,7 @@ from dspynb.lm.providers.addresses import (
 )
 from dspynb.lm.providers.direct_formats import CHAT, FORMATS, DirectFormat, is_without_path, needs_responses
 from dspynb.lm.providers.endpoint import Endpoint
-from dspynb.lm.providers.engine import Engine, EngineProfile
+from dspynb.lm.providers.engine import Engine, EngineProfile, ResponseCallback
 from dspynb.lm.providers.error_kinds import provider_error
 from dspynb.lm.providers.error_report import read_report
 from dspynb.lm.providers.model_names import not_found_advice, parse_name
@@ -43,10 +43,11 @@ from dspynb.lm.providers.openai_format import (
     reported_error,
     retry_after,
 )
+from dspynb.lm.providers.response_ids import request_id
 from dspynb.lm.providers.responses_request import OWN_FIELDS
 from dspynb.lm.providers.wire_formats import OPENAI_CHAT, WireFormat
 from dspynb.lm.settings import refuse_litellm_settings
-from dspynb.redact import error_text, is_secret_name, redact
+from dspynb.redact import error_text, is_secret_name
 
 if TYPE_CHECKING:
     import aiohttp
@@ -126,10 +127,13 @@ class DirectEngine(Engine):
         return None
 
     async def complete(
-        self, request: LMRequest, settings: Mapping[str, Any], on_piece: PieceCallback | None = None
+        self,
+        request: LMRequest,
+        settings: Mapping[str, Any],
+        on_piece: PieceCallback | None = None,
+        on_response: ResponseCallback | None = None,
     ) -> LMReply:
-        """Send a request and return the reply; with ``on_piece``, stream it. Raises ModelError. A cancellation closes
-        the connection."""
+        """Send a request and return the reply; see ``Engine``. A cancellation closes the connection."""
         import aiohttp
 
         session = await _session()
@@ -154,8 +158,11 @@ class DirectEngine(Engine):
             async with session.post(
                 url, data=payload, headers=headers, timeout=self._timeout, allow_redirects=False
             ) as response:
+                received_id = request_id(response.headers)
+                if on_response is not None:
+                    on_response(received_id)
                 self._check_redirect(response, url)
-                return await self._read(response, message_format, on_piece)
+                return await self._read(response, message_format, on_piece, received_id)
         except TimeoutError:
             problem = f"no reply within {self.endpoint.timeout:g} s"
             raise ModelTimeout(problem, model=self.model, advice=ModelTimeout.remedy) from None
@@ -178,12 +185,15 @@ class DirectEngine(Engine):
             raise BadRequestError(refused_redirect(target), model=self.model, status=response.status)
 
     async def _read(
-        self, response: aiohttp.ClientResponse, message_format: DirectFormat, on_piece: PieceCallback | None
+        self,
+        response: aiohttp.ClientResponse,
+        message_format: DirectFormat,
+        on_piece: PieceCallback | None,
+        received_id: str | None,
     ) -> LMReply:
         status = response.status
         headers = response.headers
-        request_id = redact(headers.get("x-request-id", "")) or None
-        error_fields: dict[str, Any] = {"model": self.model, "status": status, "request_id": request_id}
+        error_fields: dict[str, Any] = {"model": self.model, "status": status, "request_id": received_id}
         if status < 400 and on_piece is not None and response.content_type == "text/event-stream":
             body = await _streamed(response, message_format, on_piece, error_fields)
             return message_format.read_reply(body, self.model, error_fields, self.endpoint.prices)
@@ -253,6 +263,7 @@ async def _streamed(
 ) -> dict[str, Any]:
     """Read a reply that is streamed as server-sent events, and return it as a response body."""
     assembler = message_format.assembler()
+    has_begun = False
     async with contextlib.aclosing(sse.read_events(response.content.iter_any(), error_fields)) as events:
         async for name, data in events:
             if data.strip() == b"[DONE]":
@@ -265,7 +276,8 @@ async def _streamed(
             if not isinstance(chunk, Mapping):
                 raise damaged_chunk(data.decode("utf-8", "replace"), error_fields)
             text = assembler.add(chunk, error_fields)
-            if text:
+            if text or (not has_begun and assembler.has_begun):
+                has_begun = True
                 on_piece(text)
     return assembler.body(error_fields)
 

@@ -18,6 +18,8 @@ from dspynb.lm.providers.openai_format import (
 
 __all__ = ["ReplyAssembler"]
 
+_NAMES = ("id", "model")
+"""Fields of the chunks that belong to the reply. Not every chunk has them."""
 _MOST_CHOICES = 1024
 """A chunk with a larger index is damaged."""
 
@@ -28,13 +30,16 @@ class ReplyAssembler:
     With ``n`` > 1, the chunks of several completions are mixed. The text of the first one is streamed.
 
     ``shares_finish``: whether the stream has one finish reason for all completions, as litellm's streams have. The last
-    one then counts for every completion without its own.
+    one then counts for every completion without its own. ``has_begun``: whether a piece of the text, the reasoning, a
+    refusal or a tool call has arrived.
     """
 
     def __init__(self, *, shares_finish: bool = False) -> None:
         self._shares_finish = shares_finish
         self._choices: dict[int, _StreamedChoice] = {0: _StreamedChoice()}
         self._usage: Any = None
+        self._names: dict[str, Any] = {}
+        self.has_begun = False
 
     def add(self, chunk: Mapping[str, Any], error_fields: Mapping[str, Any]) -> str:
         """Add a chunk and return the text that it adds to the first completion.
@@ -45,6 +50,8 @@ class ReplyAssembler:
         if is_error_report(chunk):
             raise reported_error(chunk, error_fields)
         self._usage = chunk.get("usage") or self._usage
+        if len(self._names) < len(_NAMES):
+            self._names |= {name: chunk[name] for name in _NAMES if chunk.get(name)}
         choices = chunk.get("choices")
         if not isinstance(choices, list | tuple | None):
             raise damaged_chunk(chunk, error_fields)
@@ -53,9 +60,11 @@ class ReplyAssembler:
             index = _choice_index(choice)
             if index is None:
                 raise damaged_chunk(chunk, error_fields)
-            text = self._choices.setdefault(index, _StreamedChoice()).add(choice)
+            streamed = self._choices.setdefault(index, _StreamedChoice())
+            text = streamed.add(choice)
             if text is None:
                 raise damaged_chunk(chunk, error_fields)
+            self.has_begun = self.has_begun or streamed.has_begun
             if index == 0:
                 texts.append(text)
         return "".join(texts)
@@ -72,7 +81,7 @@ class ReplyAssembler:
             choice = self._choices[index]
             if choice.finish is not None:
                 bodies.append(choice.body())
-        return {"choices": bodies, "usage": self._usage}
+        return {**self._names, "choices": bodies, "usage": self._usage}
 
     def _share_finish(self) -> None:
         finishes = [choice.finish for choice in self._choices.values() if choice.finish is not None]
@@ -96,6 +105,7 @@ class _StreamedChoice:
 
     def __init__(self) -> None:
         self.finish: str | None = None
+        self.has_begun = False
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -120,8 +130,11 @@ class _StreamedChoice:
         calls = delta.get("tool_calls")
         if content is None or not isinstance(refusal, str | None) or not isinstance(calls, list | tuple | None):
             return None
-        self._reasoning.append(read_reasoning(delta) or content.reasoning)
+        reasoning = read_reasoning(delta) or content.reasoning
+        self._reasoning.append(reasoning)
         self._refusal.append(refusal or content.refusal)
+        if content.text or reasoning or refusal or content.refusal or calls:
+            self.has_begun = True
         self._add_logprobs(choice.get("logprobs"))
         if not all(map(self._add_call, calls or ())):
             return None
