@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 __all__ = ["Answer", "Prompt", "ToolCall", "answer"]
@@ -56,11 +56,20 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model replies. ``thinking``: for providers whose models think; others leave it out."""
+    """What the model replies. ``thinking``: for providers whose models think; others leave it out. ``is_cut``: whether
+    the text was cut at the limit of tokens."""
 
     text: str
     tool_calls: Sequence[ToolCall] = field(default=())
     thinking: str = THINKING
+    is_cut: bool = False
+
+    def cut(self, limit: int | None) -> Answer:
+        """The reply with at most ``limit`` words, which count as tokens here. Thinking does not count."""
+        words = re.findall(r"\S+\s*", self.text)
+        if limit is None or len(words) <= limit:
+            return self
+        return replace(self, text="".join(words[:limit]), is_cut=True)
 
 
 def answer(prompt: Prompt) -> Answer:

@@ -94,11 +94,10 @@ def test_calls_show_the_settings_that_the_server_received(door):
 
 @pytest.mark.parametrize("door", DOORS)
 def test_the_table_in_the_docs_has_what_the_checks_show(door):
-    assert table.row(door, report_of(door)) in table.rows_of_page(), "run python -m tests.doors.table"
+    assert table.row(door, report_of(door)) in table.CHECKS.rows(), "run python -m tests.doors.table"
 
 
 def test_the_table_in_the_docs_has_one_row_for_each_door():
-    lines = table.rows_of_page()
-    assert lines[:2] == table.header()
-    names = [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]]
-    assert names == [door.name for door in all_doors()]
+    lines = table.CHECKS.rows()
+    assert lines[:2] == table.header(table.titles())
+    assert [table.name_of(line) for line in lines[2:]] == [door.name for door in all_doors()]
